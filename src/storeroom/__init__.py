@@ -1,0 +1,1 @@
+"""Storeroom: one CACHES dict and one API over every storage."""

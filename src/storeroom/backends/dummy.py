@@ -1,0 +1,55 @@
+"""A cache that stores nothing: for development, and to switch caching off by configuration alone."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from storeroom import config
+from storeroom.base import BaseCache
+
+__all__ = ["DummyCache"]
+
+
+class DummyCache(BaseCache):
+    """Accepts every call of a cache and remembers nothing; keys, timeouts and options are still checked.
+
+    It takes the options of any backend without looking at them, so that a configuration
+    can be switched off by changing its BACKEND alone.
+    """
+
+    options: ClassVar[Mapping[str, config.Option] | None] = None
+    async_inline = True
+    is_shared = False
+
+    def __init__(self, location: str, params: Mapping[str, Any]) -> None:
+        """Ignore the location."""
+        super().__init__(params)
+
+    def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
+        return {}
+
+    def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
+        return []
+
+    def _add(self, storage_key: str, value: Any, expires_at: float) -> bool:
+        return True
+
+    def _delete_many(self, storage_keys: Sequence[str]) -> int:
+        return 0
+
+    def _touch(self, storage_key: str, expires_at: float) -> bool:
+        return False
+
+    def _incr(self, storage_key: str, delta: float) -> float:
+        raise KeyError(storage_key)
+
+    def _expiry(self, storage_key: str) -> float | None:
+        return None
+
+    def _clear(self) -> None:
+        pass
+
+    def _scan(self, start: str) -> Iterator[str]:
+        return iter(())
+
+    def _usage(self) -> tuple[int | None, int | None]:
+        return 0, 0

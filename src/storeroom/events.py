@@ -1,0 +1,69 @@
+"""What a cache counts of its own work."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["CacheStats", "Counters"]
+
+
+class Counters:
+    """Plain counters that a backend bumps as it works.
+
+    A bump is one attribute update without a lock: under the interpreter lock it is
+    exact in practice, on a free-threaded build it may lose a count under contention,
+    which is the price of a hit that takes no lock.
+    """
+
+    __slots__ = ("deletes", "errors", "evictions", "expirations", "hits", "misses", "sets")
+
+    def __init__(self) -> None:
+        """Start all counters at zero."""
+        self.hits = 0
+        self.misses = 0
+        self.sets = 0
+        self.deletes = 0
+        self.evictions = 0
+        self.expirations = 0
+        self.errors = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """Return counter name to count."""
+        return {name: getattr(self, name) for name in sorted(self.__slots__)}
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """What ``cache.stats()`` returns: counts since the storage was first opened.
+
+    Attributes:
+        hits: reads that found a live entry.
+        misses: reads that found none.
+        sets: entries written, by whatever operation.
+        deletes: entries removed because somebody asked.
+        evictions: entries removed for room.
+        expirations: entries removed because their time was over.
+        errors: entries that could not be decoded, and failures of the storage that a
+            policy turned into a miss.
+        entries: entries stored now, or None where the storage cannot tell.
+        bytes: bytes that keys and values take now, or None where the storage cannot tell.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    sets: int = 0
+    deletes: int = 0
+    evictions: int = 0
+    expirations: int = 0
+    errors: int = 0
+    entries: int | None = None
+    bytes: int | None = None
+
+    @property
+    def hit_ratio(self) -> float:
+        """Hits per read, from 0.0 to 1.0 (0.0 before the first read)."""
+        reads = self.hits + self.misses
+        return self.hits / reads if reads else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields by name, with the hit ratio."""
+        return asdict(self) | {"hit_ratio": self.hit_ratio}

@@ -1,0 +1,105 @@
+"""Everything that Storeroom raises or warns about.
+
+The family, with the standard library's bases that make each error fit where a
+program already catches something::
+
+    StoreroomError
+    ├── ConfigurationError        (ValueError)    a setting is wrong; the message says which and what to write
+    │   └── InvalidCacheBackendError              an alias or a BACKEND that does not exist
+    ├── InvalidCacheKey           (ValueError)    raised by a subclass's own validate_key()
+    ├── InvalidTimeoutError       (ValueError)    a timeout that is neither seconds, timedelta, words nor None
+    ├── KeyNotFoundError          (ValueError)    incr() and incr_version() of a key that is not there
+    ├── ValueTypeError            (TypeError)     incr() of something that is not a number
+    ├── SerializationError        (PicklingError) a value that could not be read back; raised by set(), not by get()
+    ├── DecodeError               (ValueError)    stored bytes that cannot be read; backends count it as a miss
+    ├── ValueTooLargeError        (ValueError)    a value that the storage cannot hold
+    ├── StorageError                              the engine failed: disk full, server gone
+    ├── NotSupportedError         (NotImplementedError) the storage cannot do this at all
+    └── ComputationCycleError     (RuntimeError)  get_or_set() of a key inside its own computation
+
+    StoreroomWarning              (UserWarning)
+    └── DeprecatedBackendWarning  (DeprecationWarning)  a BACKEND name that Django has removed
+"""
+
+from _pickle import PicklingError  # the C module alone: ``pickle`` would double the import time
+
+__all__ = [
+    "ComputationCycleError",
+    "ConfigurationError",
+    "DecodeError",
+    "DeprecatedBackendWarning",
+    "InvalidCacheBackendError",
+    "InvalidCacheKey",
+    "InvalidTimeoutError",
+    "KeyNotFoundError",
+    "NotSupportedError",
+    "SerializationError",
+    "StorageError",
+    "StoreroomError",
+    "StoreroomWarning",
+    "ValueTooLargeError",
+    "ValueTypeError",
+]
+
+
+class StoreroomError(Exception):
+    """Base of every error that Storeroom raises on purpose."""
+
+
+class ConfigurationError(StoreroomError, ValueError):
+    """A setting is wrong: the message names alias, key, value, expectation and remedy."""
+
+
+class InvalidCacheBackendError(ConfigurationError):
+    """An alias that is not configured, or a BACKEND that cannot be imported."""
+
+
+class InvalidCacheKey(StoreroomError, ValueError):  # noqa: N818 -- Django's name
+    """For subclasses whose ``validate_key()`` refuses a key; Storeroom itself accepts every key."""
+
+
+class InvalidTimeoutError(StoreroomError, ValueError):
+    """A timeout that is neither seconds, a timedelta, words such as "5m", nor None."""
+
+
+class KeyNotFoundError(StoreroomError, ValueError):
+    """The operation needs a live entry and there is none (a ValueError, as in Django)."""
+
+
+class ValueTypeError(StoreroomError, TypeError):
+    """The stored value has the wrong type for the operation."""
+
+
+class SerializationError(StoreroomError, PicklingError):
+    """The value cannot be stored in a way that it could be read back."""
+
+
+class DecodeError(StoreroomError, ValueError):
+    """Stored bytes are truncated, foreign, tampered with or forbidden.
+
+    Never reaches a caller of the cache: the entry reads as a miss and is counted.
+    """
+
+
+class ValueTooLargeError(StoreroomError, ValueError):
+    """The value is larger than the storage, or its configured bound, can hold."""
+
+
+class StorageError(StoreroomError):
+    """The engine under the cache failed."""
+
+
+class NotSupportedError(StoreroomError, NotImplementedError):
+    """The storage cannot do this; the message says what to use instead."""
+
+
+class ComputationCycleError(StoreroomError, RuntimeError):
+    """A computation waits for itself: get_or_set() of a key from within that key's computation."""
+
+
+class StoreroomWarning(UserWarning):
+    """Base of every warning that Storeroom gives."""
+
+
+class DeprecatedBackendWarning(StoreroomWarning, DeprecationWarning):
+    """A BACKEND name that still resolves but that Django has removed."""

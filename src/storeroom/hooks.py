@@ -1,0 +1,197 @@
+"""What a storage does for the framework: the hooks that a backend fills in.
+
+A hook sees storage keys, Python values and absolute expiry times; prefixes,
+versions, relative timeouts and defaults are behind it. Eight hooks make a whole
+cache; the others have a default built from them, which a backend replaces where
+its engine does better. Each has an asynchronous twin with an "a" in its name,
+which by default runs the synchronous one: inline where `async_inline` says that
+it never waits, else in a worker thread.
+
+What every hook may rely on: `expires_at` lies in the future or is NEVER (entries
+that are to expire at once are never passed on), lists hold no key twice, and
+values are what the caller passed. What every hook owes: expired entries are
+absent, and add, incr, touch, rename and compare-delete are atomic among all that
+share the storage.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final, ParamSpec, TypeVar, final
+
+from storeroom.exceptions import NotSupportedError
+
+__all__ = ["MISSING", "StorageHooks"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@final
+class _Missing:
+    """The type of MISSING, which tells an absent entry from a stored None."""
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = _Missing()
+
+
+class StorageHooks:
+    """The hooks, with the defaults of those that can be derived from others."""
+
+    async_inline: ClassVar[bool] = False
+    """True where no hook waits for longer than a thread switch would take."""
+
+    is_shared: ClassVar[bool] = True
+    """Whether other processes see what is stored here: computations are then coordinated with them."""
+
+    # The eight that a backend must provide ------------------------------------------------
+
+    def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
+        """Return storage key to value; absent entries are absent."""
+        raise NotImplementedError
+
+    def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
+        """Store all values; return the storage keys that could not be stored."""
+        raise NotImplementedError
+
+    def _add(self, storage_key: str, value: Any, expires_at: float) -> bool:
+        """Store the value if the key is absent. Atomic. Return whether it was stored."""
+        raise NotImplementedError
+
+    def _delete_many(self, storage_keys: Sequence[str]) -> int:
+        """Remove the entries; return how many of them were live."""
+        raise NotImplementedError
+
+    def _touch(self, storage_key: str, expires_at: float) -> bool:
+        """Give a live entry a new expiry. Atomic. Return False, and do nothing, if it is absent."""
+        raise NotImplementedError
+
+    def _incr(self, storage_key: str, delta: float) -> float:
+        """Add delta to a live number, keeping its expiry. Atomic.
+
+        Raises:
+            KeyError: the entry is absent.
+            ValueTypeError: the entry is not a number.
+        """
+        raise NotImplementedError
+
+    def _expiry(self, storage_key: str) -> float | None:
+        """Return the entry's expires_at (NEVER if it has none), or None if it is absent."""
+        raise NotImplementedError
+
+    def _clear(self) -> None:
+        """Remove all entries of this cache, in every version, and nobody else's."""
+        raise NotImplementedError
+
+    # Those with a default -----------------------------------------------------------------
+
+    def _get(self, storage_key: str) -> Any:
+        """Return the value, or MISSING."""
+        return self._get_many([storage_key]).get(storage_key, MISSING)
+
+    def _set(self, storage_key: str, value: Any, expires_at: float) -> None:
+        """Store one value."""
+        self._set_many({storage_key: value}, expires_at)
+
+    def _delete(self, storage_key: str) -> bool:
+        """Remove one entry; return whether it was live."""
+        return self._delete_many([storage_key]) > 0
+
+    def _has(self, storage_key: str) -> bool:
+        """Tell whether the entry is live."""
+        return self._expiry(storage_key) is not None
+
+    def _rename(self, storage_key: str, new_storage_key: str) -> bool:
+        """Move a live entry, expiry and all, over whatever is there. Return False if it is absent.
+
+        This default is not atomic: between its steps another client may write either
+        key. A backend that can do better says so by replacing it.
+        """
+        expires_at = self._expiry(storage_key)
+        value = self._get(storage_key)
+        if expires_at is None or value is MISSING:
+            return False
+        self._set(new_storage_key, value, expires_at)
+        self._delete(storage_key)
+        return True
+
+    def _compare_delete(self, storage_key: str, expected: Any) -> bool:
+        """Remove the entry if its value equals `expected`. Return whether it was removed.
+
+        This default is not atomic: see `_rename`.
+        """
+        return bool(self._get(storage_key) == expected) and self._delete(storage_key)
+
+    def _scan(self, start: str) -> Iterator[str]:
+        """Yield the storage keys of all live entries whose storage key begins with `start`.
+
+        Raises:
+            NotSupportedError: the storage cannot list what it holds.
+        """
+        raise NotSupportedError(
+            f"{type(self).__name__} cannot list its keys: its storage has no such operation. "
+            "Keep the keys you need to find again in an entry of their own."
+        )
+
+    def _usage(self) -> tuple[int | None, int | None]:
+        """Return how many entries and bytes are stored now; None for what the storage cannot tell."""
+        return None, None
+
+    # The asynchronous twins ---------------------------------------------------------------
+
+    async def _run(self, hook: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a synchronous hook for an asynchronous caller."""
+        if self.async_inline:
+            return hook(*args, **kwargs)
+        import asyncio  # noqa: PLC0415 -- 15 ms that a synchronous program need not spend
+
+        return await asyncio.to_thread(hook, *args, **kwargs)
+
+    async def _aget_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
+        return await self._run(self._get_many, storage_keys)
+
+    async def _aset_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
+        return await self._run(self._set_many, values, expires_at)
+
+    async def _aadd(self, storage_key: str, value: Any, expires_at: float) -> bool:
+        return await self._run(self._add, storage_key, value, expires_at)
+
+    async def _adelete_many(self, storage_keys: Sequence[str]) -> int:
+        return await self._run(self._delete_many, storage_keys)
+
+    async def _atouch(self, storage_key: str, expires_at: float) -> bool:
+        return await self._run(self._touch, storage_key, expires_at)
+
+    async def _aincr(self, storage_key: str, delta: float) -> float:
+        return await self._run(self._incr, storage_key, delta)
+
+    async def _aexpiry(self, storage_key: str) -> float | None:
+        return await self._run(self._expiry, storage_key)
+
+    async def _aclear(self) -> None:
+        await self._run(self._clear)
+
+    async def _aget(self, storage_key: str) -> Any:
+        return await self._run(self._get, storage_key)
+
+    async def _aset(self, storage_key: str, value: Any, expires_at: float) -> None:
+        await self._run(self._set, storage_key, value, expires_at)
+
+    async def _adelete(self, storage_key: str) -> bool:
+        return await self._run(self._delete, storage_key)
+
+    async def _ahas(self, storage_key: str) -> bool:
+        return await self._run(self._has, storage_key)
+
+    async def _arename(self, storage_key: str, new_storage_key: str) -> bool:
+        return await self._run(self._rename, storage_key, new_storage_key)
+
+    async def _acompare_delete(self, storage_key: str, expected: Any) -> bool:
+        return await self._run(self._compare_delete, storage_key, expected)
+
+    async def _ascan(self, start: str) -> list[str]:
+        return await self._run(lambda: list(self._scan(start)))
+
+    async def _ausage(self) -> tuple[int | None, int | None]:
+        return await self._run(self._usage)

@@ -1,0 +1,127 @@
+"""From the key that a caller types to the storage key, and back.
+
+A storage key is what the storage sees: ``KEY_PREFIX:VERSION:key`` with Django's
+default function, or whatever a KEY_FUNCTION makes. A KeySpace is the set of all
+storage keys that one cache can make; it is what ``clear()`` removes and what
+``keys()`` lists, so that several caches can share one storage.
+"""
+
+import hashlib
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Final, TypeAlias
+
+from storeroom.exceptions import ConfigurationError
+
+__all__ = ["KeyFunction", "KeySpace", "default_key_func", "get_key_func", "shorten"]
+
+KeyFunction: TypeAlias = Callable[[Any, str, Any], str]
+
+# Neither can be in a storage key that a program makes on purpose, so that what a key
+# function leaves around them is what it adds.
+_KEY_MARK: Final = "\x00key\x00"
+_VERSION_MARK: Final = "\x00version\x00"
+
+
+def default_key_func(key: Any, key_prefix: str, version: Any) -> str:  # noqa: ANN401 -- any key has a str()
+    """Join prefix, version and key with colons, exactly as Django does.
+
+    >>> default_key_func("user:7", "shop", 2)
+    'shop:2:user:7'
+    """
+    return f"{key_prefix}:{version}:{key!s}"
+
+
+def get_key_func(key_func: str | KeyFunction | None) -> KeyFunction:
+    """Return the function that KEY_FUNCTION names: a callable, a dotted path, or None for the default.
+
+    Raises:
+        ConfigurationError: the dotted path does not lead to a callable.
+    """
+    if key_func is None:
+        return default_key_func
+    if callable(key_func):
+        return key_func
+    module_name, _, name = key_func.rpartition(".")
+    try:
+        function = getattr(import_module(module_name), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(
+            f"KEY_FUNCTION is {key_func!r}, which cannot be imported ({error}); "
+            'expected a callable f(key, key_prefix, version) or its dotted path, such as "app.caching.make_key".'
+        ) from error
+    if not callable(function):
+        raise ConfigurationError(
+            f"KEY_FUNCTION is {key_func!r}, which is a {type(function).__name__}; "
+            "expected a callable f(key, key_prefix, version)."
+        )
+    return function  # type: ignore[no-any-return]  # its result is checked by use, as in Django
+
+
+def shorten(storage_key: str, limit: int) -> str:
+    """Return a key of at most `limit` characters that stands for the long storage key.
+
+    The readable start is kept, so that a person and a prefix scan still recognise it;
+    128 bits of BLAKE2b tell long keys apart.
+
+    >>> len(shorten("x" * 1000, 100))
+    100
+    """
+    digest = hashlib.blake2b(storage_key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return f"{storage_key[: limit - len(digest) - 1]}#{digest}"
+
+
+class KeySpace:
+    """The storage keys that one key function makes with one prefix.
+
+    A custom function is asked once, with marked arguments, what it puts before,
+    between and after version and key. Where the marks do not come back (it hashes,
+    say), nothing can be told of a storage key: `is_reversible` is False.
+    """
+
+    __slots__ = ("_between", "_end", "_start", "is_reversible")
+
+    def __init__(self, key_func: KeyFunction, key_prefix: str) -> None:
+        """Learn the shape of the storage keys that `key_func` makes with `key_prefix`."""
+        self._start, self._between, self._end = f"{key_prefix}:", ":", ""
+        self.is_reversible = True
+        if key_func is not default_key_func:
+            self._probe(key_func, key_prefix)
+
+    def _probe(self, key_func: KeyFunction, key_prefix: str) -> None:
+        try:
+            shape = key_func(_KEY_MARK, key_prefix, _VERSION_MARK)
+        except Exception:  # noqa: BLE001 -- a user's function may refuse the marks in any way; it then cannot be reversed
+            shape = ""
+        self._start, version_mark, rest = shape.partition(_VERSION_MARK)
+        self._between, key_mark, self._end = rest.partition(_KEY_MARK)
+        # With nothing in between, version 1 of key "23" and version 12 of key "3" are the same.
+        self.is_reversible = bool(version_mark and key_mark and self._between)
+
+    def head(self, version: object) -> str:
+        """Return what every storage key of this version starts with ("" if that is unknown)."""
+        return f"{self._start}{version}{self._between}" if self.is_reversible else ""
+
+    def start(self) -> str:
+        """Return what every storage key of any version starts with ("" if that is unknown)."""
+        return self._start if self.is_reversible else ""
+
+    def caller_key(self, storage_key: str, version: object) -> str | None:
+        """Return the key that a caller typed, or None if the storage key is not of this version."""
+        head = self.head(version)
+        if not self.is_reversible or not storage_key.startswith(head) or not storage_key.endswith(self._end):
+            return None
+        return storage_key[len(head) : len(storage_key) - len(self._end)]
+
+    def owns(self, storage_key: str) -> bool:
+        """Tell whether this cache made the storage key, in whatever version.
+
+        A version is a whole number here, so that prefix "a" does not own the keys of
+        prefix "a:b". Without a reversible function, every key is taken for its own.
+        """
+        if not self.is_reversible:
+            return True
+        if not storage_key.startswith(self._start) or not storage_key.endswith(self._end):
+            return False
+        version, separator, _ = storage_key[len(self._start) :].partition(self._between)
+        return bool(separator) and version.removeprefix("-").isdecimal()
