@@ -1,0 +1,65 @@
+# Everything here sets up what it needs by itself; python3 (3.11 or newer) and make are enough.
+# The second time nothing is installed, and no network is needed.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format unit django bench clean
+
+help: ## list the commands
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
+
+demo: $(VENV)/.package ## watch a real workload served from the embedded cache
+	@$(BIN)/storeroom demo
+
+test: lint unit django ## lint, types, the tests, and Django's own test suites
+
+lint: $(VENV)/.dev ## ruff and mypy --strict
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --quiet --diff
+	@$(BIN)/mypy --strict --no-error-summary src $(wildcard tests/typing)
+	@echo "lint and types: clean"
+
+format: $(VENV)/.dev ## format the code, and mend what ruff can mend
+	@$(BIN)/ruff check --quiet --fix; $(BIN)/ruff format
+
+unit: $(VENV)/.dev ## the project's own tests
+	@$(BIN)/python -m pytest -q
+
+django: $(VENV)/.dev ## Django's own test suites on Storeroom's backends
+	@$(BIN)/python -m tests.django_suite
+
+bench: $(VENV)/.bench ## side by side with the peers; writes docs/benchmarks.md
+	@$(BIN)/python -m benchmarks
+
+clean: ## remove whatever make has made
+	rm -rf $(VENV) .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Set-up: a stamp file per installed set, renewed when pyproject.toml changes.
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Storeroom needs Python 3.11 or newer; '$(PYTHON)' is not. Name another: make PYTHON=/path/to/python3.13" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  v=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	  echo "'$(PYTHON)' has no venv module. On Debian and Ubuntu: apt-get install python3-venv (or python$$v-venv)" >&2; exit 1; }
+	@echo "setting up $(VENV) (once)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(PIP) install --upgrade 'pip>=25.1'
+
+$(VENV)/.package: pyproject.toml | $(BIN)/python
+	@$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@$(PIP) install --editable . --group dev
+	@touch $@ $(VENV)/.package
+
+$(VENV)/.bench: pyproject.toml | $(BIN)/python
+	@$(PIP) install --editable . --group bench
+	@touch $@ $(VENV)/.package
