@@ -462,6 +462,17 @@ class BaseCache(StorageHooks):
         found = (self._key_space.caller_key(storage_key, version) for storage_key in storage_keys)
         return [key for key in found if key is not None]
 
+    def prune(self) -> int:
+        """Remove all expired entries now. Return how many were removed.
+
+        No program needs to call this: expired entries never show, and go as room is needed.
+        """
+        return self._prune()
+
+    async def aprune(self) -> int:
+        """See prune()."""
+        return await self._aprune()
+
     def stats(self) -> CacheStats:
         """Return what this cache's storage has counted and holds: see CacheStats."""
         entries, size = self._usage()

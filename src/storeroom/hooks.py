@@ -138,6 +138,10 @@ class StorageHooks:
         """Return how many entries and bytes are stored now; None for what the storage cannot tell."""
         return None, None
 
+    def _prune(self) -> int:
+        """Remove all expired entries now; return how many (0 where the storage does so by itself)."""
+        return 0
+
     # The asynchronous twins ---------------------------------------------------------------
 
     async def _run(self, hook: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -195,3 +199,6 @@ class StorageHooks:
 
     async def _ausage(self) -> tuple[int | None, int | None]:
         return await self._run(self._usage)
+
+    async def _aprune(self) -> int:
+        return await self._run(self._prune)

@@ -1,0 +1,392 @@
+"""A cache in files, shared by all processes of this machine, that survives restarts.
+
+LOCATION is a directory. In it lies an LMDB environment: reads are memory-mapped and
+wait for nobody, writes are atomic transactions, and a process may be killed at any
+moment. It is Storeroom's embedded default.
+
+Needs a local disk: LMDB's locks live in shared memory, so network file systems do
+not work.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, ClassVar, Final, TypeVar
+
+import lmdb
+
+from storeroom import config, timeouts
+from storeroom.backends.filebased.counts import add_counts, read_counts
+from storeroom.backends.filebased.environment import MAP_BYTES, Environment
+from storeroom.backends.filebased.table import (
+    HEADER,
+    Table,
+    entry_size,
+    join_name,
+    read_header,
+    read_meta,
+    split_name,
+    stored_keys,
+)
+from storeroom.base import BaseCache
+from storeroom.engines import shared
+from storeroom.events import CacheStats
+from storeroom.exceptions import ConfigurationError, DecodeError, StorageError, ValueTooLargeError, ValueTypeError
+from storeroom.hooks import MISSING
+from storeroom.serializers import Codec, build_codec
+from storeroom.timeouts import NEVER
+
+__all__ = ["FileBasedCache"]
+
+T = TypeVar("T")
+
+LONGEST_KEY: Final = 500
+"""Bytes of a storage key that is stored as it is. LMDB's limit is 511, and the index adds eleven."""
+
+COUNT_SECONDS: Final = 1.0
+"""How often a process adds its counters to those of all, along with a write."""
+
+_START: Final = HEADER.size
+
+
+class FileBasedCache(BaseCache):
+    """A cache in an LMDB environment in the directory LOCATION.
+
+    Atomic among threads and processes: every operation. Blocking: a write waits for the
+    write under way in another thread or process, microseconds as a rule; a read waits
+    for nothing.
+
+    Args:
+        location: the directory; made when needed, for this user only.
+        params: the alias's settings.
+
+    Raises:
+        ConfigurationError: a setting is wrong, or LOCATION is empty.
+    """
+
+    options: ClassVar[Mapping[str, config.Option] | None] = {
+        **config.ENTRY_BOUNDS,
+        **config.CODEC_OPTIONS,
+        "map_size": config.Option(
+            config.size,
+            MAP_BYTES,
+            "Address space reserved for the file, in bytes, and so its greatest size. Takes no memory and no disk.",
+        ),
+    }
+    async_inline = True
+
+    def __init__(self, location: str | os.PathLike[str], params: Mapping[str, Any]) -> None:
+        """Note where the cache lies; files are touched on first use."""
+        super().__init__(params)
+        self._dir = _resolved(location)
+        options = self.settings.options
+        # Nobody else can write to the directory, so what is read from it needs no restriction.
+        self._codec: Codec = build_codec(trusted=True, **{name: options[name] for name in config.CODEC_OPTIONS})
+        self._max_entries: int | None = options["max_entries"]
+        self._max_bytes: int | None = options["max_bytes"]
+        self._cull_frequency: int | None = options["cull_frequency"]
+        self._engine = shared(Environment, self._dir, lambda: Environment(self._dir, options["map_size"]))
+        self._counters = self._engine.counters
+        self._flights = self._engine.flights
+
+    @classmethod
+    def check_location(cls, location: str | os.PathLike[str], settings: config.Settings) -> None:
+        """Find out, without making anything, whether the directory can be used.
+
+        Raises:
+            ConfigurationError: LOCATION is empty, a file, or lies where this user cannot write.
+        """
+        directory = _resolved(location)
+        while not os.path.lexists(directory):
+            directory = os.path.dirname(directory)
+        if not os.path.isdir(directory):
+            raise ConfigurationError(f"is {str(location)!r}, where {directory!r} is not a directory; expected a directory.")
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise ConfigurationError(
+                f"is {str(location)!r}, but this user cannot write to {directory!r}; "
+                "expected a directory that the user who runs the program owns."
+            )
+
+    # Reading --------------------------------------------------------------------------------
+
+    def get(self, key: object, default: Any = None, version: int | None = None) -> Any:
+        """Return the value stored under the key, or `default` if there is none. Waits for nothing."""
+        if version is None and self._head is not None:
+            value = self._get(f"{self._head}{key!s}")
+        else:
+            value = self._get(self.make_and_validate_key(key, version))
+        if value is MISSING:
+            self._counters.misses += 1
+            return default
+        self._counters.hits += 1
+        return value
+
+    async def aget(self, key: object, default: Any = None, version: int | None = None) -> Any:
+        """See get()."""
+        return self.get(key, default, version)
+
+    def _get(self, storage_key: str) -> Any:
+        entry_key = _entry_key(storage_key)
+        engine, now = self._engine, timeouts.now()
+        if now > engine.check_after:
+            engine.check(now)
+        try:
+            record = engine.begin().get(entry_key)
+        except lmdb.Error as error:
+            engine.recover(error)
+            record = self._read(lambda transaction: transaction.get(entry_key))
+        if record is None:
+            return MISSING
+        expires_at, _, slot = read_header(record)
+        if expires_at <= now:
+            return MISSING
+        engine.recency[slot] = 1
+        return self._decoded(storage_key, entry_key, record)
+
+    def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
+        entry_keys = {storage_key: _entry_key(storage_key) for storage_key in storage_keys}
+
+        def read(transaction: Any) -> dict[str, bytes]:
+            records = ((storage_key, transaction.get(key)) for storage_key, key in entry_keys.items())
+            return {storage_key: record for storage_key, record in records if record is not None}
+
+        records, now, values = self._read(read), timeouts.now(), {}
+        for storage_key, record in records.items():
+            expires_at, _, slot = read_header(record)
+            if expires_at > now:
+                self._engine.recency[slot] = 1
+                value = self._decoded(storage_key, entry_keys[storage_key], record)
+                if value is not MISSING:
+                    values[storage_key] = value
+        return values
+
+    def _expiry(self, storage_key: str) -> float | None:
+        entry_key = _entry_key(storage_key)
+        record = self._read(lambda transaction: transaction.get(entry_key))
+        if record is None:
+            return None
+        expires_at: float = read_header(record)[0]
+        return expires_at if expires_at > timeouts.now() else None
+
+    def _scan(self, start: str) -> Iterator[str]:
+        now = timeouts.now()
+        return (
+            storage_key
+            for storage_key, expires_at in self._read(lambda transaction: list(stored_keys(transaction, start)))
+            if expires_at > now
+        )
+
+    def _usage(self) -> tuple[int | None, int | None]:
+        entries, size, _, _ = self._read(read_meta)
+        return entries, size
+
+    def _read(self, read: Callable[[Any], T]) -> T:
+        """Run `read` in a read transaction; once more if the environment had to be mended."""
+        engine, now = self._engine, timeouts.now()
+        if now > engine.check_after:
+            engine.check(now)
+        try:
+            return read(engine.begin())
+        except lmdb.Error as error:
+            engine.recover(error)
+        try:
+            return read(engine.begin())
+        except lmdb.Error as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: lmdb.Error) -> StorageError:
+        return StorageError(f"The file cache in {self._dir!r} failed twice: {error}. Look at the disk it lies on.")
+
+    # Writing --------------------------------------------------------------------------------
+
+    def _write(self, change: Callable[[Table], T]) -> T:
+        """Run `change` in a write transaction; once more if the environment had to be mended."""
+        engine, now = self._engine, timeouts.now()
+        if now > engine.check_after:
+            engine.check(now)
+        try:
+            return self._commit(change, now)
+        except lmdb.Error as error:
+            engine.recover(error)
+        try:
+            return self._commit(change, now)
+        except lmdb.Error as error:
+            raise self._failure(error) from error
+
+    def _commit(self, change: Callable[[Table], T], now: float) -> T:
+        with self._engine.begin(write=True) as transaction:
+            table = Table(self._engine, transaction, now)
+            result = change(table)
+            table.save()
+        if now >= self._engine.count_after:
+            self._engine.count_after = now + COUNT_SECONDS
+            add_counts(self._engine, self._counters)
+        return result
+
+    @property
+    def _bounds(self) -> tuple[int | None, int | None, int | None]:
+        return self._max_entries, self._max_bytes, self._cull_frequency
+
+    def _set(self, storage_key: str, value: Any, expires_at: float) -> None:
+        entry_key = _entry_key(storage_key)
+        frame, bounds = self._frame(storage_key, entry_key, value), self._bounds
+        self._write(lambda table: table.put(entry_key, frame, expires_at, bounds))
+
+    def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
+        frames = {}
+        for storage_key, value in values.items():
+            entry_key = _entry_key(storage_key)
+            frames[entry_key] = self._frame(storage_key, entry_key, value)
+        bounds = self._bounds
+
+        def put_all(table: Table) -> None:
+            for entry_key, frame in frames.items():
+                table.put(entry_key, frame, expires_at, bounds)
+
+        self._write(put_all)
+        return []
+
+    def _add(self, storage_key: str, value: Any, expires_at: float) -> bool:
+        entry_key = _entry_key(storage_key)
+        frame, bounds = self._frame(storage_key, entry_key, value), self._bounds
+
+        def add(table: Table) -> bool:
+            if table.live(entry_key) is not None:
+                return False
+            table.put(entry_key, frame, expires_at, bounds)
+            return True
+
+        return self._write(add)
+
+    def _delete_many(self, storage_keys: Sequence[str]) -> int:
+        entry_keys = [_entry_key(storage_key) for storage_key in storage_keys]
+        return self._write(lambda table: sum(map(table.remove, entry_keys)))
+
+    def _touch(self, storage_key: str, expires_at: float) -> bool:
+        entry_key = _entry_key(storage_key)
+
+        def touch(table: Table) -> bool:
+            record = table.live(entry_key)
+            if record is None:
+                return False
+            table.put(entry_key, record[_START:], expires_at, self._bounds)
+            return True
+
+        return self._write(touch)
+
+    def _incr(self, storage_key: str, delta: float) -> float:
+        entry_key = _entry_key(storage_key)
+
+        def incr(table: Table) -> float:
+            record = table.live(entry_key)
+            value = MISSING if record is None else self._decoded(storage_key, entry_key, record)
+            if record is None or value is MISSING:
+                raise KeyError(storage_key)
+            if not isinstance(value, int | float):
+                raise ValueTypeError(
+                    f"The value of key {storage_key!r} is not a number; incr() and decr() need an int or a float."
+                )
+            value += delta
+            frame = self._frame(storage_key, entry_key, value)
+            table.put(entry_key, frame, read_header(record)[0], self._bounds)
+            return value
+
+        return self._write(incr)
+
+    def _rename(self, storage_key: str, new_storage_key: str) -> bool:
+        entry_key, new_entry_key = _entry_key(storage_key), _entry_key(new_storage_key)
+
+        def rename(table: Table) -> bool:
+            record = table.live(entry_key)
+            value = MISSING if record is None else self._decoded(storage_key, entry_key, record)
+            if record is None or value is MISSING:
+                return False
+            frame = self._frame(new_storage_key, new_entry_key, value)  # a signature is bound to its key
+            table.remove(entry_key)
+            table.put(new_entry_key, frame, read_header(record)[0], self._bounds)
+            return True
+
+        return self._write(rename)
+
+    def _compare_delete(self, storage_key: str, expected: Any) -> bool:
+        entry_key = _entry_key(storage_key)
+
+        def compare_delete(table: Table) -> bool:
+            record = table.live(entry_key)
+            return (
+                record is not None
+                and bool(self._decoded(storage_key, entry_key, record) == expected)
+                and table.remove(entry_key)
+            )
+
+        return self._write(compare_delete)
+
+    def _clear(self) -> None:
+        start = self._key_space.start()
+
+        def clear(table: Table) -> None:
+            for storage_key in table.storage_keys(start):
+                if self._key_space.owns(storage_key):
+                    table.remove(_entry_key(storage_key))
+
+        self._write(clear)
+
+    def _prune(self) -> int:
+        removed, batch = 0, 1000
+        while (expired := self._write(lambda table: table.expire(batch))) == batch:
+            removed += expired
+        return removed + expired
+
+    # Frames ---------------------------------------------------------------------------------
+
+    def _frame(self, storage_key: str, entry_key: bytes, value: Any) -> bytes:
+        frame = self._codec.dumps(value, storage_key)
+        if entry_key[:1] == b"h":
+            frame = join_name(storage_key, frame)
+        if self._max_bytes is not None and entry_size(entry_key, len(frame)) > self._max_bytes:
+            raise ValueTooLargeError(
+                f"The value of key {storage_key!r} takes {entry_size(entry_key, len(frame))} bytes, more than "
+                f"OPTIONS['max_bytes'] ({self._max_bytes}) allows for the whole cache; raise max_bytes or store less."
+            )
+        return frame
+
+    def _decoded(self, storage_key: str, entry_key: bytes, record: bytes) -> Any:
+        frame = record[_START:]
+        try:
+            if entry_key[:1] == b"h":
+                name, frame = split_name(frame)
+                if name != storage_key:
+                    return MISSING  # two long keys with one hash: the other one is stored
+            return self._codec.loads(frame, storage_key)
+        except DecodeError:
+            self._counters.errors += 1
+            return MISSING
+
+    # Statistics -----------------------------------------------------------------------------
+
+    def stats(self) -> CacheStats:
+        """Return the counts of all processes since the cache was made; see CacheStats.
+
+        Other processes add theirs about once a second while they write, and when they end.
+        """
+        entries, size = self._usage()
+        counts = self._read(read_counts)
+        for name, count in self._counters.as_dict().items():
+            counts[name] += count
+        return CacheStats(**counts, entries=entries, bytes=size)
+
+
+def _resolved(location: str | os.PathLike[str]) -> str:
+    if not location:
+        raise ConfigurationError("LOCATION is empty; a file cache needs a directory of its own.")
+    return os.path.realpath(os.path.expanduser(location))
+
+
+def _entry_key(storage_key: str) -> bytes:
+    try:
+        name = storage_key.encode()
+    except UnicodeEncodeError:
+        name = storage_key.encode("utf-8", "surrogatepass")
+    if len(name) <= LONGEST_KEY:
+        return b"e" + name
+    return b"h" + blake2b(name, digest_size=32).digest()

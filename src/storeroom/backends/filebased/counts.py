@@ -1,0 +1,32 @@
+"""The counters of all processes together: a record that each adds to, seldom and at once."""
+
+from struct import Struct
+from typing import Any, Final
+
+from storeroom.events import Counters
+
+__all__ = ["add_counts", "read_counts"]
+
+_KEY: Final = b"c"
+_NAMES: Final = ("deletes", "errors", "evictions", "expirations", "hits", "misses", "sets")
+_RECORD: Final = Struct(">7Q")
+
+
+def read_counts(transaction: Any) -> dict[str, int]:
+    """Return the counts that processes have added so far, by name."""
+    record = transaction.get(_KEY)
+    numbers = _RECORD.unpack(record) if record is not None else (0,) * len(_NAMES)
+    return dict(zip(_NAMES, numbers, strict=True))
+
+
+def add_counts(environment: Any, counters: Counters) -> None:
+    """Add this process's counters to the record, and start them at zero again."""
+    counted = counters.as_dict()
+    if not any(counted.values()):
+        return
+    with environment.begin(write=True) as transaction:
+        total = read_counts(transaction)
+        transaction.put(_KEY, _RECORD.pack(*(total[name] + counted[name] for name in _NAMES)))
+    # Subtracted rather than zeroed: other threads go on counting.
+    for name, count in counted.items():
+        setattr(counters, name, getattr(counters, name) - count)

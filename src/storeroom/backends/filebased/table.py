@@ -1,0 +1,281 @@
+"""The entries of a file cache, as one write transaction sees them: put, remove, expire, evict.
+
+One LMDB tree holds everything, so that a commit touches few pages. Its keys begin with
+a letter:
+
+==========================  ===================  =====================================
+key                         value                what
+==========================  ===================  =====================================
+``c``                       seven numbers        counters of all processes: see counts.py
+``e`` + storage key         header, frame        an entry
+``h`` + hash                header, key, frame   an entry whose storage key is too long
+``m``                       four numbers         how much there is: see Table
+``x`` + time + entry's key  slot                 the index by expiry
+==========================  ===================  =====================================
+
+The index is lazy: an entry that is overwritten with a later expiry keeps its place in
+it and is moved when that place comes due, so overwriting touches the entry alone.
+
+Eviction is CLOCK: a hand sweeps the index; an entry that was read since the hand's last
+visit gets a second chance, the first that was not goes. A read only sets a byte in
+shared memory, so recency is known across processes and a read never writes to the file.
+Source: F. J. Corbato, "A Paging Experiment with the Multics System" (1968).
+"""
+
+import math
+from collections.abc import Iterator
+from struct import Struct
+from typing import Any, Final
+
+from storeroom.backends.filebased.environment import SLOTS, Environment
+
+__all__ = [
+    "HEADER",
+    "Table",
+    "entry_size",
+    "join_name",
+    "read_header",
+    "read_meta",
+    "split_name",
+    "stored_keys",
+]
+
+HEADER: Final = Struct(">ddI")
+"""Before each entry's frame: expires_at, the time of its place in the index, its recency slot."""
+
+_META: Final = Struct(">QQQd")
+_TIME: Final = Struct(">d")
+_SLOT: Final = Struct(">I")
+_LENGTH: Final = Struct(">I")
+
+_META_KEY: Final = b"m"
+_INDEX: Final = b"x"
+
+_ENTRY_BYTES: Final = HEADER.size + _TIME.size + 1 + _SLOT.size + 2 * 10
+"""What an entry takes beside twice its key and once its frame: header, index, LMDB's node and pointer twice."""
+
+_PER_WRITE: Final = 8
+"""Expired entries removed by each write beyond what room needs: more than one, so that a backlog
+shrinks; few, so that no write pays for many."""
+
+_PATIENCE: Final = 128
+"""Entries that the hand spares before it takes the next one all the same: bounds a write's time."""
+
+
+def read_meta(transaction: Any) -> tuple[int, int, int, float]:
+    """Return entries, bytes, next slot and earliest expiry."""
+    record = transaction.get(_META_KEY)
+    return _META.unpack(record) if record is not None else (0, 0, 0, math.inf)
+
+
+def read_header(record: bytes) -> tuple[float, float, int]:
+    """Return the header of a record; of one that is too short to have one, that of an expired entry."""
+    return HEADER.unpack_from(record) if len(record) >= HEADER.size else (0.0, 0.0, 0)
+
+
+def split_name(frame: bytes) -> tuple[str, bytes]:
+    """Return storage key and frame of what follows the header where the storage key is hashed."""
+    end = _LENGTH.size + int.from_bytes(frame[: _LENGTH.size], "big")
+    return frame[_LENGTH.size : end].decode("utf-8", "surrogatepass"), frame[end:]
+
+
+def join_name(storage_key: str, frame: bytes) -> bytes:
+    """Return what follows the header where the storage key is hashed."""
+    name = storage_key.encode("utf-8", "surrogatepass")
+    return _LENGTH.pack(len(name)) + name + frame
+
+
+def stored_keys(transaction: Any, start: str = "") -> Iterator[tuple[str, float]]:
+    """Yield storage key and expires_at of every entry whose storage key begins with `start`."""
+    cursor = transaction.cursor()
+    first = b"e" + start.encode("utf-8", "surrogatepass")
+    found = cursor.set_range(first)
+    while found and cursor.key().startswith(first):
+        yield cursor.key()[1:].decode("utf-8", "surrogatepass"), read_header(cursor.value())[0]
+        found = cursor.next()
+    found = cursor.set_range(b"h")
+    while found and cursor.key().startswith(b"h"):
+        record = cursor.value()
+        name, _ = split_name(record[HEADER.size :])
+        if name.startswith(start):
+            yield name, read_header(record)[0]
+        found = cursor.next()
+
+
+def _index_key(expires_at: float, entry_key: bytes) -> bytes:
+    # Positive floats sort by their bytes as by their value, infinity last.
+    return _INDEX + _TIME.pack(expires_at) + entry_key
+
+
+def entry_size(entry_key: bytes, frame_size: int) -> int:
+    """Return the bytes that an entry takes."""
+    return 2 * len(entry_key) + frame_size + _ENTRY_BYTES
+
+
+def _growth(old: bytes | None, entry_key: bytes, frame_size: int) -> int:
+    """Return by how many bytes a put grows the table."""
+    if old is None:
+        return entry_size(entry_key, frame_size)
+    return frame_size - (len(old) - HEADER.size)
+
+
+class Table:
+    """The entries under a write transaction, with its bookkeeping; `save()` before the commit.
+
+    Attributes:
+        entries: how many there are, expired ones not yet removed included.
+        size: bytes that they take, index and headers included.
+        now: epoch seconds; the same for the whole transaction.
+    """
+
+    __slots__ = ("_environment", "_next_slot", "_transaction", "earliest", "entries", "now", "size")
+
+    def __init__(self, environment: Environment, transaction: Any, now: float) -> None:
+        """Read the bookkeeping."""
+        self._environment = environment
+        self._transaction = transaction
+        self.now = now
+        self.entries, self.size, self._next_slot, self.earliest = read_meta(transaction)
+        if self.earliest <= now:
+            self.expire(_PER_WRITE)
+
+    def save(self) -> None:
+        """Write the bookkeeping back."""
+        self._transaction.put(_META_KEY, _META.pack(self.entries, self.size, self._next_slot, self.earliest))
+
+    def live(self, entry_key: bytes) -> bytes | None:
+        """Return the entry's record, header and all, or None if it is absent or expired."""
+        record: bytes | None = self._transaction.get(entry_key)
+        return None if record is None or read_header(record)[0] <= self.now else record
+
+    def storage_keys(self, start: str) -> list[str]:
+        """Return the storage keys that begin with `start`, expired ones included."""
+        return [storage_key for storage_key, _ in stored_keys(self._transaction, start)]
+
+    # Writing --------------------------------------------------------------------------------
+
+    def put(self, entry_key: bytes, frame: bytes, expires_at: float, bounds: "tuple[Any, Any, Any]") -> None:
+        """Insert or overwrite an entry, evicting others where the bounds ask for it.
+
+        Args:
+            entry_key: letter and storage key, or its hash.
+            frame: what follows the header.
+            expires_at: epoch seconds or infinity.
+            bounds: max_entries, max_bytes and cull_frequency, each possibly None.
+        """
+        transaction = self._transaction
+        old = transaction.get(entry_key)
+        if self._make_room(old, entry_key, len(frame), bounds):
+            old = transaction.get(entry_key)  # it may have been among the expired ones that went
+        if old is None:
+            slot = self._next_slot % SLOTS
+            self._next_slot += 1
+            self._environment.recency[slot] = 0
+            indexed_at = expires_at
+            transaction.put(_index_key(expires_at, entry_key), _SLOT.pack(slot))
+            self.entries += 1
+        else:
+            _, indexed_at, slot = read_header(old)
+            if expires_at < indexed_at:
+                transaction.delete(_index_key(indexed_at, entry_key))
+                indexed_at = expires_at
+                transaction.put(_index_key(expires_at, entry_key), _SLOT.pack(slot))
+        self.size += _growth(old, entry_key, len(frame))
+        if indexed_at < self.earliest:
+            self.earliest = indexed_at
+        transaction.put(entry_key, HEADER.pack(expires_at, indexed_at, slot) + frame)
+
+    def remove(self, entry_key: bytes) -> bool:
+        """Remove an entry; return whether it was live."""
+        record = self._transaction.pop(entry_key)
+        if record is None:
+            return False
+        expires_at, indexed_at, _ = read_header(record)
+        self._transaction.delete(_index_key(indexed_at, entry_key))
+        self.entries -= 1
+        self.size -= entry_size(entry_key, len(record) - HEADER.size)
+        return bool(expires_at > self.now)
+
+    # Making room ----------------------------------------------------------------------------
+
+    def expire(self, limit: float = math.inf) -> int:
+        """Remove up to `limit` expired entries, the earliest first; return how many."""
+        transaction, removed = self._transaction, 0
+        cursor = transaction.cursor()
+        while removed < limit:
+            if not cursor.set_range(_INDEX):
+                self.earliest = math.inf
+                break
+            index_key = cursor.key()
+            (indexed_at,) = _TIME.unpack_from(index_key, 1)
+            self.earliest = indexed_at
+            if indexed_at > self.now:
+                break
+            entry_key = index_key[1 + _TIME.size :]
+            record = transaction.get(entry_key)
+            if record is not None and read_header(record)[0] > self.now:
+                self._move_in_index(index_key, entry_key, record)
+                continue
+            self.remove(entry_key)
+            removed += 1
+        self._environment.counters.expirations += removed
+        return removed
+
+    def _move_in_index(self, index_key: bytes, entry_key: bytes, record: bytes) -> None:
+        """Put an entry, whose expiry was put off, at the place in the index where it now belongs."""
+        expires_at, _, slot = read_header(record)
+        self._transaction.delete(index_key)
+        self._transaction.put(_index_key(expires_at, entry_key), _SLOT.pack(slot))
+        self._transaction.put(entry_key, HEADER.pack(expires_at, expires_at, slot) + record[HEADER.size :])
+
+    def _make_room(
+        self, old: bytes | None, entry_key: bytes, frame_size: int, bounds: "tuple[Any, Any, Any]"
+    ) -> bool:
+        """Evict what the bounds ask for before a put; return whether anything may have changed."""
+        max_entries, max_bytes, cull_frequency = bounds
+        changed = False
+        if old is None and max_entries is not None and self.entries >= max_entries:
+            surplus = self.entries + 1 - max_entries
+            if cull_frequency is not None:
+                culled = self.entries // cull_frequency if cull_frequency else self.entries
+                surplus = max(surplus, culled)
+            self._evict(surplus, entry_key)
+            changed = True
+        if max_bytes is not None:
+            allowed = max_bytes - _growth(old, entry_key, frame_size)
+            while self.size > allowed and self._evict(1, entry_key):
+                changed = True
+        return changed
+
+    def _evict(self, count: int, keep: bytes) -> int:
+        """Remove `count` entries: expired ones first, then those that the hand finds unread."""
+        if self.earliest <= self.now:
+            removed = self.expire(count)
+        else:
+            removed = 0
+        cursor = self._transaction.cursor()
+        evicted = 0
+        while removed + evicted < count and self._evict_one(cursor, keep):
+            evicted += 1
+        self._environment.counters.evictions += evicted
+        return removed + evicted
+
+    def _evict_one(self, cursor: Any, keep: bytes) -> bool:
+        environment = self._environment
+        recency = environment.recency
+        if not cursor.set_range(environment.hand or _INDEX) and not cursor.set_range(_INDEX):
+            return False
+        for step in range(_PATIENCE + SLOTS):
+            index_key = cursor.key()
+            entry_key = index_key[1 + _TIME.size :]
+            (slot,) = _SLOT.unpack(cursor.value())
+            if entry_key != keep and (not recency[slot] or step >= _PATIENCE):
+                environment.hand = index_key
+                self.remove(entry_key)
+                return True
+            if entry_key == keep and self.entries <= 1:
+                return False
+            recency[slot] = 0
+            if not cursor.next():
+                cursor.set_range(_INDEX)
+        return False
