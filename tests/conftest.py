@@ -1,0 +1,1 @@
+"""What every test shares; fixtures of one subject live beside its tests."""

@@ -1,0 +1,202 @@
+"""The command: prepares both Djangos, runs their suites side by side, prints what ran and what was left out."""
+
+import argparse
+import collections
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.django_suite import checkout, exclusions, interpreters
+from tests.django_suite.checkout import Checkout, Pair
+from tests.django_suite.exclusions import ExclusionError, Exclusions
+
+INSIDE = Path(__file__).parent / "inside"
+STOREROOM = "storeroom.backends"
+DJANGO = "django.core.cache.backends"
+
+_FRAGMENTS = "template_tests.syntax_tests.test_cache"
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One call of ``runtests.py``.
+
+    Attributes:
+        storage: the module whose class is the default cache; the cache suite names all three by itself.
+        labels: what ``runtests.py`` is asked for.
+        minimum: fewer tests passed than this mean that something was not found, whatever the exit code. It is a
+            little under what Django 5.2.19 has.
+        only_excluded: run the tests that are left out, to see that none of them would pass.
+    """
+
+    name: str
+    storage: str
+    labels: tuple[str, ...]
+    minimum: int
+    only_excluded: bool = False
+
+
+PHASES = (
+    Phase("cache, sessions and fragments, local memory", "locmem", ("cache", "sessions_tests", _FRAGMENTS), 880),
+    Phase("sessions and fragments, files", "filebased", ("sessions_tests", _FRAGMENTS), 640),
+)
+COUNTERCHECK = Phase("tests left out that would pass", "locmem", ("cache", "sessions_tests"), 0, only_excluded=True)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one phase did."""
+
+    phase: Phase
+    passed: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    problem: str = ""
+    seconds: float = 0.0
+
+
+def main() -> int:
+    """Run; return the exit code."""
+    options = _arguments()
+    try:
+        listed = exclusions.load()
+    except ExclusionError as error:
+        print(f"exclusions.toml: {error}")
+        return 1
+    pairs = _pairs()
+    with ThreadPoolExecutor(options.jobs) as pool:
+        runs = list(pool.map(lambda pair: _run_pair(pair, listed, options), pairs))
+    for (ready, outcomes), pair in zip(runs, pairs, strict=True):
+        _print_outcomes(ready, pair, outcomes)
+    if not options.control:
+        _print_exclusions(listed)
+    outcomes = list(itertools.chain.from_iterable(outcomes for _, outcomes in runs))
+    return _close([outcome for outcome in outcomes if not outcome.phase.only_excluded], outcomes)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.django_suite", description=__doc__)
+    parser.add_argument("--refresh", action="store_true", help="download the newest releases again")
+    parser.add_argument("--control", action="store_true", help="run Django's own classes, with nothing left out")
+    parser.add_argument("--jobs", type=int, default=2, help="how many Djangos at once (default: %(default)s)")
+    return parser.parse_args()
+
+
+def _pairs() -> list[Pair]:
+    """The long-term release on the oldest Python, the newest release on the newest Python."""
+    newest = interpreters.newest()
+    oldest = interpreters.find(min(interpreters.SUPPORTED)) or newest
+    return [Pair(oldest, "Django==5.2.*"), Pair(newest, "Django")]
+
+
+def _run_pair(pair: Pair, listed: Exclusions, options: argparse.Namespace) -> tuple[Checkout, list[Outcome]]:
+    ready = checkout.prepare(pair, refresh=options.refresh)
+    backends = DJANGO if options.control else STOREROOM
+    tests = ready.unpack_tests(backends)
+    phases = PHASES if options.control else (*PHASES, COUNTERCHECK)
+    if options.control:
+        listed = Exclusions({}, {}, listed.other_storages)
+    return ready, [_run_phase(phase, ready, tests, backends, listed) for phase in phases]
+
+
+def _run_phase(phase: Phase, ready: Checkout, tests: Path, backends: str, listed: Exclusions) -> Outcome:
+    """Call ``runtests.py`` and read the runner's report of it."""
+    plan, report = ready.home / "plan.json", ready.home / "report.json"
+    report.unlink(missing_ok=True)
+    plan.write_text(
+        json.dumps(
+            {
+                "report": str(report),
+                "tests": listed.tests,
+                "fixtures": listed.fixtures,
+                "other_storages": listed.other_storages,
+                "only_excluded": phase.only_excluded,
+            }
+        )
+    )
+    environment = os.environ | {
+        "PYTHONPATH": str(INSIDE),
+        "STOREROOM_SUITE_PLAN": str(plan),
+        "STOREROOM_SUITE_BACKENDS": backends,
+        "STOREROOM_SUITE_STORAGE": phase.storage,
+    }
+    command = [ready.python, "runtests.py", "--settings=storeroom_suite_settings", "--parallel=1", "--verbosity=0"]
+    begun = time.monotonic()
+    run = subprocess.run(
+        [*command, *phase.labels],
+        cwd=tests,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    outcome = Outcome(phase, seconds=time.monotonic() - begun)
+    if not report.exists():
+        outcome.problem = run.stdout
+        return outcome
+    result = json.loads(report.read_text())
+    outcome.passed, outcome.failed, outcome.skipped = result["passed"], result["failed"], result["skipped"]
+    _judge(outcome, run)
+    return outcome
+
+
+def _judge(outcome: Outcome, run: subprocess.CompletedProcess[str]) -> None:
+    """Say what is wrong, if anything: of the tests left out, each that passes is one too many."""
+    if outcome.phase.only_excluded:
+        needless = "".join(f"  {test}\n" for test in outcome.passed)
+        outcome.problem = f"these pass, and need not be left out:\n{needless}" if needless else ""
+    elif outcome.failed or run.returncode:
+        outcome.problem = run.stdout
+    elif len(outcome.passed) < outcome.phase.minimum:
+        outcome.problem = f"only {len(outcome.passed)} tests passed; expected {outcome.phase.minimum} at least\n"
+
+
+def _print_outcomes(ready: Checkout, pair: Pair, outcomes: list[Outcome]) -> None:
+    print(f"\nDjango {ready.version} on {pair.interpreter}")
+    for outcome in outcomes:
+        if outcome.phase.only_excluded:
+            print(f"  {outcome.phase.name}: {len(outcome.passed)} of {len(outcome.passed) + len(outcome.failed)}")
+        else:
+            print(f"  {outcome.phase.name}: {_counts([outcome])} ({outcome.seconds:.0f} s)")
+        if outcome.problem:
+            print(outcome.problem)
+    skipped = collections.Counter(why for outcome in outcomes for why in outcome.skipped.values())
+    for why, count in skipped.items():
+        print(f"  skipped by Django itself: {count}: {why}")
+
+
+def _print_exclusions(listed: Exclusions) -> None:
+    print(f"\nLeft out by name: {len(listed.tests)} tests")
+    by_reason = sorted(listed.tests.items(), key=lambda item: item[1])
+    for reason, group in itertools.groupby(by_reason, key=lambda item: item[1]):
+        print(f"  {reason}")
+        for test, _ in group:
+            print(f"    {test}")
+    for method, reason in listed.fixtures.items():
+        print(f"  run without {method}\n    {reason}")
+    for test_class, storage in listed.other_storages.items():
+        print(f"  not of these backends: {test_class} ({storage})")
+
+
+def _close(counted: list[Outcome], outcomes: list[Outcome]) -> int:
+    print(f"\ndjango: {_counts(counted)}")
+    return int(any(outcome.problem for outcome in outcomes))
+
+
+def _counts(outcomes: list[Outcome]) -> str:
+    passed, failed, skipped = (
+        sum(len(getattr(outcome, name)) for outcome in outcomes) for name in ("passed", "failed", "skipped")
+    )
+    return f"{passed} passed, {failed} failed, {skipped} skipped"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""Makes what a run needs: a virtual environment with Django, and Django's tests beside it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.django_suite.interpreters import Interpreter
+
+ROOT = Path(__file__).parents[2]
+CACHE = ROOT / ".cache" / "django-suite"
+
+#: What is taken from Django's ``tests/``: the runner, what it needs, and the suites that use a cache.
+_WANTED = ("runtests.py", "urls.py", "templates", "cache", "sessions_tests", "template_tests")
+
+# The only edit: a dotted path as a setting or a mock names it, or the module that a subclass is imported from.
+_CLASSES = r"locmem\.LocMemCache|filebased\.FileBasedCache|dummy\.DummyCache"
+_PATHS = re.compile(rf"\bdjango\.core\.cache\.backends\.(?={_CLASSES}|(?:locmem|filebased|dummy) import )")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A Python, and the Django asked for on it: ``"Django==5.2.*"``, or ``"Django"`` for the newest that it runs."""
+
+    interpreter: Interpreter
+    requirement: str
+
+    @property
+    def home(self) -> Path:
+        """Where the pair's environment, source distribution and tests are kept."""
+        name = re.sub(r"[^a-z0-9.]+", "-", self.requirement.lower()).strip("-.")
+        return CACHE / "python{}.{}-{}".format(*self.interpreter.version[:2], name)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """A Django ready to be tested: its environment's Python, its source distribution, its version."""
+
+    home: Path
+    python: Path
+    sdist: Path
+    version: str
+
+    def unpack_tests(self, backends: str) -> Path:
+        """Lay Django's tests out anew, naming the classes of the package `backends`; return their folder."""
+        tests = self.home / "tests"
+        shutil.rmtree(tests, ignore_errors=True)
+        prefix = f"{self.sdist.name.removesuffix('.tar.gz')}/tests/"
+        with tarfile.open(self.sdist) as archive:
+            for member in archive:
+                name = member.name.removeprefix(prefix)
+                if name != member.name and name.split("/")[0] in _WANTED and member.isfile():
+                    _write(tests / name, archive.extractfile(member).read())
+        for path in tests.glob("*/**/*.py"):
+            text = path.read_text("utf-8")
+            path.write_text(_PATHS.sub(f"{backends}.", text), "utf-8")
+        return tests
+
+
+def prepare(pair: Pair, *, refresh: bool = False) -> Checkout:
+    """Return the pair's Django; download and install it the first time, or when asked to `refresh`.
+
+    Raises:
+        subprocess.CalledProcessError: pip failed; it has said why.
+    """
+    python = pair.home / "venv" / "bin" / "python"
+    state = pair.home / "ready.json"
+    wanted = {"python": str(pair.interpreter), "dependencies": _dependencies()}
+    ready = json.loads(state.read_text()) if state.exists() and not refresh else {}
+    if ready.get("wanted") != wanted or not python.exists():
+        shutil.rmtree(pair.home, ignore_errors=True)
+        ready = {"wanted": wanted, "sdist": _install(pair, python)}
+        state.write_text(json.dumps(ready))
+    sdist = pair.home / ready["sdist"]
+    return Checkout(pair.home, python, sdist, _version(sdist))
+
+
+def _install(pair: Pair, python: Path) -> str:
+    """Make the environment; return the name of Django's source distribution."""
+    _run(pair.interpreter.path, "-m", "venv", pair.home / "venv")
+    download = ("download", "--no-deps", "--no-binary", "Django", "--dest", pair.home, pair.requirement)
+    _run(python, "-m", "pip", "-qq", *download)
+    (sdist,) = pair.home.glob("*.tar.gz")
+    _run(python, "-m", "pip", "-qq", "install", f"Django=={_version(sdist)}", "--editable", ROOT)
+    return sdist.name
+
+
+def _version(sdist: Path) -> str:
+    return sdist.name.removesuffix(".tar.gz").split("-")[1]
+
+
+def _dependencies() -> list[str]:
+    """Storeroom's own, so that an environment made for older ones is made anew."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+
+
+def _run(*command: str | Path) -> None:
+    # Another environment's paths and pip's notice of its own newer version have no place in this one.
+    environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
+    subprocess.run(command, check=True, env=environment | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"})
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)

@@ -1,0 +1,62 @@
+"""Reads exclusions.toml: which of Django's tests are left out, and the reason of each."""
+
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+DIFFERENCES = HERE.parents[1] / "docs" / "differences.md"
+
+
+class ExclusionError(Exception):
+    """The list itself is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusions:
+    """What is left out.
+
+    Attributes:
+        tests: a test's id -> the reason it is left out.
+        fixtures: a set-up method's dotted path -> the reason it is left out, its tests being run without it.
+        other_storages: a test class's dotted path -> the storage of Django's that it tests.
+    """
+
+    tests: dict[str, str]
+    fixtures: dict[str, str]
+    other_storages: dict[str, str]
+
+
+def load() -> Exclusions:
+    """Read the list.
+
+    Raises:
+        ExclusionError: a reason is missing, a test is named twice, or docs/differences.md has no such heading.
+    """
+    listed = tomllib.loads((HERE / "exclusions.toml").read_text("utf-8"))
+    tests: dict[str, str] = {}
+    for entry in listed["private"]:
+        _add(tests, entry, f"private: it reads {entry['attribute']}")
+    headings = _headings()
+    for entry in listed["difference"]:
+        if entry["heading"] not in headings:
+            message = f"{entry['heading']!r} is no heading of docs/differences.md"
+            raise ExclusionError(message)
+        _add(tests, entry, f"difference: {entry['heading']}")
+    fixtures = {entry["method"]: f"private: it reads {entry['attribute']}" for entry in listed.get("fixture", [])}
+    return Exclusions(tests, fixtures, listed["other_storages"])
+
+
+def _add(tests: dict[str, str], entry: dict[str, Any], reason: str) -> None:
+    for test in entry["tests"]:
+        if test in tests:
+            message = f"{test} is left out twice: {tests[test]}; {reason}"
+            raise ExclusionError(message)
+        tests[test] = reason
+
+
+def _headings() -> set[str]:
+    text = DIFFERENCES.read_text("utf-8") if DIFFERENCES.exists() else ""
+    return {match.strip() for match in re.findall(r"^#{2,4} +(.+)$", text, re.MULTILINE)}

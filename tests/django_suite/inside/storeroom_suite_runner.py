@@ -1,0 +1,117 @@
+"""The runner that Django's ``runtests.py`` calls: it leaves out what is listed, and doubts the list and the result.
+
+It runs within Django's process, in an environment without the project's tests; what it has to do comes as a JSON file
+named by STOREROOM_SUITE_PLAN, and what it has done goes to another.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from unittest import TestSuite
+
+from django.conf import settings
+from django.test.runner import DiscoverRunner
+from django.test.utils import iter_test_cases
+from django.utils.module_loading import import_string
+
+_PLAN = json.loads(Path(os.environ["STOREROOM_SUITE_PLAN"]).read_text("utf-8"))
+_BACKENDS = os.environ["STOREROOM_SUITE_BACKENDS"]
+_CLASSES = ("locmem.LocMemCache", "filebased.FileBasedCache", "dummy.DummyCache")
+
+
+class SuiteRunner(DiscoverRunner):
+    """Runs the tests that are not left out; with "only_excluded" in the plan, those and no others."""
+
+    def build_suite(self, test_labels=None, **kwargs):
+        self.seen = set()
+        self.selected = set()
+        self.problems = []
+        _check_classes_under_test()
+        suite = super().build_suite(test_labels, **kwargs)
+        listed = {name for name in _PLAN["tests"] if name.startswith(tuple(f"{label}." for label in test_labels))}
+        self.problems += [f"{name} is left out, but does not exist here" for name in sorted(listed - self.seen)]
+        if self.problems:
+            sys.exit("\n".join(self.problems))
+        return suite
+
+    def load_tests_for_label(self, label, discover_kwargs):
+        found = list(iter_test_cases(super().load_tests_for_label(label, discover_kwargs)))
+        for method in _PLAN["fixtures"]:
+            _drop_fixture(method)
+        self.seen.update(test.id() for test in found)
+        wanted = [test for test in found if self._is_wanted(test)]
+        self.selected.update(test.id() for test in wanted)
+        return TestSuite(wanted)
+
+    def _is_wanted(self, test):
+        """Say whether to run it, and note what contradicts the list: see the messages."""
+        name = type(test).__module__ + "." + type(test).__qualname__
+        foreign = [path for path in _backend_paths(type(test)) if not _is_ours(path)]
+        if name in _PLAN["other_storages"]:
+            if not foreign:
+                self.problems.append(f"{name} is said to test another storage, but runs on ours")
+            return False
+        is_excluded = test.id() in _PLAN["tests"]
+        if foreign:
+            self.problems.append(f"{test.id()} runs on {foreign[0]}, not on a class of {_BACKENDS}")
+        return is_excluded == _PLAN["only_excluded"]
+
+    def suite_result(self, suite, result, **kwargs):
+        failed = {_id(test) for test, _ in result.failures + result.errors}
+        failed |= {test.id() for test in result.unexpectedSuccesses}
+        skipped = {_id(test): reason for test, reason in result.skipped}
+        passed = self.selected - failed - skipped.keys()
+        if not failed and result.testsRun != len(self.selected):
+            sys.exit(f"{len(self.selected)} tests were selected, but {result.testsRun} ran")
+        report = {"passed": sorted(passed), "failed": sorted(failed), "skipped": skipped}
+        Path(_PLAN["report"]).write_text(json.dumps(report), "utf-8")
+        return super().suite_result(suite, result, **kwargs)
+
+
+def _id(test):
+    """The id of a test, be it given as itself or as one of its subtests."""
+    return getattr(test, "test_case", test).id()
+
+
+def _backend_paths(test_class):
+    """The BACKEND of every alias in the CACHES that a test class is decorated with; the default settings' otherwise.
+
+    An alias without BACKEND belongs to a server that is not configured, whose class skips itself.
+    """
+    overridden = getattr(test_class, "_overridden_settings", None) or {}
+    caches = overridden.get("CACHES", settings.CACHES)
+    return [params.get("BACKEND", "(none)") for params in caches.values()]
+
+
+def _is_ours(path):
+    """Whether a class comes from the package under test, or is a subclass of one that does."""
+    if path == "(none)":
+        return False
+    ours = {f"{_BACKENDS}.{name}" for name in _CLASSES}
+    return any(f"{base.__module__}.{base.__qualname__}" in ours for base in import_string(path).__mro__)
+
+
+def _check_classes_under_test():
+    """Fail unless the three paths give classes of ours, free of Django's, and the default cache is one of them."""
+    from django.core.cache import caches
+    from django.core.cache.backends.base import BaseCache as DjangoBaseCache
+
+    classes = [import_string(f"{_BACKENDS}.{name}") for name in _CLASSES]
+    if type(caches["default"]) not in classes:
+        sys.exit(f"the default cache is a {type(caches['default'])}")
+    if _BACKENDS.startswith("storeroom."):
+        for backend in classes:
+            if not backend.__module__.startswith("storeroom.") or issubclass(backend, DjangoBaseCache):
+                sys.exit(f"{backend} is not Storeroom's own")
+
+
+def _drop_fixture(method):
+    """Take a test class's own set-up away, so that it has its parent's."""
+    class_path, name = method.rsplit(".", 1)
+    try:
+        test_class = import_string(class_path)
+    except ImportError:
+        return  # a label of another app
+    if name in vars(test_class):
+        delattr(test_class, name)

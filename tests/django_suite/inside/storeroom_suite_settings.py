@@ -1,0 +1,29 @@
+"""Settings for Django's test suites, with the class under test as the default cache."""
+
+import os
+import tempfile
+
+_BACKENDS = os.environ["STOREROOM_SUITE_BACKENDS"]
+_STORAGE = os.environ["STOREROOM_SUITE_STORAGE"]
+
+# As in Django's own test_sqlite.py.
+DATABASES = {
+    "default": {"ENGINE": "django.db.backends.sqlite3"},
+    "other": {"ENGINE": "django.db.backends.sqlite3"},
+}
+SECRET_KEY = "django_tests_secret_key"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+USE_TZ = False
+
+CACHES = {
+    "locmem": {"default": {"BACKEND": f"{_BACKENDS}.locmem.LocMemCache"}},
+    "filebased": {
+        "default": {
+            "BACKEND": f"{_BACKENDS}.filebased.FileBasedCache",
+            # runtests.py has set a temporary directory of its own, which it removes at its end.
+            "LOCATION": os.path.join(tempfile.gettempdir(), "storeroom"),  # noqa: PTH118 (as Django users write it)
+        },
+    },
+}[_STORAGE]
+
+TEST_RUNNER = "storeroom_suite_runner.SuiteRunner"
