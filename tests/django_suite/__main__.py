@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tests.django_suite import checkout, exclusions, interpreters
@@ -101,7 +101,7 @@ def _run_pair(pair: Pair, listed: Exclusions, options: argparse.Namespace) -> tu
     tests = ready.unpack_tests(backends)
     phases = PHASES if options.control else (*PHASES, COUNTERCHECK)
     if options.control:
-        listed = Exclusions({}, {}, listed.other_storages)
+        listed = Exclusions({}, {}, listed.other_storages, isolation="")
     return ready, [_run_phase(phase, ready, tests, backends, listed) for phase in phases]
 
 
@@ -109,17 +109,7 @@ def _run_phase(phase: Phase, ready: Checkout, tests: Path, backends: str, listed
     """Call ``runtests.py`` and read the runner's report of it."""
     plan, report = ready.home / "plan.json", ready.home / "report.json"
     report.unlink(missing_ok=True)
-    plan.write_text(
-        json.dumps(
-            {
-                "report": str(report),
-                "tests": listed.tests,
-                "fixtures": listed.fixtures,
-                "other_storages": listed.other_storages,
-                "only_excluded": phase.only_excluded,
-            }
-        )
-    )
+    plan.write_text(json.dumps({**asdict(listed), "only_excluded": phase.only_excluded, "report": str(report)}))
     environment = os.environ | {
         "PYTHONPATH": str(INSIDE),
         "STOREROOM_SUITE_PLAN": str(plan),
@@ -182,6 +172,7 @@ def _print_exclusions(listed: Exclusions) -> None:
             print(f"    {test}")
     for method, reason in listed.fixtures.items():
         print(f"  run without {method}\n    {reason}")
+    print(f"  local memory is cleared after each test, all aliases of it\n    {listed.isolation}")
     for test_class, storage in listed.other_storages.items():
         print(f"  not of these backends: {test_class} ({storage})")
 

@@ -22,11 +22,13 @@ class Exclusions:
         tests: a test's id -> the reason it is left out.
         fixtures: a set-up method's dotted path -> the reason it is left out, its tests being run without it.
         other_storages: a test class's dotted path -> the storage of Django's that it tests.
+        isolation: why aliases of local memory are cleared after each test; empty to leave them alone.
     """
 
     tests: dict[str, str]
     fixtures: dict[str, str]
     other_storages: dict[str, str]
+    isolation: str
 
 
 def load() -> Exclusions:
@@ -39,14 +41,14 @@ def load() -> Exclusions:
     tests: dict[str, str] = {}
     for entry in listed["private"]:
         _add(tests, entry, f"private: it reads {entry['attribute']}")
-    headings = _headings()
     for entry in listed["difference"]:
-        if entry["heading"] not in headings:
-            message = f"{entry['heading']!r} is no heading of docs/differences.md"
-            raise ExclusionError(message)
         _add(tests, entry, f"difference: {entry['heading']}")
+    isolation = f"difference: {listed['isolation']['heading']}"
+    for heading in {entry["heading"] for entry in [*listed["difference"], listed["isolation"]]} - _headings():
+        message = f"{heading!r} is no heading of docs/differences.md"
+        raise ExclusionError(message)
     fixtures = {entry["method"]: f"private: it reads {entry['attribute']}" for entry in listed.get("fixture", [])}
-    return Exclusions(tests, fixtures, listed["other_storages"])
+    return Exclusions(tests, fixtures, listed["other_storages"], isolation)
 
 
 def _add(tests: dict[str, str], entry: dict[str, Any], reason: str) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from unittest import TestSuite
 
 from django.conf import settings
+from django.core.cache import caches
+from django.core.cache.backends.base import BaseCache as DjangoBaseCache
 from django.test.runner import DiscoverRunner
 from django.test.utils import iter_test_cases
 from django.utils.module_loading import import_string
@@ -38,7 +40,8 @@ class SuiteRunner(DiscoverRunner):
     def load_tests_for_label(self, label, discover_kwargs):
         found = list(iter_test_cases(super().load_tests_for_label(label, discover_kwargs)))
         for method in _PLAN["fixtures"]:
-            _drop_fixture(method)
+            if method.startswith(f"{label}."):
+                _drop_fixture(method)
         self.seen.update(test.id() for test in found)
         wanted = [test for test in found if self._is_wanted(test)]
         self.selected.update(test.id() for test in wanted)
@@ -57,6 +60,10 @@ class SuiteRunner(DiscoverRunner):
             self.problems.append(f"{test.id()} runs on {foreign[0]}, not on a class of {_BACKENDS}")
         return is_excluded == _PLAN["only_excluded"]
 
+    def get_resultclass(self):
+        base = super().get_resultclass() or self.test_runner.resultclass
+        return type("IsolatingResult", (_Isolation, base), {}) if _PLAN["isolation"] else base
+
     def suite_result(self, suite, result, **kwargs):
         failed = {_id(test) for test, _ in result.failures + result.errors}
         failed |= {test.id() for test in result.unexpectedSuccesses}
@@ -67,6 +74,17 @@ class SuiteRunner(DiscoverRunner):
         report = {"passed": sorted(passed), "failed": sorted(failed), "skipped": skipped}
         Path(_PLAN["report"]).write_text(json.dumps(report), "utf-8")
         return super().suite_result(suite, result, **kwargs)
+
+
+class _Isolation:
+    """For a result class: clears the aliases of local memory that a test used."""
+
+    def stopTest(self, test):  # noqa: N802 (unittest's name)
+        super().stopTest(test)
+        local_memory = import_string(f"{_BACKENDS}.{_CLASSES[0]}")
+        for cache in caches.all(initialized_only=True):
+            if isinstance(cache, local_memory):
+                cache.clear()
 
 
 def _id(test):
@@ -94,9 +112,6 @@ def _is_ours(path):
 
 def _check_classes_under_test():
     """Fail unless the three paths give classes of ours, free of Django's, and the default cache is one of them."""
-    from django.core.cache import caches
-    from django.core.cache.backends.base import BaseCache as DjangoBaseCache
-
     classes = [import_string(f"{_BACKENDS}.{name}") for name in _CLASSES]
     if type(caches["default"]) not in classes:
         sys.exit(f"the default cache is a {type(caches['default'])}")
@@ -109,9 +124,4 @@ def _check_classes_under_test():
 def _drop_fixture(method):
     """Take a test class's own set-up away, so that it has its parent's."""
     class_path, name = method.rsplit(".", 1)
-    try:
-        test_class = import_string(class_path)
-    except ImportError:
-        return  # a label of another app
-    if name in vars(test_class):
-        delattr(test_class, name)
+    delattr(import_string(class_path), name)
