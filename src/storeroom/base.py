@@ -123,6 +123,9 @@ class BaseCache(StorageHooks):
         return None if expires_at == NEVER else expires_at
 
     def _expires_at(self, timeout: Timeout) -> float:
+        default = self.default_timeout
+        if timeout is DEFAULT_TIMEOUT and default is not None and default > 0:
+            return timeouts.now() + default  # what most writes ask for
         return timeouts.expires_at(timeout, self.default_timeout)
 
     # One entry ------------------------------------------------------------------------------

@@ -11,15 +11,18 @@ not work.
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
-from typing import Any, ClassVar, Final, TypeVar
+from struct import Struct
+from struct import error as StructError  # noqa: N812 -- an exception class
+from typing import Any, ClassVar, Concatenate, Final, ParamSpec, TypeVar
 
 import lmdb
 
 from storeroom import config, timeouts
-from storeroom.backends.filebased.counts import add_counts, read_counts
+from storeroom.backends.filebased.counts import read_counts
 from storeroom.backends.filebased.environment import MAP_BYTES, Environment
 from storeroom.backends.filebased.table import (
     HEADER,
+    Bounds,
     Table,
     entry_size,
     join_name,
@@ -31,22 +34,24 @@ from storeroom.backends.filebased.table import (
 from storeroom.base import BaseCache
 from storeroom.engines import shared
 from storeroom.events import CacheStats
-from storeroom.exceptions import ConfigurationError, DecodeError, StorageError, ValueTooLargeError, ValueTypeError
+from storeroom.exceptions import ConfigurationError, DecodeError, ValueTooLargeError, ValueTypeError
+from storeroom.serializers.frames import TEXT_BYTE
 from storeroom.hooks import MISSING
 from storeroom.serializers import Codec, build_codec
 from storeroom.timeouts import NEVER
 
 __all__ = ["FileBasedCache"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 LONGEST_KEY: Final = 500
 """Bytes of a storage key that is stored as it is. LMDB's limit is 511, and the index adds eleven."""
 
-COUNT_SECONDS: Final = 1.0
-"""How often a process adds its counters to those of all, along with a write."""
-
 _START: Final = HEADER.size
+
+_READ: Final = Struct(">d8xIB").unpack_from
+"""What a read needs of a record: expires_at, the slot, and the first byte of the frame."""
 
 
 class FileBasedCache(BaseCache):
@@ -82,6 +87,8 @@ class FileBasedCache(BaseCache):
         options = self.settings.options
         # Nobody else can write to the directory, so what is read from it needs no restriction.
         self._codec: Codec = build_codec(trusted=True, **{name: options[name] for name in config.CODEC_OPTIONS})
+        # Text is the one kind of frame that needs no codec, where it does not have to be signed.
+        self._reads_text = options["secret"] is None
         self._max_entries: int | None = options["max_entries"]
         self._max_bytes: int | None = options["max_bytes"]
         self._cull_frequency: int | None = options["cull_frequency"]
@@ -109,12 +116,15 @@ class FileBasedCache(BaseCache):
 
     # Reading --------------------------------------------------------------------------------
 
+    # A hit is written out, as the calls would cost more than LMDB does (benchmarks: "file get").
+
     def get(self, key: object, default: Any = None, version: int | None = None) -> Any:
         """Return the value stored under the key, or `default` if there is none. Waits for nothing."""
         if version is None and self._head is not None:
-            value = self._get(f"{self._head}{key!s}")
+            storage_key = f"{self._head}{key!s}"
         else:
-            value = self._get(self.make_and_validate_key(key, version))
+            storage_key = self.make_and_validate_key(key, version)
+        value = self._get(storage_key)
         if value is MISSING:
             self._counters.misses += 1
             return default
@@ -137,25 +147,30 @@ class FileBasedCache(BaseCache):
             record = self._read(lambda transaction: transaction.get(entry_key))
         if record is None:
             return MISSING
-        expires_at, _, slot = read_header(record)
+        try:
+            expires_at, slot, first_byte = _READ(record)
+        except StructError:
+            expires_at, slot, first_byte = 0.0, 0, 0
         if expires_at <= now:
             return MISSING
         engine.recency[slot] = 1
+        if first_byte == TEXT_BYTE and self._reads_text:
+            return record[_START + 1 :].decode()
         return self._decoded(storage_key, entry_key, record)
 
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
         entry_keys = {storage_key: _entry_key(storage_key) for storage_key in storage_keys}
 
-        def read(transaction: Any) -> dict[str, bytes]:
-            records = ((storage_key, transaction.get(key)) for storage_key, key in entry_keys.items())
-            return {storage_key: record for storage_key, record in records if record is not None}
-
-        records, now, values = self._read(read), timeouts.now(), {}
-        for storage_key, record in records.items():
+        records = dict(self._read(lambda transaction: transaction.cursor().getmulti(entry_keys.values())))
+        now, recency, values = timeouts.now(), self._engine.recency, {}
+        for storage_key, entry_key in entry_keys.items():
+            record = records.get(entry_key)
+            if record is None:
+                continue
             expires_at, _, slot = read_header(record)
             if expires_at > now:
-                self._engine.recency[slot] = 1
-                value = self._decoded(storage_key, entry_keys[storage_key], record)
+                recency[slot] = 1
+                value = self._decoded(storage_key, entry_key, record)
                 if value is not MISSING:
                     values[storage_key] = value
         return values
@@ -185,52 +200,41 @@ class FileBasedCache(BaseCache):
         engine, now = self._engine, timeouts.now()
         if now > engine.check_after:
             engine.check(now)
-        try:
-            return read(engine.begin())
-        except lmdb.Error as error:
-            engine.recover(error)
-        try:
-            return read(engine.begin())
-        except lmdb.Error as error:
-            raise self._failure(error) from error
-
-    def _failure(self, error: lmdb.Error) -> StorageError:
-        return StorageError(f"The file cache in {self._dir!r} failed twice: {error}. Look at the disk it lies on.")
+        for is_last in (False, True):
+            try:
+                return read(engine.begin())
+            except lmdb.Error as error:
+                engine.recover(error, is_last=is_last)
+        raise AssertionError  # the last attempt returned or raised
 
     # Writing --------------------------------------------------------------------------------
 
-    def _write(self, change: Callable[[Table], T]) -> T:
+    def _write(self, change: Callable[Concatenate[Table, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `change` in a write transaction; once more if the environment had to be mended."""
         engine, now = self._engine, timeouts.now()
         if now > engine.check_after:
             engine.check(now)
-        try:
-            return self._commit(change, now)
-        except lmdb.Error as error:
-            engine.recover(error)
-        try:
-            return self._commit(change, now)
-        except lmdb.Error as error:
-            raise self._failure(error) from error
-
-    def _commit(self, change: Callable[[Table], T], now: float) -> T:
-        with self._engine.begin(write=True) as transaction:
-            table = Table(self._engine, transaction, now)
-            result = change(table)
-            table.save()
-        if now >= self._engine.count_after:
-            self._engine.count_after = now + COUNT_SECONDS
-            add_counts(self._engine, self._counters)
-        return result
+            engine.add_counts()
+        for is_last in (False, True):
+            try:
+                with engine.begin(write=True) as transaction:
+                    table = Table(engine, transaction, now)
+                    result = change(table, *args, **kwargs)
+                    table.save()
+            except lmdb.Error as error:
+                engine.recover(error, is_last=is_last)
+            else:
+                return result
+        raise AssertionError  # the last attempt returned or raised
 
     @property
-    def _bounds(self) -> tuple[int | None, int | None, int | None]:
+    def _bounds(self) -> Bounds:
         return self._max_entries, self._max_bytes, self._cull_frequency
 
     def _set(self, storage_key: str, value: Any, expires_at: float) -> None:
         entry_key = _entry_key(storage_key)
-        frame, bounds = self._frame(storage_key, entry_key, value), self._bounds
-        self._write(lambda table: table.put(entry_key, frame, expires_at, bounds))
+        frame = self._frame(storage_key, entry_key, value)
+        self._write(Table.put, entry_key, frame, expires_at, self._bounds)
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
         frames = {}
@@ -333,7 +337,7 @@ class FileBasedCache(BaseCache):
 
     def _prune(self) -> int:
         removed, batch = 0, 1000
-        while (expired := self._write(lambda table: table.expire(batch))) == batch:
+        while (expired := self._write(Table.expire, batch)) == batch:
             removed += expired
         return removed + expired
 

@@ -3,6 +3,8 @@
 from struct import Struct
 from typing import Any, Final
 
+import lmdb
+
 from storeroom.events import Counters
 
 __all__ = ["add_counts", "read_counts"]
@@ -20,13 +22,19 @@ def read_counts(transaction: Any) -> dict[str, int]:
 
 
 def add_counts(environment: Any, counters: Counters) -> None:
-    """Add this process's counters to the record, and start them at zero again."""
+    """Add this process's counters to the record, and start them at zero again.
+
+    Raises nothing: where the environment cannot be written to, they go on counting.
+    """
     counted = counters.as_dict()
     if not any(counted.values()):
         return
-    with environment.begin(write=True) as transaction:
-        total = read_counts(transaction)
-        transaction.put(_KEY, _RECORD.pack(*(total[name] + counted[name] for name in _NAMES)))
+    try:
+        with environment.begin(write=True) as transaction:
+            total = read_counts(transaction)
+            transaction.put(_KEY, _RECORD.pack(*(total[name] + counted[name] for name in _NAMES)))
+    except lmdb.Error:
+        return  # the operation that comes next meets the same error and tells it
     # Subtracted rather than zeroed: other threads go on counting.
     for name, count in counted.items():
         setattr(counters, name, getattr(counters, name) - count)

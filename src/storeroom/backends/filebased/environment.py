@@ -84,7 +84,6 @@ class Environment(Engine):
         recency: one byte a slot; 1 after a read of the slot's entry.
         check_after: epoch second from which `check()` is due.
         hand: where this process looks next for something to evict.
-        count_after: epoch second from which the counters are due to be added to those of all.
     """
 
     def __init__(self, location: str, map_bytes: int) -> None:
@@ -94,7 +93,7 @@ class Environment(Engine):
         self.directory = os.path.join(location, FORMAT)
         self.map_bytes = map_bytes
         self.hand = b""
-        self.count_after = 0.0
+        self._held: Any = None
         self._forget()
 
     def _forget(self) -> None:
@@ -105,9 +104,22 @@ class Environment(Engine):
         self.recency: Any = bytearray(SLOTS)
         self.check_after = 0.0
 
-    def after_fork(self) -> None:
+    def before_fork(self) -> None:
+        """Take the kept read transaction out of the environment.
+
+        The child will drop its copy of the environment, and of a kept transaction it would
+        free the reader slot, which is the parent's. Of one in Python's hands it does not.
+        """
+        self._held = self._environment.begin() if self._environment is not None else None
+
+    def after_fork_in_parent(self) -> None:
+        """Give the read transaction back."""
+        self._held = None
+
+    def after_fork_in_child(self) -> None:
         """Leave the parent's environment to the parent: the next use opens one of this process's own."""
-        super().after_fork()
+        super().after_fork_in_child()
+        self._held = None
         self._forget()
 
     def close(self) -> None:
@@ -116,9 +128,13 @@ class Environment(Engine):
             environment = self._environment
             self._forget()
         if environment is not None:
-            with contextlib.suppress(lmdb.Error):  # the counts of the last second are not worth an error
-                add_counts(environment, self.counters)
+            add_counts(environment, self.counters)
             environment.close()
+
+    def add_counts(self) -> None:
+        """Add this process's counters to those of all."""
+        if self._environment is not None:
+            add_counts(self._environment, self.counters)
 
     # Opening --------------------------------------------------------------------------------
 
@@ -221,13 +237,17 @@ class Environment(Engine):
             "The damaged files were renamed to *.damaged in %r and the cache starts empty.", self.directory
         )
 
-    def recover(self, error: lmdb.Error) -> None:
+    def recover(self, error: lmdb.Error, *, is_last: bool = False) -> None:
         """Mend what can be mended after a failed operation, which may then be tried once more.
 
         Raises:
             StorageError: nothing can be done here; the message says what can.
         """
         environment = self._environment
+        if is_last:
+            raise self._failure(error) from error
+        if isinstance(error, lmdb.BadRslotError):
+            return  # the kept read transaction was a forked process's, too: LMDB has let go of it
         if isinstance(error, lmdb.ReadersFullError) and environment is not None:
             environment.reader_check()
         elif isinstance(error, lmdb.MapResizedError) and environment is not None:
@@ -241,9 +261,12 @@ class Environment(Engine):
                 "bound it by OPTIONS['max_bytes'], or raise OPTIONS['map_size']."
             ) from error
         elif "closed" not in str(error):
-            raise StorageError(
-                f"The file cache in {self.location!r} failed: {error}. Nothing that was stored before is affected."
-            ) from error
+            raise self._failure(error) from error
+
+    def _failure(self, error: lmdb.Error) -> StorageError:
+        return StorageError(
+            f"The file cache in {self.location!r} failed: {error}. What was stored before is not affected."
+        )
 
     def _replace_damaged(self, error: lmdb.Error) -> None:
         with self.lock:

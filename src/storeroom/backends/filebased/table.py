@@ -25,12 +25,13 @@ Source: F. J. Corbato, "A Paging Experiment with the Multics System" (1968).
 import math
 from collections.abc import Iterator
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from storeroom.backends.filebased.environment import SLOTS, Environment
 
 __all__ = [
     "HEADER",
+    "Bounds",
     "Table",
     "entry_size",
     "join_name",
@@ -40,10 +41,14 @@ __all__ = [
     "stored_keys",
 ]
 
+Bounds: TypeAlias = tuple[int | None, int | None, int | None]
+"""max_entries, max_bytes and cull_frequency, as an alias's OPTIONS say."""
+
 HEADER: Final = Struct(">ddI")
 """Before each entry's frame: expires_at, the time of its place in the index, its recency slot."""
 
 _META: Final = Struct(">QQQd")
+_EMPTY: Final = (0, 0, 0, math.inf)
 _TIME: Final = Struct(">d")
 _SLOT: Final = Struct(">I")
 _LENGTH: Final = Struct(">I")
@@ -65,7 +70,7 @@ _PATIENCE: Final = 128
 def read_meta(transaction: Any) -> tuple[int, int, int, float]:
     """Return entries, bytes, next slot and earliest expiry."""
     record = transaction.get(_META_KEY)
-    return _META.unpack(record) if record is not None else (0, 0, 0, math.inf)
+    return _META.unpack(record) if record else _EMPTY
 
 
 def read_header(record: bytes) -> tuple[float, float, int]:
@@ -112,13 +117,6 @@ def entry_size(entry_key: bytes, frame_size: int) -> int:
     return 2 * len(entry_key) + frame_size + _ENTRY_BYTES
 
 
-def _growth(old: bytes | None, entry_key: bytes, frame_size: int) -> int:
-    """Return by how many bytes a put grows the table."""
-    if old is None:
-        return entry_size(entry_key, frame_size)
-    return frame_size - (len(old) - HEADER.size)
-
-
 class Table:
     """The entries under a write transaction, with its bookkeeping; `save()` before the commit.
 
@@ -128,20 +126,23 @@ class Table:
         now: epoch seconds; the same for the whole transaction.
     """
 
-    __slots__ = ("_environment", "_next_slot", "_transaction", "earliest", "entries", "now", "size")
+    __slots__ = ("_environment", "_meta", "_next_slot", "_transaction", "earliest", "entries", "now", "size")
 
     def __init__(self, environment: Environment, transaction: Any, now: float) -> None:
         """Read the bookkeeping."""
         self._environment = environment
         self._transaction = transaction
         self.now = now
-        self.entries, self.size, self._next_slot, self.earliest = read_meta(transaction)
+        self._meta = meta = transaction.get(_META_KEY)
+        self.entries, self.size, self._next_slot, self.earliest = _META.unpack(meta) if meta else _EMPTY
         if self.earliest <= now:
             self.expire(_PER_WRITE)
 
     def save(self) -> None:
         """Write the bookkeeping back."""
-        self._transaction.put(_META_KEY, _META.pack(self.entries, self.size, self._next_slot, self.earliest))
+        meta = _META.pack(self.entries, self.size, self._next_slot, self.earliest)
+        if meta != self._meta:
+            self._transaction.put(_META_KEY, meta)
 
     def live(self, entry_key: bytes) -> bytes | None:
         """Return the entry's record, header and all, or None if it is absent or expired."""
@@ -154,7 +155,7 @@ class Table:
 
     # Writing --------------------------------------------------------------------------------
 
-    def put(self, entry_key: bytes, frame: bytes, expires_at: float, bounds: "tuple[Any, Any, Any]") -> None:
+    def put(self, entry_key: bytes, frame: bytes, expires_at: float, bounds: Bounds) -> None:
         """Insert or overwrite an entry, evicting others where the bounds ask for it.
 
         Args:
@@ -165,7 +166,8 @@ class Table:
         """
         transaction = self._transaction
         old = transaction.get(entry_key)
-        if self._make_room(old, entry_key, len(frame), bounds):
+        if bounds[1] is not None or (old is None and bounds[0] is not None and self.entries >= bounds[0]):
+            self._make_room(old, entry_key, len(frame), bounds)
             old = transaction.get(entry_key)  # it may have been among the expired ones that went
         if old is None:
             slot = self._next_slot % SLOTS
@@ -174,13 +176,14 @@ class Table:
             indexed_at = expires_at
             transaction.put(_index_key(expires_at, entry_key), _SLOT.pack(slot))
             self.entries += 1
+            self.size += entry_size(entry_key, len(frame))
         else:
-            _, indexed_at, slot = read_header(old)
+            _, indexed_at, slot = HEADER.unpack_from(old)
             if expires_at < indexed_at:
                 transaction.delete(_index_key(indexed_at, entry_key))
                 indexed_at = expires_at
                 transaction.put(_index_key(expires_at, entry_key), _SLOT.pack(slot))
-        self.size += _growth(old, entry_key, len(frame))
+            self.size += len(frame) + HEADER.size - len(old)
         if indexed_at < self.earliest:
             self.earliest = indexed_at
         transaction.put(entry_key, HEADER.pack(expires_at, indexed_at, slot) + frame)
@@ -228,24 +231,20 @@ class Table:
         self._transaction.put(_index_key(expires_at, entry_key), _SLOT.pack(slot))
         self._transaction.put(entry_key, HEADER.pack(expires_at, expires_at, slot) + record[HEADER.size :])
 
-    def _make_room(
-        self, old: bytes | None, entry_key: bytes, frame_size: int, bounds: "tuple[Any, Any, Any]"
-    ) -> bool:
-        """Evict what the bounds ask for before a put; return whether anything may have changed."""
+    def _make_room(self, old: bytes | None, entry_key: bytes, frame_size: int, bounds: Bounds) -> None:
+        """Evict what the bounds ask for before a put."""
         max_entries, max_bytes, cull_frequency = bounds
-        changed = False
         if old is None and max_entries is not None and self.entries >= max_entries:
             surplus = self.entries + 1 - max_entries
             if cull_frequency is not None:
                 culled = self.entries // cull_frequency if cull_frequency else self.entries
                 surplus = max(surplus, culled)
             self._evict(surplus, entry_key)
-            changed = True
         if max_bytes is not None:
-            allowed = max_bytes - _growth(old, entry_key, frame_size)
+            taken = 0 if old is None else entry_size(entry_key, len(old) - HEADER.size)
+            allowed = max_bytes - entry_size(entry_key, frame_size) + taken
             while self.size > allowed and self._evict(1, entry_key):
-                changed = True
-        return changed
+                pass
 
     def _evict(self, count: int, keep: bytes) -> int:
         """Remove `count` entries: expired ones first, then those that the hand finds unread."""
