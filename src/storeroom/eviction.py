@@ -1,10 +1,10 @@
-"""A map bounded by entries and by bytes: what local memory keeps its data in.
+"""A map bounded by entries and by bytes: where local memory keeps its data.
 
-Hits take no lock and move nothing; everything else happens under the caller's lock. Which entry
-goes when room is needed is decided by `storeroom.s3fifo`, which has expired by `storeroom.expiry`;
-an expired entry always goes before a live one.
+Hits take no lock and move nothing; everything else happens under the caller's lock. An expired
+entry goes before a live one (`storeroom.expiry` knows them); which live one goes is decided by
+`storeroom.s3fifo`.
 
-**A hit is the caller's to write**, so that it costs no call. It needs no lock::
+**A hit is written out by the caller**, so that it costs no call, and it needs no lock::
 
     entry = bounded.entries.get(storage_key)
     if entry is None or entry.expires_at <= now:
@@ -18,49 +18,52 @@ an expired entry always goes before a live one.
     encoded = entry.encoded
     if encoded is not None:
         ...  # the object's bytes
-    ...  # changed while being looked at: do the same again under the lock
+    ...  # a writer came between: start again, under the lock
 
-Why it is safe, with the GIL and without: looking up a str in a dict and reading a slot are atomic;
-an entry is published after all its slots are set; an overwrite stores the bytes before the mark
-`ENCODED` and the value before ``expires_at``, so no old deadline vouches for a value that was not
-there, and an object is never taken for bytes nor the other way round; a removed entry is left as
-`ENCODED` with no bytes. ``freq`` is read once, so two threads may lose a bump, never exceed 2.
+Why that is safe: looking a str up in a dict, loading a slot and storing one are atomic, with the
+GIL and on free-threaded builds, where each is ordered before the next. A new entry is published
+when all its slots are set. An overwrite stores the bytes before the mark `ENCODED`, an object
+before it drops the bytes, and both before expires_at: no object is taken for bytes or the other way
+round, and no new deadline vouches for an old value. A removed entry is left as `ENCODED` without
+bytes. A freq read once, as above, may lose another thread's bump, which is harmless, but stays
+between 0 and 2.
 """
 
-from __future__ import annotations
-
-import math
 from typing import Final
 
-from storeroom.expiry import NOWHERE, ExpiryIndex
+from storeroom.expiry import NEVER, NOWHERE, ExpiryIndex
 from storeroom.s3fifo import AdaptiveS3Fifo
 
+__all__ = ["ENCODED", "BoundedMap", "Entry"]
+
 ENCODED: Final = object()
-"""The ``value`` of an entry whose object is kept as bytes in ``encoded``."""
+"""The ``value`` of an entry whose object is kept as bytes, in ``encoded``."""
+
+_UNBOUNDED: Final = float("inf")
 
 _SWEEP: Final = 2
-"""Expired entries removed by each write, beyond what room needs: more than one, so that a cache
-that never fills gets rid of a backlog; few, so that no write pays for many."""
+"""Expired entries removed by each write, whether room is needed or not: more than one, so that a
+backlog shrinks; few, so that no write pays for many."""
 
 _DRIFT: Final = 1.25
-"""How far the expected number of entries may move, as a ratio, before the policy is told."""
+"""By which ratio the expected number of entries may move before the policy is told."""
 
 
 class Entry:
-    """One cached value. Made by `BoundedMap` alone; read it as the module's description says.
+    """A value and its rank. Made by `BoundedMap` alone, and read as the module describes.
 
     Attributes:
-        key: the storage key; "" once removed.
+        key: the storage key; empty once the entry is removed.
         value: the object itself, or `ENCODED`.
-        encoded: the object's bytes when value is `ENCODED`, else None.
+        encoded: the object's bytes if value is `ENCODED`, else None.
         expires_at: absolute epoch seconds; ``math.inf`` for never.
-        size: bytes accounted for, as estimated by the caller.
-        freq: hits since it was last looked at, 0 to 2.
-        queue: the policy's.
-        indexed: the expiry index's.
+        size: bytes it counts for.
+        freq: hits since the policy last looked at it, 0 to 2.
+        queue: where the policy keeps it.
+        indexed: where the expiry index keeps it.
     """
 
-    # No __init__: setting the slots where an entry is made takes 0.6 of the time of a call.
+    # No __init__(): setting the slots where entries are made takes 0.6 of the time of calling one.
     __slots__ = ("encoded", "expires_at", "freq", "indexed", "key", "queue", "size", "value")
 
     key: str
@@ -74,29 +77,28 @@ class Entry:
 
 
 class BoundedMap:
-    """Entries by storage key, bounded by number and by bytes.
+    """Entries by storage key, bounded by their number and by their bytes.
 
-    Atomic: nothing, apart from the hit described above; the caller holds a lock around every
-    method and property.
+    The caller holds a lock around everything but the hit described above.
 
     Args:
-        max_entries: the most entries kept, None for no bound. The entry just inserted is always
-            kept, so a bound below one acts as one. May be changed later; takes effect on the next
-            insert.
-        max_bytes: the most bytes kept, as the sum of the sizes given; None for no bound. May be
-            changed later, as above.
-        cull_frequency: None to evict one entry at a time. Otherwise as Django's CULL_FREQUENCY: a
-            full map evicts one entry in that many at once, all of them when it is 0.
+        max_entries: how many entries are kept; None for no bound. The entry just inserted is always
+            among them, so that a bound below one acts as one.
+        max_bytes: up to which sum of sizes entries are kept; None for no bound.
+        cull_frequency: None to evict one entry at a time. Else as Django's CULL_FREQUENCY: when
+            full, one entry in that many is evicted at once; 0 evicts all of them.
+
+    Both bounds may be changed at any time, and are met by the next insert.
 
     Attributes:
-        entries: dict from storage key to `Entry`, expired ones included. Read only, from outside.
+        entries: dict from storage key to `Entry`, expired ones included. Not to be changed directly.
+        index: the entries that expire. ``index.due <= now`` tells that a write should sweep.
         bytes_used: the sum of the sizes of all entries.
-        evictions: entries removed for room since the start.
-        expirations: expired entries removed since the start.
+        evictions: entries removed for room, so far.
+        expirations: expired entries removed, so far. One that is overwritten does not count.
     """
 
     __slots__ = (
-        "_index",
         "_limit",
         "_max_bytes",
         "_max_entries",
@@ -106,6 +108,7 @@ class BoundedMap:
         "entries",
         "evictions",
         "expirations",
+        "index",
     )
 
     def __init__(
@@ -115,33 +118,33 @@ class BoundedMap:
         cull_frequency: int | None = None,
     ) -> None:
         self.entries: dict[str, Entry] = {}
+        self.index = ExpiryIndex[Entry]()
         self.cull_frequency = cull_frequency
         self.bytes_used = 0
         self.evictions = 0
         self.expirations = 0
-        self._index: ExpiryIndex[Entry] = ExpiryIndex()
-        self._policy = AdaptiveS3Fifo[Entry](math.inf)
+        self._policy = AdaptiveS3Fifo[Entry](_UNBOUNDED)
         self._max_bytes = max_bytes
         self.max_entries = max_entries
 
     def __len__(self) -> int:
-        """Return the number of entries, expired ones not yet removed included."""
+        """Return the number of entries, expired ones included."""
         return len(self.entries)
 
     @property
     def max_entries(self) -> int | None:
-        """The most entries kept; None for no bound."""
+        """How many entries are kept; None for no bound."""
         return self._max_entries
 
     @max_entries.setter
     def max_entries(self, max_entries: int | None) -> None:
         self._max_entries = max_entries
-        self._limit = math.inf if max_entries is None else max(1, max_entries)
+        self._limit = _UNBOUNDED if max_entries is None else max(1, max_entries)
         self._policy.resize(self._expected_entries())
 
     @property
     def max_bytes(self) -> int | None:
-        """The most bytes kept; None for no bound."""
+        """Up to which sum of sizes entries are kept; None for no bound."""
         return self._max_bytes
 
     @max_bytes.setter
@@ -150,34 +153,38 @@ class BoundedMap:
         self._policy.resize(self._expected_entries())
 
     def fits(self, size: int) -> bool:
-        """Return whether a value of this many bytes can be kept at all."""
+        """Return whether a value of this size can be kept at all."""
         return self._max_bytes is None or size <= self._max_bytes
 
-    def insert(
-        self,
-        key: str,
-        value: object,
-        encoded: bytes | None,
-        expires_at: float,
-        size: int,
-        now: float,
+    def insert(  # noqa: PLR0917 -- six by position: naming them costs time on each set
+        self, key: str, value: object, encoded: bytes | None, expires_at: float, size: int, now: float
     ) -> None:
-        """Keep a value under a key that is not in `entries`, evicting if there is no room.
+        """Keep a value under a key that is not in `entries`, evicting for it if need be.
 
-        Pass `ENCODED` as value to keep bytes. A value that does not fit alone is not kept; that
-        counts as an eviction, and nothing else is evicted for it.
+        A value that does not fit is not kept; it counts as evicted, and no other entry is evicted
+        for it.
+
+        Args:
+            key: the storage key.
+            value: the object itself, or `ENCODED`.
+            encoded: the object's bytes if value is `ENCODED`, else None.
+            expires_at: absolute epoch seconds, after now; ``math.inf`` for never.
+            size: bytes to count for it. Without a bound in bytes it may be 0.
+            now: epoch seconds.
         """
-        if self._index.due <= now:
+        if self.index.due <= now:
             self.sweep(now, _SWEEP)
-        policy = self._policy
-        returning = policy.recall(hash(key))
-        if len(self.entries) >= self._limit:
-            self._make_room_for_one(now)
+        entries = self.entries
+        full = len(entries) >= self._limit
+        if full and (self.cull_frequency is not None or len(entries) > self._limit):
+            self._cull(now)
+            full = False
         if self._max_bytes is not None:
             if size > self._max_bytes:
                 self.evictions += 1
                 return
             self._make_room(size, self._max_bytes, now)
+            full = len(entries) >= self._limit
         entry = Entry()
         entry.key = key
         entry.value = value
@@ -185,30 +192,29 @@ class BoundedMap:
         entry.expires_at = expires_at
         entry.size = size
         entry.freq = 0
-        entry.indexed = math.inf
-        policy.admit(entry, returning=returning)
-        self.entries[key] = entry
+        entry.indexed = NEVER
+        victim = self._policy.admit(entry, full)
+        if victim is not None:
+            self._forget(victim)
+            self.evictions += 1
+        entries[key] = entry
         self.bytes_used += size
-        if expires_at < math.inf:
-            self._index.add(entry)
+        if expires_at < NEVER:
+            self.index.add(entry)
 
-    def replace(
-        self,
-        entry: Entry,
-        value: object,
-        encoded: bytes | None,
-        expires_at: float,
-        size: int,
-        now: float,
+    def replace(  # noqa: PLR0917 -- as above
+        self, entry: Entry, value: object, encoded: bytes | None, expires_at: float, size: int, now: float
     ) -> None:
         """Overwrite an entry, expired or not; it keeps its place and its counter.
 
-        Never evicts for the number of entries; evicts others when the new size needs it. A value
-        that does not fit alone removes the entry, and counts as an eviction.
+        Nothing is evicted for the number of entries. Others are evicted if the new size needs their
+        room; if the new value does not fit at all, the entry itself is, and nothing else.
+
+        Args: as for insert().
         """
         if not self.fits(size):
-            self.evictions += 1
             self._remove(entry)
+            self.evictions += 1
             return
         self.bytes_used += size - entry.size
         entry.size = size
@@ -219,7 +225,7 @@ class BoundedMap:
             entry.value = value
             entry.encoded = None
         self.touch(entry, expires_at)
-        if self._index.due <= now:
+        if self.index.due <= now:
             self.sweep(now, _SWEEP)
         if self._max_bytes is not None:
             self._make_room(0, self._max_bytes, now, entry)
@@ -228,7 +234,7 @@ class BoundedMap:
         """Change when an entry expires."""
         entry.expires_at = expires_at
         if expires_at < entry.indexed:
-            self._index.add(entry)
+            self.index.add(entry)
 
     def delete(self, key: str) -> bool:
         """Remove a key; return whether it was there, expired or not."""
@@ -239,41 +245,48 @@ class BoundedMap:
         return True
 
     def clear(self) -> None:
-        """Remove everything, and forget what is known about past keys. Counters stay."""
+        """Remove everything, and what is known of evicted keys. The counters go on."""
         self.entries.clear()
         self.bytes_used = 0
-        self._index.clear()
+        self.index.clear()
         self._policy.clear()
 
-    def sweep(self, now: float, limit: float = math.inf) -> int:
-        """Remove up to `limit` expired entries; return how many were removed."""
+    def sweep(self, now: float, limit: float = _UNBOUNDED) -> int:
+        """Remove up to `limit` expired entries; return how many."""
         removed = 0
-        while removed < limit and (entry := self._index.pop_expired(now)) is not None:
+        while removed < limit and (entry := self.index.pop_expired(now)) is not None:
             self._remove(entry)
             removed += 1
         self.expirations += removed
         return removed
 
-    def _make_room_for_one(self, now: float) -> None:
-        excess = int(len(self.entries) - self._limit) + 1
+    def _cull(self, now: float) -> None:
+        """Make room for one entry, and for as many more as cull_frequency asks."""
         if self.cull_frequency == 0:
             self.evictions += len(self.entries)
             self.clear()
             return
+        count = len(self.entries) - int(self._limit) + 1
         if self.cull_frequency is not None:
-            excess = max(excess, len(self.entries) // self.cull_frequency)
-        for _ in range(excess):
+            count = max(count, len(self.entries) // self.cull_frequency)
+        for _ in range(count):
             self._remove_one(now)
 
     def _make_room(self, size: int, max_bytes: int, now: float, keep: Entry | None = None) -> None:
-        while self.bytes_used + size > max_bytes:
-            self._remove_one(now, keep)
         expected = self._expected_entries()
         if not 1 / _DRIFT < expected / self._policy.capacity < _DRIFT:
             self._policy.resize(expected)
+        while self.bytes_used + size > max_bytes:
+            self._remove_one(now, keep)
+
+    def _expected_entries(self) -> float:
+        """Return how many entries fill the map, if the mean size stays as it is."""
+        if self._max_bytes is None or not self.bytes_used:
+            return self._limit
+        return max(1.0, min(self._limit, self._max_bytes * len(self.entries) / self.bytes_used))
 
     def _remove_one(self, now: float, keep: Entry | None = None) -> None:
-        if self._index.due <= now and self.sweep(now, 1):
+        if self.index.due <= now and self.sweep(now, 1):
             return
         self._forget(self._policy.evict(keep))
         self.evictions += 1
@@ -283,7 +296,7 @@ class BoundedMap:
         self._forget(entry)
 
     def _forget(self, entry: Entry) -> None:
-        """Let go of what a removed entry holds: it may stay in a queue for a while."""
+        """Let go of all that an entry holds, as queues and index may hold the entry for a while."""
         del self.entries[entry.key]
         self.bytes_used -= entry.size
         entry.key = ""
@@ -291,8 +304,17 @@ class BoundedMap:
         entry.encoded = None
         entry.indexed = NOWHERE
 
-    def _expected_entries(self) -> float:
-        """Return how many entries there will be when full, going by their mean size so far."""
-        if self._max_bytes is None or not self.bytes_used:
-            return self._limit
-        return max(1.0, min(self._limit, self._max_bytes * len(self.entries) / self.bytes_used))
+    def check_invariants(self) -> None:
+        """Raise AssertionError if the map is not as it should be. For tests; linear."""
+        entries = list(self.entries.values())
+        promises = {
+            "an entry knows its key": all(key == entry.key for key, entry in self.entries.items()),
+            "bytes are counted": self.bytes_used == sum(entry.size for entry in entries),
+            "bytes are kept within an entry or ENCODED": all(
+                (entry.value is ENCODED) == (entry.encoded is not None) for entry in entries
+            ),
+        }
+        if broken := [promise for promise, holds in promises.items() if not holds]:
+            raise AssertionError(f"The bounded map has broken these promises: {broken}")
+        self._policy.check_invariants(entries)
+        self.index.check_invariants(entries)

@@ -1,34 +1,38 @@
 """Which items have expired: an index by deadline that is cheap to keep.
 
-Most caches give most entries the same timeout, so deadlines arrive in order: those go to the
-tail of a queue, and only the others pay for a heap. Changing an item's deadline to a later one
-costs nothing: its old place is looked at when it comes due, and the item is moved then. Places
-that have become stale are dropped when they come due, or all at once when there are many.
+Most caches give most entries the same timeout, so deadlines arrive in order: those go to the tail
+of a queue, and only the others pay for a heap. Moving an item's deadline to later costs nothing:
+its old place is looked at when it comes due, and the item gets its new place then. Places that
+have become stale are dropped when they come due, or all at once when there are many.
 
 Not thread-safe: the caller holds a lock.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from heapq import heapify, heappop, heappush
-from typing import Generic, Protocol, TypeVar
+from itertools import compress
+from typing import Final, Generic, Protocol, TypeVar
 
-NOWHERE = math.nan
-"""The ``indexed`` of an item that has left: equal to no deadline, so each of its places is stale."""
+__all__ = ["NEVER", "NOWHERE", "ExpiryIndex", "Indexed"]
 
-_SLACK = 64
-"""Stale places kept before the first compaction; keeps small indexes from compacting often."""
+NEVER: Final = math.inf
+"""The ``expires_at`` of what does not expire."""
+
+NOWHERE: Final = math.nan
+"""The ``indexed`` of an item that has left: equal to no deadline, so that all its places are stale."""
+
+_SLACK: Final = 64
+"""Places that may be stale in any index: keeps a small one from being compacted often."""
 
 
 class Indexed(Protocol):
     """What an item needs to be kept in an `ExpiryIndex`."""
 
     expires_at: float
-    """When the item expires, absolute; ``math.inf`` for never. The owner's to change."""
+    """When the item expires; `NEVER` if it does not. The owner's to change."""
     indexed: float
-    """The deadline of the item's valid place: never after ``expires_at``. Starts as ``math.inf``."""
+    """The deadline of the item's valid place, never later than expires_at; `NEVER` while it has none."""
 
 
 Item = TypeVar("Item", bound=Indexed)
@@ -37,12 +41,11 @@ Item = TypeVar("Item", bound=Indexed)
 class ExpiryIndex(Generic[Item]):
     """Items by deadline.
 
-    A place is valid while its deadline equals the item's ``indexed``. To take an item out, set its
-    ``indexed`` to `NOWHERE`.
+    To take an item out, set its ``indexed`` to `NOWHERE`.
 
     Attributes:
-        due: nothing expires before this moment; ``math.inf`` when nothing ever does. Compare it
-            with the present before calling `pop_expired`.
+        due: nothing expires before this moment; `NEVER` when nothing does at all. Comparing it
+            with the present saves a call of `pop_expired`.
     """
 
     __slots__ = ("_deadlines", "_heap", "_items", "_last", "_pushed", "_room", "due")
@@ -52,8 +55,8 @@ class ExpiryIndex(Generic[Item]):
 
     def clear(self) -> None:
         """Forget everything."""
-        self.due = math.inf
-        # Two parallel queues rather than one of pairs: 48 bytes less for each item.
+        self.due = NEVER
+        # Two queues side by side rather than one of pairs: 48 bytes less for each item.
         self._deadlines: deque[float] = deque()
         self._items: deque[Item] = deque()
         self._last = -math.inf
@@ -68,8 +71,8 @@ class ExpiryIndex(Generic[Item]):
     def add(self, item: Item) -> None:
         """Give an item a place at its ``expires_at``.
 
-        Needed only if ``item.expires_at < item.indexed``. Cost: amortised constant when deadlines
-        arrive in order, else logarithmic.
+        Needed only if ``expires_at < indexed``. Cost: amortised constant when deadlines arrive in
+        order, else logarithmic.
         """
         deadline = item.indexed = item.expires_at
         if deadline >= self._last:
@@ -77,24 +80,24 @@ class ExpiryIndex(Generic[Item]):
             self._deadlines.append(deadline)
             self._items.append(item)
         else:
-            self._pushed += 1  # breaks ties, since items have no order
+            self._pushed += 1  # decides between equal deadlines: items have no order
             heappush(self._heap, (deadline, self._pushed, item))
-        if deadline < self.due:
+        if deadline < self.due:  # noqa: PLR1730 -- calling min() takes five times as long
             self.due = deadline
         self._room -= 1
         if self._room < 0:
             self._compact()
 
     def pop_expired(self, now: float) -> Item | None:
-        """Remove and return an item that has expired by `now`, or None when there is none."""
+        """Remove and return an item that has expired by `now`, or None if there is none."""
         while (place := self._pop_due(now)) is not None:
             deadline, item = place
             if item.indexed != deadline:
                 continue
-            item.indexed = math.inf
+            item.indexed = NEVER
             if item.expires_at <= now:
                 return item
-            if item.expires_at < math.inf:
+            if item.expires_at < NEVER:
                 self.add(item)
         return None
 
@@ -110,21 +113,34 @@ class ExpiryIndex(Generic[Item]):
         return None
 
     def _find_due(self) -> None:
-        queued = self._deadlines[0] if self._deadlines else math.inf
-        heaped = self._heap[0][0] if self._heap else math.inf
+        queued = self._deadlines[0] if self._deadlines else NEVER
+        heaped = self._heap[0][0] if self._heap else NEVER
         self.due = min(queued, heaped)
 
     def _compact(self) -> None:
-        """Drop stale places; after it as many may be added as are left, so the cost is amortised."""
-        valid = [
-            (deadline, item)
-            for deadline, item in zip(self._deadlines, self._items, strict=True)
-            if item.indexed == deadline
-        ]
-        self._deadlines = deque([deadline for deadline, _ in valid])
-        self._items = deque([item for _, item in valid])
+        """Drop stale places; then let as many be added as are left, which makes the cost constant per addition."""
+        places = zip(self._deadlines, self._items, strict=True)
+        valid = [item.indexed == deadline for deadline, item in places]
+        self._deadlines = deque(compress(self._deadlines, valid))
+        self._items = deque(compress(self._items, valid))
         self._last = self._deadlines[-1] if self._deadlines else -math.inf
         self._heap = [place for place in self._heap if place[2].indexed == place[0]]
         heapify(self._heap)
         self._find_due()
         self._room = len(self) + _SLACK
+
+    def check_invariants(self, items: list[Item]) -> None:
+        """Raise AssertionError if the index of these items is not as it should be. For tests; linear."""
+        places = {(item.indexed, id(item)) for item in items if item.indexed != NEVER}
+        kept = {*zip(self._deadlines, map(id, self._items), strict=True)}
+        kept |= {(deadline, id(item)) for deadline, _, item in self._heap}
+        promises = {
+            "an item is never indexed later than it expires": all(item.indexed <= item.expires_at for item in items),
+            "an indexed item has its place": places <= kept,
+            "an item that expires is indexed": all(item.indexed < NEVER for item in items if item.expires_at < NEVER),
+            "the queue is in order": list(self._deadlines) == sorted(self._deadlines),
+            "nothing comes due before due": all(deadline >= self.due for deadline, _ in kept),
+            "stale places are bounded": self._room >= 0,
+        }
+        if broken := [promise for promise, holds in promises.items() if not holds]:
+            raise AssertionError(f"The expiry index has broken these promises: {broken}")

@@ -1,31 +1,31 @@
 """Which entry to evict: windowed, adaptive S3-FIFO.
 
 A hit only bumps a counter that saturates at 2; ranks are worked out when room is needed. New
-entries pass through a small queue, those used again go on to the main one::
+entries pass through a small queue, and those used again go on to the main one::
 
-               new ──► young ──► old ──used──► main ◄─┐ used: counter - 1
-                         counter │              │  └──┘
-                         cleared ▼ unused       ▼ unused
-                               ghost           near        hashes of evicted keys
+    new ──► young ──► old ── used ──► main ◄─┐ used: counter - 1
+             counter   │               │  └──┘
+             cleared   ▼ unused        ▼ unused
+                     ghost           near          hashes of evicted keys
 
-Three things differ from S3-FIFO. Hits that follow an insertion closely say nothing about later use,
-so the counter is cleared between young and old. The small queue's share adapts: a key that
-returns soon after leaving small makes it larger, one that returns soon after leaving main makes it
-smaller. Until the first eviction, what exceeds small's share goes to main, without which a loop
+Three things differ from S3-FIFO. Hits that follow an insertion closely say nothing about later use:
+the counter is cleared between young and old. The small queue's share adapts: a key that returns
+soon after it left small makes small larger, one that returns soon after it left main makes small
+smaller. And until the first eviction, what exceeds small's share goes to main; without that, a loop
 over more keys than small holds would never hit.
 
-Source: S3-FIFO, SOSP 2023, doi 10.1145/3600006.3613147; the window from Clock2Q+, arXiv 2511.21958;
-the adaptation from ARC, FAST 2003; the filling rule from libCacheSim. Constants and figures:
+Sources: S3-FIFO, SOSP 2023, doi 10.1145/3600006.3613147; the window, Clock2Q+, arXiv 2511.21958; the
+adaptation, ARC, FAST 2003; the filling, libCacheSim. Constants and figures:
 docs/decisions/0020-eviction.md.
 
-Not thread-safe: the caller holds a lock, except while bumping ``freq``.
+Not thread-safe: the caller holds a lock, except for bumping ``freq``.
 """
-
-from __future__ import annotations
 
 import math
 from collections import deque
 from typing import Final, Generic, Protocol, TypeVar
+
+__all__ = ["AdaptiveS3Fifo", "Ranked"]
 
 YOUNG: Final = 0
 OLD: Final = 1
@@ -33,17 +33,19 @@ MAIN: Final = 2
 REMOVED: Final = 3
 
 _SMALL_SHARE: Final = 0.05
-"""Small's share of the capacity at the start; also, as shares of the capacity, the longest window
-and what counts as a return soon after an eviction."""
+"""Small's share of the capacity at the start. Of the capacity as well: the longest window (young),
+and how many evictions ago a return counts as soon."""
 _LEAST_SHARE: Final = 0.02
 _LARGEST_SHARE: Final = 0.5
 _GHOST_SHARE: Final = 0.9
+_MOST: Final = 2
+"""Where the counter of hits saturates."""
 _DOWN_STEP: Final = 1.5
-"""A step down in steps up: main holds the proven entries, so its regrets weigh more."""
-_LONGEST_SEARCH: Final = 128
-"""Used entries of main passed over in one eviction: bounds the time spent under the lock."""
+"""A step down, in steps up: losing a proven entry is worse than losing a new one."""
+_PATIENCE: Final = 128
+"""Used entries of main passed over in one eviction: bounds the time under the lock."""
 _SLACK: Final = 64
-"""Removed entries left in the queues before the first compaction."""
+"""Removed entries that may be left in any queues: keeps small ones from being compacted often."""
 
 
 class Ranked(Protocol):
@@ -51,9 +53,9 @@ class Ranked(Protocol):
 
     key: str
     freq: int
-    """Hits since the entry was last looked at, 0 to 2. A hit bumps it without a lock."""
+    """Hits since the entry was last looked at, 0 to 2. Bumped by hits, without the lock."""
     queue: int
-    """YOUNG, OLD, MAIN or REMOVED. The policy's."""
+    """YOUNG, OLD, MAIN or REMOVED: the policy's."""
 
 
 RankedT = TypeVar("RankedT", bound=Ranked)
@@ -62,11 +64,15 @@ RankedT = TypeVar("RankedT", bound=Ranked)
 class Ghosts:
     """The hashes of the last keys evicted from one place, each with its number.
 
-    Two generations: when the recent one has outgrown the window it becomes the previous one, which
-    is dropped. Half the cost of a queue of hashes, for about the same memory.
+    In two generations: when the recent one fills the window it becomes the previous one, and the
+    one before is dropped. That is half the cost of a queue beside a dict, for about the same memory.
+
+    Attributes:
+        window: how many evictions back a key is known.
+        recent, previous: dicts from hash to number; some may be out of the window.
     """
 
-    __slots__ = ("_previous", "_recent", "evicted", "window")
+    __slots__ = ("_evicted", "previous", "recent", "window")
 
     def __init__(self) -> None:
         self.window = 0.0
@@ -74,31 +80,36 @@ class Ghosts:
 
     def clear(self) -> None:
         """Forget all keys."""
-        self.evicted = 0
-        self._recent: dict[int, int] = {}
-        self._previous: dict[int, int] = {}
+        self._evicted = 0
+        self.recent: dict[int, int] = {}
+        self.previous: dict[int, int] = {}
 
-    def __len__(self) -> int:
-        """Return the number of hashes kept, those outside the window included."""
-        return len(self._recent) + len(self._previous)
+    def resize(self, window: float) -> None:
+        """Change the window."""
+        if window < self.window:
+            known = {**self.previous, **self.recent}
+            self.previous = {hashed: number for hashed, number in known.items() if self._evicted - number <= window}
+            self.recent = {}
+        self.window = window
 
     def add(self, hashed: int) -> None:
-        """Remember a key that has just been evicted."""
-        recent = self._recent
-        recent[hashed] = self.evicted
-        self.evicted += 1
+        """Remember a key that is being evicted."""
+        number = self._evicted
+        recent = self.recent
+        recent[hashed] = number
+        self._evicted = number + 1
         if len(recent) >= self.window:
-            self._previous = recent
-            self._recent = {}
+            self.previous = recent
+            self.recent = {}
 
     def take(self, hashed: int) -> float:
-        """Forget a key; return how many evictions ago it went, ``math.inf`` if not in the window."""
-        number = self._recent.pop(hashed, None)
+        """Forget a key; return how many evictions ago it went, or ``math.inf`` if that is not known."""
+        number = self.recent.pop(hashed, None)
         if number is None:
-            number = self._previous.pop(hashed, None)
+            number = self.previous.pop(hashed, None)
             if number is None:
                 return math.inf
-        age = self.evicted - number
+        age = self._evicted - number
         return age if age <= self.window else math.inf
 
 
@@ -106,11 +117,10 @@ class AdaptiveS3Fifo(Generic[RankedT]):
     """The order of eviction.
 
     Args:
-        capacity: how many entries are expected to be kept; ``math.inf`` when there is no bound.
+        capacity: how many entries are expected to be kept; ``math.inf`` if there is no bound.
     """
 
     __slots__ = (
-        "_dead",
         "_filling",
         "_ghost",
         "_largest",
@@ -118,6 +128,8 @@ class AdaptiveS3Fifo(Generic[RankedT]):
         "_main",
         "_near",
         "_old",
+        "_proven",
+        "_small",
         "_soon",
         "_step",
         "_target",
@@ -133,11 +145,13 @@ class AdaptiveS3Fifo(Generic[RankedT]):
         self.clear()
 
     def clear(self) -> None:
-        """Forget all entries and all evictions."""
+        """Forget all entries, all evictions, and what was learnt from them."""
+        # Removed entries stay in the queues until their turn comes, or until there are many.
         self._young: deque[RankedT] = deque()
         self._old: deque[RankedT] = deque()
         self._main: deque[RankedT] = deque()
-        self._dead = [0, 0, 0]  # removed entries still in young, old, main
+        self._small = 0  # entries in young and old, without removed ones
+        self._proven = 0  # entries in main, likewise
         self._filling = True
         self._ghost.clear()
         self._near.clear()
@@ -145,127 +159,149 @@ class AdaptiveS3Fifo(Generic[RankedT]):
         self.resize(self.capacity)
 
     def resize(self, capacity: float) -> None:
-        """Change the capacity; what has been learnt about small's share is kept.
+        """Change the capacity; small keeps its share.
 
-        When there was none before, all entries are taken as proven: none has a rank yet.
+        Entries that came while there was no bound are all taken as proven: they have no rank yet.
         """
-        if self.capacity == math.inf > capacity:
-            self._promote_young()
-        share = self._target / self.capacity if 0 < self._target < math.inf else _SMALL_SHARE
+        share = _SMALL_SHARE
+        if self.capacity == math.inf:
+            self._promote_small()
+        elif not self._filling:
+            share = self._target / self.capacity
         self.capacity = capacity
         self._least = max(1.0, _LEAST_SHARE * capacity)
         self._largest = max(self._least, _LARGEST_SHARE * capacity)
         self._step = min(max(capacity / 100, 1.0), 8.0)
-        self._soon = self._near.window = _SMALL_SHARE * capacity
-        self._ghost.window = _GHOST_SHARE * capacity
+        self._soon = _SMALL_SHARE * capacity
+        self._near.resize(_SMALL_SHARE * capacity)
+        self._ghost.resize(_GHOST_SHARE * capacity)
         self._aim(share * capacity)
+
+    def _promote_small(self) -> None:
+        for queue in (self._old, self._young):
+            for entry in queue:
+                if entry.queue != REMOVED:
+                    entry.queue = MAIN
+                    self._main.append(entry)
+            queue.clear()
+        self._proven += self._small
+        self._small = 0
 
     def _aim(self, target: float) -> None:
         self._target = min(max(target, self._least), self._largest)
         self._window = min(self._soon, self._target / 2)
 
-    def _promote_young(self) -> None:
-        for entry in self._young:
-            if entry.queue != REMOVED:
-                entry.queue = MAIN
-                self._main.append(entry)
-        self._young.clear()
-        self._dead[YOUNG] = 0
-
-    def recall(self, hashed: int) -> bool:
-        """Learn from a key that is about to be inserted; return whether it returns from small."""
-        age = self._ghost.take(hashed)
-        near = self._near.take(hashed)
-        if age < self._soon:
-            self._aim(self._target + self._step)
-        elif near < math.inf:
-            self._aim(self._target - _DOWN_STEP * self._step)
-        return age < math.inf
-
-    def admit(self, entry: RankedT, *, returning: bool) -> None:
-        """Give a new entry its place."""
-        if returning or (self._filling and self._small() >= self._target):
+    def admit(self, entry: RankedT, full: bool) -> RankedT | None:
+        """Give a new entry its place; if there is no room, evict another one and return it."""
+        hashed = hash(entry.key)
+        ghost, near = self._ghost, self._near
+        returning = False
+        if hashed in ghost.recent or hashed in ghost.previous or hashed in near.recent or hashed in near.previous:
+            returning = self._learn(hashed)
+        victim = self.evict() if full else None
+        if returning or (self._filling and self._small >= self._target):
             entry.queue = MAIN
             self._main.append(entry)
+            self._proven += 1
         else:
             entry.queue = YOUNG
             self._young.append(entry)
+            self._small += 1
+        return victim
 
-    def _small(self) -> int:
-        return len(self._young) + len(self._old) - self._dead[YOUNG] - self._dead[OLD]
+    def _learn(self, hashed: int) -> bool:
+        """Adapt small's share to an evicted key that returns; return whether it had left small."""
+        since_small, since_main = self._ghost.take(hashed), self._near.take(hashed)
+        if since_small < self._soon:
+            self._aim(self._target + self._step)
+        elif since_main < math.inf:
+            self._aim(self._target - _DOWN_STEP * self._step)
+        return since_small < math.inf
+
+    def evict(self, keep: RankedT | None = None) -> RankedT:  # noqa: C901 -- one loop: calls would double its time
+        """Choose the entry to evict, take it out, and return it.
+
+        There must be one besides `keep`, which is spared: if its turn comes, it goes to the tail of
+        main. Cost: amortised constant; a step for each recent hit, at most _PATIENCE in main.
+        """
+        self._filling = False
+        young, old, main = self._young, self._old, self._main
+        small, proven = self._small, self._proven
+        target, window = self._target, self._window
+        spared = 1 if keep is not None and keep.queue == MAIN else 0
+        patience = _PATIENCE
+        while True:
+            if small >= target or proven <= spared:
+                while len(young) > window or not old:
+                    entry = young.popleft()
+                    if entry.queue == YOUNG:
+                        entry.freq = 0
+                        entry.queue = OLD
+                        old.append(entry)
+                entry = old.popleft()
+                if entry.queue == REMOVED:
+                    continue
+                small -= 1
+                if not entry.freq and entry is not keep:
+                    self._ghost.add(hash(entry.key))
+                    break
+                entry.freq = 0
+                entry.queue = MAIN
+                main.append(entry)
+                proven += 1
+                if entry is keep:
+                    spared = 1
+            else:
+                entry = main.popleft()
+                if entry.queue == REMOVED:
+                    continue
+                if entry is not keep:
+                    if not entry.freq or not patience:
+                        proven -= 1
+                        self._near.add(hash(entry.key))
+                        break
+                    patience -= 1
+                    entry.freq -= 1
+                main.append(entry)
+        entry.queue = REMOVED
+        self._small, self._proven = small, proven
+        return entry
 
     def remove(self, entry: RankedT) -> None:
-        """Take an entry out that goes for another reason than room."""
-        dead = self._dead
-        dead[entry.queue] += 1
+        """Take out an entry that goes for another reason than room."""
+        if entry.queue == MAIN:
+            self._proven -= 1
+        else:
+            self._small -= 1
         entry.queue = REMOVED
-        removed = sum(dead)
-        if removed > _SLACK and 2 * removed > self._length() + _SLACK:
+        live = self._small + self._proven
+        if len(self._young) + len(self._old) + len(self._main) > 2 * live + _SLACK:
             self._compact()
-
-    def _length(self) -> int:
-        return len(self._young) + len(self._old) + len(self._main)
 
     def _compact(self) -> None:
         self._young = deque([entry for entry in self._young if entry.queue != REMOVED])
         self._old = deque([entry for entry in self._old if entry.queue != REMOVED])
         self._main = deque([entry for entry in self._main if entry.queue != REMOVED])
-        self._dead = [0, 0, 0]
 
-    def evict(self, keep: RankedT | None = None) -> RankedT:
-        """Choose the entry to evict, take it out and return it.
-
-        There must be one besides `keep`, which is passed over if its turn comes: it then goes to
-        the tail of main. Cost: amortised constant; a move for each recent hit.
-        """
-        self._filling = False
-        searched = 0
-        while True:
-            kept = keep is not None and keep.queue == MAIN
-            main = len(self._main) - self._dead[MAIN] - kept
-            if self._small() >= self._target or main == 0:
-                victim = self._advance_small(keep)
-            else:
-                victim = self._advance_main(keep, searched < _LONGEST_SEARCH)
-                searched += 1
-            if victim is not None:
-                victim.queue = REMOVED
-                return victim
-
-    def _advance_small(self, keep: RankedT | None) -> RankedT | None:
-        """Move old's head on; return it instead when it is to go."""
-        young, old, dead = self._young, self._old, self._dead
-        while not old or len(young) - dead[YOUNG] > self._window:
-            entry = young.popleft()
-            if entry.queue == REMOVED:
-                dead[YOUNG] -= 1
-            else:
-                entry.freq = 0
-                entry.queue = OLD
-                old.append(entry)
-        entry = old.popleft()
-        if entry.queue == REMOVED:
-            dead[OLD] -= 1
-        elif entry.freq or entry is keep:
-            entry.freq = 0
-            entry.queue = MAIN
-            self._main.append(entry)
-        else:
-            self._ghost.add(hash(entry.key))
-            return entry
-        return None
-
-    def _advance_main(self, keep: RankedT | None, patient: bool) -> RankedT | None:
-        """Move main's head to the tail; return it instead when it is to go."""
-        entry = self._main.popleft()
-        if entry.queue == REMOVED:
-            self._dead[MAIN] -= 1
-        elif entry is keep:
-            self._main.append(entry)
-        elif entry.freq and patient:
-            entry.freq -= 1
-            self._main.append(entry)
-        else:
-            self._near.add(hash(entry.key))
-            return entry
-        return None
+    def check_invariants(self, entries: list[RankedT]) -> None:
+        """Raise AssertionError if these entries are not ranked as they should be. For tests; linear."""
+        queues = {YOUNG: self._young, OLD: self._old, MAIN: self._main}
+        live = {place: [entry for entry in queue if entry.queue == place] for place, queue in queues.items()}
+        ranked = [id(entry) for place in live.values() for entry in place]
+        promises = {
+            "each entry has one place": sorted(ranked) == sorted(map(id, entries)),
+            "what is in a queue belongs there or was removed": all(
+                entry.queue in {place, REMOVED} for place, queue in queues.items() for entry in queue
+            ),
+            "small is counted": self._small == len(live[YOUNG]) + len(live[OLD]),
+            "main is counted": self._proven == len(live[MAIN]),
+            "counters are between 0 and 2": all(0 <= entry.freq <= _MOST for entry in entries),
+            "small's share is within its bounds": self._least <= self._target <= self._largest,
+            "ghosts are bounded": all(
+                len(generation) <= max(1.0, ghosts.window + 1)
+                for ghosts in (self._ghost, self._near)
+                for generation in (ghosts.recent, ghosts.previous)
+            ),
+        }
+        if broken := [promise for promise, holds in promises.items() if not holds]:
+            raise AssertionError(f"The eviction policy has broken these promises: {broken}")
