@@ -19,7 +19,7 @@ import lmdb
 
 from storeroom import config, timeouts
 from storeroom.backends.filebased.counts import read_counts
-from storeroom.backends.filebased.environment import MAP_BYTES, Environment
+from storeroom.backends.filebased.environment import MAP_BYTES, SLOTS, Environment
 from storeroom.backends.filebased.table import (
     HEADER,
     Bounds,
@@ -149,13 +149,14 @@ class FileBasedCache(BaseCache):
             return MISSING
         try:
             expires_at, slot, first_byte = _READ(record)
-        except StructError:
-            expires_at, slot, first_byte = 0.0, 0, 0
-        if expires_at <= now:
+            if expires_at <= now:
+                return MISSING
+            engine.recency[slot] = 1
+            if first_byte == TEXT_BYTE and self._reads_text:
+                return record[_START + 1 :].decode()
+        except (StructError, IndexError, UnicodeDecodeError):
+            self._counters.errors += 1
             return MISSING
-        engine.recency[slot] = 1
-        if first_byte == TEXT_BYTE and self._reads_text:
-            return record[_START + 1 :].decode()
         return self._decoded(storage_key, entry_key, record)
 
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
@@ -169,7 +170,7 @@ class FileBasedCache(BaseCache):
                 continue
             expires_at, _, slot = read_header(record)
             if expires_at > now:
-                recency[slot] = 1
+                recency[slot % SLOTS] = 1
                 value = self._decoded(storage_key, entry_key, record)
                 if value is not MISSING:
                     values[storage_key] = value
@@ -360,7 +361,7 @@ class FileBasedCache(BaseCache):
             if entry_key[:1] == b"h":
                 name, frame = split_name(frame)
                 if name != storage_key:
-                    return MISSING  # two long keys with one hash: the other one is stored
+                    raise DecodeError("the record under the key's hash is another key's")
             return self._codec.loads(frame, storage_key)
         except DecodeError:
             self._counters.errors += 1

@@ -74,14 +74,22 @@ def read_meta(transaction: Any) -> tuple[int, int, int, float]:
 
 
 def read_header(record: bytes) -> tuple[float, float, int]:
-    """Return the header of a record; of one that is too short to have one, that of an expired entry."""
+    """Return expires_at, indexed_at and slot; of a damaged record, those of an expired entry."""
     return HEADER.unpack_from(record) if len(record) >= HEADER.size else (0.0, 0.0, 0)
 
 
 def split_name(frame: bytes) -> tuple[str, bytes]:
     """Return storage key and frame of what follows the header where the storage key is hashed."""
     end = _LENGTH.size + int.from_bytes(frame[: _LENGTH.size], "big")
-    return frame[_LENGTH.size : end].decode("utf-8", "surrogatepass"), frame[end:]
+    return _decode(frame[_LENGTH.size : end]), frame[end:]
+
+
+def _decode(name: bytes) -> str:
+    # A damaged name is nobody's: the mark that takes the place of a bad byte makes it match no key.
+    try:
+        return name.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return name.decode("utf-8", "replace")
 
 
 def join_name(storage_key: str, frame: bytes) -> bytes:
@@ -96,7 +104,7 @@ def stored_keys(transaction: Any, start: str = "") -> Iterator[tuple[str, float]
     first = b"e" + start.encode("utf-8", "surrogatepass")
     found = cursor.set_range(first)
     while found and cursor.key().startswith(first):
-        yield cursor.key()[1:].decode("utf-8", "surrogatepass"), read_header(cursor.value())[0]
+        yield _decode(cursor.key()[1:]), read_header(cursor.value())[0]
         found = cursor.next()
     found = cursor.set_range(b"h")
     while found and cursor.key().startswith(b"h"):
@@ -178,7 +186,7 @@ class Table:
             self.entries += 1
             self.size += entry_size(entry_key, len(frame))
         else:
-            _, indexed_at, slot = HEADER.unpack_from(old)
+            _, indexed_at, slot = read_header(old)
             if expires_at < indexed_at:
                 transaction.delete(_index_key(indexed_at, entry_key))
                 indexed_at = expires_at
@@ -220,6 +228,7 @@ class Table:
                 self._move_in_index(index_key, entry_key, record)
                 continue
             self.remove(entry_key)
+            transaction.delete(index_key)  # already gone, unless the entry was damaged
             removed += 1
         self._environment.counters.expirations += removed
         return removed
@@ -267,10 +276,11 @@ class Table:
         for step in range(_PATIENCE + SLOTS):
             index_key = cursor.key()
             entry_key = index_key[1 + _TIME.size :]
-            (slot,) = _SLOT.unpack(cursor.value())
+            slot = int.from_bytes(cursor.value(), "big") % SLOTS
             if entry_key != keep and (not recency[slot] or step >= _PATIENCE):
                 environment.hand = index_key
                 self.remove(entry_key)
+                self._transaction.delete(index_key)  # already gone, unless the entry was damaged
                 return True
             if entry_key == keep and self.entries <= 1:
                 return False
