@@ -24,21 +24,10 @@ SOURCE = ROOT / "src"
 #: layer -> its modules and packages, named as below ``storeroom``. A package belongs to a layer as a whole.
 LAYERS = {
     "vocabulary": {"exceptions", "timeouts", "keys", "masking"},
-    "mechanisms": {
-        "engines",
-        "events",
-        "eviction",
-        "expiry",
-        "frames",
-        "hooks",
-        "pickles",
-        "s3fifo",
-        "safe_types",
-        "stampede",
-    },
+    "mechanisms": {"engines", "events", "eviction", "expiry", "flights", "hooks", "s3fifo", "serializers", "stampede"},
     "contract": {"base", "config"},
     "backends": {"backends"},
-    "front door": {"__init__", "checks"},
+    "front door": {"__init__", "aliases", "backend_paths", "checks", "registry", "sources", "testing", "urls"},
     "edges": {"__main__", "cli"},
 }
 
@@ -125,6 +114,8 @@ def _prefixes(name: str) -> Iterator[str]:
 def _home(module: str) -> str:
     """What "own" in `BESIDE` means: a backend's file or folder, or a package."""
     parts = module.split(".")
+    if parts == ["__main__"]:
+        return "cli"  # ``python -m storeroom`` is the command line
     return ".".join(parts[:2]) if parts[0] in {"backends", "integrations"} else parts[0]
 
 
@@ -133,7 +124,7 @@ def test_every_module_has_a_layer() -> None:
     tops = {module.split(".")[0] for module in MODULES}
     placed = list(itertools.chain.from_iterable(LAYERS.values()))
     assert tops - set(placed) == set(), "give these a layer"
-    assert set(placed) - tops - {"__main__", "cli"} == set(), "these exist no more"
+    assert set(placed) - tops == set(), "these exist no more"
     assert len(placed) == len(set(placed)), "one layer each"
 
 
@@ -191,20 +182,22 @@ def test_import_loads_no_backend() -> None:
     assert [name for name in loaded if name.startswith("storeroom.backends.")] == []
 
 
+#: What a program writes first. The package loads its names one by one, so importing it alone would prove little.
+FIRST_LINE = "from storeroom import cache, caches, configure"
 #: Runs of each side, alternating, so that a busy moment hits both. The fastest of each is compared: noise only adds.
 IMPORT_RUNS = 9
-#: The goal is 40 ms where asyncio takes 80 (tests can't know the machine's speed, but asyncio has the same machine).
+#: The goal is 40 ms where asyncio takes 80: no test knows its machine's speed, but asyncio runs on the same one.
 SHARE_OF_ASYNCIO = 0.5
-#: A bare interpreter has about 35 modules; what an import adds is what it costs, on any machine.
-MODULES_ADDED = 60
+#: What an import adds to a bare interpreter's modules is its cost too, and the same on every machine.
+MODULES_ADDED = 45
 
 
-def import_cost(module: str) -> tuple[float, int]:
-    """Import a module in a fresh interpreter; return the seconds, and how many modules that added."""
+def import_cost(line: str) -> tuple[float, int]:
+    """Run an import in a fresh interpreter; return the seconds, and how many modules it added."""
     seconds, added = run_python(
         "import json, sys, time\n"
         "before, begun = len(sys.modules), time.perf_counter()\n"
-        f"import {module}\n"
+        f"{line}\n"
         "seconds = time.perf_counter() - begun\n"
         "print(json.dumps([seconds, len(sys.modules) - before]))"
     )
@@ -212,16 +205,16 @@ def import_cost(module: str) -> tuple[float, int]:
 
 
 @pytest.mark.slow
-def test_import_keeps_its_budget() -> None:
-    """Importing storeroom costs at most half of importing asyncio, in time."""
-    import_cost("storeroom")  # writes the bytecode
-    pairs = [(import_cost("storeroom")[0], import_cost("asyncio")[0]) for _ in range(IMPORT_RUNS)]
+def test_import_keeps_its_time_budget() -> None:
+    """Importing what a program uses first takes at most half of what importing asyncio takes."""
+    import_cost(FIRST_LINE)  # writes the bytecode
+    pairs = [(import_cost(FIRST_LINE)[0], import_cost("import asyncio")[0]) for _ in range(IMPORT_RUNS)]
     ours, reference = (min(seconds) for seconds in zip(*pairs, strict=True))
     assert ours <= SHARE_OF_ASYNCIO * reference, f"{ours * 1000:.1f} ms, asyncio {reference * 1000:.1f} ms"
 
 
 def test_import_adds_few_modules() -> None:
-    _, added = import_cost("storeroom")
+    _, added = import_cost(FIRST_LINE)
     assert added <= MODULES_ADDED
 
 
