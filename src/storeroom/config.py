@@ -6,15 +6,15 @@ backend class declares its OPTIONS as a table of Option, which the configuration
 reference and ``storeroom check`` read too.
 """
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from storeroom import keys, timeouts
+from storeroom import keys, masking, timeouts
 from storeroom.exceptions import ConfigurationError, InvalidTimeoutError
 
 __all__ = [
+    "CODEC_OPTIONS",
     "DEFAULT_MAX_ENTRIES",
     "ENTRY_BOUNDS",
     "SETTINGS",
@@ -91,8 +91,20 @@ class Settings:
     options: Mapping[str, Any]
     given: frozenset[str]
 
+    def __repr__(self) -> str:
+        options = {name: masking.masked(value, name) for name, value in self.options.items()}
+        return (
+            f"Settings(timeout={self.timeout!r}, key_prefix={self.key_prefix!r}, version={self.version!r}, "
+            f"key_function={self.key_function!r}, options={options!r})"
+        )
+
 
 # Parsers ------------------------------------------------------------------------------
+
+
+def _is_none(value: Any) -> bool:
+    """Tell whether None was meant, which a URL and a TOML file can only write as a word."""
+    return value is None or (isinstance(value, str) and value.strip().lower() == "none")
 
 
 def whole_number(minimum: int = 0, *, none_means: str | None = None) -> Callable[[Any], int | None]:
@@ -100,7 +112,7 @@ def whole_number(minimum: int = 0, *, none_means: str | None = None) -> Callable
     expectation = f"a whole number, at least {minimum}" + (f", or None for {none_means}" if none_means else "")
 
     def parse(value: Any) -> int | None:
-        if value is None and none_means:
+        if none_means and _is_none(value):
             return None
         if isinstance(value, str) and value.strip().removeprefix("-").isdecimal():
             value = int(value)
@@ -129,7 +141,7 @@ def number(minimum: float = 0.0) -> Callable[[Any], float]:
 def size(value: Any) -> int | None:
     """Parse a size in bytes: a number, or words such as "64MB" (1 MB is 1024 KB); None is no bound."""
     expectation = 'a size in bytes, such as 1048576, "64MB" or "1GiB", or None for no bound'
-    if value is None:
+    if _is_none(value):
         return None
     if isinstance(value, str):
         words = value.strip().lower().removesuffix("ib").removesuffix("b").strip()
@@ -155,13 +167,16 @@ def boolean(value: Any) -> bool:
 
 
 def seconds(value: Any) -> float | None:
-    """Parse a duration in any form of a timeout."""
+    """Parse a duration in any form of a timeout that is not negative."""
     try:
-        return timeouts.parse_timeout(value)
+        parsed = timeouts.parse_timeout(value)
     except InvalidTimeoutError:
+        parsed = -1.0
+    if parsed is not None and parsed < 0:
         raise ValueError(
-            'seconds, a timedelta, None (never) or words such as "90s", "5m", "1h30m", "forever"'
-        ) from None
+            'seconds, at least 0, a timedelta, None (never) or words such as "90s", "5m", "1h30m", "forever"'
+        )
+    return parsed
 
 
 def text(value: Any) -> str:
@@ -177,8 +192,7 @@ def one_of(choices: Iterable[str]) -> Callable[[Any], str]:
 
     def parse(value: Any) -> str:
         if value not in allowed:
-            hint = nearest(str(value), allowed)
-            raise ValueError("one of " + ", ".join(map(repr, allowed)) + hint)
+            raise ValueError("one of " + ", ".join(map(repr, allowed)))
         return str(value)
 
     return parse
@@ -191,7 +205,7 @@ def unchecked(value: Any) -> Any:
 
 ENTRY_BOUNDS: Final[Mapping[str, Option]] = {
     "max_entries": Option(
-        whole_number(0, none_means="no bound"),
+        whole_number(1, none_means="no bound"),
         DEFAULT_MAX_ENTRIES,
         "How many entries are kept at most; a further one evicts the least useful. None for no bound.",
     ),
@@ -204,12 +218,37 @@ ENTRY_BOUNDS: Final[Mapping[str, Option]] = {
 }
 """The options of every backend that bounds itself."""
 
+CODEC_OPTIONS: Final[Mapping[str, Option]] = {
+    "serializer": Option(
+        unchecked,
+        "pickle",
+        'How values become bytes: "pickle", "json", "msgpack", or an object with dumps() and loads(), or its '
+        "dotted path.",
+    ),
+    "secret": Option(
+        unchecked,
+        None,
+        "Signs every value, so that nobody else's is read: a string of 16 characters or more, or a list of them, "
+        "of which the first signs and all are accepted.",
+    ),
+    "compressor": Option(
+        unchecked,
+        None,
+        'Compresses large values: "zlib", "lzma", "zstd", "lz4", or an object with compress() and decompress(), or '
+        "its dotted path. None compresses nothing.",
+    ),
+    "compress_min_bytes": Option(whole_number(0), 1024, "Values of fewer bytes are not compressed."),
+}
+"""The options of every backend that stores bytes; `serializers.build_codec` takes them, and checks the rest."""
+
 
 # Reading ------------------------------------------------------------------------------
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the word most like `word`, or "" if none is near."""
+    import difflib  # noqa: PLC0415 -- 3 ms that only a mistake need spend
+
     by_lower_case = {known.lower(): known for known in words}
     found = difflib.get_close_matches(word.lower(), by_lower_case, n=1)
     return f" Did you mean {by_lower_case[found[0]]!r}?" if found else ""
@@ -236,18 +275,13 @@ def read_params(
     """
     place = f"CACHES[{alias!r}]" if alias is not None else "CACHES[...]"
     written = _written_settings(params, place)
-    timeout = _parse(seconds, written.get("TIMEOUT", DEFAULT_TIMEOUT_SECONDS), f"{place}['TIMEOUT']")
-    key_prefix = written.get("KEY_PREFIX", "")
+    key_prefix = written.get("KEY_PREFIX")
     parsed, given = _read_options(written.get("OPTIONS"), options, place, backend)
-    try:
-        key_function = keys.get_key_func(written.get("KEY_FUNCTION"))
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{place}: {error}") from error
     return Settings(
-        timeout=timeout,
+        timeout=_parse(seconds, written.get("TIMEOUT", DEFAULT_TIMEOUT_SECONDS), f"{place}['TIMEOUT']"),
         key_prefix=_parse(text, "" if key_prefix is None else key_prefix, f"{place}['KEY_PREFIX']"),
         version=_parse(whole_number(0), written.get("VERSION", 1), f"{place}['VERSION']"),
-        key_function=key_function,
+        key_function=_read_key_function(written.get("KEY_FUNCTION"), place),
         options=parsed,
         given=given,
     )
@@ -256,35 +290,50 @@ def read_params(
 def _written_settings(params: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Sort the alias's keys into settings, folding Django's lower-case spellings in."""
     written: dict[str, Any] = {}
-    folded: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for name, value in params.items():
-        if name in SETTINGS:
-            written[name] = value
-        elif _LOWER_CASE.get(name) == "OPTIONS":
-            folded[name] = value
-        elif name in _LOWER_CASE:
-            written.setdefault(_LOWER_CASE[name], value)
-        else:
+        if name not in SETTINGS and name not in _LOWER_CASE:
             raise ConfigurationError(
                 f"{place} has the key {name!r}, which does not exist.{nearest(str(name), SETTINGS)} "
                 f"The keys are {', '.join(SETTINGS)}; what only this backend knows goes into OPTIONS."
             )
-    if folded:
-        written["OPTIONS"] = folded | dict(written.get("OPTIONS") or {})
+        setting = _LOWER_CASE.get(name, name)
+        if name in _LOWER_CASE and setting == "OPTIONS":
+            options[name] = value
+        elif setting in written:
+            raise ConfigurationError(f"{place} has {setting} twice, in two spellings; keep one of them.")
+        else:
+            written[setting] = value
+    if options:
+        written["OPTIONS"] = _merged(options, written.get("OPTIONS"), place)
     return written
+
+
+def _merged(beside: dict[str, Any], written: Any, place: str) -> dict[str, Any]:
+    """Return OPTIONS with the options that were written beside it."""
+    inside = _options_dict(written, place)
+    twice = sorted(beside.keys() & inside.keys())
+    if twice:
+        raise ConfigurationError(f"{place} has {twice[0]!r} twice, in OPTIONS and beside it; keep the one in OPTIONS.")
+    return beside | inside
+
+
+def _options_dict(written: Any, place: str) -> dict[str, Any]:
+    if written is None:
+        return {}
+    if not isinstance(written, Mapping):
+        raise ConfigurationError(
+            f"{place}['OPTIONS'] is {masking.shown(written)}; expected a dict of option names and values."
+        )
+    return dict(written)
 
 
 def _read_options(
     written: Any, known: Mapping[str, Option] | None, place: str, backend: str
 ) -> tuple[dict[str, Any], frozenset[str]]:
-    if written is None:
-        written = {}
-    if not isinstance(written, Mapping):
-        raise ConfigurationError(
-            f"{place}['OPTIONS'] is a {type(written).__name__}; expected a dict of option names and values."
-        )
+    written = _options_dict(written, place)
     if known is None:
-        return dict(written), frozenset(written)
+        return written, frozenset(written)
     parsed = {name: option.default for name, option in known.items()}
     given: set[str] = set()
     for spelling, value in written.items():
@@ -298,14 +347,24 @@ def _read_options(
         if name in given:
             raise ConfigurationError(f"{where} is given twice, in two spellings; keep one of them.")
         given.add(name)
-        parsed[name] = _parse(known[name].parse, value, where)
+        parsed[name] = _parse(known[name].parse, value, where, name)
     return parsed, frozenset(given)
 
 
-def _parse(parse: Callable[[Any], Any], value: Any, where: str) -> Any:
+def _read_key_function(written: Any, place: str) -> keys.KeyFunction:
+    if not (written is None or isinstance(written, str) or callable(written)):
+        raise ConfigurationError(
+            f"{place}['KEY_FUNCTION'] is {masking.shown(written)}; expected a callable f(key, key_prefix, version), "
+            "its dotted path, or None for the default."
+        )
+    try:
+        return keys.get_key_func(written)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{place}: {error}") from error
+
+
+def _parse(parse: Callable[[Any], Any], value: Any, where: str, name: str = "") -> Any:
     try:
         return parse(value)
     except ValueError as expectation:
-        # The value itself may be a secret: only settings that are not are shown.
-        shown = "" if "secret" in where.lower() else f" is {value!r};"
-        raise ConfigurationError(f"{where}{shown} expected {expectation}.") from None
+        raise ConfigurationError(f"{where} is {masking.shown(value, name)}; expected {expectation}.") from None

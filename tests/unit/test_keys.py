@@ -1,0 +1,129 @@
+"""From key to storage key and back."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storeroom.exceptions import ConfigurationError
+from storeroom.keys import KeySpace, default_key_func, get_key_func, shorten
+
+
+def dashed(key, key_prefix, version):
+    return f"{key_prefix}-v{version}-{key}!"
+
+
+def hashed(key, key_prefix, version):
+    return str(hash((key, key_prefix, version)))
+
+
+def glued(key, key_prefix, version):
+    return f"{key_prefix}/{version}{key}"
+
+
+def upper_case(key, key_prefix, version):
+    return f"{key_prefix}:{version}:{key}".upper()
+
+
+def refusing(key, key_prefix, version):
+    if "\x00" in str(key):
+        raise TypeError("no control characters")
+    return f"{key_prefix}:{version}:{key}"
+
+
+@pytest.mark.parametrize(
+    ("key", "key_prefix", "version", "storage_key"),
+    [
+        ("user:7", "shop", 2, "shop:2:user:7"),
+        ("", "", 1, ":1:"),
+        (7, "", 1, ":1:7"),
+        (("a", 1), "p", 1, "p:1:('a', 1)"),
+        ("ключ", "", 3, ":3:ключ"),
+    ],
+)
+def test_default_key_function_is_that_of_django(key, key_prefix, version, storage_key):
+    assert default_key_func(key, key_prefix, version) == storage_key
+
+
+def test_key_function_is_found_by_its_dotted_path():
+    assert get_key_func("storeroom.keys.default_key_func") is default_key_func
+
+
+def test_key_function_may_be_a_callable_or_left_out():
+    assert get_key_func(dashed) is dashed
+    assert get_key_func(None) is default_key_func
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("storeroom.keys.no_such", r"'storeroom\.keys\.no_such', which cannot be imported"),
+        ("no_such_module.make_key", r"'no_such_module\.make_key', which cannot be imported"),
+        ("make_key", r"'make_key', which cannot be imported"),
+        ("storeroom.keys.__all__", r"'storeroom\.keys\.__all__', which is a list"),
+    ],
+)
+def test_key_function_that_is_none_is_refused(path, message):
+    with pytest.raises(ConfigurationError, match=rf"{message}.*expected a callable f\(key, key_prefix, version\)"):
+        get_key_func(path)
+
+
+def test_shortened_key_keeps_its_start_and_its_identity():
+    long, other = "user:" + "x" * 1000, "user:" + "x" * 1001
+    assert len(shorten(long, 100)) == 100
+    assert shorten(long, 100).startswith("user:xxx")
+    assert shorten(long, 100) == shorten(long, 100) != shorten(other, 100)
+    assert len(shorten("\ud800" * 300, 100)) == 100  # not encodable strictly
+
+
+@pytest.mark.parametrize("key_func", [default_key_func, dashed])
+@given(key=st.text(), key_prefix=st.text(max_size=5), version=st.integers(min_value=0, max_value=10**6))
+def test_reversible_key_space_gives_the_caller_key_back(key_func, key, key_prefix, version):
+    space = KeySpace(key_func, key_prefix)
+    storage_key = key_func(key, key_prefix, version)
+    assert space.is_reversible
+    assert storage_key.startswith(space.head(version))
+    assert storage_key.startswith(space.start())
+    assert space.caller_key(storage_key, version) == key
+    assert space.caller_key(storage_key, version + 1) is None
+    assert space.owns(storage_key)
+
+
+@pytest.mark.parametrize("key_func", [hashed, glued, upper_case, refusing])
+def test_key_space_that_cannot_be_read_back_says_so(key_func):
+    """It then takes every key for its own, and tells no key from another."""
+    space = KeySpace(key_func, "p")
+    assert not space.is_reversible
+    assert (space.head(1), space.start()) == ("", "")
+    assert space.owns("anything")
+    assert space.caller_key("anything", 1) is None
+
+
+@pytest.mark.parametrize(
+    ("storage_key", "is_owned"),
+    [
+        ("a:1:key", True),
+        ("a:25:x:y:z", True),
+        ("a:-1:key", True),
+        ("a:b:1:key", False),  # that is of prefix "a:b"
+        ("b:1:key", False),
+        ("a:1", False),
+        ("a", False),
+        ("ab:1:key", False),
+        ("", False),
+    ],
+)
+def test_key_space_owns_what_its_prefix_made(storage_key, is_owned):
+    assert KeySpace(default_key_func, "a").owns(storage_key) is is_owned
+
+
+def test_key_space_of_the_empty_prefix_leaves_prefixed_keys_alone():
+    space = KeySpace(default_key_func, "")
+    assert space.owns(":1:key")
+    assert not space.owns("shop:1:key")
+
+
+def test_key_space_of_a_key_function_with_a_tail_minds_the_tail():
+    space = KeySpace(dashed, "p")
+    assert space.caller_key("p-v1-key!", 1) == "key"
+    assert space.caller_key("p-v1-key", 1) is None
+    assert not space.owns("p-v1-key")
