@@ -1,0 +1,129 @@
+"""A cache as a URL, for an environment variable: from ``CACHE_URL`` to one alias of CACHES.
+
+``scheme://location?setting=value``: the scheme names the backend, the rest its
+LOCATION. In the query, timeout, key_prefix, version and key_function are settings
+of the alias; everything else goes to OPTIONS. Whatever is special in a URL is
+percent-encoded, and decoded here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from storeroom.config import nearest
+from storeroom.exceptions import ConfigurationError
+from storeroom.masking import mask_url
+
+__all__ = ["SCHEMES", "Scheme", "config_from_url"]
+
+_SETTINGS: Final = frozenset({"TIMEOUT", "KEY_PREFIX", "VERSION", "KEY_FUNCTION"})
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """What one scheme stands for.
+
+    Attributes:
+        backend: dotted path of the backend class.
+        location: makes LOCATION of the parts of the URL; raises ValueError whose text is
+            the expectation.
+        example: a URL of this scheme, for messages and the configuration reference.
+    """
+
+    backend: str
+    location: Callable[[SplitResult], str]
+    example: str
+
+
+def _path(parts: SplitResult) -> str:
+    """An absolute path. RFC 8089, section 2: the host is empty or "localhost"."""
+    if parts.netloc not in {"", "localhost"} or not parts.path.startswith("/"):
+        raise ValueError("an absolute path after three slashes")
+    return unquote(parts.path, errors="strict")
+
+
+def _name(parts: SplitResult) -> str:
+    """A name in place of a host; "" for the unnamed one."""
+    if parts.path not in {"", "/"}:
+        raise ValueError("a name alone, without a path")
+    return unquote(parts.netloc, errors="strict")
+
+
+def _nothing(parts: SplitResult) -> str:  # noqa: ARG001 -- the signature of them all
+    """No location: the rest of the URL is left as it was when its scheme was changed to switch caching off."""
+    return ""
+
+
+SCHEMES: Final[dict[str, Scheme]] = {
+    "file": Scheme("storeroom.backends.filebased.FileBasedCache", _path, "file:///var/cache/app?max_bytes=1GB"),
+    "locmem": Scheme("storeroom.backends.locmem.LocMemCache", _name, "locmem://name?timeout=5m"),
+    "dummy": Scheme("storeroom.backends.dummy.DummyCache", _nothing, "dummy://"),
+}
+"""The scheme of each backend that a URL can name."""
+
+
+def config_from_url(url: str, *, where: str = "The cache URL") -> dict[str, Any]:
+    """Return the alias that a URL describes, as an entry of CACHES.
+
+    Args:
+        url: such as ``file:///var/cache/app?timeout=5m&max_entries=10000``.
+        where: what error messages call it: the variable that it was read from.
+
+    Raises:
+        ConfigurationError: the URL cannot be read, or its scheme is unknown. What the
+            values in it mean is checked later, with the other settings.
+
+    >>> config_from_url("locmem://sessions?timeout=1h&max_entries=500")  # doctest: +NORMALIZE_WHITESPACE
+    {'BACKEND': 'storeroom.backends.locmem.LocMemCache', 'LOCATION': 'sessions',
+     'TIMEOUT': '1h', 'OPTIONS': {'max_entries': '500'}}
+    """
+    wrong = f"{where} is {mask_url(url)!r}"
+    parts = _split(url, wrong)
+    scheme = SCHEMES.get(parts.scheme)
+    if scheme is None:
+        raise ConfigurationError(f"{wrong}, whose scheme {parts.scheme!r} is unknown.{_known_schemes(parts.scheme)}")
+    try:
+        alias: dict[str, Any] = {"BACKEND": scheme.backend, "LOCATION": scheme.location(parts)}
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{wrong}; expected percent-encoded UTF-8, such as %C3%A9 for é.") from None
+    except ValueError as expectation:
+        raise ConfigurationError(f"{wrong}; expected {expectation}, such as {scheme.example!r}.") from None
+    return alias | _read_query(parts.query, wrong)
+
+
+def _split(url: str, wrong: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its text may hold a password
+        raise ConfigurationError(f"{wrong}, which is not a URL.{_known_schemes('')}") from None
+    if not parts.scheme or not url[len(parts.scheme) :].startswith("://"):
+        raise ConfigurationError(f"{wrong}, which does not begin with a scheme and '://'.{_known_schemes('')}")
+    if parts.fragment:
+        raise ConfigurationError(f"{wrong}; a '#' that belongs to a value is written %23.")
+    return parts
+
+
+def _known_schemes(scheme: str) -> str:
+    examples = ", ".join(known.example for known in SCHEMES.values())
+    hint = nearest(scheme, SCHEMES) if scheme else ""
+    return (
+        f"{hint} The schemes are {', '.join(SCHEMES)} (as in {examples}); the scheme of a server, such as redis or "
+        "memcached, comes with the version of Storeroom that has its backend."
+    )
+
+
+def _read_query(query: str, wrong: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="strict")
+    except ValueError:
+        raise ConfigurationError(f"{wrong}; expected name=value pairs joined by '&' after the '?'.") from None
+    for name, value in pairs:
+        setting = name.upper()
+        target, key = (settings, setting) if setting in _SETTINGS else (options, name.lower())
+        if key in target:
+            raise ConfigurationError(f"{wrong}, which gives {name!r} twice; keep one of them.")
+        target[key] = value
+    return settings | ({"OPTIONS": options} if options else {})
