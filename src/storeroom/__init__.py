@@ -1,1 +1,83 @@
-"""Storeroom: one CACHES dict and one API over every storage."""
+"""Storeroom: one CACHES dict and one API over every storage.
+
+::
+
+    import storeroom
+
+    storeroom.configure({"default": {"BACKEND": "storeroom.backends.locmem.LocMemCache"}})
+    storeroom.cache.set("greeting", "hello", timeout="5m")
+    storeroom.caches["default"].get("greeting")
+
+Each public name is loaded when it is first asked for, so that importing the package
+costs next to nothing.
+"""
+
+TYPE_CHECKING = False  # type checkers take it for typing's own, whose import would cost more than all the rest
+if TYPE_CHECKING:
+    from storeroom.exceptions import (
+        ComputationCycleError,
+        ConfigurationError,
+        DecodeError,
+        DeprecatedBackendWarning,
+        InvalidCacheBackendError,
+        InvalidCacheKey,
+        InvalidTimeoutError,
+        KeyNotFoundError,
+        NotSupportedError,
+        SerializationError,
+        StorageError,
+        StoreroomError,
+        StoreroomWarning,
+        ValueTooLargeError,
+        ValueTypeError,
+    )
+    from storeroom.registry import cache, caches, configure
+    from storeroom.timeouts import DEFAULT_TIMEOUT
+    from storeroom.urls import config_from_url
+
+__all__ = [
+    "DEFAULT_TIMEOUT",
+    "ComputationCycleError",
+    "ConfigurationError",
+    "DecodeError",
+    "DeprecatedBackendWarning",
+    "InvalidCacheBackendError",
+    "InvalidCacheKey",
+    "InvalidTimeoutError",
+    "KeyNotFoundError",
+    "NotSupportedError",
+    "SerializationError",
+    "StorageError",
+    "StoreroomError",
+    "StoreroomWarning",
+    "ValueTooLargeError",
+    "ValueTypeError",
+    "cache",
+    "caches",
+    "config_from_url",
+    "configure",
+]
+
+_HOMES = {
+    "DEFAULT_TIMEOUT": "timeouts",
+    "cache": "registry",
+    "caches": "registry",
+    "config_from_url": "urls",
+    "configure": "registry",
+}
+"""The module of each public name; all others are in exceptions."""
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from its module: see PEP 562."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 -- not needed to import the package
+
+    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'exceptions')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
