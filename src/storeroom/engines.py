@@ -34,7 +34,13 @@ class Engine:
         self.counters = Counters()
         self.flights = Flights()
 
-    def after_fork(self) -> None:
+    def before_fork(self) -> None:
+        """Get ready for a fork, the lock being held."""
+
+    def after_fork_in_parent(self) -> None:
+        """Go on as before."""
+
+    def after_fork_in_child(self) -> None:
         """Make the engine whole in a child process, where no other thread of the parent lives on."""
         self.flights.reset()
 
@@ -73,10 +79,12 @@ def _before_fork() -> None:
     _registry_lock.acquire()
     for engine in _engines.values():
         engine.lock.acquire()
+        engine.before_fork()
 
 
 def _after_fork_in_parent() -> None:
     for engine in _engines.values():
+        engine.after_fork_in_parent()
         engine.lock.release()
     _registry_lock.release()
 
@@ -84,7 +92,7 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     for engine in _engines.values():
         engine.lock.release()
-        engine.after_fork()
+        engine.after_fork_in_child()
     _registry_lock.release()
 
 

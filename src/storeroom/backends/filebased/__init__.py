@@ -10,7 +10,6 @@ not work.
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from hashlib import blake2b
 from struct import Struct
 from struct import error as StructError  # noqa: N812 -- an exception class
 from typing import Any, ClassVar, Concatenate, Final, ParamSpec, TypeVar
@@ -24,6 +23,8 @@ from storeroom.backends.filebased.table import (
     HEADER,
     Bounds,
     Table,
+    check,
+    entry_key_of,
     entry_size,
     join_name,
     read_header,
@@ -34,7 +35,7 @@ from storeroom.backends.filebased.table import (
 from storeroom.base import BaseCache
 from storeroom.engines import shared
 from storeroom.events import CacheStats
-from storeroom.exceptions import ConfigurationError, DecodeError, ValueTooLargeError, ValueTypeError
+from storeroom.exceptions import ConfigurationError, DecodeError, StorageError, ValueTooLargeError, ValueTypeError
 from storeroom.serializers.frames import TEXT_BYTE
 from storeroom.hooks import MISSING
 from storeroom.serializers import Codec, build_codec
@@ -44,9 +45,6 @@ __all__ = ["FileBasedCache"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-LONGEST_KEY: Final = 500
-"""Bytes of a storage key that is stored as it is. LMDB's limit is 511, and the index adds eleven."""
 
 _START: Final = HEADER.size
 
@@ -136,7 +134,7 @@ class FileBasedCache(BaseCache):
         return self.get(key, default, version)
 
     def _get(self, storage_key: str) -> Any:
-        entry_key = _entry_key(storage_key)
+        entry_key = entry_key_of(storage_key)
         engine, now = self._engine, timeouts.now()
         if now > engine.check_after:
             engine.check(now)
@@ -160,7 +158,7 @@ class FileBasedCache(BaseCache):
         return self._decoded(storage_key, entry_key, record)
 
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
-        entry_keys = {storage_key: _entry_key(storage_key) for storage_key in storage_keys}
+        entry_keys = {storage_key: entry_key_of(storage_key) for storage_key in storage_keys}
 
         records = dict(self._read(lambda transaction: transaction.cursor().getmulti(entry_keys.values())))
         now, recency, values = timeouts.now(), self._engine.recency, {}
@@ -177,7 +175,7 @@ class FileBasedCache(BaseCache):
         return values
 
     def _expiry(self, storage_key: str) -> float | None:
-        entry_key = _entry_key(storage_key)
+        entry_key = entry_key_of(storage_key)
         record = self._read(lambda transaction: transaction.get(entry_key))
         if record is None:
             return None
@@ -233,14 +231,14 @@ class FileBasedCache(BaseCache):
         return self._max_entries, self._max_bytes, self._cull_frequency
 
     def _set(self, storage_key: str, value: Any, expires_at: float) -> None:
-        entry_key = _entry_key(storage_key)
+        entry_key = entry_key_of(storage_key)
         frame = self._frame(storage_key, entry_key, value)
         self._write(Table.put, entry_key, frame, expires_at, self._bounds)
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
         frames = {}
         for storage_key, value in values.items():
-            entry_key = _entry_key(storage_key)
+            entry_key = entry_key_of(storage_key)
             frames[entry_key] = self._frame(storage_key, entry_key, value)
         bounds = self._bounds
 
@@ -252,7 +250,7 @@ class FileBasedCache(BaseCache):
         return []
 
     def _add(self, storage_key: str, value: Any, expires_at: float) -> bool:
-        entry_key = _entry_key(storage_key)
+        entry_key = entry_key_of(storage_key)
         frame, bounds = self._frame(storage_key, entry_key, value), self._bounds
 
         def add(table: Table) -> bool:
@@ -264,11 +262,11 @@ class FileBasedCache(BaseCache):
         return self._write(add)
 
     def _delete_many(self, storage_keys: Sequence[str]) -> int:
-        entry_keys = [_entry_key(storage_key) for storage_key in storage_keys]
+        entry_keys = [entry_key_of(storage_key) for storage_key in storage_keys]
         return self._write(lambda table: sum(map(table.remove, entry_keys)))
 
     def _touch(self, storage_key: str, expires_at: float) -> bool:
-        entry_key = _entry_key(storage_key)
+        entry_key = entry_key_of(storage_key)
 
         def touch(table: Table) -> bool:
             record = table.live(entry_key)
@@ -280,7 +278,7 @@ class FileBasedCache(BaseCache):
         return self._write(touch)
 
     def _incr(self, storage_key: str, delta: float) -> float:
-        entry_key = _entry_key(storage_key)
+        entry_key = entry_key_of(storage_key)
 
         def incr(table: Table) -> float:
             record = table.live(entry_key)
@@ -299,7 +297,7 @@ class FileBasedCache(BaseCache):
         return self._write(incr)
 
     def _rename(self, storage_key: str, new_storage_key: str) -> bool:
-        entry_key, new_entry_key = _entry_key(storage_key), _entry_key(new_storage_key)
+        entry_key, new_entry_key = entry_key_of(storage_key), entry_key_of(new_storage_key)
 
         def rename(table: Table) -> bool:
             record = table.live(entry_key)
@@ -314,7 +312,7 @@ class FileBasedCache(BaseCache):
         return self._write(rename)
 
     def _compare_delete(self, storage_key: str, expected: Any) -> bool:
-        entry_key = _entry_key(storage_key)
+        entry_key = entry_key_of(storage_key)
 
         def compare_delete(table: Table) -> bool:
             record = table.live(entry_key)
@@ -327,14 +325,26 @@ class FileBasedCache(BaseCache):
         return self._write(compare_delete)
 
     def _clear(self) -> None:
-        start = self._key_space.start()
+        owns = self._key_space.owns
+        try:
+            self._write(Table.remove_if, owns, self._engine.main_database)
+        except StorageError:
+            self._clear_in_steps()
 
-        def clear(table: Table) -> None:
-            for storage_key in table.storage_keys(start):
-                if self._key_space.owns(storage_key):
-                    table.remove(_entry_key(storage_key))
-
-        self._write(clear)
+    def _clear_in_steps(self) -> None:
+        """Clear on a full disk: the pages that one small change frees are room for the next, larger one."""
+        owns, step = self._key_space.owns, 1
+        doomed = [name for name, _ in self._read(lambda transaction: list(stored_keys(transaction))) if owns(name)]
+        while doomed:
+            try:
+                self._delete_many(doomed[:step])
+            except StorageError:
+                if step == 1:
+                    raise
+                step = 1
+            else:
+                del doomed[:step]
+                step *= 2
 
     def _prune(self) -> int:
         removed, batch = 0, 1000
@@ -380,18 +390,12 @@ class FileBasedCache(BaseCache):
             counts[name] += count
         return CacheStats(**counts, entries=entries, bytes=size)
 
+    def _check_invariants(self) -> None:
+        """Raise AssertionError if entries, index and bookkeeping disagree: for tests."""
+        self._read(check)
+
 
 def _resolved(location: str | os.PathLike[str]) -> str:
     if not location:
         raise ConfigurationError("LOCATION is empty; a file cache needs a directory of its own.")
     return os.path.realpath(os.path.expanduser(location))
-
-
-def _entry_key(storage_key: str) -> bytes:
-    try:
-        name = storage_key.encode()
-    except UnicodeEncodeError:
-        name = storage_key.encode("utf-8", "surrogatepass")
-    if len(name) <= LONGEST_KEY:
-        return b"e" + name
-    return b"h" + blake2b(name, digest_size=32).digest()

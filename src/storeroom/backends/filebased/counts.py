@@ -7,16 +7,16 @@ import lmdb
 
 from storeroom.events import Counters
 
-__all__ = ["add_counts", "read_counts"]
+__all__ = ["COUNTS_KEY", "add_counts", "read_counts"]
 
-_KEY: Final = b"c"
+COUNTS_KEY: Final = b"c"
 _NAMES: Final = ("deletes", "errors", "evictions", "expirations", "hits", "misses", "sets")
 _RECORD: Final = Struct(">7Q")
 
 
 def read_counts(transaction: Any) -> dict[str, int]:
     """Return the counts that processes have added so far, by name."""
-    record = transaction.get(_KEY)
+    record = transaction.get(COUNTS_KEY)
     numbers = _RECORD.unpack(record) if record is not None else (0,) * len(_NAMES)
     return dict(zip(_NAMES, numbers, strict=True))
 
@@ -32,7 +32,7 @@ def add_counts(environment: Any, counters: Counters) -> None:
     try:
         with environment.begin(write=True) as transaction:
             total = read_counts(transaction)
-            transaction.put(_KEY, _RECORD.pack(*(total[name] + counted[name] for name in _NAMES)))
+            transaction.put(COUNTS_KEY, _RECORD.pack(*(total[name] + counted[name] for name in _NAMES)))
     except lmdb.Error:
         return  # the operation that comes next meets the same error and tells it
     # Subtracted rather than zeroed: other threads go on counting.

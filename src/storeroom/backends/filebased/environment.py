@@ -12,16 +12,19 @@ versions of Storeroom with different formats can share a LOCATION without meetin
 
 Writes are atomic for every process that lives or dies, as the operating system keeps
 what was written. They are not synchronised to the disk: a cache need not survive a
-power cut. After one, the first process to open the environment verifies all of it
-and moves it aside if anything is amiss.
+power cut. After one, the first process to open the environment verifies it and
+moves it aside if anything is amiss.
 """
 
 import contextlib
 import logging
 import mmap
 import os
+import shutil
 import stat
 import struct
+import sys
+import time
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -57,6 +60,13 @@ LOCK_BYTES: Final = 64 * (MAX_READERS + 2)
 SLOTS: Final = 2**20
 """Bytes in ``recency``: entries beyond that many share slots, which only blurs who was read lately."""
 
+FORK_SECONDS: Final = 5.0
+"""How long a fork waits for the transactions of other threads: they take microseconds as a rule."""
+
+VERIFY_BYTES: Final = 2**30
+"""Files up to this size are verified whole after a start of the machine: seconds. Of larger ones
+LMDB checks each page as it reads it, and what it finds damaged is moved aside then."""
+
 CHECK_SECONDS: Final = 1.0
 """How often a process looks whether the files are still the ones it opened."""
 
@@ -83,6 +93,7 @@ class Environment(Engine):
         begin: starts a transaction; LMDB's own method once the environment is open.
         recency: one byte a slot; 1 after a read of the slot's entry.
         check_after: epoch second from which `check()` is due.
+        main_database: the handle of the whole tree, once the environment is open.
         hand: where this process looks next for something to evict.
     """
 
@@ -93,7 +104,9 @@ class Environment(Engine):
         self.directory = os.path.join(location, FORMAT)
         self.map_bytes = map_bytes
         self.hand = b""
+        self.main_database: Any = None
         self._held: Any = None
+        self._idle_references = 0
         self._forget()
 
     def _forget(self) -> None:
@@ -105,16 +118,27 @@ class Environment(Engine):
         self.check_after = 0.0
 
     def before_fork(self) -> None:
-        """Take the kept read transaction out of the environment.
+        """Let the transactions of all threads end, and no new one begin.
 
-        The child will drop its copy of the environment, and of a kept transaction it would
-        free the reader slot, which is the parent's. Of one in Python's hands it does not.
+        What a child inherits must be idle: LMDB's binding keeps the environment of an
+        unfinished transaction alive, and then refuses to open it anew.
         """
-        self._held = self._environment.begin() if self._environment is not None else None
+        environment = self._environment
+        if environment is None:
+            return
+        self.begin = self._open_and_begin  # which waits for the lock, held until the fork is done
+        patience = time.monotonic() + FORK_SECONDS
+        while sys.getrefcount(environment) > self._idle_references and time.monotonic() < patience:
+            time.sleep(0.0002)
+        # Of the kept read transaction a child would free the reader slot, which is the parent's.
+        # Of one in Python's hands it does not.
+        self._held = environment.begin()
 
     def after_fork_in_parent(self) -> None:
-        """Give the read transaction back."""
+        """Go on as before."""
         self._held = None
+        if self._environment is not None:
+            self.begin = self._environment.begin
 
     def after_fork_in_child(self) -> None:
         """Leave the parent's environment to the parent: the next use opens one of this process's own."""
@@ -167,6 +191,8 @@ class Environment(Engine):
         self._environment = environment
         self._identity = _identity(self._path("data.mdb"))
         self.check_after = timeouts.now() + CHECK_SECONDS
+        self.main_database = environment.open_db()
+        self._idle_references = sys.getrefcount(environment)
         self.begin = environment.begin
 
     def _open_environment(self) -> Any:
@@ -209,21 +235,16 @@ class Environment(Engine):
     # Damage ---------------------------------------------------------------------------------
 
     def _is_damaged(self, boot_note: "_BootNote") -> bool:
-        """Look at the file before LMDB maps it: a truncated one would end the process."""
+        """Look at the file before LMDB maps it: of a truncated one, a read would end the process."""
         path = self._path("data.mdb")
         try:
-            size = os.path.getsize(path)
+            is_new = os.path.getsize(path) == 0  # made by a process that died before it wrote
         except FileNotFoundError:
+            is_new = True
+        # A file that others have open is as whole as they need it, and moves under our eyes.
+        if is_new or _is_in_use(self._path("lock.mdb")):
             return False
-        if size == 0:
-            return False  # created by a process that died before it wrote: LMDB begins anew
-        fault = _find_fault(path, size)
-        if fault is None and boot_note.read() != _boot_number():
-            # The machine has been started since: what was not yet on the disk may be lost in part.
-            from lmdb.verify import verify  # noqa: PLC0415 -- once after a start of the machine
-
-            errors = verify(path)
-            fault = str(errors[0]) if errors else None
+        fault = _find_fault(path, is_first_since_start=boot_note.read() != _boot_number())
         if fault is not None:
             logger.warning("The file cache in %r is damaged: %s", self.location, fault)
         return fault is not None
@@ -264,8 +285,10 @@ class Environment(Engine):
             raise self._failure(error) from error
 
     def _failure(self, error: lmdb.Error) -> StorageError:
+        # LMDB tells a full disk in two ways, depending on whether the last write went in by half.
+        room = " The disk is full: make room." if _is_full(self.directory) else ""
         return StorageError(
-            f"The file cache in {self.location!r} failed: {error}. What was stored before is not affected."
+            f"The file cache in {self.location!r} failed: {error}.{room} What was stored before is not affected."
         )
 
     def _replace_damaged(self, error: lmdb.Error) -> None:
@@ -347,23 +370,59 @@ def _identity(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _find_fault(path: str, size: int) -> str | None:
-    """Say what is wrong with the meta pages, or with the size they promise; None if nothing."""
+def _is_in_use(lock_path: str) -> bool:
+    """Tell whether another process has the environment open: LMDB then holds a lock on the first byte."""
+    if fcntl is None:
+        return False
+    with contextlib.suppress(FileNotFoundError), open(lock_path, "r+b") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
+        except OSError:
+            return True
+    return False
+
+
+def _find_fault(path: str, *, is_first_since_start: bool) -> str | None:
+    """Say what is wrong with the file; None if it can be mapped."""
     with open(path, "rb") as file:
         head = file.read(_META.size)
-        if len(head) < _META.size:
-            return f"it has only {size} bytes"
-        magic, _, page_bytes, _ = _META.unpack(head)
-        if magic != _MAGIC or not 512 <= page_bytes <= 65536:
+        if len(head) < _META.size or _META.unpack(head)[0] != _MAGIC:
             return "it does not begin like an LMDB file"
+        _, _, page_bytes, last_page = _META.unpack(head)
+        if not 512 <= page_bytes <= 65536:
+            return f"its page size would be {page_bytes} bytes"
         file.seek(page_bytes)
         second = file.read(_META.size)
     if len(second) < _META.size or _META.unpack(second)[0] != _MAGIC:
         return "its second meta page is not one"
-    last_page = max(_META.unpack(head)[3], _META.unpack(second)[3])
-    if size < (last_page + 1) * page_bytes:
-        return f"it has {size} bytes where {(last_page + 1) * page_bytes} were written"
+    size, promised = os.path.getsize(path), (max(last_page, _META.unpack(second)[3]) + 1) * page_bytes
+    # What was not yet on the disk when the machine stopped may be lost in part.
+    if size <= VERIFY_BYTES and (is_first_since_start or size < promised):
+        return _verify(path)
+    if size < promised:
+        # LMDB does not write pages that it freed at once, so this need not be damage. What is, reads as zeros
+        # from now on, which LMDB tells from a page.
+        os.truncate(path, promised)
     return None
+
+
+def _is_full(directory: str) -> bool:
+    """Tell whether the disk has no room for a few pages more."""
+    try:
+        return shutil.disk_usage(directory).free < 64 * 1024
+    except OSError:
+        return False
+
+
+def _verify(path: str) -> str | None:
+    """Walk the whole file without LMDB; say what is wrong with it, or None."""
+    from lmdb.verify import VerifyError, verify  # noqa: PLC0415 -- once after a start of the machine
+
+    try:
+        problems = verify(path)  # type: ignore[no-untyped-call]  # a typed library, but for this module
+    except VerifyError as error:
+        return str(error)
+    return str(problems[0]) if problems else None
 
 
 def _reserve(path: str, size: int) -> None:

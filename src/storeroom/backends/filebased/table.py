@@ -23,16 +23,20 @@ Source: F. J. Corbato, "A Paging Experiment with the Multics System" (1968).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
 from struct import Struct
 from typing import Any, Final, TypeAlias
 
+from storeroom.backends.filebased.counts import COUNTS_KEY
 from storeroom.backends.filebased.environment import SLOTS, Environment
 
 __all__ = [
     "HEADER",
     "Bounds",
     "Table",
+    "check",
+    "entry_key_of",
     "entry_size",
     "join_name",
     "read_header",
@@ -46,6 +50,9 @@ Bounds: TypeAlias = tuple[int | None, int | None, int | None]
 
 HEADER: Final = Struct(">ddI")
 """Before each entry's frame: expires_at, the time of its place in the index, its recency slot."""
+
+LONGEST_KEY: Final = 500
+"""Bytes of a storage key that is stored as it is. LMDB's limit is 511, and the index adds eleven."""
 
 _META: Final = Struct(">QQQd")
 _EMPTY: Final = (0, 0, 0, math.inf)
@@ -71,6 +78,17 @@ def read_meta(transaction: Any) -> tuple[int, int, int, float]:
     """Return entries, bytes, next slot and earliest expiry."""
     record = transaction.get(_META_KEY)
     return _META.unpack(record) if record else _EMPTY
+
+
+def entry_key_of(storage_key: str) -> bytes:
+    """Return the key under which the entry of a storage key lies in the tree."""
+    try:
+        name = storage_key.encode()
+    except UnicodeEncodeError:
+        name = storage_key.encode("utf-8", "surrogatepass")
+    if len(name) <= LONGEST_KEY:
+        return b"e" + name
+    return b"h" + blake2b(name, digest_size=32).digest()
 
 
 def read_header(record: bytes) -> tuple[float, float, int]:
@@ -157,10 +175,6 @@ class Table:
         record: bytes | None = self._transaction.get(entry_key)
         return None if record is None or read_header(record)[0] <= self.now else record
 
-    def storage_keys(self, start: str) -> list[str]:
-        """Return the storage keys that begin with `start`, expired ones included."""
-        return [storage_key for storage_key, _ in stored_keys(self._transaction, start)]
-
     # Writing --------------------------------------------------------------------------------
 
     def put(self, entry_key: bytes, frame: bytes, expires_at: float, bounds: Bounds) -> None:
@@ -206,6 +220,25 @@ class Table:
         self.entries -= 1
         self.size -= entry_size(entry_key, len(record) - HEADER.size)
         return bool(expires_at > self.now)
+
+    def remove_if(self, is_doomed: Callable[[str], bool], everything: Any) -> None:
+        """Remove the entries whose storage key `is_doomed` says so.
+
+        Args:
+            is_doomed: takes a storage key.
+            everything: the handle of the whole tree, which is dropped where all are doomed.
+        """
+        storage_keys = [storage_key for storage_key, _ in stored_keys(self._transaction)]
+        doomed = [storage_key for storage_key in storage_keys if is_doomed(storage_key)]
+        if len(doomed) < len(storage_keys):
+            for storage_key in doomed:
+                self.remove(entry_key_of(storage_key))
+            return
+        counts = self._transaction.get(COUNTS_KEY)
+        self._transaction.drop(everything, delete=False)
+        if counts is not None:
+            self._transaction.put(COUNTS_KEY, counts)
+        self.entries, self.size, self.earliest, self._meta = 0, 0, math.inf, None
 
     # Making room ----------------------------------------------------------------------------
 
@@ -288,3 +321,20 @@ class Table:
             if not cursor.next():
                 cursor.set_range(_INDEX)
         return False
+
+
+def check(transaction: Any) -> None:
+    """Raise AssertionError if entries, index and bookkeeping disagree: for tests."""
+    entries, size, _, earliest = read_meta(transaction)
+    places, sizes = set(), []
+    for entry_key, record in transaction.cursor():
+        if entry_key[:1] in (b"e", b"h"):
+            expires_at, indexed_at, _ = read_header(record)
+            assert indexed_at <= expires_at, f"{entry_key!r} expires before its place in the index"
+            places.add(_index_key(indexed_at, entry_key))
+            sizes.append(entry_size(entry_key, len(record) - HEADER.size))
+    index = {key for key, _ in transaction.cursor() if key.startswith(_INDEX)}
+    assert index == places, f"{len(index ^ places)} places of the index have no entry, or the reverse"
+    assert entries == len(sizes), f"{entries} entries are noted and {len(sizes)} are there"
+    assert size == sum(sizes), f"{size} bytes are noted and {sum(sizes)} are there"
+    assert all(_TIME.unpack_from(key, 1)[0] >= earliest for key in index), "an entry expires before the earliest"

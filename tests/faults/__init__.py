@@ -1,0 +1,1 @@
+"""Real faults: killed processes, full disks, damaged and missing files."""
