@@ -43,8 +43,8 @@ clean: ## remove whatever make has made
 # Set-up: a stamp file per installed set, renewed when pyproject.toml changes.
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "Storeroom needs Python 3.11 or newer; '$(PYTHON)' is not. Name another: make PYTHON=/path/to/python3.13" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Storeroom needs Python 3.11 or newer; '$(PYTHON)' is older or not there. Name another: make PYTHON=/path/to/python3.13" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  v=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	  echo "'$(PYTHON)' has no venv module. On Debian and Ubuntu: apt-get install python3-venv (or python$$v-venv)" >&2; exit 1; }
