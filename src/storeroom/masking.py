@@ -14,7 +14,7 @@ __all__ = ["is_secret", "mask_url", "masked", "shown"]
 
 _SECRET_NAME: Final = re.compile(r"secret|passw|passphrase|token|credential|api_?key", re.IGNORECASE)
 # Greedy up to the last "@": an unescaped "@", "/" or "?" in a password must not show its rest.
-_USER_INFO: Final = re.compile(r"(?<=://).*@", re.DOTALL)
+_USER_INFO: Final = re.compile(r"(?<=://).*@|^[^/:@\s]*:[^/@\s]*@", re.DOTALL)
 _SECRET_PARAMETER: Final = re.compile(rf"(?<=[?&;])([^=&;]*(?:{_SECRET_NAME.pattern})[^=&;]*=)[^&;#\s]*", re.IGNORECASE)
 _HIDDEN: Final = "***"
 
