@@ -1,0 +1,273 @@
+"""CACHES as a whole: what becomes of it, and what each mistake is told."""
+
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+
+from storeroom import config
+from storeroom.aliases import DEFAULT_ALIAS, read_caches
+from storeroom.backends.filebased import FileBasedCache
+from storeroom.base import BaseCache
+from storeroom.config import Option
+from storeroom.exceptions import ConfigurationError
+
+LOCMEM = "storeroom.backends.locmem.LocMemCache"
+FILE = "storeroom.backends.filebased.FileBasedCache"
+DUMMY = "storeroom.backends.dummy.DummyCache"
+
+
+class Keyed(BaseCache):
+    """A backend class for tests that open nothing: it notes how it was built."""
+
+    options = {**config.ENTRY_BOUNDS, "secret": Option(config.text, None, "…")}  # noqa: RUF012 -- as backends write it
+
+    def __init__(self, location, params):
+        super().__init__(params)
+        self.location, self.params = location, params
+
+
+class OnDisk(Keyed):
+    location_is_path = True
+
+
+class Foreign:
+    """A class that knows nothing of Storeroom."""
+
+    def __init__(self, location, params):
+        self.location, self.params = location, params
+
+
+def message_of(caches):
+    with pytest.raises(ConfigurationError) as caught:
+        read_caches(caches)
+    return str(caught.value)
+
+
+# CACHES as a whole -------------------------------------------------------------------------------------
+
+
+def test_alias_is_read_and_built():
+    written = {"BACKEND": Keyed, "LOCATION": "here", "TIMEOUT": "5m", "OPTIONS": {"MAX_ENTRIES": 5}}
+    alias = read_caches({"default": written})["default"]
+    handle = alias.build()
+    assert (handle.location, handle.default_timeout) == ("here", 300)
+    assert handle.params == {"TIMEOUT": "5m", "OPTIONS": {"MAX_ENTRIES": 5}}
+    assert alias.settings == handle.settings
+
+
+def test_each_handle_gets_a_dict_of_its_own():
+    """A class may take things out of it, as Django's do; the next handle still gets them."""
+    written = {"BACKEND": Foreign, "OPTIONS": {"a": 1}}
+    alias = read_caches({"default": written})["default"]
+    alias.build().params["OPTIONS"].clear()
+    written["OPTIONS"].clear()
+    assert alias.build().params == {"OPTIONS": {"a": 1}}
+
+
+def test_settings_of_a_foreign_class_are_its_own_business():
+    alias = read_caches({"default": {"BACKEND": Foreign, "whatever": 1, "TIMEOUT": "x"}})["default"]
+    assert alias.settings is None
+    assert alias.build().params == {"whatever": 1, "TIMEOUT": "x"}
+
+
+GOOD = {"BACKEND": DUMMY}
+
+
+@pytest.mark.parametrize(
+    ("caches", "message"),
+    [
+        (None, "CACHES is None; expected a dict of aliases"),
+        ([GOOD], "CACHES is a list; expected a dict of aliases"),
+        ("redis://u:pw@h", "CACHES is 'redis://***@h'; expected a dict of aliases"),
+        ({}, "CACHES has no alias 'default': there is no alias at all. Add it"),
+        ({"other": GOOD}, "CACHES has no alias 'default': there is only 'other'. Add it"),
+        ({"defualt": GOOD}, "CACHES has no alias 'default': there is only 'defualt'. Is it 'defualt'? Add it"),
+        ({"default": GOOD, 5: GOOD}, "CACHES has an alias that is 5; expected a string"),
+        ({"default": "dummy://"}, "CACHES['default'] is 'dummy://'; expected a dict with BACKEND in it. A URL becomes"),
+        ({"default": None}, "CACHES['default'] is None; expected a dict with BACKEND in it"),
+        (
+            {"default": {}},
+            f"CACHES['default'] has no BACKEND. Add it: the dotted path of a class; Storeroom has: {FILE}",
+        ),
+        ({"default": {"BACKND": DUMMY}}, "CACHES['default'] has no BACKEND. Is it 'BACKND'? Add it"),
+        ({"default": {"BACKEND": Keyed, "LOCATION": 5}}, "CACHES['default']['LOCATION'] is 5; expected a string"),
+        (
+            {"default": {"BACKEND": Keyed, "LOCATION": ["a", 1]}},
+            "CACHES['default']['LOCATION'] is a list; expected a st",
+        ),
+        ({"default": GOOD, "b": {"BACKEND": Keyed, "VERSION": -1}}, "CACHES['b']['VERSION'] is -1; expected a whole"),
+        ({"default": {**GOOD, "TIMOUT": 5}}, "CACHES['default'] has the key 'TIMOUT', which does not exist. Did you"),
+    ],
+)
+def test_mistake_in_caches_is_told(caches, message):
+    assert message_of(caches).startswith(message)
+
+
+def test_several_mistakes_are_told_at_once():
+    message = message_of({"a": {"BACKEND": Keyed, "VERSION": -1}, "b": {}, "c": GOOD})
+    assert message.startswith("CACHES has 3 mistakes:\n- CACHES has no alias 'default'")
+    assert "\n- CACHES['a']['VERSION'] is -1" in message
+    assert "\n- CACHES['b'] has no BACKEND" in message
+
+
+def test_class_that_cannot_be_built_is_refused():
+    class Wrong:
+        def __init__(self, location):
+            pass
+
+    message = message_of({"default": {"BACKEND": Wrong}})
+    assert "cannot be built as" in message
+    assert message.endswith("Expected a class whose __init__ takes these two.")
+
+
+def test_repr_of_an_alias_hides_passwords():
+    written = {
+        "BACKEND": Foreign,
+        "LOCATION": ["redis://u:hunter2@h/0", "redis://h/1"],
+        "OPTIONS": {"token": "hunter2"},
+    }
+    alias = read_caches({"default": written})["default"]
+    assert "hunter2" not in repr(alias)
+    assert "redis://h/1" in repr(alias)
+
+
+# LOCATION ------------------------------------------------------------------------------------------------
+
+
+def test_relative_path_is_relative_to_the_directory_given():
+    caches = {"default": {"BACKEND": OnDisk, "LOCATION": "var/cache"}, "b": {"BACKEND": Keyed, "LOCATION": "var"}}
+    read = read_caches(caches, "/srv/app")
+    assert read["default"].location == "/srv/app/var/cache"
+    assert read["b"].location == "var"  # a name
+
+
+def test_relative_path_is_else_relative_to_the_current_directory(tmp_path, monkeypatch):
+    """It is settled when the configuration is read: chdir() does not move a cache."""
+    monkeypatch.chdir(tmp_path)
+    alias = read_caches({"default": {"BACKEND": OnDisk, "LOCATION": Path("cache")}})["default"]
+    monkeypatch.chdir("/")
+    assert alias.build().location == str(tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [("/abs", "/abs"), ("~/c", str(Path.home() / "c")), ("", "")],
+    ids=["absolute", "~", "empty"],
+)
+def test_other_paths_are_kept(location, expected):
+    read = read_caches({"default": {"BACKEND": OnDisk, "LOCATION": location}}, "/srv/app")
+    assert read["default"].location == expected
+
+
+def test_class_checks_its_location():
+    class Picky(Keyed):
+        @classmethod
+        def check_location(cls, location, settings):
+            raise ConfigurationError(f"LOCATION is {location!r} with {settings.key_prefix!r}; expected another.")
+
+    message = message_of({"default": {"BACKEND": Picky, "LOCATION": "x", "KEY_PREFIX": "p"}})
+    assert message == "CACHES['default']['LOCATION'] is 'x' with 'p'; expected another."
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("", "CACHES['default']['LOCATION'] is empty"),
+        ("{file}", "is not a directory"),
+        ("{file}/deeper", "is not a directory"),
+    ],
+)
+def test_directory_of_a_file_cache_is_checked_at_start(location, message, tmp_path):
+    (tmp_path / "file").touch()
+    text = message_of({"default": {"BACKEND": FILE, "LOCATION": location.format(file=tmp_path / "file")}})
+    assert text.startswith("CACHES['default']['LOCATION'] is ")
+    assert message in text
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the permissions in question are those of POSIX")
+def test_unwritable_directory_is_told_at_start(tmp_path):
+    tmp_path.chmod(0o500)
+    text = _as_nobody(lambda: message_of({"default": {"BACKEND": FILE, "LOCATION": str(tmp_path / "cache")}}))
+    assert text.startswith(f"CACHES['default']['LOCATION'] is '{tmp_path}/cache', but this user cannot write to ")
+
+
+def _as_nobody(call):
+    """Return what `call` returns in a child without root's privilege to write anywhere."""
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of fork() beside the threads of other tests
+        child = os.fork()
+    if child == 0:
+        try:
+            if os.getuid() == 0:
+                os.setuid(65534)
+            os.write(writer, call().encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as result:
+        text = result.read()
+    os.waitpid(child, 0)
+    return text
+
+
+def test_reading_opens_no_storage(tmp_path):
+    read_caches({"default": {"BACKEND": FILE, "LOCATION": str(tmp_path / "cache")}})
+    assert list(tmp_path.iterdir()) == []
+
+
+# Aliases that get into each other's way -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("backend", "one", "other", "differing"),
+    [
+        (LOCMEM, {}, {"TIMEOUT": 60}, "TIMEOUT"),
+        (LOCMEM, {"LOCATION": "a"}, {"LOCATION": "a", "OPTIONS": {"MAX_ENTRIES": 9}}, "OPTIONS['max_entries']"),
+        (OnDisk, {"LOCATION": "/a"}, {"LOCATION": "/a/../a", "TIMEOUT": 60}, "TIMEOUT"),
+        (Keyed, {"LOCATION": ["a", "b"]}, {"LOCATION": ["a", "b"], "TIMEOUT": 60}, "TIMEOUT"),
+        (Keyed, {"OPTIONS": {"secret": "hunter2"}}, {"OPTIONS": {"secret": "hunter3"}}, "OPTIONS['secret']"),
+    ],
+)
+def test_aliases_that_share_keys_under_different_settings_are_refused(backend, one, other, differing):
+    message = message_of({"default": {"BACKEND": backend, **one}, "b": {"BACKEND": backend, **other}})
+    assert message.startswith("CACHES['default'] and CACHES['b'] have the same LOCATION ")
+    assert f"differ in {differing}. Give one of them another LOCATION or KEY_PREFIX" in message
+    assert "hunter" not in message
+
+
+@pytest.mark.parametrize(
+    ("backend", "one", "other"),
+    [
+        (LOCMEM, {}, {}),  # two names for one cache
+        (LOCMEM, {"TIMEOUT": 60}, {"TIMEOUT": "1m"}),
+        (LOCMEM, {}, {"TIMEOUT": 60, "LOCATION": "other"}),
+        (LOCMEM, {}, {"TIMEOUT": 60, "KEY_PREFIX": "other"}),
+        (LOCMEM, {}, {"TIMEOUT": 60, "VERSION": 2}),
+        (LOCMEM, {}, {"TIMEOUT": 60, "KEY_FUNCTION": "storeroom.keys.shorten"}),
+        (DUMMY, {}, {"TIMEOUT": 60}),  # it keeps nothing to be overwritten
+        (Foreign, {}, {"TIMEOUT": 60}),
+    ],
+)
+def test_aliases_that_do_not_collide_are_accepted(backend, one, other):
+    caches = {"default": {"BACKEND": backend, **one}, "b": {"BACKEND": backend, **other}}
+    assert list(read_caches(caches)) == ["default", "b"]
+
+
+def test_configuration_of_a_tutorial_is_read_without_a_warning():
+    """Django's documentation, word for word but for the directory."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read = read_caches(
+            {
+                "default": {
+                    "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
+                    "LOCATION": "/var/tmp/django_cache",
+                    "TIMEOUT": 60,
+                    "OPTIONS": {"MAX_ENTRIES": 1000},
+                }
+            }
+        )
+    assert read[DEFAULT_ALIAS].backend is FileBasedCache

@@ -1,0 +1,136 @@
+"""From BACKEND to a class, and what is told where there is none."""
+
+import pytest
+
+from storeroom import backend_paths
+from storeroom.aliases import read_caches
+from storeroom.backends.dummy import DummyCache
+from storeroom.backends.filebased import FileBasedCache
+from storeroom.backends.locmem import LocMemCache
+from storeroom.exceptions import DeprecatedBackendWarning, InvalidCacheBackendError
+from storeroom.masking import shown
+
+LOCMEM = "storeroom.backends.locmem.LocMemCache"
+FILE = "storeroom.backends.filebased.FileBasedCache"
+DUMMY = "storeroom.backends.dummy.DummyCache"
+
+
+def message_of(caches):
+    with pytest.raises(InvalidCacheBackendError) as caught:
+        read_caches(caches)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "backend"),
+    [
+        (LOCMEM, LocMemCache),
+        (FILE, FileBasedCache),
+        (DUMMY, DummyCache),
+        ("django.core.cache.backends.locmem.LocMemCache", LocMemCache),
+        ("django.core.cache.backends.filebased.FileBasedCache", FileBasedCache),
+        ("django.core.cache.backends.dummy.DummyCache", DummyCache),
+        (LocMemCache, LocMemCache),
+    ],
+)
+def test_backend_is_found(path, backend):
+    assert backend_paths.resolve(path, "CACHES['default']") is backend
+
+
+def test_every_path_of_django_stands_for_a_path_of_ours():
+    assert set(backend_paths.DJANGO_PATHS.values()) == set(backend_paths.PATHS)
+
+
+def test_custom_backend_is_found_by_its_path(tmp_path, monkeypatch):
+    (tmp_path / "custom_backend_a.py").write_text("class Custom:\n    def __init__(self, location, params): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    alias = read_caches({"default": {"BACKEND": "custom_backend_a.Custom"}})["default"]
+    assert type(alias.build()).__name__ == "Custom"
+
+
+NO_BACKEND_YET = [
+    ("storeroom.backends.redis.RedisCache", "'storeroom.backends.redis.RedisCache'; this version"),
+    ("django_redis.cache.RedisCache", "stands for 'storeroom.backends.redis.RedisCache' outside Django"),
+    ("django.core.cache.backends.redis.RedisCache", "stands for 'storeroom.backends.redis.RedisCache'"),
+    ("django.core.cache.backends.db.DatabaseCache", "stands for 'storeroom.backends.db.DatabaseCache'"),
+    ("django.core.cache.backends.memcached.PyLibMCCache", "stands for 'storeroom.backends.memcached.PyLibMCCache'"),
+]
+
+
+@pytest.mark.parametrize(("path", "message"), NO_BACKEND_YET)
+def test_backend_that_this_version_lacks_is_told_from_a_wrong_one(path, message):
+    text = message_of({"default": {"BACKEND": path}})
+    assert text.startswith(f"CACHES['default']['BACKEND'] is {path!r}")
+    assert message in text
+    assert "does not have that backend yet" in text
+    assert LOCMEM in text
+
+
+@pytest.mark.parametrize(
+    ("backend", "message"),
+    [
+        ("storeroom.backends.locmem.LocMemCach", f"has no 'LocMemCach'. Did you mean '{LOCMEM}'?"),
+        ("storeroom.backend.locmem.LocMemCache", f"no module 'storeroom.backend'. Did you mean '{LOCMEM}'?"),
+        (
+            "storeroom.backends.filbased.FileBasedCache",
+            f"no module 'storeroom.backends.filbased'. Did you mean '{FILE}'?",
+        ),
+        ("locmem.LocMemCache", f"there is no module 'locmem'. Did you mean '{LOCMEM}'?"),
+        ("LocMemCache", f"expected the dotted path of a class, such as '{FILE}'. Did you mean '{LOCMEM}'?"),
+        ("locmem", f"Did you mean '{LOCMEM}'?"),
+        ("no_such_app.caching.Own", "there is no module 'no_such_app'. Expected the dotted path of a class; St"),
+        (".relative.Path", "expected the dotted path of a class"),
+        ("", "is ''; expected the dotted path of a class"),
+        (42, "is 42; expected the dotted path of a class"),
+        (None, "is None; expected the dotted path of a class"),
+        (shown, "is a function; expected the dotted path of a class"),
+        ("storeroom.masking.shown", "is 'storeroom.masking.shown', which is a function; expected a class"),
+    ],
+)
+def test_wrong_backend_is_refused_with_the_near_name(backend, message):
+    text = message_of({"default": {"BACKEND": backend}})
+    assert text.startswith(f"CACHES['default']['BACKEND'] is {shown(backend)}")
+    assert message in text
+
+
+def test_wrong_path_of_django_is_answered_with_one_of_django():
+    text = message_of({"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCach"}})
+    assert "Did you mean 'django.core.cache.backends.locmem.LocMemCache'?" in text
+
+
+def test_removed_memcached_class_is_deprecated():
+    """It stands for PyMemcacheCache; the warning points at the line that configures."""
+    caches = {"default": {"BACKEND": "django.core.cache.backends.memcached.MemcachedCache"}}
+    with pytest.warns(DeprecatedBackendWarning, match="removed in 4.1.*memcached.PyMemcacheCache") as caught:
+        message = message_of(caches)
+    assert caught[0].filename == __file__
+    assert "storeroom.backends.memcached.PyMemcacheCache" in message
+
+
+def test_missing_extra_is_told_with_the_command_that_installs_it(tmp_path, monkeypatch):
+    (tmp_path / "custom_backend_b.py").write_text("import no_such_driver.client\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(backend_paths.EXTRAS, "no_such_driver", "redis")
+    text = message_of({"default": {"BACKEND": "custom_backend_b.Custom"}})
+    assert "CACHES['default']['BACKEND'] is 'custom_backend_b.Custom', which needs the module 'no_such_driver'" in text
+    assert 'pip install "storeroom[redis]"' in text
+
+
+def test_driver_that_a_class_requires_is_looked_for_at_start(monkeypatch):
+    class Remote(DummyCache):
+        requires = ("no_such_driver",)
+
+    assert "Install the package that provides the module 'no_such_driver'" in message_of(
+        {"default": {"BACKEND": Remote}}
+    )
+    monkeypatch.setitem(backend_paths.EXTRAS, "no_such_driver", "redis")
+    assert 'pip install "storeroom[redis]"' in message_of({"default": {"BACKEND": Remote}})
+    Remote.requires = ("json",)
+    assert read_caches({"default": {"BACKEND": Remote}})["default"].backend is Remote
+
+
+def test_error_while_importing_a_custom_backend_is_told(tmp_path, monkeypatch):
+    (tmp_path / "custom_backend_c.py").write_text("from json import no_such_name\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    text = message_of({"default": {"BACKEND": "custom_backend_c.Custom"}})
+    assert "cannot be imported (cannot import name 'no_such_name' from 'json'" in text
