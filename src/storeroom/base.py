@@ -145,9 +145,7 @@ class BaseCache(StorageHooks):
         self._counters.hits += 1
         return value
 
-    def set(
-        self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
-    ) -> None:
+    def set(self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> None:
         """Store the value; with a timeout of zero or less, remove what was there.
 
         Raises:
@@ -172,9 +170,7 @@ class BaseCache(StorageHooks):
         await self._aset(storage_key, value, expires_at)
         self._counters.sets += 1
 
-    def add(
-        self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
-    ) -> bool:
+    def add(self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         """Store the value unless the key is live. Atomic. Return whether it was stored.
 
         With a timeout of zero or less nothing is stored, and the result says whether the
@@ -194,7 +190,7 @@ class BaseCache(StorageHooks):
             return not await self._ahas(storage_key)
         return self._counted_set(await self._aadd(storage_key, value, expires_at))
 
-    def _counted_set(self, stored: bool) -> bool:  # noqa: FBT001 -- a result passed on
+    def _counted_set(self, stored: bool) -> bool:
         self._counters.sets += stored
         return stored
 
@@ -214,9 +210,7 @@ class BaseCache(StorageHooks):
         """Give a live entry a new timeout. Atomic. Return False, reviving nothing, if there is none."""
         return self._touch_until(self._storage_key(key, version), self._expires_at(timeout))
 
-    async def atouch(
-        self, key: object, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
-    ) -> bool:
+    async def atouch(self, key: object, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         """See touch()."""
         return await self._atouch_until(self._storage_key(key, version), self._expires_at(timeout))
 
@@ -230,9 +224,7 @@ class BaseCache(StorageHooks):
         """
         return self._touch_until(self._storage_key(key, version), timeouts.epoch(when))
 
-    async def aexpire_at(
-        self, key: object, when: float | datetime | None, version: int | None = None
-    ) -> bool:
+    async def aexpire_at(self, key: object, when: float | datetime | None, version: int | None = None) -> bool:
         """See expire_at()."""
         return await self._atouch_until(self._storage_key(key, version), timeouts.epoch(when))
 

@@ -23,7 +23,7 @@ _KEY_MARK: Final = "\x00key\x00"
 _VERSION_MARK: Final = "\x00version\x00"
 
 
-def default_key_func(key: Any, key_prefix: str, version: Any) -> str:  # noqa: ANN401 -- any key has a str()
+def default_key_func(key: Any, key_prefix: str, version: Any) -> str:
     """Join prefix, version and key with colons, exactly as Django does.
 
     >>> default_key_func("user:7", "shop", 2)

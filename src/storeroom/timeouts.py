@@ -56,7 +56,7 @@ class DefaultTimeout:
 
 DEFAULT_TIMEOUT: Final = DefaultTimeout()
 
-Timeout: TypeAlias = float | timedelta | str | None | DefaultTimeout
+Timeout: TypeAlias = float | timedelta | str | DefaultTimeout | None
 
 _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|[smhdw])\s*")

@@ -42,9 +42,7 @@ def data_file(tmp_path: Path) -> Path:
 
 def python(code: str, *args: str) -> "subprocess.Popen[str]":
     """Start another interpreter on this code, its standard output piped."""
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), *args], stdout=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), *args], stdout=subprocess.PIPE, text=True)
 
 
 # Damage ---------------------------------------------------------------------------------

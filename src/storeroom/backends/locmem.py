@@ -16,12 +16,15 @@ from storeroom.engines import Engine, shared
 from storeroom.eviction import ENCODED, BoundedMap, Entry
 from storeroom.exceptions import SerializationError, ValueTooLargeError, ValueTypeError
 from storeroom.hooks import MISSING
-from storeroom.timeouts import AT_ONCE, DEFAULT_TIMEOUT, Timeout
+from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
 __all__ = ["LocMemCache"]
 
 IMMUTABLE: Final = frozenset({str, int, float, bool, type(None), bytes, complex})
 """Types whose objects are kept as they are: nobody can change them, so nobody can change the cache."""
+
+MOST_HITS: Final = 2
+"""The hits that an entry's counter tells apart (EVICTION in docs/decisions)."""
 
 ENTRY_BYTES: Final = sys.getsizeof(0.0) + 104 + 72
 """What an entry costs beside key and value: its expiry, its slots, its places in dict and queue."""
@@ -87,8 +90,9 @@ class LocMemCache(BaseCache):
         if entry is None or entry.expires_at <= timeouts.now():
             self._counters.misses += 1
             return default
-        if entry.freq < 2:
-            entry.freq += 1
+        freq = entry.freq
+        if freq < MOST_HITS:
+            entry.freq = freq + 1
         value = entry.value
         if value is ENCODED:
             value = self._decoded(entry)
@@ -102,9 +106,7 @@ class LocMemCache(BaseCache):
         """See get()."""
         return self.get(key, default, version)
 
-    def set(
-        self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
-    ) -> None:
+    def set(self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> None:
         """Store the value: see BaseCache.set()."""
         if version is None and self._head is not None:
             storage_key = f"{self._head}{key!s}"
@@ -167,9 +169,7 @@ class LocMemCache(BaseCache):
             self._counters.errors += 1
             return MISSING
 
-    def _store(
-        self, storage_key: str, value: Any, encoded: bytes | None, expires_at: float, now: float
-    ) -> None:
+    def _store(self, storage_key: str, value: Any, encoded: bytes | None, expires_at: float, now: float) -> None:
         """Insert or overwrite, under the lock."""
         bounded = self._bounded
         size = 0
@@ -210,8 +210,9 @@ class LocMemCache(BaseCache):
         entry = self._live(storage_key)
         if entry is None:
             return MISSING
-        if entry.freq < 2:
-            entry.freq += 1
+        freq = entry.freq
+        if freq < MOST_HITS:
+            entry.freq = freq + 1
         value = entry.value
         return self._decoded(entry) if value is ENCODED else value
 
@@ -299,9 +300,7 @@ class LocMemCache(BaseCache):
         now = timeouts.now()
         with self._lock:
             live = [
-                entry.key
-                for entry in self._entries.values()
-                if entry.expires_at > now and entry.key.startswith(start)
+                entry.key for entry in self._entries.values() if entry.expires_at > now and entry.key.startswith(start)
             ]
         return iter(live)
 

@@ -18,7 +18,8 @@ import lmdb
 
 from storeroom import config, timeouts
 from storeroom.backends.filebased.counts import read_counts
-from storeroom.backends.filebased.environment import MAP_BYTES, SLOTS, Environment
+from storeroom.backends.filebased.environment import MAP_BYTES, Environment
+from storeroom.backends.filebased.files import SLOTS
 from storeroom.backends.filebased.table import (
     HEADER,
     Bounds,
@@ -36,10 +37,9 @@ from storeroom.base import BaseCache
 from storeroom.engines import shared
 from storeroom.events import CacheStats
 from storeroom.exceptions import ConfigurationError, DecodeError, StorageError, ValueTooLargeError, ValueTypeError
-from storeroom.serializers.frames import TEXT_BYTE
 from storeroom.hooks import MISSING
 from storeroom.serializers import Codec, build_codec
-from storeroom.timeouts import NEVER
+from storeroom.serializers.frames import TEXT_BYTE
 
 __all__ = ["FileBasedCache"]
 
@@ -105,7 +105,9 @@ class FileBasedCache(BaseCache):
         while not os.path.lexists(directory):
             directory = os.path.dirname(directory)
         if not os.path.isdir(directory):
-            raise ConfigurationError(f"is {str(location)!r}, where {directory!r} is not a directory; expected a directory.")
+            raise ConfigurationError(
+                f"is {str(location)!r}, but {directory!r} is not a directory; expected a directory."
+            )
         if not os.access(directory, os.W_OK | os.X_OK):
             raise ConfigurationError(
                 f"is {str(location)!r}, but this user cannot write to {directory!r}; "
@@ -371,7 +373,7 @@ class FileBasedCache(BaseCache):
             if entry_key[:1] == b"h":
                 name, frame = split_name(frame)
                 if name != storage_key:
-                    raise DecodeError("the record under the key's hash is another key's")
+                    frame = b""  # damaged, or another key's with the same hash: nothing that could be decoded
             return self._codec.loads(frame, storage_key)
         except DecodeError:
             self._counters.errors += 1

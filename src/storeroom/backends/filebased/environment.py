@@ -18,11 +18,7 @@ moves it aside if anything is amiss.
 
 import contextlib
 import logging
-import mmap
 import os
-import shutil
-import stat
-import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -32,13 +28,21 @@ import lmdb
 
 from storeroom import timeouts
 from storeroom.backends.filebased.counts import add_counts
+from storeroom.backends.filebased.files import (
+    SLOTS,
+    BootNote,
+    boot_number,
+    find_fault,
+    identity,
+    is_full,
+    is_in_use,
+    lock_exclusively,
+    make_private,
+    map_recency,
+    reserve,
+)
 from storeroom.engines import Engine
 from storeroom.exceptions import StorageError
-
-try:
-    import fcntl
-except ImportError:  # Windows: opening is not guarded against a second process that opens at the same instant
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Environment"]
 
@@ -47,7 +51,7 @@ logger = logging.getLogger("storeroom.filebased")
 FORMAT: Final = "storeroom-1"
 """Name of the subdirectory; a change of the record layout changes the number."""
 
-MAP_BYTES: Final = 2**36 if struct.calcsize("P") == 8 else 2**30
+MAP_BYTES: Final = 2**36 if sys.maxsize > 2**32 else 2**30
 """Address space reserved for the file, and so its greatest size: 64 GiB (1 GiB on 32 bits). It
 takes neither memory nor disk until it is used."""
 
@@ -57,23 +61,11 @@ MAX_READERS: Final = 2048
 LOCK_BYTES: Final = 64 * (MAX_READERS + 2)
 """What LMDB makes of lock.mdb for that many readers, with room for its header."""
 
-SLOTS: Final = 2**20
-"""Bytes in ``recency``: entries beyond that many share slots, which only blurs who was read lately."""
-
 FORK_SECONDS: Final = 5.0
 """How long a fork waits for the transactions of other threads: they take microseconds as a rule."""
 
-VERIFY_BYTES: Final = 2**30
-"""Files up to this size are verified whole after a start of the machine: seconds. Of larger ones
-LMDB checks each page as it reads it, and what it finds damaged is moved aside then."""
-
 CHECK_SECONDS: Final = 1.0
 """How often a process looks whether the files are still the ones it opened."""
-
-# The meta page, from LMDB's mdb.c (MDB_page header of 16 bytes, then MDB_meta): magic, format,
-# at 40 the page size, at 136 the number of the last page.
-_META: Final = struct.Struct("=16xII16xI92xQ")
-_MAGIC: Final = 0xBEEFC0DE
 
 _DAMAGE: Final = (
     lmdb.CorruptedError,
@@ -185,11 +177,11 @@ class Environment(Engine):
                 logger.warning("The file cache in %r is damaged: %s", self.location, error)
                 self._move_aside()
                 environment = self._open_environment()
-            self.recency = _map_recency(self._path("recency"))
-            boot_note.write(_boot_number())
+            self.recency = map_recency(self._path("recency"))
+            boot_note.write(boot_number())
         environment.reader_check()
         self._environment = environment
-        self._identity = _identity(self._path("data.mdb"))
+        self._identity = identity(self._path("data.mdb"))
         self.check_after = timeouts.now() + CHECK_SECONDS
         self.main_database = environment.open_db()
         self._idle_references = sys.getrefcount(environment)
@@ -197,7 +189,7 @@ class Environment(Engine):
 
     def _open_environment(self) -> Any:
         # LMDB would grow lock.mdb sparsely; on a full disk the first touch would then kill the process.
-        _reserve(self._path("lock.mdb"), LOCK_BYTES)
+        reserve(self._path("lock.mdb"), LOCK_BYTES)
         try:
             return lmdb.open(
                 self.directory,
@@ -222,19 +214,18 @@ class Environment(Engine):
         return os.path.join(self.directory, name)
 
     @contextlib.contextmanager
-    def _guard(self) -> Iterator["_BootNote"]:
+    def _guard(self) -> Iterator[BootNote]:
         """Keep other processes from opening, and from moving aside, at the same time."""
         descriptor = os.open(self._path("guard"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield _BootNote(descriptor)
+            lock_exclusively(descriptor)
+            yield BootNote(descriptor)
         finally:
             os.close(descriptor)
 
     # Damage ---------------------------------------------------------------------------------
 
-    def _is_damaged(self, boot_note: "_BootNote") -> bool:
+    def _is_damaged(self, boot_note: BootNote) -> bool:
         """Look at the file before LMDB maps it: of a truncated one, a read would end the process."""
         path = self._path("data.mdb")
         try:
@@ -242,9 +233,9 @@ class Environment(Engine):
         except FileNotFoundError:
             is_new = True
         # A file that others have open is as whole as they need it, and moves under our eyes.
-        if is_new or _is_in_use(self._path("lock.mdb")):
+        if is_new or is_in_use(self._path("lock.mdb")):
             return False
-        fault = _find_fault(path, is_first_since_start=boot_note.read() != _boot_number())
+        fault = find_fault(path, is_first_since_start=boot_note.read() != boot_number())
         if fault is not None:
             logger.warning("The file cache in %r is damaged: %s", self.location, fault)
         return fault is not None
@@ -254,9 +245,7 @@ class Environment(Engine):
         for name in ("data.mdb", "lock.mdb", "recency"):
             with contextlib.suppress(FileNotFoundError):
                 os.replace(self._path(name), self._path(f"{name}.damaged"))
-        logger.warning(
-            "The damaged files were renamed to *.damaged in %r and the cache starts empty.", self.directory
-        )
+        logger.warning("The damaged files were renamed to *.damaged in %r and the cache starts empty.", self.directory)
 
     def recover(self, error: lmdb.Error, *, is_last: bool = False) -> None:
         """Mend what can be mended after a failed operation, which may then be tried once more.
@@ -286,7 +275,7 @@ class Environment(Engine):
 
     def _failure(self, error: lmdb.Error) -> StorageError:
         # LMDB tells a full disk in two ways, depending on whether the last write went in by half.
-        room = " The disk is full: make room." if _is_full(self.directory) else ""
+        room = " The disk is full: make room." if is_full(self.directory) else ""
         return StorageError(
             f"The file cache in {self.location!r} failed: {error}.{room} What was stored before is not affected."
         )
@@ -296,7 +285,7 @@ class Environment(Engine):
             if self._environment is None:
                 return  # another thread has done it
             with self._guard():
-                if _identity(self._path("data.mdb")) == self._identity:
+                if identity(self._path("data.mdb")) == self._identity:
                     logger.warning("The file cache in %r is damaged: %s", self.location, error)
                     self._move_aside()
             self._forget()
@@ -305,150 +294,5 @@ class Environment(Engine):
         """Open anew on the next use if the files were moved aside or removed meanwhile."""
         self.check_after = now + CHECK_SECONDS
         with self.lock:
-            if self._identity is not None and _identity(self._path("data.mdb")) != self._identity:
+            if self._identity is not None and identity(self._path("data.mdb")) != self._identity:
                 self._forget()
-
-
-class _BootNote:
-    """The content of the guard file: on which start of the machine the environment was last opened."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def read(self) -> bytes:
-        return os.pread(self._descriptor, 128, 0) if hasattr(os, "pread") else b""
-
-    def write(self, boot_number: bytes) -> None:
-        if self.read() != boot_number:
-            os.ftruncate(self._descriptor, 0)
-            os.write(self._descriptor, boot_number)
-
-
-def _boot_number() -> bytes:
-    """Return what tells one start of the machine from the next; empty where the system does not say."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
-            return file.read(128)
-    except OSError:
-        return b""
-
-
-def make_private(directory: str) -> None:
-    """Create the directory and its parents, for this user only.
-
-    Values are trusted because nobody else can write here; so a directory of another
-    user is refused.
-
-    Raises:
-        StorageError: the directory belongs to somebody else.
-        OSError: it cannot be created.
-    """
-    missing = []
-    while not os.path.isdir(directory):
-        missing.append(directory)
-        directory = os.path.dirname(directory)
-    for path in reversed(missing):
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o700)
-    directory = missing[0] if missing else directory
-    status = os.stat(directory)
-    if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
-        raise StorageError(
-            f"The cache directory {directory!r} belongs to user number {status.st_uid}, but this process runs as "
-            f"{os.geteuid()}: it will not trust values that others can write. Run both as one user, give each a "
-            "LOCATION of its own, or change the owner."
-        )
-    if stat.S_IMODE(status.st_mode) != 0o700:
-        os.chmod(directory, 0o700)
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _is_in_use(lock_path: str) -> bool:
-    """Tell whether another process has the environment open: LMDB then holds a lock on the first byte."""
-    if fcntl is None:
-        return False
-    with contextlib.suppress(FileNotFoundError), open(lock_path, "r+b") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
-        except OSError:
-            return True
-    return False
-
-
-def _find_fault(path: str, *, is_first_since_start: bool) -> str | None:
-    """Say what is wrong with the file; None if it can be mapped."""
-    with open(path, "rb") as file:
-        head = file.read(_META.size)
-        if len(head) < _META.size or _META.unpack(head)[0] != _MAGIC:
-            return "it does not begin like an LMDB file"
-        _, _, page_bytes, last_page = _META.unpack(head)
-        if not 512 <= page_bytes <= 65536:
-            return f"its page size would be {page_bytes} bytes"
-        file.seek(page_bytes)
-        second = file.read(_META.size)
-    if len(second) < _META.size or _META.unpack(second)[0] != _MAGIC:
-        return "its second meta page is not one"
-    size, promised = os.path.getsize(path), (max(last_page, _META.unpack(second)[3]) + 1) * page_bytes
-    # What was not yet on the disk when the machine stopped may be lost in part.
-    if size <= VERIFY_BYTES and (is_first_since_start or size < promised):
-        return _verify(path)
-    if size < promised:
-        # LMDB does not write pages that it freed at once, so this need not be damage. What is, reads as zeros
-        # from now on, which LMDB tells from a page.
-        os.truncate(path, promised)
-    return None
-
-
-def _is_full(directory: str) -> bool:
-    """Tell whether the disk has no room for a few pages more."""
-    try:
-        return shutil.disk_usage(directory).free < 64 * 1024
-    except OSError:
-        return False
-
-
-def _verify(path: str) -> str | None:
-    """Walk the whole file without LMDB; say what is wrong with it, or None."""
-    from lmdb.verify import VerifyError, verify  # noqa: PLC0415 -- once after a start of the machine
-
-    try:
-        problems = verify(path)  # type: ignore[no-untyped-call]  # a typed library, but for this module
-    except VerifyError as error:
-        return str(error)
-    return str(problems[0]) if problems else None
-
-
-def _reserve(path: str, size: int) -> None:
-    """Make the file at least this long, with all its blocks on the disk.
-
-    Raises:
-        OSError: there is no room.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        missing = size - os.fstat(descriptor).st_size
-        if missing <= 0:
-            return
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(descriptor, 0, size)
-        else:
-            os.lseek(descriptor, 0, os.SEEK_END)
-            os.write(descriptor, bytes(missing))
-    finally:
-        os.close(descriptor)
-
-
-def _map_recency(path: str) -> mmap.mmap:
-    _reserve(path, SLOTS)
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        return mmap.mmap(descriptor, SLOTS)
-    finally:
-        os.close(descriptor)

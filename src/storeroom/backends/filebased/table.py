@@ -29,7 +29,8 @@ from struct import Struct
 from typing import Any, Final, TypeAlias
 
 from storeroom.backends.filebased.counts import COUNTS_KEY
-from storeroom.backends.filebased.environment import SLOTS, Environment
+from storeroom.backends.filebased.environment import Environment
+from storeroom.backends.filebased.files import SLOTS
 
 __all__ = [
     "HEADER",
@@ -206,7 +207,7 @@ class Table:
                 indexed_at = expires_at
                 transaction.put(_index_key(expires_at, entry_key), _SLOT.pack(slot))
             self.size += len(frame) + HEADER.size - len(old)
-        if indexed_at < self.earliest:
+        if indexed_at < self.earliest:  # noqa: PLR1730 -- a call of min() costs more than the comparison
             self.earliest = indexed_at
         transaction.put(entry_key, HEADER.pack(expires_at, indexed_at, slot) + frame)
 
@@ -290,10 +291,7 @@ class Table:
 
     def _evict(self, count: int, keep: bytes) -> int:
         """Remove `count` entries: expired ones first, then those that the hand finds unread."""
-        if self.earliest <= self.now:
-            removed = self.expire(count)
-        else:
-            removed = 0
+        removed = self.expire(count) if self.earliest <= self.now else 0
         cursor = self._transaction.cursor()
         evicted = 0
         while removed + evicted < count and self._evict_one(cursor, keep):

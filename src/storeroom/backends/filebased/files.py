@@ -1,0 +1,196 @@
+"""The files of the environment, before LMDB maps them: private, with all their blocks, and whole."""
+
+import contextlib
+import mmap
+import os
+import shutil
+import stat
+import struct
+from typing import Final
+
+from storeroom.exceptions import StorageError
+
+try:
+    import fcntl
+except ImportError:  # Windows: opening is not guarded against a second process that opens at the same instant
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = [
+    "SLOTS",
+    "BootNote",
+    "boot_number",
+    "find_fault",
+    "identity",
+    "is_full",
+    "is_in_use",
+    "lock_exclusively",
+    "make_private",
+    "map_recency",
+    "reserve",
+]
+
+SLOTS: Final = 2**20
+"""Bytes in ``recency``: entries beyond that many share slots, which only blurs who was read lately."""
+
+VERIFY_BYTES: Final = 2**30
+"""Files up to this size are verified whole after a start of the machine: seconds. Of larger ones
+LMDB checks each page as it reads it, and what it finds damaged is moved aside then."""
+
+# The meta page, from LMDB's mdb.c (MDB_page header of 16 bytes, then MDB_meta): magic, format,
+# at 40 the page size, at 136 the number of the last page.
+_META: Final = struct.Struct("=16xII16xI92xQ")
+_MAGIC: Final = 0xBEEFC0DE
+_PAGE_BYTES: Final = range(512, 65536 + 1)
+
+_PRIVATE: Final = 0o700
+
+
+def lock_exclusively(descriptor: int) -> None:
+    """Wait until no other process holds this lock on the open file; closing the file lets go of it."""
+    if fcntl is not None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+class BootNote:
+    """The content of the guard file: on which start of the machine the environment was last opened."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def read(self) -> bytes:
+        return os.pread(self._descriptor, 128, 0) if hasattr(os, "pread") else b""
+
+    def write(self, boot_number: bytes) -> None:
+        if self.read() != boot_number:
+            os.ftruncate(self._descriptor, 0)
+            os.write(self._descriptor, boot_number)
+
+
+def boot_number() -> bytes:
+    """Return what tells one start of the machine from the next; empty where the system does not say."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+            return file.read(128)
+    except OSError:
+        return b""
+
+
+def make_private(directory: str) -> None:
+    """Create the directory and its parents, for this user only.
+
+    Values are trusted because nobody else can write here; so a directory of another
+    user is refused.
+
+    Raises:
+        StorageError: the directory belongs to somebody else.
+        OSError: it cannot be created.
+    """
+    missing = []
+    while not os.path.isdir(directory):
+        missing.append(directory)
+        directory = os.path.dirname(directory)
+    for path in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, _PRIVATE)
+    directory = missing[0] if missing else directory
+    status = os.stat(directory)
+    if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
+        raise StorageError(
+            f"The cache directory {directory!r} belongs to user number {status.st_uid}, but this process runs as "
+            f"{os.geteuid()}: it will not trust values that others can write. Run both as one user, give each a "
+            "LOCATION of its own, or change the owner."
+        )
+    if stat.S_IMODE(status.st_mode) != _PRIVATE:
+        os.chmod(directory, _PRIVATE)
+
+
+def identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def is_in_use(lock_path: str) -> bool:
+    """Tell whether another process has the environment open: LMDB then holds a lock on the first byte."""
+    if fcntl is None:
+        return False
+    with contextlib.suppress(FileNotFoundError), open(lock_path, "r+b") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
+        except OSError:
+            return True
+    return False
+
+
+def find_fault(path: str, *, is_first_since_start: bool) -> str | None:
+    """Say what is wrong with the file; None if it can be mapped."""
+    with open(path, "rb") as file:
+        head = file.read(_META.size)
+        if len(head) < _META.size or _META.unpack(head)[0] != _MAGIC:
+            return "it does not begin like an LMDB file"
+        _, _, page_bytes, last_page = _META.unpack(head)
+        if page_bytes not in _PAGE_BYTES:
+            return f"its page size would be {page_bytes} bytes"
+        file.seek(page_bytes)
+        second = file.read(_META.size)
+    if len(second) < _META.size or _META.unpack(second)[0] != _MAGIC:
+        return "its second meta page is not one"
+    size, promised = os.path.getsize(path), (max(last_page, _META.unpack(second)[3]) + 1) * page_bytes
+    # What was not yet on the disk when the machine stopped may be lost in part.
+    if size <= VERIFY_BYTES and (is_first_since_start or size < promised):
+        return _verify(path)
+    if size < promised:
+        # LMDB does not write pages that it freed at once, so this need not be damage. What is, reads as zeros
+        # from now on, which LMDB tells from a page.
+        os.truncate(path, promised)
+    return None
+
+
+def is_full(directory: str) -> bool:
+    """Tell whether the disk has no room for a few pages more."""
+    try:
+        return shutil.disk_usage(directory).free < 64 * 1024
+    except OSError:
+        return False
+
+
+def _verify(path: str) -> str | None:
+    """Walk the whole file without LMDB; say what is wrong with it, or None."""
+    from lmdb.verify import VerifyError, verify  # noqa: PLC0415 -- once after a start of the machine
+
+    try:
+        problems = verify(path)  # type: ignore[no-untyped-call]  # a typed library, but for this module
+    except VerifyError as error:
+        return str(error)
+    return str(problems[0]) if problems else None
+
+
+def reserve(path: str, size: int) -> None:
+    """Make the file at least this long, with all its blocks on the disk.
+
+    Raises:
+        OSError: there is no room.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        missing = size - os.fstat(descriptor).st_size
+        if missing <= 0:
+            return
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, size)
+        else:
+            os.lseek(descriptor, 0, os.SEEK_END)
+            os.write(descriptor, bytes(missing))
+    finally:
+        os.close(descriptor)
+
+
+def map_recency(path: str) -> mmap.mmap:
+    reserve(path, SLOTS)
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        return mmap.mmap(descriptor, SLOTS)
+    finally:
+        os.close(descriptor)
