@@ -140,7 +140,7 @@ def test_first_opening_after_a_start_of_the_machine_verifies_the_file(
 def test_other_process_notices_that_the_files_were_replaced(cache: FileBasedCache, tmp_path: Path) -> None:
     """Who had the files open before they were moved aside opens the new ones within a second or so."""
     for name in ("data.mdb", "lock.mdb"):
-        os.replace(tmp_path / "storeroom-1" / name, tmp_path / "storeroom-1" / f"{name}.damaged")
+        (tmp_path / "storeroom-1" / name).replace(tmp_path / "storeroom-1" / f"{name}.damaged")
     cache._engine.check_after = 0.0  # what the passing of a second does
     assert cache.get("key1") is None
     cache.set("key1", "new")
@@ -243,9 +243,13 @@ def test_full_disk_is_an_error_that_damages_nothing(tmp_path: Path) -> None:
 def test_file_at_its_greatest_size_says_which_option_to_raise(tmp_path: Path) -> None:
     """Reaching map_size is an error that names the options that help."""
     cache = make(tmp_path, map_size="256k")
-    with pytest.raises(StorageError, match=r"max_bytes.*map_size"):
+
+    def fill() -> None:
         for number in range(1000):
             cache.set(f"key{number}", "v" * 1000)
+
+    with pytest.raises(StorageError, match=r"max_bytes.*map_size"):
+        fill()
     assert cache.get("key0") == "v" * 1000
 
 

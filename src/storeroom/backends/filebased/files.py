@@ -58,9 +58,11 @@ class BootNote:
         self._descriptor = descriptor
 
     def read(self) -> bytes:
+        """Return the number that was noted, or nothing."""
         return os.pread(self._descriptor, 128, 0) if hasattr(os, "pread") else b""
 
     def write(self, boot_number: bytes) -> None:
+        """Note another number."""
         if self.read() != boot_number:
             os.ftruncate(self._descriptor, 0)
             os.write(self._descriptor, boot_number)
@@ -105,6 +107,7 @@ def make_private(directory: str) -> None:
 
 
 def identity(path: str) -> tuple[int, int] | None:
+    """Return what tells the file from any other that takes its name; None if there is none."""
     try:
         status = os.stat(path)
     except OSError:
@@ -188,6 +191,11 @@ def reserve(path: str, size: int) -> None:
 
 
 def map_recency(path: str) -> mmap.mmap:
+    """Return the file as bytes in memory that all processes share.
+
+    Raises:
+        OSError: there is no room for it.
+    """
     reserve(path, SLOTS)
     descriptor = os.open(path, os.O_RDWR)
     try:

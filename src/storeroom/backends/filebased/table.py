@@ -324,15 +324,21 @@ class Table:
 def check(transaction: Any) -> None:
     """Raise AssertionError if entries, index and bookkeeping disagree: for tests."""
     entries, size, _, earliest = read_meta(transaction)
-    places, sizes = set(), []
+    places, sizes, is_early = set(), [], False
     for entry_key, record in transaction.cursor():
         if entry_key[:1] in (b"e", b"h"):
             expires_at, indexed_at, _ = read_header(record)
-            assert indexed_at <= expires_at, f"{entry_key!r} expires before its place in the index"
+            is_early = is_early or expires_at < indexed_at
             places.add(_index_key(indexed_at, entry_key))
             sizes.append(entry_size(entry_key, len(record) - HEADER.size))
     index = {key for key, _ in transaction.cursor() if key.startswith(_INDEX)}
-    assert index == places, f"{len(index ^ places)} places of the index have no entry, or the reverse"
-    assert entries == len(sizes), f"{entries} entries are noted and {len(sizes)} are there"
-    assert size == sum(sizes), f"{size} bytes are noted and {sum(sizes)} are there"
-    assert all(_TIME.unpack_from(key, 1)[0] >= earliest for key in index), "an entry expires before the earliest"
+    faults = {
+        "an entry expires before its place in the index": is_early,
+        f"{len(index ^ places)} places of the index have no entry, or the reverse": index != places,
+        f"{entries} entries are noted and {len(sizes)} are there": entries != len(sizes),
+        f"{size} bytes are noted and {sum(sizes)} are there": size != sum(sizes),
+        "an entry expires before the earliest": any(_TIME.unpack_from(key, 1)[0] < earliest for key in index),
+    }
+    found = [fault for fault, is_found in faults.items() if is_found]
+    if found:
+        raise AssertionError("; ".join(found))
