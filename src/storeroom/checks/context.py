@@ -1,0 +1,141 @@
+"""What surrounds a configuration and decides whether it is right: processes, mounts, served folders.
+
+A check never guesses. That several processes serve a site is taken for true where
+something says so: an option, a variable that process managers read, or Django's
+settings. Where nothing does, the checks that need it are silent.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+__all__ = ["Context"]
+
+_WORKER_VARIABLES: Final = (
+    "WEB_CONCURRENCY",  # read by gunicorn, uvicorn and hypercorn's images; set by Heroku and others
+    "GUNICORN_WORKERS",
+    "UVICORN_WORKERS",
+    "GRANIAN_WORKERS",
+    "UWSGI_PROCESSES",
+    "UWSGI_WORKERS",
+)
+"""Environment variables whose value is a number of worker processes."""
+
+# docs.gunicorn.org: GUNICORN_CMD_ARGS holds command-line options.
+_GUNICORN_WORKERS: Final = re.compile(r"(?:^|\s)(?:-w\s*|--workers[=\s]\s*)(\d+)")
+
+_MOUNTS: Final = Path("/proc/self/mounts")
+
+_DJANGO_FOLDERS: Final = ("MEDIA_ROOT", "STATIC_ROOT")
+
+_DJANGO_CACHE_SESSIONS: Final = "django.contrib.sessions.backends.cache"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the checks know besides the configuration.
+
+    Attributes:
+        several_processes: how it is known that several processes serve the site, as in
+            "WEB_CONCURRENCY is 4"; "" where nothing says so.
+        sessions_alias: the alias that alone keeps users' sessions, or None.
+        served_folders: what a folder is called to the folder, for those that a web
+            server hands out.
+        mounts: mount point to the type of file system mounted there.
+        user_id: the user that runs this, or None where the system has no such numbers.
+        directory: the folder that a relative LOCATION is taken from, such as that of the
+            configuration file; None for the working directory of each process.
+        in_django: whether Django reads this configuration: its own paths then are its own
+            classes, of which little is known here.
+    """
+
+    several_processes: str = ""
+    sessions_alias: str | None = None
+    served_folders: Mapping[str, Path] = field(default_factory=dict)
+    mounts: Mapping[Path, str] = field(default_factory=dict)
+    user_id: int | None = None
+    directory: str | None = None
+    in_django: bool = False
+
+    @property
+    def base(self) -> Path:
+        """The folder that a relative LOCATION is taken from here and now."""
+        return Path.cwd() if self.directory is None else Path(self.directory)
+
+    @classmethod
+    def here(cls, environ: Mapping[str, str] | None = None, *, processes: int | None = None) -> "Context":
+        """Return what this machine and its environment variables tell.
+
+        Args:
+            environ: the environment variables, by default this process's own.
+            processes: how many processes serve the site, where somebody knows.
+        """
+        return cls(
+            several_processes=_evidence(os.environ if environ is None else environ, processes),
+            mounts=_mounts(),
+            user_id=os.getuid() if hasattr(os, "getuid") else None,
+        )
+
+    def with_settings(self, settings: Any) -> "Context":
+        """Return a context that also knows what Django's settings tell; any object with such attributes will do."""
+        return replace(
+            self,
+            several_processes=self.several_processes or _deployed(settings),
+            sessions_alias=_sessions_alias(settings) or self.sessions_alias,
+            served_folders={**self.served_folders, **_served_folders(settings)},
+            in_django=self.in_django or hasattr(settings, "INSTALLED_APPS"),
+        )
+
+
+def _evidence(environ: Mapping[str, str], processes: int | None) -> str:
+    if processes is not None:
+        return f"{processes} processes serve the site" if processes > 1 else ""
+    for name in _WORKER_VARIABLES:
+        if _is_several(environ.get(name, "")):
+            return f"{name} is {environ[name].strip()}"
+    workers = _GUNICORN_WORKERS.findall(environ.get("GUNICORN_CMD_ARGS", ""))
+    # As on any command line, the last one counts.
+    return f"GUNICORN_CMD_ARGS asks for {workers[-1]} workers" if workers and _is_several(workers[-1]) else ""
+
+
+def _is_several(number: str) -> bool:
+    return number.strip().isdecimal() and int(number) > 1
+
+
+def _deployed(settings: Any) -> str:
+    """Return the weaker evidence of Django's settings: who switches DEBUG off deploys, mostly on several workers."""
+    is_deployed = getattr(settings, "DEBUG", None) is False
+    return "DEBUG is False: a deployed site mostly has several workers" if is_deployed else ""
+
+
+def _sessions_alias(settings: Any) -> str | None:
+    if getattr(settings, "SESSION_ENGINE", None) != _DJANGO_CACHE_SESSIONS:
+        return None
+    return str(getattr(settings, "SESSION_CACHE_ALIAS", "default"))
+
+
+def _served_folders(settings: Any) -> dict[str, Path]:
+    folders = {name: getattr(settings, name, None) for name in _DJANGO_FOLDERS}
+    for number, entry in enumerate(getattr(settings, "STATICFILES_DIRS", None) or ()):
+        # An entry may be a (prefix, folder) pair.
+        folders[f"STATICFILES_DIRS[{number}]"] = entry[1] if isinstance(entry, tuple | list) else entry
+    # An empty MEDIA_ROOT, Django's default, names no folder.
+    return {name: Path(folder) for name, folder in folders.items() if folder}
+
+
+def _mounts() -> dict[Path, str]:
+    """Read what is mounted where; nothing is known on systems without /proc. See proc(5)."""
+    try:
+        lines = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return {}
+    fields = (line.split(" ") for line in lines)
+    return {Path(_unescape(entry[1])): entry[2] for entry in fields if len(entry) > 2}  # noqa: PLR2004 -- proc(5)
+
+
+def _unescape(mount_point: str) -> str:
+    r"""Undo the octal escapes of proc(5): a space is written \040."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), mount_point)

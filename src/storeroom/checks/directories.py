@@ -1,0 +1,208 @@
+"""Is the directory of a file cache one that only this program writes and nobody else hands out?"""
+
+import os
+import shlex
+import stat
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+from storeroom.checks.finding import Finding, Rule
+from storeroom.checks.subject import Subject
+
+__all__ = ["CHECKS", "RULES"]
+
+NETWORK: Final = Rule(
+    "storeroom.E004",
+    "The cache directory lies on a network file system",
+    "The file cache maps its data into memory and locks it among the processes of one machine. Over a network "
+    "neither holds: entries get damaged.",
+)
+FOREIGN: Final = Rule(
+    "storeroom.E005",
+    "The cache directory belongs to another user",
+    "Reading a cached value can run code that its writer put into it, so Storeroom opens no directory that "
+    "another user owns: the first use of the cache fails.",
+)
+READABLE: Final = Rule(
+    "storeroom.W011",
+    "Others can look into the cache directory",
+    "A cache holds what the program computes for its users: pages, sessions, personal data. Other accounts of "
+    "this machine can read it.",
+)
+WRITABLE: Final = Rule(
+    "storeroom.W012",
+    "Others can write where the cache directory lies",
+    "Another account can remove or rename the cache, or make its directory first; Storeroom then refuses to use it.",
+)
+SERVED: Final = Rule(
+    "storeroom.W013",
+    "The cache directory lies in a folder that is served",
+    "A web server may hand the cache to whoever asks for it by name, with all the data in it.",
+)
+SOURCE: Final = Rule(
+    "storeroom.W014",
+    "The cache directory lies among source code",
+    "Cached data gets committed, packaged and deployed with the program, and a reloader may restart the program "
+    "each time the cache changes.",
+)
+
+RULES: Final = (NETWORK, FOREIGN, READABLE, WRITABLE, SERVED, SOURCE)
+
+NETWORK_TYPES: Final = frozenset({
+    "9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "glusterfs", "gfs2", "lustre", "ncpfs", "nfs", "nfs4",
+    "ocfs2", "orangefs", "smb2", "smb3", "smbfs", "vboxsf", "virtiofs",
+    "fuse.ceph", "fuse.davfs", "fuse.gcsfuse", "fuse.glusterfs", "fuse.gvfsd-fuse", "fuse.rclone", "fuse.s3fs",
+    "fuse.sshfs",
+})  # fmt: skip
+"""Types of /proc/mounts whose files other machines hold or share. LMDB's documentation: "Do not use LMDB
+databases on remote filesystems, even between processes on the same host" (lmdb.h, Caveats)."""
+
+SERVED_NAMES: Final = frozenset(
+    {"htdocs", "public", "public_html", "static", "staticfiles", "webroot", "www", "wwwroot"}
+)
+"""Names that folders handed out by web servers usually have."""
+
+_OUTSIDE: Final = "/var/cache/app"
+
+
+def check_network(alias: Subject) -> Iterator[Finding]:
+    """Find a directory that LMDB cannot work in."""
+    directory = alias.directory
+    if directory is None:
+        return
+    mounts = alias.context.mounts
+    points = [point for point in mounts if directory.is_relative_to(point)]
+    point = max(points, key=lambda point: len(point.parts), default=None)
+    if point is None or mounts[point] not in NETWORK_TYPES:
+        return
+    yield NETWORK.broken(
+        alias.name,
+        f"{directory} lies in {point}, which is mounted as {mounts[point]}.",
+        "Keep it on a disk of this machine; for several machines use a server, such as Redis.",
+        {"LOCATION": _OUTSIDE},
+    )
+
+
+def _entries(alias: Subject) -> tuple[Path, os.stat_result] | None:
+    """Return the directory that holds the entries, which is one in LOCATION, if it was made already."""
+    if alias.directory is None or alias.context.user_id is None:
+        return None
+    from storeroom.backends.filebased.environment import FORMAT  # noqa: PLC0415 -- loads a driver
+
+    entries = alias.directory / FORMAT
+    try:
+        return entries, entries.stat()
+    except OSError:
+        return None
+
+
+def check_foreign(alias: Subject) -> Iterator[Finding]:
+    """Find a directory that the file cache will refuse."""
+    found, user_id = _entries(alias), alias.context.user_id
+    if found is None or user_id is None or found[1].st_uid == user_id:
+        return
+    yield FOREIGN.broken(
+        alias.name,
+        f"{found[0]} belongs to {_user_name(found[1].st_uid)}; this check runs as {_user_name(user_id)}.",
+        "Run the program, and this check, as one user; or use another directory:",
+        {"LOCATION": _OUTSIDE},
+    )
+
+
+def check_readable(alias: Subject) -> Iterator[Finding]:
+    """Find entries that other users may read: Storeroom makes their directory private, somebody has opened it."""
+    found = _entries(alias)
+    if found is None or not found[1].st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return
+    entries, status = found
+    yield READABLE.broken(
+        alias.name, _mode(entries, status), "Keep it to its owner:", command=f"chmod 700 {shlex.quote(str(entries))}"
+    )
+
+
+def check_writable(alias: Subject) -> Iterator[Finding]:
+    """Find a LOCATION such as /tmp, where everybody may make and remove things."""
+    directory = alias.directory
+    if directory is None or alias.context.user_id is None or not directory.is_dir():
+        return
+    status = directory.stat()
+    if status.st_mode & stat.S_IWOTH:
+        remedy = "Use a directory that only this program's user can write:"
+        yield WRITABLE.broken(alias.name, _mode(directory, status), remedy, {"LOCATION": _OUTSIDE})
+
+
+def _mode(directory: Path, status: os.stat_result) -> str:
+    return f"{directory} has mode {stat.S_IMODE(status.st_mode):04o}, {stat.filemode(status.st_mode)}."
+
+
+def _user_name(user_id: int) -> str:
+    import pwd  # noqa: PLC0415 -- POSIX only, as user numbers are
+
+    try:
+        return pwd.getpwuid(user_id).pw_name
+    except KeyError:
+        return str(user_id)
+
+
+def check_served(alias: Subject) -> Iterator[Finding]:
+    """Find a directory below one that a web server hands out, by Django's settings or by its name."""
+    directory = alias.directory
+    if directory is None:
+        return
+    settings = {name: Path(os.path.realpath(folder)) for name, folder in alias.context.served_folders.items()}
+    named = (f"{name}, {folder}" for name, folder in settings.items() if directory.is_relative_to(folder))
+    usual = (
+        f"{folder}, a name that served folders usually have"
+        for folder in reversed((directory, *directory.parents))
+        if folder.name.lower() in SERVED_NAMES
+    )
+    place = next(chain(named, usual), None)
+    if place is not None:
+        what = f"{directory} lies in {place}."
+        yield SERVED.broken(alias.name, what, "Keep it outside:", {"LOCATION": _OUTSIDE})
+
+
+def check_source(alias: Subject) -> Iterator[Finding]:
+    """Find a directory inside a git work tree that does not ignore it, or inside a Python package."""
+    directory = alias.directory
+    if directory is None:
+        return
+    folders = (directory, *directory.parents)
+    package = next((path for path in folders if (path / "__init__.py").is_file()), None)
+    tree = next((path for path in folders if (path / ".git").exists()), None)
+    if package is not None:
+        what = f"{directory} lies in the Python package {package}."
+        yield SOURCE.broken(alias.name, what, "Keep it outside:", {"LOCATION": _OUTSIDE})
+    elif tree is not None and not _is_ignored(directory, tree):
+        what = f"{directory} lies in the git work tree {tree}, whose .gitignore does not name it."
+        yield SOURCE.broken(alias.name, what, "Name it in .gitignore, or keep it outside:", {"LOCATION": _OUTSIDE})
+
+
+def _is_ignored(directory: Path, tree: Path) -> bool:
+    """Tell whether a .gitignore from the work tree's root down to the directory names it or a folder above it.
+
+    Plain names and paths are understood, and "*" in the directory itself; for other
+    patterns git itself would have to be asked.
+    """
+    for folder in (directory, *directory.parents):
+        names = _gitignore(folder / ".gitignore")
+        below = directory.relative_to(folder)
+        paths = {str(path) for path in (below, *below.parents) if path.parts}
+        if names & (paths | set(below.parts) | {"*"}):
+            return True
+        if folder == tree:
+            break
+    return False
+
+
+def _gitignore(file: Path) -> frozenset[str]:
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(line.strip().strip("/") for line in lines)
+
+
+CHECKS: Final = (check_network, check_foreign, check_readable, check_writable, check_served, check_source)

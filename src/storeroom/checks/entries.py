@@ -1,0 +1,103 @@
+"""How long entries live and how many there are: TIMEOUT, MAX_ENTRIES, max_bytes, CULL_FREQUENCY."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from storeroom.checks.finding import Finding, Rule
+from storeroom.checks.subject import Subject
+from storeroom.config import DEFAULT_MAX_ENTRIES
+
+__all__ = ["CHECKS", "RULES"]
+
+ZERO_TIMEOUT: Final = Rule(
+    "storeroom.W004",
+    "A TIMEOUT of 0 stores nothing",
+    "0 means that an entry expires at once, not that it never does: every read is a miss and every value "
+    "is computed again.",
+)
+NO_BOUND: Final = Rule(
+    "storeroom.W005",
+    "Entries stay for very long and nothing bounds them",
+    "Expiry frees room too late or never, and eviction is switched off: the cache grows until memory or disk is full.",
+)
+FEW_ENTRIES: Final = Rule(
+    "storeroom.W006",
+    f"MAX_ENTRIES of a file cache is left at {DEFAULT_MAX_ENTRIES}",
+    f"{DEFAULT_MAX_ENTRIES} is Django's default, meant for the memory of one process. A disk holds far more; "
+    "with so few entries useful ones are evicted all the time.",
+)
+CULL_ALL: Final = Rule(
+    "storeroom.W007",
+    "CULL_FREQUENCY 0 empties the cache when it is full",
+    "One entry too many removes all the others at once, and everything is computed again at the same time.",
+)
+
+RULES: Final = (ZERO_TIMEOUT, NO_BOUND, FEW_ENTRIES, CULL_ALL)
+
+LONG_SECONDS: Final = 30 * 86_400
+"""A longer timeout counts as "for good": Memcached too takes 30 days for the longest relative time."""
+
+ENOUGH_ENTRIES: Final = 100_000
+"""What the remedies suggest as MAX_ENTRIES of a file cache."""
+
+
+def check_zero_timeout(alias: Subject) -> Iterator[Finding]:
+    """Find the TIMEOUT of 0 that some tutorials take for "forever"."""
+    settings = alias.settings
+    if settings is None or settings.timeout is None or settings.timeout > 0 or alias.family == "dummy":
+        return
+    yield ZERO_TIMEOUT.broken(
+        alias.name,
+        f"TIMEOUT is {alias.written.get('TIMEOUT', alias.written.get('timeout'))!r}.",
+        "For entries that never expire write None; to switch a cache off, use the dummy backend.",
+        {"TIMEOUT": None},
+    )
+
+
+def check_no_bound(alias: Subject) -> Iterator[Finding]:
+    """Find a cache of our own that can only grow."""
+    settings = alias.settings
+    if settings is None or "max_entries" not in settings.options or alias.family == "dummy":
+        return
+    if settings.options["max_entries"] is not None or settings.options.get("max_bytes") is not None:
+        return
+    if settings.timeout is not None and settings.timeout <= LONG_SECONDS:
+        return
+    stay = "never expire" if settings.timeout is None else f"expire after {settings.timeout / 86_400:.0f} days"
+    yield NO_BOUND.broken(
+        alias.name,
+        f"Entries {stay}, and neither MAX_ENTRIES nor max_bytes bounds the cache.",
+        "Bound it by size; the least useful entries then make room:",
+        {"OPTIONS": {"max_bytes": "1GiB"}},
+    )
+
+
+def check_few_entries(alias: Subject) -> Iterator[Finding]:
+    """Find a file cache that keeps as little as a process's memory would."""
+    settings = alias.settings
+    if alias.family != "filebased" or settings is None or settings.given & {"max_entries", "max_bytes"}:
+        return
+    if settings.options.get("max_entries") != DEFAULT_MAX_ENTRIES:
+        return
+    yield FEW_ENTRIES.broken(
+        alias.name,
+        "OPTIONS says neither MAX_ENTRIES nor max_bytes.",
+        "Say how much there is room for:",
+        {"OPTIONS": {"MAX_ENTRIES": ENOUGH_ENTRIES}},
+    )
+
+
+def check_cull_all(alias: Subject) -> Iterator[Finding]:
+    """Find CULL_FREQUENCY 0."""
+    settings = alias.settings
+    if settings is None or settings.options.get("cull_frequency") != 0 or alias.family == "dummy":
+        return
+    yield CULL_ALL.broken(
+        alias.name,
+        "CULL_FREQUENCY is 0.",
+        "Leave it out, and just what is needed is evicted; or evict a part of the cache:",
+        {"OPTIONS": {"CULL_FREQUENCY": 3}},
+    )
+
+
+CHECKS: Final = (check_zero_timeout, check_no_bound, check_few_entries, check_cull_all)

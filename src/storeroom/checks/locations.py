@@ -1,0 +1,168 @@
+"""Is LOCATION what this backend's LOCATION is: a name, a folder, an address or a table?"""
+
+import re
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import Final
+
+from storeroom.checks.finding import Finding, Rule
+from storeroom.checks.subject import Subject
+from storeroom.masking import mask_url
+
+__all__ = ["CHECKS", "RULES"]
+
+WRONG_BACKEND: Final = Rule(
+    "storeroom.E003",
+    "LOCATION belongs to another backend",
+    "The storage that is named is never reached: entries are kept somewhere else, or nowhere.",
+)
+PATH_OF_MEMORY: Final = Rule(
+    "storeroom.W002",
+    "Local memory has a path as LOCATION",
+    "Local memory takes LOCATION for a mere name. Nothing is written to that path: other processes see "
+    "none of the entries, and a restart loses them all.",
+)
+TABLE_NAME: Final = Rule(
+    "storeroom.W003",
+    "LOCATION looks like the name of a database table",
+    "Only the database cache keeps its entries in a table. This backend takes the name for one of its own "
+    "kind, and the table stays empty.",
+)
+RELATIVE: Final = Rule(
+    "storeroom.W015",
+    "The cache directory is a relative path",
+    "It depends on the folder in which a process happens to start: a worker, a cron job and a shell each "
+    "get a cache of their own.",
+)
+
+RULES: Final = (WRONG_BACKEND, PATH_OF_MEMORY, TABLE_NAME, RELATIVE)
+
+_FILE: Final = "storeroom.backends.filebased.FileBasedCache"
+_EXAMPLE_FOLDER: Final = "/var/cache/app"
+
+# Django's documentation calls the table "my_cache_table"; most projects follow it.
+_TABLE: Final = re.compile(r"\w*(?:cache_table|table_cache|cachetable)\w*|\w+_table", re.IGNORECASE)
+_SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_HOST_AND_PORT: Final = re.compile(r"[\w.-]+:\d{2,5}|\[[0-9a-f:]+\]:\d{2,5}", re.IGNORECASE)
+
+_BACKENDS: Final = {
+    "redis": "storeroom.backends.redis.RedisCache",
+    "memcached": "storeroom.backends.memcached.PyMemcacheCache",
+    "filebased": _FILE,
+    "db": "storeroom.backends.db.DatabaseCache",
+}
+
+_BELONGS: Final = {
+    "redis": ("redis",),
+    "memcached": ("memcached",),
+    "host and port": ("memcached",),
+    "socket": ("redis", "memcached"),
+    "path": ("filebased", "memcached"),  # memcached: a socket is a path too
+}
+"""Kind of LOCATION to the families that understand it, the likeliest first."""
+
+_TAKES: Final = {
+    "locmem": "a name",
+    "filebased": "a folder",
+    "redis": 'a URL such as "redis://127.0.0.1:6379/0"',
+    "memcached": 'an address such as "127.0.0.1:11211"',
+    "db": "the name of a table",
+}
+
+
+def is_path(location: str) -> bool:
+    """Tell whether a person who writes this means a place in the file system."""
+    if _SCHEME.match(location):
+        return location.lower().startswith("file://")
+    return location.startswith(("/", "./", "../", "~")) or bool(re.match(r"[A-Za-z]:[\\/]|\\\\", location))
+
+
+def _kind(location: str) -> str:
+    """Return what a LOCATION is by its form: a key of _BELONGS, or "" for a word that may be anything."""
+    if location.startswith("unix:"):
+        return "socket"
+    scheme = _SCHEME.match(location)
+    if scheme and scheme[1].lower() != "file":
+        name = scheme[1].lower()
+        return "redis" if name in {"redis", "rediss", "valkey", "valkeys"} else name
+    if is_path(location):
+        return "path"
+    return "host and port" if _HOST_AND_PORT.fullmatch(location) else ""
+
+
+def check_wrong_backend(alias: Subject) -> Iterator[Finding]:
+    """Find the address of a server, a path or a URL given to a backend that cannot use it."""
+    takes = _TAKES.get(alias.family)
+    for location in alias.locations:
+        kind = _kind(location)
+        families = _BELONGS.get(kind, ())
+        if takes is None or not kind or alias.family in families or _is_path_of_memory(alias, location):
+            continue
+        remedy, mended = _mended_location(alias, location, kind, families)
+        yield WRONG_BACKEND.broken(
+            alias.name,
+            f"LOCATION is {mask_url(location)!r}, but {alias.class_name} takes {takes}.",
+            remedy,
+            mended,
+        )
+
+
+def _mended_location(alias: Subject, location: str, kind: str, families: tuple[str, ...]) -> tuple[str, dict[str, str]]:
+    if alias.family == "redis" and kind == "host and port":
+        return "Write the address as a URL:", {"LOCATION": f"redis://{location}/0"}
+    if not families:
+        return f"Give it {_TAKES[alias.family]}.", {}
+    mended = {"BACKEND": _BACKENDS[families[0]], "LOCATION": mask_url(location)}
+    return "If this LOCATION is meant, so is this backend:", mended
+
+
+def _is_path_of_memory(alias: Subject, location: str) -> bool:
+    return alias.family == "locmem" and is_path(location)
+
+
+def check_path_of_memory(alias: Subject) -> Iterator[Finding]:
+    """Find local memory whose LOCATION was written for the file cache."""
+    for location in alias.locations:
+        if _is_path_of_memory(alias, location):
+            yield PATH_OF_MEMORY.broken(
+                alias.name,
+                f"LOCATION is {location!r}, and BACKEND is local memory.",
+                "Did you mean the file cache?",
+                {"BACKEND": _FILE, "LOCATION": location},
+            )
+
+
+def check_table_name(alias: Subject) -> Iterator[Finding]:
+    """Find a LOCATION that was written for the database cache."""
+    if alias.family not in {"locmem", "filebased", "redis", "memcached"}:
+        return
+    for location in alias.locations:
+        if _is_table(location):
+            yield TABLE_NAME.broken(
+                alias.name,
+                f"LOCATION is {location!r}, but {alias.class_name} takes {_TAKES[alias.family]}.",
+                "If the table is meant, so is the database cache:",
+                {"BACKEND": _BACKENDS["db"], "LOCATION": location},
+            )
+
+
+def check_relative(alias: Subject) -> Iterator[Finding]:
+    """Find a cache directory that moves with the working directory."""
+    if alias.directory is None or alias.context.directory is not None or _is_table(alias.locations[0]):
+        return
+    location = alias.locations[0]
+    if location.startswith("~") or PurePath(location).is_absolute():
+        return
+    yield RELATIVE.broken(
+        alias.name,
+        f"LOCATION is {location!r}; started here, it is {str(alias.directory)!r}.",
+        "Write the whole path:",
+        {"LOCATION": f"{_EXAMPLE_FOLDER}/{PurePath(location).name or 'cache'}"},
+    )
+
+
+def _is_table(location: str) -> bool:
+    return bool(_TABLE.fullmatch(location))
+
+
+CHECKS: Final = (check_wrong_backend, check_path_of_memory, check_table_name, check_relative)

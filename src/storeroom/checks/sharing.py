@@ -1,0 +1,127 @@
+"""Who shares a cache with whom: processes, aliases, other programs on a server, users' sessions."""
+
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+from typing import Final
+
+from storeroom.checks.finding import Finding, Rule
+from storeroom.checks.subject import Subject
+from storeroom.config import Settings
+from storeroom.keys import KeySpace
+
+__all__ = ["CHECKS", "RULES", "check_pairs"]
+
+NOT_SHARED: Final = Rule(
+    "storeroom.W001",
+    "Local memory where several processes serve the site",
+    "Each process keeps a cache of its own: values are computed once in each, counters and locks hold in one "
+    "process only, and a value deleted in one lives on in the others.",
+)
+COLLIDING: Final = Rule(
+    "storeroom.W009",
+    "Two aliases share keys",
+    "One reads and overwrites what the other stored, and clear() of one empties the other.",
+)
+NO_PREFIX: Final = Rule(
+    "storeroom.W010",
+    "No KEY_PREFIX on a server",
+    "Every program that uses this server without a prefix makes the same keys: each reads, overwrites and "
+    "clears the others' entries.",
+)
+SESSIONS: Final = Rule(
+    "storeroom.W016",
+    "Sessions live in a cache that forgets them",
+    "This engine keeps sessions in the cache alone: when their entries go, users are logged out and carts are empty.",
+)
+
+RULES: Final = (NOT_SHARED, COLLIDING, NO_PREFIX, SESSIONS)
+
+_FILE: Final = "storeroom.backends.filebased.FileBasedCache"
+
+
+def check_not_shared(alias: Subject) -> Iterator[Finding]:
+    """Find local memory where something says that several processes serve the site."""
+    if alias.family != "locmem" or not alias.context.several_processes:
+        return
+    yield NOT_SHARED.broken(
+        alias.name,
+        f"BACKEND is local memory, and {alias.context.several_processes}.",
+        "On one machine share a file cache, which is about as fast; for several use a server, such as Redis:",
+        {"BACKEND": _FILE, "LOCATION": "/var/cache/app"},
+    )
+
+
+def check_no_prefix(alias: Subject) -> Iterator[Finding]:
+    """Find a server that other programs may use, and keys that do not say whose they are."""
+    # A database table is left out: it is its project's own by its name and by its database.
+    if alias.family not in {"redis", "memcached"} or alias.written.get("KEY_PREFIX"):
+        return
+    if alias.written.get("KEY_FUNCTION") is not None:
+        return
+    yield NO_PREFIX.broken(
+        alias.name,
+        "KEY_PREFIX is empty.",
+        "Give each program, and each of its stages, a prefix of its own:",
+        {"KEY_PREFIX": "shop-production"},
+    )
+
+
+def check_sessions(alias: Subject) -> Iterator[Finding]:
+    """Find users' sessions in local memory, or in no memory at all."""
+    if alias.name != alias.context.sessions_alias or alias.family not in {"locmem", "dummy"}:
+        return
+    loses = "stores nothing" if alias.family == "dummy" else "ends with its process"
+    yield SESSIONS.broken(
+        alias.name,
+        f"SESSION_ENGINE keeps sessions in cache {alias.name!r} alone, and {alias.class_name} {loses}.",
+        'Use a cache that lasts, or SESSION_ENGINE "django.contrib.sessions.backends.cached_db":',
+        {"BACKEND": _FILE, "LOCATION": "/var/cache/app-sessions"},
+    )
+
+
+def check_colliding(one: Subject, other: Subject) -> Iterator[Finding]:
+    """Find two caches in one storage of which one takes the other's keys for its own."""
+    if one.storage is None or one.storage != other.storage or one.settings is None or other.settings is None:
+        return
+    if _owns(one.settings, other.settings):
+        yield _colliding(one, one.settings, other, other.settings)
+    elif _owns(other.settings, one.settings):
+        yield _colliding(other, other.settings, one, one.settings)
+
+
+def _owns(owner: Settings, owned: Settings) -> bool:
+    """Tell whether `owner` takes a key that `owned` makes for one of its own."""
+    try:
+        made = owned.key_function("key", owned.key_prefix, owned.version)
+    except Exception:  # noqa: BLE001 -- a program's own function may refuse this key in any way: nothing is known then
+        return False
+    return KeySpace(owner.key_function, owner.key_prefix).owns(made)
+
+
+def _colliding(owner: Subject, owner_settings: Settings, owned: Subject, owned_settings: Settings) -> Finding:
+    location = f"LOCATION {owner.shown_location!r}" if owner.locations else "no LOCATION, which is one place"
+    place = f"{owner.name!r} and {owned.name!r} are both {owner.class_name} with {location}"
+    one, other = owner_settings.key_prefix, owned_settings.key_prefix
+    if not KeySpace(owner_settings.key_function, one).is_reversible:
+        what = f"{place}, and from what KEY_FUNCTION of {owner.name!r} makes nobody can tell whose key it is."
+        return COLLIDING.broken(owner.name, what, "Give it a place of its own:", _place_of_its_own(owner))
+    same = (
+        f"KEY_PREFIX {one!r}" if one == other else f"keys of KEY_PREFIX {other!r} look like keys of KEY_PREFIX {one!r}"
+    )
+    remedy = "Give each a prefix that does not begin like the other's, or a LOCATION of its own:"
+    return COLLIDING.broken(owned.name, f"{place}, and {same}.", remedy, {"KEY_PREFIX": owned.name})
+
+
+def _place_of_its_own(alias: Subject) -> dict[str, str] | None:
+    """Return another LOCATION; None for a server, where it may be another database or port."""
+    places = {"locmem": alias.name, "filebased": f"{alias.shown_location}-{alias.name}"}
+    return {"LOCATION": places[alias.family]} if alias.family in places else None
+
+
+def check_pairs(aliases: Mapping[str, Subject]) -> Iterator[Finding]:
+    """Compare each alias with each other one."""
+    for one, other in combinations(aliases.values(), 2):
+        yield from check_colliding(one, other)
+
+
+CHECKS: Final = (check_not_shared, check_no_prefix, check_sessions)

@@ -1,0 +1,232 @@
+"""One alias of CACHES as the checks see it: what was written, read as far as it can be."""
+
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from storeroom import aliases, backend_paths, config
+from storeroom.base import BaseCache
+from storeroom.checks.context import Context
+from storeroom.checks.finding import Finding, Rule
+from storeroom.exceptions import ConfigurationError, DeprecatedBackendWarning, InvalidCacheBackendError
+from storeroom.masking import mask_url
+
+__all__ = ["REFUSED", "RULES", "Subject", "check_together", "read_subject"]
+
+REFUSED: Final = Rule(
+    "storeroom.E001",
+    "A setting is wrong",
+    "Storeroom refuses to start with it, rather than guess what is meant.",
+)
+NO_BACKEND: Final = Rule(
+    "storeroom.E002",
+    "BACKEND cannot be imported",
+    "There is no such cache: Storeroom refuses to start.",
+)
+REMOVED: Final = Rule(
+    "storeroom.W008",
+    "BACKEND is a class that Django has removed",
+    "MemcachedCache is not in Django since version 4.1, which does not start with it. Storeroom still knows the "
+    "name and takes PyMemcacheCache for it.",
+)
+
+RULES: Final = (REFUSED, NO_BACKEND, REMOVED)
+
+_REMOVED_NAME: Final = ".memcached.MemcachedCache"
+_FAMILY: Final = re.compile(r"(?:storeroom|django\.core\.cache)\.backends\.(?!base\b)(\w+)")
+_SERVERS: Final = frozenset({"redis", "memcached"})
+
+# An alias is read alone, beside a default that is right, so that each has its own mistakes.
+_RIGHT: Final = {"BACKEND": "storeroom.backends.dummy.DummyCache"}
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """An alias, read for checking.
+
+    Attributes:
+        name: the alias.
+        written: its dict, as a person wrote it.
+        backend: dotted path of its class, as written.
+        family: the storage, by the name of its module ("locmem", "filebased", "redis",
+            …), also of a subclass; "" where it is unknown.
+        settings: the settings, or None where something in them is wrong.
+        directory: where a file cache lies, links followed; None of any other cache, and
+            where LOCATION is no path.
+        context: what surrounds the configuration.
+    """
+
+    name: str
+    written: Mapping[str, Any]
+    backend: str
+    family: str
+    settings: config.Settings | None
+    directory: Path | None
+    context: Context
+
+    @property
+    def class_name(self) -> str:
+        """The class's name alone."""
+        return self.backend.rpartition(".")[2]
+
+    @property
+    def locations(self) -> list[str]:
+        """Each place that LOCATION names; servers may be listed, or be separated by ";" or ","."""
+        return _locations(self.written, self.family)
+
+    @property
+    def shown_location(self) -> str:
+        """LOCATION for people to read, without passwords."""
+        return ", ".join(map(mask_url, self.locations))
+
+    @property
+    def storage(self) -> tuple[object, ...] | None:
+        """What two aliases have in common if they share their entries; None where that is unknown."""
+        if self.family in {"", "dummy"}:
+            return None
+        options = self.written.get("OPTIONS")
+        database = options.get("db") if isinstance(options, Mapping) else None
+        places = [str(self.directory)] if self.directory is not None else sorted(self.locations)
+        return (self.family, database, *places)
+
+
+def read_subject(name: str, written: object, context: Context) -> tuple[Subject, list[Finding]]:
+    """Read one alias as far as possible; whatever hinders is a finding."""
+    mapping: Mapping[str, Any] = written if isinstance(written, Mapping) else {}
+    backend_class: type[Any] | None = None
+    settings: config.Settings | None = None
+    findings: list[Finding] = []
+    is_djangos = _is_djangos(written, context)
+    if is_djangos:
+        with suppress(ConfigurationError):  # Django takes many a mistake for its default, and says nothing
+            settings = _settings(name, mapping, None)
+    else:
+        backend_class, settings, findings = _read_one(name, written, context)
+    path = _dotted_path(mapping.get("BACKEND", ""))
+    family = _family(path, backend_class)
+    directory = _directory(mapping, context) if family == "filebased" and not is_djangos else None
+    subject = Subject(name, mapping, path, family, settings, directory, context)
+    return subject, [*findings, *_check_removed(subject)]
+
+
+def _is_djangos(written: object, context: Context) -> bool:
+    """Tell whether this is a class of Django or django-redis rather than the one of ours that it stands for."""
+    return context.in_django and isinstance(written, Mapping) and written.get("BACKEND") in backend_paths.DJANGO_PATHS
+
+
+def _read_one(
+    name: str, written: object, context: Context
+) -> tuple[type[Any] | None, config.Settings | None, list[Finding]]:
+    mapping: Mapping[str, Any] = written if isinstance(written, Mapping) else {}
+    try:
+        alias = _read({"default": _RIGHT, name: written}, context)[name]
+    except InvalidCacheBackendError as error:
+        # A class that is not there does not say which options it has; the other settings are known.
+        mistakes = list(_mistakes(name, mapping, None))
+        findings = [REFUSED.broken(name, mistake, "") for mistake in mistakes]
+        settings = None if mistakes else _settings(name, mapping, None)
+        return None, settings, [NO_BACKEND.broken(name, str(error), ""), *findings]
+    except ConfigurationError as error:
+        backend_class = _backend_class(mapping)
+        mistakes = list(_mistakes(name, mapping, backend_class)) or [str(error)]
+        return backend_class, None, [REFUSED.broken(name, mistake, "") for mistake in mistakes]
+    return alias.backend, alias.settings, []
+
+
+def check_together(caches: Mapping[str, Any], context: Context, *, each_is_right: bool) -> Iterator[Finding]:
+    """Find what is wrong with the configuration as a whole, beside what is wrong with single aliases."""
+    # Where an alias is wrong, its name still counts: is there a default?
+    whole = {
+        name: written if each_is_right and not _is_djangos(written, context) else _RIGHT
+        for name, written in caches.items()
+    }
+    try:
+        _read(whole, context)
+    except ConfigurationError as error:
+        yield REFUSED.broken(None, str(error), "")
+
+
+def _read(caches: Mapping[str, Any], context: Context) -> dict[str, aliases.Alias]:
+    with warnings.catch_warnings():
+        # The removed name is a finding, not a warning of the interpreter.
+        warnings.simplefilter("ignore", DeprecatedBackendWarning)
+        return aliases.read_caches(caches, context.directory)
+
+
+def _backend_class(written: Mapping[str, Any]) -> type[Any] | None:
+    """Return the class whose settings are wrong; None where not even BACKEND is right."""
+    if "BACKEND" not in written:
+        return None
+    try:
+        # Any LOCATION will do, but a file cache refuses an empty one.
+        alone = {"BACKEND": written["BACKEND"], "LOCATION": written.get("LOCATION") or "x"}
+        return _read({"default": alone}, Context())["default"].backend
+    except ConfigurationError:
+        return None
+
+
+def _settings(name: str, written: Mapping[str, Any], backend_class: type[Any] | None) -> config.Settings:
+    params = {key: value for key, value in written.items() if key not in {"BACKEND", "LOCATION"}}
+    is_ours = backend_class is not None and issubclass(backend_class, BaseCache)
+    options = backend_class.options if is_ours and backend_class is not None else None
+    backend = "this backend" if backend_class is None else backend_class.__name__
+    return config.read_params(params, options, alias=name, backend=backend)
+
+
+def _mistakes(name: str, written: Mapping[str, Any], backend_class: type[Any] | None) -> Iterator[str]:
+    """Yield what is wrong with each single setting: reading all at once stops at the first."""
+    pieces: list[dict[str, Any]] = []
+    for key, value in written.items():
+        if key == "OPTIONS" and isinstance(value, Mapping):
+            pieces += [{"OPTIONS": {name: option}} for name, option in value.items()]
+        else:
+            pieces.append({key: value})
+    for piece in pieces:
+        try:
+            _settings(name, piece, backend_class)
+        except ConfigurationError as error:
+            yield str(error)
+
+
+def _check_removed(subject: Subject) -> Iterator[Finding]:
+    if subject.backend.endswith(_REMOVED_NAME):
+        yield REMOVED.broken(
+            subject.name,
+            f"BACKEND is {subject.backend!r}.",
+            "Name the class that took its place:",
+            {"BACKEND": "storeroom.backends.memcached.PyMemcacheCache"},
+        )
+
+
+def _locations(written: Mapping[str, Any], family: str) -> list[str]:
+    location = written.get("LOCATION")
+    if location is None or location == "":
+        return []
+    if isinstance(location, list | tuple):
+        return [str(place) for place in location]
+    return re.split(r"[;,]\s*", str(location)) if family in _SERVERS else [str(location)]
+
+
+def _directory(written: Mapping[str, Any], context: Context) -> Path | None:
+    locations = _locations(written, "filebased")
+    if not locations or "://" in locations[0]:
+        return None
+    return Path(os.path.realpath(context.base / os.path.expanduser(locations[0])))  # noqa: PTH111 -- as the cache does: Path's raises for an unknown user
+
+
+def _dotted_path(backend: object) -> str:
+    return f"{backend.__module__}.{backend.__qualname__}" if isinstance(backend, type) else str(backend)
+
+
+def _family(path: str, backend_class: type[Any] | None) -> str:
+    """Return the storage by the module of the class or of one that it inherits from."""
+    if path == "django_redis.cache.RedisCache":
+        return "redis"
+    names = [path] if backend_class is None else [f"{base.__module__}." for base in backend_class.__mro__]
+    found = (_FAMILY.match(name) for name in names)
+    return next((match[1] for match in found if match), "")

@@ -1,0 +1,557 @@
+"""Each rule of `storeroom check`, both ways: what breaks it, and what is close to it and does not."""
+
+import os
+import re
+import tomllib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from storeroom import checks
+from storeroom.backends.filebased import FileBasedCache
+from storeroom.backends.locmem import LocMemCache
+from storeroom.checks import Context
+
+LOCMEM = "storeroom.backends.locmem.LocMemCache"
+FILE = "storeroom.backends.filebased.FileBasedCache"
+DUMMY = "storeroom.backends.dummy.DummyCache"
+REDIS = "django.core.cache.backends.redis.RedisCache"
+MEMCACHED = "django.core.cache.backends.memcached.PyMemcacheCache"
+DATABASE = "django.core.cache.backends.db.DatabaseCache"
+
+ROOMY = {"MAX_ENTRIES": 10_000}
+
+BARE = Context(user_id=os.getuid())
+"""Nothing is known but who runs this."""
+
+SEVERAL = replace(BARE, several_processes="WEB_CONCURRENCY is 4")
+SESSIONS = replace(BARE, sessions_alias="default")
+
+
+class SubclassedMemory(LocMemCache):
+    """A program's own."""
+
+
+def hashed(key, key_prefix, version):
+    """A KEY_FUNCTION that cannot be turned back."""
+    return str(hash((key, key_prefix, version)))
+
+
+def failing(key, key_prefix, version):
+    """A KEY_FUNCTION that takes numbers only."""
+    return f"{key_prefix}:{version}:{key:d}"
+
+
+def on(backend: object, location: object = None, **settings: Any) -> dict[str, Any]:
+    """One alias."""
+    written: dict[str, Any] = {"BACKEND": backend}
+    if location is not None:
+        written["LOCATION"] = location
+    return {"default": written | settings}
+
+
+def pair(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Two aliases, "default" and "other"."""
+    return {"default": one["default"], "other": other["default"]}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A configuration, in surroundings, and whether it breaks a rule. {tmp} is an empty directory."""
+
+    id: str
+    fires: bool
+    caches: Any
+    context: Context = BARE
+
+    def __str__(self) -> str:
+        return f"{self.id.rpartition('.')[2]}-{'fires' if self.fires else 'passes'}"
+
+
+def broken(identifier: str, caches: Any, context: Context = BARE) -> Case:
+    return Case(f"storeroom.{identifier}", True, caches, context)
+
+
+def kept(identifier: str, caches: Any, context: Context = BARE) -> Case:
+    return Case(f"storeroom.{identifier}", False, caches, context)
+
+
+CASES = [
+    # A setting is wrong.
+    broken("E001", on(LOCMEM, TIMEOUT="5 parsecs")),
+    broken("E001", on(LOCMEM, TIMEOUTS=5)),
+    broken("E001", on(LOCMEM, OPTIONS={"MAX_ENTRYS": 9})),
+    broken("E001", on(LOCMEM, OPTIONS=[9])),
+    broken("E001", on(LOCMEM, VERSION=-1)),
+    broken("E001", on(LOCMEM, TIMEOUT=-1)),
+    broken("E001", {"default": {"LOCATION": "x"}}),
+    broken("E001", {"default": "locmem://"}),
+    broken("E001", {}),
+    broken("E001", {"other": {"BACKEND": LOCMEM}}),
+    broken("E001", on(FILE)),
+    broken("E001", on(REDIS, "redis://h", TIMEOUT="5 parsecs")),
+    broken("E001", pair(on(LOCMEM, "x", TIMEOUT=1), on(LOCMEM, "x", TIMEOUT=2))),
+    kept("E001", on(LOCMEM)),
+    kept("E001", on(LOCMEM, TIMEOUT="5 minutes", OPTIONS={"max_entries": 9})),
+    kept("E001", on(FILE, "{tmp}/cache")),
+    # BACKEND cannot be imported.
+    broken("E002", on("storeroom.backends.locmem.LockMemCache")),
+    broken("E002", on("no.such.Module")),
+    broken("E002", on(7)),
+    kept("E002", on(LOCMEM)),
+    kept("E002", on(LocMemCache)),
+    kept("E002", on("django.core.cache.backends.locmem.LocMemCache")),
+    kept("E002", on(REDIS, "redis://h"), replace(BARE, in_django=True)),
+    # LOCATION belongs to another backend.
+    broken("E003", on(FILE, "redis://127.0.0.1:6379/0")),
+    broken("E003", on(FILE, "127.0.0.1:11211")),
+    broken("E003", on(LOCMEM, "redis://127.0.0.1:6379/0")),
+    broken("E003", on(LOCMEM, "127.0.0.1:11211")),
+    broken("E003", on(REDIS, "127.0.0.1:6379")),
+    broken("E003", on(REDIS, "/var/cache/app")),
+    broken("E003", on(REDIS, ["redis://a:6379", "b:6379"])),
+    broken("E003", on(MEMCACHED, "redis://127.0.0.1:6379")),
+    broken("E003", on(DATABASE, "/var/cache/app")),
+    broken("E003", on(DATABASE, "127.0.0.1:11211")),
+    kept("E003", on(FILE, "{tmp}/cache")),
+    kept("E003", on(LOCMEM, "unique-snowflake")),
+    kept("E003", on(REDIS, "redis://127.0.0.1:6379/0")),
+    kept("E003", on(REDIS, "rediss://h:6379,redis://i:6379")),
+    kept("E003", on(REDIS, "unix:///run/redis.sock")),
+    kept("E003", on(MEMCACHED, "127.0.0.1:11211;127.0.0.1:11212")),
+    kept("E003", on(MEMCACHED, ["10.0.0.1:11211", "[::1]:11211"])),
+    kept("E003", on(MEMCACHED, "/run/memcached.sock")),
+    kept("E003", on(DATABASE, "my_cache_table")),
+    kept("E003", on(DUMMY, "redis://127.0.0.1:6379")),
+    # A network file system.
+    broken("E004", on(FILE, "/mnt/share/cache"), replace(BARE, mounts={Path("/"): "ext4", Path("/mnt/share"): "nfs4"})),
+    broken("E004", on(FILE, "/home/a/cache"), replace(BARE, mounts={Path("/home"): "fuse.sshfs"})),
+    kept("E004", on(FILE, "/mnt/shared/cache"), replace(BARE, mounts={Path("/"): "ext4", Path("/mnt/share"): "nfs4"})),
+    kept("E004", on(FILE, "/mnt/a/b"), replace(BARE, mounts={Path("/mnt"): "cifs", Path("/mnt/a"): "ext4"})),
+    kept("E004", on(LOCMEM, "/mnt/share"), replace(BARE, mounts={Path("/"): "nfs"})),
+    # Local memory, several processes.
+    broken("W001", on(LOCMEM), SEVERAL),
+    broken("W001", on(SubclassedMemory), SEVERAL),
+    kept("W001", on(LOCMEM)),
+    kept("W001", on(FILE, "{tmp}/cache"), SEVERAL),
+    kept("W001", on(DUMMY), SEVERAL),
+    # A path as LOCATION of local memory.
+    broken("W002", on(LOCMEM, "/var/tmp/django_cache")),
+    broken("W002", on(LOCMEM, "file:///var/cache")),
+    broken("W002", on(LOCMEM, "C:\\cache")),
+    broken("W002", on(SubclassedMemory, "./cache")),
+    kept("W002", on(LOCMEM, "unique-snowflake")),
+    kept("W002", on(LOCMEM)),
+    kept("W002", on(FILE, "{tmp}/cache")),
+    # A table name.
+    broken("W003", on(FILE, "my_cache_table")),
+    broken("W003", on(LOCMEM, "my_cache_table")),
+    broken("W003", on(REDIS, "django_cache_table")),
+    kept("W003", on(DATABASE, "my_cache_table")),
+    kept("W003", on(FILE, "{tmp}/my_cache_table")),
+    kept("W003", on(LOCMEM, "tables")),
+    # A timeout of zero.
+    broken("W004", on(LOCMEM, TIMEOUT=0)),
+    broken("W004", on(LOCMEM, TIMEOUT="0s")),
+    broken("W004", on(REDIS, "redis://h", TIMEOUT=0)),
+    kept("W004", on(LOCMEM, TIMEOUT=None)),
+    kept("W004", on(LOCMEM, TIMEOUT=0.5)),
+    kept("W004", on(LOCMEM)),
+    kept("W004", on(DUMMY, TIMEOUT=0)),
+    # No bound.
+    broken("W005", on(FILE, "{tmp}/c", TIMEOUT=None, OPTIONS={"MAX_ENTRIES": None})),
+    broken("W005", on(LOCMEM, TIMEOUT="52w", OPTIONS={"MAX_ENTRIES": None})),
+    kept("W005", on(LOCMEM, TIMEOUT=None)),
+    kept("W005", on(LOCMEM, TIMEOUT=None, OPTIONS={"MAX_ENTRIES": None, "max_bytes": "1GB"})),
+    kept("W005", on(LOCMEM, TIMEOUT="30d", OPTIONS={"MAX_ENTRIES": None})),
+    kept("W005", on(REDIS, "redis://h", TIMEOUT=None)),
+    # Few entries in files.
+    broken("W006", on(FILE, "{tmp}/c")),
+    broken("W006", on(FILE, "{tmp}/c", OPTIONS={"CULL_FREQUENCY": 3})),
+    kept("W006", on(FILE, "{tmp}/c", OPTIONS={"MAX_ENTRIES": 300})),
+    kept("W006", on(FILE, "{tmp}/c", OPTIONS={"max_entries": None})),
+    kept("W006", on(FILE, "{tmp}/c", OPTIONS={"max_bytes": "1GB"})),
+    kept("W006", on(LOCMEM)),
+    # Culling all.
+    broken("W007", on(LOCMEM, OPTIONS={"CULL_FREQUENCY": 0})),
+    broken("W007", on(FILE, "{tmp}/c", OPTIONS={"cull_frequency": "0"})),
+    kept("W007", on(LOCMEM, OPTIONS={"CULL_FREQUENCY": 3})),
+    kept("W007", on(LOCMEM)),
+    kept("W007", on(DUMMY, OPTIONS={"cull_frequency": 0})),
+    # The removed class.
+    broken("W008", on("django.core.cache.backends.memcached.MemcachedCache", "127.0.0.1:11211")),
+    kept("W008", on(MEMCACHED, "127.0.0.1:11211")),
+    # Colliding aliases.
+    broken("W009", pair(on(LOCMEM), on(LOCMEM))),
+    broken("W009", pair(on(LOCMEM, "x"), on(LocMemCache, "x"))),
+    broken("W009", pair(on(FILE, "{tmp}/c"), on(FILE, "{tmp}/d/../c"))),
+    broken("W009", pair(on(LOCMEM, KEY_PREFIX="a"), on(LOCMEM, KEY_PREFIX="a:1"))),
+    broken("W009", pair(on(LOCMEM, KEY_PREFIX="a:1"), on(LOCMEM, KEY_PREFIX="a"))),
+    broken("W009", pair(on(LOCMEM), on(LOCMEM, VERSION=2))),
+    broken("W009", pair(on(LOCMEM, KEY_FUNCTION=hashed), on(LOCMEM, KEY_PREFIX="b"))),
+    broken("W009", pair(on(LOCMEM), on(LOCMEM, KEY_PREFIX="b", KEY_FUNCTION=failing))),
+    broken("W009", pair(on(REDIS, "redis://h/0"), on("django_redis.cache.RedisCache", "redis://h/0"))),
+    kept("W009", pair(on(LOCMEM, "x"), on(LOCMEM, "y"))),
+    kept("W009", pair(on(LOCMEM, KEY_PREFIX="a"), on(LOCMEM, KEY_PREFIX="b"))),
+    kept("W009", pair(on(LOCMEM, KEY_PREFIX="a"), on(LOCMEM, KEY_PREFIX="a:b"))),
+    kept("W009", pair(on(LOCMEM, KEY_PREFIX="a"), on(LOCMEM, KEY_PREFIX="ab"))),
+    kept("W009", pair(on(LOCMEM), on(LOCMEM, KEY_PREFIX="1"))),
+    kept("W009", pair(on(LOCMEM, "{tmp}"), on(FILE, "{tmp}"))),
+    kept("W009", pair(on(DUMMY), on(DUMMY))),
+    kept("W009", pair(on(REDIS, "redis://h", OPTIONS={"db": 0}), on(REDIS, "redis://h", OPTIONS={"db": 1}))),
+    # No prefix on a server.
+    broken("W010", on(REDIS, "redis://h")),
+    broken("W010", on(MEMCACHED, "h:11211", KEY_PREFIX="")),
+    kept("W010", on(REDIS, "redis://h", KEY_PREFIX="shop")),
+    kept("W010", on(REDIS, "redis://h", KEY_FUNCTION=hashed)),
+    kept("W010", on(FILE, "{tmp}/c")),
+    kept("W010", on(DATABASE, "my_cache_table")),
+    # Served folders.
+    broken("W013", on(FILE, "/srv/www/shop/cache")),
+    broken("W013", on(FILE, "/srv/shop/Static/cache")),
+    broken("W013", on(FILE, "/srv/a/b"), replace(BARE, served_folders={"MEDIA_ROOT": Path("/srv/a")})),
+    kept("W013", on(FILE, "/srv/www.example.org/cache")),
+    kept("W013", on(FILE, "/srv/ab"), replace(BARE, served_folders={"MEDIA_ROOT": Path("/srv/a")})),
+    kept("W013", on(LOCMEM, "www")),
+    # A relative path.
+    broken("W015", on(FILE, "cache")),
+    broken("W015", on(FILE, "var/cache")),
+    broken("W015", on(FILE, "./cache")),
+    kept("W015", on(FILE, "cache"), replace(BARE, directory="/srv/shop")),
+    kept("W015", on(FILE, "{tmp}/cache")),
+    kept("W015", on(FILE, "~/cache")),
+    kept("W015", on(FILE, "my_cache_table")),
+    kept("W015", on(LOCMEM, "cache")),
+    # Sessions.
+    broken("W016", on(LOCMEM), SESSIONS),
+    broken("W016", on(DUMMY), SESSIONS),
+    kept("W016", on(FILE, "{tmp}/c"), SESSIONS),
+    kept("W016", on(LOCMEM), replace(SESSIONS, sessions_alias="other")),
+    kept("W016", on(LOCMEM)),
+]
+
+IN_DIRECTORIES = {"storeroom.E005", "storeroom.W011", "storeroom.W012", "storeroom.W014"}
+"""Rules about directories that have to be made first: they have tests of their own."""
+
+
+def placed(value: Any, directory: Path) -> Any:
+    """Put the directory in place of {tmp}."""
+    if isinstance(value, dict):
+        return {key: placed(inner, directory) for key, inner in value.items()}
+    return value.replace("{tmp}", str(directory)) if isinstance(value, str) else value
+
+
+def ids(caches: object, context: Context = BARE, **arguments: Any) -> set[str]:
+    return {finding.id for finding in checks.run(caches, context=context, **arguments)}
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_rule(case, tmp_path):
+    found = ids(placed(case.caches, tmp_path), case.context)
+    assert (case.id in found) is case.fires, f"found {sorted(found)}"
+
+
+def test_every_rule_is_tested_both_ways():
+    for fires in (True, False):
+        tested = {case.id for case in CASES if case.fires is fires}
+        assert tested | IN_DIRECTORIES == set(checks.RULES)
+
+
+# Directories ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache_directory(tmp_path):
+    """A directory in which a file cache has been used: the entries lie in one below it."""
+    directory = tmp_path / "cache"
+    FileBasedCache(str(directory), {}).set("key", "value")
+    return directory
+
+
+def in_files(directory: Path) -> dict[str, Any]:
+    return on(FILE, str(directory), OPTIONS=ROOMY)
+
+
+def test_a_directory_that_storeroom_made_has_nothing_wrong(cache_directory):
+    assert ids(in_files(cache_directory)) == set()
+
+
+def test_a_directory_that_is_not_there_yet_has_nothing_wrong(tmp_path):
+    assert ids(in_files(tmp_path / "a" / "b")) == set()
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o701])
+def test_entries_that_others_can_read_are_found(cache_directory, mode):
+    (entries,) = cache_directory.iterdir()
+    entries.chmod(mode)
+    (finding,) = checks.run(in_files(cache_directory), context=BARE)
+    assert finding.id == "storeroom.W011"
+    assert finding.command == f"chmod 700 {entries}"
+
+
+def test_a_readable_location_shows_nothing_of_the_entries(cache_directory):
+    """The entries lie in a private directory within LOCATION."""
+    cache_directory.chmod(0o755)
+    assert ids(in_files(cache_directory)) == set()
+
+
+def test_entries_of_another_user_are_found(cache_directory):
+    assert ids(in_files(cache_directory), replace(BARE, user_id=os.getuid() + 1)) == {"storeroom.E005"}
+
+
+def test_a_location_that_everybody_may_write_is_found(cache_directory):
+    cache_directory.chmod(0o1777)
+    assert ids(in_files(cache_directory)) == {"storeroom.W012"}
+
+
+def test_a_location_that_a_group_may_write_is_left_alone(cache_directory):
+    """A group of one's own is what many systems give each user."""
+    cache_directory.chmod(0o770)
+    assert ids(in_files(cache_directory)) == set()
+
+
+def test_modes_are_not_looked_at_where_there_are_no_users(cache_directory):
+    cache_directory.chmod(0o777)
+    assert ids(in_files(cache_directory), Context(user_id=None)) == set()
+
+
+@pytest.fixture
+def work_tree(tmp_path):
+    """A git work tree with a package in it."""
+    (tmp_path / "shop" / ".git").mkdir(parents=True)
+    (tmp_path / "shop" / "app").mkdir()
+    (tmp_path / "shop" / "app" / "__init__.py").touch()
+    return tmp_path / "shop"
+
+
+@pytest.mark.parametrize("place", ["cache", "var/cache", "app", "app/cache"])
+def test_a_directory_among_source_code_is_found(work_tree, place):
+    assert ids(in_files(work_tree / place)) == {"storeroom.W014"}
+
+
+@pytest.mark.parametrize(
+    ("gitignore", "found"),
+    [
+        ("/var/\n", False),
+        ("var\n", False),
+        ("# the cache\n*.pyc\nvar/cache\n", False),
+        ("cache/\n", False),
+        ("*.pyc\nvariable\nar/cache\n", True),
+    ],
+)
+def test_a_directory_that_git_ignores_is_left_alone(work_tree, gitignore, found):
+    (work_tree / ".gitignore").write_text(gitignore, "utf-8")
+    assert ("storeroom.W014" in ids(in_files(work_tree / "var" / "cache"))) is found
+
+
+def test_a_directory_may_ignore_itself(work_tree):
+    (work_tree / "cache").mkdir()
+    (work_tree / "cache" / ".gitignore").write_text("*\n", "utf-8")
+    assert ids(in_files(work_tree / "cache")) == set()
+
+
+def test_a_link_out_of_the_work_tree_is_followed(work_tree, tmp_path):
+    (work_tree / "cache").symlink_to(tmp_path / "elsewhere")
+    assert ids(in_files(work_tree / "cache")) == set()
+
+
+def test_checks_make_and_change_nothing(tmp_path):
+    checks.run(in_files(tmp_path / "cache"), context=BARE)
+    assert list(tmp_path.iterdir()) == []
+
+
+# What surrounds a configuration -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environ", "processes", "evidence"),
+    [
+        ({}, None, ""),
+        ({}, 1, ""),
+        ({}, 3, "3 processes serve the site"),
+        ({"WEB_CONCURRENCY": "4"}, None, "WEB_CONCURRENCY is 4"),
+        ({"WEB_CONCURRENCY": "4"}, 1, ""),
+        ({"WEB_CONCURRENCY": "1"}, None, ""),
+        ({"WEB_CONCURRENCY": "many"}, None, ""),
+        ({"UWSGI_WORKERS": "2"}, None, "UWSGI_WORKERS is 2"),
+        ({"GUNICORN_CMD_ARGS": "--bind 0.0.0.0 --workers=3"}, None, "GUNICORN_CMD_ARGS asks for 3 workers"),
+        ({"GUNICORN_CMD_ARGS": "-w 5"}, None, "GUNICORN_CMD_ARGS asks for 5 workers"),
+        ({"GUNICORN_CMD_ARGS": "-w5 -w 1"}, None, ""),
+        ({"GUNICORN_CMD_ARGS": "--worker-class gthread"}, None, ""),
+    ],
+)
+def test_several_processes_are_known_by_evidence(environ, processes, evidence):
+    assert Context.here(environ, processes=processes).several_processes == evidence
+
+
+def test_this_machine_tells_mounts_and_user():
+    context = Context.here({})
+    assert context.user_id == os.getuid()
+    if Path("/proc/self/mounts").exists():
+        assert Path("/proc") in context.mounts or Path("/") in context.mounts
+
+
+def test_mount_points_are_unescaped(monkeypatch, tmp_path):
+    mounts = tmp_path / "mounts"
+    mounts.write_text("host:/export /mnt/my\\040share nfs4 rw 0 0\nbroken line\n", "utf-8")
+    monkeypatch.setattr("storeroom.checks.context._MOUNTS", mounts)
+    assert Context.here({}).mounts[Path("/mnt/my share")] == "nfs4"
+    monkeypatch.setattr("storeroom.checks.context._MOUNTS", tmp_path / "absent")
+    assert Context.here({}).mounts == {}
+
+
+def test_django_settings_are_evidence():
+    settings = SimpleNamespace(
+        DEBUG=False,
+        INSTALLED_APPS=[],
+        SESSION_ENGINE="django.contrib.sessions.backends.cache",
+        SESSION_CACHE_ALIAS="sessions",
+        MEDIA_ROOT="/srv/media-files",
+        STATIC_ROOT=None,
+        STATICFILES_DIRS=[Path("/srv/a"), ("prefix", "/srv/b")],
+    )
+    context = BARE.with_settings(settings)
+    assert "DEBUG is False" in context.several_processes
+    assert context.sessions_alias == "sessions"
+    assert context.served_folders == {
+        "MEDIA_ROOT": Path("/srv/media-files"),
+        "STATICFILES_DIRS[0]": Path("/srv/a"),
+        "STATICFILES_DIRS[1]": Path("/srv/b"),
+    }
+    assert context.in_django
+
+
+def test_a_plain_module_is_no_evidence():
+    assert BARE.with_settings(SimpleNamespace(CACHES={})) == BARE
+
+
+def test_stronger_evidence_stays():
+    assert SEVERAL.with_settings(SimpleNamespace(DEBUG=False)).several_processes == "WEB_CONCURRENCY is 4"
+
+
+def test_other_session_engines_keep_sessions_elsewhere():
+    settings = SimpleNamespace(SESSION_ENGINE="django.contrib.sessions.backends.cached_db")
+    assert BARE.with_settings(settings).sessions_alias is None
+
+
+def test_in_django_its_own_classes_are_not_ours():
+    """Little is known of them, so that only what is certain is said."""
+    context = replace(BARE, in_django=True, several_processes="WEB_CONCURRENCY is 4")
+    theirs = "django.core.cache.backends"
+    caches = {
+        "default": {"BACKEND": f"{theirs}.locmem.LocMemCache", "OPTIONS": {"MAX_ENTRYS": 9}},
+        "files": {"BACKEND": f"{theirs}.filebased.FileBasedCache", "LOCATION": "relative"},
+        "table": {"BACKEND": f"{theirs}.db.DatabaseCache", "LOCATION": "t", "TIMEOUT": "wrong"},
+    }
+    assert ids(caches, context) == {"storeroom.W001"}
+
+
+# Findings ---------------------------------------------------------------------------------
+
+
+def test_every_mistake_of_an_alias_is_found():
+    found = checks.run(on(LOCMEM, TIMEOUT="x", VERSION="y", OPTIONS={"a": 1, "max_entries": -1}), context=BARE)
+    assert len(found) == 4
+    assert {finding.id for finding in found} == {"storeroom.E001"}
+
+
+def test_errors_come_first_then_the_aliases_in_their_order():
+    caches = {
+        "default": {"BACKEND": LOCMEM, "TIMEOUT": 0, "OPTIONS": {"CULL_FREQUENCY": 0}},
+        "b": {"BACKEND": LOCMEM, "LOCATION": "/b"},
+        "a": {"BACKEND": "no.such.Class"},
+    }
+    found = [(finding.id[10:], finding.alias) for finding in checks.run(caches, context=BARE)]
+    assert found == [("E002", "a"), ("W004", "default"), ("W007", "default"), ("W002", "b")]
+
+
+def test_silenced_ids_are_left_out():
+    assert ids(on(LOCMEM, "/x", TIMEOUT=0), silenced=["storeroom.W004"]) == {"storeroom.W002"}
+
+
+def test_context_is_that_of_this_machine_by_default(monkeypatch):
+    monkeypatch.setenv("WEB_CONCURRENCY", "2")
+    assert {finding.id for finding in checks.run(on(LOCMEM))} == {"storeroom.W001"}
+
+
+@pytest.mark.parametrize(
+    ("word", "identifier"),
+    [("W001", "storeroom.W001"), ("storeroom.E001", "storeroom.E001"), ("w001", "storeroom.W001"), ("W999", None)],
+)
+def test_ids_may_be_abbreviated(word, identifier):
+    assert checks.full_id(word) == identifier
+
+
+def test_no_finding_shows_a_password():
+    caches = pair(
+        on(
+            FILE, "redis://app:hunter2@db:6379/0?password=hunter2", OPTIONS={"secret": "hunter2", "password": "hunter2"}
+        ),
+        on(REDIS, ["redis://app:hunter2@db:6379/0", "/path"]),
+    )
+    found = checks.run(caches, context=BARE)
+    assert {"storeroom.E001", "storeroom.E003"} <= {finding.id for finding in found}
+    assert "hunter2" not in str([finding.as_dict() for finding in found])
+
+
+def fired() -> list[checks.Finding]:
+    """A finding of every rule that the table breaks."""
+    return [
+        finding
+        for case in CASES
+        if case.fires
+        for finding in checks.run(placed(case.caches, Path("/nonexistent")), context=case.context)
+    ]
+
+
+def test_every_finding_is_written_in_sentences():
+    for finding in fired():
+        assert re.fullmatch(r"storeroom\.[EW]\d{3}", finding.id)
+        assert finding.level == {"E": "error", "W": "warning"}[finding.id[10]]
+        for text in (finding.what, finding.rule.why):
+            assert not text[0].islower()
+            assert text.endswith((".", "?", "'"))
+        assert not finding.rule.title.endswith(".")
+        assert finding.remedy == "" or finding.remedy[-1] in ".:?"
+
+
+def test_snippets_are_valid_in_both_languages():
+    for finding in fired():
+        if finding.mended:
+            assert eval("{" + finding.snippet() + "}") == finding.mended
+            parsed = tomllib.loads(finding.toml_snippet())["caches"]
+            if "TIMEOUT" not in str(finding.mended):
+                assert parsed == finding.mended
+
+
+def test_a_mended_setting_mends():
+    """What a finding tells to write is not found again."""
+    for case in CASES:
+        if not case.fires:
+            continue
+        caches = placed(case.caches, Path("/nonexistent"))
+        for finding in checks.run(caches, context=case.context):
+            if finding.id != case.id or not finding.mended:
+                continue
+            mended = {**caches, **{name: caches[name] | change for name, change in finding.mended.items()}}
+            again = checks.run(mended, context=case.context)
+            assert (finding.id, finding.alias) not in {(each.id, each.alias) for each in again}, finding.what
+
+
+def test_a_finding_as_a_dict_tells_everything():
+    (finding,) = checks.run(on(LOCMEM, TIMEOUT=0), context=BARE)
+    assert finding.as_dict() == {
+        "level": "warning",
+        "id": "storeroom.W004",
+        "title": "A TIMEOUT of 0 stores nothing",
+        "why": finding.rule.why,
+        "alias": "default",
+        "what": "TIMEOUT is 0.",
+        "remedy": finding.remedy,
+        "mended": {"default": {"TIMEOUT": None}},
+        "command": "",
+        "docs": "docs/common-mistakes.md#w004",
+    }
