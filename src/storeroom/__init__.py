@@ -68,15 +68,17 @@ _HOMES = {
 """The module of each public name; all others are in exceptions."""
 
 
-def __getattr__(name: str) -> object:
-    """Load a public name from its module: see PEP 562."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415 -- not needed to import the package
+if not TYPE_CHECKING:  # or every misspelt name would pass for one of these
 
-    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'exceptions')}"), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> object:
+        """Load a public name from its module: see PEP 562."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module  # noqa: PLC0415 -- not needed to import the package
+
+        value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'exceptions')}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
