@@ -1,5 +1,8 @@
 """From BACKEND to a class, and what is told where there is none."""
 
+import tomllib
+from pathlib import Path
+
 import pytest
 
 from storeroom import backend_paths
@@ -134,3 +137,8 @@ def test_error_while_importing_a_custom_backend_is_told(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     text = message_of({"default": {"BACKEND": "custom_backend_c.Custom"}})
     assert "cannot be imported (cannot import name 'no_such_name' from 'json'" in text
+
+
+def test_every_extra_is_one_of_the_project():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
+    assert set(backend_paths.EXTRAS.values()) <= set(project["optional-dependencies"])
