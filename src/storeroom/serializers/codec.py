@@ -1,0 +1,105 @@
+"""The codec: one value to stored bytes and back, by the rules of its configuration."""
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from storeroom.exceptions import DecodeError
+from storeroom.serializers.frames import SCALAR_WRITERS, SIGNED, TEXT_BYTE, Reader, Writer, is_plain_integer
+from storeroom.serializers.signatures import Signer
+
+__all__ = ["Codec", "SignedCodec"]
+
+
+class Codec:
+    """Turns values into stored bytes and back. `build_codec` makes one.
+
+    Safe to share between threads. It keeps nothing between calls.
+
+    Args:
+        write: makes a frame of what is not a scalar.
+        readers: by first byte of a frame.
+        compress: makes a compressed frame of a frame; None for no compression.
+        compress_min_bytes: shorter frames are left as they are.
+    """
+
+    __slots__ = ("_compress", "_compress_min_bytes", "_readers", "_write")
+
+    def __init__(
+        self,
+        write: Writer,
+        readers: Mapping[int, Reader],
+        compress: Callable[[bytes], bytes] | None = None,
+        compress_min_bytes: int = 0,
+    ) -> None:
+        self._write = write
+        self._readers = readers
+        self._compress = compress
+        self._compress_min_bytes = sys.maxsize if compress is None else compress_min_bytes
+
+    def dumps(self, value: object, storage_key: str) -> bytes:
+        """Return the bytes to store under `storage_key`.
+
+        Raises:
+            SerializationError: the value could not be read back. The message names its
+                type and a remedy, never the value; the cause is the original error.
+        """
+        frame = SCALAR_WRITERS.get(type(value), self._write)(value)
+        if len(frame) >= self._compress_min_bytes:
+            return self._compressed(frame)
+        return frame
+
+    def loads(self, data: bytes, storage_key: str) -> Any:
+        """Return the value that was stored under `storage_key`.
+
+        Raises:
+            DecodeError: the bytes are damaged, foreign or forbidden. Nothing else is raised.
+        """
+        try:
+            if data[0] == TEXT_BYTE:  # as the reader in the table, without the call
+                return data[1:].decode()
+            return self._readers[data[0]](data)
+        except DecodeError:
+            raise
+        except Exception as error:
+            # Bytes that are not what they seem can make a reader fail in any way.
+            first = f"first 0x{data[0]:02x}" if data else "none"
+            reason = "unknown to this codec" if data and data[0] not in self._readers else type(error).__name__
+            raise DecodeError(f"Stored bytes cannot be read ({len(data)} bytes, {first}): {reason}.") from error
+
+    def _compressed(self, frame: bytes) -> bytes:
+        if self._compress is None or is_plain_integer(frame):
+            return frame
+        compressed = self._compress(frame)
+        return compressed if len(compressed) < len(frame) else frame
+
+
+class SignedCodec(Codec):
+    """A codec that signs all it writes but integers, and reads only what is signed, and integers.
+
+    Args:
+        signer: signs and verifies.
+        codec: as for Codec.
+    """
+
+    __slots__ = ("_signer",)
+
+    def __init__(self, signer: Signer, *codec: Any) -> None:
+        super().__init__(*codec)
+        self._signer = signer
+
+    def dumps(self, value: object, storage_key: str) -> bytes:
+        """Return the bytes to store, signed for `storage_key`."""
+        frame = super().dumps(value, storage_key)
+        return frame if is_plain_integer(frame) else self._signer.sign(frame, storage_key)
+
+    def loads(self, data: bytes, storage_key: str) -> Any:
+        """Return the value, if it was signed for `storage_key`."""
+        if data[:1] == SIGNED:
+            frame = self._signer.verify(data, storage_key)
+            if frame is None:
+                raise DecodeError("The signature does not hold: another secret, another key, or altered bytes.")
+            return super().loads(frame, storage_key)
+        if data and is_plain_integer(data):
+            return super().loads(data, storage_key)
+        raise DecodeError("Stored bytes are not signed, and a secret is set.")

@@ -1,0 +1,150 @@
+"""Compressed frames: four formats by name, or a program's own compressor.
+
+Every format can be read, whichever is configured for writing. Reading is bounded: a
+kilobyte does not become a gigabyte because somebody has written it so.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Final, TypeAlias
+
+from storeroom.exceptions import ConfigurationError, SerializationError
+from storeroom.serializers import frames, plugins
+from storeroom.serializers.plugins import Compressor
+
+__all__ = ["FORMATS", "CustomFormat", "Format", "StreamFormat", "get_format"]
+
+_LZMA_MEMORY_LIMIT: Final = 128 * 2**20
+"""Bytes. A header may ask for 4 GiB; the highest preset, 9, needs 65 MiB (xz manual)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFormat:
+    """A compressed format that a library reads in pieces, so that its output can be bounded.
+
+    Attributes:
+        prefix: of its frames.
+        modules: the first that can be imported is used.
+        extra: what to install when none can; None if all are part of Python.
+        compress_with: compresses bytes, given the module.
+        decompressor_of: makes a decompressor of one stream, given the module.
+    """
+
+    prefix: bytes
+    modules: tuple[str, ...]
+    extra: str | None
+    compress_with: Callable[[Any, bytes], bytes]
+    decompressor_of: Callable[[Any], Any]
+
+    def library(self) -> Any:
+        """Import the module.
+
+        Raises:
+            ImportError: it is not installed.
+        """
+        *preferred, last = self.modules
+        for name in preferred:
+            try:
+                return import_module(name)
+            except ImportError:
+                continue
+        return import_module(last)
+
+    def compress(self, frame: bytes) -> bytes:
+        """Return a compressed frame."""
+        return self.prefix + self.compress_with(self.library(), frame)
+
+    def expand(self, compressed: bytes, max_bytes: int) -> bytes:
+        """Return the frame within a compressed one.
+
+        Raises:
+            Exception: of any kind, when it is damaged, is followed by something, is
+                longer than `max_bytes`, or when the library is not installed.
+        """
+        decompressor = self.decompressor_of(self.library())
+        frame: bytes = decompressor.decompress(compressed[len(self.prefix) :], max_bytes + 1)
+        if len(frame) > max_bytes:
+            raise ValueError(f"it expands to more than {max_bytes} bytes")
+        if not decompressor.eof or decompressor.unused_data:
+            raise ValueError("truncated, or followed by something")
+        return frame
+
+
+class CustomFormat:
+    """What a program's own compressor makes; its memory cannot be bounded from here."""
+
+    def __init__(self, compressor: Compressor) -> None:
+        self._compressor = compressor
+        self.prefix = frames.CUSTOM_COMPRESSOR + plugins.fingerprint(compressor)
+
+    def compress(self, frame: bytes) -> bytes:
+        """Return a compressed frame."""
+        try:
+            return self.prefix + self._compressor.compress(frame)
+        except Exception as error:
+            # Somebody else's code can fail in any way.
+            name = frames.type_name(type(self._compressor))
+            raise SerializationError(f"The compressor {name!r} failed ({type(error).__name__}).") from error
+
+    def expand(self, compressed: bytes, max_bytes: int) -> bytes:
+        """Return the frame within a compressed one; raise anything when it is damaged."""
+        if not compressed.startswith(self.prefix):
+            raise ValueError("another compressor's")
+        return self._compressor.decompress(compressed[len(self.prefix) :])
+
+
+Format: TypeAlias = StreamFormat | CustomFormat
+
+FORMATS: Final[Mapping[str, StreamFormat]] = {
+    "zlib": StreamFormat(
+        frames.ZLIB, ("zlib",), None, lambda zlib, data: zlib.compress(data), lambda zlib: zlib.decompressobj()
+    ),
+    "lzma": StreamFormat(
+        frames.XZ,
+        ("lzma",),
+        None,
+        lambda lzma, data: lzma.compress(data),
+        lambda lzma: lzma.LZMADecompressor(lzma.FORMAT_XZ, _LZMA_MEMORY_LIMIT),
+    ),
+    "zstd": StreamFormat(
+        frames.ZSTD,
+        ("compression.zstd", "backports.zstd"),  # part of Python from 3.14 on
+        "zstd",
+        lambda zstd, data: zstd.compress(data),
+        lambda zstd: zstd.ZstdDecompressor(),
+    ),
+    "lz4": StreamFormat(
+        frames.LZ4,
+        ("lz4.frame",),
+        "lz4",
+        lambda lz4, data: lz4.compress(data),
+        lambda lz4: lz4.LZ4FrameDecompressor(),
+    ),
+}
+"""By the name that ``OPTIONS["compressor"]`` gives."""
+
+
+def get_format(compressor: Any) -> Format | None:
+    """Return the format that ``OPTIONS["compressor"]`` asks for; None for none.
+
+    Raises:
+        ConfigurationError: it is unknown, lacks a method or is not installed.
+    """
+    if compressor is None:
+        return None
+    chosen = FORMATS.get(compressor) if isinstance(compressor, str) else None
+    if chosen is None:
+        return CustomFormat(plugins.load("compressor", compressor, tuple(FORMATS), ("compress", "decompress")))
+    try:
+        chosen.library()
+    except ImportError as error:
+        remedy = (
+            f"Install it with: python3 -m pip install 'storeroom[{chosen.extra}]'."
+            if chosen.extra
+            else "This Python was built without it; choose another compressor."
+        )
+        raise ConfigurationError(
+            f"compressor is {compressor!r}, whose module {chosen.modules[-1]!r} cannot be imported ({error}). {remedy}"
+        ) from error
+    return chosen

@@ -1,0 +1,279 @@
+"""Pickles of plain data: a subset of pickle that is safe to read from anybody.
+
+Pickle is a program that the reader runs. Here it can do three things only: build
+Python's own literals, look up a constructor of safe_types.py, and call it. Two fences
+hold it there:
+
+1. Before a byte is executed, the stream must consist of the few opcodes that
+   SafePickle itself produces. ``BUILD`` is not among them, so nothing is given
+   attributes; nor is ``LONG_BINPUT``, five bytes of which make the reader allocate
+   gigabytes; nor any opcode of persistent ids, extension codes or old protocols.
+2. The only names found are those of the constructors; no module is imported by name,
+   except for the classes that the configuration lists in ``allowed_types``.
+
+What remains to whoever can write to the store: any plain value; memory up to some 250
+times the length of the bytes (empty sets); and time or stack, by nesting containers
+a million deep or by sharing them exponentially. A secret closes that too.
+
+Opcodes: https://github.com/python/cpython/blob/main/Lib/pickletools.py
+"""
+
+import copyreg
+import enum
+import pickle
+import pkgutil
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from io import BytesIO
+from types import FunctionType
+from typing import Any, ClassVar, Final
+
+from storeroom.exceptions import ConfigurationError, SerializationError
+from storeroom.serializers import safe_types
+from storeroom.serializers.frames import PICKLE_PROTOCOL, type_name
+from storeroom.serializers.safe_types import CONSTRUCTORS, REDUCERS, Reduction
+
+__all__ = ["SafePickle", "restore"]
+
+# The stream's grammar -----------------------------------------------------------------
+
+_LONGEST_SHORT: Final = 64
+"""Texts up to here are skipped within the expression, longer ones by the loop around it."""
+
+_SHORT: Final = b"|".join(b"\\x%02x.{%d}" % (length, length) for length in range(_LONGEST_SHORT))
+
+# Greedy and bounded: unbounded, the matcher would remember every step of a long stream;
+# possessive, it would be wrong before Python 3.11.5 (cpython issue 106052).
+_skip_opcodes: Final = re.compile(
+    rb"(?:"
+    rb"\x8c(?:" + _SHORT + rb")\x94"  # SHORT_BINUNICODE MEMOIZE: first, being most of most values
+    # NONE NEWTRUE NEWFALSE, EMPTY_LIST APPEND APPENDS, EMPTY_TUPLE TUPLE TUPLE1-3, EMPTY_DICT SETITEM SETITEMS,
+    # EMPTY_SET ADDITEMS FROZENSET, MARK POP POP_MARK, MEMOIZE, STACK_GLOBAL REDUCE
+    rb"|[N\x88\x89\]ae)t\x85-\x87}su\x8f\x90\x91(01\x94\x93R]+"
+    rb"|[Kh]."  # BININT1 BINGET
+    rb"|M.."  # BININT2
+    rb"|[Jj].{4}"  # BININT LONG_BINGET
+    rb"|[G\x95].{8}"  # BINFLOAT FRAME
+    rb"|[\x8cC\x8a](?:" + _SHORT + rb")"  # SHORT_BINUNICODE SHORT_BINBYTES LONG1
+    rb"){0,1000}",
+    re.DOTALL,
+).match
+
+_LENGTH_BYTES: Final = {
+    0x8C: 1,  # SHORT_BINUNICODE
+    0x43: 1,  # SHORT_BINBYTES
+    0x8A: 1,  # LONG1
+    0x58: 4,  # BINUNICODE
+    0x42: 4,  # BINBYTES
+    0x8B: 4,  # LONG4
+    0x8D: 8,  # BINUNICODE8
+    0x8E: 8,  # BINBYTES8
+    0x96: 8,  # BYTEARRAY8
+}
+"""How many bytes behind an opcode tell the length of what follows them."""
+
+_HEADER: Final = bytes((0x80, PICKLE_PROTOCOL))
+_STOP: Final = b"."
+
+
+def check_opcodes(stream: bytes) -> None:
+    """Refuse a stream that has any other opcode, that is truncated, or that goes on after its end.
+
+    Raises:
+        pickle.UnpicklingError: it is not what `SafePickle` writes.
+    """
+    if not stream.startswith(_HEADER):
+        raise pickle.UnpicklingError(f"not a pickle of protocol {PICKLE_PROTOCOL}")
+    position, last = len(_HEADER), len(stream) - 1
+    while position < last:
+        end = _skip_opcodes(stream, position).end()  # type: ignore[union-attr]  # no opcode at all matches too
+        if end == position:
+            size = _LENGTH_BYTES.get(stream[position])
+            if size is None:
+                raise pickle.UnpicklingError(f"opcode 0x{stream[position]:02x} is not allowed, or cut short")
+            start = position + 1 + size
+            end = start + int.from_bytes(stream[position + 1 : start], "little")
+        position = end
+    if position != last or not stream.endswith(_STOP):
+        raise pickle.UnpicklingError("truncated")
+
+
+# Classes that the configuration allows ------------------------------------------------
+
+
+def restore(*_: Any) -> Any:
+    """Stand, in a pickle, for making an instance of an allowed class; see `_make`."""
+    raise pickle.UnpicklingError("only an unpickler that knows allowed_types can make it")
+
+
+def _make(cls: type, args: tuple[Any, ...], keywords: dict[str, Any] | None, state: Any) -> Any:
+    """Make an instance of an allowed class.
+
+    Args:
+        cls: the class.
+        args: what it is called with; or what its ``__new__`` is, if there are `keywords`.
+        keywords: keyword arguments of ``__new__``.
+        state: for ``__setstate__``, or attributes as a dict, or a pair of those in the
+            instance's dict and those in slots; None for none.
+    """
+    instance = cls(*args) if keywords is None else cls.__new__(cls, *args, **keywords)
+    if state is None:
+        return instance
+    if isinstance(instance, enum.Enum):  # a member is one for the whole process, whoever wrote the bytes
+        raise pickle.UnpicklingError("an enum member has no state")
+    if hasattr(instance, "__setstate__"):
+        instance.__setstate__(state)
+        return instance
+    in_dict, in_slots = state if isinstance(state, tuple) else (state, None)
+    vars(instance).update(in_dict or {})
+    for name, value in (in_slots or {}).items():
+        setattr(instance, name, value)
+    return instance
+
+
+def _reduce_allowed(value: Any, path: str) -> Reduction:
+    """Write an instance of an allowed class as a call of `restore`."""
+    if isinstance(value, enum.Enum):  # the versions of Python differ in how they write one
+        return restore, (path, (value.value,), None, None)
+    reduced = value.__reduce_ex__(PICKLE_PROTOCOL)
+    if not isinstance(reduced, tuple):
+        raise SerializationError(_not_by_its_class(path))
+    cls, args, state, list_items, dict_items, setter = (*reduced, None, None, None, None)[:6]
+    keywords: dict[str, Any] | None = None
+    if cls is copyreg.__newobj__:  # type: ignore[attr-defined]
+        (cls, *args), keywords = args, {}
+    elif cls is copyreg.__newobj_ex__:  # type: ignore[attr-defined]
+        cls, args, keywords = args
+    if cls is not type(value) or setter is not None:
+        raise SerializationError(_not_by_its_class(path))
+    return restore, (path, tuple(args), keywords, state), None, list_items, dict_items
+
+
+def _not_by_its_class(path: str) -> str:
+    return (
+        f"A value of type {path!r} cannot be stored here, although it is in allowed_types: it pickles itself "
+        "by other means than its own class. Set OPTIONS['secret'], or store plain data made from it."
+    )
+
+
+_NAMED: Final = frozenset({restore, *CONSTRUCTORS.values()})
+"""The functions that a stored value refers to by name."""
+
+
+# Reading and writing ------------------------------------------------------------------
+
+
+class _Pickler(pickle.Pickler):
+    """Asked only about what is not a literal: plain values are pickled at the speed of C."""
+
+    classes: ClassVar["_AllowedClasses"]
+
+    def reducer_override(self, obj: Any) -> Any:
+        cls = type(obj)
+        reduce = REDUCERS.get(cls)
+        if reduce is not None:
+            return reduce(obj)
+        if cls is FunctionType and obj in _NAMED:
+            return NotImplemented  # the default: by name
+        path = self.classes.path_of(cls)
+        if path is not None:
+            return _reduce_allowed(obj, path)
+        pickle.dumps(obj, PICKLE_PROTOCOL)  # raises, if no secret would help
+        raise SerializationError(_refusal(type_name(cls)))
+
+
+class _Unpickler(pickle.Unpickler):
+    """Finds the constructors, and nothing else."""
+
+    classes: ClassVar["_AllowedClasses"]
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        if module_name == safe_types.__name__ and global_name in CONSTRUCTORS:
+            return CONSTRUCTORS[global_name]
+        if (module_name, global_name) == (__name__, restore.__name__):
+            return self.classes.restore
+        raise pickle.UnpicklingError("a name that is not allowed")
+
+
+class _AllowedClasses:
+    """The classes of ``allowed_types``, imported when a value first needs one.
+
+    Not before: a module may use the cache that its own class is allowed in.
+    """
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._paths = frozenset(paths)
+
+    def path_of(self, cls: type) -> str | None:
+        """Return the path by which a class is allowed, or None if it isn't."""
+        return self._path_by_class.get(cls)
+
+    def restore(self, path: str, *arguments: Any) -> Any:
+        """Do for the unpickler what `restore` stands for."""
+        return _make(self._class_by_path[path], *arguments)
+
+    @cached_property
+    def _class_by_path(self) -> dict[str, type]:
+        return {path: _class_at(path) for path in self._paths}
+
+    @cached_property
+    def _path_by_class(self) -> dict[type, str]:
+        return {cls: path for path, cls in self._class_by_path.items()}
+
+
+def _class_at(path: str) -> type:
+    try:
+        cls = pkgutil.resolve_name(path)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(
+            f"allowed_types contains {path!r}, which cannot be imported ({error}); "
+            "expected the dotted path of a class, such as 'app.models.Basket'."
+        ) from error
+    if not isinstance(cls, type):
+        raise ConfigurationError(f"allowed_types contains {path!r}, a {type(cls).__name__}; expected a class.")
+    return cls
+
+
+def _refusal(name: str) -> str:
+    return (
+        f"A value of type {name!r} cannot be stored here: without a secret, a store that others can write to holds "
+        "plain data only (Python's literals and containers, dates, Decimal, UUID, paths, addresses). "
+        "Set OPTIONS['secret'], and any type is stored, signed; "
+        f"or add {name!r} to OPTIONS['allowed_types'], if it is a class of data; or store plain data made from it."
+    )
+
+
+class SafePickle:
+    """Writes and reads pickles of plain data.
+
+    Args:
+        allowed_types: dotted paths of further classes. Whoever can write to the store
+            can make instances of them with any arguments and any state.
+    """
+
+    def __init__(self, allowed_types: Iterable[str] = ()) -> None:
+        classes = {"classes": _AllowedClasses(allowed_types)}
+        self._pickler = type("_Pickler", (_Pickler,), classes)
+        self._unpickler = type("_Unpickler", (_Unpickler,), classes)
+
+    def dumps(self, value: object) -> bytes:
+        """Return the value's bytes, without a frame.
+
+        Raises:
+            SerializationError: the value holds something that `loads` would refuse.
+            Exception: whatever a value's own pickling raises.
+        """
+        stream = BytesIO()
+        self._pickler(stream, PICKLE_PROTOCOL).dump(value)
+        return stream.getvalue()
+
+    def loads(self, stream: bytes) -> object:
+        """Return the value.
+
+        Raises:
+            Exception: of any kind, when the bytes are not what `dumps` returned.
+        """
+        check_opcodes(stream)
+        value: object = self._unpickler(BytesIO(stream)).load()
+        return value

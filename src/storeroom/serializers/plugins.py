@@ -1,0 +1,86 @@
+"""Serializers and compressors that a program brings itself.
+
+One is given as an object, a class or a dotted path. Its frames carry a fingerprint of
+its name: what another one wrote might else be read as a different value, without error.
+"""
+
+from hashlib import blake2b
+from importlib import import_module
+from types import ModuleType
+from typing import Any, Final, Protocol
+
+from storeroom.exceptions import ConfigurationError
+from storeroom.serializers.frames import type_name
+
+__all__ = ["Compressor", "Serializer", "fingerprint", "load"]
+
+_FINGERPRINT_SIZE: Final = 4
+"""Bytes: enough to tell apart the few that one store ever sees."""
+
+
+class Serializer(Protocol):
+    """What ``OPTIONS["serializer"]`` may be, beside the names; a module such as ``dill`` fits too."""
+
+    def dumps(self, value: Any, /) -> bytes:
+        """Return the value's bytes; raise anything if it has none."""
+
+    def loads(self, data: bytes, /) -> Any:
+        """Return the value; raise anything if the data is damaged."""
+
+
+class Compressor(Protocol):
+    """What ``OPTIONS["compressor"]`` may be, beside the names."""
+
+    def compress(self, data: bytes, /) -> bytes:
+        """Return the data, smaller if it can be."""
+
+    def decompress(self, data: bytes, /) -> bytes:
+        """Return what was compressed; raise anything if the data is damaged."""
+
+
+def load(option: str, given: Any, names: tuple[str, ...], methods: tuple[str, str]) -> Any:
+    """Return the object that an option gives by itself, by its class or by its dotted path.
+
+    Args:
+        option: its name, for errors.
+        given: what was configured.
+        names: what the option knows by name, for errors.
+        methods: what the object must have.
+
+    Raises:
+        ConfigurationError: there is no such object, or it lacks a method.
+    """
+    expectation = (
+        f"expected {', '.join(map(repr, names))}, or an object, class or dotted path "
+        f"with the methods {methods[0]}() and {methods[1]}()."
+    )
+    shown = repr(given) if isinstance(given, str) else f"of type {type_name(type(given))!r}"
+    try:
+        found = _imported(given) if isinstance(given, str) else given
+        found = found() if isinstance(found, type) else found
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ConfigurationError(f"{option} is {shown}: {error}; {expectation}{_nearest(given, names)}") from error
+    if not all(callable(getattr(found, method, None)) for method in methods):
+        raise ConfigurationError(f"{option} is {shown}; {expectation}")
+    return found
+
+
+def fingerprint(implementation: Any) -> bytes:
+    """Return what marks the frames of a serializer or compressor: a hash of its dotted path."""
+    is_module = isinstance(implementation, ModuleType)
+    path = implementation.__name__ if is_module else type_name(type(implementation))
+    return blake2b(path.encode(), digest_size=_FINGERPRINT_SIZE).digest()
+
+
+def _nearest(given: Any, names: tuple[str, ...]) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 -- 3 ms that only a mistake need spend
+
+    near = get_close_matches(given, names, n=1) if isinstance(given, str) else ()
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _imported(path: str) -> Any:
+    module_name, _, name = path.rpartition(".")
+    if not module_name:
+        raise ImportError("neither a known name nor a dotted path")
+    return getattr(import_module(module_name), name)

@@ -1,0 +1,246 @@
+"""The types, beyond Python's literals, that a pickle of plain data may hold.
+
+A value of such a type is written as a call of a constructor of this module with plain
+arguments. The stored form is thereby the same for every version of Python, and nothing
+but these functions can be called by whoever wrote the bytes. Each accepts exactly what
+its writer makes of a real value: fixed types, nothing that can be iterated for ever, no
+text that stands for a huge number (``Fraction("1e999999999")``).
+
+A constructor's name is part of the stored form: it is never renamed, nor given another
+meaning. ``slice`` is missing on purpose: with one, an assignment within the pickle
+could fill a list from a range of 10**12 numbers.
+"""
+
+import collections
+import datetime as dt
+import decimal
+import fractions
+import ipaddress
+import pathlib
+import uuid
+import zoneinfo
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias, TypeVar
+
+from storeroom.exceptions import SerializationError
+from storeroom.serializers.frames import type_name
+
+__all__ = ["CONSTRUCTORS", "REDUCERS", "Reduction"]
+
+Reduction: TypeAlias = tuple[Any, ...]
+"""What ``__reduce__`` returns: a constructor, its arguments, None, list items, dict items."""
+
+_T = TypeVar("_T")
+
+_FACTORIES: Final = {kind.__name__: kind for kind in (bool, bytes, dict, float, int, list, set, str, tuple)}
+"""What a stored defaultdict may make its missing values with."""
+
+_PATHS: Final = {
+    kind.__name__: kind
+    for kind in (pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath, pathlib.WindowsPath)
+}
+_ADDRESSES: Final = {
+    kind.__name__: kind
+    for kind in (
+        ipaddress.IPv4Address,
+        ipaddress.IPv4Interface,
+        ipaddress.IPv4Network,
+        ipaddress.IPv6Address,
+        ipaddress.IPv6Interface,
+        ipaddress.IPv6Network,
+    )
+}
+
+
+def _exactly(kind: type[_T], *values: object) -> None:
+    for value in values:
+        if type(value) is not kind:
+            raise TypeError(f"expected {kind.__name__}, found {type(value).__name__}")
+
+
+# Constructors: what a stored value may call -------------------------------------------
+
+
+def new_complex(real: float, imag: float) -> complex:
+    """Make a complex number, negative zeros and all."""
+    _exactly(float, real, imag)
+    return complex(real, imag)
+
+
+def new_range(start: int, stop: int, step: int) -> range:
+    """Make a range; it stays lazy."""
+    _exactly(int, start, stop, step)
+    return range(start, stop, step)
+
+
+def new_decimal(text: str) -> decimal.Decimal:
+    """Make a Decimal, exact whatever the context."""
+    _exactly(str, text)
+    return decimal.Decimal(text)
+
+
+def new_fraction(numerator: int, denominator: int) -> fractions.Fraction:
+    """Make a Fraction in lowest terms."""
+    _exactly(int, numerator, denominator)
+    return fractions.Fraction(numerator, denominator)
+
+
+def new_date(year: int, month: int, day: int) -> dt.date:
+    """Make a date."""
+    _exactly(int, year, month, day)
+    return dt.date(year, month, day)
+
+
+def new_time(tzinfo: dt.tzinfo | None, fold: int, *fields: Any) -> dt.time:
+    """Make a time of hour, minute, second and microsecond."""
+    _exactly(int, *fields)
+    return dt.time(*fields).replace(tzinfo=tzinfo, fold=fold)
+
+
+def new_datetime(tzinfo: dt.tzinfo | None, fold: int, *fields: Any) -> dt.datetime:
+    """Make a datetime of year, month, day, hour, minute, second and microsecond."""
+    # Not of the ten bytes that pickle makes: those are taken in unchecked (day 255).
+    _exactly(int, *fields)
+    return dt.datetime(*fields).replace(tzinfo=tzinfo, fold=fold)  # noqa: DTZ001 -- what was stored may be naive
+
+
+def new_timedelta(days: int, seconds: int, microseconds: int) -> dt.timedelta:
+    """Make a timedelta."""
+    _exactly(int, days, seconds, microseconds)
+    return dt.timedelta(days, seconds, microseconds)
+
+
+def new_timezone(*offset_and_name: Any) -> dt.timezone:
+    """Make a fixed offset from UTC, with or without a name."""
+    return dt.timezone(*offset_and_name)
+
+
+def new_zoneinfo(key: str, cached: bool) -> zoneinfo.ZoneInfo:
+    """Make a ZoneInfo by its key; ZoneInfo itself refuses keys that leave the time zone folders."""
+    _exactly(str, key)
+    return zoneinfo.ZoneInfo(key) if cached else zoneinfo.ZoneInfo.no_cache(key)
+
+
+def new_uuid(number: int, is_safe: int | None) -> uuid.UUID:
+    """Make a UUID of its 128-bit number."""
+    _exactly(int, number)
+    return uuid.UUID(int=number, is_safe=uuid.SafeUUID(is_safe))
+
+
+def new_path(kind: str, text: str) -> pathlib.PurePath:
+    """Make a path; a concrete one only on the system that it is for."""
+    _exactly(str, kind, text)
+    return _PATHS[kind](text)
+
+
+def new_address(kind: str, text: str) -> object:
+    """Make an IP address, interface or network."""
+    _exactly(str, kind, text)
+    return _ADDRESSES[kind](text)
+
+
+def new_ordered_dict() -> collections.OrderedDict[Any, Any]:
+    """Make an empty OrderedDict; the pickle adds the items."""
+    return collections.OrderedDict()
+
+
+def new_counter() -> collections.Counter[Any]:
+    """Make an empty Counter; the pickle adds the items."""
+    return collections.Counter()
+
+
+def new_defaultdict(factory: str | None) -> collections.defaultdict[Any, Any]:
+    """Make an empty defaultdict; the pickle adds the items."""
+    return collections.defaultdict(None if factory is None else _FACTORIES[factory])
+
+
+def new_deque(maxlen: int | None) -> collections.deque[Any]:
+    """Make an empty deque; the pickle adds the items."""
+    return collections.deque(maxlen=maxlen)
+
+
+CONSTRUCTORS: Final[Mapping[str, Callable[..., object]]] = {
+    constructor.__name__: constructor
+    for constructor in (
+        new_complex,
+        new_range,
+        new_decimal,
+        new_fraction,
+        new_date,
+        new_time,
+        new_datetime,
+        new_timedelta,
+        new_timezone,
+        new_zoneinfo,
+        new_uuid,
+        new_path,
+        new_address,
+        new_ordered_dict,
+        new_counter,
+        new_defaultdict,
+        new_deque,
+    )
+}
+"""By the name under which a stored value calls them."""
+
+
+# Reducers: how a value is written as such a call --------------------------------------
+
+
+def _time_fields(value: dt.time | dt.datetime) -> tuple[int, int, int, int]:
+    return value.hour, value.minute, value.second, value.microsecond
+
+
+def _reduce_datetime(value: dt.datetime) -> Reduction:
+    return new_datetime, (value.tzinfo, value.fold, value.year, value.month, value.day, *_time_fields(value))
+
+
+def _reduce_zoneinfo(value: zoneinfo.ZoneInfo) -> Reduction:
+    reduction: Any = value.__reduce__()  # raises PicklingError for one that was read from a file
+    key, cached = reduction[1]
+    return new_zoneinfo, (key, bool(cached))
+
+
+def _reduce_defaultdict(value: collections.defaultdict[Any, Any]) -> Reduction:
+    factory = value.default_factory
+    name = getattr(factory, "__name__", None)
+    if factory is not None and _FACTORIES.get(str(name)) is not factory:
+        raise SerializationError(
+            f"A defaultdict whose default_factory is {name or type(factory).__name__!r} cannot be stored here; "
+            f"expected one of {', '.join(_FACTORIES)}. Store dict(value) instead."
+        )
+    return new_defaultdict, (name,), None, None, iter(value.items())
+
+
+def _mapping(constructor: Callable[[], object]) -> Callable[[Any], Reduction]:
+    def reduce(value: Any) -> Reduction:
+        if vars(value):
+            raise SerializationError(
+                f"A {type_name(type(value))} with attributes of its own cannot be stored here: "
+                "only its items would be. Store a plain dict, or set a secret."
+            )
+        return constructor, (), None, None, iter(value.items())
+
+    return reduce
+
+
+REDUCERS: Final[Mapping[type, Callable[[Any], Reduction]]] = {
+    complex: lambda value: (new_complex, (value.real, value.imag)),
+    range: lambda value: (new_range, (value.start, value.stop, value.step)),
+    decimal.Decimal: lambda value: (new_decimal, (str(value),)),
+    fractions.Fraction: lambda value: (new_fraction, (value.numerator, value.denominator)),
+    dt.date: lambda value: (new_date, (value.year, value.month, value.day)),
+    dt.time: lambda value: (new_time, (value.tzinfo, value.fold, *_time_fields(value))),
+    dt.datetime: _reduce_datetime,
+    dt.timedelta: lambda value: (new_timedelta, (value.days, value.seconds, value.microseconds)),
+    dt.timezone: lambda value: (new_timezone, value.__getinitargs__()),
+    zoneinfo.ZoneInfo: _reduce_zoneinfo,
+    uuid.UUID: lambda value: (new_uuid, (value.int, value.is_safe.value)),
+    collections.OrderedDict: _mapping(new_ordered_dict),
+    collections.Counter: _mapping(new_counter),
+    collections.defaultdict: _reduce_defaultdict,
+    collections.deque: lambda value: (new_deque, (value.maxlen,), None, iter(value)),
+    **dict.fromkeys(_PATHS.values(), lambda value: (new_path, (type(value).__name__, str(value)))),
+    **dict.fromkeys(_ADDRESSES.values(), lambda value: (new_address, (type(value).__name__, str(value)))),
+}
+"""By exact type: a subclass has state that its constructor would lose."""

@@ -1,0 +1,76 @@
+"""Signatures: who wrote these bytes, and for which key.
+
+A value carries a keyed BLAKE2b hash (RFC 7693, section 2.9) of its storage key and its
+frame. Bytes made by somebody without the secret are refused, and so are genuine bytes
+copied to another key. Putting back what the same key held earlier is not noticed.
+"""
+
+from collections.abc import Iterable
+from hashlib import blake2b
+from hmac import compare_digest
+from typing import Any, Final
+
+from storeroom.exceptions import ConfigurationError
+from storeroom.serializers.frames import SIGNED
+
+__all__ = ["MIN_SECRET_LENGTH", "Signer"]
+
+MIN_SECRET_LENGTH: Final = 16
+"""Bytes; 128 bits if they are random, which is also the strength of the signature."""
+
+_SIGNATURE_SIZE: Final = 16
+_START: Final = len(SIGNED) + _SIGNATURE_SIZE
+
+# Personalization keeps hashes for one purpose useless for any other (RFC 7693 calls it
+# a domain separator); 16 bytes at most.
+_KEY_PURPOSE: Final = b"storeroom.secret"
+_VALUE_PURPOSE: Final = b"storeroom.value"
+
+
+class Signer:
+    """Signs with the first secret and accepts all of them, so that secrets can be replaced.
+
+    Args:
+        secrets: newest first. The old one is removed when what it signed has expired.
+
+    Raises:
+        ConfigurationError: there is none, or one is too short; its text is not shown.
+    """
+
+    def __init__(self, secrets: Iterable[bytes]) -> None:
+        self._hashes = [_keyed_hash(secret) for secret in secrets]
+        if not self._hashes:
+            raise ConfigurationError("secret is an empty list; expected at least one secret, or None for no signing.")
+
+    def sign(self, frame: bytes, storage_key: str) -> bytes:
+        """Return the frame, wrapped in a signed one."""
+        return b"%b%b%b" % (SIGNED, _signature(self._hashes[0], frame, storage_key), frame)
+
+    def verify(self, signed: bytes, storage_key: str) -> bytes | None:
+        """Return the frame within, or None if no secret has signed it for this key."""
+        given, frame = signed[len(SIGNED) : _START], signed[_START:]
+        for keyed_hash in self._hashes:
+            if compare_digest(given, _signature(keyed_hash, frame, storage_key)):
+                return frame
+        return None
+
+
+def _keyed_hash(secret: bytes) -> Any:
+    if len(secret) < MIN_SECRET_LENGTH:
+        raise ConfigurationError(
+            f"secret has {len(secret)} bytes; expected at least {MIN_SECRET_LENGTH}, chosen at random. "
+            'Make one with: python3 -c "import secrets; print(secrets.token_urlsafe())"'
+        )
+    # BLAKE2b takes keys up to 64 bytes; hashing makes one of a secret of any length.
+    key = blake2b(secret, person=_KEY_PURPOSE).digest()
+    return blake2b(key=key, digest_size=_SIGNATURE_SIZE, person=_VALUE_PURPOSE)
+
+
+def _signature(keyed_hash: Any, frame: bytes, storage_key: str) -> bytes:
+    # The key's length first: otherwise "ab" + "c" and "a" + "bc" would sign alike.
+    key = storage_key.encode("utf-8", "surrogatepass")
+    value_hash = keyed_hash.copy()  # half the cost of starting from the key each time
+    value_hash.update(len(key).to_bytes(8, "big") + key)
+    value_hash.update(frame)
+    digest: bytes = value_hash.digest()
+    return digest

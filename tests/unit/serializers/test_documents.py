@@ -1,0 +1,133 @@
+"""JSON and MessagePack: what they would return as something else is refused at set, with its place."""
+
+import collections
+import datetime as dt
+import enum
+import json
+
+import pytest
+
+from storeroom.exceptions import ConfigurationError, DecodeError, SerializationError
+from storeroom.serializers import build_codec, documents
+from tests.unit.serializers.examples import KEY, Color, Markup, Pair
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+CHANGED = [
+    ({"a": (1, 2)}, "The value['a'] is of type 'tuple'"),
+    ([1, [2, {"x": {3}}]], "The value[1][1]['x'] is of type 'set'"),
+    ({"when": dt.datetime.min}, "The value['when'] is of type 'datetime.datetime'"),
+    ([Number.ONE], "The value[0] is of type"),
+    ([Color.RED], "The value[0] is of type"),
+    ({"a": [Markup("x")]}, "The value['a'][0] is of type"),
+    (Markup("x"), "The value is of type"),
+    ((1,), "The value is of type 'tuple'"),
+    (Pair(1, 2), "The value is of type"),
+    (collections.OrderedDict(a=1), "The value is of type 'collections.OrderedDict'"),
+    ({"a": collections.defaultdict(int)}, "The value['a'] is of type 'collections.defaultdict'"),
+    ({"a": {1.5: "x"}}, "A key of the value['a'] is of type 'float'"),
+    ({None: 1}, "A key of the value is of type 'NoneType'"),
+    ({True: 1}, "A key of the value is of type 'bool'"),
+    ({Markup("x"): 1}, "A key of the value is of type"),
+    ({(1, 2): 1}, "A key of the value is of type 'tuple'"),
+    ([bytearray(b"x")], "The value[0] is of type 'bytearray'"),
+    ({"x" * 90: (1,)}, "The value['" + "x" * 39 + "] is of type 'tuple'"),
+]
+
+
+@pytest.mark.parametrize(("value", "message"), CHANGED, ids=repr)
+@pytest.mark.parametrize("name", ["json", "msgpack"])
+def test_what_would_come_back_changed_is_refused_at_set(name, value, message):
+    if name == "msgpack":
+        pytest.importorskip("msgpack")
+    with pytest.raises(SerializationError) as caught:
+        build_codec(name).dumps(value, KEY)
+    assert str(caught.value).startswith(message)
+    assert repr(name) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [({1: "a"}, "A key of the value is of type 'int'"), ([b"x"], "The value[0] is of type 'bytes'")],
+)
+def test_json_has_neither_number_keys_nor_bytes(value, message):
+    with pytest.raises(SerializationError) as caught:
+        build_codec("json").dumps(value, KEY)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("value", [[2**64], [-(2**63) - 1]])
+def test_msgpack_has_no_integer_beyond_64_bits(value):
+    pytest.importorskip("msgpack")
+    with pytest.raises(SerializationError, match=r"The value\[0\] is of type 'int'"):
+        build_codec("msgpack").dumps(value, KEY)
+
+
+@pytest.mark.parametrize("name", ["json", "msgpack"])
+def test_a_value_that_contains_itself_is_refused_at_set(name):
+    if name == "msgpack":
+        pytest.importorskip("msgpack")
+    codec = build_codec(name)
+    ring, table = [1], {}
+    ring.append(ring)
+    table["self"] = [table]
+    for value in (ring, table, [ring, {1, 2}]):
+        with pytest.raises(SerializationError):
+            codec.dumps(value, KEY)
+
+
+def test_json_is_what_any_reader_of_json_takes():
+    stored = build_codec("json").dumps({"name": "Grüße", "n": [1, None, True, 1.5]}, KEY)
+    assert stored[:1] == b"\x11"
+    assert json.loads(stored[1:]) == {"name": "Grüße", "n": [1, None, True, 1.5]}
+    assert "Grüße".encode() in stored
+    assert b" " not in stored
+
+
+@pytest.mark.parametrize("stored", [b"\x11", b"\x11{", b"\x11\xff", b"\x11[1]x", b"\x11" + b"[" * 100_000, b"\x11nul"])
+def test_damaged_json_is_a_decode_error(stored):
+    with pytest.raises(DecodeError):
+        build_codec().loads(stored, KEY)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        b"\x12",
+        b"\x12\x92\x01",
+        b"\x12\x01\x02",
+        b"\x12\xc1",
+        b"\x12\xdd\xff\xff\xff\xff",
+        b"\x12\xc6\xff\xff\xff\xff",
+        b"\x12" + b"\x91" * 100_000,
+        b"\x12\xa1\xff",
+        b"\x12\x81\x90\x01",
+    ],
+)
+def test_damaged_msgpack_is_a_decode_error(stored):
+    pytest.importorskip("msgpack")
+    with pytest.raises(DecodeError):
+        build_codec().loads(stored, KEY)
+
+
+def missing(monkeypatch, name):
+    """Make an import fail as if nothing of that name were installed."""
+    monkeypatch.setitem(__import__("sys").modules, name, None)
+
+
+def test_msgpack_that_is_not_installed_says_what_to_install(monkeypatch):
+    missing(monkeypatch, "msgpack")
+    with pytest.raises(ConfigurationError, match=r"python3 -m pip install 'storeroom\[msgpack\]'"):
+        build_codec("msgpack")
+    with pytest.raises(DecodeError, match="ModuleNotFoundError"):
+        build_codec().loads(b"\x12\xc0", KEY)
+
+
+def test_the_walk_is_not_by_recursion():
+    value = [1]
+    for _ in range(5000):
+        value = [value]
+    documents._JSON.require_exact(value)

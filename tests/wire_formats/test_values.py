@@ -1,0 +1,68 @@
+"""Stored values stay readable: a new version never turns a full cache, or a file on disk, into misses."""
+
+import collections
+import datetime as dt
+import decimal
+import fractions
+import ipaddress
+import pathlib
+import tomllib
+import uuid
+import zoneinfo
+
+import pytest
+
+from storeroom.serializers import build_codec, frames, safe_types
+from storeroom.serializers.compressors import FORMATS
+from tests.wire_formats import classes
+
+KEY = "shop:1:basket"
+
+
+def table(note, **items):
+    made = classes.Table(items)
+    made.note = note
+    return made
+
+
+IMPORTS = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (classes, collections, decimal, fractions, ipaddress, pathlib, uuid, zoneinfo)
+} | {"dt": dt, "table": table}
+
+SAMPLES = tomllib.loads(pathlib.Path(__file__).with_name("values.toml").read_text("utf-8"))["sample"]
+
+
+def skip_without_its_library(stored):
+    if stored[:1] == frames.MSGPACK:
+        pytest.importorskip("msgpack")
+    for compressed in FORMATS.values():
+        if compressed.prefix == stored[:1]:
+            try:
+                compressed.library()
+            except ImportError:
+                pytest.skip(f"storeroom[{compressed.extra}] is not installed")
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=[sample["name"] for sample in SAMPLES])
+def test_a_stored_value_is_still_read(sample):
+    stored, value = bytes.fromhex(sample["stored"]), eval(sample["value"], dict(IMPORTS))
+    skip_without_its_library(stored)
+    codec = build_codec(**sample.get("options", {}))
+    returned = codec.loads(stored, KEY)
+    assert type(returned) is type(value)
+    assert repr(returned) == repr(value)
+    assert getattr(returned, "__dict__", None) == getattr(value, "__dict__", None)
+    if sample["exact"]:
+        assert codec.dumps(value, KEY) == stored
+
+
+def test_there_is_a_sample_of_every_kind_of_frame():
+    kinds = {value for name, value in vars(frames).items() if name.isupper() and type(value) is bytes}
+    assert len(kinds) == 19
+    assert {bytes.fromhex(sample["stored"])[:1] for sample in SAMPLES} >= kinds
+
+
+def test_there_is_a_sample_of_every_constructor():
+    stored = b"".join(bytes.fromhex(sample["stored"]) for sample in SAMPLES)
+    assert [name for name in safe_types.CONSTRUCTORS if name.encode() not in stored] == []
