@@ -1,0 +1,152 @@
+"""The command ``storeroom``: look into a cache, change it, check its configuration.
+
+Exit codes are an interface: see EXIT_CODES. A module of a command is imported when
+that command is run, so that ``storeroom get`` starts as fast as it can.
+"""
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Final, NamedTuple
+
+from storeroom.cli.exits import EXIT_CODES, INTERRUPTED, NO_READER, exit_code
+from storeroom.exceptions import StoreroomError
+
+__all__ = ["COMMANDS", "Command", "main"]
+
+
+class Command(NamedTuple):
+    """Where a command is written.
+
+    Attributes:
+        summary: what it does, for the list of commands.
+        module: its module in this package.
+        add_arguments: name of the function there that takes a parser and adds the arguments.
+        run: name of the function there that takes the parsed arguments and returns the exit code.
+    """
+
+    summary: str
+    module: str
+    add_arguments: str = "add_arguments"
+    run: str = "run"
+
+
+COMMANDS: Final = {
+    "check": Command("say what is wrong or risky in the configuration", "check"),
+    "get": Command("print the value of a key", "entries", "add_get_arguments", "get"),
+    "set": Command("store a value", "entries", "add_set_arguments", "set_value"),
+    "delete": Command("remove keys", "entries", "add_delete_arguments", "delete"),
+    "incr": Command("add to a number", "entries", "add_incr_arguments", "incr"),
+    "ttl": Command("print the seconds that a key has left", "entries", "add_ttl_arguments", "ttl"),
+    "keys": Command("list the keys", "contents", "add_keys_arguments", "keys"),
+    "clear": Command("remove all entries", "contents", "add_clear_arguments", "clear"),
+    "stats": Command("show hits, misses, entries and bytes", "contents", "add_stats_arguments", "stats"),
+    "prune": Command("remove expired entries now", "contents", "add_prune_arguments", "prune"),
+    "bench": Command("time the cache on this machine", "bench"),
+    "demo": Command("watch a real workload being cached", "demo"),
+}
+
+_EXAMPLES: Final = """\
+examples:
+  storeroom check                         what is wrong, and how to mend it
+  storeroom set greeting hello --timeout 5m
+  storeroom get greeting
+  storeroom stats --alias sessions
+  storeroom keys user: --config mysite.settings
+
+The configuration is looked for as by a program: STOREROOM_CONFIG, the nearest
+pyproject.toml, CACHE_URL, else the embedded default. --config names another:
+a TOML file, a Python module with CACHES in it, or a URL.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line. Return the exit code, never raise for a mistake of the user.
+
+    Args:
+        argv: the arguments, without the program's name; those of this process by default.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        return _run(arguments)
+    except StoreroomError as error:
+        print(f"storeroom: {error}", file=sys.stderr)
+        return exit_code(error)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python would complain when it flushes at exit. https://docs.python.org/3/library/signal.html#note-on-sigpipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NO_READER
+    except SystemExit as leave:  # argparse, which has said why
+        return leave.code if isinstance(leave.code, int) else int(leave.code is not None)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A key may hold what the terminal's encoding does not.
+            stream.reconfigure(errors="backslashreplace")
+    args = _parser(arguments).parse_args(arguments)
+    module = import_module(f"storeroom.cli.{COMMANDS[args.command].module}")
+    code: int = getattr(module, COMMANDS[args.command].run)(args)
+    sys.stdout.flush()
+    return code
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="storeroom",
+        description="Look into a cache, change it, check its configuration.",
+        epilog=f"{_EXAMPLES}\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the versions of storeroom and Python")
+    _add_common(parser, alias="default", config=None)
+    # Accepted after the command too, without undoing what was given before it.
+    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _add_common(common, alias=argparse.SUPPRESS, config=argparse.SUPPRESS)
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        subparser = commands.add_parser(
+            name,
+            parents=[common],
+            help=command.summary,
+            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        if name in arguments:
+            module = import_module(f"storeroom.cli.{command.module}")
+            getattr(module, command.add_arguments)(subparser)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser, *, alias: str, config: str | None) -> None:
+    parser.add_argument("--alias", "-a", metavar="NAME", default=alias, help='which cache (default: "default")')
+    parser.add_argument(
+        "--config",
+        "-c",
+        metavar="SOURCE",
+        default=config,
+        help="a TOML file, a module such as mysite.settings, or a URL such as file:///var/cache/app",
+    )
+
+
+class _Version(argparse.Action):
+    """Prints the version, which is looked up only then: reading a package's metadata takes a while."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 -- as the class says
+
+        try:
+            found = version("storeroom")
+        except PackageNotFoundError:  # run from a checkout
+            found = "(not installed)"
+        print(f"storeroom {found} on Python {sys.version.split()[0]}")
+        parser.exit()

@@ -1,0 +1,154 @@
+"""``storeroom check``: print what is wrong or risky in the configuration, and how to mend it."""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from storeroom import checks
+from storeroom.checks import Context, Finding
+from storeroom.cli.configuration import EMBEDDED_DEFAULT, Named, find
+from storeroom.cli.exits import MISTAKE, NO, YES, UsageError
+from storeroom.cli.output import columns, count_of, paragraph, print_json, styled
+from storeroom.config import nearest
+from storeroom.masking import masked
+from storeroom.sources import Source
+
+__all__ = ["SILENCED_VARIABLE", "add_arguments", "run"]
+
+SILENCED_VARIABLE: Final = "STOREROOM_SILENCED_CHECKS"
+"""Environment variable with ids that are not reported, separated by commas or spaces."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of check."""
+    parser.epilog = f"""\
+Nothing is opened and nothing written. That several processes serve a site is
+known from --processes, WEB_CONCURRENCY and the like, or Django's settings.
+
+The exit code is 0 if nothing was found, 1 if only warnings were, 2 if errors
+were. An id is silenced by --silence, or by the environment variable
+{SILENCED_VARIABLE}.
+
+examples:
+  storeroom check
+  storeroom check --processes 4
+  storeroom check --config mysite.settings --silence W010
+"""
+    parser.add_argument("--processes", type=int, metavar="N", help="how many processes serve the site")
+    parser.add_argument(
+        "--silence", action="append", default=[], metavar="ID", help="do not report this id (may be repeated)"
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check the configuration that is named or found."""
+    named = find(args.config)
+    if not isinstance(named.source.caches, Mapping):
+        raise UsageError(f"{named.source} has {type(named.source.caches).__name__} as CACHES; expected a dict.")
+    silenced = _silenced(args.silence)
+    everything = checks.run(named.source.caches, context=_context(named, args.processes))
+    findings = [finding for finding in everything if finding.id not in silenced]
+    if args.json:
+        print_json(_report(named.source, findings))
+    else:
+        _print(named.source, findings, len(everything) - len(findings))
+    if not findings:
+        return YES
+    return MISTAKE if findings[0].level == "error" else NO
+
+
+def _context(named: Named, processes: int | None) -> Context:
+    context = replace(Context.here(processes=processes), directory=named.source.directory)
+    return context if named.settings is None else context.with_settings(named.settings)
+
+
+def _silenced(words: list[str]) -> set[str]:
+    silenced = set()
+    for word in " ".join([*words, os.environ.get(SILENCED_VARIABLE, "")]).replace(",", " ").split():
+        identifier = checks.full_id(word)
+        if identifier is None:
+            raise UsageError(f"There is no check {word!r} to silence.{nearest(word, checks.RULES)}")
+        silenced.add(identifier)
+    return silenced
+
+
+def _aliases(source: Source) -> list[tuple[str, str, str]]:
+    """Return name, backend and location of each alias, as far as it has them."""
+    return [
+        (str(name), *_backend_and_location(written if isinstance(written, Mapping) else {}))
+        for name, written in source.caches.items()
+    ]
+
+
+def _backend_and_location(written: Mapping[str, Any]) -> tuple[str, str]:
+    backend, location = written.get("BACKEND", ""), masked(written.get("LOCATION", ""))
+    path = f"{backend.__module__}.{backend.__qualname__}" if isinstance(backend, type) else str(backend)
+    return path, ", ".join(map(str, location)) if isinstance(location, list) else str(location)
+
+
+def _report(source: Source, findings: list[Finding]) -> dict[str, Any]:
+    return {
+        "source": {"name": source.name, "origin": source.origin},
+        "aliases": [
+            {"alias": name, "backend": backend, "location": location} for name, backend, location in _aliases(source)
+        ],
+        "errors": sum(finding.level == "error" for finding in findings),
+        "warnings": sum(finding.level == "warning" for finding in findings),
+        "findings": [finding.as_dict() for finding in findings],
+    }
+
+
+# Printing ---------------------------------------------------------------------------------
+
+
+def _print(source: Source, findings: list[Finding], silenced: int) -> None:
+    print(f"{styled('Configuration:', 'strong')} {source}")
+    if source.name == EMBEDDED_DEFAULT:
+        print("Nothing is configured here. Each program then has a cache of its own; this is the command's.")
+    if source.name != "--config" and os.environ.get("DJANGO_SETTINGS_MODULE"):
+        print(f"Django's own settings are checked by: --config {os.environ['DJANGO_SETTINGS_MODULE']}", file=sys.stderr)
+    print()
+    print(columns(_aliases(source)))
+    for finding in findings:
+        print()
+        print(_described(finding, table=_toml_table(source)))
+    print()
+    print(_summary(findings, silenced))
+
+
+def _toml_table(source: Source) -> str | None:
+    """Return the table of the aliases in a TOML file; None where the source is another."""
+    if not source.name.endswith(".toml"):
+        return None
+    return "tool.storeroom.caches" if source.name == "pyproject.toml" else "caches"
+
+
+def _described(finding: Finding, *, table: str | None) -> str:
+    place = f" ({finding.alias})" if finding.alias is not None else ""
+    lines = [
+        f"{styled(f'{finding.level} {finding.id}', finding.level)}{place}: {styled(finding.rule.title, 'strong')}",
+        paragraph("what", finding.what),
+        paragraph("why", finding.rule.why),
+    ]
+    if finding.remedy:
+        lines.append(paragraph("mend", finding.remedy))
+    mended = finding.command or (finding.snippet() if table is None else finding.toml_snippet(table))
+    if mended:
+        lines += ["", *(f"            {line}".rstrip() for line in mended.splitlines()), ""]
+    lines.append(paragraph("more", finding.rule.docs))
+    return "\n".join(lines)
+
+
+def _summary(findings: list[Finding], silenced: int) -> str:
+    errors = sum(finding.level == "error" for finding in findings)
+    warnings = len(findings) - errors
+    if not findings:
+        said = styled("Nothing is wrong.", "good")
+    else:
+        parts = [(errors, "error"), (warnings, "warning")]
+        said = " and ".join(styled(count_of(number, level), level) for number, level in parts if number) + "."
+    return f"{said} ({count_of(silenced, 'finding')} silenced.)" if silenced else said

@@ -1,0 +1,156 @@
+"""The commands about a cache as a whole: keys, clear, stats, prune."""
+
+import argparse
+import sys
+from typing import Any
+
+from storeroom.base import BaseCache
+from storeroom.cli.configuration import open_alias, open_cache, read_alias
+from storeroom.cli.exits import NO, YES, UsageError
+from storeroom.cli.output import columns, count_of, print_json, size, styled
+from storeroom.exceptions import NotSupportedError
+from storeroom.masking import masked
+
+__all__ = [
+    "add_clear_arguments",
+    "add_keys_arguments",
+    "add_prune_arguments",
+    "add_stats_arguments",
+    "clear",
+    "keys",
+    "prune",
+    "stats",
+]
+
+
+def _title(alias: Any) -> str:
+    location = f", {masked(alias.location)}" if alias.location else ""
+    return f"Cache {alias.name!r}: {alias.backend.__qualname__}{location}"
+
+
+# keys -------------------------------------------------------------------------------------
+
+
+def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of keys."""
+    parser.epilog = """\
+Prints the keys as the program types them, one a line, sorted.
+
+examples:
+  storeroom keys
+  storeroom keys user: | wc -l
+"""
+    parser.add_argument("prefix", metavar="PREFIX", nargs="?", default="", help="only keys that begin with this")
+    parser.add_argument("--key-version", type=int, metavar="N", help="version of the keys (default: VERSION)")
+    parser.add_argument("--json", action="store_true", help="print a JSON list")
+
+
+def keys(args: argparse.Namespace) -> int:
+    """List the keys."""
+    found = sorted(open_cache(args, needs="keys").keys(args.prefix, version=args.key_version))
+    if args.json:
+        print_json(found)
+    else:
+        sys.stdout.writelines(f"{key}\n" for key in found)
+    return YES
+
+
+# clear ------------------------------------------------------------------------------------
+
+
+def add_clear_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of clear."""
+    parser.epilog = "Removes the entries of this alias's KEY_PREFIX, in every version, and no others.\n"
+    parser.add_argument("--yes", "-y", action="store_true", help="do not ask")
+
+
+def clear(args: argparse.Namespace) -> int:
+    """Remove all entries, if that is confirmed."""
+    alias = read_alias(args)
+    cache = open_alias(alias, needs="clear")
+    if not args.yes and not _is_confirmed(f"{_title(alias)}\nRemove {_amount(cache)}? [y/N] "):
+        print("Nothing was removed.")
+        return NO
+    cache.clear()
+    print(f"The cache {args.alias!r} is empty.")
+    return YES
+
+
+def _is_confirmed(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise UsageError("clear removes all entries and asks before it does; where nobody can answer, pass --yes.")
+    try:
+        return input(question).strip().lower() in {"y", "yes"}
+    except EOFError:
+        print()
+        return False
+
+
+def _amount(cache: BaseCache) -> str:
+    """Say how many entries there are, where the storage can count those of this alias."""
+    try:
+        return f"all entries, {cache.count():,} of the current version"
+    except (AttributeError, NotSupportedError):
+        return "all entries"
+
+
+# stats ------------------------------------------------------------------------------------
+
+
+def add_stats_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of stats."""
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
+
+
+def stats(args: argparse.Namespace) -> int:
+    """Show what the cache has counted and holds."""
+    alias = read_alias(args)
+    counted = open_alias(alias, needs="stats").stats().as_dict()
+    if args.json:
+        print_json(counted)
+        return YES
+    options = alias.settings.options if alias.settings is not None else {}
+    print(styled(_title(alias), "strong"))
+    print()
+    print(columns(_stats_rows(counted, options), right=(1,)))
+    return YES
+
+
+def _stats_rows(counted: dict[str, Any], options: Any) -> list[tuple[str, str, str]]:
+    max_entries, max_bytes = options.get("max_entries"), options.get("max_bytes")
+    entries, held = counted.pop("entries"), counted.pop("bytes")
+    ratio = counted.pop("hit_ratio")
+    rows = [
+        ("entries", "unknown" if entries is None else f"{entries:,}", f"of {max_entries:,}" if max_entries else ""),
+        ("bytes", "unknown" if held is None else size(held), f"of {size(max_bytes)}" if max_bytes else ""),
+    ]
+    for name, number in counted.items():
+        rows.append((name, f"{number:,}", ""))
+        if name == "misses":
+            asked = counted["hits"] + counted["misses"]
+            rows.append(("hit ratio", f"{ratio:.1%}" if asked else "none yet", ""))
+    return rows
+
+
+# prune ------------------------------------------------------------------------------------
+
+
+def add_prune_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of prune."""
+    parser.epilog = "Expired entries never show, and go as room is needed; this frees it now.\n"
+    parser.add_argument("--json", action="store_true", help='print {"entries": ..., "bytes": ...}')
+
+
+def prune(args: argparse.Namespace) -> int:
+    """Remove expired entries now; say how many and how much room they took."""
+    cache = open_cache(args, needs="prune")
+    before = cache.stats().bytes
+    removed = cache.prune()
+    after = cache.stats().bytes
+    freed = None if before is None or after is None else max(0, before - after)
+    if args.json:
+        print_json({"entries": removed, "bytes": freed})
+    else:
+        room = "" if freed is None else f", {size(freed)}"
+        print(f"Removed {count_of(removed, 'expired entry', 'expired entries')}{room}.")
+    return YES

@@ -1,0 +1,56 @@
+"""Exit codes: what a script learns from the command line without reading its output."""
+
+from typing import Final
+
+from storeroom.exceptions import (
+    ConfigurationError,
+    InvalidCacheKey,
+    InvalidTimeoutError,
+    KeyNotFoundError,
+    StoreroomError,
+    ValueTypeError,
+)
+
+__all__ = ["EXIT_CODES", "FAILED", "INTERRUPTED", "MISTAKE", "NO", "NO_READER", "YES", "UsageError", "exit_code"]
+
+YES: Final = 0
+"""Done; for a question, yes."""
+
+NO: Final = 1
+"""No such key; for check, warnings only."""
+
+MISTAKE: Final = 2
+"""The command or the configuration is wrong; for check, errors. What argparse exits with too."""
+
+FAILED: Final = 3
+"""The storage failed, or cannot do this."""
+
+INTERRUPTED: Final = 130
+"""After Ctrl-C: 128 and the number of SIGINT, as shells have it."""
+
+NO_READER: Final = 141
+"""Nobody reads the output any more: 128 and the number of SIGPIPE, as shells have it."""
+
+EXIT_CODES: Final = """\
+exit codes:
+  0    done; the key is there; check found nothing
+  1    no such key; not confirmed; check found warnings only
+  2    the command or the configuration is wrong; check found errors
+  3    the storage failed, or cannot do this
+  130  interrupted by Ctrl-C
+"""
+"""The exit codes as --help tells them."""
+
+
+class UsageError(StoreroomError):
+    """The arguments are each right, but not together or not for this cache."""
+
+
+_MISTAKES: Final = (ConfigurationError, InvalidCacheKey, InvalidTimeoutError, UsageError, ValueTypeError)
+
+
+def exit_code(error: StoreroomError) -> int:
+    """Return the exit code for an error that ended a command."""
+    if isinstance(error, KeyNotFoundError):
+        return NO
+    return MISTAKE if isinstance(error, _MISTAKES) else FAILED

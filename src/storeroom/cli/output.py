@@ -1,0 +1,88 @@
+"""Text for a terminal: colour, columns, paragraphs, sizes; and JSON for a script."""
+
+import json
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, TextIO
+
+__all__ = ["columns", "count_of", "paragraph", "print_json", "size", "styled"]
+
+_STYLES: Final = {"error": "31;1", "warning": "33;1", "good": "32", "strong": "1", "faint": "2"}
+"""Name of a style to its parameters in ECMA-48, "SGR"."""
+
+_WIDEST: Final = 88
+"""Longer lines are hard to read, however wide the terminal is."""
+
+
+def _is_coloured(stream: TextIO) -> bool:
+    """Tell whether to write colours there. NO_COLOR is explained at https://no-color.org."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def styled(text: str, style: str) -> str:
+    """Return the text in this style, if standard output is a terminal that shows it."""
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if _is_coloured(sys.stdout) else text
+
+
+def width() -> int:
+    """Return how long a line may be."""
+    return min(shutil.get_terminal_size().columns, _WIDEST)
+
+
+def paragraph(label: str, text: str, *, indent: int = 2, label_width: int = 6) -> str:
+    """Return text wrapped beside its label; whatever is too long to break, such as a path, stands out."""
+    start = " " * indent + label.ljust(label_width)
+    return textwrap.fill(
+        text,
+        width(),
+        initial_indent=start,
+        subsequent_indent=" " * len(start),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def columns(rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), indent: int = 2) -> str:
+    """Return rows of cells as aligned lines; the columns numbered in `right` are aligned there."""
+    table = [list(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for row in table:
+        cells = (
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append((" " * indent + "  ".join(cells)).rstrip())
+    return "\n".join(lines)
+
+
+def size(size_bytes: float) -> str:
+    """Return a size for people, in units of 1024.
+
+    >>> size(999), size(1536), size(5 * 1024**3)
+    ('999 bytes', '1.5 KiB', '5.0 GiB')
+    """
+    if size_bytes < 1024:  # noqa: PLR2004 -- the unit itself
+        return f"{size_bytes:.0f} bytes"
+    for unit in ("KiB", "MiB", "GiB"):
+        size_bytes /= 1024
+        if size_bytes < 1024:  # noqa: PLR2004
+            return f"{size_bytes:.1f} {unit}"
+    return f"{size_bytes / 1024:.1f} TiB"
+
+
+def count_of(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun.
+
+    >>> count_of(1, "entry", "entries"), count_of(1200, "error")
+    ('1 entry', '1,200 errors')
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON; what JSON does not have is printed as its text."""
+    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
