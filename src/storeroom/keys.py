@@ -42,6 +42,11 @@ def get_key_func(key_func: str | KeyFunction | None) -> KeyFunction:
         return default_key_func
     if callable(key_func):
         return key_func
+    if not isinstance(key_func, str):
+        raise ConfigurationError(
+            f"KEY_FUNCTION is a {type(key_func).__name__}; expected a callable f(key, key_prefix, version), "
+            "or its dotted path."
+        )
     module_name, _, name = key_func.rpartition(".")
     try:
         function = getattr(import_module(module_name), name)

@@ -77,6 +77,7 @@ class FileBasedCache(BaseCache):
         ),
     }
     async_inline = True
+    location_is_path: ClassVar[bool] = True
 
     def __init__(self, location: str | os.PathLike[str], params: Mapping[str, Any]) -> None:
         """Note where the cache lies; files are touched on first use."""
