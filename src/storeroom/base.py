@@ -156,8 +156,7 @@ class BaseCache(StorageHooks):
         if expires_at == AT_ONCE:
             self._delete(storage_key)
             return
-        self._set(storage_key, value, expires_at)
-        self._counters.sets += 1
+        self._counters.sets += self._set(storage_key, value, expires_at)
 
     async def aset(
         self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
@@ -167,8 +166,7 @@ class BaseCache(StorageHooks):
         if expires_at == AT_ONCE:
             await self._adelete(storage_key)
             return
-        await self._aset(storage_key, value, expires_at)
-        self._counters.sets += 1
+        self._counters.sets += await self._aset(storage_key, value, expires_at)
 
     def add(self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         """Store the value unless the key is live. Atomic. Return whether it was stored.

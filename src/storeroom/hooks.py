@@ -90,9 +90,9 @@ class StorageHooks:
         """Return the value, or MISSING."""
         return self._get_many([storage_key]).get(storage_key, MISSING)
 
-    def _set(self, storage_key: str, value: Any, expires_at: float) -> None:
-        """Store one value."""
-        self._set_many({storage_key: value}, expires_at)
+    def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
+        """Store one value; return whether it was stored."""
+        return not self._set_many({storage_key: value}, expires_at)
 
     def _delete(self, storage_key: str) -> bool:
         """Remove one entry; return whether it was live."""
@@ -115,6 +115,10 @@ class StorageHooks:
         self._set(new_storage_key, value, expires_at)
         self._delete(storage_key)
         return True
+
+    def _lease(self, storage_key: str, token: str, expires_at: float) -> bool:
+        """Take the right to compute, for get_or_set(). Atomic. Return whether nobody else has it."""
+        return self._add(storage_key, token, expires_at)
 
     def _compare_delete(self, storage_key: str, expected: Any) -> bool:
         """Remove the entry if its value equals `expected`. Return whether it was removed.
@@ -179,8 +183,8 @@ class StorageHooks:
     async def _aget(self, storage_key: str) -> Any:
         return await self._run(self._get, storage_key)
 
-    async def _aset(self, storage_key: str, value: Any, expires_at: float) -> None:
-        await self._run(self._set, storage_key, value, expires_at)
+    async def _aset(self, storage_key: str, value: Any, expires_at: float) -> bool:
+        return await self._run(self._set, storage_key, value, expires_at)
 
     async def _adelete(self, storage_key: str) -> bool:
         return await self._run(self._delete, storage_key)
@@ -190,6 +194,9 @@ class StorageHooks:
 
     async def _arename(self, storage_key: str, new_storage_key: str) -> bool:
         return await self._run(self._rename, storage_key, new_storage_key)
+
+    async def _alease(self, storage_key: str, token: str, expires_at: float) -> bool:
+        return await self._aadd(storage_key, token, expires_at)
 
     async def _acompare_delete(self, storage_key: str, expected: Any) -> bool:
         return await self._run(self._compare_delete, storage_key, expected)

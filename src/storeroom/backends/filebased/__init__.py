@@ -233,10 +233,11 @@ class FileBasedCache(BaseCache):
     def _bounds(self) -> Bounds:
         return self._max_entries, self._max_bytes, self._cull_frequency
 
-    def _set(self, storage_key: str, value: Any, expires_at: float) -> None:
+    def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
         entry_key = entry_key_of(storage_key)
         frame = self._frame(storage_key, entry_key, value)
         self._write(Table.put, entry_key, frame, expires_at, self._bounds)
+        return True
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
         frames = {}

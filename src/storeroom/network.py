@@ -1,0 +1,187 @@
+"""NetworkCache: a cache whose storage can be out of reach, and what it answers then.
+
+During an outage the alias's ``on_error`` decides:
+
+===================  =====================================================================
+``"miss"``           (default) reads miss, and writes that can say so say that nothing was
+                     stored; what has no honest answer raises StorageError
+``"raise"``          every operation raises StorageError
+``"fallback:name"``  the cache of that alias answers instead
+===================  =====================================================================
+
+Only a failure to reach the server counts as an outage. A mistake of the program (a value
+that cannot be stored, a counter that is not a number) raises as ever.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from importlib import import_module
+from typing import Any, Final, NoReturn
+
+from storeroom import config
+from storeroom.base import BaseCache
+from storeroom.engines import Engine
+from storeroom.exceptions import StorageError
+from storeroom.hooks import MISSING
+from storeroom.outages import CircuitBreaker
+
+__all__ = ["ANSWERS", "NETWORK_OPTIONS", "NetworkCache", "NetworkEngine"]
+
+ANSWERS: Final[Mapping[str, Callable[..., Any]]] = {
+    "get_many": lambda _storage_keys: {},
+    "set_many": lambda values, _expires_at: list(values),
+    "add": lambda *_: False,
+    "delete_many": lambda _storage_keys: 0,
+    "touch": lambda *_: False,
+    "expiry": lambda _storage_key: None,
+    "get": lambda _storage_key: MISSING,
+    "set": lambda *_: False,
+    "delete": lambda _storage_key: False,
+    "has": lambda _storage_key: False,
+    "compare_delete": lambda *_: False,
+    "usage": lambda: (None, None),
+}
+"""What each hook answers during an outage under "miss": nothing is there, and nothing was stored."""
+
+_WITHOUT_ANSWER: Final = ("incr", "rename", "clear", "scan", "prune")
+"""Hooks that raise even under "miss": a counter that does not count, a clear() that did not happen,
+a list of keys that is not the list."""
+
+
+def _on_error(value: Any) -> str:
+    if value in ("miss", "raise") or (isinstance(value, str) and value.partition("fallback:")[2]):
+        return str(value)
+    raise ValueError('"miss", "raise" or "fallback:<alias>"')
+
+
+NETWORK_OPTIONS: Final[Mapping[str, config.Option]] = {
+    "on_error": config.Option(
+        _on_error,
+        "miss",
+        'What happens while the server is out of reach: "miss", "raise" or "fallback:<alias>".',
+    ),
+    "socket_connect_timeout": config.Option(
+        config.number(0.001), 1.0, "Seconds to wait for a connection before it counts as failed."
+    ),
+    "socket_timeout": config.Option(
+        config.number(0.001), 1.0, "Seconds to wait for an answer before it counts as failed."
+    ),
+}
+"""The options of every cache at the other end of a connection."""
+
+
+class NetworkEngine(Engine):
+    """An engine with a server behind it, and a circuit breaker before it."""
+
+    def __init__(self, name: str) -> None:
+        """Note the server's name for the log; without password."""
+        super().__init__()
+        self.breaker = CircuitBreaker(name)
+
+    def after_fork_in_child(self) -> None:
+        """Forget the parent's connections, and what they said of the server."""
+        super().after_fork_in_child()
+        self.breaker.reset()
+
+
+class NetworkCache(BaseCache):
+    """BaseCache for storages behind a connection: every hook of a subclass follows the outage policy.
+
+    A subclass writes its hooks as if the server were always there; their wrapping is done here, when the
+    class is made. Its `__init__` sets `_engine` and `_outage_errors`.
+    """
+
+    _engine: NetworkEngine
+    _outage_errors: tuple[type[BaseException], ...] = ()
+    """What the driver raises when the server cannot be reached or does not answer in time."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Put the outage policy around the hooks that this class defines."""
+        super().__init_subclass__(**kwargs)
+        for name in (*ANSWERS, *_WITHOUT_ANSWER):
+            if hook := cls.__dict__.get(f"_{name}"):
+                setattr(cls, f"_{name}", _guarded(name, hook))
+            if hook := cls.__dict__.get(f"_a{name}"):
+                setattr(cls, f"_a{name}", _guarded_async(name, hook))
+
+    def _lease(self, storage_key: str, token: str, expires_at: float) -> bool:
+        """See StorageHooks: without a server each process computes for itself, rather than wait for a lease."""
+        failures = self._engine.breaker.failures
+        leased = super()._lease(storage_key, token, expires_at)
+        return leased or self._engine.breaker.is_open or self._engine.breaker.failures > failures
+
+    async def _alease(self, storage_key: str, token: str, expires_at: float) -> bool:
+        failures = self._engine.breaker.failures
+        leased = await super()._alease(storage_key, token, expires_at)
+        return leased or self._engine.breaker.is_open or self._engine.breaker.failures > failures
+
+    # The policy -----------------------------------------------------------------------------
+
+    def _fallback(self) -> Any:
+        """Return the cache that answers during an outage, or None under another policy."""
+        alias = self.settings.options["on_error"].partition("fallback:")[2]
+        # The registry lies above: only here does a cache ask for another, by its alias.
+        return import_module("storeroom.registry").caches[alias] if alias else None
+
+    def _answer(self, name: str, args: tuple[Any, ...], error: BaseException | None) -> Any:
+        """Return what the hook answers during an outage.
+
+        Raises:
+            StorageError: the policy is "raise", or there is no honest answer.
+        """
+        self._counters.errors += 1
+        answer = ANSWERS.get(name)
+        if self.settings.options["on_error"] == "raise" or answer is None:
+            self._raise(name, error)
+        return answer(*args)
+
+    def _raise(self, name: str, error: BaseException | None) -> NoReturn:
+        cause = f"{type(error).__name__}: {error}" if error else "it failed a moment ago and is asked again soon"
+        raise StorageError(
+            f"{self._engine.breaker.name} is out of reach ({cause}), and {name}() has no answer without it "
+            f"under OPTIONS['on_error'] {self.settings.options['on_error']!r}."
+        ) from error
+
+
+def _guarded(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(hook)
+    def guarded(self: NetworkCache, *args: Any) -> Any:
+        breaker = self._engine.breaker
+        failure: BaseException | None = None
+        if breaker.allows():
+            failures = breaker.failures
+            try:
+                result = hook(self, *args)
+            except self._outage_errors as error:
+                breaker.fail(error)
+                failure = error
+            else:
+                if breaker.failures == failures:
+                    breaker.succeed()
+                return result
+        fallback = self._fallback()
+        return self._answer(name, args, failure) if fallback is None else getattr(fallback, f"_{name}")(*args)
+
+    return guarded
+
+
+def _guarded_async(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(hook)
+    async def guarded(self: NetworkCache, *args: Any) -> Any:
+        breaker = self._engine.breaker
+        failure: BaseException | None = None
+        if breaker.allows():
+            failures = breaker.failures
+            try:
+                result = await hook(self, *args)
+            except self._outage_errors as error:
+                breaker.fail(error)
+                failure = error
+            else:
+                if breaker.failures == failures:
+                    breaker.succeed()
+                return result
+        fallback = self._fallback()
+        return self._answer(name, args, failure) if fallback is None else await getattr(fallback, f"_a{name}")(*args)
+
+    return guarded

@@ -1,0 +1,94 @@
+"""When a server is down: notice it, stop asking it, look again, and say so once.
+
+A circuit breaker has three states. *Closed*: operations go to the server. After a
+number of failures in a row it *opens*: operations are answered at once by the policy,
+without touching the network. After a pause one operation is let through, *half-open*:
+if it succeeds the breaker closes, else it stays open for another pause.
+
+Source: M. Nygard, "Release It!" (2007), chapter 5.
+"""
+
+import logging
+import threading
+from typing import Final
+
+from storeroom import timeouts
+
+__all__ = ["FAILURES", "PAUSE_SECONDS", "CircuitBreaker"]
+
+logger = logging.getLogger("storeroom.outages")
+
+FAILURES: Final = 3
+"""Failures in a row that open the breaker: one may be a connection that idled out, three are an outage."""
+
+PAUSE_SECONDS: Final = 1.0
+"""Between probes of a server that is down: a recovery is noticed within this and one probe."""
+
+
+class CircuitBreaker:
+    """What is known of one server's health, by all threads of this process.
+
+    Attributes:
+        failures: how many operations have failed since the start.
+        is_open: whether operations are kept from the server.
+    """
+
+    def __init__(self, name: str, *, failures: int = FAILURES, pause: float = PAUSE_SECONDS) -> None:
+        """Begin closed.
+
+        Args:
+            name: of the server, for the log; without password.
+            failures: in a row, that open the breaker.
+            pause: seconds between probes.
+        """
+        self.name = name
+        self.failures = 0
+        self.is_open = False
+        self._limit, self._pause = failures, pause
+        self._in_a_row = 0
+        self._probe_at = 0.0
+        self._opened_at = 0.0
+        self._lock = threading.Lock()
+
+    def allows(self) -> bool:
+        """Tell whether an operation may go to the server: always while closed, one a pause while open."""
+        if not self.is_open:
+            return True
+        with self._lock:
+            now = timeouts.now()
+            if self.is_open and now < self._probe_at:
+                return False
+            self._probe_at = now + self._pause
+            return True
+
+    def succeed(self) -> None:
+        """Note that the server answered."""
+        if not self._in_a_row:
+            return
+        with self._lock:
+            was_open, self.is_open, self._in_a_row = self.is_open, False, 0
+        if was_open:
+            logger.warning("%s answers again, after %.1f s.", self.name, timeouts.now() - self._opened_at)
+
+    def fail(self, error: BaseException) -> None:
+        """Note that the server could not be reached or did not answer in time."""
+        with self._lock:
+            self.failures += 1
+            self._in_a_row += 1
+            if self.is_open or self._in_a_row < self._limit:
+                return
+            self.is_open = True
+            self._opened_at = timeouts.now()
+            self._probe_at = self._opened_at + self._pause
+        logger.error(
+            "%s is down (%s: %s). Its caches follow their on_error policy; it is tried again every %g s.",
+            self.name,
+            type(error).__name__,
+            error,
+            self._pause,
+        )
+
+    def reset(self) -> None:
+        """Forget everything, in a child process: its connections are new."""
+        self._lock = threading.Lock()
+        self._in_a_row, self.is_open = 0, False
