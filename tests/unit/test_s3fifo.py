@@ -1,0 +1,89 @@
+"""The eviction policy alone: what it spares, and that it always comes to an end."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from storeroom.s3fifo import MAIN, OLD, REMOVED, YOUNG, AdaptiveS3Fifo
+
+
+@dataclass(eq=False)
+class Item:
+    key: str
+    freq: int = 0
+    queue: int = REMOVED
+
+
+def admitted(policy, count):
+    items = [Item(str(number)) for number in range(count)]
+    for item in items:
+        assert policy.admit(item, full=False) is None
+    return items
+
+
+def arranged(*items):
+    """Return a policy that has these items in the queues that they name."""
+    policy = AdaptiveS3Fifo(100.0)
+    for item in items:
+        {YOUNG: policy._young, OLD: policy._old, MAIN: policy._main}[item.queue].append(item)
+    policy._proven = sum(item.queue == MAIN for item in items)
+    policy._small = len(items) - policy._proven
+    return policy
+
+
+@pytest.mark.parametrize("target", [1.0, 5.0, 50.0])
+@pytest.mark.parametrize("others", [YOUNG, OLD, MAIN])
+@pytest.mark.parametrize("own", [YOUNG, OLD, MAIN])
+@pytest.mark.parametrize("freq", [0, 2])
+def test_evict_spares_the_entry_to_keep_wherever_it_is(target, others, own, freq):
+    keep = Item("keep", freq, own)
+    rest = [Item(str(number), number % 3, others) for number in range(5)]
+    policy = arranged(*rest[:2], keep, *rest[2:])
+    policy._aim(target)
+    victims = [policy.evict(keep) for _ in rest]
+    assert sorted(victim.key for victim in victims) == [item.key for item in rest]
+    policy.check_invariants([keep])
+    assert policy.evict() is keep
+    assert {item.queue for item in (keep, *rest)} == {REMOVED}
+
+
+def test_evict_passes_removed_entries_by():
+    policy = AdaptiveS3Fifo(100.0)
+    items = admitted(policy, 50)
+    for item in items[:-1]:
+        policy.remove(item)
+    assert policy.evict() is items[-1]
+
+
+@pytest.mark.parametrize("capacity", [1.0, 1.5, 2.0, 7.0, 19.0, 20.0, 1e9])
+def test_the_share_of_small_stays_within_its_bounds(capacity):
+    policy = AdaptiveS3Fifo(capacity)
+    for target in (0.0, 1.0, 1e12):
+        policy._aim(target)
+        policy.check_invariants([])
+        assert 1 <= policy._target <= max(1, capacity / 2)
+
+
+def test_resize_keeps_what_was_learnt_as_a_share():
+    policy = AdaptiveS3Fifo(1_000.0)
+    admitted(policy, 1_000)
+    policy.evict()
+    policy._aim(300.0)
+    policy.resize(2_000.0)
+    assert policy._target == 600
+    policy.clear()
+    assert policy._target == 100
+
+
+def test_resize_to_less_forgets_the_ghosts_beyond_the_new_window():
+    policy = AdaptiveS3Fifo(1_000.0)
+    admitted(policy, 1_000)
+    gone = [policy.admit(Item(f"new {number}"), full=True) for number in range(900)]
+    policy.resize(100.0)
+    assert len(policy._ghost.recent) + len(policy._ghost.previous) == 90
+    places = {}
+    for victim in (gone[-90], gone[-91]):
+        returning = Item(victim.key)
+        policy.admit(returning, full=False)
+        places[victim.key] = returning.queue
+    assert list(places.values()) == [MAIN, YOUNG]
