@@ -1,0 +1,208 @@
+"""Who computes what in this process, and who waits for whom.
+
+A *flight* is the computation of one key under way; its *leader* computes, the others
+who ask for the key follow. Waiting for one another must never become waiting for
+oneself, so each caller's chain of computations is remembered and a wait that could
+not end is refused.
+
+The chain is kept in a context variable: it reaches the tasks that a computation
+starts, and the threads that it starts with ``asyncio.to_thread()``, so that a
+computation that gathers its parts is seen as one. A thread pool's workers start with
+a context of their own and are not seen.
+
+Source: Go's ``singleflight`` for the coalescing; the refusal is a search of the
+wait-for graph, as database systems do for locks.
+"""
+
+import os
+import sys
+import threading
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Literal
+from weakref import WeakSet
+
+from storeroom.exceptions import ComputationCycleError
+
+__all__ = ["AbandonedError", "Flight", "Flights", "Place", "computing"]
+
+
+class AbandonedError(Exception):
+    """The leader was cancelled or interrupted: those who wait begin anew."""
+
+
+class Flight:
+    """A computation under way in this process.
+
+    Attributes:
+        owner: the Flights that it belongs to.
+        key: the storage key that is computed.
+        outer: the flight within whose computation this one was started, or None.
+        loop: the event loop that must run for this computation to end, or None.
+        future: the result to come.
+        followers: how many callers wait for it.
+        waits_for: flights that callers within this computation wait for now.
+    """
+
+    __slots__ = ("followers", "future", "key", "loop", "outer", "owner", "waits_for")
+
+    def __init__(self, owner: "Flights", key: str, outer: "Flight | None", loop: object) -> None:
+        from concurrent.futures import Future  # noqa: PLC0415 -- 5 ms that only a miss need spend
+
+        self.owner = owner
+        self.key = key
+        self.outer = outer
+        self.loop = loop
+        self.future: Future[Any] = Future()
+        self.followers = 0
+        self.waits_for: list[Flight] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What join() gives to a caller.
+
+    Attributes:
+        flight: the key's flight.
+        part: "leads" and must land it; "follows" and must leave(); or computes "alone",
+            without telling anybody, because waiting would block the leader.
+        line: the flights that wait while this caller waits: its own computations, innermost first.
+        loop: the event loop that stands still while this caller waits, or None.
+    """
+
+    flight: Flight
+    part: Literal["leads", "follows", "alone"]
+    line: tuple[Flight, ...] = ()
+    loop: object = None
+
+
+computing: ContextVar[Flight | None] = ContextVar("storeroom_computing", default=None)
+"""The flight whose computation this code is part of."""
+
+_lock = threading.Lock()  # of the wait-for graph, which spans all caches; taken by misses only
+_stalled: dict[object, Flight] = {}  # event loop -> the flight that its own thread waits for
+_all_flights: WeakSet["Flights"] = WeakSet()
+
+
+class Flights:
+    """The computations of one engine that are under way in this process, by storage key."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, Flight] = {}
+        _all_flights.add(self)
+
+    def join(self, key: str, *, blocking: bool) -> Place:
+        """Lead the key's flight if there is none, else follow it: see Place.
+
+        Args:
+            key: the storage key.
+            blocking: whether the caller would wait with its whole thread, not as a task.
+
+        Raises:
+            ComputationCycleError: waiting would never end, as the flight's leader waits,
+                directly or through others, for this caller.
+        """
+        loop = _running_loop()
+        line = _line()
+        outer = line[0] if line else None
+        with _lock:
+            if any(flight.owner is self and flight.key == key for flight in line):
+                raise _cycle_error()
+            flight = self._by_key.get(key)
+            if flight is None:
+                flight = self._by_key[key] = Flight(self, key, outer, None if blocking else loop)
+                return Place(flight, "leads")
+            ahead = _ahead(flight)
+            if not ahead.isdisjoint(line):
+                raise _cycle_error()
+            stalls = loop if blocking else None
+            if stalls is not None and any(other.loop is stalls for other in ahead):
+                return Place(Flight(self, key, outer, None), "alone")
+            flight.followers += 1
+            for waiting in line:
+                waiting.waits_for.append(flight)
+            if stalls is not None:
+                _stalled[stalls] = flight
+            return Place(flight, "follows", line, stalls)
+
+    def leave(self, place: Place) -> None:
+        """Note that a follower waits no longer."""
+        with _lock:
+            place.flight.followers -= 1
+            for waiting in place.line:
+                waiting.waits_for.remove(place.flight)
+            if place.loop is not None:
+                _stalled.pop(place.loop, None)
+
+    def land(self, flight: Flight, result: Any = None, error: Exception | None = None) -> None:
+        """End the flight, handing its followers the result or the error; the next to miss leads a new one."""
+        with _lock:
+            if self._by_key.get(flight.key) is flight:
+                del self._by_key[flight.key]
+        if error is None:
+            flight.future.set_result(result)
+        else:
+            flight.future.set_exception(error)
+
+    def followers(self, key: str) -> int:
+        """Return how many callers wait for the key's flight now: 0 if there is none."""
+        with _lock:
+            flight = self._by_key.get(key)
+            return flight.followers if flight else 0
+
+    def reset(self) -> None:
+        """Forget everything, in a child process: whoever led here stayed in the parent."""
+        self._by_key.clear()
+
+
+def _running_loop() -> object:
+    """Return the event loop that runs in this thread, or None; without loading asyncio for it."""
+    asyncio = sys.modules.get("asyncio")
+    return asyncio._get_running_loop() if asyncio else None  # noqa: SLF001 -- documented for event loop code
+
+
+def _line() -> tuple[Flight, ...]:
+    """Return the flights within whose computations this code runs, innermost first."""
+    line = []
+    flight = computing.get()
+    while flight is not None:
+        # A task may outlive the computation that started it: it is then part of it no more.
+        if not flight.future.done():
+            line.append(flight)
+        flight = flight.outer
+    return tuple(line)
+
+
+def _ahead(flight: Flight) -> set[Flight]:
+    """Return all flights that have to land before this one can, itself included."""
+    found: set[Flight] = set()
+    to_do = [flight]
+    while to_do:
+        flight = to_do.pop()
+        if flight in found:
+            continue
+        found.add(flight)
+        to_do += flight.waits_for
+        if flight.loop in _stalled:
+            to_do.append(_stalled[flight.loop])
+    return found
+
+
+def _cycle_error() -> ComputationCycleError:
+    return ComputationCycleError(
+        "get_or_set() was called for a key whose value is being computed, and that computation waits for this "
+        "very call: it would wait for itself. Compute the inner value without the cache, or under another key."
+    )
+
+
+def _after_fork_in_child() -> None:
+    global _lock  # noqa: PLW0603 -- a thread that stayed in the parent may hold the old one
+    _lock = threading.Lock()
+    _stalled.clear()
+    computing.set(None)
+    for flights in list(_all_flights):
+        flights.reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
