@@ -58,7 +58,11 @@ RICH = [
     *(collections.OrderedDict(b=1, a=2), collections.Counter("abca"), collections.deque([1, 2, 3], maxlen=3)),
     *(collections.deque("ab"), collections.defaultdict(list, a=[1]), collections.defaultdict(None, a=1)),
     *(collections.defaultdict(int), [dt.date(2024, 1, day) for day in range(1, 32)]),
-    {"at": dt.datetime.min, "price": decimal.Decimal("9.99"), "deep": [(uuid.UUID(int=1), {b"k": {1j}})]},
+    {
+        "at": dt.datetime.combine(dt.date(2024, 1, 1), dt.time()),
+        "price": decimal.Decimal("9.99"),
+        "deep": [(uuid.UUID(int=1), {b"k": {1j}})],
+    },
 ]
 
 PLAIN = [*SCALARS, *JSON_VALUES, *LITERALS, *RICH]

@@ -59,6 +59,8 @@ def test_a_bomb_does_not_expand_beyond_the_bound(name):
     assert len(bomb) < 100_000
     with pytest.raises(DecodeError):
         build_codec(max_value_bytes=3_900_000).loads(bomb, KEY)
+    with pytest.raises(DecodeError):
+        build_codec(max_value_bytes=4_000_000).loads(bomb, KEY)  # the frame is a byte longer
     assert len(build_codec(max_value_bytes=4_000_001).loads(bomb, KEY)) == 4_000_000
 
 

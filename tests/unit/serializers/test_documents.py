@@ -19,7 +19,7 @@ class Number(enum.IntEnum):
 CHANGED = [
     ({"a": (1, 2)}, "The value['a'] is of type 'tuple'"),
     ([1, [2, {"x": {3}}]], "The value[1][1]['x'] is of type 'set'"),
-    ({"when": dt.datetime.min}, "The value['when'] is of type 'datetime.datetime'"),
+    ({"when": dt.datetime.combine(dt.date(2024, 1, 1), dt.time())}, "The value['when'] is of type 'datetime.datetime'"),
     ([Number.ONE], "The value[0] is of type"),
     ([Color.RED], "The value[0] is of type"),
     ({"a": [Markup("x")]}, "The value['a'][0] is of type"),

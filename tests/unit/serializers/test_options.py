@@ -1,6 +1,7 @@
 """What OPTIONS may say about serialization, and what is said when they say something else."""
 
 import json
+import marshal
 import pickle
 import subprocess
 import sys
@@ -47,6 +48,16 @@ class Text(Reversed):
         return json.dumps(value)
 
 
+class Accepting:
+    """Reads anything."""
+
+    def dumps(self, value):
+        return repr(value).encode()
+
+    def loads(self, data):
+        return data.decode()
+
+
 THIS = f"{__name__}."
 
 
@@ -78,6 +89,12 @@ def test_a_module_is_a_serializer():
 
 
 def test_what_another_serializer_wrote_is_not_read():
+    """Even where it could be, as something else."""
+    accepting = build_codec(Accepting)
+    assert accepting.loads(accepting.dumps([1], KEY), KEY) == "[1]"
+    with pytest.raises(DecodeError, match="another serializer"):
+        accepting.loads(build_codec(Reversed).dumps([1], KEY), KEY)
+    assert build_codec(pickle).dumps([1], KEY)[:5] != build_codec(marshal).dumps([1], KEY)[:5]
     stored = build_codec(Reversed).dumps([1], KEY)
     for other in (build_codec(DjangoStyle), build_codec(pickle), build_codec(), build_codec(trusted=True)):
         with pytest.raises(DecodeError):

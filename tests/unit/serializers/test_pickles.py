@@ -63,9 +63,27 @@ def program(*parts):
     return b"\x80\x05" + b"".join(parts) + b"."
 
 
+def plain(value):
+    """The opcodes of a value, as a part of a program: without header, frame, memo and end."""
+    opcodes = pickle.dumps(value, 5)[2:-1].replace(b"\x94", b"")
+    return opcodes[9:] if opcodes[:1] == b"\x95" else opcodes
+
+
 def call(name, *args, module=safe_types.__name__):
     """A stream that calls what stands under a name with plain arguments."""
-    return program(named(module, name), pickle.dumps(args, 5)[2:-1].replace(b"\x94", b""), b"R")
+    return program(named(module, name), plain(args), b"R")
+
+
+def test_a_program_of_these_tests_runs_when_it_is_harmless():
+    """Otherwise all that follows would be refused for the wrong reason."""
+    assert SAFE.loads(stored(call("new_fraction", 6, 4)), KEY) == fractions.Fraction(3, 2)
+    assert SAFE.loads(stored(call("new_range", 0, 10**12, 1)), KEY) == range(10**12)
+    assert SAFE.loads(stored(program(named(safe_types.__name__, "new_path"))), KEY) is safe_types.new_path
+    assert SAFE.loads(stored(program(plain((None, {"planted": 1})))), KEY) == (None, {"planted": 1})
+    assert SAFE.loads(stored(program(b"\x95", struct.pack("<Q", 2), b"N")), KEY) is None
+    path = f"{Point.__module__}.Point"
+    stream = call("restore", path, (1, 2), None, None, module=pickles.__name__)
+    assert ALLOWING.loads(stored(stream), KEY) == Point(1, 2)
 
 
 # Code ---------------------------------------------------------------------------------
@@ -202,7 +220,7 @@ def test_extension_codes_do_not_bypass_the_names():
 
 def test_nothing_in_this_process_is_given_attributes():
     """BUILD sets attributes on whatever is on the stack: a function, a class, a cached time zone."""
-    state = pickle.dumps((None, {"__defaults__": (1,), "planted": 1}), 5)[2:-1].replace(b"\x94", b"")
+    state = plain((None, {"__defaults__": (1,), "planted": 1}))
     refused(program(named(safe_types.__name__, "new_path"), state, b"b"))
     assert safe_types.new_path.__defaults__ is None
     assert not hasattr(safe_types.new_path, "planted")
@@ -265,12 +283,14 @@ def test_a_length_of_eight_bytes_that_is_not_there_allocates_nothing(opcode, len
         call("new_complex", 1.0),
         call("new_range", 1.0, 2, 3),
         call("new_range", 1, 2, 0),
+        call("new_range", True, 2, 1),
         call("new_decimal", "what"),
         call("new_decimal", 1.0),
         call("new_decimal", (0, (1,), 10**9)),
         call("new_fraction", "1e999999999"),
         call("new_fraction", "1e999999999", 1),
         call("new_fraction", 1, 0),
+        call("new_fraction", True, 1),
         call("new_date", 2024, 13, 1),
         call("new_date", b"\x00" * 4),
         call("new_datetime", None, 0, b"\xff" * 10),
@@ -286,6 +306,11 @@ def test_a_length_of_eight_bytes_that_is_not_there_allocates_nothing(opcode, len
         call("new_zoneinfo", "/etc/passwd", True),
         call("new_zoneinfo", "No/Such", True),
         call("new_zoneinfo", 1, True),
+        program(
+            named(safe_types.__name__, "new_zoneinfo"),
+            call("new_path", "PurePosixPath", "UTC")[2:-1],
+            b"\x88\x86R",
+        ),
         call("new_uuid", 2**128, None),
         call("new_uuid", -1, None),
         call("new_uuid", 1, "maybe"),
@@ -293,6 +318,7 @@ def test_a_length_of_eight_bytes_that_is_not_there_allocates_nothing(opcode, len
         call("new_path", "PurePosixPath", 1),
         call("new_address", "IPv4Address", "999.0.0.1"),
         call("new_address", "socket", "192.0.2.1"),
+        call("new_address", "IPv4Address", 5),
         call("new_ordered_dict", [(1, 2)]),
         call("new_counter", "abc"),
         call("new_defaultdict", "eval"),
