@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from storeroom.checks.finding import Finding, Rule
-from storeroom.checks.subject import Subject
+from storeroom.checks.subject import ENOUGH_ENTRIES, Subject
 from storeroom.config import DEFAULT_MAX_ENTRIES
 
 __all__ = ["CHECKS", "RULES"]
@@ -37,9 +37,6 @@ RULES: Final = (ZERO_TIMEOUT, NO_BOUND, FEW_ENTRIES, CULL_ALL)
 LONG_SECONDS: Final = 30 * 86_400
 """A longer timeout counts as "for good": Memcached too takes 30 days for the longest relative time."""
 
-ENOUGH_ENTRIES: Final = 100_000
-"""What the remedies suggest as MAX_ENTRIES of a file cache."""
-
 
 def check_zero_timeout(alias: Subject) -> Iterator[Finding]:
     """Find the TIMEOUT of 0 that some tutorials take for "forever"."""
@@ -67,21 +64,21 @@ def check_no_bound(alias: Subject) -> Iterator[Finding]:
     yield NO_BOUND.broken(
         alias.name,
         f"Entries {stay}, and neither MAX_ENTRIES nor max_bytes bounds the cache.",
-        "Bound it by size; the least useful entries then make room:",
-        {"OPTIONS": {"max_bytes": "1GiB"}},
+        "Bound it by number, or by max_bytes; the least useful entries then make room:",
+        {"OPTIONS": {"MAX_ENTRIES": ENOUGH_ENTRIES}},
     )
 
 
 def check_few_entries(alias: Subject) -> Iterator[Finding]:
     """Find a file cache that keeps as little as a process's memory would."""
     settings = alias.settings
-    if alias.family != "filebased" or settings is None or settings.given & {"max_entries", "max_bytes"}:
+    if alias.family != "filebased" or settings is None or "max_entries" in settings.given:
         return
     if settings.options.get("max_entries") != DEFAULT_MAX_ENTRIES:
         return
     yield FEW_ENTRIES.broken(
         alias.name,
-        "OPTIONS says neither MAX_ENTRIES nor max_bytes.",
+        "OPTIONS has no MAX_ENTRIES.",
         "Say how much there is room for:",
         {"OPTIONS": {"MAX_ENTRIES": ENOUGH_ENTRIES}},
     )

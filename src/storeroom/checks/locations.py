@@ -3,10 +3,11 @@
 import re
 from collections.abc import Iterator
 from pathlib import PurePath
-from typing import Final
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 from storeroom.checks.finding import Finding, Rule
-from storeroom.checks.subject import Subject
+from storeroom.checks.subject import Subject, file_cache
 from storeroom.masking import mask_url
 
 __all__ = ["CHECKS", "RULES"]
@@ -37,18 +38,17 @@ RELATIVE: Final = Rule(
 
 RULES: Final = (WRONG_BACKEND, PATH_OF_MEMORY, TABLE_NAME, RELATIVE)
 
-_FILE: Final = "storeroom.backends.filebased.FileBasedCache"
 _EXAMPLE_FOLDER: Final = "/var/cache/app"
 
 # Django's documentation calls the table "my_cache_table"; most projects follow it.
 _TABLE: Final = re.compile(r"\w*(?:cache_table|table_cache|cachetable)\w*|\w+_table", re.IGNORECASE)
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_PATH: Final = re.compile(r"\.{0,2}/|~|[A-Za-z]:\\|\\\\")
 _HOST_AND_PORT: Final = re.compile(r"[\w.-]+:\d{2,5}|\[[0-9a-f:]+\]:\d{2,5}", re.IGNORECASE)
 
 _BACKENDS: Final = {
     "redis": "storeroom.backends.redis.RedisCache",
     "memcached": "storeroom.backends.memcached.PyMemcacheCache",
-    "filebased": _FILE,
     "db": "storeroom.backends.db.DatabaseCache",
 }
 
@@ -58,23 +58,22 @@ _BELONGS: Final = {
     "host and port": ("memcached",),
     "socket": ("redis", "memcached"),
     "path": ("filebased", "memcached"),  # memcached: a socket is a path too
+    "file": (),  # a URL that CACHE_URL takes, and no LOCATION does
 }
 """Kind of LOCATION to the families that understand it, the likeliest first."""
 
 _TAKES: Final = {
     "locmem": "a name",
-    "filebased": "a folder",
+    "filebased": "a directory",
     "redis": 'a URL such as "redis://127.0.0.1:6379/0"',
     "memcached": 'an address such as "127.0.0.1:11211"',
     "db": "the name of a table",
 }
 
 
-def is_path(location: str) -> bool:
+def _is_path(location: str) -> bool:
     """Tell whether a person who writes this means a place in the file system."""
-    if _SCHEME.match(location):
-        return location.lower().startswith("file://")
-    return location.startswith(("/", "./", "../", "~")) or bool(re.match(r"[A-Za-z]:[\\/]|\\\\", location))
+    return bool(_PATH.match(location))
 
 
 def _kind(location: str) -> str:
@@ -82,10 +81,10 @@ def _kind(location: str) -> str:
     if location.startswith("unix:"):
         return "socket"
     scheme = _SCHEME.match(location)
-    if scheme and scheme[1].lower() != "file":
+    if scheme:
         name = scheme[1].lower()
         return "redis" if name in {"redis", "rediss", "valkey", "valkeys"} else name
-    if is_path(location):
+    if _is_path(location):
         return "path"
     return "host and port" if _HOST_AND_PORT.fullmatch(location) else ""
 
@@ -107,17 +106,22 @@ def check_wrong_backend(alias: Subject) -> Iterator[Finding]:
         )
 
 
-def _mended_location(alias: Subject, location: str, kind: str, families: tuple[str, ...]) -> tuple[str, dict[str, str]]:
+def _mended_location(alias: Subject, location: str, kind: str, families: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
     if alias.family == "redis" and kind == "host and port":
         return "Write the address as a URL:", {"LOCATION": f"redis://{location}/0"}
+    if kind == "file":
+        path = unquote(urlsplit(location).path)
+        return "Write the path alone:", {"LOCATION": path} if alias.family == "filebased" else file_cache(path)
     if not families:
         return f"Give it {_TAKES[alias.family]}.", {}
-    mended = {"BACKEND": _BACKENDS[families[0]], "LOCATION": mask_url(location)}
-    return "If this LOCATION is meant, so is this backend:", mended
+    remedy = "If this LOCATION is meant, so is this backend:"
+    if families[0] == "filebased":
+        return remedy, file_cache(_whole(location))
+    return remedy, {"BACKEND": _BACKENDS[families[0]], "LOCATION": mask_url(location)}
 
 
 def _is_path_of_memory(alias: Subject, location: str) -> bool:
-    return alias.family == "locmem" and is_path(location)
+    return alias.family == "locmem" and _is_path(location)
 
 
 def check_path_of_memory(alias: Subject) -> Iterator[Finding]:
@@ -128,7 +132,7 @@ def check_path_of_memory(alias: Subject) -> Iterator[Finding]:
                 alias.name,
                 f"LOCATION is {location!r}, and BACKEND is local memory.",
                 "Did you mean the file cache?",
-                {"BACKEND": _FILE, "LOCATION": location},
+                file_cache(_whole(location)),
             )
 
 
@@ -151,14 +155,19 @@ def check_relative(alias: Subject) -> Iterator[Finding]:
     if alias.directory is None or alias.context.directory is not None or _is_table(alias.locations[0]):
         return
     location = alias.locations[0]
-    if location.startswith("~") or PurePath(location).is_absolute():
-        return
-    yield RELATIVE.broken(
-        alias.name,
-        f"LOCATION is {location!r}; started here, it is {str(alias.directory)!r}.",
-        "Write the whole path:",
-        {"LOCATION": f"{_EXAMPLE_FOLDER}/{PurePath(location).name or 'cache'}"},
-    )
+    if _whole(location) != location:
+        yield RELATIVE.broken(
+            alias.name,
+            f"LOCATION is {location!r}; started here, it is {str(alias.directory)!r}.",
+            "Write the whole path:",
+            {"LOCATION": _whole(location)},
+        )
+
+
+def _whole(path: str) -> str:
+    """Return the path itself if it is absolute, else an example of one that is."""
+    is_whole = path.startswith("~") or PurePath(path).is_absolute()
+    return path if is_whole else f"{_EXAMPLE_FOLDER}/{PurePath(path).name or 'cache'}"
 
 
 def _is_table(location: str) -> bool:

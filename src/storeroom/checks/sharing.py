@@ -5,7 +5,7 @@ from itertools import combinations
 from typing import Final
 
 from storeroom.checks.finding import Finding, Rule
-from storeroom.checks.subject import Subject
+from storeroom.checks.subject import Subject, file_cache
 from storeroom.config import Settings
 from storeroom.keys import KeySpace
 
@@ -36,8 +36,6 @@ SESSIONS: Final = Rule(
 
 RULES: Final = (NOT_SHARED, COLLIDING, NO_PREFIX, SESSIONS)
 
-_FILE: Final = "storeroom.backends.filebased.FileBasedCache"
-
 
 def check_not_shared(alias: Subject) -> Iterator[Finding]:
     """Find local memory where something says that several processes serve the site."""
@@ -47,7 +45,7 @@ def check_not_shared(alias: Subject) -> Iterator[Finding]:
         alias.name,
         f"BACKEND is local memory, and {alias.context.several_processes}.",
         "On one machine share a file cache, which is about as fast; for several use a server, such as Redis:",
-        {"BACKEND": _FILE, "LOCATION": "/var/cache/app"},
+        file_cache("/var/cache/app"),
     )
 
 
@@ -75,7 +73,7 @@ def check_sessions(alias: Subject) -> Iterator[Finding]:
         alias.name,
         f"SESSION_ENGINE keeps sessions in cache {alias.name!r} alone, and {alias.class_name} {loses}.",
         'Use a cache that lasts, or SESSION_ENGINE "django.contrib.sessions.backends.cached_db":',
-        {"BACKEND": _FILE, "LOCATION": "/var/cache/app-sessions"},
+        file_cache("/var/cache/app-sessions"),
     )
 
 

@@ -16,7 +16,7 @@ from storeroom.checks.finding import Finding, Rule
 from storeroom.exceptions import ConfigurationError, DeprecatedBackendWarning, InvalidCacheBackendError
 from storeroom.masking import mask_url
 
-__all__ = ["REFUSED", "RULES", "Subject", "check_together", "read_subject"]
+__all__ = ["ENOUGH_ENTRIES", "REFUSED", "RULES", "Subject", "check_together", "file_cache", "read_subject"]
 
 REFUSED: Final = Rule(
     "storeroom.E001",
@@ -40,6 +40,9 @@ RULES: Final = (REFUSED, NO_BACKEND, REMOVED)
 _REMOVED_NAME: Final = ".memcached.MemcachedCache"
 _FAMILY: Final = re.compile(r"(?:storeroom|django\.core\.cache)\.backends\.(?!base\b)(\w+)")
 _SERVERS: Final = frozenset({"redis", "memcached"})
+
+ENOUGH_ENTRIES: Final = 100_000
+"""What remedies write as MAX_ENTRIES of a file cache."""
 
 # An alias is read alone, beside a default that is right, so that each has its own mistakes.
 _RIGHT: Final = {"BACKEND": "storeroom.backends.dummy.DummyCache"}
@@ -93,6 +96,15 @@ class Subject:
         database = options.get("db") if isinstance(options, Mapping) else None
         places = [str(self.directory)] if self.directory is not None else sorted(self.locations)
         return (self.family, database, *places)
+
+
+def file_cache(location: str) -> dict[str, Any]:
+    """Return the settings of a file cache, as a remedy for another."""
+    return {
+        "BACKEND": "storeroom.backends.filebased.FileBasedCache",
+        "LOCATION": location,
+        "OPTIONS": {"MAX_ENTRIES": ENOUGH_ENTRIES},
+    }
 
 
 def read_subject(name: str, written: object, context: Context) -> tuple[Subject, list[Finding]]:
