@@ -85,29 +85,39 @@ def new_fraction(numerator: int, denominator: int) -> fractions.Fraction:
     return fractions.Fraction(numerator, denominator)
 
 
+# Those of datetime refuse what is no integer themselves. Each field is given by itself, because
+# a single argument of bytes would be taken for a pickle's, unchecked: the 255th of the month.
+
+
 def new_date(year: int, month: int, day: int) -> dt.date:
     """Make a date."""
-    _exactly(int, year, month, day)
     return dt.date(year, month, day)
 
 
-def new_time(tzinfo: dt.tzinfo | None, fold: int, *fields: Any) -> dt.time:
-    """Make a time of hour, minute, second and microsecond."""
-    _exactly(int, *fields)
-    return dt.time(*fields).replace(tzinfo=tzinfo, fold=fold)
+def new_time(tzinfo: dt.tzinfo | None, fold: int, hour: int, minute: int, second: int, us: int) -> dt.time:
+    """Make a time of day, to the microsecond."""
+    return dt.time(hour, minute, second, us, tzinfo, fold=fold)
 
 
-def new_datetime(tzinfo: dt.tzinfo | None, fold: int, *fields: Any) -> dt.datetime:
-    """Make a datetime of year, month, day, hour, minute, second and microsecond."""
-    # Not of the ten bytes that pickle makes: those are taken in unchecked (day 255).
-    _exactly(int, *fields)
-    return dt.datetime(*fields).replace(tzinfo=tzinfo, fold=fold)  # noqa: DTZ001 -- what was stored may be naive
+def new_datetime(
+    tzinfo: dt.tzinfo | None,
+    fold: int,
+    year: int,
+    month: int,
+    day: int,
+    hour: int,
+    minute: int,
+    second: int,
+    us: int,
+) -> dt.datetime:
+    """Make a datetime, to the microsecond."""
+    return dt.datetime(year, month, day, hour, minute, second, us, tzinfo, fold=fold)
 
 
-def new_timedelta(days: int, seconds: int, microseconds: int) -> dt.timedelta:
+def new_timedelta(days: int, seconds: int, us: int) -> dt.timedelta:
     """Make a timedelta."""
-    _exactly(int, days, seconds, microseconds)
-    return dt.timedelta(days, seconds, microseconds)
+    _exactly(int, days, seconds, us)  # it would take floats, and round them
+    return dt.timedelta(days, seconds, us)
 
 
 def new_timezone(*offset_and_name: Any) -> dt.timezone:
@@ -116,8 +126,7 @@ def new_timezone(*offset_and_name: Any) -> dt.timezone:
 
 
 def new_zoneinfo(key: str, cached: bool) -> zoneinfo.ZoneInfo:
-    """Make a ZoneInfo by its key; ZoneInfo itself refuses keys that leave the time zone folders."""
-    _exactly(str, key)
+    """Make a ZoneInfo by its key; ZoneInfo itself refuses what is not one, or leaves the time zone folders."""
     return zoneinfo.ZoneInfo(key) if cached else zoneinfo.ZoneInfo.no_cache(key)
 
 
