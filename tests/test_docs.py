@@ -1,0 +1,343 @@
+"""The documentation: what it shows runs, what it points to exists, what it lists is complete.
+
+`docs_runner` says how a page is run, and what its comments promise.
+"""
+
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+import storeroom
+from storeroom import checks, config
+from storeroom.base import BaseCache
+from storeroom.cli import COMMANDS
+from tests import docs_tables
+from tests.django_suite import exclusions
+from tests.docs_runner import blocks_of
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+#: What a user reads; decisions, changes and measurements are records, and not run.
+PAGES = sorted(page for page in [ROOT / "README.md", *DOCS.rglob("*.md")] if page.parent.name != "decisions")
+#: Written by ``make bench``.
+GENERATED = DOCS / "benchmarks.md"
+#: Everything whose links must lead somewhere.
+LINKING = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+
+
+def named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def text_of(page: Path) -> str:
+    return page.read_text("utf-8")
+
+
+def prose_of(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return re.sub(r"^( *)```.*?^ *```$", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
+
+
+# Code ---------------------------------------------------------------------------------------
+
+
+def run_page(page: Path, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run a page's blocks in an empty directory, by an interpreter that has nothing of this one's environment."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(directory),
+        "XDG_CACHE_HOME": str(directory / "user-cache"),
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT / "src")]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", "from docs_runner import main; main()", str(page)],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_page_runs(page: Path, tmp_path: Path) -> None:
+    """Every block of the page does what the page says."""
+    ran = run_page(page, tmp_path)
+    assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
+
+
+def test_few_blocks_are_not_run() -> None:
+    """What is left out says why, and is a small part of the whole."""
+    blocks = [block for page in PAGES for block in blocks_of(page) if block.language in {"python", "console", "toml"}]
+    left_out = [block for block in blocks if not block.is_run]
+    assert all(len(block.not_run.split()) > 2 for block in left_out if not block.needs)
+    assert len(left_out) < 0.1 * len(blocks), [f"{named(block.page)}:{block.line}" for block in left_out]
+
+
+WRONG_PAGES = {
+    "a result that differs": ("python", "1 + 1  # -> 3", "shown is\n    3\nbut it is\n    2"),
+    "a printed text that differs": ("python", "print('a', 1)  # -> a 2", "a 1"),
+    "a result within a function": ("python", "def f():\n    1 + 1  # -> 3\nf()", "but it is\n    2"),
+    "no error": ("python", "int('1')  # raises ValueError", "but it is\n    nothing"),
+    "another error": ("python", "int('x')  # raises TypeError", "ValueError: invalid literal"),
+    "another message": ("python", "int('x')  # raises ValueError: no … at all", "invalid literal"),
+    "an error that nobody expects": ("python", "int('x')", "ValueError"),
+    "a check of nothing": ("python", "x = (\n    1,  # -> 1\n)", "belongs to no statement"),
+    "a check of a statement without a result": ("python", "x = 1  # -> 1", "only an expression has a result"),
+    "a warning": ("python", "import warnings\nwarnings.warn('look out')", "look out"),
+    "a wrong CACHES": ("python", "CACHES = {'default': {}}", "has no BACKEND"),
+    "a file that cannot be imported": ("python", "# shop.py\nimport nowhere", "nowhere"),
+    "a syntax error in what is not run": ("python", "this is no Python", "SyntaxError"),
+    "another output": ("console", "$ echo one\ntwo", "it prints\none"),
+    "more output than is shown": ("console", "$ printf 'one\\ntwo'\none", "it prints\none\ntwo"),
+    "another exit code": ("console", "$ false", "exits 1"),
+    "a success where none is expected": ("console", "$ true  # exits 1", "exits 0"),
+    "a wrong TOML file": ("toml", "[caches.default]\nbakend = 1", "has no BACKEND"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", WRONG_PAGES)
+def test_runner_notices(wrong: str, tmp_path: Path) -> None:
+    """A page that shows what does not happen fails, and the message says what happens."""
+    language, text, message = WRONG_PAGES[wrong]
+    page = tmp_path / "page.md"
+    directive = "<!-- not run: it is only looked at -->\n" if "not run" in wrong else ""
+    page.write_text(f"# Page\n\n{directive}```{language}\n{text}\n```\n", "utf-8")
+    ran = run_page(page, tmp_path)
+    assert ran.returncode != 0
+    assert message in ran.stderr, ran.stderr
+
+
+@pytest.mark.slow
+def test_runner_accepts_what_is_right(tmp_path: Path) -> None:
+    """The other way round: all that a page may say is accepted where it is true."""
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```python\n# shop.py\nPRICE = 3\n```\n"
+        "```python\nimport shop\nshop.PRICE  # -> 3\nprint('a', 1)  # -> a 1\n{'a': [1, 2]}  # -> {'a': […]}\n"
+        "int('x')  # raises ValueError: invalid … 'x'\nfor x in 'ab':\n    x  # -> '…'\n```\n"
+        "```console\n$ echo one; echo two\none\n…\n$ false  # exits 1\n$ export NAME=value\n$ echo $NAME\nvalue\n"
+        "$ make nothing\n```\n"
+        "```text\nnot looked at\n```\n"
+        "<!-- needs: no_such_module -->\n```python\nimport no_such_module\n```\n"
+        "<!-- not run: only in this test -->\n```console\n$ false\n```\n",
+        "utf-8",
+    )
+    ran = run_page(page, tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout) == ["line 29: no_such_module is not installed", "line 33: only in this test"]
+
+
+def test_make_targets_exist() -> None:
+    """Each `make …` that a page names is a target of the Makefile."""
+    targets = set(re.findall(r"^([a-z]+):", text_of(ROOT / "Makefile"), re.MULTILINE))
+    named_targets = {target for page in LINKING for target in re.findall(r"(?:`|\$ )make ([a-z]+)", text_of(page))}
+    assert {"demo", "test"} <= named_targets
+    assert named_targets - targets == set()
+
+
+# Links ----------------------------------------------------------------------------------------
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The anchors of a page, as GitHub makes them of headings, and those written out."""
+    anchors: set[str] = set(re.findall(r'<a (?:id|name)="([^"]+)"', text_of(page)))
+    for heading in re.findall(r"^#{1,6} +(.+?) *#*$", prose_of(page), re.MULTILINE):
+        shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        anchor = re.sub(r"[^\w\- ]", "", shown.lower()).replace(" ", "-")
+        number, unique = 0, anchor
+        while unique in anchors:
+            number += 1
+            unique = f"{anchor}-{number}"
+        anchors.add(unique)
+    return anchors
+
+
+@pytest.mark.parametrize("page", LINKING, ids=named)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Each relative link leads to a file that exists, and to a heading in it."""
+    broken = []
+    for target in re.findall(r"\]\(\s*<?([^)\s>]+)>?\s*\)", prose_of(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if not file.exists() or (anchor and anchor not in anchors_of(file)):
+            broken.append(target)
+    assert broken == []
+
+
+def test_index_leads_to_every_page() -> None:
+    linked = {(DOCS / target).resolve() for target in re.findall(r"\]\(([^)#]+)", text_of(DOCS / "index.md"))}
+    assert {page for page in PAGES if page.parent != ROOT and page != DOCS / "index.md"} - linked == set()
+
+
+def test_tutorial_has_seven_steps_in_a_row() -> None:
+    """Each step ends with a link to the next."""
+    steps = sorted((DOCS / "tutorial").glob("*.md"))
+    assert [step.name[0] for step in steps] == list("1234567")
+    for step, following in pairwise(steps):
+        assert f"]({following.name})" in text_of(step).splitlines()[-1]
+
+
+def test_every_check_has_its_section() -> None:
+    """`storeroom check` prints, for each finding, where to read on."""
+    for rule in checks.RULES.values():
+        page, _, anchor = rule.docs.partition("#")
+        assert anchor in anchors_of(ROOT / page), rule.docs
+
+
+# Lists that are complete ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_tables_are_those_of_the_code(page: Path) -> None:
+    """Renew them by ``python -m tests.docs_tables``."""
+    assert docs_tables.renewed(text_of(page)) == text_of(page)
+
+
+def test_every_table_has_a_place() -> None:
+    everything = "".join(map(text_of, PAGES))
+    missing = [name for name in docs_tables.TABLES if f"<!-- generated: {name} -->" not in everything]
+    assert missing == []
+
+
+def test_every_setting_is_in_the_reference() -> None:
+    """The table has exactly the keys of an alias, with the defaults that an empty one gets."""
+    section = text_of(DOCS / "configuration.md").partition("## The keys of an alias")[2].partition("\n## ")[0]
+    table = re.findall(r"^\| `([A-Z_]+)` \| .*? \| (.*?) \|", section, re.MULTILINE)
+    assert [name for name, _ in table] == list(config.SETTINGS)
+    defaults = dict(table)
+    settings = config.read_params({}, {})
+    assert float(defaults["TIMEOUT"].strip("`")) == settings.timeout
+    assert defaults["KEY_PREFIX"] == '`""`'
+    assert settings.key_prefix == ""
+    assert int(defaults["VERSION"].strip("`")) == settings.version
+    assert defaults["OPTIONS"] == "`{}`"
+    assert settings.options == {}
+
+
+def test_every_public_name_is_in_the_api() -> None:
+    page = text_of(DOCS / "api.md")
+    absent = [name for name in storeroom.__all__ if not re.search(rf"`(?:storeroom\.)?{name}\b", page)]
+    assert absent == []
+
+
+def test_every_method_is_in_the_api() -> None:
+    """With the parameters and defaults that it has; and its twin, if the page does not say otherwise."""
+    page = text_of(DOCS / "api.md")
+    exceptions = {"make_key", "validate_key", "make_and_validate_key", "get_backend_timeout"}
+    methods = {name: method for name, method in inspect.getmembers(BaseCache, inspect.isfunction) if name[0] != "_"}
+    for name, method in methods.items():
+        if name[0] == "a" and name[1:] in methods:
+            continue
+        signature = inspect.signature(method)
+        parameters = [
+            parameter.replace(annotation=parameter.empty)
+            for parameter in list(signature.parameters.values())[1:]
+            if parameter.kind is not parameter.VAR_KEYWORD
+        ]
+        shown = str(signature.replace(parameters=parameters, return_annotation=signature.empty)).replace("'", '"')
+        assert f"`{name}{shown}`" in page, f"{name}{shown}"
+        assert (f"a{name}" in methods) == (name not in exceptions), name
+
+
+def test_every_error_is_listed_with_its_base() -> None:
+    page = text_of(DOCS / "api.md")
+    for name in storeroom.__all__:
+        found = getattr(storeroom, name)
+        if not (isinstance(found, type) and issubclass(found, Exception)):
+            continue
+        row = re.search(rf"^\| `{name}` \| (?:`([\w.]+)`)? ?\|", page, re.MULTILINE)
+        assert row is not None, name
+        if row[1]:
+            bases = {base.__name__ for base in found.__mro__[1:]}
+            assert row[1].rpartition(".")[2] in bases, f"{name} is no {row[1]}"
+
+
+def test_every_command_is_in_the_docs() -> None:
+    page = text_of(DOCS / "cli.md")
+    assert [name for name in COMMANDS if f"storeroom {name}" not in page] == []
+
+
+# Form -----------------------------------------------------------------------------------------
+
+
+def test_readme_begins_with_an_example_and_two_commands() -> None:
+    """In its first screen: what it is, ten lines of code, how to try it, and a measured comparison."""
+    readme = text_of(ROOT / "README.md")
+    first_block = next(blocks_of(ROOT / "README.md"))
+    assert first_block.language == "python"
+    assert len(first_block.text.splitlines()) <= 10
+    assert "configure" not in first_block.text
+    screen = "\n".join(readme.splitlines()[:50])
+    assert screen.index("$ make demo") < screen.index("$ make test") < screen.index("<!-- benchmark table: begin -->")
+    assert readme.count("<!-- benchmark table: begin -->") == readme.count("<!-- benchmark table: end -->") == 1
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name not in {"README.md", "index.md"} and page != GENERATED], ids=named
+)
+def test_page_has_a_summary_on_top(page: Path) -> None:
+    """A title, and below it two or three sentences in italics."""
+    lines = text_of(page).splitlines()
+    assert lines[0].startswith("# ")
+    assert lines[1] == ""
+    summary = " ".join(lines[2 : lines.index("", 2)])
+    assert re.fullmatch(r"\*[^*].*\*", summary), summary
+    assert len(summary.split()) < 80
+
+
+def test_every_difference_says_what_why_and_how_to_live_with_it() -> None:
+    sections = re.split(r"^### ", text_of(DOCS / "differences.md"), flags=re.MULTILINE)[1:]
+    assert len(sections) > 20
+    for section in sections:
+        heading = section.partition("\n")[0]
+        order = [section.find(f"**{part}.**") for part in ("What", "Why", "How to live with it")]
+        assert -1 not in order, heading
+        assert order == sorted(order), heading
+
+
+def test_django_tests_are_left_out_for_differences_that_exist() -> None:
+    exclusions.load()  # raises ExclusionError for a heading that differences.md does not have
+
+
+#: A figure of speed: it belongs into what ``make bench`` writes, with machine and versions.
+FIGURE = re.compile(
+    r"\d[\d.,]*\s*(?:µs|us|ns|microseconds|nanoseconds|milliseconds?|ms)\b"
+    r"|\d[\d.,]*\s*(?:×|x|times)\s+(?:as fast|faster|slower|quicker|less|more)"
+    r"|\d[\d.,]*\s*(?:reads|writes|gets|sets|requests|operations|ops|hits)\s*(?:/\s*s\b|per second|a second)"
+)
+
+
+def figures_in(text: str) -> list[str]:
+    written = re.sub(
+        r"(<!-- benchmark table: begin -->).*?(<!-- benchmark table: end -->)", r"\1\2", text, flags=re.DOTALL
+    )
+    return FIGURE.findall(re.sub(r"`[^`\n]+`", "", written))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != GENERATED], ids=named)
+def test_figures_of_speed_are_only_those_measured(page: Path) -> None:
+    """None stands outside the block that ``make bench`` writes."""
+    assert figures_in(prose_of(page)) == []
+
+
+def test_figures_are_noticed() -> None:
+    """The test above can fail."""
+    assert figures_in("It takes 2.2 µs, is 12 times faster and makes 1,000 reads/s.") != []
+    assert figures_in("A timeout of 30 seconds; units `500ms`.") == []
+    assert figures_in("<!-- benchmark table: begin -->2 µs<!-- benchmark table: end -->") == []
