@@ -238,6 +238,9 @@ CODEC_OPTIONS: Final[Mapping[str, Option]] = {
         "its dotted path. None compresses nothing.",
     ),
     "compress_min_bytes": Option(whole_number(0), 1024, "Values of fewer bytes are not compressed."),
+    "max_value_bytes": Option(
+        size, 512 * 2**20, "How many bytes a compressed value may expand to; a larger one reads as a miss."
+    ),
 }
 """The options of every backend that stores bytes; `serializers.build_codec` takes them, and checks the rest."""
 

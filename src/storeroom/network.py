@@ -55,6 +55,13 @@ def _on_error(value: Any) -> str:
 
 
 NETWORK_OPTIONS: Final[Mapping[str, config.Option]] = {
+    **config.CODEC_OPTIONS,
+    "allowed_types": config.Option(
+        config.unchecked,
+        (),
+        "Classes, or their dotted paths, that may be stored without a secret beside plain data. List only "
+        "classes that are harmless to build from anything.",
+    ),
     "on_error": config.Option(
         _on_error,
         "miss",
@@ -67,7 +74,7 @@ NETWORK_OPTIONS: Final[Mapping[str, config.Option]] = {
         config.number(0.001), 1.0, "Seconds to wait for an answer before it counts as failed."
     ),
 }
-"""The options of every cache at the other end of a connection."""
+"""The options of every cache at the other end of a connection; those of the codec among them."""
 
 
 class NetworkEngine(Engine):
