@@ -146,7 +146,10 @@ def _read_one(
     except ConfigurationError as error:
         backend_class = _backend_class(mapping)
         mistakes = list(_mistakes(name, mapping, backend_class)) or [str(error)]
-        return backend_class, None, [REFUSED.broken(name, mistake, "") for mistake in mistakes]
+        settings = None
+        with suppress(ConfigurationError):  # where only LOCATION is wrong, the other settings are known
+            settings = _settings(name, mapping, backend_class)
+        return backend_class, settings, [REFUSED.broken(name, mistake, "") for mistake in mistakes]
     return alias.backend, alias.settings, []
 
 
@@ -172,12 +175,8 @@ def _read(caches: Mapping[str, Any], context: Context) -> dict[str, aliases.Alia
 
 def _backend_class(written: Mapping[str, Any]) -> type[Any] | None:
     """Return the class whose settings are wrong; None where not even BACKEND is right."""
-    if "BACKEND" not in written:
-        return None
     try:
-        # Any LOCATION will do, but a file cache refuses an empty one.
-        alone = {"BACKEND": written["BACKEND"], "LOCATION": written.get("LOCATION") or "x"}
-        return _read({"default": alone}, Context())["default"].backend
+        return backend_paths.resolve(written.get("BACKEND"), "CACHES[...]")
     except ConfigurationError:
         return None
 
