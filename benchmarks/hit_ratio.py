@@ -17,7 +17,7 @@ from random import Random
 from sys import byteorder
 from typing import Final
 
-from storeroom.eviction import BoundedMap
+from storeroom.eviction import MOST_HITS, BoundedMap
 
 TRACES: Final = Path(__file__).parent / "traces"
 
@@ -51,7 +51,7 @@ def replay(keys: Sequence[str], capacity: int) -> float:
         if entry is None:
             misses += 1
             bounded.insert(key, None, None, math.inf, 0, 0.0)
-        elif entry.freq < 2:
+        elif entry.freq < MOST_HITS:
             entry.freq += 1
     return 100 - 100 * misses / len(keys)
 
@@ -83,7 +83,7 @@ def _lru_misses(keys: Sequence[str], capacity: int, evict: Callable[[int], int])
 
 def replay_django(keys: Sequence[str], capacity: int) -> float:
     """Replay on Django's own LocMemCache. Slow, as it pickles; needs Django."""
-    from django.core.cache.backends.locmem import LocMemCache  # noqa: PLC0415 -- only this policy needs Django
+    from django.core.cache.backends.locmem import LocMemCache
 
     cache = LocMemCache("storeroom.benchmarks.hit_ratio", {"OPTIONS": {"MAX_ENTRIES": capacity}, "TIMEOUT": None})
     cache.clear()

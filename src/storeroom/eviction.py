@@ -10,7 +10,7 @@ entry goes before a live one (`storeroom.expiry` knows them); which live one goe
     if entry is None or entry.expires_at <= now:
         ...  # a miss
     freq = entry.freq
-    if freq < 2:
+    if freq < MOST_HITS:
         entry.freq = freq + 1
     value = entry.value
     if value is not ENCODED:
@@ -32,9 +32,9 @@ between 0 and 2.
 from typing import Final
 
 from storeroom.expiry import NEVER, NOWHERE, ExpiryIndex
-from storeroom.s3fifo import AdaptiveS3Fifo
+from storeroom.s3fifo import MOST_HITS, AdaptiveS3Fifo
 
-__all__ = ["ENCODED", "BoundedMap", "Entry"]
+__all__ = ["ENCODED", "MOST_HITS", "BoundedMap", "Entry"]
 
 ENCODED: Final = object()
 """The ``value`` of an entry whose object is kept as bytes, in ``encoded``."""
@@ -156,9 +156,7 @@ class BoundedMap:
         """Return whether a value of this size can be kept at all."""
         return self._max_bytes is None or size <= self._max_bytes
 
-    def insert(  # noqa: PLR0917 -- six by position: naming them costs time on each set
-        self, key: str, value: object, encoded: bytes | None, expires_at: float, size: int, now: float
-    ) -> None:
+    def insert(self, key: str, value: object, encoded: bytes | None, expires_at: float, size: int, now: float) -> None:
         """Keep a value under a key that is not in `entries`, evicting for it if need be.
 
         A value that does not fit is not kept; it counts as evicted, and no other entry is evicted
@@ -202,7 +200,7 @@ class BoundedMap:
         if expires_at < NEVER:
             self.index.add(entry)
 
-    def replace(  # noqa: PLR0917 -- as above
+    def replace(
         self, entry: Entry, value: object, encoded: bytes | None, expires_at: float, size: int, now: float
     ) -> None:
         """Overwrite an entry, expired or not; it keeps its place and its counter.

@@ -25,7 +25,7 @@ import math
 from collections import deque
 from typing import Final, Generic, Protocol, TypeVar
 
-__all__ = ["AdaptiveS3Fifo", "Ranked"]
+__all__ = ["MOST_HITS", "AdaptiveS3Fifo", "Ranked"]
 
 YOUNG: Final = 0
 OLD: Final = 1
@@ -38,7 +38,7 @@ and how many evictions ago a return counts as soon."""
 _LEAST_SHARE: Final = 0.02
 _LARGEST_SHARE: Final = 0.5
 _GHOST_SHARE: Final = 0.9
-_MOST: Final = 2
+MOST_HITS: Final = 2
 """Where the counter of hits saturates."""
 _DOWN_STEP: Final = 1.5
 """A step down, in steps up: losing a proven entry is worse than losing a new one."""
@@ -295,7 +295,7 @@ class AdaptiveS3Fifo(Generic[RankedT]):
             ),
             "small is counted": self._small == len(live[YOUNG]) + len(live[OLD]),
             "main is counted": self._proven == len(live[MAIN]),
-            "counters are between 0 and 2": all(0 <= entry.freq <= _MOST for entry in entries),
+            "counters are between 0 and 2": all(0 <= entry.freq <= MOST_HITS for entry in entries),
             "small's share is within its bounds": self._least <= self._target <= self._largest,
             "ghosts are bounded": all(
                 len(generation) <= max(1.0, ghosts.window + 1)
