@@ -217,7 +217,8 @@ def test_version_names_storeroom_and_python(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the following arguments are required: COMMAND"),
+        ([], "commands:"),
+        (["--alias", "default"], "the following arguments are required: COMMAND"),
         (["gett", "key"], "invalid choice: 'gett'"),
         (["get"], "the following arguments are required: KEY"),
         (["set", "key", "value", "--time", "3"], "unrecognized arguments: --time 3"),

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from storeroom import checks
 from storeroom.backends.filebased import FileBasedCache
@@ -552,6 +554,42 @@ def test_a_mended_setting_mends(tmp_path):
             excused = {f"storeroom.{rule}" for rule in ("E001", "E002", "W010")}
             new = after - {(each.id, each.alias) for each in before}
             assert {each for each in new if each[0] not in excused} == set(), finding.what
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | st.binary(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=12), inner, max_size=3),
+    max_leaves=5,
+)
+PATHS = st.sampled_from(
+    [LOCMEM, FILE, DUMMY, REDIS, MEMCACHED, DATABASE, "django.core.cache.backends.x.Y", LocMemCache]
+)
+SETTINGS = st.fixed_dictionaries(
+    {},
+    optional={
+        "BACKEND": PATHS | ANYTHING,
+        "LOCATION": st.sampled_from(["/a", "b", "redis://u:p@[::1]:x/0", "~nobody/x", "C:\\", "t_table"]) | ANYTHING,
+        "TIMEOUT": ANYTHING,
+        "KEY_PREFIX": ANYTHING,
+        "VERSION": ANYTHING,
+        "KEY_FUNCTION": st.sampled_from([hashed, failing, "a.b"]) | ANYTHING,
+        "OPTIONS": st.dictionaries(st.sampled_from(["MAX_ENTRIES", "max_bytes", "CULL_FREQUENCY", "db"]), ANYTHING)
+        | ANYTHING,
+        "TIMOUT": ANYTHING,
+    },
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    caches=st.dictionaries(st.sampled_from(["default", "other", "a:1", ""]), SETTINGS | ANYTHING, max_size=3),
+    context=st.sampled_from([BARE, SEVERAL, SESSIONS, replace(BARE, in_django=True)]),
+)
+def test_whatever_is_written_is_a_finding_and_no_crash(caches, context):
+    for finding in checks.run(caches, context=context):
+        assert finding.as_dict()["id"] in checks.RULES
+        finding.snippet()
+        finding.toml_snippet()
 
 
 def test_a_finding_as_a_dict_tells_everything():

@@ -4,7 +4,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -128,7 +128,8 @@ def read_subject(name: str, written: object, context: Context) -> tuple[Subject,
 
 def _is_djangos(written: object, context: Context) -> bool:
     """Tell whether this is a class of Django or django-redis rather than the one of ours that it stands for."""
-    return context.in_django and isinstance(written, Mapping) and written.get("BACKEND") in backend_paths.DJANGO_PATHS
+    backend = written.get("BACKEND") if isinstance(written, Mapping) else None
+    return context.in_django and isinstance(backend, str) and backend in backend_paths.DJANGO_PATHS
 
 
 def _read_one(
@@ -166,19 +167,24 @@ def check_together(caches: Mapping[str, Any], context: Context, *, each_is_right
         yield REFUSED.broken(None, str(error), "")
 
 
-def _read(caches: Mapping[str, Any], context: Context) -> dict[str, aliases.Alias]:
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep the interpreter quiet: that a name was removed is a finding."""
     with warnings.catch_warnings():
-        # The removed name is a finding, not a warning of the interpreter.
         warnings.simplefilter("ignore", DeprecatedBackendWarning)
+        yield
+
+
+def _read(caches: Mapping[str, Any], context: Context) -> dict[str, aliases.Alias]:
+    with _without_warnings():
         return aliases.read_caches(caches, context.directory)
 
 
 def _backend_class(written: Mapping[str, Any]) -> type[Any] | None:
     """Return the class whose settings are wrong; None where not even BACKEND is right."""
-    try:
+    with suppress(ConfigurationError), _without_warnings():
         return backend_paths.resolve(written.get("BACKEND"), "CACHES[...]")
-    except ConfigurationError:
-        return None
+    return None
 
 
 def _settings(name: str, written: Mapping[str, Any], backend_class: type[Any] | None) -> config.Settings:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Final, NamedTuple
 
-from storeroom.cli.exits import EXIT_CODES, INTERRUPTED, NO_READER, exit_code
+from storeroom.cli.exits import EXIT_CODES, INTERRUPTED, MISTAKE, NO_READER, exit_code
 from storeroom.exceptions import StoreroomError
 
 __all__ = ["COMMANDS", "Command", "main"]
@@ -91,7 +91,11 @@ def _run(arguments: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A key may hold what the terminal's encoding does not.
             stream.reconfigure(errors="backslashreplace")
-    args = _parser(arguments).parse_args(arguments)
+    parser = _parser(arguments)
+    if not arguments:
+        parser.print_help(sys.stderr)
+        return MISTAKE
+    args = parser.parse_args(arguments)
     module = import_module(f"storeroom.cli.{COMMANDS[args.command].module}")
     code: int = getattr(module, COMMANDS[args.command].run)(args)
     sys.stdout.flush()
