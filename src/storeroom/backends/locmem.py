@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 from storeroom import config, timeouts
 from storeroom.base import BaseCache
 from storeroom.engines import Engine, shared
-from storeroom.eviction import ENCODED, BoundedMap, Entry
+from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry
 from storeroom.exceptions import SerializationError, ValueTooLargeError, ValueTypeError
 from storeroom.hooks import MISSING
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
@@ -22,9 +22,6 @@ __all__ = ["LocMemCache"]
 
 IMMUTABLE: Final = frozenset({str, int, float, bool, type(None), bytes, complex})
 """Types whose objects are kept as they are: nobody can change them, so nobody can change the cache."""
-
-MOST_HITS: Final = 2
-"""The hits that an entry's counter tells apart (EVICTION in docs/decisions)."""
 
 ENTRY_BYTES: Final = sys.getsizeof(0.0) + 104 + 72
 """What an entry costs beside key and value: its expiry, its slots, its places in dict and queue."""
