@@ -13,9 +13,13 @@ from typing import Any, Final, TypeAlias
 
 from storeroom.exceptions import ConfigurationError
 
-__all__ = ["KeyFunction", "KeySpace", "default_key_func", "get_key_func", "shorten"]
+__all__ = ["LEASE_MARK", "KeyFunction", "KeySpace", "default_key_func", "get_key_func", "shorten"]
 
 KeyFunction: TypeAlias = Callable[[Any, str, Any], str]
+
+LEASE_MARK: Final = "\x00lease\x00"
+"""What the storage key of a lease begins with. No key function makes such keys, so keys() and
+clear() pass leases by; a storage that bounds itself keeps them out of its bounds."""
 
 # Neither can be in a storage key that a program makes on purpose, so that what a key
 # function leaves around them is what it adds.

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from storeroom import timeouts
 from storeroom.flights import AbandonedError, Flight, Flights, computing
 from storeroom.hooks import MISSING
+from storeroom.keys import LEASE_MARK
 
 if TYPE_CHECKING:
     from storeroom.base import BaseCache
@@ -49,8 +50,7 @@ class Computation:
         self.key = cache._storage_key(key, version)  # noqa: SLF001 -- the cache's own mechanism
         self.flights = cache._flights  # noqa: SLF001
         self.is_shared = cache.is_shared
-        # No storage key that a program makes begins like this: keys() and clear() pass it by.
-        self._lease_key = f"\x00lease\x00{self.key}"
+        self._lease_key = f"{LEASE_MARK}{self.key}"
 
     def read(self) -> Any:
         """Return the stored value, or MISSING."""

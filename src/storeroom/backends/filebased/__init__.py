@@ -331,7 +331,7 @@ class FileBasedCache(BaseCache):
     def _clear(self) -> None:
         owns = self._key_space.owns
         try:
-            self._write(Table.remove_if, owns, self._engine.main_database)
+            self._write(Table.remove_if, owns)
         except StorageError:
             self._clear_in_steps()
 
@@ -352,7 +352,7 @@ class FileBasedCache(BaseCache):
 
     def _prune(self) -> int:
         removed, batch = 0, 1000
-        while (expired := self._write(Table.expire, batch)) == batch:
+        while (expired := self._write(Table.prune, batch)) >= batch:
             removed += expired
         return removed + expired
 

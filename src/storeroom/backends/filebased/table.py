@@ -9,6 +9,7 @@ key                         value                what
 ``c``                       seven numbers        counters of all processes: see counts.py
 ``e`` + storage key         header, frame        an entry
 ``h`` + hash                header, key, frame   an entry whose storage key is too long
+``l`` + key or hash         header, frame        a lease of get_or_set(): not counted, never evicted
 ``m``                       four numbers         how much there is: see Table
 ``x`` + time + entry's key  slot                 the index by expiry
 ==========================  ===================  =====================================
@@ -31,6 +32,7 @@ from typing import Any, Final, TypeAlias
 from storeroom.backends.filebased.counts import COUNTS_KEY
 from storeroom.backends.filebased.environment import Environment
 from storeroom.backends.filebased.files import SLOTS
+from storeroom.keys import LEASE_MARK
 
 __all__ = [
     "HEADER",
@@ -87,9 +89,15 @@ def entry_key_of(storage_key: str) -> bytes:
         name = storage_key.encode()
     except UnicodeEncodeError:
         name = storage_key.encode("utf-8", "surrogatepass")
+    if storage_key.startswith(LEASE_MARK):
+        return b"l" + (name if len(name) <= LONGEST_KEY else blake2b(name, digest_size=32).digest())
     if len(name) <= LONGEST_KEY:
         return b"e" + name
     return b"h" + blake2b(name, digest_size=32).digest()
+
+
+def _is_lease(entry_key: bytes) -> bool:
+    return entry_key[:1] == b"l"
 
 
 def read_header(record: bytes) -> tuple[float, float, int]:
@@ -150,16 +158,18 @@ class Table:
     Attributes:
         entries: how many there are, expired ones not yet removed included.
         size: bytes that they take, index and headers included.
+        expired: how many expired entries this transaction has removed.
         now: epoch seconds; the same for the whole transaction.
     """
 
-    __slots__ = ("_environment", "_meta", "_next_slot", "_transaction", "earliest", "entries", "now", "size")
+    __slots__ = ("_environment", "_meta", "_next_slot", "_transaction", "earliest", "entries", "expired", "now", "size")
 
     def __init__(self, environment: Environment, transaction: Any, now: float) -> None:
         """Read the bookkeeping."""
         self._environment = environment
         self._transaction = transaction
         self.now = now
+        self.expired = 0
         self._meta = meta = transaction.get(_META_KEY)
         self.entries, self.size, self._next_slot, self.earliest = _META.unpack(meta) if meta else _EMPTY
         if self.earliest <= now:
@@ -198,15 +208,17 @@ class Table:
             self._environment.recency[slot] = 0
             indexed_at = expires_at
             transaction.put(_index_key(expires_at, entry_key), _SLOT.pack(slot))
-            self.entries += 1
-            self.size += entry_size(entry_key, len(frame))
+            if not _is_lease(entry_key):
+                self.entries += 1
+                self.size += entry_size(entry_key, len(frame))
         else:
             _, indexed_at, slot = read_header(old)
             if expires_at < indexed_at:
                 transaction.delete(_index_key(indexed_at, entry_key))
                 indexed_at = expires_at
                 transaction.put(_index_key(expires_at, entry_key), _SLOT.pack(slot))
-            self.size += len(frame) + HEADER.size - len(old)
+            if not _is_lease(entry_key):
+                self.size += len(frame) + HEADER.size - len(old)
         if indexed_at < self.earliest:  # noqa: PLR1730 -- a call of min() costs more than the comparison
             self.earliest = indexed_at
         transaction.put(entry_key, HEADER.pack(expires_at, indexed_at, slot) + frame)
@@ -218,17 +230,13 @@ class Table:
             return False
         expires_at, indexed_at, _ = read_header(record)
         self._transaction.delete(_index_key(indexed_at, entry_key))
-        self.entries -= 1
-        self.size -= entry_size(entry_key, len(record) - HEADER.size)
+        if not _is_lease(entry_key):
+            self.entries -= 1
+            self.size -= entry_size(entry_key, len(record) - HEADER.size)
         return bool(expires_at > self.now)
 
-    def remove_if(self, is_doomed: Callable[[str], bool], everything: Any) -> None:
-        """Remove the entries whose storage key `is_doomed` says so.
-
-        Args:
-            is_doomed: takes a storage key.
-            everything: the handle of the whole tree, which is dropped where all are doomed.
-        """
+    def remove_if(self, is_doomed: Callable[[str], bool]) -> None:
+        """Remove the entries whose storage key `is_doomed` says so; leases go only where all entries do."""
         storage_keys = [storage_key for storage_key, _ in stored_keys(self._transaction)]
         doomed = [storage_key for storage_key in storage_keys if is_doomed(storage_key)]
         if len(doomed) < len(storage_keys):
@@ -236,12 +244,17 @@ class Table:
                 self.remove(entry_key_of(storage_key))
             return
         counts = self._transaction.get(COUNTS_KEY)
-        self._transaction.drop(everything, delete=False)
+        self._transaction.drop(self._environment.main_database, delete=False)
         if counts is not None:
             self._transaction.put(COUNTS_KEY, counts)
         self.entries, self.size, self.earliest, self._meta = 0, 0, math.inf, None
 
     # Making room ----------------------------------------------------------------------------
+
+    def prune(self, limit: int) -> int:
+        """Remove up to about `limit` expired entries; return how many went in this transaction."""
+        self.expire(limit)
+        return self.expired
 
     def expire(self, limit: float = math.inf) -> int:
         """Remove up to `limit` expired entries, the earliest first; return how many."""
@@ -263,8 +276,9 @@ class Table:
                 continue
             self.remove(entry_key)
             transaction.delete(index_key)  # already gone, unless the entry was damaged
-            removed += 1
+            removed += not _is_lease(entry_key)
         self._environment.counters.expirations += removed
+        self.expired += removed
         return removed
 
     def _move_in_index(self, index_key: bytes, entry_key: bytes, record: bytes) -> None:
@@ -277,6 +291,8 @@ class Table:
     def _make_room(self, old: bytes | None, entry_key: bytes, frame_size: int, bounds: Bounds) -> None:
         """Evict what the bounds ask for before a put."""
         max_entries, max_bytes, cull_frequency = bounds
+        if _is_lease(entry_key):
+            return
         if old is None and max_entries is not None and self.entries >= max_entries:
             surplus = self.entries + 1 - max_entries
             if cull_frequency is not None:
@@ -302,13 +318,15 @@ class Table:
     def _evict_one(self, cursor: Any, keep: bytes) -> bool:
         environment = self._environment
         recency = environment.recency
+        if not self.entries:
+            return False
         if not cursor.set_range(environment.hand or _INDEX) and not cursor.set_range(_INDEX):
             return False
         for step in range(_PATIENCE + SLOTS):
             index_key = cursor.key()
             entry_key = index_key[1 + _TIME.size :]
             slot = int.from_bytes(cursor.value(), "big") % SLOTS
-            if entry_key != keep and (not recency[slot] or step >= _PATIENCE):
+            if entry_key != keep and not _is_lease(entry_key) and (not recency[slot] or step >= _PATIENCE):
                 environment.hand = index_key
                 self.remove(entry_key)
                 self._transaction.delete(index_key)  # already gone, unless the entry was damaged
@@ -326,11 +344,12 @@ def check(transaction: Any) -> None:
     entries, size, _, earliest = read_meta(transaction)
     places, sizes, is_early = set(), [], False
     for entry_key, record in transaction.cursor():
-        if entry_key[:1] in (b"e", b"h"):
+        if entry_key[:1] in (b"e", b"h", b"l"):
             expires_at, indexed_at, _ = read_header(record)
             is_early = is_early or expires_at < indexed_at
             places.add(_index_key(indexed_at, entry_key))
-            sizes.append(entry_size(entry_key, len(record) - HEADER.size))
+            if not _is_lease(entry_key):
+                sizes.append(entry_size(entry_key, len(record) - HEADER.size))
     index = {key for key, _ in transaction.cursor() if key.startswith(_INDEX)}
     faults = {
         "an entry expires before its place in the index": is_early,
