@@ -1,0 +1,101 @@
+"""Many callers at once, in tests: threads that start together, computations that end when told.
+
+Everything here gives up after `PATIENCE` seconds, so that a deadlock fails a test
+instead of hanging the run.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final, Generic, TypeVar
+
+__all__ = ["PATIENCE", "Gate", "eventually", "in_threads"]
+
+T = TypeVar("T")
+
+PATIENCE: Final = 30.0
+"""Seconds after which what was waited for is taken for a deadlock; far longer than any test needs."""
+
+
+def eventually(is_so: Callable[[], bool], patience: float = PATIENCE) -> None:
+    """Wait until another thread or process has come where it is expected.
+
+    Raises:
+        AssertionError: it has not, after `patience` seconds.
+    """
+    deadline = time.monotonic() + patience
+    while not is_so():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"What was waited for did not happen within {patience:g} seconds.")
+        time.sleep(0.0005)
+
+
+def in_threads(count: int, job: Callable[[int], T]) -> list[T]:
+    """Call ``job(number)`` in so many threads that start together; return the results in order.
+
+    Raises:
+        BaseException: what a job raised, the first by number.
+        AssertionError: a job did not end.
+    """
+    runs = [_Run(job, number) for number in range(count)]
+    together = threading.Barrier(count)
+    threads = [threading.Thread(target=run, args=(together,), daemon=True) for run in runs]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + PATIENCE
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    stuck = sum(thread.is_alive() for thread in threads)
+    if stuck:
+        raise AssertionError(f"{stuck} of {count} threads did not end within {PATIENCE:g} seconds.")
+    return [run.outcome() for run in runs]
+
+
+class _Run(Generic[T]):
+    """One thread's call of a job, and what came of it."""
+
+    def __init__(self, job: Callable[[int], T], number: int) -> None:
+        self._job, self._number = job, number
+        self._results: list[T] = []
+        self._error: BaseException | None = None
+
+    def __call__(self, together: threading.Barrier) -> None:
+        try:
+            together.wait(PATIENCE)
+            self._results.append(self._job(self._number))
+        except BaseException as error:  # noqa: BLE001 -- raised again where the threads are waited for
+            self._error = error
+
+    def outcome(self) -> T:
+        if self._error is not None:
+            raise self._error
+        return self._results[0]
+
+
+class Gate:
+    """A computation that tells when it begins and ends when it may.
+
+    Attributes:
+        calls: how often it was called.
+        begun: set by the first call.
+        may_end: to be set; every call then ends.
+    """
+
+    def __init__(self, value: Any = "computed") -> None:
+        """Compute this value; raise it, if it is an exception."""
+        self._value = value
+        self._lock = threading.Lock()
+        self.calls = 0
+        self.begun = threading.Event()
+        self.may_end = threading.Event()
+
+    def __call__(self) -> Any:
+        """Compute."""
+        with self._lock:
+            self.calls += 1
+        self.begun.set()
+        if not self.may_end.wait(PATIENCE):
+            raise AssertionError("The computation was never told to end.")
+        if isinstance(self._value, BaseException):
+            raise self._value
+        return self._value

@@ -1,0 +1,53 @@
+"""The contract of a cache: one class to subclass, assembled from a file per subject.
+
+See `CacheContract`. What may be missing, and how to say so, is in `capabilities`.
+"""
+
+from storeroom.testing.contract.bounds import BoundsContract
+from storeroom.testing.contract.computing import ComputingContract
+from storeroom.testing.contract.counting import CountingContract
+from storeroom.testing.contract.expiry import ExpiryContract
+from storeroom.testing.contract.handles import HandlesContract
+from storeroom.testing.contract.keys import KeysContract
+from storeroom.testing.contract.many import ManyContract
+from storeroom.testing.contract.processes import ForkContract, ProcessesContract
+from storeroom.testing.contract.sequences import SequencesContract
+from storeroom.testing.contract.stampede import StampedeContract
+from storeroom.testing.contract.statistics import StatisticsContract
+from storeroom.testing.contract.threads import ThreadsContract
+from storeroom.testing.contract.values import ValuesContract
+
+__all__ = ["CacheContract"]
+
+
+class CacheContract(
+    HandlesContract,
+    ValuesContract,
+    KeysContract,
+    ManyContract,
+    CountingContract,
+    ExpiryContract,
+    ComputingContract,
+    StatisticsContract,
+    BoundsContract,
+    StampedeContract,
+    ThreadsContract,
+    ForkContract,
+    ProcessesContract,
+    SequencesContract,
+):
+    """Everything that Storeroom promises of a cache, as tests.
+
+    Subclass it under a name that pytest collects, define ``make_cache(self, location,
+    params)``, and name in ``lacks`` what the storage cannot do, with the reason::
+
+        class TestMyCache(CacheContract):
+            lacks = {"enumerate": "the server cannot list its keys"}
+
+            def make_cache(self, location, params):
+                return MyCache(location, params)
+
+    Most tests run twice, through the synchronous and the asynchronous API. After each,
+    what the cache tells of itself has to agree; a method ``_check_invariants()`` of the
+    backend is called too.
+    """

@@ -1,0 +1,184 @@
+"""How much is kept, and what goes when there is no room: expired entries first, then the least useful."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from storeroom.exceptions import ValueTooLargeError
+from storeroom.testing.capabilities import needs
+from storeroom.testing.contract.suite import Driver, Suite
+
+__all__ = ["BoundsContract"]
+
+
+@needs("store", "bounds")
+class BoundsContract(Suite):
+    """MAX_ENTRIES, CULL_FREQUENCY and max_bytes."""
+
+    async def live(self, cache: Driver, keys: list[str]) -> int:
+        """Return how many of the keys are live."""
+        return len(await cache.get_many(keys))
+
+    async def test_max_entries_holds(self, drive: Callable[..., Driver]) -> None:
+        """After every write, whatever the operation; and the bound is made use of."""
+        cache = drive(OPTIONS={"MAX_ENTRIES": 20})
+        keys = [str(number) for number in range(120)]
+        for number, key in enumerate(keys):
+            write = (cache.set, cache.add, cache.get_or_set)[number % 3]
+            await write(key, number)
+            assert await cache.get(key) == number, "what was just written is there"
+            if number % 10 == 9:
+                assert await self.live(cache, keys) <= 20
+        assert await self.live(cache, keys) >= 15
+
+    async def test_max_entries_holds_within_set_many(self, drive: Callable[..., Driver]) -> None:
+        """More than there is room for is no error: the rest is evicted."""
+        cache = drive(OPTIONS={"MAX_ENTRIES": 20})
+        keys = [str(number) for number in range(100)]
+        assert await cache.set_many(dict.fromkeys(keys, "v")) == []
+        assert 10 <= await self.live(cache, keys) <= 20
+
+    async def test_max_entries_may_be_one(self, drive: Callable[..., Driver]) -> None:
+        """The newest entry is the one kept."""
+        cache = drive(OPTIONS={"MAX_ENTRIES": 1})
+        for number in range(5):
+            await cache.set(f"k{number}", number)
+            assert await cache.get(f"k{number}") == number
+        assert await self.live(cache, [f"k{number}" for number in range(5)]) == 1
+
+    async def test_max_entries_may_be_none(self, drive: Callable[..., Driver]) -> None:
+        """Nothing is evicted then."""
+        cache = drive(OPTIONS={"MAX_ENTRIES": None})
+        values = {str(number): number for number in range(1000)}
+        await cache.set_many(values)
+        assert await cache.get_many(values) == values
+
+    async def test_without_a_setting_it_is_300(self, cache: Driver) -> None:
+        """As in Django."""
+        keys = [str(number) for number in range(400)]
+        await cache.set_many(dict.fromkeys(keys, "v"))
+        assert 200 <= await self.live(cache, keys) <= 300
+
+    async def test_prefixes_share_the_bound_of_their_storage(self, drive: Callable[..., Driver]) -> None:
+        """It is the storage that is full, not a cache."""
+        left = drive(KEY_PREFIX="left", OPTIONS={"MAX_ENTRIES": 20})
+        right = drive(KEY_PREFIX="right", OPTIONS={"MAX_ENTRIES": 20})
+        keys = [str(number) for number in range(20)]
+        for key in keys:
+            await left.set(key, 1)
+            await right.set(key, 1)
+        assert await self.live(left, keys) + await self.live(right, keys) <= 20
+
+    async def test_overwriting_evicts_nothing(self, drive: Callable[..., Driver]) -> None:
+        """A full cache stays as it is, by whatever operation it is written."""
+        cache = drive(OPTIONS={"MAX_ENTRIES": 20})
+        keys = [str(number) for number in range(20)]
+        for key in keys:
+            await cache.set(key, 0)
+        for key in keys:
+            await cache.set(key, 1)
+            await cache.add(key, 2)
+            await cache.incr(key)
+            await cache.touch(key)
+            await cache.get_or_set(key, 3)
+        await cache.set_many(dict.fromkeys(keys, 5))
+        assert await cache.get_many(keys) == dict.fromkeys(keys, 5)
+
+    async def test_deleting_makes_room(self, drive: Callable[..., Driver]) -> None:
+        """As many new entries find room as were deleted, and none is evicted for them."""
+        cache = drive(OPTIONS={"MAX_ENTRIES": 20})
+        keys = [str(number) for number in range(20)]
+        for key in keys:
+            await cache.set(key, 0)
+        await cache.delete_many(keys[:5])
+        await cache.delete(keys[5])
+        for number in range(6):
+            await cache.set(f"new {number}", 0)
+        assert await self.live(cache, keys) == 14
+        assert await self.live(cache, [f"new {number}" for number in range(6)]) == 6
+
+    async def test_expired_entries_go_before_live_ones(self, drive: Callable[..., Driver]) -> None:
+        """Even if they are newer, and have been read more."""
+        cache = drive(OPTIONS={"MAX_ENTRIES": 20})
+        old = [f"old {number}" for number in range(10)]
+        short = [f"short {number}" for number in range(10)]
+        new = [f"new {number}" for number in range(10)]
+        for key in old:
+            await cache.set(key, 1, timeout=None)
+        for key in short:
+            await cache.set(key, 1, timeout=self.moment)
+            await cache.get(key)
+        await self.pass_time(self.moment * 1.5)
+        for key in new:
+            await cache.set(key, 1, timeout=None)
+        assert await self.live(cache, old + new) == 20
+
+    async def test_entries_in_use_stay(self, drive: Callable[..., Driver]) -> None:
+        """A crowd of keys that are written once does not drive out those that are read again and again."""
+        cache = drive(OPTIONS={"MAX_ENTRIES": 100})
+        chance = random.Random(7)  # noqa: S311 -- a workload, the same in every run
+        hot = [f"hot {number}" for number in range(40)]
+        for key in hot:
+            await cache.set(key, 1)
+        for number in range(1000):
+            for key in chance.choices(hot, k=4):
+                await cache.get(key)
+            await cache.set(f"once {number}", 1)
+        assert await self.live(cache, hot) >= 30
+        assert await self.live(cache, [f"once {number}" for number in range(1000)]) <= 70
+
+    @pytest.mark.parametrize(("frequency", "left"), [(2, 7), (3, 9), (4, 10), (0, 1)])
+    async def test_cull_frequency_evicts_a_part_at_once(
+        self, drive: Callable[..., Driver], frequency: int, left: int
+    ) -> None:
+        """One in so many when a new entry finds the cache full, all of them with 0: as in Django."""
+        cache = drive(OPTIONS={"MAX_ENTRIES": 12, "CULL_FREQUENCY": frequency})
+        keys = [str(number) for number in range(13)]
+        for key in keys[:-1]:
+            await cache.set(key, 1)
+        assert await self.live(cache, keys) == 12
+        await cache.set(keys[-1], 1)
+        assert await self.live(cache, keys) == left
+        assert await cache.get(keys[-1]) == 1
+
+    # Bytes ----------------------------------------------------------------------------------
+
+    @needs("byte_bounds", "statistics")
+    async def test_max_bytes_holds(self, drive: Callable[..., Driver]) -> None:
+        """For entries of any size; and the bound is made use of."""
+        bound = 200_000
+        cache = drive(OPTIONS={"MAX_ENTRIES": None, "max_bytes": bound})
+        chance = random.Random(7)  # noqa: S311
+        for number in range(200):
+            await cache.set(str(number), chance.randbytes(chance.randrange(100, 20_000)))
+            assert await cache.get(str(number)) is not None, "what was just written is there"
+            if number % 20 == 19:
+                assert (await cache.stats()).bytes <= bound
+        assert (await cache.stats()).bytes >= bound / 2
+
+    @needs("byte_bounds", "statistics")
+    async def test_max_bytes_holds_when_entries_grow(self, drive: Callable[..., Driver]) -> None:
+        """Overwriting with more evicts others, not the entry itself."""
+        bound = 200_000
+        cache = drive(OPTIONS={"MAX_ENTRIES": None, "max_bytes": bound})
+        keys = [str(number) for number in range(20)]
+        await cache.set_many(dict.fromkeys(keys, b"small"))
+        for key in keys:
+            await cache.set(key, bytes(30_000))
+            assert await cache.get(key) == bytes(30_000)
+            assert (await cache.stats()).bytes <= bound
+
+    @needs("byte_bounds")
+    @pytest.mark.parametrize("unit", [65_536, "64KiB", "64KB"])
+    async def test_a_value_larger_than_everything_is_refused(
+        self, drive: Callable[..., Driver], unit: int | str
+    ) -> None:
+        """The error names the bound, and nothing is evicted in vain."""
+        cache = drive(OPTIONS={"MAX_ENTRIES": None, "max_bytes": unit})
+        await cache.set_many({"a": 1, "b": 2})
+        with pytest.raises(ValueTooLargeError, match=r"65[_,]?536"):
+            await cache.set("k", bytes(65_536))
+        with pytest.raises(ValueTooLargeError):
+            await cache.add("k", bytes(65_536))
+        assert await cache.get_many(["a", "b", "k"]) == {"a": 1, "b": 2}

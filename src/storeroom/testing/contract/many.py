@@ -1,0 +1,74 @@
+"""get_many(), set_many(), delete_many(): many entries in one call, told by the keys the caller typed."""
+
+from collections.abc import Callable
+
+import pytest
+
+from storeroom.testing.capabilities import needs
+from storeroom.testing.contract.suite import Driver, Suite
+
+__all__ = ["ManyContract"]
+
+
+@needs("store")
+class ManyContract(Suite):
+    """Operations on several keys."""
+
+    async def test_get_many_returns_what_is_there(self, cache: Driver) -> None:
+        """Keys that are not live are absent from the dict, as in Django."""
+        await cache.set("a", 1)
+        await cache.set("b", None)
+        assert await cache.get_many(["a", "b", "c"]) == {"a": 1, "b": None}
+        assert await cache.get_many(["c", "d"]) == {}
+
+    async def test_results_have_the_keys_that_the_caller_typed(self, cache: Driver) -> None:
+        """An int stays an int."""
+        await cache.set_many({1: "one", "two": 2, ("three", 3): 3})
+        assert await cache.get_many([1, "two", ("three", 3), 4]) == {1: "one", "two": 2, ("three", 3): 3}
+        assert list(await cache.get_many([1])) == [1]
+        assert list(await cache.get_many(["1"])) == ["1"]
+
+    async def test_keys_may_come_twice(self, cache: Driver) -> None:
+        """Once is enough."""
+        await cache.set_many({"a": 1, "b": 2})
+        assert await cache.get_many(["a", "b", "a", "a"]) == {"a": 1, "b": 2}
+        assert await cache.delete_many(["a", "a"]) is None
+        assert await cache.get_many(["a", "b", "b"]) == {"b": 2}
+
+    async def test_keys_may_come_from_any_iterable(self, cache: Driver) -> None:
+        """It is read once."""
+        await cache.set_many({"a": 1, "b": 2, "c": 3})
+        assert await cache.get_many(key for key in "abx") == {"a": 1, "b": 2}
+        assert await cache.get_many({"a": "ignored"}) == {"a": 1}
+        assert await cache.get_many({"c"}) == {"c": 3}
+        await cache.delete_many(key for key in "ab")
+        assert await cache.get_many("abc") == {"c": 3}
+
+    async def test_nothing_may_be_asked_for(self, cache: Driver) -> None:
+        """No key, no work."""
+        assert await cache.get_many([]) == {}
+        assert await cache.set_many({}) == []
+        assert await cache.delete_many([]) is None
+
+    async def test_set_many_stores_and_returns_the_keys_that_failed(self, cache: Driver) -> None:
+        """Here, none."""
+        await cache.set("a", "old")
+        assert await cache.set_many({"a": 1, "b": [2], 3: {"c": None}}) == []
+        assert await cache.get_many(["a", "b", 3]) == {"a": 1, "b": [2], 3: {"c": None}}
+
+    async def test_delete_many_removes_what_is_there(self, cache: Driver) -> None:
+        """What is not there is no error."""
+        await cache.set_many({"a": 1, "b": 2, 3: 3, "d": 4})
+        assert await cache.delete_many(["a", 3, "absent"]) is None
+        assert await cache.get_many(["a", "b", 3, "d"]) == {"b": 2, "d": 4}
+
+    @pytest.mark.parametrize("count", [1000, 5000])
+    async def test_many_may_be_very_many(self, drive: Callable[..., Driver], count: int) -> None:
+        """No limit of the engine's single request shows."""
+        params = {} if "bounds" in self.lacks else {"OPTIONS": {"MAX_ENTRIES": 10_000}}
+        cache = drive(**params)
+        values = {f"key {number}": number for number in range(count)}
+        assert await cache.set_many(values) == []
+        assert await cache.get_many(values) == values
+        await cache.delete_many(list(values)[1:])
+        assert await cache.get_many(values) == {"key 0": 0}

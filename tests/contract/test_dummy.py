@@ -1,0 +1,13 @@
+"""The cache that stores nothing keeps the part of the contract that needs no storage."""
+
+from typing import ClassVar
+
+from storeroom.backends.dummy import DummyCache
+from storeroom.testing import CacheContract
+
+
+class TestDummyCache(CacheContract):
+    lacks: ClassVar = {"store": "it remembers nothing, which is what it is for"}
+
+    def make_cache(self, location, params):
+        return DummyCache(location, params)

@@ -1,0 +1,9 @@
+"""The file cache keeps the whole contract."""
+
+from storeroom.backends.filebased import FileBasedCache
+from storeroom.testing import CacheContract
+
+
+class TestFileBasedCache(CacheContract):
+    def make_cache(self, location, params):
+        return FileBasedCache(location, params)
