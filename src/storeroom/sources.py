@@ -249,8 +249,8 @@ def program_directory() -> str:
     """Return the directory of this program's own cache: "storeroom" in the user's cache directory, then its name.
 
     A program is told by its path, so that two programs called "main" do not read each
-    other's entries; its name is there for people. An interactive interpreter and
-    ``python -c`` are all one program, "python".
+    other's entries; its name is there for people. An interactive interpreter,
+    ``python -c`` and the command line are all one program, "python".
     """
     import platformdirs  # noqa: PLC0415 -- only where nothing is configured
 
@@ -264,5 +264,7 @@ def _program_name() -> str:
         return "python"
     path = Path(script).absolute()
     named = path.parent if path.name == "__main__.py" else path
+    if named.stem == "storeroom":
+        return "python"  # the command line, however it was started: it looks into what was tried in an interpreter
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", named.stem).strip(".-")[:60] or "program"
     return f"{name}-{blake2b(os.fsencode(named), digest_size=4).hexdigest()}"
