@@ -1,0 +1,238 @@
+"""What the demo's processes do: render pydoc pages through a file cache.
+
+The demo starts each of its processes as ``python -m storeroom.cli.demo.pages
+DIRECTORY``: a fresh interpreter that opens the cache by itself, takes orders from
+its standard input and writes reports to its standard output, one JSON object a
+line. It ends when its input does.
+
+===============================  ============================================================
+order                            report
+===============================  ============================================================
+(when it is ready)               ``{"ready": true}``
+``{"read": [module, ...]}``      ``{"progress": pages}`` now and then, at last ``{"tally": {...}}``
+``{"survey": [module, ...]}``    ``{"stored": pages}``: how many can be read, computing none
+``{"forget": [module, ...]}``    ``{"forgotten": true}``; without modules: all pages
+(on a mistake in its settings)   ``{"error": message}``
+===============================  ============================================================
+"""
+
+import hashlib
+import html
+import importlib
+import importlib.util
+import json
+import os
+import pkgutil
+import platform
+import pydoc
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, TextIO, TypedDict
+
+from storeroom.backends.filebased import FileBasedCache
+from storeroom.base import BaseCache
+from storeroom.cli.exits import INTERRUPTED, MISTAKE, YES
+from storeroom.exceptions import StoreroomError
+
+__all__ = ["KEY_PREFIX", "Page", "Tally", "open_cache", "read_pages", "render", "standard_library"]
+
+KEY_PREFIX: Final = f"pydoc-{platform.python_version()}"
+"""Pages of another Python are other pages."""
+
+PROGRESS_SECONDS: Final = 0.1
+"""How often a pass reports: often enough for a smooth bar, too seldom to cost the pass anything."""
+
+UNSUITABLE: Final = frozenset(
+    {
+        "antigravity",  # opens a web browser
+        "this",  # prints a poem
+        "idlelib",  # an application
+        "lib2to3",  # warns that it is going away, and no longer parses itself
+        "test",  # Python's own tests
+        "turtle",  # needs a screen
+        "turtledemo",  # opens windows
+    }
+)
+"""Modules of the standard library that are not to be imported for their documentation."""
+
+
+class Page(TypedDict):
+    """What is cached for a module."""
+
+    html: str
+    render_seconds: float
+    problem: str  # why there is no documentation here; "" if there is
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What one process did in one pass, as it was counted there.
+
+    Attributes:
+        pages: pages read.
+        seconds: how long the pass took.
+        computations: pages that this process rendered; all others were hits.
+        seconds_saved: what the pages that were hits took to render, when somebody did.
+        unavailable: modules that cannot be imported here.
+        slowest: the module whose page takes longest to render.
+        digest: of all pages in order: equal digests, equal pages.
+    """
+
+    pages: int
+    seconds: float
+    computations: int
+    seconds_saved: float
+    unavailable: list[str]
+    slowest: str
+    digest: str
+
+    @property
+    def hits(self) -> int:
+        """Pages that were served from the cache."""
+        return self.pages - self.computations
+
+
+def standard_library() -> list[str]:
+    """Return the names of the standard library's public modules, submodules included, importing none."""
+    return [name for top in sorted(sys.stdlib_module_names - UNSUITABLE) for name in _with_submodules(top)]
+
+
+def _with_submodules(top: str) -> Iterator[str]:
+    if top.startswith("_"):
+        return
+    yield top
+    # The codecs are a hundred packages' worth of tables: nothing to read there.
+    spec = None if top == "encodings" else importlib.util.find_spec(top)
+    if spec is not None and spec.submodule_search_locations is not None:
+        yield from _submodules(top, list(spec.submodule_search_locations))
+
+
+def _submodules(package: str, folders: list[str]) -> Iterator[str]:
+    for module in pkgutil.iter_modules(folders):
+        if module.name.startswith("_") or module.name in {"test", "tests"}:
+            continue
+        yield f"{package}.{module.name}"
+        if module.ispkg:
+            inside = [os.path.join(folder, module.name) for folder in folders]  # noqa: PTH118 -- pkgutil's strings
+            yield from _submodules(f"{package}.{module.name}", inside)
+
+
+def open_cache(directory: str) -> BaseCache:
+    """Return the demo's cache: the embedded file cache, with room for every page, for ever."""
+    return FileBasedCache(directory, {"TIMEOUT": None, "KEY_PREFIX": KEY_PREFIX, "OPTIONS": {"max_entries": 10_000}})
+
+
+def render(module_name: str) -> Page:
+    """Render a module's documentation page as ``python -m pydoc -w`` does; this takes up to seconds."""
+    started = time.perf_counter()
+    problem = ""
+    try:
+        module = importlib.import_module(module_name)
+        started = time.perf_counter()
+        page = pydoc.html.page(pydoc.describe(module), pydoc.html.document(module, module_name))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 -- whatever the module raises is what its page tells
+        problem = f"{type(error).__name__}: {error}"
+        page = pydoc.html.page(module_name, html.escape(problem))
+    return Page(html=page, render_seconds=time.perf_counter() - started, problem=problem)
+
+
+def read_pages(cache: BaseCache, modules: Sequence[str], report: Callable[[int], None]) -> Tally:
+    """Read these modules' pages through the cache, rendering what is not in it; `report` how many are done."""
+    computed: list[str] = []
+
+    def compute(module: str) -> Page:
+        computed.append(module)
+        return render(module)
+
+    pages: dict[str, Page] = {}
+    started = reported = time.perf_counter()
+    for module in modules:
+        pages[module] = cache.get_or_set(module, lambda module=module: compute(module))
+        if time.perf_counter() - reported > PROGRESS_SECONDS:
+            reported = time.perf_counter()
+            report(len(pages))
+    elapsed = time.perf_counter() - started
+    return Tally(
+        pages=len(pages),
+        seconds=elapsed,
+        computations=len(computed),
+        seconds_saved=sum(pages[module]["render_seconds"] for module in pages.keys() - computed),
+        unavailable=[module for module, page in pages.items() if page["problem"]],
+        slowest=max(pages, key=lambda module: pages[module]["render_seconds"]),
+        digest=_digest(page["html"] for page in pages.values()),
+    )
+
+
+def _digest(texts: Iterable[str]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _survey(cache: BaseCache, modules: Sequence[str]) -> int:
+    return sum(isinstance(cache.get(module), dict) for module in modules)
+
+
+def _forget(cache: BaseCache, modules: Sequence[str]) -> None:
+    if modules:
+        cache.delete_many(modules)
+    else:
+        cache.clear()
+
+
+def _obey(cache: BaseCache, order: dict[str, list[str]], report: Callable[..., None]) -> None:
+    if "read" in order:
+        tally = read_pages(cache, order["read"], lambda done: report(progress=done))
+        report(tally=asdict(tally))
+    elif "survey" in order:
+        report(stored=_survey(cache, order["survey"]))
+    elif "forget" in order:
+        _forget(cache, order["forget"])
+        report(forgotten=True)
+
+
+def _private_output() -> TextIO:
+    """Return standard output for reports alone: what modules print when they are imported goes nowhere."""
+    private = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123 -- a device, not a path
+        os.dup2(nowhere.fileno(), 1)
+    return private
+
+
+def _empty_environment() -> None:
+    """Forget the environment: pydoc prints ``os.environ`` on the page of ``os``, and it may hold secrets."""
+    os.environ.clear()
+    importlib.import_module(os.name).environ.clear()
+
+
+def main(directory: str) -> int:
+    """Take orders until the input ends. Return an exit code."""
+    # Ctrl-C reaches the whole group; the demo decides what it means, and ends this process by SIGTERM. That unwinds
+    # a computation under way, so that it gives its lease back: a process that is killed delays others by 30 seconds.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    output = _private_output()
+    _empty_environment()
+
+    def report(**what: Any) -> None:
+        print(json.dumps(what), file=output, flush=True)
+
+    try:
+        cache = open_cache(directory)
+        report(ready=True)
+        for line in sys.stdin:
+            _obey(cache, json.loads(line), report)
+    except StoreroomError as error:
+        report(error=str(error))
+        return MISTAKE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return YES
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

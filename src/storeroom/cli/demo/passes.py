@@ -1,0 +1,99 @@
+"""The passes of the demo: what is read by how many processes, and what came of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from storeroom.cli.demo.pages import Tally
+from storeroom.cli.demo.processes import Processes, start
+from storeroom.cli.demo.progress import Progress
+
+__all__ = ["Pass", "agree", "play", "survey"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """The same pages, read once by each of several processes.
+
+    Attributes:
+        name: what is special about this pass.
+        tallies: what each process counted.
+    """
+
+    name: str
+    tallies: Sequence[Tally]
+
+    @property
+    def pages(self) -> int:
+        """Pages read by all processes together."""
+        return sum(tally.pages for tally in self.tallies)
+
+    @property
+    def seconds(self) -> float:
+        """How long the process that took longest was reading; starting Python is not counted."""
+        return max(tally.seconds for tally in self.tallies)
+
+    @property
+    def computations(self) -> int:
+        """Pages rendered by all processes together."""
+        return sum(tally.computations for tally in self.tallies)
+
+    @property
+    def hits(self) -> int:
+        """Pages that a process got without rendering them."""
+        return self.pages - self.computations
+
+    @property
+    def seconds_saved(self) -> float:
+        """What the hits took to render when somebody did."""
+        return sum(tally.seconds_saved for tally in self.tallies)
+
+    @property
+    def slowest(self) -> str:
+        """The module whose page takes longest to render."""
+        return self.tallies[0].slowest
+
+
+def play(directory: Path, modules: Sequence[str], *, keep: bool) -> list[Pass]:
+    """Run one pass after the other, showing progress.
+
+    Args:
+        directory: of the cache.
+        modules: whose pages to read.
+        keep: whether to begin with the pages of an earlier run.
+    """
+    with start(directory, 1) as processes:
+        if not keep:
+            processes.forget([])
+        first = _read("kept from before" if keep else "cold", processes, modules)
+        passes = [first, _read("warm", processes, modules)]
+    with start(directory, 4) as processes:
+        passes.append(_read("4 processes at once", processes, modules))
+    with start(directory, 1) as processes:
+        passes.append(_read("after a restart", processes, modules))
+        processes.forget([first.slowest])
+    with start(directory, 8) as processes:
+        passes.append(_read("1 cold page, 8 at once", processes, [first.slowest]))
+    return passes
+
+
+def _read(name: str, processes: Processes, modules: Sequence[str]) -> Pass:
+    progress = Progress(name, len(modules) * len(processes))
+    result = Pass(name, processes.read(modules, progress.update))
+    progress.finish(result.seconds)
+    return result
+
+
+def survey(directory: Path, modules: Sequence[str]) -> int:
+    """Return how many of the modules' pages are stored and readable, as a fresh process finds them."""
+    with start(directory, 1) as processes:
+        return processes.survey(modules)
+
+
+def agree(passes: Sequence[Pass]) -> bool:
+    """Tell whether all processes that read the same modules got the same pages, to the last character."""
+    digests: dict[int, set[str]] = {}
+    for each in passes:
+        for tally in each.tallies:
+            digests.setdefault(tally.pages, set()).add(tally.digest)
+    return all(len(different) == 1 for different in digests.values())

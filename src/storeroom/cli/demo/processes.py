@@ -1,0 +1,159 @@
+"""The demo's processes: fresh interpreters that run ``pages``, asked and answered in JSON lines."""
+
+import contextlib
+import json
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from storeroom.cli.demo.pages import Tally
+from storeroom.exceptions import ConfigurationError, StorageError
+
+__all__ = ["Processes", "start"]
+
+GRACE_SECONDS: Final = 5.0
+"""How long a process may take to end when it is told to, before it is killed."""
+
+TICK_SECONDS: Final = 0.1
+"""How often waiting looks up: on Windows, Ctrl-C is noticed only then."""
+
+Report = dict[str, Any]
+
+
+class Process:
+    """One interpreter, and the thread that reads its reports."""
+
+    def __init__(self, directory: Path, inbox: "queue.Queue[tuple[Process, Report | None]]") -> None:
+        """Start it; its reports go to the inbox, None after the last."""
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by end()
+        self._popen = subprocess.Popen(  # noqa: S603 -- this very Python and this very package
+            # -P: a random.py in the current directory must not pass for the standard library's.
+            [sys.executable, "-P", "-W", "ignore", "-m", "storeroom.cli.demo.pages", str(directory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+            encoding="utf-8",
+        )
+        self._inbox = inbox
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._popen.stdout is not None  # noqa: S101 -- it is a pipe
+        for line in self._popen.stdout:
+            self._inbox.put((self, json.loads(line)))
+        self._inbox.put((self, None))
+
+    def ask(self, order: dict[str, Sequence[str]]) -> None:
+        """Send an order. A process that is gone is noticed by the one who waits for its report."""
+        assert self._popen.stdin is not None  # noqa: S101 -- it is a pipe
+        with contextlib.suppress(BrokenPipeError):
+            print(json.dumps(order), file=self._popen.stdin, flush=True)
+
+    def failure(self) -> StorageError:
+        """Return the error that tells why the process ended."""
+        code = self._popen.wait()
+        self._complaints.seek(0)
+        said = self._complaints.read().decode(errors="replace").strip()
+        return StorageError(f"One of the demo's processes ended with exit code {code}. It said:\n{said or '(nothing)'}")
+
+    def end(self, *, at_once: bool) -> None:
+        """End the process: when it has obeyed its orders, or at once."""
+        if at_once:
+            self._popen.terminate()
+        assert self._popen.stdin is not None  # noqa: S101 -- it is a pipe
+        with contextlib.suppress(BrokenPipeError):
+            self._popen.stdin.close()
+        try:
+            self._popen.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()
+        self._reader.join()
+        self._complaints.close()
+        assert self._popen.stdout is not None  # noqa: S101 -- it is a pipe
+        self._popen.stdout.close()
+
+
+class Processes:
+    """Several processes that get the same order at the same moment."""
+
+    def __init__(self, directory: Path, count: int) -> None:
+        """Start that many."""
+        self._inbox: queue.Queue[tuple[Process, Report | None]] = queue.Queue()
+        self._processes = [Process(directory, self._inbox) for _ in range(count)]
+
+    def __len__(self) -> int:
+        return len(self._processes)
+
+    def gather(self, name: str, watch: Callable[[int], None] | None = None) -> list[Any]:
+        """Wait until each process has reported `name`; return what it said, in the order of arrival.
+
+        Args:
+            name: the report to wait for.
+            watch: is told, now and then, how many pages all of them together have done.
+
+        Raises:
+            ConfigurationError: a process found a setting wrong.
+            StorageError: a process ended without reporting.
+        """
+        done = dict.fromkeys(self._processes, 0)
+        results: list[Any] = []
+        while len(results) < len(self._processes):
+            try:
+                process, report = self._inbox.get(timeout=TICK_SECONDS)
+            except queue.Empty:
+                continue
+            if report is None:
+                raise process.failure()
+            if "error" in report:
+                raise ConfigurationError(report["error"])
+            if name in report:
+                results.append(report[name])
+            elif "progress" in report and watch is not None:
+                done[process] = report["progress"]
+                watch(sum(done.values()))
+        return results
+
+    def ask(self, order: dict[str, Sequence[str]]) -> None:
+        """Send all processes the same order."""
+        for process in self._processes:
+            process.ask(order)
+
+    def read(self, modules: Sequence[str], watch: Callable[[int], None] | None = None) -> list[Tally]:
+        """Let each process read these modules' pages; return their tallies."""
+        self.ask({"read": modules})
+        return [Tally(**tally) for tally in self.gather("tally", watch)]
+
+    def survey(self, modules: Sequence[str]) -> int:
+        """Return how many of these modules' pages are stored and readable."""
+        self.ask({"survey": modules})
+        return int(self.gather("stored")[0])
+
+    def forget(self, modules: Sequence[str]) -> None:
+        """Remove these modules' pages; all pages if there are none."""
+        self.ask({"forget": modules})
+        self.gather("forgotten")
+
+    def end(self, *, at_once: bool = False) -> None:
+        """End all processes."""
+        for process in self._processes:
+            process.end(at_once=at_once)
+
+
+@contextlib.contextmanager
+def start(directory: Path, count: int) -> Iterator[Processes]:
+    """Start processes, wait until all are ready, and end them in the end, at once if something failed."""
+    processes = Processes(directory, count)
+    try:
+        processes.gather("ready")
+        yield processes
+    except BaseException:
+        processes.end(at_once=True)
+        raise
+    processes.end()

@@ -1,0 +1,192 @@
+"""`storeroom demo`, with real processes and a real cache directory, on fewer modules."""
+
+import io
+import itertools
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from storeroom.cli import main
+from storeroom.cli.demo import pages, passes, report
+from storeroom.cli.demo.processes import start
+from storeroom.cli.demo.progress import Progress
+from storeroom.exceptions import StorageError
+from storeroom.stampede import LEASE_SECONDS
+
+pytestmark = pytest.mark.slow
+
+MODULES = ["abc", "bisect", "colorsys"]
+
+
+class Terminal(io.StringIO):
+    """Remembers what is written; claims to be a terminal."""
+
+    encoding = "utf-8"
+
+    def isatty(self):
+        return True
+
+
+def rows(output):
+    """Return the table's rows by name: lists of their five figures."""
+    lines = output[output.index("time saved") :].splitlines()[1:]
+    table = itertools.takewhile(str.strip, lines)
+    return {line.split("  ")[1]: line.replace(" s", "").rsplit(maxsplit=5)[1:] for line in table}
+
+
+def test_demo_counts_each_pass(tmp_path, capsys):
+    """Cold renders every page, nothing renders one again, and eight who want one at once render it once."""
+    assert main(["demo", "--directory", str(tmp_path), "--limit", "4"]) == 0
+    output = capsys.readouterr().out
+    counted = {name: (int(row[0]), int(row[2]), int(row[3])) for name, row in rows(output).items()}
+    assert counted == {
+        "cold": (4, 4, 0),
+        "warm": (4, 0, 4),
+        "4 processes at once": (16, 0, 16),
+        "after a restart": (4, 0, 4),
+        "1 cold page, 8 at once": (8, 1, 7),
+    }
+    assert "\x1b" not in output
+
+
+def test_demo_is_cold_again_unless_told_to_keep(tmp_path):
+    with start(tmp_path, 1) as processes:
+        processes.read(MODULES)
+    kept = passes.play(tmp_path, MODULES, keep=True)
+    again = passes.play(tmp_path, MODULES, keep=False)
+    assert (kept[0].computations, again[0].computations) == (0, 3)
+    assert kept[0].seconds_saved > 0
+
+
+def test_demo_prints_a_command_that_lists_its_pages(tmp_path, capsys):
+    """It can be pasted into a shell as it is, whatever characters the directory's name has."""
+    assert main(["demo", "--directory", str(tmp_path / "it's 100% mine? #1"), "--limit", "3"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if " keys json " in line)
+    assert main(["keys", *shlex.split(line.partition(" keys json ")[2])]) == 0
+    assert capsys.readouterr().out.split() == pages.standard_library()[:3]
+
+
+def test_demo_goes_on_after_an_interruption(tmp_path):
+    """Ctrl-C in the middle: exit code 130, what is stored stays whole, and --keep renders only the rest."""
+    modules = pages.standard_library()[:30]
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "storeroom", "demo", "--directory", str(tmp_path), "--limit", "30"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with start(tmp_path, 1) as processes:
+        while (stored := processes.survey(modules)) < 3:
+            assert demo.poll() is None
+        demo.send_signal(signal.SIGINT)
+        output, _ = demo.communicate()
+        found = processes.survey(modules)
+    assert demo.returncode == 130
+    assert stored <= found < 30
+    assert f"found {found} of 30 pages" in output
+    assert f"demo --keep --directory {tmp_path}" in output
+    with start(tmp_path, 1) as processes:
+        (tally,) = processes.read(modules)
+    assert (tally.hits, tally.computations) == (found, 30 - found)
+    assert tally.seconds < LEASE_SECONDS  # whoever was interrupted has given its lease back
+
+
+def test_demo_leaves_no_process_behind_when_it_fails(tmp_path):
+    with pytest.raises(KeyboardInterrupt), start(tmp_path, 2) as processes:  # noqa: PT012 -- what is raised is the point
+        running = [process._popen for process in processes._processes]
+        processes.ask({"read": pages.standard_library()})
+        raise KeyboardInterrupt
+    assert all(popen.poll() is not None for popen in running)
+
+
+def test_demo_tells_what_a_failed_process_said(tmp_path):
+    with pytest.raises(StorageError, match="JSONDecodeError"), start(tmp_path, 1) as processes:  # noqa: PT012 -- ditto
+        print("no order", file=processes._processes[0]._popen.stdin, flush=True)
+        processes.survey([])
+
+
+def test_demo_refuses_a_directory_that_is_a_file(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["demo", "--directory", str(tmp_path / "file"), "--limit", "1"]) != 0
+    assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+def test_page_of_a_module_that_prints_disturbs_nobody(tmp_path):
+    with start(tmp_path, 1) as processes:
+        (tally,) = processes.read(["this"])
+    assert (tally.computations, tally.unavailable) == (1, [])
+
+
+def test_page_of_a_module_that_does_not_exist_says_so(tmp_path):
+    """That page is cached as well: nobody tries again."""
+    with start(tmp_path, 1) as processes:
+        first, second = (processes.read(["no_such_module"])[0] for _ in range(2))
+    assert first.unavailable == second.unavailable == ["no_such_module"]
+    assert (first.computations, second.computations) == (1, 0)
+    page = pages.open_cache(str(tmp_path)).get("no_such_module")
+    assert "No module named &#x27;no_such_module&#x27;" in page["html"]
+
+
+def test_pages_hold_no_environment(tmp_path, monkeypatch):
+    """On two pages pydoc prints os.environ."""
+    monkeypatch.setenv("API_TOKEN", "hunter2-hunter2")
+    with start(tmp_path, 1) as processes:
+        processes.read(["os", os.name])
+    cache = pages.open_cache(str(tmp_path))
+    assert "environ" in cache.get("os")["html"]
+    assert "hunter2" not in cache.get("os")["html"] + cache.get(os.name)["html"]
+
+
+def test_pages_are_of_the_standard_library_wherever_the_demo_runs(tmp_path, monkeypatch):
+    (tmp_path / "colorsys.py").write_text("raise SystemExit('not the standard library')")
+    monkeypatch.chdir(tmp_path)
+    with start(tmp_path / "cache", 1) as processes:
+        (tally,) = processes.read(["colorsys"])
+    assert tally.unavailable == []
+
+
+def test_standard_library_is_listed_without_importing_it():
+    before = set(sys.modules)
+    modules = pages.standard_library()
+    assert {"abc", "json", "json.decoder", "xml.etree.ElementTree"} < set(modules)
+    assert not {"antigravity", "this", "_ast", "test.support", "idlelib.run"} & set(modules)
+    assert set(sys.modules) - before == set()
+
+
+def test_report_tells_when_processes_disagree(tmp_path, capsys):
+    results = passes.play(tmp_path, MODULES[:1], keep=False)
+    assert passes.agree(results)
+    warm = results[1]
+    results[1] = replace(warm, tallies=[replace(warm.tallies[0], digest="another")])
+    capsys.readouterr()
+    report.print_report(results, tmp_path)
+    assert not passes.agree(results)
+    assert "DEFECT" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("no_color", "painted"), [("", "\x1b[32m█████\x1b[0m"), ("1", "█████")])
+def test_progress_draws_a_bar_on_a_terminal(monkeypatch, no_color, painted):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "51")
+    monkeypatch.setenv("NO_COLOR", no_color)
+    progress = Progress("cold", 20)
+    progress.update(10)
+    progress.finish(1.5)
+    drawn, last = terminal.getvalue().split("\r\x1b[K")[2:]
+    assert drawn == f"  cold{' ' * 20}{painted}░░░░░░     10 of 20"
+    assert last == f"  cold{' ' * 20}    20 pages     1.500 s\n"
+
+
+def test_progress_shows_only_the_count_where_the_terminal_is_narrow(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "30")
+    Progress("cold", 20)
+    assert terminal.getvalue() == "\r\x1b[K      0 of 20"
