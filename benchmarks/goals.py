@@ -1,0 +1,117 @@
+"""What Storeroom wants to reach, as data; whether it does is computed."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from benchmarks.timing import Timed
+
+__all__ = ["AtMost", "Faster", "Goal", "Steady", "Verdict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a goal.
+
+    Attributes:
+        subject: what was measured.
+        goal: in words.
+        measured: in words.
+        is_reached: whether the goal is.
+        shortfall: by how much it is missed, as a share of the goal; 0 if it is reached.
+    """
+
+    subject: str
+    goal: str
+    measured: str
+    is_reached: bool
+    shortfall: float
+
+    @property
+    def outcome(self) -> str:
+        """The result in words."""
+        return "reached" if self.is_reached else f"missed by {self.shortfall:.0%}"
+
+
+@dataclass(frozen=True, slots=True)
+class Faster:
+    """At least so many times as fast as another contender.
+
+    Attributes:
+        times: how many times.
+        than: the contender's name.
+    """
+
+    times: float
+    than: str
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Names of the contenders without which there is nothing to judge."""
+        return frozenset({self.than})
+
+    def judge(self, subject: str, timed: Timed) -> Verdict:
+        """Compare the ratio measured with the goal."""
+        ratio = timed.ratio(self.than)
+        return Verdict(
+            subject,
+            f"≥ {self.times:g}× as fast as {self.than}",
+            f"{ratio:.1f}×",
+            ratio >= self.times,
+            max(0.0, 1 - ratio / self.times),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Steady:
+    """At most so many times what another contender takes, which is one of our own.
+
+    Attributes:
+        times: how many times.
+        of: the contender's name.
+    """
+
+    times: float
+    of: str
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Names of the contenders without which there is nothing to judge."""
+        return frozenset({self.of})
+
+    def judge(self, subject: str, timed: Timed) -> Verdict:
+        """Compare the ratio measured with the goal."""
+        cost = 1 / timed.ratio(self.of)
+        return Verdict(
+            subject,
+            f"≤ {self.times:g}× the time of {self.of}",
+            f"{cost:.2f}×",
+            cost <= self.times,
+            max(0.0, cost / self.times - 1),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """At most so many seconds.
+
+    Attributes:
+        seconds: how many.
+    """
+
+    seconds: float
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def judge(self, subject: str, timed: Timed) -> Verdict:
+        """Compare the median of our own times with the goal."""
+        median = timed.median(timed.ours)
+        return Verdict(
+            subject,
+            f"≤ {self.seconds * 1e3:g} ms",
+            f"{median * 1e3:.1f} ms",
+            median <= self.seconds,
+            max(0.0, median / self.seconds - 1),
+        )
+
+
+Goal = Faster | Steady | AtMost

@@ -1,0 +1,58 @@
+"""What a measurement was made on and with: figures without it mean nothing."""
+
+import importlib.metadata
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Final
+
+__all__ = ["describe"]
+
+DISTRIBUTIONS: Final = ("storeroom", "Django", "diskcache", "cachetools", "cachebox", "cachelib", "lmdb")
+
+
+def describe() -> dict[str, str]:
+    """Return name to description, in the order to show them."""
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "system": f"{platform.system()} {platform.release()}, temporary files on {_file_system(gettempdir())}",
+        "Python": f"{platform.python_implementation()} {platform.python_version()}{_threading()}",
+        "versions": ", ".join(f"{name} {version}" for name, version in _versions().items()),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def _file_system(directory: str) -> str:
+    """Return the type of the file system, from Linux's list of mounts (proc(5))."""
+    mounts = Path("/proc/mounts")
+    if not mounts.exists():
+        return "an unknown file system"
+    fields = [line.split() for line in mounts.read_text().splitlines()]
+    above = [(place, kind) for _, place, kind, *_ in fields if Path(directory).is_relative_to(place)]
+    return max(above, key=lambda mount: len(mount[0]))[1]
+
+
+def _threading() -> str:
+    # Named so in 3.13: https://docs.python.org/3/howto/free-threading-python.html
+    is_free = not getattr(sys, "_is_gil_enabled", lambda: True)()
+    return ", free-threaded" if is_free else ""
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in DISTRIBUTIONS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions

@@ -1,0 +1,206 @@
+"""The results as ``docs/benchmarks.md``, with charts beside it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from benchmarks.charts import dot_chart, line_chart
+from benchmarks.console import duration, times
+from benchmarks.imports import IMPORTS
+from benchmarks.libraries import FILE, MEMORY
+from benchmarks.rows import GROWTH, GROWTH_SIZES, growth_name
+from benchmarks.suite import Results
+from benchmarks.throughput import Throughput
+from benchmarks.timing import Timed
+
+__all__ = ["write"]
+
+INTRODUCTION: Final = """\
+# Benchmarks
+
+Storeroom beside the caches that people use today, measured in one run by `make bench`, which also writes this page.
+
+**How it is measured.** Contenders take turns, round after round, and are compared within each round: "13.2×" says that
+a library takes 13.2 times as long as Storeroom, the median over all rounds. That holds on a noisy machine; the times
+themselves are this machine's, on that day. Every cache is given room for all entries, a timeout of 300 seconds and
+strings of 14 characters where nothing else is said. `dict` and `LMDB` are no caches: they are what Storeroom's local
+memory and file cache are built on, without timeouts, bounds, copies or statistics, to show what those cost.
+"""
+
+MEMORY_TEXT: Final = """\
+Storeroom, Django and cachelib return a copy of what was stored, so that nobody can change what is cached; cachetools,
+cachebox and a dict return the object itself. cachetools is not safe for threads here.
+"""
+
+FILE_TEXT: Final = """\
+Django's file cache lists its directory for each set, so its sets take longer the more is stored. `set_many` of
+diskcache is shown as a loop, as its class for Django has it, and inside one transaction.
+"""
+
+
+def write(results: Results, directory: Path) -> None:
+    """Write the page and its charts; sections that were not measured are left out."""
+    charts = directory / "benchmarks"
+    charts.mkdir(parents=True, exist_ok=True)
+    parts = [INTRODUCTION, _machine(results), _goals(results)]
+    parts += _rows("Local memory", "locmem", MEMORY_TEXT, results, charts)
+    parts += _rows("Files", "file", FILE_TEXT, results, charts)
+    parts += _growth(results, charts)
+    parts += _rates("Threads", "threads", "Local memory: nine gets to one set.", results.threads, charts)
+    parts += _rates("Processes", "processes", "The file cache: nine gets to one set.", results.processes, charts)
+    parts += _space(results)
+    parts += _hit_ratios(results, charts)
+    parts += _imports(results)
+    (directory / "benchmarks.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _chart(name: str, title: str, drawing: str, directory: Path) -> str:
+    (directory / f"{name}.svg").write_text(drawing, encoding="utf-8")
+    return f"![{title}](benchmarks/{name}.svg)\n"
+
+
+def _machine(results: Results) -> str:
+    return _table(["", "this run"], results.machine.items())
+
+
+def _goals(results: Results) -> str:
+    reached = sum(verdict.is_reached for verdict in results.verdicts)
+    rows = [[each.subject, each.goal, each.measured, each.outcome] for each in results.verdicts]
+    return f"## Goals\n\n{reached} of {len(rows)} are reached.\n\n" + _table(["", "goal", "measured", ""], rows)
+
+
+# Times --------------------------------------------------------------------------------------------
+
+
+def _rows(heading: str, prefix: str, text: str, results: Results, charts: Path) -> list[str]:
+    elsewhere = {row.name for row in GROWTH}
+    rows = {
+        name.removeprefix(prefix).strip(): timed
+        for name, timed in results.rows.items()
+        if name.startswith(prefix) and name not in elsewhere
+    }
+    if not rows:
+        return []
+    # A contender with a label of its own belongs to one row alone: it is told beneath the table.
+    libraries = {library.name for library in (*MEMORY, *FILE)}
+    columns = [
+        name for name in dict.fromkeys(name for timed in rows.values() for name in timed.seconds) if name in libraries
+    ]
+    table = _table(["", *columns], [[row, *(_cell(timed, name) for name in columns)] for row, timed in rows.items()])
+    others = [
+        f"- {row}: {name} {_cell(timed, name)}"
+        for row, timed in rows.items()
+        for name in timed.seconds
+        if name not in columns
+    ]
+    drawn = {
+        row: {name: timed.median(name) for name in timed.seconds if name in columns} for row, timed in rows.items()
+    }
+    title = f"{heading}: time per operation (further left is faster)"
+    chart = _chart(prefix, title, dot_chart(title, drawn, duration_mark, is_log=True), charts)
+    return [f"## {heading}\n", text, chart, table, "\n".join(others) + "\n" if others else ""]
+
+
+def _cell(timed: Timed, name: str) -> str:
+    if name not in timed.seconds:
+        return ""
+    ours = "" if name == timed.ours else f" ({times(timed.ratio(name))})"
+    return duration(timed.median(name)) + ours
+
+
+def duration_mark(seconds: float) -> str:
+    """Return a power of ten of seconds as an axis shows it."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9)):
+        if seconds >= size * 0.999:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:g} s"
+
+
+# Growth -------------------------------------------------------------------------------------------
+
+
+def _grown(results: Results, operation: str) -> dict[int, Timed]:
+    named = {entries: results.rows.get(growth_name(operation, entries)) for entries in GROWTH_SIZES}
+    return {entries: timed for entries, timed in named.items() if timed is not None}
+
+
+def _growth(results: Results, charts: Path) -> list[str]:
+    parts = []
+    for operation in ("get", "set"):
+        grown = _grown(results, operation)
+        if len(grown) < 2:
+            continue
+        names = list(dict.fromkeys(name for timed in grown.values() for name in timed.seconds))
+        names = [name for name in names if sum(name in timed.seconds for timed in grown.values()) > 1]
+        lines = {name: {n: t.median(name) for n, t in grown.items() if name in t.seconds} for name in names}
+        title = f"Files: time of a {operation}, by entries stored"
+        drawing = line_chart(title, lines, "{:,}".format, duration_mark, is_log=True)
+        parts.append(_chart(f"growth-{operation}", title, drawing, charts))
+        header = ["entries", *names]
+        parts.append(_table(header, [[f"{n:,}", *(_cell(t, name) for name in names)] for n, t in grown.items()]))
+    return ["## Growth\n", *parts] if parts else []
+
+
+# Everything else ------------------------------------------------------------------------------------
+
+
+def _rates(heading: str, name: str, text: str, rates: Throughput, charts: Path) -> list[str]:
+    if not rates:
+        return []
+    counts = list(next(iter(rates.values())))
+    title = f"{heading}: operations a second of all together"
+    drawing = line_chart(title, rates, str, rate_mark, is_log=False)
+    rows = [[library, *(f"{by_count[count]:,.0f}" for count in counts)] for library, by_count in rates.items()]
+    table = _table([f"operations a second, {name}:", *map(str, counts)], rows)
+    return [f"## {heading}\n", text + "\n", _chart(name, title, drawing, charts), table]
+
+
+def rate_mark(rate: float) -> str:
+    """Return operations a second as an axis shows them."""
+    return f"{rate / 1e6:g} M" if rate >= 1e6 else f"{rate / 1e3:g} k" if rate >= 1e3 else f"{rate:g}"
+
+
+def _space(results: Results) -> list[str]:
+    if not results.memory:
+        return []
+    names = list(dict.fromkeys([*results.memory, *results.disk]))
+    rows = [[name, _bytes(results.memory, name), _bytes(results.disk, name)] for name in names]
+    text = 'Bytes per entry, with a key of 21 and a value of 100 characters included; "dict" is those alone.\n'
+    return ["## Space\n", text, _table(["", "local memory", "files"], rows)]
+
+
+def _bytes(figures: Mapping[str, float], name: str) -> str:
+    return f"{figures[name]:,.0f}" if name in figures else ""
+
+
+def _hit_ratios(results: Results, charts: Path) -> list[str]:
+    if not results.hit_ratios:
+        return []
+    names = list(next(iter(results.hit_ratios.values())))
+    title = "Hit ratio on recorded traces (further right is better)"
+    chart = _chart("hit-ratio", title, dot_chart(title, results.hit_ratios, "{:.0f} %".format, is_log=False), charts)
+    rows = [[workload, *(f"{ratios[name]:.2f}" for name in names)] for workload, ratios in results.hit_ratios.items()]
+    text = (
+        "Requests that find their key, in percent, on traces of a web shop (`benchmarks/traces`). The limit is what\n"
+        "eviction could reach if it knew the future (Belady).\n"
+    )
+    return ["## Hit ratio\n", text, chart, _table(["trace, capacity", *names], rows)]
+
+
+def _imports(results: Results) -> list[str]:
+    rows = {row: results.rows[row] for row in IMPORTS if row in results.rows}
+    if not rows:
+        return []
+    names = list(dict.fromkeys(name for timed in rows.values() for name in timed.seconds))
+    text = "In a fresh interpreter, whose own start is not counted; Django with `django.setup()`.\n"
+    cells = [[row, *(_milliseconds(timed, name) for name in names)] for row, timed in rows.items()]
+    return ["## Import\n", text, _table(["", *names], cells)]
+
+
+def _milliseconds(timed: Timed, name: str) -> str:
+    return f"{timed.median(name) * 1e3:.1f} ms" if name in timed.seconds else ""

@@ -1,0 +1,144 @@
+"""The rows of the comparison: which contenders do what, and what Storeroom is to reach there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from benchmarks.goals import Faster, Goal, Steady
+from benchmarks.libraries import (
+    DISKCACHE,
+    DISKCACHE_TRANSACTION,
+    DJANGO_FILE,
+    DJANGO_MEMORY,
+    FILE,
+    MEMORY,
+    STOREROOM_FILE,
+    STOREROOM_MEMORY,
+    Library,
+)
+from benchmarks.timing import Contender, stored_keys
+
+__all__ = ["GROWTH", "GROWTH_SIZES", "ROWS", "USUAL_SIZE", "Row", "growth_name"]
+
+NESTED: Final = {
+    "id": 7,
+    "name": "Ada",
+    "tags": ["analyst", "poet"],
+    "address": {"street": "St James's Square", "number": 12, "city": "London"},
+    "scores": [1.5, 2.5, 3.5],
+}
+"""A value that is neither a string nor a number: what a view or a query makes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Contenders that do the same, Storeroom first.
+
+    Attributes:
+        name: what they do.
+        contenders: who does it.
+        goals: what Storeroom is to reach; none where the row only informs.
+    """
+
+    name: str
+    contenders: Sequence[Contender]
+    goals: Sequence[Goal] = ()
+
+
+def _able(libraries: Sequence[Library], operation: str, **situation: object) -> list[Contender]:
+    """Return a contender for each library that knows the operation."""
+    able = (library for library in libraries if operation in library.statements)
+    return [Contender(library, operation, **situation) for library in able]  # type: ignore[arg-type]
+
+
+# Four times as many keys as there is room for, so that every set of the cycle brings a new one.
+_FULL: Final = {"entries": 1_000, "bound": 1_000, "keys": stored_keys(5_000)[1_000:]}
+
+GROWTH_SIZES: Final = (100, 1_000, 10_000, 100_000)
+"""Entries in the file cache, to see what size costs."""
+
+DJANGO_LIMIT: Final = 10_000
+"""Entries at which Django's file cache, which lists its directory for each set, leaves the growth rows."""
+
+USUAL_SIZE: Final = 1_000
+"""Entries at which all file caches are compared."""
+
+_GROWTH_GOALS: Final = {
+    ("get", USUAL_SIZE): (Faster(8, "Django"), Faster(5, "diskcache")),
+    ("set", USUAL_SIZE): (Faster(150, "Django"), Faster(8, "diskcache")),
+}
+
+
+def growth_name(operation: str, entries: int) -> str:
+    """Return the name of a growth row."""
+    return f"file {operation} at {entries:,} entries"
+
+
+def _growth(operation: str, entries: int) -> Row:
+    """Return the row of a get or a set in a file cache of that size."""
+    some = (STOREROOM_FILE, DISKCACHE) if entries > DJANGO_LIMIT else (STOREROOM_FILE, DJANGO_FILE, DISKCACHE)
+    libraries = FILE if entries == USUAL_SIZE else some
+    contenders = _able(libraries, operation, entries=entries)
+    return Row(growth_name(operation, entries), contenders, _GROWTH_GOALS.get((operation, entries), ()))
+
+
+ROWS: Final = (
+    Row("locmem get", _able(MEMORY, "get"), [Faster(12, "Django")]),
+    Row("locmem set", _able(MEMORY, "set"), [Faster(5, "Django")]),
+    Row(
+        "locmem get of a nested dict",
+        _able([STOREROOM_MEMORY, DJANGO_MEMORY], "get", value=NESTED),
+        [Faster(2.5, "Django")],
+    ),
+    Row("locmem aget", _able(MEMORY, "aget"), [Faster(150, "Django")]),
+    Row(
+        "locmem get_or_set, warm",
+        [
+            Contender(STOREROOM_MEMORY, "get_or_set"),
+            Contender(STOREROOM_MEMORY, "get", label="Storeroom's get"),
+            Contender(DJANGO_MEMORY, "get_or_set"),
+        ],
+    ),
+    Row("locmem get_many of 100", _able(MEMORY, "get_many")),
+    Row("locmem set_many of 100", _able(MEMORY, "set_many")),
+    Row("locmem delete and add", _able(MEMORY, "add, delete")),
+    Row("locmem incr", _able(MEMORY, "incr", value=1)),
+    Row("locmem set of a new key when full", _able(MEMORY[:-1], "set", **_FULL)),
+    _growth("get", USUAL_SIZE),
+    _growth("set", USUAL_SIZE),
+    Row("file get of a nested dict", _able([STOREROOM_FILE, DJANGO_FILE, DISKCACHE], "get", value=NESTED)),
+    Row(
+        "file set at 50,000 entries",
+        [
+            Contender(STOREROOM_FILE, "set", entries=50_000),
+            Contender(STOREROOM_FILE, "set", entries=100, label="Storeroom at 100 entries"),
+            Contender(DISKCACHE, "set", entries=50_000),
+        ],
+        [Steady(1.3, "Storeroom at 100 entries")],
+    ),
+    Row("file get_many of 100", _able(FILE, "get_many")),
+    Row(
+        "file set_many of 100",
+        _able([*FILE[:-1], DISKCACHE_TRANSACTION, FILE[-1]], "set_many"),
+        [Faster(25, "diskcache")],
+    ),
+    Row(
+        "file get_or_set, warm",
+        [
+            Contender(STOREROOM_FILE, "get_or_set"),
+            Contender(STOREROOM_FILE, "get", label="Storeroom's get"),
+            Contender(DJANGO_FILE, "get_or_set"),
+        ],
+    ),
+    Row("file delete and add", _able(FILE, "add, delete")),
+    Row("file incr", _able(FILE, "incr", value=1)),
+    Row("file aget", _able([STOREROOM_FILE, DJANGO_FILE], "aget")),
+    Row("file set of a new key when full", _able([STOREROOM_FILE, DJANGO_FILE], "set", **_FULL)),
+)
+
+GROWTH: Final = tuple(
+    _growth(operation, entries)
+    for operation in ("get", "set")
+    for entries in GROWTH_SIZES
+    if entries != USUAL_SIZE  # which is among ROWS
+)

@@ -1,0 +1,177 @@
+"""How many operations a second several threads, or several processes, get out of one cache: nine gets to one set."""
+
+import multiprocessing
+import statistics
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any, Final
+
+from benchmarks.libraries import (
+    CACHELIB_MEMORY,
+    CACHETOOLS,
+    DISKCACHE,
+    DJANGO_FILE,
+    DJANGO_MEMORY,
+    STOREROOM_FILE,
+    STOREROOM_MEMORY,
+    Library,
+)
+from benchmarks.timing import SMALL, Effort, compiled, stored_keys
+
+__all__ = ["PROCESSES", "THREADS", "Throughput", "by_processes", "by_threads"]
+
+THREADS: Final = (1, 4, 16)
+PROCESSES: Final = (1, 2, 4)
+
+ENTRIES: Final = 1_000
+CHUNK: Final = 100
+"""Operations between two looks at the clock."""
+
+LOCKED_CACHETOOLS: Final = Library(
+    "cachetools, with a lock",
+    "cachetools",
+    lambda directory, bound: _Locked(CACHETOOLS.open(directory, bound)),
+    {"get": "cache.get(key)", "set": "cache.set(key, value)"},
+)
+"""As its documentation says for threads: https://cachetools.readthedocs.io/ ("not thread-safe")."""
+
+
+class _Locked:
+    """A cache of cachetools and the lock around it."""
+
+    def __init__(self, cache: Any) -> None:
+        self._cache, self._lock = cache, threading.Lock()
+
+    def get(self, key: str) -> Any:
+        with self._lock:
+            return self._cache.get(key)
+
+    def set(self, key: str, value: Any) -> None:
+        with self._lock:
+            self._cache[key] = value
+
+    def clear(self) -> None:
+        self._cache.clear()
+
+
+MEMORY: Final = (STOREROOM_MEMORY, DJANGO_MEMORY, LOCKED_CACHETOOLS, CACHELIB_MEMORY)
+FILE: Final = {library.name: library for library in (STOREROOM_FILE, DJANGO_FILE, DISKCACHE)}
+
+Throughput = dict[str, dict[int, float]]
+"""Library's name to number of threads or processes to operations a second of all together."""
+
+
+def _mixed(library: Library, cache: Any) -> Callable[[Sequence[str]], None]:
+    """Return a function that does a chunk of operations on these keys."""
+    names = {"cache": cache, "value": SMALL}
+    get = compiled(library.statements["get"], names)
+    set_ = compiled(library.statements["set"], names)
+
+    def operate(keys: Sequence[str]) -> None:
+        get(keys[10:], 1)
+        set_(keys[:10], 1)
+
+    return operate
+
+
+def _work(operate: Callable[[Sequence[str]], None], seed: int, seconds: float) -> float:
+    """Operate for that long; return operations a second."""
+    keys = stored_keys(ENTRIES)
+    Random(seed).shuffle(keys)
+    chunks = [keys[start : start + CHUNK] for start in range(0, ENTRIES, CHUNK)]
+    done, started = 0, perf_counter()
+    while (elapsed := perf_counter() - started) < seconds:
+        operate(chunks[done // CHUNK % len(chunks)])
+        done += CHUNK
+    return done / elapsed
+
+
+# Threads ----------------------------------------------------------------------------------------
+
+
+def by_threads(counts: Sequence[int], effort: Effort) -> Throughput:
+    """Measure caches shared by threads, in turn."""
+    libraries = [library for library in MEMORY if library.is_installed]
+    rounds = [
+        {
+            (library.name, count): _with_threads(library, count, effort.seconds)
+            for library in libraries
+            for count in counts
+        }
+        for _ in range(effort.rounds)
+    ]
+    return _medians(rounds, [library.name for library in libraries], counts)
+
+
+def _with_threads(library: Library, count: int, seconds: float) -> float:
+    with TemporaryDirectory(prefix="storeroom-bench-") as directory, library.opened(Path(directory)) as cache:
+        library.fill(cache, dict.fromkeys(stored_keys(ENTRIES), SMALL))
+        operate = _mixed(library, cache)
+        barrier = threading.Barrier(count)
+        rates: list[float] = []
+
+        def run(seed: int) -> None:
+            barrier.wait()
+            rates.append(_work(operate, seed, seconds))
+
+        threads = [threading.Thread(target=run, args=(seed,)) for seed in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    return sum(rates)
+
+
+# Processes --------------------------------------------------------------------------------------
+
+
+def by_processes(counts: Sequence[int], effort: Effort) -> Throughput:
+    """Measure file caches shared by processes, in turn."""
+    names = [name for name, library in FILE.items() if library.is_installed]
+    rounds = [
+        {(name, count): _with_processes(name, count, effort.seconds) for name in names for count in counts}
+        for _ in range(effort.rounds)
+    ]
+    return _medians(rounds, names, counts)
+
+
+def _with_processes(name: str, count: int, seconds: float) -> float:
+    library = FILE[name]
+    # Fresh interpreters: a fork would inherit whatever earlier measurements have left open.
+    context = multiprocessing.get_context("spawn")
+    with TemporaryDirectory(prefix="storeroom-bench-") as directory:
+        with library.opened(Path(directory)) as cache:
+            library.fill(cache, dict.fromkeys(stored_keys(ENTRIES), SMALL))
+        barrier, rates = context.Barrier(count), context.SimpleQueue()
+        arguments = [(name, directory, seed, seconds, barrier, rates) for seed in range(count)]
+        processes = [context.Process(target=_in_process, args=each) for each in arguments]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        failed = [process.exitcode for process in processes if process.exitcode]
+        if failed:
+            raise RuntimeError(f"{len(failed)} of {count} processes of {name} failed")
+        return float(sum(rates.get() for _ in processes))
+
+
+def _in_process(name: str, directory: str, seed: int, seconds: float, *together: Any) -> None:
+    barrier, rates = together
+    library = FILE[name]
+    with library.opened(Path(directory)) as cache:
+        operate = _mixed(library, cache)
+        operate(stored_keys(CHUNK))
+        barrier.wait()
+        rates.put(_work(operate, seed, seconds))
+
+
+def _medians(
+    rounds: Sequence[Mapping[tuple[str, int], float]], names: Sequence[str], counts: Sequence[int]
+) -> Throughput:
+    return {
+        name: {count: statistics.median(each[name, count] for each in rounds) for count in counts} for name in names
+    }
