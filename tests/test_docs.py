@@ -57,7 +57,6 @@ def run_page(page: Path, directory: Path) -> subprocess.CompletedProcess[str]:
         "XDG_CACHE_HOME": str(directory / "user-cache"),
         "LANG": "C.UTF-8",
         "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT / "src")]),
-        "PYTHONDONTWRITEBYTECODE": "1",
     }
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", "from docs_runner import main; main()", str(page)],
@@ -175,6 +174,8 @@ def test_links_lead_somewhere(page: Path) -> None:
             continue
         path, _, anchor = target.partition("#")
         file = (page.parent / path).resolve() if path else page
+        if file == GENERATED and not file.exists():
+            continue  # nobody has measured yet
         if not file.exists() or (anchor and anchor not in anchors_of(file)):
             broken.append(target)
     assert broken == []
