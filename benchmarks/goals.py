@@ -29,7 +29,7 @@ class Verdict:
     @property
     def outcome(self) -> str:
         """The result in words."""
-        return "reached" if self.is_reached else f"missed by {self.shortfall:.0%}"
+        return "reached" if self.is_reached else f"missed by {self.shortfall:.1%}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Faster:
         return Verdict(
             subject,
             f"≥ {self.times:g}× as fast as {self.than}",
-            f"{ratio:.1f}×",
+            f"{ratio:.2f}×",
             ratio >= self.times,
             max(0.0, 1 - ratio / self.times),
         )

@@ -103,8 +103,8 @@ def test_ratio_is_the_median_of_the_rounds_ratios():
 @pytest.mark.parametrize(
     ("goal", "is_reached", "measured", "shortfall"),
     [
-        (Faster(2, "Django"), True, "2.0×", 0),
-        (Faster(4, "Django"), False, "2.0×", 0.5),
+        (Faster(2, "Django"), True, "2.00×", 0),
+        (Faster(4, "Django"), False, "2.00×", 0.5),
         (Steady(0.5, "Django"), True, "0.50×", 0),
         (Steady(0.4, "Django"), False, "0.50×", 0.25),
         (AtMost(0.01), True, "10.0 ms", 0),
@@ -115,7 +115,7 @@ def test_goal_is_judged_by_what_was_measured(goal, is_reached, measured, shortfa
     verdict = goal.judge("get", Timed({"Storeroom": [0.01], "Django": [0.02]}))
     assert (verdict.is_reached, verdict.measured) == (is_reached, measured)
     assert verdict.shortfall == pytest.approx(shortfall)
-    assert verdict.outcome == ("reached" if is_reached else f"missed by {shortfall:.0%}")
+    assert verdict.outcome == ("reached" if is_reached else f"missed by {shortfall:.1%}")
 
 
 @pytest.mark.slow
