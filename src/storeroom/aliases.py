@@ -18,6 +18,8 @@ from storeroom.exceptions import ConfigurationError
 
 __all__ = ["DEFAULT_ALIAS", "Alias", "backend_class", "read_caches"]
 
+_CODEC_OPTIONS: Final = frozenset({*config.CODEC_OPTIONS, "allowed_types"})
+
 DEFAULT_ALIAS: Final = "default"
 
 
@@ -118,6 +120,7 @@ def _read_alias(name: object, written: object, directory: str | None) -> Alias:
     if issubclass(backend, BaseCache):
         settings = config.read_params(params, backend.options, alias=name, backend=backend.__name__)
         _check_location(backend, location, settings, place)
+        _check_codec(settings, place)
     return Alias(name, backend, location, params, settings)
 
 
@@ -182,6 +185,19 @@ def _check_location(backend: type[Any], location: Any, settings: config.Settings
         check(location, settings)
     except ConfigurationError as error:
         raise type(error)(f"{place}['LOCATION'] {str(error).removeprefix('LOCATION ')}") from error
+
+
+def _check_codec(settings: config.Settings, place: str) -> None:
+    """Build the codec that the options describe, so that a wrong one is told now and not by the first value."""
+    given = {name: settings.options[name] for name in settings.given & _CODEC_OPTIONS}
+    if not given:
+        return
+    from storeroom.serializers import build_codec  # noqa: PLC0415 -- only where a codec is configured
+
+    try:
+        build_codec(**given)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{place}['OPTIONS']: {error}") from error
 
 
 def _check_signature(backend: type[Any], place: str) -> None:

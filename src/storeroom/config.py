@@ -21,6 +21,7 @@ __all__ = [
     "Option",
     "Settings",
     "boolean",
+    "finite_size",
     "nearest",
     "number",
     "one_of",
@@ -155,6 +156,14 @@ def size(value: Any) -> int | None:
     return value
 
 
+def finite_size(value: Any) -> int:
+    """Parse a size in bytes, as size() does, where there has to be one."""
+    parsed = None if value is None else size(value)
+    if parsed is None:
+        raise ValueError('a size in bytes, such as 1048576, "64MB" or "1GiB"')
+    return parsed
+
+
 def boolean(value: Any) -> bool:
     """Parse True or False, or the words that stand for them in an environment variable."""
     if isinstance(value, bool):
@@ -239,7 +248,7 @@ CODEC_OPTIONS: Final[Mapping[str, Option]] = {
     ),
     "compress_min_bytes": Option(whole_number(0), 1024, "Values of fewer bytes are not compressed."),
     "max_value_bytes": Option(
-        size, 512 * 2**20, "How many bytes a compressed value may expand to; a larger one reads as a miss."
+        finite_size, 512 * 2**20, "How many bytes a compressed value may expand to; a larger one reads as a miss."
     ),
 }
 """The options of every backend that stores bytes; `serializers.build_codec` takes them, and checks the rest."""

@@ -3,6 +3,7 @@
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -228,7 +229,7 @@ def test_reading_opens_no_storage(tmp_path):
         (LOCMEM, {"LOCATION": "a"}, {"LOCATION": "a", "OPTIONS": {"MAX_ENTRIES": 9}}, "OPTIONS['max_entries']"),
         (OnDisk, {"LOCATION": "/a"}, {"LOCATION": "/a/../a", "TIMEOUT": 60}, "TIMEOUT"),
         (Keyed, {"LOCATION": ["a", "b"]}, {"LOCATION": ["a", "b"], "TIMEOUT": 60}, "TIMEOUT"),
-        (Keyed, {"OPTIONS": {"secret": "hunter2"}}, {"OPTIONS": {"secret": "hunter3"}}, "OPTIONS['secret']"),
+        (Keyed, {"OPTIONS": {"secret": "hunter2" * 3}}, {"OPTIONS": {"secret": "hunter3" * 3}}, "OPTIONS['secret']"),
     ],
 )
 def test_aliases_that_share_keys_under_different_settings_are_refused(backend, one, other, differing):
@@ -271,3 +272,21 @@ def test_configuration_of_a_tutorial_is_read_without_a_warning():
             }
         )
     assert read[DEFAULT_ALIAS].backend is FileBasedCache
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"secret": "short"}, "secret"),
+        ({"serializer": "picle"}, "pickle"),
+        ({"compressor": "zip"}, "zlib"),
+        ({"max_value_bytes": None}, "max_value_bytes"),
+    ],
+)
+def test_codec_options_are_checked_at_start(tmp_path: Path, options: dict[str, Any], told: str) -> None:
+    """A secret that is too short, or a serializer that does not exist, is told when the configuration is read."""
+    caches = {"default": {"BACKEND": FILE, "LOCATION": str(tmp_path), "OPTIONS": options}}
+    with pytest.raises(ConfigurationError, match=r"CACHES\['default'\]\['OPTIONS'\]") as caught:
+        read_caches(caches)
+    assert told in str(caught.value)
+    assert "short" not in str(caught.value).replace("shorter", "")

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from struct import Struct
 from struct import error as StructError  # noqa: N812 -- an exception class
-from typing import Any, ClassVar, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 import lmdb
 
@@ -21,6 +21,7 @@ from storeroom.backends.filebased.counts import read_counts
 from storeroom.backends.filebased.environment import MAP_BYTES, Environment
 from storeroom.backends.filebased.files import SLOTS
 from storeroom.backends.filebased.table import (
+    HASHED,
     HEADER,
     Bounds,
     Table,
@@ -28,6 +29,7 @@ from storeroom.backends.filebased.table import (
     entry_key_of,
     entry_size,
     join_name,
+    overwrite,
     read_header,
     read_meta,
     split_name,
@@ -40,10 +42,10 @@ from storeroom.exceptions import ConfigurationError, DecodeError, StorageError, 
 from storeroom.hooks import MISSING
 from storeroom.serializers import Codec, build_codec
 from storeroom.serializers.frames import TEXT_BYTE
+from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
 __all__ = ["FileBasedCache"]
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 _START: Final = HEADER.size
@@ -71,7 +73,7 @@ class FileBasedCache(BaseCache):
         **config.ENTRY_BOUNDS,
         **config.CODEC_OPTIONS,
         "map_size": config.Option(
-            config.size,
+            config.finite_size,
             MAP_BYTES,
             "Address space reserved for the file, in bytes, and so its greatest size. Takes no memory and no disk.",
         ),
@@ -88,9 +90,7 @@ class FileBasedCache(BaseCache):
         self._codec: Codec = build_codec(trusted=True, **{name: options[name] for name in config.CODEC_OPTIONS})
         # Text is the one kind of frame that needs no codec, where it does not have to be signed.
         self._reads_text = options["secret"] is None
-        self._max_entries: int | None = options["max_entries"]
-        self._max_bytes: int | None = options["max_bytes"]
-        self._cull_frequency: int | None = options["cull_frequency"]
+        self._bounds: Bounds = (options["max_entries"], options["max_bytes"], options["cull_frequency"])
         self._engine = shared(Environment, self._dir, lambda: Environment(self._dir, options["map_size"]))
         self._counters = self._engine.counters
         self._flights = self._engine.flights
@@ -211,32 +211,83 @@ class FileBasedCache(BaseCache):
 
     # Writing --------------------------------------------------------------------------------
 
-    def _write(self, change: Callable[Concatenate[Table, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `change` in a write transaction; once more if the environment had to be mended."""
+    def set(self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> None:
+        """Store the value: see BaseCache.set()."""
+        if version is None and self._head is not None:
+            storage_key = f"{self._head}{key!s}"
+        else:
+            storage_key = self.make_and_validate_key(key, version)
+        if timeout is DEFAULT_TIMEOUT and self.default_timeout:
+            expires_at = timeouts.now() + self.default_timeout
+        else:
+            expires_at = self._expires_at(timeout)
+        if expires_at <= timeouts.now():
+            self._delete(storage_key)
+            return
+        entry_key = entry_key_of(storage_key)
+        self._put(entry_key, self._frame(storage_key, entry_key, value), expires_at)
+        self._counters.sets += 1
+
+    async def aset(
+        self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> None:
+        """See set()."""
+        self.set(key, value, timeout, version)
+
+    def _put(self, entry_key: bytes, frame: bytes, expires_at: float) -> None:
+        engine, now = self._engine, timeouts.now()
+        if now > engine.check_after:
+            self._write(Table.put, entry_key, frame, expires_at, self._bounds)
+            return
+        try:
+            with engine.begin(write=True) as transaction:
+                if not overwrite(transaction, entry_key, frame, expires_at):
+                    table = Table(engine, transaction, now)
+                    table.put(entry_key, frame, expires_at, self._bounds)
+                    table.save()
+        except lmdb.Error as error:
+            engine.recover(error)
+            self._write_again(Table.put, entry_key, frame, expires_at, self._bounds)
+
+    def _write(self, change: Callable[..., T], *args: Any) -> T:
+        """Run `change` on the table in a write transaction; once more if the environment had to be mended."""
         engine, now = self._engine, timeouts.now()
         if now > engine.check_after:
             engine.check(now)
             engine.add_counts()
-        for is_last in (False, True):
-            try:
-                with engine.begin(write=True) as transaction:
-                    table = Table(engine, transaction, now)
-                    result = change(table, *args, **kwargs)
-                    table.save()
-            except lmdb.Error as error:
-                engine.recover(error, is_last=is_last)
-            else:
-                return result
-        raise AssertionError  # the last attempt returned or raised
+        try:
+            with engine.begin(write=True) as transaction:
+                table = Table(engine, transaction, now)
+                result = change(table, *args)
+                table.save()
+        except lmdb.Error as error:
+            engine.recover(error)
+            return self._write_again(change, *args)
+        return result
+
+    def _write_again(self, change: Callable[..., T], *args: Any) -> T:
+        engine = self._engine
+        try:
+            with engine.begin(write=True) as transaction:
+                table = Table(engine, transaction, timeouts.now())
+                result = change(table, *args)
+                table.save()
+        except lmdb.Error as error:
+            engine.recover(error, is_last=True)
+            raise
+        return result
 
     @property
-    def _bounds(self) -> Bounds:
-        return self._max_entries, self._max_bytes, self._cull_frequency
+    def _max_entries(self) -> int | None:
+        return self._bounds[0]
+
+    @_max_entries.setter
+    def _max_entries(self, max_entries: int | None) -> None:
+        self._bounds = (max_entries, *self._bounds[1:])
 
     def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
         entry_key = entry_key_of(storage_key)
-        frame = self._frame(storage_key, entry_key, value)
-        self._write(Table.put, entry_key, frame, expires_at, self._bounds)
+        self._put(entry_key, self._frame(storage_key, entry_key, value), expires_at)
         return True
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
@@ -267,7 +318,11 @@ class FileBasedCache(BaseCache):
 
     def _delete_many(self, storage_keys: Sequence[str]) -> int:
         entry_keys = [entry_key_of(storage_key) for storage_key in storage_keys]
-        return self._write(lambda table: sum(map(table.remove, entry_keys)))
+
+        def remove_all(table: Table) -> int:
+            return sum(table.remove(entry_key) for entry_key in entry_keys)
+
+        return self._write(remove_all)
 
     def _touch(self, storage_key: str, expires_at: float) -> bool:
         entry_key = entry_key_of(storage_key)
@@ -360,19 +415,20 @@ class FileBasedCache(BaseCache):
 
     def _frame(self, storage_key: str, entry_key: bytes, value: Any) -> bytes:
         frame = self._codec.dumps(value, storage_key)
-        if entry_key[:1] == b"h":
+        if entry_key[0] == HASHED:
             frame = join_name(storage_key, frame)
-        if self._max_bytes is not None and entry_size(entry_key, len(frame)) > self._max_bytes:
+        max_bytes = self._bounds[1]
+        if max_bytes is not None and entry_size(entry_key, len(frame)) > max_bytes:
             raise ValueTooLargeError(
                 f"The value of key {storage_key!r} takes {entry_size(entry_key, len(frame))} bytes, more than "
-                f"OPTIONS['max_bytes'] ({self._max_bytes}) allows for the whole cache; raise max_bytes or store less."
+                f"OPTIONS['max_bytes'] ({max_bytes}) allows for the whole cache; raise max_bytes or store less."
             )
         return frame
 
     def _decoded(self, storage_key: str, entry_key: bytes, record: bytes) -> Any:
         frame = record[_START:]
         try:
-            if entry_key[:1] == b"h":
+            if entry_key[0] == HASHED:
                 name, frame = split_name(frame)
                 if name != storage_key:
                     frame = b""  # damaged, or another key's with the same hash: nothing that could be decoded

@@ -35,6 +35,7 @@ from storeroom.backends.filebased.files import SLOTS
 from storeroom.keys import LEASE_MARK
 
 __all__ = [
+    "HASHED",
     "HEADER",
     "Bounds",
     "Table",
@@ -42,6 +43,7 @@ __all__ = [
     "entry_key_of",
     "entry_size",
     "join_name",
+    "overwrite",
     "read_header",
     "read_meta",
     "split_name",
@@ -56,6 +58,11 @@ HEADER: Final = Struct(">ddI")
 
 LONGEST_KEY: Final = 500
 """Bytes of a storage key that is stored as it is. LMDB's limit is 511, and the index adds eleven."""
+
+HASHED: Final = ord("h")
+"""First byte of the key of an entry whose storage key is too long."""
+
+_LEASE: Final = ord("l")
 
 _META: Final = Struct(">QQQd")
 _EMPTY: Final = (0, 0, 0, math.inf)
@@ -97,7 +104,7 @@ def entry_key_of(storage_key: str) -> bytes:
 
 
 def _is_lease(entry_key: bytes) -> bool:
-    return entry_key[:1] == b"l"
+    return entry_key[0] == _LEASE
 
 
 def read_header(record: bytes) -> tuple[float, float, int]:
@@ -150,6 +157,21 @@ def _index_key(expires_at: float, entry_key: bytes) -> bytes:
 def entry_size(entry_key: bytes, frame_size: int) -> int:
     """Return the bytes that an entry takes."""
     return 2 * len(entry_key) + frame_size + _ENTRY_BYTES
+
+
+def overwrite(transaction: Any, entry_key: bytes, frame: bytes, expires_at: float) -> bool:
+    """Overwrite an entry where nothing else changes: its size stays, and it expires no earlier than its place says.
+
+    Return False, having done nothing, where a Table is needed.
+    """
+    old = transaction.get(entry_key)
+    if old is None or len(old) != HEADER.size + len(frame):
+        return False
+    _, indexed_at, slot = HEADER.unpack_from(old)
+    if expires_at < indexed_at:
+        return False
+    transaction.put(entry_key, HEADER.pack(expires_at, indexed_at, slot) + frame)
+    return True
 
 
 class Table:
