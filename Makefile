@@ -28,7 +28,8 @@ lint: $(VENV)/.dev ## ruff and mypy --strict
 format: $(VENV)/.dev ## format the code, and mend what ruff can mend
 	@$(BIN)/ruff check --quiet --fix; $(BIN)/ruff format
 
-unit: $(VENV)/.dev ## the project's own tests
+unit: $(VENV)/.dev ## the project's own tests; real servers among them
+	@tests/servers/install.sh
 	@$(BIN)/python -m pytest -q
 
 django: $(VENV)/.dev ## Django's own test suites on Storeroom's backends

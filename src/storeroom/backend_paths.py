@@ -43,8 +43,10 @@ DJANGO_PATHS: Final[Mapping[str, str]] = {
 
 EXTRAS: Final[dict[str, str]] = {
     "django": "django",
+    "hiredis": "redis",
     "lz4": "lz4",
     "msgpack": "msgpack",
+    "redis": "redis",
 }
 """Top-level module of a driver to the extra that installs it, as in pyproject.toml."""
 

@@ -50,15 +50,36 @@ def _name(parts: SplitResult) -> str:
     return unquote(parts.netloc, errors="strict")
 
 
+def _servers(parts: SplitResult) -> str:
+    """The URL itself without its query: the backend reads what a server's address may hold."""
+    if not (parts.netloc or parts.path):
+        raise ValueError("a host after two slashes")
+    return f"{parts.scheme}://{parts.netloc}{parts.path}"
+
+
 def _nothing(parts: SplitResult) -> str:  # noqa: ARG001 -- the signature of them all
     """No location: the rest of the URL is left as it was when its scheme was changed to switch caching off."""
     return ""
 
 
+_REDIS: Final = "storeroom.backends.redis.RedisCache"
+_REDIS_EXAMPLES: Final = {
+    "redis": "redis://localhost:6379/0?timeout=5m",
+    "rediss": "rediss://user:password@host:6380/0",
+    "valkey": "valkey://localhost:6379/0",
+    "valkeys": "valkeys://host:6380/0",
+    "unix": "unix:///run/redis/redis.sock?db=1",
+    "redis+sentinel": "redis+sentinel://one:26379,two:26379/mymaster/0",
+    "rediss+sentinel": "rediss+sentinel://one:26379,two:26379/mymaster/0",
+    "redis+cluster": "redis+cluster://one:6379,two:6379",
+    "rediss+cluster": "rediss+cluster://one:6379,two:6379",
+}
+
 SCHEMES: Final[dict[str, Scheme]] = {
     "file": Scheme("storeroom.backends.filebased.FileBasedCache", _path, "file:///var/cache/app?max_bytes=1GB"),
     "locmem": Scheme("storeroom.backends.locmem.LocMemCache", _name, "locmem://name?timeout=5m"),
     "dummy": Scheme("storeroom.backends.dummy.DummyCache", _nothing, "dummy://"),
+    **{scheme: Scheme(_REDIS, _servers, example) for scheme, example in _REDIS_EXAMPLES.items()},
 }
 """The scheme of each backend that a URL can name."""
 
@@ -108,7 +129,7 @@ def _known_schemes(scheme: str) -> str:
     examples = ", ".join(known.example for known in SCHEMES.values())
     hint = nearest(scheme, SCHEMES) if scheme else ""
     return (
-        f"{hint} The schemes are {', '.join(SCHEMES)} (as in {examples}); the scheme of a server, such as redis or "
+        f"{hint} The schemes are {', '.join(SCHEMES)} (as in {examples}); the scheme of a server, such as "
         "memcached, comes with the version of Storeroom that has its backend."
     )
 

@@ -64,11 +64,8 @@ def test_values_of_a_url_are_read_like_others():
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        (
-            "redis://h:6379/0",
-            "'redis://h:6379/0', whose scheme 'redis' is unknown. The schemes are file, locmem, dummy",
-        ),
-        ("redis://h:6379/0", "the scheme of a server, such as redis or memcached, comes with the version"),
+        ("memcached://h", "'memcached://h', whose scheme 'memcached' is unknown. The schemes are file, locmem, dummy"),
+        ("memcached://h", "the scheme of a server, such as memcached, comes with the version"),
         ("locmen://", "'locmen://', whose scheme 'locmen' is unknown. Did you mean 'locmem'? The schemes are"),
         ("/var/cache/app", "'/var/cache/app', which does not begin with a scheme and '://'. The schemes are"),
         ("", "'', which does not begin with a scheme"),
@@ -97,7 +94,8 @@ def test_mistake_in_a_url_is_told(url, message):
 @pytest.mark.parametrize(
     "url",
     [
-        "redis://u:hunter2@h/0",
+        "memcached://u:hunter2@h/0",
+        "redis://u:hunter2@h/0?a",
         "file://u:hunter2@h/x",
         "locmem://x?secret=hunter2&timeout",
         "locmem://x?secret=hunter2&a=1&a=2",

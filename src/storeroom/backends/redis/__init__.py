@@ -1,0 +1,178 @@
+"""A cache in Redis or Valkey: one server, a primary with replicas, Sentinel, or a cluster.
+
+LOCATION says which (see location.py). Every operation is one round trip, or one for each
+server that it concerns; what Redis has no command for is done by scripts within the server.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from storeroom import config
+from storeroom.backends.redis import location as locations
+from storeroom.backends.redis import options as known
+from storeroom.engines import shared
+from storeroom.network import NetworkCache
+from storeroom.serializers import build_codec
+
+__all__ = ["RedisCache"]
+
+
+class RedisCache(NetworkCache):
+    """A cache in Redis or Valkey.
+
+    Atomic among threads, processes and hosts: every operation on one key; of those on several,
+    each key by itself. In a cluster, incr_version() is not.
+
+    Args:
+        location: a URL, or several: see location.py.
+        params: the alias's settings.
+
+    Raises:
+        ConfigurationError: a setting is wrong.
+    """
+
+    options: ClassVar[Mapping[str, config.Option] | None] = known.OPTIONS
+    requires: ClassVar[tuple[str, ...]] = ("redis", "hiredis")
+
+    def __init__(self, location: str | Sequence[str], params: Mapping[str, Any]) -> None:
+        """Note where the cache is; connections are made on first use."""
+        super().__init__(params)
+        # The driver takes longer to load than all of Storeroom: not before a cache is made.
+        from storeroom.backends.redis.engine import RedisEngine  # noqa: PLC0415
+        from storeroom.backends.redis.errors import OUTAGES  # noqa: PLC0415
+        from storeroom.backends.redis.operations import Operations  # noqa: PLC0415
+
+        options = known.settled(self.settings)
+        self.settings = dataclasses.replace(self.settings, options=options)
+        target = locations.parse(location, options)
+        own_writes, sentinel_options = options["read_own_writes"], options["sentinel_kwargs"] or {}
+        self._outage_errors = OUTAGES
+        self._engine: RedisEngine = shared(
+            RedisEngine,
+            _identity(target, own_writes, sentinel_options),
+            lambda: RedisEngine(target, own_writes, sentinel_options),
+        )
+        self._counters = self._engine.counters
+        self._flights = self._engine.flights
+        codec = build_codec(
+            trusted=False,
+            allowed_types=options["allowed_types"],
+            **{name: options[name] for name in config.CODEC_OPTIONS},
+        )
+        self._operations = Operations(
+            codec,
+            self._counters,
+            is_cluster=target.kind == "cluster",
+            is_bound=options["secret"] is not None,
+            raises=options["on_error"] == "raise",
+        )
+
+    @classmethod
+    def check_location(cls, location: str | Sequence[str], settings: config.Settings) -> None:
+        """Find out, without connecting, whether LOCATION and OPTIONS make sense together.
+
+        Raises:
+            ConfigurationError: they do not.
+        """
+        locations.parse(location, known.settled(settings))
+
+    # Hooks, as StorageHooks describes them; operations.py tells what each costs ---------------
+
+    def _get(self, storage_key: str) -> Any:
+        return self._engine.run(self._operations.get(storage_key))
+
+    async def _aget(self, storage_key: str) -> Any:
+        return await self._engine.arun(self._operations.get(storage_key))
+
+    def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
+        return self._engine.run(self._operations.get_many(storage_keys))
+
+    async def _aget_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
+        return await self._engine.arun(self._operations.get_many(storage_keys))
+
+    def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
+        return self._engine.run(self._operations.set(storage_key, value, expires_at))
+
+    async def _aset(self, storage_key: str, value: Any, expires_at: float) -> bool:
+        return await self._engine.arun(self._operations.set(storage_key, value, expires_at))
+
+    def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
+        return self._engine.run(self._operations.set_many(values, expires_at))
+
+    async def _aset_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
+        return await self._engine.arun(self._operations.set_many(values, expires_at))
+
+    def _add(self, storage_key: str, value: Any, expires_at: float) -> bool:
+        return self._engine.run(self._operations.add(storage_key, value, expires_at))
+
+    async def _aadd(self, storage_key: str, value: Any, expires_at: float) -> bool:
+        return await self._engine.arun(self._operations.add(storage_key, value, expires_at))
+
+    def _delete(self, storage_key: str) -> bool:
+        return self._engine.run(self._operations.delete_many([storage_key])) > 0
+
+    async def _adelete(self, storage_key: str) -> bool:
+        return await self._engine.arun(self._operations.delete_many([storage_key])) > 0
+
+    def _delete_many(self, storage_keys: Sequence[str]) -> int:
+        return self._engine.run(self._operations.delete_many(storage_keys))
+
+    async def _adelete_many(self, storage_keys: Sequence[str]) -> int:
+        return await self._engine.arun(self._operations.delete_many(storage_keys))
+
+    def _touch(self, storage_key: str, expires_at: float) -> bool:
+        return self._engine.run(self._operations.touch(storage_key, expires_at))
+
+    async def _atouch(self, storage_key: str, expires_at: float) -> bool:
+        return await self._engine.arun(self._operations.touch(storage_key, expires_at))
+
+    def _incr(self, storage_key: str, delta: float) -> float:
+        return self._engine.run(self._operations.incr(storage_key, delta))
+
+    async def _aincr(self, storage_key: str, delta: float) -> float:
+        return await self._engine.arun(self._operations.incr(storage_key, delta))
+
+    def _expiry(self, storage_key: str) -> float | None:
+        return self._engine.run(self._operations.expiry(storage_key))
+
+    async def _aexpiry(self, storage_key: str) -> float | None:
+        return await self._engine.arun(self._operations.expiry(storage_key))
+
+    def _has(self, storage_key: str) -> bool:
+        return self._engine.run(self._operations.has(storage_key))
+
+    async def _ahas(self, storage_key: str) -> bool:
+        return await self._engine.arun(self._operations.has(storage_key))
+
+    def _rename(self, storage_key: str, new_storage_key: str) -> bool:
+        return self._engine.run(self._operations.rename(storage_key, new_storage_key))
+
+    async def _arename(self, storage_key: str, new_storage_key: str) -> bool:
+        return await self._engine.arun(self._operations.rename(storage_key, new_storage_key))
+
+    def _compare_delete(self, storage_key: str, expected: Any) -> bool:
+        return self._engine.run(self._operations.compare_delete(storage_key, expected))
+
+    async def _acompare_delete(self, storage_key: str, expected: Any) -> bool:
+        return await self._engine.arun(self._operations.compare_delete(storage_key, expected))
+
+    def _scan(self, start: str) -> Iterator[str]:
+        return iter(self._engine.run(self._operations.scan(start)))
+
+    async def _ascan(self, start: str) -> list[str]:
+        return await self._engine.arun(self._operations.scan(start))
+
+    def _clear(self) -> None:
+        self._engine.run(self._operations.clear(self._key_space.start(), self._key_space.owns))
+
+    async def _aclear(self) -> None:
+        await self._engine.arun(self._operations.clear(self._key_space.start(), self._key_space.owns))
+
+
+def _identity(target: locations.Target, *rest: Any) -> str:
+    """Return what two handles that share an engine have in common: passwords too, which no repr shows."""
+    logins = [(server.username, server.password) for server in (*target.servers, *target.sentinels)]
+    known_by = repr((target, target.options, logins, rest))
+    return f"{target.name} {hashlib.blake2b(known_by.encode(), digest_size=16).hexdigest()}"

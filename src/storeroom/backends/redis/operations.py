@@ -1,0 +1,334 @@
+"""What each operation of the cache asks of Redis, and what it makes of the replies.
+
+Operations are generators: they yield requests and are sent replies, whoever carries them
+(see requests.py). A timeout goes to the server as milliseconds from now, and comes back as
+such: the clocks of the hosts need not agree.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
+
+from storeroom import timeouts
+from storeroom.backends.redis import scripts
+from storeroom.backends.redis.errors import checked, is_wrong_type
+from storeroom.backends.redis.requests import PRIMARIES, Command, Request, Steps, Use, one
+from storeroom.backends.redis.scripts import Script
+from storeroom.events import Counters
+from storeroom.exceptions import DecodeError, ValueTypeError
+from storeroom.hooks import MISSING
+from storeroom.serializers import Codec
+from storeroom.timeouts import NEVER
+
+__all__ = ["Operations", "key_bytes"]
+
+SCAN_COUNT: Final = 1000
+"""Keys that one SCAN looks at: a millisecond of the server's time at most."""
+
+MAX_MILLISECONDS: Final = 2**53
+"""Redis refuses expiries beyond 64 bits; this is 285,000 years."""
+
+_SMALL: Final = range(-(2**63), 2**63)
+"""What INCRBY takes."""
+
+_GLOB: Final = str.maketrans({character: f"\\{character}" for character in "*?[]\\"})
+
+_GONE: Final = "no such key"
+
+
+def key_bytes(storage_key: str) -> bytes:
+    """Return the bytes of a key; any text has some, lone surrogates included."""
+    try:
+        return storage_key.encode()
+    except UnicodeEncodeError:
+        return storage_key.encode("utf-8", "surrogatepass")
+
+
+def _milliseconds(expires_at: float) -> int:
+    """Return the milliseconds left, at least one."""
+    left = expires_at - timeouts.now()
+    return min(max(1, round(left * 1000)), MAX_MILLISECONDS) if left < MAX_MILLISECONDS else MAX_MILLISECONDS
+
+
+class Operations:
+    """The operations of one cache.
+
+    Args:
+        codec: turns values into bytes.
+        counters: count what cannot be decoded.
+        owns: tells whether a storage key is the cache's own.
+        is_cluster: the keys of one command must then lie in one slot, and each gets its own.
+        is_bound: a value's bytes are only good under its key, as those that are signed.
+        raises: whether a full server is an error, rather than a value that was not stored.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        counters: Counters,
+        *,
+        is_cluster: bool,
+        is_bound: bool,
+        raises: bool,
+    ) -> None:
+        self._codec = codec
+        self._counters = counters
+        self._is_cluster = is_cluster
+        self._is_bound = is_bound
+        self._raises = raises
+
+    # Reading --------------------------------------------------------------------------------
+
+    def get(self, storage_key: str) -> Steps[Any]:
+        """One GET."""
+        (reply,) = yield one(Use.READ, "GET", key_bytes(storage_key))
+        return self.decoded(storage_key, reply)
+
+    def get_many(self, storage_keys: Sequence[str]) -> Steps[dict[str, Any]]:
+        """One MGET; in a cluster one GET for each key, all together."""
+        if not storage_keys:
+            return {}
+        keys = [key_bytes(storage_key) for storage_key in storage_keys]
+        if self._is_cluster:
+            replies = yield Request([("GET", key) for key in keys], Use.READ)
+        else:
+            (replies,) = yield one(Use.READ, "MGET", *keys)
+            checked(replies)
+        found = {key: self.decoded(key, reply) for key, reply in zip(storage_keys, replies, strict=True)}
+        return {key: value for key, value in found.items() if value is not MISSING}
+
+    def decoded(self, storage_key: str, reply: Any) -> Any:
+        """Return the value of a reply to GET, or MISSING, also for what cannot be decoded."""
+        if reply is None:
+            return MISSING
+        try:
+            return self._codec.loads(_frame(reply), storage_key)
+        except DecodeError:
+            self._counters.errors += 1
+            return MISSING
+
+    def expiry(self, storage_key: str) -> Steps[float | None]:
+        """One PTTL."""
+        (reply,) = yield one(Use.READ, "PTTL", key_bytes(storage_key))
+        milliseconds: int = checked(reply)
+        if milliseconds < 0:  # https://redis.io/commands/pttl: -1 has no expiry, -2 does not exist
+            return NEVER if milliseconds == -1 else None
+        return timeouts.now() + milliseconds / 1000
+
+    def has(self, storage_key: str) -> Steps[bool]:
+        """One EXISTS."""
+        (reply,) = yield one(Use.READ, "EXISTS", key_bytes(storage_key))
+        return bool(checked(reply))
+
+    # Writing --------------------------------------------------------------------------------
+
+    def set(self, storage_key: str, value: Any, expires_at: float) -> Steps[bool]:
+        """One SET."""
+        (reply,) = yield Request((self._set_command(storage_key, value, expires_at),), Use.WRITE)
+        return self._stored(reply)
+
+    def set_many(self, values: Mapping[str, Any], expires_at: float) -> Steps[Sequence[str]]:
+        """One SET for each key, all together: each with its expiry, and all or nothing for no two of them."""
+        if not values:
+            return []
+        commands = [self._set_command(key, value, expires_at) for key, value in values.items()]
+        replies = yield Request(commands, Use.WRITE)
+        return [key for key, reply in zip(values, replies, strict=True) if not self._stored(reply)]
+
+    def add(self, storage_key: str, value: Any, expires_at: float) -> Steps[bool]:
+        """One SET NX."""
+        (reply,) = yield Request(((*self._set_command(storage_key, value, expires_at), "NX"),), Use.ONCE)
+        return reply is not None and self._stored(reply)
+
+    def _set_command(self, storage_key: str, value: Any, expires_at: float) -> Command:
+        key, frame = key_bytes(storage_key), self._codec.dumps(value, storage_key)
+        if expires_at == NEVER:
+            return ("SET", key, frame)
+        return ("SET", key, frame, "PX", _milliseconds(expires_at))
+
+    def _stored(self, reply: Any) -> bool:
+        """Tell whether a SET was carried out; a server that is full refuses it."""
+        if isinstance(reply, OutOfMemoryError) and not self._raises:
+            self._counters.errors += 1
+            return False
+        checked(reply)
+        return True
+
+    def delete_many(self, storage_keys: Sequence[str]) -> Steps[int]:
+        """One UNLINK; in a cluster one for each key, all together."""
+        if not storage_keys:
+            return 0
+        keys = [key_bytes(storage_key) for storage_key in storage_keys]
+        commands: list[Command] = [("UNLINK", key) for key in keys] if self._is_cluster else [("UNLINK", *keys)]
+        replies = yield Request(commands, Use.ONCE)
+        return sum(map(checked, replies))
+
+    def touch(self, storage_key: str, expires_at: float) -> Steps[bool]:
+        """One PEXPIRE, or a script that takes the expiry away."""
+        key = key_bytes(storage_key)
+        if expires_at == NEVER:
+            return bool((yield from _run(scripts.PERSIST, Use.WRITE, key)))
+        (reply,) = yield one(Use.WRITE, "PEXPIRE", key, _milliseconds(expires_at))
+        return bool(checked(reply))
+
+    # Counting -------------------------------------------------------------------------------
+
+    def incr(self, storage_key: str, delta: float) -> Steps[float]:
+        """One script for what INCRBY can count; else values are compared and replaced."""
+        key = key_bytes(storage_key)
+        if type(delta) is int and delta in _SMALL:
+            reply = yield from _run(scripts.INCR, Use.ONCE, key, delta)
+            if isinstance(reply, bytes):
+                return int(reply)
+            old = reply[0] if reply else None
+        else:
+            (reply,) = yield one(Use.FRESH, "GET", key)
+            old = None if reply is None else _frame(reply)
+        while old is not None:
+            new = self._number(storage_key, old) + delta
+            reply = yield from _run(scripts.COMPARE_SET, Use.ONCE, key, old, self._codec.dumps(new, storage_key))
+            if reply == 1:
+                return new
+            old = reply
+        raise KeyError(storage_key)
+
+    def _number(self, storage_key: str, frame: bytes) -> float:
+        value = self.decoded(storage_key, frame)
+        if value is MISSING:
+            raise KeyError(storage_key)
+        if not isinstance(value, int | float):
+            raise ValueTypeError(
+                f"The value of key {storage_key!r} is not a number; incr() and decr() need an int or a float."
+            )
+        return value
+
+    # Moving and comparing -------------------------------------------------------------------
+
+    def rename(self, storage_key: str, new_storage_key: str) -> Steps[bool]:
+        """One RENAME; a script where the bytes must change with the key. In a cluster, two steps."""
+        if storage_key == new_storage_key:
+            return (yield from self.has(storage_key))
+        key, new_key = key_bytes(storage_key), key_bytes(new_storage_key)
+        if self._is_cluster:
+            return (yield from self._copy_and_delete(storage_key, new_storage_key))
+        if self._is_bound:
+            return (yield from self._rename_bound(storage_key, new_storage_key))
+        (reply,) = yield one(Use.ONCE, "RENAME", key, new_key)
+        if isinstance(reply, ResponseError) and _GONE in str(reply):
+            return False
+        checked(reply)
+        return True
+
+    def _rename_bound(self, storage_key: str, new_storage_key: str) -> Steps[bool]:
+        keys = key_bytes(storage_key), key_bytes(new_storage_key)
+        (old,) = yield one(Use.FRESH, "GET", keys[0])
+        while (value := self.decoded(storage_key, old)) is not MISSING:
+            frame = self._codec.dumps(value, new_storage_key)
+            reply = yield from _run(scripts.COMPARE_RENAME, Use.ONCE, *keys, _frame(old), frame, keys=2)
+            if reply == 1:
+                return True
+            old = reply
+        return False
+
+    def _copy_and_delete(self, storage_key: str, new_storage_key: str) -> Steps[bool]:
+        """Move an entry between slots. Not atomic, but an entry that was changed meanwhile is not removed."""
+        key = key_bytes(storage_key)
+        old, milliseconds = yield Request((("GET", key), ("PTTL", key)), Use.FRESH)
+        value = self.decoded(storage_key, old)
+        if value is MISSING or checked(milliseconds) == -2:  # noqa: PLR2004 -- see expiry()
+            return False
+        expires_at = NEVER if milliseconds == -1 else timeouts.now() + milliseconds / 1000
+        yield from self.set(new_storage_key, value, expires_at)
+        yield from _run(scripts.COMPARE_DELETE, Use.ONCE, key, _frame(old))
+        return True
+
+    def compare_delete(self, storage_key: str, expected: Any) -> Steps[bool]:
+        """One script, where equal values have equal bytes; else what is there is compared, and tried again."""
+        key, frame = key_bytes(storage_key), self._codec.dumps(expected, storage_key)
+        while True:
+            reply = yield from _run(scripts.COMPARE_DELETE, Use.ONCE, key, frame)
+            if not isinstance(reply, bytes):
+                return bool(reply)
+            if self.decoded(storage_key, reply) != expected:
+                return False
+            frame = reply
+
+    # Listing and clearing -------------------------------------------------------------------
+
+    def scan(self, start: str) -> Steps[list[str]]:
+        """SCAN, on every server that holds entries."""
+        found = yield from self._scan_all(f"{start.translate(_GLOB)}*")
+        return [key for key in found if key.startswith(start)]
+
+    def match(self, pattern: str) -> Steps[list[str]]:
+        """SCAN, with a pattern of the server's own."""
+        return (yield from self._scan_all(pattern))
+
+    def _scan_all(self, pattern: str) -> Steps[list[str]]:
+        found: dict[str, None] = {}  # in which none is twice, as SCAN may return it
+
+        def keep(keys: Sequence[bytes]) -> Steps[int]:
+            found.update(dict.fromkeys(text for text in map(_text, keys) if text is not None))
+            return 0
+            yield  # a generator, as the work that removes is
+
+        yield from self._each_batch(pattern, keep)
+        return list(found)
+
+    def clear(self, start: str, owns: Callable[[str], bool]) -> Steps[int]:
+        """SCAN and UNLINK, on every server that holds entries, in small steps."""
+        return (yield from self.remove(f"{start.translate(_GLOB)}*", owns))
+
+    def remove(self, pattern: str, owns: Callable[[str], bool]) -> Steps[int]:
+        """Remove what matches a pattern of the server's own and is the cache's. Return how many."""
+
+        def remove(keys: Sequence[bytes]) -> Steps[int]:
+            own = [key for key in keys if (text := _text(key)) is not None and owns(text)]
+            if not own:
+                return 0
+            commands: list[Command] = [("UNLINK", key) for key in own] if self._is_cluster else [("UNLINK", *own)]
+            replies = yield Request(commands, Use.WRITE)
+            return sum(map(checked, replies))
+
+        return (yield from self._each_batch(pattern, remove))
+
+    def _each_batch(self, pattern: str, work: Callable[[Sequence[bytes]], Steps[int]]) -> Steps[int]:
+        """Do some work on each batch of keys that match; return the sum of its results."""
+        total = 0
+        for server in (yield PRIMARIES):
+            cursor = b"0"
+            while True:
+                command = ("SCAN", cursor, "MATCH", key_bytes(pattern), "COUNT", SCAN_COUNT)
+                (reply,) = yield Request((command,), Use.FRESH, at=server)
+                cursor, keys = checked(reply)
+                total += yield from work(keys)
+                if cursor == b"0":
+                    break
+        return total
+
+
+def _run(script: Script, use: Use, *args: bytes | float, keys: int = 1) -> Steps[Any]:
+    """Run a script by its digest; a server that does not know it yet gets its source."""
+    (reply,) = yield one(use, "EVALSHA", script.digest, keys, *args)
+    if isinstance(reply, NoScriptError):
+        (reply,) = yield one(use, "EVAL", script.source, keys, *args)
+    if is_wrong_type(reply):
+        return None
+    return checked(reply)
+
+
+def _frame(reply: Any) -> bytes:
+    """Return the bytes of a reply to GET: none, if there is something that is no string."""
+    if is_wrong_type(reply):
+        return b""
+    frame: bytes = checked(reply)
+    return frame
+
+
+def _text(key: bytes) -> str | None:
+    """Return the storage key, or None if no cache of Storeroom's can have made it."""
+    try:
+        return key.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return None

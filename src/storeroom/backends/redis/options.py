@@ -1,0 +1,297 @@
+"""OPTIONS of the Redis cache: Storeroom's own, and those that Django's backend and django-redis know.
+
+What a site has written for either of them is understood where it has a meaning here. The
+rest is refused, and the message names what takes its place.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from storeroom import config, network
+from storeroom.config import Option
+from storeroom.masking import shown
+
+__all__ = ["CONNECTION", "OPTIONS", "TLS", "is_cluster", "is_sentinel", "settled"]
+
+DEFAULT_MAX_CONNECTIONS: Final = 64
+"""Connections of one process to one server. A server admits 10,000 clients by default (maxclients), so that
+hundreds of processes have room; a process with more busy threads than this is rare."""
+
+DEFAULT_READ_OWN_WRITES: Final = 1.0
+"""Seconds; replicas lag by milliseconds as a rule, and one that lags for longer is about to be noticed."""
+
+
+def _optional_text(value: Any) -> str | None:
+    return None if value is None else config.text(value)
+
+
+def _ignored(meaning: str) -> Option:
+    """Return an option whose effect is always there, so that nothing is left to be set."""
+    return Option(config.unchecked, None, f"Accepted from other backends, without effect: {meaning}.")
+
+
+def _known_paths(equivalents: Mapping[str, Any], instead: str) -> Callable[[Any], Any]:
+    """Return a parser of dotted paths, or classes, that have an equivalent here."""
+
+    def parse(value: Any) -> Any:
+        if value is None:
+            return None
+        path = f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else value
+        if isinstance(path, str) and path in equivalents:
+            return equivalents[path]
+        raise ValueError(instead)
+
+    return parse
+
+
+def _translated(equivalents: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """Return a parser that turns these dotted paths into Storeroom's names, and leaves the rest to the codec."""
+    return lambda value: equivalents[value] if isinstance(value, str) and value in equivalents else value
+
+
+def _falsy(instead: str) -> Callable[[Any], Any]:
+    def parse(value: Any) -> Any:
+        if value:
+            raise ValueError(instead)
+        return value
+
+    return parse
+
+
+def _certificates(value: Any) -> str:
+    """Parse how a server's certificate is verified: redis-py's words, or a constant of `ssl`."""
+    words: dict[Any, str] = {None: "none", 0: "none", 1: "optional", 2: "required"}
+    word = words[value] if value in words else str(value)
+    return config.one_of(("required", "optional", "none"))(word.lower())
+
+
+def _addresses(value: Any) -> tuple[tuple[str, int], ...]:
+    try:
+        return tuple((config.text(host), int(port)) for host, port in value)
+    except (TypeError, ValueError):
+        raise ValueError("a list of (host, port) pairs") from None
+
+
+def _nested(names: tuple[str, ...]) -> Callable[[Any], dict[str, Any]]:
+    """Return a parser of a dict of options, of which these are known."""
+
+    def parse(value: Any) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            raise ValueError("a dict")  # noqa: TRY004 -- a parser tells its expectation by ValueError
+        parsed = {}
+        for name, inner in value.items():
+            if name not in names:
+                raise ValueError(f"a dict of {', '.join(names)}; {name!r} has no meaning here")
+            try:
+                parsed[name] = _ALL[name].parse(inner)
+            except ValueError as expectation:
+                raise ValueError(
+                    f"a dict in which {name!r} is {expectation}, instead of {shown(inner, name)}"
+                ) from None
+        return parsed
+
+    return parse
+
+
+TLS: Final[Mapping[str, Option]] = {
+    "ssl_cert_reqs": Option(_certificates, "required", 'Whether the server\'s certificate is verified: "required", '
+                            '"optional" or "none".'),
+    "ssl_check_hostname": Option(config.boolean, True, "Whether the certificate must be for the host's name."),
+    "ssl_ca_certs": Option(_optional_text, None, "File of the authorities that may have signed the certificate."),
+    "ssl_ca_path": Option(_optional_text, None, "Directory of such files."),
+    "ssl_ca_data": Option(_optional_text, None, "Such certificates themselves, as PEM."),
+    "ssl_certfile": Option(_optional_text, None, "File of this client's own certificate."),
+    "ssl_keyfile": Option(_optional_text, None, "File of its key."),
+    "ssl_password": Option(_optional_text, None, "The key's passphrase."),
+}  # fmt: skip
+"""What a connection by TLS is checked by: rediss://, rediss+sentinel://, rediss+cluster://."""
+
+CONNECTION: Final[Mapping[str, Option]] = {
+    "db": Option(config.whole_number(0), 0, "The database's number, where LOCATION names none."),
+    "username": Option(_optional_text, None, "The user's name, where LOCATION names none."),
+    "password": Option(_optional_text, None, "The user's password, where LOCATION holds none."),
+    "credential_provider": Option(
+        config.unchecked, None, "An object of redis-py's CredentialProvider, in place of name and password."
+    ),
+    "client_name": Option(_optional_text, None, "What the connections are called in CLIENT LIST."),
+    "max_connections": Option(
+        config.whole_number(1),
+        DEFAULT_MAX_CONNECTIONS,
+        "How many connections a process keeps to one server at most; a further thread waits for one.",
+    ),
+    "socket_keepalive": Option(config.boolean, True, "Whether idle connections are kept alive by TCP."),
+    **{name: network.NETWORK_OPTIONS[name] for name in ("socket_timeout", "socket_connect_timeout")},
+    **TLS,
+}
+"""How a server is connected to. These may also stand in the query of a URL."""
+
+_DRIVERS: Final[Mapping[str, Option]] = {
+    "retry_on_timeout": _ignored("what was idle too long is sent again, and what timed out is not"),
+    "health_check_interval": _ignored("connections that a server has closed are noticed when they are used"),
+    "encoding": _ignored("keys are UTF-8"),
+    "protocol": _ignored("the old one of the two does all that is needed"),
+    "decode_responses": Option(
+        _falsy("False: values are bytes, which the serializer decodes"), False, "Accepted if it is False."
+    ),
+}
+"""Options of redis-py's connections."""
+
+_ALL: Final = {**CONNECTION, **_DRIVERS}
+
+_POOLS: Final = (
+    "redis.ConnectionPool",
+    "redis.BlockingConnectionPool",
+    "redis.connection.ConnectionPool",
+    "redis.connection.BlockingConnectionPool",
+    "redis.sentinel.SentinelConnectionPool",
+)
+_PARSERS: Final = (
+    "redis.connection.DefaultParser",
+    "redis.connection.HiredisParser",
+    "redis.connection.PythonParser",
+    "redis.connection._HiredisParser",
+    "redis._parsers.hiredis._HiredisParser",
+)
+_OWN_POOL: Final = "nothing: Storeroom keeps its own pool, which max_connections and the timeouts bound"
+
+_BACKENDS: Final[Mapping[str, Option]] = {
+    "pool_class": Option(_known_paths(dict.fromkeys(_POOLS), _OWN_POOL), None, "Accepted if it is redis-py's own."),
+    "parser_class": Option(
+        _known_paths(dict.fromkeys(_PARSERS), "nothing: replies are always parsed by hiredis"),
+        None,
+        "Accepted if it is redis-py's own.",
+    ),
+    "connection_pool_class": Option(
+        _known_paths(dict.fromkeys(_POOLS), _OWN_POOL), None, "django-redis: accepted if it is redis-py's own."
+    ),
+    "connection_pool_kwargs": Option(
+        _nested(tuple(_ALL)), None, "django-redis: any of the options of connections, which may stand beside it."
+    ),
+    "connection_factory": Option(
+        _known_paths(
+            {
+                "django_redis.pool.ConnectionFactory": None,
+                "django_redis.pool.SentinelConnectionFactory": "sentinel",
+            },
+            "a LOCATION of redis://, redis+sentinel:// or redis+cluster://, which tells how to connect",
+        ),
+        None,
+        "django-redis: accepted if it is its own.",
+    ),
+    "client_class": Option(
+        _known_paths(
+            {
+                "django_redis.client.DefaultClient": None,
+                "django_redis.client.default.DefaultClient": None,
+                "django_redis.client.HerdClient": None,
+                "django_redis.client.herd.HerdClient": None,
+                "django_redis.client.SentinelClient": "sentinel",
+                "django_redis.client.sentinel.SentinelClient": "sentinel",
+            },
+            "one of django_redis.client.DefaultClient, HerdClient and SentinelClient; several servers that share "
+            "the keys are a cluster, with a LOCATION of redis+cluster://",
+        ),
+        None,
+        "django-redis: accepted if it is its own. get_or_set() always does what HerdClient does.",
+    ),
+    "redis_client_class": Option(
+        _known_paths(
+            {
+                "redis.Redis": None,
+                "redis.StrictRedis": None,
+                "redis.client.Redis": None,
+                "redis.client.StrictRedis": None,
+                "redis.RedisCluster": "cluster",
+                "redis.cluster.RedisCluster": "cluster",
+            },
+            "redis.Redis or redis.cluster.RedisCluster",
+        ),
+        None,
+        "django-redis: accepted if it is redis-py's own.",
+    ),
+    "redis_client_kwargs": Option(
+        _nested(tuple(_ALL)), None, "django-redis: any of the options of connections, which may stand beside it."
+    ),
+    "sentinels": Option(_addresses, None, "django-redis: (host, port) of each Sentinel; LOCATION is redis://service."),
+    "sentinel_kwargs": Option(
+        _nested(("username", "password", *TLS)), None, "How the Sentinels themselves are logged in to, as a dict."
+    ),
+    "ignore_exceptions": Option(
+        config.boolean, None, 'django-redis: True is on_error="miss", False is on_error="raise".'
+    ),
+    "log_ignored_exceptions": _ignored("an outage is always logged, once when it begins and once when it ends"),
+    "close_connection": _ignored("connections are kept between requests"),
+    "pickle_version": _ignored("a frame tells how it is read"),
+}
+"""Options of Django's backend and of django-redis that are no option of a connection."""
+
+_SERIALIZERS: Final = {
+    "django.core.cache.backends.redis.RedisSerializer": "pickle",
+    "django_redis.serializers.pickle.PickleSerializer": "pickle",
+    "django_redis.serializers.json.JSONSerializer": "json",
+    "django_redis.serializers.msgpack.MSGPackSerializer": "msgpack",
+}
+_COMPRESSORS: Final = {
+    "django_redis.compressors.identity.IdentityCompressor": None,
+    "django_redis.compressors.zlib.ZlibCompressor": "zlib",
+    "django_redis.compressors.gzip.GzipCompressor": "zlib",
+    "django_redis.compressors.lzma.LzmaCompressor": "lzma",
+    "django_redis.compressors.lz4.Lz4Compressor": "lz4",
+    "django_redis.compressors.zstd.ZStdCompressor": "zstd",
+}
+
+
+def _translating(name: str, equivalents: Mapping[str, Any]) -> Option:
+    option = config.CODEC_OPTIONS[name]
+    return Option(_translated(equivalents), option.default, option.meaning)
+
+
+OPTIONS: Final[Mapping[str, Option]] = {
+    **network.NETWORK_OPTIONS,
+    **config.CODEC_OPTIONS,
+    "serializer": _translating("serializer", _SERIALIZERS),
+    "compressor": _translating("compressor", _COMPRESSORS),
+    "allowed_types": Option(
+        config.unchecked,
+        (),
+        "Classes, or their dotted paths, of which instances are stored beside plain data where no secret is set.",
+    ),
+    "read_unsigned_pickles": Option(
+        config.boolean,
+        False,
+        "For the days of a move from Django's backend or django-redis: read what they wrote. Whoever can write to "
+        "the server can then run code in this program.",
+    ),
+    "read_own_writes": Option(
+        config.number(0),
+        DEFAULT_READ_OWN_WRITES,
+        "Seconds for which a thread or task that has written reads from the first server, where LOCATION has several.",
+    ),
+    **CONNECTION,
+    **_DRIVERS,
+    **_BACKENDS,
+}
+"""Everything that OPTIONS may hold."""
+
+
+def settled(settings: config.Settings) -> dict[str, Any]:
+    """Return the options after the spellings of other backends have been folded into Storeroom's.
+
+    What stands in OPTIONS itself counts before what a nested dict says.
+    """
+    options = dict(settings.options)
+    for nested in ("redis_client_kwargs", "connection_pool_kwargs"):
+        options |= {name: value for name, value in (options[nested] or {}).items() if name not in settings.given}
+    if options["ignore_exceptions"] is not None and "on_error" not in settings.given:
+        options["on_error"] = "miss" if options["ignore_exceptions"] else "raise"
+    return options
+
+
+def is_sentinel(options: Mapping[str, Any]) -> bool:
+    """Tell whether django-redis's spellings ask for Sentinel."""
+    return bool(options["sentinels"]) or "sentinel" in {options["client_class"], options["connection_factory"]}
+
+
+def is_cluster(options: Mapping[str, Any]) -> bool:
+    """Tell whether django-redis's spellings ask for a cluster."""
+    return bool(options["redis_client_class"] == "cluster")

@@ -1,0 +1,75 @@
+"""What is done within the server, where no single command is atomic.
+
+Each script touches one key, or two for a rename. A number that a script returns loses
+what a double cannot hold, so numbers are returned as their digits.
+"""
+
+import hashlib
+from typing import Final
+
+__all__ = ["COMPARE_DELETE", "COMPARE_RENAME", "COMPARE_SET", "INCR", "PERSIST", "Script"]
+
+
+class Script:
+    """A script, and the digest by which the server remembers it."""
+
+    __slots__ = ("digest", "source")
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        # The protocol's name for a script, not a matter of secrecy: https://redis.io/commands/evalsha
+        self.digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+
+INCR: Final = Script("""\
+local old = redis.call('GET', KEYS[1])
+if not old then
+  return false
+end
+if type(redis.pcall('INCRBY', KEYS[1], ARGV[1])) == 'number' then
+  return redis.call('GET', KEYS[1])
+end
+return {old}
+""")
+"""Adds to an integer. Returns the new one; nil if there is no entry; a list of the value if it is something else."""
+
+COMPARE_SET: Final = Script("""\
+local old = redis.call('GET', KEYS[1])
+if old ~= ARGV[1] then
+  return old
+end
+redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
+return 1
+""")
+"""Replaces a value if it is the one expected, keeping its expiry. Returns 1, or the other value (nil for none)."""
+
+COMPARE_DELETE: Final = Script("""\
+local old = redis.call('GET', KEYS[1])
+if old ~= ARGV[1] then
+  return old
+end
+return redis.call('UNLINK', KEYS[1])
+""")
+"""Removes a value if it is the one expected. Returns 1, or the other value (nil for none)."""
+
+COMPARE_RENAME: Final = Script("""\
+local old = redis.call('GET', KEYS[1])
+if old ~= ARGV[1] then
+  return old
+end
+local left = redis.call('PTTL', KEYS[1])
+if left >= 0 then
+  redis.call('SET', KEYS[2], ARGV[2], 'PX', math.max(left, 1))
+else
+  redis.call('SET', KEYS[2], ARGV[2])
+end
+redis.call('UNLINK', KEYS[1])
+return 1
+""")
+"""Moves an entry if its value is the one expected, giving it another. Returns 1, or the other value (nil for none)."""
+
+PERSIST: Final = Script("""\
+redis.call('PERSIST', KEYS[1])
+return redis.call('EXISTS', KEYS[1])
+""")
+"""Takes an entry's expiry away. Returns 1, or 0 if there is no entry."""

@@ -1,0 +1,273 @@
+"""The connection of one event loop to one server, for asynchronous callers.
+
+All tasks share it. What they ask for in one turn of the loop goes out in one write, and the
+replies, which come in the same order, are handed to their tasks: two thousand tasks cost one
+connection and few system calls. A task that is cancelled leaves its replies to be passed over;
+nobody else notices.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import hiredis
+from redis.connection import DefaultParser
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from storeroom.backends.redis.errors import UnreachableError
+from storeroom.backends.redis.location import Server
+from storeroom.backends.redis.pool import pack, require_primary
+from storeroom.backends.redis.requests import Command, Use
+
+__all__ = ["Login", "Stream"]
+
+_NOTHING: Final = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How connections are made, beside where.
+
+    Attributes:
+        connect_timeout: seconds.
+        timeout: seconds to wait for a reply.
+        client_name: for CLIENT SETNAME; None for none.
+        credentials: returns user name and password anew for each connection; None for those of the server.
+        tls: returns the context for a connection by TLS.
+    """
+
+    connect_timeout: float
+    timeout: float
+    client_name: str | None
+    credentials: Callable[[], Sequence[str]] | None
+    tls: Callable[[], ssl.SSLContext]
+
+
+class Stream:
+    """What the tasks of one loop use: opens a connection on first use, and another when it has broken."""
+
+    def __init__(self, server: Server, login: Login) -> None:
+        self._server = server
+        self._login = login
+        self._loop = asyncio.get_running_loop()
+        self._wire: _Wire | None = None
+        self._opening: asyncio.Task[_Wire] | None = None
+        self._guardian: AsyncGenerator[None, None] | None = None
+
+    async def exchange(self, commands: Sequence[Command], use: Use) -> list[Any]:
+        """Send commands; return their replies: see Pool.exchange()."""
+        wire = self._wire
+        if wire is None or wire.is_closed:
+            return await (await self._open()).ask(commands)
+        try:
+            return await wire.ask(commands)
+        except UnreachableError:
+            return await (await self._open()).ask(commands)
+        except RedisConnectionError:
+            # It had idled out, or the server was restarted, since it was used last.
+            if use is Use.ONCE:
+                raise
+            return await (await self._open()).ask(commands)
+
+    async def _open(self) -> "_Wire":
+        """Return an open connection; tasks that come at the same time wait for the same attempt."""
+        if self._wire is not None and not self._wire.is_closed:
+            return self._wire
+        if self._opening is None:
+            self._opening = self._loop.create_task(self._connect())
+            self._opening.add_done_callback(self._opened)
+        # A waiter that is cancelled must not take the others' connection away.
+        return await asyncio.shield(self._opening)
+
+    def _opened(self, task: "asyncio.Task[_Wire]") -> None:
+        self._opening = None
+        if not task.cancelled() and task.exception() is None:
+            self._wire = task.result()
+
+    async def _connect(self) -> "_Wire":
+        if self._guardian is None:
+            self._guardian = self._guard()
+            await anext(self._guardian)
+        wire = _Wire(self._server.name, self._login.timeout)
+        try:
+            async with asyncio.timeout(self._login.connect_timeout):
+                await self._create_transport(wire)
+                await self._log_in(wire)
+        except TimeoutError:
+            wire.close()
+            raise UnreachableError(f"no connection within {self._login.connect_timeout:g} s") from None
+        except (OSError, RedisError) as error:
+            wire.close()
+            raise UnreachableError(str(error)) from error
+        except BaseException:
+            wire.close()
+            raise
+        return wire
+
+    async def _create_transport(self, wire: "_Wire") -> None:
+        server, loop = self._server, self._loop
+        if server.path:
+            await loop.create_unix_connection(lambda: wire, server.path)
+        else:
+            context = self._login.tls() if server.tls else None
+            await loop.create_connection(lambda: wire, server.host, server.port, ssl=context)
+
+    async def _log_in(self, wire: "_Wire") -> None:
+        """Say who this is and which database is meant, in one round trip."""
+        server = self._server
+        commands: list[Command] = []
+        credentials: Sequence[str] = [word for word in (server.username, server.password) if word]
+        if self._login.credentials is not None:
+            credentials = await asyncio.to_thread(self._login.credentials)
+        if credentials:
+            commands.append(("AUTH", *credentials))
+        if self._login.client_name:
+            commands.append(("CLIENT", "SETNAME", self._login.client_name))
+        if server.db:
+            commands.append(("SELECT", server.db))
+        if server.must_be_primary:
+            commands.append(("ROLE",))
+        replies = await wire.ask(commands) if commands else []
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        if server.must_be_primary:
+            require_primary(replies[-1])
+
+    async def _guard(self) -> AsyncGenerator[None, None]:
+        """Close the connection with its loop: asyncio.run() ends asynchronous generators before it closes the loop."""
+        try:
+            yield
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the connection; what is waited for fails, and the next use opens another."""
+        self._guardian = None
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
+
+
+class _Wire(asyncio.Protocol):
+    """One connection.
+
+    Attributes:
+        is_closed: whether nothing more can be sent; the loop tells as soon as the server closes it.
+    """
+
+    def __init__(self, name: str, timeout: float) -> None:
+        self.is_closed = False
+        self._name = name
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self._reader = hiredis.Reader(replyError=DefaultParser.parse_error, notEnoughData=_NOTHING)
+        self._transport: asyncio.Transport | None = None
+        self._pending: deque[_Pending] = deque()
+        self._outgoing: list[bytes] = []
+        self._writable = asyncio.Event()
+        self._watchdog: asyncio.TimerHandle | None = None
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands; return their replies."""
+        while not self._writable.is_set():
+            await self._writable.wait()
+        if self.is_closed:
+            raise UnreachableError(f"{self._name} closed the connection before anything was sent")
+        waiter: asyncio.Future[list[Any]] = self._loop.create_future()
+        self._pending.append(_Pending(waiter, len(commands), self._loop.time() + self._timeout))
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing.append(pack(commands))
+        if self._watchdog is None:
+            self._watchdog = self._loop.call_later(self._timeout, self._look)
+        return await waiter
+
+    def _flush(self) -> None:
+        data = b"".join(self._outgoing)
+        self._outgoing.clear()
+        if self._transport is not None and data:
+            self._transport.write(data)
+
+    def _look(self) -> None:
+        """Fail everything if what has waited longest has waited too long."""
+        self._watchdog = None
+        if not self._pending:
+            return
+        left = self._pending[0].deadline - self._loop.time()
+        if left <= 0:
+            self._fail(RedisTimeoutError(f"no answer from {self._name} within {self._timeout:g} s"))
+        else:
+            self._watchdog = self._loop.call_later(left, self._look)
+
+    def close(self) -> None:
+        """Close it; what is waited for fails."""
+        self._fail(RedisConnectionError(f"the connection to {self._name} was closed"))
+
+    def _fail(self, error: Exception) -> None:
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self._outgoing.clear()
+        self._writable.set()  # whoever waits to write finds that it is closed
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        for asked in self._pending:
+            if not asked.waiter.done():
+                asked.waiter.set_exception(error)
+        self._pending.clear()
+        if self._transport is not None and not self._loop.is_closed():
+            self._transport.abort()
+
+    # What the transport calls ---------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.BaseProtocol."""
+        self._transport = transport  # type: ignore[assignment]  # of a stream, which reads and writes
+        self._writable.set()
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        try:
+            self._reader.feed(data)
+            while (reply := self._reader.gets()) is not _NOTHING:
+                self._receive(reply)
+        except (hiredis.ProtocolError, IndexError) as error:
+            self._fail(RedisConnectionError(f"{self._name} does not speak Redis's protocol: {error}"))
+
+    def _receive(self, reply: Any) -> None:
+        asked = self._pending[0]
+        asked.replies.append(reply)
+        if len(asked.replies) == asked.count:
+            self._pending.popleft()
+            if not asked.waiter.done():
+                asked.waiter.set_result(asked.replies)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.BaseProtocol."""
+        self._fail(RedisConnectionError(f"{self._name} closed the connection" + (f": {exc}" if exc else "")))
+
+    def pause_writing(self) -> None:
+        """See asyncio.BaseProtocol."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """See asyncio.BaseProtocol."""
+        self._writable.set()
+
+
+class _Pending:
+    """Commands that were sent together, and who waits for their replies."""
+
+    __slots__ = ("count", "deadline", "replies", "waiter")
+
+    def __init__(self, waiter: "asyncio.Future[list[Any]]", count: int, deadline: float) -> None:
+        self.waiter = waiter
+        self.count = count
+        self.deadline = deadline
+        self.replies: list[Any] = []

@@ -1,0 +1,24 @@
+#!/bin/sh
+# Installs the servers that the tests start, where that may be done: on Debian and its kin, by root.
+# Elsewhere it names what is missing; the tests that need it are then skipped, or fail in CI.
+set -eu
+
+# program, Debian's package
+servers='
+redis-server redis-server
+'
+
+missing=$(echo "$servers" | while read -r program package; do
+  [ -z "$program" ] || command -v "$program" >/dev/null || echo "$package"
+done)
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  echo "installing for the tests:" $missing
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get -qq update
+  # shellcheck disable=SC2086 -- a list of words
+  apt-get -qq install -y --no-install-recommends $missing >/dev/null
+else
+  echo "not installed, so that their tests are left out:" $missing >&2
+fi

@@ -1,0 +1,95 @@
+"""A server's process, as tests treat it: started, killed, stopped for a while, and ended by its id."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+#: Seconds after which a server that does not start or end is taken for broken.
+PATIENCE = 30.0
+
+
+class ServerProcess:
+    """A process of this test run."""
+
+    def __init__(self, command: list[str], directory: Path, is_ready: Callable[[], bool]) -> None:
+        self._command, self._directory, self._is_ready = command, directory, is_ready
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with (self._directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, cwd=self._directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + PATIENCE
+        while not self._is_ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                log_text = (self._directory / "log").read_text(errors="replace")
+                self.kill()
+                raise RuntimeError(f"{self._command[0]} does not start:\n{log_text[-3000:]}")
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(PATIENCE)
+            self._process = None
+
+    def stop(self) -> None:
+        """Let it end by itself, as an administrator would."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.terminate()
+            try:
+                self._process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                self.kill()
+            self._process = None
+
+    def pause(self) -> None:
+        """Let it do nothing, its connections staying open."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+
+def free_port() -> int:
+    """Return a TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def binary(name: str, where_from: str) -> str:
+    """Return the path of a server's program.
+
+    Where it is missing the test is skipped, but not in continuous integration: there it fails.
+    """
+    found = shutil.which(name)
+    if found is None:
+        missing(f"{name} is not installed ({where_from})")
+    return found
+
+
+def missing(what: str) -> Any:
+    """Skip the test, or fail it in continuous integration."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what}, and continuous integration leaves nothing out")
+    pytest.skip(what)
