@@ -5,8 +5,9 @@ import pytest
 from storeroom.backends.redis import RedisCache
 from storeroom.testing import CacheContract
 from tests.servers.redis import Databases, redis_databases, valkey_databases
+from tests.servers.redis_groups import Cluster, ReplicaPair, Sentinels, redis_cluster, redis_pair, redis_sentinels
 
-__all__ = ["redis_databases", "valkey_databases"]
+__all__ = ["redis_cluster", "redis_databases", "redis_pair", "redis_sentinels", "valkey_databases"]
 
 LACKS = {
     "objects": "what a server holds may come from anybody, so without a secret only plain data is stored",
@@ -16,6 +17,7 @@ LACKS = {
     "fake_clock": "the server goes by its own clock",
 }
 
+IN_CLUSTER = LACKS | {"atomic_rename": "the two keys may lie on two servers"}
 WITH_SECRET = {name: reason for name, reason in LACKS.items() if name != "objects"}
 
 
@@ -54,3 +56,34 @@ class TestValkey(RedisContract):
     @pytest.fixture
     def location(self, valkey_databases: Databases) -> str:
         return valkey_databases.url()
+
+
+class TestRedisReplica(RedisContract):
+    """Written to one server, and read from another, which who has written need not notice."""
+
+    lacks = LACKS
+
+    @pytest.fixture
+    def location(self, redis_pair: ReplicaPair) -> str:
+        return redis_pair.url()
+
+    def make_cache(self, location, params):
+        # The contract lets other processes and threads write, and then reads at once, here.
+        options = {"read_own_writes": 30} | params.get("OPTIONS", {})
+        return RedisCache(location, {**params, "OPTIONS": options})
+
+
+class TestRedisSentinel(RedisContract):
+    lacks = LACKS
+
+    @pytest.fixture
+    def location(self, redis_sentinels: Sentinels) -> str:
+        return redis_sentinels.url()
+
+
+class TestRedisCluster(RedisContract):
+    lacks = IN_CLUSTER
+
+    @pytest.fixture
+    def location(self, redis_cluster: Cluster) -> str:
+        return redis_cluster.url()

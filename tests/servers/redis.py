@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hiredis
 import pytest
 
 from tests.servers.process import PATIENCE, ServerProcess, binary, free_port, missing
@@ -43,7 +44,7 @@ class RedisServer:
         self._sockets = tempfile.mkdtemp(prefix="storeroom-")
         self.socket = f"{self._sockets}/redis.sock"
         command = [program, *OPTIONS, "--port", str(self.port), "--unixsocket", self.socket, *options]
-        self.process = ServerProcess(command, directory, self._answers)
+        self.process = ServerProcess(command, directory, self.answers)
 
     def start(self) -> "RedisServer":
         self.process.start()
@@ -55,13 +56,17 @@ class RedisServer:
         Path(self._sockets).rmdir()
 
     def ask(self, *command: Any) -> Any:
-        """Send a command by a connection of its own; return the reply."""
-        import redis
+        """Send a command by a connection of its own; return the reply, its strings decoded."""
+        reader = hiredis.Reader(encoding="utf-8", errors="replace", notEnoughData=...)
+        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as connection:
+            connection.sendall(hiredis.pack_command(command))
+            while (reply := reader.gets()) is ...:
+                reader.feed(connection.recv(65_536))
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
-        with redis.Redis(port=self.port, socket_timeout=PATIENCE, retry=None, protocol=2) as client:
-            return client.execute_command(*command)
-
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 connection.sendall(b"PING\r\n")

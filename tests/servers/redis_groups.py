@@ -1,0 +1,209 @@
+"""Several Redis servers that belong together: a primary with a replica, Sentinels, a cluster."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import hiredis
+import pytest
+
+from tests.servers.process import PATIENCE, ServerProcess, free_port
+from tests.servers.redis import DATABASES, RedisServer, redis_binary
+
+#: Milliseconds after which a server that is silent is taken for dead. Shorter, a busy machine would end living ones.
+DOWN_AFTER = 1500
+
+#: Replicas follow at once, and notice soon.
+REPLICATION = ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"]
+
+SERVICE = "mymaster"
+
+
+def eventually(is_so: Callable[[], Any], what: str, patience: float = PATIENCE) -> None:
+    """Wait for what servers do by themselves."""
+    deadline = time.monotonic() + patience
+    while not is_so():
+        assert time.monotonic() < deadline, f"after {patience:g} s: {what}"
+        time.sleep(0.02)
+
+
+def is_following(replica: RedisServer) -> bool:
+    return "master_link_status:up" in replica.ask("INFO", "replication")
+
+
+class ReplicaPair:
+    """A primary and its replica."""
+
+    def __init__(self, primary: RedisServer, replica: RedisServer) -> None:
+        self.primary, self.replica = primary, replica
+        self._next = itertools.count(1)
+
+    def url(self) -> str:
+        """Both, with a database of the test's own."""
+        db = next(self._next)
+        return f"unix://{self.primary.socket}?db={db},unix://{self.replica.socket}?db={db}"
+
+
+@contextmanager
+def replica_pair(directory: Path) -> Iterator[ReplicaPair]:
+    with ExitStack() as stack:
+        options = ["--databases", str(DATABASES), *REPLICATION]
+        primary = RedisServer(redis_binary(), directory / "primary", *options)
+        stack.callback(primary.stop)
+        primary.start()
+        follow = ["--replicaof", f"127.0.0.1 {primary.port}"]
+        replica = RedisServer(redis_binary(), directory / "replica", *options, *follow)
+        stack.callback(replica.stop)
+        replica.start()
+        eventually(lambda: is_following(replica), "the replica does not follow")
+        yield ReplicaPair(primary, replica)
+
+
+@pytest.fixture(scope="session")
+def redis_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicaPair]:
+    with replica_pair(tmp_path_factory.mktemp("redis-pair")) as pair:
+        yield pair
+
+
+class Sentinels:
+    """Three Sentinels that watch a primary with two replicas."""
+
+    def __init__(self, servers: Sequence[RedisServer], sentinels: Sequence[RedisServer]) -> None:
+        self.servers, self.sentinels = list(servers), list(sentinels)
+        self._next = itertools.count(1)
+
+    def url(self) -> str:
+        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://{hosts}/{SERVICE}/{next(self._next)}"
+
+    def primary(self) -> RedisServer:
+        """The server that the Sentinels call the primary."""
+        _, port = self.sentinels[0].ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
+        return next(server for server in self.servers if server.port == int(port))
+
+    def is_complete(self) -> bool:
+        replies = [sentinel.ask("SENTINEL", "MASTER", SERVICE) for sentinel in self.sentinels]
+        states = [dict(zip(reply[::2], reply[1::2], strict=True)) for reply in replies]
+        return all(state["num-slaves"] == "2" and state["num-other-sentinels"] == "2" for state in states)
+
+
+@contextmanager
+def sentinels(directory: Path) -> Iterator[Sentinels]:
+    with ExitStack() as stack:
+
+        def started(server: RedisServer) -> RedisServer:
+            stack.callback(server.stop)
+            return server.start()
+
+        options = ["--databases", str(DATABASES), *REPLICATION]
+        servers = [started(RedisServer(redis_binary(), directory / "0", *options))]
+        follow = ["--replicaof", f"127.0.0.1 {servers[0].port}"]
+        servers += [started(RedisServer(redis_binary(), directory / str(n), *options, *follow)) for n in (1, 2)]
+        for replica in servers[1:]:
+            eventually(lambda replica=replica: is_following(replica), "a replica does not follow")
+        watchers = [started(_sentinel(directory / f"sentinel-{n}", servers[0].port)) for n in range(3)]
+        group = Sentinels(servers, watchers)
+        eventually(group.is_complete, "the Sentinels do not find each other")
+        yield group
+
+
+def _sentinel(directory: Path, primary_port: int) -> RedisServer:
+    port = free_port()
+    directory.mkdir(parents=True)
+    configuration = directory / "sentinel.conf"
+    configuration.write_text(
+        f"port {port}\nbind 127.0.0.1\nprotected-mode no\n"
+        f"sentinel monitor {SERVICE} 127.0.0.1 {primary_port} 2\n"
+        f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER}\n"
+        f"sentinel failover-timeout {SERVICE} {4 * DOWN_AFTER}\n"
+    )
+    server = RedisServer(redis_binary(), directory, port=port)
+    command = [redis_binary(), str(configuration), "--sentinel"]
+    server.process = ServerProcess(command, directory, server.answers)
+    return server
+
+
+@pytest.fixture(scope="session")
+def redis_sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
+    with sentinels(tmp_path_factory.mktemp("redis-sentinel")) as group:
+        yield group
+
+
+class Cluster:
+    """Three primaries that share the slots, each with a replica."""
+
+    def __init__(self, servers: Sequence[RedisServer]) -> None:
+        self.servers = list(servers)
+        self._next = itertools.count(1)
+
+    def url(self) -> str:
+        """All servers, emptied, by a URL that no test before has used."""
+        for server in self.primaries():
+            server.ask("FLUSHALL")
+        hosts = ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
+        return f"redis+cluster://{hosts}?client_name=test{next(self._next)}"
+
+    def primaries(self) -> list[RedisServer]:
+        return [server for server in self.servers if server.ask("ROLE")[0] == "master"]
+
+    def is_whole(self) -> bool:
+        return all(_cluster_state(server) == ("ok", "6") for server in self.servers)
+
+
+def _cluster_state(server: RedisServer) -> tuple[str, str]:
+    info = dict(line.split(":", 1) for line in server.ask("CLUSTER", "INFO").split())
+    return info["cluster_state"], info["cluster_known_nodes"]
+
+
+@contextmanager
+def cluster(directory: Path) -> Iterator[Cluster]:
+    with ExitStack() as stack:
+        servers = []
+        for number in range(6):
+            server = RedisServer(
+                redis_binary(),
+                directory / str(number),
+                *("--cluster-enabled", "yes", "--cluster-port", str(free_port())),
+                *("--cluster-node-timeout", str(DOWN_AFTER), "--cluster-replica-validity-factor", "0"),
+                *REPLICATION,
+            )
+            stack.callback(server.stop)
+            servers.append(server.start())
+        _join(servers)
+        group = Cluster(servers)
+        eventually(group.is_whole, "the cluster does not come together")
+        for replica in servers[3:]:
+            eventually(lambda replica=replica: is_following(replica), "a replica does not follow")
+        yield group
+
+
+def _join(servers: Sequence[RedisServer]) -> None:
+    """Let the first three share the slots and the others follow them, as ``redis-cli --cluster create`` does."""
+    for number, (begin, end) in enumerate([(0, 5460), (5461, 10922), (10923, 16383)]):
+        servers[number].ask("CLUSTER", "ADDSLOTSRANGE", begin, end)
+    for number, server in enumerate(servers):
+        server.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+    for server in servers[1:]:
+        bus = int(server.ask("CONFIG", "GET", "cluster-port")[1])
+        servers[0].ask("CLUSTER", "MEET", "127.0.0.1", server.port, bus)
+    eventually(lambda: all(_cluster_state(server)[1] == "6" for server in servers), "the servers do not meet")
+    for primary, replica in zip(servers[:3], servers[3:], strict=True):
+        name = primary.ask("CLUSTER", "MYID")
+        eventually(lambda replica=replica, name=name: _follows(replica, name), "a replica does not know its primary")
+
+
+def _follows(replica: RedisServer, name: str) -> bool:
+    try:
+        replica.ask("CLUSTER", "REPLICATE", name)
+    except hiredis.ReplyError:
+        return False  # it has not heard of it yet
+    return True
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp("redis-cluster")) as group:
+        yield group
