@@ -1,0 +1,94 @@
+"""A TCP proxy between a test and a server, which cuts, delays and truncates what passes."""
+
+import contextlib
+import socket
+import threading
+import time
+from typing import Self
+
+
+class Proxy:
+    """Listens on a port of its own and passes on to another.
+
+    Attributes:
+        port: where to connect.
+        delay: seconds by which each reply is held back.
+        truncate_after: bytes of replies, per connection, after which it is closed; None for no end.
+        is_silent: whether replies are swallowed, the connections staying open.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.delay = 0.0
+        self.truncate_after: int | None = None
+        self.is_silent = False
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._open: set[socket.socket] = set()
+        self._is_closed = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_closed = True
+        _close(self._listener)
+        self.cut()
+
+    def cut(self) -> None:
+        """Close all connections that are open now."""
+        for connection in tuple(self._open):
+            _close(connection)
+
+    @property
+    def connections(self) -> int:
+        """How many connections of clients are open."""
+        return len(self._open) // 2
+
+    def _accept(self) -> None:
+        while not self._is_closed:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                server = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                _close(client)
+                continue
+            self._open |= {client, server}
+            threading.Thread(target=self._pass_requests, args=(client, server), daemon=True).start()
+            threading.Thread(target=self._pass_replies, args=(client, server), daemon=True).start()
+
+    def _pass_requests(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := client.recv(65_536):
+                server.sendall(data)
+        self._end(client, server)
+
+    def _pass_replies(self, client: socket.socket, server: socket.socket) -> None:
+        passed = 0
+        with contextlib.suppress(OSError):
+            while data := server.recv(65_536):
+                time.sleep(self.delay)
+                if self.is_silent:
+                    continue
+                limit = self.truncate_after
+                if limit is not None and passed + len(data) > limit:
+                    client.sendall(data[: max(0, limit - passed)])
+                    break
+                client.sendall(data)
+                passed += len(data)
+        self._end(client, server)
+
+    def _end(self, *connections: socket.socket) -> None:
+        for connection in connections:
+            self._open.discard(connection)
+            _close(connection)
+
+
+def _close(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
