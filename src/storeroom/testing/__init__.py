@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CacheContract", "FakeClock"]
 
-if "pytest" in sys.modules:
+if sys.modules.get("pytest"):
     # So that a failing assert of the contract shows its values, as in a test's own file.
     sys.modules["pytest"].register_assert_rewrite("storeroom.testing.contract", "storeroom.testing.model")
 

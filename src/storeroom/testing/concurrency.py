@@ -7,26 +7,26 @@ instead of hanging the run.
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 __all__ = ["PATIENCE", "Gate", "eventually", "in_threads"]
 
 T = TypeVar("T")
 
-PATIENCE: Final = 30.0
+PATIENCE = 30.0
 """Seconds after which what was waited for is taken for a deadlock; far longer than any test needs."""
 
 
-def eventually(is_so: Callable[[], bool], patience: float = PATIENCE) -> None:
+def eventually(is_so: Callable[[], bool]) -> None:
     """Wait until another thread or process has come where it is expected.
 
     Raises:
-        AssertionError: it has not, after `patience` seconds.
+        AssertionError: it has not, after PATIENCE seconds.
     """
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + PATIENCE
     while not is_so():
         if time.monotonic() > deadline:
-            raise AssertionError(f"What was waited for did not happen within {patience:g} seconds.")
+            raise AssertionError(f"What was waited for did not happen within {PATIENCE:g} seconds.")
         time.sleep(0.0005)
 
 

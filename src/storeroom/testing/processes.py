@@ -72,6 +72,7 @@ class Child:
         """
         try:
             if not self.pipe.poll(patience):
+                self.kill()
                 raise AssertionError(f"The process did not end within {patience:g} seconds.")
             succeeded, result = self.pipe.recv()
         except EOFError:

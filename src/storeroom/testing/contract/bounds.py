@@ -82,6 +82,7 @@ class BoundsContract(Suite):
             await cache.incr(key)
             await cache.touch(key)
             await cache.get_or_set(key, 3)
+        assert await cache.get_many(keys) == dict.fromkeys(keys, 2)
         await cache.set_many(dict.fromkeys(keys, 5))
         assert await cache.get_many(keys) == dict.fromkeys(keys, 5)
 

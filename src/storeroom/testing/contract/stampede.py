@@ -9,8 +9,9 @@ import pytest
 
 from storeroom.base import BaseCache
 from storeroom.exceptions import ComputationCycleError
+from storeroom.testing import concurrency
 from storeroom.testing.capabilities import needs
-from storeroom.testing.concurrency import PATIENCE, Gate, eventually, in_threads
+from storeroom.testing.concurrency import Gate, eventually, in_threads
 from storeroom.testing.contract.suite import Suite
 
 __all__ = ["StampedeContract"]
@@ -40,7 +41,7 @@ class StampedeContract(Suite):
 
         def job(number: int) -> Any:
             if number == 0:
-                assert gate.begun.wait(PATIENCE)
+                assert gate.begun.wait(concurrency.PATIENCE)
                 gate.may_end.set()
             return handles[number].get_or_set("k", gate)
 
@@ -60,7 +61,7 @@ class StampedeContract(Suite):
             return ["computed"]
 
         async def main() -> list[Any]:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(concurrency.PATIENCE):
                 return await asyncio.gather(*(cache.aget_or_set("k", compute) for _ in range(50)))
 
         assert asyncio.run(main()) == [["computed"]] * 50
@@ -73,7 +74,7 @@ class StampedeContract(Suite):
         def job(number: int) -> Any:
             if number == 0:
                 return cache.get_or_set("slow", gate)
-            assert gate.begun.wait(PATIENCE)
+            assert gate.begun.wait(concurrency.PATIENCE)
             value = cache.get_or_set(f"fast {number}", lambda: number)
             cache.set("also", value)
             if number == 1:
@@ -116,7 +117,7 @@ class StampedeContract(Suite):
             while cache._flights.followers(cache.make_key("k")) < 5:  # noqa: SLF001, ASYNC110 -- nothing signals it
                 await asyncio.sleep(0)
             leader.cancel()
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(concurrency.PATIENCE):
                 return await asyncio.gather(*others)
 
         assert asyncio.run(main()) == ["computed"] * 5
@@ -131,7 +132,7 @@ class StampedeContract(Suite):
             own, other = ("a", "b") if number == 0 else ("b", "a")
 
             def compute() -> Any:
-                both.wait(PATIENCE)
+                both.wait(concurrency.PATIENCE)
                 return cache.get_or_set(other, lambda: "inner")
 
             try:

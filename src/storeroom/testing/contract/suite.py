@@ -22,6 +22,7 @@ from storeroom.base import BaseCache
 from storeroom.exceptions import NotSupportedError
 from storeroom.testing.capabilities import check_lacks, what_it_needs
 from storeroom.testing.clock import FakeClock
+from storeroom.testing.concurrency import in_threads
 from storeroom.testing.isolation import engines_of_its_own
 
 __all__ = ["Driver", "Suite", "check_invariants", "run_to_its_end"]
@@ -181,7 +182,8 @@ def _in_each_mode(body: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..
     @functools.wraps(body)
     def test(self: Suite, /, **fixtures: Any) -> None:
         mode = fixtures["mode"] if asks_for_mode else fixtures.pop("mode")
-        _run(body(self, **fixtures), mode)
+        # In a thread, so that a deadlock fails one test instead of hanging the run.
+        in_threads(1, lambda _: _run(body(self, **fixtures), mode))
 
     signature = inspect.signature(body)
     asks_for_mode = "mode" in signature.parameters
