@@ -6,17 +6,25 @@ server that it concerns; what Redis has no command for is done by scripts within
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from storeroom import config
 from storeroom.backends.redis import location as locations
 from storeroom.backends.redis import options as known
+from storeroom.backends.redis.foreign import ForeignReader
+from storeroom.backends.redis.requests import Steps
 from storeroom.engines import shared
 from storeroom.network import NetworkCache
 from storeroom.serializers import build_codec
+from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
+
+if TYPE_CHECKING:
+    from storeroom.backends.redis.lock import RedisLock
 
 __all__ = ["RedisCache"]
+
+T = TypeVar("T")
 
 
 class RedisCache(NetworkCache):
@@ -62,7 +70,7 @@ class RedisCache(NetworkCache):
             **{name: options[name] for name in config.CODEC_OPTIONS},
         )
         self._operations = Operations(
-            codec,
+            ForeignReader(codec) if options["read_unsigned_pickles"] else codec,
             self._counters,
             is_cluster=target.kind == "cluster",
             is_bound=options["secret"] is not None,
@@ -169,6 +177,142 @@ class RedisCache(NetworkCache):
 
     async def _aclear(self) -> None:
         await self._engine.arun(self._operations.clear(self._key_space.start(), self._key_space.owns))
+
+    # What django-redis adds -------------------------------------------------------------------
+
+    def set(  # type: ignore[override]  # Django's returns nothing, and so does this without nx
+        self,
+        key: object,
+        value: Any,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        nx: bool = False,
+    ) -> bool | None:
+        """Store the value: see BaseCache.set(). With `nx`, do as add(), and return what it returns."""
+        if nx:
+            return self.add(key, value, timeout, version)
+        super().set(key, value, timeout, version)
+        return None
+
+    async def aset(  # type: ignore[override]  # as above
+        self,
+        key: object,
+        value: Any,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        nx: bool = False,
+    ) -> bool | None:
+        """See set()."""
+        if nx:
+            return await self.aadd(key, value, timeout, version)
+        await super().aset(key, value, timeout, version)
+        return None
+
+    def pttl(self, key: object, version: int | None = None) -> int | None:
+        """Return the milliseconds left to the entry: None if it never expires, 0 if it is not there."""
+        return _milliseconds(self.ttl(key, version))
+
+    async def apttl(self, key: object, version: int | None = None) -> int | None:
+        """See pttl()."""
+        return _milliseconds(await self.attl(key, version))
+
+    def expire(self, key: object, timeout: Timeout, version: int | None = None) -> bool:
+        """Do as touch()."""
+        return self.touch(key, timeout, version)
+
+    async def aexpire(self, key: object, timeout: Timeout, version: int | None = None) -> bool:
+        """See expire()."""
+        return await self.atouch(key, timeout, version)
+
+    def persist(self, key: object, version: int | None = None) -> bool:
+        """Let a live entry never expire. Return False if there is none."""
+        return self.touch(key, None, version)
+
+    async def apersist(self, key: object, version: int | None = None) -> bool:
+        """See persist()."""
+        return await self.atouch(key, None, version)
+
+    def iter_keys(self, search: str, version: int | None = None) -> Iterator[str]:
+        """Return the live keys that match a pattern, as callers typed them, in no order.
+
+        Args:
+            search: a glob of Redis: ``*``, ``?``, ``[abc]``, and a backslash before what is meant literally.
+            version: of the keys.
+
+        Raises:
+            NotSupportedError: see keys(), which takes a literal prefix.
+            StorageError: the server is out of reach; no policy has an answer to this.
+        """
+        found = self._reach("iter_keys", self._operations.match(self._listing_head(version), search))
+        return iter(self._listed(found, version))
+
+    async def aiter_keys(self, search: str, version: int | None = None) -> AsyncIterator[str]:
+        """See iter_keys()."""
+        found = await self._areach("iter_keys", self._operations.match(self._listing_head(version), search))
+        for key in self._listed(found, version):
+            yield key
+
+    def delete_pattern(self, pattern: str, version: int | None = None) -> int:
+        """Remove the entries that iter_keys() would list. Return how many there were.
+
+        Raises:
+            NotSupportedError: see keys().
+            StorageError: the server is out of reach; no policy has an answer to this.
+        """
+        steps = self._operations.remove(self._listing_head(version), pattern, self._key_space.owns)
+        return self._counted_deletes(self._reach("delete_pattern", steps))
+
+    async def adelete_pattern(self, pattern: str, version: int | None = None) -> int:
+        """See delete_pattern()."""
+        steps = self._operations.remove(self._listing_head(version), pattern, self._key_space.owns)
+        return self._counted_deletes(await self._areach("delete_pattern", steps))
+
+    def lock(
+        self,
+        key: object,
+        version: int | None = None,
+        timeout: float | None = None,
+        sleep: float = 0.1,
+        *,
+        blocking_timeout: float | None = None,
+    ) -> "RedisLock":
+        """Return a lock among all programs that use the server, for ``with`` and ``async with``: see RedisLock."""
+        from storeroom.backends.redis.lock import RedisLock  # noqa: PLC0415 -- few programs need it
+
+        return RedisLock(self, self._storage_key(key, version), timeout, sleep, blocking_timeout)
+
+    # Operations that have no honest answer without a server -----------------------------------
+
+    def _reach(self, name: str, steps: Steps[T]) -> T:
+        """Run an operation for which no policy has an answer."""
+        breaker = self._engine.breaker
+        if not breaker.allows():
+            self._raise(name, None)
+        try:
+            result = self._engine.run(steps)
+        except self._outage_errors as error:
+            breaker.fail(error)
+            self._raise(name, error)
+        breaker.succeed()
+        return result
+
+    async def _areach(self, name: str, steps: Steps[T]) -> T:
+        breaker = self._engine.breaker
+        if not breaker.allows():
+            self._raise(name, None)
+        try:
+            result = await self._engine.arun(steps)
+        except self._outage_errors as error:
+            breaker.fail(error)
+            self._raise(name, error)
+        breaker.succeed()
+        return result
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)
 
 
 def _identity(target: locations.Target, *rest: Any) -> str:

@@ -13,6 +13,7 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 from storeroom import timeouts
 from storeroom.backends.redis import scripts
 from storeroom.backends.redis.errors import checked, is_wrong_type
+from storeroom.backends.redis.foreign import ForeignReader
 from storeroom.backends.redis.requests import PRIMARIES, Command, Request, Steps, Use, one
 from storeroom.backends.redis.scripts import Script
 from storeroom.events import Counters
@@ -65,7 +66,7 @@ class Operations:
 
     def __init__(
         self,
-        codec: Codec,
+        codec: Codec | ForeignReader,
         counters: Counters,
         *,
         is_cluster: bool,
@@ -261,9 +262,9 @@ class Operations:
         found = yield from self._scan_all(f"{start.translate(_GLOB)}*")
         return [key for key in found if key.startswith(start)]
 
-    def match(self, pattern: str) -> Steps[list[str]]:
-        """SCAN, with a pattern of the server's own."""
-        return (yield from self._scan_all(pattern))
+    def match(self, start: str, pattern: str) -> Steps[list[str]]:
+        """SCAN, with a pattern of the server's own after a literal start."""
+        return (yield from self._scan_all(start.translate(_GLOB) + pattern))
 
     def _scan_all(self, pattern: str) -> Steps[list[str]]:
         found: dict[str, None] = {}  # in which none is twice, as SCAN may return it
@@ -278,10 +279,10 @@ class Operations:
 
     def clear(self, start: str, owns: Callable[[str], bool]) -> Steps[int]:
         """SCAN and UNLINK, on every server that holds entries, in small steps."""
-        return (yield from self.remove(f"{start.translate(_GLOB)}*", owns))
+        return (yield from self.remove(start, "*", owns))
 
-    def remove(self, pattern: str, owns: Callable[[str], bool]) -> Steps[int]:
-        """Remove what matches a pattern of the server's own and is the cache's. Return how many."""
+    def remove(self, start: str, pattern: str, owns: Callable[[str], bool]) -> Steps[int]:
+        """Remove the cache's own entries that match() would list. Return how many."""
 
         def remove(keys: Sequence[bytes]) -> Steps[int]:
             own = [key for key in keys if (text := _text(key)) is not None and owns(text)]
@@ -291,7 +292,7 @@ class Operations:
             replies = yield Request(commands, Use.WRITE)
             return sum(map(checked, replies))
 
-        return (yield from self._each_batch(pattern, remove))
+        return (yield from self._each_batch(start.translate(_GLOB) + pattern, remove))
 
     def _each_batch(self, pattern: str, work: Callable[[Sequence[bytes]], Steps[int]]) -> Steps[int]:
         """Do some work on each batch of keys that match; return the sum of its results."""

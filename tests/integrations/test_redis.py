@@ -1,0 +1,251 @@
+"""What the Redis cache has beyond the contract: django-redis's methods, and the move from other backends."""
+
+import asyncio
+import gzip
+import lzma
+import pickle
+import threading
+import time
+import zlib
+from collections import OrderedDict
+from typing import Any
+
+import pytest
+
+from storeroom.backends.redis import RedisCache
+from storeroom.backends.redis.requests import Use, one
+from storeroom.exceptions import NotSupportedError, StorageError
+from tests.servers.redis import Databases, RedisServer, redis_databases, redis_server
+from tests.servers.redis_groups import Cluster, redis_cluster
+
+__all__ = ["redis_cluster", "redis_databases", "redis_server"]
+
+
+@pytest.fixture
+def location(redis_databases: Databases) -> str:
+    return redis_databases.url()
+
+
+@pytest.fixture
+def cache(location: str) -> RedisCache:
+    return RedisCache(location, {"KEY_PREFIX": "mine"})
+
+
+def raw(cache: RedisCache, *command: Any) -> Any:
+    return cache._engine.call(one(Use.ONCE, *command))[0]
+
+
+# django-redis's methods -----------------------------------------------------------------------
+
+
+def test_set_with_nx_is_add(cache: RedisCache) -> None:
+    assert cache.set("k", 1, nx=True) is True
+    assert cache.set("k", 2, nx=True) is False
+    assert asyncio.run(cache.aset("k", 3, nx=True)) is False
+    assert cache.get("k") == 1
+
+
+def test_pttl_tells_milliseconds(cache: RedisCache) -> None:
+    cache.set("k", 1, timeout=5)
+    assert cache.pttl("k") == pytest.approx(5000, abs=500)
+    assert asyncio.run(cache.apttl("k")) == pytest.approx(5000, abs=500)
+    cache.set("k", 1, timeout=None)
+    assert cache.pttl("k") is None
+    assert cache.pttl("absent") == 0
+
+
+def test_expire_and_persist(cache: RedisCache) -> None:
+    cache.set("k", 1)
+    assert cache.persist("k") is True
+    assert cache.ttl("k") is None
+    assert cache.expire("k", 10) is True
+    assert cache.ttl("k") == pytest.approx(10, abs=1)
+    assert asyncio.run(cache.apersist("k")) is True
+    assert asyncio.run(cache.aexpire("k", 20)) is True
+    assert cache.ttl("k") == pytest.approx(20, abs=1)
+    assert cache.persist("absent") is False
+    assert cache.expire("absent", 1) is False
+
+
+def test_patterns_find_and_remove_the_caches_own_keys(cache: RedisCache, location: str) -> None:
+    """What is special in the prefix is not, in the pattern it is."""
+    starred = RedisCache(location, {"KEY_PREFIX": "*"})
+    for each in (cache, starred):
+        each.set_many(dict.fromkeys(["user:1", "user:2", "user:10", "group:1", "us*r"], 1))
+        each.set("user:1", 1, version=2)
+    assert sorted(starred.iter_keys("user:?")) == ["user:1", "user:2"]
+    assert sorted(starred.iter_keys(r"us\*r")) == ["us*r"]
+    assert sorted(cache.iter_keys("*", version=2)) == ["user:1"]
+
+    async def listed() -> list[str]:
+        return [key async for key in cache.aiter_keys("user:*")]
+
+    assert sorted(asyncio.run(listed())) == ["user:1", "user:10", "user:2"]
+    assert starred.delete_pattern("user:*") == 3
+    assert sorted(starred.keys()) == ["group:1", "us*r"]
+    assert asyncio.run(starred.adelete_pattern("*")) == 2
+    assert starred.keys() == []
+    assert starred.get("user:1", version=2) == 1
+    assert len(cache.keys()) == 5
+
+
+def test_patterns_work_in_a_cluster(redis_cluster: Cluster) -> None:
+    cache = RedisCache(redis_cluster.url(), {})
+    cache.set_many({f"k{number}": number for number in range(100)})
+    assert len(list(cache.iter_keys("k1*"))) == 11
+    assert cache.delete_pattern("k1*") == 11
+    assert cache.count() == 89
+
+
+def test_patterns_need_keys_that_can_be_turned_back(location: str) -> None:
+    cache = RedisCache(location, {"KEY_FUNCTION": lambda key, prefix, version: f"{hash((key, prefix, version))}"})
+    with pytest.raises(NotSupportedError):
+        cache.delete_pattern("*")
+
+
+def test_lock_lets_one_in_at_a_time(cache: RedisCache) -> None:
+    inside, most = 0, 0
+
+    def work() -> None:
+        nonlocal inside, most
+        for _ in range(5):
+            with cache.lock("l", timeout=10, sleep=0.001):
+                inside += 1
+                most = max(most, inside)
+                time.sleep(0.001)
+                inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    assert not cache.has_key("l")
+
+
+def test_lock_of_tasks(cache: RedisCache) -> None:
+    async def work() -> None:
+        async with cache.lock("l", timeout=10):
+            assert not await cache.lock("l").aacquire(blocking=False)
+        assert await cache.lock("l").aacquire(blocking=False)
+
+    asyncio.run(work())
+
+
+def test_lock_that_is_taken_or_lost_is_told(cache: RedisCache) -> None:
+    """The owner whose time was over does not give back the lock of the next."""
+    slow = cache.lock("l", timeout=0.05)
+    assert slow.acquire()
+    with (
+        pytest.raises(StorageError, match=r"not free within 0\.01 s"),
+        cache.lock("l", sleep=0.005, blocking_timeout=0.01),
+    ):
+        pass
+    with cache.lock("l", timeout=10, sleep=0.01):
+        with pytest.raises(StorageError, match="not ours any more"):
+            slow.release()
+        assert cache.has_key("l")
+
+
+def test_lock_and_patterns_have_no_answer_without_a_server(redis_server: RedisServer) -> None:
+    """A lock that could not be asked for was not taken."""
+    cache = RedisCache(f"redis://127.0.0.1:{redis_server.port}?client_name=lock", {})
+    redis_server.process.kill()
+    for operation in (cache.lock("l").acquire, lambda: cache.delete_pattern("*"), lambda: cache.iter_keys("*")):
+        with pytest.raises(StorageError, match="out of reach"):
+            operation()
+
+
+# Round trips ----------------------------------------------------------------------------------
+
+
+def test_operations_are_one_round_trip_each(cache: RedisCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those on a hundred keys, and those that a script does."""
+    requests: list[Any] = []
+    call = cache._engine.call
+
+    def counted(request: Any) -> list[Any]:
+        requests.append(request)
+        return call(request)
+
+    many = {f"k{number}": number for number in range(100)}
+    cache.set("n", 1)
+    cache.incr("n")
+    cache.persist("n")
+    cache._compare_delete("absent", "x")
+    monkeypatch.setattr(cache._engine, "call", counted)
+    for operation in (
+        lambda: cache.set_many(many, timeout=30),
+        lambda: cache.get_many(many),
+        lambda: cache.delete_many(many),
+        lambda: cache.incr("n"),
+        lambda: cache.add("n", 1),
+        lambda: cache.touch("n", 10),
+        lambda: cache.touch("n", None),
+        lambda: cache.ttl("n"),
+        lambda: cache.incr_version("n"),
+    ):
+        requests.clear()
+        operation()
+        assert len(requests) == 1
+
+
+# Moving from other backends -------------------------------------------------------------------
+
+VALUE = {"a": OrderedDict(b=[1, None, "text"]), "long": "x" * 5000}
+
+WRITTEN = {
+    "Django": pickle.dumps(VALUE, pickle.HIGHEST_PROTOCOL),
+    "old protocol": pickle.dumps(VALUE, 2),
+    "zlib": zlib.compress(pickle.dumps(VALUE)),
+    "gzip": gzip.compress(pickle.dumps(VALUE)),
+    "lzma": lzma.compress(pickle.dumps(VALUE)),
+}
+
+
+@pytest.mark.parametrize("secret", [None, "a secret of this test alone"])
+@pytest.mark.parametrize("data", WRITTEN.values(), ids=WRITTEN)
+def test_what_other_backends_wrote_is_read_where_that_is_asked_for(location: str, data: bytes, secret: Any) -> None:
+    strict = RedisCache(location, {"OPTIONS": {"secret": secret}})
+    lenient = RedisCache(location, {"OPTIONS": {"secret": secret, "read_unsigned_pickles": True}})
+    raw(strict, "SET", strict.make_key("k"), data)
+    assert strict.get("k") is None
+    assert lenient.get("k") == VALUE
+    assert asyncio.run(lenient.aget("k")) == VALUE
+    assert lenient.get_many(["k"]) == {"k": VALUE}
+    lenient.set("k", {"own": 1})
+    assert strict.get("k") == {"own": 1}
+
+
+def test_integers_of_other_backends_are_counted_on(cache: RedisCache) -> None:
+    raw(cache, "SET", cache.make_key("n"), "41")
+    assert cache.incr("n") == 42
+    assert cache.get("n") == 42
+
+
+@pytest.mark.parametrize("data", [b"\x80", b"\x80\x05garbage", b"\x78\x9cgarbage", zlib.compress(b"text"), b"{}"])
+def test_what_nobody_wrote_is_a_miss_also_then(location: str, data: bytes) -> None:
+    cache = RedisCache(location, {"OPTIONS": {"read_unsigned_pickles": True}})
+    raw(cache, "SET", cache.make_key("k"), data)
+    assert cache.get("k") is None
+    assert cache.stats().errors == 1
+
+
+# A full server --------------------------------------------------------------------------------
+
+
+def test_full_server_stores_nothing_and_says_so(redis_server: RedisServer) -> None:
+    """Reads go on; the policy "raise" raises."""
+    location = f"redis://127.0.0.1:{redis_server.port}?client_name=full"
+    cache = RedisCache(location, {})
+    cache.set("k", "v")
+    redis_server.ask("CONFIG", "SET", "maxmemory", "1")
+    assert cache.set("l", "v") is None
+    assert cache.add("l", "v") is False
+    assert cache.set_many({"a": 1, "b": 2}) == ["a", "b"]
+    assert cache.get("k") == "v"
+    assert cache.stats().errors >= 4
+    assert not cache._engine.breaker.is_open
+    with pytest.raises(StorageError, match="refused"):
+        RedisCache(location, {"OPTIONS": {"on_error": "raise"}}).set("l", "v")

@@ -1,0 +1,240 @@
+"""From LOCATION and OPTIONS to the servers that are meant; nothing is connected to."""
+
+import ssl
+from typing import Any
+
+import pytest
+
+from storeroom import config
+from storeroom.aliases import read_caches
+from storeroom.backends.redis import RedisCache
+from storeroom.backends.redis.location import Server, Target, parse
+from storeroom.backends.redis.options import OPTIONS, settled
+from storeroom.exceptions import ConfigurationError
+
+REDIS = "django_redis.cache.RedisCache"
+
+
+def target(location: Any, **options: Any) -> Target:
+    settings = config.read_params({"OPTIONS": options}, OPTIONS)
+    return parse(location, settled(settings))
+
+
+@pytest.mark.parametrize(
+    ("location", "server"),
+    [
+        ("redis://localhost", Server("localhost", 6379)),
+        ("redis://", Server("localhost", 6379)),
+        ("redis://h:7000/3", Server("h", 7000, db=3)),
+        ("redis://h/", Server("h")),
+        ("valkey://h:7000/3", Server("h", 7000, db=3)),
+        ("redis://:pw@h", Server("h", password="pw")),
+        ("redis://me:p%40w@h", Server("h", username="me", password="p@w")),
+        ("rediss://h:6380", Server("h", 6380, tls=True)),
+        ("valkeys://h", Server("h", tls=True)),
+        ("redis://[::1]:7000/1", Server("::1", 7000, db=1)),
+        ("redis://[::1]", Server("::1")),
+        ("redis://h?db=4", Server("h", db=4)),
+        ("unix:///run/redis.sock", Server("", path="/run/redis.sock")),
+        ("unix:///run/redis.sock?db=2", Server("", path="/run/redis.sock", db=2)),
+        ("unix://me:pw@/run/redis.sock", Server("", path="/run/redis.sock", username="me", password="pw")),
+    ],
+)
+def test_url_of_one_server(location, server):
+    found = target(location)
+    assert (found.kind, found.servers) == ("server", (server,))
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "redis://a:1/0,redis://b:2/0",
+        "redis://a:1/0;redis://b:2/0",
+        " redis://a:1/0 , redis://b:2/0 ",
+        ["redis://a:1/0", "redis://b:2/0"],
+        ("redis://a:1/0", "redis://b:2/0"),
+    ],
+)
+def test_several_urls(location):
+    """As Django takes them: the first is written to."""
+    assert target(location).servers == (Server("a", 1), Server("b", 2))
+
+
+@pytest.mark.parametrize(
+    ("location", "options", "db"),
+    [("redis://h", {"db": 5}, 5), ("redis://h/3", {"db": 5}, 3), ("redis://h/0", {"db": 5}, 0), ("redis://h", {}, 0)],
+)
+def test_number_of_the_database_in_the_url_counts_before_the_option(location, options, db):
+    assert target(location, **options).servers[0].db == db
+
+
+def test_login_in_the_url_counts_before_the_options():
+    login = {"username": "u", "PASSWORD": "p"}
+    assert target("redis://h", **login).servers == (Server("h", username="u", password="p"),)
+    assert target("redis://me:mine@h", **login).servers == (Server("h", username="me", password="mine"),)
+
+
+def test_sentinel_url():
+    found = target("redis+sentinel://me:pw@a:1,b/mymaster/4", sentinel_kwargs={"password": "s"})
+    assert found.kind == "sentinel"
+    assert found.service == "mymaster"
+    assert found.sentinels == (Server("a", 1, password="s"), Server("b", 26379, password="s"))
+    assert found.servers == (Server(db=4, username="me", password="pw", must_be_primary=True),)
+    assert target("rediss+sentinel://a/m").sentinels == (Server("a", 26379, tls=True),)
+
+
+def test_cluster_url():
+    found = target("redis+cluster://:pw@a:1,b")
+    assert (found.kind, found.servers) == ("cluster", (Server("a", 1, password="pw"), Server("b", password="pw")))
+
+
+def test_options_in_the_query_count_before_options():
+    found = target("redis://h?socket_timeout=5&ssl_cert_reqs=none", socket_timeout=1, max_connections=3)
+    assert dict(found.options)["socket_timeout"] == 5.0
+    assert dict(found.options)["ssl_cert_reqs"] == "none"
+    assert dict(found.options)["max_connections"] == 3
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("", "LOCATION is empty"),
+        ([], "LOCATION is empty"),
+        ("localhost:6379", "LOCATION is 'localhost:6379'; expected a URL of one of the schemes redis, valkey"),
+        ("http://h", "expected a URL of one of the schemes"),
+        ("redis://h:port", "whose port is wrong"),
+        ("redis://h:70000", "whose port is wrong"),
+        ("redis://h/name", "expected the database's number after the host"),
+        ("redis://a,b", "expected one host, or a URL for each"),
+        ("redis+sentinel://a:1", "expected the primary's name after the hosts"),
+        ("redis+cluster://a/3", "a cluster has database 0 alone"),
+        ("redis://a,redis+cluster://b", "a list of URLs of several kinds"),
+        ("redis+sentinel://a/m,redis+sentinel://b/m", "a list of URLs of several kinds"),
+        ("unix://", "expected the path of a socket"),
+        ("redis://h?timeout=5", "whose query holds 'timeout'"),
+        ("redis://h?socket_timeout=soon", "whose socket_timeout is wrong; expected a number"),
+        ("redis://[::1", "which is not a URL"),
+    ],
+)
+def test_mistake_in_location_is_told(location, message):
+    with pytest.raises(ConfigurationError) as caught:
+        target(location)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("LOCATION is")
+
+
+def test_mistake_in_location_names_the_alias_and_no_password():
+    with pytest.raises(
+        ConfigurationError, match=r"CACHES\['default'\]\['LOCATION'\] is 'redis://\*\*\*@h:x'"
+    ) as caught:
+        read_caches({"default": {"BACKEND": REDIS, "LOCATION": "redis://u:hunter2@h:x"}})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_password_is_in_no_repr():
+    assert "hunter2" not in repr(target("redis://u:hunter2@h", password="hunter2"))
+
+
+# What other backends' users have written ---------------------------------------------------
+
+
+def test_django_redis_configuration_of_its_readme():
+    found = read_caches(
+        {
+            "default": {
+                "BACKEND": REDIS,
+                "LOCATION": "redis://127.0.0.1:6379/1",
+                "OPTIONS": {
+                    "CLIENT_CLASS": "django_redis.client.DefaultClient",
+                    "PASSWORD": "mysecret",
+                    "SOCKET_CONNECT_TIMEOUT": 5,
+                    "SOCKET_TIMEOUT": 5,
+                    "COMPRESSOR": "django_redis.compressors.zlib.ZlibCompressor",
+                    "SERIALIZER": "django_redis.serializers.json.JSONSerializer",
+                    "IGNORE_EXCEPTIONS": True,
+                    "PICKLE_VERSION": -1,
+                    "CONNECTION_POOL_KWARGS": {"max_connections": 100, "retry_on_timeout": True},
+                },
+            }
+        }
+    )["default"]
+    cache = found.build()
+    assert isinstance(cache, RedisCache)
+    options = cache.settings.options
+    assert (options["on_error"], options["serializer"], options["compressor"]) == ("miss", "json", "zlib")
+    assert (options["socket_timeout"], options["max_connections"]) == (5.0, 100)
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "value"),
+    [
+        ({"IGNORE_EXCEPTIONS": False}, "on_error", "raise"),
+        ({"IGNORE_EXCEPTIONS": False, "on_error": "miss"}, "on_error", "miss"),
+        ({"CONNECTION_POOL_KWARGS": {"max_connections": 9}, "max_connections": 7}, "max_connections", 7),
+        ({"REDIS_CLIENT_KWARGS": {"client_name": "x"}}, "client_name", "x"),
+        ({"COMPRESSOR": "django_redis.compressors.identity.IdentityCompressor"}, "compressor", None),
+        ({"SERIALIZER": "django_redis.serializers.msgpack.MSGPackSerializer"}, "serializer", "msgpack"),
+        ({"serializer": "django.core.cache.backends.redis.RedisSerializer"}, "serializer", "pickle"),
+        ({"ssl_cert_reqs": ssl.CERT_NONE}, "ssl_cert_reqs", "none"),
+        ({"ssl_cert_reqs": None}, "ssl_cert_reqs", "none"),
+        ({"pool_class": "redis.BlockingConnectionPool"}, "pool_class", None),
+        ({"parser_class": "redis.connection.PythonParser"}, "parser_class", None),
+    ],
+)
+def test_spellings_of_other_backends_are_understood(options, name, value):
+    assert settled(config.read_params({"OPTIONS": options}, OPTIONS))[name] == value
+
+
+def test_sentinel_as_django_redis_spells_it():
+    found = target(
+        "redis://mymaster/2",
+        CLIENT_CLASS="django_redis.client.SentinelClient",
+        CONNECTION_POOL_CLASS="redis.sentinel.SentinelConnectionPool",
+        SENTINELS=[("a", 1), ("b", 2)],
+    )
+    assert (found.kind, found.service) == ("sentinel", "mymaster")
+    assert found.sentinels == (Server("a", 1), Server("b", 2))
+    assert found.servers[0].db == 2
+
+
+def test_cluster_as_django_redis_spells_it():
+    assert target("redis://a:1,redis://b:2", REDIS_CLIENT_CLASS="redis.cluster.RedisCluster").kind == "cluster"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"CLIENT_CLASS": "django_redis.client.ShardClient"}, "a LOCATION of redis+cluster://"),
+        ({"pool_class": "app.Pool"}, "which max_connections and the timeouts bound"),
+        ({"parser_class": "app.Parser"}, "replies are always parsed by hiredis"),
+        ({"CONNECTION_FACTORY": "app.Factory"}, "a LOCATION of redis://"),
+        ({"CONNECTION_POOL_KWARGS": {"max_conections": 1}}, "'max_conections' has no meaning here"),
+        ({"CONNECTION_POOL_KWARGS": {"max_connections": 0}}, "'max_connections' is a whole number, at least 1"),
+        ({"CONNECTION_POOL_KWARGS": {"decode_responses": True}}, "values are bytes"),
+        ({"SENTINELS": ["a"]}, "a list of (host, port) pairs"),
+        ({"MAX_ENTRIES": 100}, "is not an option of"),
+    ],
+)
+def test_what_has_no_meaning_here_is_refused_with_the_remedy(options, message):
+    with pytest.raises(ConfigurationError) as caught:
+        config.read_params({"OPTIONS": options}, OPTIONS)
+    assert message in str(caught.value)
+
+
+def test_sentinel_class_without_sentinels_is_told():
+    with pytest.raises(ConfigurationError, match="without naming any"):
+        target("redis://mymaster/2", CLIENT_CLASS="django_redis.client.SentinelClient")
+
+
+# Engines ------------------------------------------------------------------------------------
+
+
+def test_handles_of_one_location_share_an_engine():
+    one, other = RedisCache("redis://h/1", {}), RedisCache("redis://h/1", {"KEY_PREFIX": "x"})
+    assert one._engine is other._engine
+    assert RedisCache("redis://h/2", {})._engine is not one._engine
+
+
+def test_handles_with_different_passwords_do_not():
+    one, other = RedisCache("redis://:a@h/1", {}), RedisCache("redis://:b@h/1", {})
+    assert one._engine is not other._engine
