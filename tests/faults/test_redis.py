@@ -1,6 +1,7 @@
 """The Redis cache when servers die, hang, come back, and answer nonsense."""
 
 import asyncio
+import contextvars
 import gc
 import logging
 import pickle
@@ -18,6 +19,7 @@ import pytest
 from storeroom.backends.redis import RedisCache
 from storeroom.backends.redis.requests import Request, Use, one
 from storeroom.exceptions import StorageError
+from storeroom.outages import CircuitBreaker
 from tests.servers.proxy import Proxy
 from tests.servers.redis import Databases, RedisServer, redis_databases, redis_server
 from tests.servers.redis_groups import (
@@ -181,6 +183,7 @@ def test_hanging_server_counts_once(cache: RedisCache, redis_server: RedisServer
 def test_cut_connection_is_a_miss_at_most(proxy: Proxy, mode: str) -> None:
     """Whatever the moment, nothing raises, and no reply goes to another's request."""
     cache = make(url(proxy.port, mode))
+    cache._engine.breaker = CircuitBreaker("the proxy", failures=1_000_000)  # which would keep the readers away
     expected = {f"k{number}": number for number in range(50)}
     cache.set_many(expected)
     done = threading.Event()
@@ -396,14 +399,36 @@ def pair(tmp_path: Path) -> Iterator[ReplicaPair]:
 def test_replica_is_read_from_but_not_by_who_has_written(pair: ReplicaPair) -> None:
     """Its answers are told from the first server's by what only it holds."""
     pair.replica.ask("CONFIG", "SET", "replica-read-only", "no")
-    cache = make(pair.url(), read_own_writes=0.2)
-    _, _, db = pair.url().rpartition("=")
-    assert cache.get("k") is None
-    cache.set("k", "first")
-    eventually(lambda: _on_replica(pair, int(db) - 1, "GET", ":1:k") is not None, "nothing is replicated")
-    _on_replica(pair, int(db) - 1, "SET", ":1:k", "7")
-    assert cache.get("k") == "first"
-    eventually(lambda: cache.get("k") == 7, "the replica is not read from")
+    location = pair.url()
+    db = int(location.rpartition("=")[2])
+    writer, reader = make(location, read_own_writes=60), make(location, read_own_writes=0)
+    writer.set("k", "first")
+    eventually(lambda: _on_replica(pair, db, "GET", ":1:k") is not None, "nothing is replicated")
+    _on_replica(pair, db, "SET", ":1:k", "7")
+    assert writer.get("k") == "first"
+    assert reader.get("k") == 7
+    elsewhere: list[Any] = []
+    thread = threading.Thread(target=lambda: elsewhere.append(writer.get("k")))
+    thread.start()
+    thread.join()
+    assert elsewhere == [7], "another thread has written nothing"
+
+    async def in_tasks() -> tuple[Any, Any]:
+        async def write_and_read() -> Any:
+            await reader.aset("l", "first")
+            return await writer.aget("k")
+
+        async def write_here_and_read() -> Any:
+            await writer.aset("m", "first")
+            return await writer.aget("k")
+
+        context = contextvars.Context()
+        return (
+            await asyncio.create_task(write_and_read(), context=context.copy()),
+            await asyncio.create_task(write_here_and_read(), context=context.copy()),
+        )
+
+    assert asyncio.run(in_tasks()) == (7, "first")
 
 
 def _on_replica(pair: ReplicaPair, db: int, *command: str) -> Any:

@@ -24,8 +24,6 @@ __all__ = ["Pool", "pack", "require_primary"]
 class Connection(Protocol):
     """What is used of redis-py's connections."""
 
-    @property
-    def is_connected(self) -> bool: ...
     def connect(self) -> None: ...
     def disconnect(self) -> None: ...
     def can_read(self, timeout: float) -> bool: ...
@@ -62,11 +60,11 @@ class Talk:
 
     __slots__ = ("connection", "count", "is_reused", "packed")
 
-    def __init__(self, connection: Connection, packed: bytes, count: int) -> None:
+    def __init__(self, connection: Connection, packed: bytes, count: int, *, is_reused: bool) -> None:
         self.connection = connection
         self.packed = packed
         self.count = count
-        self.is_reused = connection.is_connected
+        self.is_reused = is_reused
 
 
 class Pool:
@@ -103,7 +101,9 @@ class Pool:
 
     def send(self, commands: Sequence[Command], use: Use) -> Talk:
         """Send commands. The caller must receive() the replies, or abandon()."""
-        talk = Talk(self._take(), pack(commands), len(commands))
+        packed = pack(commands)
+        connection, is_reused = self._take()
+        talk = Talk(connection, packed, len(commands), is_reused=is_reused)
         try:
             if not talk.is_reused:
                 self._open(talk.connection)
@@ -179,12 +179,19 @@ class Pool:
 
     # The stack ------------------------------------------------------------------------------
 
-    def _take(self) -> Connection:
+    def _take(self) -> tuple[Connection, bool]:
+        """Return a connection, and whether it has been open before."""
         try:
             connection = self._free.pop()
         except IndexError:
             connection = self._wait()
-        return self._make() if connection is None else connection
+        if connection is not None:
+            return connection, True
+        try:
+            return self._make(), False
+        except BaseException:
+            self._free.insert(0, None)
+            raise
 
     def _give_back(self, connection: Connection) -> None:
         self._free.append(connection)
