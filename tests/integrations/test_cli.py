@@ -487,7 +487,7 @@ def test_config_may_be_a_module_or_a_dict_in_it(run, cache, config):
         ("shop.needy", "cannot be imported (No module named 'nowhere_to_be_found')."),
         ("shop/settings.py", "name the module: --config shop.settings"),
         ("nowhere.toml", "cannot be read (No such file or directory)"),
-        ("redis://u:hunter2@h", "whose scheme 'redis' is unknown"),
+        ("mongodb://u:hunter2@h", "whose scheme 'mongodb' is unknown"),
         ("not a name", "expected the path of a TOML file, a module"),
     ],
 )

@@ -229,7 +229,7 @@ def test_url_variables_give_an_alias_each(monkeypatch):
             {"CACHE_URL": "dummy://", "CACHE_URL_DEFAULT": "dummy://"},
             "CACHE_URL and CACHE_URL_DEFAULT both give the al",
         ),
-        ({"CACHE_URL": "redis://:hunter2@h"}, "CACHE_URL is 'redis://***@h', whose scheme 'redis' is unknown."),
+        ({"CACHE_URL": "mongodb://:hunter2@h"}, "CACHE_URL is 'mongodb://***@h', whose scheme 'mongodb' is unknown."),
         ({"CACHE_URL": "dummy://", "CACHE_URL_B": "x"}, "CACHE_URL_B is 'x', which does not begin with a scheme"),
     ],
 )

@@ -61,7 +61,7 @@ MAX_READERS: Final = 2048
 LOCK_BYTES: Final = 64 * (MAX_READERS + 2)
 """What LMDB makes of lock.mdb for that many readers, with room for its header."""
 
-FORK_SECONDS: Final = 5.0
+FORK_SECONDS: Final = 1.0
 """How long a fork waits for the transactions of other threads: they take microseconds as a rule."""
 
 CHECK_SECONDS: Final = 1.0
