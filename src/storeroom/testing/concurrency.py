@@ -7,9 +7,10 @@ instead of hanging the run.
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
-__all__ = ["PATIENCE", "Gate", "eventually", "in_threads"]
+__all__ = ["PATIENCE", "Gate", "eventually", "in_background", "in_threads"]
 
 T = TypeVar("T")
 
@@ -49,6 +50,20 @@ def in_threads(count: int, job: Callable[[int], T]) -> list[T]:
     if stuck:
         raise AssertionError(f"{stuck} of {count} threads did not end within {PATIENCE:g} seconds.")
     return [run.outcome() for run in runs]
+
+
+def in_background(job: Callable[..., T], *arguments: Any, **named: Any) -> "Future[T]":
+    """Call a job in a thread of its own, which does not outlive the program; return its result to come."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(job(*arguments, **named))
+        except BaseException as error:  # noqa: BLE001 -- raised again by result()
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 class _Run(Generic[T]):
