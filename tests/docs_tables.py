@@ -75,7 +75,11 @@ def capabilities() -> str:
     return _table(("capability", "a storage that has it"), ((f"`{name}`", what) for name, what in CAPABILITIES.items()))
 
 
-_BACKENDS: Final = ("storeroom.backends.locmem.LocMemCache", "storeroom.backends.filebased.FileBasedCache")
+_BACKENDS: Final = (
+    "storeroom.backends.locmem.LocMemCache",
+    "storeroom.backends.filebased.FileBasedCache",
+    "storeroom.backends.redis.RedisCache",
+)
 
 TABLES: Final[Mapping[str, Callable[[], str]]] = {
     **{f"options of {path}": partial(options_of, path) for path in _BACKENDS},

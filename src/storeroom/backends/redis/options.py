@@ -44,9 +44,17 @@ def _known_paths(equivalents: Mapping[str, Any], instead: str) -> Callable[[Any]
     return parse
 
 
-def _translated(equivalents: Mapping[str, Any]) -> Callable[[Any], Any]:
-    """Return a parser that turns these dotted paths into Storeroom's names, and leaves the rest to the codec."""
-    return lambda value: equivalents[value] if isinstance(value, str) and value in equivalents else value
+def _translated(equivalents: Mapping[str, Any], names: str, methods: tuple[str, str]) -> Callable[[Any], Any]:
+    """Return a parser that turns these dotted paths into Storeroom's names; the codec checks what they name."""
+
+    def parse(value: Any) -> Any:
+        if isinstance(value, str):
+            return equivalents.get(value, value)
+        if value is not None and not all(hasattr(value, method) for method in methods):
+            raise ValueError(f"{names}, an object with {methods[0]}() and {methods[1]}(), or its dotted path")
+        return value
+
+    return parse
 
 
 def _falsy(instead: str) -> Callable[[Any], Any]:
@@ -241,16 +249,18 @@ _COMPRESSORS: Final = {
 }
 
 
-def _translating(name: str, equivalents: Mapping[str, Any]) -> Option:
+def _translating(name: str, *translation: Any) -> Option:
     option = config.CODEC_OPTIONS[name]
-    return Option(_translated(equivalents), option.default, option.meaning)
+    return Option(_translated(*translation), option.default, option.meaning)
 
 
 OPTIONS: Final[Mapping[str, Option]] = {
     **network.NETWORK_OPTIONS,
     **config.CODEC_OPTIONS,
-    "serializer": _translating("serializer", _SERIALIZERS),
-    "compressor": _translating("compressor", _COMPRESSORS),
+    "serializer": _translating("serializer", _SERIALIZERS, '"pickle", "json", "msgpack"', ("dumps", "loads")),
+    "compressor": _translating(
+        "compressor", _COMPRESSORS, 'None, "zlib", "lzma", "zstd", "lz4"', ("compress", "decompress")
+    ),
     "allowed_types": Option(
         config.unchecked,
         (),
