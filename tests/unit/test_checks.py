@@ -125,6 +125,8 @@ CASES = [
     kept("E003", on(REDIS, "redis://127.0.0.1:6379/0")),
     kept("E003", on(REDIS, "rediss://h:6379,redis://i:6379")),
     kept("E003", on(REDIS, "unix:///run/redis.sock")),
+    kept("E003", on(REDIS, "redis+sentinel://a:26379,b:26379/mymaster/0")),
+    kept("E003", on(REDIS, "rediss+cluster://a:6379,b:6379")),
     kept("E003", on(MEMCACHED, "127.0.0.1:11211;127.0.0.1:11212")),
     kept("E003", on(MEMCACHED, ["10.0.0.1:11211", "[::1]:11211"])),
     kept("E003", on(MEMCACHED, "/run/memcached.sock")),

@@ -82,7 +82,7 @@ def _kind(location: str) -> str:
         return "socket"
     scheme = _SCHEME.match(location)
     if scheme:
-        name = scheme[1].lower()
+        name = scheme[1].lower().partition("+")[0]
         return "redis" if name in {"redis", "rediss", "valkey", "valkeys"} else name
     if _is_path(location):
         return "path"

@@ -40,6 +40,7 @@ RULES: Final = (REFUSED, NO_BACKEND, REMOVED)
 _REMOVED_NAME: Final = ".memcached.MemcachedCache"
 _FAMILY: Final = re.compile(r"(?:storeroom|django\.core\.cache)\.backends\.(?!base\b)(\w+)")
 _SERVERS: Final = frozenset({"redis", "memcached"})
+_SEVERAL_HOSTS: Final = re.compile(r"\w+\+(?:sentinel|cluster)://")
 
 ENOUGH_ENTRIES: Final = 100_000
 """What remedies write as MAX_ENTRIES of a file cache."""
@@ -226,7 +227,9 @@ def _locations(written: Mapping[str, Any], family: str) -> list[str]:
         return []
     if isinstance(location, list | tuple):
         return [str(place) for place in location]
-    return re.split(r"[;,]\s*", str(location)) if family in _SERVERS else [str(location)]
+    if family not in _SERVERS or _SEVERAL_HOSTS.match(str(location)):
+        return [str(location)]
+    return re.split(r"[;,]\s*", str(location))
 
 
 def _directory(written: Mapping[str, Any], context: Context) -> Path | None:
