@@ -36,7 +36,7 @@ LAYERS = {
         "serializers",
         "stampede",
     },
-    "contract": {"base", "config", "network"},
+    "contract": {"base", "config", "network", "secret"},
     "backends": {"backends"},
     "front door": {"__init__", "aliases", "backend_paths", "checks", "registry", "sources", "testing", "urls"},
     "edges": {"__main__", "cli"},

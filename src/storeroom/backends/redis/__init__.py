@@ -16,6 +16,7 @@ from storeroom.backends.redis.foreign import ForeignReader
 from storeroom.backends.redis.requests import Steps
 from storeroom.engines import shared
 from storeroom.network import NetworkCache
+from storeroom.secret import secret_of
 from storeroom.serializers import build_codec
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
@@ -52,7 +53,7 @@ class RedisCache(NetworkCache):
         from storeroom.backends.redis.errors import OUTAGES  # noqa: PLC0415
         from storeroom.backends.redis.operations import Operations  # noqa: PLC0415
 
-        options = known.settled(self.settings)
+        options = known.settled(self.settings) | {"secret": secret_of(self.settings)}
         self.settings = dataclasses.replace(self.settings, options=options)
         target = locations.parse(location, options)
         own_writes, sentinel_options = options["read_own_writes"], options["sentinel_kwargs"] or {}

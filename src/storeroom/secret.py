@@ -1,0 +1,44 @@
+"""The secret that signs what a server keeps: the one that is configured, or in Django one made of SECRET_KEY.
+
+Django's users store anything: model instances, responses, safe strings of a template. A server
+holds such values only if they are signed, and a Django project has a secret already. It is not
+used itself, but a key that is derived from it, so that no signature tells anything of it.
+
+Django is found by being loaded and set up; it is never imported to find out.
+"""
+
+import hmac
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+from storeroom.config import Settings
+
+__all__ = ["secret_of"]
+
+_PURPOSE: Final = b"storeroom: signatures of cached values"
+
+
+def secret_of(settings: Settings) -> Any:
+    """Return OPTIONS["secret"]; where it was not written, secrets made of Django's, or None without a Django.
+
+    Those of SECRET_KEY_FALLBACKS are read, as Django does, so that SECRET_KEY can be changed.
+    """
+    if "secret" in settings.given:
+        return settings.options["secret"]
+    keys = _django_keys()
+    return [hmac.digest(_bytes(key), _PURPOSE, "sha256") for key in keys] or None
+
+
+def _django_keys() -> Sequence[str | bytes]:
+    conf = sys.modules.get("django.conf")
+    if conf is None or not hasattr(conf, "settings") or not conf.settings.configured:
+        return ()
+    try:
+        return (conf.settings.SECRET_KEY, *conf.settings.SECRET_KEY_FALLBACKS)
+    except sys.modules["django.core.exceptions"].ImproperlyConfigured:  # it is empty
+        return ()
+
+
+def _bytes(key: str | bytes) -> bytes:
+    return key if isinstance(key, bytes) else key.encode()

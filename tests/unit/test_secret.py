@@ -1,0 +1,64 @@
+"""The secret that signs what a server keeps."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from storeroom import config
+from storeroom.secret import secret_of
+
+pytest.importorskip("django")
+
+
+def test_without_django_it_is_what_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "django.conf", raising=False)
+    assert secret_of(config.read_params({}, config.CODEC_OPTIONS)) is None
+    written = config.read_params({"OPTIONS": {"secret": "s" * 16}}, config.CODEC_OPTIONS)
+    assert secret_of(written) == "s" * 16
+
+
+PROGRAM = """
+import json, sys
+from django.conf import settings
+from storeroom import config
+from storeroom.secret import secret_of
+
+settings.configure(**json.loads(sys.argv[1]))
+secrets = secret_of(config.read_params({"OPTIONS": json.loads(sys.argv[2])}, config.CODEC_OPTIONS))
+print(json.dumps([secret.hex() if isinstance(secret, bytes) else secret for secret in secrets or []]))
+"""
+
+
+def in_django(settings: dict[str, object], options: dict[str, object] | None = None) -> list[str]:
+    """Ask in a process of its own, as Django's settings cannot be taken back."""
+    arguments = [json.dumps(settings), json.dumps(options or {})]
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(Path(__file__).parents[2] / "src")},
+    )
+    found: list[str] = json.loads(run.stdout)
+    return found
+
+
+def test_in_django_it_is_made_of_secret_key() -> None:
+    """One for each key that Django knows; none of them is a key itself."""
+    one, other = in_django({"SECRET_KEY": "new", "SECRET_KEY_FALLBACKS": ["old"]})
+    assert [one] == in_django({"SECRET_KEY": "new"})
+    assert [other] == in_django({"SECRET_KEY": "old"})
+    assert one != other
+    assert len(bytes.fromhex(one)) == 32
+
+
+def test_in_django_what_is_written_counts() -> None:
+    assert in_django({"SECRET_KEY": "new"}, {"secret": ["given to both sides"]}) == ["given to both sides"]
+    assert in_django({"SECRET_KEY": "new"}, {"secret": None}) == []
+
+
+def test_django_without_a_secret_key_has_none() -> None:
+    assert in_django({}) == []
