@@ -7,7 +7,6 @@ import pytest
 
 from storeroom.backends.filebased import FileBasedCache
 from storeroom.backends.locmem import LocMemCache
-from storeroom.exceptions import StorageError
 from storeroom.testing.concurrency import in_threads
 from storeroom.testing.isolation import engines_of_its_own
 
@@ -45,12 +44,9 @@ def test_a_handle_per_call_loses_nothing(make_cache):
     assert make_cache().get("n") == 400
 
 
-def test_an_engine_that_is_closed_while_in_use_opens_again(make_cache, request):
+def test_an_engine_that_is_closed_while_in_use_opens_again(make_cache):
     """Nothing is lost, and nobody is disturbed."""
     cache = make_cache(OPTIONS={"MAX_ENTRIES": None})
-    if isinstance(cache, FileBasedCache):
-        reason = "Environment.close() closes after it has let go of its lock: another thread may open in between"
-        request.applymarker(pytest.mark.xfail(reason=reason, raises=StorageError, strict=False))
 
     def job(number: int) -> None:
         for turn in range(50):

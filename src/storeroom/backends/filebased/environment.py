@@ -143,9 +143,10 @@ class Environment(Engine):
         with self.lock:
             environment = self._environment
             self._forget()
-        if environment is not None:
-            add_counts(environment, self.counters)
-            environment.close()
+            if environment is not None:
+                # Under the lock: LMDB's binding refuses a second environment until the first is closed.
+                add_counts(environment, self.counters)
+                environment.close()
 
     def add_counts(self) -> None:
         """Add this process's counters to those of all."""
