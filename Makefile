@@ -33,6 +33,7 @@ unit: $(VENV)/.dev ## the project's own tests; real servers among them
 	@$(BIN)/python -m pytest -q
 
 django: $(VENV)/.dev ## Django's own test suites on Storeroom's backends
+	@tests/servers/install.sh
 	@$(BIN)/python -m tests.django_suite
 
 bench: $(VENV)/.bench ## side by side with the peers; writes docs/benchmarks.md

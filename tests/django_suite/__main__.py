@@ -5,22 +5,27 @@ import collections
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from tests.django_suite import checkout, exclusions, interpreters
 from tests.django_suite.checkout import Checkout, Pair
 from tests.django_suite.exclusions import ExclusionError, Exclusions
+from tests.servers.redis import RedisServer
 
 INSIDE = Path(__file__).parent / "inside"
 STOREROOM = "storeroom.backends"
 DJANGO = "django.core.cache.backends"
 
 _FRAGMENTS = "template_tests.syntax_tests.test_cache"
+_REDIS_TESTS = "cache.tests.RedisCacheTests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +33,7 @@ class Phase:
     """One call of ``runtests.py``.
 
     Attributes:
-        storage: the module whose class is the default cache; the cache suite names all three by itself.
+        storage: the module whose class is the default cache; the cache suite names the others by itself.
         labels: what ``runtests.py`` is asked for.
         minimum: fewer tests passed than this mean that something was not found, whatever the exit code. It is a
             little under what Django 5.2.19 has.
@@ -45,8 +50,12 @@ class Phase:
 PHASES = (
     Phase("cache, sessions and fragments, local memory", "locmem", ("cache", "sessions_tests", _FRAGMENTS), 880),
     Phase("sessions and fragments, files", "filebased", ("sessions_tests", _FRAGMENTS), 640),
+    Phase("cache, sessions and fragments, Redis", "redis", (_REDIS_TESTS, "sessions_tests", _FRAGMENTS), 700),
 )
-COUNTERCHECK = Phase("tests left out that would pass", "locmem", ("cache", "sessions_tests"), 0, only_excluded=True)
+COUNTERCHECKS = (
+    Phase("tests left out that would pass", "locmem", ("cache", "sessions_tests"), 0, only_excluded=True),
+    Phase("tests left out that would pass, Redis", "redis", (_REDIS_TESTS,), 0, only_excluded=True),
+)
 
 
 @dataclass(slots=True)
@@ -99,22 +108,48 @@ def _run_pair(pair: Pair, listed: Exclusions, options: argparse.Namespace) -> tu
     ready = checkout.prepare(pair, refresh=options.refresh)
     backends = DJANGO if options.control else STOREROOM
     tests = ready.unpack_tests(backends)
-    phases = PHASES if options.control else (*PHASES, COUNTERCHECK)
+    phases = PHASES if options.control else (*PHASES, *COUNTERCHECKS)
     if options.control:
         listed = Exclusions({}, {}, listed.other_storages, isolation="")
-    return ready, [_run_phase(phase, ready, tests, backends, listed) for phase in phases]
+    listed = listed.of(ready.version)
+    with _redis(ready.home / "redis") as location:
+        possible = [phase for phase in phases if location or phase.storage != "redis"]
+        return ready, [_run_phase(phase, ready, tests, backends, listed, location) for phase in possible]
 
 
-def _run_phase(phase: Phase, ready: Checkout, tests: Path, backends: str, listed: Exclusions) -> Outcome:
+@contextmanager
+def _redis(directory: Path) -> Iterator[str]:
+    """Start a server for one pair; yield its LOCATION, or "" where there is no such program and no CI either."""
+    program = shutil.which("redis-server")
+    if program is None and "CI" in os.environ:
+        sys.exit("redis-server is not installed (Debian: redis-server), and nothing is left out here")
+    if program is None:
+        print("left out: Django's suites on Redis, as redis-server is not installed (Debian: redis-server)")
+        yield ""
+        return
+    server = RedisServer(program, directory)
+    try:
+        server.start()
+        yield f"redis://127.0.0.1:{server.port}/0"
+    finally:
+        server.stop()
+
+
+def _run_phase(
+    phase: Phase, ready: Checkout, tests: Path, backends: str, listed: Exclusions, redis_location: str
+) -> Outcome:
     """Call ``runtests.py`` and read the runner's report of it."""
     plan, report = ready.home / "plan.json", ready.home / "report.json"
     report.unlink(missing_ok=True)
+    others = {name: storage for name, storage in listed.other_storages.items() if storage.lower() != phase.storage}
+    listed = replace(listed, other_storages=others)
     plan.write_text(json.dumps({**asdict(listed), "only_excluded": phase.only_excluded, "report": str(report)}))
     environment = os.environ | {
         "PYTHONPATH": str(INSIDE),
         "STOREROOM_SUITE_PLAN": str(plan),
         "STOREROOM_SUITE_BACKENDS": backends,
         "STOREROOM_SUITE_STORAGE": phase.storage,
+        "STOREROOM_SUITE_REDIS": redis_location,
     }
     command = [ready.python, "runtests.py", "--settings=storeroom_suite_settings", "--parallel=1", "--verbosity=0"]
     begun = time.monotonic()

@@ -1,5 +1,6 @@
 """Makes what a run needs: a virtual environment with Django, and Django's tests beside it."""
 
+import itertools
 import json
 import os
 import re
@@ -15,11 +16,14 @@ from tests.django_suite.interpreters import Interpreter
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache" / "django-suite"
 
+#: The extras of Storeroom whose backends Django has too.
+EXTRAS = "redis"
+
 #: What is taken from Django's ``tests/``: the runner, what it needs, and the suites that use a cache.
 _WANTED = ("runtests.py", "urls.py", "templates", "cache", "sessions_tests", "template_tests")
 
 # The only edit: a dotted path as a setting or a mock names it, or the module that a subclass is imported from.
-_CLASSES = r"locmem\.LocMemCache|filebased\.FileBasedCache|dummy\.DummyCache"
+_CLASSES = r"locmem\.LocMemCache|filebased\.FileBasedCache|dummy\.DummyCache|redis\.RedisCache\b"
 _PATHS = re.compile(rf"\bdjango\.core\.cache\.backends\.(?={_CLASSES}|(?:locmem|filebased|dummy) import )")
 
 
@@ -86,7 +90,7 @@ def _install(pair: Pair, python: Path) -> str:
     download = ("download", "--no-deps", "--no-binary", "Django", "--dest", pair.home, pair.requirement)
     _run(python, "-m", "pip", "-qq", *download)
     (sdist,) = pair.home.glob("*.tar.gz")
-    _run(python, "-m", "pip", "-qq", "install", f"Django=={_version(sdist)}", "--editable", ROOT)
+    _run(python, "-m", "pip", "-qq", "install", f"Django=={_version(sdist)}", "--editable", f"{ROOT}[{EXTRAS}]")
     return sdist.name
 
 
@@ -96,7 +100,9 @@ def _version(sdist: Path) -> str:
 
 def _dependencies() -> list[str]:
     """Storeroom's own, so that an environment made for older ones is made anew."""
-    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = (project["optional-dependencies"][extra] for extra in EXTRAS.split(","))
+    return [*project["dependencies"], *itertools.chain.from_iterable(extras)]
 
 
 def _run(*command: str | Path) -> None:

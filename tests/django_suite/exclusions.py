@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,23 @@ class Exclusions:
         fixtures: a set-up method's dotted path -> the reason it is left out, its tests being run without it.
         other_storages: a test class's dotted path -> the storage of Django's that it tests.
         isolation: why aliases of local memory are cleared after each test; empty to leave them alone.
+        since: a test's id -> the first Django that has it, where the oldest one here has not.
     """
 
     tests: dict[str, str]
     fixtures: dict[str, str]
     other_storages: dict[str, str]
     isolation: str
+    since: dict[str, str] = field(default_factory=dict)
+
+    def of(self, version: str) -> "Exclusions":
+        """Return what is left out of that Django's tests."""
+        later = {test for test, first in self.since.items() if _numbers(first) > _numbers(version)}
+        return replace(self, tests={test: why for test, why in self.tests.items() if test not in later})
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]
 
 
 def load() -> Exclusions:
@@ -48,7 +59,9 @@ def load() -> Exclusions:
         message = f"{heading!r} is no heading of docs/differences.md"
         raise ExclusionError(message)
     fixtures = {entry["method"]: f"private: it reads {entry['attribute']}" for entry in listed.get("fixture", [])}
-    return Exclusions(tests, fixtures, listed["other_storages"], isolation)
+    entries = [entry for entry in [*listed["private"], *listed["difference"]] if "since" in entry]
+    since = {test: entry["since"] for entry in entries for test in entry["tests"]}
+    return Exclusions(tests, fixtures, listed["other_storages"], isolation, since)
 
 
 def _add(tests: dict[str, str], entry: dict[str, Any], reason: str) -> None:

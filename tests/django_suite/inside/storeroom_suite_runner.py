@@ -19,7 +19,7 @@ from django.utils.module_loading import import_string
 
 _PLAN = json.loads(Path(os.environ["STOREROOM_SUITE_PLAN"]).read_text("utf-8"))
 _BACKENDS = os.environ["STOREROOM_SUITE_BACKENDS"]
-_CLASSES = ("locmem.LocMemCache", "filebased.FileBasedCache", "dummy.DummyCache")
+_CLASSES = ("locmem.LocMemCache", "filebased.FileBasedCache", "dummy.DummyCache", "redis.RedisCache")
 
 
 class SuiteRunner(DiscoverRunner):
@@ -111,7 +111,7 @@ def _is_ours(path):
 
 
 def _check_classes_under_test():
-    """Fail unless the three paths give classes of ours, free of Django's, and the default cache is one of them."""
+    """Fail unless the paths give classes of ours, free of Django's, and the default cache is one of them."""
     classes = [import_string(f"{_BACKENDS}.{name}") for name in _CLASSES]
     if type(caches["default"]) not in classes:
         sys.exit(f"the default cache is a {type(caches['default'])}")

@@ -17,6 +17,9 @@ USE_TZ = False
 
 CACHES = {
     "locmem": {"default": {"BACKEND": f"{_BACKENDS}.locmem.LocMemCache"}},
+    "redis": {
+        "default": {"BACKEND": f"{_BACKENDS}.redis.RedisCache", "LOCATION": os.environ["STOREROOM_SUITE_REDIS"]},
+    },
     "filebased": {
         "default": {
             "BACKEND": f"{_BACKENDS}.filebased.FileBasedCache",
