@@ -4,10 +4,12 @@ import asyncio
 import gzip
 import lzma
 import pickle
+import subprocess
 import threading
 import time
 import zlib
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,15 @@ import pytest
 from storeroom.backends.redis import RedisCache
 from storeroom.backends.redis.requests import Use, one
 from storeroom.exceptions import NotSupportedError, StorageError
-from tests.servers.redis import Databases, RedisServer, redis_databases, redis_server
+from tests.servers.process import free_port
+from tests.servers.redis import (
+    Databases,
+    RedisServer,
+    redis_binary,
+    redis_databases,
+    redis_server,
+    running,
+)
 from tests.servers.redis_groups import Cluster, redis_cluster
 
 __all__ = ["redis_cluster", "redis_databases", "redis_server"]
@@ -249,3 +259,57 @@ def test_full_server_stores_nothing_and_says_so(redis_server: RedisServer) -> No
     assert not cache._engine.breaker.is_open
     with pytest.raises(StorageError, match="refused"):
         RedisCache(location, {"OPTIONS": {"on_error": "raise"}}).set("l", "v")
+
+
+# Logins and encryption ------------------------------------------------------------------------
+
+
+def test_password_is_told_to_the_server(redis_server: RedisServer) -> None:
+    """In the URL or beside it; a wrong one is an outage, whose message tells why and no password."""
+    redis_server.ask("CONFIG", "SET", "requirepass", "hunter2")
+    address = f"127.0.0.1:{redis_server.port}/0"
+    for location, options in (
+        (f"redis://:hunter2@{address}", {}),
+        (f"redis://default:hunter2@{address}", {}),
+        (f"redis://{address}", {"PASSWORD": "hunter2"}),
+        (f"unix://:hunter2@{redis_server.socket}?db=3", {}),
+    ):
+        cache = RedisCache(location, {"OPTIONS": options})
+        assert cache.add(location, 1) is True
+        assert asyncio.run(cache.aget(location)) == 1
+    wrong = RedisCache(f"redis://:wrong-secret@{address}", {"OPTIONS": {"on_error": "raise"}})
+    for read in (lambda: wrong.get("k"), lambda: asyncio.run(wrong.aget("k"))):
+        with pytest.raises(StorageError, match="invalid username-password pair") as caught:
+            read()
+        assert "wrong-secret" not in str(caught.value)
+
+
+def test_connections_by_tls_verify_the_certificate(tmp_path: Path) -> None:
+    """With the authority that signed it, for the host's name; without, there is no connection."""
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    port = free_port()
+    files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no")
+    for _ in running(RedisServer(redis_binary(), tmp_path / "server", "--tls-port", str(port), *files)):
+        options = {"ssl_ca_certs": str(certificate), "on_error": "raise"}
+        cache = RedisCache(f"rediss://localhost:{port}/0", {"OPTIONS": options})
+        cache.set("k", "v" * 100_000)
+        assert cache.get("k") == "v" * 100_000
+        assert asyncio.run(cache.aget("k")) == "v" * 100_000
+        for location, refused in (
+            (f"rediss://localhost:{port}/0", {"on_error": "raise"}),
+            (f"rediss://127.0.0.1:{port}/0", options),
+        ):
+            other = RedisCache(location, {"OPTIONS": refused})
+            for read in (lambda other=other: other.get("k"), lambda other=other: asyncio.run(other.aget("k"))):
+                with pytest.raises(StorageError, match="out of reach"):
+                    read()
+        careless = RedisCache(f"rediss://127.0.0.1:{port}/0", {"OPTIONS": {"ssl_cert_reqs": "none"}})
+        assert careless.get("k") == asyncio.run(careless.aget("k")) == "v" * 100_000
