@@ -1,11 +1,13 @@
 """The results as ``docs/benchmarks.md``, with charts beside it."""
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from benchmarks.charts import dot_chart, line_chart
 from benchmarks.console import duration, times
+from benchmarks.goals import REASONS
 from benchmarks.imports import IMPORTS
 from benchmarks.libraries import FILE, MEMORY
 from benchmarks.rows import GROWTH, GROWTH_SIZES, growth_name
@@ -71,7 +73,13 @@ def _machine(results: Results) -> str:
 def _goals(results: Results) -> str:
     reached = sum(verdict.is_reached for verdict in results.verdicts)
     rows = [[each.subject, each.goal, each.measured, each.outcome] for each in results.verdicts]
-    return f"## Goals\n\n{reached} of {len(rows)} are reached.\n\n" + _table(["", "goal", "measured", ""], rows)
+    table = _table(["", "goal", "measured", ""], rows)
+    reasons = [
+        textwrap.fill(f"Why {each.subject} misses its goal: {REASONS[each.subject]}", 118) + "\n"
+        for each in results.verdicts
+        if not each.is_reached and each.subject in REASONS
+    ]
+    return "\n".join([f"## Goals\n\n{reached} of {len(rows)} are reached.\n", table, *reasons])
 
 
 # Times --------------------------------------------------------------------------------------------
