@@ -61,8 +61,8 @@ MAX_READERS: Final = 2048
 LOCK_BYTES: Final = 64 * (MAX_READERS + 2)
 """What LMDB makes of lock.mdb for that many readers, with room for its header."""
 
-FORK_SECONDS: Final = 1.0
-"""How long a fork waits for the transactions of other threads: they take microseconds as a rule."""
+PATIENCE_SECONDS: Final = 1.0
+"""How long a fork or close() waits for the transactions of other threads: they take microseconds as a rule."""
 
 CHECK_SECONDS: Final = 1.0
 """How often a process looks whether the files are still the ones it opened."""
@@ -118,13 +118,21 @@ class Environment(Engine):
         environment = self._environment
         if environment is None:
             return
-        self.begin = self._open_and_begin  # which waits for the lock, held until the fork is done
-        patience = time.monotonic() + FORK_SECONDS
-        while sys.getrefcount(environment) > self._idle_references and time.monotonic() < patience:
-            time.sleep(0.0002)
+        self._let_transactions_end()
         # Of the kept read transaction a child would free the reader slot, which is the parent's.
         # Of one in Python's hands it does not.
         self._held = environment.begin()
+
+    def _let_transactions_end(self) -> None:
+        """Wait, the lock being held, until no thread is in a transaction: each holds a reference."""
+        self.begin = self._open_and_begin  # which waits for the lock
+        patience = time.monotonic() + PATIENCE_SECONDS
+        while self._references() > self._idle_references and time.monotonic() < patience:
+            time.sleep(0.0002)
+
+    def _references(self) -> int:
+        """Count who holds the environment."""
+        return sys.getrefcount(self._environment)
 
     def after_fork_in_parent(self) -> None:
         """Go on as before."""
@@ -142,11 +150,14 @@ class Environment(Engine):
         """Close the environment; the next use opens it again."""
         with self.lock:
             environment = self._environment
+            if environment is None:
+                return
+            # LMDB's writer mutex stays locked if a transaction is ended by another thread than its own.
+            self._let_transactions_end()
             self._forget()
-            if environment is not None:
-                # Under the lock: LMDB's binding refuses a second environment until the first is closed.
-                add_counts(environment, self.counters)
-                environment.close()
+            # Under the lock: LMDB's binding refuses a second environment until the first is closed.
+            add_counts(environment, self.counters)
+            environment.close()
 
     def add_counts(self) -> None:
         """Add this process's counters to those of all."""
@@ -185,7 +196,7 @@ class Environment(Engine):
         self._identity = identity(self._path("data.mdb"))
         self.check_after = timeouts.now() + CHECK_SECONDS
         self.main_database = environment.open_db()
-        self._idle_references = sys.getrefcount(environment)
+        self._idle_references = self._references()  # with one variable on it, as where it is compared
         self.begin = environment.begin
 
     def _open_environment(self) -> Any:
