@@ -79,6 +79,8 @@ _BACKENDS: Final = (
     "storeroom.backends.locmem.LocMemCache",
     "storeroom.backends.filebased.FileBasedCache",
     "storeroom.backends.redis.RedisCache",
+    "storeroom.backends.memcached.PyMemcacheCache",
+    "storeroom.backends.memcached.PyLibMCCache",
 )
 
 TABLES: Final[Mapping[str, Callable[[], str]]] = {

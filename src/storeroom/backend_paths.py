@@ -46,6 +46,8 @@ EXTRAS: Final[dict[str, str]] = {
     "hiredis": "redis",
     "lz4": "lz4",
     "msgpack": "msgpack",
+    "pylibmc": "pylibmc",
+    "pymemcache": "memcached",
     "redis": "redis",
 }
 """Top-level module of a driver to the extra that installs it, as in pyproject.toml."""

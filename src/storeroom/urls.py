@@ -57,11 +57,19 @@ def _servers(parts: SplitResult) -> str:
     return f"{parts.scheme}://{parts.netloc}{parts.path}"
 
 
+def _hosts(parts: SplitResult) -> str:
+    """One host or several, with their ports."""
+    if not parts.netloc or "@" in parts.netloc or parts.path not in {"", "/"}:
+        raise ValueError("hosts alone after two slashes")
+    return unquote(parts.netloc, errors="strict")
+
+
 def _nothing(parts: SplitResult) -> str:  # noqa: ARG001 -- the signature of them all
     """No location: the rest of the URL is left as it was when its scheme was changed to switch caching off."""
     return ""
 
 
+_MEMCACHED: Final = "storeroom.backends.memcached.PyMemcacheCache"
 _REDIS: Final = "storeroom.backends.redis.RedisCache"
 _REDIS_EXAMPLES: Final = {
     "redis": "redis://localhost:6379/0?timeout=5m",
@@ -79,6 +87,8 @@ SCHEMES: Final[dict[str, Scheme]] = {
     "file": Scheme("storeroom.backends.filebased.FileBasedCache", _path, "file:///var/cache/app?max_bytes=1GB"),
     "locmem": Scheme("storeroom.backends.locmem.LocMemCache", _name, "locmem://name?timeout=5m"),
     "dummy": Scheme("storeroom.backends.dummy.DummyCache", _nothing, "dummy://"),
+    "memcached": Scheme(_MEMCACHED, _hosts, "memcached://one:11211,two:11211?key_prefix=shop"),
+    "memcached+unix": Scheme(_MEMCACHED, _path, "memcached+unix:///run/memcached.sock"),
     **{scheme: Scheme(_REDIS, _servers, example) for scheme, example in _REDIS_EXAMPLES.items()},
 }
 """The scheme of each backend that a URL can name."""
@@ -130,7 +140,7 @@ def _known_schemes(scheme: str) -> str:
     hint = nearest(scheme, SCHEMES) if scheme else ""
     return (
         f"{hint} The schemes are {', '.join(SCHEMES)} (as in {examples}); the scheme of a server, such as "
-        "memcached, comes with the version of Storeroom that has its backend."
+        "postgresql, comes with the version of Storeroom that has its backend."
     )
 
 

@@ -6,6 +6,7 @@ set -eu
 # program, Debian's package
 servers='
 redis-server redis-server
+memcached memcached
 '
 
 missing=$(echo "$servers" | while read -r program package; do

@@ -9,6 +9,7 @@ from storeroom.aliases import read_caches
 from storeroom.exceptions import ConfigurationError
 from storeroom.urls import SCHEMES
 
+MEMCACHED = "storeroom.backends.memcached.PyMemcacheCache"
 LOCMEM = "storeroom.backends.locmem.LocMemCache"
 FILE = "storeroom.backends.filebased.FileBasedCache"
 DUMMY = "storeroom.backends.dummy.DummyCache"
@@ -39,6 +40,11 @@ DUMMY = "storeroom.backends.dummy.DummyCache"
                 "OPTIONS": {"max_entries": "10", "copy": "no"},
             },
         ),
+        (
+            "memcached://one:11211,[::1]?timeout=1",
+            {"BACKEND": MEMCACHED, "LOCATION": "one:11211,[::1]", "TIMEOUT": "1"},
+        ),
+        ("memcached+unix:///run/a%20b", {"BACKEND": MEMCACHED, "LOCATION": "/run/a b"}),
         ("locmem://?key_prefix=a%26b%3Dc+d", {"BACKEND": LOCMEM, "LOCATION": "", "KEY_PREFIX": "a&b=c d"}),
     ],
 )
@@ -64,8 +70,10 @@ def test_values_of_a_url_are_read_like_others():
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("memcached://h", "'memcached://h', whose scheme 'memcached' is unknown. The schemes are file, locmem, dummy"),
-        ("memcached://h", "the scheme of a server, such as memcached, comes with the version"),
+        ("mysql://h", "'mysql://h', whose scheme 'mysql' is unknown. The schemes are file, locmem, dummy"),
+        ("mysql://h", "the scheme of a server, such as postgresql, comes with the version"),
+        ("memcached://", "'memcached://'; expected hosts alone after two slashes, such as 'memcached://one:11211,two"),
+        ("memcached://h/0", "expected hosts alone"),
         ("locmen://", "'locmen://', whose scheme 'locmen' is unknown. Did you mean 'locmem'? The schemes are"),
         ("/var/cache/app", "'/var/cache/app', which does not begin with a scheme and '://'. The schemes are"),
         ("", "'', which does not begin with a scheme"),

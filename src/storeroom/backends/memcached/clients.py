@@ -1,0 +1,70 @@
+"""What the cache needs of a driver: one connection to one server, for bytes under bytes.
+
+Each driver has a module that fulfils this, and is loaded only when a cache is made.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
+
+__all__ = ["BATCH", "Client", "TooLargeError", "batches"]
+
+BATCH: Final = 1000
+"""Keys of one command or of writes that are sent together. Their replies fit into a socket's buffer, so that
+neither side waits for the other to read."""
+
+
+class TooLargeError(Exception):
+    """The server holds no items of this size. Says which key it was."""
+
+    def __init__(self, key: bytes, size: int) -> None:
+        super().__init__(key, size)
+        self.key, self.size = key, size
+
+
+class Client(Protocol):
+    """A connection, opened when it is first used. Used by one thread at a time.
+
+    What its methods raise beside TooLargeError is an outage; `TimeoutError` where the
+    server did not answer in time. After that the client is not used again.
+    """
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return what is stored, or None."""
+
+    def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        """Return what is stored, by key. One round trip for each BATCH."""
+
+    def gets(self, key: bytes) -> tuple[bytes, Any] | None:
+        """Return what is stored, and a token of its state for cas(); or None."""
+
+    def set(self, key: bytes, data: bytes, exptime: int) -> bool:
+        """Store it. Return False if the server has no room."""
+
+    def set_many(self, values: Mapping[bytes, bytes], exptime: int) -> Sequence[bytes]:
+        """Store them all. Return the keys for which the server had no room."""
+
+    def add(self, key: bytes, data: bytes, exptime: int) -> bool:
+        """Store it if the key is free. Return whether it was stored."""
+
+    def cas(self, key: bytes, data: bytes, exptime: int, token: Any) -> bool:
+        """Store it if nobody has changed the entry since gets(). Return whether it was stored."""
+
+    def delete(self, key: bytes) -> bool:
+        """Remove it. Return whether it was there."""
+
+    def delete_many(self, keys: Sequence[bytes]) -> None:
+        """Remove them all."""
+
+    def probe(self) -> None:
+        """Find out whether the server has closed the connection, and raise ConnectionError if so."""
+
+    def settings(self) -> Mapping[str, str]:
+        """Return what ``stats settings`` tells: how the server was started."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+def batches(keys: Sequence[bytes]) -> Sequence[Sequence[bytes]]:
+    """Return the keys in groups that may be sent together."""
+    return [keys[start : start + BATCH] for start in range(0, len(keys), BATCH)]

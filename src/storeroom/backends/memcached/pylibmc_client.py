@@ -1,0 +1,223 @@
+"""pylibmc's client, as the cache needs it. See clients.py.
+
+Three habits of pylibmc 1.6 with libmemcached 1.0 are mended here. A read whose connection
+breaks is reported as a miss; the next call on the same client says the truth, so what is
+missed is asked for twice. Many writes are a round trip each; here they are sent without
+waiting, and then read back in one. And the flags of foreign bytes choose what is done with
+them, unpickling included; here nothing is.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+import pylibmc
+
+from storeroom.backends.memcached.clients import TooLargeError, batches
+
+__all__ = ["OUTAGES", "PyLibMCClient"]
+
+T = TypeVar("T")
+
+OUTAGES: Final = (OSError,)
+"""What is raised when the server is out of reach, or is no Memcached: the errors of pylibmc are turned into it."""
+
+_TIMED_OUT: Final = "error 31 "
+"""MEMCACHED_TIMEOUT, for which pylibmc has no class."""
+
+_NOT_COMPRESSED: Final = "decompress"
+"""What pylibmc says of foreign bytes that are flagged as compressed, and are not."""
+
+_UNREADABLE: Final = b""
+"""What stands for such bytes: no entry is empty."""
+
+_PROBE: Final = b"#probe"
+"""A key that nobody sets."""
+
+_READ_BACK_MAX: Final = 2**18
+"""Bytes; to read back more takes longer than to wait for each reply."""
+
+_NO_ROOM: Final = (pylibmc.ServerError, pylibmc.AllocationError)
+"""How a server says that it has no memory left for an item."""
+
+
+class _Bytes(pylibmc.Client):  # type: ignore[misc]  # pylibmc ships no types
+    """pylibmc's client, without its serializer."""
+
+    def deserialize(self, data: bytes, _: int) -> bytes:
+        """Leave bytes as they are."""
+        return data
+
+
+class PyLibMCClient:
+    """One connection by pylibmc."""
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        connect_timeout: float,
+        timeout: float,
+        behaviors: Mapping[str, Any],
+        **login: Any,
+    ) -> None:
+        microseconds = max(1, int(timeout * 1e6))
+        # A read that took nearly as long has timed out, whatever it says.
+        self._silence = 0.9 * timeout
+        self._client = _Bytes(
+            [server],
+            **login,
+            behaviors={
+                "tcp_nodelay": True,
+                **behaviors,
+                "cas": True,
+                "connect_timeout": max(1, int(connect_timeout * 1e3)),
+                "receive_timeout": microseconds,
+                "send_timeout": microseconds,
+                "_poll_timeout": max(1, int(timeout * 1e3)),
+            },
+        )
+
+    # Reading --------------------------------------------------------------------------------
+
+    def get(self, key: bytes) -> bytes | None:
+        begun = time.monotonic()
+        data: bytes | None
+        try:
+            data = self._client.get(key)
+            if data is None:
+                self._require_answer(begun)
+                data = self._client.get(key)
+        except pylibmc.Error as error:
+            if _is_unreadable(error):
+                return _UNREADABLE
+            raise _outage(error) from error
+        return data
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        found: dict[bytes, bytes] = {}
+        for batch in batches(keys):
+            found |= self._get_batch(batch)
+        return found
+
+    def _get_batch(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        begun = time.monotonic()
+        found: dict[bytes, bytes]
+        try:
+            found = self._client.get_multi(keys)
+        except pylibmc.Error as error:
+            if not _is_unreadable(error):
+                raise _outage(error) from error
+            found = {key: data for key in keys if (data := self.get(key)) is not None}
+        if len(found) < len(keys):
+            self._require_answer(begun)
+            missed = next(key for key in keys if key not in found)
+            data = self.get(missed)
+            if data is not None:
+                found[missed] = data
+        return found
+
+    def gets(self, key: bytes) -> tuple[bytes, int] | None:
+        begun = time.monotonic()
+        try:
+            data, token = self._client.gets(key)
+            if data is None:
+                self._require_answer(begun)
+                data, token = self._client.gets(key)
+        except pylibmc.Error as error:
+            if not _is_unreadable(error):
+                raise _outage(error) from error
+            self.delete(key)  # nobody can read it, and it would be in the way
+            return None
+        return None if data is None else (data, token)
+
+    def _require_answer(self, begun: float) -> None:
+        """Raise TimeoutError if a read that found nothing took as long as one without a reply."""
+        if time.monotonic() - begun > self._silence:
+            raise TimeoutError("the server does not answer")
+
+    # Writing --------------------------------------------------------------------------------
+
+    def set(self, key: bytes, data: bytes, exptime: int) -> bool:
+        return self._store(self._client.set, key, data, time=exptime)
+
+    def add(self, key: bytes, data: bytes, exptime: int) -> bool:
+        return self._store(self._client.add, key, data, time=exptime)
+
+    def cas(self, key: bytes, data: bytes, exptime: int, token: int) -> bool:
+        try:
+            return self._store(self._client.cas, key, data, token, time=exptime)
+        except pylibmc.NotFound:
+            return False
+
+    def _store(self, method: Callable[..., bool], key: bytes, data: bytes, *token: int, time: int) -> bool:
+        try:
+            return bool(method(key, data, *token, time=time))
+        except pylibmc.TooBig as error:
+            raise TooLargeError(key, len(data)) from error
+        except pylibmc.NotFound:
+            raise
+        except _NO_ROOM:
+            return False
+        except pylibmc.Error as error:
+            raise _outage(error) from error
+
+    def set_many(self, values: Mapping[bytes, bytes], exptime: int) -> list[bytes]:
+        failed = []
+        for batch in batches(list(values)):
+            unsure = batch
+            if len(batch) > 1 and sum(len(values[key]) for key in batch) <= _READ_BACK_MAX:
+                self._without_waiting(self._client.set_multi, {key: values[key] for key in batch}, time=exptime)
+                stored = self.get_many(batch)
+                unsure = [key for key in batch if key not in stored]
+            failed += [key for key in unsure if not self.set(key, values[key], exptime)]
+        return failed
+
+    def _without_waiting(self, method: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        """Call a method that is not to wait for replies. What came of it has to be found out."""
+        self._client.behaviors = {"_noreply": True}
+        try:
+            self._ask(method, *args, **kwargs)
+        finally:
+            self._client.behaviors = {"_noreply": False}
+
+    # Removing -------------------------------------------------------------------------------
+
+    def delete(self, key: bytes) -> bool:
+        return bool(self._ask(self._client.delete, key))
+
+    def delete_many(self, keys: Sequence[bytes]) -> None:
+        for batch in batches(keys):
+            self._without_waiting(self._client.delete_multi, batch[:-1])
+            # Its reply comes after the others were carried out.
+            self.delete(batch[-1])
+
+    # The connection -------------------------------------------------------------------------
+
+    def _ask(self, method: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        try:
+            return method(*args, **kwargs)
+        except pylibmc.Error as error:
+            raise _outage(error) from error
+
+    def probe(self) -> None:
+        self.delete(_PROBE)
+
+    def settings(self) -> dict[str, str]:
+        ((_, found),) = self._ask(self._client.get_stats, "settings")
+        return {_text(name): _text(value) for name, value in found.items()}
+
+    def close(self) -> None:
+        self._client.disconnect_all()
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _is_unreadable(error: Exception) -> bool:
+    return _NOT_COMPRESSED in str(error)
+
+
+def _outage(error: Exception) -> OSError:
+    return TimeoutError(str(error)) if _TIMED_OUT in str(error) else ConnectionError(str(error))

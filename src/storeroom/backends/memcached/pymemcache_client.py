@@ -1,0 +1,144 @@
+"""pymemcache's client, as the cache needs it. See clients.py.
+
+The client's own checks and serializers are left out: keys are legal and values are bytes.
+"""
+
+import select
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from pymemcache.client.base import Client
+from pymemcache.exceptions import MemcacheError, MemcacheServerError, MemcacheUnexpectedCloseError, MemcacheUnknownError
+
+from storeroom.backends.memcached.clients import TooLargeError, batches
+
+__all__ = ["OUTAGES", "PyMemcacheClient"]
+
+OUTAGES: Final = (OSError, MemcacheError)
+"""What is raised when the server is out of reach, or is no Memcached."""
+
+_GARBAGE: Final = (KeyError, ValueError, IndexError, AttributeError, TypeError)
+"""What pymemcache stumbles with over replies that are none of Memcached's."""
+
+_TOO_LARGE: Final = b"object too large"
+_NO_ROOM: Final = b"out of memory"
+"""How the server says so. Source: memcached.c and proto_text.c, SERVER_ERROR."""
+
+
+class _Bytes:
+    """A serde of pymemcache that leaves bytes as they are, whatever flags they were stored with."""
+
+    def serialize(self, _: bytes, value: bytes) -> tuple[bytes, int]:
+        return value, 0
+
+    def deserialize(self, _: bytes, value: bytes, __: int) -> bytes:
+        return value
+
+
+class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no types
+    """One connection by pymemcache."""
+
+    def __init__(self, server: str | tuple[str, int], **options: Any) -> None:
+        super().__init__(server, serde=_Bytes(), no_delay=True, default_noreply=False, **options)
+
+    def check_key(self, key: bytes, key_prefix: bytes) -> bytes:
+        """Return the key, which is legal already."""
+        return key
+
+    # Reading --------------------------------------------------------------------------------
+
+    def _fetch(self, command: bytes, keys: Sequence[bytes]) -> dict[bytes, Any]:
+        try:
+            found: dict[bytes, Any] = self._fetch_cmd(command, keys, command == b"gets")
+        except MemcacheUnexpectedCloseError as error:
+            raise ConnectionResetError("the server has closed the connection") from error
+        except _GARBAGE as error:
+            raise MemcacheUnknownError("no reply of Memcached") from error
+        return found
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._fetch(b"get", (key,)).get(key)
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        found: dict[bytes, bytes] = {}
+        for batch in batches(keys):
+            found |= self._fetch(b"get", batch)
+        return found
+
+    def gets(self, key: bytes) -> tuple[bytes, bytes] | None:
+        return self._fetch(b"gets", (key,)).get(key)
+
+    # Writing --------------------------------------------------------------------------------
+
+    def _store(
+        self, command: bytes, values: Mapping[bytes, bytes], exptime: int, token: bytes | None = None
+    ) -> dict[bytes, Any]:
+        try:
+            stored: dict[bytes, Any] = self._store_cmd(command, values, exptime, False, cas=token)
+        except MemcacheUnexpectedCloseError as error:
+            raise ConnectionResetError("the server has closed the connection") from error
+        except MemcacheServerError as error:
+            self.close()  # replies to the other writes may still come
+            return self._refused(command, values, exptime, token, bytes(error.args[0]))
+        return stored
+
+    def _refused(
+        self, command: bytes, values: Mapping[bytes, bytes], exptime: int, token: bytes | None, reason: bytes
+    ) -> dict[bytes, Any]:
+        """Find out which of the values the server refused, by storing them one by one."""
+        if len(values) > 1:
+            results: dict[bytes, Any] = {}
+            for key, data in values.items():
+                results |= self._store(command, {key: data}, exptime, token)
+            return results
+        ((key, data),) = values.items()
+        if _TOO_LARGE in reason:
+            raise TooLargeError(key, len(data))
+        if _NO_ROOM in reason:
+            return {key: False}
+        raise MemcacheServerError(reason)
+
+    def set(self, key: bytes, data: bytes, exptime: int) -> bool:
+        return bool(self._store(b"set", {key: data}, exptime)[key])
+
+    def set_many(self, values: Mapping[bytes, bytes], exptime: int) -> list[bytes]:
+        failed: list[bytes] = []
+        for batch in batches(list(values)):
+            stored = self._store(b"set", {key: values[key] for key in batch}, exptime)
+            failed += [key for key, is_stored in stored.items() if not is_stored]
+        return failed
+
+    def add(self, key: bytes, data: bytes, exptime: int) -> bool:
+        return bool(self._store(b"add", {key: data}, exptime)[key])
+
+    def cas(self, key: bytes, data: bytes, exptime: int, token: bytes) -> bool:
+        return bool(self._store(b"cas", {key: data}, exptime, token)[key])
+
+    # Removing -------------------------------------------------------------------------------
+
+    def _remove(self, keys: Sequence[bytes]) -> list[bytes]:
+        try:
+            replies: list[bytes] = self._misc_cmd([b"delete %b\r\n" % key for key in keys], b"delete", False)
+        except MemcacheUnexpectedCloseError as error:
+            raise ConnectionResetError("the server has closed the connection") from error
+        return replies
+
+    def delete(self, key: bytes) -> bool:
+        return self._remove([key]) == [b"DELETED"]
+
+    def delete_many(self, keys: Sequence[bytes]) -> None:
+        for batch in batches(keys):
+            self._remove(batch)
+
+    # The connection -------------------------------------------------------------------------
+
+    def probe(self) -> None:
+        # A reply cannot wait to be read: what can is the end.
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        if poll.poll(0):
+            raise ConnectionResetError("the server has closed the connection")
+
+    def settings(self) -> dict[str, str]:
+        found = self._fetch(b"stats", [b"settings"])
+        return {name.decode(): value.decode() for name, value in found.items()}

@@ -1,0 +1,288 @@
+"""The part of a cache that lies on one server: the hooks, with the outage policy around them.
+
+Whatever reads and then writes does so by compare-and-swap, and again if somebody came first.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from struct import error as StructError  # noqa: N812 -- an exception class
+from typing import Any
+
+from storeroom import timeouts
+from storeroom.backends.memcached.clients import TooLargeError
+from storeroom.backends.memcached.engine import FRESH_SECONDS, Server
+from storeroom.backends.memcached.entries import GONE, HEADER, exptime, packed
+from storeroom.backends.memcached.server_keys import is_token, new_token, server_key
+from storeroom.config import Settings
+from storeroom.events import Counters
+from storeroom.exceptions import DecodeError, StorageError, ValueTooLargeError, ValueTypeError
+from storeroom.hooks import MISSING
+from storeroom.network import NetworkCache
+from storeroom.serializers import Codec
+from storeroom.timeouts import AT_ONCE
+
+__all__ = ["Shard"]
+
+_ATTEMPTS = 5
+"""How often add() tries to store what is not there: it may go between two looks, or the server has no room."""
+
+_START = HEADER.size
+_expiry_of = HEADER.unpack_from
+
+_GONE_EXPTIME = 1
+"""Seconds after which the server drops what was removed by replacing it: as soon as it can."""
+
+
+class Shard(NetworkCache):
+    """What one handle keeps on one server. `MemcachedCache` asks the shard that a key belongs to.
+
+    Args:
+        server: the engine.
+        settings: of the cache that this is a part of.
+        codec: its codec.
+        counters: its counters.
+        outages: what the driver raises when the server is out of reach.
+        home: returns the shard that a storage key belongs to.
+    """
+
+    _engine: Server
+
+    def __init__(
+        self,
+        server: Server,
+        settings: Settings,
+        codec: Codec,
+        counters: Counters,
+        outages: tuple[type[BaseException], ...],
+        home: Callable[[str], "Shard"],
+    ) -> None:
+        super().__init__({})
+        self.settings = settings
+        self._engine, self._codec, self._counters, self._home = server, codec, counters, home
+        self._outage_errors = outages
+        self.use_prefix(settings.key_prefix)
+
+    def use_prefix(self, key_prefix: str) -> None:
+        """Belong to the generations of this prefix."""
+        self._generation = self._engine.generation(key_prefix)
+
+    # Keys -----------------------------------------------------------------------------------
+
+    def _key(self, storage_key: str) -> bytes:
+        token, fresh_until = self._generation.state
+        if time.monotonic() >= fresh_until:
+            token = self._renewed()
+        return server_key(token, storage_key)
+
+    def _renewed(self) -> str:
+        """Ask for the generation, and begin one if there is none: what was stored before is lost with it."""
+        generation, engine = self._generation, self._engine
+        before, fresh_until = generation.state, time.monotonic() + FRESH_SECONDS
+        found = engine.ask("get", generation.key)
+        while found is None:
+            engine.ask_once("add", generation.key, new_token().encode(), 0, probes=True)
+            found = engine.ask("get", generation.key)
+        if not is_token(found):  # foreign bytes
+            found = new_token().encode()
+            engine.ask("set", generation.key, found, 0)
+        with engine.lock:
+            # A clear() of this process meanwhile knows better.
+            if generation.state is before:
+                generation.state = (found.decode(), fresh_until)
+            return generation.state[0]
+
+    def _clear(self) -> None:
+        token, generation = new_token(), self._generation
+        if not self._engine.ask("set", generation.key, token.encode(), 0):
+            raise StorageError(f"{self._engine.breaker.name} has no room for what clear() writes; give it more by -m.")
+        with self._engine.lock:
+            generation.state = (token, time.monotonic() + FRESH_SECONDS)
+
+    # Reading --------------------------------------------------------------------------------
+
+    def _decoded(self, storage_key: str, data: bytes) -> Any:
+        """Return the value that is stored, or MISSING if it has expired or cannot be read."""
+        try:
+            if not _expiry_of(data)[0] > timeouts.now():
+                return MISSING
+            return self._codec.loads(data[_START:], storage_key)
+        except (StructError, DecodeError):
+            self._counters.errors += 1
+            return MISSING
+
+    def _get(self, storage_key: str) -> Any:
+        data = self._engine.ask("get", self._key(storage_key))
+        return MISSING if data is None else self._decoded(storage_key, data)
+
+    def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
+        by_key = {self._key(storage_key): storage_key for storage_key in storage_keys}
+        values = {}
+        for key, data in self._engine.ask("get_many", list(by_key)).items():
+            value = self._decoded(by_key[key], data)
+            if value is not MISSING:
+                values[by_key[key]] = value
+        return values
+
+    def _live(self, key: bytes) -> tuple[float, bytes, Any] | None:
+        """Return expires_at, frame and token of an entry, or None if it is absent or has expired."""
+        found = self._engine.ask("gets", key)
+        if found is None:
+            return None
+        expires_at, frame = _header(found[0])
+        return (expires_at, frame, found[1]) if expires_at > timeouts.now() else None
+
+    def _expiry(self, storage_key: str) -> float | None:
+        data = self._engine.ask("get", self._key(storage_key))
+        if data is None:
+            return None
+        expires_at, _ = _header(data)
+        return expires_at if expires_at > timeouts.now() else None
+
+    # Writing --------------------------------------------------------------------------------
+
+    def _packed(self, storage_key: str, value: Any, expires_at: float) -> bytes:
+        return packed(expires_at, self._codec.dumps(value, storage_key))
+
+    def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
+        data = self._packed(storage_key, value, expires_at)
+        try:
+            stored: bool = self._engine.ask("set", self._key(storage_key), data, exptime(expires_at))
+        except TooLargeError as error:
+            raise self._too_large(storage_key, error) from error
+        self._counters.errors += not stored
+        return stored
+
+    def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
+        by_key = {self._key(storage_key): storage_key for storage_key in values}
+        data = {key: self._packed(name, values[name], expires_at) for key, name in by_key.items()}
+        try:
+            failed = self._engine.ask("set_many", data, exptime(expires_at))
+        except TooLargeError as error:
+            raise self._too_large(by_key[error.key], error) from error
+        self._counters.errors += len(failed)
+        return [by_key[key] for key in failed]
+
+    def _add(self, storage_key: str, value: Any, expires_at: float) -> bool:
+        data = self._packed(storage_key, value, expires_at)
+        key, seconds = self._key(storage_key), exptime(expires_at)
+        try:
+            for _ in range(_ATTEMPTS):
+                if self._engine.ask_once("add", key, data, seconds, probes=True):
+                    return True
+                found = self._engine.ask("gets", key)
+                if found is None:
+                    continue
+                if _header(found[0])[0] > timeouts.now():
+                    return False
+                if self._engine.ask_once("cas", key, data, seconds, found[1]):
+                    return True
+        except TooLargeError as error:
+            raise self._too_large(storage_key, error) from error
+        self._counters.errors += 1
+        return False
+
+    def _change(self, storage_key: str, change: Callable[[float, bytes], tuple[float, bytes]]) -> bool:
+        """Replace expires_at and frame of a live entry by what `change` makes of them. Atomic.
+
+        Return False if the entry is absent.
+        """
+        key = self._key(storage_key)
+        while (found := self._live(key)) is not None:
+            expires_at, frame = change(*found[:2])
+            seconds = exptime(expires_at) if expires_at > timeouts.now() else _GONE_EXPTIME
+            try:
+                if self._engine.ask_once("cas", key, packed(expires_at, frame), seconds, found[2]):
+                    return True
+            except TooLargeError as error:
+                raise self._too_large(storage_key, error) from error
+        return False
+
+    def _touch(self, storage_key: str, expires_at: float) -> bool:
+        return self._change(storage_key, lambda _, frame: (expires_at, frame))
+
+    def _incr(self, storage_key: str, delta: float) -> float:
+        value: Any = MISSING
+
+        def incr(expires_at: float, frame: bytes) -> tuple[float, bytes]:
+            nonlocal value
+            value = self._value(storage_key, frame)
+            if value is MISSING:
+                raise KeyError(storage_key)
+            if not isinstance(value, int | float):
+                raise ValueTypeError(
+                    f"The value of key {storage_key!r} is not a number; incr() and decr() need an int or a float."
+                )
+            value += delta
+            return expires_at, self._codec.dumps(value, storage_key)
+
+        if not self._change(storage_key, incr):
+            raise KeyError(storage_key)
+        result: float = value
+        return result
+
+    def _rename(self, storage_key: str, new_storage_key: str) -> bool:
+        taken = self._taken(storage_key)
+        if taken is None:
+            return False
+        expires_at, value = taken
+        stored = False
+        try:
+            stored = self._home(new_storage_key)._set(new_storage_key, value, expires_at)
+        finally:
+            if not stored:
+                self._set(storage_key, value, expires_at)
+        if not stored:
+            raise StorageError("The server of the new key is out of reach or has no room: nothing was moved.")
+        return True
+
+    # Removing -------------------------------------------------------------------------------
+
+    def _delete(self, storage_key: str) -> bool:
+        key = self._key(storage_key)
+        data = self._engine.ask("get", key)
+        return data is not None and _header(data)[0] > timeouts.now() and bool(self._engine.ask("delete", key))
+
+    def _delete_many(self, storage_keys: Sequence[str]) -> int:
+        keys, now = list(map(self._key, storage_keys)), timeouts.now()
+        stored = self._engine.ask("get_many", keys)
+        live = [key for key, data in stored.items() if _header(data)[0] > now]
+        if live:
+            self._engine.ask("delete_many", live)
+        return len(live)
+
+    def _compare_delete(self, storage_key: str, expected: Any) -> bool:
+        return self._taken(storage_key, lambda value: bool(value == expected)) is not None
+
+    def _taken(self, storage_key: str, wanted: Callable[[Any], bool] = lambda _: True) -> tuple[float, Any] | None:
+        """Remove a live entry if its value is wanted; return expires_at and value to one caller alone, or None."""
+        key = self._key(storage_key)
+        while (found := self._live(key)) is not None:
+            expires_at, frame, token = found
+            value = self._value(storage_key, frame)
+            if value is MISSING or not wanted(value):
+                return None
+            if self._engine.ask_once("cas", key, GONE, _GONE_EXPTIME, token):
+                return expires_at, value
+        return None
+
+    # Details --------------------------------------------------------------------------------
+
+    def _value(self, storage_key: str, frame: bytes) -> Any:
+        try:
+            return self._codec.loads(frame, storage_key)
+        except DecodeError:
+            self._counters.errors += 1
+            return MISSING
+
+    def _too_large(self, storage_key: str, error: TooLargeError) -> ValueTooLargeError:
+        limit = self._engine.ask("settings").get("item_size_max", "unknown")
+        return ValueTooLargeError(
+            f"Key {storage_key!r}: its value takes {error.size} bytes, and {self._engine.breaker.name} holds items "
+            f"of {limit} bytes at most, key included. Compress it (OPTIONS['compressor']), split it, or start the "
+            "server with a higher -I. What was stored under the key is gone."
+        )
+
+
+def _header(data: bytes) -> tuple[float, bytes]:
+    """Return expires_at and frame; what is too short has expired."""
+    return (_expiry_of(data)[0], data[_START:]) if len(data) > _START else (AT_ONCE, b"")
