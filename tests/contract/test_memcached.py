@@ -6,7 +6,7 @@ import pytest
 
 from storeroom.backends.memcached import PyLibMCCache, PyMemcacheCache
 from storeroom.testing import CacheContract
-from tests.servers.memcached import Servers, memcached, three_memcached
+from tests.servers.memcached import Servers, memcached, needs_pylibmc, three_memcached
 
 __all__ = ["memcached", "three_memcached"]
 
@@ -66,14 +66,17 @@ class TestPyMemcacheWithSecret(OneServer):
     own_options: ClassVar = {"secret": "a secret of this test alone"}
 
 
+@needs_pylibmc
 class TestPyLibMC(OneServer):
     backend = PyLibMCCache
 
 
+@needs_pylibmc
 class TestPyLibMCThreeServers(ThreeServers):
     backend = PyLibMCCache
 
 
+@needs_pylibmc
 class TestPyLibMCBinary(OneServer):
     """The binary protocol, as SASL needs it."""
 

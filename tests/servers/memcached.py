@@ -6,11 +6,17 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from tests.servers.process import ServerProcess, binary, free_port
+
+#: pylibmc comes built for few systems, and is compiled with libmemcached on others. In CI it is there.
+needs_pylibmc = pytest.mark.skipif(
+    find_spec("pylibmc") is None and not os.environ.get("CI"), reason="pylibmc is not installed"
+)
 
 #: Items of a few MiB fit, as the contract has some; memory for all tests of a run.
 OPTIONS = ["-m", "256", "-I", "16m", "-c", "2048"]
