@@ -79,6 +79,7 @@ _BACKENDS: Final = (
     "storeroom.backends.locmem.LocMemCache",
     "storeroom.backends.filebased.FileBasedCache",
     "storeroom.backends.redis.RedisCache",
+    "storeroom.backends.db.DatabaseCache",
     "storeroom.backends.memcached.PyMemcacheCache",
     "storeroom.backends.memcached.PyLibMCCache",
 )

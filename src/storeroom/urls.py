@@ -82,6 +82,14 @@ _REDIS_EXAMPLES: Final = {
     "redis+cluster": "redis+cluster://one:6379,two:6379",
     "rediss+cluster": "rediss+cluster://one:6379,two:6379",
 }
+_DATABASE: Final = "storeroom.backends.db.DatabaseCache"
+_DATABASE_EXAMPLES: Final = {
+    "sqlite": "sqlite:////var/cache/app/cache.sqlite3?table=pages",
+    "postgresql": "postgresql://user:password@host/database?table=pages",
+    "postgres": "postgres://user:password@host/database",
+    "mysql": "mysql://user:password@host/database",
+    "mariadb": "mariadb://user:password@host/database",
+}
 
 SCHEMES: Final[dict[str, Scheme]] = {
     "file": Scheme("storeroom.backends.filebased.FileBasedCache", _path, "file:///var/cache/app?max_bytes=1GB"),
@@ -90,6 +98,7 @@ SCHEMES: Final[dict[str, Scheme]] = {
     "memcached": Scheme(_MEMCACHED, _hosts, "memcached://one:11211,two:11211?key_prefix=shop"),
     "memcached+unix": Scheme(_MEMCACHED, _path, "memcached+unix:///run/memcached.sock"),
     **{scheme: Scheme(_REDIS, _servers, example) for scheme, example in _REDIS_EXAMPLES.items()},
+    **{scheme: Scheme(_DATABASE, _servers, example) for scheme, example in _DATABASE_EXAMPLES.items()},
 }
 """The scheme of each backend that a URL can name."""
 
@@ -138,10 +147,7 @@ def _split(url: str, wrong: str) -> SplitResult:
 def _known_schemes(scheme: str) -> str:
     examples = ", ".join(known.example for known in SCHEMES.values())
     hint = nearest(scheme, SCHEMES) if scheme else ""
-    return (
-        f"{hint} The schemes are {', '.join(SCHEMES)} (as in {examples}); the scheme of a server, such as "
-        "postgresql, comes with the version of Storeroom that has its backend."
-    )
+    return f"{hint} The schemes are {', '.join(SCHEMES)}, as in {examples}."
 
 
 def _read_query(query: str, wrong: str) -> dict[str, Any]:

@@ -51,14 +51,18 @@ def test_custom_backend_is_found_by_its_path(tmp_path, monkeypatch):
     assert type(alias.build()).__name__ == "Custom"
 
 
+NOT_YET = "storeroom.backends.tomorrow.TomorrowCache"
 NO_BACKEND_YET = [
-    ("storeroom.backends.db.DatabaseCache", "'storeroom.backends.db.DatabaseCache'; this version"),
-    ("django.core.cache.backends.db.DatabaseCache", "stands for 'storeroom.backends.db.DatabaseCache'"),
+    (NOT_YET, f"{NOT_YET!r}; this version"),
+    ("django.core.cache.backends.tomorrow.TomorrowCache", f"stands for {NOT_YET!r}"),
 ]
 
 
 @pytest.mark.parametrize(("path", "message"), NO_BACKEND_YET)
-def test_backend_that_this_version_lacks_is_told_from_a_wrong_one(path, message):
+def test_backend_that_this_version_lacks_is_told_from_a_wrong_one(monkeypatch, path, message):
+    """One that is planned has its place in the list before it has a module."""
+    monkeypatch.setattr(backend_paths, "PATHS", (*backend_paths.PATHS, NOT_YET))
+    monkeypatch.setattr(backend_paths, "DJANGO_PATHS", {**backend_paths.DJANGO_PATHS, NO_BACKEND_YET[1][0]: NOT_YET})
     text = message_of({"default": {"BACKEND": path}})
     assert text.startswith(f"CACHES['default']['BACKEND'] is {path!r}")
     assert message in text

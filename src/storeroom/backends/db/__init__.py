@@ -1,0 +1,291 @@
+"""A cache in a table of a database: SQLite, PostgreSQL, MariaDB or MySQL.
+
+LOCATION is the table's name, as in Django; ``OPTIONS["url"]`` tells where the database is
+(see location.py). The cache has connections of its own: what it writes is never part of a
+program's transaction, and no rollback of one takes it back.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final, TypeVar
+
+from storeroom import config, timeouts
+from storeroom.backends.db import location as locations
+from storeroom.backends.db import rows as layout
+from storeroom.backends.db.connect import engine_of
+from storeroom.backends.db.engine import DatabaseEngine
+from storeroom.backends.db.errors import OutageError
+from storeroom.backends.db.options import OPTIONS
+from storeroom.backends.db.rows import Row, from_column, name_of
+from storeroom.backends.db.statements import Statements, chunks
+from storeroom.backends.db.transaction import Bounds, Transaction
+from storeroom.exceptions import DecodeError, ValueTooLargeError, ValueTypeError
+from storeroom.hooks import MISSING
+from storeroom.network import NetworkCache
+from storeroom.secret import secret_of
+from storeroom.serializers import build_codec
+
+__all__ = ["DatabaseCache"]
+
+
+T = TypeVar("T")
+
+_STEP: Final = 1000
+"""Rows that a scan reads at a time, and clear() removes: short transactions let others in between."""
+
+_FEW: Final = 100
+"""Keys that are read within the event loop, from a local file."""
+
+_INT64: Final = range(-(2**63), 2**63)
+
+
+class DatabaseCache(NetworkCache):
+    """A cache in a table.
+
+    Atomic among threads, processes and hosts: every operation on one key, rename and set_many() too.
+    Blocking: on a server each operation is a round trip or a few; asynchronous callers use worker threads.
+
+    Args:
+        location: the table's name, or a URL: see location.py.
+        params: the alias's settings.
+
+    Raises:
+        ConfigurationError: a setting is wrong.
+    """
+
+    options: ClassVar[Mapping[str, config.Option] | None] = OPTIONS
+    _engine: DatabaseEngine
+    _outage_errors = (OutageError,)
+
+    def __init__(self, location: str, params: Mapping[str, Any]) -> None:
+        """Note where the table is; it is connected to on first use."""
+        super().__init__(params)
+        options = self.settings.options
+        self._engine, is_trusted = engine_of(location, options)
+        self._counters = self._engine.counters
+        self._flights = self._engine.flights
+        codec_options = {name: options[name] for name in config.CODEC_OPTIONS} | {"secret": secret_of(self.settings)}
+        self._codec = build_codec(trusted=is_trusted, allowed_types=options["allowed_types"], **codec_options)
+        self._bounds = Bounds(options["max_entries"], options["max_bytes"], options["cull_frequency"])
+        self._notes_reads = options["max_entries"] is not None or options["max_bytes"] is not None
+
+    @classmethod
+    def check_location(cls, location: str, settings: config.Settings) -> None:
+        """Find out, without connecting, whether LOCATION and OPTIONS make sense together.
+
+        Raises:
+            ConfigurationError: they do not.
+        """
+        locations.parse(location, settings.options)
+
+    # Reading ----------------------------------------------------------------------------------
+
+    def _get(self, storage_key: str) -> Any:
+        engine, name = self._engine, name_of(storage_key)
+        row = engine.read(_fetch_one, engine.statements.get, (name,))
+        if row is None or row[2] <= timeouts.now():
+            return MISSING
+        if self._notes_reads:
+            engine.note(name)
+        return self._decoded(storage_key, name, row[0], row[1])
+
+    def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
+        names = {name_of(storage_key): storage_key for storage_key in storage_keys}
+        found = self._engine.read(_fetch_parts, self._engine.statements, list(chunks(list(names))))
+        now, values = timeouts.now(), {}
+        for column, value, number, expires in found:
+            name = bytes(column)
+            if expires <= now:
+                continue
+            if self._notes_reads:
+                self._engine.note(name)
+            decoded = self._decoded(names[name], name, value, number)
+            if decoded is not MISSING:
+                values[names[name]] = decoded
+        return values
+
+    def _expiry(self, storage_key: str) -> float | None:
+        row = self._engine.read(_fetch_one, self._engine.statements.expiry, (name_of(storage_key),))
+        return None if row is None or row[0] <= timeouts.now() else from_column(row[0])
+
+    def _scan(self, start: str) -> Iterator[str]:
+        now = timeouts.now()
+        return iter([key for key, _, expires in self._entries(start) if expires > now])
+
+    def _entries(self, start: str) -> Iterator[tuple[str, bytes, float]]:
+        """Yield storage key, name and expires of all rows whose storage key begins with `start`."""
+        engine, statements = self._engine, self._engine.statements
+        # Of a long name only the beginning stands in the column; what comes after it is compared below.
+        first = layout.head_of(start)
+        statement, last = statements.scan_from, first
+        while True:
+            found = engine.read(_fetch_all, statement, (last, _STEP))
+            for column, value, expires in found:
+                name = bytes(column)
+                if not name.startswith(first):
+                    return
+                storage_key = layout.storage_key_of(name, value)
+                if name != layout.COUNTS_NAME and storage_key.startswith(start):
+                    yield storage_key, name, expires
+            if len(found) < _STEP:
+                return
+            statement, last = statements.scan, bytes(found[-1][0])
+
+    def _usage(self) -> tuple[int | None, int | None]:
+        counts = self._engine.read(_fetch_one, self._engine.statements.counts, (layout.COUNTS_NAME,))
+        if counts is None:
+            counts = self._write(Transaction.recount)
+        return counts[0], int(counts[1])
+
+    # Writing ----------------------------------------------------------------------------------
+
+    def _write(self, change: Callable[..., T], *args: Any) -> T:
+        result: T = self._engine.write(change, *args, bounds=self._bounds)
+        return result
+
+    def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
+        self._write(Transaction.put, [self._row(storage_key, value)], expires_at)
+        return True
+
+    def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
+        rows = [self._row(storage_key, value) for storage_key, value in values.items()]
+        if rows:
+            self._write(Transaction.put, rows, expires_at)
+        return []
+
+    def _add(self, storage_key: str, value: Any, expires_at: float) -> bool:
+        return self._write(Transaction.add, self._row(storage_key, value), expires_at)
+
+    def _delete_many(self, storage_keys: Sequence[str]) -> int:
+        return self._write(Transaction.remove, [name_of(storage_key) for storage_key in storage_keys])
+
+    def _touch(self, storage_key: str, expires_at: float) -> bool:
+        parameters = (layout.to_column(expires_at), name_of(storage_key), timeouts.now())
+        return bool(self._engine.update(self._engine.statements.touch, parameters, expires_at))
+
+    def _incr(self, storage_key: str, delta: float) -> float:
+        # A plain integer is counted by the database, as long as the sum is one too.
+        if type(delta) is int and delta in _INT64:
+            low, high = _INT64.start - min(delta, 0), _INT64.stop - 1 - max(delta, 0)
+            total = self._engine.count(delta, name_of(storage_key), timeouts.now(), low, high)
+            if total is not None:
+                return total
+        counted: float = self._write(self._incr_within, storage_key, delta)
+        return counted
+
+    def _incr_within(self, transaction: Transaction, storage_key: str, delta: float) -> float:
+        name = name_of(storage_key)
+        row = transaction.live(name)
+        value = MISSING if row is None else self._decoded(storage_key, name, row[0], row[1])
+        if value is MISSING:
+            raise KeyError(storage_key)
+        if not isinstance(value, int | float):
+            raise ValueTypeError(
+                f"The value of key {storage_key!r} is not a number; incr() and decr() need an int or a float."
+            )
+        total = value + delta
+        transaction.replace(self._row(storage_key, total), row[3])
+        return total
+
+    def _rename(self, storage_key: str, new_storage_key: str) -> bool:
+        return self._write(self._rename_within, storage_key, new_storage_key)
+
+    def _rename_within(self, transaction: Transaction, storage_key: str, new_storage_key: str) -> bool:
+        name = name_of(storage_key)
+        row = transaction.live(name)
+        value = MISSING if row is None else self._decoded(storage_key, name, row[0], row[1])
+        if value is MISSING:
+            return False
+        transaction.remove([name])
+        # A signature is bound to its key, so that the value is written anew.
+        transaction.put([self._row(new_storage_key, value)], from_column(row[2]))
+        return True
+
+    def _compare_delete(self, storage_key: str, expected: Any) -> bool:
+        return self._write(self._compare_delete_within, storage_key, expected)
+
+    def _compare_delete_within(self, transaction: Transaction, storage_key: str, expected: Any) -> bool:
+        name = name_of(storage_key)
+        row = transaction.live(name)
+        if row is None or self._decoded(storage_key, name, row[0], row[1]) != expected:
+            return False
+        return transaction.remove([name]) > 0
+
+    def _clear(self) -> None:
+        owns, doomed = self._key_space.owns, []
+        for storage_key, name, _ in self._entries(self._key_space.start()):
+            if owns(storage_key) and not storage_key.startswith("\x00"):
+                doomed.append(name)
+        for part in chunks(doomed, _STEP):
+            self._write(Transaction.remove, part)
+
+    def _prune(self) -> int:
+        removed = 0
+        while expired := self._write(Transaction.expire, _STEP):
+            removed += expired
+        return removed
+
+    # Values -----------------------------------------------------------------------------------
+
+    def _row(self, storage_key: str, value: Any) -> Row:
+        row = layout.make_row(storage_key, self._codec.dumps(value, storage_key))
+        max_bytes = self._bounds.max_bytes
+        if max_bytes is not None and row.size > max_bytes:
+            raise ValueTooLargeError(
+                f"The value of key {storage_key!r} takes {row.size} bytes, more than OPTIONS['max_bytes'] "
+                f"({max_bytes}) allows for the whole cache; raise max_bytes or store less."
+            )
+        return row
+
+    def _decoded(self, storage_key: str, name: bytes, value: Any, number: int | None) -> Any:
+        if number is not None:
+            return number
+        try:
+            return self._codec.loads(layout.frame_of(storage_key, name, value), storage_key)
+        except (DecodeError, TypeError):
+            self._counters.errors += 1
+            return MISSING
+
+    # Asynchronous callers ---------------------------------------------------------------------
+
+    async def _run(self, hook: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        result: T = await self._engine.in_thread(hook, *args, **kwargs)
+        return result
+
+    async def _aget(self, storage_key: str) -> Any:
+        if self._engine.database.is_local:
+            return self._get(storage_key)  # a switch of threads takes ten times as long
+        return await self._run(self._get, storage_key)
+
+    async def _aget_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
+        if self._engine.database.is_local and len(storage_keys) <= _FEW:
+            return self._get_many(storage_keys)
+        return await self._run(self._get_many, storage_keys)
+
+    # Tests ------------------------------------------------------------------------------------
+
+    def _check_invariants(self) -> None:
+        """Raise AssertionError if the counts and the table disagree: for tests."""
+        noted = self._usage()
+        found = self._engine.read(_fetch_one, self._engine.statements.recount, ())
+        if noted != (found[0], int(found[1] or 0)):
+            raise AssertionError(f"noted are {noted} entries and bytes, and there are {found}")
+
+
+def _fetch_one(session: Any, statement: str, parameters: Sequence[Any]) -> Any:
+    return session.execute(statement, parameters).fetchone()
+
+
+def _fetch_parts(session: Any, statements: Statements, parts: Sequence[Sequence[bytes]]) -> list[Any]:
+    """Return the rows of all names, as they are at one moment."""
+    if len(parts) == 1:
+        return list(session.execute(statements.get_many(len(parts[0])), parts[0]).fetchall())
+    for statement in statements.grammar.snapshot:
+        session.execute(statement, ())
+    try:
+        return [row for part in parts for row in session.execute(statements.get_many(len(part)), part).fetchall()]
+    finally:
+        session.execute("COMMIT", ())
+
+
+def _fetch_all(session: Any, statement: str, parameters: Sequence[Any]) -> Any:
+    return session.execute(statement, parameters).fetchall()

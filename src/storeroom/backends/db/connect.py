@@ -1,0 +1,55 @@
+"""From a handle's settings to the engine that it shares with all handles of the same table."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from storeroom.backends.db import location as locations
+from storeroom.backends.db.database import Database
+from storeroom.backends.db.engine import DatabaseEngine
+from storeroom.backends.db.location import Target
+from storeroom.engines import shared
+
+__all__ = ["engine_of"]
+
+
+def engine_of(location: str, options: Mapping[str, Any]) -> tuple[DatabaseEngine, bool]:
+    """Return the engine, and whether nobody but this user can write to its table.
+
+    Raises:
+        ConfigurationError: LOCATION and OPTIONS make no sense together.
+    """
+    target = locations.parse(location, options)
+    settings = {
+        name: options[name]
+        for name in (
+            "socket_connect_timeout",
+            "socket_timeout",
+            "busy_timeout",
+            "unlogged",
+            "max_connections",
+            "create_table",
+        )
+    }
+    database, is_trusted = _database(target, settings)
+    engine = shared(DatabaseEngine, _identity(target, settings), lambda: _engine(database, target, settings))
+    return engine, is_trusted
+
+
+def _engine(database: Database, target: Target, settings: Mapping[str, Any]) -> DatabaseEngine:
+    patience = settings["busy_timeout"] if database.is_local else settings["socket_timeout"]
+    return DatabaseEngine(
+        database, target.table, settings["max_connections"], patience, creates=settings["create_table"]
+    )
+
+
+def _database(target: Target, settings: Mapping[str, Any]) -> tuple[Database, bool]:
+    from storeroom.backends.db import sqlite  # noqa: PLC0415 -- as for the others: only the driver that is needed
+
+    return sqlite.SQLite(target.path, settings["busy_timeout"]), sqlite.is_private(target.path)
+
+
+def _identity(target: Target, settings: Mapping[str, Any]) -> str:
+    """Return what two handles that share an engine have in common: passwords too, which no repr shows."""
+    known_by = repr((target, target.user, target.password, target.query, sorted(settings.items())))
+    return f"{target!r} {hashlib.blake2b(known_by.encode(), digest_size=16).hexdigest()}"

@@ -1,0 +1,305 @@
+"""The engine of a database cache: its sessions in this process, and how operations run on them."""
+
+import contextlib
+import functools
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+from storeroom import timeouts
+from storeroom.backends.db import schema
+from storeroom.backends.db.database import Database
+from storeroom.backends.db.errors import Fault, OutageError
+from storeroom.backends.db.pool import Pool
+from storeroom.backends.db.transaction import EXPIRED, Bounds, Transaction
+from storeroom.exceptions import StorageError
+from storeroom.network import NetworkEngine
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+__all__ = ["DatabaseEngine"]
+
+T = TypeVar("T")
+
+_ATTEMPTS: Final = 50
+"""How often an operation is tried that others are in the way of: each time one of them gets on."""
+
+_PAUSE_SECONDS: Final = 0.002
+"""The longest pause before the first repetition; it grows with each."""
+
+_LOOK_SECONDS: Final = 1.0
+"""How often an engine looks for what others have done: entries that expire early, a file that was replaced."""
+
+_NOTES: Final = 1000
+"""Names read lately that are remembered; then they are written down, once a second at most."""
+
+_UNBOUNDED: Final = Bounds(None, None, None)
+
+
+class DatabaseEngine(NetworkEngine):
+    """The sessions on one table.
+
+    Args:
+        database: where the table is.
+        table: its name.
+        limit: how many sessions there may be.
+        patience: seconds to wait for one.
+        creates: whether the table may be made on first use.
+    """
+
+    def __init__(self, database: Database, table: str, limit: int, patience: float, *, creates: bool) -> None:
+        super().__init__(database.name)
+        self.database = database
+        self.statements = database.statements(table)
+        self.notes: dict[bytes, None] = {}
+        self._creates, self._limit = creates, limit
+        self._pool = Pool(database.connect, database.close, limit, patience, self.lock)
+        self._writer = threading.Lock()
+        self._preparing = threading.Lock()
+        self._is_ready = False
+        self._earliest = 0.0
+        self._look_after = 0.0
+        self._noted_at = 0.0
+        self._executor: ThreadPoolExecutor | None = None
+        self._gathered: list[Any] = []
+
+    # Operations -------------------------------------------------------------------------------
+
+    def read(self, look: Callable[..., T], *args: Any) -> T:
+        """Run what is one statement by itself on a session: ``look(session, *args)``."""
+        pool, database = self._pool, self.database
+        if not self._is_ready or not database.is_local or timeouts.now() > self._look_after:
+            return self._perform(look, *args)
+        # What follows is _perform() where nothing goes wrong, without its calls (benchmarks: "database get").
+        session = pool.take()
+        try:
+            result = look(session, *args)
+        except database.errors:
+            pool.discard(session)
+            return self._perform(look, *args)
+        except BaseException:
+            pool.discard(session)
+            raise
+        pool.give(session)
+        return result
+
+    def update(self, statement: str, parameters: Sequence[Any], expires_at: float) -> int:
+        """Run a statement that changes when an entry expires; return how many it changed."""
+        changed = self._exclusively(_rows_changed, statement, parameters)
+        self._earliest = min(self._earliest, expires_at)
+        return changed
+
+    def count(self, *parameters: Any) -> int | None:
+        """Increment a plain integer in one statement: see Database.incr()."""
+        return self._exclusively(self.database.incr, self.statements, parameters)
+
+    def write(self, change: Callable[..., T], *args: Any, bounds: Bounds = _UNBOUNDED) -> T:
+        """Run ``change(transaction, *args)`` in a transaction, which is saved and committed."""
+        result: T = self._exclusively(self._transact, change, args, bounds)
+        return result
+
+    def _exclusively(self, work: Callable[..., T], *args: Any) -> T:
+        if not self.database.is_local:
+            return self._perform(work, *args)
+        # SQLite's own way to wait for another writer is to sleep; threads of a process need not.
+        with self._writer:
+            return self._perform(work, *args)
+
+    def _transact(self, session: Any, change: Callable[..., T], args: tuple[Any, ...], bounds: Bounds) -> T:
+        session.execute(self.statements.grammar.begin, ())
+        transaction = Transaction(self.statements, session, timeouts.now(), bounds)
+        try:
+            result = change(transaction, *args)
+            earliest = self._expire(transaction)
+            transaction.save(self._take_notes)
+            session.execute("COMMIT", ())
+        except BaseException as error:
+            if not (isinstance(error, self.database.errors) and self._is_lost(error)):
+                session.execute("ROLLBACK", ())
+            raise
+        self._earliest = earliest
+        self.counters.expirations += transaction.expirations
+        self.counters.evictions += transaction.evictions
+        return result
+
+    def _expire(self, transaction: Transaction) -> float:
+        """Remove some expired entries if there may be any; return when the next one expires."""
+        now = transaction.now
+        if now < self._earliest and now < self._look_after:
+            return min(self._earliest, transaction.expires_at)
+        self._look_after = now + _LOOK_SECONDS
+        removed = transaction.expire(EXPIRED)
+        return now if removed == EXPIRED else transaction.earliest()
+
+    # Faults -----------------------------------------------------------------------------------
+
+    def _perform(self, work: Callable[..., T], *args: Any) -> T:
+        """Run ``work(session, *args)``; again where something was in the way, or had to be mended first."""
+        mended: set[Fault] = set()
+        for attempt in range(_ATTEMPTS):
+            session = None
+            try:
+                session = self._take()
+                result = work(session, *args)
+            except self.database.errors as error:
+                self._put_back(session, is_fit=not self._is_lost(error))
+                self._mend(error, session, mended, attempt)
+            except BaseException as error:
+                self._put_back(session, is_fit=isinstance(error, Exception))
+                raise
+            else:
+                self._pool.give(session)
+                return result
+        raise OutageError("other transactions were in the way all the time")
+
+    def _is_lost(self, error: Exception) -> bool:
+        return self.database.fault(error) in {Fault.OUTAGE, Fault.DAMAGED}
+
+    def _take(self) -> Any:
+        """Return a session on a table that is ready."""
+        pool, database = self._pool, self.database
+        now = timeouts.now()
+        if database.is_local and now > self._look_after and self._is_ready:
+            self._look_after = now + _LOOK_SECONDS
+            self._earliest = min(self._earliest, now)
+        session = pool.take()
+        while database.is_stale(session):
+            self._is_ready = self._is_ready and not database.is_local
+            pool.discard(session)
+            session = pool.take()
+        if not self._is_ready:
+            try:
+                self._make_ready(session)
+            except BaseException:
+                pool.discard(session)
+                raise
+        return session
+
+    def _make_ready(self, session: Any) -> None:
+        with self._preparing:
+            if not self._is_ready:
+                schema.make_ready(self.database, session, self.statements, creates=self._creates)
+                self._is_ready = True
+
+    def _put_back(self, session: Any, *, is_fit: bool) -> None:
+        if session is not None and is_fit:
+            self._pool.give(session)
+        elif session is not None:
+            self._pool.discard(session)
+
+    def _mend(self, error: Exception, session: Any, mended: set[Fault], attempt: int) -> None:
+        """Make another attempt worth while, or raise.
+
+        Raises:
+            OutageError: the database is out of reach.
+            StorageError: it said no.
+        """
+        fault = self.database.fault(error)
+        if fault is Fault.CONFLICT:
+            time.sleep(random.random() * _PAUSE_SECONDS * (attempt + 1))  # noqa: S311 -- any will do
+        elif fault is Fault.MISSING and fault not in mended:
+            self._is_ready = False
+        elif fault is Fault.DAMAGED and fault not in mended:
+            self.database.repair(session)
+            self._is_ready = False
+        else:
+            self._fail(fault, error)
+        mended.add(fault)
+
+    def _fail(self, fault: Fault, error: Exception) -> NoReturn:
+        text = f"{type(error).__name__}: {error}".strip()
+        if fault is Fault.OUTAGE:
+            raise OutageError(text) from error
+        raise StorageError(f"{self.database.name} refused a statement of the cache ({text}).") from error
+
+    # Notes of what was read -------------------------------------------------------------------
+
+    def note(self, name: bytes) -> None:
+        """Remember that an entry was read, for the next time that room is needed."""
+        notes = self.notes
+        notes[name] = None
+        if len(notes) > _NOTES:
+            self._write_notes()
+
+    def _take_notes(self) -> list[bytes]:
+        notes, self.notes = self.notes, {}
+        return sorted(notes)
+
+    def _write_notes(self) -> None:
+        names, now = self._take_notes(), time.monotonic()
+        if now - self._noted_at < _LOOK_SECONDS:
+            return  # a sample of what is read is enough
+        self._noted_at = now
+        # What was read is known already: that it cannot be written down must not take it away.
+        with contextlib.suppress(OutageError, StorageError):
+            self.write(lambda transaction: transaction.renew(names))
+
+    # The table --------------------------------------------------------------------------------
+
+    def create_table(self) -> bool:
+        """Make the table unless it is there: see schema.create()."""
+        session = self._pool.take()
+        try:
+            made = schema.create(self.database, session, self.statements)
+        except BaseException:
+            self._pool.discard(session)
+            raise
+        self._pool.give(session)
+        self._is_ready = True
+        return made
+
+    # Tasks ------------------------------------------------------------------------------------
+
+    async def in_thread(self, hook: Callable[..., T], *args: Any) -> T:
+        """Run a hook in one of this engine's threads, of which there are no more than sessions."""
+        import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
+
+        executor = self._executor
+        if executor is None:
+            executor = self._executor = self._make_executor()
+        return await asyncio.get_running_loop().run_in_executor(executor, functools.partial(hook, *args))
+
+    def _make_executor(self) -> "ThreadPoolExecutor":
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 -- as above
+
+        with self.lock:
+            return self._executor or ThreadPoolExecutor(self._limit, "storeroom-db")
+
+    # The life of a process --------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close what nobody uses now; the next operation opens it again."""
+        self._pool.close_idle()
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown(wait=False)
+
+    def before_fork(self) -> None:
+        """Get all sessions home, so that no thread is within a driver; close those that no child may have."""
+        self._gathered = self._pool.gather()
+        if self.database.is_local:
+            for session in self._gathered:
+                self.database.close(session)
+
+    def after_fork_in_parent(self) -> None:
+        """Go on with what is open."""
+        gathered, self._gathered = self._gathered, []
+        self._pool.restore(gathered, are_open=not self.database.is_local)
+
+    def after_fork_in_child(self) -> None:
+        """Begin with no sessions: those at the other end belong to the parent."""
+        super().after_fork_in_child()
+        self.database.abandon(self._gathered)
+        self._gathered = []
+        self._pool.renew(self.lock)
+        self._writer, self._preparing = threading.Lock(), threading.Lock()
+        self._executor = None
+        self.notes = {}
+
+
+def _rows_changed(session: Any, statement: str, parameters: Sequence[Any]) -> int:
+    changed: int = session.execute(statement, parameters).rowcount
+    return changed

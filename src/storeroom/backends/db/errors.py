@@ -1,0 +1,19 @@
+"""What went wrong, whichever driver says so."""
+
+from enum import Enum
+
+__all__ = ["Fault", "OutageError"]
+
+
+class OutageError(Exception):
+    """The database cannot be reached, or does not answer in time; the cause is the driver's error."""
+
+
+class Fault(Enum):
+    """What a driver's error means for a cache."""
+
+    CONFLICT = "another transaction was in the way: this one is undone, and may be tried again"
+    OUTAGE = "the database cannot be reached, or does not answer in time"
+    MISSING = "the table is not there, or has not the columns it should have"
+    DAMAGED = "the file is damaged, or is none of a database"
+    REFUSED = "the database understood, and said no"

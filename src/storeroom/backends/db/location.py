@@ -1,0 +1,140 @@
+"""From LOCATION and OPTIONS to a database: which it is, where, and in what table.
+
+LOCATION is the name of the table, as in Django, and ``OPTIONS["url"]`` tells where the
+database is. LOCATION may be the URL itself, which is what CACHE_URL makes of it; the
+table's name is then ``OPTIONS["table"]``. Without any URL it is a SQLite file of this
+program's own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from storeroom.config import nearest
+from storeroom.exceptions import ConfigurationError
+from storeroom.masking import mask_url
+
+__all__ = ["DEFAULT_TABLE", "LONGEST_TABLE", "VENDORS", "Target", "parse"]
+
+VENDORS: Final = {
+    "sqlite": "sqlite",
+    "postgresql": "postgresql",
+    "postgres": "postgresql",
+    "mysql": "mysql",
+    "mariadb": "mysql",
+}
+"""Scheme of a URL, without the driver that may stand behind a "+", to the kind of database."""
+
+DEFAULT_TABLE: Final = "storeroom_cache"
+
+LONGEST_TABLE: Final = 54
+"""Bytes: PostgreSQL cuts names to 63, and the longest name of an index is nine longer than the table's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a cache's table is.
+
+    Attributes:
+        vendor: "sqlite", "postgresql" or "mysql".
+        table: its name.
+        path: of the file, for SQLite.
+        user, password, host, port, database: None where the URL does not say.
+        query: what stands behind the question mark: parameters of the driver.
+    """
+
+    vendor: str
+    table: str
+    path: str = ""
+    user: str | None = None
+    password: str | None = None
+    host: str | None = None
+    port: int | None = None
+    database: str | None = None
+    query: tuple[tuple[str, str], ...] = ()
+
+    def __repr__(self) -> str:
+        """Return what tells it from others, without the password."""
+        where = self.path or f"{self.host or ''}:{self.port or ''}/{self.database or ''}"
+        return f"{self.vendor} {where} {self.table}"
+
+
+def parse(location: Any, options: Mapping[str, Any]) -> Target:
+    """Return what LOCATION and OPTIONS mean.
+
+    Raises:
+        ConfigurationError: they make no sense; the text goes on after "LOCATION".
+    """
+    location = str(location)
+    if "://" in location:
+        if options["url"] is not None:
+            raise ConfigurationError(
+                f"is {mask_url(location)!r} and OPTIONS['url'] is given too; expected the table's name as LOCATION."
+            )
+        return _parse_url(location, options["table"] or DEFAULT_TABLE)
+    if options["table"] is not None:
+        raise ConfigurationError(
+            f"is {location!r} and OPTIONS['table'] is given too; expected the table's name in one place."
+        )
+    if options["url"] is None:
+        return _checked(Target("sqlite", location, path=_own_file()))
+    return _parse_url(options["url"], location)
+
+
+def _own_file() -> str:
+    # The front door knows what a program's own files are called; only here does a backend ask it.
+    return f"{import_module('storeroom.sources').program_directory()}.sqlite3"
+
+
+def _parse_url(url: str, table: str) -> Target:
+    wrong = f"leads to the URL {mask_url(url)!r}"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ConfigurationError(f"{wrong}, which is not a URL.") from None
+    vendor = VENDORS.get(parts.scheme.partition("+")[0])
+    if vendor is None:
+        raise ConfigurationError(
+            f"{wrong}, whose scheme is unknown.{nearest(parts.scheme, VENDORS)} Expected one of "
+            "sqlite:////path, postgresql://user:password@host/database, mysql://user:password@host/database."
+        )
+    query = tuple(parse_qsl(parts.query, keep_blank_values=True))
+    if vendor == "sqlite":
+        return _checked(Target(vendor, table, path=_path(parts, wrong)))
+    return _checked(
+        Target(
+            vendor,
+            table,
+            user=None if parts.username is None else unquote(parts.username),
+            password=None if parts.password is None else unquote(parts.password),
+            host=None if parts.hostname is None else unquote(parts.hostname),
+            port=port,
+            database=unquote(parts.path[1:]) or None,
+            query=query,
+        )
+    )
+
+
+def _path(parts: SplitResult, wrong: str) -> str:
+    """Return the path in SQLAlchemy's spelling: after three slashes it is relative, after four it is absolute."""
+    path = unquote(parts.path[1:])
+    if parts.netloc or path in {"", ":memory:"} or parts.query:
+        raise ConfigurationError(
+            f"{wrong}; expected the path of a file after three slashes, which is relative, or after four, which is "
+            "absolute. For a cache in memory use storeroom.backends.locmem.LocMemCache."
+        )
+    return str(Path(path).expanduser().absolute())
+
+
+def _checked(target: Target) -> Target:
+    length = len(target.table.encode("utf-8", "replace"))
+    if not 0 < length <= LONGEST_TABLE or "\x00" in target.table:
+        raise ConfigurationError(
+            f"is {target.table!r}; expected the name of a table, of up to {LONGEST_TABLE} bytes, such as "
+            "'my_cache_table'."
+        )
+    return target

@@ -1,0 +1,56 @@
+"""OPTIONS of the database cache."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from storeroom import config
+from storeroom.config import Option
+from storeroom.network import NETWORK_OPTIONS
+
+__all__ = ["OPTIONS"]
+
+DEFAULT_MAX_CONNECTIONS: Final = 16
+"""Of one process: servers admit 100 (PostgreSQL) or 151 (MariaDB) clients by default, and each of PostgreSQL's
+is a process of its own."""
+
+DEFAULT_BUSY_TIMEOUT: Final = 5.0
+"""Seconds; as in Python's sqlite3 module. A write takes far less than a millisecond, so that hundreds may queue."""
+
+
+def _url(value: Any) -> str | None:
+    if hasattr(value, "render_as_string"):  # SQLAlchemy's URL, whose str() hides the password
+        value = value.render_as_string(hide_password=False)
+    if value is None or (isinstance(value, str) and "://" in value):
+        return value
+    raise ValueError("a URL such as postgresql://user:password@host/database or sqlite:////var/cache/app/cache.sqlite3")
+
+
+def _optional_text(value: Any) -> str | None:
+    return None if value is None else config.text(value)
+
+
+OPTIONS: Final[Mapping[str, Option]] = {
+    **config.ENTRY_BOUNDS,
+    **NETWORK_OPTIONS,
+    "url": Option(
+        _url,
+        None,
+        "Where the database is: sqlite:////path, postgresql://user:password@host/database, or mysql://… or "
+        "mariadb://…. None is the site's own in Django, and elsewhere a SQLite file of this program.",
+    ),
+    "table": Option(_optional_text, None, "The table's name where LOCATION is a URL."),
+    "create_table": Option(
+        config.boolean, True, "Whether the table is made on first use, and made anew where its shape is an old one."
+    ),
+    "unlogged": Option(
+        config.boolean,
+        False,
+        "PostgreSQL: whether the table is made UNLOGGED: faster writes, no replicas, and empty after a crash.",
+    ),
+    "max_connections": Option(
+        config.whole_number(1), DEFAULT_MAX_CONNECTIONS, "How many connections a process keeps at most."
+    ),
+    "busy_timeout": Option(
+        config.number(0.001), DEFAULT_BUSY_TIMEOUT, "SQLite: seconds to wait for another process that writes."
+    ),
+}

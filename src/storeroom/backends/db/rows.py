@@ -1,0 +1,140 @@
+"""From an entry to the columns of its row, and back.
+
+====================  ==================================================================
+column                holds
+====================  ==================================================================
+``cache_key``         the storage key in UTF-8; of a long one its beginning and a hash
+``value``             the frame; of a long storage key that key goes before it; NULL for
+                      a plain integer
+``number``            the plain integer, which the database increments
+``expires``           epoch seconds; ENDLESS for an entry that never expires
+``size``              bytes that the entry counts for; 0 for a lease, which bounds ignore
+``growth``            what the last write added to ``size``: all of it for a new entry
+``sequence``          microseconds when the entry was last used; the lowest are evicted
+====================  ==================================================================
+
+One row is no entry: COUNTS_NAME holds the number of entries in ``number`` and their bytes
+in ``growth``, so that no write has to count. Whoever empties the table by hand empties
+the counts with it.
+"""
+
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple
+
+from storeroom.keys import LEASE_MARK
+from storeroom.serializers.frames import is_plain_integer
+from storeroom.timeouts import NEVER
+
+__all__ = [
+    "COUNTS_NAME",
+    "ENDLESS",
+    "KEY_BYTES",
+    "Row",
+    "frame_of",
+    "from_column",
+    "head_of",
+    "is_hashed",
+    "make_row",
+    "name_of",
+    "storage_key_of",
+    "to_column",
+]
+
+COUNTS_NAME: Final = b"\x00counts"
+
+KEY_BYTES: Final = 480
+"""Length of ``cache_key``. MySQL indexes 767 bytes with its oldest row format, others more."""
+
+_HASH_BYTES: Final = 16
+_HEAD_BYTES: Final = KEY_BYTES - 2 * _HASH_BYTES - 1
+
+ENDLESS: Final = 1e15
+"""``expires`` of an entry without a timeout: 30 million years, as not every database has an infinity."""
+
+_ROW_BYTES: Final = 120
+"""What a row takes beside its key and value: columns, three indexes, headers."""
+
+_LENGTH_BYTES: Final = 4
+
+
+class Row(NamedTuple):
+    """What is written of an entry, beside its expiry and its place in the sequence."""
+
+    name: bytes
+    value: bytes | None
+    number: int | None
+    size: int
+
+
+def name_of(storage_key: str) -> bytes:
+    """Return the ``cache_key`` of a storage key."""
+    try:
+        name = storage_key.encode()
+    except UnicodeEncodeError:
+        name = storage_key.encode("utf-8", "surrogatepass")
+    if len(name) < KEY_BYTES:
+        return name
+    # Exactly as long as the column, which no other name is: that tells the hashed ones.
+    return name[:_HEAD_BYTES] + b"#" + blake2b(name, digest_size=_HASH_BYTES).hexdigest().encode()
+
+
+def is_hashed(name: bytes) -> bool:
+    """Tell whether the storage key stands before the frame."""
+    return len(name) == KEY_BYTES
+
+
+def make_row(storage_key: str, frame: bytes) -> Row:
+    """Return the row of an entry."""
+    name, value, number = name_of(storage_key), frame, None
+    if is_hashed(name):
+        key = storage_key.encode("utf-8", "surrogatepass")
+        value = len(key).to_bytes(_LENGTH_BYTES, "big") + key + frame
+    elif is_plain_integer(frame):
+        return Row(name, None, int(frame), _size(storage_key, name, 8))
+    return Row(name, value, number, _size(storage_key, name, len(value)))
+
+
+def _size(storage_key: str, name: bytes, length: int) -> int:
+    return 0 if storage_key.startswith(LEASE_MARK) else len(name) + length + _ROW_BYTES
+
+
+def frame_of(storage_key: str, name: bytes, value: Any) -> bytes:
+    """Return the frame in ``value``; nothing, which no codec can read, where it is another storage key's."""
+    frame = bytes(value)
+    if not is_hashed(name):
+        return frame
+    found, frame = _split(frame)
+    return frame if found == storage_key else b""
+
+
+def storage_key_of(name: bytes, value: Any) -> str:
+    """Return the storage key of a row; `value` is looked at only where the name is hashed."""
+    return _split(bytes(value))[0] if is_hashed(name) and value is not None else _decoded(name)
+
+
+def _split(value: bytes) -> tuple[str, bytes]:
+    end = _LENGTH_BYTES + int.from_bytes(value[:_LENGTH_BYTES], "big")
+    return _decoded(value[_LENGTH_BYTES:end]), value[end:]
+
+
+def _decoded(name: bytes) -> str:
+    # A damaged name is nobody's: the mark in place of a bad byte makes it match no key.
+    try:
+        return name.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return name.decode("utf-8", "replace")
+
+
+def to_column(expires_at: float) -> float:
+    """Return what ``expires`` holds."""
+    return min(expires_at, ENDLESS)
+
+
+def from_column(expires: float) -> float:
+    """Return the expires_at that ``expires`` stands for."""
+    return NEVER if expires >= ENDLESS else expires
+
+
+def head_of(start: str) -> bytes:
+    """Return what the names of all storage keys begin with that begin with `start`."""
+    return start.encode("utf-8", "surrogatepass")[:_HEAD_BYTES]

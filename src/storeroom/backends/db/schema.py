@@ -1,0 +1,75 @@
+"""The table: made on first use, and made anew where an earlier program left one of another shape."""
+
+import logging
+from typing import Any, Final
+
+from storeroom.backends.db.database import Database
+from storeroom.backends.db.statements import COLUMNS, Statements
+from storeroom.backends.db.transaction import Bounds, Transaction
+from storeroom.exceptions import StorageError
+
+__all__ = ["create", "make_ready"]
+
+logger = logging.getLogger("storeroom.db")
+
+_SHAPE: Final = frozenset(COLUMNS)
+_DJANGOS: Final = frozenset({"cache_key", "value", "expires"})
+"""The columns that ``createcachetable`` of Django makes; nobody else's table has just these."""
+
+_UNBOUNDED: Final = Bounds(None, None, None)
+
+
+def make_ready(database: Database, session: Any, statements: Statements, *, creates: bool) -> None:
+    """See to it that the table is there and has its shape.
+
+    Raises:
+        StorageError: it is missing and may not be made, or it is somebody else's.
+    """
+    if database.columns(session, statements.name) == _SHAPE:
+        return
+    if not creates:
+        raise StorageError(
+            f"The table {statements.name!r} of {database.name} is not there, or has not the columns of this version of "
+            "Storeroom, and OPTIONS['create_table'] is False. Make it with: python manage.py createcachetable, or "
+            "storeroom createcachetable; or let create_table be True."
+        )
+    create(database, session, statements)
+
+
+def create(database: Database, session: Any, statements: Statements) -> bool:
+    """Make the table unless it is there; replace one that Django or an earlier Storeroom has made.
+
+    Entries of a replaced table are lost: a cache can be filled again.
+
+    Returns:
+        Whether a table was made.
+
+    Raises:
+        StorageError: there is a table of that name that holds something else.
+    """
+    session.execute(statements.grammar.begin, ())
+    try:
+        database.lock_schema(session, statements.name)
+        found = database.columns(session, statements.name)
+        if found != _SHAPE:
+            _replace(database, session, statements, found)
+        session.execute("COMMIT", ())
+    except BaseException:
+        session.execute("ROLLBACK", ())
+        raise
+    return found != _SHAPE
+
+
+def _replace(database: Database, session: Any, statements: Statements, found: frozenset[str]) -> None:
+    is_ours = {"cache_key", "sequence", "growth"} <= found
+    if found and found != _DJANGOS and not is_ours:
+        raise StorageError(
+            f"The table {statements.name!r} of {database.name} has the columns {', '.join(sorted(found))}, so it is "
+            "no table of a cache. Give the cache another LOCATION."
+        )
+    if found:
+        logger.warning("The cache table %r of %s is made anew in another shape.", statements.name, database.name)
+        session.execute(statements.drop(), ())
+    for statement in statements.create():
+        session.execute(statement, ())
+    Transaction(statements, session, 0.0, _UNBOUNDED).recount()

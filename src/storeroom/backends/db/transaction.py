@@ -1,0 +1,297 @@
+"""Changes of a table within one transaction, its counts, and the room that they need.
+
+Nothing is counted by looking at the table: what each statement added and removed goes to
+the row of counts before the commit. That row is locked from then on, so that the bounds
+hold whoever else writes; all that is done after it passes over rows that others have
+locked, so that no two transactions wait for each other there.
+"""
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from storeroom.backends.db.rows import COUNTS_NAME, ENDLESS, Row, to_column
+from storeroom.backends.db.statements import Statements, chunks, rows_of
+
+__all__ = ["Bounds", "Transaction", "place_in_sequence"]
+
+_ROWS: Final = 100
+"""Rows in one upsert: seven parameters each, of which SQLite allows 999 before 3.32."""
+
+_BYTES: Final = 2**21
+"""Bytes of values in one upsert, unless one alone has more: servers bound a statement's length."""
+
+EXPIRED: Final = 32
+"""Expired entries that a write removes beyond what room needs: more than one, so that a backlog
+shrinks; few, so that no write pays for many."""
+
+_VICTIMS: Final = 200
+"""Rows that are looked at in one step when bytes have to go."""
+
+_ADD_ATTEMPTS: Final = 3
+"""Where an expired entry can vanish between two looks."""
+
+_LARGE: Final = 4096
+"""From this MAX_ENTRIES on a hundredth part is evicted at once, so that few writes pay for it."""
+
+
+@dataclass(slots=True)
+class Bounds:
+    """What a handle allows the table to hold."""
+
+    max_entries: int | None
+    max_bytes: int | None
+    cull_frequency: int | None
+
+
+def place_in_sequence() -> int:
+    """Return a number that is higher than that of whatever was used before, on any host with a clock."""
+    return time.time_ns() // 1000
+
+
+class Transaction:
+    """The table under a transaction that has begun; `save()` before the commit.
+
+    Attributes:
+        now: epoch seconds; the same for the whole transaction.
+        entries: entries there are after save(), expired ones not yet removed included; None if they
+            were not touched.
+        expirations: expired entries that went.
+        evictions: live entries that went for room.
+        expires_at: when the first of the entries expires that were written.
+    """
+
+    def __init__(self, statements: Statements, session: Any, now: float, bounds: Bounds) -> None:
+        self.now = now
+        self.entries: int | None = None
+        self.expirations = 0
+        self.evictions = 0
+        self.expires_at = ENDLESS
+        self._statements, self._session, self._bounds = statements, session, bounds
+        self._inserted = 0
+        self._added_entries = 0
+        self._added_bytes = 0
+        self._written: Collection[bytes] = ()
+
+    def execute(self, statement: str, parameters: Sequence[Any]) -> Any:
+        """Run a statement; return the driver's cursor."""
+        return self._session.execute(statement, parameters)
+
+    # Entries ----------------------------------------------------------------------------------
+
+    def put(self, rows: Sequence[Row], expires_at: float) -> None:
+        """Insert or overwrite entries."""
+        # In one order everywhere, so that two transactions with the same keys do not wait for each other.
+        rows = sorted(rows)
+        self._written = {row.name for row in rows}
+        self.expires_at = min(self.expires_at, expires_at)
+        for part in _parts(rows):
+            written = [_columns(row, expires_at) for row in part]
+            names = [row.name for row in part]
+            self._note_growth(self._upsert(written, names))
+
+    def _upsert(self, written: list[tuple[Any, ...]], names: list[bytes]) -> Any:
+        statements = self._statements
+        cursor = self.execute(statements.upsert(len(written), only_absent=False), rows_of(written))
+        if statements.grammar.returning:
+            return cursor.fetchall()
+        return self.execute(statements.growths(len(names)), names).fetchall()
+
+    def add(self, row: Row, expires_at: float) -> bool:
+        """Insert an entry, or overwrite an expired one. Return whether that was done."""
+        self._written = {row.name}
+        self.expires_at = min(self.expires_at, expires_at)
+        statements, columns = self._statements, _columns(row, expires_at)
+        if statements.grammar.returning:
+            written = self.execute(statements.upsert(1, only_absent=True), (*columns, self.now)).fetchall()
+            self._note_growth(written)
+            return bool(written)
+        for _ in range(_ADD_ATTEMPTS):
+            if self.execute(statements.upsert(1, only_absent=True), columns).rowcount:
+                self._note_growth([(row.size, row.size)])
+                return True
+            present = self.execute(statements.lock_any, (row.name,)).fetchone()
+            if present is not None and present[0] > self.now:
+                return False
+            if present is not None:
+                self._note_growth(self._upsert([columns], [row.name]))
+                return True
+        return False  # it comes and goes; at the last look it was there
+
+    def replace(self, row: Row, old_size: int) -> None:
+        """Give a locked entry another value; it keeps its expiry."""
+        self._written = {row.name}
+        self.execute(self._statements.replace, (row.size, row.value, row.number, row.size, row.name))
+        self._added_bytes += row.size - old_size
+
+    def remove(self, names: Sequence[bytes]) -> int:
+        """Remove entries; return how many of them were live."""
+        live = 0
+        for part in chunks(sorted(names)):
+            rows = self._remove(part)
+            live += sum(expires > self.now for _, expires in rows)
+            self._added_entries -= sum(size > 0 for size, _ in rows)
+            self._added_bytes -= sum(size for size, _ in rows)
+        return live
+
+    def _remove(self, names: Sequence[bytes]) -> list[tuple[int, float]]:
+        statements = self._statements
+        if statements.grammar.returning:
+            rows: list[tuple[int, float]] = self.execute(statements.delete(len(names)), names).fetchall()
+            return rows
+        rows = list(self.execute(statements.sizes(len(names)), names).fetchall())
+        if rows:
+            self.execute(statements.delete(len(names)), names)
+        return rows
+
+    def live(self, name: bytes) -> Any:
+        """Return value, number, expires and size of a live entry, which is locked from now on; or None."""
+        return self.execute(self._statements.lock_entry, (name, self.now)).fetchone()
+
+    def _note_growth(self, written: Sequence[tuple[int, int]]) -> None:
+        for growth, size in written:
+            self._added_bytes += growth
+            self._inserted += growth == size > 0
+            self._added_entries += growth == size > 0
+
+    # Room -------------------------------------------------------------------------------------
+
+    def expire(self, limit: int) -> int:
+        """Remove up to `limit` expired entries, the earliest first; return how many."""
+        found = self.execute(self._statements.expired, (self.now, limit)).fetchall()
+        self.remove([name for name, _ in found])
+        expired = sum(size > 0 for _, size in found)
+        self.expirations += expired
+        return len(found)
+
+    def earliest(self) -> float:
+        """Return when the next entry expires."""
+        earliest: float | None = self.execute(self._statements.earliest, ()).fetchone()[0]
+        return ENDLESS if earliest is None else earliest
+
+    def renew(self, names: Sequence[bytes]) -> None:
+        """Note that these were read, but for those that somebody else has locked."""
+        place = place_in_sequence()
+        for part in chunks(names):
+            found = [name for (name,) in self.execute(self._statements.used(len(part)), part).fetchall()]
+            if found:
+                self.execute(self._statements.renew(len(found)), (place, *found))
+
+    def save(self, lately_read: Callable[[], Sequence[bytes]]) -> None:
+        """Write the counts, and evict what the bounds ask for.
+
+        Args:
+            lately_read: asked, before any is evicted, for the names that were used.
+        """
+        if not (self._added_entries or self._added_bytes):
+            return
+        entries, size = self._count_up()
+        if self._exceeds(entries, size):
+            self.renew(lately_read())
+            self._make_room(entries, size)
+            entries, size = self._count_up()
+        self.entries = entries
+
+    def _exceeds(self, entries: int, size: int) -> bool:
+        bounds = self._bounds
+        return (bounds.max_entries is not None and entries > bounds.max_entries) or (
+            bounds.max_bytes is not None and size > bounds.max_bytes
+        )
+
+    def _count_up(self) -> tuple[int, int]:
+        """Bring the counts up to date, which locks them; return entries and bytes."""
+        statements = self._statements
+        change = (self._added_entries, self._added_bytes, COUNTS_NAME)
+        self._added_entries = self._added_bytes = 0
+        counts = self.execute(statements.count_up, change)
+        if not statements.grammar.returning:
+            counts = self.execute(statements.counts, (COUNTS_NAME,))
+        found = counts.fetchone()
+        return self.recount() if found is None else (found[0], int(found[1]))
+
+    def recount(self) -> tuple[int, int]:
+        """Count the table anew, where somebody has removed the row of counts, or other rows by hand."""
+        entries, size = self.execute(self._statements.recount, ()).fetchone()
+        counts = (entries, int(size or 0))
+        self._added_entries = self._added_bytes = 0
+        if self.execute(self._statements.counts, (COUNTS_NAME,)).fetchone() is None:
+            self.execute(self._statements.insert(1), (COUNTS_NAME, None, *_count_columns(*counts)))
+        else:
+            self.execute(self._statements.set_counts, (*counts, COUNTS_NAME))
+        return counts
+
+    def _make_room(self, entries: int, size: int) -> None:
+        """Evict: expired entries first, then those that were used longest ago."""
+        bounds = self._bounds
+        if bounds.max_entries is not None and entries > bounds.max_entries:
+            surplus = self._surplus(entries, bounds.max_entries)
+            surplus -= self.expire(surplus)
+            if surplus > 0:
+                self._evict(surplus)
+        if bounds.max_bytes is not None and size + self._added_bytes > bounds.max_bytes:
+            self.expire(_VICTIMS)
+            while size + self._added_bytes > bounds.max_bytes and self._evict_bytes(
+                size + self._added_bytes - bounds.max_bytes
+            ):
+                pass
+
+    def _surplus(self, entries: int, max_entries: int) -> int:
+        surplus, frequency = entries - max_entries, self._bounds.cull_frequency
+        if frequency is not None:
+            before = entries - self._inserted
+            return max(surplus, before // frequency if frequency else before)
+        return max(surplus, max_entries // 100) if max_entries >= _LARGE else surplus
+
+    def _evict(self, count: int) -> None:
+        while count > 0:
+            victims = self._victims(min(count, 1000))
+            if not victims:
+                self.recount()
+                return
+            self.remove([name for name, _ in victims])
+            self.evictions += len(victims)
+            count -= len(victims)
+
+    def _evict_bytes(self, surplus: int) -> bool:
+        victims = []
+        for name, size in self._victims(_VICTIMS):
+            if surplus <= 0:
+                break
+            victims.append(name)
+            surplus -= size
+        self.remove(victims)
+        self.evictions += len(victims)
+        return bool(victims)
+
+    def _victims(self, count: int) -> list[tuple[bytes, int]]:
+        """Return those used longest ago; of what this transaction wrote only where nothing else is left."""
+        written = self._written
+        found = self.execute(self._statements.oldest, (count + min(len(written), _ROWS),)).fetchall()
+        rows = [(bytes(name), size) for name, size in found]
+        others = [row for row in rows if row[0] not in written]
+        return (others or rows)[:count]
+
+
+def _columns(row: Row, expires_at: float) -> tuple[Any, ...]:
+    name, value, number, size = row
+    # A lease is never evicted, so that it comes after everything in the sequence.
+    return name, value, number, to_column(expires_at), size, size, place_in_sequence() if size else 2**62
+
+
+def _count_columns(entries: int, size: int) -> tuple[Any, ...]:
+    return entries, ENDLESS, 0, size, 2**62
+
+
+def _parts(rows: Sequence[Row]) -> Any:
+    """Yield rows for one statement each."""
+    part: list[Row] = []
+    length = 0
+    for row in rows:
+        length += len(row.value or b"")
+        if part and (len(part) == _ROWS or length > _BYTES):
+            yield part
+            part, length = [], len(row.value or b"")
+        part.append(row)
+    if part:
+        yield part
