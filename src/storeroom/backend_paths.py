@@ -46,8 +46,10 @@ EXTRAS: Final[dict[str, str]] = {
     "hiredis": "redis",
     "lz4": "lz4",
     "msgpack": "msgpack",
+    "psycopg": "postgresql",
     "pylibmc": "pylibmc",
     "pymemcache": "memcached",
+    "pymysql": "mysql",
     "redis": "redis",
 }
 """Top-level module of a driver to the extra that installs it, as in pyproject.toml."""

@@ -7,6 +7,8 @@ set -eu
 servers='
 redis-server redis-server
 memcached memcached
+mariadbd mariadb-server
+pg_ctlcluster postgresql
 '
 
 missing=$(echo "$servers" | while read -r program package; do

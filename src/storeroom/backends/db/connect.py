@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from storeroom.backends.db import location as locations
@@ -9,6 +10,7 @@ from storeroom.backends.db.database import Database
 from storeroom.backends.db.engine import DatabaseEngine
 from storeroom.backends.db.location import Target
 from storeroom.engines import shared
+from storeroom.exceptions import InvalidCacheBackendError
 
 __all__ = ["engine_of"]
 
@@ -44,9 +46,22 @@ def _engine(database: Database, target: Target, settings: Mapping[str, Any]) -> 
 
 
 def _database(target: Target, settings: Mapping[str, Any]) -> tuple[Database, bool]:
-    from storeroom.backends.db import sqlite  # noqa: PLC0415 -- as for the others: only the driver that is needed
+    # Which kind of database it is decides which driver is loaded.
+    if target.vendor == "sqlite":
+        sqlite = import_module("storeroom.backends.db.sqlite")
+        return sqlite.SQLite(target.path, settings["busy_timeout"]), sqlite.is_private(target.path)
+    kind = {"postgresql": "PostgreSQL", "mysql": "MySQL"}[target.vendor]
+    return getattr(_driver(target.vendor), kind)(target, settings), False
 
-    return sqlite.SQLite(target.path, settings["busy_timeout"]), sqlite.is_private(target.path)
+
+def _driver(vendor: str) -> Any:
+    try:
+        return import_module(f"storeroom.backends.db.{vendor}")
+    except ModuleNotFoundError as error:
+        raise InvalidCacheBackendError(
+            f"LOCATION leads to a database of {vendor}, which needs the module {error.name!r}, and that is not "
+            f'installed. Install it with: pip install "storeroom[{vendor}]"'
+        ) from error
 
 
 def _identity(target: Target, settings: Mapping[str, Any]) -> str:

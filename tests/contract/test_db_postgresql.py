@@ -1,0 +1,36 @@
+"""The database cache keeps the contract on PostgreSQL."""
+
+import zlib
+
+import pytest
+
+from storeroom.backends.db import DatabaseCache
+from storeroom.testing import CacheContract
+from tests.servers.databases import PostgreSQLServer, postgresql
+
+__all__ = ["postgresql"]
+
+LACKS = {"objects": "what a server holds may come from anybody, so without a secret only plain data is stored"}
+
+
+class OnServer(CacheContract):
+    """A table per test; its location tells both, so that another process finds them."""
+
+    url = ""
+
+    def make_cache(self, location, params):
+        # The test of sequences makes locations of its own, in this process.
+        url, _, table = (
+            location.rpartition(" ") if " " in location else (self.url, "", f"t{zlib.crc32(location.encode())}")
+        )
+        options = {"url": url, "socket_timeout": 20, "max_connections": 8} | params.get("OPTIONS", {})
+        return DatabaseCache(table, {**params, "OPTIONS": options})
+
+
+class TestPostgreSQL(OnServer):
+    lacks = LACKS
+
+    @pytest.fixture(autouse=True)
+    def location(self, postgresql: PostgreSQLServer) -> str:
+        type(self).url = postgresql.url()
+        return f"{self.url} {postgresql.table()}"

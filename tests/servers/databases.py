@@ -1,0 +1,187 @@
+"""PostgreSQL and MariaDB, real ones, each in a folder of its own and on a socket and a free port."""
+
+import getpass
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers.process import PATIENCE, ServerProcess, free_port, missing
+
+#: Both refuse to run as root; as root, these users are taken in their place, if there are any.
+STAND_INS = ("postgres", "mysql", "nobody")
+
+
+class DatabaseServer:
+    """A server whose files belong to whom it runs as."""
+
+    #: Where Debian puts what is not on everybody's PATH.
+    FOLDERS = ("usr/sbin", "usr/lib/postgresql/*/bin")
+
+    def __init__(self, *programs: str) -> None:
+        found = {name: _found(name, self.FOLDERS) for name in programs}
+        lacking = [name for name, path in found.items() if path is None]
+        if lacking:
+            missing(f"{lacking[0]} is not installed (Debian: postgresql, mariadb-server)")
+        self.programs: dict[str, str] = {name: str(path) for name, path in found.items()}
+        # Paths of sockets are short, and those of pytest's folders are not.
+        self.folder = Path(tempfile.mkdtemp(prefix="storeroom-"))
+        self.port = free_port()
+        self.user = _unprivileged()
+        if self.user:
+            shutil.chown(self.folder, self.user)
+        self._numbers = itertools.count(1)
+
+    def as_user(self, *command: str) -> list[str]:
+        """Return a command that runs as the user to whom the files belong."""
+        if not self.user:
+            return list(command)
+        entry = pwd.getpwnam(self.user)
+        identity = (f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups")
+        return ["setpriv", *identity, "--", *command]
+
+    def run(self, *command: str) -> None:
+        """Run a command that ends."""
+        subprocess.run(self.as_user(*command), cwd=self.folder, check=True, capture_output=True, timeout=2 * PATIENCE)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def accepts(self, path: str) -> bool:
+        """Tell whether a socket is listened on."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(path)
+            except OSError:
+                return False
+        return True
+
+
+class PostgreSQLServer(DatabaseServer):
+    """One server; a test has a table of its own."""
+
+    def __init__(self) -> None:
+        super().__init__("initdb", "postgres")
+        self.data = self.folder / "data"
+        self.run(
+            self.programs["initdb"], "-D", str(self.data), "-U", "storeroom", "-A", "trust", "-E", "UTF8", "--no-sync",
+            "--locale=C",
+        )  # fmt: skip
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": self.port,
+            "unix_socket_directories": self.folder,
+            "fsync": "off",  # nothing here outlives the machine
+            "max_connections": 200,
+            "shared_buffers": "32MB",
+        }
+        options = itertools.chain.from_iterable(("-c", f"{name}={value}") for name, value in settings.items())
+        command = self.as_user(self.programs["postgres"], "-D", str(self.data), *options)
+        self.process = ServerProcess(command, self.folder / "log", self.answers)
+
+    def answers(self) -> bool:
+        import psycopg
+
+        try:
+            psycopg.connect(self.url(), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def url(self, *, by_port: int | None = None) -> str:
+        if by_port:
+            return f"postgresql://storeroom@127.0.0.1:{by_port}/postgres"
+        return f"postgresql://storeroom@:{self.port}/postgres?host={self.folder}"
+
+    def execute(self, statement: str) -> Any:
+        """Run a statement of a test; return its rows."""
+        import psycopg
+
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else None
+
+    def kill(self) -> None:
+        """End it and all it has started as a crash would."""
+        children = _children(self.process.pid)
+        self.process.kill()
+        for child in children:
+            _end(child)
+
+    def stop(self) -> None:
+        """Let it end, without waiting for its clients."""
+        os.kill(self.process.pid, signal.SIGINT)
+        self.process.stop()
+
+    def pause(self) -> None:
+        """Let all its processes do nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        for process in (self.process.pid, *_children(self.process.pid)):
+            os.kill(process, number)
+
+    def table(self) -> str:
+        """Return the name of a table that no other test uses."""
+        return f"cache_{next(self._numbers)}"
+
+
+def running(server: Any) -> Iterator[Any]:
+    """Yield a server while it runs."""
+    try:
+        server.process.start()
+        yield server
+    finally:
+        server.resume()
+        server.stop()
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQLServer]:
+    """A server for all tests that need no more than a table."""
+    yield from running(PostgreSQLServer())
+
+
+@pytest.fixture
+def postgresql_server() -> Iterator[PostgreSQLServer]:
+    """A server of the test's own, which it may mistreat."""
+    yield from running(PostgreSQLServer())
+
+
+def _found(name: str, folders: tuple[str, ...]) -> str | None:
+    """Return a program's path, the newest version's."""
+    places = [path for folder in folders for path in sorted(Path("/").glob(folder), reverse=True)]
+    return shutil.which(name, path=os.pathsep.join([*map(str, places), os.environ["PATH"]]))
+
+
+def _unprivileged() -> str:
+    """Return whom to run a server as: "" for this user, who is not root."""
+    if os.geteuid() != 0:
+        return ""
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return next((name for name in STAND_INS if name in names), getpass.getuser())
+
+
+def _children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in text.split()]
+
+
+def _end(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
