@@ -3,14 +3,17 @@
 Each driver has a module that fulfils this, and is loaded only when a cache is made.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-__all__ = ["BATCH", "Client", "TooLargeError", "batches"]
+__all__ = ["BATCH", "Client", "TooLargeError", "batches", "batches_of_values"]
 
 BATCH: Final = 1000
 """Keys of one command or of writes that are sent together. Their replies fit into a socket's buffer, so that
 neither side waits for the other to read."""
+
+_BATCH_BYTES: Final = 2**20
+"""Bytes of values that are sent together: no more than a socket's timeout is long enough for."""
 
 
 class TooLargeError(Exception):
@@ -58,8 +61,8 @@ class Client(Protocol):
     def probe(self) -> None:
         """Find out whether the server has closed the connection, and raise ConnectionError if so."""
 
-    def settings(self) -> Mapping[str, str]:
-        """Return what ``stats settings`` tells: how the server was started."""
+    def item_size_max(self) -> int | None:
+        """Return how large the server lets an item be (-I), in bytes; None if the driver cannot ask."""
 
     def close(self) -> None:
         """Close the connection."""
@@ -68,3 +71,17 @@ class Client(Protocol):
 def batches(keys: Sequence[bytes]) -> Sequence[Sequence[bytes]]:
     """Return the keys in groups that may be sent together."""
     return [keys[start : start + BATCH] for start in range(0, len(keys), BATCH)]
+
+
+def batches_of_values(values: Mapping[bytes, bytes]) -> Iterator[dict[bytes, bytes]]:
+    """Yield the values in groups that may be sent together."""
+    batch: dict[bytes, bytes] = {}
+    size = 0
+    for key, data in values.items():
+        if batch and (len(batch) == BATCH or size + len(data) > _BATCH_BYTES):
+            yield batch
+            batch, size = {}, 0
+        batch[key] = data
+        size += len(data)
+    if batch:
+        yield batch

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 import pylibmc
 
-from storeroom.backends.memcached.clients import TooLargeError, batches
+from storeroom.backends.memcached.clients import TooLargeError, batches, batches_of_values
 
 __all__ = ["OUTAGES", "PyLibMCClient"]
 
@@ -37,8 +37,8 @@ _PROBE: Final = b"#probe"
 _READ_BACK_MAX: Final = 2**18
 """Bytes; to read back more takes longer than to wait for each reply."""
 
-_NO_ROOM: Final = (pylibmc.ServerError, pylibmc.AllocationError)
-"""How a server says that it has no memory left for an item."""
+_NO_ROOM: Final = "error 48 "
+"""MEMCACHED_SERVER_MEMORY_ALLOCATION_FAILURE: the server has no memory left for an item."""
 
 
 class _Bytes(pylibmc.Client):  # type: ignore[misc]  # pylibmc ships no types
@@ -157,20 +157,20 @@ class PyLibMCClient:
             raise TooLargeError(key, len(data)) from error
         except pylibmc.NotFound:
             raise
-        except _NO_ROOM:
-            return False
         except pylibmc.Error as error:
+            if _NO_ROOM in str(error):
+                return False
             raise _outage(error) from error
 
     def set_many(self, values: Mapping[bytes, bytes], exptime: int) -> list[bytes]:
         failed = []
-        for batch in batches(list(values)):
-            unsure = batch
-            if len(batch) > 1 and sum(len(values[key]) for key in batch) <= _READ_BACK_MAX:
-                self._without_waiting(self._client.set_multi, {key: values[key] for key in batch}, time=exptime)
-                stored = self.get_many(batch)
+        for batch in batches_of_values(values):
+            unsure = list(batch)
+            if len(batch) > 1 and sum(map(len, batch.values())) <= _READ_BACK_MAX:
+                self._without_waiting(self._client.set_multi, batch, time=exptime)
+                stored = self.get_many(unsure)
                 unsure = [key for key in batch if key not in stored]
-            failed += [key for key in unsure if not self.set(key, values[key], exptime)]
+            failed += [key for key in unsure if not self.set(key, batch[key], exptime)]
         return failed
 
     def _without_waiting(self, method: Callable[..., object], *args: Any, **kwargs: Any) -> None:
@@ -203,16 +203,11 @@ class PyLibMCClient:
     def probe(self) -> None:
         self.delete(_PROBE)
 
-    def settings(self) -> dict[str, str]:
-        ((_, found),) = self._ask(self._client.get_stats, "settings")
-        return {_text(name): _text(value) for name, value in found.items()}
+    def item_size_max(self) -> int | None:
+        return None
 
     def close(self) -> None:
         self._client.disconnect_all()
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
 
 
 def _is_unreadable(error: Exception) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pymemcache.client.base import Client
 from pymemcache.exceptions import MemcacheError, MemcacheServerError, MemcacheUnexpectedCloseError, MemcacheUnknownError
 
-from storeroom.backends.memcached.clients import TooLargeError, batches
+from storeroom.backends.memcached.clients import TooLargeError, batches, batches_of_values
 
 __all__ = ["OUTAGES", "PyMemcacheClient"]
 
@@ -103,8 +103,8 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
 
     def set_many(self, values: Mapping[bytes, bytes], exptime: int) -> list[bytes]:
         failed: list[bytes] = []
-        for batch in batches(list(values)):
-            stored = self._store(b"set", {key: values[key] for key in batch}, exptime)
+        for batch in batches_of_values(values):
+            stored = self._store(b"set", batch, exptime)
             failed += [key for key, is_stored in stored.items() if not is_stored]
         return failed
 
@@ -139,6 +139,5 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
         if poll.poll(0):
             raise ConnectionResetError("the server has closed the connection")
 
-    def settings(self) -> dict[str, str]:
-        found = self._fetch(b"stats", [b"settings"])
-        return {name.decode(): value.decode() for name, value in found.items()}
+    def item_size_max(self) -> int | None:
+        return int(self._fetch(b"stats", [b"settings"])[b"item_size_max"])
