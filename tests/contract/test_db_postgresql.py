@@ -13,24 +13,19 @@ __all__ = ["postgresql"]
 LACKS = {"objects": "what a server holds may come from anybody, so without a secret only plain data is stored"}
 
 
-class OnServer(CacheContract):
+class TestPostgreSQL(CacheContract):
     """A table per test; its location tells both, so that another process finds them."""
 
-    url = ""
-
-    def make_cache(self, location, params):
-        # The test of sequences makes locations of its own, in this process.
-        url, _, table = (
-            location.rpartition(" ") if " " in location else (self.url, "", f"t{zlib.crc32(location.encode())}")
-        )
-        options = {"url": url, "socket_timeout": 20, "max_connections": 8} | params.get("OPTIONS", {})
-        return DatabaseCache(table, {**params, "OPTIONS": options})
-
-
-class TestPostgreSQL(OnServer):
     lacks = LACKS
+    url = ""
 
     @pytest.fixture(autouse=True)
     def location(self, postgresql: PostgreSQLServer) -> str:
         type(self).url = postgresql.url()
         return f"{self.url} {postgresql.table()}"
+
+    def make_cache(self, location, params):
+        # The test of sequences makes locations of its own, in this process.
+        url, _, table = location.rpartition(" ")
+        options = {"url": url or self.url, "socket_timeout": 20, "max_connections": 8} | params.get("OPTIONS", {})
+        return DatabaseCache(table if url else f"t{zlib.crc32(location.encode())}", {**params, "OPTIONS": options})

@@ -34,7 +34,9 @@ class DatabaseServer:
             missing(f"{lacking[0]} is not installed (Debian: postgresql, mariadb-server)")
         self.programs: dict[str, str] = {name: str(path) for name, path in found.items()}
         # Paths of sockets are short, and those of pytest's folders are not.
-        self.folder = Path(tempfile.mkdtemp(prefix="storeroom-"))
+        # In memory where that is: making a table waits for the disk otherwise.
+        in_memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        self.folder = Path(tempfile.mkdtemp(prefix="storeroom-", dir=in_memory))
         self.port = free_port()
         self.user = _unprivileged()
         if self.user:
@@ -138,6 +140,44 @@ class PostgreSQLServer(DatabaseServer):
         return f"cache_{next(self._numbers)}"
 
 
+class MariaDBServer(DatabaseServer):
+    """One server; a test has a table of its own."""
+
+    def __init__(self) -> None:
+        super().__init__("mariadb-install-db", "mariadbd")
+        data = self.folder / "data"
+        self.socket = str(self.folder / "socket")
+        self.run(
+            self.programs["mariadb-install-db"], "--no-defaults", f"--datadir={data}",
+            "--auth-root-authentication-method=normal", "--skip-name-resolve",
+        )  # fmt: skip
+        command = self.as_user(
+            self.programs["mariadbd"], "--no-defaults", f"--datadir={data}", f"--socket={self.socket}",
+            f"--port={self.port}", "--bind-address=127.0.0.1", f"--pid-file={self.folder}/pid", "--max-connections=300",
+            "--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M", "--skip-log-bin",
+        )  # fmt: skip
+        self.process = ServerProcess(command, self.folder / "log", lambda: self.accepts(self.socket))
+
+    def url(self) -> str:
+        return f"mariadb://root@localhost/test?unix_socket={self.socket}"
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def stop(self) -> None:
+        self.process.stop()
+
+    def pause(self) -> None:
+        self.process.pause()
+
+    def resume(self) -> None:
+        self.process.resume()
+
+    def table(self) -> str:
+        """Return the name of a table that no other test uses."""
+        return f"cache_{next(self._numbers)}"
+
+
 def running(server: Any) -> Iterator[Any]:
     """Yield a server while it runs."""
     try:
@@ -159,6 +199,18 @@ def postgresql() -> Iterator[PostgreSQLServer]:
 def postgresql_server() -> Iterator[PostgreSQLServer]:
     """A server of the test's own, which it may mistreat."""
     yield from running(PostgreSQLServer())
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDBServer]:
+    """A server for all tests that need no more than a table."""
+    yield from running(MariaDBServer())
+
+
+@pytest.fixture
+def mariadb_server() -> Iterator[MariaDBServer]:
+    """A server of the test's own, which it may mistreat."""
+    yield from running(MariaDBServer())
 
 
 def _found(name: str, folders: tuple[str, ...]) -> str | None:
