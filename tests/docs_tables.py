@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from storeroom.config import Option, unchecked
+from storeroom.config import FRESHNESS_OPTIONS, Option, unchecked
 from storeroom.testing.capabilities import CAPABILITIES
 from storeroom.urls import SCHEMES
 
@@ -54,7 +54,10 @@ def _written(value: Any) -> str:
 def options_of(path: str) -> str:
     """Return the table of a backend's options."""
     module, _, name = path.rpartition(".")
-    options: Mapping[str, Option] = getattr(import_module(module), name).options
+    return _options(getattr(import_module(module), name).options)
+
+
+def _options(options: Mapping[str, Option]) -> str:
     rows = (
         (f"`{option}`", _accepts(known), _written(known.default), known.meaning) for option, known in options.items()
     )
@@ -86,6 +89,7 @@ _BACKENDS: Final = (
 
 TABLES: Final[Mapping[str, Callable[[], str]]] = {
     **{f"options of {path}": partial(options_of, path) for path in _BACKENDS},
+    "options of every backend": partial(_options, FRESHNESS_OPTIONS),
     "URL schemes": url_schemes,
     "capabilities": capabilities,
 }

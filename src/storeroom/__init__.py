@@ -16,6 +16,7 @@ TYPE_CHECKING = False  # type checkers take it for typing's own, whose import wo
 if TYPE_CHECKING:
     from storeroom.exceptions import (
         ComputationCycleError,
+        ComputationTimeoutError,
         ConfigurationError,
         DecodeError,
         DeprecatedBackendWarning,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_TIMEOUT",
     "ComputationCycleError",
+    "ComputationTimeoutError",
     "ConfigurationError",
     "DecodeError",
     "DeprecatedBackendWarning",

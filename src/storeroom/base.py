@@ -8,13 +8,16 @@ backend.
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
-from storeroom import config, stampede, timeouts
-from storeroom.events import CacheStats, Counters
-from storeroom.exceptions import KeyNotFoundError, NotSupportedError
-from storeroom.hooks import MISSING, StorageHooks
-from storeroom.keys import KeySpace, default_key_func
+from storeroom import liveness, timeouts
+from storeroom.computed import ComputedCache
+from storeroom.entry import Envelope
+from storeroom.events import CacheStats
+from storeroom.exceptions import KeyNotFoundError, NotSupportedError, ValueTypeError
+from storeroom.hooks import LOOK, MISSING, Conditional, StorageHooks
+from storeroom.steps import arun, run
+from storeroom.tags import all_tagged, tagged
 from storeroom.timeouts import AT_ONCE, DEFAULT_TIMEOUT, NEVER, Timeout
 
 __all__ = ["BaseCache"]
@@ -22,7 +25,7 @@ __all__ = ["BaseCache"]
 T = TypeVar("T")
 
 
-class BaseCache(StorageHooks):
+class BaseCache(ComputedCache):
     """A cache: the API of Django's BaseCache over eight hooks.
 
     A backend is built as ``Class(location, params)``, by Django or by Storeroom, where
@@ -38,105 +41,23 @@ class BaseCache(StorageHooks):
         key_func: makes a storage key of key, prefix and version.
     """
 
-    options: ClassVar[Mapping[str, config.Option] | None] = {}
-
-    def __init__(self, params: Mapping[str, Any]) -> None:
-        """Read the alias's settings.
-
-        Raises:
-            ConfigurationError: a setting is unknown or wrong.
-        """
-        settings = config.read_params(params, self.options, backend=type(self).__name__)
-        self.settings = settings
-        self.default_timeout = settings.timeout
-        self._key_prefix = settings.key_prefix
-        self._version: int = settings.version
-        self.key_func = settings.key_function
-        self._counters = Counters()
-        self._flights = stampede.Flights()
-        self._validates = type(self).validate_key is not BaseCache.validate_key
-        self._learn_keys()
-
-    # Keys -----------------------------------------------------------------------------------
-
-    @property
-    def key_prefix(self) -> str:
-        """KEY_PREFIX of this cache."""
-        return self._key_prefix
-
-    @key_prefix.setter
-    def key_prefix(self, key_prefix: str) -> None:
-        self._key_prefix = key_prefix
-        self._learn_keys()
-
-    @property
-    def version(self) -> int:
-        """VERSION of this cache: the keys' version where none is passed."""
-        return self._version
-
-    @version.setter
-    def version(self, version: int) -> None:
-        self._version = version
-        self._learn_keys()
-
-    def _learn_keys(self) -> None:
-        self._key_space = KeySpace(self.key_func, self._key_prefix)
-        is_plain = (
-            self.key_func is default_key_func
-            and type(self).make_key is BaseCache.make_key
-            and type(self).make_and_validate_key is BaseCache.make_and_validate_key
-            and not self._validates
-        )
-        # Where nothing customises the keys, making one is a single concatenation.
-        self._head = self._key_space.head(self._version) if is_plain else None
-
-    def make_key(self, key: object, version: int | None = None) -> str:
-        """Return the storage key: by default ``KEY_PREFIX:VERSION:key``."""
-        return self.key_func(key, self._key_prefix, self._version if version is None else version)
-
-    def validate_key(self, key: str) -> None:
-        """Accept the storage key: every string is valid.
-
-        A hook for subclasses that want to refuse some, by raising InvalidCacheKey.
-        """
-
-    def make_and_validate_key(self, key: object, version: int | None = None) -> str:
-        """Return the storage key, after validate_key() has seen it."""
-        storage_key = self.make_key(key, version=version)
-        self.validate_key(storage_key)
-        return storage_key
-
-    def _storage_key(self, key: object, version: int | None) -> str:
-        if version is None and self._head is not None:
-            return f"{self._head}{key!s}"
-        return self.make_and_validate_key(key, version)
-
-    def _storage_keys(self, keys: Iterable[T], version: int | None) -> dict[str, T]:
-        """Return storage key to the key that the caller typed."""
-        return {self._storage_key(key, version): key for key in keys}
-
-    # Timeouts -------------------------------------------------------------------------------
-
-    def get_backend_timeout(self, timeout: Timeout = DEFAULT_TIMEOUT) -> float | None:
-        """Return the epoch second at which an entry set now expires, or None for never."""
-        expires_at = self._expires_at(timeout)
-        return None if expires_at == NEVER else expires_at
-
-    def _expires_at(self, timeout: Timeout) -> float:
-        default = self.default_timeout
-        if timeout is DEFAULT_TIMEOUT and default is not None and default > 0:
-            return timeouts.now() + default  # what most writes ask for
-        return timeouts.expires_at(timeout, self.default_timeout)
-
     # One entry ------------------------------------------------------------------------------
 
     def get(self, key: object, default: Any = None, version: int | None = None) -> Any:
         """Return the value stored under the key, or `default` if there is none."""
-        return self._counted(self._get(self._storage_key(key, version)), default)
+        hooks = self._overlay or self
+        value = hooks._get(self._storage_key(key, version))
+        if type(value) is Envelope:
+            value = run(liveness.opened(hooks, value))
+        return self._counted(value, default)
 
     async def aget(self, key: object, default: Any = None, version: int | None = None) -> Any:
         """See get()."""
-        return self._counted(await self._aget(self._storage_key(key, version)), default)
+        hooks = self._overlay or self
+        value = await hooks._aget(self._storage_key(key, version))
+        if type(value) is Envelope:
+            value = await arun(liveness.opened(hooks, value))
+        return self._counted(value, default)
 
     def _counted(self, value: Any, default: Any) -> Any:
         if value is MISSING:
@@ -145,28 +66,59 @@ class BaseCache(StorageHooks):
         self._counters.hits += 1
         return value
 
-    def set(self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> None:
+    def set(
+        self,
+        key: object,
+        value: Any,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[object] = (),
+    ) -> None:
         """Store the value; with a timeout of zero or less, remove what was there.
+
+        Args:
+            key: the key.
+            value: what to store.
+            timeout: how long it lives.
+            version: of the key.
+            tags: names by which invalidate_tags() makes an end of it.
 
         Raises:
             SerializationError: the value could not be read back if it were stored.
             InvalidTimeoutError: the timeout has no meaning.
         """
         storage_key, expires_at = self._storage_key(key, version), self._expires_at(timeout)
+        hooks = self._overlay or self
         if expires_at == AT_ONCE:
-            self._delete(storage_key)
+            hooks._delete(storage_key)
             return
-        self._counters.sets += self._set(storage_key, value, expires_at)
+        if tags:
+            value = run(tagged(hooks, value, expires_at, self._tag_keys(tags)))
+            if value is MISSING:
+                return
+        self._counters.sets += hooks._set(storage_key, value, expires_at)
 
     async def aset(
-        self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
+        self,
+        key: object,
+        value: Any,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[object] = (),
     ) -> None:
         """See set()."""
         storage_key, expires_at = self._storage_key(key, version), self._expires_at(timeout)
+        hooks = self._overlay or self
         if expires_at == AT_ONCE:
-            await self._adelete(storage_key)
+            await hooks._adelete(storage_key)
             return
-        self._counters.sets += await self._aset(storage_key, value, expires_at)
+        if tags:
+            value = await arun(tagged(hooks, value, expires_at, self._tag_keys(tags)))
+            if value is MISSING:
+                return
+        self._counters.sets += await hooks._aset(storage_key, value, expires_at)
 
     def add(self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         """Store the value unless the key is live. Atomic. Return whether it was stored.
@@ -176,8 +128,12 @@ class BaseCache(StorageHooks):
         """
         storage_key, expires_at = self._storage_key(key, version), self._expires_at(timeout)
         if expires_at == AT_ONCE:
-            return not self._has(storage_key)
-        return self._counted_set(self._add(storage_key, value, expires_at))
+            return not self._is_there(storage_key)
+        hooks = self._overlay or self
+        added = hooks._add(storage_key, value, expires_at)
+        if added is LOOK or not (added or hooks.sees_envelopes):
+            added = run(liveness.add_over(hooks, storage_key, value, expires_at))
+        return self._counted_set(added)
 
     async def aadd(
         self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
@@ -185,8 +141,12 @@ class BaseCache(StorageHooks):
         """See add()."""
         storage_key, expires_at = self._storage_key(key, version), self._expires_at(timeout)
         if expires_at == AT_ONCE:
-            return not await self._ahas(storage_key)
-        return self._counted_set(await self._aadd(storage_key, value, expires_at))
+            return not await self._ais_there(storage_key)
+        hooks = self._overlay or self
+        added = await hooks._aadd(storage_key, value, expires_at)
+        if added is LOOK or not (added or hooks.sees_envelopes):
+            added = await arun(liveness.add_over(hooks, storage_key, value, expires_at))
+        return self._counted_set(added)
 
     def _counted_set(self, stored: bool) -> bool:
         self._counters.sets += stored
@@ -194,11 +154,11 @@ class BaseCache(StorageHooks):
 
     def delete(self, key: object, version: int | None = None) -> bool:
         """Remove the entry. Return whether there was a live one."""
-        return self._counted_deletes(self._delete(self._storage_key(key, version))) > 0
+        return self._counted_deletes((self._overlay or self)._delete(self._storage_key(key, version))) > 0
 
     async def adelete(self, key: object, version: int | None = None) -> bool:
         """See delete()."""
-        return self._counted_deletes(await self._adelete(self._storage_key(key, version))) > 0
+        return self._counted_deletes(await (self._overlay or self)._adelete(self._storage_key(key, version))) > 0
 
     def _counted_deletes(self, deleted: int) -> int:
         self._counters.deletes += deleted
@@ -228,21 +188,35 @@ class BaseCache(StorageHooks):
 
     def _touch_until(self, storage_key: str, expires_at: float) -> bool:
         if expires_at <= timeouts.now():
-            return self._delete(storage_key)
-        return self._touch(storage_key, expires_at)
+            return (self._overlay or self)._delete(storage_key)
+        hooks = self._overlay or self
+        touched = hooks._touch(storage_key, expires_at) if hooks.sees_envelopes else LOOK
+        return run(liveness.touch(hooks, storage_key, expires_at)) if touched is LOOK else bool(touched)
 
     async def _atouch_until(self, storage_key: str, expires_at: float) -> bool:
         if expires_at <= timeouts.now():
-            return await self._adelete(storage_key)
-        return await self._atouch(storage_key, expires_at)
+            return await (self._overlay or self)._adelete(storage_key)
+        hooks = self._overlay or self
+        touched = await hooks._atouch(storage_key, expires_at) if hooks.sees_envelopes else LOOK
+        return await arun(liveness.touch(hooks, storage_key, expires_at)) if touched is LOOK else bool(touched)
 
     def has_key(self, key: object, version: int | None = None) -> bool:
         """Tell whether the key is live."""
-        return self._has(self._storage_key(key, version))
+        return self._is_there(self._storage_key(key, version))
 
     async def ahas_key(self, key: object, version: int | None = None) -> bool:
         """See has_key()."""
-        return await self._ahas(self._storage_key(key, version))
+        return await self._ais_there(self._storage_key(key, version))
+
+    def _is_there(self, storage_key: str) -> bool:
+        hooks = self._overlay or self
+        there = hooks._has(storage_key) if hooks.sees_envelopes else LOOK
+        return run(liveness.has(hooks, storage_key)) if there is LOOK else bool(there)
+
+    async def _ais_there(self, storage_key: str) -> bool:
+        hooks = self._overlay or self
+        there = await hooks._ahas(storage_key) if hooks.sees_envelopes else LOOK
+        return await arun(liveness.has(hooks, storage_key)) if there is LOOK else bool(there)
 
     def __contains__(self, key: object) -> bool:
         """Tell whether the key is live, in the cache's own version."""
@@ -250,11 +224,15 @@ class BaseCache(StorageHooks):
 
     def ttl(self, key: object, version: int | None = None) -> float | None:
         """Return the seconds left to the entry: None if it never expires, 0 if it is not there."""
-        return _seconds_left(self._expiry(self._storage_key(key, version)))
+        hooks, storage_key = self._overlay or self, self._storage_key(key, version)
+        expires_at: Any = hooks._expiry(storage_key) if hooks.sees_envelopes else LOOK
+        return _seconds_left(run(liveness.expiry(hooks, storage_key)) if expires_at is LOOK else expires_at)
 
     async def attl(self, key: object, version: int | None = None) -> float | None:
         """See ttl()."""
-        return _seconds_left(await self._aexpiry(self._storage_key(key, version)))
+        hooks, storage_key = self._overlay or self, self._storage_key(key, version)
+        expires_at: Any = await hooks._aexpiry(storage_key) if hooks.sees_envelopes else LOOK
+        return _seconds_left(await arun(liveness.expiry(hooks, storage_key)) if expires_at is LOOK else expires_at)
 
     # Counting -------------------------------------------------------------------------------
 
@@ -263,19 +241,29 @@ class BaseCache(StorageHooks):
 
         Raises:
             KeyNotFoundError: there is no entry (a ValueError, as in Django).
-            ValueTypeError: what is stored is not a number.
+            ValueTypeError: what is stored is not a number, or has tags or may become stale.
         """
+        storage_key = self._storage_key(key, version)
         try:
-            return self._incr(self._storage_key(key, version), delta)
+            return (self._overlay or self)._incr(storage_key, delta)
         except KeyError:
             raise _key_not_found(key) from None
+        except ValueTypeError:
+            if not self._is_there(storage_key):
+                raise _key_not_found(key) from None
+            raise
 
     async def aincr(self, key: object, delta: float = 1, version: int | None = None) -> Any:
         """See incr()."""
+        storage_key = self._storage_key(key, version)
         try:
-            return await self._aincr(self._storage_key(key, version), delta)
+            return await (self._overlay or self)._aincr(storage_key, delta)
         except KeyError:
             raise _key_not_found(key) from None
+        except ValueTypeError:
+            if not await self._ais_there(storage_key):
+                raise _key_not_found(key) from None
+            raise
 
     def decr(self, key: object, delta: float = 1, version: int | None = None) -> Any:
         """Subtract delta from the number stored: see incr()."""
@@ -297,7 +285,7 @@ class BaseCache(StorageHooks):
         """
         version = self._version if version is None else version
         old, new = self._storage_key(key, version), self._storage_key(key, version + delta)
-        if not self._rename(old, new):
+        if not self._is_there(old) or not (self._overlay or self)._rename(old, new):
             raise _key_not_found(key)
         return version + delta
 
@@ -305,7 +293,7 @@ class BaseCache(StorageHooks):
         """See incr_version()."""
         version = self._version if version is None else version
         old, new = self._storage_key(key, version), self._storage_key(key, version + delta)
-        if not await self._arename(old, new):
+        if not await self._ais_there(old) or not await (self._overlay or self)._arename(old, new):
             raise _key_not_found(key)
         return version + delta
 
@@ -322,12 +310,20 @@ class BaseCache(StorageHooks):
     def get_many(self, keys: Iterable[T], version: int | None = None) -> dict[T, Any]:
         """Return a dict from the keys given to their values; keys that are not live are absent from it."""
         typed = self._storage_keys(keys, version)
-        return self._counted_many(typed, self._get_many(list(typed)))
+        hooks = self._overlay or self
+        found = hooks._get_many(list(typed))
+        if any(type(value) is Envelope for value in found.values()):
+            found = run(liveness.open_many(hooks, found))
+        return self._counted_many(typed, found)
 
     async def aget_many(self, keys: Iterable[T], version: int | None = None) -> dict[T, Any]:
         """See get_many()."""
         typed = self._storage_keys(keys, version)
-        return self._counted_many(typed, await self._aget_many(list(typed)))
+        hooks = self._overlay or self
+        found = await hooks._aget_many(list(typed))
+        if any(type(value) is Envelope for value in found.values()):
+            found = await arun(liveness.open_many(hooks, found))
+        return self._counted_many(typed, found)
 
     def _counted_many(self, typed: dict[str, T], values: dict[str, Any]) -> dict[T, Any]:
         self._counters.hits += len(values)
@@ -335,26 +331,44 @@ class BaseCache(StorageHooks):
         return {typed[storage_key]: value for storage_key, value in values.items()}
 
     def set_many(
-        self, data: Mapping[T, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
+        self,
+        data: Mapping[T, Any],
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[object] = (),
     ) -> list[T]:
-        """Store all values. Return the list of keys that could not be stored."""
+        """Store all values, each with these tags. Return the list of keys that could not be stored."""
         typed, expires_at = self._storage_keys(data, version), self._expires_at(timeout)
+        hooks = self._overlay or self
         if expires_at == AT_ONCE:
-            self._delete_many(list(typed))
+            hooks._delete_many(list(typed))
             return []
-        failed = self._set_many({storage_key: data[key] for storage_key, key in typed.items()}, expires_at)
+        values = {storage_key: data[key] for storage_key, key in typed.items()}
+        if tags:
+            values = run(all_tagged(hooks, values, expires_at, self._tag_keys(tags)))
+        failed = hooks._set_many(values, expires_at) if values else list(typed)
         return self._counted_failures(typed, failed)
 
     async def aset_many(
-        self, data: Mapping[T, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
+        self,
+        data: Mapping[T, Any],
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[object] = (),
     ) -> list[T]:
         """See set_many()."""
         typed, expires_at = self._storage_keys(data, version), self._expires_at(timeout)
+        hooks = self._overlay or self
         if expires_at == AT_ONCE:
-            await self._adelete_many(list(typed))
+            await hooks._adelete_many(list(typed))
             return []
         values = {storage_key: data[key] for storage_key, key in typed.items()}
-        return self._counted_failures(typed, await self._aset_many(values, expires_at))
+        if tags:
+            values = await arun(all_tagged(hooks, values, expires_at, self._tag_keys(tags)))
+        failed = await hooks._aset_many(values, expires_at) if values else list(typed)
+        return self._counted_failures(typed, failed)
 
     def _counted_failures(self, typed: dict[str, T], failed: Iterable[str]) -> list[T]:
         failures = [typed[storage_key] for storage_key in failed]
@@ -363,54 +377,19 @@ class BaseCache(StorageHooks):
 
     def delete_many(self, keys: Iterable[object], version: int | None = None) -> None:
         """Remove all these entries."""
-        self._counted_deletes(self._delete_many(list(self._storage_keys(keys, version))))
+        self._counted_deletes((self._overlay or self)._delete_many(list(self._storage_keys(keys, version))))
 
     async def adelete_many(self, keys: Iterable[object], version: int | None = None) -> None:
         """See delete_many()."""
-        self._counted_deletes(await self._adelete_many(list(self._storage_keys(keys, version))))
+        self._counted_deletes(await (self._overlay or self)._adelete_many(list(self._storage_keys(keys, version))))
 
     def clear(self) -> None:
         """Remove all entries of this cache: of its prefix, in every version, and nobody else's."""
-        self._clear()
+        (self._overlay or self)._clear()
 
     async def aclear(self) -> None:
         """See clear()."""
-        await self._aclear()
-
-    # Get or compute -------------------------------------------------------------------------
-
-    def get_or_set(
-        self, key: object, default: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
-    ) -> Any:
-        """Return the value stored, or compute, store and return it.
-
-        Among all threads, tasks and processes that share the storage one computes; the
-        others get its result.
-
-        Args:
-            key: the key.
-            default: a callable without arguments that computes the value, or the value itself.
-            timeout: for the value that is stored.
-            version: of the key.
-
-        Raises:
-            ComputationCycleError: the computation asks for its own key.
-            Exception: whatever the computation raises, in its caller and in those who waited
-                in the same process; nothing is stored then.
-        """
-        value = self.get(key, MISSING, version)
-        if value is not MISSING:
-            return value
-        return stampede.compute_once(stampede.Computation(self, key, default, timeout, version))
-
-    async def aget_or_set(
-        self, key: object, default: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
-    ) -> Any:
-        """See get_or_set(); `default` may also be a coroutine function, or any callable that returns an awaitable."""
-        value = await self.aget(key, MISSING, version)
-        if value is not MISSING:
-            return value
-        return await stampede.acompute_once(stampede.Computation(self, key, default, timeout, version))
+        await (self._overlay or self)._aclear()
 
     # What is in it --------------------------------------------------------------------------
 
@@ -421,13 +400,11 @@ class BaseCache(StorageHooks):
             NotSupportedError: the storage cannot list its keys, or KEY_FUNCTION cannot be
                 turned back (it hashes, say).
         """
-        head = self._listing_head(version)
-        return self._listed(self._scan(head + prefix), version)
+        return self._listed(self._live_keys(self._listing_head(version) + prefix), version)
 
     async def akeys(self, prefix: str = "", version: int | None = None) -> list[str]:
         """See keys()."""
-        head = self._listing_head(version)
-        return self._listed(await self._ascan(head + prefix), version)
+        return self._listed(await self._alive_keys(self._listing_head(version) + prefix), version)
 
     def count(self, version: int | None = None) -> int:
         """Return how many live entries keys() would list.
@@ -435,11 +412,27 @@ class BaseCache(StorageHooks):
         Raises:
             NotSupportedError: as keys().
         """
-        return len(self._listed(self._scan(self._listing_head(version)), version))
+        return len(self.keys(version=version))
 
     async def acount(self, version: int | None = None) -> int:
         """See count()."""
-        return len(self._listed(await self._ascan(self._listing_head(version)), version))
+        return len(await self.akeys(version=version))
+
+    def _live_keys(self, start: str) -> list[str]:
+        hooks = self._overlay or self
+        found = list(hooks._scan(start))
+        if doubtful := _doubtful(hooks, found):
+            dead = set(doubtful) - run(liveness.live_keys(hooks, doubtful))
+            return [key for key in found if key not in dead]
+        return found
+
+    async def _alive_keys(self, start: str) -> list[str]:
+        hooks = self._overlay or self
+        found = await hooks._ascan(start)
+        if doubtful := _doubtful(hooks, found):
+            dead = set(doubtful) - await arun(liveness.live_keys(hooks, doubtful))
+            return [key for key in found if key not in dead]
+        return found
 
     def _listing_head(self, version: int | None) -> str:
         if not self._key_space.is_reversible:
@@ -460,15 +453,15 @@ class BaseCache(StorageHooks):
 
         No program needs to call this: expired entries never show, and go as room is needed.
         """
-        return self._prune()
+        return (self._overlay or self)._prune()
 
     async def aprune(self) -> int:
         """See prune()."""
-        return await self._aprune()
+        return await (self._overlay or self)._aprune()
 
     def stats(self) -> CacheStats:
         """Return what this cache's storage has counted and holds: see CacheStats."""
-        entries, size = self._usage()
+        entries, size = (self._overlay or self)._usage()
         return CacheStats(**self._counters.as_dict(), entries=entries, bytes=size)
 
     async def astats(self) -> CacheStats:
@@ -481,6 +474,13 @@ class BaseCache(StorageHooks):
     async def aclose(self, **kwargs: Any) -> None:
         """See close()."""
         self.close(**kwargs)
+
+
+def _doubtful(hooks: StorageHooks, storage_keys: list[str]) -> list[str]:
+    """Return those whose entries have conditions, or may have."""
+    if not hooks.sees_envelopes:
+        return storage_keys
+    return [key for key in storage_keys if type(key) is Conditional]
 
 
 def _key_not_found(key: object) -> KeyNotFoundError:

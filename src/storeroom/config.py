@@ -10,18 +10,20 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from storeroom import keys, masking, timeouts
+from storeroom import freshness, keys, masking, timeouts
 from storeroom.exceptions import ConfigurationError, InvalidTimeoutError
 
 __all__ = [
     "CODEC_OPTIONS",
     "DEFAULT_MAX_ENTRIES",
     "ENTRY_BOUNDS",
+    "FRESHNESS_OPTIONS",
     "SETTINGS",
     "Option",
     "Settings",
     "boolean",
     "finite_size",
+    "freshness_of",
     "nearest",
     "number",
     "one_of",
@@ -254,6 +256,63 @@ CODEC_OPTIONS: Final[Mapping[str, Option]] = {
 """The options of every backend that stores bytes; `serializers.build_codec` takes them, and checks the rest."""
 
 
+def _freshness(name: str) -> Callable[[Any], float | None]:
+    return lambda value: freshness.parse(name, value)
+
+
+FRESHNESS_OPTIONS: Final[Mapping[str, Option]] = {
+    "stale_while_revalidate": Option(
+        _freshness("stale_while_revalidate"),
+        0.0,
+        "For how long get_or_set() serves a value after its timeout, in seconds or words, while a background worker "
+        "computes a new one.",
+    ),
+    "stale_if_error": Option(
+        _freshness("stale_if_error"),
+        0.0,
+        "For how long get_or_set() serves a value after its timeout, in seconds or words, when computing a new one "
+        "fails.",
+    ),
+    "retry_pause": Option(
+        _freshness("retry_pause"),
+        5.0,
+        "For how long, in seconds or words, a process does not try again to compute what has failed, and serves the "
+        "stale value.",
+    ),
+    "soft_timeout": Option(
+        _freshness("soft_timeout"),
+        None,
+        "After how long get_or_set() serves a stale value while the computation goes on, in seconds or words; None "
+        "for never.",
+    ),
+    "hard_timeout": Option(
+        _freshness("hard_timeout"),
+        None,
+        "After how long get_or_set() raises ComputationTimeoutError while the computation goes on, in seconds or "
+        "words; None for never.",
+    ),
+    "early": Option(
+        _freshness("early"),
+        0.0,
+        "How eagerly get_or_set() refreshes a value in the background before it expires: 1 is a good value, 0 is "
+        "never.",
+    ),
+    "jitter": Option(
+        _freshness("jitter"),
+        0.0,
+        "By which share, from 0 to 1, get_or_set() shortens timeouts at random, so that entries do not expire "
+        "together.",
+    ),
+}
+"""The options of every backend on how old a value may be: see ``freshness``."""
+
+
+def freshness_of(options: Mapping[str, Any]) -> freshness.Freshness:
+    """Return how old values may be, by the options of an alias."""
+    given = {name: options[name] for name in FRESHNESS_OPTIONS if name in options}
+    return freshness.Freshness(**given)
+
+
 # Reading ------------------------------------------------------------------------------
 
 
@@ -346,6 +405,7 @@ def _read_options(
     written = _options_dict(written, place)
     if known is None:
         return written, frozenset(written)
+    known = {**FRESHNESS_OPTIONS, **known}
     parsed = {name: option.default for name, option in known.items()}
     given: set[str] = set()
     for spelling, value in written.items():

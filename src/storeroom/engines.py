@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from storeroom.events import Counters
-from storeroom.stampede import Flights
+from storeroom.flights import Flights
 
 __all__ = ["Engine", "close_all", "shared"]
 

@@ -34,7 +34,7 @@ from typing import Final
 from storeroom.expiry import NEVER, NOWHERE, ExpiryIndex
 from storeroom.s3fifo import MOST_HITS, AdaptiveS3Fifo
 
-__all__ = ["ENCODED", "MOST_HITS", "BoundedMap", "Entry"]
+__all__ = ["ENCODED", "MOST_HITS", "BoundedMap", "Entry", "Pinned"]
 
 ENCODED: Final = object()
 """The ``value`` of an entry whose object is kept as bytes, in ``encoded``."""
@@ -47,6 +47,16 @@ backlog shrinks; few, so that no write pays for many."""
 
 _DRIFT: Final = 1.25
 """By which ratio the expected number of entries may move before the policy is told."""
+
+
+class Pinned(bytes):
+    """The bytes of an entry that is not evicted as long as another can be."""
+
+    __slots__ = ()
+
+
+_SPARED: Final = 128
+"""Pinned entries that one eviction passes over: bounds its time, where all are pinned."""
 
 
 class Entry:
@@ -193,6 +203,8 @@ class BoundedMap:
         entry.indexed = NEVER
         victim = self._policy.admit(entry, full)
         if victim is not None:
+            if type(victim.encoded) is not bytes and isinstance(victim.encoded, Pinned):
+                victim = self._spare(victim)
             self._forget(victim)
             self.evictions += 1
         entries[key] = entry
@@ -286,8 +298,20 @@ class BoundedMap:
     def _remove_one(self, now: float, keep: Entry | None = None) -> None:
         if self.index.due <= now and self.sweep(now, 1):
             return
-        self._forget(self._policy.evict(keep))
+        victim = self._policy.evict(keep)
+        if isinstance(victim.encoded, Pinned) and len(self.entries) > (1 if keep is None else 2):
+            victim = self._spare(victim, keep)
+        self._forget(victim)
         self.evictions += 1
+
+    def _spare(self, victim: Entry, keep: Entry | None = None) -> Entry:
+        """Put a pinned entry back, and return another one that was evicted in its place, if there is one."""
+        for _ in range(_SPARED):
+            self._policy.admit(victim, full=False)
+            victim = self._policy.evict(keep)
+            if not isinstance(victim.encoded, Pinned):
+                break
+        return victim
 
     def _remove(self, entry: Entry) -> None:
         self._policy.remove(entry)

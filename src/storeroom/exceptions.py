@@ -15,7 +15,8 @@ program already catches something::
     ├── ValueTooLargeError        (ValueError)    a value that the storage cannot hold
     ├── StorageError                              the engine failed: disk full, server gone
     ├── NotSupportedError         (NotImplementedError) the storage cannot do this at all
-    └── ComputationCycleError     (RuntimeError)  get_or_set() of a key inside its own computation
+    ├── ComputationCycleError     (RuntimeError)  get_or_set() of a key inside its own computation
+    └── ComputationTimeoutError   (TimeoutError)  get_or_set() with a hard_timeout that is over
 
     StoreroomWarning              (UserWarning)
     └── DeprecatedBackendWarning  (DeprecationWarning)  a BACKEND name that Django has removed
@@ -25,6 +26,7 @@ from _pickle import PicklingError  # the C module alone: ``pickle`` would double
 
 __all__ = [
     "ComputationCycleError",
+    "ComputationTimeoutError",
     "ConfigurationError",
     "DecodeError",
     "DeprecatedBackendWarning",
@@ -95,6 +97,10 @@ class NotSupportedError(StoreroomError, NotImplementedError):
 
 class ComputationCycleError(StoreroomError, RuntimeError):
     """A computation waits for itself: get_or_set() of a key from within that key's computation."""
+
+
+class ComputationTimeoutError(StoreroomError, TimeoutError):
+    """A computation takes longer than `hard_timeout` allows. It goes on, and its result is stored."""
 
 
 class StoreroomWarning(UserWarning):

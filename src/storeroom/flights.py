@@ -19,12 +19,17 @@ import sys
 import threading
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from weakref import WeakSet
 
+from storeroom import timeouts
 from storeroom.exceptions import ComputationCycleError
 
 __all__ = ["AbandonedError", "Flight", "Flights", "Place", "computing"]
+
+
+_MAX_PAUSED: Final = 1000
+"""Failed computations that are remembered; more, and those whose pause is over are forgotten."""
 
 
 class AbandonedError(Exception):
@@ -41,10 +46,11 @@ class Flight:
         loop: the event loop that must run for this computation to end, or None.
         future: the result to come.
         followers: how many callers wait for it.
+        is_superseded: whether the entry was deleted or lost during the computation, so that the result was not stored.
         waits_for: flights that callers within this computation wait for now.
     """
 
-    __slots__ = ("followers", "future", "key", "loop", "outer", "owner", "waits_for")
+    __slots__ = ("followers", "future", "is_superseded", "key", "loop", "outer", "owner", "waits_for")
 
     def __init__(self, owner: "Flights", key: str, outer: "Flight | None", loop: object) -> None:
         from concurrent.futures import Future  # noqa: PLC0415 -- 5 ms that only a miss need spend
@@ -55,6 +61,7 @@ class Flight:
         self.loop = loop
         self.future: Future[Any] = Future()
         self.followers = 0
+        self.is_superseded = False
         self.waits_for: list[Flight] = []
 
 
@@ -89,6 +96,7 @@ class Flights:
 
     def __init__(self) -> None:
         self._by_key: dict[str, Flight] = {}
+        self._paused: dict[str, float] = {}
         _all_flights.add(self)
 
     def join(self, key: str, *, blocking: bool) -> Place:
@@ -150,9 +158,27 @@ class Flights:
             flight = self._by_key.get(key)
             return flight.followers if flight else 0
 
+    def pause(self, key: str, until: float) -> None:
+        """Remember that the key's computation failed, and is not to be tried again until then (epoch seconds)."""
+        with _lock:
+            if len(self._paused) >= _MAX_PAUSED:
+                now = timeouts.now()
+                self._paused = {key: until for key, until in self._paused.items() if until > now}
+            self._paused[key] = until
+
+    def is_paused(self, key: str) -> bool:
+        """Tell whether the key's computation failed a moment ago."""
+        return bool(self._paused) and self._paused.get(key, 0.0) > timeouts.now()
+
+    def resume(self, key: str) -> None:
+        """Forget that the key's computation failed."""
+        if self._paused:
+            self._paused.pop(key, None)
+
     def reset(self) -> None:
         """Forget everything, in a child process: whoever led here stayed in the parent."""
         self._by_key.clear()
+        self._paused.clear()
 
 
 def _running_loop() -> object:

@@ -9,17 +9,19 @@ it never waits, else in a worker thread.
 
 What every hook may rely on: `expires_at` lies in the future or is NEVER (entries
 that are to expire at once are never passed on), lists hold no key twice, and
-values are what the caller passed. What every hook owes: expired entries are
-absent, and add, incr, touch, rename and compare-delete are atomic among all that
-share the storage.
+values are what the caller passed, or an ``entry.Envelope`` of it, which is stored as the one value
+that it is. What every hook owes: expired entries are
+absent, and add, incr, touch, rename, compare-delete and compare-set are atomic among
+all that share the storage.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, ParamSpec, TypeVar, final
 
+from storeroom.entry import Envelope
 from storeroom.exceptions import NotSupportedError
 
-__all__ = ["MISSING", "StorageHooks"]
+__all__ = ["LOOK", "MISSING", "Conditional", "StorageHooks"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,6 +38,23 @@ class _Missing:
 MISSING: Final = _Missing()
 
 
+@final
+class _Look:
+    """The type of LOOK: "there is an envelope, whose conditions decide"."""
+
+    def __repr__(self) -> str:
+        return "LOOK"
+
+
+LOOK: Final = _Look()
+
+
+class Conditional(str):
+    """A storage key that `_scan` found, and whose entry is an ``entry.Envelope``: its conditions decide."""
+
+    __slots__ = ()
+
+
 class StorageHooks:
     """The hooks, with the defaults of those that can be derived from others."""
 
@@ -44,6 +63,11 @@ class StorageHooks:
 
     is_shared: ClassVar[bool] = True
     """Whether other processes see what is stored here: computations are then coordinated with them."""
+
+    sees_envelopes: ClassVar[bool] = False
+    """Whether `_add`, `_touch`, `_has` and `_expiry` answer LOOK, and do nothing, where they find an
+    ``entry.Envelope`` whose conditions they cannot judge, and `_scan` tells Conditional keys. Otherwise the
+    framework reads each entry to find out."""
 
     # The eight that a backend must provide ------------------------------------------------
 
@@ -55,16 +79,16 @@ class StorageHooks:
         """Store all values; return the storage keys that could not be stored."""
         raise NotImplementedError
 
-    def _add(self, storage_key: str, value: Any, expires_at: float) -> bool:
-        """Store the value if the key is absent. Atomic. Return whether it was stored."""
+    def _add(self, storage_key: str, value: Any, expires_at: float) -> Any:
+        """Store the value if the key is absent. Atomic. Return whether it was stored, or LOOK."""
         raise NotImplementedError
 
     def _delete_many(self, storage_keys: Sequence[str]) -> int:
         """Remove the entries; return how many of them were live."""
         raise NotImplementedError
 
-    def _touch(self, storage_key: str, expires_at: float) -> bool:
-        """Give a live entry a new expiry. Atomic. Return False, and do nothing, if it is absent."""
+    def _touch(self, storage_key: str, expires_at: float) -> Any:
+        """Give a live entry a new expiry. Atomic. Return False, and do nothing, if it is absent, or LOOK."""
         raise NotImplementedError
 
     def _incr(self, storage_key: str, delta: float) -> float:
@@ -76,8 +100,8 @@ class StorageHooks:
         """
         raise NotImplementedError
 
-    def _expiry(self, storage_key: str) -> float | None:
-        """Return the entry's expires_at (NEVER if it has none), or None if it is absent."""
+    def _expiry(self, storage_key: str) -> Any:
+        """Return the entry's expires_at (NEVER if it has none), None if it is absent, or LOOK."""
         raise NotImplementedError
 
     def _clear(self) -> None:
@@ -98,9 +122,10 @@ class StorageHooks:
         """Remove one entry; return whether it was live."""
         return self._delete_many([storage_key]) > 0
 
-    def _has(self, storage_key: str) -> bool:
-        """Tell whether the entry is live."""
-        return self._expiry(storage_key) is not None
+    def _has(self, storage_key: str) -> Any:
+        """Tell whether the entry is live: True, False or LOOK."""
+        expires_at = self._expiry(storage_key)
+        return expires_at if expires_at is LOOK else expires_at is not None
 
     def _rename(self, storage_key: str, new_storage_key: str) -> bool:
         """Move a live entry, expiry and all, over whatever is there. Return False if it is absent.
@@ -112,13 +137,20 @@ class StorageHooks:
         value = self._get(storage_key)
         if expires_at is None or value is MISSING:
             return False
+        if type(value) is Envelope:
+            expires_at = value.kept_until
         self._set(new_storage_key, value, expires_at)
         self._delete(storage_key)
         return True
 
-    def _lease(self, storage_key: str, token: str, expires_at: float) -> bool:
-        """Take the right to compute, for get_or_set(). Atomic. Return whether nobody else has it."""
-        return self._add(storage_key, token, expires_at)
+    def _lease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> bool | None:
+        """Take the right to compute, for get_or_set(): put the mark in the place of what was seen. Atomic.
+
+        Return whether nobody came first; None if that cannot be known now, so that each computes for itself.
+        """
+        if seen is MISSING:
+            return self._add(storage_key, mark, expires_at) is True
+        return self._compare_set(storage_key, seen, mark, expires_at)
 
     def _compare_delete(self, storage_key: str, expected: Any) -> bool:
         """Remove the entry if its value equals `expected`. Return whether it was removed.
@@ -127,8 +159,25 @@ class StorageHooks:
         """
         return bool(self._get(storage_key) == expected) and self._delete(storage_key)
 
+    def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
+        """Replace the entry if its value equals `expected`. Return whether it was replaced.
+
+        This default is not atomic: see `_rename`.
+        """
+        return bool(self._get(storage_key) == expected) and self._set(storage_key, value, expires_at)
+
+    def _invalidate(self, storage_keys: Sequence[str]) -> int:
+        """Remove the versions of tags; return how many there were.
+
+        Raises:
+            StorageError: they cannot be removed now.
+        """
+        return self._delete_many(storage_keys)
+
     def _scan(self, start: str) -> Iterator[str]:
         """Yield the storage keys of all live entries whose storage key begins with `start`.
+
+        Those of envelopes are Conditional, if `sees_envelopes`.
 
         Raises:
             NotSupportedError: the storage cannot list what it holds.
@@ -162,19 +211,19 @@ class StorageHooks:
     async def _aset_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
         return await self._run(self._set_many, values, expires_at)
 
-    async def _aadd(self, storage_key: str, value: Any, expires_at: float) -> bool:
+    async def _aadd(self, storage_key: str, value: Any, expires_at: float) -> Any:
         return await self._run(self._add, storage_key, value, expires_at)
 
     async def _adelete_many(self, storage_keys: Sequence[str]) -> int:
         return await self._run(self._delete_many, storage_keys)
 
-    async def _atouch(self, storage_key: str, expires_at: float) -> bool:
+    async def _atouch(self, storage_key: str, expires_at: float) -> Any:
         return await self._run(self._touch, storage_key, expires_at)
 
     async def _aincr(self, storage_key: str, delta: float) -> float:
         return await self._run(self._incr, storage_key, delta)
 
-    async def _aexpiry(self, storage_key: str) -> float | None:
+    async def _aexpiry(self, storage_key: str) -> Any:
         return await self._run(self._expiry, storage_key)
 
     async def _aclear(self) -> None:
@@ -189,17 +238,25 @@ class StorageHooks:
     async def _adelete(self, storage_key: str) -> bool:
         return await self._run(self._delete, storage_key)
 
-    async def _ahas(self, storage_key: str) -> bool:
+    async def _ahas(self, storage_key: str) -> Any:
         return await self._run(self._has, storage_key)
 
     async def _arename(self, storage_key: str, new_storage_key: str) -> bool:
         return await self._run(self._rename, storage_key, new_storage_key)
 
-    async def _alease(self, storage_key: str, token: str, expires_at: float) -> bool:
-        return await self._aadd(storage_key, token, expires_at)
+    async def _alease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> bool | None:
+        if seen is MISSING:
+            return await self._aadd(storage_key, mark, expires_at) is True
+        return await self._acompare_set(storage_key, seen, mark, expires_at)
 
     async def _acompare_delete(self, storage_key: str, expected: Any) -> bool:
         return await self._run(self._compare_delete, storage_key, expected)
+
+    async def _acompare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
+        return await self._run(self._compare_set, storage_key, expected, value, expires_at)
+
+    async def _ainvalidate(self, storage_keys: Sequence[str]) -> int:
+        return await self._adelete_many(storage_keys)
 
     async def _ascan(self, start: str) -> list[str]:
         return await self._run(lambda: list(self._scan(start)))

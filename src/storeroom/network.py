@@ -13,7 +13,7 @@ Only a failure to reach the server counts as an outage. A mistake of the program
 that cannot be stored, a counter that is not a number) raises as ever.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from importlib import import_module
 from typing import Any, Final, NoReturn
@@ -39,6 +39,7 @@ ANSWERS: Final[Mapping[str, Callable[..., Any]]] = {
     "delete": lambda _storage_key: False,
     "has": lambda _storage_key: False,
     "compare_delete": lambda *_: False,
+    "compare_set": lambda *_: False,
     "usage": lambda: (None, None),
 }
 """What each hook answers during an outage under "miss": nothing is there, and nothing was stored."""
@@ -111,16 +112,35 @@ class NetworkCache(BaseCache):
             if hook := cls.__dict__.get(f"_a{name}"):
                 setattr(cls, f"_a{name}", _guarded_async(name, hook))
 
-    def _lease(self, storage_key: str, token: str, expires_at: float) -> bool:
+    def _lease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> bool | None:
         """See StorageHooks: without a server each process computes for itself, rather than wait for a lease."""
         failures = self._engine.breaker.failures
-        leased = super()._lease(storage_key, token, expires_at)
-        return leased or self._engine.breaker.is_open or self._engine.breaker.failures > failures
+        leased = super()._lease(storage_key, seen, mark, expires_at)
+        return None if not leased and self._is_out(failures) else leased
 
-    async def _alease(self, storage_key: str, token: str, expires_at: float) -> bool:
+    async def _alease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> bool | None:
         failures = self._engine.breaker.failures
-        leased = await super()._alease(storage_key, token, expires_at)
-        return leased or self._engine.breaker.is_open or self._engine.breaker.failures > failures
+        leased = await super()._alease(storage_key, seen, mark, expires_at)
+        return None if not leased and self._is_out(failures) else leased
+
+    def _is_out(self, failures: int) -> bool:
+        """Tell whether the server is out of reach, or has been since so many failures were counted."""
+        return self._engine.breaker.is_open or self._engine.breaker.failures > failures
+
+    def _invalidate(self, storage_keys: Sequence[str]) -> int:
+        """See StorageHooks: entries that are live still, when the server is back, are not invalidated."""
+        failures = self._engine.breaker.failures
+        removed = super()._invalidate(storage_keys)
+        if self._is_out(failures):
+            self._raise("invalidate_tags", None)
+        return removed
+
+    async def _ainvalidate(self, storage_keys: Sequence[str]) -> int:
+        failures = self._engine.breaker.failures
+        removed = await super()._ainvalidate(storage_keys)
+        if self._is_out(failures):
+            self._raise("invalidate_tags", None)
+        return removed
 
     # The policy -----------------------------------------------------------------------------
 

@@ -2,33 +2,30 @@
 
 When a hot key expires, every caller misses and every caller computes: a stampede.
 Here the first to miss becomes the *leader* of a *flight* and computes; the others
-in this process wait for the leader's result (see ``flights``). Among processes and hosts the leaders
-compete for a *lease*, an entry added to the shared storage with an owner's token and
-a timeout, so that a leader who dies delays the others by at most the lease.
+in this process wait for the leader's result (see ``flights``). Among processes and
+hosts the leaders compete for a *lease*, a mark in the shared entry with a time at which it ends, so
+that a leader who dies delays the others by at most the lease. What is computed is
+stored in the place of the mark alone: a delete meanwhile removes the mark, and so
+keeps out what was computed from before.
 
-The steps are written once, as a generator that yields what is to be done; a
-synchronous and an asynchronous driver do it.
+The steps are written once, for synchronous and asynchronous callers: see ``steps``.
 
 Source: the lease follows "Scaling Memcache at Facebook" (NSDI 2013), section 3.2.1,
-with an owner's token in place of the server's.
+by compare-and-set in the place of a token of the server's.
 """
 
 import contextlib
-import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from storeroom import timeouts
-from storeroom.flights import AbandonedError, Flight, Flights, computing
+from storeroom.computation import Work
+from storeroom.exceptions import ComputationTimeoutError
+from storeroom.flights import AbandonedError, Flight
 from storeroom.hooks import MISSING
-from storeroom.keys import LEASE_MARK
+from storeroom.steps import Steps
 
-if TYPE_CHECKING:
-    from storeroom.base import BaseCache
-    from storeroom.timeouts import Timeout
-
-__all__ = ["LEASE_SECONDS", "Computation", "Flights", "acompute_once", "compute_once"]
+__all__ = ["LEASE_SECONDS", "compute_once", "fly", "follow"]
 
 LEASE_SECONDS = 30.0
 """How long a dead leader can delay the others: longer than most computations, so that a
@@ -37,88 +34,119 @@ living leader seldom loses its lease, and short enough to wait for."""
 POLL_SECONDS: Final = (0.001, 0.05)
 """How long those without the lease sleep between looks: doubling from the first to the last."""
 
-Step = tuple[str, tuple[Any, ...]]
 
+def compute_once(work: Work, *, blocking: bool) -> Steps[Any]:
+    """Return the key's value, computing it if nobody else does.
 
-class Computation:
-    """What there is to do for one key: each step, and its asynchronous twin."""
-
-    def __init__(self, cache: "BaseCache", key: object, default: Any, timeout: "Timeout", version: int | None) -> None:
-        """Prepare to compute what `default` says, for get_or_set() of `cache`."""
-        self._cache, self._typed_key, self._default = cache, key, default
-        self._timeout, self._version = timeout, version
-        self.key = cache._storage_key(key, version)  # noqa: SLF001 -- the cache's own mechanism
-        self.flights = cache._flights  # noqa: SLF001
-        self.is_shared = cache.is_shared
-        self._lease_key = f"{LEASE_MARK}{self.key}"
-
-    def read(self) -> Any:
-        """Return the stored value, or MISSING."""
-        return self._cache._get(self.key)  # noqa: SLF001
-
-    async def aread(self) -> Any:
-        """See read()."""
-        return await self._cache._aget(self.key)  # noqa: SLF001
-
-    def compute(self, flight: Flight) -> Any:
-        """Call the caller's function, or take the value that was given in its place."""
-        outer = computing.set(flight)
+    Args:
+        work: what there is to do.
+        blocking: whether the caller waits with its whole thread, not as a task.
+    """
+    began_before = True
+    while True:
+        place = work.flights.join(work.key, blocking=blocking)
+        if place.part != "follows":
+            return (yield from fly(work, place.flight, is_leased=place.part == "leads"))
         try:
-            value = self._default() if callable(self._default) else self._default
+            leaders = yield from follow(place.flight, None)
+        except AbandonedError:
+            continue
         finally:
-            computing.reset(outer)
-        if isinstance(value, Coroutine):
-            value.close()
-            raise TypeError(
-                f"get_or_set() of key {self._typed_key!r} was given a coroutine function; use aget_or_set()."
-            )
-        return value
+            work.flights.leave(place)
+        # A value of one's own where it was stored: callers must not share an object that can be changed.
+        value = yield from work.read()
+        if value is not MISSING:
+            return value
+        if not (place.flight.is_superseded and began_before):
+            return leaders
+        # The entry was deleted while the leader computed, perhaps by this very caller, before it asked.
+        began_before = False
 
-    async def acompute(self, flight: Flight) -> Any:
-        """See compute(); what the function returns is awaited where it can be."""
-        outer = computing.set(flight)
+
+def follow(flight: Flight, seconds: float | None) -> Steps[Any]:
+    """Wait for a flight of this process; return its result or raise its error.
+
+    Raises:
+        ComputationTimeoutError: it takes longer than `seconds`.
+    """
+    return (yield _Waiting(flight), "result", (seconds,))
+
+
+def fly(work: Work, flight: Flight, *, is_leased: bool, waits: bool = True) -> Steps[Any]:
+    """Lead a flight, and land it whatever happens.
+
+    Args:
+        work: what there is to do.
+        flight: the flight.
+        is_leased: whether to agree with other processes on who computes.
+        waits: whether to wait for one that does; else AbandonedError is raised.
+    """
+    try:
+        value = yield from _lead(work, flight, is_leased=is_leased, waits=waits)
+    except Exception as error:
+        work.flights.land(flight, error=error)
+        raise
+    except BaseException:
+        work.flights.land(flight, error=AbandonedError())
+        raise
+    work.flights.land(flight, value)
+    return value
+
+
+def _lead(work: Work, flight: Flight, *, is_leased: bool, waits: bool) -> Steps[Any]:
+    """Compute and store, or wait for another process that does: the first to hold the lease computes."""
+    pause, longest = POLL_SECONDS
+    deadline = timeouts.now() + LEASE_SECONDS
+    while is_leased and not (yield from work.take_lease(timeouts.now() + LEASE_SECONDS)):
+        value = yield from work.read()
+        if value is not MISSING:
+            return value
+        if not waits:
+            raise AbandonedError
+        if timeouts.now() >= deadline:
+            break  # leaders come and go without a value, or the storage takes no lease: wait no longer
+        yield _CLOCK, "pause", (pause,)
+        pause = min(2 * pause, longest)
+    try:
+        return (yield from work.compute(flight))
+    finally:
+        yield from work.give_lease_back()
+
+
+class _Clock:
+    """Lets time pass."""
+
+    def pause(self, seconds: float) -> None:
+        """Sleep."""
+        time.sleep(seconds)
+
+    async def apause(self, seconds: float) -> None:
+        """See pause()."""
+        import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
+
+        await asyncio.sleep(seconds)
+
+
+_CLOCK: Final = _Clock()
+
+
+class _Waiting:
+    """Waits for a flight of this process."""
+
+    def __init__(self, flight: Flight) -> None:
+        self._flight = flight
+
+    def result(self, seconds: float | None) -> Any:
+        """Return the leader's result or raise its error."""
         try:
-            value = self._default() if callable(self._default) else self._default
-            return await value if hasattr(type(value), "__await__") else value
-        finally:
-            computing.reset(outer)
+            return self._flight.future.result(seconds)
+        except TimeoutError:
+            if self._flight.future.done():  # the computation's own
+                raise
+            raise _timed_out(seconds) from None
 
-    def store(self, value: Any) -> Any:
-        """Add the value; return what is stored then, as another writer may have come first."""
-        if self._cache.add(self._typed_key, value, self._timeout, self._version):
-            return value
-        stored = self.read()
-        return value if stored is MISSING else stored
-
-    async def astore(self, value: Any) -> Any:
-        """See store()."""
-        if await self._cache.aadd(self._typed_key, value, self._timeout, self._version):
-            return value
-        stored = await self.aread()
-        return value if stored is MISSING else stored
-
-    def lease(self, token: str) -> bool:
-        """Try to become the one who computes, among all that share the storage."""
-        return self._cache._lease(self._lease_key, token, timeouts.now() + LEASE_SECONDS)  # noqa: SLF001
-
-    async def alease(self, token: str) -> bool:
-        """See lease()."""
-        return await self._cache._alease(self._lease_key, token, timeouts.now() + LEASE_SECONDS)  # noqa: SLF001
-
-    def release(self, token: str) -> None:
-        """Give the lease back if it is still ours."""
-        self._cache._compare_delete(self._lease_key, token)  # noqa: SLF001
-
-    async def arelease(self, token: str) -> None:
-        """See release()."""
-        await self._cache._acompare_delete(self._lease_key, token)  # noqa: SLF001
-
-    def follow(self, flight: Flight) -> Any:
-        """Wait for another caller of this process; return its result or raise its error."""
-        return flight.future.result()
-
-    async def afollow(self, flight: Flight) -> Any:
-        """See follow(); the event loop goes on."""
+    async def aresult(self, seconds: float | None) -> Any:
+        """See result(); the event loop goes on."""
         import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
 
         loop = asyncio.get_running_loop()
@@ -133,102 +161,15 @@ class Computation:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle)
 
-        flight.future.add_done_callback(wake)
-        await landed
-        return flight.future.result()
-
-    def pause(self, seconds: float) -> None:
-        """Sleep."""
-        time.sleep(seconds)
-
-    async def apause(self, seconds: float) -> None:
-        """See pause()."""
-        import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
-
-        await asyncio.sleep(seconds)
-
-
-def _steps(work: Computation, *, blocking: bool) -> Generator[Step, Any, Any]:
-    """Yield what is to be done next, get its result sent back, and return the value."""
-    while True:
-        place = work.flights.join(work.key, blocking=blocking)
-        if place.part != "follows":
-            return (yield from _fly(work, place.flight, is_shared=work.is_shared and place.part == "leads"))
+        self._flight.future.add_done_callback(wake)
         try:
-            leaders = yield "follow", (place.flight,)
-        except AbandonedError:
-            continue
-        finally:
-            work.flights.leave(place)
-        # A value of one's own where it was stored: callers must not share an object that can be changed.
-        value = yield "read", ()
-        return leaders if value is MISSING else value
+            await asyncio.wait_for(landed, seconds)
+        except TimeoutError:
+            raise _timed_out(seconds) from None
+        return self._flight.future.result()
 
 
-def _fly(work: Computation, flight: Flight, *, is_shared: bool) -> Generator[Step, Any, Any]:
-    """Lead a flight, and land it whatever happens."""
-    try:
-        value = yield from _lead(flight, is_shared=is_shared)
-    except Exception as error:
-        work.flights.land(flight, error=error)
-        raise
-    except BaseException:
-        work.flights.land(flight, error=AbandonedError())
-        raise
-    work.flights.land(flight, value)
-    return value
-
-
-def _lead(flight: Flight, *, is_shared: bool) -> Generator[Step, Any, Any]:
-    """Compute and store, or wait for another process that does: the first to hold the lease computes."""
-    token = f"{os.getpid():x}-{os.urandom(8).hex()}"
-    pause, longest = POLL_SECONDS
-    while is_shared and not (yield "lease", (token,)):
-        yield "pause", (pause,)
-        pause = min(2 * pause, longest)
-        value = yield "read", ()
-        if value is not MISSING:
-            return value
-    try:
-        # Somebody may have stored it between this caller's miss and its lead.
-        value = yield "read", ()
-        if value is MISSING:
-            computed = yield "compute", (flight,)
-            value = yield "store", (computed,)
-        return value
-    finally:
-        if is_shared:
-            yield "release", (token,)
-
-
-def compute_once(work: Computation) -> Any:
-    """Return the key's value, computing it if nobody else does."""
-    steps = _steps(work, blocking=True)
-    try:
-        method, args = next(steps)
-        while True:
-            try:
-                result = getattr(work, method)(*args)
-            except BaseException as error:  # noqa: BLE001 -- the generator decides, and raises it again
-                method, args = steps.throw(error)
-            else:
-                method, args = steps.send(result)
-    except StopIteration as stop:
-        return stop.value
-
-
-async def acompute_once(work: Computation) -> Any:
-    """Return the key's value, as compute_once() does; every step is awaited."""
-    steps = _steps(work, blocking=False)
-    try:
-        method, args = next(steps)
-        while True:
-            step: Callable[..., Awaitable[Any]] = getattr(work, f"a{method}")
-            try:
-                result = await step(*args)
-            except BaseException as error:  # noqa: BLE001 -- the generator decides, and raises it again
-                method, args = steps.throw(error)
-            else:
-                method, args = steps.send(result)
-    except StopIteration as stop:
-        return stop.value
+def _timed_out(seconds: float | None) -> ComputationTimeoutError:
+    return ComputationTimeoutError(
+        f"The computation takes longer than {seconds} seconds. It goes on, and its result is stored."
+    )

@@ -10,7 +10,9 @@ import pytest
 
 from storeroom import stampede, timeouts
 from storeroom.backends.locmem import LocMemCache
-from storeroom.exceptions import SerializationError
+from storeroom.entry import placeholder
+from storeroom.exceptions import KeyNotFoundError, SerializationError
+from storeroom.hooks import MISSING, Conditional
 from storeroom.testing import FakeClock
 from storeroom.testing.concurrency import Gate, eventually, in_background
 
@@ -246,17 +248,22 @@ def test_a_follower_whose_loop_has_closed_is_forgotten_in_silence(cache, caplog)
     assert caplog.records == []
 
 
+def marks(cache) -> list[str]:
+    """The keys that somebody computes now, by what is stored."""
+    return [key for key in cache._scan("") if type(key) is Conditional]
+
+
 def test_a_cancelled_leader_gives_its_lease_back(leased):
     async def main() -> None:
         leader = asyncio.create_task(leased.aget_or_set("k", asyncio.Event().wait))
         await asyncio.sleep(0)
-        assert len(list(leased._scan("\x00lease"))) == 1
+        assert len(marks(leased)) == 1
         leader.cancel()
         with pytest.raises(asyncio.CancelledError):
             await leader
 
     asyncio.run(main())
-    assert list(leased._scan("\x00lease")) == []
+    assert marks(leased) == []
 
 
 # The lease --------------------------------------------------------------------------------
@@ -266,25 +273,63 @@ def test_the_lease_is_given_back(leased):
     leased.get_or_set("k", lambda: 1)
     with pytest.raises(ZeroDivisionError):
         leased.get_or_set("l", lambda: 1 / 0)
-    assert list(leased._scan("\x00lease")) == []
+    assert marks(leased) == []
+    assert leased.stats().entries == 1
 
 
-def test_a_lease_is_no_key_of_the_cache(leased):
+def test_what_is_being_computed_is_absent_to_every_operation(cache):
+    """Nobody but get_or_set() sees the mark."""
     gate = Gate()
-    leader = in_background(leased.get_or_set, "k", gate)
+    leader = in_background(cache.get_or_set, "k", gate)
     assert gate.begun.wait(10)
-    assert len(list(leased._scan("\x00lease"))) == 1
-    assert leased.keys() == []
-    leased.clear()
-    assert len(list(leased._scan("\x00lease"))) == 1, "clear() must not let a second one compute"
+    assert len(marks(cache)) == 1
+    assert cache.get("k", "absent") == "absent"
+    assert cache.get_many(["k"]) == {}
+    assert cache.keys() == []
+    assert cache.count() == 0
+    assert cache.ttl("k") == 0
+    assert not cache.has_key("k")
+    assert not cache.touch("k", 10)
+    with pytest.raises(KeyNotFoundError):
+        cache.incr("k")
+    with pytest.raises(KeyNotFoundError):
+        cache.incr_version("k")
     gate.may_end.set()
     assert leader.result(10) == "computed"
+    assert cache.get("k") == "computed"
+
+
+def test_add_comes_before_what_is_being_computed(cache):
+    """The computation finds it, as it finds what set() has stored."""
+    gate = Gate()
+    leader = in_background(cache.get_or_set, "k", gate)
+    assert gate.begun.wait(10)
+    assert cache.add("k", "added")
+    gate.may_end.set()
+    assert leader.result(10) == "added"
+
+
+@pytest.mark.parametrize("remove", [lambda cache: cache.delete("k"), lambda cache: cache.clear()])
+def test_what_was_computed_from_before_a_delete_is_not_stored(cache, remove):
+    """The caller who computed gets it; those who ask after the delete get what is computed after it."""
+    gate = Gate("old")
+    leader = in_background(cache.get_or_set, "k", gate)
+    assert gate.begun.wait(10)
+    remove(cache)
+    later = in_background(cache.get_or_set, "k", lambda: "new")
+    if not cache.is_shared:
+        eventually(lambda: followers(cache, "k") == 1)
+    gate.may_end.set()
+    assert leader.result(10) in ("old", "new")
+    assert later.result(10) == "new"
+    assert cache.get("k") in ("new", None)
+    assert cache.get_or_set("k", lambda: "new") == "new"
 
 
 def hold_lease(cache, key: str, seconds: float) -> None:
     """Do as another process would that computes the key."""
-    lease_key = stampede.Computation(cache, key, None, None, None)._lease_key
-    assert cache._add(lease_key, "another", timeouts.now() + seconds)
+    until = timeouts.now() + seconds
+    assert cache._lease(cache.make_key(key), MISSING, placeholder(until), until)
 
 
 def test_who_finds_the_lease_taken_waits_for_the_value(leased):
@@ -293,6 +338,15 @@ def test_who_finds_the_lease_taken_waits_for_the_value(leased):
     assert not wait([waiting], timeout=0.02).done
     leased.set("k", "theirs")
     assert waiting.result(10) == "theirs"
+
+
+def test_who_waits_for_a_lease_computes_when_the_key_is_deleted(leased):
+    """What the other process computes may be of before the delete."""
+    hold_lease(leased, "k", 60)
+    waiting = in_background(leased.get_or_set, "k", lambda: "mine")
+    assert not wait([waiting], timeout=0.02).done
+    leased.delete("k")
+    assert waiting.result(10) == "mine"
 
 
 def test_a_dead_leader_delays_the_others_by_the_lease(leased):
@@ -309,7 +363,7 @@ def test_a_dead_leader_delays_the_others_by_the_lease(leased):
 
 
 def test_a_lease_that_ran_out_is_not_taken_from_its_next_owner(leased):
-    """A slow leader gives back only a lease that is still its own."""
+    """A slow leader gives back only a lease that is still its own, and stores nothing in its place."""
     with FakeClock() as clock:
 
         def slow() -> str:
@@ -318,4 +372,20 @@ def test_a_lease_that_ran_out_is_not_taken_from_its_next_owner(leased):
             return "late"
 
         assert leased.get_or_set("k", slow) == "late"
-        assert len(list(leased._scan("\x00lease"))) == 1
+        assert len(marks(leased)) == 1
+
+
+class TakesNoLease(Leased):
+    """As a server that is full."""
+
+    def _add(self, storage_key, value, expires_at):
+        return False
+
+
+def test_who_never_gets_a_lease_computes_in_the_end(tmp_path):
+    cache = TakesNoLease(str(tmp_path), {})
+    with FakeClock() as clock:
+        waiting = in_background(cache.get_or_set, "k", lambda: "mine")
+        assert not wait([waiting], timeout=0.02).done
+        clock.advance(stampede.LEASE_SECONDS)
+        assert waiting.result(10) == "mine"

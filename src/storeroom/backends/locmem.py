@@ -6,16 +6,18 @@ business of `storeroom.eviction`.
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pickle import HIGHEST_PROTOCOL, dumps, loads
 from typing import Any, ClassVar, Final
 
-from storeroom import config, timeouts
+from storeroom import config, liveness, timeouts
 from storeroom.base import BaseCache
 from storeroom.engines import Engine, shared
-from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry
+from storeroom.entry import Envelope
+from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry, Pinned
 from storeroom.exceptions import SerializationError, ValueTooLargeError, ValueTypeError
-from storeroom.hooks import MISSING
+from storeroom.hooks import LOOK, MISSING, Conditional
+from storeroom.steps import run
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
 __all__ = ["LocMemCache"]
@@ -25,6 +27,20 @@ IMMUTABLE: Final = frozenset({str, int, float, bool, type(None), bytes, complex}
 
 ENTRY_BYTES: Final = sys.getsizeof(0.0) + 104 + 72
 """What an entry costs beside key and value: its expiry, its slots, its places in dict and queue."""
+
+
+class _Enveloped(bytes):
+    """The bytes of an envelope, which are told from those of other values by their type."""
+
+    kept: Envelope | None = None
+    """The envelope itself, where it is kept as it is; there are no bytes then."""
+
+
+class _Leased(_Enveloped, Pinned):
+    """Those of one that says that a value is being computed: eviction would let another compute it, too."""
+
+
+_WITH_CONDITIONS: Final = frozenset({_Enveloped, _Leased})
 
 
 class MemoryEngine(Engine):
@@ -59,6 +75,7 @@ class LocMemCache(BaseCache):
     }
     async_inline = True
     is_shared = False
+    sees_envelopes = True
 
     def __init__(self, location: str, params: Mapping[str, Any]) -> None:
         """Join the entries of this name."""
@@ -80,6 +97,8 @@ class LocMemCache(BaseCache):
 
     def get(self, key: object, default: Any = None, version: int | None = None) -> Any:
         """Return the value stored under the key, or `default` if there is none. Takes no lock."""
+        if self._overlay is not None:
+            return BaseCache.get(self, key, default, version)
         if version is None and self._head is not None:
             entry = self._entries.get(f"{self._head}{key!s}")
         else:
@@ -93,6 +112,8 @@ class LocMemCache(BaseCache):
         value = entry.value
         if value is ENCODED:
             value = self._decoded(entry)
+            if type(value) is Envelope:
+                value = run(liveness.opened(self, value))
             if value is MISSING:
                 self._counters.misses += 1
                 return default
@@ -101,10 +122,23 @@ class LocMemCache(BaseCache):
 
     async def aget(self, key: object, default: Any = None, version: int | None = None) -> Any:
         """See get()."""
+        if self._overlay is not None:
+            return await BaseCache.aget(self, key, default, version)
         return self.get(key, default, version)
 
-    def set(self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> None:
+    def set(
+        self,
+        key: object,
+        value: Any,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[object] = (),
+    ) -> None:
         """Store the value: see BaseCache.set()."""
+        if tags or self._overlay is not None:
+            BaseCache.set(self, key, value, timeout, version, tags=tags)
+            return
         if version is None and self._head is not None:
             storage_key = f"{self._head}{key!s}"
         else:
@@ -138,15 +172,32 @@ class LocMemCache(BaseCache):
         self._counters.sets += 1
 
     async def aset(
-        self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
+        self,
+        key: object,
+        value: Any,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[object] = (),
     ) -> None:
         """See set()."""
-        self.set(key, value, timeout, version)
+        if self._overlay is not None:
+            await BaseCache.aset(self, key, value, timeout, version, tags=tags)
+        else:
+            self.set(key, value, timeout, version, tags=tags)
 
     # Values -----------------------------------------------------------------------------------
 
     def _frozen(self, value: Any) -> tuple[Any, bytes | None]:
         """Return the value and its bytes as an entry keeps them."""
+        if type(value) is Envelope:
+            # The hot path has to look at it, whatever it holds.
+            kind = _Leased if value.leased_until else _Enveloped
+            if self._copies:
+                return ENCODED, kind(_encode(value))
+            encoded = kind()
+            encoded.kept = value
+            return ENCODED, encoded
         if not self._copies or type(value) in IMMUTABLE:
             return value, None
         return ENCODED, _encode(value)
@@ -160,6 +211,8 @@ class LocMemCache(BaseCache):
                 value, encoded = entry.value, entry.encoded
             if encoded is None:
                 return MISSING if value is ENCODED else value
+        if isinstance(encoded, _Enveloped) and encoded.kept is not None:
+            return encoded.kept
         try:
             return loads(encoded)
         except Exception:  # noqa: BLE001 -- a class that has changed or gone can fail in any way: a counted miss
@@ -225,11 +278,12 @@ class LocMemCache(BaseCache):
                 self._store(storage_key, value, encoded, expires_at, now)
         return []
 
-    def _add(self, storage_key: str, value: Any, expires_at: float) -> bool:
+    def _add(self, storage_key: str, value: Any, expires_at: float) -> Any:
         value, encoded = self._frozen(value)
         with self._lock:
-            if self._live(storage_key) is not None:
-                return False
+            live = self._live(storage_key)
+            if live is not None:
+                return LOOK if type(live.encoded) in _WITH_CONDITIONS else False
             self._store(storage_key, value, encoded, expires_at, timeouts.now())
             return True
 
@@ -240,11 +294,13 @@ class LocMemCache(BaseCache):
                 self._bounded.delete(storage_key)
             return live
 
-    def _touch(self, storage_key: str, expires_at: float) -> bool:
+    def _touch(self, storage_key: str, expires_at: float) -> Any:
         with self._lock:
             entry = self._live(storage_key)
             if entry is None:
                 return False
+            if type(entry.encoded) in _WITH_CONDITIONS:
+                return LOOK
             self._bounded.touch(entry, expires_at)
             return True
 
@@ -261,9 +317,11 @@ class LocMemCache(BaseCache):
             entry.value = value + delta
             return entry.value
 
-    def _expiry(self, storage_key: str) -> float | None:
+    def _expiry(self, storage_key: str) -> Any:
         entry = self._live(storage_key)
-        return None if entry is None else entry.expires_at
+        if entry is None:
+            return None
+        return LOOK if type(entry.encoded) in _WITH_CONDITIONS else entry.expires_at
 
     def _rename(self, storage_key: str, new_storage_key: str) -> bool:
         with self._lock:
@@ -279,11 +337,19 @@ class LocMemCache(BaseCache):
         with self._lock:
             return bool(self._get_locked(storage_key) == expected) and self._bounded.delete(storage_key)
 
+    def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
+        frozen = self._frozen(value)
+        with self._lock:
+            if self._get_locked(storage_key) != expected:
+                return False
+            self._store(storage_key, *frozen, expires_at, timeouts.now())
+            return True
+
     def _get_locked(self, storage_key: str) -> Any:
         entry = self._live(storage_key)
         if entry is None:
             return MISSING
-        return loads(entry.encoded) if entry.encoded is not None else entry.value
+        return entry.value if entry.encoded is None else self._decoded(entry)
 
     def _clear(self) -> None:
         with self._lock:
@@ -297,7 +363,9 @@ class LocMemCache(BaseCache):
         now = timeouts.now()
         with self._lock:
             live = [
-                entry.key for entry in self._entries.values() if entry.expires_at > now and entry.key.startswith(start)
+                Conditional(entry.key) if type(entry.encoded) in _WITH_CONDITIONS else entry.key
+                for entry in self._entries.values()
+                if entry.expires_at > now and entry.key.startswith(start)
             ]
         return iter(live)
 

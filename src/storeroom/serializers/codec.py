@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from storeroom.entry import Envelope, pack
 from storeroom.exceptions import DecodeError
 from storeroom.serializers.frames import SCALAR_WRITERS, SIGNED, TEXT_BYTE, Reader, Writer, is_plain_integer
 from storeroom.serializers.signatures import Signer
@@ -44,6 +45,8 @@ class Codec:
             SerializationError: the value could not be read back. The message names its
                 type and a remedy, never the value; the cause is the original error.
         """
+        if type(value) is Envelope:
+            return pack(value, Codec.dumps(self, value.value, storage_key))
         frame = SCALAR_WRITERS.get(type(value), self._write)(value)
         if len(frame) >= self._compress_min_bytes:
             return self._compressed(frame)

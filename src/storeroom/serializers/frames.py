@@ -16,6 +16,7 @@ byte    rest
 0x13    4-byte fingerprint, then what a custom serializer made
 0x14    zlib    0x15  xz       0x16  Zstandard    0x17  LZ4 (compressors.py)
 0x19    4-byte fingerprint, then what a custom compressor made
+0x1a    conditions of the entry, then a frame               (entry.py)
 ======  =====================================================================
 
 All are control characters, so that a frame is told from what Django and django-redis

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 from typing import Any, Final, TypeAlias
 
+from storeroom import entry
 from storeroom.exceptions import ConfigurationError, DecodeError, SerializationError, StoreroomError
 from storeroom.serializers import compressors, frames, plugins
 from storeroom.serializers.codec import Codec, SignedCodec
@@ -68,7 +69,7 @@ def build_codec(
     compressed = compressors.get_format(compressor)
     codec = (
         _writer(prefix, chosen.dumps),
-        readers | _expanders(compressed, readers, max_value_bytes),
+        _with_envelopes(readers | _expanders(compressed, readers, max_value_bytes)),
         None if compressed is None else _bounded(compressed.compress, max_value_bytes),
         compress_min_bytes,
     )
@@ -189,6 +190,15 @@ def _reader(prefix: bytes, loads: Callable[[bytes], Any]) -> Reader:
 
     # The first byte alone has been compared already, to find the reader.
     return read if len(prefix) > 1 else lambda frame: loads(frame[1:])
+
+
+def _with_envelopes(readers: dict[int, Reader]) -> dict[int, Reader]:
+    """Return the readers, with one more for values that have conditions."""
+
+    def read(frame: bytes) -> object:
+        return entry.unpack(frame, lambda inner: readers[inner[0]](inner))
+
+    return readers | {entry.MARK[0]: read}
 
 
 def _refusal(reason: str) -> Reader:

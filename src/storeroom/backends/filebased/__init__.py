@@ -9,17 +9,18 @@ not work.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from struct import Struct
 from struct import error as StructError  # noqa: N812 -- an exception class
 from typing import Any, ClassVar, Final, TypeVar
 
 import lmdb
 
-from storeroom import config, timeouts
+from storeroom import config, liveness, timeouts
 from storeroom.backends.filebased.counts import read_counts
 from storeroom.backends.filebased.environment import MAP_BYTES, Environment
 from storeroom.backends.filebased.files import SLOTS
+from storeroom.backends.filebased.location import check_location, resolved
 from storeroom.backends.filebased.table import (
     HASHED,
     HEADER,
@@ -28,6 +29,7 @@ from storeroom.backends.filebased.table import (
     check,
     entry_key_of,
     entry_size,
+    is_conditional,
     join_name,
     overwrite,
     read_header,
@@ -37,11 +39,13 @@ from storeroom.backends.filebased.table import (
 )
 from storeroom.base import BaseCache
 from storeroom.engines import shared
+from storeroom.entry import Envelope
 from storeroom.events import CacheStats
-from storeroom.exceptions import ConfigurationError, DecodeError, StorageError, ValueTooLargeError, ValueTypeError
-from storeroom.hooks import MISSING
+from storeroom.exceptions import DecodeError, StorageError, ValueTooLargeError, ValueTypeError
+from storeroom.hooks import LOOK, MISSING
 from storeroom.serializers import Codec, build_codec
 from storeroom.serializers.frames import TEXT_BYTE
+from storeroom.steps import run
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
 __all__ = ["FileBasedCache"]
@@ -79,12 +83,13 @@ class FileBasedCache(BaseCache):
         ),
     }
     async_inline = True
+    sees_envelopes = True
     location_is_path: ClassVar[bool] = True
 
     def __init__(self, location: str | os.PathLike[str], params: Mapping[str, Any]) -> None:
         """Note where the cache lies; files are touched on first use."""
         super().__init__(params)
-        self._dir = _resolved(location)
+        self._dir = resolved(location)
         options = self.settings.options
         # Nobody else can write to the directory, so what is read from it needs no restriction.
         self._codec: Codec = build_codec(trusted=True, **{name: options[name] for name in config.CODEC_OPTIONS})
@@ -102,18 +107,7 @@ class FileBasedCache(BaseCache):
         Raises:
             ConfigurationError: LOCATION is empty, a file, or lies where this user cannot write.
         """
-        directory = _resolved(location)
-        while not os.path.lexists(directory):
-            directory = os.path.dirname(directory)
-        if not os.path.isdir(directory):
-            raise ConfigurationError(
-                f"is {str(location)!r}, but {directory!r} is not a directory; expected a directory."
-            )
-        if not os.access(directory, os.W_OK | os.X_OK):
-            raise ConfigurationError(
-                f"is {str(location)!r}, but this user cannot write to {directory!r}; "
-                "expected a directory that the user who runs the program owns."
-            )
+        check_location(location)
 
     # Reading --------------------------------------------------------------------------------
 
@@ -121,11 +115,15 @@ class FileBasedCache(BaseCache):
 
     def get(self, key: object, default: Any = None, version: int | None = None) -> Any:
         """Return the value stored under the key, or `default` if there is none. Waits for nothing."""
+        if self._overlay is not None:
+            return BaseCache.get(self, key, default, version)
         if version is None and self._head is not None:
             storage_key = f"{self._head}{key!s}"
         else:
             storage_key = self.make_and_validate_key(key, version)
         value = self._get(storage_key)
+        if type(value) is Envelope:
+            value = run(liveness.opened(self, value))
         if value is MISSING:
             self._counters.misses += 1
             return default
@@ -134,6 +132,8 @@ class FileBasedCache(BaseCache):
 
     async def aget(self, key: object, default: Any = None, version: int | None = None) -> Any:
         """See get()."""
+        if self._overlay is not None:
+            return await BaseCache.aget(self, key, default, version)
         return self.get(key, default, version)
 
     def _get(self, storage_key: str) -> Any:
@@ -177,13 +177,15 @@ class FileBasedCache(BaseCache):
                     values[storage_key] = value
         return values
 
-    def _expiry(self, storage_key: str) -> float | None:
+    def _expiry(self, storage_key: str) -> Any:
         entry_key = entry_key_of(storage_key)
         record = self._read(lambda transaction: transaction.get(entry_key))
         if record is None:
             return None
         expires_at: float = read_header(record)[0]
-        return expires_at if expires_at > timeouts.now() else None
+        if expires_at <= timeouts.now():
+            return None
+        return LOOK if is_conditional(entry_key, record) else expires_at
 
     def _scan(self, start: str) -> Iterator[str]:
         now = timeouts.now()
@@ -211,8 +213,19 @@ class FileBasedCache(BaseCache):
 
     # Writing --------------------------------------------------------------------------------
 
-    def set(self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> None:
+    def set(
+        self,
+        key: object,
+        value: Any,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[object] = (),
+    ) -> None:
         """Store the value: see BaseCache.set()."""
+        if tags or self._overlay is not None:
+            BaseCache.set(self, key, value, timeout, version, tags=tags)
+            return
         if version is None and self._head is not None:
             storage_key = f"{self._head}{key!s}"
         else:
@@ -229,10 +242,19 @@ class FileBasedCache(BaseCache):
         self._counters.sets += 1
 
     async def aset(
-        self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
+        self,
+        key: object,
+        value: Any,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[object] = (),
     ) -> None:
         """See set()."""
-        self.set(key, value, timeout, version)
+        if self._overlay is not None:
+            await BaseCache.aset(self, key, value, timeout, version, tags=tags)
+        else:
+            self.set(key, value, timeout, version, tags=tags)
 
     def _put(self, entry_key: bytes, frame: bytes, expires_at: float) -> None:
         engine, now = self._engine, timeouts.now()
@@ -304,13 +326,14 @@ class FileBasedCache(BaseCache):
         self._write(put_all)
         return []
 
-    def _add(self, storage_key: str, value: Any, expires_at: float) -> bool:
+    def _add(self, storage_key: str, value: Any, expires_at: float) -> Any:
         entry_key = entry_key_of(storage_key)
         frame, bounds = self._frame(storage_key, entry_key, value), self._bounds
 
-        def add(table: Table) -> bool:
-            if table.live(entry_key) is not None:
-                return False
+        def add(table: Table) -> Any:
+            record = table.live(entry_key)
+            if record is not None:
+                return LOOK if is_conditional(entry_key, record) else False
             table.put(entry_key, frame, expires_at, bounds)
             return True
 
@@ -324,13 +347,15 @@ class FileBasedCache(BaseCache):
 
         return self._write(remove_all)
 
-    def _touch(self, storage_key: str, expires_at: float) -> bool:
+    def _touch(self, storage_key: str, expires_at: float) -> Any:
         entry_key = entry_key_of(storage_key)
 
-        def touch(table: Table) -> bool:
+        def touch(table: Table) -> Any:
             record = table.live(entry_key)
             if record is None:
                 return False
+            if is_conditional(entry_key, record):
+                return LOOK
             table.put(entry_key, record[_START:], expires_at, self._bounds)
             return True
 
@@ -382,6 +407,19 @@ class FileBasedCache(BaseCache):
             )
 
         return self._write(compare_delete)
+
+    def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
+        entry_key = entry_key_of(storage_key)
+        frame = self._frame(storage_key, entry_key, value)
+
+        def compare_set(table: Table) -> bool:
+            record = table.live(entry_key)
+            if record is None or self._decoded(storage_key, entry_key, record) != expected:
+                return False
+            table.put(entry_key, frame, expires_at, self._bounds)
+            return True
+
+        return self._write(compare_set)
 
     def _clear(self) -> None:
         owns = self._key_space.owns
@@ -453,9 +491,3 @@ class FileBasedCache(BaseCache):
     def _check_invariants(self) -> None:
         """Raise AssertionError if entries, index and bookkeeping disagree: for tests."""
         self._read(check)
-
-
-def _resolved(location: str | os.PathLike[str]) -> str:
-    if not location:
-        raise ConfigurationError("LOCATION is empty; a file cache needs a directory of its own.")
-    return os.path.realpath(os.path.expanduser(location))

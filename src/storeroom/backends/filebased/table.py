@@ -32,6 +32,8 @@ from typing import Any, Final, TypeAlias
 from storeroom.backends.filebased.counts import COUNTS_KEY
 from storeroom.backends.filebased.environment import Environment
 from storeroom.backends.filebased.files import SLOTS
+from storeroom.entry import LEASED_BYTES, is_leased, is_packed
+from storeroom.hooks import Conditional
 from storeroom.keys import LEASE_MARK
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "check",
     "entry_key_of",
     "entry_size",
+    "is_conditional",
     "join_name",
     "overwrite",
     "read_header",
@@ -132,20 +135,38 @@ def join_name(storage_key: str, frame: bytes) -> bytes:
     return _LENGTH.pack(len(name)) + name + frame
 
 
+def _frame_of(entry_key: bytes, record: bytes) -> bytes:
+    """Return the frame of a record, or as much of it as tells an envelope's lease."""
+    start = HEADER.size
+    if entry_key[0] == HASHED:
+        start += _LENGTH.size + int.from_bytes(record[start : start + _LENGTH.size], "big")
+    return record[start : start + LEASED_BYTES]
+
+
+def is_conditional(entry_key: bytes, record: bytes) -> bool:
+    """Tell whether an entry's value is an envelope."""
+    return is_packed(_frame_of(entry_key, record))
+
+
 def stored_keys(transaction: Any, start: str = "") -> Iterator[tuple[str, float]]:
-    """Yield storage key and expires_at of every entry whose storage key begins with `start`."""
+    """Yield storage key and expires_at of every entry whose storage key begins with `start`.
+
+    The storage keys of envelopes are Conditional.
+    """
     cursor = transaction.cursor()
     first = b"e" + start.encode("utf-8", "surrogatepass")
     found = cursor.set_range(first)
     while found and cursor.key().startswith(first):
-        yield _decode(cursor.key()[1:]), read_header(cursor.value())[0]
+        record = cursor.value()
+        name = _decode(cursor.key()[1:])
+        yield (Conditional(name) if is_conditional(first, record) else name), read_header(record)[0]
         found = cursor.next()
     found = cursor.set_range(b"h")
     while found and cursor.key().startswith(b"h"):
         record = cursor.value()
         name, _ = split_name(record[HEADER.size :])
         if name.startswith(start):
-            yield name, read_header(record)[0]
+            yield (Conditional(name) if is_conditional(b"h", record) else name), read_header(record)[0]
         found = cursor.next()
 
 
@@ -348,7 +369,12 @@ class Table:
             index_key = cursor.key()
             entry_key = index_key[1 + _TIME.size :]
             slot = int.from_bytes(cursor.value(), "big") % SLOTS
-            if entry_key != keep and not _is_lease(entry_key) and (not recency[slot] or step >= _PATIENCE):
+            if (
+                entry_key != keep
+                and not _is_lease(entry_key)
+                and (not recency[slot] or step >= _PATIENCE)
+                and not self._is_leased(entry_key)
+            ):
                 environment.hand = index_key
                 self.remove(entry_key)
                 self._transaction.delete(index_key)  # already gone, unless the entry was damaged
@@ -359,6 +385,11 @@ class Table:
             if not cursor.next():
                 cursor.set_range(_INDEX)
         return False
+
+    def _is_leased(self, entry_key: bytes) -> bool:
+        """Tell whether somebody computes the entry's value: it is spared, lest another computes it, too."""
+        record = self._transaction.get(entry_key)
+        return record is not None and is_leased(_frame_of(entry_key, record), self.now)
 
 
 def check(transaction: Any) -> None:

@@ -50,6 +50,7 @@ class MemcachedCache(BaseCache):
         ConfigurationError: a setting is wrong.
     """
 
+    sees_envelopes = True
     _shards: Sequence[Shard] = ()
     _only: Shard | None = None
     """The shard, where there is but one: nothing has to be chosen then."""
@@ -150,7 +151,7 @@ class MemcachedCache(BaseCache):
             failed += shard._set_many({storage_key: values[storage_key] for storage_key in own_keys}, expires_at)
         return failed
 
-    def _add(self, storage_key: str, value: Any, expires_at: float) -> bool:
+    def _add(self, storage_key: str, value: Any, expires_at: float) -> Any:
         return self._shard_of(storage_key)._add(storage_key, value, expires_at)
 
     def _delete(self, storage_key: str) -> bool:
@@ -159,26 +160,35 @@ class MemcachedCache(BaseCache):
     def _delete_many(self, storage_keys: Sequence[str]) -> int:
         return sum(shard._delete_many(own_keys) for shard, own_keys in self._by_shard(storage_keys).items())
 
-    def _touch(self, storage_key: str, expires_at: float) -> bool:
+    def _touch(self, storage_key: str, expires_at: float) -> Any:
         return self._shard_of(storage_key)._touch(storage_key, expires_at)
 
     def _incr(self, storage_key: str, delta: float) -> float:
         return self._shard_of(storage_key)._incr(storage_key, delta)
 
-    def _expiry(self, storage_key: str) -> float | None:
+    def _expiry(self, storage_key: str) -> Any:
         return self._shard_of(storage_key)._expiry(storage_key)
 
     def _rename(self, storage_key: str, new_storage_key: str) -> bool:
         return self._shard_of(storage_key)._rename(storage_key, new_storage_key)
 
-    def _lease(self, storage_key: str, token: str, expires_at: float) -> bool:
-        return self._shard_of(storage_key)._lease(storage_key, token, expires_at)
+    def _lease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> bool | None:
+        return self._shard_of(storage_key)._lease(storage_key, seen, mark, expires_at)
 
-    async def _alease(self, storage_key: str, token: str, expires_at: float) -> bool:
-        return await self._run(self._lease, storage_key, token, expires_at)
+    async def _alease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> bool | None:
+        return await self._run(self._lease, storage_key, seen, mark, expires_at)
 
     def _compare_delete(self, storage_key: str, expected: Any) -> bool:
         return self._shard_of(storage_key)._compare_delete(storage_key, expected)
+
+    def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
+        return self._shard_of(storage_key)._compare_set(storage_key, expected, value, expires_at)
+
+    def _invalidate(self, storage_keys: Sequence[str]) -> int:
+        return sum(shard._invalidate(own_keys) for shard, own_keys in self._by_shard(storage_keys).items())
+
+    async def _ainvalidate(self, storage_keys: Sequence[str]) -> int:
+        return await self._run(self._invalidate, storage_keys)
 
     def _clear(self) -> None:
         errors = []

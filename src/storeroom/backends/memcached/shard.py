@@ -14,9 +14,10 @@ from storeroom.backends.memcached.engine import FRESH_SECONDS, Server
 from storeroom.backends.memcached.entries import GONE, HEADER, exptime, packed
 from storeroom.backends.memcached.server_keys import is_token, new_token, server_key
 from storeroom.config import Settings
+from storeroom.entry import is_packed
 from storeroom.events import Counters
 from storeroom.exceptions import DecodeError, StorageError, ValueTooLargeError, ValueTypeError
-from storeroom.hooks import MISSING
+from storeroom.hooks import LOOK, MISSING
 from storeroom.network import NetworkCache
 from storeroom.serializers import Codec
 from storeroom.timeouts import AT_ONCE
@@ -46,6 +47,7 @@ class Shard(NetworkCache):
     """
 
     _engine: Server
+    sees_envelopes = True
 
     def __init__(
         self,
@@ -131,12 +133,14 @@ class Shard(NetworkCache):
         expires_at, frame = _header(found[0])
         return (expires_at, frame, found[1]) if expires_at > timeouts.now() else None
 
-    def _expiry(self, storage_key: str) -> float | None:
+    def _expiry(self, storage_key: str) -> Any:
         data = self._engine.ask("get", self._key(storage_key))
         if data is None:
             return None
-        expires_at, _ = _header(data)
-        return expires_at if expires_at > timeouts.now() else None
+        expires_at, frame = _header(data)
+        if expires_at <= timeouts.now():
+            return None
+        return LOOK if is_packed(frame) else expires_at
 
     # Writing --------------------------------------------------------------------------------
 
@@ -162,7 +166,7 @@ class Shard(NetworkCache):
         self._counters.errors += len(failed)
         return [by_key[key] for key in failed]
 
-    def _add(self, storage_key: str, value: Any, expires_at: float) -> bool:
+    def _add(self, storage_key: str, value: Any, expires_at: float) -> Any:
         data = self._packed(storage_key, value, expires_at)
         key, seconds = self._key(storage_key), exptime(expires_at)
         try:
@@ -172,8 +176,9 @@ class Shard(NetworkCache):
                 found = self._engine.ask("gets", key)
                 if found is None:
                     continue
-                if _header(found[0])[0] > timeouts.now():
-                    return False
+                there_until, frame = _header(found[0])
+                if there_until > timeouts.now():
+                    return LOOK if is_packed(frame) else False
                 if self._engine.ask_once("cas", key, data, seconds, found[1]):
                     return True
         except TooLargeError as error:
@@ -181,14 +186,17 @@ class Shard(NetworkCache):
         self._counters.errors += 1
         return False
 
-    def _change(self, storage_key: str, change: Callable[[float, bytes], tuple[float, bytes]]) -> bool:
+    def _change(self, storage_key: str, change: Callable[[float, bytes], tuple[float, bytes] | None]) -> Any:
         """Replace expires_at and frame of a live entry by what `change` makes of them. Atomic.
 
-        Return False if the entry is absent.
+        Return False if the entry is absent; LOOK if `change` makes nothing of them.
         """
         key = self._key(storage_key)
         while (found := self._live(key)) is not None:
-            expires_at, frame = change(*found[:2])
+            changed = change(*found[:2])
+            if changed is None:
+                return LOOK
+            expires_at, frame = changed
             seconds = exptime(expires_at) if expires_at > timeouts.now() else _GONE_EXPTIME
             try:
                 if self._engine.ask_once("cas", key, packed(expires_at, frame), seconds, found[2]):
@@ -197,8 +205,11 @@ class Shard(NetworkCache):
                 raise self._too_large(storage_key, error) from error
         return False
 
-    def _touch(self, storage_key: str, expires_at: float) -> bool:
-        return self._change(storage_key, lambda _, frame: (expires_at, frame))
+    def _touch(self, storage_key: str, expires_at: float) -> Any:
+        def touch(_: float, frame: bytes) -> tuple[float, bytes] | None:
+            return None if is_packed(frame) else (expires_at, frame)
+
+        return self._change(storage_key, touch)
 
     def _incr(self, storage_key: str, delta: float) -> float:
         value: Any = MISSING
@@ -253,6 +264,14 @@ class Shard(NetworkCache):
     def _compare_delete(self, storage_key: str, expected: Any) -> bool:
         return self._taken(storage_key, lambda value: bool(value == expected)) is not None
 
+    def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
+        new = self._codec.dumps(value, storage_key)
+
+        def replace(_: float, frame: bytes) -> tuple[float, bytes] | None:
+            return (expires_at, new) if self._value(storage_key, frame) == expected else None
+
+        return self._change(storage_key, replace) is True
+
     def _taken(self, storage_key: str, wanted: Callable[[Any], bool] = lambda _: True) -> tuple[float, Any] | None:
         """Remove a live entry if its value is wanted; return expires_at and value to one caller alone, or None."""
         key = self._key(storage_key)
@@ -275,11 +294,11 @@ class Shard(NetworkCache):
             return MISSING
 
     def _too_large(self, storage_key: str, error: TooLargeError) -> ValueTooLargeError:
-        limit = self._engine.ask("settings").get("item_size_max", "unknown")
+        limit = self._engine.ask("item_size_max") or "1048576 (unless started with -I)"
         return ValueTooLargeError(
-            f"Key {storage_key!r}: its value takes {error.size} bytes, and {self._engine.breaker.name} holds items "
-            f"of {limit} bytes at most, key included. Compress it (OPTIONS['compressor']), split it, or start the "
-            "server with a higher -I. What was stored under the key is gone."
+            f"The value of key {storage_key!r} takes {error.size} bytes; {self._engine.breaker.name} holds items of "
+            f"{limit} bytes at most. Compress it (OPTIONS['compressor']), split it, or start the server with a higher "
+            "-I. What was stored under the key is gone."
         )
 
 

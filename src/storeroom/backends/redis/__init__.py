@@ -6,7 +6,7 @@ server that it concerns; what Redis has no command for is done by scripts within
 
 import dataclasses
 import hashlib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from storeroom import config
@@ -44,6 +44,7 @@ class RedisCache(NetworkCache):
 
     options: ClassVar[Mapping[str, config.Option] | None] = known.OPTIONS
     requires: ClassVar[tuple[str, ...]] = ("redis", "hiredis")
+    sees_envelopes = True
 
     def __init__(self, location: str | Sequence[str], params: Mapping[str, Any]) -> None:
         """Note where the cache is; connections are made on first use."""
@@ -113,10 +114,10 @@ class RedisCache(NetworkCache):
     async def _aset_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
         return await self._engine.arun(self._operations.set_many(values, expires_at))
 
-    def _add(self, storage_key: str, value: Any, expires_at: float) -> bool:
+    def _add(self, storage_key: str, value: Any, expires_at: float) -> Any:
         return self._engine.run(self._operations.add(storage_key, value, expires_at))
 
-    async def _aadd(self, storage_key: str, value: Any, expires_at: float) -> bool:
+    async def _aadd(self, storage_key: str, value: Any, expires_at: float) -> Any:
         return await self._engine.arun(self._operations.add(storage_key, value, expires_at))
 
     def _delete(self, storage_key: str) -> bool:
@@ -131,10 +132,10 @@ class RedisCache(NetworkCache):
     async def _adelete_many(self, storage_keys: Sequence[str]) -> int:
         return await self._engine.arun(self._operations.delete_many(storage_keys))
 
-    def _touch(self, storage_key: str, expires_at: float) -> bool:
+    def _touch(self, storage_key: str, expires_at: float) -> Any:
         return self._engine.run(self._operations.touch(storage_key, expires_at))
 
-    async def _atouch(self, storage_key: str, expires_at: float) -> bool:
+    async def _atouch(self, storage_key: str, expires_at: float) -> Any:
         return await self._engine.arun(self._operations.touch(storage_key, expires_at))
 
     def _incr(self, storage_key: str, delta: float) -> float:
@@ -143,16 +144,16 @@ class RedisCache(NetworkCache):
     async def _aincr(self, storage_key: str, delta: float) -> float:
         return await self._engine.arun(self._operations.incr(storage_key, delta))
 
-    def _expiry(self, storage_key: str) -> float | None:
+    def _expiry(self, storage_key: str) -> Any:
         return self._engine.run(self._operations.expiry(storage_key))
 
-    async def _aexpiry(self, storage_key: str) -> float | None:
+    async def _aexpiry(self, storage_key: str) -> Any:
         return await self._engine.arun(self._operations.expiry(storage_key))
 
-    def _has(self, storage_key: str) -> bool:
+    def _has(self, storage_key: str) -> Any:
         return self._engine.run(self._operations.has(storage_key))
 
-    async def _ahas(self, storage_key: str) -> bool:
+    async def _ahas(self, storage_key: str) -> Any:
         return await self._engine.arun(self._operations.has(storage_key))
 
     def _rename(self, storage_key: str, new_storage_key: str) -> bool:
@@ -166,6 +167,12 @@ class RedisCache(NetworkCache):
 
     async def _acompare_delete(self, storage_key: str, expected: Any) -> bool:
         return await self._engine.arun(self._operations.compare_delete(storage_key, expected))
+
+    def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
+        return self._engine.run(self._operations.compare_set(storage_key, expected, value, expires_at))
+
+    async def _acompare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
+        return await self._engine.arun(self._operations.compare_set(storage_key, expected, value, expires_at))
 
     def _scan(self, start: str) -> Iterator[str]:
         return iter(self._engine.run(self._operations.scan(start)))
@@ -188,12 +195,18 @@ class RedisCache(NetworkCache):
         timeout: Timeout = DEFAULT_TIMEOUT,
         version: int | None = None,
         *,
+        tags: Iterable[object] = (),
         nx: bool = False,
     ) -> bool | None:
-        """Store the value: see BaseCache.set(). With `nx`, do as add(), and return what it returns."""
+        """Store the value: see BaseCache.set(). With `nx`, do as add(), and return what it returns.
+
+        Raises:
+            TypeError: there are `tags`, and `nx`.
+        """
         if nx:
+            _refuse_tags(tags)
             return self.add(key, value, timeout, version)
-        super().set(key, value, timeout, version)
+        super().set(key, value, timeout, version, tags=tags)
         return None
 
     async def aset(  # type: ignore[override]  # as above
@@ -203,12 +216,14 @@ class RedisCache(NetworkCache):
         timeout: Timeout = DEFAULT_TIMEOUT,
         version: int | None = None,
         *,
+        tags: Iterable[object] = (),
         nx: bool = False,
     ) -> bool | None:
         """See set()."""
         if nx:
+            _refuse_tags(tags)
             return await self.aadd(key, value, timeout, version)
-        await super().aset(key, value, timeout, version)
+        await super().aset(key, value, timeout, version, tags=tags)
         return None
 
     def pttl(self, key: object, version: int | None = None) -> int | None:
@@ -310,6 +325,11 @@ class RedisCache(NetworkCache):
             self._raise(name, error)
         breaker.succeed()
         return result
+
+
+def _refuse_tags(tags: Iterable[object]) -> None:
+    if tags:
+        raise TypeError("set() takes nx or tags, not both: an entry with tags is stored whether or not there is one.")
 
 
 def _milliseconds(seconds: float | None) -> int | None:

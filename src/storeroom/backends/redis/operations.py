@@ -16,9 +16,10 @@ from storeroom.backends.redis.errors import checked, is_wrong_type
 from storeroom.backends.redis.foreign import ForeignReader
 from storeroom.backends.redis.requests import PRIMARIES, Command, Request, Steps, Use, one
 from storeroom.backends.redis.scripts import Script
+from storeroom.entry import MARK, MARKED_BYTES, is_packed
 from storeroom.events import Counters
 from storeroom.exceptions import DecodeError, ValueTypeError
-from storeroom.hooks import MISSING
+from storeroom.hooks import LOOK, MISSING, Conditional
 from storeroom.serializers import Codec
 from storeroom.timeouts import NEVER
 
@@ -109,18 +110,19 @@ class Operations:
             self._counters.errors += 1
             return MISSING
 
-    def expiry(self, storage_key: str) -> Steps[float | None]:
-        """One PTTL."""
-        (reply,) = yield one(Use.READ, "PTTL", key_bytes(storage_key))
+    def expiry(self, storage_key: str) -> Steps[Any]:
+        """One PTTL, and the first bytes, together."""
+        key = key_bytes(storage_key)
+        reply, head = yield Request((("PTTL", key), _head(key)), Use.READ)
         milliseconds: int = checked(reply)
         if milliseconds < 0:  # https://redis.io/commands/pttl: -1 has no expiry, -2 does not exist
-            return NEVER if milliseconds == -1 else None
-        return timeouts.now() + milliseconds / 1000
+            return (LOOK if _is_envelope(head) else NEVER) if milliseconds == -1 else None
+        return LOOK if _is_envelope(head) else timeouts.now() + milliseconds / 1000
 
-    def has(self, storage_key: str) -> Steps[bool]:
-        """One EXISTS."""
-        (reply,) = yield one(Use.READ, "EXISTS", key_bytes(storage_key))
-        return bool(checked(reply))
+    def has(self, storage_key: str) -> Steps[Any]:
+        """One GETRANGE of the first bytes; nothing that is stored is empty."""
+        (reply,) = yield Request((_head(key_bytes(storage_key)),), Use.READ)
+        return LOOK if _is_envelope(reply) else bool(_frame(reply)) or is_wrong_type(reply)
 
     # Writing --------------------------------------------------------------------------------
 
@@ -137,10 +139,13 @@ class Operations:
         replies = yield Request(commands, Use.WRITE)
         return [key for key, reply in zip(values, replies, strict=True) if not self._stored(reply)]
 
-    def add(self, storage_key: str, value: Any, expires_at: float) -> Steps[bool]:
-        """One SET NX."""
-        (reply,) = yield Request(((*self._set_command(storage_key, value, expires_at), "NX"),), Use.ONCE)
-        return reply is not None and self._stored(reply)
+    def add(self, storage_key: str, value: Any, expires_at: float) -> Steps[Any]:
+        """One SET NX, and the first bytes of what is there, together."""
+        command = *self._set_command(storage_key, value, expires_at), "NX"
+        reply, head = yield Request((command, _head(command[1])), Use.ONCE)
+        if reply is None:
+            return LOOK if _is_envelope(head) else False
+        return self._stored(reply)
 
     def _set_command(self, storage_key: str, value: Any, expires_at: float) -> Command:
         key, frame = key_bytes(storage_key), self._codec.dumps(value, storage_key)
@@ -165,13 +170,12 @@ class Operations:
         replies = yield Request(commands, Use.ONCE)
         return sum(map(checked, replies))
 
-    def touch(self, storage_key: str, expires_at: float) -> Steps[bool]:
-        """One PEXPIRE, or a script that takes the expiry away."""
+    def touch(self, storage_key: str, expires_at: float) -> Steps[Any]:
+        """One script."""
+        milliseconds = b"" if expires_at == NEVER else _milliseconds(expires_at)
         key = key_bytes(storage_key)
-        if expires_at == NEVER:
-            return bool((yield from _run(scripts.PERSIST, Use.WRITE, key)))
-        (reply,) = yield one(Use.WRITE, "PEXPIRE", key, _milliseconds(expires_at))
-        return bool(checked(reply))
+        touched = yield from _run(scripts.TOUCH, Use.WRITE, key, milliseconds, MARKED_BYTES - 1, MARK)
+        return LOOK if touched == 2 else bool(touched)  # noqa: PLR2004 -- the script's word for it
 
     # Counting -------------------------------------------------------------------------------
 
@@ -209,7 +213,7 @@ class Operations:
     def rename(self, storage_key: str, new_storage_key: str) -> Steps[bool]:
         """One RENAME; a script where the bytes must change with the key. In a cluster, two steps."""
         if storage_key == new_storage_key:
-            return (yield from self.has(storage_key))
+            return (yield from self.has(storage_key)) is not False
         key, new_key = key_bytes(storage_key), key_bytes(new_storage_key)
         if self._is_cluster:
             return (yield from self._copy_and_delete(storage_key, new_storage_key))
@@ -255,6 +259,22 @@ class Operations:
                 return False
             frame = reply
 
+    def compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> Steps[bool]:
+        """One script: see compare_delete()."""
+        key, frame = key_bytes(storage_key), self._codec.dumps(expected, storage_key)
+        new = self._codec.dumps(value, storage_key)
+        milliseconds = b"" if expires_at == NEVER else _milliseconds(expires_at)
+        while True:
+            try:
+                reply = yield from _run(scripts.COMPARE_SET_UNTIL, Use.ONCE, key, frame, new, milliseconds)
+            except OutOfMemoryError as error:
+                return self._stored(error)
+            if not isinstance(reply, bytes):
+                return bool(reply)
+            if self.decoded(storage_key, reply) != expected:
+                return False
+            frame = reply
+
     # Listing and clearing -------------------------------------------------------------------
 
     def scan(self, start: str) -> Steps[list[str]]:
@@ -270,9 +290,12 @@ class Operations:
         found: dict[str, None] = {}  # in which none is twice, as SCAN may return it
 
         def keep(keys: Sequence[bytes]) -> Steps[int]:
-            found.update(dict.fromkeys(text for text in map(_text, keys) if text is not None))
+            if keys:
+                heads = yield Request([_head(key) for key in keys], Use.FRESH)
+                for key, head in zip(keys, heads, strict=True):
+                    if (text := _text(key)) is not None:
+                        found[Conditional(text) if _is_envelope(head) else text] = None
             return 0
-            yield  # a generator, as the work that removes is
 
         yield from self._each_batch(pattern, keep)
         return list(found)
@@ -317,6 +340,15 @@ def _run(script: Script, use: Use, *args: bytes | float, keys: int = 1) -> Steps
     if is_wrong_type(reply):
         return None
     return checked(reply)
+
+
+def _head(key: Any) -> Command:
+    """Return the command for as many bytes of a value as tell whether it is an envelope."""
+    return ("GETRANGE", key, 0, MARKED_BYTES - 1)
+
+
+def _is_envelope(head: Any) -> bool:
+    return isinstance(head, bytes) and is_packed(head)
 
 
 def _frame(reply: Any) -> bytes:

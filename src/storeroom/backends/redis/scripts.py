@@ -7,7 +7,15 @@ what a double cannot hold, so numbers are returned as their digits.
 import hashlib
 from typing import Final
 
-__all__ = ["COMPARE_DELETE", "COMPARE_RENAME", "COMPARE_SET", "INCR", "PERSIST", "Script"]
+__all__ = [
+    "COMPARE_DELETE",
+    "COMPARE_RENAME",
+    "COMPARE_SET",
+    "COMPARE_SET_UNTIL",
+    "INCR",
+    "TOUCH",
+    "Script",
+]
 
 
 class Script:
@@ -68,8 +76,32 @@ return 1
 """)
 """Moves an entry if its value is the one expected, giving it another. Returns 1, or the other value (nil for none)."""
 
-PERSIST: Final = Script("""\
+COMPARE_SET_UNTIL: Final = Script("""\
+local old = redis.call('GET', KEYS[1])
+if old ~= ARGV[1] then
+  return old
+end
+if ARGV[3] == '' then
+  redis.call('SET', KEYS[1], ARGV[2])
+else
+  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+end
+return 1
+""")
+"""Replaces a value if it is the one expected; expires after so many milliseconds, never if there are none.
+Returns 1, or the other value (nil for none)."""
+
+TOUCH: Final = Script("""\
+local head = redis.call('GETRANGE', KEYS[1], 0, ARGV[2])
+local mark = ARGV[3]
+if string.sub(head, 1, 1) == mark or (string.byte(head, 1) == 1 and string.sub(head, -1) == mark) then
+  return 2
+end
+if ARGV[1] ~= '' then
+  return redis.call('PEXPIRE', KEYS[1], ARGV[1])
+end
 redis.call('PERSIST', KEYS[1])
 return redis.call('EXISTS', KEYS[1])
 """)
-"""Takes an entry's expiry away. Returns 1, or 0 if there is no entry."""
+"""Lets an entry expire after so many milliseconds, never if there are none. Returns 1, 0 if there is no entry, or 2,
+having done nothing, for an envelope: see ``entry.is_packed``."""

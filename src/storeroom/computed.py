@@ -1,0 +1,193 @@
+"""What makes a cache more than a dictionary: it computes what is missing, once, and forgets by tag.
+
+The second floor of BaseCache; ``freshness`` tells how old a value may be.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, Unpack
+
+from storeroom import batch, obtaining, tags, timeouts
+from storeroom.addressing import Addressing
+from storeroom.computation import Computation, Function
+from storeroom.entry import Envelope
+from storeroom.freshness import FreshnessOptions
+from storeroom.hooks import MISSING
+from storeroom.steps import arun, run
+from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
+
+__all__ = ["ComputedCache", "TimeoutOf"]
+
+T = TypeVar("T")
+
+TimeoutOf = Callable[[Any], Timeout]
+"""Decides the timeout of a value that was computed; for get_or_set_many(), of the dict of them."""
+
+
+class ComputedCache(Addressing):
+    """The operations that compute, and those on tags."""
+
+    # Get or compute -------------------------------------------------------------------------
+
+    def get_or_set(
+        self,
+        key: object,
+        default: Any,
+        timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[object] = (),
+        **freshness: Unpack[FreshnessOptions],
+    ) -> Any:
+        """Return the value stored, or compute, store and return it.
+
+        Among all threads, tasks and processes that share the storage one computes; the
+        others get its result. What is deleted or invalidated while it computes is not
+        put back by it.
+
+        Args:
+            key: the key.
+            default: a callable without arguments that computes the value, or the value itself.
+            timeout: for the value that is stored, or a function of the value that returns it.
+            version: of the key.
+            tags: of the entry that is stored: see invalidate_tags().
+            **freshness: how old the value may be: see FreshnessOptions.
+
+        Raises:
+            ComputationCycleError: the computation asks for its own key.
+            ComputationTimeoutError: it takes longer than `hard_timeout`.
+            Exception: whatever the computation raises, in its caller and in those who waited
+                in the same process; nothing is stored then.
+        """
+        hooks, storage_key = self._overlay or self, self._storage_key(key, version)
+        found = hooks._get(storage_key)
+        if found is not MISSING and type(found) is not Envelope:
+            self._counters.hits += 1
+            return found
+        work = self._computation(storage_key, key, default, timeout, tags, freshness)
+        return run(obtaining.obtain(work, found, blocking=True))
+
+    async def aget_or_set(
+        self,
+        key: object,
+        default: Any,
+        timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[object] = (),
+        **freshness: Unpack[FreshnessOptions],
+    ) -> Any:
+        """See get_or_set(); `default` may also be a coroutine function, or any callable that returns an awaitable."""
+        hooks, storage_key = self._overlay or self, self._storage_key(key, version)
+        found = await hooks._aget(storage_key)
+        if found is not MISSING and type(found) is not Envelope:
+            self._counters.hits += 1
+            return found
+        work = self._computation(storage_key, key, default, timeout, tags, freshness)
+        return await arun(obtaining.obtain(work, found, blocking=False))
+
+    def get_or_set_many(
+        self,
+        keys: Iterable[T],
+        compute_missing: Callable[[list[T]], Mapping[T, Any]],
+        timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[object] = (),
+        **freshness: Unpack[FreshnessOptions],
+    ) -> dict[T, Any]:
+        """Return the values of the keys, all missing ones computed by one call and stored by one write.
+
+        Callers who miss the same keys at the same time compute once; those who miss
+        other sets of keys compute for themselves.
+
+        Args:
+            keys: the keys.
+            compute_missing: called with the list of missing keys; returns a dict of their values. A key
+                that it leaves out has no value, and is asked for again the next time.
+            timeout: for the values that are stored, or a function of their dict that returns it.
+            version: of the keys.
+            tags: of the entries that are stored: see invalidate_tags().
+            **freshness: how old the values may be: see FreshnessOptions.
+
+        Raises:
+            As get_or_set(); `soft_timeout` and `hard_timeout` do not apply here.
+        """
+        work, typed = self._batch(keys, compute_missing, timeout, version, tags, freshness)
+        found = run(batch.obtain_many(work, blocking=True))
+        return {key: found[storage_key] for storage_key, key in typed.items() if storage_key in found}
+
+    async def aget_or_set_many(
+        self,
+        keys: Iterable[T],
+        compute_missing: Callable[[list[T]], Any],
+        timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[object] = (),
+        **freshness: Unpack[FreshnessOptions],
+    ) -> dict[T, Any]:
+        """See get_or_set_many(); `compute_missing` may also be a coroutine function."""
+        work, typed = self._batch(keys, compute_missing, timeout, version, tags, freshness)
+        found = await arun(batch.obtain_many(work, blocking=False))
+        return {key: found[storage_key] for storage_key, key in typed.items() if storage_key in found}
+
+    def _computation(
+        self, storage_key: str, key: object, default: Any, timeout: Any, tags: Iterable[object], freshness: Any
+    ) -> Computation:
+        return Computation(
+            self._overlay or self,
+            self._flights,
+            self._counters,
+            storage_key,
+            Function(default, key),
+            self._expiry_of(timeout),
+            self._freshness.but(freshness),
+            self._tag_keys(tags) if tags else (),
+        )
+
+    def _batch(
+        self, keys: Iterable[T], compute: Any, timeout: Any, version: int | None, tags: Iterable[object], freshness: Any
+    ) -> tuple[batch.Batch, dict[str, T]]:
+        typed = self._storage_keys(keys, version)
+        work = batch.Batch(
+            self._overlay or self,
+            self._flights,
+            self._counters,
+            typed,
+            Function(compute, list(typed.values())),
+            self._expiry_of(timeout),
+            self._freshness.but(freshness),
+            self._tag_keys(tags) if tags else (),
+        )
+        return work, typed
+
+    def _expiry_of(self, timeout: Any) -> Callable[[Any], float]:
+        """Return what tells when a value that is stored now expires."""
+        if callable(timeout):
+            return lambda value: self._expires_at(timeout(value))
+        if type(timeout) is not object and timeout is not DEFAULT_TIMEOUT:
+            timeouts.parse_timeout(timeout)  # a mistake is told before the work is done
+        return lambda _: self._expires_at(timeout)
+
+    # Tags -----------------------------------------------------------------------------------
+
+    def _tag_keys(self, names: Iterable[object]) -> list[str]:
+        return tags.tag_keys(names, self.key_func, self._key_prefix)
+
+    def invalidate_tags(self, *tags: object) -> int:
+        """Make all entries with one of these tags absent, in every version, at once: one write per tag.
+
+        Return how many of the tags were in use.
+
+        Raises:
+            StorageError: the server is out of reach, and the entries are live still.
+        """
+        removed = (self._overlay or self)._invalidate(self._tag_keys(tags))
+        self._counters.deletes += removed
+        return removed
+
+    async def ainvalidate_tags(self, *tags: object) -> int:
+        """See invalidate_tags()."""
+        removed = await (self._overlay or self)._ainvalidate(self._tag_keys(tags))
+        self._counters.deletes += removed
+        return removed

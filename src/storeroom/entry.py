@@ -1,0 +1,172 @@
+"""The envelope: a value together with the conditions under which it counts.
+
+Most values are stored bare, and their storage alone says when they expire. One that has
+tags, or may be served stale, is stored in an Envelope, as one value: written, moved and
+removed as a whole. Storages keep it until `fresh_until` plus `grace`; after
+`fresh_until` it counts as absent, but for those who ask for stale values.
+
+An envelope is also where it is noted that somebody computes a new value: see `leased`.
+Whoever deletes or overwrites the entry meanwhile takes the note away with it, and what
+was computed from before is not stored.
+
+Whether the entry of an envelope is live depends on its tags' versions, which are
+entries of their own. A storage cannot tell, and so its hooks answer LOOK (``hooks``), and
+the framework looks (``liveness``).
+"""
+
+import os
+import struct
+from collections.abc import Callable
+from typing import Any, Final
+
+from storeroom import timeouts
+from storeroom.timeouts import AT_ONCE, NEVER
+
+__all__ = [
+    "LEASED_BYTES",
+    "MARK",
+    "MARKED_BYTES",
+    "Envelope",
+    "is_leased",
+    "is_packed",
+    "pack",
+    "placeholder",
+    "unpack",
+]
+
+_HEAD: Final = struct.Struct(">QddddH")
+_TAG: Final = struct.Struct(">QH")
+MARK: Final = b"\x1a"
+"""The first byte of an envelope's frame."""
+_SIGNED: Final = b"\x01"
+_FRAME_OF_SIGNED: Final = 17
+"""Where the frame within a signed one begins: see serializers.frames."""
+MARKED_BYTES: Final = _FRAME_OF_SIGNED + 1
+"""How many bytes of a frame is_packed() has to see."""
+LEASED_BYTES: Final = MARKED_BYTES + _HEAD.size
+"""How many bytes of a frame is_leased() has to see."""
+
+
+class Envelope:
+    """A value and its conditions. Not to be changed once made.
+
+    Two envelopes are equal if they are the same writing of an entry, whatever they hold.
+
+    Attributes:
+        value: what the caller stored.
+        fresh_until: epoch seconds; from then on the value is stale.
+        grace: seconds that it is kept for beyond that.
+        cost: seconds that it took to compute; 0 if unknown.
+        tags: storage key of a tag's version, and the version that held when this was written.
+        leased_until: epoch seconds until which the one who wrote this computes a new value; 0 if nobody does.
+        stamp: 64 random bits.
+    """
+
+    __slots__ = ("cost", "fresh_until", "grace", "leased_until", "stamp", "tags", "value")
+
+    def __init__(
+        self,
+        value: Any,
+        fresh_until: float,
+        grace: float = 0.0,
+        cost: float = 0.0,
+        tags: tuple[tuple[str, int], ...] = (),
+        leased_until: float = 0.0,
+        stamp: int | None = None,
+    ) -> None:
+        self.value = value
+        self.fresh_until = fresh_until
+        self.grace = grace
+        self.cost = cost
+        self.tags = tags
+        self.leased_until = leased_until
+        self.stamp = int.from_bytes(os.urandom(8), "big") if stamp is None else stamp
+
+    @property
+    def kept_until(self) -> float:
+        """When the storage may forget it: epoch seconds."""
+        return max(self.fresh_until + self.grace, self.leased_until)
+
+    @property
+    def has_value(self) -> bool:
+        """Whether there is a value at all, fresh or stale."""
+        return self.fresh_until != AT_ONCE
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether its own time is not over; its tags are another matter."""
+        return self.fresh_until > timeouts.now()
+
+    def until(self, fresh_until: float) -> "Envelope":
+        """Return a new writing of the same value, with another time."""
+        return Envelope(self.value, fresh_until, self.grace, self.cost, self.tags)
+
+    def leased(self, until: float) -> "Envelope":
+        """Return a new writing of the same value, which says that somebody computes its successor."""
+        return Envelope(self.value, self.fresh_until, self.grace, self.cost, self.tags, until)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Envelope) and other.stamp == self.stamp
+
+    def __hash__(self) -> int:
+        return hash(self.stamp)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Envelope, (
+            self.value, self.fresh_until, self.grace, self.cost, self.tags, self.leased_until, self.stamp
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"<Envelope {self.stamp:016x}, fresh until {self.fresh_until}, {len(self.tags)} tags>"
+
+
+def placeholder(until: float) -> Envelope:
+    """Return an envelope without a value, which says that somebody computes the first one."""
+    return Envelope(None, AT_ONCE, leased_until=until)
+
+
+def is_packed(data: bytes) -> bool:
+    """Tell whether stored bytes are those of an envelope, signed or not; without verifying them."""
+    start = _FRAME_OF_SIGNED if data[:1] == _SIGNED else 0
+    return data[start : start + 1] == MARK
+
+
+def is_leased(data: bytes, now: float) -> bool:
+    """Tell whether stored bytes are those of an envelope whose successor is computed; without verifying them."""
+    start = _FRAME_OF_SIGNED if data[:1] == _SIGNED else 0
+    if data[start : start + 1] != MARK or len(data) < start + 1 + _HEAD.size:
+        return False
+    leased_until: float = _HEAD.unpack_from(data, start + 1)[4]
+    return leased_until > now
+
+
+def pack(envelope: Envelope, frame: bytes) -> bytes:
+    """Return the frame of an envelope, around the frame of its value."""
+    times = envelope.fresh_until, envelope.grace, envelope.cost, envelope.leased_until
+    head = _HEAD.pack(envelope.stamp, *times, len(envelope.tags))
+    parts = [MARK, head]
+    for key, version in envelope.tags:
+        name = key.encode("utf-8", "surrogatepass")
+        parts += (_TAG.pack(version, len(name)), name)
+    return b"".join((*parts, frame))
+
+
+def unpack(frame: bytes, loads: Callable[[bytes], Any]) -> Envelope:
+    """Return the envelope of a frame; `loads` reads the frame within.
+
+    Raises:
+        ValueError, struct.error: the frame is damaged.
+    """
+    stamp, fresh_until, grace, cost, leased_until, count = _HEAD.unpack_from(frame, 1)
+    if not (grace >= 0 and cost >= 0 and fresh_until <= NEVER and leased_until >= 0):  # NaN compares as false
+        raise ValueError("an envelope whose times mean nothing")
+    place = 1 + _HEAD.size
+    tags = []
+    for _ in range(count):
+        version, length = _TAG.unpack_from(frame, place)
+        place += _TAG.size + length
+        tags.append((frame[place - length : place].decode("utf-8", "surrogatepass"), version))
+    inner = frame[place:]
+    if inner[:1] == frame[:1]:
+        raise ValueError("an envelope within an envelope")
+    return Envelope(loads(inner), fresh_until, grace, cost, tuple(tags), leased_until, stamp)

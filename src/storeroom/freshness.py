@@ -1,0 +1,181 @@
+"""How old a value may be, and what is done about it: options, and one decision.
+
+An entry is *fresh* for its timeout. With `stale_while_revalidate` or `stale_if_error` it is
+kept for longer, and is *stale* then: of use to get_or_set() alone, every other
+operation finds it absent.
+
+====================  ==============================  =====================================
+the entry is          and                             get_or_set()
+====================  ==============================  =====================================
+fresh                 `early` says so                 serves it, and refreshes it
+fresh                                                 serves it
+stale                 in stale_while_revalidate       serves it, and refreshes it
+stale                 in stale_if_error, and the      serves it
+                      computation failed a moment ago
+stale                 in stale_if_error               computes; serves it if that fails, or
+                                                      takes longer than soft_timeout
+absent, or too old                                    computes
+====================  ==============================  =====================================
+
+"Refreshes" means that one background worker computes, while everybody is served: nobody does
+who sees by the entry that it is computed already, or whose own attempt failed a moment ago.
+
+Source of `early`: A. Vattani, F. Chierichetti, K. Lowenstein, "Optimal Probabilistic Cache
+Stampede Prevention", PVLDB 8(8), 2015: refresh when ``now - cost * beta * ln(rand()) >=
+expiry``; `early` is beta.
+"""
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from enum import Enum
+from typing import Any, Final, TypedDict
+
+from storeroom import timeouts
+from storeroom.entry import Envelope
+from storeroom.exceptions import InvalidTimeoutError
+from storeroom.timeouts import NEVER
+
+__all__ = ["Decision", "Freshness", "FreshnessOptions", "decide", "parse", "shortened"]
+
+
+class FreshnessOptions(TypedDict, total=False):
+    """The options of get_or_set() and @cached; what is not given is as the alias's OPTIONS say.
+
+    Durations are seconds, a timedelta, or words such as "5m".
+
+    Attributes:
+        stale_while_revalidate: how long a stale value is served while a background worker computes a new one.
+        stale_if_error: how long a stale value is served when the computation fails.
+        retry_pause: how long after a failure this process serves the stale value without trying again.
+        soft_timeout: after this long, the stale value is served, where there is one; the late result is stored.
+        hard_timeout: after this long, ComputationTimeoutError is raised; the late result is stored.
+        early: how eagerly a value is refreshed before it expires, in the background; 1 is a good value, 0 is never.
+        jitter: the share of the timeout, from 0 to 1, by which it is shortened at random.
+    """
+
+    stale_while_revalidate: Any
+    stale_if_error: Any
+    retry_pause: Any
+    soft_timeout: Any
+    hard_timeout: Any
+    early: float
+    jitter: float
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """FreshnessOptions after reading: all durations in seconds, None for no limit."""
+
+    stale_while_revalidate: float = 0.0
+    stale_if_error: float = 0.0
+    retry_pause: float = 5.0
+    soft_timeout: float | None = None
+    hard_timeout: float | None = None
+    early: float = 0.0
+    jitter: float = 0.0
+
+    @property
+    def grace(self) -> float:
+        """Seconds that an entry is kept for after it has become stale."""
+        return max(self.stale_while_revalidate, self.stale_if_error)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether somebody may be answered before the computation ends."""
+        return self.soft_timeout is not None or self.hard_timeout is not None
+
+    @property
+    def needs_envelope(self) -> bool:
+        """Whether an entry's value alone does not tell enough."""
+        return self.early > 0 or self.grace > 0
+
+    def but(self, options: Mapping[str, Any]) -> "Freshness":
+        """Return these, with what a call gives in their place.
+
+        Raises:
+            TypeError: an option does not exist.
+            ValueError: an option's value has no meaning.
+        """
+        if not options:
+            return self
+        for name, value in options.items():
+            if name not in _NAMES:
+                raise TypeError(f"get_or_set() has no option {name!r}; its options are {', '.join(_NAMES)}.")
+            try:
+                options = {**options, name: parse(name, value)}
+            except ValueError as expectation:
+                raise ValueError(f"{name} is {value!r}; expected {expectation}.") from None
+        return replace(self, **options)
+
+
+_NAMES: Final = tuple(field.name for field in fields(Freshness))
+_LIMITS: Final = ("soft_timeout", "hard_timeout")
+
+
+def parse(name: str, value: Any) -> float | None:
+    """Return the value of one option.
+
+    Raises:
+        ValueError: it has no meaning. The text is what was expected.
+    """
+    if name in ("early", "jitter"):
+        highest = 1.0 if name == "jitter" else math.inf
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= highest:
+            raise ValueError("a number from 0 to 1" if name == "jitter" else "a number, at least 0")
+        return float(value)
+    if value is None and name in _LIMITS:
+        return None
+    try:
+        seconds = timeouts.parse_timeout(value)
+    except InvalidTimeoutError:
+        seconds = -1.0
+    if seconds is None:
+        seconds = NEVER
+    if seconds < 0 or (name in _LIMITS and seconds == 0):
+        least = "more than 0, or None for no limit" if name in _LIMITS else "at least 0"
+        raise ValueError(f'a duration, {least}: seconds, a timedelta, or words such as "90s" or "5m"')
+    return seconds
+
+
+class Decision(Enum):
+    """What get_or_set() does about an entry."""
+
+    SERVE = "serve"
+    REFRESH = "serve, and refresh in the background"
+    COMPUTE = "compute"
+    COMPUTE_OR_SERVE = "compute, and serve the stale value if that fails"
+
+
+def decide(
+    entry: Envelope | None, now: float, freshness: Freshness, *, paused: bool = False, draw: float = 1.0
+) -> Decision:
+    """Return what get_or_set() does: the table of this module.
+
+    Args:
+        entry: what was read, with its tags current; None if there is nothing.
+        now: epoch seconds.
+        freshness: the options in force.
+        paused: whether the computation failed within the last `retry_pause` seconds.
+        draw: a random number, above 0 and up to 1, for `early`.
+    """
+    if entry is None:
+        return Decision.COMPUTE
+    age = now - entry.fresh_until
+    is_under_way = paused or entry.leased_until > now
+    if age < 0:
+        is_early = freshness.early > 0 and age - entry.cost * freshness.early * math.log(draw) >= 0
+        return Decision.REFRESH if is_early and not is_under_way else Decision.SERVE
+    if age < freshness.stale_while_revalidate:
+        return Decision.SERVE if is_under_way else Decision.REFRESH
+    if age < freshness.stale_if_error:
+        return Decision.SERVE if paused else Decision.COMPUTE_OR_SERVE
+    return Decision.COMPUTE
+
+
+def shortened(expires_at: float, now: float, jitter: float) -> float:
+    """Return an expiry that is earlier at random, so that entries written together do not expire together."""
+    if not jitter or not math.isfinite(expires_at):
+        return expires_at
+    return expires_at - (expires_at - now) * jitter * random.random()  # noqa: S311 -- nothing secret

@@ -1,0 +1,168 @@
+"""get_or_set(), once the key has been read: serve what was found, compute, or both.
+
+`freshness` decides; here it is done. What is computed while nobody waits, or only for a
+limited time, is computed by a background thread, or by a task of the running event loop.
+"""
+
+import logging
+import random
+from collections.abc import Sequence
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from storeroom import background, stampede, tags, timeouts
+from storeroom.computation import Computation, Work
+from storeroom.entry import Envelope
+from storeroom.events import Counters
+from storeroom.exceptions import ComputationCycleError, ComputationTimeoutError
+from storeroom.flights import AbandonedError, Flight
+from storeroom.freshness import Decision, Freshness, decide
+from storeroom.steps import Steps, arun, run
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["note_failure", "obtain", "refresh"]
+
+_log = logging.getLogger("storeroom")
+
+
+class Refreshable(Work, Protocol):
+    """What can be computed in the background."""
+
+    counters: Counters
+    freshness: Freshness
+
+    @property
+    def storage_keys(self) -> Sequence[str]:
+        """The keys whose values are computed."""
+
+
+def obtain(work: Computation, found: Any, *, blocking: bool) -> Steps[Any]:
+    """Return the value for get_or_set().
+
+    Args:
+        work: what there is to do.
+        found: what was read: an envelope or MISSING.
+        blocking: whether the caller waits with its whole thread, not as a task.
+    """
+    work.found = found
+    is_usable = type(found) is Envelope and found.has_value and (yield from tags.are_current(work.hooks, found))
+    entry = found if is_usable else None
+    decision = decide(
+        entry,
+        timeouts.now(),
+        work.freshness,
+        paused=work.flights.is_paused(work.key),
+        draw=1.0 - random.random(),  # noqa: S311 -- nothing secret
+    )
+    if entry is not None and decision in (Decision.SERVE, Decision.REFRESH):
+        work.counters.hits += 1
+        if decision is Decision.REFRESH:
+            work.replaces = entry
+            yield from refresh(work)
+        return entry.value
+    work.counters.misses += 1
+    stale = entry if decision is Decision.COMPUTE_OR_SERVE else None
+    try:
+        if work.freshness.is_limited:
+            value = yield from _compute_in_time(work, has_stale=stale is not None, blocking=blocking)
+        else:
+            value = yield from stampede.compute_once(work, blocking=blocking)
+    except ComputationCycleError:
+        raise
+    except Exception as error:
+        if stale is None:
+            raise
+        if not isinstance(error, ComputationTimeoutError):
+            note_failure(work, error)
+        return stale.value
+    work.flights.resume(work.key)
+    return value
+
+
+def refresh(work: Refreshable) -> Steps[None]:
+    """Let the value be computed in the background, unless somebody does so already."""
+    try:
+        place = work.flights.join(work.key, blocking=False)
+    except ComputationCycleError:
+        return  # asked for within the very computation
+    if place.part == "leads":
+        yield from _launch(work, place.flight, waits=False)
+    elif place.part == "follows":
+        work.flights.leave(place)
+
+
+def _compute_in_time(work: Computation, *, has_stale: bool, blocking: bool) -> Steps[Any]:
+    """Compute in the background, and wait for it as long as the options say."""
+    limits = [work.freshness.hard_timeout, work.freshness.soft_timeout if has_stale else None]
+    seconds = min((limit for limit in limits if limit is not None), default=None)
+    while True:
+        place = work.flights.join(work.key, blocking=blocking)
+        if place.part == "alone" or (
+            place.part == "leads" and not (yield from _launch(work, place.flight, waits=True))
+        ):
+            # No thread is free to do it while we look at the clock.
+            return (yield from stampede.compute_once(work, blocking=blocking))
+        try:
+            return (yield from stampede.follow(place.flight, seconds))
+        except AbandonedError:
+            continue
+        finally:
+            if place.part == "follows":
+                work.flights.leave(place)
+
+
+def _launch(work: Refreshable, flight: Flight, *, waits: bool) -> Steps[bool]:
+    """Let a flight go its way. Return False, having landed it, if there is nobody to fly it."""
+    if (yield _LAUNCHER, "start", (_unattended(work, flight, waits=waits),)):
+        return True
+    work.flights.land(flight, error=AbandonedError())
+    return False
+
+
+def _unattended(work: Refreshable, flight: Flight, *, waits: bool) -> Steps[None]:
+    """Compute where nobody takes the result or the error; those who wait get both from the flight."""
+    try:
+        yield from stampede.fly(work, flight, is_leased=True, waits=waits)
+    except AbandonedError:
+        return
+    except Exception as error:  # noqa: BLE001 -- the function is the user's
+        note_failure(work, error)
+    else:
+        for key in work.storage_keys:
+            work.flights.resume(key)
+
+
+def note_failure(work: Refreshable, error: Exception) -> None:
+    """Log the first of a series of failures, and leave the keys alone for a while."""
+    work.counters.errors += 1
+    keys = work.storage_keys
+    if not work.flights.is_paused(keys[0]):
+        _log.warning("The value of key %r cannot be computed; a stale one may be served.", keys[0], exc_info=error)
+    for key in keys:
+        work.flights.pause(key, timeouts.now() + work.freshness.retry_pause)
+
+
+class _Launcher:
+    """Starts what goes on when its caller is answered."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, steps: Steps[None]) -> bool:
+        """Let a background thread carry the steps out. Return whether one will."""
+        return background.submit(partial(run, steps), copy_context())
+
+    async def astart(self, steps: Steps[None]) -> bool:
+        """Let a task of the running loop carry the steps out."""
+        import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
+
+        task = asyncio.get_running_loop().create_task(arun(steps))
+        self._tasks.add(task)  # the loop itself keeps tasks weakly
+        task.add_done_callback(self._tasks.discard)
+        return True
+
+
+_LAUNCHER: Final = _Launcher()

@@ -1,0 +1,60 @@
+"""Work that is written once and carried out by a synchronous or an asynchronous caller.
+
+The work is a generator: it yields what is to be done next, as an object, the name of
+its method and the arguments, and gets the result sent back, or the error thrown in. The
+asynchronous driver calls the method's twin: ``aread`` for ``read``, ``_aget`` for
+``_get``.
+"""
+
+from collections.abc import Generator
+from functools import cache
+from typing import Any, TypeAlias, TypeVar
+
+__all__ = ["Step", "Steps", "arun", "run", "twin"]
+
+T = TypeVar("T")
+
+Step: TypeAlias = tuple[object, str, tuple[Any, ...]]
+Steps: TypeAlias = Generator[Step, Any, T]
+
+
+@cache
+def twin(name: str) -> str:
+    """Return the name of a method's asynchronous twin.
+
+    >>> twin("get_many"), twin("_get_many")
+    ('aget_many', '_aget_many')
+    """
+    return f"_a{name[1:]}" if name.startswith("_") else f"a{name}"
+
+
+def run(steps: Steps[T]) -> T:
+    """Carry the steps out, and return what they return."""
+    try:
+        target, name, args = next(steps)
+        while True:
+            try:
+                result = getattr(target, name)(*args)
+            except BaseException as error:  # noqa: BLE001 -- the generator decides, and raises it again
+                target, name, args = steps.throw(error)
+            else:
+                target, name, args = steps.send(result)
+    except StopIteration as stop:
+        returned: T = stop.value
+        return returned
+
+
+async def arun(steps: Steps[T]) -> T:
+    """Carry the steps out as run() does; every step is awaited."""
+    try:
+        target, name, args = next(steps)
+        while True:
+            try:
+                result = await getattr(target, twin(name))(*args)
+            except BaseException as error:  # noqa: BLE001 -- the generator decides, and raises it again
+                target, name, args = steps.throw(error)
+            else:
+                target, name, args = steps.send(result)
+    except StopIteration as stop:
+        returned: T = stop.value
+        return returned
