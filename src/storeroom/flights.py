@@ -152,6 +152,11 @@ class Flights:
         else:
             flight.future.set_exception(error)
 
+    @property
+    def has_any(self) -> bool:
+        """Whether anything is computed now."""
+        return bool(self._by_key)
+
     def followers(self, key: str) -> int:
         """Return how many callers wait for the key's flight now: 0 if there is none."""
         with _lock:

@@ -3,10 +3,12 @@
 See `CacheContract`. What may be missing, and how to say so, is in `capabilities`.
 """
 
+from storeroom.testing.contract.batches import BatchesContract
 from storeroom.testing.contract.bounds import BoundsContract
 from storeroom.testing.contract.computing import ComputingContract
 from storeroom.testing.contract.counting import CountingContract
 from storeroom.testing.contract.expiry import ExpiryContract
+from storeroom.testing.contract.freshness import FreshnessContract
 from storeroom.testing.contract.handles import HandlesContract
 from storeroom.testing.contract.keys import KeysContract
 from storeroom.testing.contract.many import ManyContract
@@ -14,6 +16,7 @@ from storeroom.testing.contract.processes import ForkContract, ProcessesContract
 from storeroom.testing.contract.sequences import SequencesContract
 from storeroom.testing.contract.stampede import StampedeContract
 from storeroom.testing.contract.statistics import StatisticsContract
+from storeroom.testing.contract.tags import TagsContract
 from storeroom.testing.contract.threads import ThreadsContract
 from storeroom.testing.contract.values import ValuesContract
 
@@ -28,6 +31,9 @@ class CacheContract(
     CountingContract,
     ExpiryContract,
     ComputingContract,
+    BatchesContract,
+    FreshnessContract,
+    TagsContract,
     StatisticsContract,
     BoundsContract,
     StampedeContract,

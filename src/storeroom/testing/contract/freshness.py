@@ -1,0 +1,290 @@
+"""Stale values: who gets one, who computes meanwhile, and what everybody else sees."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from storeroom import background
+from storeroom.base import BaseCache
+from storeroom.exceptions import ComputationTimeoutError, KeyNotFoundError
+from storeroom.testing import concurrency
+from storeroom.testing.capabilities import needs
+from storeroom.testing.concurrency import Gate, eventually, in_background
+from storeroom.testing.contract.suite import Driver, Suite
+
+__all__ = ["FreshnessContract"]
+
+
+class Source:
+    """A function that returns 1, 2, 3, … or raises what it is told to."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.error: Exception | None = None
+
+    def __call__(self) -> int:
+        self.calls += 1
+        if self.error is not None:
+            raise self.error
+        return self.calls
+
+
+@needs("store")
+class FreshnessContract(Suite):
+    """The options of get_or_set()."""
+
+    async def settle(self, cache: Driver) -> None:
+        """Wait until nothing is computed in the background any more."""
+        if cache.is_async:
+            async with asyncio.timeout(concurrency.PATIENCE):
+                while cache.cache._flights.has_any:  # noqa: SLF001, ASYNC110 -- nothing signals it
+                    await asyncio.sleep(0.001)
+        assert background.drain(concurrency.PATIENCE)
+
+    async def test_a_stale_value_is_served_while_one_is_computed(self, cache: Driver) -> None:
+        """The first call after the timeout gets the old value, and starts the computation of the next."""
+        source = Source()
+        options: dict[str, Any] = {"timeout": self.moment, "stale_while_revalidate": "1h"}
+        assert await cache.get_or_set("k", source, **options) == 1
+        assert await cache.get_or_set("k", source, **options) == 1
+        await self.pass_time(self.moment)
+        assert await cache.get_or_set("k", source, **options) == 1
+        await self.settle(cache)
+        assert source.calls == 2
+        assert await cache.get_or_set("k", source, **options) == 2
+        assert source.calls == 2
+
+    async def test_a_stale_entry_is_absent_to_everybody_else(self, cache: Driver) -> None:
+        """Who does not ask for stale values gets none, and may store a new one."""
+        await cache.get_or_set("k", lambda: 1, timeout=self.moment, stale_if_error="1h")
+        assert await cache.get("k") == 1
+        assert await cache.ttl("k") == pytest.approx(self.moment, rel=0.1)
+        await self.pass_time(self.moment)
+        assert await cache.get("k", "absent") == "absent"
+        assert await cache.get_many(["k"]) == {}
+        assert await cache.has_key("k") is False
+        assert await cache.ttl("k") == 0
+        assert await cache.touch("k", 100) is False
+        with pytest.raises(KeyNotFoundError):
+            await cache.incr("k")
+        with pytest.raises(KeyNotFoundError):
+            await cache.incr_version("k")
+        if "enumerate" not in self.lacks:
+            assert await cache.keys() == []
+            assert await cache.count() == 0
+        assert await cache.add("k", 2, timeout=100) is True
+        assert await cache.get("k") == 2
+
+    async def test_a_stale_value_is_no_value_to_a_plain_call(self, cache: Driver) -> None:
+        """The options are those of the call that asks."""
+        source = Source()
+        await cache.get_or_set("k", source, timeout=self.moment, stale_while_revalidate="1h")
+        await self.pass_time(self.moment)
+        assert await cache.get_or_set("k", source, timeout=100) == 2
+
+    async def test_touch_gives_a_value_with_conditions_a_new_timeout(self, cache: Driver) -> None:
+        """It stays fresh for that long, and may become stale afterwards."""
+        await cache.get_or_set("k", lambda: 1, timeout=self.moment, stale_if_error="1h")
+        assert await cache.touch("k", 1000) is True
+        assert await cache.ttl("k") == pytest.approx(1000, rel=0.1)
+        await self.pass_time(self.moment)
+        assert await cache.get("k") == 1
+
+    async def test_add_and_incr_version_respect_a_value_with_conditions(self, cache: Driver) -> None:
+        """While it is fresh it is an entry like any other."""
+        await cache.get_or_set("k", lambda: 1, timeout=100, stale_if_error="1h")
+        assert await cache.add("k", 2) is False
+        assert await cache.incr_version("k") == 2
+        assert await cache.get("k", version=2) == 1
+        assert await cache.get("k", "absent") == "absent"
+        assert await cache.delete("k", version=2) is True
+
+    async def test_a_stale_value_is_served_if_the_computation_fails(self, cache: Driver) -> None:
+        """And for a pause, without trying again."""
+        source = Source()
+        options: dict[str, Any] = {"timeout": self.moment, "stale_if_error": "1h", "retry_pause": "1m"}
+        assert await cache.get_or_set("k", source, **options) == 1
+        await self.pass_time(self.moment)
+        source.error = LookupError("the source is down")
+        assert await cache.get_or_set("k", source, **options) == 1
+        assert source.calls == 2
+        assert await cache.get_or_set("k", source, **options) == 1
+        assert source.calls == 2, "it is left alone for a minute"
+        with pytest.raises(LookupError, match="the source is down"):
+            await cache.get_or_set("k", source, timeout=self.moment)
+        source.error = None
+        assert await cache.get_or_set("k", source, timeout=100) == 4
+
+    async def test_an_error_is_raised_if_there_is_no_stale_value(self, cache: Driver) -> None:
+        """Nothing is stored then."""
+        source = Source()
+        source.error = LookupError("the source is down")
+        with pytest.raises(LookupError):
+            await cache.get_or_set("k", source, stale_if_error="1h", stale_while_revalidate="1h")
+        assert await cache.has_key("k") is False
+
+    async def test_a_failing_refresh_leaves_the_stale_value(self, cache: Driver) -> None:
+        """However often it fails."""
+        source = Source()
+        options: dict[str, Any] = {"timeout": self.moment, "stale_while_revalidate": "1h", "retry_pause": 0}
+        assert await cache.get_or_set("k", source, **options) == 1
+        await self.pass_time(self.moment)
+        source.error = LookupError("the source is down")
+        for _ in range(3):
+            assert await cache.get_or_set("k", source, **options) == 1
+            await self.settle(cache)
+        assert source.calls == 4
+        source.error = None
+        assert await cache.get_or_set("k", source, **options) == 1
+        await self.settle(cache)
+        assert await cache.get_or_set("k", source, **options) == 5
+
+    async def test_the_timeout_may_depend_on_the_value(self, cache: Driver) -> None:
+        """A function of the value; zero stores nothing."""
+        assert await cache.get_or_set("k", lambda: 100, timeout=lambda value: value * 2) == 100
+        assert await cache.ttl("k") == pytest.approx(200, rel=0.1)
+        assert await cache.get_or_set("zero", lambda: 0, timeout=lambda value: value) == 0
+        assert await cache.has_key("zero") is False
+
+    async def test_jitter_shortens_the_timeout_at_random(self, cache: Driver) -> None:
+        """By up to its share."""
+        left = []
+        for number in range(20):
+            await cache.get_or_set(f"k{number}", lambda: 1, timeout=1000, jitter=0.5)
+            left.append(await cache.ttl(f"k{number}"))
+        assert all(450 < seconds <= 1000 for seconds in left)
+        assert max(left) - min(left) > 10
+
+    async def test_early_refreshes_a_fresh_value(self, cache: Driver) -> None:
+        """So eagerly that it does so at once."""
+        source = Source()
+        assert await cache.get_or_set("k", source, timeout=1000, early=1e12) == 1
+        assert await cache.get_or_set("k", source, timeout=1000, early=1e12) == 1
+        await self.settle(cache)
+        assert source.calls == 2
+        assert await cache.get("k") == 2
+
+    async def test_an_option_that_does_not_exist_is_refused(self, cache: Driver) -> None:
+        """By name, where a value has to be computed."""
+        with pytest.raises(TypeError, match="stale_while_revalidate"):
+            await cache.get_or_set("k", lambda: 1, stale_while_revalidating=1)
+        with pytest.raises(ValueError, match="jitter is 2"):
+            await cache.get_or_set("k", lambda: 1, jitter=2)
+
+    async def test_options_of_the_alias_are_those_of_every_call(self, drive: Callable[..., Driver]) -> None:
+        """Unless the call says something else."""
+        cache, source = drive(OPTIONS={"stale_while_revalidate": "1h"}), Source()
+        assert await cache.get_or_set("k", source, timeout=self.moment) == 1
+        await self.pass_time(self.moment)
+        assert await cache.get_or_set("k", source, timeout=self.moment) == 1
+        await self.settle(cache)
+        assert await cache.get_or_set("k", source, timeout=100, stale_while_revalidate=0) == 2
+
+    # Several callers ------------------------------------------------------------------------
+
+    def test_one_refreshes_however_many_are_served(self, open_cache: Callable[..., BaseCache]) -> None:
+        """They do not wait for it."""
+        cache = open_cache()
+        options: dict[str, Any] = {"timeout": 1000, "early": 1e12}
+        cache.get_or_set("k", lambda: "old", **options)
+        gate = Gate("new")
+        for _ in range(20):
+            assert cache.get_or_set("k", gate, **options) == "old"
+        assert gate.begun.wait(concurrency.PATIENCE)
+        gate.may_end.set()
+        assert background.drain(concurrency.PATIENCE)
+        assert gate.calls == 1
+        assert cache.get("k") == "new"
+
+    def test_a_hard_timeout_ends_the_wait_and_not_the_computation(self, open_cache: Callable[..., BaseCache]) -> None:
+        """The late result is stored."""
+        cache, gate = open_cache(), Gate("late")
+        with pytest.raises(ComputationTimeoutError):
+            cache.get_or_set("k", gate, hard_timeout=0.01)
+        gate.may_end.set()
+        assert background.drain(concurrency.PATIENCE)
+        assert cache.get("k") == "late"
+        assert gate.calls == 1
+
+    def test_a_hard_timeout_ends_the_wait_of_a_task(self, open_cache: Callable[..., BaseCache]) -> None:
+        """The computation is a task that goes on."""
+        cache = open_cache()
+
+        async def main() -> None:
+            may_end = asyncio.Event()
+
+            async def compute() -> str:
+                await may_end.wait()
+                return "late"
+
+            with pytest.raises(ComputationTimeoutError):
+                await cache.aget_or_set("k", compute, hard_timeout=0.01)
+            may_end.set()
+            async with asyncio.timeout(concurrency.PATIENCE):
+                while await cache.aget("k") != "late":  # noqa: ASYNC110 -- nothing signals it
+                    await asyncio.sleep(0.001)
+
+        asyncio.run(main())
+
+    def test_a_computation_in_time_is_returned(self, open_cache: Callable[..., BaseCache]) -> None:
+        """With its own errors, those of time too."""
+        cache = open_cache()
+        assert cache.get_or_set("k", lambda: "in time", hard_timeout=concurrency.PATIENCE) == "in time"
+
+        def compute() -> None:
+            raise TimeoutError("the source's own")
+
+        with pytest.raises(TimeoutError, match="the source's own"):
+            cache.get_or_set("l", compute, hard_timeout=concurrency.PATIENCE)
+
+    def test_what_is_deleted_while_it_is_refreshed_stays_deleted(self, open_cache: Callable[..., BaseCache]) -> None:
+        """The late result is not stored."""
+        cache, gate = open_cache(), Gate("new")
+        options: dict[str, Any] = {"timeout": 1000, "early": 1e12}
+        cache.get_or_set("k", lambda: "old", **options)
+        assert cache.get_or_set("k", gate, **options) == "old"
+        assert gate.begun.wait(concurrency.PATIENCE)
+        assert cache.get("k") == "old", "fresh as ever"
+        assert cache.delete("k") is True
+        gate.may_end.set()
+        assert background.drain(concurrency.PATIENCE)
+        assert cache.get("k", "absent") == "absent"
+
+    def test_what_is_deleted_while_it_is_computed_stays_deleted(self, open_cache: Callable[..., BaseCache]) -> None:
+        """Its caller gets the result, and nobody who asks later."""
+        cache, gate = open_cache(), Gate("old")
+        leader = in_background(cache.get_or_set, "k", gate)
+        assert gate.begun.wait(concurrency.PATIENCE)
+        cache.delete("k")
+        gate.may_end.set()
+        assert leader.result(concurrency.PATIENCE) == "old"
+        assert cache.get("k", "absent") == "absent"
+
+    def test_who_asks_after_the_delete_gets_what_is_computed_after_it(
+        self, open_cache: Callable[..., BaseCache]
+    ) -> None:
+        """Also if it has to wait for a computation that began before."""
+        cache, gate = open_cache(), Gate("old")
+        leader = in_background(cache.get_or_set, "k", gate)
+        assert gate.begun.wait(concurrency.PATIENCE)
+        cache.delete("k")
+        later = in_background(cache.get_or_set, "k", lambda: "new")
+        eventually(lambda: cache._flights.followers(cache.make_key("k")) == 1)  # noqa: SLF001
+        gate.may_end.set()
+        leader.result(concurrency.PATIENCE)
+        assert later.result(concurrency.PATIENCE) == "new"
+
+    def test_a_value_that_is_set_while_it_is_computed_stays(self, open_cache: Callable[..., BaseCache]) -> None:
+        """By set() or set_many(); the computation's caller gets it, too."""
+        cache = open_cache()
+        for write in (lambda: cache.set("k", "set"), lambda: cache.set_many({"k": "set"})):
+            gate = Gate("computed")
+            leader = in_background(cache.get_or_set, "k", gate)
+            assert gate.begun.wait(concurrency.PATIENCE)
+            write()
+            gate.may_end.set()
+            assert leader.result(concurrency.PATIENCE) == "set"
+            assert cache.get("k") == "set"
+            cache.delete("k")

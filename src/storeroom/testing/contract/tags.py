@@ -1,0 +1,199 @@
+"""Tags: many entries made absent by one write."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from storeroom.base import BaseCache
+from storeroom.exceptions import KeyNotFoundError, ValueTypeError
+from storeroom.tags import TAG_MARK
+from storeroom.testing import concurrency
+from storeroom.testing.capabilities import needs
+from storeroom.testing.concurrency import Gate, in_background, in_threads
+from storeroom.testing.contract.suite import Driver, Suite
+
+__all__ = ["TagsContract"]
+
+
+@needs("store")
+class TagsContract(Suite):
+    """set(tags=…), get_or_set(tags=…) and invalidate_tags()."""
+
+    async def test_a_tagged_entry_is_an_entry_like_any_other(self, cache: Driver) -> None:
+        """Until it is invalidated."""
+        await cache.set("k", ["value"], timeout=100, tags=["a", "b"])
+        assert await cache.get("k") == ["value"]
+        assert await cache.get_many(["k", "l"]) == {"k": ["value"]}
+        assert await cache.has_key("k") is True
+        assert await cache.ttl("k") == pytest.approx(100, rel=0.1)
+        assert await cache.touch("k", 1000) is True
+        assert await cache.ttl("k") == pytest.approx(1000, rel=0.1)
+        assert await cache.add("k", "other") is False
+        assert await cache.get_or_set("k", lambda: "other") == ["value"]
+        if "enumerate" not in self.lacks:
+            assert await cache.keys() == ["k"]
+            assert await cache.count() == 1
+        assert await cache.incr_version("k") == 2
+        assert await cache.get("k", version=2) == ["value"]
+        assert await cache.delete("k", version=2) is True
+        assert await cache.get("k", version=2) is None
+
+    async def test_invalidate_tags_makes_entries_absent_to_every_operation(self, cache: Driver) -> None:
+        """As if they had expired."""
+        await cache.set("k", 1, tags=["a"])
+        assert await cache.invalidate_tags("a") == 1
+        assert await cache.get("k", "absent") == "absent"
+        assert await cache.get_many(["k"]) == {}
+        assert await cache.has_key("k") is False
+        assert await cache.ttl("k") == 0
+        assert await cache.touch("k", 100) is False
+        with pytest.raises(KeyNotFoundError):
+            await cache.incr("k")
+        with pytest.raises(KeyNotFoundError):
+            await cache.incr_version("k")
+        if "enumerate" not in self.lacks:
+            assert await cache.keys() == []
+            assert await cache.count() == 0
+        assert await cache.add("k", 2) is True
+        assert await cache.get("k") == 2
+
+    async def test_invalidate_tags_concerns_the_entries_with_one_of_the_tags(self, cache: Driver) -> None:
+        """And no others."""
+        await cache.set("ab", 1, tags=["a", "b"])
+        await cache.set("b", 1, tags=["b"])
+        await cache.set("c", 1, tags=["c"])
+        await cache.set_many({"c1": 1, "c2": 2}, tags=["c"])
+        await cache.set("none", 1)
+        assert await cache.invalidate_tags("a") == 1
+        everything = ["ab", "b", "c", "c1", "c2", "none"]
+        assert set(await cache.get_many(everything)) == {"b", "c", "c1", "c2", "none"}
+        await cache.invalidate_tags("b", "c", "unknown")
+        assert set(await cache.get_many(everything)) == {"none"}
+
+    async def test_a_tag_can_be_used_again(self, cache: Driver) -> None:
+        """What is stored after the invalidation is live."""
+        for turn in range(3):
+            assert await cache.get_or_set("k", lambda turn=turn: turn, tags=["a"]) == turn
+            assert await cache.get("k") == turn
+            await cache.invalidate_tags("a")
+
+    async def test_invalidating_what_nothing_carries_does_nothing(self, cache: Driver) -> None:
+        """It is no mistake."""
+        assert await cache.invalidate_tags("a", "b") == 0
+        assert await cache.invalidate_tags() == 0
+
+    async def test_a_tag_is_any_text(self, cache: Driver) -> None:
+        """Numbers stand for their text, as with keys."""
+        tags: list[Any] = ["user:1", "鍵", "x" * 1000, " ", 7]
+        for tag in tags:
+            await cache.set("k", 1, tags=[tag])
+            assert await cache.get("k") == 1
+            assert await cache.invalidate_tags(tag) == 1
+            assert await cache.get("k") is None
+        await cache.set("k", 1, tags=[7])
+        await cache.invalidate_tags("7")
+        assert await cache.get("k") is None
+        with pytest.raises(TypeError, match="expected a list of tags"):
+            await cache.set("k", 1, tags="user:1")
+
+    async def test_tags_belong_to_a_prefix_and_to_all_versions(self, drive: Callable[..., Driver]) -> None:
+        """As keys do, and as clear() does."""
+        ours, theirs = drive(KEY_PREFIX="ours"), drive(KEY_PREFIX="theirs")
+        await ours.set("k", 1, tags=["a"])
+        await ours.set("k", 2, version=2, tags=["a"])
+        await theirs.set("k", 1, tags=["a"])
+        await ours.invalidate_tags("a")
+        assert await ours.get("k") is None
+        assert await ours.get("k", version=2) is None
+        assert await theirs.get("k") == 1
+
+    async def test_a_lost_version_means_misses(self, cache: Driver) -> None:
+        """Never stale hits, whoever writes the next version."""
+        await cache.set("k", 1, tags=["a"])
+        (tag_key,) = cache.cache._tag_keys(["a"])  # noqa: SLF001
+        assert tag_key.startswith(TAG_MARK)
+        assert cache.cache._delete(tag_key)  # noqa: SLF001
+        assert await cache.get("k") is None
+        await cache.set("l", 1, tags=["a"])
+        assert await cache.get("k") is None
+        assert await cache.get("l") == 1
+
+    async def test_clear_removes_tagged_entries(self, cache: Driver) -> None:
+        """With all others."""
+        await cache.set("k", 1, tags=["a"])
+        await cache.clear()
+        assert await cache.get("k") is None
+        await cache.set("k", 2, tags=["a"])
+        assert await cache.get("k") == 2
+
+    async def test_a_tagged_number_cannot_be_counted(self, cache: Driver) -> None:
+        """It is said, and nothing changes."""
+        await cache.set("n", 1, tags=["a"])
+        with pytest.raises(ValueTypeError):
+            await cache.incr("n")
+        assert await cache.get("n") == 1
+
+    async def test_a_tagged_entry_expires(self, cache: Driver) -> None:
+        """By its own timeout; other entries of the tag stay."""
+        await cache.set("k", 1, timeout=self.moment, tags=["a"])
+        await cache.set("l", 1, timeout=1000, tags=["a"])
+        await self.pass_time(self.moment)
+        assert await cache.get_many(["k", "l"]) == {"l": 1}
+
+    async def test_overwriting_takes_the_tags_away(self, cache: Driver) -> None:
+        """They belong to what was written with them."""
+        await cache.set("k", 1, tags=["a"])
+        await cache.set("k", 2)
+        await cache.invalidate_tags("a")
+        assert await cache.get("k") == 2
+        assert await cache.incr("k") == 3
+
+    @needs("fake_clock")
+    async def test_a_version_lives_as_long_as_the_entries_that_need_it(self, cache: Driver) -> None:
+        """Also if they live for weeks, or for ever."""
+        await cache.set("day", 1, timeout="1h", tags=["a"])
+        await cache.set("weeks", 1, timeout="5w", tags=["a"])
+        await cache.set("ever", 1, timeout=None, tags=["b"])
+        await self.pass_time(4 * 7 * 86_400)
+        assert await cache.get_many(["day", "weeks", "ever"]) == {"weeks": 1, "ever": 1}
+        await self.pass_time(10 * 365 * 86_400)
+        assert await cache.get_many(["day", "weeks", "ever"]) == {"ever": 1}
+        assert await cache.invalidate_tags("a", "b") >= 1
+        assert await cache.get("ever") is None
+
+    # Several callers ------------------------------------------------------------------------
+
+    def test_what_is_invalidated_while_it_is_computed_is_absent(self, open_cache: Callable[..., BaseCache]) -> None:
+        """The tags' versions are those of before the computation."""
+        cache, gate = open_cache(), Gate("old")
+        leader = in_background(lambda: cache.get_or_set("k", gate, tags=["a"]))
+        assert gate.begun.wait(concurrency.PATIENCE)
+        assert cache.invalidate_tags("a") == 1
+        gate.may_end.set()
+        assert leader.result(concurrency.PATIENCE) == "old"
+        assert cache.get("k", "absent") == "absent"
+        assert cache.get_or_set("k", lambda: "new", tags=["a"]) == "new"
+        assert cache.get("k") == "new"
+
+    def test_threads_agree_on_a_new_version(self, open_cache: Callable[..., BaseCache]) -> None:
+        """No entry is lost because two of them were the first with its tag."""
+        cache = open_cache()
+        in_threads(8, lambda number: cache.set(f"k{number}", number, tags=["a", "b"]))
+        assert cache.get_many([f"k{number}" for number in range(8)]) == {f"k{number}": number for number in range(8)}
+        cache.invalidate_tags("b")
+        assert cache.get_many([f"k{number}" for number in range(8)]) == {}
+
+    def test_tasks_may_use_tags_at_once(self, open_cache: Callable[..., BaseCache]) -> None:
+        """As threads do."""
+        cache = open_cache()
+
+        async def main() -> int:
+            await asyncio.gather(*(cache.aset(f"k{number}", number, tags=["a"]) for number in range(20)))
+            found = len(await cache.aget_many([f"k{number}" for number in range(20)]))
+            await cache.ainvalidate_tags("a")
+            assert await cache.aget_many([f"k{number}" for number in range(20)]) == {}
+            return found
+
+        assert asyncio.run(main()) == 20
