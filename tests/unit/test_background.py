@@ -1,0 +1,115 @@
+"""The worker threads of a process: how many, what they refuse, and how a process ends."""
+
+import subprocess
+import sys
+import threading
+from contextvars import ContextVar, copy_context
+
+import pytest
+
+from storeroom import background
+from storeroom.background import _Workers
+from storeroom.testing.concurrency import eventually
+
+
+@pytest.fixture
+def workers():
+    made = _Workers()
+    yield made
+    made.close()
+
+
+def test_jobs_run(workers):
+    done = []
+    for number in range(10):
+        assert workers.submit(lambda number=number: done.append(number))
+    eventually(lambda: len(done) == 10)
+    assert sorted(done) == list(range(10))
+
+
+def test_there_are_no_more_threads_than_allowed_and_no_more_jobs_than_can_wait(workers):
+    may_end = threading.Event()
+    accepted = [workers.submit(may_end.wait) for _ in range(background.MAX_WORKERS)]
+    eventually(lambda: not workers.jobs)
+    accepted += [workers.submit(may_end.wait) for _ in range(background.MAX_WAITING)]
+    assert all(accepted)
+    assert workers.submit(may_end.wait) is False
+    assert workers.threads == background.MAX_WORKERS
+    may_end.set()
+    eventually(lambda: not workers.jobs)
+
+
+def test_an_idle_thread_is_used_again(workers):
+    for _ in range(20):
+        assert workers.submit(lambda: None)
+        eventually(lambda: not workers.jobs and workers.idle == workers.threads)
+    assert workers.threads == 1
+
+
+def test_a_job_that_raises_ends_no_thread(workers, caplog):
+    done = threading.Event()
+
+    def fail() -> None:
+        raise LookupError("the job's own")
+
+    workers.submit(fail)
+    workers.submit(done.set)
+    assert done.wait(10)
+    eventually(lambda: "failed" in caplog.text)
+
+
+def test_after_the_end_nothing_is_accepted(workers):
+    workers.close()
+    assert workers.submit(lambda: None) is False
+
+
+def test_a_job_runs_in_the_context_of_its_caller():
+    name: ContextVar[str] = ContextVar("name", default="none")
+    name.set("caller's")
+    seen = []
+    assert background.submit(lambda: seen.append(name.get()), copy_context())
+    assert background.drain()
+    assert seen == ["caller's"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seconds", "stored"), [(0.1, "2"), (60, "1")])
+def test_a_process_that_ends_waits_for_what_ends_soon(tmp_path, seconds, stored):
+    """A refresh that takes a moment is stored; one that takes long hangs nothing, and leaves a whole entry."""
+    program = f"""
+import sys, time
+from storeroom.backends.filebased import FileBasedCache
+cache = FileBasedCache(sys.argv[1], {{}})
+options = dict(timeout=1000, early=1e12)
+assert cache.get_or_set("k", lambda: 1, **options) == 1
+def compute():
+    time.sleep({seconds})
+    return 2
+assert cache.get_or_set("k", compute, **options) == 1
+"""
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, str(tmp_path / "cache")],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, "")
+    look = "import sys; from storeroom.backends.filebased import FileBasedCache as F; c = F(sys.argv[1], {}); "
+    shown = subprocess.run(
+        [sys.executable, "-c", look + "print(c.get('k'))", str(tmp_path / "cache")],
+        capture_output=True, text=True, timeout=30, check=True,
+    )  # fmt: skip
+    assert shown.stdout.strip() == stored
+
+
+def test_a_child_has_workers_of_its_own():
+    """The parent's threads are not there after a fork."""
+    assert background.submit(lambda: None, copy_context())
+    assert background.drain()
+    before = background._workers
+    try:
+        background._after_fork_in_child()
+        done = threading.Event()
+        assert background.submit(done.set, copy_context())
+        assert done.wait(10)
+    finally:
+        background._workers.close()
+        background._workers = before
