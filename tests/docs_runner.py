@@ -23,7 +23,8 @@ What a block may say:
 - ``<!-- needs: fastapi -->`` before a block: only compiled where that module is not installed.
 - ``<!-- not run: why -->`` before a block: only compiled.
 
-Paths below /var/cache lie below the page's own directory, so that any user may run this.
+Paths below /var/cache lie below the page's own directory, so that any user may run this. Addresses of servers are
+those of servers that the tests have started: `SERVERS` names the variable that tells them.
 """
 
 import ast
@@ -43,7 +44,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["Block", "blocks_of", "main"]
+__all__ = ["SERVERS", "Block", "blocks_of", "main"]
 
 _FENCE: Final = re.compile(r"^( *)(```+)\s*([\w-]*)\s*$")
 _DIRECTIVE: Final = re.compile(r"<!-- (not run|needs): (.+?) -->")
@@ -51,6 +52,9 @@ _FILE_NAME: Final = re.compile(r"# ([\w.-]+\.(?:py|toml))$")
 _EXPECTED: Final = re.compile(r"# -> (.+)$")
 _RAISES: Final = re.compile(r"# raises (\w+)(?:: (.+))?$")
 _EXITS: Final = re.compile(r"\s+# exits (\d+)$")
+
+#: A variable of the environment: a JSON object from an address on the pages to the one of a running server.
+SERVERS: Final = "STOREROOM_DOCS_SERVERS"
 
 #: Programs that a page may call but a test may not: they install, build or need a checkout. The first words of a line.
 NOT_CALLED: Final = {"cd", "git", "make", "pip", "python3 -m pip", "python3 -m venv", "sudo"}
@@ -228,13 +232,24 @@ def instrumented(block: Block, text: str) -> ast.Module:
 
 
 def _moved(text: str) -> str:
-    """Return the text with the paths that it may not write to moved into the current directory."""
-    return text.replace("/var/cache", f"{Path.cwd()}/var/cache")
+    """Return the text with paths that it may write to, and servers that are there."""
+    text = text.replace("/var/cache", f"{Path.cwd()}/var/cache")
+    for shown, real in _servers().items():
+        text = text.replace(shown, real)
+    return text
 
 
 def _shown(text: str) -> str:
     """Undo _moved() in what a program says."""
-    return text.replace(f"{Path.cwd()}/var/cache", "/var/cache")
+    text = text.replace(f"{Path.cwd()}/var/cache", "/var/cache")
+    for shown, real in _servers().items():
+        text = text.replace(real, shown)
+    return text
+
+
+def _servers() -> dict[str, str]:
+    found: dict[str, str] = json.loads(os.environ.get(SERVERS, "{}"))
+    return found
 
 
 def _run_python(block: Block, checks: _Checks) -> None:

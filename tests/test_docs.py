@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from storeroom.base import BaseCache
 from storeroom.cli import COMMANDS
 from tests import docs_tables
 from tests.django_suite import exclusions
-from tests.docs_runner import blocks_of
+from tests.docs_runner import SERVERS, blocks_of
+from tests.servers.memcached import MemcachedServer
+from tests.servers.redis import RedisServer, redis_binary
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -49,13 +52,51 @@ def prose_of(page: Path) -> str:
 # Code ---------------------------------------------------------------------------------------
 
 
-def run_page(page: Path, directory: Path) -> subprocess.CompletedProcess[str]:
+class PageServers:
+    """The servers that pages speak of, each started by the first page that needs it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._makers = {
+            "127.0.0.1:6379": lambda: RedisServer(redis_binary(), directory / "redis"),
+            "127.0.0.1:11211": lambda: MemcachedServer(directory / "memcached", by_port=True),
+        }
+        self._running: dict[str, RedisServer | MemcachedServer] = {}
+
+    def needed_by(self, page: Path) -> dict[str, str]:
+        """Return address on the page to address of a running, empty server."""
+        text = text_of(page)
+        return {address: self._address(address) for address in self._makers if address in text}
+
+    def _address(self, address: str) -> str:
+        if address not in self._running:
+            self._running[address] = self._makers[address]().start()
+        server = self._running[address]
+        if isinstance(server, RedisServer):
+            server.ask("FLUSHALL")
+        else:
+            server.ask(b"flush_all")
+        return f"127.0.0.1:{server.port}"
+
+    def stop(self) -> None:
+        for server in self._running.values():
+            server.stop()
+
+
+@pytest.fixture(scope="module")
+def page_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServers]:
+    servers = PageServers(tmp_path_factory.mktemp("servers"))
+    yield servers
+    servers.stop()
+
+
+def run_page(page: Path, directory: Path, servers: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run a page's blocks in an empty directory, by an interpreter that has nothing of this one's environment."""
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(directory),
         "XDG_CACHE_HOME": str(directory / "user-cache"),
         "LANG": "C.UTF-8",
+        SERVERS: json.dumps(servers or {}),
         "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT / "src")]),
     }
     return subprocess.run(
@@ -71,9 +112,9 @@ def run_page(page: Path, directory: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=named)
-def test_page_runs(page: Path, tmp_path: Path) -> None:
+def test_page_runs(page: Path, tmp_path: Path, page_servers: PageServers) -> None:
     """Every block of the page does what the page says."""
-    ran = run_page(page, tmp_path)
+    ran = run_page(page, tmp_path, page_servers.needed_by(page))
     assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
 
 
