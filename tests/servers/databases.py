@@ -155,6 +155,7 @@ class MariaDBServer(DatabaseServer):
             self.programs["mariadbd"], "--no-defaults", f"--datadir={data}", f"--socket={self.socket}",
             f"--port={self.port}", "--bind-address=127.0.0.1", f"--pid-file={self.folder}/pid", "--max-connections=300",
             "--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M", "--skip-log-bin",
+            "--max-allowed-packet=64M",  # a value is sent as twice as many digits
         )  # fmt: skip
         self.process = ServerProcess(command, self.folder / "log", lambda: self.accepts(self.socket))
 

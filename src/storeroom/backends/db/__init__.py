@@ -19,7 +19,7 @@ from storeroom.backends.db.rows import Row, from_column, name_of
 from storeroom.backends.db.statements import Statements, chunks
 from storeroom.backends.db.transaction import Bounds, Transaction
 from storeroom.exceptions import DecodeError, ValueTooLargeError, ValueTypeError
-from storeroom.hooks import MISSING
+from storeroom.hooks import LOOK, MISSING, Conditional
 from storeroom.network import NetworkCache
 from storeroom.secret import secret_of
 from storeroom.serializers import build_codec
@@ -55,6 +55,7 @@ class DatabaseCache(NetworkCache):
     options: ClassVar[Mapping[str, config.Option] | None] = OPTIONS
     _engine: DatabaseEngine
     _outage_errors = (OutageError,)
+    sees_envelopes = True
 
     def __init__(self, location: str, params: Mapping[str, Any]) -> None:
         """Note where the table is; it is connected to on first use."""
@@ -103,9 +104,11 @@ class DatabaseCache(NetworkCache):
                 values[names[name]] = decoded
         return values
 
-    def _expiry(self, storage_key: str) -> float | None:
+    def _expiry(self, storage_key: str) -> Any:
         row = self._engine.read(_fetch_one, self._engine.statements.expiry, (name_of(storage_key),))
-        return None if row is None or row[0] <= timeouts.now() else from_column(row[0])
+        if row is None or row[0] <= timeouts.now():
+            return None
+        return LOOK if row[1] else from_column(row[0])
 
     def _scan(self, start: str) -> Iterator[str]:
         now = timeouts.now()
@@ -119,13 +122,13 @@ class DatabaseCache(NetworkCache):
         statement, last = statements.scan_from, first
         while True:
             found = engine.read(_fetch_all, statement, (last, _STEP))
-            for column, value, expires in found:
+            for column, value, expires, is_envelope in found:
                 name = bytes(column)
                 if not name.startswith(first):
                     return
                 storage_key = layout.storage_key_of(name, value)
                 if name != layout.COUNTS_NAME and storage_key.startswith(start):
-                    yield storage_key, name, expires
+                    yield (Conditional(storage_key) if is_envelope else storage_key), name, expires
             if len(found) < _STEP:
                 return
             statement, last = statements.scan, bytes(found[-1][0])
@@ -152,15 +155,16 @@ class DatabaseCache(NetworkCache):
             self._write(Transaction.put, rows, expires_at)
         return []
 
-    def _add(self, storage_key: str, value: Any, expires_at: float) -> bool:
-        return self._write(Transaction.add, self._row(storage_key, value), expires_at)
+    def _add(self, storage_key: str, value: Any, expires_at: float) -> Any:
+        # What is there may have conditions: that is looked at only where it is in the way.
+        return self._write(Transaction.add, self._row(storage_key, value), expires_at) or LOOK
 
     def _delete_many(self, storage_keys: Sequence[str]) -> int:
         return self._write(Transaction.remove, [name_of(storage_key) for storage_key in storage_keys])
 
-    def _touch(self, storage_key: str, expires_at: float) -> bool:
+    def _touch(self, storage_key: str, expires_at: float) -> Any:
         parameters = (layout.to_column(expires_at), name_of(storage_key), timeouts.now())
-        return bool(self._engine.update(self._engine.statements.touch, parameters, expires_at))
+        return bool(self._engine.update(self._engine.statements.touch, parameters, expires_at)) or LOOK
 
     def _incr(self, storage_key: str, delta: float) -> float:
         # A plain integer is counted by the database, as long as the sum is one too.
@@ -210,6 +214,18 @@ class DatabaseCache(NetworkCache):
             return False
         return transaction.remove([name]) > 0
 
+    def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
+        return self._write(self._compare_set_within, storage_key, expected, self._row(storage_key, value), expires_at)
+
+    def _compare_set_within(
+        self, transaction: Transaction, storage_key: str, expected: Any, row: Row, expires_at: float
+    ) -> bool:
+        found = transaction.live(row.name)
+        if found is None or self._decoded(storage_key, row.name, found[0], found[1]) != expected:
+            return False
+        transaction.put([row], expires_at)
+        return True
+
     def _clear(self) -> None:
         owns, doomed = self._key_space.owns, []
         for storage_key, name, _ in self._entries(self._key_space.start()):
@@ -237,7 +253,7 @@ class DatabaseCache(NetworkCache):
         return row
 
     def _decoded(self, storage_key: str, name: bytes, value: Any, number: int | None) -> Any:
-        if number is not None:
+        if value is None:
             return number
         try:
             return self._codec.loads(layout.frame_of(storage_key, name, value), storage_key)

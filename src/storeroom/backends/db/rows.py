@@ -6,9 +6,11 @@ column                holds
 ``cache_key``         the storage key in UTF-8; of a long one its beginning and a hash
 ``value``             the frame; of a long storage key that key goes before it; NULL for
                       a plain integer
-``number``            the plain integer, which the database increments
+``number``            the plain integer, which the database increments; 1 beside a ``value`` that is
+                      an envelope, which no statement can judge
 ``expires``           epoch seconds; ENDLESS for an entry that never expires
-``size``              bytes that the entry counts for; 0 for a lease, which bounds ignore
+``size``              bytes that the entry counts for; 0 for a lease and for what is being
+                      computed, which bounds ignore
 ``growth``            what the last write added to ``size``: all of it for a new entry
 ``sequence``          microseconds when the entry was last used; the lowest are evicted
 ====================  ==================================================================
@@ -21,6 +23,7 @@ the counts with it.
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
+from storeroom.entry import is_leased, is_packed
 from storeroom.keys import LEASE_MARK
 from storeroom.serializers.frames import is_plain_integer
 from storeroom.timeouts import NEVER
@@ -56,6 +59,8 @@ _ROW_BYTES: Final = 120
 
 _LENGTH_BYTES: Final = 4
 
+_ENVELOPE: Final = 1
+
 
 class Row(NamedTuple):
     """What is written of an entry, beside its expiry and its place in the sequence."""
@@ -85,17 +90,15 @@ def is_hashed(name: bytes) -> bool:
 
 def make_row(storage_key: str, frame: bytes) -> Row:
     """Return the row of an entry."""
-    name, value, number = name_of(storage_key), frame, None
+    name, value, number = name_of(storage_key), frame, _ENVELOPE if is_packed(frame) else None
     if is_hashed(name):
         key = storage_key.encode("utf-8", "surrogatepass")
         value = len(key).to_bytes(_LENGTH_BYTES, "big") + key + frame
     elif is_plain_integer(frame):
-        return Row(name, None, int(frame), _size(storage_key, name, 8))
-    return Row(name, value, number, _size(storage_key, name, len(value)))
-
-
-def _size(storage_key: str, name: bytes, length: int) -> int:
-    return 0 if storage_key.startswith(LEASE_MARK) else len(name) + length + _ROW_BYTES
+        return Row(name, None, int(frame), len(name) + 8 + _ROW_BYTES)
+    # To evict a lease would let another compute, too.
+    is_free = storage_key.startswith(LEASE_MARK) or (number is not None and is_leased(frame, 0.0))
+    return Row(name, value, number, 0 if is_free else len(name) + len(value) + _ROW_BYTES)
 
 
 def frame_of(storage_key: str, name: bytes, value: Any) -> bytes:

@@ -19,6 +19,8 @@ CHUNK: Final = 500
 
 COLUMNS: Final = ("cache_key", "value", "number", "expires", "size", "growth", "sequence")
 
+_IS_ENVELOPE: Final = "value IS NOT NULL AND number IS NOT NULL"
+
 _OVERWRITTEN: Final = ("value", "number", "expires", "sequence")
 
 
@@ -67,8 +69,10 @@ class Statements:
         self._listed: Callable[[str, int], str] = lru_cache(256)(self._make_listed)
         self._upserts: Callable[[int, bool], str] = lru_cache(64)(self._make_upsert)
         self.get = f"SELECT value, number, expires FROM {here} WHERE cache_key = {mark}"
-        self.expiry = f"SELECT expires FROM {here} WHERE cache_key = {mark}"
-        self.touch = f"UPDATE {here} SET expires = {mark} WHERE cache_key = {mark} AND expires > {mark}"
+        self.expiry = f"SELECT expires, {_IS_ENVELOPE} FROM {here} WHERE cache_key = {mark}"
+        self.touch = (
+            f"UPDATE {here} SET expires = {mark} WHERE cache_key = {mark} AND expires > {mark} AND NOT ({_IS_ENVELOPE})"
+        )
         self.counts = f"SELECT number, growth FROM {here} WHERE cache_key = {mark}"
         self.lock_entry = (
             f"SELECT value, number, expires, size FROM {here} WHERE cache_key = {mark} AND expires > {mark}"
@@ -77,7 +81,8 @@ class Statements:
         self.lock_any = f"SELECT expires FROM {here} WHERE cache_key = {mark}{grammar.lock}"
         self.incr = (
             f"UPDATE {here} SET number = number + {mark} WHERE cache_key = {mark} AND expires > {mark} "
-            f"AND number BETWEEN {mark} AND {mark}" + (" RETURNING number" if grammar.returning else "")
+            f"AND number BETWEEN {mark} AND {mark} AND value IS NULL"
+            + (" RETURNING number" if grammar.returning else "")
         )
         self.count_up = (
             f"UPDATE {here} SET number = number + {mark}, growth = growth + {mark} WHERE cache_key = {mark}"
@@ -98,8 +103,8 @@ class Statements:
             f"SELECT cache_key, size FROM {here} WHERE size > 0 ORDER BY sequence LIMIT {mark}{grammar.skip_locked}"
         )
         self.scan = (
-            f"SELECT cache_key, CASE WHEN length(cache_key) < 480 THEN NULL ELSE value END, expires FROM {here} "
-            f"WHERE cache_key > {mark} ORDER BY cache_key LIMIT {mark}"
+            "SELECT cache_key, CASE WHEN length(cache_key) < 480 THEN NULL ELSE value END, expires, "
+            f"{_IS_ENVELOPE} FROM {here} WHERE cache_key > {mark} ORDER BY cache_key LIMIT {mark}"
         )
         self.scan_from = self.scan.replace(f"cache_key > {mark}", f"cache_key >= {mark}")
         self.columns = f"SELECT {', '.join(COLUMNS)} FROM {here} LIMIT 0"

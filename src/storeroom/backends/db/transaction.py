@@ -153,7 +153,8 @@ class Transaction:
         for growth, size in written:
             self._added_bytes += growth
             self._inserted += growth == size > 0
-            self._added_entries += growth == size > 0
+            # What is being computed has no size, and is no entry until it is.
+            self._added_entries += (growth == size > 0) - (growth < 0 == size)
 
     # Room -------------------------------------------------------------------------------------
 
