@@ -48,7 +48,7 @@ LAYERS = {
     "contract": {"addressing", "base", "computed", "config", "network", "secret"},
     "backends": {"backends"},
     "front door": {"__init__", "aliases", "backend_paths", "checks", "registry", "sources", "testing", "urls"},
-    "edges": {"__main__", "cli"},
+    "edges": {"__main__", "cli", "integrations"},
 }
 
 #: Which modules of one layer may import each other: all of them, or only those of one backend or package.

@@ -285,7 +285,9 @@ class BaseCache(ComputedCache):
         """
         version = self._version if version is None else version
         old, new = self._storage_key(key, version), self._storage_key(key, version + delta)
-        if not self._is_there(old) or not (self._overlay or self)._rename(old, new):
+        hooks = self._overlay or self
+        moved = hooks._rename(old, new) if hooks.sees_envelopes else LOOK
+        if not (run(liveness.move(hooks, old, new)) if moved is LOOK else moved):
             raise _key_not_found(key)
         return version + delta
 
@@ -293,7 +295,9 @@ class BaseCache(ComputedCache):
         """See incr_version()."""
         version = self._version if version is None else version
         old, new = self._storage_key(key, version), self._storage_key(key, version + delta)
-        if not await self._ais_there(old) or not await (self._overlay or self)._arename(old, new):
+        hooks = self._overlay or self
+        moved = await hooks._arename(old, new) if hooks.sees_envelopes else LOOK
+        if not (await arun(liveness.move(hooks, old, new)) if moved is LOOK else moved):
             raise _key_not_found(key)
         return version + delta
 

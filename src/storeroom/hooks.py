@@ -65,7 +65,7 @@ class StorageHooks:
     """Whether other processes see what is stored here: computations are then coordinated with them."""
 
     sees_envelopes: ClassVar[bool] = False
-    """Whether `_add`, `_touch`, `_has` and `_expiry` answer LOOK, and do nothing, where they find an
+    """Whether `_add`, `_touch`, `_rename`, `_has` and `_expiry` answer LOOK, and do nothing, where they find an
     ``entry.Envelope`` whose conditions they cannot judge, and `_scan` tells Conditional keys. Otherwise the
     framework reads each entry to find out."""
 
@@ -127,8 +127,8 @@ class StorageHooks:
         expires_at = self._expiry(storage_key)
         return expires_at if expires_at is LOOK else expires_at is not None
 
-    def _rename(self, storage_key: str, new_storage_key: str) -> bool:
-        """Move a live entry, expiry and all, over whatever is there. Return False if it is absent.
+    def _rename(self, storage_key: str, new_storage_key: str) -> Any:
+        """Move a live entry, expiry and all, over whatever is there. Return False if it is absent, or LOOK.
 
         This default is not atomic: between its steps another client may write either
         key. A backend that can do better says so by replacing it.
@@ -137,8 +137,8 @@ class StorageHooks:
         value = self._get(storage_key)
         if expires_at is None or value is MISSING:
             return False
-        if type(value) is Envelope:
-            expires_at = value.kept_until
+        if type(value) is Envelope or expires_at is LOOK:
+            return LOOK
         self._set(new_storage_key, value, expires_at)
         self._delete(storage_key)
         return True
@@ -241,7 +241,7 @@ class StorageHooks:
     async def _ahas(self, storage_key: str) -> Any:
         return await self._run(self._has, storage_key)
 
-    async def _arename(self, storage_key: str, new_storage_key: str) -> bool:
+    async def _arename(self, storage_key: str, new_storage_key: str) -> Any:
         return await self._run(self._rename, storage_key, new_storage_key)
 
     async def _alease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> bool | None:

@@ -13,7 +13,7 @@ from storeroom.hooks import LOOK, MISSING, StorageHooks
 from storeroom.steps import Steps
 from storeroom.tags import are_current, live_envelopes
 
-__all__ = ["add_over", "expiry", "has", "is_live", "live_keys", "open_many", "opened", "touch"]
+__all__ = ["add_over", "expiry", "has", "is_live", "live_keys", "move", "open_many", "opened", "touch"]
 
 _BATCH: Final = 1000
 
@@ -71,6 +71,29 @@ def touch(hooks: StorageHooks, storage_key: str, expires_at: float) -> Steps[boo
         renewed = found.until(expires_at)
         if (yield hooks, "_compare_set", (storage_key, found, renewed, renewed.kept_until)):
             return True
+    return False
+
+
+def move(hooks: StorageHooks, storage_key: str, new_storage_key: str) -> Steps[bool]:
+    """See StorageHooks._rename(), for an entry that has to be read to know.
+
+    Others may find an envelope under both keys for a moment, and never under none.
+    """
+    for _ in range(_TRIES):
+        found = yield hooks, "_get", (storage_key,)
+        if found is MISSING:
+            return False
+        if type(found) is not Envelope:
+            moved = yield hooks, "_rename", (storage_key, new_storage_key)
+            if moved is LOOK:
+                continue  # it was none a moment ago
+            return bool(moved)
+        if not (yield from is_live(hooks, found)):
+            return False
+        yield hooks, "_set", (new_storage_key, found, found.kept_until)
+        if (yield hooks, "_compare_delete", (storage_key, found)):
+            return True
+        yield hooks, "_compare_delete", (new_storage_key, found)
     return False
 
 

@@ -17,13 +17,16 @@ ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache" / "django-suite"
 
 #: The extras of Storeroom whose backends Django has too.
-EXTRAS = "redis"
+EXTRAS = "redis,memcached,postgresql"
 
 #: What is taken from Django's ``tests/``: the runner, what it needs, and the suites that use a cache.
 _WANTED = ("runtests.py", "urls.py", "templates", "cache", "sessions_tests", "template_tests")
 
 # The only edit: a dotted path as a setting or a mock names it, or the module that a subclass is imported from.
-_CLASSES = r"locmem\.LocMemCache|filebased\.FileBasedCache|dummy\.DummyCache|redis\.RedisCache\b"
+_CLASSES = (
+    r"locmem\.LocMemCache|filebased\.FileBasedCache|dummy\.DummyCache|redis\.RedisCache\b|db\.DatabaseCache"
+    r"|memcached\.PyMemcacheCache|memcached\.PyLibMCCache"
+)
 _PATHS = re.compile(rf"\bdjango\.core\.cache\.backends\.(?={_CLASSES}|(?:locmem|filebased|dummy) import )")
 
 

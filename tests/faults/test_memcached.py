@@ -547,7 +547,7 @@ def test_hostile_headers_are_misses(make: Make, memcached: Servers) -> None:
     """Whatever stands in place of a time, an entry is there or is not."""
     cache = make(memcached.location())
     chance = random.Random(21)
-    headers = [chance.randbytes(chance.randrange(10)) for _ in range(500)]
+    headers = [chance.randbytes(chance.randrange(9)) for _ in range(500)]
     headers += [struct.pack(">d", number) for number in (float("nan"), -1.0, 0.0, 1e300, float("-inf"))]
     store(
         memcached.servers[0],
@@ -555,7 +555,7 @@ def test_hostile_headers_are_misses(make: Make, memcached: Servers) -> None:
     )
     for number in range(len(headers)):
         key = f"k{number}"
-        assert cache.get(key, 7) in {7, 77}
+        assert cache.get(key, 7) == 7
         assert cache.ttl(key) is None or cache.ttl(key) >= 0
         assert cache.touch(key) == cache.has_key(key)
         cache.delete(key)

@@ -184,6 +184,8 @@ def test_operations_are_one_round_trip_each(cache: RedisCache, monkeypatch: pyte
     cache.incr("n")
     cache.persist("n")
     cache._compare_delete("absent", "x")
+    cache.incr_version("n")
+    cache.set("n", 1)
     monkeypatch.setattr(cache._engine, "call", counted)
     for operation in (
         lambda: cache.set_many(many, timeout=30),

@@ -64,6 +64,7 @@ class ServerProcess:
     def pause(self) -> None:
         """Let it do nothing, its connections staying open."""
         os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)  # its threads may go on for a moment
 
     def resume(self) -> None:
         """Let it go on."""

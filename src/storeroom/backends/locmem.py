@@ -323,11 +323,13 @@ class LocMemCache(BaseCache):
             return None
         return LOOK if type(entry.encoded) in _WITH_CONDITIONS else entry.expires_at
 
-    def _rename(self, storage_key: str, new_storage_key: str) -> bool:
+    def _rename(self, storage_key: str, new_storage_key: str) -> Any:
         with self._lock:
             entry = self._live(storage_key)
             if entry is None:
                 return False
+            if type(entry.encoded) in _WITH_CONDITIONS:
+                return LOOK
             value, encoded, expires_at = entry.value, entry.encoded, entry.expires_at
             self._bounded.delete(storage_key)
             self._store(new_storage_key, value, encoded, expires_at, timeouts.now())

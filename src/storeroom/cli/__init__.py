@@ -45,6 +45,7 @@ COMMANDS: Final = {
     "clear": Command("remove all entries", "contents", "add_clear_arguments", "clear"),
     "stats": Command("show hits, misses, entries and bytes", "contents", "add_stats_arguments", "stats"),
     "prune": Command("remove expired entries now", "contents", "add_prune_arguments", "prune"),
+    "createcachetable": Command("make the tables of database caches", "tables"),
     "bench": Command("time the cache on this machine", "bench"),
     "demo": Command("watch a real workload being cached", "demo"),
 }

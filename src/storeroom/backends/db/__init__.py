@@ -11,13 +11,14 @@ from typing import Any, ClassVar, Final, TypeVar
 from storeroom import config, timeouts
 from storeroom.backends.db import location as locations
 from storeroom.backends.db import rows as layout
-from storeroom.backends.db.connect import engine_of
+from storeroom.backends.db.connect import engine_of, site_of
 from storeroom.backends.db.engine import DatabaseEngine
 from storeroom.backends.db.errors import OutageError
 from storeroom.backends.db.options import OPTIONS
 from storeroom.backends.db.rows import Row, from_column, name_of
 from storeroom.backends.db.statements import Statements, chunks
 from storeroom.backends.db.transaction import Bounds, Transaction
+from storeroom.entry import Envelope
 from storeroom.exceptions import DecodeError, ValueTooLargeError, ValueTypeError
 from storeroom.hooks import LOOK, MISSING, Conditional
 from storeroom.network import NetworkCache
@@ -53,7 +54,6 @@ class DatabaseCache(NetworkCache):
     """
 
     options: ClassVar[Mapping[str, config.Option] | None] = OPTIONS
-    _engine: DatabaseEngine
     _outage_errors = (OutageError,)
     sees_envelopes = True
 
@@ -61,13 +61,48 @@ class DatabaseCache(NetworkCache):
         """Note where the table is; it is connected to on first use."""
         super().__init__(params)
         options = self.settings.options
-        self._engine, is_trusted = engine_of(location, options)
-        self._counters = self._engine.counters
-        self._flights = self._engine.flights
-        codec_options = {name: options[name] for name in config.CODEC_OPTIONS} | {"secret": secret_of(self.settings)}
-        self._codec = build_codec(trusted=is_trusted, allowed_types=options["allowed_types"], **codec_options)
+        self._location, self._site = location, site_of(location, options)
+        self._connect()
         self._bounds = Bounds(options["max_entries"], options["max_bytes"], options["cull_frequency"])
         self._notes_reads = options["max_entries"] is not None or options["max_bytes"] is not None
+
+    def _connect(self) -> None:
+        options = self.settings.options
+        self._current, is_trusted = engine_of(self._location, options, self._site)
+        self._counters, self._flights = self._current.counters, self._current.flights
+        codec_options = {name: options[name] for name in config.CODEC_OPTIONS} | {"secret": secret_of(self.settings)}
+        self._codec = build_codec(trusted=is_trusted, allowed_types=options["allowed_types"], **codec_options)
+
+    @property
+    def _engine(self) -> DatabaseEngine:  # type: ignore[override]  # it is only read
+        site = self._site
+        if site is not None and site.has_moved:
+            # A test run of Django's has put its own database in the place of the site's.
+            self._site = site_of(self._location, self.settings.options)
+            self._connect()
+        return self._current
+
+    def create_table(self) -> bool:
+        """Make the table unless it is there. Return whether it was made.
+
+        Raises:
+            StorageError: there is a table of that name that holds something else, or the database says no.
+        """
+        return self._engine.create_table()
+
+    def create_statements(self) -> list[str]:
+        """Return the SQL that create_table() runs where there is no table yet."""
+        return self._engine.statements.create()
+
+    @property
+    def database_alias(self) -> str | None:
+        """The alias in Django's DATABASES; None if the cache is not in one of them."""
+        return self._site.alias if self._site else None
+
+    @property
+    def table_name(self) -> str:
+        """The name of the table."""
+        return self._engine.statements.name
 
     @classmethod
     def check_location(cls, location: str, settings: config.Settings) -> None:
@@ -76,7 +111,7 @@ class DatabaseCache(NetworkCache):
         Raises:
             ConfigurationError: they do not.
         """
-        locations.parse(location, settings.options)
+        locations.parse(location, settings.options, site_of(location, settings.options))
 
     # Reading ----------------------------------------------------------------------------------
 
@@ -190,15 +225,17 @@ class DatabaseCache(NetworkCache):
         transaction.replace(self._row(storage_key, total), row[3])
         return total
 
-    def _rename(self, storage_key: str, new_storage_key: str) -> bool:
+    def _rename(self, storage_key: str, new_storage_key: str) -> Any:
         return self._write(self._rename_within, storage_key, new_storage_key)
 
-    def _rename_within(self, transaction: Transaction, storage_key: str, new_storage_key: str) -> bool:
+    def _rename_within(self, transaction: Transaction, storage_key: str, new_storage_key: str) -> Any:
         name = name_of(storage_key)
         row = transaction.live(name)
         value = MISSING if row is None else self._decoded(storage_key, name, row[0], row[1])
         if value is MISSING:
             return False
+        if type(value) is Envelope:
+            return LOOK
         transaction.remove([name])
         # A signature is bound to its key, so that the value is written anew.
         transaction.put([self._row(new_storage_key, value)], from_column(row[2]))

@@ -9,19 +9,25 @@ from storeroom.backends.db import location as locations
 from storeroom.backends.db.database import Database
 from storeroom.backends.db.engine import DatabaseEngine
 from storeroom.backends.db.location import Target
+from storeroom.backends.db.site import Site, find_site
 from storeroom.engines import shared
 from storeroom.exceptions import InvalidCacheBackendError
 
-__all__ = ["engine_of"]
+__all__ = ["engine_of", "site_of"]
 
 
-def engine_of(location: str, options: Mapping[str, Any]) -> tuple[DatabaseEngine, bool]:
+def site_of(location: str, options: Mapping[str, Any]) -> Site | None:
+    """Return the database of the Django project that the table is in, if it is in one."""
+    return find_site() if options["url"] is None and "://" not in str(location) else None
+
+
+def engine_of(location: str, options: Mapping[str, Any], site: Site | None) -> tuple[DatabaseEngine, bool]:
     """Return the engine, and whether nobody but this user can write to its table.
 
     Raises:
         ConfigurationError: LOCATION and OPTIONS make no sense together.
     """
-    target = locations.parse(location, options)
+    target = locations.parse(location, options, site)
     settings = {
         name: options[name]
         for name in (

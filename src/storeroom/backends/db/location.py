@@ -2,22 +2,22 @@
 
 LOCATION is the name of the table, as in Django, and ``OPTIONS["url"]`` tells where the
 database is. LOCATION may be the URL itself, which is what CACHE_URL makes of it; the
-table's name is then ``OPTIONS["table"]``. Without any URL it is a SQLite file of this
-program's own.
+table's name is then ``OPTIONS["table"]``. Without any URL it is the site's own database
+in Django (see site.py), and elsewhere a SQLite file of this program's own.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from storeroom.config import nearest
 from storeroom.exceptions import ConfigurationError
 from storeroom.masking import mask_url
 
-__all__ = ["DEFAULT_TABLE", "LONGEST_TABLE", "VENDORS", "Target", "parse"]
+__all__ = ["DEFAULT_TABLE", "LONGEST_TABLE", "VENDORS", "Home", "Target", "parse"]
 
 VENDORS: Final = {
     "sqlite": "sqlite",
@@ -62,8 +62,20 @@ class Target:
         return f"{self.vendor} {where} {self.table}"
 
 
-def parse(location: Any, options: Mapping[str, Any]) -> Target:
+class Home(Protocol):
+    """Where a table is whose database nothing names."""
+
+    def target(self, table: str) -> Target:
+        """Return it."""
+
+
+def parse(location: Any, options: Mapping[str, Any], home: Home | None = None) -> Target:
     """Return what LOCATION and OPTIONS mean.
+
+    Args:
+        location: LOCATION.
+        options: OPTIONS, read.
+        home: the site's database; None where there is none, for a file of the program's own.
 
     Raises:
         ConfigurationError: they make no sense; the text goes on after "LOCATION".
@@ -80,7 +92,7 @@ def parse(location: Any, options: Mapping[str, Any]) -> Target:
             f"is {location!r} and OPTIONS['table'] is given too; expected the table's name in one place."
         )
     if options["url"] is None:
-        return _checked(Target("sqlite", location, path=_own_file()))
+        return _checked(home.target(location) if home else Target("sqlite", location, path=_own_file()))
     return _parse_url(options["url"], location)
 
 

@@ -183,7 +183,7 @@ class FileBasedCache(BaseCache):
         if record is None:
             return None
         expires_at: float = read_header(record)[0]
-        if expires_at <= timeouts.now():
+        if not expires_at > timeouts.now():  # what is no number has expired, too
             return None
         return LOOK if is_conditional(entry_key, record) else expires_at
 
@@ -380,11 +380,13 @@ class FileBasedCache(BaseCache):
 
         return self._write(incr)
 
-    def _rename(self, storage_key: str, new_storage_key: str) -> bool:
+    def _rename(self, storage_key: str, new_storage_key: str) -> Any:
         entry_key, new_entry_key = entry_key_of(storage_key), entry_key_of(new_storage_key)
 
-        def rename(table: Table) -> bool:
+        def rename(table: Table) -> Any:
             record = table.live(entry_key)
+            if record is not None and is_conditional(entry_key, record):
+                return LOOK
             value = MISSING if record is None else self._decoded(storage_key, entry_key, record)
             if record is None or value is MISSING:
                 return False

@@ -169,7 +169,7 @@ class MemcachedCache(BaseCache):
     def _expiry(self, storage_key: str) -> Any:
         return self._shard_of(storage_key)._expiry(storage_key)
 
-    def _rename(self, storage_key: str, new_storage_key: str) -> bool:
+    def _rename(self, storage_key: str, new_storage_key: str) -> Any:
         return self._shard_of(storage_key)._rename(storage_key, new_storage_key)
 
     def _lease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> bool | None:

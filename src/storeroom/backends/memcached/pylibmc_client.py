@@ -164,13 +164,20 @@ class PyLibMCClient:
 
     def set_many(self, values: Mapping[bytes, bytes], exptime: int) -> list[bytes]:
         failed = []
+        too_large: TooLargeError | None = None
         for batch in batches_of_values(values):
             unsure = list(batch)
             if len(batch) > 1 and sum(map(len, batch.values())) <= _READ_BACK_MAX:
                 self._without_waiting(self._client.set_multi, batch, time=exptime)
                 stored = self.get_many(unsure)
                 unsure = [key for key in batch if key not in stored]
-            failed += [key for key in unsure if not self.set(key, batch[key], exptime)]
+            for key in unsure:
+                try:
+                    failed += [] if self.set(key, batch[key], exptime) else [key]
+                except TooLargeError as error:
+                    too_large = too_large or error  # the others are stored all the same
+        if too_large is not None:
+            raise too_large
         return failed
 
     def _without_waiting(self, method: Callable[..., object], *args: Any, **kwargs: Any) -> None:

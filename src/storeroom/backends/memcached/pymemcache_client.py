@@ -88,8 +88,14 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
         """Find out which of the values the server refused, by storing them one by one."""
         if len(values) > 1:
             results: dict[bytes, Any] = {}
+            too_large: TooLargeError | None = None
             for key, data in values.items():
-                results |= self._store(command, {key: data}, exptime, token)
+                try:
+                    results |= self._store(command, {key: data}, exptime, token)
+                except TooLargeError as error:
+                    too_large = too_large or error
+            if too_large is not None:
+                raise too_large
             return results
         ((key, data),) = values.items()
         if _TOO_LARGE in reason:
@@ -103,9 +109,16 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
 
     def set_many(self, values: Mapping[bytes, bytes], exptime: int) -> list[bytes]:
         failed: list[bytes] = []
+        too_large: TooLargeError | None = None
         for batch in batches_of_values(values):
-            stored = self._store(b"set", batch, exptime)
-            failed += [key for key, is_stored in stored.items() if not is_stored]
+            try:
+                stored = self._store(b"set", batch, exptime)
+            except TooLargeError as error:
+                too_large = too_large or error  # the others are stored all the same
+            else:
+                failed += [key for key, is_stored in stored.items() if not is_stored]
+        if too_large is not None:
+            raise too_large
         return failed
 
     def add(self, key: bytes, data: bytes, exptime: int) -> bool:

@@ -14,7 +14,7 @@ from storeroom.backends.memcached.engine import FRESH_SECONDS, Server
 from storeroom.backends.memcached.entries import GONE, HEADER, exptime, packed
 from storeroom.backends.memcached.server_keys import is_token, new_token, server_key
 from storeroom.config import Settings
-from storeroom.entry import is_packed
+from storeroom.entry import Envelope, is_packed
 from storeroom.events import Counters
 from storeroom.exceptions import DecodeError, StorageError, ValueTooLargeError, ValueTypeError
 from storeroom.hooks import LOOK, MISSING
@@ -138,7 +138,7 @@ class Shard(NetworkCache):
         if data is None:
             return None
         expires_at, frame = _header(data)
-        if expires_at <= timeouts.now():
+        if not expires_at > timeouts.now():  # what is no number has expired, too
             return None
         return LOOK if is_packed(frame) else expires_at
 
@@ -231,10 +231,17 @@ class Shard(NetworkCache):
         result: float = value
         return result
 
-    def _rename(self, storage_key: str, new_storage_key: str) -> bool:
-        taken = self._taken(storage_key)
+    def _rename(self, storage_key: str, new_storage_key: str) -> Any:
+        conditional = False
+
+        def is_bare(value: Any) -> bool:
+            nonlocal conditional
+            conditional = type(value) is Envelope
+            return not conditional
+
+        taken = self._taken(storage_key, is_bare)
         if taken is None:
-            return False
+            return LOOK if conditional else False
         expires_at, value = taken
         stored = False
         try:

@@ -156,10 +156,10 @@ class RedisCache(NetworkCache):
     async def _ahas(self, storage_key: str) -> Any:
         return await self._engine.arun(self._operations.has(storage_key))
 
-    def _rename(self, storage_key: str, new_storage_key: str) -> bool:
+    def _rename(self, storage_key: str, new_storage_key: str) -> Any:
         return self._engine.run(self._operations.rename(storage_key, new_storage_key))
 
-    async def _arename(self, storage_key: str, new_storage_key: str) -> bool:
+    async def _arename(self, storage_key: str, new_storage_key: str) -> Any:
         return await self._engine.arun(self._operations.rename(storage_key, new_storage_key))
 
     def _compare_delete(self, storage_key: str, expected: Any) -> bool:

@@ -8,7 +8,7 @@ such: the clocks of the hosts need not agree.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError
 
 from storeroom import timeouts
 from storeroom.backends.redis import scripts
@@ -16,7 +16,7 @@ from storeroom.backends.redis.errors import checked, is_wrong_type
 from storeroom.backends.redis.foreign import ForeignReader
 from storeroom.backends.redis.requests import PRIMARIES, Command, Request, Steps, Use, one
 from storeroom.backends.redis.scripts import Script
-from storeroom.entry import MARK, MARKED_BYTES, is_packed
+from storeroom.entry import MARK, MARKED_BYTES, Envelope, is_packed
 from storeroom.events import Counters
 from storeroom.exceptions import DecodeError, ValueTypeError
 from storeroom.hooks import LOOK, MISSING, Conditional
@@ -35,8 +35,6 @@ _SMALL: Final = range(-(2**63), 2**63)
 """What INCRBY takes."""
 
 _GLOB: Final = str.maketrans({character: f"\\{character}" for character in "*?[]\\"})
-
-_GONE: Final = "no such key"
 
 
 def key_bytes(storage_key: str) -> bytes:
@@ -174,7 +172,7 @@ class Operations:
         """One script."""
         milliseconds = b"" if expires_at == NEVER else _milliseconds(expires_at)
         key = key_bytes(storage_key)
-        touched = yield from _run(scripts.TOUCH, Use.WRITE, key, milliseconds, MARKED_BYTES - 1, MARK)
+        touched = yield from _run(scripts.TOUCH, Use.WRITE, key, MARKED_BYTES - 1, MARK, milliseconds)
         return LOOK if touched == 2 else bool(touched)  # noqa: PLR2004 -- the script's word for it
 
     # Counting -------------------------------------------------------------------------------
@@ -210,25 +208,24 @@ class Operations:
 
     # Moving and comparing -------------------------------------------------------------------
 
-    def rename(self, storage_key: str, new_storage_key: str) -> Steps[bool]:
-        """One RENAME; a script where the bytes must change with the key. In a cluster, two steps."""
+    def rename(self, storage_key: str, new_storage_key: str) -> Steps[Any]:
+        """One script; another one where the bytes must change with the key. In a cluster, two steps."""
         if storage_key == new_storage_key:
-            return (yield from self.has(storage_key)) is not False
+            return (yield from self.has(storage_key))
         key, new_key = key_bytes(storage_key), key_bytes(new_storage_key)
         if self._is_cluster:
             return (yield from self._copy_and_delete(storage_key, new_storage_key))
         if self._is_bound:
             return (yield from self._rename_bound(storage_key, new_storage_key))
-        (reply,) = yield one(Use.ONCE, "RENAME", key, new_key)
-        if isinstance(reply, ResponseError) and _GONE in str(reply):
-            return False
-        checked(reply)
-        return True
+        moved = yield from _run(scripts.RENAME, Use.ONCE, key, new_key, MARKED_BYTES - 1, MARK, keys=2)
+        return LOOK if moved == 2 else bool(moved)  # noqa: PLR2004 -- the script's word for it
 
-    def _rename_bound(self, storage_key: str, new_storage_key: str) -> Steps[bool]:
+    def _rename_bound(self, storage_key: str, new_storage_key: str) -> Steps[Any]:
         keys = key_bytes(storage_key), key_bytes(new_storage_key)
         (old,) = yield one(Use.FRESH, "GET", keys[0])
         while (value := self.decoded(storage_key, old)) is not MISSING:
+            if type(value) is Envelope:
+                return LOOK
             frame = self._codec.dumps(value, new_storage_key)
             reply = yield from _run(scripts.COMPARE_RENAME, Use.ONCE, *keys, _frame(old), frame, keys=2)
             if reply == 1:
@@ -236,13 +233,15 @@ class Operations:
             old = reply
         return False
 
-    def _copy_and_delete(self, storage_key: str, new_storage_key: str) -> Steps[bool]:
+    def _copy_and_delete(self, storage_key: str, new_storage_key: str) -> Steps[Any]:
         """Move an entry between slots. Not atomic, but an entry that was changed meanwhile is not removed."""
         key = key_bytes(storage_key)
         old, milliseconds = yield Request((("GET", key), ("PTTL", key)), Use.FRESH)
         value = self.decoded(storage_key, old)
         if value is MISSING or checked(milliseconds) == -2:  # noqa: PLR2004 -- see expiry()
             return False
+        if type(value) is Envelope:
+            return LOOK
         expires_at = NEVER if milliseconds == -1 else timeouts.now() + milliseconds / 1000
         yield from self.set(new_storage_key, value, expires_at)
         yield from _run(scripts.COMPARE_DELETE, Use.ONCE, key, _frame(old))

@@ -13,6 +13,7 @@ __all__ = [
     "COMPARE_SET",
     "COMPARE_SET_UNTIL",
     "INCR",
+    "RENAME",
     "TOUCH",
     "Script",
 ]
@@ -91,17 +92,32 @@ return 1
 """Replaces a value if it is the one expected; expires after so many milliseconds, never if there are none.
 Returns 1, or the other value (nil for none)."""
 
-TOUCH: Final = Script("""\
-local head = redis.call('GETRANGE', KEYS[1], 0, ARGV[2])
-local mark = ARGV[3]
-if string.sub(head, 1, 1) == mark or (string.byte(head, 1) == 1 and string.sub(head, -1) == mark) then
+_ENVELOPE = """\
+local head = redis.call('GETRANGE', KEYS[1], 0, ARGV[1])
+if string.sub(head, 1, 1) == ARGV[2]
+    or (string.byte(head, 1) == 1 and #head > ARGV[1] + 0 and string.sub(head, -1) == ARGV[2]) then
   return 2
 end
-if ARGV[1] ~= '' then
-  return redis.call('PEXPIRE', KEYS[1], ARGV[1])
+"""
+"""Returns 2 for an envelope; takes its last byte's place and its mark: see ``entry.is_packed``."""
+
+RENAME: Final = Script(f"""\
+{_ENVELOPE}\
+if head == '' then
+  return 0
+end
+redis.call('RENAME', KEYS[1], KEYS[2])
+return 1
+""")
+"""Moves an entry. Returns 1, 0 if there is no entry, or 2, having done nothing, for an envelope."""
+
+TOUCH: Final = Script(f"""\
+{_ENVELOPE}\
+if ARGV[3] ~= '' then
+  return redis.call('PEXPIRE', KEYS[1], ARGV[3])
 end
 redis.call('PERSIST', KEYS[1])
 return redis.call('EXISTS', KEYS[1])
 """)
 """Lets an entry expire after so many milliseconds, never if there are none. Returns 1, 0 if there is no entry, or 2,
-having done nothing, for an envelope: see ``entry.is_packed``."""
+having done nothing, for an envelope."""

@@ -1,0 +1,144 @@
+"""The database of a Django project, for a cache whose OPTIONS name no URL.
+
+Which one it is Django's routers say, asked as they are for Django's own cache. The cache
+connects to it by itself, with the parameters of Django's settings: what it writes is not
+part of the program's transactions.
+
+A SQLite database admits one writer at a time: a cache in the same file would wait for the
+very transaction that its caller has open, and in vain. So it gets a file of its own,
+beside the site's.
+
+Django is found by being loaded and set up; it is never imported to find out.
+"""
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import Any, Final
+
+from storeroom.backends.db.location import Target
+from storeroom.exceptions import ConfigurationError
+
+__all__ = ["Site", "find_site", "may_migrate"]
+
+_VENDORS: Final = {"sqlite3": "sqlite", "postgresql": "postgresql", "postgis": "postgresql", "mysql": "mysql"}
+"""The last part of Django's ENGINE to the kind of database."""
+
+_OWN: Final = frozenset(
+    {"isolation_level", "pool", "server_side_binding", "assume_role", "transaction_mode", "timeout"}
+)
+"""Keys of OPTIONS in DATABASES that are Django's own, or concern the program's connections alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One of settings.DATABASES.
+
+    Attributes:
+        alias: its name there.
+        settings: its dict, which is the one that Django's connections have: a test run puts another NAME into it.
+        name: NAME when it was found.
+    """
+
+    alias: str
+    settings: Mapping[str, Any]
+    name: str
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether another database has taken its place, as in a test run."""
+        return str(self.settings["NAME"]) != self.name
+
+    def target(self, table: str) -> Target:
+        """Return where a table of this database is.
+
+        Raises:
+            ConfigurationError: it is of a kind that the cache cannot use.
+        """
+        engine = str(self.settings["ENGINE"])
+        vendor = _VENDORS.get(engine.rpartition(".")[2])
+        if vendor is None:
+            raise ConfigurationError(
+                f"leads to DATABASES[{self.alias!r}], whose ENGINE is {engine!r}; expected PostgreSQL, MySQL, MariaDB "
+                "or SQLite. Name another database in OPTIONS['url'], or use another backend."
+            )
+        if vendor == "sqlite":
+            return Target(vendor, table, path=_file_beside(self.name))
+        options = {name: value for name, value in self.settings.get("OPTIONS", {}).items() if name not in _OWN}
+        return Target(
+            vendor,
+            table,
+            user=self.settings["USER"] or None,
+            password=self.settings["PASSWORD"] or None,
+            host=self.settings["HOST"] or None,
+            port=int(self.settings["PORT"]) if self.settings["PORT"] else None,
+            database=self.name or None,
+            query=tuple(sorted(options.items())),
+        )
+
+
+def find_site() -> Site | None:
+    """Return the database that the routers name for a cache; None where no Django runs, or it has no database."""
+    conf = sys.modules.get("django.conf")
+    if conf is None or not hasattr(conf, "settings") or not conf.settings.configured:
+        return None
+    database = import_module("django.db")
+    alias = database.router.db_for_write(cache_model())
+    settings = database.connections.databases[alias]
+    if settings["ENGINE"].endswith(".dummy"):
+        return None
+    return Site(alias, settings, str(settings["NAME"]))
+
+
+def may_migrate(alias: str) -> bool:
+    """Tell whether the routers let the cache's table be made in a database."""
+    return bool(import_module("django.db").router.allow_migrate_model(alias, cache_model()))
+
+
+@cache
+def cache_model() -> Any:
+    """Return what routers are asked about: the model that Django's own cache has them decide on."""
+
+    class Options:
+        db_table = "storeroom_cache"
+        app_label = "django_cache"
+        model_name = "cacheentry"
+        verbose_name = "cache entry"
+        verbose_name_plural = "cache entries"
+        object_name = "CacheEntry"
+        abstract = False
+        managed = True
+        proxy = False
+        swapped = False
+
+    class CacheEntry:
+        _meta = Options
+
+    return CacheEntry
+
+
+def _file_beside(name: str) -> str:
+    if name and name != ":memory:" and "mode=memory" not in name:
+        return f"{os.path.abspath(name)}.cache"
+    # A database of a test run, in memory: the cache's ends with the process as well.
+    return os.path.join(_temporary_directory(os.getpid()), f"{len(name)}-{abs(hash(name))}.cache")
+
+
+@cache
+def _temporary_directory(_: int) -> str:
+    """Return a directory of this process."""
+    directory = tempfile.mkdtemp(prefix="storeroom-")
+    pid = os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == pid:  # a forked child has one of its own
+            shutil.rmtree(directory, ignore_errors=True)
+
+    atexit.register(remove)
+    return directory

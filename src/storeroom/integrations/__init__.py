@@ -1,0 +1,1 @@
+"""What connects Storeroom to a framework: the only place that imports one."""
