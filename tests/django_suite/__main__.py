@@ -5,20 +5,24 @@ import collections
 import itertools
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.django_suite import checkout, exclusions, interpreters
 from tests.django_suite.checkout import Checkout, Pair
 from tests.django_suite.exclusions import ExclusionError, Exclusions
-from tests.servers.redis import RedisServer
+from tests.servers.databases import PostgreSQLServer
+from tests.servers.memcached import MemcachedServer
+from tests.servers.redis import RedisServer, redis_binary
 
 INSIDE = Path(__file__).parent / "inside"
 STOREROOM = "storeroom.backends"
@@ -26,6 +30,13 @@ DJANGO = "django.core.cache.backends"
 
 _FRAGMENTS = "template_tests.syntax_tests.test_cache"
 _REDIS_TESTS = "cache.tests.RedisCacheTests"
+_DATABASE_TESTS = (
+    "cache.tests.DBCacheTests",
+    "cache.tests.DBCacheWithTimeZoneTests",
+    "cache.tests.CreateCacheTableForDBCacheTests",
+)
+_PYMEMCACHE_TESTS = "cache.tests.PyMemcacheCacheTests"
+_PYLIBMC_TESTS = "cache.tests.PyLibMCCacheTests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +62,16 @@ PHASES = (
     Phase("cache, sessions and fragments, local memory", "locmem", ("cache", "sessions_tests", _FRAGMENTS), 880),
     Phase("sessions and fragments, files", "filebased", ("sessions_tests", _FRAGMENTS), 640),
     Phase("cache, sessions and fragments, Redis", "redis", (_REDIS_TESTS, "sessions_tests", _FRAGMENTS), 700),
+    Phase("cache and fragments, database", "db", (*_DATABASE_TESTS, _FRAGMENTS), 110),
+    Phase("cache and fragments, Memcached by pymemcache", "pymemcache", (_PYMEMCACHE_TESTS, _FRAGMENTS), 60),
+    Phase("cache and fragments, Memcached by pylibmc", "pylibmc", (_PYLIBMC_TESTS, _FRAGMENTS), 60),
 )
 COUNTERCHECKS = (
     Phase("tests left out that would pass", "locmem", ("cache", "sessions_tests"), 0, only_excluded=True),
     Phase("tests left out that would pass, Redis", "redis", (_REDIS_TESTS,), 0, only_excluded=True),
+    Phase("tests left out that would pass, database", "db", _DATABASE_TESTS, 0, only_excluded=True),
+    Phase("tests left out that would pass, pymemcache", "pymemcache", (_PYMEMCACHE_TESTS,), 0, only_excluded=True),
+    Phase("tests left out that would pass, pylibmc", "pylibmc", (_PYLIBMC_TESTS,), 0, only_excluded=True),
 )
 
 
@@ -112,36 +129,50 @@ def _run_pair(pair: Pair, listed: Exclusions, options: argparse.Namespace) -> tu
     if options.control:
         listed = Exclusions({}, {}, listed.other_storages, isolation="")
     listed = listed.of(ready.version)
-    with _redis(ready.home / "redis") as location:
-        possible = [phase for phase in phases if location or phase.storage != "redis"]
-        return ready, [_run_phase(phase, ready, tests, backends, listed, location) for phase in possible]
+    with _servers(ready) as servers:
+        possible = [phase for phase in phases if servers.get(phase.storage) != ""]
+        return ready, [_run_phase(phase, ready, tests, backends, listed, servers) for phase in possible]
 
 
 @contextmanager
-def _redis(directory: Path) -> Iterator[str]:
-    """Start a server for one pair; yield its LOCATION, or "" where there is no such program and no CI either."""
-    program = shutil.which("redis-server")
-    if program is None and "CI" in os.environ:
-        sys.exit("redis-server is not installed (Debian: redis-server), and nothing is left out here")
-    if program is None:
-        print("left out: Django's suites on Redis, as redis-server is not installed (Debian: redis-server)")
-        yield ""
-        return
-    server = RedisServer(program, directory)
-    try:
-        server.start()
-        yield f"redis://127.0.0.1:{server.port}/0"
-    finally:
-        server.stop()
+def _servers(ready: Checkout) -> Iterator[dict[str, str]]:
+    """Start the servers of one pair; yield storage to LOCATION, which is "" where something is not installed."""
+    found = {
+        "redis": lambda: _started(
+            stack, RedisServer(redis_binary(), ready.home / "redis"), "redis://127.0.0.1:{0.port}/0"
+        ),
+        "db": lambda: _started(stack, PostgreSQLServer(), "{0.port}"),
+        "pymemcache": lambda: _started(stack, MemcachedServer(ready.home / "memcached", by_port=True), "{0.location}"),
+        "pylibmc": lambda: _started(stack, MemcachedServer(ready.home / "pylibmc", by_port=True), "{0.location}"),
+    }
+    with ExitStack() as stack:
+        locations = {}
+        for storage, start in found.items():
+            try:
+                locations[storage] = start() if storage != "pylibmc" or ready.has("pylibmc") else ""
+            except pytest.skip.Exception as reason:
+                locations[storage] = ""
+                print(f"left out: Django's suites on {storage}: {reason}")
+            except pytest.fail.Exception as reason:
+                sys.exit(str(reason))
+        yield locations
+
+
+def _started(stack: ExitStack, server: Any, location: str) -> str:
+    if isinstance(server, PostgreSQLServer):
+        stack.callback(server.remove)
+    server.start()
+    stack.callback(server.stop)
+    return location.format(server)
 
 
 def _run_phase(
-    phase: Phase, ready: Checkout, tests: Path, backends: str, listed: Exclusions, redis_location: str
+    phase: Phase, ready: Checkout, tests: Path, backends: str, listed: Exclusions, servers: dict[str, str]
 ) -> Outcome:
     """Call ``runtests.py`` and read the runner's report of it."""
     plan, report = ready.home / "plan.json", ready.home / "report.json"
     report.unlink(missing_ok=True)
-    others = {name: storage for name, storage in listed.other_storages.items() if storage.lower() != phase.storage}
+    others = {name: storage for name, storage in listed.other_storages.items() if storage != phase.storage}
     listed = replace(listed, other_storages=others)
     plan.write_text(json.dumps({**asdict(listed), "only_excluded": phase.only_excluded, "report": str(report)}))
     environment = os.environ | {
@@ -149,7 +180,7 @@ def _run_phase(
         "STOREROOM_SUITE_PLAN": str(plan),
         "STOREROOM_SUITE_BACKENDS": backends,
         "STOREROOM_SUITE_STORAGE": phase.storage,
-        "STOREROOM_SUITE_REDIS": redis_location,
+        "STOREROOM_SUITE_LOCATION": servers.get(phase.storage, ""),
     }
     command = [ready.python, "runtests.py", "--settings=storeroom_suite_settings", "--parallel=1", "--verbosity=0"]
     begun = time.monotonic()
@@ -209,7 +240,7 @@ def _print_exclusions(listed: Exclusions) -> None:
         print(f"  run without {method}\n    {reason}")
     print(f"  local memory is cleared after each test, all aliases of it\n    {listed.isolation}")
     for test_class, storage in listed.other_storages.items():
-        print(f"  not of these backends: {test_class} ({storage})")
+        print(f"  only where it is the default cache: {test_class} ({storage})")
 
 
 def _close(counted: list[Outcome], outcomes: list[Outcome]) -> int:

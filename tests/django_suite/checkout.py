@@ -19,6 +19,9 @@ CACHE = ROOT / ".cache" / "django-suite"
 #: The extras of Storeroom whose backends Django has too.
 EXTRAS = "redis,memcached,postgresql"
 
+#: What comes built for some systems only, as pyproject.toml's development group says.
+BUILT = ["pylibmc>=1.6.3; python_version < '3.12' and sys_platform == 'linux' and platform_machine == 'x86_64'"]
+
 #: What is taken from Django's ``tests/``: the runner, what it needs, and the suites that use a cache.
 _WANTED = ("runtests.py", "urls.py", "templates", "cache", "sessions_tests", "template_tests")
 
@@ -52,6 +55,10 @@ class Checkout:
     python: Path
     sdist: Path
     version: str
+
+    def has(self, module: str) -> bool:
+        """Tell whether a module is installed in the environment."""
+        return subprocess.run([self.python, "-c", f"import {module}"], capture_output=True, check=False).returncode == 0
 
     def unpack_tests(self, backends: str) -> Path:
         """Lay Django's tests out anew, naming the classes of the package `backends`; return their folder."""
@@ -93,7 +100,7 @@ def _install(pair: Pair, python: Path) -> str:
     download = ("download", "--no-deps", "--no-binary", "Django", "--dest", pair.home, pair.requirement)
     _run(python, "-m", "pip", "-qq", *download)
     (sdist,) = pair.home.glob("*.tar.gz")
-    _run(python, "-m", "pip", "-qq", "install", f"Django=={_version(sdist)}", "--editable", f"{ROOT}[{EXTRAS}]")
+    _run(python, "-m", "pip", "-qq", "install", f"Django=={_version(sdist)}", "--editable", f"{ROOT}[{EXTRAS}]", *BUILT)
     return sdist.name
 
 

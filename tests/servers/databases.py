@@ -24,6 +24,8 @@ STAND_INS = ("postgres", "mysql", "nobody")
 class DatabaseServer:
     """A server whose files belong to whom it runs as."""
 
+    process: ServerProcess
+
     #: Where Debian puts what is not on everybody's PATH.
     FOLDERS = ("usr/sbin", "usr/lib/postgresql/*/bin")
 
@@ -54,6 +56,9 @@ class DatabaseServer:
     def run(self, *command: str) -> None:
         """Run a command that ends."""
         subprocess.run(self.as_user(*command), cwd=self.folder, check=True, capture_output=True, timeout=2 * PATIENCE)
+
+    def start(self) -> None:
+        self.process.start()
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -182,7 +187,7 @@ class MariaDBServer(DatabaseServer):
 def running(server: Any) -> Iterator[Any]:
     """Yield a server while it runs."""
     try:
-        server.process.start()
+        server.start()
         yield server
     finally:
         server.resume()

@@ -16,10 +16,9 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of createcachetable."""
     parser.epilog = """\
-A table is made on first use, too, unless OPTIONS["create_table"] is False: then this is run by a
-user who may make tables, before the program starts. A table that is there is left as it is.
-
-exits 1 if there is no database cache.
+A table is made on first use, too, unless OPTIONS["create_table"] is False:
+then a user who may make tables runs this before the program starts. A table
+that is there is left as it is. Exits 1 if there is no database cache.
 
 examples:
   storeroom createcachetable

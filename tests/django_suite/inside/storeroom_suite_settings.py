@@ -6,11 +6,25 @@ import tempfile
 _BACKENDS = os.environ["STOREROOM_SUITE_BACKENDS"]
 _STORAGE = os.environ["STOREROOM_SUITE_STORAGE"]
 
+_LOCATION = os.environ["STOREROOM_SUITE_LOCATION"]
+
 # As in Django's own test_sqlite.py.
 DATABASES = {
     "default": {"ENGINE": "django.db.backends.sqlite3"},
     "other": {"ENGINE": "django.db.backends.sqlite3"},
 }
+if _STORAGE == "db":
+    # The tests look into the table by Django's connections: the cache has to be in the site's own database.
+    DATABASES = {
+        alias: {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": alias,
+            "USER": "storeroom",
+            "HOST": "127.0.0.1",
+            "PORT": _LOCATION,
+        }
+        for alias in ("default", "other")
+    }
 SECRET_KEY = "django_tests_secret_key"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 USE_TZ = False
@@ -18,8 +32,11 @@ USE_TZ = False
 CACHES = {
     "locmem": {"default": {"BACKEND": f"{_BACKENDS}.locmem.LocMemCache"}},
     "redis": {
-        "default": {"BACKEND": f"{_BACKENDS}.redis.RedisCache", "LOCATION": os.environ["STOREROOM_SUITE_REDIS"]},
+        "default": {"BACKEND": f"{_BACKENDS}.redis.RedisCache", "LOCATION": _LOCATION},
     },
+    "db": {"default": {"BACKEND": f"{_BACKENDS}.db.DatabaseCache", "LOCATION": "default cache table"}},
+    "pymemcache": {"default": {"BACKEND": f"{_BACKENDS}.memcached.PyMemcacheCache", "LOCATION": _LOCATION}},
+    "pylibmc": {"default": {"BACKEND": f"{_BACKENDS}.memcached.PyLibMCCache", "LOCATION": _LOCATION}},
     "filebased": {
         "default": {
             "BACKEND": f"{_BACKENDS}.filebased.FileBasedCache",

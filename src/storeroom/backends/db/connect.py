@@ -9,7 +9,7 @@ from storeroom.backends.db import location as locations
 from storeroom.backends.db.database import Database
 from storeroom.backends.db.engine import DatabaseEngine
 from storeroom.backends.db.location import Target
-from storeroom.backends.db.site import Site, find_site
+from storeroom.backends.db.site import Site, find_site, is_test_run
 from storeroom.engines import shared
 from storeroom.exceptions import InvalidCacheBackendError
 
@@ -40,14 +40,19 @@ def engine_of(location: str, options: Mapping[str, Any], site: Site | None) -> t
         )
     }
     database, is_trusted = _database(target, settings)
+    settings["keeps_idle"] = database.is_local or site is None or not is_test_run()
     engine = shared(DatabaseEngine, _identity(target, settings), lambda: _engine(database, target, settings))
     return engine, is_trusted
 
 
 def _engine(database: Database, target: Target, settings: Mapping[str, Any]) -> DatabaseEngine:
-    patience = settings["busy_timeout"] if database.is_local else settings["socket_timeout"]
     return DatabaseEngine(
-        database, target.table, settings["max_connections"], patience, creates=settings["create_table"]
+        database,
+        target.table,
+        settings["max_connections"],
+        settings["busy_timeout"] if database.is_local else settings["socket_timeout"],
+        creates=settings["create_table"],
+        keeps_idle=settings["keeps_idle"],
     )
 
 

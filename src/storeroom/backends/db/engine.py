@@ -48,15 +48,18 @@ class DatabaseEngine(NetworkEngine):
         limit: how many sessions there may be.
         patience: seconds to wait for one.
         creates: whether the table may be made on first use.
+        keeps_idle: whether a session stays open when nobody uses it.
     """
 
-    def __init__(self, database: Database, table: str, limit: int, patience: float, *, creates: bool) -> None:
+    def __init__(
+        self, database: Database, table: str, limit: int, patience: float, *, creates: bool, keeps_idle: bool = True
+    ) -> None:
         super().__init__(database.name)
         self.database = database
         self.statements = database.statements(table)
         self.notes: dict[bytes, None] = {}
         self._creates, self._limit = creates, limit
-        self._pool = Pool(database.connect, database.close, limit, patience, self.lock)
+        self._pool = Pool(database.connect, database.close, limit, patience, self.lock, keeps_idle=keeps_idle)
         self._writer = threading.Lock()
         self._preparing = threading.Lock()
         self._is_ready = False

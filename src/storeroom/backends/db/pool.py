@@ -31,6 +31,7 @@ class Pool:
         limit: how many there may be.
         patience: seconds to wait for one when all are taken.
         lock: held while a connection is opened, and by whoever forks.
+        keeps_idle: whether a connection stays open when nobody uses it.
     """
 
     def __init__(
@@ -40,8 +41,11 @@ class Pool:
         limit: int,
         patience: float,
         lock: threading.Lock,
+        *,
+        keeps_idle: bool = True,
     ) -> None:
         self._connect, self._close = connect, close
+        self._keeps_idle = keeps_idle
         self._limit, self._patience, self._lock = limit, patience, lock
         self._freed = threading.Condition(lock)
         self._counting = threading.Lock()
@@ -88,7 +92,10 @@ class Pool:
 
     def give(self, connection: Any) -> None:
         """Give a connection back for the next operation."""
-        self._idle.append(connection)
+        if self._keeps_idle:
+            self._idle.append(connection)
+        else:
+            self.discard(connection)
         if self._waiting:
             with self._lock:
                 self._freed.notify()

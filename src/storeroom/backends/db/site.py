@@ -25,7 +25,7 @@ from typing import Any, Final
 from storeroom.backends.db.location import Target
 from storeroom.exceptions import ConfigurationError
 
-__all__ = ["Site", "find_site", "may_migrate"]
+__all__ = ["Site", "find_site", "is_test_run", "may_migrate"]
 
 _VENDORS: Final = {"sqlite3": "sqlite", "postgresql": "postgresql", "postgis": "postgresql", "mysql": "mysql"}
 """The last part of Django's ENGINE to the kind of database."""
@@ -94,6 +94,11 @@ def find_site() -> Site | None:
     if settings["ENGINE"].endswith(".dummy"):
         return None
     return Site(alias, settings, str(settings["NAME"]))
+
+
+def is_test_run() -> bool:
+    """Tell whether Django runs tests: its runner drops the database in the end, which an open connection prevents."""
+    return hasattr(sys.modules.get("django.core.mail"), "outbox")
 
 
 def may_migrate(alias: str) -> bool:

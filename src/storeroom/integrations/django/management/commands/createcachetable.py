@@ -20,13 +20,12 @@ class Command(createcachetable.Command):  # type: ignore[misc]  # Django ships n
     def handle(self, *tablenames: str, **options: Any) -> None:
         """Make Django's tables as Django does, and Storeroom's by themselves."""
         ours = [cache for cache in map(caches.__getitem__, settings.CACHES) if isinstance(cache, DatabaseCache)]
-        named = {cache.table_name for cache in ours}
-        foreign = [name for name in tablenames if name not in named]
+        by_name = {cache.table_name: cache for cache in ours}
+        foreign = [name for name in tablenames if name not in by_name]
         if foreign or not tablenames:
             super().handle(*foreign, **options)
-        for cache in ours:
-            if not tablenames or cache.table_name in tablenames:
-                self._make(cache, options)
+        for cache in [by_name[name] for name in tablenames if name in by_name] if tablenames else ours:
+            self._make(cache, options)
 
     def _make(self, cache: DatabaseCache, options: dict[str, Any]) -> None:
         alias = cache.database_alias

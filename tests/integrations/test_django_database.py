@@ -1,0 +1,190 @@
+"""The database cache in a Django project: which database it is in, and whose transactions it stays out of."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers.databases import MariaDBServer, PostgreSQLServer, mariadb, postgresql
+
+__all__ = ["mariadb", "postgresql"]
+
+pytestmark = pytest.mark.slow
+
+PROGRAM = """
+import io, json, sys
+import django
+from django.conf import settings
+settings.configure(SECRET_KEY="for tests only" * 2, **json.loads(sys.argv[1]))
+django.setup()
+from django.core.cache import cache, caches
+from django.core.management import call_command
+from django.db import connection, transaction
+"""
+
+
+def run(program: str, directory: Path, **settings: Any) -> Any:
+    """Run a program in a Django project of these settings; return what it leaves in `result`."""
+    settings.setdefault("CACHES", {"default": {"BACKEND": "storeroom.backends.db.DatabaseCache", "LOCATION": "pages"}})
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", f"{PROGRAM}{program}\nprint(json.dumps(result))", json.dumps(settings)],
+        cwd=directory, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
+def postgresql_of(server: PostgreSQLServer) -> dict[str, Any]:
+    return {
+        "ENGINE": "django.db.backends.postgresql", "NAME": "postgres", "USER": "storeroom",
+        "HOST": "127.0.0.1", "PORT": str(server.port),
+    }  # fmt: skip
+
+
+def test_rollback_of_the_callers_takes_no_write_back(postgresql: PostgreSQLServer, tmp_path: Path) -> None:
+    """Nor does a failed query of the caller's stop the cache."""
+    table = postgresql.table()
+    caches = {"default": {"BACKEND": "storeroom.backends.db.DatabaseCache", "LOCATION": table}}
+    program = f"""
+from django.db import DatabaseError
+with transaction.atomic():
+    cache.set("k", "kept")
+    transaction.set_rollback(True)
+try:
+    with transaction.atomic(), connection.cursor() as cursor:
+        cache.set("l", "kept, too")
+        cursor.execute("SELECT nonsense")
+except DatabaseError:
+    pass
+with connection.cursor() as cursor:
+    cursor.execute('SELECT count(*) FROM "{table}" WHERE size > 0')
+    rows = cursor.fetchone()[0]
+result = [cache.get("k"), cache.get("l"), rows]
+"""
+    found = run(program, tmp_path, DATABASES={"default": postgresql_of(postgresql)}, CACHES=caches)
+    assert found == ["kept", "kept, too", 2]
+
+
+def test_any_object_is_stored_signed_by_djangos_secret(postgresql: PostgreSQLServer, tmp_path: Path) -> None:
+    """A model instance, a lazy string: what Django's users put into a cache."""
+    program = """
+from django.utils.safestring import mark_safe
+cache.set("html", mark_safe("<b>"))
+result = type(cache.get("html")).__name__
+"""
+    assert run(program, tmp_path, DATABASES={"default": postgresql_of(postgresql)}) == "SafeString"
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
+def test_createcachetable_makes_the_table_once(
+    engine: str, postgresql: PostgreSQLServer, mariadb: MariaDBServer, tmp_path: Path
+) -> None:
+    """By the app; the SQL can be looked at before."""
+    if engine == "mysql":
+        pytest.importorskip("pymysql")
+        database = {
+            "ENGINE": "django.db.backends.mysql", "NAME": "test", "USER": "root",
+            "HOST": "localhost", "OPTIONS": {"unix_socket": mariadb.socket},
+        }  # fmt: skip
+        before = "import pymysql; pymysql.version_info = (2, 2, 7, 'final', 0); pymysql.install_as_MySQLdb()\n"
+    else:
+        database, before = postgresql_of(postgresql), ""
+    table = postgresql.table()
+    caches = {
+        "default": {"BACKEND": "storeroom.backends.db.DatabaseCache", "LOCATION": table},
+        "memory": {"BACKEND": "storeroom.backends.locmem.LocMemCache"},
+    }
+    program = """
+def told(**options):
+    out = io.StringIO()
+    call_command("createcachetable", stdout=out, **options)
+    return out.getvalue()
+result = [told(dry_run=True), told(), told()]
+cache.set("k", 1)
+result.append(cache.get("k"))
+"""
+    ran = subprocess.run(
+        [
+            sys.executable, "-c", f"import json\n{before}{PROGRAM}{program}\nprint(json.dumps(result))",
+            json.dumps({"DATABASES": {"default": database}, "CACHES": caches,
+                        "INSTALLED_APPS": ["storeroom.integrations.django"]}),
+        ],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    dry, first, second, value = json.loads(ran.stdout.splitlines()[-1])
+    assert dry.startswith("CREATE TABLE")
+    assert (first, second) == (f"Cache table '{table}' created.\n", f"Cache table '{table}' already exists.\n")
+    assert value == 1
+
+
+def test_sqlite_site_has_a_cache_file_beside_it(tmp_path: Path) -> None:
+    """A write within the caller's own transaction does not wait for it."""
+    site = tmp_path / "db.sqlite3"
+    program = """
+import time
+with transaction.atomic(), connection.cursor() as cursor:
+    cursor.execute("CREATE TABLE t (n INTEGER)")
+    cursor.execute("INSERT INTO t VALUES (1)")
+    begun = time.monotonic()
+    cache.set("k", 1)
+    waited = time.monotonic() - begun
+result = [cache.get("k"), waited < 2]
+"""
+    databases = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(site)}}
+    assert run(program, tmp_path, DATABASES=databases) == [1, True]
+    assert (tmp_path / "db.sqlite3.cache").exists()
+
+
+def test_a_test_run_has_a_cache_of_its_own_and_can_drop_its_database(
+    postgresql: PostgreSQLServer, tmp_path: Path
+) -> None:
+    """The cache follows the database that the runner puts in the place of the site's."""
+    program = """
+from django.test.utils import setup_test_environment, teardown_test_environment
+from django.test.runner import DiscoverRunner
+cache.set("k", "site's")
+setup_test_environment()
+runner = DiscoverRunner(verbosity=0, interactive=False)
+databases = runner.setup_databases()
+seen = [cache.get("k")]
+cache.set("k", "test's")
+seen.append(cache.get("k"))
+runner.teardown_databases(databases)
+teardown_test_environment()
+result = [*seen, cache.get("k")]
+"""
+    found = run(program, tmp_path, DATABASES={"default": postgresql_of(postgresql)})
+    assert found == [None, "test's", "site's"]
+
+
+def test_routers_choose_the_database(tmp_path: Path) -> None:
+    """As they do for Django's own cache: app label django_cache."""
+    (tmp_path / "routing.py").write_text(
+        "class Router:\n"
+        "    def db_for_write(self, model, **hints):\n"
+        "        return 'other' if model._meta.app_label == 'django_cache' else None\n"
+    )
+    databases = {
+        alias: {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / f"{alias}.sqlite3")}
+        for alias in ("default", "other")
+    }
+    program = "cache.set('k', 1); result = caches['default'].database_alias"
+    assert run(program, tmp_path, DATABASES=databases, DATABASE_ROUTERS=["routing.Router"]) == "other"
+    assert (tmp_path / "other.sqlite3.cache").exists()
+
+
+def test_a_database_of_another_kind_is_refused_by_name(tmp_path: Path) -> None:
+    program = """
+try:
+    caches["default"]
+except Exception as error:
+    result = f"{type(error).__name__}: {error}"
+"""
+    found = run(program, tmp_path, DATABASES={"default": {"ENGINE": "django.db.backends.oracle", "NAME": "x"}})
+    assert found.startswith("ConfigurationError")
+    assert "DATABASES['default']" in found
+    assert "oracle" in found
