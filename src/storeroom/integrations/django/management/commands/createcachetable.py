@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.conf import settings
+from django import conf
 from django.core.cache import caches
 from django.core.management.commands import createcachetable
 
@@ -19,7 +19,7 @@ class Command(createcachetable.Command):  # type: ignore[misc]  # Django ships n
 
     def handle(self, *tablenames: str, **options: Any) -> None:
         """Make Django's tables as Django does, and Storeroom's by themselves."""
-        ours = [cache for cache in map(caches.__getitem__, settings.CACHES) if isinstance(cache, DatabaseCache)]
+        ours = [cache for cache in map(caches.__getitem__, conf.settings.CACHES) if isinstance(cache, DatabaseCache)]
         by_name = {cache.table_name: cache for cache in ours}
         foreign = [name for name in tablenames if name not in by_name]
         if foreign or not tablenames:
