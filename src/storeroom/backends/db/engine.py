@@ -77,7 +77,10 @@ class DatabaseEngine(NetworkEngine):
         if not self._is_ready or not database.is_local or timeouts.now() > self._look_after:
             return self._perform(look, *args)
         # What follows is _perform() where nothing goes wrong, without its calls (benchmarks: "database get").
-        session = pool.take()
+        try:
+            session = pool.take()
+        except database.errors:
+            return self._perform(look, *args)
         try:
             result = look(session, *args)
         except database.errors:
@@ -119,9 +122,10 @@ class DatabaseEngine(NetworkEngine):
             earliest = self._expire(transaction)
             transaction.save(self._take_notes)
             session.execute("COMMIT", ())
-        except BaseException as error:
+        except Exception as error:
+            # After anything but an Exception the session is closed, and with it the transaction.
             if not (isinstance(error, self.database.errors) and self._is_lost(error)):
-                session.execute("ROLLBACK", ())
+                self.database.rollback(session)
             raise
         self._earliest = earliest
         self.counters.expirations += transaction.expirations
@@ -140,14 +144,20 @@ class DatabaseEngine(NetworkEngine):
     # Faults -----------------------------------------------------------------------------------
 
     def _perform(self, work: Callable[..., T], *args: Any) -> T:
+        """Run ``work(session, *args)`` on a table that is ready."""
+        return self._attempt(self._take, work, args)
+
+    def _attempt(self, take: Callable[[], Any], work: Callable[..., T], args: tuple[Any, ...]) -> T:
         """Run ``work(session, *args)``; again where something was in the way, or had to be mended first."""
         mended: set[Fault] = set()
         for attempt in range(_ATTEMPTS):
             session = None
             try:
-                session = self._take()
+                session = take()
                 result = work(session, *args)
             except self.database.errors as error:
+                if session is not None and self.database.fault(error) is Fault.FULL:
+                    self.database.make_room(session)
                 self._put_back(session, is_fit=not self._is_lost(error))
                 self._mend(error, session, mended, attempt)
             except BaseException as error:
@@ -205,6 +215,8 @@ class DatabaseEngine(NetworkEngine):
             time.sleep(random.random() * _PAUSE_SECONDS * (attempt + 1))  # noqa: S311 -- any will do
         elif fault is Fault.MISSING and fault not in mended:
             self._is_ready = False
+        elif fault is Fault.FULL and fault not in mended and session is not None:
+            pass  # there may be room now
         elif fault is Fault.DAMAGED and fault not in mended:
             self.database.repair(session)
             self._is_ready = False
@@ -216,7 +228,8 @@ class DatabaseEngine(NetworkEngine):
         text = f"{type(error).__name__}: {error}".strip()
         if fault is Fault.OUTAGE:
             raise OutageError(text) from error
-        raise StorageError(f"{self.database.name} refused a statement of the cache ({text}).") from error
+        room = " Its disk is full: make room." if fault is Fault.FULL else ""
+        raise StorageError(f"{self.database.name} refused a statement of the cache ({text}).{room}") from error
 
     # Notes of what was read -------------------------------------------------------------------
 
@@ -244,15 +257,12 @@ class DatabaseEngine(NetworkEngine):
 
     def create_table(self) -> bool:
         """Make the table unless it is there: see schema.create()."""
-        session = self._pool.take()
-        try:
-            made = schema.create(self.database, session, self.statements)
-        except BaseException:
-            self._pool.discard(session)
-            raise
-        self._pool.give(session)
+        made = self._attempt(self._pool.take, self._create, ())
         self._is_ready = True
         return made
+
+    def _create(self, session: Any) -> bool:
+        return schema.create(self.database, session, self.statements)
 
     # Tasks ------------------------------------------------------------------------------------
 

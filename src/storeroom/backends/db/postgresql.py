@@ -35,6 +35,7 @@ _MISSING: Final = {
     "42P01",  # undefined_table
     "42703",  # undefined_column
 }
+_FULL: Final = "53100"  # disk_full
 _OUTAGES: Final = {
     "25006",  # read_only_sql_transaction: a replica, after a failover
     "55P03",  # lock_not_available
@@ -125,6 +126,10 @@ class PostgreSQL:
         """See Database."""
         detach(session.pgconn.socket for session in sessions if not session.closed)
 
+    def rollback(self, session: TimedConnection) -> None:
+        """See Database."""
+        session.execute("ROLLBACK")
+
     def fault(self, error: Exception) -> Fault:
         """See Database."""
         state = getattr(error, "sqlstate", None)
@@ -132,6 +137,8 @@ class PostgreSQL:
             return Fault.CONFLICT
         if state in _MISSING:
             return Fault.MISSING
+        if state == _FULL:
+            return Fault.FULL
         is_gone = state is None and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
         # Classes 08 and 57P: the connection failed, the server shuts down or starts.
         if is_gone or state in _OUTAGES or str(state).startswith(("08", "57P")):
@@ -154,6 +161,9 @@ class PostgreSQL:
         """See Database."""
         row = session.execute(statements.incr, parameters).fetchone()
         return None if row is None else row[0]
+
+    def make_room(self, session: Any) -> None:
+        """Do nothing: a server does what it can."""
 
     def repair(self, session: Any) -> None:
         """Do nothing: a server repairs itself."""
