@@ -186,8 +186,7 @@ class DatabaseCache(NetworkCache):
         return result
 
     def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
-        self._write(Transaction.put, [self._row(storage_key, value)], expires_at)
-        return True
+        return self._engine.put(self._row(storage_key, value), expires_at, self._bounds)
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
         rows = [self._row(storage_key, value) for storage_key, value in values.items()]
@@ -197,7 +196,8 @@ class DatabaseCache(NetworkCache):
 
     def _add(self, storage_key: str, value: Any, expires_at: float) -> Any:
         # What is there may have conditions: that is looked at only where it is in the way.
-        return self._write(Transaction.add, self._row(storage_key, value), expires_at) or LOOK
+        row = self._row(storage_key, value)
+        return self._engine.put(row, expires_at, self._bounds, only_absent=True) or LOOK
 
     def _delete_many(self, storage_keys: Sequence[str]) -> int:
         return self._write(Transaction.remove, [name_of(storage_key) for storage_key in storage_keys])

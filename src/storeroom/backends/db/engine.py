@@ -13,7 +13,8 @@ from storeroom.backends.db import schema
 from storeroom.backends.db.database import Database
 from storeroom.backends.db.errors import Fault, OutageError
 from storeroom.backends.db.pool import Pool
-from storeroom.backends.db.transaction import EXPIRED, Bounds, Transaction
+from storeroom.backends.db.rows import COUNTS_NAME, Row
+from storeroom.backends.db.transaction import EXPIRED, Bounds, Transaction, columns_of
 from storeroom.exceptions import StorageError
 from storeroom.network import NetworkEngine
 
@@ -68,6 +69,7 @@ class DatabaseEngine(NetworkEngine):
         self._noted_at = 0.0
         self._executor: ThreadPoolExecutor | None = None
         self._gathered: list[Any] = []
+        self._counts: tuple[int, int] | None = None
 
     # Operations -------------------------------------------------------------------------------
 
@@ -102,6 +104,46 @@ class DatabaseEngine(NetworkEngine):
         """Increment a plain integer in one statement: see Database.incr()."""
         return self._exclusively(self.database.incr, self.statements, parameters)
 
+    def put(self, row: Row, expires_at: float, bounds: Bounds, *, only_absent: bool = False) -> bool:
+        """Write an entry, by one statement where that can be; return whether it was written.
+
+        Args:
+            row: what is written.
+            expires_at: when it expires.
+            bounds: what the table may hold.
+            only_absent: leave an entry alone that is live.
+        """
+        if self._is_brief(row, bounds):
+            return self._put_briefly(row, expires_at, bounds, only_absent=only_absent)
+        if only_absent:
+            return self.write(Transaction.add, row, expires_at, bounds=bounds)
+        self.write(Transaction.put, [row], expires_at, bounds=bounds)
+        return True
+
+    def _is_brief(self, row: Row, bounds: Bounds) -> bool:
+        """Tell whether nothing is to be done beside writing and counting, by what is known here."""
+        if not self.statements.grammar.chains or self._counts is None:
+            return False
+        entries, size = self._counts
+        now = timeouts.now()
+        return now < self._earliest and now < self._look_after and bounds.allow(entries + 1, size + row.size)
+
+    def _put_briefly(self, row: Row, expires_at: float, bounds: Bounds, *, only_absent: bool) -> bool:
+        statements, columns = self.statements, columns_of(row, expires_at)
+        statement = statements.add_one if only_absent else statements.put_one
+        parameters = (*columns, timeouts.now(), COUNTS_NAME) if only_absent else (*columns, COUNTS_NAME)
+        found = self._perform(_first, statement, parameters)
+        if found is None:
+            return False
+        self._earliest = min(self._earliest, expires_at)
+        growth, _, entries, size = found
+        if entries is not None:
+            self._counts = entries, int(size)
+        # Others have written meanwhile, or have removed the counts.
+        if growth and (entries is None or not bounds.allow(*self._counts or (0, 0))):
+            self.write(Transaction.make_room_after, row, bounds=bounds)
+        return True
+
     def write(self, change: Callable[..., T], *args: Any, bounds: Bounds = _UNBOUNDED) -> T:
         """Run ``change(transaction, *args)`` in a transaction, which is saved and committed."""
         result: T = self._exclusively(self._transact, change, args, bounds)
@@ -128,6 +170,7 @@ class DatabaseEngine(NetworkEngine):
                 self.database.rollback(session)
             raise
         self._earliest = earliest
+        self._counts = transaction.counts or self._counts
         self.counters.expirations += transaction.expirations
         self.counters.evictions += transaction.evictions
         return result
@@ -311,6 +354,11 @@ class DatabaseEngine(NetworkEngine):
         self._writer, self._preparing = threading.Lock(), threading.Lock()
         self._executor = None
         self.notes = {}
+        self._counts = None
+
+
+def _first(session: Any, statement: str, parameters: Sequence[Any]) -> Any:
+    return session.execute(statement, parameters).fetchone()
 
 
 def _rows_changed(session: Any, statement: str, parameters: Sequence[Any]) -> int:

@@ -24,6 +24,7 @@ GRAMMAR: Final = Grammar(
     begin="BEGIN",
     snapshot=("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",),
     returning=True,
+    chains=True,
 )
 
 _CONFLICTS: Final = {
