@@ -16,6 +16,7 @@ from pymysql.cursors import Cursor
 from storeroom.backends.db.errors import Fault
 from storeroom.backends.db.liveness import detach, has_news
 from storeroom.backends.db.location import Target
+from storeroom.backends.db.mysql_parameters import read_parameters
 from storeroom.backends.db.rows import KEY_BYTES
 from storeroom.backends.db.statements import COLUMNS, Grammar, Statements
 from storeroom.exceptions import ValueTooLargeError
@@ -141,11 +142,11 @@ class MySQL:
             "host": target.host,
             "port": target.port,
             "database": target.database,
-            **dict(target.query),
+            **read_parameters(dict(target.query), self.name),
         }
         self._arguments: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         self._arguments |= {
-            "connect_timeout": max(1, round(settings["socket_connect_timeout"])),
+            "connect_timeout": settings["socket_connect_timeout"],
             "read_timeout": seconds,
             "write_timeout": seconds,
             "charset": "utf8mb4",

@@ -12,6 +12,7 @@ from storeroom.backends.db.errors import Fault
 from storeroom.backends.db.liveness import detach, has_news
 from storeroom.backends.db.location import Target
 from storeroom.backends.db.statements import Grammar, Statements
+from storeroom.exceptions import ConfigurationError
 
 __all__ = ["GRAMMAR", "PostgreSQL"]
 
@@ -96,7 +97,13 @@ class PostgreSQL:
             "application_name": "storeroom",
             **dict(target.query),
         }
-        self._conninfo = make_conninfo(**{name: value for name, value in given.items() if value is not None})
+        try:
+            self._conninfo = make_conninfo(**{name: value for name, value in given.items() if value is not None})
+        except psycopg.ProgrammingError as error:
+            raise ConfigurationError(
+                f"{self.name} is given parameters that PostgreSQL's library does not know: {str(error).strip()}. See "
+                "https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS"
+            ) from error
 
     def statements(self, table: str) -> Statements:
         """See Database."""
