@@ -1,10 +1,15 @@
 """The database cache in SQLite files that are damaged, replaced, removed, locked, or on a full disk."""
 
+import asyncio
+import gc
+import inspect
 import os
+import random
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -45,7 +50,7 @@ def remove(path: Path) -> None:
 
 @pytest.mark.parametrize("operation", ["get", "set", "get_many", "aget"])
 def test_damaged_file_is_put_aside(
-    make: Make, path: Path, caplog: pytest.LogCaptureFixture, operation: str, anyio_run: Callable[..., Any]
+    make: Make, path: Path, caplog: pytest.LogCaptureFixture, operation: str, called: Callable[..., Any]
 ) -> None:
     """Whichever operation finds it; a new file takes its place, and one line in the log tells."""
     make().set("k", "v")
@@ -54,7 +59,7 @@ def test_damaged_file_is_put_aside(
     path.write_bytes(os.urandom(20_000))
     cache = make()
     arguments: dict[str, tuple[Any, ...]] = {"set": ("k", "new"), "get_many": (["k"],)}
-    found = anyio_run(getattr(cache, operation), *arguments.get(operation, ("k",)))
+    found = called(getattr(cache, operation), *arguments.get(operation, ("k",)))
     assert not found
     cache.set("k", "new")
     assert cache.get("k") == "new"
@@ -64,10 +69,8 @@ def test_damaged_file_is_put_aside(
 
 
 @pytest.fixture
-def anyio_run() -> Callable[..., Any]:
+def called() -> Callable[..., Any]:
     """Call a method, and run what it returns if it is a coroutine."""
-    import asyncio
-    import inspect
 
     def run(method: Callable[..., Any], *args: Any) -> Any:
         result = method(*args)
@@ -87,6 +90,7 @@ def test_damaged_page_is_noticed_and_no_value_is_made_up(make: Make, path: Path,
     raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     raw.close()
     content = bytearray(path.read_bytes())
+    assert len(content) > 5 * 4096
     content[page * 4096 : (page + 1) * 4096] = bytes(255 for _ in range(4096))
     path.write_bytes(content)
     reader = make(max_entries=None, max_connections=3)
@@ -174,6 +178,73 @@ def test_threads_of_a_process_wait_in_turn(make: Make) -> None:
     in_threads(8, lambda number: [cache.set(f"k{number}", turn) or cache.incr("n") for turn in range(100)])
     assert cache.get("n") == 800
     assert cache.stats().errors == 0
+
+
+@pytest.mark.slow
+def test_event_loop_goes_on_while_another_writes(make: Make, path: Path) -> None:
+    """Even where a read has something to write down: what was used lately."""
+    cache = make(max_entries=5000)
+    keys = [f"k{number}" for number in range(3000)]
+    cache.set_many(dict.fromkeys(keys, 1))
+    cache._engine.close()
+    other = sqlite3.connect(path, isolation_level=None)
+
+    async def read_all() -> None:
+        for key in keys:
+            assert await cache.aget(key) == 1
+            await asyncio.sleep(0)
+
+    async def work() -> float:
+        other.execute("BEGIN IMMEDIATE")
+        tasks = [asyncio.create_task(cache.aset(f"new{number}", 1)) for number in range(20)]
+        tasks.append(asyncio.create_task(read_all()))
+        begun = last = time.perf_counter()
+        longest = 0.0
+        while not all(task.done() for task in tasks):
+            await asyncio.sleep(0.001)
+            longest, last = max(longest, time.perf_counter() - last), time.perf_counter()
+            if other.in_transaction and last - begun > 0.5:
+                other.execute("ROLLBACK")
+        await asyncio.gather(*tasks)
+        return longest
+
+    try:
+        assert asyncio.run(work()) < 0.25
+    finally:
+        other.close()
+
+
+def test_many_loops_in_many_threads_leave_nothing_behind(make: Make, recwarn: pytest.WarningsRecorder) -> None:
+    cache = make(max_connections=4)
+    cache.set("n", 0)
+
+    async def work() -> None:
+        await asyncio.gather(*(cache.aincr("n") for _ in range(10)), *(cache.aget("n") for _ in range(10)))
+
+    in_threads(6, lambda _: [asyncio.run(work()) for _ in range(3)])
+    assert cache.get("n") == 180
+    assert sum(thread.name.startswith("storeroom-db") for thread in threading.enumerate()) <= 4
+    gc.collect()
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_cancelled_task_leaves_the_file_in_order(make: Make) -> None:
+    """Whatever was under way is there as a whole or not at all, and nothing stays locked."""
+    cache = make(max_connections=3, max_entries=None)
+    chance = random.Random(5)
+
+    async def work() -> None:
+        for turn in range(40):
+            data = {f"{turn}-{number}": turn for number in range(50)}
+            tasks = [asyncio.create_task(operation) for operation in (cache.aset_many(data), cache.aget_many(data))]
+            await asyncio.sleep(chance.random() * 0.001)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            assert len(await cache.aget_many(data)) in {0, 50}
+
+    asyncio.run(work())
+    cache._check_invariants()
 
 
 # Room -----------------------------------------------------------------------------------------

@@ -310,12 +310,12 @@ class DatabaseCache(NetworkCache):
         return result
 
     async def _aget(self, storage_key: str) -> Any:
-        if self._engine.database.is_local:
+        if self._engine.answers_at_once:
             return self._get(storage_key)  # a switch of threads takes ten times as long
         return await self._run(self._get, storage_key)
 
     async def _aget_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
-        if self._engine.database.is_local and len(storage_keys) <= _FEW:
+        if len(storage_keys) <= _FEW and self._engine.answers_at_once:
             return self._get_many(storage_keys)
         return await self._run(self._get_many, storage_keys)
 

@@ -309,6 +309,11 @@ class DatabaseEngine(NetworkEngine):
 
     # Tasks ------------------------------------------------------------------------------------
 
+    @property
+    def answers_at_once(self) -> bool:
+        """Whether a read waits for nobody: nothing is to be made ready or written before, and a session is free."""
+        return self.database.is_local and self._is_ready and len(self.notes) < _NOTES and self._pool.has_idle
+
     async def in_thread(self, hook: Callable[..., T], *args: Any) -> T:
         """Run a hook in one of this engine's threads, of which there are no more than sessions."""
         import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
