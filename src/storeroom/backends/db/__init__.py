@@ -117,6 +117,11 @@ class DatabaseCache(NetworkCache):
         """
         locations.parse(location, settings.options, site_of(location, settings.options))
 
+    @classmethod
+    def is_in_site(cls, location: str, settings: config.Settings) -> bool:
+        """Tell whether it is for a running Django to say which database the table is in."""
+        return settings.options["url"] is None and "://" not in str(location)
+
     # Reading ----------------------------------------------------------------------------------
 
     def _get(self, storage_key: str) -> Any:
