@@ -121,6 +121,45 @@ result.append(cache.get("k"))
     assert value == 1
 
 
+def test_createcachetable_makes_djangos_tables_too(tmp_path: Path) -> None:
+    """As without the app; by name, and where the routers allow it."""
+    (tmp_path / "routing.py").write_text(
+        "class Router:\n"
+        "    def allow_migrate(self, db, app_label, **hints):\n"
+        "        return db == 'default' if app_label == 'django_cache' else None\n"
+    )
+    databases = {
+        alias: {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / f"{alias}.sqlite3")}
+        for alias in ("default", "other")
+    }
+    cache_aliases = {
+        "default": {"BACKEND": "storeroom.backends.db.DatabaseCache", "LOCATION": "ours"},
+        "djangos": {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "djangos"},
+        "memory": {"BACKEND": "storeroom.backends.locmem.LocMemCache"},
+    }
+    program = """
+def told(*names, **options):
+    out = io.StringIO()
+    call_command("createcachetable", *names, stdout=out, **options)
+    return out.getvalue().splitlines()
+result = [told(database="other"), told("ours"), told(verbosity=2), told("djangos")]
+caches["djangos"].set("k", 1)
+cache.set("k", 2)
+result.append([caches["djangos"].get("k"), cache.get("k")])
+"""
+    found = run(
+        program, tmp_path, DATABASES=databases, CACHES=cache_aliases, DATABASE_ROUTERS=["routing.Router"],
+        INSTALLED_APPS=["storeroom.integrations.django"],
+    )  # fmt: skip
+    assert found == [
+        [],
+        ["Cache table 'ours' created."],
+        ["Cache table 'djangos' created.", "Cache table 'ours' already exists."],
+        ["Cache table 'djangos' already exists."],
+        [1, 2],
+    ]
+
+
 def test_sqlite_site_has_a_cache_file_beside_it(tmp_path: Path) -> None:
     """A write within the caller's own transaction does not wait for it."""
     site = tmp_path / "db.sqlite3"

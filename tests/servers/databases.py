@@ -1,5 +1,6 @@
 """PostgreSQL and MariaDB, real ones, each in a folder of its own and on a socket and a free port."""
 
+import contextlib
 import getpass
 import itertools
 import os
@@ -138,7 +139,8 @@ class PostgreSQLServer(DatabaseServer):
 
     def _signal(self, number: int) -> None:
         for process in (self.process.pid, *_children(self.process.pid)):
-            os.kill(process, number)
+            with contextlib.suppress(ProcessLookupError):  # one that ends as soon as it may
+                os.kill(process, number)
 
     def table(self) -> str:
         """Return the name of a table that no other test uses."""
@@ -164,7 +166,9 @@ class MariaDBServer(DatabaseServer):
         )  # fmt: skip
         self.process = ServerProcess(command, self.folder / "log", lambda: self.accepts(self.socket))
 
-    def url(self) -> str:
+    def url(self, *, by_port: int | None = None) -> str:
+        if by_port:
+            return f"mariadb://root@127.0.0.1:{by_port}/test"
         return f"mariadb://root@localhost/test?unix_socket={self.socket}"
 
     def kill(self) -> None:
@@ -190,8 +194,9 @@ def running(server: Any) -> Iterator[Any]:
         server.start()
         yield server
     finally:
-        server.resume()
-        server.stop()
+        if server.process.is_running:
+            server.resume()
+            server.stop()
         server.remove()
 
 

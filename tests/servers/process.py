@@ -28,6 +28,10 @@ class ServerProcess:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
     def start(self) -> None:
         """Start it and wait until it answers."""
         self._directory.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,8 @@
 """``storeroom createcachetable``."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -51,3 +53,48 @@ def test_no_database_cache_is_said(capsys, tmp_path):
     (tmp_path / "caches.toml").write_text('[caches.default]\nBACKEND = "storeroom.backends.dummy.DummyCache"\n')
     assert main(["createcachetable"]) == 1
     assert "No cache" in capsys.readouterr().out
+
+
+SETTINGS = """
+SECRET_KEY = "for tests only" * 3
+DATABASES = {
+    name: {"ENGINE": "django.db.backends.sqlite3", "NAME": f"{name}.sqlite3"} for name in ("default", "other")
+}
+DATABASE_ROUTERS = ["site_settings.Router"]
+CACHES = {
+    "default": {"BACKEND": "storeroom.backends.db.DatabaseCache", "LOCATION": "pages"},
+    "djangos": {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "djangos"},
+    "elsewhere": {
+        "BACKEND": "storeroom.backends.db.DatabaseCache", "LOCATION": "t", "OPTIONS": {"url": "sqlite:///else.sqlite3"},
+    },
+}
+class Router:
+    def db_for_write(self, model, **hints):
+        return "other" if model._meta.app_label == "django_cache" else None
+"""
+
+
+def storeroom(directory, *arguments):
+    """Run the command in a process of its own: it may start Django."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "storeroom", *arguments, "--config", "site_settings"],
+        cwd=directory, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_site_is_asked_which_database_it_is(tmp_path):
+    """Django is started for that, and its routers decide, for every command."""
+    pytest.importorskip("django")
+    (tmp_path / "site_settings.py").write_text(SETTINGS)
+    ran = storeroom(tmp_path, "createcachetable")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "default: table 'pages' created.\nelsewhere: table 't' created.\n"
+    assert "'djangos' is on Django's own class" in ran.stderr
+    assert sorted(path.name for path in tmp_path.glob("*.sqlite3*")) == ["else.sqlite3", "other.sqlite3.cache"]
+    assert storeroom(tmp_path, "set", "k", "5").returncode == 0
+    assert storeroom(tmp_path, "get", "k").stdout == "5\n"
+    for command in (("createcachetable", "djangos"), ("get", "k", "--alias", "djangos")):
+        ran = storeroom(tmp_path, *command)
+        assert ran.returncode == 3
+        assert "Django's own class" in ran.stderr

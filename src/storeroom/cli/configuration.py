@@ -18,7 +18,16 @@ from storeroom.exceptions import ConfigurationError, InvalidCacheBackendError, N
 from storeroom.masking import mask_url
 from storeroom.sources import Source
 
-__all__ = ["EMBEDDED_DEFAULT", "Named", "explain_default", "find", "open_alias", "open_cache", "read_alias"]
+__all__ = [
+    "EMBEDDED_DEFAULT",
+    "Named",
+    "enter_site",
+    "explain_default",
+    "find",
+    "open_alias",
+    "open_cache",
+    "read_alias",
+]
 
 EMBEDDED_DEFAULT: Final = "the embedded default"
 """Name of the source where there is no other: each program has a cache of its own there."""
@@ -108,7 +117,8 @@ def read_alias(args: argparse.Namespace) -> Alias:
     Raises:
         ConfigurationError: something in the configuration is wrong, or there is no such alias.
     """
-    source = find(args.config).source
+    named = find(args.config)
+    source = named.source
     try:
         aliases = read_caches(source.caches, source.directory)
     except ConfigurationError as error:
@@ -118,7 +128,14 @@ def read_alias(args: argparse.Namespace) -> Alias:
             f"There is no cache {args.alias!r}; {source} has {', '.join(map(repr, aliases))}."
             f"{nearest(args.alias, aliases)}"
         )
+    enter_site(named, aliases[args.alias])
     return aliases[args.alias]
+
+
+def enter_site(named: Named, alias: Alias) -> None:
+    """Start Django if the alias is in its database: see site.py."""
+    if hasattr(alias.backend, "is_in_site"):
+        import_module("storeroom.cli.site").enter(named, alias)
 
 
 def open_alias(alias: Alias, *, needs: str) -> BaseCache:

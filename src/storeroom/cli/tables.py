@@ -1,14 +1,15 @@
 """``storeroom createcachetable``: make the tables of database caches before a program needs them."""
 
 import argparse
+import sys
 from typing import Any
 
 from storeroom.aliases import Alias, read_caches
-from storeroom.cli.configuration import find
+from storeroom.cli.configuration import Named, enter_site, find
 from storeroom.cli.exits import NO, YES
 from storeroom.cli.output import print_json
 from storeroom.config import nearest
-from storeroom.exceptions import InvalidCacheBackendError
+from storeroom.exceptions import InvalidCacheBackendError, NotSupportedError
 
 __all__ = ["add_arguments", "run"]
 
@@ -33,7 +34,15 @@ examples:
 def run(args: argparse.Namespace) -> int:
     """Make the tables; say which were there."""
     made: dict[str, bool] = {}
-    for alias in _aliases(args):
+    named = find(args.config)
+    for alias in _aliases(args, named):
+        try:
+            enter_site(named, alias)
+        except NotSupportedError as error:
+            if alias.name in args.aliases:
+                raise
+            print(error, file=sys.stderr)
+            continue
         cache: Any = alias.build()
         if not hasattr(cache, "create_table"):
             if alias.name in args.aliases:
@@ -56,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
     return YES if made else NO
 
 
-def _aliases(args: argparse.Namespace) -> list[Alias]:
-    source = find(args.config).source
+def _aliases(args: argparse.Namespace, named: Named) -> list[Alias]:
+    source = named.source
     aliases = read_caches(source.caches, source.directory)
     for name in args.aliases:
         if name not in aliases:

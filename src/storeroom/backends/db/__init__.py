@@ -12,14 +12,15 @@ from storeroom import config, timeouts
 from storeroom.backends.db import location as locations
 from storeroom.backends.db import rows as layout
 from storeroom.backends.db.connect import engine_of, site_of
+from storeroom.backends.db.database import Database
 from storeroom.backends.db.engine import DatabaseEngine
-from storeroom.backends.db.errors import OutageError
+from storeroom.backends.db.errors import Fault, OutageError
 from storeroom.backends.db.options import OPTIONS
 from storeroom.backends.db.rows import Row, from_column, name_of
 from storeroom.backends.db.statements import Statements, chunks
 from storeroom.backends.db.transaction import Bounds, Transaction
 from storeroom.entry import Envelope
-from storeroom.exceptions import DecodeError, ValueTooLargeError, ValueTypeError
+from storeroom.exceptions import DecodeError, StorageError, ValueTooLargeError, ValueTypeError
 from storeroom.hooks import LOOK, MISSING, Conditional
 from storeroom.network import NetworkCache
 from storeroom.secret import secret_of
@@ -88,7 +89,10 @@ class DatabaseCache(NetworkCache):
         Raises:
             StorageError: there is a table of that name that holds something else, or the database says no.
         """
-        return self._engine.create_table()
+        try:
+            return self._engine.create_table()
+        except OutageError as error:
+            raise StorageError(f"{self._engine.database.name} is out of reach ({error}).") from error
 
     def create_statements(self) -> list[str]:
         """Return the SQL that create_table() runs where there is no table yet."""
@@ -113,6 +117,11 @@ class DatabaseCache(NetworkCache):
         """
         locations.parse(location, settings.options, site_of(location, settings.options))
 
+    @classmethod
+    def is_in_site(cls, location: str, settings: config.Settings) -> bool:
+        """Tell whether it is for a running Django to say which database the table is in."""
+        return settings.options["url"] is None and "://" not in str(location)
+
     # Reading ----------------------------------------------------------------------------------
 
     def _get(self, storage_key: str) -> Any:
@@ -126,7 +135,8 @@ class DatabaseCache(NetworkCache):
 
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
         names = {name_of(storage_key): storage_key for storage_key in storage_keys}
-        found = self._engine.read(_fetch_parts, self._engine.statements, list(chunks(list(names))))
+        engine, parts = self._engine, list(chunks(list(names)))
+        found = engine.read(_fetch_parts, engine.database, engine.statements, parts)
         now, values = timeouts.now(), {}
         for column, value, number, expires in found:
             name = bytes(column)
@@ -181,8 +191,7 @@ class DatabaseCache(NetworkCache):
         return result
 
     def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
-        self._write(Transaction.put, [self._row(storage_key, value)], expires_at)
-        return True
+        return self._engine.put(self._row(storage_key, value), expires_at, self._bounds)
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
         rows = [self._row(storage_key, value) for storage_key, value in values.items()]
@@ -192,7 +201,8 @@ class DatabaseCache(NetworkCache):
 
     def _add(self, storage_key: str, value: Any, expires_at: float) -> Any:
         # What is there may have conditions: that is looked at only where it is in the way.
-        return self._write(Transaction.add, self._row(storage_key, value), expires_at) or LOOK
+        row = self._row(storage_key, value)
+        return self._engine.put(row, expires_at, self._bounds, only_absent=True) or LOOK
 
     def _delete_many(self, storage_keys: Sequence[str]) -> int:
         return self._write(Transaction.remove, [name_of(storage_key) for storage_key in storage_keys])
@@ -305,12 +315,12 @@ class DatabaseCache(NetworkCache):
         return result
 
     async def _aget(self, storage_key: str) -> Any:
-        if self._engine.database.is_local:
+        if self._engine.answers_at_once:
             return self._get(storage_key)  # a switch of threads takes ten times as long
         return await self._run(self._get, storage_key)
 
     async def _aget_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
-        if self._engine.database.is_local and len(storage_keys) <= _FEW:
+        if len(storage_keys) <= _FEW and self._engine.answers_at_once:
             return self._get_many(storage_keys)
         return await self._run(self._get_many, storage_keys)
 
@@ -328,16 +338,22 @@ def _fetch_one(session: Any, statement: str, parameters: Sequence[Any]) -> Any:
     return session.execute(statement, parameters).fetchone()
 
 
-def _fetch_parts(session: Any, statements: Statements, parts: Sequence[Sequence[bytes]]) -> list[Any]:
+def _fetch_parts(
+    session: Any, database: Database, statements: Statements, parts: Sequence[Sequence[bytes]]
+) -> list[Any]:
     """Return the rows of all names, as they are at one moment."""
     if len(parts) == 1:
         return list(session.execute(statements.get_many(len(parts[0])), parts[0]).fetchall())
     for statement in statements.grammar.snapshot:
         session.execute(statement, ())
     try:
-        return [row for part in parts for row in session.execute(statements.get_many(len(part)), part).fetchall()]
-    finally:
+        rows = [row for part in parts for row in session.execute(statements.get_many(len(part)), part).fetchall()]
         session.execute("COMMIT", ())
+    except database.errors as error:
+        if database.fault(error) is not Fault.OUTAGE:
+            database.rollback(session)
+        raise
+    return rows
 
 
 def _fetch_all(session: Any, statement: str, parameters: Sequence[Any]) -> Any:

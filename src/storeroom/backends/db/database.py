@@ -40,6 +40,9 @@ class Database(Protocol):
     def abandon(self, sessions: Sequence[Any]) -> None:
         """Let go, in a forked child, of sessions that are the parent's."""
 
+    def rollback(self, session: Any) -> None:
+        """End the transaction that a session is in, if it still is in one, and undo it."""
+
     def fault(self, error: Exception) -> Fault:
         """Say what an error of the driver means."""
 
@@ -51,6 +54,9 @@ class Database(Protocol):
 
     def incr(self, session: Any, statements: Statements, parameters: Sequence[Any]) -> int | None:
         """Add to a plain integer that is live and not too large; return the sum, or None if there is none."""
+
+    def make_room(self, session: Any) -> None:
+        """Give back what the database takes of a full disk without need."""
 
     def repair(self, session: Any) -> None:
         """Put the damaged database that a session has opened aside, so that a new one takes its place."""

@@ -13,7 +13,8 @@ from storeroom.backends.db import schema
 from storeroom.backends.db.database import Database
 from storeroom.backends.db.errors import Fault, OutageError
 from storeroom.backends.db.pool import Pool
-from storeroom.backends.db.transaction import EXPIRED, Bounds, Transaction
+from storeroom.backends.db.rows import COUNTS_NAME, Row
+from storeroom.backends.db.transaction import EXPIRED, Bounds, Transaction, columns_of
 from storeroom.exceptions import StorageError
 from storeroom.network import NetworkEngine
 
@@ -68,6 +69,7 @@ class DatabaseEngine(NetworkEngine):
         self._noted_at = 0.0
         self._executor: ThreadPoolExecutor | None = None
         self._gathered: list[Any] = []
+        self._counts: tuple[int, int] | None = None
 
     # Operations -------------------------------------------------------------------------------
 
@@ -77,7 +79,10 @@ class DatabaseEngine(NetworkEngine):
         if not self._is_ready or not database.is_local or timeouts.now() > self._look_after:
             return self._perform(look, *args)
         # What follows is _perform() where nothing goes wrong, without its calls (benchmarks: "database get").
-        session = pool.take()
+        try:
+            session = pool.take()
+        except database.errors:
+            return self._perform(look, *args)
         try:
             result = look(session, *args)
         except database.errors:
@@ -99,6 +104,46 @@ class DatabaseEngine(NetworkEngine):
         """Increment a plain integer in one statement: see Database.incr()."""
         return self._exclusively(self.database.incr, self.statements, parameters)
 
+    def put(self, row: Row, expires_at: float, bounds: Bounds, *, only_absent: bool = False) -> bool:
+        """Write an entry, by one statement where that can be; return whether it was written.
+
+        Args:
+            row: what is written.
+            expires_at: when it expires.
+            bounds: what the table may hold.
+            only_absent: leave an entry alone that is live.
+        """
+        if self._is_brief(row, bounds):
+            return self._put_briefly(row, expires_at, bounds, only_absent=only_absent)
+        if only_absent:
+            return self.write(Transaction.add, row, expires_at, bounds=bounds)
+        self.write(Transaction.put, [row], expires_at, bounds=bounds)
+        return True
+
+    def _is_brief(self, row: Row, bounds: Bounds) -> bool:
+        """Tell whether nothing is to be done beside writing and counting, by what is known here."""
+        if not self.statements.grammar.chains or self._counts is None:
+            return False
+        entries, size = self._counts
+        now = timeouts.now()
+        return now < self._earliest and now < self._look_after and bounds.allow(entries + 1, size + row.size)
+
+    def _put_briefly(self, row: Row, expires_at: float, bounds: Bounds, *, only_absent: bool) -> bool:
+        statements, columns = self.statements, columns_of(row, expires_at)
+        statement = statements.add_one if only_absent else statements.put_one
+        parameters = (*columns, timeouts.now(), COUNTS_NAME) if only_absent else (*columns, COUNTS_NAME)
+        found = self._perform(_first, statement, parameters)
+        if found is None:
+            return False
+        self._earliest = min(self._earliest, expires_at)
+        growth, _, entries, size = found
+        if entries is not None:
+            self._counts = entries, int(size)
+        # Others have written meanwhile, or have removed the counts.
+        if growth and (entries is None or not bounds.allow(*self._counts or (0, 0))):
+            self.write(Transaction.make_room_after, row, bounds=bounds)
+        return True
+
     def write(self, change: Callable[..., T], *args: Any, bounds: Bounds = _UNBOUNDED) -> T:
         """Run ``change(transaction, *args)`` in a transaction, which is saved and committed."""
         result: T = self._exclusively(self._transact, change, args, bounds)
@@ -119,11 +164,13 @@ class DatabaseEngine(NetworkEngine):
             earliest = self._expire(transaction)
             transaction.save(self._take_notes)
             session.execute("COMMIT", ())
-        except BaseException as error:
+        except Exception as error:
+            # After anything but an Exception the session is closed, and with it the transaction.
             if not (isinstance(error, self.database.errors) and self._is_lost(error)):
-                session.execute("ROLLBACK", ())
+                self.database.rollback(session)
             raise
         self._earliest = earliest
+        self._counts = transaction.counts or self._counts
         self.counters.expirations += transaction.expirations
         self.counters.evictions += transaction.evictions
         return result
@@ -140,14 +187,20 @@ class DatabaseEngine(NetworkEngine):
     # Faults -----------------------------------------------------------------------------------
 
     def _perform(self, work: Callable[..., T], *args: Any) -> T:
+        """Run ``work(session, *args)`` on a table that is ready."""
+        return self._attempt(self._take, work, args)
+
+    def _attempt(self, take: Callable[[], Any], work: Callable[..., T], args: tuple[Any, ...]) -> T:
         """Run ``work(session, *args)``; again where something was in the way, or had to be mended first."""
         mended: set[Fault] = set()
         for attempt in range(_ATTEMPTS):
             session = None
             try:
-                session = self._take()
+                session = take()
                 result = work(session, *args)
             except self.database.errors as error:
+                if session is not None and self.database.fault(error) is Fault.FULL:
+                    self.database.make_room(session)
                 self._put_back(session, is_fit=not self._is_lost(error))
                 self._mend(error, session, mended, attempt)
             except BaseException as error:
@@ -205,6 +258,8 @@ class DatabaseEngine(NetworkEngine):
             time.sleep(random.random() * _PAUSE_SECONDS * (attempt + 1))  # noqa: S311 -- any will do
         elif fault is Fault.MISSING and fault not in mended:
             self._is_ready = False
+        elif fault is Fault.FULL and fault not in mended and session is not None:
+            pass  # there may be room now
         elif fault is Fault.DAMAGED and fault not in mended:
             self.database.repair(session)
             self._is_ready = False
@@ -216,7 +271,8 @@ class DatabaseEngine(NetworkEngine):
         text = f"{type(error).__name__}: {error}".strip()
         if fault is Fault.OUTAGE:
             raise OutageError(text) from error
-        raise StorageError(f"{self.database.name} refused a statement of the cache ({text}).") from error
+        room = " Its disk is full: make room." if fault is Fault.FULL else ""
+        raise StorageError(f"{self.database.name} refused a statement of the cache ({text}).{room}") from error
 
     # Notes of what was read -------------------------------------------------------------------
 
@@ -244,17 +300,19 @@ class DatabaseEngine(NetworkEngine):
 
     def create_table(self) -> bool:
         """Make the table unless it is there: see schema.create()."""
-        session = self._pool.take()
-        try:
-            made = schema.create(self.database, session, self.statements)
-        except BaseException:
-            self._pool.discard(session)
-            raise
-        self._pool.give(session)
+        made = self._attempt(self._pool.take, self._create, ())
         self._is_ready = True
         return made
 
+    def _create(self, session: Any) -> bool:
+        return schema.create(self.database, session, self.statements)
+
     # Tasks ------------------------------------------------------------------------------------
+
+    @property
+    def answers_at_once(self) -> bool:
+        """Whether a read waits for nobody: nothing is to be made ready or written before, and a session is free."""
+        return self.database.is_local and self._is_ready and len(self.notes) < _NOTES and self._pool.has_idle
 
     async def in_thread(self, hook: Callable[..., T], *args: Any) -> T:
         """Run a hook in one of this engine's threads, of which there are no more than sessions."""
@@ -301,6 +359,11 @@ class DatabaseEngine(NetworkEngine):
         self._writer, self._preparing = threading.Lock(), threading.Lock()
         self._executor = None
         self.notes = {}
+        self._counts = None
+
+
+def _first(session: Any, statement: str, parameters: Sequence[Any]) -> Any:
+    return session.execute(statement, parameters).fetchone()
 
 
 def _rows_changed(session: Any, statement: str, parameters: Sequence[Any]) -> int:

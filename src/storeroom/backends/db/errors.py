@@ -15,5 +15,6 @@ class Fault(Enum):
     CONFLICT = "another transaction was in the way: this one is undone, and may be tried again"
     OUTAGE = "the database cannot be reached, or does not answer in time"
     MISSING = "the table is not there, or has not the columns it should have"
+    FULL = "there is no room on the disk for what was to be written"
     DAMAGED = "the file is damaged, or is none of a database"
     REFUSED = "the database understood, and said no"

@@ -5,16 +5,18 @@ database. Writing statements return no columns here: what they would return is l
 within the transaction, under its locks.
 """
 
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 import pymysql
-from pymysql.constants import CLIENT
+from pymysql.constants import CLIENT, CR
 from pymysql.cursors import Cursor
 
 from storeroom.backends.db.errors import Fault
 from storeroom.backends.db.liveness import detach, has_news
 from storeroom.backends.db.location import Target
+from storeroom.backends.db.mysql_parameters import read_parameters
 from storeroom.backends.db.rows import KEY_BYTES
 from storeroom.backends.db.statements import COLUMNS, Grammar, Statements
 from storeroom.exceptions import ValueTooLargeError
@@ -40,13 +42,15 @@ _FAULTS: Final = {
     1050: Fault.CONFLICT,  # table exists
     1061: Fault.CONFLICT,  # index exists
     1062: Fault.CONFLICT,  # duplicate key, of a row that another has made at the same moment
-    1205: Fault.CONFLICT,  # lock wait timeout
     1213: Fault.CONFLICT,  # deadlock
     1412: Fault.CONFLICT,  # the table was made anew
+    1021: Fault.FULL,  # disk
+    1114: Fault.FULL,  # table
     1054: Fault.MISSING,  # unknown column
     1146: Fault.MISSING,  # no such table
     1040: Fault.OUTAGE,  # too many connections
     1053: Fault.OUTAGE,  # server shutdown in progress
+    1205: Fault.OUTAGE,  # lock wait timeout: the whole of socket_timeout
     1290: Fault.OUTAGE,  # read only: a replica, after a failover
     1836: Fault.OUTAGE,  # read only
     1927: Fault.OUTAGE,  # connection was killed
@@ -89,6 +93,19 @@ class Session(pymysql.connections.Connection):  # type: ignore[misc]  # no types
 
     longest_statement = 2**24
 
+    def connect(self, sock: socket.socket | None = None) -> None:
+        """Connect; a Unix socket that nobody listens on is closed at once, which PyMySQL leaves to chance."""
+        if sock is None and self.unix_socket:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.settimeout(self.connect_timeout)
+            try:
+                sock.connect(self.unix_socket)
+            except OSError as error:
+                sock.close()
+                raise pymysql.OperationalError(CR.CR_CONN_HOST_ERROR, f"{self.unix_socket}: {error}") from error
+            self.host_info, self._secure = "Localhost via UNIX socket", True
+        super().connect(sock)
+
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Cursor:
         """Run a statement; return its cursor."""
         cursor = self.cursor()
@@ -125,11 +142,11 @@ class MySQL:
             "host": target.host,
             "port": target.port,
             "database": target.database,
-            **dict(target.query),
+            **read_parameters(dict(target.query), self.name),
         }
         self._arguments: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         self._arguments |= {
-            "connect_timeout": max(1, round(settings["socket_connect_timeout"])),
+            "connect_timeout": settings["socket_connect_timeout"],
             "read_timeout": seconds,
             "write_timeout": seconds,
             "charset": "utf8mb4",
@@ -168,6 +185,10 @@ class MySQL:
         """See Database."""
         detach(session._sock.fileno() for session in sessions if session.open)  # noqa: SLF001 -- as above
 
+    def rollback(self, session: Session) -> None:
+        """See Database."""
+        session.execute("ROLLBACK")
+
     def fault(self, error: Exception) -> Fault:
         """See Database."""
         code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
@@ -193,6 +214,9 @@ class MySQL:
             return None
         total: int = cursor.lastrowid
         return total if total < _UNSIGNED // 2 else total - _UNSIGNED
+
+    def make_room(self, session: Any) -> None:
+        """Do nothing: a server does what it can."""
 
     def repair(self, session: Any) -> None:
         """Do nothing: a server repairs itself."""

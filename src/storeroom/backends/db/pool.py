@@ -90,6 +90,11 @@ class Pool:
         finally:
             self._waiting -= 1
 
+    @property
+    def has_idle(self) -> bool:
+        """Whether one can be taken without waiting, or opening it."""
+        return bool(self._idle)
+
     def give(self, connection: Any) -> None:
         """Give a connection back for the next operation."""
         if self._keeps_idle:

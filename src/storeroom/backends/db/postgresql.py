@@ -12,6 +12,7 @@ from storeroom.backends.db.errors import Fault
 from storeroom.backends.db.liveness import detach, has_news
 from storeroom.backends.db.location import Target
 from storeroom.backends.db.statements import Grammar, Statements
+from storeroom.exceptions import ConfigurationError
 
 __all__ = ["GRAMMAR", "PostgreSQL"]
 
@@ -24,6 +25,7 @@ GRAMMAR: Final = Grammar(
     begin="BEGIN",
     snapshot=("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",),
     returning=True,
+    chains=True,
 )
 
 _CONFLICTS: Final = {
@@ -35,6 +37,7 @@ _MISSING: Final = {
     "42P01",  # undefined_table
     "42703",  # undefined_column
 }
+_FULL: Final = "53100"  # disk_full
 _OUTAGES: Final = {
     "25006",  # read_only_sql_transaction: a replica, after a failover
     "55P03",  # lock_not_available
@@ -94,7 +97,13 @@ class PostgreSQL:
             "application_name": "storeroom",
             **dict(target.query),
         }
-        self._conninfo = make_conninfo(**{name: value for name, value in given.items() if value is not None})
+        try:
+            self._conninfo = make_conninfo(**{name: value for name, value in given.items() if value is not None})
+        except psycopg.ProgrammingError as error:
+            raise ConfigurationError(
+                f"{self.name} is given parameters that PostgreSQL's library does not know: {str(error).strip()}. See "
+                "https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS"
+            ) from error
 
     def statements(self, table: str) -> Statements:
         """See Database."""
@@ -125,6 +134,10 @@ class PostgreSQL:
         """See Database."""
         detach(session.pgconn.socket for session in sessions if not session.closed)
 
+    def rollback(self, session: TimedConnection) -> None:
+        """See Database."""
+        session.execute("ROLLBACK")
+
     def fault(self, error: Exception) -> Fault:
         """See Database."""
         state = getattr(error, "sqlstate", None)
@@ -132,6 +145,8 @@ class PostgreSQL:
             return Fault.CONFLICT
         if state in _MISSING:
             return Fault.MISSING
+        if state == _FULL:
+            return Fault.FULL
         is_gone = state is None and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
         # Classes 08 and 57P: the connection failed, the server shuts down or starts.
         if is_gone or state in _OUTAGES or str(state).startswith(("08", "57P")):
@@ -154,6 +169,9 @@ class PostgreSQL:
         """See Database."""
         row = session.execute(statements.incr, parameters).fetchone()
         return None if row is None else row[0]
+
+    def make_room(self, session: Any) -> None:
+        """Do nothing: a server does what it can."""
 
     def repair(self, session: Any) -> None:
         """Do nothing: a server repairs itself."""

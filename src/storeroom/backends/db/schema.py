@@ -54,8 +54,8 @@ def create(database: Database, session: Any, statements: Statements) -> bool:
         if found != _SHAPE:
             _replace(database, session, statements, found)
         session.execute("COMMIT", ())
-    except BaseException:
-        session.execute("ROLLBACK", ())
+    except Exception:
+        database.rollback(session)
         raise
     return found != _SHAPE
 

@@ -21,17 +21,44 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 from storeroom.backends.db.location import Target
 from storeroom.exceptions import ConfigurationError
 
 __all__ = ["Site", "find_site", "is_test_run", "may_migrate"]
 
-_VENDORS: Final = {"sqlite3": "sqlite", "postgresql": "postgresql", "postgis": "postgresql", "mysql": "mysql"}
+_VENDORS: Final = {
+    "sqlite3": "sqlite",
+    "spatialite": "sqlite",
+    "postgresql": "postgresql",
+    "postgis": "postgresql",
+    "mysql": "mysql",
+}
 """The last part of Django's ENGINE to the kind of database."""
 
 _OWN: Final = frozenset(
-    {"isolation_level", "pool", "server_side_binding", "assume_role", "transaction_mode", "timeout"}
+    {
+        "assume_role",
+        "autocommit",
+        "client_encoding",
+        "client_flag",
+        "compress",
+        "connect_timeout",
+        "context",
+        "conv",
+        "cursor_factory",
+        "cursorclass",
+        "isolation_level",
+        "local_infile",
+        "pool",
+        "prepare_threshold",
+        "read_timeout",
+        "row_factory",
+        "server_side_binding",
+        "sql_mode",
+        "write_timeout",
+    }
 )
 """Keys of OPTIONS in DATABASES that are Django's own, or concern the program's connections alone."""
 
@@ -53,7 +80,7 @@ class Site:
     @property
     def has_moved(self) -> bool:
         """Whether another database has taken its place, as in a test run."""
-        return str(self.settings["NAME"]) != self.name
+        return str(self.settings["NAME"] or "") != self.name
 
     def target(self, table: str) -> Target:
         """Return where a table of this database is.
@@ -71,12 +98,15 @@ class Site:
         if vendor == "sqlite":
             return Target(vendor, table, path=_file_beside(self.name))
         options = {name: value for name, value in self.settings.get("OPTIONS", {}).items() if name not in _OWN}
+        host = self.settings["HOST"] or None
+        if vendor == "mysql" and host and host.startswith("/"):  # as Django reads it; of PostgreSQL, libpq does
+            host, options["unix_socket"] = None, host
         return Target(
             vendor,
             table,
             user=self.settings["USER"] or None,
             password=self.settings["PASSWORD"] or None,
-            host=self.settings["HOST"] or None,
+            host=host,
             port=int(self.settings["PORT"]) if self.settings["PORT"] else None,
             database=self.name or None,
             query=tuple(sorted(options.items())),
@@ -93,7 +123,7 @@ def find_site() -> Site | None:
     settings = database.connections.databases[alias]
     if settings["ENGINE"].endswith(".dummy"):
         return None
-    return Site(alias, settings, str(settings["NAME"]))
+    return Site(alias, settings, str(settings["NAME"] or ""))
 
 
 def is_test_run() -> bool:
@@ -129,6 +159,8 @@ def cache_model() -> Any:
 
 
 def _file_beside(name: str) -> str:
+    if name.startswith("file:") and "mode=memory" not in name:
+        name = unquote(urlsplit(name).path)  # https://www.sqlite.org/uri.html
     if name and name != ":memory:" and "mode=memory" not in name:
         return f"{os.path.abspath(name)}.cache"
     # A database of a test run, in memory: the cache's ends with the process as well.

@@ -49,6 +49,7 @@ _FAULTS: Final = {
     sqlite3.SQLITE_IOERR: Fault.OUTAGE,
     sqlite3.SQLITE_CANTOPEN: Fault.OUTAGE,
     sqlite3.SQLITE_READONLY: Fault.OUTAGE,  # its file was removed or replaced
+    sqlite3.SQLITE_FULL: Fault.FULL,
     sqlite3.SQLITE_CORRUPT: Fault.DAMAGED,
     sqlite3.SQLITE_NOTADB: Fault.DAMAGED,
 }
@@ -121,6 +122,7 @@ class SQLite:
                 break
         session.execute("PRAGMA synchronous = OFF")
         session.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+        session.execute(f"PRAGMA journal_size_limit = {_WAL_PAGES * 4096}")  # one huge set_many() may exceed it
         session.execute("PRAGMA temp_store = MEMORY")
 
     def close(self, session: Session) -> None:
@@ -136,6 +138,11 @@ class SQLite:
 
     def abandon(self, sessions: Sequence[Session]) -> None:
         """Do nothing: all were closed before the fork."""
+
+    def rollback(self, session: Session) -> None:
+        """See Database; of some errors the transaction is undone already."""
+        if session.in_transaction:
+            session.execute("ROLLBACK")
 
     def fault(self, error: Exception) -> Fault:
         """See Database."""
@@ -157,6 +164,13 @@ class SQLite:
         """See Database."""
         row = session.execute(statements.incr, parameters).fetchone()
         return None if row is None else row[0]
+
+    def make_room(self, session: Session) -> None:
+        """Write the log back into the file, so that what comes next takes its place, and no more room."""
+        try:
+            session.execute("PRAGMA wal_checkpoint").fetchone()
+        except sqlite3.OperationalError:
+            logger.debug("The log of %s cannot be written back.", self.path, exc_info=True)
 
     def repair(self, session: Session) -> None:
         """Move the file aside, under a name that tells what it is; remove what belongs to it."""

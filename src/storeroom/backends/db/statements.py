@@ -37,6 +37,7 @@ class Grammar:
         begin: begins a transaction that is going to write.
         snapshot: begins one that reads, and sees one moment throughout.
         returning: whether writing statements can return columns.
+        chains: whether one statement can write to several rows, each in a way of its own.
         table_suffix: ends CREATE TABLE.
     """
 
@@ -48,6 +49,7 @@ class Grammar:
     begin: str
     snapshot: tuple[str, ...]
     returning: bool
+    chains: bool = False
     table_suffix: str = ""
 
 
@@ -90,6 +92,9 @@ class Statements:
         )
         self.recount = f"SELECT count(*), sum(size) FROM {here} WHERE size > 0"
         self.set_counts = f"UPDATE {here} SET number = {mark}, growth = {mark} WHERE cache_key = {mark}"
+        if grammar.chains:
+            self.put_one = self._make_put_one(only_absent=False)
+            self.add_one = self._make_put_one(only_absent=True)
         self.replace = (
             f"UPDATE {here} SET growth = {mark} - size, value = {mark}, number = {mark}, size = {mark} "
             f"WHERE cache_key = {mark}"
@@ -170,6 +175,24 @@ class Statements:
         changes += [f"{column} = excluded.{column}" for column in _OVERWRITTEN]
         condition = f" WHERE {here}.expires <= {self.grammar.mark}" if only_absent else ""
         return f"ON CONFLICT (cache_key) DO UPDATE SET {', '.join(changes)}{condition}"
+
+    def _make_put_one(self, *, only_absent: bool) -> str:
+        """Return what writes one row and counts it; it takes what upsert(1) does, and the name of the counts.
+
+        It returns one row: growth and size of what was written, and the counts, which are None if they did not
+        change; no row if nothing was written.
+        """
+        counts = f"UPDATE {self.table} AS counts"
+        number = (
+            "counts.number + CASE WHEN put.growth = put.size THEN 1 WHEN put.growth < 0 AND put.size = 0 "
+            "THEN -1 ELSE 0 END"
+        )
+        return (
+            f"WITH put AS ({self._make_upsert(1, only_absent)}), "
+            f"counted AS ({counts} SET number = {number}, growth = counts.growth + put.growth FROM put "
+            f"WHERE counts.cache_key = {self.grammar.mark} AND put.growth <> 0 RETURNING counts.number, counts.growth) "
+            "SELECT put.growth, put.size, counted.number, counted.growth FROM put LEFT JOIN counted ON true"
+        )
 
     # The table itself -------------------------------------------------------------------------
 

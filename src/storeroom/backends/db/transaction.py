@@ -14,7 +14,7 @@ from typing import Any, Final
 from storeroom.backends.db.rows import COUNTS_NAME, ENDLESS, Row, to_column
 from storeroom.backends.db.statements import Statements, chunks, rows_of
 
-__all__ = ["Bounds", "Transaction", "place_in_sequence"]
+__all__ = ["Bounds", "Transaction", "columns_of", "place_in_sequence"]
 
 _ROWS: Final = 100
 """Rows in one upsert: seven parameters each, of which SQLite allows 999 before 3.32."""
@@ -44,6 +44,12 @@ class Bounds:
     max_bytes: int | None
     cull_frequency: int | None
 
+    def allow(self, entries: int, size: int) -> bool:
+        """Tell whether so many entries and bytes are within the bounds."""
+        return (self.max_entries is None or entries <= self.max_entries) and (
+            self.max_bytes is None or size <= self.max_bytes
+        )
+
 
 def place_in_sequence() -> int:
     """Return a number that is higher than that of whatever was used before, on any host with a clock."""
@@ -55,7 +61,7 @@ class Transaction:
 
     Attributes:
         now: epoch seconds; the same for the whole transaction.
-        entries: entries there are after save(), expired ones not yet removed included; None if they
+        counts: entries and bytes there are after save(), expired ones not yet removed included; None if they
             were not touched.
         expirations: expired entries that went.
         evictions: live entries that went for room.
@@ -64,7 +70,7 @@ class Transaction:
 
     def __init__(self, statements: Statements, session: Any, now: float, bounds: Bounds) -> None:
         self.now = now
-        self.entries: int | None = None
+        self.counts: tuple[int, int] | None = None
         self.expirations = 0
         self.evictions = 0
         self.expires_at = ENDLESS
@@ -72,6 +78,7 @@ class Transaction:
         self._inserted = 0
         self._added_entries = 0
         self._added_bytes = 0
+        self._has_put = False
         self._written: Collection[bytes] = ()
 
     def execute(self, statement: str, parameters: Sequence[Any]) -> Any:
@@ -87,7 +94,7 @@ class Transaction:
         self._written = {row.name for row in rows}
         self.expires_at = min(self.expires_at, expires_at)
         for part in _parts(rows):
-            written = [_columns(row, expires_at) for row in part]
+            written = [columns_of(row, expires_at) for row in part]
             names = [row.name for row in part]
             self._note_growth(self._upsert(written, names))
 
@@ -102,7 +109,7 @@ class Transaction:
         """Insert an entry, or overwrite an expired one. Return whether that was done."""
         self._written = {row.name}
         self.expires_at = min(self.expires_at, expires_at)
-        statements, columns = self._statements, _columns(row, expires_at)
+        statements, columns = self._statements, columns_of(row, expires_at)
         if statements.grammar.returning:
             written = self.execute(statements.upsert(1, only_absent=True), (*columns, self.now)).fetchall()
             self._note_growth(written)
@@ -185,20 +192,18 @@ class Transaction:
         Args:
             lately_read: asked, before any is evicted, for the names that were used.
         """
-        if not (self._added_entries or self._added_bytes):
+        if not (self._added_entries or self._added_bytes or self._has_put):
             return
         entries, size = self._count_up()
-        if self._exceeds(entries, size):
+        if not self._bounds.allow(entries, size):
             self.renew(lately_read())
             self._make_room(entries, size)
             entries, size = self._count_up()
-        self.entries = entries
+        self.counts = entries, size
 
-    def _exceeds(self, entries: int, size: int) -> bool:
-        bounds = self._bounds
-        return (bounds.max_entries is not None and entries > bounds.max_entries) or (
-            bounds.max_bytes is not None and size > bounds.max_bytes
-        )
+    def make_room_after(self, row: Row) -> None:
+        """See to the bounds after an entry was put, and counted, by a statement of its own."""
+        self._written, self._inserted, self._has_put = {row.name}, 1, True
 
     def _count_up(self) -> tuple[int, int]:
         """Bring the counts up to date, which locks them; return entries and bytes."""
@@ -274,7 +279,8 @@ class Transaction:
         return (others or rows)[:count]
 
 
-def _columns(row: Row, expires_at: float) -> tuple[Any, ...]:
+def columns_of(row: Row, expires_at: float) -> tuple[Any, ...]:
+    """Return what is written of an entry."""
     name, value, number, size = row
     # A lease is never evicted, so that it comes after everything in the sequence.
     return name, value, number, to_column(expires_at), size, size, place_in_sequence() if size else 2**62

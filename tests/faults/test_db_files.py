@@ -1,0 +1,328 @@
+"""The database cache in SQLite files that are damaged, replaced, removed, locked, or on a full disk."""
+
+import asyncio
+import gc
+import inspect
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+from storeroom import timeouts
+from storeroom.backends.db import DatabaseCache
+from storeroom.testing.concurrency import eventually, in_background, in_threads
+from storeroom.testing.isolation import engines_of_its_own
+
+Make: TypeAlias = Callable[..., DatabaseCache]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "cache.sqlite3"
+
+
+@pytest.fixture
+def make(path: Path) -> Iterator[Make]:
+    """Make caches of a table "t" in the file."""
+
+    def make(**options: Any) -> DatabaseCache:
+        return DatabaseCache("t", {"TIMEOUT": None, "OPTIONS": {"url": f"sqlite:///{path}", **options}})
+
+    with engines_of_its_own():
+        yield make
+
+
+def remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+# Damage ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operation", ["get", "set", "get_many", "aget"])
+def test_damaged_file_is_put_aside(
+    make: Make, path: Path, caplog: pytest.LogCaptureFixture, operation: str, called: Callable[..., Any]
+) -> None:
+    """Whichever operation finds it; a new file takes its place, and one line in the log tells."""
+    make().set("k", "v")
+    make()._engine.close()
+    remove(path)
+    path.write_bytes(os.urandom(20_000))
+    cache = make()
+    arguments: dict[str, tuple[Any, ...]] = {"set": ("k", "new"), "get_many": (["k"],)}
+    found = called(getattr(cache, operation), *arguments.get(operation, ("k",)))
+    assert not found
+    cache.set("k", "new")
+    assert cache.get("k") == "new"
+    assert Path(f"{path}.damaged").exists()
+    assert [record.levelname for record in caplog.records if "is damaged" in record.getMessage()] == ["ERROR"]
+    assert cache.stats().errors == 0
+
+
+@pytest.fixture
+def called() -> Callable[..., Any]:
+    """Call a method, and run what it returns if it is a coroutine."""
+
+    def run(method: Callable[..., Any], *args: Any) -> Any:
+        result = method(*args)
+        return asyncio.run(result) if inspect.iscoroutine(result) else result
+
+    return run
+
+
+@pytest.mark.parametrize("page", [0, 1, 2, 3, 4, 5])
+def test_damaged_page_is_noticed_and_no_value_is_made_up(make: Make, path: Path, page: int) -> None:
+    """Each page in turn is overwritten, in a file that no process has open."""
+    cache = make(max_entries=None)
+    expected = {f"k{number}": f"value {number}" * 20 for number in range(200)}
+    cache.set_many(expected)
+    cache._engine.close()
+    raw = sqlite3.connect(path)
+    raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    raw.close()
+    content = bytearray(path.read_bytes())
+    assert len(content) > 5 * 4096
+    content[page * 4096 : (page + 1) * 4096] = bytes(255 for _ in range(4096))
+    path.write_bytes(content)
+    reader = make(max_entries=None, max_connections=3)
+    for key, value in expected.items():
+        assert reader.get(key) in {None, value}
+    found = reader.get_many(expected)
+    assert found.items() <= expected.items()
+    assert reader.set_many(expected) == []
+    assert reader.get_many(expected) == expected
+
+
+def test_file_that_was_removed_is_made_anew(make: Make, path: Path) -> None:
+    """What was in it is gone; a write goes to the new one at once, and so does what other handles read."""
+    cache = make()
+    cache.set("k", "v")
+    remove(path)
+    cache.set("k", "new")
+    assert path.exists()
+    assert cache.get("k") == "new"
+    assert make(max_connections=3).get("k") == "new"
+
+
+def test_file_that_was_replaced_is_read_within_a_second(make: Make, path: Path, tmp_path: Path) -> None:
+    """As when a backup is put back."""
+    cache = make()
+    cache.set("k", "before")
+    cache._engine.close()
+    sqlite3.connect(path).execute("PRAGMA wal_checkpoint(TRUNCATE)").connection.close()
+    backup = path.read_bytes()
+    cache.set("k", "after")
+    cache._engine.close()
+    remove(path)
+    path.write_bytes(backup)
+    cache._engine._look_after = timeouts.now() - 1
+    assert cache.get("k") == "before"
+
+
+def test_directory_that_was_removed_is_made_anew(make: Make, path: Path) -> None:
+    cache = make(url=f"sqlite:///{path.parent}/deep/cache.sqlite3")
+    cache.set("k", "v")
+    remove(path.parent / "deep" / "cache.sqlite3")
+    (path.parent / "deep").rmdir()
+    cache.set("k", "new")
+    assert cache.get("k") == "new"
+
+
+# Others ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_another_writer_is_waited_for_and_not_for_ever(make: Make, path: Path) -> None:
+    """Reading goes on meanwhile, and nothing is said to be stored that is not."""
+    cache = make(busy_timeout=0.2)
+    cache.set("k", "v")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert cache.get("k") == "v"
+    assert cache.set_many({"k": "late"}) == ["k"]
+    assert cache.add("new", 1) is False
+    assert cache.touch("k", 60) is False
+    other.execute("ROLLBACK")
+    other.close()
+    eventually(lambda: cache.set_many({"back": 1}) == [])
+    assert cache.get_many(["k", "new"]) == {"k": "v"}
+
+
+@pytest.mark.slow
+def test_a_short_transaction_of_another_is_waited_for(make: Make, path: Path) -> None:
+    cache = make()
+    cache.set("k", "v")
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    setting = in_background(cache.set, "k", "waited")
+    threading.Event().wait(0.1)
+    other.execute("COMMIT")
+    other.close()
+    setting.result(10)
+    assert cache.get("k") == "waited"
+
+
+def test_threads_of_a_process_wait_in_turn(make: Make) -> None:
+    """Nobody gives up, however short busy_timeout is."""
+    cache = make(busy_timeout=0.05)
+    cache.set("n", 0)
+    in_threads(8, lambda number: [cache.set(f"k{number}", turn) or cache.incr("n") for turn in range(100)])
+    assert cache.get("n") == 800
+    assert cache.stats().errors == 0
+
+
+@pytest.mark.slow
+def test_event_loop_goes_on_while_another_writes(make: Make, path: Path) -> None:
+    """Even where a read has something to write down: what was used lately."""
+    cache = make(max_entries=5000)
+    keys = [f"k{number}" for number in range(3000)]
+    cache.set_many(dict.fromkeys(keys, 1))
+    cache._engine.close()
+    other = sqlite3.connect(path, isolation_level=None)
+
+    async def read_all() -> None:
+        for key in keys:
+            assert await cache.aget(key) == 1
+            await asyncio.sleep(0)
+
+    async def work() -> float:
+        other.execute("BEGIN IMMEDIATE")
+        tasks = [asyncio.create_task(cache.aset(f"new{number}", 1)) for number in range(20)]
+        tasks.append(asyncio.create_task(read_all()))
+        begun = last = time.perf_counter()
+        longest = 0.0
+        while not all(task.done() for task in tasks):
+            await asyncio.sleep(0.001)
+            longest, last = max(longest, time.perf_counter() - last), time.perf_counter()
+            if other.in_transaction and last - begun > 0.5:
+                other.execute("ROLLBACK")
+        await asyncio.gather(*tasks)
+        return longest
+
+    try:
+        assert asyncio.run(work()) < 0.25
+    finally:
+        other.close()
+
+
+def test_many_loops_in_many_threads_leave_nothing_behind(make: Make, recwarn: pytest.WarningsRecorder) -> None:
+    cache = make(max_connections=4)
+    cache.set("n", 0)
+
+    async def work() -> None:
+        await asyncio.gather(*(cache.aincr("n") for _ in range(10)), *(cache.aget("n") for _ in range(10)))
+
+    in_threads(6, lambda _: [asyncio.run(work()) for _ in range(3)])
+    assert cache.get("n") == 180
+    assert sum(thread.name.startswith("storeroom-db") for thread in threading.enumerate()) <= 4
+    gc.collect()
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_cancelled_task_leaves_the_file_in_order(make: Make) -> None:
+    """Whatever was under way is there as a whole or not at all, and nothing stays locked."""
+    cache = make(max_connections=3, max_entries=None)
+    chance = random.Random(5)
+
+    async def work() -> None:
+        for turn in range(40):
+            data = {f"{turn}-{number}": turn for number in range(50)}
+            tasks = [asyncio.create_task(operation) for operation in (cache.aset_many(data), cache.aget_many(data))]
+            await asyncio.sleep(chance.random() * 0.001)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            assert len(await cache.aget_many(data)) in {0, 50}
+
+    asyncio.run(work())
+    cache._check_invariants()
+
+
+# Room -----------------------------------------------------------------------------------------
+
+FULL_DISK = """
+import sys
+from pathlib import Path
+from storeroom.backends.db import DatabaseCache
+from storeroom.exceptions import StorageError
+
+disk = Path(sys.argv[1])
+ballast = disk / "ballast"
+ballast.write_bytes(bytes(2**21))
+options = {"url": f"sqlite:///{disk}/cache.sqlite3", "max_entries": None}
+cache = DatabaseCache("t", {"TIMEOUT": None, "OPTIONS": options})
+stored = 0
+try:
+    while True:
+        cache.set(f"key{stored}", "v" * 1000)
+        stored += 1
+except StorageError as error:
+    print("full:", "Its disk is full: make room" in str(error))
+print("intact:", all(cache.get(f"key{n}") == "v" * 1000 for n in range(stored)), stored > 20)
+print("not stored:", cache.get(f"key{stored}"))
+ballast.unlink()
+cache.set("after", "value")
+print("after:", cache.get("after"), cache.get("key1") == "v" * 1000)
+cache._check_invariants()
+cache.clear()
+print("cleared:", cache.keys())
+"""
+
+
+@pytest.mark.slow
+def test_full_disk_is_an_error_that_damages_nothing(tmp_path: Path) -> None:
+    """A write fails by name, reads go on, and as soon as there is room all is well."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    script = f'mount -t tmpfs -o size=4m tmpfs {disk} && exec {sys.executable} -c "$CODE" {disk}'
+    as_root = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    result = subprocess.run(
+        ["unshare", *as_root, "--mount", "sh", "-c", script],
+        env=os.environ | {"CODE": FULL_DISK}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert result.stdout.splitlines() == [
+        "full: True", "intact: True True", "not stored: None", "after: value True", "cleared: []",
+    ], result.stderr  # fmt: skip
+
+
+@pytest.mark.slow
+def test_three_hundred_thousand_keys_in_one_call(make: Make) -> None:
+    """In chunks that every database allows, and as they are at one moment."""
+    cache = make(max_entries=None)
+    expected = {f"k{number}": number for number in range(0, 300_000, 1000)}
+    cache.set_many(expected)
+    every = [f"k{number}" for number in range(300_000)]
+    assert cache.get_many(every) == expected
+    cache.delete_many(every)
+    assert cache.stats().entries == 0
+
+
+def test_get_many_sees_one_moment(make: Make) -> None:
+    """Though it takes several statements: a set_many() is there as a whole or not at all."""
+    cache = make(max_entries=None)
+    keys = [f"k{number}" for number in range(1200)]
+    cache.set_many(dict.fromkeys(keys, 0))
+    done = threading.Event()
+
+    def write() -> None:
+        turn = 0
+        while not done.is_set():
+            turn += 1
+            cache.set_many(dict.fromkeys(keys, turn))
+
+    writing = in_background(write)
+    try:
+        for _ in range(10):
+            assert len(set(cache.get_many(keys).values())) == 1
+    finally:
+        done.set()
+        writing.result(10)

@@ -1,0 +1,223 @@
+"""What an operation of the database cache costs: its statements, and that none looks at more rows than it needs."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+from storeroom import timeouts
+from storeroom.backends.db import DatabaseCache
+from storeroom.testing.isolation import engines_of_its_own
+from tests.servers.databases import MariaDBServer, PostgreSQLServer, mariadb, postgresql
+
+__all__ = ["mariadb", "postgresql"]
+
+KINDS = ["sqlite", "postgresql", "mariadb"]
+
+Make: TypeAlias = Callable[..., DatabaseCache]
+
+
+@pytest.fixture
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+    """Make caches of a new table in a database of a kind."""
+
+    def make(kind: str, **options: Any) -> DatabaseCache:
+        if kind == "sqlite":
+            url, table = f"sqlite:///{tmp_path}/cache.sqlite3", "t"
+        else:
+            server: PostgreSQLServer | MariaDBServer = request.getfixturevalue(kind)
+            url, table = server.url(), server.table()
+        settings = {"url": url, "socket_timeout": 20, "max_entries": None, **options}
+        return DatabaseCache(table, {"TIMEOUT": None, "OPTIONS": settings})
+
+    with engines_of_its_own():
+        yield make
+
+
+class Counting:
+    """A session that notes what is sent."""
+
+    def __init__(self, session: Any) -> None:
+        self._session, self.sent = session, list[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def execute(self, statement: str, parameters: Any = ()) -> Any:
+        self.sent.append(statement)
+        return self._session.execute(statement, parameters)
+
+
+def sent_by(cache: DatabaseCache, operation: Callable[[DatabaseCache], Any]) -> list[str]:
+    """Return the statements of an operation, when nothing is due but what it is about itself."""
+    engine = cache._engine
+    session = engine._take()
+    counting = Counting(session)
+    engine._look_after = engine._earliest = timeouts.now() + 1000
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine._pool, "take", lambda: counting)
+        patch.setattr(engine._pool, "give", lambda _: None)
+        patch.setattr(engine.database, "is_stale", lambda _: False)
+        operation(cache)
+    engine._pool.give(session)
+    return counting.sent
+
+
+#: operation -> statements on SQLite, PostgreSQL and MariaDB; what begins and ends a transaction is not among them.
+#: Where the number of entries or bytes changes, a row that counts them changes with it: a statement of its own, but
+#: on PostgreSQL. MariaDB's writing statements return nothing, so that what they did is asked for.
+STATEMENTS: dict[str, tuple[Callable[[DatabaseCache], Any], tuple[int, int, int]]] = {
+    "get": (lambda cache: cache.get("k"), (1, 1, 1)),
+    "get_many": (lambda cache: cache.get_many(["k", "n", "absent"]), (1, 1, 1)),
+    "has_key": (lambda cache: cache.has_key("k"), (1, 1, 1)),
+    "ttl": (lambda cache: cache.ttl("k"), (1, 1, 1)),
+    "set": (lambda cache: cache.set("k", "other"), (1, 1, 2)),
+    "set of another size": (lambda cache: cache.set("k", "longer than it was"), (2, 1, 4)),
+    "set of a new key": (lambda cache: cache.set("new", "value"), (2, 1, 4)),
+    "add": (lambda cache: cache.add("new", "value"), (2, 1, 3)),
+    "touch": (lambda cache: cache.touch("k", 1000), (1, 1, 1)),
+    "incr": (lambda cache: cache.incr("n"), (1, 1, 1)),
+    "decr": (lambda cache: cache.decr("n", 5), (1, 1, 1)),
+    "delete": (lambda cache: cache.delete("k"), (2, 2, 4)),
+    "set_many of 100": (lambda cache: cache.set_many({f"m{n}": n for n in range(100)}), (2, 2, 4)),
+    "delete_many of 100": (lambda cache: cache.delete_many([f"x{n}" for n in range(100)]), (1, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("operation", STATEMENTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_operation_takes_so_many_statements(make: Make, kind: str, operation: str) -> None:
+    cache = make(kind)
+    cache.set_many({"k": "value", "n": 1})
+    run, counts = STATEMENTS[operation]
+    sent = sent_by(cache, run)
+    work = [text for text in sent if not text.startswith(("BEGIN", "COMMIT"))]
+    assert len(work) == counts[KINDS.index(kind)], work
+    begins = len(sent) - len(work)
+    assert begins in {0, 2}
+    if len(work) == 1 and not operation.startswith(("set", "delete")):
+        assert begins == 0, "one statement needs no transaction"
+
+
+@pytest.mark.parametrize("operation", ["set", "set of another size", "set of a new key", "add"])
+def test_postgresql_is_asked_once_for_a_write(make: Make, operation: str) -> None:
+    """Nothing begins or ends a transaction."""
+    cache = make("postgresql", max_entries=300, max_bytes="1MB")
+    cache.set_many({"k": "value", "n": 1})
+    sent = sent_by(cache, STATEMENTS[operation][0])
+    assert len(sent) == 1, sent
+    cache._check_invariants()
+
+
+def statements_of(cache: DatabaseCache) -> dict[str, tuple[str, tuple[Any, ...]]]:
+    """The statements that operations are made of, with parameters."""
+    texts = cache._engine.statements
+    name, now, place = b":1:k5", timeouts.now(), 0
+    found = {
+        "get": (texts.get, (name,)),
+        "get_many": (texts.get_many(3), (name, b":1:k6", b":1:k7")),
+        "expiry": (texts.expiry, (name,)),
+        "touch": (texts.touch, (1e15, name, now)),
+        "incr": (texts.incr, (1, name, now, 0, 10)),
+        "expired": (texts.expired, (now, 32)),
+        "earliest": (texts.earliest, ()),
+        "oldest": (texts.oldest, (10,)),
+        "renew": (texts.renew(2), (place, name, b":1:k6")),
+        "delete": (texts.delete(2), (name, b":1:k6")),
+        "counts": (texts.counts, (b"\x00counts",)),
+        "count_up": (texts.count_up, (1, 1, b"\x00counts")),
+        "scan": (texts.scan, (name, 10)),
+    }
+    if texts.grammar.chains:
+        row = (name, b"v", None, 1e15, 5, 5, 1)
+        found |= {"put_one": (texts.put_one, (*row, b"\x00counts")), "add_one": (texts.add_one, (*row, now, b"\x00c"))}
+    return found
+
+
+#: What lets a database learn of a table, and what its plans say where the whole of it is read.
+PLANS = {
+    "sqlite": ("ANALYZE", r"SCAN (?!.*USING (COVERING )?INDEX)"),
+    "postgresql": ("ANALYZE {}", r"Seq Scan"),
+    "mariadb": ("ANALYZE TABLE {}", r"\bALL\b"),
+}
+
+
+def plan_of(cache: DatabaseCache, kind: str, statement: str, parameters: tuple[Any, ...]) -> str:
+    session = cache._engine._take()
+    rows = session.execute(f"EXPLAIN {'QUERY PLAN ' * (kind == 'sqlite')}{statement}", parameters).fetchall()
+    cache._engine._pool.give(session)
+    return "\n".join(" ".join(map(str, row)) for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_statement_reads_the_whole_table(make: Make, kind: str) -> None:
+    """By what each database says of its plans, with 20,000 rows in the table."""
+    cache = make(kind)
+    cache.set_many({f"k{number}": f"value {number}" for number in range(20_000)}, timeout=1000)
+    analyze, whole = PLANS[kind]
+    session = cache._engine._take()
+    session.execute(analyze.format(cache._engine.statements.table))  # plans depend on what is known of a table
+    cache._engine._pool.give(session)
+    for name, (statement, parameters) in statements_of(cache).items():
+        plan = plan_of(cache, kind, statement, parameters)
+        assert not re.search(whole, plan), f"{name}: {statement}\n{plan}"
+
+
+def steps_of(cache: DatabaseCache, operation: Callable[[], Any]) -> int:
+    """How many instructions of its virtual machine SQLite takes, in units of ten."""
+    session, steps = cache._engine._take(), 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    session.set_progress_handler(step, 10)
+    cache._engine._pool.give(session)
+    operation()
+    session.set_progress_handler(None, 0)
+    return steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("max_entries", [None, 20_000])
+def test_work_does_not_grow_with_the_table(make: Make, max_entries: int | None) -> None:
+    """SQLite's own count of its steps: exact, where seconds are noise. A full cache evicts at the same price."""
+
+    def steps(rows: int) -> dict[str, int]:
+        bound = None if max_entries is None else rows
+        cache = make("sqlite", max_entries=bound, busy_timeout=5.0 + rows / 1000)
+        cache.clear()
+        cache.set_many({f"k{number}": f"value {number}" for number in range(rows)}, timeout=1000)
+        return {
+            "get": steps_of(cache, lambda: cache.get_many([f"k{number}" for number in range(0, rows, rows // 50)])),
+            "set": steps_of(cache, lambda: [cache.set(f"k{number}", "other") for number in range(50)]),
+            "new": steps_of(cache, lambda: [cache.set(f"new{number}", number) for number in range(50)]),
+            "incr": steps_of(cache, lambda: [cache.incr("new49") for _ in range(50)]),
+            "delete": steps_of(cache, lambda: [cache.delete(f"new{number}") for number in range(50)]),
+        }
+
+    few, many = steps(100), steps(20_000)
+    for name, count in many.items():
+        assert count <= 1.3 * few[name] + 10, f"{name}: {few[name]} at 100 rows, {count} at 20,000"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_expired_rows_go_as_writes_come(make: Make, kind: str) -> None:
+    """In small batches: nobody has to call prune(), and no write pays for all."""
+    cache = make(kind)
+    cache.set_many({f"gone{number}": number for number in range(300)}, timeout=0.01)
+    cache.set("kept", 1)
+    cache._engine._look_after = 0
+    deadline = timeouts.now() + 20
+    while (entries := cache.stats().entries or 0) > 1:
+        assert timeouts.now() < deadline
+        cache.set("kept", 1)
+        cache._engine._look_after = 0
+        left = cache.stats().entries or 0
+        assert entries - left <= 32
+    assert cache.stats().expirations == 300
+    cache._check_invariants()
