@@ -639,6 +639,24 @@ def test_server_without_room_says_so(make: Make, tmp_path: Path, large: int) -> 
         assert breaker(cache).failures == 0
 
 
+def test_server_without_room_for_a_generation_is_a_miss(make: Make, tmp_path: Path) -> None:
+    """A cache that is new on a server that is full, and may not evict, goes without, and does not hang."""
+    with running(tmp_path, 1, "-M", "-m", "2", "-o", "slab_chunk_max=8192") as servers:
+        full = make(servers.location(), "full")
+        for size in (5000, 500, 100, 20, 0):
+            chance = 0
+            while not full.set_many({f"{size}-{chance}-{number}": "v" * size for number in range(200)}):
+                chance += 1
+        cache = make(servers.servers[0].location, "new")
+        begun = time.monotonic()
+        assert cache.get("k", "default") == "default"
+        cache.set("k", 1)
+        assert cache.add("k", "v" * 5000) is False
+        assert cache.stats().errors > 0
+        assert time.monotonic() - begun < 1
+        assert breaker(cache).failures == 0
+
+
 # Time -------------------------------------------------------------------------------------------
 
 
