@@ -143,6 +143,14 @@ def test_lock_of_tasks(cache: RedisCache) -> None:
     asyncio.run(work())
 
 
+def test_lock_is_not_taken_over_an_entry_with_tags(cache: RedisCache) -> None:
+    """Whose conditions the server cannot judge: it is in the way like any other."""
+    cache.set("l", 1, tags=["red"])
+    assert cache.lock("l").acquire(blocking=False) is False
+    assert asyncio.run(cache.lock("l").aacquire(blocking=False)) is False
+    assert cache.get("l") == 1
+
+
 def test_lock_that_is_taken_or_lost_is_told(cache: RedisCache) -> None:
     """The owner whose time was over does not give back the lock of the next."""
     slow = cache.lock("l", timeout=0.05)
