@@ -12,7 +12,7 @@ from storeroom import config
 from storeroom.aliases import read_caches
 from storeroom.backends.memcached import PyLibMCCache, PyMemcacheCache
 from storeroom.backends.memcached.clients import BATCH, batches, batches_of_values
-from storeroom.backends.memcached.entries import exptime
+from storeroom.backends.memcached.entries import exptime, packed
 from storeroom.backends.memcached.location import Address, parse
 from storeroom.backends.memcached.options import PYLIBMC, PYMEMCACHE, settled
 from storeroom.backends.memcached.ring import Ring
@@ -245,6 +245,12 @@ def test_more_than_thirty_days_are_a_point_in_time() -> None:
         month = 86_400 * 30
         assert exptime(clock.now() + month + 5) == pytest.approx(time.time() + month + 6, abs=5)
         assert exptime(clock.now() + 1e12) == 0
+
+
+def test_header_of_an_entry_is_what_it_has_been() -> None:
+    """Entries that another version has written stay readable."""
+    assert packed(1_700_000_000.5, b"7") == bytes.fromhex("41d954fc40200000" + "37")
+    assert packed(NEVER, b"\x05") == bytes.fromhex("7ff0000000000000" + "05")
 
 
 def test_batches_hold_what_may_be_sent_together() -> None:
