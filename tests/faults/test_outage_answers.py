@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from storeroom import registry
+from storeroom import registry, timeouts
 from storeroom.backends.locmem import LocMemCache
 from storeroom.backends.memcached import MemcachedCache, PyLibMCCache, PyMemcacheCache
 from storeroom.backends.redis import RedisCache
@@ -211,7 +211,7 @@ def test_operation_answers_as_the_page_says(
     for is_open in (False, True):
         for breaker in breakers(cache):
             breaker.reset()
-            breaker.is_open, breaker._probe_at = is_open, float("inf")
+            breaker.is_open, breaker._probe_at = is_open, timeouts.now() + breaker._pause
         errors = cache.stats().errors
         result = outcome(cache, OPERATIONS[name], mode)
         if name in {"keys", "count"} and not is_redis:
