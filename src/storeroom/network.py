@@ -6,7 +6,7 @@ During an outage the alias's ``on_error`` decides:
 ``"miss"``           (default) reads miss, and writes that can say so say that nothing was
                      stored; what has no honest answer raises StorageError
 ``"raise"``          every operation raises StorageError
-``"fallback:name"``  the cache of that alias answers instead
+``"fallback:name"``  the cache of that alias answers instead, but for clear(), which raises
 ===================  =====================================================================
 
 Only a failure to reach the server counts as an outage. A mistake of the program (a value

@@ -10,6 +10,10 @@ from storeroom.testing import FakeClock
 from storeroom.testing.concurrency import in_threads
 
 ERROR = ConnectionError("refused")
+DOWN = (
+    "the server is down (ConnectionError: refused). Its caches follow their on_error policy; "
+    "it is tried again every 1 s."
+)
 
 
 @pytest.fixture
@@ -85,12 +89,7 @@ def test_outage_is_told_once_at_its_begin_and_once_at_its_end(
         breaker.succeed()
         breaker.succeed()
     assert [(record.name, record.levelname, record.getMessage()) for record in caplog.records] == [
-        (
-            "storeroom.outages",
-            "ERROR",
-            "the server is down (ConnectionError: refused). Its caches follow their on_error policy; it is tried again "
-            + "every 1 s.",
-        ),
+        ("storeroom.outages", "ERROR", DOWN),
         ("storeroom.outages", "WARNING", "the server answers again, after 12.4 s."),
     ]
 
