@@ -79,7 +79,7 @@ def read_caches(caches: object, directory: str | None = None) -> dict[str, Alias
         except ConfigurationError as mistake:
             mistakes.append(mistake)
     if not mistakes:
-        mistakes = _collisions(list(aliases.values()))
+        mistakes = [*_collisions(list(aliases.values())), *_wrong_fallbacks(aliases)]
     if len(mistakes) > 1:
         listed = "".join(f"\n- {mistake}" for mistake in mistakes)
         raise ConfigurationError(f"CACHES has {len(mistakes)} mistakes:{listed}") from mistakes[0]
@@ -212,6 +212,41 @@ def _check_signature(backend: type[Any], place: str) -> None:
             f"{place}['BACKEND'] is {backend.__qualname__}, which cannot be built as "
             f"{backend.__qualname__}(location, params): {error}. Expected a class whose __init__ takes these two."
         ) from error
+
+
+# Aliases that stand in for others -------------------------------------------------------
+
+
+def _wrong_fallbacks(aliases: Mapping[str, Alias]) -> list[ConfigurationError]:
+    """Return a mistake for each alias whose OPTIONS["on_error"] names one that cannot answer for it."""
+    mistakes = []
+    for name, alias in aliases.items():
+        fallback = _fallback_of(alias)
+        reason = "" if fallback is None else _why_no_fallback(name, fallback, aliases)
+        if reason:
+            place = f"CACHES[{name!r}]['OPTIONS']['on_error'] is 'fallback:{fallback}'"
+            mistakes.append(ConfigurationError(f"{place}; {reason}"))
+    return mistakes
+
+
+def _why_no_fallback(name: str, fallback: str, aliases: Mapping[str, Alias]) -> str:
+    """Return why an alias cannot answer for another, or ""."""
+    if fallback not in aliases:
+        return f"expected one of the aliases {', '.join(map(repr, aliases))}.{config.nearest(fallback, aliases)}"
+    if aliases[fallback].settings is None:
+        return f"expected a cache of Storeroom's, and its BACKEND is {aliases[fallback].backend.__qualname__}."
+    chain, following = [name], _fallback_of(aliases[name])
+    while following is not None and following in aliases and following not in chain:
+        chain.append(following)
+        following = _fallback_of(aliases[following])
+    if following != name:
+        return ""
+    return f'expected one that ends somewhere: {" -> ".join((*chain, name))}. Give one of them "miss" or "raise".'
+
+
+def _fallback_of(alias: Alias) -> str | None:
+    on_error = None if alias.settings is None else alias.settings.options.get("on_error")
+    return on_error.partition("fallback:")[2] or None if isinstance(on_error, str) else None
 
 
 # Aliases that get into each other's way -------------------------------------------------

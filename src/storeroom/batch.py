@@ -37,6 +37,9 @@ class Batch:
         expires_at: tells when a value stored now expires.
         freshness: how old the values may be.
         tag_keys: storage keys of the entries' tags.
+
+    Attributes:
+        is_early: whether values are computed anew although there may be fresh ones.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class Batch:
             digest.update(f"{len(key)}:{key}".encode("utf-8", "surrogatepass"))
         self.key = f"\x00many\x00{digest.hexdigest()}"
         self._token: str | None = None
-        self._has_waited = False
+        self.is_early = False
 
     @property
     def storage_keys(self) -> list[str]:
@@ -86,8 +89,6 @@ class Batch:
         leased = yield self.hooks, "_lease", (f"{LEASE_MARK}{self.key}", MISSING, token, until)
         if leased:
             self._token = token
-        elif leased is False:
-            self._has_waited = True
         return leased is not False
 
     def give_lease_back(self) -> Steps[None]:
@@ -98,7 +99,7 @@ class Batch:
 
     def compute(self, flight: Flight) -> Steps[dict[str, Any]]:
         """Return the values by storage key, computed and stored."""
-        if self._has_waited:  # somebody may have stored them between the last look and the lease
+        if not self.is_early:  # somebody may have stored them between the first look and the lease
             values: dict[str, Any] | Any = yield from self.read()
             if values is not MISSING:
                 return values
@@ -151,7 +152,9 @@ def obtain_many(work: Batch, *, blocking: bool) -> Steps[dict[str, Any]]:
     work.counters.hits += len(values)
     work.counters.misses += len(missing)
     if late:
-        yield from obtaining.refresh(work.only(late))
+        early = work.only(late)
+        early.is_early = True
+        yield from obtaining.refresh(early)
     if missing:
         values |= yield from _computed(work.only(missing), stale, blocking=blocking)
     return values

@@ -111,6 +111,7 @@ class Computation:
         self._function, self._expires_at, self._tag_keys = function, expires_at, tag_keys
         self.found: Any = MISSING
         self._mark: Envelope | None = None
+        self._is_blocked = False
         self.replaces: Envelope | None = None
 
     @property
@@ -128,11 +129,18 @@ class Computation:
     def take_lease(self, until: float) -> Steps[bool]:
         """Mark the entry as being computed, unless somebody has done so, or has stored a value."""
         found: Any = self.found if type(self.found) is Envelope else MISSING
-        # Where nobody else computes, a lease is what a parent process has left behind.
-        if found is not MISSING and found.leased_until > timeouts.now() and self.hooks.is_shared:
+        now = timeouts.now()
+        # Where nobody else computes, a lease is what a parent process has left behind; and nobody takes one that
+        # ends so much later than one of now.
+        if found is not MISSING and now < found.leased_until < 2 * until - now and self.hooks.is_shared:
             return False
         mark: Envelope = placeholder(until) if found is MISSING else found.leased(until)
         leased = yield self.hooks, "_lease", (self.key, found, mark, mark.kept_until)
+        if leased is False and found is MISSING:
+            # Another was faster; if there is still nothing to be read after that, it is bytes that nobody can read.
+            if self._is_blocked:
+                leased = yield self.hooks, "_compare_set", (self.key, MISSING, mark, mark.kept_until)
+            self._is_blocked = True
         if leased:
             self._mark = mark
         return leased is not False

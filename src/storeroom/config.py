@@ -363,6 +363,11 @@ def _written_settings(params: Mapping[str, Any], place: str) -> dict[str, Any]:
     written: dict[str, Any] = {}
     options: dict[str, Any] = {}
     for name, value in params.items():
+        if name == "REVERSE_KEY_FUNCTION":
+            raise ConfigurationError(
+                f"{place} has the key {name!r}, of django-redis. Remove it: keys() turns storage keys back by itself, "
+                "if KEY_FUNCTION keeps prefix, version and key readable, one after the other."
+            )
         if name not in SETTINGS and name not in _LOWER_CASE:
             raise ConfigurationError(
                 f"{place} has the key {name!r}, which does not exist.{nearest(str(name), SETTINGS)} "

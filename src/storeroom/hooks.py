@@ -162,6 +162,8 @@ class StorageHooks:
     def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
         """Replace the entry if its value equals `expected`. Return whether it was replaced.
 
+        MISSING stands for bytes that cannot be read, which are in the way of `_add` and of no use to anybody.
+
         This default is not atomic: see `_rename`.
         """
         return bool(self._get(storage_key) == expected) and self._set(storage_key, value, expires_at)

@@ -6,7 +6,7 @@ During an outage the alias's ``on_error`` decides:
 ``"miss"``           (default) reads miss, and writes that can say so say that nothing was
                      stored; what has no honest answer raises StorageError
 ``"raise"``          every operation raises StorageError
-``"fallback:name"``  the cache of that alias answers instead
+``"fallback:name"``  the cache of that alias answers instead, but for clear(), which raises
 ===================  =====================================================================
 
 Only a failure to reach the server counts as an outage. A mistake of the program (a value
@@ -21,7 +21,7 @@ from typing import Any, Final, NoReturn
 from storeroom import config
 from storeroom.base import BaseCache
 from storeroom.engines import Engine
-from storeroom.exceptions import StorageError
+from storeroom.exceptions import ConfigurationError, StorageError, ValueTypeError
 from storeroom.hooks import MISSING
 from storeroom.outages import CircuitBreaker
 
@@ -47,6 +47,13 @@ ANSWERS: Final[Mapping[str, Callable[..., Any]]] = {
 _WITHOUT_ANSWER: Final = ("incr", "rename", "clear", "scan", "prune")
 """Hooks that raise even under "miss": a counter that does not count, a clear() that did not happen,
 a list of keys that is not the list."""
+
+_WITHOUT_FALLBACK: Final = ("clear", "usage")
+"""Hooks that no other cache answers: what was to be cleared comes back with the server, and what the
+other cache holds beside is not ours to clear or to count."""
+
+_ANSWERED: Final = (KeyError, ValueTypeError)
+"""What a hook raises after the server has answered, that there is no entry, or none that can be counted on."""
 
 
 def _on_error(value: Any) -> str:
@@ -144,11 +151,20 @@ class NetworkCache(BaseCache):
 
     # The policy -----------------------------------------------------------------------------
 
-    def _fallback(self) -> Any:
-        """Return the cache that answers during an outage, or None under another policy."""
+    def _fallback(self, name: str) -> Any:
+        """Return the cache that answers for a hook during an outage, or None if none does."""
         alias = self.settings.options["on_error"].partition("fallback:")[2]
+        if not alias or name in _WITHOUT_FALLBACK:
+            return None
         # The registry lies above: only here does a cache ask for another, by its alias.
-        return import_module("storeroom.registry").caches[alias] if alias else None
+        fallback = import_module("storeroom.registry").caches[alias]
+        if not isinstance(fallback, BaseCache):
+            raise ConfigurationError(
+                f"OPTIONS['on_error'] is 'fallback:{alias}', and CACHES[{alias!r}] is a {type(fallback).__name__}; "
+                "expected the alias of a cache of Storeroom's."
+            )
+        self._counters.errors += 1
+        return fallback
 
     def _answer(self, name: str, args: tuple[Any, ...], error: BaseException | None) -> Any:
         """Return what the hook answers during an outage.
@@ -182,11 +198,14 @@ def _guarded(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
             except self._outage_errors as error:
                 breaker.fail(error)
                 failure = error
+            except _ANSWERED:
+                breaker.succeed()
+                raise
             else:
                 if breaker.failures == failures:
                     breaker.succeed()
                 return result
-        fallback = self._fallback()
+        fallback = self._fallback(name)
         return self._answer(name, args, failure) if fallback is None else getattr(fallback, f"_{name}")(*args)
 
     return guarded
@@ -204,11 +223,14 @@ def _guarded_async(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
             except self._outage_errors as error:
                 breaker.fail(error)
                 failure = error
+            except _ANSWERED:
+                breaker.succeed()
+                raise
             else:
                 if breaker.failures == failures:
                     breaker.succeed()
                 return result
-        fallback = self._fallback()
+        fallback = self._fallback(name)
         return self._answer(name, args, failure) if fallback is None else await getattr(fallback, f"_a{name}")(*args)
 
     return guarded

@@ -56,7 +56,8 @@ class CircuitBreaker:
             return True
         with self._lock:
             now = timeouts.now()
-            if self.is_open and now < self._probe_at:
+            # More than a pause away, the clock was put back.
+            if self.is_open and 0 < self._probe_at - now <= self._pause:
                 return False
             self._probe_at = now + self._pause
             return True

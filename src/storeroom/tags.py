@@ -93,7 +93,15 @@ def current_versions(hooks: StorageHooks, keys: Sequence[str]) -> Steps[Versions
         else:
             raced.append(key)
     if raced:
-        versions |= _parsed((yield hooks, "_get_many", (raced,)))
+        found = yield hooks, "_get_many", (raced,)
+        versions |= _parsed(found)
+        for key in raced:
+            if key not in versions:
+                # What is there cannot be read, or is no version: nobody's entry can depend on it.
+                version, expires_at = int.from_bytes(os.urandom(8), "big"), timeouts.now() + SHORTEST_LIFE
+                change = key, found.get(key, MISSING), _written(version, expires_at), expires_at
+                if (yield hooks, "_compare_set", change):
+                    versions[key] = version, expires_at
     return versions if len(versions) == len(keys) else None
 
 

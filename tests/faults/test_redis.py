@@ -4,12 +4,10 @@ import asyncio
 import contextvars
 import gc
 import logging
-import pickle
 import random
 import statistics
 import threading
 import time
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from typing import Any
 import pytest
 
 from storeroom.backends.redis import RedisCache
-from storeroom.backends.redis.requests import Request, Use, one
+from storeroom.backends.redis.requests import Use, one
 from storeroom.exceptions import StorageError
 from storeroom.outages import CircuitBreaker
 from tests.servers.proxy import Proxy
@@ -326,49 +324,6 @@ def test_two_thousand_tasks_share_one_connection(redis_server: RedisServer) -> N
 
 
 # What others have written -------------------------------------------------------------------
-
-
-class Bomb:
-    """A pickle that runs code when it is read."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.mark,)
-
-
-@pytest.mark.parametrize("secret", [None, "a secret of this test alone"])
-def test_hostile_bytes_are_counted_misses(redis_databases: Databases, secret: str | None, tmp_path: Path) -> None:
-    """10,000 payloads, mutated, truncated, foreign: none raises, none runs, each is counted."""
-    cache = make(redis_databases.url(), secret=secret)
-    chance = random.Random(20)
-    mark = tmp_path / "mark"
-    bomb = pickle.dumps(Bomb(mark))
-    pickle.loads(bomb)
-    assert mark.exists(), "the bomb is a dud"
-    mark.unlink()
-    cache.set("sample", {"a": [1, 2.5, "text"], "b": None})
-    good = raw(cache, "GET", cache.make_key("sample"))
-    foreign = [bomb, zlib.compress(bomb), b"\x0f" + bomb, b"\x10" + bomb, b"", b"\x80\x05.", b"{}", b"\x1f\x8b"]
-    payloads = {f"k{number}": _mutated(chance, chance.choice([good, *foreign])) for number in range(10_000)}
-    cache._engine.call(Request([("SET", cache.make_key(key), data) for key, data in payloads.items()], Use.WRITE))
-    before = cache.stats().errors
-    found = cache.get_many(payloads)
-    assert cache.stats().errors - before == len(payloads) - len(found)
-    assert cache.stats().errors - before > 5000
-    assert not mark.exists()
-    for key in ("k1", "k2", "k3"):
-        cache.set(key, "again")
-        assert cache.get(key) == "again"
-
-
-def _mutated(chance: random.Random, payload: bytes) -> bytes:
-    changed = bytearray(payload)
-    for _ in range(chance.randrange(4)):
-        if changed:
-            changed[chance.randrange(len(changed))] = chance.randrange(256)
-    return bytes(changed[: chance.randrange(len(changed) + 1)]) if chance.random() < 0.3 else bytes(changed)
 
 
 def test_key_of_another_type_is_a_miss(redis_databases: Databases) -> None:

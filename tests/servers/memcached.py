@@ -70,6 +70,14 @@ class MemcachedServer:
                 reply += part
         return reply
 
+    def accepts(self) -> bool:
+        """Tell whether it lets anybody connect; what it says may need TLS."""
+        try:
+            self.connect().close()
+        except OSError:
+            return False
+        return True
+
     def answers(self) -> bool:
         try:
             return self.ask(b"version").startswith(b"VERSION")

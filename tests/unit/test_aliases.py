@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from storeroom import config
+from storeroom import config, network
 from storeroom.aliases import DEFAULT_ALIAS, read_caches
 from storeroom.backends.filebased import FileBasedCache
 from storeroom.base import BaseCache
@@ -290,3 +290,35 @@ def test_codec_options_are_checked_at_start(tmp_path: Path, options: dict[str, A
         read_caches(caches)
     assert told in str(caught.value)
     assert "short" not in str(caught.value).replace("shorter", "")
+
+
+class Networked(Keyed):
+    options = {**network.NETWORK_OPTIONS}  # noqa: RUF012 -- as backends write it
+
+
+@pytest.mark.parametrize(
+    ("fallbacks", "told"),
+    [
+        ({"a": "memroy"}, "'fallback:memroy'; expected one of the aliases .* Did you mean 'memory'?"),
+        ({"a": "a"}, "a -> a"),
+        ({"a": "b", "b": "a"}, r"a -> b -> a\. Give one of them"),
+        ({"a": "foreign"}, "expected a cache of Storeroom's, and its BACKEND is Foreign"),
+    ],
+)
+def test_fallback_that_cannot_answer_is_told_at_start(fallbacks: dict[str, str], told: str) -> None:
+    """Not during the first outage."""
+    caches: dict[str, Any] = {
+        "default": {"BACKEND": LOCMEM},
+        "memory": {"BACKEND": LOCMEM, "LOCATION": "memory"},
+        "foreign": {"BACKEND": Foreign},
+    }
+    for name, fallback in fallbacks.items():
+        caches[name] = {
+            "BACKEND": Networked,
+            "LOCATION": name,
+            "OPTIONS": {"on_error": f"fallback:{fallback}"},
+        }
+    with pytest.raises(ConfigurationError, match=told):
+        read_caches(caches)
+    caches |= {name: {**caches[name], "OPTIONS": {"on_error": "fallback:memory"}} for name in fallbacks}
+    assert list(read_caches(caches)) == list(caches)

@@ -173,6 +173,7 @@ CASES = [
     kept("W005", on(LOCMEM, TIMEOUT=None, OPTIONS={"MAX_ENTRIES": None, "max_bytes": "1GB"})),
     kept("W005", on(LOCMEM, TIMEOUT="30d", OPTIONS={"MAX_ENTRIES": None})),
     kept("W005", on(REDIS, "redis://h", TIMEOUT=None)),
+    kept("W005", on(MEMCACHED, "h:11211", TIMEOUT=None)),
     # Few entries in files.
     broken("W006", on(FILE, "{tmp}/c")),
     broken("W006", on(FILE, "{tmp}/c", OPTIONS={"CULL_FREQUENCY": 3})),

@@ -178,6 +178,9 @@ def test_django_redis_configuration_of_its_readme():
         ({"ssl_cert_reqs": ssl.CERT_NONE}, "ssl_cert_reqs", "none"),
         ({"ssl_cert_reqs": None}, "ssl_cert_reqs", "none"),
         ({"pool_class": "redis.BlockingConnectionPool"}, "pool_class", None),
+        ({"REPLICA_READ_ONLY": True}, "replica_read_only", True),
+        ({"CONNECTION_POOL_KWARGS": {"retry_on_error": [TimeoutError]}}, "socket_timeout", 1.0),
+        ({"CLIENT_CLASS": "django_redis.client.HerdClient"}, "client_class", None),
         ({"parser_class": "redis.connection.PythonParser"}, "parser_class", None),
     ],
 )
@@ -212,13 +215,21 @@ def test_cluster_as_django_redis_spells_it():
         ({"CONNECTION_POOL_KWARGS": {"max_connections": 0}}, "'max_connections' is a whole number, at least 1"),
         ({"CONNECTION_POOL_KWARGS": {"decode_responses": True}}, "values are bytes"),
         ({"SENTINELS": ["a"]}, "a list of (host, port) pairs"),
-        ({"MAX_ENTRIES": 100}, "is not an option of"),
+        ({"CONNECTION_POOL_KWARGS": {"timeout": 20}}, "'timeout' has no meaning here"),
+        ({"REPLICA_READ_ONLY": False}, "written to the first server of LOCATION"),
+        ({"MAX_ENTRIES": 100}, "a server bounds itself, by maxmemory and maxmemory-policy"),
     ],
 )
 def test_what_has_no_meaning_here_is_refused_with_the_remedy(options, message):
     with pytest.raises(ConfigurationError) as caught:
         config.read_params({"OPTIONS": options}, OPTIONS)
     assert message in str(caught.value)
+
+
+def test_reverse_key_function_is_not_needed():
+    settings = {"BACKEND": REDIS, "LOCATION": "redis://h", "REVERSE_KEY_FUNCTION": "app.reverse"}
+    with pytest.raises(ConfigurationError, match=r"'REVERSE_KEY_FUNCTION', of django-redis\. Remove it: keys\(\)"):
+        read_caches({"default": settings})
 
 
 def test_sentinel_class_without_sentinels_is_told():

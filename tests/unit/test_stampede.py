@@ -381,6 +381,9 @@ class TakesNoLease(Leased):
     def _add(self, storage_key, value, expires_at):
         return False
 
+    def _compare_set(self, storage_key, expected, value, expires_at):
+        return False
+
 
 def test_who_never_gets_a_lease_computes_in_the_end(tmp_path):
     cache = TakesNoLease(str(tmp_path), {})

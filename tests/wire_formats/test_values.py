@@ -12,6 +12,7 @@ import zoneinfo
 
 import pytest
 
+from storeroom import entry
 from storeroom.serializers import build_codec, frames, safe_types
 from storeroom.serializers.compressors import FORMATS
 from tests.wire_formats import classes
@@ -28,7 +29,7 @@ def table(note, **items):
 IMPORTS = {
     module.__name__.rpartition(".")[2]: module
     for module in (classes, collections, decimal, fractions, ipaddress, pathlib, uuid, zoneinfo)
-} | {"dt": dt, "table": table}
+} | {"dt": dt, "table": table, "Envelope": entry.Envelope}
 
 SAMPLES = tomllib.loads(pathlib.Path(__file__).with_name("values.toml").read_text("utf-8"))["sample"]
 
@@ -53,6 +54,8 @@ def test_a_stored_value_is_still_read(sample):
     assert type(returned) is type(value)
     assert repr(returned) == repr(value)
     assert getattr(returned, "__dict__", None) == getattr(value, "__dict__", None)
+    if type(value) is entry.Envelope:
+        assert all(getattr(returned, name) == getattr(value, name) for name in entry.Envelope.__slots__)
     if sample["exact"]:
         assert codec.dumps(value, KEY) == stored
 
@@ -60,7 +63,15 @@ def test_a_stored_value_is_still_read(sample):
 def test_there_is_a_sample_of_every_kind_of_frame():
     kinds = {value for name, value in vars(frames).items() if name.isupper() and type(value) is bytes}
     assert len(kinds) == 19
-    assert {bytes.fromhex(sample["stored"])[:1] for sample in SAMPLES} >= kinds
+    assert {bytes.fromhex(sample["stored"])[:1] for sample in SAMPLES} >= kinds | {entry.MARK}
+
+
+def test_there_is_a_signed_sample_of_an_envelope():
+    """The frame within a signed one tells the storage that there is an envelope, so its place is part of the format."""
+    stored = [bytes.fromhex(sample["stored"]) for sample in SAMPLES]
+    signed = [data for data in stored if data[:1] == frames.SIGNED and entry.is_packed(data)]
+    assert signed
+    assert any(entry.is_leased(data, 0.0) for data in signed)
 
 
 def test_there_is_a_sample_of_every_constructor():

@@ -20,6 +20,9 @@ NO_BOUND: Final = Rule(
     "Entries stay for very long and nothing bounds them",
     "Expiry frees room too late or never, and eviction is switched off: the cache grows until memory or disk is full.",
 )
+_BOUNDED_OTHERWISE: Final = ("dummy", "redis", "memcached")
+"""By their server's memory, for all its users; and one that stores nothing."""
+
 FEW_ENTRIES: Final = Rule(
     "storeroom.W006",
     f"MAX_ENTRIES of a file cache is left at {DEFAULT_MAX_ENTRIES}",
@@ -54,7 +57,7 @@ def check_zero_timeout(alias: Subject) -> Iterator[Finding]:
 def check_no_bound(alias: Subject) -> Iterator[Finding]:
     """Find a cache of our own that can only grow."""
     settings = alias.settings
-    if settings is None or "max_entries" not in settings.options or alias.family == "dummy":
+    if settings is None or "max_entries" not in settings.options or alias.family in _BOUNDED_OTHERWISE:
         return
     if settings.options["max_entries"] is not None or settings.options.get("max_bytes") is not None:
         return

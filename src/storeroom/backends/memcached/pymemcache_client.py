@@ -146,6 +146,8 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
     # The connection -------------------------------------------------------------------------
 
     def probe(self) -> None:
+        if self.sock is None:  # after a refusal; it is opened anew
+            return
         # A reply cannot wait to be read: what can is the end.
         poll = select.poll()
         poll.register(self.sock, select.POLLIN)

@@ -81,10 +81,15 @@ class Shard(NetworkCache):
         generation, engine = self._generation, self._engine
         before, fresh_until = generation.state, time.monotonic() + FRESH_SECONDS
         found = engine.ask("get", generation.key)
-        while found is None:
+        for _ in range(_ATTEMPTS):
+            if found is not None:
+                break
             engine.ask_once("add", generation.key, new_token().encode(), 0, probes=True)
             found = engine.ask("get", generation.key)
-        if not is_token(found):  # foreign bytes
+        if found is None:  # a server that is full, and may not evict (-M), has room for no entry either
+            self._counters.errors += 1
+            found = new_token().encode()
+        elif not is_token(found):  # foreign bytes
             found = new_token().encode()
             engine.ask("set", generation.key, found, 0)
         with engine.lock:

@@ -56,7 +56,7 @@ class RedisLock:
             StorageError: the server is out of reach.
         """
         deadline = self._deadline(blocking, blocking_timeout)
-        while not self._cache._reach("lock", self._attempt()):  # noqa: SLF001 -- the cache's own mechanism
+        while self._cache._reach("lock", self._attempt()) is not True:  # noqa: SLF001 -- the cache's own mechanism
             if time.monotonic() + self._sleep > deadline:
                 return False
             time.sleep(self._sleep)
@@ -67,7 +67,7 @@ class RedisLock:
         import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
 
         deadline = self._deadline(blocking, blocking_timeout)
-        while not await self._cache._areach("lock", self._attempt()):  # noqa: SLF001
+        while await self._cache._areach("lock", self._attempt()) is not True:  # noqa: SLF001
             if time.monotonic() + self._sleep > deadline:
                 return False
             await asyncio.sleep(self._sleep)

@@ -260,8 +260,9 @@ class Operations:
 
     def compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> Steps[bool]:
         """One script: see compare_delete()."""
-        key, frame = key_bytes(storage_key), self._codec.dumps(expected, storage_key)
-        new = self._codec.dumps(value, storage_key)
+        key, new = key_bytes(storage_key), self._codec.dumps(value, storage_key)
+        # No entry is empty: the script then returns what there is, and it is found out whether that can be read.
+        frame = b"" if expected is MISSING else self._codec.dumps(expected, storage_key)
         milliseconds = b"" if expires_at == NEVER else _milliseconds(expires_at)
         while True:
             try:

@@ -30,6 +30,15 @@ def _ignored(meaning: str) -> Option:
     return Option(config.unchecked, None, f"Accepted from other backends, without effect: {meaning}.")
 
 
+def _refused(instead: str) -> Option:
+    """Return an option that cannot be given; `instead` says what to do."""
+
+    def parse(_: Any) -> Any:
+        raise ValueError(instead)
+
+    return Option(parse, None, "Refused.")
+
+
 def _known_paths(equivalents: Mapping[str, Any], instead: str) -> Callable[[Any], Any]:
     """Return a parser of dotted paths, or classes, that have an equivalent here."""
 
@@ -60,6 +69,15 @@ def _translated(equivalents: Mapping[str, Any], names: str, methods: tuple[str, 
 def _falsy(instead: str) -> Callable[[Any], Any]:
     def parse(value: Any) -> Any:
         if value:
+            raise ValueError(instead)
+        return value
+
+    return parse
+
+
+def _only_true(instead: str) -> Callable[[Any], Any]:
+    def parse(value: Any) -> Any:
+        if value is not True:
             raise ValueError(instead)
         return value
 
@@ -135,6 +153,8 @@ CONNECTION: Final[Mapping[str, Option]] = {
 
 _DRIVERS: Final[Mapping[str, Option]] = {
     "retry_on_timeout": _ignored("what was idle too long is sent again, and what timed out is not"),
+    "retry": _ignored("what may be sent again is, once"),
+    "retry_on_error": _ignored("what may be sent again is, once"),
     "health_check_interval": _ignored("connections that a server has closed are noticed when they are used"),
     "encoding": _ignored("keys are UTF-8"),
     "protocol": _ignored("the old one of the two does all that is needed"),
@@ -161,6 +181,8 @@ _PARSERS: Final = (
     "redis._parsers.hiredis._HiredisParser",
 )
 _OWN_POOL: Final = "nothing: Storeroom keeps its own pool, which max_connections and the timeouts bound"
+
+_BOUNDS: Final = "nothing: a server bounds itself, by maxmemory and maxmemory-policy, for all its users"
 
 _BACKENDS: Final[Mapping[str, Option]] = {
     "pool_class": Option(_known_paths(dict.fromkeys(_POOLS), _OWN_POOL), None, "Accepted if it is redis-py's own."),
@@ -226,6 +248,14 @@ _BACKENDS: Final[Mapping[str, Option]] = {
     ),
     "ignore_exceptions": Option(
         config.boolean, None, 'django-redis: True is on_error="miss", False is on_error="raise".'
+    ),
+    "max_entries": _refused(_BOUNDS),
+    "cull_frequency": _refused(_BOUNDS),
+    "max_bytes": _refused(_BOUNDS),
+    "replica_read_only": Option(
+        _only_true("True: all is written to the first server of LOCATION"),
+        None,
+        "django-redis: accepted if it is True.",
     ),
     "log_ignored_exceptions": _ignored("an outage is always logged, once when it begins and once when it ends"),
     "close_connection": _ignored("connections are kept between requests"),

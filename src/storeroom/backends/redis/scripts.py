@@ -78,7 +78,10 @@ return 1
 """Moves an entry if its value is the one expected, giving it another. Returns 1, or the other value (nil for none)."""
 
 COMPARE_SET_UNTIL: Final = Script("""\
-local old = redis.call('GET', KEYS[1])
+local old = redis.pcall('GET', KEYS[1])
+if type(old) == 'table' then
+  old = ''
+end
 if old ~= ARGV[1] then
   return old
 end
@@ -90,7 +93,7 @@ end
 return 1
 """)
 """Replaces a value if it is the one expected; expires after so many milliseconds, never if there are none.
-Returns 1, or the other value (nil for none)."""
+Returns 1, or the other value (nil for none). A list or a hash, which is nobody's entry, counts as an empty value."""
 
 _ENVELOPE = """\
 local head = redis.call('GETRANGE', KEYS[1], 0, ARGV[1])

@@ -1,0 +1,111 @@
+"""Memcached by TLS, and what one operation costs in round trips."""
+
+import asyncio
+import ssl
+import subprocess
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storeroom.backends.memcached import MemcachedCache, PyLibMCCache, PyMemcacheCache
+from storeroom.exceptions import StorageError
+from storeroom.testing.contract.suite import Driver
+from storeroom.testing.isolation import engines_of_its_own
+from tests.servers.memcached import MemcachedServer, Servers, memcached, needs_pylibmc
+
+__all__ = ["memcached"]
+
+
+@pytest.fixture(autouse=True)
+def _engines() -> Iterator[None]:
+    with engines_of_its_own():
+        yield
+
+
+def test_connections_by_tls_verify_the_certificate(tmp_path: Path) -> None:
+    """As the program's own context says; without one there is no connection."""
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    files = ("-o", f"ssl_chain_cert={certificate},ssl_key={key}")
+    server = MemcachedServer(tmp_path / "server", "-Z", *files, by_port=True)
+    server.process._is_ready = server.accepts
+    server.start()
+    try:
+        trusting = ssl.create_default_context(cafile=str(certificate))
+        cache = PyMemcacheCache(server.location, {"OPTIONS": {"tls_context": trusting, "on_error": "raise"}})
+        cache.set("k", "v" * 100_000)
+        assert cache.get("k") == "v" * 100_000
+        assert cache.incr_version("k") == 2
+        assert asyncio.run(cache.aget("k", version=2)) == "v" * 100_000
+        for context in (ssl.create_default_context(), None):
+            options = {"tls_context": context, "on_error": "raise", "socket_timeout": 0.5}
+            with pytest.raises(StorageError, match="out of reach"):
+                PyMemcacheCache(server.location, {"OPTIONS": options}).get("k")
+    finally:
+        server.stop()
+
+
+# Round trips ----------------------------------------------------------------------------------
+
+MANY = {f"k{number}": number for number in range(100)}
+
+OPERATIONS: dict[str, Callable[[Driver], Coroutine[Any, Any, Any]]] = {
+    "set": lambda cache: cache.set("n", 1),
+    "get": lambda cache: cache.get("n"),
+    "has_key": lambda cache: cache.has_key("n"),
+    "ttl": lambda cache: cache.ttl("n"),
+    "get_many": lambda cache: cache.get_many(MANY),
+    "set_many": lambda cache: cache.set_many(MANY, timeout=30),
+    "add": lambda cache: cache.add("new", 1),
+    "add, there": lambda cache: cache.add("n", 1),
+    "incr": lambda cache: cache.incr("n"),
+    "decr": lambda cache: cache.decr("n"),
+    "touch": lambda cache: cache.touch("n", 10),
+    "delete": lambda cache: cache.delete("n"),
+    "delete_many": lambda cache: cache.delete_many(MANY),
+    "clear": lambda cache: cache.clear(),
+}
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("backend", [PyMemcacheCache, pytest.param(PyLibMCCache, marks=needs_pylibmc)])
+def test_operations_ask_as_often_as_the_page_says(
+    backend: type[MemcachedCache], mode: str, memcached: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls of a driver are counted: one is a round trip, but for pylibmc's habits."""
+    cache = backend(memcached.location(), {})
+    cache.get("the generation is known from now on")
+    server, calls = cache._shards[0]._engine, []
+    ask, ask_once = server.ask, server.ask_once
+
+    def counted(operation: str, *args: Any) -> Any:
+        calls.append(operation)
+        return ask(operation, *args)
+
+    def counted_once(operation: str, *args: Any, probes: bool = False) -> Any:
+        calls.append(operation)
+        return ask_once(operation, *args, probes=probes)
+
+    monkeypatch.setattr(server, "ask", counted)
+    monkeypatch.setattr(server, "ask_once", counted_once)
+    cache._shards[0]._generation.state = (cache._shards[0]._generation.state[0], float("inf"))
+
+    async def work() -> dict[str, int]:
+        counts = {}
+        for name, operation in OPERATIONS.items():
+            calls.clear()
+            await operation(Driver(cache, mode))
+            counts[name] = len(calls)
+        return counts
+
+    twice = ("add, there", "incr", "decr", "touch", "delete", "delete_many")
+    assert asyncio.run(work()) == dict.fromkeys(OPERATIONS, 1) | dict.fromkeys(twice, 2)

@@ -1,0 +1,264 @@
+"""From LOCATION and OPTIONS to servers, drivers and places of keys; nothing is connected to."""
+
+import random
+import ssl
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from storeroom import config
+from storeroom.aliases import read_caches
+from storeroom.backends.memcached import PyLibMCCache, PyMemcacheCache
+from storeroom.backends.memcached.clients import BATCH, batches, batches_of_values
+from storeroom.backends.memcached.entries import exptime, packed
+from storeroom.backends.memcached.location import Address, parse
+from storeroom.backends.memcached.options import PYLIBMC, PYMEMCACHE, settled
+from storeroom.backends.memcached.ring import Ring
+from storeroom.backends.memcached.server_keys import generation_key, is_token, new_token
+from storeroom.exceptions import ConfigurationError
+from storeroom.testing import FakeClock
+from storeroom.timeouts import NEVER
+
+DJANGO = "django.core.cache.backends.memcached."
+
+
+# LOCATION -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("location", "servers"),
+    [
+        ("127.0.0.1:11212", [Address("127.0.0.1", 11212)]),
+        ("cache.example", [Address("cache.example", 11211)]),
+        ("memcached://h:1", [Address("h", 1)]),
+        ("[::1]:11212", [Address("::1", 11212)]),
+        ("[::1]", [Address("::1", 11211)]),
+        ("unix:/run/memcached.sock", [Address(path="/run/memcached.sock")]),
+        ("unix:///run/memcached.sock", [Address(path="/run/memcached.sock")]),
+        ("/run/memcached.sock", [Address(path="/run/memcached.sock")]),
+        ("a:1,b:2", [Address("a", 1), Address("b", 2)]),
+        ("a:1; b:2 ;", [Address("a", 1), Address("b", 2)]),
+        (["a:1", "/s"], [Address("a", 1), Address(path="/s")]),
+        (("a", "a:11211", "a"), [Address("a")]),
+    ],
+)
+def test_location_names_servers(location: Any, servers: list[Address]) -> None:
+    assert parse(location) == tuple(servers)
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("", "LOCATION is empty"),
+        ([], "LOCATION is empty"),
+        ("a:0", "names the server 'a:0'"),
+        ("a:70000", "names the server 'a:70000'"),
+        ("a:port", "names the server 'a:port'"),
+        ("redis://a", "names the server 'redis://a'"),
+        ("::1", "names the server '::1'"),
+        ("two words", "names the server 'two words'"),
+        ([1], "in a list"),
+    ],
+)
+def test_mistake_in_location_is_told(location: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^LOCATION .*expected a host such as") as caught:
+        parse(location)
+    assert message in str(caught.value)
+
+
+# OPTIONS --------------------------------------------------------------------------------------
+
+
+def test_configuration_of_djangos_documentation_is_understood() -> None:
+    """That for PyMemcacheCache, word for word."""
+    (alias,) = read_caches(
+        {
+            "default": {
+                "BACKEND": f"{DJANGO}PyMemcacheCache",
+                "LOCATION": "127.0.0.1:11211",
+                "OPTIONS": {"no_delay": True, "ignore_exc": True, "max_pool_size": 4, "use_pooling": True},
+            }
+        }
+    ).values()
+    options = alias.build().settings.options
+    assert alias.backend is PyMemcacheCache
+    assert (options["on_error"], options["max_connections"]) == ("miss", 4)
+
+
+def test_configuration_of_pylibmc_in_djangos_documentation_is_understood() -> None:
+    pytest.importorskip("pylibmc")
+    (alias,) = read_caches(
+        {
+            "default": {
+                "BACKEND": f"{DJANGO}PyLibMCCache",
+                "LOCATION": "127.0.0.1:11211",
+                "OPTIONS": {
+                    "binary": True,
+                    "username": "user",
+                    "password": "pass",
+                    "behaviors": {"ketama": True, "connect_timeout": 500, "receive_timeout": 250_000},
+                },
+            }
+        }
+    ).values()
+    options = alias.build().settings.options
+    assert alias.backend is PyLibMCCache
+    assert (options["socket_connect_timeout"], options["socket_timeout"]) == (0.5, 0.25)
+    assert "pass'" not in repr(alias)
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "value"),
+    [
+        ({"timeout": 3}, "socket_timeout", 3.0),
+        ({"timeout": 3, "socket_timeout": 2}, "socket_timeout", 2.0),
+        ({"connect_timeout": 0.5}, "socket_connect_timeout", 0.5),
+        ({"ignore_exc": False}, "on_error", "raise"),
+        ({"ignore_exc": False, "on_error": "miss"}, "on_error", "miss"),
+        ({"default_noreply": False}, "max_connections", 64),
+        ({"retry_attempts": 2, "dead_timeout": 60}, "max_connections", 64),
+    ],
+)
+def test_spellings_of_pymemcache_are_understood(options: dict[str, Any], name: str, value: Any) -> None:
+    """Storeroom's own count before them."""
+    assert settled(config.read_params({"OPTIONS": options}, PYMEMCACHE))[name] == value
+
+
+def test_serde_of_pymemcache_is_accepted_and_of_a_program_is_not() -> None:
+    pymemcache = pytest.importorskip("pymemcache.serde")
+    config.read_params({"OPTIONS": {"serde": pymemcache.pickle_serde}}, PYMEMCACHE)
+    with pytest.raises(ConfigurationError, match=r"OPTIONS\['serializer'\] and OPTIONS\['compressor'\]"):
+        config.read_params({"OPTIONS": {"serde": object()}}, PYMEMCACHE)
+
+
+@pytest.mark.parametrize("known", [PYMEMCACHE, PYLIBMC])
+@pytest.mark.parametrize("name", ["MAX_ENTRIES", "CULL_FREQUENCY", "max_bytes"])
+def test_bounds_are_refused_with_the_reason(known: Any, name: str) -> None:
+    """They would otherwise seem to hold."""
+    with pytest.raises(ConfigurationError, match=r"Memcached bounds itself, by the memory \(-m\)") as caught:
+        config.read_params({"OPTIONS": {name: 1000}}, known)
+    assert name.lower() in str(caught.value).lower()
+
+
+@pytest.mark.parametrize(
+    ("options", "known", "message"),
+    [
+        ({"key_prefix": "x"}, PYMEMCACHE, "KEY_PREFIX beside OPTIONS"),
+        ({"deserializer": print}, PYMEMCACHE, "OPTIONS['serializer'] alone"),
+        ({"hasher": object}, PYMEMCACHE, "by consistent hashing"),
+        ({"default_noreply": True}, PYMEMCACHE, "a write that nobody answers for"),
+        ({"socket_timeout": 0}, PYMEMCACHE, "at least 0.001"),
+        ({"max_connections": 0}, PYMEMCACHE, "at least 1"),
+        ({"behaviors": {"no_such": 1}}, PYLIBMC, "a dict of behaviours among"),
+        ({"behaviors": {"receive_timeout": "soon"}}, PYLIBMC, "a dict whose 'receive_timeout' is a number"),
+        ({"on_error": "fallback:"}, PYLIBMC, '"miss", "raise" or "fallback:<alias>"'),
+        ({"on_eror": "miss"}, PYLIBMC, "Did you mean 'on_error'?"),
+    ],
+)
+def test_what_has_no_meaning_here_is_refused_with_the_remedy(options: Any, known: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        config.read_params({"OPTIONS": options}, known, backend="the cache")
+    assert message in str(caught.value)
+
+
+def test_login_needs_the_binary_protocol() -> None:
+    pytest.importorskip("pylibmc")
+    with pytest.raises(ConfigurationError, match=r"needs OPTIONS\['binary'\] True"):
+        PyLibMCCache("h", {"OPTIONS": {"username": "me", "password": "pw"}})
+
+
+# Engines --------------------------------------------------------------------------------------
+
+
+def test_handles_of_one_server_share_its_connections() -> None:
+    """Whatever their prefix; those with other settings of connections have their own."""
+    one, other = PyMemcacheCache("h:1", {}), PyMemcacheCache("h:1", {"KEY_PREFIX": "x"})
+    both = PyMemcacheCache("h:1,h:2", {})
+    assert one._group.servers[0] is other._group.servers[0] is both._group.servers[0]
+    assert PyMemcacheCache("h:1", {"OPTIONS": {"socket_timeout": 9}})._group is not one._group
+    context = ssl.create_default_context()
+    assert PyMemcacheCache("h:1", {"OPTIONS": {"tls_context": context}})._group is not one._group
+
+
+# Places of keys -------------------------------------------------------------------------------
+
+
+def test_ring_shares_the_keys_out_evenly() -> None:
+    """Among ten servers each has a tenth, give or take a fifth of that."""
+    ring = Ring(f"10.0.0.{number}:11211" for number in range(10))
+    shares = Counter(ring.place(f"prefix:1:key {number}") for number in range(50_000))
+    assert len(shares) == 10
+    assert all(4000 < share < 6000 for share in shares.values())
+
+
+def test_server_more_moves_only_keys_to_itself() -> None:
+    """A fifth of them, of five servers; whichever the order of the names."""
+    names = [f"10.0.0.{number}:11211" for number in range(5)]
+    few, shuffled = Ring(names[:4]), random.Random(3).sample(names, 5)
+    many = Ring(shuffled)
+    moved = 0
+    for number in range(20_000):
+        before, after = names[few.place(f"k{number}")], shuffled[many.place(f"k{number}")]
+        if before != after:
+            assert after == names[4]
+            moved += 1
+    assert moved == pytest.approx(4000, rel=0.2)
+
+
+def test_place_of_a_key_never_changes() -> None:
+    """A new version of this library that put keys elsewhere would empty every cache of several servers."""
+    ring = Ring(["a:11211", "b:11211", "c:11211"])
+    assert (
+        "".join("abc"[ring.place(f":1:key{number}")] for number in range(40))
+        == "acabcabaaaabcaacacabbaabbbcaaacbbbaabbac"
+    )
+    assert [ring.place(key) for key in ("", "Grüße 🎁", "\ud800")] == [1, 2, 0]
+
+
+# What is sent ---------------------------------------------------------------------------------
+
+
+def test_generations_are_words_that_a_key_may_hold() -> None:
+    tokens = {new_token() for _ in range(1000)}
+    assert len(tokens) == 1000
+    assert all(is_token(token.encode()) for token in tokens)
+    assert not is_token(b"")
+    assert not is_token(b"a" * 13)
+    assert generation_key("shop") != generation_key("shop ") != generation_key("")
+    assert len(generation_key("x" * 1000)) < 250
+
+
+@pytest.mark.parametrize(
+    ("seconds", "sent"),
+    [(0.001, 2), (1, 2), (59.5, 61), (86_400 * 29, 86_400 * 29 + 1), (NEVER, 0)],
+)
+def test_server_is_told_no_second_too_early(seconds: float, sent: int) -> None:
+    with FakeClock() as clock:
+        assert exptime(clock.now() + seconds if seconds != NEVER else NEVER) == sent
+
+
+def test_more_than_thirty_days_are_a_point_in_time() -> None:
+    """And what 32 bits cannot tell is for ever."""
+    with FakeClock() as clock:
+        month = 86_400 * 30
+        assert exptime(clock.now() + month + 5) == pytest.approx(time.time() + month + 6, abs=5)
+        assert exptime(clock.now() + 1e12) == 0
+
+
+def test_header_of_an_entry_is_what_it_has_been() -> None:
+    """Entries that another version has written stay readable."""
+    assert packed(1_700_000_000.5, b"7") == bytes.fromhex("41d954fc40200000" + "37")
+    assert packed(NEVER, b"\x05") == bytes.fromhex("7ff0000000000000" + "05")
+
+
+def test_batches_hold_what_may_be_sent_together() -> None:
+    keys = [b"%d" % number for number in range(2 * BATCH + 1)]
+    assert [len(batch) for batch in batches(keys)] == [BATCH, BATCH, 1]
+    assert [len(batch) for batch in batches_of_values(dict.fromkeys(keys, b"v"))] == [BATCH, BATCH, 1]
+    large = dict.fromkeys(keys[:5], b"v" * 2**19)
+    assert [len(batch) for batch in batches_of_values(large)] == [2, 2, 1]
+    huge = {b"a": b"v", b"b": b"v" * 2**22, b"c": b"v"}
+    assert [list(batch) for batch in batches_of_values(huge)] == [[b"a"], [b"b"], [b"c"]]
+    assert list(batches_of_values({})) == []
