@@ -1,5 +1,6 @@
 """PostgreSQL and MariaDB, real ones, each in a folder of its own and on a socket and a free port."""
 
+import contextlib
 import getpass
 import itertools
 import os
@@ -138,7 +139,8 @@ class PostgreSQLServer(DatabaseServer):
 
     def _signal(self, number: int) -> None:
         for process in (self.process.pid, *_children(self.process.pid)):
-            os.kill(process, number)
+            with contextlib.suppress(ProcessLookupError):  # one that ends as soon as it may
+                os.kill(process, number)
 
     def table(self) -> str:
         """Return the name of a table that no other test uses."""

@@ -22,6 +22,7 @@ from storeroom.entry import Envelope
 from storeroom.exceptions import DecodeError, ValueTooLargeError, ValueTypeError
 from storeroom.hooks import LOOK, MISSING, Conditional
 from storeroom.network import NetworkCache
+from storeroom.probes import Endpoint, Probe
 from storeroom.secret import secret_of
 from storeroom.serializers import build_codec
 
@@ -112,6 +113,20 @@ class DatabaseCache(NetworkCache):
             ConfigurationError: they do not.
         """
         locations.parse(location, settings.options, site_of(location, settings.options))
+
+    @classmethod
+    def endpoints(cls, location: str, settings: config.Settings) -> Sequence[Endpoint]:
+        """See Probed."""
+        from storeroom.backends.db.probe import endpoints  # noqa: PLC0415 -- few programs need it
+
+        return endpoints(locations.parse(location, settings.options, site_of(location, settings.options)))
+
+    def probe(self, seconds: float) -> Probe:
+        """See Probed."""
+        from storeroom.backends.db.probe import probe  # noqa: PLC0415 -- as above
+
+        target = locations.parse(self._location, self.settings.options, self._site)
+        return probe(self._engine.database, target, seconds)
 
     # Reading ----------------------------------------------------------------------------------
 
