@@ -45,7 +45,7 @@ LAYERS = {
         "steps",
         "tags",
     },
-    "contract": {"addressing", "base", "computed", "config", "network", "secret"},
+    "contract": {"addressing", "base", "computed", "config", "network", "probes", "secret"},
     "backends": {"backends"},
     "front door": {"__init__", "aliases", "backend_paths", "checks", "registry", "sources", "testing", "urls"},
     "edges": {"__main__", "cli", "integrations"},

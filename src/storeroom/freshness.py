@@ -28,6 +28,7 @@ expiry``; `early` is beta.
 import math
 import random
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import Any, Final, TypedDict
@@ -122,6 +123,9 @@ def parse(name: str, value: Any) -> float | None:
     """
     if name in ("early", "jitter"):
         highest = 1.0 if name == "jitter" else math.inf
+        if isinstance(value, str):  # out of a URL
+            with suppress(ValueError):
+                value = float(value)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= highest:
             raise ValueError("a number from 0 to 1" if name == "jitter" else "a number, at least 0")
         return float(value)

@@ -2,14 +2,14 @@
 
 ``scheme://location?setting=value``: the scheme names the backend, the rest its
 LOCATION. In the query, timeout, key_prefix, version and key_function are settings
-of the alias; everything else goes to OPTIONS. Whatever is special in a URL is
-percent-encoded, and decoded here.
+of the alias; everything else goes to OPTIONS, but for what a database's driver knows.
+Whatever is special in a URL is percent-encoded, and decoded here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from storeroom.config import nearest
 from storeroom.exceptions import ConfigurationError
@@ -18,6 +18,9 @@ from storeroom.masking import mask_url
 __all__ = ["SCHEMES", "Scheme", "config_from_url"]
 
 _SETTINGS: Final = frozenset({"TIMEOUT", "KEY_PREFIX", "VERSION", "KEY_FUNCTION"})
+
+_LISTS: Final = frozenset({"allowed_types", "secret"})
+"""Options that may be given several times, once for each of several values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +32,13 @@ class Scheme:
         location: makes LOCATION of the parts of the URL; raises ValueError whose text is
             the expectation.
         example: a URL of this scheme, for messages and the configuration reference.
+        driver: names in the query that are no options of the cache, but stay in LOCATION for the driver.
     """
 
     backend: str
     location: Callable[[SplitResult], str]
     example: str
+    driver: frozenset[str] = frozenset()
 
 
 def _path(parts: SplitResult) -> str:
@@ -69,7 +74,8 @@ def _nothing(parts: SplitResult) -> str:  # noqa: ARG001 -- the signature of the
     return ""
 
 
-_MEMCACHED: Final = "storeroom.backends.memcached.PyMemcacheCache"
+_PYMEMCACHE: Final = "storeroom.backends.memcached.PyMemcacheCache"
+_PYLIBMC: Final = "storeroom.backends.memcached.PyLibMCCache"
 _REDIS: Final = "storeroom.backends.redis.RedisCache"
 _REDIS_EXAMPLES: Final = {
     "redis": "redis://localhost:6379/0?timeout=5m",
@@ -77,28 +83,46 @@ _REDIS_EXAMPLES: Final = {
     "valkey": "valkey://localhost:6379/0",
     "valkeys": "valkeys://host:6380/0",
     "unix": "unix:///run/redis/redis.sock?db=1",
-    "redis+sentinel": "redis+sentinel://one:26379,two:26379/mymaster/0",
-    "rediss+sentinel": "rediss+sentinel://one:26379,two:26379/mymaster/0",
-    "redis+cluster": "redis+cluster://one:6379,two:6379",
-    "rediss+cluster": "rediss+cluster://one:6379,two:6379",
+    **{
+        f"{name}+sentinel": f"{name}+sentinel://one:26379,two:26379/mymaster/0"
+        for name in ("redis", "rediss", "valkey", "valkeys")
+    },
+    **{f"{name}+cluster": f"{name}+cluster://one:6379,two:6379" for name in ("redis", "rediss", "valkey", "valkeys")},
 }
 _DATABASE: Final = "storeroom.backends.db.DatabaseCache"
 _DATABASE_EXAMPLES: Final = {
     "sqlite": "sqlite:////var/cache/app/cache.sqlite3?table=pages",
     "postgresql": "postgresql://user:password@host/database?table=pages",
-    "postgres": "postgres://user:password@host/database",
-    "mysql": "mysql://user:password@host/database",
-    "mariadb": "mariadb://user:password@host/database",
+    "postgres": "postgres://user:password@host/database?sslmode=verify-full",
+    "mysql": "mysql://user:password@host/database?table=pages",
+    "mariadb": "mariadb://user:password@host/database?ssl_ca=/etc/ssl/ca.pem",
 }
+_LIBPQ: Final = frozenset({
+    "application_name", "channel_binding", "gssencmode", "host", "hostaddr", "keepalives", "keepalives_idle", "options",
+    "passfile", "port", "service", "sslcert", "sslcrl", "sslkey", "sslmode", "sslrootcert", "target_session_attrs",
+})  # fmt: skip
+"""https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS; timeouts are the cache's own."""
+_PYMYSQL: Final = frozenset({
+    "bind_address", "charset", "collation", "init_command", "program_name", "read_default_file", "read_default_group",
+    "server_public_key", "ssl_ca", "ssl_cert", "ssl_disabled", "ssl_key", "ssl_key_password", "ssl_mode",
+    "ssl_verify_cert", "ssl_verify_identity", "unix_socket",
+})  # fmt: skip
+"""https://pymysql.readthedocs.io/en/latest/modules/connections.html; timeouts are the cache's own."""
+_DRIVERS: Final = {"postgresql": _LIBPQ, "postgres": _LIBPQ, "mysql": _PYMYSQL, "mariadb": _PYMYSQL}
 
 SCHEMES: Final[dict[str, Scheme]] = {
     "file": Scheme("storeroom.backends.filebased.FileBasedCache", _path, "file:///var/cache/app?max_bytes=1GB"),
     "locmem": Scheme("storeroom.backends.locmem.LocMemCache", _name, "locmem://name?timeout=5m"),
     "dummy": Scheme("storeroom.backends.dummy.DummyCache", _nothing, "dummy://"),
-    "memcached": Scheme(_MEMCACHED, _hosts, "memcached://one:11211,two:11211?key_prefix=shop"),
-    "memcached+unix": Scheme(_MEMCACHED, _path, "memcached+unix:///run/memcached.sock"),
+    "memcached": Scheme(_PYMEMCACHE, _hosts, "memcached://one:11211,two:11211?key_prefix=shop"),
+    "memcached+unix": Scheme(_PYMEMCACHE, _path, "memcached+unix:///run/memcached.sock"),
+    "pylibmc": Scheme(_PYLIBMC, _hosts, "pylibmc://one:11211,two:11211?key_prefix=shop"),
+    "pylibmc+unix": Scheme(_PYLIBMC, _path, "pylibmc+unix:///run/memcached.sock"),
     **{scheme: Scheme(_REDIS, _servers, example) for scheme, example in _REDIS_EXAMPLES.items()},
-    **{scheme: Scheme(_DATABASE, _servers, example) for scheme, example in _DATABASE_EXAMPLES.items()},
+    **{
+        scheme: Scheme(_DATABASE, _servers, example, _DRIVERS.get(scheme, frozenset()))
+        for scheme, example in _DATABASE_EXAMPLES.items()
+    },
 }
 """The scheme of each backend that a URL can name."""
 
@@ -129,7 +153,11 @@ def config_from_url(url: str, *, where: str = "The cache URL") -> dict[str, Any]
         raise ConfigurationError(f"{wrong}; expected percent-encoded UTF-8, such as %C3%A9 for é.") from None
     except ValueError as expectation:
         raise ConfigurationError(f"{wrong}; expected {expectation}, such as {scheme.example!r}.") from None
-    return alias | _read_query(parts.query, wrong)
+    pairs = _pairs(parts.query, wrong)
+    kept = [(name, value) for name, value in pairs if name in scheme.driver]
+    if kept:
+        alias["LOCATION"] += f"?{urlencode(kept, quote_via=quote, safe='/')}"
+    return alias | _read_query([pair for pair in pairs if pair not in kept], wrong)
 
 
 def _split(url: str, wrong: str) -> SplitResult:
@@ -150,17 +178,23 @@ def _known_schemes(scheme: str) -> str:
     return f"{hint} The schemes are {', '.join(SCHEMES)}, as in {examples}."
 
 
-def _read_query(query: str, wrong: str) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    options: dict[str, Any] = {}
+def _pairs(query: str, wrong: str) -> list[tuple[str, str]]:
     try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="strict")
+        return parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="strict")
     except ValueError:
         raise ConfigurationError(f"{wrong}; expected name=value pairs joined by '&' after the '?'.") from None
+
+
+def _read_query(pairs: Sequence[tuple[str, str]], wrong: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for name, value in pairs:
         setting = name.upper()
         target, key = (settings, setting) if setting in _SETTINGS else (options, name.lower())
-        if key in target:
+        if key in _LISTS:
+            options.setdefault(key, []).append(value)
+        elif key in target:
             raise ConfigurationError(f"{wrong}, which gives {name!r} twice; keep one of them.")
-        target[key] = value
+        else:
+            target[key] = value
     return settings | ({"OPTIONS": options} if options else {})

@@ -1,7 +1,11 @@
 """Each rule of `storeroom check`, both ways: what breaks it, and what is close to it and does not."""
 
+import json
+import marshal
 import os
+import pickle
 import re
+import ssl
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +20,8 @@ from storeroom import checks
 from storeroom.backends.filebased import FileBasedCache
 from storeroom.backends.locmem import LocMemCache
 from storeroom.checks import Context
+from storeroom.exceptions import InvalidCacheBackendError, StorageError
+from storeroom.probes import Endpoint, Memory, Probe, ServerProbe, TableProbe
 
 LOCMEM = "storeroom.backends.locmem.LocMemCache"
 FILE = "storeroom.backends.filebased.FileBasedCache"
@@ -29,8 +35,20 @@ ROOMY = {"MAX_ENTRIES": 10_000}
 BARE = Context(user_id=os.getuid())
 """Nothing is known but who runs this."""
 
+REDIS_SERVER = "storeroom.backends.redis.RedisCache"
+MEMCACHED_SERVER = "storeroom.backends.memcached.PyMemcacheCache"
+PYLIBMC_SERVER = "storeroom.backends.memcached.PyLibMCCache"
+DATABASE_SERVER = "storeroom.backends.db.DatabaseCache"
+
+FAR = "redis://cache.example.org"
+NEAR = "redis://127.0.0.1"
+
+#: As a generator makes them.
+SECRET = "c0G9vEoWqX5Zl1Ruy-8hK3mTdN7sPbAf"
+
 SEVERAL = replace(BARE, several_processes="WEB_CONCURRENCY is 4")
 SESSIONS = replace(BARE, sessions_alias="default")
+IN_DJANGO = replace(BARE, in_django=True, has_secret_key=True)
 
 
 class SubclassedMemory(LocMemCache):
@@ -68,6 +86,7 @@ class Case:
     fires: bool
     caches: Any
     context: Context = BARE
+    probe: Probe | None = None
 
     def __str__(self) -> str:
         return f"{self.id.rpartition('.')[2]}-{'fires' if self.fires else 'passes'}"
@@ -80,6 +99,25 @@ def broken(identifier: str, caches: Any, context: Context = BARE) -> Case:
 def kept(identifier: str, caches: Any, context: Context = BARE) -> Case:
     return Case(f"storeroom.{identifier}", False, caches, context)
 
+
+def told(identifier: str, fires: bool, probe: Probe, caches: Any = None) -> Case:
+    """A case of what servers have answered."""
+    return Case(f"storeroom.{identifier}", fires, caches or on(REDIS_SERVER, NEAR), BARE, probe)
+
+
+def server(host: str = "127.0.0.1", **facts: Any) -> Probe:
+    """One server's answer: one that is all right, but for these facts."""
+    known = {name: facts.pop(name) for name in ("is_encrypted", "has_password") if name in facts}
+    endpoint = Endpoint(f"redis://{host}:6379", host, **known)
+    return Probe((ServerProbe(endpoint, **{"product": "Redis", "version": "7.2.4", "oldest": "6.0"} | facts),))
+
+
+def table(state: str, *, may_create: bool | None = True, columns: tuple[str, ...] = ("cache_key", "value")) -> Probe:
+    return replace(server(), table=TableProbe("pages", "PostgreSQL (h:5432/shop)", state, may_create, columns))
+
+
+IN_TABLE = on(DATABASE_SERVER, "pages", OPTIONS={"url": "postgresql://127.0.0.1/shop"})
+MADE_BY_HAND = on(DATABASE_SERVER, "pages", OPTIONS={"url": "postgresql://127.0.0.1/shop", "create_table": False})
 
 CASES = [
     # A setting is wrong.
@@ -132,6 +170,10 @@ CASES = [
     kept("E003", on(MEMCACHED, "/run/memcached.sock")),
     kept("E003", on(DATABASE, "my_cache_table")),
     kept("E003", on(DUMMY, "redis://127.0.0.1:6379")),
+    broken("E003", on(REDIS, "postgresql://h/shop")),
+    kept("E003", on(DATABASE_SERVER, "postgresql://h/shop")),
+    kept("E003", on(DATABASE_SERVER, "mariadb+pymysql://h/shop")),
+    kept("E003", on(DATABASE_SERVER, "sqlite:////var/cache/app/cache.sqlite3")),
     # A network file system.
     broken("E004", on(FILE, "/mnt/share/cache"), replace(BARE, mounts={Path("/"): "ext4", Path("/mnt/share"): "nfs4"})),
     broken("E004", on(FILE, "/home/a/cache"), replace(BARE, mounts={Path("/home"): "fuse.sshfs"})),
@@ -237,6 +279,115 @@ CASES = [
     kept("W016", on(FILE, "{tmp}/c"), SESSIONS),
     kept("W016", on(LOCMEM), replace(SESSIONS, sessions_alias="other")),
     kept("W016", on(LOCMEM)),
+    # Pickles that are read as they are.
+    broken("E006", on(REDIS_SERVER, NEAR, OPTIONS={"serializer": pickle})),
+    broken("E006", on(MEMCACHED_SERVER, "h", OPTIONS={"serializer": marshal})),
+    kept("E006", on(REDIS_SERVER, NEAR, OPTIONS={"serializer": pickle, "secret": SECRET})),
+    kept("E006", on(REDIS_SERVER, NEAR, OPTIONS={"serializer": pickle}), IN_DJANGO),
+    kept("E006", on(REDIS_SERVER, NEAR, OPTIONS={"serializer": "pickle"})),
+    kept("E006", on(REDIS_SERVER, NEAR, OPTIONS={"serializer": json})),
+    kept("E006", on(REDIS_SERVER, NEAR, OPTIONS={"serializer": "json"})),
+    kept("E006", on(FILE, "{tmp}/c", OPTIONS={"serializer": pickle})),
+    # No secret.
+    broken("W017", on(REDIS_SERVER, FAR)),
+    broken("W017", on(MEMCACHED_SERVER, "10.0.0.7:11211")),
+    broken("W017", on(DATABASE_SERVER, "postgresql://db.example.org/shop")),
+    kept("W017", on(REDIS_SERVER, FAR, OPTIONS={"secret": SECRET})),
+    kept("W017", on(REDIS_SERVER, FAR), IN_DJANGO),
+    kept("W017", on(REDIS_SERVER, NEAR)),
+    kept("W017", on(REDIS_SERVER, "unix:///run/redis.sock")),
+    kept("W017", on(MEMCACHED_SERVER, ["localhost", "[::1]"])),
+    kept("W017", on(DATABASE_SERVER, "postgresql:///shop?host=/run/postgresql")),
+    kept("W017", on(FILE, "{tmp}/c")),
+    # A secret that can be guessed.
+    broken("W018", on(REDIS_SERVER, NEAR, OPTIONS={"secret": "aaaaaaaaaaaaaaaaaaaa"})),
+    broken("W018", on(REDIS_SERVER, NEAR, OPTIONS={"secret": "please change me 8f3!Xq"})),
+    broken("W018", on(REDIS_SERVER, NEAR, OPTIONS={"secret": "django-insecure-" + SECRET})),
+    broken("W018", on(FILE, "{tmp}/c", OPTIONS={"secret": [SECRET, b"1234567812345678"]})),
+    kept("W018", on(REDIS_SERVER, NEAR, OPTIONS={"secret": [SECRET, SECRET[::-1].encode()]})),
+    kept("W018", on(REDIS_SERVER, NEAR, OPTIONS={"secret": "3f9c2b7a1e8d4f60"})),
+    kept("W018", on(REDIS_SERVER, NEAR)),
+    # Unsigned pickles.
+    broken("W019", on(REDIS_SERVER, NEAR, OPTIONS={"read_unsigned_pickles": True})),
+    kept("W019", on(REDIS_SERVER, NEAR, OPTIONS={"read_unsigned_pickles": "no"})),
+    kept("W019", on(REDIS_SERVER, NEAR)),
+    # Not encrypted.
+    broken("W020", on(REDIS_SERVER, FAR)),
+    broken("W020", on(REDIS_SERVER, "redis+sentinel://10.0.0.7/mymaster")),
+    broken("W020", on(REDIS_SERVER, "redis+cluster://localhost,10.0.0.7")),
+    broken("W020", on(PYLIBMC_SERVER, "10.0.0.7")),
+    broken("W020", on(DATABASE_SERVER, "postgresql://u:p@h/shop?sslmode=disable")),
+    kept("W020", on(REDIS_SERVER, NEAR)),
+    kept("W020", on(REDIS_SERVER, FAR.replace("redis", "rediss", 1))),
+    kept("W020", on(REDIS_SERVER, "unix:///run/redis.sock")),
+    kept("W020", on(MEMCACHED_SERVER, "h", OPTIONS={"tls_context": ssl.create_default_context()})),
+    kept("W020", on(DATABASE_SERVER, "postgresql://u:p@h/shop?sslmode=verify-full")),
+    kept("W020", on(DATABASE_SERVER, "postgresql://u:p@h/shop")),  # which only the server tells
+    told("W020", True, server("h", is_encrypted=False), on(DATABASE_SERVER, "postgresql://u:p@h/shop")),
+    told("W020", False, server("h", is_encrypted=True), on(DATABASE_SERVER, "postgresql://u:p@h/shop")),
+    # No password.
+    broken("W021", on(REDIS_SERVER, FAR)),
+    broken("W021", on(REDIS_SERVER, f"rediss{FAR[5:]}")),
+    broken("W021", on(MEMCACHED_SERVER, "h")),
+    broken("W021", on(DATABASE_SERVER, "mysql://u@h/shop")),
+    kept("W021", on(REDIS_SERVER, "redis://:hunter2@h")),
+    kept("W021", on(REDIS_SERVER, FAR, OPTIONS={"password": "hunter2"})),
+    kept("W021", on(REDIS_SERVER, f"rediss{FAR[5:]}", OPTIONS={"ssl_certfile": "/etc/shop.pem"})),
+    kept("W021", on(REDIS_SERVER, NEAR)),
+    kept("W021", on(PYLIBMC_SERVER, "h", OPTIONS={"binary": True, "username": "u", "password": "hunter2"})),
+    kept("W021", on(DATABASE_SERVER, "postgresql://u@h/shop")),  # it may be in a file of PostgreSQL's
+    told("W021", True, server("h", has_password=False), on(DATABASE_SERVER, "postgresql://u@h/shop")),
+    # Out of reach.
+    told("E007", True, server(failure="Connection refused")),
+    told("E007", True, server(failure="Connection refused", role="primary")),
+    told("E007", False, server()),
+    told("E007", False, server(failure="wrong password", is_refusal=True)),
+    told("W022", True, server(failure="Connection refused", role="replica")),
+    told("W022", True, server(failure="Connection refused", role="Sentinel")),
+    told("W022", False, server(failure="Connection refused", role="primary")),
+    told("W022", False, server(role="replica")),
+    # It says no.
+    told("E008", True, server(failure="wrong password", is_refusal=True)),
+    told("E008", True, Probe(error=StorageError("Python's SQLite is 3.7."))),
+    told("E008", False, server(failure="Connection refused")),
+    told("E002", True, Probe(error=InvalidCacheBackendError("LOCATION leads to PostgreSQL, whose driver is missing."))),
+    # Too old.
+    told("E009", True, server(version="5.0.14")),
+    told("E009", True, server(version="10.5.9-MariaDB", oldest="10.6")),
+    told("E009", False, server(version="10.11.2-MariaDB", oldest="10.6")),
+    told("E009", False, server(version="6.0")),
+    told("E009", False, server(version="unstable")),
+    told("E009", False, server(version="")),
+    # The table.
+    told("E010", True, table("absent"), MADE_BY_HAND),
+    told("E010", True, table("old"), MADE_BY_HAND),
+    told("E010", True, table("absent", may_create=False), IN_TABLE),
+    told("E010", False, table("absent"), IN_TABLE),
+    told("E010", False, table("absent", may_create=None), IN_TABLE),
+    told("E010", False, table("ready", may_create=False), MADE_BY_HAND),
+    told("E011", True, table("foreign"), IN_TABLE),
+    told("E011", False, table("ready"), IN_TABLE),
+    told("W027", True, table("old"), IN_TABLE),
+    told("W027", False, table("old"), MADE_BY_HAND),
+    told("W027", False, table("ready"), IN_TABLE),
+    # The server's memory.
+    told("W023", True, server(memory=Memory(None, "nothing", "noeviction"))),
+    told("W023", False, server(memory=Memory(2**30, "any", "allkeys-lru"))),
+    told("W023", False, server()),
+    told("W024", True, server(memory=Memory(2**30, "nothing", "noeviction"))),
+    told("W024", True, server(memory=Memory(2**30, "expiring", "volatile-lru")), on(REDIS_SERVER, NEAR, TIMEOUT=None)),
+    told("W024", False, server(memory=Memory(2**30, "expiring", "volatile-lru"))),
+    told("W024", False, server(memory=Memory(2**30, "any", "allkeys-lru")), on(REDIS_SERVER, NEAR, TIMEOUT=None)),
+    told("W024", False, server(memory=Memory(None, "nothing", "noeviction"))),
+    # Slow.
+    told("W025", True, server(round_trips=(0.001, 0.02, 0.03))),
+    told("W025", False, server(round_trips=(0.001, 0.002, 3.0))),
+    told("W025", False, server()),
+    # Clocks.
+    told("W026", True, server(clock_ahead=61.0)),
+    told("W026", True, server(clock_ahead=-61.0)),
+    told("W026", False, server(clock_ahead=-1.5)),
+    told("W026", False, server()),
 ]
 
 IN_DIRECTORIES = {"storeroom.E005", "storeroom.W011", "storeroom.W012", "storeroom.W014"}
@@ -254,9 +405,13 @@ def ids(caches: object, context: Context = BARE, **arguments: Any) -> set[str]:
     return {finding.id for finding in checks.run(caches, context=context, **arguments)}
 
 
+def answers_of(case: Case) -> dict[str, Probe]:
+    return {} if case.probe is None else {"default": case.probe}
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_rule(case, tmp_path):
-    found = ids(placed(case.caches, tmp_path), case.context)
+    found = ids(placed(case.caches, tmp_path), case.context, probes=answers_of(case))
     assert (case.id in found) is case.fires, f"found {sorted(found)}"
 
 
@@ -515,7 +670,7 @@ def fired(tmp_path):
         finding
         for case in CASES
         if case.fires
-        for finding in checks.run(placed(case.caches, tmp_path), context=case.context)
+        for finding in checks.run(placed(case.caches, tmp_path), context=case.context, probes=answers_of(case))
     ]
 
 
@@ -552,9 +707,9 @@ def test_a_mended_setting_mends(tmp_path):
             mended = {**caches, **{name: caches[name] | change for name, change in finding.mended.items()}}
             after = {(each.id, each.alias) for each in checks.run(mended, context=case.context)}
             assert (finding.id, finding.alias) not in after, finding.what
-            # Neither a backend of a later version is the remedy's fault (nor, then, its missing prefix), nor is
-            # a directory that this user cannot write.
-            excused = {f"storeroom.{rule}" for rule in ("E001", "E002", "W010")}
+            # Neither a directory that this user cannot write is the remedy's fault, nor a place for a secret of
+            # the user's own, nor what else is amiss with a server that could not be made out before.
+            excused = {f"storeroom.{rule}" for rule in ("E001", "E002", "W010", "W017", "W018", "W020", "W021")}
             new = after - {(each.id, each.alias) for each in before}
             assert {each for each in new if each[0] not in excused} == set(), finding.what
 

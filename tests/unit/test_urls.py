@@ -11,6 +11,9 @@ from storeroom.urls import SCHEMES
 
 MEMCACHED = "storeroom.backends.memcached.PyMemcacheCache"
 LOCMEM = "storeroom.backends.locmem.LocMemCache"
+PYLIBMC = "storeroom.backends.memcached.PyLibMCCache"
+REDIS = "storeroom.backends.redis.RedisCache"
+DATABASE = "storeroom.backends.db.DatabaseCache"
 FILE = "storeroom.backends.filebased.FileBasedCache"
 DUMMY = "storeroom.backends.dummy.DummyCache"
 
@@ -45,6 +48,27 @@ DUMMY = "storeroom.backends.dummy.DummyCache"
             {"BACKEND": MEMCACHED, "LOCATION": "one:11211,[::1]", "TIMEOUT": "1"},
         ),
         ("memcached+unix:///run/a%20b", {"BACKEND": MEMCACHED, "LOCATION": "/run/a b"}),
+        ("pylibmc://one,two", {"BACKEND": PYLIBMC, "LOCATION": "one,two"}),
+        ("pylibmc+unix:///run/a", {"BACKEND": PYLIBMC, "LOCATION": "/run/a"}),
+        ("redis://u:p%40@h:1/2?timeout=1", {"BACKEND": REDIS, "LOCATION": "redis://u:p%40@h:1/2", "TIMEOUT": "1"}),
+        ("valkeys+cluster://a,b", {"BACKEND": REDIS, "LOCATION": "valkeys+cluster://a,b"}),
+        ("unix:///r?db=1", {"BACKEND": REDIS, "LOCATION": "unix:///r", "OPTIONS": {"db": "1"}}),
+        ("sqlite:////a/b?table=t", {"BACKEND": DATABASE, "LOCATION": "sqlite:////a/b", "OPTIONS": {"table": "t"}}),
+        (
+            "postgresql://u:p@/d?host=/run/a%20b&table=t&sslmode=require&timeout=5m",
+            {
+                "BACKEND": DATABASE,
+                "LOCATION": "postgresql://u:p@/d?host=/run/a%20b&sslmode=require",
+                "TIMEOUT": "5m",
+                "OPTIONS": {"table": "t"},
+            },
+        ),
+        ("mariadb://h/d?ssl_ca=/x", {"BACKEND": DATABASE, "LOCATION": "mariadb://h/d?ssl_ca=/x"}),
+        ("redis://h?secret=a", {"BACKEND": REDIS, "LOCATION": "redis://h", "OPTIONS": {"secret": ["a"]}}),
+        (
+            "redis://h?secret=a&secret=b&allowed_types=x.Y",
+            {"BACKEND": REDIS, "LOCATION": "redis://h", "OPTIONS": {"secret": ["a", "b"], "allowed_types": ["x.Y"]}},
+        ),
         ("locmem://?key_prefix=a%26b%3Dc+d", {"BACKEND": LOCMEM, "LOCATION": "", "KEY_PREFIX": "a&b=c d"}),
     ],
 )
@@ -65,6 +89,70 @@ def test_values_of_a_url_are_read_like_others():
     assert (settings.timeout, settings.version) == (3600, 3)
     assert (settings.options["max_entries"], settings.options["max_bytes"]) == (10_000, 64 * 1024**2)
     assert settings.options["copy"] is False
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        (
+            "redis://h?socket_timeout=0.5&max_connections=8&ssl_check_hostname=no&db=3&on_error=raise&early=1.5",
+            {
+                "socket_timeout": 0.5,
+                "max_connections": 8,
+                "ssl_check_hostname": False,
+                "db": 3,
+                "on_error": "raise",
+                "early": 1.5,
+            },
+        ),
+        (
+            "valkey://h?read_unsigned_pickles=yes&ssl_cert_reqs=none",
+            {"read_unsigned_pickles": True, "ssl_cert_reqs": "none"},
+        ),
+        ("memcached://h?max_pool_size=3&ignore_exc=true", {"max_pool_size": 3, "ignore_exc": True}),
+        ("pylibmc://h?binary=on&username=u&password=p", {"binary": True, "username": "u", "password": "p"}),
+        (
+            "postgresql://h/d?unlogged=1&create_table=0&max_entries=none&max_bytes=1GB&stale_if_error=1h",
+            {
+                "unlogged": True,
+                "create_table": False,
+                "max_entries": None,
+                "max_bytes": 2**30,
+                "stale_if_error": 3600.0,
+            },
+        ),
+        ("sqlite:////x?busy_timeout=2&serializer=json", {"busy_timeout": 2.0, "serializer": "json"}),
+        ("redis://h?secret=0123456789abcdef", {"secret": ["0123456789abcdef"]}),
+    ],
+)
+def test_options_of_a_url_have_the_right_types(url, options):
+    settings = read_caches({"default": config_from_url(url)})["default"].settings
+    assert {name: settings.options[name] for name in options} == options
+    assert {type(settings.options[name]) for name in options} == {type(value) for value in options.values()}
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("redis://h?db=first", "CACHES['default']['OPTIONS']['db'] is 'first'; expected a whole number, at least 0"),
+        ("redis://h/first", "expected the database's number after the host"),
+        ("redis+sentinel://h", "expected the primary's name after the hosts"),
+        ("redis+cluster://h/1", "a cluster has database 0 alone"),
+        (
+            "redis://h?sokcet_timeout=1",
+            "['sokcet_timeout'] is not an option of RedisCache. Did you mean 'socket_timeout'?",
+        ),
+        ("memcached://h?max_entries=9", "Memcached bounds itself"),
+        ("memcached://h:x", "LOCATION'] names the server 'h:x'; expected a host"),
+        ("postgresql://h/d?unlogged=maybe", "['unlogged'] is 'maybe'; expected True or False"),
+        ("postgresql://h/d?unix_socket=/x", "['unix_socket'] is not an option of DatabaseCache"),
+        ("sqlite://", "expected a host after two slashes"),
+        ("sqlite:///:memory:", "expected the path of a file"),
+    ],
+)
+def test_mistake_of_a_backend_in_a_url_is_told(url, message):
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        read_caches({"default": config_from_url(url)})
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,12 @@
 """What is wrong or risky in a configuration, and how to mend it.
 
-``run()`` looks at a CACHES dict without opening a cache or writing anything:
-``storeroom check`` prints its findings, and a framework can report them in its own
-way. An error is a configuration that cannot work or is dangerous; a warning, one
+``run()`` looks at a CACHES dict without opening a cache or writing anything. ``probe()``
+asks the servers in it, and changes nothing there; ``run()`` then looks at the answers too.
+``storeroom check`` prints the findings, and a framework can report them in its own way::
+
+    findings = checks.run(CACHES, probes=checks.probe(CACHES))
+
+An error is a configuration that cannot work or is dangerous; a warning, one
 that works, but hardly as it is meant. Each rule has an id that silences it, and a
 section in docs/common-mistakes.md.
 """
@@ -10,38 +14,45 @@ section in docs/common-mistakes.md.
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
-from storeroom.checks import directories, entries, locations, sharing, subject
+from storeroom.checks import directories, entries, locations, servers, sharing, subject, trust
 from storeroom.checks.context import Context
 from storeroom.checks.finding import Finding, Level, Rule
+from storeroom.checks.live import PATIENCE, probe
 from storeroom.checks.subject import Subject
+from storeroom.probes import Probe
 
-__all__ = ["RULES", "Context", "Finding", "Level", "Rule", "Subject", "full_id", "run"]
+__all__ = ["PATIENCE", "RULES", "Context", "Finding", "Level", "Probe", "Rule", "Subject", "full_id", "probe", "run"]
 
-_CHECKS: Final = (*locations.CHECKS, *entries.CHECKS, *directories.CHECKS, *sharing.CHECKS)
+_CHECKS: Final = (*locations.CHECKS, *entries.CHECKS, *directories.CHECKS, *sharing.CHECKS, *trust.CHECKS)
+
+_PARTS: Final = (subject, locations, entries, directories, sharing, trust, servers)
 
 RULES: Final[Mapping[str, Rule]] = {
-    rule.id: rule
-    for rule in sorted(
-        (*subject.RULES, *locations.RULES, *entries.RULES, *directories.RULES, *sharing.RULES),
-        key=lambda rule: rule.id,
-    )
+    rule.id: rule for rule in sorted((rule for part in _PARTS for rule in part.RULES), key=lambda rule: rule.id)
 }
 """Every rule by its id, errors first."""
 
 
-def run(caches: Mapping[str, Any], *, context: Context | None = None, silenced: Collection[str] = ()) -> list[Finding]:
+def run(
+    caches: Mapping[str, Any],
+    *,
+    context: Context | None = None,
+    silenced: Collection[str] = (),
+    probes: Mapping[str, Probe] | None = None,
+) -> list[Finding]:
     """Check a whole configuration.
 
     Args:
         caches: alias to its dict, as in ``CACHES``.
         context: what surrounds it; by default what this machine tells.
         silenced: ids that are not reported.
+        probes: alias to what its servers have answered, as probe() returns it; without, nothing is said of them.
 
     Returns:
         The findings, errors first, then by alias in the order of `caches`.
     """
     context = Context.here() if context is None else context
-    found = [finding for finding in _findings(caches, context) if finding.id not in silenced]
+    found = [finding for finding in _findings(caches, context, probes or {}) if finding.id not in silenced]
     # Sorting is stable: among errors, and among warnings, the order of the aliases stays.
     return sorted(found, key=lambda finding: finding.level)
 
@@ -56,13 +67,21 @@ def full_id(word: str) -> str | None:
     return identifier if identifier in RULES else None
 
 
-def _findings(caches: Mapping[str, Any], context: Context) -> Iterator[Finding]:
+def _findings(caches: Mapping[str, Any], context: Context, probes: Mapping[str, Probe]) -> Iterator[Finding]:
     subjects: dict[str, Subject] = {}
     each_is_right = True
+    said: set[tuple[str, str]] = set()
     for name, written in caches.items():
-        subjects[name], hindrances = subject.read_subject(name, written, context)
+        alias, hindrances = subject.read_subject(name, written, context)
+        subjects[name] = alias
         each_is_right = each_is_right and not any(finding.level == "error" for finding in hindrances)
-        found = [*hindrances, *(finding for check in _CHECKS for finding in check(subjects[name]))]
+        found = [*hindrances, *(finding for check in _CHECKS for finding in check(alias))]
+        found += trust.check_ways(alias, probes.get(name))
+        if name in probes:
+            # Of a server that several aliases share it is said once.
+            told = list(servers.check_probe(alias, probes[name]))
+            found += [finding for finding in told if (finding.id, finding.what) not in said]
+            said |= {(finding.id, finding.what) for finding in told}
         yield from sorted(found, key=lambda finding: finding.id)
     yield from subject.check_together(caches, context, each_is_right=each_is_right)
     yield from sharing.check_pairs(subjects)

@@ -50,6 +50,7 @@ class Context:
             configuration file; None for the working directory of each process.
         in_django: whether Django reads this configuration: its own paths then are its own
             classes, of which little is known here.
+        has_secret_key: whether Django's SECRET_KEY signs what servers keep.
     """
 
     several_processes: str = ""
@@ -59,6 +60,7 @@ class Context:
     user_id: int | None = None
     directory: str | None = None
     in_django: bool = False
+    has_secret_key: bool = False
 
     @property
     def base(self) -> Path:
@@ -81,12 +83,15 @@ class Context:
 
     def with_settings(self, settings: Any) -> "Context":
         """Return a context that also knows what Django's settings tell; any object with such attributes will do."""
+        in_django = self.in_django or hasattr(settings, "INSTALLED_APPS")
         return replace(
             self,
             several_processes=self.several_processes or _deployed(settings),
             sessions_alias=_sessions_alias(settings) or self.sessions_alias,
             served_folders={**self.served_folders, **_served_folders(settings)},
-            in_django=self.in_django or hasattr(settings, "INSTALLED_APPS"),
+            in_django=in_django,
+            # Other frameworks have a SECRET_KEY too, of which Storeroom makes nothing.
+            has_secret_key=self.has_secret_key or (in_django and bool(getattr(settings, "SECRET_KEY", ""))),
         )
 
 

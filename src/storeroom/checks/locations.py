@@ -52,11 +52,18 @@ _BACKENDS: Final = {
     "db": "storeroom.backends.db.DatabaseCache",
 }
 
+_KINDS: Final = {
+    **dict.fromkeys(("redis", "rediss", "valkey", "valkeys"), "redis"),
+    **dict.fromkeys(("sqlite", "postgresql", "postgres", "mysql", "mariadb"), "database"),
+}
+"""Scheme, without what may stand behind a "+", to the kind of what it leads to."""
+
 _BELONGS: Final = {
     "redis": ("redis",),
     "memcached": ("memcached",),
     "host and port": ("memcached",),
     "socket": ("redis", "memcached"),
+    "database": ("db",),
     "path": ("filebased", "memcached"),  # memcached: a socket is a path too
     "file": (),  # a URL that CACHE_URL takes, and no LOCATION does
 }
@@ -67,7 +74,7 @@ _TAKES: Final = {
     "filebased": "a directory",
     "redis": 'a URL such as "redis://127.0.0.1:6379/0"',
     "memcached": 'an address such as "127.0.0.1:11211"',
-    "db": "the name of a table",
+    "db": "the name of a table, or the URL of a database",
 }
 
 
@@ -83,7 +90,7 @@ def _kind(location: str) -> str:
     scheme = _SCHEME.match(location)
     if scheme:
         name = scheme[1].lower().partition("+")[0]
-        return "redis" if name in {"redis", "rediss", "valkey", "valkeys"} else name
+        return _KINDS.get(name, name)
     if _is_path(location):
         return "path"
     return "host and port" if _HOST_AND_PORT.fullmatch(location) else ""

@@ -16,7 +16,16 @@ from storeroom.checks.finding import Finding, Rule
 from storeroom.exceptions import ConfigurationError, DeprecatedBackendWarning, InvalidCacheBackendError
 from storeroom.masking import mask_url
 
-__all__ = ["ENOUGH_ENTRIES", "REFUSED", "RULES", "Subject", "check_together", "file_cache", "read_subject"]
+__all__ = [
+    "ENOUGH_ENTRIES",
+    "NO_BACKEND",
+    "REFUSED",
+    "RULES",
+    "Subject",
+    "check_together",
+    "file_cache",
+    "read_subject",
+]
 
 REFUSED: Final = Rule(
     "storeroom.E001",
@@ -60,6 +69,7 @@ class Subject:
         family: the storage, by the name of its module ("locmem", "filebased", "redis",
             …), also of a subclass; "" where it is unknown.
         settings: the settings, or None where something in them is wrong.
+        alias: the alias as the cache is built of it, or None where something is wrong.
         directory: where a file cache lies, links followed; None of any other cache, and
             where LOCATION is no path.
         context: what surrounds the configuration.
@@ -70,6 +80,7 @@ class Subject:
     backend: str
     family: str
     settings: config.Settings | None
+    alias: aliases.Alias | None
     directory: Path | None
     context: Context
 
@@ -113,17 +124,18 @@ def read_subject(name: str, written: object, context: Context) -> tuple[Subject,
     mapping: Mapping[str, Any] = written if isinstance(written, Mapping) else {}
     backend_class: type[Any] | None = None
     settings: config.Settings | None = None
+    alias: aliases.Alias | None = None
     findings: list[Finding] = []
     is_djangos = _is_djangos(written, context)
     if is_djangos:
         with suppress(ConfigurationError):  # Django takes many a mistake for its default, and says nothing
             settings = _settings(name, mapping, None)
     else:
-        backend_class, settings, findings = _read_one(name, written, context)
+        backend_class, settings, alias, findings = _read_one(name, written, context)
     path = _dotted_path(mapping.get("BACKEND", ""))
     family = _family(path, backend_class)
     directory = _directory(mapping, context) if family == "filebased" and not is_djangos else None
-    subject = Subject(name, mapping, path, family, settings, directory, context)
+    subject = Subject(name, mapping, path, family, settings, alias, directory, context)
     return subject, [*findings, *_check_removed(subject)]
 
 
@@ -135,7 +147,7 @@ def _is_djangos(written: object, context: Context) -> bool:
 
 def _read_one(
     name: str, written: object, context: Context
-) -> tuple[type[Any] | None, config.Settings | None, list[Finding]]:
+) -> tuple[type[Any] | None, config.Settings | None, aliases.Alias | None, list[Finding]]:
     mapping: Mapping[str, Any] = written if isinstance(written, Mapping) else {}
     try:
         alias = _read({"default": _RIGHT, name: written}, context)[name]
@@ -144,15 +156,15 @@ def _read_one(
         mistakes = list(_mistakes(name, mapping, None))
         findings = [REFUSED.broken(name, mistake, "") for mistake in mistakes]
         settings = None if mistakes else _settings(name, mapping, None)
-        return None, settings, [NO_BACKEND.broken(name, str(error), ""), *findings]
+        return None, settings, None, [NO_BACKEND.broken(name, str(error), ""), *findings]
     except ConfigurationError as error:
         backend_class = _backend_class(mapping)
         mistakes = list(_mistakes(name, mapping, backend_class)) or [str(error)]
         settings = None
         with suppress(ConfigurationError):  # where only LOCATION is wrong, the other settings are known
             settings = _settings(name, mapping, backend_class)
-        return backend_class, settings, [REFUSED.broken(name, mistake, "") for mistake in mistakes]
-    return alias.backend, alias.settings, []
+        return backend_class, settings, None, [REFUSED.broken(name, mistake, "") for mistake in mistakes]
+    return alias.backend, alias.settings, alias, []
 
 
 def check_together(caches: Mapping[str, Any], context: Context, *, each_is_right: bool) -> Iterator[Finding]:

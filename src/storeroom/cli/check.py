@@ -3,17 +3,20 @@
 import argparse
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 from storeroom import checks
-from storeroom.checks import Context, Finding
+from storeroom.checks import Context, Finding, Probe
+from storeroom.checks.servers import told_seconds
 from storeroom.cli.configuration import EMBEDDED_DEFAULT, Named, find
 from storeroom.cli.exits import MISTAKE, NO, YES, UsageError
 from storeroom.cli.output import columns, count_of, paragraph, print_json, styled
 from storeroom.config import nearest
 from storeroom.masking import masked
+from storeroom.probes import ServerProbe
 from storeroom.sources import Source
 
 __all__ = ["SILENCED_VARIABLE", "add_arguments", "run"]
@@ -25,8 +28,10 @@ SILENCED_VARIABLE: Final = "STOREROOM_SILENCED_CHECKS"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of check."""
     parser.epilog = f"""\
-Nothing is opened and nothing written. That several processes serve a site is
-known from --processes, WEB_CONCURRENCY and the like, or Django's settings.
+Servers are asked how they are, each on a connection of its own, which changes
+nothing there; --offline leaves that out. No cache is opened, and nothing is
+written. That several processes serve a site is known from --processes,
+WEB_CONCURRENCY and the like, or Django's settings.
 
 The exit code is 0 if nothing was found, 1 if only warnings were, 2 if errors
 were. An id is silenced by --silence, or by the environment variable
@@ -34,14 +39,32 @@ were. An id is silenced by --silence, or by the environment variable
 
 examples:
   storeroom check
-  storeroom check --processes 4
+  storeroom check --offline --processes 4
   storeroom check --config mysite.settings --silence W010
 """
     parser.add_argument("--processes", type=int, metavar="N", help="how many processes serve the site")
     parser.add_argument(
         "--silence", action="append", default=[], metavar="ID", help="do not report this id (may be repeated)"
     )
+    parser.add_argument("--offline", action="store_true", help="look at the configuration alone, and ask no server")
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=checks.PATIENCE,
+        metavar="SECONDS",
+        help=f"how long to wait for each server (default: {checks.PATIENCE:g})",
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON object")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < threading.TIMEOUT_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,12 +73,14 @@ def run(args: argparse.Namespace) -> int:
     if not isinstance(named.source.caches, Mapping):
         raise UsageError(f"{named.source} has {type(named.source.caches).__name__} as CACHES; expected a dict.")
     silenced = _silenced(args.silence)
-    everything = checks.run(named.source.caches, context=_context(named, args.processes))
+    context = _context(named, args.processes)
+    probes = {} if args.offline else checks.probe(named.source.caches, context=context, seconds=args.timeout)
+    everything = checks.run(named.source.caches, context=context, probes=probes)
     findings = [finding for finding in everything if finding.id not in silenced]
     if args.json:
-        print_json(_report(named.source, findings))
+        print_json(_report(named.source, probes, findings))
     else:
-        _print(named.source, findings, len(everything) - len(findings))
+        _print(named.source, probes, findings, len(everything) - len(findings))
     if not findings:
         return YES
     return MISTAKE if findings[0].level == "error" else NO
@@ -90,11 +115,14 @@ def _backend_and_location(written: Mapping[str, Any]) -> tuple[str, str]:
     return path, ", ".join(map(str, location)) if isinstance(location, list) else str(location)
 
 
-def _report(source: Source, findings: list[Finding]) -> dict[str, Any]:
+def _report(source: Source, probes: Mapping[str, Probe], findings: list[Finding]) -> dict[str, Any]:
     return {
         "source": {"name": source.name, "origin": source.origin},
         "aliases": [
             {"alias": name, "backend": backend, "location": location} for name, backend, location in _aliases(source)
+        ],
+        "servers": [
+            {"alias": name, **_server_as_dict(server)} for name, probe in probes.items() for server in probe.servers
         ],
         "errors": sum(finding.level == "error" for finding in findings),
         "warnings": sum(finding.level == "warning" for finding in findings),
@@ -102,10 +130,17 @@ def _report(source: Source, findings: list[Finding]) -> dict[str, Any]:
     }
 
 
+def _server_as_dict(server: ServerProbe) -> dict[str, Any]:
+    """Return what a server has answered; durations in seconds."""
+    fields = asdict(server)
+    endpoint = fields.pop("endpoint")
+    return {"address": endpoint["address"], **fields, "latency": server.latency}
+
+
 # Printing ---------------------------------------------------------------------------------
 
 
-def _print(source: Source, findings: list[Finding], silenced: int) -> None:
+def _print(source: Source, probes: Mapping[str, Probe], findings: list[Finding], silenced: int) -> None:
     print(f"{styled('Configuration:', 'strong')} {source}")
     if source.name == EMBEDDED_DEFAULT:
         print("Nothing is configured here. Each program then has a cache of its own; this is the command's.")
@@ -113,11 +148,26 @@ def _print(source: Source, findings: list[Finding], silenced: int) -> None:
         print(f"Django's own settings are checked by: --config {os.environ['DJANGO_SETTINGS_MODULE']}", file=sys.stderr)
     print()
     print(columns(_aliases(source)))
+    answers = [(name, *row) for name, probe in probes.items() for row in _answers(probe)]
+    if answers:
+        print(f"\n{styled('Servers:', 'strong')}\n")
+        print(columns(answers))
     for finding in findings:
         print()
         print(_described(finding, table=_toml_table(source)))
     print()
     print(_summary(findings, silenced))
+
+
+def _answers(probe: Probe) -> Iterator[tuple[str, str, str]]:
+    """Yield address, role or product, and answer of each server."""
+    if probe.unasked:
+        yield "", "", f"not asked: {probe.unasked}"
+    for server in probe.servers:
+        product = f"{server.product} {server.version}".strip()
+        state = "answers, and says no" if server.is_refusal else "out of reach"
+        latency = "" if server.latency is None else told_seconds(server.latency)
+        yield server.name, product, state if server.failure else latency
 
 
 def _toml_table(source: Source) -> str | None:

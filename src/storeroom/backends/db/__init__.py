@@ -23,6 +23,7 @@ from storeroom.entry import Envelope
 from storeroom.exceptions import DecodeError, StorageError, ValueTooLargeError, ValueTypeError
 from storeroom.hooks import LOOK, MISSING, Conditional
 from storeroom.network import NetworkCache
+from storeroom.probes import Endpoint, Probe
 from storeroom.secret import secret_of
 from storeroom.serializers import build_codec
 
@@ -121,6 +122,20 @@ class DatabaseCache(NetworkCache):
     def is_in_site(cls, location: str, settings: config.Settings) -> bool:
         """Tell whether it is for a running Django to say which database the table is in."""
         return settings.options["url"] is None and "://" not in str(location)
+
+    @classmethod
+    def endpoints(cls, location: str, settings: config.Settings) -> Sequence[Endpoint]:
+        """See Probed."""
+        from storeroom.backends.db.probe import endpoints  # noqa: PLC0415 -- few programs need it
+
+        return endpoints(locations.parse(location, settings.options, site_of(location, settings.options)))
+
+    def probe(self, seconds: float) -> Probe:
+        """See Probed."""
+        from storeroom.backends.db.probe import probe  # noqa: PLC0415 -- as above
+
+        target = locations.parse(self._location, self.settings.options, self._site)
+        return probe(self._engine.database, target, seconds)
 
     # Reading ----------------------------------------------------------------------------------
 

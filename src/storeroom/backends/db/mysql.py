@@ -161,7 +161,12 @@ class MySQL:
 
     def connect(self) -> Session:
         """See Database."""
-        return self.prepare(Session(**self._arguments))
+        session = Session(**self._arguments)
+        try:
+            return self.prepare(session)
+        except BaseException:
+            self.close(session)
+            raise
 
     def prepare(self, session: Session) -> Session:
         """Set what is to hold on a new connection."""

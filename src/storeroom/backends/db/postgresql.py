@@ -112,7 +112,11 @@ class PostgreSQL:
     def connect(self) -> TimedConnection:
         """See Database."""
         session = TimedConnection.connect(self._conninfo, autocommit=True)
-        return self.prepare(session)
+        try:
+            return self.prepare(session)
+        except BaseException:
+            self.close(session)
+            raise
 
     def prepare(self, session: TimedConnection) -> TimedConnection:
         """Set what is to hold on a new connection."""

@@ -1,14 +1,14 @@
 """The table: made on first use, and made anew where an earlier program left one of another shape."""
 
 import logging
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from storeroom.backends.db.database import Database
 from storeroom.backends.db.statements import COLUMNS, Statements
 from storeroom.backends.db.transaction import Bounds, Transaction
 from storeroom.exceptions import StorageError
 
-__all__ = ["create", "make_ready"]
+__all__ = ["create", "make_ready", "state_of"]
 
 logger = logging.getLogger("storeroom.db")
 
@@ -17,6 +17,14 @@ _DJANGOS: Final = frozenset({"cache_key", "value", "expires"})
 """The columns that ``createcachetable`` of Django makes; nobody else's table has just these."""
 
 _UNBOUNDED: Final = Bounds(None, None, None)
+
+
+def state_of(columns: frozenset[str]) -> Literal["ready", "absent", "old", "foreign"]:
+    """Say what a table of these columns is: "old" is Django's, or that of another version of Storeroom."""
+    if columns == _SHAPE:
+        return "ready"
+    is_ours = {"cache_key", "sequence", "growth"} <= columns
+    return ("old" if is_ours or columns == _DJANGOS else "foreign") if columns else "absent"
 
 
 def make_ready(database: Database, session: Any, statements: Statements, *, creates: bool) -> None:
@@ -61,8 +69,7 @@ def create(database: Database, session: Any, statements: Statements) -> bool:
 
 
 def _replace(database: Database, session: Any, statements: Statements, found: frozenset[str]) -> None:
-    is_ours = {"cache_key", "sequence", "growth"} <= found
-    if found and found != _DJANGOS and not is_ours:
+    if state_of(found) == "foreign":
         raise StorageError(
             f"The table {statements.name!r} of {database.name} has the columns {', '.join(sorted(found))}, so it is "
             "no table of a cache. Give the cache another LOCATION."

@@ -195,7 +195,7 @@ def is_private(path: str) -> bool:
         return True  # Windows keeps others out by other means
     try:
         status = os.stat(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         directory = os.path.dirname(path)
         while not os.path.isdir(directory):
             directory = os.path.dirname(directory)

@@ -24,6 +24,7 @@ from storeroom.backends.memcached.shard import Shard
 from storeroom.base import BaseCache
 from storeroom.engines import shared
 from storeroom.exceptions import ConfigurationError, StorageError
+from storeroom.probes import Endpoint, Probe
 from storeroom.secret import secret_of
 from storeroom.serializers import build_codec
 
@@ -65,7 +66,8 @@ class MemcachedCache(BaseCache):
             allowed_types=options["allowed_types"],
             **{name: options[name] for name in config.CODEC_OPTIONS},
         )
-        self._group = self._shared_group(locations.parse(location), options)
+        self._addresses = locations.parse(location)
+        self._group = self._shared_group(self._addresses, options)
         self._counters, self._flights = self._group.counters, self._group.flights
         self._shards = [
             Shard(server, self.settings, codec, self._counters, self._outages(), self._shard_of)
@@ -81,6 +83,20 @@ class MemcachedCache(BaseCache):
             ConfigurationError: they do not.
         """
         locations.parse(location)
+
+    @classmethod
+    def endpoints(cls, location: str | Sequence[str], settings: config.Settings) -> Sequence[Endpoint]:
+        """See Probed."""
+        from storeroom.backends.memcached.probe import endpoints  # noqa: PLC0415 -- few programs need it
+
+        return endpoints(locations.parse(location), settings.options)
+
+    def probe(self, seconds: float) -> Probe:
+        """See Probed."""
+        from storeroom.backends.memcached.probe import endpoints, probe  # noqa: PLC0415 -- as above
+
+        found = endpoints(self._addresses, self.settings.options)
+        return probe(self._group.servers, found, self._outages(), seconds)
 
     # The driver -----------------------------------------------------------------------------
 

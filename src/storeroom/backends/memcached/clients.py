@@ -64,6 +64,9 @@ class Client(Protocol):
     def item_size_max(self) -> int | None:
         """Return how large the server lets an item be (-I), in bytes; None if the driver cannot ask."""
 
+    def stats(self, *names: bytes) -> Mapping[bytes, Any]:
+        """Return what the server tells of itself: in general, or of a name such as "settings"."""
+
     def close(self) -> None:
         """Close the connection."""
 

@@ -49,7 +49,7 @@ class Server(NetworkEngine):
 
     def __init__(self, name: str, make: Callable[[], Client], limit: int, patience: float) -> None:
         super().__init__(name)
-        self._make, self._limit, self._patience = make, limit, patience
+        self.make, self._limit, self._patience = make, limit, patience
         self._generations: dict[str, Generation] = {}
         self._reset()
 
@@ -135,7 +135,7 @@ class Server(NetworkEngine):
 
     def _make_client(self) -> Client:
         try:
-            return self._make()
+            return self.make()
         except BaseException:
             self._vacant.append(None)
             raise

@@ -213,6 +213,10 @@ class PyLibMCClient:
     def item_size_max(self) -> int | None:
         return None
 
+    def stats(self, *names: bytes) -> dict[bytes, Any]:
+        ((_, told),) = self._ask(self._client.get_stats, *(name.decode() for name in names)) or [(b"", {})]
+        return {name.encode() if isinstance(name, str) else name: value for name, value in told.items()}
+
     def close(self) -> None:
         self._client.disconnect_all()
 

@@ -155,4 +155,7 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
             raise ConnectionResetError("the server has closed the connection")
 
     def item_size_max(self) -> int | None:
-        return int(self._fetch(b"stats", [b"settings"])[b"item_size_max"])
+        return int(self.stats(b"settings")[b"item_size_max"])
+
+    def stats(self, *names: bytes) -> dict[bytes, Any]:
+        return self._fetch(b"stats", names)

@@ -22,6 +22,7 @@ from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
 if TYPE_CHECKING:
     from storeroom.backends.redis.lock import RedisLock
+    from storeroom.probes import Endpoint, Probe
 
 __all__ = ["RedisCache"]
 
@@ -87,6 +88,19 @@ class RedisCache(NetworkCache):
             ConfigurationError: they do not.
         """
         locations.parse(location, known.settled(settings))
+
+    @classmethod
+    def endpoints(cls, location: str | Sequence[str], settings: config.Settings) -> "Sequence[Endpoint]":
+        """See Probed."""
+        from storeroom.backends.redis.probe import endpoints  # noqa: PLC0415 -- few programs need it
+
+        return endpoints(locations.parse(location, known.settled(settings)))
+
+    def probe(self, seconds: float) -> "Probe":
+        """See Probed."""
+        from storeroom.backends.redis.probe import probe  # noqa: PLC0415 -- as above
+
+        return probe(self._engine, seconds)
 
     # Hooks, as StorageHooks describes them; operations.py tells what each costs ---------------
 

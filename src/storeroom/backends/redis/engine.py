@@ -40,6 +40,7 @@ class RedisEngine(NetworkEngine):
 
     def __init__(self, target: Target, read_own_writes: float, sentinel_options: dict[str, Any]) -> None:
         super().__init__(target.name)
+        self.target = target
         self._options = dict(target.options)
         self._sentinels = frozenset(target.sentinels)
         self._sentinel_options = sentinel_options
@@ -81,6 +82,10 @@ class RedisEngine(NetworkEngine):
             talk if isinstance(talk, Exception) else _outcome(self._pool(batch.server).receive, talk, batch.use)
             for batch, talk in zip(batches, sent, strict=True)
         ]
+
+    def pool_apart(self, server: Server) -> Pool:
+        """Return connections that no operation uses."""
+        return self._make_pool(server)
 
     def _pool(self, server: Server) -> Pool:
         pool = self._pools.get(server)

@@ -1,0 +1,230 @@
+"""What a database says of itself and of the cache's table: see probes.py."""
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from storeroom.backends.db import schema
+from storeroom.backends.db.database import Database
+from storeroom.backends.db.location import Target
+from storeroom.probes import Endpoint, Probe, ServerProbe, TableProbe, measure, together
+
+__all__ = ["endpoints", "probe"]
+
+_OLDEST_SQLITE: Final = "3.35"
+"""RETURNING came with it: https://sqlite.org/lang_returning.html"""
+
+_ENCRYPTS: Final[Mapping[str, bool]] = {"require": True, "verify-ca": True, "verify-full": True, "disable": False}
+"""PostgreSQL's sslmode to what it makes sure of; the others leave it to the server.
+Source: https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-PROTECTION"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Vendor:
+    """What is asked of one kind of server, each in one statement of one column.
+
+    Attributes:
+        product: what it is called, unless its version says otherwise.
+        oldest: the oldest version that will do.
+        port: where it listens unless the URL says otherwise.
+        time: epoch seconds, at the moment of asking.
+        is_replica: whether it takes no writes.
+        may_create: whether this user may make a table of that name; NULL where nothing tells.
+        is_encrypted: returns whether the session is.
+        has_password: returns whether one was asked for; None where nothing tells.
+    """
+
+    product: str
+    oldest: str
+    port: int
+    time: str
+    is_replica: str
+    may_create: str
+    is_encrypted: Callable[[Any], bool]
+    has_password: Callable[[Any, Target], bool | None]
+
+
+def _postgresql_password(session: Any, target: Target) -> bool | None:
+    if session.pgconn.used_password:
+        return True
+    # A certificate or Kerberos may have stood in its place.
+    return None if dict(target.query).keys() & {"sslcert", "sslkey", "krbsrvname", "gsslib"} else False
+
+
+_MYSQL_MAY_CREATE: Final = """
+    SELECT CASE
+    WHEN EXISTS (
+        SELECT 1 FROM information_schema.user_privileges
+        WHERE privilege_type = 'CREATE' AND grantee = who.grantee
+    ) OR EXISTS (
+        SELECT 1 FROM information_schema.schema_privileges
+        WHERE privilege_type = 'CREATE' AND grantee = who.grantee AND DATABASE() LIKE table_schema
+    ) OR EXISTS (
+        SELECT 1 FROM information_schema.table_privileges
+        WHERE privilege_type = 'CREATE' AND grantee = who.grantee
+        AND table_schema = DATABASE() AND table_name = %(table)s
+    ) THEN 1
+    WHEN COALESCE(CURRENT_ROLE(), 'NONE') <> 'NONE' THEN NULL
+    ELSE 0 END
+    FROM (SELECT CONCAT(
+        "'", SUBSTRING_INDEX(CURRENT_USER(), '@', 1), "'@'", SUBSTRING_INDEX(CURRENT_USER(), '@', -1), "'"
+    ) AS grantee) AS who
+"""
+"""What a role grants stands elsewhere: then it is unknown."""
+
+_VENDORS: Final[Mapping[str, _Vendor]] = {
+    "postgresql": _Vendor(
+        "PostgreSQL",
+        "9.5",
+        5432,
+        "SELECT extract(epoch FROM clock_timestamp())",
+        "SELECT pg_is_in_recovery()",
+        "SELECT has_schema_privilege(current_schema(), 'CREATE')",
+        lambda session: bool(session.pgconn.ssl_in_use),
+        _postgresql_password,
+    ),
+    "mysql": _Vendor(
+        "MySQL",
+        "8.0",
+        3306,
+        "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) / 1000000",
+        "SELECT @@innodb_read_only",
+        _MYSQL_MAY_CREATE,
+        lambda session: bool(session.execute("SHOW SESSION STATUS LIKE 'Ssl_cipher'").fetchone()[1]),
+        lambda _, target: bool(target.password),
+    ),
+}
+
+_OLDEST_MARIADB: Final = "10.6"
+
+
+def endpoints(target: Target) -> tuple[Endpoint, ...]:
+    """Return what is known of the server without asking; a file has none."""
+    if target.vendor == "sqlite":
+        return ()
+    query = dict(target.query)
+    host = str(target.host or query.get("host") or query.get("hostaddr") or "")
+    if host.startswith(("/", "@")) or "unix_socket" in query:
+        host = ""  # PostgreSQL: the directory of its socket
+    if target.vendor == "postgresql":
+        is_encrypted = _ENCRYPTS.get(str(query.get("sslmode")))
+    else:
+        is_encrypted = True if any(name.startswith("ssl") for name in query) else None
+    # Without one, PostgreSQL's library looks for it in the environment and in files.
+    has_password = True if target.password else None
+    if target.vendor == "mysql":
+        has_password = bool(target.password)
+    return (Endpoint(_address(target, host), host, is_encrypted, has_password),)
+
+
+def _address(target: Target, host: str) -> str:
+    port = f":{target.port or _VENDORS[target.vendor].port}" if host else ""
+    named = f"[{host}]" if ":" in host else host
+    return f"{target.vendor}://{named}{port}/{target.database or ''}"
+
+
+def probe(database: Database, target: Target, seconds: float) -> Probe:
+    """Ask the database."""
+    if target.vendor == "sqlite":
+        return _look_at_file(database, target)
+    (endpoint,) = endpoints(target)
+    (answer,) = together([partial(_ask, database, target, endpoint)], seconds)
+    silent = ServerProbe(endpoint, failure=f"no answer within {seconds:g} s", seconds=seconds)
+    return answer or Probe((silent,))
+
+
+# A server ---------------------------------------------------------------------------------
+
+
+def _ask(database: Database, target: Target, endpoint: Endpoint) -> Probe:
+    begun = time.monotonic()
+    try:
+        session = database.connect()
+        try:
+            return _looked_at(database, session, target, endpoint, begun)
+        finally:
+            database.close(session)
+    except database.errors as error:
+        text = " ".join(str(error.args[-1] if error.args else error).split())
+        failed = ServerProbe(endpoint, failure=text, is_refusal=_is_refusal(error), seconds=time.monotonic() - begun)
+        return Probe((failed,))
+
+
+def _looked_at(database: Database, session: Any, target: Target, endpoint: Endpoint, begun: float) -> Probe:
+    vendor = _VENDORS[target.vendor]
+    version = str(_value(session, "SELECT version()" if target.vendor == "mysql" else "SHOW server_version"))
+    seconds = time.monotonic() - begun
+    round_trips, clock_ahead = measure(lambda: _value(session, "SELECT 1"), lambda: float(_value(session, vendor.time)))
+    is_mariadb = "mariadb" in version.lower()
+    found = ServerProbe(
+        replace(
+            endpoint,
+            is_encrypted=vendor.is_encrypted(session),
+            has_password=vendor.has_password(session, target),
+        ),
+        product="MariaDB" if is_mariadb else vendor.product,
+        version=version.split(maxsplit=1)[0],
+        oldest=_OLDEST_MARIADB if is_mariadb else vendor.oldest,
+        round_trips=round_trips,
+        clock_ahead=clock_ahead,
+        seconds=seconds,
+    )
+    if _value(session, vendor.is_replica):
+        found = replace(found, role="replica", failure="it is a replica, which takes no writes", is_refusal=True)
+    may_create = _value(session, vendor.may_create, {"table": target.table})
+    return Probe((found,), _table(database, session, target, None if may_create is None else bool(may_create)))
+
+
+def _value(session: Any, statement: str, parameters: Mapping[str, Any] | None = None) -> Any:
+    return session.execute(statement, parameters).fetchone()[0]
+
+
+def _table(database: Database, session: Any, target: Target, may_create: bool | None) -> TableProbe:
+    columns = database.columns(session, target.table)
+    return TableProbe(target.table, database.name, schema.state_of(columns), may_create, tuple(sorted(columns)))
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Tell whether the server itself said no: to the password, the database, or a statement.
+
+    A server that is starting, or has too many clients, is no more than out of reach.
+    """
+    if getattr(error, "sqlstate", None) is not None:
+        return not str(error.sqlstate).startswith(("53", "57", "08"))  # type: ignore[attr-defined]  # as just seen
+    if error.args and isinstance(error.args[0], int):
+        # MySQL numbers its own errors from 1000 on, those of its clients from 2000 on; 1040 is too many connections.
+        return 1000 <= error.args[0] < 2000 and error.args[0] not in {1040, 1053}  # noqa: PLR2004 -- as above
+    # libpq passes on what the server said when it closed the door, as text alone.
+    text = str(error)
+    return "FATAL:" in text and not any(word in text for word in ("starting up", "shutting down", "too many"))
+
+
+# A file -----------------------------------------------------------------------------------
+
+
+def _look_at_file(database: Database, target: Target) -> Probe:
+    begun = time.monotonic()
+    file = Path(target.path)
+    found = ServerProbe(Endpoint(target.path), product="SQLite", version=sqlite3.sqlite_version, oldest=_OLDEST_SQLITE)
+    if not file.exists():
+        place = next(folder for folder in file.parents if folder.exists())
+        may_create = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+        failure = "" if may_create else f"it does not exist, and {place} is none in which this user may make it"
+        table = TableProbe(target.table, database.name, "absent", may_create)
+        return Probe((replace(found, failure=failure, is_refusal=bool(failure)),), table)
+    try:
+        # By a connection of its own, which cannot write.
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=1.0)) as session:
+            table = _table(database, session, target, os.access(file, os.W_OK))
+    except sqlite3.Error as error:
+        seconds = time.monotonic() - begun
+        return Probe((replace(found, failure=str(error), is_refusal=True, seconds=seconds),))
+    if not os.access(file, os.W_OK):
+        found = replace(found, failure="this user may not write to it", is_refusal=True)
+    return Probe((replace(found, seconds=time.monotonic() - begun),), table)

@@ -1,0 +1,232 @@
+"""Are the servers there, and are they such as a cache needs? What they have answered is told by probes.py."""
+
+import shlex
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from storeroom.checks.finding import Finding, Rule
+from storeroom.checks.subject import NO_BACKEND, REFUSED, Subject
+from storeroom.exceptions import ConfigurationError, InvalidCacheBackendError
+from storeroom.probes import Memory, Probe, ServerProbe
+
+__all__ = ["CLOCK_SECONDS", "RULES", "SLOW_SECONDS", "check_probe", "told_seconds"]
+
+UNREACHABLE: Final = Rule(
+    "storeroom.E007",
+    "A server is out of reach",
+    "While it is, every read of what it keeps is a miss and nothing is stored; or every operation raises, if "
+    "OPTIONS['on_error'] says so.",
+)
+REFUSES: Final = Rule(
+    "storeroom.E008",
+    "A server answers, and says no",
+    "The program can store nothing there, and read nothing.",
+)
+TOO_OLD: Final = Rule(
+    "storeroom.E009",
+    "A server is too old",
+    "It does not know all the commands that the cache sends: some operations fail.",
+)
+NO_TABLE: Final = Rule(
+    "storeroom.E010",
+    "The cache's table is not there, and is not made",
+    "Every operation fails until somebody makes it.",
+)
+FOREIGN_TABLE: Final = Rule(
+    "storeroom.E011",
+    "The table holds something else",
+    "It has other columns than a cache's. Storeroom leaves it alone, and every operation fails.",
+)
+REPLICA_LOST: Final = Rule(
+    "storeroom.W022",
+    "A replica or a Sentinel is out of reach",
+    "The cache works without it, more slowly; when the next server is lost, it may not.",
+)
+NO_MEMORY_BOUND: Final = Rule(
+    "storeroom.W023",
+    "Nothing bounds the server's memory",
+    "It grows until the machine has none left, and then the system ends it, or whatever else runs there.",
+)
+NO_EVICTION: Final = Rule(
+    "storeroom.W024",
+    "A server that is full evicts nothing",
+    "When its memory is used up it refuses to store anything, until enough has expired.",
+)
+SLOW: Final = Rule(
+    "storeroom.W025",
+    "A server is slow to answer",
+    "Within a data centre a round trip takes less than a millisecond. One that takes longer than most queries of a "
+    "database saves little.",
+)
+CLOCKS: Final = Rule(
+    "storeroom.W026",
+    "The clocks of this host and of a server differ",
+    "When an entry expires is written by the clock of one host and read by that of another: entries expire too early "
+    "or too late by the difference.",
+)
+OLD_TABLE: Final = Rule(
+    "storeroom.W027",
+    "The table was made by Django or by another version",
+    "It is made anew on first use, and all that is in it is lost, for programs that still use it too.",
+)
+
+RULES: Final = (
+    *(UNREACHABLE, REFUSES, TOO_OLD, NO_TABLE, FOREIGN_TABLE),
+    *(REPLICA_LOST, NO_MEMORY_BOUND, NO_EVICTION, SLOW, CLOCKS, OLD_TABLE),
+)
+
+SLOW_SECONDS: Final = 0.010
+"""Ten times a round trip within a data centre, and as long as the queries whose results are cached."""
+
+CLOCK_SECONDS: Final = 2.0
+"""Clocks that are set by NTP differ by milliseconds; a Memcached server tells whole seconds, some of them late."""
+
+_MAKE_TABLE: Final = "storeroom createcachetable"
+
+
+def check_probe(alias: Subject, probe: Probe) -> Iterator[Finding]:
+    """Find what is wrong with the servers of a cache, and with its table."""
+    if probe.error is not None:
+        yield _unbuilt(probe.error).broken(alias.name, str(probe.error), "")
+    for server in probe.servers:
+        if server.failure:
+            yield _lost(alias, server)
+        for check in _CHECKS:
+            yield from check(alias, server)
+    yield from _check_table(alias, probe)
+
+
+def _unbuilt(error: Exception) -> Rule:
+    """Return the rule that is broken where no handle could be made, so that nobody was asked."""
+    if isinstance(error, InvalidCacheBackendError):
+        return NO_BACKEND
+    return REFUSED if isinstance(error, ConfigurationError) else REFUSES
+
+
+def _lost(alias: Subject, server: ServerProbe) -> Finding:
+    what = f"Server {server.name}: {server.failure.rstrip('.')}; that took {told_seconds(server.seconds)}."
+    if server.role in {"replica", "Sentinel"} and not server.is_refusal:
+        return REPLICA_LOST.broken(alias.name, what, "Start it, or leave it out of LOCATION.")
+    if server.is_refusal:
+        remedy = "Mend the login, the database's name or number, or the server that LOCATION names."
+        return REFUSES.broken(alias.name, what, remedy)
+    remedy = "Start it; let this host reach it; or name another in LOCATION."
+    return UNREACHABLE.broken(alias.name, what, remedy)
+
+
+def told_seconds(seconds: float) -> str:
+    """Return a duration for people.
+
+    >>> told_seconds(0.00042), told_seconds(0.0213), told_seconds(3)
+    ('0.42 ms', '21.3 ms', '3.0 s')
+    """
+    if seconds >= 1:
+        return f"{seconds:.1f} s"
+    milliseconds = seconds * 1000
+    return f"{milliseconds:.2f} ms" if milliseconds < 1 else f"{milliseconds:.1f} ms"
+
+
+def _check_version(alias: Subject, server: ServerProbe) -> Iterator[Finding]:
+    if server.is_too_old:
+        yield TOO_OLD.broken(
+            alias.name,
+            f"Server {server.name} is {server.product} {server.version}; {server.oldest} or newer is needed.",
+            "Install a newer version on the server.",
+        )
+
+
+def _check_memory(alias: Subject, server: ServerProbe) -> Iterator[Finding]:
+    memory = server.memory
+    if memory is None:
+        return
+    if memory.max_bytes is None:
+        yield NO_MEMORY_BOUND.broken(
+            alias.name,
+            f"Server {server.name} has no maxmemory.",
+            "Bound it in the server's configuration, and let it evict what is used least; until it starts anew:",
+            command=_redis_cli(server, "maxmemory", "1gb", "maxmemory-policy", "allkeys-lfu"),
+        )
+    elif _is_stuck(alias, memory):
+        keeps = "entries without a timeout, as TIMEOUT None makes them" if memory.evicts == "expiring" else "everything"
+        is_redis = alias.family == "redis"
+        yield NO_EVICTION.broken(
+            alias.name,
+            f"Server {server.name} keeps {keeps} when its {memory.max_bytes:,} bytes are used up ({memory.policy}).",
+            "Let it evict what is used least, in its configuration; until it starts anew:"
+            if is_redis
+            else "Start it without -M.",
+            command=_redis_cli(server, "maxmemory-policy", "allkeys-lfu") if is_redis else "",
+        )
+
+
+def _is_stuck(alias: Subject, memory: Memory) -> bool:
+    """Tell whether nothing makes room for this cache's entries."""
+    never_expires = alias.settings is not None and alias.settings.timeout is None
+    return memory.evicts == "nothing" or (memory.evicts == "expiring" and never_expires)
+
+
+def _redis_cli(server: ServerProbe, *settings: str) -> str:
+    address = server.endpoint.address
+    where = f"-s {shlex.quote(address.removeprefix('unix://'))}" if address.startswith("unix:") else f"-u {address}"
+    return f"redis-cli {where} CONFIG SET {' '.join(settings)}"
+
+
+def _check_latency(alias: Subject, server: ServerProbe) -> Iterator[Finding]:
+    latency = server.latency
+    if latency is not None and latency > SLOW_SECONDS:
+        yield SLOW.broken(
+            alias.name,
+            f"The median of {len(server.round_trips)} round trips to {server.name} took {told_seconds(latency)}; more "
+            f"than {told_seconds(SLOW_SECONDS)} is slow.",
+            "Use a server that is nearer or less busy; or keep the cache on this machine, in files.",
+        )
+
+
+def _check_clock(alias: Subject, server: ServerProbe) -> Iterator[Finding]:
+    ahead = server.clock_ahead
+    if ahead is not None and abs(ahead) > CLOCK_SECONDS:
+        yield CLOCKS.broken(
+            alias.name,
+            f"The clock of {server.name} is {abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'} this host's.",
+            "Set the clocks of all hosts by NTP.",
+        )
+
+
+_CHECKS: Final[tuple[Callable[[Subject, ServerProbe], Iterator[Finding]], ...]] = (
+    _check_version,
+    _check_memory,
+    _check_latency,
+    _check_clock,
+)
+
+
+def _check_table(alias: Subject, probe: Probe) -> Iterator[Finding]:
+    table = probe.table
+    if table is None or table.state == "ready":
+        return
+    where = f"The table {table.name!r} of {table.place}"
+    if table.state == "foreign":
+        yield FOREIGN_TABLE.broken(
+            alias.name,
+            f"{where} has the columns {', '.join(table.columns)}.",
+            "Name another table, which is made on first use:",
+            {"LOCATION": "storeroom_cache"},
+        )
+        return
+    state = "is not there" if table.state == "absent" else "is of another shape"
+    creates = alias.settings is None or alias.settings.options.get("create_table", True)
+    if not creates:
+        what, remedy = f"{where} {state}, and OPTIONS['create_table'] is False.", "Make it:"
+        yield NO_TABLE.broken(alias.name, what, remedy, command=_MAKE_TABLE)
+    elif table.may_create is False:
+        remedy = "Let a user who may make tables run this once, or grant CREATE to this one:"
+        yield NO_TABLE.broken(
+            alias.name, f"{where} {state}, and this user may not make it.", remedy, command=_MAKE_TABLE
+        )
+    elif table.state == "old":
+        yield OLD_TABLE.broken(
+            alias.name,
+            f"{where} has the columns {', '.join(table.columns)}.",
+            "Where programs still use it, name another table for this one:",
+            {"LOCATION": "storeroom_cache"},
+        )

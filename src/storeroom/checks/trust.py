@@ -1,0 +1,232 @@
+"""Who else can read, change and make up what a server keeps: secrets, passwords, encryption."""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from types import ModuleType
+from typing import Any, Final
+
+from storeroom.checks.finding import Finding, Rule
+from storeroom.checks.subject import Subject
+from storeroom.probes import Endpoint, Probe
+from storeroom.secret import secret_of
+
+__all__ = ["CHECKS", "RULES", "check_ways"]
+
+BLIND_PICKLE: Final = Rule(
+    "storeroom.E006",
+    "Pickles of a server are read as they are",
+    "Whoever can write to the server can store a pickle that runs code in every program that reads it. "
+    'Storeroom\'s own "pickle" refuses such pickles, or signs all it stores.',
+)
+UNSIGNED: Final = Rule(
+    "storeroom.W017",
+    "What a server on another host keeps is not signed",
+    "Whoever can write to the server, or to the network between, can put values of their own in the place of this "
+    "program's: another user's session, a permission, a price. No code is run, as nothing but plain data is read.",
+)
+WEAK_SECRET: Final = Rule(
+    "storeroom.W018",
+    "The secret can be guessed",
+    "Whoever guesses it can sign values, and a signed value may be a pickle that runs code.",
+)
+UNSIGNED_PICKLES: Final = Rule(
+    "storeroom.W019",
+    "Unsigned pickles are read",
+    "Whoever can write to the server can store a pickle that runs code in this program. That is what a move from "
+    "another backend takes for a few days, and no longer.",
+)
+NOT_ENCRYPTED: Final = Rule(
+    "storeroom.W020",
+    "The way to another host is not encrypted",
+    "What the cache holds, and the password too, can be read and changed by whoever is on the network between.",
+)
+NO_PASSWORD: Final = Rule(
+    "storeroom.W021",
+    "A server on another host asks for no password",
+    "Everybody who can reach its port can read, change and remove all that it keeps.",
+)
+
+RULES: Final = (BLIND_PICKLE, UNSIGNED, WEAK_SECRET, UNSIGNED_PICKLES, NOT_ENCRYPTED, NO_PASSWORD)
+
+_RUN_CODE: Final = frozenset({"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "jsonpickle", "marshal", "shelve"})
+"""Modules whose loads() runs what it is told to."""
+
+_SERVERS: Final = frozenset({"redis", "memcached", "db"})
+
+_RANDOM_BITS: Final = 48
+"""Below this, by length and by how many different characters there are, nobody took it from a generator:
+16 characters in Base64 have 60 or so, and are the shortest secret that is accepted."""
+
+_PLACEHOLDER: Final = re.compile(
+    r"insecure|change.?me|secret.?key|your.?secret|my.?secret|passw|example|qwerty|1234567"
+)
+
+_MAKE_ONE: Final = 'python3 -c "import secrets; print(secrets.token_urlsafe())"'
+
+
+def _endpoints(alias: Subject) -> Sequence[Endpoint]:
+    """Return the servers that the configuration names; none of a class that does not tell."""
+    if alias.alias is None or not hasattr(alias.alias.backend, "endpoints"):
+        return ()
+    found: Sequence[Endpoint] = alias.alias.backend.endpoints(alias.alias.location, alias.alias.settings)
+    return found
+
+
+def _secrets(alias: Subject) -> list[Any]:
+    """Return the secrets that are written, as they are written."""
+    secret = None if alias.settings is None else alias.settings.options.get("secret")
+    return list(secret) if isinstance(secret, list | tuple) else [secret] if secret else []
+
+
+def _is_signed(alias: Subject) -> bool:
+    settings = alias.settings
+    return alias.context.has_secret_key or settings is None or bool(_secrets(alias) or secret_of(settings))
+
+
+# Secrets and pickles ----------------------------------------------------------------------
+
+
+def check_blind_pickle(alias: Subject) -> Iterator[Finding]:
+    """Find a serializer that runs code of whoever has written, where nobody signs."""
+    if alias.settings is None or alias.family not in _SERVERS or _is_signed(alias):
+        return
+    serializer = alias.settings.options.get("serializer")
+    name = _module(serializer)
+    if name in _RUN_CODE:
+        yield BLIND_PICKLE.broken(
+            alias.name,
+            f"OPTIONS['serializer'] is the module {name}, whose loads() runs what it is told to, and there is no "
+            "secret.",
+            f"Use Storeroom's own, and for what is not plain data a secret, as made by {_MAKE_ONE}:",
+            {"OPTIONS": {"serializer": "pickle", "secret": "(the secret)"}},
+        )
+
+
+def _module(serializer: Any) -> str:
+    """Return the top module that a serializer is, or lies in."""
+    if isinstance(serializer, str):
+        path = serializer
+    elif isinstance(serializer, ModuleType):
+        path = serializer.__name__
+    else:
+        path = serializer.__module__ if isinstance(serializer, type) else type(serializer).__module__
+    return path.partition(".")[0] if "." in path or not isinstance(serializer, str) else ""
+
+
+def check_unsigned(alias: Subject) -> Iterator[Finding]:
+    """Find values that a server on another host keeps without a signature."""
+    elsewhere = [endpoint for endpoint in _endpoints(alias) if endpoint.is_elsewhere]
+    if not elsewhere or _is_signed(alias):
+        return
+    yield UNSIGNED.broken(
+        alias.name,
+        f"OPTIONS has no secret, and values are kept at {_listed(elsewhere)}.",
+        f"Make a secret with: {_MAKE_ONE}. Give it to all programs that share the cache:",
+        {"OPTIONS": {"secret": "(the secret)"}},
+    )
+
+
+def check_weak_secret(alias: Subject) -> Iterator[Finding]:
+    """Find a secret that no generator made. It is not shown."""
+    for number, secret in enumerate(_secrets(alias)):
+        weakness = _weakness(secret)
+        if weakness:
+            which = f"[{number}]" if number or len(_secrets(alias)) > 1 else ""
+            yield WEAK_SECRET.broken(
+                alias.name,
+                f"OPTIONS['secret']{which} {weakness}.",
+                f"Make one with: {_MAKE_ONE}. What the old one has signed is then computed anew.",
+            )
+
+
+def _weakness(secret: Any) -> str:
+    text = secret.decode("utf-8", "replace") if isinstance(secret, bytes) else str(secret)
+    word = _PLACEHOLDER.search(text.lower())
+    if word:
+        return f"has {word[0]!r} in it, as placeholders have"
+    kinds = len(set(text))
+    if len(text) * math.log2(max(kinds, 1)) < _RANDOM_BITS:
+        return f"has {len(text)} characters, of which only {kinds} are different"
+    return ""
+
+
+def check_unsigned_pickles(alias: Subject) -> Iterator[Finding]:
+    """Find the option for the days of a move, left on."""
+    if alias.settings is None or not alias.settings.options.get("read_unsigned_pickles"):
+        return
+    yield UNSIGNED_PICKLES.broken(
+        alias.name,
+        "OPTIONS['read_unsigned_pickles'] is on.",
+        "Switch it off when what the other backend has stored is gone, after its longest timeout:",
+        {"OPTIONS": {"read_unsigned_pickles": False}},
+    )
+
+
+# The way to the server ----------------------------------------------------------------------
+
+
+def check_ways(alias: Subject, probe: Probe | None) -> Iterator[Finding]:
+    """Find servers on other hosts that others can read along with, or get into."""
+    found = _merged(_endpoints(alias), probe)
+    open_ways = [endpoint for endpoint in found if endpoint.is_encrypted is False]
+    if open_ways:
+        yield NOT_ENCRYPTED.broken(
+            alias.name,
+            f"What goes to {_listed(open_ways)} is not encrypted.",
+            _TLS.get(alias.family, "Use TLS."),
+            _encrypted(alias),
+        )
+    open_doors = [endpoint for endpoint in found if endpoint.has_password is False]
+    if open_doors:
+        yield NO_PASSWORD.broken(
+            alias.name,
+            f"No password is needed, or given, for {_listed(open_doors)}.",
+            _PASSWORD.get(alias.family, "Let it ask for one."),
+        )
+
+
+def _merged(written: Iterable[Endpoint], probe: Probe | None) -> list[Endpoint]:
+    """Return the servers of other hosts; what one has told counts before what is written."""
+    told = () if probe is None else (server.endpoint for server in probe.servers if server.role != "Sentinel")
+    by_address = {endpoint.address: endpoint for endpoint in (*written, *told)}
+    return [endpoint for endpoint in by_address.values() if endpoint.is_elsewhere]
+
+
+_TLS: Final = {
+    "redis": "Let the server speak TLS, and write rediss:// for redis://; silence the id if the network is your own:",
+    "memcached": "Let the server speak TLS (memcached -Z), and give PyMemcacheCache an OPTIONS['tls_context']; silence "
+    "the id if the network is your own.",
+    "db": "Ask for TLS in the URL: ?sslmode=verify-full for PostgreSQL, ?ssl_ca=/path/of/ca.pem for MariaDB and MySQL; "
+    "silence the id if the network is your own.",
+}
+
+_PASSWORD: Final = {
+    "redis": "Set one (requirepass, or a user of an ACL), and write it into LOCATION or OPTIONS['password'].",
+    "memcached": "Let only the program's hosts reach its port; or use SASL (memcached -S) with PyLibMCCache and its "
+    "options binary, username and password; or TLS with certificates of clients. Then silence the id.",
+    "db": "Let the server ask for one (pg_hba.conf: scram-sha-256), and write it into the URL.",
+}
+
+
+def _encrypted(alias: Subject) -> dict[str, Any] | None:
+    """Return LOCATION with the schemes of TLS; None where that is not how it is asked for."""
+    if alias.family != "redis":
+        return None
+    urls = [_masked_tls(location) for location in alias.locations]
+    return {"LOCATION": urls[0] if len(urls) == 1 else urls}
+
+
+def _masked_tls(location: str) -> str:
+    from storeroom.masking import mask_url  # noqa: PLC0415 -- only here
+
+    scheme, separator, rest = mask_url(location).partition("://")
+    name, plus, kind = scheme.partition("+")
+    return f"{ {'redis': 'rediss', 'valkey': 'valkeys'}.get(name, name) }{plus}{kind}{separator}{rest}"
+
+
+def _listed(endpoints: Iterable[Endpoint]) -> str:
+    return ", ".join(dict.fromkeys(endpoint.address for endpoint in endpoints))
+
+
+CHECKS: Final = (check_blind_pickle, check_unsigned, check_weak_secret, check_unsigned_pickles)

@@ -1,0 +1,237 @@
+"""What a backend tells of its servers when it is asked: the facts behind ``storeroom check``.
+
+A backend whose entries lie elsewhere has two methods beside the cache's own, which
+`Probed` describes: one that says what is known without connecting, and one that asks.
+Asking writes nothing, uses connections of its own, and ends in time: what does not
+answer is part of the result, not an exception.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol, TypeVar
+
+from storeroom import timeouts
+
+__all__ = ["ROUND_TRIPS", "Endpoint", "Memory", "Probe", "Probed", "ServerProbe", "TableProbe", "measure", "together"]
+
+T = TypeVar("T")
+
+ROUND_TRIPS: Final = 9
+"""How many are timed: an odd number, whose middle one says more than an average with a hiccup in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A server's address, and how the way to it is protected.
+
+    Attributes:
+        address: what people call it; without credentials.
+        host: name or address; "" for a socket or a file of this machine.
+        is_encrypted: whether what is sent can be read on the way; None where that shows only when it is asked.
+        has_password: whether one has to be known to get in; None where nothing tells.
+    """
+
+    address: str
+    host: str = ""
+    is_encrypted: bool | None = None
+    has_password: bool | None = None
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether what is sent leaves this machine, by all that the address tells.
+
+        >>> [Endpoint("", host).is_elsewhere for host in ("", "localhost", "127.0.0.1", "::1", "10.0.0.7", "cache")]
+        [False, False, False, False, True, True]
+        """
+        name = self.host.lower().rstrip(".")
+        # RFC 6761, section 6.3: every name below "localhost" is this machine.
+        return not (name in {"", "ip6-localhost"} or name.rpartition(".")[2] == "localhost" or _is_loopback(name))
+
+
+def _is_loopback(name: str) -> bool:
+    import ipaddress  # noqa: PLC0415 -- only checks ask
+
+    try:
+        return ipaddress.ip_address(name.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """How much a server may hold, and what it does when that is used up.
+
+    Attributes:
+        max_bytes: None for no bound.
+        evicts: which entries make room: "any", those that are "expiring" at some time, or "nothing".
+        policy: the same in the server's own words.
+    """
+
+    max_bytes: int | None
+    evicts: Literal["any", "expiring", "nothing"]
+    policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerProbe:
+    """What one server has answered, or that it has not.
+
+    Attributes:
+        endpoint: where it is.
+        role: "primary", "replica", "Sentinel", or "" where all are alike.
+        failure: why nothing can be done with it, in a few words; "" where all is well.
+        is_refusal: whether it was the server that said no, so that the way to it is open.
+        seconds: until it had answered, or had failed to.
+        product: such as "Redis".
+        version: as the server writes it; "" if it does not say.
+        oldest: the oldest version that can do all that the backend asks for; "" for any.
+        round_trips: seconds that each took, on an open connection.
+        clock_ahead: seconds by which its clock is ahead of this host's; None if it does not tell the time.
+        memory: None where it does not say.
+    """
+
+    endpoint: Endpoint
+    role: str = ""
+    failure: str = ""
+    is_refusal: bool = False
+    seconds: float = 0.0
+    product: str = ""
+    version: str = ""
+    oldest: str = ""
+    round_trips: tuple[float, ...] = ()
+    clock_ahead: float | None = None
+    memory: Memory | None = None
+
+    @property
+    def name(self) -> str:
+        """The address, with the role where there is one."""
+        return f"{self.endpoint.address} ({self.role})" if self.role else self.endpoint.address
+
+    @property
+    def latency(self) -> float | None:
+        """The median round trip in seconds; None if none was timed."""
+        return sorted(self.round_trips)[len(self.round_trips) // 2] if self.round_trips else None
+
+    @property
+    def is_too_old(self) -> bool:
+        """Whether the server is older than it may be. What cannot be compared is not."""
+        found = _parts(self.version)
+        return bool(found) and found < _parts(self.oldest)
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    """Return the numbers that a version begins with: "10.11.6-MariaDB" is (10, 11, 6)."""
+    parts = []
+    for word in version.split("."):
+        digits = word[: len(word) - len(word.lstrip("0123456789"))]
+        if not digits:
+            break
+        parts.append(int(digits))
+        if digits != word:
+            break
+    return tuple(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class TableProbe:
+    """The table of a database cache.
+
+    Attributes:
+        name: of the table.
+        place: the database.
+        state: "ready"; "absent"; "old", made by Django or another version, and replaced on first use; or "foreign".
+        may_create: whether this user may make it; None where nobody can tell.
+        columns: what it has.
+    """
+
+    name: str
+    place: str
+    state: Literal["ready", "absent", "old", "foreign"]
+    may_create: bool | None = None
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What the servers of one cache have answered.
+
+    Attributes:
+        servers: each that the cache needs; those that others have named included.
+        table: of a database cache, if it could be looked at.
+        error: why nobody could be asked at all: a driver that is missing, a LOCATION that makes no sense.
+        unasked: why nobody was asked, where that is no mistake; "" where all were.
+    """
+
+    servers: tuple[ServerProbe, ...] = ()
+    table: TableProbe | None = None
+    error: Exception | None = None
+    unasked: str = ""
+
+
+class Probed(Protocol):
+    """A cache whose servers can be asked."""
+
+    @classmethod
+    def endpoints(cls, location: Any, settings: Any) -> Sequence[Endpoint]:
+        """Return the servers that LOCATION and OPTIONS name; nothing is connected to.
+
+        Args:
+            location: LOCATION, as the class gets it.
+            settings: the alias's `Settings`.
+        """
+
+    def probe(self, seconds: float) -> Probe:
+        """Ask each server once.
+
+        Args:
+            seconds: how long to wait for one; what takes longer has failed.
+        """
+
+
+def together(works: Sequence[Callable[[], T]], seconds: float) -> list[T | None]:
+    """Run functions at the same time; return their results, and None for those that are not done in time.
+
+    Whatever a function hangs in, a driver or a look-up of a name, goes on in a thread that no program waits for.
+
+    Raises:
+        Exception: what one of them raised.
+    """
+    results: list[T | None] = [None] * len(works)
+    errors: list[BaseException] = []
+
+    def run(number: int, work: Callable[[], T]) -> None:
+        try:
+            results[number] = work()
+        except BaseException as error:  # noqa: BLE001 -- raised again, where somebody sees it
+            errors.append(error)
+
+    threads = [
+        threading.Thread(target=run, args=args, daemon=True, name="storeroom-probe") for args in enumerate(works)
+    ]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    if errors:
+        raise errors[0]
+    return list(results)
+
+
+def measure(ask: Callable[[], object], tell_time: Callable[[], float | None]) -> tuple[tuple[float, ...], float | None]:
+    """Time round trips; return their seconds, and by how much the server's clock is ahead of this host's.
+
+    Args:
+        ask: makes one round trip.
+        tell_time: asks for the server's time, in epoch seconds; None if it does not tell.
+    """
+    times = []
+    for _ in range(ROUND_TRIPS):
+        begun = time.perf_counter()
+        ask()
+        times.append(time.perf_counter() - begun)
+    before = timeouts.now()
+    told = tell_time()
+    return tuple(times), None if told is None else told - (before + timeouts.now()) / 2
