@@ -16,6 +16,7 @@ from storeroom.base import BaseCache
 from storeroom.config import nearest
 from storeroom.exceptions import ConfigurationError, InvalidCacheBackendError, NotSupportedError
 from storeroom.masking import mask_url
+from storeroom.registry import OwnConfiguration, caches
 from storeroom.sources import Source
 
 __all__ = ["EMBEDDED_DEFAULT", "Named", "explain_default", "find", "open_alias", "open_cache", "read_alias"]
@@ -118,6 +119,8 @@ def read_alias(args: argparse.Namespace) -> Alias:
             f"There is no cache {args.alias!r}; {source} has {', '.join(map(repr, aliases))}."
             f"{nearest(args.alias, aliases)}"
         )
+    # Tiers and fallbacks of the alias are looked up there.
+    caches.swap(OwnConfiguration(source))
     return aliases[args.alias]
 
 

@@ -125,9 +125,16 @@ class DatabaseCache(NetworkCache):
         return self._decoded(storage_key, name, row[0], row[1])
 
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
+        return {storage_key: value for storage_key, (value, _) in self._found(storage_keys).items()}
+
+    def _get_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
+        return self._found(storage_keys)
+
+    def _found(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
         names = {name_of(storage_key): storage_key for storage_key in storage_keys}
         found = self._engine.read(_fetch_parts, self._engine.statements, list(chunks(list(names))))
-        now, values = timeouts.now(), {}
+        now = timeouts.now()
+        values: dict[str, tuple[Any, float | None]] = {}
         for column, value, number, expires in found:
             name = bytes(column)
             if expires <= now:
@@ -136,7 +143,7 @@ class DatabaseCache(NetworkCache):
                 self._engine.note(name)
             decoded = self._decoded(names[name], name, value, number)
             if decoded is not MISSING:
-                values[names[name]] = decoded
+                values[names[name]] = decoded, from_column(expires)
         return values
 
     def _expiry(self, storage_key: str) -> Any:

@@ -102,6 +102,12 @@ class RedisCache(NetworkCache):
     async def _aget_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
         return await self._engine.arun(self._operations.get_many(storage_keys))
 
+    def _get_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
+        return self._engine.run(self._operations.get_dated(storage_keys))
+
+    async def _aget_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
+        return await self._engine.arun(self._operations.get_dated(storage_keys))
+
     def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
         return self._engine.run(self._operations.set(storage_key, value, expires_at))
 
@@ -278,12 +284,23 @@ class RedisCache(NetworkCache):
             StorageError: the server is out of reach; no policy has an answer to this.
         """
         steps = self._operations.remove(self._listing_head(version), pattern, self._key_space.owns)
-        return self._counted_deletes(self._reach("delete_pattern", steps))
+        try:
+            return self._counted_deletes(self._reach("delete_pattern", steps))
+        finally:
+            self._forget_near()
 
     async def adelete_pattern(self, pattern: str, version: int | None = None) -> int:
         """See delete_pattern()."""
         steps = self._operations.remove(self._listing_head(version), pattern, self._key_space.owns)
-        return self._counted_deletes(await self._areach("delete_pattern", steps))
+        try:
+            return self._counted_deletes(await self._areach("delete_pattern", steps))
+        finally:
+            self._forget_near()
+
+    def _forget_near(self) -> None:
+        near = vars(self).get("_overlay")
+        if near is not None:
+            near.forget()
 
     def lock(
         self,
