@@ -6,7 +6,7 @@ program's transaction, and no rollback of one takes it back.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from storeroom import config, timeouts
 from storeroom.backends.db import location as locations
@@ -24,6 +24,9 @@ from storeroom.hooks import LOOK, MISSING, Conditional
 from storeroom.network import NetworkCache
 from storeroom.secret import secret_of
 from storeroom.serializers import build_codec
+
+if TYPE_CHECKING:
+    from storeroom.near.channel import Channel
 
 __all__ = ["DatabaseCache"]
 
@@ -180,6 +183,9 @@ class DatabaseCache(NetworkCache):
         if counts is None:
             counts = self._write(Transaction.recount)
         return counts[0], int(counts[1])
+
+    def _channel(self) -> "Channel | None":
+        return self._engine.notifications()
 
     # Writing ----------------------------------------------------------------------------------
 

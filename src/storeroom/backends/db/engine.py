@@ -20,6 +20,8 @@ from storeroom.network import NetworkEngine
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
+    from storeroom.backends.db.notifications import Notifications
+
 __all__ = ["DatabaseEngine"]
 
 T = TypeVar("T")
@@ -68,6 +70,8 @@ class DatabaseEngine(NetworkEngine):
         self._noted_at = 0.0
         self._executor: ThreadPoolExecutor | None = None
         self._gathered: list[Any] = []
+        self._patience = patience
+        self._notifications: Notifications | None = None
 
     # Operations -------------------------------------------------------------------------------
 
@@ -90,14 +94,17 @@ class DatabaseEngine(NetworkEngine):
         return result
 
     def update(self, statement: str, parameters: Sequence[Any], expires_at: float) -> int:
-        """Run a statement that changes when an entry expires; return how many it changed."""
-        changed = self._exclusively(_rows_changed, statement, parameters)
+        """Run a statement that changes when an entry expires; return how many it changed. The name comes second."""
+        changed: int = self._exclusively(self._announced, parameters[1], _rows_changed, statement, parameters)
         self._earliest = min(self._earliest, expires_at)
         return changed
 
     def count(self, *parameters: Any) -> int | None:
-        """Increment a plain integer in one statement: see Database.incr()."""
-        return self._exclusively(self.database.incr, self.statements, parameters)
+        """Increment a plain integer in one statement: see Database.incr(). The name comes second."""
+        total: int | None = self._exclusively(
+            self._announced, parameters[1], self.database.incr, self.statements, parameters
+        )
+        return total
 
     def write(self, change: Callable[..., T], *args: Any, bounds: Bounds = _UNBOUNDED) -> T:
         """Run ``change(transaction, *args)`` in a transaction, which is saved and committed."""
@@ -111,6 +118,24 @@ class DatabaseEngine(NetworkEngine):
         with self._writer:
             return self._perform(work, *args)
 
+    def _announced(self, session: Any, name: bytes, work: Callable[..., T], *args: Any) -> T:
+        """Run a single statement; in a transaction that tells of it, where somebody listens."""
+        if self._notifications is None:
+            return work(session, *args)
+        session.execute(self.statements.grammar.begin, ())
+        try:
+            result = work(session, *args)
+            self._notifications.announce(session, [name])
+            session.execute("COMMIT", ())
+        except BaseException as error:
+            self._roll_back(session, error)
+            raise
+        return result
+
+    def _roll_back(self, session: Any, error: BaseException) -> None:
+        if not (isinstance(error, self.database.errors) and self._is_lost(error)):
+            session.execute("ROLLBACK", ())
+
     def _transact(self, session: Any, change: Callable[..., T], args: tuple[Any, ...], bounds: Bounds) -> T:
         session.execute(self.statements.grammar.begin, ())
         transaction = Transaction(self.statements, session, timeouts.now(), bounds)
@@ -118,10 +143,11 @@ class DatabaseEngine(NetworkEngine):
             result = change(transaction, *args)
             earliest = self._expire(transaction)
             transaction.save(self._take_notes)
+            if self._notifications is not None:
+                self._notifications.announce(session, transaction.changed)
             session.execute("COMMIT", ())
         except BaseException as error:
-            if not (isinstance(error, self.database.errors) and self._is_lost(error)):
-                session.execute("ROLLBACK", ())
+            self._roll_back(session, error)
             raise
         self._earliest = earliest
         self.counters.expirations += transaction.expirations
@@ -240,6 +266,19 @@ class DatabaseEngine(NetworkEngine):
         with contextlib.suppress(OutageError, StorageError):
             self.write(lambda transaction: transaction.renew(names))
 
+    # Near tiers -------------------------------------------------------------------------------
+
+    def notifications(self) -> "Notifications | None":
+        """Return what tells of changes of the table, and has this process tell of its own; None if nothing can."""
+        if self._notifications is None and self.database.can_notify:
+            from storeroom.backends.db.notifications import Notifications  # noqa: PLC0415 -- few programs need it
+
+            with self.lock:
+                self._notifications = self._notifications or Notifications(
+                    self.database, self.statements.name, self._patience
+                )
+        return self._notifications
+
     # The table --------------------------------------------------------------------------------
 
     def create_table(self) -> bool:
@@ -275,6 +314,9 @@ class DatabaseEngine(NetworkEngine):
 
     def close(self) -> None:
         """Close what nobody uses now; the next operation opens it again."""
+        notifications, self._notifications = self._notifications, None
+        if notifications is not None:
+            notifications.close()
         self._pool.close_idle()
         executor, self._executor = self._executor, None
         if executor is not None:
@@ -296,6 +338,9 @@ class DatabaseEngine(NetworkEngine):
         """Begin with no sessions: those at the other end belong to the parent."""
         super().after_fork_in_child()
         self.database.abandon(self._gathered)
+        notifications, self._notifications = self._notifications, None
+        if notifications is not None:
+            notifications.abandon()
         self._gathered = []
         self._pool.renew(self.lock)
         self._writer, self._preparing = threading.Lock(), threading.Lock()

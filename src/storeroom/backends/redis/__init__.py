@@ -22,6 +22,7 @@ from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
 if TYPE_CHECKING:
     from storeroom.backends.redis.lock import RedisLock
+    from storeroom.near.channel import Channel
 
 __all__ = ["RedisCache"]
 
@@ -107,6 +108,9 @@ class RedisCache(NetworkCache):
 
     async def _aget_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
         return await self._engine.arun(self._operations.get_dated(storage_keys))
+
+    def _channel(self) -> "Channel":
+        return self._engine.tracker()
 
     def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
         return self._engine.run(self._operations.set(storage_key, value, expires_at))
