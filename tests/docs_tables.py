@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from storeroom.config import FRESHNESS_OPTIONS, Option, unchecked
+from storeroom.config import COMMON_OPTIONS, NEAR_OPTIONS, Option, unchecked
 from storeroom.testing.capabilities import CAPABILITIES
 from storeroom.urls import SCHEMES
 
@@ -85,11 +85,13 @@ _BACKENDS: Final = (
     "storeroom.backends.db.DatabaseCache",
     "storeroom.backends.memcached.PyMemcacheCache",
     "storeroom.backends.memcached.PyLibMCCache",
+    "storeroom.backends.tiered.TieredCache",
 )
 
 TABLES: Final[Mapping[str, Callable[[], str]]] = {
     **{f"options of {path}": partial(options_of, path) for path in _BACKENDS},
-    "options of every backend": partial(_options, FRESHNESS_OPTIONS),
+    "options of every backend": partial(_options, COMMON_OPTIONS),
+    "options of near": partial(_options, NEAR_OPTIONS),
     "URL schemes": url_schemes,
     "capabilities": capabilities,
 }

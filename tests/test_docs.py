@@ -269,7 +269,7 @@ def test_every_setting_is_in_the_reference() -> None:
     assert settings.key_prefix == ""
     assert int(defaults["VERSION"].strip("`")) == settings.version
     assert defaults["OPTIONS"] == "`{}`"
-    assert settings.options == {name: option.default for name, option in config.FRESHNESS_OPTIONS.items()}
+    assert settings.options == {name: option.default for name, option in config.COMMON_OPTIONS.items()}
 
 
 def test_every_public_name_is_in_the_api() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 from storeroom import config, timeouts
-from storeroom.events import Counters
+from storeroom.events import CacheStats, Counters
 from storeroom.flights import Flights
 from storeroom.hooks import StorageHooks
 from storeroom.keys import KeySpace, default_key_func
@@ -43,6 +43,12 @@ class Addressing(StorageHooks):
         self._freshness = config.freshness_of(settings.options)
         self._validates = type(self).validate_key is not Addressing.validate_key
         self._learn_keys()
+        near = settings.options.get("near")
+        # Nothing is nearer than this process's own memory.
+        if near is not None and self.is_shared:
+            from storeroom.near import NearOverlay, table_of  # noqa: PLC0415 -- few caches have one
+
+            self._overlay = NearOverlay(self, lambda: self._key_space, lambda: table_of(self._flights, near))
 
     # Keys -----------------------------------------------------------------------------------
 
@@ -101,6 +107,13 @@ class Addressing(StorageHooks):
     def _storage_keys(self, keys: Iterable[T], version: int | None) -> dict[str, T]:
         """Return storage key to the key that the caller typed."""
         return {self._storage_key(key, version): key for key in keys}
+
+    # Tiers ----------------------------------------------------------------------------------
+
+    def _tiers(self) -> dict[str, CacheStats]:
+        """Return name to counts of each tier, for stats()."""
+        near = vars(self).get("_overlay")
+        return {} if near is None else near.tiers()
 
     # Timeouts -------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from storeroom.backends.dummy import DummyCache
 from storeroom.base import BaseCache
 from storeroom.exceptions import ConfigurationError
 
-__all__ = ["DEFAULT_ALIAS", "Alias", "backend_class", "read_caches"]
+__all__ = ["DEFAULT_ALIAS", "Alias", "backend_class", "read_alias", "read_caches"]
 
 _CODEC_OPTIONS: Final = frozenset({*config.CODEC_OPTIONS, "allowed_types"})
 
@@ -75,11 +75,11 @@ def read_caches(caches: object, directory: str | None = None) -> dict[str, Alias
         mistakes.append(_missing_default(caches))
     for name, written in caches.items():
         try:
-            aliases[name] = _read_alias(name, written, directory)
+            aliases[name] = read_alias(name, written, directory)
         except ConfigurationError as mistake:
             mistakes.append(mistake)
     if not mistakes:
-        mistakes = [*_collisions(list(aliases.values())), *_wrong_fallbacks(aliases)]
+        mistakes = [*_collisions(list(aliases.values())), *_wrong_fallbacks(aliases), *_misplaced(aliases)]
     if len(mistakes) > 1:
         listed = "".join(f"\n- {mistake}" for mistake in mistakes)
         raise ConfigurationError(f"CACHES has {len(mistakes)} mistakes:{listed}") from mistakes[0]
@@ -102,7 +102,8 @@ def _misspelt(wanted: str, names: Iterable[object]) -> str:
     return "" if near is None else f" Is it {near!r}?"
 
 
-def _read_alias(name: object, written: object, directory: str | None) -> Alias:
+def read_alias(name: object, written: object, directory: str | None) -> Alias:
+    """Read one alias: see read_caches()."""
     if not isinstance(name, str):
         raise ConfigurationError(f"CACHES has an alias that is {masking.shown(name)}; expected a string.")
     place = f"CACHES[{name!r}]"
@@ -257,7 +258,8 @@ def _collisions(aliases: list[Alias]) -> list[ConfigurationError]:
     first: dict[Any, tuple[Alias, config.Settings]] = {}
     mistakes = []
     for alias in aliases:
-        if alias.settings is None or issubclass(alias.backend, DummyCache):
+        # What is kept in other aliases' storages has no LOCATION to share.
+        if alias.settings is None or issubclass(alias.backend, DummyCache) or hasattr(alias.backend, "check_aliases"):
             continue
         other, settings = first.setdefault(_storage(alias, alias.settings), (alias, alias.settings))
         differing = _differences(settings, alias.settings)
@@ -287,3 +289,16 @@ def _collision(one: Alias, other: Alias, settings: config.Settings, differing: l
         f"{settings.key_prefix!r} and VERSION {settings.version}, so that each overwrites the other's keys, but differ "
         f"in {', '.join(differing)}. Give one of them another LOCATION or KEY_PREFIX, or both the same settings."
     )
+
+
+def _misplaced(aliases: Mapping[str, Alias]) -> list[ConfigurationError]:
+    """Return a mistake for each alias that refers to others and cannot, as its class's ``check_aliases`` tells."""
+    mistakes = []
+    for alias in aliases.values():
+        check = getattr(alias.backend, "check_aliases", None)
+        try:
+            if check is not None:
+                check(alias.name, aliases)
+        except ConfigurationError as error:
+            mistakes.append(type(error)(f"CACHES[{alias.name!r}]: {error}"))
+    return mistakes

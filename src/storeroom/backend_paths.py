@@ -30,7 +30,7 @@ _CLASSES: Final = (
     "redis.RedisCache",
 )
 
-PATHS: Final = tuple(_PACKAGE + name for name in _CLASSES)
+PATHS: Final = (*(_PACKAGE + name for name in _CLASSES), _PACKAGE + "tiered.TieredCache")
 """Storeroom's own backends; a version may not have the modules of all of them."""
 
 DJANGO_PATHS: Final[Mapping[str, str]] = {

@@ -466,7 +466,7 @@ class BaseCache(ComputedCache):
     def stats(self) -> CacheStats:
         """Return what this cache's storage has counted and holds: see CacheStats."""
         entries, size = (self._overlay or self)._usage()
-        return CacheStats(**self._counters.as_dict(), entries=entries, bytes=size)
+        return CacheStats(**self._counters.as_dict(), entries=entries, bytes=size, tiers=self._tiers())
 
     async def astats(self) -> CacheStats:
         """See stats()."""

@@ -7,29 +7,49 @@ reference and ``storeroom check`` read too.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from storeroom import freshness, keys, masking, timeouts
-from storeroom.exceptions import ConfigurationError, InvalidTimeoutError
+from storeroom import freshness, keys, masking
+from storeroom.exceptions import ConfigurationError
+from storeroom.option import (
+    Option,
+    boolean,
+    finite_size,
+    is_none,
+    number,
+    one_of,
+    seconds,
+    size,
+    staleness,
+    text,
+    unchecked,
+    whole_number,
+)
 
 __all__ = [
     "CODEC_OPTIONS",
+    "COMMON_OPTIONS",
     "DEFAULT_MAX_ENTRIES",
+    "DEFAULT_NEAR_ENTRIES",
     "ENTRY_BOUNDS",
     "FRESHNESS_OPTIONS",
+    "MAX_STALENESS",
+    "NEAR_OPTIONS",
     "SETTINGS",
     "Option",
     "Settings",
     "boolean",
     "finite_size",
     "freshness_of",
+    "near",
     "nearest",
     "number",
     "one_of",
     "read_params",
     "seconds",
     "size",
+    "staleness",
     "text",
     "unchecked",
     "whole_number",
@@ -54,24 +74,6 @@ DEFAULT_MAX_ENTRIES: Final = 300
 
 # Django's BaseCache also reads these three beside OPTIONS, in lower case.
 _LOWER_CASE: Final = {"timeout": "TIMEOUT", "max_entries": "OPTIONS", "cull_frequency": "OPTIONS"}
-
-_SIZE_UNITS: Final = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One entry that a backend accepts in OPTIONS.
-
-    Attributes:
-        parse: turns what was written into the value used; raises ValueError whose text
-            is the expectation ("a whole number, at least 0").
-        default: the value used where the option is not given; not parsed.
-        meaning: one sentence for the configuration reference, with the unit.
-    """
-
-    parse: Callable[[Any], Any]
-    default: Any
-    meaning: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,118 +102,6 @@ class Settings:
             f"Settings(timeout={self.timeout!r}, key_prefix={self.key_prefix!r}, version={self.version!r}, "
             f"key_function={self.key_function!r}, options={options!r})"
         )
-
-
-# Parsers ------------------------------------------------------------------------------
-
-
-def _is_none(value: Any) -> bool:
-    """Tell whether None was meant, which a URL and a TOML file can only write as a word."""
-    return value is None or (isinstance(value, str) and value.strip().lower() == "none")
-
-
-def whole_number(minimum: int = 0, *, none_means: str | None = None) -> Callable[[Any], int | None]:
-    """Return a parser of whole numbers; `none_means` tells what None stands for, if it is allowed."""
-    expectation = f"a whole number, at least {minimum}" + (f", or None for {none_means}" if none_means else "")
-
-    def parse(value: Any) -> int | None:
-        if none_means and _is_none(value):
-            return None
-        if isinstance(value, str) and value.strip().removeprefix("-").isdecimal():
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            raise ValueError(expectation)
-        return value
-
-    return parse
-
-
-def number(minimum: float = 0.0) -> Callable[[Any], float]:
-    """Return a parser of numbers that are at least `minimum`."""
-
-    def parse(value: Any) -> float:
-        try:
-            parsed = float(value)
-        except (TypeError, ValueError):
-            parsed = float("nan")
-        if isinstance(value, bool) or not parsed >= minimum:
-            raise ValueError(f"a number, at least {minimum:g}")
-        return parsed
-
-    return parse
-
-
-def size(value: Any) -> int | None:
-    """Parse a size in bytes: a number, or words such as "64MB" (1 MB is 1024 KB); None is no bound."""
-    expectation = 'a size in bytes, such as 1048576, "64MB" or "1GiB", or None for no bound'
-    if _is_none(value):
-        return None
-    if isinstance(value, str):
-        words = value.strip().lower().removesuffix("ib").removesuffix("b").strip()
-        digits = words.rstrip("kmgt")
-        try:
-            value = int(float(digits) * _SIZE_UNITS[words[len(digits) :]])
-        except (KeyError, ValueError, OverflowError):
-            raise ValueError(expectation) from None
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        raise ValueError(expectation)
-    return value
-
-
-def finite_size(value: Any) -> int:
-    """Parse a size in bytes, as size() does, where there has to be one."""
-    parsed = None if value is None else size(value)
-    if parsed is None:
-        raise ValueError('a size in bytes, such as 1048576, "64MB" or "1GiB"')
-    return parsed
-
-
-def boolean(value: Any) -> bool:
-    """Parse True or False, or the words that stand for them in an environment variable."""
-    if isinstance(value, bool):
-        return value
-    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-    try:
-        return words[str(value).strip().lower()]
-    except KeyError:
-        raise ValueError("True or False") from None
-
-
-def seconds(value: Any) -> float | None:
-    """Parse a duration in any form of a timeout that is not negative."""
-    try:
-        parsed = timeouts.parse_timeout(value)
-    except InvalidTimeoutError:
-        parsed = -1.0
-    if parsed is not None and parsed < 0:
-        raise ValueError(
-            'seconds, at least 0, a timedelta, None (never) or words such as "90s", "5m", "1h30m", "forever"'
-        )
-    return parsed
-
-
-def text(value: Any) -> str:
-    """Parse a string."""
-    if not isinstance(value, str):
-        raise ValueError("a string")  # noqa: TRY004 -- a parser tells its expectation by ValueError
-    return value
-
-
-def one_of(choices: Iterable[str]) -> Callable[[Any], str]:
-    """Return a parser that accepts only these words."""
-    allowed = tuple(choices)
-
-    def parse(value: Any) -> str:
-        if value not in allowed:
-            raise ValueError("one of " + ", ".join(map(repr, allowed)))
-        return str(value)
-
-    return parse
-
-
-def unchecked(value: Any) -> Any:
-    """Accept anything: for options that the mechanism behind them validates whole."""
-    return value
 
 
 ENTRY_BOUNDS: Final[Mapping[str, Option]] = {
@@ -313,6 +203,69 @@ def freshness_of(options: Mapping[str, Any]) -> freshness.Freshness:
     return freshness.Freshness(**given)
 
 
+DEFAULT_NEAR_ENTRIES: Final = 10_000
+"""Of a near tier: a few MiB, where most values are small."""
+
+DEFAULT_MAX_STALENESS: Final = 1.0
+"""Seconds: what a page that somebody reloads hardly shows, and a hot key is still read thousands of times in."""
+
+
+MAX_STALENESS: Final = Option(
+    staleness,
+    DEFAULT_MAX_STALENESS,
+    "For how long an entry of the near tier may differ from the storage, in seconds or words, where nothing tells of "
+    "the change.",
+)
+
+NEAR_OPTIONS: Final[Mapping[str, Option]] = {
+    **ENTRY_BOUNDS,
+    "max_entries": replace(ENTRY_BOUNDS["max_entries"], default=DEFAULT_NEAR_ENTRIES),
+    "copy": Option(
+        boolean, True, "Whether values are copied in and out. False keeps the very objects, which nobody must change."
+    ),
+    "max_staleness": MAX_STALENESS,
+}
+"""What OPTIONS["near"] takes, which every backend has."""
+
+
+def near(value: Any) -> Mapping[str, Any] | None:
+    """Parse the options of a near tier: a dict of some of NEAR_OPTIONS, True for none of them, None for no tier."""
+    expectation = f"a dict of {', '.join(NEAR_OPTIONS)}, or True for their defaults"
+    if is_none(value):
+        return None
+    if isinstance(value, Mapping):
+        return _near_options(value, expectation)
+    try:
+        return _near_options({}, expectation) if boolean(value) else None
+    except ValueError:
+        raise ValueError(expectation) from None
+
+
+def _near_options(written: Mapping[str, Any], expectation: str) -> Mapping[str, Any]:
+    parsed = {name: option.default for name, option in NEAR_OPTIONS.items()}
+    for spelling, value in written.items():
+        name = str(spelling).lower()
+        if name not in NEAR_OPTIONS:
+            raise ValueError(f"{expectation}; {spelling!r} is none of them.{nearest(name, NEAR_OPTIONS)}".rstrip("."))
+        try:
+            parsed[name] = NEAR_OPTIONS[name].parse(value)
+        except ValueError as wrong:
+            raise ValueError(f"as its {name!r} {wrong}") from None
+    return parsed
+
+
+COMMON_OPTIONS: Final[Mapping[str, Option]] = {
+    **FRESHNESS_OPTIONS,
+    "near": Option(
+        near,
+        None,
+        "Keeps entries in this process's memory too, where reading them takes no round trip: a dict of the near "
+        "tier's own options, or True for their defaults. None for no near tier.",
+    ),
+}
+"""The options that every backend has."""
+
+
 # Reading ------------------------------------------------------------------------------
 
 
@@ -410,7 +363,7 @@ def _read_options(
     written = _options_dict(written, place)
     if known is None:
         return written, frozenset(written)
-    known = {**FRESHNESS_OPTIONS, **known}
+    known = {**COMMON_OPTIONS, **known}
     parsed = {name: option.default for name, option in known.items()}
     given: set[str] = set()
     for spelling, value in written.items():

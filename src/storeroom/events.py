@@ -1,6 +1,7 @@
 """What a cache counts of its own work."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 __all__ = ["CacheStats", "Counters"]
@@ -46,6 +47,7 @@ class CacheStats:
             policy turned into a miss.
         entries: entries stored now, or None where the storage cannot tell.
         bytes: bytes that keys and values take now, or None where the storage cannot tell.
+        tiers: name to counts of each tier, nearest first, of this process; none where there is but one.
     """
 
     hits: int = 0
@@ -57,6 +59,7 @@ class CacheStats:
     errors: int = 0
     entries: int | None = None
     bytes: int | None = None
+    tiers: "Mapping[str, CacheStats]" = field(default_factory=dict)
 
     @property
     def hit_ratio(self) -> float:
@@ -65,5 +68,7 @@ class CacheStats:
         return self.hits / reads if reads else 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields by name, with the hit ratio."""
-        return asdict(self) | {"hit_ratio": self.hit_ratio}
+        """Return the fields by name, with the hit ratio; the tiers in the same way, if there are any."""
+        fields = {name: value for name, value in asdict(self).items() if name != "tiers"}
+        tiers = {"tiers": {name: tier.as_dict() for name, tier in self.tiers.items()}} if self.tiers else {}
+        return fields | {"hit_ratio": self.hit_ratio} | tiers

@@ -16,10 +16,13 @@ all that share the storage.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Final, ParamSpec, TypeVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec, TypeVar, final
 
 from storeroom.entry import Envelope
 from storeroom.exceptions import NotSupportedError
+
+if TYPE_CHECKING:
+    from storeroom.near.channel import Channel
 
 __all__ = ["LOOK", "MISSING", "Conditional", "StorageHooks"]
 
@@ -197,6 +200,16 @@ class StorageHooks:
         """Remove all expired entries now; return how many (0 where the storage does so by itself)."""
         return 0
 
+    # For near tiers, see near.hooks ---------------------------------------------------------
+
+    def _get_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
+        """Return storage key to value and expires_at; None for an expiry that it would cost more to know."""
+        return {storage_key: (value, None) for storage_key, value in self._get_many(storage_keys).items()}
+
+    def _channel(self) -> "Channel | None":
+        """Return what tells of changes that others make, or None: a near tier is then bounded by time alone."""
+        return None
+
     # The asynchronous twins ---------------------------------------------------------------
 
     async def _run(self, hook: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -209,6 +222,9 @@ class StorageHooks:
 
     async def _aget_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
         return await self._run(self._get_many, storage_keys)
+
+    async def _aget_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
+        return await self._run(self._get_dated, storage_keys)
 
     async def _aset_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
         return await self._run(self._set_many, values, expires_at)

@@ -29,6 +29,7 @@ __all__ = ["ANSWERS", "NETWORK_OPTIONS", "NetworkCache", "NetworkEngine"]
 
 ANSWERS: Final[Mapping[str, Callable[..., Any]]] = {
     "get_many": lambda _storage_keys: {},
+    "get_dated": lambda _storage_keys: {},
     "set_many": lambda values, _expires_at: list(values),
     "add": lambda *_: False,
     "delete_many": lambda _storage_keys: 0,

@@ -79,6 +79,27 @@ def shell(*arguments, stdin="", **environment):
     )
 
 
+def test_commands_know_the_other_aliases(tmp_path, run):
+    """Tiers are aliases of the same configuration."""
+    config = tmp_path / "caches.toml"
+    config.write_text(f"""
+[caches.default]
+BACKEND = "storeroom.backends.tiered.TieredCache"
+OPTIONS = {{ tiers = ["memory", "files"] }}
+[caches.memory]
+BACKEND = "storeroom.backends.locmem.LocMemCache"
+OPTIONS = {{ max_entries = 100 }}
+[caches.files]
+BACKEND = "storeroom.backends.filebased.FileBasedCache"
+LOCATION = "{tmp_path}/files"
+OPTIONS = {{ max_entries = 1000 }}
+""")
+    assert run("check", config=str(config))[0] == 0
+    assert run("set", "k", "1", config=str(config))[0] == 0
+    assert run("get", "k", config=str(config))[1] == "1\n"
+    assert "memory: hits" in run("stats", config=str(config))[1]
+
+
 # As a process -----------------------------------------------------------------------------
 
 

@@ -150,7 +150,8 @@ def _read_one(
 ) -> tuple[type[Any] | None, config.Settings | None, aliases.Alias | None, list[Finding]]:
     mapping: Mapping[str, Any] = written if isinstance(written, Mapping) else {}
     try:
-        alias = _read({"default": _RIGHT, name: written}, context)[name]
+        with _without_warnings():
+            alias = aliases.read_alias(name, written, context.directory)
     except InvalidCacheBackendError as error:
         # A class that is not there does not say which options it has; the other settings are known.
         mistakes = list(_mistakes(name, mapping, None))

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from storeroom.cli.exits import EXIT_CODES, INTERRUPTED, MISTAKE, NO_READER, exit_code
 from storeroom.exceptions import StoreroomError
+from storeroom.registry import caches
 
 __all__ = ["COMMANDS", "Command", "main"]
 
@@ -71,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments, without the program's name; those of this process by default.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
+    before = caches.swap(None)  # a command has a configuration of its own
     try:
         return _run(arguments)
     except StoreroomError as error:
@@ -85,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return NO_READER
     except SystemExit as leave:  # argparse, which has said why
         return leave.code if isinstance(leave.code, int) else int(leave.code is not None)
+    finally:
+        caches.swap(before)
 
 
 def _run(arguments: Sequence[str]) -> int:

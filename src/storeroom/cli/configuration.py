@@ -16,6 +16,7 @@ from storeroom.base import BaseCache
 from storeroom.config import nearest
 from storeroom.exceptions import ConfigurationError, InvalidCacheBackendError, NotSupportedError
 from storeroom.masking import mask_url
+from storeroom.registry import OwnConfiguration, caches
 from storeroom.sources import Source
 
 __all__ = [
@@ -129,6 +130,8 @@ def read_alias(args: argparse.Namespace) -> Alias:
             f"{nearest(args.alias, aliases)}"
         )
     enter_site(named, aliases[args.alias])
+    # Tiers and fallbacks of the alias are looked up there.
+    caches.swap(OwnConfiguration(source))
     return aliases[args.alias]
 
 

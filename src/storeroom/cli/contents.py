@@ -119,7 +119,7 @@ def stats(args: argparse.Namespace) -> int:
 def _stats_rows(counted: dict[str, Any], options: Any) -> list[tuple[str, str, str]]:
     max_entries, max_bytes = options.get("max_entries"), options.get("max_bytes")
     entries, held = counted.pop("entries"), counted.pop("bytes")
-    ratio = counted.pop("hit_ratio")
+    ratio, tiers = counted.pop("hit_ratio"), counted.pop("tiers", {})
     rows = [
         ("entries", "unknown" if entries is None else f"{entries:,}", f"of {max_entries:,}" if max_entries else ""),
         ("bytes", "unknown" if held is None else size(held), f"of {size(max_bytes)}" if max_bytes else ""),
@@ -129,6 +129,9 @@ def _stats_rows(counted: dict[str, Any], options: Any) -> list[tuple[str, str, s
         if name == "misses":
             asked = counted["hits"] + counted["misses"]
             rows.append(("hit ratio", f"{ratio:.1%}" if asked else "none yet", ""))
+    rows += [
+        (f"{name}: hits", f"{tier['hits']:,}", f"of {tier['hits'] + tier['misses']:,}") for name, tier in tiers.items()
+    ]
     return rows
 
 

@@ -6,7 +6,7 @@ program's transaction, and no rollback of one takes it back.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from storeroom import config, timeouts
 from storeroom.backends.db import location as locations
@@ -26,6 +26,9 @@ from storeroom.network import NetworkCache
 from storeroom.probes import Endpoint, Probe
 from storeroom.secret import secret_of
 from storeroom.serializers import build_codec
+
+if TYPE_CHECKING:
+    from storeroom.near.channel import Channel
 
 __all__ = ["DatabaseCache"]
 
@@ -149,10 +152,17 @@ class DatabaseCache(NetworkCache):
         return self._decoded(storage_key, name, row[0], row[1])
 
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
+        return {storage_key: value for storage_key, (value, _) in self._found(storage_keys).items()}
+
+    def _get_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
+        return self._found(storage_keys)
+
+    def _found(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
         names = {name_of(storage_key): storage_key for storage_key in storage_keys}
         engine, parts = self._engine, list(chunks(list(names)))
         found = engine.read(_fetch_parts, engine.database, engine.statements, parts)
-        now, values = timeouts.now(), {}
+        now = timeouts.now()
+        values: dict[str, tuple[Any, float | None]] = {}
         for column, value, number, expires in found:
             name = bytes(column)
             if expires <= now:
@@ -161,7 +171,7 @@ class DatabaseCache(NetworkCache):
                 self._engine.note(name)
             decoded = self._decoded(names[name], name, value, number)
             if decoded is not MISSING:
-                values[names[name]] = decoded
+                values[names[name]] = decoded, from_column(expires)
         return values
 
     def _expiry(self, storage_key: str) -> Any:
@@ -198,6 +208,9 @@ class DatabaseCache(NetworkCache):
         if counts is None:
             counts = self._write(Transaction.recount)
         return counts[0], int(counts[1])
+
+    def _channel(self) -> "Channel | None":
+        return self._engine.notifications()
 
     # Writing ----------------------------------------------------------------------------------
 

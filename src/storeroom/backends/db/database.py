@@ -22,6 +22,9 @@ class Database(Protocol):
     is_local: ClassVar[bool]
     """Whether reading waits for nobody, and one writer at a time is all there is."""
 
+    can_notify: ClassVar[bool]
+    """Whether it tells other processes what has changed: see notifications.py."""
+
     errors: tuple[type[Exception], ...]
     """What the driver raises."""
 

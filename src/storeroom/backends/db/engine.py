@@ -21,6 +21,8 @@ from storeroom.network import NetworkEngine
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
+    from storeroom.backends.db.notifications import Notifications
+
 __all__ = ["DatabaseEngine"]
 
 T = TypeVar("T")
@@ -70,6 +72,8 @@ class DatabaseEngine(NetworkEngine):
         self._executor: ThreadPoolExecutor | None = None
         self._gathered: list[Any] = []
         self._counts: tuple[int, int] | None = None
+        self._patience = patience
+        self._notifications: Notifications | None = None
 
     # Operations -------------------------------------------------------------------------------
 
@@ -95,14 +99,17 @@ class DatabaseEngine(NetworkEngine):
         return result
 
     def update(self, statement: str, parameters: Sequence[Any], expires_at: float) -> int:
-        """Run a statement that changes when an entry expires; return how many it changed."""
-        changed = self._exclusively(_rows_changed, statement, parameters)
+        """Run a statement that changes when an entry expires; return how many it changed. The name comes second."""
+        changed: int = self._exclusively(self._announced, parameters[1], _rows_changed, statement, parameters)
         self._earliest = min(self._earliest, expires_at)
         return changed
 
     def count(self, *parameters: Any) -> int | None:
-        """Increment a plain integer in one statement: see Database.incr()."""
-        return self._exclusively(self.database.incr, self.statements, parameters)
+        """Increment a plain integer in one statement: see Database.incr(). The name comes second."""
+        total: int | None = self._exclusively(
+            self._announced, parameters[1], self.database.incr, self.statements, parameters
+        )
+        return total
 
     def put(self, row: Row, expires_at: float, bounds: Bounds, *, only_absent: bool = False) -> bool:
         """Write an entry, by one statement where that can be; return whether it was written.
@@ -122,7 +129,7 @@ class DatabaseEngine(NetworkEngine):
 
     def _is_brief(self, row: Row, bounds: Bounds) -> bool:
         """Tell whether nothing is to be done beside writing and counting, by what is known here."""
-        if not self.statements.grammar.chains or self._counts is None:
+        if not self.statements.grammar.chains or self._counts is None or self._notifications is not None:
             return False
         entries, size = self._counts
         now = timeouts.now()
@@ -156,6 +163,25 @@ class DatabaseEngine(NetworkEngine):
         with self._writer:
             return self._perform(work, *args)
 
+    def _announced(self, session: Any, name: bytes, work: Callable[..., T], *args: Any) -> T:
+        """Run a single statement; in a transaction that tells of it, where somebody listens."""
+        if self._notifications is None:
+            return work(session, *args)
+        session.execute(self.statements.grammar.begin, ())
+        try:
+            result = work(session, *args)
+            self._notifications.announce(session, [name])
+            session.execute("COMMIT", ())
+        except Exception as error:
+            self._roll_back(session, error)
+            raise
+        return result
+
+    def _roll_back(self, session: Any, error: Exception) -> None:
+        # After anything but an Exception the session is closed, and with it the transaction.
+        if not (isinstance(error, self.database.errors) and self._is_lost(error)):
+            self.database.rollback(session)
+
     def _transact(self, session: Any, change: Callable[..., T], args: tuple[Any, ...], bounds: Bounds) -> T:
         session.execute(self.statements.grammar.begin, ())
         transaction = Transaction(self.statements, session, timeouts.now(), bounds)
@@ -163,11 +189,11 @@ class DatabaseEngine(NetworkEngine):
             result = change(transaction, *args)
             earliest = self._expire(transaction)
             transaction.save(self._take_notes)
+            if self._notifications is not None:
+                self._notifications.announce(session, transaction.changed)
             session.execute("COMMIT", ())
         except Exception as error:
-            # After anything but an Exception the session is closed, and with it the transaction.
-            if not (isinstance(error, self.database.errors) and self._is_lost(error)):
-                self.database.rollback(session)
+            self._roll_back(session, error)
             raise
         self._earliest = earliest
         self._counts = transaction.counts or self._counts
@@ -296,6 +322,19 @@ class DatabaseEngine(NetworkEngine):
         with contextlib.suppress(OutageError, StorageError):
             self.write(lambda transaction: transaction.renew(names))
 
+    # Near tiers -------------------------------------------------------------------------------
+
+    def notifications(self) -> "Notifications | None":
+        """Return what tells of changes of the table, and has this process tell of its own; None if nothing can."""
+        if self._notifications is None and self.database.can_notify:
+            from storeroom.backends.db.notifications import Notifications  # noqa: PLC0415 -- few programs need it
+
+            with self.lock:
+                self._notifications = self._notifications or Notifications(
+                    self.database, self.statements.name, self._patience
+                )
+        return self._notifications
+
     # The table --------------------------------------------------------------------------------
 
     def create_table(self) -> bool:
@@ -333,6 +372,9 @@ class DatabaseEngine(NetworkEngine):
 
     def close(self) -> None:
         """Close what nobody uses now; the next operation opens it again."""
+        notifications, self._notifications = self._notifications, None
+        if notifications is not None:
+            notifications.close()
         self._pool.close_idle()
         executor, self._executor = self._executor, None
         if executor is not None:
@@ -354,6 +396,9 @@ class DatabaseEngine(NetworkEngine):
         """Begin with no sessions: those at the other end belong to the parent."""
         super().after_fork_in_child()
         self.database.abandon(self._gathered)
+        notifications, self._notifications = self._notifications, None
+        if notifications is not None:
+            notifications.abandon()
         self._gathered = []
         self._pool.renew(self.lock)
         self._writer, self._preparing = threading.Lock(), threading.Lock()

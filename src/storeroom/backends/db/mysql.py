@@ -131,6 +131,7 @@ class MySQL:
     """
 
     is_local: ClassVar[bool] = False
+    can_notify: ClassVar[bool] = False
     errors: tuple[type[Exception], ...] = (pymysql.Error,)
 
     def __init__(self, target: Target, settings: Mapping[str, Any]) -> None:

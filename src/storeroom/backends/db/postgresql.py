@@ -80,6 +80,7 @@ class PostgreSQL:
     """
 
     is_local: ClassVar[bool] = False
+    can_notify: ClassVar[bool] = True
     errors: tuple[type[Exception], ...] = (psycopg.Error,)
 
     def __init__(self, target: Target, settings: Mapping[str, Any]) -> None:

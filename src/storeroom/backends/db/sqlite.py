@@ -73,6 +73,7 @@ class SQLite:
     """
 
     is_local: ClassVar[bool] = True
+    can_notify: ClassVar[bool] = False
     errors: tuple[type[Exception], ...] = (sqlite3.Error,)
 
     def __init__(self, path: str, busy_timeout: float) -> None:

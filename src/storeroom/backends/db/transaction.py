@@ -66,6 +66,7 @@ class Transaction:
         expirations: expired entries that went.
         evictions: live entries that went for room.
         expires_at: when the first of the entries expires that were written.
+        changed: names of the rows that were written or removed.
     """
 
     def __init__(self, statements: Statements, session: Any, now: float, bounds: Bounds) -> None:
@@ -74,6 +75,7 @@ class Transaction:
         self.expirations = 0
         self.evictions = 0
         self.expires_at = ENDLESS
+        self.changed: set[bytes] = set()
         self._statements, self._session, self._bounds = statements, session, bounds
         self._inserted = 0
         self._added_entries = 0
@@ -92,6 +94,7 @@ class Transaction:
         # In one order everywhere, so that two transactions with the same keys do not wait for each other.
         rows = sorted(rows)
         self._written = {row.name for row in rows}
+        self.changed |= self._written
         self.expires_at = min(self.expires_at, expires_at)
         for part in _parts(rows):
             written = [columns_of(row, expires_at) for row in part]
@@ -108,6 +111,7 @@ class Transaction:
     def add(self, row: Row, expires_at: float) -> bool:
         """Insert an entry, or overwrite an expired one. Return whether that was done."""
         self._written = {row.name}
+        self.changed.add(row.name)
         self.expires_at = min(self.expires_at, expires_at)
         statements, columns = self._statements, columns_of(row, expires_at)
         if statements.grammar.returning:
@@ -129,12 +133,14 @@ class Transaction:
     def replace(self, row: Row, old_size: int) -> None:
         """Give a locked entry another value; it keeps its expiry."""
         self._written = {row.name}
+        self.changed.add(row.name)
         self.execute(self._statements.replace, (row.size, row.value, row.number, row.size, row.name))
         self._added_bytes += row.size - old_size
 
     def remove(self, names: Sequence[bytes]) -> int:
         """Remove entries; return how many of them were live."""
         live = 0
+        self.changed.update(names)
         for part in chunks(sorted(names)):
             rows = self._remove(part)
             live += sum(expires > self.now for _, expires in rows)

@@ -161,10 +161,13 @@ class FileBasedCache(BaseCache):
         return self._decoded(storage_key, entry_key, record)
 
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
-        entry_keys = {storage_key: entry_key_of(storage_key) for storage_key in storage_keys}
+        return {storage_key: value for storage_key, (value, _) in self._get_dated(storage_keys).items()}
 
+    def _get_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
+        entry_keys = {storage_key: entry_key_of(storage_key) for storage_key in storage_keys}
         records = dict(self._read(lambda transaction: transaction.cursor().getmulti(entry_keys.values())))
-        now, recency, values = timeouts.now(), self._engine.recency, {}
+        now, recency = timeouts.now(), self._engine.recency
+        values: dict[str, tuple[Any, float | None]] = {}
         for storage_key, entry_key in entry_keys.items():
             record = records.get(entry_key)
             if record is None:
@@ -174,7 +177,7 @@ class FileBasedCache(BaseCache):
                 recency[slot % SLOTS] = 1
                 value = self._decoded(storage_key, entry_key, record)
                 if value is not MISSING:
-                    values[storage_key] = value
+                    values[storage_key] = value, expires_at
         return values
 
     def _expiry(self, storage_key: str) -> Any:
@@ -488,7 +491,7 @@ class FileBasedCache(BaseCache):
         counts = self._read(read_counts)
         for name, count in self._counters.as_dict().items():
             counts[name] += count
-        return CacheStats(**counts, entries=entries, bytes=size)
+        return CacheStats(**counts, entries=entries, bytes=size, tiers=self._tiers())
 
     def _check_invariants(self) -> None:
         """Raise AssertionError if entries, index and bookkeeping disagree: for tests."""

@@ -158,6 +158,12 @@ class MemcachedCache(BaseCache):
             values |= shard._get_many(own_keys)
         return values
 
+    def _get_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
+        values: dict[str, tuple[Any, float | None]] = {}
+        for shard, own_keys in self._by_shard(storage_keys).items():
+            values |= shard._get_dated(own_keys)
+        return values
+
     def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
         return self._shard_of(storage_key)._set(storage_key, value, expires_at)
 

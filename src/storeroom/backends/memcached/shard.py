@@ -122,12 +122,18 @@ class Shard(NetworkCache):
         return MISSING if data is None else self._decoded(storage_key, data)
 
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
+        return {storage_key: value for storage_key, (value, _) in self._found(storage_keys).items()}
+
+    def _get_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
+        return self._found(storage_keys)
+
+    def _found(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
         by_key = {self._key(storage_key): storage_key for storage_key in storage_keys}
-        values = {}
+        values: dict[str, tuple[Any, float | None]] = {}
         for key, data in self._engine.ask("get_many", list(by_key)).items():
             value = self._decoded(by_key[key], data)
             if value is not MISSING:
-                values[by_key[key]] = value
+                values[by_key[key]] = value, _expiry_of(data)[0]
         return values
 
     def _live(self, key: bytes) -> tuple[float, bytes, Any] | None:

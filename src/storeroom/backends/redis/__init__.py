@@ -22,6 +22,7 @@ from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
 if TYPE_CHECKING:
     from storeroom.backends.redis.lock import RedisLock
+    from storeroom.near.channel import Channel
     from storeroom.probes import Endpoint, Probe
 
 __all__ = ["RedisCache"]
@@ -115,6 +116,15 @@ class RedisCache(NetworkCache):
 
     async def _aget_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
         return await self._engine.arun(self._operations.get_many(storage_keys))
+
+    def _get_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
+        return self._engine.run(self._operations.get_dated(storage_keys))
+
+    async def _aget_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
+        return await self._engine.arun(self._operations.get_dated(storage_keys))
+
+    def _channel(self) -> "Channel":
+        return self._engine.tracker()
 
     def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
         return self._engine.run(self._operations.set(storage_key, value, expires_at))
@@ -292,12 +302,23 @@ class RedisCache(NetworkCache):
             StorageError: the server is out of reach; no policy has an answer to this.
         """
         steps = self._operations.remove(self._listing_head(version), pattern, self._key_space.owns)
-        return self._counted_deletes(self._reach("delete_pattern", steps))
+        try:
+            return self._counted_deletes(self._reach("delete_pattern", steps))
+        finally:
+            self._forget_near()
 
     async def adelete_pattern(self, pattern: str, version: int | None = None) -> int:
         """See delete_pattern()."""
         steps = self._operations.remove(self._listing_head(version), pattern, self._key_space.owns)
-        return self._counted_deletes(await self._areach("delete_pattern", steps))
+        try:
+            return self._counted_deletes(await self._areach("delete_pattern", steps))
+        finally:
+            self._forget_near()
+
+    def _forget_near(self) -> None:
+        near = vars(self).get("_overlay")
+        if near is not None:
+            near.forget()
 
     def lock(
         self,

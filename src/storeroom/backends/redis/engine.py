@@ -13,13 +13,14 @@ from storeroom.backends.redis import options as known
 from storeroom.backends.redis.location import Server, Target
 from storeroom.backends.redis.pool import Pool
 from storeroom.backends.redis.requests import PRIMARIES, Request, Steps
-from storeroom.backends.redis.topology import Batch, Outcome, topology_of
+from storeroom.backends.redis.topology import Batch, Outcome, Route, topology_of
 from storeroom.network import NetworkEngine
 
 if TYPE_CHECKING:
     import asyncio
 
     from storeroom.backends.redis.stream import Login, Stream
+    from storeroom.backends.redis.tracking import Tracker
 
 __all__ = ["RedisEngine"]
 
@@ -48,6 +49,9 @@ class RedisEngine(NetworkEngine):
         self._pools: dict[Server, Pool] = {}
         self._streams: dict[asyncio.AbstractEventLoop, dict[Server, Stream]] = {}
         self._inherited: list[Any] = []
+        self.timeout: float = self._options["socket_timeout"]
+        self.is_cluster = target.kind == "cluster"
+        self._tracker: Tracker | None = None
 
     # Synchronous ----------------------------------------------------------------------------
 
@@ -66,7 +70,9 @@ class RedisEngine(NetworkEngine):
         server = self._topology.only
         if server is not None and request is not PRIMARIES:
             return self._pool(server).exchange(request.commands, request.use)
-        route = self._topology.route(request)
+        return self._follow(self._topology.route(request))
+
+    def _follow(self, route: Route) -> list[Any]:
         try:
             batches = next(route)
             while True:
@@ -95,18 +101,21 @@ class RedisEngine(NetworkEngine):
         return pool
 
     def _make_pool(self, server: Server) -> Pool:
+        return Pool(
+            self._connection_maker(server),
+            self._options["max_connections"],
+            self._options["socket_timeout"],
+            must_be_primary=server.must_be_primary,
+        )
+
+    def _connection_maker(self, server: Server) -> Callable[[], Any]:
         settings = self._connection_settings(server)
         kind: Callable[..., Any] = redis.connection.Connection
         if server.path:
             kind = redis.connection.UnixDomainSocketConnection
         elif server.tls:
             kind = redis.connection.SSLConnection
-        return Pool(
-            lambda: kind(**settings),
-            self._options["max_connections"],
-            self._options["socket_timeout"],
-            must_be_primary=server.must_be_primary,
-        )
+        return lambda: kind(**settings)
 
     def _connection_settings(self, server: Server) -> dict[str, Any]:
         """Return the arguments of redis-py's connection."""
@@ -132,6 +141,26 @@ class RedisEngine(NetworkEngine):
     def _tls_settings(self, server: Server) -> dict[str, Any]:
         options = self._options | (self._sentinel_options if server in self._sentinels else {})
         return {name: options[name] for name in known.TLS if options[name] is not None}
+
+    # For near tiers -------------------------------------------------------------------------
+
+    def tracker(self) -> "Tracker":
+        """Return what tells of changes in the servers."""
+        tracker = self._tracker
+        if tracker is None:
+            from storeroom.backends.redis.tracking import Tracker  # noqa: PLC0415 -- few programs need it
+
+            with self.lock:
+                tracker = self._tracker = self._tracker or Tracker(self, self.breaker.name)
+        return tracker
+
+    def sources(self) -> list[Server]:
+        """See tracking.Source."""
+        return self._follow(self._topology.sources())
+
+    def connection(self, server: Server) -> Any:
+        """See tracking.Source."""
+        return self._connection_maker(server)()
 
     # Asynchronous ---------------------------------------------------------------------------
 
@@ -210,9 +239,15 @@ class RedisEngine(NetworkEngine):
         # Kept, as a loop of the parent would be told if its streams were collected here.
         self._inherited.append(self._streams)
         self._pools, self._streams = {}, {}
+        tracker, self._tracker = self._tracker, None
+        if tracker is not None:
+            tracker.abandon()
 
     def close(self) -> None:
         """Close all connections that nobody uses; those of running loops are closed with their loops."""
+        tracker, self._tracker = self._tracker, None
+        if tracker is not None:
+            tracker.close()
         for pool in list(self._pools.values()):
             pool.close()
 

@@ -98,6 +98,20 @@ class Operations:
         found = {key: self.decoded(key, reply) for key, reply in zip(storage_keys, replies, strict=True)}
         return {key: value for key, value in found.items() if value is not MISSING}
 
+    def get_dated(self, storage_keys: Sequence[str]) -> Steps[dict[str, tuple[Any, float | None]]]:
+        """One GET and one PTTL for each key, all together."""
+        if not storage_keys:
+            return {}
+        keys = [key_bytes(storage_key) for storage_key in storage_keys]
+        replies = yield Request([(name, key) for key in keys for name in ("GET", "PTTL")], Use.READ)
+        found: dict[str, tuple[Any, float | None]] = {}
+        for storage_key, reply, left in zip(storage_keys, replies[::2], replies[1::2], strict=True):
+            value, milliseconds = self.decoded(storage_key, reply), checked(left)
+            if value is not MISSING:
+                # It may have expired between the two; see expiry() for the other negative number.
+                found[storage_key] = value, NEVER if milliseconds == -1 else timeouts.now() + milliseconds / 1000
+        return found
+
     def decoded(self, storage_key: str, reply: Any) -> Any:
         """Return the value of a reply to GET, or MISSING, also for what cannot be decoded."""
         if reply is None:

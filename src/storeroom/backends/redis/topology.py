@@ -68,6 +68,11 @@ class Single:
         (outcome,) = yield [Batch(request.at or self._first, request.commands, request.use)]
         return _replies(outcome)
 
+    def sources(self) -> Route:
+        """Return the servers at which changes show that concern what is read: looked up now."""
+        return [self._first]
+        yield  # a generator, as where somebody has to be asked
+
 
 class Replicated(Single):
     """A server that is written to, and others that are read from.
@@ -100,6 +105,11 @@ class Replicated(Single):
             return _replies(outcome)
         self._rests_until[replica] = time.monotonic() + self.REST
         return (yield from super().route(request))
+
+    def sources(self) -> Route:
+        """See Single: a change shows at a replica when it is known there, which may be later."""
+        return [self._first, *self._replicas]
+        yield  # as above
 
     def _replica(self) -> Server | None:
         """Return the replica whose turn it is, or None if the first server is to be read from."""
@@ -139,6 +149,10 @@ class Sentinel(Single):
         if _has_failed(outcome):
             self._primary = None  # the Sentinels have not agreed on another yet
         return _replies(outcome)
+
+    def sources(self) -> Route:
+        """See Single."""
+        return [(yield from self._discover())]
 
     def _discover(self) -> Generator[list[Batch], list[Outcome], Server]:
         """Ask the Sentinels one after the other; the first that knows is asked first the next time."""
@@ -199,6 +213,11 @@ class Cluster(Single):
             if isinstance(reply, OUTAGES):
                 raise reply
         return replies
+
+    def sources(self) -> Route:
+        """See Single."""
+        yield from self._discover()
+        return list(self._primaries)
 
     def _send(
         self, left: dict[int, Command], use: Use, replies: list[Any]

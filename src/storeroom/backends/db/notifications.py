@@ -1,0 +1,128 @@
+"""Which rows have changed: LISTEN and NOTIFY of PostgreSQL, for near tiers.
+
+A process with a near tier before a table tells, within each transaction that changes rows,
+which these are, and listens for what others tell. Processes without one tell nothing, and
+neither does SQL that somebody writes by hand; so near tiers stay bounded by time here, and
+only hear of most changes sooner.
+
+Source: https://www.postgresql.org/docs/current/sql-notify.html
+"""
+
+import hashlib
+import json
+import selectors
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any, Final
+
+from storeroom.backends.db import rows as layout
+from storeroom.backends.db.database import Database
+from storeroom.near.channel import Listener
+from storeroom.near.listening import ListeningThread
+
+__all__ = ["Notifications"]
+
+PAYLOAD_BYTES: Final = 7_900
+"""The server takes less than 8000."""
+
+MAX_NAMES: Final = 2_000
+"""Of rows that are told one by one; of more, that they may be any."""
+
+PINGS_PER_BOUND: Final = 4
+"""How often the connection is tried before a near tier's bound is over."""
+
+PING_SECONDS: Final = (0.05, 1.0)
+"""The shortest and the longest time between two of these."""
+
+_ANY: Final = "null"
+
+
+class Notifications(ListeningThread):
+    """The channel of one table: see ``near.channel``.
+
+    Args:
+        database: where the table is.
+        table: its name.
+        timeout: seconds to wait for an answer.
+    """
+
+    def __init__(self, database: Database, table: str, timeout: float) -> None:
+        super().__init__(f"table {table!r} of {database.name}", timeout, database.errors)
+        self._database = database
+        digest = hashlib.blake2b(table.encode(), digest_size=8).hexdigest()
+        self._channel = f"storeroom_{digest}"  # a name has 63 bytes at most
+        self._session: Any = None
+
+    def watch(self, listener: Listener, _beginnings: Sequence[str]) -> None:
+        """See Channel."""
+        with self._lock:
+            self._add(listener)
+
+    def announce(self, session: Any, names: Collection[bytes]) -> None:
+        """Tell, within a transaction, which rows it changes: all listen when it is committed."""
+        for payload in _payloads(names):
+            session.execute("SELECT pg_notify(%s, %s)", (self._channel, payload))
+
+    def abandon(self) -> None:
+        """See ListeningThread."""
+        super().abandon()
+        if self._session is not None:
+            self._database.abandon([self._session])
+
+    # The thread -----------------------------------------------------------------------------
+
+    def _open(self, stack: ExitStack) -> None:
+        self._session = session = self._database.connect()
+        stack.callback(self._database.close, session)
+        session.add_notify_handler(self._hear)
+        session.execute(f'LISTEN "{self._channel}"')
+        self._drop_all()
+
+    def _end(self) -> None:
+        if self._session is not None:
+            self._session = None
+            self._drop_all()
+
+    def _drop_all(self) -> None:
+        for listener in self._listeners:
+            listener.drop_all()
+
+    def _listen(self) -> None:
+        shortest, longest = PING_SECONDS
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._sleeper, selectors.EVENT_READ)
+            selector.register(self._session.fileno(), selectors.EVENT_READ)
+            while not self._is_closed:
+                selector.select(min(max(self._bound / PINGS_PER_BOUND, shortest), longest))
+                # Whatever has come is handed to _hear() before the answer; none in time is an error.
+                self._session.execute("SELECT 1")
+
+    def _hear(self, notification: Any) -> None:
+        try:
+            keys = json.loads(notification.payload)
+        except ValueError:  # somebody else's
+            keys = None
+        for listener in self._listeners:
+            if isinstance(keys, list):
+                listener.drop(keys)
+            else:
+                listener.drop_all()
+
+
+def _payloads(names: Collection[bytes]) -> Iterator[str]:
+    """Yield JSON lists of the storage keys of these rows, or null for any."""
+    if len(names) > MAX_NAMES or any(map(layout.is_hashed, names)):
+        yield _ANY
+        return
+    part: list[str] = []
+    length = 0
+    for name in names:
+        # In ASCII, with what PostgreSQL's text does not hold as \u escapes: NUL, lone surrogates.
+        key = json.dumps(layout.storage_key_of(name, None))
+        if part and length + len(key) > PAYLOAD_BYTES:
+            yield f"[{','.join(part)}]"
+            part, length = [], 0
+        part.append(key)
+        length += len(key) + 1
+    if part:
+        yield f"[{','.join(part)}]"

@@ -1,0 +1,219 @@
+"""Which keys have changed: what Redis and Valkey tell by themselves, for near tiers.
+
+A connection that asked for it (``CLIENT TRACKING ON BCAST``) is told of every key with
+certain beginnings that anybody writes, removes or lets expire. One thread of the process
+listens, on one connection to each server that is read from or written to.
+
+What is heard comes in the order of the changes, and so does the answer to a PING: once that is
+there, every change up to the PING is known. Near tiers believe their entries for so long
+after the last such moment, and no longer: see ``near.table``.
+
+The messages come on the connection itself by RESP3. Where a server or a proxy does not speak that, a second
+connection subscribes to the channel to which they are then redirected.
+
+Source: https://redis.io/docs/latest/develop/reference/client-side-caching/
+"""
+
+import selectors
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from typing import Any, Final, Protocol
+
+import hiredis
+from redis.exceptions import RedisError
+
+from storeroom import timeouts
+from storeroom.backends.redis.location import Server
+from storeroom.backends.redis.operations import key_bytes
+from storeroom.backends.redis.wire import (
+    CHANNEL,
+    Changed,
+    Wire,
+    changed_by,
+    is_primary,
+    primaries,
+)
+from storeroom.exceptions import StoreroomError
+from storeroom.near.channel import Listener
+from storeroom.near.listening import BrokenError, ListeningThread, RefusedError
+
+__all__ = ["Tracker"]
+
+
+PINGS_PER_BOUND: Final = 4
+"""How often a near tier's bound is renewed before it is over: one lost turn of a busy machine does no harm."""
+
+PING_SECONDS: Final = (0.01, 1.0)
+"""The shortest and the longest time between two pings."""
+
+
+class Source(Protocol):
+    """What is needed of the engine."""
+
+    timeout: float
+    """Seconds to wait for an answer."""
+
+    is_cluster: bool
+    """Whether the servers share the keys."""
+
+    def sources(self) -> list[Server]:
+        """Return the servers at which changes show, as of now."""
+
+    def connection(self, server: Server) -> Any:
+        """Return one of redis-py's connections, not open yet."""
+
+
+class Tracker(ListeningThread):
+    """The channel of one engine: see ``near.channel``.
+
+    Args:
+        source: the engine.
+        name: of the servers, for the log; without password.
+    """
+
+    def __init__(self, source: Source, name: str) -> None:
+        super().__init__(name, source.timeout, (RedisError, StoreroomError, hiredis.HiredisError))
+        self._source = source
+        self._beginnings: tuple[str, ...] = ()
+        self._is_renewed = False
+        self._heard_until: float | None = None
+        self._wires: list[Wire] = []
+
+    def watch(self, listener: Listener, beginnings: Sequence[str]) -> None:
+        """See Channel."""
+        with self._lock:
+            # Before it is told that changes are heard of, so that it misses none.
+            self._add(listener)
+            covering = _covering((*self._beginnings, *beginnings))
+            if covering != self._beginnings:
+                self._beginnings = covering
+                self._is_renewed = True
+                self._wake()
+            elif self._heard_until is not None:
+                listener.begin_tracking(self._heard_until)
+
+    def abandon(self) -> None:
+        """See ListeningThread."""
+        super().abandon()
+        for wire in self._wires:
+            wire.connection.disconnect()  # which says nothing to the server, but in the process that connected
+
+    def _open(self, stack: ExitStack) -> None:
+        """Connect to every server, and let it tell of changes."""
+        with self._lock:
+            self._is_renewed = False
+            beginnings = self._beginnings
+        stack.callback(self._wires.clear)
+        servers = self._source.sources()
+        for server in servers:
+            self._track(server, beginnings, stack)
+        if self._source.is_cluster:
+            asked = next(wire for wire in self._wires if wire.question[0] == "CLUSTER")
+            known = {(server.host, server.port) for server in servers}
+            asked.is_well = lambda answer: primaries(answer, asked.server) == known
+        with self._lock:
+            self._heard_until = min(wire.heard_until for wire in self._wires)
+            for listener in self._listeners:
+                listener.begin_tracking(self._heard_until)
+
+    def _end(self) -> None:
+        with self._lock:
+            if self._heard_until is not None:
+                self._heard_until = None
+                for listener in self._listeners:
+                    listener.end_tracking()
+
+    # Opening --------------------------------------------------------------------------------
+
+    def _connect(self, server: Server, stack: ExitStack) -> Wire:
+        connection = self._source.connection(server)
+        stack.callback(connection.disconnect)
+        connection.connect()
+        return Wire(connection, server, heard_until=timeouts.now())
+
+    def _track(self, server: Server, beginnings: Sequence[str], stack: ExitStack) -> None:
+        """Add the wires of one server."""
+        wire = self._connect(server, stack)
+        if server.must_be_primary:
+            wire.question, wire.is_well = ("ROLE",), is_primary
+        elif not self._wires and self._source.is_cluster:
+            wire.question = ("CLUSTER", "SLOTS")
+        redirection: tuple[str | int, ...] = ()
+        if isinstance(wire.ask("HELLO", "3"), Exception):
+            receiver = self._connect(server, stack)
+            redirection = "REDIRECT", receiver.ask("CLIENT", "ID")
+            receiver.ask("SUBSCRIBE", CHANNEL)
+            self._wires.append(receiver)
+        prefixes = [word for beginning in beginnings if beginning for word in ("PREFIX", key_bytes(beginning))]
+        wire.heard_until = timeouts.now()
+        answer = wire.ask("CLIENT", "TRACKING", "ON", *redirection, "BCAST", *prefixes)
+        if isinstance(answer, Exception):
+            raise RefusedError(f"{server.name} refused CLIENT TRACKING: {answer}")
+        self._wires.append(wire)
+
+    # Listening ------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        """Pass on what is heard, until somebody closes this, or a wire breaks."""
+        shortest, longest = PING_SECONDS
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._sleeper, selectors.EVENT_READ)
+            for wire in self._wires:
+                selector.register(wire.socket, selectors.EVENT_READ, wire)
+            due = 0.0
+            while True:
+                now = time.monotonic()
+                if now >= due:
+                    due = now + min(max(self._bound / PINGS_PER_BOUND, shortest), longest)
+                    self._ping(now - max(self._bound, self._timeout))
+                for key, _ in selector.select(due - now):
+                    if key.data is None:
+                        self._hush()
+                    else:
+                        self._hear(key.data)
+                if self._is_closed or self._is_renewed:
+                    return
+                self._vouch()
+
+    def _ping(self, too_long_ago: float) -> None:
+        for wire in self._wires:
+            if wire.asked is None:
+                wire.ping()
+            elif wire.asked[1] < too_long_ago:
+                raise BrokenError(f"{wire.server.name} has been silent for too long")
+
+    def _hear(self, wire: Wire) -> None:
+        for reply in wire.read():
+            changed = changed_by(reply)
+            if changed is None:
+                if not wire.is_well(reply):
+                    raise BrokenError(f"{wire.server.name} has changed its part")
+                if wire.asked is not None:
+                    wire.heard_until, wire.asked = wire.asked[0], None
+            else:
+                self._pass_on(changed)
+
+    def _pass_on(self, changed: "Changed") -> None:
+        for listener in self._listeners:
+            if changed.keys is None:
+                listener.drop_all()
+            else:
+                listener.drop(changed.keys)
+
+    def _vouch(self) -> None:
+        heard_until = min(wire.heard_until for wire in self._wires)
+        if heard_until != self._heard_until:
+            with self._lock:
+                self._heard_until = heard_until
+                for listener in self._listeners:
+                    listener.vouch(heard_until)
+
+
+def _covering(beginnings: Iterable[str]) -> tuple[str, ...]:
+    """Return the fewest beginnings that cover these: the server refuses any that overlap."""
+    covering: list[str] = []
+    for beginning in sorted(set(beginnings)):
+        if not covering or not beginning.startswith(covering[-1]):
+            covering.append(beginning)
+    return tuple(covering)

@@ -1,0 +1,183 @@
+"""A cache of several tiers: this process's memory before a storage that is farther away.
+
+``OPTIONS["tiers"]`` names the tiers, nearest first, by their aliases. The last is the
+storage; the others hold what was read of it. See ``near`` for how they are kept from
+serving what has changed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Final
+
+from storeroom import config, liveness, timeouts
+from storeroom.backends.tiered.middle import MiddleTier
+from storeroom.backends.tiered.tiers import InForce, Tier, check_tiers, opening, parse, tiers_of
+from storeroom.base import BaseCache
+from storeroom.entry import Envelope
+from storeroom.events import CacheStats
+from storeroom.eviction import ENCODED, MOST_HITS
+from storeroom.exceptions import ConfigurationError
+from storeroom.hooks import MISSING, StorageHooks
+from storeroom.keys import KeySpace
+from storeroom.near import NearHooks, NearTable, table_of
+from storeroom.steps import arun, run
+
+__all__ = ["TieredCache"]
+
+_INHERITED: Final = ("timeout", "key_prefix", "version", "key_function")
+"""The settings that are the last tier's where the alias does not give them."""
+
+
+class TieredCache(NearHooks, BaseCache):
+    """A cache of several tiers.
+
+    Atomic: what is atomic in the last tier, where all changes are made. Hits in the first take no lock.
+
+    TIMEOUT, KEY_PREFIX, VERSION and KEY_FUNCTION are those of the last tier unless they are given, so
+    that the entries are those of the last tier's own alias too. Of the first tier, where it is
+    local memory, the bounds count alone: its entries are this cache's, and not those of the alias.
+
+    Args:
+        location: not used.
+        params: the alias's settings.
+
+    Raises:
+        ConfigurationError: a setting is wrong, or a tier cannot stand where it does.
+    """
+
+    options: ClassVar[Mapping[str, config.Option] | None] = {
+        "tiers": config.Option(
+            parse, (), "The tiers, nearest first, by their aliases; each may also be a dict as of an alias."
+        ),
+        "max_staleness": config.MAX_STALENESS,
+    }
+    check_aliases = staticmethod(check_tiers)
+
+    _handles: tuple[BaseCache, ...] = ()
+
+    def __init__(self, location: str, params: Mapping[str, Any]) -> None:
+        """Open the tiers."""
+        own = config.read_params(params, self.options, backend=type(self).__name__)
+        if own.options["near"] is not None:
+            raise ConfigurationError(
+                "OPTIONS has 'near' and 'tiers'; the first tier is the near one already: set its bounds there."
+            )
+        self._names = tiers_of(own.options["tiers"], InForce())
+        last = self._names[-1].alias.settings
+        given = {"TIMEOUT" if name == "timeout" else name for name in params}
+        inherited = {name.upper(): getattr(last, name) for name in _INHERITED if name.upper() not in given}
+        super().__init__({**params, **inherited})
+        self._handles = tuple(self._open(tier) for tier in self._names)
+        self._storage = self._handles[-1]
+        self._near = self._table(self._names[0])
+        self._near_entries = self._near.entries
+        self._counters, self._flights = self._near.totals, self._storage._flights
+        self._far = self._behind()
+        # What the storage says of itself holds of the whole.
+        self.async_inline = self._far.async_inline  # type: ignore[misc]  # a class's constant, but for a wrapper
+        self.is_shared = self._far.is_shared  # type: ignore[misc]
+        self.sees_envelopes = self._far.sees_envelopes  # type: ignore[misc]
+
+    # Tiers ----------------------------------------------------------------------------------
+
+    def _open(self, tier: Tier) -> BaseCache:
+        """Return a handle of a tier that has this cache's keys."""
+        own = {
+            "TIMEOUT": self.default_timeout,
+            "KEY_PREFIX": self.key_prefix,
+            "VERSION": self.version,
+            "KEY_FUNCTION": self.key_func,
+        }
+        written = {name: value for name, value in tier.alias.params.items() if name != "timeout"}
+        with opening(tier):
+            return replace(tier.alias, params={**written, **own}).build()
+
+    def _table(self, first: Tier) -> NearTable:
+        bounds = first.alias.settings.options if first.is_memory and first.alias.settings else {"max_entries": 0}
+        options = {name: bounds.get(name, option.default) for name, option in config.NEAR_OPTIONS.items()}
+        return table_of(self._storage._flights, options | {"max_staleness": self._bound})
+
+    def _behind(self) -> StorageHooks:
+        """Return the hooks of all that lies behind the near tier."""
+        hooks: StorageHooks = self._storage
+        for tier, handle in reversed([*zip(self._names, self._handles, strict=True)][:-1]):
+            if not (tier is self._names[0] and tier.is_memory):
+                hooks = MiddleTier(handle, hooks, self._bound)
+        return hooks
+
+    @property
+    def _bound(self) -> float:
+        bound: float = self.settings.options["max_staleness"]
+        return bound
+
+    def _keys(self) -> KeySpace:
+        return self._key_space
+
+    def _learn_keys(self) -> None:
+        super()._learn_keys()
+        for handle in self._handles:
+            handle.key_prefix, handle.version = self.key_prefix, self.version
+
+    # The hot path: a hit is written out, as a call costs as much as all the rest of it
+    # (benchmarks: "tiered hit").
+
+    def get(self, key: object, default: Any = None, version: int | None = None) -> Any:
+        """Return the value stored under the key, or `default` if there is none. A hit in memory takes no lock."""
+        if version is None and self._head is not None and self._overlay is None:
+            near = self._near
+            entry = self._near_entries.get(f"{self._head}{key!s}")
+            if entry is not None:
+                now = timeouts.now()
+                if entry.expires_at > now and near.trusted_until > now:
+                    freq = entry.freq
+                    if freq < MOST_HITS:
+                        entry.freq = freq + 1
+                    value = entry.value
+                    if value is ENCODED:
+                        value = near.decoded(entry)
+                    if value is not MISSING:
+                        near.counters.hits += 1
+                        if type(value) is Envelope:
+                            return self._counted(run(liveness.opened(self, value)), default)
+                        self._counters.hits += 1
+                        return value
+        return BaseCache.get(self, key, default, version)
+
+    async def aget(self, key: object, default: Any = None, version: int | None = None) -> Any:
+        """See get()."""
+        if self._overlay is None:
+            value = self._near.peek(self._storage_key(key, version))
+            if value is not MISSING:
+                if type(value) is Envelope:
+                    value = await arun(liveness.opened(self, value))
+                return self._counted(value, default)
+        return await BaseCache.aget(self, key, default, version)
+
+    # Statistics -----------------------------------------------------------------------------
+
+    def stats(self) -> CacheStats:
+        """Return the counts of this cache in this process, what the storage holds, and the counts of each tier."""
+        counted, storage, near = self._counters, self._storage.stats(), self._near.stats()
+        far = self._near.far_stats(storage.entries, storage.bytes)
+        tiers = [handle.stats() for handle in self._handles[:-1]]
+        if self._names[0].is_memory:
+            tiers[0] = near
+        names = [tier.name for tier in self._names]
+        return CacheStats(
+            hits=counted.hits,
+            misses=counted.misses,
+            sets=counted.sets,
+            deletes=counted.deletes,
+            evictions=storage.evictions,
+            expirations=storage.expirations,
+            errors=counted.errors + storage.errors + near.errors,
+            entries=storage.entries,
+            bytes=storage.bytes,
+            tiers=dict(zip(names, [*tiers, far], strict=True)),
+        )
+
+    def _check_invariants(self) -> None:
+        """Raise AssertionError if the near tier or the storage is not as it should be: for tests."""
+        self._near.check_invariants()
+        if check := getattr(self._storage, "_check_invariants", None):
+            check()

@@ -1,0 +1,177 @@
+"""``OPTIONS["tiers"]``: from what a person wrote to handles, each a tier that may stand where it does."""
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from storeroom import config
+from storeroom.base import BaseCache
+from storeroom.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from storeroom.aliases import Alias
+
+__all__ = ["Tier", "check_tiers", "opening", "parse", "tiers_of"]
+
+_AT_LEAST: Final = 2
+
+_opening: ContextVar[tuple[str, ...]] = ContextVar("storeroom-tiers-opening", default=())
+"""The aliases whose tiers are being opened, outermost first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """One tier, before it is built.
+
+    Attributes:
+        name: its alias, or its place among the tiers.
+        alias: what is written there, read and checked.
+        has_alias: whether it has one, and is not written among the tiers itself.
+    """
+
+    name: str
+    alias: "Alias"
+    has_alias: bool = True
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes see what it holds."""
+        return bool(self.alias.backend.is_shared)
+
+    @property
+    def is_memory(self) -> bool:
+        """Whether a near tier can take its place: it is bounded as one, and this process's own."""
+        return not self.is_shared and "max_entries" in (self.alias.backend.options or ())
+
+
+def parse(value: Any) -> tuple[str | Mapping[str, Any], ...]:
+    """Parse OPTIONS["tiers"]."""
+    are_tiers = isinstance(value, list | tuple) and all(isinstance(tier, str | Mapping) for tier in value)
+    if not are_tiers or len(value) < _AT_LEAST:
+        raise ValueError(
+            "a list of two tiers or more, nearest first, each an alias or a dict as of an alias; for a single "
+            "storage, write OPTIONS['near'] of its own alias instead"
+        )
+    return tuple(value)
+
+
+def tiers_of(written: Sequence[str | Mapping[str, Any]], source: "_Source") -> list[Tier]:
+    """Return the tiers, nearest first.
+
+    Raises:
+        ConfigurationError: one does not exist, or cannot stand where it does.
+    """
+    if not written:
+        raise ConfigurationError(
+            "OPTIONS['tiers'] is missing; a tiered cache needs two tiers or more, nearest first, such as "
+            "{'tiers': ['memory', 'redis']}."
+        )
+    tiers = [source.tier(tier, place) for place, tier in enumerate(written)]
+    for place, tier in enumerate(tiers):
+        if not issubclass(tier.alias.backend, BaseCache):
+            raise ConfigurationError(
+                f"OPTIONS['tiers'][{place}] is {tier.name!r}, whose BACKEND is {tier.alias.backend.__qualname__}; "
+                "expected one of Storeroom's, or one that is built on storeroom.base.BaseCache."
+            )
+    for nearer, farther in itertools.pairwise(tiers):
+        if nearer.is_shared and not farther.is_shared:
+            raise ConfigurationError(
+                f"OPTIONS['tiers'] has {nearer.name!r}, which processes share, before {farther.name!r}, which is this "
+                "process's own; expected the nearest first: memory, then what a machine shares, then a server."
+            )
+    return tiers
+
+
+def check_tiers(name: str, aliases: Mapping[str, "Alias"]) -> None:
+    """Find out whether the tiers of an alias make sense among all aliases; nothing is opened.
+
+    Raises:
+        ConfigurationError: they do not.
+    """
+    source = _Read(aliases)
+    pending: list[tuple[str, ...]] = [(name,)]
+    while pending:
+        line = pending.pop()
+        settings = aliases[line[-1]].settings
+        written = () if settings is None else settings.options.get("tiers", ())
+        if len(line) == 1 or written:
+            for tier in tiers_of(written, source):
+                if tier.has_alias and tier.name in line:
+                    raise _circle((*line, tier.name))
+                if tier.has_alias:
+                    pending.append((*line, tier.name))
+
+
+def _circle(line: Sequence[str]) -> ConfigurationError:
+    return ConfigurationError(
+        f"OPTIONS['tiers'] lead in a circle: {' -> '.join(map(repr, line))}. A tier cannot stand before itself; "
+        "name the storage in its place."
+    )
+
+
+@contextlib.contextmanager
+def opening(tier: Tier) -> Iterator[None]:
+    """Be within the opening of a tier: to be opened there again would never end."""
+    line = _opening.get()
+    if tier.has_alias and tier.name in line:
+        raise _circle((*line[line.index(tier.name) :], tier.name))
+    token = _opening.set((*line, tier.name) if tier.has_alias else line)
+    try:
+        yield
+    finally:
+        _opening.reset(token)
+
+
+class _Source:
+    """Where aliases are looked up."""
+
+    def tier(self, written: str | Mapping[str, Any], place: int) -> Tier:
+        """Return one tier."""
+        if isinstance(written, str):
+            return Tier(written, self.alias(written, place))
+        return Tier(f"tier {place}", _read_alias(f"tier {place}", written, None), has_alias=False)
+
+    def alias(self, name: str, place: int) -> "Alias":
+        """Return an alias."""
+        raise NotImplementedError
+
+
+class _Read(_Source):
+    """Aliases that have been read together."""
+
+    def __init__(self, aliases: Mapping[str, "Alias"]) -> None:
+        self._aliases = aliases
+
+    def alias(self, name: str, place: int) -> "Alias":
+        if name not in self._aliases:
+            raise _unknown(name, place, self._aliases)
+        return self._aliases[name]
+
+
+class InForce(_Source):
+    """The aliases of the configuration in force."""
+
+    def alias(self, name: str, place: int) -> "Alias":
+        """See _Source."""
+        # The registry lies above: only here does a tiered cache ask it, by alias.
+        source = import_module("storeroom.registry").caches.source
+        if name not in source.caches:
+            raise _unknown(name, place, source.caches)
+        return _read_alias(name, source.caches[name], source.directory)
+
+
+def _unknown(name: str, place: int, aliases: Mapping[str, Any]) -> ConfigurationError:
+
+    return ConfigurationError(
+        f"OPTIONS['tiers'][{place}] is {name!r}, and there is no such alias.{config.nearest(name, aliases)} "
+        f"The aliases are {', '.join(map(repr, aliases))}."
+    )
+
+
+def _read_alias(name: str, written: Any, directory: str | None) -> "Alias":
+    alias: Alias = import_module("storeroom.aliases").read_alias(name, written, directory)
+    return alias

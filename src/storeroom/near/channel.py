@@ -1,0 +1,44 @@
+"""How a near tier hears of changes: what a storage offers, and what it may ask of the tier."""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+__all__ = ["Channel", "Listener"]
+
+
+class Listener(Protocol):
+    """The near tier, as a channel sees it. All methods may be called by any thread."""
+
+    max_staleness: float
+    """Seconds for which an entry may differ from the storage."""
+
+    def drop(self, storage_keys: Iterable[str]) -> None:
+        """Forget these entries, and reads of them that are under way: somebody has changed them."""
+
+    def drop_all(self) -> None:
+        """Forget everything: what was changed cannot be told."""
+
+    def begin_tracking(self, heard_until: float) -> None:
+        """Forget everything, and believe entries from now on for as long as the channel vouches for them.
+
+        Args:
+            heard_until: epoch seconds up to which every change has been heard of.
+        """
+
+    def vouch(self, heard_until: float) -> None:
+        """Note that every change up to that time has been heard of."""
+
+    def end_tracking(self) -> None:
+        """Forget everything, and believe entries for `max_staleness` seconds alone, as without a channel."""
+
+
+class Channel(Protocol):
+    """What tells near tiers of this process which entries of a storage have changed."""
+
+    def watch(self, listener: Listener, beginnings: Sequence[str]) -> None:
+        """Tell a tier of changes from now on, until the process ends or forks.
+
+        Args:
+            listener: the tier.
+            beginnings: what the storage keys begin with that it may hold.
+        """

@@ -1,0 +1,318 @@
+"""The entries of a near tier, and until when each may be believed.
+
+Two kinds of staleness are kept from it:
+
+- **An old value that was read before a change and comes after it.** Whoever reads the
+  storage to fill the table takes a ticket first. A change voids the tickets of its keys,
+  and what comes with a void ticket is not kept.
+- **A change that nobody told of.** Without a channel an entry is believed for
+  `max_staleness` seconds after its read began. With one that hears of every change, it is
+  believed for as long as the storage keeps it, but only up to `max_staleness` seconds
+  after the last moment for which the channel vouched: a channel that falls silent takes
+  the whole table with it.
+
+Own changes are told by whoever makes them, when they are made: see ``hooks``.
+"""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pickle import HIGHEST_PROTOCOL, dumps, loads
+from typing import Any, Final
+
+from storeroom import timeouts
+from storeroom.engines import Engine
+from storeroom.entry import Envelope
+from storeroom.events import CacheStats, Counters
+from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry
+from storeroom.flights import Flights
+from storeroom.hooks import MISSING
+from storeroom.timeouts import NEVER
+
+__all__ = ["NearTable", "Ticket", "Tolerance"]
+
+IMMUTABLE: Final = frozenset({str, int, float, bool, type(None), bytes, complex})
+"""Types whose objects are kept as they are, as local memory does."""
+
+ENTRY_BYTES: Final = sys.getsizeof(0.0) + 104 + 72
+"""What an entry costs beside key and value: its expiry, its slots, its places in dict and queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """What a near tier may hold, and for how long.
+
+    Attributes:
+        max_entries: None for no bound; 0 to keep nothing.
+        max_bytes: None for no bound.
+        cull_frequency: as for local memory.
+        copy: whether values are copied in and out.
+        max_staleness: seconds for which an entry may differ from the storage.
+    """
+
+    max_entries: int | None
+    max_bytes: int | None
+    cull_frequency: int | None
+    copy: bool
+    max_staleness: float
+
+
+class _Mark:
+    """A key that is being read from the storage, and has not changed since the first of its readers began."""
+
+    __slots__ = ("readers",)
+
+    def __init__(self) -> None:
+        self.readers = 0
+
+
+class Ticket:
+    """The right to keep what a read of the storage returns, while none of its keys has changed."""
+
+    __slots__ = ("begun", "marks")
+
+    def __init__(self, begun: float, marks: dict[str, _Mark]) -> None:
+        self.begun = begun
+        self.marks = marks
+
+
+class _Object:
+    """An object that is kept as it is although its type does not show that it may be."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class NearTable(Engine):
+    """The near tier of one storage in this process. It is a Listener of channels.
+
+    Attributes:
+        entries: storage key to entry; see ``eviction`` on how to read it without a lock.
+        trusted_until: epoch seconds; from then on nothing here is to be believed.
+        counters: hits and misses of this tier, entries that were kept and that were dropped.
+        totals: the counters of the cache as a whole, for caches that have none of their own.
+        far: hits and misses of the storage, as far as this tier asked it.
+        flights: those of the storage.
+        life: another object after a fork or close(), from which on no channel is listened to any more.
+        is_tracked: whether a channel hears of every change.
+    """
+
+    def __init__(self, tolerance: Tolerance, flights: Flights) -> None:
+        """Begin empty, without a channel."""
+        super().__init__()
+        self.flights = flights
+        self.max_staleness = tolerance.max_staleness
+        self._copies = tolerance.copy
+        self._keeps = tolerance.max_entries != 0
+        self._bounded = BoundedMap(tolerance.max_entries, tolerance.max_bytes, tolerance.cull_frequency)
+        self.entries = self._bounded.entries
+        self.trusted_until = NEVER
+        self.totals, self.far = Counters(), Counters()
+        self.life = object()
+        self.is_tracked = False
+        self._marks: dict[str, _Mark] = {}
+
+    # Reading --------------------------------------------------------------------------------
+
+    def get(self, storage_key: str) -> Any:
+        """Return the value that is kept and may be believed, or MISSING. Takes no lock."""
+        value = self.peek(storage_key)
+        if value is MISSING:
+            self.counters.misses += 1
+        return value
+
+    def peek(self, storage_key: str) -> Any:
+        """Do as get(), for one who calls that next if there is nothing: a miss is not counted."""
+        entry = self.entries.get(storage_key)
+        if entry is not None:
+            now = timeouts.now()
+            if entry.expires_at > now and self.trusted_until > now:
+                freq = entry.freq
+                if freq < MOST_HITS:
+                    entry.freq = freq + 1
+                value = entry.value
+                if value is ENCODED:
+                    value = self.decoded(entry)
+                if value is not MISSING:
+                    self.counters.hits += 1
+                    return value
+        return MISSING
+
+    def decoded(self, entry: Entry) -> Any:
+        """Return the object of an entry whose bytes are kept, or MISSING if it was dropped meanwhile."""
+        encoded: Any = entry.encoded
+        if encoded is None:
+            return MISSING
+        if type(encoded) is _Object:
+            return encoded.value
+        try:
+            return loads(encoded)
+        except Exception:  # noqa: BLE001 -- a class that has changed can fail in any way: the storage is asked
+            self.counters.errors += 1
+            return MISSING
+
+    # Filling --------------------------------------------------------------------------------
+
+    def begin(self, storage_keys: Sequence[str]) -> Ticket:
+        """Return the ticket of a read that is about to begin. It has to be given back by end()."""
+        begun, marks = timeouts.now(), self._marks
+        with self.lock:
+            taken = {}
+            for storage_key in storage_keys:
+                mark = marks.get(storage_key)
+                if mark is None:
+                    mark = marks[storage_key] = _Mark()
+                mark.readers += 1
+                taken[storage_key] = mark
+        return Ticket(begun, taken)
+
+    def fill(self, ticket: Ticket, found: Mapping[str, tuple[Any, float | None]]) -> None:
+        """Keep what was read, but for what has changed since the ticket was taken.
+
+        Args:
+            ticket: the read's.
+            found: storage key to value and expires_at, None where that is unknown.
+        """
+        self.far.hits += len(found)
+        self.far.misses += len(ticket.marks) - len(found)
+        if not self._keeps:
+            return
+        now = timeouts.now()
+        frozen = {}
+        for storage_key, (value, expires_at) in found.items():
+            believed_until = self._believed_until(ticket, value, expires_at)
+            if believed_until > now and (kept := self._frozen(value)) is not None:
+                frozen[storage_key] = (*kept, believed_until)
+        with self.lock:
+            for storage_key, (value, encoded, believed_until) in frozen.items():
+                if self.is_good(ticket, storage_key):
+                    self._store(storage_key, value, encoded, believed_until, now)
+
+    def is_good(self, ticket: Ticket, storage_key: str) -> bool:
+        """Tell whether a key has not changed since the ticket was taken."""
+        return self._marks.get(storage_key) is ticket.marks[storage_key]
+
+    def end(self, ticket: Ticket) -> None:
+        """Take a ticket back."""
+        with self.lock:
+            for storage_key, mark in ticket.marks.items():
+                mark.readers -= 1
+                if not mark.readers and self._marks.get(storage_key) is mark:
+                    del self._marks[storage_key]
+
+    def _believed_until(self, ticket: Ticket, value: Any, expires_at: float | None) -> float:
+        """Return until when a value may be served from here: a time in the past if not at all."""
+        bound = ticket.begun + self.max_staleness
+        if type(value) is Envelope:
+            # Somebody computes its successor: those who wait for that have to see it at once.
+            if value.leased_until > ticket.begun:
+                return ticket.begun
+            expires_at = value.kept_until if expires_at is None else min(expires_at, value.kept_until)
+        if expires_at is None:
+            return bound
+        return expires_at if self.is_tracked else min(expires_at, bound)
+
+    def _frozen(self, value: Any) -> tuple[Any, Any] | None:
+        """Return the value and its bytes as an entry keeps them, or None if it cannot be copied."""
+        if type(value) in IMMUTABLE:
+            return value, None
+        if not self._copies:
+            # The hot path has to look at an envelope, whatever it holds.
+            return (ENCODED, _Object(value)) if type(value) is Envelope else (value, None)
+        try:
+            return ENCODED, dumps(value, HIGHEST_PROTOCOL)
+        except Exception:  # noqa: BLE001 -- whatever a class raises: the storage's own copy serves
+            self.counters.errors += 1
+            return None
+
+    def _store(self, storage_key: str, value: Any, encoded: Any, expires_at: float, now: float) -> None:
+        bounded = self._bounded
+        size = 0
+        if bounded.max_bytes is not None:
+            size = sys.getsizeof(storage_key) + sys.getsizeof(value if encoded is None else encoded) + ENTRY_BYTES
+        entry = self.entries.get(storage_key)
+        if entry is None:
+            bounded.insert(storage_key, value, encoded, expires_at, size, now)
+        else:
+            bounded.replace(entry, value, encoded, expires_at, size, now)
+        self.counters.sets += 1
+
+    # What a Listener is told ----------------------------------------------------------------
+
+    def drop(self, storage_keys: Iterable[str]) -> None:
+        """See Listener."""
+        with self.lock:
+            for storage_key in storage_keys:
+                self._marks.pop(storage_key, None)  # the next reader makes another
+                if self._bounded.delete(storage_key):
+                    self.counters.deletes += 1
+
+    def drop_all(self) -> None:
+        """See Listener."""
+        with self.lock:
+            self._forget()
+
+    def begin_tracking(self, heard_until: float) -> None:
+        """See Listener."""
+        with self.lock:
+            self._forget()
+            self.is_tracked = True
+            self.trusted_until = heard_until + self.max_staleness
+
+    def vouch(self, heard_until: float) -> None:
+        """See Listener."""
+        with self.lock:
+            if self.is_tracked:
+                self.trusted_until = heard_until + self.max_staleness
+
+    def end_tracking(self) -> None:
+        """See Listener."""
+        with self.lock:
+            self._forget()
+            self.is_tracked = False
+            self.trusted_until = NEVER
+
+    def _forget(self) -> None:
+        self.counters.deletes += len(self.entries)
+        self._marks.clear()
+        self._bounded.clear()
+
+    # Statistics and life --------------------------------------------------------------------
+
+    def stats(self) -> CacheStats:
+        """Return what this tier has counted and keeps."""
+        entries, size = self._usage()
+        return CacheStats(**self.counters.as_dict(), entries=entries, bytes=size, tiers={})
+
+    def far_stats(self, entries: int | None, size: int | None) -> CacheStats:
+        """Return what was counted of the storage."""
+        return CacheStats(**self.far.as_dict(), entries=entries, bytes=size, tiers={})
+
+    def _usage(self) -> tuple[int, int]:
+        with self.lock:
+            self.counters.evictions = self._bounded.evictions
+            self.counters.expirations = self._bounded.expirations
+            sizes = (
+                sys.getsizeof(entry.key)
+                + sys.getsizeof(entry.value if entry.encoded is None else entry.encoded)
+                + ENTRY_BYTES
+                for entry in self.entries.values()
+            )
+            return len(self.entries), sum(sizes)
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if the entries are not as they should be: for tests."""
+        with self.lock:
+            self._bounded.check_invariants()
+
+    def close(self) -> None:
+        """Forget everything; the next use asks for a channel again."""
+        self.end_tracking()
+        self.life = object()
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: the channel's thread is the parent's."""
+        super().after_fork_in_child()
+        self.close()

@@ -1,0 +1,176 @@
+"""Memory before a storage keeps the contract of that storage."""
+
+import os
+import tempfile
+import zlib
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from storeroom.backends.db import DatabaseCache
+from storeroom.backends.filebased import FileBasedCache
+from storeroom.backends.locmem import LocMemCache
+from storeroom.backends.memcached import PyMemcacheCache
+from storeroom.backends.redis import RedisCache
+from storeroom.backends.tiered import TieredCache
+from storeroom.testing import CacheContract
+from tests.servers.databases import PostgreSQLServer, postgresql
+from tests.servers.memcached import Servers, memcached
+from tests.servers.redis import Databases, redis_databases
+from tests.servers.redis_groups import Cluster, ReplicaPair, redis_cluster, redis_pair
+
+__all__ = ["memcached", "postgresql", "redis_cluster", "redis_databases", "redis_pair"]
+
+OBJECTS = {"objects": "what a server holds may come from anybody, so without a secret only plain data is stored"}
+NEAR = {
+    "bounds": "what the storage has evicted is near for a moment still",
+    "byte_bounds": "what the storage has evicted is near for a moment still",
+}
+SERVER = {
+    **OBJECTS,
+    "statistics": "a server shares its memory among all its users, and expires entries unseen",
+    "bounds": "the server's memory bounds all it holds",
+    "byte_bounds": "the server's memory bounds all it holds",
+}
+REDIS = {**SERVER, "fake_clock": "the server goes by its own clock"}
+MEMCACHED = {**SERVER, "enumerate": "Memcached has no command that lists keys"}
+
+
+class TieredContract(CacheContract):
+    """All options but the tiered cache's own are the storage's."""
+
+    storage: ClassVar[Any] = FileBasedCache
+    storage_options: ClassVar[dict[str, Any]] = {"max_entries": None}
+
+    def make_cache(self, location, params):
+        options = {name.lower(): value for name, value in params.get("OPTIONS", {}).items()}
+        own = {name: options.pop(name) for name in list(options) if name not in self.storage.options}
+        storage = {"BACKEND": self.storage, "LOCATION": location, "OPTIONS": {**self.storage_options, **options}}
+        return TieredCache("", {**params, "OPTIONS": {"tiers": self.tiers(location, storage), **own}})
+
+    def tiers(self, location, storage):
+        return [MEMORY, storage]
+
+
+MEMORY = {"BACKEND": LocMemCache, "OPTIONS": {"max_entries": 1000}}
+
+
+class TestMemoryBeforeFiles(TieredContract):
+    lacks = NEAR
+
+
+class TestMemoryBeforeSQLite(TieredContract):
+    lacks = NEAR
+    storage = DatabaseCache
+
+    def tiers(self, location, storage):
+        url = f"sqlite:///{Path(location) / 'cache.sqlite3'}"
+        return [MEMORY, {**storage, "LOCATION": "cache_table", "OPTIONS": {**storage["OPTIONS"], "url": url}}]
+
+
+class TestMemoryBeforePostgreSQL(TieredContract):
+    lacks: ClassVar = {**OBJECTS, **NEAR}
+    storage = DatabaseCache
+    storage_options: ClassVar = {"max_entries": None, "socket_timeout": 20, "max_connections": 8}
+    url = ""
+
+    @pytest.fixture(autouse=True)
+    def location(self, postgresql: PostgreSQLServer) -> str:
+        type(self).url = postgresql.url()
+        return f"{self.url} {postgresql.table()}"
+
+    def tiers(self, location, storage):
+        # The test of sequences makes locations of its own, in this process.
+        url, _, table = location.rpartition(" ")
+        table = table if url else f"t{zlib.crc32(location.encode())}"
+        return [MEMORY, {**storage, "LOCATION": table, "OPTIONS": {**storage["OPTIONS"], "url": url or self.url}}]
+
+
+class TestMemoryBeforeMemcached(TieredContract):
+    lacks = MEMCACHED
+    storage = PyMemcacheCache
+    storage_options: ClassVar = {}
+    #: The servers of a test that makes locations of its own; each of those is a prefix on them.
+    servers = None
+
+    @pytest.fixture
+    def location(self, memcached: Servers) -> str:
+        return memcached.location()
+
+    def make_cache(self, location, params):
+        if self.servers is not None:
+            return super().make_cache(self.servers, {**params, "KEY_PREFIX": location})
+        return super().make_cache(location, params)
+
+    def test_any_sequence_of_operations_agrees_with_a_dict(self, tmp_path, mode, location):
+        self.servers = location
+        super().test_any_sequence_of_operations_agrees_with_a_dict(tmp_path, mode)
+
+
+class TestMemoryBeforeRedis(TieredContract):
+    lacks = REDIS
+    storage = RedisCache
+    storage_options: ClassVar = {}
+    moment = 0.4
+
+    @pytest.fixture
+    def location(self, redis_databases: Databases) -> str:
+        return redis_databases.url()
+
+
+class TestMemoryBeforeRedisWithSecret(TestMemoryBeforeRedis):
+    """Anything may be stored."""
+
+    lacks: ClassVar = {name: reason for name, reason in REDIS.items() if name != "objects"}
+    storage_options: ClassVar = {"secret": "a secret of this test alone"}
+
+
+class TestMemoryBeforeRedisReplica(TestMemoryBeforeRedis):
+    """Changes are heard of at the replica too, which is read from."""
+
+    storage_options: ClassVar = {"read_own_writes": 30}
+
+    @pytest.fixture
+    def location(self, redis_pair: ReplicaPair) -> str:
+        return redis_pair.url()
+
+
+class TestMemoryBeforeRedisCluster(TestMemoryBeforeRedis):
+    lacks: ClassVar = {**REDIS, "atomic_rename": "the two keys may lie on two servers"}
+
+    @pytest.fixture
+    def location(self, redis_cluster: Cluster) -> str:
+        return redis_cluster.url()
+
+
+class TestMemoryBeforeFilesBeforeRedis(TestMemoryBeforeRedis):
+    """Three tiers."""
+
+    lacks: ClassVar = {**REDIS, "persistence": "the files are bounded by time, and may be older than another's write"}
+
+    def tiers(self, location, storage):
+        folder = Path(tempfile.gettempdir()) / f"storeroom-{os.getppid()}-{zlib.crc32(location.encode())}"
+        return [MEMORY, {"BACKEND": FileBasedCache, "LOCATION": str(folder)}, storage]
+
+
+class TestRedisWithNear(CacheContract):
+    """OPTIONS["near"] is the same, before any storage."""
+
+    lacks = REDIS
+    moment = 0.4
+
+    @pytest.fixture
+    def location(self, redis_databases: Databases) -> str:
+        return redis_databases.url()
+
+    def make_cache(self, location, params):
+        return RedisCache(location, {**params, "OPTIONS": {"near": {"max_entries": 100}, **params.get("OPTIONS", {})}})
+
+
+class TestFilesWithNear(CacheContract):
+    lacks = NEAR
+
+    def make_cache(self, location, params):
+        options = {"near": True, "max_entries": None, **params.get("OPTIONS", {})}
+        return FileBasedCache(location, {**params, "OPTIONS": options})
