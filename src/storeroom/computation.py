@@ -154,7 +154,11 @@ class Computation:
         versions = (yield from tags.current_versions(self.hooks, self._tag_keys)) if self._tag_keys else {}
         value = yield self._function, "call", (flight,)
         expires_at = shortened(self._expires_at(value), timeouts.now(), self.freshness.jitter)
-        if expires_at == AT_ONCE or versions is None:
+        if expires_at == AT_ONCE:
+            return value
+        # Without a mark the storage may be out of reach, and nobody finds anything there.
+        flight.is_for_storage = self._mark is not None
+        if versions is None:
             return value
         stored, kept_until = self._wrapped(value, expires_at, versions)
         yield from tags.renew(self.hooks, versions, kept_until)
@@ -170,18 +174,15 @@ class Computation:
 
     def _store(self, flight: Flight, stored: Any, value: Any, kept_until: float) -> Steps[Any]:
         """Put it in the place of the mark, or of what was there before; another's later write wins."""
-        mark = self._mark
-        place = mark or self.found
+        place = self._mark or self.found
         if type(place) is Envelope:
             done = yield self.hooks, "_compare_set", (self.key, place, stored, kept_until)
         else:
             done = (yield self.hooks, "_add", (self.key, stored, kept_until)) is True
         if done:
+            flight.is_for_storage = True
             self._mark = None
             self.counters.sets += 1
             return value
         theirs = yield from self.read()
-        if theirs is not MISSING:
-            return theirs
-        flight.is_superseded = mark is not None
-        return value
+        return value if theirs is MISSING else theirs

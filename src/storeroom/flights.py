@@ -46,11 +46,11 @@ class Flight:
         loop: the event loop that must run for this computation to end, or None.
         future: the result to come.
         followers: how many callers wait for it.
-        is_superseded: whether the entry was deleted or lost during the computation, so that the result was not stored.
+        is_for_storage: whether the result went to the storage: who does not find it there knows that it was removed.
         waits_for: flights that callers within this computation wait for now.
     """
 
-    __slots__ = ("followers", "future", "is_superseded", "key", "loop", "outer", "owner", "waits_for")
+    __slots__ = ("followers", "future", "is_for_storage", "key", "loop", "outer", "owner", "waits_for")
 
     def __init__(self, owner: "Flights", key: str, outer: "Flight | None", loop: object) -> None:
         from concurrent.futures import Future  # noqa: PLC0415 -- 5 ms that only a miss need spend
@@ -61,7 +61,7 @@ class Flight:
         self.loop = loop
         self.future: Future[Any] = Future()
         self.followers = 0
-        self.is_superseded = False
+        self.is_for_storage = False
         self.waits_for: list[Flight] = []
 
 

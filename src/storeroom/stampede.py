@@ -57,9 +57,9 @@ def compute_once(work: Work, *, blocking: bool) -> Steps[Any]:
         value = yield from work.read()
         if value is not MISSING:
             return value
-        if not (place.flight.is_superseded and began_before):
+        if not (place.flight.is_for_storage and began_before):
             return leaders
-        # The entry was deleted while the leader computed, perhaps by this very caller, before it asked.
+        # It was deleted, or a tag invalidated, since the leader began; perhaps by this very caller, before it asked.
         began_before = False
 
 
@@ -100,6 +100,7 @@ def _lead(work: Work, flight: Flight, *, is_leased: bool, waits: bool) -> Steps[
     while is_leased and not (yield from work.take_lease(timeouts.now() + LEASE_SECONDS)):
         value = yield from work.read()
         if value is not MISSING:
+            flight.is_for_storage = True
             return value
         if not waits:
             raise AbandonedError
