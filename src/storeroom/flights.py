@@ -133,6 +133,17 @@ class Flights:
                 _stalled[stalls] = flight
             return Place(flight, "follows", line, stalls)
 
+    def apart(self, key: str) -> Flight:
+        """Return a flight of one's own, whoever computes the key meanwhile; nobody follows it.
+
+        Raises:
+            ComputationCycleError: this code is part of the key's computation.
+        """
+        line = _line()
+        if any(flight.owner is self and flight.key == key for flight in line):
+            raise _cycle_error()
+        return Flight(self, key, line[0] if line else None, None)
+
     def leave(self, place: Place) -> None:
         """Note that a follower waits no longer."""
         with _lock:

@@ -13,6 +13,7 @@ from storeroom.testing.contract.handles import HandlesContract
 from storeroom.testing.contract.keys import KeysContract
 from storeroom.testing.contract.many import ManyContract
 from storeroom.testing.contract.processes import ForkContract, ProcessesContract
+from storeroom.testing.contract.refreshing import RefreshingContract
 from storeroom.testing.contract.sequences import SequencesContract
 from storeroom.testing.contract.stampede import StampedeContract
 from storeroom.testing.contract.statistics import StatisticsContract
@@ -33,6 +34,7 @@ class CacheContract(
     ComputingContract,
     BatchesContract,
     FreshnessContract,
+    RefreshingContract,
     TagsContract,
     StatisticsContract,
     BoundsContract,
