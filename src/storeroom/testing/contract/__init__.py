@@ -5,6 +5,7 @@ See `CacheContract`. What may be missing, and how to say so, is in `capabilities
 
 from storeroom.testing.contract.batches import BatchesContract
 from storeroom.testing.contract.bounds import BoundsContract
+from storeroom.testing.contract.cached import CachedContract
 from storeroom.testing.contract.computing import ComputingContract
 from storeroom.testing.contract.counting import CountingContract
 from storeroom.testing.contract.expiry import ExpiryContract
@@ -35,6 +36,7 @@ class CacheContract(
     BatchesContract,
     FreshnessContract,
     RefreshingContract,
+    CachedContract,
     TagsContract,
     StatisticsContract,
     BoundsContract,
