@@ -14,6 +14,7 @@ costs next to nothing.
 
 TYPE_CHECKING = False  # type checkers take it for typing's own, whose import would cost more than all the rest
 if TYPE_CHECKING:
+    from storeroom.decorators import cached
     from storeroom.exceptions import (
         ComputationCycleError,
         ComputationTimeoutError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         StorageError,
         StoreroomError,
         StoreroomWarning,
+        UnkeyableArgumentError,
         ValueTooLargeError,
         ValueTypeError,
     )
@@ -52,9 +54,11 @@ __all__ = [
     "StorageError",
     "StoreroomError",
     "StoreroomWarning",
+    "UnkeyableArgumentError",
     "ValueTooLargeError",
     "ValueTypeError",
     "cache",
+    "cached",
     "caches",
     "config_from_url",
     "configure",
@@ -63,6 +67,7 @@ __all__ = [
 _HOMES = {
     "DEFAULT_TIMEOUT": "timeouts",
     "cache": "registry",
+    "cached": "decorators",
     "caches": "registry",
     "config_from_url": "urls",
     "configure": "registry",

@@ -5,18 +5,21 @@ In which order, and who does it, is the business of `stampede` and `obtaining`.
 
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from storeroom import liveness, tags, timeouts
 from storeroom.entry import Envelope, placeholder
 from storeroom.events import Counters
 from storeroom.flights import Flight, Flights, computing
 from storeroom.freshness import Freshness, shortened
-from storeroom.hooks import MISSING, StorageHooks
+from storeroom.hooks import LOOK, MISSING, StorageHooks
 from storeroom.steps import Steps
 from storeroom.timeouts import AT_ONCE, NEVER
 
 __all__ = ["Computation", "Function", "Work"]
+
+_TRIES: Final = 3
+"""How often seize_lease() compares: others may come in between, but not for ever."""
 
 
 class Work(Protocol):
@@ -145,6 +148,35 @@ class Computation:
             self._mark = mark
         return leased is not False
 
+    def seize_lease(self, until: float) -> Steps[None]:
+        """Mark the entry as being computed, whoever else does so; a value that is there is served meanwhile."""
+        for _ in range(_TRIES):
+            self.found = found = yield self.hooks, "_get", (self.key,)
+            if found is MISSING:
+                mark: Envelope = placeholder(until)
+            elif type(found) is Envelope:
+                # Of two who refresh, the first to end must not be served the value from before both.
+                is_taken = found.leased_until > timeouts.now()
+                mark = placeholder(until) if is_taken else found.leased(until)
+            else:
+                expires_at = yield self.hooks, "_expiry", (self.key,)
+                if expires_at is LOOK or expires_at is None:
+                    continue  # it is another entry by now
+                mark = Envelope(found, expires_at, leased_until=until)
+            leased = yield self.hooks, "_lease", (self.key, found, mark, mark.kept_until)
+            if leased is not False:
+                self._mark = mark if leased else None
+                return
+        # A value that does not equal its own copy cannot be compared and set: others wait for the new one, then.
+        self._mark = mark = placeholder(until)
+        yield self.hooks, "_set", (self.key, mark, mark.kept_until)
+
+    def withdraw(self) -> Steps[None]:
+        """Remove what was there before, if the value that was computed is not to be stored."""
+        mark, self._mark = self._mark, None
+        if mark is not None:
+            yield self.hooks, "_compare_delete", (self.key, mark)
+
     def give_lease_back(self) -> Steps[None]:
         """Take the mark away, if it is still there."""
         mark, self._mark = self._mark, None
@@ -162,7 +194,11 @@ class Computation:
         versions = (yield from tags.current_versions(self.hooks, self._tag_keys)) if self._tag_keys else {}
         value = yield self._function, "call", (flight,)
         expires_at = shortened(self._expires_at(value), timeouts.now(), self.freshness.jitter)
-        if expires_at == AT_ONCE or versions is None:
+        if expires_at == AT_ONCE:
+            return value
+        # Without a mark the storage may be out of reach, and nobody finds anything there.
+        flight.is_for_storage = self._mark is not None
+        if versions is None:
             return value
         stored, kept_until = self._wrapped(value, expires_at, versions)
         yield from tags.renew(self.hooks, versions, kept_until)
@@ -178,18 +214,15 @@ class Computation:
 
     def _store(self, flight: Flight, stored: Any, value: Any, kept_until: float) -> Steps[Any]:
         """Put it in the place of the mark, or of what was there before; another's later write wins."""
-        mark = self._mark
-        place = mark or self.found
+        place = self._mark or self.found
         if type(place) is Envelope:
             done = yield self.hooks, "_compare_set", (self.key, place, stored, kept_until)
         else:
             done = (yield self.hooks, "_add", (self.key, stored, kept_until)) is True
         if done:
+            flight.is_for_storage = True
             self._mark = None
             self.counters.sets += 1
             return value
         theirs = yield from self.read()
-        if theirs is not MISSING:
-            return theirs
-        flight.is_superseded = mark is not None
-        return value
+        return value if theirs is MISSING else theirs

@@ -6,7 +6,7 @@ The second floor of BaseCache; ``freshness`` tells how old a value may be.
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, Unpack
 
-from storeroom import batch, obtaining, tags, timeouts
+from storeroom import batch, obtaining, stampede, tags, timeouts
 from storeroom.addressing import Addressing
 from storeroom.computation import Computation, Function
 from storeroom.entry import Envelope
@@ -84,6 +84,50 @@ class ComputedCache(Addressing):
             return found
         work = self._computation(storage_key, key, default, timeout, tags, freshness)
         return await arun(obtaining.obtain(work, found, blocking=False))
+
+    def refresh(
+        self,
+        key: object,
+        default: Any,
+        timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[object] = (),
+        **freshness: Unpack[FreshnessOptions],
+    ) -> Any:
+        """Compute, store and return a value, whatever is stored: get_or_set() that does not look first.
+
+        While it computes, others are served the value that is there, if there is one; it stays if the computation
+        fails. What is deleted or invalidated meanwhile is not put back, and a timeout of zero removes what was there.
+
+        Args:
+            key: the key.
+            default: as in get_or_set().
+            timeout: as in get_or_set().
+            version: of the key.
+            tags: of the entry that is stored: see invalidate_tags().
+            **freshness: for the entry that is stored; `soft_timeout` and `hard_timeout` do not apply here.
+
+        Raises:
+            ComputationCycleError: it is called within the key's own computation.
+            Exception: whatever the computation raises.
+        """
+        work = self._computation(self._storage_key(key, version), key, default, timeout, tags, freshness)
+        return run(stampede.compute_anew(work))
+
+    async def arefresh(
+        self,
+        key: object,
+        default: Any,
+        timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[object] = (),
+        **freshness: Unpack[FreshnessOptions],
+    ) -> Any:
+        """See refresh(); `default` may also be a coroutine function, or any callable that returns an awaitable."""
+        work = self._computation(self._storage_key(key, version), key, default, timeout, tags, freshness)
+        return await arun(stampede.compute_anew(work))
 
     def get_or_set_many(
         self,

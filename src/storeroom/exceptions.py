@@ -16,6 +16,7 @@ program already catches something::
     ├── StorageError                              the engine failed: disk full, server gone
     ├── NotSupportedError         (NotImplementedError) the storage cannot do this at all
     ├── ComputationCycleError     (RuntimeError)  get_or_set() of a key inside its own computation
+    ├── UnkeyableArgumentError    (TypeError)     an argument of a @cached function that makes no stable key
     └── ComputationTimeoutError   (TimeoutError)  get_or_set() with a hard_timeout that is over
 
     StoreroomWarning              (UserWarning)
@@ -39,6 +40,7 @@ __all__ = [
     "StorageError",
     "StoreroomError",
     "StoreroomWarning",
+    "UnkeyableArgumentError",
     "ValueTooLargeError",
     "ValueTypeError",
 ]
@@ -101,6 +103,10 @@ class ComputationCycleError(StoreroomError, RuntimeError):
 
 class ComputationTimeoutError(StoreroomError, TimeoutError):
     """A computation takes longer than `hard_timeout` allows. It goes on, and its result is stored."""
+
+
+class UnkeyableArgumentError(StoreroomError, TypeError):
+    """No key can be made of an argument of a @cached function: the message names it, and what to do."""
 
 
 class StoreroomWarning(UserWarning):

@@ -46,11 +46,11 @@ class Flight:
         loop: the event loop that must run for this computation to end, or None.
         future: the result to come.
         followers: how many callers wait for it.
-        is_superseded: whether the entry was deleted or lost during the computation, so that the result was not stored.
+        is_for_storage: whether the result went to the storage: who does not find it there knows that it was removed.
         waits_for: flights that callers within this computation wait for now.
     """
 
-    __slots__ = ("followers", "future", "is_superseded", "key", "loop", "outer", "owner", "waits_for")
+    __slots__ = ("followers", "future", "is_for_storage", "key", "loop", "outer", "owner", "waits_for")
 
     def __init__(self, owner: "Flights", key: str, outer: "Flight | None", loop: object) -> None:
         from concurrent.futures import Future  # noqa: PLC0415 -- 5 ms that only a miss need spend
@@ -61,7 +61,7 @@ class Flight:
         self.loop = loop
         self.future: Future[Any] = Future()
         self.followers = 0
-        self.is_superseded = False
+        self.is_for_storage = False
         self.waits_for: list[Flight] = []
 
 
@@ -132,6 +132,17 @@ class Flights:
             if stalls is not None:
                 _stalled[stalls] = flight
             return Place(flight, "follows", line, stalls)
+
+    def apart(self, key: str) -> Flight:
+        """Return a flight of one's own, whoever computes the key meanwhile; nobody follows it.
+
+        Raises:
+            ComputationCycleError: this code is part of the key's computation.
+        """
+        line = _line()
+        if any(flight.owner is self and flight.key == key for flight in line):
+            raise _cycle_error()
+        return Flight(self, key, line[0] if line else None, None)
 
     def leave(self, place: Place) -> None:
         """Note that a follower waits no longer."""

@@ -19,13 +19,13 @@ import time
 from typing import Any, Final
 
 from storeroom import timeouts
-from storeroom.computation import Work
+from storeroom.computation import Computation, Work
 from storeroom.exceptions import ComputationTimeoutError
 from storeroom.flights import AbandonedError, Flight
 from storeroom.hooks import MISSING
 from storeroom.steps import Steps
 
-__all__ = ["LEASE_SECONDS", "compute_once", "fly", "follow"]
+__all__ = ["LEASE_SECONDS", "compute_anew", "compute_once", "fly", "follow"]
 
 LEASE_SECONDS = 30.0
 """How long a dead leader can delay the others: longer than most computations, so that a
@@ -57,10 +57,26 @@ def compute_once(work: Work, *, blocking: bool) -> Steps[Any]:
         value = yield from work.read()
         if value is not MISSING:
             return value
-        if not (place.flight.is_superseded and began_before):
+        if not (place.flight.is_for_storage and began_before):
             return leaders
-        # The entry was deleted while the leader computed, perhaps by this very caller, before it asked.
+        # It was deleted, or a tag invalidated, since the leader began; perhaps by this very caller, before it asked.
         began_before = False
+
+
+def compute_anew(work: Computation) -> Steps[Any]:
+    """Return the key's value, computed by this caller whatever is stored, and whoever else computes.
+
+    What others compute may have begun before the change that this caller knows of: the lease is taken from them.
+    """
+    flight = work.flights.apart(work.key)
+    try:
+        yield from work.seize_lease(timeouts.now() + LEASE_SECONDS)
+        value = yield from work.compute(flight)
+        yield from work.withdraw()
+    finally:
+        work.flights.land(flight)
+        yield from work.give_lease_back()
+    return value
 
 
 def follow(flight: Flight, seconds: float | None) -> Steps[Any]:
@@ -100,6 +116,7 @@ def _lead(work: Work, flight: Flight, *, is_leased: bool, waits: bool) -> Steps[
     while is_leased and not (yield from work.take_lease(timeouts.now() + LEASE_SECONDS)):
         value = yield from work.read()
         if value is not MISSING:
+            flight.is_for_storage = True
             return value
         if not waits:
             raise AbandonedError

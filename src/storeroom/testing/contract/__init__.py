@@ -5,6 +5,7 @@ See `CacheContract`. What may be missing, and how to say so, is in `capabilities
 
 from storeroom.testing.contract.batches import BatchesContract
 from storeroom.testing.contract.bounds import BoundsContract
+from storeroom.testing.contract.cached import CachedContract
 from storeroom.testing.contract.computing import ComputingContract
 from storeroom.testing.contract.counting import CountingContract
 from storeroom.testing.contract.expiry import ExpiryContract
@@ -13,6 +14,7 @@ from storeroom.testing.contract.handles import HandlesContract
 from storeroom.testing.contract.keys import KeysContract
 from storeroom.testing.contract.many import ManyContract
 from storeroom.testing.contract.processes import ForkContract, ProcessesContract
+from storeroom.testing.contract.refreshing import RefreshingContract
 from storeroom.testing.contract.sequences import SequencesContract
 from storeroom.testing.contract.stampede import StampedeContract
 from storeroom.testing.contract.statistics import StatisticsContract
@@ -33,6 +35,8 @@ class CacheContract(
     ComputingContract,
     BatchesContract,
     FreshnessContract,
+    RefreshingContract,
+    CachedContract,
     TagsContract,
     StatisticsContract,
     BoundsContract,

@@ -11,7 +11,7 @@ from storeroom.exceptions import KeyNotFoundError, ValueTypeError
 from storeroom.tags import TAG_MARK
 from storeroom.testing import concurrency
 from storeroom.testing.capabilities import needs
-from storeroom.testing.concurrency import Gate, in_background, in_threads
+from storeroom.testing.concurrency import Gate, eventually, in_background, in_threads
 from storeroom.testing.contract.suite import Driver, Suite
 
 __all__ = ["TagsContract"]
@@ -175,6 +175,21 @@ class TagsContract(Suite):
         assert leader.result(concurrency.PATIENCE) == "old"
         assert cache.get("k", "absent") == "absent"
         assert cache.get_or_set("k", lambda: "new", tags=["a"]) == "new"
+        assert cache.get("k") == "new"
+
+    def test_who_asks_after_an_invalidation_gets_nothing_from_before(
+        self, open_cache: Callable[..., BaseCache]
+    ) -> None:
+        """Not even from a computation that is still under way, for which it waits."""
+        cache, gate = open_cache(), Gate("old")
+        leader = in_background(lambda: cache.get_or_set("k", gate, tags=["a"]))
+        assert gate.begun.wait(concurrency.PATIENCE)
+        cache.invalidate_tags("a")
+        follower = in_background(lambda: cache.get_or_set("k", lambda: "new", tags=["a"]))
+        eventually(lambda: cache._flights.followers(cache.make_key("k")) == 1)  # noqa: SLF001
+        gate.may_end.set()
+        assert leader.result(concurrency.PATIENCE) == "old"
+        assert follower.result(concurrency.PATIENCE) == "new"
         assert cache.get("k") == "new"
 
     def test_threads_agree_on_a_new_version(self, open_cache: Callable[..., BaseCache]) -> None:

@@ -1,0 +1,134 @@
+"""Templates of keys and tags: ``"user:{id}"``, with the names of a function's parameters.
+
+The fields are those of ``str.format``, as far as they make sense in a key:
+
+==============  ==================================================================
+``{id}``        the argument, for the eye: strings without quotes
+``{user.id}``   an attribute of it, as deep as needed
+``{id!r}``      with its type: ``'7'`` is not ``7``
+``{id!s}``      ``str()`` of it, whatever that makes
+``{day:%Y}``    formatted
+==============  ==================================================================
+
+Between two fields stands a *separator*. What separates is escaped, like in a URL, where it occurs in
+an argument, so that ``"{a}:{b}"`` makes one key of ``"x:y", "z"`` and another of ``"x", "y:z"``.
+"""
+
+import string
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from keyword import iskeyword
+
+__all__ = ["Field", "Template", "escapes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a template.
+
+    Attributes:
+        parameter: the name of the parameter.
+        path: that, and the attributes that lead to the value: ``user.profile.id``.
+        conversion: "" for the text for the eye, "r" for the one with its type, "s" for that of str().
+        spec: what stands behind the colon.
+    """
+
+    parameter: str
+    path: str
+    conversion: str = ""
+    spec: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A template, taken apart.
+
+    Attributes:
+        text: as it was written.
+        parts: literal texts and fields, in order.
+    """
+
+    text: str
+    parts: tuple[str | Field, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> "Template":
+        """Take a template apart.
+
+        Raises:
+            ValueError: it cannot be understood. The message says what is wrong with it.
+        """
+        try:
+            pieces = list(string.Formatter().parse(text))
+        except ValueError as error:
+            raise ValueError(f"cannot be read ({error}); write {{{{ and }}}} for braces themselves") from error
+        return cls(text, tuple(_parts(pieces)))
+
+    @property
+    def fields(self) -> list[Field]:
+        """Its fields, in order."""
+        return [part for part in self.parts if isinstance(part, Field)]
+
+    def separators(self) -> str:
+        """Return the characters that separate the fields from each other: "" where there is one field at most.
+
+        Raises:
+            ValueError: nothing does, so that two calls could have one key. The message says where.
+        """
+        places = [place for place, part in enumerate(self.parts) if isinstance(part, Field)]
+        found = ""
+        for before, after in pairwise(places):
+            # Letters and digits separate nothing: values are made of them. The sign of percent escapes.
+            marks = [
+                character
+                for part in self.parts[before + 1 : after]
+                for character in str(part)
+                if not character.isalnum() and character != "%"
+            ]
+            if not marks:
+                shown = " and ".join(
+                    f"{{{part.path}}}" for part in self.parts[before : after + 1] if isinstance(part, Field)
+                )
+                raise ValueError(
+                    f"has no separator between {shown} that tells where one ends; write one, such as a colon"
+                )
+            found += "".join(marks)
+        return "".join(dict.fromkeys(found))
+
+
+def _parts(pieces: Iterable[tuple[str, str | None, str | None, str | None]]) -> Iterator[str | Field]:
+    for literal, name, spec, conversion in pieces:
+        if literal:
+            yield literal
+        if name is not None:
+            yield _field(name, spec or "", conversion or "")
+
+
+def _field(name: str, spec: str, conversion: str) -> Field:
+    names = name.split(".")
+    if not all(part.isidentifier() and not iskeyword(part) for part in names):
+        raise ValueError(
+            f"has the field {{{name}}}; expected the name of a parameter, with attributes as in {{user.id}}, "
+            "or a function in place of the template"
+        )
+    if conversion not in ("", "r", "s"):
+        raise ValueError(f"has the conversion !{conversion}; expected !r or !s")
+    if conversion and spec:
+        raise ValueError(f"has both a conversion and a format for {{{name}}}; expected one of them")
+    if "{" in spec:
+        raise ValueError(f"has a field within the format of {{{name}}}; expected a fixed one")
+    return Field(names[0], name, conversion, spec)
+
+
+def escapes(separators: str) -> list[tuple[str, str]]:
+    """Return, for each character that is not to occur in a value, the character and what stands for it.
+
+    >>> escapes(":")
+    [('%', '%25'), (':', '%3A')]
+    """
+    characters = ("%", *separators) if separators else ()
+    return [
+        (character, "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass")))
+        for character in characters
+    ]

@@ -1,0 +1,165 @@
+"""A value as a text that tells it from every other value, for keys made of a function's arguments.
+
+The text is the same in every process and on every version of Python, reads like the value
+itself, and tells types apart: ``1``, ``'1'``, ``True`` and ``1.0`` are four texts. What has
+no such text is refused: a default ``repr()`` holds an address, and would make a key that
+nobody finds again.
+
+======================================================  ========================================
+value                                                   text
+======================================================  ========================================
+None, bool, int, float, str, bytes                      as in Python: ``7``, ``'Ada'``
+tuple, list, dict, set, frozenset of such               as in Python, dicts and sets in order
+date, time, datetime, timedelta, Decimal, UUID, paths   ``Decimal('1.50')``
+members of an Enum                                      ``shop.Color.RED``
+dataclasses that compare by their fields                ``shop.Point(x=1, y=2)``
+named tuples, marked strings and the like               ``shop.Pair((1, 2))``
+classes                                                 ``shop.User``
+whatever has a method ``__cache_key__()``               ``shop.User(7)``: what that returns
+======================================================  ========================================
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from enum import Enum
+from functools import cache
+from typing import Any, Final
+
+from storeroom.exceptions import UnkeyableArgumentError
+
+__all__ = ["class_name", "has_own_str", "plain_text", "text_of"]
+
+
+def text_of(value: Any) -> str:
+    """Return the text of a value.
+
+    Raises:
+        UnkeyableArgumentError: it has none. The message is what it is or holds: "an instance of …".
+
+    >>> text_of(7), text_of("7"), text_of({"b": (1, None), "a": [True]})
+    ('7', "'7'", "{'a': [True], 'b': (1, None)}")
+    """
+    write = _WRITERS.get(type(value))
+    return write(value) if write is not None else _other(value)
+
+
+def plain_text(value: Any) -> str:
+    """Return the text of a value for the eye: strings without quotes, dates as str() writes them.
+
+    Raises:
+        UnkeyableArgumentError: see text_of().
+
+    >>> plain_text("Ada"), plain_text(7), plain_text(("Ada", 7))
+    ('Ada', '7', "('Ada', 7)")
+    """
+    if isinstance(value, str):  # those that are a member of an Enum, too
+        return str.__str__(value)
+    if isinstance(value, int) and isinstance(value, Enum):
+        return int.__repr__(value)
+    return str(value) if type(value) in _more_writers() else text_of(value)
+
+
+def _quoted(value: str) -> str:
+    # Not repr(): which characters that escapes depends on the version of Python.
+    if "'" in value or "\\" in value:
+        value = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{value}'"
+
+
+def _sequence(value: Iterable[Any]) -> str:
+    return ", ".join(map(text_of, value))
+
+
+def _in_order(value: Iterable[Any]) -> str:
+    return ", ".join(sorted(map(text_of, value)))
+
+
+def _dict(value: dict[Any, Any]) -> str:
+    return f"{{{', '.join(sorted(f'{text_of(key)}: {text_of(item)}' for key, item in value.items()))}}}"
+
+
+_WRITERS: Final[dict[type, Callable[[Any], str]]] = {
+    str: _quoted,
+    int: int.__repr__,
+    bool: bool.__repr__,
+    type(None): repr,
+    float: float.__repr__,
+    complex: complex.__repr__,
+    bytes: bytes.__repr__,
+    tuple: lambda value: f"({_sequence(value)})",
+    list: lambda value: f"[{_sequence(value)}]",
+    dict: _dict,
+    set: lambda value: f"set({_in_order(value)})",
+    frozenset: lambda value: f"frozenset({_in_order(value)})",
+}
+
+_IMMUTABLE: Final = (str, int, float, complex, bytes, tuple)
+
+
+@cache
+def _more_writers() -> dict[type, Callable[[Any], str]]:
+    """Return those of the standard library's values; their modules are loaded when the first such value comes."""
+    import pathlib  # noqa: PLC0415
+    from datetime import date, datetime, time, timedelta  # noqa: PLC0415
+    from decimal import Decimal  # noqa: PLC0415
+    from uuid import UUID  # noqa: PLC0415
+
+    def quoted(value: Any) -> str:
+        return f"{type(value).__name__}('{value}')"
+
+    paths = (pathlib.PurePosixPath, pathlib.PureWindowsPath, type(pathlib.Path()))
+    return {
+        **dict.fromkeys((date, timedelta, Decimal, UUID), quoted),
+        **dict.fromkeys(paths, lambda value: f"{type(value).__name__}({_quoted(str(value))})"),
+        time: _moment,
+        datetime: _moment,
+    }
+
+
+def _moment(value: Any) -> str:
+    """Write a time or datetime: one moment in two time zones is two values, as is an hour that comes twice."""
+    name, zone, fold = type(value).__name__, value.tzinfo, ", fold=1" if value.fold else ""
+    if zone is None:
+        return f"{name}('{value}'{fold})"
+    if not has_own_str(type(zone)):
+        raise UnkeyableArgumentError(f"a {name} whose time zone has no name")
+    return f"{name}('{value}', {_quoted(str(zone))}{fold})"
+
+
+def _other(value: Any) -> str:
+    """Write what is of no type that is known beforehand."""
+    kind = type(value)
+    if kind in _more_writers():
+        return _more_writers()[kind](value)
+    if isinstance(value, type):
+        return class_name(value)
+    name = class_name(kind)
+    if hasattr(kind, "__cache_key__"):
+        return f"{name}({text_of(value.__cache_key__())})"
+    if isinstance(value, Enum):
+        # A combination of flags may have no name.
+        return f"{name}({text_of(value.value)})" if value.name is None else f"{name}.{value.name}"
+    if "__dataclass_fields__" in vars(kind) and kind.__dataclass_params__.eq:
+        compared = (field.name for field in fields(value) if field.compare)
+        return f"{name}({', '.join(f'{field}={text_of(getattr(value, field))}' for field in compared)})"
+    base = next((base for base in kind.__mro__ if base in _IMMUTABLE), None)
+    # A subclass that adds no state; what it adds could not be told.
+    if base is not None and not object.__getstate__(value):
+        return f"{name}({_WRITERS[base](value)})"
+    raise UnkeyableArgumentError(f"an instance of {name}")
+
+
+def has_own_str(kind: Any) -> bool:
+    """Tell whether str() of a class's instances is more than an address."""
+    return not (kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__)
+
+
+def class_name(kind: type) -> str:
+    """Return a class's module and name.
+
+    Raises:
+        UnkeyableArgumentError: it was made within a function: another call may make another of this name.
+    """
+    if "<locals>" in kind.__qualname__:
+        raise UnkeyableArgumentError(f"something of {kind.__qualname__}, a class within a function")
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

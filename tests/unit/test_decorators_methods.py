@@ -1,0 +1,257 @@
+"""@cached in classes: whose result it is that is kept."""
+
+import abc
+import asyncio
+import inspect
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+import storeroom
+from storeroom import cached, caches
+from storeroom.exceptions import UnkeyableArgumentError
+
+HERE = __name__
+
+
+@pytest.fixture(autouse=True)
+def configured(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = caches.swap(None)
+    storeroom.configure(
+        {"default": {"BACKEND": "storeroom.backends.locmem.LocMemCache", "LOCATION": request.node.nodeid}}
+    )
+    yield
+    caches.swap(before)
+
+
+class Shop:
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.calls = 0
+
+    @cached(key="shop:{self.number}:orders:{page}", tags=["shop:{self.number}"])
+    def orders(self, page: int = 1) -> str:
+        """List the orders."""
+        self.calls += 1
+        return f"page {page} of shop {self.number}"
+
+    @cached(key="shop:{self.number}:visits")
+    async def visits(self) -> int:
+        self.calls += 1
+        return self.number
+
+    @cached
+    def undecided(self) -> int:
+        return self.number
+
+    @cached(ignore=["self"])
+    def rate(self, currency: str) -> str:
+        self.calls += 1
+        return currency
+
+    @property
+    @cached(key="shop:{self.number}:name")
+    def name(self) -> str:
+        self.calls += 1
+        return f"shop {self.number}"
+
+    @cached
+    @classmethod
+    def biggest(cls, count: int) -> str:
+        return f"{cls.__name__} {count}"
+
+    @classmethod
+    @cached
+    def smallest(cls, count: int) -> str:
+        return f"{cls.__name__} {count}"
+
+    @cached
+    @staticmethod
+    def tax(price: int) -> int:
+        return price // 5
+
+    @staticmethod
+    @cached
+    def fee(price: int) -> int:
+        return price // 10
+
+
+class Market(Shop):
+    pass
+
+
+@dataclass(frozen=True)
+class Place:
+    street: str
+    number: int
+
+    @cached
+    def distance(self, other: "Place") -> int:
+        return abs(self.number - other.number)
+
+
+class Account:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __cache_key__(self) -> tuple[str, int]:
+        return ("account", self.number)
+
+    @cached
+    def balance(self) -> int:
+        return 10 * self.number
+
+
+# Whose result it is -----------------------------------------------------------------------------
+
+
+def test_a_template_says_what_identifies_the_instance() -> None:
+    one, same, other = Shop(1), Shop(1), Shop(2)
+    assert one.orders() == one.orders(1) == same.orders(page=1) == "page 1 of shop 1"
+    assert other.orders() == "page 1 of shop 2"
+    assert (one.calls, same.calls, other.calls) == (1, 0, 1)
+    assert one.orders.key(3) == Shop.orders.key(one, 3) == "shop:1:orders:3"
+
+
+def test_without_a_word_an_instance_is_refused() -> None:
+    """Its results would be given to others, or to nobody: an address identifies nothing."""
+    with pytest.raises(
+        UnkeyableArgumentError,
+        match=rf"{HERE}\.Shop\.undecided\(\): the argument self is, or holds, an instance of {HERE}\.Shop, .*"
+        r"\{self\.id\}.*__cache_key__\(\).*ignore=\['self'\]",
+    ):
+        Shop(1).undecided()
+
+
+def test_instances_may_be_ignored() -> None:
+    one, other = Shop(1), Shop(2)
+    assert one.rate("EUR") == other.rate("EUR") == "EUR"
+    assert (one.calls, other.calls) == (1, 0)
+
+
+def test_a_dataclass_is_its_fields() -> None:
+    home, office = Place("Main Street", 1), Place("Main Street", 5)
+    assert home.distance(office) == 4
+    place = f"{HERE}.Place(street='Main Street', number="
+    assert home.distance.key(office) == f"{HERE}.Place.distance(self={place}1), other={place}5))"
+
+
+def test_a_class_may_say_what_its_instances_are() -> None:
+    assert Account(7).balance() == 70
+    assert Account(7).balance.key() == f"{HERE}.Account.balance(self={HERE}.Account(('account', 7)))"
+
+
+def test_a_property_may_be_cached() -> None:
+    shop = Shop(1)
+    assert shop.name == shop.name == "shop 1"
+    assert shop.calls == 1
+
+
+def test_one_method_of_one_instance_may_be_cached() -> None:
+    """A bound method keeps its instance in the key."""
+    account = Account(7)
+    balance = cached(account.balance.uncached)
+    assert balance() == 70
+    assert balance.key() == account.balance.key()
+    balance_of = cached(key="balance:{self.number}")(account.balance.uncached)
+    assert balance_of() == 70
+    assert balance_of.key() == "balance:7"
+    assert balance_of.invalidate() is True
+
+
+# Classes and nothing ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["biggest", "smallest"])
+def test_a_classmethod_has_its_class_in_the_key(name: str) -> None:
+    """In either order of the decorators; a subclass has results of its own."""
+    for owner in (Shop, Market):
+        method, through_instance = getattr(owner, name), getattr(owner(1), name)
+        assert method(3) == through_instance(3) == f"{owner.__name__} 3"
+    with_class = [getattr(Shop, name).key(3), Shop(1).biggest.key(3)]
+    assert f"{HERE}.Shop.{name}(cls={HERE}.Shop, count=3)" in with_class
+    assert Market.biggest.key(3) == f"{HERE}.Shop.biggest(cls={HERE}.Market, count=3)"
+
+
+def test_a_classmethod_without_its_class_is_told() -> None:
+    """An outer @classmethod of Python 3.13 and newer gives the class to calls alone."""
+    unbound: Any = vars(Shop)["smallest"].__func__
+    for method in (unbound.key, unbound.invalidate, unbound.refresh):
+        with pytest.raises(TypeError, match=r"its class is missing\. Put @cached above @classmethod"):
+            method(3)
+    assert unbound.key(Shop, 3) == f"{HERE}.Shop.smallest(cls={HERE}.Shop, count=3)"
+
+
+def test_a_parameter_may_be_called_cls_elsewhere() -> None:
+    @cached(key="class:{cls}")
+    def pupils(cls: str) -> int:
+        return len(cls)
+
+    assert pupils("5b") == 2
+    assert pupils.invalidate("5b") is True
+
+
+@pytest.mark.parametrize("name", ["tax", "fee"])
+def test_a_staticmethod_has_neither(name: str) -> None:
+    for method in (getattr(Shop, name), getattr(Shop(1), name)):
+        assert method(100) in (10, 20)
+        assert method.key(100) == f"{HERE}.Shop.{name}(price=100)"
+
+
+# What a bound method is -------------------------------------------------------------------------
+
+
+def test_methods_of_a_bound_method_know_the_instance() -> None:
+    one, other = Shop(1), Shop(2)
+    one.orders(), other.orders()
+    assert one.orders.invalidate() is True
+    assert one.orders.invalidate() is False
+    assert other.orders.invalidate(page=1) is True
+    assert one.orders.refresh(2) == "page 2 of shop 1"
+    assert one.orders.uncached(3) == "page 3 of shop 1"
+    assert caches["default"].get("shop:1:orders:2") == "page 2 of shop 1"
+
+
+def test_methods_of_a_bound_coroutine_method_are_awaited() -> None:
+    async def main() -> None:
+        shop = Shop(1)
+        assert inspect.iscoroutinefunction(shop.visits)
+        assert inspect.iscoroutinefunction(Shop.visits)
+        assert await shop.visits() == await shop.visits() == 1
+        assert await shop.visits.invalidate() is True
+        assert await shop.visits.refresh() == 1
+        assert await shop.visits.uncached() == 1
+        assert shop.calls == 3
+
+    asyncio.run(main())
+
+
+def test_a_bound_method_looks_like_one() -> None:
+    shop = Shop(1)
+    assert str(inspect.signature(shop.orders)) == "(page: int = 1) -> str"
+    assert (shop.orders.__name__, shop.orders.__qualname__) == ("orders", "Shop.orders")
+    assert repr(shop.orders).startswith("<BoundFunction Shop.orders of <")
+    assert shop.orders == shop.orders
+    assert len({shop.orders, shop.orders, Shop(1).orders, shop.rate}) == 3
+    with pytest.raises(AttributeError, match="no attribute 'invalidte'"):
+        _ = shop.orders.invalidte  # type: ignore[attr-defined]
+
+
+def test_methods_are_pickled_by_their_names() -> None:
+    assert pickle.loads(pickle.dumps(Shop.orders)) is Shop.orders
+    bound = pickle.loads(pickle.dumps(Account(7).balance))
+    assert bound() == 70
+    assert pickle.loads(pickle.dumps(Market.biggest))(3) == "Market 3"
+
+
+def test_an_abstract_method_stays_abstract() -> None:
+    class Source(abc.ABC):
+        @cached(key="k", ignore=["self"])
+        @abc.abstractmethod
+        def load(self) -> int: ...
+
+    with pytest.raises(TypeError, match="abstract"):
+        Source()  # type: ignore[abstract]

@@ -1,0 +1,263 @@
+"""The text of a value: one per value, the same everywhere, or an error."""
+
+import subprocess
+import sys
+from collections import OrderedDict, namedtuple
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from decimal import Decimal
+from enum import Enum, Flag, IntEnum, StrEnum
+from pathlib import Path, PurePosixPath
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storeroom.exceptions import UnkeyableArgumentError
+from storeroom.key_text import plain_text, text_of
+
+HERE = __name__
+
+
+class Color(Enum):
+    RED = "red"
+
+
+class Size(IntEnum):
+    SMALL = 1
+
+
+class Word(StrEnum):
+    YES = "yes"
+
+
+class Right(Flag):
+    READ = 1
+    WRITE = 2
+
+
+@dataclass
+class Point:
+    x: int
+    y: object
+    note: object = field(default=None, compare=False)
+
+
+@dataclass(eq=False)
+class Handle:
+    number: int
+
+
+class PointOf(Point):
+    """Not a dataclass itself: it may have grown."""
+
+
+Pair = namedtuple("Pair", "left right")  # noqa: PYI024 -- both kinds are tuples
+
+
+class Marked(str):
+    __slots__ = ()
+
+
+class Money(int):
+    currency: str
+
+
+class Plain:
+    pass
+
+
+class User:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __cache_key__(self) -> int:
+        return self.number
+
+
+class Nowhere(tzinfo):
+    def utcoffset(self, _: Any) -> timedelta:
+        return timedelta(hours=1)
+
+
+TEXTS = {
+    "None": None,
+    "True": True,
+    "1": 1,
+    "1.0": 1.0,
+    "-0.0": -0.0,
+    "nan": float("nan"),
+    "1j": 1j,
+    "'1'": "1",
+    "'it\\'s'": "it's",
+    "'\\\\'": "\\",
+    "b'1'": b"1",
+    "()": (),
+    "(1, 'a')": (1, "a"),
+    "[1, [2]]": [1, [2]],
+    "{'a': 1, 'b': 2}": {"b": 2, "a": 1},
+    "set('a', 'b')": {"b", "a"},
+    "frozenset(1, 2)": frozenset({2, 1}),
+    "date('2026-11-26')": date(2026, 11, 26),
+    "time('10:30:00')": time(10, 30),
+    "datetime('2026-11-26 10:30:00')": datetime(2026, 11, 26, 10, 30),  # noqa: DTZ001 -- one without is a value, too
+    "datetime('2026-11-26 10:30:00+00:00', 'UTC')": datetime(2026, 11, 26, 10, 30, tzinfo=UTC),
+    "datetime('2026-11-26 10:30:00+01:00', 'Europe/Paris')": datetime(
+        2026, 11, 26, 10, 30, tzinfo=ZoneInfo("Europe/Paris")
+    ),
+    "datetime('2026-10-25 02:30:00+01:00', 'Europe/Paris', fold=1)": datetime(
+        2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Paris"), fold=1
+    ),
+    "datetime('2026-11-26 10:30:00+01:00', 'UTC+01:00')": datetime(
+        2026, 11, 26, 10, 30, tzinfo=timezone(timedelta(hours=1))
+    ),
+    "timedelta('1 day, 0:00:00.000001')": timedelta(days=1, microseconds=1),
+    "Decimal('1.50')": Decimal("1.50"),
+    "UUID('12345678-1234-5678-1234-567812345678')": UUID("12345678123456781234567812345678"),
+    "PurePosixPath('/a/it\\'s')": PurePosixPath("/a/it's"),
+    f"{HERE}.Color.RED": Color.RED,
+    f"{HERE}.Size.SMALL": Size.SMALL,
+    f"{HERE}.Right.READ": Right.READ,
+    f"{HERE}.Point(x=1, y='2')": Point(1, "2", note=Plain()),
+    f"{HERE}.Pair((1, '2'))": Pair(1, "2"),
+    f"{HERE}.Marked('<b>')": Marked("<b>"),
+    f"{HERE}.User(7)": User(7),
+    f"{HERE}.User": User,
+    "int": int,
+}
+
+
+@pytest.mark.parametrize(("text", "value"), TEXTS.items(), ids=list(TEXTS))
+def test_text_of_reads_like_the_value(text: str, value: object) -> None:
+    assert text_of(value) == text
+    assert text_of([value]) == f"[{text}]"
+
+
+def test_text_of_a_path_is_that_of_its_kind() -> None:
+    assert text_of(Path("a")) == f"{type(Path()).__name__}('a')"
+
+
+def test_text_of_flags_holds_all_of_them() -> None:
+    assert text_of(Right.READ | Right.WRITE) != text_of(Right.READ)
+
+
+def local_class() -> type:
+    class Local:
+        pass
+
+    return Local
+
+
+UNKEYABLE = {
+    "an object": Plain(),
+    "a function": len,
+    "a generator": (number for number in ()),
+    "a dataclass that compares by identity": Handle(1),
+    "a subclass of a dataclass": PointOf(1, 2),
+    "a dataclass that holds an object": Point(1, Plain()),
+    "a mapping whose order counts": OrderedDict(a=1),
+    "a class within a function": local_class(),
+    "an instance of a class within a function": local_class()(),
+}
+
+
+@pytest.mark.parametrize("value", UNKEYABLE.values(), ids=list(UNKEYABLE))
+def test_text_of_refuses_what_other_processes_could_not_write(value: object) -> None:
+    """No address comes into a text."""
+    with pytest.raises(UnkeyableArgumentError):
+        text_of({"deep": [value]})
+    with pytest.raises(UnkeyableArgumentError):
+        plain_text(value)
+
+
+def test_text_of_refuses_a_time_zone_without_a_name() -> None:
+    """The offset alone, which serves the eye, does not tell the zone."""
+    noon = datetime(2026, 1, 1, 12, tzinfo=Nowhere())
+    with pytest.raises(UnkeyableArgumentError, match="a datetime whose time zone has no name"):
+        text_of(noon)
+    assert plain_text(noon) == "2026-01-01 12:00:00+01:00"
+
+
+def test_text_of_refuses_a_number_with_a_state_of_its_own() -> None:
+    """What a subclass adds could not be told."""
+    price = Money(5)
+    assert text_of(price) == f"{HERE}.Money(5)"
+    price.currency = "EUR"
+    with pytest.raises(UnkeyableArgumentError, match="Money"):
+        text_of(price)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("it's", "it's"),
+        (7, "7"),
+        (True, "True"),
+        (None, "None"),
+        (1.5, "1.5"),
+        (date(2026, 11, 26), "2026-11-26"),
+        (Decimal("1.50"), "1.50"),
+        (UUID("12345678123456781234567812345678"), "12345678-1234-5678-1234-567812345678"),
+        (Marked("<b>"), "<b>"),
+        (Word.YES, "yes"),
+        (Size.SMALL, "1"),
+        (Color.RED, f"{HERE}.Color.RED"),
+        (["a", 1], "['a', 1]"),
+        (User(7), f"{HERE}.User(7)"),
+    ],
+    ids=repr,
+)
+def test_plain_text_is_for_the_eye(value: object, text: str) -> None:
+    assert plain_text(value) == text
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 2)
+    | st.floats(-2, 2)
+    | st.text("a'\\,: 1", max_size=3)
+    | st.binary(max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.text("a'1", max_size=1) | st.integers(0, 1), inner, max_size=2)
+    ),
+    max_leaves=6,
+)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are equal, and of the same types throughout."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict):
+        return [*map(type, sorted(one, key=repr))] == [*map(type, sorted(other, key=repr))] and (
+            one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+        )
+    return one == other and str(one) == str(other)  # 0.0 == -0.0
+
+
+@given(VALUES, VALUES)
+def test_two_values_have_one_text_only_if_they_are_the_same(one: Any, other: Any) -> None:
+    assert (text_of(one) == text_of(other)) == same(one, other)
+
+
+def test_text_of_is_the_same_in_every_process() -> None:
+    """Whatever the hashes of strings, and so the order of sets, are there."""
+    code = (
+        "from storeroom.key_text import text_of\n"
+        "print(text_of([{'a', 'b', 'c', None, 1}, {'b': 1, 'a': frozenset('xyz')}]))"
+    )
+    texts = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(texts) == 1
