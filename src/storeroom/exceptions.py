@@ -16,7 +16,10 @@ program already catches something::
     ├── StorageError                              the engine failed: disk full, server gone
     ├── NotSupportedError         (NotImplementedError) the storage cannot do this at all
     ├── ComputationCycleError     (RuntimeError)  get_or_set() of a key inside its own computation
-    └── ComputationTimeoutError   (TimeoutError)  get_or_set() with a hard_timeout that is over
+    ├── ComputationTimeoutError   (TimeoutError)  get_or_set() with a hard_timeout that is over
+    └── LockError                                 a lock that cannot be had or kept
+        ├── LockTimeoutError      (TimeoutError)  it was not free within its blocking_timeout
+        └── LockLostError                         it is not the caller's, or not any more
 
     StoreroomWarning              (UserWarning)
     └── DeprecatedBackendWarning  (DeprecationWarning)  a BACKEND name that Django has removed
@@ -34,6 +37,9 @@ __all__ = [
     "InvalidCacheKey",
     "InvalidTimeoutError",
     "KeyNotFoundError",
+    "LockError",
+    "LockLostError",
+    "LockTimeoutError",
     "NotSupportedError",
     "SerializationError",
     "StorageError",
@@ -101,6 +107,18 @@ class ComputationCycleError(StoreroomError, RuntimeError):
 
 class ComputationTimeoutError(StoreroomError, TimeoutError):
     """A computation takes longer than `hard_timeout` allows. It goes on, and its result is stored."""
+
+
+class LockError(StoreroomError):
+    """A lock cannot be had, or cannot be kept."""
+
+
+class LockTimeoutError(LockError, TimeoutError):
+    """The lock was not free within its `blocking_timeout`."""
+
+
+class LockLostError(LockError):
+    """The lock is not the caller's: it was never acquired, its timeout is over, or somebody removed it."""
 
 
 class StoreroomWarning(UserWarning):

@@ -143,6 +143,19 @@ class StorageHooks:
         self._delete(storage_key)
         return True
 
+    def _count(self, storage_key: str, delta: float, start: float, expires_at: float) -> float | None:
+        """Add delta to a live number, keeping its expiry, or store start + delta. Return the new number.
+
+        None if another client came in between, or an ``entry.Envelope`` is in the way. No count is lost.
+
+        Raises:
+            ValueTypeError: the entry is not a number.
+        """
+        try:
+            return self._incr(storage_key, delta)
+        except KeyError:
+            return start + delta if self._add(storage_key, start + delta, expires_at) is True else None
+
     def _lease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> bool | None:
         """Take the right to compute, for get_or_set(): put the mark in the place of what was seen. Atomic.
 
@@ -243,6 +256,12 @@ class StorageHooks:
 
     async def _arename(self, storage_key: str, new_storage_key: str) -> Any:
         return await self._run(self._rename, storage_key, new_storage_key)
+
+    async def _acount(self, storage_key: str, delta: float, start: float, expires_at: float) -> float | None:
+        try:
+            return await self._aincr(storage_key, delta)
+        except KeyError:
+            return start + delta if await self._aadd(storage_key, start + delta, expires_at) is True else None
 
     async def _alease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> bool | None:
         if seen is MISSING:

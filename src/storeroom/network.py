@@ -23,7 +23,7 @@ from storeroom.base import BaseCache
 from storeroom.engines import Engine
 from storeroom.exceptions import StorageError
 from storeroom.hooks import MISSING
-from storeroom.outages import CircuitBreaker
+from storeroom.outages import CircuitBreaker, are_answers_refused
 
 __all__ = ["ANSWERS", "NETWORK_OPTIONS", "NetworkCache", "NetworkEngine"]
 
@@ -146,6 +146,8 @@ class NetworkCache(BaseCache):
 
     def _fallback(self) -> Any:
         """Return the cache that answers during an outage, or None under another policy."""
+        if are_answers_refused():
+            return None
         alias = self.settings.options["on_error"].partition("fallback:")[2]
         # The registry lies above: only here does a cache ask for another, by its alias.
         return import_module("storeroom.registry").caches[alias] if alias else None
@@ -158,7 +160,7 @@ class NetworkCache(BaseCache):
         """
         self._counters.errors += 1
         answer = ANSWERS.get(name)
-        if self.settings.options["on_error"] == "raise" or answer is None:
+        if self.settings.options["on_error"] == "raise" or answer is None or are_answers_refused():
             self._raise(name, error)
         return answer(*args)
 

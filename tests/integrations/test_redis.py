@@ -5,8 +5,6 @@ import gzip
 import lzma
 import pickle
 import subprocess
-import threading
-import time
 import zlib
 from collections import OrderedDict
 from pathlib import Path
@@ -113,49 +111,11 @@ def test_patterns_need_keys_that_can_be_turned_back(location: str) -> None:
         cache.delete_pattern("*")
 
 
-def test_lock_lets_one_in_at_a_time(cache: RedisCache) -> None:
-    inside, most = 0, 0
-
-    def work() -> None:
-        nonlocal inside, most
-        for _ in range(5):
-            with cache.lock("l", timeout=10, sleep=0.001):
-                inside += 1
-                most = max(most, inside)
-                time.sleep(0.001)
-                inside -= 1
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == 1
-    assert not cache.has_key("l")
-
-
-def test_lock_of_tasks(cache: RedisCache) -> None:
-    async def work() -> None:
-        async with cache.lock("l", timeout=10):
-            assert not await cache.lock("l").aacquire(blocking=False)
-        assert await cache.lock("l").aacquire(blocking=False)
-
-    asyncio.run(work())
-
-
-def test_lock_that_is_taken_or_lost_is_told(cache: RedisCache) -> None:
-    """The owner whose time was over does not give back the lock of the next."""
-    slow = cache.lock("l", timeout=0.05)
-    assert slow.acquire()
-    with (
-        pytest.raises(StorageError, match=r"not free within 0\.01 s"),
-        cache.lock("l", sleep=0.005, blocking_timeout=0.01),
-    ):
-        pass
-    with cache.lock("l", timeout=10, sleep=0.01):
-        with pytest.raises(StorageError, match="not ours any more"):
-            slow.release()
-        assert cache.has_key("l")
+def test_lock_has_the_signature_of_django_redis(cache: RedisCache) -> None:
+    """Name, version, timeout, seconds between attempts and patience, by position."""
+    with cache.lock("l", 1, 10, 0.01, 0.5) as lock:
+        assert lock.owned()
+        assert not cache.lock("l", None, 10, 0.01, 0.02).acquire()
 
 
 def test_lock_and_patterns_have_no_answer_without_a_server(redis_server: RedisServer) -> None:

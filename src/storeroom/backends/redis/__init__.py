@@ -7,7 +7,7 @@ server that it concerns; what Redis has no command for is done by scripts within
 import dataclasses
 import hashlib
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from storeroom import config
 from storeroom.backends.redis import location as locations
@@ -19,9 +19,6 @@ from storeroom.network import NetworkCache
 from storeroom.secret import secret_of
 from storeroom.serializers import build_codec
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
-
-if TYPE_CHECKING:
-    from storeroom.backends.redis.lock import RedisLock
 
 __all__ = ["RedisCache"]
 
@@ -284,20 +281,6 @@ class RedisCache(NetworkCache):
         """See delete_pattern()."""
         steps = self._operations.remove(self._listing_head(version), pattern, self._key_space.owns)
         return self._counted_deletes(await self._areach("delete_pattern", steps))
-
-    def lock(
-        self,
-        key: object,
-        version: int | None = None,
-        timeout: float | None = None,
-        sleep: float = 0.1,
-        *,
-        blocking_timeout: float | None = None,
-    ) -> "RedisLock":
-        """Return a lock among all programs that use the server, for ``with`` and ``async with``: see RedisLock."""
-        from storeroom.backends.redis.lock import RedisLock  # noqa: PLC0415 -- few programs need it
-
-        return RedisLock(self, self._storage_key(key, version), timeout, sleep, blocking_timeout)
 
     # Operations that have no honest answer without a server -----------------------------------
 

@@ -11,6 +11,7 @@ from storeroom.testing.contract.expiry import ExpiryContract
 from storeroom.testing.contract.freshness import FreshnessContract
 from storeroom.testing.contract.handles import HandlesContract
 from storeroom.testing.contract.keys import KeysContract
+from storeroom.testing.contract.locks import LocksContract
 from storeroom.testing.contract.many import ManyContract
 from storeroom.testing.contract.processes import ForkContract, ProcessesContract
 from storeroom.testing.contract.sequences import SequencesContract
@@ -29,6 +30,7 @@ class CacheContract(
     KeysContract,
     ManyContract,
     CountingContract,
+    LocksContract,
     ExpiryContract,
     ComputingContract,
     BatchesContract,
