@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from storeroom.config import FRESHNESS_OPTIONS, Option, unchecked
+from storeroom.config import CONTEXT_OPTIONS, FRESHNESS_OPTIONS, Option, unchecked
 from storeroom.testing.capabilities import CAPABILITIES
 from storeroom.urls import SCHEMES
 
@@ -89,7 +89,7 @@ _BACKENDS: Final = (
 
 TABLES: Final[Mapping[str, Callable[[], str]]] = {
     **{f"options of {path}": partial(options_of, path) for path in _BACKENDS},
-    "options of every backend": partial(_options, FRESHNESS_OPTIONS),
+    "options of every backend": partial(_options, {**FRESHNESS_OPTIONS, **CONTEXT_OPTIONS}),
     "URL schemes": url_schemes,
     "capabilities": capabilities,
 }

@@ -269,7 +269,8 @@ def test_every_setting_is_in_the_reference() -> None:
     assert settings.key_prefix == ""
     assert int(defaults["VERSION"].strip("`")) == settings.version
     assert defaults["OPTIONS"] == "`{}`"
-    assert settings.options == {name: option.default for name, option in config.FRESHNESS_OPTIONS.items()}
+    everywhere = {**config.FRESHNESS_OPTIONS, **config.CONTEXT_OPTIONS}
+    assert settings.options == {name: option.default for name, option in everywhere.items()}
 
 
 def test_every_public_name_is_in_the_api() -> None:

@@ -32,11 +32,14 @@ if TYPE_CHECKING:
         StorageError,
         StoreroomError,
         StoreroomWarning,
+        TransactionError,
         ValueTooLargeError,
         ValueTypeError,
     )
+    from storeroom.memos import memo
     from storeroom.registry import cache, caches, configure
     from storeroom.timeouts import DEFAULT_TIMEOUT
+    from storeroom.transactions import transaction
     from storeroom.urls import config_from_url
 
 __all__ = [
@@ -58,12 +61,15 @@ __all__ = [
     "StorageError",
     "StoreroomError",
     "StoreroomWarning",
+    "TransactionError",
     "ValueTooLargeError",
     "ValueTypeError",
     "cache",
     "caches",
     "config_from_url",
     "configure",
+    "memo",
+    "transaction",
 ]
 
 _HOMES = {
@@ -72,6 +78,8 @@ _HOMES = {
     "caches": "registry",
     "config_from_url": "urls",
     "configure": "registry",
+    "memo": "memos",
+    "transaction": "transactions",
 }
 """The module of each public name; all others are in exceptions."""
 

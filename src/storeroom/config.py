@@ -15,6 +15,7 @@ from storeroom.exceptions import ConfigurationError, InvalidTimeoutError
 
 __all__ = [
     "CODEC_OPTIONS",
+    "CONTEXT_OPTIONS",
     "DEFAULT_MAX_ENTRIES",
     "ENTRY_BOUNDS",
     "FRESHNESS_OPTIONS",
@@ -307,6 +308,24 @@ FRESHNESS_OPTIONS: Final[Mapping[str, Option]] = {
 """The options of every backend on how old a value may be: see ``freshness``."""
 
 
+def _transactional(value: Any) -> str | bool | None:
+    if value is None or isinstance(value, bool) or (isinstance(value, str) and value):
+        return value
+    raise ValueError("True, False, None, or the alias of a database in Django's DATABASES")
+
+
+CONTEXT_OPTIONS: Final[Mapping[str, Option]] = {
+    "transactional": Option(
+        _transactional,
+        None,
+        "Holds writes back until Django's transaction in progress commits: True for the database `default`, or "
+        "another's alias. False even takes no part in transaction(); None does where it is used.",
+    ),
+    "memo": Option(boolean, True, "Whether memo() remembers what was read from this cache."),
+}
+"""The options of every backend on what may stand before it: see ``overlays``."""
+
+
 def freshness_of(options: Mapping[str, Any]) -> freshness.Freshness:
     """Return how old values may be, by the options of an alias."""
     given = {name: options[name] for name in FRESHNESS_OPTIONS if name in options}
@@ -405,7 +424,7 @@ def _read_options(
     written = _options_dict(written, place)
     if known is None:
         return written, frozenset(written)
-    known = {**FRESHNESS_OPTIONS, **known}
+    known = {**FRESHNESS_OPTIONS, **CONTEXT_OPTIONS, **known}
     parsed = {name: option.default for name, option in known.items()}
     given: set[str] = set()
     for spelling, value in written.items():

@@ -114,7 +114,7 @@ class CoordinatedCache(ComputedCache):
     ) -> Lock:
         """Return a lock among all that share the storage, for ``with`` and ``async with``: see Lock.
 
-        Neither keys() nor clear() see it, and it takes no room from entries.
+        Neither keys() nor clear() see it, it takes no room from entries, and transaction() does not hold it back.
 
         Args:
             key: its name.

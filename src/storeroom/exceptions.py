@@ -17,9 +17,10 @@ program already catches something::
     ├── NotSupportedError         (NotImplementedError) the storage cannot do this at all
     ├── ComputationCycleError     (RuntimeError)  get_or_set() of a key inside its own computation
     ├── ComputationTimeoutError   (TimeoutError)  get_or_set() with a hard_timeout that is over
-    └── LockError                                 a lock that cannot be had or kept
-        ├── LockTimeoutError      (TimeoutError)  it was not free within its blocking_timeout
-        └── LockLostError                         it is not the caller's, or not any more
+    ├── LockError                                 a lock that cannot be had or kept
+    │   ├── LockTimeoutError      (TimeoutError)  it was not free within its blocking_timeout
+    │   └── LockLostError                         it is not the caller's, or not any more
+    └── TransactionError          (RuntimeError)  a transaction that held-back writes cannot follow
 
     StoreroomWarning              (UserWarning)
     └── DeprecatedBackendWarning  (DeprecationWarning)  a BACKEND name that Django has removed
@@ -45,6 +46,7 @@ __all__ = [
     "StorageError",
     "StoreroomError",
     "StoreroomWarning",
+    "TransactionError",
     "ValueTooLargeError",
     "ValueTypeError",
 ]
@@ -119,6 +121,10 @@ class LockTimeoutError(LockError, TimeoutError):
 
 class LockLostError(LockError):
     """The lock is not the caller's: it was never acquired, its timeout is over, or somebody removed it."""
+
+
+class TransactionError(StoreroomError, RuntimeError):
+    """Writes that are held back cannot follow the database's transaction; the message says what to do instead."""
 
 
 class StoreroomWarning(UserWarning):

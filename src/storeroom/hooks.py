@@ -69,6 +69,9 @@ class StorageHooks:
     ``entry.Envelope`` whose conditions they cannot judge, and `_scan` tells Conditional keys. Otherwise the
     framework reads each entry to find out."""
 
+    _codec: Any = None
+    """What turns values into bytes and back, where a storage has one: ``serializers.Codec``."""
+
     # The eight that a backend must provide ------------------------------------------------
 
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
@@ -207,6 +210,32 @@ class StorageHooks:
     def _prune(self) -> int:
         """Remove all expired entries now; return how many (0 where the storage does so by itself)."""
         return 0
+
+    # For what stands before a storage, see overlays ------------------------------------------
+
+    def _computing(self) -> "StorageHooks":
+        """Return the hooks that a computation goes through: they show what others store meanwhile."""
+        return self
+
+    def _freeze(self, storage_key: str, value: Any) -> Any:
+        """Return what stands for the value while it is not in the storage: nobody can change it.
+
+        Raises:
+            SerializationError: the storage could not keep it.
+        """
+        if self._codec is not None:
+            return self._codec.dumps(value, storage_key)
+        from storeroom import frozen  # noqa: PLC0415 -- few programs keep values aside
+
+        return frozen.freeze(value)
+
+    def _thaw(self, storage_key: str, kept: Any) -> Any:
+        """Return the value of what _freeze() returned, as a read of the storage would."""
+        if self._codec is not None:
+            return self._codec.loads(kept, storage_key)
+        from storeroom import frozen  # noqa: PLC0415 -- as above
+
+        return frozen.thaw(kept)
 
     # The asynchronous twins ---------------------------------------------------------------
 

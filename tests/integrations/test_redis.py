@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import lzma
 import pickle
+import re
 import subprocess
 import zlib
 from collections import OrderedDict
@@ -15,6 +16,7 @@ import pytest
 from storeroom.backends.redis import RedisCache
 from storeroom.backends.redis.requests import Use, one
 from storeroom.exceptions import NotSupportedError, StorageError
+from storeroom.memos import memo
 from tests.servers.process import free_port
 from tests.servers.redis import (
     Databases,
@@ -161,6 +163,36 @@ def test_operations_are_one_round_trip_each(cache: RedisCache, monkeypatch: pyte
         requests.clear()
         operation()
         assert len(requests) == 1
+
+
+def test_a_memo_saves_round_trips(cache: RedisCache) -> None:
+    """The server itself counts the commands: two, however often a block reads, and one for the write."""
+    cache.set_many({"a": 1, "b": 2})
+    raw(cache, "CONFIG", "RESETSTAT")
+    with memo():
+        for _ in range(50):
+            assert cache.get("a") == 1
+            assert cache.get_many(["a", "b", "none"]) == {"a": 1, "b": 2}
+            assert cache.get("none") is None
+            assert cache.get_or_set("b", lambda: 3) == 2
+        cache.set("a", 4)
+        for _ in range(50):
+            assert cache.get("a") == 4
+    counted = raw(cache, "INFO", "commandstats")
+    text = counted.decode() if isinstance(counted, bytes) else str(counted)
+    calls = {name: int(number) for name, number in re.findall(r"cmdstat_(\w+):calls=(\d+)", text)}
+    assert {name: calls.get(name, 0) for name in ("get", "mget", "set")} == {"get": 1, "mget": 1, "set": 1}
+
+
+def test_a_memo_hears_of_patterns(cache: RedisCache) -> None:
+    """Which remove entries past everything that stands before the server."""
+    cache.set_many({"a:1": 1, "b": 1})
+    with memo():
+        assert cache.get_many(["a:1", "b"]) == {"a:1": 1, "b": 1}
+        cache.delete_pattern("a:*")
+        assert cache.get_many(["a:1", "b"]) == {"b": 1}
+        asyncio.run(cache.adelete_pattern("b"))
+        assert cache.get_many(["a:1", "b"]) == {}
 
 
 # Moving from other backends -------------------------------------------------------------------

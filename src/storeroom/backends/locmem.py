@@ -221,6 +221,15 @@ class LocMemCache(BaseCache):
             self._counters.errors += 1
             return MISSING
 
+    def _freeze(self, storage_key: str, value: Any) -> tuple[Any, bytes | None]:
+        return self._frozen(value)
+
+    def _thaw(self, storage_key: str, kept: tuple[Any, bytes | None]) -> Any:
+        value, encoded = kept
+        if encoded is None:
+            return value
+        return encoded.kept if isinstance(encoded, _Enveloped) and encoded.kept is not None else loads(encoded)
+
     def _store(self, storage_key: str, value: Any, encoded: bytes | None, expires_at: float, now: float) -> None:
         """Insert or overwrite, under the lock."""
         bounded = self._bounded

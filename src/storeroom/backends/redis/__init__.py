@@ -68,8 +68,9 @@ class RedisCache(NetworkCache):
             allowed_types=options["allowed_types"],
             **{name: options[name] for name in config.CODEC_OPTIONS},
         )
+        self._codec = ForeignReader(codec) if options["read_unsigned_pickles"] else codec
         self._operations = Operations(
-            ForeignReader(codec) if options["read_unsigned_pickles"] else codec,
+            self._codec,
             self._counters,
             is_cluster=target.kind == "cluster",
             is_bound=options["secret"] is not None,
@@ -275,12 +276,24 @@ class RedisCache(NetworkCache):
             StorageError: the server is out of reach; no policy has an answer to this.
         """
         steps = self._operations.remove(self._listing_head(version), pattern, self._key_space.owns)
-        return self._counted_deletes(self._reach("delete_pattern", steps))
+        try:
+            return self._counted_deletes(self._reach("delete_pattern", steps))
+        finally:
+            self._forget()
 
     async def adelete_pattern(self, pattern: str, version: int | None = None) -> int:
         """See delete_pattern()."""
         steps = self._operations.remove(self._listing_head(version), pattern, self._key_space.owns)
-        return self._counted_deletes(await self._areach("delete_pattern", steps))
+        try:
+            return self._counted_deletes(await self._areach("delete_pattern", steps))
+        finally:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Tell what stands before the storage that entries have changed."""
+        forget = getattr(self._overlay, "forget", None)
+        if forget is not None:
+            forget()
 
     # Operations that have no honest answer without a server -----------------------------------
 

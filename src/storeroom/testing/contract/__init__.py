@@ -13,12 +13,14 @@ from storeroom.testing.contract.handles import HandlesContract
 from storeroom.testing.contract.keys import KeysContract
 from storeroom.testing.contract.locks import LocksContract
 from storeroom.testing.contract.many import ManyContract
+from storeroom.testing.contract.memos import MemosContract
 from storeroom.testing.contract.processes import ForkContract, ProcessesContract
 from storeroom.testing.contract.sequences import SequencesContract
 from storeroom.testing.contract.stampede import StampedeContract
 from storeroom.testing.contract.statistics import StatisticsContract
 from storeroom.testing.contract.tags import TagsContract
 from storeroom.testing.contract.threads import ThreadsContract
+from storeroom.testing.contract.transactions import TransactionsContract
 from storeroom.testing.contract.values import ValuesContract
 
 __all__ = ["CacheContract"]
@@ -36,6 +38,8 @@ class CacheContract(
     BatchesContract,
     FreshnessContract,
     TagsContract,
+    TransactionsContract,
+    MemosContract,
     StatisticsContract,
     BoundsContract,
     StampedeContract,
