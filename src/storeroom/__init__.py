@@ -25,17 +25,23 @@ if TYPE_CHECKING:
         InvalidCacheKey,
         InvalidTimeoutError,
         KeyNotFoundError,
+        LockError,
+        LockLostError,
+        LockTimeoutError,
         NotSupportedError,
         SerializationError,
         StorageError,
         StoreroomError,
         StoreroomWarning,
+        TransactionError,
         UnkeyableArgumentError,
         ValueTooLargeError,
         ValueTypeError,
     )
+    from storeroom.memos import memo
     from storeroom.registry import cache, caches, configure
     from storeroom.timeouts import DEFAULT_TIMEOUT
+    from storeroom.transactions import transaction
     from storeroom.urls import config_from_url
 
 __all__ = [
@@ -49,11 +55,15 @@ __all__ = [
     "InvalidCacheKey",
     "InvalidTimeoutError",
     "KeyNotFoundError",
+    "LockError",
+    "LockLostError",
+    "LockTimeoutError",
     "NotSupportedError",
     "SerializationError",
     "StorageError",
     "StoreroomError",
     "StoreroomWarning",
+    "TransactionError",
     "UnkeyableArgumentError",
     "ValueTooLargeError",
     "ValueTypeError",
@@ -62,6 +72,8 @@ __all__ = [
     "caches",
     "config_from_url",
     "configure",
+    "memo",
+    "transaction",
 ]
 
 _HOMES = {
@@ -71,6 +83,8 @@ _HOMES = {
     "caches": "registry",
     "config_from_url": "urls",
     "configure": "registry",
+    "memo": "memos",
+    "transaction": "transactions",
 }
 """The module of each public name; all others are in exceptions."""
 

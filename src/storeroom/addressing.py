@@ -41,6 +41,10 @@ class Addressing(StorageHooks):
         self._counters = Counters()
         self._flights = Flights()
         self._freshness = config.freshness_of(settings.options)
+        if settings.options.get("transactional"):
+            from storeroom.transactions import follow  # noqa: PLC0415 -- few caches do
+
+            follow(settings.options["transactional"])
         self._validates = type(self).validate_key is not Addressing.validate_key
         self._learn_keys()
         near = settings.options.get("near")

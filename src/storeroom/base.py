@@ -11,10 +11,10 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from storeroom import liveness, timeouts
-from storeroom.computed import ComputedCache
+from storeroom.coordinated import CoordinatedCache, key_not_found
 from storeroom.entry import Envelope
 from storeroom.events import CacheStats
-from storeroom.exceptions import KeyNotFoundError, NotSupportedError, ValueTypeError
+from storeroom.exceptions import NotSupportedError
 from storeroom.hooks import LOOK, MISSING, Conditional, StorageHooks
 from storeroom.steps import arun, run
 from storeroom.tags import all_tagged, tagged
@@ -25,7 +25,7 @@ __all__ = ["BaseCache"]
 T = TypeVar("T")
 
 
-class BaseCache(ComputedCache):
+class BaseCache(CoordinatedCache):
     """A cache: the API of Django's BaseCache over eight hooks.
 
     A backend is built as ``Class(location, params)``, by Django or by Storeroom, where
@@ -234,45 +234,6 @@ class BaseCache(ComputedCache):
         expires_at: Any = await hooks._aexpiry(storage_key) if hooks.sees_envelopes else LOOK
         return _seconds_left(await arun(liveness.expiry(hooks, storage_key)) if expires_at is LOOK else expires_at)
 
-    # Counting -------------------------------------------------------------------------------
-
-    def incr(self, key: object, delta: float = 1, version: int | None = None) -> Any:
-        """Add delta to the number stored; its timeout stays. Atomic. Return the new number.
-
-        Raises:
-            KeyNotFoundError: there is no entry (a ValueError, as in Django).
-            ValueTypeError: what is stored is not a number, or has tags or may become stale.
-        """
-        storage_key = self._storage_key(key, version)
-        try:
-            return (self._overlay or self)._incr(storage_key, delta)
-        except KeyError:
-            raise _key_not_found(key) from None
-        except ValueTypeError:
-            if not self._is_there(storage_key):
-                raise _key_not_found(key) from None
-            raise
-
-    async def aincr(self, key: object, delta: float = 1, version: int | None = None) -> Any:
-        """See incr()."""
-        storage_key = self._storage_key(key, version)
-        try:
-            return await (self._overlay or self)._aincr(storage_key, delta)
-        except KeyError:
-            raise _key_not_found(key) from None
-        except ValueTypeError:
-            if not await self._ais_there(storage_key):
-                raise _key_not_found(key) from None
-            raise
-
-    def decr(self, key: object, delta: float = 1, version: int | None = None) -> Any:
-        """Subtract delta from the number stored: see incr()."""
-        return self.incr(key, -delta, version=version)
-
-    async def adecr(self, key: object, delta: float = 1, version: int | None = None) -> Any:
-        """See decr()."""
-        return await self.aincr(key, -delta, version=version)
-
     # Versions -------------------------------------------------------------------------------
 
     def incr_version(self, key: object, delta: int = 1, version: int | None = None) -> int:
@@ -288,7 +249,7 @@ class BaseCache(ComputedCache):
         hooks = self._overlay or self
         moved = hooks._rename(old, new) if hooks.sees_envelopes else LOOK
         if not (run(liveness.move(hooks, old, new)) if moved is LOOK else moved):
-            raise _key_not_found(key)
+            raise key_not_found(key)
         return version + delta
 
     async def aincr_version(self, key: object, delta: int = 1, version: int | None = None) -> int:
@@ -298,7 +259,7 @@ class BaseCache(ComputedCache):
         hooks = self._overlay or self
         moved = await hooks._arename(old, new) if hooks.sees_envelopes else LOOK
         if not (await arun(liveness.move(hooks, old, new)) if moved is LOOK else moved):
-            raise _key_not_found(key)
+            raise key_not_found(key)
         return version + delta
 
     def decr_version(self, key: object, delta: int = 1, version: int | None = None) -> int:
@@ -485,10 +446,6 @@ def _doubtful(hooks: StorageHooks, storage_keys: list[str]) -> list[str]:
     if not hooks.sees_envelopes:
         return storage_keys
     return [key for key in storage_keys if type(key) is Conditional]
-
-
-def _key_not_found(key: object) -> KeyNotFoundError:
-    return KeyNotFoundError(f"Key {key!r} not found: it was never set, has expired or was evicted.")
 
 
 def _seconds_left(expires_at: float | None) -> float | None:

@@ -178,9 +178,10 @@ class ComputedCache(Addressing):
     def _computation(
         self, storage_key: str, key: object, default: Any, timeout: Any, tags: Iterable[object], freshness: Any
     ) -> Computation:
+        hooks = (self._overlay or self)._computing()
         return Computation(
-            self._overlay or self,
-            self._flights,
+            hooks,
+            getattr(hooks, "_flights", self._flights),  # who is not to see what is stored is not to wait for it either
             self._counters,
             storage_key,
             Function(default, key),
@@ -192,10 +193,10 @@ class ComputedCache(Addressing):
     def _batch(
         self, keys: Iterable[T], compute: Any, timeout: Any, version: int | None, tags: Iterable[object], freshness: Any
     ) -> tuple[batch.Batch, dict[str, T]]:
-        typed = self._storage_keys(keys, version)
+        typed, hooks = self._storage_keys(keys, version), (self._overlay or self)._computing()
         work = batch.Batch(
-            self._overlay or self,
-            self._flights,
+            hooks,
+            getattr(hooks, "_flights", self._flights),
             self._counters,
             typed,
             Function(compute, list(typed.values())),

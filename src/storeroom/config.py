@@ -30,6 +30,7 @@ from storeroom.option import (
 __all__ = [
     "CODEC_OPTIONS",
     "COMMON_OPTIONS",
+    "CONTEXT_OPTIONS",
     "DEFAULT_MAX_ENTRIES",
     "DEFAULT_NEAR_ENTRIES",
     "ENTRY_BOUNDS",
@@ -197,6 +198,24 @@ FRESHNESS_OPTIONS: Final[Mapping[str, Option]] = {
 """The options of every backend on how old a value may be: see ``freshness``."""
 
 
+def _transactional(value: Any) -> str | bool | None:
+    if value is None or isinstance(value, bool) or (isinstance(value, str) and value):
+        return value
+    raise ValueError("True, False, None, or the alias of a database in Django's DATABASES")
+
+
+CONTEXT_OPTIONS: Final[Mapping[str, Option]] = {
+    "transactional": Option(
+        _transactional,
+        None,
+        "Holds writes back until Django's transaction in progress commits: True for the database `default`, or "
+        "another's alias. False even takes no part in transaction(); None does where it is used.",
+    ),
+    "memo": Option(boolean, True, "Whether memo() remembers what was read from this cache."),
+}
+"""The options of every backend on what may stand before it: see ``overlays``."""
+
+
 def freshness_of(options: Mapping[str, Any]) -> freshness.Freshness:
     """Return how old values may be, by the options of an alias."""
     given = {name: options[name] for name in FRESHNESS_OPTIONS if name in options}
@@ -262,6 +281,7 @@ COMMON_OPTIONS: Final[Mapping[str, Option]] = {
         "Keeps entries in this process's memory too, where reading them takes no round trip: a dict of the near "
         "tier's own options, or True for their defaults. None for no near tier.",
     ),
+    **CONTEXT_OPTIONS,
 }
 """The options that every backend has."""
 

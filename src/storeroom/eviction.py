@@ -204,7 +204,7 @@ class BoundedMap:
         victim = self._policy.admit(entry, full)
         if victim is not None:
             if type(victim.encoded) is not bytes and isinstance(victim.encoded, Pinned):
-                victim = self._spare(victim)
+                victim = self._spare(victim, entry)
             self._forget(victim)
             self.evictions += 1
         entries[key] = entry

@@ -16,8 +16,12 @@ program already catches something::
     ├── StorageError                              the engine failed: disk full, server gone
     ├── NotSupportedError         (NotImplementedError) the storage cannot do this at all
     ├── ComputationCycleError     (RuntimeError)  get_or_set() of a key inside its own computation
+    ├── ComputationTimeoutError   (TimeoutError)  get_or_set() with a hard_timeout that is over
     ├── UnkeyableArgumentError    (TypeError)     an argument of a @cached function that makes no stable key
-    └── ComputationTimeoutError   (TimeoutError)  get_or_set() with a hard_timeout that is over
+    ├── LockError                                 a lock that cannot be had or kept
+    │   ├── LockTimeoutError      (TimeoutError)  it was not free within its blocking_timeout
+    │   └── LockLostError                         it is not the caller's, or not any more
+    └── TransactionError          (RuntimeError)  a transaction that held-back writes cannot follow
 
     StoreroomWarning              (UserWarning)
     └── DeprecatedBackendWarning  (DeprecationWarning)  a BACKEND name that Django has removed
@@ -35,11 +39,15 @@ __all__ = [
     "InvalidCacheKey",
     "InvalidTimeoutError",
     "KeyNotFoundError",
+    "LockError",
+    "LockLostError",
+    "LockTimeoutError",
     "NotSupportedError",
     "SerializationError",
     "StorageError",
     "StoreroomError",
     "StoreroomWarning",
+    "TransactionError",
     "UnkeyableArgumentError",
     "ValueTooLargeError",
     "ValueTypeError",
@@ -107,6 +115,22 @@ class ComputationTimeoutError(StoreroomError, TimeoutError):
 
 class UnkeyableArgumentError(StoreroomError, TypeError):
     """No key can be made of an argument of a @cached function: the message names it, and what to do."""
+
+
+class LockError(StoreroomError):
+    """A lock cannot be had, or cannot be kept."""
+
+
+class LockTimeoutError(LockError, TimeoutError):
+    """The lock was not free within its `blocking_timeout`."""
+
+
+class LockLostError(LockError):
+    """The lock is not the caller's: it was never acquired, its timeout is over, or somebody removed it."""
+
+
+class TransactionError(StoreroomError, RuntimeError):
+    """Writes that are held back cannot follow the database's transaction; the message says what to do instead."""
 
 
 class StoreroomWarning(UserWarning):

@@ -72,6 +72,9 @@ class StorageHooks:
     ``entry.Envelope`` whose conditions they cannot judge, and `_scan` tells Conditional keys. Otherwise the
     framework reads each entry to find out."""
 
+    _codec: Any = None
+    """What turns values into bytes and back, where a storage has one: ``serializers.Codec``."""
+
     # The eight that a backend must provide ------------------------------------------------
 
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
@@ -146,6 +149,19 @@ class StorageHooks:
         self._delete(storage_key)
         return True
 
+    def _count(self, storage_key: str, delta: float, start: float, expires_at: float) -> float | None:
+        """Add delta to a live number, keeping its expiry, or store start + delta. Return the new number.
+
+        None if another client came in between, or an ``entry.Envelope`` is in the way. No count is lost.
+
+        Raises:
+            ValueTypeError: the entry is not a number.
+        """
+        try:
+            return self._incr(storage_key, delta)
+        except KeyError:
+            return start + delta if self._add(storage_key, start + delta, expires_at) is True else None
+
     def _lease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> bool | None:
         """Take the right to compute, for get_or_set(): put the mark in the place of what was seen. Atomic.
 
@@ -210,6 +226,32 @@ class StorageHooks:
         """Return what tells of changes that others make, or None: a near tier is then bounded by time alone."""
         return None
 
+    # For what stands before a storage, see overlays ------------------------------------------
+
+    def _computing(self) -> "StorageHooks":
+        """Return the hooks that a computation goes through: they show what others store meanwhile."""
+        return self
+
+    def _freeze(self, storage_key: str, value: Any) -> Any:
+        """Return what stands for the value while it is not in the storage: nobody can change it.
+
+        Raises:
+            SerializationError: the storage could not keep it.
+        """
+        if self._codec is not None:
+            return self._codec.dumps(value, storage_key)
+        from storeroom import frozen  # noqa: PLC0415 -- few programs keep values aside
+
+        return frozen.freeze(value)
+
+    def _thaw(self, storage_key: str, kept: Any) -> Any:
+        """Return the value of what _freeze() returned, as a read of the storage would."""
+        if self._codec is not None:
+            return self._codec.loads(kept, storage_key)
+        from storeroom import frozen  # noqa: PLC0415 -- as above
+
+        return frozen.thaw(kept)
+
     # The asynchronous twins ---------------------------------------------------------------
 
     async def _run(self, hook: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -261,6 +303,12 @@ class StorageHooks:
 
     async def _arename(self, storage_key: str, new_storage_key: str) -> Any:
         return await self._run(self._rename, storage_key, new_storage_key)
+
+    async def _acount(self, storage_key: str, delta: float, start: float, expires_at: float) -> float | None:
+        try:
+            return await self._aincr(storage_key, delta)
+        except KeyError:
+            return start + delta if await self._aadd(storage_key, start + delta, expires_at) is True else None
 
     async def _alease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> bool | None:
         if seen is MISSING:

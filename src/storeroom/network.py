@@ -23,7 +23,7 @@ from storeroom.base import BaseCache
 from storeroom.engines import Engine
 from storeroom.exceptions import ConfigurationError, StorageError, ValueTypeError
 from storeroom.hooks import MISSING
-from storeroom.outages import CircuitBreaker
+from storeroom.outages import CircuitBreaker, are_answers_refused
 
 __all__ = ["ANSWERS", "NETWORK_OPTIONS", "NetworkCache", "NetworkEngine"]
 
@@ -154,6 +154,8 @@ class NetworkCache(BaseCache):
 
     def _fallback(self, name: str) -> Any:
         """Return the cache that answers for a hook during an outage, or None if none does."""
+        if are_answers_refused():
+            return None
         alias = self.settings.options["on_error"].partition("fallback:")[2]
         if not alias or name in _WITHOUT_FALLBACK:
             return None
@@ -175,7 +177,7 @@ class NetworkCache(BaseCache):
         """
         self._counters.errors += 1
         answer = ANSWERS.get(name)
-        if self.settings.options["on_error"] == "raise" or answer is None:
+        if self.settings.options["on_error"] == "raise" or answer is None or are_answers_refused():
             self._raise(name, error)
         return answer(*args)
 

@@ -5,16 +5,22 @@ number of failures in a row it *opens*: operations are answered at once by the p
 without touching the network. After a pause one operation is let through, *half-open*:
 if it succeeds the breaker closes, else it stays open for another pause.
 
+What an operation answers meanwhile is the alias's policy (``network``). Where no answer but
+the server's will do, as for a lock, the policy is put aside: see `no_answers`.
+
 Source: M. Nygard, "Release It!" (2007), chapter 5.
 """
 
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Final
 
 from storeroom import timeouts
 
-__all__ = ["FAILURES", "PAUSE_SECONDS", "CircuitBreaker"]
+__all__ = ["FAILURES", "PAUSE_SECONDS", "CircuitBreaker", "are_answers_refused", "no_answers"]
 
 logger = logging.getLogger("storeroom.outages")
 
@@ -23,6 +29,24 @@ FAILURES: Final = 3
 
 PAUSE_SECONDS: Final = 1.0
 """Between probes of a server that is down: a recovery is noticed within this and one probe."""
+
+
+_refused: ContextVar[bool] = ContextVar("storeroom_no_answers", default=False)
+
+
+@contextmanager
+def no_answers() -> Iterator[None]:
+    """Let operations within raise StorageError during an outage, whatever the policy."""
+    before = _refused.set(True)
+    try:
+        yield
+    finally:
+        _refused.reset(before)
+
+
+def are_answers_refused() -> bool:
+    """Tell whether this code runs within no_answers()."""
+    return _refused.get()
 
 
 class CircuitBreaker:

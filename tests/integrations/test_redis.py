@@ -4,9 +4,8 @@ import asyncio
 import gzip
 import lzma
 import pickle
+import re
 import subprocess
-import threading
-import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
@@ -19,6 +18,7 @@ import pytest
 from storeroom.backends.redis import RedisCache
 from storeroom.backends.redis.requests import Use, one
 from storeroom.exceptions import NotSupportedError, StorageError
+from storeroom.memos import memo
 from storeroom.serializers.compressors import FORMATS
 from storeroom.testing.contract.suite import Driver
 from tests.servers.process import free_port
@@ -117,57 +117,11 @@ def test_patterns_need_keys_that_can_be_turned_back(location: str) -> None:
         cache.delete_pattern("*")
 
 
-def test_lock_lets_one_in_at_a_time(cache: RedisCache) -> None:
-    inside, most = 0, 0
-
-    def work() -> None:
-        nonlocal inside, most
-        for _ in range(5):
-            with cache.lock("l", timeout=10, sleep=0.001):
-                inside += 1
-                most = max(most, inside)
-                time.sleep(0.001)
-                inside -= 1
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == 1
-    assert not cache.has_key("l")
-
-
-def test_lock_of_tasks(cache: RedisCache) -> None:
-    async def work() -> None:
-        async with cache.lock("l", timeout=10):
-            assert not await cache.lock("l").aacquire(blocking=False)
-        assert await cache.lock("l").aacquire(blocking=False)
-
-    asyncio.run(work())
-
-
-def test_lock_is_not_taken_over_an_entry_with_tags(cache: RedisCache) -> None:
-    """Whose conditions the server cannot judge: it is in the way like any other."""
-    cache.set("l", 1, tags=["red"])
-    assert cache.lock("l").acquire(blocking=False) is False
-    assert asyncio.run(cache.lock("l").aacquire(blocking=False)) is False
-    assert cache.get("l") == 1
-
-
-def test_lock_that_is_taken_or_lost_is_told(cache: RedisCache) -> None:
-    """The owner whose time was over does not give back the lock of the next."""
-    slow = cache.lock("l", timeout=0.05)
-    assert slow.acquire()
-    with (
-        pytest.raises(StorageError, match=r"not free within 0\.01 s"),
-        cache.lock("l", sleep=0.005, blocking_timeout=0.01),
-    ):
-        pass
-    with cache.lock("l", timeout=10, sleep=0.01):
-        with pytest.raises(StorageError, match="not ours any more"):
-            slow.release()
-        assert cache.has_key("l")
+def test_lock_has_the_signature_of_django_redis(cache: RedisCache) -> None:
+    """Name, version, timeout, seconds between attempts and patience, by position."""
+    with cache.lock("l", 1, 10, 0.01, 0.5) as lock:
+        assert lock.owned()
+        assert not cache.lock("l", None, 10, 0.01, 0.02).acquire()
 
 
 def test_lock_and_patterns_have_no_answer_without_a_server(redis_server: RedisServer) -> None:
@@ -238,6 +192,36 @@ def test_operations_are_one_round_trip_each(
         assert await count() == dict.fromkeys(operations, 1) | moved_anew
 
     asyncio.run(work())
+
+
+def test_a_memo_saves_round_trips(cache: RedisCache) -> None:
+    """The server itself counts the commands: two, however often a block reads, and one for the write."""
+    cache.set_many({"a": 1, "b": 2})
+    raw(cache, "CONFIG", "RESETSTAT")
+    with memo():
+        for _ in range(50):
+            assert cache.get("a") == 1
+            assert cache.get_many(["a", "b", "none"]) == {"a": 1, "b": 2}
+            assert cache.get("none") is None
+            assert cache.get_or_set("b", lambda: 3) == 2
+        cache.set("a", 4)
+        for _ in range(50):
+            assert cache.get("a") == 4
+    counted = raw(cache, "INFO", "commandstats")
+    text = counted.decode() if isinstance(counted, bytes) else str(counted)
+    calls = {name: int(number) for name, number in re.findall(r"cmdstat_(\w+):calls=(\d+)", text)}
+    assert {name: calls.get(name, 0) for name in ("get", "mget", "set")} == {"get": 1, "mget": 1, "set": 1}
+
+
+def test_a_memo_hears_of_patterns(cache: RedisCache) -> None:
+    """Which remove entries past everything that stands before the server."""
+    cache.set_many({"a:1": 1, "b": 1})
+    with memo():
+        assert cache.get_many(["a:1", "b"]) == {"a:1": 1, "b": 1}
+        cache.delete_pattern("a:*")
+        assert cache.get_many(["a:1", "b"]) == {"b": 1}
+        asyncio.run(cache.adelete_pattern("b"))
+        assert cache.get_many(["a:1", "b"]) == {}
 
 
 # Moving from other backends -------------------------------------------------------------------

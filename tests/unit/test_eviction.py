@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from storeroom.eviction import ENCODED, BoundedMap, Entry
+from storeroom.eviction import ENCODED, BoundedMap, Entry, Pinned
 from storeroom.s3fifo import MAIN, OLD, YOUNG
 
 NEVER = math.inf
@@ -666,3 +666,22 @@ def test_hits_without_the_lock_never_see_half_of_a_write(checked):
         thread.join()
     assert wrong == []
     assert len(bounded) == 20
+
+
+def test_an_entry_that_is_just_inserted_is_not_evicted_for_a_pinned_one(checked):
+    """Though it is the next in turn, where all others are pinned or used."""
+    bounded = checked(3)
+    put(bounded, "pinned", Pinned(b"x"))
+    for number in range(50):
+        put(bounded, f"k{number}")
+        assert f"k{number}" in bounded.entries
+        assert "pinned" in bounded.entries
+        hit(bounded, f"k{number}", times=number % 3)
+    assert len(bounded) == 3
+
+
+def test_a_pinned_entry_goes_where_no_other_can(checked):
+    bounded = checked(1)
+    put(bounded, "pinned", Pinned(b"x"))
+    put(bounded, "k")
+    assert list(bounded.entries) == ["k"]

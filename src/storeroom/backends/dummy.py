@@ -1,12 +1,28 @@
-"""A cache that stores nothing: for development, and to switch caching off by configuration alone."""
+"""A cache that stores nothing: for development, and to switch caching off by configuration alone.
+
+Locks it does keep, among the threads and tasks of this process: a lock that is always free
+would be none, and a program must not break when caching is switched off.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from storeroom import config
 from storeroom.base import BaseCache
+from storeroom.engines import Engine, shared
+from storeroom.hooks import StorageHooks
+from storeroom.process_locks import ProcessLocks
 
 __all__ = ["DummyCache"]
+
+
+class LockingEngine(Engine):
+    """What all dummy caches of a process share: the locks."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        super().__init__()
+        self.locks = ProcessLocks(self.lock)
 
 
 class DummyCache(BaseCache):
@@ -53,3 +69,6 @@ class DummyCache(BaseCache):
 
     def _usage(self) -> tuple[int | None, int | None]:
         return 0, 0
+
+    def _locking(self) -> StorageHooks:
+        return shared(LockingEngine, "of dummy caches", LockingEngine).locks

@@ -16,7 +16,8 @@ from storeroom.engines import Engine, shared
 from storeroom.entry import Envelope
 from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry, Pinned
 from storeroom.exceptions import SerializationError, ValueTooLargeError, ValueTypeError
-from storeroom.hooks import LOOK, MISSING, Conditional
+from storeroom.hooks import LOOK, MISSING, Conditional, StorageHooks
+from storeroom.process_locks import ProcessLocks
 from storeroom.steps import run
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
@@ -50,6 +51,7 @@ class MemoryEngine(Engine):
         """Begin empty; each handle brings its own bounds."""
         super().__init__()
         self.entries = BoundedMap(None)
+        self.locks = ProcessLocks(self.lock)
 
 
 class LocMemCache(BaseCache):
@@ -219,6 +221,15 @@ class LocMemCache(BaseCache):
             self._counters.errors += 1
             return MISSING
 
+    def _freeze(self, storage_key: str, value: Any) -> tuple[Any, bytes | None]:
+        return self._frozen(value)
+
+    def _thaw(self, storage_key: str, kept: tuple[Any, bytes | None]) -> Any:
+        value, encoded = kept
+        if encoded is None:
+            return value
+        return encoded.kept if isinstance(encoded, _Enveloped) and encoded.kept is not None else loads(encoded)
+
     def _store(self, storage_key: str, value: Any, encoded: bytes | None, expires_at: float, now: float) -> None:
         """Insert or overwrite, under the lock."""
         bounded = self._bounded
@@ -352,6 +363,9 @@ class LocMemCache(BaseCache):
         if entry is None:
             return MISSING
         return entry.value if entry.encoded is None else self._decoded(entry)
+
+    def _locking(self) -> StorageHooks:
+        return self._engine.locks
 
     def _clear(self) -> None:
         with self._lock:

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from storeroom import timeouts
@@ -360,7 +361,9 @@ class DatabaseEngine(NetworkEngine):
         executor = self._executor
         if executor is None:
             executor = self._executor = self._make_executor()
-        return await asyncio.get_running_loop().run_in_executor(executor, functools.partial(hook, *args))
+        return await asyncio.get_running_loop().run_in_executor(
+            executor, functools.partial(copy_context().run, hook, *args)
+        )
 
     def _make_executor(self) -> "ThreadPoolExecutor":
         from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 -- as above

@@ -279,10 +279,11 @@ class Table:
         return bool(expires_at > self.now)
 
     def remove_if(self, is_doomed: Callable[[str], bool]) -> None:
-        """Remove the entries whose storage key `is_doomed` says so; leases go only where all entries do."""
+        """Remove the entries whose storage key `is_doomed` says so; no leases and no locks."""
         storage_keys = [storage_key for storage_key, _ in stored_keys(self._transaction)]
         doomed = [storage_key for storage_key in storage_keys if is_doomed(storage_key)]
-        if len(doomed) < len(storage_keys):
+        cursor, leases = self._transaction.cursor(), bytes([_LEASE])
+        if len(doomed) < len(storage_keys) or (cursor.set_range(leases) and cursor.key().startswith(leases)):
             for storage_key in doomed:
                 self.remove(entry_key_of(storage_key))
             return

@@ -61,7 +61,7 @@ class MemcachedCache(BaseCache):
         super().__init__(params)
         options = known.settled(self.settings) | {"secret": secret_of(self.settings)}
         self.settings = dataclasses.replace(self.settings, options=options)
-        codec = build_codec(
+        codec = self._codec = build_codec(
             trusted=False,
             allowed_types=options["allowed_types"],
             **{name: options[name] for name in config.CODEC_OPTIONS},

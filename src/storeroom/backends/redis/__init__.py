@@ -21,7 +21,6 @@ from storeroom.serializers import build_codec
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
 if TYPE_CHECKING:
-    from storeroom.backends.redis.lock import RedisLock
     from storeroom.near.channel import Channel
     from storeroom.probes import Endpoint, Probe
 
@@ -73,8 +72,9 @@ class RedisCache(NetworkCache):
             allowed_types=options["allowed_types"],
             **{name: options[name] for name in config.CODEC_OPTIONS},
         )
+        self._codec = ForeignReader(codec) if options["read_unsigned_pickles"] else codec
         self._operations = Operations(
-            ForeignReader(codec) if options["read_unsigned_pickles"] else codec,
+            self._codec,
             self._counters,
             is_cluster=target.kind == "cluster",
             is_bound=options["secret"] is not None,
@@ -305,7 +305,7 @@ class RedisCache(NetworkCache):
         try:
             return self._counted_deletes(self._reach("delete_pattern", steps))
         finally:
-            self._forget_near()
+            self._forget()
 
     async def adelete_pattern(self, pattern: str, version: int | None = None) -> int:
         """See delete_pattern()."""
@@ -313,26 +313,13 @@ class RedisCache(NetworkCache):
         try:
             return self._counted_deletes(await self._areach("delete_pattern", steps))
         finally:
-            self._forget_near()
+            self._forget()
 
-    def _forget_near(self) -> None:
-        near = vars(self).get("_overlay")
-        if near is not None:
-            near.forget()
-
-    def lock(
-        self,
-        key: object,
-        version: int | None = None,
-        timeout: float | None = None,
-        sleep: float = 0.1,
-        *,
-        blocking_timeout: float | None = None,
-    ) -> "RedisLock":
-        """Return a lock among all programs that use the server, for ``with`` and ``async with``: see RedisLock."""
-        from storeroom.backends.redis.lock import RedisLock  # noqa: PLC0415 -- few programs need it
-
-        return RedisLock(self, self._storage_key(key, version), timeout, sleep, blocking_timeout)
+    def _forget(self) -> None:
+        """Tell what stands before the storage that entries have changed."""
+        forget = getattr(self._overlay, "forget", None)
+        if forget is not None:
+            forget()
 
     # Operations that have no honest answer without a server -----------------------------------
 

@@ -118,6 +118,17 @@ class TieredCache(NearHooks, BaseCache):
         for handle in self._handles:
             handle.key_prefix, handle.version = self.key_prefix, self.version
 
+    # What the storage alone does -------------------------------------------------------------
+
+    def _locking(self) -> StorageHooks:
+        return self._storage._locking()
+
+    def _freeze(self, storage_key: str, value: Any) -> Any:
+        return self._storage._freeze(storage_key, value)
+
+    def _thaw(self, storage_key: str, kept: Any) -> Any:
+        return self._storage._thaw(storage_key, kept)
+
     # The hot path: a hit is written out, as a call costs as much as all the rest of it
     # (benchmarks: "tiered hit").
 

@@ -12,7 +12,9 @@ from storeroom.testing.contract.expiry import ExpiryContract
 from storeroom.testing.contract.freshness import FreshnessContract
 from storeroom.testing.contract.handles import HandlesContract
 from storeroom.testing.contract.keys import KeysContract
+from storeroom.testing.contract.locks import LocksContract
 from storeroom.testing.contract.many import ManyContract
+from storeroom.testing.contract.memos import MemosContract
 from storeroom.testing.contract.processes import ForkContract, ProcessesContract
 from storeroom.testing.contract.refreshing import RefreshingContract
 from storeroom.testing.contract.sequences import SequencesContract
@@ -20,6 +22,7 @@ from storeroom.testing.contract.stampede import StampedeContract
 from storeroom.testing.contract.statistics import StatisticsContract
 from storeroom.testing.contract.tags import TagsContract
 from storeroom.testing.contract.threads import ThreadsContract
+from storeroom.testing.contract.transactions import TransactionsContract
 from storeroom.testing.contract.values import ValuesContract
 
 __all__ = ["CacheContract"]
@@ -31,6 +34,7 @@ class CacheContract(
     KeysContract,
     ManyContract,
     CountingContract,
+    LocksContract,
     ExpiryContract,
     ComputingContract,
     BatchesContract,
@@ -38,6 +42,8 @@ class CacheContract(
     RefreshingContract,
     CachedContract,
     TagsContract,
+    TransactionsContract,
+    MemosContract,
     StatisticsContract,
     BoundsContract,
     StampedeContract,

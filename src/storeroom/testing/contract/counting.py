@@ -91,3 +91,53 @@ class CountingContract(Suite):
         with pytest.raises(TypeError):
             await cache.decr("k")
         assert await cache.get("k", "absent") == value
+
+    # Counters that come into being -----------------------------------------------------------
+
+    async def test_incr_with_a_default_creates_the_number(self, cache: Driver) -> None:
+        """What is absent counts as the default; what is there is counted as ever."""
+        assert await cache.incr("n", default=0) == 1
+        assert await cache.incr("n", default=100) == 2
+        assert await cache.incr("m", 5, default=10) == 15
+        assert await cache.decr("d", default=10) == 9
+        assert await cache.decr("d", 2, default=10) == 7
+        assert await cache.incr("x", 0.5, default=1.0) == 1.5
+        assert await cache.get_many(["n", "m", "d", "x"]) == {"n": 2, "m": 15, "d": 7, "x": 1.5}
+        assert await cache.incr("n", default=0, version=2) == 1
+
+    async def test_a_number_that_is_created_has_the_timeout(self, cache: Driver) -> None:
+        """One that exists keeps its own: a window that began is not prolonged."""
+        assert await cache.incr("n", default=0, timeout=self.moment) == 1
+        assert await cache.incr("m", default=0, timeout=None) == 1
+        assert await cache.ttl("m") is None
+        await self.pass_time(self.moment / 2)
+        assert await cache.incr("n", default=0, timeout=1000) == 2
+        assert await cache.ttl("n") == pytest.approx(self.moment / 2, rel=0.2)
+        await self.pass_time(self.moment)
+        assert await cache.incr("n", default=0, timeout=1000) == 1
+
+    async def test_a_number_that_would_expire_at_once_is_not_created(self, cache: Driver) -> None:
+        """The result is as if; what exists is counted."""
+        assert await cache.incr("n", default=5, timeout=0) == 6
+        assert await cache.has_key("n") is False
+        await cache.set("n", 1)
+        assert await cache.incr("n", default=5, timeout=0) == 2
+        assert await cache.get("n") == 2
+
+    async def test_a_default_does_not_replace_what_is_no_number(self, cache: Driver) -> None:
+        """It stays an error."""
+        await cache.set("k", "text")
+        with pytest.raises(ValueTypeError):
+            await cache.incr("k", default=0)
+        assert await cache.get("k") == "text"
+        with pytest.raises(TypeError, match="expected the number"):
+            await cache.incr("n", default="0")
+
+    async def test_a_number_whose_tag_was_invalidated_is_created_anew(self, cache: Driver) -> None:
+        """It counts as absent, like any such entry."""
+        await cache.set("n", 41, tags=["a"])
+        with pytest.raises(ValueTypeError):
+            await cache.incr("n", default=0)
+        await cache.invalidate_tags("a")
+        assert await cache.incr("n", default=0, timeout=100) == 1
+        assert await cache.incr("n", default=0) == 2

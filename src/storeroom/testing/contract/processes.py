@@ -67,6 +67,33 @@ class ProcessesContract(Suite):
         assert cache.get("n") == PROCESSES * 200
         assert sorted(chain.from_iterable(results)) == list(range(1, PROCESSES * 200 + 1))
 
+    def test_processes_create_a_counter_once(self, location: str, open_cache: Callable[..., BaseCache]) -> None:
+        """8 processes count 50 absent keys at the same time: no count is lost, and each result is one of its own."""
+        cache = open_cache()
+        results = self.run(location, count_from_nothing, 50)
+        assert cache.get_many(map(str, range(50))) == {str(turn): PROCESSES for turn in range(50)}
+        for numbers in zip(*results, strict=True):
+            assert sorted(numbers) == list(range(1, PROCESSES + 1))
+
+    def test_processes_hold_a_lock_in_turn(self, location: str, open_cache: Callable[..., BaseCache]) -> None:
+        """What 8 processes read and write within loses nothing, and their fencing tokens never go back."""
+        cache = open_cache()
+        cache.set("n", (0, 0), timeout=None)
+        self.run(location, read_and_write, 5)
+        assert cache.get("n")[0] == PROCESSES * 5
+
+    def test_a_dead_owner_delays_by_its_timeout_at_most(
+        self, location: str, open_cache: Callable[..., BaseCache]
+    ) -> None:
+        """It does not have to give the lock back."""
+        cache = open_cache()
+        child = Child(type(self), location, {}, hold_until_killed, 0.5, talks=True)
+        assert child.pipe.poll(30), child.result(0)
+        assert child.pipe.recv() == "held"
+        child.kill()
+        with cache.lock("l", timeout=100, blocking_timeout=30, sleep=0.01):
+            pass
+
     def test_processes_lose_no_first_set(self, location: str, open_cache: Callable[..., BaseCache]) -> None:
         """8 processes set 100 keys that nobody had set before, each at the same time: all are there."""
         cache = open_cache(OPTIONS=self.room_for(1000))
@@ -264,6 +291,11 @@ def count_up(cache: BaseCache, number: int, count: int) -> list[Any]:
     return [cache.incr("n") for _ in range(count)]
 
 
+def count_from_nothing(cache: BaseCache, number: int, keys: int) -> list[Any]:
+    """Count each key once; nobody has created it."""
+    return [cache.incr(str(turn), default=0, timeout=100) for turn in range(keys)]
+
+
 def set_all(cache: BaseCache, number: int, count: int) -> None:
     """Set keys that all processes set, and keys that no other does."""
     for turn in range(count):
@@ -359,3 +391,20 @@ def set_and_leave(cache: BaseCache) -> None:
     """Set two entries and end."""
     cache.set("timed", [1], timeout=500)
     cache.set("endless", None, timeout=None)
+
+
+def read_and_write(cache: BaseCache, _: int, turns: int) -> None:
+    """Count by reading and writing, under a lock."""
+    for _turn in range(turns):
+        with cache.lock("l", timeout=100, sleep=0.005) as lock:
+            number, highest = cache.get("n")
+            token = lock.fence()
+            assert token > highest
+            cache.set("n", (number + 1, token), timeout=None)
+
+
+def hold_until_killed(cache: BaseCache, timeout: float, pipe: Connection) -> None:
+    """Take the lock, and do not come back."""
+    cache.lock("l", timeout=timeout).acquire()
+    pipe.send("held")
+    time.sleep(100)

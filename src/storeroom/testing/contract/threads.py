@@ -30,6 +30,13 @@ class ThreadsContract(Suite):
         assert cache.get("n") == 800
         assert sorted(chain.from_iterable(results)) == list(range(1, 801)), "every result is a number of its own"
 
+    def test_threads_create_a_counter_once(self, open_cache: Callable[..., BaseCache]) -> None:
+        """Whoever comes second adds to what the first has created."""
+        cache = open_cache()
+        keys = [f"n{number}" for number in range(50)]
+        in_threads(8, lambda _: [cache.incr(key, default=10) for key in keys])
+        assert cache.get_many(keys) == dict.fromkeys(keys, 18)
+
     def test_threads_add_a_key_once(self, open_cache: Callable[..., BaseCache]) -> None:
         """Each key has one winner, and its value."""
         cache = open_cache()

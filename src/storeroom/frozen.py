@@ -1,0 +1,45 @@
+"""Values kept aside, in this process, where no storage does it: as they were when they were given.
+
+Immutable scalars are kept as they are, everything else as a pickle, so that a caller who
+changes what was given or returned changes nothing else.
+"""
+
+from pickle import HIGHEST_PROTOCOL, dumps, loads
+from typing import Any, Final
+
+from storeroom.exceptions import SerializationError
+
+__all__ = ["freeze", "thaw"]
+
+_IMMUTABLE: Final = frozenset({str, int, float, bool, type(None), bytes, complex})
+
+
+class _Pickled(bytes):
+    """A pickle, which its type tells from bytes that are the value itself."""
+
+
+def freeze(value: Any) -> Any:
+    """Return what stands for the value, and cannot be changed.
+
+    Raises:
+        SerializationError: it cannot be pickled.
+
+    >>> kept = freeze([1])
+    >>> thaw(kept) is thaw(kept)
+    False
+    """
+    if type(value) in _IMMUTABLE:
+        return value
+    try:
+        return _Pickled(dumps(value, HIGHEST_PROTOCOL))
+    except Exception as error:
+        # Whatever a class's own __reduce__ raises, the caller's mistake is the same.
+        raise SerializationError(
+            f"A value of type {type(value).__module__}.{type(value).__qualname__} cannot be pickled ({error}); "
+            "cache the data in it rather than the object."
+        ) from error
+
+
+def thaw(kept: Any) -> Any:
+    """Return the value of what freeze() returned: a new object each time, if it can be changed."""
+    return loads(kept) if type(kept) is _Pickled else kept

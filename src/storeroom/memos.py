@@ -1,0 +1,342 @@
+"""memo(): what a unit of work has read or written once, it reads again without asking the storage.
+
+A memo lasts as long as a block, in practice a request. What was read stays as it was read,
+misses too; the block's own writes go through to the storage, and are seen at once. Values are kept as
+copies, so that changing one changes no other. Nothing outlives the block.
+
+What a computation of get_or_set() depends on is asked for anew: whether there still is nothing.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar, Token
+from typing import Any, Final, NamedTuple, Self
+
+from storeroom import overlays, timeouts
+from storeroom.entry import Envelope
+from storeroom.exceptions import SerializationError
+from storeroom.hooks import LOOK, MISSING, StorageHooks
+from storeroom.overlays import Overlay
+from storeroom.steps import Steps
+from storeroom.timeouts import NEVER
+
+__all__ = ["memo"]
+
+MAX_ENTRIES: Final = 1000
+"""Entries that a memo keeps at most, where it is not told: more than a page reads."""
+
+_UNKNOWN: Final = object()
+"""What the memo has nothing about, as opposed to MISSING, "there is no entry"."""
+
+
+class _Kept(NamedTuple):
+    """What is known of an entry.
+
+    Attributes:
+        frozen: what stands for its value, or MISSING.
+        thaw: returns the value of that.
+        expires_at: epoch seconds, as far as is known.
+    """
+
+    frozen: Any
+    thaw: Callable[[str, Any], Any] | None
+    expires_at: float
+
+
+class Memo:
+    """What is known within a block; of all caches that it uses. The oldest goes when it is full."""
+
+    def __init__(self, max_entries: int) -> None:
+        self.is_open = True
+        self.changes = 0
+        self._entries: OrderedDict[tuple[object, str], _Kept] = OrderedDict()
+        self._max_entries = max_entries
+        self._lock = threading.Lock()  # tasks and threads of the block share it
+
+    def look(self, place: tuple[object, str]) -> _Kept | None:
+        """Return what is known, if anything."""
+        kept = self._entries.get(place)
+        if kept is not None and kept.expires_at <= timeouts.now():
+            return None
+        return kept
+
+    def keep(self, ticket: int, place: tuple[object, str], kept: _Kept) -> None:
+        """Remember, unless something has changed since `changes` was the ticket: a late reader has seen old things."""
+        with self._lock:
+            if ticket != self.changes or not self.is_open:
+                return
+            self._entries[place] = kept
+            if len(self._entries) > self._max_entries:
+                self._entries.popitem(last=False)
+
+    def forget(self, places: Iterable[tuple[object, str]]) -> int:
+        """Forget these. Return the ticket of this change."""
+        with self._lock:
+            self.changes += 1
+            for place in places:
+                self._entries.pop(place, None)
+            return self.changes
+
+    def forget_all(self, storage: object) -> None:
+        """Forget everything in this storage."""
+        self.forget([place for place in list(self._entries) if place[0] is storage])
+
+    def close(self) -> None:
+        """End: what still holds the memo goes to the storage from now on."""
+        with self._lock:
+            self.is_open = False
+            self._entries.clear()
+
+
+class MemoOverlay(Overlay):
+    """A memo before the hooks of a handle."""
+
+    _serves_misses = True
+
+    def __init__(self, handle: Any, below: StorageHooks, memo: Memo) -> None:
+        super().__init__(handle, below)
+        self._memo, self._storage = memo, handle._flights
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the block has not ended."""
+        return self._memo.is_open
+
+    def _computing(self) -> StorageHooks:
+        return _WithoutMisses(self._handle, self._below._computing(), self._memo)
+
+    def forget(self) -> None:
+        """Forget what is known of the storage."""
+        self._memo.forget_all(self._storage)
+        super().forget()
+
+    # What is known --------------------------------------------------------------------------
+
+    def _known(self, storage_key: str) -> Any:
+        """Return the value, MISSING, or _UNKNOWN."""
+        kept = self._memo.look((self._storage, storage_key))
+        if kept is None:
+            return _UNKNOWN
+        if kept.thaw is None:
+            return MISSING if self._serves_misses else _UNKNOWN
+        value = kept.thaw(storage_key, kept.frozen)
+        return value if _is_lasting(value) else _UNKNOWN
+
+    def _keep(self, ticket: int, storage_key: str, value: Any, expires_at: float = NEVER) -> None:
+        if not _is_lasting(value):
+            return
+        if value is MISSING:
+            kept = _Kept(MISSING, None, NEVER)
+        else:
+            try:
+                kept = _Kept(self._freeze(storage_key, value), self._thaw, expires_at)
+            except SerializationError:
+                return  # it can be read, and not written: it is read again
+        self._memo.keep(ticket, (self._storage, storage_key), kept)
+
+    def _places(self, storage_keys: Iterable[str]) -> list[tuple[object, str]]:
+        return [(self._storage, storage_key) for storage_key in storage_keys]
+
+    # Reading --------------------------------------------------------------------------------
+
+    def get(self, storage_key: str) -> Steps[Any]:
+        """See StorageHooks._get()."""
+        value = self._known(storage_key)
+        if value is _UNKNOWN:
+            ticket = self._memo.changes
+            value = yield self._below, "_get", (storage_key,)
+            self._keep(ticket, storage_key, value)
+        return value
+
+    def get_many(self, storage_keys: Sequence[str]) -> Steps[dict[str, Any]]:
+        """See StorageHooks._get_many()."""
+        known = {storage_key: self._known(storage_key) for storage_key in storage_keys}
+        unknown = [storage_key for storage_key, value in known.items() if value is _UNKNOWN]
+        if unknown:
+            ticket = self._memo.changes
+            found = yield self._below, "_get_many", (unknown,)
+            for storage_key in unknown:
+                known[storage_key] = found.get(storage_key, MISSING)
+                self._keep(ticket, storage_key, known[storage_key])
+        return {storage_key: value for storage_key, value in known.items() if value is not MISSING}
+
+    def has(self, storage_key: str) -> Steps[Any]:
+        """See StorageHooks._has()."""
+        value = self._known(storage_key)
+        if value is _UNKNOWN:
+            return (yield self._below, "_has", (storage_key,))
+        return LOOK if type(value) is Envelope else value is not MISSING
+
+    # Writing: through, and remembered if it succeeds ----------------------------------------
+
+    def _through(self, storage_keys: Iterable[str], name: str, *args: Any) -> Steps[tuple[Any, int]]:
+        """Let the storage do it; return what it answers, and the ticket to remember that by."""
+        places = self._places(storage_keys)
+        self._memo.forget(places)
+        ticket = -1
+        try:
+            result = yield self._below, name, args
+        finally:
+            ticket = self._memo.forget(places)  # a reader may have come in between
+        return result, ticket
+
+    def set(self, storage_key: str, value: Any, expires_at: float) -> Steps[bool]:
+        """See StorageHooks._set()."""
+        stored, ticket = yield from self._through((storage_key,), "_set", storage_key, value, expires_at)
+        if stored:
+            self._keep(ticket, storage_key, value, expires_at)
+        return bool(stored)
+
+    def set_many(self, values: Mapping[str, Any], expires_at: float) -> Steps[Sequence[str]]:
+        """See StorageHooks._set_many()."""
+        failed: Sequence[str]
+        failed, ticket = yield from self._through(values, "_set_many", values, expires_at)
+        for storage_key in values.keys() - set(failed):
+            self._keep(ticket, storage_key, values[storage_key], expires_at)
+        return failed
+
+    def add(self, storage_key: str, value: Any, expires_at: float) -> Steps[Any]:
+        """See StorageHooks._add()."""
+        added, ticket = yield from self._through((storage_key,), "_add", storage_key, value, expires_at)
+        if added is True:
+            self._keep(ticket, storage_key, value, expires_at)
+        return added
+
+    def delete(self, storage_key: str) -> Steps[bool]:
+        """See StorageHooks._delete()."""
+        deleted, ticket = yield from self._through((storage_key,), "_delete", storage_key)
+        self._keep(ticket, storage_key, MISSING)
+        return bool(deleted)
+
+    def delete_many(self, storage_keys: Sequence[str]) -> Steps[int]:
+        """See StorageHooks._delete_many()."""
+        deleted: int
+        deleted, ticket = yield from self._through(storage_keys, "_delete_many", storage_keys)
+        for storage_key in storage_keys:
+            self._keep(ticket, storage_key, MISSING)
+        return deleted
+
+    def touch(self, storage_key: str, expires_at: float) -> Steps[Any]:
+        """See StorageHooks._touch()."""
+        kept = self._memo.look((self._storage, storage_key))
+        touched, ticket = yield from self._through((storage_key,), "_touch", storage_key, expires_at)
+        if touched is True and kept is not None and kept.thaw is not None:
+            self._memo.keep(ticket, (self._storage, storage_key), kept._replace(expires_at=expires_at))
+        return touched
+
+    def incr(self, storage_key: str, delta: float) -> Steps[float]:
+        """See StorageHooks._incr()."""
+        total: float
+        total, ticket = yield from self._through((storage_key,), "_incr", storage_key, delta)
+        self._keep(ticket, storage_key, total)
+        return total
+
+    def count(self, storage_key: str, delta: float, start: float, expires_at: float) -> Steps[float | None]:
+        """See StorageHooks._count()."""
+        total: float | None
+        total, ticket = yield from self._through((storage_key,), "_count", storage_key, delta, start, expires_at)
+        if total is not None:
+            self._keep(ticket, storage_key, total)
+        return total
+
+    def rename(self, storage_key: str, new_storage_key: str) -> Steps[Any]:
+        """See StorageHooks._rename()."""
+        keys = storage_key, new_storage_key
+        moved, ticket = yield from self._through(keys, "_rename", storage_key, new_storage_key)
+        if moved is True:
+            self._keep(ticket, storage_key, MISSING)
+        return moved
+
+    def lease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> Steps[Any]:
+        """See StorageHooks._lease()."""
+        return (yield from self._through((storage_key,), "_lease", storage_key, seen, mark, expires_at))[0]
+
+    def compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> Steps[bool]:
+        """See StorageHooks._compare_set()."""
+        args = storage_key, expected, value, expires_at
+        done, ticket = yield from self._through((storage_key,), "_compare_set", *args)
+        if done:
+            self._keep(ticket, storage_key, value, expires_at)
+        return bool(done)
+
+    def compare_delete(self, storage_key: str, expected: Any) -> Steps[bool]:
+        """See StorageHooks._compare_delete()."""
+        done, ticket = yield from self._through((storage_key,), "_compare_delete", storage_key, expected)
+        if done:
+            self._keep(ticket, storage_key, MISSING)
+        return bool(done)
+
+    def invalidate(self, storage_keys: Sequence[str]) -> Steps[int]:
+        """See StorageHooks._invalidate()."""
+        removed: int
+        removed, _ = yield from self._through(storage_keys, "_invalidate", storage_keys)
+        return removed
+
+    def clear(self) -> Steps[None]:
+        """See StorageHooks._clear()."""
+        self._memo.forget_all(self._storage)
+        try:
+            yield self._below, "_clear", ()
+        finally:
+            self._memo.forget_all(self._storage)
+
+
+class _WithoutMisses(MemoOverlay):
+    """The memo for a computation, which has to see what others store meanwhile."""
+
+    _serves_misses = False
+
+    def _computing(self) -> StorageHooks:
+        return self
+
+
+def _is_lasting(value: Any) -> bool:
+    """Tell whether what was read may be read again later: not an entry whose value is just being computed."""
+    return type(value) is not Envelope or (value.has_value and value.is_fresh and value.leased_until == 0)
+
+
+_current: ContextVar[Memo | None] = ContextVar("storeroom_memo", default=None)
+
+
+class memo:  # noqa: N801 -- called like a function, as contextlib's are
+    """A block in which what was read or written once is read again without asking the storage.
+
+    For ``with`` and ``async with``; tasks and ``asyncio.to_thread()`` within share it. A block within a block
+    is part of the outer one. A cache with ``OPTIONS["memo"]`` False stays out of it.
+
+    Args:
+        max_entries: how many entries are remembered at most.
+    """
+
+    def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
+        self._max_entries = max_entries
+        self._begun: tuple[Memo, Token[Memo | None]] | None = None
+
+    def __enter__(self) -> Self:
+        overlays.install(overlays.MEMO, _find)
+        outer = _current.get()
+        if outer is None or not outer.is_open:
+            memo = Memo(self._max_entries)
+            self._begun = memo, _current.set(memo)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._begun is not None:
+            memo, token = self._begun
+            self._begun = None
+            memo.close()
+            _current.reset(token)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.__exit__()
+
+
+def _find(handle: Any, below: StorageHooks) -> StorageHooks:
+    memo = _current.get()
+    if memo is None or not memo.is_open or handle.settings.options.get("memo") is False:
+        return below
+    return MemoOverlay(handle, below, memo)

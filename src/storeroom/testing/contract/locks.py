@@ -1,0 +1,251 @@
+"""lock(): one owner at a time, on every backend."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from storeroom.base import BaseCache
+from storeroom.exceptions import LockError, LockLostError, LockTimeoutError
+from storeroom.locks import Lock
+from storeroom.testing.capabilities import needs
+from storeroom.testing.concurrency import PATIENCE, in_background, in_threads
+from storeroom.testing.contract.suite import Driver, Suite
+
+__all__ = ["LocksContract"]
+
+
+def lock_of(cache: Driver, *args: Any, **kwargs: Any) -> Driver:
+    """Return a driver of a lock, in the mode of the cache's."""
+    lock: Any = cache.cache.lock(*args, **kwargs)
+    return Driver(lock, "async" if cache.is_async else "sync")
+
+
+@asynccontextmanager
+async def _either(lock: Lock, *, is_async: bool) -> AsyncIterator[None]:
+    """Hold the lock by one of its two kinds of block."""
+    if is_async:
+        async with lock:
+            yield
+    else:
+        with lock:
+            yield
+
+
+class LocksContract(Suite):
+    """Locks, by one caller and by several."""
+
+    async def test_lock_has_one_owner(self, cache: Driver) -> None:
+        """Until it is given back."""
+        mine, other = lock_of(cache, "l", timeout=100), lock_of(cache, "l", timeout=100)
+        assert await mine.locked() is False
+        assert await mine.acquire() is True
+        assert await other.acquire(blocking=False) is False
+        assert [await mine.locked(), await other.locked()] == [True, True]
+        assert [await mine.owned(), await other.owned()] == [True, False]
+        await mine.release()
+        assert await other.locked() is False
+        assert await other.acquire(blocking=False) is True
+        assert await mine.owned() is False
+        await other.release()
+
+    async def test_lock_is_held_within_its_block(self, cache: Driver) -> None:
+        """And given back whatever happens there."""
+        lock, other = cache.cache.lock("l", timeout=100), lock_of(cache, "l")
+
+        async def fail_within() -> None:
+            async with _either(lock, is_async=cache.is_async):
+                assert await other.locked()
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await fail_within()
+        assert await other.locked() is False
+
+    async def test_lock_that_is_not_free_in_time_is_an_error(self, cache: Driver) -> None:
+        """In a block, which must not be entered then; acquire() returns False."""
+        mine, late = lock_of(cache, "l", timeout=100), cache.cache.lock("l", blocking_timeout=0.01)
+        await mine.acquire()
+        with pytest.raises(LockTimeoutError, match=r"'l' was not free within 0\.01 s"):
+            await _either(late, is_async=cache.is_async).__aenter__()
+        await mine.release()
+
+    async def test_lock_is_free_when_its_time_is_over(self, cache: Driver) -> None:
+        """The late owner is told, and does not touch the lock of the next."""
+        late, following = lock_of(cache, "l", timeout=self.moment), lock_of(cache, "l", timeout=100)
+        await late.acquire()
+        await self.pass_time(self.moment * 1.1)
+        assert await late.owned() is False
+        assert await following.acquire(blocking=False) is True
+        for operation in (late.extend, late.fence, late.release):
+            with pytest.raises(LockLostError, match="'l' is not ours any more"):
+                await operation()
+        assert await following.owned() is True
+        await following.release()
+
+    async def test_extend_holds_the_lock_for_longer(self, cache: Driver) -> None:
+        """Counted from now; as long as it was made for, or as asked."""
+        lock, other = lock_of(cache, "l", timeout=self.moment), lock_of(cache, "l")
+        await lock.acquire()
+        await self.pass_time(self.moment / 2)
+        await lock.extend()
+        await self.pass_time(self.moment * 0.6)
+        assert await lock.owned() is True
+        await lock.extend("1h")
+        await self.pass_time(self.moment)
+        assert await lock.owned() is True
+        assert await other.acquire(blocking=False) is False
+        await lock.release()
+
+    async def test_fence_grows_with_each_owner(self, cache: Driver) -> None:
+        """And is one number for as long as the lock is held."""
+        tokens = []
+        for _ in range(5):
+            lock = lock_of(cache, "l", timeout=100)
+            await lock.acquire()
+            tokens.append(await lock.fence())
+            assert await lock.fence() == tokens[-1]
+            await lock.extend()
+            assert await lock.fence() == tokens[-1]
+            await lock.release()
+        assert tokens == sorted(set(tokens))
+        assert all(type(token) is int for token in tokens)
+
+    async def test_lock_of_one_name_is_not_that_of_another(self, drive: Callable[..., Driver]) -> None:
+        """Prefix and version are parts of the name, as with keys."""
+        ours, theirs = drive(KEY_PREFIX="ours"), drive(KEY_PREFIX="theirs")
+        locks = [
+            lock_of(ours, "l", timeout=100),
+            lock_of(ours, "m", timeout=100),
+            lock_of(ours, "l", version=2, timeout=100),
+            lock_of(theirs, "l", timeout=100),
+            lock_of(ours, "ключ " * 100, timeout=100),
+        ]
+        for lock in locks:
+            assert await lock.acquire(blocking=False) is True
+        assert await lock_of(ours, "l", 2).acquire(blocking=False) is False
+        for lock in locks:
+            await lock.release()
+
+    async def test_a_lock_is_no_entry(self, cache: Driver) -> None:
+        """Nothing but the lock itself sees it or removes it."""
+        lock = lock_of(cache, "l", timeout=100)
+        await lock.acquire()
+        assert await cache.get("l", "absent") == "absent"
+        assert await cache.has_key("l") is False
+        if "enumerate" not in self.lacks:
+            assert await cache.keys() == []
+        await cache.set("l", "entry", timeout=100)
+        await cache.delete("l")
+        await cache.clear()
+        assert await lock.owned() is True
+        await lock.release()
+
+    async def test_a_lock_survives_where_keys_cannot_be_turned_back(self, drive: Callable[..., Driver]) -> None:
+        """clear() then takes every key for its own, but no lock."""
+        cache = drive(KEY_FUNCTION=lambda key, prefix, version: f"{prefix}{version}{key}"[::-1])
+        lock = lock_of(cache, "l", timeout=100)
+        await lock.acquire()
+        await cache.clear()
+        assert await lock.owned() is True
+        await lock.release()
+
+    @needs("bounds")
+    async def test_a_lock_is_not_evicted(self, drive: Callable[..., Driver]) -> None:
+        """However many entries come, and it takes no room from them."""
+        cache = drive(OPTIONS={"MAX_ENTRIES": 10})
+        lock = lock_of(cache, "l", timeout=1000)
+        await lock.acquire()
+        for number in range(200):
+            await cache.set(f"k{number}", number)
+        assert await lock.owned() is True
+        await lock.release()
+
+    async def test_using_what_is_not_held_is_an_error(self, cache: Driver) -> None:
+        """As is acquiring twice by one object, which would wait for itself."""
+        lock = lock_of(cache, "l", timeout=100)
+        for operation in (lock.release, lock.extend, lock.fence):
+            with pytest.raises(LockLostError, match=r"call acquire\(\) before"):
+                await operation()
+        await lock.acquire()
+        with pytest.raises(LockError, match="not reentrant"):
+            await lock.acquire()
+        await lock.release()
+        with pytest.raises(LockLostError):
+            await lock.release()
+        for timeout in (0, -1):
+            with pytest.raises(ValueError, match="expected more than 0 seconds"):
+                cache.cache.lock("l", timeout=timeout)
+
+    # Several callers ------------------------------------------------------------------------
+
+    def test_threads_hold_a_lock_in_turn(self, open_cache: Callable[..., BaseCache]) -> None:
+        """What is read and written within loses nothing."""
+        cache, number = open_cache(), 0
+
+        def job(_: int) -> None:
+            nonlocal number
+            for _ in range(5):
+                with cache.lock("l", timeout=100, sleep=0.002):
+                    seen = number
+                    time.sleep(0)
+                    number = seen + 1
+
+        in_threads(8, job)
+        assert number == 40
+
+    def test_tasks_hold_a_lock_in_turn(self, open_cache: Callable[..., BaseCache]) -> None:
+        """As threads do; the loop goes on while one waits."""
+        cache, number = open_cache(), 0
+
+        async def job() -> None:
+            nonlocal number
+            async with cache.lock("l", timeout=100, sleep=0.002):
+                seen = number
+                await asyncio.sleep(0)
+                number = seen + 1
+
+        async def main() -> None:
+            await asyncio.gather(*(job() for _ in range(10)))
+
+        asyncio.run(main())
+        assert number == 10
+
+    def test_a_cancelled_task_leaves_no_lock_behind(self, open_cache: Callable[..., BaseCache]) -> None:
+        """Whether it waited for the lock or held it."""
+        cache, holding = open_cache(), asyncio.Event()
+
+        async def job() -> None:
+            async with cache.lock("l", timeout=100):
+                holding.set()
+                await asyncio.sleep(100)
+
+        async def main() -> None:
+            tasks = [asyncio.create_task(job()) for _ in range(2)]
+            await holding.wait()
+            await asyncio.sleep(0.01)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            assert not await cache.lock("l").alocked()
+
+        asyncio.run(main())
+
+    def test_who_waits_gets_the_lock_when_it_is_free(self, open_cache: Callable[..., BaseCache]) -> None:
+        """Without being told how long that takes."""
+        cache = open_cache()
+        lock = cache.lock("l", timeout=100)
+        assert lock.acquire()
+
+        def follow() -> bool:
+            with cache.lock("l", timeout=100, sleep=0.01) as following:
+                return following.owned()
+
+        waiting = in_background(follow)
+        time.sleep(0.01)
+        assert not waiting.done()
+        lock.release()
+        assert waiting.result(PATIENCE) is True

@@ -1,0 +1,161 @@
+"""transaction(): writes to a cache that follow a database's transaction.
+
+What a program writes to a cache within a transaction may never come true, and what it
+removes is read from the database again, by others, as it was before. So writes are held
+back: the unit of work sees them, others do not, and they are made after the commit, or
+never. See ``changes`` for how they are kept, ``held`` for what the unit of work sees, and
+``applying`` for what is done afterwards.
+
+Whose transaction it is, `using` says: that of a block of code, of Django (``django``), or of
+SQLAlchemy (``sqlalchemy``).
+"""
+
+from contextvars import ContextVar, Token
+from typing import Any, Protocol, Self
+
+from storeroom import overlays
+from storeroom.exceptions import ConfigurationError
+from storeroom.hooks import StorageHooks
+from storeroom.steps import Steps, arun, run
+from storeroom.transactions.applying import apply
+from storeroom.transactions.changes import Unit
+from storeroom.transactions.held import TransactionOverlay
+
+__all__ = ["follow", "transaction"]
+
+
+class Scope(Protocol):
+    """What a block of transaction() does."""
+
+    def unit_in_progress(self) -> Unit | None:
+        """Return the unit of work that writes belong to now, if there is one."""
+
+    def leave(self, error: BaseException | None) -> Steps[None]:
+        """End the block; `error` is what ended it."""
+
+
+_scopes: ContextVar[tuple[Scope, ...]] = ContextVar("storeroom_transactions", default=())
+
+
+class transaction:  # noqa: N801 -- called like a function, as contextlib's are
+    """A block in which writes to caches are held back until the database has committed.
+
+    For ``with`` and ``async with``; tasks and ``asyncio.to_thread()`` within are part of it. A cache with
+    ``OPTIONS["transactional"]`` False is not. Reads see what the block has written. Locks are not held back.
+
+    Args:
+        using: whose transaction it is.
+
+            - None: the block's own: what it wrote is applied when it ends, and dropped if an exception
+              ends it. A block within a block is to it what a savepoint is.
+            - the alias of a database in Django's DATABASES: that of ``atomic()``, whichever is in progress
+              at each write; outside of it, writes are made at once.
+            - a Session or Connection of SQLAlchemy, asynchronous ones too.
+
+    Raises:
+        TypeError: `using` is something else.
+        TransactionError: a block with a Connection ends before the transaction does.
+        StorageError: the storage could not be told of a change after the commit.
+    """
+
+    def __init__(self, using: Any = None) -> None:
+        self._using = using
+        self._begun: tuple[Scope, Token[tuple[Scope, ...]]] | None = None
+
+    def _enter(self, *, waits: bool) -> Self:
+        overlays.install(overlays.TRANSACTION, _find)
+        scope = _scope_of(self._using, waits=waits)
+        self._begun = scope, _scopes.set((*_scopes.get(), scope))
+        return self
+
+    def _leave(self, error: BaseException | None) -> Steps[None]:
+        if self._begun is None:
+            return
+        (scope, token), self._begun = self._begun, None
+        _scopes.reset(token)
+        yield from scope.leave(error)
+
+    def __enter__(self) -> Self:
+        return self._enter(waits=False)
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        run(self._leave(error))
+
+    async def __aenter__(self) -> Self:
+        return self._enter(waits=True)
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        await arun(self._leave(error))
+
+
+def _scope_of(using: Any, *, waits: bool) -> Scope:
+    if using is None:
+        outer = next((scope for scope in _scopes.get() if isinstance(scope, _Block) and not scope.unit.has_ended), None)
+        return _Block(outer)
+    if isinstance(using, str):
+        from storeroom.transactions.django import DjangoScope, is_installed  # noqa: PLC0415 -- most programs use one
+
+        if not is_installed():
+            raise TypeError(f"transaction() is using {using!r}, a database of Django's, and Django is not installed.")
+        return DjangoScope(using)
+    from storeroom.transactions.sqlalchemy import scope_of  # noqa: PLC0415 -- as above
+
+    return scope_of(using, waits=waits)
+
+
+class _Block:
+    """The block's own transaction, or, within another, its savepoint."""
+
+    def __init__(self, outer: "_Block | None") -> None:
+        self.unit: Unit = Unit() if outer is None else outer.unit
+        self._is_outermost = outer is None
+        self._begins_at = len(self.unit.segments())
+        self.unit.begin()
+
+    def unit_in_progress(self) -> Unit | None:
+        return None if self.unit.has_ended else self.unit
+
+    def leave(self, error: BaseException | None) -> Steps[None]:
+        """Apply the changes, or drop them."""
+        if error is not None:
+            self.unit.drop_from(self._begins_at)
+        if not self._is_outermost:
+            self.unit.begin()
+            return
+        self.unit.has_ended = True
+        if error is None:
+            segments = self.unit.take()
+            self.unit.is_open = False
+            yield from apply(segments)
+
+
+def follow(database: str) -> None:
+    """Let caches with ``OPTIONS["transactional"]`` follow Django's transactions from now on.
+
+    Raises:
+        ConfigurationError: there is no Django.
+    """
+    from storeroom.transactions.django import is_installed  # noqa: PLC0415 -- as above
+
+    if not is_installed():
+        raise ConfigurationError(
+            f"OPTIONS['transactional'] is {database!r}, which follows a database of Django's, and Django is not "
+            "installed. Leave it out, and use storeroom.transaction() around your transactions."
+        )
+    overlays.install(overlays.TRANSACTION, _find)
+
+
+def _find(handle: Any, below: StorageHooks) -> StorageHooks:
+    option = handle.settings.options.get("transactional")
+    if option is False:
+        return below
+    units = [scope.unit_in_progress() for scope in _scopes.get()]
+    if option:
+        from storeroom.transactions.django import DjangoScope  # noqa: PLC0415 -- as above
+
+        units.append(DjangoScope("default" if option is True else option).unit_in_progress())
+    top = below
+    for unit in dict.fromkeys(units):  # blocks within each other may be of one unit
+        if unit is not None:
+            top = TransactionOverlay(handle, top, unit)
+    return top

@@ -1,0 +1,148 @@
+"""After the commit: what was held back is done, in order."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, Final
+
+from storeroom import counting, timeouts
+from storeroom.entry import Envelope
+from storeroom.hooks import MISSING
+from storeroom.steps import Steps
+from storeroom.tags import TAG_MARK
+from storeroom.transactions.changes import Change, Kind, Place, Segment
+
+__all__ = ["apply"]
+
+_TOGETHER: Final = (Kind.DELETE, Kind.SET)
+"""Kinds of changes of which many are one operation."""
+
+
+def apply(segments: Sequence[Segment]) -> Steps[None]:
+    """Make the changes, each as far as it can be made.
+
+    Raises:
+        Exception: the first that one of them has raised, when all others are made: the database has committed, and
+            what the cache does not know of that is as wrong as what it still knows from before.
+    """
+    touched = {place for segment in segments for place in segment.changes}
+    errors: list[Exception] = []
+    for segment in segments:
+        for work in _works(segment, touched):
+            try:
+                yield from work
+            except Exception as error:  # noqa: BLE001 -- it is raised when the others are done
+                errors.append(error)
+    if errors:
+        errors[0].add_note(
+            f"The database has committed; {len(errors)} of the cache's changes that were held back could not be made."
+        )
+        raise errors[0]
+
+
+def _works(segment: Segment, touched: set[Place]) -> Iterator[Steps[Any]]:
+    if segment.clears is not None:
+        yield _clear(segment.clears)
+    for (kind, _, _), together in groupby(segment.changes.items(), key=_group):
+        changes = [(storage_key, change) for (_, storage_key), change in together]
+        if kind is Kind.DELETE:
+            yield _delete(changes)
+        elif kind is Kind.SET:
+            yield _set(changes)
+        else:
+            for storage_key, change in changes:
+                yield _apply_one(storage_key, change, touched)
+
+
+def _group(item: tuple[Place, Change]) -> tuple[Any, ...]:
+    (_, storage_key), change = item
+    if change.kind not in _TOGETHER or storage_key.startswith(TAG_MARK):
+        return None, storage_key, id(change)
+    return change.kind, id(change.handle), change.expires_at if change.kind is Kind.SET else None
+
+
+def _clear(change: Change) -> Steps[None]:
+    yield change.below, "_clear", ()
+
+
+def _delete(changes: Iterable[tuple[str, Change]]) -> Steps[None]:
+    (first, change), *others = changes
+    yield change.below, "_delete_many", ([first, *(storage_key for storage_key, _ in others)],)
+
+
+def _set(changes: list[tuple[str, Change]]) -> Steps[None]:
+    """Store values; those that cannot be stored are removed, so that no older one outlives the commit."""
+    change, keys = changes[0][1], [storage_key for storage_key, _ in changes]
+    if _has_expired(change):
+        yield change.below, "_delete_many", (keys,)
+        return
+    values = {storage_key: change.value(storage_key) for storage_key, change in changes}
+    try:
+        failed = yield change.below, "_set_many", (values, change.expires_at)
+    except Exception:
+        yield change.below, "_delete_many", (keys,)
+        raise
+    if failed:
+        yield change.below, "_delete_many", (failed,)
+
+
+def _apply_one(storage_key: str, change: Change, touched: set[Place]) -> Steps[Any]:
+    kind, below = change.kind, change.below
+    if kind is Kind.INVALIDATE or storage_key.startswith(TAG_MARK):
+        yield below, "_invalidate", ([storage_key],)
+        if not change.removes:
+            yield below, "_set", (storage_key, change.value(storage_key), change.expires_at)
+    elif kind is Kind.AMEND:
+        yield from _amend(storage_key, change)
+    elif kind is Kind.COMPUTED:
+        yield from _store(storage_key, change, touched)
+    elif _has_expired(change):
+        return
+    elif kind is Kind.COUNT:
+        yield from counting.count(below, storage_key, change.delta, change.start, change.expires_at or timeouts.NEVER)
+    elif kind is Kind.ADD:
+        yield below, "_add", (storage_key, change.value(storage_key), change.expires_at)
+    else:
+        yield below, "_compare_set", (storage_key, change.expected, change.value(storage_key), change.expires_at)
+
+
+def _amend(storage_key: str, change: Change) -> Steps[None]:
+    if change.delta:
+        try:
+            yield change.below, "_incr", (storage_key, change.delta)
+        except KeyError:
+            return  # it has expired, or somebody has removed it
+    if change.expires_at is None:
+        return
+    if _has_expired(change):
+        yield change.below, "_delete", (storage_key,)
+    else:
+        yield change.below, "_touch", (storage_key, change.expires_at)
+
+
+def _store(storage_key: str, change: Change, touched: set[Place]) -> Steps[Any]:
+    """Store what was computed in the place of its mark, unless its tags' versions have never been anybody else's."""
+    mark, value = change.expected, change.value(storage_key)
+    if mark is None:
+        if change.under is not None:
+            yield from _under(storage_key, change.under, touched)
+        return
+    is_envelope = type(value) is Envelope
+    storage = change.handle._flights
+    is_of_own_tags = is_envelope and any((storage, tag) in touched for tag, _ in value.tags)
+    if value is MISSING or (is_envelope and not value.has_value) or is_of_own_tags or _has_expired(change):
+        yield change.below, "_compare_delete", (storage_key, mark)
+    else:
+        yield change.below, "_compare_set", (storage_key, mark, value, change.expires_at)
+
+
+def _under(storage_key: str, change: Change, touched: set[Place]) -> Steps[Any]:
+    if change.kind is Kind.DELETE:
+        yield from _delete([(storage_key, change)])
+    elif change.kind is Kind.SET:
+        yield from _set([(storage_key, change)])
+    else:
+        yield from _apply_one(storage_key, change, touched)
+
+
+def _has_expired(change: Change) -> bool:
+    return change.expires_at is not None and change.expires_at <= timeouts.now()

@@ -1,0 +1,224 @@
+"""What a unit of work has done to the cache, and nobody else has seen yet.
+
+The changes are kept in *segments*, in order. A savepoint begins one, and its rollback removes it and
+those after it. Within a segment there is one change for each entry, the net effect of
+all operations on it; changes that depend on what is stored (a counter, a timeout) stay relative, so that
+they can be made to whatever is stored when the database has committed.
+"""
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, TypeAlias
+
+from storeroom import timeouts
+from storeroom.flights import Flights
+from storeroom.hooks import MISSING, StorageHooks
+from storeroom.timeouts import NEVER
+
+__all__ = ["Change", "Kind", "Place", "Segment", "Unit", "View"]
+
+Place: TypeAlias = tuple[object, str]
+"""An entry: the storage that it is in, and its storage key."""
+
+
+class Kind(Enum):
+    """What is done to an entry after the commit."""
+
+    SET = "stored, over whatever is there"
+    ADD = "stored, if nothing is there"
+    DELETE = "removed"
+    INVALIDATE = "removed, being a tag's version"
+    AMEND = "counted, or given another expiry, if it is there"
+    COUNT = "counted, or created"
+    SWAP = "stored in the place of what was there, and nothing else"
+    COMPUTED = "stored in the place of a mark, if nobody has touched that"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The net effect of a segment on an entry.
+
+    Attributes:
+        kind: what is done.
+        below: the hooks that do it.
+        handle: the cache.
+        frozen: what stands for the value.
+        expires_at: when it expires; None, for AMEND alone, as before.
+        delta: what AMEND and COUNT add.
+        start: what COUNT starts from.
+        expected: what has to be there: for COMPUTED the mark, or None if there is none to be stored in the place of.
+        under: what is done in place of COMPUTED without a mark.
+    """
+
+    kind: Kind
+    below: StorageHooks
+    handle: Any
+    frozen: Any = None
+    expires_at: float | None = NEVER
+    delta: float = 0
+    start: float = 0
+    expected: Any = None
+    under: "Change | None" = None
+
+    @property
+    def removes(self) -> bool:
+        """Whether nothing is there afterwards."""
+        return self.kind in (Kind.DELETE, Kind.INVALIDATE)
+
+    def value(self, storage_key: str) -> Any:
+        """Return the value that is there afterwards, where that does not depend on what is stored."""
+        if self.kind is Kind.COUNT:
+            return self.start + self.delta
+        return self.handle._thaw(storage_key, self.frozen)
+
+
+@dataclass(slots=True, eq=False)
+class Segment:
+    """A part of a unit of work that is kept or dropped as a whole.
+
+    Attributes:
+        changes: place to change, in the order of the last operations.
+        clears: the change that removes all entries of a cache first, or None.
+        mark: what its unit knows it by.
+    """
+
+    changes: dict[Place, Change] = field(default_factory=dict)
+    clears: Change | None = None
+    mark: Any = None
+
+    def record(self, place: Place, change: Change | None) -> None:
+        """Note a change, as the last one; or forget the one that there is."""
+        self.changes.pop(place, None)
+        if change is not None:
+            self.changes[place] = change
+
+    def has_cleared(self, place: Place) -> bool:
+        """Tell whether clear() has removed the entry."""
+        if self.clears is None:
+            return False
+        handle = self.clears.handle
+        return place[0] is handle._flights and bool(handle._key_space.owns(place[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the unit of work sees of an entry.
+
+    Attributes:
+        change: the one that says what is there; None if the storage does.
+        is_absent: whether the unit of work has removed it.
+        delta: what was added since.
+        expires_at: the expiry it was given since; None if none.
+    """
+
+    change: Change | None = None
+    is_absent: bool = False
+    delta: float = 0
+    expires_at: float | None = None
+
+    @property
+    def is_below(self) -> bool:
+        """Whether the storage has to be asked."""
+        return self.change is None and not self.is_absent
+
+    @property
+    def expiry(self) -> float:
+        """When the entry expires, if the storage need not be asked."""
+        own = None if self.change is None else self.change.expires_at
+        return self.expires_at if self.expires_at is not None else NEVER if own is None else own
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether its time is over, as far as the storage need not be asked."""
+        return self.expiry <= timeouts.now()
+
+    def value(self, storage_key: str) -> Any:
+        """Return the value, or MISSING, if the storage need not be asked."""
+        if self.change is None or self.has_expired:
+            return MISSING
+        value = self.change.value(storage_key)
+        return value + self.delta if self.delta else value
+
+
+class Unit:
+    """The changes of one unit of work. Its tasks and threads share it.
+
+    Attributes:
+        is_open: whether writes are held back. After a rollback they are, for ever: a computation that
+            goes on, of what was never true, stores nothing.
+        has_ended: whether new operations are none of its own.
+    """
+
+    def __init__(self) -> None:
+        self._segments: list[Segment] = []
+        self._flights: dict[object, Flights] = {}
+        self.lock = threading.RLock()
+        self.is_open = True
+        self.has_ended = False
+
+    def flights(self, storage: object) -> Flights:
+        """Return the computations under way in this unit: nobody else waits for what depends on its changes."""
+        with self.lock:
+            return self._flights.setdefault(storage, Flights())
+
+    # Segments: see the subclasses, which follow a database --------------------------------------
+
+    def segments(self) -> list[Segment]:
+        """Return those that count, in order."""
+        return self._segments
+
+    def begin(self, clears: Change | None = None) -> Segment:
+        """Begin a segment."""
+        segment = Segment(clears=clears)
+        self._segments.append(segment)
+        return segment
+
+    def current(self) -> Segment:
+        """Return the segment that changes go to now."""
+        segments = self.segments()
+        return segments[-1] if segments else self.begin()
+
+    def drop_from(self, count: int) -> None:
+        """Drop all segments but so many."""
+        with self.lock:
+            del self._segments[count:]
+
+    def take(self) -> list[Segment]:
+        """Return all segments, to be applied, and begin anew."""
+        with self.lock:
+            taken, self._segments = self._segments, []
+            return taken
+
+    # Entries ----------------------------------------------------------------------------------
+
+    def view(self, place: Place) -> View:
+        """Return what the unit of work sees of an entry."""
+        delta: float = 0
+        expires_at: float | None = None
+        with self.lock:
+            for segment in reversed(self.segments()):
+                change = segment.changes.get(place)
+                if change is None:
+                    if segment.has_cleared(place):
+                        return View(is_absent=True)
+                elif change.kind is Kind.AMEND:
+                    delta += change.delta
+                    expires_at = change.expires_at if expires_at is None else expires_at
+                elif change.removes:
+                    return View(is_absent=True)
+                else:
+                    return View(change, False, delta, expires_at)
+        return View(None, False, delta, expires_at)
+
+    def record(self, place: Place, make: Callable[[Change | None], Change | None]) -> None:
+        """Note a change, made of the one that the current segment has for the entry."""
+        with self.lock:
+            segment = self.current()
+            segment.record(place, make(segment.changes.get(place)))
+
+    def places(self) -> Iterable[Place]:
+        """Return the entries that there are changes for."""
+        with self.lock:
+            return list(dict.fromkeys(place for segment in self.segments() for place in segment.changes))

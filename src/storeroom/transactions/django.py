@@ -1,0 +1,104 @@
+"""Transactions of Django's: ``atomic()``, on whichever connection this thread has.
+
+Django tells when it commits, by ``on_commit()``, and tells nobody of a rollback. It does drop the
+functions that were to be called: those of a savepoint when that is rolled back, all
+when all is. So a segment of changes counts as long as Django still means to call the function that
+applies it.
+
+Source: ``run_on_commit`` and ``savepoint_ids`` of django/db/backends/base/base.py.
+"""
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Final
+
+from storeroom.steps import Steps, run
+from storeroom.transactions.applying import apply
+from storeroom.transactions.changes import Change, Segment, Unit
+
+__all__ = ["DjangoScope", "is_installed"]
+
+_UNIT: Final = "_storeroom_unit"
+"""The attribute of a connection that its unit of work is kept in: both live as long, and in one thread."""
+
+
+def is_installed() -> bool:
+    """Tell whether there is a Django at all."""
+    return find_spec("django") is not None
+
+
+class DjangoScope:
+    """A block of transaction(using="alias"), or the option of a cache that stands for one."""
+
+    def __init__(self, database: str) -> None:
+        self.database = database
+
+    def unit_in_progress(self) -> Unit | None:
+        """Return the unit of work of the thread's connection; None outside of atomic()."""
+        # This layer imports no framework; whoever names a database of Django's has loaded it.
+        connection = import_module("django.db").connections[self.database]
+        if not connection.in_atomic_block:
+            return None
+        unit: Unit | None = vars(connection).get(_UNIT)
+        if unit is None:
+            unit = vars(connection)[_UNIT] = _ConnectionUnit(connection)
+        return unit
+
+    def leave(self, error: BaseException | None) -> Steps[None]:
+        """Do nothing: Django's own blocks decide."""
+        yield from ()
+
+
+class _ConnectionUnit(Unit):
+    """What is done to caches in the transaction of a connection."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        super().__init__()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a transaction is in progress."""
+        return bool(self._connection.in_atomic_block)
+
+    @is_open.setter
+    def is_open(self, _: bool) -> None:
+        pass
+
+    def segments(self) -> list[Segment]:
+        """Return those that Django still means to apply."""
+        to_call = {id(function) for _, function, *_ in self._connection.run_on_commit}
+        if any(id(segment.mark[0]) not in to_call for segment in self._segments):
+            self._segments = [segment for segment in self._segments if id(segment.mark[0]) in to_call]
+        return self._segments
+
+    def begin(self, clears: Change | None = None) -> Segment:
+        """Begin a segment that belongs to the savepoints in progress."""
+        segment = Segment(clears=clears)
+        application = _Application(segment)
+        segment.mark = application, self._savepoints()
+        self.segments().append(segment)
+        # Robust: an error is logged, and keeps neither other changes nor the program's own functions from being made.
+        self._connection.on_commit(application, robust=True)
+        return segment
+
+    def current(self) -> Segment:
+        """Return the segment that belongs to the savepoints in progress, or begin it."""
+        segments = self.segments()
+        if segments and segments[-1].mark[1] == self._savepoints():
+            return segments[-1]
+        return self.begin()
+
+    def _savepoints(self) -> tuple[Any, ...]:
+        return tuple(self._connection.savepoint_ids)
+
+
+class _Application:
+    """The function that Django calls after the commit."""
+
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment
+        self.__qualname__ = "storeroom.transaction"  # what Django calls it in the log
+
+    def __call__(self) -> None:
+        run(apply([self._segment]))

@@ -1,0 +1,287 @@
+"""The hooks of a cache within a unit of work: writes are held back, and reads see them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from storeroom.entry import Envelope, placeholder
+from storeroom.exceptions import ValueTypeError
+from storeroom.flights import Flights
+from storeroom.hooks import LOOK, MISSING, StorageHooks
+from storeroom.overlays import Overlay
+from storeroom.steps import Steps
+from storeroom.tags import TAG_MARK
+from storeroom.timeouts import NEVER
+from storeroom.transactions.changes import Change, Kind, Place, Unit, View
+
+__all__ = ["TransactionOverlay"]
+
+
+class TransactionOverlay(Overlay):
+    """A unit of work before the hooks of a handle.
+
+    Three things do go to the storage at once, and tell nobody anything: the mark that a computation
+    leaves in an empty entry, to notice whether anybody touches that before the commit; a tag's first
+    version; and a longer life for one.
+    """
+
+    def __init__(self, handle: Any, below: StorageHooks, unit: Unit) -> None:
+        super().__init__(handle, below)
+        self._unit, self._storage = unit, handle._flights
+        # Nobody else computes what this unit of work sees, and envelopes are judged by that, too.
+        self.is_shared = False  # type: ignore[misc]  # a class's constant, but for a wrapper
+        self.sees_envelopes = False  # type: ignore[misc]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the unit of work has not been committed."""
+        return self._unit.is_open
+
+    @property
+    def _flights(self) -> Flights:
+        return self._unit.flights(self._storage)
+
+    def _computing(self) -> StorageHooks:
+        return TransactionOverlay(self._handle, self._below._computing(), self._unit)
+
+    # The unit's changes ---------------------------------------------------------------------
+
+    def _place(self, storage_key: str) -> Place:
+        return self._storage, storage_key
+
+    def _view(self, storage_key: str) -> View:
+        return self._unit.view(self._place(storage_key))
+
+    def _change(self, kind: Kind, **attributes: Any) -> Change:
+        return Change(kind, self._below, self._handle, **attributes)
+
+    def _record(self, storage_key: str, make: Callable[[Change | None], Change | None]) -> None:
+        self._unit.record(self._place(storage_key), make)
+
+    def _hold(self, storage_key: str, value: Any, expires_at: float, kind: Kind = Kind.SET) -> None:
+        """Hold a value back that was written. An entry that this segment has removed is replaced, not added."""
+        frozen = self._freeze(storage_key, value)
+
+        def make(before: Change | None) -> Change:
+            return self._change(Kind.SET if before else kind, frozen=frozen, expires_at=expires_at)
+
+        self._record(storage_key, make)
+
+    def _remove(self, storage_keys: Sequence[str], kind: Kind = Kind.DELETE) -> None:
+        for storage_key in storage_keys:
+            self._record(storage_key, lambda _: self._change(kind))
+
+    # Reading --------------------------------------------------------------------------------
+
+    def get(self, storage_key: str) -> Steps[Any]:
+        """See StorageHooks._get()."""
+        return (yield from self.get_many([storage_key])).get(storage_key, MISSING)
+
+    def get_many(self, storage_keys: Sequence[str]) -> Steps[dict[str, Any]]:
+        """See StorageHooks._get_many()."""
+        views = {storage_key: self._view(storage_key) for storage_key in storage_keys}
+        asked = [storage_key for storage_key, view in views.items() if view.is_below]
+        found: dict[str, Any] = {}
+        if len(asked) == 1:  # some storages have a shorter way
+            found = {asked[0]: (yield self._below, "_get", (asked[0],))}
+        elif asked:
+            found = yield self._below, "_get_many", (asked,)
+        values = {}
+        for storage_key, view in views.items():
+            value = found.get(storage_key, MISSING) if view.is_below else view.value(storage_key)
+            if view.is_below:
+                value = _amended(value, view)
+            if value is not MISSING:
+                values[storage_key] = value
+        return values
+
+    def has(self, storage_key: str) -> Steps[bool]:
+        """See StorageHooks._has()."""
+        return (yield from self.get(storage_key)) is not MISSING
+
+    def expiry(self, storage_key: str) -> Steps[Any]:
+        """See StorageHooks._expiry()."""
+        view = self._view(storage_key)
+        if view.is_below and view.expires_at is None:
+            return (yield self._below, "_expiry", (storage_key,))
+        if (yield from self.get(storage_key)) is MISSING:
+            return None
+        return view.expiry
+
+    def scan(self, start: str) -> Steps[list[str]]:
+        """See StorageHooks._scan()."""
+        found = yield self._below, "_scan", (start,)
+        keys = {str(storage_key): None for storage_key in found if self._view(storage_key).is_below}
+        for storage, storage_key in self._unit.places():
+            if storage is self._storage and storage_key.startswith(start):
+                view = self._view(storage_key)
+                if not view.is_below and view.value(storage_key) is not MISSING:
+                    keys[storage_key] = None
+        return list(keys)
+
+    # Writing --------------------------------------------------------------------------------
+
+    def set(self, storage_key: str, value: Any, expires_at: float) -> Steps[bool]:
+        """See StorageHooks._set()."""
+        yield from ()
+        self._hold(storage_key, value, expires_at)
+        return True
+
+    def set_many(self, values: Mapping[str, Any], expires_at: float) -> Steps[Sequence[str]]:
+        """See StorageHooks._set_many()."""
+        yield from ()
+        for storage_key, value in values.items():
+            self._hold(storage_key, value, expires_at)
+        return []
+
+    def add(self, storage_key: str, value: Any, expires_at: float) -> Steps[Any]:
+        """See StorageHooks._add()."""
+        if storage_key.startswith(TAG_MARK) and self._view(storage_key).is_below:
+            return (yield self._below, "_add", (storage_key, value, expires_at))
+        if (yield from self.get(storage_key)) is not MISSING:
+            return False
+        self._hold(storage_key, value, expires_at, Kind.ADD)
+        return True
+
+    def delete(self, storage_key: str) -> Steps[bool]:
+        """See StorageHooks._delete()."""
+        return (yield from self.delete_many([storage_key])) > 0
+
+    def delete_many(self, storage_keys: Sequence[str]) -> Steps[int]:
+        """See StorageHooks._delete_many()."""
+        found = yield from self.get_many(storage_keys)
+        self._remove(storage_keys)
+        return len(found)
+
+    def invalidate(self, storage_keys: Sequence[str]) -> Steps[int]:
+        """See StorageHooks._invalidate()."""
+        found = yield from self.get_many(storage_keys)
+        self._remove(storage_keys, Kind.INVALIDATE)
+        return len(found)
+
+    def clear(self) -> Steps[None]:
+        """See StorageHooks._clear()."""
+        yield from ()
+        with self._unit.lock:
+            self._unit.begin(clears=self._change(Kind.DELETE))
+
+    def touch(self, storage_key: str, expires_at: float) -> Steps[Any]:
+        """See StorageHooks._touch()."""
+        if (yield from self.get(storage_key)) is MISSING:
+            return False
+
+        def make(before: Change | None) -> Change:
+            if before is None:
+                return self._change(Kind.AMEND, expires_at=expires_at)
+            return replace(before, expires_at=expires_at)
+
+        self._record(storage_key, make)
+        return True
+
+    def incr(self, storage_key: str, delta: float) -> Steps[float]:
+        """See StorageHooks._incr()."""
+        number = yield from self.get(storage_key)
+        if number is MISSING:
+            raise KeyError(storage_key)
+        if not isinstance(number, int | float):
+            raise ValueTypeError(
+                f"The value of key {storage_key!r} is not a number; incr() and decr() need an int or a float."
+            )
+
+        def make(before: Change | None) -> Change:
+            if before is None:
+                return self._change(Kind.AMEND, expires_at=None, delta=delta)
+            if before.kind in (Kind.AMEND, Kind.COUNT):
+                return replace(before, delta=before.delta + delta)
+            return replace(before, frozen=self._freeze(storage_key, before.value(storage_key) + delta))
+
+        self._record(storage_key, make)
+        return number + delta
+
+    def count(self, storage_key: str, delta: float, start: float, expires_at: float) -> Steps[float | None]:
+        """See StorageHooks._count()."""
+        if (yield from self.get(storage_key)) is not MISSING:
+            return (yield from self.incr(storage_key, delta))
+        if self._view(storage_key).is_below:
+            self._record(
+                storage_key, lambda _: self._change(Kind.COUNT, delta=delta, start=start, expires_at=expires_at)
+            )
+        else:
+            self._hold(storage_key, start + delta, expires_at)
+        return start + delta
+
+    def rename(self, storage_key: str, new_storage_key: str) -> Steps[Any]:
+        """See StorageHooks._rename()."""
+        value = yield from self.get(storage_key)
+        if value is MISSING:
+            return False
+        if type(value) is Envelope:
+            return LOOK
+        expires_at = yield from self.expiry(storage_key)
+        self._hold(new_storage_key, value, NEVER if expires_at is None or expires_at is LOOK else expires_at)
+        self._remove([storage_key])
+        return True
+
+    # Comparing, and computing -----------------------------------------------------------------
+
+    def compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> Steps[bool]:
+        """See StorageHooks._compare_set()."""
+        view = self._view(storage_key)
+        if view.is_below and storage_key.startswith(TAG_MARK):
+            return bool((yield self._below, "_compare_set", (storage_key, expected, value, expires_at)))
+        if (yield from self.get(storage_key)) != expected:
+            return False
+        frozen, held = self._freeze(storage_key, value), view.change
+
+        def make(before: Change | None) -> Change:
+            if before is None and held is None:
+                return self._change(Kind.SWAP, frozen=frozen, expires_at=expires_at, expected=expected)
+            if before is None and held is not None and held.kind is not Kind.COMPUTED:
+                return self._change(Kind.SET, frozen=frozen, expires_at=expires_at)
+            kept = before or held
+            assert kept is not None  # noqa: S101 -- one of them is, or the first case held
+            return replace(kept, frozen=frozen, expires_at=expires_at)
+
+        self._record(storage_key, make)
+        return True
+
+    def compare_delete(self, storage_key: str, expected: Any) -> Steps[bool]:
+        """See StorageHooks._compare_delete()."""
+        if (yield from self.get(storage_key)) != expected:
+            return False
+        held = self._view(storage_key).change
+        if held is None or held.kind is not Kind.COMPUTED:
+            self._remove([storage_key])
+            return True
+        self._record(storage_key, lambda before: before.under if before else self._change(Kind.DELETE))
+        if held.expected is not None and not held.expected.has_value:
+            yield self._below, "_compare_delete", (storage_key, held.expected)
+        return True
+
+    def lease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> Steps[bool]:
+        """See StorageHooks._lease(): this unit of work computes for itself.
+
+        In the storage it leaves a mark, which keeps nobody from computing and shows whether anybody has
+        touched the entry.
+        """
+        fence = None
+        if self._view(storage_key).is_below:
+            fence = placeholder(0.0) if seen is MISSING else seen.leased(0.0)
+            place = (storage_key, fence, expires_at) if seen is MISSING else (storage_key, seen, fence, expires_at)
+            if (yield self._below, "_add" if seen is MISSING else "_compare_set", place) is not True:
+                fence = None
+        frozen = self._freeze(storage_key, mark)
+
+        def make(before: Change | None) -> Change:
+            under = before.under if before and before.kind is Kind.COMPUTED else before
+            return self._change(Kind.COMPUTED, frozen=frozen, expires_at=expires_at, expected=fence, under=under)
+
+        self._record(storage_key, make)
+        return True
+
+
+def _amended(value: Any, view: View) -> Any:
+    """Return what was read from the storage, as the unit of work has amended it."""
+    if value is MISSING or view.has_expired:
+        return MISSING
+    return value + view.delta if view.delta else value

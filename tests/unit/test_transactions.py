@@ -1,0 +1,321 @@
+"""transaction(): what is held back, what is seen of it, and what becomes of it; on local memory."""
+
+import asyncio
+import contextvars
+import itertools
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import storeroom
+from storeroom import background
+from storeroom.backends.dummy import DummyCache
+from storeroom.backends.locmem import LocMemCache
+from storeroom.exceptions import ConfigurationError, KeyNotFoundError, ValueTooLargeError, ValueTypeError
+from storeroom.testing import FakeClock
+from storeroom.testing.concurrency import PATIENCE, Gate, in_background
+from storeroom.testing.isolation import engines_of_its_own
+
+_numbers = itertools.count()
+
+
+def fresh(**params: Any) -> LocMemCache:
+    return LocMemCache(f"transactions {next(_numbers)}", {"TIMEOUT": None, **params})
+
+
+@pytest.fixture
+def cache():
+    with engines_of_its_own():
+        yield fresh()
+
+
+def outside(read: Callable[..., Any], *args: Any) -> Any:
+    """Call a function where the transaction of this test is not in progress."""
+    return contextvars.Context().run(read, *args)
+
+
+# Against a replay ---------------------------------------------------------------------------
+
+KEYS = ["a", "b", "c"]
+
+
+def operations(chance: random.Random) -> tuple[Any, ...]:
+    key, other = chance.choice(KEYS), chance.choice(KEYS)
+    return chance.choice(
+        [
+            ("set", key, chance.randrange(5)),
+            ("set", key, [1, "text"]),
+            ("set", key, 7, chance.choice([None, 100, 0])),
+            ("add", key, chance.randrange(5)),
+            ("get", key),
+            ("delete", key),
+            ("incr", key, chance.randrange(1, 5)),
+            ("counted", key, chance.randrange(1, 5)),
+            ("touch", key, chance.choice([None, 50, 100])),
+            ("ttl", key),
+            ("has_key", key),
+            ("get_many", KEYS),
+            ("set_many", {key: 1, other: "x"}),
+            ("delete_many", [key, other]),
+            ("tagged", key, chance.randrange(5), chance.choice(["s", "t"])),
+            ("invalidate_tags", chance.choice(["s", "t"])),
+            ("moved", key),
+            ("clear",),
+            ("keys_listed",),
+        ]
+    )
+
+
+def done(cache: LocMemCache, name: str, *args: Any) -> Any:
+    """Do an operation; return its result, or the type of its error."""
+    special: dict[str, Callable[..., Any]] = {
+        "counted": lambda key, delta: cache.incr(key, delta, default=10),
+        "tagged": lambda key, value, tag: cache.set(key, value, tags=[tag]),
+        "moved": cache.incr_version,
+        "keys_listed": lambda: sorted(cache.keys()),
+    }
+    try:
+        result = special.get(name, getattr(cache, name, None))(*args)
+    except (KeyNotFoundError, ValueTypeError) as error:
+        return type(error)
+    return None if name == "invalidate_tags" else result
+
+
+def replay(log: list[tuple[Any, ...]], last: Callable[[LocMemCache], Any]) -> Any:
+    """Do the operations on a fresh cache, and then what is asked for, without any transaction."""
+
+    def do() -> Any:
+        cache = fresh()
+        for operation in log:
+            done(cache, *operation)
+        return last(cache)
+
+    return outside(do)
+
+
+def state(cache: LocMemCache) -> Any:
+    found = {version: cache.get_many(KEYS, version) for version in (1, 2, 3)}
+    return found, {key: cache.ttl(key) for key in KEYS}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(150))
+def test_any_sequence_is_as_if_replayed(seed: int) -> None:
+    """Results are those of the operations that count; the storage has those of the blocks that have ended well."""
+    chance = random.Random(seed)
+    with engines_of_its_own(), FakeClock():
+        cache, committed = fresh(), []
+        for _ in range(4):
+            before = [operations(chance) for _ in range(chance.randrange(4))]
+            for operation in before:
+                done(cache, *operation)
+            committed += before
+            pending: list[Any] = []
+            block, inner = storeroom.transaction(), []
+            block.__enter__()
+            for _ in range(15):
+                step = chance.random()
+                if step < 0.1:
+                    inner.append((storeroom.transaction(), list(pending)))
+                    inner[-1][0].__enter__()
+                elif step < 0.25 and inner:
+                    savepoint, kept = inner.pop()
+                    fails = chance.random() < 0.5
+                    savepoint.__exit__(None, ValueError() if fails else None, None)
+                    pending = kept if fails else pending
+                else:
+                    operation = operations(chance)
+                    expected = replay(committed + pending, lambda other, operation=operation: done(other, *operation))
+                    assert done(cache, *operation) == expected, f"{operation} after {committed} and {pending}"
+                    pending.append(operation)
+                assert outside(state, cache) == replay(committed, state), f"seed {seed}"
+            while inner:
+                inner.pop()[0].__exit__(None, None, None)
+            fails = chance.random() < 0.3
+            block.__exit__(None, ValueError() if fails else None, None)
+            committed += [] if fails else pending
+            assert state(cache) == replay(committed, state), f"{committed}"
+
+
+# Rules, one by one ----------------------------------------------------------------------------
+
+
+def test_a_block_holds_back_all_caches_and_applies_in_order(cache) -> None:
+    """Whoever sees the second write sees the first."""
+    other, log = fresh(), []
+    for one in (cache, other):
+        one._set_many = lambda values, expires_at, one=one: log.append((one, dict(values))) or []
+    with storeroom.transaction():
+        cache.set("a", 1)
+        cache.set("b", 1)
+        other.set("a", 1)
+        cache.set("c", 1)
+        cache.set("b", 2)
+    assert log == [(cache, {":1:a": 1}), (other, {":1:a": 1}), (cache, {":1:c": 1, ":1:b": 2})]
+
+
+def test_handles_of_one_storage_share_what_is_held_back() -> None:
+    """Each thread of Django's has handles of its own."""
+    with engines_of_its_own():
+        one, two = LocMemCache("shared", {"VERSION": 1}), LocMemCache("shared", {"VERSION": 2})
+        with storeroom.transaction():
+            one.set("k", "held", version=2)
+            assert two.get("k") == "held"
+            two.clear()
+            assert one.get("k", version=2) is None
+
+
+def test_a_memo_and_a_transaction_go_together(cache) -> None:
+    """The transaction lies over the memo, whichever began first; what is committed is remembered."""
+    cache.set("k", "old")
+    for blocks in ((storeroom.memo(), storeroom.transaction()), (storeroom.transaction(), storeroom.memo())):
+        cache.set("k", "old")
+        with blocks[0]:
+            with blocks[1]:
+                assert cache.get("k") == "old"
+                cache.set("k", "new")
+                assert cache.get("k") == "new"
+                assert outside(cache.get, "k") == "old"
+            assert cache.get("k") == "new"
+        assert cache.get("k") == "new"
+
+
+def test_a_task_that_goes_on_after_the_block_writes_through(cache) -> None:
+    """Whatever became of the block."""
+
+    async def late(ended: asyncio.Event, key: str) -> None:
+        await cache.aset(key, "held")
+        await ended.wait()
+        await cache.aset(key, "late")
+
+    async def work(key: str, *, fails: bool) -> None:
+        ended = asyncio.Event()
+        block = storeroom.transaction()
+        await block.__aenter__()
+        task = asyncio.create_task(late(ended, key))
+        await asyncio.sleep(0)
+        await block.__aexit__(None, ValueError() if fails else None, None)
+        assert cache.get(key) == (None if fails else "held")
+        ended.set()
+        await task
+        assert cache.get(key) == "late"
+
+    asyncio.run(work("a", fails=False))
+    asyncio.run(work("b", fails=True))
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_computation_that_ends_after_the_block_stores_nothing_it_must_not(cache, fails: bool) -> None:
+    """Not what depends on data that was rolled back; nor what was computed before a commit."""
+    gate = Gate("from within")
+    block = storeroom.transaction()
+    block.__enter__()
+    context = contextvars.copy_context()
+    computing = in_background(context.run, cache.get_or_set, "k", gate)
+    assert gate.begun.wait(PATIENCE)
+    block.__exit__(None, ValueError() if fails else None, None)
+    gate.may_end.set()
+    assert computing.result(PATIENCE) == "from within"
+    assert cache.get("k") is None
+
+
+def test_tasks_of_a_block_are_part_of_it(cache) -> None:
+    """What they count at once is counted."""
+    cache.set("n", 0)
+
+    async def main() -> None:
+        async with storeroom.transaction():
+            await asyncio.gather(*(cache.aincr("n") for _ in range(20)))
+            await asyncio.to_thread(cache.set, "k", 1)
+            assert outside(cache.get_many, ["n", "k"]) == {"n": 0}
+        assert cache.get_many(["n", "k"]) == {"n": 20, "k": 1}
+
+    asyncio.run(main())
+
+
+def test_what_expires_within_the_block_is_not_stored(cache) -> None:
+    """It would have been gone by now; so is what it would have replaced."""
+    with FakeClock() as clock:
+        cache.set("k", "old")
+        with storeroom.transaction():
+            cache.set("k", "new", timeout=10)
+            clock.advance(11)
+            assert cache.get("k") is None
+        assert cache.get("k") is None
+
+
+def test_an_entry_that_is_gone_is_neither_counted_nor_touched(cache) -> None:
+    """Whoever has removed it meant it."""
+    cache.set_many({"n": 1, "k": 1})
+    with storeroom.transaction():
+        cache.incr("n")
+        cache.touch("k", 100)
+        outside(cache.delete_many, ["n", "k"])
+    assert cache.get_many(["n", "k"]) == {}
+
+
+def test_one_failing_change_keeps_no_other_from_being_made(cache) -> None:
+    """The first error is raised at the end, and says how many there are."""
+    broken = fresh(OPTIONS={"max_bytes": 2000})
+    with pytest.raises(ValueTooLargeError) as caught, storeroom.transaction():  # noqa: PT012
+        broken.set("small", 1)
+        broken.set("old", "x" * 3000)
+        cache.set("k", 1)
+    assert caught.value.__notes__ == [
+        "The database has committed; 1 of the cache's changes that were held back could not be made."
+    ]
+    assert cache.get("k") == 1
+
+
+def test_what_cannot_be_stored_is_removed(cache) -> None:
+    """No value from before the commit outlives it."""
+    broken = fresh(OPTIONS={"max_bytes": 2000})
+    broken.set("k", "old")
+    with pytest.raises(ValueTooLargeError), storeroom.transaction():
+        broken.set("k", "x" * 3000)
+    assert broken.get("k") is None
+
+
+def test_a_number_that_is_none_is_told_at_once(cache) -> None:
+    cache.set("k", "text")
+    with storeroom.transaction():
+        cache.set("own", [1])
+        for key in ("k", "own"):
+            with pytest.raises(ValueTypeError):
+                cache.incr(key)
+        with pytest.raises(KeyNotFoundError):
+            cache.incr("none")
+
+
+def test_stale_values_are_served_and_refreshed_within(cache) -> None:
+    """The refreshed one is seen at once, and by others after the block."""
+    with FakeClock() as clock:
+        cache.get_or_set("k", lambda: "old", timeout=10, stale_while_revalidate=100)
+        clock.advance(11)
+        with storeroom.transaction():
+            assert cache.get_or_set("k", lambda: "new", timeout=10, stale_while_revalidate=100) == "old"
+            assert background.drain()
+            assert cache.get_or_set("k", lambda: "newer", timeout=10, stale_while_revalidate=100) == "new"
+            assert outside(cache.get, "k") is None
+        assert cache.get("k") == "new"
+
+
+def test_a_dummy_cache_forgets_what_was_held_back() -> None:
+    """Within the block it is seen, as the program will see it with a real one."""
+    dummy = DummyCache("", {})
+    with storeroom.transaction():
+        dummy.set("k", 1)
+        assert dummy.get("k") == 1
+    assert dummy.get("k") is None
+
+
+def test_an_option_for_django_needs_django(monkeypatch) -> None:
+    monkeypatch.setattr("storeroom.transactions.django.find_spec", lambda _: None)
+    with pytest.raises(ConfigurationError, match=r"OPTIONS\['transactional'\] is True, .* Django is not installed"):
+        fresh(OPTIONS={"transactional": True})
+    with pytest.raises(TypeError, match="Django is not installed"), storeroom.transaction(using="default"):
+        pass
+    with pytest.raises(ConfigurationError, match="expected True, False, None, or the alias"):
+        fresh(OPTIONS={"transactional": 1.5})
