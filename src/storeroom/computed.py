@@ -10,7 +10,7 @@ from storeroom import batch, obtaining, stampede, tags, timeouts
 from storeroom.addressing import Addressing
 from storeroom.computation import Computation, Function
 from storeroom.entry import Envelope
-from storeroom.freshness import FreshnessOptions
+from storeroom.freshness import Decision, Freshness, FreshnessOptions
 from storeroom.hooks import MISSING
 from storeroom.steps import arun, run
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
@@ -63,8 +63,14 @@ class ComputedCache(Addressing):
         if found is not MISSING and type(found) is not Envelope:
             self._counters.hits += 1
             return found
-        work = self._computation(storage_key, key, default, timeout, tags, freshness)
-        return run(obtaining.obtain(work, found, blocking=True))
+        options, flights = self._freshness.but(freshness), getattr(hooks, "_flights", self._flights)
+        decision = run(obtaining.judge(hooks, flights, storage_key, found, options))
+        if decision is Decision.SERVE:
+            self._counters.hits += 1
+            envelope: Any = found
+            return envelope.value
+        work = self._computation(storage_key, key, default, timeout, tags, options)
+        return run(obtaining.obtain(work, found, decision, blocking=True))
 
     async def aget_or_set(
         self,
@@ -82,8 +88,14 @@ class ComputedCache(Addressing):
         if found is not MISSING and type(found) is not Envelope:
             self._counters.hits += 1
             return found
-        work = self._computation(storage_key, key, default, timeout, tags, freshness)
-        return await arun(obtaining.obtain(work, found, blocking=False))
+        options, flights = self._freshness.but(freshness), getattr(hooks, "_flights", self._flights)
+        decision = await arun(obtaining.judge(hooks, flights, storage_key, found, options))
+        if decision is Decision.SERVE:
+            self._counters.hits += 1
+            envelope: Any = found
+            return envelope.value
+        work = self._computation(storage_key, key, default, timeout, tags, options)
+        return await arun(obtaining.obtain(work, found, decision, blocking=False))
 
     def refresh(
         self,
@@ -112,7 +124,8 @@ class ComputedCache(Addressing):
             ComputationCycleError: it is called within the key's own computation.
             Exception: whatever the computation raises.
         """
-        work = self._computation(self._storage_key(key, version), key, default, timeout, tags, freshness)
+        options = self._freshness.but(freshness)
+        work = self._computation(self._storage_key(key, version), key, default, timeout, tags, options)
         return run(stampede.compute_anew(work))
 
     async def arefresh(
@@ -126,7 +139,8 @@ class ComputedCache(Addressing):
         **freshness: Unpack[FreshnessOptions],
     ) -> Any:
         """See refresh(); `default` may also be a coroutine function, or any callable that returns an awaitable."""
-        work = self._computation(self._storage_key(key, version), key, default, timeout, tags, freshness)
+        options = self._freshness.but(freshness)
+        work = self._computation(self._storage_key(key, version), key, default, timeout, tags, options)
         return await arun(stampede.compute_anew(work))
 
     def get_or_set_many(
@@ -176,7 +190,7 @@ class ComputedCache(Addressing):
         return {key: found[storage_key] for storage_key, key in typed.items() if storage_key in found}
 
     def _computation(
-        self, storage_key: str, key: object, default: Any, timeout: Any, tags: Iterable[object], freshness: Any
+        self, storage_key: str, key: object, default: Any, timeout: Any, tags: Iterable[object], freshness: Freshness
     ) -> Computation:
         hooks = (self._overlay or self)._computing()
         return Computation(
@@ -186,7 +200,7 @@ class ComputedCache(Addressing):
             storage_key,
             Function(default, key),
             self._expiry_of(timeout),
-            self._freshness.but(freshness),
+            freshness,
             self._tag_keys(tags) if tags else (),
         )
 

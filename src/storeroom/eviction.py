@@ -29,15 +29,19 @@ bytes. A freq read once, as above, may lose another thread's bump, which is harm
 between 0 and 2.
 """
 
-from typing import Final
+import sys
+from typing import Any, Final
 
 from storeroom.expiry import NEVER, NOWHERE, ExpiryIndex
 from storeroom.s3fifo import MOST_HITS, AdaptiveS3Fifo
 
-__all__ = ["ENCODED", "MOST_HITS", "BoundedMap", "Entry", "Pinned"]
+__all__ = ["ENCODED", "MOST_HITS", "BoundedMap", "Entry", "Pinned", "entry_size"]
 
 ENCODED: Final = object()
 """The ``value`` of an entry whose object is kept as bytes, in ``encoded``."""
+
+ENTRY_BYTES: Final = sys.getsizeof(0.0) + 104 + 72
+"""What an entry costs beside key and value: its expiry, its slots, its places in dict and queue."""
 
 _UNBOUNDED: Final = float("inf")
 
@@ -57,6 +61,11 @@ class Pinned(bytes):
 
 _SPARED: Final = 128
 """Pinned entries that one eviction passes over: bounds its time, where all are pinned."""
+
+
+def entry_size(storage_key: str, value: Any, encoded: object) -> int:
+    """Estimate the bytes that an entry takes in memory; an object that is shared counts without its parts."""
+    return sys.getsizeof(storage_key) + sys.getsizeof(value if encoded is None else encoded) + ENTRY_BYTES
 
 
 class Entry:

@@ -31,6 +31,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from enum import Enum
+from functools import lru_cache
 from typing import Any, Final, TypedDict
 
 from storeroom import timeouts
@@ -101,14 +102,28 @@ class Freshness:
         """
         if not options:
             return self
-        for name, value in options.items():
-            if name not in _NAMES:
-                raise TypeError(f"get_or_set() has no option {name!r}; its options are {', '.join(_NAMES)}.")
-            try:
-                options = {**options, name: parse(name, value)}
-            except ValueError as expectation:
-                raise ValueError(f"{name} is {value!r}; expected {expectation}.") from None
-        return replace(self, **options)
+        try:
+            return _changed(self, tuple([(name, type(value), value) for name, value in options.items()]))
+        except TypeError:  # a value cannot be hashed, or an option does not exist: parsing tells
+            return _parsed(self, options)
+
+
+def _parsed(freshness: Freshness, options: Mapping[str, Any]) -> Freshness:
+    parsed: dict[str, Any] = {}
+    for name, value in options.items():
+        if name not in _NAMES:
+            raise TypeError(f"get_or_set() has no option {name!r}; its options are {', '.join(_NAMES)}.")
+        try:
+            parsed[name] = parse(name, value)
+        except ValueError as expectation:
+            raise ValueError(f"{name} is {value!r}; expected {expectation}.") from None
+    return replace(freshness, **parsed)
+
+
+@lru_cache(maxsize=256)
+def _changed(freshness: Freshness, options: tuple[tuple[str, type, Any], ...]) -> Freshness:
+    """Do as _parsed(); a call gives the same options each time, and is asked for them on every hit."""
+    return _parsed(freshness, {name: value for name, _, value in options})
 
 
 _NAMES: Final = tuple(field.name for field in fields(Freshness))

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 from storeroom.exceptions import SerializationError
 
-__all__ = ["freeze", "thaw"]
+__all__ = ["IMMUTABLE", "freeze", "thaw"]
 
-_IMMUTABLE: Final = frozenset({str, int, float, bool, type(None), bytes, complex})
+IMMUTABLE: Final = frozenset({str, int, float, bool, type(None), bytes, complex})
+"""Types whose objects are kept as they are: nobody can change them, so nobody can change the cache."""
 
 
 class _Pickled(bytes):
@@ -28,7 +29,7 @@ def freeze(value: Any) -> Any:
     >>> thaw(kept) is thaw(kept)
     False
     """
-    if type(value) in _IMMUTABLE:
+    if type(value) in IMMUTABLE:
         return value
     try:
         return _Pickled(dumps(value, HIGHEST_PROTOCOL))

@@ -30,7 +30,9 @@ def opened(hooks: StorageHooks, found: Any) -> Steps[Any]:
     """Return the value of what was read: MISSING for an envelope that is not live."""
     if type(found) is not Envelope:
         return found
-    return found.value if (yield from is_live(hooks, found)) else MISSING
+    if not found.is_fresh or (found.tags and not (yield from are_current(hooks, found))):
+        return MISSING
+    return found.value
 
 
 def open_many(hooks: StorageHooks, found: dict[str, Any]) -> Steps[dict[str, Any]]:

@@ -16,14 +16,15 @@ from storeroom.computation import Computation, Work
 from storeroom.entry import Envelope
 from storeroom.events import Counters
 from storeroom.exceptions import ComputationCycleError, ComputationTimeoutError
-from storeroom.flights import AbandonedError, Flight
+from storeroom.flights import AbandonedError, Flight, Flights
 from storeroom.freshness import Decision, Freshness, decide
+from storeroom.hooks import StorageHooks
 from storeroom.steps import Steps, arun, run
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["note_failure", "obtain", "refresh"]
+__all__ = ["judge", "note_failure", "obtain", "refresh"]
 
 _log = logging.getLogger("storeroom")
 
@@ -39,32 +40,37 @@ class Refreshable(Work, Protocol):
         """The keys whose values are computed."""
 
 
-def obtain(work: Computation, found: Any, *, blocking: bool) -> Steps[Any]:
-    """Return the value for get_or_set().
+def judge(hooks: StorageHooks, flights: Flights, storage_key: str, found: Any, options: Freshness) -> Steps[Decision]:
+    """Return what get_or_set() does about what it has read of a key: an envelope or MISSING."""
+    is_usable = type(found) is Envelope and found.has_value
+    if is_usable and found.tags:
+        is_usable = yield from tags.are_current(hooks, found)
+    return decide(
+        found if is_usable else None,
+        timeouts.now(),
+        options,
+        paused=flights.is_paused(storage_key),
+        draw=1.0 - random.random(),  # noqa: S311 -- nothing secret
+    )
+
+
+def obtain(work: Computation, found: Any, decision: Decision, *, blocking: bool) -> Steps[Any]:
+    """Return the value for get_or_set(), where that is not to serve what was found.
 
     Args:
         work: what there is to do.
         found: what was read: an envelope or MISSING.
+        decision: what judge() says of it.
         blocking: whether the caller waits with its whole thread, not as a task.
     """
     work.found = found
-    is_usable = type(found) is Envelope and found.has_value and (yield from tags.are_current(work.hooks, found))
-    entry = found if is_usable else None
-    decision = decide(
-        entry,
-        timeouts.now(),
-        work.freshness,
-        paused=work.flights.is_paused(work.key),
-        draw=1.0 - random.random(),  # noqa: S311 -- nothing secret
-    )
-    if entry is not None and decision in (Decision.SERVE, Decision.REFRESH):
+    if decision is Decision.REFRESH:
         work.counters.hits += 1
-        if decision is Decision.REFRESH:
-            work.replaces = entry
-            yield from refresh(work)
-        return entry.value
+        work.replaces = found
+        yield from refresh(work)
+        return found.value
     work.counters.misses += 1
-    stale = entry if decision is Decision.COMPUTE_OR_SERVE else None
+    stale = found if decision is Decision.COMPUTE_OR_SERVE else None
     try:
         if work.freshness.is_limited:
             value = yield from _compute_in_time(work, has_stale=stale is not None, blocking=blocking)

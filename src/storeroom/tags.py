@@ -14,7 +14,7 @@ in place of a list of keys, which would grow with every entry.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from storeroom import timeouts
@@ -62,19 +62,24 @@ def are_current(hooks: StorageHooks, envelope: Envelope) -> Steps[bool]:
     if not envelope.tags:
         return True
     found = yield hooks, "_get_many", ([key for key, _ in envelope.tags],)
-    return _agree(envelope, _parsed(found))
+    return _agree(envelope, found)
 
 
 def live_envelopes(hooks: StorageHooks, envelopes: Iterable[Envelope]) -> Steps[list[Envelope]]:
     """Return those whose tags are current: one read for all of them, none if they have no tags."""
     envelopes = list(envelopes)
     keys = list(dict.fromkeys(key for envelope in envelopes for key, _ in envelope.tags))
-    versions = _parsed((yield hooks, "_get_many", (keys,))) if keys else {}
-    return [envelope for envelope in envelopes if _agree(envelope, versions)]
+    found = (yield hooks, "_get_many", (keys,)) if keys else {}
+    return [envelope for envelope in envelopes if _agree(envelope, found)]
 
 
-def _agree(envelope: Envelope, versions: Versions) -> bool:
-    return all(key in versions and versions[key][0] == version for key, version in envelope.tags)
+def _agree(envelope: Envelope, found: Mapping[str, Any]) -> bool:
+    """Tell whether the versions that were read, as _written(), are those of the envelope."""
+    for key, version in envelope.tags:
+        written = found.get(key)
+        if type(written) is not str or not written.startswith(f"{version:016x} "):
+            return False
+    return True
 
 
 def current_versions(hooks: StorageHooks, keys: Sequence[str]) -> Steps[Versions | None]:

@@ -5,7 +5,6 @@ process has its own. What is kept where, and what goes when it is full, is the
 business of `storeroom.eviction`.
 """
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pickle import HIGHEST_PROTOCOL, dumps, loads
 from typing import Any, ClassVar, Final
@@ -14,20 +13,15 @@ from storeroom import config, liveness, timeouts
 from storeroom.base import BaseCache
 from storeroom.engines import Engine, shared
 from storeroom.entry import Envelope
-from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry, Pinned
+from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry, Pinned, entry_size
 from storeroom.exceptions import SerializationError, ValueTooLargeError, ValueTypeError
+from storeroom.frozen import IMMUTABLE
 from storeroom.hooks import LOOK, MISSING, Conditional, StorageHooks
 from storeroom.process_locks import ProcessLocks
 from storeroom.steps import run
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
 __all__ = ["LocMemCache"]
-
-IMMUTABLE: Final = frozenset({str, int, float, bool, type(None), bytes, complex})
-"""Types whose objects are kept as they are: nobody can change them, so nobody can change the cache."""
-
-ENTRY_BYTES: Final = sys.getsizeof(0.0) + 104 + 72
-"""What an entry costs beside key and value: its expiry, its slots, its places in dict and queue."""
 
 
 class _Enveloped(bytes):
@@ -195,7 +189,7 @@ class LocMemCache(BaseCache):
         if type(value) is Envelope:
             # The hot path has to look at it, whatever it holds.
             kind = _Leased if value.leased_until else _Enveloped
-            if self._copies:
+            if self._copies and type(value.value) not in IMMUTABLE:
                 return ENCODED, kind(_encode(value))
             encoded = kind()
             encoded.kept = value
@@ -237,7 +231,7 @@ class LocMemCache(BaseCache):
         if bounded.max_entries != self._max_entries or bounded.max_bytes != self._max_bytes:
             self._impose_bounds()
         if self._max_bytes is not None:
-            size = _size(storage_key, value, encoded)
+            size = entry_size(storage_key, value, encoded)
             if not bounded.fits(size):
                 raise ValueTooLargeError(
                     f"The value of key {storage_key!r} takes {size} bytes, more than OPTIONS['max_bytes'] "
@@ -256,7 +250,7 @@ class LocMemCache(BaseCache):
         if self._max_bytes is not None and bounded.max_bytes is None:
             # Sizes were not needed until now.
             for entry in bounded.entries.values():
-                size = _size(entry.key, entry.value, entry.encoded)
+                size = entry_size(entry.key, entry.value, entry.encoded)
                 bounded.bytes_used += size - entry.size
                 entry.size = size
         bounded.max_entries, bounded.max_bytes = self._max_entries, self._max_bytes
@@ -395,7 +389,7 @@ class LocMemCache(BaseCache):
             self._counters.expirations = self._bounded.expirations
             if self._bounded.max_bytes is not None:
                 return len(self._entries), self._bounded.bytes_used
-            sizes = (_size(entry.key, entry.value, entry.encoded) for entry in self._entries.values())
+            sizes = (entry_size(entry.key, entry.value, entry.encoded) for entry in self._entries.values())
             return len(self._entries), sum(sizes)
 
     def _check_invariants(self) -> None:
@@ -413,8 +407,3 @@ def _encode(value: Any) -> bytes:
             f"A value of type {type(value).__module__}.{type(value).__qualname__} cannot be pickled ({error}); "
             "cache the data in it rather than the object, or set OPTIONS['copy'] to False to keep the object itself."
         ) from error
-
-
-def _size(storage_key: str, value: Any, encoded: bytes | None) -> int:
-    """Estimate the bytes that an entry takes in memory; an object that is shared counts without its parts."""
-    return sys.getsizeof(storage_key) + sys.getsizeof(value if encoded is None else encoded) + ENTRY_BYTES

@@ -14,28 +14,22 @@ Two kinds of staleness are kept from it:
 Own changes are told by whoever makes them, when they are made: see ``hooks``.
 """
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pickle import HIGHEST_PROTOCOL, dumps, loads
-from typing import Any, Final
+from typing import Any
 
 from storeroom import timeouts
 from storeroom.engines import Engine
 from storeroom.entry import Envelope
 from storeroom.events import CacheStats, Counters
-from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry
+from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry, entry_size
 from storeroom.flights import Flights
+from storeroom.frozen import IMMUTABLE
 from storeroom.hooks import MISSING
 from storeroom.timeouts import NEVER
 
 __all__ = ["NearTable", "Ticket", "Tolerance"]
-
-IMMUTABLE: Final = frozenset({str, int, float, bool, type(None), bytes, complex})
-"""Types whose objects are kept as they are, as local memory does."""
-
-ENTRY_BYTES: Final = sys.getsizeof(0.0) + 104 + 72
-"""What an entry costs beside key and value: its expiry, its slots, its places in dict and queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,11 +210,10 @@ class NearTable(Engine):
 
     def _frozen(self, value: Any) -> tuple[Any, Any] | None:
         """Return the value and its bytes as an entry keeps them, or None if it cannot be copied."""
-        if type(value) in IMMUTABLE:
-            return value, None
-        if not self._copies:
+        is_envelope = type(value) is Envelope
+        if not self._copies or type(value.value if is_envelope else value) in IMMUTABLE:
             # The hot path has to look at an envelope, whatever it holds.
-            return (ENCODED, _Object(value)) if type(value) is Envelope else (value, None)
+            return (ENCODED, _Object(value)) if is_envelope else (value, None)
         try:
             return ENCODED, dumps(value, HIGHEST_PROTOCOL)
         except Exception:  # noqa: BLE001 -- whatever a class raises: the storage's own copy serves
@@ -231,7 +224,7 @@ class NearTable(Engine):
         bounded = self._bounded
         size = 0
         if bounded.max_bytes is not None:
-            size = sys.getsizeof(storage_key) + sys.getsizeof(value if encoded is None else encoded) + ENTRY_BYTES
+            size = entry_size(storage_key, value, encoded)
         entry = self.entries.get(storage_key)
         if entry is None:
             bounded.insert(storage_key, value, encoded, expires_at, size, now)
@@ -294,12 +287,7 @@ class NearTable(Engine):
         with self.lock:
             self.counters.evictions = self._bounded.evictions
             self.counters.expirations = self._bounded.expirations
-            sizes = (
-                sys.getsizeof(entry.key)
-                + sys.getsizeof(entry.value if entry.encoded is None else entry.encoded)
-                + ENTRY_BYTES
-                for entry in self.entries.values()
-            )
+            sizes = (entry_size(entry.key, entry.value, entry.encoded) for entry in self.entries.values())
             return len(self.entries), sum(sizes)
 
     def check_invariants(self) -> None:
