@@ -65,6 +65,7 @@ OPERATIONS: dict[str, Operation] = {
     "ttl": lambda cache: cache.ttl("k"),
     "get_or_set": lambda cache: cache.get_or_set("k", lambda: "computed"),
     "get_or_set_many": lambda cache: cache.get_or_set_many(["k"], lambda keys: dict.fromkeys(keys, "computed")),
+    "refresh": lambda cache: cache.refresh("k", lambda: "computed"),
     "incr": lambda cache: cache.incr("n"),
     "decr": lambda cache: cache.decr("n"),
     "incr_version": lambda cache: cache.incr_version("n"),
@@ -73,13 +74,13 @@ OPERATIONS: dict[str, Operation] = {
     "count": lambda cache: cache.count(),
     "clear": lambda cache: cache.clear(),
     "invalidate_tags": lambda cache: cache.invalidate_tags("red"),
+    "lock": _lock,
     "set with nx=True": lambda cache: cache.set("k", "value", nx=True),
     "expire": lambda cache: cache.expire("k", 10),
     "persist": lambda cache: cache.persist("k"),
     "pttl": lambda cache: cache.pttl("k"),
     "iter_keys": _iter_keys,
     "delete_pattern": lambda cache: cache.delete_pattern("*"),
-    "lock": _lock,
 }
 
 MEANINGS: dict[str, Callable[[Any], bool]] = {
@@ -114,7 +115,7 @@ def test_page_tells_of_every_operation() -> None:
     public = {name for name, _ in inspect.getmembers(RedisCache, inspect.isfunction) if not name.startswith("_")}
     twins = {name for name in public if name.startswith("a") and name[1:] in public}
     keys = {"make_key", "make_and_validate_key", "validate_key", "get_backend_timeout"}
-    without_server = keys | {"check_location", "close", "stats", "prune"}
+    without_server = keys | {"check_location", "close", "probe", "stats", "prune"}
     assert public - twins - without_server == OPERATIONS.keys() - {"set with nx=True"}
 
 
@@ -171,7 +172,6 @@ OF_DJANGO_REDIS: dict[str, Operation | None] = {
     "pttl": _pttl,
     "iter_keys": None,
     "delete_pattern": None,
-    "lock": None,
 }
 """What Redis alone has -> how other caches say the same."""
 
