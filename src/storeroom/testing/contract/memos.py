@@ -33,7 +33,7 @@ def outside(job: Callable[[], Any]) -> Any:
 
 
 def calls_of(cache: BaseCache) -> Counter[str]:
-    """Count how often the storage's hooks are called from now on, those that hooks call included."""
+    """Count how often the hooks of the storage, or of a near tier, are called from now on, by hooks too."""
     calls: Counter[str] = Counter()
 
     def counted(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
@@ -43,9 +43,11 @@ def calls_of(cache: BaseCache) -> Counter[str]:
 
         return call
 
-    for name in HOOKS:
-        for form in (f"_{name}", f"_a{name}"):
-            setattr(cache, form, counted(name, getattr(cache, form)))
+    near = vars(cache).get("_overlay")
+    for hooks in (cache,) if near is None else (cache, near):
+        for name in HOOKS:
+            for form in (f"_{name}", f"_a{name}"):
+                setattr(hooks, form, counted(name, getattr(hooks, form)))
     return calls
 
 
