@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from storeroom.exceptions import UnkeyableArgumentError
 from storeroom.key_text import plain_text, text_of
+from tests.names import shown
 
 HERE = __name__
 
@@ -208,7 +209,7 @@ def test_text_of_refuses_a_number_with_a_state_of_its_own() -> None:
         (["a", 1], "['a', 1]"),
         (User(7), f"{HERE}.User(7)"),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_plain_text_is_for_the_eye(value: object, text: str) -> None:
     assert plain_text(value) == text

@@ -18,6 +18,7 @@ import pytest
 
 from storeroom.exceptions import ConfigurationError, DecodeError, SerializationError
 from storeroom.serializers import build_codec, frames, pickles, safe_types
+from tests.names import shown
 from tests.unit.serializers.examples import ALLOWED, KEY, OBJECTS, PLAIN, Basket, Color, Markup, Outer, Point, same
 
 SAFE = build_codec()
@@ -119,7 +120,7 @@ def test_a_program_of_these_tests_runs_when_it_is_harmless():
         Basket,
         len,
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_no_function_and_no_class_is_reached_by_name(value, protocol):
     executed.clear()
@@ -200,7 +201,7 @@ def test_only_the_constructors_have_a_name(module, name):
         b"\x80\x05.",
         b"",
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_no_other_opcode_is_executed(stream):
     refused(stream)
@@ -387,7 +388,7 @@ def test_a_type_that_could_not_be_read_back_is_refused_at_set(value):
         io.BytesIO(b"x"),
         threading.Event(),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_anything_else_is_refused_at_set_too(value):
     with pytest.raises(SerializationError):
@@ -442,7 +443,7 @@ def test_every_constructor_is_reached_by_a_value():
 # Allowed classes ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", OBJECTS, ids=repr)
+@pytest.mark.parametrize("value", OBJECTS, ids=shown)
 def test_a_value_of_an_allowed_class_comes_back(value):
     returned = ALLOWING.loads(ALLOWING.dumps(value, KEY), KEY)
     assert same(returned, value)
