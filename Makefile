@@ -30,7 +30,7 @@ format: $(VENV)/.dev ## format the code, and mend what ruff can mend
 
 unit: $(VENV)/.dev ## the project's own tests; real servers among them
 	@tests/servers/install.sh
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadscope
 
 django: $(VENV)/.dev ## Django's own test suites on Storeroom's backends
 	@tests/servers/install.sh
