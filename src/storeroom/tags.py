@@ -147,8 +147,11 @@ def _parsed(found: dict[str, Any]) -> Versions:
     versions: Versions = {}
     for key, text in found.items():
         try:
-            version, expires_at = text.split(" ")
-            versions[key] = int(version, 16), float(expires_at)
+            digits, until = text.split(" ")
+            version, expires_at = int(digits, 16), float(until)
         except (AttributeError, ValueError):
             continue
+        # In any other form _agree() would not know it again. NaN compares as false.
+        if digits == f"{version:016x}" and expires_at >= 0:
+            versions[key] = version, expires_at
     return versions
