@@ -116,6 +116,13 @@ def table(state: str, *, may_create: bool | None = True, columns: tuple[str, ...
     return replace(server(), table=TableProbe("pages", "PostgreSQL (h:5432/shop)", state, may_create, columns))
 
 
+def tiered(memory: str, storage: Any = None) -> dict[str, Any]:
+    """A tiered cache, and the aliases that are its tiers."""
+    tiers = {"BACKEND": "storeroom.backends.tiered.TieredCache", "OPTIONS": {"tiers": [memory, "storage"]}}
+    storage = storage or on(REDIS_SERVER, "redis://h")["default"]
+    return {"default": tiers, memory: on(LOCMEM)["default"], "storage": storage, "pages": tiers}
+
+
 IN_TABLE = on(DATABASE_SERVER, "pages", OPTIONS={"url": "postgresql://127.0.0.1/shop"})
 MADE_BY_HAND = on(DATABASE_SERVER, "pages", OPTIONS={"url": "postgresql://127.0.0.1/shop", "create_table": False})
 
@@ -186,6 +193,16 @@ CASES = [
     kept("W001", on(LOCMEM)),
     kept("W001", on(FILE, "{tmp}/cache"), SEVERAL),
     kept("W001", on(DUMMY), SEVERAL),
+    kept("W001", tiered("memory"), SEVERAL),
+    kept("W001", tiered("memory", {"BACKEND": FILE, "LOCATION": "/var/cache/app"}), SEVERAL),
+    kept(
+        "W001",
+        {**on(REDIS, "redis://h", OPTIONS={"ON_ERROR": "fallback:memory"}), "memory": on(LOCMEM)["default"]},
+        SEVERAL,
+    ),
+    broken("W001", {**tiered("near"), "memory": on(LOCMEM, "other")["default"]}, SEVERAL),
+    broken("W001", tiered("memory"), replace(SEVERAL, sessions_alias="memory")),
+    broken("W001", {**tiered("default"), "default": on(LOCMEM)["default"]}, SEVERAL),
     # A path as LOCATION of local memory.
     broken("W002", on(LOCMEM, "/var/tmp/django_cache")),
     broken("W002", on(LOCMEM, "C:\\cache")),

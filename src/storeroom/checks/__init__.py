@@ -76,6 +76,7 @@ def _findings(caches: Mapping[str, Any], context: Context, probes: Mapping[str, 
         subjects[name] = alias
         each_is_right = each_is_right and not any(finding.level == "error" for finding in hindrances)
         found = [*hindrances, *(finding for check in _CHECKS for finding in check(alias))]
+        found += sharing.check_not_shared(alias, caches)
         found += trust.check_ways(alias, probes.get(name))
         if name in probes:
             # Of a server that several aliases share it is said once.

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from itertools import combinations
-from typing import Final
+from typing import Any, Final
 
 from storeroom.checks.finding import Finding, Rule
 from storeroom.checks.subject import Subject, file_cache
 from storeroom.config import Settings
 from storeroom.keys import KeySpace
 
-__all__ = ["CHECKS", "RULES", "check_pairs"]
+__all__ = ["CHECKS", "RULES", "check_not_shared", "check_pairs"]
 
 NOT_SHARED: Final = Rule(
     "storeroom.W001",
@@ -37,9 +37,14 @@ SESSIONS: Final = Rule(
 RULES: Final = (NOT_SHARED, COLLIDING, NO_PREFIX, SESSIONS)
 
 
-def check_not_shared(alias: Subject) -> Iterator[Finding]:
-    """Find local memory where something says that several processes serve the site."""
+def check_not_shared(alias: Subject, caches: Mapping[str, Any]) -> Iterator[Finding]:
+    """Find local memory where something says that several processes serve the site.
+
+    Memory that only stands before a shared storage, or in for it, is meant to be each process's own.
+    """
     if alias.family != "locmem" or not alias.context.several_processes:
+        return
+    if alias.name in _helpers(caches) and alias.name not in {"default", alias.context.sessions_alias}:
         return
     yield NOT_SHARED.broken(
         alias.name,
@@ -47,6 +52,19 @@ def check_not_shared(alias: Subject) -> Iterator[Finding]:
         "On one machine share a file cache, which is about as fast; for several use a server, such as Redis:",
         file_cache("/var/cache/app"),
     )
+
+
+def _helpers(caches: Mapping[str, Any]) -> set[str]:
+    """Return the aliases that others name: as one of their tiers, or as their fallback."""
+    helpers: set[str] = set()
+    for written in caches.values():
+        options = written.get("OPTIONS") if isinstance(written, Mapping) else None
+        for name, value in options.items() if isinstance(options, Mapping) else ():
+            if str(name).lower() == "tiers" and isinstance(value, list | tuple):
+                helpers.update(tier for tier in value if isinstance(tier, str))
+            elif str(name).lower() == "on_error" and isinstance(value, str):
+                helpers.add(value.partition("fallback:")[2])
+    return helpers
 
 
 def check_no_prefix(alias: Subject) -> Iterator[Finding]:
@@ -122,4 +140,4 @@ def check_pairs(aliases: Mapping[str, Subject]) -> Iterator[Finding]:
         yield from check_colliding(one, other)
 
 
-CHECKS: Final = (check_not_shared, check_no_prefix, check_sessions)
+CHECKS: Final = (check_no_prefix, check_sessions)
