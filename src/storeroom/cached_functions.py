@@ -9,7 +9,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, Literal, ParamSpec, TypeVar, overload
 
 from storeroom import call_keys
-from storeroom.exceptions import ComputationCycleError
+from storeroom.exceptions import ComputationCycleError, ConfigurationError
 from storeroom.registry import caches
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class _Cached(Generic[P]):
         self._function = function
         self._key_of = call_keys.key_maker(function, options.key, options.ignore, options.suffix)
         self._alias, self._timeout, self._version = options.alias, options.timeout, options.version
+        self._kind: type | None = None
         self._binds = options.binds
         self._tags_of = call_keys.tags_maker(function, options.tags) if options.tags else None
         self._fixed = {"timeout": options.timeout, "version": options.version, **options.freshness}
@@ -93,7 +94,17 @@ class _Cached(Generic[P]):
 
     @property
     def _cache(self) -> "BaseCache":
-        return caches[self._alias]
+        cache = caches[self._alias]
+        self._require_ours(cache)
+        return cache
+
+    def _require_ours(self, cache: object) -> None:
+        """Refuse another framework's class, which cannot do what @cached promises; note the class of another cache."""
+        from storeroom.base import BaseCache  # noqa: PLC0415 -- loaded by programs that use a cache
+
+        if not isinstance(cache, BaseCache):
+            raise ConfigurationError(_not_ours(call_keys.name_of(self._function), self._alias, type(cache)))
+        self._kind = type(cache)
 
     def _note(self, error: ComputationCycleError, key: str) -> None:
         """Let an error say which function ran into it: the innermost."""
@@ -122,6 +133,8 @@ class CachedFunction(_Cached[P], Generic[P, R_co]):
         """See _Cached."""
         key = self._key_of(*args, **kwargs)
         cache = caches[self._alias]
+        if cache.__class__ is not self._kind:
+            self._require_ours(cache)
         try:
             if self._is_plain:
                 return cache.get_or_set(key, lambda: self._function(*args, **kwargs), self._timeout, self._version)  # type: ignore[no-any-return]
@@ -174,6 +187,8 @@ class CachedCoroutineFunction(_Cached[P], Generic[P, R_co]):
         """See _Cached."""
         key = self._key_of(*args, **kwargs)
         cache = caches[self._alias]
+        if cache.__class__ is not self._kind:
+            self._require_ours(cache)
         try:
             if self._is_plain:
                 return await cache.aget_or_set(  # type: ignore[no-any-return]
@@ -218,6 +233,19 @@ class CachedCoroutineFunction(_Cached[P], Generic[P, R_co]):
     def __get__(self, instance: object, owner: type | None = None, /) -> Any:
         """See CachedFunction."""
         return self._bound(instance, owner)
+
+
+def _not_ours(function: str, alias: str, kind: type) -> str:
+    from storeroom.backend_paths import DJANGO_PATHS, PATHS  # noqa: PLC0415 -- only a mistake needs them
+
+    path = f"{kind.__module__}.{kind.__qualname__}"
+    ours = DJANGO_PATHS.get(path)
+    remedy = f"set BACKEND to {ours!r}" if ours else f"set BACKEND to one of Storeroom's, such as {PATHS[0]!r}"
+    return (
+        f"{function}() is @cached in CACHES[{alias!r}], whose BACKEND is {path!r}; expected a cache of Storeroom's, "
+        f"which computes once, and knows tags and stale values. In CACHES {remedy}, or name another alias: "
+        "@cached(alias=...)."
+    )
 
 
 _OF_THE_FUNCTION: Final = frozenset({"__name__", "__qualname__"})

@@ -285,3 +285,60 @@ def test_errors_name_the_function() -> None:
 def test_options_may_be_given_together_with_the_function() -> None:
     decorate: Callable[..., Any] = cached
     assert decorate(load.uncached, key="load:{number}:{language}").key(7) == "load:7:en"
+
+
+class SomebodyElses:
+    """A class for BACKEND that is not built on Storeroom's: it knows of no tags, and computes as often as asked."""
+
+    def __init__(self, location: str, params: Any) -> None:
+        pass
+
+    def get_or_set(self, key: Any, default: Any, timeout: Any = None, version: Any = None) -> Any:
+        return default()
+
+
+def test_backend_of_another_framework_is_refused_with_the_remedy() -> None:
+    """In Django an alias may have Django's own: what @cached promises does not hold there."""
+    storeroom.configure({"default": {"BACKEND": BACKEND}, "theirs": {"BACKEND": SomebodyElses}})
+
+    @cached(alias="theirs", timeout=60)
+    def load(number: int) -> int:
+        calls.append(number)
+        return number
+
+    @cached(alias="theirs")
+    async def aload(number: int) -> int:
+        calls.append(number)
+        return number
+
+    for call in (
+        lambda: load(1),
+        lambda: load.refresh(1),
+        lambda: load.invalidate(1),
+        lambda: asyncio.run(aload(1)),
+        lambda: asyncio.run(aload.refresh(1)),
+    ):
+        with pytest.raises(
+            ConfigurationError, match=r"load\(\) is @cached in CACHES\['theirs'\].*SomebodyElses"
+        ) as error:
+            call()
+        assert "storeroom.backends.filebased.FileBasedCache" in str(error.value)
+    assert calls == []
+    for alias in ("default", "theirs"):  # the configuration may be another one later
+        storeroom.configure({"default": {"BACKEND": BACKEND}, alias: {"BACKEND": BACKEND}})
+    assert load(1) == 1
+    assert asyncio.run(aload(1)) == 1
+
+
+def test_backend_of_django_is_refused_with_the_class_that_takes_its_place() -> None:
+    django = pytest.importorskip("django.core.cache.backends.locmem")
+    storeroom.configure({"default": {"BACKEND": django.LocMemCache, "LOCATION": "theirs"}})
+
+    @cached
+    def load() -> int:
+        return 1
+
+    with pytest.raises(
+        ConfigurationError, match=r"In CACHES set BACKEND to 'storeroom\.backends\.locmem\.LocMemCache'"
+    ):
+        load()
