@@ -384,16 +384,21 @@ class BaseCache(CoordinatedCache):
         return len(await self.akeys(version=version))
 
     def _live_keys(self, start: str) -> list[str]:
+        return self._only_live(list((self._overlay or self)._scan(start)))
+
+    async def _alive_keys(self, start: str) -> list[str]:
+        return await self._aonly_live(await (self._overlay or self)._ascan(start))
+
+    def _only_live(self, found: list[str]) -> list[str]:
+        """Return what was found without the entries that are over by their own conditions."""
         hooks = self._overlay or self
-        found = list(hooks._scan(start))
         if doubtful := _doubtful(hooks, found):
             dead = set(doubtful) - run(liveness.live_keys(hooks, doubtful))
             return [key for key in found if key not in dead]
         return found
 
-    async def _alive_keys(self, start: str) -> list[str]:
+    async def _aonly_live(self, found: list[str]) -> list[str]:
         hooks = self._overlay or self
-        found = await hooks._ascan(start)
         if doubtful := _doubtful(hooks, found):
             dead = set(doubtful) - await arun(liveness.live_keys(hooks, doubtful))
             return [key for key in found if key not in dead]

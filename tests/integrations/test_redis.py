@@ -17,7 +17,7 @@ import pytest
 
 from storeroom.backends.redis import RedisCache
 from storeroom.backends.redis.requests import Use, one
-from storeroom.exceptions import NotSupportedError, StorageError
+from storeroom.exceptions import NotSupportedError, StorageError, StoreroomWarning
 from storeroom.memos import memo
 from storeroom.serializers.compressors import FORMATS
 from storeroom.testing.contract.suite import Driver
@@ -47,6 +47,12 @@ def cache(location: str) -> RedisCache:
 
 def raw(cache: RedisCache, *command: Any) -> Any:
     return cache._engine.call(one(Use.ONCE, *command))[0]
+
+
+def _calls(cache: RedisCache, command: str) -> int:
+    """Return how often the server itself has counted a command."""
+    found = re.search(rf"cmdstat_{command}:calls=(\d+)", raw(cache, "INFO", "commandstats").decode())
+    return int(found[1]) if found else 0
 
 
 # django-redis's methods -----------------------------------------------------------------------
@@ -101,6 +107,41 @@ def test_patterns_find_and_remove_the_caches_own_keys(cache: RedisCache, locatio
     assert starred.keys() == []
     assert starred.get("user:1", version=2) == 1
     assert len(cache.keys()) == 5
+
+
+def test_patterns_list_what_is_live(cache: RedisCache) -> None:
+    """As keys() does: an entry whose tag was invalidated is over, though the server still holds it."""
+    cache.set("a", 1, tags=["t"])
+    cache.set("b", 1, tags=["other"])
+    cache.invalidate_tags("t")
+
+    async def listed() -> list[str]:
+        return [key async for key in cache.aiter_keys("*")]
+
+    assert cache.keys() == list(cache.iter_keys("*")) == asyncio.run(listed()) == ["b"]
+
+
+def test_patterns_take_steps_of_a_size(cache: RedisCache) -> None:
+    cache.set_many({f"k{number}": number for number in range(50)})
+    raw(cache, "CONFIG", "RESETSTAT")
+    assert len(list(cache.iter_keys("k*", itersize=5))) == 50
+    assert _calls(cache, "scan") >= 10
+    assert cache.delete_pattern("k1*", itersize=100) == 11
+    assert asyncio.run(cache.adelete_pattern("k2*", itersize=7)) == 11
+    for wrong in (0, True, "10"):
+        with pytest.raises(ValueError, match="itersize is"):
+            cache.iter_keys("*", itersize=wrong)  # type: ignore[arg-type]
+
+
+def test_keys_takes_the_pattern_of_django_redis_by_its_name(cache: RedisCache) -> None:
+    """By position it is a prefix, as of every cache; who means a pattern is told."""
+    cache.set_many({"user:1": 1, "user:2": 1, "us*r": 1})
+    assert sorted(cache.keys(search="user:?")) == ["user:1", "user:2"]
+    assert sorted(asyncio.run(cache.akeys(search="*1"))) == ["user:1"]
+    assert cache.keys("us*") == ["us*r"]
+    for call in (lambda: cache.keys("user:*"), lambda: asyncio.run(cache.akeys("user:*"))):
+        with pytest.warns(StoreroomWarning, match=r"call keys\(search='user:\*'\) or iter_keys"):
+            assert call() == []
 
 
 def test_patterns_work_in_a_cluster(redis_cluster: Cluster) -> None:
@@ -207,10 +248,7 @@ def test_a_memo_saves_round_trips(cache: RedisCache) -> None:
         cache.set("a", 4)
         for _ in range(50):
             assert cache.get("a") == 4
-    counted = raw(cache, "INFO", "commandstats")
-    text = counted.decode() if isinstance(counted, bytes) else str(counted)
-    calls = {name: int(number) for name, number in re.findall(r"cmdstat_(\w+):calls=(\d+)", text)}
-    assert {name: calls.get(name, 0) for name in ("get", "mget", "set")} == {"get": 1, "mget": 1, "set": 1}
+    assert {name: _calls(cache, name) for name in ("get", "mget", "set")} == {"get": 1, "mget": 1, "set": 1}
 
 
 def test_a_memo_hears_of_patterns(cache: RedisCache) -> None:
@@ -323,7 +361,8 @@ def test_connections_by_tls_verify_the_certificate(tmp_path: Path) -> None:
     port = free_port()
     files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no")
     for _ in running(RedisServer(redis_binary(), tmp_path / "server", "--tls-port", str(port), *files)):
-        options = {"ssl_ca_certs": str(certificate), "on_error": "raise"}
+        strict = {"ssl_min_version": "1.3", "ssl_ciphers": "ECDHE+AESGCM"}
+        options = {"ssl_ca_certs": str(certificate), "on_error": "raise", **strict}
         cache = RedisCache(f"rediss://localhost:{port}/0", {"OPTIONS": options})
         cache.set("k", "v" * 100_000)
         assert cache.get("k") == "v" * 100_000

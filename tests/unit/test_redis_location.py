@@ -111,7 +111,11 @@ def test_options_in_the_query_count_before_options():
         ("redis://a,redis+cluster://b", "a list of URLs of several kinds"),
         ("redis+sentinel://a/m,redis+sentinel://b/m", "a list of URLs of several kinds"),
         ("unix://", "expected the path of a socket"),
-        ("redis://h?timeout=5", "whose query holds 'timeout'"),
+        ("redis://h?max_connection=5", "whose query holds 'max_connection'; expected options of connections: db"),
+        ("redis://h?max_connection=5", "Did you mean 'max_connections'?"),
+        ("redis://h?is_master=1", "whose query holds 'is_master'"),
+        ("redis://h?timeout=5", "whose timeout is wrong; expected OPTIONS['socket_timeout'], for which a server"),
+        ("redis://h?decode_responses=True", "whose decode_responses is wrong; expected False"),
         ("redis://h?socket_timeout=soon", "whose socket_timeout is wrong; expected a number"),
         ("redis://[::1", "which is not a URL"),
     ],
@@ -182,6 +186,12 @@ def test_django_redis_configuration_of_its_readme():
         ({"CONNECTION_POOL_KWARGS": {"retry_on_error": [TimeoutError]}}, "socket_timeout", 1.0),
         ({"CLIENT_CLASS": "django_redis.client.HerdClient"}, "client_class", None),
         ({"parser_class": "redis.connection.PythonParser"}, "parser_class", None),
+        ({"ssl_cert_reqs": "CERT_NONE"}, "ssl_cert_reqs", "none"),
+        ({"ssl_min_version": ssl.TLSVersion.TLSv1_3}, "ssl_min_version", ssl.TLSVersion.TLSv1_3),
+        ({"CONNECTION_POOL_KWARGS": {"ssl_min_version": "1.2"}}, "ssl_min_version", ssl.TLSVersion.TLSv1_2),
+        ({"CONNECTION_POOL_KWARGS": {"timeout": 20, "max_connections": 50}}, "max_connections", 50),
+        ({"REDIS_CLIENT_KWARGS": {"ssl": False, "single_connection_client": True}}, "redis_client_kwargs", {}),
+        ({"CONNECTION_POOL_KWARGS": None, "SENTINEL_KWARGS": None}, "connection_pool_kwargs", None),
     ],
 )
 def test_spellings_of_other_backends_are_understood(options, name, value):
@@ -200,6 +210,43 @@ def test_sentinel_as_django_redis_spells_it():
     assert found.servers[0].db == 2
 
 
+@pytest.mark.parametrize(
+    "location",
+    [
+        "redis://mymaster/2?is_master=1",
+        ["redis://mymaster/2?is_master=1", "redis://mymaster/2?is_master=0"],
+        ["redis://mymaster/2", "redis://mymaster/2"],
+    ],
+)
+def test_sentinel_with_replicas_as_django_redis_spells_it(location):
+    """Its page names the service once for the primary and once for the replicas; the primary answers for them."""
+    found = target(
+        location,
+        CLIENT_CLASS="django_redis.client.DefaultClient",
+        CONNECTION_FACTORY="django_redis.pool.SentinelConnectionFactory",
+        SENTINELS=[("a", 1)],
+    )
+    assert (found.kind, found.service, found.servers[0].db) == ("sentinel", "mymaster", 2)
+    with pytest.raises(ConfigurationError, match="a list of URLs of several kinds"):
+        target(["redis://mymaster/2", "redis://another/2"], SENTINELS=[("a", 1)])
+
+
+def test_what_stands_in_a_url_of_redis_py_and_has_no_effect_is_accepted():
+    quiet = "retry_on_timeout=true&health_check_interval=30&protocol=3&socket_keepalive=yes&decode_responses=false"
+    assert target(f"redis://h?{quiet}") == target("redis://h?socket_keepalive=True")
+
+
+def test_sentinels_may_have_timeouts_of_their_own():
+    cache = RedisCache(
+        "redis+sentinel://a/m", {"OPTIONS": {"socket_timeout": 3, "sentinel_kwargs": {"socket_timeout": 0.5}}}
+    )
+    sentinel, primary = cache._engine.target.sentinels[0], cache._engine.target.servers[0]
+    assert cache._engine._connection_settings(sentinel)["socket_timeout"] == 0.5
+    assert cache._engine._login(sentinel).timeout == 0.5
+    assert cache._engine._connection_settings(primary)["socket_timeout"] == 3
+    assert cache._engine._login(primary).timeout == 3
+
+
 def test_cluster_as_django_redis_spells_it():
     assert target("redis://a:1,redis://b:2", REDIS_CLIENT_CLASS="redis.cluster.RedisCluster").kind == "cluster"
 
@@ -215,7 +262,17 @@ def test_cluster_as_django_redis_spells_it():
         ({"CONNECTION_POOL_KWARGS": {"max_connections": 0}}, "'max_connections' is a whole number, at least 1"),
         ({"CONNECTION_POOL_KWARGS": {"decode_responses": True}}, "values are bytes"),
         ({"SENTINELS": ["a"]}, "a list of (host, port) pairs"),
-        ({"CONNECTION_POOL_KWARGS": {"timeout": 20}}, "'timeout' has no meaning here"),
+        ({"CONNECTION_POOL_KWARGS": {"max_connection": 20}}, "Did you mean 'max_connections'?"),
+        ({"timeout": 20}, "OPTIONS['socket_timeout'], for which a server, and a connection that is not busy"),
+        ({"REDIS_CLIENT_KWARGS": {"ssl": True}}, "a LOCATION whose scheme has TLS: rediss://"),
+        ({"SENTINEL_KWARGS": {"ssl": True}}, "a LOCATION whose scheme has TLS: rediss://"),
+        ({"SENTINEL_KWARGS": {"db": 1}}, "'db' has no meaning here"),
+        ({"host": "h"}, "LOCATION, whose URL tells the servers"),
+        ({"unix_socket_path": "/run/redis.sock"}, "LOCATION, whose URL tells the servers"),
+        ({"socket_keepalive_options": {}}, "intervals that the system sets"),
+        ({"cache_config": object()}, "OPTIONS['near'], which keeps entries in the process's memory"),
+        ({"ssl_validate_ocsp": True}, "certificates are verified without OCSP"),
+        ({"ssl_min_version": "1.1"}, '"1.2", "1.3", or a constant of ssl.TLSVersion'),
         ({"REPLICA_READ_ONLY": False}, "written to the first server of LOCATION"),
         ({"MAX_ENTRIES": 100}, "a server bounds itself, by maxmemory and maxmemory-policy"),
     ],

@@ -6,6 +6,7 @@ server that it concerns; what Redis has no command for is done by scripts within
 
 import dataclasses
 import hashlib
+import warnings
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -15,6 +16,7 @@ from storeroom.backends.redis import options as known
 from storeroom.backends.redis.foreign import ForeignReader
 from storeroom.backends.redis.requests import Steps
 from storeroom.engines import shared
+from storeroom.exceptions import StoreroomWarning
 from storeroom.network import NetworkCache
 from storeroom.secret import secret_of
 from storeroom.serializers import build_codec
@@ -274,46 +276,67 @@ class RedisCache(NetworkCache):
         """See persist()."""
         return await self.atouch(key, None, version)
 
-    def iter_keys(self, search: str, version: int | None = None) -> Iterator[str]:
+    def keys(self, prefix: str = "", version: int | None = None, *, search: str | None = None) -> list[str]:
+        """Return the live keys that begin with `prefix`: see BaseCache.keys(). With `search`, those of iter_keys().
+
+        Warns:
+            StoreroomWarning: `prefix`, in which nothing is special, looks like a pattern, and no key begins so.
+        """
+        if search is not None:
+            return list(self.iter_keys(search, version))
+        return _noticed(prefix, super().keys(prefix, version))
+
+    async def akeys(self, prefix: str = "", version: int | None = None, *, search: str | None = None) -> list[str]:
+        """See keys()."""
+        if search is not None:
+            return [key async for key in self.aiter_keys(search, version)]
+        return _noticed(prefix, await super().akeys(prefix, version))
+
+    def iter_keys(self, search: str, version: int | None = None, *, itersize: int | None = None) -> Iterator[str]:
         """Return the live keys that match a pattern, as callers typed them, in no order.
 
         Args:
             search: a glob of Redis: ``*``, ``?``, ``[abc]``, and a backslash before what is meant literally.
             version: of the keys.
+            itersize: how many keys the server looks at in one step; None for 1000.
 
         Raises:
             NotSupportedError: see keys(), which takes a literal prefix.
             StorageError: the server is out of reach; no policy has an answer to this.
         """
-        found = self._reach("iter_keys", self._operations.match(self._listing_head(version), search))
-        return iter(self._listed(found, version))
+        steps = self._operations.match(self._listing_head(version), search, _step(itersize))
+        return iter(self._listed(self._only_live(self._reach("iter_keys", steps)), version))
 
-    async def aiter_keys(self, search: str, version: int | None = None) -> AsyncIterator[str]:
+    async def aiter_keys(
+        self, search: str, version: int | None = None, *, itersize: int | None = None
+    ) -> AsyncIterator[str]:
         """See iter_keys()."""
-        found = await self._areach("iter_keys", self._operations.match(self._listing_head(version), search))
-        for key in self._listed(found, version):
+        steps = self._operations.match(self._listing_head(version), search, _step(itersize))
+        for key in self._listed(await self._aonly_live(await self._areach("iter_keys", steps)), version):
             yield key
 
-    def delete_pattern(self, pattern: str, version: int | None = None) -> int:
-        """Remove the entries that iter_keys() would list. Return how many there were.
+    def delete_pattern(self, pattern: str, version: int | None = None, *, itersize: int | None = None) -> int:
+        """Remove the entries whose keys iter_keys() would find. Return how many, those that were over included.
 
         Raises:
             NotSupportedError: see keys().
             StorageError: the server is out of reach; no policy has an answer to this.
         """
-        steps = self._operations.remove(self._listing_head(version), pattern, self._key_space.owns)
         try:
-            return self._counted_deletes(self._reach("delete_pattern", steps))
+            return self._counted_deletes(self._reach("delete_pattern", self._removal(pattern, version, itersize)))
         finally:
             self._forget()
 
-    async def adelete_pattern(self, pattern: str, version: int | None = None) -> int:
+    async def adelete_pattern(self, pattern: str, version: int | None = None, *, itersize: int | None = None) -> int:
         """See delete_pattern()."""
-        steps = self._operations.remove(self._listing_head(version), pattern, self._key_space.owns)
+        steps = self._removal(pattern, version, itersize)
         try:
             return self._counted_deletes(await self._areach("delete_pattern", steps))
         finally:
             self._forget()
+
+    def _removal(self, pattern: str, version: int | None, itersize: int | None) -> Steps[int]:
+        return self._operations.remove(self._listing_head(version), pattern, self._key_space.owns, _step(itersize))
 
     def _forget(self) -> None:
         """Tell what stands before the storage that entries have changed."""
@@ -352,6 +375,29 @@ class RedisCache(NetworkCache):
 def _refuse_tags(tags: Iterable[object]) -> None:
     if tags:
         raise TypeError("set() takes nx or tags, not both: an entry with tags is stored whether or not there is one.")
+
+
+def _step(itersize: int | None) -> int:
+    """Return how many keys a SCAN looks at."""
+    if itersize is None:
+        from storeroom.backends.redis.operations import SCAN_COUNT  # noqa: PLC0415 -- loads the driver
+
+        return SCAN_COUNT
+    if isinstance(itersize, bool) or not isinstance(itersize, int) or itersize < 1:
+        raise ValueError(f"itersize is {itersize!r}; expected a whole number, at least 1, or None for 1000.")
+    return itersize
+
+
+def _noticed(prefix: str, found: list[str]) -> list[str]:
+    """Warn whoever has moved from django-redis, whose keys() takes a pattern; return what was found."""
+    if not found and any(special in prefix for special in "*?["):
+        warnings.warn(
+            f"keys({prefix!r}) found nothing: it takes a prefix, in which nothing is special. For a pattern, "
+            f"call keys(search={prefix!r}) or iter_keys({prefix!r}).",
+            StoreroomWarning,
+            stacklevel=3,
+        )
+    return found
 
 
 def _milliseconds(seconds: float | None) -> int | None:

@@ -104,7 +104,7 @@ class RedisEngine(NetworkEngine):
         return Pool(
             self._connection_maker(server),
             self._options["max_connections"],
-            self._options["socket_timeout"],
+            self._options_for(server)["socket_timeout"],
             must_be_primary=server.must_be_primary,
         )
 
@@ -119,11 +119,12 @@ class RedisEngine(NetworkEngine):
 
     def _connection_settings(self, server: Server) -> dict[str, Any]:
         """Return the arguments of redis-py's connection."""
+        options = self._options_for(server)
         settings: dict[str, Any] = {
             "db": server.db,
-            "client_name": self._options["client_name"],
-            "socket_timeout": self._options["socket_timeout"],
-            "socket_connect_timeout": self._options["socket_connect_timeout"],
+            "client_name": options["client_name"],
+            "socket_timeout": options["socket_timeout"],
+            "socket_connect_timeout": options["socket_connect_timeout"],
             "retry": _RETRIES,
             "protocol": 2,
             **_NO_INTRODUCTION,
@@ -135,11 +136,14 @@ class RedisEngine(NetworkEngine):
             settings |= {"username": server.username, "password": server.password}
         if server.path:
             return settings | {"path": server.path}
-        settings |= {"host": server.host, "port": server.port, "socket_keepalive": self._options["socket_keepalive"]}
+        settings |= {"host": server.host, "port": server.port, "socket_keepalive": options["socket_keepalive"]}
         return settings | (self._tls_settings(server) if server.tls else {})
 
+    def _options_for(self, server: Server) -> dict[str, Any]:
+        return self._options | self._sentinel_options if server in self._sentinels else self._options
+
     def _tls_settings(self, server: Server) -> dict[str, Any]:
-        options = self._options | (self._sentinel_options if server in self._sentinels else {})
+        options = self._options_for(server)
         return {name: options[name] for name in known.TLS if options[name] is not None}
 
     # For near tiers -------------------------------------------------------------------------
@@ -215,11 +219,11 @@ class RedisEngine(NetworkEngine):
     def _login(self, server: Server) -> "Login":
         from storeroom.backends.redis.stream import Login  # noqa: PLC0415 -- as above
 
-        provider = self._options["credential_provider"]
+        options, provider = self._options_for(server), self._options["credential_provider"]
         return Login(
-            connect_timeout=self._options["socket_connect_timeout"],
-            timeout=self._options["socket_timeout"],
-            client_name=self._options["client_name"],
+            connect_timeout=options["socket_connect_timeout"],
+            timeout=options["socket_timeout"],
+            client_name=options["client_name"],
             credentials=None if provider is None or server in self._sentinels else provider.get_credentials,
             tls=lambda: self._tls_context(server),
         )

@@ -20,6 +20,7 @@ from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from storeroom.backends.redis import options as known
+from storeroom.config import nearest
 from storeroom.exceptions import ConfigurationError
 from storeroom.masking import mask_url
 
@@ -127,6 +128,8 @@ def parse(location: str | Sequence[str], options: Mapping[str, Any]) -> Target:
     targets = [_parse_url(url, options) for url in urls]
     kinds = {target.kind for target in targets}
     first = targets[0]
+    if first.kind == "sentinel" and targets[1:] == targets[:-1]:
+        targets = [first]  # django-redis names the service again for its replicas; the primary answers for them
     if len(kinds) > 1 or (len(targets) > 1 and first.kind == "sentinel"):
         raise ConfigurationError(
             "LOCATION is a list of URLs of several kinds; expected servers alone, or one redis+sentinel:// or "
@@ -153,7 +156,7 @@ def _parse_url(url: str, options: Mapping[str, Any]) -> Target:
         raise ConfigurationError(
             f"{wrong}; expected a URL of one of the schemes {', '.join((*_SCHEMES,))}, such as {_EXAMPLE}."
         )
-    query = _parse_query(parts.query, wrong)
+    query = _parse_query(parts.query, options, wrong)
     template = _template(parts, {**options, **query}, wrong)
     kind, _ = _SCHEMES[parts.scheme]
     if kind == "server" and known.is_sentinel(options):
@@ -195,19 +198,22 @@ def _template(parts: SplitResult, options: Mapping[str, Any], wrong: str) -> Ser
         raise ConfigurationError(f"{wrong}; expected percent-encoded UTF-8 for what is special in a URL.") from None
 
 
-def _parse_query(query: str, wrong: str) -> dict[str, Any]:
+def _parse_query(query: str, options: Mapping[str, Any], wrong: str) -> dict[str, Any]:
     parsed = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
-        option = known.CONNECTION.get(name)
-        if option is None or name == "is_master":
+        if name == "is_master" and known.is_sentinel(options):
+            continue  # django-redis: the primary is read from and written to, whatever it says
+        option = known.IN_URL.get(name)
+        if option is None:
             raise ConfigurationError(
                 f"{wrong}, whose query holds {name!r}; expected options of connections: {', '.join(known.CONNECTION)}."
+                f"{nearest(name, known.CONNECTION)}"
             )
         try:
             parsed[name] = option.parse(value)
         except ValueError as expectation:
             raise ConfigurationError(f"{wrong}, whose {name} is wrong; expected {expectation}.") from None
-    return parsed
+    return {name: value for name, value in parsed.items() if name in known.CONNECTION}
 
 
 def _parse_hosts(parts: SplitResult, default_port: int, wrong: str) -> list[tuple[str, int]]:

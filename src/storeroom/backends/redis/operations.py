@@ -23,7 +23,7 @@ from storeroom.hooks import LOOK, MISSING, Conditional
 from storeroom.serializers import Codec
 from storeroom.timeouts import NEVER
 
-__all__ = ["Operations", "key_bytes"]
+__all__ = ["SCAN_COUNT", "Operations", "key_bytes"]
 
 SCAN_COUNT: Final = 1000
 """Keys that one SCAN looks at: a millisecond of the server's time at most."""
@@ -296,11 +296,11 @@ class Operations:
         found = yield from self._scan_all(f"{start.translate(_GLOB)}*")
         return [key for key in found if key.startswith(start)]
 
-    def match(self, start: str, pattern: str) -> Steps[list[str]]:
+    def match(self, start: str, pattern: str, step: int = SCAN_COUNT) -> Steps[list[str]]:
         """SCAN, with a pattern of the server's own after a literal start."""
-        return (yield from self._scan_all(start.translate(_GLOB) + pattern))
+        return (yield from self._scan_all(start.translate(_GLOB) + pattern, step))
 
-    def _scan_all(self, pattern: str) -> Steps[list[str]]:
+    def _scan_all(self, pattern: str, step: int = SCAN_COUNT) -> Steps[list[str]]:
         found: dict[str, None] = {}  # in which none is twice, as SCAN may return it
 
         def keep(keys: Sequence[bytes]) -> Steps[int]:
@@ -311,14 +311,14 @@ class Operations:
                         found[Conditional(text) if _is_envelope(head) else text] = None
             return 0
 
-        yield from self._each_batch(pattern, keep)
+        yield from self._each_batch(pattern, keep, step)
         return list(found)
 
     def clear(self, start: str, owns: Callable[[str], bool]) -> Steps[int]:
         """SCAN and UNLINK, on every server that holds entries, in small steps."""
         return (yield from self.remove(start, "*", owns))
 
-    def remove(self, start: str, pattern: str, owns: Callable[[str], bool]) -> Steps[int]:
+    def remove(self, start: str, pattern: str, owns: Callable[[str], bool], step: int = SCAN_COUNT) -> Steps[int]:
         """Remove the cache's own entries that match() would list. Return how many."""
 
         def remove(keys: Sequence[bytes]) -> Steps[int]:
@@ -329,15 +329,15 @@ class Operations:
             replies = yield Request(commands, Use.WRITE)
             return sum(map(checked, replies))
 
-        return (yield from self._each_batch(start.translate(_GLOB) + pattern, remove))
+        return (yield from self._each_batch(start.translate(_GLOB) + pattern, remove, step))
 
-    def _each_batch(self, pattern: str, work: Callable[[Sequence[bytes]], Steps[int]]) -> Steps[int]:
+    def _each_batch(self, pattern: str, work: Callable[[Sequence[bytes]], Steps[int]], step: int) -> Steps[int]:
         """Do some work on each batch of keys that match; return the sum of its results."""
         total = 0
         for server in (yield PRIMARIES):
             cursor = b"0"
             while True:
-                command = ("SCAN", cursor, "MATCH", key_bytes(pattern), "COUNT", SCAN_COUNT)
+                command = ("SCAN", cursor, "MATCH", key_bytes(pattern), "COUNT", step)
                 (reply,) = yield Request((command,), Use.FRESH, at=server)
                 cursor, keys = checked(reply)
                 total += yield from work(keys)

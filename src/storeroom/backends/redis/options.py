@@ -4,6 +4,7 @@ What a site has written for either of them is understood where it has a meaning 
 rest is refused, and the message names what takes its place.
 """
 
+import ssl
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from storeroom import config, network
 from storeroom.config import Option
 from storeroom.masking import shown
 
-__all__ = ["CONNECTION", "OPTIONS", "TLS", "is_cluster", "is_sentinel", "settled"]
+__all__ = ["CONNECTION", "IN_URL", "OPTIONS", "TLS", "is_cluster", "is_sentinel", "settled"]
 
 DEFAULT_MAX_CONNECTIONS: Final = 64
 """Connections of one process to one server. A server admits 10,000 clients by default (maxclients), so that
@@ -68,7 +69,7 @@ def _translated(equivalents: Mapping[str, Any], names: str, methods: tuple[str, 
 
 def _falsy(instead: str) -> Callable[[Any], Any]:
     def parse(value: Any) -> Any:
-        if value:
+        if value and str(value).lower() not in {"false", "0", "no"}:  # as a URL's query has it
             raise ValueError(instead)
         return value
 
@@ -88,7 +89,16 @@ def _certificates(value: Any) -> str:
     """Parse how a server's certificate is verified: redis-py's words, or a constant of `ssl`."""
     words: dict[Any, str] = {None: "none", 0: "none", 1: "optional", 2: "required"}
     word = words[value] if value in words else str(value)
-    return config.one_of(("required", "optional", "none"))(word.lower())
+    return config.one_of(("required", "optional", "none"))(word.lower().removeprefix("cert_"))
+
+
+def _tls_version(value: Any) -> ssl.TLSVersion | None:
+    if value is None:
+        return None
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        if value == version or str(value).upper() in {version.name.upper(), version.name[-3:].replace("_", ".")}:
+            return version
+    raise ValueError('"1.2", "1.3", or a constant of ssl.TLSVersion that is one of these')
 
 
 def _addresses(value: Any) -> tuple[tuple[str, int], ...]:
@@ -98,23 +108,26 @@ def _addresses(value: Any) -> tuple[tuple[str, int], ...]:
         raise ValueError("a list of (host, port) pairs") from None
 
 
-def _nested(names: tuple[str, ...]) -> Callable[[Any], dict[str, Any]]:
-    """Return a parser of a dict of options, of which these are known."""
+def _nested(known: Callable[[], Mapping[str, Option]]) -> Callable[[Any], dict[str, Any] | None]:
+    """Return a parser of a dict of options, of which these are known; those without effect are left out."""
 
-    def parse(value: Any) -> dict[str, Any]:
+    def parse(value: Any) -> dict[str, Any] | None:
+        if value is None:
+            return None
         if not isinstance(value, Mapping):
             raise ValueError("a dict")  # noqa: TRY004 -- a parser tells its expectation by ValueError
-        parsed = {}
+        options, parsed = known(), {}
         for name, inner in value.items():
-            if name not in names:
-                raise ValueError(f"a dict of {', '.join(names)}; {name!r} has no meaning here")
+            if name not in options:
+                near = config.nearest(str(name), options)
+                raise ValueError(f"a dict of {', '.join(options)}; {name!r} has no meaning here.{near}".rstrip("."))
             try:
-                parsed[name] = _ALL[name].parse(inner)
+                parsed[name] = options[name].parse(inner)
             except ValueError as expectation:
                 raise ValueError(
                     f"a dict in which {name!r} is {expectation}, instead of {shown(inner, name)}"
                 ) from None
-        return parsed
+        return {name: inner for name, inner in parsed.items() if name in CONNECTION}
 
     return parse
 
@@ -129,6 +142,9 @@ TLS: Final[Mapping[str, Option]] = {
     "ssl_certfile": Option(_optional_text, None, "File of this client's own certificate."),
     "ssl_keyfile": Option(_optional_text, None, "File of its key."),
     "ssl_password": Option(_optional_text, None, "The key's passphrase."),
+    "ssl_min_version": Option(_tls_version, None, 'The oldest version of TLS that is spoken: "1.2" or "1.3". None is '
+                              "Python's own choice."),
+    "ssl_ciphers": Option(_optional_text, None, "OpenSSL's list of ciphers for TLS 1.2. None is Python's own choice."),
 }  # fmt: skip
 """What a connection by TLS is checked by: rediss://, rediss+sentinel://, rediss+cluster://."""
 
@@ -151,20 +167,72 @@ CONNECTION: Final[Mapping[str, Option]] = {
 }
 """How a server is connected to. These may also stand in the query of a URL."""
 
+_LOCATION: Final = "LOCATION, whose URL tells the servers"
+_TLS_BY_SCHEME: Final = "a LOCATION whose scheme has TLS: rediss://, rediss+sentinel:// or rediss+cluster://"
+_OCSP: Final = "nothing: certificates are verified without OCSP"
+_NO_PART: Final = "nothing: this is a part of redis-py's client that has no part here"
+
 _DRIVERS: Final[Mapping[str, Option]] = {
     "retry_on_timeout": _ignored("what was idle too long is sent again, and what timed out is not"),
     "retry": _ignored("what may be sent again is, once"),
     "retry_on_error": _ignored("what may be sent again is, once"),
     "health_check_interval": _ignored("connections that a server has closed are noticed when they are used"),
     "encoding": _ignored("keys are UTF-8"),
+    "encoding_errors": _ignored("any string is a key"),
     "protocol": _ignored("the old one of the two does all that is needed"),
+    "socket_read_size": _ignored("what has come is read at once"),
+    **dict.fromkeys(
+        ("lib_name", "lib_version", "driver_info"),
+        _ignored("connections say nothing of their driver, which takes two round trips each"),
+    ),
     "decode_responses": Option(
         _falsy("False: values are bytes, which the serializer decodes"), False, "Accepted if it is False."
     ),
+    **dict.fromkeys(("host", "port", "path", "unix_socket_path"), _refused(_LOCATION)),
+    "ssl": Option(_falsy(_TLS_BY_SCHEME), None, "Accepted if it is False."),
+    "timeout": _refused(
+        "OPTIONS['socket_timeout'], for which a server, and a connection that is not busy, are waited for; or TIMEOUT "
+        "beside OPTIONS, after which entries expire"
+    ),
+    "socket_keepalive_options": _refused("socket_keepalive, which is True, and intervals that the system sets"),
+    "redis_connect_func": _refused("username, password, credential_provider or client_name"),
+    **dict.fromkeys(
+        ("cache", "cache_config"), _refused("OPTIONS['near'], which keeps entries in the process's memory")
+    ),
+    **dict.fromkeys(
+        ("ssl_validate_ocsp", "ssl_validate_ocsp_stapled", "ssl_ocsp_context", "ssl_ocsp_expected_cert"),
+        Option(_falsy(_OCSP), None, "Accepted if it is False."),
+    ),
+    **dict.fromkeys(("command_packer", "event_dispatcher", "socket_type"), _refused(_NO_PART)),
 }
 """Options of redis-py's connections."""
 
-_ALL: Final = {**CONNECTION, **_DRIVERS}
+IN_URL: Final = {**CONNECTION, **_DRIVERS}
+"""What the query of a URL may hold. Of these CONNECTION has an effect."""
+
+_CLIENTS: Final[Mapping[str, Option]] = {
+    **IN_URL,
+    "timeout": _ignored("a connection that is not busy is waited for as long as a server, for socket_timeout"),
+    "queue_class": _ignored("Storeroom keeps its own pool"),
+    "single_connection_client": _ignored("Storeroom keeps its own pool"),
+    "maint_notifications_config": _ignored("a server that goes away is an outage, and a failover is followed"),
+    **dict.fromkeys(
+        (
+            *("require_full_coverage", "cluster_error_retry_attempts", "reinitialize_steps", "dynamic_startup_nodes"),
+            "skip_full_coverage_check",
+        ),
+        _ignored("the cluster is asked anew whenever a server of it fails or has moved slots"),
+    ),
+    "read_from_replicas": Option(_falsy("False: in a cluster the primaries are read from"), None, ""),
+    **dict.fromkeys(("url", "startup_nodes", "service_name"), _refused(_LOCATION)),
+}
+"""What the arguments of redis-py's clients and pools may be: they stand in a dict of their own."""
+
+_SENTINELS: Final = {
+    **{name: IN_URL[name] for name in ("username", "password", *TLS, *_DRIVERS)},
+    **{name: CONNECTION[name] for name in ("socket_timeout", "socket_connect_timeout", "socket_keepalive")},
+}
+"""What the arguments of connections to Sentinels may be."""
 
 _POOLS: Final = (
     "redis.ConnectionPool",
@@ -195,7 +263,7 @@ _BACKENDS: Final[Mapping[str, Option]] = {
         _known_paths(dict.fromkeys(_POOLS), _OWN_POOL), None, "django-redis: accepted if it is redis-py's own."
     ),
     "connection_pool_kwargs": Option(
-        _nested(tuple(_ALL)), None, "django-redis: any of the options of connections, which may stand beside it."
+        _nested(lambda: _CLIENTS), None, "django-redis: any of the options of connections, which may stand beside it."
     ),
     "connection_factory": Option(
         _known_paths(
@@ -240,11 +308,11 @@ _BACKENDS: Final[Mapping[str, Option]] = {
         "django-redis: accepted if it is redis-py's own.",
     ),
     "redis_client_kwargs": Option(
-        _nested(tuple(_ALL)), None, "django-redis: any of the options of connections, which may stand beside it."
+        _nested(lambda: _CLIENTS), None, "django-redis: any of the options of connections, which may stand beside it."
     ),
     "sentinels": Option(_addresses, None, "django-redis: (host, port) of each Sentinel; LOCATION is redis://service."),
     "sentinel_kwargs": Option(
-        _nested(("username", "password", *TLS)), None, "How the Sentinels themselves are logged in to, as a dict."
+        _nested(lambda: _SENTINELS), None, "How the Sentinels themselves are connected and logged in to, as a dict."
     ),
     "ignore_exceptions": Option(
         config.boolean, None, 'django-redis: True is on_error="miss", False is on_error="raise".'
