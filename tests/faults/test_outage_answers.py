@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from storeroom import registry, timeouts
+from storeroom.backends.db import DatabaseCache
 from storeroom.backends.locmem import LocMemCache
 from storeroom.backends.memcached import MemcachedCache, PyLibMCCache, PyMemcacheCache
 from storeroom.backends.redis import RedisCache
@@ -31,6 +32,7 @@ from storeroom.testing.contract.suite import Driver
 from storeroom.testing.isolation import engines_of_its_own
 from tests.servers.memcached import needs_pylibmc
 from tests.servers.memcached import running as running_memcached
+from tests.servers.process import free_port
 from tests.servers.redis import RedisServer, redis_binary
 from tests.servers.redis import running as running_redis
 
@@ -125,13 +127,15 @@ def test_page_tells_of_every_operation() -> None:
 class Away:
     """A server that was killed, and caches that ask for it."""
 
-    def __init__(self, backend: type[BaseCache], location: str) -> None:
-        self.backend, self.location = backend, location
+    def __init__(self, backend: type[BaseCache], location: str, **options: Any) -> None:
+        self.backend, self.location, self.options = backend, location, options
         self._numbers = itertools.count()
 
     def cache(self, policy: str, **options: Any) -> Any:
         """Return a cache whose circuit breaker is closed."""
-        cache = self.backend(self.location, {"TIMEOUT": None, "OPTIONS": {"on_error": policy, **options}})
+        cache = self.backend(
+            self.location, {"TIMEOUT": None, "OPTIONS": {"on_error": policy, **self.options, **options}}
+        )
         for breaker in breakers(cache):
             breaker.reset()
         return cache
@@ -146,7 +150,10 @@ def breakers(cache: Any) -> list[CircuitBreaker]:
     return [cache._engine.breaker]
 
 
-@pytest.fixture(scope="module", params=["redis", "pymemcache", pytest.param("pylibmc", marks=needs_pylibmc)])
+AWAY = ["redis", "pymemcache", pytest.param("pylibmc", marks=needs_pylibmc), "postgresql"]
+
+
+@pytest.fixture(scope="module", params=AWAY)
 def away(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Away]:
     directory = tmp_path_factory.mktemp("away")
     with engines_of_its_own():
@@ -154,6 +161,9 @@ def away(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             for server in running_redis(RedisServer(redis_binary(), directory)):
                 server.process.kill()
                 yield Away(RedisCache, f"redis://127.0.0.1:{server.port}/0?client_name=away")
+        elif request.param == "postgresql":
+            # Its start takes a second, and what is left of one that was killed is a port where nobody listens.
+            yield Away(DatabaseCache, "t", url=f"postgresql://u@127.0.0.1:{free_port()}/test")
         else:
             with running_memcached(directory, by_port=True) as servers:
                 servers.servers[0].process.kill()
@@ -197,7 +207,7 @@ def test_operation_answers_as_the_page_says(
     away: Away, name: str, policy: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the failure itself, and then without asking the server."""
-    is_redis = away.backend is RedisCache
+    is_redis, lists_keys = away.backend is RedisCache, not issubclass(away.backend, MemcachedCache)
     if name in OF_DJANGO_REDIS and not is_redis:
         assert name == "set with nx=True" or not hasattr(away.backend, name)
         return
@@ -214,7 +224,7 @@ def test_operation_answers_as_the_page_says(
             breaker.is_open, breaker._probe_at = is_open, timeouts.now() + breaker._pause
         errors = cache.stats().errors
         result = outcome(cache, OPERATIONS[name], mode)
-        if name in {"keys", "count"} and not is_redis:
+        if name in {"keys", "count"} and not lists_keys:
             assert result is NotSupportedError
         elif said == "raises":
             assert result is StorageError
@@ -335,6 +345,16 @@ def test_each_outage_is_told_of_by_two_lines(mortal: tuple[Any, Any], caplog: py
             eventually(lambda: cache.add("back", 1, timeout=0.001) or not breakers(cache)[0].is_open)
     told = [(record.name, record.levelname, "is down" in record.getMessage()) for record in caplog.records]
     assert told == [("storeroom.outages", "ERROR", True), ("storeroom.outages", "WARNING", False)] * 2
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_statistics_are_there_during_an_outage(away: Away, policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the policy: to ask for them is no operation that fails, and is not counted as one."""
+    monkeypatch.setattr(registry, "caches", {"memory": away.memory()})
+    cache = away.cache(policy)
+    errors = cache.stats().errors
+    for stats in (cache.stats(), asyncio.run(cache.astats()), cache.stats()):
+        assert (stats.entries, stats.bytes, stats.errors) == (None, None, errors)
 
 
 def test_breaker_is_not_closed_by_what_never_reached_the_server(away: Away) -> None:
