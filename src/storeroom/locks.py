@@ -16,7 +16,7 @@ tokens by M. Kleppmann, "How to do distributed locking" (2016).
 
 import time
 from contextlib import suppress
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from storeroom import counting, timeouts
 from storeroom.entry import Envelope, placeholder
@@ -126,7 +126,7 @@ class Lock:
     def _attempt(self, mark: Envelope) -> Steps[bool]:
         with no_answers():
             try:
-                return (yield self._hooks, "_add", (self._key, mark, mark.kept_until)) is True
+                return (yield _Whole(self._hooks), "add", (self._key, mark, mark.kept_until)) is True
             except BaseException:
                 # A server that did not answer, or was not waited for, may have stored it all the same.
                 with suppress(StorageError):
@@ -286,6 +286,33 @@ def _tell(late: Exception, error: BaseException | None) -> None:
     if error is None:
         raise late
     error.add_note(f"And at the end: {late}")
+
+
+class _Whole:
+    """Adds an entry, and knows how that ended before it lets a cancelled caller go.
+
+    A thread that carries out a hook for an asynchronous caller goes on when that is cancelled: what it stores after
+    the lock was given back would stay.
+    """
+
+    def __init__(self, hooks: StorageHooks) -> None:
+        self._hooks = hooks
+
+    def add(self, storage_key: str, value: Envelope, expires_at: float) -> Any:
+        """See StorageHooks._add()."""
+        return self._hooks._add(storage_key, value, expires_at)
+
+    async def aadd(self, storage_key: str, value: Envelope, expires_at: float) -> Any:
+        """See add()."""
+        import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
+
+        adding = asyncio.ensure_future(self._hooks._aadd(storage_key, value, expires_at))
+        try:
+            return await asyncio.shield(adding)
+        except asyncio.CancelledError:
+            with suppress(StorageError):
+                await adding
+            raise
 
 
 class _Clock:

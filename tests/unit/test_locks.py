@@ -1,6 +1,7 @@
 """Locks on local memory: what the contract does not see."""
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -108,3 +109,40 @@ def test_answers_are_refused_within_only() -> None:
     with outages.no_answers():
         assert outages.are_answers_refused()
     assert not outages.are_answers_refused()
+
+
+class SlowCache(LocMemCache):
+    """Hooks run in threads, and adding takes until it may go on."""
+
+    async_inline = False
+    is_adding, may_go_on, has_added = threading.Event(), threading.Event(), threading.Event()
+
+    def _locking(self):
+        return self
+
+    def _add(self, storage_key, value, expires_at):
+        self.is_adding.set()
+        assert self.may_go_on.wait(10)
+        try:
+            return super()._add(storage_key, value, expires_at)
+        finally:
+            self.has_added.set()
+
+
+def test_a_task_that_is_cancelled_while_it_acquires_leaves_no_lock_behind() -> None:
+    """Although the thread that acquires for it goes on."""
+
+    async def main() -> None:
+        with engines_of_its_own():
+            cache = SlowCache("slow", {})
+            task = asyncio.create_task(cache.lock("l").aacquire())
+            await asyncio.to_thread(cache.is_adding.wait)
+            task.cancel()
+            await asyncio.wait([task], timeout=0.05)
+            cache.may_go_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await asyncio.to_thread(cache.has_added.wait)
+            assert not await cache.lock("l").alocked()
+
+    asyncio.run(main())
