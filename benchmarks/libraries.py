@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from typing import Any, Final
 
-__all__ = ["CALLS", "FILE", "MEMORY", "Library"]
+__all__ = ["BOUND", "CALLS", "DJANGO_API", "FILE", "MEMORY", "TIMEOUT", "Library", "fill_storeroom"]
 
 BOUND: Final = 1_000_000
 """How many entries each cache may hold: more than any measurement stores, unless it is about eviction."""
@@ -49,6 +50,7 @@ class Library:
         statements: operation to statement.
         fill: stores many entries as fast as the library can; by default one by one.
         close: lets go of memory and directory; by default, clears.
+        program: of the server that must be installed, too.
     """
 
     name: str
@@ -57,11 +59,19 @@ class Library:
     statements: Mapping[str, str]
     fill: Callable[[Any, Mapping[str, Any]], None] = _fill_one_by_one
     close: Callable[[Any], None] = _clear
+    program: str = ""
+
+    @property
+    def lacks(self) -> str:
+        """What is not installed here that it needs: the library itself, the program of its server, or nothing."""
+        if find_spec(self.requires) is None:
+            return self.name
+        return self.program if self.program and which(self.program) is None else ""
 
     @property
     def is_installed(self) -> bool:
-        """Whether the library can be imported here."""
-        return find_spec(self.requires) is not None
+        """Whether it can be used here."""
+        return not self.lacks
 
     @contextmanager
     def opened(self, directory: Path, bound: int = BOUND) -> Iterator[Any]:
@@ -88,7 +98,7 @@ def _open_storeroom_file(directory: Path, bound: int) -> Any:
     return FileBasedCache(str(directory), {"TIMEOUT": TIMEOUT, "OPTIONS": {"max_entries": bound}})
 
 
-def _fill_storeroom(cache: Any, entries: Mapping[str, Any]) -> None:
+def fill_storeroom(cache: Any, entries: Mapping[str, Any]) -> None:
     items = list(entries.items())
     for start in range(0, len(items), 1_000):
         cache.set_many(dict(items[start : start + 1_000]))
@@ -110,9 +120,9 @@ DJANGO_API: Final = {
 }
 """Storeroom's statements and Django's: the API is the same."""
 
-STOREROOM_MEMORY: Final = Library("Storeroom", "storeroom", _open_storeroom_memory, DJANGO_API, _fill_storeroom)
+STOREROOM_MEMORY: Final = Library("Storeroom", "storeroom", _open_storeroom_memory, DJANGO_API, fill_storeroom)
 STOREROOM_FILE: Final = Library(
-    "Storeroom", "storeroom", _open_storeroom_file, DJANGO_API, _fill_storeroom, _close_storeroom
+    "Storeroom", "storeroom", _open_storeroom_file, DJANGO_API, fill_storeroom, _close_storeroom
 )
 
 

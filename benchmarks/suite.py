@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from benchmarks import hits, imports, machine, memory, throughput
+from benchmarks import hits, imports, machine, memory, servers, throughput
 from benchmarks.goals import Goal, Verdict
 from benchmarks.hit_ratio import REFERENCE
 from benchmarks.rows import GROWTH, ROWS, Row
+from benchmarks.server_rows import SERVER_ROWS
 from benchmarks.throughput import Throughput
 from benchmarks.timing import Effort, Timed, measure
 
@@ -52,7 +53,7 @@ LARGE: Final = 1_000
 FULL: Final = Plan(
     effort=Effort(rounds=15, seconds=0.03),
     large_effort=Effort(rounds=9, seconds=0.05),
-    most_entries=100_000,
+    most_entries=1_000_000,
     threads=throughput.THREADS,
     processes=throughput.PROCESSES,
     throughput=Effort(rounds=3, seconds=0.5),
@@ -119,7 +120,15 @@ def run(plan: Plan, pattern: str, announce: Announce) -> Results:
         announce: called with a name when it has been measured, and the results so far.
     """
     results = Results(machine.describe())
-    for row in (*ROWS, *GROWTH):
+    try:
+        _measure_all(plan, pattern, announce, results)
+    finally:
+        servers.stop()
+    return results
+
+
+def _measure_all(plan: Plan, pattern: str, announce: Announce, results: Results) -> None:
+    for row in (*ROWS, *GROWTH, *SERVER_ROWS):
         if re.search(pattern, row.name) and max(each.entries for each in row.contenders) <= plan.most_entries:
             _measure_row(row, plan, results)
             announce(row.name, results)
@@ -132,12 +141,11 @@ def run(plan: Plan, pattern: str, announce: Announce) -> Results:
         if re.search(pattern, name):
             section(plan, results)
             announce(name, results)
-    return results
 
 
 def _measure_row(row: Row, plan: Plan, results: Results) -> None:
     present = [each for each in row.contenders if each.library.is_installed]
-    results.left_out |= {each.library.name for each in row.contenders} - {each.library.name for each in present}
+    results.left_out |= {each.library.lacks for each in row.contenders} - {""}
     results.rows[row.name] = measure(present, plan.effort_for(row))
     _judge(row.name, row.goals, results)
 

@@ -20,6 +20,7 @@ from time import perf_counter
 from typing import Any, Final
 
 from benchmarks.libraries import BOUND, CALLS, Library
+from benchmarks.server_libraries import SERVER_CALLS
 
 __all__ = ["BATCH", "SMALL", "Contender", "Effort", "Timed", "compiled", "measure", "stored_keys"]
 
@@ -96,7 +97,7 @@ def compiled(statement: str, names: Mapping[str, Any]) -> Callable[..., Any]:
     would cost as much as a lookup in a dict. It is a coroutine function if the statement awaits.
     """
     source = _TEMPLATE.format(prefix="async " if statement.startswith("await") else "", statement=statement)
-    namespace = {"perf_counter": perf_counter, **CALLS, **names}
+    namespace = {"perf_counter": perf_counter, **CALLS, **SERVER_CALLS, **names}
     exec(source, namespace)
     return namespace["run"]  # type: ignore[no-any-return]
 

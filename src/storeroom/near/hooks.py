@@ -62,14 +62,15 @@ class NearHooks(StorageHooks):
             near.end(ticket)
         return {storage_key: value for storage_key, (value, _) in found.items()}
 
-    def _read_rest(self, storage_keys: Sequence[str]) -> Steps[dict[str, Any]]:
-        """Read what the near tier has not, if there is any; return all in the order asked for."""
-        near = self._near
-        found = {storage_key: near.get(storage_key) for storage_key in storage_keys}
+    def _read_rest(self, found: dict[str, Any]) -> Steps[dict[str, Any]]:
+        """Read what the near tier has not found, and return all in the order asked for."""
         missing = [storage_key for storage_key, value in found.items() if value is MISSING]
-        if missing:
-            found |= dict.fromkeys(missing, MISSING) | (yield from self._read(missing))
+        found |= dict.fromkeys(missing, MISSING) | (yield from self._read(missing))
         return {storage_key: value for storage_key, value in found.items() if value is not MISSING}
+
+    def _found_near(self, storage_keys: Sequence[str]) -> dict[str, Any]:
+        near = self._near
+        return {storage_key: near.get(storage_key) for storage_key in storage_keys}
 
     def _get(self, storage_key: str) -> Any:
         value = self._near.get(storage_key)
@@ -80,10 +81,12 @@ class NearHooks(StorageHooks):
         return (await arun(self._read([storage_key]))).get(storage_key, MISSING) if value is MISSING else value
 
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
-        return run(self._read_rest(storage_keys))
+        found = self._found_near(storage_keys)
+        return run(self._read_rest(found)) if any(value is MISSING for value in found.values()) else found
 
     async def _aget_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
-        return await arun(self._read_rest(storage_keys))
+        found = self._found_near(storage_keys)
+        return await arun(self._read_rest(found)) if any(value is MISSING for value in found.values()) else found
 
     def _has(self, storage_key: str) -> Any:
         value = self._near.get(storage_key)

@@ -87,6 +87,7 @@ class NearTable(Engine):
         trusted_until: epoch seconds; from then on nothing here is to be believed.
         counters: hits and misses of this tier, entries that were kept and that were dropped.
         totals: the counters of the cache as a whole, for caches that have none of their own.
+        direct_hits: those that are counted here alone, for both, by a reader on the hot path.
         far: hits and misses of the storage, as far as this tier asked it.
         flights: those of the storage.
         life: another object after a fork or close(), from which on no channel is listened to any more.
@@ -104,6 +105,7 @@ class NearTable(Engine):
         self.entries = self._bounded.entries
         self.trusted_until = NEVER
         self.totals, self.far = Counters(), Counters()
+        self.direct_hits = 0
         self.life = object()
         self.is_tracked = False
         self._marks: dict[str, _Mark] = {}
@@ -277,7 +279,9 @@ class NearTable(Engine):
     def stats(self) -> CacheStats:
         """Return what this tier has counted and keeps."""
         entries, size = self._usage()
-        return CacheStats(**self.counters.as_dict(), entries=entries, bytes=size, tiers={})
+        counted = self.counters.as_dict()
+        counted["hits"] += self.direct_hits
+        return CacheStats(**counted, entries=entries, bytes=size, tiers={})
 
     def far_stats(self, entries: int | None, size: int | None) -> CacheStats:
         """Return what was counted of the storage."""

@@ -139,19 +139,20 @@ class TieredCache(NearHooks, BaseCache):
             entry = self._near_entries.get(f"{self._head}{key!s}")
             if entry is not None:
                 now = timeouts.now()
-                if entry.expires_at > now and near.trusted_until > now:
+                if entry.expires_at > now < near.trusted_until:
                     freq = entry.freq
                     if freq < MOST_HITS:
                         entry.freq = freq + 1
                     value = entry.value
                     if value is ENCODED:
                         value = near.decoded(entry)
-                    if value is not MISSING:
-                        near.counters.hits += 1
+                        if value is MISSING:
+                            return BaseCache.get(self, key, default, version)
                         if type(value) is Envelope:
+                            near.counters.hits += 1
                             return self._counted(run(liveness.opened(self, value)), default)
-                        self._counters.hits += 1
-                        return value
+                    near.direct_hits += 1
+                    return value
         return BaseCache.get(self, key, default, version)
 
     async def aget(self, key: object, default: Any = None, version: int | None = None) -> Any:
@@ -175,7 +176,7 @@ class TieredCache(NearHooks, BaseCache):
             tiers[0] = near
         names = [tier.name for tier in self._names]
         return CacheStats(
-            hits=counted.hits,
+            hits=counted.hits + self._near.direct_hits,
             misses=counted.misses,
             sets=counted.sets,
             deletes=counted.deletes,

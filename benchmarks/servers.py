@@ -1,0 +1,52 @@
+"""The servers that some contenders talk to: each is started when it is first asked for, and stopped by stop().
+
+They are the tests' own: real programs on free ports of this host, without durability where that can be chosen.
+"""
+
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+__all__ = ["directory", "memcached", "postgresql", "redis", "stop"]
+
+_running = ExitStack()
+
+
+def directory() -> Path:
+    """Return an empty directory, which is removed by stop()."""
+    return Path(_running.enter_context(TemporaryDirectory(prefix="storeroom-bench-", ignore_cleanup_errors=True)))
+
+
+@cache
+def redis() -> str:
+    """Return the URL of a Redis."""
+    from tests.servers.redis import RedisServer, redis_binary, running
+
+    server = _running.enter_context(contextmanager(running)(RedisServer(redis_binary(), directory())))
+    return f"redis://127.0.0.1:{server.port}/0"
+
+
+@cache
+def memcached() -> str:
+    """Return host and port of a Memcached."""
+    from tests.servers.memcached import running
+
+    servers = _running.enter_context(running(directory(), 1, "-m", "512", by_port=True))
+    return servers.servers[0].location
+
+
+@cache
+def postgresql() -> Any:
+    """Return a PostgreSQL, whose url() leads to it."""
+    from tests.servers.databases import PostgreSQLServer, running
+
+    return _running.enter_context(contextmanager(running)(PostgreSQLServer()))
+
+
+def stop() -> None:
+    """Stop those that were started."""
+    _running.close()
+    for start in (redis, memcached, postgresql):
+        start.cache_clear()
