@@ -28,6 +28,15 @@ COLOURS: Final = {
     "cachebox": PALETTE[3],
     "cachelib": PALETTE[4],
     "LRU": PALETTE[2],
+    "dogpile": PALETTE[2],
+    "functools": PLAIN,
+    "cashews": PALETTE[3],
+    "django-redis": PALETTE[2],
+    "redis-py": PLAIN,
+    "pymemcache": PLAIN,
+    "pylibmc": PLAIN,
+    "sqlite3": PLAIN,
+    "psycopg": PLAIN,
     "dict": PLAIN,
     "LMDB": PLAIN,
     "the limit": PLAIN,
@@ -117,28 +126,32 @@ def line_chart(
     up: Callable[[float], str],
     *,
     is_log: bool,
+    is_log_across: bool = True,
+    marks: Sequence[int] | None = None,
 ) -> str:
     """Draw one line for each name through its points.
 
     Args:
         title: written above.
         series: name to x to y.
-        across: turns an x into text; each x is marked.
+        across: turns an x into text.
         up: turns a y on the axis into text.
-        is_log: whether the y axis is logarithmic; the x axis always is.
+        is_log: whether the y axis is logarithmic.
+        is_log_across: whether the x axis is.
+        marks: the x that are marked; by default all.
     """
     left, top, bottom = 80, 84, 344
     points = {x for line in series.values() for x in line}
-    horizontal = Axis(min(points), max(points), left + 20, WIDTH - 50, is_log=True)
+    horizontal = Axis(min(points), max(points), left + 20, WIDTH - 50, is_log=is_log_across)
     vertical = Axis.around((y for line in series.values() for y in line.values()), bottom, top, is_log=is_log)
-    parts = [_text(horizontal.place(x), bottom + 20, across(x), anchor="middle") for x in sorted(points)]
+    parts = [_text(horizontal.place(x), bottom + 20, across(x), anchor="middle") for x in marks or sorted(points)]
     for y in vertical.ticks():
         parts.append(_line(left, vertical.place(y), WIDTH - 30, vertical.place(y), opacity=0.25))
         parts.append(_text(left - 10, vertical.place(y) + 4, up(y), anchor="end"))
     for name, line in reversed(list(series.items())):
         places = [(horizontal.place(x), vertical.place(y)) for x, y in line.items()]
         parts.append(_path(places, name))
-        parts += [_dot(x, y, name) for x, y in places]
+        parts += [_dot(x, y, name) for x, y in places if marks is None]
     return _drawing(title, list(series), bottom + 34, parts)
 
 

@@ -1,6 +1,7 @@
 """The results on a terminal, as they come."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from benchmarks.goals import Verdict
 from benchmarks.suite import Results
@@ -34,18 +35,10 @@ def print_measured(name: str, results: Results) -> None:
     print(f"\n{name}")
     if name in results.rows:
         _print_timed(results.rows[name])
-    elif name == "threads":
-        _print_rates(results.threads)
-    elif name == "processes":
-        _print_rates(results.processes)
-    elif name.startswith("memory"):
-        _print_figures("bytes in memory", results.memory)
-        _print_figures("bytes on the disk", results.disk)
-    elif name == "hit ratio":
-        for workload, ratios in results.hit_ratios.items():
-            _print_figures(f"%, {workload}", ratios)
+    elif name in _PRINTERS:
+        _PRINTERS[name](results)
     for verdict in results.verdicts:
-        if verdict.subject.partition(", web")[0] == name:
+        if verdict.subject.partition(", web")[0].partition(", 50 ")[0] == name:
             print(f"    goal {verdict.goal}: {verdict.measured}, {verdict.outcome}")
 
 
@@ -63,6 +56,31 @@ def _print_rates(rates: Mapping[str, Mapping[int, float]]) -> None:
 def _print_figures(unit: str, figures: Mapping[str, float]) -> None:
     for name, figure in figures.items():
         print(f"    {name:<28}{figure:>12,.2f} {unit}", flush=True)
+
+
+def _print_memory(results: Results) -> None:
+    _print_figures("bytes in memory", results.memory)
+    _print_figures("bytes on the disk", results.disk)
+
+
+def _print_hits(results: Results) -> None:
+    for workload, ratios in results.hit_ratios.items():
+        _print_figures(f"%, {workload}", ratios)
+
+
+def _print_stampedes(results: Results) -> None:
+    for library, told in results.stampedes.items():
+        figures = f"{told.most:>4} computations{told.worst * 1e3:>10.1f} ms p99{told.longest * 1e3:>10.1f} ms longest"
+        print(f"    {library:<36}{figures}", flush=True)
+
+
+_PRINTERS: Final[Mapping[str, Callable[[Results], None]]] = {
+    "threads": lambda results: _print_rates(results.threads),
+    "processes": lambda results: _print_rates(results.processes),
+    "memory per entry": _print_memory,
+    "hit ratio": _print_hits,
+    "stampede": _print_stampedes,
+}
 
 
 def print_verdicts(verdicts: Sequence[Verdict]) -> None:

@@ -3,15 +3,36 @@
 import importlib.metadata
 import os
 import platform
+import re
+import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from shutil import which
 from tempfile import gettempdir
 from typing import Final
 
 __all__ = ["describe"]
 
-DISTRIBUTIONS: Final = ("storeroom", "Django", "diskcache", "cachetools", "cachebox", "cachelib", "lmdb")
+DISTRIBUTIONS: Final = (
+    "storeroom",
+    "Django",
+    "diskcache",
+    "cachetools",
+    "cachebox",
+    "cachelib",
+    "dogpile.cache",
+    "cashews",
+    "django-redis",
+    "redis",
+    "hiredis",
+    "pymemcache",
+    "pylibmc",
+    "psycopg",
+    "lmdb",
+)
+PROGRAMS: Final = ("redis-server", "memcached", "psql")
+"""Servers, and what came with one: they tell their version by --version."""
 
 
 def describe() -> dict[str, str]:
@@ -22,6 +43,7 @@ def describe() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}, temporary files on {_file_system(gettempdir())}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}{_threading()}",
         "versions": ", ".join(f"{name} {version}" for name, version in _versions().items()),
+        "servers": ", ".join(map(_server, filter(which, PROGRAMS))) or "none",
     }
 
 
@@ -46,6 +68,12 @@ def _threading() -> str:
     # Named so in 3.13: https://docs.python.org/3/howto/free-threading-python.html
     is_free = not getattr(sys, "_is_gil_enabled", lambda: True)()
     return ", free-threaded" if is_free else ""
+
+
+def _server(program: str) -> str:
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    version = re.search(r"\d+(\.\d+)+", told)
+    return f"{program} {version[0] if version else 'of an unknown version'}"
 
 
 def _versions() -> dict[str, str]:

@@ -11,6 +11,8 @@ from benchmarks.goals import REASONS
 from benchmarks.imports import IMPORTS
 from benchmarks.libraries import FILE, MEMORY
 from benchmarks.rows import GROWTH, GROWTH_SIZES, growth_name
+from benchmarks.server_rows import SERVER_ROWS
+from benchmarks.stampede import CLIENTS
 from benchmarks.suite import Results
 from benchmarks.throughput import Throughput
 from benchmarks.timing import Timed
@@ -25,8 +27,9 @@ Storeroom beside the caches that people use today, measured in one run by `make 
 **How it is measured.** Contenders take turns, round after round, and are compared within each round: "13.2×" says that
 a library takes 13.2 times as long as Storeroom, the median over all rounds. That holds on a noisy machine; the times
 themselves are this machine's, on that day. Every cache is given room for all entries, a timeout of 300 seconds and
-strings of 14 characters where nothing else is said. `dict` and `LMDB` are no caches: they are what Storeroom's local
-memory and file cache are built on, without timeouts, bounds, copies or statistics, to show what those cost.
+strings of 14 characters where nothing else is said. `dict`, `LMDB`, `sqlite3`, `psycopg`, `redis-py`, `pymemcache` and
+`pylibmc` are no caches: they are what Storeroom's are built on, without bounds, copies, trust or statistics, to show
+what those cost. Servers are real ones on the same machine; PostgreSQL does not wait for its disk.
 """
 
 MEMORY_TEXT: Final = """\
@@ -39,6 +42,39 @@ Django's file cache lists its directory for each set, so its sets take longer th
 diskcache is shown as a loop, as its class for Django has it, and inside one transaction.
 """
 
+DATABASE_TEXT: Final = """\
+Each cache as it comes: Django's on SQLite waits for the disk at each write, and counts its rows. `sqlite3` and
+`psycopg` are a table with a key, a value and a time, written by one upsert. "At 1,000,000 rows" is beside the same
+table at 100.
+"""
+
+REDIS_TEXT: Final = """\
+One Redis, over TCP. Django's class makes a new client object for each call.
+"""
+
+MEMCACHED_TEXT: Final = """\
+One Memcached, over TCP, by each of the two clients; all wait for the answer to a write.
+"""
+
+TIERS_TEXT: Final = """\
+What was read from Redis is near, in the memory of the process, and Redis tells of changes.
+"""
+
+TAGS_TEXT: Final = """\
+An entry with tags is live while the versions of its tags are what they were: reading it reads these too, all at once.
+"""
+
+CACHED_TEXT: Final = """\
+A decorated function whose result is there. `functools.lru_cache` is a dict in C without timeouts; cachetools is given a
+lock. The key of Storeroom's is a template, the same in every process and on every storage.
+"""
+
+STAMPEDE_TEXT: Final = f"""\
+{CLIENTS} threads ask for one key, 200 times a second each. Its value takes a tenth of a second, and expires after a
+second. Storeroom, Django and dogpile keep it in memory, diskcache on the disk. With `stale_while_revalidate` nobody
+waits.
+"""
+
 
 def write(results: Results, directory: Path) -> None:
     """Write the page and its charts; sections that were not measured are left out."""
@@ -48,6 +84,9 @@ def write(results: Results, directory: Path) -> None:
     parts += _rows("Local memory", "locmem", MEMORY_TEXT, results, charts)
     parts += _rows("Files", "file", FILE_TEXT, results, charts)
     parts += _growth(results, charts)
+    for heading, prefix, text in _SERVER_SECTIONS:
+        parts += _rows(heading, prefix, text, results, charts)
+    parts += _stampede(results, charts)
     parts += _rates("Threads", "threads", "Local memory: nine gets to one set.", results.threads, charts)
     parts += _rates("Processes", "processes", "The file cache: nine gets to one set.", results.processes, charts)
     parts += _space(results)
@@ -95,7 +134,8 @@ def _rows(heading: str, prefix: str, text: str, results: Results, charts: Path) 
     if not rows:
         return []
     # A contender with a label of its own belongs to one row alone: it is told beneath the table.
-    libraries = {library.name for library in (*MEMORY, *FILE)}
+    servers = (each.library for row in SERVER_ROWS for each in row.contenders)
+    libraries = {library.name for library in (*MEMORY, *FILE, *servers)}
     columns = [
         name for name in dict.fromkeys(name for timed in rows.values() for name in timed.seconds) if name in libraries
     ]
@@ -152,6 +192,54 @@ def _growth(results: Results, charts: Path) -> list[str]:
         header = ["entries", *names]
         parts.append(_table(header, [[f"{n:,}", *(_cell(t, name) for name in names)] for n, t in grown.items()]))
     return ["## Growth\n", *parts] if parts else []
+
+
+_SERVER_SECTIONS: Final = (
+    ("Databases", "database", DATABASE_TEXT),
+    ("Redis", "redis", REDIS_TEXT),
+    ("Memcached", "memcached", MEMCACHED_TEXT),
+    ("Tiers", "tiers", TIERS_TEXT),
+    ("Tags", "tags", TAGS_TEXT),
+    ("Decorated functions", "cached", CACHED_TEXT),
+)
+
+
+def _stampede(results: Results, charts: Path) -> list[str]:
+    told = results.stampedes
+    if not told:
+        return []
+    seconds = [when for when in next(iter(told.values())).computations if when % 1000 == 0]
+    drawings = {
+        "computations": line_chart(
+            "Stampede: computations begun in each tenth of a second",
+            {name: each.computations for name, each in told.items()},
+            _second,
+            "{:g}".format,
+            is_log=False,
+            is_log_across=False,
+            marks=seconds,
+        ),
+        "latency": line_chart(
+            "Stampede: 99th percentile of waiting (lower is better)",
+            {name: each.latency for name, each in told.items()},
+            _second,
+            duration_mark,
+            is_log=True,
+            is_log_across=False,
+            marks=seconds,
+        ),
+    }
+    charted = [_chart(f"stampede-{name}", f"Stampede: {name}", drawing, charts) for name, drawing in drawings.items()]
+    rows = [
+        [name, str(each.most), f"{each.worst * 1e3:.1f} ms", f"{each.longest * 1e3:.1f} ms"]
+        for name, each in told.items()
+    ]
+    header = ["", "computations, at one expiry", "p99, in the worst tenth of a second", "longest"]
+    return ["## Stampede\n", STAMPEDE_TEXT, *charted, _table(header, rows)]
+
+
+def _second(milliseconds: int) -> str:
+    return f"{milliseconds / 1000:g} s"
 
 
 # Everything else ------------------------------------------------------------------------------------

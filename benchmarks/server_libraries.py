@@ -359,7 +359,11 @@ STOREROOM_MEMCACHED: Final = {
 }
 DJANGO_MEMCACHED: Final = {
     driver: _memcached(
-        "Django", driver, partial(_open_memcached, f"django.core.cache.backends.memcached.{name}"), fill=fill_storeroom
+        "Django",
+        driver,
+        partial(_open_memcached, f"django.core.cache.backends.memcached.{name}"),
+        fill=fill_storeroom,
+        close=_close,
     )
     for driver, name in _CLASSES.items()
 }

@@ -76,7 +76,8 @@ def _memcached(operation: str, words: str) -> list[Row]:
 def _fill_tagged(tags: Sequence[str], cache: Any, entries: Mapping[str, Any]) -> None:
     for key, value in entries.items():
         cache.set(key, value, tags=tags)
-    read_all(cache, entries)
+    if hasattr(cache, "_near"):
+        read_all(cache, entries)
 
 
 def _tagged(words: str, library: Library) -> Row:

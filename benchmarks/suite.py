@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from benchmarks import hits, imports, machine, memory, servers, throughput
+from benchmarks import hits, imports, machine, memory, servers, stampede, throughput
 from benchmarks.goals import Goal, Verdict
 from benchmarks.hit_ratio import REFERENCE
 from benchmarks.rows import GROWTH, ROWS, Row
@@ -30,6 +30,7 @@ class Plan:
         memory_entries: stored to measure what one costs in memory.
         disk_entries: the same on the disk.
         traces: trace and capacity of each replay.
+        stampede_seconds: for which clients ask for a hot key.
     """
 
     effort: Effort
@@ -41,6 +42,7 @@ class Plan:
     memory_entries: int
     disk_entries: int
     traces: Sequence[tuple[str, int]]
+    stampede_seconds: float
 
     def effort_for(self, row: Row) -> Effort:
         """Return the effort for a row."""
@@ -60,8 +62,9 @@ FULL: Final = Plan(
     memory_entries=50_000,
     disk_entries=5_000,
     traces=tuple(REFERENCE),
+    stampede_seconds=5.0,
 )
-"""Takes less than ten minutes."""
+"""Takes about ten minutes."""
 
 QUICK: Final = Plan(
     effort=Effort(rounds=3, seconds=0.005),
@@ -73,6 +76,7 @@ QUICK: Final = Plan(
     memory_entries=5_000,
     disk_entries=500,
     traces=tuple(REFERENCE)[:1],
+    stampede_seconds=1.5,
 )
 """Takes less than a minute; good to see that all works, too little to conclude from."""
 
@@ -89,6 +93,7 @@ class Results:
         memory: bytes per entry in memory, by library.
         disk: bytes per entry on the disk, by library.
         hit_ratios: in percent, by workload and policy.
+        stampedes: what happened when a hot key expired, by library.
         verdicts: of all goals that were measured.
         left_out: libraries that are not installed.
     """
@@ -100,6 +105,7 @@ class Results:
     memory: dict[str, float] = field(default_factory=dict)
     disk: dict[str, float] = field(default_factory=dict)
     hit_ratios: hits.HitRatios = field(default_factory=dict)
+    stampedes: dict[str, stampede.Stampede] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
     left_out: set[str] = field(default_factory=set)
 
@@ -173,9 +179,15 @@ def _hits(plan: Plan, results: Results) -> None:
     results.verdicts += hits.judge(results.hit_ratios)
 
 
+def _stampede(plan: Plan, results: Results) -> None:
+    results.stampedes = stampede.measure(plan.stampede_seconds)
+    results.verdicts += stampede.judge(results.stampedes)
+
+
 _SECTIONS: Final = {
     "threads": _threads,
     "processes": _processes,
     "memory per entry": _memory,
     "hit ratio": _hits,
+    "stampede": _stampede,
 }

@@ -23,8 +23,9 @@ class Addressing(StorageHooks):
 
     options: ClassVar[Mapping[str, config.Option] | None] = {}
 
-    _overlay: StorageHooks | None = None
-    """What stands between this handle and its own hooks, in some contexts: see ``overlays``."""
+    _overlay: StorageHooks | None
+    """What stands between this handle and its own hooks, in some contexts: see ``overlays``. Of the instance, and not
+    of the class too, which Python 3.11 would look up more slowly: every operation asks for it."""
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         """Read the alias's settings.
@@ -33,6 +34,7 @@ class Addressing(StorageHooks):
             ConfigurationError: a setting is unknown or wrong.
         """
         settings = config.read_params(params, self.options, backend=type(self).__name__)
+        self._overlay = None
         self.settings = settings
         self.default_timeout = settings.timeout
         self._key_prefix = settings.key_prefix

@@ -6,7 +6,7 @@ there are depends on the context (``contextvars``), so it is right for threads, 
 threads that a context was copied to. A transaction lies over a memo, and that over a near tier.
 
 The first use of either installs a descriptor in the class of all caches. A program that
-uses none looks at a class attribute that is None, and pays for nothing more.
+uses none looks at an attribute that is None, and pays for nothing more.
 """
 
 from collections.abc import Callable, Sequence

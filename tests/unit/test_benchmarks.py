@@ -9,18 +9,25 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from benchmarks import hits, imports, machine, memory, page, suite, throughput
+from benchmarks import hits, imports, machine, memory, page, servers, stampede, suite, throughput
 from benchmarks.__main__ import main
 from benchmarks.charts import dot_chart, line_chart
 from benchmarks.goals import AtMost, Faster, Steady
 from benchmarks.hit_ratio import load, loop, replay, scans
 from benchmarks.libraries import CALLS, DICT, FILE, MEMORY
 from benchmarks.rows import GROWTH, ROWS
+from benchmarks.server_rows import SERVER_ROWS
 from benchmarks.suite import Results
 from benchmarks.timing import Contender, Effort, Timed, measure
 
 BRIEFLY = Effort(rounds=2, seconds=1e-5)
 SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _servers_end():
+    yield
+    servers.stop()
 
 
 def shrunk(row):
@@ -34,7 +41,7 @@ def is_duration(figure):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", [*ROWS, *GROWTH], ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [*ROWS, *GROWTH, *SERVER_ROWS], ids=lambda row: row.name)
 def test_row_yields_a_figure_for_each_contender_and_round(row):
     row = shrunk(row)
     timed = measure(row.contenders, BRIEFLY)
@@ -44,7 +51,7 @@ def test_row_yields_a_figure_for_each_contender_and_round(row):
 
 
 def test_rows_begin_with_storeroom_and_compare_with_their_own_contenders():
-    for row in [*ROWS, *GROWTH]:
+    for row in [*ROWS, *GROWTH, *SERVER_ROWS]:
         assert row.contenders[0].name == "Storeroom"
         assert {name for goal in row.goals for name in goal.needs} <= {each.name for each in row.contenders}
 
@@ -116,6 +123,18 @@ def test_goal_is_judged_by_what_was_measured(goal, is_reached, measured, shortfa
     assert (verdict.is_reached, verdict.measured) == (is_reached, measured)
     assert verdict.shortfall == pytest.approx(shortfall)
     assert verdict.outcome == ("reached" if is_reached else f"missed by {shortfall:.1%}")
+
+
+@pytest.mark.slow
+def test_stampedes_are_counted_and_timed():
+    told = stampede.measure(1.5, clients=8)
+    for name, each in told.items():
+        assert sum(each.computations.values()) >= 1, name
+        assert each.latency.keys() <= each.computations.keys() == set(range(0, 1500, 100)), name
+        assert 0 < each.worst <= 2, name
+    assert told["Storeroom"].most == 1
+    assert told["Django"].most == 8
+    assert stampede.judge(told)[0].is_reached
 
 
 @pytest.mark.slow

@@ -114,7 +114,7 @@ from storeroom.backends.locmem import LocMemCache
 import sys
 cache = LocMemCache("", {})
 cache.set("k", 1)
-assert vars(Addressing)["_overlay"] is None
+assert "_overlay" not in vars(Addressing)
 assert not {"storeroom.memos", "storeroom.transactions", "storeroom.overlays"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", program], check=True)

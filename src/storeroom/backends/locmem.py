@@ -107,9 +107,16 @@ class LocMemCache(BaseCache):
             entry.freq = freq + 1
         value = entry.value
         if value is ENCODED:
-            value = self._decoded(entry)
-            if type(value) is Envelope:
-                value = run(liveness.opened(self, value))
+            encoded = entry.encoded
+            if type(encoded) is bytes:
+                try:
+                    value = loads(encoded)
+                except Exception:  # noqa: BLE001 -- as in _decoded()
+                    value = self._unreadable()
+            else:
+                value = self._decoded(entry)
+                if type(value) is Envelope:
+                    value = run(liveness.opened(self, value))
             if value is MISSING:
                 self._counters.misses += 1
                 return default
@@ -212,8 +219,11 @@ class LocMemCache(BaseCache):
         try:
             return loads(encoded)
         except Exception:  # noqa: BLE001 -- a class that has changed or gone can fail in any way: a counted miss
-            self._counters.errors += 1
-            return MISSING
+            return self._unreadable()
+
+    def _unreadable(self) -> Any:
+        self._counters.errors += 1
+        return MISSING
 
     def _freeze(self, storage_key: str, value: Any) -> tuple[Any, bytes | None]:
         return self._frozen(value)
