@@ -170,6 +170,12 @@ FRESHNESS_OPTIONS: Final[Mapping[str, Option]] = {
         "For how long, in seconds or words, a process does not try again to compute what has failed, and serves the "
         "stale value.",
     ),
+    "error_timeout": Option(
+        _freshness("error_timeout"),
+        0.0,
+        "For how long, in seconds or words, a process raises the error of a failed computation again, where there is "
+        "no stale value, rather than compute anew.",
+    ),
     "soft_timeout": Option(
         _freshness("soft_timeout"),
         None,

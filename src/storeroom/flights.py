@@ -97,6 +97,7 @@ class Flights:
     def __init__(self) -> None:
         self._by_key: dict[str, Flight] = {}
         self._paused: dict[str, float] = {}
+        self._failed: dict[str, tuple[float, Exception]] = {}
         _all_flights.add(self)
 
     def join(self, key: str, *, blocking: bool) -> Place:
@@ -186,15 +187,31 @@ class Flights:
         """Tell whether the key's computation failed a moment ago."""
         return bool(self._paused) and self._paused.get(key, 0.0) > timeouts.now()
 
+    def fail(self, key: str, error: Exception, until: float) -> None:
+        """Remember the error of a computation, for all who ask until then (epoch seconds)."""
+        with _lock:
+            if len(self._failed) >= _MAX_PAUSED:
+                now = timeouts.now()
+                self._failed = {key: each for key, each in self._failed.items() if each[0] > now}
+            self._failed[key] = until, error
+
+    def error_of(self, key: str) -> Exception | None:
+        """Return the error that is remembered of the key's computation."""
+        until, error = self._failed.get(key, (0.0, None))
+        return error if until > timeouts.now() else None
+
     def resume(self, key: str) -> None:
         """Forget that the key's computation failed."""
         if self._paused:
             self._paused.pop(key, None)
+        if self._failed:
+            self._failed.pop(key, None)
 
     def reset(self) -> None:
         """Forget everything, in a child process: whoever led here stayed in the parent."""
         self._by_key.clear()
         self._paused.clear()
+        self._failed.clear()
 
 
 def _running_loop() -> object:

@@ -14,6 +14,8 @@ stale                 in stale_if_error, and the      serves it
                       computation failed a moment ago
 stale                 in stale_if_error               computes; serves it if that fails, or
                                                       takes longer than soft_timeout
+absent, or too old    the computation failed within   raises its error again
+                      error_timeout
 absent, or too old                                    computes
 ====================  ==============================  =====================================
 
@@ -51,6 +53,8 @@ class FreshnessOptions(TypedDict, total=False):
         stale_while_revalidate: how long a stale value is served while a background worker computes a new one.
         stale_if_error: how long a stale value is served when the computation fails.
         retry_pause: how long after a failure this process serves the stale value without trying again.
+        error_timeout: how long the error of a failed computation is kept, in this process, where there is no stale
+            value: who asks gets it again; 0 for not at all.
         soft_timeout: after this long, the stale value is served, where there is one; the late result is stored.
         hard_timeout: after this long, ComputationTimeoutError is raised; the late result is stored.
         early: how eagerly a value is refreshed before it expires, in the background; 1 is a good value, 0 is never.
@@ -60,6 +64,7 @@ class FreshnessOptions(TypedDict, total=False):
     stale_while_revalidate: Any
     stale_if_error: Any
     retry_pause: Any
+    error_timeout: Any
     soft_timeout: Any
     hard_timeout: Any
     early: float
@@ -73,6 +78,7 @@ class Freshness:
     stale_while_revalidate: float = 0.0
     stale_if_error: float = 0.0
     retry_pause: float = 5.0
+    error_timeout: float = 0.0
     soft_timeout: float | None = None
     hard_timeout: float | None = None
     early: float = 0.0
@@ -164,11 +170,18 @@ class Decision(Enum):
     SERVE = "serve"
     REFRESH = "serve, and refresh in the background"
     COMPUTE = "compute"
+    RAISE = "raise the error of a moment ago"
     COMPUTE_OR_SERVE = "compute, and serve the stale value if that fails"
 
 
 def decide(
-    entry: Envelope | None, now: float, freshness: Freshness, *, paused: bool = False, draw: float = 1.0
+    entry: Envelope | None,
+    now: float,
+    freshness: Freshness,
+    *,
+    paused: bool = False,
+    failed: bool = False,
+    draw: float = 1.0,
 ) -> Decision:
     """Return what get_or_set() does: the table of this module.
 
@@ -177,10 +190,12 @@ def decide(
         now: epoch seconds.
         freshness: the options in force.
         paused: whether the computation failed within the last `retry_pause` seconds.
+        failed: whether it did within the last `error_timeout` seconds.
         draw: a random number, above 0 and up to 1, for `early`.
     """
+    without_value = Decision.RAISE if failed else Decision.COMPUTE
     if entry is None:
-        return Decision.COMPUTE
+        return without_value
     age = now - entry.fresh_until
     is_under_way = paused or entry.leased_until > now
     if age < 0:
@@ -190,7 +205,7 @@ def decide(
         return Decision.SERVE if is_under_way else Decision.REFRESH
     if age < freshness.stale_if_error:
         return Decision.SERVE if paused else Decision.COMPUTE_OR_SERVE
-    return Decision.COMPUTE
+    return without_value
 
 
 def shortened(expires_at: float, now: float, jitter: float) -> float:

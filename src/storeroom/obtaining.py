@@ -50,6 +50,7 @@ def judge(hooks: StorageHooks, flights: Flights, storage_key: str, found: Any, o
         timeouts.now(),
         options,
         paused=flights.is_paused(storage_key),
+        failed=options.error_timeout > 0 and flights.error_of(storage_key) is not None,
         draw=1.0 - random.random(),  # noqa: S311 -- nothing secret
     )
 
@@ -70,6 +71,8 @@ def obtain(work: Computation, found: Any, decision: Decision, *, blocking: bool)
         yield from refresh(work)
         return found.value
     work.counters.misses += 1
+    if decision is Decision.RAISE and (kept := work.flights.error_of(work.key)) is not None:
+        raise kept
     stale = found if decision is Decision.COMPUTE_OR_SERVE else None
     try:
         if work.freshness.is_limited:
@@ -80,6 +83,7 @@ def obtain(work: Computation, found: Any, decision: Decision, *, blocking: bool)
         raise
     except Exception as error:
         if stale is None:
+            _keep_error(work, error)
             raise
         if not isinstance(error, ComputationTimeoutError):
             note_failure(work, error)
@@ -136,9 +140,17 @@ def _unattended(work: Refreshable, flight: Flight, *, waits: bool) -> Steps[None
         return
     except Exception as error:  # noqa: BLE001 -- the function is the user's
         note_failure(work, error)
+        if isinstance(work, Computation):
+            _keep_error(work, error)
     else:
         for key in work.storage_keys:
             work.flights.resume(key)
+
+
+def _keep_error(work: Computation, error: Exception) -> None:
+    """Remember the error if that is asked for; one of waiting too long is not the computation's."""
+    if work.freshness.error_timeout and not isinstance(error, ComputationTimeoutError):
+        work.flights.fail(work.key, error, timeouts.now() + work.freshness.error_timeout)
 
 
 def note_failure(work: Refreshable, error: Exception) -> None:

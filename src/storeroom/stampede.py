@@ -73,6 +73,7 @@ def compute_anew(work: Computation) -> Steps[Any]:
         yield from work.seize_lease(timeouts.now() + LEASE_SECONDS)
         value = yield from work.compute(flight)
         yield from work.withdraw()
+        work.flights.resume(work.key)
     finally:
         work.flights.land(flight)
         yield from work.give_lease_back()

@@ -43,6 +43,15 @@ def test_decide_by_age(seconds_left, freshness, paused, expected):
     assert decide(entry(seconds_left), NOW, freshness, paused=paused) is expected
 
 
+def test_decide_raises_what_is_remembered_only_where_there_is_nothing_to_serve():
+    lenient = Freshness(stale_if_error=10, error_timeout=5)
+    for seconds_left, expected in [(1, Decision.SERVE), (-5, Decision.COMPUTE_OR_SERVE), (-15, Decision.RAISE)]:
+        entry = Envelope("value", NOW + seconds_left, 10)
+        assert decide(entry, NOW, lenient, failed=True) is expected
+    assert decide(None, NOW, lenient, failed=True) is Decision.RAISE
+    assert decide(None, NOW, lenient) is Decision.COMPUTE
+
+
 def test_decide_computes_what_is_absent():
     assert decide(None, NOW, GRACE) is Decision.COMPUTE
 

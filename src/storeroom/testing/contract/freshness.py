@@ -125,6 +125,32 @@ class FreshnessContract(Suite):
             await cache.get_or_set("k", source, stale_if_error="1h", stale_while_revalidate="1h")
         assert await cache.has_key("k") is False
 
+    async def test_an_error_is_kept_if_that_is_asked_for(self, cache: Driver) -> None:
+        """For as long as that, and until the value is computed in another way."""
+        source = Source()
+        source.error = LookupError("the source is down")
+        for _ in range(3):
+            with pytest.raises(LookupError, match="the source is down"):
+                await cache.get_or_set("k", source, error_timeout="1h")
+        assert source.calls == 1
+        with pytest.raises(LookupError):
+            await cache.get_or_set("k", source)
+        assert source.calls == 2, "who does not ask for it is not given it"
+        source.error = None
+        assert await cache.refresh("k", source, timeout=100) == 3
+        assert await cache.delete("k")
+        assert await cache.get_or_set("k", source, timeout=100, error_timeout="1h") == 4
+
+    async def test_an_error_that_is_kept_is_forgotten_in_time(self, cache: Driver) -> None:
+        """And then the computation is tried again."""
+        source = Source()
+        source.error = LookupError("the source is down")
+        with pytest.raises(LookupError):
+            await cache.get_or_set("k", source, error_timeout=self.moment)
+        await self.pass_time(self.moment)
+        source.error = None
+        assert await cache.get_or_set("k", source, timeout=100, error_timeout=self.moment) == 2
+
     async def test_a_failing_refresh_leaves_the_stale_value(self, cache: Driver) -> None:
         """However often it fails."""
         source = Source()
