@@ -242,6 +242,23 @@ def test_late_reply_is_nobody_elses(proxy: Proxy, mode: str) -> None:
     asyncio.run(work())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_what_is_large_takes_its_time_on_a_slow_line(proxy: Proxy, mode: str) -> None:
+    """As long as something moves: that is no silence, and no outage."""
+    cache = make(url(proxy.port, mode))
+    values = {f"k{number}": "v" * 100_000 for number in range(50)}
+    cache.set("k0", 1)
+    proxy.request_delay = proxy.delay = 0.01
+    begun = time.monotonic()
+    failed = asyncio.run(cache.aset_many(values)) if mode == "async" else cache.set_many(values)
+    sent_after = time.monotonic() - begun
+    found = asyncio.run(cache.aget_many(values)) if mode == "async" else cache.get_many(values)
+    assert (failed, found) == ([], values)
+    assert sent_after > 2 * SHORT < time.monotonic() - begun - sent_after, "the line is not slow"
+    assert cache._engine.breaker.failures == 0
+
+
 def test_connections_are_bounded(redis_server: RedisServer) -> None:
     """Threads wait for one another, rather than open more."""
     cache = make(url(redis_server.port, "bounded"), max_connections=3)
