@@ -87,12 +87,18 @@ NETWORK_OPTIONS: Final[Mapping[str, config.Option]] = {
 
 
 class NetworkEngine(Engine):
-    """An engine with a server behind it, and a circuit breaker before it."""
+    """An engine with a server behind it, and a circuit breaker before it.
+
+    Attributes:
+        breaker: of the server.
+        refusals: writes for which the server had no room, which is no outage.
+    """
 
     def __init__(self, name: str) -> None:
         """Note the server's name for the log; without password."""
         super().__init__()
         self.breaker = CircuitBreaker(name)
+        self.refusals = 0
 
     def after_fork_in_child(self) -> None:
         """Forget the parent's connections, and what they said of the server."""
@@ -121,32 +127,39 @@ class NetworkCache(BaseCache):
                 setattr(cls, f"_a{name}", _guarded_async(name, hook))
 
     def _lease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> bool | None:
-        """See StorageHooks: without a server each process computes for itself, rather than wait for a lease."""
-        failures = self._engine.breaker.failures
+        """See StorageHooks: without a server, or one that has room, each process computes for itself.
+
+        Nobody has a lease that could not be written, so that to wait for it would be to wait in vain.
+        """
+        before = self._setbacks()
         leased = super()._lease(storage_key, seen, mark, expires_at)
-        return None if not leased and self._is_out(failures) else leased
+        return None if not leased and self._is_set_back(before) else leased
 
     async def _alease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> bool | None:
-        failures = self._engine.breaker.failures
+        before = self._setbacks()
         leased = await super()._alease(storage_key, seen, mark, expires_at)
-        return None if not leased and self._is_out(failures) else leased
+        return None if not leased and self._is_set_back(before) else leased
 
-    def _is_out(self, failures: int) -> bool:
-        """Tell whether the server is out of reach, or has been since so many failures were counted."""
-        return self._engine.breaker.is_open or self._engine.breaker.failures > failures
+    def _setbacks(self) -> int:
+        """Return how often the server was out of reach, or had no room."""
+        return self._engine.breaker.failures + self._engine.refusals
+
+    def _is_set_back(self, before: int) -> bool:
+        """Tell whether the server is out of reach, or was, or had no room, since `before`."""
+        return self._engine.breaker.is_open or self._setbacks() > before
 
     def _invalidate(self, storage_keys: Sequence[str]) -> int:
         """See StorageHooks: entries that are live still, when the server is back, are not invalidated."""
-        failures = self._engine.breaker.failures
+        before = self._setbacks()
         removed = super()._invalidate(storage_keys)
-        if self._is_out(failures):
+        if self._is_set_back(before):
             self._raise("invalidate_tags", None)
         return removed
 
     async def _ainvalidate(self, storage_keys: Sequence[str]) -> int:
-        failures = self._engine.breaker.failures
+        before = self._setbacks()
         removed = await super()._ainvalidate(storage_keys)
-        if self._is_out(failures):
+        if self._is_set_back(before):
             self._raise("invalidate_tags", None)
         return removed
 
@@ -182,6 +195,18 @@ class NetworkCache(BaseCache):
         if self.settings.options["on_error"] == "raise" or answer is None or are_answers_refused():
             self._raise(name, error)
         return answer(*args)
+
+    def _without_room(self, error: StorageError, count: int = 1) -> bool:
+        """Note that the server had no room for a write, which is no outage. Return that nothing was stored.
+
+        Raises:
+            StorageError: `error`: the policy is "raise", or who writes can do with nothing less, as a lock.
+        """
+        if self.settings.options["on_error"] == "raise" or are_answers_refused():
+            raise error
+        self._engine.refusals += count
+        self._counters.errors += count
+        return False
 
     def _raise(self, name: str, error: BaseException | None) -> NoReturn:
         cause = f"{type(error).__name__}: {error}" if error else "it failed a moment ago and is asked again soon"

@@ -3,6 +3,7 @@
 import pytest
 
 from storeroom.backends.redis import RedisCache
+from storeroom.backends.redis.requests import Use, one
 from storeroom.testing import CacheContract
 from tests.servers.redis import Databases, redis_databases, valkey_databases
 from tests.servers.redis_groups import Cluster, ReplicaPair, Sentinels, redis_cluster, redis_pair, redis_sentinels
@@ -68,9 +69,11 @@ class TestRedisReplica(RedisContract):
         return redis_pair.url()
 
     def make_cache(self, location, params):
-        # The contract lets other processes and threads write, and then reads at once, here.
+        # The contract lets other processes and threads write, and then reads at once, here: as who has written does.
         options = {"read_own_writes": 30} | params.get("OPTIONS", {})
-        return RedisCache(location, {**params, "OPTIONS": options})
+        cache = RedisCache(location, {**params, "OPTIONS": options})
+        cache._engine.call(one(Use.ONCE, "PING"))
+        return cache
 
 
 class TestRedisSentinel(RedisContract):

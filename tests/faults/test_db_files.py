@@ -251,6 +251,7 @@ def test_cancelled_task_leaves_the_file_in_order(make: Make) -> None:
 
 FULL_DISK = """
 import sys
+import time
 from pathlib import Path
 from storeroom.backends.db import DatabaseCache
 from storeroom.exceptions import StorageError
@@ -259,7 +260,8 @@ disk = Path(sys.argv[1])
 ballast = disk / "ballast"
 ballast.write_bytes(bytes(2**21))
 options = {"url": f"sqlite:///{disk}/cache.sqlite3", "max_entries": None}
-cache = DatabaseCache("t", {"TIMEOUT": None, "OPTIONS": options})
+calm = DatabaseCache("t", {"TIMEOUT": None, "OPTIONS": options})
+cache = DatabaseCache("t", {"TIMEOUT": None, "OPTIONS": options | {"on_error": "raise"}})
 stored = 0
 try:
     while True:
@@ -269,6 +271,11 @@ except StorageError as error:
     print("full:", "Its disk is full: make room" in str(error))
 print("intact:", all(cache.get(f"key{n}") == "v" * 1000 for n in range(stored)), stored > 20)
 print("not stored:", cache.get(f"key{stored}"))
+large, errors = "v" * 500_000, calm.stats().errors
+begun = time.monotonic()
+print("calm:", calm.set("l", large), calm.add("l", large), calm.set_many({"a": large, "b": large}))
+print("computed:", calm.get_or_set("l", lambda: large) == large, time.monotonic() - begun < 2)
+print("counted:", calm.stats().errors - errors >= 4, calm.get_many(["l", "a", "b"]))
 ballast.unlink()
 cache.set("after", "value")
 print("after:", cache.get("after"), cache.get("key1") == "v" * 1000)
@@ -280,7 +287,7 @@ print("cleared:", cache.keys())
 
 @pytest.mark.slow
 def test_full_disk_is_an_error_that_damages_nothing(tmp_path: Path) -> None:
-    """A write fails by name, reads go on, and as soon as there is room all is well."""
+    """A write stores nothing, or raises where that is the policy; reads go on; and with room again all is well."""
     disk = tmp_path / "disk"
     disk.mkdir()
     script = f'mount -t tmpfs -o size=4m tmpfs {disk} && exec {sys.executable} -c "$CODE" {disk}'
@@ -290,7 +297,8 @@ def test_full_disk_is_an_error_that_damages_nothing(tmp_path: Path) -> None:
         env=os.environ | {"CODE": FULL_DISK}, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert result.stdout.splitlines() == [
-        "full: True", "intact: True True", "not stored: None", "after: value True", "cleared: []",
+        "full: True", "intact: True True", "not stored: None", "calm: None False ['a', 'b']", "computed: True True",
+        "counted: True {}", "after: value True", "cleared: []",
     ], result.stderr  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import logging
 import os
 import pickle
@@ -636,6 +637,42 @@ def test_server_without_room_says_so(make: Make, tmp_path: Path, large: int) -> 
         stored = cache.get_many(values)
         assert set(stored) == set(values) - set(failed)
         assert cache.get("small") == 1
+        assert breaker(cache).failures == 0
+
+
+@pytest.mark.parametrize("policy", ["miss", "raise"])
+def test_server_without_room_keeps_nobody_waiting(make: Make, tmp_path: Path, policy: str) -> None:
+    """Not even what replaces an entry has room there: nothing spins, nothing waits, and nothing pretends."""
+    with running(tmp_path, 1, "-M", "-m", "2", "-o", "slab_chunk_max=8192") as servers:
+        cache = make(servers.location(), on_error=policy, socket_timeout=20)
+        cache.set_many({"n": 1, "bare": "v" * 80})
+        numbers = itertools.count()
+        for size in (5000, 1000, *range(400, -1, -8)):
+            failed: list[bytes] = []
+            while len(failed) < 50:  # until none of a turn finds room
+                ballast = {b"%d" % next(numbers): bytes(size) for _ in range(50)}
+                failed = cache._group.servers[0].ask("set_many", ballast, 0)
+        begun = time.monotonic()
+        writes: dict[str, tuple[Callable[[], Any], Any]] = {
+            "set": (lambda: cache.set("new", "w" * 300), None),
+            "set_many": (lambda: cache.set_many(dict.fromkeys("ab", "w" * 300)), ["a", "b"]),
+            "add": (lambda: cache.add("a", "w" * 300), False),
+            "get_or_set": (lambda: cache.get_or_set("a", lambda: "computed"), "computed"),
+            "get_or_set, tagged": (lambda: cache.get_or_set("b", lambda: "computed", tags=["t"]), "computed"),
+            "get_or_set_many": (lambda: cache.get_or_set_many(["c"], lambda _: {"c": 1}), {"c": 1}),
+            "touch": (lambda: cache.touch("n", 50), False),
+        }
+        for name, (write, answer) in writes.items():
+            if policy == "miss":
+                assert write() == answer, name
+                continue
+            with pytest.raises(StorageError, match="has no room, and may not evict"):
+                write()
+        for change in (lambda: cache.incr("n"), lambda: cache.incr_version("n"), cache.lock("l").acquire, cache.clear):
+            with pytest.raises(StorageError, match="has no room, and may not evict"):
+                change()
+        assert cache.get("n") == 1
+        assert time.monotonic() - begun < 3
         assert breaker(cache).failures == 0
 
 

@@ -25,6 +25,7 @@ from tests.servers.redis_groups import (
     Sentinels,
     cluster,
     eventually,
+    is_following,
     replica_pair,
     sentinels,
 )
@@ -241,6 +242,23 @@ def test_late_reply_is_nobody_elses(proxy: Proxy, mode: str) -> None:
     asyncio.run(work())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_what_is_large_takes_its_time_on_a_slow_line(proxy: Proxy, mode: str) -> None:
+    """As long as something moves: that is no silence, and no outage."""
+    cache = make(url(proxy.port, mode))
+    values = {f"k{number}": "v" * 100_000 for number in range(50)}
+    cache.set("k0", 1)
+    proxy.request_delay = proxy.delay = 0.01
+    begun = time.monotonic()
+    failed = asyncio.run(cache.aset_many(values)) if mode == "async" else cache.set_many(values)
+    sent_after = time.monotonic() - begun
+    found = asyncio.run(cache.aget_many(values)) if mode == "async" else cache.get_many(values)
+    assert (failed, found) == ([], values)
+    assert sent_after > 2 * SHORT < time.monotonic() - begun - sent_after, "the line is not slow"
+    assert cache._engine.breaker.failures == 0
+
+
 def test_connections_are_bounded(redis_server: RedisServer) -> None:
     """Threads wait for one another, rather than open more."""
     cache = make(url(redis_server.port, "bounded"), max_connections=3)
@@ -406,38 +424,44 @@ def test_replica_that_dies_is_left_alone(pair: ReplicaPair) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["sync", "async"])
-def test_sentinel_failover_is_survived(tmp_path: Path, mode: str) -> None:
-    """Writes and reads go on at the new primary; the old one, back as a replica, is not read from."""
+def test_sentinel_failover_is_survived(tmp_path: Path) -> None:
+    """Writes and reads go on at the new primary, by both APIs; the old one, when it is back, is not asked."""
     with sentinels(tmp_path) as group:
         location = group.url()
-        cache = make(location)
-        _fail_over(cache, group, mode)
+        caches = {mode: make(location, client_name=mode) for mode in ("sync", "async")}
+        asyncio.run(_fail_over(caches, group))
 
 
-def _fail_over(cache: RedisCache, group: Sentinels, mode: str) -> None:
+async def _fail_over(caches: dict[str, RedisCache], group: Sentinels) -> None:
     old = group.primary()
+    for mode, cache in caches.items():
+        assert await _add(cache, mode, f"before, {mode}")
+    await asyncio.to_thread(old.process.kill)
+    deadline = time.monotonic() + 30
+    waiting, turn = dict(caches), 0
+    while waiting:
+        turn += 1
+        assert time.monotonic() < deadline, "no write succeeds after the failover"
+        await asyncio.sleep(0.05)
+        for mode, cache in tuple(waiting.items()):
+            if await _add(cache, mode, f"after {turn}, {mode}"):
+                assert await cache.aget(f"after {turn}, {mode}") == cache.get(f"after {turn}, {mode}") == 1
+                del waiting[mode]
+    new = group.primary()
+    assert new is not old
+    await asyncio.to_thread(old.process.start)  # which takes itself for a primary
+    await _work_on(caches, "old one back")
+    old.ask("REPLICAOF", "127.0.0.1", new.port)  # as Sentinel tells it after some ten seconds
+    await asyncio.to_thread(eventually, lambda: is_following(old), "the old primary does not follow")
+    await _work_on(caches, "old one a replica")
 
-    async def work() -> None:
-        assert await _add(cache, mode, "before")
-        await asyncio.to_thread(old.process.kill)
-        deadline = time.monotonic() + 30
-        turn = 0
-        while not await _add(cache, mode, f"after {turn}"):
-            turn += 1
-            assert time.monotonic() < deadline, "no write succeeds after the failover"
-            await asyncio.sleep(0.05)
-        assert await cache.aget(f"after {turn}") == 1
-        await asyncio.to_thread(old.process.start)
-        await asyncio.to_thread(
-            eventually, lambda: "role:slave" in old.ask("INFO", "replication"), "the old primary does not follow"
-        )
+
+async def _work_on(caches: dict[str, RedisCache], when: str) -> None:
+    for mode, cache in caches.items():
         for number in range(20):
-            assert await _add(cache, mode, f"at last {number}")
-            assert cache.get(f"at last {number}") == 1
-
-    asyncio.run(work())
-    assert group.primary() is not old
+            key = f"{when}, {mode} {number}"
+            assert await _add(cache, mode, key)
+            assert cache.get(key) == await cache.aget(key) == 1
 
 
 async def _add(cache: RedisCache, mode: str, key: str) -> bool:
@@ -445,29 +469,33 @@ async def _add(cache: RedisCache, mode: str, key: str) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["sync", "async"])
-def test_cluster_failover_is_survived(tmp_path: Path, mode: str) -> None:
-    """A primary dies; its replica takes its slots over, and the cache finds it."""
+def test_cluster_failover_is_survived(tmp_path: Path) -> None:
+    """A primary dies; its replica takes its slots over, and the cache finds it, by both APIs."""
     with cluster(tmp_path) as group:
-        cache = make(group.url())
-        values = {f"k{number}": number for number in range(300)}
-        assert cache.set_many(values) == []
+        location = group.url()
+        caches = {mode: make(f"{location}{mode}") for mode in ("sync", "async")}
+        values = {mode: {f"{mode} {number}": number for number in range(300)} for mode in caches}
+        for mode, cache in caches.items():
+            assert cache.set_many(values[mode]) == []
         group.servers[0].process.kill()
 
-        async def all_are_set() -> bool:
-            failed = await cache.aset_many(values) if mode == "async" else cache.set_many(values)
-            found = await cache.aget_many(values) if mode == "async" else cache.get_many(values)
-            return not failed and found == values
+        async def all_are_set(mode: str) -> bool:
+            cache, own = caches[mode], values[mode]
+            failed = await cache.aset_many(own) if mode == "async" else cache.set_many(own)
+            found = await cache.aget_many(own) if mode == "async" else cache.get_many(own)
+            return not failed and found == own
 
         async def work() -> None:
             deadline = time.monotonic() + 40
-            while not await all_are_set():
+            waiting = set(caches)
+            while waiting:
                 assert time.monotonic() < deadline, "the cluster does not recover"
                 await asyncio.sleep(0.05)
+                waiting -= {mode for mode in waiting if await all_are_set(mode)}
 
         asyncio.run(work())
-        cache.clear()
-        assert cache.get_many(values) == {}
+        caches["sync"].clear()
+        assert caches["async"].get_many(values["sync"]) == {}
 
 
 @pytest.mark.slow

@@ -158,8 +158,8 @@ def read_and_wait(cache: TieredCache, pipe: Any) -> tuple[float, Any, float]:
     """Keep an entry near, let oneself be stopped, and return what is read first afterwards, and when."""
     while not is_near(cache, "old"):
         time.sleep(0.001)
+    last = time.monotonic()  # before it is told: the stop may come at once
     pipe.send("ready")
-    last = time.monotonic()
     while (now := time.monotonic()) < last + 0.5:
         last = now
     # Stopped meanwhile: no other thread has run either.

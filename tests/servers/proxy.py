@@ -12,13 +12,14 @@ class Proxy:
 
     Attributes:
         port: where to connect.
-        delay: seconds by which each reply is held back.
+        delay: seconds by which each reply is held back, or each 64 KiB of a large one.
+        request_delay: the same of requests.
         truncate_after: bytes of replies, per connection, after which it is closed; None for no end.
         is_silent: whether replies are swallowed, the connections staying open.
     """
 
     def __init__(self, port: int) -> None:
-        self.delay = 0.0
+        self.delay = self.request_delay = 0.0
         self.truncate_after: int | None = None
         self.is_silent = False
         self._target = port
@@ -64,6 +65,7 @@ class Proxy:
     def _pass_requests(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(65_536):
+                time.sleep(self.request_delay)
                 server.sendall(data)
         self._end(client, server)
 

@@ -14,7 +14,7 @@ from storeroom.backends.db import rows as layout
 from storeroom.backends.db.connect import engine_of, site_of
 from storeroom.backends.db.database import Database
 from storeroom.backends.db.engine import DatabaseEngine
-from storeroom.backends.db.errors import Fault, OutageError
+from storeroom.backends.db.errors import Fault, FullError, OutageError
 from storeroom.backends.db.options import OPTIONS
 from storeroom.backends.db.rows import Row, from_column, name_of
 from storeroom.backends.db.statements import Statements, chunks
@@ -219,25 +219,41 @@ class DatabaseCache(NetworkCache):
         return result
 
     def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
-        return self._engine.put(self._row(storage_key, value), expires_at, self._bounds)
+        try:
+            return self._engine.put(self._row(storage_key, value), expires_at, self._bounds)
+        except FullError as error:
+            return self._without_room(error)
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
         rows = [self._row(storage_key, value) for storage_key, value in values.items()]
-        if rows:
-            self._write(Transaction.put, rows, expires_at)
+        try:
+            if rows:
+                self._write(Transaction.put, rows, expires_at)
+        except FullError as error:
+            self._without_room(error, len(rows))
+            return list(values)
         return []
 
     def _add(self, storage_key: str, value: Any, expires_at: float) -> Any:
         # What is there may have conditions: that is looked at only where it is in the way.
         row = self._row(storage_key, value)
-        return self._engine.put(row, expires_at, self._bounds, only_absent=True) or LOOK
+        try:
+            return self._engine.put(row, expires_at, self._bounds, only_absent=True) or LOOK
+        except FullError as error:
+            return self._without_room(error)
 
     def _delete_many(self, storage_keys: Sequence[str]) -> int:
-        return self._write(Transaction.remove, [name_of(storage_key) for storage_key in storage_keys])
+        try:
+            return self._write(Transaction.remove, [name_of(storage_key) for storage_key in storage_keys])
+        except FullError as error:  # a database needs room for what it notes of a removal, too
+            return self._without_room(error)
 
     def _touch(self, storage_key: str, expires_at: float) -> Any:
         parameters = (layout.to_column(expires_at), name_of(storage_key), timeouts.now())
-        return bool(self._engine.update(self._engine.statements.touch, parameters, expires_at)) or LOOK
+        try:
+            return bool(self._engine.update(self._engine.statements.touch, parameters, expires_at)) or LOOK
+        except FullError as error:
+            return self._without_room(error)
 
     def _incr(self, storage_key: str, delta: float) -> float:
         # A plain integer is counted by the database, as long as the sum is one too.
@@ -280,7 +296,10 @@ class DatabaseCache(NetworkCache):
         return True
 
     def _compare_delete(self, storage_key: str, expected: Any) -> bool:
-        return self._write(self._compare_delete_within, storage_key, expected)
+        try:
+            return self._write(self._compare_delete_within, storage_key, expected)
+        except FullError as error:
+            return self._without_room(error)
 
     def _compare_delete_within(self, transaction: Transaction, storage_key: str, expected: Any) -> bool:
         name = name_of(storage_key)
@@ -290,7 +309,11 @@ class DatabaseCache(NetworkCache):
         return transaction.remove([name]) > 0
 
     def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
-        return self._write(self._compare_set_within, storage_key, expected, self._row(storage_key, value), expires_at)
+        row = self._row(storage_key, value)
+        try:
+            return self._write(self._compare_set_within, storage_key, expected, row, expires_at)
+        except FullError as error:
+            return self._without_room(error)
 
     def _compare_set_within(
         self, transaction: Transaction, storage_key: str, expected: Any, row: Row, expires_at: float

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 from storeroom import timeouts
 from storeroom.backends.db import schema
 from storeroom.backends.db.database import Database
-from storeroom.backends.db.errors import Fault, OutageError
+from storeroom.backends.db.errors import Fault, FullError, OutageError
 from storeroom.backends.db.pool import Pool
 from storeroom.backends.db.rows import COUNTS_NAME, Row
 from storeroom.backends.db.transaction import EXPIRED, Bounds, Transaction, columns_of
@@ -298,8 +298,10 @@ class DatabaseEngine(NetworkEngine):
         text = f"{type(error).__name__}: {error}".strip()
         if fault is Fault.OUTAGE:
             raise OutageError(text) from error
-        room = " Its disk is full: make room." if fault is Fault.FULL else ""
-        raise StorageError(f"{self.database.name} refused a statement of the cache ({text}).{room}") from error
+        refusal = f"{self.database.name} refused a statement of the cache ({text})."
+        if fault is Fault.FULL:
+            raise FullError(f"{refusal} Its disk is full: make room.") from error
+        raise StorageError(refusal) from error
 
     # Notes of what was read -------------------------------------------------------------------
 

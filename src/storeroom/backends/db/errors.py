@@ -2,11 +2,17 @@
 
 from enum import Enum
 
-__all__ = ["Fault", "OutageError"]
+from storeroom.exceptions import StorageError
+
+__all__ = ["Fault", "FullError", "OutageError"]
 
 
 class OutageError(Exception):
     """The database cannot be reached, or does not answer in time; the cause is the driver's error."""
+
+
+class FullError(StorageError):
+    """The database has no room on its disk for what was to be written."""
 
 
 class Fault(Enum):

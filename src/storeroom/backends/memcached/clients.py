@@ -6,7 +6,7 @@ Each driver has a module that fulfils this, and is loaded only when a cache is m
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-__all__ = ["BATCH", "Client", "TooLargeError", "batches", "batches_of_values"]
+__all__ = ["BATCH", "Client", "NoRoomError", "TooLargeError", "batches", "batches_of_values"]
 
 BATCH: Final = 1000
 """Keys of one command or of writes that are sent together. Their replies fit into a socket's buffer, so that
@@ -24,10 +24,14 @@ class TooLargeError(Exception):
         self.key, self.size = key, size
 
 
+class NoRoomError(Exception):
+    """The server has no memory left for an item, and may not evict another."""
+
+
 class Client(Protocol):
     """A connection, opened when it is first used. Used by one thread at a time.
 
-    What its methods raise beside TooLargeError is an outage; `TimeoutError` where the
+    What its methods raise beside TooLargeError and NoRoomError is an outage; `TimeoutError` where the
     server did not answer in time. After that the client is not used again.
     """
 
@@ -50,7 +54,11 @@ class Client(Protocol):
         """Store it if the key is free. Return whether it was stored."""
 
     def cas(self, key: bytes, data: bytes, exptime: int, token: Any) -> bool:
-        """Store it if nobody has changed the entry since gets(). Return whether it was stored."""
+        """Store it if nobody has changed the entry since gets(). Return whether it was stored.
+
+        Raises:
+            NoRoomError: the server has no room.
+        """
 
     def delete(self, key: bytes) -> bool:
         """Remove it. Return whether it was there."""

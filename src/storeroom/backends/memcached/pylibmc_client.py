@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 import pylibmc
 
-from storeroom.backends.memcached.clients import TooLargeError, batches, batches_of_values
+from storeroom.backends.memcached.clients import NoRoomError, TooLargeError, batches, batches_of_values
 
 __all__ = ["OUTAGES", "PyLibMCClient"]
 
@@ -159,6 +159,8 @@ class PyLibMCClient:
             raise
         except pylibmc.Error as error:
             if _NO_ROOM in str(error):
+                if token:
+                    raise NoRoomError from error
                 return False
             raise _outage(error) from error
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pymemcache.client.base import Client
 from pymemcache.exceptions import MemcacheError, MemcacheServerError, MemcacheUnexpectedCloseError, MemcacheUnknownError
 
-from storeroom.backends.memcached.clients import TooLargeError, batches, batches_of_values
+from storeroom.backends.memcached.clients import NoRoomError, TooLargeError, batches, batches_of_values
 
 __all__ = ["OUTAGES", "PyMemcacheClient"]
 
@@ -101,6 +101,8 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
         if _TOO_LARGE in reason:
             raise TooLargeError(key, len(data))
         if _NO_ROOM in reason:
+            if command == b"cas":
+                raise NoRoomError
             return {key: False}
         raise MemcacheServerError(reason)
 

@@ -9,7 +9,7 @@ from struct import error as StructError  # noqa: N812 -- an exception class
 from typing import Any
 
 from storeroom import timeouts
-from storeroom.backends.memcached.clients import TooLargeError
+from storeroom.backends.memcached.clients import NoRoomError, TooLargeError
 from storeroom.backends.memcached.engine import FRESH_SECONDS, Server
 from storeroom.backends.memcached.entries import GONE, HEADER, exptime, packed
 from storeroom.backends.memcached.server_keys import is_token, new_token, server_key
@@ -101,7 +101,7 @@ class Shard(NetworkCache):
     def _clear(self) -> None:
         token, generation = new_token(), self._generation
         if not self._engine.ask("set", generation.key, token.encode(), 0):
-            raise StorageError(f"{self._engine.breaker.name} has no room for what clear() writes; give it more by -m.")
+            raise self._no_room("Nothing was cleared.")
         with self._engine.lock:
             generation.state = (token, time.monotonic() + FRESH_SECONDS)
 
@@ -164,8 +164,7 @@ class Shard(NetworkCache):
             stored: bool = self._engine.ask("set", self._key(storage_key), data, exptime(expires_at))
         except TooLargeError as error:
             raise self._too_large(storage_key, error) from error
-        self._counters.errors += not stored
-        return stored
+        return stored or self._without_room(self._no_room("Nothing was stored."))
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
         by_key = {self._key(storage_key): storage_key for storage_key in values}
@@ -174,7 +173,8 @@ class Shard(NetworkCache):
             failed = self._engine.ask("set_many", data, exptime(expires_at))
         except TooLargeError as error:
             raise self._too_large(by_key[error.key], error) from error
-        self._counters.errors += len(failed)
+        if failed:
+            self._without_room(self._no_room("Some were not stored."), len(failed))
         return [by_key[key] for key in failed]
 
     def _add(self, storage_key: str, value: Any, expires_at: float) -> Any:
@@ -192,15 +192,19 @@ class Shard(NetworkCache):
                     return LOOK if is_packed(frame) else False
                 if self._engine.ask_once("cas", key, data, seconds, found[1]):
                     return True
+        except NoRoomError:
+            pass  # as where it is not said
         except TooLargeError as error:
             raise self._too_large(storage_key, error) from error
-        self._counters.errors += 1
-        return False
+        return self._without_room(self._no_room("Nothing was stored."))
 
     def _change(self, storage_key: str, change: Callable[[float, bytes], tuple[float, bytes] | None]) -> Any:
         """Replace expires_at and frame of a live entry by what `change` makes of them. Atomic.
 
         Return False if the entry is absent; LOOK if `change` makes nothing of them.
+
+        Raises:
+            NoRoomError: the server has no room for the new one, so that the old one stays.
         """
         key = self._key(storage_key)
         while (found := self._live(key)) is not None:
@@ -220,7 +224,10 @@ class Shard(NetworkCache):
         def touch(_: float, frame: bytes) -> tuple[float, bytes] | None:
             return None if is_packed(frame) else (expires_at, frame)
 
-        return self._change(storage_key, touch)
+        try:
+            return self._change(storage_key, touch)
+        except NoRoomError:
+            return self._without_room(self._no_room("Nothing was changed."))
 
     def _incr(self, storage_key: str, delta: float) -> float:
         value: Any = MISSING
@@ -237,7 +244,11 @@ class Shard(NetworkCache):
             value += delta
             return expires_at, self._codec.dumps(value, storage_key)
 
-        if not self._change(storage_key, incr):
+        try:
+            is_changed = self._change(storage_key, incr)
+        except NoRoomError as error:
+            raise self._no_room("The number is as it was.") from error
+        if not is_changed:
             raise KeyError(storage_key)
         result: float = value
         return result
@@ -250,7 +261,10 @@ class Shard(NetworkCache):
             conditional = type(value) is Envelope
             return not conditional
 
-        taken = self._taken(storage_key, is_bare)
+        try:
+            taken = self._taken(storage_key, is_bare)
+        except NoRoomError as error:
+            raise self._no_room("Nothing was moved.") from error
         if taken is None:
             return LOOK if conditional else False
         expires_at, value = taken
@@ -280,7 +294,10 @@ class Shard(NetworkCache):
         return len(live)
 
     def _compare_delete(self, storage_key: str, expected: Any) -> bool:
-        return self._taken(storage_key, lambda value: bool(value == expected)) is not None
+        try:
+            return self._taken(storage_key, lambda value: bool(value == expected)) is not None
+        except NoRoomError:
+            return self._without_room(self._no_room("Nothing was changed."))
 
     def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
         new = self._codec.dumps(value, storage_key)
@@ -288,10 +305,17 @@ class Shard(NetworkCache):
         def replace(_: float, frame: bytes) -> tuple[float, bytes] | None:
             return (expires_at, new) if self._value(storage_key, frame) == expected else None
 
-        return self._change(storage_key, replace) is True
+        try:
+            return self._change(storage_key, replace) is True
+        except NoRoomError:
+            return self._without_room(self._no_room("Nothing was changed."))
 
     def _taken(self, storage_key: str, wanted: Callable[[Any], bool] = lambda _: True) -> tuple[float, Any] | None:
-        """Remove a live entry if its value is wanted; return expires_at and value to one caller alone, or None."""
+        """Remove a live entry if its value is wanted; return expires_at and value to one caller alone, or None.
+
+        Raises:
+            NoRoomError: the server has no room even for what takes the place of the entry.
+        """
         key = self._key(storage_key)
         while (found := self._live(key)) is not None:
             expires_at, frame, token = found
@@ -301,6 +325,14 @@ class Shard(NetworkCache):
             if self._engine.ask_once("cas", key, GONE, _GONE_EXPTIME, token):
                 return expires_at, value
         return None
+
+    # Room -----------------------------------------------------------------------------------
+
+    def _no_room(self, consequence: str) -> StorageError:
+        return StorageError(
+            f"{self._engine.breaker.name} has no room, and may not evict (-M). {consequence} Start it with more memory "
+            "(-m), or let it evict."
+        )
 
     # Details --------------------------------------------------------------------------------
 

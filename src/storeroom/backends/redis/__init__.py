@@ -80,7 +80,7 @@ class RedisCache(NetworkCache):
             self._counters,
             is_cluster=target.kind == "cluster",
             is_bound=options["secret"] is not None,
-            raises=options["on_error"] == "raise",
+            without_room=self._without_room,
         )
 
     @classmethod

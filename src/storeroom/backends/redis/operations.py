@@ -18,7 +18,7 @@ from storeroom.backends.redis.requests import PRIMARIES, Command, Request, Steps
 from storeroom.backends.redis.scripts import Script
 from storeroom.entry import MARK, MARKED_BYTES, Envelope, is_packed
 from storeroom.events import Counters
-from storeroom.exceptions import DecodeError, ValueTypeError
+from storeroom.exceptions import DecodeError, StorageError, ValueTypeError
 from storeroom.hooks import LOOK, MISSING, Conditional
 from storeroom.serializers import Codec
 from storeroom.timeouts import NEVER
@@ -60,7 +60,7 @@ class Operations:
         owns: tells whether a storage key is the cache's own.
         is_cluster: the keys of one command must then lie in one slot, and each gets its own.
         is_bound: a value's bytes are only good under its key, as those that are signed.
-        raises: whether a full server is an error, rather than a value that was not stored.
+        without_room: notes that the server had no room for a write; returns False, or raises what it is given.
     """
 
     def __init__(
@@ -70,13 +70,13 @@ class Operations:
         *,
         is_cluster: bool,
         is_bound: bool,
-        raises: bool,
+        without_room: Callable[[StorageError], bool],
     ) -> None:
         self._codec = codec
         self._counters = counters
         self._is_cluster = is_cluster
         self._is_bound = is_bound
-        self._raises = raises
+        self._without_room = without_room
 
     # Reading --------------------------------------------------------------------------------
 
@@ -167,9 +167,13 @@ class Operations:
 
     def _stored(self, reply: Any) -> bool:
         """Tell whether a SET was carried out; a server that is full refuses it."""
-        if isinstance(reply, OutOfMemoryError) and not self._raises:
-            self._counters.errors += 1
-            return False
+        if isinstance(reply, OutOfMemoryError):
+            return self._without_room(
+                StorageError(
+                    f"The Redis server refused a write, for it is full and evicts nothing ({reply}). Give it more "
+                    "maxmemory, or a maxmemory-policy that evicts, such as allkeys-lru."
+                )
+            )
         checked(reply)
         return True
 
@@ -281,8 +285,10 @@ class Operations:
         while True:
             try:
                 reply = yield from _run(scripts.COMPARE_SET_UNTIL, Use.ONCE, key, frame, new, milliseconds)
-            except OutOfMemoryError as error:
-                return self._stored(error)
+            except StorageError as error:
+                if not isinstance(error.__cause__, OutOfMemoryError):
+                    raise
+                return self._stored(error.__cause__)
             if not isinstance(reply, bytes):
                 return bool(reply)
             if self.decoded(storage_key, reply) != expected:

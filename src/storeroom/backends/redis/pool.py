@@ -27,12 +27,15 @@ class Connection(Protocol):
     def connect(self) -> None: ...
     def disconnect(self) -> None: ...
     def can_read(self, timeout: float) -> bool: ...
-    def send_packed_command(self, command: Sequence[bytes], check_health: bool) -> None: ...
+    def send_packed_command(self, command: Sequence[bytes | memoryview], check_health: bool) -> None: ...
     def read_response(self, disable_decoding: bool) -> Any: ...
 
 
 _pack: Final[Callable[[Any], bytes]] = hiredis.pack_command
 _ROLE: Final = _pack(("ROLE",))
+
+_PIECE: Final = 2**16
+"""Bytes: a line that takes longer than socket_timeout for so few is as good as down."""
 
 
 def pack(commands: Sequence[Command]) -> bytes:
@@ -51,6 +54,14 @@ def require_primary(role: Any) -> None:
         raise UnreachableError("it has become a replica")
 
 
+def _pieces(packed: bytes) -> Sequence[bytes | memoryview]:
+    """Return what is sent by one call each, as a socket's timeout is for the whole of a call."""
+    if len(packed) <= _PIECE:
+        return (packed,)
+    view = memoryview(packed)
+    return [view[start : start + _PIECE] for start in range(0, len(packed), _PIECE)]
+
+
 class Talk:
     """Commands on their way, and the connection on which their replies come.
 
@@ -60,7 +71,9 @@ class Talk:
 
     __slots__ = ("connection", "count", "is_reused", "packed")
 
-    def __init__(self, connection: Connection, packed: bytes, count: int, *, is_reused: bool) -> None:
+    def __init__(
+        self, connection: Connection, packed: Sequence[bytes | memoryview], count: int, *, is_reused: bool
+    ) -> None:
         self.connection = connection
         self.packed = packed
         self.count = count
@@ -101,7 +114,7 @@ class Pool:
 
     def send(self, commands: Sequence[Command], use: Use) -> Talk:
         """Send commands. The caller must receive() the replies, or abandon()."""
-        packed = pack(commands)
+        packed = _pieces(pack(commands))
         connection, is_reused = self._take()
         talk = Talk(connection, packed, len(commands), is_reused=is_reused)
         try:
@@ -125,7 +138,7 @@ class Pool:
                 if not talk.is_reused or use is Use.ONCE:
                     raise
                 self._reopen(talk)
-                talk.connection.send_packed_command([talk.packed], check_health=False)
+                talk.connection.send_packed_command(talk.packed, check_health=False)
                 replies = _read(talk)
         except BaseException:
             self.abandon(talk)
@@ -170,12 +183,12 @@ class Pool:
 
     def _send(self, talk: Talk, use: Use) -> None:
         try:
-            talk.connection.send_packed_command([talk.packed], check_health=False)
+            talk.connection.send_packed_command(talk.packed, check_health=False)
         except RedisConnectionError:
             if not talk.is_reused or use is Use.ONCE:
                 raise
             self._reopen(talk)
-            talk.connection.send_packed_command([talk.packed], check_health=False)
+            talk.connection.send_packed_command(talk.packed, check_health=False)
 
     # The stack ------------------------------------------------------------------------------
 

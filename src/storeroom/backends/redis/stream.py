@@ -172,6 +172,8 @@ class _Wire(asyncio.Protocol):
         self._outgoing: list[bytes] = []
         self._writable = asyncio.Event()
         self._watchdog: asyncio.TimerHandle | None = None
+        self._moved_at = 0.0
+        self._unsent = 0
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands; return their replies."""
@@ -193,13 +195,21 @@ class _Wire(asyncio.Protocol):
         self._outgoing.clear()
         if self._transport is not None and data:
             self._transport.write(data)
+            self._unsent = self._transport.get_write_buffer_size()
 
     def _look(self) -> None:
-        """Fail everything if what has waited longest has waited too long."""
+        """Fail everything if what has waited longest has waited too long, and nothing has moved meanwhile.
+
+        What is large takes its time on a slow line, and is no silence.
+        """
         self._watchdog = None
         if not self._pending:
             return
-        left = self._pending[0].deadline - self._loop.time()
+        now, unsent = self._loop.time(), self._unsent
+        self._unsent = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        if self._unsent < unsent:
+            self._moved_at = now
+        left = max(self._pending[0].deadline, self._moved_at + self._timeout) - now
         if left <= 0:
             self._fail(RedisTimeoutError(f"no answer from {self._name} within {self._timeout:g} s"))
         else:
@@ -233,6 +243,7 @@ class _Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
+        self._moved_at = self._loop.time()
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not _NOTHING:
