@@ -7,6 +7,7 @@ limited time, is computed by a background thread, or by a task of the running ev
 import logging
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -134,15 +135,16 @@ def _launch(work: Refreshable, flight: Flight, *, waits: bool) -> Steps[bool]:
 
 def _unattended(work: Refreshable, flight: Flight, *, waits: bool) -> Steps[None]:
     """Compute where nobody takes the result or the error; those who wait get both from the flight."""
-    try:
-        yield from stampede.fly(work, flight, is_leased=True, waits=waits)
-    except AbandonedError:
-        return
-    except Exception as error:  # noqa: BLE001 -- the function is the user's
-        note_failure(work, error)
-        if isinstance(work, Computation):
-            _keep_error(work, error)
-    else:
+
+    def note(error: Exception) -> None:
+        if not isinstance(error, AbandonedError):
+            note_failure(work, error)
+            if isinstance(work, Computation):
+                _keep_error(work, error)
+
+    # The function is the user's, and its error is noted.
+    with suppress(Exception):
+        yield from stampede.fly(work, flight, is_leased=True, waits=waits, on_error=note)
         for key in work.storage_keys:
             work.flights.resume(key)
 

@@ -16,6 +16,7 @@ by compare-and-set in the place of a token of the server's.
 
 import contextlib
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from storeroom import timeouts
@@ -89,7 +90,14 @@ def follow(flight: Flight, seconds: float | None) -> Steps[Any]:
     return (yield _Waiting(flight), "result", (seconds,))
 
 
-def fly(work: Work, flight: Flight, *, is_leased: bool, waits: bool = True) -> Steps[Any]:
+def fly(
+    work: Work,
+    flight: Flight,
+    *,
+    is_leased: bool,
+    waits: bool = True,
+    on_error: Callable[[Exception], None] | None = None,
+) -> Steps[Any]:
     """Lead a flight, and land it whatever happens.
 
     Args:
@@ -97,10 +105,13 @@ def fly(work: Work, flight: Flight, *, is_leased: bool, waits: bool = True) -> S
         flight: the flight.
         is_leased: whether to agree with other processes on who computes.
         waits: whether to wait for one that does; else AbandonedError is raised.
+        on_error: is told of an error before the next flight can begin.
     """
     try:
         value = yield from _lead(work, flight, is_leased=is_leased, waits=waits)
     except Exception as error:
+        if on_error is not None:
+            on_error(error)
         work.flights.land(flight, error=error)
         raise
     except BaseException:

@@ -1,0 +1,261 @@
+"""Computations while something fails: servers that die, a clock that is put right, sources and programs that end."""
+
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storeroom import stampede, timeouts
+from storeroom.backends.db import DatabaseCache
+from storeroom.backends.filebased import FileBasedCache
+from storeroom.backends.memcached import PyMemcacheCache
+from storeroom.backends.redis import RedisCache
+from storeroom.base import BaseCache
+from storeroom.entry import placeholder
+from storeroom.hooks import MISSING
+from storeroom.testing import FakeClock
+from storeroom.testing.concurrency import eventually
+from storeroom.testing.isolation import engines_of_its_own
+from tests.servers.databases import PostgreSQLServer
+from tests.servers.databases import running as running_database
+from tests.servers.memcached import running as running_memcached
+from tests.servers.redis import RedisServer, redis_binary
+from tests.servers.redis import running as running_redis
+
+MOMENT = 0.3
+"""Seconds that an entry is fresh for: servers go by a clock of their own."""
+
+
+class Source:
+    """A function that waits, in the middle of its work, until it may go on."""
+
+    def __init__(self, value: str = "new") -> None:
+        self.value = value
+        self.has_begun, self.may_end = threading.Event(), threading.Event()
+        self.error: Exception | None = None
+        self.calls = 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        self.has_begun.set()
+        assert self.may_end.wait(20)
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+def in_background(function: Callable[..., Any], *args: Any, **options: Any) -> Future[Any]:
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(function, *args, **options)
+    pool.shutdown(wait=False)
+    return future
+
+
+# Servers that die in between --------------------------------------------------------------------
+
+
+class Site:
+    """A server, and a cache in it."""
+
+    def __init__(self, server: Any, cache: BaseCache) -> None:
+        self.server, self.cache = server, cache
+
+    def kill(self) -> None:
+        getattr(self.server, "kill", self.server.process.kill)()
+
+    def start(self) -> None:
+        self.server.start()
+
+
+@pytest.fixture(params=["redis", "memcached", "postgresql"])
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    with engines_of_its_own():
+        if request.param == "redis":
+            for server in running_redis(RedisServer(redis_binary(), tmp_path)):
+                yield Site(server, RedisCache(f"redis://127.0.0.1:{server.port}/0", {}))
+        elif request.param == "memcached":
+            with running_memcached(tmp_path, by_port=True) as servers:
+                yield Site(servers.servers[0], PyMemcacheCache(servers.servers[0].location, {}))
+        else:
+            for database in running_database(PostgreSQLServer()):
+                yield Site(database, DatabaseCache("cache", {"OPTIONS": {"url": database.url()}}))
+
+
+def is_back(cache: BaseCache) -> bool:
+    cache.set("probe", 1)
+    return bool(cache.get("probe") == 1)
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_during_a_computation_costs_no_caller_its_value(site: Site) -> None:
+    """It is computed, and not stored; the next computation after the outage is."""
+    source, cache = Source(), site.cache
+    leader = in_background(cache.get_or_set, "k", source)
+    assert source.has_begun.wait(10)
+    follower = in_background(cache.get_or_set, "k", lambda: "computed by the follower")
+    eventually(lambda: cache._flights.followers(cache.make_key("k")) == 1)
+    site.kill()
+    source.may_end.set()
+    assert leader.result(20) == "new"
+    assert follower.result(20) in {"new", "computed by the follower"}
+    assert cache.get_or_set("k", lambda: "without a server") == "without a server"
+    site.start()
+    eventually(lambda: is_back(cache))
+    assert cache.refresh("k", lambda: "after it") == "after it"
+    assert cache.get("k") == "after it"
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_during_a_refresh_hangs_nobody(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """Who was served the stale value is served; the refresh ends, and the next one is stored."""
+    source, cache = Source(), site.cache
+    options: dict[str, Any] = {"timeout": MOMENT, "stale_while_revalidate": "1h"}
+    assert cache.get_or_set("k", lambda: "old", **options) == "old"
+    eventually(lambda: not cache.has_key("k"))
+    assert cache.get_or_set("k", source, **options) == "old"
+    assert source.has_begun.wait(10)
+    site.kill()
+    assert cache.get("k", "absent") == "absent"
+    with caplog.at_level(logging.ERROR):
+        source.may_end.set()
+        eventually(lambda: not cache._flights.has_any)
+    assert not [record for record in caplog.records if record.exc_info], "a thread has died of it"
+    assert cache.get_or_set("k", lambda: "without a server", **options) == "without a server"
+    site.start()
+    eventually(lambda: is_back(cache))
+    assert cache.refresh("k", lambda: "after it", timeout=100) == "after it"
+    assert cache.get_or_set("k", lambda: "unused", **options) == "after it"
+
+
+# A clock that is put right ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def leased(tmp_path: Path) -> Iterator[FileBasedCache]:
+    """A cache whose keys other processes compute, too."""
+    with engines_of_its_own():
+        yield FileBasedCache(str(tmp_path / "cache"), {})
+
+
+def hold_lease(cache: BaseCache, until: float) -> None:
+    """Do as another process would that computes the key "k"."""
+    assert cache._lease(cache.make_key("k"), MISSING, placeholder(until), until)
+
+
+def put_back(clock: FakeClock, seconds: float) -> None:
+    """Do what no test of a program should want."""
+    clock._now -= seconds
+
+
+def test_a_clock_that_is_put_back_lets_nobody_wait_until_it_is_there_again(leased: FileBasedCache) -> None:
+    """The lease of one who died before ends an hour later than any that is taken now."""
+    with FakeClock() as clock:
+        hold_lease(leased, timeouts.now() + stampede.LEASE_SECONDS)
+        put_back(clock, 3600)
+        assert in_background(leased.get_or_set, "k", lambda: "mine").result(10) == "mine"
+        assert leased.get("k") == "mine"
+
+
+def test_a_clock_that_is_put_forward_ends_leases_and_stores_nothing_twice(leased: FileBasedCache) -> None:
+    """Two compute then; what the first one returns does not come in the place of the second's."""
+    with FakeClock() as clock:
+
+        def slow() -> str:
+            clock.advance(3600)
+            hold_lease(leased, timeouts.now() + stampede.LEASE_SECONDS)  # by another process, which computes
+            leased.set("k", "second")
+            return "first"
+
+        assert leased.get_or_set("k", slow) in {"first", "second"}
+        assert leased.get("k") == "second"
+
+
+@pytest.mark.parametrize("step", [-3600, 3600])
+def test_a_stale_value_is_refreshed_whatever_the_clock_does(leased: FileBasedCache, step: int) -> None:
+    """A clock put back makes it fresh again; one put forward ends it, or has it refreshed."""
+    with FakeClock() as clock:
+        options: dict[str, Any] = {"timeout": 60, "stale_while_revalidate": 600}
+        assert leased.get_or_set("k", lambda: "old", **options) == "old"
+        clock.advance(61)
+        if step < 0:
+            put_back(clock, -step)
+        else:
+            clock.advance(step)
+        expected = "old" if step < 0 else "new"
+        assert leased.get_or_set("k", lambda: "new", **options) == expected
+        clock.advance(abs(step))
+        eventually(lambda: not leased._flights.has_any)
+        assert leased.refresh("k", lambda: "newest", **options) == "newest"
+        assert leased.get("k") == "newest"
+
+
+# A source that fails for ever -------------------------------------------------------------------
+
+
+def test_a_refresh_that_always_fails_is_tried_now_and_then_and_told_in_the_end(
+    leased: FileBasedCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While the promise of stale values lasts they are served; after it the error is the caller's."""
+    source = Source()
+    source.may_end.set()
+    source.error = ConnectionError("the source is down")
+    options: dict[str, Any] = {"timeout": 10, "stale_while_revalidate": 100, "retry_pause": 5}
+    with FakeClock() as clock, caplog.at_level(logging.WARNING, "storeroom"):
+        assert leased.get_or_set("k", lambda: "old", **options) == "old"
+        clock.advance(10)
+        for second in range(99):
+            for _ in range(3):
+                assert leased.get_or_set("k", source, **options) == "old"
+            eventually(lambda: not leased._flights.has_any)
+            assert source.calls <= second // 5 + 1, "it is left alone for a while after each failure"
+            clock.advance(1)
+        assert 10 <= source.calls <= 20
+        clock.advance(2)
+        with pytest.raises(ConnectionError, match="the source is down"):
+            leased.get_or_set("k", source, **options)
+        assert leased.stats().errors >= 10
+        source.error = None
+        assert leased.get_or_set("k", source, **options) == "new"
+    assert caplog.records
+
+
+# Programs that end ------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seconds", "stored"), [(0.1, "2"), (60, "1")])
+def test_a_loop_that_ends_cancels_its_refreshes_and_leaves_the_entry_whole(
+    tmp_path: Path, seconds: float, stored: str
+) -> None:
+    """Nothing hangs, nothing is printed, and the next program finds a value or computes."""
+    program = f"""
+import asyncio, sys
+from storeroom.backends.filebased import FileBasedCache
+cache = FileBasedCache(sys.argv[1], {{}})
+options = dict(timeout=1000, early=1e12)
+async def compute():
+    await asyncio.sleep({seconds})
+    return 2
+async def main():
+    assert await cache.aget_or_set("k", lambda: 1, **options) == 1
+    assert await cache.aget_or_set("k", compute, **options) == 1
+    await asyncio.sleep(0.5)
+asyncio.run(main())
+"""
+    directory = str(tmp_path / "cache")
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, directory],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, "")
+    with engines_of_its_own():
+        cache = FileBasedCache(directory, {})
+        assert str(cache.get("k")) == stored
+        assert cache.get_or_set("k", lambda: "unused", timeout=1000, stale_while_revalidate=1) in {1, 2}
+        assert not [key for key in cache._scan("") if key != cache.make_key("k")]
