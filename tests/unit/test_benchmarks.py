@@ -8,8 +8,10 @@ from itertools import product
 from xml.etree import ElementTree as ET
 
 import pytest
+from django import conf
+from django.utils.functional import empty
 
-from benchmarks import hits, imports, machine, memory, page, servers, stampede, suite, throughput
+from benchmarks import hits, imports, machine, memory, page, server_libraries, servers, stampede, suite, throughput
 from benchmarks.__main__ import main
 from benchmarks.charts import dot_chart, line_chart
 from benchmarks.goals import AtMost, Faster, Steady
@@ -26,8 +28,11 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.fixture(scope="module", autouse=True)
 def _servers_end():
+    """Other tests of this process run without a Django, too."""
     yield
     servers.stop()
+    conf.settings._wrapped = empty
+    server_libraries._site.cache_clear()
 
 
 def shrunk(row):
