@@ -271,7 +271,8 @@ def _near_options(written: Mapping[str, Any], expectation: str) -> Mapping[str, 
     for spelling, value in written.items():
         name = str(spelling).lower()
         if name not in NEAR_OPTIONS:
-            raise ValueError(f"{expectation}; {spelling!r} is none of them.{nearest(name, NEAR_OPTIONS)}".rstrip("."))
+            hint = nearest(name, NEAR_OPTIONS).strip()
+            raise ValueError(f"{expectation}; {spelling!r} is none of them{f' ({hint})' if hint else ''}")
         try:
             parsed[name] = NEAR_OPTIONS[name].parse(value)
         except ValueError as wrong:

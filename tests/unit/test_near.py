@@ -354,7 +354,7 @@ def test_near_takes_defaults() -> None:
     [
         ("redis", "a dict of max_entries"),
         (3, "a dict of max_entries, max_bytes, cull_frequency, copy, max_staleness, or True"),
-        ({"max_entrys": 3}, "'max_entrys' is none of them. Did you mean 'max_entries'?"),
+        ({"max_entrys": 3}, "'max_entrys' is none of them (Did you mean 'max_entries'?)"),
         ({"max_staleness": 0}, "as its 'max_staleness' seconds, more than 0"),
         ({"max_staleness": None}, "as its 'max_staleness' seconds, more than 0"),
         ({"max_staleness": "forever"}, "as its 'max_staleness' seconds, more than 0"),
