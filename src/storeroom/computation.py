@@ -115,6 +115,7 @@ class Computation:
         self.found: Any = MISSING
         self._mark: Envelope | None = None
         self._is_blocked = False
+        self._is_anew = False
         self.replaces: Envelope | None = None
 
     @property
@@ -149,7 +150,11 @@ class Computation:
         return leased is not False
 
     def seize_lease(self, until: float) -> Steps[None]:
-        """Mark the entry as being computed, whoever else does so; a value that is there is served meanwhile."""
+        """Mark the entry as being computed, whoever else does so; a value that is there is served meanwhile.
+
+        The caller gets what it computes, also where another's write or a full server keeps it from being stored.
+        """
+        self._is_anew = True
         for _ in range(_TRIES):
             self.found = found = yield self.hooks, "_get", (self.key,)
             if found is MISSING:
@@ -224,5 +229,5 @@ class Computation:
             self._mark = None
             self.counters.sets += 1
             return value
-        theirs = yield from self.read()
+        theirs = MISSING if self._is_anew else (yield from self.read())
         return value if theirs is MISSING else theirs
