@@ -110,7 +110,8 @@ class ComputedCache(Addressing):
         """Compute, store and return a value, whatever is stored: get_or_set() that does not look first.
 
         While it computes, others are served the value that is there, if there is one; it stays if the computation
-        fails. What is deleted or invalidated meanwhile is not put back, and a timeout of zero removes what was there.
+        fails. What is deleted or invalidated meanwhile is not put back, and what is set meanwhile is not replaced; the
+        caller gets what was computed all the same. A timeout of zero removes what was there.
 
         Args:
             key: the key.

@@ -276,8 +276,12 @@ def test_loop_that_ends_while_the_server_hangs_leaves_nothing_behind(
     assert [str(warning.message) for warning in recwarn] == []
     site.proxy.cut()
     other = site.cache()
-    asyncio.run(other.aset("k", "w"))
-    assert asyncio.run(other.aget("k")) == "w"
+    patience = time.monotonic() + 5  # what was sent before, aclear() among it, may yet arrive
+    while True:
+        asyncio.run(other.aset("k", "w"))
+        if asyncio.run(other.aget("k")) == "w":
+            break
+        assert time.monotonic() < patience
 
 
 async def _ignoring(operation: Any) -> None:
@@ -291,17 +295,20 @@ def test_many_loops_one_after_another_keep_nothing(site: Site) -> None:
     cache.set("k", "v")
     for _ in range(5):
         asyncio.run(cache.aget("k"))
-    gc.collect()
     loops, threads = _loops(), threading.active_count()
     for _ in range(60):
         assert asyncio.run(cache.aget("k")) == "v"
-    gc.collect()
+    # The thread that answered the last loop may hold it for an instant more.
+    patience = time.monotonic() + 5
+    while _loops() > loops and time.monotonic() < patience:
+        time.sleep(0.01)
     assert _loops() <= loops
     assert threading.active_count() <= threads + 32
     assert site.proxy.connections <= 33
 
 
 def _loops() -> int:
+    gc.collect()
     return sum(issubclass(type(each), asyncio.BaseEventLoop) for each in gc.get_objects())
 
 

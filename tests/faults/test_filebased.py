@@ -137,6 +137,34 @@ def test_first_opening_after_a_start_of_the_machine_verifies_the_file(
     assert "damaged" in caplog.text
 
 
+def test_file_is_verified_unless_its_last_user_closed_it(cache: FileBasedCache, tmp_path: Path) -> None:
+    """A start after a clean exit costs nothing; one after a kill, or a change from outside, reads the file."""
+    opening = """
+        import os, sys
+        from storeroom.backends.filebased import FileBasedCache
+        cache = FileBasedCache(sys.argv[1], {"OPTIONS": {"max_entries": None}})
+        assert cache.get("key1") is not None
+        print("lmdb.verify" in sys.modules, flush=True)
+        if len(sys.argv) > 2:
+            cache.set("more", 1)
+            os.kill(os.getpid(), 9)
+    """
+
+    def verifies(*args: str) -> bool:
+        output, _ = python(opening, str(tmp_path), *args).communicate(timeout=60)
+        return {"True": True, "False": False}[output.strip()]
+
+    assert not verifies()  # this process has it open
+    cache._engine.close()
+    assert not verifies()
+    assert not verifies("and die")
+    assert verifies()
+    assert not verifies()
+    data_file(tmp_path).touch()
+    assert verifies()
+    assert not verifies()
+
+
 def test_other_process_notices_that_the_files_were_replaced(cache: FileBasedCache, tmp_path: Path) -> None:
     """Who had the files open before they were moved aside opens the new ones within a second or so."""
     for name in ("data.mdb", "lock.mdb"):

@@ -95,8 +95,9 @@ class LocMemCache(BaseCache):
         """Return the value stored under the key, or `default` if there is none. Takes no lock."""
         if self._overlay is not None:
             return BaseCache.get(self, key, default, version)
-        if version is None and self._head is not None:
-            entry = self._entries.get(f"{self._head}{key!s}")
+        head = self._head
+        if version is None and head is not None:
+            entry = self._entries.get(f"{head}{key!s}")
         else:
             entry = self._entries.get(self.make_and_validate_key(key, version))
         if entry is None or entry.expires_at <= timeouts.now():

@@ -7,13 +7,13 @@ versions of Storeroom with different formats can share a LOCATION without meetin
 ``data.mdb``          the entries (LMDB)
 ``lock.mdb``          LMDB's reader table and writer mutex, in shared memory
 ``recency``           one byte a slot, in shared memory: was the entry read lately
-``guard``             a lock file for opening; holds the machine's boot number
+``guard``             a lock file for opening; holds what ``data.mdb`` looked like when closed
 ====================  ==========================================================
 
 Writes are atomic for every process that lives or dies, as the operating system keeps
 what was written. They are not synchronised to the disk: a cache need not survive a
-power cut. After one, the first process to open the environment verifies it and
-moves it aside if anything is amiss.
+power cut. If the file is not as its last user has closed it, the next process to open
+the environment verifies it, and moves it aside if anything is amiss.
 """
 
 import contextlib
@@ -30,8 +30,7 @@ from storeroom import timeouts
 from storeroom.backends.filebased.counts import add_counts
 from storeroom.backends.filebased.files import (
     SLOTS,
-    BootNote,
-    boot_number,
+    ClosingNote,
     find_fault,
     identity,
     is_full,
@@ -75,6 +74,7 @@ _DAMAGE: Final = (
     lmdb.VersionMismatchError,
     lmdb.BadDbiError,
     lmdb.CursorFullError,
+    lmdb.IncompatibleError,
 )
 
 
@@ -158,6 +158,9 @@ class Environment(Engine):
             # Under the lock: LMDB's binding refuses a second environment until the first is closed.
             add_counts(environment, self.counters)
             environment.close()
+            with contextlib.suppress(OSError), self._guard() as closing_note:  # else the next to open it verifies it
+                if not is_in_use(self._path("lock.mdb")):
+                    closing_note.write(self._path("data.mdb"))
 
     def add_counts(self) -> None:
         """Add this process's counters to those of all."""
@@ -180,8 +183,8 @@ class Environment(Engine):
 
     def _open(self) -> None:
         make_private(self.directory)
-        with self._guard() as boot_note:
-            if self._is_damaged(boot_note):
+        with self._guard() as closing_note:
+            if self._is_damaged(closing_note):
                 self._move_aside()
             try:
                 environment = self._open_environment()
@@ -190,7 +193,7 @@ class Environment(Engine):
                 self._move_aside()
                 environment = self._open_environment()
             self.recency = map_recency(self._path("recency"))
-            boot_note.write(boot_number())
+            closing_note.erase()
         environment.reader_check()
         self._environment = environment
         self._identity = identity(self._path("data.mdb"))
@@ -226,18 +229,18 @@ class Environment(Engine):
         return os.path.join(self.directory, name)
 
     @contextlib.contextmanager
-    def _guard(self) -> Iterator[BootNote]:
+    def _guard(self) -> Iterator[ClosingNote]:
         """Keep other processes from opening, and from moving aside, at the same time."""
         descriptor = os.open(self._path("guard"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             lock_exclusively(descriptor)
-            yield BootNote(descriptor)
+            yield ClosingNote(descriptor)
         finally:
             os.close(descriptor)
 
     # Damage ---------------------------------------------------------------------------------
 
-    def _is_damaged(self, boot_note: BootNote) -> bool:
+    def _is_damaged(self, closing_note: ClosingNote) -> bool:
         """Look at the file before LMDB maps it: of a truncated one, a read would end the process."""
         path = self._path("data.mdb")
         try:
@@ -247,7 +250,7 @@ class Environment(Engine):
         # A file that others have open is as whole as they need it, and moves under our eyes.
         if is_new or is_in_use(self._path("lock.mdb")):
             return False
-        fault = find_fault(path, is_first_since_start=boot_note.read() != boot_number())
+        fault = find_fault(path, is_in_doubt=not closing_note.is_of(path))
         if fault is not None:
             logger.warning("The file cache in %r is damaged: %s", self.location, fault)
         return fault is not None

@@ -17,8 +17,7 @@ except ImportError:  # Windows: opening is not guarded against a second process 
 
 __all__ = [
     "SLOTS",
-    "BootNote",
-    "boot_number",
+    "ClosingNote",
     "find_fault",
     "identity",
     "is_full",
@@ -33,8 +32,8 @@ SLOTS: Final = 2**20
 """Bytes in ``recency``: entries beyond that many share slots, which only blurs who was read lately."""
 
 VERIFY_BYTES: Final = 2**30
-"""Files up to this size are verified whole after a start of the machine: seconds. Of larger ones
-LMDB checks each page as it reads it, and what it finds damaged is moved aside then."""
+"""Files up to this size are verified whole where they are in doubt: seconds. Of larger ones LMDB
+checks the head of each page as it reads it, and what it finds damaged is moved aside then."""
 
 # The meta page, from LMDB's mdb.c (MDB_page header of 16 bytes, then MDB_meta): magic, format,
 # at 40 the page size, at 136 the number of the last page.
@@ -51,28 +50,52 @@ def lock_exclusively(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
-class BootNote:
-    """The content of the guard file: on which start of the machine the environment was last opened."""
+class ClosingNote:
+    """The content of the guard file: what ``data.mdb`` looked like when its last user closed it.
+
+    A file that looks otherwise was left by a process that was killed, was changed by
+    something else than LMDB, or is from before the machine was started.
+    """
 
     def __init__(self, descriptor: int) -> None:
+        """Read and write it through the open guard file, locked."""
         self._descriptor = descriptor
 
-    def read(self) -> bytes:
-        """Return the number that was noted, or nothing."""
-        return os.pread(self._descriptor, 128, 0) if hasattr(os, "pread") else b""
+    def is_of(self, path: str) -> bool:
+        """Tell whether the file is as it was noted; where nobody can tell who uses it, none is looked at."""
+        if fcntl is None:
+            return True
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        return os.read(self._descriptor, 256) == _appearance(path)
 
-    def write(self, boot_number: bytes) -> None:
-        """Note another number."""
-        if self.read() != boot_number:
-            os.ftruncate(self._descriptor, 0)
-            os.write(self._descriptor, boot_number)
+    def write(self, path: str) -> None:
+        """Note what the file looks like, now that nobody has it open.
+
+        Raises:
+            OSError: the file is gone, or there is no room for the note.
+        """
+        # A whole second: no write leaves that, while two within a tick of the clock leave the same time.
+        modified = os.stat(path).st_mtime_ns // 10**9 * 10**9
+        os.utime(path, ns=(modified, modified))
+        self.erase()
+        os.write(self._descriptor, _appearance(path))
+
+    def erase(self) -> None:
+        """Note that the file is in use."""
+        os.ftruncate(self._descriptor, 0)
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
 
 
-def boot_number() -> bytes:
+def _appearance(path: str) -> bytes:
+    status = os.stat(path)
+    return b"%s %d %d %d" % (_boot_number(), status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _boot_number() -> bytes:
     """Return what tells one start of the machine from the next; empty where the system does not say."""
     try:
         with open("/proc/sys/kernel/random/boot_id", "rb") as file:
-            return file.read(128)
+            return file.read(128).strip()
     except OSError:
         return b""
 
@@ -127,8 +150,8 @@ def is_in_use(lock_path: str) -> bool:
     return False
 
 
-def find_fault(path: str, *, is_first_since_start: bool) -> str | None:
-    """Say what is wrong with the file; None if it can be mapped."""
+def find_fault(path: str, *, is_in_doubt: bool) -> str | None:
+    """Say what is wrong with the file; None if it can be mapped. One that is in doubt is read whole."""
     with open(path, "rb") as file:
         head = file.read(_META.size)
         if len(head) < _META.size or _META.unpack(head)[0] != _MAGIC:
@@ -141,8 +164,9 @@ def find_fault(path: str, *, is_first_since_start: bool) -> str | None:
     if len(second) < _META.size or _META.unpack(second)[0] != _MAGIC:
         return "its second meta page is not one"
     size, promised = os.path.getsize(path), (max(last_page, _META.unpack(second)[3]) + 1) * page_bytes
-    # What was not yet on the disk when the machine stopped may be lost in part.
-    if size <= VERIFY_BYTES and (is_first_since_start or size < promised):
+    # What was not yet on the disk when the machine stopped may be lost in part, and a byte changed within a page
+    # may send LMDB beyond the map, which ends the process.
+    if size <= VERIFY_BYTES and (is_in_doubt or size < promised):
         return _verify(path)
     if size < promised:
         # LMDB does not write pages that it freed at once, so this need not be damage. What is, reads as zeros
@@ -161,7 +185,7 @@ def is_full(directory: str) -> bool:
 
 def _verify(path: str) -> str | None:
     """Walk the whole file without LMDB; say what is wrong with it, or None."""
-    from lmdb.verify import VerifyError, verify  # noqa: PLC0415 -- once after a start of the machine
+    from lmdb.verify import VerifyError, verify  # noqa: PLC0415 -- only where the file is in doubt
 
     try:
         problems = verify(path)  # type: ignore[no-untyped-call]  # a typed library, but for this module

@@ -149,14 +149,14 @@ class RefreshingContract(Suite):
         assert cache.get("k") == "later"
 
     def test_what_is_set_meanwhile_stays(self, open_cache: Callable[..., BaseCache]) -> None:
-        """It is newer than what the refresh has read."""
+        """It is newer than what the refresh has read, and gives to its caller alone."""
         cache, gate = open_cache(), Gate("from before")
         cache.set("k", "old")
         refreshed = in_background(cache.refresh, "k", gate)
         assert gate.begun.wait(concurrency.PATIENCE)
         cache.set("k", "newer")
         gate.may_end.set()
-        assert refreshed.result(concurrency.PATIENCE) == "newer"
+        assert refreshed.result(concurrency.PATIENCE) == "from before"
         assert cache.get("k") == "newer"
 
     def test_a_tag_invalidated_meanwhile_counts(self, open_cache: Callable[..., BaseCache]) -> None:
