@@ -15,7 +15,7 @@ REASONS: Final = {
         "as long at 50,000."
     ),
     "locmem get": (
-        "the ratio is near the goal, and differs from run to run: eight runs of this row alone gave 11.7 to 12.7."
+        "the ratio is near the goal, and differs from run to run: four runs of this row alone gave 12.1 to 12.3."
     ),
     **dict.fromkeys(
         ("memcached get, pymemcache", "memcached get, pylibmc"),

@@ -107,7 +107,7 @@ class Addressing(StorageHooks):
 
     def _storage_key(self, key: object, version: int | None) -> str:
         if version is None and self._head is not None:
-            return f"{self._head}{key!s}"
+            return f"{self._head}{key}"
         return self.make_and_validate_key(key, version)
 
     def _storage_keys(self, keys: Iterable[T], version: int | None) -> dict[str, T]:

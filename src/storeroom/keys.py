@@ -33,7 +33,7 @@ def default_key_func(key: Any, key_prefix: str, version: Any) -> str:
     >>> default_key_func("user:7", "shop", 2)
     'shop:2:user:7'
     """
-    return f"{key_prefix}:{version}:{key!s}"
+    return f"{key_prefix}:{version}:{key}"
 
 
 def get_key_func(key_func: str | KeyFunction | None) -> KeyFunction:

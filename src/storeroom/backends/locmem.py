@@ -97,7 +97,7 @@ class LocMemCache(BaseCache):
             return BaseCache.get(self, key, default, version)
         head = self._head
         if version is None and head is not None:
-            entry = self._entries.get(f"{head}{key!s}")
+            entry = self._entries.get(f"{head}{key}")
         else:
             entry = self._entries.get(self.make_and_validate_key(key, version))
         if entry is None or entry.expires_at <= timeouts.now():
@@ -143,13 +143,14 @@ class LocMemCache(BaseCache):
         if tags or self._overlay is not None:
             BaseCache.set(self, key, value, timeout, version, tags=tags)
             return
-        if version is None and self._head is not None:
-            storage_key = f"{self._head}{key!s}"
+        head = self._head
+        if version is None and head is not None:
+            storage_key = f"{head}{key}"
         else:
             storage_key = self.make_and_validate_key(key, version)
         now = timeouts.now()
-        if timeout is DEFAULT_TIMEOUT and self.default_timeout:
-            expires_at = now + self.default_timeout
+        if timeout is DEFAULT_TIMEOUT and (default_timeout := self.default_timeout):
+            expires_at = now + default_timeout
         else:
             expires_at = self._expires_at(timeout)
         if expires_at <= now:

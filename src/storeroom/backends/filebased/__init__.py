@@ -118,7 +118,7 @@ class FileBasedCache(BaseCache):
         if self._overlay is not None:
             return BaseCache.get(self, key, default, version)
         if version is None and self._head is not None:
-            storage_key = f"{self._head}{key!s}"
+            storage_key = f"{self._head}{key}"
         else:
             storage_key = self.make_and_validate_key(key, version)
         value = self._get(storage_key)
@@ -230,7 +230,7 @@ class FileBasedCache(BaseCache):
             BaseCache.set(self, key, value, timeout, version, tags=tags)
             return
         if version is None and self._head is not None:
-            storage_key = f"{self._head}{key!s}"
+            storage_key = f"{self._head}{key}"
         else:
             storage_key = self.make_and_validate_key(key, version)
         if timeout is DEFAULT_TIMEOUT and self.default_timeout:

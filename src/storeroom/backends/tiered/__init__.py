@@ -136,7 +136,7 @@ class TieredCache(NearHooks, BaseCache):
         """Return the value stored under the key, or `default` if there is none. A hit in memory takes no lock."""
         if version is None and self._head is not None and self._overlay is None:
             near = self._near
-            entry = self._near_entries.get(f"{self._head}{key!s}")
+            entry = self._near_entries.get(f"{self._head}{key}")
             if entry is not None:
                 now = timeouts.now()
                 if entry.expires_at > now < near.trusted_until:
