@@ -102,6 +102,40 @@ def test_damaged_page_is_noticed_and_no_value_is_made_up(make: Make, path: Path,
     assert reader.get_many(expected) == expected
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel for the locks of a file")
+def test_locks_on_the_file_outlive_a_further_connection(make: Make, path: Path) -> None:
+    """Closing any descriptor of a file drops its process's locks: another would then take the log for nobody's."""
+    cache = make()
+    cache.set("k", "v")
+    number = str(path.stat().st_ino)
+
+    def locks() -> list[str]:
+        fields = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        return [" ".join(each[1:4]) for each in fields if each[-3].rpartition(":")[2] == number]
+
+    held = locks()
+    assert held
+    session = cache._engine.database.connect()
+    assert locks() == held
+    cache._engine.database.close(session)
+    assert locks() == held
+
+
+def test_file_of_many_that_begin_at_once_is_made_once(make: Make, path: Path) -> None:
+    """Nothing but the file and its log remains, for this user only."""
+    caches = [make(max_connections=2 + number) for number in range(8)]
+    together = threading.Barrier(len(caches))
+
+    def write(number: int) -> None:
+        together.wait(10)
+        caches[number].set(f"k{number}", number)
+
+    in_threads(len(caches), write)
+    assert caches[0].count() == 8
+    assert {each.name for each in path.parent.iterdir()} == {path.name, f"{path.name}-wal", f"{path.name}-shm"}
+    assert {each.stat().st_mode & 0o777 for each in path.parent.iterdir()} == {0o600}
+
+
 def test_file_that_was_removed_is_made_anew(make: Make, path: Path) -> None:
     """What was in it is gone; a write goes to the new one at once, and so does what other handles read."""
     cache = make()

@@ -134,6 +134,24 @@ def test_table_that_was_emptied_is_counted_again(make: Make, table: str, execute
     assert cache.stats().entries == 10
 
 
+@pytest.mark.slow
+def test_counts_that_vanished_are_made_once_by_many(make: Make, table: str, execute: Callable[[str], Any]) -> None:
+    """Whoever comes first makes them, and what the others write at that moment is counted, too."""
+    caches = [make(table, max_connections=2 + number) for number in range(6)]
+    caches[0].set("k", "v")
+    for turn in range(60):
+        execute(f"DELETE FROM {table} WHERE sequence = {2**62}")
+        together = threading.Barrier(len(caches))
+
+        def write(number: int, turn: int = turn, together: threading.Barrier = together) -> None:
+            together.wait(10)
+            caches[number].set(f"{turn} {number}", "v" * number)
+            caches[number].delete(f"{turn - 1} {number}")
+
+        in_threads(len(caches), write)
+        caches[0]._check_invariants()
+
+
 def test_threads_make_the_table_once(make: Make, table: str) -> None:
     """Each by an engine of its own, as processes would."""
     caches = [make(table, max_connections=2 + number) for number in range(8)]

@@ -1,12 +1,12 @@
 """The engine of a database cache: its sessions in this process, and how operations run on them."""
 
 import contextlib
-import functools
 import random
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from storeroom import timeouts
@@ -149,7 +149,7 @@ class DatabaseEngine(NetworkEngine):
             self._counts = entries, int(size)
         # Others have written meanwhile, or have removed the counts.
         if growth and (entries is None or not bounds.allow(*self._counts or (0, 0))):
-            self.write(Transaction.make_room_after, row, bounds=bounds)
+            self.write(partial(Transaction.make_room_after, is_counted=entries is not None), row, bounds=bounds)
         return True
 
     def write(self, change: Callable[..., T], *args: Any, bounds: Bounds = _UNBOUNDED) -> T:
@@ -363,9 +363,7 @@ class DatabaseEngine(NetworkEngine):
         executor = self._executor
         if executor is None:
             executor = self._executor = self._make_executor()
-        return await asyncio.get_running_loop().run_in_executor(
-            executor, functools.partial(copy_context().run, hook, *args)
-        )
+        return await asyncio.get_running_loop().run_in_executor(executor, partial(copy_context().run, hook, *args))
 
     def _make_executor(self) -> "ThreadPoolExecutor":
         from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 -- as above

@@ -5,12 +5,14 @@ for to reach the disk, as a cache can be made again: when a process ends or is k
 all that was committed is there; when the machine fails, the file may be damaged, which
 is noticed, and it is put aside.
 
-Sources: https://sqlite.org/wal.html, https://sqlite.org/howtocorrupt.html (section 2.6: no connection
-is carried across a fork).
+Sources: https://sqlite.org/wal.html, https://sqlite.org/howtocorrupt.html (section 2.2: nobody else closes
+the file in this process; 2.6: no connection is carried across a fork).
 """
 
+import contextlib
 import logging
 import os
+import random
 import sqlite3
 import stat
 import time
@@ -39,6 +41,10 @@ GRAMMAR: Final = Grammar(
 
 _OLDEST: Final = (3, 35, 0)
 """RETURNING came with it: https://sqlite.org/lang_returning.html"""
+
+_SWITCH_SECONDS: Final = 0.02
+"""The longest pause before another attempt to switch an old file to write-ahead logging; random, lest all who try
+collide again."""
 
 _WAL_PAGES: Final = 4000
 """The log is written back into the file every 16 MB: rarely, and it still fits into the system's memory."""
@@ -92,7 +98,7 @@ class SQLite:
 
     def connect(self) -> Session:
         """See Database."""
-        _make_private(self.path)
+        _make(self.path)
         session = sqlite3.connect(
             self.path,
             timeout=self._busy_timeout,
@@ -115,10 +121,10 @@ class SQLite:
             try:
                 session.execute("PRAGMA journal_mode = WAL")
             except sqlite3.OperationalError as error:
-                # Another process does the same: SQLite does not wait for it here.
+                # Others switch the same file to it: SQLite does not wait for them here.
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
-                time.sleep(0.005)
+                time.sleep(random.random() * _SWITCH_SECONDS)  # noqa: S311 -- any will do
             else:
                 break
         session.execute("PRAGMA synchronous = OFF")
@@ -214,10 +220,36 @@ def directory_is_safe(directory: str) -> bool:
     return not mode & (stat.S_IWGRP | stat.S_IWOTH) or bool(mode & stat.S_ISVTX)
 
 
-def _make_private(path: str) -> None:
+def _make(path: str) -> None:
+    """Make the file, for this user only, unless it is there.
+
+    One that is there is not so much as opened: to close it would let go of all locks that SQLite has on it in this
+    process (howtocorrupt, section 2.2). So a new one gets its name only when it is complete, write-ahead logging
+    included, for which many that begin at once would lock each other out.
+    """
+    if os.path.exists(path):
+        return
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    # SQLite gives the files of its log the mode of this one.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
+    draft = f"{path}.{os.getpid()}-{os.urandom(4).hex()}.new"
+    try:
+        # SQLite gives the files of its log the mode of this one.
+        os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600))
+        with contextlib.closing(sqlite3.connect(draft, isolation_level=None)) as session:
+            session.execute("PRAGMA journal_mode = WAL")
+        _take_name(draft, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)
+
+
+def _take_name(draft: str, path: str) -> None:
+    with contextlib.suppress(FileExistsError):  # another was faster
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _identity(path: str) -> tuple[int, int] | None:

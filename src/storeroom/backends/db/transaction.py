@@ -207,9 +207,11 @@ class Transaction:
             entries, size = self._count_up()
         self.counts = entries, size
 
-    def make_room_after(self, row: Row) -> None:
-        """See to the bounds after an entry was put, and counted, by a statement of its own."""
+    def make_room_after(self, row: Row, *, is_counted: bool) -> None:
+        """See to the bounds after an entry was put, and counted if there were counts, by a statement of its own."""
         self._written, self._inserted, self._has_put = {row.name}, 1, True
+        if not is_counted:
+            self.recount()
 
     def _count_up(self) -> tuple[int, int]:
         """Bring the counts up to date, which locks them; return entries and bytes."""
@@ -218,19 +220,22 @@ class Transaction:
         self._added_entries = self._added_bytes = 0
         counts = self.execute(statements.count_up, change)
         if not statements.grammar.returning:
+            if not counts.rowcount:
+                return self.recount()  # another may insert them before they could be looked at
             counts = self.execute(statements.counts, (COUNTS_NAME,))
         found = counts.fetchone()
         return self.recount() if found is None else (found[0], int(found[1]))
 
     def recount(self) -> tuple[int, int]:
         """Count the table anew, where somebody has removed the row of counts, or other rows by hand."""
-        entries, size = self.execute(self._statements.recount, ()).fetchone()
+        statements = self._statements
+        # Locked before anything is counted: what others commit in between would be missing.
+        if self.execute(statements.lock_any, (COUNTS_NAME,)).fetchone() is None:
+            self.execute(statements.insert(1), (COUNTS_NAME, None, 0, ENDLESS, 0, 0, 2**62))
+        entries, size = self.execute(statements.recount, ()).fetchone()
         counts = (entries, int(size or 0))
         self._added_entries = self._added_bytes = 0
-        if self.execute(self._statements.counts, (COUNTS_NAME,)).fetchone() is None:
-            self.execute(self._statements.insert(1), (COUNTS_NAME, None, *_count_columns(*counts)))
-        else:
-            self.execute(self._statements.set_counts, (*counts, COUNTS_NAME))
+        self.execute(statements.set_counts, (*counts, COUNTS_NAME))
         return counts
 
     def _make_room(self, entries: int, size: int) -> None:
@@ -290,10 +295,6 @@ def columns_of(row: Row, expires_at: float) -> tuple[Any, ...]:
     name, value, number, size = row
     # A lease is never evicted, so that it comes after everything in the sequence.
     return name, value, number, to_column(expires_at), size, size, place_in_sequence() if size else 2**62
-
-
-def _count_columns(entries: int, size: int) -> tuple[Any, ...]:
-    return entries, ENDLESS, 0, size, 2**62
 
 
 def _parts(rows: Sequence[Row]) -> Any:
