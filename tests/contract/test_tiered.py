@@ -1,8 +1,9 @@
 """Memory before a storage keeps the contract of that storage."""
 
-import os
+import shutil
 import tempfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -149,9 +150,19 @@ class TestMemoryBeforeFilesBeforeRedis(TestMemoryBeforeRedis):
 
     lacks: ClassVar = {**REDIS, "persistence": "the files are bounded by time, and may be older than another's write"}
 
+    @pytest.fixture
+    def location(self, redis_databases: Databases) -> Iterator[str]:
+        url = redis_databases.url()
+        shutil.rmtree(self.folder(url), ignore_errors=True)
+        yield url
+        shutil.rmtree(self.folder(url), ignore_errors=True)
+
+    def folder(self, location: str) -> Path:
+        """Where the files of this test are, for all its processes."""
+        return Path(tempfile.gettempdir()) / f"storeroom-{zlib.crc32(location.encode())}"
+
     def tiers(self, location, storage):
-        folder = Path(tempfile.gettempdir()) / f"storeroom-{os.getppid()}-{zlib.crc32(location.encode())}"
-        return [MEMORY, {"BACKEND": FileBasedCache, "LOCATION": str(folder)}, storage]
+        return [MEMORY, {"BACKEND": FileBasedCache, "LOCATION": str(self.folder(location))}, storage]
 
 
 class TestRedisWithNear(CacheContract):
