@@ -19,6 +19,10 @@ LACKS = {
 }
 
 
+#: The machine may be busy with other tests; a server that is down has tests of its own.
+PATIENT = {"socket_timeout": 20}
+
+
 class MemcachedContract(CacheContract):
     lacks = LACKS
 
@@ -29,7 +33,7 @@ class MemcachedContract(CacheContract):
     servers = None
 
     def make_cache(self, location, params):
-        params = {**params, "OPTIONS": self.own_options | params.get("OPTIONS", {})}
+        params = {**params, "OPTIONS": PATIENT | self.own_options | params.get("OPTIONS", {})}
         if self.servers is not None:
             return self.backend(self.servers, {**params, "KEY_PREFIX": location})
         return self.backend(location, params)

@@ -1,5 +1,7 @@
 """The Redis cache keeps the contract on real servers."""
 
+from typing import ClassVar
+
 import pytest
 
 from storeroom.backends.redis import RedisCache
@@ -22,11 +24,16 @@ IN_CLUSTER = LACKS | {"atomic_rename": "the two keys may lie on two servers"}
 WITH_SECRET = {name: reason for name, reason in LACKS.items() if name != "objects"}
 
 
+#: The machine may be busy with other tests; a server that is down has tests of its own.
+PATIENT = {"socket_timeout": 20}
+
+
 class RedisContract(CacheContract):
     moment = 0.4
+    own_options: ClassVar = {}
 
     def make_cache(self, location, params):
-        return RedisCache(location, params)
+        return RedisCache(location, {**params, "OPTIONS": PATIENT | self.own_options | params.get("OPTIONS", {})})
 
 
 class TestRedis(RedisContract):
@@ -41,14 +48,11 @@ class TestRedisWithSecret(RedisContract):
     """Values are signed for their keys: everything may be stored, and a key cannot simply be renamed."""
 
     lacks = WITH_SECRET
+    own_options: ClassVar = {"secret": "a secret of this test alone"}
 
     @pytest.fixture
     def location(self, redis_databases: Databases) -> str:
         return redis_databases.url()
-
-    def make_cache(self, location, params):
-        options = params.get("OPTIONS", {}) | {"secret": "a secret of this test alone"}
-        return RedisCache(location, {**params, "OPTIONS": options})
 
 
 class TestValkey(RedisContract):
@@ -63,15 +67,15 @@ class TestRedisReplica(RedisContract):
     """Written to one server, and read from another, which who has written need not notice."""
 
     lacks = LACKS
+    # The contract lets other processes and threads write, and then reads at once, here: as who has written does.
+    own_options: ClassVar = {"read_own_writes": 30}
 
     @pytest.fixture
     def location(self, redis_pair: ReplicaPair) -> str:
         return redis_pair.url()
 
     def make_cache(self, location, params):
-        # The contract lets other processes and threads write, and then reads at once, here: as who has written does.
-        options = {"read_own_writes": 30} | params.get("OPTIONS", {})
-        cache = RedisCache(location, {**params, "OPTIONS": options})
+        cache = super().make_cache(location, params)
         cache._engine.call(one(Use.ONCE, "PING"))
         return cache
 

@@ -38,6 +38,10 @@ REDIS = {**SERVER, "fake_clock": "the server goes by its own clock"}
 MEMCACHED = {**SERVER, "enumerate": "Memcached has no command that lists keys"}
 
 
+#: The machine may be busy with other tests; a server that is down has tests of its own.
+PATIENT = {"socket_timeout": 20}
+
+
 class TieredContract(CacheContract):
     """All options but the tiered cache's own are the storage's."""
 
@@ -73,7 +77,7 @@ class TestMemoryBeforeSQLite(TieredContract):
 class TestMemoryBeforePostgreSQL(TieredContract):
     lacks: ClassVar = {**OBJECTS, **NEAR}
     storage = DatabaseCache
-    storage_options: ClassVar = {"max_entries": None, "socket_timeout": 20, "max_connections": 8}
+    storage_options: ClassVar = PATIENT | {"max_entries": None, "max_connections": 8}
     url = ""
 
     @pytest.fixture(autouse=True)
@@ -91,7 +95,7 @@ class TestMemoryBeforePostgreSQL(TieredContract):
 class TestMemoryBeforeMemcached(TieredContract):
     lacks = MEMCACHED
     storage = PyMemcacheCache
-    storage_options: ClassVar = {}
+    storage_options: ClassVar = PATIENT
     #: The servers of a test that makes locations of its own; each of those is a prefix on them.
     servers = None
 
@@ -112,7 +116,7 @@ class TestMemoryBeforeMemcached(TieredContract):
 class TestMemoryBeforeRedis(TieredContract):
     lacks = REDIS
     storage = RedisCache
-    storage_options: ClassVar = {}
+    storage_options: ClassVar = PATIENT
     moment = 0.4
 
     @pytest.fixture
@@ -124,13 +128,13 @@ class TestMemoryBeforeRedisWithSecret(TestMemoryBeforeRedis):
     """Anything may be stored."""
 
     lacks: ClassVar = {name: reason for name, reason in REDIS.items() if name != "objects"}
-    storage_options: ClassVar = {"secret": "a secret of this test alone"}
+    storage_options: ClassVar = PATIENT | {"secret": "a secret of this test alone"}
 
 
 class TestMemoryBeforeRedisReplica(TestMemoryBeforeRedis):
     """Changes are heard of at the replica too, which is read from."""
 
-    storage_options: ClassVar = {"read_own_writes": 30}
+    storage_options: ClassVar = PATIENT | {"read_own_writes": 30}
 
     @pytest.fixture
     def location(self, redis_pair: ReplicaPair) -> str:
@@ -176,7 +180,8 @@ class TestRedisWithNear(CacheContract):
         return redis_databases.url()
 
     def make_cache(self, location, params):
-        return RedisCache(location, {**params, "OPTIONS": {"near": {"max_entries": 100}, **params.get("OPTIONS", {})}})
+        options = PATIENT | {"near": {"max_entries": 100}} | params.get("OPTIONS", {})
+        return RedisCache(location, {**params, "OPTIONS": options})
 
 
 class TestFilesWithNear(CacheContract):
