@@ -74,6 +74,11 @@ class CircuitBreaker:
         self._opened_at = 0.0
         self._lock = threading.Lock()
 
+    @property
+    def refuses(self) -> bool:
+        """Whether an operation would be kept from the server now; unlike allows() it may be asked in vain."""
+        return self.is_open and 0 < self._probe_at - timeouts.now() <= self._pause
+
     def allows(self) -> bool:
         """Tell whether an operation may go to the server: always while closed, one a pause while open."""
         if not self.is_open:

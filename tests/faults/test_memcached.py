@@ -272,6 +272,40 @@ def test_dead_server_takes_its_own_keys_and_no_others(
     assert len(caplog.records) == 2, [record.getMessage() for record in caplog.records]
 
 
+@pytest.mark.slow
+def test_dead_server_is_ejected_for_a_bounded_time_and_comes_back(make: Make, three: Servers) -> None:
+    """The next one keeps its entries meanwhile, but no counter; at another outage nothing of that is found."""
+    longest = 1.0
+    cache = make(three.location(), eject=longest)
+    values = {f"k{number}": number for number in range(90)}
+    dead = [key for key in values if _home(cache, key) == 1]
+    assert cache.set_many(values) == []
+
+    def goes_away() -> None:
+        three.servers[1].process.kill()
+        eventually(lambda: cache.get(dead[0]) is None and breaker(cache, 1).is_open)
+
+    goes_away()
+    # Once a second an operation asks for the server itself, and misses.
+    eventually(lambda: not cache.set_many(dict.fromkeys(values, "meanwhile")))
+    eventually(lambda: cache.get_many(values) == dict.fromkeys(values, "meanwhile"))
+    eventually(lambda: 0 < cache.ttl(dead[1]) <= longest)
+    assert cache.ttl(next(key for key in values if key not in dead)) is None
+    computed: list[str] = []
+    eventually(lambda: cache.get_or_set(dead[2], lambda: computed.append("x") or "new") is not None)
+    assert len(computed) <= 2
+    with pytest.raises(StorageError):
+        cache.incr(dead[0])
+
+    three.servers[1].start()
+    eventually(lambda: not cache.set_many(dict.fromkeys(values, "at home")) and not breaker(cache, 1).is_open)
+    assert cache.get_many(values) == dict.fromkeys(values, "at home")
+    time.sleep(longest)
+    goes_away()
+    alive = {key: "at home" for key in values if key not in dead}
+    assert cache.get_many(values) == alive
+
+
 def test_move_to_a_dead_server_moves_nothing(make: Make, three: Servers) -> None:
     """incr_version() between two servers leaves the entry where it is if the other one cannot take it."""
     cache = make(three.location())

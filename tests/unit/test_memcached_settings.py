@@ -151,6 +151,8 @@ def test_bounds_are_refused_with_the_reason(known: Any, name: str) -> None:
         ({"default_noreply": True}, PYMEMCACHE, "a write that nobody answers for"),
         ({"socket_timeout": 0}, PYMEMCACHE, "at least 0.001"),
         ({"max_connections": 0}, PYMEMCACHE, "at least 1"),
+        ({"eject": 0}, PYLIBMC, "seconds, more than 0"),
+        ({"eject": "forever"}, PYMEMCACHE, "seconds, more than 0"),
         ({"behaviors": {"no_such": 1}}, PYLIBMC, "a dict of behaviours among"),
         ({"behaviors": {"receive_timeout": "soon"}}, PYLIBMC, "a dict whose 'receive_timeout' is a number"),
         ({"on_error": "fallback:"}, PYLIBMC, '"miss", "raise" or "fallback:<alias>"'),
@@ -205,6 +207,18 @@ def test_server_more_moves_only_keys_to_itself() -> None:
             assert after == names[4]
             moved += 1
     assert moved == pytest.approx(4000, rel=0.2)
+
+
+def test_who_stands_in_is_the_next_on_the_ring() -> None:
+    """The one whose the key would be if the ones before it were not there."""
+    names = ["a:11211", "b:11211", "c:11211"]
+    ring = Ring(names)
+    for number in range(1000):
+        places = list(ring.places(f"k{number}"))
+        assert sorted(places) == [0, 1, 2]
+        assert places[0] == ring.place(f"k{number}")
+        left = [name for name in names if name != names[places[0]]]
+        assert names[places[1]] == left[Ring(left).place(f"k{number}")]
 
 
 def test_place_of_a_key_never_changes() -> None:

@@ -57,6 +57,16 @@ def test_one_operation_in_a_pause_is_let_through(breaker: CircuitBreaker, clock:
     assert sum(in_threads(8, lambda _: breaker.allows())) == 1
 
 
+def test_asking_whether_an_operation_would_be_refused_takes_no_turn(breaker: CircuitBreaker, clock: FakeClock) -> None:
+    assert not breaker.refuses
+    open_it(breaker)
+    assert breaker.refuses
+    clock.advance(PAUSE_SECONDS)
+    assert [breaker.refuses, breaker.refuses] == [False, False]
+    assert breaker.allows()
+    assert breaker.refuses
+
+
 def test_probe_that_fails_keeps_the_breaker_open_and_one_that_succeeds_closes_it(
     breaker: CircuitBreaker, clock: FakeClock
 ) -> None:

@@ -55,6 +55,8 @@ class MemcachedCache(BaseCache):
     _shards: Sequence[Shard] = ()
     _only: Shard | None = None
     """The shard, where there is but one: nothing has to be chosen then."""
+    _guests: Sequence[Shard] = ()
+    """What each server keeps for others that are down."""
 
     def __init__(self, location: str | Sequence[str], params: Mapping[str, Any]) -> None:
         """Note where the cache is; connections are made on first use."""
@@ -69,11 +71,12 @@ class MemcachedCache(BaseCache):
         self._addresses = locations.parse(location)
         self._group = self._shared_group(self._addresses, options)
         self._counters, self._flights = self._group.counters, self._group.flights
-        self._shards = [
-            Shard(server, self.settings, codec, self._counters, self._outages(), self._shard_of)
-            for server in self._group.servers
-        ]
+        make = partial(Shard, settings=self.settings, codec=codec, counters=self._counters, outages=self._outages())
+        self._shards = [make(server, home=self._shard_of) for server in self._group.servers]
         self._only = self._shards[0] if len(self._shards) == 1 else None
+        if options["eject"] is not None and self._only is None:
+            longest = options["eject"]
+            self._guests = [make(server, home=self._shard_of, longest=longest) for server in self._group.servers]
 
     @classmethod
     def check_location(cls, location: str | Sequence[str], settings: config.Settings) -> None:
@@ -132,10 +135,20 @@ class MemcachedCache(BaseCache):
 
     def _learn_keys(self) -> None:
         super()._learn_keys()
-        for shard in self._shards:
+        for shard in (*self._shards, *self._guests):
             shard.use_prefix(self._key_prefix)
 
     def _shard_of(self, storage_key: str) -> Shard:
+        """Return the shard that keeps the key, or keeps it for one that is down."""
+        home = self._home_of(storage_key)
+        if self._guests and home._engine.breaker.refuses and not storage_key.startswith("\x00"):
+            for number in self._group.places(storage_key):
+                if not self._shards[number]._engine.breaker.is_open:
+                    return self._guests[number]
+        return home
+
+    def _home_of(self, storage_key: str) -> Shard:
+        """Return the shard of a key that never moves: a counter, a lock or a tag that moved would begin anew."""
         return self._only or self._shards[self._group.place(storage_key)]
 
     def _by_shard(self, storage_keys: Iterable[str]) -> dict[Shard, list[str]]:
@@ -186,7 +199,7 @@ class MemcachedCache(BaseCache):
         return self._shard_of(storage_key)._touch(storage_key, expires_at)
 
     def _incr(self, storage_key: str, delta: float) -> float:
-        return self._shard_of(storage_key)._incr(storage_key, delta)
+        return self._home_of(storage_key)._incr(storage_key, delta)
 
     def _expiry(self, storage_key: str) -> Any:
         return self._shard_of(storage_key)._expiry(storage_key)

@@ -196,8 +196,8 @@ class Group(Engine):
     def __init__(self, names: tuple[str, ...], servers: tuple[Server, ...]) -> None:
         super().__init__()
         self.servers = servers
-        self._ring = Ring(names)
-        self.place = self._ring.place
+        ring = Ring(names)
+        self.place, self.places = ring.place, ring.places
         self._executor: ThreadPoolExecutor | None = None
 
     def executor(self) -> ThreadPoolExecutor:

@@ -46,12 +46,22 @@ def _optional_text(value: Any) -> str | None:
     return None if value is None else config.text(value)
 
 
+def _eject(value: Any) -> float | None:
+    return None if value is None else config.staleness(value)
+
+
 _COMMON: Final[Mapping[str, Option]] = {
     **network.NETWORK_OPTIONS,
     "max_connections": Option(
         config.whole_number(1),
         DEFAULT_MAX_CONNECTIONS,
         "How many connections a process keeps to one server at most; a further thread waits for one.",
+    ),
+    "eject": Option(
+        _eject,
+        None,
+        "Several servers: the next one keeps what belongs to one that is down, each entry for so many seconds at "
+        'most; words such as "1m" do, too. None lets its keys miss.',
     ),
     "max_entries": _refused(_BOUNDS),
     "cull_frequency": _refused(_BOUNDS),

@@ -9,7 +9,7 @@ Source: D. Karger et al., "Consistent Hashing and Random Trees" (STOC 1997).
 import hashlib
 import zlib
 from bisect import bisect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from struct import unpack
 from typing import Final
 
@@ -37,6 +37,11 @@ class Ring:
     def place(self, storage_key: str) -> int:
         """Return the number of the server that keeps the key."""
         return self._numbers[bisect(self._points, zlib.crc32(storage_key.encode("utf-8", "surrogatepass")))]
+
+    def places(self, storage_key: str) -> Iterator[int]:
+        """Yield the numbers of all servers: of the one that keeps the key, and then of those that come after it."""
+        first = bisect(self._points, zlib.crc32(storage_key.encode("utf-8", "surrogatepass")))
+        yield from dict.fromkeys([*self._numbers[first:], *self._numbers[:first]])
 
 
 def _points(name: str) -> Iterable[int]:

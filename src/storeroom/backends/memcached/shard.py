@@ -44,6 +44,7 @@ class Shard(NetworkCache):
         counters: its counters.
         outages: what the driver raises when the server is out of reach.
         home: returns the shard that a storage key belongs to.
+        longest: seconds that an entry is kept at most; None for as long as the caller says.
     """
 
     _engine: Server
@@ -57,10 +58,12 @@ class Shard(NetworkCache):
         counters: Counters,
         outages: tuple[type[BaseException], ...],
         home: Callable[[str], "Shard"],
+        longest: float | None = None,
     ) -> None:
         super().__init__({})
         self.settings = settings
         self._engine, self._codec, self._counters, self._home = server, codec, counters, home
+        self._longest = longest
         self._outage_errors = outages
         self.use_prefix(settings.key_prefix)
 
@@ -155,10 +158,14 @@ class Shard(NetworkCache):
 
     # Writing --------------------------------------------------------------------------------
 
+    def _until(self, expires_at: float) -> float:
+        return expires_at if self._longest is None else min(expires_at, timeouts.now() + self._longest)
+
     def _packed(self, storage_key: str, value: Any, expires_at: float) -> bytes:
         return packed(expires_at, self._codec.dumps(value, storage_key))
 
     def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
+        expires_at = self._until(expires_at)
         data = self._packed(storage_key, value, expires_at)
         try:
             stored: bool = self._engine.ask("set", self._key(storage_key), data, exptime(expires_at))
@@ -167,6 +174,7 @@ class Shard(NetworkCache):
         return stored or self._without_room(self._no_room("Nothing was stored."))
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
+        expires_at = self._until(expires_at)
         by_key = {self._key(storage_key): storage_key for storage_key in values}
         data = {key: self._packed(name, values[name], expires_at) for key, name in by_key.items()}
         try:
@@ -178,6 +186,7 @@ class Shard(NetworkCache):
         return [by_key[key] for key in failed]
 
     def _add(self, storage_key: str, value: Any, expires_at: float) -> Any:
+        expires_at = self._until(expires_at)
         data = self._packed(storage_key, value, expires_at)
         key, seconds = self._key(storage_key), exptime(expires_at)
         try:
@@ -211,7 +220,7 @@ class Shard(NetworkCache):
             changed = change(*found[:2])
             if changed is None:
                 return LOOK
-            expires_at, frame = changed
+            expires_at, frame = self._until(changed[0]), changed[1]
             seconds = exptime(expires_at) if expires_at > timeouts.now() else _GONE_EXPTIME
             try:
                 if self._engine.ask_once("cas", key, packed(expires_at, frame), seconds, found[2]):
