@@ -86,9 +86,10 @@ class Batch:
         if not self.hooks.is_shared:
             return True
         token = f"{os.getpid():x}-{os.urandom(8).hex()}"
+        self._token = token  # before: see Computation.take_lease()
         leased = yield self.hooks, "_lease", (f"{LEASE_MARK}{self.key}", MISSING, token, until)
-        if leased:
-            self._token = token
+        if not leased:
+            self._token = None
         return leased is not False
 
     def give_lease_back(self) -> Steps[None]:

@@ -139,14 +139,16 @@ class Computation:
         if found is not MISSING and now < found.leased_until < 2 * until - now and self.hooks.is_shared:
             return False
         mark: Envelope = placeholder(until) if found is MISSING else found.leased(until)
+        # Noted before: who is interrupted after it was written has to take it away.
+        self._mark = mark
         leased = yield self.hooks, "_lease", (self.key, found, mark, mark.kept_until)
         if leased is False and found is MISSING:
             # Another was faster; if there is still nothing to be read after that, it is bytes that nobody can read.
             if self._is_blocked:
                 leased = yield self.hooks, "_compare_set", (self.key, MISSING, mark, mark.kept_until)
             self._is_blocked = True
-        if leased:
-            self._mark = mark
+        if not leased:
+            self._mark = None
         return leased is not False
 
     def seize_lease(self, until: float) -> Steps[None]:

@@ -125,18 +125,18 @@ def _lead(work: Work, flight: Flight, *, is_leased: bool, waits: bool) -> Steps[
     """Compute and store, or wait for another process that does: the first to hold the lease computes."""
     pause, longest = POLL_SECONDS
     deadline = timeouts.now() + LEASE_SECONDS
-    while is_leased and not (yield from work.take_lease(timeouts.now() + LEASE_SECONDS)):
-        value = yield from work.read()
-        if value is not MISSING:
-            flight.is_for_storage = True
-            return value
-        if not waits:
-            raise AbandonedError
-        if timeouts.now() >= deadline:
-            break  # leaders come and go without a value, or the storage takes no lease: wait no longer
-        yield _CLOCK, "pause", (pause,)
-        pause = min(2 * pause, longest)
     try:
+        while is_leased and not (yield from work.take_lease(timeouts.now() + LEASE_SECONDS)):
+            value = yield from work.read()
+            if value is not MISSING:
+                flight.is_for_storage = True
+                return value
+            if not waits:
+                raise AbandonedError
+            if timeouts.now() >= deadline:
+                break  # leaders come and go without a value, or the storage takes no lease: wait no longer
+            yield _CLOCK, "pause", (pause,)
+            pause = min(2 * pause, longest)
         return (yield from work.compute(flight))
     finally:
         yield from work.give_lease_back()

@@ -148,6 +148,26 @@ def hold_lease(cache: BaseCache, until: float) -> None:
     assert cache._lease(cache.make_key("k"), MISSING, placeholder(until), until)
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_who_is_interrupted_while_taking_the_lease_leaves_none_behind(
+    leased: FileBasedCache, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
+    """Ctrl-C after it was written and before anybody knew: the next to ask does not wait for half a minute."""
+
+    def get(value: str) -> Any:
+        return leased.get_or_set_many(["k"], lambda _: {"k": value}) if many else leased.get_or_set("k", lambda: value)
+
+    def interrupted(*args: Any) -> None:
+        assert FileBasedCache._lease(leased, *args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(leased, "_lease", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            get("never")
+    assert in_background(get, "v").result(10) == ({"k": "v"} if many else "v")
+
+
 def put_back(clock: FakeClock, seconds: float) -> None:
     """Do what no test of a program should want."""
     clock._now -= seconds

@@ -5,7 +5,6 @@ from typing import Any, Final, Literal
 
 from storeroom.backends.db.database import Database
 from storeroom.backends.db.statements import COLUMNS, Statements
-from storeroom.backends.db.transaction import Bounds, Transaction
 from storeroom.exceptions import StorageError
 
 __all__ = ["create", "make_ready", "state_of"]
@@ -15,8 +14,6 @@ logger = logging.getLogger("storeroom.db")
 _SHAPE: Final = frozenset(COLUMNS)
 _DJANGOS: Final = frozenset({"cache_key", "value", "expires"})
 """The columns that ``createcachetable`` of Django makes; nobody else's table has just these."""
-
-_UNBOUNDED: Final = Bounds(None, None, None)
 
 
 def state_of(columns: frozenset[str]) -> Literal["ready", "absent", "old", "foreign"]:
@@ -77,6 +74,6 @@ def _replace(database: Database, session: Any, statements: Statements, found: fr
     if found:
         logger.warning("The cache table %r of %s is made anew in another shape.", statements.name, database.name)
         session.execute(statements.drop(), ())
+    # Without a row of counts: the first to write makes it, in a transaction, which MySQL ends at each of these.
     for statement in statements.create():
         session.execute(statement, ())
-    Transaction(statements, session, 0.0, _UNBOUNDED).recount()
