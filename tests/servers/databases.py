@@ -120,6 +120,9 @@ class PostgreSQLServer(DatabaseServer):
 
     def kill(self) -> None:
         """End it and all it has started as a crash would."""
+        os.kill(
+            self.process.pid, signal.SIGSTOP
+        )  # lest it starts another meanwhile, which would keep its memory in use
         children = _children(self.process.pid)
         self.process.kill()
         for child in children:
