@@ -28,6 +28,7 @@ LAYERS = {
         "background",
         "batch",
         "computation",
+        "leases",
         "counting",
         "engines",
         "entry",

@@ -1,11 +1,9 @@
-"""get_or_set_many(): all that is missing is computed by one call, and stored by one write.
+"""get_or_set_many(): what is missing is read, leased, computed and stored together.
 
-Callers who miss the same keys at the same time compute once, as for a single key: their
-lease and their flight are named by the set of keys.
+Each key has its own lease, as with get_or_set(), so that callers whose keys overlap compute
+each key once, whichever of the two they call; and each is stored in the place of its own mark.
 """
 
-import hashlib
-import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,7 +16,7 @@ from storeroom.exceptions import ComputationCycleError
 from storeroom.flights import Flight, Flights
 from storeroom.freshness import Decision, Freshness, decide, shortened
 from storeroom.hooks import MISSING, StorageHooks
-from storeroom.keys import LEASE_MARK
+from storeroom.leases import Lease
 from storeroom.steps import Steps
 from storeroom.timeouts import AT_ONCE, NEVER
 
@@ -26,7 +24,7 @@ __all__ = ["Batch", "obtain_many"]
 
 
 class Batch:
-    """The computation of several keys. It is a Work of `stampede` for those that are missing.
+    """The computation of several keys: see computation.Work.
 
     Args:
         hooks: the storage.
@@ -37,10 +35,9 @@ class Batch:
         expires_at: tells when a value stored now expires.
         freshness: how old the values may be.
         tag_keys: storage keys of the entries' tags.
-
-    Attributes:
-        is_early: whether values are computed anew although there may be fresh ones.
     """
+
+    may_lack_values = True
 
     def __init__(
         self,
@@ -48,76 +45,90 @@ class Batch:
         flights: Flights,
         counters: Counters,
         typed: Mapping[str, Any],
-        function: Function,
+        function: Callable[[list[Any]], Any],
         expires_at: Callable[[Any], float],
         freshness: Freshness,
         tag_keys: Sequence[str],
     ) -> None:
         self.hooks, self.flights, self.counters, self.freshness = hooks, flights, counters, freshness
-        self._typed, self._function, self._expires_at, self._tag_keys = typed, function, expires_at, tag_keys
-        digest = hashlib.blake2b(digest_size=16)
-        for key in sorted(typed):
-            digest.update(f"{len(key)}:{key}".encode("utf-8", "surrogatepass"))
-        self.key = f"\x00many\x00{digest.hexdigest()}"
-        self._token: str | None = None
-        self.is_early = False
+        self._typed, self._compute, self._expires_at, self._tag_keys = typed, function, expires_at, tag_keys
+        self._function = Function(function, list(typed.values()))
+        self.leases: Mapping[str, Lease] = {}
 
     @property
-    def storage_keys(self) -> list[str]:
+    def storage_keys(self) -> Sequence[str]:
         """The keys whose values are computed."""
         return list(self._typed)
 
-    def only(self, storage_keys: Sequence[str]) -> "Batch":
+    def part(self, storage_keys: Sequence[str]) -> "Batch":
         """Return the computation of some of the keys."""
-        typed = {key: self._typed[key] for key in storage_keys}
-        return Batch(
-            self.hooks, self.flights, self.counters, typed, self._function, self._expires_at, self.freshness,
+        if len(storage_keys) == len(self._typed):
+            return self
+        return self.leasing({key: self.leases[key] for key in storage_keys})
+
+    def leasing(self, leases: Mapping[str, Lease]) -> "Batch":
+        """Return the computation of the keys of these leases."""
+        typed = {key: self._typed[key] for key in leases}
+        part = Batch(
+            self.hooks, self.flights, self.counters, typed, self._compute, self._expires_at, self.freshness,
             self._tag_keys,
         )  # fmt: skip
+        part.leases = leases
+        return part
 
-    def read(self) -> Steps[Any]:
-        """Return all values by storage key, or MISSING if one is not stored and fresh."""
-        found = yield self.hooks, "_get_many", (list(self._typed),)
-        values = yield from liveness.open_many(self.hooks, found)
-        return values if len(values) == len(self._typed) else MISSING
+    def read(self) -> Steps[dict[str, Any]]:
+        """Return the values that are stored and fresh, by storage key."""
+        found = yield self.hooks, "_get_many", (self.storage_keys,)
+        for key, lease in self.leases.items():
+            lease.found = found.get(key, MISSING)
+        anew = {key for key, lease in self.leases.items() if lease.replaces is not None}
+        fresh = {key: value for key, value in found.items() if key not in anew or value != self.leases[key].replaces}
+        return (yield from liveness.open_many(self.hooks, fresh))
 
-    def take_lease(self, until: float) -> Steps[bool]:
-        """Take the right to compute this set of keys: an entry of its own."""
-        if not self.hooks.is_shared:
-            return True
-        token = f"{os.getpid():x}-{os.urandom(8).hex()}"
-        self._token = token  # before: see Computation.take_lease()
-        leased = yield self.hooks, "_lease", (f"{LEASE_MARK}{self.key}", MISSING, token, until)
-        if not leased:
-            self._token = None
-        return leased is not False
+    def take_leases(self, until: float) -> Steps[Sequence[str]]:
+        """Mark the entries as being computed, but for those that somebody has marked, or stored a value in."""
+        taking = {key: lease.taking(until, is_shared=self.hooks.is_shared) for key, lease in self.leases.items()}
+        swaps = {key: swap for key, swap in taking.items() if swap is not None}
+        if not swaps:
+            return []
+        leased = yield self.hooks, "_lease_many", (swaps,)
+        for key in swaps:
+            if not leased[key]:
+                self.leases[key].refused()
+        return [key for key in swaps if leased[key] is not False]
 
-    def give_lease_back(self) -> Steps[None]:
-        """Remove the entry if it is still this one's."""
-        token, self._token = self._token, None
-        if token is not None:
-            yield self.hooks, "_compare_delete", (f"{LEASE_MARK}{self.key}", token)
+    def give_leases_back(self) -> Steps[None]:
+        """Take the marks away that are still there."""
+        giving_back = {key: lease.giving_back() for key, lease in self.leases.items()}
+        swaps = {key: swap for key, swap in giving_back.items() if swap is not None}
+        if swaps:
+            yield self.hooks, "_swap_many", (swaps,)
 
-    def compute(self, flight: Flight) -> Steps[dict[str, Any]]:
-        """Return the values by storage key, computed and stored."""
-        if not self.is_early:  # somebody may have stored them between the first look and the lease
-            values: dict[str, Any] | Any = yield from self.read()
-            if values is not MISSING:
-                return values
+    def compute(self, flight: Flight, storage_keys: Sequence[str]) -> Steps[dict[str, Any]]:
+        """Return the values by storage key, computed and stored; or what another has stored meanwhile."""
+        # The versions of before: what is invalidated during the computation is then a miss.
         versions = (yield from tags.current_versions(self.hooks, self._tag_keys)) if self._tag_keys else {}
-        computed = yield self._function, "call", (flight, list(self._typed.values()))
+        typed = {key: self._typed[key] for key in storage_keys}
+        computed = yield self._function, "call", (flight, list(typed.values()))
         if not isinstance(computed, Mapping):
             raise TypeError(
                 f"get_or_set_many() was given a function that returned a {type(computed).__name__}; "
                 "expected a dict from the keys it was called with to their values."
             )
-        values = {storage_key: computed[key] for storage_key, key in self._typed.items() if key in computed}
+        values = {storage_key: computed[key] for storage_key, key in typed.items() if key in computed}
         expires_at = shortened(self._expires_at(values), timeouts.now(), self.freshness.jitter)
-        if values and expires_at != AT_ONCE and versions is not None:
-            yield from self._store(values, expires_at, versions)
-        return values
+        if not values or expires_at == AT_ONCE:
+            return values
+        # Without a mark the storage may be out of reach, and nobody finds anything there.
+        flight.for_storage = [key for key in values if self.leases[key].mark is not None]
+        if versions is None:
+            return values
+        return values | (yield from self._store(flight, values, expires_at, versions))
 
-    def _store(self, values: dict[str, Any], expires_at: float, versions: tags.Versions) -> Steps[None]:
+    def _store(
+        self, flight: Flight, values: dict[str, Any], expires_at: float, versions: tags.Versions
+    ) -> Steps[dict[str, Any]]:
+        """Store the values, but for those to whose entries another has written since; return what that one stored."""
         stored, kept_until = values, expires_at
         if versions or self.freshness.needs_envelope:
             marks = tuple((key, version) for key, (version, _) in versions.items())
@@ -126,8 +137,15 @@ class Batch:
             stored = {key: Envelope(value, expires_at, grace, cost, marks) for key, value in values.items()}
             kept_until = expires_at + grace
             yield from tags.renew(self.hooks, versions, kept_until)
-        failed = yield self.hooks, "_set_many", (stored, kept_until)
-        self.counters.sets += len(values) - len(failed)
+        swaps = {key: self.leases[key].storing(value, kept_until) for key, value in stored.items()}
+        swapped = yield self.hooks, "_swap_many", (swaps,)
+        done = [key for key in swaps if swapped[key]]
+        flight.for_storage = {*flight.for_storage, *done}
+        for key in done:
+            self.leases[key].mark = None
+        self.counters.sets += len(done)
+        overtaken = [key for key in swaps if not swapped[key]]
+        return (yield from self.part(overtaken).read()) if overtaken else {}
 
 
 def obtain_many(work: Batch, *, blocking: bool) -> Steps[dict[str, Any]]:
@@ -135,29 +153,28 @@ def obtain_many(work: Batch, *, blocking: bool) -> Steps[dict[str, Any]]:
     found = yield work.hooks, "_get_many", (work.storage_keys,)
     envelopes = {key: value for key, value in found.items() if type(value) is Envelope}
     live = set((yield from tags.live_envelopes(work.hooks, envelopes.values())))
-    values, late, stale = {}, [], {}
+    values, late, stale = {}, {}, {}
     for key, value in found.items():
         if key not in envelopes:
             values[key] = value
             continue
-        entry = value if value in live else None
+        entry = value if value.has_value and value in live else None
         paused = work.flights.is_paused(key)
         draw = 1.0 - random.random()  # noqa: S311 -- nothing secret
         decision = decide(entry, timeouts.now(), work.freshness, paused=paused, draw=draw)
         if decision in (Decision.SERVE, Decision.REFRESH):
             values[key] = value.value
-            late += [key] if decision is Decision.REFRESH else []
+            if decision is Decision.REFRESH:
+                late[key] = Lease(value, replaces=value)
         elif decision is Decision.COMPUTE_OR_SERVE:
             stale[key] = value.value
-    missing = [key for key in work.storage_keys if key not in values]
+    missing = {key: Lease(found.get(key, MISSING)) for key in work.storage_keys if key not in values}
     work.counters.hits += len(values)
     work.counters.misses += len(missing)
     if late:
-        early = work.only(late)
-        early.is_early = True
-        yield from obtaining.refresh(early)
+        yield from obtaining.refresh(work.leasing(late))
     if missing:
-        values |= yield from _computed(work.only(missing), stale, blocking=blocking)
+        values |= yield from _computed(work.leasing(missing), stale, blocking=blocking)
     return values
 
 
@@ -172,4 +189,6 @@ def _computed(work: Batch, stale: dict[str, Any], *, blocking: bool) -> Steps[di
             raise
         obtaining.note_failure(work, error)
         return stale
+    for key in work.storage_keys:
+        work.flights.resume(key)
     return values

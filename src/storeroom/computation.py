@@ -1,18 +1,19 @@
-"""What there is to do for one key: read it, compute its value, store that.
+"""What there is to do for one key: read it, compute its value, store that (``batch``: for several).
 
 In which order, and who does it, is the business of `stampede` and `obtaining`.
 """
 
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 from storeroom import liveness, tags, timeouts
 from storeroom.entry import Envelope, placeholder
 from storeroom.events import Counters
 from storeroom.flights import Flight, Flights, computing
 from storeroom.freshness import Freshness, shortened
-from storeroom.hooks import LOOK, MISSING, StorageHooks
+from storeroom.hooks import ABSENT, LOOK, MISSING, StorageHooks
+from storeroom.leases import Lease, swapped
 from storeroom.steps import Steps
 from storeroom.timeouts import AT_ONCE, NEVER
 
@@ -25,21 +26,29 @@ _TRIES: Final = 3
 class Work(Protocol):
     """What `stampede` needs to know of a computation."""
 
-    key: str
     hooks: StorageHooks
     flights: Flights
+    may_lack_values: bool
+    """Whether a key may turn out to have no value."""
 
-    def read(self) -> Steps[Any]:
-        """Return what is stored and fresh, or MISSING."""
+    @property
+    def storage_keys(self) -> Sequence[str]:
+        """The keys whose values are computed."""
 
-    def take_lease(self, until: float) -> Steps[bool]:
-        """Take the right to compute, until then (epoch seconds). Return whether nobody else has it."""
+    def part(self, storage_keys: Sequence[str]) -> Self:
+        """Return the computation of some of the keys."""
 
-    def give_lease_back(self) -> Steps[None]:
-        """Let others compute, if nothing was stored."""
+    def read(self) -> Steps[dict[str, Any]]:
+        """Return the values that are stored and fresh, by storage key."""
 
-    def compute(self, flight: Flight) -> Steps[Any]:
-        """Return the value, computed and stored."""
+    def take_leases(self, until: float) -> Steps[Sequence[str]]:
+        """Take the right to compute, until then (epoch seconds). Return those of the keys that nobody else computes."""
+
+    def give_leases_back(self) -> Steps[None]:
+        """Let others compute, where nothing was stored."""
+
+    def compute(self, flight: Flight, storage_keys: Sequence[str]) -> Steps[dict[str, Any]]:
+        """Return the values of these keys, computed and stored."""
 
 
 class Function:
@@ -78,10 +87,7 @@ class Function:
 
 
 class Computation:
-    """The computation of one key.
-
-    The lease is a mark within the entry (``entry.Envelope.leased``). The result is stored in the place
-    of the mark and nowhere else: whoever deletes or sets the key meanwhile has the last word.
+    """The computation of one key: see Work.
 
     Args:
         hooks: the storage.
@@ -94,9 +100,10 @@ class Computation:
         tag_keys: storage keys of the entry's tags.
 
     Attributes:
-        found: what was read of the entry last: an envelope, or MISSING.
-        replaces: an entry that is to be computed anew although it is fresh.
+        lease: the key's.
     """
+
+    may_lack_values = False
 
     def __init__(
         self,
@@ -112,44 +119,43 @@ class Computation:
         self.hooks, self.flights, self.counters = hooks, flights, counters
         self.key, self.freshness = key, freshness
         self._function, self._expires_at, self._tag_keys = function, expires_at, tag_keys
-        self.found: Any = MISSING
-        self._mark: Envelope | None = None
-        self._is_blocked = False
+        self.lease = Lease()
         self._is_anew = False
-        self.replaces: Envelope | None = None
 
     @property
     def storage_keys(self) -> list[str]:
         """The one key."""
         return [self.key]
 
-    def read(self) -> Steps[Any]:
-        """Return what is stored and fresh, or MISSING."""
-        self.found = yield self.hooks, "_get", (self.key,)
-        if self.replaces is not None and self.found == self.replaces:
-            return MISSING
-        return (yield from liveness.opened(self.hooks, self.found))
+    def part(self, storage_keys: Sequence[str]) -> Self:
+        """Return this."""
+        return self
 
-    def take_lease(self, until: float) -> Steps[bool]:
+    def read(self) -> Steps[dict[str, Any]]:
+        """Return the value if it is stored and fresh."""
+        value = yield from self._read()
+        return {} if value is MISSING else {self.key: value}
+
+    def _read(self) -> Steps[Any]:
+        lease = self.lease
+        lease.found = found = yield self.hooks, "_get", (self.key,)
+        if lease.replaces is not None and found == lease.replaces:
+            return MISSING
+        return (yield from liveness.opened(self.hooks, found))
+
+    def take_leases(self, until: float) -> Steps[Sequence[str]]:
         """Mark the entry as being computed, unless somebody has done so, or has stored a value."""
-        found: Any = self.found if type(self.found) is Envelope else MISSING
-        now = timeouts.now()
-        # Where nobody else computes, a lease is what a parent process has left behind; and nobody takes one that
-        # ends so much later than one of now.
-        if found is not MISSING and now < found.leased_until < 2 * until - now and self.hooks.is_shared:
-            return False
-        mark: Envelope = placeholder(until) if found is MISSING else found.leased(until)
-        # Noted before: who is interrupted after it was written has to take it away.
-        self._mark = mark
-        leased = yield self.hooks, "_lease", (self.key, found, mark, mark.kept_until)
-        if leased is False and found is MISSING:
-            # Another was faster; if there is still nothing to be read after that, it is bytes that nobody can read.
-            if self._is_blocked:
-                leased = yield self.hooks, "_compare_set", (self.key, MISSING, mark, mark.kept_until)
-            self._is_blocked = True
+        swap = self.lease.taking(until, is_shared=self.hooks.is_shared)
+        if swap is None:
+            return []
+        if swap.expected is MISSING:
+            leased = yield from swapped(self.hooks, self.key, swap)
+        else:
+            seen = MISSING if swap.expected is ABSENT else swap.expected
+            leased = yield self.hooks, "_lease", (self.key, seen, swap.value, swap.expires_at)
         if not leased:
-            self._mark = None
-        return leased is not False
+            self.lease.refused()
+        return [] if leased is False else [self.key]
 
     def seize_lease(self, until: float) -> Steps[None]:
         """Mark the entry as being computed, whoever else does so; a value that is there is served meanwhile.
@@ -157,8 +163,9 @@ class Computation:
         The caller gets what it computes, also where another's write or a full server keeps it from being stored.
         """
         self._is_anew = True
+        lease = self.lease
         for _ in range(_TRIES):
-            self.found = found = yield self.hooks, "_get", (self.key,)
+            lease.found = found = yield self.hooks, "_get", (self.key,)
             if found is MISSING:
                 mark: Envelope = placeholder(until)
             elif type(found) is Envelope:
@@ -172,44 +179,39 @@ class Computation:
                 mark = Envelope(found, expires_at, leased_until=until)
             leased = yield self.hooks, "_lease", (self.key, found, mark, mark.kept_until)
             if leased is not False:
-                self._mark = mark if leased else None
+                lease.mark = mark if leased else None
                 return
         # A value that does not equal its own copy cannot be compared and set: others wait for the new one, then.
-        self._mark = mark = placeholder(until)
+        lease.mark = mark = placeholder(until)
         yield self.hooks, "_set", (self.key, mark, mark.kept_until)
 
     def withdraw(self) -> Steps[None]:
         """Remove what was there before, if the value that was computed is not to be stored."""
-        mark, self._mark = self._mark, None
+        mark, self.lease.mark = self.lease.mark, None
         if mark is not None:
             yield self.hooks, "_compare_delete", (self.key, mark)
 
-    def give_lease_back(self) -> Steps[None]:
+    def give_leases_back(self) -> Steps[None]:
         """Take the mark away, if it is still there."""
-        mark, self._mark = self._mark, None
-        if mark is None:
-            return
-        if mark.has_value:
-            bare = mark.leased(0.0)
-            yield self.hooks, "_compare_set", (self.key, mark, bare, bare.kept_until)
-        else:
-            yield self.hooks, "_compare_delete", (self.key, mark)
+        swap = self.lease.giving_back()
+        if swap is not None:
+            yield from swapped(self.hooks, self.key, swap)
 
-    def compute(self, flight: Flight) -> Steps[Any]:
+    def compute(self, flight: Flight, storage_keys: Sequence[str]) -> Steps[dict[str, Any]]:
         """Return the value, computed and stored; or what another has stored meanwhile."""
         # The versions of before: what is invalidated during the computation is then a miss.
         versions = (yield from tags.current_versions(self.hooks, self._tag_keys)) if self._tag_keys else {}
         value = yield self._function, "call", (flight,)
         expires_at = shortened(self._expires_at(value), timeouts.now(), self.freshness.jitter)
         if expires_at == AT_ONCE:
-            return value
+            return {self.key: value}
         # Without a mark the storage may be out of reach, and nobody finds anything there.
-        flight.is_for_storage = self._mark is not None
+        flight.for_storage = () if self.lease.mark is None else flight.keys
         if versions is None:
-            return value
+            return {self.key: value}
         stored, kept_until = self._wrapped(value, expires_at, versions)
         yield from tags.renew(self.hooks, versions, kept_until)
-        return (yield from self._store(flight, stored, value, kept_until))
+        return {self.key: (yield from self._store(flight, stored, value, kept_until))}
 
     def _wrapped(self, value: Any, expires_at: float, versions: tags.Versions) -> tuple[Any, float]:
         if not versions and not self.freshness.needs_envelope:
@@ -220,16 +222,11 @@ class Computation:
         return envelope, envelope.kept_until
 
     def _store(self, flight: Flight, stored: Any, value: Any, kept_until: float) -> Steps[Any]:
-        """Put it in the place of the mark, or of what was there before; another's later write wins."""
-        place = self._mark or self.found
-        if type(place) is Envelope:
-            done = yield self.hooks, "_compare_set", (self.key, place, stored, kept_until)
-        else:
-            done = (yield self.hooks, "_add", (self.key, stored, kept_until)) is True
-        if done:
-            flight.is_for_storage = True
-            self._mark = None
+        """Store it, unless another has written to the entry since; return what get_or_set() does then."""
+        if (yield from swapped(self.hooks, self.key, self.lease.storing(stored, kept_until))):
+            flight.for_storage = flight.keys
+            self.lease.mark = None
             self.counters.sets += 1
             return value
-        theirs = MISSING if self._is_anew else (yield from self.read())
+        theirs = MISSING if self._is_anew else (yield from self._read())
         return value if theirs is MISSING else theirs

@@ -1,7 +1,7 @@
 """Who computes what in this process, and who waits for whom.
 
-A *flight* is the computation of one key under way; its *leader* computes, the others
-who ask for the key follow. Waiting for one another must never become waiting for
+A *flight* is a computation under way, of one key or of several; its *leader* computes, the others
+who ask for one of its keys follow. Waiting for one another must never become waiting for
 oneself, so each caller's chain of computations is remembered and a wait that could
 not end is refused.
 
@@ -17,15 +17,16 @@ wait-for graph, as database systems do for locks.
 import os
 import sys
 import threading
+from collections.abc import Collection, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 from weakref import WeakSet
 
 from storeroom import timeouts
 from storeroom.exceptions import ComputationCycleError
 
-__all__ = ["AbandonedError", "Flight", "Flights", "Place", "computing"]
+__all__ = ["AbandonedError", "Flight", "Flights", "Landing", "Place", "computing"]
 
 
 _MAX_PAUSED: Final = 1000
@@ -41,28 +42,42 @@ class Flight:
 
     Attributes:
         owner: the Flights that it belongs to.
-        key: the storage key that is computed.
+        keys: the storage keys that are computed.
         outer: the flight within whose computation this one was started, or None.
         loop: the event loop that must run for this computation to end, or None.
         future: the result to come.
         followers: how many callers wait for it.
-        is_for_storage: whether the result went to the storage: who does not find it there knows that it was removed.
+        for_storage: those of the keys whose values went to the storage: who does not find them there knows that they
+            were removed.
         waits_for: flights that callers within this computation wait for now.
     """
 
-    __slots__ = ("followers", "future", "is_for_storage", "key", "loop", "outer", "owner", "waits_for")
+    __slots__ = ("followers", "for_storage", "future", "keys", "loop", "outer", "owner", "waits_for")
 
-    def __init__(self, owner: "Flights", key: str, outer: "Flight | None", loop: object) -> None:
+    def __init__(self, owner: "Flights", keys: Collection[str], outer: "Flight | None", loop: object) -> None:
         from concurrent.futures import Future  # noqa: PLC0415 -- 5 ms that only a miss need spend
 
         self.owner = owner
-        self.key = key
+        self.keys = frozenset(keys)
         self.outer = outer
         self.loop = loop
-        self.future: Future[Any] = Future()
+        self.future: Future[Landing] = Future()
         self.followers = 0
-        self.is_for_storage = False
+        self.for_storage: Collection[str] = ()
         self.waits_for: list[Flight] = []
+
+
+class Landing(NamedTuple):
+    """What came of a flight.
+
+    Attributes:
+        values: the values by storage key.
+        unsettled: keys whose values are computed elsewhere: who waits for these goes on waiting. A key that is in
+            neither has no value.
+    """
+
+    values: Mapping[str, Any]
+    unsettled: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +85,7 @@ class Place:
     """What join() gives to a caller.
 
     Attributes:
-        flight: the key's flight.
+        flight: of all those keys that nobody computes; if there are none, the one that computes the first.
         part: "leads" and must land it; "follows" and must leave(); or computes "alone",
             without telling anybody, because waiting would block the leader.
         line: the flights that wait while this caller waits: its own computations, innermost first.
@@ -100,11 +115,13 @@ class Flights:
         self._failed: dict[str, tuple[float, Exception]] = {}
         _all_flights.add(self)
 
-    def join(self, key: str, *, blocking: bool) -> Place:
-        """Lead the key's flight if there is none, else follow it: see Place.
+    def join(self, keys: Sequence[str], *, blocking: bool) -> Place:
+        """Lead a flight of the keys that nobody computes; if there are none, follow that of the first: see Place.
+
+        Nobody waits while others wait for him: who leads follows no other flight until his own has landed.
 
         Args:
-            key: the storage key.
+            keys: the storage keys.
             blocking: whether the caller would wait with its whole thread, not as a task.
 
         Raises:
@@ -115,18 +132,20 @@ class Flights:
         line = _line()
         outer = line[0] if line else None
         with _lock:
-            if any(flight.owner is self and flight.key == key for flight in line):
+            if any(flight.owner is self and not flight.keys.isdisjoint(keys) for flight in line):
                 raise _cycle_error()
-            flight = self._by_key.get(key)
-            if flight is None:
-                flight = self._by_key[key] = Flight(self, key, outer, None if blocking else loop)
+            free = [key for key in keys if key not in self._by_key]
+            if free:
+                flight = Flight(self, free, outer, None if blocking else loop)
+                self._by_key.update(dict.fromkeys(free, flight))
                 return Place(flight, "leads")
+            flight = self._by_key[keys[0]]
             ahead = _ahead(flight)
             if not ahead.isdisjoint(line):
                 raise _cycle_error()
             stalls = loop if blocking else None
             if stalls is not None and any(other.loop is stalls for other in ahead):
-                return Place(Flight(self, key, outer, None), "alone")
+                return Place(Flight(self, keys, outer, None), "alone")
             flight.followers += 1
             for waiting in line:
                 waiting.waits_for.append(flight)
@@ -141,9 +160,9 @@ class Flights:
             ComputationCycleError: this code is part of the key's computation.
         """
         line = _line()
-        if any(flight.owner is self and flight.key == key for flight in line):
+        if any(flight.owner is self and key in flight.keys for flight in line):
             raise _cycle_error()
-        return Flight(self, key, line[0] if line else None, None)
+        return Flight(self, (key,), line[0] if line else None, None)
 
     def leave(self, place: Place) -> None:
         """Note that a follower waits no longer."""
@@ -154,15 +173,16 @@ class Flights:
             if place.loop is not None:
                 _stalled.pop(place.loop, None)
 
-    def land(self, flight: Flight, result: Any = None, error: Exception | None = None) -> None:
+    def land(self, flight: Flight, outcome: Landing | Exception) -> None:
         """End the flight, handing its followers the result or the error; the next to miss leads a new one."""
         with _lock:
-            if self._by_key.get(flight.key) is flight:
-                del self._by_key[flight.key]
-        if error is None:
-            flight.future.set_result(result)
+            for key in flight.keys:
+                if self._by_key.get(key) is flight:
+                    del self._by_key[key]
+        if isinstance(outcome, Exception):
+            flight.future.set_exception(outcome)
         else:
-            flight.future.set_exception(error)
+            flight.future.set_result(outcome)
 
     @property
     def has_any(self) -> bool:

@@ -34,14 +34,25 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 from functools import lru_cache
-from typing import Any, Final, TypedDict
+from typing import Any, Final, TypedDict, final
 
 from storeroom import timeouts
 from storeroom.entry import Envelope
 from storeroom.exceptions import InvalidTimeoutError
 from storeroom.timeouts import NEVER
 
-__all__ = ["Decision", "Freshness", "FreshnessOptions", "decide", "parse", "shortened"]
+__all__ = ["AS_CONFIGURED", "Decision", "Freshness", "FreshnessOptions", "decide", "parse", "shortened"]
+
+
+@final
+class _AsConfigured:
+    """The type of AS_CONFIGURED, which stands for what the alias's OPTIONS say."""
+
+    def __repr__(self) -> str:
+        return "AS_CONFIGURED"
+
+
+AS_CONFIGURED: Final[Any] = _AsConfigured()
 
 
 class FreshnessOptions(TypedDict, total=False):
@@ -113,6 +124,18 @@ class Freshness:
         except TypeError:  # a value cannot be hashed, or an option does not exist: parsing tells
             return _parsed(self, options)
 
+    def given(self, *options: Any) -> "Freshness":
+        """Return these, with `options`, in the order of FreshnessOptions, in their place, but for AS_CONFIGURED.
+
+        Raises:
+            ValueError: an option's value has no meaning.
+        """
+        if options == _NONE_GIVEN:
+            return self
+        return self.but(
+            {name: value for name, value in zip(_NAMES, options, strict=True) if value is not AS_CONFIGURED}
+        )
+
 
 def _parsed(freshness: Freshness, options: Mapping[str, Any]) -> Freshness:
     parsed: dict[str, Any] = {}
@@ -133,6 +156,7 @@ def _changed(freshness: Freshness, options: tuple[tuple[str, type, Any], ...]) -
 
 
 _NAMES: Final = tuple(field.name for field in fields(Freshness))
+_NONE_GIVEN: Final = (AS_CONFIGURED,) * len(_NAMES)
 _LIMITS: Final = ("soft_timeout", "hard_timeout")
 
 

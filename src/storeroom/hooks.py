@@ -16,7 +16,7 @@ all that share the storage.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec, TypeVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, ParamSpec, TypeVar, final
 
 from storeroom.entry import Envelope
 from storeroom.exceptions import NotSupportedError
@@ -24,7 +24,7 @@ from storeroom.exceptions import NotSupportedError
 if TYPE_CHECKING:
     from storeroom.near.channel import Channel
 
-__all__ = ["LOOK", "MISSING", "Conditional", "StorageHooks"]
+__all__ = ["ABSENT", "LOOK", "MISSING", "Conditional", "StorageHooks", "Swap"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,6 +50,31 @@ class _Look:
 
 
 LOOK: Final = _Look()
+
+
+@final
+class _Absent:
+    """The type of ABSENT, which a swap expects where there is to be no entry."""
+
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT: Final = _Absent()
+
+
+class Swap(NamedTuple):
+    """A change of an entry that is made if the entry is as expected, and not at all if it is not.
+
+    Attributes:
+        expected: the value that has to be there; ABSENT for no entry, MISSING for bytes that cannot be read.
+        value: what is stored in its place; MISSING to remove it.
+        expires_at: of the new value.
+    """
+
+    expected: Any
+    value: Any
+    expires_at: float
 
 
 class Conditional(str):
@@ -187,6 +212,24 @@ class StorageHooks:
         """
         return bool(self._get(storage_key) == expected) and self._set(storage_key, value, expires_at)
 
+    def _lease_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool | None]:
+        """Do as `_lease` for several keys, whose marks are put in the place of what was seen by these swaps."""
+        return dict(self._swap_many(swaps))
+
+    def _swap_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
+        """Make several swaps, each by itself. Return of each storage key whether it was made.
+
+        This default is as atomic as `_add`, `_compare_set` and `_compare_delete`, and takes as many round trips.
+        """
+        return {storage_key: self._swap(storage_key, swap) for storage_key, swap in swaps.items()}
+
+    def _swap(self, storage_key: str, swap: Swap) -> bool:
+        if swap.expected is ABSENT:
+            return self._add(storage_key, swap.value, swap.expires_at) is True
+        if swap.value is MISSING:
+            return self._compare_delete(storage_key, swap.expected)
+        return self._compare_set(storage_key, swap.expected, swap.value, swap.expires_at)
+
     def _invalidate(self, storage_keys: Sequence[str]) -> int:
         """Remove the versions of tags; return how many there were.
 
@@ -320,6 +363,12 @@ class StorageHooks:
 
     async def _acompare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
         return await self._run(self._compare_set, storage_key, expected, value, expires_at)
+
+    async def _alease_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool | None]:
+        return dict(await self._aswap_many(swaps))
+
+    async def _aswap_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
+        return await self._run(self._swap_many, swaps)
 
     async def _ainvalidate(self, storage_keys: Sequence[str]) -> int:
         return await self._adelete_many(storage_keys)

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, Self
 from storeroom import overlays, timeouts
 from storeroom.entry import Envelope
 from storeroom.exceptions import SerializationError
-from storeroom.hooks import LOOK, MISSING, StorageHooks
+from storeroom.hooks import LOOK, MISSING, StorageHooks, Swap
 from storeroom.overlays import Overlay
 from storeroom.steps import Steps
 from storeroom.timeouts import NEVER
@@ -251,6 +251,20 @@ class MemoOverlay(Overlay):
     def lease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> Steps[Any]:
         """See StorageHooks._lease()."""
         return (yield from self._through((storage_key,), "_lease", storage_key, seen, mark, expires_at))[0]
+
+    def lease_many(self, swaps: Mapping[str, Swap]) -> Steps[dict[str, bool | None]]:
+        """See StorageHooks._lease_many()."""
+        leased: dict[str, bool | None] = (yield from self._through(swaps, "_lease_many", swaps))[0]
+        return leased
+
+    def swap_many(self, swaps: Mapping[str, Swap]) -> Steps[dict[str, bool]]:
+        """See StorageHooks._swap_many()."""
+        swapped: dict[str, bool]
+        swapped, ticket = yield from self._through(swaps, "_swap_many", swaps)
+        for storage_key, (_, value, expires_at) in swaps.items():
+            if swapped[storage_key]:
+                self._keep(ticket, storage_key, value, expires_at)
+        return swapped
 
     def compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> Steps[bool]:
         """See StorageHooks._compare_set()."""

@@ -22,7 +22,7 @@ from storeroom import config
 from storeroom.base import BaseCache
 from storeroom.engines import Engine
 from storeroom.exceptions import ConfigurationError, StorageError, ValueTypeError
-from storeroom.hooks import MISSING
+from storeroom.hooks import MISSING, Swap
 from storeroom.outages import CircuitBreaker, are_answers_refused
 
 __all__ = ["ANSWERS", "NETWORK_OPTIONS", "NetworkCache", "NetworkEngine"]
@@ -41,6 +41,7 @@ ANSWERS: Final[Mapping[str, Callable[..., Any]]] = {
     "has": lambda _storage_key: False,
     "compare_delete": lambda *_: False,
     "compare_set": lambda *_: False,
+    "swap_many": lambda swaps: dict.fromkeys(swaps, False),
     "usage": lambda: (None, None),
 }
 """What each hook answers during an outage under "miss": nothing is there, and nothing was stored."""
@@ -139,6 +140,22 @@ class NetworkCache(BaseCache):
         before = self._setbacks()
         leased = await super()._alease(storage_key, seen, mark, expires_at)
         return None if not leased and self._is_set_back(before) else leased
+
+    def _lease_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool | None]:
+        """See _lease()."""
+        before = self._setbacks()
+        leased = super()._lease_many(swaps)
+        return self._unknown_if_set_back(leased, before)
+
+    async def _alease_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool | None]:
+        before = self._setbacks()
+        leased = await super()._alease_many(swaps)
+        return self._unknown_if_set_back(leased, before)
+
+    def _unknown_if_set_back(self, leased: dict[str, bool | None], before: int) -> dict[str, bool | None]:
+        if not self._is_set_back(before):
+            return leased
+        return {storage_key: is_leased or None for storage_key, is_leased in leased.items()}
 
     def _setbacks(self) -> int:
         """Return how often the server was out of reach, or had no room."""

@@ -6,7 +6,6 @@ limited time, is computed by a background thread, or by a task of the running ev
 
 import logging
 import random
-from collections.abc import Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
@@ -36,10 +35,6 @@ class Refreshable(Work, Protocol):
     counters: Counters
     freshness: Freshness
 
-    @property
-    def storage_keys(self) -> Sequence[str]:
-        """The keys whose values are computed."""
-
 
 def judge(hooks: StorageHooks, flights: Flights, storage_key: str, found: Any, options: Freshness) -> Steps[Decision]:
     """Return what get_or_set() does about what it has read of a key: an envelope or MISSING."""
@@ -65,10 +60,10 @@ def obtain(work: Computation, found: Any, decision: Decision, *, blocking: bool)
         decision: what judge() says of it.
         blocking: whether the caller waits with its whole thread, not as a task.
     """
-    work.found = found
+    work.lease.found = found
     if decision is Decision.REFRESH:
         work.counters.hits += 1
-        work.replaces = found
+        work.lease.replaces = found
         yield from refresh(work)
         return found.value
     work.counters.misses += 1
@@ -79,7 +74,7 @@ def obtain(work: Computation, found: Any, decision: Decision, *, blocking: bool)
         if work.freshness.is_limited:
             value = yield from _compute_in_time(work, has_stale=stale is not None, blocking=blocking)
         else:
-            value = yield from stampede.compute_once(work, blocking=blocking)
+            value = (yield from stampede.compute_once(work, blocking=blocking))[work.key]
     except ComputationCycleError:
         raise
     except Exception as error:
@@ -94,13 +89,14 @@ def obtain(work: Computation, found: Any, decision: Decision, *, blocking: bool)
 
 
 def refresh(work: Refreshable) -> Steps[None]:
-    """Let the value be computed in the background, unless somebody does so already."""
+    """Let the values be computed in the background, but for those that somebody computes already."""
     try:
-        place = work.flights.join(work.key, blocking=False)
+        place = work.flights.join(work.storage_keys, blocking=False)
     except ComputationCycleError:
         return  # asked for within the very computation
     if place.part == "leads":
-        yield from _launch(work, place.flight, waits=False)
+        part = work.part([key for key in work.storage_keys if key in place.flight.keys])
+        yield from _launch(part, place.flight, waits=False)
     elif place.part == "follows":
         work.flights.leave(place)
 
@@ -110,14 +106,16 @@ def _compute_in_time(work: Computation, *, has_stale: bool, blocking: bool) -> S
     limits = [work.freshness.hard_timeout, work.freshness.soft_timeout if has_stale else None]
     seconds = min((limit for limit in limits if limit is not None), default=None)
     while True:
-        place = work.flights.join(work.key, blocking=blocking)
+        place = work.flights.join(work.storage_keys, blocking=blocking)
         if place.part == "alone" or (
             place.part == "leads" and not (yield from _launch(work, place.flight, waits=True))
         ):
             # No thread is free to do it while we look at the clock.
-            return (yield from stampede.compute_once(work, blocking=blocking))
+            return (yield from stampede.compute_once(work, blocking=blocking))[work.key]
         try:
-            return (yield from stampede.follow(place.flight, seconds))
+            landing = yield from stampede.follow(place.flight, seconds)
+            if work.key in landing.values:
+                return landing.values[work.key]
         except AbandonedError:
             continue
         finally:
@@ -129,7 +127,7 @@ def _launch(work: Refreshable, flight: Flight, *, waits: bool) -> Steps[bool]:
     """Let a flight go its way. Return False, having landed it, if there is nobody to fly it."""
     if (yield _LAUNCHER, "start", (_unattended(work, flight, waits=waits),)):
         return True
-    work.flights.land(flight, error=AbandonedError())
+    work.flights.land(flight, AbandonedError())
     return False
 
 

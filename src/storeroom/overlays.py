@@ -41,6 +41,8 @@ HOOKS: Final = (
     "has",
     "rename",
     "lease",
+    "lease_many",
+    "swap_many",
     "compare_set",
     "compare_delete",
     "invalidate",

@@ -22,8 +22,7 @@ from typing import Any, Final
 from storeroom import timeouts
 from storeroom.computation import Computation, Work
 from storeroom.exceptions import ComputationTimeoutError
-from storeroom.flights import AbandonedError, Flight
-from storeroom.hooks import MISSING
+from storeroom.flights import AbandonedError, Flight, Landing
 from storeroom.steps import Steps
 
 __all__ = ["LEASE_SECONDS", "compute_anew", "compute_once", "fly", "follow"]
@@ -36,32 +35,42 @@ POLL_SECONDS: Final = (0.001, 0.05)
 """How long those without the lease sleep between looks: doubling from the first to the last."""
 
 
-def compute_once(work: Work, *, blocking: bool) -> Steps[Any]:
-    """Return the key's value, computing it if nobody else does.
+def compute_once(work: Work, *, blocking: bool) -> Steps[dict[str, Any]]:
+    """Return the values by storage key, computing those that nobody else does.
+
+    What nobody in this process computes is led first, and only then others are waited for. A key that the result
+    does not have has no value.
 
     Args:
         work: what there is to do.
         blocking: whether the caller waits with its whole thread, not as a task.
     """
-    began_before = True
-    while True:
-        place = work.flights.join(work.key, blocking=blocking)
+    values: dict[str, Any] = {}
+    missing, asked_again = work.storage_keys, set[str]()
+    while missing:
+        place = work.flights.join(missing, blocking=blocking)
+        part = work.part([key for key in missing if key in place.flight.keys])
         if place.part != "follows":
-            return (yield from fly(work, place.flight, is_leased=place.part == "leads"))
-        try:
-            leaders = yield from follow(place.flight, None)
-        except AbandonedError:
-            continue
-        finally:
-            work.flights.leave(place)
-        # A value of one's own where it was stored: callers must not share an object that can be changed.
-        value = yield from work.read()
-        if value is not MISSING:
-            return value
-        if not (place.flight.is_for_storage and began_before):
-            return leaders
-        # It was deleted, or a tag invalidated, since the leader began; perhaps by this very caller, before it asked.
-        began_before = False
+            landing = yield from fly(part, place.flight, is_leased=place.part == "leads")
+            values |= landing.values
+        else:
+            try:
+                landing = yield from follow(place.flight, None)
+            except AbandonedError:
+                continue
+            finally:
+                work.flights.leave(place)
+            # Values of one's own where they were stored: callers must not share an object that can be changed.
+            found = yield from part.read()
+            # What is not there was deleted, or a tag invalidated, since the leader began; perhaps by this very caller,
+            # before it asked.
+            gone = set(place.flight.for_storage).difference(found, asked_again)
+            asked_again |= gone
+            values |= {key: landing.values[key] for key in part.storage_keys if key in landing.values.keys() - gone}
+            values |= found
+        absent = place.flight.keys.difference(landing.values, landing.unsettled) if work.may_lack_values else ()
+        missing = [key for key in missing if key not in values and key not in absent]
+    return values
 
 
 def compute_anew(work: Computation) -> Steps[Any]:
@@ -72,22 +81,23 @@ def compute_anew(work: Computation) -> Steps[Any]:
     flight = work.flights.apart(work.key)
     try:
         yield from work.seize_lease(timeouts.now() + LEASE_SECONDS)
-        value = yield from work.compute(flight)
+        values = yield from work.compute(flight, work.storage_keys)
         yield from work.withdraw()
         work.flights.resume(work.key)
     finally:
-        work.flights.land(flight)
-        yield from work.give_lease_back()
-    return value
+        work.flights.land(flight, Landing({}))
+        yield from work.give_leases_back()
+    return values[work.key]
 
 
-def follow(flight: Flight, seconds: float | None) -> Steps[Any]:
+def follow(flight: Flight, seconds: float | None) -> Steps[Landing]:
     """Wait for a flight of this process; return its result or raise its error.
 
     Raises:
         ComputationTimeoutError: it takes longer than `seconds`.
     """
-    return (yield _Waiting(flight), "result", (seconds,))
+    landing: Landing = yield _Waiting(flight), "result", (seconds,)
+    return landing
 
 
 def fly(
@@ -97,49 +107,52 @@ def fly(
     is_leased: bool,
     waits: bool = True,
     on_error: Callable[[Exception], None] | None = None,
-) -> Steps[Any]:
+) -> Steps[Landing]:
     """Lead a flight, and land it whatever happens.
 
     Args:
-        work: what there is to do.
+        work: what there is to do: the keys of the flight.
         flight: the flight.
         is_leased: whether to agree with other processes on who computes.
         waits: whether to wait for one that does; else AbandonedError is raised.
         on_error: is told of an error before the next flight can begin.
     """
     try:
-        value = yield from _lead(work, flight, is_leased=is_leased, waits=waits)
+        landing = yield from _lead(work, flight, is_leased=is_leased, waits=waits)
     except Exception as error:
         if on_error is not None:
             on_error(error)
-        work.flights.land(flight, error=error)
+        work.flights.land(flight, error)
         raise
     except BaseException:
-        work.flights.land(flight, error=AbandonedError())
+        work.flights.land(flight, AbandonedError())
         raise
-    work.flights.land(flight, value)
-    return value
+    work.flights.land(flight, landing)
+    return landing
 
 
-def _lead(work: Work, flight: Flight, *, is_leased: bool, waits: bool) -> Steps[Any]:
-    """Compute and store, or wait for another process that does: the first to hold the lease computes."""
+def _lead(work: Work, flight: Flight, *, is_leased: bool, waits: bool) -> Steps[Landing]:
+    """Compute and store what can be leased. If nothing can, wait for the other processes that compute it."""
     pause, longest = POLL_SECONDS
     deadline = timeouts.now() + LEASE_SECONDS
+    keys = ours = work.storage_keys
     try:
-        while is_leased and not (yield from work.take_lease(timeouts.now() + LEASE_SECONDS)):
-            value = yield from work.read()
-            if value is not MISSING:
-                flight.is_for_storage = True
-                return value
+        while is_leased and not (ours := (yield from work.take_leases(timeouts.now() + LEASE_SECONDS))):
+            found = yield from work.read()
+            if found:
+                flight.for_storage = found.keys()
+                return Landing(found, [key for key in keys if key not in found])
             if not waits:
                 raise AbandonedError
             if timeouts.now() >= deadline:
-                break  # leaders come and go without a value, or the storage takes no lease: wait no longer
+                ours = keys  # leaders come and go without a value, or the storage takes no lease: wait no longer
+                break
             yield _CLOCK, "pause", (pause,)
             pause = min(2 * pause, longest)
-        return (yield from work.compute(flight))
+        values = yield from work.compute(flight, ours)
+        return Landing(values, () if len(ours) == len(keys) else set(keys).difference(ours))
     finally:
-        yield from work.give_lease_back()
+        yield from work.give_leases_back()
 
 
 class _Clock:
@@ -165,7 +178,7 @@ class _Waiting:
     def __init__(self, flight: Flight) -> None:
         self._flight = flight
 
-    def result(self, seconds: float | None) -> Any:
+    def result(self, seconds: float | None) -> Landing:
         """Return the leader's result or raise its error."""
         try:
             return self._flight.future.result(seconds)
@@ -174,7 +187,7 @@ class _Waiting:
                 raise
             raise _timed_out(seconds) from None
 
-    async def aresult(self, seconds: float | None) -> Any:
+    async def aresult(self, seconds: float | None) -> Landing:
         """See result(); the event loop goes on."""
         import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
 

@@ -112,6 +112,31 @@ def test_a_server_that_dies_during_a_computation_costs_no_caller_its_value(site:
 
 
 @pytest.mark.slow
+def test_a_server_that_dies_during_a_batch_costs_no_caller_its_values(site: Site) -> None:
+    """They are computed, and not stored, nor put back when the server is there again, with or without its entries."""
+    source, cache = Source(), site.cache
+    cache.set("there", "stored")
+    leader = in_background(cache.get_or_set_many, ["there", "a", "b"], lambda keys: dict.fromkeys(keys, source()))
+    assert source.has_begun.wait(10)
+    follower = in_background(cache.get_or_set_many, ["b", "c"], lambda keys: dict.fromkeys(keys, "the follower's"))
+    eventually(lambda: cache._flights.followers(cache.make_key("b")) == 1)
+    site.kill()
+    source.may_end.set()
+    assert leader.result(20) == {"there": "stored", "a": "new", "b": "new"}
+    found = follower.result(20)
+    assert found["c"] == "the follower's"
+    assert found["b"] in {"new", "the follower's"}
+    without = cache.get_or_set_many(["a", "d"], lambda keys: dict.fromkeys(keys, "without a server"))
+    assert without == {"a": "without a server", "d": "without a server"}
+    site.start()
+    eventually(lambda: is_back(cache))
+    assert cache.get_many(["a", "d"]) == {}
+    after = in_background(cache.get_or_set_many, ["a", "d"], lambda keys: dict.fromkeys(keys, "after it"))
+    assert after.result(stampede.LEASE_SECONDS + 10) == {"a": "after it", "d": "after it"}
+    assert cache.get_many(["a", "d"]) == {"a": "after it", "d": "after it"}
+
+
+@pytest.mark.slow
 def test_a_server_that_dies_during_a_refresh_hangs_nobody(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     """Who was served the stale value is served; the refresh ends, and the next one is stored."""
     source, cache = Source(), site.cache
@@ -157,12 +182,14 @@ def test_who_is_interrupted_while_taking_the_lease_leaves_none_behind(
     def get(value: str) -> Any:
         return leased.get_or_set_many(["k"], lambda _: {"k": value}) if many else leased.get_or_set("k", lambda: value)
 
+    hook = "_lease_many" if many else "_lease"
+
     def interrupted(*args: Any) -> None:
-        assert FileBasedCache._lease(leased, *args)
+        assert getattr(FileBasedCache, hook)(leased, *args)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(leased, "_lease", interrupted)
+        patched.setattr(leased, hook, interrupted)
         with pytest.raises(KeyboardInterrupt):
             get("never")
     assert in_background(get, "v").result(10) == ({"k": "v"} if many else "v")

@@ -7,7 +7,7 @@ business of `storeroom.eviction`.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pickle import HIGHEST_PROTOCOL, dumps, loads
-from typing import Any, ClassVar, Final, Unpack
+from typing import Any, ClassVar, Final
 
 from storeroom import config, liveness, timeouts
 from storeroom.base import BaseCache
@@ -16,7 +16,7 @@ from storeroom.engines import Engine, shared
 from storeroom.entry import Envelope
 from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry, Pinned, entry_size
 from storeroom.exceptions import SerializationError, ValueTooLargeError, ValueTypeError
-from storeroom.freshness import FreshnessOptions
+from storeroom.freshness import AS_CONFIGURED
 from storeroom.frozen import IMMUTABLE
 from storeroom.hooks import LOOK, MISSING, Conditional, StorageHooks
 from storeroom.process_locks import ProcessLocks
@@ -199,20 +199,37 @@ class LocMemCache(BaseCache):
         default: Any,
         timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT,
         version: int | None = None,
-        *,
         tags: Iterable[object] = (),
-        **freshness: Unpack[FreshnessOptions],
+        stale_while_revalidate: Any = AS_CONFIGURED,
+        stale_if_error: Any = AS_CONFIGURED,
+        retry_pause: Any = AS_CONFIGURED,
+        error_timeout: Any = AS_CONFIGURED,
+        soft_timeout: Any = AS_CONFIGURED,
+        hard_timeout: Any = AS_CONFIGURED,
+        early: float = AS_CONFIGURED,
+        jitter: float = AS_CONFIGURED,
     ) -> Any:
         """Return the value stored, or compute, store and return it: see BaseCache.get_or_set()."""
         head = self._head
         if version is None and head is not None and self._overlay is None:
             entry = self._entries.get(f"{head}{key}")
-            if entry is not None and (value := entry.value) is not ENCODED and entry.expires_at > timeouts.now():
-                if entry.freq < MOST_HITS:
-                    entry.freq += 1
-                self._counters.hits += 1
-                return value
-        return BaseCache.get_or_set(self, key, default, timeout, version, tags=tags, **freshness)
+            if entry is not None and entry.expires_at > timeouts.now():
+                value = entry.value
+                if value is ENCODED and type(encoded := entry.encoded) is bytes:
+                    try:
+                        value = loads(encoded)
+                    except Exception:  # noqa: BLE001 -- as in _decoded()
+                        value = ENCODED
+                if value is not ENCODED:
+                    freq = entry.freq
+                    if freq < MOST_HITS:
+                        entry.freq = freq + 1
+                    self._counters.hits += 1
+                    return value
+        return BaseCache.get_or_set(
+            self, key, default, timeout, version, tags, stale_while_revalidate, stale_if_error, retry_pause,
+            error_timeout, soft_timeout, hard_timeout, early, jitter,
+        )  # fmt: skip
 
     # Values -----------------------------------------------------------------------------------
 
@@ -297,14 +314,22 @@ class LocMemCache(BaseCache):
     # Hooks ------------------------------------------------------------------------------------
 
     def _get(self, storage_key: str) -> Any:
-        entry = self._live(storage_key)
-        if entry is None:
+        entry = self._entries.get(storage_key)
+        if entry is None or entry.expires_at <= timeouts.now():
             return MISSING
         freq = entry.freq
         if freq < MOST_HITS:
             entry.freq = freq + 1
         value = entry.value
-        return self._decoded(entry) if value is ENCODED else value
+        if value is not ENCODED:
+            return value
+        encoded = entry.encoded
+        if type(encoded) is not bytes:
+            return self._decoded(entry)
+        try:
+            return loads(encoded)
+        except Exception:  # noqa: BLE001 -- as in _decoded()
+            return self._unreadable()
 
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
         found = ((storage_key, self._get(storage_key)) for storage_key in storage_keys)

@@ -12,7 +12,7 @@ from typing import Any
 
 from storeroom.entry import Envelope
 from storeroom.events import CacheStats
-from storeroom.hooks import LOOK, MISSING, StorageHooks
+from storeroom.hooks import LOOK, MISSING, StorageHooks, Swap
 from storeroom.keys import KeySpace
 from storeroom.near.table import NearTable
 from storeroom.steps import Steps, arun, run
@@ -210,6 +210,22 @@ class NearHooks(StorageHooks):
 
     async def _alease(self, storage_key: str, *args: Any) -> Any:
         return await self._athrough("_alease", (storage_key,), storage_key, *args)
+
+    def _lease_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool | None]:
+        leased: dict[str, bool | None] = self._through("_lease_many", list(swaps), swaps)
+        return leased
+
+    async def _alease_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool | None]:
+        leased: dict[str, bool | None] = await self._athrough("_alease_many", list(swaps), swaps)
+        return leased
+
+    def _swap_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
+        swapped: dict[str, bool] = self._through("_swap_many", list(swaps), swaps)
+        return swapped
+
+    async def _aswap_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
+        swapped: dict[str, bool] = await self._athrough("_aswap_many", list(swaps), swaps)
+        return swapped
 
     def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
         return bool(self._through("_compare_set", (storage_key,), storage_key, expected, value, expires_at))

@@ -6,14 +6,14 @@ from typing import Any, Final
 
 from storeroom import counting, timeouts
 from storeroom.entry import Envelope
-from storeroom.hooks import MISSING
+from storeroom.hooks import MISSING, Swap
 from storeroom.steps import Steps
 from storeroom.tags import TAG_MARK
 from storeroom.transactions.changes import Change, Kind, Place, Segment
 
 __all__ = ["apply"]
 
-_TOGETHER: Final = (Kind.DELETE, Kind.SET)
+_TOGETHER: Final = (Kind.DELETE, Kind.SET, Kind.COMPUTED)
 """Kinds of changes of which many are one operation."""
 
 
@@ -48,6 +48,8 @@ def _works(segment: Segment, touched: set[Place]) -> Iterator[Steps[Any]]:
             yield _delete(changes)
         elif kind is Kind.SET:
             yield _set(changes)
+        elif kind is Kind.COMPUTED:
+            yield _store_computed(changes, touched)
         else:
             for storage_key, change in changes:
                 yield _apply_one(storage_key, change, touched)
@@ -55,7 +57,8 @@ def _works(segment: Segment, touched: set[Place]) -> Iterator[Steps[Any]]:
 
 def _group(item: tuple[Place, Change]) -> tuple[Any, ...]:
     (_, storage_key), change = item
-    if change.kind not in _TOGETHER or storage_key.startswith(TAG_MARK):
+    is_unfenced = change.kind is Kind.COMPUTED and change.expected is None
+    if change.kind not in _TOGETHER or is_unfenced or storage_key.startswith(TAG_MARK):
         return None, storage_key, id(change)
     return change.kind, id(change.handle), change.expires_at if change.kind is Kind.SET else None
 
@@ -94,7 +97,8 @@ def _apply_one(storage_key: str, change: Change, touched: set[Place]) -> Steps[A
     elif kind is Kind.AMEND:
         yield from _amend(storage_key, change)
     elif kind is Kind.COMPUTED:
-        yield from _store(storage_key, change, touched)
+        if change.under is not None:  # what was computed has no mark, and is not stored
+            yield from _under(storage_key, change.under, touched)
     elif _has_expired(change):
         return
     elif kind is Kind.COUNT:
@@ -119,20 +123,18 @@ def _amend(storage_key: str, change: Change) -> Steps[None]:
         yield change.below, "_touch", (storage_key, change.expires_at)
 
 
-def _store(storage_key: str, change: Change, touched: set[Place]) -> Steps[Any]:
+def _store_computed(changes: list[tuple[str, Change]], touched: set[Place]) -> Steps[None]:
     """Store what was computed in the place of its mark, unless its tags' versions have never been anybody else's."""
-    mark, value = change.expected, change.value(storage_key)
-    if mark is None:
-        if change.under is not None:
-            yield from _under(storage_key, change.under, touched)
-        return
-    is_envelope = type(value) is Envelope
-    storage = change.handle._flights
-    is_of_own_tags = is_envelope and any((storage, tag) in touched for tag, _ in value.tags)
-    if value is MISSING or (is_envelope and not value.has_value) or is_of_own_tags or _has_expired(change):
-        yield change.below, "_compare_delete", (storage_key, mark)
-    else:
-        yield change.below, "_compare_set", (storage_key, mark, value, change.expires_at)
+    swaps = {}
+    for storage_key, change in changes:
+        value = change.value(storage_key)
+        is_envelope = type(value) is Envelope
+        is_of_own_tags = is_envelope and any((change.handle._flights, tag) in touched for tag, _ in value.tags)
+        if (is_envelope and not value.has_value) or is_of_own_tags or _has_expired(change):
+            value = MISSING
+        assert change.expires_at is not None  # noqa: S101 -- what was computed has one
+        swaps[storage_key] = Swap(change.expected, value, change.expires_at)
+    yield changes[0][1].below, "_swap_many", (swaps,)
 
 
 def _under(storage_key: str, change: Change, touched: set[Place]) -> Steps[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from storeroom.entry import Envelope, placeholder
 from storeroom.exceptions import ValueTypeError
 from storeroom.flights import Flights
-from storeroom.hooks import LOOK, MISSING, StorageHooks
+from storeroom.hooks import ABSENT, LOOK, MISSING, StorageHooks, Swap
 from storeroom.overlays import Overlay
 from storeroom.steps import Steps
 from storeroom.tags import TAG_MARK
@@ -259,25 +259,54 @@ class TransactionOverlay(Overlay):
         return True
 
     def lease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> Steps[bool]:
-        """See StorageHooks._lease(): this unit of work computes for itself.
+        """See StorageHooks._lease()."""
+        swap = Swap(ABSENT if seen is MISSING else seen, mark, expires_at)
+        yield from self.lease_many({storage_key: swap})
+        return True
+
+    def lease_many(self, swaps: Mapping[str, Swap]) -> Steps[dict[str, bool | None]]:
+        """See StorageHooks._lease_many(): this unit of work computes for itself.
 
         In the storage it leaves a mark, which keeps nobody from computing and shows whether anybody has
         touched the entry.
         """
-        fence = None
-        if self._view(storage_key).is_below:
-            fence = placeholder(0.0) if seen is MISSING else seen.leased(0.0)
-            place = (storage_key, fence, expires_at) if seen is MISSING else (storage_key, seen, fence, expires_at)
-            if (yield self._below, "_add" if seen is MISSING else "_compare_set", place) is not True:
-                fence = None
-        frozen = self._freeze(storage_key, mark)
+        fences = {
+            storage_key: swap._replace(value=_fence(swap.expected))
+            for storage_key, swap in swaps.items()
+            if self._view(storage_key).is_below
+        }
+        fenced = (yield self._below, "_swap_many", (fences,)) if fences else {}
+        for storage_key, swap in swaps.items():
+            fence = fences[storage_key].value if fenced.get(storage_key) else None
+            self._hold_computed(storage_key, swap, fence)
+        return dict.fromkeys(swaps, True)
+
+    def _hold_computed(self, storage_key: str, swap: Swap, fence: Envelope | None) -> None:
+        frozen = self._freeze(storage_key, swap.value)
 
         def make(before: Change | None) -> Change:
             under = before.under if before and before.kind is Kind.COMPUTED else before
-            return self._change(Kind.COMPUTED, frozen=frozen, expires_at=expires_at, expected=fence, under=under)
+            return self._change(Kind.COMPUTED, frozen=frozen, expires_at=swap.expires_at, expected=fence, under=under)
 
         self._record(storage_key, make)
-        return True
+
+    def swap_many(self, swaps: Mapping[str, Swap]) -> Steps[dict[str, bool]]:
+        """See StorageHooks._swap_many()."""
+        swapped = {}
+        for storage_key, (expected, value, expires_at) in swaps.items():
+            if expected is ABSENT:
+                done = (yield from self.add(storage_key, value, expires_at)) is True
+            elif value is MISSING:
+                done = yield from self.compare_delete(storage_key, expected)
+            else:
+                done = yield from self.compare_set(storage_key, expected, value, expires_at)
+            swapped[storage_key] = done
+        return swapped
+
+
+def _fence(expected: Any) -> Envelope:
+    """Return the mark that is left in the storage, where this is to be seen as it was before."""
+    return expected.leased(0.0) if type(expected) is Envelope else placeholder(0.0)
 
 
 def _amended(value: Any, view: View) -> Any:

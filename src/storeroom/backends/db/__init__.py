@@ -5,6 +5,7 @@ LOCATION is the table's name, as in Django; ``OPTIONS["url"]`` tells where the d
 program's transaction, and no rollback of one takes it back.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
@@ -21,7 +22,7 @@ from storeroom.backends.db.statements import Statements, chunks
 from storeroom.backends.db.transaction import Bounds, Transaction
 from storeroom.entry import Envelope
 from storeroom.exceptions import DecodeError, StorageError, ValueTooLargeError, ValueTypeError
-from storeroom.hooks import LOOK, MISSING, Conditional
+from storeroom.hooks import ABSENT, LOOK, MISSING, Conditional, Swap
 from storeroom.network import NetworkCache
 from storeroom.probes import Endpoint, Probe
 from storeroom.secret import secret_of
@@ -323,6 +324,39 @@ class DatabaseCache(NetworkCache):
             return False
         transaction.put([row], expires_at)
         return True
+
+    def _swap_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
+        rows = {key: self._row(key, swap.value) for key, swap in swaps.items() if swap.value is not MISSING}
+        try:
+            return self._write(self._swap_many_within, swaps, rows) if swaps else {}
+        except FullError as error:
+            self._without_room(error, len(swaps))
+            return dict.fromkeys(swaps, False)
+
+    def _swap_many_within(
+        self, transaction: Transaction, swaps: Mapping[str, Swap], rows: Mapping[str, Row]
+    ) -> dict[str, bool]:
+        compared = {name_of(key): key for key, swap in swaps.items() if swap.expected is not ABSENT}
+        found = transaction.all_live(list(compared)) if compared else {}
+        swapped = dict.fromkeys(swaps, False)
+        doomed, puts, adds = [], defaultdict[float, list[Row]](list), defaultdict[float, list[Row]](list)
+        for name, key in compared.items():
+            expected, value, expires_at = swaps[key]
+            if name in found and self._decoded(key, name, *found[name]) == expected:
+                swapped[key] = True
+                if value is MISSING:
+                    doomed.append(name)
+                else:
+                    puts[expires_at].append(rows[key])
+        for key, (expected, _, expires_at) in swaps.items():
+            if expected is ABSENT:
+                adds[expires_at].append(rows[key])
+        if doomed:
+            transaction.remove(doomed)
+        for expires_at, written in puts.items():
+            transaction.put(written, expires_at)
+        added = {name for expires_at, written in adds.items() for name in transaction.add_many(written, expires_at)}
+        return swapped | {key: row.name in added for key, row in rows.items() if swaps[key].expected is ABSENT}
 
     def _clear(self) -> None:
         owns, doomed = self._key_space.owns, []

@@ -126,6 +126,10 @@ class Statements:
         """Take so many names."""
         return self._listed(f"SELECT cache_key, value, number, expires FROM {self.table} WHERE cache_key IN", count)
 
+    def lock_entries(self, count: int) -> str:
+        """Take so many names; lock their rows."""
+        return f"{self.get_many(count)}{self.grammar.lock}"
+
     def sizes(self, count: int) -> str:
         """Take so many names; lock their rows."""
         text = self._listed(f"SELECT size, expires FROM {self.table} WHERE cache_key IN", count)
@@ -168,6 +172,10 @@ class Statements:
 
     def _make_upsert(self, count: int, only_absent: bool) -> str:
         return f"{self.insert(count)} {self._on_conflict(only_absent)} RETURNING growth, size"
+
+    def add_many(self, count: int) -> str:
+        """Take the columns of so many rows, and the present; return name, growth and size of each that was written."""
+        return f"{self.insert(count)} {self._on_conflict(only_absent=True)} RETURNING cache_key, growth, size"
 
     def _on_conflict(self, only_absent: bool) -> str:
         here = self.table

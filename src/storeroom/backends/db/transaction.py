@@ -7,7 +7,7 @@ locked, so that no two transactions wait for each other there.
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -81,7 +81,7 @@ class Transaction:
         self._added_entries = 0
         self._added_bytes = 0
         self._has_put = False
-        self._written: Collection[bytes] = ()
+        self._written: set[bytes] = set()
 
     def execute(self, statement: str, parameters: Sequence[Any]) -> Any:
         """Run a statement; return the driver's cursor."""
@@ -93,9 +93,7 @@ class Transaction:
         """Insert or overwrite entries."""
         # In one order everywhere, so that two transactions with the same keys do not wait for each other.
         rows = sorted(rows)
-        self._written = {row.name for row in rows}
-        self.changed |= self._written
-        self.expires_at = min(self.expires_at, expires_at)
+        self._note_writing([row.name for row in rows], expires_at)
         for part in _parts(rows):
             written = [columns_of(row, expires_at) for row in part]
             names = [row.name for row in part]
@@ -110,9 +108,7 @@ class Transaction:
 
     def add(self, row: Row, expires_at: float) -> bool:
         """Insert an entry, or overwrite an expired one. Return whether that was done."""
-        self._written = {row.name}
-        self.changed.add(row.name)
-        self.expires_at = min(self.expires_at, expires_at)
+        self._note_writing([row.name], expires_at)
         statements, columns = self._statements, columns_of(row, expires_at)
         if statements.grammar.returning:
             written = self.execute(statements.upsert(1, only_absent=True), (*columns, self.now)).fetchall()
@@ -130,10 +126,28 @@ class Transaction:
                 return True
         return False  # it comes and goes; at the last look it was there
 
+    def add_many(self, rows: Sequence[Row], expires_at: float) -> list[bytes]:
+        """Insert those entries that are absent or have expired. Return the names of these."""
+        rows, statements = sorted(rows), self._statements
+        if not statements.grammar.returning:
+            return [row.name for row in rows if self.add(row, expires_at)]
+        self._note_writing([row.name for row in rows], expires_at)
+        added: list[bytes] = []
+        for part in _parts(rows):
+            written = rows_of([columns_of(row, expires_at) for row in part])
+            found = self.execute(statements.add_many(len(part)), (*written, self.now)).fetchall()
+            self._note_growth([(growth, size) for _, growth, size in found])
+            added += [bytes(name) for name, _, _ in found]
+        return added
+
+    def _note_writing(self, names: Sequence[bytes], expires_at: float = ENDLESS) -> None:
+        self._written.update(names)
+        self.changed.update(names)
+        self.expires_at = min(self.expires_at, expires_at)
+
     def replace(self, row: Row, old_size: int) -> None:
         """Give a locked entry another value; it keeps its expiry."""
-        self._written = {row.name}
-        self.changed.add(row.name)
+        self._note_writing([row.name])
         self.execute(self._statements.replace, (row.size, row.value, row.number, row.size, row.name))
         self._added_bytes += row.size - old_size
 
@@ -161,6 +175,14 @@ class Transaction:
     def live(self, name: bytes) -> Any:
         """Return value, number, expires and size of a live entry, which is locked from now on; or None."""
         return self.execute(self._statements.lock_entry, (name, self.now)).fetchone()
+
+    def all_live(self, names: Sequence[bytes]) -> dict[bytes, tuple[Any, int | None]]:
+        """Return value and number of the live entries among these, which are locked from now on, by name."""
+        live = {}
+        for part in chunks(sorted(names)):
+            rows = self.execute(self._statements.lock_entries(len(part)), part).fetchall()
+            live.update({bytes(name): (value, number) for name, value, number, expires in rows if expires > self.now})
+        return live
 
     def _note_growth(self, written: Sequence[tuple[int, int]]) -> None:
         for growth, size in written:
@@ -209,7 +231,8 @@ class Transaction:
 
     def make_room_after(self, row: Row, *, is_counted: bool) -> None:
         """See to the bounds after an entry was put, and counted if there were counts, by a statement of its own."""
-        self._written, self._inserted, self._has_put = {row.name}, 1, True
+        self._written.add(row.name)
+        self._inserted, self._has_put = 1, True
         if not is_counted:
             self.recount()
 

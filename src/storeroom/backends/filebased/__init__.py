@@ -42,11 +42,11 @@ from storeroom.engines import shared
 from storeroom.entry import Envelope
 from storeroom.events import CacheStats
 from storeroom.exceptions import DecodeError, StorageError, ValueTooLargeError, ValueTypeError
-from storeroom.hooks import LOOK, MISSING
+from storeroom.hooks import ABSENT, LOOK, MISSING, Swap
 from storeroom.serializers import Codec, build_codec
 from storeroom.serializers.frames import TEXT_BYTE
 from storeroom.steps import run
-from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
+from storeroom.timeouts import DEFAULT_TIMEOUT, NEVER, Timeout
 
 __all__ = ["FileBasedCache"]
 
@@ -281,25 +281,24 @@ class FileBasedCache(BaseCache):
             engine.check(now)
             engine.add_counts()
         try:
-            with engine.begin(write=True) as transaction:
-                table = Table(engine, transaction, now)
-                result = change(table, *args)
-                table.save()
+            return self._change(now, change, *args)
         except lmdb.Error as error:
             engine.recover(error)
             return self._write_again(change, *args)
-        return result
 
     def _write_again(self, change: Callable[..., T], *args: Any) -> T:
-        engine = self._engine
         try:
-            with engine.begin(write=True) as transaction:
-                table = Table(engine, transaction, timeouts.now())
-                result = change(table, *args)
-                table.save()
+            return self._change(timeouts.now(), change, *args)
         except lmdb.Error as error:
-            engine.recover(error, is_last=True)
+            self._engine.recover(error, is_last=True)
             raise
+
+    def _change(self, now: float, change: Callable[..., T], *args: Any) -> T:
+        engine = self._engine
+        with engine.begin(write=True) as transaction:
+            table = Table(engine, transaction, now)
+            result = change(table, *args)
+            table.save()
         return result
 
     @property
@@ -401,30 +400,32 @@ class FileBasedCache(BaseCache):
         return self._write(rename)
 
     def _compare_delete(self, storage_key: str, expected: Any) -> bool:
-        entry_key = entry_key_of(storage_key)
-
-        def compare_delete(table: Table) -> bool:
-            record = table.live(entry_key)
-            return (
-                record is not None
-                and bool(self._decoded(storage_key, entry_key, record) == expected)
-                and table.remove(entry_key)
-            )
-
-        return self._write(compare_delete)
+        return self._swap_many({storage_key: Swap(expected, MISSING, NEVER)})[storage_key]
 
     def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
-        entry_key = entry_key_of(storage_key)
-        frame = self._frame(storage_key, entry_key, value)
+        return self._swap_many({storage_key: Swap(expected, value, expires_at)})[storage_key]
 
-        def compare_set(table: Table) -> bool:
+    def _swap_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
+        entry_keys = {storage_key: entry_key_of(storage_key) for storage_key in swaps}
+        frames = {
+            storage_key: self._frame(storage_key, entry_keys[storage_key], swap.value)
+            for storage_key, swap in swaps.items()
+            if swap.value is not MISSING
+        }
+
+        def swap(table: Table, storage_key: str) -> bool:
+            expected, value, expires_at = swaps[storage_key]
+            entry_key = entry_keys[storage_key]
             record = table.live(entry_key)
-            if record is None or self._decoded(storage_key, entry_key, record) != expected:
+            if expected != (ABSENT if record is None else self._decoded(storage_key, entry_key, record)):
                 return False
-            table.put(entry_key, frame, expires_at, self._bounds)
+            if value is MISSING:
+                table.remove(entry_key)
+            else:
+                table.put(entry_key, frames[storage_key], expires_at, self._bounds)
             return True
 
-        return self._write(compare_set)
+        return self._write(lambda table: {storage_key: swap(table, storage_key) for storage_key in swaps})
 
     def _clear(self) -> None:
         owns = self._key_space.owns

@@ -88,6 +88,9 @@ shrinks; few, so that no write pays for many."""
 _PATIENCE: Final = 128
 """Entries that the hand spares before it takes the next one all the same: bounds a write's time."""
 
+_SPARED: Final = 1000
+"""Entries that the evictions of one transaction pass over because they are being computed, likewise."""
+
 
 def read_meta(transaction: Any) -> tuple[int, int, int, float]:
     """Return entries, bytes, next slot and earliest expiry."""
@@ -207,7 +210,18 @@ class Table:
         now: epoch seconds; the same for the whole transaction.
     """
 
-    __slots__ = ("_environment", "_meta", "_next_slot", "_transaction", "earliest", "entries", "expired", "now", "size")
+    __slots__ = (
+        "_environment",
+        "_meta",
+        "_next_slot",
+        "_spared",
+        "_transaction",
+        "earliest",
+        "entries",
+        "expired",
+        "now",
+        "size",
+    )
 
     def __init__(self, environment: Environment, transaction: Any, now: float) -> None:
         """Read the bookkeeping."""
@@ -215,6 +229,7 @@ class Table:
         self._transaction = transaction
         self.now = now
         self.expired = 0
+        self._spared = 0
         self._meta = meta = transaction.get(_META_KEY)
         self.entries, self.size, self._next_slot, self.earliest = _META.unpack(meta) if meta else _EMPTY
         if self.earliest <= now:
@@ -377,7 +392,7 @@ class Table:
                 entry_key != keep
                 and not _is_lease(entry_key)
                 and (not recency[slot] or step >= _PATIENCE)
-                and not self._is_leased(entry_key)
+                and not self._spares(entry_key)
             ):
                 environment.hand = index_key
                 self.remove(entry_key)
@@ -390,10 +405,14 @@ class Table:
                 cursor.set_range(_INDEX)
         return False
 
-    def _is_leased(self, entry_key: bytes) -> bool:
-        """Tell whether somebody computes the entry's value: it is spared, lest another computes it, too."""
+    def _spares(self, entry_key: bytes) -> bool:
+        """Tell whether somebody computes the entry's value, which another would compute, too, if it were evicted."""
+        if self._spared >= _SPARED:
+            return False
         record = self._transaction.get(entry_key)
-        return record is not None and is_leased(_frame_of(entry_key, record), self.now)
+        is_spared = record is not None and is_leased(_frame_of(entry_key, record), self.now)
+        self._spared += is_spared
+        return is_spared
 
 
 def check(transaction: Any) -> None:

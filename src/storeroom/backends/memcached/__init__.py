@@ -24,6 +24,7 @@ from storeroom.backends.memcached.shard import Shard
 from storeroom.base import BaseCache
 from storeroom.engines import shared
 from storeroom.exceptions import ConfigurationError, StorageError
+from storeroom.hooks import Swap
 from storeroom.probes import Endpoint, Probe
 from storeroom.secret import secret_of
 from storeroom.serializers import build_codec
@@ -212,6 +213,21 @@ class MemcachedCache(BaseCache):
 
     async def _alease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> bool | None:
         return await self._run(self._lease, storage_key, seen, mark, expires_at)
+
+    def _lease_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool | None]:
+        leased: dict[str, bool | None] = {}
+        for shard, own_keys in self._by_shard(swaps).items():
+            leased |= shard._lease_many({storage_key: swaps[storage_key] for storage_key in own_keys})
+        return leased
+
+    async def _alease_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool | None]:
+        return await self._run(self._lease_many, swaps)
+
+    def _swap_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
+        swapped: dict[str, bool] = {}
+        for shard, own_keys in self._by_shard(swaps).items():
+            swapped |= shard._swap_many({storage_key: swaps[storage_key] for storage_key in own_keys})
+        return swapped
 
     def _compare_delete(self, storage_key: str, expected: Any) -> bool:
         return self._shard_of(storage_key)._compare_delete(storage_key, expected)

@@ -3,7 +3,7 @@
 Each driver has a module that fulfils this, and is loaded only when a cache is made.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 __all__ = ["BATCH", "Client", "NoRoomError", "TooLargeError", "batches", "batches_of_values"]
@@ -44,6 +44,9 @@ class Client(Protocol):
     def gets(self, key: bytes) -> tuple[bytes, Any] | None:
         """Return what is stored, and a token of its state for cas(); or None."""
 
+    def gets_many(self, keys: Sequence[bytes]) -> Mapping[bytes, tuple[bytes, Any]]:
+        """Do as gets() for several keys; what is not stored is absent."""
+
     def set(self, key: bytes, data: bytes, exptime: int) -> bool:
         """Store it. Return False if the server has no room."""
 
@@ -59,6 +62,17 @@ class Client(Protocol):
         Raises:
             NoRoomError: the server has no room.
         """
+
+    def add_many(self, values: Mapping[bytes, bytes], exptime: int) -> Collection[bytes]:
+        """Do as add() for several keys. Return those that were stored.
+
+        Args:
+            values: each with something of its own, so that it is not taken for what another has stored.
+            exptime: see add().
+        """
+
+    def cas_many(self, values: Mapping[bytes, tuple[bytes, Any]], exptime: int) -> Collection[bytes]:
+        """Do as cas() for several keys, with data and token of each. Return those that were stored."""
 
     def delete(self, key: bytes) -> bool:
         """Remove it. Return whether it was there."""

@@ -8,7 +8,7 @@ them, unpickling included; here nothing is.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import pylibmc
@@ -131,6 +131,10 @@ class PyLibMCClient:
             return None
         return None if data is None else (data, token)
 
+    def gets_many(self, keys: Sequence[bytes]) -> dict[bytes, tuple[bytes, int]]:
+        # pylibmc has no such call: one after the other.
+        return {key: found for key in keys if (found := self.gets(key)) is not None}
+
     def _require_answer(self, begun: float) -> None:
         """Raise TimeoutError if a read that found nothing took as long as one without a reply."""
         if time.monotonic() - begun > self._silence:
@@ -181,6 +185,18 @@ class PyLibMCClient:
         if too_large is not None:
             raise too_large
         return failed
+
+    def add_many(self, values: Mapping[bytes, bytes], exptime: int) -> Collection[bytes]:
+        added: list[bytes] = []
+        for batch in batches_of_values(values):
+            self._without_waiting(self._client.add_multi, batch, time=exptime)
+            stored = self.get_many(list(batch))
+            added += [key for key, data in batch.items() if stored.get(key) == data]
+        return added
+
+    def cas_many(self, values: Mapping[bytes, tuple[bytes, int]], exptime: int) -> Collection[bytes]:
+        # As gets_many().
+        return [key for key, (data, token) in values.items() if self.cas(key, data, exptime, token)]
 
     def _without_waiting(self, method: Callable[..., object], *args: Any, **kwargs: Any) -> None:
         """Call a method that is not to wait for replies. What came of it has to be found out."""

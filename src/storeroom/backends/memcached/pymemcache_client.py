@@ -4,7 +4,7 @@ The client's own checks and serializers are left out: keys are legal and values 
 """
 
 import select
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from pymemcache.client.base import Client
@@ -68,6 +68,12 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
     def gets(self, key: bytes) -> tuple[bytes, bytes] | None:
         return self._fetch(b"gets", (key,)).get(key)
 
+    def gets_many(self, keys: Sequence[bytes]) -> dict[bytes, tuple[bytes, bytes]]:
+        found: dict[bytes, tuple[bytes, bytes]] = {}
+        for batch in batches(keys):
+            found |= self._fetch(b"gets", batch)
+        return found
+
     # Writing --------------------------------------------------------------------------------
 
     def _store(
@@ -110,18 +116,21 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
         return bool(self._store(b"set", {key: data}, exptime)[key])
 
     def set_many(self, values: Mapping[bytes, bytes], exptime: int) -> list[bytes]:
-        failed: list[bytes] = []
+        stored = self._store_many(b"set", values, exptime)
+        return [key for key in values if key not in stored]
+
+    def _store_many(self, command: bytes, values: Mapping[bytes, bytes], exptime: int) -> Collection[bytes]:
+        """Store several values; return the keys of those that were."""
+        stored: dict[bytes, bool] = {}
         too_large: TooLargeError | None = None
         for batch in batches_of_values(values):
             try:
-                stored = self._store(b"set", batch, exptime)
+                stored |= self._store(command, batch, exptime)
             except TooLargeError as error:
                 too_large = too_large or error  # the others are stored all the same
-            else:
-                failed += [key for key, is_stored in stored.items() if not is_stored]
         if too_large is not None:
             raise too_large
-        return failed
+        return {key for key, is_stored in stored.items() if is_stored}
 
     def add(self, key: bytes, data: bytes, exptime: int) -> bool:
         return bool(self._store(b"add", {key: data}, exptime)[key])
@@ -129,14 +138,33 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
     def cas(self, key: bytes, data: bytes, exptime: int, token: bytes) -> bool:
         return bool(self._store(b"cas", {key: data}, exptime, token)[key])
 
+    def add_many(self, values: Mapping[bytes, bytes], exptime: int) -> Collection[bytes]:
+        return self._store_many(b"add", values, exptime)
+
+    def cas_many(self, values: Mapping[bytes, tuple[bytes, bytes]], exptime: int) -> Collection[bytes]:
+        stored: list[bytes] = []
+        for batch in batches_of_values({key: data for key, (data, _) in values.items()}):
+            commands = [
+                b"cas %b 0 %d %d %b\r\n%b\r\n" % (key, exptime, len(data), values[key][1], data)
+                for key, data in batch.items()
+            ]
+            try:
+                replies = self._ask(commands, b"cas")
+            except MemcacheServerError:
+                # Which of them the server refused is found out one by one. A token that was used is good no more.
+                stored += [
+                    key
+                    for key, data in batch.items()
+                    if self.get(key) == data or self.cas(key, data, exptime, values[key][1])
+                ]
+            else:
+                stored += [key for key, reply in zip(batch, replies, strict=True) if reply == b"STORED"]
+        return stored
+
     # Removing -------------------------------------------------------------------------------
 
     def _remove(self, keys: Sequence[bytes]) -> list[bytes]:
-        try:
-            replies: list[bytes] = self._misc_cmd([b"delete %b\r\n" % key for key in keys], b"delete", False)
-        except MemcacheUnexpectedCloseError as error:
-            raise ConnectionResetError("the server has closed the connection") from error
-        return replies
+        return self._ask([b"delete %b\r\n" % key for key in keys], b"delete")
 
     def delete(self, key: bytes) -> bool:
         return self._remove([key]) == [b"DELETED"]
@@ -146,6 +174,14 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
             self._remove(batch)
 
     # The connection -------------------------------------------------------------------------
+
+    def _ask(self, commands: Sequence[bytes], name: bytes) -> list[bytes]:
+        """Send commands together; return the one line that answers each."""
+        try:
+            replies: list[bytes] = self._misc_cmd(commands, name, False)
+        except MemcacheUnexpectedCloseError as error:
+            raise ConnectionResetError("the server has closed the connection") from error
+        return replies
 
     def probe(self) -> None:
         if self.sock is None:  # after a refusal; it is opened anew

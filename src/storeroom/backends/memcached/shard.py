@@ -4,7 +4,7 @@ Whatever reads and then writes does so by compare-and-swap, and again if somebod
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from struct import error as StructError  # noqa: N812 -- an exception class
 from typing import Any
 
@@ -17,7 +17,7 @@ from storeroom.config import Settings
 from storeroom.entry import Envelope, is_packed
 from storeroom.events import Counters
 from storeroom.exceptions import DecodeError, StorageError, ValueTooLargeError, ValueTypeError
-from storeroom.hooks import LOOK, MISSING
+from storeroom.hooks import ABSENT, LOOK, MISSING, Swap
 from storeroom.network import NetworkCache
 from storeroom.serializers import Codec
 from storeroom.timeouts import AT_ONCE
@@ -319,6 +319,72 @@ class Shard(NetworkCache):
         except NoRoomError:
             return self._without_room(self._no_room("Nothing was changed."))
 
+    def _swap_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
+        """See StorageHooks: one round trip for what is to be absent; two for the rest, with pymemcache."""
+        absent = {key: swap for key, swap in swaps.items() if swap.expected is ABSENT}
+        swapped = dict.fromkeys(swaps, False)
+        swapped |= self._add_all(absent)
+        others = {key: swap for key, swap in swaps.items() if key not in absent}
+        return swapped | self._replace_all(others)
+
+    def _add_all(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
+        added: dict[str, bool] = {}
+        for expires_at, names in _by_expiry(swaps).items():
+            until = self._until(expires_at)
+            by_key = {self._key(name): name for name in names}
+            data = {key: self._packed(name, swaps[name].value, until) for key, name in by_key.items()}
+            try:
+                stored = self._engine.ask_once("add_many", data, exptime(until), probes=True)
+            except TooLargeError as error:
+                raise self._too_large(by_key[error.key], error) from error
+            added |= {by_key[key]: True for key in stored}
+            refused = [key for key in by_key if key not in stored]
+            there = self._engine.ask("get_many", refused) if refused else {}
+            for key in refused:
+                if there.get(key) == data[key]:  # the driver has tried twice
+                    added[by_key[key]] = True
+                    continue
+                # What has expired by our clock may be in the way, or there was no room.
+                is_live = key in there and _header(there[key])[0] > timeouts.now()
+                added[by_key[key]] = not is_live and self._swap(by_key[key], swaps[by_key[key]])
+        return added
+
+    def _replace_all(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
+        if not swaps:
+            return {}
+        keys = {name: self._key(name) for name in swaps}
+        found = self._engine.ask("gets_many", list(keys.values()))
+        changes: dict[int, dict[str, tuple[bytes, Any]]] = {}
+        for name, (expected, value, expires_at) in swaps.items():
+            data, token = found.get(keys[name], (b"", None))
+            there_until, frame = _header(data)
+            if not there_until > timeouts.now() or self._value(name, frame) != expected:
+                continue
+            if value is MISSING:
+                changes.setdefault(_GONE_EXPTIME, {})[name] = GONE, token
+            else:
+                until = self._until(expires_at)
+                changes.setdefault(exptime(until), {})[name] = self._packed(name, value, until), token
+        return dict.fromkeys(swaps, False) | {
+            name: is_done
+            for seconds, changed in changes.items()
+            for name, is_done in self._cas_all(changed, seconds, keys).items()
+        }
+
+    def _cas_all(
+        self, changed: Mapping[str, tuple[bytes, Any]], seconds: int, keys: Mapping[str, bytes]
+    ) -> dict[str, bool]:
+        names = {keys[name]: name for name in changed}
+        values = {key: changed[name] for key, name in names.items()}
+        stored: Collection[bytes] = ()
+        try:
+            stored = self._engine.ask_once("cas_many", values, seconds)
+        except TooLargeError as error:
+            raise self._too_large(names[error.key], error) from error
+        except NoRoomError:
+            self._without_room(self._no_room("Some were not changed."), len(changed))
+        return {name: key in stored for key, name in names.items()}
+
     def _taken(self, storage_key: str, wanted: Callable[[Any], bool] = lambda _: True) -> tuple[float, Any] | None:
         """Remove a live entry if its value is wanted; return expires_at and value to one caller alone, or None.
 
@@ -359,6 +425,14 @@ class Shard(NetworkCache):
             f"{limit} bytes at most. Compress it (OPTIONS['compressor']), split it, or start the server with a higher "
             "-I. What was stored under the key is gone."
         )
+
+
+def _by_expiry(swaps: Mapping[str, Swap]) -> Mapping[float, list[str]]:
+    """Return the storage keys by the expiry that they are to have."""
+    by_expiry: dict[float, list[str]] = {}
+    for storage_key, swap in swaps.items():
+        by_expiry.setdefault(swap.expires_at, []).append(storage_key)
+    return by_expiry
 
 
 def _header(data: bytes) -> tuple[float, bytes]:

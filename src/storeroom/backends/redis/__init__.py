@@ -17,6 +17,7 @@ from storeroom.backends.redis.foreign import ForeignReader
 from storeroom.backends.redis.requests import Steps
 from storeroom.engines import shared
 from storeroom.exceptions import StoreroomWarning
+from storeroom.hooks import Swap
 from storeroom.network import NetworkCache
 from storeroom.secret import secret_of
 from storeroom.serializers import build_codec
@@ -199,6 +200,12 @@ class RedisCache(NetworkCache):
 
     async def _acompare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
         return await self._engine.arun(self._operations.compare_set(storage_key, expected, value, expires_at))
+
+    def _swap_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
+        return self._engine.run(self._operations.swap_many(swaps))
+
+    async def _aswap_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
+        return await self._engine.arun(self._operations.swap_many(swaps))
 
     def _scan(self, start: str) -> Iterator[str]:
         return iter(self._engine.run(self._operations.scan(start)))

@@ -19,7 +19,7 @@ from storeroom.backends.redis.scripts import Script
 from storeroom.entry import MARK, MARKED_BYTES, Envelope, is_packed
 from storeroom.events import Counters
 from storeroom.exceptions import DecodeError, StorageError, ValueTypeError
-from storeroom.hooks import LOOK, MISSING, Conditional
+from storeroom.hooks import ABSENT, LOOK, MISSING, Conditional, Swap
 from storeroom.serializers import Codec
 from storeroom.timeouts import NEVER
 
@@ -294,6 +294,48 @@ class Operations:
             if self.decoded(storage_key, reply) != expected:
                 return False
             frame = reply
+
+    def swap_many(self, swaps: Mapping[str, Swap]) -> Steps[dict[str, bool]]:
+        """One SET NX or one script for each, all together; more for what has to be looked at again."""
+        if not swaps:
+            return {}
+        commands = [self._swap_command(storage_key, swap) for storage_key, swap in swaps.items()]
+        replies = yield Request(commands, Use.ONCE)
+        swapped = {}
+        for (storage_key, swap), reply in zip(swaps.items(), replies, strict=True):
+            if isinstance(reply, OutOfMemoryError):
+                swapped[storage_key] = self._stored(reply)
+            elif reply is None or is_wrong_type(reply):
+                swapped[storage_key] = False
+            elif swap.expected is ABSENT:
+                swapped[storage_key] = self._stored(reply)
+            elif isinstance(reply, NoScriptError) or self._is_equal(storage_key, reply, swap.expected):
+                swapped[storage_key] = yield from self._swap(storage_key, swap)
+            else:
+                swapped[storage_key] = checked(reply) == 1
+        return swapped
+
+    def _swap_command(self, storage_key: str, swap: Swap) -> Command:
+        expected, value, expires_at = swap
+        if expected is ABSENT:
+            return (*self._set_command(storage_key, value, expires_at), "NX")
+        frame = b"" if expected is MISSING else self._codec.dumps(expected, storage_key)
+        if value is MISSING:
+            return ("EVALSHA", scripts.COMPARE_DELETE.digest, 1, key_bytes(storage_key), frame)
+        new, milliseconds = (
+            self._codec.dumps(value, storage_key),
+            b"" if expires_at == NEVER else _milliseconds(expires_at),
+        )
+        return ("EVALSHA", scripts.COMPARE_SET_UNTIL.digest, 1, key_bytes(storage_key), frame, new, milliseconds)
+
+    def _is_equal(self, storage_key: str, reply: Any, expected: Any) -> bool:
+        """Tell whether other bytes than the expected ones were there, of an equal value."""
+        return isinstance(reply, bytes) and bool(self.decoded(storage_key, reply) == expected)
+
+    def _swap(self, storage_key: str, swap: Swap) -> Steps[bool]:
+        if swap.value is MISSING:
+            return (yield from self.compare_delete(storage_key, swap.expected))
+        return (yield from self.compare_set(storage_key, *swap))
 
     # Listing and clearing -------------------------------------------------------------------
 

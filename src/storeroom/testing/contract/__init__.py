@@ -20,6 +20,7 @@ from storeroom.testing.contract.refreshing import RefreshingContract
 from storeroom.testing.contract.sequences import SequencesContract
 from storeroom.testing.contract.stampede import StampedeContract
 from storeroom.testing.contract.statistics import StatisticsContract
+from storeroom.testing.contract.swaps import SwapsContract
 from storeroom.testing.contract.tags import TagsContract
 from storeroom.testing.contract.threads import ThreadsContract
 from storeroom.testing.contract.transactions import TransactionsContract
@@ -38,6 +39,7 @@ class CacheContract(
     ExpiryContract,
     ComputingContract,
     BatchesContract,
+    SwapsContract,
     FreshnessContract,
     RefreshingContract,
     CachedContract,

@@ -1,15 +1,20 @@
 """get_or_set_many(): one read, one computation for all that is missing, one write."""
 
+import threading
+import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
 
 from storeroom import background
 from storeroom.base import BaseCache
+from storeroom.exceptions import ComputationCycleError
+from storeroom.overlays import HOOKS
 from storeroom.testing import concurrency
 from storeroom.testing.capabilities import needs
-from storeroom.testing.concurrency import Gate, in_threads
+from storeroom.testing.concurrency import Gate, eventually, in_background, in_threads
 from storeroom.testing.contract.suite import Driver, Suite
 
 __all__ = ["BatchesContract"]
@@ -29,9 +34,142 @@ class Query:
         return {key: f"value of {key}" for key in keys if key != "unknown"}
 
 
+_within: ContextVar[bool] = ContextVar("within", default=False)
+
+
+def count_hooks(cache: BaseCache, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list to which each hook adds its name that is called from now on, but for those within another hook."""
+    called: list[str] = []
+    hooks = cache._overlay or cache  # noqa: SLF001 -- what operations turn to
+
+    def counted(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
+        def sync(*args: Any) -> Any:
+            if _within.get():
+                return hook(*args)
+            called.append(name)
+            token = _within.set(True)
+            try:
+                return hook(*args)
+            finally:
+                _within.reset(token)
+
+        return sync
+
+    def counted_twin(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
+        async def twin(*args: Any) -> Any:
+            if _within.get():
+                return await hook(*args)
+            called.append(name)
+            token = _within.set(True)
+            try:
+                return await hook(*args)
+            finally:
+                _within.reset(token)
+
+        return twin
+
+    for name in HOOKS:
+        monkeypatch.setattr(hooks, f"_{name}", counted(name, getattr(hooks, f"_{name}")))
+        monkeypatch.setattr(hooks, f"_a{name}", counted_twin(name, getattr(hooks, f"_a{name}")))
+    return called
+
+
 @needs("store")
 class BatchesContract(Suite):
     """Many keys at once."""
+
+    async def test_it_takes_one_read_and_one_write(self, cache: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+        """And one for the leases; where everything is there, the read alone."""
+        await cache.set("b", "stored")
+        called = count_hooks(cache.cache, monkeypatch)
+        await cache.get_or_set_many(["a", "b", "c"], Query())
+        assert called == ["get_many", "lease_many", "swap_many"]
+        called.clear()
+        await cache.get_or_set_many(["a", "b", "c"], Query())
+        assert called == ["get_many"]
+
+    async def test_with_tags_it_reads_their_versions_too(self, cache: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+        """All of them at once, before it computes."""
+        await cache.set("x", 1, tags=["s", "t"], timeout=1000)
+        called = count_hooks(cache.cache, monkeypatch)
+        await cache.get_or_set_many(["a", "b"], Query(), tags=["s", "t"], timeout=10)
+        assert called == ["get_many", "lease_many", "get_many", "swap_many"]
+        called.clear()
+        await cache.get_or_set_many(["a", "b"], Query(), tags=["s", "t"], timeout=10)
+        assert called == ["get_many", "get_many"]
+
+    @pytest.mark.parametrize("stale", [False, True])
+    async def test_what_is_changed_meanwhile_is_not_overwritten(self, cache: Driver, stale: bool) -> None:
+        """The caller gets what it computed where the key was deleted, and where it was set, what is there."""
+        options = {"timeout": self.moment, "stale_if_error": "1h"}
+        if stale:
+            await cache.set("untouched", "old")  # fresh all the time
+            await cache.get_or_set_many("abc", lambda keys: dict.fromkeys(keys, "old"), **options)
+            await self.pass_time(self.moment)
+
+        def compute(keys: list[str]) -> dict[str, str]:
+            cache.cache.delete("a")
+            cache.cache.set("b", "set meanwhile")
+            return dict.fromkeys(keys, "computed")
+
+        found = await cache.get_or_set_many("abc", compute, **(options | {"timeout": 1000}))
+        assert found == {"a": "computed", "b": "set meanwhile", "c": "computed"}
+        assert await cache.get_many("abc") == {"b": "set meanwhile", "c": "computed"}
+
+    async def test_what_is_invalidated_meanwhile_is_not_put_back(self, cache: Driver) -> None:
+        """By its tag, or with all others."""
+
+        def invalidate(keys: list[str]) -> dict[str, str]:
+            cache.cache.invalidate_tags("t")
+            return dict.fromkeys(keys, "computed")
+
+        def clear(keys: list[str]) -> dict[str, str]:
+            cache.cache.clear()
+            return dict.fromkeys(keys, "computed")
+
+        assert await cache.get_or_set_many("ab", invalidate, tags=["t"]) == {"a": "computed", "b": "computed"}
+        assert await cache.get_many("ab") == {}
+        assert await cache.get_or_set_many("cd", clear) == {"c": "computed", "d": "computed"}
+        assert await cache.get_many("cd") == {}
+
+    async def test_what_was_not_computed_is_in_nobodys_way(self, cache: Driver) -> None:
+        """Neither what the function left out, nor what it was to return when it failed."""
+        query = Query()
+        await cache.get_or_set_many(["a", "unknown"], query)
+        assert await cache.add("unknown", "added")
+        query.error = LookupError("the source is down")
+        with pytest.raises(LookupError):
+            await cache.get_or_set_many(["b", "c"], query)
+        assert await cache.get_many(["b", "c"]) == {}
+        assert await cache.add("b", "added")
+
+    async def test_a_timeout_of_zero_stores_nothing(self, cache: Driver) -> None:
+        """As with get_or_set()."""
+        query = Query()
+        assert await cache.get_or_set_many(["a"], query, timeout=0) == {"a": "value of a"}
+        assert not await cache.has_key("a")
+        assert await cache.get_or_set_many(["a"], query, timeout=0) == {"a": "value of a"}
+        assert len(query.asked) == 2
+
+    async def test_a_computation_that_asks_for_its_own_key_gets_an_error(self, cache: Driver) -> None:
+        """By either of the two, at once."""
+        one, many = cache.cache.get_or_set, cache.cache.get_or_set_many
+        with pytest.raises(ComputationCycleError):
+            await cache.get_or_set_many("ab", lambda keys: dict.fromkeys(keys, one("b", "inner")))
+        with pytest.raises(ComputationCycleError):
+            await cache.get_or_set_many("ab", lambda keys: dict.fromkeys(keys, many("bc", dict.fromkeys)))
+        with pytest.raises(ComputationCycleError):
+            await cache.get_or_set("a", lambda: many("ab", dict.fromkeys))
+        assert await cache.get_or_set_many("ab", dict.fromkeys) == {"a": None, "b": None}
+
+    async def test_many_keys_are_computed_at_once(self, drive: Callable[..., Driver]) -> None:
+        """More than a storage takes in one step."""
+        cache, query = drive(OPTIONS=self.room_for(2000)), Query()
+        keys = [f"key {number}" for number in range(1200)]
+        found = await cache.get_or_set_many(keys, query)
+        assert found == {key: f"value of {key}" for key in keys}
+        assert query.asked == [sorted(keys)]
+        assert await cache.get_many(keys) == found
 
     async def test_what_is_missing_is_computed_by_one_call(self, cache: Driver) -> None:
         """And stored; the result has the keys that were given, in their order."""
@@ -116,9 +254,56 @@ class BatchesContract(Suite):
 
         def job(number: int) -> dict[str, int]:
             if number == 0:
-                assert gate.begun.wait(concurrency.PATIENCE)
+                eventually(lambda: cache._flights.followers(cache.make_key("a")) == 18)  # noqa: SLF001
                 gate.may_end.set()
             return cache.get_or_set_many(["a", "b"], lambda _: gate())
 
         assert in_threads(20, job) == [{"a": 1, "b": 2}] * 20
         assert gate.calls == 1
+
+    def test_threads_whose_keys_overlap_compute_each_key_once(self, open_cache: Callable[..., BaseCache]) -> None:
+        """Each computes what nobody else does, and waits for the rest; those who ask for one key, too."""
+        cache, computed, lock = open_cache(), list[int](), threading.Lock()
+
+        def compute(keys: list[int]) -> dict[int, str]:
+            time.sleep(0.05)  # work that takes its time, for the others to come and wait
+            with lock:
+                computed.extend(keys)
+            return {key: f"value of {key}" for key in keys}
+
+        def job(number: int) -> dict[int, str]:
+            if number % 5 == 4:
+                return {number: cache.get_or_set(number, lambda: compute([number])[number])}
+            return cache.get_or_set_many(range(number, number + 10), compute)
+
+        for number, found in enumerate(in_threads(20, job)):
+            assert found == {key: f"value of {key}" for key in found}
+            assert len(found) == (1 if number % 5 == 4 else 10)
+        assert sorted(computed) == list(range(28))
+
+    def test_those_who_ask_for_one_key_wait_for_a_batch(self, open_cache: Callable[..., BaseCache]) -> None:
+        """What that does not find, they compute themselves."""
+        cache, gate = open_cache(), Gate({"a": "from the batch"})
+        batch = in_background(cache.get_or_set_many, ["a", "b"], lambda _: gate())
+        assert gate.begun.wait(concurrency.PATIENCE)
+        one = in_background(cache.get_or_set, "a", lambda: "its own")
+        other = in_background(cache.get_or_set, "b", lambda: "its own")
+        eventually(lambda: cache._flights.followers(cache.make_key("a")) == 2)  # noqa: SLF001
+        gate.may_end.set()
+        assert batch.result(concurrency.PATIENCE) == {"a": "from the batch"}
+        assert one.result(concurrency.PATIENCE) == "from the batch"
+        assert other.result(concurrency.PATIENCE) == "its own"
+
+    def test_those_who_ask_after_a_delete_get_no_old_value(self, open_cache: Callable[..., BaseCache]) -> None:
+        """They compute anew what was deleted, and nothing else."""
+        cache, gate, query = open_cache(), Gate({"a": "old", "b": "old"}), Query()
+        leader = in_background(cache.get_or_set_many, ["a", "b"], lambda _: gate())
+        assert gate.begun.wait(concurrency.PATIENCE)
+        cache.delete("a")
+        follower = in_background(cache.get_or_set_many, ["a", "b"], query)
+        eventually(lambda: cache._flights.followers(cache.make_key("a")) == 1)  # noqa: SLF001
+        gate.may_end.set()
+        assert leader.result(concurrency.PATIENCE) == {"a": "old", "b": "old"}
+        assert follower.result(concurrency.PATIENCE) == {"a": "value of a", "b": "old"}
+        assert query.asked == [["a"]]
+        assert cache.get_many("ab") == {"a": "value of a", "b": "old"}

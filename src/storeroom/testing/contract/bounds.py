@@ -39,6 +39,14 @@ class BoundsContract(Suite):
         assert await cache.set_many(dict.fromkeys(keys, "v")) == []
         assert 10 <= await self.live(cache, keys) <= 20
 
+    async def test_max_entries_holds_within_get_or_set_many(self, drive: Callable[..., Driver]) -> None:
+        """All values are returned; what is being computed is spared, but for what there is no room for."""
+        cache = drive(OPTIONS={"MAX_ENTRIES": 20})
+        keys = [str(number) for number in range(2000)]
+        found = await cache.get_or_set_many(keys, lambda missing: dict.fromkeys(missing, "v"))
+        assert found == dict.fromkeys(keys, "v")
+        assert 10 <= await self.live(cache, keys) <= 20
+
     async def test_max_entries_may_be_one(self, drive: Callable[..., Driver]) -> None:
         """The newest entry is the one kept."""
         cache = drive(OPTIONS={"MAX_ENTRIES": 1})

@@ -193,9 +193,13 @@ class FreshnessContract(Suite):
         assert await cache.get("k") == 2
 
     async def test_an_option_that_does_not_exist_is_refused(self, cache: Driver) -> None:
-        """By name, where a value has to be computed."""
-        with pytest.raises(TypeError, match="stale_while_revalidate"):
-            await cache.get_or_set("k", lambda: 1, stale_while_revalidating=1)
+        """By name, whether a value has to be computed or not; a value without a meaning is where it has."""
+        await cache.set("there", 1)
+        for key in ("k", "there"):
+            with pytest.raises(TypeError, match="stale_while_revalidating"):
+                await cache.get_or_set(key, lambda: 1, stale_while_revalidating=1)
+        with pytest.raises(TypeError, match="its options are stale_while_revalidate"):
+            await cache.refresh("k", lambda: 1, stale_while_revalidating=1)
         with pytest.raises(ValueError, match="jitter is 2"):
             await cache.get_or_set("k", lambda: 1, jitter=2)
 

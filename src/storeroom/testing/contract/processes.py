@@ -135,6 +135,16 @@ class ProcessesContract(Suite):
         assert log.read_text() == "x"
         assert open_cache().get("k") == "computed"
 
+    def test_processes_whose_keys_overlap_compute_each_key_once(
+        self, location: str, open_cache: Callable[..., BaseCache], tmp_path: Path
+    ) -> None:
+        """8 processes with 5 threads each ask for 30 of 65 keys, at the same time: none is computed twice."""
+        log = tmp_path / "computations"
+        results = self.run(location, compute_many_in_threads, 5, str(log))
+        assert results == [True] * PROCESSES
+        assert sorted(map(int, log.read_text().split())) == list(range(65))
+        assert open_cache().get_many(range(65)) == {key: f"value of {key}" for key in range(65)}
+
     @needs("bounds")
     def test_a_computation_is_not_repeated_because_the_cache_is_full(
         self, location: str, open_cache: Callable[..., BaseCache]
@@ -173,6 +183,27 @@ class ProcessesContract(Suite):
         assert cache.get_or_set("k", lambda: "computed by another") == "computed by another"
         assert time.monotonic() - begun < LEASE + 1.5, "the lease, and what a slow machine takes"
 
+    @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system cannot kill a process as a crash does")
+    def test_a_killed_leader_of_many_keys_delays_the_others_by_at_most_its_lease(
+        self, location: str, open_cache: Callable[..., BaseCache], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What it did not compute is not held up at all: it is computed first."""
+        monkeypatch.setattr(stampede, "LEASE_SECONDS", LEASE)
+        cache, asked = open_cache(), []
+
+        def compute(keys: list[str]) -> dict[str, str]:
+            asked.append(sorted(keys))
+            return dict.fromkeys(keys, "computed by another")
+
+        leader = Child(type(self), location, {}, compute_many_for_ever, LEASE, talks=True)
+        assert leader.pipe.recv() == "computing"
+        leader.kill()
+        begun = time.monotonic()
+        assert cache.get_or_set_many("abcd", compute) == dict.fromkeys("abcd", "computed by another")
+        assert time.monotonic() - begun < LEASE + 1.5, "the lease, and what a slow machine takes"
+        assert sorted(chain.from_iterable(asked)) == ["a", "b", "c", "d"]
+        assert asked[0] in (["c", "d"], ["a", "b", "c", "d"]), "the second where the machine is slower than the lease"
+
     def test_a_killed_writer_leaves_the_storage_in_order(
         self, location: str, open_cache: Callable[..., BaseCache]
     ) -> None:
@@ -200,10 +231,6 @@ class ProcessesContract(Suite):
         assert cache.get_many(["timed", "endless"]) == {"timed": [1], "endless": None}
         assert cache.ttl("timed") == pytest.approx(500, abs=60)
         assert cache.ttl("endless") is None
-
-    def room_for(self, entries: int) -> dict[str, Any]:
-        """Return OPTIONS with which so many entries fit."""
-        return {} if "bounds" in self.lacks else {"MAX_ENTRIES": entries}
 
 
 @needs("store", "fork")
@@ -373,6 +400,34 @@ def compute_for_ever(cache: BaseCache, lease: float, pipe: Connection) -> None:
         pipe.poll(None)
 
     cache.get_or_set("k", compute)
+
+
+def compute_many_in_threads(cache: BaseCache, number: int, threads: int, log: str) -> bool:
+    """Ask for many keys in so many threads; each computation leaves its keys in the log. Return whether all came."""
+
+    def compute(keys: list[int]) -> dict[int, str]:
+        with Path(log).open("a") as lines:
+            lines.write("".join(f"{key}\n" for key in keys))
+        time.sleep(0.05)  # work that takes its time, for the others to come and wait
+        return {key: f"value of {key}" for key in keys}
+
+    def job(thread: int) -> bool:
+        keys = range(5 * number, 5 * number + 30) if thread % 2 else range(5 * (7 - number), 5 * (7 - number) + 30)
+        return cache.get_or_set_many(keys, compute) == {key: f"value of {key}" for key in keys}
+
+    return all(in_threads(threads, job))
+
+
+def compute_many_for_ever(cache: BaseCache, lease: float, pipe: Connection) -> None:
+    """Begin to compute, say so, and never end."""
+    stampede.LEASE_SECONDS = lease
+
+    def compute(_: list[str]) -> dict[str, str]:
+        pipe.send("computing")
+        pipe.poll(None)
+        return {}
+
+    cache.get_or_set_many("ab", compute)
 
 
 def write_for_ever(cache: BaseCache, pipe: Connection) -> None:

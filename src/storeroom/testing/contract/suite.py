@@ -163,6 +163,10 @@ class Suite:
 
     # For tests ------------------------------------------------------------------------------
 
+    def room_for(self, entries: int) -> dict[str, Any]:
+        """Return OPTIONS with which so many entries fit."""
+        return {} if "bounds" in self.lacks else {"MAX_ENTRIES": entries}
+
     async def pass_time(self, seconds: float) -> None:
         """Let time pass for the cache: by the fake clock, or by waiting where that has no power."""
         if self._clock is not None:

@@ -240,13 +240,29 @@ class TransactionsContract(Suite):
         """It leaves nothing behind."""
         with pytest.raises(ZeroDivisionError):
             await self.compute_and_fail(cache)
-        assert await cache.get("k") is None
+        assert await cache.get_many("klm") == {}
         assert await cache.add("k", "new") is True
+        assert await cache.add("l", "new") is True
+
+    async def test_what_is_computed_for_many_keys_is_held_back_as_for_one(self, cache: Driver) -> None:
+        """Seen by the block alone, and stored after it where nobody has touched the entry."""
+        await cache.set("stored", "before")
+        async with held_back(cache):
+            await cache.set("held", "within")
+            found = await cache.get_or_set_many(["stored", "held", "a", "b", "c"], dict.fromkeys)
+            assert found == {"stored": "before", "held": "within", "a": None, "b": None, "c": None}
+            assert await cache.get("a", "absent") is None
+            assert outside(lambda: cache.cache.get_many("abc")) == {}
+            outside(lambda: cache.cache.delete("b"))
+            outside(lambda: cache.cache.set("c", "theirs"))
+        stored = await cache.get_many(["stored", "held", "a", "b", "c"])
+        assert stored == {"stored": "before", "held": "within", "a": None, "c": "theirs"}
 
     async def compute_and_fail(self, cache: Driver) -> None:
         """Compute within a block that fails."""
         async with held_back(cache):
             await cache.get_or_set("k", lambda: "uncommitted")
+            await cache.get_or_set_many(["l", "m"], dict.fromkeys)
             raise ZeroDivisionError
 
     async def test_what_is_computed_with_a_tag_of_before_is_dropped_when_that_is_invalidated(
