@@ -13,12 +13,12 @@ from typing import Any, Final, TypeAlias
 
 from storeroom.exceptions import ConfigurationError
 
-__all__ = ["LEASE_MARK", "KeyFunction", "KeySpace", "default_key_func", "get_key_func", "shorten"]
+__all__ = ["LOCK_MARK", "KeyFunction", "KeySpace", "default_key_func", "get_key_func", "shorten"]
 
 KeyFunction: TypeAlias = Callable[[Any, str, Any], str]
 
-LEASE_MARK: Final = "\x00lease\x00"
-"""What the storage key of a lease or a lock begins with. No key function makes such keys, so keys() and
+LOCK_MARK: Final = "\x00lock\x00"
+"""What the storage key of a lock begins with. No key function makes such keys, so keys() and
 clear() pass them by; a storage that bounds itself keeps them out of its bounds."""
 
 # Neither can be in a storage key that a program makes on purpose, so that what a key
@@ -126,10 +126,10 @@ class KeySpace:
         """Tell whether this cache made the storage key, in whatever version.
 
         A version is a whole number here, so that prefix "a" does not own the keys of
-        prefix "a:b". Without a reversible function, every key but a lease's is taken for its own.
+        prefix "a:b". Without a reversible function, every key but a lock's is taken for its own.
         """
         if not self.is_reversible:
-            return not storage_key.startswith(LEASE_MARK)
+            return not storage_key.startswith(LOCK_MARK)
         if not storage_key.startswith(self._start) or not storage_key.endswith(self._end):
             return False
         version, separator, _ = storage_key[len(self._start) :].partition(self._between)

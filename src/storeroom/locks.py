@@ -22,7 +22,7 @@ from storeroom import counting, timeouts
 from storeroom.entry import Envelope, placeholder
 from storeroom.exceptions import LockError, LockLostError, LockTimeoutError, StorageError
 from storeroom.hooks import StorageHooks
-from storeroom.keys import LEASE_MARK
+from storeroom.keys import LOCK_MARK
 from storeroom.outages import no_answers
 from storeroom.steps import Steps, arun, run
 from storeroom.timeouts import AT_ONCE, DEFAULT_TIMEOUT, NEVER, Timeout
@@ -67,7 +67,7 @@ class Lock:
     ) -> None:
         self.name = name
         self._hooks, self._storage_key = hooks, storage_key
-        self._key = f"{LEASE_MARK}lock\x00{storage_key}"
+        self._key = f"{LOCK_MARK}{storage_key}"
         self._timeout = timeouts.parse_timeout(timeout)
         self._patience = timeouts.parse_timeout(blocking_timeout)
         self._sleep = sleep

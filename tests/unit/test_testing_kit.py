@@ -99,6 +99,18 @@ class GivesAnybodysLockBack(DictCache):
         return self._delete(storage_key)
 
 
+class SwapsWithoutComparing(DictCache):
+    def _swap(self, storage_key, swap):
+        if swap.value is MISSING:
+            return self._delete(storage_key)
+        return self._set(storage_key, swap.value, swap.expires_at)
+
+
+class StoresLateResults(DictCache):
+    def _compare_set(self, storage_key, expected, value, expires_at):
+        return self._set(storage_key, value, expires_at)
+
+
 class DropsOldValueBeforeRefusing(DictCache):
     def _set_many(self, values, expires_at):
         self._delete_many(list(values))
@@ -226,6 +238,22 @@ BROKEN = {
         {"test_threads_count_exactly", "test_threads_create_a_counter_once"},
     ),
     GivesAnybodysLockBack: ("locks.LocksContract", {"test_lock_is_free_when_its_time_is_over"}),
+    SwapsWithoutComparing: (
+        "swaps.SwapsContract",
+        {
+            "test_a_swap_is_made_where_the_entry_is_as_expected",
+            "test_an_entry_is_removed_where_it_is_as_expected",
+            "test_of_many_who_want_the_same_each_entry_has_one_winner",
+        },
+    ),
+    StoresLateResults: (
+        "batches.BatchesContract",
+        {
+            "test_those_who_ask_after_a_delete_get_no_old_value",
+            "test_what_is_changed_meanwhile_is_not_overwritten",
+            "test_what_is_invalidated_meanwhile_is_not_put_back",
+        },
+    ),
     DropsOldValueBeforeRefusing: ("values.ValuesContract", {"test_set_refuses_what_could_not_be_read_back"}),
     TakesNoneForAbsent: (
         "values.ValuesContract",
@@ -273,6 +301,7 @@ BROKEN = {
             "test_max_bytes_holds",
             "test_max_bytes_holds_when_entries_grow",
             "test_max_entries_holds",
+            "test_max_entries_holds_within_get_or_set_many",
             "test_max_entries_holds_within_set_many",
             "test_max_entries_may_be_one",
             "test_prefixes_share_the_bound_of_their_storage",

@@ -9,7 +9,7 @@ column                holds
 ``number``            the plain integer, which the database increments; 1 beside a ``value`` that is
                       an envelope, which no statement can judge
 ``expires``           epoch seconds; ENDLESS for an entry that never expires
-``size``              bytes that the entry counts for; 0 for a lease and for what is being
+``size``              bytes that the entry counts for; 0 for a lock and for what is being
                       computed, which bounds ignore
 ``growth``            what the last write added to ``size``: all of it for a new entry
 ``sequence``          microseconds when the entry was last used; the lowest are evicted
@@ -24,7 +24,7 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from storeroom.entry import is_leased, is_packed
-from storeroom.keys import LEASE_MARK
+from storeroom.keys import LOCK_MARK
 from storeroom.serializers.frames import is_plain_integer
 from storeroom.timeouts import NEVER
 
@@ -96,8 +96,8 @@ def make_row(storage_key: str, frame: bytes) -> Row:
         value = len(key).to_bytes(_LENGTH_BYTES, "big") + key + frame
     elif is_plain_integer(frame):
         return Row(name, None, int(frame), len(name) + 8 + _ROW_BYTES)
-    # To evict a lease would let another compute, too.
-    is_free = storage_key.startswith(LEASE_MARK) or (number is not None and is_leased(frame, 0.0))
+    # To evict either would let another hold the lock, or compute, too.
+    is_free = storage_key.startswith(LOCK_MARK) or (number is not None and is_leased(frame, 0.0))
     return Row(name, value, number, 0 if is_free else len(name) + len(value) + _ROW_BYTES)
 
 

@@ -316,7 +316,7 @@ class Transaction:
 def columns_of(row: Row, expires_at: float) -> tuple[Any, ...]:
     """Return what is written of an entry."""
     name, value, number, size = row
-    # A lease is never evicted, so that it comes after everything in the sequence.
+    # A lock, or what is being computed, is never evicted, so that it comes after everything in the sequence.
     return name, value, number, to_column(expires_at), size, size, place_in_sequence() if size else 2**62
 
 

@@ -9,7 +9,7 @@ key                         value                what
 ``c``                       seven numbers        counters of all processes: see counts.py
 ``e`` + storage key         header, frame        an entry
 ``h`` + hash                header, key, frame   an entry whose storage key is too long
-``l`` + key or hash         header, frame        a lease of get_or_set(): not counted, never evicted
+``l`` + key or hash         header, frame        a lock: not counted, never evicted
 ``m``                       four numbers         how much there is: see Table
 ``x`` + time + entry's key  slot                 the index by expiry
 ==========================  ===================  =====================================
@@ -34,7 +34,7 @@ from storeroom.backends.filebased.environment import Environment
 from storeroom.backends.filebased.files import SLOTS
 from storeroom.entry import LEASED_BYTES, is_leased, is_packed
 from storeroom.hooks import Conditional
-from storeroom.keys import LEASE_MARK
+from storeroom.keys import LOCK_MARK
 
 __all__ = [
     "HASHED",
@@ -67,7 +67,7 @@ LONGEST_KEY: Final = 500
 HASHED: Final = ord("h")
 """First byte of the key of an entry whose storage key is too long."""
 
-_LEASE: Final = ord("l")
+_LOCK: Final = ord("l")
 
 _META: Final = Struct(">QQQd")
 _EMPTY: Final = (0, 0, 0, math.inf)
@@ -104,15 +104,15 @@ def entry_key_of(storage_key: str) -> bytes:
         name = storage_key.encode()
     except UnicodeEncodeError:
         name = storage_key.encode("utf-8", "surrogatepass")
-    if storage_key.startswith(LEASE_MARK):
+    if storage_key.startswith(LOCK_MARK):
         return b"l" + (name if len(name) <= LONGEST_KEY else blake2b(name, digest_size=32).digest())
     if len(name) <= LONGEST_KEY:
         return b"e" + name
     return b"h" + blake2b(name, digest_size=32).digest()
 
 
-def _is_lease(entry_key: bytes) -> bool:
-    return entry_key[0] == _LEASE
+def _is_lock(entry_key: bytes) -> bool:
+    return entry_key[0] == _LOCK
 
 
 def read_header(record: bytes) -> tuple[float, float, int]:
@@ -268,7 +268,7 @@ class Table:
             self._environment.recency[slot] = 0
             indexed_at = expires_at
             transaction.put(_index_key(expires_at, entry_key), _SLOT.pack(slot))
-            if entry_key[0] != _LEASE:
+            if entry_key[0] != _LOCK:
                 self.entries += 1
                 self.size += entry_size(entry_key, len(frame))
         else:
@@ -278,7 +278,7 @@ class Table:
                 transaction.delete(_index_key(indexed_at, entry_key))
                 indexed_at = expires_at
                 transaction.put(_index_key(expires_at, entry_key), _SLOT.pack(slot))
-            if entry_key[0] != _LEASE:
+            if entry_key[0] != _LOCK:
                 self.size += len(frame) + HEADER.size - len(old)
         if indexed_at < self.earliest:  # noqa: PLR1730 -- a call of min() costs more than the comparison
             self.earliest = indexed_at
@@ -291,17 +291,17 @@ class Table:
             return False
         expires_at, indexed_at, _ = read_header(record)
         self._transaction.delete(_index_key(indexed_at, entry_key))
-        if not _is_lease(entry_key):
+        if not _is_lock(entry_key):
             self.entries -= 1
             self.size -= entry_size(entry_key, len(record) - HEADER.size)
         return bool(expires_at > self.now)
 
     def remove_if(self, is_doomed: Callable[[str], bool]) -> None:
-        """Remove the entries whose storage key `is_doomed` says so; no leases and no locks."""
+        """Remove the entries whose storage key `is_doomed` says so; no locks."""
         storage_keys = [storage_key for storage_key, _ in stored_keys(self._transaction)]
         doomed = [storage_key for storage_key in storage_keys if is_doomed(storage_key)]
-        cursor, leases = self._transaction.cursor(), bytes([_LEASE])
-        if len(doomed) < len(storage_keys) or (cursor.set_range(leases) and cursor.key().startswith(leases)):
+        cursor, locks = self._transaction.cursor(), bytes([_LOCK])
+        if len(doomed) < len(storage_keys) or (cursor.set_range(locks) and cursor.key().startswith(locks)):
             for storage_key in doomed:
                 self.remove(entry_key_of(storage_key))
             return
@@ -338,7 +338,7 @@ class Table:
                 continue
             self.remove(entry_key)
             transaction.delete(index_key)  # already gone, unless the entry was damaged
-            removed += not _is_lease(entry_key)
+            removed += not _is_lock(entry_key)
         self._environment.counters.expirations += removed
         self.expired += removed
         return removed
@@ -353,7 +353,7 @@ class Table:
     def _make_room(self, old: bytes | None, entry_key: bytes, frame_size: int, bounds: Bounds) -> None:
         """Evict what the bounds ask for before a put."""
         max_entries, max_bytes, cull_frequency = bounds
-        if _is_lease(entry_key):
+        if _is_lock(entry_key):
             return
         if old is None and max_entries is not None and self.entries >= max_entries:
             surplus = self.entries + 1 - max_entries
@@ -390,7 +390,7 @@ class Table:
             slot = int.from_bytes(cursor.value(), "big") % SLOTS
             if (
                 entry_key != keep
-                and not _is_lease(entry_key)
+                and not _is_lock(entry_key)
                 and (not recency[slot] or step >= _PATIENCE)
                 and not self._spares(entry_key)
             ):
@@ -424,7 +424,7 @@ def check(transaction: Any) -> None:
             expires_at, indexed_at, _ = read_header(record)
             is_early = is_early or expires_at < indexed_at
             places.add(_index_key(indexed_at, entry_key))
-            if not _is_lease(entry_key):
+            if not _is_lock(entry_key):
                 sizes.append(entry_size(entry_key, len(record) - HEADER.size))
     index = {key for key, _ in transaction.cursor() if key.startswith(_INDEX)}
     faults = {

@@ -13,7 +13,7 @@ import re
 import secrets
 from typing import Final
 
-from storeroom.keys import LEASE_MARK
+from storeroom.keys import LOCK_MARK
 
 __all__ = ["generation_key", "is_token", "new_token", "server_key"]
 
@@ -45,13 +45,13 @@ def generation_key(key_prefix: str) -> bytes:
 def server_key(token: str, storage_key: str) -> bytes:
     """Return the server's key of an entry in a generation.
 
-    Two storage keys never share one: only that of a hashed one holds a "#". A lease belongs
+    Two storage keys never share one: only that of a hashed one holds a "#". A lock belongs
     to no generation, as clear() passes it by.
     """
     if _PLAIN(storage_key):
         return f"{token}{storage_key}".encode()
-    if storage_key.startswith(LEASE_MARK):
-        return f"#lease:{_hashed(storage_key.removeprefix(LEASE_MARK))}".encode()
+    if storage_key.startswith(LOCK_MARK):
+        return f"#lock:{_hashed(storage_key.removeprefix(LOCK_MARK))}".encode()
     return f"{token}{_hashed(storage_key)}".encode()
 
 
