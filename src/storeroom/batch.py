@@ -5,7 +5,7 @@ each key once, whichever of the two they call; and each is stored in the place o
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from storeroom import liveness, obtaining, stampede, tags, timeouts
@@ -15,7 +15,7 @@ from storeroom.events import Counters
 from storeroom.exceptions import ComputationCycleError
 from storeroom.flights import Flight, Flights
 from storeroom.freshness import Decision, Freshness, decide, shortened
-from storeroom.hooks import MISSING, StorageHooks
+from storeroom.hooks import MISSING, StorageHooks, Swap
 from storeroom.leases import Lease
 from storeroom.steps import Steps
 from storeroom.timeouts import AT_ONCE, NEVER
@@ -99,10 +99,15 @@ class Batch:
 
     def give_leases_back(self) -> Steps[None]:
         """Take the marks away that are still there."""
-        giving_back = {key: lease.giving_back() for key, lease in self.leases.items()}
-        swaps = {key: swap for key, swap in giving_back.items() if swap is not None}
+        swaps = self._giving_back(self.leases)
+        for lease in self.leases.values():
+            lease.mark = None
         if swaps:
             yield self.hooks, "_swap_many", (swaps,)
+
+    def _giving_back(self, storage_keys: Iterable[str]) -> dict[str, Swap]:
+        giving_back = {key: self.leases[key].giving_back() for key in storage_keys}
+        return {key: swap for key, swap in giving_back.items() if swap is not None}
 
     def compute(self, flight: Flight, storage_keys: Sequence[str]) -> Steps[dict[str, Any]]:
         """Return the values by storage key, computed and stored; or what another has stored meanwhile."""
@@ -117,18 +122,27 @@ class Batch:
             )
         values = {storage_key: computed[key] for storage_key, key in typed.items() if key in computed}
         expires_at = shortened(self._expires_at(values), timeouts.now(), self.freshness.jitter)
-        if not values or expires_at == AT_ONCE:
+        storing: dict[str, Swap] = {}
+        if values and expires_at != AT_ONCE:
+            # Without a mark the storage may be out of reach, and nobody finds anything there.
+            flight.for_storage = [key for key in values if self.leases[key].mark is not None]
+            if versions is not None:
+                storing = yield from self._storing(values, expires_at, versions)
+        giving_back = self._giving_back(key for key in typed if key not in values)
+        if not (storing or giving_back):
             return values
-        # Without a mark the storage may be out of reach, and nobody finds anything there.
-        flight.for_storage = [key for key in values if self.leases[key].mark is not None]
-        if versions is None:
-            return values
-        return values | (yield from self._store(flight, values, expires_at, versions))
+        swapped = yield self.hooks, "_swap_many", (storing | giving_back,)
+        stored = [key for key in storing if swapped[key]]
+        for key in (*stored, *giving_back):
+            self.leases[key].mark = None
+        self.counters.sets += len(stored)
+        changed = [key for key in giving_back if not swapped[key]]
+        flight.for_storage = {*flight.for_storage, *stored, *changed}
+        overtaken = [key for key in storing if not swapped[key]]
+        return values | (yield from self.part(overtaken).read()) if overtaken else values
 
-    def _store(
-        self, flight: Flight, values: dict[str, Any], expires_at: float, versions: tags.Versions
-    ) -> Steps[dict[str, Any]]:
-        """Store the values, but for those to whose entries another has written since; return what that one stored."""
+    def _storing(self, values: dict[str, Any], expires_at: float, versions: tags.Versions) -> Steps[dict[str, Swap]]:
+        """Return how to store the values, once their tags live as long as they do."""
         stored, kept_until = values, expires_at
         if versions or self.freshness.needs_envelope:
             marks = tuple((key, version) for key, (version, _) in versions.items())
@@ -137,15 +151,7 @@ class Batch:
             stored = {key: Envelope(value, expires_at, grace, cost, marks) for key, value in values.items()}
             kept_until = expires_at + grace
             yield from tags.renew(self.hooks, versions, kept_until)
-        swaps = {key: self.leases[key].storing(value, kept_until) for key, value in stored.items()}
-        swapped = yield self.hooks, "_swap_many", (swaps,)
-        done = [key for key in swaps if swapped[key]]
-        flight.for_storage = {*flight.for_storage, *done}
-        for key in done:
-            self.leases[key].mark = None
-        self.counters.sets += len(done)
-        overtaken = [key for key in swaps if not swapped[key]]
-        return (yield from self.part(overtaken).read()) if overtaken else {}
+        return {key: self.leases[key].storing(value, kept_until) for key, value in stored.items()}
 
 
 def obtain_many(work: Batch, *, blocking: bool) -> Steps[dict[str, Any]]:

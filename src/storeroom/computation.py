@@ -194,6 +194,7 @@ class Computation:
     def give_leases_back(self) -> Steps[None]:
         """Take the mark away, if it is still there."""
         swap = self.lease.giving_back()
+        self.lease.mark = None
         if swap is not None:
             yield from swapped(self.hooks, self.key, swap)
 

@@ -47,8 +47,8 @@ class Flight:
         loop: the event loop that must run for this computation to end, or None.
         future: the result to come.
         followers: how many callers wait for it.
-        for_storage: those of the keys whose values went to the storage: who does not find them there knows that they
-            were removed.
+        for_storage: those of the keys of which who does not find them in the storage knows that they were removed from
+            it, since the flight began.
         waits_for: flights that callers within this computation wait for now.
     """
 

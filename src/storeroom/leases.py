@@ -63,8 +63,8 @@ class Lease:
         return Swap(place if type(place) is Envelope else ABSENT, value, kept_until)
 
     def giving_back(self) -> Swap | None:
-        """Return how to take the mark away, if it is still there; None if there is none. The lease is no more."""
-        mark, self.mark = self.mark, None
+        """Return how to take the mark away, if it is still there; None if there is none."""
+        mark = self.mark
         if mark is None:
             return None
         if not mark.has_value:

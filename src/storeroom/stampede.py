@@ -16,7 +16,7 @@ by compare-and-set in the place of a token of the server's.
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 from storeroom import timeouts
@@ -48,6 +48,7 @@ def compute_once(work: Work, *, blocking: bool) -> Steps[dict[str, Any]]:
     values: dict[str, Any] = {}
     missing, asked_again = work.storage_keys, set[str]()
     while missing:
+        gone: Collection[str] = ()
         place = work.flights.join(missing, blocking=blocking)
         part = work.part([key for key in missing if key in place.flight.keys])
         if place.part != "follows":
@@ -66,9 +67,9 @@ def compute_once(work: Work, *, blocking: bool) -> Steps[dict[str, Any]]:
             # before it asked.
             gone = set(place.flight.for_storage).difference(found, asked_again)
             asked_again |= gone
-            values |= {key: landing.values[key] for key in part.storage_keys if key in landing.values.keys() - gone}
-            values |= found
-        absent = place.flight.keys.difference(landing.values, landing.unsettled) if work.may_lack_values else ()
+            theirs = landing.values.keys() - gone
+            values |= {key: landing.values[key] for key in part.storage_keys if key in theirs} | found
+        absent = place.flight.keys.difference(landing.values, landing.unsettled, gone) if work.may_lack_values else ()
         missing = [key for key in missing if key not in values and key not in absent]
     return values
 

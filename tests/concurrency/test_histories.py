@@ -48,9 +48,11 @@ class History:
     def act(self, chance: random.Random, deadline: float) -> None:
         """Do at random what programs do."""
         while time.monotonic() < deadline and not self.wrong:
-            key = chance.randrange(KEYS)
-            if chance.random() < 0.9:
+            key, way = chance.randrange(KEYS), chance.random()
+            if way < 0.6:
                 self._expect("read", self._told[key], self._read("get_or_set", key))
+            elif way < 0.9:
+                self._read_many(chance.sample(range(KEYS), chance.randint(1, KEYS)))
             else:
                 self._change(chance, key)
 
@@ -77,6 +79,19 @@ class History:
         tags = [f"tag {key}"] if self._tagged else []
         found = getattr(self._cache, operation)(key, compute, 60, tags=tags)
         return found.number if isinstance(found, Opaque) else found
+
+    def _read_many(self, keys: list[int]) -> None:
+        def compute(missing: list[int]) -> dict[int, Any]:
+            numbers = [self._source[key] for key in missing]
+            time.sleep(random.random() * 0.002)
+            return dict(zip(missing, map(self._wrap, numbers), strict=True))
+
+        told = [self._told[key] for key in keys]
+        tags = [f"tag {key}" for key in keys] if self._tagged else []
+        found = self._cache.get_or_set_many(keys, compute, 60, tags=tags)
+        for key, least in zip(keys, told, strict=True):
+            number = found[key].number if isinstance(found[key], Opaque) else found[key]
+            self._expect("read of many", least, number)
 
     def _expect(self, what: str, least: int, found: int) -> None:
         self.reads += 1

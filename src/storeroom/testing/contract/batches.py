@@ -307,3 +307,18 @@ class BatchesContract(Suite):
         assert follower.result(concurrency.PATIENCE) == {"a": "value of a", "b": "old"}
         assert query.asked == [["a"]]
         assert cache.get_many("ab") == {"a": "value of a", "b": "old"}
+
+    def test_those_who_ask_after_a_change_do_not_hear_that_there_is_nothing(
+        self, open_cache: Callable[..., BaseCache]
+    ) -> None:
+        """The leader looked before there was something; what nobody has told of a change is not looked up again."""
+        cache, gate, query = open_cache(), Gate({}), Query()
+        leader = in_background(cache.get_or_set_many, ["a", "b"], lambda _: gate())
+        assert gate.begun.wait(concurrency.PATIENCE)
+        cache.delete("a")
+        follower = in_background(cache.get_or_set_many, ["a", "b"], query)
+        eventually(lambda: cache._flights.followers(cache.make_key("a")) == 1)  # noqa: SLF001
+        gate.may_end.set()
+        assert leader.result(concurrency.PATIENCE) == {}
+        assert follower.result(concurrency.PATIENCE) == {"a": "value of a"}
+        assert query.asked == [["a"]]
