@@ -297,6 +297,23 @@ def test_caches_of_one_server_share_the_channel(redis_databases: Databases) -> N
             eventually(lambda cache=cache: cache.get("k") == 2, "the change was not heard of", patience=5)
 
 
+def test_a_further_handle_leaves_what_is_near(redis_databases: Databases) -> None:
+    """As each thread of Django's has one."""
+    location, params = redis_databases.url(), {"OPTIONS": {"near": {"max_staleness": 60}}}
+    first, further = RedisCache(location, params), RedisCache(location, params)
+    with contextlib.ExitStack() as stack:
+        stack.callback(first._engine.close)
+        first.set("k", 1)
+        eventually(lambda: first.get("k") == 1 and first._overlay._near.is_tracked, "it is not tracked")
+        eventually(lambda: first.get("k") == 1 and first._overlay._near.entries, "it is not near")
+        tiers = first.stats().tiers
+        assert further.get("other") is None, "which is asked for, and not near"
+        assert further._overlay._near is first._overlay._near
+        assert [first.get("k"), further.get("k")] == [1, 1]
+        assert first.stats().tiers["near"].deletes == tiers["near"].deletes, "nothing was dropped"
+        assert first.stats().tiers["far"].hits == tiers["far"].hits, "both were served from near"
+
+
 def test_flushing_the_server_drops_everything(redis_databases: Databases) -> None:
     cache = Tiers().make_cache(redis_databases.url(), {"max_staleness": 60})
     eventually(lambda: is_tracked(cache), "it is not tracked")

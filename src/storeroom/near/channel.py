@@ -12,6 +12,9 @@ class Listener(Protocol):
     max_staleness: float
     """Seconds for which an entry may differ from the storage."""
 
+    is_tracked: bool
+    """Whether it believes that every change is heard of: since begin_tracking()."""
+
     def drop(self, storage_keys: Iterable[str]) -> None:
         """Forget these entries, and reads of them that are under way: somebody has changed them."""
 

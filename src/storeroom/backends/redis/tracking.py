@@ -90,7 +90,7 @@ class Tracker(ListeningThread):
                 self._beginnings = covering
                 self._is_renewed = True
                 self._wake()
-            elif self._heard_until is not None:
+            elif self._heard_until is not None and not listener.is_tracked:
                 listener.begin_tracking(self._heard_until)
 
     def abandon(self) -> None:
