@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from storeroom import liveness, obtaining, stampede, tags, timeouts
-from storeroom.computation import Function
+from storeroom.computation import Function, conditioned
 from storeroom.entry import Envelope
 from storeroom.events import Counters
 from storeroom.exceptions import ComputationCycleError
@@ -18,7 +18,7 @@ from storeroom.freshness import Decision, Freshness, decide, shortened
 from storeroom.hooks import MISSING, StorageHooks, Swap
 from storeroom.leases import Lease
 from storeroom.steps import Steps
-from storeroom.timeouts import AT_ONCE, NEVER
+from storeroom.timeouts import AT_ONCE
 
 __all__ = ["Batch", "obtain_many"]
 
@@ -127,31 +127,22 @@ class Batch:
             # Without a mark the storage may be out of reach, and nobody finds anything there.
             flight.for_storage = [key for key in values if self.leases[key].mark is not None]
             if versions is not None:
-                storing = yield from self._storing(values, expires_at, versions)
+                cost = self._function.seconds
+                stored, kept_until = conditioned(values, expires_at, self.freshness, cost, versions)
+                yield from tags.renew(self.hooks, versions, kept_until)
+                storing = {key: self.leases[key].storing(value, kept_until) for key, value in stored.items()}
         giving_back = self._giving_back(key for key in typed if key not in values)
         if not (storing or giving_back):
             return values
         swapped = yield self.hooks, "_swap_many", (storing | giving_back,)
-        stored = [key for key in storing if swapped[key]]
-        for key in (*stored, *giving_back):
+        done = [key for key in storing if swapped[key]]
+        for key in (*done, *giving_back):
             self.leases[key].mark = None
-        self.counters.sets += len(stored)
+        self.counters.sets += len(done)
         changed = [key for key in giving_back if not swapped[key]]
-        flight.for_storage = {*flight.for_storage, *stored, *changed}
+        flight.for_storage = {*flight.for_storage, *done, *changed}
         overtaken = [key for key in storing if not swapped[key]]
         return values | (yield from self.part(overtaken).read()) if overtaken else values
-
-    def _storing(self, values: dict[str, Any], expires_at: float, versions: tags.Versions) -> Steps[dict[str, Swap]]:
-        """Return how to store the values, once their tags live as long as they do."""
-        stored, kept_until = values, expires_at
-        if versions or self.freshness.needs_envelope:
-            marks = tuple((key, version) for key, (version, _) in versions.items())
-            grace = self.freshness.grace if expires_at != NEVER else 0.0
-            cost = self._function.seconds
-            stored = {key: Envelope(value, expires_at, grace, cost, marks) for key, value in values.items()}
-            kept_until = expires_at + grace
-            yield from tags.renew(self.hooks, versions, kept_until)
-        return {key: self.leases[key].storing(value, kept_until) for key, value in stored.items()}
 
 
 def obtain_many(work: Batch, *, blocking: bool) -> Steps[dict[str, Any]]:

@@ -4,7 +4,7 @@ In which order, and who does it, is the business of `stampede` and `obtaining`.
 """
 
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Protocol, Self
 
 from storeroom import liveness, tags, timeouts
@@ -17,7 +17,7 @@ from storeroom.leases import Lease, swapped
 from storeroom.steps import Steps
 from storeroom.timeouts import AT_ONCE, NEVER
 
-__all__ = ["Computation", "Function", "Work"]
+__all__ = ["Computation", "Function", "Work", "conditioned"]
 
 _TRIES: Final = 3
 """How often seize_lease() compares: others may come in between, but not for ever."""
@@ -84,6 +84,25 @@ class Function:
         finally:
             computing.reset(outer)
             self.seconds = time.monotonic() - begun
+
+
+def conditioned(
+    values: Mapping[str, Any], expires_at: float, freshness: Freshness, cost: float, versions: tags.Versions
+) -> tuple[Mapping[str, Any], float]:
+    """Return what is stored of values that were computed, and until when: in envelopes, where they have conditions.
+
+    Args:
+        values: by storage key.
+        expires_at: when they expire.
+        freshness: how old they may be.
+        cost: seconds that the computation took.
+        versions: of their tags.
+    """
+    if not versions and not freshness.needs_envelope:
+        return values, expires_at
+    marks = tuple((key, version) for key, (version, _) in versions.items())
+    grace = freshness.grace if expires_at != NEVER else 0.0
+    return {key: Envelope(value, expires_at, grace, cost, marks) for key, value in values.items()}, expires_at + grace
 
 
 class Computation:
@@ -210,17 +229,10 @@ class Computation:
         flight.for_storage = () if self.lease.mark is None else flight.keys
         if versions is None:
             return {self.key: value}
-        stored, kept_until = self._wrapped(value, expires_at, versions)
+        values = {self.key: value}
+        stored, kept_until = conditioned(values, expires_at, self.freshness, self._function.seconds, versions)
         yield from tags.renew(self.hooks, versions, kept_until)
-        return {self.key: (yield from self._store(flight, stored, value, kept_until))}
-
-    def _wrapped(self, value: Any, expires_at: float, versions: tags.Versions) -> tuple[Any, float]:
-        if not versions and not self.freshness.needs_envelope:
-            return value, expires_at
-        marks = tuple((key, version) for key, (version, _) in versions.items())
-        grace = self.freshness.grace if expires_at != NEVER else 0.0
-        envelope = Envelope(value, expires_at, grace, self._function.seconds, marks)
-        return envelope, envelope.kept_until
+        return {self.key: (yield from self._store(flight, stored[self.key], value, kept_until))}
 
     def _store(self, flight: Flight, stored: Any, value: Any, kept_until: float) -> Steps[Any]:
         """Store it, unless another has written to the entry since; return what get_or_set() does then."""

@@ -297,66 +297,45 @@ class DatabaseCache(NetworkCache):
         return True
 
     def _compare_delete(self, storage_key: str, expected: Any) -> bool:
-        try:
-            return self._write(self._compare_delete_within, storage_key, expected)
-        except FullError as error:
-            return self._without_room(error)
-
-    def _compare_delete_within(self, transaction: Transaction, storage_key: str, expected: Any) -> bool:
-        name = name_of(storage_key)
-        row = transaction.live(name)
-        if row is None or self._decoded(storage_key, name, row[0], row[1]) != expected:
-            return False
-        return transaction.remove([name]) > 0
+        return self._swapped({storage_key: Swap(expected, MISSING, timeouts.NEVER)})[storage_key]
 
     def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
-        row = self._row(storage_key, value)
-        try:
-            return self._write(self._compare_set_within, storage_key, expected, row, expires_at)
-        except FullError as error:
-            return self._without_room(error)
-
-    def _compare_set_within(
-        self, transaction: Transaction, storage_key: str, expected: Any, row: Row, expires_at: float
-    ) -> bool:
-        found = transaction.live(row.name)
-        if found is None or self._decoded(storage_key, row.name, found[0], found[1]) != expected:
-            return False
-        transaction.put([row], expires_at)
-        return True
+        return self._swapped({storage_key: Swap(expected, value, expires_at)})[storage_key]
 
     def _swap_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
+        return self._swapped(swaps) if swaps else {}
+
+    def _swapped(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
         rows = {key: self._row(key, swap.value) for key, swap in swaps.items() if swap.value is not MISSING}
         try:
-            return self._write(self._swap_many_within, swaps, rows) if swaps else {}
+            return self._write(self._swap_within, swaps, rows)
         except FullError as error:
             self._without_room(error, len(swaps))
             return dict.fromkeys(swaps, False)
 
-    def _swap_many_within(
+    def _swap_within(
         self, transaction: Transaction, swaps: Mapping[str, Swap], rows: Mapping[str, Row]
     ) -> dict[str, bool]:
-        compared = {name_of(key): key for key, swap in swaps.items() if swap.expected is not ABSENT}
-        found = transaction.all_live(list(compared)) if compared else {}
-        swapped = dict.fromkeys(swaps, False)
-        doomed, puts, adds = [], defaultdict[float, list[Row]](list), defaultdict[float, list[Row]](list)
-        for name, key in compared.items():
-            expected, value, expires_at = swaps[key]
-            if name in found and self._decoded(key, name, *found[name]) == expected:
-                swapped[key] = True
-                if value is MISSING:
-                    doomed.append(name)
-                else:
-                    puts[expires_at].append(rows[key])
-        for key, (expected, _, expires_at) in swaps.items():
+        names = {key: name_of(key) for key in swaps}
+        found = transaction.all_live([names[key] for key, swap in swaps.items() if swap.expected is not ABSENT])
+        doomed, puts, adds = list[bytes](), defaultdict[float, list[Row]](list), defaultdict[float, list[Row]](list)
+        for key, (expected, value, expires_at) in swaps.items():
             if expected is ABSENT:
                 adds[expires_at].append(rows[key])
-        if doomed:
-            transaction.remove(doomed)
+            elif names[key] not in found or self._decoded(key, names[key], *found[names[key]]) != expected:
+                continue
+            elif value is MISSING:
+                doomed.append(names[key])
+            else:
+                puts[expires_at].append(rows[key])
+        transaction.remove(doomed)
+        changed = set(doomed)
         for expires_at, written in puts.items():
             transaction.put(written, expires_at)
-        added = {name for expires_at, written in adds.items() for name in transaction.add_many(written, expires_at)}
-        return swapped | {key: row.name in added for key, row in rows.items() if swaps[key].expected is ABSENT}
+            changed.update(row.name for row in written)
+        for expires_at, written in adds.items():
+            changed.update(transaction.add_many(written, expires_at))
+        return {key: name in changed for key, name in names.items()}
 
     def _clear(self) -> None:
         owns, doomed = self._key_space.owns, []

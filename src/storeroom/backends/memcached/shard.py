@@ -4,7 +4,7 @@ Whatever reads and then writes does so by compare-and-swap, and again if somebod
 """
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from struct import error as StructError  # noqa: N812 -- an exception class
 from typing import Any
 
@@ -322,10 +322,8 @@ class Shard(NetworkCache):
     def _swap_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
         """See StorageHooks: one round trip for what is to be absent; two for the rest, with pymemcache."""
         absent = {key: swap for key, swap in swaps.items() if swap.expected is ABSENT}
-        swapped = dict.fromkeys(swaps, False)
-        swapped |= self._add_all(absent)
         others = {key: swap for key, swap in swaps.items() if key not in absent}
-        return swapped | self._replace_all(others)
+        return self._add_all(absent) | self._replace_all(others)
 
     def _add_all(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
         added: dict[str, bool] = {}
@@ -365,25 +363,19 @@ class Shard(NetworkCache):
             else:
                 until = self._until(expires_at)
                 changes.setdefault(exptime(until), {})[name] = self._packed(name, value, until), token
-        return dict.fromkeys(swaps, False) | {
-            name: is_done
-            for seconds, changed in changes.items()
-            for name, is_done in self._cas_all(changed, seconds, keys).items()
-        }
-
-    def _cas_all(
-        self, changed: Mapping[str, tuple[bytes, Any]], seconds: int, keys: Mapping[str, bytes]
-    ) -> dict[str, bool]:
-        names = {keys[name]: name for name in changed}
-        values = {key: changed[name] for key, name in names.items()}
-        stored: Collection[bytes] = ()
-        try:
-            stored = self._engine.ask_once("cas_many", values, seconds)
-        except TooLargeError as error:
-            raise self._too_large(names[error.key], error) from error
-        except NoRoomError:
-            self._without_room(self._no_room("Some were not changed."), len(changed))
-        return {name: key in stored for key, name in names.items()}
+        replaced = dict.fromkeys(swaps, False)
+        for seconds, changed in changes.items():
+            names = {keys[name]: name for name in changed}
+            try:
+                stored = self._engine.ask_once("cas_many", {keys[name]: changed[name] for name in changed}, seconds)
+            except TooLargeError as error:
+                raise self._too_large(names[error.key], error) from error
+            except NoRoomError:
+                self._without_room(self._no_room("Some were not changed."), len(changed))
+                continue
+            # Somebody came in between where it was not stored, and may have left the value as it was.
+            replaced |= {name: key in stored or self._swap(name, swaps[name]) for key, name in names.items()}
+        return replaced
 
     def _taken(self, storage_key: str, wanted: Callable[[Any], bool] = lambda _: True) -> tuple[float, Any] | None:
         """Remove a live entry if its value is wanted; return expires_at and value to one caller alone, or None.

@@ -294,31 +294,32 @@ class BatchesContract(Suite):
         assert one.result(concurrency.PATIENCE) == "from the batch"
         assert other.result(concurrency.PATIENCE) == "its own"
 
-    def test_those_who_ask_after_a_delete_get_no_old_value(self, open_cache: Callable[..., BaseCache]) -> None:
-        """They compute anew what was deleted, and nothing else."""
-        cache, gate, query = open_cache(), Gate({"a": "old", "b": "old"}), Query()
+    def lead_delete_and_follow(self, cache: BaseCache, leaders: dict[str, str], query: Query) -> list[dict[str, str]]:
+        """Delete "a" while the leader of a batch computes "a" and "b", and let another ask after that.
+
+        Return what both got.
+        """
+        gate = Gate(leaders)
         leader = in_background(cache.get_or_set_many, ["a", "b"], lambda _: gate())
         assert gate.begun.wait(concurrency.PATIENCE)
         cache.delete("a")
         follower = in_background(cache.get_or_set_many, ["a", "b"], query)
         eventually(lambda: cache._flights.followers(cache.make_key("a")) == 1)  # noqa: SLF001
         gate.may_end.set()
-        assert leader.result(concurrency.PATIENCE) == {"a": "old", "b": "old"}
-        assert follower.result(concurrency.PATIENCE) == {"a": "value of a", "b": "old"}
+        return [leader.result(concurrency.PATIENCE), follower.result(concurrency.PATIENCE)]
+
+    def test_those_who_ask_after_a_delete_get_no_old_value(self, open_cache: Callable[..., BaseCache]) -> None:
+        """They compute anew what was deleted, and nothing else."""
+        cache, query = open_cache(), Query()
+        found = self.lead_delete_and_follow(cache, {"a": "old", "b": "old"}, query)
+        assert found == [{"a": "old", "b": "old"}, {"a": "value of a", "b": "old"}]
         assert query.asked == [["a"]]
         assert cache.get_many("ab") == {"a": "value of a", "b": "old"}
 
-    def test_those_who_ask_after_a_change_do_not_hear_that_there_is_nothing(
+    def test_those_who_ask_after_a_delete_do_not_hear_that_there_is_nothing(
         self, open_cache: Callable[..., BaseCache]
     ) -> None:
-        """The leader looked before there was something; what nobody has told of a change is not looked up again."""
-        cache, gate, query = open_cache(), Gate({}), Query()
-        leader = in_background(cache.get_or_set_many, ["a", "b"], lambda _: gate())
-        assert gate.begun.wait(concurrency.PATIENCE)
-        cache.delete("a")
-        follower = in_background(cache.get_or_set_many, ["a", "b"], query)
-        eventually(lambda: cache._flights.followers(cache.make_key("a")) == 1)  # noqa: SLF001
-        gate.may_end.set()
-        assert leader.result(concurrency.PATIENCE) == {}
-        assert follower.result(concurrency.PATIENCE) == {"a": "value of a"}
+        """The leader looked before there was something. What was not deleted is not looked up again."""
+        cache, query = open_cache(), Query()
+        assert self.lead_delete_and_follow(cache, {}, query) == [{}, {"a": "value of a"}]
         assert query.asked == [["a"]]
