@@ -1,4 +1,4 @@
-"""Memcached by TLS, and what one operation costs in round trips."""
+"""Memcached by TLS, what one operation costs in round trips, and what the drivers make of refusals and of many keys."""
 
 import asyncio
 import ssl
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from storeroom.backends.memcached import MemcachedCache, PyLibMCCache, PyMemcacheCache
+from storeroom.backends.memcached.clients import Client
 from storeroom.exceptions import StorageError
 from storeroom.testing.contract.suite import Driver
 from storeroom.testing.isolation import engines_of_its_own
@@ -109,3 +110,45 @@ def test_operations_ask_as_often_as_the_page_says(
 
     twice = ("add, there", "incr", "decr", "touch", "delete", "delete_many")
     assert asyncio.run(work()) == dict.fromkeys(OPERATIONS, 1) | dict.fromkeys(twice, 2)
+
+
+# The drivers ----------------------------------------------------------------------------------
+
+BY_DRIVER = [
+    pytest.param(PyMemcacheCache, {}, id="pymemcache"),
+    pytest.param(PyLibMCCache, {}, id="pylibmc", marks=needs_pylibmc),
+    pytest.param(PyLibMCCache, {"binary": True}, id="pylibmc-binary", marks=needs_pylibmc),
+]
+
+
+@pytest.fixture
+def client(backend: type[MemcachedCache], options: dict[str, Any], memcached: Servers) -> Iterator[Client]:
+    """A connection to an empty server."""
+    cache = backend(memcached.location(), {"OPTIONS": {"socket_timeout": 2, **options}})
+    client: Client = cache._shards[0]._engine.make()
+    yield client
+    client.close()
+
+
+@pytest.mark.parametrize(("backend", "options"), BY_DRIVER)
+def test_what_was_refused_is_not_taken_for_the_next_answer(client: Client) -> None:
+    """In the binary protocol the server answers refused writes even if nobody waits for an answer."""
+    values = {b"k%d" % number: b"value %d" % number for number in range(5)}
+    assert client.set_many(values, 100) == []
+    for _ in range(3):
+        assert list(client.add_many(dict.fromkeys(values, b"other") | {b"new": b"mine"}, 100)) == [b"new"]
+        client.delete_many([b"absent", b"new", b"absent-too", b"gone"])
+        assert {key: client.get(key) for key in values} == values
+        data, token = client.gets(b"k1") or (b"", None)
+        assert data == b"value 1"
+        assert list(client.cas_many({b"k1": (data, token), b"k2": (b"no", token)}, 100)) == [b"k1"]
+        assert client.get(b"new") is None
+
+
+@pytest.mark.parametrize(("backend", "options"), BY_DRIVER)
+def test_many_keys_are_asked_for_without_waiting_for_each_other(client: Client) -> None:
+    """Neither side waits for the other to read: long keys, each answered while the others are still being sent."""
+    for number in range(30):
+        values = {b"%d-%d-" % (number, index) + 150 * b"k": 100 * b"v" for index in range(1000)}
+        assert client.set_many(values, 100) == []
+        assert client.get_many(list(values)) == values

@@ -1,14 +1,18 @@
 """pylibmc's client, as the cache needs it. See clients.py.
 
-Three habits of pylibmc 1.6 with libmemcached 1.0 are mended here. A read whose connection
-breaks is reported as a miss; the next call on the same client says the truth, so what is
-missed is asked for twice. Many writes are a round trip each; here they are sent without
-waiting, and then read back in one. And the flags of foreign bytes choose what is done with
-them, unpickling included; here nothing is.
+Habits of pylibmc 1.6 with libmemcached 1.0 are mended here. A read whose connection breaks is
+reported as a miss; the next call on the same client says the truth, so what is missed is asked
+for twice. Many writes are a round trip each; here they are sent without waiting, and then read
+back in one. And the flags of foreign bytes choose what is done with them, unpickling included;
+here nothing is.
+
+In the binary protocol the server answers a write that nobody waits for all the same if it
+refuses it, and libmemcached takes that for the answer to the next request: so each is waited
+for. And it answers each key of a read at once, while the others are still being sent.
 """
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import pylibmc
@@ -37,6 +41,13 @@ _PROBE: Final = b"#probe"
 _READ_BACK_MAX: Final = 2**18
 """Bytes; to read back more takes longer than to wait for each reply."""
 
+_BINARY_READ_MAX: Final = 2**14
+"""Bytes of the requests that are sent together in the binary protocol. A socket takes so many before the server reads
+one of them, so that server and client never wait for each other to read."""
+
+_BINARY_REQUEST: Final = 24
+"""Bytes of such a request beside the key."""
+
 _NO_ROOM: Final = "error 48 "
 """MEMCACHED_SERVER_MEMORY_ALLOCATION_FAILURE: the server has no memory left for an item."""
 
@@ -59,13 +70,16 @@ class PyLibMCClient:
         connect_timeout: float,
         timeout: float,
         behaviors: Mapping[str, Any],
+        binary: bool = False,
         **login: Any,
     ) -> None:
+        self._binary = binary
         microseconds = max(1, int(timeout * 1e6))
         # A read that took nearly as long has timed out, whatever it says.
         self._silence = 0.9 * timeout
         self._client = _Bytes(
             [server],
+            binary=binary,
             **login,
             behaviors={
                 "tcp_nodelay": True,
@@ -96,7 +110,7 @@ class PyLibMCClient:
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = {}
-        for batch in batches(keys):
+        for batch in _binary_reads(keys) if self._binary else batches(keys):
             found |= self._get_batch(batch)
         return found
 
@@ -173,7 +187,7 @@ class PyLibMCClient:
         too_large: TooLargeError | None = None
         for batch in batches_of_values(values):
             unsure = list(batch)
-            if len(batch) > 1 and sum(map(len, batch.values())) <= _READ_BACK_MAX:
+            if len(batch) > 1 and not self._binary and sum(map(len, batch.values())) <= _READ_BACK_MAX:
                 self._without_waiting(self._client.set_multi, batch, time=exptime)
                 stored = self.get_many(unsure)
                 unsure = [key for key in batch if key not in stored]
@@ -187,6 +201,8 @@ class PyLibMCClient:
         return failed
 
     def add_many(self, values: Mapping[bytes, bytes], exptime: int) -> Collection[bytes]:
+        if self._binary:
+            return [key for key, data in values.items() if self.add(key, data, exptime)]
         added: list[bytes] = []
         for batch in batches_of_values(values):
             self._without_waiting(self._client.add_multi, batch, time=exptime)
@@ -212,6 +228,10 @@ class PyLibMCClient:
         return bool(self._ask(self._client.delete, key))
 
     def delete_many(self, keys: Sequence[bytes]) -> None:
+        if self._binary:
+            for key in keys:
+                self.delete(key)
+            return
         for batch in batches(keys):
             self._without_waiting(self._client.delete_multi, batch[:-1])
             # Its reply comes after the others were carried out.
@@ -237,6 +257,18 @@ class PyLibMCClient:
 
     def close(self) -> None:
         self._client.disconnect_all()
+
+
+def _binary_reads(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Yield the keys in groups that may be asked for together in the binary protocol."""
+    start = size = 0
+    for end, key in enumerate(keys):
+        size += _BINARY_REQUEST + len(key)
+        if size > _BINARY_READ_MAX:
+            yield keys[start:end]
+            start, size = end, _BINARY_REQUEST + len(key)
+    if start < len(keys):
+        yield keys[start:]
 
 
 def _is_unreadable(error: Exception) -> bool:
