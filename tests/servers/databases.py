@@ -5,6 +5,7 @@ import getpass
 import itertools
 import os
 import pwd
+import select
 import shutil
 import signal
 import socket
@@ -120,9 +121,7 @@ class PostgreSQLServer(DatabaseServer):
 
     def kill(self) -> None:
         """End it and all it has started as a crash would."""
-        os.kill(
-            self.process.pid, signal.SIGSTOP
-        )  # lest it starts another meanwhile, which would keep its memory in use
+        self.process.pause()  # lest it starts another meanwhile
         children = _children(self.process.pid)
         self.process.kill()
         for child in children:
@@ -258,7 +257,16 @@ def _children(pid: int) -> list[int]:
 
 
 def _end(pid: int) -> None:
+    """End a process of the server's, and wait until it has let go of the memory that they share."""
     try:
-        os.kill(pid, signal.SIGKILL)
+        handle = os.pidfd_open(pid)
     except ProcessLookupError:
         return
+    try:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        ended, _, _ = select.select([handle], [], [], PATIENCE)
+        assert ended, f"process {pid} does not end"
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(handle)

@@ -68,7 +68,8 @@ class ServerProcess:
     def pause(self) -> None:
         """Let it do nothing, its connections staying open."""
         os.kill(self.pid, signal.SIGSTOP)
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED)  # its threads may go on for a moment
+        # Its threads may go on for a moment. Who pauses it twice is told twice, and waits for nothing.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let it go on."""
