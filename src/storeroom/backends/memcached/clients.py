@@ -39,7 +39,7 @@ class Client(Protocol):
         """Return what is stored, or None."""
 
     def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
-        """Return what is stored, by key. One round trip for each BATCH."""
+        """Return what is stored, by key. One round trip for each BATCH, or for as many as may be sent together."""
 
     def gets(self, key: bytes) -> tuple[bytes, Any] | None:
         """Return what is stored, and a token of its state for cas(); or None."""
