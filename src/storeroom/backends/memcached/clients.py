@@ -54,7 +54,11 @@ class Client(Protocol):
         """Store them all. Return the keys for which the server had no room."""
 
     def add(self, key: bytes, data: bytes, exptime: int) -> bool:
-        """Store it if the key is free. Return whether it was stored."""
+        """Store it if the key is free. Return whether it was stored.
+
+        Raises:
+            NoRoomError: the server has no room.
+        """
 
     def cas(self, key: bytes, data: bytes, exptime: int, token: Any) -> bool:
         """Store it if nobody has changed the entry since gets(). Return whether it was stored.
@@ -64,7 +68,7 @@ class Client(Protocol):
         """
 
     def add_many(self, values: Mapping[bytes, bytes], exptime: int) -> Collection[bytes]:
-        """Do as add() for several keys. Return those that were stored.
+        """Do as add() for several keys. Return those that were stored; there was no room, or no need, for the others.
 
         Args:
             values: each with something of its own, so that it is not taken for what another has stored.

@@ -13,6 +13,7 @@ for. And it answers each key of a read at once, while the others are still being
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import pylibmc
@@ -157,7 +158,10 @@ class PyLibMCClient:
     # Writing --------------------------------------------------------------------------------
 
     def set(self, key: bytes, data: bytes, exptime: int) -> bool:
-        return self._store(self._client.set, key, data, time=exptime)
+        try:
+            return self._store(self._client.set, key, data, time=exptime)
+        except NoRoomError:
+            return False
 
     def add(self, key: bytes, data: bytes, exptime: int) -> bool:
         return self._store(self._client.add, key, data, time=exptime)
@@ -177,9 +181,7 @@ class PyLibMCClient:
             raise
         except pylibmc.Error as error:
             if _NO_ROOM in str(error):
-                if token:
-                    raise NoRoomError from error
-                return False
+                raise NoRoomError from error
             raise _outage(error) from error
 
     def set_many(self, values: Mapping[bytes, bytes], exptime: int) -> list[bytes]:
@@ -201,9 +203,12 @@ class PyLibMCClient:
         return failed
 
     def add_many(self, values: Mapping[bytes, bytes], exptime: int) -> Collection[bytes]:
-        if self._binary:
-            return [key for key, data in values.items() if self.add(key, data, exptime)]
         added: list[bytes] = []
+        if self._binary:
+            for key, data in values.items():
+                with suppress(NoRoomError):  # the others may find some
+                    added += [key] if self.add(key, data, exptime) else []
+            return added
         for batch in batches_of_values(values):
             self._without_waiting(self._client.add_multi, batch, time=exptime)
             stored = self.get_many(list(batch))

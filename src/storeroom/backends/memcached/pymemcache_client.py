@@ -100,6 +100,8 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
                     results |= self._store(command, {key: data}, exptime, token)
                 except TooLargeError as error:
                     too_large = too_large or error
+                except NoRoomError:
+                    results[key] = False
             if too_large is not None:
                 raise too_large
             return results
@@ -107,13 +109,14 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
         if _TOO_LARGE in reason:
             raise TooLargeError(key, len(data))
         if _NO_ROOM in reason:
-            if command == b"cas":
-                raise NoRoomError
-            return {key: False}
+            raise NoRoomError
         raise MemcacheServerError(reason)
 
     def set(self, key: bytes, data: bytes, exptime: int) -> bool:
-        return bool(self._store(b"set", {key: data}, exptime)[key])
+        try:
+            return bool(self._store(b"set", {key: data}, exptime)[key])
+        except NoRoomError:
+            return False
 
     def set_many(self, values: Mapping[bytes, bytes], exptime: int) -> list[bytes]:
         stored = self._store_many(b"set", values, exptime)
@@ -128,6 +131,8 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
                 stored |= self._store(command, batch, exptime)
             except TooLargeError as error:
                 too_large = too_large or error  # the others are stored all the same
+            except NoRoomError:
+                pass  # the batch was a single value
         if too_large is not None:
             raise too_large
         return {key for key, is_stored in stored.items() if is_stored}

@@ -87,9 +87,12 @@ class Shard(NetworkCache):
         for _ in range(_ATTEMPTS):
             if found is not None:
                 break
-            engine.ask_once("add", generation.key, new_token().encode(), 0, probes=True)
+            try:
+                engine.ask_once("add", generation.key, new_token().encode(), 0, probes=True)
+            except NoRoomError:  # nor is there room for any entry, then
+                break
             found = engine.ask("get", generation.key)
-        if found is None:  # a server that is full, and may not evict (-M), has room for no entry either
+        if found is None:
             self._counters.errors += 1
             found = new_token().encode()
         elif not is_token(found):  # foreign bytes
@@ -190,7 +193,7 @@ class Shard(NetworkCache):
         data = self._packed(storage_key, value, expires_at)
         key, seconds = self._key(storage_key), exptime(expires_at)
         try:
-            for _ in range(_ATTEMPTS):
+            while True:  # each turn another's entry comes or goes
                 if self._engine.ask_once("add", key, data, seconds, probes=True):
                     return True
                 found = self._engine.ask("gets", key)
@@ -202,10 +205,9 @@ class Shard(NetworkCache):
                 if self._engine.ask_once("cas", key, data, seconds, found[1]):
                     return True
         except NoRoomError:
-            pass  # as where it is not said
+            return self._without_room(self._no_room("Nothing was stored."))
         except TooLargeError as error:
             raise self._too_large(storage_key, error) from error
-        return self._without_room(self._no_room("Nothing was stored."))
 
     def _change(self, storage_key: str, change: Callable[[float, bytes], tuple[float, bytes] | None]) -> Any:
         """Replace expires_at and frame of a live entry by what `change` makes of them. Atomic.

@@ -197,6 +197,27 @@ class LocksContract(Suite):
         in_threads(8, job)
         assert number == 40
 
+    def test_threads_try_a_lock_that_comes_and_goes(self, open_cache: Callable[..., BaseCache]) -> None:
+        """Who meets another learns so, and nothing else: however often it changes hands under their eyes."""
+        cache, holders, together = open_cache(), 0, 0
+
+        def job(_: int) -> int:
+            nonlocal holders, together
+            held = 0
+            for _ in range(50):
+                lock = cache.lock("l", timeout=100)
+                if not lock.acquire(blocking=False):
+                    continue
+                holders += 1
+                together += holders > 1
+                held += 1
+                holders -= 1
+                lock.release()
+            return held
+
+        assert sum(in_threads(8, job)) >= 1
+        assert together == 0
+
     def test_tasks_hold_a_lock_in_turn(self, open_cache: Callable[..., BaseCache]) -> None:
         """As threads do; the loop goes on while one waits."""
         cache, number = open_cache(), 0
