@@ -383,6 +383,30 @@ def test_truncated_reply_is_a_miss(make: Make, proxy: Proxy, server: MemcachedSe
     eventually(lambda: reader.get("k") == "v" * 5000)
 
 
+@pytest.mark.parametrize(
+    ("piece", "value"),
+    [
+        (1, ""),
+        (1, "v" * 50),
+        (3, "\r\nEND\r\n" * 20),
+        (7, "VALUE k 0 3\r\n"),
+        (5000, "v" * 100_000),
+        (None, "v" * 900_000),
+    ],
+)
+def test_reply_that_comes_in_pieces_is_read_as_a_whole(make: Make, proxy: Proxy, piece: int | None, value: str) -> None:
+    """And the next reply is the next request's."""
+    cache = make(f"127.0.0.1:{proxy.port}", socket_timeout=20)
+    cache.set_many({"k": value, "other": 1})
+    proxy.piece = piece
+    for _ in range(2):
+        assert cache.get("k") == value
+        assert cache.get("absent") is None
+        assert cache.get("other") == 1
+    assert cache.get_many(["k", "absent", "other"]) == {"k": value, "other": 1}
+    assert breaker(cache).failures == 0
+
+
 def test_late_reply_is_nobody_elses(make: Make, proxy: Proxy) -> None:
     """After a timeout the connection is given up: the reply that comes late is never read."""
     cache = make(f"127.0.0.1:{proxy.port}")
@@ -415,7 +439,17 @@ def test_connections_are_bounded(make: Make, proxy: Proxy) -> None:
 
 
 @pytest.mark.parametrize(
-    "nonsense", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"VALUE x\r\n", b"-ERR\r\n", b"\x00\xff\r\n"]
+    "nonsense",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"VALUE x\r\n",
+        b"-ERR\r\n",
+        b"\x00\xff\r\n",
+        b"SERVER_ERROR out of memory writing get response\r\n",
+        b"END\r\nEND\r\n",
+        b"VALUE x 0 none\r\n",
+        b"no end of line" * 1000,
+    ],
 )
 def test_server_that_is_no_memcached_is_a_miss(make: Make, nonsense: bytes) -> None:
     """Whatever it says."""

@@ -1,10 +1,13 @@
-"""A TCP proxy between a test and a server, which cuts, delays and truncates what passes."""
+"""A TCP proxy between a test and a server, which cuts, delays, truncates and splits what passes."""
 
 import contextlib
 import socket
 import threading
 import time
 from typing import Self
+
+_MOMENT = 0.0005
+"""Seconds, in which a reader that waits takes what has come."""
 
 
 class Proxy:
@@ -15,12 +18,14 @@ class Proxy:
         delay: seconds by which each reply is held back, or each 64 KiB of a large one.
         request_delay: the same of requests.
         truncate_after: bytes of replies, per connection, after which it is closed; None for no end.
+        piece: bytes of replies that are sent at once, with a moment between two; None for as many as come.
         is_silent: whether replies are swallowed, the connections staying open.
     """
 
     def __init__(self, port: int) -> None:
         self.delay = self.request_delay = 0.0
         self.truncate_after: int | None = None
+        self.piece: int | None = None
         self.is_silent = False
         self._target = port
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -58,6 +63,7 @@ class Proxy:
             except OSError:
                 _close(client)
                 continue
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._open |= {client, server}
             threading.Thread(target=self._pass_requests, args=(client, server), daemon=True).start()
             threading.Thread(target=self._pass_replies, args=(client, server), daemon=True).start()
@@ -80,9 +86,16 @@ class Proxy:
                 if limit is not None and passed + len(data) > limit:
                     client.sendall(data[: max(0, limit - passed)])
                     break
-                client.sendall(data)
+                self._send(client, data)
                 passed += len(data)
         self._end(client, server)
+
+    def _send(self, client: socket.socket, data: bytes) -> None:
+        piece = self.piece or len(data)
+        for start in range(0, len(data), piece):
+            client.sendall(data[start : start + piece])
+            if self.piece:
+                time.sleep(_MOMENT)
 
     def _end(self, *connections: socket.socket) -> None:
         for connection in connections:
