@@ -15,7 +15,7 @@ from storeroom.backends.db.database import Database
 from storeroom.backends.db.errors import Fault, FullError, OutageError
 from storeroom.backends.db.pool import Pool
 from storeroom.backends.db.rows import COUNTS_NAME, Row
-from storeroom.backends.db.transaction import EXPIRED, Bounds, Transaction, columns_of
+from storeroom.backends.db.transaction import EXPIRED, Bounds, Transaction, columns_of, entries_added
 from storeroom.exceptions import StorageError
 from storeroom.network import NetworkEngine
 
@@ -113,7 +113,7 @@ class DatabaseEngine(NetworkEngine):
         return total
 
     def put(self, row: Row, expires_at: float, bounds: Bounds, *, only_absent: bool = False) -> bool:
-        """Write an entry, by one statement where that can be; return whether it was written.
+        """Write an entry, with nothing beside it where nothing is due; return whether it was written.
 
         Args:
             row: what is written.
@@ -122,7 +122,7 @@ class DatabaseEngine(NetworkEngine):
             only_absent: leave an entry alone that is live.
         """
         if self._is_brief(row, bounds):
-            return self._put_briefly(row, expires_at, bounds, only_absent=only_absent)
+            return self._put_briefly(row, expires_at, bounds, only_absent)
         if only_absent:
             return self.write(Transaction.add, row, expires_at, bounds=bounds)
         self.write(Transaction.put, [row], expires_at, bounds=bounds)
@@ -130,17 +130,17 @@ class DatabaseEngine(NetworkEngine):
 
     def _is_brief(self, row: Row, bounds: Bounds) -> bool:
         """Tell whether nothing is to be done beside writing and counting, by what is known here."""
-        if not self.statements.grammar.chains or self._counts is None or self._notifications is not None:
+        if self._counts is None or self._notifications is not None or not self.statements.grammar.returning:
             return False
         entries, size = self._counts
         now = timeouts.now()
         return now < self._earliest and now < self._look_after and bounds.allow(entries + 1, size + row.size)
 
-    def _put_briefly(self, row: Row, expires_at: float, bounds: Bounds, *, only_absent: bool) -> bool:
-        statements, columns = self.statements, columns_of(row, expires_at)
-        statement = statements.add_one if only_absent else statements.put_one
-        parameters = (*columns, timeouts.now(), COUNTS_NAME) if only_absent else (*columns, COUNTS_NAME)
-        found = self._perform(_first, statement, parameters)
+    def _put_briefly(self, row: Row, expires_at: float, bounds: Bounds, only_absent: bool) -> bool:
+        columns = columns_of(row, expires_at)
+        parameters = (*columns, timeouts.now()) if only_absent else columns
+        put = self._put_by_one if self.statements.grammar.chains else self._put_by_two
+        found = self._exclusively(put, parameters, only_absent)
         if found is None:
             return False
         self._earliest = min(self._earliest, expires_at)
@@ -151,6 +151,27 @@ class DatabaseEngine(NetworkEngine):
         if growth and (entries is None or not bounds.allow(*self._counts or (0, 0))):
             self.write(partial(Transaction.make_room_after, is_counted=entries is not None), row, bounds=bounds)
         return True
+
+    def _put_by_one(self, session: Any, parameters: Sequence[Any], only_absent: bool) -> Any:
+        """Write a row and count it; return growth and size of what was written, and the counts if they changed."""
+        statement = self.statements.add_one if only_absent else self.statements.put_one
+        return session.execute(statement, (*parameters, COUNTS_NAME)).fetchone()
+
+    def _put_by_two(self, session: Any, parameters: Sequence[Any], only_absent: bool) -> Any:
+        """Do as _put_by_one(), where a statement writes one row alone."""
+        statements, counts = self.statements, None
+        session.execute(statements.grammar.begin, ())
+        try:
+            written = session.execute(statements.upsert(1, only_absent=only_absent), parameters).fetchall()
+            growth, size = written[0] if written else (0, 0)
+            if growth:
+                added = (entries_added(growth, size), growth, COUNTS_NAME)
+                counts = session.execute(statements.count_up, added).fetchone()
+            session.execute("COMMIT", ())
+        except Exception as error:
+            self._roll_back(session, error)
+            raise
+        return (growth, size, *(counts or (None, None))) if written else None
 
     def write(self, change: Callable[..., T], *args: Any, bounds: Bounds = _UNBOUNDED) -> T:
         """Run ``change(transaction, *args)`` in a transaction, which is saved and committed."""
@@ -408,10 +429,6 @@ class DatabaseEngine(NetworkEngine):
         self._executor = None
         self.notes = {}
         self._counts = None
-
-
-def _first(session: Any, statement: str, parameters: Sequence[Any]) -> Any:
-    return session.execute(statement, parameters).fetchone()
 
 
 def _rows_changed(session: Any, statement: str, parameters: Sequence[Any]) -> int:

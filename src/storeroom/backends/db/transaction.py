@@ -14,7 +14,7 @@ from typing import Any, Final
 from storeroom.backends.db.rows import COUNTS_NAME, ENDLESS, Row, to_column
 from storeroom.backends.db.statements import Statements, chunks, rows_of
 
-__all__ = ["Bounds", "Transaction", "columns_of", "place_in_sequence"]
+__all__ = ["EXPIRED", "Bounds", "Transaction", "columns_of", "entries_added", "place_in_sequence"]
 
 _ROWS: Final = 100
 """Rows in one upsert: seven parameters each, of which SQLite allows 999 before 3.32."""
@@ -188,8 +188,7 @@ class Transaction:
         for growth, size in written:
             self._added_bytes += growth
             self._inserted += growth == size > 0
-            # What is being computed has no size, and is no entry until it is.
-            self._added_entries += (growth == size > 0) - (growth < 0 == size)
+            self._added_entries += entries_added(growth, size)
 
     # Room -------------------------------------------------------------------------------------
 
@@ -311,6 +310,11 @@ class Transaction:
         rows = [(bytes(name), size) for name, size in found]
         others = [row for row in rows if row[0] not in written]
         return (others or rows)[:count]
+
+
+def entries_added(growth: int, size: int) -> int:
+    """Return by how many entries the table grew with a row; what is being computed has no size, and is none yet."""
+    return (growth == size > 0) - (growth < 0 == size)
 
 
 def columns_of(row: Row, expires_at: float) -> tuple[Any, ...]:
