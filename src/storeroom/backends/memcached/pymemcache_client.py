@@ -1,8 +1,8 @@
 """pymemcache's client, as the cache needs it. See clients.py.
 
 The client's own checks and serializers are left out: keys are legal and values are bytes. One
-key alone, which is what most programs ask for, is read here: pymemcache's parser takes several
-times as long for it as the rest of a `get` in this process.
+key alone, which is what most programs ask for, is read here: pymemcache's parser is for any
+number of keys and any command, and takes longer.
 """
 
 import select

@@ -6,7 +6,7 @@ Whatever reads and then writes does so by compare-and-swap, and again if somebod
 import time
 from collections.abc import Callable, Mapping, Sequence
 from struct import error as StructError  # noqa: N812 -- an exception class
-from typing import Any
+from typing import Any, Final
 
 from storeroom import timeouts
 from storeroom.backends.memcached.clients import NoRoomError, TooLargeError
@@ -24,8 +24,8 @@ from storeroom.timeouts import AT_ONCE
 
 __all__ = ["Shard"]
 
-_ATTEMPTS = 5
-"""How often add() tries to store what is not there: it may go between two looks, or the server has no room."""
+_LOOKS: Final = 5
+"""How often a generation is looked for, and begun: others may empty the server between two looks."""
 
 _START = HEADER.size
 _expiry_of = HEADER.unpack_from
@@ -84,7 +84,7 @@ class Shard(NetworkCache):
         generation, engine = self._generation, self._engine
         before, fresh_until = generation.state, time.monotonic() + FRESH_SECONDS
         found = engine.ask("get", generation.key)
-        for _ in range(_ATTEMPTS):
+        for _ in range(_LOOKS):
             if found is not None:
                 break
             try:
