@@ -18,7 +18,7 @@ REASONS: Final = {
         "the ratio is near the goal, and differs from run to run: four runs of this row alone gave 12.1 to 12.3."
     ),
     "locmem get_or_set, warm": (
-        "it has ten parameters more than get, whose defaults Python fills in for each call, in 15 to 20 ns here. Where "
+        "it has ten parameters more than get, whose defaults Python fills in for each call, in 10 to 20 ns here. Where "
         "an earlier run was made, on another machine, the ratio was 0.95."
     ),
     **dict.fromkeys(

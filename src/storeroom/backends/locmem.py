@@ -206,22 +206,21 @@ class LocMemCache(BaseCache):
         early: float = AS_CONFIGURED, jitter: float = AS_CONFIGURED,
     ) -> Any:  # fmt: skip
         """Return the value stored, or compute, store and return it: see BaseCache.get_or_set()."""
-        head = self._head
-        if version is None and head is not None and self._overlay is None:
-            entry = self._entries.get(f"{head}{key}")
-            if entry is not None and entry.expires_at > timeouts.now():
-                value = entry.value
-                if value is ENCODED and type(encoded := entry.encoded) is bytes:
-                    try:
+        if version is None and (head := self._head) is not None and self._overlay is None:
+            try:
+                entry = self._entries[f"{head}{key}"]
+                if entry.expires_at > timeouts.now():
+                    value = entry.value
+                    if value is ENCODED and type(encoded := entry.encoded) is bytes:
                         value = loads(encoded)
-                    except Exception:  # noqa: BLE001 -- as in _decoded()
-                        value = ENCODED
-                if value is not ENCODED:
-                    freq = entry.freq
-                    if freq < MOST_HITS:
-                        entry.freq = freq + 1
-                    self._counters.hits += 1
-                    return value
+                    if value is not ENCODED:
+                        freq = entry.freq
+                        if freq < MOST_HITS:
+                            entry.freq = freq + 1
+                        self._counters.hits += 1
+                        return value
+            except Exception:  # noqa: BLE001, S110 -- absent, or not readable, which what follows finds out, too
+                pass
         return BaseCache.get_or_set(
             self, key, default, timeout, version, tags, stale_while_revalidate, stale_if_error, retry_pause,
             error_timeout, soft_timeout, hard_timeout, early, jitter,
@@ -240,22 +239,21 @@ class LocMemCache(BaseCache):
         early: float = AS_CONFIGURED, jitter: float = AS_CONFIGURED,
     ) -> Any:  # fmt: skip
         """See get_or_set()."""
-        head = self._head
-        if version is None and head is not None and self._overlay is None:
-            entry = self._entries.get(f"{head}{key}")
-            if entry is not None and entry.expires_at > timeouts.now():
-                value = entry.value
-                if value is ENCODED and type(encoded := entry.encoded) is bytes:
-                    try:
+        if version is None and (head := self._head) is not None and self._overlay is None:
+            try:
+                entry = self._entries[f"{head}{key}"]
+                if entry.expires_at > timeouts.now():
+                    value = entry.value
+                    if value is ENCODED and type(encoded := entry.encoded) is bytes:
                         value = loads(encoded)
-                    except Exception:  # noqa: BLE001 -- as in _decoded()
-                        value = ENCODED
-                if value is not ENCODED:
-                    freq = entry.freq
-                    if freq < MOST_HITS:
-                        entry.freq = freq + 1
-                    self._counters.hits += 1
-                    return value
+                    if value is not ENCODED:
+                        freq = entry.freq
+                        if freq < MOST_HITS:
+                            entry.freq = freq + 1
+                        self._counters.hits += 1
+                        return value
+            except Exception:  # noqa: BLE001, S110 -- absent, or not readable, which what follows finds out, too
+                pass
         return await BaseCache.aget_or_set(
             self, key, default, timeout, version, tags, stale_while_revalidate, stale_if_error, retry_pause,
             error_timeout, soft_timeout, hard_timeout, early, jitter,
