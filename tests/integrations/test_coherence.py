@@ -13,12 +13,14 @@ from typing import Any, ClassVar
 
 import pytest
 
+from storeroom import timeouts
 from storeroom.backends.db import DatabaseCache
 from storeroom.backends.filebased import FileBasedCache
 from storeroom.backends.locmem import LocMemCache
 from storeroom.backends.memcached import PyMemcacheCache
 from storeroom.backends.redis import RedisCache
 from storeroom.backends.tiered import TieredCache
+from storeroom.near import NearTable
 from storeroom.testing.processes import Child, in_processes
 from tests.servers.databases import postgresql
 from tests.servers.histories import COUNTER, Operation, act, unexplained
@@ -91,6 +93,12 @@ def is_tracked(cache: TieredCache) -> bool:
     """Read something, so that the channel is opened, and tell whether it is."""
     cache.get("any")
     return cache._near.is_tracked
+
+
+def await_own_changes(near: NearTable) -> None:
+    """Wait until a tier has heard of all that was done before: own writes are told of too, after they are done."""
+    begun = timeouts.now()
+    eventually(lambda: near.is_tracked and near.trusted_until - near.max_staleness > begun, "nothing is heard of")
 
 
 # A change is seen by all ------------------------------------------------------------------------
@@ -203,10 +211,12 @@ def test_every_kind_of_change_is_heard_of(
     else:
         eventually(lambda: cache._storage._engine._notifications._session is not None, "changes are not heard of")
         time.sleep(0.2)
-    eventually(lambda: cache.get("k") == "old" and near.entries, "the entry is not near")
-    before = cache.stats().tiers["tier 0"].hits
-    assert cache.get("k") == "old"
-    assert cache.stats().tiers["tier 0"].hits > before
+
+    def is_served_near() -> bool:
+        before = near.stats().hits
+        return cache.get("k") == "old" and near.stats().hits > before
+
+    eventually(is_served_near, "the entry is not near")
     in_processes(suite, location, params, _change, [(operation,)], method="spawn")
     expected = "new" if operation in ("set", "set_many") else None
     eventually(lambda: cache.get("k") == expected, f"{operation} is not heard of", patience=5)
@@ -304,7 +314,7 @@ def test_a_further_handle_leaves_what_is_near(redis_databases: Databases) -> Non
     with contextlib.ExitStack() as stack:
         stack.callback(first._engine.close)
         first.set("k", 1)
-        eventually(lambda: first.get("k") == 1 and first._overlay._near.is_tracked, "it is not tracked")
+        await_own_changes(first._overlay._near)
         eventually(lambda: first.get("k") == 1 and first._overlay._near.entries, "it is not near")
         tiers = first.stats().tiers
         assert further.get("other") is None, "which is asked for, and not near"
@@ -355,13 +365,14 @@ def test_a_channel_lasts(
     else:
         time.sleep(0.3)
         cache.get("k")
-    asked = cache.stats().tiers["tier 1"].hits
+    asked, reads = cache.stats().tiers["tier 1"].hits, 0
     end = time.monotonic() + 1.5
     while time.monotonic() < end:
         assert cache.get("k") == 1
+        reads += 1
         time.sleep(0.001)
-    # A turn of a busy machine may take longer than the bound; a channel that breaks all the time asks far more often.
-    assert cache.stats().tiers["tier 1"].hits - asked <= 3
+    # A turn of a busy machine may take longer than the bound: every read asks then, until the channel has its turn.
+    assert cache.stats().tiers["tier 1"].hits - asked <= reads / 10
     assert "heard of" not in caplog.text
 
 
