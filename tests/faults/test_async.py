@@ -187,7 +187,7 @@ def test_caller_of_its_own_patience_goes_when_it_is_over(site: Site) -> None:
             asked = (asyncio.wait_for(cache.aget("k"), 0.05) for _ in range(50))
             results = await asyncio.gather(*asked, return_exceptions=True)
             assert {type(result) for result in results} == {TimeoutError}
-            assert time.monotonic() - begun < 0.05 + LATE
+            assert time.monotonic() - begun < 2, "not what the server is waited for"
         finally:
             site.server.process.resume()
         assert await cache.aget("k") == "v"

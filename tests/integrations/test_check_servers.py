@@ -532,9 +532,9 @@ def test_all_aliases_are_asked_at_the_same_time(sound):
         name: on(REDIS, url(sound, number), OPTIONS={"socket_timeout": 60})["default"]
         for number, name in enumerate(["default", "pages", "sessions", "rates"])
     }
-    probes = checks.probe(caches, context=BARE, seconds=0.2)
+    probes = checks.probe(caches, context=BARE, seconds=0.5)
     assert list(probes) == list(caches)
-    assert time.monotonic() - begun < 0.8, "one after the other they take as long"
+    assert time.monotonic() - begun < 1.5, "one after the other they take as long"
     findings = checks.run(caches, context=BARE, probes=probes)
     assert [finding.alias for finding in findings] == ["default"], "of a server that is shared it is said once"
 
