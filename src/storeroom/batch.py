@@ -176,16 +176,18 @@ def obtain_many(work: Batch, *, blocking: bool) -> Steps[dict[str, Any]]:
 
 
 def _computed(work: Batch, stale: dict[str, Any], *, blocking: bool) -> Steps[dict[str, Any]]:
-    """Compute what is missing; if that fails, and there is a stale value of each, return these."""
+    """Compute what is missing; where that fails, and there is a stale value of all that is left, return these."""
+    values: dict[str, Any] = {}
+    left: Sequence[str] = ()
     try:
-        values: dict[str, Any] = yield from stampede.compute_once(work, blocking=blocking)
+        yield from stampede.compute_once(work, blocking=blocking, values=values)
     except ComputationCycleError:
         raise
     except Exception as error:
-        if len(stale) < len(work.storage_keys):
+        left = [key for key in work.storage_keys if key not in values]
+        if not stale.keys() >= set(left):
             raise
-        obtaining.note_failure(work, error)
-        return stale
-    for key in work.storage_keys:
+        obtaining.note_failure(work.part(left), error)
+    for key in set(work.storage_keys).difference(left):
         work.flights.resume(key)
-    return values
+    return values | {key: stale[key] for key in left}

@@ -35,7 +35,7 @@ POLL_SECONDS: Final = (0.001, 0.05)
 """How long those without the lease sleep between looks: doubling from the first to the last."""
 
 
-def compute_once(work: Work, *, blocking: bool) -> Steps[dict[str, Any]]:
+def compute_once(work: Work, *, blocking: bool, values: dict[str, Any] | None = None) -> Steps[dict[str, Any]]:
     """Return the values by storage key, computing those that nobody else does.
 
     What nobody in this process computes is led first, and only then others are waited for. A key that the result
@@ -44,8 +44,9 @@ def compute_once(work: Work, *, blocking: bool) -> Steps[dict[str, Any]]:
     Args:
         work: what there is to do.
         blocking: whether the caller waits with its whole thread, not as a task.
+        values: the dict to return; where an error ends this, it has the values that were found before.
     """
-    values: dict[str, Any] = {}
+    values = {} if values is None else values
     missing, asked_again = work.storage_keys, set[str]()
     while missing:
         gone: Collection[str] = ()

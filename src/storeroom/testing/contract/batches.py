@@ -234,6 +234,25 @@ class BatchesContract(Suite):
         with pytest.raises(LookupError):
             await cache.get_or_set_many(["a", "b", "c"], query, **options)
 
+    async def test_only_what_cannot_be_computed_is_stale(self, cache: Driver) -> None:
+        """Another caller's computation of one key fails, for which this one waits; its own has brought the other."""
+        options: dict[str, Any] = {"timeout": self.moment, "stale_if_error": "1h", "retry_pause": 0}
+        await cache.get_or_set_many(["a", "b"], lambda keys: dict.fromkeys(keys, "old"), **options)
+        await self.pass_time(self.moment)
+        begun, query = threading.Event(), Query()
+
+        def fail() -> str:
+            begun.set()
+            eventually(lambda: cache.cache._flights.followers(cache.cache.make_key("a")) == 1)  # noqa: SLF001
+            raise LookupError("the source is down")
+
+        other = in_background(lambda: cache.cache.get_or_set("a", fail, **options))
+        assert begun.wait(concurrency.PATIENCE)
+        found = await cache.get_or_set_many(["a", "b", "c"], query, **(options | {"timeout": 1000}))
+        assert found == {"a": "old", "b": "value of b", "c": "value of c"}
+        assert query.asked == [["b", "c"]]
+        assert other.result(concurrency.PATIENCE) == "old"
+
     async def test_a_result_that_is_no_dict_is_refused(self, cache: Driver) -> None:
         """By a message that says what was expected."""
         with pytest.raises(TypeError, match="expected a dict"):
