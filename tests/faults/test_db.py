@@ -106,7 +106,7 @@ def test_outage_is_ten_thousand_misses_and_two_lines_in_the_log(
         server.start()
         begun = time.monotonic()
         while not cache.add("back", 1):
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < 2
             time.sleep(0.005)
     assert cache.get("back") == 1
     assert cache.get("k") in {"v", None}, "no write waits for the disk, so that the last ones may be lost"

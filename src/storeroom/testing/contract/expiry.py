@@ -9,7 +9,7 @@ import pytest
 from storeroom import timeouts
 from storeroom.exceptions import InvalidTimeoutError, KeyNotFoundError
 from storeroom.testing.capabilities import needs
-from storeroom.testing.contract.suite import Driver, Suite
+from storeroom.testing.contract.suite import Driver, Suite, is_left
 from storeroom.timeouts import DEFAULT_TIMEOUT
 
 __all__ = ["ExpiryContract"]
@@ -124,7 +124,7 @@ class ExpiryContract(Suite):
     async def test_the_sentinel_means_the_setting(self, drive: Callable[..., Driver], default: Any) -> None:
         """Django's DEFAULT_TIMEOUT is a bare object(); its callers pass it on."""
         cache = drive(TIMEOUT=40)
-        expected = pytest.approx(40, rel=0.01)
+        expected = pytest.approx(40, rel=0.05)
         await cache.set("implicit", 1)
         await cache.set("set", 1, timeout=default)
         await cache.add("add", 1, timeout=default)
@@ -149,17 +149,17 @@ class ExpiryContract(Suite):
         await cache.set("k", 1)
         await cache.set("l", 1, timeout=20)
         assert await cache.ttl("k") == (left if not left else pytest.approx(left, rel=0.01))
-        assert await cache.ttl("l") == pytest.approx(20, rel=0.01)
+        assert await cache.ttl("l") == pytest.approx(20, rel=0.1)
 
     # ttl, touch, expire_at ------------------------------------------------------------------
 
     async def test_ttl_tells_the_seconds_left(self, cache: Driver) -> None:
         """A float; None for never; 0 for absent."""
-        await cache.set("k", 1, timeout=self.moment)
+        await cache.set("k", 1, timeout=100)
         await self.pass_time(self.moment / 4)
         left = await cache.ttl("k")
         assert isinstance(left, float)
-        assert left == pytest.approx(self.moment * 3 / 4, rel=0.1)
+        assert is_left(left, 100, self.moment / 4)
         await cache.set("l", 1, timeout=None)
         assert await cache.ttl("l") is None
         assert await cache.ttl("absent") == 0
@@ -168,7 +168,7 @@ class ExpiryContract(Suite):
         """A shorter one, a longer one, none at all."""
         for timeout in (100, 10, 1000, None, 50):
             await cache.set("k", 1, timeout=timeout)
-            assert await cache.ttl("k") == (timeout and pytest.approx(timeout, rel=0.05))
+            assert await cache.ttl("k") == (timeout and pytest.approx(timeout, rel=0.1))
 
     async def test_touch_gives_a_new_timeout(self, cache: Driver) -> None:
         """The value stays."""
@@ -221,7 +221,7 @@ class ExpiryContract(Suite):
         assert await cache.expire_at("epoch", when) is True
         assert await cache.expire_at("aware", datetime.fromtimestamp(when, UTC)) is True
         for key in ("epoch", "aware"):
-            assert await cache.ttl(key) == pytest.approx(self.moment, rel=0.1)
+            assert is_left(await cache.ttl(key), self.moment)
         await self.pass_time(self.moment * 1.5)
         assert await cache.get_many(["epoch", "aware"]) == {}
 

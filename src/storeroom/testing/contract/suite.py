@@ -27,7 +27,7 @@ from storeroom.testing.clock import FakeClock
 from storeroom.testing.concurrency import in_threads
 from storeroom.testing.isolation import engines_of_its_own
 
-__all__ = ["Driver", "Suite", "check_invariants", "run_to_its_end"]
+__all__ = ["Driver", "Suite", "check_invariants", "is_left", "run_to_its_end"]
 
 T = TypeVar("T")
 
@@ -180,6 +180,14 @@ class Suite:
             time.sleep(seconds)  # noqa: ASYNC251 -- only where no loop runs
         else:
             await asyncio.sleep(seconds)
+
+
+def is_left(left: float, timeout: float, passed: float = 0.0) -> bool:
+    """Tell whether ttl() may say so of an entry that was given its timeout `passed` seconds ago.
+
+    It may have been earlier, by what a busy machine takes, but not later, but for what clocks round off.
+    """
+    return max(timeout - passed - 10, 0) < left <= timeout - passed + 0.01
 
 
 def _in_each_mode(body: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
