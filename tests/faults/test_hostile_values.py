@@ -309,7 +309,7 @@ def test_secret_that_was_replaced_leaves_misses_that_are_filled_at_once(storage:
     assert after.get("tagged") == ["new"]
     after.set("tagged", ["newer"], tags=["blue"])
     assert after.get("tagged") == ["newer"]
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 1
     assert after.invalidate_tags("blue") == 1
     assert after.get("tagged") is None
     both = storage.open(secret=["another secret of this test", SECRET])
@@ -373,4 +373,4 @@ def test_list_under_a_caches_key_is_replaced(redis_databases: Databases) -> None
     assert cache.get("a") == 1
     cache.set("b", 2, tags=["red"])
     assert cache.get("b") == 2
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 1

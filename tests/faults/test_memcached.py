@@ -747,7 +747,7 @@ def test_server_without_room_keeps_nobody_waiting(make: Make, tmp_path: Path, po
             with pytest.raises(StorageError, match="has no room, and may not evict"):
                 change()
         assert cache.get("n") == 1
-        assert time.monotonic() - begun < 15
+        assert time.monotonic() - begun < 3
         assert breaker(cache).failures == 0
 
 
@@ -765,7 +765,7 @@ def test_server_without_room_for_a_generation_is_a_miss(make: Make, tmp_path: Pa
         cache.set("k", 1)
         assert cache.add("k", "v" * 5000) is False
         assert cache.stats().errors > 0
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 1
         assert breaker(cache).failures == 0
 
 

@@ -4,6 +4,7 @@ Time is that of all processes of the machine, ``time.monotonic()``.
 """
 
 import contextlib
+import itertools
 import os
 import random
 import time
@@ -365,14 +366,16 @@ def test_a_channel_lasts(
     else:
         time.sleep(0.3)
         cache.get("k")
-    asked, reads = cache.stats().tiers["tier 1"].hits, 0
+    counts = [cache.stats().tiers["tier 1"].hits]
     end = time.monotonic() + 1.5
     while time.monotonic() < end:
         assert cache.get("k") == 1
-        reads += 1
+        counts.append(cache.stats().tiers["tier 1"].hits)
         time.sleep(0.001)
     # A turn of a busy machine may take longer than the bound: every read asks then, until the channel has its turn.
-    assert cache.stats().tiers["tier 1"].hits - asked <= reads / 10
+    has_asked = [after > before for before, after in itertools.pairwise(counts)]
+    assert sum(now and not before for before, now in itertools.pairwise([False, *has_asked])) <= 3
+    assert sum(has_asked) <= len(has_asked) / 10
     assert "heard of" not in caplog.text
 
 

@@ -187,7 +187,7 @@ def is_left(left: float, timeout: float, passed: float = 0.0) -> bool:
 
     It may have been earlier, by what a busy machine takes, but not later, but for what clocks round off.
     """
-    return max(timeout - passed - 10, 0) < left <= timeout - passed + 0.01
+    return max(timeout - passed - 5, 0) < left <= timeout - passed + 0.01
 
 
 def _in_each_mode(body: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
