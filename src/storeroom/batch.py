@@ -190,4 +190,5 @@ def _computed(work: Batch, stale: dict[str, Any], *, blocking: bool) -> Steps[di
         obtaining.note_failure(work.part(left), error)
     for key in set(work.storage_keys).difference(left):
         work.flights.resume(key)
-    return values | {key: stale[key] for key in left}
+    values |= {key: stale[key] for key in left}
+    return {key: value for key, value in values.items() if value is not MISSING}

@@ -23,6 +23,7 @@ from storeroom import timeouts
 from storeroom.computation import Computation, Work
 from storeroom.exceptions import ComputationTimeoutError
 from storeroom.flights import AbandonedError, Flight, Landing
+from storeroom.hooks import MISSING
 from storeroom.steps import Steps
 
 __all__ = ["LEASE_SECONDS", "compute_anew", "compute_once", "fly", "follow"]
@@ -44,7 +45,8 @@ def compute_once(work: Work, *, blocking: bool, values: dict[str, Any] | None = 
     Args:
         work: what there is to do.
         blocking: whether the caller waits with its whole thread, not as a task.
-        values: the dict to return; where an error ends this, it has the values that were found before.
+        values: is given what is found as soon as it is, MISSING for a key that has no value: what is known before an
+            error ends this.
     """
     values = {} if values is None else values
     missing, asked_again = work.storage_keys, set[str]()
@@ -71,8 +73,9 @@ def compute_once(work: Work, *, blocking: bool, values: dict[str, Any] | None = 
             theirs = landing.values.keys() - gone
             values |= {key: landing.values[key] for key in part.storage_keys if key in theirs} | found
         absent = place.flight.keys.difference(landing.values, landing.unsettled, gone) if work.may_lack_values else ()
-        missing = [key for key in missing if key not in values and key not in absent]
-    return values
+        values |= {key: MISSING for key in part.storage_keys if key in absent and key not in values}
+        missing = [key for key in missing if key not in values]
+    return {key: value for key, value in values.items() if value is not MISSING}
 
 
 def compute_anew(work: Computation) -> Steps[Any]:
