@@ -151,22 +151,27 @@ def delays(suite: type[Tiers], location: Any, bound: float) -> list[float]:
         cache.close()
 
 
+def check_delays(suite: type[Tiers], location: Any, *, bound: float, at_most: float) -> None:
+    """Change an entry many times; 99 of 100 changes are seen within so many seconds."""
+    for attempt in range(3):
+        found = delays(suite, location, bound)
+        p99 = found[int(len(found) * 0.99)]
+        median, worst = found[len(found) // 2], found[-1]
+        print(f"median {median * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms, worst {worst * 1000:.1f} ms")
+        if p99 <= at_most:
+            return
+        print(f"attempt {attempt}: the machine is busy")
+    pytest.fail(f"p99 is {p99 * 1000:.1f} ms")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["redis", "valkey", "redis without RESP3", "redis replica", "redis cluster", "postgresql"]
 )
 def test_a_change_is_seen_by_all_at_once(places: Callable[[str], tuple[type[Tiers], Any]], name: str) -> None:
-    """Where the storage tells of changes: 99 of 100 within 100 ms, though the bound is far longer."""
+    """Where the storage tells of changes, though the bound is far longer."""
     suite, location = places(name)
-    for attempt in range(3):
-        found = delays(suite, location, bound=5.0)
-        p99 = found[int(len(found) * 0.99)]
-        median, worst = found[len(found) // 2], found[-1]
-        print(f"{name}: median {median * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms, worst {worst * 1000:.1f} ms")
-        if p99 <= 0.1:
-            return
-        print(f"attempt {attempt}: the machine is busy")
-    pytest.fail(f"p99 is {p99 * 1000:.1f} ms")
+    check_delays(suite, location, bound=5.0, at_most=0.1)
 
 
 @pytest.mark.slow
@@ -174,9 +179,7 @@ def test_a_change_is_seen_by_all_at_once(places: Callable[[str], tuple[type[Tier
 def test_a_change_is_seen_by_all_within_the_bound(places: Callable[[str], tuple[type[Tiers], Any]], name: str) -> None:
     """Where nothing tells of changes, and no later than that, but for the time to read."""
     suite, location = places(name)
-    found = delays(suite, location, bound=0.1)
-    print(f"{name}: median {found[len(found) // 2] * 1000:.1f} ms, worst {found[-1] * 1000:.1f} ms")
-    assert found[int(len(found) * 0.99)] <= 0.1 + 0.1
+    check_delays(suite, location, bound=0.1, at_most=0.1 + 0.1)
 
 
 def change(cache: TieredCache, operation: str) -> None:
