@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from storeroom import engines
 from storeroom.backends.memcached import MemcachedCache, PyLibMCCache, PyMemcacheCache
 from storeroom.backends.redis import RedisCache
+from storeroom.testing.concurrency import eventually, in_background
 from storeroom.testing.isolation import engines_of_its_own
 from tests.servers.memcached import needs_pylibmc
 from tests.servers.memcached import running as running_memcached
@@ -200,6 +202,25 @@ def test_caller_of_its_own_patience_goes_when_it_is_over(site: Site) -> None:
         assert failures(cache) == 0
 
     asyncio.run(work())
+
+
+@pytest.mark.slow
+def test_what_is_under_way_when_the_engine_is_closed_is_closed_when_it_is_over(site: Site) -> None:
+    """And not before; whoever comes next opens another connection."""
+    cache = site.cache(site.proxy.port, socket_timeout=20)
+    cache.set("k", "v")
+    assert site.proxy.connections == 1
+    site.proxy.delay = 1.0
+    asked = in_background(cache.get, "k")
+    eventually(lambda: site.proxy.is_holding)
+    engines.close_all()
+    site.proxy.delay = 0.0
+    assert site.proxy.connections == 1
+    assert asked.result(20) == "v"
+    eventually(lambda: not site.proxy.connections)
+    assert [cache.get("k"), cache.get("k")] == ["v", "v"]
+    assert site.proxy.connections == 1
+    assert failures(cache) == 0
 
 
 # Cancellation ---------------------------------------------------------------------------------

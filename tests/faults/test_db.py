@@ -15,10 +15,11 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from storeroom import engines
 from storeroom.backends.db import DatabaseCache
 from storeroom.backends.locmem import LocMemCache
 from storeroom.exceptions import StorageError
-from storeroom.testing.concurrency import eventually, in_threads
+from storeroom.testing.concurrency import eventually, in_background, in_threads
 from storeroom.testing.isolation import engines_of_its_own
 from tests.servers.databases import (
     MariaDBServer,
@@ -291,6 +292,27 @@ def test_cancelled_task_leaves_the_connection_in_order(make: Make, calm_server: 
                 assert answer == number or isinstance(answer, asyncio.CancelledError)
 
     asyncio.run(main())
+    assert cache._engine.breaker.failures == 0
+
+
+@pytest.mark.slow
+def test_what_is_under_way_when_the_engine_is_closed_is_closed_when_it_is_over(
+    make: Make, proxy: Proxy, calm_server: Server
+) -> None:
+    """And not before; whoever comes next opens another connection."""
+    cache = make(calm_server.url(by_port=proxy.port), calm_server.table())
+    cache.set("k", "v")
+    assert proxy.connections == 1
+    proxy.delay = 1.0
+    asked = in_background(cache.get, "k")
+    eventually(lambda: proxy.is_holding)
+    engines.close_all()
+    proxy.delay = 0.0
+    assert proxy.connections == 1
+    assert asked.result(20) == "v"
+    eventually(lambda: not proxy.connections)
+    assert [cache.get("k"), cache.get("k")] == ["v", "v"]
+    assert proxy.connections == 1
     assert cache._engine.breaker.failures == 0
 
 

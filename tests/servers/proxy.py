@@ -20,13 +20,14 @@ class Proxy:
         truncate_after: bytes of replies, per connection, after which it is closed; None for no end.
         piece: bytes of replies that are sent at once, with a moment between two; None for as many as come.
         is_silent: whether replies are swallowed, the connections staying open.
+        is_holding: whether a reply is being held back.
     """
 
     def __init__(self, port: int) -> None:
         self.delay = self.request_delay = 0.0
         self.truncate_after: int | None = None
         self.piece: int | None = None
-        self.is_silent = False
+        self.is_silent = self.is_holding = False
         self._target = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
@@ -79,7 +80,9 @@ class Proxy:
         passed = 0
         with contextlib.suppress(OSError):
             while data := server.recv(65_536):
+                self.is_holding = True
                 time.sleep(self.delay)
+                self.is_holding = False
                 if self.is_silent:
                     continue
                 limit = self.truncate_after

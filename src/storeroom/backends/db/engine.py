@@ -395,11 +395,11 @@ class DatabaseEngine(NetworkEngine):
     # The life of a process --------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close what nobody uses now; the next operation opens it again."""
+        """Close what nobody uses now, and the rest when it comes back; the next operation opens it again."""
         notifications, self._notifications = self._notifications, None
         if notifications is not None:
             notifications.close()
-        self._pool.close_idle()
+        self._pool.close()
         executor, self._executor = self._executor, None
         if executor is not None:
             executor.shutdown(wait=False)

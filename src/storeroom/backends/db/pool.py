@@ -50,7 +50,7 @@ class Pool:
         self._freed = threading.Condition(lock)
         self._counting = threading.Lock()
         self._idle: deque[Any] = deque()
-        self._opened = 0
+        self._opened = self._leaving = 0
         self._waiting = 0
 
     def take(self) -> Any:
@@ -99,6 +99,8 @@ class Pool:
         """Give a connection back for the next operation."""
         if self._keeps_idle:
             self._idle.append(connection)
+            if self._leaving:
+                self._let_one_go()
         else:
             self.discard(connection)
         if self._waiting:
@@ -115,14 +117,26 @@ class Pool:
         with self._counting:
             self._opened -= 1
 
-    def close_idle(self) -> None:
-        """Close what nobody uses now."""
+    def close(self) -> None:
+        """Close what nobody uses now, and as many as are in use when they come back."""
+        with self._counting:
+            self._leaving = self._opened - len(self._idle)
         while self._idle:
-            try:
-                connection = self._idle.pop()
-            except IndexError:
+            self._close_idle_one()
+
+    def _let_one_go(self) -> None:
+        with self._counting:
+            if not self._leaving:
                 return
-            self.discard(connection)
+            self._leaving -= 1
+        self._close_idle_one()
+
+    def _close_idle_one(self) -> None:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            return
+        self.discard(connection)
 
     # Around a fork, the lock being held ---------------------------------------------------------
 
@@ -148,6 +162,6 @@ class Pool:
     def renew(self, lock: threading.Lock) -> None:
         """Forget connections and waiters, in the child: they are the parent's."""
         self._idle = deque()
-        self._opened = 0
+        self._opened = self._leaving = 0
         self._lock, self._freed, self._waiting = lock, threading.Condition(lock), 0
         self._counting = threading.Lock()

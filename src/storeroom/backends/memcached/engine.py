@@ -57,7 +57,7 @@ class Server(NetworkEngine):
         # A slot is either an open connection or the right to make one, so that the bound costs nothing.
         self._idle: list[Client] = []
         self._vacant: list[None] = [None] * self._limit
-        self._waiting = 0
+        self._waiting = self._leaving = 0
         self._returned = threading.Condition()
 
     def generation(self, key_prefix: str) -> Generation:
@@ -101,7 +101,7 @@ class Server(NetworkEngine):
                     client.probe()
                 except ConnectionError:
                     self._discard(client)
-                    self.close()
+                    self._close_idle()
                     client, _ = self._take()
             answer = getattr(client, operation)(*args)
         except BaseException:
@@ -112,7 +112,7 @@ class Server(NetworkEngine):
 
     def _ask_anew(self, operation: str, *args: Any) -> Any:
         # As one idle connection was closed, the others are too.
-        self.close()
+        self._close_idle()
         return self.ask_once(operation, *args)
 
     # The stack ------------------------------------------------------------------------------
@@ -142,8 +142,17 @@ class Server(NetworkEngine):
 
     def _give_back(self, client: Client) -> None:
         self._idle.append(client)
+        if self._leaving:
+            self._let_one_go()
         if self._waiting:
             self._wake()
+
+    def _let_one_go(self) -> None:
+        with self._returned:
+            if not self._leaving:
+                return
+            self._leaving -= 1
+        self._close_idle_one()
 
     def _discard(self, client: Client) -> None:
         client.close()
@@ -172,17 +181,25 @@ class Server(NetworkEngine):
     # Life -----------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close the connections that nobody uses now."""
+        """Close the connections that nobody uses now, and as many as are in use when they come back."""
+        with self._returned:
+            self._leaving = self._limit - len(self._vacant) - len(self._idle)
+        self._close_idle()
+
+    def _close_idle(self) -> None:
         while self._idle:
-            try:
-                client = self._idle.pop()
-            except IndexError:
-                return
-            self._discard(client)
+            self._close_idle_one()
+
+    def _close_idle_one(self) -> None:
+        try:
+            client = self._idle.pop()
+        except IndexError:
+            return
+        self._discard(client)
 
     def before_fork(self) -> None:
         """Close what idles: a child that dropped its copies would say good-bye on the parent's connections."""
-        self.close()
+        self._close_idle()
 
     def after_fork_in_child(self) -> None:
         """Forget the parent's connections."""

@@ -99,7 +99,7 @@ class Pool:
         self._must_be_primary = must_be_primary
         # None stands for a connection that may still be made; those that are open lie on top.
         self._free: list[Connection | None] = [None] * limit
-        self._waiting = 0
+        self._waiting = self._leaving = 0
         self._returned = threading.Condition()
 
     def exchange(self, commands: Sequence[Command], use: Use) -> list[Any]:
@@ -153,8 +153,13 @@ class Pool:
         self._wake()
 
     def close(self) -> None:
-        """Close the connections that nobody uses now; those that are in use come back and stay."""
-        for _ in range(self._limit):
+        """Close the connections that nobody uses now, and as many as are in use when they come back."""
+        with self._returned:
+            self._leaving = self._limit - len(self._free)
+        self._close_idle(self._limit)
+
+    def _close_idle(self, most: int) -> None:
+        for _ in range(most):
             try:
                 connection = self._free.pop()
             except IndexError:
@@ -176,7 +181,7 @@ class Pool:
 
     def _reopen(self, talk: Talk) -> None:
         """Replace a connection that the server has closed. As it was not alone, neither are the other idle ones."""
-        self.close()
+        self._close_idle(self._limit)
         talk.connection.disconnect()
         talk.is_reused = False
         self._open(talk.connection)
@@ -208,8 +213,17 @@ class Pool:
 
     def _give_back(self, connection: Connection) -> None:
         self._free.append(connection)
+        if self._leaving:
+            self._let_one_go()
         if self._waiting:
             self._wake()
+
+    def _let_one_go(self) -> None:
+        with self._returned:
+            if not self._leaving:
+                return
+            self._leaving -= 1
+        self._close_idle(1)
 
     def _wake(self) -> None:
         with self._returned:
