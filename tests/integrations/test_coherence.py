@@ -33,6 +33,9 @@ __all__ = ["memcached", "postgresql", "redis_cluster", "redis_databases", "redis
 
 PROCESSES = 4
 
+#: Seconds without a read that say that the machine is busy with something else.
+PAUSE = 0.05
+
 
 class Tiers:
     """Makes, in each process, memory before a storage."""
@@ -105,24 +108,33 @@ def await_own_changes(near: NearTable) -> None:
 # A change is seen by all ------------------------------------------------------------------------
 
 
-def watch(cache: TieredCache, last: int, pipe: Any) -> list[tuple[int, float]]:
-    """Read a counter until it has reached the last value; return when each value was first seen."""
+def watch(cache: TieredCache, last: int, pipe: Any) -> tuple[list[tuple[int, float]], float]:
+    """Read a counter until it has reached the last value.
+
+    Return when each value was first seen, and the longest time from one read to the next.
+    """
     cache.get("k")
     pipe.send("ready")
     seen: list[tuple[int, float]] = []
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+    now, longest = time.monotonic(), 0.0
+    deadline = now + 60
+    while now < deadline:
         value = cache.get("k")
         if value is not None and (not seen or value != seen[-1][0]):
             seen.append((value, time.monotonic()))
         if value == last:
-            return seen
+            return seen, longest
         time.sleep(0.0005)
+        before, now = now, time.monotonic()
+        longest = max(longest, now - before)
     raise AssertionError(f"{last} was never seen, but {seen[-3:]}")
 
 
-def delays(suite: type[Tiers], location: Any, bound: float) -> list[float]:
-    """Change an entry many times in one process; return after how long each change was seen by each of the others."""
+def delays(suite: type[Tiers], location: Any, bound: float) -> tuple[list[float], float]:
+    """Change an entry many times in one process.
+
+    Return after how long each change was seen by each of the others, and for how long at most one of them did not read.
+    """
     changes = 100
     params = {"max_staleness": bound}
     cache = suite().make_cache(location, params)
@@ -138,13 +150,14 @@ def delays(suite: type[Tiers], location: Any, bound: float) -> list[float]:
             cache.set("k", number)
             made[number] = time.monotonic()
             time.sleep(0.02)
-        found = []
+        found, longest = [], 0.0
         for watcher in watchers:
-            seen = watcher.result()
+            seen, pause = watcher.result()
+            longest = max(longest, pause)
             for number, moment in made.items():
                 # Who sees a later value has seen the change.
                 found.append(max(0.0, min(when for value, when in seen if value >= number) - moment))
-        return sorted(found)
+        return sorted(found), longest
     finally:
         for watcher in watchers:
             watcher.end()
@@ -152,15 +165,17 @@ def delays(suite: type[Tiers], location: Any, bound: float) -> list[float]:
 
 
 def check_delays(suite: type[Tiers], location: Any, *, bound: float, at_most: float) -> None:
-    """Change an entry many times; 99 of 100 changes are seen within so many seconds."""
+    """Change an entry many times; 99 of 100 changes are seen within so many seconds, by those who look."""
     for attempt in range(3):
-        found = delays(suite, location, bound)
+        found, pause = delays(suite, location, bound)
         p99 = found[int(len(found) * 0.99)]
         median, worst = found[len(found) // 2], found[-1]
         print(f"median {median * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms, worst {worst * 1000:.1f} ms")
         if p99 <= at_most:
             return
-        print(f"attempt {attempt}: the machine is busy")
+        if pause < PAUSE:
+            break
+        print(f"attempt {attempt}: the machine is busy, somebody did not read for {pause * 1000:.1f} ms")
     pytest.fail(f"p99 is {p99 * 1000:.1f} ms")
 
 
