@@ -131,8 +131,11 @@ def statements_of(cache: DatabaseCache) -> dict[str, tuple[str, tuple[Any, ...]]
         "scan": (texts.scan, (name, 10)),
     }
     if texts.grammar.chains:
-        row = (name, b"v", None, 1e15, 5, 5, 1)
-        found |= {"put_one": (texts.put_one, (*row, b"\x00counts")), "add_one": (texts.add_one, (*row, now, b"\x00c"))}
+        room, row, bounds = (b"\x00counts", 10, 5, 10), (name, b"v", None, 1e15, 5, 5, 1), (10, 10, b"\x00counts")
+        found |= {
+            "put_one": (texts.put_one, room + row + bounds),
+            "add_one": (texts.add_one, (*room, *row, now, *bounds)),
+        }
     return found
 
 

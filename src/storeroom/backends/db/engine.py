@@ -122,7 +122,9 @@ class DatabaseEngine(NetworkEngine):
             only_absent: leave an entry alone that is live.
         """
         if self._is_brief(row, bounds):
-            return self._put_briefly(row, expires_at, bounds, only_absent)
+            written = self._put_briefly(row, expires_at, bounds, only_absent)
+            if written is not None:
+                return written
         if only_absent:
             return self.write(Transaction.add, row, expires_at, bounds=bounds)
         self.write(Transaction.put, [row], expires_at, bounds=bounds)
@@ -136,42 +138,63 @@ class DatabaseEngine(NetworkEngine):
         now = timeouts.now()
         return now < self._earliest and now < self._look_after and bounds.allow(entries + 1, size + row.size)
 
-    def _put_briefly(self, row: Row, expires_at: float, bounds: Bounds, only_absent: bool) -> bool:
+    def _put_briefly(self, row: Row, expires_at: float, bounds: Bounds, only_absent: bool) -> bool | None:
+        """Write an entry and count it; return whether it was written, or None where more is due after all."""
         columns = columns_of(row, expires_at)
         parameters = (*columns, timeouts.now()) if only_absent else columns
         put = self._put_by_one if self.statements.grammar.chains else self._put_by_two
-        found = self._exclusively(put, parameters, only_absent)
+        found = self._exclusively(put, parameters, only_absent, row.size, bounds)
         if found is None:
+            return None
+        growth, entries, size = found
+        if growth is None:
             return False
         self._earliest = min(self._earliest, expires_at)
-        growth, _, entries, size = found
         if entries is not None:
             self._counts = entries, int(size)
-        # Others have written meanwhile, or have removed the counts.
-        if growth and (entries is None or not bounds.allow(*self._counts or (0, 0))):
-            self.write(partial(Transaction.make_room_after, is_counted=entries is not None), row, bounds=bounds)
+        elif growth:
+            # Somebody has removed the counts while they were waited for.
+            self.write(Transaction.count_anew, bounds=bounds)
         return True
 
-    def _put_by_one(self, session: Any, parameters: Sequence[Any], only_absent: bool) -> Any:
-        """Write a row and count it; return growth and size of what was written, and the counts if they changed."""
-        statement = self.statements.add_one if only_absent else self.statements.put_one
-        return session.execute(statement, (*parameters, COUNTS_NAME)).fetchone()
+    def _put_by_one(
+        self, session: Any, parameters: Sequence[Any], only_absent: bool, size: int, bounds: Bounds
+    ) -> tuple[Any, Any, Any] | None:
+        """Write a row and count it; return its growth, None if an entry is present, and the counts if they changed.
 
-    def _put_by_two(self, session: Any, parameters: Sequence[Any], only_absent: bool) -> Any:
+        Return nothing at all if others have written meanwhile, so that there is no room, or if there are no counts.
+        """
+        statement = self.statements.add_one if only_absent else self.statements.put_one
+        max_entries, max_bytes = bounds.as_columns
+        room = (COUNTS_NAME, max_entries, size, max_bytes)
+        try:
+            cursor = session.execute(statement, (*room, *parameters, max_entries, max_bytes, COUNTS_NAME))
+        except self.database.errors as error:
+            if self.database.fault(error) is Fault.OVERFULL:
+                return None
+            raise
+        found: tuple[Any, Any, Any] | None = cursor.fetchone()
+        return found
+
+    def _put_by_two(
+        self, session: Any, parameters: Sequence[Any], only_absent: bool, size: int, bounds: Bounds
+    ) -> tuple[Any, Any, Any] | None:
         """Do as _put_by_one(), where a statement writes one row alone."""
-        statements, counts = self.statements, None
+        statements = self.statements
+        counts: tuple[Any, Any] | None = (None, None)
         session.execute(statements.grammar.begin, ())
         try:
             written = session.execute(statements.upsert(1, only_absent=only_absent), parameters).fetchall()
-            growth, size = written[0] if written else (0, 0)
+            growth = written[0][0] if written else None
             if growth:
                 added = (entries_added(growth, size), growth, COUNTS_NAME)
                 counts = session.execute(statements.count_up, added).fetchone()
-            session.execute("COMMIT", ())
+            fits = counts is not None and (not growth or bounds.allow(*counts))
+            session.execute("COMMIT" if fits else "ROLLBACK", ())
         except Exception as error:
             self._roll_back(session, error)
             raise
-        return (growth, size, *(counts or (None, None))) if written else None
+        return (growth, *counts) if counts is not None and fits else None
 
     def write(self, change: Callable[..., T], *args: Any, bounds: Bounds = _UNBOUNDED) -> T:
         """Run ``change(transaction, *args)`` in a transaction, which is saved and committed."""

@@ -22,5 +22,6 @@ class Fault(Enum):
     OUTAGE = "the database cannot be reached, or does not answer in time"
     MISSING = "the table is not there, or has not the columns it should have"
     FULL = "there is no room on the disk for what was to be written"
+    OVERFULL = "the statement would have left more in the table than its bounds allow"
     DAMAGED = "the file is damaged, or is none of a database"
     REFUSED = "the database understood, and said no"

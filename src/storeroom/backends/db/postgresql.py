@@ -38,6 +38,7 @@ _MISSING: Final = {
     "42703",  # undefined_column
 }
 _FULL: Final = "53100"  # disk_full
+_OVERFULL: Final = "23502"  # not_null_violation, which one statement alone can meet: see Statements.put_one
 _OUTAGES: Final = {
     "25006",  # read_only_sql_transaction: a replica, after a failover
     "55P03",  # lock_not_available
@@ -152,6 +153,8 @@ class PostgreSQL:
             return Fault.MISSING
         if state == _FULL:
             return Fault.FULL
+        if state == _OVERFULL:
+            return Fault.OVERFULL
         is_gone = state is None and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
         # Classes 08 and 57P: the connection failed, the server shuts down or starts.
         if is_gone or state in _OUTAGES or str(state).startswith(("08", "57P")):

@@ -185,21 +185,31 @@ class Statements:
         return f"ON CONFLICT (cache_key) DO UPDATE SET {', '.join(changes)}{condition}"
 
     def _make_put_one(self, *, only_absent: bool) -> str:
-        """Return what writes one row and counts it; it takes what upsert(1) does, and the name of the counts.
+        """Return what writes one row and counts it, within bounds.
 
-        It returns one row: growth and size of what was written, and the counts, which are None if they did not
-        change; no row if nothing was written.
+        It takes the name of the counts, max_entries, the row's size and max_bytes; what upsert(1) does; and once
+        more max_entries, max_bytes and the name. It returns one row: the growth of what was written, None if
+        an entry is present, and the counts, None if they did not change. It returns no row where the bounds have
+        no room, and it fails where others take the room while it runs, by the constraint that `growth` is not NULL:
+        a statement that has written a row has no other way to undo it.
         """
-        counts = f"UPDATE {self.table} AS counts"
+        here, mark = self.table, self.grammar.mark
+        columns, row = ", ".join(COLUMNS), ", ".join([mark] * len(COLUMNS))
         number = (
             "counts.number + CASE WHEN put.growth = put.size THEN 1 WHEN put.growth < 0 AND put.size = 0 "
             "THEN -1 ELSE 0 END"
         )
+        growth = "counts.growth + put.growth"
         return (
-            f"WITH put AS ({self._make_upsert(1, only_absent)}), "
-            f"counted AS ({counts} SET number = {number}, growth = counts.growth + put.growth FROM put "
-            f"WHERE counts.cache_key = {self.grammar.mark} AND put.growth <> 0 RETURNING counts.number, counts.growth) "
-            "SELECT put.growth, put.size, counted.number, counted.growth FROM put LEFT JOIN counted ON true"
+            f"WITH room AS (SELECT 1 FROM {here} WHERE cache_key = {mark} AND number < {mark} "
+            f"AND growth + {mark} <= {mark}), "
+            f"put AS (INSERT INTO {here} ({columns}) SELECT {row} FROM room {self._on_conflict(only_absent)} "
+            f"RETURNING growth, size), "
+            f"counted AS (UPDATE {here} AS counts SET number = {number}, growth = CASE "
+            f"WHEN {number} <= {mark} AND {growth} <= {mark} THEN {growth} END FROM put "
+            f"WHERE counts.cache_key = {mark} AND put.growth <> 0 RETURNING counts.number, counts.growth) "
+            "SELECT put.growth, counted.number, counted.growth FROM room LEFT JOIN put ON true "
+            "LEFT JOIN counted ON true"
         )
 
     # The table itself -------------------------------------------------------------------------

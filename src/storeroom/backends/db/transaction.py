@@ -32,6 +32,9 @@ _VICTIMS: Final = 200
 _ADD_ATTEMPTS: Final = 3
 """Where an expired entry can vanish between two looks."""
 
+_NO_BOUND: Final = 2**62
+"""More than any table holds; a column of 64 bits holds as much again."""
+
 _LARGE: Final = 4096
 """From this MAX_ENTRIES on a hundredth part is evicted at once, so that few writes pay for it."""
 
@@ -48,6 +51,14 @@ class Bounds:
         """Tell whether so many entries and bytes are within the bounds."""
         return (self.max_entries is None or entries <= self.max_entries) and (
             self.max_bytes is None or size <= self.max_bytes
+        )
+
+    @property
+    def as_columns(self) -> tuple[int, int]:
+        """Entries and bytes, for a statement to compare with."""
+        return (
+            _NO_BOUND if self.max_entries is None else self.max_entries,
+            _NO_BOUND if self.max_bytes is None else self.max_bytes,
         )
 
 
@@ -80,7 +91,7 @@ class Transaction:
         self._inserted = 0
         self._added_entries = 0
         self._added_bytes = 0
-        self._has_put = False
+        self._has_recounted = False
         self._written: set[bytes] = set()
 
     def execute(self, statement: str, parameters: Sequence[Any]) -> Any:
@@ -219,7 +230,7 @@ class Transaction:
         Args:
             lately_read: asked, before any is evicted, for the names that were used.
         """
-        if not (self._added_entries or self._added_bytes or self._has_put):
+        if not (self._added_entries or self._added_bytes or self._has_recounted):
             return
         entries, size = self._count_up()
         if not self._bounds.allow(entries, size):
@@ -228,12 +239,10 @@ class Transaction:
             entries, size = self._count_up()
         self.counts = entries, size
 
-    def make_room_after(self, row: Row, *, is_counted: bool) -> None:
-        """See to the bounds after an entry was put, and counted if there were counts, by a statement of its own."""
-        self._written.add(row.name)
-        self._inserted, self._has_put = 1, True
-        if not is_counted:
-            self.recount()
+    def count_anew(self) -> None:
+        """Make a row of counts for what is there, and see to the bounds."""
+        self.recount()
+        self._has_recounted = True
 
     def _count_up(self) -> tuple[int, int]:
         """Bring the counts up to date, which locks them; return entries and bytes."""

@@ -1,0 +1,123 @@
+"""The bounds of a table hold at every moment, whoever else writes to it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+from storeroom import timeouts
+from storeroom.backends.db import DatabaseCache
+from storeroom.backends.db.transaction import Transaction
+from storeroom.testing.concurrency import eventually, in_background
+from storeroom.testing.isolation import engines_of_its_own
+from tests.servers.databases import MariaDBServer, PostgreSQLServer, mariadb, postgresql
+
+__all__ = ["mariadb", "postgresql"]
+
+Make: TypeAlias = Callable[..., DatabaseCache]
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def make(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+    """Make caches on one new table; each number is an engine of its own, as another process has it."""
+    if kind == "sqlite":
+        url, table = f"sqlite:///{tmp_path}/cache.sqlite3", "t"
+    else:
+        server: PostgreSQLServer | MariaDBServer = request.getfixturevalue(kind)
+        url, table = server.url(), server.table()
+
+    def make(number: int, **options: Any) -> DatabaseCache:
+        settings = {"url": url, "socket_timeout": 20, "max_connections": 2 + number, **options}
+        return DatabaseCache(table, {"TIMEOUT": None, "OPTIONS": settings})
+
+    with engines_of_its_own():
+        yield make
+
+
+class Watched:
+    """A session beside which somebody looks after each statement."""
+
+    def __init__(self, session: Any, look: Callable[[], object]) -> None:
+        self._session, self._look = session, look
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def execute(self, statement: str, parameters: Any = ()) -> Any:
+        result = self._session.execute(statement, parameters)
+        self._look()
+        return result
+
+
+def watch(cache: DatabaseCache, look: Callable[[], object]) -> None:
+    """Have somebody look while the cache is used, as it is where nothing else is due."""
+    engine = cache._engine
+    engine._pool.give(Watched(engine._take(), look))
+    engine._look_after = engine._earliest = timeouts.now() + 1000
+
+
+def counted(cache: DatabaseCache) -> tuple[int, int]:
+    """Return the entries and bytes that a look at the table finds."""
+    engine = cache._engine
+    entries, size = engine.read(lambda session: session.execute(engine.statements.recount, ()).fetchone())
+    return entries, int(size or 0)
+
+
+@pytest.mark.parametrize("write", ["set", "add"])
+@pytest.mark.parametrize(("bound", "limit"), [("max_entries", 10), ("max_bytes", 2000)])
+def test_nobody_sees_more_than_allowed(make: Make, bound: str, limit: int, write: str) -> None:
+    """What this process knew of the table is not so any more: others have filled it."""
+    options: dict[str, Any] = {"max_entries": None, bound: limit}
+    cache, other, third = (make(number, **options) for number in range(3))
+    cache.set("first", "v")
+    for number in range(20):
+        other.set(f"k{number}", "v")
+    seen = list[int]()
+    watch(cache, lambda: seen.append(counted(third)[bound == "max_bytes"]))
+    getattr(cache, write)("new", "v")
+    assert limit * 0.9 < max(seen) <= limit
+    assert cache.get("new") == "v"
+    cache._check_invariants()
+
+
+def test_entry_that_is_there_is_written_where_there_is_no_room(make: Make) -> None:
+    """It takes none."""
+    cache, other = make(0, max_entries=10), make(1, max_entries=10)
+    cache.set("k", "old")
+    for number in range(9):
+        other.set(f"other {number}", "v")
+    cache.set("k", "new")
+    assert cache.add("k", "newer") is False
+    assert cache.get("k") == "new"
+    assert counted(other)[0] == 10
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("write", ["set", "add"])
+def test_room_is_taken_while_a_statement_waits(make: Make, postgresql: PostgreSQLServer, write: str) -> None:
+    """The one statement that writes and counts has found room, and another transaction commits before it counts."""
+    cache, other = make(0, max_entries=10), make(1, max_entries=10)
+    for number in range(9):
+        cache.set(f"k{number}", "v")
+    cache._engine._look_after = cache._engine._earliest = timeouts.now() + 1000
+    engine = other._engine
+    session = engine._take()
+    session.execute("BEGIN", ())
+    transaction = Transaction(engine.statements, session, timeouts.now(), other._bounds)
+    transaction.put([other._row(other._storage_key("last", None), "v")], timeouts.NEVER)
+    transaction.save(list)
+    written = in_background(getattr(cache, write), "new", "v")
+    waiting = f"SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%{cache.table_name}%'"
+    eventually(lambda: bool(postgresql.execute(waiting)))
+    session.execute("COMMIT", ())
+    engine._pool.give(session)
+    assert written.result(20) in {None, True}
+    assert (cache.get("new"), cache.get("last")) == ("v", "v")
+    assert counted(other)[0] == 10
+    cache._check_invariants()
