@@ -188,9 +188,9 @@ class _Waiting:
         try:
             return self._flight.future.result(seconds)
         except TimeoutError:
-            if self._flight.future.done():  # the computation's own
-                raise
-            raise _timed_out(seconds) from None
+            if not self._flight.future.done():
+                raise _timed_out(seconds) from None
+            return self._flight.future.result()  # the error is the computation's own, or it has landed just now
 
     async def aresult(self, seconds: float | None) -> Landing:
         """See result(); the event loop goes on."""
@@ -212,7 +212,8 @@ class _Waiting:
         try:
             await asyncio.wait_for(landed, seconds)
         except TimeoutError:
-            raise _timed_out(seconds) from None
+            if not self._flight.future.done():
+                raise _timed_out(seconds) from None
         return self._flight.future.result()
 
 

@@ -4,14 +4,15 @@ import asyncio
 import gc
 import logging
 import threading
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 
 import pytest
 
-from storeroom import stampede, timeouts
+from storeroom import stampede, steps, timeouts
 from storeroom.backends.locmem import LocMemCache
 from storeroom.entry import placeholder
 from storeroom.exceptions import KeyNotFoundError, SerializationError
+from storeroom.flights import Flight, Flights, Landing
 from storeroom.hooks import MISSING, Conditional
 from storeroom.testing import FakeClock
 from storeroom.testing.concurrency import Gate, eventually, in_background
@@ -147,6 +148,45 @@ def test_looks_within_the_computation_are_not_counted_as_reads(cache):
     cache.get_or_set("k", lambda: 1)
     stats = cache.stats()
     assert (stats.hits, stats.misses, stats.sets) == (0, 1, 1)
+
+
+class Punctual(Future):
+    """A result that comes at the very moment when a thread or task has stopped to wait for it."""
+
+    def result(self, timeout=None):
+        if timeout is None or self.done():
+            return super().result()
+        self.arrive()
+        raise TimeoutError
+
+    def add_done_callback(self, fn):
+        self.arrive()  # and the callback is not called in time
+
+    def arrive(self):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError(), TimeoutError("the computation's own")])
+def test_what_lands_when_the_time_is_over_is_returned_all_the_same(error):
+    """It is there, whatever the clock says."""
+    landing = Landing({"k": "computed"})
+
+    class Result(Punctual):
+        def arrive(self):
+            self.set_result(landing) if error is None else self.set_exception(error)
+
+    def waited(run):
+        flight = Flight(Flights(), ["k"], None, None)
+        flight.future = Result()
+        return run(stampede.follow(flight, 0.01))
+
+    for run in (steps.run, lambda wait: asyncio.run(steps.arun(wait))):
+        if error is None:
+            assert waited(run) == landing
+        else:
+            with pytest.raises(type(error)) as raised:
+                waited(run)
+            assert raised.value is error
 
 
 # Tasks ------------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ class ProcessesContract(Suite):
         """As do those in entries."""
         params = {"OPTIONS": {"MAX_ENTRIES": None, "max_bytes": 200_000}}
         cache = open_cache(**params)
-        self.run(location, set_large_values, 50, params=params)
+        assert max(self.run(location, set_large_values, 50, params=params)) <= 200_000
         assert 100_000 <= (cache.stats().bytes or 0) <= 200_000
 
     def test_processes_and_threads_compute_a_cold_key_once(
@@ -343,10 +343,15 @@ def set_many_keys(cache: BaseCache, number: int, count: int) -> int:
     return most
 
 
-def set_large_values(cache: BaseCache, number: int, count: int) -> None:
-    """Set values of several kB."""
+def set_large_values(cache: BaseCache, number: int, count: int) -> int:
+    """Set values of several kB; return the most bytes that were seen at a time."""
+    most = 0
     for turn in range(count):
         cache.set(f"{number} {turn}", bytes(1000 * (turn % 10 + 1)))
+        if turn % 7 == 0:
+            cache.delete(f"{number} {turn}")
+        most = max(most, cache.stats().bytes or 0)
+    return most
 
 
 def compute_in_threads(cache: BaseCache, number: int, count: int, log: str) -> list[Any]:
