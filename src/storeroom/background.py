@@ -53,7 +53,19 @@ class _Workers:
                 self.changed.notify_all()
                 return True
             self.threads += 1
-        threading.Thread(target=self._work, name="storeroom-background", daemon=True).start()
+        try:
+            threading.Thread(target=self._work, name="storeroom-background", daemon=True).start()
+        except RuntimeError:  # the system allows no further one
+            return self._leave_to_others(job)
+        return True
+
+    def _leave_to_others(self, job: Callable[[], object]) -> bool:
+        with self.changed:
+            self.threads -= 1
+            self.rested.notify_all()
+            if self.threads == 0 and job in self.jobs:
+                self.jobs.remove(job)
+                return False
         return True
 
     def _work(self) -> None:
@@ -88,7 +100,7 @@ _workers = _Workers()
 def submit(job: Callable[[], object], context: Context) -> bool:
     """Let a worker thread run the job in this context.
 
-    Return False if it is refused: too many wait already, or the process is ending.
+    Return False if it is refused: too many wait already, the system allows no thread, or the process is ending.
     """
     return _workers.submit(lambda: context.run(job))
 

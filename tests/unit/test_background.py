@@ -8,6 +8,7 @@ from contextvars import ContextVar, copy_context
 import pytest
 
 from storeroom import background
+from storeroom.backends.locmem import LocMemCache
 from storeroom.background import _Workers
 from storeroom.testing.concurrency import eventually
 
@@ -44,6 +45,40 @@ def test_an_idle_thread_is_used_again(workers):
         assert workers.submit(lambda: None)
         eventually(lambda: not workers.jobs and workers.idle == workers.threads)
     assert workers.threads == 1
+
+
+@pytest.fixture
+def no_more_threads():
+    """The system refuses any further thread: none has room for a stack so large."""
+    before = threading.stack_size(2**46)
+    yield
+    threading.stack_size(before)
+
+
+def test_a_job_is_refused_where_the_system_allows_no_thread(workers, request):
+    request.getfixturevalue("no_more_threads")
+    for _ in range(3):
+        assert workers.submit(lambda: None) is False
+    assert (workers.threads, list(workers.jobs)) == (0, [])
+
+
+def test_a_job_is_left_to_the_threads_that_there_are(workers, request):
+    may_end, done = threading.Event(), threading.Event()
+    assert workers.submit(may_end.wait)
+    eventually(lambda: not workers.jobs)
+    request.getfixturevalue("no_more_threads")
+    assert workers.submit(done.set)
+    may_end.set()
+    assert done.wait(10)
+    assert workers.threads == 1
+
+
+@pytest.mark.usefixtures("no_more_threads")
+def test_a_caller_computes_itself_where_the_system_allows_no_thread(tmp_path):
+    """Whether it would have been answered with a stale value, or not have waited to the end."""
+    cache = LocMemCache(str(tmp_path), {"OPTIONS": {"hard_timeout": 10}})
+    assert cache.get_or_set("k", lambda: "computed") == "computed"
+    assert cache.get_or_set("k", lambda: "computed again", stale_while_revalidate=100) == "computed"
 
 
 def test_a_job_that_raises_ends_no_thread(workers, caplog):
