@@ -248,6 +248,26 @@ def test_tasks_of_several_loops_and_threads_share_the_channel(redis_databases: D
     cache._storage._engine.close()
 
 
+def test_where_the_system_allows_no_thread_to_listen_entries_are_bounded_by_time(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The cache works, the log tells, and the next near tier tries again."""
+    cache, other = make(url(redis_server.port), bound=0.2), make(url(redis_server.port))
+    before = threading.stack_size(2**46)  # for which nobody has room
+    try:
+        cache.set("k", "old")
+        assert cache.get("k") == "old"
+    finally:
+        threading.stack_size(before)
+    assert not is_near(cache, "old")
+    assert "are not heard of (RuntimeError: can't start new thread)" in caplog.text
+    other._storage.set("k", "new")
+    time.sleep(0.2)
+    assert cache.get("k") == "new"
+    eventually(lambda: is_near(other, "new"), "the next near tier is told of changes")
+    cache._storage._engine.close()
+
+
 @pytest.mark.slow
 def test_a_program_ends_at_once_beside_the_channel(redis_databases: Databases) -> None:
     code = f"""

@@ -71,8 +71,13 @@ class ListeningThread:
         if listener not in self._listeners:
             self._listeners = (*self._listeners, listener)
         if self._thread is None and not self._is_closed:
-            self._thread = threading.Thread(target=self._run, name="storeroom-near", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="storeroom-near", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # the system allows no further one; the next near tier tries again
+                self._warn(error)
+            else:
+                self._thread = thread
 
     @property
     def _bound(self) -> float:
