@@ -269,7 +269,9 @@ def test_every_read_of_a_random_history_is_explained(
     print(f"STOREROOM_SEED={seed}")
     suite, location = places(name)
     params = {"max_staleness": bound}
-    suite().make_cache(location, params).set(COUNTER, 0, None)
+    cache = suite().make_cache(location, params)
+    cache.clear()
+    cache.set(COUNTER, 0, None)
     arguments: list[tuple[Any, ...]] = [(seed, 2.0)] * PROCESSES
     histories: Sequence[list[Operation]] = in_processes(suite, location, params, act, arguments, method="spawn")
     stale: list[float] = []
