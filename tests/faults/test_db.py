@@ -22,16 +22,18 @@ from storeroom.exceptions import StorageError
 from storeroom.testing.concurrency import eventually, in_background, in_threads
 from storeroom.testing.isolation import engines_of_its_own
 from tests.servers.databases import (
+    KINDS,
     MariaDBServer,
     PostgreSQLServer,
     mariadb,
     mariadb_server,
+    new_table,
     postgresql,
     postgresql_server,
 )
 from tests.servers.proxy import Proxy
 
-__all__ = ["mariadb", "mariadb_server", "postgresql", "postgresql_server"]
+__all__ = ["mariadb", "mariadb_server", "new_table", "postgresql", "postgresql_server"]
 
 #: Seconds: what a test waits for a server that does not answer.
 SHORT = 0.3
@@ -355,18 +357,13 @@ def _mutated(chance: random.Random, payload: bytes) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("secret", [None, "a secret of this test alone"])
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mariadb"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_hostile_bytes_are_counted_misses(
-    make: Make, request: pytest.FixtureRequest, kind: str, secret: str | None, tmp_path: Path
+    make: Make, new_table: Callable[[str], tuple[str, str]], kind: str, secret: str | None, tmp_path: Path
 ) -> None:
     """10,000 payloads, mutated, truncated, foreign: none raises, none runs, each is counted."""
-    if kind == "sqlite":
-        tmp_path.chmod(0o777)  # so that others may write to it, and its values are not trusted
-        url, table = f"sqlite:///{tmp_path}/cache.sqlite3", "t"
-    else:
-        server: Server = request.getfixturevalue(kind)
-        url, table = server.url(), server.table()
-    cache = make(url, table, secret=secret, max_entries=None, socket_timeout=30)
+    tmp_path.chmod(0o777)  # so that others may write to SQLite's file, and its values are not trusted
+    cache = make(*new_table(kind), secret=secret, max_entries=None, socket_timeout=30)
     chance = random.Random(20)
     mark = tmp_path / "mark"
     bomb = pickle.dumps(Bomb(mark))

@@ -1,7 +1,6 @@
 """The bounds of a table hold at every moment, whoever else writes to it."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
@@ -11,26 +10,22 @@ from storeroom.backends.db import DatabaseCache
 from storeroom.backends.db.transaction import Transaction
 from storeroom.testing.concurrency import eventually, in_background
 from storeroom.testing.isolation import engines_of_its_own
-from tests.servers.databases import MariaDBServer, PostgreSQLServer, mariadb, postgresql
+from tests.servers.databases import KINDS, PostgreSQLServer, mariadb, new_table, postgresql
 
-__all__ = ["mariadb", "postgresql"]
+__all__ = ["mariadb", "new_table", "postgresql"]
 
 Make: TypeAlias = Callable[..., DatabaseCache]
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+@pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
-def make(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+def make(kind: str, new_table: Callable[[str], tuple[str, str]]) -> Iterator[Make]:
     """Make caches on one new table; each number is an engine of its own, as another process has it."""
-    if kind == "sqlite":
-        url, table = f"sqlite:///{tmp_path}/cache.sqlite3", "t"
-    else:
-        server: PostgreSQLServer | MariaDBServer = request.getfixturevalue(kind)
-        url, table = server.url(), server.table()
+    url, table = new_table(kind)
 
     def make(number: int, **options: Any) -> DatabaseCache:
         settings = {"url": url, "socket_timeout": 20, "max_connections": 2 + number, **options}

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
@@ -10,25 +9,19 @@ import pytest
 from storeroom import timeouts
 from storeroom.backends.db import DatabaseCache
 from storeroom.testing.isolation import engines_of_its_own
-from tests.servers.databases import MariaDBServer, PostgreSQLServer, mariadb, postgresql
+from tests.servers.databases import KINDS, mariadb, new_table, postgresql
 
-__all__ = ["mariadb", "postgresql"]
-
-KINDS = ["sqlite", "postgresql", "mariadb"]
+__all__ = ["mariadb", "new_table", "postgresql"]
 
 Make: TypeAlias = Callable[..., DatabaseCache]
 
 
 @pytest.fixture
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+def make(new_table: Callable[[str], tuple[str, str]]) -> Iterator[Make]:
     """Make caches of a new table in a database of a kind."""
 
     def make(kind: str, **options: Any) -> DatabaseCache:
-        if kind == "sqlite":
-            url, table = f"sqlite:///{tmp_path}/cache.sqlite3", "t"
-        else:
-            server: PostgreSQLServer | MariaDBServer = request.getfixturevalue(kind)
-            url, table = server.url(), server.table()
+        url, table = new_table(kind)
         settings = {"url": url, "socket_timeout": 20, "max_entries": None, **options}
         return DatabaseCache(table, {"TIMEOUT": None, "OPTIONS": settings})
 

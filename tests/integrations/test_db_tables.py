@@ -3,7 +3,6 @@
 import re
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
@@ -12,9 +11,9 @@ from storeroom.backends.db import DatabaseCache
 from storeroom.exceptions import StorageError
 from storeroom.testing.concurrency import in_threads
 from storeroom.testing.isolation import engines_of_its_own
-from tests.servers.databases import MariaDBServer, PostgreSQLServer, free_port, mariadb, postgresql
+from tests.servers.databases import KINDS, PostgreSQLServer, free_port, mariadb, new_table, postgresql
 
-__all__ = ["mariadb", "postgresql"]
+__all__ = ["mariadb", "new_table", "postgresql"]
 
 Make: TypeAlias = Callable[..., DatabaseCache]
 
@@ -26,19 +25,15 @@ DJANGOS = {
 }
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+@pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
-def make(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+def make(kind: str, new_table: Callable[[str], tuple[str, str]]) -> Iterator[Make]:
     """Make caches in a database of this kind."""
-    if kind == "sqlite":
-        url = f"sqlite:///{tmp_path}/cache.sqlite3"
-    else:
-        server: PostgreSQLServer | MariaDBServer = request.getfixturevalue(kind)
-        url = server.url()
+    url, _ = new_table(kind)
 
     def make(table: str, **options: Any) -> DatabaseCache:
         return DatabaseCache(table, {"TIMEOUT": None, "OPTIONS": {"url": url, "socket_timeout": 20, **options}})

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +235,22 @@ def mariadb() -> Iterator[MariaDBServer]:
 def mariadb_server() -> Iterator[MariaDBServer]:
     """A server of the test's own, which it may mistreat."""
     yield from running(MariaDBServer())
+
+
+KINDS = ("sqlite", "postgresql", "mariadb")
+
+
+@pytest.fixture
+def new_table(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tuple[str, str]]:
+    """Return the URL of a database of a kind, and the name of a table there that no other test uses."""
+
+    def new_table(kind: str) -> tuple[str, str]:
+        if kind == "sqlite":
+            return f"sqlite:///{tmp_path}/cache.sqlite3", "t"
+        server: PostgreSQLServer | MariaDBServer = request.getfixturevalue(kind)
+        return server.url(), server.table()
+
+    return new_table
 
 
 def _found(name: str, folders: tuple[str, ...]) -> str | None:

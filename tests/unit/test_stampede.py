@@ -151,42 +151,47 @@ def test_looks_within_the_computation_are_not_counted_as_reads(cache):
 
 
 class Punctual(Future):
-    """A result that comes at the very moment when a thread or task has stopped to wait for it."""
+    """A result that comes at the very moment when a thread or task has ceased to wait for it."""
+
+    def __init__(self, arrive):
+        super().__init__()
+        self.arrive = arrive
 
     def result(self, timeout=None):
-        if timeout is None or self.done():
-            return super().result()
-        self.arrive()
-        raise TimeoutError
+        if timeout is not None:
+            self.arrive(self)
+            raise TimeoutError
+        return super().result()
 
-    def add_done_callback(self, fn):
-        self.arrive()  # and the callback is not called in time
-
-    def arrive(self):
-        raise NotImplementedError
+    def add_done_callback(self, _):
+        self.arrive(self)  # and the callback comes too late
 
 
-@pytest.mark.parametrize("error", [None, ZeroDivisionError(), TimeoutError("the computation's own")])
-def test_what_lands_when_the_time_is_over_is_returned_all_the_same(error):
+def each_waits(arrive):
+    """Yield two functions that wait for a flight, one as a thread and one as a task."""
+
+    def waiting():
+        flight = Flight(Flights(), ["k"], None, None)
+        flight.future = Punctual(arrive)
+        return stampede.follow(flight, 0.01)
+
+    yield lambda: steps.run(waiting())
+    yield lambda: asyncio.run(steps.arun(waiting()))
+
+
+def test_what_lands_when_the_time_is_over_is_returned_all_the_same():
     """It is there, whatever the clock says."""
     landing = Landing({"k": "computed"})
+    for wait_for_it in each_waits(lambda future: future.set_result(landing)):
+        assert wait_for_it() is landing
 
-    class Result(Punctual):
-        def arrive(self):
-            self.set_result(landing) if error is None else self.set_exception(error)
 
-    def waited(run):
-        flight = Flight(Flights(), ["k"], None, None)
-        flight.future = Result()
-        return run(stampede.follow(flight, 0.01))
-
-    for run in (steps.run, lambda wait: asyncio.run(steps.arun(wait))):
-        if error is None:
-            assert waited(run) == landing
-        else:
-            with pytest.raises(type(error)) as raised:
-                waited(run)
-            assert raised.value is error
+@pytest.mark.parametrize("error", [ZeroDivisionError(), TimeoutError("the computation's own")])
+def test_an_error_that_lands_when_the_time_is_over_is_raised_all_the_same(error):
+    for wait_for_it in each_waits(lambda future: future.set_exception(error)):
+        with pytest.raises(type(error)) as raised:
+            wait_for_it()
+        assert raised.value is error
 
 
 # Tasks ------------------------------------------------------------------------------------
