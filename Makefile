@@ -36,8 +36,9 @@ django: $(VENV)/.dev ## Django's own test suites on Storeroom's backends
 	@tests/servers/install.sh
 	@$(BIN)/python -m tests.django_suite
 
-bench: $(VENV)/.bench ## side by side with the peers; writes docs/benchmarks.md
+bench: $(VENV)/.bench ## side by side with the peers; writes docs/benchmarks.md and the table in README.md
 	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m tests.docs_tables
 
 clean: ## remove whatever make has made
 	rm -rf $(VENV) .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

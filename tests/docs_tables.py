@@ -1,6 +1,7 @@
-"""The tables of the documentation that say what the code says: written from it, and held against it.
+"""The tables of the documentation that say what stands elsewhere: written from that, and held against it.
 
-A page has a place for each between two marks. ``python -m tests.docs_tables`` writes them all anew.
+Most say what the code says; the README's says what the page of benchmarks does. A page has a place for each between
+two marks. ``python -m tests.docs_tables`` writes them all anew.
 """
 
 import re
@@ -22,9 +23,10 @@ DOCS: Final = Path(__file__).parents[1] / "docs"
 _PLACE: Final = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end of generated -->\n)", re.DOTALL)
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]], *, figures: int = 0) -> str:
+    """Return a table, the last so many columns of which are figures."""
     head = list(head)
-    lines = [head, ["---"] * len(head), *rows]
+    lines = [head, ["---"] * (len(head) - figures) + ["---:"] * figures, *rows]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
@@ -78,6 +80,33 @@ def capabilities() -> str:
     return _table(("capability", "a storage that has it"), ((f"`{name}`", what) for name, what in CAPABILITIES.items()))
 
 
+_IN_SHORT: Final = {
+    "local memory, get": "locmem get",
+    "local memory, set": "locmem set",
+    "local memory, `await aget()`": "locmem aget",
+    "files, get at 1,000 entries": "file get at 1,000 entries",
+    "files, set at 1,000 entries": "file set at 1,000 entries",
+    "files, set_many of 100": "file set_many of 100",
+}
+"""Words of the README -> the row of the page of benchmarks."""
+
+
+def benchmarks_in_short() -> str:
+    """Return the table of how much faster than two peers some operations were in the last run of all benchmarks."""
+    page = (DOCS / "benchmarks.md").read_text("utf-8")
+    goals = re.findall(r"^\| (.+?) \| ≥ \S+× as fast as (\w+) \| (\S+)× \|", page, re.MULTILINE)
+    measured = {(row, peer): float(figure) for row, peer, figure in goals}
+    rows = (
+        (words, *(_figure(measured.get((row, peer))) for peer in ("Django", "diskcache")))
+        for words, row in _IN_SHORT.items()
+    )
+    return _table(("", "times faster than Django", "than diskcache"), rows, figures=2)
+
+
+def _figure(times: float | None) -> str:
+    return "" if times is None else f"{times:.1f}" if times < 100 else f"{times:.0f}"
+
+
 _BACKENDS: Final = (
     "storeroom.backends.locmem.LocMemCache",
     "storeroom.backends.filebased.FileBasedCache",
@@ -94,17 +123,18 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "options of near": partial(_options, NEAR_OPTIONS),
     "URL schemes": url_schemes,
     "capabilities": capabilities,
+    "benchmarks in short": benchmarks_in_short,
 }
 """The name in the mark -> what makes the table."""
 
 
 def renewed(text: str) -> str:
-    """Return a page's text with its tables as the code has them now."""
+    """Return a page's text with its tables as they should be now."""
     return _PLACE.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[3]}", text)
 
 
 if __name__ == "__main__":
-    for page in sorted(DOCS.rglob("*.md")):
+    for page in (DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))):
         before = page.read_text("utf-8")
         if (after := renewed(before)) != before:
             page.write_text(after, "utf-8")

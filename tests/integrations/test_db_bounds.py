@@ -10,16 +10,11 @@ from storeroom.backends.db import DatabaseCache
 from storeroom.backends.db.transaction import Transaction
 from storeroom.testing.concurrency import eventually, in_background
 from storeroom.testing.isolation import engines_of_its_own
-from tests.servers.databases import KINDS, PostgreSQLServer, mariadb, new_table, postgresql
+from tests.servers.databases import PostgreSQLServer, kind, mariadb, new_table, postgresql
 
-__all__ = ["mariadb", "new_table", "postgresql"]
+__all__ = ["kind", "mariadb", "new_table", "postgresql"]
 
 Make: TypeAlias = Callable[..., DatabaseCache]
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 @pytest.fixture

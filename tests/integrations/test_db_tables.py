@@ -11,9 +11,9 @@ from storeroom.backends.db import DatabaseCache
 from storeroom.exceptions import StorageError
 from storeroom.testing.concurrency import in_threads
 from storeroom.testing.isolation import engines_of_its_own
-from tests.servers.databases import KINDS, PostgreSQLServer, free_port, mariadb, new_table, postgresql
+from tests.servers.databases import PostgreSQLServer, free_port, kind, mariadb, new_table, postgresql
 
-__all__ = ["mariadb", "new_table", "postgresql"]
+__all__ = ["kind", "mariadb", "new_table", "postgresql"]
 
 Make: TypeAlias = Callable[..., DatabaseCache]
 
@@ -23,11 +23,6 @@ DJANGOS = {
     "postgresql": "cache_key varchar(255) NOT NULL PRIMARY KEY, value text NOT NULL, expires timestamptz NOT NULL",
     "mariadb": "cache_key varchar(255) NOT NULL PRIMARY KEY, value longtext NOT NULL, expires datetime(6) NOT NULL",
 }
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 @pytest.fixture

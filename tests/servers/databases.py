@@ -240,6 +240,12 @@ def mariadb_server() -> Iterator[MariaDBServer]:
 KINDS = ("sqlite", "postgresql", "mariadb")
 
 
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Each kind of database in turn."""
+    return str(request.param)
+
+
 @pytest.fixture
 def new_table(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tuple[str, str]]:
     """Return the URL of a database of a kind, and the name of a table there that no other test uses."""
