@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint format unit django bench clean
+.PHONY: help demo test lint format house unit django bench clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
@@ -27,6 +27,9 @@ lint: $(VENV)/.dev ## ruff and mypy --strict
 
 format: $(VENV)/.dev ## format the code, and mend what ruff can mend
 	@$(BIN)/ruff check --quiet --fix; $(BIN)/ruff format
+
+house: $(VENV)/.dev ## who stands on which floor and imports whom, and the figures of the source
+	@$(BIN)/python -m tests.house
 
 unit: $(VENV)/.dev ## the project's own tests; real servers among them
 	@tests/servers/install.sh

@@ -266,7 +266,7 @@ def _run_python(block: Block, checks: _Checks) -> None:
     namespace["_checks"] = checks
     exec(compile(instrumented(block, text), str(block.page), "exec"), namespace)
     if "CACHES" in namespace:
-        from storeroom.aliases import read_caches
+        from storeroom.registry.aliases import read_caches
 
         read_caches(namespace.pop("CACHES"))
 
@@ -275,8 +275,8 @@ def _run_toml(block: Block) -> None:
     path = Path(block.file_name or "caches.toml")
     path.write_text(_moved(block.text), "utf-8")
     if "caches" in block.text:
-        from storeroom import sources
-        from storeroom.aliases import read_caches
+        from storeroom.registry import sources
+        from storeroom.registry.aliases import read_caches
 
         source = sources.read_file(path)
         read_caches(source.caches, source.directory)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from storeroom.config import COMMON_OPTIONS, NEAR_OPTIONS, Option, unchecked
+from storeroom.registry.urls import SCHEMES
 from storeroom.testing.capabilities import CAPABILITIES
-from storeroom.urls import SCHEMES
 
 __all__ = ["DOCS", "TABLES", "renewed"]
 

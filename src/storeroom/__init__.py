@@ -14,7 +14,6 @@ costs next to nothing.
 
 TYPE_CHECKING = False  # type checkers take it for typing's own, whose import would cost more than all the rest
 if TYPE_CHECKING:
-    from storeroom.decorators import cached
     from storeroom.exceptions import (
         ComputationCycleError,
         ComputationTimeoutError,
@@ -38,11 +37,12 @@ if TYPE_CHECKING:
         ValueTooLargeError,
         ValueTypeError,
     )
+    from storeroom.functions.decorator import cached
     from storeroom.memos import memo
     from storeroom.registry import cache, caches, configure
+    from storeroom.registry.urls import config_from_url
     from storeroom.timeouts import DEFAULT_TIMEOUT
     from storeroom.transactions import transaction
-    from storeroom.urls import config_from_url
 
 __all__ = [
     "DEFAULT_TIMEOUT",
@@ -79,9 +79,9 @@ __all__ = [
 _HOMES = {
     "DEFAULT_TIMEOUT": "timeouts",
     "cache": "registry",
-    "cached": "decorators",
+    "cached": "functions.decorator",
     "caches": "registry",
-    "config_from_url": "urls",
+    "config_from_url": "registry.urls",
     "configure": "registry",
     "memo": "memos",
     "transaction": "transactions",

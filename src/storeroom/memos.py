@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar, Token
 from typing import Any, Final, NamedTuple, Self
 
-from storeroom import overlays, timeouts
-from storeroom.entry import Envelope
+from storeroom import timeouts
 from storeroom.exceptions import SerializationError
-from storeroom.hooks import LOOK, MISSING, StorageHooks, Swap
-from storeroom.overlays import Overlay
-from storeroom.steps import Steps
+from storeroom.storage import overlay
+from storeroom.storage.envelope import Envelope
+from storeroom.storage.hooks import LOOK, MISSING, StorageHooks, Swap
+from storeroom.storage.overlay import Overlay
+from storeroom.storage.steps import Steps
 from storeroom.timeouts import NEVER
 
 __all__ = ["memo"]
@@ -328,7 +329,7 @@ class memo:  # noqa: N801 -- called like a function, as contextlib's are
         self._begun: tuple[Memo, Token[Memo | None]] | None = None
 
     def __enter__(self) -> Self:
-        overlays.install(overlays.MEMO, _find)
+        overlay.install(overlay.MEMO, _find)
         outer = _current.get()
         if outer is None or not outer.is_open:
             memo = Memo(self._max_entries)

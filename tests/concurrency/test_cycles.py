@@ -10,8 +10,8 @@ from concurrent.futures import Future
 
 import pytest
 
-from storeroom import flights
 from storeroom.backends.locmem import LocMemCache
+from storeroom.engines import flights
 from storeroom.exceptions import ComputationCycleError
 from storeroom.testing.concurrency import Gate, eventually, in_background, in_threads
 

@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 
-from storeroom import stampede, timeouts
+from storeroom import timeouts
 from storeroom.backends.db import DatabaseCache
 from storeroom.backends.filebased import FileBasedCache
 from storeroom.backends.memcached import PyMemcacheCache
 from storeroom.backends.redis import RedisCache
 from storeroom.base import BaseCache
-from storeroom.entry import placeholder
-from storeroom.hooks import MISSING
+from storeroom.computing import stampede
+from storeroom.storage.envelope import placeholder
+from storeroom.storage.hooks import MISSING
 from storeroom.testing import FakeClock
 from storeroom.testing.concurrency import eventually
 from storeroom.testing.isolation import engines_of_its_own

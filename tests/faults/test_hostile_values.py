@@ -29,9 +29,9 @@ from storeroom.backends.memcached.entries import packed
 from storeroom.backends.redis import RedisCache
 from storeroom.backends.redis.requests import Request, Use
 from storeroom.base import BaseCache
-from storeroom.entry import Envelope, is_packed
 from storeroom.exceptions import KeyNotFoundError, ValueTypeError
 from storeroom.serializers import build_codec
+from storeroom.storage.envelope import Envelope, is_packed
 from storeroom.testing.isolation import engines_of_its_own
 from storeroom.timeouts import NEVER
 from tests.servers.databases import postgresql

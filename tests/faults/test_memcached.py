@@ -26,7 +26,7 @@ from storeroom.backends.locmem import LocMemCache
 from storeroom.backends.memcached import MemcachedCache, PyLibMCCache, PyMemcacheCache
 from storeroom.backends.memcached.server_keys import generation_key, server_key
 from storeroom.exceptions import StorageError, ValueTooLargeError
-from storeroom.outages import CircuitBreaker
+from storeroom.storage.outages import CircuitBreaker
 from storeroom.testing.concurrency import eventually
 from storeroom.testing.isolation import engines_of_its_own
 from tests.servers.memcached import MemcachedServer, Servers, memcached, needs_pylibmc, running

@@ -27,7 +27,7 @@ from storeroom.exceptions import (
     StorageError,
     ValueTypeError,
 )
-from storeroom.outages import CircuitBreaker
+from storeroom.storage.outages import CircuitBreaker
 from storeroom.testing.concurrency import eventually, in_threads
 from storeroom.testing.contract.suite import Driver
 from storeroom.testing.isolation import engines_of_its_own

@@ -17,7 +17,7 @@ import pytest
 from storeroom.backends.redis import RedisCache
 from storeroom.backends.redis.requests import Use, one
 from storeroom.exceptions import StorageError
-from storeroom.outages import CircuitBreaker
+from storeroom.storage.outages import CircuitBreaker
 from tests.servers.proxy import Proxy
 from tests.servers.redis import Databases, RedisServer, redis_databases, redis_server
 from tests.servers.redis_groups import (

@@ -15,9 +15,9 @@ from storeroom.backends.redis import RedisCache
 from storeroom.backends.redis import probe as redis_probe
 from storeroom.checks import Context, Finding
 from storeroom.cli import main
-from storeroom.probes import Probe
 from storeroom.registry import caches as configured
 from storeroom.registry import configure
+from storeroom.storage.probes import Probe
 from storeroom.testing import FakeClock
 from tests.servers import memcached as memcached_servers
 from tests.servers.databases import (

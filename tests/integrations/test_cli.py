@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 
 import storeroom.cli
-from storeroom import checks, sources
+from storeroom import checks
 from storeroom.backends.filebased import FileBasedCache
 from storeroom.backends.locmem import LocMemCache
 from storeroom.cli import COMMANDS, configuration, main
@@ -27,6 +27,7 @@ from storeroom.exceptions import (
     StoreroomError,
     ValueTypeError,
 )
+from storeroom.registry import sources
 from storeroom.testing import FakeClock
 
 

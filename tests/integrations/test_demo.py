@@ -15,8 +15,8 @@ from storeroom.cli import main
 from storeroom.cli.demo import pages, passes, report
 from storeroom.cli.demo.processes import start
 from storeroom.cli.demo.progress import Progress
+from storeroom.computing.stampede import LEASE_SECONDS
 from storeroom.exceptions import StorageError
-from storeroom.stampede import LEASE_SECONDS
 
 pytestmark = pytest.mark.slow
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from storeroom import config, network
-from storeroom.aliases import DEFAULT_ALIAS, read_caches
+from storeroom import config
+from storeroom.backends import network
 from storeroom.backends.filebased import FileBasedCache
 from storeroom.base import BaseCache
 from storeroom.config import Option
 from storeroom.exceptions import ConfigurationError
+from storeroom.registry.aliases import DEFAULT_ALIAS, read_caches
 
 LOCMEM = "storeroom.backends.locmem.LocMemCache"
 FILE = "storeroom.backends.filebased.FileBasedCache"

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from storeroom import backend_paths
-from storeroom.aliases import read_caches
 from storeroom.backends.dummy import DummyCache
 from storeroom.backends.filebased import FileBasedCache
 from storeroom.backends.locmem import LocMemCache
 from storeroom.exceptions import DeprecatedBackendWarning, InvalidCacheBackendError
-from storeroom.masking import shown
+from storeroom.registry import backend_paths
+from storeroom.registry.aliases import read_caches
+from storeroom.wording import shown
 
 LOCMEM = "storeroom.backends.locmem.LocMemCache"
 FILE = "storeroom.backends.filebased.FileBasedCache"
@@ -89,7 +89,7 @@ def test_backend_that_this_version_lacks_is_told_from_a_wrong_one(monkeypatch, p
         (42, "is 42; expected the dotted path of a class"),
         (None, "is None; expected the dotted path of a class"),
         (shown, "is a function; expected the dotted path of a class"),
-        ("storeroom.masking.shown", "is 'storeroom.masking.shown', which is a function; expected a class"),
+        ("storeroom.wording.shown", "is 'storeroom.wording.shown', which is a function; expected a class"),
     ],
 )
 def test_wrong_backend_is_refused_with_the_near_name(backend, message):

@@ -7,9 +7,9 @@ from contextvars import ContextVar, copy_context
 
 import pytest
 
-from storeroom import background
 from storeroom.backends.locmem import LocMemCache
-from storeroom.background import _Workers
+from storeroom.engines import background
+from storeroom.engines.background import _Workers
 from storeroom.testing.concurrency import eventually
 
 

@@ -21,7 +21,7 @@ from storeroom.backends.filebased import FileBasedCache
 from storeroom.backends.locmem import LocMemCache
 from storeroom.checks import Context
 from storeroom.exceptions import InvalidCacheBackendError, StorageError
-from storeroom.probes import Endpoint, Memory, Probe, ServerProbe, TableProbe
+from storeroom.storage.probes import Endpoint, Memory, Probe, ServerProbe, TableProbe
 
 LOCMEM = "storeroom.backends.locmem.LocMemCache"
 FILE = "storeroom.backends.filebased.FileBasedCache"

@@ -9,7 +9,7 @@ import pytest
 from storeroom import config, keys
 from storeroom.config import Option, read_params
 from storeroom.exceptions import ConfigurationError
-from storeroom.masking import shown
+from storeroom.wording import shown
 
 OPTIONS = {
     **config.ENTRY_BOUNDS,

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from storeroom.aliases import read_caches
 from storeroom.backends.db import DatabaseCache
 from storeroom.backends.db.location import Target, parse
 from storeroom.backends.db.mysql_parameters import read_parameters
 from storeroom.backends.db.site import Site
 from storeroom.exceptions import ConfigurationError
+from storeroom.registry.aliases import read_caches
 
 REQUIRED, SOCKET = ("sslmode", "require"), ("unix_socket", "/s")
 NOTHING: dict[str, Any] = {"url": None, "table": None}

@@ -5,9 +5,19 @@ import struct
 
 import pytest
 
-from storeroom.entry import LEASED_BYTES, MARK, MARKED_BYTES, Envelope, is_leased, is_packed, pack, placeholder, unpack
 from storeroom.exceptions import DecodeError
 from storeroom.serializers import build_codec
+from storeroom.storage.envelope import (
+    LEASED_BYTES,
+    MARK,
+    MARKED_BYTES,
+    Envelope,
+    is_leased,
+    is_packed,
+    pack,
+    placeholder,
+    unpack,
+)
 from storeroom.timeouts import NEVER
 
 SECRET = "a secret for tests only"

@@ -9,7 +9,7 @@ import weakref
 import pytest
 
 from storeroom.eviction import ENCODED, BoundedMap, Entry, Pinned
-from storeroom.s3fifo import MAIN, OLD, YOUNG
+from storeroom.eviction.s3fifo import MAIN, OLD, YOUNG
 
 NEVER = math.inf
 

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from storeroom.expiry import NOWHERE, ExpiryIndex
+from storeroom.eviction.deadlines import NOWHERE, ExpiryIndex
 
 
 @dataclass

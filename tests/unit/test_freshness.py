@@ -6,9 +6,10 @@ from datetime import timedelta
 import pytest
 
 from storeroom.backends.locmem import LocMemCache
-from storeroom.entry import Envelope, placeholder
+from storeroom.computing.decision import Decision, decide, shortened
+from storeroom.config.freshness import Freshness, parse
 from storeroom.exceptions import ConfigurationError
-from storeroom.freshness import Decision, Freshness, decide, parse, shortened
+from storeroom.storage.envelope import Envelope, placeholder
 from storeroom.timeouts import NEVER
 
 NOW = 1000.0

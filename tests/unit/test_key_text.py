@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storeroom.exceptions import UnkeyableArgumentError
-from storeroom.key_text import plain_text, text_of
+from storeroom.functions.argument_text import plain_text, text_of
 from tests.names import shown
 
 HERE = __name__
@@ -252,7 +252,7 @@ def test_two_values_have_one_text_only_if_they_are_the_same(one: Any, other: Any
 def test_text_of_is_the_same_in_every_process() -> None:
     """Whatever the hashes of strings, and so the order of sets, are there."""
     code = (
-        "from storeroom.key_text import text_of\n"
+        "from storeroom.functions.argument_text import text_of\n"
         "print(text_of([{'a', 'b', 'c', None, 1}, {'b': 1, 'a': frozenset('xyz')}]))"
     )
     texts = {

@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from storeroom import outages
 from storeroom.backends.dummy import DummyCache
 from storeroom.backends.locmem import LocMemCache
+from storeroom.base.locks import Lock
 from storeroom.exceptions import InvalidTimeoutError, LockError, LockLostError, LockTimeoutError
-from storeroom.locks import Lock
+from storeroom.storage import outages
 from storeroom.testing import FakeClock
 from storeroom.testing.isolation import engines_of_its_own
 

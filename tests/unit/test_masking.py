@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from storeroom.masking import is_secret, mask_url, masked, shown
+from storeroom.wording import is_secret, mask_url, masked, shown
 
 
 @pytest.mark.parametrize("name", ["secret", "SECRET_KEY", "redis_password", "passwd", "auth_token", "api_key"])

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from storeroom import config
-from storeroom.aliases import read_caches
 from storeroom.backends.memcached import PyLibMCCache, PyMemcacheCache
 from storeroom.backends.memcached.clients import BATCH, batches, batches_of_values
 from storeroom.backends.memcached.entries import exptime, packed
@@ -18,6 +17,7 @@ from storeroom.backends.memcached.options import PYLIBMC, PYMEMCACHE, settled
 from storeroom.backends.memcached.ring import Ring
 from storeroom.backends.memcached.server_keys import generation_key, is_token, new_token
 from storeroom.exceptions import ConfigurationError
+from storeroom.registry.aliases import read_caches
 from storeroom.testing import FakeClock
 from storeroom.timeouts import NEVER
 

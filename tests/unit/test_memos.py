@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import storeroom
-from storeroom import background
+from storeroom.engines import background
 from storeroom.testing import FakeClock
 from storeroom.testing.isolation import engines_of_its_own
 from tests.unit.test_transactions import done, fresh, operations, outside, replay, state
@@ -109,12 +109,12 @@ def test_a_program_that_uses_no_overlay_pays_nothing() -> None:
     import sys
 
     program = """
-from storeroom.addressing import Addressing
+from storeroom.base.handle import Addressing
 from storeroom.backends.locmem import LocMemCache
 import sys
 cache = LocMemCache("", {})
 cache.set("k", 1)
 assert "_overlay" not in vars(Addressing)
-assert not {"storeroom.memos", "storeroom.transactions", "storeroom.overlays"} & set(sys.modules)
+assert not {"storeroom.memos", "storeroom.transactions", "storeroom.storage.overlay"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -15,12 +15,12 @@ from storeroom import config, timeouts
 from storeroom.backends.filebased import FileBasedCache
 from storeroom.backends.locmem import LocMemCache
 from storeroom.backends.tiered import TieredCache
-from storeroom.entry import Envelope
+from storeroom.engines.flights import Flights
 from storeroom.exceptions import ConfigurationError
-from storeroom.flights import Flights
-from storeroom.hooks import MISSING
 from storeroom.near import NearTable, Tolerance
 from storeroom.registry import caches
+from storeroom.storage.envelope import Envelope
+from storeroom.storage.hooks import MISSING
 from storeroom.testing import FakeClock
 from storeroom.timeouts import NEVER
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from storeroom.outages import FAILURES, PAUSE_SECONDS, CircuitBreaker
+from storeroom.storage.outages import FAILURES, PAUSE_SECONDS, CircuitBreaker
 from storeroom.testing import FakeClock
 from storeroom.testing.concurrency import in_threads
 

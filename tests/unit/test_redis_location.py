@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from storeroom import config
-from storeroom.aliases import read_caches
 from storeroom.backends.redis import RedisCache
 from storeroom.backends.redis.location import Server, Target, parse
 from storeroom.backends.redis.options import OPTIONS, settled
 from storeroom.exceptions import ConfigurationError
+from storeroom.registry.aliases import read_caches
 
 REDIS = "django_redis.cache.RedisCache"
 

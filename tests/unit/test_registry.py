@@ -20,7 +20,7 @@ from storeroom.backends.locmem import LocMemCache
 from storeroom.base import BaseCache
 from storeroom.exceptions import ConfigurationError, InvalidCacheBackendError
 from storeroom.registry import OwnConfiguration, backend_class
-from storeroom.sources import Source
+from storeroom.registry.sources import Source
 
 LOCMEM = "storeroom.backends.locmem.LocMemCache"
 DUMMY = "storeroom.backends.dummy.DummyCache"
@@ -123,7 +123,7 @@ def test_configuration_given_while_one_is_looked_for_stays(monkeypatch):
         configure({"default": {"BACKEND": DUMMY}})
         return Source("found", "", {"default": named("test-e")})
 
-    monkeypatch.setattr("storeroom.sources.find_source", find_source)
+    monkeypatch.setattr("storeroom.registry.sources.find_source", find_source)
     assert isinstance(caches["default"], DummyCache)
     assert isinstance(caches["default"], DummyCache)
 
@@ -338,7 +338,7 @@ def test_importing_the_package_loads_nothing_else():
 def test_importing_the_caches_loads_neither_backends_nor_the_framework():
     code = "import sys, json\nfrom storeroom import cache, caches, configure\nprint(json.dumps([*sys.modules]))"
     loaded = {name for name in run_python(code) if name.startswith("storeroom")}
-    assert loaded == {"storeroom", "storeroom.exceptions", "storeroom.registry"}
+    assert loaded == {"storeroom", "storeroom.exceptions", "storeroom.registry", "storeroom.registry.handler"}
 
 
 # A running Django ------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from storeroom.s3fifo import MAIN, OLD, REMOVED, YOUNG, AdaptiveS3Fifo
+from storeroom.eviction.s3fifo import MAIN, OLD, REMOVED, YOUNG, AdaptiveS3Fifo
 
 
 @dataclass(eq=False)

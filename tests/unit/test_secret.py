@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from storeroom import config
-from storeroom.secret import secret_of
+from storeroom.serializers.secrets import secret_of
 
 pytest.importorskip("django")
 
@@ -24,7 +24,7 @@ PROGRAM = """
 import json, sys
 from django.conf import settings
 from storeroom import config
-from storeroom.secret import secret_of
+from storeroom.serializers.secrets import secret_of
 
 settings.configure(**json.loads(sys.argv[1]))
 secrets = secret_of(config.read_params({"OPTIONS": json.loads(sys.argv[2])}, config.CODEC_OPTIONS))

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from storeroom import sources
-from storeroom.aliases import read_caches
 from storeroom.exceptions import ConfigurationError
-from storeroom.sources import Source, find_source, read_file
+from storeroom.registry import sources
+from storeroom.registry.aliases import read_caches
+from storeroom.registry.sources import Source, find_source, read_file
 
 LOCMEM = "storeroom.backends.locmem.LocMemCache"
 FILE = "storeroom.backends.filebased.FileBasedCache"
@@ -289,7 +289,7 @@ def test_embedded_default_is_a_bounded_file_cache(program, monkeypatch):
     assert alias.settings.options["max_bytes"] == 1024**3
 
 
-SHOW = "from storeroom.sources import program_directory; print(program_directory())"
+SHOW = "from storeroom.registry.sources import program_directory; print(program_directory())"
 
 
 def shown_by(*command, cwd):
@@ -353,10 +353,12 @@ if __name__ == "__main__":
 def test_finding_the_embedded_default_loads_what_it_needs_alone(program):
     """No TOML reader where there is no TOML, and nothing of asyncio."""
     code = (
-        "import json, sys; from storeroom.sources import find_source; find_source(); print(json.dumps([*sys.modules]))"
+        "import json, sys\n"
+        "from storeroom.registry.sources import find_source\n"
+        "find_source(); print(json.dumps(list(sys.modules)))"
     )
     environ = os.environ | {"PYTHONPATH": str(Path(sources.__file__).parents[1])}
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=program, env=environ, capture_output=True, text=True, check=True
     )
-    assert {"tomllib", "asyncio", "storeroom.urls"}.isdisjoint(json.loads(run.stdout))
+    assert {"tomllib", "asyncio", "storeroom.registry.urls"}.isdisjoint(json.loads(run.stdout))

@@ -8,12 +8,14 @@ from concurrent.futures import Future, wait
 
 import pytest
 
-from storeroom import stampede, steps, timeouts
+from storeroom import timeouts
 from storeroom.backends.locmem import LocMemCache
-from storeroom.entry import placeholder
+from storeroom.computing import stampede
+from storeroom.engines.flights import Flight, Flights, Landing
 from storeroom.exceptions import KeyNotFoundError, SerializationError
-from storeroom.flights import Flight, Flights, Landing
-from storeroom.hooks import MISSING, Conditional
+from storeroom.storage import steps
+from storeroom.storage.envelope import placeholder
+from storeroom.storage.hooks import MISSING, Conditional
 from storeroom.testing import FakeClock
 from storeroom.testing.concurrency import Gate, eventually, in_background
 

@@ -14,7 +14,7 @@ import pytest
 
 from storeroom import timeouts
 from storeroom.backends.locmem import LocMemCache
-from storeroom.hooks import MISSING
+from storeroom.storage.hooks import MISSING
 from storeroom.testing import CacheContract, FakeClock, concurrency
 from storeroom.testing.capabilities import CAPABILITIES, needs, what_it_needs
 from storeroom.testing.concurrency import eventually, in_threads

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import storeroom
-from storeroom import background
 from storeroom.backends.dummy import DummyCache
 from storeroom.backends.locmem import LocMemCache
+from storeroom.engines import background
 from storeroom.exceptions import ConfigurationError, KeyNotFoundError, ValueTooLargeError, ValueTypeError
 from storeroom.testing import FakeClock
 from storeroom.testing.concurrency import PATIENCE, Gate, in_background

@@ -5,9 +5,9 @@ import re
 import pytest
 
 from storeroom import config_from_url
-from storeroom.aliases import read_caches
 from storeroom.exceptions import ConfigurationError
-from storeroom.urls import SCHEMES
+from storeroom.registry.aliases import read_caches
+from storeroom.registry.urls import SCHEMES
 
 MEMCACHED = "storeroom.backends.memcached.PyMemcacheCache"
 LOCMEM = "storeroom.backends.locmem.LocMemCache"

@@ -12,9 +12,9 @@ import zoneinfo
 
 import pytest
 
-from storeroom import entry
 from storeroom.serializers import build_codec, frames, safe_types
 from storeroom.serializers.compressors import FORMATS
+from storeroom.storage import envelope as entry
 from tests.wire_formats import classes
 
 KEY = "shop:1:basket"

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from storeroom import config
+from storeroom.backends.process_locks import ProcessLocks
 from storeroom.base import BaseCache
 from storeroom.engines import Engine, shared
-from storeroom.hooks import StorageHooks
-from storeroom.process_locks import ProcessLocks
+from storeroom.storage.hooks import StorageHooks
 
 __all__ = ["DummyCache"]
 
@@ -35,6 +35,7 @@ class DummyCache(BaseCache):
     options: ClassVar[Mapping[str, config.Option] | None] = None
     async_inline = True
     is_shared = False
+    keeps_entries = False
 
     def __init__(self, location: str, params: Mapping[str, Any]) -> None:
         """Ignore the location."""

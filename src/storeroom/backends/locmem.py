@@ -9,18 +9,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pickle import HIGHEST_PROTOCOL, dumps, loads
 from typing import Any, ClassVar, Final
 
-from storeroom import config, liveness, timeouts
+from storeroom import config, timeouts
+from storeroom.backends.process_locks import ProcessLocks
 from storeroom.base import BaseCache
-from storeroom.computed import TimeoutOf
+from storeroom.base.computing import TimeoutOf
+from storeroom.config.freshness import AS_CONFIGURED
 from storeroom.engines import Engine, shared
-from storeroom.entry import Envelope
 from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry, Pinned, entry_size
 from storeroom.exceptions import SerializationError, ValueTooLargeError, ValueTypeError
-from storeroom.freshness import AS_CONFIGURED
-from storeroom.frozen import IMMUTABLE
-from storeroom.hooks import LOOK, MISSING, Conditional, StorageHooks
-from storeroom.process_locks import ProcessLocks
-from storeroom.steps import run
+from storeroom.storage import conditions
+from storeroom.storage.copies import IMMUTABLE
+from storeroom.storage.envelope import Envelope
+from storeroom.storage.hooks import LOOK, MISSING, Conditional, StorageHooks
+from storeroom.storage.steps import run
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
 __all__ = ["LocMemCache"]
@@ -119,7 +120,7 @@ class LocMemCache(BaseCache):
             else:
                 value = self._decoded(entry)
                 if type(value) is Envelope:
-                    value = run(liveness.opened(self, value))
+                    value = run(conditions.opened(self, value))
             if value is MISSING:
                 self._counters.misses += 1
                 return default

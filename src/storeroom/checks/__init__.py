@@ -19,7 +19,7 @@ from storeroom.checks.context import Context
 from storeroom.checks.finding import Finding, Level, Rule
 from storeroom.checks.live import PATIENCE, probe
 from storeroom.checks.subject import Subject
-from storeroom.probes import Probe
+from storeroom.storage.probes import Probe
 
 __all__ = ["PATIENCE", "RULES", "Context", "Finding", "Level", "Probe", "Rule", "Subject", "full_id", "probe", "run"]
 

@@ -86,14 +86,11 @@ def check_network(alias: Subject) -> Iterator[Finding]:
 
 
 def _entries(alias: Subject) -> tuple[Path, os.stat_result] | None:
-    """Return the directory that holds the entries, which is one in LOCATION, if it was made already."""
-    if alias.directory is None or alias.context.user_id is None:
+    """Return the folder in LOCATION that holds the entries, if it was made already."""
+    if alias.entries is None or alias.context.user_id is None:
         return None
-    from storeroom.backends.filebased.environment import FORMAT  # noqa: PLC0415 -- loads a driver
-
-    entries = alias.directory / FORMAT
     try:
-        return entries, entries.stat()
+        return alias.entries, alias.entries.stat()
     except OSError:
         return None
 

@@ -8,7 +8,7 @@ from storeroom.checks.context import Context
 from storeroom.checks.subject import Subject, read_subject
 from storeroom.config import Settings
 from storeroom.exceptions import StoreroomError
-from storeroom.probes import Endpoint, Probe, ServerProbe, together
+from storeroom.storage.probes import Endpoint, Probe, ServerProbe, together
 
 __all__ = ["PATIENCE", "probe"]
 

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from storeroom.checks.finding import Finding, Rule
 from storeroom.checks.subject import Subject, file_cache
-from storeroom.masking import mask_url
+from storeroom.wording import mask_url
 
 __all__ = ["CHECKS", "RULES"]
 

@@ -7,7 +7,7 @@ from typing import Final
 from storeroom.checks.finding import Finding, Rule
 from storeroom.checks.subject import NO_BACKEND, REFUSED, Subject
 from storeroom.exceptions import ConfigurationError, InvalidCacheBackendError
-from storeroom.probes import Memory, Probe, ServerProbe
+from storeroom.storage.probes import Memory, Probe, ServerProbe
 
 __all__ = ["CLOCK_SECONDS", "RULES", "SLOW_SECONDS", "check_probe", "told_seconds"]
 

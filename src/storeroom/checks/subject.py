@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from storeroom import aliases, backend_paths, config
+from storeroom import config
 from storeroom.base import BaseCache
 from storeroom.checks.context import Context
 from storeroom.checks.finding import Finding, Rule
 from storeroom.exceptions import ConfigurationError, DeprecatedBackendWarning, InvalidCacheBackendError
-from storeroom.masking import mask_url
+from storeroom.registry import aliases, backend_paths
+from storeroom.wording import mask_url
 
 __all__ = [
     "ENOUGH_ENTRIES",
@@ -72,6 +73,7 @@ class Subject:
         alias: the alias as the cache is built of it, or None where something is wrong.
         directory: where a file cache lies, links followed; None of any other cache, and
             where LOCATION is no path.
+        entries: the folder in it that the entries are in; None as above.
         context: what surrounds the configuration.
     """
 
@@ -82,6 +84,7 @@ class Subject:
     settings: config.Settings | None
     alias: aliases.Alias | None
     directory: Path | None
+    entries: Path | None
     context: Context
 
     @property
@@ -135,7 +138,9 @@ def read_subject(name: str, written: object, context: Context) -> tuple[Subject,
     path = _dotted_path(mapping.get("BACKEND", ""))
     family = _family(path, backend_class)
     directory = _directory(mapping, context) if family == "filebased" and not is_djangos else None
-    subject = Subject(name, mapping, path, family, settings, alias, directory, context)
+    folder: str | None = getattr(backend_class, "entries_folder", None)
+    entries = directory / folder if directory is not None and folder is not None else None
+    subject = Subject(name, mapping, path, family, settings, alias, directory, entries, context)
     return subject, [*findings, *_check_removed(subject)]
 
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from storeroom.checks.finding import Finding, Rule
 from storeroom.checks.subject import Subject
-from storeroom.probes import Endpoint, Probe
-from storeroom.secret import secret_of
+from storeroom.serializers.secrets import secret_of
+from storeroom.storage.probes import Endpoint, Probe
 
 __all__ = ["CHECKS", "RULES", "check_ways"]
 
@@ -218,7 +218,7 @@ def _encrypted(alias: Subject) -> dict[str, Any] | None:
 
 
 def _masked_tls(location: str) -> str:
-    from storeroom.masking import mask_url  # noqa: PLC0415 -- only here
+    from storeroom.wording import mask_url  # noqa: PLC0415 -- only here
 
     scheme, separator, rest = mask_url(location).partition("://")
     name, plus, kind = scheme.partition("+")

@@ -16,13 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from storeroom.aliases import Alias
 from storeroom.base import BaseCache
 from storeroom.cli.configuration import open_alias, read_alias
 from storeroom.cli.exits import YES, UsageError
 from storeroom.cli.output import columns, count_of, print_json, styled
 from storeroom.exceptions import KeyNotFoundError
-from storeroom.masking import masked
+from storeroom.registry.aliases import Alias
+from storeroom.wording import masked
 
 __all__ = ["add_arguments", "run"]
 

@@ -14,10 +14,9 @@ from storeroom.checks.servers import told_seconds
 from storeroom.cli.configuration import EMBEDDED_DEFAULT, Named, find
 from storeroom.cli.exits import MISTAKE, NO, YES, UsageError
 from storeroom.cli.output import columns, count_of, paragraph, print_json, styled
-from storeroom.config import nearest
-from storeroom.masking import masked
-from storeroom.probes import ServerProbe
-from storeroom.sources import Source
+from storeroom.registry.sources import Source
+from storeroom.storage.probes import ServerProbe
+from storeroom.wording import masked, nearest
 
 __all__ = ["SILENCED_VARIABLE", "add_arguments", "run"]
 

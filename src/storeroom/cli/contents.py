@@ -9,7 +9,7 @@ from storeroom.cli.configuration import open_alias, open_cache, read_alias
 from storeroom.cli.exits import NO, YES, UsageError
 from storeroom.cli.output import columns, count_of, print_json, size, styled
 from storeroom.exceptions import NotSupportedError
-from storeroom.masking import masked
+from storeroom.wording import masked
 
 __all__ = [
     "add_clear_arguments",

@@ -11,10 +11,10 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from storeroom.aliases import Alias
-from storeroom.backend_paths import DJANGO_PATHS, install_command
-from storeroom.cli.configuration import Named
+from storeroom.cli.sources import Named
 from storeroom.exceptions import InvalidCacheBackendError, NotSupportedError
+from storeroom.registry.aliases import Alias
+from storeroom.registry.backend_paths import DJANGO_PATHS, install_command
 
 __all__ = ["enter"]
 

@@ -4,12 +4,12 @@ import argparse
 import sys
 from typing import Any
 
-from storeroom.aliases import Alias, read_caches
 from storeroom.cli.configuration import Named, enter_site, find
 from storeroom.cli.exits import NO, YES
 from storeroom.cli.output import print_json
-from storeroom.config import nearest
 from storeroom.exceptions import InvalidCacheBackendError, NotSupportedError
+from storeroom.registry.aliases import Alias, read_caches
+from storeroom.wording import nearest
 
 __all__ = ["add_arguments", "run"]
 

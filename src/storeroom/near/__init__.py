@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from storeroom.engines import shared
-from storeroom.flights import Flights
+from storeroom.engines.flights import Flights
 from storeroom.near.hooks import NearHooks, NearOverlay
 from storeroom.near.table import NearTable, Ticket, Tolerance
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from storeroom.entry import Envelope
-from storeroom.events import CacheStats
-from storeroom.hooks import LOOK, MISSING, StorageHooks, Swap
+from storeroom.engines.counts import CacheStats
 from storeroom.keys import KeySpace
 from storeroom.near.table import NearTable
-from storeroom.steps import Steps, arun, run
-from storeroom.tags import TAG_MARK
+from storeroom.storage.envelope import Envelope
+from storeroom.storage.hooks import LOOK, MISSING, StorageHooks, Swap
+from storeroom.storage.steps import Steps, arun, run
+from storeroom.storage.tags import TAG_MARK
 
 __all__ = ["NearHooks", "NearOverlay"]
 

@@ -11,7 +11,7 @@ import threading
 from contextlib import ExitStack
 from typing import Final
 
-from storeroom.near.channel import Listener
+from storeroom.storage.channel import Listener
 
 __all__ = ["BrokenError", "ListeningThread", "RefusedError"]
 

@@ -21,12 +21,12 @@ from typing import Any
 
 from storeroom import timeouts
 from storeroom.engines import Engine
-from storeroom.entry import Envelope
-from storeroom.events import CacheStats, Counters
+from storeroom.engines.counts import CacheStats, Counters
+from storeroom.engines.flights import Flights
 from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry, entry_size
-from storeroom.flights import Flights
-from storeroom.frozen import IMMUTABLE
-from storeroom.hooks import MISSING
+from storeroom.storage.copies import IMMUTABLE
+from storeroom.storage.envelope import Envelope
+from storeroom.storage.hooks import MISSING
 from storeroom.timeouts import NEVER
 
 __all__ = ["NearTable", "Ticket", "Tolerance"]

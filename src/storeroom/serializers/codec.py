@@ -4,10 +4,10 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from storeroom.entry import Envelope, pack
 from storeroom.exceptions import DecodeError
 from storeroom.serializers.frames import SCALAR_WRITERS, SIGNED, TEXT_BYTE, Reader, Writer, is_plain_integer
 from storeroom.serializers.signatures import Signer
+from storeroom.storage.envelope import Envelope, pack
 
 __all__ = ["Codec", "SignedCodec"]
 

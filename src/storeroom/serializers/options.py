@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 from typing import Any, Final, TypeAlias
 
-from storeroom import entry
 from storeroom.exceptions import ConfigurationError, DecodeError, SerializationError, StoreroomError
 from storeroom.serializers import compressors, frames, plugins
 from storeroom.serializers.codec import Codec, SignedCodec
 from storeroom.serializers.frames import PICKLE_PROTOCOL, SCALAR_READERS, Reader, Writer, type_name
 from storeroom.serializers.plugins import Serializer
 from storeroom.serializers.signatures import Signer
+from storeroom.storage import envelope as entry
 
 __all__ = ["DEFAULT_COMPRESS_MIN_BYTES", "DEFAULT_MAX_VALUE_BYTES", "build_codec"]
 

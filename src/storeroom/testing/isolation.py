@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from storeroom import engines
+from storeroom.engines import engine as engines
 
 __all__ = ["engines_of_its_own"]
 

@@ -13,10 +13,10 @@ SQLAlchemy (``sqlalchemy``).
 from contextvars import ContextVar, Token
 from typing import Any, Protocol, Self
 
-from storeroom import overlays
 from storeroom.exceptions import ConfigurationError
-from storeroom.hooks import StorageHooks
-from storeroom.steps import Steps, arun, run
+from storeroom.storage import overlay
+from storeroom.storage.hooks import StorageHooks
+from storeroom.storage.steps import Steps, arun, run
 from storeroom.transactions.applying import apply
 from storeroom.transactions.changes import Unit
 from storeroom.transactions.held import TransactionOverlay
@@ -63,7 +63,7 @@ class transaction:  # noqa: N801 -- called like a function, as contextlib's are
         self._begun: tuple[Scope, Token[tuple[Scope, ...]]] | None = None
 
     def _enter(self, *, waits: bool) -> Self:
-        overlays.install(overlays.TRANSACTION, _find)
+        overlay.install(overlay.TRANSACTION, _find)
         scope = _scope_of(self._using, waits=waits)
         self._begun = scope, _scopes.set((*_scopes.get(), scope))
         return self
@@ -142,7 +142,7 @@ def follow(database: str) -> None:
             f"OPTIONS['transactional'] is {database!r}, which follows a database of Django's, and Django is not "
             "installed. Leave it out, and use storeroom.transaction() around your transactions."
         )
-    overlays.install(overlays.TRANSACTION, _find)
+    overlay.install(overlay.TRANSACTION, _find)
 
 
 def _find(handle: Any, below: StorageHooks) -> StorageHooks:

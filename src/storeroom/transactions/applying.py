@@ -4,11 +4,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, Final
 
-from storeroom import counting, timeouts
-from storeroom.entry import Envelope
-from storeroom.hooks import MISSING, Swap
-from storeroom.steps import Steps
-from storeroom.tags import TAG_MARK
+from storeroom import timeouts
+from storeroom.storage import counters
+from storeroom.storage.envelope import Envelope
+from storeroom.storage.hooks import MISSING, Swap
+from storeroom.storage.steps import Steps
+from storeroom.storage.tags import TAG_MARK
 from storeroom.transactions.changes import Change, Kind, Place, Segment
 
 __all__ = ["apply"]
@@ -102,7 +103,7 @@ def _apply_one(storage_key: str, change: Change, touched: set[Place]) -> Steps[A
     elif _has_expired(change):
         return
     elif kind is Kind.COUNT:
-        yield from counting.count(below, storage_key, change.delta, change.start, change.expires_at or timeouts.NEVER)
+        yield from counters.count(below, storage_key, change.delta, change.start, change.expires_at or timeouts.NEVER)
     elif kind is Kind.ADD:
         yield below, "_add", (storage_key, change.value(storage_key), change.expires_at)
     else:

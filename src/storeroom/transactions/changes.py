@@ -13,8 +13,8 @@ from enum import Enum
 from typing import Any, TypeAlias
 
 from storeroom import timeouts
-from storeroom.flights import Flights
-from storeroom.hooks import MISSING, StorageHooks
+from storeroom.engines.flights import Flights
+from storeroom.storage.hooks import MISSING, StorageHooks
 from storeroom.timeouts import NEVER
 
 __all__ = ["Change", "Kind", "Place", "Segment", "Unit", "View"]

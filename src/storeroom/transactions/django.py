@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final
 
-from storeroom.steps import Steps, run
+from storeroom.storage.steps import Steps, run
 from storeroom.transactions.applying import apply
 from storeroom.transactions.changes import Change, Segment, Unit
 

@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from storeroom.entry import Envelope, placeholder
+from storeroom.engines.flights import Flights
 from storeroom.exceptions import ValueTypeError
-from storeroom.flights import Flights
-from storeroom.hooks import ABSENT, LOOK, MISSING, StorageHooks, Swap
-from storeroom.overlays import Overlay
-from storeroom.steps import Steps
-from storeroom.tags import TAG_MARK
+from storeroom.storage.envelope import Envelope, placeholder
+from storeroom.storage.hooks import ABSENT, LOOK, MISSING, StorageHooks, Swap
+from storeroom.storage.overlay import Overlay
+from storeroom.storage.steps import Steps
+from storeroom.storage.tags import TAG_MARK
 from storeroom.timeouts import NEVER
 from storeroom.transactions.changes import Change, Kind, Place, Unit, View
 

@@ -12,7 +12,7 @@ from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 from storeroom.exceptions import TransactionError
-from storeroom.steps import Steps, run
+from storeroom.storage.steps import Steps, run
 from storeroom.transactions.applying import apply
 from storeroom.transactions.changes import Segment, Unit
 

@@ -2,9 +2,9 @@
 
 import random
 
-from storeroom.entry import Envelope
 from storeroom.serializers import build_codec, frames
 from storeroom.serializers.compressors import FORMATS
+from storeroom.storage.envelope import Envelope
 from tests.unit.serializers.examples import ALLOWED, JSON_VALUES, KEY, LITERALS, OBJECTS, RICH, SCALARS
 
 LONGEST = 4096  # of what is mutated: a longer value is damaged no differently, and slowly

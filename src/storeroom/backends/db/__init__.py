@@ -20,16 +20,16 @@ from storeroom.backends.db.options import OPTIONS
 from storeroom.backends.db.rows import Row, from_column, name_of
 from storeroom.backends.db.statements import Statements, chunks
 from storeroom.backends.db.transaction import Bounds, Transaction
-from storeroom.entry import Envelope
+from storeroom.backends.network import NetworkCache
 from storeroom.exceptions import DecodeError, StorageError, ValueTooLargeError, ValueTypeError
-from storeroom.hooks import ABSENT, LOOK, MISSING, Conditional, Swap
-from storeroom.network import NetworkCache
-from storeroom.probes import Endpoint, Probe
-from storeroom.secret import secret_of
 from storeroom.serializers import build_codec
+from storeroom.serializers.secrets import secret_of
+from storeroom.storage.envelope import Envelope
+from storeroom.storage.hooks import ABSENT, LOOK, MISSING, Conditional, Swap
+from storeroom.storage.probes import Endpoint, Probe
 
 if TYPE_CHECKING:
-    from storeroom.near.channel import Channel
+    from storeroom.storage.channel import Channel
 
 __all__ = ["DatabaseCache"]
 

@@ -59,7 +59,8 @@ def _engine(database: Database, target: Target, settings: Mapping[str, Any]) -> 
 def _database(target: Target, settings: Mapping[str, Any]) -> tuple[Database, bool]:
     # Which kind of database it is decides which driver is loaded.
     if target.vendor == "sqlite":
-        sqlite = import_module("storeroom.backends.db.sqlite")
+        from storeroom.backends.db import sqlite  # noqa: PLC0415 -- as above
+
         return sqlite.SQLite(target.path, settings["busy_timeout"]), sqlite.is_private(target.path)
     kind = {"postgresql": "PostgreSQL", "mysql": "MySQL"}[target.vendor]
     return getattr(_driver(target.vendor), kind)(target, settings), False

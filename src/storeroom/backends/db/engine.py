@@ -16,8 +16,8 @@ from storeroom.backends.db.errors import Fault, FullError, OutageError
 from storeroom.backends.db.pool import Pool
 from storeroom.backends.db.rows import COUNTS_NAME, Row
 from storeroom.backends.db.transaction import EXPIRED, Bounds, Transaction, columns_of, entries_added
+from storeroom.backends.network import NetworkEngine
 from storeroom.exceptions import StorageError
-from storeroom.network import NetworkEngine
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor

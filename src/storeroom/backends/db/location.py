@@ -8,14 +8,13 @@ in Django (see site.py), and elsewhere a SQLite file of this program's own.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from storeroom.config import nearest
 from storeroom.exceptions import ConfigurationError
-from storeroom.masking import mask_url
+from storeroom.registry.sources import program_directory
+from storeroom.wording import mask_url, nearest
 
 __all__ = ["DEFAULT_TABLE", "LONGEST_TABLE", "VENDORS", "Home", "Target", "parse"]
 
@@ -97,8 +96,7 @@ def parse(location: Any, options: Mapping[str, Any], home: Home | None = None) -
 
 
 def _own_file() -> str:
-    # The front door knows what a program's own files are called; only here does a backend ask it.
-    return f"{import_module('storeroom.sources').program_directory()}.sqlite3"
+    return f"{program_directory()}.sqlite3"
 
 
 def _parse_url(url: str, table: str) -> Target:

@@ -11,8 +11,9 @@ https://mysqlclient.readthedocs.io/user_guide.html#functions-and-attributes
 from collections.abc import Mapping
 from typing import Any, Final
 
-from storeroom.config import boolean, nearest
+from storeroom.config import boolean
 from storeroom.exceptions import ConfigurationError
+from storeroom.wording import nearest
 
 __all__ = ["read_parameters"]
 

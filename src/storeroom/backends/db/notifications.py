@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from storeroom.backends.db import rows as layout
 from storeroom.backends.db.database import Database
-from storeroom.near.channel import Listener
 from storeroom.near.listening import ListeningThread
+from storeroom.storage.channel import Listener
 
 __all__ = ["Notifications"]
 

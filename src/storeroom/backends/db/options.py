@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from storeroom import config
+from storeroom.backends.network import NETWORK_OPTIONS
 from storeroom.config import Option
-from storeroom.network import NETWORK_OPTIONS
 
 __all__ = ["OPTIONS"]
 

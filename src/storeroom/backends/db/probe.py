@@ -13,7 +13,7 @@ from typing import Any, Final
 from storeroom.backends.db import schema
 from storeroom.backends.db.database import Database
 from storeroom.backends.db.location import Target
-from storeroom.probes import Endpoint, Probe, ServerProbe, TableProbe, measure, together
+from storeroom.storage.probes import Endpoint, Probe, ServerProbe, TableProbe, measure, together
 
 __all__ = ["endpoints", "probe"]
 

@@ -23,9 +23,9 @@ the counts with it.
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
-from storeroom.entry import is_leased, is_packed
 from storeroom.keys import LOCK_MARK
 from storeroom.serializers.frames import is_plain_integer
+from storeroom.storage.envelope import is_leased, is_packed
 from storeroom.timeouts import NEVER
 
 __all__ = [

@@ -16,9 +16,9 @@ from typing import Any, ClassVar, Final, TypeVar
 
 import lmdb
 
-from storeroom import config, liveness, timeouts
+from storeroom import config, timeouts
 from storeroom.backends.filebased.counts import read_counts
-from storeroom.backends.filebased.environment import MAP_BYTES, Environment
+from storeroom.backends.filebased.environment import FORMAT, MAP_BYTES, Environment
 from storeroom.backends.filebased.files import SLOTS
 from storeroom.backends.filebased.location import check_location, resolved
 from storeroom.backends.filebased.table import (
@@ -39,13 +39,14 @@ from storeroom.backends.filebased.table import (
 )
 from storeroom.base import BaseCache
 from storeroom.engines import shared
-from storeroom.entry import Envelope
-from storeroom.events import CacheStats
+from storeroom.engines.counts import CacheStats
 from storeroom.exceptions import DecodeError, StorageError, ValueTooLargeError, ValueTypeError
-from storeroom.hooks import ABSENT, LOOK, MISSING, Swap
 from storeroom.serializers import Codec, build_codec
 from storeroom.serializers.frames import TEXT_BYTE
-from storeroom.steps import run
+from storeroom.storage import conditions
+from storeroom.storage.envelope import Envelope
+from storeroom.storage.hooks import ABSENT, LOOK, MISSING, Swap
+from storeroom.storage.steps import run
 from storeroom.timeouts import DEFAULT_TIMEOUT, NEVER, Timeout
 
 __all__ = ["FileBasedCache"]
@@ -85,6 +86,8 @@ class FileBasedCache(BaseCache):
     async_inline = True
     sees_envelopes = True
     location_is_path: ClassVar[bool] = True
+    entries_folder: ClassVar[str] = FORMAT
+    """The folder in LOCATION that the entries are in."""
 
     def __init__(self, location: str | os.PathLike[str], params: Mapping[str, Any]) -> None:
         """Note where the cache lies; files are touched on first use."""
@@ -123,7 +126,7 @@ class FileBasedCache(BaseCache):
             storage_key = self.make_and_validate_key(key, version)
         value = self._get(storage_key)
         if type(value) is Envelope:
-            value = run(liveness.opened(self, value))
+            value = run(conditions.opened(self, value))
         if value is MISSING:
             self._counters.misses += 1
             return default

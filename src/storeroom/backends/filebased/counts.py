@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import lmdb
 
-from storeroom.events import Counters
+from storeroom.engines.counts import Counters
 
 __all__ = ["COUNTS_KEY", "add_counts", "read_counts"]
 

@@ -32,9 +32,9 @@ from typing import Any, Final, TypeAlias
 from storeroom.backends.filebased.counts import COUNTS_KEY
 from storeroom.backends.filebased.environment import Environment
 from storeroom.backends.filebased.files import SLOTS
-from storeroom.entry import LEASED_BYTES, is_leased, is_packed
-from storeroom.hooks import Conditional
 from storeroom.keys import LOCK_MARK
+from storeroom.storage.envelope import LEASED_BYTES, is_leased, is_packed
+from storeroom.storage.hooks import Conditional
 
 __all__ = [
     "HASHED",

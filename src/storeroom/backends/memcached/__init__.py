@@ -24,10 +24,10 @@ from storeroom.backends.memcached.shard import Shard
 from storeroom.base import BaseCache
 from storeroom.engines import shared
 from storeroom.exceptions import ConfigurationError, StorageError
-from storeroom.hooks import Swap
-from storeroom.probes import Endpoint, Probe
-from storeroom.secret import secret_of
 from storeroom.serializers import build_codec
+from storeroom.serializers.secrets import secret_of
+from storeroom.storage.hooks import Swap
+from storeroom.storage.probes import Endpoint, Probe
 
 __all__ = ["MemcachedCache", "PyLibMCCache", "PyMemcacheCache"]
 

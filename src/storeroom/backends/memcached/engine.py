@@ -9,8 +9,8 @@ from typing import Any, Final
 from storeroom.backends.memcached.clients import Client
 from storeroom.backends.memcached.ring import Ring
 from storeroom.backends.memcached.server_keys import generation_key
+from storeroom.backends.network import NetworkEngine
 from storeroom.engines import Engine
-from storeroom.network import NetworkEngine
 
 __all__ = ["FRESH_SECONDS", "Generation", "Group", "Server"]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from storeroom.exceptions import ConfigurationError
-from storeroom.masking import shown
+from storeroom.wording import shown
 
 __all__ = ["DEFAULT_PORT", "Address", "parse"]
 

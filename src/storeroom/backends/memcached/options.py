@@ -7,7 +7,8 @@ refused, and the message names what takes its place.
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from storeroom import config, network
+from storeroom import config
+from storeroom.backends import network
 from storeroom.config import Option
 
 __all__ = ["PYLIBMC", "PYMEMCACHE", "settled"]

@@ -9,7 +9,7 @@ from typing import Any, Final
 from storeroom.backends.memcached.clients import Client
 from storeroom.backends.memcached.engine import Server
 from storeroom.backends.memcached.location import Address
-from storeroom.probes import Endpoint, Memory, Probe, ServerProbe, measure, together
+from storeroom.storage.probes import Endpoint, Memory, Probe, ServerProbe, measure, together
 
 __all__ = ["endpoints", "probe"]
 

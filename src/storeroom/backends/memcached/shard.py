@@ -13,13 +13,13 @@ from storeroom.backends.memcached.clients import NoRoomError, TooLargeError
 from storeroom.backends.memcached.engine import FRESH_SECONDS, Server
 from storeroom.backends.memcached.entries import GONE, HEADER, exptime, packed
 from storeroom.backends.memcached.server_keys import is_token, new_token, server_key
+from storeroom.backends.network import NetworkCache
 from storeroom.config import Settings
-from storeroom.entry import Envelope, is_packed
-from storeroom.events import Counters
+from storeroom.engines.counts import Counters
 from storeroom.exceptions import DecodeError, StorageError, ValueTooLargeError, ValueTypeError
-from storeroom.hooks import ABSENT, LOOK, MISSING, Swap
-from storeroom.network import NetworkCache
 from storeroom.serializers import Codec
+from storeroom.storage.envelope import Envelope, is_packed
+from storeroom.storage.hooks import ABSENT, LOOK, MISSING, Swap
 from storeroom.timeouts import AT_ONCE
 
 __all__ = ["Shard"]

@@ -11,21 +11,21 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from storeroom import config
+from storeroom.backends.network import NetworkCache
 from storeroom.backends.redis import location as locations
 from storeroom.backends.redis import options as known
 from storeroom.backends.redis.foreign import ForeignReader
 from storeroom.backends.redis.requests import Steps
 from storeroom.engines import shared
 from storeroom.exceptions import StoreroomWarning
-from storeroom.hooks import Swap
-from storeroom.network import NetworkCache
-from storeroom.secret import secret_of
 from storeroom.serializers import build_codec
+from storeroom.serializers.secrets import secret_of
+from storeroom.storage.hooks import Swap
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
 if TYPE_CHECKING:
-    from storeroom.near.channel import Channel
-    from storeroom.probes import Endpoint, Probe
+    from storeroom.storage.channel import Channel
+    from storeroom.storage.probes import Endpoint, Probe
 
 __all__ = ["RedisCache"]
 

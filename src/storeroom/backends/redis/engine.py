@@ -9,12 +9,12 @@ import redis.connection
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from storeroom.backends.network import NetworkEngine
 from storeroom.backends.redis import options as known
 from storeroom.backends.redis.location import Server, Target
 from storeroom.backends.redis.pool import Pool
 from storeroom.backends.redis.requests import PRIMARIES, Request, Steps
 from storeroom.backends.redis.topology import Batch, Outcome, Route, topology_of
-from storeroom.network import NetworkEngine
 
 if TYPE_CHECKING:
     import asyncio

@@ -20,9 +20,8 @@ from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from storeroom.backends.redis import options as known
-from storeroom.config import nearest
 from storeroom.exceptions import ConfigurationError
-from storeroom.masking import mask_url
+from storeroom.wording import mask_url, nearest
 
 __all__ = ["Server", "Target", "parse"]
 

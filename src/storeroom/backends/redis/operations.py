@@ -16,11 +16,11 @@ from storeroom.backends.redis.errors import checked, is_wrong_type
 from storeroom.backends.redis.foreign import ForeignReader
 from storeroom.backends.redis.requests import PRIMARIES, Command, Request, Steps, Use, one
 from storeroom.backends.redis.scripts import Script
-from storeroom.entry import MARK, MARKED_BYTES, Envelope, is_packed
-from storeroom.events import Counters
+from storeroom.engines.counts import Counters
 from storeroom.exceptions import DecodeError, StorageError, ValueTypeError
-from storeroom.hooks import ABSENT, LOOK, MISSING, Conditional, Swap
 from storeroom.serializers import Codec
+from storeroom.storage.envelope import MARK, MARKED_BYTES, Envelope, is_packed
+from storeroom.storage.hooks import ABSENT, LOOK, MISSING, Conditional, Swap
 from storeroom.timeouts import NEVER
 
 __all__ = ["SCAN_COUNT", "Operations", "key_bytes"]

@@ -8,9 +8,10 @@ import ssl
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from storeroom import config, network
+from storeroom import config, wording
+from storeroom.backends import network
 from storeroom.config import Option
-from storeroom.masking import shown
+from storeroom.wording import shown
 
 __all__ = ["CONNECTION", "IN_URL", "OPTIONS", "TLS", "is_cluster", "is_sentinel", "settled"]
 
@@ -119,7 +120,7 @@ def _nested(known: Callable[[], Mapping[str, Option]]) -> Callable[[Any], dict[s
         options, parsed = known(), {}
         for name, inner in value.items():
             if name not in options:
-                near = config.nearest(str(name), options)
+                near = wording.nearest(str(name), options)
                 raise ValueError(f"a dict of {', '.join(options)}; {name!r} has no meaning here.{near}".rstrip("."))
             try:
                 parsed[name] = options[name].parse(inner)

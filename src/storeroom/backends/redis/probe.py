@@ -18,7 +18,7 @@ from storeroom.backends.redis.location import Server, Target
 from storeroom.backends.redis.pool import Pool
 from storeroom.backends.redis.requests import Command, Use
 from storeroom.exceptions import StorageError
-from storeroom.probes import Endpoint, Memory, Probe, ServerProbe, measure, together
+from storeroom.storage.probes import Endpoint, Memory, Probe, ServerProbe, measure, together
 
 __all__ = ["endpoints", "probe"]
 

@@ -35,8 +35,8 @@ from storeroom.backends.redis.wire import (
     primaries,
 )
 from storeroom.exceptions import StoreroomError
-from storeroom.near.channel import Listener
 from storeroom.near.listening import BrokenError, ListeningThread, RefusedError
+from storeroom.storage.channel import Listener
 
 __all__ = ["Tracker"]
 

@@ -9,18 +9,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Final
 
-from storeroom import config, liveness, timeouts
+from storeroom import config, timeouts
 from storeroom.backends.tiered.middle import MiddleTier
 from storeroom.backends.tiered.tiers import InForce, Tier, check_tiers, opening, parse, tiers_of
 from storeroom.base import BaseCache
-from storeroom.entry import Envelope
-from storeroom.events import CacheStats
+from storeroom.engines.counts import CacheStats
 from storeroom.eviction import ENCODED, MOST_HITS
 from storeroom.exceptions import ConfigurationError
-from storeroom.hooks import MISSING, StorageHooks
 from storeroom.keys import KeySpace
 from storeroom.near import NearHooks, NearTable, table_of
-from storeroom.steps import arun, run
+from storeroom.storage import conditions
+from storeroom.storage.envelope import Envelope
+from storeroom.storage.hooks import MISSING, StorageHooks
+from storeroom.storage.steps import arun, run
 
 __all__ = ["TieredCache"]
 
@@ -150,7 +151,7 @@ class TieredCache(NearHooks, BaseCache):
                             return BaseCache.get(self, key, default, version)
                         if type(value) is Envelope:
                             near.counters.hits += 1
-                            return self._counted(run(liveness.opened(self, value)), default)
+                            return self._counted(run(conditions.opened(self, value)), default)
                     near.direct_hits += 1
                     return value
         return BaseCache.get(self, key, default, version)
@@ -161,7 +162,7 @@ class TieredCache(NearHooks, BaseCache):
             value = self._near.peek(self._storage_key(key, version))
             if value is not MISSING:
                 if type(value) is Envelope:
-                    value = await arun(liveness.opened(self, value))
+                    value = await arun(conditions.opened(self, value))
                 return self._counted(value, default)
         return await BaseCache.aget(self, key, default, version)
 

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from storeroom import timeouts
-from storeroom.entry import Envelope
+from storeroom.engines.flights import Flights
 from storeroom.exceptions import StoreroomError
-from storeroom.flights import Flights
-from storeroom.hooks import MISSING, StorageHooks
 from storeroom.near import NearHooks, NearTable, Ticket, Tolerance
-from storeroom.near.channel import Channel
-from storeroom.steps import Steps, arun, run
+from storeroom.storage.channel import Channel
+from storeroom.storage.envelope import Envelope
+from storeroom.storage.hooks import MISSING, StorageHooks
+from storeroom.storage.steps import Steps, arun, run
 
 __all__ = ["MiddleTier"]
 

@@ -5,15 +5,13 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from storeroom import config
+from storeroom import wording
 from storeroom.base import BaseCache
 from storeroom.exceptions import ConfigurationError
-
-if TYPE_CHECKING:
-    from storeroom.aliases import Alias
+from storeroom.registry import caches
+from storeroom.registry.aliases import Alias, read_alias
 
 __all__ = ["Tier", "check_tiers", "opening", "parse", "tiers_of"]
 
@@ -157,8 +155,7 @@ class InForce(_Source):
 
     def alias(self, name: str, place: int) -> "Alias":
         """See _Source."""
-        # The registry lies above: only here does a tiered cache ask it, by alias.
-        source = import_module("storeroom.registry").caches.source
+        source = caches.source
         if name not in source.caches:
             raise _unknown(name, place, source.caches)
         return _read_alias(name, source.caches[name], source.directory)
@@ -167,11 +164,10 @@ class InForce(_Source):
 def _unknown(name: str, place: int, aliases: Mapping[str, Any]) -> ConfigurationError:
 
     return ConfigurationError(
-        f"OPTIONS['tiers'][{place}] is {name!r}, and there is no such alias.{config.nearest(name, aliases)} "
+        f"OPTIONS['tiers'][{place}] is {name!r}, and there is no such alias.{wording.nearest(name, aliases)} "
         f"The aliases are {', '.join(map(repr, aliases))}."
     )
 
 
 def _read_alias(name: str, written: Any, directory: str | None) -> "Alias":
-    alias: Alias = import_module("storeroom.aliases").read_alias(name, written, directory)
-    return alias
+    return read_alias(name, written, directory)

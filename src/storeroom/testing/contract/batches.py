@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from storeroom import background
 from storeroom.base import BaseCache
+from storeroom.engines import background
 from storeroom.exceptions import ComputationCycleError
-from storeroom.overlays import HOOKS
+from storeroom.storage.overlay import HOOKS
 from storeroom.testing import concurrency
 from storeroom.testing.capabilities import needs
 from storeroom.testing.concurrency import Gate, eventually, in_background, in_threads

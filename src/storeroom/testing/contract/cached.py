@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from storeroom.decorators import cached
 from storeroom.exceptions import SerializationError
+from storeroom.functions.decorator import cached
 from storeroom.registry import caches
-from storeroom.sources import Source
+from storeroom.registry.sources import Source
 from storeroom.testing import concurrency
 from storeroom.testing.capabilities import needs
 from storeroom.testing.concurrency import Gate, in_background

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from storeroom import background
 from storeroom.base import BaseCache
+from storeroom.engines import background
 from storeroom.exceptions import ComputationTimeoutError, KeyNotFoundError
 from storeroom.testing import concurrency
 from storeroom.testing.capabilities import needs

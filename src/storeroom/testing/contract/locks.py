@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from storeroom.base import BaseCache
+from storeroom.base.locks import Lock
 from storeroom.exceptions import LockError, LockLostError, LockTimeoutError
-from storeroom.locks import Lock
 from storeroom.testing.capabilities import needs
 from storeroom.testing.concurrency import PATIENCE, in_background, in_threads
 from storeroom.testing.contract.suite import Driver, Suite

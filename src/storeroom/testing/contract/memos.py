@@ -8,7 +8,7 @@ from typing import Any
 
 from storeroom.base import BaseCache
 from storeroom.memos import memo
-from storeroom.overlays import HOOKS
+from storeroom.storage.overlay import HOOKS
 from storeroom.testing.capabilities import needs
 from storeroom.testing.concurrency import in_threads
 from storeroom.testing.contract.suite import Driver, Suite

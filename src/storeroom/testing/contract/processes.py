@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import pytest
 
-from storeroom import stampede
 from storeroom.base import BaseCache
+from storeroom.computing import stampede
 from storeroom.testing.capabilities import needs
 from storeroom.testing.concurrency import eventually, in_threads
 from storeroom.testing.contract.suite import Suite

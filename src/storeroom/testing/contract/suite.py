@@ -20,8 +20,8 @@ import pytest
 
 from storeroom import timeouts
 from storeroom.base import BaseCache
-from storeroom.entry import Envelope
 from storeroom.exceptions import NotSupportedError
+from storeroom.storage.envelope import Envelope
 from storeroom.testing.capabilities import check_lacks, what_it_needs
 from storeroom.testing.clock import FakeClock
 from storeroom.testing.concurrency import in_threads

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 
 from storeroom import timeouts
-from storeroom.entry import Envelope, placeholder
-from storeroom.hooks import ABSENT, MISSING, Swap
+from storeroom.storage.envelope import Envelope, placeholder
+from storeroom.storage.hooks import ABSENT, MISSING, Swap
 from storeroom.testing.capabilities import needs
 from storeroom.testing.concurrency import in_threads
 from storeroom.testing.contract.suite import Driver, Suite

@@ -8,7 +8,7 @@ import pytest
 
 from storeroom.base import BaseCache
 from storeroom.exceptions import KeyNotFoundError, ValueTypeError
-from storeroom.tags import TAG_MARK
+from storeroom.storage.tags import TAG_MARK
 from storeroom.testing import concurrency
 from storeroom.testing.capabilities import needs
 from storeroom.testing.concurrency import Gate, eventually, in_background, in_threads

@@ -1,0 +1,75 @@
+"""Locks among the threads and tasks of one process: as much of a storage as they need, and no bounds.
+
+For caches whose entries are in this process's memory, or nowhere. A lock that had to make room for entries
+would be lost while it is held.
+"""
+
+import threading
+from typing import Any, Final
+
+from storeroom import timeouts
+from storeroom.storage.hooks import MISSING, StorageHooks
+
+__all__ = ["ProcessLocks"]
+
+_PURGE: Final = 100
+"""At how many entries those that have expired are looked for first; then whenever there are twice as many."""
+
+
+class ProcessLocks(StorageHooks):
+    """The locks of one engine, and their counters of fencing tokens."""
+
+    async_inline = True
+    is_shared = False
+
+    def __init__(self, lock: threading.Lock) -> None:
+        """Begin with none. The engine's lock is held across a fork."""
+        self._lock = lock
+        self._entries: dict[str, tuple[Any, float]] = {}
+        self._purge_at = _PURGE
+
+    def __len__(self) -> int:
+        """Return how many entries there are, expired ones included."""
+        return len(self._entries)
+
+    def _live(self, storage_key: str) -> Any:
+        value, expires_at = self._entries.get(storage_key, (MISSING, timeouts.NEVER))
+        return value if expires_at > timeouts.now() else MISSING
+
+    def _purge(self) -> None:
+        now = timeouts.now()
+        self._entries = {key: entry for key, entry in self._entries.items() if entry[1] > now}
+        self._purge_at = max(_PURGE, 2 * len(self._entries))
+
+    def _add(self, storage_key: str, value: Any, expires_at: float) -> bool:
+        with self._lock:
+            if self._live(storage_key) is not MISSING:
+                return False
+            if len(self._entries) >= self._purge_at:
+                self._purge()
+            self._entries[storage_key] = value, expires_at
+            return True
+
+    def _incr(self, storage_key: str, delta: float) -> float:
+        with self._lock:
+            number = self._live(storage_key)
+            if number is MISSING:
+                raise KeyError(storage_key)
+            total: float = number + delta
+            self._entries[storage_key] = total, self._entries[storage_key][1]
+            return total
+
+    def _expiry(self, storage_key: str) -> float | None:
+        with self._lock:
+            return None if self._live(storage_key) is MISSING else self._entries[storage_key][1]
+
+    def _compare_delete(self, storage_key: str, expected: Any) -> bool:
+        with self._lock:
+            return self._live(storage_key) == expected and self._entries.pop(storage_key, None) is not None
+
+    def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
+        with self._lock:
+            if self._live(storage_key) != expected:
+                return False
+            self._entries[storage_key] = value, expires_at
+            return True

@@ -1,0 +1,9 @@
+"""BaseCache: every method of a cache, on the hooks of a storage."""
+
+from storeroom.base.entries import (
+    BaseCache,
+)
+
+__all__ = [
+    "BaseCache",
+]

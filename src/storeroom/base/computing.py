@@ -1,0 +1,306 @@
+"""What makes a cache more than a dictionary: it computes what is missing, once, and forgets by tag.
+
+The second floor of BaseCache; ``freshness`` tells how old a value may be.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, Unpack
+
+from storeroom import timeouts
+from storeroom.base.handle import Addressing
+from storeroom.computing import many_keys, serving, stampede
+from storeroom.computing.decision import Decision
+from storeroom.computing.one_key import Computation, Function
+from storeroom.config.freshness import AS_CONFIGURED, Freshness, FreshnessOptions
+from storeroom.storage import tags
+from storeroom.storage.envelope import Envelope
+from storeroom.storage.hooks import MISSING
+from storeroom.storage.steps import arun, run
+from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
+
+__all__ = ["ComputedCache", "TimeoutOf"]
+
+T = TypeVar("T")
+
+TimeoutOf = Callable[[Any], Timeout]
+"""Decides the timeout of a value that was computed; for get_or_set_many(), of the dict of them."""
+
+
+class ComputedCache(Addressing):
+    """The operations that compute, and those on tags."""
+
+    # Get or compute -------------------------------------------------------------------------
+
+    # The options of get_or_set() are plain parameters: an asterisk in the signature would cost a fifth of a hit in
+    # memory (benchmarks: "locmem get_or_set, warm"). The storage key is made here for the same reason.
+
+    def get_or_set(
+        self,
+        key: object,
+        default: Any,
+        timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        tags: Iterable[object] = (),
+        stale_while_revalidate: Any = AS_CONFIGURED,
+        stale_if_error: Any = AS_CONFIGURED,
+        retry_pause: Any = AS_CONFIGURED,
+        error_timeout: Any = AS_CONFIGURED,
+        soft_timeout: Any = AS_CONFIGURED,
+        hard_timeout: Any = AS_CONFIGURED,
+        early: float = AS_CONFIGURED,
+        jitter: float = AS_CONFIGURED,
+    ) -> Any:
+        """Return the value stored, or compute, store and return it.
+
+        Among all threads, tasks and processes that share the storage one computes; the
+        others get its result. What is deleted or invalidated while it computes is not
+        put back by it.
+
+        Args:
+            key: the key.
+            default: a callable without arguments that computes the value, or the value itself.
+            timeout: for the value that is stored, or a function of the value that returns it.
+            version: of the key.
+            tags: of the entry that is stored: see invalidate_tags().
+            stale_while_revalidate: how old the value may be: see FreshnessOptions. Give this and the next ones by name.
+            stale_if_error: see there.
+            retry_pause: see there.
+            error_timeout: see there.
+            soft_timeout: see there.
+            hard_timeout: see there.
+            early: see there.
+            jitter: see there.
+
+        Raises:
+            ComputationCycleError: the computation asks for its own key.
+            ComputationTimeoutError: it takes longer than `hard_timeout`.
+            Exception: whatever the computation raises, in its caller and in those who waited
+                in the same process; nothing is stored then.
+        """
+        hooks = self._overlay or self
+        if version is None and self._head is not None:
+            storage_key = f"{self._head}{key}"
+        else:
+            storage_key = self.make_and_validate_key(key, version)
+        found = hooks._get(storage_key)
+        if found is not MISSING and type(found) is not Envelope:
+            self._counters.hits += 1
+            return found
+        options = self._freshness.given(
+            stale_while_revalidate,
+            stale_if_error,
+            retry_pause,
+            error_timeout,
+            soft_timeout,
+            hard_timeout,
+            early,
+            jitter,
+        )
+        flights = getattr(hooks, "_flights", self._flights)
+        decision = run(serving.judge(hooks, flights, storage_key, found, options))
+        if decision is Decision.SERVE:
+            self._counters.hits += 1
+            envelope: Any = found
+            return envelope.value
+        work = self._computation(storage_key, key, default, timeout, tags, options)
+        return run(serving.obtain(work, found, decision, blocking=True))
+
+    async def aget_or_set(
+        self,
+        key: object,
+        default: Any,
+        timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        tags: Iterable[object] = (),
+        stale_while_revalidate: Any = AS_CONFIGURED,
+        stale_if_error: Any = AS_CONFIGURED,
+        retry_pause: Any = AS_CONFIGURED,
+        error_timeout: Any = AS_CONFIGURED,
+        soft_timeout: Any = AS_CONFIGURED,
+        hard_timeout: Any = AS_CONFIGURED,
+        early: float = AS_CONFIGURED,
+        jitter: float = AS_CONFIGURED,
+    ) -> Any:
+        """See get_or_set(); `default` may also be a coroutine function, or any callable that returns an awaitable."""
+        hooks = self._overlay or self
+        if version is None and self._head is not None:
+            storage_key = f"{self._head}{key}"
+        else:
+            storage_key = self.make_and_validate_key(key, version)
+        found = hooks._get(storage_key) if hooks.async_inline else await hooks._aget(storage_key)
+        if found is not MISSING and type(found) is not Envelope:
+            self._counters.hits += 1
+            return found
+        options = self._freshness.given(
+            stale_while_revalidate,
+            stale_if_error,
+            retry_pause,
+            error_timeout,
+            soft_timeout,
+            hard_timeout,
+            early,
+            jitter,
+        )
+        flights = getattr(hooks, "_flights", self._flights)
+        decision = await arun(serving.judge(hooks, flights, storage_key, found, options))
+        if decision is Decision.SERVE:
+            self._counters.hits += 1
+            envelope: Any = found
+            return envelope.value
+        work = self._computation(storage_key, key, default, timeout, tags, options)
+        return await arun(serving.obtain(work, found, decision, blocking=False))
+
+    def refresh(
+        self,
+        key: object,
+        default: Any,
+        timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[object] = (),
+        **freshness: Unpack[FreshnessOptions],
+    ) -> Any:
+        """Compute, store and return a value, whatever is stored: get_or_set() that does not look first.
+
+        While it computes, others are served the value that is there, if there is one; it stays if the computation
+        fails. What is deleted or invalidated meanwhile is not put back, and what is set meanwhile is not replaced; the
+        caller gets what was computed all the same. A timeout of zero removes what was there.
+
+        Args:
+            key: the key.
+            default: as in get_or_set().
+            timeout: as in get_or_set().
+            version: of the key.
+            tags: of the entry that is stored: see invalidate_tags().
+            **freshness: for the entry that is stored; `soft_timeout` and `hard_timeout` do not apply here.
+
+        Raises:
+            ComputationCycleError: it is called within the key's own computation.
+            Exception: whatever the computation raises.
+        """
+        options = self._freshness.but(freshness)
+        work = self._computation(self._storage_key(key, version), key, default, timeout, tags, options)
+        return run(stampede.compute_anew(work))
+
+    async def arefresh(
+        self,
+        key: object,
+        default: Any,
+        timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[object] = (),
+        **freshness: Unpack[FreshnessOptions],
+    ) -> Any:
+        """See refresh(); `default` may also be a coroutine function, or any callable that returns an awaitable."""
+        options = self._freshness.but(freshness)
+        work = self._computation(self._storage_key(key, version), key, default, timeout, tags, options)
+        return await arun(stampede.compute_anew(work))
+
+    def get_or_set_many(
+        self,
+        keys: Iterable[T],
+        compute_missing: Callable[[list[T]], Mapping[T, Any]],
+        timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[object] = (),
+        **freshness: Unpack[FreshnessOptions],
+    ) -> dict[T, Any]:
+        """Return the values of the keys, all missing ones computed by one call and stored by one write.
+
+        Each key is computed once, as by get_or_set(): what another caller computes already, this one leaves out of
+        its call, and waits for. What is deleted or invalidated meanwhile is not put back.
+
+        Args:
+            keys: the keys.
+            compute_missing: called with the list of missing keys; returns a dict of their values. A key
+                that it leaves out has no value, and is asked for again the next time.
+            timeout: for the values that are stored, or a function of their dict that returns it.
+            version: of the keys.
+            tags: of the entries that are stored: see invalidate_tags().
+            **freshness: how old the values may be: see FreshnessOptions.
+
+        Raises:
+            As get_or_set(); `soft_timeout` and `hard_timeout` do not apply here.
+        """
+        work, typed = self._batch(keys, compute_missing, timeout, version, tags, freshness)
+        found = run(many_keys.obtain_many(work, blocking=True))
+        return {key: found[storage_key] for storage_key, key in typed.items() if storage_key in found}
+
+    async def aget_or_set_many(
+        self,
+        keys: Iterable[T],
+        compute_missing: Callable[[list[T]], Any],
+        timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[object] = (),
+        **freshness: Unpack[FreshnessOptions],
+    ) -> dict[T, Any]:
+        """See get_or_set_many(); `compute_missing` may also be a coroutine function."""
+        work, typed = self._batch(keys, compute_missing, timeout, version, tags, freshness)
+        found = await arun(many_keys.obtain_many(work, blocking=False))
+        return {key: found[storage_key] for storage_key, key in typed.items() if storage_key in found}
+
+    def _computation(
+        self, storage_key: str, key: object, default: Any, timeout: Any, tags: Iterable[object], freshness: Freshness
+    ) -> Computation:
+        hooks = (self._overlay or self)._computing()
+        return Computation(
+            hooks,
+            getattr(hooks, "_flights", self._flights),  # who is not to see what is stored is not to wait for it either
+            self._counters,
+            storage_key,
+            Function(default, key),
+            self._expiry_of(timeout),
+            freshness,
+            self._tag_keys(tags) if tags else (),
+        )
+
+    def _batch(
+        self, keys: Iterable[T], compute: Any, timeout: Any, version: int | None, tags: Iterable[object], freshness: Any
+    ) -> tuple[many_keys.Batch, dict[str, T]]:
+        typed, hooks = self._storage_keys(keys, version), (self._overlay or self)._computing()
+        work = many_keys.Batch(
+            hooks,
+            getattr(hooks, "_flights", self._flights),
+            self._counters,
+            typed,
+            compute,
+            self._expiry_of(timeout),
+            self._freshness.but(freshness),
+            self._tag_keys(tags) if tags else (),
+        )
+        return work, typed
+
+    def _expiry_of(self, timeout: Any) -> Callable[[Any], float]:
+        """Return what tells when a value that is stored now expires."""
+        if callable(timeout):
+            return lambda value: self._expires_at(timeout(value))
+        if type(timeout) is not object and timeout is not DEFAULT_TIMEOUT:
+            timeouts.parse_timeout(timeout)  # a mistake is told before the work is done
+        return lambda _: self._expires_at(timeout)
+
+    # Tags -----------------------------------------------------------------------------------
+
+    def _tag_keys(self, names: Iterable[object]) -> list[str]:
+        return tags.tag_keys(names, self.key_func, self._key_prefix)
+
+    def invalidate_tags(self, *tags: object) -> int:
+        """Make all entries with one of these tags absent, in every version, at once: one write per tag.
+
+        Return how many of the tags were in use.
+
+        Raises:
+            StorageError: the server is out of reach, and the entries are live still.
+        """
+        removed = (self._overlay or self)._invalidate(self._tag_keys(tags))
+        self._counters.deletes += removed
+        return removed
+
+    async def ainvalidate_tags(self, *tags: object) -> int:
+        """See invalidate_tags()."""
+        removed = await (self._overlay or self)._ainvalidate(self._tag_keys(tags))
+        self._counters.deletes += removed
+        return removed

@@ -1,0 +1,141 @@
+"""How callers agree with one another: counters and locks.
+
+The third floor of BaseCache.
+"""
+
+from typing import Any
+
+from storeroom.base.computing import ComputedCache
+from storeroom.base.locks import Lock
+from storeroom.exceptions import KeyNotFoundError, ValueTypeError
+from storeroom.storage.conditions import has
+from storeroom.storage.counters import count
+from storeroom.storage.hooks import StorageHooks
+from storeroom.storage.steps import arun, run
+from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
+
+__all__ = ["CoordinatedCache", "key_not_found"]
+
+
+class CoordinatedCache(ComputedCache):
+    """The operations on counters and locks."""
+
+    # Counters -------------------------------------------------------------------------------
+
+    def incr(
+        self,
+        key: object,
+        delta: float = 1,
+        version: int | None = None,
+        *,
+        default: float | None = None,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> Any:
+        """Add delta to the number stored; its timeout stays. Atomic. Return the new number.
+
+        Args:
+            key: the key.
+            delta: what to add.
+            version: of the key.
+            default: what an absent number counts as: default + delta is then stored. None for an error.
+            timeout: of a number that is created; one that exists keeps its own.
+
+        Raises:
+            KeyNotFoundError: there is no entry, and no `default` (a ValueError, as in Django).
+            ValueTypeError: what is stored is not a number, or has tags or may become stale.
+        """
+        hooks, storage_key = self._overlay or self, self._storage_key(key, version)
+        if default is not None:
+            return run(count(hooks, storage_key, delta, _number(default), self._expires_at(timeout)))
+        try:
+            return hooks._incr(storage_key, delta)
+        except KeyError:
+            raise key_not_found(key) from None
+        except ValueTypeError:
+            if not run(has(hooks, storage_key)):
+                raise key_not_found(key) from None
+            raise
+
+    async def aincr(
+        self,
+        key: object,
+        delta: float = 1,
+        version: int | None = None,
+        *,
+        default: float | None = None,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> Any:
+        """See incr()."""
+        hooks, storage_key = self._overlay or self, self._storage_key(key, version)
+        if default is not None:
+            return await arun(count(hooks, storage_key, delta, _number(default), self._expires_at(timeout)))
+        try:
+            return await hooks._aincr(storage_key, delta)
+        except KeyError:
+            raise key_not_found(key) from None
+        except ValueTypeError:
+            if not await arun(has(hooks, storage_key)):
+                raise key_not_found(key) from None
+            raise
+
+    def decr(
+        self,
+        key: object,
+        delta: float = 1,
+        version: int | None = None,
+        *,
+        default: float | None = None,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> Any:
+        """Subtract delta from the number stored: see incr()."""
+        return self.incr(key, -delta, version=version, default=default, timeout=timeout)
+
+    async def adecr(
+        self,
+        key: object,
+        delta: float = 1,
+        version: int | None = None,
+        *,
+        default: float | None = None,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> Any:
+        """See decr()."""
+        return await self.aincr(key, -delta, version=version, default=default, timeout=timeout)
+
+    # Locks ----------------------------------------------------------------------------------
+
+    def lock(
+        self,
+        key: object,
+        version: int | None = None,
+        timeout: Timeout = None,
+        sleep: float = 0.1,
+        blocking_timeout: Timeout = None,
+    ) -> Lock:
+        """Return a lock among all that share the storage, for ``with`` and ``async with``: see Lock.
+
+        Neither keys() nor clear() see it, it takes no room from entries, and transaction() does not hold it back.
+
+        Args:
+            key: its name.
+            version: of the key.
+            timeout: after which it is free again, whatever its owner does; None for never.
+            sleep: seconds between attempts, at most.
+            blocking_timeout: how long to wait for it; None for ever.
+        """
+        return Lock(self._locking(), key, self._storage_key(key, version), timeout, sleep, blocking_timeout)
+
+    def _locking(self) -> StorageHooks:
+        """Return the hooks that keep locks: those of the storage, without anything before it."""
+        return self
+
+
+def _number(default: float) -> float:
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        raise TypeError(f"default is {default!r}; expected the number that an absent counter counts as.")
+    return default
+
+
+def key_not_found(key: object) -> KeyNotFoundError:
+    """Return the error of an operation that needs an entry."""
+    return KeyNotFoundError(f"Key {key!r} not found: it was never set, has expired or was evicted.")

@@ -1,0 +1,460 @@
+"""BaseCache: the whole public API of a cache, on the hooks of a storage.
+
+Names, order of parameters and defaults are those of Django's BaseCache, async twins
+included; what Storeroom adds is keyword-only or has a name of its own. The methods
+here know keys, versions and timeouts; `hooks.StorageHooks` says what is left to a
+backend.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+
+from storeroom import timeouts
+from storeroom.base.counters import CoordinatedCache, key_not_found
+from storeroom.engines.counts import CacheStats
+from storeroom.exceptions import NotSupportedError
+from storeroom.storage import conditions
+from storeroom.storage.envelope import Envelope
+from storeroom.storage.hooks import LOOK, MISSING, Conditional, StorageHooks
+from storeroom.storage.steps import arun, run
+from storeroom.storage.tags import all_tagged, tagged
+from storeroom.timeouts import AT_ONCE, DEFAULT_TIMEOUT, NEVER, Timeout
+
+__all__ = ["BaseCache"]
+
+T = TypeVar("T")
+
+
+class BaseCache(CoordinatedCache):
+    """A cache: the API of Django's BaseCache over eight hooks.
+
+    A backend is built as ``Class(location, params)``, by Django or by Storeroom, where
+    `params` is an alias's dict without BACKEND and LOCATION. An instance is a light
+    handle: what is costly and shared (a table, an environment, a pool) belongs to an
+    engine that outlives it.
+
+    Attributes:
+        options: what the backend accepts in OPTIONS; None to pass everything through.
+        default_timeout: seconds, None for "never"; used where no timeout is passed.
+        key_prefix: put before every key.
+        version: the keys' default version.
+        key_func: makes a storage key of key, prefix and version.
+    """
+
+    # One entry ------------------------------------------------------------------------------
+
+    def get(self, key: object, default: Any = None, version: int | None = None) -> Any:
+        """Return the value stored under the key, or `default` if there is none."""
+        hooks = self._overlay or self
+        value = hooks._get(self._storage_key(key, version))
+        if type(value) is Envelope:
+            value = run(conditions.opened(hooks, value))
+        return self._counted(value, default)
+
+    async def aget(self, key: object, default: Any = None, version: int | None = None) -> Any:
+        """See get()."""
+        hooks = self._overlay or self
+        value = await hooks._aget(self._storage_key(key, version))
+        if type(value) is Envelope:
+            value = await arun(conditions.opened(hooks, value))
+        return self._counted(value, default)
+
+    def _counted(self, value: Any, default: Any) -> Any:
+        if value is MISSING:
+            self._counters.misses += 1
+            return default
+        self._counters.hits += 1
+        return value
+
+    def set(
+        self,
+        key: object,
+        value: Any,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[object] = (),
+    ) -> None:
+        """Store the value; with a timeout of zero or less, remove what was there.
+
+        Args:
+            key: the key.
+            value: what to store.
+            timeout: how long it lives.
+            version: of the key.
+            tags: names by which invalidate_tags() makes an end of it.
+
+        Raises:
+            SerializationError: the value could not be read back if it were stored.
+            InvalidTimeoutError: the timeout has no meaning.
+        """
+        storage_key, expires_at = self._storage_key(key, version), self._expires_at(timeout)
+        hooks = self._overlay or self
+        if expires_at == AT_ONCE:
+            hooks._delete(storage_key)
+            return
+        if tags:
+            value = run(tagged(hooks, value, expires_at, self._tag_keys(tags)))
+            if value is MISSING:
+                return
+        self._counters.sets += hooks._set(storage_key, value, expires_at)
+
+    async def aset(
+        self,
+        key: object,
+        value: Any,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[object] = (),
+    ) -> None:
+        """See set()."""
+        storage_key, expires_at = self._storage_key(key, version), self._expires_at(timeout)
+        hooks = self._overlay or self
+        if expires_at == AT_ONCE:
+            await hooks._adelete(storage_key)
+            return
+        if tags:
+            value = await arun(tagged(hooks, value, expires_at, self._tag_keys(tags)))
+            if value is MISSING:
+                return
+        self._counters.sets += await hooks._aset(storage_key, value, expires_at)
+
+    def add(self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
+        """Store the value unless the key is live. Atomic. Return whether it was stored.
+
+        With a timeout of zero or less nothing is stored, and the result says whether the
+        key was free.
+        """
+        storage_key, expires_at = self._storage_key(key, version), self._expires_at(timeout)
+        if expires_at == AT_ONCE:
+            return not self._is_there(storage_key)
+        hooks = self._overlay or self
+        added = hooks._add(storage_key, value, expires_at)
+        if added is LOOK or not (added or hooks.sees_envelopes):
+            added = run(conditions.add_over(hooks, storage_key, value, expires_at))
+        return self._counted_set(added)
+
+    async def aadd(
+        self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> bool:
+        """See add()."""
+        storage_key, expires_at = self._storage_key(key, version), self._expires_at(timeout)
+        if expires_at == AT_ONCE:
+            return not await self._ais_there(storage_key)
+        hooks = self._overlay or self
+        added = await hooks._aadd(storage_key, value, expires_at)
+        if added is LOOK or not (added or hooks.sees_envelopes):
+            added = await arun(conditions.add_over(hooks, storage_key, value, expires_at))
+        return self._counted_set(added)
+
+    def _counted_set(self, stored: bool) -> bool:
+        self._counters.sets += stored
+        return stored
+
+    def delete(self, key: object, version: int | None = None) -> bool:
+        """Remove the entry. Return whether there was a live one."""
+        return self._counted_deletes((self._overlay or self)._delete(self._storage_key(key, version))) > 0
+
+    async def adelete(self, key: object, version: int | None = None) -> bool:
+        """See delete()."""
+        return self._counted_deletes(await (self._overlay or self)._adelete(self._storage_key(key, version))) > 0
+
+    def _counted_deletes(self, deleted: int) -> int:
+        self._counters.deletes += deleted
+        return deleted
+
+    def touch(self, key: object, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
+        """Give a live entry a new timeout. Atomic. Return False, reviving nothing, if there is none."""
+        return self._touch_until(self._storage_key(key, version), self._expires_at(timeout))
+
+    async def atouch(self, key: object, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
+        """See touch()."""
+        return await self._atouch_until(self._storage_key(key, version), self._expires_at(timeout))
+
+    def expire_at(self, key: object, when: float | datetime | None, version: int | None = None) -> bool:
+        """Let a live entry expire at a point in time: epoch seconds, an aware datetime, or None for never.
+
+        A time in the past removes the entry. Atomic. Return False if there is no entry.
+
+        Raises:
+            InvalidTimeoutError: the datetime has no time zone, or `when` is no time at all.
+        """
+        return self._touch_until(self._storage_key(key, version), timeouts.epoch(when))
+
+    async def aexpire_at(self, key: object, when: float | datetime | None, version: int | None = None) -> bool:
+        """See expire_at()."""
+        return await self._atouch_until(self._storage_key(key, version), timeouts.epoch(when))
+
+    def _touch_until(self, storage_key: str, expires_at: float) -> bool:
+        if expires_at <= timeouts.now():
+            return (self._overlay or self)._delete(storage_key)
+        hooks = self._overlay or self
+        touched = hooks._touch(storage_key, expires_at) if hooks.sees_envelopes else LOOK
+        return run(conditions.touch(hooks, storage_key, expires_at)) if touched is LOOK else bool(touched)
+
+    async def _atouch_until(self, storage_key: str, expires_at: float) -> bool:
+        if expires_at <= timeouts.now():
+            return await (self._overlay or self)._adelete(storage_key)
+        hooks = self._overlay or self
+        touched = await hooks._atouch(storage_key, expires_at) if hooks.sees_envelopes else LOOK
+        return await arun(conditions.touch(hooks, storage_key, expires_at)) if touched is LOOK else bool(touched)
+
+    def has_key(self, key: object, version: int | None = None) -> bool:
+        """Tell whether the key is live."""
+        return self._is_there(self._storage_key(key, version))
+
+    async def ahas_key(self, key: object, version: int | None = None) -> bool:
+        """See has_key()."""
+        return await self._ais_there(self._storage_key(key, version))
+
+    def _is_there(self, storage_key: str) -> bool:
+        hooks = self._overlay or self
+        there = hooks._has(storage_key) if hooks.sees_envelopes else LOOK
+        return run(conditions.has(hooks, storage_key)) if there is LOOK else bool(there)
+
+    async def _ais_there(self, storage_key: str) -> bool:
+        hooks = self._overlay or self
+        there = await hooks._ahas(storage_key) if hooks.sees_envelopes else LOOK
+        return await arun(conditions.has(hooks, storage_key)) if there is LOOK else bool(there)
+
+    def __contains__(self, key: object) -> bool:
+        """Tell whether the key is live, in the cache's own version."""
+        return self.has_key(key)
+
+    def ttl(self, key: object, version: int | None = None) -> float | None:
+        """Return the seconds left to the entry: None if it never expires, 0 if it is not there."""
+        hooks, storage_key = self._overlay or self, self._storage_key(key, version)
+        expires_at: Any = hooks._expiry(storage_key) if hooks.sees_envelopes else LOOK
+        return _seconds_left(run(conditions.expiry(hooks, storage_key)) if expires_at is LOOK else expires_at)
+
+    async def attl(self, key: object, version: int | None = None) -> float | None:
+        """See ttl()."""
+        hooks, storage_key = self._overlay or self, self._storage_key(key, version)
+        expires_at: Any = await hooks._aexpiry(storage_key) if hooks.sees_envelopes else LOOK
+        return _seconds_left(await arun(conditions.expiry(hooks, storage_key)) if expires_at is LOOK else expires_at)
+
+    # Versions -------------------------------------------------------------------------------
+
+    def incr_version(self, key: object, delta: int = 1, version: int | None = None) -> int:
+        """Move the entry to a version that is higher by delta; its timeout stays. Atomic.
+
+        Return the new version.
+
+        Raises:
+            KeyNotFoundError: there is no entry of that version (a ValueError, as in Django).
+        """
+        version = self._version if version is None else version
+        old, new = self._storage_key(key, version), self._storage_key(key, version + delta)
+        hooks = self._overlay or self
+        moved = hooks._rename(old, new) if hooks.sees_envelopes else LOOK
+        if not (run(conditions.move(hooks, old, new)) if moved is LOOK else moved):
+            raise key_not_found(key)
+        return version + delta
+
+    async def aincr_version(self, key: object, delta: int = 1, version: int | None = None) -> int:
+        """See incr_version()."""
+        version = self._version if version is None else version
+        old, new = self._storage_key(key, version), self._storage_key(key, version + delta)
+        hooks = self._overlay or self
+        moved = await hooks._arename(old, new) if hooks.sees_envelopes else LOOK
+        if not (await arun(conditions.move(hooks, old, new)) if moved is LOOK else moved):
+            raise key_not_found(key)
+        return version + delta
+
+    def decr_version(self, key: object, delta: int = 1, version: int | None = None) -> int:
+        """Move the entry to a version that is lower by delta: see incr_version()."""
+        return self.incr_version(key, -delta, version)
+
+    async def adecr_version(self, key: object, delta: int = 1, version: int | None = None) -> int:
+        """See decr_version()."""
+        return await self.aincr_version(key, -delta, version)
+
+    # Many entries ---------------------------------------------------------------------------
+
+    def get_many(self, keys: Iterable[T], version: int | None = None) -> dict[T, Any]:
+        """Return a dict from the keys given to their values; keys that are not live are absent from it."""
+        typed = self._storage_keys(keys, version)
+        hooks = self._overlay or self
+        found = hooks._get_many(list(typed))
+        if any(type(value) is Envelope for value in found.values()):
+            found = run(conditions.open_many(hooks, found))
+        return self._counted_many(typed, found)
+
+    async def aget_many(self, keys: Iterable[T], version: int | None = None) -> dict[T, Any]:
+        """See get_many()."""
+        typed = self._storage_keys(keys, version)
+        hooks = self._overlay or self
+        found = await hooks._aget_many(list(typed))
+        if any(type(value) is Envelope for value in found.values()):
+            found = await arun(conditions.open_many(hooks, found))
+        return self._counted_many(typed, found)
+
+    def _counted_many(self, typed: dict[str, T], values: dict[str, Any]) -> dict[T, Any]:
+        self._counters.hits += len(values)
+        self._counters.misses += len(typed) - len(values)
+        return {typed[storage_key]: value for storage_key, value in values.items()}
+
+    def set_many(
+        self,
+        data: Mapping[T, Any],
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[object] = (),
+    ) -> list[T]:
+        """Store all values, each with these tags. Return the list of keys that could not be stored."""
+        typed, expires_at = self._storage_keys(data, version), self._expires_at(timeout)
+        hooks = self._overlay or self
+        if expires_at == AT_ONCE:
+            hooks._delete_many(list(typed))
+            return []
+        values = {storage_key: data[key] for storage_key, key in typed.items()}
+        if tags:
+            values = run(all_tagged(hooks, values, expires_at, self._tag_keys(tags)))
+        failed = hooks._set_many(values, expires_at) if values else list(typed)
+        return self._counted_failures(typed, failed)
+
+    async def aset_many(
+        self,
+        data: Mapping[T, Any],
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[object] = (),
+    ) -> list[T]:
+        """See set_many()."""
+        typed, expires_at = self._storage_keys(data, version), self._expires_at(timeout)
+        hooks = self._overlay or self
+        if expires_at == AT_ONCE:
+            await hooks._adelete_many(list(typed))
+            return []
+        values = {storage_key: data[key] for storage_key, key in typed.items()}
+        if tags:
+            values = await arun(all_tagged(hooks, values, expires_at, self._tag_keys(tags)))
+        failed = await hooks._aset_many(values, expires_at) if values else list(typed)
+        return self._counted_failures(typed, failed)
+
+    def _counted_failures(self, typed: dict[str, T], failed: Iterable[str]) -> list[T]:
+        failures = [typed[storage_key] for storage_key in failed]
+        self._counters.sets += len(typed) - len(failures)
+        return failures
+
+    def delete_many(self, keys: Iterable[object], version: int | None = None) -> None:
+        """Remove all these entries."""
+        self._counted_deletes((self._overlay or self)._delete_many(list(self._storage_keys(keys, version))))
+
+    async def adelete_many(self, keys: Iterable[object], version: int | None = None) -> None:
+        """See delete_many()."""
+        self._counted_deletes(await (self._overlay or self)._adelete_many(list(self._storage_keys(keys, version))))
+
+    def clear(self) -> None:
+        """Remove all entries of this cache: of its prefix, in every version, and nobody else's."""
+        (self._overlay or self)._clear()
+
+    async def aclear(self) -> None:
+        """See clear()."""
+        await (self._overlay or self)._aclear()
+
+    # What is in it --------------------------------------------------------------------------
+
+    def keys(self, prefix: str = "", version: int | None = None) -> list[str]:
+        """Return the live keys that begin with `prefix`, as callers typed them, in no order.
+
+        Raises:
+            NotSupportedError: the storage cannot list its keys, or KEY_FUNCTION cannot be
+                turned back (it hashes, say).
+        """
+        return self._listed(self._live_keys(self._listing_head(version) + prefix), version)
+
+    async def akeys(self, prefix: str = "", version: int | None = None) -> list[str]:
+        """See keys()."""
+        return self._listed(await self._alive_keys(self._listing_head(version) + prefix), version)
+
+    def count(self, version: int | None = None) -> int:
+        """Return how many live entries keys() would list.
+
+        Raises:
+            NotSupportedError: as keys().
+        """
+        return len(self.keys(version=version))
+
+    async def acount(self, version: int | None = None) -> int:
+        """See count()."""
+        return len(await self.akeys(version=version))
+
+    def _live_keys(self, start: str) -> list[str]:
+        return self._only_live(list((self._overlay or self)._scan(start)))
+
+    async def _alive_keys(self, start: str) -> list[str]:
+        return await self._aonly_live(await (self._overlay or self)._ascan(start))
+
+    def _only_live(self, found: list[str]) -> list[str]:
+        """Return what was found without the entries that are over by their own conditions."""
+        hooks = self._overlay or self
+        if doubtful := _doubtful(hooks, found):
+            dead = set(doubtful) - run(conditions.live_keys(hooks, doubtful))
+            return [key for key in found if key not in dead]
+        return found
+
+    async def _aonly_live(self, found: list[str]) -> list[str]:
+        hooks = self._overlay or self
+        if doubtful := _doubtful(hooks, found):
+            dead = set(doubtful) - await arun(conditions.live_keys(hooks, doubtful))
+            return [key for key in found if key not in dead]
+        return found
+
+    def _listing_head(self, version: int | None) -> str:
+        if not self._key_space.is_reversible:
+            raise NotSupportedError(
+                f"keys() and count() need to turn storage keys back into keys, which KEY_FUNCTION "
+                f"{getattr(self.key_func, '__qualname__', self.key_func)!r} does not allow: it must keep prefix, "
+                "version and key readable, one after the other."
+            )
+        return self._key_space.head(self._version if version is None else version)
+
+    def _listed(self, storage_keys: Iterable[str], version: int | None) -> list[str]:
+        version = self._version if version is None else version
+        found = (self._key_space.caller_key(storage_key, version) for storage_key in storage_keys)
+        return [key for key in found if key is not None]
+
+    def prune(self) -> int:
+        """Remove all expired entries now. Return how many were removed.
+
+        No program needs to call this: expired entries never show, and go as room is needed.
+        """
+        return (self._overlay or self)._prune()
+
+    async def aprune(self) -> int:
+        """See prune()."""
+        return await (self._overlay or self)._aprune()
+
+    def stats(self) -> CacheStats:
+        """Return what this cache's storage has counted and holds: see CacheStats."""
+        entries, size = (self._overlay or self)._usage()
+        return CacheStats(**self._counters.as_dict(), entries=entries, bytes=size, tiers=self._tiers())
+
+    async def astats(self) -> CacheStats:
+        """See stats()."""
+        return await self._run(self.stats)
+
+    def close(self, **kwargs: Any) -> None:
+        """End a unit of work. Django calls this after each request; engines stay open for the next."""
+
+    async def aclose(self, **kwargs: Any) -> None:
+        """See close()."""
+        self.close(**kwargs)
+
+
+def _doubtful(hooks: StorageHooks, storage_keys: list[str]) -> list[str]:
+    """Return those whose entries have conditions, or may have."""
+    if not hooks.sees_envelopes:
+        return storage_keys
+    return [key for key in storage_keys if type(key) is Conditional]
+
+
+def _seconds_left(expires_at: float | None) -> float | None:
+    if expires_at is None:
+        return 0
+    return None if expires_at == NEVER else max(0.0, expires_at - timeouts.now())

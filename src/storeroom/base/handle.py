@@ -1,0 +1,138 @@
+"""Addressing: which settings a cache has, which storage key a key becomes, when an entry expires.
+
+The first floor of BaseCache: what every operation asks before it turns to the storage.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, TypeVar
+
+from storeroom import config, timeouts
+from storeroom.engines.counts import CacheStats, Counters
+from storeroom.engines.flights import Flights
+from storeroom.keys import KeySpace, default_key_func
+from storeroom.storage.hooks import OVERLAID, StorageHooks
+from storeroom.timeouts import DEFAULT_TIMEOUT, NEVER, Timeout
+
+__all__ = ["Addressing"]
+
+T = TypeVar("T")
+
+
+class Addressing(StorageHooks):
+    """The settings of a cache, and what its keys and timeouts become."""
+
+    options: ClassVar[Mapping[str, config.Option] | None] = {}
+
+    _overlay: StorageHooks | None
+    """What stands between this handle and its own hooks, in some contexts: see ``overlays``. Of the instance, and not
+    of the class too, which Python 3.11 would look up more slowly: every operation asks for it."""
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        """Read the alias's settings.
+
+        Raises:
+            ConfigurationError: a setting is unknown or wrong.
+        """
+        settings = config.read_params(params, self.options, backend=type(self).__name__)
+        self._overlay = None
+        self.settings = settings
+        self.default_timeout = settings.timeout
+        self._key_prefix = settings.key_prefix
+        self._version: int = settings.version
+        self.key_func = settings.key_function
+        self._counters = Counters()
+        self._flights = Flights()
+        self._freshness = config.freshness_of(settings.options)
+        if settings.options.get("transactional"):
+            from storeroom.transactions import follow  # noqa: PLC0415 -- few caches do
+
+            follow(settings.options["transactional"])
+        self._validates = type(self).validate_key is not Addressing.validate_key
+        self._learn_keys()
+        near = settings.options.get("near")
+        # Nothing is nearer than this process's own memory.
+        if near is not None and self.is_shared:
+            from storeroom.near import NearOverlay, table_of  # noqa: PLC0415 -- few caches have one
+
+            self._overlay = NearOverlay(self, lambda: self._key_space, lambda: table_of(self._flights, near))
+
+    # Keys -----------------------------------------------------------------------------------
+
+    @property
+    def key_prefix(self) -> str:
+        """KEY_PREFIX of this cache."""
+        return self._key_prefix
+
+    @key_prefix.setter
+    def key_prefix(self, key_prefix: str) -> None:
+        self._key_prefix = key_prefix
+        self._learn_keys()
+
+    @property
+    def version(self) -> int:
+        """VERSION of this cache: the keys' version where none is passed."""
+        return self._version
+
+    @version.setter
+    def version(self, version: int) -> None:
+        self._version = version
+        self._learn_keys()
+
+    def _learn_keys(self) -> None:
+        self._key_space = KeySpace(self.key_func, self._key_prefix)
+        is_plain = (
+            self.key_func is default_key_func
+            and type(self).make_key is Addressing.make_key
+            and type(self).make_and_validate_key is Addressing.make_and_validate_key
+            and not self._validates
+        )
+        # Where nothing customises the keys, making one is a single concatenation.
+        self._head = self._key_space.head(self._version) if is_plain else None
+
+    def make_key(self, key: object, version: int | None = None) -> str:
+        """Return the storage key: by default ``KEY_PREFIX:VERSION:key``."""
+        return self.key_func(key, self._key_prefix, self._version if version is None else version)
+
+    def validate_key(self, key: str) -> None:
+        """Accept the storage key: every string is valid.
+
+        A hook for subclasses that want to refuse some, by raising InvalidCacheKey.
+        """
+
+    def make_and_validate_key(self, key: object, version: int | None = None) -> str:
+        """Return the storage key, after validate_key() has seen it."""
+        storage_key = self.make_key(key, version=version)
+        self.validate_key(storage_key)
+        return storage_key
+
+    def _storage_key(self, key: object, version: int | None) -> str:
+        if version is None and self._head is not None:
+            return f"{self._head}{key}"
+        return self.make_and_validate_key(key, version)
+
+    def _storage_keys(self, keys: Iterable[T], version: int | None) -> dict[str, T]:
+        """Return storage key to the key that the caller typed."""
+        return {self._storage_key(key, version): key for key in keys}
+
+    # Tiers ----------------------------------------------------------------------------------
+
+    def _tiers(self) -> dict[str, CacheStats]:
+        """Return name to counts of each tier, for stats()."""
+        near = vars(self).get("_overlay")
+        return {} if near is None else near.tiers()
+
+    # Timeouts -------------------------------------------------------------------------------
+
+    def get_backend_timeout(self, timeout: Timeout = DEFAULT_TIMEOUT) -> float | None:
+        """Return the epoch second at which an entry set now expires, or None for never."""
+        expires_at = self._expires_at(timeout)
+        return None if expires_at == NEVER else expires_at
+
+    def _expires_at(self, timeout: Timeout) -> float:
+        default = self.default_timeout
+        if timeout is DEFAULT_TIMEOUT and default is not None and default > 0:
+            return timeouts.now() + default  # what most writes ask for
+        return timeouts.expires_at(timeout, self.default_timeout)
+
+
+OVERLAID.append(Addressing)

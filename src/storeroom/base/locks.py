@@ -1,0 +1,333 @@
+"""A lock among all that share a storage: ``cache.lock(name)``.
+
+The lock is an entry, an ``entry.Envelope`` without a value, whose 64 random bits stand for its
+owner. To acquire is to add it; to give back or prolong is to compare, in one step with the change:
+an owner who was too slow never touches the lock of the next one. An outage raises, whatever
+the alias's policy: a lock that could not be asked for was not acquired.
+
+A lock whose timeout is over is free, whatever its owner is doing. Where that must not matter,
+what the lock guards has to tell the late from the current owner, by a *fencing token*: a number
+that grows with each owner who asks for one. It counts from the clock's microseconds, so that it
+grows on also where the storage has lost it.
+
+Source: https://redis.io/docs/latest/develop/use/patterns/distributed-locks/, for one server; fencing
+tokens by M. Kleppmann, "How to do distributed locking" (2016).
+"""
+
+import time
+from contextlib import suppress
+from typing import Any, Final, Self
+
+from storeroom import timeouts
+from storeroom.exceptions import LockError, LockLostError, LockTimeoutError, StorageError
+from storeroom.keys import LOCK_MARK
+from storeroom.storage import counters
+from storeroom.storage.envelope import Envelope, placeholder
+from storeroom.storage.hooks import StorageHooks
+from storeroom.storage.outages import no_answers
+from storeroom.storage.steps import Steps, arun, run
+from storeroom.timeouts import AT_ONCE, DEFAULT_TIMEOUT, NEVER, Timeout
+
+__all__ = ["Lock"]
+
+_FENCE_MARK: Final = "\x00fence\x00"
+"""What the storage key of a counter of fencing tokens begins with."""
+
+_FENCE_SECONDS: Final = 30 * 86_400.0
+"""How long a counter is kept, so that there are no more of them than names in use. What comes after it is
+higher, unless the clock was put back by as much."""
+
+_FIRST_PAUSE: Final = 0.001
+"""Seconds between the first two attempts; doubled up to `sleep`."""
+
+
+class Lock:
+    """A lock, for ``with`` and ``async with``. Not reentrant, and not fair; an object per use.
+
+    Args:
+        hooks: the storage.
+        name: what the caller calls it.
+        storage_key: of that name.
+        timeout: after which it is free again, whatever its owner does; None for never.
+        sleep: seconds between attempts, at most.
+        blocking_timeout: how long acquire() waits; None for ever.
+
+    Raises:
+        InvalidTimeoutError: a timeout has no meaning.
+        ValueError: the timeout is not positive.
+    """
+
+    def __init__(
+        self,
+        hooks: StorageHooks,
+        name: object,
+        storage_key: str,
+        timeout: Timeout,
+        sleep: float,
+        blocking_timeout: Timeout,
+    ) -> None:
+        self.name = name
+        self._hooks, self._storage_key = hooks, storage_key
+        self._key = f"{LOCK_MARK}{storage_key}"
+        self._timeout = timeouts.parse_timeout(timeout)
+        self._patience = timeouts.parse_timeout(blocking_timeout)
+        self._sleep = sleep
+        self._mark: Envelope | None = None
+        self._fence: int | None = None
+        self._until(self._timeout)
+
+    def _until(self, seconds: float | None) -> float:
+        expires_at = timeouts.expires_at(seconds, None)
+        if expires_at == AT_ONCE:
+            raise ValueError(
+                f"The timeout of the lock {self.name!r} is {seconds!r}; expected more than 0 seconds, or None for a "
+                "lock that is held until it is given back."
+            )
+        return expires_at
+
+    # Acquiring ------------------------------------------------------------------------------
+
+    def acquire(self, *, blocking: bool = True, blocking_timeout: Timeout = DEFAULT_TIMEOUT) -> bool:
+        """Take the lock; return whether it was to be had in time.
+
+        Args:
+            blocking: whether to wait at all.
+            blocking_timeout: how long, if not as the lock was made.
+
+        Raises:
+            LockError: this very object holds it.
+            StorageError: the server is out of reach.
+        """
+        return run(self._acquiring(blocking, blocking_timeout))
+
+    async def aacquire(self, *, blocking: bool = True, blocking_timeout: Timeout = DEFAULT_TIMEOUT) -> bool:
+        """See acquire()."""
+        return await arun(self._acquiring(blocking, blocking_timeout))
+
+    def _acquiring(self, blocking: bool, blocking_timeout: Timeout) -> Steps[bool]:
+        if self._mark is not None:
+            raise LockError(
+                f"The lock {self.name!r} was acquired by this object already, and has not been given back. A lock is "
+                "not reentrant, and an object is for one use at a time: call lock() again for another."
+            )
+        patience = self._patience if blocking_timeout is DEFAULT_TIMEOUT else timeouts.parse_timeout(blocking_timeout)
+        deadline = NEVER if patience is None else time.monotonic() + patience
+        pause = _FIRST_PAUSE
+        while True:
+            mark = placeholder(self._until(self._timeout))
+            if (yield from self._attempt(mark)):
+                self._mark, self._fence = mark, None
+                return True
+            left = deadline - time.monotonic()
+            if not blocking or left <= 0:
+                return False
+            yield _CLOCK, "pause", (min(pause, left),)
+            pause = min(2 * pause, self._sleep)
+
+    def _attempt(self, mark: Envelope) -> Steps[bool]:
+        with no_answers():
+            try:
+                return (yield _Whole(self._hooks), "add", (self._key, mark, mark.kept_until)) is True
+            except BaseException:
+                # A server that did not answer, or was not waited for, may have stored it all the same.
+                with suppress(StorageError):
+                    yield self._hooks, "_compare_delete", (self._key, mark)
+                raise
+
+    # Holding --------------------------------------------------------------------------------
+
+    def release(self) -> None:
+        """Give the lock back.
+
+        Raises:
+            LockLostError: it is not ours any more, or never was; another's is not touched.
+            StorageError: the server is out of reach.
+        """
+        run(self._releasing())
+
+    async def arelease(self) -> None:
+        """See release()."""
+        await arun(self._releasing())
+
+    def _releasing(self) -> Steps[None]:
+        mark = self._held()
+        with no_answers():
+            released = yield self._hooks, "_compare_delete", (self._key, mark)
+        self._mark = None
+        if not released:
+            raise self._lost()
+
+    def extend(self, timeout: Timeout = DEFAULT_TIMEOUT) -> None:
+        """Hold the lock for a new time, counted from now.
+
+        Args:
+            timeout: how long, if not as the lock was made.
+
+        Raises:
+            LockLostError: it is not ours any more, or never was.
+            StorageError: the server is out of reach.
+        """
+        run(self._extending(timeout))
+
+    async def aextend(self, timeout: Timeout = DEFAULT_TIMEOUT) -> None:
+        """See extend()."""
+        await arun(self._extending(timeout))
+
+    def _extending(self, timeout: Timeout) -> Steps[None]:
+        mark = self._held()
+        seconds = self._timeout if timeout is DEFAULT_TIMEOUT else timeouts.parse_timeout(timeout)
+        renewed = placeholder(self._until(seconds))
+        with no_answers():
+            extended = yield self._hooks, "_compare_set", (self._key, mark, renewed, renewed.kept_until)
+        if not extended:
+            raise self._lost()
+        self._mark = renewed
+
+    def fence(self) -> int:
+        """Return the fencing token of this holding: higher than that of every earlier owner who asked.
+
+        Hand it to what the lock guards, which then refuses a lower one than it has seen.
+        Cost: the first time two round trips, later none.
+
+        Raises:
+            LockLostError: the lock is not ours any more, or never was.
+            StorageError: the server is out of reach.
+        """
+        return run(self._fencing())
+
+    async def afence(self) -> int:
+        """See fence()."""
+        return await arun(self._fencing())
+
+    def _fencing(self) -> Steps[int]:
+        mark = self._held()
+        if self._fence is None:
+            now = timeouts.now()
+            counter = f"{_FENCE_MARK}{self._storage_key}"
+            with no_answers():
+                token = yield from counters.count(self._hooks, counter, 1, int(now * 1e6), now + _FENCE_SECONDS)
+                # Ours still: so nobody after us can have counted before us.
+                if not (yield self._hooks, "_compare_set", (self._key, mark, mark, mark.kept_until)):
+                    raise self._lost()
+            self._fence = int(token)
+        return self._fence
+
+    def locked(self) -> bool:
+        """Tell whether anybody holds the lock now; it may be otherwise a moment later."""
+        return run(self._looking())
+
+    async def alocked(self) -> bool:
+        """See locked()."""
+        return await arun(self._looking())
+
+    def _looking(self) -> Steps[bool]:
+        with no_answers():
+            return (yield self._hooks, "_expiry", (self._key,)) is not None
+
+    def owned(self) -> bool:
+        """Tell whether this object holds the lock now; it may be otherwise a moment later."""
+        return run(self._comparing())
+
+    async def aowned(self) -> bool:
+        """See owned()."""
+        return await arun(self._comparing())
+
+    def _comparing(self) -> Steps[bool]:
+        mark = self._mark
+        if mark is None:
+            return False
+        with no_answers():  # a write that changes nothing: no replica and no near tier can answer it
+            return bool((yield self._hooks, "_compare_set", (self._key, mark, mark, mark.kept_until)))
+
+    def _held(self) -> Envelope:
+        if self._mark is None:
+            raise LockLostError(f"The lock {self.name!r} is not held by this object; call acquire() before.")
+        return self._mark
+
+    def _lost(self) -> LockLostError:
+        return LockLostError(
+            f"The lock {self.name!r} is not ours any more: its timeout ({self._timeout} s) was shorter than the work, "
+            "or the storage has lost it. Another may have worked at the same time: give it a longer timeout, extend() "
+            "it in time, or use fence()."
+        )
+
+    # With -----------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        if not self.acquire():
+            raise self._taken()
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        try:
+            self.release()
+        except (LockLostError, StorageError) as late:
+            _tell(late, error)
+
+    async def __aenter__(self) -> Self:
+        if not await self.aacquire():
+            raise self._taken()
+        return self
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        try:
+            await self.arelease()
+        except (LockLostError, StorageError) as late:
+            _tell(late, error)
+
+    def _taken(self) -> LockTimeoutError:
+        return LockTimeoutError(f"The lock {self.name!r} was not free within {self._patience} s (blocking_timeout).")
+
+    def __repr__(self) -> str:
+        return f"<Lock {self.name!r}, timeout {self._timeout}>"
+
+
+def _tell(late: Exception, error: BaseException | None) -> None:
+    """Raise what giving back has raised, or note it where an error is on its way already."""
+    if error is None:
+        raise late
+    error.add_note(f"And at the end: {late}")
+
+
+class _Whole:
+    """Adds an entry, and knows how that ended before it lets a cancelled caller go.
+
+    A thread that carries out a hook for an asynchronous caller goes on when that is cancelled: what it stores after
+    the lock was given back would stay.
+    """
+
+    def __init__(self, hooks: StorageHooks) -> None:
+        self._hooks = hooks
+
+    def add(self, storage_key: str, value: Envelope, expires_at: float) -> Any:
+        """See StorageHooks._add()."""
+        return self._hooks._add(storage_key, value, expires_at)
+
+    async def aadd(self, storage_key: str, value: Envelope, expires_at: float) -> Any:
+        """See add()."""
+        import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
+
+        adding = asyncio.ensure_future(self._hooks._aadd(storage_key, value, expires_at))
+        try:
+            return await asyncio.shield(adding)
+        except asyncio.CancelledError:
+            with suppress(StorageError):
+                await adding
+            raise
+
+
+class _Clock:
+    """Lets time pass."""
+
+    def pause(self, seconds: float) -> None:
+        """Sleep."""
+        time.sleep(seconds)
+
+    async def apause(self, seconds: float) -> None:
+        """See pause()."""
+        import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
+
+        await asyncio.sleep(seconds)
+
+
+_CLOCK: Final = _Clock()

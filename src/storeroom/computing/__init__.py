@@ -1,0 +1,1 @@
+"""get_or_set(): decide, compute once, store."""

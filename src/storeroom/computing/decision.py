@@ -1,0 +1,88 @@
+"""How old a value may be, and what is done about it: options, and one decision.
+
+An entry is *fresh* for its timeout. With `stale_while_revalidate` or `stale_if_error` it is
+kept for longer, and is *stale* then: of use to get_or_set() alone, every other
+operation finds it absent.
+
+====================  ==============================  =====================================
+the entry is          and                             get_or_set()
+====================  ==============================  =====================================
+fresh                 `early` says so                 serves it, and refreshes it
+fresh                                                 serves it
+stale                 in stale_while_revalidate       serves it, and refreshes it
+stale                 in stale_if_error, and the      serves it
+                      computation failed a moment ago
+stale                 in stale_if_error               computes; serves it if that fails, or
+                                                      takes longer than soft_timeout
+absent, or too old    the computation failed within   raises its error again
+                      error_timeout
+absent, or too old                                    computes
+====================  ==============================  =====================================
+
+"Refreshes" means that one background worker computes, while everybody is served: nobody does
+who sees by the entry that it is computed already, or whose own attempt failed a moment ago.
+
+Source of `early`: A. Vattani, F. Chierichetti, K. Lowenstein, "Optimal Probabilistic Cache
+Stampede Prevention", PVLDB 8(8), 2015: refresh when ``now - cost * beta * ln(rand()) >=
+expiry``; `early` is beta.
+"""
+
+import math
+import random
+from enum import Enum
+
+from storeroom.config.freshness import Freshness
+from storeroom.storage.envelope import Envelope
+
+__all__ = ["Decision", "decide", "shortened"]
+
+
+class Decision(Enum):
+    """What get_or_set() does about an entry."""
+
+    SERVE = "serve"
+    REFRESH = "serve, and refresh in the background"
+    COMPUTE = "compute"
+    RAISE = "raise the error of a moment ago"
+    COMPUTE_OR_SERVE = "compute, and serve the stale value if that fails"
+
+
+def decide(
+    entry: Envelope | None,
+    now: float,
+    freshness: Freshness,
+    *,
+    paused: bool = False,
+    failed: bool = False,
+    draw: float = 1.0,
+) -> Decision:
+    """Return what get_or_set() does: the table of this module.
+
+    Args:
+        entry: what was read, with its tags current; None if there is nothing.
+        now: epoch seconds.
+        freshness: the options in force.
+        paused: whether the computation failed within the last `retry_pause` seconds.
+        failed: whether it did within the last `error_timeout` seconds.
+        draw: a random number, above 0 and up to 1, for `early`.
+    """
+    without_value = Decision.RAISE if failed else Decision.COMPUTE
+    if entry is None:
+        return without_value
+    age = now - entry.fresh_until
+    is_under_way = paused or entry.leased_until > now
+    if age < 0:
+        is_early = freshness.early > 0 and age - entry.cost * freshness.early * math.log(draw) >= 0
+        return Decision.REFRESH if is_early and not is_under_way else Decision.SERVE
+    if age < freshness.stale_while_revalidate:
+        return Decision.SERVE if is_under_way else Decision.REFRESH
+    if age < freshness.stale_if_error:
+        return Decision.SERVE if paused else Decision.COMPUTE_OR_SERVE
+    return without_value
+
+
+def shortened(expires_at: float, now: float, jitter: float) -> float:
+    """Return an expiry that is earlier at random, so that entries written together do not expire together."""
+    if not jitter or not math.isfinite(expires_at):
+        return expires_at
+    return expires_at - (expires_at - now) * jitter * random.random()  # noqa: S311 -- nothing secret

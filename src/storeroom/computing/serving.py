@@ -1,0 +1,190 @@
+"""get_or_set(), once the key has been read: serve what was found, compute, or both.
+
+`freshness` decides; here it is done. What is computed while nobody waits, or only for a
+limited time, is computed by a background thread, or by a task of the running event loop.
+"""
+
+import logging
+import random
+from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from storeroom import timeouts
+from storeroom.computing import stampede
+from storeroom.computing.decision import Decision, decide
+from storeroom.computing.one_key import Computation, Work
+from storeroom.config.freshness import Freshness
+from storeroom.engines import background
+from storeroom.engines.counts import Counters
+from storeroom.engines.flights import AbandonedError, Flight, Flights
+from storeroom.exceptions import ComputationCycleError, ComputationTimeoutError
+from storeroom.storage import tags
+from storeroom.storage.envelope import Envelope
+from storeroom.storage.hooks import StorageHooks
+from storeroom.storage.steps import Steps, arun, run
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["judge", "note_failure", "obtain", "refresh"]
+
+_log = logging.getLogger("storeroom")
+
+
+class Refreshable(Work, Protocol):
+    """What can be computed in the background."""
+
+    counters: Counters
+    freshness: Freshness
+
+
+def judge(hooks: StorageHooks, flights: Flights, storage_key: str, found: Any, options: Freshness) -> Steps[Decision]:
+    """Return what get_or_set() does about what it has read of a key: an envelope or MISSING."""
+    is_usable = type(found) is Envelope and found.has_value
+    if is_usable and found.tags:
+        is_usable = yield from tags.are_current(hooks, found)
+    return decide(
+        found if is_usable else None,
+        timeouts.now(),
+        options,
+        paused=flights.is_paused(storage_key),
+        failed=options.error_timeout > 0 and flights.error_of(storage_key) is not None,
+        draw=1.0 - random.random(),  # noqa: S311 -- nothing secret
+    )
+
+
+def obtain(work: Computation, found: Any, decision: Decision, *, blocking: bool) -> Steps[Any]:
+    """Return the value for get_or_set(), where that is not to serve what was found.
+
+    Args:
+        work: what there is to do.
+        found: what was read: an envelope or MISSING.
+        decision: what judge() says of it.
+        blocking: whether the caller waits with its whole thread, not as a task.
+    """
+    work.lease.found = found
+    if decision is Decision.REFRESH:
+        work.counters.hits += 1
+        work.lease.replaces = found
+        yield from refresh(work)
+        return found.value
+    work.counters.misses += 1
+    if decision is Decision.RAISE and (kept := work.flights.error_of(work.key)) is not None:
+        raise kept
+    stale = found if decision is Decision.COMPUTE_OR_SERVE else None
+    try:
+        if work.freshness.is_limited:
+            value = yield from _compute_in_time(work, has_stale=stale is not None, blocking=blocking)
+        else:
+            value = (yield from stampede.compute_once(work, blocking=blocking))[work.key]
+    except ComputationCycleError:
+        raise
+    except Exception as error:
+        if stale is None:
+            _keep_error(work, error)
+            raise
+        if not isinstance(error, ComputationTimeoutError):
+            note_failure(work, error)
+        return stale.value
+    work.flights.resume(work.key)
+    return value
+
+
+def refresh(work: Refreshable) -> Steps[None]:
+    """Let the values be computed in the background, but for those that somebody computes already."""
+    try:
+        place = work.flights.join(work.storage_keys, blocking=False)
+    except ComputationCycleError:
+        return  # asked for within the very computation
+    if place.part == "leads":
+        part = work.part([key for key in work.storage_keys if key in place.flight.keys])
+        yield from _launch(part, place.flight, waits=False)
+    elif place.part == "follows":
+        work.flights.leave(place)
+
+
+def _compute_in_time(work: Computation, *, has_stale: bool, blocking: bool) -> Steps[Any]:
+    """Compute in the background, and wait for it as long as the options say."""
+    limits = [work.freshness.hard_timeout, work.freshness.soft_timeout if has_stale else None]
+    seconds = min((limit for limit in limits if limit is not None), default=None)
+    while True:
+        place = work.flights.join(work.storage_keys, blocking=blocking)
+        if place.part == "alone" or (
+            place.part == "leads" and not (yield from _launch(work, place.flight, waits=True))
+        ):
+            # No thread is free to do it while we look at the clock.
+            return (yield from stampede.compute_once(work, blocking=blocking))[work.key]
+        try:
+            landing = yield from stampede.follow(place.flight, seconds)
+            if work.key in landing.values:
+                return landing.values[work.key]
+        except AbandonedError:
+            continue
+        finally:
+            if place.part == "follows":
+                work.flights.leave(place)
+
+
+def _launch(work: Refreshable, flight: Flight, *, waits: bool) -> Steps[bool]:
+    """Let a flight go its way. Return False, having landed it, if there is nobody to fly it."""
+    if (yield _LAUNCHER, "start", (_unattended(work, flight, waits=waits),)):
+        return True
+    work.flights.land(flight, AbandonedError())
+    return False
+
+
+def _unattended(work: Refreshable, flight: Flight, *, waits: bool) -> Steps[None]:
+    """Compute where nobody takes the result or the error; those who wait get both from the flight."""
+
+    def note(error: Exception) -> None:
+        if not isinstance(error, AbandonedError):
+            note_failure(work, error)
+            if isinstance(work, Computation):
+                _keep_error(work, error)
+
+    # The function is the user's, and its error is noted.
+    with suppress(Exception):
+        yield from stampede.fly(work, flight, is_leased=True, waits=waits, on_error=note)
+        for key in work.storage_keys:
+            work.flights.resume(key)
+
+
+def _keep_error(work: Computation, error: Exception) -> None:
+    """Remember the error if that is asked for; one of waiting too long is not the computation's."""
+    if work.freshness.error_timeout and not isinstance(error, ComputationTimeoutError):
+        work.flights.fail(work.key, error, timeouts.now() + work.freshness.error_timeout)
+
+
+def note_failure(work: Refreshable, error: Exception) -> None:
+    """Log the first of a series of failures, and leave the keys alone for a while."""
+    work.counters.errors += 1
+    keys = work.storage_keys
+    if not work.flights.is_paused(keys[0]):
+        _log.warning("The value of key %r cannot be computed; a stale one may be served.", keys[0], exc_info=error)
+    for key in keys:
+        work.flights.pause(key, timeouts.now() + work.freshness.retry_pause)
+
+
+class _Launcher:
+    """Starts what goes on when its caller is answered."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, steps: Steps[None]) -> bool:
+        """Let a background thread carry the steps out. Return whether one will."""
+        return background.submit(partial(run, steps), copy_context())
+
+    async def astart(self, steps: Steps[None]) -> bool:
+        """Let a task of the running loop carry the steps out."""
+        import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
+
+        task = asyncio.get_running_loop().create_task(arun(steps))
+        self._tasks.add(task)  # the loop itself keeps tasks weakly
+        task.add_done_callback(self._tasks.discard)
+        return True
+
+
+_LAUNCHER: Final = _Launcher()

@@ -1,0 +1,158 @@
+"""The options on how old a value may be: what a call of get_or_set() may give, and an alias's OPTIONS say."""
+
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import Any, Final, TypedDict, final
+
+from storeroom import timeouts
+from storeroom.exceptions import InvalidTimeoutError
+from storeroom.timeouts import NEVER
+
+__all__ = ["AS_CONFIGURED", "Freshness", "FreshnessOptions", "parse"]
+
+
+@final
+class _AsConfigured:
+    """The type of AS_CONFIGURED, which stands for what the alias's OPTIONS say."""
+
+    def __repr__(self) -> str:
+        return "AS_CONFIGURED"
+
+
+AS_CONFIGURED: Final[Any] = _AsConfigured()
+
+
+class FreshnessOptions(TypedDict, total=False):
+    """The options of get_or_set() and @cached; what is not given is as the alias's OPTIONS say.
+
+    Durations are seconds, a timedelta, or words such as "5m".
+
+    Attributes:
+        stale_while_revalidate: how long a stale value is served while a background worker computes a new one.
+        stale_if_error: how long a stale value is served when the computation fails.
+        retry_pause: how long after a failure this process serves the stale value without trying again.
+        error_timeout: how long the error of a failed computation is kept, in this process, where there is no stale
+            value: who asks gets it again; 0 for not at all.
+        soft_timeout: after this long, the stale value is served, where there is one; the late result is stored.
+        hard_timeout: after this long, ComputationTimeoutError is raised; the late result is stored.
+        early: how eagerly a value is refreshed before it expires, in the background; 1 is a good value, 0 is never.
+        jitter: the share of the timeout, from 0 to 1, by which it is shortened at random.
+    """
+
+    stale_while_revalidate: Any
+    stale_if_error: Any
+    retry_pause: Any
+    error_timeout: Any
+    soft_timeout: Any
+    hard_timeout: Any
+    early: float
+    jitter: float
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """FreshnessOptions after reading: all durations in seconds, None for no limit."""
+
+    stale_while_revalidate: float = 0.0
+    stale_if_error: float = 0.0
+    retry_pause: float = 5.0
+    error_timeout: float = 0.0
+    soft_timeout: float | None = None
+    hard_timeout: float | None = None
+    early: float = 0.0
+    jitter: float = 0.0
+
+    @property
+    def grace(self) -> float:
+        """Seconds that an entry is kept for after it has become stale."""
+        return max(self.stale_while_revalidate, self.stale_if_error)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether somebody may be answered before the computation ends."""
+        return self.soft_timeout is not None or self.hard_timeout is not None
+
+    @property
+    def needs_envelope(self) -> bool:
+        """Whether an entry's value alone does not tell enough."""
+        return self.early > 0 or self.grace > 0
+
+    def but(self, options: Mapping[str, Any]) -> "Freshness":
+        """Return these, with what a call gives in their place.
+
+        Raises:
+            TypeError: an option does not exist.
+            ValueError: an option's value has no meaning.
+        """
+        if not options:
+            return self
+        try:
+            return _changed(self, tuple([(name, type(value), value) for name, value in options.items()]))
+        except TypeError:  # a value cannot be hashed, or an option does not exist: parsing tells
+            return _parsed(self, options)
+
+    def given(self, *options: Any) -> "Freshness":
+        """Return these, with `options`, in the order of FreshnessOptions, in their place, but for AS_CONFIGURED.
+
+        Raises:
+            ValueError: an option's value has no meaning.
+        """
+        if options == _NONE_GIVEN:
+            return self
+        return self.but(
+            {name: value for name, value in zip(_NAMES, options, strict=True) if value is not AS_CONFIGURED}
+        )
+
+
+def _parsed(freshness: Freshness, options: Mapping[str, Any]) -> Freshness:
+    parsed: dict[str, Any] = {}
+    for name, value in options.items():
+        if name not in _NAMES:
+            raise TypeError(f"get_or_set() has no option {name!r}; its options are {', '.join(_NAMES)}.")
+        try:
+            parsed[name] = parse(name, value)
+        except ValueError as expectation:
+            raise ValueError(f"{name} is {value!r}; expected {expectation}.") from None
+    return replace(freshness, **parsed)
+
+
+@lru_cache(maxsize=256)
+def _changed(freshness: Freshness, options: tuple[tuple[str, type, Any], ...]) -> Freshness:
+    """Do as _parsed(); a call gives the same options each time, and is asked for them on every hit."""
+    return _parsed(freshness, {name: value for name, _, value in options})
+
+
+_NAMES: Final = tuple(field.name for field in fields(Freshness))
+_NONE_GIVEN: Final = (AS_CONFIGURED,) * len(_NAMES)
+_LIMITS: Final = ("soft_timeout", "hard_timeout")
+
+
+def parse(name: str, value: Any) -> float | None:
+    """Return the value of one option.
+
+    Raises:
+        ValueError: it has no meaning. The text is what was expected.
+    """
+    if name in ("early", "jitter"):
+        highest = 1.0 if name == "jitter" else math.inf
+        if isinstance(value, str):  # out of a URL
+            with suppress(ValueError):
+                value = float(value)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= highest:
+            raise ValueError("a number from 0 to 1" if name == "jitter" else "a number, at least 0")
+        return float(value)
+    if value is None and name in _LIMITS:
+        return None
+    try:
+        seconds = timeouts.parse_timeout(value)
+    except InvalidTimeoutError:
+        seconds = -1.0
+    if seconds is None:
+        seconds = NEVER
+    if seconds < 0 or (name in _LIMITS and seconds == 0):
+        least = "more than 0, or None for no limit" if name in _LIMITS else "at least 0"
+        raise ValueError(f'a duration, {least}: seconds, a timedelta, or words such as "90s" or "5m"')
+    return seconds

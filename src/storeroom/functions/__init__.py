@@ -1,0 +1,1 @@
+"""@cached: functions that remember."""

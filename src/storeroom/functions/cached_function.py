@@ -1,0 +1,307 @@
+"""What @cached makes of a function: it is called in the same way, and has methods for what is stored."""
+
+import inspect
+import sys
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial, update_wrapper
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, Literal, ParamSpec, TypeVar, overload
+
+from storeroom.exceptions import ComputationCycleError, ConfigurationError
+from storeroom.functions import keys as call_keys
+from storeroom.registry import caches
+
+if TYPE_CHECKING:
+    from storeroom.base import BaseCache
+
+__all__ = ["BoundFunction", "CachedCoroutineFunction", "CachedFunction", "Options"]
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R_co = TypeVar("R_co", covariant=True)
+R = TypeVar("R")
+B_co = TypeVar("B_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of @cached, after checking.
+
+    Attributes:
+        key: a template, a function that returns the key, or None.
+        timeout: of what is stored, or a function of the value.
+        tags: templates, or a function that returns tags.
+        alias: of the cache.
+        version: of the keys.
+        ignore: parameters that the key leaves out.
+        suffix: what every key ends with.
+        freshness: those of FreshnessOptions that were given.
+        binds: what stands for the first parameter when the function is found through an instance: that, its class,
+            or nothing.
+    """
+
+    key: str | Callable[..., object] | None
+    timeout: Any
+    tags: Collection[str] | Callable[..., Iterable[object]]
+    alias: str
+    version: int | None
+    ignore: tuple[str, ...]
+    suffix: str
+    freshness: Mapping[str, Any]
+    binds: Literal["instance", "class", "nothing"] = "instance"
+
+
+class _Cached(Generic[P]):
+    """What cached functions have in common, whether they are called or awaited."""
+
+    def __init__(self, function: Callable[P, Any], options: Options) -> None:
+        """Take the function over.
+
+        Raises:
+            ConfigurationError: the options do not fit it.
+        """
+        # The attributes of an object, or of a partial(), are its own business.
+        update_wrapper(self, function, updated=("__dict__",) if inspect.isfunction(function) else ())
+        self._function = function
+        self._key_of = call_keys.key_maker(function, options.key, options.ignore, options.suffix)
+        self._alias, self._timeout, self._version = options.alias, options.timeout, options.version
+        self._kind: type | None = None
+        self._binds = options.binds
+        self._tags_of = call_keys.tags_maker(function, options.tags) if options.tags else None
+        self._fixed = {"timeout": options.timeout, "version": options.version, **options.freshness}
+        self._is_plain = not (options.tags or options.freshness)
+        # Through an outer @classmethod, Python 3.13 and newer hand the class to calls alone.
+        is_in_class = "." in getattr(function, "__qualname__", "").rpartition("<locals>.")[2]
+        self._takes_class = is_in_class and next(iter(call_keys.signature_of(function).parameters), None) == "cls"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Return what is stored for these arguments, or call the function and store its result."""
+        raise NotImplementedError
+
+    def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """Return the key of a call: what ``cache.get()`` finds its value under."""
+        if self._takes_class and not (args and isinstance(args[0], type)):
+            raise TypeError(
+                f"{call_keys.name_of(self._function)}: its class is missing. Put @cached above @classmethod, "
+                "or pass the class as the first argument."
+            )
+        return self._key_of(*args, **kwargs)
+
+    def _arguments(self, args: Any, kwargs: Any) -> dict[str, Any]:
+        """Return the named arguments with which the cache computes."""
+        return self._fixed if self._tags_of is None else {**self._fixed, "tags": self._tags_of(*args, **kwargs)}
+
+    @property
+    def _cache(self) -> "BaseCache":
+        cache = caches[self._alias]
+        self._require_ours(cache)
+        return cache
+
+    def _require_ours(self, cache: object) -> None:
+        """Refuse another framework's class, which cannot do what @cached promises; note the class of another cache."""
+        from storeroom.base import BaseCache  # noqa: PLC0415 -- loaded by programs that use a cache
+
+        if not isinstance(cache, BaseCache):
+            raise ConfigurationError(_not_ours(call_keys.name_of(self._function), self._alias, type(cache)))
+        self._kind = type(cache)
+
+    def _note(self, error: ComputationCycleError, key: str) -> None:
+        """Let an error say which function ran into it: the innermost."""
+        if not hasattr(error, "__notes__"):
+            error.add_note(f"It was {call_keys.name_of(self._function)}(), for the key {key!r}.")
+
+    def __reduce__(self) -> str:
+        """Pickle as the name that it is, as functions do."""
+        return str(self.__qualname__)  # type: ignore[attr-defined]  # set by update_wrapper()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {call_keys.name_of(self._function)}>"
+
+    def _bound(self, instance: object, owner: type | None) -> Any:
+        if self._binds == "nothing":
+            return self
+        if self._binds == "class":
+            return BoundFunction(self, type(instance) if owner is None else owner)
+        return self if instance is None else BoundFunction(self, instance)
+
+
+class CachedFunction(_Cached[P], Generic[P, R_co]):
+    """A function whose results are kept in a cache."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """See _Cached."""
+        key = self._key_of(*args, **kwargs)
+        cache = caches[self._alias]
+        if cache.__class__ is not self._kind:
+            self._require_ours(cache)
+        try:
+            if self._is_plain:
+                return cache.get_or_set(key, lambda: self._function(*args, **kwargs), self._timeout, self._version)  # type: ignore[no-any-return]
+            compute = partial(self._function, *args, **kwargs)
+            return cache.get_or_set(key, compute, **self._arguments(args, kwargs))  # type: ignore[no-any-return]
+        except ComputationCycleError as error:
+            self._note(error, key)
+            raise
+
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Forget the result for these arguments. Return whether there was one."""
+        return self._cache.delete(self.key(*args, **kwargs), self._version)
+
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Call the function, whatever is stored, and store its result; others are served the old one meanwhile."""
+        key = self.key(*args, **kwargs)
+        compute = partial(self._function, *args, **kwargs)
+        try:
+            return self._cache.refresh(key, compute, **self._arguments(args, kwargs))  # type: ignore[no-any-return]
+        except ComputationCycleError as error:
+            self._note(error, key)
+            raise
+
+    @property
+    def uncached(self) -> Callable[P, R_co]:
+        """The function itself."""
+        return self._function
+
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> "BoundFunction[..., R_co, bool]": ...
+    @overload
+    def __get__(
+        self: "CachedFunction[Concatenate[Any, Q], R_co]", instance: object, owner: type | None = None, /
+    ) -> "BoundFunction[Q, R_co, bool]": ...
+    def __get__(self, instance: object, owner: type | None = None, /) -> Any:
+        """Return the function bound to an instance, or to a class if it is a classmethod."""
+        return self._bound(instance, owner)
+
+
+class CachedCoroutineFunction(_Cached[P], Generic[P, R_co]):
+    """A coroutine function whose results are kept in a cache."""
+
+    def __init__(self, function: Callable[P, Coroutine[Any, Any, R_co]], options: Options) -> None:
+        """See _Cached."""
+        super().__init__(function, options)
+        if sys.version_info >= (3, 12):
+            inspect.markcoroutinefunction(self)
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """See _Cached."""
+        key = self._key_of(*args, **kwargs)
+        cache = caches[self._alias]
+        if cache.__class__ is not self._kind:
+            self._require_ours(cache)
+        try:
+            if self._is_plain:
+                return await cache.aget_or_set(  # type: ignore[no-any-return]
+                    key, lambda: self._function(*args, **kwargs), self._timeout, self._version
+                )
+            compute = partial(self._function, *args, **kwargs)
+            return await cache.aget_or_set(key, compute, **self._arguments(args, kwargs))  # type: ignore[no-any-return]
+        except ComputationCycleError as error:
+            self._note(error, key)
+            raise
+
+    if sys.version_info < (3, 12):  # what has these is a function to inspect, which looks whether it is a coroutine's
+        __code__, __defaults__, __kwdefaults__ = __call__.__code__, None, None
+
+    async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """See CachedFunction."""
+        return await self._cache.adelete(self.key(*args, **kwargs), self._version)
+
+    async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """See CachedFunction."""
+        key = self.key(*args, **kwargs)
+        compute = partial(self._function, *args, **kwargs)
+        try:
+            return await self._cache.arefresh(key, compute, **self._arguments(args, kwargs))  # type: ignore[no-any-return]
+        except ComputationCycleError as error:
+            self._note(error, key)
+            raise
+
+    @property
+    def uncached(self) -> Callable[P, Coroutine[Any, Any, R_co]]:
+        """The function itself."""
+        return self._function
+
+    @overload
+    def __get__(
+        self, instance: None, owner: type, /
+    ) -> "BoundFunction[..., Coroutine[Any, Any, R_co], Coroutine[Any, Any, bool]]": ...
+    @overload
+    def __get__(
+        self: "CachedCoroutineFunction[Concatenate[Any, Q], R_co]", instance: object, owner: type | None = None, /
+    ) -> "BoundFunction[Q, Coroutine[Any, Any, R_co], Coroutine[Any, Any, bool]]": ...
+    def __get__(self, instance: object, owner: type | None = None, /) -> Any:
+        """See CachedFunction."""
+        return self._bound(instance, owner)
+
+
+def _not_ours(function: str, alias: str, kind: type) -> str:
+    from storeroom.registry.backend_paths import DJANGO_PATHS, PATHS  # noqa: PLC0415 -- only a mistake needs them
+
+    path = f"{kind.__module__}.{kind.__qualname__}"
+    ours = DJANGO_PATHS.get(path)
+    remedy = f"set BACKEND to {ours!r}" if ours else f"set BACKEND to one of Storeroom's, such as {PATHS[0]!r}"
+    return (
+        f"{function}() is @cached in CACHES[{alias!r}], whose BACKEND is {path!r}; expected a cache of Storeroom's, "
+        f"which computes once, and knows tags and stale values. In CACHES {remedy}, or name another alias: "
+        "@cached(alias=...)."
+    )
+
+
+_OF_THE_FUNCTION: Final = frozenset({"__name__", "__qualname__"})
+
+
+class BoundFunction(partial[R], Generic[Q, R, B_co]):
+    """A cached function together with the instance, or the class, that is its first argument.
+
+    A partial() calls its function without a frame of Python, and inspect knows what it is.
+
+    Attributes:
+        func: the cached function.
+        args: the instance.
+    """
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: Q.args, **kwargs: Q.kwargs) -> R:
+            """Call the function."""
+
+    def key(self, *args: Q.args, **kwargs: Q.kwargs) -> str:
+        """See CachedFunction."""
+        return str(self._cached.key(*self.args, *args, **kwargs))
+
+    def invalidate(self, *args: Q.args, **kwargs: Q.kwargs) -> B_co:
+        """See CachedFunction."""
+        return self._cached.invalidate(*self.args, *args, **kwargs)  # type: ignore[no-any-return]
+
+    def refresh(self, *args: Q.args, **kwargs: Q.kwargs) -> R:
+        """See CachedFunction."""
+        return self._cached.refresh(*self.args, *args, **kwargs)  # type: ignore[no-any-return]
+
+    @property
+    def uncached(self) -> Callable[Q, R]:
+        """The method itself, bound to the instance."""
+        return MethodType(self._cached.uncached, self.args[0])
+
+    @property
+    def _cached(self) -> Any:
+        return self.func
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _OF_THE_FUNCTION:
+            return getattr(self.func, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether it is the same function of the same instance, as with methods: each access makes another."""
+        return isinstance(other, BoundFunction) and self.func is other.func and self.args[0] is other.args[0]
+
+    def __hash__(self) -> int:
+        return hash((self.func, id(self.args[0])))
+
+    def __reduce__(self) -> Any:
+        """Pickle as what leads to it: the instance, and the method's name."""
+        return getattr, (self.args[0], self.func.__name__)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.__qualname__} of {self.args[0]!r}>"

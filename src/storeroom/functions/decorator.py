@@ -1,0 +1,155 @@
+"""@cached: a function whose results are kept in a cache, by its arguments.
+
+``docs/cached.md`` explains it. Here the options are checked, when the function is defined; nothing is
+looked up or opened before the first call, so that configure() may come later.
+"""
+
+import inspect
+from collections.abc import Callable, Collection, Coroutine, Iterable
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar, Unpack, overload
+
+from storeroom import timeouts
+from storeroom.config.freshness import Freshness, FreshnessOptions
+from storeroom.exceptions import ConfigurationError
+from storeroom.functions.cached_function import CachedCoroutineFunction, CachedFunction, Options
+from storeroom.functions.keys import name_of
+from storeroom.functions.source_fingerprint import Change, fingerprint
+from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
+from storeroom.wording import nearest
+
+__all__ = ["cached"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _Decorator(Protocol):
+    """``cached(timeout="5m")``: what awaits the function."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # the first that fits is meant
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> CachedCoroutineFunction[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> CachedFunction[P, R]: ...
+
+
+@overload
+def cached(  # type: ignore[overload-overlap]  # the first that fits is meant
+    function: Callable[P, Coroutine[Any, Any, R]], /
+) -> CachedCoroutineFunction[P, R]: ...
+@overload
+def cached(function: Callable[P, R], /) -> CachedFunction[P, R]: ...
+@overload
+def cached(
+    *,
+    key: str | Callable[..., object] | None = None,
+    timeout: Timeout | Callable[[Any], Timeout] = DEFAULT_TIMEOUT,
+    tags: Collection[str] | Callable[..., Iterable[object]] = (),
+    alias: str = "default",
+    version: int | None = None,
+    ignore: Collection[str] = (),
+    invalidate_on_change: Change | None = None,
+    **freshness: Unpack[FreshnessOptions],
+) -> _Decorator: ...
+def cached(
+    function: Any = None,
+    /,
+    *,
+    key: str | Callable[..., object] | None = None,
+    timeout: Timeout | Callable[[Any], Timeout] = DEFAULT_TIMEOUT,
+    tags: Collection[str] | Callable[..., Iterable[object]] = (),
+    alias: str = "default",
+    version: int | None = None,
+    ignore: Collection[str] = (),
+    invalidate_on_change: Change | None = None,
+    **freshness: Any,
+) -> Any:
+    """Keep a function's results in a cache: ``@cached``, or ``@cached(timeout="5m")`` with options.
+
+    Calls with the same arguments, in whatever way these are written, get the result that is stored; among all
+    threads, tasks and processes that share the cache one computes what is missing. None is a result. An exception
+    is raised and not stored. The decorated function has ``key()``, ``invalidate()`` and ``refresh()``, each with the
+    parameters of the function, and ``uncached``; those of a coroutine function are awaited, ``key()`` excepted.
+
+    Args:
+        function: a function, method or coroutine function.
+        key: a template such as ``"user:{id}"`` that names every parameter, or a function of the same arguments that
+            returns the key. By default the name of the function and all arguments with their types.
+        timeout: of what is stored, or a function of the result that returns it; zero for what is not to be stored.
+        tags: a list of templates, or a function of the same arguments that returns tags: see invalidate_tags().
+        alias: of the cache in CACHES; looked up by each call.
+        version: of the keys.
+        ignore: names of parameters on which the result does not depend.
+        invalidate_on_change: what the keys depend on beside the arguments: True for the function's own source,
+            another function or class for that one's, a text such as "v2", or a list of these.
+        **freshness: how old a result may be: see FreshnessOptions.
+
+    Raises:
+        ConfigurationError: an option does not fit the function.
+        TypeError: there is no such option, or this cannot be cached.
+    """
+    _check_options(timeout, freshness)
+
+    def decorate(decorated: Any) -> Any:
+        plain, binds = _taken_apart(decorated)
+        suffix = "" if invalidate_on_change in (None, False) else f"#{fingerprint(invalidate_on_change, plain)}"
+        options = Options(key, timeout, tags, alias, version, _names(plain, ignore), suffix, freshness, binds)
+        kind: Any = CachedCoroutineFunction if _is_awaited(plain) else CachedFunction
+        made = kind(plain, options)
+        return made.__get__(decorated.__self__) if inspect.ismethod(decorated) else made
+
+    return decorate if function is None else decorate(function)
+
+
+def _check_options(timeout: Any, freshness: dict[str, Any]) -> None:
+    known = list(FreshnessOptions.__annotations__)
+    for name in freshness:
+        if name not in known:
+            names = ["key", "timeout", "tags", "alias", "version", "ignore", "invalidate_on_change", *known]
+            raise TypeError(
+                f"@cached has no option {name!r}; its options are {', '.join(names)}.{nearest(name, names)}"
+            )
+    try:
+        Freshness().but(freshness)
+    except ValueError as error:
+        raise ConfigurationError(f"@cached: {error}") from error
+    if not callable(timeout) and timeout is not DEFAULT_TIMEOUT and type(timeout) is not object:
+        timeouts.parse_timeout(timeout)
+
+
+def _taken_apart(decorated: Any) -> tuple[Any, Literal["instance", "class", "nothing"]]:
+    """Return the function within what is decorated, and what it is bound to when it is found in a class.
+
+    Raises:
+        TypeError: it cannot be cached.
+    """
+    if isinstance(decorated, property):
+        raise TypeError("@cached was given a property; put @property above @cached.")
+    if not callable(decorated) and not isinstance(decorated, classmethod):
+        raise TypeError(
+            f"@cached decorates a function, and was given {decorated!r}; options have names, as in "
+            '@cached(key="user:{id}", timeout="5m").'
+        )
+    if isinstance(decorated, type):
+        raise TypeError(f"@cached was given the class {decorated.__qualname__}; decorate a function that makes one.")
+    is_wrapped = isinstance(decorated, classmethod | staticmethod) or inspect.ismethod(decorated)
+    plain = decorated.__func__ if is_wrapped else decorated
+    if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
+        raise TypeError(
+            f"{name_of(plain)}() is a generator: what it yields can be read only once, and so cannot be cached. "
+            "Let it return a list."
+        )
+    if isinstance(decorated, classmethod):
+        return plain, "class"
+    return plain, "nothing" if isinstance(decorated, staticmethod) else "instance"
+
+
+def _is_awaited(function: Any) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004 -- of an object, whose method it may be
+
+
+def _names(function: Any, ignore: Collection[str]) -> tuple[str, ...]:
+    if isinstance(ignore, str):
+        raise ConfigurationError(f"{name_of(function)}: ignore is {ignore!r}; expected a list: [{ignore!r}].")
+    return tuple(ignore)

@@ -1,0 +1,132 @@
+"""The code of a function that returns the keys, or the tags, of another function's calls.
+
+It has the same parameters and defaults: ``load(id, lang='en')`` with the template ``"user:{id}:{lang}"`` becomes
+something like ::
+
+    def load(id, lang=default):
+        return f"user:{text(id)}:{text(lang)}"
+
+So Python itself sorts out positional and named arguments and defaults, and says what is wrong with a call
+in its own words. ``inspect.Signature.bind()`` does the same, but many times slower than a hit should be.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from storeroom.exceptions import UnkeyableArgumentError
+from storeroom.functions.argument_text import has_own_str, plain_text, text_of
+from storeroom.functions.templates import Field
+
+__all__ = ["KeyCode"]
+
+
+class _Named:
+    """Written as a name where a signature shows a default."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return self._name
+
+
+class KeyCode:
+    """Writes the code of one function that makes keys or tags."""
+
+    def __init__(self, called: str, signature: inspect.Signature) -> None:
+        self._called, self._signature = called, signature
+        self._names: dict[str, Any] = {}
+        self._mark = "_"
+        while any(name.startswith(self._mark) for name in signature.parameters):
+            self._mark += "_"  # so that no parameter hides what the code needs
+        self.escapes: list[tuple[str, str]] = []
+
+    def _name(self, value: Any) -> str:
+        """Return the name by which the code finds the value: f-strings cannot hold every literal."""
+        name = f"{self._mark}{len(self._names)}"
+        self._names[name] = value
+        return name
+
+    def expression(self, parts: Iterable[str | Field], write: Callable[[Field], str]) -> str:
+        """Return the code of a string: literal parts as they are, and fields as `write` has it."""
+        written = [repr(part) if isinstance(part, str) else f'f"{{{write(part)}}}"' for part in parts if part]
+        return " ".join(written) or '""'
+
+    def typed(self, field: Field) -> str:
+        """Return the code of a value's text with its type."""
+        return (
+            f"{field.path} if {self._name(type)}({field.path}) is {self._name(int)} else {self._call(text_of, field)}"
+        )
+
+    def plain(self, field: Field) -> str:
+        """Return the code of a value's text for the eye, or as the field's conversion and format have it."""
+        if field.spec:
+            return self._escaped(f"{self._name(format)}({field.path}, {self._name(field.spec)})")
+        if field.conversion:
+            return self._escaped(self._call(text_of if field.conversion == "r" else _shown, field))
+        if any(character == "-" for character, _ in self.escapes):  # numbers may hold one
+            return self._escaped(self._call(plain_text, field))
+        # What most arguments are is told here, without a call. An attribute is asked for once.
+        value, bare = f"{self._mark}value", frozenset((int,) if self.escapes else (int, str))
+        is_bare = f"{self._name(type)}({value} := {field.path}) in {self._name(bare)}"
+        return f"{value} if {is_bare} else {self._escaped(self._call(plain_text, field, value))}"
+
+    def _call(self, write: Callable[[Any], str], field: Field, value: str | None = None) -> str:
+        argument = self._name(field.path)
+        return f"{self._name(_explained(write, self._called))}({value or field.path}, {argument})"
+
+    def _escaped(self, code: str) -> str:
+        if not self.escapes:
+            return code
+        pairs = self.escapes
+
+        def escaped(text: str) -> str:
+            for character, escape in pairs:
+                if character in text:
+                    text = text.replace(character, escape)
+            return text
+
+        return f"{self._name(escaped)}({code})"
+
+    def function(self, returned: str) -> Callable[..., Any]:
+        """Return a function with the parameters and defaults of the signature, that returns what the code says."""
+        parameters = [
+            parameter.replace(annotation=parameter.empty, default=self._default(parameter))
+            for parameter in self._signature.parameters.values()
+        ]
+        shown = self._signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
+        name = f"{self._mark}call"
+        # Names are those of the function's own parameters; texts come through repr().
+        exec(compile(f"def {name}{shown}:\n    return {returned}\n", f"<keys of {self._called}>", "exec"), self._names)  # noqa: S102
+        made: Callable[..., Any] = self._names[name]
+        # A call with wrong arguments is told of in the name of the function that was called.
+        made.__name__ = made.__qualname__ = self._called
+        return made
+
+    def _default(self, parameter: inspect.Parameter) -> Any:
+        return parameter.empty if parameter.default is parameter.empty else _Named(self._name(parameter.default))
+
+
+def _shown(value: Any) -> str:
+    if not has_own_str(type(value)):
+        raise UnkeyableArgumentError(f"an instance of {type(value).__qualname__}, which has no str() of its own")
+    return str(value)
+
+
+def _explained(write: Callable[[Any], str], called: str) -> Callable[[Any, str], str]:
+    """Return what writes a value as `write` does, and tells whose argument it is that has no text."""
+
+    def checked(value: Any, argument: str) -> str:
+        try:
+            return write(value)
+        except UnkeyableArgumentError as error:
+            name = argument.partition(".")[0]
+            raise UnkeyableArgumentError(
+                f"{called}(): the argument {argument} is, or holds, {error}, of which no key can be made "
+                f"that other processes make as well. Name what identifies it in key=…, such as {{{argument}.id}}; or "
+                f"give its class a method __cache_key__() that returns it; or, if the result does not depend on it, "
+                f"pass ignore=[{name!r}]."
+            ) from None
+
+    return checked

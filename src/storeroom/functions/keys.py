@@ -1,0 +1,211 @@
+"""The key of a call: made of the function's name and its arguments, or by a template.
+
+What does not fit the function is told here, when that is decorated; ``key_code`` writes the code that makes a key.
+"""
+
+import inspect
+import os
+import sys
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, Final, TypeAlias
+
+from storeroom.exceptions import ConfigurationError, UnkeyableArgumentError
+from storeroom.functions.argument_text import text_of
+from storeroom.functions.key_function import KeyCode
+from storeroom.functions.templates import Field, Template, escapes
+from storeroom.wording import nearest
+
+__all__ = ["KeyOf", "TagsOf", "key_maker", "name_of", "signature_of", "tags_maker"]
+
+KeyOf: TypeAlias = Callable[..., str]
+"""Returns the key of a call, for its arguments."""
+
+TagsOf: TypeAlias = Callable[..., Sequence[str]]
+"""Returns the tags of a call, for its arguments."""
+
+
+# The function ---------------------------------------------------------------------------------
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """Return the function's signature, whose annotations may name what does not exist yet.
+
+    Raises:
+        TypeError: it has none that Python knows of.
+    """
+    try:
+        if sys.version_info >= (3, 14):
+            import annotationlib  # noqa: PLC0415 -- not there before
+
+            return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
+        return inspect.signature(function)
+    except ValueError as error:
+        raise TypeError(
+            f"@cached cannot tell the parameters of {function!r} ({error}); wrap it in a function that has some."
+        ) from error
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return what an error calls the function."""
+    name = getattr(function, "__qualname__", None)
+    return f"{function.__module__}.{name}" if name else repr(function)
+
+
+def _name_in_keys(function: Callable[..., Any]) -> str:
+    """Return the name that tells the function from all others, in every process.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    plain = inspect.unwrap(function)
+    name = getattr(plain, "__qualname__", "<unnamed>")
+    if "<lambda>" in name or name == "<unnamed>":
+        raise _no_key(function, "it has no name of its own")
+    closed_over = set(getattr(plain, "__code__", _NO_CODE).co_freevars) - {plain.__name__, "__class__"}
+    if "<locals>" in name and closed_over:
+        raise _no_key(
+            function, f"it uses {', '.join(sorted(closed_over))} of the function around it, which may differ each time"
+        )
+    return f"{_module_of(plain)}.{name}"
+
+
+_NO_CODE: Final = (lambda: None).__code__
+
+
+def _module_of(function: Callable[..., Any]) -> str:
+    """Return the name of the function's module; of a script, which every program has one of, the path."""
+    if function.__module__ not in ("__main__", "__mp_main__"):
+        return function.__module__
+    names = getattr(function, "__globals__", {})
+    if names.get("__spec__") is not None:  # python -m package.module
+        return str(names["__spec__"].name)
+    return os.path.abspath(names["__file__"]) if "__file__" in names else "__main__"  # noqa: PTH100 -- pathlib is slow to load
+
+
+def _no_key(function: Callable[..., Any], reason: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"@cached cannot make keys of the name of {name_of(function)}, as {reason}. "
+        'Pass key="…", a template that names its parameters, such as "user:{id}".'
+    )
+
+
+# Keys -----------------------------------------------------------------------------------------
+
+
+def key_maker(
+    function: Callable[..., Any],
+    key: str | Callable[..., object] | None,
+    ignore: Collection[str],
+    suffix: str,
+) -> KeyOf:
+    """Return what makes the keys of a function.
+
+    Args:
+        function: the function.
+        key: a template, a function of the same arguments, or None for the name and all arguments.
+        ignore: parameters that are to be left out.
+        suffix: put behind every key.
+
+    Raises:
+        ConfigurationError: the template or `ignore` do not fit the function.
+    """
+    signature = signature_of(function)
+    for name in ignore:
+        if name not in signature.parameters:
+            raise _unknown(function, signature, f"ignore has {name!r}", name)
+    if callable(key):
+        return _called(name_of(function), key, suffix)
+    code = KeyCode(name_of(function), signature)
+    if key is None:
+        parts = _default_parts(function, signature, ignore)
+        return code.function(code.expression([*parts, suffix], code.typed))
+    template = _template(function, signature, "key", key)
+    named = {*ignore, *(field.parameter for field in template.fields)}
+    left_out = next((name for name in signature.parameters if name not in named), None)
+    if left_out is not None:
+        raise ConfigurationError(
+            f"{name_of(function)}: key={key!r} leaves out the parameter {left_out!r}, so that calls that differ in "
+            f"it would share an entry. Name it in the key, as {{{left_out}}}, or in ignore=[{left_out!r}] if the "
+            "result does not depend on it."
+        )
+    try:
+        separators = template.separators()
+    except ValueError as error:
+        raise ConfigurationError(f"{name_of(function)}: key={key!r} {error}.") from None
+    code.escapes = escapes(separators)
+    return code.function(code.expression([*template.parts, suffix], code.plain))
+
+
+def _called(called: str, key: Callable[..., object], suffix: str) -> KeyOf:
+    def key_of(*args: Any, **kwargs: Any) -> str:
+        made = key(*args, **kwargs)
+        try:
+            return (made if isinstance(made, str) else text_of(made)) + suffix
+        except UnkeyableArgumentError as error:
+            raise UnkeyableArgumentError(
+                f"{called}(): the function that was given as key returned {error}; expected a string, or a value "
+                "that identifies the call, such as a number or a tuple of such."
+            ) from None
+
+    return key_of
+
+
+def _default_parts(
+    function: Callable[..., Any], signature: inspect.Signature, ignore: Collection[str]
+) -> list[str | Field]:
+    """Write the call down: ``shop.load(id={id}, lang={lang})``. The names stay right when parameters change places."""
+    stars: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    parts: list[str | Field] = [f"{_name_in_keys(function)}("]
+    for name, parameter in signature.parameters.items():
+        if name not in ignore:
+            comma = ", " if len(parts) > 1 else ""
+            parts += [f"{comma}{stars.get(parameter.kind, '')}{name}=", Field(name, name)]
+    return [*parts, ")"]
+
+
+def _template(function: Callable[..., Any], signature: inspect.Signature, option: str, text: object) -> Template:
+    if not isinstance(text, str):
+        raise ConfigurationError(
+            f"{name_of(function)}: {option} is {text!r}; expected a template such as 'user:{{id}}', or a function."
+        )
+    try:
+        template = Template.parse(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{name_of(function)}: {option}={text!r} {error}.") from None
+    for field in template.fields:
+        if field.parameter not in signature.parameters:
+            raise _unknown(function, signature, f"{option}={text!r} names {field.parameter!r}", field.parameter)
+    return template
+
+
+def _unknown(function: Callable[..., Any], signature: inspect.Signature, what: str, name: str) -> ConfigurationError:
+    parameters = list(signature.parameters)
+    known = f"its parameters are {', '.join(parameters)}" if parameters else "it has none"
+    return ConfigurationError(
+        f"{name_of(function)}: {what}, which is no parameter; {known}.{nearest(name, parameters)}"
+    )
+
+
+# Tags -----------------------------------------------------------------------------------------
+
+
+def tags_maker(function: Callable[..., Any], tags: Collection[str] | Callable[..., Iterable[object]]) -> TagsOf:
+    """Return what makes the tags of a function's calls.
+
+    Args:
+        function: the function.
+        tags: templates, or a function of the same arguments that returns tags.
+
+    Raises:
+        ConfigurationError: a template does not fit the function.
+    """
+    if callable(tags):
+        return lambda *args, **kwargs: [str(tag) for tag in tags(*args, **kwargs)]
+    if isinstance(tags, str):
+        raise ConfigurationError(f"{name_of(function)}: tags is {tags!r}; expected a list of tags: [{tags!r}].")
+    signature = signature_of(function)
+    templates = [_template(function, signature, "tags", tag) for tag in tags]
+    code = KeyCode(name_of(function), signature)
+    # Nothing is escaped: a tag has to be the one that invalidate_tags() is called with, written by hand.
+    made = [code.expression(template.parts, code.plain) for template in templates]
+    return code.function(f"({''.join(f'{tag}, ' for tag in made)})")

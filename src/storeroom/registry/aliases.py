@@ -1,0 +1,304 @@
+"""CACHES as a whole, read and checked: from a dict that a person wrote to one Alias per entry.
+
+Everything is checked at once and nothing is opened: a mistake shows at start, not at
+the first use of the alias that has it.
+"""
+
+import inspect
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from storeroom import config, wording
+from storeroom.base import BaseCache
+from storeroom.exceptions import ConfigurationError
+from storeroom.registry import backend_paths
+
+__all__ = ["DEFAULT_ALIAS", "Alias", "backend_class", "read_alias", "read_caches"]
+
+_CODEC_OPTIONS: Final = frozenset({*config.CODEC_OPTIONS, "allowed_types"})
+
+DEFAULT_ALIAS: Final = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """One alias of CACHES, read and checked.
+
+    Attributes:
+        name: the alias.
+        backend: the class.
+        location: LOCATION as the class gets it; "" where none was given.
+        params: the alias's dict without BACKEND and LOCATION, as it was written.
+        settings: the same, read; None for a class that is not a BaseCache, whose
+            settings are its own business.
+    """
+
+    name: str
+    backend: type[Any]
+    location: Any
+    params: Mapping[str, Any] = field(repr=False)
+    settings: config.Settings | None
+
+    def __repr__(self) -> str:
+        location = wording.masked(self.location)
+        return f"Alias({self.name!r}, {self.backend.__qualname__}, location={location!r}, settings={self.settings!r})"
+
+    def build(self) -> BaseCache:
+        """Return a new handle, built as ``backend(location, params)``."""
+        handle: BaseCache = self.backend(self.location, _copied(self.params))
+        return handle
+
+
+def read_caches(caches: object, directory: str | None = None) -> dict[str, Alias]:
+    """Read a CACHES dict.
+
+    Args:
+        caches: alias to its dict.
+        directory: what a relative LOCATION is relative to, where LOCATION is a path; the
+            current directory if it is None.
+
+    Raises:
+        ConfigurationError: something is wrong; with several mistakes the message lists
+            the first of each alias.
+    """
+    if not isinstance(caches, Mapping):
+        raise ConfigurationError(
+            f"CACHES is {wording.shown(caches)}; expected a dict of aliases, such as "
+            "{'default': {'BACKEND': 'storeroom.backends.locmem.LocMemCache'}}."
+        )
+    aliases: dict[str, Alias] = {}
+    mistakes: list[ConfigurationError] = []
+    if DEFAULT_ALIAS not in caches:
+        mistakes.append(_missing_default(caches))
+    for name, written in caches.items():
+        try:
+            aliases[name] = read_alias(name, written, directory)
+        except ConfigurationError as mistake:
+            mistakes.append(mistake)
+    if not mistakes:
+        mistakes = [*_collisions(list(aliases.values())), *_wrong_fallbacks(aliases), *_misplaced(aliases)]
+    if len(mistakes) > 1:
+        listed = "".join(f"\n- {mistake}" for mistake in mistakes)
+        raise ConfigurationError(f"CACHES has {len(mistakes)} mistakes:{listed}") from mistakes[0]
+    if mistakes:
+        raise mistakes[0]
+    return aliases
+
+
+def _missing_default(caches: Mapping[Any, Any]) -> ConfigurationError:
+    there = f"only {', '.join(map(repr, caches))}" if caches else "no alias at all"
+    return ConfigurationError(
+        f"CACHES has no alias {DEFAULT_ALIAS!r}: there is {there}.{_misspelt(DEFAULT_ALIAS, caches)} "
+        "Add it: it is what storeroom.cache stands for."
+    )
+
+
+def _misspelt(wanted: str, names: Iterable[object]) -> str:
+    """Return " Is it 'x'?" for a name that may be a misspelling of the one that is missing, or ""."""
+    near = next((name for name in names if wording.nearest(str(name), [wanted])), None)
+    return "" if near is None else f" Is it {near!r}?"
+
+
+def read_alias(name: object, written: object, directory: str | None) -> Alias:
+    """Read one alias: see read_caches()."""
+    if not isinstance(name, str):
+        raise ConfigurationError(f"CACHES has an alias that is {wording.shown(name)}; expected a string.")
+    place = f"CACHES[{name!r}]"
+    if not isinstance(written, Mapping):
+        hint = " A URL becomes one by storeroom.config_from_url(url)." if isinstance(written, str) else ""
+        raise ConfigurationError(f"{place} is {wording.shown(written)}; expected a dict with BACKEND in it.{hint}")
+    backend = backend_class(name, written)
+    params = _copied(written)
+    del params["BACKEND"]
+    location = _location(params.pop("LOCATION", ""), place)
+    if location and isinstance(location, str) and _is_path(backend):
+        # Absolute, so that a later chdir() does not move the cache.
+        location = str(Path(directory or Path.cwd(), Path(location).expanduser()))
+    settings = None
+    if issubclass(backend, BaseCache):
+        settings = config.read_params(params, backend.options, alias=name, backend=backend.__name__)
+        _check_location(backend, location, settings, place)
+        _check_codec(settings, place)
+    return Alias(name, backend, location, params, settings)
+
+
+def backend_class(name: str, written: Mapping[str, Any]) -> type[Any]:
+    """Return the class that one alias's BACKEND names.
+
+    Raises:
+        ConfigurationError: there is no BACKEND, or no handle can be built of it; an
+            InvalidCacheBackendError where it cannot be imported.
+    """
+    place = f"CACHES[{name!r}]"
+    if "BACKEND" not in written:
+        raise _missing_backend(place, written)
+    backend = backend_paths.resolve(written["BACKEND"], place)
+    _check_signature(backend, place)
+    return backend
+
+
+def _missing_backend(place: str, written: Mapping[Any, Any]) -> ConfigurationError:
+    hint = _misspelt("BACKEND", (name for name in written if name not in config.SETTINGS))
+    paths = ", ".join(backend_paths.available_paths())
+    return ConfigurationError(
+        f"{place} has no BACKEND.{hint} Add it: the dotted path of a class; Storeroom has: {paths}."
+    )
+
+
+def _copied(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy an alias's dict and its OPTIONS: some backend classes take things out of them."""
+    copy = dict(params)
+    if isinstance(copy.get("OPTIONS"), Mapping):
+        copy["OPTIONS"] = dict(copy["OPTIONS"])
+    return copy
+
+
+def _is_path(backend: type[Any]) -> bool:
+    """Tell whether the LOCATION of this class is a path, which its attribute `location_is_path` says."""
+    return bool(getattr(backend, "location_is_path", False))
+
+
+def _location(location: Any, place: str) -> Any:
+    if isinstance(location, os.PathLike):
+        location = os.fspath(location)
+    are_addresses = isinstance(location, list | tuple) and all(isinstance(address, str) for address in location)
+    if not isinstance(location, str) and not are_addresses:
+        raise ConfigurationError(
+            f"{place}['LOCATION'] is {wording.shown(location)}; expected a string (a path, a name or an address), "
+            "a path object or a list of addresses."
+        )
+    return location
+
+
+def _check_location(backend: type[Any], location: Any, settings: config.Settings, place: str) -> None:
+    """Let the class check LOCATION by its optional ``check_location(location, settings)``.
+
+    It may look at the place but opens nothing; its error begins with "LOCATION is", or
+    with "is", to be joined to the alias's name.
+    """
+    check = getattr(backend, "check_location", None)
+    if check is None:
+        return
+    try:
+        check(location, settings)
+    except ConfigurationError as error:
+        raise type(error)(f"{place}['LOCATION'] {str(error).removeprefix('LOCATION ')}") from error
+
+
+def _check_codec(settings: config.Settings, place: str) -> None:
+    """Build the codec that the options describe, so that a wrong one is told now and not by the first value."""
+    given = {name: settings.options[name] for name in settings.given & _CODEC_OPTIONS}
+    if not given:
+        return
+    from storeroom.serializers import build_codec  # noqa: PLC0415 -- only where a codec is configured
+
+    try:
+        build_codec(**given)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{place}['OPTIONS']: {error}") from error
+
+
+def _check_signature(backend: type[Any], place: str) -> None:
+    try:
+        signature = inspect.signature(backend)
+    except ValueError:  # a class written in C need not tell
+        return
+    try:
+        signature.bind("location", {})
+    except TypeError as error:
+        raise ConfigurationError(
+            f"{place}['BACKEND'] is {backend.__qualname__}, which cannot be built as "
+            f"{backend.__qualname__}(location, params): {error}. Expected a class whose __init__ takes these two."
+        ) from error
+
+
+# Aliases that stand in for others -------------------------------------------------------
+
+
+def _wrong_fallbacks(aliases: Mapping[str, Alias]) -> list[ConfigurationError]:
+    """Return a mistake for each alias whose OPTIONS["on_error"] names one that cannot answer for it."""
+    mistakes = []
+    for name, alias in aliases.items():
+        fallback = _fallback_of(alias)
+        reason = "" if fallback is None else _why_no_fallback(name, fallback, aliases)
+        if reason:
+            place = f"CACHES[{name!r}]['OPTIONS']['on_error'] is 'fallback:{fallback}'"
+            mistakes.append(ConfigurationError(f"{place}; {reason}"))
+    return mistakes
+
+
+def _why_no_fallback(name: str, fallback: str, aliases: Mapping[str, Alias]) -> str:
+    """Return why an alias cannot answer for another, or ""."""
+    if fallback not in aliases:
+        return f"expected one of the aliases {', '.join(map(repr, aliases))}.{wording.nearest(fallback, aliases)}"
+    if aliases[fallback].settings is None:
+        return f"expected a cache of Storeroom's, and its BACKEND is {aliases[fallback].backend.__qualname__}."
+    chain, following = [name], _fallback_of(aliases[name])
+    while following is not None and following in aliases and following not in chain:
+        chain.append(following)
+        following = _fallback_of(aliases[following])
+    if following != name:
+        return ""
+    return f'expected one that ends somewhere: {" -> ".join((*chain, name))}. Give one of them "miss" or "raise".'
+
+
+def _fallback_of(alias: Alias) -> str | None:
+    on_error = None if alias.settings is None else alias.settings.options.get("on_error")
+    return on_error.partition("fallback:")[2] or None if isinstance(on_error, str) else None
+
+
+# Aliases that get into each other's way -------------------------------------------------
+
+
+def _collisions(aliases: list[Alias]) -> list[ConfigurationError]:
+    """Return a mistake for each alias whose storage keys are those of another under different settings."""
+    first: dict[Any, tuple[Alias, config.Settings]] = {}
+    mistakes = []
+    for alias in aliases:
+        # What is kept in other aliases' storages has no LOCATION to share.
+        if alias.settings is None or not alias.backend.keeps_entries or hasattr(alias.backend, "check_aliases"):
+            continue
+        other, settings = first.setdefault(_storage(alias, alias.settings), (alias, alias.settings))
+        differing = _differences(settings, alias.settings)
+        if differing:
+            mistakes.append(_collision(other, alias, settings, differing))
+    return mistakes
+
+
+def _storage(alias: Alias, settings: config.Settings) -> tuple[Any, ...]:
+    """Return what two aliases have in common if they make the same storage keys in one storage."""
+    location = tuple(alias.location) if isinstance(alias.location, list) else alias.location
+    if _is_path(alias.backend) and isinstance(location, str):
+        location = os.path.realpath(location)
+    return alias.backend, location, settings.key_prefix, settings.version, settings.key_function
+
+
+def _differences(one: config.Settings, other: config.Settings) -> list[str]:
+    differing = ["TIMEOUT"] if one.timeout != other.timeout else []
+    names = [*one.options, *(name for name in other.options if name not in one.options)]
+    return differing + [f"OPTIONS[{name!r}]" for name in names if one.options.get(name) != other.options.get(name)]
+
+
+def _collision(one: Alias, other: Alias, settings: config.Settings, differing: list[str]) -> ConfigurationError:
+    location = wording.masked(other.location)
+    return ConfigurationError(
+        f"CACHES[{one.name!r}] and CACHES[{other.name!r}] have the same LOCATION {location!r}, KEY_PREFIX "
+        f"{settings.key_prefix!r} and VERSION {settings.version}, so that each overwrites the other's keys, but differ "
+        f"in {', '.join(differing)}. Give one of them another LOCATION or KEY_PREFIX, or both the same settings."
+    )
+
+
+def _misplaced(aliases: Mapping[str, Alias]) -> list[ConfigurationError]:
+    """Return a mistake for each alias that refers to others and cannot, as its class's ``check_aliases`` tells."""
+    mistakes = []
+    for alias in aliases.values():
+        check = getattr(alias.backend, "check_aliases", None)
+        try:
+            if check is not None:
+                check(alias.name, aliases)
+        except ConfigurationError as error:
+            mistakes.append(type(error)(f"CACHES[{alias.name!r}]: {error}"))
+    return mistakes

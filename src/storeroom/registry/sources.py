@@ -1,0 +1,270 @@
+"""Where CACHES comes from when nobody has called ``configure()``. The first found wins.
+
+1. a running Django's ``settings.CACHES``;
+2. the TOML file that the environment variable STOREROOM_CONFIG names, ``[caches.default]``;
+3. ``[tool.storeroom.caches.default]`` in the nearest pyproject.toml, from the current
+   directory upwards;
+4. the environment variables CACHE_URL and CACHE_URL_<ALIAS>;
+5. the embedded default: a file cache in the user's cache directory.
+
+A source is found or not found; one that is found and wrong is an error, never passed
+over for the next.
+"""
+
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Final
+
+from storeroom.config import SETTINGS
+from storeroom.exceptions import ConfigurationError
+from storeroom.wording import nearest, shown
+
+__all__ = ["CONFIG_VARIABLE", "DJANGO", "URL_VARIABLE", "Source", "find_source", "program_directory", "read_file"]
+
+CONFIG_VARIABLE: Final = "STOREROOM_CONFIG"
+"""Environment variable with the path of a TOML file."""
+
+URL_VARIABLE: Final = "CACHE_URL"
+"""Environment variable with the URL of the default alias; CACHE_URL_<ALIAS> has that of another."""
+
+DJANGO: Final = "Django's settings.CACHES"
+"""Name of the source that a running Django is."""
+
+# Roomy for one program, and bounded for the disk that it shares with others.
+_EMBEDDED_OPTIONS: Final = {"max_entries": 100_000, "max_bytes": "1GB"}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A CACHES dict, not yet checked, and where it was found.
+
+    Attributes:
+        name: what kind of source it is, for people to read.
+        origin: which one: a path, the names of variables, a module; "" where the name says it all.
+        caches: alias to its dict, as written.
+        directory: what a relative LOCATION is relative to where it is a path; None for
+            the current directory.
+    """
+
+    name: str
+    origin: str
+    caches: Mapping[str, Any] = field(repr=False)
+    directory: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.origin})" if self.origin else self.name
+
+
+def find_source() -> Source:
+    """Return the first source there is; the last one, the embedded default, always is.
+
+    Raises:
+        ConfigurationError: a source is there but cannot be read.
+    """
+    found = _from_django() or _from_config_variable() or _from_pyproject() or _from_url_variables()
+    return found or _embedded_default()
+
+
+# A running Django -------------------------------------------------------------------------
+
+
+def _from_django() -> Source | None:
+    """Return Django's settings if this program runs Django; Django is never imported for the question."""
+    conf = sys.modules.get("django.conf")
+    if conf is None or not hasattr(conf, "settings"):  # the latter while another thread imports it
+        return None
+    module = os.environ.get(conf.ENVIRONMENT_VARIABLE)
+    if not (conf.settings.configured or module):
+        return None
+    try:
+        caches = conf.settings.CACHES
+    except ImportError as error:
+        raise ConfigurationError(
+            f"{conf.ENVIRONMENT_VARIABLE} is {module!r}, and Django's settings cannot be imported ({error}); "
+            "mend that, or call storeroom.configure(CACHES) to do without Django's settings."
+        ) from error
+    return Source(DJANGO, getattr(conf.settings, "SETTINGS_MODULE", "") or "settings.configure()", caches)
+
+
+# TOML files ---------------------------------------------------------------------------------
+
+
+def _from_config_variable() -> Source | None:
+    path = os.environ.get(CONFIG_VARIABLE)
+    return read_file(path, f"{CONFIG_VARIABLE} is {path!r}, which") if path else None
+
+
+def read_file(path: str | os.PathLike[str], which: str | None = None) -> Source:
+    """Return what a TOML file says: ``[caches.default]``, or ``[tool.storeroom.caches.default]`` in a pyproject.toml.
+
+    Args:
+        path: the file; a relative LOCATION in it is relative to its directory.
+        which: how an error message begins that cannot find or read it.
+
+    Raises:
+        ConfigurationError: the file is missing or unreadable, is not TOML, or has no caches in it.
+    """
+    file = Path(path).absolute()
+    source = _read_toml(file, _read_bytes(file, which or f"{str(path)!r}"))
+    if source is None:
+        raise ConfigurationError(f"{file} has no caches in it; expected a table [{_table_name(file)}.default].")
+    return source
+
+
+def _from_pyproject() -> Source | None:
+    file = next(_pyproject_files(), None)
+    if file is None:
+        return None
+    content = _read_bytes(file, f"{str(file)!r}")
+    # Most projects have nothing for us: then their file need not be parsed, nor be valid.
+    return _read_toml(file, content) if b"storeroom" in content else None
+
+
+def _pyproject_files() -> Iterator[Path]:
+    """Yield each pyproject.toml from the current directory upwards.
+
+    The way up ends before a directory like /tmp, where anybody may put a file: a file
+    from there could have this program run the code of another user.
+    """
+    try:
+        current = Path.cwd()
+    except FileNotFoundError:  # it was removed: there is no project here
+        return
+    for directory in (current, *current.parents):
+        shared_by_all = stat.S_ISVTX | stat.S_IWOTH
+        if directory.stat().st_mode & shared_by_all == shared_by_all:
+            return
+        file = directory / "pyproject.toml"
+        if os.path.isfile(file):  # noqa: PTH113 -- False, where Path.is_file() raises PermissionError
+            yield file
+
+
+def _read_bytes(file: Path, which: str) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigurationError(f"{which} cannot be read ({reason}); expected a TOML file.") from error
+
+
+def _read_toml(file: Path, content: bytes) -> Source | None:
+    """Return the caches in a TOML file, or None where it has no table for them."""
+    import tomllib  # noqa: PLC0415 -- 10 ms that only a program with such a file need spend
+
+    try:
+        tables = tomllib.loads(content.decode())
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
+        raise ConfigurationError(f"{file} is not valid TOML: {error}.") from error
+    *outer, last = _table_name(file).split(".")
+    for name in outer:
+        tables = tables.get(name, {})
+        if not isinstance(tables, dict):
+            raise ConfigurationError(f"{name!r} in {file} is {shown(tables)}; expected a table.")
+    for name in tables:
+        if name != last:
+            where = f"[{'.'.join(outer)}] in {file}" if outer else str(file)
+            raise ConfigurationError(f"{where} has {name!r}, which does not exist.{nearest(name, [last])}")
+    if last not in tables:
+        return None
+    return Source(file.name, str(file), _folded(tables[last], str(file)), str(file.parent))
+
+
+def _table_name(file: Path) -> str:
+    return "tool.storeroom.caches" if file.name == "pyproject.toml" else "caches"
+
+
+def _folded(caches: Any, where: str) -> Any:
+    """Return CACHES with the settings' names in Django's capitals, which few people write in TOML."""
+    if not isinstance(caches, dict):
+        return caches
+    return {alias: _folded_alias(alias, written, where) for alias, written in caches.items()}
+
+
+def _folded_alias(alias: str, written: Any, where: str) -> Any:
+    if not isinstance(written, dict):
+        return written
+    folded: dict[str, Any] = {}
+    for name, value in written.items():
+        setting = name.upper() if name.upper() in SETTINGS else name
+        if setting in folded:
+            raise ConfigurationError(
+                f"CACHES[{alias!r}] has {setting} twice, in two spellings, in {where}; keep one of them."
+            )
+        folded[setting] = value
+    return folded
+
+
+# Environment variables ------------------------------------------------------------------------
+
+
+def _from_url_variables() -> Source | None:
+    # An empty variable counts as unset: some tools can only set it so.
+    variables = [name for name in sorted(os.environ) if _alias_of(name) and os.environ[name]]
+    if not variables:
+        return None
+    from storeroom.registry.urls import config_from_url  # noqa: PLC0415 -- urllib, which only such a program needs
+
+    caches: dict[str, Any] = {}
+    for name in variables:
+        alias = _alias_of(name)
+        if alias in caches:
+            raise ConfigurationError(f"{URL_VARIABLE} and {name} both give the alias {alias!r}; unset one of them.")
+        caches[alias] = config_from_url(os.environ[name], where=name)
+    if "default" not in caches:
+        raise ConfigurationError(
+            f"{', '.join(variables)} {'is' if len(variables) == 1 else 'are'} set, but {URL_VARIABLE}, the alias "
+            f"'default', is not; set it too, such as {URL_VARIABLE}=file:///var/cache/app"
+        )
+    return Source("environment variables", ", ".join(variables), caches)
+
+
+def _alias_of(variable: str) -> str:
+    """Return the alias whose URL this variable gives, or "" for every other variable."""
+    if variable == URL_VARIABLE:
+        return "default"
+    prefix = f"{URL_VARIABLE}_"
+    return variable.removeprefix(prefix).lower() if variable.startswith(prefix) else ""
+
+
+# The embedded default ---------------------------------------------------------------------------
+
+
+def _embedded_default() -> Source:
+    directory = program_directory()
+    default = {
+        "BACKEND": "storeroom.backends.filebased.FileBasedCache",
+        "LOCATION": directory,
+        "OPTIONS": dict(_EMBEDDED_OPTIONS),
+    }
+    return Source("the embedded default", directory, {"default": default})
+
+
+def program_directory() -> str:
+    """Return the directory of this program's own cache: "storeroom" in the user's cache directory, then its name.
+
+    A program is told by its path, so that two programs called "main" do not read each
+    other's entries; its name is there for people. An interactive interpreter,
+    ``python -c`` and the command line are all one program, "python".
+    """
+    import platformdirs  # noqa: PLC0415 -- only where nothing is configured
+
+    return str(platformdirs.user_cache_path("storeroom", appauthor=False) / _program_name())
+
+
+def _program_name() -> str:
+    # Not from __main__.__spec__: a spawned child knows its parent's script only by these two.
+    script = getattr(sys.modules.get("__main__"), "__file__", None) or sys.argv[0]
+    if script in {"", "-c", "-m", "-"}:
+        return "python"
+    path = Path(script).absolute()
+    named = path.parent if path.name == "__main__.py" else path
+    if named.stem == "storeroom":
+        return "python"  # the command line, however it was started: it looks into what was tried in an interpreter
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", named.stem).strip(".-")[:60] or "program"
+    return f"{name}-{blake2b(os.fsencode(named), digest_size=4).hexdigest()}"

@@ -1,0 +1,128 @@
+"""Operations on an entry that has conditions, which no storage can judge by itself.
+
+Where a hook answers LOOK, or cannot tell envelopes from other values, the entry is read,
+and judged by its own time and its tags' versions. What is then written goes in by
+compare-and-set: whoever comes in between wins.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from storeroom.storage.envelope import Envelope
+from storeroom.storage.hooks import LOOK, MISSING, StorageHooks
+from storeroom.storage.steps import Steps
+from storeroom.storage.tags import are_current, live_envelopes
+
+__all__ = ["add_over", "expiry", "has", "is_live", "live_keys", "move", "open_many", "opened", "touch"]
+
+_BATCH: Final = 1000
+
+_TRIES: Final = 100
+"""How often somebody else may come in between: more means that the storage cannot compare."""
+
+
+def is_live(hooks: StorageHooks, envelope: Envelope) -> Steps[bool]:
+    """Tell whether an envelope counts as present."""
+    return envelope.is_fresh and (yield from are_current(hooks, envelope))
+
+
+def opened(hooks: StorageHooks, found: Any) -> Steps[Any]:
+    """Return the value of what was read: MISSING for an envelope that is not live."""
+    if type(found) is not Envelope:
+        return found
+    if not found.is_fresh or (found.tags and not (yield from are_current(hooks, found))):
+        return MISSING
+    return found.value
+
+
+def open_many(hooks: StorageHooks, found: dict[str, Any]) -> Steps[dict[str, Any]]:
+    """Return the values of what was read, without those that are not live."""
+    envelopes = {key: value for key, value in found.items() if type(value) is Envelope}
+    fresh = [envelope for envelope in envelopes.values() if envelope.is_fresh]
+    live = set((yield from live_envelopes(hooks, fresh)))
+    return {
+        key: value.value if key in envelopes else value
+        for key, value in found.items()
+        if key not in envelopes or value in live
+    }
+
+
+def add_over(hooks: StorageHooks, storage_key: str, value: Any, expires_at: float) -> Steps[bool]:
+    """See StorageHooks._add(), which has found an entry: store the value if that is not live."""
+    found = yield hooks, "_get", (storage_key,)
+    if found is MISSING:
+        return (yield hooks, "_add", (storage_key, value, expires_at)) is True
+    if type(found) is not Envelope or (yield from is_live(hooks, found)):
+        return False
+    return bool((yield hooks, "_compare_set", (storage_key, found, value, expires_at)))
+
+
+def touch(hooks: StorageHooks, storage_key: str, expires_at: float) -> Steps[bool]:
+    """See StorageHooks._touch(), for an entry that has to be read to know."""
+    for _ in range(_TRIES):
+        found = yield hooks, "_get", (storage_key,)
+        if found is MISSING:
+            return False
+        if type(found) is not Envelope:
+            touched = yield hooks, "_touch", (storage_key, expires_at)
+            if touched is LOOK:
+                continue  # it was none a moment ago
+            return bool(touched)
+        if not (yield from is_live(hooks, found)):
+            return False
+        renewed = found.until(expires_at)
+        if (yield hooks, "_compare_set", (storage_key, found, renewed, renewed.kept_until)):
+            return True
+    return False
+
+
+def move(hooks: StorageHooks, storage_key: str, new_storage_key: str) -> Steps[bool]:
+    """See StorageHooks._rename(), for an entry that has to be read to know.
+
+    Others may find an envelope under both keys for a moment, and never under none.
+    """
+    for _ in range(_TRIES):
+        found = yield hooks, "_get", (storage_key,)
+        if found is MISSING:
+            return False
+        if type(found) is not Envelope:
+            moved = yield hooks, "_rename", (storage_key, new_storage_key)
+            if moved is LOOK:
+                continue  # it was none a moment ago
+            return bool(moved)
+        if not (yield from is_live(hooks, found)):
+            return False
+        yield hooks, "_set", (new_storage_key, found, found.kept_until)
+        if (yield hooks, "_compare_delete", (storage_key, found)):
+            return True
+        yield hooks, "_compare_delete", (new_storage_key, found)
+    return False
+
+
+def has(hooks: StorageHooks, storage_key: str) -> Steps[bool]:
+    """See StorageHooks._has(), for an entry that has to be read to know."""
+    found = yield hooks, "_get", (storage_key,)
+    return (yield from opened(hooks, found)) is not MISSING
+
+
+def expiry(hooks: StorageHooks, storage_key: str) -> Steps[float | None]:
+    """See StorageHooks._expiry(), for an entry that has to be read to know."""
+    for _ in range(_TRIES):
+        found = yield hooks, "_get", (storage_key,)
+        if type(found) is Envelope:
+            return found.fresh_until if (yield from is_live(hooks, found)) else None
+        if found is MISSING:
+            return None
+        expires_at: Any = yield hooks, "_expiry", (storage_key,)
+        if expires_at is not LOOK:
+            return None if expires_at is None else float(expires_at)
+    return None
+
+
+def live_keys(hooks: StorageHooks, storage_keys: Sequence[str]) -> Steps[set[str]]:
+    """Return those of some storage keys whose entries are live: one read for every thousand of them."""
+    live: set[str] = set()
+    for start in range(0, len(storage_keys), _BATCH):
+        found = yield hooks, "_get_many", (storage_keys[start : start + _BATCH],)
+        live.update((yield from open_many(hooks, found)))
+    return live

@@ -1,0 +1,58 @@
+"""Counters that come into being by being counted.
+
+Two clients that count the same absent key must not both create it: whoever comes second
+adds to what the first has created.
+"""
+
+from typing import Final
+
+from storeroom.exceptions import StorageError, ValueTypeError
+from storeroom.storage import conditions
+from storeroom.storage.hooks import StorageHooks
+from storeroom.storage.steps import Steps
+from storeroom.timeouts import AT_ONCE
+
+__all__ = ["count"]
+
+_TRIES: Final = 100
+"""How often somebody else may come in between: more means that the storage keeps nothing."""
+
+
+def count(hooks: StorageHooks, storage_key: str, delta: float, start: float, expires_at: float) -> Steps[float]:
+    """Add delta to the number stored, or store start + delta until then. Return the new number.
+
+    Raises:
+        ValueTypeError: what is stored is not a number, or has tags or may become stale.
+        StorageError: the storage stores nothing now.
+    """
+    for _ in range(_TRIES):
+        if expires_at == AT_ONCE:
+            return (yield from _count_live(hooks, storage_key, delta, start))
+        try:
+            total: float | None = yield hooks, "_count", (storage_key, delta, start, expires_at)
+        except ValueTypeError:
+            if (yield from conditions.has(hooks, storage_key)):
+                raise
+            total = None
+        if total is not None:
+            return total
+        # An envelope may be in the way that counts as absent: a tag was invalidated, or somebody computes.
+        if (yield from conditions.add_over(hooks, storage_key, start + delta, expires_at)):
+            return start + delta
+    raise StorageError(
+        f"The counter {storage_key!r} could not be created in {_TRIES} attempts: the storage keeps nothing now. "
+        "Look whether it is full."
+    )
+
+
+def _count_live(hooks: StorageHooks, storage_key: str, delta: float, start: float) -> Steps[float]:
+    """Add delta to a number that is there; one that would expire at once is not stored."""
+    try:
+        total: float = yield hooks, "_incr", (storage_key, delta)
+    except KeyError:
+        return start + delta
+    except ValueTypeError:
+        if (yield from conditions.has(hooks, storage_key)):
+            raise
+        return start + delta
+    return total

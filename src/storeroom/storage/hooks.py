@@ -1,0 +1,390 @@
+"""What a storage does for the framework: the hooks that a backend fills in.
+
+A hook sees storage keys, Python values and absolute expiry times; prefixes,
+versions, relative timeouts and defaults are behind it. Eight hooks make a whole
+cache; the others have a default built from them, which a backend replaces where
+its engine does better. Each has an asynchronous twin with an "a" in its name,
+which by default runs the synchronous one: inline where `async_inline` says that
+it never waits, else in a worker thread.
+
+What every hook may rely on: `expires_at` lies in the future or is NEVER (entries
+that are to expire at once are never passed on), lists hold no key twice, and
+values are what the caller passed, or an ``entry.Envelope`` of it, which is stored as the one value
+that it is. What every hook owes: expired entries are
+absent, and add, incr, touch, rename, compare-delete and compare-set are atomic among
+all that share the storage.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, ParamSpec, TypeVar, final
+
+from storeroom.exceptions import NotSupportedError
+from storeroom.storage.envelope import Envelope
+
+if TYPE_CHECKING:
+    from storeroom.storage.channel import Channel
+
+__all__ = ["ABSENT", "LOOK", "MISSING", "OVERLAID", "Conditional", "StorageHooks", "Swap"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@final
+class _Missing:
+    """The type of MISSING, which tells an absent entry from a stored None."""
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = _Missing()
+
+
+@final
+class _Look:
+    """The type of LOOK: "there is an envelope, whose conditions decide"."""
+
+    def __repr__(self) -> str:
+        return "LOOK"
+
+
+LOOK: Final = _Look()
+
+
+@final
+class _Absent:
+    """The type of ABSENT, which a swap expects where there is to be no entry."""
+
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT: Final = _Absent()
+
+
+class Swap(NamedTuple):
+    """A change of an entry that is made if the entry is as expected, and not at all if it is not.
+
+    Attributes:
+        expected: the value that has to be there; ABSENT for no entry, MISSING for bytes that cannot be read.
+        value: what is stored in its place; MISSING to remove it.
+        expires_at: of the new value.
+    """
+
+    expected: Any
+    value: Any
+    expires_at: float
+
+
+class Conditional(str):
+    """A storage key that `_scan` found, and whose entry is an ``entry.Envelope``: its conditions decide."""
+
+    __slots__ = ()
+
+
+OVERLAID: Final[list[Any]] = []
+"""Classes before whose hooks an overlay may stand: they say so themselves, as they lie above (``storage.overlay``)."""
+
+
+class StorageHooks:
+    """The hooks, with the defaults of those that can be derived from others."""
+
+    async_inline: ClassVar[bool] = False
+    """True where no hook waits for longer than a thread switch would take."""
+
+    is_shared: ClassVar[bool] = True
+    """Whether other processes see what is stored here: computations are then coordinated with them."""
+
+    keeps_entries: ClassVar[bool] = True
+    """False where nothing is stored, so that no two aliases can get into each other's way."""
+
+    sees_envelopes: ClassVar[bool] = False
+    """Whether `_add`, `_touch`, `_rename`, `_has` and `_expiry` answer LOOK, and do nothing, where they find an
+    ``entry.Envelope`` whose conditions they cannot judge, and `_scan` tells Conditional keys. Otherwise the
+    framework reads each entry to find out."""
+
+    _codec: Any = None
+    """What turns values into bytes and back, where a storage has one: ``serializers.Codec``."""
+
+    # The eight that a backend must provide ------------------------------------------------
+
+    def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
+        """Return storage key to value; absent entries are absent."""
+        raise NotImplementedError
+
+    def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
+        """Store all values; return the storage keys that could not be stored."""
+        raise NotImplementedError
+
+    def _add(self, storage_key: str, value: Any, expires_at: float) -> Any:
+        """Store the value if the key is absent. Atomic. Return whether it was stored, or LOOK."""
+        raise NotImplementedError
+
+    def _delete_many(self, storage_keys: Sequence[str]) -> int:
+        """Remove the entries; return how many of them were live."""
+        raise NotImplementedError
+
+    def _touch(self, storage_key: str, expires_at: float) -> Any:
+        """Give a live entry a new expiry. Atomic. Return False, and do nothing, if it is absent, or LOOK."""
+        raise NotImplementedError
+
+    def _incr(self, storage_key: str, delta: float) -> float:
+        """Add delta to a live number, keeping its expiry. Atomic.
+
+        Raises:
+            KeyError: the entry is absent.
+            ValueTypeError: the entry is not a number.
+        """
+        raise NotImplementedError
+
+    def _expiry(self, storage_key: str) -> Any:
+        """Return the entry's expires_at (NEVER if it has none), None if it is absent, or LOOK."""
+        raise NotImplementedError
+
+    def _clear(self) -> None:
+        """Remove all entries of this cache, in every version, and nobody else's."""
+        raise NotImplementedError
+
+    # Those with a default -----------------------------------------------------------------
+
+    def _get(self, storage_key: str) -> Any:
+        """Return the value, or MISSING."""
+        return self._get_many([storage_key]).get(storage_key, MISSING)
+
+    def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
+        """Store one value; return whether it was stored."""
+        return not self._set_many({storage_key: value}, expires_at)
+
+    def _delete(self, storage_key: str) -> bool:
+        """Remove one entry; return whether it was live."""
+        return self._delete_many([storage_key]) > 0
+
+    def _has(self, storage_key: str) -> Any:
+        """Tell whether the entry is live: True, False or LOOK."""
+        expires_at = self._expiry(storage_key)
+        return expires_at if expires_at is LOOK else expires_at is not None
+
+    def _rename(self, storage_key: str, new_storage_key: str) -> Any:
+        """Move a live entry, expiry and all, over whatever is there. Return False if it is absent, or LOOK.
+
+        This default is not atomic: between its steps another client may write either
+        key. A backend that can do better says so by replacing it.
+        """
+        expires_at = self._expiry(storage_key)
+        value = self._get(storage_key)
+        if expires_at is None or value is MISSING:
+            return False
+        if type(value) is Envelope or expires_at is LOOK:
+            return LOOK
+        self._set(new_storage_key, value, expires_at)
+        self._delete(storage_key)
+        return True
+
+    def _count(self, storage_key: str, delta: float, start: float, expires_at: float) -> float | None:
+        """Add delta to a live number, keeping its expiry, or store start + delta. Return the new number.
+
+        None if another client came in between, or an ``entry.Envelope`` is in the way. No count is lost.
+
+        Raises:
+            ValueTypeError: the entry is not a number.
+        """
+        try:
+            return self._incr(storage_key, delta)
+        except KeyError:
+            return start + delta if self._add(storage_key, start + delta, expires_at) is True else None
+
+    def _lease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> bool | None:
+        """Take the right to compute, for get_or_set(): put the mark in the place of what was seen. Atomic.
+
+        Return whether nobody came first; None if that cannot be known now, so that each computes for itself.
+        """
+        if seen is MISSING:
+            return self._add(storage_key, mark, expires_at) is True
+        return self._compare_set(storage_key, seen, mark, expires_at)
+
+    def _compare_delete(self, storage_key: str, expected: Any) -> bool:
+        """Remove the entry if its value equals `expected`. Return whether it was removed.
+
+        This default is not atomic: see `_rename`.
+        """
+        return bool(self._get(storage_key) == expected) and self._delete(storage_key)
+
+    def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
+        """Replace the entry if its value equals `expected`. Return whether it was replaced.
+
+        MISSING stands for bytes that cannot be read, which are in the way of `_add` and of no use to anybody.
+
+        This default is not atomic: see `_rename`.
+        """
+        return bool(self._get(storage_key) == expected) and self._set(storage_key, value, expires_at)
+
+    def _lease_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool | None]:
+        """Do as `_lease` for several keys, whose marks are put in the place of what was seen by these swaps."""
+        return dict(self._swap_many(swaps))
+
+    def _swap_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
+        """Make several swaps, each by itself. Return of each storage key whether it was made.
+
+        This default is as atomic as `_add`, `_compare_set` and `_compare_delete`, and takes as many round trips.
+        """
+        return {storage_key: self._swap(storage_key, swap) for storage_key, swap in swaps.items()}
+
+    def _swap(self, storage_key: str, swap: Swap) -> bool:
+        if swap.expected is ABSENT:
+            return self._add(storage_key, swap.value, swap.expires_at) is True
+        if swap.value is MISSING:
+            return self._compare_delete(storage_key, swap.expected)
+        return self._compare_set(storage_key, swap.expected, swap.value, swap.expires_at)
+
+    def _invalidate(self, storage_keys: Sequence[str]) -> int:
+        """Remove the versions of tags; return how many there were.
+
+        Raises:
+            StorageError: they cannot be removed now.
+        """
+        return self._delete_many(storage_keys)
+
+    def _scan(self, start: str) -> Iterator[str]:
+        """Yield the storage keys of all live entries whose storage key begins with `start`.
+
+        Those of envelopes are Conditional, if `sees_envelopes`.
+
+        Raises:
+            NotSupportedError: the storage cannot list what it holds.
+        """
+        raise NotSupportedError(
+            f"{type(self).__name__} cannot list its keys: its storage has no such operation. "
+            "Keep the keys you need to find again in an entry of their own."
+        )
+
+    def _usage(self) -> tuple[int | None, int | None]:
+        """Return how many entries and bytes are stored now; None for what the storage cannot tell."""
+        return None, None
+
+    def _prune(self) -> int:
+        """Remove all expired entries now; return how many (0 where the storage does so by itself)."""
+        return 0
+
+    # For near tiers, see near.hooks ---------------------------------------------------------
+
+    def _get_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
+        """Return storage key to value and expires_at; None for an expiry that it would cost more to know."""
+        return {storage_key: (value, None) for storage_key, value in self._get_many(storage_keys).items()}
+
+    def _channel(self) -> "Channel | None":
+        """Return what tells of changes that others make, or None: a near tier is then bounded by time alone."""
+        return None
+
+    # For what stands before a storage, see overlays ------------------------------------------
+
+    def _computing(self) -> "StorageHooks":
+        """Return the hooks that a computation goes through: they show what others store meanwhile."""
+        return self
+
+    def _freeze(self, storage_key: str, value: Any) -> Any:
+        """Return what stands for the value while it is not in the storage: nobody can change it.
+
+        Raises:
+            SerializationError: the storage could not keep it.
+        """
+        if self._codec is not None:
+            return self._codec.dumps(value, storage_key)
+        from storeroom.storage import copies  # noqa: PLC0415 -- few programs keep values aside
+
+        return copies.freeze(value)
+
+    def _thaw(self, storage_key: str, kept: Any) -> Any:
+        """Return the value of what _freeze() returned, as a read of the storage would."""
+        if self._codec is not None:
+            return self._codec.loads(kept, storage_key)
+        from storeroom.storage import copies  # noqa: PLC0415 -- as above
+
+        return copies.thaw(kept)
+
+    # The asynchronous twins ---------------------------------------------------------------
+
+    async def _run(self, hook: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a synchronous hook for an asynchronous caller."""
+        if self.async_inline:
+            return hook(*args, **kwargs)
+        import asyncio  # noqa: PLC0415 -- 15 ms that a synchronous program need not spend
+
+        return await asyncio.to_thread(hook, *args, **kwargs)
+
+    async def _aget_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
+        return await self._run(self._get_many, storage_keys)
+
+    async def _aget_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
+        return await self._run(self._get_dated, storage_keys)
+
+    async def _aset_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
+        return await self._run(self._set_many, values, expires_at)
+
+    async def _aadd(self, storage_key: str, value: Any, expires_at: float) -> Any:
+        return await self._run(self._add, storage_key, value, expires_at)
+
+    async def _adelete_many(self, storage_keys: Sequence[str]) -> int:
+        return await self._run(self._delete_many, storage_keys)
+
+    async def _atouch(self, storage_key: str, expires_at: float) -> Any:
+        return await self._run(self._touch, storage_key, expires_at)
+
+    async def _aincr(self, storage_key: str, delta: float) -> float:
+        return await self._run(self._incr, storage_key, delta)
+
+    async def _aexpiry(self, storage_key: str) -> Any:
+        return await self._run(self._expiry, storage_key)
+
+    async def _aclear(self) -> None:
+        await self._run(self._clear)
+
+    async def _aget(self, storage_key: str) -> Any:
+        return await self._run(self._get, storage_key)
+
+    async def _aset(self, storage_key: str, value: Any, expires_at: float) -> bool:
+        return await self._run(self._set, storage_key, value, expires_at)
+
+    async def _adelete(self, storage_key: str) -> bool:
+        return await self._run(self._delete, storage_key)
+
+    async def _ahas(self, storage_key: str) -> Any:
+        return await self._run(self._has, storage_key)
+
+    async def _arename(self, storage_key: str, new_storage_key: str) -> Any:
+        return await self._run(self._rename, storage_key, new_storage_key)
+
+    async def _acount(self, storage_key: str, delta: float, start: float, expires_at: float) -> float | None:
+        try:
+            return await self._aincr(storage_key, delta)
+        except KeyError:
+            return start + delta if await self._aadd(storage_key, start + delta, expires_at) is True else None
+
+    async def _alease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> bool | None:
+        if seen is MISSING:
+            return await self._aadd(storage_key, mark, expires_at) is True
+        return await self._acompare_set(storage_key, seen, mark, expires_at)
+
+    async def _acompare_delete(self, storage_key: str, expected: Any) -> bool:
+        return await self._run(self._compare_delete, storage_key, expected)
+
+    async def _acompare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
+        return await self._run(self._compare_set, storage_key, expected, value, expires_at)
+
+    async def _alease_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool | None]:
+        return dict(await self._aswap_many(swaps))
+
+    async def _aswap_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
+        return await self._run(self._swap_many, swaps)
+
+    async def _ainvalidate(self, storage_keys: Sequence[str]) -> int:
+        return await self._adelete_many(storage_keys)
+
+    async def _ascan(self, start: str) -> list[str]:
+        return await self._run(lambda: list(self._scan(start)))
+
+    async def _ausage(self) -> tuple[int | None, int | None]:
+        return await self._run(self._usage)
+
+    async def _aprune(self) -> int:
+        return await self._run(self._prune)

@@ -1,0 +1,162 @@
+"""What stands between a cache and its storage in some contexts: a transaction, a memo.
+
+Every operation of a cache turns to ``self._overlay or self`` for its hooks. An overlay is
+hooks over hooks: it answers some calls itself and passes the others down. Which overlays
+there are depends on the context (``contextvars``), so it is right for threads, for tasks, and for
+threads that a context was copied to. A transaction lies over a memo, and that over a near tier.
+
+The first use of either installs a descriptor in the class of all caches. A program that
+uses none looks at an attribute that is None, and pays for nothing more.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, ClassVar, Final, TypeAlias
+
+from storeroom.storage.hooks import OVERLAID, StorageHooks
+from storeroom.storage.steps import Steps, arun, run
+
+__all__ = ["HOOKS", "MEMO", "TRANSACTION", "Finder", "Overlay", "install"]
+
+Finder: TypeAlias = Callable[[Any, StorageHooks], StorageHooks]
+"""Called with a handle and what lies below; returns what lies over it in this context, or the same again."""
+
+MEMO: Final = 0
+TRANSACTION: Final = 1
+"""The places of overlays, from the storage up."""
+
+HOOKS: Final = (
+    "get",
+    "get_many",
+    "set",
+    "set_many",
+    "add",
+    "delete",
+    "delete_many",
+    "touch",
+    "incr",
+    "count",
+    "expiry",
+    "has",
+    "rename",
+    "lease",
+    "lease_many",
+    "swap_many",
+    "compare_set",
+    "compare_delete",
+    "invalidate",
+    "clear",
+    "scan",
+    "usage",
+    "prune",
+)
+"""The hooks that go through an overlay, without the underscore."""
+
+
+class _ContextOverlay:
+    """The attribute `_overlay` of all caches, once there may be overlays."""
+
+    def __init__(self) -> None:
+        self.finders: list[Finder | None] = [None, None]
+
+    def __get__(self, handle: Any, owner: type | None = None) -> StorageHooks | None:
+        if handle is None:
+            return None
+        near: StorageHooks | None = handle.__dict__.get("_overlay")
+        below = top = near or handle
+        for find in self.finders:
+            if find is not None:
+                top = find(handle, top)
+        return near if top is below else top
+
+    def __set__(self, handle: Any, near: StorageHooks | None) -> None:
+        handle.__dict__["_overlay"] = near
+
+
+_descriptor: Final = _ContextOverlay()
+
+
+def install(place: int, find: Finder) -> None:
+    """Let caches ask for overlays of this place from now on."""
+    _descriptor.finders[place] = find
+    for kind in OVERLAID:
+        kind._overlay = _descriptor
+
+
+class Overlay(StorageHooks):
+    """Hooks over the hooks of one handle.
+
+    A subclass writes a hook as steps (``steps``), under its name without the underscore: ``get`` becomes
+    `_get` and `_aget`. What it does not write, and everything once `is_open` is False, goes down.
+
+    Args:
+        handle: the cache.
+        below: what the overlay lies over: the handle itself, or another overlay.
+    """
+
+    _written: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, handle: Any, below: StorageHooks) -> None:
+        self._handle, self._below = handle, below
+        # What the storage says of itself holds of both.
+        self.async_inline = below.async_inline  # type: ignore[misc]  # a class's constant, but for a wrapper
+        self.is_shared = below.is_shared  # type: ignore[misc]
+        self.sees_envelopes = below.sees_envelopes  # type: ignore[misc]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Make both forms of the hooks that this class writes."""
+        super().__init_subclass__(**kwargs)
+        for name in HOOKS:
+            if name in cls.__dict__:
+                _write(cls, name, _steps_of(name, cls.__dict__[name]))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the overlay still does anything of its own."""
+        return True
+
+    def forget(self) -> None:
+        """Forget what is known of the storage: the handle has changed entries by another way than its hooks."""
+        forget = getattr(self._below, "forget", None)
+        if forget is not None:
+            forget()
+
+    def _freeze(self, storage_key: str, value: Any) -> Any:
+        return self._handle._freeze(storage_key, value)
+
+    def _thaw(self, storage_key: str, kept: Any) -> Any:
+        return self._handle._thaw(storage_key, kept)
+
+
+def _steps_of(name: str, written: Callable[..., Steps[Any]]) -> Callable[..., Steps[Any]]:
+    @wraps(written)
+    def steps(self: Overlay, *args: Any) -> Steps[Any]:
+        return (yield from written(self, *args) if self.is_open else _down(self, name, args))
+
+    return steps
+
+
+def _down(self: Overlay, name: str, args: Sequence[Any]) -> Steps[Any]:
+    return (yield self._below, f"_{name}", tuple(args))
+
+
+def _write(cls: type[Overlay], name: str, steps: Callable[..., Steps[Any]]) -> None:
+    def hook(self: Overlay, *args: Any) -> Any:
+        return run(steps(self, *args))
+
+    async def twin(self: Overlay, *args: Any) -> Any:
+        return await arun(steps(self, *args))
+
+    setattr(cls, f"_{name}", hook)
+    setattr(cls, f"_a{name}", twin)
+
+
+def _pass_down(name: str) -> None:
+    def steps(self: Overlay, *args: Any) -> Steps[Any]:
+        return (yield self._below, f"_{name}", args)
+
+    _write(Overlay, name, steps)
+
+
+for _name in HOOKS:
+    _pass_down(_name)

@@ -1,0 +1,157 @@
+"""Tags: a name that many entries carry, so that one write invalidates all of them.
+
+A tag has a *version*, 64 random bits, kept in an entry of its own. An entry remembers the
+versions that its tags had when it was written, and is live while all of them are still
+the same. To invalidate a tag is to remove its version, whatever the number of entries; the
+next entry with that tag writes a new one. A version that was evicted or lost is the same
+as one that was removed: entries become misses, never stale hits.
+
+Versions are kept for as long as the entries that need them, and expire after that, so
+that there are no more of them than tags in use.
+
+Source: the versions are those of "Cache tags" in Symfony and of dogpile's invalidation,
+in place of a list of keys, which would grow with every entry.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+from storeroom import timeouts
+from storeroom.keys import KeyFunction
+from storeroom.storage.envelope import Envelope
+from storeroom.storage.hooks import MISSING, StorageHooks
+from storeroom.storage.steps import Steps
+from storeroom.timeouts import NEVER
+
+__all__ = [
+    "TAG_MARK",
+    "Versions",
+    "all_tagged",
+    "are_current",
+    "current_versions",
+    "live_envelopes",
+    "renew",
+    "tag_keys",
+    "tagged",
+]
+
+TAG_MARK: Final = "\x00tag\x00"
+"""What the storage key of a tag's version begins with: no key function makes such keys."""
+
+SHORTEST_LIFE: Final = 86_400.0
+"""Seconds that a version is kept for at least, so that few writes have to prolong it."""
+
+Versions: TypeAlias = dict[str, tuple[int, float]]
+"""Storage key of a tag -> its version, and when that expires."""
+
+
+def tag_keys(tags: Iterable[object], key_function: KeyFunction, key_prefix: str) -> list[str]:
+    """Return the storage keys of the tags' versions: one for all versions of a cache's keys.
+
+    Raises:
+        TypeError: the tags are a single string, whose letters would be taken for tags.
+    """
+    if isinstance(tags, str | bytes):
+        raise TypeError(f"tags is {tags!r}; expected a list of tags: [{tags!r}].")
+    return [f"{TAG_MARK}{key_function(str(tag), key_prefix, 0)}" for tag in dict.fromkeys(tags)]
+
+
+def are_current(hooks: StorageHooks, envelope: Envelope) -> Steps[bool]:
+    """Tell whether an envelope's tags have the versions of when it was written: one read."""
+    if not envelope.tags:
+        return True
+    found = yield hooks, "_get_many", ([key for key, _ in envelope.tags],)
+    return _agree(envelope, found)
+
+
+def live_envelopes(hooks: StorageHooks, envelopes: Iterable[Envelope]) -> Steps[list[Envelope]]:
+    """Return those whose tags are current: one read for all of them, none if they have no tags."""
+    envelopes = list(envelopes)
+    keys = list(dict.fromkeys(key for envelope in envelopes for key, _ in envelope.tags))
+    found = (yield hooks, "_get_many", (keys,)) if keys else {}
+    return [envelope for envelope in envelopes if _agree(envelope, found)]
+
+
+def _agree(envelope: Envelope, found: Mapping[str, Any]) -> bool:
+    """Tell whether the versions that were read, as _written(), are those of the envelope."""
+    for key, version in envelope.tags:
+        written = found.get(key)
+        if type(written) is not str or not written.startswith(f"{version:016x} "):
+            return False
+    return True
+
+
+def current_versions(hooks: StorageHooks, keys: Sequence[str]) -> Steps[Versions | None]:
+    """Return the tags' versions, having written those that were not there: one read, one write for each of these.
+
+    None if they cannot be written now: an entry with these tags would be a miss at once.
+    """
+    versions = _parsed((yield hooks, "_get_many", (keys,)))
+    raced = []
+    for key in keys:
+        if key in versions:
+            continue
+        version, expires_at = int.from_bytes(os.urandom(8), "big"), timeouts.now() + SHORTEST_LIFE
+        if (yield hooks, "_add", (key, _written(version, expires_at), expires_at)) is True:
+            versions[key] = version, expires_at
+        else:
+            raced.append(key)
+    if raced:
+        found = yield hooks, "_get_many", (raced,)
+        versions |= _parsed(found)
+        for key in raced:
+            if key not in versions:
+                # What is there cannot be read, or is no version: nobody's entry can depend on it.
+                version, expires_at = int.from_bytes(os.urandom(8), "big"), timeouts.now() + SHORTEST_LIFE
+                change = key, found.get(key, MISSING), _written(version, expires_at), expires_at
+                if (yield hooks, "_compare_set", change):
+                    versions[key] = version, expires_at
+    return versions if len(versions) == len(keys) else None
+
+
+def renew(hooks: StorageHooks, versions: Versions, kept_until: float) -> Steps[None]:
+    """Let the versions live as long as an entry that needs them; most do already."""
+    for key, (version, expires_at) in versions.items():
+        if expires_at >= kept_until:
+            continue
+        # Twice as long as needed: an entry that is set again and again seldom has to do this.
+        longer = NEVER if kept_until == NEVER else 2 * kept_until - timeouts.now()
+        # One that was invalidated meanwhile must not come back.
+        yield hooks, "_compare_set", (key, _written(version, expires_at), _written(version, longer), longer)
+
+
+def tagged(hooks: StorageHooks, value: Any, expires_at: float, keys: Sequence[str]) -> Steps[Any]:
+    """Return the value in an envelope with these tags, or MISSING if their versions cannot be written now."""
+    return (yield from all_tagged(hooks, {"": value}, expires_at, keys)).get("", MISSING)
+
+
+def all_tagged(
+    hooks: StorageHooks, values: dict[str, Any], expires_at: float, keys: Sequence[str]
+) -> Steps[dict[str, Any]]:
+    """Return the values in envelopes with these tags: none if their versions cannot be written now."""
+    versions = yield from current_versions(hooks, keys)
+    if versions is None:
+        return {}
+    yield from renew(hooks, versions, expires_at)
+    marks = tuple((key, version) for key, (version, _) in versions.items())
+    return {key: Envelope(value, expires_at, tags=marks) for key, value in values.items()}
+
+
+def _written(version: int, expires_at: float) -> str:
+    return f"{version:016x} {expires_at!r}"
+
+
+def _parsed(found: dict[str, Any]) -> Versions:
+    """Return the versions that were read; what is none counts as lost."""
+    versions: Versions = {}
+    for key, text in found.items():
+        try:
+            digits, until = text.split(" ")
+            version, expires_at = int(digits, 16), float(until)
+        except (AttributeError, ValueError):
+            continue
+        # In any other form _agree() would not know it again. NaN compares as false.
+        if digits == f"{version:016x}" and expires_at >= 0:
+            versions[key] = version, expires_at
+    return versions

@@ -1,0 +1,82 @@
+"""What a message or a repr may show of a setting: never a password.
+
+Secrets reach a configuration in two ways: as an option of their own, told by its
+name, and inside a URL. Where it is in doubt what part of a URL is the password, too
+much is hidden.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any, Final
+
+__all__ = ["is_secret", "mask_url", "masked", "nearest", "shown"]
+
+_SECRET_NAME: Final = re.compile(r"secret|passw|passphrase|token|credential|api_?key", re.IGNORECASE)
+# Greedy up to the last "@": an unescaped "@", "/" or "?" in a password must not show its rest.
+_USER_INFO: Final = re.compile(r"(?<=://).*@|^[^/:@\s]*:[^/@\s]*@", re.DOTALL)
+_SECRET_PARAMETER: Final = re.compile(rf"(?<=[?&;])([^=&;]*(?:{_SECRET_NAME.pattern})[^=&;]*=)[^&;#\s]*", re.IGNORECASE)
+_HIDDEN: Final = "***"
+
+
+def is_secret(name: str) -> bool:
+    """Tell whether a setting of this name holds a secret.
+
+    >>> is_secret("secret"), is_secret("redis_password"), is_secret("max_entries")
+    (True, True, False)
+    """
+    return bool(_SECRET_NAME.search(name))
+
+
+def mask_url(text: str) -> str:
+    """Return the text without user names, passwords and tokens of a URL in it.
+
+    >>> mask_url("redis://app:s3cret@cache.example:6379/0?token=abc&db=1")
+    'redis://***@cache.example:6379/0?token=***&db=1'
+    """
+    return _SECRET_PARAMETER.sub(rf"\1{_HIDDEN}", _USER_INFO.sub(f"{_HIDDEN}@", text))
+
+
+def masked(value: Any, name: str = "") -> Any:
+    """Return the value of the setting `name` as a repr may show it: containers are searched for secrets."""
+    if is_secret(name):
+        return None if value is None else _HIDDEN
+    if isinstance(value, str):
+        return mask_url(value)
+    if isinstance(value, dict):
+        return {key: masked(inner, str(key)) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [masked(inner) for inner in value]
+    return value
+
+
+def shown(value: Any, name: str = "") -> str:
+    """Return how an error message tells the wrong value of the setting `name`.
+
+    Strings and numbers are shown; of anything else, which may hold anything, only the type is.
+
+    >>> shown("5 parsecs"), shown([1, 2]), shown("hunter2", "password")
+    ("'5 parsecs'", 'a list', 'hidden here')
+    """
+    if is_secret(name):
+        return "hidden here"
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, str):
+        return repr(mask_url(value))
+    if value is None or isinstance(value, int | float | timedelta):
+        return repr(value)
+    if isinstance(value, type):
+        return f"the class {value.__qualname__}"
+    kind = type(value).__name__
+    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the word most like `word`, or "" if none is near."""
+    import difflib  # noqa: PLC0415 -- 3 ms that only a mistake need spend
+
+    by_lower_case = {known.lower(): known for known in words}
+    found = difflib.get_close_matches(word.lower(), by_lower_case, n=1)
+    return f" Did you mean {by_lower_case[found[0]]!r}?" if found else ""
