@@ -97,7 +97,7 @@ class MemoOverlay(Overlay):
 
     def __init__(self, handle: Any, below: StorageHooks, memo: Memo) -> None:
         super().__init__(handle, below)
-        self._memo, self._storage = memo, handle._flights
+        self._memo, self._storage = memo, handle.engine
 
     @property
     def is_open(self) -> bool:

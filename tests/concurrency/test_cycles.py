@@ -17,7 +17,7 @@ from storeroom.testing.concurrency import Gate, eventually, in_background, in_th
 
 
 def followers(cache, key: str) -> int:
-    return cache._flights.followers(cache.make_key(key))
+    return cache.engine.flights.followers(cache.make_key(key))
 
 
 def test_a_computation_that_asks_for_its_own_key_is_refused(cache):
@@ -300,7 +300,7 @@ def test_any_graph_of_computations_ends(cache, seed):
 
     for results in in_threads(8, job):
         assert all(isinstance(result, list | ComputationCycleError) for result in results)
-    assert cache._flights._by_key == {}
+    assert cache.engine.flights._by_key == {}
     assert flights._stalled == {}
 
 

@@ -68,6 +68,6 @@ def test_a_child_counts_no_followers_of_the_parent(cache):
     gate = Gate()
     callers = [in_background(cache.get_or_set, "k", gate) for _ in range(3)]
     assert gate.begun.wait(10)
-    assert holds_in_a_child(lambda: cache._flights.followers(cache.make_key("k")) == 0)
+    assert holds_in_a_child(lambda: cache.engine.flights.followers(cache.make_key("k")) == 0)
     gate.may_end.set()
     assert {caller.result(10) for caller in callers} == {"computed"}

@@ -18,6 +18,7 @@ from storeroom.backends.memcached import MemcachedCache, PyLibMCCache, PyMemcach
 from storeroom.backends.redis import RedisCache
 from storeroom.testing.concurrency import eventually, in_background
 from storeroom.testing.isolation import engines_of_its_own
+from tests.handles import put_in_a_process_of_its_own
 from tests.servers.memcached import needs_pylibmc
 from tests.servers.memcached import running as running_memcached
 from tests.servers.proxy import Proxy
@@ -275,7 +276,7 @@ def test_cancelled_operation_leaves_nobody_anothers_reply(site: Site, seed: int)
 def test_cancelled_leader_lets_another_compute(site: Site) -> None:
     """At once: its lease is given back, also of a caller in another process."""
     cache, other = site.cache(socket_timeout=20), site.cache(socket_timeout=20)
-    other._flights = type(cache._flights)()
+    put_in_a_process_of_its_own(other)
 
     async def work() -> None:
         begun = asyncio.Event()

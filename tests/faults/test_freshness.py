@@ -100,7 +100,7 @@ def test_a_server_that_dies_during_a_computation_costs_no_caller_its_value(site:
     leader = in_background(cache.get_or_set, "k", source)
     assert source.has_begun.wait(10)
     follower = in_background(cache.get_or_set, "k", lambda: "computed by the follower")
-    eventually(lambda: cache._flights.followers(cache.make_key("k")) == 1)
+    eventually(lambda: cache.engine.flights.followers(cache.make_key("k")) == 1)
     site.kill()
     source.may_end.set()
     assert leader.result(20) == "new"
@@ -120,7 +120,7 @@ def test_a_server_that_dies_during_a_batch_costs_no_caller_its_values(site: Site
     leader = in_background(cache.get_or_set_many, ["there", "a", "b"], lambda keys: dict.fromkeys(keys, source()))
     assert source.has_begun.wait(10)
     follower = in_background(cache.get_or_set_many, ["b", "c"], lambda keys: dict.fromkeys(keys, "the follower's"))
-    eventually(lambda: cache._flights.followers(cache.make_key("b")) == 1)
+    eventually(lambda: cache.engine.flights.followers(cache.make_key("b")) == 1)
     site.kill()
     source.may_end.set()
     assert leader.result(20) == {"there": "stored", "a": "new", "b": "new"}
@@ -150,7 +150,7 @@ def test_a_server_that_dies_during_a_refresh_hangs_nobody(site: Site, caplog: py
     assert cache.get("k", "absent") == "absent"
     with caplog.at_level(logging.ERROR):
         source.may_end.set()
-        eventually(lambda: not cache._flights.has_any)
+        eventually(lambda: not cache.engine.flights.has_any)
     assert not [record for record in caplog.records if record.exc_info], "a thread has died of it"
     assert cache.get_or_set("k", lambda: "without a server", **options) == "without a server"
     site.start()
@@ -238,7 +238,7 @@ def test_a_stale_value_is_refreshed_whatever_the_clock_does(leased: FileBasedCac
         expected = "old" if step < 0 else "new"
         assert leased.get_or_set("k", lambda: "new", **options) == expected
         clock.advance(abs(step))
-        eventually(lambda: not leased._flights.has_any)
+        eventually(lambda: not leased.engine.flights.has_any)
         assert leased.refresh("k", lambda: "newest", **options) == "newest"
         assert leased.get("k") == "newest"
 
@@ -260,7 +260,7 @@ def test_a_refresh_that_always_fails_is_tried_now_and_then_and_told_in_the_end(
         for second in range(99):
             for _ in range(3):
                 assert leased.get_or_set("k", source, **options) == "old"
-            eventually(lambda: not leased._flights.has_any)
+            eventually(lambda: not leased.engine.flights.has_any)
             assert source.calls <= second // 5 + 1, "it is left alone for a while after each failure"
             clock.advance(1)
         assert 10 <= source.calls <= 20

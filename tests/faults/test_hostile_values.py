@@ -34,6 +34,7 @@ from storeroom.serializers import build_codec
 from storeroom.storage.envelope import Envelope, is_packed
 from storeroom.testing.isolation import engines_of_its_own
 from storeroom.timeouts import NEVER
+from tests.handles import put_in_a_process_of_its_own
 from tests.servers.databases import postgresql
 from tests.servers.memcached import memcached, needs_pylibmc
 from tests.servers.redis import Databases, redis_databases
@@ -354,7 +355,7 @@ def test_damaged_entry_is_computed_by_one(storage: Storage) -> None:
     async def work() -> None:
         others = [storage.open(secret=SECRET) for _ in range(5)]
         for other in others:  # as other processes: a flight of their own
-            other._flights = type(cache._flights)()
+            put_in_a_process_of_its_own(other)
         found = await asyncio.gather(*(other.aget_or_set("k", compute) for other in others))
         assert found == ["computed"] * 5
 

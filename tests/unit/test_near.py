@@ -15,7 +15,6 @@ from storeroom import config, timeouts
 from storeroom.backends.filebased import FileBasedCache
 from storeroom.backends.locmem import LocMemCache
 from storeroom.backends.tiered import TieredCache
-from storeroom.engines.flights import Flights
 from storeroom.exceptions import ConfigurationError
 from storeroom.near import NearTable, Tolerance
 from storeroom.registry import caches
@@ -37,7 +36,7 @@ def table(clock: FakeClock) -> NearTable:
 
 
 def new_table(max_entries: int | None = 100, max_bytes: int | None = None, *, copy: bool = True) -> NearTable:
-    return NearTable(Tolerance(max_entries, max_bytes, None, copy, max_staleness=1.0), Flights())
+    return NearTable(Tolerance(max_entries, max_bytes, None, copy, max_staleness=1.0))
 
 
 def fill(table: NearTable, key: str, value: Any, expires_at: float | None = NEVER) -> None:

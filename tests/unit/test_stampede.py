@@ -37,7 +37,7 @@ def leased(tmp_path):
 
 
 def followers(cache, key: str) -> int:
-    return cache._flights.followers(cache.make_key(key))
+    return cache.engine.flights.followers(cache.make_key(key))
 
 
 async def followed(cache, key: str, count: int) -> None:

@@ -72,6 +72,7 @@ class LocMemCache(BaseCache):
             "but whoever changes it changes the cache.",
         ),
     }
+    _engine: MemoryEngine
     async_inline = True
     is_shared = False
     sees_envelopes = True
@@ -79,13 +80,11 @@ class LocMemCache(BaseCache):
     def __init__(self, location: str, params: Mapping[str, Any]) -> None:
         """Join the entries of this name."""
         super().__init__(params)
-        self._engine = shared(MemoryEngine, str(location), MemoryEngine)
+        self.engine = shared(MemoryEngine, str(location), MemoryEngine)
         self._bounded = self._engine.entries
         self._entries = self._bounded.entries
         self._index = self._bounded.index
         self._lock = self._engine.lock
-        self._counters = self._engine.counters
-        self._flights = self._engine.flights
         self._max_entries: int | None = self.settings.options["max_entries"]
         self._max_bytes: int | None = self.settings.options["max_bytes"]
         self._cull_frequency: int | None = self.settings.options["cull_frequency"]

@@ -96,8 +96,7 @@ class ComputedCache(Addressing):
             early,
             jitter,
         )
-        flights = getattr(hooks, "_flights", self._flights)
-        decision = run(serving.judge(hooks, flights, storage_key, found, options))
+        decision = run(serving.judge(hooks, storage_key, found, options))
         if decision is Decision.SERVE:
             self._counters.hits += 1
             envelope: Any = found
@@ -141,8 +140,7 @@ class ComputedCache(Addressing):
             early,
             jitter,
         )
-        flights = getattr(hooks, "_flights", self._flights)
-        decision = await arun(serving.judge(hooks, flights, storage_key, found, options))
+        decision = await arun(serving.judge(hooks, storage_key, found, options))
         if decision is Decision.SERVE:
             self._counters.hits += 1
             envelope: Any = found
@@ -249,7 +247,6 @@ class ComputedCache(Addressing):
         hooks = (self._overlay or self)._computing()
         return Computation(
             hooks,
-            getattr(hooks, "_flights", self._flights),  # who is not to see what is stored is not to wait for it either
             self._counters,
             storage_key,
             Function(default, key),
@@ -264,7 +261,6 @@ class ComputedCache(Addressing):
         typed, hooks = self._storage_keys(keys, version), (self._overlay or self)._computing()
         work = many_keys.Batch(
             hooks,
-            getattr(hooks, "_flights", self._flights),
             self._counters,
             typed,
             compute,

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 from storeroom import config, timeouts
+from storeroom.engines import Engine
 from storeroom.engines.counts import CacheStats, Counters
-from storeroom.engines.flights import Flights
 from storeroom.keys import KeySpace, default_key_func
 from storeroom.storage.hooks import OVERLAID, StorageHooks
 from storeroom.timeouts import DEFAULT_TIMEOUT, NEVER, Timeout
@@ -27,6 +27,12 @@ class Addressing(StorageHooks):
     """What stands between this handle and its own hooks, in some contexts: see ``overlays``. Of the instance, and not
     of the class too, which Python 3.11 would look up more slowly: every operation asks for it."""
 
+    _engine: Any
+    """The engine, to a backend's own code, which knows its kind."""
+
+    _counters: Counters
+    """The engine's."""
+
     def __init__(self, params: Mapping[str, Any]) -> None:
         """Read the alias's settings.
 
@@ -40,8 +46,7 @@ class Addressing(StorageHooks):
         self._key_prefix = settings.key_prefix
         self._version: int = settings.version
         self.key_func = settings.key_function
-        self._counters = Counters()
-        self._flights = Flights()
+        self.engine = Engine()
         self._freshness = config.freshness_of(settings.options)
         if settings.options.get("transactional"):
             from storeroom.transactions import follow  # noqa: PLC0415 -- few caches do
@@ -54,7 +59,17 @@ class Addressing(StorageHooks):
         if near is not None and self.is_shared:
             from storeroom.near import NearOverlay, table_of  # noqa: PLC0415 -- few caches have one
 
-            self._overlay = NearOverlay(self, lambda: self._key_space, lambda: table_of(self._flights, near))
+            self._overlay = NearOverlay(self, lambda: self._key_space, lambda: table_of(self.engine, near))
+
+    @property
+    def engine(self) -> Engine:
+        """What all handles of the storage in this process share: each storage has one, and is known by it."""
+        engine: Engine = self._engine
+        return engine
+
+    @engine.setter
+    def engine(self, engine: Engine) -> None:
+        self._engine, self._counters = engine, engine.counters
 
     # Keys -----------------------------------------------------------------------------------
 

@@ -31,7 +31,6 @@ class Batch:
 
     Args:
         hooks: the storage.
-        flights: the computations under way in this process.
         counters: count hits, misses and what is stored.
         typed: storage key to the key that the caller typed.
         function: called with the list of missing keys, as typed; returns a mapping of them to values.
@@ -45,7 +44,6 @@ class Batch:
     def __init__(
         self,
         hooks: StorageHooks,
-        flights: Flights,
         counters: Counters,
         typed: Mapping[str, Any],
         function: Callable[[list[Any]], Any],
@@ -53,7 +51,8 @@ class Batch:
         freshness: Freshness,
         tag_keys: Sequence[str],
     ) -> None:
-        self.hooks, self.flights, self.counters, self.freshness = hooks, flights, counters, freshness
+        self.hooks, self.counters, self.freshness = hooks, counters, freshness
+        self.flights: Flights = hooks.flights
         self._typed, self._compute, self._expires_at, self._tag_keys = typed, function, expires_at, tag_keys
         self._function = Function(function, list(typed.values()))
         self.leases: Mapping[str, Lease] = {}
@@ -73,7 +72,7 @@ class Batch:
         """Return the computation of the keys of these leases."""
         typed = {key: self._typed[key] for key in leases}
         part = Batch(
-            self.hooks, self.flights, self.counters, typed, self._compute, self._expires_at, self.freshness,
+            self.hooks, self.counters, typed, self._compute, self._expires_at, self.freshness,
             self._tag_keys,
         )  # fmt: skip
         part.leases = leases

@@ -112,7 +112,6 @@ class Computation:
 
     Args:
         hooks: the storage.
-        flights: the computations under way in this process.
         counters: count what is stored.
         key: the storage key.
         function: computes the value.
@@ -129,7 +128,6 @@ class Computation:
     def __init__(
         self,
         hooks: StorageHooks,
-        flights: Flights,
         counters: Counters,
         key: str,
         function: Function,
@@ -137,7 +135,8 @@ class Computation:
         freshness: Freshness,
         tag_keys: Sequence[str],
     ) -> None:
-        self.hooks, self.flights, self.counters = hooks, flights, counters
+        self.hooks, self.counters = hooks, counters
+        self.flights: Flights = hooks.flights
         self.key, self.freshness = key, freshness
         self._function, self._expires_at, self._tag_keys = function, expires_at, tag_keys
         self.lease = Lease()

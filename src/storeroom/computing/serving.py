@@ -18,7 +18,7 @@ from storeroom.computing.one_key import Computation, Work
 from storeroom.config.freshness import Freshness
 from storeroom.engines import background
 from storeroom.engines.counts import Counters
-from storeroom.engines.flights import AbandonedError, Flight, Flights
+from storeroom.engines.flights import AbandonedError, Flight
 from storeroom.exceptions import ComputationCycleError, ComputationTimeoutError
 from storeroom.storage import tags
 from storeroom.storage.envelope import Envelope
@@ -40,7 +40,7 @@ class Refreshable(Work, Protocol):
     freshness: Freshness
 
 
-def judge(hooks: StorageHooks, flights: Flights, storage_key: str, found: Any, options: Freshness) -> Steps[Decision]:
+def judge(hooks: StorageHooks, storage_key: str, found: Any, options: Freshness) -> Steps[Decision]:
     """Return what get_or_set() does about what it has read of a key: an envelope or MISSING."""
     is_usable = type(found) is Envelope and found.has_value
     if is_usable and found.tags:
@@ -49,8 +49,8 @@ def judge(hooks: StorageHooks, flights: Flights, storage_key: str, found: Any, o
         found if is_usable else None,
         timeouts.now(),
         options,
-        paused=flights.is_paused(storage_key),
-        failed=options.error_timeout > 0 and flights.error_of(storage_key) is not None,
+        paused=hooks.flights.is_paused(storage_key),
+        failed=options.error_timeout > 0 and hooks.flights.error_of(storage_key) is not None,
         draw=1.0 - random.random(),  # noqa: S311 -- nothing secret
     )
 

@@ -10,7 +10,7 @@ forked child.
 import atexit
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 from storeroom.engines.counts import Counters
@@ -50,16 +50,16 @@ class Engine:
 
 EngineType = TypeVar("EngineType", bound=Engine)
 
-_engines: dict[tuple[type[Engine], str], Any] = {}
+_engines: dict[tuple[type[Engine], Hashable], Any] = {}
 _registry_lock = threading.Lock()
 
 
-def shared(kind: type[EngineType], location: str, make: Callable[[], EngineType]) -> EngineType:
+def shared(kind: type[EngineType], location: Hashable, make: Callable[[], EngineType]) -> EngineType:
     """Return this process's engine of a kind at a location, made on first use.
 
     Args:
         kind: the engine's class.
-        location: what identifies it: a name, a resolved path, a URL.
+        location: its identity: a name, a resolved path, a URL, or another engine that it belongs to.
         make: called without arguments if there is none yet.
     """
     with _registry_lock:

@@ -7,21 +7,19 @@ a storage, and ``channel`` says what a storage has to offer that tells of change
 from collections.abc import Mapping
 from typing import Any
 
-from storeroom.engines import shared
-from storeroom.engines.flights import Flights
+from storeroom.engines import Engine, shared
 from storeroom.near.hooks import NearHooks, NearOverlay
 from storeroom.near.table import NearTable, Ticket, Tolerance
 
 __all__ = ["NearHooks", "NearOverlay", "NearTable", "Ticket", "Tolerance", "table_of"]
 
 
-def table_of(flights: Flights, options: Mapping[str, Any]) -> NearTable:
+def table_of(engine: Engine, options: Mapping[str, Any]) -> NearTable:
     """Return the near tier of a storage: one for all handles that share its engine, and these options.
 
     Args:
-        flights: those of the storage, which all its handles share.
+        engine: that of the storage.
         options: those of ``config.NEAR_OPTIONS``.
     """
     tolerance = Tolerance(**options)
-    # The table holds on to the flights, so that nothing else can come to have their id.
-    return shared(NearTable, f"{id(flights)} {tolerance}", lambda: NearTable(tolerance, flights))
+    return shared(NearTable, (engine, tolerance), lambda: NearTable(tolerance))

@@ -273,9 +273,9 @@ class NearOverlay(NearHooks):
         self._far = far
         self._find_keys, self._make_table = keys, table
         # What the storage says of itself holds of both.
-        self.async_inline = far.async_inline  # type: ignore[misc]  # a class's constant, but for a wrapper
-        self.is_shared = far.is_shared  # type: ignore[misc]
-        self.sees_envelopes = far.sees_envelopes  # type: ignore[misc]
+        self.async_inline = far.async_inline
+        self.is_shared = far.is_shared
+        self.sees_envelopes = far.sees_envelopes
 
     def _keys(self) -> KeySpace:
         return self._find_keys()

@@ -22,7 +22,6 @@ from typing import Any
 from storeroom import timeouts
 from storeroom.engines import Engine
 from storeroom.engines.counts import CacheStats, Counters
-from storeroom.engines.flights import Flights
 from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry, entry_size
 from storeroom.storage.copies import IMMUTABLE
 from storeroom.storage.envelope import Envelope
@@ -89,15 +88,13 @@ class NearTable(Engine):
         totals: the counters of the cache as a whole, for caches that have none of their own.
         direct_hits: those that are counted here alone, for both, by a reader on the hot path.
         far: hits and misses of the storage, as far as this tier asked it.
-        flights: those of the storage.
         life: another object after a fork or close(), from which on no channel is listened to any more.
         is_tracked: whether a channel hears of every change.
     """
 
-    def __init__(self, tolerance: Tolerance, flights: Flights) -> None:
+    def __init__(self, tolerance: Tolerance) -> None:
         """Begin empty, without a channel."""
         super().__init__()
-        self.flights = flights
         self.max_staleness = tolerance.max_staleness
         self._copies = tolerance.copy
         self._keeps = tolerance.max_entries != 0

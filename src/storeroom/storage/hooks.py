@@ -90,22 +90,30 @@ OVERLAID: Final[list[Any]] = []
 class StorageHooks:
     """The hooks, with the defaults of those that can be derived from others."""
 
-    async_inline: ClassVar[bool] = False
+    async_inline: bool = False
     """True where no hook waits for longer than a thread switch would take."""
 
-    is_shared: ClassVar[bool] = True
+    is_shared: bool = True
     """Whether other processes see what is stored here: computations are then coordinated with them."""
 
     keeps_entries: ClassVar[bool] = True
     """False where nothing is stored, so that no two aliases can get into each other's way."""
 
-    sees_envelopes: ClassVar[bool] = False
+    sees_envelopes: bool = False
     """Whether `_add`, `_touch`, `_rename`, `_has` and `_expiry` answer LOOK, and do nothing, where they find an
     ``entry.Envelope`` whose conditions they cannot judge, and `_scan` tells Conditional keys. Otherwise the
     framework reads each entry to find out."""
 
+    engine: Any
+    """The storage's identity in this process, an ``engines.Engine``. An overlay has that of its handle."""
+
     _codec: Any = None
     """What turns values into bytes and back, where a storage has one: ``serializers.Codec``."""
+
+    @property
+    def flights(self) -> Any:
+        """The computations under way of those who see what these hooks show: an ``engines.Flights``."""
+        return self.engine.flights
 
     # The eight that a backend must provide ------------------------------------------------
 

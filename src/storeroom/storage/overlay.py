@@ -98,10 +98,11 @@ class Overlay(StorageHooks):
 
     def __init__(self, handle: Any, below: StorageHooks) -> None:
         self._handle, self._below = handle, below
+        self.engine = handle.engine
         # What the storage says of itself holds of both.
-        self.async_inline = below.async_inline  # type: ignore[misc]  # a class's constant, but for a wrapper
-        self.is_shared = below.is_shared  # type: ignore[misc]
-        self.sees_envelopes = below.sees_envelopes  # type: ignore[misc]
+        self.async_inline = below.async_inline
+        self.is_shared = below.is_shared
+        self.sees_envelopes = below.sees_envelopes
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Make both forms of the hooks that this class writes."""

@@ -11,7 +11,7 @@ __all__ = ["engines_of_its_own"]
 @contextlib.contextmanager
 def engines_of_its_own() -> Iterator[None]:
     """Close and forget, at the end of the block, every engine that was made within it."""
-    known = engines._engines  # noqa: SLF001 -- a program has no reason to forget one
+    known = engines._engines
     before = set(known)
     try:
         yield

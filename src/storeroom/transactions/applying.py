@@ -130,7 +130,7 @@ def _store_computed(changes: list[tuple[str, Change]], touched: set[Place]) -> S
     for storage_key, change in changes:
         value = change.value(storage_key)
         is_envelope = type(value) is Envelope
-        is_of_own_tags = is_envelope and any((change.handle._flights, tag) in touched for tag, _ in value.tags)
+        is_of_own_tags = is_envelope and any((change.handle.engine, tag) in touched for tag, _ in value.tags)
         if (is_envelope and not value.has_value) or is_of_own_tags or _has_expired(change):
             value = MISSING
         assert change.expires_at is not None  # noqa: S101 -- what was computed has one

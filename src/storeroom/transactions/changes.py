@@ -99,7 +99,7 @@ class Segment:
         if self.clears is None:
             return False
         handle = self.clears.handle
-        return place[0] is handle._flights and bool(handle._key_space.owns(place[1]))
+        return place[0] is handle.engine and bool(handle._key_space.owns(place[1]))
 
 
 @dataclass(frozen=True, slots=True)

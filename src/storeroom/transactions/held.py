@@ -27,10 +27,10 @@ class TransactionOverlay(Overlay):
 
     def __init__(self, handle: Any, below: StorageHooks, unit: Unit) -> None:
         super().__init__(handle, below)
-        self._unit, self._storage = unit, handle._flights
+        self._unit, self._storage = unit, handle.engine
         # Nobody else computes what this unit of work sees, and envelopes are judged by that, too.
-        self.is_shared = False  # type: ignore[misc]  # a class's constant, but for a wrapper
-        self.sees_envelopes = False  # type: ignore[misc]
+        self.is_shared = False
+        self.sees_envelopes = False
 
     @property
     def is_open(self) -> bool:
@@ -38,7 +38,8 @@ class TransactionOverlay(Overlay):
         return self._unit.is_open
 
     @property
-    def _flights(self) -> Flights:
+    def flights(self) -> Flights:
+        """Those of this unit of work: nobody else is to wait for what depends on its changes."""
         return self._unit.flights(self._storage)
 
     def _computing(self) -> StorageHooks:

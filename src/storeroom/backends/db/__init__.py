@@ -74,19 +74,22 @@ class DatabaseCache(NetworkCache):
 
     def _connect(self) -> None:
         options = self.settings.options
-        self._current, is_trusted = engine_of(self._location, options, self._site)
-        self._counters, self._flights = self._current.counters, self._current.flights
+        self.engine, is_trusted = engine_of(self._location, options, self._site)
         codec_options = {name: options[name] for name in config.CODEC_OPTIONS} | {"secret": secret_of(self.settings)}
         self._codec = build_codec(trusted=is_trusted, allowed_types=options["allowed_types"], **codec_options)
 
-    @property
-    def _engine(self) -> DatabaseEngine:  # type: ignore[override]  # it is only read
+    @property  # type: ignore[override]  # the others keep theirs for good
+    def _engine(self) -> DatabaseEngine:
         site = self._site
         if site is not None and site.has_moved:
             # A test run of Django's has put its own database in the place of the site's.
             self._site = site_of(self._location, self.settings.options)
             self._connect()
         return self._current
+
+    @_engine.setter
+    def _engine(self, engine: DatabaseEngine) -> None:
+        self._current = engine
 
     def create_table(self) -> bool:
         """Make the table unless it is there. Return whether it was made.

@@ -83,6 +83,7 @@ class FileBasedCache(BaseCache):
             "Address space reserved for the file, in bytes, and so its greatest size. Takes no memory and no disk.",
         ),
     }
+    _engine: Environment
     async_inline = True
     sees_envelopes = True
     location_is_path: ClassVar[bool] = True
@@ -99,9 +100,7 @@ class FileBasedCache(BaseCache):
         # Text is the one kind of frame that needs no codec, where it does not have to be signed.
         self._reads_text = options["secret"] is None
         self._bounds: Bounds = (options["max_entries"], options["max_bytes"], options["cull_frequency"])
-        self._engine = shared(Environment, self._dir, lambda: Environment(self._dir, options["map_size"]))
-        self._counters = self._engine.counters
-        self._flights = self._engine.flights
+        self.engine = shared(Environment, self._dir, lambda: Environment(self._dir, options["map_size"]))
 
     @classmethod
     def check_location(cls, location: str | os.PathLike[str], settings: config.Settings) -> None:

@@ -71,7 +71,7 @@ class MemcachedCache(BaseCache):
         )
         self._addresses = locations.parse(location)
         self._group = self._shared_group(self._addresses, options)
-        self._counters, self._flights = self._group.counters, self._group.flights
+        self.engine = self._group
         make = partial(Shard, settings=self.settings, codec=codec, counters=self._counters, outages=self._outages())
         self._shards = [make(server, home=self._shard_of) for server in self._group.servers]
         self._only = self._shards[0] if len(self._shards) == 1 else None

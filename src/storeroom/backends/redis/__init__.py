@@ -24,6 +24,7 @@ from storeroom.storage.hooks import Swap
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
 if TYPE_CHECKING:
+    from storeroom.backends.redis.engine import RedisEngine
     from storeroom.storage.channel import Channel
     from storeroom.storage.probes import Endpoint, Probe
 
@@ -48,6 +49,7 @@ class RedisCache(NetworkCache):
 
     options: ClassVar[Mapping[str, config.Option] | None] = known.OPTIONS
     requires: ClassVar[tuple[str, ...]] = ("redis", "hiredis")
+    _engine: "RedisEngine"
     sees_envelopes = True
 
     def __init__(self, location: str | Sequence[str], params: Mapping[str, Any]) -> None:
@@ -63,13 +65,11 @@ class RedisCache(NetworkCache):
         target = locations.parse(location, options)
         own_writes, sentinel_options = options["read_own_writes"], options["sentinel_kwargs"] or {}
         self._outage_errors = OUTAGES
-        self._engine: RedisEngine = shared(
+        self.engine = shared(
             RedisEngine,
             _identity(target, own_writes, sentinel_options),
             lambda: RedisEngine(target, own_writes, sentinel_options),
         )
-        self._counters = self._engine.counters
-        self._flights = self._engine.flights
         codec = build_codec(
             trusted=False,
             allowed_types=options["allowed_types"],

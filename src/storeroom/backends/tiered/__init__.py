@@ -72,12 +72,12 @@ class TieredCache(NearHooks, BaseCache):
         self._storage = self._handles[-1]
         self._near = self._table(self._names[0])
         self._near_entries = self._near.entries
-        self._counters, self._flights = self._near.totals, self._storage._flights
+        self.engine, self._counters = self._storage.engine, self._near.totals
         self._far = self._behind()
         # What the storage says of itself holds of the whole.
-        self.async_inline = self._far.async_inline  # type: ignore[misc]  # a class's constant, but for a wrapper
-        self.is_shared = self._far.is_shared  # type: ignore[misc]
-        self.sees_envelopes = self._far.sees_envelopes  # type: ignore[misc]
+        self.async_inline = self._far.async_inline
+        self.is_shared = self._far.is_shared
+        self.sees_envelopes = self._far.sees_envelopes
 
     # Tiers ----------------------------------------------------------------------------------
 
@@ -96,7 +96,7 @@ class TieredCache(NearHooks, BaseCache):
     def _table(self, first: Tier) -> NearTable:
         bounds = first.alias.settings.options if first.is_memory and first.alias.settings else {"max_entries": 0}
         options = {name: bounds.get(name, option.default) for name, option in config.NEAR_OPTIONS.items()}
-        return table_of(self._storage._flights, options | {"max_staleness": self._bound})
+        return table_of(self._storage.engine, options | {"max_staleness": self._bound})
 
     def _behind(self) -> StorageHooks:
         """Return the hooks of all that lies behind the near tier."""

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from storeroom import timeouts
-from storeroom.engines.flights import Flights
 from storeroom.exceptions import StoreroomError
 from storeroom.near import NearHooks, NearTable, Ticket, Tolerance
 from storeroom.storage.channel import Channel
@@ -38,11 +37,11 @@ class MiddleTier(NearHooks):
     def __init__(self, tier: StorageHooks, far: StorageHooks, max_staleness: float) -> None:
         self._tier, self._far, self._bound = tier, far, max_staleness
         # It keeps nothing itself, but gives out the tickets.
-        self._near = NearTable(Tolerance(0, None, None, copy=True, max_staleness=max_staleness), Flights())
+        self._near = NearTable(Tolerance(0, None, None, copy=True, max_staleness=max_staleness))
         # What the storage says of itself holds of both.
-        self.async_inline = far.async_inline  # type: ignore[misc]  # a class's constant, but for a wrapper
-        self.is_shared = far.is_shared  # type: ignore[misc]
-        self.sees_envelopes = far.sees_envelopes  # type: ignore[misc]
+        self.async_inline = far.async_inline
+        self.is_shared = far.is_shared
+        self.sees_envelopes = far.sees_envelopes
 
     def _attend(self) -> None:
         """Leave it to the tier before."""

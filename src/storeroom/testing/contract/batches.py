@@ -40,7 +40,7 @@ _within: ContextVar[bool] = ContextVar("within", default=False)
 def count_hooks(cache: BaseCache, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list to which each hook adds its name that is called from now on, but for those within another hook."""
     called: list[str] = []
-    hooks = cache._overlay or cache  # noqa: SLF001 -- what operations turn to
+    hooks = cache._overlay or cache
 
     def counted(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
         def sync(*args: Any) -> Any:
@@ -243,7 +243,7 @@ class BatchesContract(Suite):
 
         def fail() -> str:
             begun.set()
-            eventually(lambda: cache.cache._flights.followers(cache.cache.make_key("a")) == 1)  # noqa: SLF001
+            eventually(lambda: cache.cache.engine.flights.followers(cache.cache.make_key("a")) == 1)
             raise LookupError("the source is down")
 
         other = in_background(lambda: cache.cache.get_or_set("a", fail, **options))
@@ -273,7 +273,7 @@ class BatchesContract(Suite):
 
         def job(number: int) -> dict[str, int]:
             if number == 0:
-                eventually(lambda: cache._flights.followers(cache.make_key("a")) == 18)  # noqa: SLF001
+                eventually(lambda: cache.engine.flights.followers(cache.make_key("a")) == 18)
                 gate.may_end.set()
             return cache.get_or_set_many(["a", "b"], lambda _: gate())
 
@@ -307,7 +307,7 @@ class BatchesContract(Suite):
         assert gate.begun.wait(concurrency.PATIENCE)
         one = in_background(cache.get_or_set, "a", lambda: "its own")
         other = in_background(cache.get_or_set, "b", lambda: "its own")
-        eventually(lambda: cache._flights.followers(cache.make_key("a")) == 2)  # noqa: SLF001
+        eventually(lambda: cache.engine.flights.followers(cache.make_key("a")) == 2)
         gate.may_end.set()
         assert batch.result(concurrency.PATIENCE) == {"a": "from the batch"}
         assert one.result(concurrency.PATIENCE) == "from the batch"
@@ -323,7 +323,7 @@ class BatchesContract(Suite):
         assert gate.begun.wait(concurrency.PATIENCE)
         cache.delete("a")
         follower = in_background(cache.get_or_set_many, ["a", "b"], query)
-        eventually(lambda: cache._flights.followers(cache.make_key("a")) == 1)  # noqa: SLF001
+        eventually(lambda: cache.engine.flights.followers(cache.make_key("a")) == 1)
         gate.may_end.set()
         return [leader.result(concurrency.PATIENCE), follower.result(concurrency.PATIENCE)]
 

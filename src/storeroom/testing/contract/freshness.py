@@ -39,7 +39,7 @@ class FreshnessContract(Suite):
         """Wait until nothing is computed in the background any more."""
         if cache.is_async:
             async with asyncio.timeout(concurrency.PATIENCE):
-                while cache.cache._flights.has_any:  # noqa: SLF001, ASYNC110 -- nothing signals it
+                while cache.cache.engine.flights.has_any:  # noqa: ASYNC110 -- nothing signals it
                     await asyncio.sleep(0.001)
         assert background.drain(concurrency.PATIENCE)
 
@@ -301,7 +301,7 @@ class FreshnessContract(Suite):
         assert gate.begun.wait(concurrency.PATIENCE)
         cache.delete("k")
         later = in_background(cache.get_or_set, "k", lambda: "new")
-        eventually(lambda: cache._flights.followers(cache.make_key("k")) == 1)  # noqa: SLF001
+        eventually(lambda: cache.engine.flights.followers(cache.make_key("k")) == 1)
         gate.may_end.set()
         leader.result(concurrency.PATIENCE)
         assert later.result(concurrency.PATIENCE) == "new"

@@ -28,7 +28,7 @@ class StampedeContract(Suite):
         def job(number: int) -> Any:
             if number == 0:
                 # Led by the others, ended by this one when they all wait.
-                eventually(lambda: cache._flights.followers(cache.make_key("k")) == 48)  # noqa: SLF001
+                eventually(lambda: cache.engine.flights.followers(cache.make_key("k")) == 48)
                 gate.may_end.set()
             return cache.get_or_set("k", gate)
 
@@ -56,7 +56,7 @@ class StampedeContract(Suite):
         async def compute() -> list[str]:
             nonlocal calls
             calls += 1
-            while cache._flights.followers(cache.make_key("k")) < 49:  # noqa: SLF001, ASYNC110 -- nothing signals it
+            while cache.engine.flights.followers(cache.make_key("k")) < 49:  # noqa: ASYNC110 -- nothing signals it
                 await asyncio.sleep(0)
             return ["computed"]
 
@@ -89,7 +89,7 @@ class StampedeContract(Suite):
 
         def job(number: int) -> str:
             if number == 0:
-                eventually(lambda: cache._flights.followers(cache.make_key("k")) == 8)  # noqa: SLF001
+                eventually(lambda: cache.engine.flights.followers(cache.make_key("k")) == 8)
                 gate.may_end.set()
                 return "no such page"
             with pytest.raises(LookupError) as raised:
@@ -114,7 +114,7 @@ class StampedeContract(Suite):
             leader = asyncio.create_task(cache.aget_or_set("k", endless))
             await begun.wait()
             others = [asyncio.create_task(cache.aget_or_set("k", lambda: "computed")) for _ in range(5)]
-            while cache._flights.followers(cache.make_key("k")) < 5:  # noqa: SLF001, ASYNC110 -- nothing signals it
+            while cache.engine.flights.followers(cache.make_key("k")) < 5:  # noqa: ASYNC110 -- nothing signals it
                 await asyncio.sleep(0)
             leader.cancel()
             async with asyncio.timeout(concurrency.PATIENCE):

@@ -267,6 +267,6 @@ def check_invariants(cache: BaseCache) -> None:
 
 def _leased(cache: BaseCache) -> list[str]:
     """Return the keys whose values are still being computed, by the marks in their entries."""
-    hooks, now = cache._overlay or cache, timeouts.now()  # noqa: SLF001 -- no operation tells
-    entries = hooks._get_many(list(hooks._scan(cache._key_space.start())))  # noqa: SLF001
+    hooks, now = cache._overlay or cache, timeouts.now()
+    entries = hooks._get_many(list(hooks._scan(cache._key_space.start())))
     return [key for key, value in entries.items() if type(value) is Envelope and value.leased_until > now]

@@ -14,9 +14,9 @@ __all__ = ["SwapsContract"]
 
 async def swap_many(cache: Driver, swaps: Mapping[str, Swap]) -> dict[str, bool]:
     """Make swaps of keys as they are typed; return of each whether it was made."""
-    hooks = cache.cache._overlay or cache.cache  # noqa: SLF001 -- what operations turn to
+    hooks = cache.cache._overlay or cache.cache
     by_key = {cache.cache.make_key(key): swap for key, swap in swaps.items()}
-    made = await hooks._aswap_many(by_key) if cache.is_async else hooks._swap_many(by_key)  # noqa: SLF001
+    made = await hooks._aswap_many(by_key) if cache.is_async else hooks._swap_many(by_key)
     return dict(zip(swaps, (made[storage_key] for storage_key in by_key), strict=True))
 
 
@@ -103,13 +103,11 @@ class SwapsContract(Suite):
     async def test_of_many_who_want_the_same_each_entry_has_one_winner(self, cache: Driver) -> None:
         """Threads that swap 50 keys at the same time, in orders of their own."""
         keys, expires_at = [f"k{number}" for number in range(50)], until(100)
-        hooks = cache.cache._overlay or cache.cache  # noqa: SLF001 -- as above
+        hooks = cache.cache._overlay or cache.cache
 
         def job(number: int) -> list[str]:
             own = keys[number:] + keys[:number]
-            made = hooks._swap_many(  # noqa: SLF001
-                {cache.cache.make_key(key): Swap(ABSENT, number, expires_at) for key in own}
-            )
+            made = hooks._swap_many({cache.cache.make_key(key): Swap(ABSENT, number, expires_at) for key in own})
             return [key for key in own if made[cache.cache.make_key(key)]]
 
         won = in_threads(8, job)
