@@ -1,4 +1,4 @@
-"""CACHES as a whole: what becomes of it, and what each mistake is told."""
+"""CACHES as a whole: the aliases read from it, and the message for each mistake."""
 
 import os
 import warnings
@@ -51,6 +51,7 @@ def message_of(caches):
 
 
 def test_alias_is_read_and_built():
+    """An alias builds a handle with its location, params and settings as written."""
     written = {"BACKEND": Keyed, "LOCATION": "here", "TIMEOUT": "5m", "OPTIONS": {"MAX_ENTRIES": 5}}
     alias = read_caches({"default": written})["default"]
     handle = alias.build()
@@ -60,7 +61,7 @@ def test_alias_is_read_and_built():
 
 
 def test_each_handle_gets_a_dict_of_its_own():
-    """A class may take things out of it, as Django's do; the next handle still gets them."""
+    """A class that takes items out of its params, as some of Django's do, changes nothing for the next handle."""
     written = {"BACKEND": Foreign, "OPTIONS": {"a": 1}}
     alias = read_caches({"default": written})["default"]
     alias.build().params["OPTIONS"].clear()
@@ -69,6 +70,7 @@ def test_each_handle_gets_a_dict_of_its_own():
 
 
 def test_settings_of_a_foreign_class_are_its_own_business():
+    """Unknown keys and odd values reach a class not of Storeroom unchecked, and the alias has no settings."""
     alias = read_caches({"default": {"BACKEND": Foreign, "whatever": 1, "TIMEOUT": "x"}})["default"]
     assert alias.settings is None
     assert alias.build().params == {"whatever": 1, "TIMEOUT": "x"}
@@ -104,10 +106,12 @@ GOOD = {"BACKEND": DUMMY}
     ],
 )
 def test_mistake_in_caches_is_told(caches, message):
+    """A mistake in CACHES raises ConfigurationError that names the alias, the key and the expectation."""
     assert message_of(caches).startswith(message)
 
 
 def test_several_mistakes_are_told_at_once():
+    """All mistakes of CACHES stand in one error, one a line."""
     message = message_of({"a": {"BACKEND": Keyed, "VERSION": -1}, "b": {}, "c": GOOD})
     assert message.startswith("CACHES has 3 mistakes:\n- CACHES has no alias 'default'")
     assert "\n- CACHES['a']['VERSION'] is -1" in message
@@ -115,6 +119,8 @@ def test_several_mistakes_are_told_at_once():
 
 
 def test_class_that_cannot_be_built_is_refused():
+    """A class whose __init__ does not take location and params is refused when CACHES is read."""
+
     class Wrong:
         def __init__(self, location):
             pass
@@ -125,6 +131,7 @@ def test_class_that_cannot_be_built_is_refused():
 
 
 def test_repr_of_an_alias_hides_passwords():
+    """An alias's repr masks passwords in URLs and secret options, and keeps the rest of the location."""
     written = {
         "BACKEND": Foreign,
         "LOCATION": ["redis://u:hunter2@h/0", "redis://h/1"],
@@ -139,6 +146,7 @@ def test_repr_of_an_alias_hides_passwords():
 
 
 def test_relative_path_is_relative_to_the_directory_given():
+    """A relative LOCATION is joined to the given directory if the class takes a path, and kept if it takes a name."""
     caches = {"default": {"BACKEND": OnDisk, "LOCATION": "var/cache"}, "b": {"BACKEND": Keyed, "LOCATION": "var"}}
     read = read_caches(caches, "/srv/app")
     assert read["default"].location == "/srv/app/var/cache"
@@ -146,7 +154,7 @@ def test_relative_path_is_relative_to_the_directory_given():
 
 
 def test_relative_path_is_else_relative_to_the_current_directory(tmp_path, monkeypatch):
-    """It is settled when the configuration is read: chdir() does not move a cache."""
+    """Without a directory, a relative path is settled when CACHES is read: chdir() does not move a cache."""
     monkeypatch.chdir(tmp_path)
     alias = read_caches({"default": {"BACKEND": OnDisk, "LOCATION": Path("cache")}})["default"]
     monkeypatch.chdir("/")
@@ -159,11 +167,14 @@ def test_relative_path_is_else_relative_to_the_current_directory(tmp_path, monke
     ids=["absolute", "~", "empty"],
 )
 def test_other_paths_are_kept(location, expected):
+    """An absolute or empty path stays as it is, and ~ is expanded."""
     read = read_caches({"default": {"BACKEND": OnDisk, "LOCATION": location}}, "/srv/app")
     assert read["default"].location == expected
 
 
 def test_class_checks_its_location():
+    """The error of a class's check_location() is reported under the alias and LOCATION."""
+
     class Picky(Keyed):
         @classmethod
         def check_location(cls, location, settings):
@@ -182,6 +193,7 @@ def test_class_checks_its_location():
     ],
 )
 def test_directory_of_a_file_cache_is_checked_at_start(location, message, tmp_path):
+    """A file cache with an empty LOCATION, or one through a file, is refused when CACHES is read."""
     (tmp_path / "file").touch()
     text = message_of({"default": {"BACKEND": FILE, "LOCATION": location.format(file=tmp_path / "file")}})
     assert text.startswith("CACHES['default']['LOCATION'] is ")
@@ -190,6 +202,7 @@ def test_directory_of_a_file_cache_is_checked_at_start(location, message, tmp_pa
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the permissions in question are those of POSIX")
 def test_unwritable_directory_is_told_at_start(tmp_path):
+    """A directory that the user cannot write to is refused when CACHES is read."""
     tmp_path.chmod(0o500)
     text = _as_nobody(lambda: message_of({"default": {"BACKEND": FILE, "LOCATION": str(tmp_path / "cache")}}))
     assert text.startswith(f"CACHES['default']['LOCATION'] is '{tmp_path}/cache', but this user cannot write to ")
@@ -216,6 +229,7 @@ def _as_nobody(call):
 
 
 def test_reading_opens_no_storage(tmp_path):
+    """Reading CACHES creates nothing on disk."""
     read_caches({"default": {"BACKEND": FILE, "LOCATION": str(tmp_path / "cache")}})
     assert list(tmp_path.iterdir()) == []
 
@@ -234,6 +248,7 @@ def test_reading_opens_no_storage(tmp_path):
     ],
 )
 def test_aliases_that_share_keys_under_different_settings_are_refused(backend, one, other, differing):
+    """Two aliases of one location and prefix that differ in a setting are refused, and the setting is named."""
     message = message_of({"default": {"BACKEND": backend, **one}, "b": {"BACKEND": backend, **other}})
     assert message.startswith("CACHES['default'] and CACHES['b'] have the same LOCATION ")
     assert f"differ in {differing}. Give one of them another LOCATION or KEY_PREFIX" in message
@@ -254,12 +269,13 @@ def test_aliases_that_share_keys_under_different_settings_are_refused(backend, o
     ],
 )
 def test_aliases_that_do_not_collide_are_accepted(backend, one, other):
+    """Aliases that agree in their settings, or differ in location, prefix, version or key function, are accepted."""
     caches = {"default": {"BACKEND": backend, **one}, "b": {"BACKEND": backend, **other}}
     assert list(read_caches(caches)) == ["default", "b"]
 
 
 def test_configuration_of_a_tutorial_is_read_without_a_warning():
-    """Django's documentation, word for word but for the directory."""
+    """The file-cache example of Django's documentation is read without a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read = read_caches(
@@ -307,7 +323,7 @@ class Networked(Keyed):
     ],
 )
 def test_fallback_that_cannot_answer_is_told_at_start(fallbacks: dict[str, str], told: str) -> None:
-    """Not during the first outage."""
+    """A fallback that is unknown, circular or foreign is refused at start, not during the first outage."""
     caches: dict[str, Any] = {
         "default": {"BACKEND": LOCMEM},
         "memory": {"BACKEND": LOCMEM, "LOCATION": "memory"},

@@ -1,4 +1,4 @@
-"""From BACKEND to a class, and what is told where there is none."""
+"""From BACKEND to a class, and the error where there is none."""
 
 import tomllib
 from pathlib import Path
@@ -37,15 +37,18 @@ def message_of(caches):
     ],
 )
 def test_backend_is_found(path, backend):
+    """A path of Storeroom's, its counterpart of Django's and the class itself resolve to the same class."""
     assert backend_paths.resolve(path, "CACHES['default']") is backend
 
 
 def test_every_path_of_django_stands_for_a_path_of_ours():
+    """Django's paths map to every backend of Storeroom but the tiered one."""
     ours_alone = {"storeroom.backends.tiered.TieredCache"}
     assert set(backend_paths.DJANGO_PATHS.values()) == set(backend_paths.PATHS) - ours_alone
 
 
 def test_custom_backend_is_found_by_its_path(tmp_path, monkeypatch):
+    """A program's own class is imported from its dotted path and built."""
     (tmp_path / "custom_backend_a.py").write_text("class Custom:\n    def __init__(self, location, params): pass\n")
     monkeypatch.syspath_prepend(tmp_path)
     alias = read_caches({"default": {"BACKEND": "custom_backend_a.Custom"}})["default"]
@@ -61,7 +64,7 @@ NO_BACKEND_YET = [
 
 @pytest.mark.parametrize(("path", "message"), NO_BACKEND_YET)
 def test_backend_that_this_version_lacks_is_told_from_a_wrong_one(monkeypatch, path, message):
-    """One that is planned has its place in the list before it has a module."""
+    """A path on the list whose module does not exist yet is reported as planned, not as a typing error."""
     monkeypatch.setattr(backend_paths, "PATHS", (*backend_paths.PATHS, NOT_YET))
     monkeypatch.setattr(backend_paths, "DJANGO_PATHS", {**backend_paths.DJANGO_PATHS, NO_BACKEND_YET[1][0]: NOT_YET})
     text = message_of({"default": {"BACKEND": path}})
@@ -93,18 +96,20 @@ def test_backend_that_this_version_lacks_is_told_from_a_wrong_one(monkeypatch, p
     ],
 )
 def test_wrong_backend_is_refused_with_the_near_name(backend, message):
+    """A wrong BACKEND raises with its value, the reason and the nearest known path."""
     text = message_of({"default": {"BACKEND": backend}})
     assert text.startswith(f"CACHES['default']['BACKEND'] is {shown(backend)}")
     assert message in text
 
 
 def test_wrong_path_of_django_is_answered_with_one_of_django():
+    """A misspelt path of Django's is answered with Django's nearest path, not ours."""
     text = message_of({"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCach"}})
     assert "Did you mean 'django.core.cache.backends.locmem.LocMemCache'?" in text
 
 
 def test_removed_memcached_class_is_deprecated():
-    """It stands for PyMemcacheCache; the warning points at the line that configures."""
+    """The removed MemcachedCache builds PyMemcacheCache and warns at the line that configures it."""
     path = "django.core.cache.backends.memcached.MemcachedCache"
     with pytest.warns(DeprecatedBackendWarning, match="removed in 4.1.*memcached.PyMemcacheCache") as caught:
         alias = read_caches({"default": {"BACKEND": path, "LOCATION": "127.0.0.1:11211"}})["default"]
@@ -113,6 +118,7 @@ def test_removed_memcached_class_is_deprecated():
 
 
 def test_missing_extra_is_told_with_the_command_that_installs_it(tmp_path, monkeypatch):
+    """A backend whose driver is missing names the module and the pip command for its extra."""
     (tmp_path / "custom_backend_b.py").write_text("import no_such_driver.client\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(backend_paths.EXTRAS, "no_such_driver", "redis")
@@ -122,6 +128,8 @@ def test_missing_extra_is_told_with_the_command_that_installs_it(tmp_path, monke
 
 
 def test_driver_that_a_class_requires_is_looked_for_at_start(monkeypatch):
+    """A module listed in requires that is not installed is reported when CACHES is read."""
+
     class Remote(DummyCache):
         requires = ("no_such_driver",)
 
@@ -135,6 +143,7 @@ def test_driver_that_a_class_requires_is_looked_for_at_start(monkeypatch):
 
 
 def test_error_while_importing_a_custom_backend_is_told(tmp_path, monkeypatch):
+    """An ImportError within a custom backend's module is quoted in the error."""
     (tmp_path / "custom_backend_c.py").write_text("from json import no_such_name\n")
     monkeypatch.syspath_prepend(tmp_path)
     text = message_of({"default": {"BACKEND": "custom_backend_c.Custom"}})
@@ -142,5 +151,6 @@ def test_error_while_importing_a_custom_backend_is_told(tmp_path, monkeypatch):
 
 
 def test_every_extra_is_one_of_the_project():
+    """Every extra that an error recommends is declared in pyproject.toml."""
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
     assert set(backend_paths.EXTRAS.values()) <= set(project["optional-dependencies"])

@@ -1,4 +1,4 @@
-"""The worker threads of a process: how many, what they refuse, and how a process ends."""
+"""The worker threads of a process: their number, the jobs they refuse, and the end of a process."""
 
 import subprocess
 import sys
@@ -21,6 +21,7 @@ def workers():
 
 
 def test_jobs_run(workers):
+    """Every submitted job is accepted and run once."""
     done = []
     for number in range(10):
         assert workers.submit(lambda number=number: done.append(number))
@@ -29,6 +30,7 @@ def test_jobs_run(workers):
 
 
 def test_there_are_no_more_threads_than_allowed_and_no_more_jobs_than_can_wait(workers):
+    """Beyond MAX_WORKERS running and MAX_WAITING waiting jobs, submit() returns False."""
     may_end = threading.Event()
     accepted = [workers.submit(may_end.wait) for _ in range(background.MAX_WORKERS)]
     eventually(lambda: not workers.jobs)
@@ -41,6 +43,7 @@ def test_there_are_no_more_threads_than_allowed_and_no_more_jobs_than_can_wait(w
 
 
 def test_an_idle_thread_is_used_again(workers):
+    """Jobs submitted one after the other run in a single thread."""
     for _ in range(20):
         assert workers.submit(lambda: None)
         eventually(lambda: not workers.jobs and workers.idle == workers.threads)
@@ -49,20 +52,22 @@ def test_an_idle_thread_is_used_again(workers):
 
 @pytest.fixture
 def no_more_threads():
-    """The system refuses any further thread: none has room for a stack so large."""
+    """Have the system refuse any further thread, for want of room for its stack."""
     before = threading.stack_size(2**46)
     yield
     threading.stack_size(before)
 
 
 def test_a_job_is_refused_where_the_system_allows_no_thread(workers, request):
+    """submit() returns False and keeps no job if no thread can be started."""
     request.getfixturevalue("no_more_threads")
     for _ in range(3):
         assert workers.submit(lambda: None) is False
     assert (workers.threads, list(workers.jobs)) == (0, [])
 
 
-def test_a_job_is_left_to_the_threads_that_there_are(workers, request):
+def test_a_job_is_left_to_the_threads_running_where_the_system_allows_no_more(workers, request):
+    """If no further thread can be started, an accepted job waits for an existing one."""
     may_end, done = threading.Event(), threading.Event()
     assert workers.submit(may_end.wait)
     eventually(lambda: not workers.jobs)
@@ -75,13 +80,14 @@ def test_a_job_is_left_to_the_threads_that_there_are(workers, request):
 
 @pytest.mark.usefixtures("no_more_threads")
 def test_a_caller_computes_itself_where_the_system_allows_no_thread(tmp_path):
-    """Whether it would have been answered with a stale value, or not have waited to the end."""
+    """Without threads, get_or_set() computes in its caller under hard_timeout and stale_while_revalidate."""
     cache = LocMemCache(str(tmp_path), {"OPTIONS": {"hard_timeout": 10}})
     assert cache.get_or_set("k", lambda: "computed") == "computed"
     assert cache.get_or_set("k", lambda: "computed again", stale_while_revalidate=100) == "computed"
 
 
 def test_a_job_that_raises_ends_no_thread(workers, caplog):
+    """A job that raises is logged, and the next job runs."""
     done = threading.Event()
 
     def fail() -> None:
@@ -94,11 +100,13 @@ def test_a_job_that_raises_ends_no_thread(workers, caplog):
 
 
 def test_after_the_end_nothing_is_accepted(workers):
+    """submit() returns False once the workers are closed."""
     workers.close()
     assert workers.submit(lambda: None) is False
 
 
 def test_a_job_runs_in_the_context_of_its_caller():
+    """A job sees the context variables that its caller passed on."""
     name: ContextVar[str] = ContextVar("name", default="none")
     name.set("caller's")
     seen = []
@@ -109,8 +117,8 @@ def test_a_job_runs_in_the_context_of_its_caller():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("seconds", "stored"), [(0.1, "2"), (60, "1")])
-def test_a_process_that_ends_waits_for_what_ends_soon(tmp_path, seconds, stored):
-    """A refresh that takes a moment is stored; one that takes long hangs nothing, and leaves a whole entry."""
+def test_a_process_that_ends_waits_for_a_job_that_ends_soon(tmp_path, seconds, stored):
+    """At exit a short refresh is still stored; a long one is abandoned, and the old entry stays whole."""
     program = f"""
 import sys, time
 from storeroom.backends.filebased import FileBasedCache
@@ -136,7 +144,7 @@ assert cache.get_or_set("k", compute, **options) == 1
 
 
 def test_a_child_has_workers_of_its_own():
-    """The parent's threads are not there after a fork."""
+    """After a fork, a job runs on new threads, since the parent's are gone."""
     assert background.submit(lambda: None, copy_context())
     assert background.drain()
     before = background._workers

@@ -1,4 +1,4 @@
-"""The benchmarks work and compute what they say: each part runs, briefly, on whatever peers are installed."""
+"""The benchmarks work and compute the figures they name: each part runs briefly, on the installed peers."""
 
 import json
 import math
@@ -48,6 +48,7 @@ def is_duration(figure):
 @pytest.mark.slow
 @pytest.mark.parametrize("row", [*ROWS, *GROWTH, *SERVER_ROWS], ids=lambda row: row.name)
 def test_row_yields_a_figure_for_each_contender_and_round(row):
+    """Each row yields a positive finite time for each installed contender and round, and its goals are judged."""
     row = shrunk(row)
     timed = measure(row.contenders, BRIEFLY)
     assert list(timed.seconds) == [each.name for each in row.contenders]
@@ -56,6 +57,7 @@ def test_row_yields_a_figure_for_each_contender_and_round(row):
 
 
 def test_rows_begin_with_storeroom_and_compare_with_their_own_contenders():
+    """Storeroom is the first contender of each row, and goals name contenders of that row only."""
     for row in [*ROWS, *GROWTH, *SERVER_ROWS]:
         assert row.contenders[0].name == "Storeroom"
         assert {name for goal in row.goals for name in goal.needs} <= {each.name for each in row.contenders}
@@ -63,7 +65,7 @@ def test_rows_begin_with_storeroom_and_compare_with_their_own_contenders():
 
 @pytest.mark.parametrize("library", [*MEMORY, *FILE], ids=lambda library: f"{library.name} {library.open.__name__}")
 def test_libraries_get_what_was_set_and_filled(library, tmp_path):
-    """No contender is fast because its statements do nothing."""
+    """Each library returns the values filled and set, and None for an absent key: no contender does nothing."""
     if not library.is_installed:
         pytest.skip(f"{library.name} is not installed")
     found = []
@@ -82,7 +84,7 @@ def test_libraries_get_what_was_set_and_filled(library, tmp_path):
 
 
 def test_measure_stores_the_entries_before_it_starts():
-    """Otherwise the gets measured would be misses."""
+    """The gets of a measurement find their entries, rather than miss."""
     seen = []
     spy = replace(DICT, statements={"get": "value(cache[key])"}, close=lambda cache: None)
     measure([Contender(spy, "get", entries=50, value=seen.append)], BRIEFLY)
@@ -90,6 +92,7 @@ def test_measure_stores_the_entries_before_it_starts():
 
 
 def test_measure_takes_turns_that_begin_with_another_contender_each_round():
+    """Each round starts with the next contender, so that no one always goes first."""
     turns = []
 
     def spy(name):
@@ -106,7 +109,7 @@ def test_measure_takes_turns_that_begin_with_another_contender_each_round():
 
 
 def test_ratio_is_the_median_of_the_rounds_ratios():
-    """A round in which the machine was busy slows both and changes nothing."""
+    """A round in which a busy machine slows both contenders does not change their ratio."""
     timed = Timed({"Storeroom": [1.0, 10.0, 1.0], "Django": [3.0, 30.0, 5.0]})
     assert timed.ratio("Django") == 3.0
     assert timed.median("Storeroom") == 1.0
@@ -123,7 +126,8 @@ def test_ratio_is_the_median_of_the_rounds_ratios():
         (AtMost(0.008), False, "10.0 ms", 0.25),
     ],
 )
-def test_goal_is_judged_by_what_was_measured(goal, is_reached, measured, shortfall):
+def test_goal_is_judged_by_the_measurement(goal, is_reached, measured, shortfall):
+    """A goal is reached or missed by the measured ratio or time, and the shortfall is the distance to it."""
     verdict = goal.judge("get", Timed({"Storeroom": [0.01], "Django": [0.02]}))
     assert (verdict.is_reached, verdict.measured) == (is_reached, measured)
     assert verdict.shortfall == pytest.approx(shortfall)
@@ -132,6 +136,7 @@ def test_goal_is_judged_by_what_was_measured(goal, is_reached, measured, shortfa
 
 @pytest.mark.slow
 def test_stampedes_are_counted_and_timed():
+    """A stampede measurement counts each computation and latency: Storeroom computes once, Django once a client."""
     told = stampede.measure(1.5, clients=8)
     for name, each in told.items():
         assert sum(each.computations.values()) >= 1, name
@@ -144,6 +149,7 @@ def test_stampedes_are_counted_and_timed():
 
 @pytest.mark.slow
 def test_throughput_is_measured_with_threads_and_processes():
+    """Throughput has a positive rate for each library and each number of threads and processes."""
     threads = throughput.by_threads((1, 2), Effort(rounds=1, seconds=0.01))
     processes = throughput.by_processes((1, 2), Effort(rounds=1, seconds=0.01))
     for rates in (threads, processes):
@@ -152,8 +158,8 @@ def test_throughput_is_measured_with_threads_and_processes():
 
 
 @pytest.mark.slow
-def test_memory_counts_what_is_stored():
-    """An entry of 121 characters takes at least these, and not a multiple of what a dict takes."""
+def test_memory_counts_the_entries():
+    """An entry of 121 characters takes at least that, and no multiple of the room a dict takes."""
     in_memory = memory.by_library("memory", 5_000)
     on_disk = memory.by_library("file", 500)
     assert 121 < in_memory["dict"] < 1_000
@@ -164,13 +170,14 @@ def test_memory_counts_what_is_stored():
 @pytest.mark.slow
 @pytest.mark.parametrize("row", imports.IMPORTS)
 def test_imports_are_timed(row):
+    """Each import row has a positive time for Storeroom and for each peer."""
     timed = imports.measure(row, Effort(rounds=1, seconds=0))
     assert timed.ours == "Storeroom"
     assert all(is_duration(figures[0]) for figures in timed.seconds.values())
 
 
 def test_limit_is_the_best_that_any_choice_could_do():
-    """Checked against all choices on short sequences."""
+    """On short sequences, the optimal hit ratio equals the best of all possible evictions."""
 
     def best(keys, capacity, cached=frozenset()):
         if not keys:
@@ -186,16 +193,18 @@ def test_limit_is_the_best_that_any_choice_could_do():
 
 @pytest.mark.parametrize("keys", [loop(3_000, 120), scans(3_000, hot=80, scan=200)], ids=["loop", "scans"])
 def test_limit_is_above_every_policy(keys):
+    """The optimal hit ratio is at least that of the policy in use."""
     assert hits.limit(keys, 100) >= replay(keys, 100)
 
 
 @pytest.mark.slow
 def test_limit_of_a_trace_is_the_published_one():
-    """See benchmarks/traces/README.md."""
+    """The optimal hit ratio of the web12 trace is the published 58.46 %; see benchmarks/traces/README.md."""
     assert hits.limit(load("web12"), 137) == pytest.approx(58.46, abs=0.005)
 
 
 def test_machine_is_described():
+    """The description of the machine names the cores and the versions of libraries."""
     described = machine.describe()
     assert "cores" in described["processor"]
     assert "lmdb 3" in described["versions"]
@@ -203,6 +212,7 @@ def test_machine_is_described():
 
 @pytest.mark.slow
 def test_command_writes_a_page_whose_charts_exist(tmp_path, capsys):
+    """The command writes the page with every verdict, the figures as JSON, and all charts the page links."""
     rows = "^locmem incr$|^locmem get of|^file get at 1(,0)?00 |hit ratio"
     code = main(["--quick", "--rows", rows, "--docs", str(tmp_path), "--json", str(tmp_path / "all.json")])
     output = capsys.readouterr().out
@@ -226,12 +236,14 @@ def test_command_writes_a_page_whose_charts_exist(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_command_leaves_the_page_alone_when_it_measured_only_a_part(tmp_path, monkeypatch, capsys):
+    """A run of a few rows without --docs writes nothing to the documentation."""
     monkeypatch.setattr("benchmarks.__main__.DOCS", tmp_path)
     assert main(["--quick", "--rows", "^locmem incr$"]) == 0
     assert list(tmp_path.iterdir()) == []
 
 
-def test_page_leaves_out_what_was_not_measured(tmp_path):
+def test_page_leaves_out_rows_that_were_not_measured(tmp_path):
+    """A page of empty results has the section of goals and no other."""
     page.write(Results(machine.describe()), tmp_path)
     text = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
     assert re.findall("^## .*", text, re.MULTILINE) == ["## Goals"]
@@ -243,6 +255,7 @@ SERIES = {"Storeroom": {1: 2e-6, 10: 3e-6, 100: 5e-4}, "A & B": {1: 0.02, 100: 7
 @pytest.mark.parametrize("is_log", [True, False])
 @pytest.mark.parametrize("chart", ["dots", "lines"])
 def test_chart_is_well_formed_and_draws_all_points_inside(chart, is_log):
+    """A chart is valid XML with every point inside its frame and special characters escaped."""
     if chart == "dots":
         drawing = dot_chart("times < 1", {"get": {"Storeroom": 2.0, "A & B": 30.0}}, str, is_log=is_log)
         points = 2
@@ -258,6 +271,7 @@ def test_chart_is_well_formed_and_draws_all_points_inside(chart, is_log):
 
 
 def test_plan_measures_large_rows_with_less_effort():
+    """A row of 100,000 entries is measured with the smaller effort."""
     large = next(row for row in GROWTH if row.name == "file set at 100,000 entries")
     assert suite.FULL.effort_for(large) == suite.FULL.large_effort
     assert suite.FULL.effort_for(ROWS[0]) == suite.FULL.effort

@@ -1,4 +1,4 @@
-"""What disks, foreign programs and attackers make of stored values."""
+"""Stored values, and the damage that disks, foreign programs and attackers do to them."""
 
 import random
 
@@ -7,7 +7,7 @@ from storeroom.serializers.compressors import FORMATS
 from storeroom.storage.envelope import Envelope
 from tests.unit.serializers.examples import ALLOWED, JSON_VALUES, KEY, LITERALS, OBJECTS, RICH, SCALARS
 
-LONGEST = 4096  # of what is mutated: a longer value is damaged no differently, and slowly
+LONGEST = 4096  # of the values mutated: a longer one is damaged no differently, and slowly
 
 ENVELOPES = [
     Envelope("text", 4e9, stamp=1),

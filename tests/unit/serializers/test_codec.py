@@ -1,4 +1,4 @@
-"""What goes in comes out, exactly; what does not is refused when it is set, or read as damaged."""
+"""A codec returns a value exactly as it was given, refuses it at set, or reads its bytes as damaged."""
 
 import pickle
 import threading
@@ -49,6 +49,7 @@ def msgpack():
     ids=["trusted", "signed", "safe", "json", "msgpack", "json signed and compressed"],
 )
 def test_a_value_comes_back_exactly(make, values):
+    """Every value that a codec accepts is read back equal and of the same type, from stored bytes."""
     codec = make()
     for value in values:
         stored = codec.dumps(value, KEY)
@@ -77,6 +78,7 @@ documents = st.recursive(
 @settings(deadline=None, max_examples=100)
 @given(values)
 def test_any_plain_value_comes_back_exactly(value):
+    """Arbitrary nested plain values come back equal through a trusted, a signed and a safe codec."""
     for codec in (TRUSTED, SIGNED, SAFE):
         assert same(codec.loads(codec.dumps(value, KEY), KEY), value)
 
@@ -85,6 +87,7 @@ def test_any_plain_value_comes_back_exactly(value):
 @settings(deadline=None, max_examples=100)
 @given(documents)
 def test_any_document_comes_back_exactly(value):
+    """Arbitrary nested JSON documents come back equal through the JSON codec."""
     codec = json()
     assert same(codec.loads(codec.dumps(value, KEY), KEY), value)
 
@@ -92,22 +95,24 @@ def test_any_document_comes_back_exactly(value):
 @pytest.mark.parametrize("codec", [TRUSTED, SIGNED, SAFE, json()], ids=["trusted", "signed", "safe", "json"])
 @pytest.mark.parametrize("number", [0, 7, -1, 2**63 - 1, -(2**63)])
 def test_an_integer_that_engines_increment_is_bare_digits(codec, number):
+    """An integer of 64 bits is stored as plain decimal digits, with no frame, by every codec."""
     assert codec.dumps(number, KEY) == str(number).encode()
 
 
 def test_an_integer_is_never_compressed():
+    """An integer stays bare digits even where the threshold of compression is zero."""
     codec = build_codec(compressor="zlib", compress_min_bytes=0)
     assert codec.dumps(10**18, KEY) == b"1000000000000000000"
 
 
 @pytest.mark.parametrize("stored", [b"99 ", b"18446744073709551615", b"-5"])
 def test_an_integer_is_read_as_engines_write_it(stored):
-    """Memcached leaves a space behind a number that it decremented, and counts up to 2**64 - 1."""
+    """A number is read with the trailing space that Memcached leaves on decrement, and up to its 2**64 - 1."""
     assert SAFE.loads(stored, KEY) == SIGNED.loads(stored, KEY) == int(stored)
 
 
-def test_a_frame_is_told_from_what_others_store():
-    """Neither a number, nor a pickle, zlib, LZ4, gzip or JSON as django-redis writes them."""
+def test_a_frame_is_told_from_bytes_of_other_libraries():
+    """A frame begins with no byte that begins a number, or a pickle, zlib, LZ4, gzip or JSON of django-redis."""
     firsts = {
         codec.dumps(value, KEY)[0]
         for codec in (TRUSTED, SIGNED, SAFE, build_codec(compressor="zlib"))
@@ -118,6 +123,7 @@ def test_a_frame_is_told_from_what_others_store():
 
 
 def test_a_value_that_equals_a_scalar_keeps_its_own_type():
+    """A subclass of int or str comes back as that subclass, not as the scalar that it equals."""
     for codec in (TRUSTED, SIGNED):
         for value in (OBJECTS[6], OBJECTS[7], OBJECTS[8]):
             assert type(codec.loads(codec.dumps(value, KEY), KEY)) is type(value)
@@ -142,13 +148,15 @@ def unpicklable():
     "wrap", [lambda v: v, lambda v: [v], lambda v: {"a": (1, {"b": v})}], ids=["bare", "list", "deep"]
 )
 @pytest.mark.parametrize("index", range(8))
-def test_what_lives_in_this_process_only_is_refused_at_set(codec, wrap, index):
+def test_a_value_of_this_process_alone_is_refused_at_set(codec, wrap, index):
+    """A lock, a generator or a local class raises SerializationError at set, however deep it lies."""
     with pytest.raises(SerializationError) as caught:
         codec.dumps(wrap(unpicklable()[index]), KEY)
     assert isinstance(caught.value, pickle.PickleError)  # as Django's callers expect
 
 
-def test_the_refusal_says_where_what_and_what_to_do():
+def test_the_refusal_names_path_type_and_remedy():
+    """The error gives the path to the offending part, its type and the remedy, and has the cause attached."""
     with pytest.raises(SerializationError) as caught:
         TRUSTED.dumps({"connections": [1, threading.Lock()]}, KEY)
     message = str(caught.value)
@@ -158,6 +166,7 @@ def test_the_refusal_says_where_what_and_what_to_do():
 
 
 def test_the_refusal_of_a_value_that_contains_itself_ends():
+    """The search for the offending part of a circular value ends, with a SerializationError."""
     value = [threading.Lock()]
     value.insert(0, value)
     with pytest.raises(SerializationError):
@@ -165,6 +174,8 @@ def test_the_refusal_of_a_value_that_contains_itself_ends():
 
 
 def test_an_error_of_the_value_itself_is_the_cause():
+    """An exception raised by the value's own __getstate__ becomes the cause of the error."""
+
     class Fails:
         def __getstate__(self):
             raise pickle.PickleError("mine")
@@ -175,6 +186,7 @@ def test_an_error_of_the_value_itself_is_the_cause():
 
 
 def test_too_deep_a_value_is_refused_at_set():
+    """A list nested 100,000 deep raises SerializationError at set, not RecursionError."""
     value = []
     for _ in range(100_000):
         value = [value]
@@ -184,6 +196,8 @@ def test_too_deep_a_value_is_refused_at_set():
 
 
 def test_lack_of_memory_is_not_the_values_fault():
+    """A MemoryError during serialization passes through unchanged."""
+
     class Greedy:
         def __reduce__(self):
             raise MemoryError
@@ -193,6 +207,7 @@ def test_lack_of_memory_is_not_the_values_fault():
 
 
 def test_no_message_shows_a_value():
+    """No error of writing or reading quotes a part of the value."""
     private = "4111-1111-1111-1111"
     for codec in (TRUSTED, SIGNED, SAFE, json()):
         for value in (
@@ -233,6 +248,7 @@ def test_no_message_shows_a_value():
     ],
 )
 def test_damage_is_told_with_its_reason(stored, reason):
+    """Damaged bytes raise a DecodeError whose message names the reason."""
     with pytest.raises(DecodeError, match=reason):
         SAFE.loads(stored, KEY)
 
@@ -248,13 +264,15 @@ def test_damage_is_told_with_its_reason(stored, reason):
         b"plain",
     ],
 )
-def test_what_others_store_is_not_read(stored):
+def test_bytes_of_other_libraries_are_not_read(stored):
+    """Pickles, JSON, zlib and gzip written by other libraries raise DecodeError."""
     for codec in (TRUSTED, SIGNED, SAFE):
         with pytest.raises(DecodeError):
             codec.loads(stored, KEY)
 
 
 def test_a_class_that_is_gone_is_a_decode_error():
+    """A stored object of a class that no longer exists raises DecodeError, caused by the AttributeError."""
     stored = TRUSTED.dumps(OBJECTS[0], KEY).replace(b"Basket", b"Gasket")
     with pytest.raises(DecodeError) as caught:
         TRUSTED.loads(stored, KEY)
@@ -262,6 +280,7 @@ def test_a_class_that_is_gone_is_a_decode_error():
 
 
 def test_a_truncated_pickle_is_a_decode_error():
+    """A pickle cut short at any length raises DecodeError."""
     for value in LITERALS + OBJECTS:
         stored = TRUSTED.dumps(value, KEY)
         for length in (0, 1, 2, 3, len(stored) // 2, len(stored) - 2, len(stored) - 1):
@@ -270,7 +289,7 @@ def test_a_truncated_pickle_is_a_decode_error():
 
 
 def test_values_written_before_an_option_changed_are_still_read():
-    """Reading goes by the frame: serializer, compressor and trust may change, and the cache stays warm."""
+    """A value is read by its frame, so a new serializer, compressor or trust keeps the cache warm."""
     value = {"a": ["x" * 3000]}
     writers = [
         SAFE,
@@ -284,6 +303,7 @@ def test_values_written_before_an_option_changed_are_still_read():
 
 
 def test_plain_integers_and_frames_are_told_apart():
+    """Bytes that begin with a digit or a minus are a plain integer; a frame is none."""
     assert is_plain_integer(b"12")
     assert is_plain_integer(b"-1")
     assert not is_plain_integer(b"\x02text")

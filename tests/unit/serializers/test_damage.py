@@ -48,6 +48,7 @@ def bounded_memory():
     ids=["plain", "allowed types", "json"],
 )
 def test_damaged_bytes_are_a_value_or_a_decode_error(make):
+    """Mutated frames read as a value or raise DecodeError, never another exception."""
     chance, codec, whole = random.Random(2024), make(), originals()
     read = sum(outcome(codec, mutate(chance, chance.choice(whole), whole)) for _ in range(MUTANTS))
     assert 0 < read < MUTANTS / 2  # damaged text may still be text
@@ -55,6 +56,7 @@ def test_damaged_bytes_are_a_value_or_a_decode_error(make):
 
 @pytest.mark.slow
 def test_damaged_bytes_under_a_secret_are_never_a_value():
+    """Under a secret, mutated signed frames always raise DecodeError."""
     chance, codec = random.Random(2025), build_codec(secret=SECRET)
     whole = [codec.dumps(value, KEY) for value in SCALARS + LITERALS + RICH + OBJECTS]
     whole = [data for data in whole if data[:1] == frames.SIGNED and len(data) <= LONGEST]
@@ -68,7 +70,10 @@ def test_damaged_bytes_under_a_secret_are_never_a_value():
 @pytest.mark.slow
 @pytest.mark.parametrize("trusted", [True, False])
 def test_foreign_bytes_are_a_value_or_a_decode_error(trusted):
-    """Pickles of a trusted store apart: whoever can write those could do worse than damage them."""
+    """Random bytes read as a value or raise DecodeError.
+
+    Pickles of a trusted store are left out: a writer of those could do worse than damage them.
+    """
     chance, codec = random.Random(2026), build_codec(trusted=trusted)
     for _ in range(MUTANTS):
         data = chance.randbytes(chance.choice((0, 1, 2, 5, 20, 100)))

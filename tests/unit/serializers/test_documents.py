@@ -1,4 +1,4 @@
-"""JSON and MessagePack: what they would return as something else is refused at set, with its place."""
+"""JSON and MessagePack: a value that would come back as something else is refused at set, with its path."""
 
 import collections
 import datetime as dt
@@ -40,7 +40,8 @@ CHANGED = [
 
 @pytest.mark.parametrize(("value", "message"), CHANGED, ids=repr)
 @pytest.mark.parametrize("name", ["json", "msgpack"])
-def test_what_would_come_back_changed_is_refused_at_set(name, value, message):
+def test_a_value_that_would_come_back_changed_is_refused_at_set(name, value, message):
+    """A type that JSON or MessagePack would return as another raises SerializationError with its path."""
     if name == "msgpack":
         pytest.importorskip("msgpack")
     with pytest.raises(SerializationError) as caught:
@@ -54,6 +55,7 @@ def test_what_would_come_back_changed_is_refused_at_set(name, value, message):
     [({1: "a"}, "A key of the value is of type 'int'"), ([b"x"], "The value[0] is of type 'bytes'")],
 )
 def test_json_has_neither_number_keys_nor_bytes(value, message):
+    """The JSON serializer refuses integer keys and bytes with SerializationError."""
     with pytest.raises(SerializationError) as caught:
         build_codec("json").dumps(value, KEY)
     assert str(caught.value).startswith(message)
@@ -61,6 +63,7 @@ def test_json_has_neither_number_keys_nor_bytes(value, message):
 
 @pytest.mark.parametrize("value", [[2**64], [-(2**63) - 1]])
 def test_msgpack_has_no_integer_beyond_64_bits(value):
+    """The MessagePack serializer refuses an integer that does not fit 64 bits."""
     pytest.importorskip("msgpack")
     with pytest.raises(SerializationError, match=r"The value\[0\] is of type 'int'"):
         build_codec("msgpack").dumps(value, KEY)
@@ -68,6 +71,7 @@ def test_msgpack_has_no_integer_beyond_64_bits(value):
 
 @pytest.mark.parametrize("name", ["json", "msgpack"])
 def test_a_value_that_contains_itself_is_refused_at_set(name):
+    """A circular list or dict raises SerializationError in both formats."""
     if name == "msgpack":
         pytest.importorskip("msgpack")
     codec = build_codec(name)
@@ -79,7 +83,8 @@ def test_a_value_that_contains_itself_is_refused_at_set(name):
             codec.dumps(value, KEY)
 
 
-def test_json_is_what_any_reader_of_json_takes():
+def test_json_is_read_by_any_reader_of_json():
+    """Behind its first byte, a JSON frame is compact UTF-8 that the standard library parses."""
     stored = build_codec("json").dumps({"name": "Grüße", "n": [1, None, True, 1.5]}, KEY)
     assert stored[:1] == b"\x11"
     assert json.loads(stored[1:]) == {"name": "Grüße", "n": [1, None, True, 1.5]}
@@ -89,6 +94,7 @@ def test_json_is_what_any_reader_of_json_takes():
 
 @pytest.mark.parametrize("stored", [b"\x11", b"\x11{", b"\x11\xff", b"\x11[1]x", b"\x11" + b"[" * 100_000, b"\x11nul"])
 def test_damaged_json_is_a_decode_error(stored):
+    """Truncated, malformed and far too deeply nested JSON raises DecodeError."""
     with pytest.raises(DecodeError):
         build_codec().loads(stored, KEY)
 
@@ -108,6 +114,7 @@ def test_damaged_json_is_a_decode_error(stored):
     ],
 )
 def test_damaged_msgpack_is_a_decode_error(stored):
+    """Truncated, malformed and far too deeply nested MessagePack raises DecodeError."""
     pytest.importorskip("msgpack")
     with pytest.raises(DecodeError):
         build_codec().loads(stored, KEY)
@@ -119,6 +126,7 @@ def missing(monkeypatch, name):
 
 
 def test_msgpack_that_is_not_installed_says_what_to_install(monkeypatch):
+    """Choosing missing msgpack names the extra to install; reading its frame is a DecodeError."""
     missing(monkeypatch, "msgpack")
     with pytest.raises(ConfigurationError, match=r"python3 -m pip install 'storeroom\[msgpack\]'"):
         build_codec("msgpack")
@@ -127,6 +135,7 @@ def test_msgpack_that_is_not_installed_says_what_to_install(monkeypatch):
 
 
 def test_the_walk_is_not_by_recursion():
+    """The check of types passes 5,000 nested lists without RecursionError."""
     value = [1]
     for _ in range(5000):
         value = [value]

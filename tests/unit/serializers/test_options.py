@@ -1,4 +1,4 @@
-"""What OPTIONS may say about serialization, and what is said when they say something else."""
+"""The OPTIONS of serialization: the forms accepted, and the errors for all others."""
 
 import json
 import marshal
@@ -63,33 +63,36 @@ THIS = f"{__name__}."
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch):
-    """Let a dotted path lead to this module, whatever name pytest has imported it by."""
+    """Let a dotted path lead to this module, which pytest imports by a name of its own."""
     monkeypatch.setitem(sys.modules, __name__, sys.modules[Reversed.__module__])
 
 
 @pytest.mark.parametrize("given", [Reversed, Reversed(), THIS + "Reversed"], ids=["class", "object", "path"])
 def test_a_serializer_of_the_programs_own(given):
+    """A program's own serializer, as class, object or path, is used for all but values with a frame of their own."""
     codec = build_codec(given)
     stored = codec.dumps({"a": 1}, KEY)
     assert stored[:1] == b"\x13"
     assert stored[5:] == b'}1 :"a"{'
     assert codec.loads(stored, KEY) == {"a": 1}
-    assert codec.dumps("text", KEY) == b"\x02text"  # what has a frame of its own keeps it
+    assert codec.dumps("text", KEY) == b"\x02text"  # text has a frame of its own
 
 
 def test_a_serializer_in_djangos_style():
+    """A serializer with an optional argument that passes integers through works as Django's does."""
     codec = build_codec(DjangoStyle)
     assert codec.loads(codec.dumps(Basket("Ada"), KEY), KEY) == Basket("Ada")
     assert codec.dumps(5, KEY) == b"5"
 
 
 def test_a_module_is_a_serializer():
+    """A module with dumps() and loads(), such as pickle, serves as a serializer."""
     codec = build_codec(pickle)
     assert codec.loads(codec.dumps((1, 2), KEY), KEY) == (1, 2)
 
 
-def test_what_another_serializer_wrote_is_not_read():
-    """Even where it could be, as something else."""
+def test_a_value_of_another_serializer_is_not_read():
+    """A value written by another serializer raises DecodeError, even where this one could read it as something."""
     accepting = build_codec(Accepting)
     assert accepting.loads(accepting.dumps([1], KEY), KEY) == "[1]"
     with pytest.raises(DecodeError, match="another serializer"):
@@ -102,6 +105,7 @@ def test_what_another_serializer_wrote_is_not_read():
 
 
 def test_a_serializer_that_fails_is_told_at_set_and_a_miss_at_get():
+    """The serializer's own error becomes a SerializationError on writing and a DecodeError on reading."""
     codec = build_codec(Reversed)
     with pytest.raises(SerializationError, match=r"The value\['a'\] is of type 'set'"):
         codec.dumps({"a": {1}}, KEY)
@@ -111,6 +115,7 @@ def test_a_serializer_that_fails_is_told_at_set_and_a_miss_at_get():
 
 @pytest.mark.parametrize("given", [Text, json])
 def test_a_serializer_that_does_not_return_bytes_is_told_at_set(given):
+    """A serializer that returns text in place of bytes raises SerializationError."""
     with pytest.raises(SerializationError, match="TypeError"):
         build_codec(given).dumps({"a": 1}, KEY)
 
@@ -153,6 +158,7 @@ def test_a_serializer_that_does_not_return_bytes_is_told_at_set(given):
     ids=repr,
 )
 def test_a_mistake_names_option_value_expectation_and_remedy(options, parts):
+    """A wrong option raises ConfigurationError with its name, its value, what is expected and the nearest name."""
     with pytest.raises(ConfigurationError) as caught:
         build_codec(**options)
     for part in parts:
@@ -173,17 +179,20 @@ def test_a_mistake_names_option_value_expectation_and_remedy(options, parts):
     ids=repr,
 )
 def test_these_options_are_fine(options):
+    """Valid combinations of options build a codec that returns values intact."""
     codec = build_codec(**options)
     assert codec.loads(codec.dumps([1, "x"], KEY), KEY) == [1, "x"]
 
 
 def test_the_defaults_are_the_documented_ones():
+    """Without options, nothing is compressed, and the thresholds are 1 KiB and 512 MiB."""
     assert (DEFAULT_COMPRESS_MIN_BYTES, DEFAULT_MAX_VALUE_BYTES) == (1024, 512 * 2**20)
     codec = build_codec()
     assert codec.dumps("x" * 5000, KEY) == b"\x02" + b"x" * 5000  # no compression
 
 
 def test_importing_loads_no_format_and_no_library():
+    """Importing storeroom.serializers loads neither json nor any library for compression or rich types."""
     source = Path(__file__).parents[3] / "src"
     code = "import sys; import storeroom.serializers; print(*sys.modules)"
     run = subprocess.run(

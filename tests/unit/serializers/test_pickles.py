@@ -28,7 +28,7 @@ executed = []
 
 
 def canary(*args):
-    """Stand for any harmful function: it tells that it was called."""
+    """Stand for any harmful function, and note the call."""
     executed.append(args)
 
 
@@ -71,12 +71,12 @@ def plain(value):
 
 
 def call(name, *args, module=safe_types.__name__):
-    """A stream that calls what stands under a name with plain arguments."""
+    """A stream that calls the function of a name with plain arguments."""
     return program(named(module, name), plain(args), b"R")
 
 
 def test_a_program_of_these_tests_runs_when_it_is_harmless():
-    """Otherwise all that follows would be refused for the wrong reason."""
+    """Streams made by the helpers here are read if harmless, so later refusals have the right reason."""
     assert SAFE.loads(stored(call("new_fraction", 6, 4)), KEY) == fractions.Fraction(3, 2)
     assert SAFE.loads(stored(call("new_range", 0, 10**12, 1)), KEY) == range(10**12)
     assert SAFE.loads(stored(program(named(safe_types.__name__, "new_path"))), KEY) is safe_types.new_path
@@ -123,6 +123,7 @@ def test_a_program_of_these_tests_runs_when_it_is_harmless():
     ids=shown,
 )
 def test_no_function_and_no_class_is_reached_by_name(value, protocol):
+    """A pickle that names a function or a foreign class is refused in every protocol, and nothing is called."""
     executed.clear()
     refused(pickle.dumps(value, protocol))
     assert executed == []
@@ -163,6 +164,7 @@ def test_no_function_and_no_class_is_reached_by_name(value, protocol):
     ],
 )
 def test_only_the_constructors_have_a_name(module, name):
+    """Every name but those of the constructors is refused, dotted paths into allowed modules included."""
     refused(program(named(module, name)))
     refused(call(name, "true", module=module))
 
@@ -204,11 +206,12 @@ def test_only_the_constructors_have_a_name(module, name):
     ids=shown,
 )
 def test_no_other_opcode_is_executed(stream):
+    """A stream with an opcode outside the allowed set, or with a wrong header or end, is refused."""
     refused(stream)
 
 
 def test_extension_codes_do_not_bypass_the_names():
-    """The unpickler keeps a cache of extension codes that it consults before it asks for a name."""
+    """A registered extension code is refused, even if the unpickler's cache of these codes already holds it."""
     copyreg.add_extension(__name__, "canary", 0xF0)
     try:
         copyreg._extension_cache[0xF0] = canary
@@ -220,7 +223,7 @@ def test_extension_codes_do_not_bypass_the_names():
 
 
 def test_nothing_in_this_process_is_given_attributes():
-    """BUILD sets attributes on whatever is on the stack: a function, a class, a cached time zone."""
+    """BUILD, which sets attributes on any object on the stack, is refused and changes nothing."""
     state = plain((None, {"__defaults__": (1,), "planted": 1}))
     refused(program(named(safe_types.__name__, "new_path"), state, b"b"))
     assert safe_types.new_path.__defaults__ is None
@@ -228,7 +231,7 @@ def test_nothing_in_this_process_is_given_attributes():
 
 
 def test_every_opcode_that_may_pass_is_as_long_as_pickletools_says():
-    """The expression is held against the standard library's own table."""
+    """The allowed opcodes, with the lengths of their arguments, agree with the table of pickletools."""
     lengths = {"uint1": 1, "uint2": 2, "int4": 4, "uint4": 4, "float8": 8, "uint8": 8}
     prefixed = {"1": 1, "4": 4, "8": 8}
     allowed = set()
@@ -265,12 +268,14 @@ def test_every_opcode_that_may_pass_is_as_long_as_pickletools_says():
 
 @pytest.mark.parametrize("size", [b"\x58\xff\xff\xff\xff", b"\x42\xff\xff\xff\xff", b"\x8b\xff\xff\xff\x7f"])
 def test_a_length_that_is_not_there_allocates_nothing(size):
+    """A length of gigabytes with no bytes behind it is refused without an allocation."""
     refused(program(size))
 
 
 @pytest.mark.parametrize("opcode", [b"\x8d", b"\x8e", b"\x96", b"\x95"])
 @pytest.mark.parametrize("length", [2**63 - 1, 2**40, 2**64 - 1, 10**12])
 def test_a_length_of_eight_bytes_that_is_not_there_allocates_nothing(opcode, length):
+    """A length of up to 2**64 - 1 with no bytes behind it is refused without an allocation."""
     refused(program(opcode, struct.pack("<Q", length)))
 
 
@@ -330,16 +335,18 @@ def test_a_length_of_eight_bytes_that_is_not_there_allocates_nothing(opcode, len
     ],
     ids=lambda stream: repr(stream[36:70]),
 )
-def test_a_constructor_takes_only_what_its_writer_makes(stream):
+def test_a_constructor_takes_only_the_arguments_that_its_writer_makes(stream):
+    """A constructor refuses arguments of a kind that the writer never stores."""
     refused(stream)
 
 
 def test_a_constructor_takes_no_keyword_and_no_single_argument_in_place_of_a_tuple():
+    """A call with a bare argument in place of a tuple is refused."""
     refused(program(named(safe_types.__name__, "new_decimal"), text("1"), b"R"))
 
 
-def test_nothing_iterates_over_what_never_ends():
-    """A range of 10**12 and the IPv6 network are short to write; no opcode and no constructor unfolds them."""
+def test_nothing_iterates_over_an_endless_value():
+    """No opcode and no constructor unfolds a range of 10**12 or the IPv6 network, which are short to write."""
     for endless in (call("new_range", 0, 10**12, 1), call("new_address", "IPv6Network", "::/0")):
         value = endless[2:-1]
         for stream in (
@@ -354,11 +361,12 @@ def test_nothing_iterates_over_what_never_ends():
             refused(stream)
 
 
-# What is refused when it is written ---------------------------------------------------
+# Values refused at set ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [v for v in OBJECTS if not isinstance(v, list)])
 def test_a_type_that_could_not_be_read_back_is_refused_at_set(value):
+    """An object of a type not allowed raises SerializationError with its name and the two options that help."""
     name = f"{type(value).__module__}.{type(value).__qualname__}"
     for wrapped in (value, [value], {"a": (value,)}):
         with pytest.raises(SerializationError) as caught:
@@ -391,13 +399,14 @@ def test_a_type_that_could_not_be_read_back_is_refused_at_set(value):
     ids=shown,
 )
 def test_anything_else_is_refused_at_set_too(value):
+    """Classes, functions, modules and subclasses of allowed types raise SerializationError."""
     with pytest.raises(SerializationError):
         SAFE.dumps(value, KEY)
 
 
 @pytest.mark.parametrize("cls", [collections.OrderedDict, collections.Counter])
 def test_a_mapping_with_attributes_is_refused_at_set(cls):
-    """Only the items would be stored."""
+    """An OrderedDict or Counter with attributes is refused, since only its items would be stored."""
     value = cls(a=1)
     value.note = "lost"
     with pytest.raises(SerializationError, match="attributes"):
@@ -405,7 +414,7 @@ def test_a_mapping_with_attributes_is_refused_at_set(cls):
 
 
 def test_a_time_zone_from_a_file_is_refused_at_set():
-    """It has no name by which it could be found again."""
+    """A ZoneInfo read from a file is refused, since it has no name by which to find it again."""
     header = b"TZif" + b"\x00" * 16
     counts = struct.pack(">6l", 0, 0, 0, 0, 1, 4)
     local_type = struct.pack(">lbb", 3600, 0, 0) + b"XST\x00"
@@ -416,12 +425,14 @@ def test_a_time_zone_from_a_file_is_refused_at_set():
 
 
 def test_a_class_with_the_name_of_an_allowed_one_is_refused():
+    """A class that only bears the name decimal.Decimal is refused at set."""
     impostor = type("Decimal", (), {"__module__": "decimal"})
     with pytest.raises(SerializationError):
         SAFE.dumps(impostor(), KEY)
 
 
 def test_shared_and_circular_containers_keep_their_shape():
+    """Shared references and a container within itself come back as the same objects."""
     inner = [1]
     ring = collections.OrderedDict(pair=(inner, inner))
     ring["self"] = ring
@@ -430,12 +441,14 @@ def test_shared_and_circular_containers_keep_their_shape():
     assert returned["pair"][0] is returned["pair"][1]
 
 
-def test_what_is_written_passes_the_check_of_opcodes():
+def test_written_values_pass_the_check_of_opcodes():
+    """Every plain value is written in opcodes that the reader allows."""
     for value in PLAIN:
         pickles.check_opcodes(pickles.SafePickle().dumps(value))
 
 
 def test_every_constructor_is_reached_by_a_value():
+    """Each constructor on the allow-list is used by at least one example value."""
     streams = b"".join(pickles.SafePickle().dumps(value) for value in PLAIN)
     assert [name for name in safe_types.CONSTRUCTORS if text(name) not in streams] == []
 
@@ -445,11 +458,13 @@ def test_every_constructor_is_reached_by_a_value():
 
 @pytest.mark.parametrize("value", OBJECTS, ids=shown)
 def test_a_value_of_an_allowed_class_comes_back(value):
+    """An object of a class in allowed_types comes back equal."""
     returned = ALLOWING.loads(ALLOWING.dumps(value, KEY), KEY)
     assert same(returned, value)
 
 
 def test_an_allowed_class_is_given_by_path_too():
+    """A dotted path in allowed_types allows that class and no other."""
     path = f"{Markup.__module__}.Markup"
     codec = build_codec(allowed_types=[path])
     assert type(codec.loads(codec.dumps(Markup("x"), KEY), KEY)) is Markup
@@ -458,36 +473,40 @@ def test_an_allowed_class_is_given_by_path_too():
 
 
 def test_a_path_that_leads_to_a_class_defined_elsewhere_allows_it():
-    """Packages offer their classes under a shorter path than where they are defined."""
+    """A path that re-exports a class allows it, as packages offer classes under shorter paths."""
     codec = build_codec(allowed_types=["tests.unit.serializers.test_pickles.Point"])
     sys.modules.setdefault("tests.unit.serializers.test_pickles", sys.modules[__name__])
     assert codec.loads(codec.dumps(Point(1, 2), KEY), KEY) == Point(1, 2)
 
 
 def test_a_value_of_a_class_that_is_no_longer_allowed_is_not_read():
+    """A stored object is refused once its class is off allowed_types."""
     refused(ALLOWING.dumps(Point(1, 2), KEY)[1:])
     refused(ALLOWING.dumps(Point(1, 2), KEY)[1:], build_codec(allowed_types=[Basket]))
 
 
 def test_an_allowed_class_is_the_only_one_that_restore_makes():
+    """restore() refuses every path that is not in allowed_types."""
     for path in ("os.system", "builtins.eval", "subprocess.Popen", f"{Basket.__module__}.canary", ""):
         refused(call("restore", path, ("true",), None, None, module=pickles.__name__), ALLOWING)
 
 
 def test_an_enum_member_is_given_no_state():
-    """A member is one for the whole process: its state would be everybody's."""
+    """A stored state for an enum member is refused: the member is the whole process's."""
     stream = call("restore", f"{Color.__module__}.Color", (1,), None, {"_value_": 99}, module=pickles.__name__)
     refused(stream, ALLOWING)
     assert Color.RED.value == 1
 
 
 def test_an_allowed_class_whose_values_pickle_themselves_otherwise_is_refused_at_set():
+    """An allowed class whose __reduce__ calls another function raises SerializationError at set."""
     codec = build_codec(allowed_types=[Calls])
     with pytest.raises(SerializationError, match="although it is in allowed_types"):
         codec.dumps(Calls(canary), KEY)
 
 
 def test_allowed_classes_may_hold_each_other():
+    """Allowed objects nest; one class that is missing from the list refuses the whole value."""
     value = Basket("Ada", [Point(1, 2), Outer.Inner(), {"at": dt.date(2024, 1, 1)}])
     assert ALLOWING.loads(ALLOWING.dumps(value, KEY), KEY) == value
     with pytest.raises(SerializationError, match="Point"):
@@ -496,6 +515,7 @@ def test_allowed_classes_may_hold_each_other():
 
 @pytest.mark.parametrize(("path", "part"), [("no.such.Class", "No module"), ("os.system", "expected a class")])
 def test_an_allowed_type_that_does_not_exist_is_told_when_it_is_needed(path, part):
+    """A path in allowed_types that leads to no class is an error only when an object needs it."""
     codec = build_codec(allowed_types=[path])
     assert codec.loads(codec.dumps([1], KEY), KEY) == [1]
     with pytest.raises(ConfigurationError, match=part):
@@ -503,6 +523,6 @@ def test_an_allowed_type_that_does_not_exist_is_told_when_it_is_needed(path, par
 
 
 def test_a_stored_function_of_ours_is_harmless_in_other_hands():
-    """Read by plain pickle, what stands for an allowed class makes nothing."""
+    """Plain pickle.loads() of an allowed object raises, and makes nothing."""
     with pytest.raises(pickle.UnpicklingError):
         pickle.loads(ALLOWING.dumps(Point(1, 2), KEY)[1:])

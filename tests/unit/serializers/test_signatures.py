@@ -1,4 +1,4 @@
-"""With a secret, only what its owner wrote for this very key is read."""
+"""With a secret, only values that its owner wrote for this very key are read."""
 
 import pickle
 
@@ -14,6 +14,7 @@ VALUES = ["text", b"bytes", None, True, 1.5, 2**70, {"a": [1]}, Basket("Ada")]
 
 @pytest.mark.parametrize("value", VALUES, ids=repr)
 def test_a_changed_bit_anywhere_is_refused(value):
+    """A signed value with any one bit flipped raises DecodeError."""
     codec = build_codec(secret=SECRET)
     stored = codec.dumps(value, KEY)
     for position in range(len(stored)):
@@ -26,6 +27,7 @@ def test_a_changed_bit_anywhere_is_refused(value):
 
 @pytest.mark.parametrize("value", VALUES, ids=repr)
 def test_every_truncation_and_any_addition_is_refused(value):
+    """A signed value cut short at any length, or one byte longer, raises DecodeError."""
     codec = build_codec(secret=SECRET)
     stored = codec.dumps(value, KEY)
     for damaged in [stored[:length] for length in range(len(stored))] + [stored + b"\x00"]:
@@ -35,13 +37,14 @@ def test_every_truncation_and_any_addition_is_refused(value):
 
 @pytest.mark.parametrize("other", ["", "shop:1:baske", "shop:1:basketx", "shop:2:basket", KEY + "\x02"])
 def test_a_value_copied_to_another_key_is_refused(other):
+    """A value signed for one key raises DecodeError under another."""
     codec = build_codec(secret=SECRET)
     with pytest.raises(DecodeError, match="another key"):
         codec.loads(codec.dumps("text", KEY), other)
 
 
 def test_key_and_value_cannot_be_cut_differently():
-    """The signature covers where the key ends."""
+    """A byte moved from the value to the key breaks the signature, which covers where the key ends."""
     codec = build_codec(secret=SECRET)
     signed = codec.dumps("bc", "a")
     moved = signed[:17] + b"\x02c"
@@ -50,12 +53,14 @@ def test_key_and_value_cannot_be_cut_differently():
 
 
 def test_any_text_is_a_key():
+    """Signing works for empty, non-ASCII, surrogate and very long keys."""
     codec = build_codec(secret=SECRET)
     for key in ("", "Grüße", "\ud800", "\x00" * 1000):
         assert codec.loads(codec.dumps("text", key), key) == "text"
 
 
 def test_the_first_secret_signs_and_all_verify():
+    """Of a list of secrets, the first signs and each verifies, so that secrets can be rotated."""
     old, new, both = (build_codec(secret=secret) for secret in (OLD, NEW, [NEW, OLD]))
     assert both.loads(old.dumps("text", KEY), KEY) == "text"
     assert both.loads(new.dumps("text", KEY), KEY) == "text"
@@ -66,13 +71,14 @@ def test_the_first_secret_signs_and_all_verify():
 
 
 def test_text_and_bytes_are_the_same_secret():
+    """A secret given as text signs like its UTF-8 bytes."""
     assert build_codec(secret=SECRET).dumps(1.5, KEY) == build_codec(secret=SECRET.encode()).dumps(1.5, KEY)
 
 
 @pytest.mark.parametrize("trusted", [False, True])
 @pytest.mark.parametrize("value", [v for v in VALUES if not isinstance(v, Basket)], ids=repr)
 def test_unsigned_values_are_not_read_under_a_secret(value, trusted):
-    """Otherwise whoever can write to the store would simply leave the signature away."""
+    """A codec with a secret refuses unsigned values; otherwise an attacker would leave the signature out."""
     signed = build_codec(secret=SECRET, trusted=trusted)
     for unsigned in (build_codec(), build_codec(trusted=True), build_codec(compressor="zlib", compress_min_bytes=0)):
         with pytest.raises(DecodeError, match="not signed"):
@@ -82,6 +88,7 @@ def test_unsigned_values_are_not_read_under_a_secret(value, trusted):
 
 
 def test_signed_values_are_not_read_without_a_secret():
+    """A codec without a secret refuses signed values and says that no secret is set."""
     stored = build_codec(secret=SECRET).dumps(["x"], KEY)
     for codec in (build_codec(), build_codec(trusted=True)):
         with pytest.raises(DecodeError, match="no secret is set"):
@@ -89,6 +96,7 @@ def test_signed_values_are_not_read_without_a_secret():
 
 
 def test_a_signature_within_a_signature_is_refused():
+    """A signed frame that is signed a second time raises DecodeError."""
     codec = build_codec(secret=SECRET)
     inner = codec.dumps("text", KEY)
     with pytest.raises(DecodeError):
@@ -96,6 +104,7 @@ def test_a_signature_within_a_signature_is_refused():
 
 
 def test_integers_stay_bare_for_the_engine():
+    """Under a secret, an integer is stored and read as unsigned digits."""
     codec = build_codec(secret=SECRET)
     assert codec.dumps(41, KEY) == b"41"
     assert codec.loads(b"42", KEY) == 42
@@ -103,6 +112,7 @@ def test_integers_stay_bare_for_the_engine():
 
 @pytest.mark.parametrize("secret", ["", b"", "short", "x" * 15, [SECRET, "short"], [], ()])
 def test_a_missing_or_short_secret_is_a_configuration_error(secret):
+    """An empty or short secret raises ConfigurationError without quoting it."""
     with pytest.raises(ConfigurationError, match=r"^secret ") as caught:
         build_codec(secret=secret)
     assert "short" not in str(caught.value)
@@ -110,18 +120,21 @@ def test_a_missing_or_short_secret_is_a_configuration_error(secret):
 
 @pytest.mark.parametrize("secret", [5, True, {"a": 1}, {SECRET}, [SECRET, None], object()])
 def test_a_secret_of_another_type_is_a_configuration_error(secret):
+    """A secret that is neither text, bytes nor a list raises ConfigurationError without quoting it."""
     with pytest.raises(ConfigurationError, match=r"^secret is of type .*; expected str, bytes or a list") as caught:
         build_codec(secret=secret)
     assert SECRET not in str(caught.value)
 
 
 def test_a_secret_is_counted_in_bytes_and_told_how_to_make():
+    """A secret needs 16 bytes, not characters, and the error shows a call that makes one."""
     with pytest.raises(ConfigurationError, match=r"secret has 15 bytes; expected at least 16.*token_urlsafe"):
         build_codec(secret="x" * 15)
     build_codec(secret="ä" * 8)
 
 
 def test_the_secret_shows_nowhere():
+    """No repr, stored value or error message contains a secret."""
     codec = build_codec(secret=[SECRET, OLD])
     stored = codec.dumps(["x"], KEY)
     shown = [repr(codec), str(codec), repr(codec._signer), repr(vars(codec._signer)), str(stored)]
