@@ -1,4 +1,4 @@
-"""Each rule of `storeroom check`, both ways: what breaks it, and what is close to it and does not."""
+"""Each rule of `storeroom check`, both ways: a configuration that breaks it, and one close to it that does not."""
 
 import json
 import marshal
@@ -33,7 +33,7 @@ DATABASE = "django.core.cache.backends.db.DatabaseCache"
 ROOMY = {"MAX_ENTRIES": 10_000}
 
 BARE = Context(user_id=os.getuid())
-"""Nothing is known but who runs this."""
+"""Nothing is known but the user."""
 
 REDIS_SERVER = "storeroom.backends.redis.RedisCache"
 MEMCACHED_SERVER = "storeroom.backends.memcached.PyMemcacheCache"
@@ -101,7 +101,7 @@ def kept(identifier: str, caches: Any, context: Context = BARE) -> Case:
 
 
 def told(identifier: str, fires: bool, probe: Probe, caches: Any = None) -> Case:
-    """A case of what servers have answered."""
+    """A case of a server's answer."""
     return Case(f"storeroom.{identifier}", fires, caches or on(REDIS_SERVER, NEAR), BARE, probe)
 
 
@@ -339,7 +339,7 @@ CASES = [
     kept("W020", on(REDIS_SERVER, "unix:///run/redis.sock")),
     kept("W020", on(MEMCACHED_SERVER, "h", OPTIONS={"tls_context": ssl.create_default_context()})),
     kept("W020", on(DATABASE_SERVER, "postgresql://u:p@h/shop?sslmode=verify-full")),
-    kept("W020", on(DATABASE_SERVER, "postgresql://u:p@h/shop")),  # which only the server tells
+    kept("W020", on(DATABASE_SERVER, "postgresql://u:p@h/shop")),  # only the server tells
     told("W020", True, server("h", is_encrypted=False), on(DATABASE_SERVER, "postgresql://u:p@h/shop")),
     told("W020", False, server("h", is_encrypted=True), on(DATABASE_SERVER, "postgresql://u:p@h/shop")),
     # No password.
@@ -412,7 +412,7 @@ IN_DIRECTORIES = {"storeroom.E005", "storeroom.W011", "storeroom.W012", "storero
 
 
 def placed(value: Any, directory: Path) -> Any:
-    """Put the directory in place of {tmp}."""
+    """Replace {tmp} by the directory."""
     if isinstance(value, dict):
         return {key: placed(inner, directory) for key, inner in value.items()}
     return value.replace("{tmp}", str(directory)) if isinstance(value, str) else value
@@ -427,12 +427,14 @@ def answers_of(case: Case) -> dict[str, Probe]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_rule(case, tmp_path):
+def test_rule_finds_its_mistake_alone(case, tmp_path):
+    """A rule finds the configuration that breaks it, and passes one that is close to it."""
     found = ids(placed(case.caches, tmp_path), case.context, probes=answers_of(case))
     assert (case.id in found) is case.fires, f"found {sorted(found)}"
 
 
 def test_every_rule_is_tested_both_ways():
+    """Each rule has a case that breaks it and a case that keeps it."""
     for fires in (True, False):
         tested = {case.id for case in CASES if case.fires is fires}
         assert tested | IN_DIRECTORIES == set(checks.RULES)
@@ -454,15 +456,18 @@ def in_files(directory: Path) -> dict[str, Any]:
 
 
 def test_a_directory_that_storeroom_made_has_nothing_wrong(cache_directory):
+    """A directory made by a file cache yields no finding."""
     assert ids(in_files(cache_directory)) == set()
 
 
 def test_a_directory_that_is_not_there_yet_has_nothing_wrong(tmp_path):
+    """A directory that does not exist yet yields no finding."""
     assert ids(in_files(tmp_path / "a" / "b")) == set()
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o750, 0o701])
 def test_entries_that_others_can_read_are_found(cache_directory, mode):
+    """A directory of entries with rights for others is found, with the chmod that mends it."""
     (entries,) = cache_directory.iterdir()
     entries.chmod(mode)
     (finding,) = checks.run(in_files(cache_directory), context=BARE)
@@ -471,27 +476,30 @@ def test_entries_that_others_can_read_are_found(cache_directory, mode):
 
 
 def test_a_readable_location_shows_nothing_of_the_entries(cache_directory):
-    """The entries lie in a private directory within LOCATION."""
+    """A readable LOCATION is no finding, since the entries lie in a private directory within."""
     cache_directory.chmod(0o755)
     assert ids(in_files(cache_directory)) == set()
 
 
 def test_entries_of_another_user_are_found(cache_directory):
+    """A directory of entries that belongs to another user is found."""
     assert ids(in_files(cache_directory), replace(BARE, user_id=os.getuid() + 1)) == {"storeroom.E005"}
 
 
 def test_a_location_that_everybody_may_write_is_found(cache_directory):
+    """A LOCATION that everybody may write to is found."""
     cache_directory.chmod(0o1777)
     assert ids(in_files(cache_directory)) == {"storeroom.W012"}
 
 
 def test_a_location_that_a_group_may_write_is_left_alone(cache_directory):
-    """A group of one's own is what many systems give each user."""
+    """A LOCATION with rights for its group is no finding: many systems give each user a group."""
     cache_directory.chmod(0o770)
     assert ids(in_files(cache_directory)) == set()
 
 
 def test_modes_are_not_looked_at_where_there_are_no_users(cache_directory):
+    """On a system without user ids, modes of directories yield no finding."""
     cache_directory.chmod(0o777)
     assert ids(in_files(cache_directory), Context(user_id=None)) == set()
 
@@ -507,6 +515,7 @@ def work_tree(tmp_path):
 
 @pytest.mark.parametrize("place", ["cache", "var/cache", "app", "app/cache"])
 def test_a_directory_among_source_code_is_found(work_tree, place):
+    """A cache directory within a git work tree is found."""
     assert ids(in_files(work_tree / place)) == {"storeroom.W014"}
 
 
@@ -521,27 +530,31 @@ def test_a_directory_among_source_code_is_found(work_tree, place):
     ],
 )
 def test_a_directory_that_git_ignores_is_left_alone(work_tree, gitignore, found):
+    """A cache directory within a work tree is no finding if .gitignore names it or a folder above it."""
     (work_tree / ".gitignore").write_text(gitignore, "utf-8")
     assert ("storeroom.W014" in ids(in_files(work_tree / "var" / "cache"))) is found
 
 
 def test_a_directory_may_ignore_itself(work_tree):
+    """A cache directory with a .gitignore of its own is no finding."""
     (work_tree / "cache").mkdir()
     (work_tree / "cache" / ".gitignore").write_text("*\n", "utf-8")
     assert ids(in_files(work_tree / "cache")) == set()
 
 
 def test_a_link_out_of_the_work_tree_is_followed(work_tree, tmp_path):
+    """A link to a directory outside the work tree is no finding."""
     (work_tree / "cache").symlink_to(tmp_path / "elsewhere")
     assert ids(in_files(work_tree / "cache")) == set()
 
 
 def test_checks_make_and_change_nothing(tmp_path):
+    """Running the checks creates nothing on disk."""
     checks.run(in_files(tmp_path / "cache"), context=BARE)
     assert list(tmp_path.iterdir()) == []
 
 
-# What surrounds a configuration -----------------------------------------------------------
+# Surroundings of a configuration ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -562,10 +575,12 @@ def test_checks_make_and_change_nothing(tmp_path):
     ],
 )
 def test_several_processes_are_known_by_evidence(environ, processes, evidence):
+    """Several processes are inferred from the environment, unless the number of processes is given."""
     assert Context.here(environ, processes=processes).several_processes == evidence
 
 
 def test_this_machine_tells_mounts_and_user():
+    """The context of this machine has the user's id and the mount points."""
     context = Context.here({})
     assert context.user_id == os.getuid()
     if Path("/proc/self/mounts").exists():
@@ -573,6 +588,7 @@ def test_this_machine_tells_mounts_and_user():
 
 
 def test_mount_points_are_unescaped(monkeypatch, tmp_path):
+    """A mount point with an escaped space is read; broken lines and a missing file are skipped."""
     mounts = tmp_path / "mounts"
     mounts.write_text("host:/export /mnt/my\\040share nfs4 rw 0 0\nbroken line\n", "utf-8")
     monkeypatch.setattr("storeroom.checks.context._MOUNTS", mounts)
@@ -582,6 +598,7 @@ def test_mount_points_are_unescaped(monkeypatch, tmp_path):
 
 
 def test_django_settings_are_evidence():
+    """Django's settings give the sessions' alias, the served folders, and the hint at several processes."""
     settings = SimpleNamespace(
         DEBUG=False,
         INSTALLED_APPS=[],
@@ -603,20 +620,23 @@ def test_django_settings_are_evidence():
 
 
 def test_a_plain_module_is_no_evidence():
+    """A module with nothing but CACHES leaves the context unchanged."""
     assert BARE.with_settings(SimpleNamespace(CACHES={})) == BARE
 
 
 def test_stronger_evidence_stays():
+    """A number of workers in the environment is kept when settings say DEBUG is False."""
     assert SEVERAL.with_settings(SimpleNamespace(DEBUG=False)).several_processes == "WEB_CONCURRENCY is 4"
 
 
 def test_other_session_engines_keep_sessions_elsewhere():
+    """A session engine other than cache gives no sessions alias."""
     settings = SimpleNamespace(SESSION_ENGINE="django.contrib.sessions.backends.cached_db")
     assert BARE.with_settings(settings).sessions_alias is None
 
 
 def test_in_django_its_own_classes_are_not_ours():
-    """Little is known of them, so that only what is certain is said."""
+    """Within Django, aliases on Django's own classes yield findings only where these are certain."""
     context = replace(BARE, in_django=True, several_processes="WEB_CONCURRENCY is 4")
     theirs = "django.core.cache.backends"
     caches = {
@@ -631,17 +651,20 @@ def test_in_django_its_own_classes_are_not_ours():
 
 
 def test_every_mistake_of_an_alias_is_found():
+    """Four wrong settings of one alias are four findings."""
     found = checks.run(on(LOCMEM, TIMEOUT="x", VERSION="y", OPTIONS={"a": 1, "max_entries": -1}), context=BARE)
     assert len(found) == 4
     assert {finding.id for finding in found} == {"storeroom.E001"}
 
 
 def test_a_wrong_location_hides_nothing_else():
+    """An empty LOCATION is reported together with the other mistakes of its alias."""
     found = ids(on(FILE, "", TIMEOUT=0))
     assert found == {"storeroom.E001", "storeroom.W004", "storeroom.W006"}
 
 
 def test_errors_come_first_then_the_aliases_in_their_order():
+    """Errors precede warnings, and warnings follow the order of the aliases in CACHES."""
     caches = {
         "default": {"BACKEND": LOCMEM, "TIMEOUT": 0, "OPTIONS": {"CULL_FREQUENCY": 0}},
         "b": {"BACKEND": LOCMEM, "LOCATION": "/b"},
@@ -652,10 +675,12 @@ def test_errors_come_first_then_the_aliases_in_their_order():
 
 
 def test_silenced_ids_are_left_out():
+    """A silenced id is left out; the others are reported."""
     assert ids(on(LOCMEM, "/x", TIMEOUT=0), silenced=["storeroom.W004"]) == {"storeroom.W002"}
 
 
 def test_context_is_that_of_this_machine_by_default(monkeypatch):
+    """Without a given context, the environment of this process counts."""
     monkeypatch.setenv("WEB_CONCURRENCY", "2")
     assert {finding.id for finding in checks.run(on(LOCMEM))} == {"storeroom.W001"}
 
@@ -665,10 +690,12 @@ def test_context_is_that_of_this_machine_by_default(monkeypatch):
     [("W001", "storeroom.W001"), ("storeroom.E001", "storeroom.E001"), ("w001", "storeroom.W001"), ("W999", None)],
 )
 def test_ids_may_be_abbreviated(word, identifier):
+    """A short id, in either case, expands to the full id; an unknown one to None."""
     assert checks.full_id(word) == identifier
 
 
 def test_no_finding_shows_a_password():
+    """No finding quotes a password or secret from a URL or an option."""
     caches = pair(
         on(
             FILE, "redis://app:hunter2@db:6379/0?password=hunter2", OPTIONS={"secret": "hunter2", "password": "hunter2"}
@@ -692,6 +719,7 @@ def fired(tmp_path):
 
 
 def test_every_finding_is_written_in_sentences(fired):
+    """Each finding has a well-formed id, a level to match, and texts that are whole sentences."""
     for finding in fired:
         assert re.fullmatch(r"storeroom\.[EW]\d{3}", finding.id)
         assert finding.level == {"E": "error", "W": "warning"}[finding.id[10]]
@@ -703,6 +731,7 @@ def test_every_finding_is_written_in_sentences(fired):
 
 
 def test_snippets_are_valid_in_both_languages(fired):
+    """The snippet of a finding parses, as Python and as TOML, to the mended settings."""
     for finding in fired:
         if finding.mended:
             assert eval("{" + finding.snippet() + "}") == finding.mended
@@ -712,7 +741,7 @@ def test_snippets_are_valid_in_both_languages(fired):
 
 
 def test_a_mended_setting_mends(tmp_path):
-    """What a finding tells to write is not found again, and brings nothing new."""
+    """A configuration with the recommended settings no longer has the finding, and has no new one."""
     for case in CASES:
         if not case.fires:
             continue
@@ -724,8 +753,8 @@ def test_a_mended_setting_mends(tmp_path):
             mended = {**caches, **{name: caches[name] | change for name, change in finding.mended.items()}}
             after = {(each.id, each.alias) for each in checks.run(mended, context=case.context)}
             assert (finding.id, finding.alias) not in after, finding.what
-            # Neither a directory that this user cannot write is the remedy's fault, nor a place for a secret of
-            # the user's own, nor what else is amiss with a server that could not be made out before.
+            # Not the fault of the remedy: a directory that this user cannot write to, a secret that the user has
+            # to choose, and further mistakes about a server that could not be made out before.
             excused = {f"storeroom.{rule}" for rule in ("E001", "E002", "W010", "W017", "W018", "W020", "W021")}
             new = after - {(each.id, each.alias) for each in before}
             assert {each for each in new if each[0] not in excused} == set(), finding.what
@@ -760,7 +789,8 @@ SETTINGS = st.fixed_dictionaries(
     caches=st.dictionaries(st.sampled_from(["default", "other", "a:1", ""]), SETTINGS | ANYTHING, max_size=3),
     context=st.sampled_from([BARE, SEVERAL, SESSIONS, replace(BARE, in_django=True)]),
 )
-def test_whatever_is_written_is_a_finding_and_no_crash(caches, context):
+def test_any_configuration_is_checked_without_a_crash(caches, context):
+    """Arbitrary CACHES yield findings with known ids and printable snippets, and no exception."""
     for finding in checks.run(caches, context=context):
         assert finding.as_dict()["id"] in checks.RULES
         finding.snippet()
@@ -768,6 +798,7 @@ def test_whatever_is_written_is_a_finding_and_no_crash(caches, context):
 
 
 def test_a_finding_as_a_dict_tells_everything():
+    """as_dict() of a finding holds its rule, its alias, its remedy and the mended settings."""
     (finding,) = checks.run(on(LOCMEM, TIMEOUT=0), context=BARE)
     assert finding.as_dict() == {
         "level": "warning",

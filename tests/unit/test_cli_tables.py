@@ -27,6 +27,7 @@ def here(tmp_path, monkeypatch):
 
 
 def test_it_makes_the_tables_that_are_missing(capsys, tmp_path):
+    """The command creates a missing table, and reports False as JSON for one that exists."""
     assert main(["createcachetable"]) == 0
     assert capsys.readouterr().out == "pages: table 'pages' created.\n"
     assert (tmp_path / "cache.sqlite3").exists()
@@ -35,6 +36,7 @@ def test_it_makes_the_tables_that_are_missing(capsys, tmp_path):
 
 
 def test_a_dry_run_prints_the_sql_and_makes_nothing(capsys):
+    """--dry-run prints the SQL and leaves the table to be created later."""
     assert main(["createcachetable", "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert out.startswith('-- pages\nCREATE TABLE "pages"')
@@ -43,6 +45,7 @@ def test_a_dry_run_prints_the_sql_and_makes_nothing(capsys):
 
 
 def test_an_alias_without_a_table_is_a_mistake(capsys):
+    """An alias without a table, or an unknown alias, ends with an error that explains it."""
     assert main(["createcachetable", "default"]) != 0
     assert "has no table" in capsys.readouterr().err
     assert main(["createcachetable", "pagse"]) != 0
@@ -50,6 +53,7 @@ def test_an_alias_without_a_table_is_a_mistake(capsys):
 
 
 def test_no_database_cache_is_said(capsys, tmp_path):
+    """Without a database cache in CACHES, the command says so and exits with 1."""
     (tmp_path / "caches.toml").write_text('[caches.default]\nBACKEND = "storeroom.backends.dummy.DummyCache"\n')
     assert main(["createcachetable"]) == 1
     assert "No cache" in capsys.readouterr().out
@@ -84,7 +88,7 @@ def storeroom(directory, *arguments):
 
 @pytest.mark.slow
 def test_a_site_is_asked_which_database_it_is(tmp_path):
-    """Django is started for that, and its routers decide, for every command."""
+    """Every command starts Django if the settings need it, and its routers choose the cache's database."""
     pytest.importorskip("django")
     (tmp_path / "site_settings.py").write_text(SETTINGS)
     ran = storeroom(tmp_path, "createcachetable")

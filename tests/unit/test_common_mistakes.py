@@ -1,6 +1,6 @@
-"""docs/common-mistakes.md against the code: a section for each rule, that says what the rule says.
+"""docs/common-mistakes.md against the code: a section for each rule, in the words of the rule.
 
-What `storeroom check` prints there, and that the code runs, is held where all pages are run.
+test_docs.py runs the code of the page, and compares the output of `storeroom check`.
 """
 
 import re
@@ -42,17 +42,20 @@ def settings(code: str) -> dict[str, object]:
 
 
 def test_there_is_a_section_for_each_rule_and_no_other():
+    """The page has exactly one section for each rule of the checks."""
     assert {f"storeroom.{name.upper()}" for name in SECTIONS} == set(checks.RULES)
 
 
 def test_the_list_has_each_rule_in_order():
+    """The list at the top links to each rule with its title, in the order of the rules."""
     listed = re.findall(r"^\| \[([EW]\d+)\]\(#([ew]\d+)\) \| (.+) \|$", TEXT, re.MULTILINE)
     expected = [(rule.id[10:], rule.id[10:].lower(), rule.title) for rule in checks.RULES.values()]
     assert listed == expected
 
 
 @pytest.mark.parametrize("rule", checks.RULES.values(), ids=lambda rule: rule.id)
-def test_a_section_shows_what_check_prints(rule):
+def test_a_section_shows_the_output_of_check(rule):
+    """A section shows the rule's title, level, reason and link as `storeroom check` prints them."""
     section = SECTIONS[rule.docs.partition("#")[2]]
     assert section.startswith(f"### {rule.id}: {rule.title}\n")
     shown = words(section)
@@ -63,23 +66,24 @@ def test_a_section_shows_what_check_prints(rule):
 
 @pytest.mark.parametrize("name", sorted(SECTIONS.keys() - IN_SURROUNDINGS - ON_SERVERS))
 def test_the_mistake_of_a_section_is_found(name):
-    """What those left out need is there where all pages are run."""
+    """The first code of a section breaks its rule, and the finding's text stands in the section."""
     written = settings(python_blocks(SECTIONS[name])[0])
     context = checks.Context(several_processes="WEB_CONCURRENCY is 4" if name == "w001" else "")
     found = checks.run(written["CACHES"], context=context.with_settings(_Module(written)))
     finding = next(finding for finding in found if finding.id == f"storeroom.{name.upper()}")
-    if name != "w015":  # which tells the current directory
+    if name != "w015":  # its text names the current directory
         assert f"what {finding.what}" in words(SECTIONS[name])
 
 
 @pytest.mark.parametrize("name", sorted(SECTIONS.keys() - NOT_MENDED_BY_SETTINGS))
 def test_the_mended_configuration_has_no_mistake(name):
+    """The second code of a section no longer breaks its rule."""
     _, mended = python_blocks(SECTIONS[name])
     written = settings(mended)
     context = checks.Context().with_settings(_Module(written))
     found = {finding.id for finding in checks.run(written["CACHES"], context=context)}
     assert f"storeroom.{name.upper()}" not in found
-    # The page is right where a backend comes with a later version, and where this user may not write to /var/cache.
+    # Not faults of the page: a backend of a later version, and a user who may not write to /var/cache.
     assert found <= {"storeroom.E001", "storeroom.E002"}
 
 

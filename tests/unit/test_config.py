@@ -1,4 +1,4 @@
-"""Reading one alias: what is accepted, and what each mistake is told."""
+"""Reading one alias: the forms accepted, and the message for each mistake."""
 
 import math
 import re
@@ -31,6 +31,7 @@ def options_of(**written):
 
 
 def test_empty_alias_has_the_defaults_of_django():
+    """An alias without settings has Django's defaults: 300 seconds, no prefix, version 1, 300 entries."""
     settings = read_params({}, OPTIONS)
     assert (settings.timeout, settings.key_prefix, settings.version) == (300.0, "", 1)
     assert settings.key_function is keys.default_key_func
@@ -56,6 +57,7 @@ def test_empty_alias_has_the_defaults_of_django():
     ],
 )
 def test_setting_is_read(params, field, value):
+    """Each accepted form of a setting is read as its value."""
     assert getattr(read_params(params, OPTIONS), field) == value
 
 
@@ -81,17 +83,20 @@ def test_setting_is_read(params, field, value):
     ],
 )
 def test_option_is_read(name, written, value):
+    """An option is read in either case, from text as in a URL, and noted as given."""
     settings = read_params({"OPTIONS": {name: written}}, OPTIONS)
     assert settings.options[name.lower()] == value
     assert settings.given == {name.lower()}
 
 
 def test_options_beside_options_are_accepted_as_in_django():
+    """An option at the top level of an alias counts like one within OPTIONS."""
     settings = read_params({"max_entries": 5, "OPTIONS": {"CULL_FREQUENCY": 2}}, OPTIONS)
     assert (settings.options["max_entries"], settings.options["cull_frequency"]) == (5, 2)
 
 
-def test_options_of_a_class_that_does_not_tell_are_passed_through():
+def test_options_of_a_class_that_declares_none_are_passed_through():
+    """For a class that declares no options, OPTIONS are kept as written."""
     assert read_params({"OPTIONS": {"Anything": 1}}, None).options == {"Anything": 1}
 
 
@@ -131,6 +136,7 @@ def test_options_of_a_class_that_does_not_tell_are_passed_through():
     ],
 )
 def test_mistake_in_an_alias_names_alias_key_value_and_expectation(params, message):
+    """A wrong setting raises ConfigurationError with its alias, key, value and expectation."""
     with pytest.raises(ConfigurationError, match=re.escape(message.strip())) as caught:
         read_params(params, OPTIONS, alias="sessions", backend="Keyed")
     assert str(caught.value).startswith("CACHES['sessions']")
@@ -140,6 +146,7 @@ def test_mistake_in_an_alias_names_alias_key_value_and_expectation(params, messa
 
 
 def test_value_of_a_secret_option_is_never_shown():
+    """The error for a wrong secret hides the value and still says what is expected."""
     with pytest.raises(ConfigurationError) as caught:
         options_of(secret=b"hunter2")
     assert "hunter2" not in str(caught.value)
@@ -147,11 +154,13 @@ def test_value_of_a_secret_option_is_never_shown():
 
 
 def test_alias_named_like_a_secret_hides_nothing():
+    """An alias called 'secrets' does not hide the values of its other settings."""
     with pytest.raises(ConfigurationError, match=r"CACHES\['secrets'\]\['VERSION'\] is 'x'"):
         read_params({"VERSION": "x"}, OPTIONS, alias="secrets")
 
 
 def test_repr_of_settings_hides_secrets():
+    """The repr of settings masks secret values at any depth, and the settings keep them."""
     settings = read_params({"OPTIONS": {"secret": "hunter2", "hook": {"PASSWORD": "hunter3", "a": 1}}}, OPTIONS)
     assert "hunter" not in repr(settings)
     assert "'a': 1" in repr(settings)

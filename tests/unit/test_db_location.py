@@ -1,4 +1,4 @@
-"""Where a database cache's table is: by LOCATION, by URL, by Django's DATABASES."""
+"""The table of a database cache: by LOCATION, by URL, by Django's DATABASES."""
 
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,15 @@ def parsed(location: str, **options: Any) -> Target:
         ),
     ],
 )
-def test_url_of_a_server(url: str, expected: tuple[Any, ...]) -> None:
+def test_url_of_a_server_is_split_into_its_parts(url: str, expected: tuple[Any, ...]) -> None:
+    """A URL of a server, as url option or LOCATION, is split into vendor, credentials, host, database and query."""
     for target in (parsed("t", url=url), parsed(url, table="t")):
         found = (target.vendor, target.user, target.password, target.host, target.port, target.database, target.query)
         assert (found, target.table) == (expected, "t")
 
 
 def test_url_of_a_file_is_relative_after_three_slashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SQLite URL with three slashes is relative, with four absolute, and ~ is expanded."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/somebody")
     assert parsed("t", url="sqlite:///a%20b.sqlite3").path == str(tmp_path / "a b.sqlite3")
@@ -52,6 +54,7 @@ def test_url_of_a_file_is_relative_after_three_slashes(tmp_path: Path, monkeypat
 
 
 def test_url_as_location_has_a_table_of_its_own_name() -> None:
+    """A URL as LOCATION uses the table storeroom_cache unless the option table names another."""
     assert parsed("sqlite:////var/cache.sqlite3").table == "storeroom_cache"
     assert parsed("mysql://host/db", table="pages").table == "pages"
 
@@ -72,12 +75,14 @@ def test_url_as_location_has_a_table_of_its_own_name() -> None:
         ("a\x00b", {"url": "mysql://host/db"}, "the name of a table"),
     ],
 )
-def test_what_makes_no_sense_is_refused(location: str, options: dict[str, Any], message: str) -> None:
+def test_location_that_makes_no_sense_is_refused(location: str, options: dict[str, Any], message: str) -> None:
+    """A URL or table that cannot be used raises ConfigurationError with the reason."""
     with pytest.raises(ConfigurationError, match=message):
         parsed(location, **options)
 
 
 def test_no_error_and_no_repr_shows_a_password() -> None:
+    """The password of a URL appears in no error, no repr and no breaker's name."""
     url = "oracle://user:very-secret@host/db"
     with pytest.raises(ConfigurationError) as caught:
         parsed("t", url=url)
@@ -88,6 +93,7 @@ def test_no_error_and_no_repr_shows_a_password() -> None:
 
 
 def test_configuration_names_the_alias() -> None:
+    """A wrong URL in CACHES is reported under its alias and LOCATION."""
     caches = {"default": {"BACKEND": "storeroom.backends.db.DatabaseCache", "LOCATION": "sqlite://"}}
     with pytest.raises(ConfigurationError, match=r"CACHES\['default'\]\['LOCATION'\] leads to the URL 'sqlite://'"):
         read_caches(caches)
@@ -98,7 +104,7 @@ def test_configuration_names_the_alias() -> None:
 
 @pytest.mark.parametrize("url", ["postgresql://host/db?sslmod=require", "mysql://host/db?ssl_c=ca.pem"])
 def test_parameter_that_the_driver_does_not_know_is_refused(url: str) -> None:
-    """One that was meant to encrypt must not be lost."""
+    """An unknown parameter is refused: a misspelt one was perhaps meant to encrypt."""
     with pytest.raises(ConfigurationError, match=r"(?s)'ssl_c'.*Did you mean|sslmod"):
         DatabaseCache("t", {"OPTIONS": {"url": url}})
 
@@ -121,6 +127,7 @@ def test_parameter_that_the_driver_does_not_know_is_refused(url: str) -> None:
     ],
 )
 def test_parameters_are_translated_for_pymysql(given: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Parameters of MySQL's clients become the arguments of PyMySQL."""
     assert read_parameters(given, "MySQL (host)") == expected
 
 
@@ -134,6 +141,7 @@ def test_parameters_are_translated_for_pymysql(given: dict[str, Any], expected: 
     ],
 )
 def test_parameter_without_meaning_is_refused(given: dict[str, Any], message: str) -> None:
+    """A parameter with a value that PyMySQL could not honour raises ConfigurationError."""
     with pytest.raises(ConfigurationError, match=message):
         read_parameters(given, "MySQL (host)")
 
@@ -147,7 +155,7 @@ def site(engine: str, **settings: Any) -> Target:
 
 
 def test_site_on_a_server_is_found_by_its_settings() -> None:
-    """What concerns the program's connections alone is left out."""
+    """A server in Django's DATABASES becomes a target, without options that concern Django's connections alone."""
     target = site(
         "db.backends.postgresql", NAME="shop", USER="u", PASSWORD="p", HOST="db", PORT="5433",
         OPTIONS={"sslmode": "require", "pool": True, "isolation_level": 3, "server_side_binding": True},
@@ -176,12 +184,14 @@ def test_site_on_a_server_is_found_by_its_settings() -> None:
     ],
 )
 def test_site_in_a_file_has_the_cache_beside_it(name: Any, path: str) -> None:
+    """A SQLite site has its cache in a file beside its own, with .cache appended."""
     settings = {"ENGINE": "django.db.backends.sqlite3", "NAME": name}
     assert Site("default", settings, str(name)).target("t").path == path
 
 
 @pytest.mark.parametrize("name", [":memory:", "file:memorydb_default?mode=memory&cache=shared"])
 def test_site_in_memory_has_the_cache_in_a_file_of_this_process(name: str) -> None:
+    """A site in memory has its cache in a temporary file, one for each database name."""
     first, second = (site("db.backends.sqlite3", NAME=name).path for _ in range(2))
     assert first == second
     assert Path(first).parent.is_dir()

@@ -1,4 +1,4 @@
-"""@cached: what it makes of a function, and of options that do not fit."""
+"""@cached: the function it makes of a function, and the options it refuses."""
 
 import asyncio
 import inspect
@@ -54,10 +54,11 @@ async def aload(number: int) -> list[int]:
     return [number]
 
 
-# What it is -------------------------------------------------------------------------------------
+# The cached function ----------------------------------------------------------------------------
 
 
 def test_a_cached_function_looks_like_the_function() -> None:
+    """A cached function has the name, docstring, module and signature of the function."""
     assert (load.__name__, load.__doc__, load.__module__) == ("load", "Load something.", __name__)  # type: ignore[attr-defined]
     assert inspect.signature(load) == inspect.signature(load.uncached)
     assert inspect.unwrap(load) is load.uncached
@@ -66,26 +67,27 @@ def test_a_cached_function_looks_like_the_function() -> None:
 
 
 def test_a_cached_coroutine_function_is_one() -> None:
-    """For inspect, and for frameworks that ask."""
+    """inspect, and frameworks that ask it, take a cached coroutine function for a coroutine function."""
     assert inspect.iscoroutinefunction(aload)
     assert inspect.iscoroutinefunction(type(aload).__call__)
     assert inspect.signature(aload) == inspect.signature(aload.uncached)
 
 
 def test_a_cached_function_is_pickled_by_its_name() -> None:
-    """As functions are: for pools of processes and task queues."""
+    """A cached function unpickles to itself, as pools of processes and task queues need."""
     assert pickle.loads(pickle.dumps(load)) is load
     assert pickle.loads(pickle.dumps(aload)) is aload
 
 
 def test_a_cached_function_may_be_called_without_the_cache() -> None:
+    """uncached() computes each time."""
     assert load.uncached(7) == [7, "en"]
     assert load.uncached(7) == [7, "en"]
     assert calls == [7, 7]
 
 
 def test_nothing_is_looked_up_before_the_first_call() -> None:
-    """configure() may come later than the module with the function."""
+    """Decorating needs no configuration: configure() may come later, and the first call uses it."""
     caches.swap(None)
 
     @cached(alias="later")
@@ -100,6 +102,8 @@ def test_nothing_is_looked_up_before_the_first_call() -> None:
 
 
 def test_alias_and_version_say_where_a_result_is() -> None:
+    """A result is stored, invalidated and refreshed in the given alias and version only."""
+
     @cached(key="k", alias="other", version=5)
     def find() -> int:
         return 1
@@ -115,6 +119,8 @@ def test_alias_and_version_say_where_a_result_is() -> None:
 
 
 def test_an_unknown_alias_is_told_by_the_first_call() -> None:
+    """An unknown alias raises at the first call, with the nearest alias."""
+
     @cached(alias="ohter")
     def find() -> int:
         return 1
@@ -124,13 +130,14 @@ def test_an_unknown_alias_is_told_by_the_first_call() -> None:
 
 
 def test_key_is_the_one_that_the_cache_has() -> None:
+    """The key() of a call finds its result in the cache, with the timeout of the decorator."""
     load(7)
     assert caches["default"].get(load.key(7)) == [7, "en"]
     assert caches["default"].ttl(load.key(7)) == pytest.approx(300, rel=0.1)
 
 
 def test_wrong_arguments_are_told_as_by_the_function() -> None:
-    """By the call, and by each method."""
+    """Wrong arguments raise the function's own TypeError, from the call and from each method."""
     call: Any
     for call in (load, load.key, load.invalidate, load.refresh):
         with pytest.raises(TypeError, match=r"load\(\) missing 1 required positional argument: 'number'"):
@@ -140,6 +147,8 @@ def test_wrong_arguments_are_told_as_by_the_function() -> None:
 
 
 def test_a_coroutine_function_awaits() -> None:
+    """Concurrent awaits compute once; invalidate, refresh and uncached are awaited, too."""
+
     async def main() -> None:
         assert await asyncio.gather(*(aload(7) for _ in range(5))) == [[7]] * 5
         assert calls == [7]
@@ -154,6 +163,8 @@ def test_a_coroutine_function_awaits() -> None:
 
 
 def test_a_function_may_call_itself_with_other_arguments() -> None:
+    """A recursive function computes and caches each argument once."""
+
     @cached
     def factorial(number: int) -> int:
         calls.append(number)
@@ -165,7 +176,7 @@ def test_a_function_may_call_itself_with_other_arguments() -> None:
 
 
 def test_a_function_that_calls_itself_with_the_same_arguments_is_an_error() -> None:
-    """It says which function."""
+    """A call that needs its own result raises ComputationCycleError with the function and the key."""
 
     @cached(key="even:{number}")
     def is_even(number: int) -> bool:
@@ -182,6 +193,8 @@ def test_a_function_that_calls_itself_with_the_same_arguments_is_an_error() -> N
 
 
 def test_a_coroutine_function_that_calls_itself_with_the_same_arguments_is_an_error() -> None:
+    """A coroutine that awaits its own result raises ComputationCycleError, under refresh() as well."""
+
     @cached(key="loop:{number}")
     async def loop(number: int) -> None:
         await loop(number)
@@ -194,13 +207,13 @@ def test_a_coroutine_function_that_calls_itself_with_the_same_arguments_is_an_er
 
 
 def test_plain_callables_may_be_cached() -> None:
-    """A partial(), a lambda or a function written in C; what has no name needs a key."""
+    """A partial, a lambda, an object or a function in C is cached; without a name it needs a key."""
 
     class Adder:
         def __call__(self, one: int, other: int = 1) -> int:
             return one + other
 
-        key = invalidate = "what an object calls so is its own"
+        key = invalidate = "attributes of the object's own"
 
         def __init__(self) -> None:
             self.refresh = self.timeout = 5
@@ -222,7 +235,7 @@ def test_plain_callables_may_be_cached() -> None:
             cached(nameless)
 
 
-# What it refuses --------------------------------------------------------------------------------
+# Refusals ---------------------------------------------------------------------------------------
 
 
 def generator() -> Iterator[int]:
@@ -245,7 +258,8 @@ async def async_generator() -> AsyncIterator[int]:
         (min, r"cannot tell the parameters of <built-in function min>"),
     ],
 )
-def test_what_cannot_be_cached_is_told_when_it_is_decorated(decorated: Any, message: str) -> None:
+def test_an_object_that_cannot_be_cached_is_told_when_it_is_decorated(decorated: Any, message: str) -> None:
+    """A generator, property, class or text raises TypeError at decoration, with the remedy."""
     with pytest.raises(TypeError, match=message):
         cached(decorated)
 
@@ -270,11 +284,14 @@ def test_what_cannot_be_cached_is_told_when_it_is_decorated(decorated: Any, mess
 def test_options_that_do_not_fit_are_told_when_it_is_decorated(
     options: Any, error: type[Exception], message: str
 ) -> None:
+    """A wrong option raises at decoration, with the expectation or the nearest name."""
     with pytest.raises(error, match=message):
         cached(**options)(load.uncached)
 
 
 def test_errors_name_the_function() -> None:
+    """An error of decoration begins with the qualified name of the function."""
+
     def find(number: int) -> int:
         return number
 
@@ -283,6 +300,7 @@ def test_errors_name_the_function() -> None:
 
 
 def test_options_may_be_given_together_with_the_function() -> None:
+    """cached(function, key=…) decorates like @cached(key=…)."""
     decorate: Callable[..., Any] = cached
     assert decorate(load.uncached, key="load:{number}:{language}").key(7) == "load:7:en"
 
@@ -298,7 +316,7 @@ class SomebodyElses:
 
 
 def test_backend_of_another_framework_is_refused_with_the_remedy() -> None:
-    """In Django an alias may have Django's own: what @cached promises does not hold there."""
+    """A call on an alias whose class is not of Storeroom raises, and works once the alias is."""
     storeroom.configure({"default": {"BACKEND": BACKEND}, "theirs": {"BACKEND": SomebodyElses}})
 
     @cached(alias="theirs", timeout=60)
@@ -331,6 +349,7 @@ def test_backend_of_another_framework_is_refused_with_the_remedy() -> None:
 
 
 def test_backend_of_django_is_refused_with_the_class_that_takes_its_place() -> None:
+    """A call on one of Django's own backends raises with the class of Storeroom to set."""
     django = pytest.importorskip("django.core.cache.backends.locmem")
     storeroom.configure({"default": {"BACKEND": django.LocMemCache, "LOCATION": "theirs"}})
 

@@ -1,4 +1,4 @@
-"""The keys and tags of @cached: what they look like, what tells calls apart, and templates that do not fit."""
+"""The keys and tags of @cached: their form, the calls they tell apart, and templates that do not fit."""
 
 import subprocess
 import sys
@@ -52,6 +52,7 @@ def find(number: Any, language: Any = "en") -> None:
 
 
 def test_the_default_key_is_the_call_written_down() -> None:
+    """The default key is the qualified name with every argument by its parameter, defaults included."""
     assert key_of(find)(7) == f"{HERE}.find(number=7, language='en')"
     assert key_of(load)(7, "fr", 1, "2", strict=True, b=1, a=2) == (
         f"{HERE}.load(number=7, language='fr', *more=(1, '2'), strict=True, **options={{'a': 2, 'b': 1}})"
@@ -59,12 +60,14 @@ def test_the_default_key_is_the_call_written_down() -> None:
 
 
 def test_ignored_parameters_are_left_out() -> None:
+    """Ignored parameters do not occur in the key, and may be of any type."""
     assert key_of(find, ignore=["language"])(7) == f"{HERE}.find(number=7)"
     assert key_of(find, ignore=["number"])(7) == f"{HERE}.find(language='en')"
     assert key_of(find, ignore=("number", "language"))(object()) == f"{HERE}.find()"
 
 
 def test_calls_that_mean_the_same_have_one_key() -> None:
+    """Positional, named and default arguments with the same values give one key."""
     key = key_of(find)
     assert len({key(7), key(7, "en"), key(number=7), key(language="en", number=7), key(7, language="en")}) == 1
 
@@ -88,6 +91,7 @@ ALIKE = [
 
 
 def test_calls_that_differ_have_different_keys() -> None:
+    """Arguments that look alike but differ in type or structure give different keys."""
     key = key_of(find)
     calls = [(one, other) for one in ALIKE for other in ALIKE]
     assert len({key(*call) for call in calls}) == len(calls)
@@ -96,7 +100,7 @@ def test_calls_that_differ_have_different_keys() -> None:
 
 
 def test_names_of_parameters_are_free() -> None:
-    """None of them hides what the key is made with."""
+    """A parameter may have any name, those of builtins and of internals included."""
 
     def odd(_0: Any, type: Any, str: Any, *, __call: Any = None, _value: Any = 1, self: Any = 2) -> None:  # noqa: A002
         pass
@@ -106,7 +110,7 @@ def test_names_of_parameters_are_free() -> None:
 
 
 def test_defaults_are_those_of_the_function() -> None:
-    """The very objects; annotations are not looked at."""
+    """A default enters the key as the object it is, and annotations are never evaluated."""
     default = date(2026, 11, 26)
 
     def since(day: date = default, user: "Unknown | None" = None) -> "Unknown":
@@ -116,7 +120,7 @@ def test_defaults_are_those_of_the_function() -> None:
 
 
 def test_an_argument_without_a_key_is_told() -> None:
-    """The function, the parameter, the type, and three ways out."""
+    """An argument that cannot be keyed raises with the function, the parameter, the type and three remedies."""
     with pytest.raises(UnkeyableArgumentError) as raised:
         key_of(find)(7, language=[User(1)])
     message = str(raised.value)
@@ -128,7 +132,7 @@ def test_an_argument_without_a_key_is_told() -> None:
 
 
 def test_a_function_within_a_function_has_a_key_if_it_uses_nothing_of_that() -> None:
-    """Else each call of the outer one makes another function of the same name."""
+    """A closure over outer variables needs a key, since each outer call makes another function of its name."""
 
     def apart(number: int) -> int:
         return apart(number - 1) if number else 0
@@ -146,6 +150,7 @@ def test_a_function_within_a_function_has_a_key_if_it_uses_nothing_of_that() -> 
 
 
 def test_a_lambda_has_no_key_of_its_own() -> None:
+    """A lambda without a key raises ConfigurationError."""
     with pytest.raises(ConfigurationError, match="it has no name of its own"):
         cached(lambda number: number)
 
@@ -163,7 +168,7 @@ print(load.key({"b", "a", None}, {"y": frozenset("xyz"), "x": 1}))
 
 
 def test_keys_are_the_same_in_every_process(tmp_path: Path) -> None:
-    """A script's hold its path, as every script is called __main__."""
+    """A key depends on no hash seed; a script's begins with its path, as every script is called __main__."""
     (tmp_path / "shop").mkdir()
     script, other = tmp_path / "shop" / "report.py", tmp_path / "other.py"
     script.write_text(PROGRAM)
@@ -218,10 +223,12 @@ class Point:
     ],
 )
 def test_templates_are_filled_in(template: str, argument: Any, key: str) -> None:
+    """A template is filled in with attributes, formats and conversions, and escapes its separators."""
     assert key_of(find, key=template, ignore=["language"])(argument) == key
 
 
 def test_an_attribute_is_asked_for_once() -> None:
+    """A call reads an attribute that its template names once."""
     user = User(3)
     assert key_of(find, key="{number.number}:{language}")(user) == "3:en"
     assert user.asked == 1
@@ -229,7 +236,7 @@ def test_an_attribute_is_asked_for_once() -> None:
 
 @given(st.tuples(st.text("a:%-x3A", max_size=4), st.text("a:%-x3A", max_size=4)), st.sampled_from("01234"), st.data())
 def test_templates_do_not_mix_arguments_up(call: tuple[str, str], template: str, data: st.DataObject) -> None:
-    """Two calls have one key only if their arguments are written in the same way."""
+    """Two calls of a template with two fields have one key only if their arguments are equal."""
     templates = ["{a}:{b}", "x{a}-x:{b}x", "{a}%3A:{b}", ":{a}-{b}:", "{a}: {b}%"]
     key = key_of(lambda a, b: None, key=templates[int(template)])
     other = data.draw(st.tuples(st.text("a:%-x3A", max_size=4), st.text("a:%-x3A", max_size=4)))
@@ -255,6 +262,7 @@ def test_templates_do_not_mix_arguments_up(call: tuple[str, str], template: str,
     ],
 )
 def test_templates_that_do_not_fit_are_told_when_it_is_decorated(template: str, message: str) -> None:
+    """A template that is ambiguous, incomplete or malformed raises at decoration."""
     with pytest.raises(ConfigurationError, match=message) as raised:
         key_of(find, key=template)
     assert str(raised.value).startswith(f"{HERE}.find: key={template!r} ")
@@ -262,6 +270,8 @@ def test_templates_that_do_not_fit_are_told_when_it_is_decorated(template: str, 
 
 @pytest.mark.parametrize("template", ["{number}", "{number!s}", "{number.owner.owner}"])
 def test_a_template_writes_no_address(template: str) -> None:
+    """A template field whose text would be an address in memory raises UnkeyableArgumentError."""
+
     class Plain:
         pass
 
@@ -273,7 +283,7 @@ def test_a_template_writes_no_address(template: str) -> None:
 
 
 def test_a_function_may_make_the_key() -> None:
-    """Of the same arguments; what is no string gets a text that tells it from others."""
+    """A key function gets the call's arguments; a result that is no text is written down as text."""
     assert key_of(find, key=lambda number, language="en": f"user:{number}")(7) == "user:7"
     assert key_of(find, key=lambda number, language="en": ("user", number), version=2)(7) == "('user', 7)"
     with pytest.raises(
@@ -291,10 +301,11 @@ def tags_of(**options: Any) -> Callable[..., Any]:
 
 
 def test_tags_are_templates_too() -> None:
-    """As they are written by hand for invalidate_tags(): nothing is escaped, and parameters may be left out."""
+    """Templates of tags escape nothing and may leave out parameters, to match invalidate_tags()."""
     assert list(tags_of(tags=["all", "user:{number}", "{number}{language}"])("a:b")) == ["all", "user:a:b", "a:ben"]
     assert list(tags_of(tags=("user:{number.number}",))(User(3))) == ["user:3"]
 
 
 def test_a_function_may_make_the_tags() -> None:
+    """A function of tags gets the call's arguments, and its tags become text."""
     assert list(tags_of(tags=lambda number, language="en": (number, language))(7)) == ["7", "en"]

@@ -1,4 +1,4 @@
-"""@cached in classes: whose result it is that is kept."""
+"""@cached in classes: the instance or class that a result belongs to."""
 
 import abc
 import asyncio
@@ -105,10 +105,11 @@ class Account:
         return 10 * self.number
 
 
-# Whose result it is -----------------------------------------------------------------------------
+# Instances --------------------------------------------------------------------------------------
 
 
-def test_a_template_says_what_identifies_the_instance() -> None:
+def test_a_template_identifies_the_instance() -> None:
+    """Instances equal in the attribute that the template names share a result; others do not."""
     one, same, other = Shop(1), Shop(1), Shop(2)
     assert one.orders() == one.orders(1) == same.orders(page=1) == "page 1 of shop 1"
     assert other.orders() == "page 1 of shop 2"
@@ -116,8 +117,8 @@ def test_a_template_says_what_identifies_the_instance() -> None:
     assert one.orders.key(3) == Shop.orders.key(one, 3) == "shop:1:orders:3"
 
 
-def test_without_a_word_an_instance_is_refused() -> None:
-    """Its results would be given to others, or to nobody: an address identifies nothing."""
+def test_an_instance_without_a_key_is_refused() -> None:
+    """A method with no key for its instance raises, since an address identifies nothing."""
     with pytest.raises(
         UnkeyableArgumentError,
         match=rf"{HERE}\.Shop\.undecided\(\): the argument self is, or holds, an instance of {HERE}\.Shop, .*"
@@ -127,12 +128,14 @@ def test_without_a_word_an_instance_is_refused() -> None:
 
 
 def test_instances_may_be_ignored() -> None:
+    """With self ignored, all instances share one result."""
     one, other = Shop(1), Shop(2)
     assert one.rate("EUR") == other.rate("EUR") == "EUR"
     assert (one.calls, other.calls) == (1, 0)
 
 
 def test_a_dataclass_is_its_fields() -> None:
+    """A frozen dataclass is keyed by its fields, as instance and as argument."""
     home, office = Place("Main Street", 1), Place("Main Street", 5)
     assert home.distance(office) == 4
     place = f"{HERE}.Place(street='Main Street', number="
@@ -140,18 +143,20 @@ def test_a_dataclass_is_its_fields() -> None:
 
 
 def test_a_class_may_say_what_its_instances_are() -> None:
+    """The result of __cache_key__() stands for the instance in the key."""
     assert Account(7).balance() == 70
     assert Account(7).balance.key() == f"{HERE}.Account.balance(self={HERE}.Account(('account', 7)))"
 
 
 def test_a_property_may_be_cached() -> None:
+    """A cached getter below @property computes once."""
     shop = Shop(1)
     assert shop.name == shop.name == "shop 1"
     assert shop.calls == 1
 
 
 def test_one_method_of_one_instance_may_be_cached() -> None:
-    """A bound method keeps its instance in the key."""
+    """A bound method that is decorated keeps its instance in the key."""
     account = Account(7)
     balance = cached(account.balance.uncached)
     assert balance() == 70
@@ -167,7 +172,7 @@ def test_one_method_of_one_instance_may_be_cached() -> None:
 
 @pytest.mark.parametrize("name", ["biggest", "smallest"])
 def test_a_classmethod_has_its_class_in_the_key(name: str) -> None:
-    """In either order of the decorators; a subclass has results of its own."""
+    """In either order of the decorators, the key holds the class, so a subclass has results of its own."""
     for owner in (Shop, Market):
         method, through_instance = getattr(owner, name), getattr(owner(1), name)
         assert method(3) == through_instance(3) == f"{owner.__name__} 3"
@@ -177,7 +182,7 @@ def test_a_classmethod_has_its_class_in_the_key(name: str) -> None:
 
 
 def test_a_classmethod_without_its_class_is_told() -> None:
-    """An outer @classmethod of Python 3.13 and newer gives the class to calls alone."""
+    """Below @classmethod, methods called without the class raise TypeError with the order that works."""
     unbound: Any = vars(Shop)["smallest"].__func__
     for method in (unbound.key, unbound.invalidate, unbound.refresh):
         with pytest.raises(TypeError, match=r"its class is missing\. Put @cached above @classmethod"):
@@ -186,6 +191,8 @@ def test_a_classmethod_without_its_class_is_told() -> None:
 
 
 def test_a_parameter_may_be_called_cls_elsewhere() -> None:
+    """A parameter named cls of a plain function is an ordinary parameter."""
+
     @cached(key="class:{cls}")
     def pupils(cls: str) -> int:
         return len(cls)
@@ -196,15 +203,17 @@ def test_a_parameter_may_be_called_cls_elsewhere() -> None:
 
 @pytest.mark.parametrize("name", ["tax", "fee"])
 def test_a_staticmethod_has_neither(name: str) -> None:
+    """In either order of the decorators, the key of a static method holds its arguments only."""
     for method in (getattr(Shop, name), getattr(Shop(1), name)):
         assert method(100) in (10, 20)
         assert method.key(100) == f"{HERE}.Shop.{name}(price=100)"
 
 
-# What a bound method is -------------------------------------------------------------------------
+# Bound methods ----------------------------------------------------------------------------------
 
 
 def test_methods_of_a_bound_method_know_the_instance() -> None:
+    """invalidate(), refresh() and uncached() of a bound method act on the result of its instance."""
     one, other = Shop(1), Shop(2)
     one.orders(), other.orders()
     assert one.orders.invalidate() is True
@@ -216,6 +225,8 @@ def test_methods_of_a_bound_method_know_the_instance() -> None:
 
 
 def test_methods_of_a_bound_coroutine_method_are_awaited() -> None:
+    """A bound coroutine method computes once, and its methods are coroutines."""
+
     async def main() -> None:
         shop = Shop(1)
         assert inspect.iscoroutinefunction(shop.visits)
@@ -230,6 +241,7 @@ def test_methods_of_a_bound_coroutine_method_are_awaited() -> None:
 
 
 def test_a_bound_method_looks_like_one() -> None:
+    """A bound method has the signature without self, compares by instance, and has no other attributes."""
     shop = Shop(1)
     assert str(inspect.signature(shop.orders)) == "(page: int = 1) -> str"
     assert (shop.orders.__name__, shop.orders.__qualname__) == ("orders", "Shop.orders")
@@ -241,6 +253,7 @@ def test_a_bound_method_looks_like_one() -> None:
 
 
 def test_methods_are_pickled_by_their_names() -> None:
+    """Functions, bound methods and class methods of a class unpickle to the same."""
     assert pickle.loads(pickle.dumps(Shop.orders)) is Shop.orders
     bound = pickle.loads(pickle.dumps(Account(7).balance))
     assert bound() == 70
@@ -248,6 +261,8 @@ def test_methods_are_pickled_by_their_names() -> None:
 
 
 def test_an_abstract_method_stays_abstract() -> None:
+    """A class with a cached abstract method cannot be instantiated."""
+
     class Source(abc.ABC):
         @cached(key="k", ignore=["self"])
         @abc.abstractmethod

@@ -65,6 +65,7 @@ def checked():
 
 
 def test_insert_keeps_value_bytes_and_deadline(checked):
+    """An inserted entry holds its value or bytes, deadline and size, and counts towards bytes_used."""
     bounded = checked(10)
     put(bounded, "object", 7, expires_at=5.0, size=3)
     put(bounded, "bytes", b"pickle", size=4)
@@ -77,6 +78,7 @@ def test_insert_keeps_value_bytes_and_deadline(checked):
 
 @pytest.mark.parametrize("max_entries", [1, 2, 3, 7, 20, 100])
 def test_insert_never_exceeds_max_entries(checked, max_entries):
+    """Each insert beyond max_entries evicts one entry, and never the new one."""
     bounded = checked(max_entries)
     for number in range(3 * max_entries):
         put(bounded, str(number))
@@ -87,7 +89,7 @@ def test_insert_never_exceeds_max_entries(checked, max_entries):
 
 @pytest.mark.parametrize("max_entries", [-1, 0, 1])
 def test_a_bound_below_one_keeps_the_entry_just_inserted(checked, max_entries):
-    """Django's tests set _max_entries to -1 and expect what they set to be there."""
+    """Under max_entries of 0 or -1 the newest entry stays: Django sets -1 in its tests and reads it back."""
     bounded = checked(10)
     fill(bounded, 5)
     bounded.max_entries = max_entries
@@ -96,12 +98,14 @@ def test_a_bound_below_one_keeps_the_entry_just_inserted(checked, max_entries):
 
 
 def test_max_entries_none_evicts_nothing(checked):
+    """Without a bound, 5,000 entries stay."""
     bounded = checked(None)
     fill(bounded, 5_000)
     assert (len(bounded), bounded.evictions) == (5_000, 0)
 
 
 def test_a_lowered_bound_is_met_by_the_next_insert(checked):
+    """After max_entries is lowered, the next insert evicts down to it."""
     bounded = checked(100)
     fill(bounded, 100)
     bounded.max_entries = 10
@@ -111,6 +115,7 @@ def test_a_lowered_bound_is_met_by_the_next_insert(checked):
 
 
 def test_a_raised_bound_leaves_room_at_once(checked):
+    """After max_entries is raised, inserts evict nothing until it is reached."""
     bounded = checked(10)
     fill(bounded, 20)
     bounded.max_entries = 30
@@ -119,8 +124,8 @@ def test_a_raised_bound_leaves_room_at_once(checked):
 
 
 @pytest.mark.parametrize("bounds", [{"max_entries": 10}, {"max_bytes": 10}])
-def test_a_bound_set_later_keeps_what_was_used(checked, bounds):
-    """Without a bound nothing is ranked but the counters go on."""
+def test_a_bound_set_later_keeps_the_entries_used(checked, bounds):
+    """Entries hit while there was no bound survive when one is set."""
     bounded = checked(None)
     fill(bounded, 100)
     hit(bounded, "filler0", "filler50", times=2)
@@ -132,6 +137,7 @@ def test_a_bound_set_later_keeps_what_was_used(checked, bounds):
 
 
 def test_a_bound_may_come_and_go(checked):
+    """A bound that is removed and set again is met again."""
     bounded = checked(10)
     fill(bounded, 20)
     bounded.max_entries = None
@@ -142,6 +148,7 @@ def test_a_bound_may_come_and_go(checked):
 
 
 def test_delete_tells_whether_the_key_was_there(checked):
+    """delete() is true once, frees the bytes, and counts as neither eviction nor expiration."""
     bounded = checked(10)
     put(bounded, "key", size=5)
     assert bounded.delete("key")
@@ -150,6 +157,7 @@ def test_delete_tells_whether_the_key_was_there(checked):
 
 
 def test_delete_makes_room(checked):
+    """An insert after a delete evicts nothing."""
     bounded = full(10)
     bounded.delete(next(iter(bounded.entries)))
     evictions = bounded.evictions
@@ -158,6 +166,7 @@ def test_delete_makes_room(checked):
 
 
 def test_clear_forgets_entries_but_not_counters(checked):
+    """clear() empties the same dict that readers hold, and keeps the number of evictions."""
     bounded = full(10)
     entries = bounded.entries
     bounded.clear()
@@ -172,7 +181,8 @@ def test_clear_forgets_entries_but_not_counters(checked):
 # Overwriting ------------------------------------------------------------------------------
 
 
-def test_replace_keeps_place_and_counter(checked):
+def test_replace_keeps_queue_and_counter(checked):
+    """An overwritten entry keeps its queue and its hits, and gets the new value, deadline and size."""
     bounded = full(100)
     key = next(key for key, entry in bounded.entries.items() if entry.queue == MAIN)
     hit(bounded, key)
@@ -183,6 +193,7 @@ def test_replace_keeps_place_and_counter(checked):
 
 
 def test_replace_never_evicts_for_the_number_of_entries(checked):
+    """Overwriting evicts nothing, even above a lowered max_entries."""
     bounded = full(10)
     evictions = bounded.evictions
     for key in list(bounded.entries):
@@ -193,7 +204,7 @@ def test_replace_never_evicts_for_the_number_of_entries(checked):
 
 
 def test_replace_an_expired_entry_keeps_its_rank(checked):
-    """A hot key with a short timeout does not start over each time."""
+    """A hot key that expired and is set again keeps its rank and counts as no expiration."""
     bounded = full(100)
     key = next(key for key, entry in bounded.entries.items() if entry.queue == MAIN)
     hit(bounded, key, times=2)
@@ -209,6 +220,7 @@ def test_replace_an_expired_entry_keeps_its_rank(checked):
 
 
 def test_an_entry_expires_at_its_deadline(checked):
+    """sweep() leaves an entry before its deadline and removes it at it."""
     bounded = checked(10)
     put(bounded, "key", expires_at=5.0)
     assert bounded.sweep(4.999) == 0
@@ -217,6 +229,7 @@ def test_an_entry_expires_at_its_deadline(checked):
 
 
 def test_expired_entries_go_before_live_ones(checked):
+    """An insert into a full map removes expired entries, even ones with hits, and evicts no live one."""
     bounded = checked(100)
     fill(bounded, 100)
     expired = ["filler3", "filler50", "filler99"]
@@ -232,6 +245,7 @@ def test_expired_entries_go_before_live_ones(checked):
 
 @pytest.mark.parametrize("settings", [{"max_bytes": 100}, {"cull_frequency": 4}])
 def test_expired_entries_go_before_live_ones_whatever_the_bound(checked, settings):
+    """Expired entries make the room under max_bytes and under cull_frequency, too."""
     bounded = checked(100, **settings)
     fill(bounded, 100, expires_at=NEVER)
     for number in range(0, 100, 3):
@@ -242,6 +256,7 @@ def test_expired_entries_go_before_live_ones_whatever_the_bound(checked, setting
 
 
 def test_a_lowered_bound_removes_all_expired_entries_first(checked):
+    """To meet a lowered bound, all expired entries are removed before any live one."""
     bounded = checked(100)
     fill(bounded, 50, "short", expires_at=5.0)
     fill(bounded, 50, "long", expires_at=500.0)
@@ -251,6 +266,7 @@ def test_a_lowered_bound_removes_all_expired_entries_first(checked):
 
 
 def test_each_write_removes_two_expired_entries_from_a_map_that_is_not_full(checked):
+    """Without need for room, each write still removes two expired entries."""
     bounded = checked(None)
     fill(bounded, 5, expires_at=5.0)
     put(bounded, "new", now=6.0)
@@ -260,7 +276,7 @@ def test_each_write_removes_two_expired_entries_from_a_map_that_is_not_full(chec
 
 
 def test_an_expired_entry_enters_no_ghost(checked):
-    """Its return says nothing about eviction: it starts as a new key."""
+    """A key set again after it expired starts as a new key, since its return says nothing about eviction."""
     bounded = full(100)
     put(bounded, "short", expires_at=5.0)
     bounded.sweep(6.0)
@@ -269,6 +285,7 @@ def test_an_expired_entry_enters_no_ghost(checked):
 
 
 def test_touch_moves_a_deadline_both_ways(checked):
+    """touch() makes an entry expire later, sooner, never, or at last."""
     bounded = checked(10)
     put(bounded, "later", expires_at=5.0)
     put(bounded, "sooner", expires_at=50.0)
@@ -284,6 +301,7 @@ def test_touch_moves_a_deadline_both_ways(checked):
 
 
 def test_setting_a_key_again_and_again_costs_the_index_nothing(checked):
+    """A key set 100 times has one slot in the index of deadlines."""
     bounded = checked(10)
     for second in range(100):
         put(bounded, "key", expires_at=300.0 + second, now=float(second))
@@ -291,6 +309,7 @@ def test_setting_a_key_again_and_again_costs_the_index_nothing(checked):
 
 
 def test_sweep_removes_no_more_than_asked(checked):
+    """sweep() with a limit removes as many entries, and the rest on the next call."""
     bounded = checked(100)
     fill(bounded, 10, expires_at=5.0)
     assert bounded.sweep(6.0, 3) == 3
@@ -301,6 +320,7 @@ def test_sweep_removes_no_more_than_asked(checked):
 
 
 def test_max_bytes_holds_after_every_write(checked):
+    """bytes_used is at most max_bytes after each write, and the written entry is there."""
     bounded = checked(None, max_bytes=100)
     for number in range(300):
         size = number % 40
@@ -310,6 +330,7 @@ def test_max_bytes_holds_after_every_write(checked):
 
 
 def test_both_bounds_hold_together(checked):
+    """Neither max_entries nor max_bytes is exceeded if both are set."""
     bounded = checked(10, max_bytes=100)
     for number in range(300):
         put(bounded, str(number), size=number % 25)
@@ -318,13 +339,15 @@ def test_both_bounds_hold_together(checked):
 
 
 def test_room_made_for_the_bytes_counts_as_room_for_the_entry(checked):
+    """Evictions for a large entry are not repeated for the number of entries."""
     bounded = checked(10, max_bytes=100)
     fill(bounded, 10, size=10)
     put(bounded, "double", size=20)
     assert (len(bounded), bounded.evictions) == (9, 2)
 
 
-def test_insert_refuses_what_does_not_fit_alone(checked):
+def test_insert_refuses_an_entry_that_does_not_fit_alone(checked):
+    """An entry larger than max_bytes is not stored, evicts nothing, and counts as an eviction itself."""
     bounded = checked(None, max_bytes=100)
     fill(bounded, 10, size=10)
     assert bounded.fits(100)
@@ -335,7 +358,7 @@ def test_insert_refuses_what_does_not_fit_alone(checked):
 
 
 def test_replace_removes_the_entry_when_the_new_value_does_not_fit_alone(checked):
-    """Keeping the old value would be worse: it is stale."""
+    """Overwriting with a value larger than max_bytes removes the entry, since the old value is stale."""
     bounded = checked(None, max_bytes=100)
     fill(bounded, 10, size=10)
     put(bounded, "filler3", size=101)
@@ -345,6 +368,7 @@ def test_replace_removes_the_entry_when_the_new_value_does_not_fit_alone(checked
 
 @pytest.mark.parametrize("victims", [1, 5, 9])
 def test_replace_evicts_others_for_the_size_never_itself(checked, victims):
+    """An entry that grows evicts others until it fits, and stays."""
     for grown in range(10):
         bounded = checked(10, max_bytes=100)
         fill(bounded, 10, size=10)
@@ -354,6 +378,7 @@ def test_replace_evicts_others_for_the_size_never_itself(checked, victims):
 
 
 def test_replace_evicts_others_when_it_is_alone_in_the_small_queue(checked):
+    """An entry that grows to max_bytes stays, though its queue holds no other entry to evict."""
     bounded = checked(None, max_bytes=100)
     fill(bounded, 10, size=10)
     alone = next(key for key, entry in bounded.entries.items() if entry.queue != MAIN)
@@ -363,7 +388,7 @@ def test_replace_evicts_others_when_it_is_alone_in_the_small_queue(checked):
 
 
 def test_the_share_of_small_follows_the_number_of_entries_that_fit(checked):
-    """The policy's capacity is in entries; with a bound in bytes it depends on their size."""
+    """With a bound in bytes, the policy's capacity follows the number of entries of the current size."""
     bounded = checked(None, max_bytes=10_000)
     keys = fill(bounded, 200, size=100)
     assert 80 <= bounded._policy.capacity <= 125
@@ -374,6 +399,7 @@ def test_the_share_of_small_follows_the_number_of_entries_that_fit(checked):
 
 
 def test_a_loop_hits_with_a_bound_in_bytes_as_with_one_in_entries(checked):
+    """A loop over more keys than fit has about the same hits under either bound."""
     hits = {}
     for name, bounded in {"entries": checked(200), "bytes": checked(None, max_bytes=2_000)}.items():
         hits[name] = 0
@@ -393,7 +419,7 @@ def test_a_loop_hits_with_a_bound_in_bytes_as_with_one_in_entries(checked):
 
 @pytest.mark.parametrize(("cull_frequency", "left"), [(None, 30), (1, 19), (2, 19), (3, 29), (0, 19)])
 def test_cull_frequency_leaves_as_many_entries_as_django(checked, cull_frequency, left):
-    """Django's own test_cull and test_zero_cull: 49 sets into 30."""
+    """49 sets into 30 leave as many entries as in Django's own test_cull and test_zero_cull."""
     bounded = checked(30, cull_frequency=cull_frequency)
     fill(bounded, 49)
     assert len(bounded) == left
@@ -401,12 +427,14 @@ def test_cull_frequency_leaves_as_many_entries_as_django(checked, cull_frequency
 
 
 def test_cull_frequency_above_the_number_of_entries_still_keeps_the_bound(checked):
+    """A cull_frequency larger than max_entries still evicts one entry."""
     bounded = checked(5, cull_frequency=100)
     fill(bounded, 20)
     assert len(bounded) == 5
 
 
-def test_cull_spares_what_was_used(checked):
+def test_cull_spares_the_entries_used(checked):
+    """A cull leaves entries of main that were hit."""
     bounded = checked(30, cull_frequency=3)
     fill(bounded, 30)
     hit(bounded, *(key for key, entry in list(bounded.entries.items())[:10]), times=2)
@@ -419,7 +447,7 @@ def test_cull_spares_what_was_used(checked):
 
 
 def test_a_hit_soon_after_the_insertion_says_nothing(checked):
-    """Correlation window: the counter is cleared when an entry leaves young."""
+    """Hits while an entry is young do not save it: its counter is cleared when it leaves young."""
     bounded = full(100)
     put(bounded, "burst")
     hit(bounded, "burst", times=2)
@@ -428,6 +456,7 @@ def test_a_hit_soon_after_the_insertion_says_nothing(checked):
 
 
 def test_a_later_hit_leads_to_main(checked):
+    """A hit after an entry has left young moves it to main."""
     bounded = full(100)
     put(bounded, "used")
     later = iter(range(1_000))
@@ -440,6 +469,7 @@ def test_a_later_hit_leads_to_main(checked):
 
 
 def test_a_key_that_returns_after_its_eviction_goes_to_main(checked):
+    """A key set again soon after its eviction goes to main."""
     bounded = full(100)
     put(bounded, "back")
     fill(bounded, 60, "later")
@@ -449,6 +479,7 @@ def test_a_key_that_returns_after_its_eviction_goes_to_main(checked):
 
 
 def test_a_key_that_returns_too_late_is_new(checked):
+    """A key set again long after its eviction starts young."""
     bounded = full(100)
     put(bounded, "back")
     fill(bounded, 120, "later")
@@ -457,6 +488,7 @@ def test_a_key_that_returns_too_late_is_new(checked):
 
 
 def test_a_quick_return_to_small_makes_small_larger(checked):
+    """A key that returns just after its eviction from small raises the target of small."""
     bounded = full(1_000)
     put(bounded, "back")
     fill(bounded, 60, "later")
@@ -467,6 +499,7 @@ def test_a_quick_return_to_small_makes_small_larger(checked):
 
 
 def test_a_quick_return_to_main_makes_small_smaller(checked):
+    """Keys that return just after their eviction from main lower the target of small."""
     bounded = full(1_000)
     before = bounded._policy._target
     proven = [key for key, entry in bounded.entries.items() if entry.queue == MAIN]
@@ -481,6 +514,7 @@ def test_a_quick_return_to_main_makes_small_smaller(checked):
 
 
 def test_main_gives_a_used_entry_another_round_for_each_hit(checked):
+    """An entry of main with two hits passes two rounds before it is evicted."""
     bounded = checked(100)
     keys = fill(bounded, 100)
     head = keys[5]  # the first to go to main while filling
@@ -496,7 +530,7 @@ def test_main_gives_a_used_entry_another_round_for_each_hit(checked):
 
 
 def test_an_eviction_looks_at_128_used_entries_at_the_most(checked):
-    """It bounds the time under the lock."""
+    """An eviction passes over at most 128 used entries, which bounds the time under the lock."""
     bounded = checked(1_000)
     keys = fill(bounded, 1_000)
     hit(bounded, *keys, times=2)
@@ -513,10 +547,11 @@ def test_an_eviction_looks_at_128_used_entries_at_the_most(checked):
 
 
 def test_filling_beyond_the_share_of_small_goes_to_main(checked):
+    """The first 100 entries of a map of 100 are divided into 5 young and 95 main."""
     bounded = checked(100)
     fill(bounded, 100)
-    places = [entry.queue for entry in bounded.entries.values()]
-    assert (places.count(YOUNG), places.count(MAIN)) == (5, 95)
+    queues = [entry.queue for entry in bounded.entries.values()]
+    assert (queues.count(YOUNG), queues.count(MAIN)) == (5, 95)
 
 
 # Letting go -------------------------------------------------------------------------------
@@ -528,7 +563,7 @@ class Thing:
 
 @pytest.mark.parametrize("how", ["delete", "expire", "evict"])
 def test_a_removed_entry_lets_go_of_its_value(checked, how):
-    """Though a queue or the expiry index may hold on to the entry."""
+    """A deleted, expired or evicted entry releases its value, though a queue or the index may hold the entry."""
     bounded = checked(100)
     thing = Thing()
     gone = weakref.ref(thing)
@@ -547,6 +582,7 @@ def test_a_removed_entry_lets_go_of_its_value(checked, how):
 
 
 def test_removed_entries_do_not_pile_up_in_the_queues(checked):
+    """Stale entries in queues and index stay within twice the live ones plus a constant."""
     bounded = checked(1_000)
     for number in range(5_000):
         put(bounded, f"key{number}", expires_at=1e6 - number)
@@ -558,6 +594,7 @@ def test_removed_entries_do_not_pile_up_in_the_queues(checked):
 
 
 def test_ghosts_are_bounded(checked):
+    """The ghost keeps no more keys than two generations of main."""
     bounded = checked(100)
     fill(bounded, 5_000)
     assert len(bounded._policy._ghost.recent) + len(bounded._policy._ghost.previous) <= 2 * 91
@@ -567,7 +604,7 @@ def test_ghosts_are_bounded(checked):
 
 
 def read(bounded, key, now):
-    """A hit, as the module tells callers to write it; None for a miss or a retry."""
+    """Read a value as a backend does without the lock; None for a miss."""
     entry: Entry | None = bounded.entries.get(key)
     if entry is None or entry.expires_at <= now:
         return None
@@ -579,7 +616,7 @@ def read(bounded, key, now):
 
 
 def between_lines(function, callback):
-    """Call the function; call back before each line that it and what it calls execute."""
+    """Call the function; call back before each line executed by it and by the functions it calls."""
 
     def trace(frame, event, _argument):
         if event == "line":
@@ -597,7 +634,10 @@ def between_lines(function, callback):
 @pytest.mark.parametrize("old", ["old", b"old"])
 @pytest.mark.parametrize("new", ["new", b"new"])
 def test_an_overwrite_shows_the_old_value_or_the_new_one_at_every_step(checked, old, new):
-    """Stepped through line by line, since threads would take turns between two stores by luck only."""
+    """A reader between any two lines of an overwrite sees the old value, then the new one.
+
+    Stepping is needed, since threads would take turns between two stores by luck only.
+    """
     bounded = checked(10)
     put(bounded, "key", old, expires_at=5.0)
     seen = []
@@ -607,6 +647,7 @@ def test_an_overwrite_shows_the_old_value_or_the_new_one_at_every_step(checked, 
 
 
 def test_an_expired_value_is_never_vouched_for_by_a_new_deadline(checked):
+    """A reader between any two lines of overwriting an expired entry sees a miss or the new value."""
     bounded = checked(10)
     put(bounded, "key", "old", expires_at=5.0)
     seen = []
@@ -617,6 +658,7 @@ def test_an_expired_value_is_never_vouched_for_by_a_new_deadline(checked):
 
 
 def test_an_insert_shows_nothing_until_the_entry_is_complete(checked):
+    """A reader between any two lines of an insert sees a miss or the whole entry."""
     bounded = full(10)
     seen = []
     between_lines(lambda: put(bounded, "key", b"new", expires_at=9.0), lambda: seen.append(read(bounded, "key", 4.0)))
@@ -652,7 +694,7 @@ def eager_switching():
 @pytest.mark.slow
 @pytest.mark.usefixtures("eager_switching")
 def test_hits_without_the_lock_never_see_half_of_a_write(checked):
-    """Writers turn objects into bytes and back, remove and evict; every value names its key."""
+    """Readers without the lock see a miss or the value of that very key, while writers overwrite and evict."""
     bounded = checked(20)
     lock, stop, wrong = threading.Lock(), threading.Event(), []
     readers = [threading.Thread(target=look, args=(bounded, stop, wrong)) for _ in range(2)]
@@ -669,7 +711,7 @@ def test_hits_without_the_lock_never_see_half_of_a_write(checked):
 
 
 def test_an_entry_that_is_just_inserted_is_not_evicted_for_a_pinned_one(checked):
-    """Though it is the next in turn, where all others are pinned or used."""
+    """The newest entry stays even where all others are pinned or used."""
     bounded = checked(3)
     put(bounded, "pinned", Pinned(b"x"))
     for number in range(50):
@@ -681,6 +723,7 @@ def test_an_entry_that_is_just_inserted_is_not_evicted_for_a_pinned_one(checked)
 
 
 def test_a_pinned_entry_goes_where_no_other_can(checked):
+    """A map of one entry evicts a pinned entry for a new one."""
     bounded = checked(1)
     put(bounded, "pinned", Pinned(b"x"))
     put(bounded, "k")

@@ -30,6 +30,7 @@ def drain(index, now):
 
 
 def test_an_empty_index_is_never_due():
+    """An empty index has no deadline and no expired item."""
     index, _ = indexed()
     assert index.due == math.inf
     assert index.pop_expired(1e300) is None
@@ -39,6 +40,7 @@ def test_an_empty_index_is_never_due():
     "deadlines", [[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0], [3.0, 1.0, 4.0, 2.0], [2.0, 2.0, 1.0, 1.0]]
 )
 def test_items_expire_at_their_deadline_in_whatever_order_they_came(deadlines):
+    """Items added in any order are popped once their deadline has come, and due is the next one."""
     index, _ = indexed(*deadlines)
     assert index.due == 1.0
     assert drain(index, 0.9) == []
@@ -48,7 +50,8 @@ def test_items_expire_at_their_deadline_in_whatever_order_they_came(deadlines):
     assert len(index) == 0
 
 
-def test_a_later_deadline_costs_no_place_and_is_kept():
+def test_a_later_deadline_costs_no_slot_and_is_kept():
+    """An item whose deadline moved later keeps its one slot and expires at the new deadline."""
     index, (item, other) = indexed(1.0, 5.0)
     item.expires_at = 9.0
     assert drain(index, 5.0) == [5.0]
@@ -57,7 +60,8 @@ def test_a_later_deadline_costs_no_place_and_is_kept():
     assert drain(index, 9.0) == [9.0]
 
 
-def test_an_earlier_deadline_needs_a_place_and_leaves_a_stale_one():
+def test_an_earlier_deadline_needs_a_slot_and_leaves_a_stale_one():
+    """An item whose deadline moved earlier is added again, and expires once."""
     index, (item,) = indexed(9.0)
     item.expires_at = 1.0
     index.add(item)
@@ -66,7 +70,8 @@ def test_an_earlier_deadline_needs_a_place_and_leaves_a_stale_one():
     assert len(index) == 0
 
 
-def test_an_item_that_no_longer_expires_loses_its_place_when_it_comes_due():
+def test_an_item_that_no_longer_expires_loses_its_slot_when_it_comes_due():
+    """An item that is set to never expire is dropped from the index at its old deadline."""
     index, (item,) = indexed(1.0)
     item.expires_at = math.inf
     assert drain(index, 1e300) == []
@@ -74,12 +79,14 @@ def test_an_item_that_no_longer_expires_loses_its_place_when_it_comes_due():
 
 
 def test_an_item_taken_out_never_expires():
+    """An item set to NOWHERE is not popped."""
     index, (item, _) = indexed(1.0, 2.0)
     item.indexed = NOWHERE
     assert drain(index, 5.0) == [2.0]
 
 
-def test_stale_places_are_bounded():
+def test_stale_slots_are_bounded():
+    """5,000 items added and taken out leave at most 66 slots."""
     index, _ = indexed()
     for number in range(5_000):
         item = Item(float(number if number % 3 else -number))
@@ -89,7 +96,7 @@ def test_stale_places_are_bounded():
 
 
 def test_a_compacted_index_takes_deadlines_in_order_without_the_heap():
-    """One entry that was kept for a year must not make each later one pay for the heap."""
+    """After one far deadline is taken out, later ones in order go to the cheap list, not to the heap."""
     index, (year, *_) = indexed(1e9, *[0.0] * 10)
     year.indexed = NOWHERE
     for number in range(200):
@@ -99,7 +106,8 @@ def test_a_compacted_index_takes_deadlines_in_order_without_the_heap():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_compacted_index_still_finds_what_expires_first(seed):
+def test_a_compacted_index_still_finds_the_first_to_expire(seed):
+    """After compaction, the items left expire in the order of their deadlines."""
     deadlines = [float(deadline) for deadline in range(60)]
     Random(seed).shuffle(deadlines)
     index, items = indexed(1e9, *deadlines)
@@ -115,6 +123,7 @@ def test_a_compacted_index_still_finds_what_expires_first(seed):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_nothing_expired_is_missed_among_random_deadlines(seed):
+    """After random adds, removals and moves, the popped items are exactly the expired ones."""
     random = Random(seed)
     index, alive, now = ExpiryIndex(), [], 0.0
     for _ in range(3_000):
