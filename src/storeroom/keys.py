@@ -13,18 +13,18 @@ from typing import Any, Final, TypeAlias
 
 from storeroom.exceptions import ConfigurationError
 
-__all__ = ["LOCK_MARK", "KeyFunction", "KeySpace", "default_key_func", "get_key_func", "shorten"]
+__all__ = ["LOCK_PREFIX", "KeyFunction", "KeySpace", "default_key_func", "get_key_func", "shorten"]
 
 KeyFunction: TypeAlias = Callable[[Any, str, Any], str]
 
-LOCK_MARK: Final = "\x00lock\x00"
+LOCK_PREFIX: Final = "\x00lock\x00"
 """What the storage key of a lock begins with. No key function makes such keys, so keys() and
 clear() pass them by; a storage that bounds itself keeps them out of its bounds."""
 
 # Neither can be in a storage key that a program makes on purpose, so that what a key
 # function leaves around them is what it adds.
-_KEY_MARK: Final = "\x00key\x00"
-_VERSION_MARK: Final = "\x00version\x00"
+_KEY_SENTINEL: Final = "\x00key\x00"
+_VERSION_SENTINEL: Final = "\x00version\x00"
 
 
 def default_key_func(key: Any, key_prefix: str, version: Any) -> str:
@@ -99,11 +99,11 @@ class KeySpace:
 
     def _probe(self, key_func: KeyFunction, key_prefix: str) -> None:
         try:
-            shape = key_func(_KEY_MARK, key_prefix, _VERSION_MARK)
+            shape = key_func(_KEY_SENTINEL, key_prefix, _VERSION_SENTINEL)
         except Exception:  # noqa: BLE001 -- a user's function may refuse the marks in any way; it then cannot be reversed
             shape = ""
-        self._start, version_mark, rest = shape.partition(_VERSION_MARK)
-        self._between, key_mark, self._end = rest.partition(_KEY_MARK)
+        self._start, version_mark, rest = shape.partition(_VERSION_SENTINEL)
+        self._between, key_mark, self._end = rest.partition(_KEY_SENTINEL)
         # With nothing in between, version 1 of key "23" and version 12 of key "3" are the same.
         self.is_reversible = bool(version_mark and key_mark and self._between)
 
@@ -129,7 +129,7 @@ class KeySpace:
         prefix "a:b". Without a reversible function, every key but a lock's is taken for its own.
         """
         if not self.is_reversible:
-            return not storage_key.startswith(LOCK_MARK)
+            return not storage_key.startswith(LOCK_PREFIX)
         if not storage_key.startswith(self._start) or not storage_key.endswith(self._end):
             return False
         version, separator, _ = storage_key[len(self._start) :].partition(self._between)

@@ -9,8 +9,8 @@ from storeroom.exceptions import DecodeError
 from storeroom.serializers import build_codec
 from storeroom.storage.envelope import (
     LEASED_BYTES,
-    MARK,
-    MARKED_BYTES,
+    FIRST_BYTE,
+    KIND_BYTES,
     Envelope,
     is_leased,
     is_packed,
@@ -46,7 +46,7 @@ def test_an_envelope_comes_back_whole(secret, options):
         data = codec.dumps(envelope, "key")
         assert parts(codec.loads(data, "key")) == parts(envelope)
         assert is_packed(data)
-        assert is_packed(data[:MARKED_BYTES])
+        assert is_packed(data[:KIND_BYTES])
         until = envelope.leased_until
         assert is_leased(data[:LEASED_BYTES], until - 1) is True or not until
         assert is_leased(data, until) is False
@@ -55,7 +55,7 @@ def test_an_envelope_comes_back_whole(secret, options):
 def test_no_other_value_is_taken_for_an_envelope():
     for secret in (None, SECRET):
         codec = build_codec(trusted=False, secret=secret)
-        for value in ("text", "\x1a", b"\x1a", 26, -26, None, [MARK], 0.5, {"a": MARK}):
+        for value in ("text", "\x1a", b"\x1a", 26, -26, None, [FIRST_BYTE], 0.5, {"a": FIRST_BYTE}):
             data = codec.dumps(value, "key")
             assert not is_packed(data)
             assert not is_leased(data, 0)
@@ -95,6 +95,6 @@ def test_an_envelope_within_an_envelope_is_refused():
 
 @pytest.mark.parametrize("times", [(float("nan"), 0, 0, 0), (1, -1, 0, 0), (1, 0, float("nan"), 0), (1, 0, 0, -5)])
 def test_times_that_mean_nothing_are_refused(times):
-    frame = MARK + struct.pack(">QddddH", 1, *map(float, times), 0) + b"frame"
+    frame = FIRST_BYTE + struct.pack(">QddddH", 1, *map(float, times), 0) + b"frame"
     with pytest.raises(ValueError, match="times mean nothing"):
         unpack(frame, lambda frame: frame)

@@ -63,7 +63,7 @@ def test_a_stored_value_is_still_read(sample):
 def test_there_is_a_sample_of_every_kind_of_frame():
     kinds = {value for name, value in vars(frames).items() if name.isupper() and type(value) is bytes}
     assert len(kinds) == 19
-    assert {bytes.fromhex(sample["stored"])[:1] for sample in SAMPLES} >= kinds | {entry.MARK}
+    assert {bytes.fromhex(sample["stored"])[:1] for sample in SAMPLES} >= kinds | {entry.FIRST_BYTE}
 
 
 def test_there_is_a_signed_sample_of_an_envelope():

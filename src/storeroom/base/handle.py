@@ -59,7 +59,7 @@ class Addressing(StorageHooks):
         if near is not None and self.is_shared:
             from storeroom.near import NearOverlay, table_of  # noqa: PLC0415 -- few caches have one
 
-            self._overlay = NearOverlay(self, lambda: self._key_space, lambda: table_of(self.engine, near))
+            self._overlay = NearOverlay(self, self, lambda: table_of(self.engine, near))
 
     @property
     def engine(self) -> Engine:

@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 
 from storeroom import timeouts
 from storeroom.exceptions import LockError, LockLostError, LockTimeoutError, StorageError
-from storeroom.keys import LOCK_MARK
+from storeroom.keys import LOCK_PREFIX
 from storeroom.storage import counters
 from storeroom.storage.envelope import Envelope, placeholder
 from storeroom.storage.hooks import StorageHooks
@@ -30,7 +30,7 @@ from storeroom.timeouts import AT_ONCE, DEFAULT_TIMEOUT, NEVER, Timeout
 
 __all__ = ["Lock"]
 
-_FENCE_MARK: Final = "\x00fence\x00"
+_FENCE_PREFIX: Final = "\x00fence\x00"
 """What the storage key of a counter of fencing tokens begins with."""
 
 _FENCE_SECONDS: Final = 30 * 86_400.0
@@ -68,7 +68,7 @@ class Lock:
     ) -> None:
         self.name = name
         self._hooks, self._storage_key = hooks, storage_key
-        self._key = f"{LOCK_MARK}{storage_key}"
+        self._key = f"{LOCK_PREFIX}{storage_key}"
         self._timeout = timeouts.parse_timeout(timeout)
         self._patience = timeouts.parse_timeout(blocking_timeout)
         self._sleep = sleep
@@ -203,7 +203,7 @@ class Lock:
         mark = self._held()
         if self._fence is None:
             now = timeouts.now()
-            counter = f"{_FENCE_MARK}{self._storage_key}"
+            counter = f"{_FENCE_PREFIX}{self._storage_key}"
             with no_answers():
                 token = yield from counters.count(self._hooks, counter, 1, int(now * 1e6), now + _FENCE_SECONDS)
                 # Ours still: so nobody after us can have counted before us.

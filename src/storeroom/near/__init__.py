@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from storeroom.engines import Engine, shared
-from storeroom.near.hooks import NearHooks, NearOverlay
+from storeroom.near.hooks import NearOverlay
 from storeroom.near.table import NearTable, Ticket, Tolerance
 
-__all__ = ["NearHooks", "NearOverlay", "NearTable", "Ticket", "Tolerance", "table_of"]
+__all__ = ["NearOverlay", "NearTable", "Ticket", "Tolerance", "table_of"]
 
 
 def table_of(engine: Engine, options: Mapping[str, Any]) -> NearTable:

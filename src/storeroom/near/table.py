@@ -50,7 +50,7 @@ class Tolerance:
     max_staleness: float
 
 
-class _Mark:
+class _Reading:
     """A key that is being read from the storage, and has not changed since the first of its readers began."""
 
     __slots__ = ("readers",)
@@ -64,7 +64,7 @@ class Ticket:
 
     __slots__ = ("begun", "marks")
 
-    def __init__(self, begun: float, marks: dict[str, _Mark]) -> None:
+    def __init__(self, begun: float, marks: dict[str, _Reading]) -> None:
         self.begun = begun
         self.marks = marks
 
@@ -105,7 +105,7 @@ class NearTable(Engine):
         self.direct_hits = 0
         self.life = object()
         self.is_tracked = False
-        self._marks: dict[str, _Mark] = {}
+        self._marks: dict[str, _Reading] = {}
 
     # Reading --------------------------------------------------------------------------------
 
@@ -156,7 +156,7 @@ class NearTable(Engine):
             for storage_key in storage_keys:
                 mark = marks.get(storage_key)
                 if mark is None:
-                    mark = marks[storage_key] = _Mark()
+                    mark = marks[storage_key] = _Reading()
                 mark.readers += 1
                 taken[storage_key] = mark
         return Ticket(begun, taken)

@@ -198,7 +198,7 @@ def _with_envelopes(readers: dict[int, Reader]) -> dict[int, Reader]:
     def read(frame: bytes) -> object:
         return entry.unpack(frame, lambda inner: readers[inner[0]](inner))
 
-    return readers | {entry.MARK[0]: read}
+    return readers | {entry.FIRST_BYTE[0]: read}
 
 
 def _refusal(reason: str) -> Reader:

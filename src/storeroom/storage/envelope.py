@@ -23,9 +23,9 @@ from storeroom import timeouts
 from storeroom.timeouts import AT_ONCE, NEVER
 
 __all__ = [
+    "FIRST_BYTE",
+    "KIND_BYTES",
     "LEASED_BYTES",
-    "MARK",
-    "MARKED_BYTES",
     "Envelope",
     "is_leased",
     "is_packed",
@@ -36,14 +36,14 @@ __all__ = [
 
 _HEAD: Final = struct.Struct(">QddddH")
 _TAG: Final = struct.Struct(">QH")
-MARK: Final = b"\x1a"
+FIRST_BYTE: Final = b"\x1a"
 """The first byte of an envelope's frame."""
 _SIGNED: Final = b"\x01"
 _FRAME_OF_SIGNED: Final = 17
 """Where the frame within a signed one begins: see serializers.frames."""
-MARKED_BYTES: Final = _FRAME_OF_SIGNED + 1
+KIND_BYTES: Final = _FRAME_OF_SIGNED + 1
 """How many bytes of a frame is_packed() has to see."""
-LEASED_BYTES: Final = MARKED_BYTES + _HEAD.size
+LEASED_BYTES: Final = KIND_BYTES + _HEAD.size
 """How many bytes of a frame is_leased() has to see."""
 
 
@@ -128,13 +128,13 @@ def placeholder(until: float) -> Envelope:
 def is_packed(data: bytes) -> bool:
     """Tell whether stored bytes are those of an envelope, signed or not; without verifying them."""
     start = _FRAME_OF_SIGNED if data[:1] == _SIGNED else 0
-    return data[start : start + 1] == MARK
+    return data[start : start + 1] == FIRST_BYTE
 
 
 def is_leased(data: bytes, now: float) -> bool:
     """Tell whether stored bytes are those of an envelope whose successor is computed; without verifying them."""
     start = _FRAME_OF_SIGNED if data[:1] == _SIGNED else 0
-    if data[start : start + 1] != MARK or len(data) < start + 1 + _HEAD.size:
+    if data[start : start + 1] != FIRST_BYTE or len(data) < start + 1 + _HEAD.size:
         return False
     leased_until: float = _HEAD.unpack_from(data, start + 1)[4]
     return leased_until > now
@@ -144,7 +144,7 @@ def pack(envelope: Envelope, frame: bytes) -> bytes:
     """Return the frame of an envelope, around the frame of its value."""
     times = envelope.fresh_until, envelope.grace, envelope.cost, envelope.leased_until
     head = _HEAD.pack(envelope.stamp, *times, len(envelope.tags))
-    parts = [MARK, head]
+    parts = [FIRST_BYTE, head]
     for key, version in envelope.tags:
         name = key.encode("utf-8", "surrogatepass")
         parts += (_TAG.pack(version, len(name)), name)

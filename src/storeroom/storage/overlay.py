@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, ClassVar, Final, TypeAlias
 
+from storeroom.storage.channel import Channel
 from storeroom.storage.hooks import OVERLAID, StorageHooks
 from storeroom.storage.steps import Steps, arun, run
 
-__all__ = ["HOOKS", "MEMO", "TRANSACTION", "Finder", "Overlay", "install"]
+__all__ = ["HOOKS", "MEMO", "TRANSACTION", "Finder", "Overlay", "Relay", "install"]
 
 Finder: TypeAlias = Callable[[Any, StorageHooks], StorageHooks]
 """Called with a handle and what lies below; returns what lies over it in this context, or the same again."""
@@ -28,6 +29,7 @@ TRANSACTION: Final = 1
 HOOKS: Final = (
     "get",
     "get_many",
+    "get_dated",
     "set",
     "set_many",
     "add",
@@ -83,7 +85,16 @@ def install(place: int, find: Finder) -> None:
         kind._overlay = _descriptor
 
 
-class Overlay(StorageHooks):
+class Relay(StorageHooks):
+    """Hooks that hand every call to those below."""
+
+    _below: StorageHooks
+
+    def _channel(self) -> Channel | None:
+        return self._below._channel()
+
+
+class Overlay(Relay):
     """Hooks over the hooks of one handle.
 
     A subclass writes a hook as steps (``steps``), under its name without the underscore: ``get`` becomes
@@ -98,7 +109,6 @@ class Overlay(StorageHooks):
 
     def __init__(self, handle: Any, below: StorageHooks) -> None:
         self._handle, self._below = handle, below
-        self.engine = handle.engine
         # What the storage says of itself holds of both.
         self.async_inline = below.async_inline
         self.is_shared = below.is_shared
@@ -110,6 +120,11 @@ class Overlay(StorageHooks):
         for name in HOOKS:
             if name in cls.__dict__:
                 _write(cls, name, _steps_of(name, cls.__dict__[name]))
+
+    @property
+    def engine(self) -> Any:
+        """That of the handle."""
+        return self._handle.engine
 
     @property
     def is_open(self) -> bool:
@@ -137,15 +152,15 @@ def _steps_of(name: str, written: Callable[..., Steps[Any]]) -> Callable[..., St
     return steps
 
 
-def _down(self: Overlay, name: str, args: Sequence[Any]) -> Steps[Any]:
+def _down(self: Relay, name: str, args: Sequence[Any]) -> Steps[Any]:
     return (yield self._below, f"_{name}", tuple(args))
 
 
-def _write(cls: type[Overlay], name: str, steps: Callable[..., Steps[Any]]) -> None:
-    def hook(self: Overlay, *args: Any) -> Any:
+def _write(cls: type[Relay], name: str, steps: Callable[..., Steps[Any]]) -> None:
+    def hook(self: Any, *args: Any) -> Any:
         return run(steps(self, *args))
 
-    async def twin(self: Overlay, *args: Any) -> Any:
+    async def twin(self: Any, *args: Any) -> Any:
         return await arun(steps(self, *args))
 
     setattr(cls, f"_{name}", hook)
@@ -153,10 +168,10 @@ def _write(cls: type[Overlay], name: str, steps: Callable[..., Steps[Any]]) -> N
 
 
 def _pass_down(name: str) -> None:
-    def steps(self: Overlay, *args: Any) -> Steps[Any]:
+    def steps(self: Relay, *args: Any) -> Steps[Any]:
         return (yield self._below, f"_{name}", args)
 
-    _write(Overlay, name, steps)
+    _write(Relay, name, steps)
 
 
 for _name in HOOKS:

@@ -25,7 +25,7 @@ from storeroom.storage.steps import Steps
 from storeroom.timeouts import NEVER
 
 __all__ = [
-    "TAG_MARK",
+    "TAG_PREFIX",
     "Versions",
     "all_tagged",
     "are_current",
@@ -36,7 +36,7 @@ __all__ = [
     "tagged",
 ]
 
-TAG_MARK: Final = "\x00tag\x00"
+TAG_PREFIX: Final = "\x00tag\x00"
 """What the storage key of a tag's version begins with: no key function makes such keys."""
 
 SHORTEST_LIFE: Final = 86_400.0
@@ -54,7 +54,7 @@ def tag_keys(tags: Iterable[object], key_function: KeyFunction, key_prefix: str)
     """
     if isinstance(tags, str | bytes):
         raise TypeError(f"tags is {tags!r}; expected a list of tags: [{tags!r}].")
-    return [f"{TAG_MARK}{key_function(str(tag), key_prefix, 0)}" for tag in dict.fromkeys(tags)]
+    return [f"{TAG_PREFIX}{key_function(str(tag), key_prefix, 0)}" for tag in dict.fromkeys(tags)]
 
 
 def are_current(hooks: StorageHooks, envelope: Envelope) -> Steps[bool]:

@@ -9,7 +9,7 @@ from storeroom.storage import counters
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING, Swap
 from storeroom.storage.steps import Steps
-from storeroom.storage.tags import TAG_MARK
+from storeroom.storage.tags import TAG_PREFIX
 from storeroom.transactions.changes import Change, Kind, Place, Segment
 
 __all__ = ["apply"]
@@ -59,7 +59,7 @@ def _works(segment: Segment, touched: set[Place]) -> Iterator[Steps[Any]]:
 def _group(item: tuple[Place, Change]) -> tuple[Any, ...]:
     (_, storage_key), change = item
     is_unfenced = change.kind is Kind.COMPUTED and change.expected is None
-    if change.kind not in _TOGETHER or is_unfenced or storage_key.startswith(TAG_MARK):
+    if change.kind not in _TOGETHER or is_unfenced or storage_key.startswith(TAG_PREFIX):
         return None, storage_key, id(change)
     return change.kind, id(change.handle), change.expires_at if change.kind is Kind.SET else None
 
@@ -91,7 +91,7 @@ def _set(changes: list[tuple[str, Change]]) -> Steps[None]:
 
 def _apply_one(storage_key: str, change: Change, touched: set[Place]) -> Steps[Any]:
     kind, below = change.kind, change.below
-    if kind is Kind.INVALIDATE or storage_key.startswith(TAG_MARK):
+    if kind is Kind.INVALIDATE or storage_key.startswith(TAG_PREFIX):
         yield below, "_invalidate", ([storage_key],)
         if not change.removes:
             yield below, "_set", (storage_key, change.value(storage_key), change.expires_at)

@@ -10,7 +10,7 @@ from storeroom.storage.envelope import Envelope, placeholder
 from storeroom.storage.hooks import ABSENT, LOOK, MISSING, StorageHooks, Swap
 from storeroom.storage.overlay import Overlay
 from storeroom.storage.steps import Steps
-from storeroom.storage.tags import TAG_MARK
+from storeroom.storage.tags import TAG_PREFIX
 from storeroom.timeouts import NEVER
 from storeroom.transactions.changes import Change, Kind, Place, Unit, View
 
@@ -137,7 +137,7 @@ class TransactionOverlay(Overlay):
 
     def add(self, storage_key: str, value: Any, expires_at: float) -> Steps[Any]:
         """See StorageHooks._add()."""
-        if storage_key.startswith(TAG_MARK) and self._view(storage_key).is_below:
+        if storage_key.startswith(TAG_PREFIX) and self._view(storage_key).is_below:
             return (yield self._below, "_add", (storage_key, value, expires_at))
         if (yield from self.get(storage_key)) is not MISSING:
             return False
@@ -228,7 +228,7 @@ class TransactionOverlay(Overlay):
     def compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> Steps[bool]:
         """See StorageHooks._compare_set()."""
         view = self._view(storage_key)
-        if view.is_below and storage_key.startswith(TAG_MARK):
+        if view.is_below and storage_key.startswith(TAG_PREFIX):
             return bool((yield self._below, "_compare_set", (storage_key, expected, value, expires_at)))
         if (yield from self.get(storage_key)) != expected:
             return False

@@ -23,7 +23,7 @@ the counts with it.
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
-from storeroom.keys import LOCK_MARK
+from storeroom.keys import LOCK_PREFIX
 from storeroom.serializers.frames import is_plain_integer
 from storeroom.storage.envelope import is_leased, is_packed
 from storeroom.timeouts import NEVER
@@ -97,7 +97,7 @@ def make_row(storage_key: str, frame: bytes) -> Row:
     elif is_plain_integer(frame):
         return Row(name, None, int(frame), len(name) + 8 + _ROW_BYTES)
     # To evict either would let another hold the lock, or compute, too.
-    is_free = storage_key.startswith(LOCK_MARK) or (number is not None and is_leased(frame, 0.0))
+    is_free = storage_key.startswith(LOCK_PREFIX) or (number is not None and is_leased(frame, 0.0))
     return Row(name, value, number, 0 if is_free else len(name) + len(value) + _ROW_BYTES)
 
 

@@ -32,7 +32,7 @@ from typing import Any, Final, TypeAlias
 from storeroom.backends.filebased.counts import COUNTS_KEY
 from storeroom.backends.filebased.environment import Environment
 from storeroom.backends.filebased.files import SLOTS
-from storeroom.keys import LOCK_MARK
+from storeroom.keys import LOCK_PREFIX
 from storeroom.storage.envelope import LEASED_BYTES, is_leased, is_packed
 from storeroom.storage.hooks import Conditional
 
@@ -104,7 +104,7 @@ def entry_key_of(storage_key: str) -> bytes:
         name = storage_key.encode()
     except UnicodeEncodeError:
         name = storage_key.encode("utf-8", "surrogatepass")
-    if storage_key.startswith(LOCK_MARK):
+    if storage_key.startswith(LOCK_PREFIX):
         return b"l" + (name if len(name) <= LONGEST_KEY else blake2b(name, digest_size=32).digest())
     if len(name) <= LONGEST_KEY:
         return b"e" + name

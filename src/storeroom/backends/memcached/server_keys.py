@@ -13,7 +13,7 @@ import re
 import secrets
 from typing import Final
 
-from storeroom.keys import LOCK_MARK
+from storeroom.keys import LOCK_PREFIX
 
 __all__ = ["generation_key", "is_token", "new_token", "server_key"]
 
@@ -50,8 +50,8 @@ def server_key(token: str, storage_key: str) -> bytes:
     """
     if _PLAIN(storage_key):
         return f"{token}{storage_key}".encode()
-    if storage_key.startswith(LOCK_MARK):
-        return f"#lock:{_hashed(storage_key.removeprefix(LOCK_MARK))}".encode()
+    if storage_key.startswith(LOCK_PREFIX):
+        return f"#lock:{_hashed(storage_key.removeprefix(LOCK_PREFIX))}".encode()
     return f"{token}{_hashed(storage_key)}".encode()
 
 

@@ -19,7 +19,7 @@ from storeroom.backends.redis.scripts import Script
 from storeroom.engines.counts import Counters
 from storeroom.exceptions import DecodeError, StorageError, ValueTypeError
 from storeroom.serializers import Codec
-from storeroom.storage.envelope import MARK, MARKED_BYTES, Envelope, is_packed
+from storeroom.storage.envelope import FIRST_BYTE, KIND_BYTES, Envelope, is_packed
 from storeroom.storage.hooks import ABSENT, LOOK, MISSING, Conditional, Swap
 from storeroom.timeouts import NEVER
 
@@ -190,7 +190,7 @@ class Operations:
         """One script."""
         milliseconds = b"" if expires_at == NEVER else _milliseconds(expires_at)
         key = key_bytes(storage_key)
-        touched = yield from _run(scripts.TOUCH, Use.WRITE, key, MARKED_BYTES - 1, MARK, milliseconds)
+        touched = yield from _run(scripts.TOUCH, Use.WRITE, key, KIND_BYTES - 1, FIRST_BYTE, milliseconds)
         return LOOK if touched == 2 else bool(touched)  # noqa: PLR2004 -- the script's word for it
 
     # Counting -------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ class Operations:
             return (yield from self._copy_and_delete(storage_key, new_storage_key))
         if self._is_bound:
             return (yield from self._rename_bound(storage_key, new_storage_key))
-        moved = yield from _run(scripts.RENAME, Use.ONCE, key, new_key, MARKED_BYTES - 1, MARK, keys=2)
+        moved = yield from _run(scripts.RENAME, Use.ONCE, key, new_key, KIND_BYTES - 1, FIRST_BYTE, keys=2)
         return LOOK if moved == 2 else bool(moved)  # noqa: PLR2004 -- the script's word for it
 
     def _rename_bound(self, storage_key: str, new_storage_key: str) -> Steps[Any]:
@@ -406,7 +406,7 @@ def _run(script: Script, use: Use, *args: bytes | float, keys: int = 1) -> Steps
 
 def _head(key: Any) -> Command:
     """Return the command for as many bytes of a value as tell whether it is an envelope."""
-    return ("GETRANGE", key, 0, MARKED_BYTES - 1)
+    return ("GETRANGE", key, 0, KIND_BYTES - 1)
 
 
 def _is_envelope(head: Any) -> bool:

@@ -16,11 +16,11 @@ from storeroom.base import BaseCache
 from storeroom.engines.counts import CacheStats
 from storeroom.eviction import ENCODED, MOST_HITS
 from storeroom.exceptions import ConfigurationError
-from storeroom.keys import KeySpace
-from storeroom.near import NearHooks, NearTable, table_of
+from storeroom.near import NearOverlay, NearTable, table_of
 from storeroom.storage import conditions
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING, StorageHooks
+from storeroom.storage.overlay import Relay
 from storeroom.storage.steps import arun, run
 
 __all__ = ["TieredCache"]
@@ -29,7 +29,7 @@ _INHERITED: Final = ("timeout", "key_prefix", "version", "key_function")
 """The settings that are the last tier's where the alias does not give them."""
 
 
-class TieredCache(NearHooks, BaseCache):
+class TieredCache(Relay, BaseCache):
     """A cache of several tiers.
 
     Atomic: what is atomic in the last tier, where all changes are made. Hits in the first take no lock.
@@ -74,6 +74,7 @@ class TieredCache(NearHooks, BaseCache):
         self._near_entries = self._near.entries
         self.engine, self._counters = self._storage.engine, self._near.totals
         self._far = self._behind()
+        self._below = self._overlay = NearOverlay(self, self._far, lambda: self._near)
         # What the storage says of itself holds of the whole.
         self.async_inline = self._far.async_inline
         self.is_shared = self._far.is_shared
@@ -103,16 +104,13 @@ class TieredCache(NearHooks, BaseCache):
         hooks: StorageHooks = self._storage
         for tier, handle in reversed([*zip(self._names, self._handles, strict=True)][:-1]):
             if not (tier is self._names[0] and tier.is_memory):
-                hooks = MiddleTier(handle, hooks, self._bound)
+                hooks = MiddleTier(self, handle, hooks, self._bound)
         return hooks
 
     @property
     def _bound(self) -> float:
         bound: float = self.settings.options["max_staleness"]
         return bound
-
-    def _keys(self) -> KeySpace:
-        return self._key_space
 
     def _learn_keys(self) -> None:
         super()._learn_keys()
@@ -135,7 +133,7 @@ class TieredCache(NearHooks, BaseCache):
 
     def get(self, key: object, default: Any = None, version: int | None = None) -> Any:
         """Return the value stored under the key, or `default` if there is none. A hit in memory takes no lock."""
-        if version is None and self._head is not None and self._overlay is None:
+        if version is None and self._head is not None and self._overlay is self._below:
             near = self._near
             entry = self._near_entries.get(f"{self._head}{key}")
             if entry is not None:
@@ -151,18 +149,18 @@ class TieredCache(NearHooks, BaseCache):
                             return BaseCache.get(self, key, default, version)
                         if type(value) is Envelope:
                             near.counters.hits += 1
-                            return self._counted(run(conditions.opened(self, value)), default)
+                            return self._counted(run(conditions.opened(self._below, value)), default)
                     near.direct_hits += 1
                     return value
         return BaseCache.get(self, key, default, version)
 
     async def aget(self, key: object, default: Any = None, version: int | None = None) -> Any:
         """See get()."""
-        if self._overlay is None:
+        if self._overlay is self._below:
             value = self._near.peek(self._storage_key(key, version))
             if value is not MISSING:
                 if type(value) is Envelope:
-                    value = await arun(conditions.opened(self, value))
+                    value = await arun(conditions.opened(self._below, value))
                 return self._counted(value, default)
         return await BaseCache.aget(self, key, default, version)
 

@@ -8,7 +8,7 @@ import pytest
 
 from storeroom.base import BaseCache
 from storeroom.exceptions import KeyNotFoundError, ValueTypeError
-from storeroom.storage.tags import TAG_MARK
+from storeroom.storage.tags import TAG_PREFIX
 from storeroom.testing import concurrency
 from storeroom.testing.capabilities import needs
 from storeroom.testing.concurrency import Gate, eventually, in_background, in_threads
@@ -113,7 +113,7 @@ class TagsContract(Suite):
         """Never stale hits, whoever writes the next version."""
         await cache.set("k", 1, tags=["a"])
         (tag_key,) = cache.cache._tag_keys(["a"])
-        assert tag_key.startswith(TAG_MARK)
+        assert tag_key.startswith(TAG_PREFIX)
         assert cache.cache._delete(tag_key)
         assert await cache.get("k") is None
         await cache.set("l", 1, tags=["a"])
