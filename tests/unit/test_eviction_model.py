@@ -1,4 +1,4 @@
-"""The bounded map against a plain dict that knows what was stored."""
+"""The bounded map against a plain dict of the entries stored."""
 
 import math
 
@@ -17,7 +17,7 @@ MAX_BYTES = st.one_of(st.none(), st.integers(1, 120))
 
 
 class EvictionMachine(RuleBasedStateMachine):
-    """Whatever is done, in whatever order: nothing is made up, lost without a count, or kept beyond a bound."""
+    """Under any operations in any order, nothing is made up, lost without a count, or kept beyond a bound."""
 
     @initialize(max_entries=MAX_ENTRIES, max_bytes=MAX_BYTES, cull_frequency=st.sampled_from([None, None, 0, 1, 2, 3]))
     def build(self, max_entries, max_bytes, cull_frequency):
@@ -26,7 +26,7 @@ class EvictionMachine(RuleBasedStateMachine):
         self.now = 1_000.0
 
     def settle(self, evictions=0, expirations=0):
-        """Drop from the model what the map has removed for room or by time; compare with its counters."""
+        """Drop from the model the entries that the map has evicted or expired; compare with its counters."""
         gone = self.stored.keys() - self.bounded.entries.keys()
         expired = {key for key in gone if self.stored[key][2] <= self.now}
         removed = self.bounded.evictions + self.bounded.expirations - evictions - expirations

@@ -29,6 +29,7 @@ LOAD = "def load(id):\n    return {'id': id}\n"
 
 
 def test_fingerprint_changes_with_the_source(tmp_path: Path) -> None:
+    """Equal source gives one fingerprint of 16 characters, wherever it stands; changed source another."""
     one = module_of(LOAD, tmp_path / "1").load
     same = module_of(f"import os\n\n\n{LOAD}", tmp_path / "2").load
     other = module_of(LOAD.replace("'id':", "'number':"), tmp_path / "3").load
@@ -38,7 +39,7 @@ def test_fingerprint_changes_with_the_source(tmp_path: Path) -> None:
 
 
 def test_fingerprint_does_not_depend_on_layout(tmp_path: Path) -> None:
-    """Indentation as a whole, spaces at the end of lines and empty lines do not count."""
+    """Indentation as a whole, spaces at the end of lines and empty lines change no fingerprint."""
     one = module_of(LOAD, tmp_path / "1").load
     indented = LOAD.replace("def", "    def").replace("    return", "\n        return").replace("}\n", "}  \n")
     within = module_of(f"class Shop:\n{indented}", tmp_path / "2").Shop.load
@@ -46,6 +47,7 @@ def test_fingerprint_does_not_depend_on_layout(tmp_path: Path) -> None:
 
 
 def test_fingerprint_of_a_text_is_the_text() -> None:
+    """A text is its own fingerprint."""
     assert fingerprint("v2", len) == "v2"
 
 
@@ -54,6 +56,7 @@ class Schema:
 
 
 def test_fingerprint_of_several_changes_with_each() -> None:
+    """The fingerprint of a list depends on each item, its order and its boundaries."""
     found = {
         fingerprint(change, module_of)
         for change in (True, [True, "v1"], [True, "v2"], ["v1", True], [True, Schema], ["v1", "v2"], ["v1v", "2"])
@@ -62,17 +65,19 @@ def test_fingerprint_of_several_changes_with_each() -> None:
 
 
 def test_fingerprint_of_a_cached_function_is_that_of_the_function() -> None:
+    """A cached function has the fingerprint of the function that it wraps."""
     assert fingerprint(cached(key="f:{source}:{folder}")(module_of), len) == fingerprint(module_of, len)
 
 
 @pytest.mark.parametrize("change", [7, [], "", [None], {"a": 1}], ids=repr)
 def test_fingerprint_of_something_else_is_an_error(change: Any) -> None:
+    """A number, an empty value or a dict raises ConfigurationError."""
     with pytest.raises(ConfigurationError, match="expected True for the decorated function itself"):
         fingerprint(change, module_of)
 
 
 def test_fingerprint_without_a_source_is_an_error() -> None:
-    """It is told when the function is decorated, and so when the program starts."""
+    """A function without source raises when it is decorated, and so when the program starts."""
     names: dict[str, Any] = {}
     exec("def load(id): pass", names)
     with pytest.raises(ConfigurationError, match=r"needs the source of <function load .*Pass a text instead"):
@@ -82,6 +87,8 @@ def test_fingerprint_without_a_source_is_an_error() -> None:
 
 
 def test_keys_end_with_the_fingerprint() -> None:
+    """invalidate_on_change appends # and the fingerprint to the key."""
+
     @cached(key="user:{number}", invalidate_on_change="v2")
     def load(number: int) -> int:
         return number

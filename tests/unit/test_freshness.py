@@ -40,11 +40,13 @@ def entry(seconds_left: float, *, cost: float = 0.0, leased_until: float = 0.0) 
         (-50, Freshness(stale_if_error=NEVER), False, Decision.COMPUTE_OR_SERVE),
     ],
 )
-def test_decide_by_age(seconds_left, freshness, paused, expected):
+def test_decide_goes_by_age(seconds_left, freshness, paused, expected):
+    """By its age and the options, an entry is served, refreshed, or computed anew."""
     assert decide(entry(seconds_left), NOW, freshness, paused=paused) is expected
 
 
-def test_decide_raises_what_is_remembered_only_where_there_is_nothing_to_serve():
+def test_decide_raises_a_remembered_failure_only_where_there_is_nothing_to_serve():
+    """A remembered failure is raised only where no value may be served in its place."""
     lenient = Freshness(stale_if_error=10, error_timeout=5)
     for seconds_left, expected in [(1, Decision.SERVE), (-5, Decision.COMPUTE_OR_SERVE), (-15, Decision.RAISE)]:
         entry = Envelope("value", NOW + seconds_left, 10)
@@ -53,11 +55,13 @@ def test_decide_raises_what_is_remembered_only_where_there_is_nothing_to_serve()
     assert decide(None, NOW, lenient) is Decision.COMPUTE
 
 
-def test_decide_computes_what_is_absent():
+def test_decide_computes_an_absent_entry():
+    """A missing entry is computed."""
     assert decide(None, NOW, GRACE) is Decision.COMPUTE
 
 
-def test_decide_leaves_the_refresh_to_the_one_who_computes_already():
+def test_decide_leaves_the_refresh_to_the_holder_of_the_lease():
+    """While another caller holds the lease, an entry is served rather than refreshed."""
     assert decide(entry(-1, leased_until=NOW + 5), NOW, GRACE) is Decision.SERVE
     assert decide(entry(-1, leased_until=NOW - 5), NOW, GRACE) is Decision.REFRESH
     early = Freshness(early=1e9)
@@ -66,7 +70,7 @@ def test_decide_leaves_the_refresh_to_the_one_who_computes_already():
 
 
 def test_early_is_the_rule_of_the_paper():
-    """Refresh when ``now - cost * beta * ln(draw) >= expiry``: at draw 1/e it is cost * beta before."""
+    """An entry is refreshed when ``now - cost * beta * ln(draw) >= expiry``: at draw 1/e, cost * beta before."""
     freshness, draw = Freshness(early=2), math.exp(-1)
     assert decide(entry(6.1, cost=3.0), NOW, freshness, draw=draw) is Decision.SERVE
     assert decide(entry(5.9, cost=3.0), NOW, freshness, draw=draw) is Decision.REFRESH
@@ -76,13 +80,15 @@ def test_early_is_the_rule_of_the_paper():
 
 
 def test_a_placeholder_has_no_value():
-    mark = placeholder(NOW + 30)
-    assert not mark.has_value
-    assert not mark.is_fresh
-    assert mark.kept_until == NOW + 30
+    """A placeholder is never fresh, and is kept until its lease ends."""
+    empty = placeholder(NOW + 30)
+    assert not empty.has_value
+    assert not empty.is_fresh
+    assert empty.kept_until == NOW + 30
 
 
 def test_a_lease_lengthens_how_long_an_entry_is_kept_and_not_how_long_it_is_fresh():
+    """A lease that outlasts an entry prolongs its storage, and leaves its freshness alone."""
     leased = entry(5).leased(NOW + 500)
     assert (leased.fresh_until, leased.kept_until) == (NOW + 5, NOW + 500)
     assert leased != entry(5)
@@ -90,6 +96,7 @@ def test_a_lease_lengthens_how_long_an_entry_is_kept_and_not_how_long_it_is_fres
 
 
 def test_shortened_stays_between_the_share_and_the_whole():
+    """Jitter shortens a lifetime at random by at most its share, and leaves an endless one alone."""
     times = [shortened(NOW + 100, NOW, 0.3) for _ in range(200)]
     assert all(NOW + 70 <= time <= NOW + 100 for time in times)
     assert len(set(times)) > 100
@@ -110,7 +117,8 @@ def test_shortened_stays_between_the_share_and_the_whole():
         ("jitter", 0.1, 0.1),
     ],
 )
-def test_parse(name, value, expected):
+def test_parse_accepts_each_form_of_an_option(name, value, expected):
+    """Each option accepts its forms, and None where that has a meaning."""
     assert parse(name, value) == expected
 
 
@@ -129,6 +137,7 @@ def test_parse(name, value, expected):
     ],
 )
 def test_a_value_without_meaning_is_refused_where_it_is_written(name, value):
+    """A wrong value is refused in OPTIONS and in a call, by the name of the option."""
     with pytest.raises(ConfigurationError, match=rf"OPTIONS'\]\['{name}'\] is .*; expected a "):
         LocMemCache("refused", {"OPTIONS": {name: value}})
     with pytest.raises(ValueError, match=rf"{name} is .*; expected a "):

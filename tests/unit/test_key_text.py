@@ -133,15 +133,18 @@ TEXTS = {
 
 @pytest.mark.parametrize(("text", "value"), TEXTS.items(), ids=list(TEXTS))
 def test_text_of_reads_like_the_value(text: str, value: object) -> None:
+    """The text of a value is its literal, or its type with its parts, alone and within a list."""
     assert text_of(value) == text
     assert text_of([value]) == f"[{text}]"
 
 
 def test_text_of_a_path_is_that_of_its_kind() -> None:
+    """A path's text begins with the path class of the system."""
     assert text_of(Path("a")) == f"{type(Path()).__name__}('a')"
 
 
 def test_text_of_flags_holds_all_of_them() -> None:
+    """A combination of flags has another text than each of them."""
     assert text_of(Right.READ | Right.WRITE) != text_of(Right.READ)
 
 
@@ -166,8 +169,8 @@ UNKEYABLE = {
 
 
 @pytest.mark.parametrize("value", UNKEYABLE.values(), ids=list(UNKEYABLE))
-def test_text_of_refuses_what_other_processes_could_not_write(value: object) -> None:
-    """No address comes into a text."""
+def test_text_of_refuses_values_that_other_processes_could_not_write(value: object) -> None:
+    """A value whose text would hold an address raises UnkeyableArgumentError, however deep it lies."""
     with pytest.raises(UnkeyableArgumentError):
         text_of({"deep": [value]})
     with pytest.raises(UnkeyableArgumentError):
@@ -175,7 +178,7 @@ def test_text_of_refuses_what_other_processes_could_not_write(value: object) -> 
 
 
 def test_text_of_refuses_a_time_zone_without_a_name() -> None:
-    """The offset alone, which serves the eye, does not tell the zone."""
+    """A datetime in a nameless zone has no key, since its offset does not identify the zone."""
     noon = datetime(2026, 1, 1, 12, tzinfo=Nowhere())
     with pytest.raises(UnkeyableArgumentError, match="a datetime whose time zone has no name"):
         text_of(noon)
@@ -183,7 +186,7 @@ def test_text_of_refuses_a_time_zone_without_a_name() -> None:
 
 
 def test_text_of_refuses_a_number_with_a_state_of_its_own() -> None:
-    """What a subclass adds could not be told."""
+    """A subclass of int with attributes has no key, since its number does not tell them."""
     price = Money(5)
     assert text_of(price) == f"{HERE}.Money(5)"
     price.currency = "EUR"
@@ -212,6 +215,7 @@ def test_text_of_refuses_a_number_with_a_state_of_its_own() -> None:
     ids=shown,
 )
 def test_plain_text_is_for_the_eye(value: object, text: str) -> None:
+    """Texts, numbers and dates have their str() as plain text, and other values their whole text."""
     assert plain_text(value) == text
 
 
@@ -246,11 +250,12 @@ def same(one: Any, other: Any) -> bool:
 
 @given(VALUES, VALUES)
 def test_two_values_have_one_text_only_if_they_are_the_same(one: Any, other: Any) -> None:
+    """Two values have one text exactly if they are equal and of the same types throughout."""
     assert (text_of(one) == text_of(other)) == same(one, other)
 
 
 def test_text_of_is_the_same_in_every_process() -> None:
-    """Whatever the hashes of strings, and so the order of sets, are there."""
+    """Sets and dicts of texts have one text under any hash seed."""
     code = (
         "from storeroom.functions.argument_text import text_of\n"
         "print(text_of([{'a', 'b', 'c', None, 1}, {'b': 1, 'a': frozenset('xyz')}]))"

@@ -41,14 +41,17 @@ def refusing(key, key_prefix, version):
     ],
 )
 def test_default_key_function_is_that_of_django(key, key_prefix, version, storage_key):
+    """The storage key is prefix, version and key, with colons between."""
     assert default_key_func(key, key_prefix, version) == storage_key
 
 
 def test_key_function_is_found_by_its_dotted_path():
+    """A dotted path in KEY_FUNCTION gives the function."""
     assert get_key_func("storeroom.keys.default_key_func") is default_key_func
 
 
 def test_key_function_may_be_a_callable_or_left_out():
+    """A callable is used as it is, and None means the default."""
     assert get_key_func(dashed) is dashed
     assert get_key_func(None) is default_key_func
 
@@ -63,11 +66,13 @@ def test_key_function_may_be_a_callable_or_left_out():
     ],
 )
 def test_key_function_that_is_none_is_refused(path, message):
+    """A path that cannot be imported, or leads to no callable, raises ConfigurationError."""
     with pytest.raises(ConfigurationError, match=rf"{message}.*expected a callable f\(key, key_prefix, version\)"):
         get_key_func(path)
 
 
 def test_shortened_key_keeps_its_start_and_its_identity():
+    """A long key is cut to the length with its start kept, and two long keys stay different."""
     long, other = "user:" + "x" * 1000, "user:" + "x" * 1001
     assert len(shorten(long, 100)) == 100
     assert shorten(long, 100).startswith("user:xxx")
@@ -78,6 +83,7 @@ def test_shortened_key_keeps_its_start_and_its_identity():
 @pytest.mark.parametrize("key_func", [default_key_func, dashed])
 @given(key=st.text(), key_prefix=st.text(max_size=5), version=st.integers(min_value=0, max_value=10**6))
 def test_reversible_key_space_gives_the_caller_key_back(key_func, key, key_prefix, version):
+    """A key function that can be read back returns the key from a storage key of its version, and from no other."""
     space = KeySpace(key_func, key_prefix)
     storage_key = key_func(key, key_prefix, version)
     assert space.is_reversible
@@ -90,7 +96,7 @@ def test_reversible_key_space_gives_the_caller_key_back(key_func, key, key_prefi
 
 @pytest.mark.parametrize("key_func", [hashed, glued, upper_case, refusing])
 def test_key_space_that_cannot_be_read_back_says_so(key_func):
-    """It then takes every key for its own, and tells no key from another."""
+    """A key function that cannot be read back owns every storage key and recovers no key."""
     space = KeySpace(key_func, "p")
     assert not space.is_reversible
     assert (space.head(1), space.start()) == ("", "")
@@ -104,7 +110,7 @@ def test_key_space_that_cannot_be_read_back_says_so(key_func):
         ("a:1:key", True),
         ("a:25:x:y:z", True),
         ("a:-1:key", True),
-        ("a:b:1:key", False),  # that is of prefix "a:b"
+        ("a:b:1:key", False),  # of the prefix "a:b"
         ("b:1:key", False),
         ("a:1", False),
         ("a", False),
@@ -112,17 +118,20 @@ def test_key_space_that_cannot_be_read_back_says_so(key_func):
         ("", False),
     ],
 )
-def test_key_space_owns_what_its_prefix_made(storage_key, is_owned):
+def test_key_space_owns_the_keys_of_its_prefix(storage_key, is_owned):
+    """A prefix owns storage keys with that very prefix, a version and a key."""
     assert KeySpace(default_key_func, "a").owns(storage_key) is is_owned
 
 
 def test_key_space_of_the_empty_prefix_leaves_prefixed_keys_alone():
+    """The empty prefix owns no key of another prefix."""
     space = KeySpace(default_key_func, "")
     assert space.owns(":1:key")
     assert not space.owns("shop:1:key")
 
 
 def test_key_space_of_a_key_function_with_a_tail_minds_the_tail():
+    """A storage key without the tail that the key function appends is not owned."""
     space = KeySpace(dashed, "p")
     assert space.caller_key("p-v1-key!", 1) == "key"
     assert space.caller_key("p-v1-key", 1) is None

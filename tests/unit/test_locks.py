@@ -1,4 +1,4 @@
-"""Locks on local memory: what the contract does not see."""
+"""Locks on local memory, beyond the contract."""
 
 import asyncio
 import threading
@@ -22,7 +22,7 @@ def cache():
 
 
 def test_fencing_tokens_go_on_where_the_storage_has_lost_them(cache) -> None:
-    """They count from the clock, which has gone on, too."""
+    """After the storage has lost its counter, tokens still rise, since they count from the clock."""
     with FakeClock() as clock:
         tokens = []
         for _ in range(3):
@@ -34,7 +34,7 @@ def test_fencing_tokens_go_on_where_the_storage_has_lost_them(cache) -> None:
 
 
 def test_counters_of_fencing_tokens_do_not_pile_up(cache) -> None:
-    """They expire, and a later token is higher all the same."""
+    """The counter of a lock expires, and a later token of it is higher all the same."""
     with FakeClock() as clock:
         with cache.lock("l") as lock:
             first = lock.fence()
@@ -49,7 +49,7 @@ def test_counters_of_fencing_tokens_do_not_pile_up(cache) -> None:
 
 
 def test_a_lost_lock_does_not_hide_the_error_of_its_block(cache) -> None:
-    """It is noted on it."""
+    """The error of a block passes through, with the lost lock as a note on it."""
     with FakeClock() as clock, pytest.raises(ZeroDivisionError) as caught, cache.lock("l", timeout=10):  # noqa: PT012
         clock.advance(11)
         raise ZeroDivisionError
@@ -57,13 +57,14 @@ def test_a_lost_lock_does_not_hide_the_error_of_its_block(cache) -> None:
 
 
 def test_a_block_that_was_too_slow_raises(cache) -> None:
+    """A block that outlasts its lock's timeout raises LockLostError."""
     with FakeClock() as clock, pytest.raises(LockLostError, match=r"its timeout \(10.0 s\) was shorter"):  # noqa: SIM117
         with cache.lock("l", timeout=10):
             clock.advance(11)
 
 
 def test_acquire_waits_as_long_as_it_is_told(cache) -> None:
-    """In this call, or as the lock was made."""
+    """A blocking_timeout of the call counts before that of the lock, in seconds or words."""
     with cache.lock("l"):
         lock = cache.lock("l", blocking_timeout=100)
         begun = time.monotonic()
@@ -74,11 +75,13 @@ def test_acquire_waits_as_long_as_it_is_told(cache) -> None:
 
 
 def test_errors_are_those_of_a_family() -> None:
+    """The errors of locks are LockErrors or, for a timeout, TimeoutErrors."""
     assert issubclass(LockTimeoutError, LockError | TimeoutError)
     assert issubclass(LockLostError, LockError)
 
 
 def test_timeouts_are_looked_at_before_anything_is_done(cache) -> None:
+    """An invalid timeout raises when the lock is made, before it is acquired."""
     with pytest.raises(InvalidTimeoutError):
         cache.lock("l", timeout="soon")
     with pytest.raises(InvalidTimeoutError):
@@ -87,7 +90,7 @@ def test_timeouts_are_looked_at_before_anything_is_done(cache) -> None:
 
 
 def test_a_dummy_caches_lock_is_one_for_the_process() -> None:
-    """Caching can be switched off by configuration, and locking cannot."""
+    """A lock on a dummy cache excludes others: caching can be switched off, locking cannot."""
     with engines_of_its_own():
         with DummyCache("", {}).lock("l"):
             assert not DummyCache("", {}).lock("l").acquire(blocking=False)
@@ -95,7 +98,7 @@ def test_a_dummy_caches_lock_is_one_for_the_process() -> None:
 
 
 def test_a_lock_takes_no_room(cache) -> None:
-    """Even where there is room for a single entry."""
+    """A lock is held while other entries fill a cache with room for a single one."""
     tight = LocMemCache("tight", {"OPTIONS": {"MAX_ENTRIES": 1}})
     with tight.lock("l") as lock:
         for number in range(10):
@@ -105,6 +108,7 @@ def test_a_lock_takes_no_room(cache) -> None:
 
 
 def test_answers_are_refused_within_only() -> None:
+    """Answers in place of an outage are refused within no_answers() and not after it."""
     assert not outages.are_answers_refused()
     with outages.no_answers():
         assert outages.are_answers_refused()
@@ -130,7 +134,7 @@ class SlowCache(LocMemCache):
 
 
 def test_a_task_that_is_cancelled_while_it_acquires_leaves_no_lock_behind() -> None:
-    """Although the thread that acquires for it goes on."""
+    """A lock that a thread acquires for a task is released if the task has been cancelled meanwhile."""
 
     async def main() -> None:
         with engines_of_its_own():

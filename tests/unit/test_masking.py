@@ -1,4 +1,4 @@
-"""What messages and reprs show of a setting."""
+"""Settings in messages and reprs."""
 
 from pathlib import Path
 
@@ -9,11 +9,13 @@ from storeroom.wording import is_secret, mask_url, masked, shown
 
 @pytest.mark.parametrize("name", ["secret", "SECRET_KEY", "redis_password", "passwd", "auth_token", "api_key"])
 def test_name_tells_a_secret(name):
+    """Names such as redis_password, auth_token and api_key are those of secrets."""
     assert is_secret(name)
 
 
 @pytest.mark.parametrize("name", ["max_entries", "key_prefix", "KEY_FUNCTION", "serializer"])
 def test_other_names_tell_none(name):
+    """Names of ordinary settings, even with key in them, are not those of secrets."""
     assert not is_secret(name)
 
 
@@ -31,10 +33,12 @@ def test_other_names_tell_none(name):
     ],
 )
 def test_mask_url_hides_credentials(text, shown_text):
+    """Credentials before the host and secret parameters of the query are replaced by ***."""
     assert mask_url(text) == shown_text
 
 
 def test_masked_leaves_other_values_alone():
+    """Numbers and None stay as they are; secrets and URLs are masked within containers."""
     assert masked(7) == 7
     assert masked(None, "secret") is None
     assert masked({"secret": "x", "n": ("redis://a:b@c", 1)}) == {"secret": "***", "n": ["redis://***@c", 1]}
@@ -45,4 +49,5 @@ def test_masked_leaves_other_values_alone():
     [(Path("a"), "'a'"), (int, "the class int"), (object(), "an object"), ({}, "a dict"), (None, "None"), (1.5, "1.5")],
 )
 def test_shown_tells_a_value(value, text):
+    """A short value is shown as it is, a container or object by its type."""
     assert shown(value) == text

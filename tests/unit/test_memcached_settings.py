@@ -1,4 +1,4 @@
-"""From LOCATION and OPTIONS to servers, drivers and places of keys; nothing is connected to."""
+"""From LOCATION and OPTIONS to servers, drivers and the servers of keys; nothing is connected to."""
 
 import random
 import ssl
@@ -45,6 +45,7 @@ DJANGO = "django.core.cache.backends.memcached."
     ],
 )
 def test_location_names_servers(location: Any, servers: list[Address]) -> None:
+    """LOCATION gives hosts, ports and sockets, from a list or a text with separators, each once."""
     assert parse(location) == tuple(servers)
 
 
@@ -63,6 +64,7 @@ def test_location_names_servers(location: Any, servers: list[Address]) -> None:
     ],
 )
 def test_mistake_in_location_is_told(location: Any, message: str) -> None:
+    """A server without meaning raises ConfigurationError with its text and the forms expected."""
     with pytest.raises(ConfigurationError, match=r"^LOCATION .*expected a host such as") as caught:
         parse(location)
     assert message in str(caught.value)
@@ -72,7 +74,7 @@ def test_mistake_in_location_is_told(location: Any, message: str) -> None:
 
 
 def test_configuration_of_djangos_documentation_is_understood() -> None:
-    """That for PyMemcacheCache, word for word."""
+    """The example for PyMemcacheCache in Django's documentation is read to its meaning."""
     (alias,) = read_caches(
         {
             "default": {
@@ -88,6 +90,7 @@ def test_configuration_of_djangos_documentation_is_understood() -> None:
 
 
 def test_configuration_of_pylibmc_in_djangos_documentation_is_understood() -> None:
+    """The example for PyLibMCCache in Django's documentation is read to its meaning, the password hidden."""
     pytest.importorskip("pylibmc")
     (alias,) = read_caches(
         {
@@ -122,11 +125,12 @@ def test_configuration_of_pylibmc_in_djangos_documentation_is_understood() -> No
     ],
 )
 def test_spellings_of_pymemcache_are_understood(options: dict[str, Any], name: str, value: Any) -> None:
-    """Storeroom's own count before them."""
+    """Options of pymemcache set those of Storeroom, which count first if both are given."""
     assert settled(config.read_params({"OPTIONS": options}, PYMEMCACHE))[name] == value
 
 
 def test_serde_of_pymemcache_is_accepted_and_of_a_program_is_not() -> None:
+    """The serde of pymemcache is accepted, another refused with the two options that replace it."""
     pymemcache = pytest.importorskip("pymemcache.serde")
     config.read_params({"OPTIONS": {"serde": pymemcache.pickle_serde}}, PYMEMCACHE)
     with pytest.raises(ConfigurationError, match=r"OPTIONS\['serializer'\] and OPTIONS\['compressor'\]"):
@@ -136,7 +140,7 @@ def test_serde_of_pymemcache_is_accepted_and_of_a_program_is_not() -> None:
 @pytest.mark.parametrize("known", [PYMEMCACHE, PYLIBMC])
 @pytest.mark.parametrize("name", ["MAX_ENTRIES", "CULL_FREQUENCY", "max_bytes"])
 def test_bounds_are_refused_with_the_reason(known: Any, name: str) -> None:
-    """They would otherwise seem to hold."""
+    """Bounds on entries or bytes are refused: they would seem to hold, but Memcached bounds itself."""
     with pytest.raises(ConfigurationError, match=r"Memcached bounds itself, by the memory \(-m\)") as caught:
         config.read_params({"OPTIONS": {name: 1000}}, known)
     assert name.lower() in str(caught.value).lower()
@@ -159,13 +163,15 @@ def test_bounds_are_refused_with_the_reason(known: Any, name: str) -> None:
         ({"on_eror": "miss"}, PYLIBMC, "Did you mean 'on_error'?"),
     ],
 )
-def test_what_has_no_meaning_here_is_refused_with_the_remedy(options: Any, known: Any, message: str) -> None:
+def test_option_without_meaning_here_is_refused_with_the_remedy(options: Any, known: Any, message: str) -> None:
+    """An option that Memcached cannot honour raises ConfigurationError with the remedy."""
     with pytest.raises(ConfigurationError) as caught:
         config.read_params({"OPTIONS": options}, known, backend="the cache")
     assert message in str(caught.value)
 
 
 def test_login_needs_the_binary_protocol() -> None:
+    """A username without binary=True raises ConfigurationError."""
     pytest.importorskip("pylibmc")
     with pytest.raises(ConfigurationError, match=r"needs OPTIONS\['binary'\] True"):
         PyLibMCCache("h", {"OPTIONS": {"username": "me", "password": "pw"}})
@@ -175,7 +181,7 @@ def test_login_needs_the_binary_protocol() -> None:
 
 
 def test_handles_of_one_server_share_its_connections() -> None:
-    """Whatever their prefix; those with other settings of connections have their own."""
+    """Handles of one server share its connections under any prefix, unless settings of connections differ."""
     one, other = PyMemcacheCache("h:1", {}), PyMemcacheCache("h:1", {"KEY_PREFIX": "x"})
     both = PyMemcacheCache("h:1,h:2", {})
     assert one._group.servers[0] is other._group.servers[0] is both._group.servers[0]
@@ -184,19 +190,19 @@ def test_handles_of_one_server_share_its_connections() -> None:
     assert PyMemcacheCache("h:1", {"OPTIONS": {"tls_context": context}})._group is not one._group
 
 
-# Places of keys -------------------------------------------------------------------------------
+# Servers of keys ------------------------------------------------------------------------------
 
 
 def test_ring_shares_the_keys_out_evenly() -> None:
-    """Among ten servers each has a tenth, give or take a fifth of that."""
+    """Of ten servers, each gets a tenth of the keys, give or take a fifth of that."""
     ring = Ring(f"10.0.0.{number}:11211" for number in range(10))
     shares = Counter(ring.place(f"prefix:1:key {number}") for number in range(50_000))
     assert len(shares) == 10
     assert all(4000 < share < 6000 for share in shares.values())
 
 
-def test_server_more_moves_only_keys_to_itself() -> None:
-    """A fifth of them, of five servers; whichever the order of the names."""
+def test_another_server_moves_only_keys_to_itself() -> None:
+    """A fifth server takes a fifth of the keys, and no key moves between the others, in any order of names."""
     names = [f"10.0.0.{number}:11211" for number in range(5)]
     few, shuffled = Ring(names[:4]), random.Random(3).sample(names, 5)
     many = Ring(shuffled)
@@ -209,8 +215,8 @@ def test_server_more_moves_only_keys_to_itself() -> None:
     assert moved == pytest.approx(4000, rel=0.2)
 
 
-def test_who_stands_in_is_the_next_on_the_ring() -> None:
-    """The one whose the key would be if the ones before it were not there."""
+def test_substitute_is_the_next_server_on_the_ring() -> None:
+    """The second server for a key is the first one of a ring without the first server."""
     names = ["a:11211", "b:11211", "c:11211"]
     ring = Ring(names)
     for number in range(1000):
@@ -221,8 +227,8 @@ def test_who_stands_in_is_the_next_on_the_ring() -> None:
         assert names[places[1]] == left[Ring(left).place(f"k{number}")]
 
 
-def test_place_of_a_key_never_changes() -> None:
-    """A new version of this library that put keys elsewhere would empty every cache of several servers."""
+def test_server_of_a_key_never_changes() -> None:
+    """The server of a key is pinned: a version that moved keys would empty every cache of several servers."""
     ring = Ring(["a:11211", "b:11211", "c:11211"])
     assert (
         "".join("abc"[ring.place(f":1:key{number}")] for number in range(40))
@@ -231,10 +237,11 @@ def test_place_of_a_key_never_changes() -> None:
     assert [ring.place(key) for key in ("", "Grüße 🎁", "\ud800")] == [1, 2, 0]
 
 
-# What is sent ---------------------------------------------------------------------------------
+# Keys, times and batches ----------------------------------------------------------------------
 
 
 def test_generations_are_words_that_a_key_may_hold() -> None:
+    """Tokens of generations are unique and valid; the key of a generation stays under 250 bytes."""
     tokens = {new_token() for _ in range(1000)}
     assert len(tokens) == 1000
     assert all(is_token(token.encode()) for token in tokens)
@@ -249,25 +256,27 @@ def test_generations_are_words_that_a_key_may_hold() -> None:
     [(0.001, 2), (1, 2), (59.5, 61), (86_400 * 29, 86_400 * 29 + 1), (NEVER, 0)],
 )
 def test_server_is_told_no_second_too_early(seconds: float, sent: int) -> None:
+    """Durations are rounded up to whole seconds plus one, and no timeout is sent as 0."""
     with FakeClock() as clock:
         assert exptime(clock.now() + seconds if seconds != NEVER else NEVER) == sent
 
 
 def test_more_than_thirty_days_are_a_point_in_time() -> None:
-    """And what 32 bits cannot tell is for ever."""
+    """Durations over thirty days are sent as a Unix time, and ones beyond 32 bits as no timeout."""
     with FakeClock() as clock:
         month = 86_400 * 30
         assert exptime(clock.now() + month + 5) == pytest.approx(time.time() + month + 6, abs=5)
         assert exptime(clock.now() + 1e12) == 0
 
 
-def test_header_of_an_entry_is_what_it_has_been() -> None:
-    """Entries that another version has written stay readable."""
+def test_header_of_an_entry_keeps_its_bytes() -> None:
+    """The header of an entry keeps its bytes, so that entries of other versions stay readable."""
     assert packed(1_700_000_000.5, b"7") == bytes.fromhex("41d954fc40200000" + "37")
     assert packed(NEVER, b"\x05") == bytes.fromhex("7ff0000000000000" + "05")
 
 
-def test_batches_hold_what_may_be_sent_together() -> None:
+def test_batches_are_bounded_in_number_and_bytes() -> None:
+    """Keys are sent in batches of BATCH, values also in batches of bounded size, and huge ones alone."""
     keys = [b"%d" % number for number in range(2 * BATCH + 1)]
     assert [len(batch) for batch in batches(keys)] == [BATCH, BATCH, 1]
     assert [len(batch) for batch in batches_of_values(dict.fromkeys(keys, b"v"))] == [BATCH, BATCH, 1]

@@ -1,4 +1,4 @@
-"""memo(): what is remembered, and when it is not; on local memory."""
+"""memo(): reads that are remembered, and reads that are not; on local memory."""
 
 import asyncio
 import random
@@ -22,7 +22,7 @@ def cache():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(100))
 def test_any_sequence_is_as_if_replayed(seed: int) -> None:
-    """Results within are those without, and others see the same at any time."""
+    """Operations within a memo have the results of the same ones without, and others see them at once."""
     chance = random.Random(seed)
     with engines_of_its_own(), FakeClock():
         cache, log = fresh(), []
@@ -36,7 +36,7 @@ def test_any_sequence_is_as_if_replayed(seed: int) -> None:
 
 
 def test_a_reader_that_is_late_does_not_hide_a_write(cache, monkeypatch) -> None:
-    """A task has read the old value, and another writes before that is remembered."""
+    """An old value read before a write, and returned after it, is not remembered."""
     cache.set("k", "old")
     may_end, has_read = asyncio.Event(), asyncio.Event()
     aget = cache._aget
@@ -61,7 +61,7 @@ def test_a_reader_that_is_late_does_not_hide_a_write(cache, monkeypatch) -> None
 
 
 def test_stale_values_are_served_and_refreshed_within(cache) -> None:
-    """What the background has computed is seen: it is a write of the block."""
+    """Within a memo, a stale value is served once, and the value refreshed in the background is then seen."""
     with FakeClock() as clock:
         cache.get_or_set("k", lambda: "old", timeout=10, stale_while_revalidate=100)
         clock.advance(11)
@@ -74,6 +74,8 @@ def test_stale_values_are_served_and_refreshed_within(cache) -> None:
 
 
 def test_a_task_that_goes_on_after_the_block_remembers_nothing(cache) -> None:
+    """A task that outlives the memo reads the storage again."""
+
     async def late(ended: asyncio.Event) -> None:
         assert await cache.aget("k") is None
         await ended.wait()
@@ -91,8 +93,8 @@ def test_a_task_that_goes_on_after_the_block_remembers_nothing(cache) -> None:
     asyncio.run(main())
 
 
-def test_what_can_be_read_but_not_written_is_read_again() -> None:
-    """There is no copy of it to remember."""
+def test_a_value_that_can_be_read_but_not_written_is_read_again() -> None:
+    """A value that cannot be copied is not remembered, and is read from the storage each time."""
     with engines_of_its_own():
         cache = fresh()
         value = object()
@@ -104,7 +106,7 @@ def test_what_can_be_read_but_not_written_is_read_again() -> None:
 
 
 def test_a_program_that_uses_no_overlay_pays_nothing() -> None:
-    """The attribute that every operation looks at is a plain None until then."""
+    """Without memo or transaction, no overlay is installed and none of their modules is loaded."""
     import subprocess
     import sys
 

@@ -1,4 +1,4 @@
-"""The near tier: what it keeps, for how long it believes it, and what it never keeps."""
+"""The near tier: the entries it keeps, the time it believes them, and the entries it never keeps."""
 
 import asyncio
 import os
@@ -45,10 +45,11 @@ def fill(table: NearTable, key: str, value: Any, expires_at: float | None = NEVE
     table.end(ticket)
 
 
-# How long entries are believed ------------------------------------------------------------------
+# Staleness --------------------------------------------------------------------------------------
 
 
 def test_without_a_channel_an_entry_is_believed_for_max_staleness(table: NearTable, clock: FakeClock) -> None:
+    """Without a channel of invalidations, an entry is a miss once max_staleness has passed."""
     fill(table, "k", 1)
     clock.advance(0.99)
     assert table.get("k") == 1
@@ -57,6 +58,7 @@ def test_without_a_channel_an_entry_is_believed_for_max_staleness(table: NearTab
 
 
 def test_the_bound_counts_from_the_beginning_of_the_read(table: NearTable, clock: FakeClock) -> None:
+    """max_staleness counts from the moment when the read began, not from its end."""
     ticket = table.begin(["k"])
     clock.advance(0.6)
     table.fill(ticket, {"k": (1, NEVER)})
@@ -67,6 +69,7 @@ def test_the_bound_counts_from_the_beginning_of_the_read(table: NearTable, clock
 
 
 def test_an_entry_never_outlives_the_storages(table: NearTable, clock: FakeClock) -> None:
+    """A near entry is a miss when its entry in the storage expires."""
     table.begin_tracking(clock.now())
     fill(table, "k", 1, clock.now() + 0.5)
     clock.advance(0.5)
@@ -74,6 +77,7 @@ def test_an_entry_never_outlives_the_storages(table: NearTable, clock: FakeClock
 
 
 def test_with_a_channel_an_entry_is_believed_while_that_vouches(table: NearTable, clock: FakeClock) -> None:
+    """With a channel, an entry is believed as long as the channel vouches, and again once a late one does."""
     table.begin_tracking(clock.now())
     fill(table, "k", 1)
     for _ in range(100):
@@ -87,6 +91,7 @@ def test_with_a_channel_an_entry_is_believed_while_that_vouches(table: NearTable
 
 
 def test_an_unknown_expiry_is_bounded_with_a_channel_too(table: NearTable, clock: FakeClock) -> None:
+    """With a channel, an entry of unknown expiry is still a miss after max_staleness."""
     table.begin_tracking(clock.now() + 10)
     fill(table, "k", 1, None)
     clock.advance(1.0)
@@ -94,6 +99,7 @@ def test_an_unknown_expiry_is_bounded_with_a_channel_too(table: NearTable, clock
 
 
 def test_the_end_of_a_channel_drops_everything(table: NearTable, clock: FakeClock) -> None:
+    """When a channel ends, all entries are dropped, and new ones are bounded by time again."""
     table.begin_tracking(clock.now())
     fill(table, "k", 1)
     table.end_tracking()
@@ -104,6 +110,7 @@ def test_the_end_of_a_channel_drops_everything(table: NearTable, clock: FakeCloc
 
 
 def test_vouching_for_a_channel_that_has_ended_means_nothing(table: NearTable, clock: FakeClock) -> None:
+    """A vouch that arrives after the end of its channel has no effect."""
     table.begin_tracking(clock.now())
     table.end_tracking()
     table.vouch(clock.now())
@@ -114,7 +121,8 @@ def test_vouching_for_a_channel_that_has_ended_means_nothing(table: NearTable, c
 
 
 @pytest.mark.parametrize("change", ["drop", "drop_all", "begin_tracking", "end_tracking"])
-def test_what_was_read_before_a_change_is_not_kept_after_it(table: NearTable, clock: FakeClock, change: str) -> None:
+def test_a_value_read_before_a_change_is_not_kept_after_it(table: NearTable, clock: FakeClock, change: str) -> None:
+    """A value read before its key was dropped, or before a channel began or ended, is not kept."""
     ticket = table.begin(["k", "other"])
     changes: dict[str, Callable[[], None]] = {
         "drop": lambda: table.drop(["k"]),
@@ -132,6 +140,7 @@ def test_what_was_read_before_a_change_is_not_kept_after_it(table: NearTable, cl
 
 
 def test_a_read_after_the_change_is_kept_while_one_from_before_is_under_way(table: NearTable) -> None:
+    """Of two reads around a drop, only the later is kept, and no note of either remains."""
     before = table.begin(["k"])
     table.drop(["k"])
     after = table.begin(["k"])
@@ -156,7 +165,7 @@ class Gated(FileBasedCache):
 
 
 class Gate:
-    """Holds the first that comes until it is opened."""
+    """Holds the first thread that comes until it is opened."""
 
     def __init__(self) -> None:
         self.has_come, self.is_open = threading.Event(), threading.Event()
@@ -174,7 +183,7 @@ def tiered(tmp_path: Any, storage: type = Gated, **options: Any) -> TieredCache:
 
 @pytest.mark.parametrize("change", ["set", "delete", "clear", "incr", "touch", "tag"])
 def test_a_slow_read_never_puts_an_old_value_back(tmp_path: Any, clock: FakeClock, change: str) -> None:
-    """A thread has read the old value; another changes it; only then does the first come to keep it."""
+    """A thread that read the old value before another changed the key does not keep it."""
     cache = tiered(tmp_path)
     cache.set("k", 1, tags=["t"] if change == "tag" else [])
     Gated.gate = gate = Gate()
@@ -199,6 +208,8 @@ def test_a_slow_read_never_puts_an_old_value_back(tmp_path: Any, clock: FakeCloc
 
 
 def test_an_asynchronous_read_that_is_cancelled_leaves_nothing(tmp_path: Any) -> None:
+    """A cancelled read leaves no note of itself behind."""
+
     class Slow(FileBasedCache):
         async def _aget_dated(self, storage_keys):
             await asyncio.sleep(60)
@@ -217,10 +228,11 @@ def test_an_asynchronous_read_that_is_cancelled_leaves_nothing(tmp_path: Any) ->
     assert cache._near._marks == {}
 
 
-# What is kept -----------------------------------------------------------------------------------
+# Entries kept -----------------------------------------------------------------------------------
 
 
 def test_a_hit_asks_the_storage_nothing(tmp_path: Any) -> None:
+    """Repeated reads of a near entry are hits of the near tier and leave the storage unasked."""
     cache = tiered(tmp_path)
     cache.set_many({"a": 1, "b": [2]})
     assert cache.get_many(["a", "b"]) == {"a": 1, "b": [2]}
@@ -238,6 +250,7 @@ def test_a_hit_asks_the_storage_nothing(tmp_path: Any) -> None:
 
 
 def test_a_tagged_entry_is_read_without_a_round_trip(tmp_path: Any) -> None:
+    """A near entry with tags is a hit without the storage, until one of its tags is invalidated."""
     cache = tiered(tmp_path)
     cache.set("k", [1], tags=["t", "u"])
     assert cache.get("k") == [1]
@@ -250,6 +263,7 @@ def test_a_tagged_entry_is_read_without_a_round_trip(tmp_path: Any) -> None:
 
 
 def test_nobody_can_change_what_is_near(tmp_path: Any) -> None:
+    """Changing a value that was read does not change the near entry."""
     cache = tiered(tmp_path)
     cache.set("k", ["as set"])
     for _ in range(3):
@@ -258,12 +272,14 @@ def test_nobody_can_change_what_is_near(tmp_path: Any) -> None:
 
 
 def test_a_value_that_cannot_be_copied_is_read_from_the_storage(table: NearTable) -> None:
+    """A value that cannot be copied is not kept near, and counts as an error."""
     fill(table, "k", threading.Lock())
     assert table.get("k") is MISSING
     assert table.counters.errors == 1
 
 
 def test_objects_are_kept_as_they_are_if_asked(clock: FakeClock) -> None:
+    """With copy=False, the same objects come back."""
     table = new_table(copy=False)
     value, envelope = ["k"], Envelope(["k"], NEVER)
     fill(table, "a", value)
@@ -273,6 +289,7 @@ def test_objects_are_kept_as_they_are_if_asked(clock: FakeClock) -> None:
 
 
 def test_an_entry_whose_successor_is_computed_is_not_kept(table: NearTable, clock: FakeClock) -> None:
+    """An entry under a lease is not kept near, and one whose lease has ended is."""
     fill(table, "k", Envelope(1, NEVER).leased(clock.now() + 10))
     assert table.get("k") is MISSING
     fill(table, "k", Envelope(1, NEVER).leased(clock.now() - 1))
@@ -280,6 +297,7 @@ def test_an_entry_whose_successor_is_computed_is_not_kept(table: NearTable, cloc
 
 
 def test_misses_are_not_kept(tmp_path: Any) -> None:
+    """A key set by another process after a miss is found."""
     cache = tiered(tmp_path)
     other = FileBasedCache(str(tmp_path / "storage"), {})
     assert cache.get("k") is None
@@ -289,6 +307,7 @@ def test_misses_are_not_kept(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("bounds", [{"max_entries": 10}, {"max_entries": None, "max_bytes": 3000}])
 def test_a_near_tier_keeps_its_bounds(clock: FakeClock, bounds: dict[str, Any]) -> None:
+    """A near tier stays within max_entries or max_bytes by evictions."""
     table = new_table(**bounds)
     for number in range(100):
         fill(table, f"k{number}", number)
@@ -299,6 +318,7 @@ def test_a_near_tier_keeps_its_bounds(clock: FakeClock, bounds: dict[str, Any]) 
 
 
 def test_a_forked_child_begins_with_nothing(table: NearTable, clock: FakeClock) -> None:
+    """After a fork the child has an empty near tier without a channel."""
     table.begin_tracking(clock.now())
     life = table.life
     fill(table, "k", 1)
@@ -312,7 +332,7 @@ def test_a_forked_child_begins_with_nothing(table: NearTable, clock: FakeClock) 
 
 
 def test_near_is_an_option_of_every_storage(tmp_path: Any, clock: FakeClock) -> None:
-    """Handles of one storage share the near tier, as they share the storage."""
+    """Handles of one storage share its near tier, and its writes; other writers are seen after max_staleness."""
     location = str(tmp_path / "storage")
     params = {"OPTIONS": {"near": {"max_staleness": 2, "max_entries": 5}}}
     cache, other = FileBasedCache(location, params), FileBasedCache(location, params)
@@ -333,17 +353,19 @@ def test_near_is_an_option_of_every_storage(tmp_path: Any, clock: FakeClock) -> 
 
 
 def test_near_does_nothing_in_memory() -> None:
-    """Nothing is nearer."""
+    """On local memory, the option near installs nothing, since nothing is nearer."""
     cache = LocMemCache("near does nothing", {"OPTIONS": {"near": True}})
     assert cache._overlay is None
 
 
 @pytest.mark.parametrize("written", [None, False, "none", "false"])
 def test_near_can_be_none(written: Any) -> None:
+    """None, False and their texts switch the near tier off."""
     assert config.near(written) is None
 
 
 def test_near_takes_defaults() -> None:
+    """True, its text and an empty dict give the defaults, and a given option changes that one."""
     assert config.near(True) == config.near("true") == config.near({})
     assert config.near({"MAX_STALENESS": "2s"}) == {**(config.near({}) or {}), "max_staleness": 2.0}
 
@@ -360,6 +382,7 @@ def test_near_takes_defaults() -> None:
     ],
 )
 def test_a_mistake_in_near_is_told(written: Any, expected: str) -> None:
+    """A wrong near option raises ConfigurationError with alias and expectation."""
     with pytest.raises(ConfigurationError) as error:
         storeroom.configure({"default": {"BACKEND": FileBasedCache, "LOCATION": "x", "OPTIONS": {"near": written}}})
     assert "CACHES['default']['OPTIONS']['near'] is " in str(error.value)
@@ -388,7 +411,7 @@ def of(*tiers: Any, **options: Any) -> dict[str, Any]:
 
 
 def test_tiers_are_aliases(configure: Callable[..., None]) -> None:
-    """Prefix, version and timeout are the storage's, so that its own alias sees the same entries."""
+    """The tiered cache has the storage's prefix, version and timeout, so that the storage's alias sees its entries."""
     configure(default=of("memory", "files"))
     cache = storeroom.caches["default"]
     assert (cache.key_prefix, cache.default_timeout) == ("shop", 77)
@@ -400,6 +423,7 @@ def test_tiers_are_aliases(configure: Callable[..., None]) -> None:
 
 
 def test_a_tiered_cache_may_have_keys_of_its_own(configure: Callable[..., None]) -> None:
+    """A tiered cache with its own prefix shares no entries with its storage, and clears its own only."""
     configure(default={**of("memory", "files"), "KEY_PREFIX": "own", "TIMEOUT": None})
     cache, files = storeroom.caches["default"], storeroom.caches["files"]
     cache.set("k", 1)
@@ -416,8 +440,10 @@ def test_a_tiered_cache_may_have_keys_of_its_own(configure: Callable[..., None])
     assert files.get("k") == 2
 
 
-def test_three_tiers(configure: Callable[..., None], tmp_path: Any, clock: FakeClock) -> None:
-    """What one process reads from the storage, others of its machine find in the middle, for as long as the bound."""
+def test_three_tiers_keep_an_entry_no_longer_than_two(
+    configure: Callable[..., None], tmp_path: Any, clock: FakeClock
+) -> None:
+    """An entry that is read is kept in the middle tier, too, and is stale for no longer than the bound of one tier."""
     far = {"BACKEND": FileBasedCache, "LOCATION": str(tmp_path / "far")}
     configure(default=of("memory", "files", "far"), far=far, outside=far)
     cache, files, outside = (storeroom.caches[alias] for alias in ("default", "files", "outside"))
@@ -441,6 +467,7 @@ def test_three_tiers(configure: Callable[..., None], tmp_path: Any, clock: FakeC
 
 
 def test_a_shared_tier_may_be_the_first(configure: Callable[..., None], tmp_path: Any) -> None:
+    """A shared storage as first tier works without a near tier."""
     configure(default=of("files", "far"), far={"BACKEND": FileBasedCache, "LOCATION": str(tmp_path / "far")})
     cache = storeroom.caches["default"]
     cache.set("k", 1)
@@ -470,6 +497,7 @@ class Foreign:
     ],
 )
 def test_a_mistake_in_tiers_is_told(configure: Callable[..., None], tiers: Any, expected: str) -> None:
+    """Too few, unknown, circular, foreign or wrongly ordered tiers raise ConfigurationError."""
     default = {"BACKEND": "storeroom.backends.tiered.TieredCache", "OPTIONS": {"tiers": tiers}}
     foreign = {"BACKEND": Foreign}
     with pytest.raises(ConfigurationError) as error:
@@ -479,18 +507,20 @@ def test_a_mistake_in_tiers_is_told(configure: Callable[..., None], tiers: Any, 
 
 
 def test_tiers_must_be_given(configure: Callable[..., None]) -> None:
+    """A tiered cache without tiers raises ConfigurationError."""
     with pytest.raises(ConfigurationError, match=r"OPTIONS\['tiers'\] is missing"):
         configure(default={"BACKEND": TieredCache})
 
 
 def test_near_and_tiers_do_not_go_together(configure: Callable[..., None]) -> None:
+    """A tiered cache with the option near raises ConfigurationError."""
     configure(default=of("memory", "files", near=True))
     with pytest.raises(ConfigurationError, match="'near' and 'tiers'"):
         storeroom.caches["default"]
 
 
 def test_a_circle_is_told_where_nothing_was_checked_before(configure: Callable[..., None], monkeypatch: Any) -> None:
-    """As in Django, which builds each alias without looking at the others."""
+    """A circle of tiers is told when a cache is built, as in Django, which checks no alias beforehand."""
     monkeypatch.setattr(TieredCache, "check_aliases", None)
     configure(default=of("memory", "second"), second=of("memory", "default"))
     with pytest.raises(ConfigurationError, match="lead in a circle"):
@@ -499,6 +529,7 @@ def test_a_circle_is_told_where_nothing_was_checked_before(configure: Callable[.
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork()")
 def test_tiers_work_in_a_forked_child(tmp_path: Any) -> None:
+    """A forked child reads and writes through the tiers."""
     cache = tiered(tmp_path, FileBasedCache)
     cache.set("k", 1)
     assert cache.get("k") == 1
@@ -511,7 +542,7 @@ def test_tiers_work_in_a_forked_child(tmp_path: Any) -> None:
 
 @pytest.mark.slow
 def test_tiers_work_in_django(tmp_path: Any) -> None:
-    """Which builds a handle for each thread: they share the near tier."""
+    """The handles that Django builds for its threads share one near tier."""
     code = f"""
 import threading
 import django

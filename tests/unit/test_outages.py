@@ -34,7 +34,7 @@ def open_it(breaker: CircuitBreaker) -> None:
 
 
 def test_breaker_opens_after_failures_in_a_row(breaker: CircuitBreaker) -> None:
-    """A success in between begins the row anew."""
+    """FAILURES in a row open the breaker; a success in between begins the row anew."""
     for _ in range(5):
         for _ in range(FAILURES - 1):
             breaker.fail(ERROR)
@@ -47,7 +47,7 @@ def test_breaker_opens_after_failures_in_a_row(breaker: CircuitBreaker) -> None:
 
 
 def test_one_operation_in_a_pause_is_let_through(breaker: CircuitBreaker, clock: FakeClock) -> None:
-    """Half-open: of all threads one looks, and the others are kept away until it tells."""
+    """After each pause, one thread alone may try; the others are refused until it reports."""
     open_it(breaker)
     clock.advance(PAUSE_SECONDS / 2)
     assert not breaker.allows()
@@ -58,6 +58,7 @@ def test_one_operation_in_a_pause_is_let_through(breaker: CircuitBreaker, clock:
 
 
 def test_asking_whether_an_operation_would_be_refused_takes_no_turn(breaker: CircuitBreaker, clock: FakeClock) -> None:
+    """Reading refuses does not use up the one operation that may try."""
     assert not breaker.refuses
     open_it(breaker)
     assert breaker.refuses
@@ -70,6 +71,7 @@ def test_asking_whether_an_operation_would_be_refused_takes_no_turn(breaker: Cir
 def test_probe_that_fails_keeps_the_breaker_open_and_one_that_succeeds_closes_it(
     breaker: CircuitBreaker, clock: FakeClock
 ) -> None:
+    """A failed try keeps the breaker open for another pause; a success closes it."""
     open_it(breaker)
     clock.advance(PAUSE_SECONDS)
     assert breaker.allows()
@@ -88,6 +90,7 @@ def test_probe_that_fails_keeps_the_breaker_open_and_one_that_succeeds_closes_it
 def test_outage_is_told_once_at_its_begin_and_once_at_its_end(
     breaker: CircuitBreaker, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """An outage logs one error at its beginning, and one warning with its duration at its end."""
     with caplog.at_level(logging.DEBUG, "storeroom"):
         open_it(breaker)
         for _ in range(5):
@@ -105,6 +108,7 @@ def test_outage_is_told_once_at_its_begin_and_once_at_its_end(
 
 
 def test_clock_that_is_put_back_does_not_prolong_an_outage() -> None:
+    """After the clock is put back an hour, a try is allowed at once, and each pause after."""
     breaker = CircuitBreaker("the server")
     with FakeClock() as clock:
         clock.advance(3600)
@@ -117,7 +121,7 @@ def test_clock_that_is_put_back_does_not_prolong_an_outage() -> None:
 
 
 def test_child_process_begins_with_a_closed_breaker(breaker: CircuitBreaker) -> None:
-    """Even one that was forked while a thread of its parent held the lock."""
+    """reset() closes the breaker even if a thread of the parent held its lock at the fork."""
     open_it(breaker)
     breaker._lock.acquire()
     breaker.reset()

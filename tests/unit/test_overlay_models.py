@@ -1,4 +1,4 @@
-"""Any sequence of operations within transactions and memos agrees with a dict; the storage sees what is committed."""
+"""Any sequence of operations within transactions and memos agrees with a dict; the storage sees commits only."""
 
 import contextvars
 import copy
@@ -53,7 +53,7 @@ class TransactionMachine(CacheMachine):
         self.begin_block()
 
     def note(self, operation: str, *args: Any) -> None:
-        """Remember what the transaction has written or removed itself."""
+        """Remember the entries that the transaction itself has written or removed."""
         if operation == "clear":
             self.touched |= {(str(key), version) for key in KEYS for version in range(6)}
             return
@@ -91,7 +91,7 @@ class TransactionMachine(CacheMachine):
 
     @rule(key=keys, value=values, timeout=timeouts, version=versions)
     def get_or_set(self, key: Any, value: Any, timeout: Any, version: Any) -> None:
-        # What is computed for an entry that the transaction has removed itself is not stored: see test_transactions.
+        # A value computed for an entry that the transaction itself has removed is not stored: see test_transactions.
         if self.place(key, version) not in self.touched:
             super().get_or_set.hypothesis_stateful_rule.function(self, key, value, timeout, version)
 
@@ -131,7 +131,7 @@ class TransactionMachine(CacheMachine):
 
 
 class MemoMachine(CacheMachine):
-    """All within a memo; a new one as time passes, as a memo does not know when what it has read expires."""
+    """All within a memo; a new one as time passes, as a memo does not know when an entry it has read expires."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,6 +171,6 @@ class MemoMachine(CacheMachine):
 @pytest.mark.parametrize("cache_class", [LocMemCache, DictCache])
 @pytest.mark.parametrize("machine", [TransactionMachine, MemoMachine])
 def test_any_sequence_agrees_with_a_dict(machine: Any, cache_class: Any, mode: str) -> None:
-    """Results are as without, and others see what is committed."""
+    """Any operations within transactions or memos agree with a dict, and others see committed entries only."""
     chosen = type("Machine", (machine,), {"make_cache": makes(cache_class), "mode": mode})
     run_state_machine_as_test(chosen, settings=SETTINGS)

@@ -1,4 +1,4 @@
-"""From LOCATION and OPTIONS to the servers that are meant; nothing is connected to."""
+"""From LOCATION and OPTIONS to servers; nothing is connected to."""
 
 import ssl
 from typing import Any
@@ -40,7 +40,8 @@ def target(location: Any, **options: Any) -> Target:
         ("unix://me:pw@/run/redis.sock", Server("", path="/run/redis.sock", username="me", password="pw")),
     ],
 )
-def test_url_of_one_server(location, server):
+def test_url_of_one_server_gives_its_parts(location, server):
+    """A URL of one server gives its host, port, database, login, TLS or socket."""
     found = target(location)
     assert (found.kind, found.servers) == ("server", (server,))
 
@@ -55,8 +56,8 @@ def test_url_of_one_server(location, server):
         ("redis://a:1/0", "redis://b:2/0"),
     ],
 )
-def test_several_urls(location):
-    """As Django takes them: the first is written to."""
+def test_several_urls_give_their_servers(location):
+    """Several URLs, as text or list, give their servers in order: as in Django, the first is written to."""
     assert target(location).servers == (Server("a", 1), Server("b", 2))
 
 
@@ -65,16 +66,19 @@ def test_several_urls(location):
     [("redis://h", {"db": 5}, 5), ("redis://h/3", {"db": 5}, 3), ("redis://h/0", {"db": 5}, 0), ("redis://h", {}, 0)],
 )
 def test_number_of_the_database_in_the_url_counts_before_the_option(location, options, db):
+    """A database number in the URL counts before OPTIONS["db"], 0 included."""
     assert target(location, **options).servers[0].db == db
 
 
 def test_login_in_the_url_counts_before_the_options():
+    """User and password of the URL count before those of OPTIONS."""
     login = {"username": "u", "PASSWORD": "p"}
     assert target("redis://h", **login).servers == (Server("h", username="u", password="p"),)
     assert target("redis://me:mine@h", **login).servers == (Server("h", username="me", password="mine"),)
 
 
-def test_sentinel_url():
+def test_sentinel_url_gives_sentinels_and_primary():
+    """A redis+sentinel URL gives the Sentinels, the service, and a primary with login and database."""
     found = target("redis+sentinel://me:pw@a:1,b/mymaster/4", sentinel_kwargs={"password": "s"})
     assert found.kind == "sentinel"
     assert found.service == "mymaster"
@@ -83,12 +87,14 @@ def test_sentinel_url():
     assert target("rediss+sentinel://a/m").sentinels == (Server("a", 26379, tls=True),)
 
 
-def test_cluster_url():
+def test_cluster_url_gives_its_nodes():
+    """A redis+cluster URL gives its nodes, each with the login."""
     found = target("redis+cluster://:pw@a:1,b")
     assert (found.kind, found.servers) == ("cluster", (Server("a", 1, password="pw"), Server("b", password="pw")))
 
 
 def test_options_in_the_query_count_before_options():
+    """An option in the query of the URL counts before the same one in OPTIONS."""
     found = target("redis://h?socket_timeout=5&ssl_cert_reqs=none", socket_timeout=1, max_connections=3)
     assert dict(found.options)["socket_timeout"] == 5.0
     assert dict(found.options)["ssl_cert_reqs"] == "none"
@@ -121,6 +127,7 @@ def test_options_in_the_query_count_before_options():
     ],
 )
 def test_mistake_in_location_is_told(location, message):
+    """A wrong LOCATION raises ConfigurationError with its text and the forms expected."""
     with pytest.raises(ConfigurationError) as caught:
         target(location)
     assert message in str(caught.value)
@@ -128,6 +135,7 @@ def test_mistake_in_location_is_told(location, message):
 
 
 def test_mistake_in_location_names_the_alias_and_no_password():
+    """The error for a wrong LOCATION names the alias and masks the password."""
     with pytest.raises(
         ConfigurationError, match=r"CACHES\['default'\]\['LOCATION'\] is 'redis://\*\*\*@h:x'"
     ) as caught:
@@ -136,13 +144,15 @@ def test_mistake_in_location_names_the_alias_and_no_password():
 
 
 def test_password_is_in_no_repr():
+    """The password of a URL or option does not appear in the target's repr."""
     assert "hunter2" not in repr(target("redis://u:hunter2@h", password="hunter2"))
 
 
-# What other backends' users have written ---------------------------------------------------
+# Settings of other backends -----------------------------------------------------------------
 
 
-def test_django_redis_configuration_of_its_readme():
+def test_configuration_of_django_redis_readme_is_understood():
+    """The configuration of django-redis's README builds a cache with the same meaning."""
     found = read_caches(
         {
             "default": {
@@ -195,10 +205,12 @@ def test_django_redis_configuration_of_its_readme():
     ],
 )
 def test_spellings_of_other_backends_are_understood(options, name, value):
+    """Options of django-redis and redis-py set those of Storeroom, which count first if both are given."""
     assert settled(config.read_params({"OPTIONS": options}, OPTIONS))[name] == value
 
 
-def test_sentinel_as_django_redis_spells_it():
+def test_sentinel_is_understood_as_django_redis_spells_it():
+    """SENTINELS with a service as the host of the URL give a Sentinel target."""
     found = target(
         "redis://mymaster/2",
         CLIENT_CLASS="django_redis.client.SentinelClient",
@@ -218,8 +230,8 @@ def test_sentinel_as_django_redis_spells_it():
         ["redis://mymaster/2", "redis://mymaster/2"],
     ],
 )
-def test_sentinel_with_replicas_as_django_redis_spells_it(location):
-    """Its page names the service once for the primary and once for the replicas; the primary answers for them."""
+def test_sentinel_with_replicas_is_understood_as_django_redis_spells_it(location):
+    """A service named for primary and replicas, as on django-redis's page, is one target on the primary."""
     found = target(
         location,
         CLIENT_CLASS="django_redis.client.DefaultClient",
@@ -231,12 +243,14 @@ def test_sentinel_with_replicas_as_django_redis_spells_it(location):
         target(["redis://mymaster/2", "redis://another/2"], SENTINELS=[("a", 1)])
 
 
-def test_what_stands_in_a_url_of_redis_py_and_has_no_effect_is_accepted():
+def test_parameter_of_redis_py_without_effect_is_accepted():
+    """Parameters of redis-py without effect here are accepted in a URL and dropped."""
     quiet = "retry_on_timeout=true&health_check_interval=30&protocol=3&socket_keepalive=yes&decode_responses=false"
     assert target(f"redis://h?{quiet}") == target("redis://h?socket_keepalive=True")
 
 
 def test_sentinels_may_have_timeouts_of_their_own():
+    """A timeout in sentinel_kwargs counts for the Sentinels, that of OPTIONS for the primary."""
     cache = RedisCache(
         "redis+sentinel://a/m", {"OPTIONS": {"socket_timeout": 3, "sentinel_kwargs": {"socket_timeout": 0.5}}}
     )
@@ -247,7 +261,8 @@ def test_sentinels_may_have_timeouts_of_their_own():
     assert cache._engine._login(primary).timeout == 3
 
 
-def test_cluster_as_django_redis_spells_it():
+def test_cluster_is_understood_as_django_redis_spells_it():
+    """REDIS_CLIENT_CLASS of a cluster makes the URLs the nodes of a cluster."""
     assert target("redis://a:1,redis://b:2", REDIS_CLIENT_CLASS="redis.cluster.RedisCluster").kind == "cluster"
 
 
@@ -277,19 +292,22 @@ def test_cluster_as_django_redis_spells_it():
         ({"MAX_ENTRIES": 100}, "a server bounds itself, by maxmemory and maxmemory-policy"),
     ],
 )
-def test_what_has_no_meaning_here_is_refused_with_the_remedy(options, message):
+def test_option_without_meaning_here_is_refused_with_the_remedy(options, message):
+    """An option without meaning here raises ConfigurationError with the option or LOCATION to use."""
     with pytest.raises(ConfigurationError) as caught:
         config.read_params({"OPTIONS": options}, OPTIONS)
     assert message in str(caught.value)
 
 
 def test_reverse_key_function_is_not_needed():
+    """REVERSE_KEY_FUNCTION of django-redis is refused with the reason that it is not needed."""
     settings = {"BACKEND": REDIS, "LOCATION": "redis://h", "REVERSE_KEY_FUNCTION": "app.reverse"}
     with pytest.raises(ConfigurationError, match=r"'REVERSE_KEY_FUNCTION', of django-redis\. Remove it: keys\(\)"):
         read_caches({"default": settings})
 
 
 def test_sentinel_class_without_sentinels_is_told():
+    """A Sentinel client class without SENTINELS raises ConfigurationError."""
     with pytest.raises(ConfigurationError, match="without naming any"):
         target("redis://mymaster/2", CLIENT_CLASS="django_redis.client.SentinelClient")
 
@@ -298,11 +316,13 @@ def test_sentinel_class_without_sentinels_is_told():
 
 
 def test_handles_of_one_location_share_an_engine():
+    """Two handles of one location share an engine under any prefix, and another database has another."""
     one, other = RedisCache("redis://h/1", {}), RedisCache("redis://h/1", {"KEY_PREFIX": "x"})
     assert one._engine is other._engine
     assert RedisCache("redis://h/2", {})._engine is not one._engine
 
 
-def test_handles_with_different_passwords_do_not():
+def test_handles_with_different_passwords_share_no_engine():
+    """Two handles of one server with different passwords have different engines."""
     one, other = RedisCache("redis://:a@h/1", {}), RedisCache("redis://:b@h/1", {})
     assert one._engine is not other._engine

@@ -67,6 +67,7 @@ def counted(monkeypatch):
 
 
 def test_alias_gives_its_cache():
+    """caches[alias] is a cache of the configured class with its settings."""
     configure({"default": named("test-a"), "b": {"BACKEND": DUMMY, "TIMEOUT": 60}})
     assert isinstance(caches["default"], LocMemCache)
     assert isinstance(caches["b"], DummyCache)
@@ -74,6 +75,7 @@ def test_alias_gives_its_cache():
 
 
 def test_aliases_are_isolated():
+    """Aliases with other locations or prefixes do not see the entries of each other."""
     configure({"default": named("test-b"), "b": named("test-c"), "c": named("test-b", KEY_PREFIX="c")})
     for alias in caches:
         caches[alias].set("key", alias)
@@ -83,6 +85,7 @@ def test_aliases_are_isolated():
 
 
 def test_alias_gives_the_same_handle_to_all_threads():
+    """16 threads that ask for an alias at once get the same handle."""
     configure({"default": named("test-d")})
     barrier = threading.Barrier(16)
     handles = []
@@ -101,7 +104,7 @@ def test_alias_gives_the_same_handle_to_all_threads():
 
 
 def test_threads_that_come_first_agree_on_one_configuration():
-    """None was given, so each of them looks for one."""
+    """Threads that look for a configuration at once all use the same one."""
     barrier = threading.Barrier(8)
     found = []
 
@@ -119,6 +122,8 @@ def test_threads_that_come_first_agree_on_one_configuration():
 
 
 def test_configuration_given_while_one_is_looked_for_stays(monkeypatch):
+    """A configure() during the search for a configuration counts before the found one."""
+
     def find_source():
         configure({"default": {"BACKEND": DUMMY}})
         return Source("found", "", {"default": named("test-e")})
@@ -129,6 +134,7 @@ def test_configuration_given_while_one_is_looked_for_stays(monkeypatch):
 
 
 def test_handle_is_built_on_first_use(counted):
+    """A handle is built once, at its first use, and not by configure()."""
     configure({"default": {"BACKEND": Counted}, "b": {"BACKEND": Counted}})
     assert counted.built == 0
     assert caches["b"] is caches["b"]
@@ -136,6 +142,8 @@ def test_handle_is_built_on_first_use(counted):
 
 
 def test_backend_may_use_another_cache_while_it_is_built():
+    """A backend's __init__ may use another alias."""
+
     class Outer(DummyCache):
         def __init__(self, location, params):
             super().__init__(location, params)
@@ -146,6 +154,7 @@ def test_backend_may_use_another_cache_while_it_is_built():
 
 
 def test_caches_are_like_a_mapping():
+    """The object caches iterates over its aliases, tells membership and length, and has its settings and source."""
     configure({"default": {"BACKEND": DUMMY}, "b": {"BACKEND": DUMMY}})
     assert (list(caches), len(caches)) == (["default", "b"], 2)
     assert "b" in caches
@@ -155,6 +164,7 @@ def test_caches_are_like_a_mapping():
 
 
 def test_all_gives_every_cache_or_those_in_use():
+    """all() returns every cache, and with initialized_only those already built."""
     configure({"default": {"BACKEND": DUMMY}, "b": {"BACKEND": DUMMY}})
     assert caches.all(initialized_only=True) == []
     used = caches["b"]
@@ -163,6 +173,7 @@ def test_all_gives_every_cache_or_those_in_use():
 
 
 def test_close_all_closes_the_caches_in_use(counted):
+    """close_all() closes the built caches and builds none, without a configuration as well."""
     caches.close_all()  # none is: nothing happens, and no configuration is looked for
     configure({"default": {"BACKEND": Counted}, "b": {"BACKEND": Counted}})
     assert caches["b"]
@@ -178,7 +189,8 @@ def test_close_all_closes_the_caches_in_use(counted):
         (5, "There is no cache 5 in CACHES; the aliases are 'default', 'sessions'. (The configuration is that"),
     ],
 )
-def test_unknown_alias_is_told_with_those_there_are(alias, message):
+def test_unknown_alias_is_told_with_the_aliases_there_are(alias, message):
+    """An unknown alias raises with the aliases there are and the nearest one."""
     configure({"default": {"BACKEND": DUMMY}, "sessions": {"BACKEND": DUMMY}})
     with pytest.raises(InvalidCacheBackendError, match=re.escape(message)):
         caches[alias]
@@ -187,32 +199,36 @@ def test_unknown_alias_is_told_with_those_there_are(alias, message):
 # configure() -----------------------------------------------------------------------------------------------
 
 
-def test_configure_replaces_what_was_there():
+def test_configure_replaces_all_aliases():
+    """configure() replaces all aliases, and a handle of the old configuration goes on working."""
     configure({"default": named("test-f"), "b": {"BACKEND": DUMMY}})
     old = caches["default"]
     configure({"default": {"BACKEND": DUMMY}})
     assert isinstance(caches["default"], DummyCache)
     assert "b" not in caches
-    old.set("key", 1)  # whoever holds it can go on
+    old.set("key", 1)  # a caller that holds it can go on
     assert old.delete("key")
 
 
 def test_configure_works_after_a_first_use():
+    """configure() takes effect after the embedded default has been used."""
     assert caches["default"].settings.options["max_entries"] == 100_000  # the embedded default
     configure({"default": {"BACKEND": DUMMY}})
     assert isinstance(caches["default"], DummyCache)
 
 
 def test_wrong_configuration_changes_nothing():
+    """A refused configuration leaves the one in force and its handles as they are."""
     configure({"default": {"BACKEND": DUMMY}})
     handle = caches["default"]
     with pytest.raises(ConfigurationError, match=r"^CACHES\['default'\]\['VERSION'\] is -1; expected") as caught:
         configure({"default": {"BACKEND": DUMMY, "VERSION": -1}})
     assert caches["default"] is handle
-    assert "configuration is that of" not in str(caught.value)  # the traceback shows who gave it
+    assert "configuration is that of" not in str(caught.value)  # the traceback shows the caller
 
 
 def test_later_changes_of_the_dict_change_no_cache():
+    """Changing the dict given to configure() changes no cache."""
     written = {"default": {"BACKEND": DUMMY, "TIMEOUT": 60}}
     configure(written)
     written["default"]["TIMEOUT"] = 1
@@ -220,7 +236,7 @@ def test_later_changes_of_the_dict_change_no_cache():
 
 
 def test_configuration_that_was_found_is_checked_on_first_use(monkeypatch):
-    """The message tells where the mistake is."""
+    """A mistake in a found configuration raises at first use with its source, and may be put right."""
     monkeypatch.setenv("CACHE_URL", "locmem://?timeout=soon")
     with pytest.raises(ConfigurationError) as caught:
         caches["default"]
@@ -231,7 +247,7 @@ def test_configuration_that_was_found_is_checked_on_first_use(monkeypatch):
 
 
 def test_swap_puts_a_configuration_in_force_and_back():
-    """What a test needs to have caches of its own."""
+    """swap() puts a configuration in force and returns the former, handles included, for a test to restore."""
     configure({"default": {"BACKEND": DUMMY}})
     outer = caches["default"]
     before = caches.swap(OwnConfiguration(Source("a test", "", {"default": named("test-g")})))
@@ -241,6 +257,7 @@ def test_swap_puts_a_configuration_in_force_and_back():
 
 
 def test_replaced_configuration_is_not_kept():
+    """The handles of a replaced configuration are garbage-collected."""
     configure({"default": {"BACKEND": DUMMY}})
     handle = weakref.ref(caches["default"])
     configure({"default": {"BACKEND": DUMMY}})
@@ -248,7 +265,8 @@ def test_replaced_configuration_is_not_kept():
     assert handle() is None
 
 
-def test_backend_class_of_an_alias():
+def test_backend_class_resolves_an_alias():
+    """backend_class() resolves the class of an alias, and names the alias without BACKEND."""
     assert backend_class("default", named()) is LocMemCache
     with pytest.raises(ConfigurationError, match=r"CACHES\['a'\] has no BACKEND"):
         backend_class("a", {})
@@ -258,6 +276,7 @@ def test_backend_class_of_an_alias():
 
 
 def test_cache_is_the_default_alias_of_the_moment():
+    """The object cache acts on the default alias, and on its successor after configure()."""
     configure({"default": named("test-h")})
     cache.set("key", "value")
     assert cache.get("key") == caches["default"].get("key") == "value"
@@ -271,6 +290,7 @@ def test_cache_is_the_default_alias_of_the_moment():
 
 
 def test_cache_passes_attributes_on():
+    """Setting, reading and deleting an attribute of cache acts on the default handle."""
     configure({"default": {"BACKEND": DUMMY, "VERSION": 1}})
     cache.version = 7
     assert caches["default"].version == 7
@@ -283,13 +303,14 @@ def test_cache_passes_attributes_on():
 
 
 def test_cache_passes_for_a_base_cache():
+    """For isinstance() and dir(), cache is a BaseCache."""
     assert isinstance(cache, BaseCache)
     assert not isinstance(cache, type)
     assert "get_or_set" in dir(cache)
 
 
 def test_inspecting_the_front_door_chooses_no_configuration():
-    """As test runners, documentation tools and debuggers do with whatever they find in a module."""
+    """repr, dir and attribute tests, as of test runners and debuggers, look for no configuration."""
     for thing in (cache, caches):
         repr(thing)
         dir(thing)
@@ -302,6 +323,7 @@ def test_inspecting_the_front_door_chooses_no_configuration():
 
 
 def test_cache_is_pickled_as_a_name():
+    """The object cache unpickles to itself."""
     assert pickle.loads(pickle.dumps(cache)) is cache
 
 
@@ -317,6 +339,7 @@ def run_python(code, **environ):
 
 
 def test_every_public_name_is_there():
+    """Each name of __all__ exists, dir() lists it, and a misspelt one raises AttributeError."""
     for name in storeroom.__all__:
         assert getattr(storeroom, name) is not None
     assert set(storeroom.__all__) <= set(dir(storeroom))
@@ -325,17 +348,20 @@ def test_every_public_name_is_there():
 
 
 def test_every_error_is_public():
+    """The package offers all errors of storeroom.exceptions."""
     from storeroom import exceptions
 
     assert set(exceptions.__all__) <= set(storeroom.__all__)
 
 
 def test_importing_the_package_loads_nothing_else():
+    """Importing storeroom loads no other module of the package."""
     code = "import sys, json, storeroom; print(json.dumps([name for name in sys.modules if 'storeroom' in name]))"
     assert run_python(code) == ["storeroom"]
 
 
 def test_importing_the_caches_loads_neither_backends_nor_the_framework():
+    """Importing cache, caches and configure loads the registry and exceptions only."""
     code = "import sys, json\nfrom storeroom import cache, caches, configure\nprint(json.dumps([*sys.modules]))"
     loaded = {name for name in run_python(code) if name.startswith("storeroom")}
     assert loaded == {"storeroom", "storeroom.exceptions", "storeroom.registry", "storeroom.registry.handler"}
@@ -357,6 +383,7 @@ from storeroom import cache, caches
 
 
 def test_running_django_gives_its_own_handles():
+    """In a running Django, caches are Django's own handles, and the source is named after it."""
     code = DJANGO + (
         "print(json.dumps([all(caches[alias] is django.core.cache.caches[alias] for alias in caches),"
         " type(caches['default']).__module__, type(caches['ours']).__module__, str(caches.source), list(caches)]))"
@@ -371,6 +398,7 @@ def test_running_django_gives_its_own_handles():
 
 
 def test_running_django_shares_its_entries_and_closes_its_caches():
+    """In a running Django, entries are those of Django's caches, and close_all() closes these."""
     code = DJANGO + (
         "caches['ours'].set('key', 1); cache.set('key', 2); caches.close_all()\n"
         "print(json.dumps([django.core.cache.caches['ours'].get('key'), django.core.cache.cache.get('key'),"
@@ -380,6 +408,7 @@ def test_running_django_shares_its_entries_and_closes_its_caches():
 
 
 def test_settings_that_a_django_test_overrides_are_followed():
+    """Within override_settings, cache and caches follow the overriding CACHES."""
     code = DJANGO + (
         "from django.test import override_settings\n"
         "seen = [cache.default_timeout]\n"
@@ -392,6 +421,7 @@ def test_settings_that_a_django_test_overrides_are_followed():
 
 
 def test_unknown_alias_in_a_running_django_is_told_as_ever():
+    """In a running Django, an unknown alias raises with the nearest one."""
     code = DJANGO + (
         "try: caches['oars']\nexcept storeroom.InvalidCacheBackendError as error: print(json.dumps(str(error)))"
     )
@@ -400,7 +430,7 @@ def test_unknown_alias_in_a_running_django_is_told_as_ever():
 
 
 def test_configure_wins_over_a_running_django():
-    """Its paths of Django's then stand for Storeroom's classes, as in any other program."""
+    """configure() counts before a running Django, and Django's paths then stand for Storeroom's classes."""
     code = DJANGO + (
         "storeroom.configure({'default': {'BACKEND': 'django.core.cache.backends.locmem.LocMemCache'}})\n"
         "print(json.dumps(type(caches['default']).__module__))"
@@ -409,5 +439,6 @@ def test_configure_wins_over_a_running_django():
 
 
 def test_django_is_never_imported():
+    """A cache used without a Django imports none."""
     code = "import json, sys, storeroom\nstoreroom.cache.get('key')\nprint(json.dumps('django' in sys.modules))"
     assert run_python(code, CACHE_URL="locmem://") is False
