@@ -8,9 +8,10 @@
     storeroom.cache.set("greeting", "hello", timeout="5m")
     storeroom.caches["default"].get("greeting")
 
-Each public name is loaded when it is first asked for, so that importing the package
-costs next to nothing.
+Each public name is loaded when it is first asked for, so that importing the package costs next to nothing.
 """
+
+from importlib import import_module
 
 TYPE_CHECKING = False  # type checkers take it for typing's own, whose import would cost more than all the rest
 if TYPE_CHECKING:
@@ -37,10 +38,9 @@ if TYPE_CHECKING:
         ValueTooLargeError,
         ValueTypeError,
     )
-    from storeroom.functions.decorator import cached
+    from storeroom.functions import cached
     from storeroom.memos import memo
-    from storeroom.registry import cache, caches, configure
-    from storeroom.registry.urls import config_from_url
+    from storeroom.registry import cache, caches, config_from_url, configure
     from storeroom.timeouts import DEFAULT_TIMEOUT
     from storeroom.transactions import transaction
 
@@ -79,14 +79,14 @@ __all__ = [
 _HOMES = {
     "DEFAULT_TIMEOUT": "timeouts",
     "cache": "registry",
-    "cached": "functions.decorator",
+    "cached": "functions",
     "caches": "registry",
-    "config_from_url": "registry.urls",
+    "config_from_url": "registry",
     "configure": "registry",
     "memo": "memos",
     "transaction": "transactions",
 }
-"""The module of each public name; all others are in exceptions."""
+"""The package or module of each public name; all others are in exceptions."""
 
 
 if not TYPE_CHECKING:  # or every misspelt name would pass for one of these
@@ -95,8 +95,6 @@ if not TYPE_CHECKING:  # or every misspelt name would pass for one of these
         """Load a public name from its module: see PEP 562."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from importlib import import_module  # noqa: PLC0415 -- not needed to import the package
-
         value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'exceptions')}"), name)
         globals()[name] = value
         return value

@@ -1,8 +1,7 @@
-"""What a message or a repr may show of a setting: never a password.
+"""Settings as messages and reprs show them, never with a password; and the nearest right name for a wrong one.
 
-Secrets reach a configuration in two ways: as an option of their own, told by its
-name, and inside a URL. Where it is in doubt what part of a URL is the password, too
-much is hidden.
+Secrets reach a configuration as options of their own, known by their names, and inside URLs. Where a URL leaves in
+doubt which part is the password, too much of it is hidden.
 """
 
 import os
@@ -11,7 +10,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Final
 
-__all__ = ["is_secret", "mask_url", "masked", "nearest", "shown"]
+__all__ = ["closest", "is_secret", "mask_url", "masked", "nearest", "shown"]
 
 _SECRET_NAME: Final = re.compile(r"secret|passw|passphrase|token|credential|api_?key", re.IGNORECASE)
 # Greedy up to the last "@": an unescaped "@", "/" or "?" in a password must not show its rest.
@@ -52,9 +51,9 @@ def masked(value: Any, name: str = "") -> Any:
 
 
 def shown(value: Any, name: str = "") -> str:
-    """Return how an error message tells the wrong value of the setting `name`.
+    """Return the wrong value of the setting `name` for an error message.
 
-    Strings and numbers are shown; of anything else, which may hold anything, only the type is.
+    Strings and numbers are shown. Of any other value, which may hold a secret, only the type is.
 
     >>> shown("5 parsecs"), shown([1, 2]), shown("hunter2", "password")
     ("'5 parsecs'", 'a list', 'hidden here')
@@ -75,8 +74,13 @@ def shown(value: Any, name: str = "") -> str:
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the word most like `word`, or "" if none is near."""
-    import difflib  # noqa: PLC0415 -- 3 ms that only a mistake need spend
-
     by_lower_case = {known.lower(): known for known in words}
-    found = difflib.get_close_matches(word.lower(), by_lower_case, n=1)
-    return f" Did you mean {by_lower_case[found[0]]!r}?" if found else ""
+    found = closest(word.lower(), by_lower_case)
+    return f" Did you mean {by_lower_case[found]!r}?" if found else ""
+
+
+def closest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the word most like `word`; None if the likeness of none, from 0 to 1, reaches `cutoff`."""
+    from difflib import get_close_matches  # noqa: PLC0415 -- 3 ms that only a mistake need spend
+
+    return next(iter(get_close_matches(word, words, 1, cutoff)), None)

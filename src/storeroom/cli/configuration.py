@@ -8,8 +8,9 @@ from storeroom.base import BaseCache
 from storeroom.cli.site import enter
 from storeroom.cli.sources import Named, find
 from storeroom.exceptions import ConfigurationError, InvalidCacheBackendError, NotSupportedError
-from storeroom.registry import OwnConfiguration, caches
+from storeroom.registry import caches
 from storeroom.registry.aliases import Alias, read_caches
+from storeroom.registry.configuration import OwnConfiguration
 from storeroom.wording import nearest
 
 __all__ = [

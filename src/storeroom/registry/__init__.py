@@ -1,21 +1,28 @@
-"""CACHES as a whole: found, checked, and handed out by alias."""
+"""CACHES as a whole: found, checked, and handed out by alias.
 
-from storeroom.registry.handler import (
-    CacheHandler,
-    Configuration,
-    OwnConfiguration,
-    backend_class,
-    cache,
-    caches,
-    configure,
-)
+``sources`` finds the dict where no program has called configure(): in Django's settings, a TOML file or environment
+variables (``urls``), or falls back on an embedded default. ``aliases`` reads and checks it, and ``backend_paths`` the
+BACKEND of each alias. ``configuration`` keeps a handle for each alias, and ``handler`` hands them out.
+"""
 
-__all__ = [
-    "CacheHandler",
-    "Configuration",
-    "OwnConfiguration",
-    "backend_class",
-    "cache",
-    "caches",
-    "configure",
-]
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+from storeroom.registry.handler import cache, caches, configure
+
+if TYPE_CHECKING:
+    from storeroom.registry.urls import config_from_url
+
+__all__ = ["cache", "caches", "config_from_url", "configure"]
+
+_LOADED_LATER: Final = {"OwnConfiguration": "configuration", "backend_class": "aliases", "config_from_url": "urls"}
+"""Names that few programs need, and their modules."""
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Load a name from its module when it is first asked for: see PEP 562."""
+        if name not in _LOADED_LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_LOADED_LATER[name]}"), name)

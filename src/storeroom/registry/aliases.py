@@ -1,7 +1,6 @@
-"""CACHES as a whole, read and checked: from a dict that a person wrote to one Alias per entry.
+"""CACHES as a whole, read and checked: from a dict that a person wrote to an Alias for each of its items.
 
-Everything is checked at once and nothing is opened: a mistake shows at start, not at
-the first use of the alias that has it.
+Everything is checked at once and nothing is opened: a mistake shows at start, not at the first use of its alias.
 """
 
 import inspect
@@ -32,8 +31,7 @@ class Alias:
         backend: the class.
         location: LOCATION as the class gets it; "" where none was given.
         params: the alias's dict without BACKEND and LOCATION, as it was written.
-        settings: the same, read; None for a class that is not a BaseCache, whose
-            settings are its own business.
+        settings: the same, read; None for a class that is not a BaseCache, which reads its own settings.
     """
 
     name: str
@@ -57,12 +55,10 @@ def read_caches(caches: object, directory: str | None = None) -> dict[str, Alias
 
     Args:
         caches: alias to its dict.
-        directory: what a relative LOCATION is relative to, where LOCATION is a path; the
-            current directory if it is None.
+        directory: the base of a relative LOCATION that is a path; the current directory if it is None.
 
     Raises:
-        ConfigurationError: something is wrong; with several mistakes the message lists
-            the first of each alias.
+        ConfigurationError: something is wrong; with several mistakes the message lists the first of each alias.
     """
     if not isinstance(caches, Mapping):
         raise ConfigurationError(
@@ -70,16 +66,13 @@ def read_caches(caches: object, directory: str | None = None) -> dict[str, Alias
             "{'default': {'BACKEND': 'storeroom.backends.locmem.LocMemCache'}}."
         )
     aliases: dict[str, Alias] = {}
-    mistakes: list[ConfigurationError] = []
-    if DEFAULT_ALIAS not in caches:
-        mistakes.append(_missing_default(caches))
+    mistakes = [] if DEFAULT_ALIAS in caches else [_missing_default(caches)]
     for name, written in caches.items():
         try:
             aliases[name] = read_alias(name, written, directory)
         except ConfigurationError as mistake:
             mistakes.append(mistake)
-    if not mistakes:
-        mistakes = [*_collisions(list(aliases.values())), *_wrong_fallbacks(aliases), *_misplaced(aliases)]
+    mistakes = mistakes or [*_collisions(list(aliases.values())), *_wrong_fallbacks(aliases), *_misplaced(aliases)]
     if len(mistakes) > 1:
         listed = "".join(f"\n- {mistake}" for mistake in mistakes)
         raise ConfigurationError(f"CACHES has {len(mistakes)} mistakes:{listed}") from mistakes[0]
@@ -106,22 +99,21 @@ def read_alias(name: object, written: object, directory: str | None) -> Alias:
     """Read one alias: see read_caches()."""
     if not isinstance(name, str):
         raise ConfigurationError(f"CACHES has an alias that is {wording.shown(name)}; expected a string.")
-    place = f"CACHES[{name!r}]"
+    where = f"CACHES[{name!r}]"
     if not isinstance(written, Mapping):
         hint = " A URL becomes one by storeroom.config_from_url(url)." if isinstance(written, str) else ""
-        raise ConfigurationError(f"{place} is {wording.shown(written)}; expected a dict with BACKEND in it.{hint}")
+        raise ConfigurationError(f"{where} is {wording.shown(written)}; expected a dict with BACKEND in it.{hint}")
     backend = backend_class(name, written)
     params = _copied(written)
     del params["BACKEND"]
-    location = _location(params.pop("LOCATION", ""), place)
+    location = _location(params.pop("LOCATION", ""), where)
     if location and isinstance(location, str) and _is_path(backend):
-        # Absolute, so that a later chdir() does not move the cache.
-        location = str(Path(directory or Path.cwd(), Path(location).expanduser()))
+        location = _absolute(location, directory, where)
     settings = None
     if issubclass(backend, BaseCache):
         settings = config.read_params(params, backend.options, alias=name, backend=backend.__name__)
-        _check_location(backend, location, settings, place)
-        _check_codec(settings, place)
+        _check_location(backend, location, settings, where)
+        _check_codec(settings, where)
     return Alias(name, backend, location, params, settings)
 
 
@@ -129,22 +121,22 @@ def backend_class(name: str, written: Mapping[str, Any]) -> type[Any]:
     """Return the class that one alias's BACKEND names.
 
     Raises:
-        ConfigurationError: there is no BACKEND, or no handle can be built of it; an
-            InvalidCacheBackendError where it cannot be imported.
+        ConfigurationError: there is no BACKEND, or no handle can be built of it; an InvalidCacheBackendError where it
+            cannot be imported.
     """
-    place = f"CACHES[{name!r}]"
+    where = f"CACHES[{name!r}]"
     if "BACKEND" not in written:
-        raise _missing_backend(place, written)
-    backend = backend_paths.resolve(written["BACKEND"], place)
-    _check_signature(backend, place)
+        raise _missing_backend(where, written)
+    backend = backend_paths.resolve(written["BACKEND"], where)
+    _check_signature(backend, where)
     return backend
 
 
-def _missing_backend(place: str, written: Mapping[Any, Any]) -> ConfigurationError:
+def _missing_backend(where: str, written: Mapping[Any, Any]) -> ConfigurationError:
     hint = _misspelt("BACKEND", (name for name in written if name not in config.SETTINGS))
     paths = ", ".join(backend_paths.available_paths())
     return ConfigurationError(
-        f"{place} has no BACKEND.{hint} Add it: the dotted path of a class; Storeroom has: {paths}."
+        f"{where} has no BACKEND.{hint} Add it: the dotted path of a class; Storeroom has: {paths}."
     )
 
 
@@ -156,28 +148,39 @@ def _copied(params: Mapping[str, Any]) -> dict[str, Any]:
     return copy
 
 
-def _is_path(backend: type[Any]) -> bool:
-    """Tell whether the LOCATION of this class is a path, which its attribute `location_is_path` says."""
-    return bool(getattr(backend, "location_is_path", False))
-
-
-def _location(location: Any, place: str) -> Any:
+def _location(location: Any, where: str) -> Any:
     if isinstance(location, os.PathLike):
         location = os.fspath(location)
     are_addresses = isinstance(location, list | tuple) and all(isinstance(address, str) for address in location)
     if not isinstance(location, str) and not are_addresses:
         raise ConfigurationError(
-            f"{place}['LOCATION'] is {wording.shown(location)}; expected a string (a path, a name or an address), "
+            f"{where}['LOCATION'] is {wording.shown(location)}; expected a string (a path, a name or an address), "
             "a path object or a list of addresses."
         )
     return location
 
 
-def _check_location(backend: type[Any], location: Any, settings: config.Settings, place: str) -> None:
+def _is_path(backend: type[Any]) -> bool:
+    """Tell whether the LOCATION of this class is a path, by its attribute `location_is_path`."""
+    return bool(getattr(backend, "location_is_path", False))
+
+
+def _absolute(location: str, directory: str | None, where: str) -> str:
+    """Return the whole path, so that a later chdir() does not move the cache."""
+    try:
+        return str(Path(directory or Path.cwd(), Path(location).expanduser()))
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"{where}['LOCATION'] is {location!r}, and there is no such user; expected a path, or ./~ for a name "
+            "that begins with a tilde."
+        ) from error
+
+
+def _check_location(backend: type[Any], location: Any, settings: config.Settings, where: str) -> None:
     """Let the class check LOCATION by its optional ``check_location(location, settings)``.
 
-    It may look at the place but opens nothing; its error begins with "LOCATION is", or
-    with "is", to be joined to the alias's name.
+    It may look at the path or the address but opens nothing; its error begins with "LOCATION is", or with "is", to be
+    joined to the alias's name.
     """
     check = getattr(backend, "check_location", None)
     if check is None:
@@ -185,11 +188,11 @@ def _check_location(backend: type[Any], location: Any, settings: config.Settings
     try:
         check(location, settings)
     except ConfigurationError as error:
-        raise type(error)(f"{place}['LOCATION'] {str(error).removeprefix('LOCATION ')}") from error
+        raise type(error)(f"{where}['LOCATION'] {str(error).removeprefix('LOCATION ')}") from error
 
 
-def _check_codec(settings: config.Settings, place: str) -> None:
-    """Build the codec that the options describe, so that a wrong one is told now and not by the first value."""
+def _check_codec(settings: config.Settings, where: str) -> None:
+    """Build the codec that the options describe: a wrong one is told now and not by the first value."""
     given = {name: settings.options[name] for name in settings.given & _CODEC_OPTIONS}
     if not given:
         return
@@ -198,10 +201,10 @@ def _check_codec(settings: config.Settings, place: str) -> None:
     try:
         build_codec(**given)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{place}['OPTIONS']: {error}") from error
+        raise ConfigurationError(f"{where}['OPTIONS']: {error}") from error
 
 
-def _check_signature(backend: type[Any], place: str) -> None:
+def _check_signature(backend: type[Any], where: str) -> None:
     try:
         signature = inspect.signature(backend)
     except ValueError:  # a class written in C need not tell
@@ -210,7 +213,7 @@ def _check_signature(backend: type[Any], place: str) -> None:
         signature.bind("location", {})
     except TypeError as error:
         raise ConfigurationError(
-            f"{place}['BACKEND'] is {backend.__qualname__}, which cannot be built as "
+            f"{where}['BACKEND'] is {backend.__qualname__}, which cannot be built as "
             f"{backend.__qualname__}(location, params): {error}. Expected a class whose __init__ takes these two."
         ) from error
 
@@ -225,8 +228,8 @@ def _wrong_fallbacks(aliases: Mapping[str, Alias]) -> list[ConfigurationError]:
         fallback = _fallback_of(alias)
         reason = "" if fallback is None else _why_no_fallback(name, fallback, aliases)
         if reason:
-            place = f"CACHES[{name!r}]['OPTIONS']['on_error'] is 'fallback:{fallback}'"
-            mistakes.append(ConfigurationError(f"{place}; {reason}"))
+            wrong = f"CACHES[{name!r}]['OPTIONS']['on_error'] is 'fallback:{fallback}'"
+            mistakes.append(ConfigurationError(f"{wrong}; {reason}"))
     return mistakes
 
 
@@ -258,7 +261,7 @@ def _collisions(aliases: list[Alias]) -> list[ConfigurationError]:
     first: dict[Any, tuple[Alias, config.Settings]] = {}
     mistakes = []
     for alias in aliases:
-        # What is kept in other aliases' storages has no LOCATION to share.
+        # A class that keeps its entries in other aliases' storages has no LOCATION to share.
         if alias.settings is None or not alias.backend.keeps_entries or hasattr(alias.backend, "check_aliases"):
             continue
         other, settings = first.setdefault(_storage(alias, alias.settings), (alias, alias.settings))
@@ -269,7 +272,7 @@ def _collisions(aliases: list[Alias]) -> list[ConfigurationError]:
 
 
 def _storage(alias: Alias, settings: config.Settings) -> tuple[Any, ...]:
-    """Return what two aliases have in common if they make the same storage keys in one storage."""
+    """Return the identity of a storage and of the keys in it: the same for aliases that overwrite each other's."""
     location = tuple(alias.location) if isinstance(alias.location, list) else alias.location
     if _is_path(alias.backend) and isinstance(location, str):
         location = os.path.realpath(location)

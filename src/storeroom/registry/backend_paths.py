@@ -1,7 +1,7 @@
-"""From BACKEND to a class: dotted paths, Django's among them, and what is missing where one fails.
+"""From BACKEND to a class: dotted paths, Django's among them, and the reason and the remedy where one fails.
 
-Outside Django the paths that every tutorial shows stand for Storeroom's classes. In
-a running Django they are Django's own business, and nobody asks here.
+Outside Django the paths that every tutorial shows stand for Storeroom's classes. In a running Django they are
+Django's own business, and nobody asks here.
 """
 
 import sys
@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 from storeroom.exceptions import DeprecatedBackendWarning, InvalidCacheBackendError
-from storeroom.wording import shown
+from storeroom.wording import closest, shown
 
 __all__ = ["DJANGO_PATHS", "EXTRAS", "PATHS", "available_paths", "install_command", "resolve"]
 
@@ -39,7 +39,7 @@ DJANGO_PATHS: Final[Mapping[str, str]] = {
     _REMOVED: _PACKAGE + "memcached.PyMemcacheCache",
     "django_redis.cache.RedisCache": _PACKAGE + "redis.RedisCache",
 }
-"""What the paths of Django and django-redis stand for outside Django."""
+"""Paths of Django and django-redis, and those they stand for outside Django."""
 
 EXTRAS: Final[dict[str, str]] = {
     "django": "django",
@@ -61,24 +61,24 @@ def available_paths() -> list[str]:
 
 
 def install_command(module: str) -> str:
-    """Return the sentence that tells how to install what a missing module belongs to."""
+    """Return the sentence that tells how to install the package of a missing module."""
     extra = EXTRAS.get(module.partition(".")[0])
     if extra is None:
         return f"Install the package that provides the module {module!r}."
     return f'Install it with: pip install "storeroom[{extra}]"'
 
 
-def resolve(backend: Any, place: str) -> type[Any]:
+def resolve(backend: Any, alias: str) -> type[Any]:
     """Return the class that BACKEND names.
 
     Args:
         backend: a dotted path, or the class itself.
-        place: what error messages call the alias, as in ``CACHES['default']``.
+        alias: its name in error messages, as in ``CACHES['default']``.
 
     Raises:
-        InvalidCacheBackendError: there is no such class, or what it needs is not installed.
+        InvalidCacheBackendError: there is no such class, or a module that it needs is not installed.
     """
-    where = f"{place}['BACKEND']"
+    where = f"{alias}['BACKEND']"
     found = backend if isinstance(backend, type) else _import(backend, where)
     for module in getattr(found, "requires", ()):
         if find_spec(module) is None:
@@ -90,18 +90,8 @@ def resolve(backend: Any, place: str) -> type[Any]:
 
 
 def _import(backend: Any, where: str) -> type[Any]:
-    if not isinstance(backend, str):
-        raise InvalidCacheBackendError(
-            f"{where} is {shown(backend)}; expected the dotted path of a class, such as {PATHS[0]!r}, "
-            "or the class itself."
-        )
-    path = DJANGO_PATHS.get(backend, backend)
+    path = _checked_path(backend, where)
     module_name, _, name = path.rpartition(".")
-    if not module_name or not all(part.isidentifier() for part in path.split(".")):
-        raise InvalidCacheBackendError(
-            f"{where} is {backend!r}; expected the dotted path of a class, such as {PATHS[0]!r}."
-            f"{_nearest_path(backend)}"
-        )
     if backend == _REMOVED:
         _warn_of_removal(where, path)
     try:
@@ -118,6 +108,17 @@ def _import(backend: Any, where: str) -> type[Any]:
     if not isinstance(found, type):
         raise InvalidCacheBackendError(f"{where} is {backend!r}, which is {shown(found)}; expected a class.")
     return found
+
+
+def _checked_path(backend: Any, where: str) -> str:
+    """Return the dotted path of Storeroom's class where BACKEND names one of Django's, else BACKEND itself."""
+    expected = f"expected the dotted path of a class, such as {PATHS[0]!r}"
+    if not isinstance(backend, str):
+        raise InvalidCacheBackendError(f"{where} is {shown(backend)}; {expected}, or the class itself.")
+    path = DJANGO_PATHS.get(backend, backend)
+    if "." not in path or not all(part.isidentifier() for part in path.split(".")):
+        raise InvalidCacheBackendError(f"{where} is {backend!r}; {expected}.{_nearest_path(backend)}")
+    return path
 
 
 def _missing_module(backend: str, path: str, error: ModuleNotFoundError, where: str) -> InvalidCacheBackendError:
@@ -144,24 +145,19 @@ def _nearest_path(backend: str) -> str:
 
     The end alone is compared: long common beginnings would make everything alike.
     """
-    import difflib  # noqa: PLC0415 -- 3 ms that only a mistake need spend
-
     known = [*available_paths(), *(path for path, ours in DJANGO_PATHS.items() if ours in available_paths())]
     ends: dict[str, str] = {}
     for path in known:
         _, module, name = path.rsplit(".", 2)
         for end in (f"{module}.{name}", module, name):
             ends.setdefault(end.lower(), f"{module}.{name}")
-    end = ".".join(backend.rsplit(".", 2)[-2:]).lower()
-    found = difflib.get_close_matches(end, ends, n=1, cutoff=0.75)
-    if not found:
-        return ""
-    same_end = [path for path in known if path.endswith(ends[found[0]])]
-    return f" Did you mean {difflib.get_close_matches(backend, same_end, n=1, cutoff=0.0)[0]!r}?"
+    found = closest(".".join(backend.rsplit(".", 2)[-2:]).lower(), ends, cutoff=0.75)
+    same_end = [path for path in known if path.endswith(ends[found])] if found else []
+    return f" Did you mean {closest(backend, same_end, cutoff=0.0)!r}?" if same_end else ""
 
 
 def _warn_of_removal(where: str, path: str) -> None:
-    level, frame = 2, sys._getframe(1)  # noqa: SLF001 -- to blame the caller's line, not one of ours
+    level, frame = 2, sys._getframe(1)  # noqa: SLF001 -- to blame the caller's line, not one of Storeroom's
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "storeroom":
         level, frame = level + 1, frame.f_back
     warnings.warn(

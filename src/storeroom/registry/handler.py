@@ -1,97 +1,40 @@
-"""The front door: ``caches["alias"]``, the proxy ``cache``, and ``configure()``.
+"""The front door: ``caches["alias"]``, the proxy ``cache``, and ``configure()``."""
 
-A *configuration* is a checked CACHES with the handles built so far. It is replaced as
-a whole, never changed: a thread that reads while another calls ``configure()`` sees
-the old one or the new one.
-"""
-
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
-from storeroom.exceptions import ConfigurationError, InvalidCacheBackendError
+from storeroom.exceptions import InvalidCacheBackendError
 
 if TYPE_CHECKING:
     from storeroom.base import BaseCache
-    from storeroom.registry.aliases import Alias
+    from storeroom.registry.configuration import Configuration
     from storeroom.registry.sources import Source
 
-__all__ = ["CacheHandler", "Configuration", "OwnConfiguration", "backend_class", "cache", "caches", "configure"]
-
-
-class Configuration(Protocol):
-    """What answers for the aliases: Storeroom's own handles, or Django's."""
-
-    @property
-    def source(self) -> "Source":
-        """Where the CACHES dict was found, and the dict itself."""
-
-    @property
-    def handles(self) -> "Mapping[str, BaseCache]":
-        """Alias to handle, for those that handle() need not be asked for."""
-
-    def handle(self, alias: str) -> "BaseCache":
-        """Return the alias's handle; raise InvalidCacheBackendError if there is no such alias."""
-
-    def opened(self) -> "list[BaseCache]":
-        """Return the handles built so far."""
-
-
-class OwnConfiguration:
-    """A checked CACHES dict: one handle per alias for the whole process, built on first use."""
-
-    __slots__ = ("_aliases", "handles", "source")
-
-    def __init__(self, source: "Source") -> None:
-        """Check the whole of the source; nothing is opened.
-
-        Raises:
-            ConfigurationError: something in it is wrong.
-        """
-        from storeroom.registry.aliases import read_caches  # noqa: PLC0415 -- the caches' own modules, loaded on first use
-
-        self.source = source
-        try:
-            self._aliases: dict[str, Alias] = read_caches(source.caches, source.directory)
-        except ConfigurationError as error:
-            if source.name == _CONFIGURE:
-                raise
-            raise type(error)(f"{error} (The configuration is that of {source}.)") from error
-        self.handles: dict[str, BaseCache] = {}
-
-    def handle(self, alias: str) -> "BaseCache":
-        """See Configuration.handle()."""
-        if alias not in self._aliases:
-            raise _unknown_alias(alias, self.source)
-        # No lock: a class's __init__ runs foreign code, which may come back here. Of several
-        # handles built at once all threads get the one that is kept; the engine is the same.
-        handle = self.handles.get(alias)
-        return self.handles.setdefault(alias, self._aliases[alias].build()) if handle is None else handle
-
-    def opened(self) -> "list[BaseCache]":
-        """See Configuration.opened()."""
-        return list(self.handles.values())
+__all__ = ["CacheHandler", "cache", "caches", "configure"]
 
 
 class _DjangoConfiguration:
-    """A running Django's caches: whatever its settings say at this moment, and its own handles.
+    """A running Django's caches: its settings at this moment, and its own handles.
 
-    Django keeps a handle per thread and async context, and forgets them when a test
-    overrides the settings; so none is kept here.
+    Django keeps a handle per thread and async context, and forgets them when a test overrides the settings, so none
+    is kept here.
     """
 
     handles: Mapping[str, "BaseCache"] = MappingProxyType({})
 
+    def __init__(self, find_source: "Callable[[], Source]") -> None:
+        self._find_source = find_source
+
     @property
     def source(self) -> "Source":
-        from storeroom.registry.sources import find_source  # noqa: PLC0415 -- loaded when it was found
-
-        return find_source()
+        return self._find_source()
 
     def handle(self, alias: str) -> "BaseCache":
         handler = _django_handler()
         if alias not in handler.settings:
-            raise _unknown_alias(alias, self.source)
+            raise InvalidCacheBackendError(self.source.lacking(alias))
         handle: BaseCache = handler[alias]
         return handle
 
@@ -102,21 +45,7 @@ class _DjangoConfiguration:
 
 def _django_handler() -> Any:
     """Return ``django.core.cache.caches``; only where Django runs."""
-    from importlib import import_module  # noqa: PLC0415 -- most programs don't run Django
-
     return import_module("django.core.cache").caches
-
-
-_CONFIGURE: Final = "storeroom.configure()"
-
-
-def _unknown_alias(alias: str, source: "Source") -> InvalidCacheBackendError:
-    from storeroom.wording import nearest  # noqa: PLC0415 -- loaded when the aliases were read
-
-    return InvalidCacheBackendError(
-        f"There is no cache {alias!r} in CACHES; the aliases are {', '.join(map(repr, source.caches))}."
-        f"{nearest(str(alias), source.caches)} (The configuration is that of {source}.)"
-    )
 
 
 class CacheHandler:
@@ -124,23 +53,23 @@ class CacheHandler:
 
     def __init__(self) -> None:
         """Begin without a configuration."""
-        # At most one entry: setdefault() is how the first of several threads wins without a lock,
+        # At most one entry: setdefault() lets the first of several threads win without a lock,
         # which could not be held while the modules of backends are imported.
         self._chosen: dict[str, Configuration] = {}
 
     @property
-    def configuration(self) -> Configuration:
+    def configuration(self) -> "Configuration":
         """The configuration in force; found now if there is none yet."""
         chosen = self._chosen.get("")
         return self._chosen.setdefault("", _find()) if chosen is None else chosen
 
     def configure(self, caches: Mapping[str, Mapping[str, Any]]) -> None:
         """See storeroom.configure()."""
-        from storeroom.registry.sources import Source  # noqa: PLC0415 -- loaded by programs that use a cache
+        from storeroom.registry.configuration import configured  # noqa: PLC0415 -- loaded by programs that use a cache
 
-        self.swap(OwnConfiguration(Source(_CONFIGURE, "", caches)))
+        self.swap(configured(caches))
 
-    def swap(self, configuration: Configuration | None) -> Configuration | None:
+    def swap(self, configuration: "Configuration | None") -> "Configuration | None":
         """Put a configuration in force, and return the one before: for tests, which put that back.
 
         None stands for none: the next use looks for one.
@@ -154,7 +83,7 @@ class CacheHandler:
 
     @property
     def source(self) -> "Source":
-        """Where the configuration comes from."""
+        """The source of the configuration."""
         return self.configuration.source
 
     @property
@@ -197,38 +126,37 @@ class CacheHandler:
             handle.close()
 
     def __repr__(self) -> str:
-        return f"<storeroom.caches: {self._described()}>"
-
-    def _described(self) -> str:
-        """Say where the configuration comes from, without looking for one."""
+        """Name the source of the configuration, without looking for one."""
         chosen = self._chosen.get("")
-        return "not used yet" if chosen is None else str(chosen.source)
+        return f"<storeroom.caches: {'not used yet' if chosen is None else chosen.source}>"
 
 
-def _find() -> Configuration:
-    from storeroom.registry import sources  # noqa: PLC0415 -- loaded by programs that use a cache
+def _find() -> "Configuration":
+    from storeroom.registry import configuration, sources  # noqa: PLC0415 -- loaded by programs that use a cache
 
     source = sources.find_source()
-    return _DjangoConfiguration() if source.name == sources.DJANGO else OwnConfiguration(source)
+    if source.name == sources.DJANGO:
+        return _DjangoConfiguration(sources.find_source)
+    return configuration.OwnConfiguration(source)
 
 
 class _DefaultCache:
-    """Stands for ``caches["default"]``, whatever that is at the moment of use.
+    """Stands for ``caches["default"]``, whichever cache that is at the moment of use.
 
-    A call through it costs some tenths of a microsecond more than one of
-    ``caches["default"]``, which a busy loop may fetch beforehand.
-
-    Special names are not looked up there: a tool that inspects a module does not cause
-    a configuration to be chosen.
+    A call through it costs some tenths of a microsecond more than one of ``caches["default"]``, which a busy loop may
+    fetch beforehand. Special names are not looked up there: a tool that inspects a module does not cause a
+    configuration to be chosen.
     """
 
     __slots__ = ()
 
     def __getattribute__(self, name: str) -> Any:
         # Python 3.11 takes twice as long to come to __getattr__().
-        if name.startswith("__"):
-            return object.__getattribute__(self, name)
-        return getattr(caches["default"], name)
+        if not name.startswith("__"):
+            return getattr(caches["default"], name)
+        if name == "__class__":  # asked for by isinstance(): it passes for a BaseCache, as the type checker is told
+            return import_module("storeroom.base").BaseCache
+        return object.__getattribute__(self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(caches["default"], name, value)
@@ -245,19 +173,12 @@ class _DefaultCache:
     def __hash__(self) -> int:
         return hash(caches["default"])
 
-    @property  # type: ignore[misc]  # what isinstance() asks
-    def __class__(self) -> type:
-        """Pass for a BaseCache, as the type checker is told."""
-        from storeroom.base import BaseCache  # noqa: PLC0415 -- only where it is asked for
-
-        return BaseCache
-
     def __reduce__(self) -> str:
         """Pickle as the name that it is: another process has its own default cache."""
         return "cache"
 
     def __repr__(self) -> str:
-        return f"<storeroom.cache: {caches._described()}>"  # noqa: SLF001 -- its own handler
+        return repr(caches).replace("caches", "cache", 1)
 
 
 caches: Final = CacheHandler()
@@ -270,23 +191,16 @@ else:
 
 
 def configure(caches: Mapping[str, Mapping[str, Any]]) -> None:
-    """Set the caches of this program, in place of whatever they were.
+    """Set the caches of this program, in place of those it had.
 
-    Everything is checked now; storages are opened on first use. Handles of the
-    configuration before, where somebody holds one, go on working.
+    Everything is checked now; storages are opened on first use. Handles of the configuration before, where somebody
+    holds one, go on working.
 
     Args:
-        caches: Django's CACHES: alias to its dict, with BACKEND, LOCATION, TIMEOUT,
-            KEY_PREFIX, VERSION, KEY_FUNCTION and OPTIONS. BACKEND may be a class itself.
+        caches: Django's CACHES: alias to its dict, with BACKEND, LOCATION, TIMEOUT, KEY_PREFIX, VERSION, KEY_FUNCTION
+            and OPTIONS. BACKEND may be a class itself.
 
     Raises:
         ConfigurationError: something is wrong; the configuration before stays in force.
     """
     _handler.configure(caches)
-
-
-def backend_class(alias: str, written: Mapping[str, Any]) -> type[Any]:
-    """Return the class that the alias's BACKEND names: see aliases.backend_class()."""
-    from storeroom.registry import aliases  # noqa: PLC0415 -- loaded by programs that use a cache
-
-    return aliases.backend_class(alias, written)

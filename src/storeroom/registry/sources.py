@@ -1,14 +1,12 @@
-"""Where CACHES comes from when nobody has called ``configure()``. The first found wins.
+"""The sources of CACHES where no program has called ``configure()``. The first found wins.
 
 1. a running Django's ``settings.CACHES``;
 2. the TOML file that the environment variable STOREROOM_CONFIG names, ``[caches.default]``;
-3. ``[tool.storeroom.caches.default]`` in the nearest pyproject.toml, from the current
-   directory upwards;
+3. ``[tool.storeroom.caches.default]`` in the nearest pyproject.toml, from the current directory upwards;
 4. the environment variables CACHE_URL and CACHE_URL_<ALIAS>;
 5. the embedded default: a file cache in the user's cache directory.
 
-A source is found or not found; one that is found and wrong is an error, never passed
-over for the next.
+A source that is found and wrong is an error, never passed over for the next.
 """
 
 import os
@@ -25,7 +23,7 @@ from storeroom.config import SETTINGS
 from storeroom.exceptions import ConfigurationError
 from storeroom.wording import nearest, shown
 
-__all__ = ["CONFIG_VARIABLE", "DJANGO", "URL_VARIABLE", "Source", "find_source", "program_directory", "read_file"]
+__all__ = ["CONFIGURE", "DJANGO", "EMBEDDED_DEFAULT", "Source", "find_source", "program_directory", "read_file"]
 
 CONFIG_VARIABLE: Final = "STOREROOM_CONFIG"
 """Environment variable with the path of a TOML file."""
@@ -33,8 +31,10 @@ CONFIG_VARIABLE: Final = "STOREROOM_CONFIG"
 URL_VARIABLE: Final = "CACHE_URL"
 """Environment variable with the URL of the default alias; CACHE_URL_<ALIAS> has that of another."""
 
+# Names of sources.
+CONFIGURE: Final = "storeroom.configure()"
 DJANGO: Final = "Django's settings.CACHES"
-"""Name of the source that a running Django is."""
+EMBEDDED_DEFAULT: Final = "the embedded default"
 
 # Roomy for one program, and bounded for the disk that it shares with others.
 _EMBEDDED_OPTIONS: Final = {"max_entries": 100_000, "max_bytes": "1GB"}
@@ -45,11 +45,10 @@ class Source:
     """A CACHES dict, not yet checked, and where it was found.
 
     Attributes:
-        name: what kind of source it is, for people to read.
-        origin: which one: a path, the names of variables, a module; "" where the name says it all.
+        name: the kind of source, for people to read.
+        origin: a path, the names of variables, a module; "" where the name says it all.
         caches: alias to its dict, as written.
-        directory: what a relative LOCATION is relative to where it is a path; None for
-            the current directory.
+        directory: the base of a relative LOCATION that is a path; None for the current directory.
     """
 
     name: str
@@ -59,6 +58,13 @@ class Source:
 
     def __str__(self) -> str:
         return f"{self.name} ({self.origin})" if self.origin else self.name
+
+    def lacking(self, alias: object) -> str:
+        """Return the message that CACHES has no such alias."""
+        return (
+            f"There is no cache {alias!r} in CACHES; the aliases are {', '.join(map(repr, self.caches))}."
+            f"{nearest(str(alias), self.caches)} (The configuration is that of {self}.)"
+        )
 
 
 def find_source() -> Source:
@@ -76,8 +82,8 @@ def find_source() -> Source:
 
 def _from_django() -> Source | None:
     """Return Django's settings if this program runs Django; Django is never imported for the question."""
-    conf = sys.modules.get("django.conf")
-    if conf is None or not hasattr(conf, "settings"):  # the latter while another thread imports it
+    conf: Any = sys.modules.get("django.conf")
+    if not hasattr(conf, "settings"):  # Django is not loaded, or just now by another thread
         return None
     module = os.environ.get(conf.ENVIRONMENT_VARIABLE)
     if not (conf.settings.configured or module):
@@ -100,18 +106,18 @@ def _from_config_variable() -> Source | None:
     return read_file(path, f"{CONFIG_VARIABLE} is {path!r}, which") if path else None
 
 
-def read_file(path: str | os.PathLike[str], which: str | None = None) -> Source:
-    """Return what a TOML file says: ``[caches.default]``, or ``[tool.storeroom.caches.default]`` in a pyproject.toml.
+def read_file(path: str | os.PathLike[str], subject: str | None = None) -> Source:
+    """Return the caches of a TOML file: ``[caches.default]``, in a pyproject.toml ``[tool.storeroom.caches.default]``.
 
     Args:
         path: the file; a relative LOCATION in it is relative to its directory.
-        which: how an error message begins that cannot find or read it.
+        subject: of the error message, where the file cannot be read.
 
     Raises:
         ConfigurationError: the file is missing or unreadable, is not TOML, or has no caches in it.
     """
     file = Path(path).absolute()
-    source = _read_toml(file, _read_bytes(file, which or f"{str(path)!r}"))
+    source = _read_toml(file, _read_bytes(file, subject or f"{str(path)!r}"))
     if source is None:
         raise ConfigurationError(f"{file} has no caches in it; expected a table [{_table_name(file)}.default].")
     return source
@@ -122,15 +128,15 @@ def _from_pyproject() -> Source | None:
     if file is None:
         return None
     content = _read_bytes(file, f"{str(file)!r}")
-    # Most projects have nothing for us: then their file need not be parsed, nor be valid.
+    # Most projects have nothing for Storeroom: then their file need not be parsed, nor be valid.
     return _read_toml(file, content) if b"storeroom" in content else None
 
 
 def _pyproject_files() -> Iterator[Path]:
     """Yield each pyproject.toml from the current directory upwards.
 
-    The way up ends before a directory like /tmp, where anybody may put a file: a file
-    from there could have this program run the code of another user.
+    The way up ends before a directory like /tmp, where anybody may put a file: one from there could have this program
+    run the code of another user.
     """
     try:
         current = Path.cwd()
@@ -145,12 +151,12 @@ def _pyproject_files() -> Iterator[Path]:
             yield file
 
 
-def _read_bytes(file: Path, which: str) -> bytes:
+def _read_bytes(file: Path, subject: str) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise ConfigurationError(f"{which} cannot be read ({reason}); expected a TOML file.") from error
+        raise ConfigurationError(f"{subject} cannot be read ({reason}); expected a TOML file.") from error
 
 
 def _read_toml(file: Path, content: bytes) -> Source | None:
@@ -181,9 +187,8 @@ def _table_name(file: Path) -> str:
 
 def _folded(caches: Any, where: str) -> Any:
     """Return CACHES with the settings' names in Django's capitals, which few people write in TOML."""
-    if not isinstance(caches, dict):
-        return caches
-    return {alias: _folded_alias(alias, written, where) for alias, written in caches.items()}
+    is_dict = isinstance(caches, dict)
+    return {alias: _folded_alias(alias, written, where) for alias, written in caches.items()} if is_dict else caches
 
 
 def _folded_alias(alias: str, written: Any, where: str) -> Any:
@@ -204,7 +209,7 @@ def _folded_alias(alias: str, written: Any, where: str) -> Any:
 
 
 def _from_url_variables() -> Source | None:
-    # An empty variable counts as unset: some tools can only set it so.
+    # An empty variable counts as unset, as some tools cannot unset one.
     variables = [name for name in sorted(os.environ) if _alias_of(name) and os.environ[name]]
     if not variables:
         return None
@@ -236,21 +241,17 @@ def _alias_of(variable: str) -> str:
 
 
 def _embedded_default() -> Source:
-    directory = program_directory()
-    default = {
-        "BACKEND": "storeroom.backends.filebased.FileBasedCache",
-        "LOCATION": directory,
-        "OPTIONS": dict(_EMBEDDED_OPTIONS),
-    }
-    return Source("the embedded default", directory, {"default": default})
+    directory, backend = program_directory(), "storeroom.backends.filebased.FileBasedCache"
+    default = {"BACKEND": backend, "LOCATION": directory, "OPTIONS": dict(_EMBEDDED_OPTIONS)}
+    return Source(EMBEDDED_DEFAULT, directory, {"default": default})
 
 
 def program_directory() -> str:
-    """Return the directory of this program's own cache: "storeroom" in the user's cache directory, then its name.
+    """Return the directory of this program's own cache, in "storeroom" in the user's cache directory.
 
-    A program is told by its path, so that two programs called "main" do not read each
-    other's entries; its name is there for people. An interactive interpreter,
-    ``python -c`` and the command line are all one program, "python".
+    It is named after the program's path, so that two programs called "main" do not read each other's entries; the
+    name before it is for people. An interactive interpreter, ``python -c`` and the command line are all one program,
+    "python".
     """
     import platformdirs  # noqa: PLC0415 -- only where nothing is configured
 
@@ -265,6 +266,6 @@ def _program_name() -> str:
     path = Path(script).absolute()
     named = path.parent if path.name == "__main__.py" else path
     if named.stem == "storeroom":
-        return "python"  # the command line, however it was started: it looks into what was tried in an interpreter
+        return "python"  # the command line, which looks into the cache that was tried in an interpreter
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", named.stem).strip(".-")[:60] or "program"
     return f"{name}-{blake2b(os.fsencode(named), digest_size=4).hexdigest()}"

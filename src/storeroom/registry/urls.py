@@ -1,9 +1,8 @@
 """A cache as a URL, for an environment variable: from ``CACHE_URL`` to one alias of CACHES.
 
-``scheme://location?setting=value``: the scheme names the backend, the rest its
-LOCATION. In the query, timeout, key_prefix, version and key_function are settings
-of the alias; everything else goes to OPTIONS, but for what a database's driver knows.
-Whatever is special in a URL is percent-encoded, and decoded here.
+``scheme://location?setting=value``: the scheme names the backend, the rest its LOCATION. In the query, timeout,
+key_prefix, version and key_function are settings of the alias; parameters of a database's driver stay in LOCATION,
+and everything else goes to OPTIONS. Characters that are special in a URL are percent-encoded, and decoded here.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,14 +23,13 @@ _LISTS: Final = frozenset({"allowed_types", "secret"})
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """What one scheme stands for.
+    """The meaning of one scheme.
 
     Attributes:
         backend: dotted path of the backend class.
-        location: makes LOCATION of the parts of the URL; raises ValueError whose text is
-            the expectation.
+        location: makes LOCATION of the parts of the URL; raises ValueError whose text is the expectation.
         example: a URL of this scheme, for messages and the configuration reference.
-        driver: names in the query that are no options of the cache, but stay in LOCATION for the driver.
+        driver: names in the query that are no options of the cache, and stay in LOCATION for the driver.
     """
 
     backend: str
@@ -68,7 +66,7 @@ def _hosts(parts: SplitResult) -> str:
     return unquote(parts.netloc, errors="strict")
 
 
-def _nothing(parts: SplitResult) -> str:  # noqa: ARG001 -- the signature of them all
+def _nothing(_: SplitResult) -> str:
     """No location: the rest of the URL is left as it was when its scheme was changed to switch caching off."""
     return ""
 
@@ -76,17 +74,15 @@ def _nothing(parts: SplitResult) -> str:  # noqa: ARG001 -- the signature of the
 _PYMEMCACHE: Final = "storeroom.backends.memcached.PyMemcacheCache"
 _PYLIBMC: Final = "storeroom.backends.memcached.PyLibMCCache"
 _REDIS: Final = "storeroom.backends.redis.RedisCache"
+_REDIS_SCHEMES: Final = ("redis", "rediss", "valkey", "valkeys")
 _REDIS_EXAMPLES: Final = {
     "redis": "redis://localhost:6379/0?timeout=5m",
     "rediss": "rediss://user:password@host:6380/0",
     "valkey": "valkey://localhost:6379/0",
     "valkeys": "valkeys://host:6380/0",
     "unix": "unix:///run/redis/redis.sock?db=1",
-    **{
-        f"{name}+sentinel": f"{name}+sentinel://one:26379,two:26379/mymaster/0"
-        for name in ("redis", "rediss", "valkey", "valkeys")
-    },
-    **{f"{name}+cluster": f"{name}+cluster://one:6379,two:6379" for name in ("redis", "rediss", "valkey", "valkeys")},
+    **{f"{name}+sentinel": f"{name}+sentinel://one:26379,two:26379/mymaster/0" for name in _REDIS_SCHEMES},
+    **{f"{name}+cluster": f"{name}+cluster://one:6379,two:6379" for name in _REDIS_SCHEMES},
 }
 _DATABASE: Final = "storeroom.backends.db.DatabaseCache"
 _DATABASE_EXAMPLES: Final = {
@@ -131,11 +127,11 @@ def config_from_url(url: str, *, where: str = "The cache URL") -> dict[str, Any]
 
     Args:
         url: such as ``file:///var/cache/app?timeout=5m&max_entries=10000``.
-        where: what error messages call it: the variable that it was read from.
+        where: its name in error messages, such as the variable that it was read from.
 
     Raises:
-        ConfigurationError: the URL cannot be read, or its scheme is unknown. What the
-            values in it mean is checked later, with the other settings.
+        ConfigurationError: the URL cannot be read, or its scheme is unknown. The values in it are checked later, with
+            the other settings.
 
     >>> config_from_url("locmem://sessions?timeout=1h&max_entries=500")  # doctest: +NORMALIZE_WHITESPACE
     {'BACKEND': 'storeroom.backends.locmem.LocMemCache', 'LOCATION': 'sessions',
