@@ -1,6 +1,6 @@
-"""The documentation: what it shows runs, what it points to exists, what it lists is complete.
+"""The documentation: its code runs, its links lead somewhere, its lists are complete.
 
-`docs_runner` says how a page is run, and what its comments promise.
+`docs_runner` describes the run of a page, and the promises that its comments make.
 """
 
 import inspect
@@ -28,11 +28,11 @@ from tests.servers.redis import RedisServer, redis_binary
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 
-#: What a user reads; decisions, changes and measurements are records, and not run.
+#: Pages for users; decisions, changes and measurements are records, and not run.
 PAGES = sorted(page for page in [ROOT / "README.md", *DOCS.rglob("*.md")] if page.parent.name != "decisions")
 #: Written by ``make bench``.
 GENERATED = DOCS / "benchmarks.md"
-#: Everything whose links must lead somewhere.
+#: Pages whose links must lead somewhere.
 LINKING = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 
 
@@ -113,13 +113,13 @@ def run_page(page: Path, directory: Path, servers: dict[str, str] | None = None)
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_page_runs(page: Path, tmp_path: Path, page_servers: PageServers) -> None:
-    """Every block of the page does what the page says."""
+    """Every block of the page runs, with the results, output and errors that the page shows."""
     ran = run_page(page, tmp_path, page_servers.needed_by(page))
     assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
 
 
 def test_few_blocks_are_not_run() -> None:
-    """What is left out says why, and is a small part of the whole."""
+    """A block that is not run gives its reason, and fewer than a tenth are left out."""
     blocks = [block for page in PAGES for block in blocks_of(page) if block.language in {"python", "console", "toml"}]
     left_out = [block for block in blocks if not block.is_run]
     assert all(len(block.not_run.split()) > 2 for block in left_out if not block.needs)
@@ -139,7 +139,7 @@ WRONG_PAGES = {
     "a warning": ("python", "import warnings\nwarnings.warn('look out')", "look out"),
     "a wrong CACHES": ("python", "CACHES = {'default': {}}", "has no BACKEND"),
     "a file that cannot be imported": ("python", "# shop.py\nimport nowhere", "nowhere"),
-    "a syntax error in what is not run": ("python", "this is no Python", "SyntaxError"),
+    "a syntax error in code that is not run": ("python", "this is no Python", "SyntaxError"),
     "another output": ("console", "$ echo one\ntwo", "it prints\none"),
     "more output than is shown": ("console", "$ printf 'one\\ntwo'\none", "it prints\none\ntwo"),
     "another exit code": ("console", "$ false", "exits 1"),
@@ -150,8 +150,8 @@ WRONG_PAGES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wrong", WRONG_PAGES)
-def test_runner_notices(wrong: str, tmp_path: Path) -> None:
-    """A page that shows what does not happen fails, and the message says what happens."""
+def test_runner_notices_a_wrong_page(wrong: str, tmp_path: Path) -> None:
+    """A page with a wrong result, output, error or file fails, and the message shows the true one."""
     language, text, message = WRONG_PAGES[wrong]
     page = tmp_path / "page.md"
     directive = "<!-- not run: it is only looked at -->\n" if "not run" in wrong else ""
@@ -162,8 +162,8 @@ def test_runner_notices(wrong: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_runner_accepts_what_is_right(tmp_path: Path) -> None:
-    """The other way round: all that a page may say is accepted where it is true."""
+def test_runner_accepts_a_true_page(tmp_path: Path) -> None:
+    """A page whose every claim is true passes, and the blocks left out are reported with their reasons."""
     page = tmp_path / "page.md"
     page.write_text(
         "```python\n# shop.py\nPRICE = 3\n```\n"
@@ -223,12 +223,13 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_index_leads_to_every_page() -> None:
+    """docs/index.md links to every page of the documentation."""
     linked = {(DOCS / target).resolve() for target in re.findall(r"\]\(([^)#]+)", text_of(DOCS / "index.md"))}
     assert {page for page in PAGES if page.parent != ROOT and page != DOCS / "index.md"} - linked == set()
 
 
 def test_tutorial_has_seven_steps_in_a_row() -> None:
-    """Each step ends with a link to the next."""
+    """The tutorial has seven steps, and each ends with a link to the next."""
     steps = sorted((DOCS / "tutorial").glob("*.md"))
     assert [step.name[0] for step in steps] == list("1234567")
     for step, following in pairwise(steps):
@@ -236,7 +237,7 @@ def test_tutorial_has_seven_steps_in_a_row() -> None:
 
 
 def test_every_check_has_its_section() -> None:
-    """`storeroom check` prints, for each finding, where to read on."""
+    """The link that `storeroom check` prints for a rule leads to an anchor that exists."""
     for rule in checks.RULES.values():
         page, _, anchor = rule.docs.partition("#")
         assert anchor in anchors_of(ROOT / page), rule.docs
@@ -247,11 +248,12 @@ def test_every_check_has_its_section() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_tables_are_those_of_the_code(page: Path) -> None:
-    """Renew them by ``python -m tests.docs_tables``."""
+    """Each generated table equals the one made from the code; ``python -m tests.docs_tables`` renews them."""
     assert docs_tables.renewed(text_of(page)) == text_of(page)
 
 
-def test_every_table_has_a_place() -> None:
+def test_every_table_is_on_a_page() -> None:
+    """Each generated table stands on some page."""
     everything = "".join(map(text_of, PAGES))
     missing = [name for name in docs_tables.TABLES if f"<!-- generated: {name} -->" not in everything]
     assert missing == []
@@ -273,13 +275,14 @@ def test_every_setting_is_in_the_reference() -> None:
 
 
 def test_every_public_name_is_in_the_api() -> None:
+    """docs/api.md names everything in storeroom.__all__."""
     page = text_of(DOCS / "api.md")
     absent = [name for name in storeroom.__all__ if not re.search(rf"`(?:storeroom\.)?{name}\b", page)]
     assert absent == []
 
 
 def test_every_method_is_in_the_api() -> None:
-    """With the parameters and defaults that it has; and its twin, if the page does not say otherwise."""
+    """docs/api.md has each method with its parameters and defaults; each has an async twin but the known exceptions."""
     page = text_of(DOCS / "api.md")
     exceptions = {"make_key", "validate_key", "make_and_validate_key", "get_backend_timeout", "lock"}
     methods = {name: method for name, method in inspect.getmembers(BaseCache, inspect.isfunction) if name[0] != "_"}
@@ -298,6 +301,7 @@ def test_every_method_is_in_the_api() -> None:
 
 
 def test_every_error_is_listed_with_its_base() -> None:
+    """docs/api.md lists each error with a class that it derives from."""
     page = text_of(DOCS / "api.md")
     for name in storeroom.__all__:
         found = getattr(storeroom, name)
@@ -311,6 +315,7 @@ def test_every_error_is_listed_with_its_base() -> None:
 
 
 def test_every_command_is_in_the_docs() -> None:
+    """docs/cli.md names each command of the command line."""
     page = text_of(DOCS / "cli.md")
     assert [name for name in COMMANDS if not re.search(rf"`(?:storeroom )?{name}\b", page)] == []
 
@@ -319,7 +324,7 @@ def test_every_command_is_in_the_docs() -> None:
 
 
 def test_readme_begins_with_an_example_and_two_commands() -> None:
-    """In its first screen: what it is, ten lines of code, how to try it, and a measured comparison."""
+    """The first screen of the README has ten lines of code, two commands to try, and a measured comparison."""
     readme = text_of(ROOT / "README.md")
     first_block = next(blocks_of(ROOT / "README.md"))
     assert first_block.language == "python"
@@ -334,7 +339,7 @@ def test_readme_begins_with_an_example_and_two_commands() -> None:
     "page", [page for page in PAGES if page.name not in {"README.md", "index.md"} and page != GENERATED], ids=named
 )
 def test_page_has_a_summary_on_top(page: Path) -> None:
-    """A title, and below it two or three sentences in italics."""
+    """A page begins with a title, and below it a summary in italics of less than 80 words."""
     lines = text_of(page).splitlines()
     assert lines[0].startswith("# ")
     assert lines[1] == ""
@@ -343,7 +348,8 @@ def test_page_has_a_summary_on_top(page: Path) -> None:
     assert len(summary.split()) < 80
 
 
-def test_every_difference_says_what_why_and_how_to_live_with_it() -> None:
+def test_every_difference_has_its_three_parts() -> None:
+    """Each section of docs/differences.md has its three parts in order."""
     sections = re.split(r"^### ", text_of(DOCS / "differences.md"), flags=re.MULTILINE)[1:]
     assert len(sections) > 20
     for section in sections:
@@ -354,10 +360,11 @@ def test_every_difference_says_what_why_and_how_to_live_with_it() -> None:
 
 
 def test_django_tests_are_left_out_for_differences_that_exist() -> None:
+    """Each excluded test of Django's suite refers to a heading of docs/differences.md."""
     exclusions.load()  # raises ExclusionError for a heading that differences.md does not have
 
 
-#: A figure of speed: it belongs into what ``make bench`` writes, with machine and versions.
+#: A figure of speed: it belongs into the page that ``make bench`` writes, with machine and versions.
 FIGURE = re.compile(
     r"\d[\d.,]*\s*(?:µs|us|ns|microseconds|nanoseconds|milliseconds?|ms)\b"
     r"|\d[\d.,]*\s*(?:×|x|times)\s+(?:as fast|faster|slower|quicker|less|more)"
@@ -374,12 +381,12 @@ def figures_in(text: str) -> list[str]:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != GENERATED], ids=named)
 def test_figures_of_speed_are_only_those_measured(page: Path) -> None:
-    """None stands outside the block that ``make bench`` writes."""
+    """No page has a figure of speed outside the block that ``make bench`` writes."""
     assert figures_in(prose_of(page)) == []
 
 
 def test_figures_are_noticed() -> None:
-    """The test above can fail."""
+    """A figure of speed in prose is found; a duration, code and the measured block are not."""
     assert figures_in("It takes 2.2 µs, is 12 times faster and makes 1,000 reads/s.") != []
     assert figures_in("A timeout of 30 seconds; units `500ms`.") == []
     assert figures_in("<!-- benchmark table: begin -->2 µs<!-- benchmark table: end -->") == []

@@ -1,4 +1,4 @@
-"""What type checkers see of cached functions: the signature of the function. Checked by mypy, never run."""
+"""Type checkers see the signature of the function in a cached one. Checked by mypy, never run."""
 
 from collections.abc import Callable
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""The frame of an envelope: there and back, and what is told from its bytes alone."""
+"""The frame of an envelope: there and back, and the facts told by its bytes alone."""
 
 import random
 import struct
@@ -8,9 +8,9 @@ import pytest
 from storeroom.exceptions import DecodeError
 from storeroom.serializers import build_codec
 from storeroom.storage.envelope import (
-    LEASED_BYTES,
     FIRST_BYTE,
     KIND_BYTES,
+    LEASED_BYTES,
     Envelope,
     is_leased,
     is_packed,
@@ -41,6 +41,7 @@ def parts(envelope: Envelope) -> tuple:
 @pytest.mark.parametrize("secret", [None, SECRET])
 @pytest.mark.parametrize("options", [{}, {"serializer": "json"}, {"compressor": "zlib", "compress_min_bytes": 10}])
 def test_an_envelope_comes_back_whole(secret, options):
+    """An envelope comes back with all its parts, and its bytes alone tell that it is one, and whether it is leased."""
     codec = build_codec(trusted=False, secret=secret, **options)
     for envelope in envelopes():
         data = codec.dumps(envelope, "key")
@@ -53,6 +54,7 @@ def test_an_envelope_comes_back_whole(secret, options):
 
 
 def test_no_other_value_is_taken_for_an_envelope():
+    """The bytes of any other value are neither those of an envelope nor of a lease."""
     for secret in (None, SECRET):
         codec = build_codec(trusted=False, secret=secret)
         for value in ("text", "\x1a", b"\x1a", 26, -26, None, [FIRST_BYTE], 0.5, {"a": FIRST_BYTE}):
@@ -62,6 +64,7 @@ def test_no_other_value_is_taken_for_an_envelope():
 
 
 def test_envelopes_are_equal_if_they_are_the_same_writing():
+    """Two envelopes are equal, and hash alike, exactly if they have the same stamp."""
     one = Envelope("value", 1000.0)
     assert one == Envelope("other", 5.0, stamp=one.stamp)
     assert one != Envelope("value", 1000.0)
@@ -71,7 +74,7 @@ def test_envelopes_are_equal_if_they_are_the_same_writing():
 
 @pytest.mark.parametrize("secret", [None, SECRET])
 def test_a_damaged_envelope_is_refused(secret):
-    """By DecodeError, which reads as a miss; whatever was done to it."""
+    """A truncated or changed envelope raises nothing but DecodeError, and always does under a secret."""
     codec, chance = build_codec(trusted=False, secret=secret), random.Random(7)
     frames = [codec.dumps(envelope, "key") for envelope in envelopes()]
     for _ in range(2000):
@@ -88,6 +91,7 @@ def test_a_damaged_envelope_is_refused(secret):
 
 
 def test_an_envelope_within_an_envelope_is_refused():
+    """Unpacking an envelope that holds another raises ValueError."""
     inner = pack(Envelope("value", 1.0), b"frame")
     with pytest.raises(ValueError, match="within an envelope"):
         unpack(pack(Envelope("value", 1.0), inner), lambda frame: frame)
@@ -95,6 +99,7 @@ def test_an_envelope_within_an_envelope_is_refused():
 
 @pytest.mark.parametrize("times", [(float("nan"), 0, 0, 0), (1, -1, 0, 0), (1, 0, float("nan"), 0), (1, 0, 0, -5)])
 def test_times_that_mean_nothing_are_refused(times):
+    """An envelope with negative or NaN times raises ValueError."""
     frame = FIRST_BYTE + struct.pack(">QddddH", 1, *map(float, times), 0) + b"frame"
     with pytest.raises(ValueError, match="times mean nothing"):
         unpack(frame, lambda frame: frame)

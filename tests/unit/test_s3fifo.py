@@ -1,4 +1,4 @@
-"""The eviction policy alone: what it spares, and that it always comes to an end."""
+"""The eviction policy alone: the entries it spares, and that it always comes to an end."""
 
 from dataclasses import dataclass
 
@@ -36,6 +36,7 @@ def arranged(*items):
 @pytest.mark.parametrize("own", [YOUNG, OLD, MAIN])
 @pytest.mark.parametrize("freq", [0, 2])
 def test_evict_spares_the_entry_to_keep_wherever_it_is(target, others, own, freq):
+    """evict(keep) evicts all other entries first, in whichever queues both are, and keep only when asked."""
     keep = Item("keep", freq, own)
     rest = [Item(str(number), number % 3, others) for number in range(5)]
     policy = arranged(*rest[:2], keep, *rest[2:])
@@ -48,6 +49,7 @@ def test_evict_spares_the_entry_to_keep_wherever_it_is(target, others, own, freq
 
 
 def test_evict_passes_removed_entries_by():
+    """An entry removed before does not count as a victim."""
     policy = AdaptiveS3Fifo(100.0)
     items = admitted(policy, 50)
     for item in items[:-1]:
@@ -57,6 +59,7 @@ def test_evict_passes_removed_entries_by():
 
 @pytest.mark.parametrize("capacity", [1.0, 1.5, 2.0, 7.0, 19.0, 20.0, 1e9])
 def test_the_share_of_small_stays_within_its_bounds(capacity):
+    """Any target of small ends between 1 and half of the capacity."""
     policy = AdaptiveS3Fifo(capacity)
     for target in (0.0, 1.0, 1e12):
         policy._aim(target)
@@ -64,7 +67,8 @@ def test_the_share_of_small_stays_within_its_bounds(capacity):
         assert 1 <= policy._target <= max(1, capacity / 2)
 
 
-def test_resize_keeps_what_was_learnt_as_a_share():
+def test_resize_keeps_the_share_of_small():
+    """After a resize, small has the same share of the new capacity; clear() returns it to a twentieth."""
     policy = AdaptiveS3Fifo(1_000.0)
     admitted(policy, 1_000)
     policy.evict()
@@ -76,14 +80,15 @@ def test_resize_keeps_what_was_learnt_as_a_share():
 
 
 def test_resize_to_less_forgets_the_ghosts_beyond_the_new_window():
+    """After a resize to less, the ghost holds the latest keys of the new window only."""
     policy = AdaptiveS3Fifo(1_000.0)
     admitted(policy, 1_000)
     gone = [policy.admit(Item(f"new {number}"), full=True) for number in range(900)]
     policy.resize(100.0)
     assert len(policy._ghost.recent) + len(policy._ghost.previous) == 90
-    places = {}
+    queues = {}
     for victim in (gone[-90], gone[-91]):
         returning = Item(victim.key)
         policy.admit(returning, full=False)
-        places[victim.key] = returning.queue
-    assert list(places.values()) == [MAIN, YOUNG]
+        queues[victim.key] = returning.queue
+    assert list(queues.values()) == [MAIN, YOUNG]

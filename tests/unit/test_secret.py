@@ -13,7 +13,8 @@ from storeroom.serializers.secrets import secret_of
 pytest.importorskip("django")
 
 
-def test_without_django_it_is_what_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_django_the_secret_is_that_of_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Django, the secret is the one of OPTIONS, or none."""
     monkeypatch.delitem(sys.modules, "django.conf", raising=False)
     assert secret_of(config.read_params({}, config.CODEC_OPTIONS)) is None
     written = config.read_params({"OPTIONS": {"secret": "s" * 16}}, config.CODEC_OPTIONS)
@@ -33,7 +34,7 @@ print(json.dumps([secret.hex() if isinstance(secret, bytes) else secret for secr
 
 
 def in_django(settings: dict[str, object], options: dict[str, object] | None = None) -> list[str]:
-    """Ask in a process of its own, as Django's settings cannot be taken back."""
+    """Ask in a process of its own, as Django's settings cannot be reset."""
     arguments = [json.dumps(settings), json.dumps(options or {})]
     run = subprocess.run(
         [sys.executable, "-c", PROGRAM, *arguments],
@@ -46,8 +47,8 @@ def in_django(settings: dict[str, object], options: dict[str, object] | None = N
     return found
 
 
-def test_in_django_it_is_made_of_secret_key() -> None:
-    """One for each key that Django knows; none of them is a key itself."""
+def test_in_django_the_secret_is_made_of_secret_key() -> None:
+    """In Django, a secret is derived from SECRET_KEY and each fallback, and none of them is a key itself."""
     one, other = in_django({"SECRET_KEY": "new", "SECRET_KEY_FALLBACKS": ["old"]})
     assert [one] == in_django({"SECRET_KEY": "new"})
     assert [other] == in_django({"SECRET_KEY": "old"})
@@ -55,10 +56,12 @@ def test_in_django_it_is_made_of_secret_key() -> None:
     assert len(bytes.fromhex(one)) == 32
 
 
-def test_in_django_what_is_written_counts() -> None:
+def test_in_django_the_secret_of_the_options_counts() -> None:
+    """In Django, a secret in OPTIONS counts before SECRET_KEY, and None means no secret."""
     assert in_django({"SECRET_KEY": "new"}, {"secret": ["given to both sides"]}) == ["given to both sides"]
     assert in_django({"SECRET_KEY": "new"}, {"secret": None}) == []
 
 
 def test_django_without_a_secret_key_has_none() -> None:
+    """In Django without SECRET_KEY, there is no secret."""
     assert in_django({}) == []

@@ -1,4 +1,4 @@
-"""Where CACHES comes from: each source, their order, and what is told of a broken one."""
+"""The sources of CACHES: each of them, their order, and the error for a broken one."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def program(tmp_path, monkeypatch):
 
 
 def django(monkeypatch, *, configured=True, **settings):
-    """Put something into sys.modules that looks from outside like a running Django."""
+    """Put a stand-in into sys.modules that looks from outside like a running Django."""
     conf = types.ModuleType("django.conf")
     conf.ENVIRONMENT_VARIABLE = "DJANGO_SETTINGS_MODULE"
     conf.settings = types.SimpleNamespace(configured=configured, **settings)
@@ -58,7 +58,7 @@ def django(monkeypatch, *, configured=True, **settings):
 
 
 def test_first_source_found_wins(program, monkeypatch):
-    """Each is added in front of those that were there."""
+    """Django counts before STOREROOM_CONFIG, that before pyproject.toml, CACHE_URL and the embedded default."""
     assert find_source().name == "the embedded default"
     monkeypatch.setenv("CACHE_URL", "locmem://url")
     assert find_source().caches["default"]["LOCATION"] == "url"
@@ -72,6 +72,7 @@ def test_first_source_found_wins(program, monkeypatch):
 
 
 def test_source_tells_where_it_is(program, monkeypatch):
+    """A source shows its name and the path of its file, if it has one."""
     (program / "cache.toml").write_text(CONFIG)
     monkeypatch.setenv("STOREROOM_CONFIG", str(program / "cache.toml"))
     assert str(find_source()) == f"cache.toml ({program / 'cache.toml'})"
@@ -79,6 +80,7 @@ def test_source_tells_where_it_is(program, monkeypatch):
 
 
 def test_repr_of_a_source_tells_no_settings():
+    """The repr of a source contains no settings, and so no password."""
     assert "hunter2" not in repr(Source("name", "origin", {"default": {"LOCATION": "redis://:hunter2@h"}}))
 
 
@@ -86,6 +88,7 @@ def test_repr_of_a_source_tells_no_settings():
 
 
 def test_toml_file_is_read(program):
+    """A TOML file gives its aliases with upper-case keys, its directory, and "none" for None."""
     (program / "cache.toml").write_text(CONFIG)
     source = read_file("cache.toml")
     assert source.caches["default"] == {"BACKEND": LOCMEM, "LOCATION": "toml"}
@@ -100,6 +103,7 @@ def test_toml_file_is_read(program):
 
 
 def test_path_in_a_toml_file_is_relative_to_the_file(program, monkeypatch):
+    """A relative path in a TOML file is joined to the directory of the file; a name is kept."""
     (program / "on_disk.py").write_text(
         "from storeroom.backends.dummy import DummyCache\nclass OnDisk(DummyCache): location_is_path = True\n"
     )
@@ -113,6 +117,7 @@ def test_path_in_a_toml_file_is_relative_to_the_file(program, monkeypatch):
 
 
 def test_pyproject_toml_is_found_from_a_directory_below(program, monkeypatch):
+    """A pyproject.toml of a parent directory is found, and its directory is that of relative paths."""
     (program / "pyproject.toml").write_text(PYPROJECT)
     (program / "a/b").mkdir(parents=True)
     monkeypatch.chdir(program / "a/b")
@@ -122,13 +127,14 @@ def test_pyproject_toml_is_found_from_a_directory_below(program, monkeypatch):
 
 
 def test_pyproject_toml_can_be_named():
+    """read_file() reads the tables of a pyproject.toml given by name."""
     Path("pyproject.toml").write_text(PYPROJECT)
     assert read_file("pyproject.toml").caches["default"]["LOCATION"] == "project"
 
 
 @pytest.mark.parametrize("text", ["[project]\nname = 'x'\n", "[project]\ndependencies = ['storeroom']\n", "not TOML"])
 def test_nearest_pyproject_toml_ends_the_search(program, text, monkeypatch):
-    """One without caches leaves it to the next source; one that never names Storeroom need not even be valid."""
+    """The nearest pyproject.toml ends the search, even without caches, or invalid and not naming Storeroom."""
     (program / "pyproject.toml").write_text(PYPROJECT)
     (program / "a").mkdir()
     (program / "a/pyproject.toml").write_text(text)
@@ -137,7 +143,7 @@ def test_nearest_pyproject_toml_ends_the_search(program, text, monkeypatch):
 
 
 def test_pyproject_toml_where_anybody_can_write_is_not_read(program):
-    """In a directory like /tmp it may be somebody else's; one further down is found as ever."""
+    """A pyproject.toml in a world-writable sticky directory, like /tmp, is not read: it may be someone else's."""
     (program / "pyproject.toml").write_text(PYPROJECT)
     program.chmod(0o1777)
     assert find_source().name == "the embedded default"
@@ -146,6 +152,7 @@ def test_pyproject_toml_where_anybody_can_write_is_not_read(program):
 
 
 def test_removed_current_directory_has_no_project(program, monkeypatch):
+    """In a current directory that is gone, the embedded default is used."""
     (program / "gone").mkdir()
     monkeypatch.chdir(program / "gone")
     (program / "gone").rmdir()
@@ -164,6 +171,7 @@ def test_removed_current_directory_has_no_project(program, monkeypatch):
     ],
 )
 def test_broken_toml_file_is_told(text, message, monkeypatch):
+    """An invalid or empty file, or one with unknown tables or doubled keys, raises ConfigurationError."""
     Path("cache.toml").write_bytes(text.encode() if isinstance(text, str) else text)
     monkeypatch.setenv("STOREROOM_CONFIG", "cache.toml")
     with pytest.raises(ConfigurationError, match=re.escape(message)):
@@ -182,12 +190,14 @@ def test_broken_toml_file_is_told(text, message, monkeypatch):
     ],
 )
 def test_broken_pyproject_toml_is_told(program, text, message):
+    """An invalid [tool.storeroom] raises ConfigurationError with the file and the nearest name."""
     (program / "pyproject.toml").write_text(text)
     with pytest.raises(ConfigurationError, match=re.escape(message.format(file=program / "pyproject.toml"))):
         find_source()
 
 
-def test_table_that_is_none_is_told_when_it_is_checked():
+def test_number_in_place_of_a_table_is_told_when_it_is_checked():
+    """A number in place of a table is reported when CACHES is checked."""
     Path("cache.toml").write_text("caches = 5")
     with pytest.raises(ConfigurationError, match="CACHES is 5; expected a dict"):
         read_caches(read_file("cache.toml").caches)
@@ -197,6 +207,7 @@ def test_table_that_is_none_is_told_when_it_is_checked():
 
 
 def test_missing_file_is_told(monkeypatch):
+    """A file that does not exist raises ConfigurationError, with the variable that names it if one does."""
     monkeypatch.setenv("STOREROOM_CONFIG", "nowhere.toml")
     message = r"STOREROOM_CONFIG is 'nowhere.toml', which cannot be read \(No such file or directory\); expected a TOML"
     with pytest.raises(ConfigurationError, match=message):
@@ -209,6 +220,7 @@ def test_missing_file_is_told(monkeypatch):
 
 
 def test_url_variables_give_an_alias_each(monkeypatch):
+    """CACHE_URL gives the alias default, CACHE_URL_<NAME> the alias of that name; empty ones are skipped."""
     monkeypatch.setenv("CACHE_URL", "locmem://main")
     monkeypatch.setenv("CACHE_URL_SESSIONS", "file:///var/cache/sessions?timeout=1h")
     monkeypatch.setenv("CACHE_URL_EMPTY", "")
@@ -234,6 +246,7 @@ def test_url_variables_give_an_alias_each(monkeypatch):
     ],
 )
 def test_wrong_url_variables_are_told(variables, message, monkeypatch):
+    """Variables without CACHE_URL, two for one alias, or a wrong URL raise ConfigurationError."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match=re.escape(message)):
@@ -241,6 +254,7 @@ def test_wrong_url_variables_are_told(variables, message, monkeypatch):
 
 
 def test_empty_variables_count_as_unset(monkeypatch):
+    """Empty CACHE_URL and STOREROOM_CONFIG lead to the embedded default."""
     monkeypatch.setenv("CACHE_URL", "")
     monkeypatch.setenv("STOREROOM_CONFIG", "")
     assert find_source().name == "the embedded default"
@@ -250,17 +264,21 @@ def test_empty_variables_count_as_unset(monkeypatch):
 
 
 def test_django_that_is_imported_but_not_set_up_is_no_source(monkeypatch):
+    """Django without settings does not count as a source."""
     django(monkeypatch, configured=False)
     assert find_source().name == "the embedded default"
 
 
 def test_django_with_a_settings_module_is_a_source(monkeypatch):
+    """DJANGO_SETTINGS_MODULE makes Django a source before settings are loaded."""
     django(monkeypatch, configured=False, CACHES={"default": {}}, SETTINGS_MODULE="mysite.settings")
     monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "mysite.settings")
     assert str(find_source()) == "Django's settings.CACHES (mysite.settings)"
 
 
 def test_django_whose_settings_cannot_be_imported_is_told(monkeypatch):
+    """Settings that fail to import raise ConfigurationError with the module and the cause."""
+
     class Settings:
         configured = False
 
@@ -280,6 +298,7 @@ def test_django_whose_settings_cannot_be_imported_is_told(monkeypatch):
 
 
 def test_embedded_default_is_a_bounded_file_cache(program, monkeypatch):
+    """The embedded default is a file cache in the program's directory, of 100,000 entries and 1 GiB at most."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(program / "cache"))
     source = find_source()
     alias = read_caches(source.caches)["default"]
@@ -303,6 +322,7 @@ def shown_by(*command, cwd):
 
 @pytest.mark.parametrize("command", [["report.py"], ["./report.py"], ["-m", "report"]])
 def test_program_is_told_by_its_path(program, command):
+    """A program's directory is named after its script and path, however it is started."""
     (program / "report.py").write_text(SHOW)
     (found,) = shown_by(*command, cwd=program)
     assert re.fullmatch("report-[0-9a-f]{8}", found)
@@ -310,6 +330,7 @@ def test_program_is_told_by_its_path(program, command):
 
 
 def test_package_is_a_program(program):
+    """A package's directory is named after it, started by -m or by path."""
     (program / "my pkg").mkdir()
     (program / "my pkg/__main__.py").write_text(SHOW)
     (found,) = shown_by("-m", "my pkg", cwd=program)
@@ -318,6 +339,7 @@ def test_package_is_a_program(program):
 
 
 def test_programs_of_one_name_are_two_programs(program):
+    """Two scripts of one name in different directories have different directories."""
     for folder in ("a", "b"):
         (program / folder).mkdir()
         (program / folder / "main.py").write_text(SHOW)
@@ -325,11 +347,12 @@ def test_programs_of_one_name_are_two_programs(program):
 
 
 def test_interactive_and_one_line_programs_share_a_name(program):
+    """A program given by -c has the directory python."""
     assert shown_by("-c", SHOW, cwd=program) == ["python"]
 
 
 def test_spawned_child_is_the_same_program(program):
-    """Even after the parent has gone elsewhere."""
+    """A spawned child has its parent's directory, even after the parent has changed its own."""
     script = f"""
 import multiprocessing, os
 
@@ -350,8 +373,8 @@ if __name__ == "__main__":
     assert parent == child
 
 
-def test_finding_the_embedded_default_loads_what_it_needs_alone(program):
-    """No TOML reader where there is no TOML, and nothing of asyncio."""
+def test_finding_the_embedded_default_loads_only_the_modules_it_needs(program):
+    """Without TOML files, finding a source loads no TOML reader, no URLs and no asyncio."""
     code = (
         "import json, sys\n"
         "from storeroom.registry.sources import find_source\n"

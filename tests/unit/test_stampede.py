@@ -1,4 +1,4 @@
-"""get_or_set() computes once: who leads, who follows, and what happens when a leader does not arrive."""
+"""get_or_set() computes once: leaders, followers, and leaders that do not arrive."""
 
 import asyncio
 import gc
@@ -51,6 +51,7 @@ async def followed(cache, key: str, count: int) -> None:
 
 
 def test_followers_get_the_leaders_value(cache):
+    """Eight threads that ask for a cold key compute once and all get the value."""
     gate = Gate()
     callers = [in_background(cache.get_or_set, "k", gate) for _ in range(8)]
     eventually(lambda: followers(cache, "k") == 7)
@@ -60,7 +61,7 @@ def test_followers_get_the_leaders_value(cache):
 
 
 def test_followers_do_not_share_an_object_that_can_be_changed(cache):
-    """Each caller may do with the result what it likes, as after a plain get()."""
+    """Each caller gets its own copy of a mutable result, as after get()."""
     gate = Gate(["value"])
     callers = [in_background(cache.get_or_set, "k", gate) for _ in range(4)]
     eventually(lambda: followers(cache, "k") == 3)
@@ -71,7 +72,7 @@ def test_followers_do_not_share_an_object_that_can_be_changed(cache):
 
 
 def test_followers_get_a_value_that_is_not_stored(cache):
-    """With a timeout of 0 nothing is kept, yet those who waited get the result."""
+    """With a timeout of 0 nothing is stored, and the waiting callers still get the result."""
     gate = Gate()
     callers = [in_background(cache.get_or_set, "k", gate, 0) for _ in range(4)]
     eventually(lambda: followers(cache, "k") == 3)
@@ -82,6 +83,7 @@ def test_followers_get_a_value_that_is_not_stored(cache):
 
 
 def test_followers_get_the_leaders_error_and_the_next_call_computes(cache):
+    """An error of the computation reaches all waiting callers, and the next call computes anew."""
     gate = Gate(OSError("source is down"))
     callers = [in_background(cache.get_or_set, "k", gate) for _ in range(4)]
     eventually(lambda: followers(cache, "k") == 3)
@@ -92,7 +94,7 @@ def test_followers_get_the_leaders_error_and_the_next_call_computes(cache):
 
 
 def test_followers_begin_anew_when_the_leader_is_interrupted(cache):
-    """An interrupt is the leader's own business: the others compute without it."""
+    """A KeyboardInterrupt is the leader's own: a follower computes without it."""
     gate = Gate(KeyboardInterrupt())
     leader = in_background(cache.get_or_set, "k", gate)
     assert gate.begun.wait(10)
@@ -104,6 +106,7 @@ def test_followers_begin_anew_when_the_leader_is_interrupted(cache):
 
 
 def test_an_unserializable_result_reaches_everyone_as_an_error(cache):
+    """A result that cannot be stored raises SerializationError for leader and followers."""
     gate = Gate(threading.Lock())
     callers = [in_background(cache.get_or_set, "k", gate) for _ in range(3)]
     eventually(lambda: followers(cache, "k") == 2)
@@ -114,7 +117,7 @@ def test_an_unserializable_result_reaches_everyone_as_an_error(cache):
 
 
 def test_a_computation_that_raises_stop_iteration_does_not_end_the_call(cache):
-    """As in a generator, it becomes a RuntimeError: nothing takes it for a normal end."""
+    """A StopIteration becomes a RuntimeError, as in a generator, so that nothing takes it for a normal end."""
 
     def compute() -> object:
         raise StopIteration("early")
@@ -126,6 +129,7 @@ def test_a_computation_that_raises_stop_iteration_does_not_end_the_call(cache):
 
 
 def test_other_keys_do_not_wait(cache):
+    """A slow computation of one key does not delay another key."""
     gate = Gate()
     leader = in_background(cache.get_or_set, "slow", gate)
     assert gate.begun.wait(10)
@@ -135,7 +139,7 @@ def test_other_keys_do_not_wait(cache):
 
 
 def test_a_value_stored_while_computing_wins(cache):
-    """What another writer stored meanwhile is what everybody gets, the leader included."""
+    """A value set during the computation is kept, and returned to the leader in place of its own."""
     gate = Gate("computed")
     leader = in_background(cache.get_or_set, "k", gate)
     assert gate.begun.wait(10)
@@ -146,7 +150,7 @@ def test_a_value_stored_while_computing_wins(cache):
 
 
 def test_looks_within_the_computation_are_not_counted_as_reads(cache):
-    """One call is one read, however many steps it takes."""
+    """One get_or_set() of a cold key counts as one miss and one set."""
     cache.get_or_set("k", lambda: 1)
     stats = cache.stats()
     assert (stats.hits, stats.misses, stats.sets) == (0, 1, 1)
@@ -181,8 +185,8 @@ def each_waits(arrive):
     yield lambda: asyncio.run(steps.arun(waiting()))
 
 
-def test_what_lands_when_the_time_is_over_is_returned_all_the_same():
-    """It is there, whatever the clock says."""
+def test_a_result_that_lands_when_the_time_is_over_is_returned_all_the_same():
+    """A result that lands just as the wait times out is returned."""
     landing = Landing({"k": "computed"})
     for wait_for_it in each_waits(lambda future: future.set_result(landing)):
         assert wait_for_it() is landing
@@ -190,6 +194,7 @@ def test_what_lands_when_the_time_is_over_is_returned_all_the_same():
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), TimeoutError("the computation's own")])
 def test_an_error_that_lands_when_the_time_is_over_is_raised_all_the_same(error):
+    """An error that lands just as the wait times out is raised, a TimeoutError of the computation included."""
     for wait_for_it in each_waits(lambda future: future.set_exception(error)):
         with pytest.raises(type(error)) as raised:
             wait_for_it()
@@ -200,6 +205,7 @@ def test_an_error_that_lands_when_the_time_is_over_is_raised_all_the_same(error)
 
 
 def test_tasks_compute_once(cache):
+    """Fifty tasks that ask for a cold key compute once."""
     calls = 0
 
     async def compute() -> str:
@@ -216,6 +222,7 @@ def test_tasks_compute_once(cache):
 
 
 def test_tasks_and_threads_compute_once_together(cache):
+    """Tasks wait for the computation of a thread and get its value."""
     gate = Gate()
     leader = in_background(cache.get_or_set, "k", gate)
     assert gate.begun.wait(10)
@@ -232,6 +239,8 @@ def test_tasks_and_threads_compute_once_together(cache):
 
 
 def test_a_cancelled_leader_leaves_the_computation_to_the_next(cache):
+    """When the leading task is cancelled, another task computes for the rest."""
+
     async def main() -> str:
         begun = asyncio.Event()
 
@@ -256,6 +265,8 @@ def test_a_cancelled_leader_leaves_the_computation_to_the_next(cache):
 
 
 def test_a_cancelled_follower_disturbs_nobody(cache):
+    """A cancelled follower stops waiting; the leader and the other followers get the value."""
+
     async def main() -> None:
         gate = asyncio.Event()
 
@@ -278,7 +289,7 @@ def test_a_cancelled_follower_disturbs_nobody(cache):
 
 
 def test_a_follower_whose_loop_has_closed_is_forgotten_in_silence(cache, caplog):
-    """A thread that leads must not stumble over a loop that ended while a task of it waited."""
+    """A leading thread ends without a log record although the loop of a waiting task has closed."""
     gate = Gate()
     leader = in_background(cache.get_or_set, "k", gate)
     assert gate.begun.wait(10)
@@ -295,41 +306,44 @@ def test_a_follower_whose_loop_has_closed_is_forgotten_in_silence(cache, caplog)
     assert caplog.records == []
 
 
-def marks(cache) -> list[str]:
-    """The keys that somebody computes now, by what is stored."""
+def leases(cache) -> list[str]:
+    """Return the stored leases: a lease is the placeholder of a key that is being computed."""
     return [key for key in cache._scan("") if type(key) is Conditional]
 
 
 def test_a_cancelled_leader_gives_its_lease_back(leased):
+    """A cancelled leader leaves no lease in the storage."""
+
     async def main() -> None:
         leader = asyncio.create_task(leased.aget_or_set("k", asyncio.Event().wait))
         await asyncio.sleep(0)
-        assert len(marks(leased)) == 1
+        assert len(leases(leased)) == 1
         leader.cancel()
         with pytest.raises(asyncio.CancelledError):
             await leader
 
     asyncio.run(main())
-    assert marks(leased) == []
+    assert leases(leased) == []
 
 
 # The lease --------------------------------------------------------------------------------
 
 
 def test_the_lease_is_given_back(leased):
+    """No lease is left after a computation, nor after one that raised."""
     leased.get_or_set("k", lambda: 1)
     with pytest.raises(ZeroDivisionError):
         leased.get_or_set("l", lambda: 1 / 0)
-    assert marks(leased) == []
+    assert leases(leased) == []
     assert leased.stats().entries == 1
 
 
-def test_what_is_being_computed_is_absent_to_every_operation(cache):
-    """Nobody but get_or_set() sees the mark."""
+def test_a_key_that_is_being_computed_is_absent_to_every_operation(cache):
+    """A key whose first value is being computed is absent to every operation but get_or_set()."""
     gate = Gate()
     leader = in_background(cache.get_or_set, "k", gate)
     assert gate.begun.wait(10)
-    assert len(marks(cache)) == 1
+    assert len(leases(cache)) == 1
     assert cache.get("k", "absent") == "absent"
     assert cache.get_many(["k"]) == {}
     assert cache.keys() == []
@@ -346,8 +360,8 @@ def test_what_is_being_computed_is_absent_to_every_operation(cache):
     assert cache.get("k") == "computed"
 
 
-def test_add_comes_before_what_is_being_computed(cache):
-    """The computation finds it, as it finds what set() has stored."""
+def test_add_comes_before_a_computation_under_way(cache):
+    """add() stores during a computation, and its value is returned to the leader."""
     gate = Gate()
     leader = in_background(cache.get_or_set, "k", gate)
     assert gate.begun.wait(10)
@@ -357,8 +371,8 @@ def test_add_comes_before_what_is_being_computed(cache):
 
 
 @pytest.mark.parametrize("remove", [lambda cache: cache.delete("k"), lambda cache: cache.clear()])
-def test_what_was_computed_from_before_a_delete_is_not_stored(cache, remove):
-    """The caller who computed gets it; those who ask after the delete get what is computed after it."""
+def test_a_value_computed_from_before_a_delete_is_not_stored(cache, remove):
+    """A value whose computation began before a delete is not stored; later callers get one computed after."""
     gate = Gate("old")
     leader = in_background(cache.get_or_set, "k", gate)
     assert gate.begun.wait(10)
@@ -374,12 +388,13 @@ def test_what_was_computed_from_before_a_delete_is_not_stored(cache, remove):
 
 
 def hold_lease(cache, key: str, seconds: float) -> None:
-    """Do as another process would that computes the key."""
+    """Take the lease, as another process does that computes the key."""
     until = timeouts.now() + seconds
     assert cache._lease(cache.make_key(key), MISSING, placeholder(until), until)
 
 
-def test_who_finds_the_lease_taken_waits_for_the_value(leased):
+def test_a_caller_that_finds_the_lease_taken_waits_for_the_value(leased):
+    """A caller that finds the lease taken waits, and returns the value once it is stored."""
     hold_lease(leased, "k", 60)
     waiting = in_background(leased.get_or_set, "k", lambda: "unused")
     assert not wait([waiting], timeout=0.02).done
@@ -387,8 +402,8 @@ def test_who_finds_the_lease_taken_waits_for_the_value(leased):
     assert waiting.result(10) == "theirs"
 
 
-def test_who_waits_for_a_lease_computes_when_the_key_is_deleted(leased):
-    """What the other process computes may be of before the delete."""
+def test_a_caller_that_waits_for_a_lease_computes_when_the_key_is_deleted(leased):
+    """A waiting caller computes itself if the key is deleted, since the other's value may be from before."""
     hold_lease(leased, "k", 60)
     waiting = in_background(leased.get_or_set, "k", lambda: "mine")
     assert not wait([waiting], timeout=0.02).done
@@ -397,6 +412,7 @@ def test_who_waits_for_a_lease_computes_when_the_key_is_deleted(leased):
 
 
 def test_a_dead_leader_delays_the_others_by_the_lease(leased):
+    """A caller that waits for a dead leader computes when LEASE_SECONDS are over, and no sooner."""
     with FakeClock() as clock:
         hold_lease(leased, "k", stampede.LEASE_SECONDS)
         waiting = in_background(leased.get_or_set, "k", lambda: "mine")
@@ -410,7 +426,7 @@ def test_a_dead_leader_delays_the_others_by_the_lease(leased):
 
 
 def test_a_lease_that_ran_out_is_not_taken_from_its_next_owner(leased):
-    """A slow leader gives back only a lease that is still its own, and stores nothing in its place."""
+    """A leader slower than its lease returns its value, and leaves the lease of the next one alone."""
     with FakeClock() as clock:
 
         def slow() -> str:
@@ -419,11 +435,11 @@ def test_a_lease_that_ran_out_is_not_taken_from_its_next_owner(leased):
             return "late"
 
         assert leased.get_or_set("k", slow) == "late"
-        assert len(marks(leased)) == 1
+        assert len(leases(leased)) == 1
 
 
 class TakesNoLease(Leased):
-    """As a server that is full."""
+    """Refuses leases, as a server that is full."""
 
     def _add(self, storage_key, value, expires_at):
         return False
@@ -432,7 +448,8 @@ class TakesNoLease(Leased):
         return False
 
 
-def test_who_never_gets_a_lease_computes_in_the_end(tmp_path):
+def test_a_caller_that_never_gets_a_lease_computes_in_the_end(tmp_path):
+    """Where no lease can be stored, as on a full server, a caller computes after LEASE_SECONDS."""
     cache = TakesNoLease(str(tmp_path), {})
     with FakeClock() as clock:
         waiting = in_background(cache.get_or_set, "k", lambda: "mine")

@@ -1,4 +1,4 @@
-"""The contract suite catches what is wrong, skips what is lacking and nothing else; the fake clock obeys."""
+"""The contract suite catches each fault, skips the tests of lacks and no others; the fake clock obeys."""
 
 import os
 import random
@@ -190,7 +190,7 @@ class EvictsWhenOverwriting(LocMemCache):
         super().set(key, value, timeout, version)
 
 
-# The broken backend -> the part of the contract that is run on it, and which of its tests have to fail.
+# The broken backend -> the part of the contract that is run on it, and its tests that have to fail.
 BROKEN = {
     AddOverwrites: (
         "values.ValuesContract",
@@ -351,21 +351,21 @@ def functions(names):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", BROKEN, ids=lambda backend: backend.__name__)
-def test_the_contract_catches(outcomes, backend):
-    """Those tests fail that are about what is broken, and no others."""
+def test_the_contract_catches_a_broken_backend(outcomes, backend):
+    """Exactly the tests about the broken behaviour fail on a broken backend."""
     part, expected = BROKEN[backend]
     assert functions(outcomes(backend, part)["failed", "call"]) == expected
 
 
 def test_the_contract_catches_a_twin_that_differs(outcomes):
-    """Only in the mode "async", as only that twin is wrong."""
+    """A wrong async method fails the contract in the mode "async" alone."""
     failed = outcomes(AnswersOnlySynchronously, "counting.CountingContract", select="incr")["failed", "call"]
     assert "test_incr_adds_and_returns_the_new_number[async]" in failed
     assert all("[async" in name for name in failed)
 
 
-def test_the_contract_checks_what_is_left_behind(outcomes):
-    """A test that passes, on a cache that does not agree with itself afterwards, is an error."""
+def test_the_contract_checks_the_cache_left_behind(outcomes):
+    """A passing test errs at teardown if its cache does not agree with itself afterwards."""
     found = outcomes(CountsOneTooMany, "computing.ComputingContract")
     left = "test_get_or_set_computes_stores_and_returns[sync]"
     assert left in found["passed", "call"]
@@ -373,7 +373,7 @@ def test_the_contract_checks_what_is_left_behind(outcomes):
 
 
 def test_the_contract_catches_a_stampede(outcomes):
-    """It does not wait for callers that never come to wait."""
+    """A get_or_set() that computes each time fails the contract, without waiting for followers that never come."""
     failed = outcomes(ComputesEachTime, "stampede.StampedeContract", patience=1.0)["failed", "call"]
     assert failed >= {
         "test_fifty_threads_compute_a_cold_key_once",
@@ -384,12 +384,13 @@ def test_the_contract_catches_a_stampede(outcomes):
 
 
 def test_a_backends_own_check_is_called(outcomes):
+    """A backend's _check_invariants() runs after each test and fails its teardown."""
     found = outcomes(ChecksItself, "many.ManyContract")
     assert found["passed", "call"] == found["failed", "teardown"] != set()
 
 
 def test_a_failure_shows_the_values(pytester):
-    """The contract's asserts are rewritten, as those in a test's own file are."""
+    """A failed assert of the contract shows its values, as one in a test's own file does."""
     pytester.makepyfile("""
         from storeroom.testing import CacheContract
         from tests.unit.test_testing_kit import TakesNoneForAbsent
@@ -403,6 +404,8 @@ def test_a_failure_shows_the_values(pytester):
 
 
 def test_a_suite_without_a_factory_says_what_is_missing():
+    """A suite without make_cache() raises NotImplementedError with the signature."""
+
     class Unfinished(CacheContract):
         pass
 
@@ -418,15 +421,15 @@ def contract_of(suite):
 
 
 def test_each_capability_is_needed_by_some_test():
-    """What no test needs could not be lacked."""
+    """Each capability that a backend may lack is needed by a test, but for the fake clock, whose lack skips none."""
     used = frozenset().union(*(what_it_needs(test) for test in contract_of(CacheContract).values()))
     # Its lack does not skip a test where real time does as well.
     assert used | {"fake_clock"} == set(CAPABILITIES)
 
 
 @pytest.mark.parametrize("name", SUITES)
-def test_the_projects_own_skips_are_exactly_what_its_backends_lack(name):
-    """Each lack skips something, and each skip is of a lack."""
+def test_the_projects_own_skips_are_exactly_the_lacks_of_its_backends(name):
+    """Each lack of the project's backends skips a test, and each skip is of a lack."""
     suite = SUITES[name]
     skipped = {test.stands_for for test in contract_of(suite).values() if hasattr(test, "stands_for")}
     lacking = {test for test in contract_of(CacheContract).values() if what_it_needs(test) & suite.lacks.keys()}
@@ -436,10 +439,12 @@ def test_the_projects_own_skips_are_exactly_what_its_backends_lack(name):
 
 
 def test_the_file_cache_lacks_nothing():
+    """The file cache runs the contract without a lack."""
     assert SUITES["TestFileBasedCache"].lacks == {}
 
 
-def test_what_is_lacking_is_skipped_with_its_reason(pytester):
+def test_a_test_of_a_lack_is_skipped_with_its_reason(pytester):
+    """A test that needs a lacking capability is skipped with its reason; a subclass without the lack runs it."""
     pytester.makepyfile("""
         from storeroom.backends.locmem import LocMemCache
         from storeroom.testing.capabilities import needs
@@ -469,6 +474,7 @@ def test_what_is_lacking_is_skipped_with_its_reason(pytester):
 
 
 def test_an_unknown_capability_is_an_error_with_the_nearest_name():
+    """An unknown name in lacks or needs() raises TypeError with the nearest name."""
     with pytest.raises(TypeError, match=r"'bound', which does not exist. Did you mean 'bounds'"):
         type("TestIt", (Suite,), {"lacks": {"bound": "none"}})
     with pytest.raises(TypeError, match="'enumeration'"):
@@ -477,11 +483,13 @@ def test_an_unknown_capability_is_an_error_with_the_nearest_name():
 
 @pytest.mark.parametrize("reason", ["", "  ", None, True])
 def test_a_lack_has_a_reason(reason):
+    """A lack without text as its reason raises TypeError."""
     with pytest.raises(TypeError, match="expected the reason"):
         type("TestIt", (Suite,), {"lacks": {"bounds": reason}})
 
 
 def test_a_test_that_waits_for_something_else_is_told_so_in_the_mode_without_a_loop(pytester):
+    """In the mode without a loop, a test that awaits something but its driver fails and is told why."""
     pytester.makepyfile("""
         import asyncio
         from storeroom.backends.locmem import LocMemCache
@@ -503,6 +511,7 @@ def test_a_test_that_waits_for_something_else_is_told_so_in_the_mode_without_a_l
 
 
 def test_threads_that_do_not_end_fail_the_test(monkeypatch):
+    """Threads or conditions that do not come to their end within PATIENCE raise AssertionError."""
     monkeypatch.setattr(concurrency, "PATIENCE", 0.1)
     for_ever = threading.Event()
     with pytest.raises(AssertionError, match="1 of 3 threads did not end"):
@@ -513,23 +522,27 @@ def test_threads_that_do_not_end_fail_the_test(monkeypatch):
 
 
 def test_an_error_in_a_thread_is_the_callers():
+    """An exception in a thread is raised by in_threads()."""
     with pytest.raises(ZeroDivisionError):
         in_threads(3, lambda number: 1 // number)
 
 
 def test_an_error_in_a_process_is_told_with_its_traceback(tmp_path):
+    """An exception in a child process raises AssertionError with its traceback."""
     child = Child(test_dummy.TestDummyCache, str(tmp_path), {}, fail)
     with pytest.raises(AssertionError, match="ZeroDivisionError"):
         child.result()
 
 
 def test_a_process_that_dies_fails_the_test(tmp_path):
+    """A child process that exits raises AssertionError with its exit code."""
     child = Child(test_dummy.TestDummyCache, str(tmp_path), {}, die)
     with pytest.raises(AssertionError, match="exit code 7"):
         child.result()
 
 
 def test_a_process_that_does_not_end_fails_the_test_and_is_ended(tmp_path):
+    """A child process that does not end raises AssertionError and is terminated."""
     child = Child(test_dummy.TestDummyCache, str(tmp_path), {}, sleep_for_ever)
     with pytest.raises(AssertionError, match="did not end within"):
         child.result(patience=0.1)
@@ -548,8 +561,8 @@ def sleep_for_ever(cache):
     threading.Event().wait()
 
 
-def test_the_kit_is_loaded_by_nobody_but_tests():
-    """A program does not pay for it, and FakeClock does not need pytest."""
+def test_the_kit_is_loaded_by_tests_alone():
+    """A program that imports storeroom loads no test kit, and FakeClock works without pytest."""
     code = (
         "import sys; sys.modules['pytest'] = None; import storeroom, storeroom.base\n"
         "assert not any(name.startswith('storeroom.testing') for name in sys.modules)\n"
@@ -566,12 +579,14 @@ def test_the_kit_is_loaded_by_nobody_but_tests():
 
 
 def test_the_fake_clock_starts_at_the_real_time_and_stands_still():
+    """A fake clock shows the time at its start until it is advanced."""
     with FakeClock() as clock:
         assert clock.now() == pytest.approx(time.time(), abs=5)
         assert timeouts.now() == clock.now() == timeouts.now()
 
 
 def test_the_fake_clock_advances_by_seconds_timedelta_or_words():
+    """advance() takes seconds, a timedelta or words, zero included."""
     with FakeClock() as clock:
         start = clock.now()
         clock.advance(1.5)
@@ -582,12 +597,14 @@ def test_the_fake_clock_advances_by_seconds_timedelta_or_words():
 
 
 @pytest.mark.parametrize("duration", [-1, None, "forever", "soon", float("inf"), float("nan")])
-def test_the_fake_clock_refuses_what_is_no_duration(duration):
+def test_the_fake_clock_refuses_a_value_that_is_no_duration(duration):
+    """advance() raises ValueError for a negative, endless or meaningless duration."""
     with FakeClock() as clock, pytest.raises(ValueError, match=r"timeout|advance"):
         clock.advance(duration)
 
 
 def test_the_fake_clock_gives_the_real_one_back():
+    """Leaving a fake clock restores the clock before it, nested and after an error."""
     real = timeouts.now
     with FakeClock() as outer:
         with pytest.raises(ZeroDivisionError), FakeClock() as inner:
@@ -597,6 +614,7 @@ def test_the_fake_clock_gives_the_real_one_back():
 
 
 def test_the_fake_clock_is_a_fixture(pytester):
+    """The plugin storeroom.testing.fixtures offers the clock as fixture fake_clock."""
     pytester.makeconftest('pytest_plugins = ["storeroom.testing.fixtures"]')
     pytester.makepyfile("""
         from storeroom.backends.locmem import LocMemCache

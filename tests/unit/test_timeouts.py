@@ -1,4 +1,4 @@
-"""What a timeout means: every form of it, and what has no meaning."""
+"""Timeouts: every form that has a meaning, and forms that have none."""
 
 import math
 from datetime import UTC, datetime, timedelta, timezone
@@ -54,11 +54,13 @@ def _clock(monkeypatch):
     ],
 )
 def test_timeout_is_read_as_seconds(timeout, seconds):
+    """A number, timedelta or text with units is read as its seconds."""
     assert parse_timeout(timeout) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("timeout", [None, "forever", "Never", " none ", math.inf, "inf"])
 def test_timeout_can_mean_never(timeout):
+    """None, infinity and the words for them are read as None."""
     assert parse_timeout(timeout) is None
 
 
@@ -84,7 +86,7 @@ def test_timeout_can_mean_never(timeout):
     ],
 )
 def test_timeout_without_meaning_is_refused(timeout):
-    """The message tells the forms that have one."""
+    """A timeout without meaning raises InvalidTimeoutError with the forms that have one."""
     with pytest.raises(InvalidTimeoutError, match=r'expected seconds, a timedelta.*"1h30m", "forever"'):
         parse_timeout(timeout)
 
@@ -96,7 +98,7 @@ def test_timeout_without_meaning_is_refused(timeout):
         (DEFAULT_TIMEOUT, 300, NOW + 300),
         (DEFAULT_TIMEOUT, None, NEVER),
         (DEFAULT_TIMEOUT, 0, AT_ONCE),
-        (object(), 300, NOW + 300),  # what Django's DEFAULT_TIMEOUT is
+        (object(), 300, NOW + 300),  # Django's DEFAULT_TIMEOUT is one
         (None, 300, NEVER),
         ("forever", 300, NEVER),
         (10, 300, NOW + 10),
@@ -108,10 +110,12 @@ def test_timeout_without_meaning_is_refused(timeout):
     ],
 )
 def test_expires_at_is_absolute(timeout, default, expected):
+    """A timeout becomes the time of now plus its seconds, NEVER, or AT_ONCE from zero down."""
     assert expires_at(timeout, default) == expected
 
 
 def test_default_timeout_is_told_by_its_repr():
+    """The repr of DEFAULT_TIMEOUT is its name."""
     assert repr(DEFAULT_TIMEOUT) == "DEFAULT_TIMEOUT"
 
 
@@ -126,16 +130,18 @@ def test_default_timeout_is_told_by_its_repr():
     ],
 )
 def test_epoch_reads_a_point_in_time(when, seconds):
+    """Epoch seconds, an aware datetime or None is read as epoch seconds."""
     assert epoch(when) == seconds
 
 
 def test_epoch_refuses_a_datetime_without_time_zone():
-    """Its moment would be a guess; the message tells what to pass."""
+    """A naive datetime, whose moment would be a guess, raises InvalidTimeoutError with the call to use."""
     with pytest.raises(InvalidTimeoutError, match=r"no time zone.*datetime\.now\(timezone\.utc\)"):
         epoch(datetime(2030, 1, 1))  # noqa: DTZ001 -- the mistake in question
 
 
 @pytest.mark.parametrize("when", [True, math.nan, "2030-01-01", timedelta(1), object()])
-def test_epoch_refuses_what_is_no_time(when):
+def test_epoch_refuses_a_value_that_is_no_time(when):
+    """A value that is no point in time raises InvalidTimeoutError with the forms expected."""
     with pytest.raises(InvalidTimeoutError, match="expected epoch seconds, an aware datetime or None"):
         epoch(when)

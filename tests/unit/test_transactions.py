@@ -1,4 +1,4 @@
-"""transaction(): what is held back, what is seen of it, and what becomes of it; on local memory."""
+"""transaction(): the writes held back, their visibility, their commit; on local memory."""
 
 import asyncio
 import contextvars
@@ -84,7 +84,7 @@ def done(cache: LocMemCache, name: str, *args: Any) -> Any:
 
 
 def replay(log: list[tuple[Any, ...]], last: Callable[[LocMemCache], Any]) -> Any:
-    """Do the operations on a fresh cache, and then what is asked for, without any transaction."""
+    """Do the operations on a fresh cache, and then the last one, without any transaction."""
 
     def do() -> Any:
         cache = fresh()
@@ -103,7 +103,7 @@ def state(cache: LocMemCache) -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(150))
 def test_any_sequence_is_as_if_replayed(seed: int) -> None:
-    """Results are those of the operations that count; the storage has those of the blocks that have ended well."""
+    """Operations in nested blocks have the results of a replay, and the storage those of committed blocks alone."""
     chance = random.Random(seed)
     with engines_of_its_own(), FakeClock():
         cache, committed = fresh(), []
@@ -143,7 +143,7 @@ def test_any_sequence_is_as_if_replayed(seed: int) -> None:
 
 
 def test_a_block_holds_back_all_caches_and_applies_in_order(cache) -> None:
-    """Whoever sees the second write sees the first."""
+    """A commit applies the writes of all caches in order, so that a reader of a later one sees the earlier."""
     other, log = fresh(), []
     for one in (cache, other):
         one._set_many = lambda values, expires_at, one=one: log.append((one, dict(values))) or []
@@ -156,8 +156,8 @@ def test_a_block_holds_back_all_caches_and_applies_in_order(cache) -> None:
     assert log == [(cache, {":1:a": 1}), (other, {":1:a": 1}), (cache, {":1:c": 1, ":1:b": 2})]
 
 
-def test_handles_of_one_storage_share_what_is_held_back() -> None:
-    """Each thread of Django's has handles of its own."""
+def test_handles_of_one_storage_share_the_writes_held_back() -> None:
+    """Two handles of one storage, such as those of Django's threads, see each other's held-back writes."""
     with engines_of_its_own():
         one, two = LocMemCache("shared", {"VERSION": 1}), LocMemCache("shared", {"VERSION": 2})
         with storeroom.transaction():
@@ -168,7 +168,7 @@ def test_handles_of_one_storage_share_what_is_held_back() -> None:
 
 
 def test_a_memo_and_a_transaction_go_together(cache) -> None:
-    """The transaction lies over the memo, whichever began first; what is committed is remembered."""
+    """A transaction lies over a memo, whichever began first, and committed writes are remembered."""
     cache.set("k", "old")
     for blocks in ((storeroom.memo(), storeroom.transaction()), (storeroom.transaction(), storeroom.memo())):
         cache.set("k", "old")
@@ -183,7 +183,7 @@ def test_a_memo_and_a_transaction_go_together(cache) -> None:
 
 
 def test_a_task_that_goes_on_after_the_block_writes_through(cache) -> None:
-    """Whatever became of the block."""
+    """A task that outlives its block writes to the storage, whether the block committed or failed."""
 
     async def late(ended: asyncio.Event, key: str) -> None:
         await cache.aset(key, "held")
@@ -208,7 +208,7 @@ def test_a_task_that_goes_on_after_the_block_writes_through(cache) -> None:
 
 @pytest.mark.parametrize("fails", [True, False])
 def test_a_computation_that_ends_after_the_block_stores_nothing_it_must_not(cache, fails: bool) -> None:
-    """Not what depends on data that was rolled back; nor what was computed before a commit."""
+    """A value computed in a block is not stored after the block has committed or failed."""
     gate = Gate("from within")
     block = storeroom.transaction()
     block.__enter__()
@@ -222,7 +222,7 @@ def test_a_computation_that_ends_after_the_block_stores_nothing_it_must_not(cach
 
 
 def test_tasks_of_a_block_are_part_of_it(cache) -> None:
-    """What they count at once is counted."""
+    """Tasks and threads of a block write into it, and concurrent counts of tasks add up."""
     cache.set("n", 0)
 
     async def main() -> None:
@@ -235,8 +235,8 @@ def test_tasks_of_a_block_are_part_of_it(cache) -> None:
     asyncio.run(main())
 
 
-def test_what_expires_within_the_block_is_not_stored(cache) -> None:
-    """It would have been gone by now; so is what it would have replaced."""
+def test_an_entry_that_expires_within_the_block_is_not_stored(cache) -> None:
+    """An entry that expires before the commit is not stored, and the entry it replaced is removed."""
     with FakeClock() as clock:
         cache.set("k", "old")
         with storeroom.transaction():
@@ -247,7 +247,7 @@ def test_what_expires_within_the_block_is_not_stored(cache) -> None:
 
 
 def test_an_entry_that_is_gone_is_neither_counted_nor_touched(cache) -> None:
-    """Whoever has removed it meant it."""
+    """A commit does not revive an entry that others deleted meanwhile by its incr() or touch()."""
     cache.set_many({"n": 1, "k": 1})
     with storeroom.transaction():
         cache.incr("n")
@@ -257,7 +257,7 @@ def test_an_entry_that_is_gone_is_neither_counted_nor_touched(cache) -> None:
 
 
 def test_one_failing_change_keeps_no_other_from_being_made(cache) -> None:
-    """The first error is raised at the end, and says how many there are."""
+    """A commit makes every change that it can, then raises the first error with the number of failures."""
     broken = fresh(OPTIONS={"max_bytes": 2000})
     with pytest.raises(ValueTooLargeError) as caught, storeroom.transaction():  # noqa: PT012
         broken.set("small", 1)
@@ -269,8 +269,8 @@ def test_one_failing_change_keeps_no_other_from_being_made(cache) -> None:
     assert cache.get("k") == 1
 
 
-def test_what_cannot_be_stored_is_removed(cache) -> None:
-    """No value from before the commit outlives it."""
+def test_an_entry_whose_value_cannot_be_stored_is_removed(cache) -> None:
+    """If a commit cannot store a value, the old entry is removed rather than outlive it."""
     broken = fresh(OPTIONS={"max_bytes": 2000})
     broken.set("k", "old")
     with pytest.raises(ValueTooLargeError), storeroom.transaction():
@@ -278,7 +278,8 @@ def test_what_cannot_be_stored_is_removed(cache) -> None:
     assert broken.get("k") is None
 
 
-def test_a_number_that_is_none_is_told_at_once(cache) -> None:
+def test_counting_a_value_that_is_no_number_is_told_at_once(cache) -> None:
+    """incr() of no number, or of no entry, raises within the block rather than at its commit."""
     cache.set("k", "text")
     with storeroom.transaction():
         cache.set("own", [1])
@@ -290,7 +291,7 @@ def test_a_number_that_is_none_is_told_at_once(cache) -> None:
 
 
 def test_stale_values_are_served_and_refreshed_within(cache) -> None:
-    """The refreshed one is seen at once, and by others after the block."""
+    """In a block, a stale value is served once; its refreshed successor is seen there, by others after the commit."""
     with FakeClock() as clock:
         cache.get_or_set("k", lambda: "old", timeout=10, stale_while_revalidate=100)
         clock.advance(11)
@@ -302,8 +303,8 @@ def test_stale_values_are_served_and_refreshed_within(cache) -> None:
         assert cache.get("k") == "new"
 
 
-def test_a_dummy_cache_forgets_what_was_held_back() -> None:
-    """Within the block it is seen, as the program will see it with a real one."""
+def test_a_dummy_cache_forgets_the_writes_held_back() -> None:
+    """A dummy cache shows held-back writes within the block and nothing after it."""
     dummy = DummyCache("", {})
     with storeroom.transaction():
         dummy.set("k", 1)
@@ -312,6 +313,7 @@ def test_a_dummy_cache_forgets_what_was_held_back() -> None:
 
 
 def test_an_option_for_django_needs_django(monkeypatch) -> None:
+    """OPTIONS["transactional"] and using= raise where Django is missing, or the value has no meaning."""
     monkeypatch.setattr("storeroom.transactions.django.find_spec", lambda _: None)
     with pytest.raises(ConfigurationError, match=r"OPTIONS\['transactional'\] is True, .* Django is not installed"):
         fresh(OPTIONS={"transactional": True})

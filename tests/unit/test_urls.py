@@ -72,18 +72,21 @@ DUMMY = "storeroom.backends.dummy.DummyCache"
         ("locmem://?key_prefix=a%26b%3Dc+d", {"BACKEND": LOCMEM, "LOCATION": "", "KEY_PREFIX": "a&b=c d"}),
     ],
 )
-def test_url_is_an_alias(url, alias):
+def test_url_becomes_an_alias(url, alias):
+    """A URL of each scheme becomes an alias with class, location, settings and options."""
     assert config_from_url(url) == alias
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_example_of_each_scheme_is_a_valid_configuration(scheme):
+    """The example of a scheme begins with it and is a valid configuration."""
     example = SCHEMES[scheme].example
     assert example.startswith(f"{scheme}://")
     assert read_caches({"default": config_from_url(example)})["default"].settings is not None
 
 
 def test_values_of_a_url_are_read_like_others():
+    """Text values of a URL are read as durations, numbers, sizes and booleans."""
     written = config_from_url("locmem://?timeout=1h&version=3&max_entries=10000&max_bytes=64MB&copy=no")
     settings = read_caches({"default": written})["default"].settings
     assert (settings.timeout, settings.version) == (3600, 3)
@@ -126,6 +129,7 @@ def test_values_of_a_url_are_read_like_others():
     ],
 )
 def test_options_of_a_url_have_the_right_types(url, options):
+    """Options of a URL have the values and types that the backend's options declare."""
     settings = read_caches({"default": config_from_url(url)})["default"].settings
     assert {name: settings.options[name] for name in options} == options
     assert {type(settings.options[name]) for name in options} == {type(value) for value in options.values()}
@@ -151,6 +155,7 @@ def test_options_of_a_url_have_the_right_types(url, options):
     ],
 )
 def test_mistake_of_a_backend_in_a_url_is_told(url, message):
+    """A wrong option or location of a URL raises the backend's own ConfigurationError."""
     with pytest.raises(ConfigurationError, match=re.escape(message)):
         read_caches({"default": config_from_url(url)})
 
@@ -181,6 +186,7 @@ def test_mistake_of_a_backend_in_a_url_is_told(url, message):
     ],
 )
 def test_mistake_in_a_url_is_told(url, message):
+    """A malformed URL raises ConfigurationError with its origin, its text and the form expected."""
     with pytest.raises(ConfigurationError, match=re.escape(message)) as caught:
         config_from_url(url, where="CACHE_URL")
     assert str(caught.value).startswith("CACHE_URL is '")
@@ -199,6 +205,7 @@ def test_mistake_in_a_url_is_told(url, message):
     ],
 )
 def test_password_in_a_wrong_url_is_not_told(url):
+    """The error for a malformed URL contains no password or secret of it."""
     with pytest.raises(ConfigurationError) as caught:
         config_from_url(url)
     assert "hunter2" not in str(caught.value)

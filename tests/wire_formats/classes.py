@@ -1,4 +1,4 @@
-"""Classes that stored samples name: they keep their names and their place."""
+"""Classes that stored samples name: they keep their names and their module."""
 
 import dataclasses
 import enum
@@ -26,7 +26,7 @@ class Markup(str):
 
 
 class Table(dict):
-    """Has items and, in its instances, attributes."""
+    """A dict whose instances may have attributes."""
 
 
 class Reversed:

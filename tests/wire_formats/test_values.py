@@ -47,6 +47,7 @@ def skip_without_its_library(stored):
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=[sample["name"] for sample in SAMPLES])
 def test_a_stored_value_is_still_read(sample):
+    """Each sample in values.toml is read as its value and, if exact, written as the same bytes."""
     stored, value = bytes.fromhex(sample["stored"]), eval(sample["value"], dict(IMPORTS))
     skip_without_its_library(stored)
     codec = build_codec(**sample.get("options", {}))
@@ -61,13 +62,14 @@ def test_a_stored_value_is_still_read(sample):
 
 
 def test_there_is_a_sample_of_every_kind_of_frame():
+    """values.toml has a sample of each first byte."""
     kinds = {value for name, value in vars(frames).items() if name.isupper() and type(value) is bytes}
     assert len(kinds) == 19
     assert {bytes.fromhex(sample["stored"])[:1] for sample in SAMPLES} >= kinds | {entry.FIRST_BYTE}
 
 
 def test_there_is_a_signed_sample_of_an_envelope():
-    """The frame within a signed one tells the storage that there is an envelope, so its place is part of the format."""
+    """A signed envelope has its kind and its lease at fixed offsets, since a storage reads them there."""
     stored = [bytes.fromhex(sample["stored"]) for sample in SAMPLES]
     signed = [data for data in stored if data[:1] == frames.SIGNED and entry.is_packed(data)]
     assert signed
@@ -75,5 +77,6 @@ def test_there_is_a_signed_sample_of_an_envelope():
 
 
 def test_there_is_a_sample_of_every_constructor():
+    """values.toml has a sample of each constructor of safe pickles."""
     stored = b"".join(bytes.fromhex(sample["stored"]) for sample in SAMPLES)
     assert [name for name in safe_types.CONSTRUCTORS if name.encode() not in stored] == []
