@@ -1,10 +1,10 @@
-"""NetworkCache: a cache whose storage can be out of reach, and what it answers then.
+"""Caches over a connection: their options, their connections, and their answers during an outage.
 
 During an outage the alias's ``on_error`` decides:
 
 ===================  =====================================================================
 ``"miss"``           (default) reads miss, and writes that can say so say that nothing was
-                     stored; what has no honest answer raises StorageError
+                     stored; a hook without an honest answer raises StorageError
 ``"raise"``          every operation raises StorageError
 ``"fallback:name"``  the cache of that alias answers instead, but for clear(), which raises
 ===================  =====================================================================
@@ -13,9 +13,11 @@ Only a failure to reach the server counts as an outage. A mistake of the program
 that cannot be stored, a counter that is not a number) raises as ever.
 """
 
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import Any, Final, NoReturn
+from typing import Any, Final, Generic, NoReturn, TypeVar
 
 from storeroom import config
 from storeroom.base import BaseCache
@@ -25,7 +27,18 @@ from storeroom.registry import caches
 from storeroom.storage.hooks import MISSING, Swap
 from storeroom.storage.outages import CircuitBreaker, are_answers_refused
 
-__all__ = ["ANSWERS", "NETWORK_OPTIONS", "NetworkCache", "NetworkEngine"]
+__all__ = [
+    "ANSWERS",
+    "NETWORK_OPTIONS",
+    "Connections",
+    "NetworkCache",
+    "NetworkEngine",
+    "carried",
+    "ignored",
+    "refused",
+]
+
+C = TypeVar("C")
 
 ANSWERS: Final[Mapping[str, Callable[..., Any]]] = {
     "get_many": lambda _storage_keys: {},
@@ -44,18 +57,18 @@ ANSWERS: Final[Mapping[str, Callable[..., Any]]] = {
     "swap_many": lambda swaps: dict.fromkeys(swaps, False),
     "usage": lambda: (None, None),
 }
-"""What each hook answers during an outage under "miss": nothing is there, and nothing was stored."""
+"""Hook -> its answer during an outage under "miss": nothing is there, and nothing was stored."""
 
 _WITHOUT_ANSWER: Final = ("incr", "rename", "clear", "scan", "prune")
 """Hooks that raise even under "miss": a counter that does not count, a clear() that did not happen,
 a list of keys that is not the list."""
 
 _WITHOUT_FALLBACK: Final = ("clear", "usage")
-"""Hooks that no other cache answers: what was to be cleared comes back with the server, and what the
-other cache holds beside is not ours to clear or to count."""
+"""Hooks that no other cache answers: entries that were to be cleared come back with the server, and the
+other cache holds entries of its own, which are not to be cleared or counted."""
 
 _ANSWERED: Final = (KeyError, ValueTypeError)
-"""What a hook raises after the server has answered, that there is no entry, or none that can be counted on."""
+"""Errors of a hook that show an answer of the server: there is no entry, or none that can be counted on."""
 
 
 def _on_error(value: Any) -> str:
@@ -87,6 +100,130 @@ NETWORK_OPTIONS: Final[Mapping[str, config.Option]] = {
 """The options of every cache at the other end of a connection; those of the codec among them."""
 
 
+def refused(instead: str) -> config.Option:
+    """Return an option that cannot be given; `instead` names its substitute."""
+
+    def parse(_: Any) -> Any:
+        raise ValueError(instead)
+
+    return config.Option(parse, None, "Refused.")
+
+
+def ignored(origin: str, meaning: str) -> config.Option:
+    """Return an option of another backend whose effect is always there, so that nothing is left to be set."""
+    return config.Option(config.unchecked, None, f"Accepted from {origin}, without effect: {meaning}.")
+
+
+class Connections(Generic[C]):
+    """The connections of one process to one server: a stack, so that few stay busy and the rest may idle out.
+
+    Args:
+        make: returns a connection that is not open yet.
+        disconnect: closes one.
+        limit: the most there may be.
+        patience: seconds to wait for one when all are busy.
+        busy_error: raised after that.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], C],
+        disconnect: Callable[[C], None],
+        limit: int,
+        patience: float,
+        busy_error: type[Exception],
+    ) -> None:
+        self._make, self._disconnect = make, disconnect
+        self._limit, self._patience, self._busy_error = limit, patience, busy_error
+        # A slot is an open connection, or None for the right to make one, so that the bound costs nothing.
+        self._slots: list[C | None] = [None] * limit
+        self._waiting = self._leaving = 0
+        self._returned = threading.Condition()
+
+    def take(self) -> tuple[C, bool]:
+        """Return a connection that nobody else uses, and whether it has been open before."""
+        try:
+            connection = self._slots.pop()
+        except IndexError:
+            connection = self._wait()
+        if connection is not None:
+            return connection, True
+        try:
+            return self._make(), False
+        except BaseException:
+            self._vacate()
+            raise
+
+    def _wait(self) -> C | None:
+        deadline = time.monotonic() + self._patience
+        with self._returned:
+            self._waiting += 1
+            try:
+                while True:
+                    try:
+                        return self._slots.pop()
+                    except IndexError:
+                        left = deadline - time.monotonic()
+                    if left <= 0 or not self._returned.wait(left):
+                        raise self._busy_error(
+                            f"all {self._limit} connections of this process have been busy for {self._patience:g} s; "
+                            "raise OPTIONS['max_connections']"
+                        )
+            finally:
+                self._waiting -= 1
+
+    def give_back(self, connection: C) -> None:
+        """Keep a connection for the next operation."""
+        self._slots.append(connection)
+        if self._leaving:
+            self._let_one_go()
+        if self._waiting:
+            self._wake()
+
+    def discard(self, connection: C) -> None:
+        """Close a connection that is not fit for another operation."""
+        self._disconnect(connection)
+        self._vacate()
+
+    def close_idle(self) -> None:
+        """Close the connections that nobody uses."""
+        while self._close_one():
+            pass
+
+    def close(self) -> None:
+        """Close the connections that nobody uses now, and as many as are in use when they come back."""
+        with self._returned:
+            self._leaving = self._limit - len(self._slots)
+        self.close_idle()
+
+    def _close_one(self) -> bool:
+        """Close an idle connection; return False if there is none."""
+        try:
+            connection = self._slots.pop()
+        except IndexError:
+            return False
+        if connection is None:  # the open ones lie on top
+            self._vacate()
+            return False
+        self.discard(connection)
+        return True
+
+    def _let_one_go(self) -> None:
+        with self._returned:
+            if not self._leaving:
+                return
+            self._leaving -= 1
+        self._close_one()
+
+    def _vacate(self) -> None:
+        self._slots.insert(0, None)
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._returned:
+            self._returned.notify()
+
+
 class NetworkEngine(Engine):
     """An engine with a server behind it, and a circuit breaker before it.
 
@@ -96,27 +233,27 @@ class NetworkEngine(Engine):
     """
 
     def __init__(self, name: str) -> None:
-        """Note the server's name for the log; without password."""
+        """Take the server's name, without password, for the log."""
         super().__init__()
         self.breaker = CircuitBreaker(name)
         self.refusals = 0
 
     def after_fork_in_child(self) -> None:
-        """Forget the parent's connections, and what they said of the server."""
+        """Forget the parent's connections, and the server's health by them."""
         super().after_fork_in_child()
         self.breaker.reset()
 
 
-class NetworkCache(BaseCache):
+class NetworkCache(BaseCache, abstract=True):
     """BaseCache for storages behind a connection: every hook of a subclass follows the outage policy.
 
-    A subclass writes its hooks as if the server were always there; their wrapping is done here, when the
-    class is made. Its `__init__` sets `_engine` and `_outage_errors`.
+    A subclass writes its hooks as if the server were always there, and this class wraps them. Its `__init__`
+    sets `engine` and `_outage_errors`.
     """
 
     _engine: NetworkEngine
     _outage_errors: tuple[type[BaseException], ...] = ()
-    """What the driver raises when the server cannot be reached or does not answer in time."""
+    """Errors of the driver when the server cannot be reached or does not answer in time."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Put the outage policy around the hooks that this class defines."""
@@ -127,30 +264,28 @@ class NetworkCache(BaseCache):
             if hook := cls.__dict__.get(f"_a{name}"):
                 setattr(cls, f"_a{name}", _guarded_async(name, hook))
 
-    def _lease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> bool | None:
+    def _lease(self, storage_key: str, seen: Any, lease: Any, expires_at: float) -> bool | None:
         """See StorageHooks: without a server, or one that has room, each process computes for itself.
 
-        Nobody has a lease that could not be written, so that to wait for it would be to wait in vain.
+        A lease that could not be written is nobody's, so that a caller would wait for it in vain.
         """
         before = self._setbacks()
-        leased = super()._lease(storage_key, seen, mark, expires_at)
+        leased = super()._lease(storage_key, seen, lease, expires_at)
         return None if not leased and self._is_set_back(before) else leased
 
-    async def _alease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> bool | None:
+    async def _alease(self, storage_key: str, seen: Any, lease: Any, expires_at: float) -> bool | None:
         before = self._setbacks()
-        leased = await super()._alease(storage_key, seen, mark, expires_at)
+        leased = await super()._alease(storage_key, seen, lease, expires_at)
         return None if not leased and self._is_set_back(before) else leased
 
     def _lease_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool | None]:
         """See _lease()."""
         before = self._setbacks()
-        leased = super()._lease_many(swaps)
-        return self._unknown_if_set_back(leased, before)
+        return self._unknown_if_set_back(super()._lease_many(swaps), before)
 
     async def _alease_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool | None]:
         before = self._setbacks()
-        leased = await super()._alease_many(swaps)
-        return self._unknown_if_set_back(leased, before)
+        return self._unknown_if_set_back(await super()._alease_many(swaps), before)
 
     def _unknown_if_set_back(self, leased: dict[str, bool | None], before: int) -> dict[str, bool | None]:
         if not self._is_set_back(before):
@@ -166,7 +301,7 @@ class NetworkCache(BaseCache):
         return self._engine.breaker.is_open or self._setbacks() > before
 
     def _invalidate(self, storage_keys: Sequence[str]) -> int:
-        """See StorageHooks: entries that are live still, when the server is back, are not invalidated."""
+        """See StorageHooks: entries that are live again with the server are not invalidated."""
         before = self._setbacks()
         removed = super()._invalidate(storage_keys)
         if self._is_set_back(before):
@@ -206,17 +341,17 @@ class NetworkCache(BaseCache):
         """
         answer = ANSWERS.get(name)
         if name == "usage" and answer is not None:
-            return answer(*args)  # who looks at the counters during an outage is to see them, and not to raise them
+            return answer(*args)  # a look at the counters during an outage does not raise them
         self._counters.errors += 1
         if self.settings.options["on_error"] == "raise" or answer is None or are_answers_refused():
             self._raise(name, error)
         return answer(*args)
 
     def _without_room(self, error: StorageError, count: int = 1) -> bool:
-        """Note that the server had no room for a write, which is no outage. Return that nothing was stored.
+        """Count writes for which the server had no room, which is no outage. Return False: nothing was stored.
 
         Raises:
-            StorageError: `error`: the policy is "raise", or who writes can do with nothing less, as a lock.
+            StorageError: `error`: the policy is "raise", or the caller needs the write, as a lock does.
         """
         if self.settings.options["on_error"] == "raise" or are_answers_refused():
             raise error
@@ -231,24 +366,30 @@ class NetworkCache(BaseCache):
             f"under OPTIONS['on_error'] {self.settings.options['on_error']!r}."
         ) from error
 
+    def _is_outage(self, error: Exception) -> bool:
+        """Tell whether the server was out of reach, by the error of a hook, and let the breaker know."""
+        if isinstance(error, self._outage_errors):
+            self._engine.breaker.fail(error)
+            return True
+        if isinstance(error, _ANSWERED):
+            self._engine.breaker.succeed()
+        return False
+
 
 def _guarded(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(hook)
     def guarded(self: NetworkCache, *args: Any) -> Any:
-        breaker = self._engine.breaker
-        failure: BaseException | None = None
-        if breaker.allows():
+        breaker, failure = self._engine.breaker, None
+        if not breaker.is_open or breaker.allows():
             failures = breaker.failures
             try:
                 result = hook(self, *args)
-            except self._outage_errors as error:
-                breaker.fail(error)
+            except Exception as error:
+                if not self._is_outage(error):
+                    raise
                 failure = error
-            except _ANSWERED:
-                breaker.succeed()
-                raise
             else:
-                if breaker.failures == failures:
+                if failures and failures == breaker.failures:  # a breaker that never failed has nothing to mend
                     breaker.succeed()
                 return result
         fallback = self._fallback(name)
@@ -260,23 +401,35 @@ def _guarded(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
 def _guarded_async(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(hook)
     async def guarded(self: NetworkCache, *args: Any) -> Any:
-        breaker = self._engine.breaker
-        failure: BaseException | None = None
-        if breaker.allows():
+        breaker, failure = self._engine.breaker, None
+        if not breaker.is_open or breaker.allows():
             failures = breaker.failures
             try:
                 result = await hook(self, *args)
-            except self._outage_errors as error:
-                breaker.fail(error)
+            except Exception as error:
+                if not self._is_outage(error):
+                    raise
                 failure = error
-            except _ANSWERED:
-                breaker.succeed()
-                raise
             else:
-                if breaker.failures == failures:
+                if failures and failures == breaker.failures:  # as above
                     breaker.succeed()
                 return result
         fallback = self._fallback(name)
         return self._answer(name, args, failure) if fallback is None else await getattr(fallback, f"_a{name}")(*args)
 
     return guarded
+
+
+def carried(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return a hook and its asynchronous twin for an operation that is written once, as a generator.
+
+    The cache's `_operations` has it under that name, and the engine carries it out: by run(), and by arun().
+    """
+
+    def hook(self: Any, *args: Any) -> Any:
+        return self._engine.run(getattr(self._operations, name)(*args))
+
+    async def twin(self: Any, *args: Any) -> Any:
+        return await self._engine.arun(getattr(self._operations, name)(*args))
+
+    return hook, twin

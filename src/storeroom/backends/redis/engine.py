@@ -1,11 +1,13 @@
-"""The engine of a Redis cache: its connections in this process, and who carries requests on them."""
+"""The engine of a Redis cache: its connections in this process, and the exchanges on them."""
 
+import asyncio
 import inspect
 import ssl
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import redis.connection
+from redis.asyncio.connection import SSLConnection
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -13,14 +15,10 @@ from storeroom.backends.network import NetworkEngine
 from storeroom.backends.redis import options as known
 from storeroom.backends.redis.location import Server, Target
 from storeroom.backends.redis.pool import Pool
-from storeroom.backends.redis.requests import PRIMARIES, Request, Steps
+from storeroom.backends.redis.requests import PRIMARIES, Exchange, Request
+from storeroom.backends.redis.stream import Login, Stream
 from storeroom.backends.redis.topology import Batch, Outcome, Route, topology_of
-
-if TYPE_CHECKING:
-    import asyncio
-
-    from storeroom.backends.redis.stream import Login, Stream
-    from storeroom.backends.redis.tracking import Tracker
+from storeroom.backends.redis.tracking import Tracker
 
 __all__ = ["RedisEngine"]
 
@@ -55,18 +53,18 @@ class RedisEngine(NetworkEngine):
 
     # Synchronous ----------------------------------------------------------------------------
 
-    def run(self, steps: Steps[T]) -> T:
-        """Carry an operation's requests; return its result."""
+    def run(self, exchange: Exchange[T]) -> T:
+        """Carry out an operation; return its result."""
         try:
-            request = next(steps)
+            request = next(exchange)
             while True:
-                request = steps.send(self.call(request))
+                request = exchange.send(self.call(request))
         except StopIteration as stop:
             result: T = stop.value
             return result
 
     def call(self, request: Request) -> list[Any]:
-        """Carry one request; return its replies."""
+        """Carry out one request; return its replies."""
         server = self._topology.only
         if server is not None and request is not PRIMARIES:
             return self._pool(server).exchange(request.commands, request.use)
@@ -89,48 +87,37 @@ class RedisEngine(NetworkEngine):
             for batch, talk in zip(batches, sent, strict=True)
         ]
 
-    def pool_apart(self, server: Server) -> Pool:
-        """Return connections that no operation uses."""
-        return self._make_pool(server)
-
     def _pool(self, server: Server) -> Pool:
         pool = self._pools.get(server)
         if pool is None:
             with self.lock:
-                pool = self._pools.setdefault(server, self._make_pool(server))
+                pool = self._pools.setdefault(server, self.new_pool(server))
         return pool
 
-    def _make_pool(self, server: Server) -> Pool:
+    def new_pool(self, server: Server) -> Pool:
+        """Return connections that no operation uses."""
         return Pool(
-            self._connection_maker(server),
+            lambda: self.connection(server),
             self._options["max_connections"],
             self._options_for(server)["socket_timeout"],
             must_be_primary=server.must_be_primary,
         )
 
-    def _connection_maker(self, server: Server) -> Callable[[], Any]:
-        settings = self._connection_settings(server)
+    def connection(self, server: Server) -> Any:
+        """Return a connection of redis-py, not open yet."""
         kind: Callable[..., Any] = redis.connection.Connection
         if server.path:
             kind = redis.connection.UnixDomainSocketConnection
         elif server.tls:
             kind = redis.connection.SSLConnection
-        return lambda: kind(**settings)
+        return kind(**self._connection_settings(server))
 
     def _connection_settings(self, server: Server) -> dict[str, Any]:
         """Return the arguments of redis-py's connection."""
-        options = self._options_for(server)
-        settings: dict[str, Any] = {
-            "db": server.db,
-            "client_name": options["client_name"],
-            "socket_timeout": options["socket_timeout"],
-            "socket_connect_timeout": options["socket_connect_timeout"],
-            "retry": _RETRIES,
-            "protocol": 2,
-            **_NO_INTRODUCTION,
-        }
-        provider = self._options["credential_provider"]
-        if provider is not None and server not in self._sentinels:
+        options, provider = self._options_for(server), self._provider_for(server)
+        settings: dict[str, Any] = {"db": server.db, "retry": _RETRIES, "protocol": 2, **_NO_INTRODUCTION}
+        settings |= {name: options[name] for name in ("client_name", "socket_timeout", "socket_connect_timeout")}
+        if provider is not None:
             settings["credential_provider"] = provider
         else:
             settings |= {"username": server.username, "password": server.password}
@@ -142,38 +129,33 @@ class RedisEngine(NetworkEngine):
     def _options_for(self, server: Server) -> dict[str, Any]:
         return self._options | self._sentinel_options if server in self._sentinels else self._options
 
+    def _provider_for(self, server: Server) -> Any:
+        return None if server in self._sentinels else self._options["credential_provider"]
+
     def _tls_settings(self, server: Server) -> dict[str, Any]:
         options = self._options_for(server)
         return {name: options[name] for name in known.TLS if options[name] is not None}
 
     # For near tiers -------------------------------------------------------------------------
 
-    def tracker(self) -> "Tracker":
-        """Return what tells of changes in the servers."""
-        tracker = self._tracker
-        if tracker is None:
-            from storeroom.backends.redis.tracking import Tracker  # noqa: PLC0415 -- few programs need it
-
-            with self.lock:
-                tracker = self._tracker = self._tracker or Tracker(self, self.breaker.name)
-        return tracker
+    def tracker(self) -> Tracker:
+        """Return the channel that tells of changes in the servers."""
+        with self.lock:
+            self._tracker = self._tracker or Tracker(self, self.breaker.name)
+            return self._tracker
 
     def sources(self) -> list[Server]:
         """See tracking.Source."""
         return self._follow(self._topology.sources())
 
-    def connection(self, server: Server) -> Any:
-        """See tracking.Source."""
-        return self._connection_maker(server)()
-
     # Asynchronous ---------------------------------------------------------------------------
 
-    async def arun(self, steps: Steps[T]) -> T:
+    async def arun(self, exchange: Exchange[T]) -> T:
         """See run()."""
         try:
-            request = next(steps)
+            request = next(exchange)
             while True:
-                request = steps.send(await self.acall(request))
+                request = exchange.send(await self.acall(request))
         except StopIteration as stop:
             result: T = stop.value
             return result
@@ -193,15 +175,11 @@ class RedisEngine(NetworkEngine):
             return replies
 
     async def _aexchange(self, batches: Sequence[Batch]) -> list[Outcome]:
-        import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
-
         exchanges = (self._stream(batch.server).exchange(batch.commands, batch.use) for batch in batches)
         outcomes = await asyncio.gather(*exchanges, return_exceptions=True)
         return [_or_raise(outcome) for outcome in outcomes]
 
-    def _stream(self, server: Server) -> "Stream":
-        import asyncio  # noqa: PLC0415 -- as above
-
+    def _stream(self, server: Server) -> Stream:
         loop = asyncio.get_running_loop()
         streams = self._streams.get(loop)
         if streams is None:
@@ -211,27 +189,21 @@ class RedisEngine(NetworkEngine):
                 streams = self._streams[loop] = {}
         stream = streams.get(server)
         if stream is None:
-            from storeroom.backends.redis.stream import Stream  # noqa: PLC0415 -- as above
-
             stream = streams[server] = Stream(server, self._login(server))
         return stream
 
-    def _login(self, server: Server) -> "Login":
-        from storeroom.backends.redis.stream import Login  # noqa: PLC0415 -- as above
-
-        options, provider = self._options_for(server), self._options["credential_provider"]
+    def _login(self, server: Server) -> Login:
+        options, provider = self._options_for(server), self._provider_for(server)
         return Login(
             connect_timeout=options["socket_connect_timeout"],
             timeout=options["socket_timeout"],
             client_name=options["client_name"],
-            credentials=None if provider is None or server in self._sentinels else provider.get_credentials,
+            credentials=None if provider is None else provider.get_credentials,
             tls=lambda: self._tls_context(server),
         )
 
     def _tls_context(self, server: Server) -> ssl.SSLContext:
         """Return the context by which redis-py's own connection would be made."""
-        from redis.asyncio.connection import SSLConnection  # noqa: PLC0415 -- as above
-
         context: ssl.SSLContext = SSLConnection(**self._tls_settings(server)).ssl_context.get()
         return context
 
@@ -248,7 +220,7 @@ class RedisEngine(NetworkEngine):
             tracker.abandon()
 
     def close(self) -> None:
-        """Close all connections that nobody uses; those of running loops are closed with their loops."""
+        """Close all connections that nobody uses. Running loops close theirs when they end."""
         tracker, self._tracker = self._tracker, None
         if tracker is not None:
             tracker.close()
@@ -264,7 +236,7 @@ def _outcome(work: Callable[..., Any], *args: Any) -> Any:
 
 
 def _or_raise(outcome: Any) -> Any:
-    """Return what came of a batch, unless it is no failure of the server."""
+    """Return the outcome of a batch. Raise an error that is not the server's."""
     if isinstance(outcome, BaseException) and not isinstance(outcome, redis.exceptions.RedisError):
         raise outcome
     return outcome

@@ -1,11 +1,11 @@
-"""Reading what Django's backend and django-redis wrote, while a site moves from them.
+"""Entries of Django's backend and django-redis, read while a site moves from them.
 
-Their pickles are not signed. Reading one runs whatever code it holds, so that anybody who can
-write to the server owns the program: hence an option, off by default, to be taken away as
-soon as the old entries have expired. Nothing is ever written in this form.
+Their pickles are not signed. Reading one runs any code it holds, so that anybody who can write
+to the server owns the program: hence an option, off by default, to be removed as soon as the
+old entries have expired. Nothing is ever written in this form.
 
-Formats: django/core/cache/backends/redis.py; django_redis/compressors/, of which each is
-recognised by the magic number of what it writes.
+Formats: django/core/cache/backends/redis.py; django_redis/compressors/, each of which is
+recognised by a magic number.
 """
 
 import pickle
@@ -25,7 +25,7 @@ _PICKLE: Final = b"\x80"
 
 
 def _by(*modules: str) -> Callable[[bytes], bytes]:
-    """Return what calls the decompress() of the first of these modules that is installed."""
+    """Return the decompress() of the first of these modules that is installed, imported on first use."""
 
     def expand(data: bytes) -> bytes:
         installed = next(module for module in modules if _is_installed(module))
@@ -37,7 +37,7 @@ def _by(*modules: str) -> Callable[[bytes], bytes]:
 def _is_installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # nor is the package that it belongs to
+    except ModuleNotFoundError:  # of the package that it belongs to
         return False
 
 
@@ -48,14 +48,14 @@ _EXPANDERS: Final[Mapping[bytes, Callable[[bytes], bytes]]] = {
     b"\x04\x22\x4d\x18": _by("lz4.frame"),
     b"\x28\xb5\x2f\xfd": _by("compression.zstd", "backports.zstd", "pyzstd"),
 }
-"""Magic number -> what undoes the compression: RFC 1950, RFC 1952, xz, LZ4 frame, RFC 8878."""
+"""Magic number -> decompression: RFC 1950, RFC 1952, xz, LZ4 frame, RFC 8878."""
 
 
 class ForeignReader:
     """A codec that also reads unsigned pickles, compressed or not.
 
     Args:
-        codec: writes everything, and reads what it can.
+        codec: writes everything, and is the first to read.
     """
 
     def __init__(self, codec: Codec) -> None:
@@ -63,10 +63,10 @@ class ForeignReader:
         self.dumps = codec.dumps
 
     def loads(self, data: bytes, storage_key: str) -> Any:
-        """Return the value that was stored under `storage_key`, by whomever.
+        """Return the value that was stored under `storage_key`, by either backend.
 
         Raises:
-            DecodeError: nobody's bytes.
+            DecodeError: the bytes are of neither.
         """
         try:
             return self._codec.loads(data, storage_key)
@@ -80,10 +80,9 @@ class ForeignReader:
 
 
 def _loads(data: bytes) -> Any:
-    for magic, expand in _EXPANDERS.items():
-        if data.startswith(magic):
-            data = expand(data)
-            break
+    expand = next((expand for magic, expand in _EXPANDERS.items() if data.startswith(magic)), None)
+    if expand is not None:
+        data = expand(data)
     if not data.startswith(_PICKLE):
         raise pickle.UnpicklingError("no pickle")
     return pickle.loads(data)

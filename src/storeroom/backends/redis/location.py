@@ -1,4 +1,4 @@
-"""LOCATION: from the URLs that a person wrote to the servers that they name.
+"""LOCATION: the servers that its URLs name.
 
 ==================================================  ================================================
 ``redis://[user:password@]host[:port][/db]``        one server; ``valkey://`` is the same
@@ -21,12 +21,13 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from storeroom.backends.redis import options as known
 from storeroom.exceptions import ConfigurationError
+from storeroom.storage.probes import Endpoint
 from storeroom.wording import mask_url, nearest
 
 __all__ = ["Server", "Target", "parse"]
 
 _NEXT_URL: Final = re.compile(r"\s*[;,]\s*(?=[a-z][a-z+]*://)")
-"""A comma also stands between the hosts of one URL, a semicolon between options: what follows tells."""
+"""A comma also stands between the hosts of one URL, a semicolon between options: the next word tells."""
 
 _SCHEMES: Final = {
     "redis": ("server", False),
@@ -46,11 +47,13 @@ _SCHEMES: Final = {
 """Scheme -> kind of target, and whether it is by TLS."""
 
 _PORTS: Final = {"server": 6379, "cluster": 6379, "sentinel": 26379}
+_PORT_MAX: Final = 65535
+_EXAMPLE: Final = "'redis://localhost:6379/0'"
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One server's address, and what it takes to get in.
+    """One server's address, and the login there.
 
     Attributes:
         host: name or address; "" where there is a path.
@@ -74,7 +77,7 @@ class Server:
 
     @property
     def name(self) -> str:
-        """What messages call it: an address without credentials."""
+        """The address without credentials, for messages."""
         if self.path:
             return f"unix://{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -83,13 +86,13 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a cache is.
+    """The location of a cache.
 
     Attributes:
         kind: "server", "sentinel" or "cluster".
-        servers: the first of which is written to; for a cluster, those that are asked for the others.
+        servers: writes go to the first; for a cluster, any that tells of the others.
         sentinels: the Sentinels, for that kind.
-        service: what they call the primary.
+        service: the primary's name among them.
         options: the options of connections, those of the URL's query included.
     """
 
@@ -101,12 +104,27 @@ class Target:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """The name in messages."""
         if self.kind == "sentinel":
             return f"Redis {self.service!r} of the Sentinels at {_listed(self.sentinels)}"
         if self.kind == "cluster":
             return f"the Redis cluster of {_listed(self.servers)}"
         return f"Redis at {self.servers[0].name}"
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return the servers as known without asking: the primary is taken to be beside the Sentinels."""
+        (first, *_) = servers = self.servers
+        if self.kind == "sentinel":
+            servers = tuple(replace(first, host=sentinel.host, port=sentinel.port) for sentinel in self.sentinels)
+        return tuple(map(self.endpoint, servers))
+
+    def endpoint(self, server: Server) -> Endpoint:
+        """Return a server's address and protection, as known without asking."""
+        options = dict(self.options)
+        has_password: bool | None = bool(server.password or options["credential_provider"])
+        if server.tls and options["ssl_certfile"] and not has_password:
+            has_password = None  # a certificate of the client may be asked for in its stead
+        return Endpoint(server.name, server.host, server.tls, has_password)
 
 
 def _listed(servers: Sequence[Server]) -> str:
@@ -159,31 +177,44 @@ def _parse_url(url: str, options: Mapping[str, Any]) -> Target:
     template = _template(parts, {**options, **query}, wrong)
     kind, _ = _SCHEMES[parts.scheme]
     if kind == "server" and known.is_sentinel(options):
-        return _spelled_by_django_redis(template, parts, options, query, wrong)
-    if parts.scheme == "unix":
-        path = unquote(parts.path)
-        if not path or parts.hostname:
-            raise ConfigurationError(f"{wrong}; expected the path of a socket, such as 'unix:///run/redis/redis.sock'.")
-        return Target("server", (replace(template, host="", path=path),), options=tuple(query.items()))
+        target = _spelled_by_django_redis(template, parts, options, wrong)
+    elif parts.scheme == "unix":
+        target = _parse_socket(template, parts, wrong)
+    elif kind == "sentinel":
+        target = _parse_sentinels(template, parts, options, wrong)
+    else:
+        target = _parse_servers(template, parts, kind, wrong)
+    return replace(target, options=tuple(query.items()))
+
+
+def _parse_socket(template: Server, parts: SplitResult, wrong: str) -> Target:
+    path = unquote(parts.path)
+    if not path or parts.hostname:
+        raise ConfigurationError(f"{wrong}; expected the path of a socket, such as 'unix:///run/redis/redis.sock'.")
+    return Target("server", (replace(template, host="", path=path),))
+
+
+def _parse_servers(template: Server, parts: SplitResult, kind: str, wrong: str) -> Target:
     addresses = _parse_hosts(parts, _PORTS[kind], wrong)
-    if kind == "sentinel":
-        service, db = _parse_service(parts.path, wrong)
-        primary = replace(template, db=template.db if db is None else db, must_be_primary=True)
-        return Target(kind, (primary,), _sentinels(addresses, template, options), service, tuple(query.items()))
-    db = _parse_db(parts.path, wrong)
+    db = _parse_db(parts.path, template, wrong)
     if kind == "server" and len(addresses) > 1:
         raise ConfigurationError(f"{wrong}; expected one host, or a URL for each of several servers.")
-    servers = (
-        replace(template, host=host, port=port, db=template.db if db is None else db) for host, port in addresses
-    )
-    return Target(kind, tuple(servers), options=tuple(query.items()))
+    return Target(kind, tuple(replace(template, host=host, port=port, db=db) for host, port in addresses))
 
 
-_EXAMPLE: Final = "'redis://localhost:6379/0'"
+def _parse_sentinels(template: Server, parts: SplitResult, options: Mapping[str, Any], wrong: str) -> Target:
+    addresses = _parse_hosts(parts, _PORTS["sentinel"], wrong)
+    service, _, db = parts.path.strip("/").partition("/")
+    if not service:
+        raise ConfigurationError(
+            f"{wrong}; expected the primary's name after the hosts, such as "
+            "'redis+sentinel://one:26379,two:26379/mymaster/0'."
+        )
+    return _by_sentinels(unquote(service), _parse_db(db, template, wrong), addresses, template, options)
 
 
 def _template(parts: SplitResult, options: Mapping[str, Any], wrong: str) -> Server:
-    """Return what all servers of a URL have in common."""
+    """Return a server with the login that all servers of a URL share."""
     user_info = parts.netloc.rpartition("@")[0]
     username, _, password = user_info.partition(":")
     try:
@@ -221,53 +252,37 @@ def _parse_hosts(parts: SplitResult, default_port: int, wrong: str) -> list[tupl
         host, colon, port = address.rpartition(":")
         if not colon or port.endswith("]"):
             host, port = address, ""
-        if (port and not port.isdecimal()) or int(port or 1) > 65535:  # noqa: PLR2004 -- 16 bits
+        if (port and not port.isdecimal()) or int(port or 1) > _PORT_MAX:
             raise ConfigurationError(f"{wrong}, whose port is wrong; expected a number up to 65535.")
         addresses.append((unquote(host.strip("[]")) or "localhost", int(port or default_port)))
     return addresses
 
 
-def _parse_db(path: str, wrong: str) -> int | None:
-    """Return the number in a URL's path, or None if there is none."""
+def _parse_db(path: str, template: Server, wrong: str) -> int:
+    """Return the number in a URL's path, or that of the template if there is none."""
     number = path.strip("/")
     if not number:
-        return None
+        return template.db
     if not number.isdecimal():
         raise ConfigurationError(f"{wrong}; expected the database's number after the host, as in {_EXAMPLE}.")
     return int(number)
 
 
-def _parse_service(path: str, wrong: str) -> tuple[str, int | None]:
-    service, _, db = path.strip("/").partition("/")
-    if not service:
-        raise ConfigurationError(
-            f"{wrong}; expected the primary's name after the hosts, such as "
-            "'redis+sentinel://one:26379,two:26379/mymaster/0'."
-        )
-    return unquote(service), _parse_db(db, wrong)
-
-
-def _sentinels(
-    addresses: Sequence[tuple[str, int]], template: Server, options: Mapping[str, Any]
-) -> tuple[Server, ...]:
-    login = options["sentinel_kwargs"] or {}
-    return tuple(
-        Server(host, port, username=login.get("username"), password=login.get("password"), tls=template.tls)
-        for host, port in addresses
-    )
-
-
-def _spelled_by_django_redis(
-    template: Server, parts: SplitResult, options: Mapping[str, Any], query: Mapping[str, Any], wrong: str
+def _by_sentinels(
+    service: str, db: int, addresses: Sequence[tuple[str, int]], template: Server, options: Mapping[str, Any]
 ) -> Target:
+    login = options["sentinel_kwargs"] or {}
+    sentinel = Server(username=login.get("username"), password=login.get("password"), tls=template.tls)
+    sentinels = tuple(replace(sentinel, host=host, port=port) for host, port in addresses)
+    return Target("sentinel", (replace(template, db=db, must_be_primary=True),), sentinels, service)
+
+
+def _spelled_by_django_redis(template: Server, parts: SplitResult, options: Mapping[str, Any], wrong: str) -> Target:
     """Return the target of ``redis://service/db`` with OPTIONS["SENTINELS"]."""
     if not options["sentinels"]:
         raise ConfigurationError(
             f"{wrong}, and OPTIONS ask for Sentinel without naming any; expected OPTIONS['SENTINELS'], or a LOCATION "
             "such as 'redis+sentinel://one:26379,two:26379/mymaster/0'."
         )
-    db = _parse_db(parts.path, wrong)
-    primary = replace(template, db=template.db if db is None else db, must_be_primary=True)
     service = unquote(parts.netloc.rpartition("@")[2].partition(":")[0])
-    sentinels = _sentinels(options["sentinels"], template, options)
-    return Target("sentinel", (primary,), sentinels, service, tuple(query.items()))
+    return _by_sentinels(service, _parse_db(parts.path, template, wrong), options["sentinels"], template, options)

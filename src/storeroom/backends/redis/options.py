@@ -1,17 +1,19 @@
 """OPTIONS of the Redis cache: Storeroom's own, and those that Django's backend and django-redis know.
 
-What a site has written for either of them is understood where it has a meaning here. The
-rest is refused, and the message names what takes its place.
+Options for either of them are understood where they have a meaning here. The rest is refused, and
+the message names the substitute.
 """
 
 import ssl
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
-from storeroom import config, wording
+from storeroom import config
 from storeroom.backends import network
+from storeroom.backends.network import refused
 from storeroom.config import Option
-from storeroom.wording import shown
+from storeroom.wording import nearest, shown
 
 __all__ = ["CONNECTION", "IN_URL", "OPTIONS", "TLS", "is_cluster", "is_sentinel", "settled"]
 
@@ -22,23 +24,11 @@ hundreds of processes have room; a process with more busy threads than this is r
 DEFAULT_READ_OWN_WRITES: Final = 1.0
 """Seconds; replicas lag by milliseconds as a rule, and one that lags for longer is about to be noticed."""
 
+_ignored = partial(network.ignored, "other backends")
+
 
 def _optional_text(value: Any) -> str | None:
     return None if value is None else config.text(value)
-
-
-def _ignored(meaning: str) -> Option:
-    """Return an option whose effect is always there, so that nothing is left to be set."""
-    return Option(config.unchecked, None, f"Accepted from other backends, without effect: {meaning}.")
-
-
-def _refused(instead: str) -> Option:
-    """Return an option that cannot be given; `instead` says what to do."""
-
-    def parse(_: Any) -> Any:
-        raise ValueError(instead)
-
-    return Option(parse, None, "Refused.")
 
 
 def _known_paths(equivalents: Mapping[str, Any], instead: str) -> Callable[[Any], Any]:
@@ -56,7 +46,7 @@ def _known_paths(equivalents: Mapping[str, Any], instead: str) -> Callable[[Any]
 
 
 def _translated(equivalents: Mapping[str, Any], names: str, methods: tuple[str, str]) -> Callable[[Any], Any]:
-    """Return a parser that turns these dotted paths into Storeroom's names; the codec checks what they name."""
+    """Return a parser that turns these dotted paths into Storeroom's names, which the codec checks."""
 
     def parse(value: Any) -> Any:
         if isinstance(value, str):
@@ -68,13 +58,13 @@ def _translated(equivalents: Mapping[str, Any], names: str, methods: tuple[str, 
     return parse
 
 
-def _falsy(instead: str) -> Callable[[Any], Any]:
+def _falsy(instead: str, default: Any = None) -> Option:
     def parse(value: Any) -> Any:
         if value and str(value).lower() not in {"false", "0", "no"}:  # as a URL's query has it
             raise ValueError(instead)
         return value
 
-    return parse
+    return Option(parse, default, "Accepted if it is False.")
 
 
 def _only_true(instead: str) -> Callable[[Any], Any]:
@@ -87,7 +77,7 @@ def _only_true(instead: str) -> Callable[[Any], Any]:
 
 
 def _certificates(value: Any) -> str:
-    """Parse how a server's certificate is verified: redis-py's words, or a constant of `ssl`."""
+    """Parse the rule by which a server's certificate is verified: redis-py's word, or a constant of `ssl`."""
     words: dict[Any, str] = {None: "none", 0: "none", 1: "optional", 2: "required"}
     word = words[value] if value in words else str(value)
     return config.one_of(("required", "optional", "none"))(word.lower().removeprefix("cert_"))
@@ -110,27 +100,27 @@ def _addresses(value: Any) -> tuple[tuple[str, int], ...]:
 
 
 def _nested(known: Callable[[], Mapping[str, Option]]) -> Callable[[Any], dict[str, Any] | None]:
-    """Return a parser of a dict of options, of which these are known; those without effect are left out."""
+    """Return a parser of a dict of these options; options without effect are left out."""
 
     def parse(value: Any) -> dict[str, Any] | None:
         if value is None:
             return None
-        if not isinstance(value, Mapping):
-            raise ValueError("a dict")  # noqa: TRY004 -- a parser tells its expectation by ValueError
-        options, parsed = known(), {}
-        for name, inner in value.items():
-            if name not in options:
-                near = wording.nearest(str(name), options)
-                raise ValueError(f"a dict of {', '.join(options)}; {name!r} has no meaning here.{near}".rstrip("."))
-            try:
-                parsed[name] = options[name].parse(inner)
-            except ValueError as expectation:
-                raise ValueError(
-                    f"a dict in which {name!r} is {expectation}, instead of {shown(inner, name)}"
-                ) from None
-        return {name: inner for name, inner in parsed.items() if name in CONNECTION}
+        if isinstance(value, Mapping):
+            parsed = {name: _parse_inner(name, inner, known()) for name, inner in value.items()}
+            return {name: inner for name, inner in parsed.items() if name in CONNECTION}
+        raise ValueError("a dict")
 
     return parse
+
+
+def _parse_inner(name: Any, value: Any, known: Mapping[str, Option]) -> Any:
+    if name not in known:
+        near = nearest(str(name), known)
+        raise ValueError(f"a dict of {', '.join(known)}; {name!r} has no meaning here.{near}".rstrip("."))
+    try:
+        return known[name].parse(value)
+    except ValueError as expectation:
+        raise ValueError(f"a dict in which {name!r} is {expectation}, instead of {shown(value, name)}") from None
 
 
 TLS: Final[Mapping[str, Option]] = {
@@ -147,7 +137,7 @@ TLS: Final[Mapping[str, Option]] = {
                               "Python's own choice."),
     "ssl_ciphers": Option(_optional_text, None, "OpenSSL's list of ciphers for TLS 1.2. None is Python's own choice."),
 }  # fmt: skip
-"""What a connection by TLS is checked by: rediss://, rediss+sentinel://, rediss+cluster://."""
+"""The checks of a connection by TLS: rediss://, rediss+sentinel://, rediss+cluster://."""
 
 CONNECTION: Final[Mapping[str, Option]] = {
     "db": Option(config.whole_number(0), 0, "The database's number, where LOCATION names none."),
@@ -166,7 +156,7 @@ CONNECTION: Final[Mapping[str, Option]] = {
     **{name: network.NETWORK_OPTIONS[name] for name in ("socket_timeout", "socket_connect_timeout")},
     **TLS,
 }
-"""How a server is connected to. These may also stand in the query of a URL."""
+"""The terms of a connection to a server. These may also stand in the query of a URL."""
 
 _LOCATION: Final = "LOCATION, whose URL tells the servers"
 _TLS_BY_SCHEME: Final = "a LOCATION whose scheme has TLS: rediss://, rediss+sentinel:// or rediss+cluster://"
@@ -186,30 +176,26 @@ _DRIVERS: Final[Mapping[str, Option]] = {
         ("lib_name", "lib_version", "driver_info"),
         _ignored("connections say nothing of their driver, which takes two round trips each"),
     ),
-    "decode_responses": Option(
-        _falsy("False: values are bytes, which the serializer decodes"), False, "Accepted if it is False."
-    ),
-    **dict.fromkeys(("host", "port", "path", "unix_socket_path"), _refused(_LOCATION)),
-    "ssl": Option(_falsy(_TLS_BY_SCHEME), None, "Accepted if it is False."),
-    "timeout": _refused(
+    "decode_responses": _falsy("False: values are bytes, which the serializer decodes", default=False),
+    **dict.fromkeys(("host", "port", "path", "unix_socket_path"), refused(_LOCATION)),
+    "ssl": _falsy(_TLS_BY_SCHEME),
+    "timeout": refused(
         "OPTIONS['socket_timeout'], for which a server, and a connection that is not busy, are waited for; or TIMEOUT "
         "beside OPTIONS, after which entries expire"
     ),
-    "socket_keepalive_options": _refused("socket_keepalive, which is True, and intervals that the system sets"),
-    "redis_connect_func": _refused("username, password, credential_provider or client_name"),
-    **dict.fromkeys(
-        ("cache", "cache_config"), _refused("OPTIONS['near'], which keeps entries in the process's memory")
-    ),
+    "socket_keepalive_options": refused("socket_keepalive, which is True, and intervals that the system sets"),
+    "redis_connect_func": refused("username, password, credential_provider or client_name"),
+    **dict.fromkeys(("cache", "cache_config"), refused("OPTIONS['near'], which keeps entries in the process's memory")),
     **dict.fromkeys(
         ("ssl_validate_ocsp", "ssl_validate_ocsp_stapled", "ssl_ocsp_context", "ssl_ocsp_expected_cert"),
-        Option(_falsy(_OCSP), None, "Accepted if it is False."),
+        _falsy(_OCSP),
     ),
-    **dict.fromkeys(("command_packer", "event_dispatcher", "socket_type"), _refused(_NO_PART)),
+    **dict.fromkeys(("command_packer", "event_dispatcher", "socket_type"), refused(_NO_PART)),
 }
 """Options of redis-py's connections."""
 
 IN_URL: Final = {**CONNECTION, **_DRIVERS}
-"""What the query of a URL may hold. Of these CONNECTION has an effect."""
+"""The options in the query of a URL. Of these CONNECTION has an effect."""
 
 _CLIENTS: Final[Mapping[str, Option]] = {
     **IN_URL,
@@ -224,93 +210,73 @@ _CLIENTS: Final[Mapping[str, Option]] = {
         ),
         _ignored("the cluster is asked anew whenever a server of it fails or has moved slots"),
     ),
-    "read_from_replicas": Option(_falsy("False: in a cluster the primaries are read from"), None, ""),
-    **dict.fromkeys(("url", "startup_nodes", "service_name"), _refused(_LOCATION)),
+    "read_from_replicas": _falsy("False: in a cluster the primaries are read from"),
+    **dict.fromkeys(("url", "startup_nodes", "service_name"), refused(_LOCATION)),
 }
-"""What the arguments of redis-py's clients and pools may be: they stand in a dict of their own."""
+"""Arguments of redis-py's clients and pools: they stand in a dict of their own."""
 
 _SENTINELS: Final = {
     **{name: IN_URL[name] for name in ("username", "password", *TLS, *_DRIVERS)},
     **{name: CONNECTION[name] for name in ("socket_timeout", "socket_connect_timeout", "socket_keepalive")},
 }
-"""What the arguments of connections to Sentinels may be."""
+"""Arguments of connections to Sentinels."""
 
-_POOLS: Final = (
-    "redis.ConnectionPool",
-    "redis.BlockingConnectionPool",
-    "redis.connection.ConnectionPool",
-    "redis.connection.BlockingConnectionPool",
-    "redis.sentinel.SentinelConnectionPool",
+_pool = _known_paths(
+    {
+        f"redis.{name}": None
+        for name in (
+            *("ConnectionPool", "BlockingConnectionPool", "sentinel.SentinelConnectionPool"),
+            *("connection.ConnectionPool", "connection.BlockingConnectionPool"),
+        )
+    },
+    "nothing: Storeroom keeps its own pool, which max_connections and the timeouts bound",
 )
-_PARSERS: Final = (
-    "redis.connection.DefaultParser",
-    "redis.connection.HiredisParser",
-    "redis.connection.PythonParser",
-    "redis.connection._HiredisParser",
-    "redis._parsers.hiredis._HiredisParser",
+_parser = _known_paths(
+    {
+        f"redis.{name}": None
+        for name in (
+            *("connection.DefaultParser", "connection.HiredisParser", "connection.PythonParser"),
+            *("connection._HiredisParser", "_parsers.hiredis._HiredisParser"),
+        )
+    },
+    "nothing: replies are always parsed by hiredis",
 )
-_OWN_POOL: Final = "nothing: Storeroom keeps its own pool, which max_connections and the timeouts bound"
-
+_connection_factory = _known_paths(
+    {"django_redis.pool.ConnectionFactory": None, "django_redis.pool.SentinelConnectionFactory": "sentinel"},
+    "a LOCATION of redis://, redis+sentinel:// or redis+cluster://, which tells how to connect",
+)
+_client_class = _known_paths(
+    {
+        f"django_redis.client.{module}{kind}Client": "sentinel" if kind == "Sentinel" else None
+        for kind in ("Default", "Herd", "Sentinel")
+        for module in ("", f"{kind.lower()}.")
+    },
+    "one of django_redis.client.DefaultClient, HerdClient and SentinelClient; several servers that share "
+    "the keys are a cluster, with a LOCATION of redis+cluster://",
+)
+_redis_client_class = _known_paths(
+    {f"redis.{name}": None for name in ("Redis", "StrictRedis", "client.Redis", "client.StrictRedis")}
+    | {f"redis.{name}": "cluster" for name in ("RedisCluster", "cluster.RedisCluster")},
+    "redis.Redis or redis.cluster.RedisCluster",
+)
+_client_kwargs = Option(
+    _nested(lambda: _CLIENTS), None, "django-redis: any of the options of connections, which may stand beside it."
+)
 _BOUNDS: Final = "nothing: a server bounds itself, by maxmemory and maxmemory-policy, for all its users"
 
 _BACKENDS: Final[Mapping[str, Option]] = {
-    "pool_class": Option(_known_paths(dict.fromkeys(_POOLS), _OWN_POOL), None, "Accepted if it is redis-py's own."),
-    "parser_class": Option(
-        _known_paths(dict.fromkeys(_PARSERS), "nothing: replies are always parsed by hiredis"),
-        None,
-        "Accepted if it is redis-py's own.",
-    ),
-    "connection_pool_class": Option(
-        _known_paths(dict.fromkeys(_POOLS), _OWN_POOL), None, "django-redis: accepted if it is redis-py's own."
-    ),
-    "connection_pool_kwargs": Option(
-        _nested(lambda: _CLIENTS), None, "django-redis: any of the options of connections, which may stand beside it."
-    ),
-    "connection_factory": Option(
-        _known_paths(
-            {
-                "django_redis.pool.ConnectionFactory": None,
-                "django_redis.pool.SentinelConnectionFactory": "sentinel",
-            },
-            "a LOCATION of redis://, redis+sentinel:// or redis+cluster://, which tells how to connect",
-        ),
-        None,
-        "django-redis: accepted if it is its own.",
-    ),
+    "pool_class": Option(_pool, None, "Accepted if it is redis-py's own."),
+    "parser_class": Option(_parser, None, "Accepted if it is redis-py's own."),
+    "connection_pool_class": Option(_pool, None, "django-redis: accepted if it is redis-py's own."),
+    "connection_pool_kwargs": _client_kwargs,
+    "connection_factory": Option(_connection_factory, None, "django-redis: accepted if it is its own."),
     "client_class": Option(
-        _known_paths(
-            {
-                "django_redis.client.DefaultClient": None,
-                "django_redis.client.default.DefaultClient": None,
-                "django_redis.client.HerdClient": None,
-                "django_redis.client.herd.HerdClient": None,
-                "django_redis.client.SentinelClient": "sentinel",
-                "django_redis.client.sentinel.SentinelClient": "sentinel",
-            },
-            "one of django_redis.client.DefaultClient, HerdClient and SentinelClient; several servers that share "
-            "the keys are a cluster, with a LOCATION of redis+cluster://",
-        ),
+        _client_class,
         None,
         "django-redis: accepted if it is its own. get_or_set() always does what HerdClient does.",
     ),
-    "redis_client_class": Option(
-        _known_paths(
-            {
-                "redis.Redis": None,
-                "redis.StrictRedis": None,
-                "redis.client.Redis": None,
-                "redis.client.StrictRedis": None,
-                "redis.RedisCluster": "cluster",
-                "redis.cluster.RedisCluster": "cluster",
-            },
-            "redis.Redis or redis.cluster.RedisCluster",
-        ),
-        None,
-        "django-redis: accepted if it is redis-py's own.",
-    ),
-    "redis_client_kwargs": Option(
-        _nested(lambda: _CLIENTS), None, "django-redis: any of the options of connections, which may stand beside it."
-    ),
+    "redis_client_class": Option(_redis_client_class, None, "django-redis: accepted if it is redis-py's own."),
+    "redis_client_kwargs": _client_kwargs,
     "sentinels": Option(_addresses, None, "django-redis: (host, port) of each Sentinel; LOCATION is redis://service."),
     "sentinel_kwargs": Option(
         _nested(lambda: _SENTINELS), None, "How the Sentinels themselves are connected and logged in to, as a dict."
@@ -318,9 +284,7 @@ _BACKENDS: Final[Mapping[str, Option]] = {
     "ignore_exceptions": Option(
         config.boolean, None, 'django-redis: True is on_error="miss", False is on_error="raise".'
     ),
-    "max_entries": _refused(_BOUNDS),
-    "cull_frequency": _refused(_BOUNDS),
-    "max_bytes": _refused(_BOUNDS),
+    **dict.fromkeys(("max_entries", "cull_frequency", "max_bytes"), refused(_BOUNDS)),
     "replica_read_only": Option(
         _only_true("True: all is written to the first server of LOCATION"),
         None,
@@ -386,7 +350,7 @@ OPTIONS: Final[Mapping[str, Option]] = {
 def settled(settings: config.Settings) -> dict[str, Any]:
     """Return the options after the spellings of other backends have been folded into Storeroom's.
 
-    What stands in OPTIONS itself counts before what a nested dict says.
+    OPTIONS itself counts before a nested dict.
     """
     options = dict(settings.options)
     for nested in ("redis_client_kwargs", "connection_pool_kwargs"):

@@ -1,12 +1,9 @@
-"""The connections of one process to one server, for synchronous callers.
+"""Exchanges of synchronous callers with one server.
 
-A stack: the connection that was used last is used next, so that few stay busy and the rest
-may idle out. redis-py makes and logs in the connections, and reads the replies; what its
-pool and client do around each command is done here in less.
+redis-py makes and logs in the connections, and reads the replies. Its pool and its client surround each
+command with work of which this module does less.
 """
 
-import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
@@ -15,14 +12,14 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from storeroom.backends.redis.errors import UnreachableError
-from storeroom.backends.redis.requests import Command, Use
+from storeroom.backends.network import Connections
+from storeroom.backends.redis.requests import Command, UnreachableError, Use
 
 __all__ = ["Pool", "pack", "require_primary"]
 
 
 class Connection(Protocol):
-    """What is used of redis-py's connections."""
+    """The methods in use of redis-py's connections."""
 
     def connect(self) -> None: ...
     def disconnect(self) -> None: ...
@@ -55,7 +52,7 @@ def require_primary(role: Any) -> None:
 
 
 def _pieces(packed: bytes) -> Sequence[bytes | memoryview]:
-    """Return what is sent by one call each, as a socket's timeout is for the whole of a call."""
+    """Split a long message, as a socket's timeout is for the whole of a call."""
     if len(packed) <= _PIECE:
         return (packed,)
     view = memoryview(packed)
@@ -81,11 +78,11 @@ class Talk:
 
 
 class Pool:
-    """A bounded stack of connections.
+    """The connections of one process to one server.
 
     Args:
         make: returns a connection that is not open yet.
-        limit: how many there may be.
+        limit: the most there may be.
         patience: seconds to wait for one when all are busy.
         must_be_primary: see Server.
     """
@@ -93,14 +90,9 @@ class Pool:
     def __init__(
         self, make: Callable[[], Connection], limit: int, patience: float, *, must_be_primary: bool = False
     ) -> None:
-        self._make = make
-        self._limit = limit
-        self._patience = patience
         self._must_be_primary = must_be_primary
-        # None stands for a connection that may still be made; those that are open lie on top.
-        self._free: list[Connection | None] = [None] * limit
-        self._waiting = self._leaving = 0
-        self._returned = threading.Condition()
+        self._connections = Connections(make, _disconnect, limit, patience, UnreachableError)
+        self.close = self._connections.close
 
     def exchange(self, commands: Sequence[Command], use: Use) -> list[Any]:
         """Send commands; return their replies, errors of the server among them.
@@ -113,19 +105,19 @@ class Pool:
         return self.receive(self.send(commands, use), use)
 
     def send(self, commands: Sequence[Command], use: Use) -> Talk:
-        """Send commands. The caller must receive() the replies, or abandon()."""
+        """Send commands. The caller must receive() the replies."""
         packed = _pieces(pack(commands))
-        connection, is_reused = self._take()
+        connection, is_reused = self._connections.take()
         talk = Talk(connection, packed, len(commands), is_reused=is_reused)
         try:
-            if not talk.is_reused:
-                self._open(talk.connection)
-            elif use is Use.ONCE and not _is_clean(talk.connection):
-                # What is sent only once must not find out by itself.
+            if not is_reused:
+                self._open(connection)
+            elif use is Use.ONCE and not _is_clean(connection):
+                # A request that is sent only once must not be the one to find out.
                 self._reopen(talk)
             self._send(talk, use)
         except BaseException:
-            self.abandon(talk)
+            self._connections.discard(connection)
             raise
         return talk
 
@@ -137,38 +129,13 @@ class Pool:
             except RedisConnectionError:
                 if not talk.is_reused or use is Use.ONCE:
                     raise
-                self._reopen(talk)
-                talk.connection.send_packed_command(talk.packed, check_health=False)
+                self._resend(talk)
                 replies = _read(talk)
         except BaseException:
-            self.abandon(talk)
+            self._connections.discard(talk.connection)  # a reply may still come on it
             raise
-        self._give_back(talk.connection)
+        self._connections.give_back(talk.connection)
         return replies
-
-    def abandon(self, talk: Talk) -> None:
-        """Close a connection on which a reply may still come."""
-        talk.connection.disconnect()
-        self._free.insert(0, None)
-        self._wake()
-
-    def close(self) -> None:
-        """Close the connections that nobody uses now, and as many as are in use when they come back."""
-        with self._returned:
-            self._leaving = self._limit - len(self._free)
-        self._close_idle(self._limit)
-
-    def _close_idle(self, most: int) -> None:
-        for _ in range(most):
-            try:
-                connection = self._free.pop()
-            except IndexError:
-                return
-            if connection is not None:
-                connection.disconnect()
-            self._free.insert(0, None)
-
-    # Opening --------------------------------------------------------------------------------
 
     def _open(self, connection: Connection) -> None:
         try:
@@ -180,8 +147,8 @@ class Pool:
             raise UnreachableError(str(error)) from error
 
     def _reopen(self, talk: Talk) -> None:
-        """Replace a connection that the server has closed. As it was not alone, neither are the other idle ones."""
-        self._close_idle(self._limit)
+        """Replace a connection that the server has closed, and with it the other idle ones."""
+        self._connections.close_idle()
         talk.connection.disconnect()
         talk.is_reused = False
         self._open(talk.connection)
@@ -192,60 +159,15 @@ class Pool:
         except RedisConnectionError:
             if not talk.is_reused or use is Use.ONCE:
                 raise
-            self._reopen(talk)
-            talk.connection.send_packed_command(talk.packed, check_health=False)
+            self._resend(talk)
 
-    # The stack ------------------------------------------------------------------------------
+    def _resend(self, talk: Talk) -> None:
+        self._reopen(talk)
+        talk.connection.send_packed_command(talk.packed, check_health=False)
 
-    def _take(self) -> tuple[Connection, bool]:
-        """Return a connection, and whether it has been open before."""
-        try:
-            connection = self._free.pop()
-        except IndexError:
-            connection = self._wait()
-        if connection is not None:
-            return connection, True
-        try:
-            return self._make(), False
-        except BaseException:
-            self._free.insert(0, None)
-            raise
 
-    def _give_back(self, connection: Connection) -> None:
-        self._free.append(connection)
-        if self._leaving:
-            self._let_one_go()
-        if self._waiting:
-            self._wake()
-
-    def _let_one_go(self) -> None:
-        with self._returned:
-            if not self._leaving:
-                return
-            self._leaving -= 1
-        self._close_idle(1)
-
-    def _wake(self) -> None:
-        with self._returned:
-            self._returned.notify()
-
-    def _wait(self) -> Connection | None:
-        deadline = time.monotonic() + self._patience
-        with self._returned:
-            self._waiting += 1
-            try:
-                while True:
-                    try:
-                        return self._free.pop()
-                    except IndexError:
-                        left = deadline - time.monotonic()
-                    if left <= 0 or not self._returned.wait(left):
-                        raise UnreachableError(
-                            f"all {self._limit} connections of this process have been busy for {self._patience:g} s; "
-                            "raise OPTIONS['max_connections']"
-                        )
-            finally:
-                self._waiting -= 1
+def _disconnect(connection: Connection) -> None:
+    connection.disconnect()
 
 
 def _is_clean(connection: Connection) -> bool:

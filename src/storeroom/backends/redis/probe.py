@@ -1,7 +1,7 @@
-"""What the servers of a Redis cache say of themselves: see probes.py.
+"""Answers of a Redis cache's servers about themselves: see probes.py.
 
-Of a single server, and of a primary with replicas, each is asked that LOCATION names. Sentinels
-are asked for their primary, and servers of a cluster for all its primaries, which are asked too.
+Servers that LOCATION names are all asked. Sentinels are asked for their primary, and servers of a
+cluster for all its primaries, which are asked too.
 """
 
 import time
@@ -13,14 +13,13 @@ from typing import Any, Final, Literal
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from storeroom.backends.redis.engine import RedisEngine
-from storeroom.backends.redis.errors import checked
-from storeroom.backends.redis.location import Server, Target
+from storeroom.backends.redis.location import Server
 from storeroom.backends.redis.pool import Pool
-from storeroom.backends.redis.requests import Command, Use
+from storeroom.backends.redis.requests import Command, Use, checked
 from storeroom.exceptions import StorageError
 from storeroom.storage.probes import Endpoint, Memory, Probe, ServerProbe, measure, together
 
-__all__ = ["endpoints", "probe"]
+__all__ = ["probe"]
 
 _OLDEST: Final = "6.0"
 """SET with KEEPTTL came with it: https://redis.io/docs/latest/commands/set/"""
@@ -30,27 +29,10 @@ _ROLES: Final = {b"master": "primary", b"slave": "replica", b"sentinel": "Sentin
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """A server's probe, and its replies to what else it was asked."""
+    """A server's probe, and its replies to the further questions."""
 
     probe: ServerProbe
     replies: Sequence[Any] = ()
-
-
-def endpoints(target: Target) -> tuple[Endpoint, ...]:
-    """Return what is known of the servers without asking: of Sentinel, that the primary is beside them."""
-    options = dict(target.options)
-    if target.kind == "sentinel":
-        (primary,) = target.servers
-        beside = (replace(primary, host=sentinel.host, port=sentinel.port) for sentinel in target.sentinels)
-        return tuple(_endpoint(server, options) for server in beside)
-    return tuple(_endpoint(server, options) for server in target.servers)
-
-
-def _endpoint(server: Server, options: Mapping[str, Any]) -> Endpoint:
-    has_password: bool | None = bool(server.password or options["credential_provider"])
-    if server.tls and options["ssl_certfile"] and not has_password:
-        has_password = None  # a certificate of the client may be asked for in its place
-    return Endpoint(server.name, server.host, server.tls, has_password)
 
 
 def probe(engine: RedisEngine, seconds: float) -> Probe:
@@ -59,7 +41,7 @@ def probe(engine: RedisEngine, seconds: float) -> Probe:
     return Probe(tuple(look[engine.target.kind](engine, seconds)))
 
 
-# Which servers ----------------------------------------------------------------------------
+# The servers ------------------------------------------------------------------------------
 
 
 def _look_at_servers(engine: RedisEngine, seconds: float) -> list[ServerProbe]:
@@ -77,24 +59,16 @@ def _look_by_sentinels(engine: RedisEngine, seconds: float) -> list[ServerProbe]
     roles = ["Sentinel"] * len(target.sentinels)
     question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", target.service)
     sentinels = _ask_all(engine, target.sentinels, roles, seconds, question)
-    named = dict.fromkeys(
-        (host.decode(), int(port)) for answer in sentinels for host, port in filter(_is_address, answer.replies)
-    )
+    replies = (reply for answer in sentinels for reply in answer.replies if isinstance(reply, list))
+    named = dict.fromkeys((host.decode(), int(port)) for host, port in replies)
     if not named:
         unknown = f"no Sentinel names the primary {target.service!r}"
-        lost = ServerProbe(Endpoint(target.name), "primary", unknown, is_refusal=any(map(_has_answered, sentinels)))
+        has_answered = any(not answer.probe.failure for answer in sentinels)
+        lost = ServerProbe(Endpoint(target.name), "primary", unknown, is_refusal=has_answered)
         return [*(answer.probe for answer in sentinels), lost]
     primaries = [replace(primary, host=host, port=port) for host, port in named]
     asked = _ask_all(engine, primaries, ["primary"] * len(primaries), seconds)
     return [answer.probe for answer in (*sentinels, *asked)]
-
-
-def _is_address(reply: Any) -> bool:
-    return isinstance(reply, list) and len(reply) == 2  # noqa: PLR2004 -- host and port
-
-
-def _has_answered(answer: _Answer) -> bool:
-    return not answer.probe.failure
 
 
 def _look_at_cluster(engine: RedisEngine, seconds: float) -> list[ServerProbe]:
@@ -127,7 +101,7 @@ def _with_state(answer: _Answer) -> ServerProbe:
 
 
 def _as_seed(probe: ServerProbe, *, is_needed: bool) -> ServerProbe:
-    """Return the probe of a server that LOCATION names: one that is down is missed by nobody who finds the others."""
+    """Return the probe of a server that LOCATION names: it may be down where the others tell of the cluster."""
     if not probe.failure or probe.role:
         return probe
     return replace(probe, role="primary" if is_needed else "replica")
@@ -140,18 +114,17 @@ def _ask_all(
     engine: RedisEngine, servers: Sequence[Server], roles: Sequence[str], seconds: float, *more: Command
 ) -> list[_Answer]:
     works = [partial(_ask, engine, server, role, more) for server, role in zip(servers, roles, strict=True)]
-    options = dict(engine.target.options)
+    silent = f"no answer within {seconds:g} s"
     return [
-        answer
-        or _Answer(ServerProbe(_endpoint(server, options), role, f"no answer within {seconds:g} s", seconds=seconds))
+        answer or _Answer(ServerProbe(engine.target.endpoint(server), role, silent, seconds=seconds))
         for server, role, answer in zip(servers, roles, together(works, seconds), strict=True)
     ]
 
 
 def _ask(engine: RedisEngine, server: Server, role: str, more: Sequence[Command]) -> _Answer:
     begun = time.monotonic()
-    unknown = ServerProbe(_endpoint(server, dict(engine.target.options)), role)
-    pool = engine.pool_apart(server)
+    unknown = ServerProbe(engine.target.endpoint(server), role)
+    pool = engine.new_pool(server)
     try:
         info, told_role, *replies = pool.exchange([("INFO",), ("ROLE",), *more], Use.READ)
         if isinstance(info, AuthenticationError):
@@ -159,9 +132,8 @@ def _ask(engine: RedisEngine, server: Server, role: str, more: Sequence[Command]
         seconds = time.monotonic() - begun
         round_trips, clock_ahead = measure(lambda: checked(_one(pool, "PING")), lambda: _time(pool))
     except (RedisError, StorageError) as error:
-        return _Answer(
-            replace(unknown, failure=str(error), is_refusal=_is_refusal(error), seconds=time.monotonic() - begun)
-        )
+        seconds = time.monotonic() - begun
+        return _Answer(replace(unknown, failure=str(error), is_refusal=_is_refusal(error), seconds=seconds))
     finally:
         pool.close()
     facts = _facts(info)
@@ -198,7 +170,7 @@ def _is_refusal(error: BaseException) -> bool:
 
 
 def _facts(info: Any) -> dict[str, str]:
-    """Return what INFO tells; nothing where this user may not ask for it."""
+    """Return the facts of INFO; none where this user may not ask for it."""
     if not isinstance(info, bytes):
         return {}
     lines = info.decode("utf-8", "replace").splitlines()
@@ -210,9 +182,5 @@ def _memory(facts: Mapping[str, str]) -> Memory | None:
     if "maxmemory" not in facts:
         return None
     policy = facts.get("maxmemory_policy", "")
-    evicts: Literal["any", "expiring", "nothing"] = "any"
-    if policy == "noeviction":
-        evicts = "nothing"
-    elif policy.startswith("volatile"):
-        evicts = "expiring"
-    return Memory(int(facts["maxmemory"]) or None, evicts, policy)
+    evicts: Literal["any", "expiring", "nothing"] = "expiring" if policy.startswith("volatile") else "any"
+    return Memory(int(facts["maxmemory"]) or None, "nothing" if policy == "noeviction" else evicts, policy)

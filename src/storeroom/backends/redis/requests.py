@@ -1,8 +1,7 @@
-"""What is asked of the servers: commands, and what may be done with them when something goes wrong.
+"""Requests to the servers, and the meaning of their replies.
 
-An operation of the cache is a generator that yields requests and is sent the replies
-(see operations.py). So each is written once, and run by a synchronous and an
-asynchronous engine.
+An operation of the cache is a generator that yields requests and is sent the replies (see operations.py).
+So each is written once, and run by a synchronous and an asynchronous engine.
 """
 
 import enum
@@ -10,9 +9,25 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar
 
-from storeroom.backends.redis.location import Server
+from redis.exceptions import ClusterDownError, ReadOnlyError, ResponseError, TryAgainError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-__all__ = ["PRIMARIES", "Command", "Request", "Steps", "Use", "one"]
+from storeroom.backends.redis.location import Server
+from storeroom.exceptions import StorageError
+
+__all__ = [
+    "OUTAGES",
+    "PRIMARIES",
+    "Command",
+    "Exchange",
+    "Request",
+    "UnreachableError",
+    "Use",
+    "checked",
+    "is_wrong_type",
+    "one",
+]
 
 T = TypeVar("T")
 
@@ -21,7 +36,7 @@ Command: TypeAlias = tuple[bytes | str | int | float, ...]
 
 
 class Use(enum.Enum):
-    """What a request does."""
+    """The effect of a request."""
 
     READ = "read"
     """Changes nothing: may go to a replica, and be sent again."""
@@ -41,7 +56,7 @@ class Request:
     """Commands that are sent together, in one round trip.
 
     Attributes:
-        commands: of which each has one reply; an error of the server is a reply too.
+        commands: each has one reply; an error of the server is a reply too.
         use: see Use.
         at: the server to ask, if it is a certain one.
     """
@@ -54,10 +69,44 @@ class Request:
 PRIMARIES: Final = Request((), Use.FRESH)
 """Asks for the servers that hold the entries, in place of replies."""
 
-Steps: TypeAlias = Generator[Request, list[Any], T]
+Exchange: TypeAlias = Generator[Request, list[Any], T]
 """An operation: yields requests, is sent the replies of each, and returns its result."""
 
 
 def one(use: Use, *command: bytes | str | float) -> Request:
     """Return the request of a single command."""
     return Request((command,), use)
+
+
+# Replies ----------------------------------------------------------------------------------
+
+OUTAGES: Final = (
+    RedisConnectionError,  # also: loading its data, refusing the password, too many clients
+    RedisTimeoutError,
+    ReadOnlyError,
+    ClusterDownError,  # also: a replica without its primary
+    TryAgainError,
+)
+"""A server cannot be reached, or cannot work now. Any other refusal is a mistake of the program."""
+
+
+class UnreachableError(RedisConnectionError):
+    """No connection could be made, so that nothing has been sent."""
+
+
+def checked(reply: Any) -> Any:
+    """Return a reply that is no error.
+
+    Raises:
+        StorageError: the server refused the command.
+    """
+    if isinstance(reply, OUTAGES):
+        raise reply
+    if isinstance(reply, Exception):
+        raise StorageError(f"The Redis server refused a command: {reply}.") from reply
+    return reply
+
+
+def is_wrong_type(reply: Any) -> bool:
+    """Tell whether there is a list or a hash in place of a string: nobody's entry."""
+    return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")

@@ -1,7 +1,7 @@
-"""What is done within the server, where no single command is atomic.
+"""Scripts that run within the server, where no single command is atomic.
 
-Each script touches one key, or two for a rename. A number that a script returns loses
-what a double cannot hold, so numbers are returned as their digits.
+Each script touches one key, or two for a rename. A number that a script returns is
+a double, which holds 53 bits, so numbers are returned as their digits.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ __all__ = [
     "COMPARE_SET",
     "COMPARE_SET_UNTIL",
     "INCR",
+    "IS_ENVELOPE",
     "RENAME",
     "TOUCH",
     "Script",
@@ -102,7 +103,10 @@ if string.sub(head, 1, 1) == ARGV[2]
   return 2
 end
 """
-"""Returns 2 for an envelope; takes its last byte's place and its mark: see ``entry.is_packed``."""
+"""Returns 2 for an envelope; takes the offset of the byte that tells it, and that byte: see ``envelope.is_packed``."""
+
+IS_ENVELOPE: Final = 2
+"""The reply to RENAME and TOUCH, which then have done nothing."""
 
 RENAME: Final = Script(f"""\
 {_ENVELOPE}\

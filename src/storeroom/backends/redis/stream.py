@@ -1,9 +1,8 @@
 """The connection of one event loop to one server, for asynchronous callers.
 
-All tasks share it. What they ask for in one turn of the loop goes out in one write, and the
-replies, which come in the same order, are handed to their tasks: two thousand tasks cost one
-connection and few system calls. A task that is cancelled leaves its replies to be passed over;
-nobody else notices.
+All tasks share it. Their commands of one turn of the loop go out in one write, and the replies,
+which come in the same order, are handed to their tasks: two thousand tasks cost one connection
+and few system calls. The replies to a task that was cancelled are passed over.
 """
 
 import asyncio
@@ -19,10 +18,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from storeroom.backends.redis.errors import UnreachableError
 from storeroom.backends.redis.location import Server
 from storeroom.backends.redis.pool import pack, require_primary
-from storeroom.backends.redis.requests import Command, Use
+from storeroom.backends.redis.requests import Command, UnreachableError, Use
 
 __all__ = ["Login", "Stream"]
 
@@ -31,7 +29,7 @@ _NOTHING: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """How connections are made, beside where.
+    """The terms on which connections are made.
 
     Attributes:
         connect_timeout: seconds.
@@ -49,7 +47,7 @@ class Login:
 
 
 class Stream:
-    """What the tasks of one loop use: opens a connection on first use, and another when it has broken."""
+    """The exchanges of one loop's tasks: opens a connection on first use, and another when it has broken."""
 
     def __init__(self, server: Server, login: Login) -> None:
         self._server = server
@@ -62,17 +60,16 @@ class Stream:
     async def exchange(self, commands: Sequence[Command], use: Use) -> list[Any]:
         """Send commands; return their replies: see Pool.exchange()."""
         wire = self._wire
-        if wire is None or wire.is_closed:
-            return await (await self._open()).ask(commands)
-        try:
-            return await wire.ask(commands)
-        except UnreachableError:
-            return await (await self._open()).ask(commands)
-        except RedisConnectionError:
-            # It had idled out, or the server was restarted, since it was used last.
-            if use is Use.ONCE:
-                raise
-            return await (await self._open()).ask(commands)
+        if wire is not None and not wire.is_closed:
+            try:
+                return await wire.ask(commands)
+            except UnreachableError:
+                pass
+            except RedisConnectionError:
+                # It had idled out, or the server was restarted, since it was used last.
+                if use is Use.ONCE:
+                    raise
+        return await (await self._open()).ask(commands)
 
     async def _open(self) -> "_Wire":
         """Return an open connection; tasks that come at the same time wait for the same attempt."""
@@ -98,14 +95,12 @@ class Stream:
             async with asyncio.timeout(self._login.connect_timeout):
                 await self._create_transport(wire)
                 await self._log_in(wire)
-        except TimeoutError:
+        except BaseException as error:
             wire.close()
-            raise UnreachableError(f"no connection within {self._login.connect_timeout:g} s") from None
-        except (OSError, RedisError) as error:
-            wire.close()
-            raise UnreachableError(str(error)) from error
-        except BaseException:
-            wire.close()
+            if isinstance(error, TimeoutError):
+                raise UnreachableError(f"no connection within {self._login.connect_timeout:g} s") from None
+            if isinstance(error, OSError | RedisError):
+                raise UnreachableError(str(error)) from error
             raise
         return wire
 
@@ -118,16 +113,16 @@ class Stream:
             await loop.create_connection(lambda: wire, server.host, server.port, ssl=context)
 
     async def _log_in(self, wire: "_Wire") -> None:
-        """Say who this is and which database is meant, in one round trip."""
-        server = self._server
+        """Log in and choose the database, in one round trip."""
+        server, login = self._server, self._login
         commands: list[Command] = []
         credentials: Sequence[str] = [word for word in (server.username, server.password) if word]
-        if self._login.credentials is not None:
-            credentials = await asyncio.to_thread(self._login.credentials)
+        if login.credentials is not None:
+            credentials = await asyncio.to_thread(login.credentials)
         if credentials:
             commands.append(("AUTH", *credentials))
-        if self._login.client_name:
-            commands.append(("CLIENT", "SETNAME", self._login.client_name))
+        if login.client_name:
+            commands.append(("CLIENT", "SETNAME", login.client_name))
         if server.db:
             commands.append(("SELECT", server.db))
         if server.must_be_primary:
@@ -147,7 +142,7 @@ class Stream:
             self.close()
 
     def close(self) -> None:
-        """Close the connection; what is waited for fails, and the next use opens another."""
+        """Close the connection. Exchanges under way fail, and the next use opens another."""
         self._guardian = None
         if self._wire is not None:
             self._wire.close()
@@ -167,7 +162,7 @@ class _Wire(asyncio.Protocol):
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=DefaultParser.parse_error, notEnoughData=_NOTHING)
-        self._transport: asyncio.Transport | None = None
+        self._transport: Any = None
         self._pending: deque[_Pending] = deque()
         self._outgoing: list[bytes] = []
         self._writable = asyncio.Event()
@@ -198,9 +193,9 @@ class _Wire(asyncio.Protocol):
             self._unsent = self._transport.get_write_buffer_size()
 
     def _look(self) -> None:
-        """Fail everything if what has waited longest has waited too long, and nothing has moved meanwhile.
+        """Fail everything if the first exchange has waited too long, and nothing has moved meanwhile.
 
-        What is large takes its time on a slow line, and is no silence.
+        Much data takes its time on a slow line, and is no silence.
         """
         self._watchdog = None
         if not self._pending:
@@ -216,7 +211,7 @@ class _Wire(asyncio.Protocol):
             self._watchdog = self._loop.call_later(left, self._look)
 
     def close(self) -> None:
-        """Close it; what is waited for fails."""
+        """Close it; exchanges under way fail."""
         self._fail(RedisConnectionError(f"the connection to {self._name} was closed"))
 
     def _fail(self, error: Exception) -> None:
@@ -224,7 +219,7 @@ class _Wire(asyncio.Protocol):
             return
         self.is_closed = True
         self._outgoing.clear()
-        self._writable.set()  # whoever waits to write finds that it is closed
+        self._writable.set()  # a task that waits to write finds that it is closed
         if self._watchdog is not None:
             self._watchdog.cancel()
         for asked in self._pending:
@@ -234,11 +229,11 @@ class _Wire(asyncio.Protocol):
         if self._transport is not None and not self._loop.is_closed():
             self._transport.abort()
 
-    # What the transport calls ---------------------------------------------------------------
+    # Calls of the transport -----------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.BaseProtocol."""
-        self._transport = transport  # type: ignore[assignment]  # of a stream, which reads and writes
+        self._transport = transport
         self._writable.set()
 
     def data_received(self, data: bytes) -> None:
@@ -273,7 +268,7 @@ class _Wire(asyncio.Protocol):
 
 
 class _Pending:
-    """Commands that were sent together, and who waits for their replies."""
+    """Commands that were sent together, and the task that waits for their replies."""
 
     __slots__ = ("count", "deadline", "replies", "waiter")
 

@@ -1,8 +1,8 @@
-"""Which server gets which command, and what follows when that turns out wrong.
+"""The way of each command to its server, and to another one when the first turns out wrong.
 
-A topology is asked for a route: a generator that yields batches of commands, each with the
-server it is for, and is sent what came of them, replies or an exception. It carries nothing
-itself, so that one text serves synchronous and asynchronous callers.
+A topology gives the route of a request: a generator that yields batches of commands, each with its
+server, and is sent their outcomes, replies or an exception. It carries nothing itself, so that one
+text serves synchronous and asynchronous callers.
 """
 
 import contextvars
@@ -16,9 +16,8 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, ReadOnlyError, TryAgainError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from storeroom.backends.redis.errors import OUTAGES, UnreachableError
 from storeroom.backends.redis.location import Server, Target
-from storeroom.backends.redis.requests import PRIMARIES, Command, Request, Use
+from storeroom.backends.redis.requests import OUTAGES, PRIMARIES, Command, Request, UnreachableError, Use
 
 __all__ = ["Batch", "Cluster", "Outcome", "Replicated", "Route", "Sentinel", "Single", "Topology", "topology_of"]
 
@@ -33,7 +32,7 @@ class Batch:
 
 
 Outcome: TypeAlias = list[Any] | Exception
-"""What came of a batch: its replies, or why there are none."""
+"""The replies to a batch, or the reason why there are none."""
 
 Route: TypeAlias = Generator[list[Batch], list[Outcome], list[Any]]
 """Yields batches that may go at the same time, is sent their outcomes, and returns the request's replies."""
@@ -54,7 +53,7 @@ class Single:
     """One server.
 
     Attributes:
-        only: the server that every request is for; None where that has to be asked for each.
+        only: the server of every request; None where each needs a route.
     """
 
     def __init__(self, target: Target, read_own_writes: float) -> None:
@@ -69,15 +68,15 @@ class Single:
         return _replies(outcome)
 
     def sources(self) -> Route:
-        """Return the servers at which changes show that concern what is read: looked up now."""
+        """Return the servers at which changes of the entries show, looked up now."""
         return [self._first]
-        yield  # a generator, as where somebody has to be asked
+        yield  # a generator, as where the servers have to be asked
 
 
 class Replicated(Single):
     """A server that is written to, and others that are read from.
 
-    Who has written reads from the first server for a while, as the others may lag behind.
+    A thread or task that has written reads from the first server for a while, as the others may lag behind.
     """
 
     REST: Final = 5.0
@@ -107,7 +106,7 @@ class Replicated(Single):
         return (yield from super().route(request))
 
     def sources(self) -> Route:
-        """See Single: a change shows at a replica when it is known there, which may be later."""
+        """See Single: a change may show at a replica later than at the first server."""
         return [self._first, *self._replicas]
         yield  # as above
 
@@ -185,18 +184,18 @@ class Cluster(Single):
     """
 
     ATTEMPTS: Final = 4
-    """How often a command is sent on before its last answer is taken: moved, asked, refreshed, once more."""
+    """Times that a command is sent before its last answer is taken: moved, asked, refreshed, once more."""
 
     def __init__(self, target: Target, read_own_writes: float) -> None:
         super().__init__(target, read_own_writes)
         self.only = None
         self._seeds = target.servers
-        self._owners: list[Server] | None = None
+        self._owners: list[Server] = []
         self._primaries: list[Server] = []
 
     def route(self, request: Request) -> Route:
         """See Single."""
-        if self._owners is None:
+        if not self._owners:
             yield from self._discover()
         if request is PRIMARIES:
             return list(self._primaries)
@@ -224,45 +223,48 @@ class Cluster(Single):
     ) -> Generator[list[Batch], list[Outcome], dict[int, Command]]:
         """Send commands to the owners of their slots; return those that have to be sent again."""
         by_owner: dict[Server, list[int]] = {}
-        for place, command in left.items():
-            by_owner.setdefault(self._owner(command), []).append(place)
-        outcomes = yield [Batch(owner, [left[place] for place in places], use) for owner, places in by_owner.items()]
+        for number, command in left.items():
+            by_owner.setdefault(self._owner(command), []).append(number)
+        outcomes = yield [Batch(owner, [left[number] for number in own], use) for owner, own in by_owner.items()]
         again: dict[int, Command] = {}
         failed: set[Server] = set()
-        for (owner, places), outcome in zip(by_owner.items(), outcomes, strict=True):
-            for position, place in enumerate(places):
+        for (owner, own), outcome in zip(by_owner.items(), outcomes, strict=True):
+            for position, number in enumerate(own):
                 reply = outcome[position] if isinstance(outcome, list) else outcome
                 if isinstance(reply, AskError) and not isinstance(reply, MovedError):
-                    reply = yield from self._ask(reply, left[place], use)
-                replies[place] = reply
+                    reply = yield from self._ask(reply, left[number], use)
+                replies[number] = reply
                 if isinstance(reply, MovedError):
                     self._move(reply)
                 elif isinstance(reply, OUTAGES):
                     failed.add(owner)
                 if _may_be_repeated(reply, use):
-                    again[place] = left[place]
+                    again[number] = left[number]
         if failed:
             yield from self._discover(failed)
         return again
 
     def _owner(self, command: Command) -> Server:
-        key = command[3 if str(command[0]).startswith("EVAL") else 1]
-        assert self._owners is not None  # noqa: S101 -- route() has seen to it
-        return self._owners[key_slot(key)]  # type: ignore[arg-type]  # keys are bytes
+        key: Any = command[3 if str(command[0]).startswith("EVAL") else 1]
+        owners = self._owners
+        return owners[key_slot(key)] if owners else self._first  # another thread has lost them; any server tells
 
     def _move(self, reply: MovedError) -> None:
         """Note a slot's new owner."""
-        if self._owners is not None:
-            self._owners[reply.slot_id] = replace(self._first, host=reply.host or self._first.host, port=reply.port)
+        if self._owners:
+            self._owners[reply.slot_id] = self._named(reply)
 
     def _ask(self, reply: AskError, command: Command, use: Use) -> Generator[list[Batch], list[Outcome], Any]:
         """Send a command whose slot is on the way to another server after its key."""
-        server = replace(self._first, host=reply.host or self._first.host, port=reply.port)
-        (outcome,) = yield [Batch(server, (("ASKING",), command), use)]
+        (outcome,) = yield [Batch(self._named(reply), (("ASKING",), command), use)]
         return outcome[1] if isinstance(outcome, list) else outcome
 
+    def _named(self, reply: AskError) -> Server:
+        """Return the server that a reply names."""
+        return replace(self._first, host=reply.host or self._first.host, port=reply.port)
+
     def _discover(self, failed: Collection[Server] = ()) -> Generator[list[Batch], list[Outcome], None]:
-        """Ask any server who owns what; those that have failed are asked last."""
+        """Ask any server for the owners of the slots; those that have failed are asked last."""
         failures = []
         for server in sorted(dict.fromkeys((*self._primaries, *self._seeds)), key=lambda server: server in failed):
             (outcome,) = yield [Batch(server, (("CLUSTER", "SLOTS"),), Use.READ)]
@@ -271,7 +273,7 @@ class Cluster(Single):
                 self._learn(ranges, server)
                 return
             failures.append(f"{server.name}: {ranges or 'it has no slots'}")
-        self._owners = None
+        self._owners = []
         raise UnreachableError(f"no server of the cluster tells who owns what ({'; '.join(failures)})")
 
     def _learn(self, ranges: Sequence[Any], told_by: Server) -> None:
@@ -285,7 +287,7 @@ class Cluster(Single):
 
 
 def _may_be_repeated(reply: Any, use: Use) -> bool:
-    """Tell whether a command was not carried out, or may be twice, and has a better chance the next time."""
+    """Tell whether a command was not carried out, or may be repeated, and has a better chance the next time."""
     if isinstance(reply, MovedError | UnreachableError | ReadOnlyError | TryAgainError | ClusterDownError):
         return True
     return isinstance(reply, RedisConnectionError) and use is not Use.ONCE
@@ -300,5 +302,4 @@ def topology_of(target: Target, read_own_writes: float) -> Topology:
         return Sentinel(target, read_own_writes)
     if target.kind == "cluster":
         return Cluster(target, read_own_writes)
-    kind = Replicated if len(target.servers) > 1 else Single
-    return kind(target, read_own_writes)
+    return (Replicated if len(target.servers) > 1 else Single)(target, read_own_writes)

@@ -1,12 +1,12 @@
-"""Which keys have changed: what Redis and Valkey tell by themselves, for near tiers.
+"""Changes of keys, as Redis and Valkey tell of them by themselves, for near tiers.
 
 A connection that asked for it (``CLIENT TRACKING ON BCAST``) is told of every key with
-certain beginnings that anybody writes, removes or lets expire. One thread of the process
+certain prefixes that anybody writes, removes or lets expire. One thread of the process
 listens, on one connection to each server that is read from or written to.
 
-What is heard comes in the order of the changes, and so does the answer to a PING: once that is
-there, every change up to the PING is known. Near tiers believe their entries for so long
-after the last such moment, and no longer: see ``near.table``.
+Messages come in the order of the changes, and so does the answer to a PING: by then every change
+up to the PING is known. Near tiers believe their entries for so long after the last such moment,
+and no longer: see ``near.table``.
 
 The messages come on the connection itself by RESP3. Where a server or a proxy does not speak that, a second
 connection subscribes to the channel to which they are then redirected.
@@ -26,30 +26,22 @@ from redis.exceptions import RedisError
 from storeroom import timeouts
 from storeroom.backends.redis.location import Server
 from storeroom.backends.redis.operations import key_bytes
-from storeroom.backends.redis.wire import (
-    CHANNEL,
-    Changed,
-    Wire,
-    changed_by,
-    is_primary,
-    primaries,
-)
+from storeroom.backends.redis.wire import CHANNEL, Changed, Wire, changed_by, is_primary, primaries
 from storeroom.exceptions import StoreroomError
 from storeroom.near.listening import BrokenError, ListeningThread, RefusedError
 from storeroom.storage.channel import Listener
 
 __all__ = ["Tracker"]
 
-
 PINGS_PER_BOUND: Final = 4
-"""How often a near tier's bound is renewed before it is over: one lost turn of a busy machine does no harm."""
+"""Renewals of a near tier's bound before it is over: one lost turn of a busy machine does no harm."""
 
 PING_SECONDS: Final = (0.01, 1.0)
 """The shortest and the longest time between two pings."""
 
 
 class Source(Protocol):
-    """What is needed of the engine."""
+    """The engine, as the tracker sees it."""
 
     timeout: float
     """Seconds to wait for an answer."""
@@ -83,7 +75,7 @@ class Tracker(ListeningThread):
     def watch(self, listener: Listener, beginnings: Sequence[str]) -> None:
         """See Channel."""
         with self._lock:
-            # Before it is told that changes are heard of, so that it misses none.
+            # Before the tier believes that changes are heard of, so that it misses none.
             self._add(listener)
             covering = _covering((*self._beginnings, *beginnings))
             if covering != self._beginnings:
@@ -97,7 +89,7 @@ class Tracker(ListeningThread):
         """See ListeningThread."""
         super().abandon()
         for wire in self._wires:
-            wire.connection.disconnect()  # which says nothing to the server, but in the process that connected
+            wire.connection.disconnect()  # says nothing to the server, but in the process that connected
 
     def _open(self, stack: ExitStack) -> None:
         """Connect to every server, and let it tell of changes."""
@@ -155,7 +147,7 @@ class Tracker(ListeningThread):
     # Listening ------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        """Pass on what is heard, until somebody closes this, or a wire breaks."""
+        """Pass on changes, until somebody closes this, or a wire breaks."""
         shortest, longest = PING_SECONDS
         with selectors.DefaultSelector() as selector:
             selector.register(self._sleeper, selectors.EVENT_READ)
@@ -194,7 +186,7 @@ class Tracker(ListeningThread):
             else:
                 self._pass_on(changed)
 
-    def _pass_on(self, changed: "Changed") -> None:
+    def _pass_on(self, changed: Changed) -> None:
         for listener in self._listeners:
             if changed.keys is None:
                 listener.drop_all()

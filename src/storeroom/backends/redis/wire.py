@@ -1,4 +1,4 @@
-"""A connection on which Redis tells of changed keys, and what its messages mean: see ``tracking``."""
+"""A connection on which Redis tells of changed keys, and the meaning of its messages: see ``tracking``."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -9,20 +9,21 @@ import hiredis
 
 from storeroom import timeouts
 from storeroom.backends.redis.location import Server
+from storeroom.backends.redis.operations import key_text
 from storeroom.backends.redis.pool import pack
 from storeroom.near.listening import BrokenError
 
 __all__ = ["CHANNEL", "Changed", "Wire", "changed_by", "is_primary", "primaries"]
 
 CHANNEL: Final = b"__redis__:invalidate"
-"""What messages are redirected to where RESP3 is missing."""
+"""The channel that messages are redirected to where RESP3 is missing."""
 
 _NOTHING: Final = object()
 
 
 @dataclass(eq=False)
 class Wire:
-    """One connection, as seen by who listens.
+    """One connection, as the listener sees it.
 
     Attributes:
         connection: of redis-py, which has made it and logged in.
@@ -44,8 +45,8 @@ class Wire:
 
     @property
     def socket(self) -> Any:
-        """The socket, which redis-py has no other name for."""
-        return self.connection._sock  # noqa: SLF001
+        """The connection's socket."""
+        return self.connection._sock  # noqa: SLF001 -- redis-py has no public name for it
 
     def ask(self, *command: str | bytes | int) -> Any:
         """Send a command while nothing else is unanswered; return its answer."""
@@ -70,7 +71,7 @@ class Wire:
                 raise BrokenError(f"{self.server.name} closed the connection")
             self._reader.feed(data)
             yield from self._take()
-            # What TLS has decrypted already makes no socket readable.
+            # Data that TLS has decrypted already makes no socket readable.
             if not getattr(self.socket, "pending", lambda: 0)():
                 return
 
@@ -83,40 +84,26 @@ class Wire:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """What one message tells: the storage keys that have changed, None for all."""
+    """The changes of one message: storage keys, None for all."""
 
     keys: list[str] | None
 
 
 def changed_by(reply: Any) -> Changed | None:
-    """Return what a message tells of changes, or None if it is the answer to a question."""
-    if not isinstance(reply, list) or not reply or not isinstance(reply[0], bytes):
-        return None
-    kind, *rest = reply
-    if kind == b"tracking-redir-broken":
-        raise BrokenError("the connection that changes were redirected to is gone")
-    if kind == b"invalidate":
-        return Changed(_texts(rest[0]))
-    if kind == b"message" and rest[0] == CHANNEL:
-        return Changed(_texts(rest[1]))
+    """Return the changes that a message tells of, or None if it answers a question."""
+    match reply:
+        case [b"tracking-redir-broken", *_]:
+            raise BrokenError("the connection that changes were redirected to is gone")
+        case [b"invalidate", keys]:
+            return Changed(_texts(keys))
+        case [b"message", channel, keys] if channel == CHANNEL:
+            return Changed(_texts(keys))
     return None
 
 
 def _texts(keys: Iterable[bytes] | None) -> list[str] | None:
-    """Return the storage keys, but for those that no cache of Storeroom's can have made; None stays None."""
-    if keys is None:
-        return None
-    texts = []
-    for key in keys:
-        try:
-            texts.append(key.decode("utf-8", "surrogatepass"))
-        except UnicodeDecodeError:
-            continue
-    return texts
-
-
-def _key_bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
+    """Return the storage keys, but for keys that no cache of Storeroom's can have made; None stays None."""
+    return None if keys is None else [text for text in map(key_text, keys) if text is not None]
 
 
 def is_primary(answer: Any) -> bool:
