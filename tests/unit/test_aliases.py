@@ -9,8 +9,8 @@ import pytest
 
 from storeroom import config
 from storeroom.backends import network
+from storeroom.backends.dummy import DummyCache
 from storeroom.backends.filebased import FileBasedCache
-from storeroom.base import BaseCache
 from storeroom.config import Option
 from storeroom.exceptions import ConfigurationError
 from storeroom.registry.aliases import DEFAULT_ALIAS, read_caches
@@ -20,13 +20,14 @@ FILE = "storeroom.backends.filebased.FileBasedCache"
 DUMMY = "storeroom.backends.dummy.DummyCache"
 
 
-class Keyed(BaseCache):
+class Keyed(DummyCache):
     """A backend class for tests that open nothing: it notes how it was built."""
 
+    keeps_entries = True
     options = {**config.ENTRY_BOUNDS, "secret": Option(config.text, None, "…")}  # noqa: RUF012 -- as backends write it
 
     def __init__(self, location, params):
-        super().__init__(params)
+        super().__init__(location, params)
         self.location, self.params = location, params
 
 

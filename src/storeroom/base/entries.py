@@ -6,19 +6,18 @@ here know keys, versions and timeouts; `hooks.StorageHooks` says what is left to
 backend.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, TypeVar
 
 from storeroom import timeouts
-from storeroom.base.counters import CoordinatedCache, key_not_found
-from storeroom.engines.counts import CacheStats
-from storeroom.exceptions import NotSupportedError
+from storeroom.base.counters import key_not_found
+from storeroom.base.listing import ListingCache
 from storeroom.storage import conditions
 from storeroom.storage.envelope import Envelope
-from storeroom.storage.hooks import LOOK, MISSING, Conditional, StorageHooks
+from storeroom.storage.hooks import LOOK, MISSING, REQUIRED, StorageHooks
 from storeroom.storage.steps import arun, run
-from storeroom.storage.tags import all_tagged, tagged
+from storeroom.storage.tags import tagged
 from storeroom.timeouts import AT_ONCE, DEFAULT_TIMEOUT, NEVER, Timeout
 
 __all__ = ["BaseCache"]
@@ -26,7 +25,7 @@ __all__ = ["BaseCache"]
 T = TypeVar("T")
 
 
-class BaseCache(CoordinatedCache):
+class BaseCache(ListingCache):
     """A cache: the API of Django's BaseCache over eight hooks.
 
     A backend is built as ``Class(location, params)``, by Django or by Storeroom, where
@@ -41,6 +40,26 @@ class BaseCache(CoordinatedCache):
         version: the keys' default version.
         key_func: makes a storage key of key, prefix and version.
     """
+
+    def __init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
+        """See that a backend has what it cannot do without.
+
+        Args:
+            cls: the new class.
+            abstract: whether it is only there to be derived from.
+            **kwargs: for further base classes.
+
+        Raises:
+            TypeError: a hook is missing.
+        """
+        super().__init_subclass__(**kwargs)
+        if abstract:
+            return
+        missing = [
+            f"{name}({needed})" for name, needed in REQUIRED.items() if getattr(cls, name) is vars(StorageHooks)[name]
+        ]
+        if missing:
+            raise TypeError(f"{cls.__name__} must define {', '.join(missing)}: see docs/backends/custom.md.")
 
     # One entry ------------------------------------------------------------------------------
 
@@ -161,10 +180,6 @@ class BaseCache(CoordinatedCache):
         """See delete()."""
         return self._counted_deletes(await (self._overlay or self)._adelete(self._storage_key(key, version))) > 0
 
-    def _counted_deletes(self, deleted: int) -> int:
-        self._counters.deletes += deleted
-        return deleted
-
     def touch(self, key: object, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         """Give a live entry a new timeout. Atomic. Return False, reviving nothing, if there is none."""
         return self._touch_until(self._storage_key(key, version), self._expires_at(timeout))
@@ -271,173 +286,7 @@ class BaseCache(CoordinatedCache):
         """See decr_version()."""
         return await self.aincr_version(key, -delta, version)
 
-    # Many entries ---------------------------------------------------------------------------
-
-    def get_many(self, keys: Iterable[T], version: int | None = None) -> dict[T, Any]:
-        """Return a dict from the keys given to their values; keys that are not live are absent from it."""
-        typed = self._storage_keys(keys, version)
-        hooks = self._overlay or self
-        found = hooks._get_many(list(typed))
-        if any(type(value) is Envelope for value in found.values()):
-            found = run(conditions.open_many(hooks, found))
-        return self._counted_many(typed, found)
-
-    async def aget_many(self, keys: Iterable[T], version: int | None = None) -> dict[T, Any]:
-        """See get_many()."""
-        typed = self._storage_keys(keys, version)
-        hooks = self._overlay or self
-        found = await hooks._aget_many(list(typed))
-        if any(type(value) is Envelope for value in found.values()):
-            found = await arun(conditions.open_many(hooks, found))
-        return self._counted_many(typed, found)
-
-    def _counted_many(self, typed: dict[str, T], values: dict[str, Any]) -> dict[T, Any]:
-        self._counters.hits += len(values)
-        self._counters.misses += len(typed) - len(values)
-        return {typed[storage_key]: value for storage_key, value in values.items()}
-
-    def set_many(
-        self,
-        data: Mapping[T, Any],
-        timeout: Timeout = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        *,
-        tags: Iterable[object] = (),
-    ) -> list[T]:
-        """Store all values, each with these tags. Return the list of keys that could not be stored."""
-        typed, expires_at = self._storage_keys(data, version), self._expires_at(timeout)
-        hooks = self._overlay or self
-        if expires_at == AT_ONCE:
-            hooks._delete_many(list(typed))
-            return []
-        values = {storage_key: data[key] for storage_key, key in typed.items()}
-        if tags:
-            values = run(all_tagged(hooks, values, expires_at, self._tag_keys(tags)))
-        failed = hooks._set_many(values, expires_at) if values else list(typed)
-        return self._counted_failures(typed, failed)
-
-    async def aset_many(
-        self,
-        data: Mapping[T, Any],
-        timeout: Timeout = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        *,
-        tags: Iterable[object] = (),
-    ) -> list[T]:
-        """See set_many()."""
-        typed, expires_at = self._storage_keys(data, version), self._expires_at(timeout)
-        hooks = self._overlay or self
-        if expires_at == AT_ONCE:
-            await hooks._adelete_many(list(typed))
-            return []
-        values = {storage_key: data[key] for storage_key, key in typed.items()}
-        if tags:
-            values = await arun(all_tagged(hooks, values, expires_at, self._tag_keys(tags)))
-        failed = await hooks._aset_many(values, expires_at) if values else list(typed)
-        return self._counted_failures(typed, failed)
-
-    def _counted_failures(self, typed: dict[str, T], failed: Iterable[str]) -> list[T]:
-        failures = [typed[storage_key] for storage_key in failed]
-        self._counters.sets += len(typed) - len(failures)
-        return failures
-
-    def delete_many(self, keys: Iterable[object], version: int | None = None) -> None:
-        """Remove all these entries."""
-        self._counted_deletes((self._overlay or self)._delete_many(list(self._storage_keys(keys, version))))
-
-    async def adelete_many(self, keys: Iterable[object], version: int | None = None) -> None:
-        """See delete_many()."""
-        self._counted_deletes(await (self._overlay or self)._adelete_many(list(self._storage_keys(keys, version))))
-
-    def clear(self) -> None:
-        """Remove all entries of this cache: of its prefix, in every version, and nobody else's."""
-        (self._overlay or self)._clear()
-
-    async def aclear(self) -> None:
-        """See clear()."""
-        await (self._overlay or self)._aclear()
-
-    # What is in it --------------------------------------------------------------------------
-
-    def keys(self, prefix: str = "", version: int | None = None) -> list[str]:
-        """Return the live keys that begin with `prefix`, as callers typed them, in no order.
-
-        Raises:
-            NotSupportedError: the storage cannot list its keys, or KEY_FUNCTION cannot be
-                turned back (it hashes, say).
-        """
-        return self._listed(self._live_keys(self._listing_head(version) + prefix), version)
-
-    async def akeys(self, prefix: str = "", version: int | None = None) -> list[str]:
-        """See keys()."""
-        return self._listed(await self._alive_keys(self._listing_head(version) + prefix), version)
-
-    def count(self, version: int | None = None) -> int:
-        """Return how many live entries keys() would list.
-
-        Raises:
-            NotSupportedError: as keys().
-        """
-        return len(self.keys(version=version))
-
-    async def acount(self, version: int | None = None) -> int:
-        """See count()."""
-        return len(await self.akeys(version=version))
-
-    def _live_keys(self, start: str) -> list[str]:
-        return self._only_live(list((self._overlay or self)._scan(start)))
-
-    async def _alive_keys(self, start: str) -> list[str]:
-        return await self._aonly_live(await (self._overlay or self)._ascan(start))
-
-    def _only_live(self, found: list[str]) -> list[str]:
-        """Return what was found without the entries that are over by their own conditions."""
-        hooks = self._overlay or self
-        if doubtful := _doubtful(hooks, found):
-            dead = set(doubtful) - run(conditions.live_keys(hooks, doubtful))
-            return [key for key in found if key not in dead]
-        return found
-
-    async def _aonly_live(self, found: list[str]) -> list[str]:
-        hooks = self._overlay or self
-        if doubtful := _doubtful(hooks, found):
-            dead = set(doubtful) - await arun(conditions.live_keys(hooks, doubtful))
-            return [key for key in found if key not in dead]
-        return found
-
-    def _listing_head(self, version: int | None) -> str:
-        if not self._key_space.is_reversible:
-            raise NotSupportedError(
-                f"keys() and count() need to turn storage keys back into keys, which KEY_FUNCTION "
-                f"{getattr(self.key_func, '__qualname__', self.key_func)!r} does not allow: it must keep prefix, "
-                "version and key readable, one after the other."
-            )
-        return self._key_space.head(self._version if version is None else version)
-
-    def _listed(self, storage_keys: Iterable[str], version: int | None) -> list[str]:
-        version = self._version if version is None else version
-        found = (self._key_space.caller_key(storage_key, version) for storage_key in storage_keys)
-        return [key for key in found if key is not None]
-
-    def prune(self) -> int:
-        """Remove all expired entries now. Return how many were removed.
-
-        No program needs to call this: expired entries never show, and go as room is needed.
-        """
-        return (self._overlay or self)._prune()
-
-    async def aprune(self) -> int:
-        """See prune()."""
-        return await (self._overlay or self)._aprune()
-
-    def stats(self) -> CacheStats:
-        """Return what this cache's storage has counted and holds: see CacheStats."""
-        entries, size = (self._overlay or self)._usage()
-        return CacheStats(**self._counters.as_dict(), entries=entries, bytes=size, tiers=self._tiers())
-
-    async def astats(self) -> CacheStats:
-        """See stats()."""
-        return await self._run(self.stats)
+    # Life ----------------------------------------------------------------------------------
 
     def close(self, **kwargs: Any) -> None:
         """End a unit of work. Django calls this after each request; engines stay open for the next."""
@@ -445,13 +294,6 @@ class BaseCache(CoordinatedCache):
     async def aclose(self, **kwargs: Any) -> None:
         """See close()."""
         self.close(**kwargs)
-
-
-def _doubtful(hooks: StorageHooks, storage_keys: list[str]) -> list[str]:
-    """Return those whose entries have conditions, or may have."""
-    if not hooks.sees_envelopes:
-        return storage_keys
-    return [key for key in storage_keys if type(key) is Conditional]
 
 
 def _seconds_left(expires_at: float | None) -> float | None:

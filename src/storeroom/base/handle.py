@@ -4,7 +4,7 @@ The first floor of BaseCache: what every operation asks before it turns to the s
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from storeroom import config, timeouts
 from storeroom.engines import Engine
@@ -33,12 +33,18 @@ class Addressing(StorageHooks):
     _counters: Counters
     """The engine's."""
 
-    def __init__(self, params: Mapping[str, Any]) -> None:
+    def __init__(self, params: Mapping[str, Any], *others: object) -> None:
         """Read the alias's settings.
 
         Raises:
             ConfigurationError: a setting is unknown or wrong.
+            TypeError: more than `params` was passed on.
         """
+        if others or not isinstance(params, Mapping):
+            raise TypeError(
+                f"{type(self).__name__}.__init__(location, params) calls super().__init__() with other arguments; "
+                "expected super().__init__(params): see docs/backends/custom.md."
+            )
         settings = config.read_params(params, self.options, backend=type(self).__name__)
         self._overlay = None
         self.settings = settings
@@ -70,6 +76,17 @@ class Addressing(StorageHooks):
     @engine.setter
     def engine(self, engine: Engine) -> None:
         self._engine, self._counters = engine, engine.counters
+
+    if not TYPE_CHECKING:  # or every misspelt attribute would pass for one of these
+
+        def __getattr__(self, name: str) -> Any:
+            """Name the mistake where a backend's constructor has not called this one's."""
+            if name in {"_overlay", "settings", "_engine"} and name not in vars(self):
+                raise AttributeError(
+                    f"{type(self).__name__}.__init__(location, params) has not called super().__init__(params): "
+                    "see docs/backends/custom.md."
+                )
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     # Keys -----------------------------------------------------------------------------------
 

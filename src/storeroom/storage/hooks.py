@@ -24,7 +24,7 @@ from storeroom.storage.envelope import Envelope
 if TYPE_CHECKING:
     from storeroom.storage.channel import Channel
 
-__all__ = ["ABSENT", "LOOK", "MISSING", "OVERLAID", "Conditional", "StorageHooks", "Swap"]
+__all__ = ["ABSENT", "LOOK", "MISSING", "OVERLAID", "REQUIRED", "Conditional", "StorageHooks", "Swap"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -82,6 +82,18 @@ class Conditional(str):
 
     __slots__ = ()
 
+
+REQUIRED: Final[Mapping[str, str]] = {
+    "_get_many": "storage_keys",
+    "_set_many": "values, expires_at",
+    "_add": "storage_key, value, expires_at",
+    "_delete_many": "storage_keys",
+    "_touch": "storage_key, expires_at",
+    "_incr": "storage_key, delta",
+    "_expiry": "storage_key",
+    "_clear": "",
+}
+"""The hooks that every backend defines, and their parameters."""
 
 OVERLAID: Final[list[Any]] = []
 """Classes before whose hooks an overlay may stand: they say so themselves, as they lie above (``storage.overlay``)."""
