@@ -28,7 +28,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.fixture(scope="module", autouse=True)
 def _servers_end():
-    """Other tests of this process run without a Django, too."""
+    """Stop servers and Django afterwards: other tests of this process run without them."""
     yield
     servers.stop()
     conf.settings._wrapped = empty
@@ -64,7 +64,7 @@ def test_rows_begin_with_storeroom_and_compare_with_their_own_contenders():
 
 
 @pytest.mark.parametrize("library", [*MEMORY, *FILE], ids=lambda library: f"{library.name} {library.open.__name__}")
-def test_libraries_get_what_was_set_and_filled(library, tmp_path):
+def test_libraries_get_the_values_set_and_filled(library, tmp_path):
     """Each library returns the values filled and set, and None for an absent key: no contender does nothing."""
     if not library.is_installed:
         pytest.skip(f"{library.name} is not installed")

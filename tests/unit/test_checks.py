@@ -80,7 +80,7 @@ def pair(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Case:
-    """A configuration, in surroundings, and whether it breaks a rule. {tmp} is an empty directory."""
+    """A configuration in its surroundings that breaks a rule or keeps it. {tmp} is an empty directory."""
 
     id: str
     fires: bool
@@ -513,10 +513,10 @@ def work_tree(tmp_path):
     return tmp_path / "shop"
 
 
-@pytest.mark.parametrize("place", ["cache", "var/cache", "app", "app/cache"])
-def test_a_directory_among_source_code_is_found(work_tree, place):
+@pytest.mark.parametrize("path", ["cache", "var/cache", "app", "app/cache"])
+def test_a_directory_among_source_code_is_found(work_tree, path):
     """A cache directory within a git work tree is found."""
-    assert ids(in_files(work_tree / place)) == {"storeroom.W014"}
+    assert ids(in_files(work_tree / path)) == {"storeroom.W014"}
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_mistake_in_an_alias_names_alias_key_value_and_expectation(params, messa
 
 
 def test_value_of_a_secret_option_is_never_shown():
-    """The error for a wrong secret hides the value and still says what is expected."""
+    """The error for a wrong secret hides the value and still gives the expectation."""
     with pytest.raises(ConfigurationError) as caught:
         options_of(secret=b"hunter2")
     assert "hunter2" not in str(caught.value)

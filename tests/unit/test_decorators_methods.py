@@ -142,7 +142,7 @@ def test_a_dataclass_is_its_fields() -> None:
     assert home.distance.key(office) == f"{HERE}.Place.distance(self={place}1), other={place}5))"
 
 
-def test_a_class_may_say_what_its_instances_are() -> None:
+def test_a_class_may_give_the_key_of_its_instances() -> None:
     """The result of __cache_key__() stands for the instance in the key."""
     assert Account(7).balance() == 70
     assert Account(7).balance.key() == f"{HERE}.Account.balance(self={HERE}.Account(('account', 7)))"

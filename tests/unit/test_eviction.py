@@ -41,7 +41,7 @@ def fill(bounded, count, prefix="filler", **settings):
 
 
 def full(capacity, **settings):
-    """Return a map past its filling: full, with one eviction behind it."""
+    """Return a full map that has evicted one entry."""
     bounded = BoundedMap(capacity, **settings)
     fill(bounded, capacity + 1)
     return bounded
@@ -244,7 +244,7 @@ def test_expired_entries_go_before_live_ones(checked):
 
 
 @pytest.mark.parametrize("settings", [{"max_bytes": 100}, {"cull_frequency": 4}])
-def test_expired_entries_go_before_live_ones_whatever_the_bound(checked, settings):
+def test_expired_entries_go_before_live_ones_under_any_bound(checked, settings):
     """Expired entries make the room under max_bytes and under cull_frequency, too."""
     bounded = checked(100, **settings)
     fill(bounded, 100, expires_at=NEVER)

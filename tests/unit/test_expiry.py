@@ -39,7 +39,7 @@ def test_an_empty_index_is_never_due():
 @pytest.mark.parametrize(
     "deadlines", [[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0], [3.0, 1.0, 4.0, 2.0], [2.0, 2.0, 1.0, 1.0]]
 )
-def test_items_expire_at_their_deadline_in_whatever_order_they_came(deadlines):
+def test_items_expire_at_their_deadline_in_any_order_of_arrival(deadlines):
     """Items added in any order are popped once their deadline has come, and due is the next one."""
     index, _ = indexed(*deadlines)
     assert index.due == 1.0

@@ -116,7 +116,7 @@ def test_answers_are_refused_within_only() -> None:
 
 
 class SlowCache(LocMemCache):
-    """Hooks run in threads, and adding takes until it may go on."""
+    """Hooks run in threads, and adding waits until it may go on."""
 
     async_inline = False
     is_adding, may_go_on, has_added = threading.Event(), threading.Event(), threading.Event()

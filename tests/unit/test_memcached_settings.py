@@ -220,11 +220,11 @@ def test_substitute_is_the_next_server_on_the_ring() -> None:
     names = ["a:11211", "b:11211", "c:11211"]
     ring = Ring(names)
     for number in range(1000):
-        places = list(ring.places(f"k{number}"))
-        assert sorted(places) == [0, 1, 2]
-        assert places[0] == ring.place(f"k{number}")
-        left = [name for name in names if name != names[places[0]]]
-        assert names[places[1]] == left[Ring(left).place(f"k{number}")]
+        servers = list(ring.places(f"k{number}"))
+        assert sorted(servers) == [0, 1, 2]
+        assert servers[0] == ring.place(f"k{number}")
+        left = [name for name in names if name != names[servers[0]]]
+        assert names[servers[1]] == left[Ring(left).place(f"k{number}")]
 
 
 def test_server_of_a_key_never_changes() -> None:

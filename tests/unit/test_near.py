@@ -262,7 +262,7 @@ def test_a_tagged_entry_is_read_without_a_round_trip(tmp_path: Any) -> None:
     assert cache.get("k") is None
 
 
-def test_nobody_can_change_what_is_near(tmp_path: Any) -> None:
+def test_near_entries_cannot_be_changed_by_their_readers(tmp_path: Any) -> None:
     """Changing a value that was read does not change the near entry."""
     cache = tiered(tmp_path)
     cache.set("k", ["as set"])

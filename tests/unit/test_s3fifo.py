@@ -22,7 +22,7 @@ def admitted(policy, count):
 
 
 def arranged(*items):
-    """Return a policy that has these items in the queues that they name."""
+    """Return a policy that has these items in their queues."""
     policy = AdaptiveS3Fifo(100.0)
     for item in items:
         {YOUNG: policy._young, OLD: policy._old, MAIN: policy._main}[item.queue].append(item)

@@ -1,4 +1,4 @@
-"""The secret that signs what a server keeps."""
+"""The secret that signs the values on a server."""
 
 import json
 import subprocess

@@ -157,7 +157,7 @@ def test_looks_within_the_computation_are_not_counted_as_reads(cache):
 
 
 class Punctual(Future):
-    """A result that comes at the very moment when a thread or task has ceased to wait for it."""
+    """A result that comes just as a thread or task has ceased to wait for it."""
 
     def __init__(self, arrive):
         super().__init__()

@@ -403,7 +403,7 @@ def test_a_failure_shows_the_values(pytester):
     run.stdout.fnmatch_lines(["E*assert 'default' is None"])
 
 
-def test_a_suite_without_a_factory_says_what_is_missing():
+def test_a_suite_without_a_factory_names_the_missing_method():
     """A suite without make_cache() raises NotImplementedError with the signature."""
 
     class Unfinished(CacheContract):

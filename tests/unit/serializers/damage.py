@@ -64,7 +64,7 @@ def originals():
 
 
 def mutate(chance: random.Random, data: bytes, others: list[bytes]) -> bytes:
-    """Do to bytes what disks, foreign programs and attackers do."""
+    """Damage bytes as disks, foreign programs and attackers do."""
     damaged = bytearray(data)
     for _ in range(chance.choice((1, 1, 1, 2, 5))):
         position = chance.randrange(len(damaged) + 1)

@@ -122,7 +122,7 @@ class Level(enum.IntFlag):
 
 
 class Markup(str):
-    """As template engines mark text that is safe to print."""
+    """Text that is safe to print, as of template engines."""
 
     __slots__ = ()
 

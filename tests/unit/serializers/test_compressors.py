@@ -101,7 +101,7 @@ def test_nothing_compressed_is_a_decode_error(name):
 
 
 @pytest.mark.parametrize("extra", ["lz4", "zstd"])
-def test_a_library_that_is_not_installed_says_what_to_install(monkeypatch, extra):
+def test_a_library_that_is_not_installed_names_the_extra_to_install(monkeypatch, extra):
     """Choosing a missing compressor names the extra to install; reading its frame is a DecodeError."""
     for module in FORMATS[extra].modules:
         monkeypatch.setitem(sys.modules, module, None)

@@ -125,7 +125,7 @@ def missing(monkeypatch, name):
     monkeypatch.setitem(__import__("sys").modules, name, None)
 
 
-def test_msgpack_that_is_not_installed_says_what_to_install(monkeypatch):
+def test_msgpack_that_is_not_installed_names_the_extra_to_install(monkeypatch):
     """Choosing missing msgpack names the extra to install; reading its frame is a DecodeError."""
     missing(monkeypatch, "msgpack")
     with pytest.raises(ConfigurationError, match=r"python3 -m pip install 'storeroom\[msgpack\]'"):

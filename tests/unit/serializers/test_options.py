@@ -158,7 +158,7 @@ def test_a_serializer_that_does_not_return_bytes_is_told_at_set(given):
     ids=repr,
 )
 def test_a_mistake_names_option_value_expectation_and_remedy(options, parts):
-    """A wrong option raises ConfigurationError with its name, its value, what is expected and the nearest name."""
+    """A wrong option raises ConfigurationError with its name, value, expectation and the nearest name."""
     with pytest.raises(ConfigurationError) as caught:
         build_codec(**options)
     for part in parts:
@@ -178,7 +178,7 @@ def test_a_mistake_names_option_value_expectation_and_remedy(options, parts):
     ],
     ids=repr,
 )
-def test_these_options_are_fine(options):
+def test_valid_options_build_a_codec(options):
     """Valid combinations of options build a codec that returns values intact."""
     codec = build_codec(**options)
     assert codec.loads(codec.dumps([1, "x"], KEY), KEY) == [1, "x"]

@@ -33,7 +33,7 @@ def canary(*args):
 
 
 class Calls:
-    """Pickled, it calls a function when it is read."""
+    """Calls a function when its pickle is read."""
 
     def __init__(self, function, *args):
         self.function, self.args = function, args
