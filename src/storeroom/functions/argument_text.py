@@ -1,9 +1,8 @@
 """A value as a text that tells it from every other value, for keys made of a function's arguments.
 
-The text is the same in every process and on every version of Python, reads like the value
-itself, and tells types apart: ``1``, ``'1'``, ``True`` and ``1.0`` are four texts. What has
-no such text is refused: a default ``repr()`` holds an address, and would make a key that
-nobody finds again.
+The text is the same in every process and on every version of Python, reads like the value itself, and tells types
+apart: ``1``, ``'1'``, ``True`` and ``1.0`` are four texts. A value without such a text is refused: a default ``repr()``
+holds an address, and would make a key that is never found again.
 
 ======================================================  ========================================
 value                                                   text
@@ -13,9 +12,9 @@ tuple, list, dict, set, frozenset of such               as in Python, dicts and 
 date, time, datetime, timedelta, Decimal, UUID, paths   ``Decimal('1.50')``
 members of an Enum                                      ``shop.Color.RED``
 dataclasses that compare by their fields                ``shop.Point(x=1, y=2)``
-named tuples, marked strings and the like               ``shop.Pair((1, 2))``
+named tuples, strings marked as safe and the like       ``shop.Pair((1, 2))``
 classes                                                 ``shop.User``
-whatever has a method ``__cache_key__()``               ``shop.User(7)``: what that returns
+values with a method ``__cache_key__()``                ``shop.User(7)``, by its result
 ======================================================  ========================================
 """
 
@@ -34,7 +33,7 @@ def text_of(value: Any) -> str:
     """Return the text of a value.
 
     Raises:
-        UnkeyableArgumentError: it has none. The message is what it is or holds: "an instance of …".
+        UnkeyableArgumentError: it has none. The message names the value without one: "an instance of …".
 
     >>> text_of(7), text_of("7"), text_of({"b": (1, None), "a": [True]})
     ('7', "'7'", "{'a': [True], 'b': (1, None)}")
@@ -60,7 +59,7 @@ def plain_text(value: Any) -> str:
 
 
 def _quoted(value: str) -> str:
-    # Not repr(): which characters that escapes depends on the version of Python.
+    # Not repr(): versions of Python differ in the characters that it escapes.
     if "'" in value or "\\" in value:
         value = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{value}'"
@@ -98,21 +97,13 @@ _IMMUTABLE: Final = (str, int, float, complex, bytes, tuple)
 
 @cache
 def _more_writers() -> dict[type, Callable[[Any], str]]:
-    """Return those of the standard library's values; their modules are loaded when the first such value comes."""
-    import pathlib  # noqa: PLC0415
-    from datetime import date, datetime, time, timedelta  # noqa: PLC0415
-    from decimal import Decimal  # noqa: PLC0415
-    from uuid import UUID  # noqa: PLC0415
+    """Return the writers of the standard library's types."""
+    from storeroom.functions import library_types  # noqa: PLC0415 -- most keys are made of literals
 
-    def quoted(value: Any) -> str:
-        return f"{type(value).__name__}('{value}')"
-
-    paths = (pathlib.PurePosixPath, pathlib.PureWindowsPath, type(pathlib.Path()))
     return {
-        **dict.fromkeys((date, timedelta, Decimal, UUID), quoted),
-        **dict.fromkeys(paths, lambda value: f"{type(value).__name__}({_quoted(str(value))})"),
-        time: _moment,
-        datetime: _moment,
+        **dict.fromkeys(library_types.QUOTED, lambda value: f"{type(value).__name__}('{value}')"),
+        **dict.fromkeys(library_types.PATHS, lambda value: f"{type(value).__name__}({_quoted(str(value))})"),
+        **dict.fromkeys(library_types.MOMENTS, _moment),
     }
 
 
@@ -127,7 +118,7 @@ def _moment(value: Any) -> str:
 
 
 def _other(value: Any) -> str:
-    """Write what is of no type that is known beforehand."""
+    """Write a value that is no literal."""
     kind = type(value)
     if kind in _more_writers():
         return _more_writers()[kind](value)
@@ -143,7 +134,7 @@ def _other(value: Any) -> str:
         compared = (field.name for field in fields(value) if field.compare)
         return f"{name}({', '.join(f'{field}={text_of(getattr(value, field))}' for field in compared)})"
     base = next((base for base in kind.__mro__ if base in _IMMUTABLE), None)
-    # A subclass that adds no state; what it adds could not be told.
+    # A subclass that adds no state, which the text would leave out.
     if base is not None and not object.__getstate__(value):
         return f"{name}({_WRITERS[base](value)})"
     raise UnkeyableArgumentError(f"an instance of {name}")

@@ -1,4 +1,4 @@
-"""What @cached makes of a function: it is called in the same way, and has methods for what is stored."""
+"""The functions that @cached makes: called as before, with methods for the stored results."""
 
 import inspect
 import sys
@@ -30,15 +30,14 @@ class Options:
 
     Attributes:
         key: a template, a function that returns the key, or None.
-        timeout: of what is stored, or a function of the value.
+        timeout: of the results, or a function of the result that returns it.
         tags: templates, or a function that returns tags.
         alias: of the cache.
         version: of the keys.
         ignore: parameters that the key leaves out.
-        suffix: what every key ends with.
+        suffix: the end of every key.
         freshness: those of FreshnessOptions that were given.
-        binds: what stands for the first parameter when the function is found through an instance: that, its class,
-            or nothing.
+        binds: the first argument when the function is found through an instance: that, its class, or nothing.
     """
 
     key: str | Callable[..., object] | None
@@ -53,7 +52,9 @@ class Options:
 
 
 class _Cached(Generic[P]):
-    """What cached functions have in common, whether they are called or awaited."""
+    """The common part of cached functions, whether they are called or awaited."""
+
+    __qualname__: str
 
     def __init__(self, function: Callable[P, Any], options: Options) -> None:
         """Take the function over.
@@ -76,11 +77,11 @@ class _Cached(Generic[P]):
         self._takes_class = is_in_class and next(iter(call_keys.signature_of(function).parameters), None) == "cls"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Return what is stored for these arguments, or call the function and store its result."""
+        """Return the stored result for these arguments, or call the function and store its result."""
         raise NotImplementedError
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
-        """Return the key of a call: what ``cache.get()`` finds its value under."""
+        """Return the key of a call: the one under which ``cache.get()`` finds its result."""
         if self._takes_class and not (args and isinstance(args[0], type)):
             raise TypeError(
                 f"{call_keys.name_of(self._function)}: its class is missing. Put @cached above @classmethod, "
@@ -99,7 +100,7 @@ class _Cached(Generic[P]):
         return cache
 
     def _require_ours(self, cache: object) -> None:
-        """Refuse another framework's class, which cannot do what @cached promises; note the class of another cache."""
+        """Refuse another framework's class, which does not compute once; note the class of a cache of Storeroom's."""
         from storeroom.base import BaseCache  # noqa: PLC0415 -- loaded by programs that use a cache
 
         if not isinstance(cache, BaseCache):
@@ -107,13 +108,13 @@ class _Cached(Generic[P]):
         self._kind = type(cache)
 
     def _note(self, error: ComputationCycleError, key: str) -> None:
-        """Let an error say which function ran into it: the innermost."""
+        """Let an error name the function that ran into it: the innermost."""
         if not hasattr(error, "__notes__"):
             error.add_note(f"It was {call_keys.name_of(self._function)}(), for the key {key!r}.")
 
     def __reduce__(self) -> str:
         """Pickle as the name that it is, as functions do."""
-        return str(self.__qualname__)  # type: ignore[attr-defined]  # set by update_wrapper()
+        return self.__qualname__
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {call_keys.name_of(self._function)}>"
@@ -135,28 +136,32 @@ class CachedFunction(_Cached[P], Generic[P, R_co]):
         cache = caches[self._alias]
         if cache.__class__ is not self._kind:
             self._require_ours(cache)
+        result: R_co
         try:
             if self._is_plain:
-                return cache.get_or_set(key, lambda: self._function(*args, **kwargs), self._timeout, self._version)  # type: ignore[no-any-return]
-            compute = partial(self._function, *args, **kwargs)
-            return cache.get_or_set(key, compute, **self._arguments(args, kwargs))  # type: ignore[no-any-return]
+                result = cache.get_or_set(key, lambda: self._function(*args, **kwargs), self._timeout, self._version)
+            else:
+                compute = partial(self._function, *args, **kwargs)
+                result = cache.get_or_set(key, compute, **self._arguments(args, kwargs))
         except ComputationCycleError as error:
             self._note(error, key)
             raise
+        return result
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Forget the result for these arguments. Return whether there was one."""
         return self._cache.delete(self.key(*args, **kwargs), self._version)
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """Call the function, whatever is stored, and store its result; others are served the old one meanwhile."""
+        """Call the function in any case, and store its result; others are served the old one meanwhile."""
         key = self.key(*args, **kwargs)
         compute = partial(self._function, *args, **kwargs)
         try:
-            return self._cache.refresh(key, compute, **self._arguments(args, kwargs))  # type: ignore[no-any-return]
+            result: R_co = self._cache.refresh(key, compute, **self._arguments(args, kwargs))
         except ComputationCycleError as error:
             self._note(error, key)
             raise
+        return result
 
     @property
     def uncached(self) -> Callable[P, R_co]:
@@ -189,18 +194,21 @@ class CachedCoroutineFunction(_Cached[P], Generic[P, R_co]):
         cache = caches[self._alias]
         if cache.__class__ is not self._kind:
             self._require_ours(cache)
+        result: R_co
         try:
             if self._is_plain:
-                return await cache.aget_or_set(  # type: ignore[no-any-return]
+                result = await cache.aget_or_set(
                     key, lambda: self._function(*args, **kwargs), self._timeout, self._version
                 )
-            compute = partial(self._function, *args, **kwargs)
-            return await cache.aget_or_set(key, compute, **self._arguments(args, kwargs))  # type: ignore[no-any-return]
+            else:
+                compute = partial(self._function, *args, **kwargs)
+                result = await cache.aget_or_set(key, compute, **self._arguments(args, kwargs))
         except ComputationCycleError as error:
             self._note(error, key)
             raise
+        return result
 
-    if sys.version_info < (3, 12):  # what has these is a function to inspect, which looks whether it is a coroutine's
+    if sys.version_info < (3, 12):  # inspect takes an object with these for a function, and asks whether it is awaited
         __code__, __defaults__, __kwdefaults__ = __call__.__code__, None, None
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
@@ -212,10 +220,11 @@ class CachedCoroutineFunction(_Cached[P], Generic[P, R_co]):
         key = self.key(*args, **kwargs)
         compute = partial(self._function, *args, **kwargs)
         try:
-            return await self._cache.arefresh(key, compute, **self._arguments(args, kwargs))  # type: ignore[no-any-return]
+            result: R_co = await self._cache.arefresh(key, compute, **self._arguments(args, kwargs))
         except ComputationCycleError as error:
             self._note(error, key)
             raise
+        return result
 
     @property
     def uncached(self) -> Callable[P, Coroutine[Any, Any, R_co]]:
@@ -272,11 +281,13 @@ class BoundFunction(partial[R], Generic[Q, R, B_co]):
 
     def invalidate(self, *args: Q.args, **kwargs: Q.kwargs) -> B_co:
         """See CachedFunction."""
-        return self._cached.invalidate(*self.args, *args, **kwargs)  # type: ignore[no-any-return]
+        was_there: B_co = self._cached.invalidate(*self.args, *args, **kwargs)
+        return was_there
 
     def refresh(self, *args: Q.args, **kwargs: Q.kwargs) -> R:
         """See CachedFunction."""
-        return self._cached.refresh(*self.args, *args, **kwargs)  # type: ignore[no-any-return]
+        result: R = self._cached.refresh(*self.args, *args, **kwargs)
+        return result
 
     @property
     def uncached(self) -> Callable[Q, R]:
@@ -293,14 +304,14 @@ class BoundFunction(partial[R], Generic[Q, R, B_co]):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __eq__(self, other: object) -> bool:
-        """Tell whether it is the same function of the same instance, as with methods: each access makes another."""
+        """Tell whether it is the same function of the same instance, as methods do: each access makes another."""
         return isinstance(other, BoundFunction) and self.func is other.func and self.args[0] is other.args[0]
 
     def __hash__(self) -> int:
         return hash((self.func, id(self.args[0])))
 
     def __reduce__(self) -> Any:
-        """Pickle as what leads to it: the instance, and the method's name."""
+        """Pickle as the instance and the method's name."""
         return getattr, (self.args[0], self.func.__name__)
 
     def __repr__(self) -> str:

@@ -1,7 +1,7 @@
-"""@cached: a function whose results are kept in a cache, by its arguments.
+"""@cached: a function whose results are kept in a cache, by its arguments; see ``docs/cached.md``.
 
-``docs/cached.md`` explains it. Here the options are checked, when the function is defined; nothing is
-looked up or opened before the first call, so that configure() may come later.
+The options are checked when the function is defined. Nothing is looked up or opened before the first call, so that
+configure() may come later.
 """
 
 import inspect
@@ -24,7 +24,7 @@ R = TypeVar("R")
 
 
 class _Decorator(Protocol):
-    """``cached(timeout="5m")``: what awaits the function."""
+    """``cached(timeout="5m")``, which awaits the function."""
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # the first that fits is meant
@@ -81,9 +81,9 @@ def cached(
         alias: of the cache in CACHES; looked up by each call.
         version: of the keys.
         ignore: names of parameters on which the result does not depend.
-        invalidate_on_change: what the keys depend on beside the arguments: True for the function's own source,
+        invalidate_on_change: code that the keys depend on beside the arguments: True for the function's own source,
             another function or class for that one's, a text such as "v2", or a list of these.
-        **freshness: how old a result may be: see FreshnessOptions.
+        **freshness: bounds of a result's age: see FreshnessOptions.
 
     Raises:
         ConfigurationError: an option does not fit the function.
@@ -119,34 +119,42 @@ def _check_options(timeout: Any, freshness: dict[str, Any]) -> None:
 
 
 def _taken_apart(decorated: Any) -> tuple[Any, Literal["instance", "class", "nothing"]]:
-    """Return the function within what is decorated, and what it is bound to when it is found in a class.
+    """Return the function in a decorated object, and the first argument that it is bound to when found in a class.
 
     Raises:
         TypeError: it cannot be cached.
     """
-    if isinstance(decorated, property):
-        raise TypeError("@cached was given a property; put @property above @cached.")
-    if not callable(decorated) and not isinstance(decorated, classmethod):
-        raise TypeError(
-            f"@cached decorates a function, and was given {decorated!r}; options have names, as in "
-            '@cached(key="user:{id}", timeout="5m").'
-        )
-    if isinstance(decorated, type):
-        raise TypeError(f"@cached was given the class {decorated.__qualname__}; decorate a function that makes one.")
     is_wrapped = isinstance(decorated, classmethod | staticmethod) or inspect.ismethod(decorated)
     plain = decorated.__func__ if is_wrapped else decorated
-    if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
-        raise TypeError(
-            f"{name_of(plain)}() is a generator: what it yields can be read only once, and so cannot be cached. "
-            "Let it return a list."
-        )
+    reason = _unfit(decorated, plain)
+    if reason:
+        raise TypeError(reason)
     if isinstance(decorated, classmethod):
         return plain, "class"
     return plain, "nothing" if isinstance(decorated, staticmethod) else "instance"
 
 
+def _unfit(decorated: Any, plain: Any) -> str:
+    """Return the reason why an object, or the function in it, cannot be cached; or ""."""
+    if isinstance(decorated, property):
+        return "@cached was given a property; put @property above @cached."
+    if not callable(decorated) and not isinstance(decorated, classmethod):
+        example = '@cached(key="user:{id}", timeout="5m")'
+        return f"@cached decorates a function, and was given {decorated!r}; options have names, as in {example}."
+    if isinstance(decorated, type):
+        return f"@cached was given the class {decorated.__qualname__}; decorate a function that makes one."
+    if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
+        return (
+            f"{name_of(plain)}() is a generator: what it yields can be read only once, and so cannot be cached. "
+            "Let it return a list."
+        )
+    return ""
+
+
 def _is_awaited(function: Any) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004 -- of an object, whose method it may be
+    """Tell whether a function, or the method that calls an object, is a coroutine function."""
+    called = type(function).__call__ if callable(function) else None
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
 
 
 def _names(function: Any, ignore: Collection[str]) -> tuple[str, ...]:

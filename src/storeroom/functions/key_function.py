@@ -6,8 +6,8 @@ something like ::
     def load(id, lang=default):
         return f"user:{text(id)}:{text(lang)}"
 
-So Python itself sorts out positional and named arguments and defaults, and says what is wrong with a call
-in its own words. ``inspect.Signature.bind()`` does the same, but many times slower than a hit should be.
+So Python itself sorts out positional and named arguments and defaults, and tells a wrong call in its own words.
+``inspect.Signature.bind()`` does the same, but many times slower than a hit should be.
 """
 
 import inspect
@@ -37,14 +37,14 @@ class KeyCode:
     def __init__(self, called: str, signature: inspect.Signature) -> None:
         self._called, self._signature = called, signature
         self._names: dict[str, Any] = {}
-        self._mark = "_"
-        while any(name.startswith(self._mark) for name in signature.parameters):
-            self._mark += "_"  # so that no parameter hides what the code needs
+        self._underscores = "_"
+        while any(name.startswith(self._underscores) for name in signature.parameters):
+            self._underscores += "_"  # so that no parameter hides what the code needs
         self.escapes: list[tuple[str, str]] = []
 
     def _name(self, value: Any) -> str:
         """Return the name by which the code finds the value: f-strings cannot hold every literal."""
-        name = f"{self._mark}{len(self._names)}"
+        name = f"{self._underscores}{len(self._names)}"
         self._names[name] = value
         return name
 
@@ -67,8 +67,8 @@ class KeyCode:
             return self._escaped(self._call(text_of if field.conversion == "r" else _shown, field))
         if any(character == "-" for character, _ in self.escapes):  # numbers may hold one
             return self._escaped(self._call(plain_text, field))
-        # What most arguments are is told here, without a call. An attribute is asked for once.
-        value, bare = f"{self._mark}value", frozenset((int,) if self.escapes else (int, str))
+        # Numbers and texts, as most arguments are, are known here, without a call. An attribute is asked for once.
+        value, bare = f"{self._underscores}value", frozenset((int,) if self.escapes else (int, str))
         is_bare = f"{self._name(type)}({value} := {field.path}) in {self._name(bare)}"
         return f"{value} if {is_bare} else {self._escaped(self._call(plain_text, field, value))}"
 
@@ -96,11 +96,11 @@ class KeyCode:
             for parameter in self._signature.parameters.values()
         ]
         shown = self._signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
-        name = f"{self._mark}call"
-        # Names are those of the function's own parameters; texts come through repr().
-        exec(compile(f"def {name}{shown}:\n    return {returned}\n", f"<keys of {self._called}>", "exec"), self._names)  # noqa: S102
+        name = f"{self._underscores}call"
+        source = f"def {name}{shown}:\n    return {returned}\n"
+        exec(compile(source, f"<keys of {self._called}>", "exec"), self._names)  # noqa: S102 -- the function's own parameters; texts come through repr()
         made: Callable[..., Any] = self._names[name]
-        # A call with wrong arguments is told of in the name of the function that was called.
+        # An error about wrong arguments is to name the function that was called.
         made.__name__ = made.__qualname__ = self._called
         return made
 
@@ -115,7 +115,7 @@ def _shown(value: Any) -> str:
 
 
 def _explained(write: Callable[[Any], str], called: str) -> Callable[[Any, str], str]:
-    """Return what writes a value as `write` does, and tells whose argument it is that has no text."""
+    """Return `write`, with an error that names the function and the argument where a value has no text."""
 
     def checked(value: Any, argument: str) -> str:
         try:
@@ -123,10 +123,10 @@ def _explained(write: Callable[[Any], str], called: str) -> Callable[[Any, str],
         except UnkeyableArgumentError as error:
             name = argument.partition(".")[0]
             raise UnkeyableArgumentError(
-                f"{called}(): the argument {argument} is, or holds, {error}, of which no key can be made "
-                f"that other processes make as well. Name what identifies it in key=…, such as {{{argument}.id}}; or "
-                f"give its class a method __cache_key__() that returns it; or, if the result does not depend on it, "
-                f"pass ignore=[{name!r}]."
+                f"{called}(): the argument {argument} is, or holds, {error}, of which no key can be made that other "
+                f"processes make as well. Name what identifies it in key=…, such as {{{argument}.id}}; or give its "
+                "class a method __cache_key__() that returns it; or, if the result does not depend on it, pass "
+                f"ignore=[{name!r}]."
             ) from None
 
     return checked

@@ -1,13 +1,13 @@
 """The key of a call: made of the function's name and its arguments, or by a template.
 
-What does not fit the function is told here, when that is decorated; ``key_code`` writes the code that makes a key.
+An option that does not fit the function is told when that is decorated. ``key_function`` writes the code of a key.
 """
 
 import inspect
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Final
 
 from storeroom.exceptions import ConfigurationError, UnkeyableArgumentError
 from storeroom.functions.argument_text import text_of
@@ -15,20 +15,14 @@ from storeroom.functions.key_function import KeyCode
 from storeroom.functions.templates import Field, Template, escapes
 from storeroom.wording import nearest
 
-__all__ = ["KeyOf", "TagsOf", "key_maker", "name_of", "signature_of", "tags_maker"]
-
-KeyOf: TypeAlias = Callable[..., str]
-"""Returns the key of a call, for its arguments."""
-
-TagsOf: TypeAlias = Callable[..., Sequence[str]]
-"""Returns the tags of a call, for its arguments."""
+__all__ = ["key_maker", "name_of", "signature_of", "tags_maker"]
 
 
 # The function ---------------------------------------------------------------------------------
 
 
 def signature_of(function: Callable[..., Any]) -> inspect.Signature:
-    """Return the function's signature, whose annotations may name what does not exist yet.
+    """Return the function's signature, whose annotations may be names that are not defined yet.
 
     Raises:
         TypeError: it has none that Python knows of.
@@ -46,7 +40,7 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature:
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """Return what an error calls the function."""
+    """Return the function's name in errors."""
     name = getattr(function, "__qualname__", None)
     return f"{function.__module__}.{name}" if name else repr(function)
 
@@ -63,9 +57,8 @@ def _name_in_keys(function: Callable[..., Any]) -> str:
         raise _no_key(function, "it has no name of its own")
     closed_over = set(getattr(plain, "__code__", _NO_CODE).co_freevars) - {plain.__name__, "__class__"}
     if "<locals>" in name and closed_over:
-        raise _no_key(
-            function, f"it uses {', '.join(sorted(closed_over))} of the function around it, which may differ each time"
-        )
+        names = ", ".join(sorted(closed_over))
+        raise _no_key(function, f"it uses {names} of the function around it, which may differ each time")
     return f"{_module_of(plain)}.{name}"
 
 
@@ -73,7 +66,7 @@ _NO_CODE: Final = (lambda: None).__code__
 
 
 def _module_of(function: Callable[..., Any]) -> str:
-    """Return the name of the function's module; of a script, which every program has one of, the path."""
+    """Return the name of the function's module; the path of a script, as every program has a module __main__."""
     if function.__module__ not in ("__main__", "__mp_main__"):
         return function.__module__
     names = getattr(function, "__globals__", {})
@@ -89,16 +82,23 @@ def _no_key(function: Callable[..., Any], reason: str) -> ConfigurationError:
     )
 
 
+def _misfit(function: Callable[..., Any], mistake: str) -> ConfigurationError:
+    return ConfigurationError(f"{name_of(function)}: {mistake}")
+
+
+def _unknown(function: Callable[..., Any], signature: inspect.Signature, option: str, name: str) -> ConfigurationError:
+    parameters = list(signature.parameters)
+    known = f"its parameters are {', '.join(parameters)}" if parameters else "it has none"
+    return _misfit(function, f"{option} {name!r}, which is no parameter; {known}.{nearest(name, parameters)}")
+
+
 # Keys -----------------------------------------------------------------------------------------
 
 
 def key_maker(
-    function: Callable[..., Any],
-    key: str | Callable[..., object] | None,
-    ignore: Collection[str],
-    suffix: str,
-) -> KeyOf:
-    """Return what makes the keys of a function.
+    function: Callable[..., Any], key: str | Callable[..., object] | None, ignore: Collection[str], suffix: str
+) -> Callable[..., str]:
+    """Return a function of the same arguments that returns the key of a call.
 
     Args:
         function: the function.
@@ -112,7 +112,7 @@ def key_maker(
     signature = signature_of(function)
     for name in ignore:
         if name not in signature.parameters:
-            raise _unknown(function, signature, f"ignore has {name!r}", name)
+            raise _unknown(function, signature, "ignore has", name)
     if callable(key):
         return _called(name_of(function), key, suffix)
     code = KeyCode(name_of(function), signature)
@@ -120,23 +120,11 @@ def key_maker(
         parts = _default_parts(function, signature, ignore)
         return code.function(code.expression([*parts, suffix], code.typed))
     template = _template(function, signature, "key", key)
-    named = {*ignore, *(field.parameter for field in template.fields)}
-    left_out = next((name for name in signature.parameters if name not in named), None)
-    if left_out is not None:
-        raise ConfigurationError(
-            f"{name_of(function)}: key={key!r} leaves out the parameter {left_out!r}, so that calls that differ in "
-            f"it would share an entry. Name it in the key, as {{{left_out}}}, or in ignore=[{left_out!r}] if the "
-            "result does not depend on it."
-        )
-    try:
-        separators = template.separators()
-    except ValueError as error:
-        raise ConfigurationError(f"{name_of(function)}: key={key!r} {error}.") from None
-    code.escapes = escapes(separators)
+    code.escapes = escapes(_separators(function, signature, template, ignore))
     return code.function(code.expression([*template.parts, suffix], code.plain))
 
 
-def _called(called: str, key: Callable[..., object], suffix: str) -> KeyOf:
+def _called(called: str, key: Callable[..., object], suffix: str) -> Callable[..., str]:
     def key_of(*args: Any, **kwargs: Any) -> str:
         made = key(*args, **kwargs)
         try:
@@ -165,32 +153,43 @@ def _default_parts(
 
 def _template(function: Callable[..., Any], signature: inspect.Signature, option: str, text: object) -> Template:
     if not isinstance(text, str):
-        raise ConfigurationError(
-            f"{name_of(function)}: {option} is {text!r}; expected a template such as 'user:{{id}}', or a function."
-        )
+        raise _misfit(function, f"{option} is {text!r}; expected a template such as 'user:{{id}}', or a function.")
     try:
         template = Template.parse(text)
     except ValueError as error:
-        raise ConfigurationError(f"{name_of(function)}: {option}={text!r} {error}.") from None
+        raise _misfit(function, f"{option}={text!r} {error}.") from None
     for field in template.fields:
         if field.parameter not in signature.parameters:
-            raise _unknown(function, signature, f"{option}={text!r} names {field.parameter!r}", field.parameter)
+            raise _unknown(function, signature, f"{option}={text!r} names", field.parameter)
     return template
 
 
-def _unknown(function: Callable[..., Any], signature: inspect.Signature, what: str, name: str) -> ConfigurationError:
-    parameters = list(signature.parameters)
-    known = f"its parameters are {', '.join(parameters)}" if parameters else "it has none"
-    return ConfigurationError(
-        f"{name_of(function)}: {what}, which is no parameter; {known}.{nearest(name, parameters)}"
-    )
+def _separators(
+    function: Callable[..., Any], signature: inspect.Signature, template: Template, ignore: Collection[str]
+) -> str:
+    """Return the separators of a key's template, which has to name all parameters, and tell them apart."""
+    named = {*ignore, *(field.parameter for field in template.fields)}
+    left_out = next((name for name in signature.parameters if name not in named), None)
+    if left_out is not None:
+        raise _misfit(
+            function,
+            f"key={template.text!r} leaves out the parameter {left_out!r}, so that calls that differ in it would share "
+            f"an entry. Name it in the key, as {{{left_out}}}, or in ignore=[{left_out!r}] if the result does not "
+            "depend on it.",
+        )
+    try:
+        return template.separators()
+    except ValueError as error:
+        raise _misfit(function, f"key={template.text!r} {error}.") from None
 
 
 # Tags -----------------------------------------------------------------------------------------
 
 
-def tags_maker(function: Callable[..., Any], tags: Collection[str] | Callable[..., Iterable[object]]) -> TagsOf:
-    """Return what makes the tags of a function's calls.
+def tags_maker(
+    function: Callable[..., Any], tags: Collection[str] | Callable[..., Iterable[object]]
+) -> Callable[..., Collection[str]]:
+    """Return a function of the same arguments that returns the tags of a call.
 
     Args:
         function: the function.
@@ -202,7 +201,7 @@ def tags_maker(function: Callable[..., Any], tags: Collection[str] | Callable[..
     if callable(tags):
         return lambda *args, **kwargs: [str(tag) for tag in tags(*args, **kwargs)]
     if isinstance(tags, str):
-        raise ConfigurationError(f"{name_of(function)}: tags is {tags!r}; expected a list of tags: [{tags!r}].")
+        raise _misfit(function, f"tags is {tags!r}; expected a list of tags: [{tags!r}].")
     signature = signature_of(function)
     templates = [_template(function, signature, "tags", tag) for tag in tags]
     code = KeyCode(name_of(function), signature)

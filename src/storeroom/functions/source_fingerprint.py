@@ -1,7 +1,7 @@
-"""The fingerprint of code: a short text that is another one when the code has changed.
+"""The fingerprint of code: a short text that changes with the code.
 
-Put into keys, it keeps what old code has computed away from new code, and the other way round, while both run
-during a deploy. It is made of the source, not of the bytecode, which is another one on each version of Python.
+Put into keys, it keeps results of old code away from new code, and the other way round, while both run during a
+deploy. It is made of the source, as each version of Python has another bytecode.
 """
 
 import hashlib
@@ -15,11 +15,11 @@ from storeroom.exceptions import ConfigurationError
 __all__ = ["Change", "fingerprint"]
 
 Change: TypeAlias = bool | str | Callable[..., Any] | list[Any] | tuple[Any, ...]
-"""What keys are to depend on: True for the function itself; other functions or classes; a text; or several of these."""
+"""Code that keys depend on: True for the function itself; other functions or classes; a text; or several of these."""
 
 
 def fingerprint(change: Change, function: Callable[..., Any]) -> str:
-    """Return the fingerprint of a function, or of what it is said to depend on.
+    """Return the fingerprint of a function, or of the code that it is said to depend on.
 
     A text stands for itself. Of code, indentation and empty lines do not count.
 

@@ -10,14 +10,13 @@ The fields are those of ``str.format``, as far as they make sense in a key:
 ``{day:%Y}``    formatted
 ==============  ==================================================================
 
-Between two fields stands a *separator*. What separates is escaped, like in a URL, where it occurs in
-an argument, so that ``"{a}:{b}"`` makes one key of ``"x:y", "z"`` and another of ``"x", "y:z"``.
+Between two fields stands a *separator*. Its characters are escaped in the arguments, as in a URL, so that ``"{a}:{b}"``
+makes one key of ``"x:y", "z"`` and another of ``"x", "y:z"``.
 """
 
 import string
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from keyword import iskeyword
 
 __all__ = ["Field", "Template", "escapes"]
@@ -29,9 +28,9 @@ class Field:
 
     Attributes:
         parameter: the name of the parameter.
-        path: that, and the attributes that lead to the value: ``user.profile.id``.
+        path: that name, and the attributes that lead to the value: ``user.profile.id``.
         conversion: "" for the text for the eye, "r" for the one with its type, "s" for that of str().
-        spec: what stands behind the colon.
+        spec: the format, after the colon.
     """
 
     parameter: str
@@ -74,26 +73,22 @@ class Template:
         """Return the characters that separate the fields from each other: "" where there is one field at most.
 
         Raises:
-            ValueError: nothing does, so that two calls could have one key. The message says where.
+            ValueError: two fields have no separator, so that two calls could have one key. The message names the two.
         """
-        places = [place for place, part in enumerate(self.parts) if isinstance(part, Field)]
-        found = ""
-        for before, after in pairwise(places):
-            # Letters and digits separate nothing: values are made of them. The sign of percent escapes.
-            marks = [
-                character
-                for part in self.parts[before + 1 : after]
-                for character in str(part)
-                if not character.isalnum() and character != "%"
-            ]
-            if not marks:
-                shown = " and ".join(
-                    f"{{{part.path}}}" for part in self.parts[before : after + 1] if isinstance(part, Field)
-                )
+        found = between = ""
+        last: Field | None = None
+        for part in self.parts:
+            if isinstance(part, str):
+                # Letters and digits separate nothing, as values are made of them. The percent sign escapes.
+                between += "".join(character for character in part if not character.isalnum() and character != "%")
+                continue
+            if last is not None and not between:
                 raise ValueError(
-                    f"has no separator between {shown} that tells where one ends; write one, such as a colon"
+                    f"has no separator between {{{last.path}}} and {{{part.path}}} that tells where one ends; "
+                    "write one, such as a colon"
                 )
-            found += "".join(marks)
+            found += between if last is not None else ""
+            last, between = part, ""
         return "".join(dict.fromkeys(found))
 
 
@@ -122,7 +117,7 @@ def _field(name: str, spec: str, conversion: str) -> Field:
 
 
 def escapes(separators: str) -> list[tuple[str, str]]:
-    """Return, for each character that is not to occur in a value, the character and what stands for it.
+    """Return each character that may not occur in a value, and its escape.
 
     >>> escapes(":")
     [('%', '%25'), (':', '%3A')]

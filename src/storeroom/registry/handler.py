@@ -126,9 +126,12 @@ class CacheHandler:
             handle.close()
 
     def __repr__(self) -> str:
+        return f"<storeroom.caches: {self._described()}>"
+
+    def _described(self) -> str:
         """Name the source of the configuration, without looking for one."""
         chosen = self._chosen.get("")
-        return f"<storeroom.caches: {'not used yet' if chosen is None else chosen.source}>"
+        return "not used yet" if chosen is None else str(chosen.source)
 
 
 def _find() -> "Configuration":
