@@ -1,1 +1,1 @@
-"""What connects Storeroom to a framework: the only place that imports one."""
+"""The connections of Storeroom to frameworks: the only package that imports one."""

@@ -1,19 +1,17 @@
 """From a value to the bytes that a store keeps, and back.
 
-Writing: a value becomes a frame (frames.py), which is compressed if it is long and that
-helps, and signed if there is a secret. Reading goes by the frame's first byte, not by
-the options, so that a cache stays warm when they change.
+Writing: a value becomes a frame (``frames``), which is compressed if it is long and that helps (``compressors``), and
+signed if there is a secret (``signatures``). Reading goes by the frame's first byte, not by the options, so that a
+cache stays warm when they change. ``options`` makes the ``codec`` that does both.
 
-What stored bytes may do when they are read depends on who could have written them:
+The power of stored bytes over their reader depends on their possible writers:
 
-- the store is trusted, a directory private to the user: whatever pickle can do;
+- the store is trusted, a directory private to the user: all that pickle can do;
 - a secret is set: the same, once the signature holds; unsigned bytes are not read;
-- otherwise: become plain data (pickles.py), and nothing else.
+- otherwise: they become plain data (``pickles``, ``documents``), and do nothing else.
 
-One exception: an integer of up to 64 bits is bare digits, unsigned even where a secret
-is set, because engines increment it in place.
-
-``docs/decisions/0010-serialization.md`` tells why.
+One exception: an integer of up to 64 bits is bare digits, unsigned even where a secret is set, because engines
+increment it in place. ``docs/decisions/0010-serialization.md`` gives the reasons.
 """
 
 from storeroom.serializers.codec import Codec

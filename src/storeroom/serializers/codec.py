@@ -18,7 +18,7 @@ class Codec:
     Safe to share between threads. It keeps nothing between calls.
 
     Args:
-        write: makes a frame of what is not a scalar.
+        write: makes a frame of a value that is no scalar.
         readers: by first byte of a frame.
         compress: makes a compressed frame of a frame; None for no compression.
         compress_min_bytes: shorter frames are left as they are.
@@ -42,8 +42,8 @@ class Codec:
         """Return the bytes to store under `storage_key`.
 
         Raises:
-            SerializationError: the value could not be read back. The message names its
-                type and a remedy, never the value; the cause is the original error.
+            SerializationError: the value could not be read back. The message names its type and a remedy, never the
+                value; the cause is the original error.
         """
         if type(value) is Envelope:
             return pack(value, Codec.dumps(self, value.value, storage_key))
@@ -78,7 +78,7 @@ class Codec:
 
 
 class SignedCodec(Codec):
-    """A codec that signs all it writes but integers, and reads only what is signed, and integers.
+    """A codec that signs all it writes but integers, and reads only signed bytes and integers.
 
     Args:
         signer: signs and verifies.

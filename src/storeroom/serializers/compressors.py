@@ -1,7 +1,7 @@
 """Compressed frames: four formats by name, or a program's own compressor.
 
-Every format can be read, whichever is configured for writing. Reading is bounded: a
-kilobyte does not become a gigabyte because somebody has written it so.
+Every format can be read, whichever is configured for writing. Reading is bounded, so that a kilobyte cannot become a
+gigabyte.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,16 +25,14 @@ class StreamFormat:
 
     Attributes:
         prefix: of its frames.
-        modules: the first that can be imported is used.
-        extra: what to install when none can; None if all are part of Python.
-        compress_with: compresses bytes, given the module.
+        modules: the first that can be imported is used; each has a function compress().
+        extra: to install when none can be imported; None if all are part of Python.
         decompressor_of: makes a decompressor of one stream, given the module.
     """
 
     prefix: bytes
     modules: tuple[str, ...]
     extra: str | None
-    compress_with: Callable[[Any, bytes], bytes]
     decompressor_of: Callable[[Any], Any]
 
     def library(self) -> Any:
@@ -53,14 +51,15 @@ class StreamFormat:
 
     def compress(self, frame: bytes) -> bytes:
         """Return a compressed frame."""
-        return self.prefix + self.compress_with(self.library(), frame)
+        compressed: bytes = self.library().compress(frame)
+        return self.prefix + compressed
 
     def expand(self, compressed: bytes, max_bytes: int) -> bytes:
         """Return the frame within a compressed one.
 
         Raises:
-            Exception: of any kind, when it is damaged, is followed by something, is
-                longer than `max_bytes`, or when the library is not installed.
+            Exception: of any kind, when it is damaged, is followed by something, is longer than `max_bytes`, or when
+                the library is not installed.
         """
         decompressor = self.decompressor_of(self.library())
         frame: bytes = decompressor.decompress(compressed[len(self.prefix) :], max_bytes + 1)
@@ -72,7 +71,7 @@ class StreamFormat:
 
 
 class CustomFormat:
-    """What a program's own compressor makes; its memory cannot be bounded from here."""
+    """The format of a program's own compressor; its memory cannot be bounded from here."""
 
     def __init__(self, compressor: Compressor) -> None:
         self._compressor = compressor
@@ -97,30 +96,15 @@ class CustomFormat:
 Format: TypeAlias = StreamFormat | CustomFormat
 
 FORMATS: Final[Mapping[str, StreamFormat]] = {
-    "zlib": StreamFormat(
-        frames.ZLIB, ("zlib",), None, lambda zlib, data: zlib.compress(data), lambda zlib: zlib.decompressobj()
-    ),
+    "zlib": StreamFormat(frames.ZLIB, ("zlib",), None, lambda zlib: zlib.decompressobj()),
     "lzma": StreamFormat(
-        frames.XZ,
-        ("lzma",),
-        None,
-        lambda lzma, data: lzma.compress(data),
-        lambda lzma: lzma.LZMADecompressor(lzma.FORMAT_XZ, _LZMA_MEMORY_LIMIT),
+        frames.XZ, ("lzma",), None, lambda lzma: lzma.LZMADecompressor(lzma.FORMAT_XZ, _LZMA_MEMORY_LIMIT)
     ),
+    # The first is part of Python from 3.14 on.
     "zstd": StreamFormat(
-        frames.ZSTD,
-        ("compression.zstd", "backports.zstd"),  # part of Python from 3.14 on
-        "zstd",
-        lambda zstd, data: zstd.compress(data),
-        lambda zstd: zstd.ZstdDecompressor(),
+        frames.ZSTD, ("compression.zstd", "backports.zstd"), "zstd", lambda zstd: zstd.ZstdDecompressor()
     ),
-    "lz4": StreamFormat(
-        frames.LZ4,
-        ("lz4.frame",),
-        "lz4",
-        lambda lz4, data: lz4.compress(data),
-        lambda lz4: lz4.LZ4FrameDecompressor(),
-    ),
+    "lz4": StreamFormat(frames.LZ4, ("lz4.frame",), "lz4", lambda lz4: lz4.LZ4FrameDecompressor()),
 }
 """By the name that ``OPTIONS["compressor"]`` gives."""
 

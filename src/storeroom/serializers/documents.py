@@ -1,8 +1,7 @@
 """JSON and MessagePack, held to an exact round trip.
 
-Both turn some values into others in silence: a tuple comes back as a list, the key 1 as
-"1", an enum member as its value. Here such a value is an error when it is stored, and
-the error says which type stands where.
+Both turn some values into others in silence: a tuple comes back as a list, the key 1 as "1", an enum member as its
+value. Here such a value is an error when it is stored, and the error names the type and its position.
 """
 
 import json
@@ -20,7 +19,7 @@ __all__ = ["JsonSerializer", "MsgpackSerializer"]
 
 @dataclass(frozen=True, slots=True)
 class _Domain:
-    """What a serializer returns as it was: dicts, lists, and these exact types.
+    """The values that a serializer returns as they were: dicts, lists, and these exact types.
 
     Attributes:
         serializer: its name.

@@ -1,4 +1,4 @@
-"""The first byte of a stored value: what it says, and the values that need no serializer.
+"""The first byte of a stored value, its meanings, and the values that need no serializer.
 
 ======  =====================================================================
 byte    rest
@@ -13,17 +13,16 @@ byte    rest
 0x0f    pickle of any objects; read only where every writer is trusted
 0x10    pickle of plain data                                (pickles.py)
 0x11    JSON in UTF-8          0x12  MessagePack            (documents.py)
-0x13    4-byte fingerprint, then what a custom serializer made
+0x13    4-byte fingerprint, then the bytes of a custom serializer
 0x14    zlib    0x15  xz       0x16  Zstandard    0x17  LZ4 (compressors.py)
-0x19    4-byte fingerprint, then what a custom compressor made
+0x19    4-byte fingerprint, then the bytes of a custom compressor
 0x1a    conditions of the entry, then a frame               (entry.py)
 ======  =====================================================================
 
-All are control characters, so that a frame is told from what Django and django-redis
-write to the same server: digits, 0x80 (pickle), 0x78 (zlib), JSON. Unused for the same
-reason: 0x04 (LZ4's magic number), 0x08 and 0x18 (zlib with a small window), 0x09, 0x0a
-and 0x0d (white space before JSON), 0x1f (gzip). A byte is never given a second meaning:
-tests/wire_formats keeps a sample of each that must stay readable.
+All are control characters, so that a frame is told from the values that Django and django-redis write to the same
+server: digits, 0x80 (pickle), 0x78 (zlib), JSON. Unused for the same reason: 0x04 (LZ4's magic number), 0x08 and 0x18
+(zlib with a small window), 0x09, 0x0a and 0x0d (white space before JSON), 0x1f (gzip). A byte is never given a second
+meaning: tests/wire_formats keeps a sample of each that must stay readable.
 """
 
 import struct
@@ -86,7 +85,7 @@ def is_plain_integer(frame: bytes) -> bool:
 
 
 def type_name(cls: type) -> str:
-    """Return how an error calls a class: its dotted path, without "builtins".
+    """Return the name of a class in errors: its dotted path, without "builtins".
 
     >>> type_name(dict), type_name(struct.Struct)
     ('dict', '_struct.Struct')
@@ -125,8 +124,8 @@ SCALAR_WRITERS: Final[Mapping[type, Writer]] = {
 
 
 def _read_integer(data: bytes) -> int:
-    # Memcached leaves a space behind a number that decr made shorter (protocol.txt), and
-    # int() takes it. It takes underscores too, which no engine writes.
+    # Memcached leaves a space behind a number that decr made shorter (protocol.txt), and int() takes it.
+    # It takes underscores too, which no engine writes.
     if b"_" in data:
         raise ValueError("not a decimal integer")
     try:

@@ -1,4 +1,4 @@
-"""From OPTIONS to a codec: every choice is checked, and its library at hand, before the first value."""
+"""From OPTIONS to a codec: every choice is checked, and its library loaded, before the first value."""
 
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -42,20 +42,18 @@ def build_codec(
     """Return the codec that these options describe.
 
     Args:
-        serializer: "pickle", "json", "msgpack", or an object, class or dotted path with
-            ``dumps(value) -> bytes`` and ``loads(bytes)``; what a foreign one does with
-            the bytes it reads is its own responsibility.
-        secret: str or bytes that sign every value, at least 16 bytes; or a list of
-            them, of which the first signs and all verify.
-        compressor: "zlib", "lzma", "zstd", "lz4", None, or an object, class or dotted
-            path with ``compress(bytes)`` and ``decompress(bytes)``.
+        serializer: "pickle", "json", "msgpack", or an object, class or dotted path with ``dumps(value) -> bytes`` and
+            ``loads(bytes)``; a foreign one is itself responsible for the bytes that it reads.
+        secret: str or bytes that sign every value, at least 16 bytes; or a list of them, of which the first signs and
+            all verify.
+        compressor: "zlib", "lzma", "zstd", "lz4", None, or an object, class or dotted path with ``compress(bytes)``
+            and ``decompress(bytes)``.
         compress_min_bytes: shorter frames are left as they are.
-        trusted: nobody else can write to the store, so pickles are read as they are. A
-            secret, where there is one, signs all the same.
-        allowed_types: classes, or their dotted paths, that a store neither trusted nor
-            signed may hold beside plain data.
-        max_value_bytes: what a compressed value may expand to; a longer one is stored
-            without compression.
+        trusted: nobody else can write to the store, so pickles are read as they are. A secret, where there is one,
+            signs all the same.
+        allowed_types: classes, or their dotted paths, that a store neither trusted nor signed may hold beside plain
+            data.
+        max_value_bytes: the longest value that is compressed, or read from compressed bytes.
 
     Raises:
         ConfigurationError: an option is wrong, or a library it needs is not installed.
@@ -87,25 +85,26 @@ class _AnyPickle:
 
 
 def _makers(allowed_paths: frozenset[str], *, any_pickle: bool) -> dict[bytes, _Maker]:
-    """Return what makes each of our serializers, by prefix; a module is imported when one is made."""
+    """Return the makers of Storeroom's own serializers, by prefix; each makes one, when it is first called."""
+    return {
+        **({frames.PICKLE: _AnyPickle} if any_pickle else {}),
+        frames.SAFE_PICKLE: cache(partial(_safe_pickle, allowed_paths)),
+        frames.JSON: cache(partial(_document_serializer, "JsonSerializer")),
+        frames.MSGPACK: cache(partial(_document_serializer, "MsgpackSerializer")),
+    }
 
-    def safe_pickle() -> Serializer:
-        from storeroom.serializers.pickles import SafePickle  # noqa: PLC0415 -- 10 ms of standard library
 
-        return SafePickle(allowed_paths)
+def _safe_pickle(allowed_paths: frozenset[str]) -> Serializer:
+    from storeroom.serializers.pickles import SafePickle  # noqa: PLC0415 -- 10 ms of standard library
 
-    def json() -> Serializer:
-        from storeroom.serializers.documents import JsonSerializer  # noqa: PLC0415 -- json is not always needed
+    return SafePickle(allowed_paths)
 
-        return JsonSerializer()
 
-    def msgpack() -> Serializer:
-        from storeroom.serializers.documents import MsgpackSerializer  # noqa: PLC0415 -- as above
+def _document_serializer(name: str) -> Serializer:
+    from storeroom.serializers import documents  # noqa: PLC0415 -- json is not always needed
 
-        return MsgpackSerializer()
-
-    makers: dict[bytes, _Maker] = {frames.PICKLE: _AnyPickle} if any_pickle else {}
-    return makers | {frames.SAFE_PICKLE: cache(safe_pickle), frames.JSON: cache(json), frames.MSGPACK: cache(msgpack)}
+    made: Serializer = getattr(documents, name)()
+    return made
 
 
 def _chosen(option: Any, makers: Mapping[bytes, _Maker]) -> tuple[bytes, Serializer]:
@@ -144,7 +143,7 @@ def _writer(prefix: bytes, dumps: Callable[[Any], bytes]) -> Writer:
 
 
 def _culprit(value: Any, dumps: Callable[[Any], bytes]) -> tuple[str, type]:
-    """Find the innermost member that cannot be stored: where it stands, and its type."""
+    """Find the innermost member that cannot be stored: its path in the value, and its type."""
     path = "The value"
     for _ in range(_MAX_DEPTH_SHOWN):
         for key, member in _members(value):

@@ -1,19 +1,17 @@
 """Pickles of plain data: a subset of pickle that is safe to read from anybody.
 
-Pickle is a program that the reader runs. Here it can do three things only: build
-Python's own literals, look up a constructor of safe_types.py, and call it. Two fences
-hold it there:
+Pickle is a program that the reader runs. Here it can do three things only: build Python's own literals, look up a
+constructor of safe_types.py, and call it. Two fences hold it there:
 
-1. Before a byte is executed, the stream must consist of the few opcodes that
-   SafePickle itself produces. ``BUILD`` is not among them, so nothing is given
-   attributes; nor is ``LONG_BINPUT``, five bytes of which make the reader allocate
+1. Before a byte is executed, the stream must consist of the few opcodes that SafePickle itself produces. ``BUILD`` is
+   not among them, so nothing is given attributes; nor is ``LONG_BINPUT``, five bytes of which make the reader allocate
    gigabytes; nor any opcode of persistent ids, extension codes or old protocols.
-2. The only names found are those of the constructors; no module is imported by name,
-   except for the classes that the configuration lists in ``allowed_types``.
+2. The only names found are those of the constructors; no module is imported by name, except for the classes that the
+   configuration lists in ``allowed_types``.
 
-What remains to whoever can write to the store: any plain value; memory up to some 250
-times the length of the bytes (empty sets); and time or stack, by nesting containers
-a million deep or by sharing them exponentially. A secret closes that too.
+An attacker who writes to the store can still cause: any plain value; memory up to some 250 times the length of the
+bytes (empty sets); and time or stack, by nesting containers a million deep or by sharing them exponentially. A secret
+closes that too.
 
 Opcodes: https://github.com/python/cpython/blob/main/Lib/pickletools.py
 """
@@ -71,7 +69,7 @@ _LENGTH_BYTES: Final = {
     0x8E: 8,  # BINBYTES8
     0x96: 8,  # BYTEARRAY8
 }
-"""How many bytes behind an opcode tell the length of what follows them."""
+"""The number of bytes behind an opcode that tell the length of its argument, which follows them."""
 
 _HEADER: Final = bytes((0x80, PICKLE_PROTOCOL))
 _STOP: Final = b"."
@@ -87,7 +85,8 @@ def check_opcodes(stream: bytes) -> None:
         raise pickle.UnpicklingError(f"not a pickle of protocol {PICKLE_PROTOCOL}")
     position, last = len(_HEADER), len(stream) - 1
     while position < last:
-        end = _skip_opcodes(stream, position).end()  # type: ignore[union-attr]  # no opcode at all matches too
+        skipped = _skip_opcodes(stream, position)
+        end = skipped.end() if skipped else position
         if end == position:
             size = _LENGTH_BYTES.get(stream[position])
             if size is None:
@@ -112,10 +111,10 @@ def _make(cls: type, args: tuple[Any, ...], keywords: dict[str, Any] | None, sta
 
     Args:
         cls: the class.
-        args: what it is called with; or what its ``__new__`` is, if there are `keywords`.
+        args: its arguments; or those of its ``__new__``, if there are `keywords`.
         keywords: keyword arguments of ``__new__``.
-        state: for ``__setstate__``, or attributes as a dict, or a pair of those in the
-            instance's dict and those in slots; None for none.
+        state: for ``__setstate__``, or attributes as a dict, or a pair of those in the instance's dict and those in
+            slots; None for none.
     """
     instance = cls(*args) if keywords is None else cls.__new__(cls, *args, **keywords)
     if state is None:
@@ -132,6 +131,11 @@ def _make(cls: type, args: tuple[Any, ...], keywords: dict[str, Any] | None, sta
     return instance
 
 
+# The functions by which object.__reduce_ex__() makes an instance; typeshed does not know them.
+_NEW: Final = vars(copyreg)["__newobj__"]
+_NEW_WITH_KEYWORDS: Final = vars(copyreg)["__newobj_ex__"]
+
+
 def _reduce_allowed(value: Any, path: str) -> Reduction:
     """Write an instance of an allowed class as a call of `restore`."""
     if isinstance(value, enum.Enum):  # the versions of Python differ in how they write one
@@ -141,9 +145,9 @@ def _reduce_allowed(value: Any, path: str) -> Reduction:
         raise SerializationError(_not_by_its_class(path))
     cls, args, state, list_items, dict_items, setter = (*reduced, None, None, None, None)[:6]
     keywords: dict[str, Any] | None = None
-    if cls is copyreg.__newobj__:  # type: ignore[attr-defined]
+    if cls is _NEW:
         (cls, *args), keywords = args, {}
-    elif cls is copyreg.__newobj_ex__:  # type: ignore[attr-defined]
+    elif cls is _NEW_WITH_KEYWORDS:
         cls, args, keywords = args
     if cls is not type(value) or setter is not None:
         raise SerializationError(_not_by_its_class(path))
@@ -165,7 +169,7 @@ _NAMED: Final = frozenset({restore, *CONSTRUCTORS.values()})
 
 
 class _Pickler(pickle.Pickler):
-    """Asked only about what is not a literal: plain values are pickled at the speed of C."""
+    """Asked only about values that are no literals: plain ones are pickled at the speed of C."""
 
     classes: ClassVar["_AllowedClasses"]
 
@@ -248,8 +252,8 @@ class SafePickle:
     """Writes and reads pickles of plain data.
 
     Args:
-        allowed_types: dotted paths of further classes. Whoever can write to the store
-            can make instances of them with any arguments and any state.
+        allowed_types: dotted paths of further classes. Every writer to the store can make instances of them with any
+            arguments and any state.
     """
 
     def __init__(self, allowed_types: Iterable[str] = ()) -> None:
@@ -262,7 +266,7 @@ class SafePickle:
 
         Raises:
             SerializationError: the value holds something that `loads` would refuse.
-            Exception: whatever a value's own pickling raises.
+            Exception: of any kind, from a value's own pickling.
         """
         stream = BytesIO()
         self._pickler(stream, PICKLE_PROTOCOL).dump(value)

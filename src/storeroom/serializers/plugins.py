@@ -1,7 +1,7 @@
 """Serializers and compressors that a program brings itself.
 
-One is given as an object, a class or a dotted path. Its frames carry a fingerprint of
-its name: what another one wrote might else be read as a different value, without error.
+One is given as an object, a class or a dotted path. Its frames carry a fingerprint of its name: the bytes of another
+one might else be read as a different value, without error.
 """
 
 from hashlib import blake2b
@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 from storeroom.exceptions import ConfigurationError
 from storeroom.serializers.frames import type_name
+from storeroom.wording import nearest
 
 __all__ = ["Compressor", "Serializer", "fingerprint", "load"]
 
@@ -19,7 +20,7 @@ _FINGERPRINT_SIZE: Final = 4
 
 
 class Serializer(Protocol):
-    """What ``OPTIONS["serializer"]`` may be, beside the names; a module such as ``dill`` fits too."""
+    """An object for ``OPTIONS["serializer"]``, in place of a name; a module such as ``dill`` fits too."""
 
     def dumps(self, value: Any, /) -> bytes:
         """Return the value's bytes; raise anything if it has none."""
@@ -29,13 +30,13 @@ class Serializer(Protocol):
 
 
 class Compressor(Protocol):
-    """What ``OPTIONS["compressor"]`` may be, beside the names."""
+    """An object for ``OPTIONS["compressor"]``, in place of a name."""
 
     def compress(self, data: bytes, /) -> bytes:
         """Return the data, smaller if it can be."""
 
     def decompress(self, data: bytes, /) -> bytes:
-        """Return what was compressed; raise anything if the data is damaged."""
+        """Return the data as it was; raise anything if it is damaged."""
 
 
 def load(option: str, given: Any, names: tuple[str, ...], methods: tuple[str, str]) -> Any:
@@ -43,9 +44,9 @@ def load(option: str, given: Any, names: tuple[str, ...], methods: tuple[str, st
 
     Args:
         option: its name, for errors.
-        given: what was configured.
-        names: what the option knows by name, for errors.
-        methods: what the object must have.
+        given: the object, class or path in the configuration.
+        names: the option's other values, for errors.
+        methods: those that the object must have.
 
     Raises:
         ConfigurationError: there is no such object, or it lacks a method.
@@ -59,24 +60,18 @@ def load(option: str, given: Any, names: tuple[str, ...], methods: tuple[str, st
         found = _imported(given) if isinstance(given, str) else given
         found = found() if isinstance(found, type) else found
     except (ImportError, AttributeError, TypeError) as error:
-        raise ConfigurationError(f"{option} is {shown}: {error}; {expectation}{_nearest(given, names)}") from error
+        hint = nearest(given, names) if isinstance(given, str) else ""
+        raise ConfigurationError(f"{option} is {shown}: {error}; {expectation}{hint}") from error
     if not all(callable(getattr(found, method, None)) for method in methods):
         raise ConfigurationError(f"{option} is {shown}; {expectation}")
     return found
 
 
 def fingerprint(implementation: Any) -> bytes:
-    """Return what marks the frames of a serializer or compressor: a hash of its dotted path."""
+    """Return the fingerprint in the frames of a serializer or compressor: a hash of its dotted path."""
     is_module = isinstance(implementation, ModuleType)
     path = implementation.__name__ if is_module else type_name(type(implementation))
     return blake2b(path.encode(), digest_size=_FINGERPRINT_SIZE).digest()
-
-
-def _nearest(given: Any, names: tuple[str, ...]) -> str:
-    from difflib import get_close_matches  # noqa: PLC0415 -- 3 ms that only a mistake need spend
-
-    near = get_close_matches(given, names, n=1) if isinstance(given, str) else ()
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _imported(path: str) -> Any:

@@ -1,14 +1,12 @@
 """The types, beyond Python's literals, that a pickle of plain data may hold.
 
-A value of such a type is written as a call of a constructor of this module with plain
-arguments. The stored form is thereby the same for every version of Python, and nothing
-but these functions can be called by whoever wrote the bytes. Each accepts exactly what
-its writer makes of a real value: fixed types, nothing that can be iterated for ever, no
-text that stands for a huge number (``Fraction("1e999999999")``).
+A value of such a type is written as a call of a constructor of this module with plain arguments. The stored form is
+thereby the same for every version of Python, and the writer of the bytes can have nothing called but these functions.
+Each accepts no more than the reducer below makes of a real value: fixed types, nothing that can be iterated for ever,
+no text that stands for a huge number (``Fraction("1e999999999")``).
 
-A constructor's name is part of the stored form: it is never renamed, nor given another
-meaning. ``slice`` is missing on purpose: with one, an assignment within the pickle
-could fill a list from a range of 10**12 numbers.
+A constructor's name is part of the stored form: it is never renamed, nor given another meaning. ``slice`` is missing on
+purpose: with one, an assignment within the pickle could fill a list from a range of 10**12 numbers.
 """
 
 import collections
@@ -28,27 +26,21 @@ from storeroom.serializers.frames import type_name
 __all__ = ["CONSTRUCTORS", "REDUCERS", "Reduction"]
 
 Reduction: TypeAlias = tuple[Any, ...]
-"""What ``__reduce__`` returns: a constructor, its arguments, None, list items, dict items."""
+"""The result of ``__reduce__``: a constructor, its arguments, None, list items, dict items."""
 
 _T = TypeVar("_T")
 
 _FACTORIES: Final = {kind.__name__: kind for kind in (bool, bytes, dict, float, int, list, set, str, tuple)}
-"""What a stored defaultdict may make its missing values with."""
+"""The functions that may make the missing values of a stored defaultdict."""
 
 _PATHS: Final = {
     kind.__name__: kind
     for kind in (pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath, pathlib.WindowsPath)
 }
-_ADDRESSES: Final = {
-    kind.__name__: kind
-    for kind in (
-        ipaddress.IPv4Address,
-        ipaddress.IPv4Interface,
-        ipaddress.IPv4Network,
-        ipaddress.IPv6Address,
-        ipaddress.IPv6Interface,
-        ipaddress.IPv6Network,
-    )
+_ADDRESSES: Final[Mapping[str, type[Any]]] = {
+    f"IPv{version}{name}": getattr(ipaddress, f"IPv{version}{name}")
+    for version in (4, 6)
+    for name in ("Address", "Interface", "Network")
 }
 
 
@@ -58,7 +50,7 @@ def _exactly(kind: type[_T], *values: object) -> None:
             raise TypeError(f"expected {kind.__name__}, found {type(value).__name__}")
 
 
-# Constructors: what a stored value may call -------------------------------------------
+# Constructors, which a stored value may call ------------------------------------------
 
 
 def new_complex(real: float, imag: float) -> complex:
@@ -85,8 +77,8 @@ def new_fraction(numerator: int, denominator: int) -> fractions.Fraction:
     return fractions.Fraction(numerator, denominator)
 
 
-# Those of datetime refuse what is no integer themselves. Each field is given by itself, because
-# a single argument of bytes would be taken for a pickle's, unchecked: the 255th of the month.
+# The classes of datetime check by themselves that they get integers. Each field is given by itself, because a single
+# argument of bytes would be taken for a pickle's, unchecked: the 255th of the month.
 
 
 def new_date(year: int, month: int, day: int) -> dt.date:
@@ -100,15 +92,7 @@ def new_time(tzinfo: dt.tzinfo | None, fold: int, hour: int, minute: int, second
 
 
 def new_datetime(
-    tzinfo: dt.tzinfo | None,
-    fold: int,
-    year: int,
-    month: int,
-    day: int,
-    hour: int,
-    minute: int,
-    second: int,
-    us: int,
+    tzinfo: dt.tzinfo | None, fold: int, year: int, month: int, day: int, hour: int, minute: int, second: int, us: int
 ) -> dt.datetime:
     """Make a datetime, to the microsecond."""
     return dt.datetime(year, month, day, hour, minute, second, us, tzinfo, fold=fold)
@@ -171,29 +155,16 @@ def new_deque(maxlen: int | None) -> collections.deque[Any]:
 CONSTRUCTORS: Final[Mapping[str, Callable[..., object]]] = {
     constructor.__name__: constructor
     for constructor in (
-        new_complex,
-        new_range,
-        new_decimal,
-        new_fraction,
-        new_date,
-        new_time,
-        new_datetime,
-        new_timedelta,
-        new_timezone,
-        new_zoneinfo,
-        new_uuid,
-        new_path,
-        new_address,
-        new_ordered_dict,
-        new_counter,
-        new_defaultdict,
-        new_deque,
+        *(new_complex, new_range, new_decimal, new_fraction),
+        *(new_date, new_time, new_datetime, new_timedelta, new_timezone, new_zoneinfo),
+        *(new_uuid, new_path, new_address),
+        *(new_ordered_dict, new_counter, new_defaultdict, new_deque),
     )
 }
 """By the name under which a stored value calls them."""
 
 
-# Reducers: how a value is written as such a call --------------------------------------
+# Reducers, which write a value as such a call -----------------------------------------
 
 
 def _time_fields(value: dt.time | dt.datetime) -> tuple[int, int, int, int]:

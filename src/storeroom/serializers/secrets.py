@@ -1,10 +1,10 @@
-"""The secret that signs what a server keeps: the one that is configured, or in Django one made of SECRET_KEY.
+"""The secret that signs the values on a server: the one that is configured, or in Django one made of SECRET_KEY.
 
-Django's users store anything: model instances, responses, safe strings of a template. A server
-holds such values only if they are signed, and a Django project has a secret already. It is not
-used itself, but a key that is derived from it, so that no signature tells anything of it.
+Django's users store anything: model instances, responses, safe strings of a template. A server holds such values only
+if they are signed, and a Django project has a secret already. A key derived from it signs them, so that no signature
+tells anything of it.
 
-Django is found by being loaded and set up; it is never imported to find out.
+Django counts where it is loaded and set up; it is never imported to find out.
 """
 
 import hmac
@@ -22,7 +22,7 @@ _PURPOSE: Final = b"storeroom: signatures of cached values"
 def secret_of(settings: Settings) -> Any:
     """Return OPTIONS["secret"]; where it was not written, secrets made of Django's, or None without a Django.
 
-    Those of SECRET_KEY_FALLBACKS are read, as Django does, so that SECRET_KEY can be changed.
+    Values that SECRET_KEY_FALLBACKS signed are read, as Django does, so that SECRET_KEY can be changed.
     """
     if "secret" in settings.given:
         return settings.options["secret"]

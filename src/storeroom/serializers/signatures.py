@@ -1,8 +1,8 @@
-"""Signatures: who wrote these bytes, and for which key.
+"""Signatures, which prove that bytes were written with the secret, and for their key.
 
-A value carries a keyed BLAKE2b hash (RFC 7693, section 2.9) of its storage key and its
-frame. Bytes made by somebody without the secret are refused, and so are genuine bytes
-copied to another key. Putting back what the same key held earlier is not noticed.
+A value carries a keyed BLAKE2b hash (RFC 7693, section 2.9) of its storage key and its frame. Bytes made by somebody
+without the secret are refused, and so are genuine bytes copied to another key. Putting back an earlier value of the
+same key is not noticed.
 """
 
 from collections.abc import Iterable
@@ -21,8 +21,7 @@ MIN_SECRET_LENGTH: Final = 16
 _SIGNATURE_SIZE: Final = 16
 _START: Final = len(SIGNED) + _SIGNATURE_SIZE
 
-# Personalization keeps hashes for one purpose useless for any other (RFC 7693 calls it
-# a domain separator); 16 bytes at most.
+# Personalization keeps hashes for one purpose useless for any other (a "domain separator" in RFC 7693); up to 16 bytes.
 _KEY_PURPOSE: Final = b"storeroom.secret"
 _VALUE_PURPOSE: Final = b"storeroom.value"
 
@@ -31,7 +30,7 @@ class Signer:
     """Signs with the first secret and accepts all of them, so that secrets can be replaced.
 
     Args:
-        secrets: newest first. The old one is removed when what it signed has expired.
+        secrets: newest first. An old one can go when the values that it signed have expired.
 
     Raises:
         ConfigurationError: there is none, or one is too short; its text is not shown.
