@@ -1,8 +1,8 @@
 """A cache in a table of a database: SQLite, PostgreSQL, MariaDB or MySQL.
 
 LOCATION is the table's name, as in Django; ``OPTIONS["url"]`` tells where the database is
-(see location.py). The cache has connections of its own: what it writes is never part of a
-program's transaction, and no rollback of one takes it back.
+(see location.py). The cache has connections of its own: its writes are never part of a
+program's transaction, and no rollback of one takes them back.
 """
 
 from collections import defaultdict
@@ -10,16 +10,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from storeroom import config, timeouts
-from storeroom.backends.db import location as locations
+from storeroom.backends.db import probe as probing
 from storeroom.backends.db import rows as layout
-from storeroom.backends.db.connect import engine_of, site_of
-from storeroom.backends.db.database import Database
+from storeroom.backends.db.connect import engine_of, located, names_database
 from storeroom.backends.db.engine import DatabaseEngine
-from storeroom.backends.db.errors import Fault, FullError, OutageError
+from storeroom.backends.db.errors import FullError, OutageError
 from storeroom.backends.db.options import OPTIONS
 from storeroom.backends.db.rows import Row, from_column, name_of
-from storeroom.backends.db.statements import Statements, chunks
-from storeroom.backends.db.transaction import Bounds, Transaction
+from storeroom.backends.db.statements import chunks
+from storeroom.backends.db.transaction import NO_BOUND, Bounds, Transaction
 from storeroom.backends.network import NetworkCache
 from storeroom.exceptions import DecodeError, StorageError, ValueTooLargeError, ValueTypeError
 from storeroom.serializers import build_codec
@@ -66,25 +65,25 @@ class DatabaseCache(NetworkCache):
     def __init__(self, location: str, params: Mapping[str, Any]) -> None:
         """Note where the table is; it is connected to on first use."""
         super().__init__(params)
-        options = self.settings.options
-        self._location, self._site = location, site_of(location, options)
+        self._location = location
         self._connect()
-        self._bounds = Bounds(options["max_entries"], options["max_bytes"], options["cull_frequency"])
-        self._notes_reads = options["max_entries"] is not None or options["max_bytes"] is not None
+        options = self.settings.options
+        entries, size = (NO_BOUND if options[name] is None else options[name] for name in ("max_entries", "max_bytes"))
+        self._bounds = Bounds(entries, size, options["cull_frequency"])
+        self._notes_reads = min(entries, size) < NO_BOUND
 
     def _connect(self) -> None:
         options = self.settings.options
-        self.engine, is_trusted = engine_of(self._location, options, self._site)
+        self._target, self._site = located(self._location, options)
+        self.engine, is_trusted = engine_of(self._target, options, self._site)
         codec_options = {name: options[name] for name in config.CODEC_OPTIONS} | {"secret": secret_of(self.settings)}
         self._codec = build_codec(trusted=is_trusted, allowed_types=options["allowed_types"], **codec_options)
 
-    @property  # type: ignore[override]  # the others keep theirs for good
+    @property  # type: ignore[override]  # the other backends' engine is the same for good
     def _engine(self) -> DatabaseEngine:
         site = self._site
         if site is not None and site.has_moved:
-            # A test run of Django's has put its own database in the place of the site's.
-            self._site = site_of(self._location, self.settings.options)
-            self._connect()
+            self._connect()  # a test run of Django's uses a database of its own
         return self._current
 
     @_engine.setter
@@ -123,26 +122,21 @@ class DatabaseCache(NetworkCache):
         Raises:
             ConfigurationError: they do not.
         """
-        locations.parse(location, settings.options, site_of(location, settings.options))
+        located(location, settings.options)
 
     @classmethod
     def is_in_site(cls, location: str, settings: config.Settings) -> bool:
         """Tell whether it is for a running Django to say which database the table is in."""
-        return settings.options["url"] is None and "://" not in str(location)
+        return not names_database(location, settings.options)
 
     @classmethod
     def endpoints(cls, location: str, settings: config.Settings) -> Sequence[Endpoint]:
         """See Probed."""
-        from storeroom.backends.db.probe import endpoints  # noqa: PLC0415 -- few programs need it
-
-        return endpoints(locations.parse(location, settings.options, site_of(location, settings.options)))
+        return probing.endpoints(located(location, settings.options)[0])
 
     def probe(self, seconds: float) -> Probe:
         """See Probed."""
-        from storeroom.backends.db.probe import probe  # noqa: PLC0415 -- as above
-
-        target = locations.parse(self._location, self.settings.options, self._site)
-        return probe(self._engine.database, target, seconds)
+        return probing.probe(self._engine.database, self._target, seconds)
 
     # Reading ----------------------------------------------------------------------------------
 
@@ -163,16 +157,16 @@ class DatabaseCache(NetworkCache):
 
     def _found(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
         names = {name_of(storage_key): storage_key for storage_key in storage_keys}
-        engine, parts = self._engine, list(chunks(list(names)))
-        found = engine.read(_fetch_parts, engine.database, engine.statements, parts)
+        engine = self._engine
+        found = engine.read(_fetch_parts, engine, list(chunks(list(names))))
         now = timeouts.now()
         values: dict[str, tuple[Any, float | None]] = {}
         for column, value, number, expires in found:
-            name = bytes(column)
             if expires <= now:
                 continue
+            name = bytes(column)
             if self._notes_reads:
-                self._engine.note(name)
+                engine.note(name)
             decoded = self._decoded(names[name], name, value, number)
             if decoded is not MISSING:
                 values[names[name]] = decoded, from_column(expires)
@@ -190,22 +184,25 @@ class DatabaseCache(NetworkCache):
 
     def _entries(self, start: str) -> Iterator[tuple[str, bytes, float]]:
         """Yield storage key, name and expires of all rows whose storage key begins with `start`."""
-        engine, statements = self._engine, self._engine.statements
-        # Of a long name only the beginning stands in the column; what comes after it is compared below.
+        # The column has only the beginning of a long name; the rest is compared below.
         first = layout.head_of(start)
-        statement, last = statements.scan_from, first
-        while True:
-            found = engine.read(_fetch_all, statement, (last, _STEP))
-            for column, value, expires, is_envelope in found:
-                name = bytes(column)
-                if not name.startswith(first):
-                    return
-                storage_key = layout.storage_key_of(name, value)
-                if name != layout.COUNTS_NAME and storage_key.startswith(start):
-                    yield (Conditional(storage_key) if is_envelope else storage_key), name, expires
+        for column, value, expires, is_envelope in self._rows_from(first):
+            name = bytes(column)
+            if not name.startswith(first):
+                return
+            storage_key = layout.storage_key_of(name, value)
+            if name != layout.COUNTS_NAME and storage_key.startswith(start):
+                yield (Conditional(storage_key) if is_envelope else storage_key), name, expires
+
+    def _rows_from(self, first: bytes) -> Iterator[Any]:
+        """Yield the rows whose names do not come before `first`, in their order."""
+        engine, last = self._engine, first
+        statement = engine.statements.scan_from
+        while found := engine.read(_fetch_all, statement, (last, _STEP)):
+            yield from found
             if len(found) < _STEP:
                 return
-            statement, last = statements.scan, bytes(found[-1][0])
+            statement, last = engine.statements.scan, bytes(found[-1][0])
 
     def _usage(self) -> tuple[int | None, int | None]:
         counts = self._engine.read(_fetch_one, self._engine.statements.counts, (layout.COUNTS_NAME,))
@@ -239,9 +236,9 @@ class DatabaseCache(NetworkCache):
         return []
 
     def _add(self, storage_key: str, value: Any, expires_at: float) -> Any:
-        # What is there may have conditions: that is looked at only where it is in the way.
         row = self._row(storage_key, value)
         try:
+            # An entry in the way may have conditions that no statement can judge.
             return self._engine.put(row, expires_at, self._bounds, only_absent=True) or LOOK
         except FullError as error:
             return self._without_room(error)
@@ -249,30 +246,39 @@ class DatabaseCache(NetworkCache):
     def _delete_many(self, storage_keys: Sequence[str]) -> int:
         try:
             return self._write(Transaction.remove, [name_of(storage_key) for storage_key in storage_keys])
-        except FullError as error:  # a database needs room for what it notes of a removal, too
+        except FullError as error:  # a database needs room for its log of a removal, too
             return self._without_room(error)
 
     def _touch(self, storage_key: str, expires_at: float) -> Any:
-        parameters = (layout.to_column(expires_at), name_of(storage_key), timeouts.now())
+        engine, name = self._engine, name_of(storage_key)
+        parameters = (layout.to_column(expires_at), name, timeouts.now())
         try:
-            return bool(self._engine.update(self._engine.statements.touch, parameters, expires_at)) or LOOK
+            touched = engine.change(name, _rows_changed, engine.statements.touch, parameters, expires_at=expires_at)
         except FullError as error:
             return self._without_room(error)
+        return bool(touched) or LOOK
 
     def _incr(self, storage_key: str, delta: float) -> float:
         # A plain integer is counted by the database, as long as the sum is one too.
         if type(delta) is int and delta in _INT64:
+            engine, name = self._engine, name_of(storage_key)
             low, high = _INT64.start - min(delta, 0), _INT64.stop - 1 - max(delta, 0)
-            total = self._engine.count(delta, name_of(storage_key), timeouts.now(), low, high)
+            parameters = (delta, name, timeouts.now(), low, high)
+            total = engine.change(name, engine.database.incr, engine.statements, parameters)
             if total is not None:
                 return total
         counted: float = self._write(self._incr_within, storage_key, delta)
         return counted
 
-    def _incr_within(self, transaction: Transaction, storage_key: str, delta: float) -> float:
+    def _live(self, transaction: Transaction, storage_key: str) -> tuple[Any, Any]:
+        """Return the value of a live entry, or MISSING, and its columns: value, number, expires and size."""
         name = name_of(storage_key)
-        row = transaction.live(name)
-        value = MISSING if row is None else self._decoded(storage_key, name, row[0], row[1])
+        columns = transaction.live(name)
+        value = MISSING if columns is None else self._decoded(storage_key, name, columns[0], columns[1])
+        return value, columns
+
+    def _incr_within(self, transaction: Transaction, storage_key: str, delta: float) -> float:
+        value, columns = self._live(transaction, storage_key)
         if value is MISSING:
             raise KeyError(storage_key)
         if not isinstance(value, int | float):
@@ -280,23 +286,21 @@ class DatabaseCache(NetworkCache):
                 f"The value of key {storage_key!r} is not a number; incr() and decr() need an int or a float."
             )
         total = value + delta
-        transaction.replace(self._row(storage_key, total), row[3])
+        transaction.replace(self._row(storage_key, total), columns[3])
         return total
 
     def _rename(self, storage_key: str, new_storage_key: str) -> Any:
         return self._write(self._rename_within, storage_key, new_storage_key)
 
     def _rename_within(self, transaction: Transaction, storage_key: str, new_storage_key: str) -> Any:
-        name = name_of(storage_key)
-        row = transaction.live(name)
-        value = MISSING if row is None else self._decoded(storage_key, name, row[0], row[1])
+        value, columns = self._live(transaction, storage_key)
         if value is MISSING:
             return False
         if type(value) is Envelope:
             return LOOK
-        transaction.remove([name])
+        transaction.remove([name_of(storage_key)])
         # A signature is bound to its key, so that the value is written anew.
-        transaction.put([self._row(new_storage_key, value)], from_column(row[2]))
+        transaction.put([self._row(new_storage_key, value)], from_column(columns[2]))
         return True
 
     def _compare_delete(self, storage_key: str, expected: Any) -> bool:
@@ -341,10 +345,8 @@ class DatabaseCache(NetworkCache):
         return {key: name in changed for key, name in names.items()}
 
     def _clear(self) -> None:
-        owns, doomed = self._key_space.owns, []
-        for storage_key, name, _ in self._entries(self._key_space.start()):
-            if owns(storage_key) and not storage_key.startswith("\x00"):
-                doomed.append(name)
+        owns, entries = self._key_space.owns, self._entries(self._key_space.start())
+        doomed = [name for key, name, _ in entries if owns(key) and not key.startswith("\x00")]
         for part in chunks(doomed, _STEP):
             self._write(Transaction.remove, part)
 
@@ -359,7 +361,7 @@ class DatabaseCache(NetworkCache):
     def _row(self, storage_key: str, value: Any) -> Row:
         row = layout.make_row(storage_key, self._codec.dumps(value, storage_key))
         max_bytes = self._bounds.max_bytes
-        if max_bytes is not None and row.size > max_bytes:
+        if row.size > max_bytes:
             raise ValueTooLargeError(
                 f"The value of key {storage_key!r} takes {row.size} bytes, more than OPTIONS['max_bytes'] "
                 f"({max_bytes}) allows for the whole cache; raise max_bytes or store less."
@@ -405,23 +407,20 @@ def _fetch_one(session: Any, statement: str, parameters: Sequence[Any]) -> Any:
     return session.execute(statement, parameters).fetchone()
 
 
-def _fetch_parts(
-    session: Any, database: Database, statements: Statements, parts: Sequence[Sequence[bytes]]
-) -> list[Any]:
+def _fetch_parts(session: Any, engine: DatabaseEngine, parts: Sequence[Sequence[bytes]]) -> list[Any]:
     """Return the rows of all names, as they are at one moment."""
-    if len(parts) == 1:
-        return list(session.execute(statements.get_many(len(parts[0])), parts[0]).fetchall())
-    for statement in statements.grammar.snapshot:
-        session.execute(statement, ())
-    try:
-        rows = [row for part in parts for row in session.execute(statements.get_many(len(part)), part).fetchall()]
-        session.execute("COMMIT", ())
-    except database.errors as error:
-        if database.fault(error) is not Fault.OUTAGE:
-            database.rollback(session)
-        raise
-    return rows
+    statements = engine.statements
+
+    def fetched() -> list[Any]:
+        return [row for part in parts for row in session.execute(statements.get_many(len(part)), part).fetchall()]
+
+    return fetched() if len(parts) == 1 else engine.database.within(session, statements.grammar.snapshot, fetched)
 
 
 def _fetch_all(session: Any, statement: str, parameters: Sequence[Any]) -> Any:
     return session.execute(statement, parameters).fetchall()
+
+
+def _rows_changed(session: Any, statement: str, parameters: Sequence[Any]) -> int:
+    changed: int = session.execute(statement, parameters).rowcount
+    return changed

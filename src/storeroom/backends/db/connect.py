@@ -1,82 +1,75 @@
 """From a handle's settings to the engine that it shares with all handles of the same table."""
 
+# ruff: noqa: PLC0415 -- a database's driver is loaded when a cache is in such a database
+
 import hashlib
 from collections.abc import Mapping
-from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
-from storeroom.backends.db import location as locations
 from storeroom.backends.db.database import Database
 from storeroom.backends.db.engine import DatabaseEngine
-from storeroom.backends.db.location import Target
+from storeroom.backends.db.location import Target, parse
 from storeroom.backends.db.site import Site, find_site, is_test_run
 from storeroom.engines import shared
 from storeroom.exceptions import InvalidCacheBackendError
 
-__all__ = ["engine_of", "site_of"]
+__all__ = ["engine_of", "located", "names_database"]
+
+_SHARED: Final = frozenset(
+    {"busy_timeout", "create_table", "max_connections", "socket_connect_timeout", "socket_timeout", "unlogged"}
+)
+"""Options that handles of one engine have in common."""
 
 
-def site_of(location: str, options: Mapping[str, Any]) -> Site | None:
-    """Return the database of the Django project that the table is in, if it is in one."""
-    return find_site() if options["url"] is None and "://" not in str(location) else None
+def names_database(location: str, options: Mapping[str, Any]) -> bool:
+    """Tell whether LOCATION and OPTIONS say which database the table is in."""
+    return options["url"] is not None or "://" in str(location)
 
 
-def engine_of(location: str, options: Mapping[str, Any], site: Site | None) -> tuple[DatabaseEngine, bool]:
-    """Return the engine, and whether nobody but this user can write to its table.
+def located(location: str, options: Mapping[str, Any]) -> tuple[Target, Site | None]:
+    """Return the table, without connecting to it, and the database of the Django project if it is in one.
 
     Raises:
         ConfigurationError: LOCATION and OPTIONS make no sense together.
     """
-    target = locations.parse(location, options, site)
-    settings = {
-        name: options[name]
-        for name in (
-            "socket_connect_timeout",
-            "socket_timeout",
-            "busy_timeout",
-            "unlogged",
-            "max_connections",
-            "create_table",
-        )
-    }
+    site = None if names_database(location, options) else find_site()
+    return parse(location, options, site), site
+
+
+def engine_of(target: Target, options: Mapping[str, Any], site: Site | None) -> tuple[DatabaseEngine, bool]:
+    """Return the engine of a table, and whether this user alone can write to it."""
+    settings = {name: options[name] for name in _SHARED}
     database, is_trusted = _database(target, settings)
-    settings["keeps_idle"] = database.is_local or site is None or not is_test_run()
-    engine = shared(DatabaseEngine, _identity(target, settings), lambda: _engine(database, target, settings))
+    settings["keeps_idle"] = keeps_idle = database.is_local or site is None or not is_test_run()
+    engine = shared(
+        DatabaseEngine,
+        _identity(target, settings),
+        lambda: DatabaseEngine(database, target.table, settings, keeps_idle=keeps_idle),
+    )
     return engine, is_trusted
 
 
-def _engine(database: Database, target: Target, settings: Mapping[str, Any]) -> DatabaseEngine:
-    return DatabaseEngine(
-        database,
-        target.table,
-        settings["max_connections"],
-        settings["busy_timeout"] if database.is_local else settings["socket_timeout"],
-        creates=settings["create_table"],
-        keeps_idle=settings["keeps_idle"],
-    )
-
-
 def _database(target: Target, settings: Mapping[str, Any]) -> tuple[Database, bool]:
-    # Which kind of database it is decides which driver is loaded.
-    if target.vendor == "sqlite":
-        from storeroom.backends.db import sqlite  # noqa: PLC0415 -- as above
-
-        return sqlite.SQLite(target.path, settings["busy_timeout"]), sqlite.is_private(target.path)
-    kind = {"postgresql": "PostgreSQL", "mysql": "MySQL"}[target.vendor]
-    return getattr(_driver(target.vendor), kind)(target, settings), False
-
-
-def _driver(vendor: str) -> Any:
     try:
-        return import_module(f"storeroom.backends.db.{vendor}")
+        if target.vendor == "postgresql":
+            from storeroom.backends.db.postgresql import PostgreSQL
+
+            return PostgreSQL(target, settings), False
+        if target.vendor == "mysql":
+            from storeroom.backends.db.mysql import MySQL
+
+            return MySQL(target, settings), False
     except ModuleNotFoundError as error:
         raise InvalidCacheBackendError(
-            f"LOCATION leads to a database of {vendor}, which needs the module {error.name!r}, and that is not "
-            f'installed. Install it with: pip install "storeroom[{vendor}]"'
+            f"LOCATION leads to a database of {target.vendor}, which needs the module {error.name!r}, and that is not "
+            f'installed. Install it with: pip install "storeroom[{target.vendor}]"'
         ) from error
+    from storeroom.backends.db.sqlite import SQLite, is_private
+
+    return SQLite(target.path, settings["busy_timeout"]), is_private(target.path)
 
 
 def _identity(target: Target, settings: Mapping[str, Any]) -> str:
-    """Return what two handles that share an engine have in common: passwords too, which no repr shows."""
+    """Return the identity of the engine: passwords are part of it, which no repr shows."""
     known_by = repr((target, target.user, target.password, target.query, sorted(settings.items())))
     return f"{target!r} {hashlib.blake2b(known_by.encode(), digest_size=16).hexdigest()}"

@@ -1,65 +1,150 @@
-"""What the cache needs of a database: how to connect to it, and what its errors mean."""
+"""A database: its sessions, its transactions, and the meaning of its errors."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+import os
+import random
+import select
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeVar
 
 from storeroom.backends.db.errors import Fault
-from storeroom.backends.db.statements import Statements
+from storeroom.backends.db.statements import Grammar, Statements
 
-__all__ = ["Database"]
+__all__ = ["Database", "pause"]
+
+T = TypeVar("T")
 
 
-class Database(Protocol):
-    """One of sqlite.py, postgresql.py, mysql.py.
+class Database:
+    """Base of sqlite.py, postgresql.py and mysql.py; its defaults are those of a server.
 
-    A session is a driver's connection in autocommit mode with a method
-    ``execute(statement, parameters)`` that returns a cursor.
+    A session is a driver's connection in autocommit mode with a method ``execute(statement, parameters)`` that
+    returns a cursor.
+
+    Attributes:
+        name: for the log and for errors; without password.
+        grammar: of its SQL.
+        errors: the driver's.
+        is_local: whether reads wait for nobody, and one writer at a time is all there is.
+        can_notify: whether it tells other processes of changes: see notifications.py.
     """
 
     name: str
-    """For the log and for errors; without password."""
+    grammar: Grammar
+    errors: ClassVar[tuple[type[Exception], ...]]
+    is_local: ClassVar[bool] = False
+    can_notify: ClassVar[bool] = False
 
-    is_local: ClassVar[bool]
-    """Whether reading waits for nobody, and one writer at a time is all there is."""
+    _columns: ClassVar[str]
+    """Statement that takes a table's name, and returns those of its columns."""
 
-    can_notify: ClassVar[bool]
-    """Whether it tells other processes what has changed: see notifications.py."""
+    # For subclasses ---------------------------------------------------------------------------
 
-    errors: tuple[type[Exception], ...]
-    """What the driver raises."""
+    def _open(self) -> Any:
+        """Return a new session."""
+        raise NotImplementedError
 
-    def statements(self, table: str) -> Statements:
-        """Return the SQL on a table."""
+    def _prepare(self, session: Any) -> None:
+        """Set a new session's parameters."""
+        raise NotImplementedError
+
+    def _descriptor(self, session: Any) -> int:
+        """Return the descriptor of a session's socket; -1 if it is closed."""
+        raise NotImplementedError
+
+    def close(self, session: Any) -> None:
+        """Close a session, whatever state it is in; nothing is raised."""
+        raise NotImplementedError
+
+    def fault(self, error: Exception) -> Fault:
+        """Return the meaning of a driver's error."""
+        raise NotImplementedError
+
+    # Sessions ---------------------------------------------------------------------------------
 
     def connect(self) -> Any:
         """Open a session."""
-
-    def close(self, session: Any) -> None:
-        """Close it; whatever state it is in, nothing is raised."""
+        session = self._open()
+        try:
+            self._prepare(session)
+        except BaseException:
+            self.close(session)
+            raise
+        return session
 
     def is_stale(self, session: Any) -> bool:
-        """Tell whether a session that was idle has been closed at the other end."""
+        """Tell whether an idle session has been closed at the other end."""
+        descriptor = self._descriptor(session)
+        return descriptor < 0 or _is_readable(descriptor)  # nothing but an end, or an error, comes unasked
 
     def abandon(self, sessions: Sequence[Any]) -> None:
-        """Let go, in a forked child, of sessions that are the parent's."""
+        """Let go, in a forked child, of sessions that are the parent's.
+
+        Their descriptors lead nowhere from now on: a driver would say good-bye to the parent's server process.
+        """
+        nowhere, other = socket.socketpair()
+        other.close()
+        for descriptor in map(self._descriptor, sessions):
+            if descriptor >= 0:
+                os.dup2(nowhere.fileno(), descriptor, inheritable=False)
+        nowhere.close()
+
+    def make_room(self, session: Any) -> None:
+        """Free room on a full disk that the database takes without need; a server does so by itself."""
+
+    def repair(self, session: Any) -> None:
+        """Put the damaged database of a session aside, so that a new one is made; a server repairs itself."""
+
+    # Transactions -----------------------------------------------------------------------------
+
+    def within(self, session: Any, begin: Sequence[str], work: Callable[..., T], *args: Any) -> T:
+        """Run ``work(*args)`` in a transaction: committed in the end, rolled back if anything is raised.
+
+        Anything but an Exception makes its caller close the session, and the transaction ends with it.
+        """
+        try:
+            for statement in begin:
+                session.execute(statement, ())
+            result = work(*args)
+            session.execute("COMMIT", ())
+        except Exception as error:
+            if not (isinstance(error, self.errors) and self.fault(error).ends_session):
+                self.rollback(session)
+            raise
+        return result
 
     def rollback(self, session: Any) -> None:
-        """End the transaction that a session is in, if it still is in one, and undo it."""
+        """Undo a session's transaction, if it is in one."""
+        session.execute("ROLLBACK", ())
 
-    def fault(self, error: Exception) -> Fault:
-        """Say what an error of the driver means."""
+    # The table --------------------------------------------------------------------------------
+
+    def statements(self, table: str) -> Statements:
+        """Return the SQL on a table."""
+        return Statements(self.grammar, table)
 
     def columns(self, session: Any, table: str) -> frozenset[str]:
         """Return the names of a table's columns; none if there is no such table."""
+        return frozenset(name for (name,) in session.execute(self._columns, (table,)).fetchall())
 
     def lock_schema(self, session: Any, table: str) -> None:
         """Keep other processes, within a transaction, from making the same table."""
 
     def incr(self, session: Any, statements: Statements, parameters: Sequence[Any]) -> int | None:
-        """Add to a plain integer that is live and not too large; return the sum, or None if there is none."""
+        """Add to a live plain integer within bounds; return the sum, or None if there is none."""
+        row = session.execute(statements.incr, parameters).fetchone()
+        return None if row is None else row[0]
 
-    def make_room(self, session: Any) -> None:
-        """Give back what the database takes of a full disk without need."""
 
-    def repair(self, session: Any) -> None:
-        """Put the damaged database that a session has opened aside, so that a new one takes its place."""
+def pause(longest: float) -> None:
+    """Sleep for up to so many seconds: at random, lest all that collided collide again."""
+    time.sleep(random.random() * longest)  # noqa: S311 -- a pause is no secret
+
+
+def _is_readable(descriptor: int) -> bool:
+    if not hasattr(select, "poll"):
+        return bool(select.select([descriptor], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))

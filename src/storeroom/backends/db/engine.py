@@ -1,46 +1,47 @@
-"""The engine of a database cache: its sessions in this process, and how operations run on them."""
+"""The engine of a database cache: its sessions in this process, and the operations that run on them."""
 
 import contextlib
-import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, TypeVar
 
 from storeroom import timeouts
 from storeroom.backends.db import schema
-from storeroom.backends.db.database import Database
-from storeroom.backends.db.errors import Fault, FullError, OutageError
+from storeroom.backends.db.database import Database, pause
+from storeroom.backends.db.errors import Fault, FullError, OutageError, OverfullError
 from storeroom.backends.db.pool import Pool
-from storeroom.backends.db.rows import COUNTS_NAME, Row
+from storeroom.backends.db.rows import COUNTS_NAME, ENDLESS, Row
 from storeroom.backends.db.transaction import EXPIRED, Bounds, Transaction, columns_of, entries_added
 from storeroom.backends.network import NetworkEngine
 from storeroom.exceptions import StorageError
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
-
     from storeroom.backends.db.notifications import Notifications
 
 __all__ = ["DatabaseEngine"]
 
 T = TypeVar("T")
 
+_Written: TypeAlias = tuple[Any, Any, Any]
+"""Growth of the row written, None if an entry is present; entries and bytes, None if the counts did not change."""
+
 _ATTEMPTS: Final = 50
-"""How often an operation is tried that others are in the way of: each time one of them gets on."""
+"""The most attempts of an operation that others are in the way of: each time one of them gets on."""
 
 _PAUSE_SECONDS: Final = 0.002
 """The longest pause before the first repetition; it grows with each."""
 
 _LOOK_SECONDS: Final = 1.0
-"""How often an engine looks for what others have done: entries that expire early, a file that was replaced."""
+"""Between two looks for the work of others: entries that expire early, a file that was replaced."""
 
 _NOTES: Final = 1000
 """Names read lately that are remembered; then they are written down, once a second at most."""
 
-_UNBOUNDED: Final = Bounds(None, None, None)
+_UNBOUNDED: Final = Bounds()
 
 
 class DatabaseEngine(NetworkEngine):
@@ -49,41 +50,36 @@ class DatabaseEngine(NetworkEngine):
     Args:
         database: where the table is.
         table: its name.
-        limit: how many sessions there may be.
-        patience: seconds to wait for one.
-        creates: whether the table may be made on first use.
+        options: of the cache.
         keeps_idle: whether a session stays open when nobody uses it.
     """
 
-    def __init__(
-        self, database: Database, table: str, limit: int, patience: float, *, creates: bool, keeps_idle: bool = True
-    ) -> None:
+    def __init__(self, database: Database, table: str, options: Mapping[str, Any], *, keeps_idle: bool) -> None:
         super().__init__(database.name)
         self.database = database
         self.statements = database.statements(table)
         self.notes: dict[bytes, None] = {}
-        self._creates, self._limit = creates, limit
-        self._pool = Pool(database.connect, database.close, limit, patience, self.lock, keeps_idle=keeps_idle)
-        self._writer = threading.Lock()
-        self._preparing = threading.Lock()
+        self._creates, self._limit = options["create_table"], options["max_connections"]
+        self._patience: float = options["busy_timeout" if database.is_local else "socket_timeout"]
+        self._pool = Pool(
+            database.connect, database.close, self._limit, self._patience, self.lock, keeps_idle=keeps_idle
+        )
+        self._writer, self._preparing = threading.Lock(), threading.Lock()
         self._is_ready = False
-        self._earliest = 0.0
-        self._look_after = 0.0
-        self._noted_at = 0.0
+        self._earliest = self._look_after = self._noted_at = 0.0
         self._executor: ThreadPoolExecutor | None = None
         self._gathered: list[Any] = []
         self._counts: tuple[int, int] | None = None
-        self._patience = patience
         self._notifications: Notifications | None = None
 
     # Operations -------------------------------------------------------------------------------
 
     def read(self, look: Callable[..., T], *args: Any) -> T:
-        """Run what is one statement by itself on a session: ``look(session, *args)``."""
+        """Run a single statement on a session: ``look(session, *args)``."""
         pool, database = self._pool, self.database
         if not self._is_ready or not database.is_local or timeouts.now() > self._look_after:
             return self._perform(look, *args)
-        # What follows is _perform() where nothing goes wrong, without its calls (benchmarks: "database get").
+        # The same as _perform() where nothing goes wrong, without its calls (benchmarks: "database get").
         try:
             session = pool.take()
         except database.errors:
@@ -99,54 +95,40 @@ class DatabaseEngine(NetworkEngine):
         pool.give(session)
         return result
 
-    def update(self, statement: str, parameters: Sequence[Any], expires_at: float) -> int:
-        """Run a statement that changes when an entry expires; return how many it changed. The name comes second."""
-        changed: int = self._exclusively(self._announced, parameters[1], _rows_changed, statement, parameters)
+    def change(self, name: bytes, work: Callable[..., T], *args: Any, expires_at: float = ENDLESS) -> T:
+        """Run ``work(session, *args)``, a single statement on one row, which may give it another expiry."""
+        result: T = self._exclusively(self._announced, name, work, *args)
         self._earliest = min(self._earliest, expires_at)
-        return changed
-
-    def count(self, *parameters: Any) -> int | None:
-        """Increment a plain integer in one statement: see Database.incr(). The name comes second."""
-        total: int | None = self._exclusively(
-            self._announced, parameters[1], self.database.incr, self.statements, parameters
-        )
-        return total
+        return result
 
     def put(self, row: Row, expires_at: float, bounds: Bounds, *, only_absent: bool = False) -> bool:
-        """Write an entry, with nothing beside it where nothing is due; return whether it was written.
-
-        Args:
-            row: what is written.
-            expires_at: when it expires.
-            bounds: what the table may hold.
-            only_absent: leave an entry alone that is live.
-        """
+        """Write an entry, with nothing beside it where nothing is due; return whether it was written."""
         if self._is_brief(row, bounds):
-            written = self._put_briefly(row, expires_at, bounds, only_absent)
-            if written is not None:
-                return written
+            with contextlib.suppress(OverfullError):
+                return self._put_briefly(row, expires_at, bounds, only_absent)
         if only_absent:
             return self.write(Transaction.add, row, expires_at, bounds=bounds)
         self.write(Transaction.put, [row], expires_at, bounds=bounds)
         return True
 
     def _is_brief(self, row: Row, bounds: Bounds) -> bool:
-        """Tell whether nothing is to be done beside writing and counting, by what is known here."""
+        """Tell whether, for all that is known here, nothing is due beside writing and counting."""
         if self._counts is None or self._notifications is not None or not self.statements.grammar.returning:
             return False
         entries, size = self._counts
         now = timeouts.now()
         return now < self._earliest and now < self._look_after and bounds.allow(entries + 1, size + row.size)
 
-    def _put_briefly(self, row: Row, expires_at: float, bounds: Bounds, only_absent: bool) -> bool | None:
-        """Write an entry and count it; return whether it was written, or None where more is due after all."""
+    def _put_briefly(self, row: Row, expires_at: float, bounds: Bounds, only_absent: bool) -> bool:
+        """Write an entry and count it; return whether it was written.
+
+        Raises:
+            OverfullError: more is due after all.
+        """
         columns = columns_of(row, expires_at)
         parameters = (*columns, timeouts.now()) if only_absent else columns
-        put = self._put_by_one if self.statements.grammar.chains else self._put_by_two
-        found = self._exclusively(put, parameters, only_absent, row.size, bounds)
-        if found is None:
-            return None
-        growth, entries, size = found
+        put: Callable[..., _Written] = self._put_by_one if self.statements.grammar.chains else self._put_by_two
+        growth, entries, size = self._exclusively(put, parameters, only_absent, row.size, bounds)
         if growth is None:
             return False
         self._earliest = min(self._earliest, expires_at)
@@ -159,42 +141,40 @@ class DatabaseEngine(NetworkEngine):
 
     def _put_by_one(
         self, session: Any, parameters: Sequence[Any], only_absent: bool, size: int, bounds: Bounds
-    ) -> tuple[Any, Any, Any] | None:
-        """Write a row and count it; return its growth, None if an entry is present, and the counts if they changed.
-
-        Return nothing at all if others have written meanwhile, so that there is no room, or if there are no counts.
-        """
+    ) -> _Written:
+        """Write a row and count it in one statement, which finds no room if others have written meanwhile."""
         statement = self.statements.add_one if only_absent else self.statements.put_one
-        max_entries, max_bytes = bounds.as_columns
+        max_entries, max_bytes = bounds.max_entries, bounds.max_bytes
         room = (COUNTS_NAME, max_entries, size, max_bytes)
         try:
             cursor = session.execute(statement, (*room, *parameters, max_entries, max_bytes, COUNTS_NAME))
         except self.database.errors as error:
             if self.database.fault(error) is Fault.OVERFULL:
-                return None
+                raise OverfullError from error
             raise
-        found: tuple[Any, Any, Any] | None = cursor.fetchone()
+        found: _Written | None = cursor.fetchone()
+        if found is None:
+            raise OverfullError
         return found
 
     def _put_by_two(
         self, session: Any, parameters: Sequence[Any], only_absent: bool, size: int, bounds: Bounds
-    ) -> tuple[Any, Any, Any] | None:
+    ) -> _Written:
         """Do as _put_by_one(), where a statement writes one row alone."""
         statements = self.statements
-        counts: tuple[Any, Any] | None = (None, None)
-        session.execute(statements.grammar.begin, ())
-        try:
+
+        def counted() -> _Written:
             written = session.execute(statements.upsert(1, only_absent=only_absent), parameters).fetchall()
             growth = written[0][0] if written else None
-            if growth:
-                added = (entries_added(growth, size), growth, COUNTS_NAME)
-                counts = session.execute(statements.count_up, added).fetchone()
-            fits = counts is not None and (not growth or bounds.allow(*counts))
-            session.execute("COMMIT" if fits else "ROLLBACK", ())
-        except Exception as error:
-            self._roll_back(session, error)
-            raise
-        return (growth, *counts) if counts is not None and fits else None
+            if not growth:
+                return growth, None, None
+            added = (entries_added(growth, size), growth, COUNTS_NAME)
+            counts = session.execute(statements.count_up, added).fetchone()
+            if counts is None or not bounds.allow(*counts):
+                raise OverfullError
+            return growth, *counts
+
+        return self.database.within(session, statements.grammar.begin, counted)
 
     def write(self, change: Callable[..., T], *args: Any, bounds: Bounds = _UNBOUNDED) -> T:
         """Run ``change(transaction, *args)`` in a transaction, which is saved and committed."""
@@ -209,45 +189,37 @@ class DatabaseEngine(NetworkEngine):
             return self._perform(work, *args)
 
     def _announced(self, session: Any, name: bytes, work: Callable[..., T], *args: Any) -> T:
-        """Run a single statement; in a transaction that tells of it, where somebody listens."""
-        if self._notifications is None:
+        """Run a single statement; in a transaction that announces it, where somebody listens."""
+        notifications = self._notifications
+        if notifications is None:
             return work(session, *args)
-        session.execute(self.statements.grammar.begin, ())
-        try:
-            result = work(session, *args)
-            self._notifications.announce(session, [name])
-            session.execute("COMMIT", ())
-        except Exception as error:
-            self._roll_back(session, error)
-            raise
-        return result
 
-    def _roll_back(self, session: Any, error: Exception) -> None:
-        # After anything but an Exception the session is closed, and with it the transaction.
-        if not (isinstance(error, self.database.errors) and self._is_lost(error)):
-            self.database.rollback(session)
+        def announced() -> T:
+            result = work(session, *args)
+            notifications.announce(session, [name])
+            return result
+
+        return self.database.within(session, self.statements.grammar.begin, announced)
 
     def _transact(self, session: Any, change: Callable[..., T], args: tuple[Any, ...], bounds: Bounds) -> T:
-        session.execute(self.statements.grammar.begin, ())
-        transaction = Transaction(self.statements, session, timeouts.now(), bounds)
-        try:
+        def saved() -> tuple[T, Transaction, float]:
+            # The clock is read after the wait for other writers.
+            transaction = Transaction(self.statements, session, timeouts.now(), bounds)
             result = change(transaction, *args)
             earliest = self._expire(transaction)
             transaction.save(self._take_notes)
             if self._notifications is not None:
                 self._notifications.announce(session, transaction.changed)
-            session.execute("COMMIT", ())
-        except Exception as error:
-            self._roll_back(session, error)
-            raise
-        self._earliest = earliest
+            return result, transaction, earliest
+
+        result, transaction, self._earliest = self.database.within(session, self.statements.grammar.begin, saved)
         self._counts = transaction.counts or self._counts
         self.counters.expirations += transaction.expirations
         self.counters.evictions += transaction.evictions
         return result
 
     def _expire(self, transaction: Transaction) -> float:
-        """Remove some expired entries if there may be any; return when the next one expires."""
+        """Remove some expired entries if there may be any; return the expiry of the entry that expires next."""
         now = transaction.now
         if now < self._earliest and now < self._look_after:
             return min(self._earliest, transaction.expires_at)
@@ -270,10 +242,11 @@ class DatabaseEngine(NetworkEngine):
                 session = take()
                 result = work(session, *args)
             except self.database.errors as error:
-                if session is not None and self.database.fault(error) is Fault.FULL:
+                fault = self.database.fault(error)
+                if fault is Fault.FULL and session is not None:
                     self.database.make_room(session)
-                self._put_back(session, is_fit=not self._is_lost(error))
-                self._mend(error, session, mended, attempt)
+                self._put_back(session, is_fit=not fault.ends_session)
+                self._mend(fault, error, session, mended, attempt)
             except BaseException as error:
                 self._put_back(session, is_fit=isinstance(error, Exception))
                 raise
@@ -281,9 +254,6 @@ class DatabaseEngine(NetworkEngine):
                 self._pool.give(session)
                 return result
         raise OutageError("other transactions were in the way all the time")
-
-    def _is_lost(self, error: Exception) -> bool:
-        return self.database.fault(error) in {Fault.OUTAGE, Fault.DAMAGED}
 
     def _take(self) -> Any:
         """Return a session on a table that is ready."""
@@ -308,33 +278,30 @@ class DatabaseEngine(NetworkEngine):
     def _make_ready(self, session: Any) -> None:
         with self._preparing:
             if not self._is_ready:
-                schema.make_ready(self.database, session, self.statements, creates=self._creates)
+                schema.make_ready(self.database, self.statements, session, creates=self._creates)
                 self._is_ready = True
 
     def _put_back(self, session: Any, *, is_fit: bool) -> None:
-        if session is not None and is_fit:
-            self._pool.give(session)
-        elif session is not None:
-            self._pool.discard(session)
+        if session is not None:
+            (self._pool.give if is_fit else self._pool.discard)(session)
 
-    def _mend(self, error: Exception, session: Any, mended: set[Fault], attempt: int) -> None:
+    def _mend(self, fault: Fault, error: Exception, session: Any, mended: set[Fault], attempt: int) -> None:
         """Make another attempt worth while, or raise.
 
         Raises:
             OutageError: the database is out of reach.
             StorageError: it said no.
         """
-        fault = self.database.fault(error)
         if fault is Fault.CONFLICT:
-            time.sleep(random.random() * _PAUSE_SECONDS * (attempt + 1))  # noqa: S311 -- any will do
-        elif fault is Fault.MISSING and fault not in mended:
+            pause(_PAUSE_SECONDS * (attempt + 1))
+        elif fault in mended:
+            self._fail(fault, error)
+        elif fault is Fault.MISSING:
             self._is_ready = False
-        elif fault is Fault.FULL and fault not in mended and session is not None:
-            pass  # there may be room now
-        elif fault is Fault.DAMAGED and fault not in mended:
+        elif fault is Fault.DAMAGED:
             self.database.repair(session)
             self._is_ready = False
-        else:
+        elif fault is not Fault.FULL or session is None:  # there may be room now
             self._fail(fault, error)
         mended.add(fault)
 
@@ -347,7 +314,7 @@ class DatabaseEngine(NetworkEngine):
             raise FullError(f"{refusal} Its disk is full: make room.") from error
         raise StorageError(refusal) from error
 
-    # Notes of what was read -------------------------------------------------------------------
+    # Notes of reads ---------------------------------------------------------------------------
 
     def note(self, name: bytes) -> None:
         """Remember that an entry was read, for the next time that room is needed."""
@@ -365,14 +332,14 @@ class DatabaseEngine(NetworkEngine):
         if now - self._noted_at < _LOOK_SECONDS:
             return  # a sample of what is read is enough
         self._noted_at = now
-        # What was read is known already: that it cannot be written down must not take it away.
+        # The values read are known already: a failure here must not take them away.
         with contextlib.suppress(OutageError, StorageError):
             self.write(lambda transaction: transaction.renew(names))
 
     # Near tiers -------------------------------------------------------------------------------
 
     def notifications(self) -> "Notifications | None":
-        """Return what tells of changes of the table, and has this process tell of its own; None if nothing can."""
+        """Return the channel of the table's changes, and announce those of this process; None if there is none."""
         if self._notifications is None and self.database.can_notify:
             from storeroom.backends.db.notifications import Notifications  # noqa: PLC0415 -- few programs need it
 
@@ -386,12 +353,9 @@ class DatabaseEngine(NetworkEngine):
 
     def create_table(self) -> bool:
         """Make the table unless it is there: see schema.create()."""
-        made = self._attempt(self._pool.take, self._create, ())
+        made = self._attempt(self._pool.take, partial(schema.create, self.database, self.statements), ())
         self._is_ready = True
         return made
-
-    def _create(self, session: Any) -> bool:
-        return schema.create(self.database, session, self.statements)
 
     # Tasks ------------------------------------------------------------------------------------
 
@@ -400,25 +364,22 @@ class DatabaseEngine(NetworkEngine):
         """Whether a read waits for nobody: nothing is to be made ready or written before, and a session is free."""
         return self.database.is_local and self._is_ready and len(self.notes) < _NOTES and self._pool.has_idle
 
-    async def in_thread(self, hook: Callable[..., T], *args: Any) -> T:
+    async def in_thread(self, hook: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run a hook in one of this engine's threads, of which there are no more than sessions."""
         import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
 
-        executor = self._executor
-        if executor is None:
-            executor = self._executor = self._make_executor()
-        return await asyncio.get_running_loop().run_in_executor(executor, partial(copy_context().run, hook, *args))
+        job = partial(copy_context().run, hook, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._executor or self._make_executor(), job)
 
-    def _make_executor(self) -> "ThreadPoolExecutor":
-        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 -- as above
-
+    def _make_executor(self) -> ThreadPoolExecutor:
         with self.lock:
-            return self._executor or ThreadPoolExecutor(self._limit, "storeroom-db")
+            self._executor = self._executor or ThreadPoolExecutor(self._limit, "storeroom-db")
+            return self._executor
 
     # The life of a process --------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close what nobody uses now, and the rest when it comes back; the next operation opens it again."""
+        """Close idle sessions, and the others when they come back; the next operation opens new ones."""
         notifications, self._notifications = self._notifications, None
         if notifications is not None:
             notifications.close()
@@ -430,14 +391,13 @@ class DatabaseEngine(NetworkEngine):
     def before_fork(self) -> None:
         """Get all sessions home, so that no thread is within a driver; close those that no child may have."""
         self._gathered = self._pool.gather()
-        if self.database.is_local:
-            for session in self._gathered:
-                self.database.close(session)
+        while self.database.is_local and self._gathered:
+            self._pool.discard(self._gathered.pop())
 
     def after_fork_in_parent(self) -> None:
-        """Go on with what is open."""
+        """Go on with the sessions that are open."""
         gathered, self._gathered = self._gathered, []
-        self._pool.restore(gathered, are_open=not self.database.is_local)
+        self._pool.restore(gathered)
 
     def after_fork_in_child(self) -> None:
         """Begin with no sessions: those at the other end belong to the parent."""
@@ -452,8 +412,3 @@ class DatabaseEngine(NetworkEngine):
         self._executor = None
         self.notes = {}
         self._counts = None
-
-
-def _rows_changed(session: Any, statement: str, parameters: Sequence[Any]) -> int:
-    changed: int = session.execute(statement, parameters).rowcount
-    return changed

@@ -1,10 +1,10 @@
-"""What went wrong, whichever driver says so."""
+"""Errors of all drivers, by their meaning for a cache."""
 
 from enum import Enum
 
 from storeroom.exceptions import StorageError
 
-__all__ = ["Fault", "FullError", "OutageError"]
+__all__ = ["Fault", "FullError", "OutageError", "OverfullError"]
 
 
 class OutageError(Exception):
@@ -12,16 +12,25 @@ class OutageError(Exception):
 
 
 class FullError(StorageError):
-    """The database has no room on its disk for what was to be written."""
+    """The database's disk has no room for a write."""
+
+
+class OverfullError(Exception):
+    """A write is undone: the table would hold more than its bounds allow, or has lost its row of counts."""
 
 
 class Fault(Enum):
-    """What a driver's error means for a cache."""
+    """Meaning of a driver's error."""
 
     CONFLICT = "another transaction was in the way: this one is undone, and may be tried again"
     OUTAGE = "the database cannot be reached, or does not answer in time"
     MISSING = "the table is not there, or has not the columns it should have"
-    FULL = "there is no room on the disk for what was to be written"
+    FULL = "the disk has no room for the write"
     OVERFULL = "the statement would have left more in the table than its bounds allow"
-    DAMAGED = "the file is damaged, or is none of a database"
-    REFUSED = "the database understood, and said no"
+    DAMAGED = "the file is damaged, or is no database"
+    REFUSED = "the database understood the statement, and refused it"
+
+    @property
+    def ends_session(self) -> bool:
+        """Whether the session is of no further use; its transaction is undone with it."""
+        return self in {Fault.OUTAGE, Fault.DAMAGED}

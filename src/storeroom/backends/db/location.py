@@ -1,9 +1,9 @@
-"""From LOCATION and OPTIONS to a database: which it is, where, and in what table.
+"""From LOCATION and OPTIONS to a database and its table.
 
 LOCATION is the name of the table, as in Django, and ``OPTIONS["url"]`` tells where the
-database is. LOCATION may be the URL itself, which is what CACHE_URL makes of it; the
-table's name is then ``OPTIONS["table"]``. Without any URL it is the site's own database
-in Django (see site.py), and elsewhere a SQLite file of this program's own.
+database is. LOCATION may be the URL itself, as CACHE_URL has it; the table's name is
+then ``OPTIONS["table"]``. Without any URL it is the site's own database in Django
+(see site.py), and elsewhere a SQLite file of this program's own.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ VENDORS: Final = {
     "mysql": "mysql",
     "mariadb": "mysql",
 }
-"""Scheme of a URL, without the driver that may stand behind a "+", to the kind of database."""
+"""Scheme of a URL, without the driver that may follow a "+", to the kind of database."""
 
 DEFAULT_TABLE: Final = "storeroom_cache"
 
@@ -35,14 +35,14 @@ LONGEST_TABLE: Final = 54
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a cache's table is.
+    """A cache's table, and the way to it.
 
     Attributes:
         vendor: "sqlite", "postgresql" or "mysql".
         table: its name.
         path: of the file, for SQLite.
         user, password, host, port, database: None where the URL does not say.
-        query: what stands behind the question mark: parameters of the driver.
+        query: parameters of the driver, after the question mark.
     """
 
     vendor: str
@@ -55,21 +55,30 @@ class Target:
     database: str | None = None
     query: tuple[tuple[str, str], ...] = ()
 
+    def address(self, port: int) -> str:
+        """Return host, port and database, for the log; the port is the one given unless the URL has another."""
+        return f"{self.host or 'local'}:{self.port or port}/{self.database or ''}"
+
+    def login(self, database: str) -> dict[str, Any]:
+        """Return a driver's arguments; `database` is its name for the database."""
+        given = {"user": self.user, "password": self.password, "host": self.host, "port": self.port}
+        return {**given, database: self.database}
+
     def __repr__(self) -> str:
-        """Return what tells it from others, without the password."""
+        """Tell it from others, without the password."""
         where = self.path or f"{self.host or ''}:{self.port or ''}/{self.database or ''}"
         return f"{self.vendor} {where} {self.table}"
 
 
 class Home(Protocol):
-    """Where a table is whose database nothing names."""
+    """The database of tables for which no URL is given."""
 
     def target(self, table: str) -> Target:
-        """Return it."""
+        """Return a table in it."""
 
 
 def parse(location: Any, options: Mapping[str, Any], home: Home | None = None) -> Target:
-    """Return what LOCATION and OPTIONS mean.
+    """Return the table that LOCATION and OPTIONS name.
 
     Args:
         location: LOCATION.
@@ -90,9 +99,9 @@ def parse(location: Any, options: Mapping[str, Any], home: Home | None = None) -
         raise ConfigurationError(
             f"is {location!r} and OPTIONS['table'] is given too; expected the table's name in one place."
         )
-    if options["url"] is None:
-        return _checked(home.target(location) if home else Target("sqlite", location, path=_own_file()))
-    return _parse_url(options["url"], location)
+    if options["url"] is not None:
+        return _parse_url(options["url"], location)
+    return _checked(home.target(location) if home else Target("sqlite", location, path=_own_file()))
 
 
 def _own_file() -> str:
@@ -112,21 +121,17 @@ def _parse_url(url: str, table: str) -> Target:
             f"{wrong}, whose scheme is unknown.{nearest(parts.scheme, VENDORS)} Expected one of "
             "sqlite:////path, postgresql://user:password@host/database, mysql://user:password@host/database."
         )
-    query = tuple(parse_qsl(parts.query, keep_blank_values=True))
     if vendor == "sqlite":
         return _checked(Target(vendor, table, path=_path(parts, wrong)))
-    return _checked(
-        Target(
-            vendor,
-            table,
-            user=None if parts.username is None else unquote(parts.username),
-            password=None if parts.password is None else unquote(parts.password),
-            host=None if parts.hostname is None else unquote(parts.hostname),
-            port=port,
-            database=unquote(parts.path[1:]) or None,
-            query=query,
-        )
+    return _checked(_on_server(vendor, table, parts, port))
+
+
+def _on_server(vendor: str, table: str, parts: SplitResult, port: int | None) -> Target:
+    user, password, host = (
+        None if part is None else unquote(part) for part in (parts.username, parts.password, parts.hostname)
     )
+    query = tuple(parse_qsl(parts.query, keep_blank_values=True))
+    return Target(vendor, table, "", user, password, host, port, unquote(parts.path[1:]) or None, query)
 
 
 def _path(parts: SplitResult, wrong: str) -> str:

@@ -1,8 +1,8 @@
 """MariaDB 10.6 and MySQL 8.0, or newer, by PyMySQL.
 
 Columns are binary, so that keys are compared byte by byte, whatever the collation of the
-database. Writing statements return no columns here: what they would return is looked up
-within the transaction, under its locks.
+database. Writing statements return no columns here: they are looked up afterwards within
+the transaction, under its locks.
 """
 
 import socket
@@ -13,30 +13,15 @@ import pymysql
 from pymysql.constants import CLIENT, CR
 from pymysql.cursors import Cursor
 
+from storeroom.backends.db.database import Database
 from storeroom.backends.db.errors import Fault
-from storeroom.backends.db.liveness import detach, has_news
 from storeroom.backends.db.location import Target
 from storeroom.backends.db.mysql_parameters import read_parameters
 from storeroom.backends.db.rows import KEY_BYTES
 from storeroom.backends.db.statements import COLUMNS, Grammar, Statements
 from storeroom.exceptions import ValueTooLargeError
 
-__all__ = ["GRAMMAR", "MySQL", "MySQLStatements"]
-
-GRAMMAR: Final = Grammar(
-    mark="%s",
-    quote="`",
-    types=(f"VARBINARY({KEY_BYTES}) PRIMARY KEY", "LONGBLOB", "BIGINT", "DOUBLE NOT NULL", *["BIGINT NOT NULL"] * 3),
-    skip_locked=" FOR UPDATE SKIP LOCKED",
-    lock=" FOR UPDATE",
-    begin="BEGIN",
-    snapshot=(
-        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
-        "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
-    ),
-    returning=False,
-    table_suffix=" ENGINE=InnoDB",
-)
+__all__ = ["MySQL"]
 
 _FAULTS: Final = {
     1050: Fault.CONFLICT,  # table exists
@@ -65,8 +50,8 @@ _UNSIGNED: Final = 2**64
 class MySQLStatements(Statements):
     """The statements that MySQL writes in a way of its own."""
 
-    def __init__(self, table: str) -> None:
-        super().__init__(GRAMMAR, table)
+    def __init__(self, grammar: Grammar, table: str) -> None:
+        super().__init__(grammar, table)
         # The sum is what the server reports as the statement's last inserted id:
         # https://dev.mysql.com/doc/refman/8.0/en/information-functions.html#function_last-insert-id
         self.incr = self.incr.replace("number = number + %s", "number = CAST(LAST_INSERT_ID(number + %s) AS SIGNED)")
@@ -75,20 +60,17 @@ class MySQLStatements(Statements):
         insert = self.insert(count)
         if only_absent:
             return insert.replace("INSERT", "INSERT IGNORE", 1)
-        # One after the other, unlike elsewhere: what comes later sees the new size.
+        # Assigned one after the other, unlike elsewhere: the later ones see the new size.
         changes = ["growth = VALUES(size) - size", *(f"{column} = VALUES({column})" for column in COLUMNS[1:5])]
         return f"{insert} ON DUPLICATE KEY UPDATE {', '.join(changes)}, sequence = VALUES(sequence)"
 
     def create(self) -> list[str]:
-        """Return one statement: each of them is a transaction of its own here."""
-        table, *_ = super().create()
-        indexes = ", ".join(
-            f"INDEX {self._quoted(f'{self.name}_{column}')} ({column})" for column in ("expires", "sequence")
-        )
-        return [table.replace(f"){GRAMMAR.table_suffix}", f", {indexes}){GRAMMAR.table_suffix}")]
+        """Return one statement: each is a transaction of its own here."""
+        indexes = "".join(f", INDEX {name} ({column})" for name, column in self._indexes())
+        return [f"CREATE TABLE {self.table} ({self._columns()}{indexes}){self.grammar.table_suffix}"]
 
 
-class Session(pymysql.connections.Connection):  # type: ignore[misc]  # no types are shipped
+class Session(pymysql.connections.Connection):  # type: ignore[misc]  # PyMySQL ships no types
     """A connection that knows how long a statement may be."""
 
     longest_statement = 2**24
@@ -106,8 +88,16 @@ class Session(pymysql.connections.Connection):  # type: ignore[misc]  # no types
             self.host_info, self._secure = "Localhost via UNIX socket", True
         super().connect(sock)
 
+    def close(self) -> None:
+        """Close without saying good-bye first, as PyMySQL does, to a server that may not be there."""
+        self._force_close()
+
+    def fileno(self) -> int:
+        """Return the descriptor of the socket; -1 if it is closed."""
+        return self._sock.fileno() if self.open else -1
+
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Cursor:
-        """Run a statement; return its cursor."""
+        """Run a statement."""
         cursor = self.cursor()
         cursor.execute(statement, parameters)
         return cursor
@@ -122,7 +112,7 @@ class Session(pymysql.connections.Connection):  # type: ignore[misc]  # no types
         return super().query(sql, unbuffered)
 
 
-class MySQL:
+class MySQL(Database):
     """A database of a MariaDB or MySQL server.
 
     Args:
@@ -130,21 +120,33 @@ class MySQL:
         settings: the cache's options.
     """
 
-    is_local: ClassVar[bool] = False
-    can_notify: ClassVar[bool] = False
-    errors: tuple[type[Exception], ...] = (pymysql.Error,)
+    grammar = Grammar(
+        parameter="%s",
+        quote="`",
+        types=(
+            f"VARBINARY({KEY_BYTES}) PRIMARY KEY",
+            "LONGBLOB",
+            "BIGINT",
+            "DOUBLE NOT NULL",
+            *["BIGINT NOT NULL"] * 3,
+        ),
+        begin=("BEGIN",),
+        snapshot=(
+            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+            "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+        ),
+        lock=" FOR UPDATE",
+        skip_locked=" FOR UPDATE SKIP LOCKED",
+        returning=False,
+        table_suffix=" ENGINE=InnoDB",
+    )
+    errors: ClassVar[tuple[type[Exception], ...]] = (pymysql.Error,)
+    _columns = "SELECT column_name FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = %s"
 
     def __init__(self, target: Target, settings: Mapping[str, Any]) -> None:
-        self.name = f"MySQL ({target.host or 'local'}:{target.port or 3306}/{target.database or ''})"
+        self.name = f"MySQL ({target.address(3306)})"
         seconds = settings["socket_timeout"]
-        given = {
-            "user": target.user,
-            "password": target.password,
-            "host": target.host,
-            "port": target.port,
-            "database": target.database,
-            **read_parameters(dict(target.query), self.name),
-        }
+        given = {**target.login("database"), **read_parameters(dict(target.query), self.name)}
         self._arguments: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         self._arguments |= {
             "connect_timeout": settings["socket_connect_timeout"],
@@ -152,48 +154,24 @@ class MySQL:
             "write_timeout": seconds,
             "charset": "utf8mb4",
             "autocommit": True,
-            "client_flag": CLIENT.FOUND_ROWS,  # an UPDATE tells how many rows it found, changed or not
+            "client_flag": CLIENT.FOUND_ROWS,  # an UPDATE counts the rows it found, changed or not
         }
         self._lock_seconds = max(1, round(seconds))
 
-    def statements(self, table: str) -> Statements:
-        """See Database."""
-        return MySQLStatements(table)
+    def _open(self) -> Session:
+        return Session(**self._arguments)
 
-    def connect(self) -> Session:
-        """See Database."""
-        session = Session(**self._arguments)
-        try:
-            return self.prepare(session)
-        except BaseException:
-            self.close(session)
-            raise
-
-    def prepare(self, session: Session) -> Session:
-        """Set what is to hold on a new connection."""
-        session.execute(
-            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-        )
+    def _prepare(self, session: Session) -> None:
+        session.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         session.execute(f"SET SESSION sql_mode = 'STRICT_ALL_TABLES', innodb_lock_wait_timeout = {self._lock_seconds}")
         session.longest_statement = session.execute("SELECT @@max_allowed_packet").fetchone()[0]
-        return session
+
+    def _descriptor(self, session: Session) -> int:
+        return session.fileno()
 
     def close(self, session: Session) -> None:
         """See Database."""
-        if session.open:
-            session._force_close()  # noqa: SLF001 -- close() says good-bye first, to a server that may not be there
-
-    def is_stale(self, session: Session) -> bool:
-        """See Database."""
-        return not session.open or has_news(session._sock.fileno())  # noqa: SLF001 -- it has no other name
-
-    def abandon(self, sessions: Sequence[Session]) -> None:
-        """See Database."""
-        detach(session._sock.fileno() for session in sessions if session.open)  # noqa: SLF001 -- as above
-
-    def rollback(self, session: Session) -> None:
-        """See Database."""
-        session.execute("ROLLBACK")
+        session.close()
 
     def fault(self, error: Exception) -> Fault:
         """See Database."""
@@ -202,16 +180,12 @@ class MySQL:
         is_clients = code in _CLIENTS or (code == 0 and isinstance(error, pymysql.InterfaceError))
         return Fault.OUTAGE if is_clients else _FAULTS.get(code, Fault.REFUSED)
 
-    def columns(self, session: Session, table: str) -> frozenset[str]:
+    def statements(self, table: str) -> Statements:
         """See Database."""
-        found = session.execute(
-            "SELECT column_name FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = %s",
-            (table,),
-        )
-        return frozenset(name for (name,) in found.fetchall())
+        return MySQLStatements(self.grammar, table)
 
     def lock_schema(self, session: Session, table: str) -> None:
-        """Do nothing: who comes second is told that the table exists, and looks again."""
+        """Do nothing: the later process is told that the table exists, and looks again."""
 
     def incr(self, session: Session, statements: Statements, parameters: Sequence[Any]) -> int | None:
         """See Database."""
@@ -220,9 +194,3 @@ class MySQL:
             return None
         total: int = cursor.lastrowid
         return total if total < _UNSIGNED // 2 else total - _UNSIGNED
-
-    def make_room(self, session: Any) -> None:
-        """Do nothing: a server does what it can."""
-
-    def repair(self, session: Any) -> None:
-        """Do nothing: a server repairs itself."""

@@ -1,8 +1,8 @@
-"""What stands behind the question mark of a mysql:// URL, or in Django's OPTIONS, as PyMySQL takes it.
+"""Arguments of PyMySQL, from the parameters of a mysql:// URL or Django's OPTIONS.
 
-Django's OPTIONS are written for mysqlclient, another driver; what both have in common is
-passed on, and ``ssl_mode`` is translated. A name that PyMySQL does not know is an error:
-one that was meant to encrypt must not be lost.
+Django's OPTIONS are written for mysqlclient, another driver: names that both drivers know
+are passed on, and ``ssl_mode`` is translated. A name that PyMySQL does not know is an
+error: one that was meant to encrypt must not be lost.
 
 Sources: https://pymysql.readthedocs.io/en/latest/modules/connections.html,
 https://mysqlclient.readthedocs.io/user_guide.html#functions-and-attributes
@@ -18,20 +18,8 @@ from storeroom.wording import nearest
 __all__ = ["read_parameters"]
 
 _TEXTS: Final = frozenset(
-    {
-        "bind_address",
-        "collation",
-        "init_command",
-        "program_name",
-        "read_default_file",
-        "read_default_group",
-        "server_public_key",
-        "ssl_ca",
-        "ssl_cert",
-        "ssl_key",
-        "ssl_key_password",
-        "unix_socket",
-    }
+    {"bind_address", "collation", "init_command", "program_name", "read_default_file", "read_default_group"}
+    | {"server_public_key", "ssl_ca", "ssl_cert", "ssl_key", "ssl_key_password", "unix_socket"}
 )
 _BOOLEANS: Final = frozenset({"ssl_disabled", "ssl_verify_cert", "ssl_verify_identity"})
 _OBJECTS: Final = frozenset({"auth_plugin_map", "ssl"})
@@ -73,7 +61,7 @@ def read_parameters(query: Mapping[str, Any], name: str) -> dict[str, Any]:
                 f"{nearest(key, _NAMES)} Expected one of {', '.join(sorted(_NAMES))}."
             )
     if "ssl_ca" in read:
-        # PyMySQL would encrypt, but trust whoever answers.
+        # PyMySQL would encrypt, but trust any server that answers.
         read.setdefault("ssl_verify_cert", True)
     return read
 

@@ -1,9 +1,9 @@
-"""Which rows have changed: LISTEN and NOTIFY of PostgreSQL, for near tiers.
+"""Changes of rows, announced to near tiers: LISTEN and NOTIFY of PostgreSQL.
 
-A process with a near tier before a table tells, within each transaction that changes rows,
-which these are, and listens for what others tell. Processes without one tell nothing, and
-neither does SQL that somebody writes by hand; so near tiers stay bounded by time here, and
-only hear of most changes sooner.
+A process with a near tier before a table announces, within each transaction that changes
+rows, their names, and listens for those of others. Processes without one announce nothing,
+and neither does SQL that somebody writes by hand; so near tiers stay bounded by time here,
+and only hear of most changes sooner.
 
 Source: https://www.postgresql.org/docs/current/sql-notify.html
 """
@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from storeroom.backends.db import rows as layout
 from storeroom.backends.db.database import Database
+from storeroom.backends.db.statements import batches
 from storeroom.near.listening import ListeningThread
 from storeroom.storage.channel import Listener
 
@@ -26,10 +27,10 @@ PAYLOAD_BYTES: Final = 7_900
 """The server takes less than 8000."""
 
 MAX_NAMES: Final = 2_000
-"""Of rows that are told one by one; of more, that they may be any."""
+"""Rows that are announced by name; of more, it is said that they may be any."""
 
 PINGS_PER_BOUND: Final = 4
-"""How often the connection is tried before a near tier's bound is over."""
+"""Attempts to use the connection before a near tier's bound is over."""
 
 PING_SECONDS: Final = (0.05, 1.0)
 """The shortest and the longest time between two of these."""
@@ -59,7 +60,7 @@ class Notifications(ListeningThread):
             self._add(listener)
 
     def announce(self, session: Any, names: Collection[bytes]) -> None:
-        """Tell, within a transaction, which rows it changes: all listen when it is committed."""
+        """Announce, within a transaction, the rows that it changes: others hear of them when it is committed."""
         for payload in _payloads(names):
             session.execute("SELECT pg_notify(%s, %s)", (self._channel, payload))
 
@@ -94,7 +95,7 @@ class Notifications(ListeningThread):
             selector.register(self._session.fileno(), selectors.EVENT_READ)
             while not self._is_closed:
                 selector.select(min(max(self._bound / PINGS_PER_BOUND, shortest), longest))
-                # Whatever has come is handed to _hear() before the answer; none in time is an error.
+                # Notifications that have come are handed to _hear() before the answer; none in time is an error.
                 self._session.execute("SELECT 1")
 
     def _hear(self, notification: Any) -> None:
@@ -114,15 +115,7 @@ def _payloads(names: Collection[bytes]) -> Iterator[str]:
     if len(names) > MAX_NAMES or any(map(layout.is_hashed, names)):
         yield _ANY
         return
-    part: list[str] = []
-    length = 0
-    for name in names:
-        # In ASCII, with what PostgreSQL's text does not hold as \u escapes: NUL, lone surrogates.
-        key = json.dumps(layout.storage_key_of(name, None))
-        if part and length + len(key) > PAYLOAD_BYTES:
-            yield f"[{','.join(part)}]"
-            part, length = [], 0
-        part.append(key)
-        length += len(key) + 1
-    if part:
-        yield f"[{','.join(part)}]"
+    # In ASCII, where NUL and lone surrogates, which PostgreSQL's text does not hold, are \u escapes.
+    keys = [json.dumps(layout.storage_key_of(name, None)) for name in names]
+    for batch in batches(keys, lambda key: len(key) + 1, PAYLOAD_BYTES, MAX_NAMES):
+        yield f"[{','.join(batch)}]"

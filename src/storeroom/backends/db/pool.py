@@ -16,10 +16,10 @@ from storeroom.backends.db.errors import OutageError
 __all__ = ["Pool"]
 
 _LOOK_SECONDS: Final = 0.05
-"""How long a waiter sleeps at most before it looks by itself: a connection may come back unheard."""
+"""A waiter's longest sleep before it looks by itself: a connection may come back unheard."""
 
 _FORK_SECONDS: Final = 10.0
-"""How long a fork waits for operations that are under way, each of which has a shorter timeout."""
+"""A fork's longest wait for operations that are under way, each of which has a shorter timeout."""
 
 
 class Pool:
@@ -28,9 +28,9 @@ class Pool:
     Args:
         connect: opens a connection.
         close: closes one.
-        limit: how many there may be.
+        limit: the most that may be open.
         patience: seconds to wait for one when all are taken.
-        lock: held while a connection is opened, and by whoever forks.
+        lock: held by waiters while they look, and across a fork.
         keeps_idle: whether a connection stays open when nobody uses it.
     """
 
@@ -46,12 +46,16 @@ class Pool:
     ) -> None:
         self._connect, self._close = connect, close
         self._keeps_idle = keeps_idle
-        self._limit, self._patience, self._lock = limit, patience, lock
-        self._freed = threading.Condition(lock)
+        self._limit, self._patience = limit, patience
+        self.renew(lock)
+
+    def renew(self, lock: threading.Lock) -> None:
+        """Begin without connections and waiters; in a forked child they are the parent's."""
+        self._lock, self._freed = lock, threading.Condition(lock)
+        # Apart from the other lock, which a fork may hold until a connection is accounted for.
         self._counting = threading.Lock()
         self._idle: deque[Any] = deque()
-        self._opened = self._leaving = 0
-        self._waiting = 0
+        self._opened = self._leaving = self._waiting = 0
 
     def take(self) -> Any:
         """Return a connection that nobody else uses.
@@ -65,14 +69,24 @@ class Pool:
         except IndexError:
             pass
         with self._lock:
-            while True:
-                if self._idle:
-                    return self._idle.pop()
-                with self._counting:
-                    if self._opened < self._limit:
-                        self._opened += 1
-                        break
+            while (connection := self._idle_one()) is None and not self._may_open():
                 self._wait()
+        return self._opened_one() if connection is None else connection
+
+    def _idle_one(self) -> Any:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def _may_open(self) -> bool:
+        """Tell whether one more may be opened; it is counted from now on."""
+        with self._counting:
+            may_open = self._opened < self._limit
+            self._opened += may_open
+        return may_open
+
+    def _opened_one(self) -> Any:
         try:
             return self._connect()
         except BaseException:
@@ -113,30 +127,23 @@ class Pool:
         self._close(connection)
 
     def _closed_one(self) -> None:
-        # Not under the other lock, which a fork may hold until this very connection is accounted for.
         with self._counting:
             self._opened -= 1
 
     def close(self) -> None:
-        """Close what nobody uses now, and as many as are in use when they come back."""
+        """Close the idle connections, and as many as are in use when they come back."""
         with self._counting:
             self._leaving = self._opened - len(self._idle)
-        while self._idle:
-            self._close_idle_one()
+        while (connection := self._idle_one()) is not None:
+            self.discard(connection)
 
     def _let_one_go(self) -> None:
         with self._counting:
             if not self._leaving:
                 return
             self._leaving -= 1
-        self._close_idle_one()
-
-    def _close_idle_one(self) -> None:
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            return
-        self.discard(connection)
+        if (connection := self._idle_one()) is not None:
+            self.discard(connection)
 
     # Around a fork, the lock being held ---------------------------------------------------------
 
@@ -145,23 +152,12 @@ class Pool:
         deadline = time.monotonic() + _FORK_SECONDS
         home: list[Any] = []
         while len(home) < self._opened and time.monotonic() < deadline:
-            try:
-                home.append(self._idle.pop())
-            except IndexError:
+            if (connection := self._idle_one()) is None:
                 time.sleep(0.0002)
+            else:
+                home.append(connection)
         return home
 
-    def restore(self, connections: list[Any], *, are_open: bool) -> None:
-        """Go on with these, in the parent; without them if they have been closed."""
-        if are_open:
-            self._idle.extend(connections)
-            return
-        with self._counting:
-            self._opened -= len(connections)
-
-    def renew(self, lock: threading.Lock) -> None:
-        """Forget connections and waiters, in the child: they are the parent's."""
-        self._idle = deque()
-        self._opened = self._leaving = 0
-        self._lock, self._freed, self._waiting = lock, threading.Condition(lock), 0
-        self._counting = threading.Lock()
+    def restore(self, connections: list[Any]) -> None:
+        """Go on with these, in the parent."""
+        self._idle.extend(connections)

@@ -2,50 +2,38 @@
 
 import math
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from storeroom.backends.db.database import Database
 from storeroom.backends.db.errors import Fault
-from storeroom.backends.db.liveness import detach, has_news
 from storeroom.backends.db.location import Target
-from storeroom.backends.db.statements import Grammar, Statements
+from storeroom.backends.db.statements import Grammar
 from storeroom.exceptions import ConfigurationError
 
-__all__ = ["GRAMMAR", "PostgreSQL"]
+__all__ = ["PostgreSQL"]
 
-GRAMMAR: Final = Grammar(
-    mark="%s",
-    quote='"',
-    types=("bytea PRIMARY KEY", "bytea", "bigint", "double precision NOT NULL", *["bigint NOT NULL"] * 3),
-    skip_locked=" FOR UPDATE SKIP LOCKED",
-    lock=" FOR UPDATE",
-    begin="BEGIN",
-    snapshot=("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",),
-    returning=True,
-    chains=True,
-)
-
-_CONFLICTS: Final = {
-    "40001",  # serialization_failure
-    "40P01",  # deadlock_detected
-    "23505",  # unique_violation, where two processes make the table at once
-}
-_MISSING: Final = {
-    "42P01",  # undefined_table
-    "42703",  # undefined_column
-}
-_FULL: Final = "53100"  # disk_full
-_OVERFULL: Final = "23502"  # not_null_violation, which one statement alone can meet: see Statements.put_one
-_OUTAGES: Final = {
-    "25006",  # read_only_sql_transaction: a replica, after a failover
-    "55P03",  # lock_not_available
-    "57014",  # query_canceled, by statement_timeout
-    "53300",  # too_many_connections
+_FAULTS: Final = {
+    "40001": Fault.CONFLICT,  # serialization_failure
+    "40P01": Fault.CONFLICT,  # deadlock_detected
+    "23505": Fault.CONFLICT,  # unique_violation, where two processes make the table at once
+    "42P01": Fault.MISSING,  # undefined_table
+    "42703": Fault.MISSING,  # undefined_column
+    "53100": Fault.FULL,  # disk_full
+    "23502": Fault.OVERFULL,  # not_null_violation, which one statement alone can meet: see Statements.put_one
+    "25006": Fault.OUTAGE,  # read_only_sql_transaction: a replica, after a failover
+    "55P03": Fault.OUTAGE,  # lock_not_available
+    "57014": Fault.OUTAGE,  # query_canceled, by statement_timeout
+    "53300": Fault.OUTAGE,  # too_many_connections
 }
 """SQLSTATEs: https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+
+_UNREACHABLE: Final = ("08", "57P")
+"""Beginnings of SQLSTATEs: the connection failed, the server shuts down or starts."""
 
 
 class TimedConnection(psycopg.Connection[Any]):
@@ -72,7 +60,7 @@ class TimedConnection(psycopg.Connection[Any]):
             return stop.value
 
 
-class PostgreSQL:
+class PostgreSQL(Database):
     """A database of a PostgreSQL server.
 
     Args:
@@ -80,20 +68,26 @@ class PostgreSQL:
         settings: the cache's options.
     """
 
-    is_local: ClassVar[bool] = False
-    can_notify: ClassVar[bool] = True
-    errors: tuple[type[Exception], ...] = (psycopg.Error,)
+    grammar = Grammar(
+        parameter="%s",
+        types=("bytea PRIMARY KEY", "bytea", "bigint", "double precision NOT NULL", *["bigint NOT NULL"] * 3),
+        begin=("BEGIN",),
+        snapshot=("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",),
+        lock=" FOR UPDATE",
+        skip_locked=" FOR UPDATE SKIP LOCKED",
+        chains=True,
+    )
+    errors: ClassVar[tuple[type[Exception], ...]] = (psycopg.Error,)
+    can_notify = True
+    _columns = "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped"
 
     def __init__(self, target: Target, settings: Mapping[str, Any]) -> None:
-        self.name = f"PostgreSQL ({target.host or 'local'}:{target.port or 5432}/{target.database or ''})"
-        self._unlogged: bool = settings["unlogged"]
+        self.name = f"PostgreSQL ({target.address(5432)})"
         self._answer_seconds: float = settings["socket_timeout"]
+        if settings["unlogged"]:
+            self.grammar = replace(self.grammar, create="CREATE UNLOGGED TABLE")
         given = {
-            "user": target.user,
-            "password": target.password,
-            "host": target.host,
-            "port": target.port,
-            "dbname": target.database,
+            **target.login("dbname"),
             # libpq takes whole seconds, and two at least.
             "connect_timeout": max(2, math.ceil(settings["socket_connect_timeout"])),
             "application_name": "storeroom",
@@ -107,79 +101,34 @@ class PostgreSQL:
                 "https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS"
             ) from error
 
-    def statements(self, table: str) -> Statements:
-        """See Database."""
-        return Statements(GRAMMAR, table, unlogged=self._unlogged)
+    def _open(self) -> TimedConnection:
+        return TimedConnection.connect(self._conninfo, autocommit=True)
 
-    def connect(self) -> TimedConnection:
-        """See Database."""
-        session = TimedConnection.connect(self._conninfo, autocommit=True)
-        try:
-            return self.prepare(session)
-        except BaseException:
-            self.close(session)
-            raise
-
-    def prepare(self, session: TimedConnection) -> TimedConnection:
-        """Set what is to hold on a new connection."""
+    def _prepare(self, session: TimedConnection) -> None:
         session.answer_seconds = self._answer_seconds
         milliseconds = max(1, int(self._answer_seconds * 1000))
-        # A cache can wait for the disk's confirmation or be fast; what is lost by a crash is the last moment.
+        # A cache can wait for the disk's confirmation or be fast; a crash loses the last moment.
         session.execute(f"SET synchronous_commit = off; SET statement_timeout = {milliseconds}")
-        return session
+
+    def _descriptor(self, session: TimedConnection) -> int:
+        return -1 if session.closed else session.pgconn.socket
 
     def close(self, session: TimedConnection) -> None:
         """See Database."""
         session.close()
 
-    def is_stale(self, session: TimedConnection) -> bool:
-        """See Database."""
-        return session.closed or has_news(session.pgconn.socket)
-
-    def abandon(self, sessions: Sequence[TimedConnection]) -> None:
-        """See Database."""
-        detach(session.pgconn.socket for session in sessions if not session.closed)
-
-    def rollback(self, session: TimedConnection) -> None:
-        """See Database."""
-        session.execute("ROLLBACK")
-
     def fault(self, error: Exception) -> Fault:
         """See Database."""
         state = getattr(error, "sqlstate", None)
-        if state in _CONFLICTS:
-            return Fault.CONFLICT
-        if state in _MISSING:
-            return Fault.MISSING
-        if state == _FULL:
-            return Fault.FULL
-        if state == _OVERFULL:
-            return Fault.OVERFULL
-        is_gone = state is None and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-        # Classes 08 and 57P: the connection failed, the server shuts down or starts.
-        if is_gone or state in _OUTAGES or str(state).startswith(("08", "57P")):
-            return Fault.OUTAGE
-        return Fault.REFUSED
+        if state is None:
+            is_gone = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+            return Fault.OUTAGE if is_gone else Fault.REFUSED
+        return Fault.OUTAGE if state.startswith(_UNREACHABLE) else _FAULTS.get(state, Fault.REFUSED)
 
     def columns(self, session: TimedConnection, table: str) -> frozenset[str]:
         """See Database."""
-        found = session.execute(
-            "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
-            ('"' + table.replace('"', '""') + '"',),
-        )
-        return frozenset(name for (name,) in found.fetchall())
+        return super().columns(session, '"' + table.replace('"', '""') + '"')
 
     def lock_schema(self, session: TimedConnection, table: str) -> None:
-        """See Database; the number is that of Storeroom's own choice, and the lock ends with the transaction."""
+        """See Database; the number is Storeroom's own choice, and the lock ends with the transaction."""
         session.execute("SELECT pg_advisory_xact_lock(7367868, hashtext(%s))", (table,))
-
-    def incr(self, session: TimedConnection, statements: Statements, parameters: Sequence[Any]) -> int | None:
-        """See Database."""
-        row = session.execute(statements.incr, parameters).fetchone()
-        return None if row is None else row[0]
-
-    def make_room(self, session: Any) -> None:
-        """Do nothing: a server does what it can."""
-
-    def repair(self, session: Any) -> None:
-        """Do nothing: a server repairs itself."""

@@ -1,7 +1,6 @@
-"""What a database says of itself and of the cache's table: see probes.py."""
+"""Answers of a database about itself and the cache's table: see probes.py."""
 
 import os
-import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -20,17 +19,26 @@ __all__ = ["endpoints", "probe"]
 _OLDEST_SQLITE: Final = "3.35"
 """RETURNING came with it: https://sqlite.org/lang_returning.html"""
 
+_OLDEST_MARIADB: Final = "10.6"
+
 _ENCRYPTS: Final[Mapping[str, bool]] = {"require": True, "verify-ca": True, "verify-full": True, "disable": False}
-"""PostgreSQL's sslmode to what it makes sure of; the others leave it to the server.
+"""PostgreSQL's sslmode to whether the session is encrypted; with the others, the server decides.
 Source: https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-PROTECTION"""
+
+_OWN_ERRORS: Final = range(1000, 2000)
+"""MySQL's numbers of its servers' errors; those of its clients follow."""
+
+_PASSING_ERRORS: Final = frozenset({1040, 1053})
+"""Too many connections, and a shutdown in progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Vendor:
-    """What is asked of one kind of server, each in one statement of one column.
+    """The questions to one kind of server, each a statement of one column.
 
     Attributes:
-        product: what it is called, unless its version says otherwise.
+        product: its name, unless its version says otherwise.
+        version: its version.
         oldest: the oldest version that will do.
         port: where it listens unless the URL says otherwise.
         time: epoch seconds, at the moment of asking.
@@ -41,6 +49,7 @@ class _Vendor:
     """
 
     product: str
+    version: str
     oldest: str
     port: int
     time: str
@@ -53,34 +62,30 @@ class _Vendor:
 def _postgresql_password(session: Any, target: Target) -> bool | None:
     if session.pgconn.used_password:
         return True
-    # A certificate or Kerberos may have stood in its place.
+    # A certificate or Kerberos may have been used instead.
     return None if dict(target.query).keys() & {"sslcert", "sslkey", "krbsrvname", "gsslib"} else False
 
 
-_MYSQL_MAY_CREATE: Final = """
+_GRANTED: Final = "privilege_type = 'CREATE' AND grantee = who.grantee"
+_MYSQL_MAY_CREATE: Final = f"""
     SELECT CASE
-    WHEN EXISTS (
-        SELECT 1 FROM information_schema.user_privileges
-        WHERE privilege_type = 'CREATE' AND grantee = who.grantee
-    ) OR EXISTS (
-        SELECT 1 FROM information_schema.schema_privileges
-        WHERE privilege_type = 'CREATE' AND grantee = who.grantee AND DATABASE() LIKE table_schema
-    ) OR EXISTS (
-        SELECT 1 FROM information_schema.table_privileges
-        WHERE privilege_type = 'CREATE' AND grantee = who.grantee
-        AND table_schema = DATABASE() AND table_name = %(table)s
-    ) THEN 1
+    WHEN EXISTS (SELECT 1 FROM information_schema.user_privileges WHERE {_GRANTED})
+    OR EXISTS (SELECT 1 FROM information_schema.schema_privileges WHERE {_GRANTED} AND DATABASE() LIKE table_schema)
+    OR EXISTS (SELECT 1 FROM information_schema.table_privileges WHERE {_GRANTED}
+        AND table_schema = DATABASE() AND table_name = %(table)s)
+    THEN 1
     WHEN COALESCE(CURRENT_ROLE(), 'NONE') <> 'NONE' THEN NULL
     ELSE 0 END
     FROM (SELECT CONCAT(
         "'", SUBSTRING_INDEX(CURRENT_USER(), '@', 1), "'@'", SUBSTRING_INDEX(CURRENT_USER(), '@', -1), "'"
     ) AS grantee) AS who
 """
-"""What a role grants stands elsewhere: then it is unknown."""
+"""The grants of a role are listed elsewhere: then it is unknown."""
 
 _VENDORS: Final[Mapping[str, _Vendor]] = {
     "postgresql": _Vendor(
         "PostgreSQL",
+        "SHOW server_version",
         "9.5",
         5432,
         "SELECT extract(epoch FROM clock_timestamp())",
@@ -91,6 +96,7 @@ _VENDORS: Final[Mapping[str, _Vendor]] = {
     ),
     "mysql": _Vendor(
         "MySQL",
+        "SELECT version()",
         "8.0",
         3306,
         "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) / 1000000",
@@ -101,25 +107,20 @@ _VENDORS: Final[Mapping[str, _Vendor]] = {
     ),
 }
 
-_OLDEST_MARIADB: Final = "10.6"
-
 
 def endpoints(target: Target) -> tuple[Endpoint, ...]:
-    """Return what is known of the server without asking; a file has none."""
+    """Return all that is known of the server without asking; a file has none."""
     if target.vendor == "sqlite":
         return ()
     query = dict(target.query)
     host = str(target.host or query.get("host") or query.get("hostaddr") or "")
     if host.startswith(("/", "@")) or "unix_socket" in query:
         host = ""  # PostgreSQL: the directory of its socket
+    is_encrypted: bool | None = any(name.startswith("ssl") for name in query) or None
+    has_password: bool | None = bool(target.password)
     if target.vendor == "postgresql":
         is_encrypted = _ENCRYPTS.get(str(query.get("sslmode")))
-    else:
-        is_encrypted = True if any(name.startswith("ssl") for name in query) else None
-    # Without one, PostgreSQL's library looks for it in the environment and in files.
-    has_password = True if target.password else None
-    if target.vendor == "mysql":
-        has_password = bool(target.password)
+        has_password = has_password or None  # its library looks in the environment and in files, too
     return (Endpoint(_address(target, host), host, is_encrypted, has_password),)
 
 
@@ -147,7 +148,7 @@ def _ask(database: Database, target: Target, endpoint: Endpoint) -> Probe:
     try:
         session = database.connect()
         try:
-            return _looked_at(database, session, target, endpoint, begun)
+            return _answers(database, session, target, endpoint, begun)
         finally:
             database.close(session)
     except database.errors as error:
@@ -156,18 +157,15 @@ def _ask(database: Database, target: Target, endpoint: Endpoint) -> Probe:
         return Probe((failed,))
 
 
-def _looked_at(database: Database, session: Any, target: Target, endpoint: Endpoint, begun: float) -> Probe:
+def _answers(database: Database, session: Any, target: Target, endpoint: Endpoint, begun: float) -> Probe:
     vendor = _VENDORS[target.vendor]
-    version = str(_value(session, "SELECT version()" if target.vendor == "mysql" else "SHOW server_version"))
+    version = str(_value(session, vendor.version))
     seconds = time.monotonic() - begun
     round_trips, clock_ahead = measure(lambda: _value(session, "SELECT 1"), lambda: float(_value(session, vendor.time)))
     is_mariadb = "mariadb" in version.lower()
+    is_encrypted, has_password = vendor.is_encrypted(session), vendor.has_password(session, target)
     found = ServerProbe(
-        replace(
-            endpoint,
-            is_encrypted=vendor.is_encrypted(session),
-            has_password=vendor.has_password(session, target),
-        ),
+        replace(endpoint, is_encrypted=is_encrypted, has_password=has_password),
         product="MariaDB" if is_mariadb else vendor.product,
         version=version.split(maxsplit=1)[0],
         oldest=_OLDEST_MARIADB if is_mariadb else vendor.oldest,
@@ -195,12 +193,12 @@ def _is_refusal(error: Exception) -> bool:
 
     A server that is starting, or has too many clients, is no more than out of reach.
     """
-    if getattr(error, "sqlstate", None) is not None:
-        return not str(error.sqlstate).startswith(("53", "57", "08"))  # type: ignore[attr-defined]  # as just seen
+    state = getattr(error, "sqlstate", None)
+    if state is not None:
+        return not state.startswith(("53", "57", "08"))
     if error.args and isinstance(error.args[0], int):
-        # MySQL numbers its own errors from 1000 on, those of its clients from 2000 on; 1040 is too many connections.
-        return 1000 <= error.args[0] < 2000 and error.args[0] not in {1040, 1053}  # noqa: PLR2004 -- as above
-    # libpq passes on what the server said when it closed the door, as text alone.
+        return error.args[0] in _OWN_ERRORS and error.args[0] not in _PASSING_ERRORS
+    # libpq passes on the server's last words, as text alone.
     text = str(error)
     return "FATAL:" in text and not any(word in text for word in ("starting up", "shutting down", "too many"))
 
@@ -209,13 +207,15 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _look_at_file(database: Database, target: Target) -> Probe:
+    import sqlite3  # noqa: PLC0415 -- a driver like the others
+
     begun = time.monotonic()
     file = Path(target.path)
     found = ServerProbe(Endpoint(target.path), product="SQLite", version=sqlite3.sqlite_version, oldest=_OLDEST_SQLITE)
     if not file.exists():
-        place = next(folder for folder in file.parents if folder.exists())
-        may_create = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
-        failure = "" if may_create else f"it does not exist, and {place} is none in which this user may make it"
+        folder = next(folder for folder in file.parents if folder.exists())
+        may_create = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+        failure = "" if may_create else f"it does not exist, and {folder} is none in which this user may make it"
         table = TableProbe(target.table, database.name, "absent", may_create)
         return Probe((replace(found, failure=failure, is_refusal=bool(failure)),), table)
     try:

@@ -4,20 +4,19 @@
 column                holds
 ====================  ==================================================================
 ``cache_key``         the storage key in UTF-8; of a long one its beginning and a hash
-``value``             the frame; of a long storage key that key goes before it; NULL for
-                      a plain integer
+``value``             the frame, after the storage key where that is a long one; NULL for a plain
+                      integer
 ``number``            the plain integer, which the database increments; 1 beside a ``value`` that is
                       an envelope, which no statement can judge
 ``expires``           epoch seconds; ENDLESS for an entry that never expires
-``size``              bytes that the entry counts for; 0 for a lock and for what is being
-                      computed, which bounds ignore
-``growth``            what the last write added to ``size``: all of it for a new entry
+``size``              bytes that the entry counts for; 0 for a lock or a lease, which bounds ignore
+``growth``            bytes that the last write added to ``size``: all of them for a new entry
 ``sequence``          microseconds when the entry was last used; the lowest are evicted
 ====================  ==================================================================
 
 One row is no entry: COUNTS_NAME holds the number of entries in ``number`` and their bytes
-in ``growth``, so that no write has to count. Whoever empties the table by hand empties
-the counts with it.
+in ``growth``, so that no write has to count. To empty the table by hand empties the counts
+with it.
 """
 
 from hashlib import blake2b
@@ -55,7 +54,7 @@ ENDLESS: Final = 1e15
 """``expires`` of an entry without a timeout: 30 million years, as not every database has an infinity."""
 
 _ROW_BYTES: Final = 120
-"""What a row takes beside its key and value: columns, three indexes, headers."""
+"""Bytes of a row beside its key and value: columns, three indexes, headers."""
 
 _LENGTH_BYTES: Final = 4
 
@@ -63,7 +62,7 @@ _ENVELOPE: Final = 1
 
 
 class Row(NamedTuple):
-    """What is written of an entry, beside its expiry and its place in the sequence."""
+    """An entry's columns, but for its expiry and its position in the sequence."""
 
     name: bytes
     value: bytes | None
@@ -79,7 +78,7 @@ def name_of(storage_key: str) -> bytes:
         name = storage_key.encode("utf-8", "surrogatepass")
     if len(name) < KEY_BYTES:
         return name
-    # Exactly as long as the column, which no other name is: that tells the hashed ones.
+    # Hashed names alone are exactly as long as the column.
     return name[:_HEAD_BYTES] + b"#" + blake2b(name, digest_size=_HASH_BYTES).hexdigest().encode()
 
 
@@ -102,7 +101,7 @@ def make_row(storage_key: str, frame: bytes) -> Row:
 
 
 def frame_of(storage_key: str, name: bytes, value: Any) -> bytes:
-    """Return the frame in ``value``; nothing, which no codec can read, where it is another storage key's."""
+    """Return the frame in ``value``; no bytes, which no codec can read, where it is another storage key's."""
     frame = bytes(value)
     if not is_hashed(name):
         return frame
@@ -121,7 +120,7 @@ def _split(value: bytes) -> tuple[str, bytes]:
 
 
 def _decoded(name: bytes) -> str:
-    # A damaged name is nobody's: the mark in place of a bad byte makes it match no key.
+    # A damaged name is nobody's: the replacement of a bad byte makes it match no key.
     try:
         return name.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
@@ -129,15 +128,15 @@ def _decoded(name: bytes) -> str:
 
 
 def to_column(expires_at: float) -> float:
-    """Return what ``expires`` holds."""
+    """Return the ``expires`` of an expires_at."""
     return min(expires_at, ENDLESS)
 
 
 def from_column(expires: float) -> float:
-    """Return the expires_at that ``expires`` stands for."""
+    """Return the expires_at of an ``expires``."""
     return NEVER if expires >= ENDLESS else expires
 
 
 def head_of(start: str) -> bytes:
-    """Return what the names of all storage keys begin with that begin with `start`."""
+    """Return the beginning of the names of all storage keys that begin with `start`."""
     return start.encode("utf-8", "surrogatepass")[:_HEAD_BYTES]

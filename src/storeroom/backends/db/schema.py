@@ -17,14 +17,14 @@ _DJANGOS: Final = frozenset({"cache_key", "value", "expires"})
 
 
 def state_of(columns: frozenset[str]) -> Literal["ready", "absent", "old", "foreign"]:
-    """Say what a table of these columns is: "old" is Django's, or that of another version of Storeroom."""
+    """Return the state of a table by its columns: "old" is Django's, or that of another version of Storeroom."""
     if columns == _SHAPE:
         return "ready"
     is_ours = {"cache_key", "sequence", "growth"} <= columns
     return ("old" if is_ours or columns == _DJANGOS else "foreign") if columns else "absent"
 
 
-def make_ready(database: Database, session: Any, statements: Statements, *, creates: bool) -> None:
+def make_ready(database: Database, statements: Statements, session: Any, *, creates: bool) -> None:
     """See to it that the table is there and has its shape.
 
     Raises:
@@ -38,10 +38,10 @@ def make_ready(database: Database, session: Any, statements: Statements, *, crea
             "Storeroom, and OPTIONS['create_table'] is False. Make it with: python manage.py createcachetable, or "
             "storeroom createcachetable; or let create_table be True."
         )
-    create(database, session, statements)
+    create(database, statements, session)
 
 
-def create(database: Database, session: Any, statements: Statements) -> bool:
+def create(database: Database, statements: Statements, session: Any) -> bool:
     """Make the table unless it is there; replace one that Django or an earlier Storeroom has made.
 
     Entries of a replaced table are lost: a cache can be filled again.
@@ -52,28 +52,24 @@ def create(database: Database, session: Any, statements: Statements) -> bool:
     Raises:
         StorageError: there is a table of that name that holds something else.
     """
-    session.execute(statements.grammar.begin, ())
-    try:
-        database.lock_schema(session, statements.name)
-        found = database.columns(session, statements.name)
-        if found != _SHAPE:
-            _replace(database, session, statements, found)
-        session.execute("COMMIT", ())
-    except Exception:
-        database.rollback(session)
-        raise
-    return found != _SHAPE
+    return database.within(session, statements.grammar.begin, _create, database, statements, session)
 
 
-def _replace(database: Database, session: Any, statements: Statements, found: frozenset[str]) -> None:
-    if state_of(found) == "foreign":
+def _create(database: Database, statements: Statements, session: Any) -> bool:
+    database.lock_schema(session, statements.name)
+    found = database.columns(session, statements.name)
+    state = state_of(found)
+    if state == "ready":
+        return False
+    if state == "foreign":
         raise StorageError(
             f"The table {statements.name!r} of {database.name} has the columns {', '.join(sorted(found))}, so it is "
             "no table of a cache. Give the cache another LOCATION."
         )
-    if found:
+    if state == "old":
         logger.warning("The cache table %r of %s is made anew in another shape.", statements.name, database.name)
         session.execute(statements.drop(), ())
     # Without a row of counts: the first to write makes it, in a transaction, which MySQL ends at each of these.
     for statement in statements.create():
         session.execute(statement, ())
+    return True

@@ -1,8 +1,8 @@
 """The database of a Django project, for a cache whose OPTIONS name no URL.
 
-Which one it is Django's routers say, asked as they are for Django's own cache. The cache
-connects to it by itself, with the parameters of Django's settings: what it writes is not
-part of the program's transactions.
+Django's routers choose it, asked as they are for Django's own cache. The cache connects
+to it by itself, with the parameters of Django's settings: its writes are not part of the
+program's transactions.
 
 A SQLite database admits one writer at a time: a cache in the same file would wait for the
 very transaction that its caller has open, and in vain. So it gets a file of its own,
@@ -38,29 +38,12 @@ _VENDORS: Final = {
 """The last part of Django's ENGINE to the kind of database."""
 
 _OWN: Final = frozenset(
-    {
-        "assume_role",
-        "autocommit",
-        "client_encoding",
-        "client_flag",
-        "compress",
-        "connect_timeout",
-        "context",
-        "conv",
-        "cursor_factory",
-        "cursorclass",
-        "isolation_level",
-        "local_infile",
-        "pool",
-        "prepare_threshold",
-        "read_timeout",
-        "row_factory",
-        "server_side_binding",
-        "sql_mode",
-        "write_timeout",
-    }
+    {"assume_role", "isolation_level", "pool", "server_side_binding"}  # Django's own
+    | {"autocommit", "client_encoding", "context", "cursor_factory", "prepare_threshold", "row_factory"}  # psycopg's
+    | {"client_flag", "compress", "connect_timeout", "conv", "cursorclass", "local_infile"}  # mysqlclient's
+    | {"read_timeout", "sql_mode", "write_timeout"}
 )
-"""Keys of OPTIONS in DATABASES that are Django's own, or concern the program's connections alone."""
+"""Keys of OPTIONS in DATABASES that are no matter of a cache: they concern the program's connections alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +52,7 @@ class Site:
 
     Attributes:
         alias: its name there.
-        settings: its dict, which is the one that Django's connections have: a test run puts another NAME into it.
+        settings: its dict, shared with Django's connections: a test run puts another NAME into it.
         name: NAME when it was found.
     """
 
@@ -79,11 +62,11 @@ class Site:
 
     @property
     def has_moved(self) -> bool:
-        """Whether another database has taken its place, as in a test run."""
+        """Whether its NAME is another one now, as in a test run."""
         return str(self.settings["NAME"] or "") != self.name
 
     def target(self, table: str) -> Target:
-        """Return where a table of this database is.
+        """Return a table of this database.
 
         Raises:
             ConfigurationError: it is of a kind that the cache cannot use.
@@ -97,20 +80,32 @@ class Site:
             )
         if vendor == "sqlite":
             return Target(vendor, table, path=_file_beside(self.name))
+        return self._on_server(vendor, table)
+
+    def _on_server(self, vendor: str, table: str) -> Target:
         options = {name: value for name, value in self.settings.get("OPTIONS", {}).items() if name not in _OWN}
-        host = self.settings["HOST"] or None
+        user, password, host, port = (self.settings[name] or None for name in ("USER", "PASSWORD", "HOST", "PORT"))
         if vendor == "mysql" and host and host.startswith("/"):  # as Django reads it; of PostgreSQL, libpq does
             host, options["unix_socket"] = None, host
-        return Target(
-            vendor,
-            table,
-            user=self.settings["USER"] or None,
-            password=self.settings["PASSWORD"] or None,
-            host=host,
-            port=int(self.settings["PORT"]) if self.settings["PORT"] else None,
-            database=self.name or None,
-            query=tuple(sorted(options.items())),
-        )
+        port, query = None if port is None else int(port), tuple(sorted(options.items()))
+        return Target(vendor, table, "", user, password, host, port, self.name or None, query)
+
+
+class _Options:
+    db_table = "storeroom_cache"
+    app_label = "django_cache"
+    model_name = "cacheentry"
+    verbose_name = "cache entry"
+    verbose_name_plural = "cache entries"
+    object_name = "CacheEntry"
+    managed = True
+    abstract = proxy = swapped = False
+
+
+class CacheEntry:
+    """The model of which the routers decide where it is: that of Django's own cache."""
+
+    _meta = _Options
 
 
 def find_site() -> Site | None:
@@ -119,7 +114,7 @@ def find_site() -> Site | None:
     if conf is None or not hasattr(conf, "settings") or not conf.settings.configured:
         return None
     database = import_module("django.db")
-    alias = database.router.db_for_write(cache_model())
+    alias = database.router.db_for_write(CacheEntry)
     settings = database.connections.databases[alias]
     if settings["ENGINE"].endswith(".dummy"):
         return None
@@ -133,29 +128,7 @@ def is_test_run() -> bool:
 
 def may_migrate(alias: str) -> bool:
     """Tell whether the routers let the cache's table be made in a database."""
-    return bool(import_module("django.db").router.allow_migrate_model(alias, cache_model()))
-
-
-@cache
-def cache_model() -> Any:
-    """Return what routers are asked about: the model that Django's own cache has them decide on."""
-
-    class Options:
-        db_table = "storeroom_cache"
-        app_label = "django_cache"
-        model_name = "cacheentry"
-        verbose_name = "cache entry"
-        verbose_name_plural = "cache entries"
-        object_name = "CacheEntry"
-        abstract = False
-        managed = True
-        proxy = False
-        swapped = False
-
-    class CacheEntry:
-        _meta = Options
-
-    return CacheEntry
+    return bool(import_module("django.db").router.allow_migrate_model(alias, CacheEntry))
 
 
 def _file_beside(name: str) -> str:
@@ -168,14 +141,13 @@ def _file_beside(name: str) -> str:
 
 
 @cache
-def _temporary_directory(_: int) -> str:
-    """Return a directory of this process."""
+def _temporary_directory(pid: int) -> str:
+    """Return a directory of this process, and not of a forked child; removed when it ends."""
     directory = tempfile.mkdtemp(prefix="storeroom-")
-    pid = os.getpid()
-
-    def remove() -> None:
-        if os.getpid() == pid:  # a forked child has one of its own
-            shutil.rmtree(directory, ignore_errors=True)
-
-    atexit.register(remove)
+    atexit.register(_remove, directory, pid)
     return directory
+
+
+def _remove(directory: str, pid: int) -> None:
+    if os.getpid() == pid:
+        shutil.rmtree(directory, ignore_errors=True)

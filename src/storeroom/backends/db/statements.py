@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 
-__all__ = ["CHUNK", "COLUMNS", "Grammar", "Statements", "chunks", "rows_of"]
+__all__ = ["CHUNK", "COLUMNS", "Grammar", "Statements", "batches", "chunks", "rows_of"]
 
 T = TypeVar("T")
 
@@ -19,37 +19,41 @@ CHUNK: Final = 500
 
 COLUMNS: Final = ("cache_key", "value", "number", "expires", "size", "growth", "sequence")
 
-_IS_ENVELOPE: Final = "value IS NOT NULL AND number IS NOT NULL"
+_ROW: Final = f"({', '.join('?' * len(COLUMNS))})"
 
 _OVERWRITTEN: Final = ("value", "number", "expires", "sequence")
+
+_IS_ENVELOPE: Final = "value IS NOT NULL AND number IS NOT NULL"
 
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """How one database writes what the others write differently.
+    """The SQL that each database writes in its own way; the defaults are those of most.
 
     Attributes:
-        mark: stands for a parameter.
-        quote: begins and ends a name.
+        parameter: stands for one.
         types: of the columns, in the order of COLUMNS.
-        skip_locked: makes a SELECT lock what it finds and pass over what others have locked.
-        lock: makes a SELECT lock what it finds.
         begin: begins a transaction that is going to write.
         snapshot: begins one that reads, and sees one moment throughout.
+        lock: makes a SELECT lock what it finds.
+        skip_locked: the same, and makes it pass over rows that others have locked.
+        quote: begins and ends a name.
         returning: whether writing statements can return columns.
         chains: whether one statement can write to several rows, each in a way of its own.
-        table_suffix: ends CREATE TABLE.
+        create: begins CREATE TABLE.
+        table_suffix: ends it.
     """
 
-    mark: str
-    quote: str
+    parameter: str
     types: tuple[str, ...]
-    skip_locked: str
-    lock: str
-    begin: str
+    begin: tuple[str, ...]
     snapshot: tuple[str, ...]
-    returning: bool
+    lock: str = ""
+    skip_locked: str = ""
+    quote: str = '"'
+    returning: bool = True
     chains: bool = False
+    create: str = "CREATE TABLE"
     table_suffix: str = ""
 
 
@@ -58,176 +62,163 @@ def chunks(items: Sequence[T], length: int = CHUNK) -> Iterator[Sequence[T]]:
     return (items[start : start + length] for start in range(0, len(items), length))
 
 
-class Statements:
-    """The statements on one table."""
-
-    def __init__(self, grammar: Grammar, table: str, *, unlogged: bool = False) -> None:
-        self.grammar = grammar
-        self.name = table
-        self.table = self._quoted(table)
-        mark, here = grammar.mark, self.table
-        self._unlogged = "UNLOGGED " if unlogged else ""
-        # For each length of a list there is a text; a cache keeps those in use.
-        self._listed: Callable[[str, int], str] = lru_cache(256)(self._make_listed)
-        self._upserts: Callable[[int, bool], str] = lru_cache(64)(self._make_upsert)
-        self.get = f"SELECT value, number, expires FROM {here} WHERE cache_key = {mark}"
-        self.expiry = f"SELECT expires, {_IS_ENVELOPE} FROM {here} WHERE cache_key = {mark}"
-        self.touch = (
-            f"UPDATE {here} SET expires = {mark} WHERE cache_key = {mark} AND expires > {mark} AND NOT ({_IS_ENVELOPE})"
-        )
-        self.counts = f"SELECT number, growth FROM {here} WHERE cache_key = {mark}"
-        self.lock_entry = (
-            f"SELECT value, number, expires, size FROM {here} WHERE cache_key = {mark} AND expires > {mark}"
-            f"{grammar.lock}"
-        )
-        self.lock_any = f"SELECT expires FROM {here} WHERE cache_key = {mark}{grammar.lock}"
-        self.incr = (
-            f"UPDATE {here} SET number = number + {mark} WHERE cache_key = {mark} AND expires > {mark} "
-            f"AND number BETWEEN {mark} AND {mark} AND value IS NULL"
-            + (" RETURNING number" if grammar.returning else "")
-        )
-        self.count_up = (
-            f"UPDATE {here} SET number = number + {mark}, growth = growth + {mark} WHERE cache_key = {mark}"
-            + (" RETURNING number, growth" if grammar.returning else "")
-        )
-        self.recount = f"SELECT count(*), sum(size) FROM {here} WHERE size > 0"
-        self.set_counts = f"UPDATE {here} SET number = {mark}, growth = {mark} WHERE cache_key = {mark}"
-        if grammar.chains:
-            self.put_one = self._make_put_one(only_absent=False)
-            self.add_one = self._make_put_one(only_absent=True)
-        self.replace = (
-            f"UPDATE {here} SET growth = {mark} - size, value = {mark}, number = {mark}, size = {mark} "
-            f"WHERE cache_key = {mark}"
-        )
-        self.earliest = f"SELECT min(expires) FROM {here}"
-        self.expired = (
-            f"SELECT cache_key, size FROM {here} WHERE expires <= {mark} ORDER BY expires LIMIT {mark}"
-            f"{grammar.skip_locked}"
-        )
-        self.oldest = (
-            f"SELECT cache_key, size FROM {here} WHERE size > 0 ORDER BY sequence LIMIT {mark}{grammar.skip_locked}"
-        )
-        self.scan = (
-            "SELECT cache_key, CASE WHEN length(cache_key) < 480 THEN NULL ELSE value END, expires, "
-            f"{_IS_ENVELOPE} FROM {here} WHERE cache_key > {mark} ORDER BY cache_key LIMIT {mark}"
-        )
-        self.scan_from = self.scan.replace(f"cache_key > {mark}", f"cache_key >= {mark}")
-        self.columns = f"SELECT {', '.join(COLUMNS)} FROM {here} LIMIT 0"
-
-    def _quoted(self, name: str) -> str:
-        quote = self.grammar.quote
-        return (
-            f"{quote}{name.replace(quote, 2 * quote).replace('%', '%%' if self.grammar.mark == '%s' else '%')}{quote}"
-        )
-
-    # Statements on several rows ---------------------------------------------------------------
-
-    def get_many(self, count: int) -> str:
-        """Take so many names."""
-        return self._listed(f"SELECT cache_key, value, number, expires FROM {self.table} WHERE cache_key IN", count)
-
-    def lock_entries(self, count: int) -> str:
-        """Take so many names; lock their rows."""
-        return f"{self.get_many(count)}{self.grammar.lock}"
-
-    def sizes(self, count: int) -> str:
-        """Take so many names; lock their rows."""
-        text = self._listed(f"SELECT size, expires FROM {self.table} WHERE cache_key IN", count)
-        return f"{text}{self.grammar.lock}"
-
-    def growths(self, count: int) -> str:
-        """Take so many names."""
-        return self._listed(f"SELECT growth, size FROM {self.table} WHERE cache_key IN", count)
-
-    def delete(self, count: int) -> str:
-        """Take so many names; return size and expires of each where that is possible."""
-        text = self._listed(f"DELETE FROM {self.table} WHERE cache_key IN", count)
-        return f"{text} RETURNING size, expires" if self.grammar.returning else text
-
-    def used(self, count: int) -> str:
-        """Take so many names; return those that are nobody's at the moment, and lock them."""
-        text = self._listed(f"SELECT cache_key FROM {self.table} WHERE size > 0 AND cache_key IN", count)
-        return f"{text}{self.grammar.skip_locked}"
-
-    def renew(self, count: int) -> str:
-        """Take a place in the sequence, and so many names."""
-        return self._listed(f"UPDATE {self.table} SET sequence = {self.grammar.mark} WHERE cache_key IN", count)
-
-    def _make_listed(self, text: str, count: int) -> str:
-        return f"{text} ({', '.join([self.grammar.mark] * count)})"
-
-    # Writing ----------------------------------------------------------------------------------
-
-    def insert(self, count: int) -> str:
-        """Take the columns of so many rows."""
-        row = f"({', '.join([self.grammar.mark] * len(COLUMNS))})"
-        return f"INSERT INTO {self.table} ({', '.join(COLUMNS)}) VALUES {', '.join([row] * count)}"
-
-    def upsert(self, count: int, *, only_absent: bool) -> str:
-        """Take the columns of so many rows, and the present where only the absent and expired are written.
-
-        Returns growth and size of each that was written.
-        """
-        return self._upserts(count, only_absent)
-
-    def _make_upsert(self, count: int, only_absent: bool) -> str:
-        return f"{self.insert(count)} {self._on_conflict(only_absent)} RETURNING growth, size"
-
-    def add_many(self, count: int) -> str:
-        """Take the columns of so many rows, and the present; return name, growth and size of each that was written."""
-        return f"{self.insert(count)} {self._on_conflict(only_absent=True)} RETURNING cache_key, growth, size"
-
-    def _on_conflict(self, only_absent: bool) -> str:
-        here = self.table
-        changes = [f"growth = excluded.size - {here}.size", "size = excluded.size"]
-        changes += [f"{column} = excluded.{column}" for column in _OVERWRITTEN]
-        condition = f" WHERE {here}.expires <= {self.grammar.mark}" if only_absent else ""
-        return f"ON CONFLICT (cache_key) DO UPDATE SET {', '.join(changes)}{condition}"
-
-    def _make_put_one(self, *, only_absent: bool) -> str:
-        """Return what writes one row and counts it, within bounds.
-
-        It takes the name of the counts, max_entries, the row's size and max_bytes; what upsert(1) does; and once
-        more max_entries, max_bytes and the name. It returns one row: the growth of what was written, None if
-        an entry is present, and the counts, None if they did not change. It returns no row where the bounds have
-        no room, and it fails where others take the room while it runs, by the constraint that `growth` is not NULL:
-        a statement that has written a row has no other way to undo it.
-        """
-        here, mark = self.table, self.grammar.mark
-        columns, row = ", ".join(COLUMNS), ", ".join([mark] * len(COLUMNS))
-        number = (
-            "counts.number + CASE WHEN put.growth = put.size THEN 1 WHEN put.growth < 0 AND put.size = 0 "
-            "THEN -1 ELSE 0 END"
-        )
-        growth = "counts.growth + put.growth"
-        return (
-            f"WITH room AS (SELECT 1 FROM {here} WHERE cache_key = {mark} AND number < {mark} "
-            f"AND growth + {mark} <= {mark}), "
-            f"put AS (INSERT INTO {here} ({columns}) SELECT {row} FROM room {self._on_conflict(only_absent)} "
-            f"RETURNING growth, size), "
-            f"counted AS (UPDATE {here} AS counts SET number = {number}, growth = CASE "
-            f"WHEN {number} <= {mark} AND {growth} <= {mark} THEN {growth} END FROM put "
-            f"WHERE counts.cache_key = {mark} AND put.growth <> 0 RETURNING counts.number, counts.growth) "
-            "SELECT put.growth, counted.number, counted.growth FROM room LEFT JOIN put ON true "
-            "LEFT JOIN counted ON true"
-        )
-
-    # The table itself -------------------------------------------------------------------------
-
-    def create(self) -> list[str]:
-        """Return what makes the table and its indexes."""
-        columns = ", ".join(f"{name} {kind}" for name, kind in zip(COLUMNS, self.grammar.types, strict=True))
-        indexes = [
-            f"CREATE INDEX {self._quoted(f'{self.name}_{column}')} ON {self.table} ({column})"
-            for column in ("expires", "sequence")
-        ]
-        return [f"CREATE {self._unlogged}TABLE {self.table} ({columns}){self.grammar.table_suffix}", *indexes]
-
-    def drop(self) -> str:
-        """Return what removes the table."""
-        return f"DROP TABLE {self.table}"
+def batches(items: Sequence[T], length_of: Callable[[T], int], longest: int, count: int) -> Iterator[list[T]]:
+    """Yield the items, up to `count` at a time, and together up to `longest` long unless one alone is longer."""
+    batch: list[T] = []
+    total = 0
+    for item in items:
+        length = length_of(item)
+        if batch and (len(batch) == count or total + length > longest):
+            yield batch
+            batch, total = [], 0
+        batch.append(item)
+        total += length
+    if batch:
+        yield batch
 
 
 def rows_of(rows: Sequence[Sequence[Any]]) -> list[Any]:
     """Return the parameters of several rows, one after the other."""
     return [column for row in rows for column in row]
+
+
+class Statements:
+    """The statements on one table.
+
+    In the texts below, ? stands for a parameter and $ for the table.
+    """
+
+    def __init__(self, grammar: Grammar, table: str) -> None:
+        self.grammar = grammar
+        self.name = table
+        self.table = self._quoted(table)
+        sql, lock, skip_locked = self._sql, grammar.lock, grammar.skip_locked
+        # One entry
+        self.get = sql("SELECT value, number, expires FROM $ WHERE cache_key = ?")
+        self.expiry = sql(f"SELECT expires, {_IS_ENVELOPE} FROM $ WHERE cache_key = ?")
+        self.lock_any = sql(f"SELECT expires FROM $ WHERE cache_key = ?{lock}")
+        self.lock_entry = sql(f"SELECT value, number, expires, size FROM $ WHERE cache_key = ? AND expires > ?{lock}")
+        self.touch = sql(f"UPDATE $ SET expires = ? WHERE cache_key = ? AND expires > ? AND NOT ({_IS_ENVELOPE})")
+        self.replace = sql("UPDATE $ SET growth = ? - size, value = ?, number = ?, size = ? WHERE cache_key = ?")
+        self.incr = sql(
+            "UPDATE $ SET number = number + ? WHERE cache_key = ? AND expires > ? AND number BETWEEN ? AND ? "
+            f"AND value IS NULL{self._returned('number')}"
+        )
+        if grammar.chains:
+            self.put_one = sql(_put_one(only_absent=False))
+            self.add_one = sql(_put_one(only_absent=True))
+        # The counts
+        self.counts = sql("SELECT number, growth FROM $ WHERE cache_key = ?")
+        self.count_up = sql(
+            "UPDATE $ SET number = number + ?, growth = growth + ? WHERE cache_key = ?"
+            f"{self._returned('number, growth')}"
+        )
+        self.recount = sql("SELECT count(*), sum(size) FROM $ WHERE size > 0")
+        self.set_counts = sql("UPDATE $ SET number = ?, growth = ? WHERE cache_key = ?")
+        # The first so many
+        self.earliest = sql("SELECT min(expires) FROM $")
+        self.expired = sql(f"SELECT cache_key, size FROM $ WHERE expires <= ? ORDER BY expires LIMIT ?{skip_locked}")
+        self.oldest = sql(f"SELECT cache_key, size FROM $ WHERE size > 0 ORDER BY sequence LIMIT ?{skip_locked}")
+        scan = (
+            f"SELECT cache_key, CASE WHEN length(cache_key) < 480 THEN NULL ELSE value END, expires, {_IS_ENVELOPE} "
+            "FROM $ WHERE cache_key > ? ORDER BY cache_key LIMIT ?"
+        )
+        self.scan, self.scan_from = sql(scan), sql(scan.replace(">", ">="))
+        self._learn_lists()
+
+    def _learn_lists(self) -> None:
+        """Learn the statements on so many names; those that lock rows lock each that they find."""
+        several, lock = self._several, self.grammar.lock
+        self.get_many = several("SELECT cache_key, value, number, expires FROM $ WHERE cache_key IN")
+        self.lock_entries = several("SELECT cache_key, value, number, expires FROM $ WHERE cache_key IN", lock)
+        self.sizes = several("SELECT size, expires FROM $ WHERE cache_key IN", lock)
+        self.growths = several("SELECT growth, size FROM $ WHERE cache_key IN")
+        self.delete = several("DELETE FROM $ WHERE cache_key IN", self._returned("size, expires"))
+        self.used = several("SELECT cache_key FROM $ WHERE size > 0 AND cache_key IN", self.grammar.skip_locked)
+        self.renew = several("UPDATE $ SET sequence = ? WHERE cache_key IN")
+        self._upserts: Callable[[int, bool], str] = lru_cache(64)(self._make_upsert)
+
+    def _several(self, text: str, after: str = "") -> Callable[[int], str]:
+        """Return the function from a number of names to the statement that takes so many: texts in use are kept."""
+        return lru_cache(64)(lambda count: self._sql(f"{text} ({', '.join('?' * count)}){after}"))
+
+    def _sql(self, text: str) -> str:
+        return text.replace("?", self.grammar.parameter).replace("$", self.table)
+
+    def _returned(self, columns: str) -> str:
+        return f" RETURNING {columns}" if self.grammar.returning else ""
+
+    def _quoted(self, name: str) -> str:
+        quote = self.grammar.quote
+        name = name.replace(quote, 2 * quote)
+        return f"{quote}{name.replace('%', '%%') if self.grammar.parameter == '%s' else name}{quote}"
+
+    # Writing ----------------------------------------------------------------------------------
+
+    def insert(self, count: int) -> str:
+        """Take the columns of so many rows."""
+        return self._sql(_insert(count))
+
+    def upsert(self, count: int, *, only_absent: bool) -> str:
+        """Take the columns of so many rows, and the present where only the absent and expired are written.
+
+        Returns growth and size of each that was written, and then its name, too, if only the absent are.
+        """
+        return self._upserts(count, only_absent)
+
+    def _make_upsert(self, count: int, only_absent: bool) -> str:
+        returned = "growth, size, cache_key" if only_absent else "growth, size"
+        return self._sql(f"{_insert(count)} {_on_conflict(only_absent)} RETURNING {returned}")
+
+    # The table itself -------------------------------------------------------------------------
+
+    def create(self) -> list[str]:
+        """Return the statements that make the table and its indexes."""
+        indexes = [f"CREATE INDEX {name} ON {self.table} ({column})" for name, column in self._indexes()]
+        return [f"{self.grammar.create} {self.table} ({self._columns()}){self.grammar.table_suffix}", *indexes]
+
+    def _columns(self) -> str:
+        return ", ".join(f"{name} {kind}" for name, kind in zip(COLUMNS, self.grammar.types, strict=True))
+
+    def _indexes(self) -> list[tuple[str, str]]:
+        return [(self._quoted(f"{self.name}_{column}"), column) for column in ("expires", "sequence")]
+
+    def drop(self) -> str:
+        """Return the statement that removes the table."""
+        return f"DROP TABLE {self.table}"
+
+
+def _insert(count: int) -> str:
+    return f"INSERT INTO $ ({', '.join(COLUMNS)}) VALUES {', '.join([_ROW] * count)}"
+
+
+def _on_conflict(only_absent: bool) -> str:
+    changes = ["growth = excluded.size - $.size", "size = excluded.size"]
+    changes += [f"{column} = excluded.{column}" for column in _OVERWRITTEN]
+    condition = " WHERE $.expires <= ?" if only_absent else ""
+    return f"ON CONFLICT (cache_key) DO UPDATE SET {', '.join(changes)}{condition}"
+
+
+def _put_one(*, only_absent: bool) -> str:
+    """Return the statement that writes one row and counts it, within bounds.
+
+    It takes the name of the counts, max_entries, the row's size and max_bytes; the parameters of upsert(1); and
+    once more max_entries, max_bytes and the name. It returns one row: the growth of the row written, None if
+    an entry is present, and the counts, None if they did not change. It returns no row where the bounds have
+    no room, and it fails where others take the room while it runs, by the constraint that `growth` is not NULL:
+    a statement that has written a row has no other way to undo it.
+    """
+    number = (
+        "counts.number + CASE WHEN put.growth = put.size THEN 1 WHEN put.growth < 0 AND put.size = 0 THEN -1 ELSE 0 END"
+    )
+    growth = "counts.growth + put.growth"
+    return (
+        "WITH room AS (SELECT 1 FROM $ WHERE cache_key = ? AND number < ? AND growth + ? <= ?), "
+        f"put AS (INSERT INTO $ ({', '.join(COLUMNS)}) SELECT {_ROW[1:-1]} FROM room "
+        f"{_on_conflict(only_absent)} RETURNING growth, size), "
+        f"counted AS (UPDATE $ AS counts SET number = {number}, growth = CASE "
+        f"WHEN {number} <= ? AND {growth} <= ? THEN {growth} END FROM put "
+        "WHERE counts.cache_key = ? AND put.growth <> 0 RETURNING counts.number, counts.growth) "
+        "SELECT put.growth, counted.number, counted.growth FROM room LEFT JOIN put ON true "
+        "LEFT JOIN counted ON true"
+    )

@@ -1,20 +1,20 @@
 """Changes of a table within one transaction, its counts, and the room that they need.
 
-Nothing is counted by looking at the table: what each statement added and removed goes to
+Nothing is counted by looking at the table: each statement's additions and removals go to
 the row of counts before the commit. That row is locked from then on, so that the bounds
-hold whoever else writes; all that is done after it passes over rows that others have
+hold whoever else writes; everything done after it passes over rows that others have
 locked, so that no two transactions wait for each other there.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from storeroom.backends.db.rows import COUNTS_NAME, ENDLESS, Row, to_column
-from storeroom.backends.db.statements import Statements, chunks, rows_of
+from storeroom.backends.db.statements import Statements, batches, chunks, rows_of
 
-__all__ = ["EXPIRED", "Bounds", "Transaction", "columns_of", "entries_added", "place_in_sequence"]
+__all__ = ["EXPIRED", "NO_BOUND", "Bounds", "Transaction", "columns_of", "entries_added"]
 
 _ROWS: Final = 100
 """Rows in one upsert: seven parameters each, of which SQLite allows 999 before 3.32."""
@@ -23,7 +23,7 @@ _BYTES: Final = 2**21
 """Bytes of values in one upsert, unless one alone has more: servers bound a statement's length."""
 
 EXPIRED: Final = 32
-"""Expired entries that a write removes beyond what room needs: more than one, so that a backlog
+"""Expired entries that a write removes beyond its need for room: more than one, so that a backlog
 shrinks; few, so that no write pays for many."""
 
 _VICTIMS: Final = 200
@@ -32,39 +32,27 @@ _VICTIMS: Final = 200
 _ADD_ATTEMPTS: Final = 3
 """Where an expired entry can vanish between two looks."""
 
-_NO_BOUND: Final = 2**62
+NO_BOUND: Final = 2**62
 """More than any table holds; a column of 64 bits holds as much again."""
 
 _LARGE: Final = 4096
 """From this MAX_ENTRIES on a hundredth part is evicted at once, so that few writes pay for it."""
 
+_LAST: Final = 2**62
+"""A position in the sequence after all others: of rows that are never evicted."""
+
 
 @dataclass(slots=True)
 class Bounds:
-    """What a handle allows the table to hold."""
+    """The most that a handle allows the table to hold."""
 
-    max_entries: int | None
-    max_bytes: int | None
-    cull_frequency: int | None
+    max_entries: int = NO_BOUND
+    max_bytes: int = NO_BOUND
+    cull_frequency: int | None = None
 
     def allow(self, entries: int, size: int) -> bool:
         """Tell whether so many entries and bytes are within the bounds."""
-        return (self.max_entries is None or entries <= self.max_entries) and (
-            self.max_bytes is None or size <= self.max_bytes
-        )
-
-    @property
-    def as_columns(self) -> tuple[int, int]:
-        """Entries and bytes, for a statement to compare with."""
-        return (
-            _NO_BOUND if self.max_entries is None else self.max_entries,
-            _NO_BOUND if self.max_bytes is None else self.max_bytes,
-        )
-
-
-def place_in_sequence() -> int:
-    """Return a number that is higher than that of whatever was used before, on any host with a clock."""
-    return time.time_ns() // 1000
+        return entries <= self.max_entries and size <= self.max_bytes
 
 
 class Transaction:
@@ -72,25 +60,21 @@ class Transaction:
 
     Attributes:
         now: epoch seconds; the same for the whole transaction.
-        counts: entries and bytes there are after save(), expired ones not yet removed included; None if they
-            were not touched.
-        expirations: expired entries that went.
-        evictions: live entries that went for room.
-        expires_at: when the first of the entries expires that were written.
+        counts: entries and bytes after save(), expired ones not yet removed included; None if they were not touched.
+        expirations: expired entries that were removed.
+        evictions: live entries that were removed for room.
+        expires_at: the earliest expiry among the entries written.
         changed: names of the rows that were written or removed.
     """
 
     def __init__(self, statements: Statements, session: Any, now: float, bounds: Bounds) -> None:
         self.now = now
         self.counts: tuple[int, int] | None = None
-        self.expirations = 0
-        self.evictions = 0
+        self.expirations = self.evictions = 0
         self.expires_at = ENDLESS
         self.changed: set[bytes] = set()
         self._statements, self._session, self._bounds = statements, session, bounds
-        self._inserted = 0
-        self._added_entries = 0
-        self._added_bytes = 0
+        self._inserted = self._added_entries = self._added_bytes = 0
         self._has_recounted = False
         self._written: set[bytes] = set()
 
@@ -102,13 +86,16 @@ class Transaction:
 
     def put(self, rows: Sequence[Row], expires_at: float) -> None:
         """Insert or overwrite entries."""
+        for part in self._parts(rows, expires_at):
+            written = [columns_of(row, expires_at) for row in part]
+            self._note_growth(self._upsert(written, [row.name for row in part]))
+
+    def _parts(self, rows: Sequence[Row], expires_at: float) -> Iterator[list[Row]]:
+        """Yield rows for one statement each, which are noted as written."""
         # In one order everywhere, so that two transactions with the same keys do not wait for each other.
         rows = sorted(rows)
         self._note_writing([row.name for row in rows], expires_at)
-        for part in _parts(rows):
-            written = [columns_of(row, expires_at) for row in part]
-            names = [row.name for row in part]
-            self._note_growth(self._upsert(written, names))
+        return batches(rows, lambda row: len(row.value or b""), _BYTES, _ROWS)
 
     def _upsert(self, written: list[tuple[Any, ...]], names: list[bytes]) -> Any:
         statements = self._statements
@@ -119,12 +106,26 @@ class Transaction:
 
     def add(self, row: Row, expires_at: float) -> bool:
         """Insert an entry, or overwrite an expired one. Return whether that was done."""
-        self._note_writing([row.name], expires_at)
-        statements, columns = self._statements, columns_of(row, expires_at)
-        if statements.grammar.returning:
-            written = self.execute(statements.upsert(1, only_absent=True), (*columns, self.now)).fetchall()
-            self._note_growth(written)
-            return bool(written)
+        return bool(self.add_many([row], expires_at))
+
+    def add_many(self, rows: Sequence[Row], expires_at: float) -> list[bytes]:
+        """Insert those entries that are absent or have expired. Return the names of these."""
+        statements = self._statements
+        added: list[bytes] = []
+        for part in self._parts(rows, expires_at):
+            written = [columns_of(row, expires_at) for row in part]
+            if not statements.grammar.returning:
+                added += [row.name for row, columns in zip(part, written, strict=True) if self._is_added(row, columns)]
+                continue
+            upsert = statements.upsert(len(part), only_absent=True)
+            found = self.execute(upsert, (*rows_of(written), self.now)).fetchall()
+            self._note_growth([(growth, size) for growth, size, _ in found])
+            added += [bytes(name) for _, _, name in found]
+        return added
+
+    def _is_added(self, row: Row, columns: tuple[Any, ...]) -> bool:
+        """Insert or overwrite as add() does, where a statement does not return what it has done."""
+        statements = self._statements
         for _ in range(_ADD_ATTEMPTS):
             if self.execute(statements.upsert(1, only_absent=True), columns).rowcount:
                 self._note_growth([(row.size, row.size)])
@@ -136,20 +137,6 @@ class Transaction:
                 self._note_growth(self._upsert([columns], [row.name]))
                 return True
         return False  # it comes and goes; at the last look it was there
-
-    def add_many(self, rows: Sequence[Row], expires_at: float) -> list[bytes]:
-        """Insert those entries that are absent or have expired. Return the names of these."""
-        rows, statements = sorted(rows), self._statements
-        if not statements.grammar.returning:
-            return [row.name for row in rows if self.add(row, expires_at)]
-        self._note_writing([row.name for row in rows], expires_at)
-        added: list[bytes] = []
-        for part in _parts(rows):
-            written = rows_of([columns_of(row, expires_at) for row in part])
-            found = self.execute(statements.add_many(len(part)), (*written, self.now)).fetchall()
-            self._note_growth([(growth, size) for _, growth, size in found])
-            added += [bytes(name) for name, _, _ in found]
-        return added
 
     def _note_writing(self, names: Sequence[bytes], expires_at: float = ENDLESS) -> None:
         self._written.update(names)
@@ -163,7 +150,7 @@ class Transaction:
         self._added_bytes += row.size - old_size
 
     def remove(self, names: Sequence[bytes]) -> int:
-        """Remove entries; return how many of them were live."""
+        """Remove entries; return the number of live ones among them."""
         live = 0
         self.changed.update(names)
         for part in chunks(sorted(names)):
@@ -174,13 +161,12 @@ class Transaction:
         return live
 
     def _remove(self, names: Sequence[bytes]) -> list[tuple[int, float]]:
-        statements = self._statements
+        statements, count = self._statements, len(names)
         if statements.grammar.returning:
-            rows: list[tuple[int, float]] = self.execute(statements.delete(len(names)), names).fetchall()
-            return rows
-        rows = list(self.execute(statements.sizes(len(names)), names).fetchall())
+            return list(self.execute(statements.delete(count), names).fetchall())
+        rows = list(self.execute(statements.sizes(count), names).fetchall())
         if rows:
-            self.execute(statements.delete(len(names)), names)
+            self.execute(statements.delete(count), names)
         return rows
 
     def live(self, name: bytes) -> Any:
@@ -204,28 +190,27 @@ class Transaction:
     # Room -------------------------------------------------------------------------------------
 
     def expire(self, limit: int) -> int:
-        """Remove up to `limit` expired entries, the earliest first; return how many."""
+        """Remove up to `limit` expired entries, the earliest first; return their number."""
         found = self.execute(self._statements.expired, (self.now, limit)).fetchall()
         self.remove([name for name, _ in found])
-        expired = sum(size > 0 for _, size in found)
-        self.expirations += expired
+        self.expirations += sum(size > 0 for _, size in found)
         return len(found)
 
     def earliest(self) -> float:
-        """Return when the next entry expires."""
+        """Return the expiry of the entry that expires next."""
         earliest: float | None = self.execute(self._statements.earliest, ()).fetchone()[0]
         return ENDLESS if earliest is None else earliest
 
     def renew(self, names: Sequence[bytes]) -> None:
         """Note that these were read, but for those that somebody else has locked."""
-        place = place_in_sequence()
+        position = _position()
         for part in chunks(names):
             found = [name for (name,) in self.execute(self._statements.used(len(part)), part).fetchall()]
             if found:
-                self.execute(self._statements.renew(len(found)), (place, *found))
+                self.execute(self._statements.renew(len(found)), (position, *found))
 
     def save(self, lately_read: Callable[[], Sequence[bytes]]) -> None:
-        """Write the counts, and evict what the bounds ask for.
+        """Write the counts, and evict entries until the bounds hold.
 
         Args:
             lately_read: asked, before any is evicted, for the names that were used.
@@ -240,7 +225,7 @@ class Transaction:
         self.counts = entries, size
 
     def count_anew(self) -> None:
-        """Make a row of counts for what is there, and see to the bounds."""
+        """Make a row of counts of the whole table, and see to the bounds."""
         self.recount()
         self._has_recounted = True
 
@@ -260,9 +245,9 @@ class Transaction:
     def recount(self) -> tuple[int, int]:
         """Count the table anew, where somebody has removed the row of counts, or other rows by hand."""
         statements = self._statements
-        # Locked before anything is counted: what others commit in between would be missing.
+        # Locked before anything is counted, lest the commits of others in between be missing.
         if self.execute(statements.lock_any, (COUNTS_NAME,)).fetchone() is None:
-            self.execute(statements.insert(1), (COUNTS_NAME, None, 0, ENDLESS, 0, 0, 2**62))
+            self.execute(statements.insert(1), (COUNTS_NAME, None, 0, ENDLESS, 0, 0, _LAST))
         entries, size = self.execute(statements.recount, ()).fetchone()
         counts = (entries, int(size or 0))
         self._added_entries = self._added_bytes = 0
@@ -272,16 +257,12 @@ class Transaction:
     def _make_room(self, entries: int, size: int) -> None:
         """Evict: expired entries first, then those that were used longest ago."""
         bounds = self._bounds
-        if bounds.max_entries is not None and entries > bounds.max_entries:
+        if entries > bounds.max_entries:
             surplus = self._surplus(entries, bounds.max_entries)
-            surplus -= self.expire(surplus)
-            if surplus > 0:
-                self._evict(surplus)
-        if bounds.max_bytes is not None and size + self._added_bytes > bounds.max_bytes:
+            self._evict(surplus - self.expire(surplus))
+        if size + self._added_bytes > bounds.max_bytes:
             self.expire(_VICTIMS)
-            while size + self._added_bytes > bounds.max_bytes and self._evict_bytes(
-                size + self._added_bytes - bounds.max_bytes
-            ):
+            while (surplus := size + self._added_bytes - bounds.max_bytes) > 0 and self._evict_bytes(surplus):
                 pass
 
     def _surplus(self, entries: int, max_entries: int) -> int:
@@ -297,8 +278,7 @@ class Transaction:
             if not victims:
                 self.recount()
                 return
-            self.remove([name for name, _ in victims])
-            self.evictions += len(victims)
+            self._remove_victims([name for name, _ in victims])
             count -= len(victims)
 
     def _evict_bytes(self, surplus: int) -> bool:
@@ -308,12 +288,15 @@ class Transaction:
                 break
             victims.append(name)
             surplus -= size
-        self.remove(victims)
-        self.evictions += len(victims)
+        self._remove_victims(victims)
         return bool(victims)
 
+    def _remove_victims(self, names: Sequence[bytes]) -> None:
+        self.remove(names)
+        self.evictions += len(names)
+
     def _victims(self, count: int) -> list[tuple[bytes, int]]:
-        """Return those used longest ago; of what this transaction wrote only where nothing else is left."""
+        """Return the entries used longest ago; this transaction's own only where nothing else is left."""
         written = self._written
         found = self.execute(self._statements.oldest, (count + min(len(written), _ROWS),)).fetchall()
         rows = [(bytes(name), size) for name, size in found]
@@ -322,26 +305,17 @@ class Transaction:
 
 
 def entries_added(growth: int, size: int) -> int:
-    """Return by how many entries the table grew with a row; what is being computed has no size, and is none yet."""
+    """Return the number of entries that a written row adds: a lease has no size, and is no entry yet."""
     return (growth == size > 0) - (growth < 0 == size)
 
 
 def columns_of(row: Row, expires_at: float) -> tuple[Any, ...]:
-    """Return what is written of an entry."""
+    """Return the columns of an entry."""
     name, value, number, size = row
-    # A lock, or what is being computed, is never evicted, so that it comes after everything in the sequence.
-    return name, value, number, to_column(expires_at), size, size, place_in_sequence() if size else 2**62
+    # A lock or a lease is never evicted.
+    return name, value, number, to_column(expires_at), size, size, _position() if size else _LAST
 
 
-def _parts(rows: Sequence[Row]) -> Any:
-    """Yield rows for one statement each."""
-    part: list[Row] = []
-    length = 0
-    for row in rows:
-        length += len(row.value or b"")
-        if part and (len(part) == _ROWS or length > _BYTES):
-            yield part
-            part, length = [], len(row.value or b"")
-        part.append(row)
-    if part:
-        yield part
+def _position() -> int:
+    """Return a position in the sequence after all that were used before, on any host with a clock."""
+    return time.time_ns() // 1000
