@@ -1,14 +1,14 @@
-"""What is wrong or risky in a configuration, and how to mend it.
+"""Mistakes and risks in a configuration, and the way to mend them.
 
-``run()`` looks at a CACHES dict without opening a cache or writing anything. ``probe()``
-asks the servers in it, and changes nothing there; ``run()`` then looks at the answers too.
-``storeroom check`` prints the findings, and a framework can report them in its own way::
+``run()`` looks at a CACHES dict without opening a cache or writing anything. ``probe()`` asks the servers in it, and
+changes nothing there; ``run()`` then looks at the answers too. ``storeroom check`` prints the findings, and a framework
+can report them in its own way::
 
     findings = checks.run(CACHES, probes=checks.probe(CACHES))
 
-An error is a configuration that cannot work or is dangerous; a warning, one
-that works, but hardly as it is meant. Each rule has an id that silences it, and a
-section in docs/common-mistakes.md.
+An error is a configuration that cannot work or is dangerous; a warning, one that works, but hardly as it is meant. Each
+rule has an id that silences it, and a section in docs/common-mistakes.md. A ``subject`` is an alias as far as it can be
+read, and a ``context`` the machine around it; each other module holds the rules of one topic.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -16,12 +16,11 @@ from typing import Any, Final
 
 from storeroom.checks import directories, entries, locations, servers, sharing, subject, trust
 from storeroom.checks.context import Context
-from storeroom.checks.finding import Finding, Level, Rule
+from storeroom.checks.finding import Finding, Rule
 from storeroom.checks.live import PATIENCE, probe
-from storeroom.checks.subject import Subject
 from storeroom.storage.probes import Probe
 
-__all__ = ["PATIENCE", "RULES", "Context", "Finding", "Level", "Probe", "Rule", "Subject", "full_id", "probe", "run"]
+__all__ = ["PATIENCE", "RULES", "Context", "Finding", "probe", "run"]
 
 _CHECKS: Final = (*locations.CHECKS, *entries.CHECKS, *directories.CHECKS, *sharing.CHECKS, *trust.CHECKS)
 
@@ -44,9 +43,9 @@ def run(
 
     Args:
         caches: alias to its dict, as in ``CACHES``.
-        context: what surrounds it; by default what this machine tells.
+        context: its surroundings; by default those that this machine tells.
         silenced: ids that are not reported.
-        probes: alias to what its servers have answered, as probe() returns it; without, nothing is said of them.
+        probes: alias to the answers of its servers, as probe() returns them; without, nothing is said of servers.
 
     Returns:
         The findings, errors first, then by alias in the order of `caches`.
@@ -68,21 +67,17 @@ def full_id(word: str) -> str | None:
 
 
 def _findings(caches: Mapping[str, Any], context: Context, probes: Mapping[str, Probe]) -> Iterator[Finding]:
-    subjects: dict[str, Subject] = {}
-    each_is_right = True
-    said: set[tuple[str, str]] = set()
-    for name, written in caches.items():
-        alias, hindrances = subject.read_subject(name, written, context)
-        subjects[name] = alias
-        each_is_right = each_is_right and not any(finding.level == "error" for finding in hindrances)
+    read = [subject.read_subject(name, written, context) for name, written in caches.items()]
+    told: set[tuple[str, str]] = set()
+    for alias, hindrances in read:
         found = [*hindrances, *(finding for check in _CHECKS for finding in check(alias))]
         found += sharing.check_not_shared(alias, caches)
-        found += trust.check_ways(alias, probes.get(name))
-        if name in probes:
-            # Of a server that several aliases share it is said once.
-            told = list(servers.check_probe(alias, probes[name]))
-            found += [finding for finding in told if (finding.id, finding.what) not in said]
-            said |= {(finding.id, finding.what) for finding in told}
+        found += trust.check_ways(alias, probes.get(alias.name))
+        # A finding about a server that several aliases share is told once.
+        of_servers = list(servers.check_probe(alias, probes.get(alias.name, Probe())))
+        found += [finding for finding in of_servers if (finding.id, finding.what) not in told]
+        told |= {(finding.id, finding.what) for finding in of_servers}
         yield from sorted(found, key=lambda finding: finding.id)
+    each_is_right = not any(finding.level == "error" for _, hindrances in read for finding in hindrances)
     yield from subject.check_together(caches, context, each_is_right=each_is_right)
-    yield from sharing.check_pairs(subjects)
+    yield from sharing.check_pairs([alias for alias, _ in read])

@@ -1,8 +1,7 @@
-"""What surrounds a configuration and decides whether it is right: processes, mounts, served folders.
+"""The surroundings of a configuration that decide whether it is right: processes, mounts, served folders.
 
-A check never guesses. That several processes serve a site is taken for true where
-something says so: an option, a variable that process managers read, or Django's
-settings. Where nothing does, the checks that need it are silent.
+A check never guesses. Several processes serve a site where something says so: an option, a variable that process
+managers read, or Django's settings. Where nothing does, the checks that need it are silent.
 """
 
 import os
@@ -29,6 +28,9 @@ _GUNICORN_WORKERS: Final = re.compile(r"(?:^|\s)(?:-w\s*|--workers[=\s]\s*)(\d+)
 
 _MOUNTS: Final = Path("/proc/self/mounts")
 
+# Each line begins with a device, the mount point and the type of file system: proc(5).
+_MOUNT: Final = re.compile(r"^[^ \n]* ([^ \n]+) ([^ \n]+)", re.MULTILINE)
+
 _DJANGO_FOLDERS: Final = ("MEDIA_ROOT", "STATIC_ROOT")
 
 _DJANGO_CACHE_SESSIONS: Final = "django.contrib.sessions.backends.cache"
@@ -36,21 +38,20 @@ _DJANGO_CACHE_SESSIONS: Final = "django.contrib.sessions.backends.cache"
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the checks know besides the configuration.
+    """Facts that the checks use besides the configuration.
 
     Attributes:
-        several_processes: how it is known that several processes serve the site, as in
-            "WEB_CONCURRENCY is 4"; "" where nothing says so.
+        several_processes: the evidence that several processes serve the site, as in "WEB_CONCURRENCY is 4"; "" where
+            there is none.
         sessions_alias: the alias that alone keeps users' sessions, or None.
-        served_folders: what a folder is called to the folder, for those that a web
-            server hands out.
+        served_folders: setting to folder, for folders that a web server hands out.
         mounts: mount point to the type of file system mounted there.
         user_id: the user that runs this, or None where the system has no such numbers.
-        directory: the folder that a relative LOCATION is taken from, such as that of the
-            configuration file; None for the working directory of each process.
-        in_django: whether Django reads this configuration: its own paths then are its own
-            classes, of which little is known here.
-        has_secret_key: whether Django's SECRET_KEY signs what servers keep.
+        directory: the base of a relative LOCATION, such as the folder of the configuration file; None for the working
+            directory of each process.
+        in_django: whether Django reads this configuration: its own paths then are its own classes, of which little is
+            known here.
+        has_secret_key: whether Django's SECRET_KEY signs the values on servers.
     """
 
     several_processes: str = ""
@@ -64,16 +65,16 @@ class Context:
 
     @property
     def base(self) -> Path:
-        """The folder that a relative LOCATION is taken from here and now."""
+        """The base of a relative LOCATION here and now."""
         return Path.cwd() if self.directory is None else Path(self.directory)
 
     @classmethod
     def here(cls, environ: Mapping[str, str] | None = None, *, processes: int | None = None) -> "Context":
-        """Return what this machine and its environment variables tell.
+        """Return the facts that this machine and its environment variables tell.
 
         Args:
             environ: the environment variables, by default this process's own.
-            processes: how many processes serve the site, where somebody knows.
+            processes: the number of processes that serve the site, where somebody knows.
         """
         return cls(
             several_processes=_evidence(os.environ if environ is None else environ, processes),
@@ -82,7 +83,7 @@ class Context:
         )
 
     def with_settings(self, settings: Any) -> "Context":
-        """Return a context that also knows what Django's settings tell; any object with such attributes will do."""
+        """Return a context that also knows Django's settings; any object with such attributes will do."""
         in_django = self.in_django or hasattr(settings, "INSTALLED_APPS")
         return replace(
             self,
@@ -90,7 +91,7 @@ class Context:
             sessions_alias=_sessions_alias(settings) or self.sessions_alias,
             served_folders={**self.served_folders, **_served_folders(settings)},
             in_django=in_django,
-            # Other frameworks have a SECRET_KEY too, of which Storeroom makes nothing.
+            # Other frameworks have a SECRET_KEY too, which Storeroom does not use.
             has_secret_key=self.has_secret_key or (in_django and bool(getattr(settings, "SECRET_KEY", ""))),
         )
 
@@ -111,7 +112,7 @@ def _is_several(number: str) -> bool:
 
 
 def _deployed(settings: Any) -> str:
-    """Return the weaker evidence of Django's settings: who switches DEBUG off deploys, mostly on several workers."""
+    """Return the weaker evidence of Django's settings: a deployed site has DEBUG off, and mostly several workers."""
     is_deployed = getattr(settings, "DEBUG", None) is False
     return "DEBUG is False: a deployed site mostly has several workers" if is_deployed else ""
 
@@ -132,13 +133,12 @@ def _served_folders(settings: Any) -> dict[str, Path]:
 
 
 def _mounts() -> dict[Path, str]:
-    """Read what is mounted where; nothing is known on systems without /proc. See proc(5)."""
+    """Read the table of mounts; it is empty on systems without /proc."""
     try:
-        lines = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        table = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return {}
-    fields = (line.split(" ") for line in lines)
-    return {Path(_unescape(entry[1])): entry[2] for entry in fields if len(entry) > 2}  # noqa: PLR2004 -- proc(5)
+    return {Path(_unescape(point)): kind for point, kind in _MOUNT.findall(table)}
 
 
 def _unescape(mount_point: str) -> str:

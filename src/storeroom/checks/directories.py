@@ -1,9 +1,9 @@
-"""Is the directory of a file cache one that only this program writes and nobody else hands out?"""
+"""The directory of a file cache: a place that only this program writes, and that nobody else hands out."""
 
 import os
 import shlex
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -64,73 +64,67 @@ SERVED_NAMES: Final = frozenset(
 )
 """Names that folders handed out by web servers usually have."""
 
-_OUTSIDE: Final = "/var/cache/app"
+_OUTSIDE: Final[Mapping[str, str]] = {"LOCATION": "/var/cache/app"}
 
 
-def check_network(alias: Subject) -> Iterator[Finding]:
-    """Find a directory that LMDB cannot work in."""
-    directory = alias.directory
-    if directory is None:
+def check_directory(alias: Subject) -> Iterator[Finding]:
+    """Find a directory that is wrong or risky."""
+    if alias.directory is None:
         return
+    for check in (_check_network, _check_owner, _check_readers, _check_writers, _check_served, _check_source):
+        yield from check(alias, alias.directory)
+
+
+def _check_network(alias: Subject, directory: Path) -> Iterator[Finding]:
+    """Find a directory that LMDB cannot work in."""
     mounts = alias.context.mounts
     points = [point for point in mounts if directory.is_relative_to(point)]
     point = max(points, key=lambda point: len(point.parts), default=None)
-    if point is None or mounts[point] not in NETWORK_TYPES:
-        return
-    yield NETWORK.broken(
-        alias.name,
-        f"{directory} lies in {point}, which is mounted as {mounts[point]}.",
-        "Keep it on a disk of this machine; for several machines use a server, such as Redis.",
-        {"LOCATION": _OUTSIDE},
-    )
+    if point is not None and mounts[point] in NETWORK_TYPES:
+        what = f"{directory} lies in {point}, which is mounted as {mounts[point]}."
+        remedy = "Keep it on a disk of this machine; for several machines use a server, such as Redis."
+        yield NETWORK.broken(alias.name, what, remedy, _OUTSIDE)
 
 
-def _entries(alias: Subject) -> tuple[Path, os.stat_result] | None:
-    """Return the folder in LOCATION that holds the entries, if it was made already."""
+def _status(alias: Subject) -> os.stat_result | None:
+    """Return the status of the folder that holds the entries, if it was made already."""
     if alias.entries is None or alias.context.user_id is None:
         return None
     try:
-        return alias.entries, alias.entries.stat()
+        return alias.entries.stat()
     except OSError:
         return None
 
 
-def check_foreign(alias: Subject) -> Iterator[Finding]:
+def _check_owner(alias: Subject, _: Path) -> Iterator[Finding]:
     """Find a directory that the file cache will refuse."""
-    found, user_id = _entries(alias), alias.context.user_id
-    if found is None or user_id is None or found[1].st_uid == user_id:
-        return
-    yield FOREIGN.broken(
-        alias.name,
-        f"{found[0]} belongs to {_user_name(found[1].st_uid)}; this check runs as {_user_name(user_id)}.",
-        "Run the program, and this check, as one user; or use another directory:",
-        {"LOCATION": _OUTSIDE},
-    )
+    status, user_id = _status(alias), alias.context.user_id
+    if status is not None and user_id is not None and status.st_uid != user_id:
+        owner, user = _user_name(status.st_uid), _user_name(user_id)
+        what = f"{alias.entries} belongs to {owner}; this check runs as {user}."
+        remedy = "Run the program, and this check, as one user; or use another directory:"
+        yield FOREIGN.broken(alias.name, what, remedy, _OUTSIDE)
 
 
-def check_readable(alias: Subject) -> Iterator[Finding]:
+def _check_readers(alias: Subject, _: Path) -> Iterator[Finding]:
     """Find entries that other users may read: Storeroom makes their directory private, somebody has opened it."""
-    found = _entries(alias)
-    if found is None or not found[1].st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        return
-    entries, status = found
-    yield READABLE.broken(
-        alias.name, _mode(entries, status), "Keep it to its owner:", command=f"chmod 700 {shlex.quote(str(entries))}"
-    )
+    status = _status(alias)
+    if status is not None and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        command = f"chmod 700 {shlex.quote(str(alias.entries))}"
+        yield READABLE.broken(alias.name, _mode(alias.entries, status), "Keep it to its owner:", command=command)
 
 
-def check_writable(alias: Subject) -> Iterator[Finding]:
+def _check_writers(alias: Subject, directory: Path) -> Iterator[Finding]:
     """Find a LOCATION such as /tmp, where everybody may make and remove things."""
-    directory = alias.directory
-    if directory is None or alias.context.user_id is None or not directory.is_dir():
+    if alias.context.user_id is None or not directory.is_dir():
         return
     status = directory.stat()
     if status.st_mode & stat.S_IWOTH:
         remedy = "Use a directory that only this program's user can write:"
-        yield WRITABLE.broken(alias.name, _mode(directory, status), remedy, {"LOCATION": _OUTSIDE})
+        yield WRITABLE.broken(alias.name, _mode(directory, status), remedy, _OUTSIDE)
 
 
-def _mode(directory: Path, status: os.stat_result) -> str:
+def _mode(directory: Path | None, status: os.stat_result) -> str:
     return f"{directory} has mode {stat.S_IMODE(status.st_mode):04o}, {stat.filemode(status.st_mode)}."
 
 
@@ -143,11 +137,8 @@ def _user_name(user_id: int) -> str:
         return str(user_id)
 
 
-def check_served(alias: Subject) -> Iterator[Finding]:
+def _check_served(alias: Subject, directory: Path) -> Iterator[Finding]:
     """Find a directory below one that a web server hands out, by Django's settings or by its name."""
-    directory = alias.directory
-    if directory is None:
-        return
     settings = {name: Path(os.path.realpath(folder)) for name, folder in alias.context.served_folders.items()}
     named = (f"{name}, {folder}" for name, folder in settings.items() if directory.is_relative_to(folder))
     usual = (
@@ -155,39 +146,34 @@ def check_served(alias: Subject) -> Iterator[Finding]:
         for folder in reversed((directory, *directory.parents))
         if folder.name.lower() in SERVED_NAMES
     )
-    place = next(chain(named, usual), None)
-    if place is not None:
-        what = f"{directory} lies in {place}."
-        yield SERVED.broken(alias.name, what, "Keep it outside:", {"LOCATION": _OUTSIDE})
+    served = next(chain(named, usual), None)
+    if served is not None:
+        yield SERVED.broken(alias.name, f"{directory} lies in {served}.", "Keep it outside:", _OUTSIDE)
 
 
-def check_source(alias: Subject) -> Iterator[Finding]:
+def _check_source(alias: Subject, directory: Path) -> Iterator[Finding]:
     """Find a directory inside a git work tree that does not ignore it, or inside a Python package."""
-    directory = alias.directory
-    if directory is None:
-        return
     folders = (directory, *directory.parents)
     package = next((path for path in folders if (path / "__init__.py").is_file()), None)
     tree = next((path for path in folders if (path / ".git").exists()), None)
     if package is not None:
         what = f"{directory} lies in the Python package {package}."
-        yield SOURCE.broken(alias.name, what, "Keep it outside:", {"LOCATION": _OUTSIDE})
+        yield SOURCE.broken(alias.name, what, "Keep it outside:", _OUTSIDE)
     elif tree is not None and not _is_ignored(directory, tree):
         what = f"{directory} lies in the git work tree {tree}, whose .gitignore does not name it."
-        yield SOURCE.broken(alias.name, what, "Name it in .gitignore, or keep it outside:", {"LOCATION": _OUTSIDE})
+        yield SOURCE.broken(alias.name, what, "Name it in .gitignore, or keep it outside:", _OUTSIDE)
 
 
 def _is_ignored(directory: Path, tree: Path) -> bool:
     """Tell whether a .gitignore from the work tree's root down to the directory names it or a folder above it.
 
-    Plain names and paths are understood, and "*" in the directory itself; for other
-    patterns git itself would have to be asked.
+    Plain names and paths are understood, and "*" in the directory itself; for other patterns git would have to be
+    asked.
     """
     for folder in (directory, *directory.parents):
-        names = _gitignore(folder / ".gitignore")
         below = directory.relative_to(folder)
         paths = {str(path) for path in (below, *below.parents) if path.parts}
-        if names & (paths | set(below.parts) | {"*"}):
+        if _gitignore(folder / ".gitignore") & (paths | set(below.parts) | {"*"}):
             return True
         if folder == tree:
             break
@@ -202,4 +188,4 @@ def _gitignore(file: Path) -> frozenset[str]:
     return frozenset(line.strip().strip("/") for line in lines)
 
 
-CHECKS: Final = (check_network, check_foreign, check_readable, check_writable, check_served, check_source)
+CHECKS: Final = (check_directory,)

@@ -1,11 +1,11 @@
-"""How long entries live and how many there are: TIMEOUT, MAX_ENTRIES, max_bytes, CULL_FREQUENCY."""
+"""The lifetime and the number of entries: TIMEOUT, MAX_ENTRIES, max_bytes, CULL_FREQUENCY."""
 
 from collections.abc import Iterator
 from typing import Final
 
 from storeroom.checks.finding import Finding, Rule
 from storeroom.checks.subject import ENOUGH_ENTRIES, Subject
-from storeroom.config import DEFAULT_MAX_ENTRIES
+from storeroom.config import DEFAULT_MAX_ENTRIES, Settings
 
 __all__ = ["CHECKS", "RULES"]
 
@@ -20,9 +20,6 @@ NO_BOUND: Final = Rule(
     "Entries stay for very long and nothing bounds them",
     "Expiry frees room too late or never, and eviction is switched off: the cache grows until memory or disk is full.",
 )
-_BOUNDED_OTHERWISE: Final = ("dummy", "redis", "memcached")
-"""By their server's memory, for all its users; and one that stores nothing."""
-
 FEW_ENTRIES: Final = Rule(
     "storeroom.W006",
     f"MAX_ENTRIES of a file cache is left at {DEFAULT_MAX_ENTRIES}",
@@ -40,64 +37,54 @@ RULES: Final = (ZERO_TIMEOUT, NO_BOUND, FEW_ENTRIES, CULL_ALL)
 LONG_SECONDS: Final = 30 * 86_400
 """A longer timeout counts as "for good": Memcached too takes 30 days for the longest relative time."""
 
+_BOUNDED_OTHERWISE: Final = ("dummy", "redis", "memcached")
+"""By their server's memory, for all its users; and one that stores nothing."""
 
-def check_zero_timeout(alias: Subject) -> Iterator[Finding]:
+_ENOUGH: Final = {"OPTIONS": {"MAX_ENTRIES": ENOUGH_ENTRIES}}
+
+
+def check_entries(alias: Subject) -> Iterator[Finding]:
+    """Find settings that keep entries for too short or too long a time, or too few or too many of them."""
+    if alias.settings is not None:
+        for check in (_check_zero_timeout, _check_no_bound, _check_few_entries, _check_cull_all):
+            yield from check(alias, alias.settings)
+
+
+def _check_zero_timeout(alias: Subject, settings: Settings) -> Iterator[Finding]:
     """Find the TIMEOUT of 0 that some tutorials take for "forever"."""
-    settings = alias.settings
-    if settings is None or settings.timeout is None or settings.timeout > 0 or alias.family == "dummy":
-        return
-    yield ZERO_TIMEOUT.broken(
-        alias.name,
-        f"TIMEOUT is {alias.written.get('TIMEOUT', alias.written.get('timeout'))!r}.",
-        "For entries that never expire write None; to switch a cache off, use the dummy backend.",
-        {"TIMEOUT": None},
-    )
+    if settings.timeout is not None and settings.timeout <= 0 and alias.family != "dummy":
+        what = f"TIMEOUT is {alias.written.get('TIMEOUT', alias.written.get('timeout'))!r}."
+        remedy = "For entries that never expire write None; to switch a cache off, use the dummy backend."
+        yield ZERO_TIMEOUT.broken(alias.name, what, remedy, {"TIMEOUT": None})
 
 
-def check_no_bound(alias: Subject) -> Iterator[Finding]:
-    """Find a cache of our own that can only grow."""
-    settings = alias.settings
-    if settings is None or "max_entries" not in settings.options or alias.family in _BOUNDED_OTHERWISE:
+def _check_no_bound(alias: Subject, settings: Settings) -> Iterator[Finding]:
+    """Find a cache of Storeroom's that can only grow."""
+    options = settings.options
+    if "max_entries" not in options or alias.family in _BOUNDED_OTHERWISE:
         return
-    if settings.options["max_entries"] is not None or settings.options.get("max_bytes") is not None:
+    if options["max_entries"] is not None or options.get("max_bytes") is not None:
         return
-    if settings.timeout is not None and settings.timeout <= LONG_SECONDS:
-        return
-    stay = "never expire" if settings.timeout is None else f"expire after {settings.timeout / 86_400:.0f} days"
-    yield NO_BOUND.broken(
-        alias.name,
-        f"Entries {stay}, and neither MAX_ENTRIES nor max_bytes bounds the cache.",
-        "Bound it by number, or by max_bytes; the least useful entries then make room:",
-        {"OPTIONS": {"MAX_ENTRIES": ENOUGH_ENTRIES}},
-    )
+    if settings.timeout is None or settings.timeout > LONG_SECONDS:
+        stay = "never expire" if settings.timeout is None else f"expire after {settings.timeout / 86_400:.0f} days"
+        what = f"Entries {stay}, and neither MAX_ENTRIES nor max_bytes bounds the cache."
+        remedy = "Bound it by number, or by max_bytes; the least useful entries then make room:"
+        yield NO_BOUND.broken(alias.name, what, remedy, _ENOUGH)
 
 
-def check_few_entries(alias: Subject) -> Iterator[Finding]:
+def _check_few_entries(alias: Subject, settings: Settings) -> Iterator[Finding]:
     """Find a file cache that keeps as little as a process's memory would."""
-    settings = alias.settings
-    if alias.family != "filebased" or settings is None or "max_entries" in settings.given:
-        return
-    if settings.options.get("max_entries") != DEFAULT_MAX_ENTRIES:
-        return
-    yield FEW_ENTRIES.broken(
-        alias.name,
-        "OPTIONS has no MAX_ENTRIES.",
-        "Say how much there is room for:",
-        {"OPTIONS": {"MAX_ENTRIES": ENOUGH_ENTRIES}},
-    )
+    is_default = "max_entries" not in settings.given and settings.options.get("max_entries") == DEFAULT_MAX_ENTRIES
+    if alias.family == "filebased" and is_default:
+        remedy = "Say how much there is room for:"
+        yield FEW_ENTRIES.broken(alias.name, "OPTIONS has no MAX_ENTRIES.", remedy, _ENOUGH)
 
 
-def check_cull_all(alias: Subject) -> Iterator[Finding]:
+def _check_cull_all(alias: Subject, settings: Settings) -> Iterator[Finding]:
     """Find CULL_FREQUENCY 0."""
-    settings = alias.settings
-    if settings is None or settings.options.get("cull_frequency") != 0 or alias.family == "dummy":
-        return
-    yield CULL_ALL.broken(
-        alias.name,
-        "CULL_FREQUENCY is 0.",
-        "Leave it out, and just what is needed is evicted; or evict a part of the cache:",
-        {"OPTIONS": {"CULL_FREQUENCY": 3}},
-    )
+    if settings.options.get("cull_frequency") == 0 and alias.family != "dummy":
+        remedy = "Leave it out, and just what is needed is evicted; or evict a part of the cache:"
+        yield CULL_ALL.broken(alias.name, "CULL_FREQUENCY is 0.", remedy, {"OPTIONS": {"CULL_FREQUENCY": 3}})
 
 
-CHECKS: Final = (check_zero_timeout, check_no_bound, check_few_entries, check_cull_all)
+CHECKS: Final = (check_entries,)

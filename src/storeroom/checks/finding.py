@@ -1,4 +1,4 @@
-"""What a check says: the rule that it holds, and one place where the rule is broken."""
+"""The result of a check: a rule, and one alias that breaks it."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,10 +17,10 @@ class Rule:
     """Something that can be wrong with a configuration.
 
     Attributes:
-        id: what silences it, "storeroom.E001" or "storeroom.W001". An error: what is written
-            cannot work, or is dangerous. A warning: it works, but hardly as it is meant.
-        title: the rule broken, in a few words.
-        why: what happens to a program that leaves it so.
+        id: its name, also for silencing it. "storeroom.E001" is an error: the configuration cannot work, or is
+            dangerous. "storeroom.W001" is a warning: it works, but hardly as it is meant.
+        title: the broken rule, in a few words.
+        why: the effect on a program that leaves it so.
     """
 
     id: str
@@ -38,27 +38,22 @@ class Rule:
         return f"{PAGE}#{self.id.rpartition('.')[2].lower()}"
 
     def broken(
-        self,
-        alias: str | None,
-        what: str,
-        remedy: str,
-        mended: Mapping[str, Any] | None = None,
-        command: str = "",
+        self, alias: str | None, what: str, remedy: str, mended: Mapping[str, Any] | None = None, command: str = ""
     ) -> "Finding":
-        """Return the finding that this rule is broken by `alias`; `mended` is what to write in its dict."""
+        """Return the finding that `alias` breaks this rule; `mended` are the settings to write in its dict."""
         written = {alias: dict(mended)} if alias is not None and mended else {}
         return Finding(self, alias, what, remedy, written, command)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One rule, broken in one place.
+    """One rule, broken by one alias.
 
     Attributes:
-        rule: what is held; tells id, level, title and why.
-        alias: where; None where no single alias is concerned.
-        what: what was found, with the value that is wrong.
-        remedy: what to do, in a sentence.
+        rule: tells id, level, title and why.
+        alias: the name; None where no single alias is concerned.
+        what: the mistake, with the value that is wrong.
+        remedy: the way to mend it, in a sentence.
         mended: alias to the settings that change, as they should be written; may be empty.
         command: a shell command that mends it, where no setting does; may be empty.
     """

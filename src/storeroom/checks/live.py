@@ -16,7 +16,7 @@ PATIENCE: Final = 3.0
 """Seconds; a cache waits for one, and PostgreSQL's library for two at least."""
 
 _STAGES: Final = 2
-"""Servers may be named by others, which are asked first."""
+"""Some servers are named by others, which are asked first."""
 
 
 def probe(caches: Mapping[str, Any], *, context: Context | None = None, seconds: float = PATIENCE) -> dict[str, Probe]:
@@ -24,12 +24,12 @@ def probe(caches: Mapping[str, Any], *, context: Context | None = None, seconds:
 
     Args:
         caches: alias to its dict, as in ``CACHES``.
-        context: what surrounds it; by default what this machine tells.
-        seconds: how long to wait for each server; all are asked at the same time.
+        context: its surroundings; by default those that this machine tells.
+        seconds: the longest to wait for each server; all are asked at the same time.
 
     Returns:
-        dict from alias to what its servers have answered; aliases without a server are absent, and so are those in
-        which something is wrong.
+        dict from alias to the answers of its servers; aliases without a server are absent, and so are those in which
+        something is wrong.
     """
     context = Context.here() if context is None else context
     subjects = [read_subject(name, written, context)[0] for name, written in caches.items()]

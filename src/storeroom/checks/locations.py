@@ -1,4 +1,4 @@
-"""Is LOCATION what this backend's LOCATION is: a name, a folder, an address or a table?"""
+"""LOCATION, which is a name, a folder, an address or a table, as the backend has it."""
 
 import re
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ _KINDS: Final = {
     **dict.fromkeys(("redis", "rediss", "valkey", "valkeys"), "redis"),
     **dict.fromkeys(("sqlite", "postgresql", "postgres", "mysql", "mariadb"), "database"),
 }
-"""Scheme, without what may stand behind a "+", to the kind of what it leads to."""
+"""Scheme, up to a "+", to the kind of location."""
 
 _BELONGS: Final = {
     "redis": ("redis",),
@@ -79,12 +79,12 @@ _TAKES: Final = {
 
 
 def _is_path(location: str) -> bool:
-    """Tell whether a person who writes this means a place in the file system."""
+    """Tell whether a person who writes this means a path."""
     return bool(_PATH.match(location))
 
 
 def _kind(location: str) -> str:
-    """Return what a LOCATION is by its form: a key of _BELONGS, or "" for a word that may be anything."""
+    """Return the kind of a LOCATION by its form: a key of _BELONGS, or "" for a word that may be anything."""
     if location.startswith("unix:"):
         return "socket"
     scheme = _SCHEME.match(location)
@@ -104,13 +104,8 @@ def check_wrong_backend(alias: Subject) -> Iterator[Finding]:
         families = _BELONGS.get(kind, ())
         if takes is None or not kind or alias.family in families or _is_path_of_memory(alias, location):
             continue
-        remedy, mended = _mended_location(alias, location, kind, families)
-        yield WRONG_BACKEND.broken(
-            alias.name,
-            f"LOCATION is {mask_url(location)!r}, but {alias.class_name} takes {takes}.",
-            remedy,
-            mended,
-        )
+        what = f"LOCATION is {mask_url(location)!r}, but {alias.class_name} takes {takes}."
+        yield WRONG_BACKEND.broken(alias.name, what, *_mended_location(alias, location, kind, families))
 
 
 def _mended_location(alias: Subject, location: str, kind: str, families: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
@@ -135,12 +130,8 @@ def check_path_of_memory(alias: Subject) -> Iterator[Finding]:
     """Find local memory whose LOCATION was written for the file cache."""
     for location in alias.locations:
         if _is_path_of_memory(alias, location):
-            yield PATH_OF_MEMORY.broken(
-                alias.name,
-                f"LOCATION is {location!r}, and BACKEND is local memory.",
-                "Did you mean the file cache?",
-                file_cache(_whole(location)),
-            )
+            what = f"LOCATION is {location!r}, and BACKEND is local memory."
+            yield PATH_OF_MEMORY.broken(alias.name, what, "Did you mean the file cache?", file_cache(_whole(location)))
 
 
 def check_table_name(alias: Subject) -> Iterator[Finding]:
@@ -149,12 +140,9 @@ def check_table_name(alias: Subject) -> Iterator[Finding]:
         return
     for location in alias.locations:
         if _is_table(location):
-            yield TABLE_NAME.broken(
-                alias.name,
-                f"LOCATION is {location!r}, but {alias.class_name} takes {_TAKES[alias.family]}.",
-                "If the table is meant, so is the database cache:",
-                {"BACKEND": _BACKENDS["db"], "LOCATION": location},
-            )
+            what = f"LOCATION is {location!r}, but {alias.class_name} takes {_TAKES[alias.family]}."
+            mended = {"BACKEND": _BACKENDS["db"], "LOCATION": location}
+            yield TABLE_NAME.broken(alias.name, what, "If the table is meant, so is the database cache:", mended)
 
 
 def check_relative(alias: Subject) -> Iterator[Finding]:
@@ -163,12 +151,8 @@ def check_relative(alias: Subject) -> Iterator[Finding]:
         return
     location = alias.locations[0]
     if _whole(location) != location:
-        yield RELATIVE.broken(
-            alias.name,
-            f"LOCATION is {location!r}; started here, it is {str(alias.directory)!r}.",
-            "Write the whole path:",
-            {"LOCATION": _whole(location)},
-        )
+        what = f"LOCATION is {location!r}; started here, it is {str(alias.directory)!r}."
+        yield RELATIVE.broken(alias.name, what, "Write the whole path:", {"LOCATION": _whole(location)})
 
 
 def _whole(path: str) -> str:

@@ -1,8 +1,8 @@
-"""Are the servers there, and are they such as a cache needs? What they have answered is told by probes.py."""
+"""The servers of a cache, by their answers to probe(): whether they are there, and fit for a cache."""
 
 import shlex
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, TypeAlias
 
 from storeroom.checks.finding import Finding, Rule
 from storeroom.checks.subject import NO_BACKEND, REFUSED, Subject
@@ -82,22 +82,28 @@ CLOCK_SECONDS: Final = 2.0
 """Clocks that are set by NTP differ by milliseconds; a Memcached server tells whole seconds, some of them late."""
 
 _MAKE_TABLE: Final = "storeroom createcachetable"
+_OTHER_TABLE: Final = {"LOCATION": "storeroom_cache"}
+
+
+Complaint: TypeAlias = tuple[Rule, str, str, str]
+"""A rule that a server breaks, the mistake, the remedy, and a command for it or ""."""
 
 
 def check_probe(alias: Subject, probe: Probe) -> Iterator[Finding]:
-    """Find what is wrong with the servers of a cache, and with its table."""
+    """Find the mistakes of the servers of a cache, and of its table."""
     if probe.error is not None:
         yield _unbuilt(probe.error).broken(alias.name, str(probe.error), "")
     for server in probe.servers:
         if server.failure:
             yield _lost(alias, server)
         for check in _CHECKS:
-            yield from check(alias, server)
+            for rule, what, remedy, command in check(alias, server):
+                yield rule.broken(alias.name, what, remedy, command=command)
     yield from _check_table(alias, probe)
 
 
 def _unbuilt(error: Exception) -> Rule:
-    """Return the rule that is broken where no handle could be made, so that nobody was asked."""
+    """Return the rule that is broken where no handle could be made, so that no server was asked."""
     if isinstance(error, InvalidCacheBackendError):
         return NO_BACKEND
     return REFUSED if isinstance(error, ConfigurationError) else REFUSES
@@ -126,37 +132,28 @@ def told_seconds(seconds: float) -> str:
     return f"{milliseconds:.2f} ms" if milliseconds < 1 else f"{milliseconds:.1f} ms"
 
 
-def _check_version(alias: Subject, server: ServerProbe) -> Iterator[Finding]:
+def _check_version(_: Subject, server: ServerProbe) -> Iterator[Complaint]:
     if server.is_too_old:
-        yield TOO_OLD.broken(
-            alias.name,
-            f"Server {server.name} is {server.product} {server.version}; {server.oldest} or newer is needed.",
-            "Install a newer version on the server.",
-        )
+        what = f"Server {server.name} is {server.product} {server.version}; {server.oldest} or newer is needed."
+        yield TOO_OLD, what, "Install a newer version on the server.", ""
 
 
-def _check_memory(alias: Subject, server: ServerProbe) -> Iterator[Finding]:
+def _check_memory(alias: Subject, server: ServerProbe) -> Iterator[Complaint]:
     memory = server.memory
     if memory is None:
         return
     if memory.max_bytes is None:
-        yield NO_MEMORY_BOUND.broken(
-            alias.name,
-            f"Server {server.name} has no maxmemory.",
-            "Bound it in the server's configuration, and let it evict what is used least; until it starts anew:",
-            command=_redis_cli(server, "maxmemory", "1gb", "maxmemory-policy", "allkeys-lfu"),
-        )
+        remedy = "Bound it in the server's configuration, and let it evict what is used least; until it starts anew:"
+        command = _redis_cli(server, "maxmemory", "1gb", "maxmemory-policy", "allkeys-lfu")
+        yield NO_MEMORY_BOUND, f"Server {server.name} has no maxmemory.", remedy, command
     elif _is_stuck(alias, memory):
         keeps = "entries without a timeout, as TIMEOUT None makes them" if memory.evicts == "expiring" else "everything"
-        is_redis = alias.family == "redis"
-        yield NO_EVICTION.broken(
-            alias.name,
-            f"Server {server.name} keeps {keeps} when its {memory.max_bytes:,} bytes are used up ({memory.policy}).",
-            "Let it evict what is used least, in its configuration; until it starts anew:"
-            if is_redis
-            else "Start it without -M.",
-            command=_redis_cli(server, "maxmemory-policy", "allkeys-lfu") if is_redis else "",
-        )
+        what = f"Server {server.name} keeps {keeps} when its {memory.max_bytes:,} bytes are used up ({memory.policy})."
+        remedy, command = "Start it without -M.", ""
+        if alias.family == "redis":
+            remedy = "Let it evict what is used least, in its configuration; until it starts anew:"
+            command = _redis_cli(server, "maxmemory-policy", "allkeys-lfu")
+        yield NO_EVICTION, what, remedy, command
 
 
 def _is_stuck(alias: Subject, memory: Memory) -> bool:
@@ -171,33 +168,22 @@ def _redis_cli(server: ServerProbe, *settings: str) -> str:
     return f"redis-cli {where} CONFIG SET {' '.join(settings)}"
 
 
-def _check_latency(alias: Subject, server: ServerProbe) -> Iterator[Finding]:
+def _check_latency(_: Subject, server: ServerProbe) -> Iterator[Complaint]:
     latency = server.latency
     if latency is not None and latency > SLOW_SECONDS:
-        yield SLOW.broken(
-            alias.name,
-            f"The median of {len(server.round_trips)} round trips to {server.name} took {told_seconds(latency)}; more "
-            f"than {told_seconds(SLOW_SECONDS)} is slow.",
-            "Use a server that is nearer or less busy; or keep the cache on this machine, in files.",
-        )
+        trips, median, bound = len(server.round_trips), told_seconds(latency), told_seconds(SLOW_SECONDS)
+        what = f"The median of {trips} round trips to {server.name} took {median}; more than {bound} is slow."
+        yield SLOW, what, "Use a server that is nearer or less busy; or keep the cache on this machine, in files.", ""
 
 
-def _check_clock(alias: Subject, server: ServerProbe) -> Iterator[Finding]:
+def _check_clock(_: Subject, server: ServerProbe) -> Iterator[Complaint]:
     ahead = server.clock_ahead
     if ahead is not None and abs(ahead) > CLOCK_SECONDS:
-        yield CLOCKS.broken(
-            alias.name,
-            f"The clock of {server.name} is {abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'} this host's.",
-            "Set the clocks of all hosts by NTP.",
-        )
+        what = f"The clock of {server.name} is {abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'} this host's."
+        yield CLOCKS, what, "Set the clocks of all hosts by NTP.", ""
 
 
-_CHECKS: Final[tuple[Callable[[Subject, ServerProbe], Iterator[Finding]], ...]] = (
-    _check_version,
-    _check_memory,
-    _check_latency,
-    _check_clock,
-)
+_CHECKS: Final = (_check_version, _check_memory, _check_latency, _check_clock)
 
 
 def _check_table(alias: Subject, probe: Probe) -> Iterator[Finding]:
@@ -205,28 +191,17 @@ def _check_table(alias: Subject, probe: Probe) -> Iterator[Finding]:
     if table is None or table.state == "ready":
         return
     where = f"The table {table.name!r} of {table.place}"
+    columns = f"{where} has the columns {', '.join(table.columns)}."
+    missing = f"{where} {'is not there' if table.state == 'absent' else 'is of another shape'}"
     if table.state == "foreign":
-        yield FOREIGN_TABLE.broken(
-            alias.name,
-            f"{where} has the columns {', '.join(table.columns)}.",
-            "Name another table, which is made on first use:",
-            {"LOCATION": "storeroom_cache"},
-        )
-        return
-    state = "is not there" if table.state == "absent" else "is of another shape"
-    creates = alias.settings is None or alias.settings.options.get("create_table", True)
-    if not creates:
-        what, remedy = f"{where} {state}, and OPTIONS['create_table'] is False.", "Make it:"
-        yield NO_TABLE.broken(alias.name, what, remedy, command=_MAKE_TABLE)
+        remedy = "Name another table, which is made on first use:"
+        yield FOREIGN_TABLE.broken(alias.name, columns, remedy, _OTHER_TABLE)
+    elif alias.settings is not None and not alias.settings.options.get("create_table", True):
+        what = f"{missing}, and OPTIONS['create_table'] is False."
+        yield NO_TABLE.broken(alias.name, what, "Make it:", command=_MAKE_TABLE)
     elif table.may_create is False:
         remedy = "Let a user who may make tables run this once, or grant CREATE to this one:"
-        yield NO_TABLE.broken(
-            alias.name, f"{where} {state}, and this user may not make it.", remedy, command=_MAKE_TABLE
-        )
+        yield NO_TABLE.broken(alias.name, f"{missing}, and this user may not make it.", remedy, command=_MAKE_TABLE)
     elif table.state == "old":
-        yield OLD_TABLE.broken(
-            alias.name,
-            f"{where} has the columns {', '.join(table.columns)}.",
-            "Where programs still use it, name another table for this one:",
-            {"LOCATION": "storeroom_cache"},
-        )
+        remedy = "Where programs still use it, name another table for this one:"
+        yield OLD_TABLE.broken(alias.name, columns, remedy, _OTHER_TABLE)

@@ -1,6 +1,6 @@
-"""Who shares a cache with whom: processes, aliases, other programs on a server, users' sessions."""
+"""Sharing of a cache: among processes, aliases, other programs on a server, and users' sessions."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 from typing import Any, Final
 
@@ -46,12 +46,9 @@ def check_not_shared(alias: Subject, caches: Mapping[str, Any]) -> Iterator[Find
         return
     if alias.name in _helpers(caches) and alias.name not in {"default", alias.context.sessions_alias}:
         return
-    yield NOT_SHARED.broken(
-        alias.name,
-        f"BACKEND is local memory, and {alias.context.several_processes}.",
-        "On one machine share a file cache, which is about as fast; for several use a server, such as Redis:",
-        file_cache("/var/cache/app"),
-    )
+    what = f"BACKEND is local memory, and {alias.context.several_processes}."
+    remedy = "On one machine share a file cache, which is about as fast; for several use a server, such as Redis:"
+    yield NOT_SHARED.broken(alias.name, what, remedy, file_cache("/var/cache/app"))
 
 
 def _helpers(caches: Mapping[str, Any]) -> set[str]:
@@ -68,18 +65,14 @@ def _helpers(caches: Mapping[str, Any]) -> set[str]:
 
 
 def check_no_prefix(alias: Subject) -> Iterator[Finding]:
-    """Find a server that other programs may use, and keys that do not say whose they are."""
+    """Find a server that other programs may use, and keys without a name of their program."""
     # A database table is left out: it is its project's own by its name and by its database.
     if alias.family not in {"redis", "memcached"} or alias.written.get("KEY_PREFIX"):
         return
     if alias.written.get("KEY_FUNCTION") is not None:
         return
-    yield NO_PREFIX.broken(
-        alias.name,
-        "KEY_PREFIX is empty.",
-        "Give each program, and each of its stages, a prefix of its own:",
-        {"KEY_PREFIX": "shop-production"},
-    )
+    remedy = "Give each program, and each of its stages, a prefix of its own:"
+    yield NO_PREFIX.broken(alias.name, "KEY_PREFIX is empty.", remedy, {"KEY_PREFIX": "shop-production"})
 
 
 def check_sessions(alias: Subject) -> Iterator[Finding]:
@@ -87,12 +80,9 @@ def check_sessions(alias: Subject) -> Iterator[Finding]:
     if alias.name != alias.context.sessions_alias or alias.family not in {"locmem", "dummy"}:
         return
     loses = "stores nothing" if alias.family == "dummy" else "ends with its process"
-    yield SESSIONS.broken(
-        alias.name,
-        f"SESSION_ENGINE keeps sessions in cache {alias.name!r} alone, and {alias.class_name} {loses}.",
-        'Use a cache that lasts, or SESSION_ENGINE "django.contrib.sessions.backends.cached_db":',
-        file_cache("/var/cache/app-sessions"),
-    )
+    what = f"SESSION_ENGINE keeps sessions in cache {alias.name!r} alone, and {alias.class_name} {loses}."
+    remedy = 'Use a cache that lasts, or SESSION_ENGINE "django.contrib.sessions.backends.cached_db":'
+    yield SESSIONS.broken(alias.name, what, remedy, file_cache("/var/cache/app-sessions"))
 
 
 def check_colliding(one: Subject, other: Subject) -> Iterator[Finding]:
@@ -116,27 +106,27 @@ def _owns(owner: Settings, owned: Settings) -> bool:
 
 def _colliding(owner: Subject, owner_settings: Settings, owned: Subject, owned_settings: Settings) -> Finding:
     location = f"LOCATION {owner.shown_location!r}" if owner.locations else "no LOCATION, which is one place"
-    place = f"{owner.name!r} and {owned.name!r} are both {owner.class_name} with {location}"
+    both = f"{owner.name!r} and {owned.name!r} are both {owner.class_name} with {location}"
     one, other = owner_settings.key_prefix, owned_settings.key_prefix
     if not KeySpace(owner_settings.key_function, one).is_reversible:
-        what = f"{place}, and from what KEY_FUNCTION of {owner.name!r} makes nobody can tell whose key it is."
-        return COLLIDING.broken(owner.name, what, "Give it a place of its own:", _place_of_its_own(owner))
+        what = f"{both}, and from what KEY_FUNCTION of {owner.name!r} makes nobody can tell whose key it is."
+        return COLLIDING.broken(owner.name, what, "Give it a place of its own:", _own_location(owner))
     same = (
         f"KEY_PREFIX {one!r}" if one == other else f"keys of KEY_PREFIX {other!r} look like keys of KEY_PREFIX {one!r}"
     )
     remedy = "Give each a prefix that does not begin like the other's, or a LOCATION of its own:"
-    return COLLIDING.broken(owned.name, f"{place}, and {same}.", remedy, {"KEY_PREFIX": owned.name})
+    return COLLIDING.broken(owned.name, f"{both}, and {same}.", remedy, {"KEY_PREFIX": owned.name})
 
 
-def _place_of_its_own(alias: Subject) -> dict[str, str] | None:
+def _own_location(alias: Subject) -> dict[str, str] | None:
     """Return another LOCATION; None for a server, where it may be another database or port."""
-    places = {"locmem": alias.name, "filebased": f"{alias.shown_location}-{alias.name}"}
-    return {"LOCATION": places[alias.family]} if alias.family in places else None
+    locations = {"locmem": alias.name, "filebased": f"{alias.shown_location}-{alias.name}"}
+    return {"LOCATION": locations[alias.family]} if alias.family in locations else None
 
 
-def check_pairs(aliases: Mapping[str, Subject]) -> Iterator[Finding]:
+def check_pairs(aliases: Iterable[Subject]) -> Iterator[Finding]:
     """Compare each alias with each other one."""
-    for one, other in combinations(aliases.values(), 2):
+    for one, other in combinations(aliases, 2):
         yield from check_colliding(one, other)
 
 

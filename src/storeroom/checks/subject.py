@@ -1,4 +1,4 @@
-"""One alias of CACHES as the checks see it: what was written, read as far as it can be."""
+"""One alias of CACHES as the checks see it, read as far as it can be."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from storeroom import config
 from storeroom.base import BaseCache
@@ -17,16 +17,7 @@ from storeroom.exceptions import ConfigurationError, DeprecatedBackendWarning, I
 from storeroom.registry import aliases, backend_paths
 from storeroom.wording import mask_url
 
-__all__ = [
-    "ENOUGH_ENTRIES",
-    "NO_BACKEND",
-    "REFUSED",
-    "RULES",
-    "Subject",
-    "check_together",
-    "file_cache",
-    "read_subject",
-]
+__all__ = ["RULES", "Subject", "check_together", "dotted_path", "file_cache", "read_subject"]
 
 REFUSED: Final = Rule(
     "storeroom.E001",
@@ -53,9 +44,9 @@ _SERVERS: Final = frozenset({"redis", "memcached"})
 _SEVERAL_HOSTS: Final = re.compile(r"\w+\+(?:sentinel|cluster)://")
 
 ENOUGH_ENTRIES: Final = 100_000
-"""What remedies write as MAX_ENTRIES of a file cache."""
+"""MAX_ENTRIES of a file cache in remedies."""
 
-# An alias is read alone, beside a default that is right, so that each has its own mistakes.
+# Stands in for an alias whose mistakes are told already.
 _RIGHT: Final = {"BACKEND": "storeroom.backends.dummy.DummyCache"}
 
 
@@ -67,14 +58,13 @@ class Subject:
         name: the alias.
         written: its dict, as a person wrote it.
         backend: dotted path of its class, as written.
-        family: the storage, by the name of its module ("locmem", "filebased", "redis",
-            …), also of a subclass; "" where it is unknown.
+        family: the storage, by the name of its module ("locmem", "filebased", "redis", …), also of a subclass; "" where
+            it is unknown.
         settings: the settings, or None where something in them is wrong.
         alias: the alias as the cache is built of it, or None where something is wrong.
-        directory: where a file cache lies, links followed; None of any other cache, and
-            where LOCATION is no path.
+        directory: of a file cache, links followed; None of any other cache, and where LOCATION is no path.
         entries: the folder in it that the entries are in; None as above.
-        context: what surrounds the configuration.
+        context: the surroundings of the configuration.
     """
 
     name: str
@@ -94,7 +84,7 @@ class Subject:
 
     @property
     def locations(self) -> list[str]:
-        """Each place that LOCATION names; servers may be listed, or be separated by ";" or ","."""
+        """Each path, name or address in LOCATION; servers may be listed, or be separated by ";" or ","."""
         return _locations(self.written, self.family)
 
     @property
@@ -104,13 +94,13 @@ class Subject:
 
     @property
     def storage(self) -> tuple[object, ...] | None:
-        """What two aliases have in common if they share their entries; None where that is unknown."""
+        """The identity of the storage, the same for aliases that share it; None where it is unknown."""
         if self.family in {"", "dummy"}:
             return None
         options = self.written.get("OPTIONS")
         database = options.get("db") if isinstance(options, Mapping) else None
-        places = [str(self.directory)] if self.directory is not None else sorted(self.locations)
-        return (self.family, database, *places)
+        locations = [str(self.directory)] if self.directory is not None else sorted(self.locations)
+        return (self.family, database, *locations)
 
 
 def file_cache(location: str) -> dict[str, Any]:
@@ -122,20 +112,21 @@ def file_cache(location: str) -> dict[str, Any]:
     }
 
 
+_Reading: TypeAlias = tuple[type[Any] | None, config.Settings | None, aliases.Alias | None, list[Finding]]
+"""The class, the settings and the alias, as far as each can be read; and the mistakes."""
+
+
 def read_subject(name: str, written: object, context: Context) -> tuple[Subject, list[Finding]]:
-    """Read one alias as far as possible; whatever hinders is a finding."""
+    """Read one alias as far as possible; each mistake is a finding."""
     mapping: Mapping[str, Any] = written if isinstance(written, Mapping) else {}
-    backend_class: type[Any] | None = None
-    settings: config.Settings | None = None
-    alias: aliases.Alias | None = None
-    findings: list[Finding] = []
-    is_djangos = _is_djangos(written, context)
-    if is_djangos:
-        with suppress(ConfigurationError):  # Django takes many a mistake for its default, and says nothing
-            settings = _settings(name, mapping, None)
-    else:
-        backend_class, settings, alias, findings = _read_one(name, written, context)
-    path = _dotted_path(mapping.get("BACKEND", ""))
+    is_djangos = _is_djangos(mapping, context)
+    backend_class, settings, alias, findings = (
+        # Django takes many a mistake for its default, and says nothing.
+        (None, _settings_if_right(name, mapping, None), None, list[Finding]())
+        if is_djangos
+        else _read(name, written, mapping, context)
+    )
+    path = dotted_path(mapping.get("BACKEND", ""))
     family = _family(path, backend_class)
     directory = _directory(mapping, context) if family == "filebased" and not is_djangos else None
     folder: str | None = getattr(backend_class, "entries_folder", None)
@@ -144,33 +135,28 @@ def read_subject(name: str, written: object, context: Context) -> tuple[Subject,
     return subject, [*findings, *_check_removed(subject)]
 
 
-def _is_djangos(written: object, context: Context) -> bool:
-    """Tell whether this is a class of Django or django-redis rather than the one of ours that it stands for."""
-    backend = written.get("BACKEND") if isinstance(written, Mapping) else None
+def _is_djangos(written: Mapping[str, Any], context: Context) -> bool:
+    """Tell whether this is a class of Django or django-redis, not Storeroom's that its path may stand for."""
+    backend = written.get("BACKEND")
     return context.in_django and isinstance(backend, str) and backend in backend_paths.DJANGO_PATHS
 
 
-def _read_one(
-    name: str, written: object, context: Context
-) -> tuple[type[Any] | None, config.Settings | None, aliases.Alias | None, list[Finding]]:
-    mapping: Mapping[str, Any] = written if isinstance(written, Mapping) else {}
+def _read(name: str, written: object, mapping: Mapping[str, Any], context: Context) -> _Reading:
     try:
         with _without_warnings():
             alias = aliases.read_alias(name, written, context.directory)
     except InvalidCacheBackendError as error:
         # A class that is not there does not say which options it has; the other settings are known.
+        backend_class, findings = None, [NO_BACKEND.broken(name, str(error), "")]
         mistakes = list(_mistakes(name, mapping, None))
-        findings = [REFUSED.broken(name, mistake, "") for mistake in mistakes]
-        settings = None if mistakes else _settings(name, mapping, None)
-        return None, settings, None, [NO_BACKEND.broken(name, str(error), ""), *findings]
     except ConfigurationError as error:
-        backend_class = _backend_class(mapping)
+        backend_class, findings = _backend_class(mapping), []
         mistakes = list(_mistakes(name, mapping, backend_class)) or [str(error)]
-        settings = None
-        with suppress(ConfigurationError):  # where only LOCATION is wrong, the other settings are known
-            settings = _settings(name, mapping, backend_class)
-        return backend_class, settings, None, [REFUSED.broken(name, mistake, "") for mistake in mistakes]
-    return alias.backend, alias.settings, alias, []
+    else:
+        return alias.backend, alias.settings, alias, []
+    findings += [REFUSED.broken(name, mistake, "") for mistake in mistakes]
+    # Where only LOCATION is wrong, the other settings are known.
+    return backend_class, _settings_if_right(name, mapping, backend_class), None, findings
 
 
 def check_together(caches: Mapping[str, Any], context: Context, *, each_is_right: bool) -> Iterator[Finding]:
@@ -181,7 +167,8 @@ def check_together(caches: Mapping[str, Any], context: Context, *, each_is_right
         for name, written in caches.items()
     }
     try:
-        _read(whole, context)
+        with _without_warnings():
+            aliases.read_caches(whole, context.directory)
     except ConfigurationError as error:
         yield REFUSED.broken(None, str(error), "")
 
@@ -192,11 +179,6 @@ def _without_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecatedBackendWarning)
         yield
-
-
-def _read(caches: Mapping[str, Any], context: Context) -> dict[str, aliases.Alias]:
-    with _without_warnings():
-        return aliases.read_caches(caches, context.directory)
 
 
 def _backend_class(written: Mapping[str, Any]) -> type[Any] | None:
@@ -214,8 +196,16 @@ def _settings(name: str, written: Mapping[str, Any], backend_class: type[Any] | 
     return config.read_params(params, options, alias=name, backend=backend)
 
 
+def _settings_if_right(
+    name: str, written: Mapping[str, Any], backend_class: type[Any] | None
+) -> config.Settings | None:
+    with suppress(ConfigurationError):
+        return _settings(name, written, backend_class)
+    return None
+
+
 def _mistakes(name: str, written: Mapping[str, Any], backend_class: type[Any] | None) -> Iterator[str]:
-    """Yield what is wrong with each single setting: reading all at once stops at the first."""
+    """Yield the mistake in each single setting: reading all at once stops at the first."""
     pieces: list[dict[str, Any]] = []
     for key, value in written.items():
         if key == "OPTIONS" and isinstance(value, Mapping):
@@ -231,12 +221,9 @@ def _mistakes(name: str, written: Mapping[str, Any], backend_class: type[Any] | 
 
 def _check_removed(subject: Subject) -> Iterator[Finding]:
     if subject.backend.endswith(_REMOVED_NAME):
-        yield REMOVED.broken(
-            subject.name,
-            f"BACKEND is {subject.backend!r}.",
-            "Name the class that took its place:",
-            {"BACKEND": "storeroom.backends.memcached.PyMemcacheCache"},
-        )
+        mended = {"BACKEND": "storeroom.backends.memcached.PyMemcacheCache"}
+        what = f"BACKEND is {subject.backend!r}."
+        yield REMOVED.broken(subject.name, what, "Name the class that took its place:", mended)
 
 
 def _locations(written: Mapping[str, Any], family: str) -> list[str]:
@@ -244,7 +231,7 @@ def _locations(written: Mapping[str, Any], family: str) -> list[str]:
     if location is None or location == "":
         return []
     if isinstance(location, list | tuple):
-        return [str(place) for place in location]
+        return list(map(str, location))
     if family not in _SERVERS or _SEVERAL_HOSTS.match(str(location)):
         return [str(location)]
     return re.split(r"[;,]\s*", str(location))
@@ -254,10 +241,14 @@ def _directory(written: Mapping[str, Any], context: Context) -> Path | None:
     locations = _locations(written, "filebased")
     if not locations or "://" in locations[0]:
         return None
-    return Path(os.path.realpath(context.base / os.path.expanduser(locations[0])))  # noqa: PTH111 -- as the cache does: Path's raises for an unknown user
+    path = Path(locations[0])
+    with suppress(RuntimeError):  # there is no such user
+        path = path.expanduser()
+    return Path(os.path.realpath(context.base / path))
 
 
-def _dotted_path(backend: object) -> str:
+def dotted_path(backend: object) -> str:
+    """Return the path of a BACKEND that may be a class."""
     return f"{backend.__module__}.{backend.__qualname__}" if isinstance(backend, type) else str(backend)
 
 

@@ -1,4 +1,4 @@
-"""Who else can read, change and make up what a server keeps: secrets, passwords, encryption."""
+"""Protection of the entries on a server from others, who might read, change or invent them."""
 
 import math
 import re
@@ -10,6 +10,7 @@ from storeroom.checks.finding import Finding, Rule
 from storeroom.checks.subject import Subject
 from storeroom.serializers.secrets import secret_of
 from storeroom.storage.probes import Endpoint, Probe
+from storeroom.wording import mask_url
 
 __all__ = ["CHECKS", "RULES", "check_ways"]
 
@@ -55,8 +56,8 @@ _RUN_CODE: Final = frozenset({"pickle", "cPickle", "_pickle", "dill", "cloudpick
 _SERVERS: Final = frozenset({"redis", "memcached", "db"})
 
 _RANDOM_BITS: Final = 48
-"""Below this, by length and by how many different characters there are, nobody took it from a generator:
-16 characters in Base64 have 60 or so, and are the shortest secret that is accepted."""
+"""A secret of less, by its length and its number of different characters, is from no generator: 16 characters in Base64
+have 60 or so, and are the shortest secret that is accepted."""
 
 _PLACEHOLDER: Final = re.compile(
     r"insecure|change.?me|secret.?key|your.?secret|my.?secret|passw|example|qwerty|1234567"
@@ -66,7 +67,7 @@ _MAKE_ONE: Final = 'python3 -c "import secrets; print(secrets.token_urlsafe())"'
 
 
 def _endpoints(alias: Subject) -> Sequence[Endpoint]:
-    """Return the servers that the configuration names; none of a class that does not tell."""
+    """Return the servers that the configuration names; none where the class does not tell."""
     if alias.alias is None or not hasattr(alias.alias.backend, "endpoints"):
         return ()
     found: Sequence[Endpoint] = alias.alias.backend.endpoints(alias.alias.location, alias.alias.settings)
@@ -74,7 +75,7 @@ def _endpoints(alias: Subject) -> Sequence[Endpoint]:
 
 
 def _secrets(alias: Subject) -> list[Any]:
-    """Return the secrets that are written, as they are written."""
+    """Return the secrets of the configuration, as written."""
     secret = None if alias.settings is None else alias.settings.options.get("secret")
     return list(secret) if isinstance(secret, list | tuple) else [secret] if secret else []
 
@@ -88,30 +89,26 @@ def _is_signed(alias: Subject) -> bool:
 
 
 def check_blind_pickle(alias: Subject) -> Iterator[Finding]:
-    """Find a serializer that runs code of whoever has written, where nobody signs."""
+    """Find a serializer that runs the code of any writer, where values are not signed."""
     if alias.settings is None or alias.family not in _SERVERS or _is_signed(alias):
         return
-    serializer = alias.settings.options.get("serializer")
-    name = _module(serializer)
+    name = _module(alias.settings.options.get("serializer"))
     if name in _RUN_CODE:
-        yield BLIND_PICKLE.broken(
-            alias.name,
-            f"OPTIONS['serializer'] is the module {name}, whose loads() runs what it is told to, and there is no "
-            "secret.",
-            f"Use Storeroom's own, and for what is not plain data a secret, as made by {_MAKE_ONE}:",
-            {"OPTIONS": {"serializer": "pickle", "secret": "(the secret)"}},
-        )
+        runs = f"the module {name}, whose loads() runs what it is told to"
+        remedy = f"Use Storeroom's own, and for what is not plain data a secret, as made by {_MAKE_ONE}:"
+        mended = {"OPTIONS": {"serializer": "pickle", "secret": "(the secret)"}}
+        what = f"OPTIONS['serializer'] is {runs}, and there is no secret."
+        yield BLIND_PICKLE.broken(alias.name, what, remedy, mended)
 
 
 def _module(serializer: Any) -> str:
-    """Return the top module that a serializer is, or lies in."""
+    """Return the top module that a serializer is, or lies in; "" for a name."""
     if isinstance(serializer, str):
-        path = serializer
-    elif isinstance(serializer, ModuleType):
-        path = serializer.__name__
-    else:
-        path = serializer.__module__ if isinstance(serializer, type) else type(serializer).__module__
-    return path.partition(".")[0] if "." in path or not isinstance(serializer, str) else ""
+        return serializer.partition(".")[0] if "." in serializer else ""
+    if isinstance(serializer, ModuleType):
+        return serializer.__name__.partition(".")[0]
+    kind = serializer if isinstance(serializer, type) else type(serializer)
+    return kind.__module__.partition(".")[0]
 
 
 def check_unsigned(alias: Subject) -> Iterator[Finding]:
@@ -119,25 +116,20 @@ def check_unsigned(alias: Subject) -> Iterator[Finding]:
     elsewhere = [endpoint for endpoint in _endpoints(alias) if endpoint.is_elsewhere]
     if not elsewhere or _is_signed(alias):
         return
-    yield UNSIGNED.broken(
-        alias.name,
-        f"OPTIONS has no secret, and values are kept at {_listed(elsewhere)}.",
-        f"Make a secret with: {_MAKE_ONE}. Give it to all programs that share the cache:",
-        {"OPTIONS": {"secret": "(the secret)"}},
-    )
+    what = f"OPTIONS has no secret, and values are kept at {_listed(elsewhere)}."
+    remedy = f"Make a secret with: {_MAKE_ONE}. Give it to all programs that share the cache:"
+    yield UNSIGNED.broken(alias.name, what, remedy, {"OPTIONS": {"secret": "(the secret)"}})
 
 
 def check_weak_secret(alias: Subject) -> Iterator[Finding]:
     """Find a secret that no generator made. It is not shown."""
-    for number, secret in enumerate(_secrets(alias)):
+    secrets = _secrets(alias)
+    for number, secret in enumerate(secrets):
         weakness = _weakness(secret)
         if weakness:
-            which = f"[{number}]" if number or len(_secrets(alias)) > 1 else ""
-            yield WEAK_SECRET.broken(
-                alias.name,
-                f"OPTIONS['secret']{which} {weakness}.",
-                f"Make one with: {_MAKE_ONE}. What the old one has signed is then computed anew.",
-            )
+            what = f"OPTIONS['secret']{f'[{number}]' if len(secrets) > 1 else ''} {weakness}."
+            remedy = f"Make one with: {_MAKE_ONE}. What the old one has signed is then computed anew."
+            yield WEAK_SECRET.broken(alias.name, what, remedy)
 
 
 def _weakness(secret: Any) -> str:
@@ -153,14 +145,10 @@ def _weakness(secret: Any) -> str:
 
 def check_unsigned_pickles(alias: Subject) -> Iterator[Finding]:
     """Find the option for the days of a move, left on."""
-    if alias.settings is None or not alias.settings.options.get("read_unsigned_pickles"):
-        return
-    yield UNSIGNED_PICKLES.broken(
-        alias.name,
-        "OPTIONS['read_unsigned_pickles'] is on.",
-        "Switch it off when what the other backend has stored is gone, after its longest timeout:",
-        {"OPTIONS": {"read_unsigned_pickles": False}},
-    )
+    if alias.settings is not None and alias.settings.options.get("read_unsigned_pickles"):
+        remedy = "Switch it off when what the other backend has stored is gone, after its longest timeout:"
+        mended = {"OPTIONS": {"read_unsigned_pickles": False}}
+        yield UNSIGNED_PICKLES.broken(alias.name, "OPTIONS['read_unsigned_pickles'] is on.", remedy, mended)
 
 
 # The way to the server ----------------------------------------------------------------------
@@ -168,26 +156,19 @@ def check_unsigned_pickles(alias: Subject) -> Iterator[Finding]:
 
 def check_ways(alias: Subject, probe: Probe | None) -> Iterator[Finding]:
     """Find servers on other hosts that others can read along with, or get into."""
-    found = _merged(_endpoints(alias), probe)
+    found = _elsewhere(_endpoints(alias), probe)
     open_ways = [endpoint for endpoint in found if endpoint.is_encrypted is False]
     if open_ways:
-        yield NOT_ENCRYPTED.broken(
-            alias.name,
-            f"What goes to {_listed(open_ways)} is not encrypted.",
-            _TLS.get(alias.family, "Use TLS."),
-            _encrypted(alias),
-        )
+        what, remedy = f"What goes to {_listed(open_ways)} is not encrypted.", _TLS.get(alias.family, "Use TLS.")
+        yield NOT_ENCRYPTED.broken(alias.name, what, remedy, _encrypted(alias))
     open_doors = [endpoint for endpoint in found if endpoint.has_password is False]
     if open_doors:
-        yield NO_PASSWORD.broken(
-            alias.name,
-            f"No password is needed, or given, for {_listed(open_doors)}.",
-            _PASSWORD.get(alias.family, "Let it ask for one."),
-        )
+        what = f"No password is needed, or given, for {_listed(open_doors)}."
+        yield NO_PASSWORD.broken(alias.name, what, _PASSWORD.get(alias.family, "Let it ask for one."))
 
 
-def _merged(written: Iterable[Endpoint], probe: Probe | None) -> list[Endpoint]:
-    """Return the servers of other hosts; what one has told counts before what is written."""
+def _elsewhere(written: Iterable[Endpoint], probe: Probe | None) -> list[Endpoint]:
+    """Return the servers on other hosts, as they answered, or else as they are written."""
     told = () if probe is None else (server.endpoint for server in probe.servers if server.role != "Sentinel")
     by_address = {endpoint.address: endpoint for endpoint in (*written, *told)}
     return [endpoint for endpoint in by_address.values() if endpoint.is_elsewhere]
@@ -210,7 +191,7 @@ _PASSWORD: Final = {
 
 
 def _encrypted(alias: Subject) -> dict[str, Any] | None:
-    """Return LOCATION with the schemes of TLS; None where that is not how it is asked for."""
+    """Return LOCATION with the schemes of TLS; None for a backend that has none."""
     if alias.family != "redis":
         return None
     urls = [_masked_tls(location) for location in alias.locations]
@@ -218,8 +199,6 @@ def _encrypted(alias: Subject) -> dict[str, Any] | None:
 
 
 def _masked_tls(location: str) -> str:
-    from storeroom.wording import mask_url  # noqa: PLC0415 -- only here
-
     scheme, separator, rest = mask_url(location).partition("://")
     name, plus, kind = scheme.partition("+")
     return f"{ {'redis': 'rediss', 'valkey': 'valkeys'}.get(name, name) }{plus}{kind}{separator}{rest}"

@@ -9,13 +9,13 @@ from dataclasses import asdict, replace
 from typing import Any, Final
 
 from storeroom import checks
-from storeroom.checks import Context, Finding, Probe
+from storeroom.checks import Context, Finding
 from storeroom.checks.servers import told_seconds
 from storeroom.cli.configuration import EMBEDDED_DEFAULT, Named, find
 from storeroom.cli.exits import MISTAKE, NO, YES, UsageError
 from storeroom.cli.output import columns, count_of, paragraph, print_json, styled
 from storeroom.registry.sources import Source
-from storeroom.storage.probes import ServerProbe
+from storeroom.storage.probes import Probe, ServerProbe
 from storeroom.wording import masked, nearest
 
 __all__ = ["SILENCED_VARIABLE", "add_arguments", "run"]

@@ -1,1 +1,1 @@
-"""The connections of Storeroom to frameworks: the only package that imports one."""
+"""Connections of Storeroom to frameworks."""
