@@ -838,10 +838,10 @@ def test_server_key_is_legal() -> None:
 def test_idle_connections_are_closed_before_a_fork(make: Make, server: MemcachedServer) -> None:
     cache = make(server.location)
     cache.get("k")
-    assert len(cache._group.servers[0]._idle) == 1
+    assert cache._group.servers[0]._connections.idle == 1
     child = os.fork()
     if child == 0:
-        os._exit(len(cache._group.servers[0]._idle))
+        os._exit(cache._group.servers[0]._connections.idle)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert cache.get("k") is None
     assert breaker(cache).failures == 0

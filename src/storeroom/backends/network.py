@@ -19,11 +19,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
-from storeroom import config
+from storeroom import config, registry
 from storeroom.base import BaseCache
 from storeroom.engines import Engine
 from storeroom.exceptions import ConfigurationError, StorageError, ValueTypeError
-from storeroom.registry import caches
 from storeroom.storage.hooks import MISSING, Swap
 from storeroom.storage.outages import CircuitBreaker, are_answers_refused
 
@@ -171,6 +170,11 @@ class Connections(Generic[C]):
                         )
             finally:
                 self._waiting -= 1
+
+    @property
+    def idle(self) -> int:
+        """Number of open connections that nobody uses."""
+        return sum(connection is not None for connection in self._slots)
 
     def give_back(self, connection: C) -> None:
         """Keep a connection for the next operation."""
@@ -324,7 +328,7 @@ class NetworkCache(BaseCache, abstract=True):
         alias = self.settings.options["on_error"].partition("fallback:")[2]
         if not alias or name in _WITHOUT_FALLBACK:
             return None
-        fallback = caches[alias]
+        fallback = registry.caches[alias]
         if not isinstance(fallback, BaseCache):
             raise ConfigurationError(
                 f"OPTIONS['on_error'] is 'fallback:{alias}', and CACHES[{alias!r}] is a {type(fallback).__name__}; "

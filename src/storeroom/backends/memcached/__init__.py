@@ -1,9 +1,9 @@
 """A cache in Memcached: one server, or several that share the keys.
 
 LOCATION names them (location.py). Memcached stores bytes under short keys, expires them by
-whole seconds, counts unsigned numbers and clears everything at once; what a cache promises
-beyond that is made of compare-and-swap (shard.py), a header before each value (entries.py)
-and generations in the keys (server_keys.py).
+whole seconds, counts unsigned numbers and clears everything at once. The rest of a cache is
+made of compare-and-swap (shard.py), a header before each value (entries.py) and generations
+in the keys (server_keys.py).
 
 Memcached's drivers are synchronous: asynchronous callers are served by a bounded number of threads.
 """
@@ -17,7 +17,8 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 from storeroom import config
 from storeroom.backends.memcached import location as locations
 from storeroom.backends.memcached import options as known
-from storeroom.backends.memcached.clients import Client
+from storeroom.backends.memcached import probe as probes
+from storeroom.backends.memcached.clients import Driver
 from storeroom.backends.memcached.engine import Group, Server
 from storeroom.backends.memcached.location import Address
 from storeroom.backends.memcached.shard import Shard
@@ -35,12 +36,33 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class MemcachedCache(BaseCache):
-    """What the caches of the two drivers have in common: each key is passed to the shard of its server.
+def _passed(name: str) -> Callable[..., Any]:
+    """Return a hook that passes a call for one key to its shard."""
 
-    Atomic among threads, processes and hosts: every operation on one key; of those on several,
-    each key by itself. incr_version() moves an entry for one caller, but others may see neither
-    version for a moment.
+    def hook(self: "MemcachedCache", storage_key: str, *args: Any) -> Any:
+        return getattr(self._shard_of(storage_key), name)(storage_key, *args)
+
+    return hook
+
+
+def _merged(name: str) -> Callable[..., Any]:
+    """Return a hook that merges the answers of its keys' shards."""
+
+    def hook(self: "MemcachedCache", keyed: Any) -> Any:
+        answers: dict[str, Any] = {}
+        for shard, part in self._parts(keyed):
+            answers |= getattr(shard, name)(part)
+        return answers
+
+    return hook
+
+
+class MemcachedCache(BaseCache):
+    """Base of the two drivers' caches: each key is passed to the shard of its server.
+
+    Atomic among threads, processes and hosts: every operation on one key, and each key by itself
+    in operations on several. incr_version() moves an entry for one caller, but others may see
+    neither version for a moment.
 
     An outage concerns the keys of the servers that are out of reach, and no others.
 
@@ -57,27 +79,28 @@ class MemcachedCache(BaseCache):
     _only: Shard | None = None
     """The shard, where there is but one: nothing has to be chosen then."""
     _guests: Sequence[Shard] = ()
-    """What each server keeps for others that are down."""
+    """Shards for the entries that each server keeps for others that are down."""
 
     def __init__(self, location: str | Sequence[str], params: Mapping[str, Any]) -> None:
-        """Note where the cache is; connections are made on first use."""
+        """Find the cache; connections are made on first use."""
         super().__init__(params)
         options = known.settled(self.settings) | {"secret": secret_of(self.settings)}
         self.settings = dataclasses.replace(self.settings, options=options)
-        codec = self._codec = build_codec(
-            trusted=False,
-            allowed_types=options["allowed_types"],
-            **{name: options[name] for name in config.CODEC_OPTIONS},
-        )
+        names = {name: options[name] for name in config.CODEC_OPTIONS}
+        self._codec = build_codec(trusted=False, allowed_types=options["allowed_types"], **names)
         self._addresses = locations.parse(location)
-        self._group = self._shared_group(self._addresses, options)
-        self.engine = self._group
-        make = partial(Shard, settings=self.settings, codec=codec, counters=self._counters, outages=self._outages())
-        self._shards = [make(server, home=self._shard_of) for server in self._group.servers]
+        self.engine = self._group = self._shared_group(self._addresses, options)
+        self._shards = self._shards_for(longest=None)
         self._only = self._shards[0] if len(self._shards) == 1 else None
         if options["eject"] is not None and self._only is None:
-            longest = options["eject"]
-            self._guests = [make(server, home=self._shard_of, longest=longest) for server in self._group.servers]
+            self._guests = self._shards_for(longest=options["eject"])
+
+    def _shards_for(self, longest: float | None) -> list[Shard]:
+        outages = self._driver().OUTAGES
+        return [
+            Shard(server, self.settings, self._codec, self._counters, outages, self._shard_of, longest)
+            for server in self._group.servers
+        ]
 
     @classmethod
     def check_location(cls, location: str | Sequence[str], settings: config.Settings) -> None:
@@ -91,45 +114,30 @@ class MemcachedCache(BaseCache):
     @classmethod
     def endpoints(cls, location: str | Sequence[str], settings: config.Settings) -> Sequence[Endpoint]:
         """See Probed."""
-        from storeroom.backends.memcached.probe import endpoints  # noqa: PLC0415 -- few programs need it
-
-        return endpoints(locations.parse(location), settings.options)
+        return probes.endpoints(locations.parse(location), settings.options)
 
     def probe(self, seconds: float) -> Probe:
         """See Probed."""
-        from storeroom.backends.memcached.probe import endpoints, probe  # noqa: PLC0415 -- as above
+        found = probes.endpoints(self._addresses, self.settings.options)
+        return probes.probe(self._group.servers, found, self._driver().OUTAGES, seconds)
 
-        found = endpoints(self._addresses, self.settings.options)
-        return probe(self._group.servers, found, self._outages(), seconds)
-
-    # The driver -----------------------------------------------------------------------------
-
-    def _client_maker(self, address: Address, options: Mapping[str, Any]) -> Callable[[], Client]:
-        """Return what makes a client of this class's driver."""
-        raise NotImplementedError
-
-    def _outages(self) -> tuple[type[BaseException], ...]:
-        """Return what the driver raises when a server is out of reach."""
+    def _driver(self) -> Driver:
+        """Return the module of this class's driver."""
         raise NotImplementedError
 
     def _shared_group(self, addresses: tuple[Address, ...], options: Mapping[str, Any]) -> Group:
         chosen = {name: options[name] for name in self.options or () if name not in config.CODEC_OPTIONS}
         own = repr((type(self).__qualname__, sorted(chosen.items(), key=lambda item: item[0])))
-        names = tuple(map(str, addresses))
+        bounds, make = (options["max_connections"], options["socket_timeout"]), self._driver().client_maker
         servers = tuple(
             shared(
                 Server,
-                f"{name} {own}",
-                partial(
-                    Server,
-                    f"Memcached at {name}",
-                    self._client_maker(address, options),
-                    options["max_connections"],
-                    options["socket_timeout"],
-                ),
+                f"{address} {own}",
+                partial(Server, f"Memcached at {address}", make(address, options), *bounds),
             )
-            for name, address in zip(names, addresses, strict=True)
+            for address in addresses
         )
+        names = tuple(map(str, addresses))
         return shared(Group, f"{names} {own}", partial(Group, names, servers))
 
     # Shards ---------------------------------------------------------------------------------
@@ -140,7 +148,7 @@ class MemcachedCache(BaseCache):
             shard.use_prefix(self._key_prefix)
 
     def _shard_of(self, storage_key: str) -> Shard:
-        """Return the shard that keeps the key, or keeps it for one that is down."""
+        """Return the shard that keeps the key, or the one that keeps it while its own is down."""
         home = self._home_of(storage_key)
         if self._guests and home._engine.breaker.refuses and not storage_key.startswith("\x00"):
             for number in self._group.places(storage_key):
@@ -152,94 +160,48 @@ class MemcachedCache(BaseCache):
         """Return the shard of a key that never moves: a counter, a lock or a tag that moved would begin anew."""
         return self._only or self._shards[self._group.place(storage_key)]
 
-    def _by_shard(self, storage_keys: Iterable[str]) -> dict[Shard, list[str]]:
-        """Return the storage keys by the shard that they belong to."""
+    def _parts(self, keyed: Any) -> Iterable[tuple[Shard, Any]]:
+        """Return each shard, and its part of a sequence of storage keys or of a mapping by them."""
         if self._only is not None:
-            return {self._only: list(storage_keys)}
+            return ((self._only, keyed),)
         by_shard: dict[Shard, list[str]] = {}
-        for storage_key in storage_keys:
+        for storage_key in keyed:
             by_shard.setdefault(self._shard_of(storage_key), []).append(storage_key)
-        return by_shard
+        if isinstance(keyed, Mapping):
+            return [(shard, {key: keyed[key] for key in own_keys}) for shard, own_keys in by_shard.items()]
+        return by_shard.items()
 
     # Hooks, as StorageHooks describes them --------------------------------------------------
 
     def _get(self, storage_key: str) -> Any:
         return (self._only or self._shard_of(storage_key))._get(storage_key)
 
-    def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for shard, own_keys in self._by_shard(storage_keys).items():
-            values |= shard._get_many(own_keys)
-        return values
+    _get_many = _merged("_get_many")
+    _get_dated = _merged("_get_dated")
+    _set = _passed("_set")
+    _add = _passed("_add")
+    _delete = _passed("_delete")
+    _touch = _passed("_touch")
+    _expiry = _passed("_expiry")
+    _rename = _passed("_rename")
+    _lease = _passed("_lease")
+    _compare_delete = _passed("_compare_delete")
+    _compare_set = _passed("_compare_set")
 
-    def _get_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
-        values: dict[str, tuple[Any, float | None]] = {}
-        for shard, own_keys in self._by_shard(storage_keys).items():
-            values |= shard._get_dated(own_keys)
-        return values
-
-    def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
-        return self._shard_of(storage_key)._set(storage_key, value, expires_at)
-
-    def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
-        failed: list[str] = []
-        for shard, own_keys in self._by_shard(values).items():
-            failed += shard._set_many({storage_key: values[storage_key] for storage_key in own_keys}, expires_at)
-        return failed
-
-    def _add(self, storage_key: str, value: Any, expires_at: float) -> Any:
-        return self._shard_of(storage_key)._add(storage_key, value, expires_at)
-
-    def _delete(self, storage_key: str) -> bool:
-        return self._shard_of(storage_key)._delete(storage_key)
-
-    def _delete_many(self, storage_keys: Sequence[str]) -> int:
-        return sum(shard._delete_many(own_keys) for shard, own_keys in self._by_shard(storage_keys).items())
-
-    def _touch(self, storage_key: str, expires_at: float) -> Any:
-        return self._shard_of(storage_key)._touch(storage_key, expires_at)
+    _lease_many = _merged("_lease_many")
+    _swap_many = _merged("_swap_many")
 
     def _incr(self, storage_key: str, delta: float) -> float:
         return self._home_of(storage_key)._incr(storage_key, delta)
 
-    def _expiry(self, storage_key: str) -> Any:
-        return self._shard_of(storage_key)._expiry(storage_key)
+    def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
+        return [key for shard, part in self._parts(values) for key in shard._set_many(part, expires_at)]
 
-    def _rename(self, storage_key: str, new_storage_key: str) -> Any:
-        return self._shard_of(storage_key)._rename(storage_key, new_storage_key)
-
-    def _lease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> bool | None:
-        return self._shard_of(storage_key)._lease(storage_key, seen, mark, expires_at)
-
-    async def _alease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> bool | None:
-        return await self._run(self._lease, storage_key, seen, mark, expires_at)
-
-    def _lease_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool | None]:
-        leased: dict[str, bool | None] = {}
-        for shard, own_keys in self._by_shard(swaps).items():
-            leased |= shard._lease_many({storage_key: swaps[storage_key] for storage_key in own_keys})
-        return leased
-
-    async def _alease_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool | None]:
-        return await self._run(self._lease_many, swaps)
-
-    def _swap_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
-        swapped: dict[str, bool] = {}
-        for shard, own_keys in self._by_shard(swaps).items():
-            swapped |= shard._swap_many({storage_key: swaps[storage_key] for storage_key in own_keys})
-        return swapped
-
-    def _compare_delete(self, storage_key: str, expected: Any) -> bool:
-        return self._shard_of(storage_key)._compare_delete(storage_key, expected)
-
-    def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
-        return self._shard_of(storage_key)._compare_set(storage_key, expected, value, expires_at)
+    def _delete_many(self, storage_keys: Sequence[str]) -> int:
+        return sum(shard._delete_many(part) for shard, part in self._parts(storage_keys))
 
     def _invalidate(self, storage_keys: Sequence[str]) -> int:
-        return sum(shard._invalidate(own_keys) for shard, own_keys in self._by_shard(storage_keys).items())
-
-    async def _ainvalidate(self, storage_keys: Sequence[str]) -> int:
-        return await self._run(self._invalidate, storage_keys)
+        return sum(shard._invalidate(part) for shard, part in self._parts(storage_keys))
 
     def _clear(self) -> None:
         errors = []
@@ -250,6 +212,17 @@ class MemcachedCache(BaseCache):
                 errors.append(error)
         if errors:
             raise StorageError(" ".join(map(str, errors))) from errors[0]
+
+    # Twins that do not call other twins: one thread carries out the whole ------------------------
+
+    async def _alease(self, storage_key: str, seen: Any, lease: Any, expires_at: float) -> bool | None:
+        return await self._run(self._lease, storage_key, seen, lease, expires_at)
+
+    async def _alease_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool | None]:
+        return await self._run(self._lease_many, swaps)
+
+    async def _ainvalidate(self, storage_keys: Sequence[str]) -> int:
+        return await self._run(self._invalidate, storage_keys)
 
     async def _run(self, hook: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a hook in one of this cache's threads: a driver waits with its whole thread."""
@@ -265,22 +238,10 @@ class PyMemcacheCache(MemcachedCache):
     options: ClassVar[Mapping[str, config.Option] | None] = known.PYMEMCACHE
     requires: ClassVar[tuple[str, ...]] = ("pymemcache",)
 
-    def _client_maker(self, address: Address, options: Mapping[str, Any]) -> Callable[[], Client]:
-        from storeroom.backends.memcached.pymemcache_client import PyMemcacheClient  # noqa: PLC0415
+    def _driver(self) -> Driver:
+        from storeroom.backends.memcached import pymemcache_client  # noqa: PLC0415 -- loads the driver
 
-        return partial(
-            PyMemcacheClient,
-            address.path or (address.host, address.port),
-            connect_timeout=options["socket_connect_timeout"],
-            timeout=options["socket_timeout"],
-            tls_context=options["tls_context"],
-            socket_keepalive=options["socket_keepalive"],
-        )
-
-    def _outages(self) -> tuple[type[BaseException], ...]:
-        from storeroom.backends.memcached.pymemcache_client import OUTAGES  # noqa: PLC0415
-
-        return OUTAGES
+        return pymemcache_client
 
 
 class PyLibMCCache(MemcachedCache):
@@ -297,21 +258,7 @@ class PyLibMCCache(MemcachedCache):
                 "OPTIONS['username'] and OPTIONS['password'] are for SASL, which needs OPTIONS['binary'] True."
             )
 
-    def _client_maker(self, address: Address, options: Mapping[str, Any]) -> Callable[[], Client]:
-        from storeroom.backends.memcached.pylibmc_client import PyLibMCClient  # noqa: PLC0415
+    def _driver(self) -> Driver:
+        from storeroom.backends.memcached import pylibmc_client  # noqa: PLC0415 -- loads the driver
 
-        return partial(
-            PyLibMCClient,
-            address.path or str(address),
-            connect_timeout=options["socket_connect_timeout"],
-            timeout=options["socket_timeout"],
-            binary=options["binary"],
-            username=options["username"],
-            password=options["password"],
-            behaviors=options["behaviors"],
-        )
-
-    def _outages(self) -> tuple[type[BaseException], ...]:
-        from storeroom.backends.memcached.pylibmc_client import OUTAGES  # noqa: PLC0415
-
-        return OUTAGES
+        return pylibmc_client

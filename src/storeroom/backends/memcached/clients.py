@@ -1,12 +1,18 @@
-"""What the cache needs of a driver: one connection to one server, for bytes under bytes.
+"""The cache's view of a driver: one connection to one server, for bytes under bytes.
 
 Each driver has a module that fulfils this, and is loaded only when a cache is made.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-__all__ = ["BATCH", "Client", "NoRoomError", "TooLargeError", "batches", "batches_of_values"]
+if TYPE_CHECKING:
+    from storeroom.backends.memcached.location import Address
+
+__all__ = ["BATCH", "Client", "Driver", "NoRoomError", "TooLargeError", "attempts", "batches", "batches_of_values"]
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 BATCH: Final = 1000
 """Keys of one command or of writes that are sent together. Their replies fit into a socket's buffer, so that
@@ -17,7 +23,12 @@ _BATCH_BYTES: Final = 2**20
 
 
 class TooLargeError(Exception):
-    """The server holds no items of this size. Says which key it was."""
+    """The server holds no items of this size.
+
+    Attributes:
+        key: of the item.
+        size: in bytes.
+    """
 
     def __init__(self, key: bytes, size: int) -> None:
         super().__init__(key, size)
@@ -31,21 +42,21 @@ class NoRoomError(Exception):
 class Client(Protocol):
     """A connection, opened when it is first used. Used by one thread at a time.
 
-    What its methods raise beside TooLargeError and NoRoomError is an outage; `TimeoutError` where the
+    Errors of its methods other than TooLargeError and NoRoomError are outages; `TimeoutError` where the
     server did not answer in time. After that the client is not used again.
     """
 
     def get(self, key: bytes) -> bytes | None:
-        """Return what is stored, or None."""
+        """Return the stored bytes, or None."""
 
     def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
-        """Return what is stored, by key. One round trip for each BATCH, or for as many as may be sent together."""
+        """Return the stored bytes by key. One round trip for each BATCH, or for as many as may be sent together."""
 
     def gets(self, key: bytes) -> tuple[bytes, Any] | None:
-        """Return what is stored, and a token of its state for cas(); or None."""
+        """Return the stored bytes, and a token of their state for cas(); or None."""
 
     def gets_many(self, keys: Sequence[bytes]) -> Mapping[bytes, tuple[bytes, Any]]:
-        """Do as gets() for several keys; what is not stored is absent."""
+        """Do as gets() for several keys; keys without an entry are absent."""
 
     def set(self, key: bytes, data: bytes, exptime: int) -> bool:
         """Store it. Return False if the server has no room."""
@@ -88,13 +99,41 @@ class Client(Protocol):
         """Find out whether the server has closed the connection, and raise ConnectionError if so."""
 
     def item_size_max(self) -> int | None:
-        """Return how large the server lets an item be (-I), in bytes; None if the driver cannot ask."""
+        """Return the largest size of an item (-I), in bytes; None if the driver cannot ask."""
 
     def stats(self, *names: bytes) -> Mapping[bytes, Any]:
-        """Return what the server tells of itself: in general, or of a name such as "settings"."""
+        """Return the server's facts about itself: in general, or about a name such as "settings"."""
 
     def close(self) -> None:
         """Close the connection."""
+
+
+class Driver(Protocol):
+    """A driver's module."""
+
+    OUTAGES: tuple[type[BaseException], ...]
+    """Errors of its clients when the server is out of reach, or is no Memcached."""
+
+    def client_maker(self, address: "Address", options: Mapping[str, Any]) -> Callable[[], Client]:
+        """Return a function that makes clients."""
+
+
+def attempts(store: Callable[[K], V], items: Iterable[K]) -> Iterator[tuple[K, V | None]]:
+    """Yield each item and the result of storing it, None where the server has no room.
+
+    Raises:
+        TooLargeError: the first one, after all items have been tried.
+    """
+    too_large: TooLargeError | None = None
+    for item in items:
+        try:
+            yield item, store(item)
+        except TooLargeError as error:
+            too_large = too_large or error
+        except NoRoomError:
+            yield item, None
+    if too_large is not None:
+        raise too_large
 
 
 def batches(keys: Sequence[bytes]) -> Sequence[Sequence[bytes]]:

@@ -1,8 +1,8 @@
-"""What a server holds for one entry: when it expires, to the microsecond, and its frame.
+"""The bytes of one entry in a server: its expiry, to the microsecond, and its frame.
 
 Memcached's clock has whole seconds, and it is the server's. So each value carries its own
-expires_at, 8 bytes before the frame, and whoever reads goes by that; the server is told a
-later second, for it only has to give the memory back some time.
+expires_at, 8 bytes before the frame, and readers go by that; the server is told a later
+second, for it only has to give the memory back some time.
 """
 
 import math
@@ -19,7 +19,7 @@ HEADER: Final = Struct(">d")
 """expires_at: epoch seconds, infinity for never."""
 
 GONE: Final = HEADER.pack(AT_ONCE)
-"""What takes the place of an entry that is removed only if nobody has changed it meanwhile."""
+"""An expired entry, which replaces one that is removed only if nobody has changed it meanwhile."""
 
 _RELATIVE_MAX: Final = 60 * 60 * 24 * 30
 """An exptime above this is taken for epoch seconds.
@@ -31,7 +31,7 @@ _LATEST: Final = 2**31 - 1
 """An exptime is a signed number of 32 bits in the server's parser."""
 
 _FOR_EVER: Final = 0
-"""The exptime of what the server is never to expire."""
+"""The exptime of an item that never expires."""
 
 
 def packed(expires_at: float, frame: bytes) -> bytes:

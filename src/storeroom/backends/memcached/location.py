@@ -1,4 +1,4 @@
-"""LOCATION: the servers that a person named.
+"""LOCATION: the servers that it names.
 
 =========================================  ===================================================
 ``10.0.0.1:11211``, ``cache.example``      a host, with port 11211 unless it says another
@@ -27,7 +27,7 @@ _EXPECTED: Final = "expected a host such as '127.0.0.1:11211', a socket such as 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where one server listens.
+    """The address on which one server listens.
 
     Attributes:
         host: name or address; "" where there is a path.

@@ -1,14 +1,16 @@
 """OPTIONS of the Memcached caches: Storeroom's own, and those that Django hands to pymemcache and pylibmc.
 
-What a site has written for them is understood where it has a meaning here. The rest is
-refused, and the message names what takes its place.
+Options for these are understood where they have a meaning here. The rest is refused, and the
+message names the substitute.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 from storeroom import config
 from storeroom.backends import network
+from storeroom.backends.network import refused
 from storeroom.config import Option
 
 __all__ = ["PYLIBMC", "PYMEMCACHE", "settled"]
@@ -20,27 +22,13 @@ threads than this is rare."""
 _BOUNDS: Final = "nothing: Memcached bounds itself, by the memory (-m) that it is started with, for all its users"
 
 
-def _refused(instead: str) -> Option:
-    """Return an option that cannot be given; `instead` says what to do."""
-
-    def parse(_: Any) -> Any:
-        raise ValueError(instead)
-
-    return Option(parse, None, "Refused.")
+_ignored = partial(network.ignored, "Django's backends")
 
 
-def _ignored(meaning: str) -> Option:
-    """Return an option whose effect is always there, so that nothing is left to be set."""
-    return Option(config.unchecked, None, f"Accepted from Django's backends, without effect: {meaning}.")
-
-
-def _only(allowed: Any, instead: str) -> Callable[[Any], Any]:
-    def parse(value: Any) -> Any:
-        if value is not allowed:
-            raise ValueError(instead)
-        return value
-
-    return parse
+def _only_false(value: Any) -> Any:
+    if value is not False:
+        raise ValueError("False: a write that nobody answers for may not have happened")
+    return value
 
 
 def _optional_text(value: Any) -> str | None:
@@ -64,12 +52,8 @@ _COMMON: Final[Mapping[str, Option]] = {
         "Several servers: the next one keeps what belongs to one that is down, each entry for so many seconds at "
         'most; words such as "1m" do, too. None lets its keys miss.',
     ),
-    "max_entries": _refused(_BOUNDS),
-    "cull_frequency": _refused(_BOUNDS),
-    "max_bytes": _refused(_BOUNDS),
+    **dict.fromkeys(("max_entries", "cull_frequency", "max_bytes"), refused(_BOUNDS)),
 }
-
-_ONCE_A_SECOND: Final = "a server that fails is left alone, and tried again once a second"
 
 
 def _serde(value: Any) -> None:
@@ -88,28 +72,27 @@ PYMEMCACHE: Final[Mapping[str, Option]] = {
     "max_pool_size": Option(config.whole_number(1), None, "pymemcache: the same as max_connections."),
     "ignore_exc": Option(config.boolean, None, 'pymemcache: True is on_error="miss", False is on_error="raise".'),
     "serde": Option(_serde, None, "pymemcache: accepted if it is its pickle_serde."),
-    "default_noreply": Option(
-        _only(False, "False: a write that nobody answers for may not have happened"), None, "Accepted if it is False."
-    ),
+    "default_noreply": Option(_only_false, None, "Accepted if it is False."),
     "use_pooling": _ignored("connections are always pooled"),
     "pool_idle_timeout": _ignored("a connection that the server has closed is replaced when it is used"),
     "allow_unicode_keys": _ignored("any string is a key"),
     "encoding": _ignored("keys and text are UTF-8"),
     "no_delay": _ignored("TCP_NODELAY is always set"),
-    "retry_attempts": _ignored(_ONCE_A_SECOND),
-    "retry_timeout": _ignored(_ONCE_A_SECOND),
-    "dead_timeout": _ignored(_ONCE_A_SECOND),
-    "key_prefix": _refused("KEY_PREFIX beside OPTIONS"),
-    "deserializer": _refused("OPTIONS['serializer'] alone: an object with dumps() and loads()"),
-    "hasher": _refused("nothing: keys are shared out by consistent hashing"),
-    "lock_generator": _refused("nothing: the pool has locks of its own"),
-    "socket_module": _refused("nothing: sockets are those of the standard library"),
+    **dict.fromkeys(
+        ("retry_attempts", "retry_timeout", "dead_timeout"),
+        _ignored("a server that fails is left alone, and tried again once a second"),
+    ),
+    "key_prefix": refused("KEY_PREFIX beside OPTIONS"),
+    "deserializer": refused("OPTIONS['serializer'] alone: an object with dumps() and loads()"),
+    "hasher": refused("nothing: keys are shared out by consistent hashing"),
+    "lock_generator": refused("nothing: the pool has locks of its own"),
+    "socket_module": refused("nothing: sockets are those of the standard library"),
 }
 """Everything that OPTIONS of PyMemcacheCache may hold."""
 
 _BEHAVIORS_KEPT: Final = ("tcp_nodelay", "tcp_keepalive", "no_block")
 _BEHAVIORS_TIMED: Final = {"connect_timeout": 1e3, "receive_timeout": 1e6, "send_timeout": 1e6, "_poll_timeout": 1e3}
-"""Behaviours -> how many of their units are a second."""
+"""Behaviour -> the number of its units in a second."""
 _BEHAVIORS_IGNORED: Final = (
     *("ketama", "ketama_weighted", "ketama_hash", "hash", "distribution", "cas", "verify_keys"),
     *("remove_failed", "auto_eject", "dead_timeout", "retry_timeout", "_retry_timeout", "failure_limit"),
@@ -144,6 +127,9 @@ PYLIBMC: Final[Mapping[str, Option]] = {
 """Everything that OPTIONS of PyLibMCCache may hold."""
 
 
+_ON_ERROR: Final[Mapping[Any, str]] = {True: "miss", False: "raise"}
+
+
 def settled(settings: config.Settings) -> dict[str, Any]:
     """Return the options after the spellings of pymemcache and pylibmc have been folded into Storeroom's.
 
@@ -155,7 +141,7 @@ def settled(settings: config.Settings) -> dict[str, Any]:
         "socket_timeout": options.get("timeout") or _seconds(behaviors, "receive_timeout", "_poll_timeout"),
         "socket_connect_timeout": options.get("connect_timeout") or _seconds(behaviors, "connect_timeout"),
         "max_connections": options.get("max_pool_size"),
-        "on_error": {True: "miss", False: "raise"}.get(options.get("ignore_exc")),  # type: ignore[arg-type]
+        "on_error": _ON_ERROR.get(options.get("ignore_exc")),
     }
     options |= {name: value for name, value in folded.items() if value is not None and name not in settings.given}
     options["behaviors"] = {name: behaviors[name] for name in _BEHAVIORS_KEPT if name in behaviors}

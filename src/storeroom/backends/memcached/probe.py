@@ -1,4 +1,4 @@
-"""What the servers of a Memcached cache say of themselves: see probes.py."""
+"""Answers of a Memcached cache's servers about themselves: see probes.py."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -14,15 +14,15 @@ from storeroom.storage.probes import Endpoint, Memory, Probe, ServerProbe, measu
 __all__ = ["endpoints", "probe"]
 
 _OLDEST: Final = "1.4"
-"""What is used is older than the oldest server that still runs anywhere; this one is of 2009."""
+"""Of 2009. The commands in use are older than any server that still runs."""
 
 _MIDDLE: Final = 0.5
-"""Seconds. The server tells whole ones, so that on average it is this much later."""
+"""Seconds. The server tells whole ones, and so is this much later on average."""
 
 
 def endpoints(addresses: Sequence[Address], options: Mapping[str, Any]) -> tuple[Endpoint, ...]:
-    """Return what is known of the servers without asking."""
-    # A context may hold a certificate of the client, for a server that asks for one; it does not tell.
+    """Return the servers as known without asking."""
+    # A context may hold a certificate of the client, for a server that asks for one, and does not tell.
     is_encrypted = options.get("tls_context") is not None
     has_password = None if is_encrypted else bool(options.get("password"))
     return tuple(Endpoint(str(address), address.host, is_encrypted, has_password) for address in addresses)

@@ -1,10 +1,10 @@
 """pylibmc's client, as the cache needs it. See clients.py.
 
 Habits of pylibmc 1.6 with libmemcached 1.0 are mended here. A read whose connection breaks is
-reported as a miss; the next call on the same client says the truth, so what is missed is asked
+reported as a miss; the next call on the same client says the truth, so missing keys are asked
 for twice. Many writes are a round trip each; here they are sent without waiting, and then read
-back in one. And the flags of foreign bytes choose what is done with them, unpickling included;
-here nothing is.
+back in one. And the flags of foreign bytes choose how they are decoded, unpickling included;
+here they choose nothing.
 
 In the binary protocol the server answers a write that nobody waits for all the same if it
 refuses it, and libmemcached takes that for the answer to the next request: so each is waited
@@ -13,28 +13,29 @@ for. And it answers each key of a read at once, while the others are still being
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import pylibmc
 
-from storeroom.backends.memcached.clients import NoRoomError, TooLargeError, batches, batches_of_values
+from storeroom.backends.memcached.clients import NoRoomError, TooLargeError, attempts, batches, batches_of_values
+from storeroom.backends.memcached.location import Address
 
-__all__ = ["OUTAGES", "PyLibMCClient"]
+__all__ = ["OUTAGES", "PyLibMCClient", "client_maker"]
 
 T = TypeVar("T")
 
-OUTAGES: Final = (OSError,)
-"""What is raised when the server is out of reach, or is no Memcached: the errors of pylibmc are turned into it."""
+OUTAGES: tuple[type[BaseException], ...] = (OSError,)
+"""The server is out of reach, or is no Memcached: the errors of pylibmc are turned into this one."""
 
 _TIMED_OUT: Final = "error 31 "
 """MEMCACHED_TIMEOUT, for which pylibmc has no class."""
 
 _NOT_COMPRESSED: Final = "decompress"
-"""What pylibmc says of foreign bytes that are flagged as compressed, and are not."""
+"""In pylibmc's message about foreign bytes that are flagged as compressed, and are not."""
 
 _UNREADABLE: Final = b""
-"""What stands for such bytes: no entry is empty."""
+"""Stands for such bytes: no entry is empty."""
 
 _PROBE: Final = b"#probe"
 """A key that nobody sets."""
@@ -185,42 +186,35 @@ class PyLibMCClient:
             raise _outage(error) from error
 
     def set_many(self, values: Mapping[bytes, bytes], exptime: int) -> list[bytes]:
-        failed = []
-        too_large: TooLargeError | None = None
-        for batch in batches_of_values(values):
-            unsure = list(batch)
-            if len(batch) > 1 and not self._binary and sum(map(len, batch.values())) <= _READ_BACK_MAX:
-                self._without_waiting(self._client.set_multi, batch, time=exptime)
-                stored = self.get_many(unsure)
-                unsure = [key for key in batch if key not in stored]
-            for key in unsure:
-                try:
-                    failed += [] if self.set(key, batch[key], exptime) else [key]
-                except TooLargeError as error:
-                    too_large = too_large or error  # the others are stored all the same
-        if too_large is not None:
-            raise too_large
-        return failed
+        unsure = (key for batch in batches_of_values(values) for key in self._not_sent(batch, exptime))
+        stored = attempts(lambda key: self.set(key, values[key], exptime), unsure)
+        return [key for key, is_stored in stored if not is_stored]
+
+    def _not_sent(self, batch: Mapping[bytes, bytes], exptime: int) -> list[bytes]:
+        """Store values without waiting, where that pays; return the keys that have to be stored singly."""
+        if len(batch) == 1 or self._binary or sum(map(len, batch.values())) > _READ_BACK_MAX:
+            return list(batch)
+        self._without_waiting(self._client.set_multi, batch, time=exptime)
+        stored = self.get_many(list(batch))
+        return [key for key in batch if key not in stored]
 
     def add_many(self, values: Mapping[bytes, bytes], exptime: int) -> Collection[bytes]:
-        added: list[bytes] = []
         if self._binary:
-            for key, data in values.items():
-                with suppress(NoRoomError):  # the others may find some
-                    added += [key] if self.add(key, data, exptime) else []
-            return added
+            added = attempts(lambda key: self.add(key, values[key], exptime), values)
+            return [key for key, is_added in added if is_added]
+        found: list[bytes] = []
         for batch in batches_of_values(values):
             self._without_waiting(self._client.add_multi, batch, time=exptime)
             stored = self.get_many(list(batch))
-            added += [key for key, data in batch.items() if stored.get(key) == data]
-        return added
+            found += [key for key, data in batch.items() if stored.get(key) == data]
+        return found
 
     def cas_many(self, values: Mapping[bytes, tuple[bytes, int]], exptime: int) -> Collection[bytes]:
         # As gets_many().
         return [key for key, (data, token) in values.items() if self.cas(key, data, exptime, token)]
 
     def _without_waiting(self, method: Callable[..., object], *args: Any, **kwargs: Any) -> None:
-        """Call a method that is not to wait for replies. What came of it has to be found out."""
+        """Call a method that is not to wait for replies. Its outcome has to be found out."""
         self._client.behaviors = {"_noreply": True}
         try:
             self._ask(method, *args, **kwargs)
@@ -239,7 +233,7 @@ class PyLibMCClient:
             return
         for batch in batches(keys):
             self._without_waiting(self._client.delete_multi, batch[:-1])
-            # Its reply comes after the others were carried out.
+            # The reply to this one comes after the others were carried out.
             self.delete(batch[-1])
 
     # The connection -------------------------------------------------------------------------
@@ -262,6 +256,17 @@ class PyLibMCClient:
 
     def close(self) -> None:
         self._client.disconnect_all()
+
+
+def client_maker(address: Address, options: Mapping[str, Any]) -> Callable[[], PyLibMCClient]:
+    """See Driver."""
+    return partial(
+        PyLibMCClient,
+        address.path or str(address),
+        connect_timeout=options["socket_connect_timeout"],
+        timeout=options["socket_timeout"],
+        **{name: options[name] for name in ("binary", "username", "password", "behaviors")},
+    )
 
 
 def _binary_reads(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

@@ -1,26 +1,28 @@
 """pymemcache's client, as the cache needs it. See clients.py.
 
-The client's own checks and serializers are left out: keys are legal and values are bytes. One
-key alone, which is what most programs ask for, is read here: pymemcache's parser is for any
-number of keys and any command, and takes longer.
+The client's own checks and serializers are left out: keys are legal and values are bytes. A
+single key, the most frequent request, is read here: pymemcache's parser is for any number of
+keys and any command, and takes longer.
 """
 
 import select
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from pymemcache.client.base import Client
 from pymemcache.exceptions import MemcacheError, MemcacheServerError, MemcacheUnexpectedCloseError, MemcacheUnknownError
 
-from storeroom.backends.memcached.clients import NoRoomError, TooLargeError, batches, batches_of_values
+from storeroom.backends.memcached.clients import NoRoomError, TooLargeError, attempts, batches, batches_of_values
+from storeroom.backends.memcached.location import Address
 
-__all__ = ["OUTAGES", "PyMemcacheClient"]
+__all__ = ["OUTAGES", "PyMemcacheClient", "client_maker"]
 
-OUTAGES: Final = (OSError, MemcacheError)
-"""What is raised when the server is out of reach, or is no Memcached."""
+OUTAGES: tuple[type[BaseException], ...] = (OSError, MemcacheError)
+"""The server is out of reach, or is no Memcached."""
 
 _GARBAGE: Final = (KeyError, ValueError, IndexError, AttributeError, TypeError)
-"""What pymemcache stumbles with over replies that are none of Memcached's."""
+"""Errors with which pymemcache stumbles over replies that are none of Memcached's."""
 
 _RECEIVED: Final = 2**14
 """Bytes that are received at once: most replies to a get as a whole."""
@@ -30,11 +32,11 @@ _LONGEST_LINE: Final = 1000
 
 _NOTHING: Final = b"END\r\n"
 _AFTER_VALUE: Final = b"\r\nEND\r\n"
-"""How a reply to a get of one key ends."""
+"""The end of a reply to a get of one key."""
 
 _TOO_LARGE: Final = b"object too large"
 _NO_ROOM: Final = b"out of memory"
-"""How the server says so. Source: memcached.c and proto_text.c, SERVER_ERROR."""
+"""In the server's refusals. Source: memcached.c and proto_text.c, SERVER_ERROR."""
 
 
 class _Bytes:
@@ -87,7 +89,7 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
         return self._rest(key, reply)
 
     def _rest(self, key: bytes, reply: bytes) -> bytes | None:
-        """Receive what is left of a reply to get(); return what is stored.
+        """Receive the rest of a reply to get(); return the stored bytes.
 
         Raises:
             ConnectionResetError: the server has closed the connection.
@@ -106,7 +108,7 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
         return bytes(received[received.index(b"\r\n") + 2 : -len(_AFTER_VALUE)])
 
     def _length(self, key: bytes, received: bytearray) -> int:
-        """Return how many bytes the reply has that begins so; one more than there are if that is not to be seen yet."""
+        """Return the length of the reply that begins so; one more than has come if that does not show yet."""
         line_end = received.find(b"\r\n", 0, _LONGEST_LINE)
         if line_end < 0 and len(received) < _LONGEST_LINE:
             return len(received) + 1
@@ -145,32 +147,21 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
             raise ConnectionResetError("the server has closed the connection") from error
         except MemcacheServerError as error:
             self.close()  # replies to the other writes may still come
-            return self._refused(command, values, exptime, token, bytes(error.args[0]))
+            if len(values) > 1:
+                return self._store_singly(command, values, exptime)
+            ((key, data),) = values.items()
+            reason = bytes(error.args[0])
+            if _TOO_LARGE in reason:
+                raise TooLargeError(key, len(data)) from error
+            if _NO_ROOM in reason:
+                raise NoRoomError from error
+            raise
         return stored
 
-    def _refused(
-        self, command: bytes, values: Mapping[bytes, bytes], exptime: int, token: bytes | None, reason: bytes
-    ) -> dict[bytes, Any]:
-        """Find out which of the values the server refused, by storing them one by one."""
-        if len(values) > 1:
-            results: dict[bytes, Any] = {}
-            too_large: TooLargeError | None = None
-            for key, data in values.items():
-                try:
-                    results |= self._store(command, {key: data}, exptime, token)
-                except TooLargeError as error:
-                    too_large = too_large or error
-                except NoRoomError:
-                    results[key] = False
-            if too_large is not None:
-                raise too_large
-            return results
-        ((key, data),) = values.items()
-        if _TOO_LARGE in reason:
-            raise TooLargeError(key, len(data))
-        if _NO_ROOM in reason:
-            raise NoRoomError
-        raise MemcacheServerError(reason)
+    def _store_singly(self, command: bytes, values: Mapping[bytes, bytes], exptime: int) -> dict[bytes, Any]:
+        """Find out which of the values the server refuses."""
+        results = attempts(lambda key: self._store(command, {key: values[key]}, exptime)[key], values)
+        return {key: bool(result) for key, result in results}
 
     def set(self, key: bytes, data: bytes, exptime: int) -> bool:
         try:
@@ -184,17 +175,9 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
 
     def _store_many(self, command: bytes, values: Mapping[bytes, bytes], exptime: int) -> Collection[bytes]:
         """Store several values; return the keys of those that were."""
-        stored: dict[bytes, bool] = {}
-        too_large: TooLargeError | None = None
-        for batch in batches_of_values(values):
-            try:
-                stored |= self._store(command, batch, exptime)
-            except TooLargeError as error:
-                too_large = too_large or error  # the others are stored all the same
-            except NoRoomError:
-                pass  # the batch was a single value
-        if too_large is not None:
-            raise too_large
+        stored: dict[bytes, Any] = {}
+        for _, results in attempts(lambda batch: self._store(command, batch, exptime), batches_of_values(values)):
+            stored |= results or {}
         return {key for key, is_stored in stored.items() if is_stored}
 
     def add(self, key: bytes, data: bytes, exptime: int) -> bool:
@@ -209,18 +192,17 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
     def cas_many(self, values: Mapping[bytes, tuple[bytes, bytes]], exptime: int) -> Collection[bytes]:
         stored: list[bytes] = []
         for batch in batches_of_values({key: data for key, (data, _) in values.items()}):
+            tokens = {key: values[key][1] for key in batch}
             commands = [
-                b"cas %b 0 %d %d %b\r\n%b\r\n" % (key, exptime, len(data), values[key][1], data)
+                b"cas %b 0 %d %d %b\r\n%b\r\n" % (key, exptime, len(data), tokens[key], data)
                 for key, data in batch.items()
             ]
             try:
                 replies = self._ask(commands, b"cas")
             except MemcacheServerError:
-                # Which of them the server refused is found out one by one. A token that was used is good no more.
+                # One by one shows which of them the server refused. A token that was used is good no more.
                 stored += [
-                    key
-                    for key, data in batch.items()
-                    if self.get(key) == data or self.cas(key, data, exptime, values[key][1])
+                    k for k, data in batch.items() if self.get(k) == data or self.cas(k, data, exptime, tokens[k])
                 ]
             else:
                 stored += [key for key, reply in zip(batch, replies, strict=True) if reply == b"STORED"]
@@ -251,7 +233,7 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
     def probe(self) -> None:
         if self.sock is None:  # after a refusal; it is opened anew
             return
-        # A reply cannot wait to be read: what can is the end.
+        # No reply can wait to be read. If something does, it is the end.
         poll = select.poll()
         poll.register(self.sock, select.POLLIN)
         if poll.poll(0):
@@ -262,3 +244,15 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
 
     def stats(self, *names: bytes) -> dict[bytes, Any]:
         return self._fetch(b"stats", names)
+
+
+def client_maker(address: Address, options: Mapping[str, Any]) -> Callable[[], PyMemcacheClient]:
+    """See Driver."""
+    return partial(
+        PyMemcacheClient,
+        address.path or (address.host, address.port),
+        connect_timeout=options["socket_connect_timeout"],
+        timeout=options["socket_timeout"],
+        tls_context=options["tls_context"],
+        socket_keepalive=options["socket_keepalive"],
+    )

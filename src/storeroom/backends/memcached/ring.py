@@ -1,7 +1,7 @@
-"""Which of several servers keeps a key: consistent hashing.
+"""The choice of one of several servers for a key: consistent hashing.
 
 Each server has many points on a circle; a key belongs to the first point after it. A server
-more or less moves only the keys next to its points, about one in as many as there are servers.
+more or less moves only the keys next to its points: of n servers, about one key in n.
 
 Source: D. Karger et al., "Consistent Hashing and Random Trees" (STOC 1997).
 """
@@ -32,16 +32,19 @@ class Ring:
         circle = sorted((point, name, number) for number, name in enumerate(names) for point in _points(name))
         self._points = [point for point, _, _ in circle]
         self._numbers = [number for _, _, number in circle]
-        self._numbers.append(self._numbers[0])  # what comes after the last point is before the first
+        self._numbers.append(self._numbers[0])  # the circle closes: after the last point comes the first
 
     def place(self, storage_key: str) -> int:
         """Return the number of the server that keeps the key."""
-        return self._numbers[bisect(self._points, zlib.crc32(storage_key.encode("utf-8", "surrogatepass")))]
+        return self._numbers[self._position(storage_key)]
 
     def places(self, storage_key: str) -> Iterator[int]:
-        """Yield the numbers of all servers: of the one that keeps the key, and then of those that come after it."""
-        first = bisect(self._points, zlib.crc32(storage_key.encode("utf-8", "surrogatepass")))
+        """Yield the numbers of all servers: the one that keeps the key, and then the others along the circle."""
+        first = self._position(storage_key)
         yield from dict.fromkeys([*self._numbers[first:], *self._numbers[:first]])
+
+    def _position(self, storage_key: str) -> int:
+        return bisect(self._points, zlib.crc32(storage_key.encode("utf-8", "surrogatepass")))
 
 
 def _points(name: str) -> Iterable[int]:

@@ -21,12 +21,12 @@ _TOKEN_BYTES: Final = 9
 """72 random bits: among a million clear() of one cache, two are alike once in ten billion such caches."""
 
 _PLAIN: Final = re.compile(r'[!-"$-~]{0,200}').fullmatch
-"""What stands for itself: printable ASCII but "#", which marks a hash, and short enough with a token before it."""
+"""A key that stands for itself: printable ASCII but "#", which tells a hash, and short enough behind a token."""
 
 _ODD: Final = re.compile(r'[^!-"$-~]')
 
 _READABLE: Final = 100
-"""Characters of a hashed key that stay readable, for a person who looks at the server."""
+"""Characters of a hashed key that stay readable, for a look at the server."""
 
 is_token: Final = re.compile(rb"[A-Za-z0-9_-]{12}").fullmatch
 """Tell whether bytes can be a generation."""
@@ -45,7 +45,7 @@ def generation_key(key_prefix: str) -> bytes:
 def server_key(token: str, storage_key: str) -> bytes:
     """Return the server's key of an entry in a generation.
 
-    Two storage keys never share one: only that of a hashed one holds a "#". A lock belongs
+    Two storage keys never share one: only the key of a hashed one holds a "#". A lock belongs
     to no generation, as clear() passes it by.
     """
     if _PLAIN(storage_key):

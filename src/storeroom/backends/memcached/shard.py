@@ -1,11 +1,11 @@
 """The part of a cache that lies on one server: the hooks, with the outage policy around them.
 
-Whatever reads and then writes does so by compare-and-swap, and again if somebody came first.
+Operations that read and then write do so by compare-and-swap, and again if somebody came first.
 """
 
+import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
-from struct import error as StructError  # noqa: N812 -- an exception class
 from typing import Any, Final
 
 from storeroom import timeouts
@@ -25,24 +25,24 @@ from storeroom.timeouts import AT_ONCE
 __all__ = ["Shard"]
 
 _LOOKS: Final = 5
-"""How often a generation is looked for, and begun: others may empty the server between two looks."""
+"""Attempts to find a generation, or to begin one: others may empty the server between two looks."""
 
 _START = HEADER.size
 _expiry_of = HEADER.unpack_from
 
 _GONE_EXPTIME = 1
-"""Seconds after which the server drops what was removed by replacing it: as soon as it can."""
+"""Seconds after which the server drops an entry that was removed by replacing it: as soon as it can."""
 
 
 class Shard(NetworkCache):
-    """What one handle keeps on one server. `MemcachedCache` asks the shard that a key belongs to.
+    """One handle's part on one server. `MemcachedCache` asks the shard that a key belongs to.
 
     Args:
         server: the engine.
         settings: of the cache that this is a part of.
         codec: its codec.
         counters: its counters.
-        outages: what the driver raises when the server is out of reach.
+        outages: errors of the driver when the server is out of reach.
         home: returns the shard that a storage key belongs to.
         longest: seconds that an entry is kept at most; None for as long as the caller says.
     """
@@ -80,18 +80,10 @@ class Shard(NetworkCache):
         return server_key(token, storage_key)
 
     def _renewed(self) -> str:
-        """Ask for the generation, and begin one if there is none: what was stored before is lost with it."""
+        """Ask for the generation, and begin one if there is none: the entries of the lost one are lost with it."""
         generation, engine = self._generation, self._engine
         before, fresh_until = generation.state, time.monotonic() + FRESH_SECONDS
-        found = engine.ask("get", generation.key)
-        for _ in range(_LOOKS):
-            if found is not None:
-                break
-            try:
-                engine.ask_once("add", generation.key, new_token().encode(), 0, probes=True)
-            except NoRoomError:  # nor is there room for any entry, then
-                break
-            found = engine.ask("get", generation.key)
+        found = self._found_or_begun(generation.key)
         if found is None:
             self._counters.errors += 1
             found = new_token().encode()
@@ -103,6 +95,18 @@ class Shard(NetworkCache):
             if generation.state is before:
                 generation.state = (found.decode(), fresh_until)
             return generation.state[0]
+
+    def _found_or_begun(self, key: bytes) -> bytes | None:
+        found: bytes | None = self._engine.ask("get", key)
+        for _ in range(_LOOKS):
+            if found is not None:
+                break
+            try:
+                self._engine.ask_once("add", key, new_token().encode(), 0, probes=True)
+            except NoRoomError:  # nor is there room for any entry, then
+                break
+            found = self._engine.ask("get", key)
+        return found
 
     def _clear(self) -> None:
         token, generation = new_token(), self._generation
@@ -119,7 +123,7 @@ class Shard(NetworkCache):
             if not _expiry_of(data)[0] > timeouts.now():
                 return MISSING
             return self._codec.loads(data[_START:], storage_key)
-        except (StructError, DecodeError):
+        except (struct.error, DecodeError):
             self._counters.errors += 1
             return MISSING
 
@@ -152,10 +156,8 @@ class Shard(NetworkCache):
 
     def _expiry(self, storage_key: str) -> Any:
         data = self._engine.ask("get", self._key(storage_key))
-        if data is None:
-            return None
-        expires_at, frame = _header(data)
-        if not expires_at > timeouts.now():  # what is no number has expired, too
+        expires_at, frame = _header(data or b"")
+        if not expires_at > timeouts.now():  # so that NaN has expired, too
             return None
         return LOOK if is_packed(frame) else expires_at
 
@@ -169,50 +171,58 @@ class Shard(NetworkCache):
 
     def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
         expires_at = self._until(expires_at)
-        data = self._packed(storage_key, value, expires_at)
-        try:
-            stored: bool = self._engine.ask("set", self._key(storage_key), data, exptime(expires_at))
-        except TooLargeError as error:
-            raise self._too_large(storage_key, error) from error
+        data, key = self._packed(storage_key, value, expires_at), self._key(storage_key)
+        stored: bool = self._store(self._engine.ask, {key: storage_key}, "set", key, data, exptime(expires_at))
         return stored or self._without_room(self._no_room("Nothing was stored."))
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
         expires_at = self._until(expires_at)
         by_key = {self._key(storage_key): storage_key for storage_key in values}
         data = {key: self._packed(name, values[name], expires_at) for key, name in by_key.items()}
-        try:
-            failed = self._engine.ask("set_many", data, exptime(expires_at))
-        except TooLargeError as error:
-            raise self._too_large(by_key[error.key], error) from error
+        failed = self._store(self._engine.ask, by_key, "set_many", data, exptime(expires_at))
         if failed:
             self._without_room(self._no_room("Some were not stored."), len(failed))
         return [by_key[key] for key in failed]
 
     def _add(self, storage_key: str, value: Any, expires_at: float) -> Any:
         expires_at = self._until(expires_at)
-        data = self._packed(storage_key, value, expires_at)
-        key, seconds = self._key(storage_key), exptime(expires_at)
+        data, key = self._packed(storage_key, value, expires_at), self._key(storage_key)
+        item = key, data, exptime(expires_at)
+        once, names = self._engine.ask_once, {key: storage_key}
         try:
-            while True:  # each turn another's entry comes or goes
-                if self._engine.ask_once("add", key, data, seconds, probes=True):
-                    return True
+            while not self._store(once, names, "add", *item, probes=True):
                 found = self._engine.ask("gets", key)
-                if found is None:
+                if found is None:  # each turn another's entry comes or goes
                     continue
                 there_until, frame = _header(found[0])
                 if there_until > timeouts.now():
                     return LOOK if is_packed(frame) else False
-                if self._engine.ask_once("cas", key, data, seconds, found[1]):
-                    return True
+                if self._store(once, names, "cas", *item, found[1]):
+                    break
         except NoRoomError:
             return self._without_room(self._no_room("Nothing was stored."))
+        return True
+
+    def _store(self, ask: Callable[..., Any], names: Mapping[bytes, str], *args: Any, **kwargs: Any) -> Any:
+        """Ask the server to store entries; `names` has their storage keys by key.
+
+        Raises:
+            ValueTooLargeError: the server holds no items of such a size.
+        """
+        try:
+            return ask(*args, **kwargs)
         except TooLargeError as error:
-            raise self._too_large(storage_key, error) from error
+            limit = self._engine.ask("item_size_max") or "1048576 (unless started with -I)"
+            raise ValueTooLargeError(
+                f"The value of key {names[error.key]!r} takes {error.size} bytes; {self._engine.breaker.name} holds "
+                f"items of {limit} bytes at most. Compress it (OPTIONS['compressor']), split it, or start the server "
+                "with a higher -I. What was stored under the key is gone."
+            ) from error
 
     def _change(self, storage_key: str, change: Callable[[float, bytes], tuple[float, bytes] | None]) -> Any:
-        """Replace expires_at and frame of a live entry by what `change` makes of them. Atomic.
+        """Replace expires_at and frame of a live entry by the result of `change`. Atomic.
 
-        Return False if the entry is absent; LOOK if `change` makes nothing of them.
+        Return False if the entry is absent; LOOK if `change` returns None.
 
         Raises:
             NoRoomError: the server has no room for the new one, so that the old one stays.
@@ -223,37 +233,31 @@ class Shard(NetworkCache):
             if changed is None:
                 return LOOK
             expires_at, frame = self._until(changed[0]), changed[1]
-            seconds = exptime(expires_at) if expires_at > timeouts.now() else _GONE_EXPTIME
-            try:
-                if self._engine.ask_once("cas", key, packed(expires_at, frame), seconds, found[2]):
-                    return True
-            except TooLargeError as error:
-                raise self._too_large(storage_key, error) from error
+            item = key, packed(expires_at, frame), exptime(expires_at) if expires_at > timeouts.now() else _GONE_EXPTIME
+            if self._store(self._engine.ask_once, {key: storage_key}, "cas", *item, found[2]):
+                return True
         return False
+
+    def _unless_full(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Do some work; False if the server has no room for it."""
+        try:
+            return work(*args)
+        except NoRoomError:
+            return self._without_room(self._no_room("Nothing was changed."))
 
     def _touch(self, storage_key: str, expires_at: float) -> Any:
         def touch(_: float, frame: bytes) -> tuple[float, bytes] | None:
             return None if is_packed(frame) else (expires_at, frame)
 
-        try:
-            return self._change(storage_key, touch)
-        except NoRoomError:
-            return self._without_room(self._no_room("Nothing was changed."))
+        return self._unless_full(self._change, storage_key, touch)
 
     def _incr(self, storage_key: str, delta: float) -> float:
-        value: Any = MISSING
+        total: float = 0
 
         def incr(expires_at: float, frame: bytes) -> tuple[float, bytes]:
-            nonlocal value
-            value = self._value(storage_key, frame)
-            if value is MISSING:
-                raise KeyError(storage_key)
-            if not isinstance(value, int | float):
-                raise ValueTypeError(
-                    f"The value of key {storage_key!r} is not a number; incr() and decr() need an int or a float."
-                )
-            value += delta
-            return expires_at, self._codec.dumps(value, storage_key)
+            nonlocal total
+            total = self._number(storage_key, frame) + delta
+            return expires_at, self._codec.dumps(total, storage_key)
 
         try:
             is_changed = self._change(storage_key, incr)
@@ -261,23 +265,25 @@ class Shard(NetworkCache):
             raise self._no_room("The number is as it was.") from error
         if not is_changed:
             raise KeyError(storage_key)
-        result: float = value
-        return result
+        return total
+
+    def _number(self, storage_key: str, frame: bytes) -> float:
+        value = self._value(storage_key, frame)
+        if value is MISSING:
+            raise KeyError(storage_key)
+        if not isinstance(value, int | float):
+            raise ValueTypeError(
+                f"The value of key {storage_key!r} is not a number; incr() and decr() need an int or a float."
+            )
+        return value
 
     def _rename(self, storage_key: str, new_storage_key: str) -> Any:
-        conditional = False
-
-        def is_bare(value: Any) -> bool:
-            nonlocal conditional
-            conditional = type(value) is Envelope
-            return not conditional
-
         try:
-            taken = self._taken(storage_key, is_bare)
+            taken = self._taken(storage_key, lambda value: type(value) is not Envelope)
         except NoRoomError as error:
             raise self._no_room("Nothing was moved.") from error
-        if taken is None:
-            return LOOK if conditional else False
+        if not isinstance(taken, tuple):
+            return taken
         expires_at, value = taken
         stored = False
         try:
@@ -304,11 +310,29 @@ class Shard(NetworkCache):
             self._engine.ask("delete_many", live)
         return len(live)
 
+    def _taken(self, storage_key: str, wanted: Callable[[Any], bool]) -> Any:
+        """Remove a live entry if its value is wanted; return expires_at and value, to one caller alone.
+
+        Return False if the entry is absent; LOOK if its value is not wanted.
+
+        Raises:
+            NoRoomError: the server has no room even for GONE.
+        """
+        key = self._key(storage_key)
+        while (found := self._live(key)) is not None:
+            expires_at, frame, token = found
+            value = self._value(storage_key, frame)
+            if value is MISSING:
+                break
+            if not wanted(value):
+                return LOOK
+            if self._engine.ask_once("cas", key, GONE, _GONE_EXPTIME, token):
+                return expires_at, value
+        return False
+
     def _compare_delete(self, storage_key: str, expected: Any) -> bool:
-        try:
-            return self._taken(storage_key, lambda value: bool(value == expected)) is not None
-        except NoRoomError:
-            return self._without_room(self._no_room("Nothing was changed."))
+        taken = self._unless_full(self._taken, storage_key, lambda value: bool(value == expected))
+        return isinstance(taken, tuple)
 
     def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
         new = self._codec.dumps(value, storage_key)
@@ -316,94 +340,74 @@ class Shard(NetworkCache):
         def replace(_: float, frame: bytes) -> tuple[float, bytes] | None:
             return (expires_at, new) if self._value(storage_key, frame) == expected else None
 
-        try:
-            return self._change(storage_key, replace) is True
-        except NoRoomError:
-            return self._without_room(self._no_room("Nothing was changed."))
+        return self._unless_full(self._change, storage_key, replace) is True
+
+    # Many swaps -----------------------------------------------------------------------------
 
     def _swap_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
-        """See StorageHooks: one round trip for what is to be absent; two for the rest, with pymemcache."""
+        """See StorageHooks: one round trip for keys that are to be absent; two for the rest, with pymemcache."""
         absent = {key: swap for key, swap in swaps.items() if swap.expected is ABSENT}
         others = {key: swap for key, swap in swaps.items() if key not in absent}
-        return self._add_all(absent) | self._replace_all(others)
+        return self._add_all(absent) | (self._replace_all(others) if others else {})
 
     def _add_all(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
+        by_expiry: dict[float, dict[bytes, str]] = {}
+        for name, swap in swaps.items():
+            by_expiry.setdefault(swap.expires_at, {})[self._key(name)] = name
         added: dict[str, bool] = {}
-        for expires_at, names in _by_expiry(swaps).items():
+        for expires_at, names in by_expiry.items():
             until = self._until(expires_at)
-            by_key = {self._key(name): name for name in names}
-            data = {key: self._packed(name, swaps[name].value, until) for key, name in by_key.items()}
-            try:
-                stored = self._engine.ask_once("add_many", data, exptime(until), probes=True)
-            except TooLargeError as error:
-                raise self._too_large(by_key[error.key], error) from error
-            added |= {by_key[key]: True for key in stored}
-            refused = [key for key in by_key if key not in stored]
+            data = {key: self._packed(name, swaps[name].value, until) for key, name in names.items()}
+            stored = self._store(self._engine.ask_once, names, "add_many", data, exptime(until), probes=True)
+            refused = [key for key in names if key not in stored]
             there = self._engine.ask("get_many", refused) if refused else {}
-            for key in refused:
-                if there.get(key) == data[key]:  # the driver has tried twice
-                    added[by_key[key]] = True
-                    continue
-                # What has expired by our clock may be in the way, or there was no room.
-                is_live = key in there and _header(there[key])[0] > timeouts.now()
-                added[by_key[key]] = not is_live and self._swap(by_key[key], swaps[by_key[key]])
+            for key, name in names.items():
+                # The driver may have stored it, and tried a second time.
+                is_stored = key in stored or there.get(key) == data[key]
+                added[name] = is_stored or self._add_over(there.get(key, b""), name, swaps[name])
         return added
 
+    def _add_over(self, there: bytes, storage_key: str, swap: Swap) -> bool:
+        """Add where an entry that has expired by this clock is in the way, or there was no room."""
+        return not _header(there)[0] > timeouts.now() and self._swap(storage_key, swap)
+
     def _replace_all(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
-        if not swaps:
-            return {}
-        keys = {name: self._key(name) for name in swaps}
-        found = self._engine.ask("gets_many", list(keys.values()))
-        changes: dict[int, dict[str, tuple[bytes, Any]]] = {}
-        for name, (expected, value, expires_at) in swaps.items():
-            data, token = found.get(keys[name], (b"", None))
-            there_until, frame = _header(data)
-            if not there_until > timeouts.now() or self._value(name, frame) != expected:
-                continue
-            if value is MISSING:
-                changes.setdefault(_GONE_EXPTIME, {})[name] = GONE, token
-            else:
-                until = self._until(expires_at)
-                changes.setdefault(exptime(until), {})[name] = self._packed(name, value, until), token
+        names = {self._key(name): name for name in swaps}
         replaced = dict.fromkeys(swaps, False)
-        for seconds, changed in changes.items():
-            names = {keys[name]: name for name in changed}
+        for seconds, changes in self._changes(names, swaps).items():
             try:
-                stored = self._engine.ask_once("cas_many", {keys[name]: changed[name] for name in changed}, seconds)
-            except TooLargeError as error:
-                raise self._too_large(names[error.key], error) from error
+                stored = self._store(self._engine.ask_once, names, "cas_many", changes, seconds)
             except NoRoomError:
-                self._without_room(self._no_room("Some were not changed."), len(changed))
+                self._without_room(self._no_room("Some were not changed."), len(changes))
                 continue
-            # Somebody came in between where it was not stored, and may have left the value as it was.
-            replaced |= {name: key in stored or self._swap(name, swaps[name]) for key, name in names.items()}
+            # Another client came in between where it was not stored, and may have left the value as it was.
+            replaced |= {names[key]: key in stored or self._swap(names[key], swaps[names[key]]) for key in changes}
         return replaced
 
-    def _taken(self, storage_key: str, wanted: Callable[[Any], bool] = lambda _: True) -> tuple[float, Any] | None:
-        """Remove a live entry if its value is wanted; return expires_at and value to one caller alone, or None.
+    def _changes(
+        self, names: Mapping[bytes, str], swaps: Mapping[str, Swap]
+    ) -> Mapping[int, dict[bytes, tuple[bytes, Any]]]:
+        """Return data and token of each entry that is as expected, by exptime."""
+        changes: dict[int, dict[bytes, tuple[bytes, Any]]] = {}
+        for key, (data, token) in self._engine.ask("gets_many", list(names)).items():
+            expected, value, expires_at = swaps[names[key]]
+            there_until, frame = _header(data)
+            if not there_until > timeouts.now() or self._value(names[key], frame) != expected:
+                continue
+            if value is MISSING:
+                changes.setdefault(_GONE_EXPTIME, {})[key] = GONE, token
+            else:
+                until = self._until(expires_at)
+                changes.setdefault(exptime(until), {})[key] = self._packed(names[key], value, until), token
+        return changes
 
-        Raises:
-            NoRoomError: the server has no room even for what takes the place of the entry.
-        """
-        key = self._key(storage_key)
-        while (found := self._live(key)) is not None:
-            expires_at, frame, token = found
-            value = self._value(storage_key, frame)
-            if value is MISSING or not wanted(value):
-                return None
-            if self._engine.ask_once("cas", key, GONE, _GONE_EXPTIME, token):
-                return expires_at, value
-        return None
-
-    # Room -----------------------------------------------------------------------------------
+    # Details --------------------------------------------------------------------------------
 
     def _no_room(self, consequence: str) -> StorageError:
         return StorageError(
             f"{self._engine.breaker.name} has no room, and may not evict (-M). {consequence} Start it with more memory "
             "(-m), or let it evict."
         )
-
-    # Details --------------------------------------------------------------------------------
 
     def _value(self, storage_key: str, frame: bytes) -> Any:
         try:
@@ -412,23 +416,7 @@ class Shard(NetworkCache):
             self._counters.errors += 1
             return MISSING
 
-    def _too_large(self, storage_key: str, error: TooLargeError) -> ValueTooLargeError:
-        limit = self._engine.ask("item_size_max") or "1048576 (unless started with -I)"
-        return ValueTooLargeError(
-            f"The value of key {storage_key!r} takes {error.size} bytes; {self._engine.breaker.name} holds items of "
-            f"{limit} bytes at most. Compress it (OPTIONS['compressor']), split it, or start the server with a higher "
-            "-I. What was stored under the key is gone."
-        )
-
-
-def _by_expiry(swaps: Mapping[str, Swap]) -> Mapping[float, list[str]]:
-    """Return the storage keys by the expiry that they are to have."""
-    by_expiry: dict[float, list[str]] = {}
-    for storage_key, swap in swaps.items():
-        by_expiry.setdefault(swap.expires_at, []).append(storage_key)
-    return by_expiry
-
 
 def _header(data: bytes) -> tuple[float, bytes]:
-    """Return expires_at and frame; what is too short has expired."""
+    """Return expires_at and frame; an entry that is too short has expired."""
     return (_expiry_of(data)[0], data[_START:]) if len(data) > _START else (AT_ONCE, b"")
