@@ -126,7 +126,7 @@ class DatabaseCache(NetworkCache):
 
     @classmethod
     def is_in_site(cls, location: str, settings: config.Settings) -> bool:
-        """Tell whether it is for a running Django to say which database the table is in."""
+        """Tell whether a running Django chooses the database."""
         return not names_database(location, settings.options)
 
     @classmethod
@@ -152,9 +152,6 @@ class DatabaseCache(NetworkCache):
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
         return {storage_key: value for storage_key, (value, _) in self._found(storage_keys).items()}
 
-    def _get_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
-        return self._found(storage_keys)
-
     def _found(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
         names = {name_of(storage_key): storage_key for storage_key in storage_keys}
         engine = self._engine
@@ -171,6 +168,8 @@ class DatabaseCache(NetworkCache):
             if decoded is not MISSING:
                 values[names[name]] = decoded, from_column(expires)
         return values
+
+    _get_dated = _found
 
     def _expiry(self, storage_key: str) -> Any:
         row = self._engine.read(_fetch_one, self._engine.statements.expiry, (name_of(storage_key),))
@@ -216,8 +215,7 @@ class DatabaseCache(NetworkCache):
     # Writing ----------------------------------------------------------------------------------
 
     def _write(self, change: Callable[..., T], *args: Any) -> T:
-        result: T = self._engine.write(change, *args, bounds=self._bounds)
-        return result
+        return self._engine.write(change, *args, bounds=self._bounds)
 
     def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
         try:
@@ -267,8 +265,7 @@ class DatabaseCache(NetworkCache):
             total = engine.change(name, engine.database.incr, engine.statements, parameters)
             if total is not None:
                 return total
-        counted: float = self._write(self._incr_within, storage_key, delta)
-        return counted
+        return self._write(self._incr_within, storage_key, delta)
 
     def _live(self, transaction: Transaction, storage_key: str) -> tuple[Any, Any]:
         """Return the value of a live entry, or MISSING, and its columns: value, number, expires and size."""
@@ -380,8 +377,7 @@ class DatabaseCache(NetworkCache):
     # Asynchronous callers ---------------------------------------------------------------------
 
     async def _run(self, hook: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-        result: T = await self._engine.in_thread(hook, *args, **kwargs)
-        return result
+        return await self._engine.in_thread(hook, *args, **kwargs)
 
     async def _aget(self, storage_key: str) -> Any:
         if self._engine.answers_at_once:

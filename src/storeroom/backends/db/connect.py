@@ -22,7 +22,7 @@ _SHARED: Final = frozenset(
 
 
 def names_database(location: str, options: Mapping[str, Any]) -> bool:
-    """Tell whether LOCATION and OPTIONS say which database the table is in."""
+    """Tell whether LOCATION and OPTIONS name the database of the table."""
     return options["url"] is not None or "://" in str(location)
 
 
@@ -33,7 +33,7 @@ def located(location: str, options: Mapping[str, Any]) -> tuple[Target, Site | N
         ConfigurationError: LOCATION and OPTIONS make no sense together.
     """
     site = None if names_database(location, options) else find_site()
-    return parse(location, options, site), site
+    return parse(location, options, site.target if site else None), site
 
 
 def engine_of(target: Target, options: Mapping[str, Any], site: Site | None) -> tuple[DatabaseEngine, bool]:

@@ -53,15 +53,15 @@ class Database:
         """Return the descriptor of a session's socket; -1 if it is closed."""
         raise NotImplementedError
 
-    def close(self, session: Any) -> None:
-        """Close a session, whatever state it is in; nothing is raised."""
-        raise NotImplementedError
-
     def fault(self, error: Exception) -> Fault:
         """Return the meaning of a driver's error."""
         raise NotImplementedError
 
     # Sessions ---------------------------------------------------------------------------------
+
+    def close(self, session: Any) -> None:
+        """Close a session, whatever state it is in; nothing is raised."""
+        session.close()
 
     def connect(self) -> Any:
         """Open a session."""

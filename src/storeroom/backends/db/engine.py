@@ -61,9 +61,7 @@ class DatabaseEngine(NetworkEngine):
         self.notes: dict[bytes, None] = {}
         self._creates, self._limit = options["create_table"], options["max_connections"]
         self._patience: float = options["busy_timeout" if database.is_local else "socket_timeout"]
-        self._pool = Pool(
-            database.connect, database.close, self._limit, self._patience, self.lock, keeps_idle=keeps_idle
-        )
+        self._pool = Pool(database, self._limit, self._patience, self.lock, keeps_idle=keeps_idle)
         self._writer, self._preparing = threading.Lock(), threading.Lock()
         self._is_ready = False
         self._earliest = self._look_after = self._noted_at = 0.0
@@ -107,7 +105,7 @@ class DatabaseEngine(NetworkEngine):
             with contextlib.suppress(OverfullError):
                 return self._put_briefly(row, expires_at, bounds, only_absent)
         if only_absent:
-            return self.write(Transaction.add, row, expires_at, bounds=bounds)
+            return bool(self.write(Transaction.add_many, [row], expires_at, bounds=bounds))
         self.write(Transaction.put, [row], expires_at, bounds=bounds)
         return True
 
@@ -162,9 +160,10 @@ class DatabaseEngine(NetworkEngine):
     ) -> _Written:
         """Do as _put_by_one(), where a statement writes one row alone."""
         statements = self.statements
+        statement = statements.add_many(1) if only_absent else statements.put_many(1)
 
         def counted() -> _Written:
-            written = session.execute(statements.upsert(1, only_absent=only_absent), parameters).fetchall()
+            written = session.execute(statement, parameters).fetchall()
             growth = written[0][0] if written else None
             if not growth:
                 return growth, None, None
@@ -318,9 +317,8 @@ class DatabaseEngine(NetworkEngine):
 
     def note(self, name: bytes) -> None:
         """Remember that an entry was read, for the next time that room is needed."""
-        notes = self.notes
-        notes[name] = None
-        if len(notes) > _NOTES:
+        self.notes[name] = None
+        if len(self.notes) > _NOTES:
             self._write_notes()
 
     def _take_notes(self) -> list[bytes]:
@@ -330,7 +328,7 @@ class DatabaseEngine(NetworkEngine):
     def _write_notes(self) -> None:
         names, now = self._take_notes(), time.monotonic()
         if now - self._noted_at < _LOOK_SECONDS:
-            return  # a sample of what is read is enough
+            return  # a sample of the reads is enough
         self._noted_at = now
         # The values read are known already: a failure here must not take them away.
         with contextlib.suppress(OutageError, StorageError):

@@ -6,17 +6,17 @@ then ``OPTIONS["table"]``. Without any URL it is the site's own database in Djan
 (see site.py), and elsewhere a SQLite file of this program's own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from storeroom.exceptions import ConfigurationError
 from storeroom.registry.sources import program_directory
 from storeroom.wording import mask_url, nearest
 
-__all__ = ["DEFAULT_TABLE", "LONGEST_TABLE", "VENDORS", "Home", "Target", "parse"]
+__all__ = ["DEFAULT_TABLE", "LONGEST_TABLE", "VENDORS", "Target", "parse"]
 
 VENDORS: Final = {
     "sqlite": "sqlite",
@@ -70,20 +70,13 @@ class Target:
         return f"{self.vendor} {where} {self.table}"
 
 
-class Home(Protocol):
-    """The database of tables for which no URL is given."""
-
-    def target(self, table: str) -> Target:
-        """Return a table in it."""
-
-
-def parse(location: Any, options: Mapping[str, Any], home: Home | None = None) -> Target:
+def parse(location: Any, options: Mapping[str, Any], in_site: Callable[[str], Target] | None = None) -> Target:
     """Return the table that LOCATION and OPTIONS name.
 
     Args:
-        location: LOCATION.
-        options: OPTIONS, read.
-        home: the site's database; None where there is none, for a file of the program's own.
+        location: of the cache.
+        options: of the cache.
+        in_site: returns a table in the site's database; None where there is none, for a file of the program's own.
 
     Raises:
         ConfigurationError: they make no sense; the text goes on after "LOCATION".
@@ -101,11 +94,7 @@ def parse(location: Any, options: Mapping[str, Any], home: Home | None = None) -
         )
     if options["url"] is not None:
         return _parse_url(options["url"], location)
-    return _checked(home.target(location) if home else Target("sqlite", location, path=_own_file()))
-
-
-def _own_file() -> str:
-    return f"{program_directory()}.sqlite3"
+    return _checked(in_site(location) if in_site else Target("sqlite", location, path=f"{program_directory()}.sqlite3"))
 
 
 def _parse_url(url: str, table: str) -> Target:

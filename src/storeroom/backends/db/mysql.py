@@ -52,17 +52,17 @@ class MySQLStatements(Statements):
 
     def __init__(self, grammar: Grammar, table: str) -> None:
         super().__init__(grammar, table)
-        # The sum is what the server reports as the statement's last inserted id:
+        # The server reports the sum as the statement's last inserted id:
         # https://dev.mysql.com/doc/refman/8.0/en/information-functions.html#function_last-insert-id
         self.incr = self.incr.replace("number = number + %s", "number = CAST(LAST_INSERT_ID(number + %s) AS SIGNED)")
 
-    def _make_upsert(self, count: int, only_absent: bool) -> str:
-        insert = self.insert(count)
-        if only_absent:
-            return insert.replace("INSERT", "INSERT IGNORE", 1)
+    def _add_many(self, count: int) -> str:
+        return self.insert(count).replace("INSERT", "INSERT IGNORE", 1)
+
+    def _put_many(self, count: int) -> str:
         # Assigned one after the other, unlike elsewhere: the later ones see the new size.
         changes = ["growth = VALUES(size) - size", *(f"{column} = VALUES({column})" for column in COLUMNS[1:5])]
-        return f"{insert} ON DUPLICATE KEY UPDATE {', '.join(changes)}, sequence = VALUES(sequence)"
+        return f"{self.insert(count)} ON DUPLICATE KEY UPDATE {', '.join(changes)}, sequence = VALUES(sequence)"
 
     def create(self) -> list[str]:
         """Return one statement: each is a transaction of its own here."""
@@ -168,10 +168,6 @@ class MySQL(Database):
 
     def _descriptor(self, session: Session) -> int:
         return session.fileno()
-
-    def close(self, session: Session) -> None:
-        """See Database."""
-        session.close()
 
     def fault(self, error: Exception) -> Fault:
         """See Database."""

@@ -39,13 +39,7 @@ _ANY: Final = "null"
 
 
 class Notifications(ListeningThread):
-    """The channel of one table: see ``near.channel``.
-
-    Args:
-        database: where the table is.
-        table: its name.
-        timeout: seconds to wait for an answer.
-    """
+    """The channel of one table: see ``storage.channel``."""
 
     def __init__(self, database: Database, table: str, timeout: float) -> None:
         super().__init__(f"table {table!r} of {database.name}", timeout, database.errors)

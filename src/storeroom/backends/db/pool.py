@@ -8,9 +8,9 @@ is held by a thread that the child does not have.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Any, Final
 
+from storeroom.backends.db.database import Database
 from storeroom.backends.db.errors import OutageError
 
 __all__ = ["Pool"]
@@ -26,8 +26,7 @@ class Pool:
     """A stack of open connections, and the right to open more.
 
     Args:
-        connect: opens a connection.
-        close: closes one.
+        database: to which connections are opened.
         limit: the most that may be open.
         patience: seconds to wait for one when all are taken.
         lock: held by waiters while they look, and across a fork.
@@ -35,16 +34,9 @@ class Pool:
     """
 
     def __init__(
-        self,
-        connect: Callable[[], Any],
-        close: Callable[[Any], None],
-        limit: int,
-        patience: float,
-        lock: threading.Lock,
-        *,
-        keeps_idle: bool = True,
+        self, database: Database, limit: int, patience: float, lock: threading.Lock, *, keeps_idle: bool
     ) -> None:
-        self._connect, self._close = connect, close
+        self._database = database
         self._keeps_idle = keeps_idle
         self._limit, self._patience = limit, patience
         self.renew(lock)
@@ -71,7 +63,13 @@ class Pool:
         with self._lock:
             while (connection := self._idle_one()) is None and not self._may_open():
                 self._wait()
-        return self._opened_one() if connection is None else connection
+        if connection is not None:
+            return connection
+        try:
+            return self._database.connect()
+        except BaseException:
+            self._closed_one()
+            raise
 
     def _idle_one(self) -> Any:
         try:
@@ -85,13 +83,6 @@ class Pool:
             may_open = self._opened < self._limit
             self._opened += may_open
         return may_open
-
-    def _opened_one(self) -> Any:
-        try:
-            return self._connect()
-        except BaseException:
-            self._closed_one()
-            raise
 
     def _wait(self) -> None:
         deadline = time.monotonic() + self._patience
@@ -111,10 +102,8 @@ class Pool:
 
     def give(self, connection: Any) -> None:
         """Give a connection back for the next operation."""
-        if self._keeps_idle:
+        if self._keeps_idle and not (self._leaving and self._lets_go()):
             self._idle.append(connection)
-            if self._leaving:
-                self._let_one_go()
         else:
             self.discard(connection)
         if self._waiting:
@@ -124,7 +113,7 @@ class Pool:
     def discard(self, connection: Any) -> None:
         """Close a connection that is not fit for another operation."""
         self._closed_one()
-        self._close(connection)
+        self._database.close(connection)
 
     def _closed_one(self) -> None:
         with self._counting:
@@ -137,13 +126,12 @@ class Pool:
         while (connection := self._idle_one()) is not None:
             self.discard(connection)
 
-    def _let_one_go(self) -> None:
+    def _lets_go(self) -> bool:
+        """Tell whether a connection that comes back was in use when all were closed."""
         with self._counting:
-            if not self._leaving:
-                return
-            self._leaving -= 1
-        if (connection := self._idle_one()) is not None:
-            self.discard(connection)
+            lets_go = self._leaving > 0
+            self._leaving -= lets_go
+        return lets_go
 
     # Around a fork, the lock being held ---------------------------------------------------------
 

@@ -113,10 +113,6 @@ class PostgreSQL(Database):
     def _descriptor(self, session: TimedConnection) -> int:
         return -1 if session.closed else session.pgconn.socket
 
-    def close(self, session: TimedConnection) -> None:
-        """See Database."""
-        session.close()
-
     def fault(self, error: Exception) -> Fault:
         """See Database."""
         state = getattr(error, "sqlstate", None)

@@ -17,8 +17,6 @@ from storeroom.storage.probes import Endpoint, Probe, ServerProbe, TableProbe, m
 __all__ = ["endpoints", "probe"]
 
 _OLDEST_SQLITE: Final = "3.35"
-"""RETURNING came with it: https://sqlite.org/lang_returning.html"""
-
 _OLDEST_MARIADB: Final = "10.6"
 
 _ENCRYPTS: Final[Mapping[str, bool]] = {"require": True, "verify-ca": True, "verify-full": True, "disable": False}
@@ -37,10 +35,7 @@ class _Vendor:
     """The questions to one kind of server, each a statement of one column.
 
     Attributes:
-        product: its name, unless its version says otherwise.
-        version: its version.
         oldest: the oldest version that will do.
-        port: where it listens unless the URL says otherwise.
         time: epoch seconds, at the moment of asking.
         is_replica: whether it takes no writes.
         may_create: whether this user may make a table of that name; NULL where nothing tells.
@@ -146,11 +141,8 @@ def probe(database: Database, target: Target, seconds: float) -> Probe:
 def _ask(database: Database, target: Target, endpoint: Endpoint) -> Probe:
     begun = time.monotonic()
     try:
-        session = database.connect()
-        try:
+        with closing(database.connect()) as session:
             return _answers(database, session, target, endpoint, begun)
-        finally:
-            database.close(session)
     except database.errors as error:
         text = " ".join(str(error.args[-1] if error.args else error).split())
         failed = ServerProbe(endpoint, failure=text, is_refusal=_is_refusal(error), seconds=time.monotonic() - begun)

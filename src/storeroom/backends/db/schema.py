@@ -68,7 +68,7 @@ def _create(database: Database, statements: Statements, session: Any) -> bool:
         )
     if state == "old":
         logger.warning("The cache table %r of %s is made anew in another shape.", statements.name, database.name)
-        session.execute(statements.drop(), ())
+        session.execute(f"DROP TABLE {statements.table}", ())
     # Without a row of counts: the first to write makes it, in a transaction, which MySQL ends at each of these.
     for statement in statements.create():
         session.execute(statement, ())

@@ -103,7 +103,7 @@ class _Options:
 
 
 class CacheEntry:
-    """The model of which the routers decide where it is: that of Django's own cache."""
+    """The model whose database the routers are asked for: that of Django's own cache."""
 
     _meta = _Options
 

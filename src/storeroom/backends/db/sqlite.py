@@ -150,7 +150,7 @@ class SQLite(Database):
             logger.debug("The log of %s cannot be written back.", self.path, exc_info=True)
 
     def repair(self, session: Session | None) -> None:
-        """Move the file aside, under a name that tells what it is; remove its log."""
+        """Move the file aside, as ".damaged"; remove its log."""
         if session is not None and self.is_stale(session):
             return  # another thread or process was faster
         aside = f"{self.path}.damaged"

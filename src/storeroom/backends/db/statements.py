@@ -1,4 +1,4 @@
-"""The SQL of one table, written once for what the databases have in common.
+"""The SQL of one table, written once as far as the databases agree.
 
 Every statement takes the parameters that its name promises, in the order in which they
 stand in the text. Lists of keys are cut into chunks, so that no database's bound on
@@ -21,7 +21,11 @@ COLUMNS: Final = ("cache_key", "value", "number", "expires", "size", "growth", "
 
 _ROW: Final = f"({', '.join('?' * len(COLUMNS))})"
 
-_OVERWRITTEN: Final = ("value", "number", "expires", "sequence")
+_ON_CONFLICT: Final = (
+    "ON CONFLICT (cache_key) DO UPDATE SET growth = excluded.size - $.size, size = excluded.size, "
+    "value = excluded.value, number = excluded.number, expires = excluded.expires, sequence = excluded.sequence"
+)
+_IF_ABSENT: Final = " WHERE $.expires <= ?"
 
 _IS_ENVELOPE: Final = "value IS NOT NULL AND number IS NOT NULL"
 
@@ -105,8 +109,7 @@ class Statements:
             f"AND value IS NULL{self._returned('number')}"
         )
         if grammar.chains:
-            self.put_one = sql(_put_one(only_absent=False))
-            self.add_one = sql(_put_one(only_absent=True))
+            self.put_one, self.add_one = sql(_put_one("")), sql(_put_one(_IF_ABSENT))
         # The counts
         self.counts = sql("SELECT number, growth FROM $ WHERE cache_key = ?")
         self.count_up = sql(
@@ -127,7 +130,7 @@ class Statements:
         self._learn_lists()
 
     def _learn_lists(self) -> None:
-        """Learn the statements on so many names; those that lock rows lock each that they find."""
+        """Learn the statements on a number of names, or rows."""
         several, lock = self._several, self.grammar.lock
         self.get_many = several("SELECT cache_key, value, number, expires FROM $ WHERE cache_key IN")
         self.lock_entries = several("SELECT cache_key, value, number, expires FROM $ WHERE cache_key IN", lock)
@@ -136,11 +139,12 @@ class Statements:
         self.delete = several("DELETE FROM $ WHERE cache_key IN", self._returned("size, expires"))
         self.used = several("SELECT cache_key FROM $ WHERE size > 0 AND cache_key IN", self.grammar.skip_locked)
         self.renew = several("UPDATE $ SET sequence = ? WHERE cache_key IN")
-        self._upserts: Callable[[int, bool], str] = lru_cache(64)(self._make_upsert)
+        self.put_many: Callable[[int], str] = lru_cache(64)(self._put_many)
+        self.add_many: Callable[[int], str] = lru_cache(64)(self._add_many)
 
     def _several(self, text: str, after: str = "") -> Callable[[int], str]:
-        """Return the function from a number of names to the statement that takes so many: texts in use are kept."""
-        return lru_cache(64)(lambda count: self._sql(f"{text} ({', '.join('?' * count)}){after}"))
+        """Return the function from a number of names to the statement that takes so many; texts in use are kept."""
+        return lru_cache(128)(lambda count: self._sql(f"{text} ({', '.join('?' * count)}){after}"))
 
     def _sql(self, text: str) -> str:
         return text.replace("?", self.grammar.parameter).replace("$", self.table)
@@ -159,16 +163,13 @@ class Statements:
         """Take the columns of so many rows."""
         return self._sql(_insert(count))
 
-    def upsert(self, count: int, *, only_absent: bool) -> str:
-        """Take the columns of so many rows, and the present where only the absent and expired are written.
+    def _put_many(self, count: int) -> str:
+        """Take the columns of so many rows; return growth and size of each."""
+        return self._sql(f"{_insert(count)} {_ON_CONFLICT} RETURNING growth, size")
 
-        Returns growth and size of each that was written, and then its name, too, if only the absent are.
-        """
-        return self._upserts(count, only_absent)
-
-    def _make_upsert(self, count: int, only_absent: bool) -> str:
-        returned = "growth, size, cache_key" if only_absent else "growth, size"
-        return self._sql(f"{_insert(count)} {_on_conflict(only_absent)} RETURNING {returned}")
+    def _add_many(self, count: int) -> str:
+        """Take the columns of so many rows, and the present; return growth, size and name of each that is written."""
+        return self._sql(f"{_insert(count)} {_ON_CONFLICT}{_IF_ABSENT} RETURNING growth, size, cache_key")
 
     # The table itself -------------------------------------------------------------------------
 
@@ -183,28 +184,17 @@ class Statements:
     def _indexes(self) -> list[tuple[str, str]]:
         return [(self._quoted(f"{self.name}_{column}"), column) for column in ("expires", "sequence")]
 
-    def drop(self) -> str:
-        """Return the statement that removes the table."""
-        return f"DROP TABLE {self.table}"
-
 
 def _insert(count: int) -> str:
     return f"INSERT INTO $ ({', '.join(COLUMNS)}) VALUES {', '.join([_ROW] * count)}"
 
 
-def _on_conflict(only_absent: bool) -> str:
-    changes = ["growth = excluded.size - $.size", "size = excluded.size"]
-    changes += [f"{column} = excluded.{column}" for column in _OVERWRITTEN]
-    condition = " WHERE $.expires <= ?" if only_absent else ""
-    return f"ON CONFLICT (cache_key) DO UPDATE SET {', '.join(changes)}{condition}"
-
-
-def _put_one(*, only_absent: bool) -> str:
+def _put_one(condition: str) -> str:
     """Return the statement that writes one row and counts it, within bounds.
 
-    It takes the name of the counts, max_entries, the row's size and max_bytes; the parameters of upsert(1); and
-    once more max_entries, max_bytes and the name. It returns one row: the growth of the row written, None if
-    an entry is present, and the counts, None if they did not change. It returns no row where the bounds have
+    It takes the name of the counts, max_entries, the row's size and max_bytes; the parameters of put_many(1) or
+    add_many(1); and once more max_entries, max_bytes and the name. It returns one row: the growth of the row written,
+    None if an entry is present, and the counts, None if they did not change. It returns no row where the bounds have
     no room, and it fails where others take the room while it runs, by the constraint that `growth` is not NULL:
     a statement that has written a row has no other way to undo it.
     """
@@ -215,7 +205,7 @@ def _put_one(*, only_absent: bool) -> str:
     return (
         "WITH room AS (SELECT 1 FROM $ WHERE cache_key = ? AND number < ? AND growth + ? <= ?), "
         f"put AS (INSERT INTO $ ({', '.join(COLUMNS)}) SELECT {_ROW[1:-1]} FROM room "
-        f"{_on_conflict(only_absent)} RETURNING growth, size), "
+        f"{_ON_CONFLICT}{condition} RETURNING growth, size), "
         f"counted AS (UPDATE $ AS counts SET number = {number}, growth = CASE "
         f"WHEN {number} <= ? AND {growth} <= ? THEN {growth} END FROM put "
         "WHERE counts.cache_key = ? AND put.growth <> 0 RETURNING counts.number, counts.growth) "

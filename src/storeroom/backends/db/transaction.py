@@ -2,7 +2,7 @@
 
 Nothing is counted by looking at the table: each statement's additions and removals go to
 the row of counts before the commit. That row is locked from then on, so that the bounds
-hold whoever else writes; everything done after it passes over rows that others have
+hold whatever others write; everything done after it passes over rows that others have
 locked, so that no two transactions wait for each other there.
 """
 
@@ -99,14 +99,10 @@ class Transaction:
 
     def _upsert(self, written: list[tuple[Any, ...]], names: list[bytes]) -> Any:
         statements = self._statements
-        cursor = self.execute(statements.upsert(len(written), only_absent=False), rows_of(written))
+        cursor = self.execute(statements.put_many(len(written)), rows_of(written))
         if statements.grammar.returning:
             return cursor.fetchall()
         return self.execute(statements.growths(len(names)), names).fetchall()
-
-    def add(self, row: Row, expires_at: float) -> bool:
-        """Insert an entry, or overwrite an expired one. Return whether that was done."""
-        return bool(self.add_many([row], expires_at))
 
     def add_many(self, rows: Sequence[Row], expires_at: float) -> list[bytes]:
         """Insert those entries that are absent or have expired. Return the names of these."""
@@ -117,17 +113,16 @@ class Transaction:
             if not statements.grammar.returning:
                 added += [row.name for row, columns in zip(part, written, strict=True) if self._is_added(row, columns)]
                 continue
-            upsert = statements.upsert(len(part), only_absent=True)
-            found = self.execute(upsert, (*rows_of(written), self.now)).fetchall()
+            found = self.execute(statements.add_many(len(part)), (*rows_of(written), self.now)).fetchall()
             self._note_growth([(growth, size) for growth, size, _ in found])
             added += [bytes(name) for _, _, name in found]
         return added
 
     def _is_added(self, row: Row, columns: tuple[Any, ...]) -> bool:
-        """Insert or overwrite as add() does, where a statement does not return what it has done."""
+        """Do as add_many() for one row, where statements return nothing of the rows they write."""
         statements = self._statements
         for _ in range(_ADD_ATTEMPTS):
-            if self.execute(statements.upsert(1, only_absent=True), columns).rowcount:
+            if self.execute(statements.add_many(1), columns).rowcount:
                 self._note_growth([(row.size, row.size)])
                 return True
             present = self.execute(statements.lock_any, (row.name,)).fetchone()
