@@ -1,8 +1,8 @@
 """A cache of several tiers: this process's memory before a storage that is farther away.
 
 ``OPTIONS["tiers"]`` names the tiers, nearest first, by their aliases. The last is the
-storage; the others hold what was read of it. See ``near`` for how they are kept from
-serving what has changed.
+storage; the others hold entries that were read from it. See ``near`` for the ways in which
+they are kept from serving changed ones.
 """
 
 from collections.abc import Mapping
@@ -32,18 +32,18 @@ _INHERITED: Final = ("timeout", "key_prefix", "version", "key_function")
 class TieredCache(Relay, BaseCache):
     """A cache of several tiers.
 
-    Atomic: what is atomic in the last tier, where all changes are made. Hits in the first take no lock.
+    Atomic: the same operations as in the last tier, where all changes are made. Hits in the first take no lock.
 
     TIMEOUT, KEY_PREFIX, VERSION and KEY_FUNCTION are those of the last tier unless they are given, so
-    that the entries are those of the last tier's own alias too. Of the first tier, where it is
-    local memory, the bounds count alone: its entries are this cache's, and not those of the alias.
+    that the last tier's own alias has the same entries. Only the bounds count of a first tier that is
+    local memory: its entries are this cache's, and not those of the alias.
 
     Args:
         location: not used.
         params: the alias's settings.
 
     Raises:
-        ConfigurationError: a setting is wrong, or a tier cannot stand where it does.
+        ConfigurationError: a setting is wrong, or a tier cannot be at its position.
     """
 
     options: ClassVar[Mapping[str, config.Option] | None] = {
@@ -75,7 +75,7 @@ class TieredCache(Relay, BaseCache):
         self.engine, self._counters = self._storage.engine, self._near.totals
         self._far = self._behind()
         self._below = self._overlay = NearOverlay(self, self._far, lambda: self._near)
-        # What the storage says of itself holds of the whole.
+        # The same as of the storage, where all changes are made.
         self.async_inline = self._far.async_inline
         self.is_shared = self._far.is_shared
         self.sees_envelopes = self._far.sees_envelopes
@@ -100,7 +100,7 @@ class TieredCache(Relay, BaseCache):
         return table_of(self._storage.engine, options | {"max_staleness": self._bound})
 
     def _behind(self) -> StorageHooks:
-        """Return the hooks of all that lies behind the near tier."""
+        """Return the hooks of the tiers behind the near one."""
         hooks: StorageHooks = self._storage
         for tier, handle in reversed([*zip(self._names, self._handles, strict=True)][:-1]):
             if not (tier is self._names[0] and tier.is_memory):
@@ -117,7 +117,7 @@ class TieredCache(Relay, BaseCache):
         for handle in self._handles:
             handle.key_prefix, handle.version = self.key_prefix, self.version
 
-    # What the storage alone does -------------------------------------------------------------
+    # The storage alone ------------------------------------------------------------------------
 
     def _locking(self) -> StorageHooks:
         return self._storage._locking()
@@ -167,7 +167,7 @@ class TieredCache(Relay, BaseCache):
     # Statistics -----------------------------------------------------------------------------
 
     def stats(self) -> CacheStats:
-        """Return the counts of this cache in this process, what the storage holds, and the counts of each tier."""
+        """Return the counts of this cache in this process, the storage's contents, and the counts of each tier."""
         counted, storage, near = self._counters, self._storage.stats(), self._near.stats()
         far = self._near.far_stats(storage.entries, storage.bytes)
         tiers = [handle.stats() for handle in self._handles[:-1]]

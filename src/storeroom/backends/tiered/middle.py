@@ -29,7 +29,7 @@ class MiddleTier(NearOverlay):
     Args:
         handle: the cache.
         tier: the tier's hooks.
-        below: the storage's hooks, or those of what stands before it.
+        below: the hooks of the storage, or of the tier before it.
         max_staleness: seconds for which an entry of the tier may differ from the storage.
     """
 
@@ -40,12 +40,12 @@ class MiddleTier(NearOverlay):
         self._tier, self._bound = tier, max_staleness
 
     def _attend(self) -> None:
-        """Leave it to the tier before."""
+        """Leave it to the nearer tier."""
 
     # Reading --------------------------------------------------------------------------------
 
     def get_dated(self, storage_keys: Sequence[str]) -> Steps[Dated]:
-        """Read from the tier, and what it lacks from the storage: see StorageHooks._get_dated()."""
+        """Read from the tier, and missing entries from the storage: see StorageHooks._get_dated()."""
         found: Dated = yield self._tier, "_get_dated", (storage_keys,)
         now = timeouts.now()
         # An expiry that nobody knows is one that no other tier must rely on.
@@ -67,13 +67,13 @@ class MiddleTier(NearOverlay):
         return found | read
 
     def _keep(self, ticket: Ticket, read: Dated) -> Steps[None]:
-        """Put into the tier what was read, but for what has changed since."""
+        """Put the entries read into the tier, but for those that have changed since."""
         now, by_expiry = timeouts.now(), defaultdict[float, dict[str, Any]](dict)
         for key, (value, expires_at) in read.items():
             is_leased = type(value) is Envelope and value.leased_until > now
             if expires_at is not None and expires_at > now and not is_leased and self.table.is_good(ticket, key):
                 by_expiry[expires_at][key] = value
-        with contextlib.suppress(StoreroomError):  # what the tier cannot hold is read from the storage again
+        with contextlib.suppress(StoreroomError):  # entries that the tier cannot hold are read from the storage again
             for expires_at, values in by_expiry.items():
                 yield self._tier, "_set_many", (values, expires_at)
         changed = [key for key in read if not self.table.is_good(ticket, key)]

@@ -1,4 +1,4 @@
-"""``OPTIONS["tiers"]``: from what a person wrote to handles, each a tier that may stand where it does."""
+"""``OPTIONS["tiers"]``: from aliases and dicts to tiers, each at a position where it may be."""
 
 import contextlib
 import itertools
@@ -26,8 +26,8 @@ class Tier:
     """One tier, before it is built.
 
     Attributes:
-        name: its alias, or its place among the tiers.
-        alias: what is written there, read and checked.
+        name: its alias, or its position among the tiers.
+        alias: its settings, read and checked.
         has_alias: whether it has one, and is not written among the tiers itself.
     """
 
@@ -42,7 +42,7 @@ class Tier:
 
     @property
     def is_memory(self) -> bool:
-        """Whether a near tier can take its place: it is bounded as one, and this process's own."""
+        """Whether a near tier can be used instead: it is bounded as one, and this process's own."""
         return not self.is_shared and "max_entries" in (self.alias.backend.options or ())
 
 
@@ -61,7 +61,7 @@ def tiers_of(written: Sequence[str | Mapping[str, Any]], source: "_Source") -> l
     """Return the tiers, nearest first.
 
     Raises:
-        ConfigurationError: one does not exist, or cannot stand where it does.
+        ConfigurationError: one does not exist, or cannot be at its position.
     """
     if not written:
         raise ConfigurationError(
@@ -125,7 +125,7 @@ def opening(tier: Tier) -> Iterator[None]:
 
 
 class _Source:
-    """Where aliases are looked up."""
+    """Aliases to look tiers up in."""
 
     def tier(self, written: str | Mapping[str, Any], place: int) -> Tier:
         """Return one tier."""
