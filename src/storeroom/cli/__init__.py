@@ -1,16 +1,17 @@
 """The command ``storeroom``: look into a cache, change it, check its configuration.
 
-Exit codes are an interface: see EXIT_CODES. A module of a command is imported when
-that command is run, so that ``storeroom get`` starts as fast as it can.
+The module of a command is imported when it is run, so that ``storeroom get`` starts as fast as it can: ``entries`` and
+``contents`` have several commands, ``check``, ``tables``, ``bench`` and ``demo`` one each. ``sources``, ``site`` and
+``configuration`` lead from --config and --alias to a cache. Exit codes are an interface: see EXIT_CODES.
 """
 
 import argparse
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from storeroom.cli.exits import EXIT_CODES, INTERRUPTED, MISTAKE, NO_READER, exit_code
 from storeroom.exceptions import StoreroomError
@@ -20,10 +21,10 @@ __all__ = ["COMMANDS", "Command", "main"]
 
 
 class Command(NamedTuple):
-    """Where a command is written.
+    """The description of a command, and the place of its code.
 
     Attributes:
-        summary: what it does, for the list of commands.
+        summary: its line in the list of commands.
         module: its module in this package.
         add_arguments: name of the function there that takes a parser and adds the arguments.
         run: name of the function there that takes the parsed arguments and returns the exit code.
@@ -48,7 +49,7 @@ COMMANDS: Final = {
     "prune": Command("remove expired entries now", "contents", "add_prune_arguments", "prune"),
     "createcachetable": Command("make the tables of database caches", "tables"),
     "bench": Command("time the cache on this machine", "bench"),
-    "demo": Command("watch a real workload being cached", "demo"),
+    "demo": Command("watch a real workload being cached", "demo.command"),
 }
 
 _EXAMPLES: Final = """\
@@ -71,10 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments, without the program's name; those of this process by default.
     """
-    arguments = sys.argv[1:] if argv is None else list(argv)
     before = caches.swap(None)  # a command has a configuration of its own
     try:
-        return _run(arguments)
+        return _run(sys.argv[1:] if argv is None else list(argv))
     except StoreroomError as error:
         print(f"storeroom: {error}", file=sys.stderr)
         return exit_code(error)
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python would complain when it flushes at exit. https://docs.python.org/3/library/signal.html#note-on-sigpipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NO_READER
-    except SystemExit as leave:  # argparse, which has said why
+    except SystemExit as leave:  # argparse, with its message printed
         return leave.code if isinstance(leave.code, int) else int(leave.code is not None)
     finally:
         caches.swap(before)
@@ -94,17 +94,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A key may hold what the terminal's encoding does not.
+            # A key may hold characters that the terminal's encoding does not.
             stream.reconfigure(errors="backslashreplace")
     parser = _parser(arguments)
     if not arguments:
         parser.print_help(sys.stderr)
         return MISTAKE
     args = parser.parse_args(arguments)
-    module = import_module(f"storeroom.cli.{COMMANDS[args.command].module}")
-    code: int = getattr(module, COMMANDS[args.command].run)(args)
+    command = COMMANDS[args.command]
+    code: int = _function(command, command.run)(args)
     sys.stdout.flush()
     return code
+
+
+def _function(command: Command, name: str) -> Callable[..., Any]:
+    """Return a function of a command's module, which is loaded now."""
+    found: Callable[..., Any] = getattr(import_module(f"storeroom.cli.{command.module}"), name)
+    return found
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
@@ -117,7 +123,12 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the versions of storeroom and Python")
     _add_common(parser, alias="default", config=None)
-    # Accepted after the command too, without undoing what was given before it.
+    _add_commands(parser, arguments)
+    return parser
+
+
+def _add_commands(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    # Accepted after the command too, without undoing an option before it.
     common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     _add_common(common, alias=argparse.SUPPRESS, config=argparse.SUPPRESS)
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
@@ -131,20 +142,13 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         if name in arguments:
-            module = import_module(f"storeroom.cli.{command.module}")
-            getattr(module, command.add_arguments)(subparser)
-    return parser
+            _function(command, command.add_arguments)(subparser)
 
 
 def _add_common(parser: argparse.ArgumentParser, *, alias: str, config: str | None) -> None:
+    source = "a TOML file, a module such as mysite.settings, or a URL such as file:///var/cache/app"
     parser.add_argument("--alias", "-a", metavar="NAME", default=alias, help='which cache (default: "default")')
-    parser.add_argument(
-        "--config",
-        "-c",
-        metavar="SOURCE",
-        default=config,
-        help="a TOML file, a module such as mysite.settings, or a URL such as file:///var/cache/app",
-    )
+    parser.add_argument("--config", "-c", metavar="SOURCE", default=config, help=source)
 
 
 class _Version(argparse.Action):

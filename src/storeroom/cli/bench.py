@@ -1,7 +1,7 @@
-"""``storeroom bench``: how fast the configured cache is on this machine.
+"""``storeroom bench``: the speed of the configured cache on this machine.
 
-For a first idea and for comparing two configurations. It works on keys of its own,
-which it removes; how Storeroom compares with other caches is measured elsewhere.
+For a first idea and for comparing two configurations. It works on keys of its own, which it removes. Comparisons of
+Storeroom with other caches are in benchmarks/.
 """
 
 import argparse
@@ -17,12 +17,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from storeroom.base import BaseCache
-from storeroom.cli.configuration import open_alias, read_alias
+from storeroom.cli.configuration import open_alias, read_alias, title
 from storeroom.cli.exits import YES, UsageError
 from storeroom.cli.output import columns, count_of, print_json, styled
 from storeroom.exceptions import KeyNotFoundError
 from storeroom.registry.aliases import Alias
-from storeroom.wording import masked
 
 __all__ = ["add_arguments", "run"]
 
@@ -33,20 +32,20 @@ ROUNDS: Final = 5
 """Each operation is timed at least this often, in turns with the others; the median counts."""
 
 ROUND_SECONDS: Final = 0.1
-"""The longest round: what Ctrl-C may have to wait for."""
+"""The longest round, for which Ctrl-C may have to wait."""
 
 TIMEOUT_SECONDS: Final = 300
 """Should this process be killed, its entries expire."""
 
 _ENTRY_BYTES: Final = 300
-"""What an entry takes beside its value, generously: key, expiry, index."""
+"""The room of an entry beside its value, generously: key, expiry, index."""
 
 Operation = Callable[[str], object]
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What one operation took.
+    """The time of one operation.
 
     Attributes:
         operation: its name.
@@ -67,9 +66,7 @@ class Figure:
         }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the benchmark's options."""
-    parser.epilog = """\
+_EPILOG: Final = """\
 Works on keys of its own in the configured cache, and removes them at the end.
 In a cache that is nearly full others would be evicted: then it wants --yes.
 
@@ -78,11 +75,15 @@ examples:
   storeroom bench --threads 4 --size 10000
   storeroom bench --config file:///dev/shm/cache
 """
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's options."""
+    parser.epilog = _EPILOG
     parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads at once (default: 1)")
     parser.add_argument("--size", type=_positive, default=100, metavar="BYTES", help="of each value (default: 100)")
-    parser.add_argument(
-        "--seconds", type=float, default=0.5, metavar="S", help="time for each operation (default: 0.5)"
-    )
+    seconds = "time for each operation (default: 0.5)"
+    parser.add_argument("--seconds", type=float, default=0.5, metavar="S", help=seconds)
     parser.add_argument("--json", action="store_true", help="print a JSON object")
     parser.add_argument("--yes", "-y", action="store_true", help="go on even if other entries get evicted")
 
@@ -125,15 +126,12 @@ def _number_key(key: str) -> str:
 def _require_room(alias: Alias, cache: BaseCache, size_bytes: int) -> None:
     options = alias.settings.options if alias.settings is not None else {}
     held = cache.stats()
-    bounds = (
-        ("max_entries", "entries", held.entries, 2 * KEYS),
-        ("max_bytes", "bytes", held.bytes, size_bytes),
-    )
-    for option, what, now, more in bounds:
+    bounds = (("max_entries", "entries", held.entries, 2 * KEYS), ("max_bytes", "bytes", held.bytes, size_bytes))
+    for option, unit, now, more in bounds:
         bound = options.get(option)
         if bound is not None and now is not None and now + more > bound:
             raise UsageError(
-                f"The cache {alias.name!r} holds {now:,} of {bound:,} {what}, and the benchmark adds up to {more:,}: "
+                f"The cache {alias.name!r} holds {now:,} of {bound:,} {unit}, and the benchmark adds up to {more:,}: "
                 "other entries would be evicted. Pass --yes if they may be."
             )
 
@@ -151,14 +149,7 @@ def _figures(cache: BaseCache, keys: list[str], args: argparse.Namespace) -> lis
     for _ in range(rounds):
         for name, operation in operations.items():
             timed[name].append(_time(operation, keys, args.threads, args.seconds / rounds))
-    return [
-        Figure(
-            name,
-            statistics.median(seconds for seconds, _ in figures),
-            statistics.median(rate for _, rate in figures),
-        )
-        for name, figures in timed.items()
-    ]
+    return [Figure(name, *map(statistics.median, zip(*figures, strict=True))) for name, figures in timed.items()]
 
 
 def _rounds(seconds: float) -> int:
@@ -195,7 +186,7 @@ def _time(operation: Operation, keys: list[str], threads: int, seconds: float) -
                 break
         return calls, elapsed
 
-    # Each of these waits for all of them at the gate, so none takes the thread of another.
+    # Each of these waits for all of them at the gate, so that none takes the thread of another.
     with ThreadPoolExecutor(threads) as pool:
         results = [future.result() for future in [pool.submit(work) for _ in range(threads)]]
     per_call = statistics.mean(elapsed / calls for calls, elapsed in results)
@@ -206,12 +197,8 @@ def _time(operation: Operation, keys: list[str], threads: int, seconds: float) -
 
 
 def _print(alias: Alias, figures: list[Figure], args: argparse.Namespace) -> None:
-    location = f", {masked(alias.location)}" if alias.location else ""
-    print(styled(f"Cache {alias.name!r}: {alias.backend.__qualname__}{location}", "strong"))
+    print(styled(title(alias), "strong"))
     rounds = _rounds(args.seconds)
     print(f"Values of {count_of(args.size, 'byte')}, {count_of(args.threads, 'thread')}; median of {rounds} rounds\n")
-    rows = [("", "µs per call", "calls per second")]
-    rows += [
-        (figure.operation, f"{figure.seconds * 1e6:,.2f}", f"{figure.calls_per_second:,.0f}") for figure in figures
-    ]
-    print(columns(rows, right=(1, 2)))
+    rows = ((each.operation, f"{each.seconds * 1e6:,.2f}", f"{each.calls_per_second:,.0f}") for each in figures)
+    print(columns([("", "µs per call", "calls per second"), *rows], right=(1, 2)))

@@ -1,4 +1,4 @@
-"""``storeroom check``: print what is wrong or risky in the configuration, and how to mend it."""
+"""``storeroom check``: print the mistakes and risks in the configuration, and the way to mend them."""
 
 import argparse
 import os
@@ -11,10 +11,11 @@ from typing import Any, Final
 from storeroom import checks
 from storeroom.checks import Context, Finding
 from storeroom.checks.servers import told_seconds
-from storeroom.cli.configuration import EMBEDDED_DEFAULT, Named, find
+from storeroom.checks.subject import dotted_path
 from storeroom.cli.exits import MISTAKE, NO, YES, UsageError
 from storeroom.cli.output import columns, count_of, paragraph, print_json, styled
-from storeroom.registry.sources import Source
+from storeroom.cli.sources import Named, find
+from storeroom.registry.sources import EMBEDDED_DEFAULT, Source
 from storeroom.storage.probes import Probe, ServerProbe
 from storeroom.wording import masked, nearest
 
@@ -24,9 +25,7 @@ SILENCED_VARIABLE: Final = "STOREROOM_SILENCED_CHECKS"
 """Environment variable with ids that are not reported, separated by commas or spaces."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of check."""
-    parser.epilog = f"""\
+_EPILOG: Final = f"""\
 Servers are asked how they are, each on a connection of its own, which changes
 nothing there; --offline leaves that out. No cache is opened, and nothing is
 written. That several processes serve a site is known from --processes,
@@ -41,18 +40,17 @@ examples:
   storeroom check --offline --processes 4
   storeroom check --config mysite.settings --silence W010
 """
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of check."""
+    parser.epilog = _EPILOG
     parser.add_argument("--processes", type=int, metavar="N", help="how many processes serve the site")
-    parser.add_argument(
-        "--silence", action="append", default=[], metavar="ID", help="do not report this id (may be repeated)"
-    )
+    silence = "do not report this id (may be repeated)"
+    parser.add_argument("--silence", action="append", default=[], metavar="ID", help=silence)
     parser.add_argument("--offline", action="store_true", help="look at the configuration alone, and ask no server")
-    parser.add_argument(
-        "--timeout",
-        type=_seconds,
-        default=checks.PATIENCE,
-        metavar="SECONDS",
-        help=f"how long to wait for each server (default: {checks.PATIENCE:g})",
-    )
+    timeout = f"how long to wait for each server (default: {checks.PATIENCE:g})"
+    parser.add_argument("--timeout", type=_seconds, default=checks.PATIENCE, metavar="SECONDS", help=timeout)
     parser.add_argument("--json", action="store_true", help="print a JSON object")
 
 
@@ -69,20 +67,19 @@ def _seconds(text: str) -> float:
 def run(args: argparse.Namespace) -> int:
     """Check the configuration that is named or found."""
     named = find(args.config)
-    if not isinstance(named.source.caches, Mapping):
-        raise UsageError(f"{named.source} has {type(named.source.caches).__name__} as CACHES; expected a dict.")
+    caches = named.source.caches
+    if not isinstance(caches, Mapping):
+        raise UsageError(f"{named.source} has {type(caches).__name__} as CACHES; expected a dict.")
     silenced = _silenced(args.silence)
     context = _context(named, args.processes)
-    probes = {} if args.offline else checks.probe(named.source.caches, context=context, seconds=args.timeout)
-    everything = checks.run(named.source.caches, context=context, probes=probes)
+    probes = {} if args.offline else checks.probe(caches, context=context, seconds=args.timeout)
+    everything = checks.run(caches, context=context, probes=probes)
     findings = [finding for finding in everything if finding.id not in silenced]
     if args.json:
         print_json(_report(named.source, probes, findings))
     else:
         _print(named.source, probes, findings, len(everything) - len(findings))
-    if not findings:
-        return YES
-    return MISTAKE if findings[0].level == "error" else NO
+    return (MISTAKE if findings[0].level == "error" else NO) if findings else YES
 
 
 def _context(named: Named, processes: int | None) -> Context:
@@ -109,9 +106,9 @@ def _aliases(source: Source) -> list[tuple[str, str, str]]:
 
 
 def _backend_and_location(written: Mapping[str, Any]) -> tuple[str, str]:
-    backend, location = written.get("BACKEND", ""), masked(written.get("LOCATION", ""))
-    path = f"{backend.__module__}.{backend.__qualname__}" if isinstance(backend, type) else str(backend)
-    return path, ", ".join(map(str, location)) if isinstance(location, list) else str(location)
+    location = masked(written.get("LOCATION", ""))
+    shown = ", ".join(map(str, location)) if isinstance(location, list) else str(location)
+    return dotted_path(written.get("BACKEND", "")), shown
 
 
 def _report(source: Source, probes: Mapping[str, Probe], findings: list[Finding]) -> dict[str, Any]:
@@ -130,7 +127,7 @@ def _report(source: Source, probes: Mapping[str, Probe], findings: list[Finding]
 
 
 def _server_as_dict(server: ServerProbe) -> dict[str, Any]:
-    """Return what a server has answered; durations in seconds."""
+    """Return the answers of a server; durations in seconds."""
     fields = asdict(server)
     endpoint = fields.pop("endpoint")
     return {"address": endpoint["address"], **fields, "latency": server.latency}
@@ -140,22 +137,22 @@ def _server_as_dict(server: ServerProbe) -> dict[str, Any]:
 
 
 def _print(source: Source, probes: Mapping[str, Probe], findings: list[Finding], silenced: int) -> None:
+    _print_source(source)
+    print(f"\n{columns(_aliases(source))}")
+    answers = [(name, *row) for name, probe in probes.items() for row in _answers(probe)]
+    if answers:
+        print(f"\n{styled('Servers:', 'strong')}\n\n{columns(answers)}")
+    for finding in findings:
+        print(f"\n{_described(finding, table=_toml_table(source))}")
+    print(f"\n{_summary(findings, silenced)}")
+
+
+def _print_source(source: Source) -> None:
     print(f"{styled('Configuration:', 'strong')} {source}")
     if source.name == EMBEDDED_DEFAULT:
         print("Nothing is configured here. Each program then has a cache of its own; this is the command's.")
     if source.name != "--config" and os.environ.get("DJANGO_SETTINGS_MODULE"):
         print(f"Django's own settings are checked by: --config {os.environ['DJANGO_SETTINGS_MODULE']}", file=sys.stderr)
-    print()
-    print(columns(_aliases(source)))
-    answers = [(name, *row) for name, probe in probes.items() for row in _answers(probe)]
-    if answers:
-        print(f"\n{styled('Servers:', 'strong')}\n")
-        print(columns(answers))
-    for finding in findings:
-        print()
-        print(_described(finding, table=_toml_table(source)))
-    print()
-    print(_summary(findings, silenced))
 
 
 def _answers(probe: Probe) -> Iterator[tuple[str, str, str]]:
@@ -193,11 +190,9 @@ def _described(finding: Finding, *, table: str | None) -> str:
 
 
 def _summary(findings: list[Finding], silenced: int) -> str:
-    errors = sum(finding.level == "error" for finding in findings)
-    warnings = len(findings) - errors
-    if not findings:
-        said = styled("Nothing is wrong.", "good")
-    else:
-        parts = [(errors, "error"), (warnings, "warning")]
-        said = " and ".join(styled(count_of(number, level), level) for number, level in parts if number) + "."
+    said = styled("Nothing is wrong.", "good")
+    if findings:
+        errors = sum(finding.level == "error" for finding in findings)
+        counts = [(errors, "error"), (len(findings) - errors, "warning")]
+        said = " and ".join(styled(count_of(number, level), level) for number, level in counts if number) + "."
     return f"{said} ({count_of(silenced, 'finding')} silenced.)" if silenced else said

@@ -1,8 +1,8 @@
-"""From --config and --alias to a cache: the sources of a program, and those that only a person names."""
+"""From --config and --alias to a cache."""
 
 import argparse
 import sys
-from typing import Final
+from collections.abc import Iterable
 
 from storeroom.base import BaseCache
 from storeroom.cli.site import enter
@@ -11,50 +11,39 @@ from storeroom.exceptions import ConfigurationError, InvalidCacheBackendError, N
 from storeroom.registry import caches
 from storeroom.registry.aliases import Alias, read_caches
 from storeroom.registry.configuration import OwnConfiguration
-from storeroom.wording import nearest
+from storeroom.registry.sources import EMBEDDED_DEFAULT
+from storeroom.wording import masked, nearest
 
-__all__ = [
-    "EMBEDDED_DEFAULT",
-    "Named",
-    "enter_site",
-    "explain_default",
-    "find",
-    "open_alias",
-    "open_cache",
-    "read_alias",
-]
-
-EMBEDDED_DEFAULT: Final = "the embedded default"
-"""Name of the source where there is no other: each program has a cache of its own there."""
+__all__ = ["explain_default", "open_alias", "open_cache", "read_alias", "read_aliases", "title"]
 
 
-def read_alias(args: argparse.Namespace) -> Alias:
-    """Return the alias that --alias names, read and checked.
+def read_aliases(named: Named, names: Iterable[str]) -> dict[str, Alias]:
+    """Return all aliases of a configuration, read and checked.
 
     Raises:
-        ConfigurationError: something in the configuration is wrong, or there is no such alias.
+        ConfigurationError: something in the configuration is wrong, or one of `names` is no alias.
     """
-    named = find(args.config)
     source = named.source
     try:
         aliases = read_caches(source.caches, source.directory)
     except ConfigurationError as error:
         raise type(error)(f"{error}\nThe configuration is that of {source}; `storeroom check` says more.") from error
-    if args.alias not in aliases:
-        raise InvalidCacheBackendError(
-            f"There is no cache {args.alias!r}; {source} has {', '.join(map(repr, aliases))}."
-            f"{nearest(args.alias, aliases)}"
-        )
-    enter_site(named, aliases[args.alias])
+    for name in names:
+        if name not in aliases:
+            raise InvalidCacheBackendError(
+                f"There is no cache {name!r}; {source} has {', '.join(map(repr, aliases))}.{nearest(name, aliases)}"
+            )
+    return aliases
+
+
+def read_alias(args: argparse.Namespace) -> Alias:
+    """Return the alias that --alias names, and put its configuration in force: see read_aliases()."""
+    named = find(args.config)
+    alias = read_aliases(named, [args.alias])[args.alias]
+    enter(named, alias)
     # Tiers and fallbacks of the alias are looked up there.
-    caches.swap(OwnConfiguration(source))
-    return aliases[args.alias]
-
-
-def enter_site(named: Named, alias: Alias) -> None:
-    """Start Django if the alias is in its database: see site.py."""
-    if hasattr(alias.backend, "is_in_site"):
-        enter(named, alias)
+    caches.swap(OwnConfiguration(named.source))
+    return alias
 
 
 def open_alias(alias: Alias, *, needs: str) -> BaseCache:
@@ -75,6 +64,12 @@ def open_alias(alias: Alias, *, needs: str) -> BaseCache:
 def open_cache(args: argparse.Namespace, *, needs: str) -> BaseCache:
     """Return the cache that the arguments name: see read_alias() and open_alias()."""
     return open_alias(read_alias(args), needs=needs)
+
+
+def title(alias: Alias) -> str:
+    """Return the name, the class and the location of an alias, for people to read."""
+    location = f", {masked(alias.location)}" if alias.location else ""
+    return f"Cache {alias.name!r}: {alias.backend.__qualname__}{location}"
 
 
 def explain_default(args: argparse.Namespace) -> str:

@@ -2,14 +2,14 @@
 
 import argparse
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from storeroom.base import BaseCache
-from storeroom.cli.configuration import open_alias, open_cache, read_alias
+from storeroom.cli.configuration import open_alias, open_cache, read_alias, title
 from storeroom.cli.exits import NO, YES, UsageError
 from storeroom.cli.output import columns, count_of, print_json, size, styled
 from storeroom.exceptions import NotSupportedError
-from storeroom.wording import masked
 
 __all__ = [
     "add_clear_arguments",
@@ -21,11 +21,6 @@ __all__ = [
     "prune",
     "stats",
 ]
-
-
-def _title(alias: Any) -> str:
-    location = f", {masked(alias.location)}" if alias.location else ""
-    return f"Cache {alias.name!r}: {alias.backend.__qualname__}{location}"
 
 
 # keys -------------------------------------------------------------------------------------
@@ -68,7 +63,7 @@ def clear(args: argparse.Namespace) -> int:
     """Remove all entries, if that is confirmed."""
     alias = read_alias(args)
     cache = open_alias(alias, needs="clear")
-    if not args.yes and not _is_confirmed(f"{_title(alias)}\nRemove {_amount(cache)}? [y/N] "):
+    if not args.yes and not _is_confirmed(f"{title(alias)}\nRemove {_amount(cache)}? [y/N] "):
         print("Nothing was removed.")
         return NO
     cache.clear()
@@ -103,36 +98,31 @@ def add_stats_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def stats(args: argparse.Namespace) -> int:
-    """Show what the cache has counted and holds."""
+    """Show the counts and the size of the cache."""
     alias = read_alias(args)
     counted = open_alias(alias, needs="stats").stats().as_dict()
     if args.json:
         print_json(counted)
         return YES
     options = alias.settings.options if alias.settings is not None else {}
-    print(styled(_title(alias), "strong"))
+    print(styled(title(alias), "strong"))
     print()
     print(columns(_stats_rows(counted, options), right=(1,)))
     return YES
 
 
-def _stats_rows(counted: dict[str, Any], options: Any) -> list[tuple[str, str, str]]:
+def _stats_rows(counted: dict[str, Any], options: Any) -> Iterator[tuple[str, str, str]]:
     max_entries, max_bytes = options.get("max_entries"), options.get("max_bytes")
     entries, held = counted.pop("entries"), counted.pop("bytes")
     ratio, tiers = counted.pop("hit_ratio"), counted.pop("tiers", {})
-    rows = [
-        ("entries", "unknown" if entries is None else f"{entries:,}", f"of {max_entries:,}" if max_entries else ""),
-        ("bytes", "unknown" if held is None else size(held), f"of {size(max_bytes)}" if max_bytes else ""),
-    ]
+    yield "entries", "unknown" if entries is None else f"{entries:,}", f"of {max_entries:,}" if max_entries else ""
+    yield "bytes", "unknown" if held is None else size(held), f"of {size(max_bytes)}" if max_bytes else ""
     for name, number in counted.items():
-        rows.append((name, f"{number:,}", ""))
+        yield name, f"{number:,}", ""
         if name == "misses":
-            asked = counted["hits"] + counted["misses"]
-            rows.append(("hit ratio", f"{ratio:.1%}" if asked else "none yet", ""))
-    rows += [
-        (f"{name}: hits", f"{tier['hits']:,}", f"of {tier['hits'] + tier['misses']:,}") for name, tier in tiers.items()
-    ]
-    return rows
+            yield "hit ratio", f"{ratio:.1%}" if counted["hits"] + number else "none yet", ""
+    for name, tier in tiers.items():
+        yield f"{name}: hits", f"{tier['hits']:,}", f"of {tier['hits'] + tier['misses']:,}"
 
 
 # prune ------------------------------------------------------------------------------------

@@ -99,9 +99,7 @@ def _as_text(value: Any) -> str:
 # set --------------------------------------------------------------------------------------
 
 
-def add_set_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of set."""
-    parser.epilog = """\
+_SET: Final = """\
 Without --type a whole number is stored as an int, so that incr works on it, and
 everything else as a string. get prints both as they were typed.
 
@@ -111,15 +109,15 @@ examples:
   storeroom set user:7 '{"name": "Ada"}' --type json
   curl -s https://example.org | storeroom set page -
 """
+
+
+def add_set_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of set."""
+    parser.epilog = _SET
     _add_key(parser)
     parser.add_argument("value", metavar="VALUE", help='the value, or "-" to read it from standard input')
-    parser.add_argument(
-        "--timeout",
-        "-t",
-        default=DEFAULT_TIMEOUT,
-        metavar="T",
-        help='seconds, or words such as "90s", "5m", "1h30m", "forever" (default: TIMEOUT)',
-    )
+    timeout = 'seconds, or words such as "90s", "5m", "1h30m", "forever" (default: TIMEOUT)'
+    parser.add_argument("--timeout", "-t", default=DEFAULT_TIMEOUT, metavar="T", help=timeout)
     parser.add_argument("--type", choices=tuple(_TYPES), default="auto", help="what VALUE is (default: auto)")
 
 

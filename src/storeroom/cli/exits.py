@@ -1,4 +1,4 @@
-"""Exit codes: what a script learns from the command line without reading its output."""
+"""Exit codes, which tell a script how a command went."""
 
 from typing import Final
 
@@ -20,7 +20,7 @@ NO: Final = 1
 """No such key; for check, warnings only."""
 
 MISTAKE: Final = 2
-"""The command or the configuration is wrong; for check, errors. What argparse exits with too."""
+"""The command or the configuration is wrong; for check, errors. argparse exits with it, too."""
 
 FAILED: Final = 3
 """The storage failed, or cannot do this."""

@@ -16,6 +16,9 @@ _STYLES: Final = {"error": "31;1", "warning": "33;1", "good": "32", "strong": "1
 _WIDEST: Final = 88
 """Longer lines are hard to read, however wide the terminal is."""
 
+_STEP: Final = 1024
+"""From one unit of bytes to the next."""
+
 
 def _is_coloured(stream: TextIO) -> bool:
     """Tell whether to write colours there. NO_COLOR is explained at https://no-color.org."""
@@ -28,12 +31,12 @@ def styled(text: str, style: str) -> str:
 
 
 def width() -> int:
-    """Return how long a line may be."""
+    """Return the length of the longest line."""
     return min(shutil.get_terminal_size().columns, _WIDEST)
 
 
 def paragraph(label: str, text: str, *, indent: int = 2, label_width: int = 6) -> str:
-    """Return text wrapped beside its label; whatever is too long to break, such as a path, stands out."""
+    """Return text wrapped beside its label; a word that is too long to break, such as a path, stands out."""
     start = " " * indent + label.ljust(label_width)
     return textwrap.fill(
         text,
@@ -65,13 +68,13 @@ def size(size_bytes: float) -> str:
     >>> size(999), size(1536), size(5 * 1024**3)
     ('999 bytes', '1.5 KiB', '5.0 GiB')
     """
-    if size_bytes < 1024:  # noqa: PLR2004 -- the unit itself
+    if size_bytes < _STEP:
         return f"{size_bytes:.0f} bytes"
     for unit in ("KiB", "MiB", "GiB"):
-        size_bytes /= 1024
-        if size_bytes < 1024:  # noqa: PLR2004
+        size_bytes /= _STEP
+        if size_bytes < _STEP:
             return f"{size_bytes:.1f} {unit}"
-    return f"{size_bytes / 1024:.1f} TiB"
+    return f"{size_bytes / _STEP:.1f} TiB"
 
 
 def count_of(number: int, noun: str, plural: str | None = None) -> str:
@@ -84,5 +87,5 @@ def count_of(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON; what JSON does not have is printed as its text."""
+    """Print a value as JSON, with the text of each part that JSON cannot hold."""
     print(json.dumps(value, ensure_ascii=False, indent=2, default=str))

@@ -1,7 +1,7 @@
-"""A cache in the database of a Django site, which the command line was given the settings of.
+"""A cache in the database of a Django site, whose settings --config names.
 
-Which database that is only a running Django can tell. It is started for such a cache alone:
-for any other its settings are read, and no code of the site runs.
+Only a running Django knows that database. It is started for such a cache alone: for any other its settings are read,
+and no code of the site runs.
 """
 
 import os

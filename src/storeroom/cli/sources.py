@@ -1,4 +1,4 @@
-"""What --config names: the sources of a program, and those that only a person can give."""
+"""The sources of --config: those that a program finds, and those that only a person can give."""
 
 import re
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from storeroom.exceptions import ConfigurationError
-from storeroom.registry import sources
+from storeroom.registry import config_from_url, sources
 from storeroom.registry.sources import Source
 from storeroom.wording import mask_url, nearest
 
@@ -21,8 +21,8 @@ class Named:
     """The configuration that was named or found.
 
     Attributes:
-        source: the CACHES dict, and where it is.
-        settings: the module that it is in, which may be Django's settings; None elsewhere.
+        source: the CACHES dict, and where it was found.
+        settings: the module that has it, which may be Django's settings; None elsewhere.
     """
 
     source: Source
@@ -33,8 +33,7 @@ def find(named: str | None) -> Named:
     """Return the configuration that --config names, or the one that a program would find.
 
     Args:
-        named: the path of a TOML file, the dotted path of a module with CACHES in it or of a
-            dict, a URL, or None.
+        named: the path of a TOML file, the dotted path of a module with CACHES in it or of a dict, a URL, or None.
 
     Raises:
         ConfigurationError: there is none, or it cannot be read.
@@ -42,8 +41,6 @@ def find(named: str | None) -> Named:
     if named is None:
         return Named(sources.find_source())
     if "://" in named:
-        from storeroom.registry.urls import config_from_url  # noqa: PLC0415 -- urllib, which only a URL needs
-
         return Named(Source("--config", mask_url(named), {"default": config_from_url(named, where="--config")}))
     if named.endswith(".toml") or (Path(named).is_file() and not named.endswith(".py")):
         return Named(sources.read_file(named, f"--config is {named!r}, which"))
@@ -64,9 +61,8 @@ def _from_module(path: str) -> Named:
         sys.path.insert(0, here)
     module, name = _import(path)
     if name and not hasattr(module, name):
-        raise ConfigurationError(
-            f"--config is {path!r}, but {module.__name__} has no {name!r}.{nearest(name, vars(module))}"
-        )
+        hint = nearest(name, vars(module))
+        raise ConfigurationError(f"--config is {path!r}, but {module.__name__} has no {name!r}.{hint}")
     caches = getattr(module, name or "CACHES", None)
     if not isinstance(caches, Mapping):
         raise ConfigurationError(f"--config is {path!r}; expected a module with CACHES in it, or a dict in a module.")

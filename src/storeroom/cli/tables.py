@@ -4,12 +4,13 @@ import argparse
 import sys
 from typing import Any
 
-from storeroom.cli.configuration import Named, enter_site, find
+from storeroom.cli.configuration import read_aliases
 from storeroom.cli.exits import NO, YES
 from storeroom.cli.output import print_json
+from storeroom.cli.site import enter
+from storeroom.cli.sources import Named, find
 from storeroom.exceptions import InvalidCacheBackendError, NotSupportedError
-from storeroom.registry.aliases import Alias, read_caches
-from storeroom.wording import nearest
+from storeroom.registry.aliases import Alias
 
 __all__ = ["add_arguments", "run"]
 
@@ -33,31 +34,13 @@ examples:
 
 def run(args: argparse.Namespace) -> int:
     """Make the tables; say which were there."""
-    made: dict[str, bool] = {}
     named = find(args.config)
-    for alias in _aliases(args, named):
-        try:
-            enter_site(named, alias)
-        except NotSupportedError as error:
-            if alias.name in args.aliases:
-                raise
-            print(error, file=sys.stderr)
-            continue
-        cache: Any = alias.build()
-        if not hasattr(cache, "create_table"):
-            if alias.name in args.aliases:
-                raise InvalidCacheBackendError(
-                    f"The cache {alias.name!r} is a {alias.backend.__qualname__}, which has no table."
-                )
-            continue
-        if args.dry_run:
-            print(f"-- {alias.name}", *(f"{statement};" for statement in cache.create_statements()), sep="\n")
-            made[alias.name] = False
-            continue
-        made[alias.name] = cache.create_table()
-        if not args.json:
-            state = "created" if made[alias.name] else "is there already"
-            print(f"{alias.name}: table {cache.table_name!r} {state}.")
+    made: dict[str, bool] = {}
+    for name, alias in read_aliases(named, args.aliases).items():
+        is_asked_for = name in args.aliases
+        cache = _open(named, alias, is_asked_for=is_asked_for) if is_asked_for or not args.aliases else None
+        if cache is not None:
+            made[name] = _make(name, cache, args)
     if args.json:
         print_json(made)
     elif not made:
@@ -65,12 +48,35 @@ def run(args: argparse.Namespace) -> int:
     return YES if made else NO
 
 
-def _aliases(args: argparse.Namespace, named: Named) -> list[Alias]:
-    source = named.source
-    aliases = read_caches(source.caches, source.directory)
-    for name in args.aliases:
-        if name not in aliases:
-            raise InvalidCacheBackendError(
-                f"There is no cache {name!r}; {source} has {', '.join(map(repr, aliases))}.{nearest(name, aliases)}"
-            )
-    return [alias for name, alias in aliases.items() if not args.aliases or name in args.aliases]
+def _open(named: Named, alias: Alias, *, is_asked_for: bool) -> Any:
+    """Return the cache of an alias, or None where it has no table of Storeroom's.
+
+    Raises:
+        NotSupportedError, InvalidCacheBackendError: it has none, and was asked for by name.
+    """
+    try:
+        enter(named, alias)
+    except NotSupportedError as error:
+        if is_asked_for:
+            raise
+        print(error, file=sys.stderr)
+        return None
+    cache: Any = alias.build()
+    if hasattr(cache, "create_table"):
+        return cache
+    if is_asked_for:
+        raise InvalidCacheBackendError(
+            f"The cache {alias.name!r} is a {alias.backend.__qualname__}, which has no table."
+        )
+    return None
+
+
+def _make(name: str, cache: Any, args: argparse.Namespace) -> bool:
+    """Make a table, or print the SQL. Return whether it was made."""
+    if args.dry_run:
+        print(f"-- {name}", *(f"{statement};" for statement in cache.create_statements()), sep="\n")
+        return False
+    made: bool = cache.create_table()
+    if not args.json:
+        print(f"{name}: table {cache.table_name!r} {'created' if made else 'is there already'}.")
+    return made

@@ -1,16 +1,15 @@
-"""What the demo's processes do: render pydoc pages through a file cache.
+"""The work of the demo's processes: they render pydoc pages through a file cache.
 
-The demo starts each of its processes as ``python -m storeroom.cli.demo.pages
-DIRECTORY``: a fresh interpreter that opens the cache by itself, takes orders from
-its standard input and writes reports to its standard output, one JSON object a
-line. It ends when its input does.
+The demo starts each of them as ``python -m storeroom.cli.demo.pages DIRECTORY``: a fresh interpreter that opens the
+cache by itself, takes orders from its standard input and writes reports to its standard output, one JSON object a line.
+It ends when its input does.
 
 ===============================  ============================================================
 order                            report
 ===============================  ============================================================
 (when it is ready)               ``{"ready": true}``
 ``{"read": [module, ...]}``      ``{"progress": pages}`` now and then, at last ``{"tally": {...}}``
-``{"survey": [module, ...]}``    ``{"stored": pages}``: how many can be read, computing none
+``{"survey": [module, ...]}``    ``{"stored": pages}``: the number that can be read, computing none
 ``{"forget": [module, ...]}``    ``{"forgotten": true}``; without modules: all pages
 (on a mistake in its settings)   ``{"error": message}``
 ===============================  ============================================================
@@ -30,6 +29,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, Final, TextIO, TypedDict
 
 from storeroom.backends.filebased import FileBasedCache
@@ -43,24 +44,22 @@ KEY_PREFIX: Final = f"pydoc-{platform.python_version()}"
 """Pages of another Python are other pages."""
 
 PROGRESS_SECONDS: Final = 0.1
-"""How often a pass reports: often enough for a smooth bar, too seldom to cost the pass anything."""
+"""Between two reports of a pass: often enough for a smooth bar, too seldom to cost the pass anything."""
 
-UNSUITABLE: Final = frozenset(
-    {
-        "antigravity",  # opens a web browser
-        "this",  # prints a poem
-        "idlelib",  # an application
-        "lib2to3",  # warns that it is going away, and no longer parses itself
-        "test",  # Python's own tests
-        "turtle",  # needs a screen
-        "turtledemo",  # opens windows
-    }
-)
+UNSUITABLE: Final = {
+    "antigravity",  # opens a web browser
+    "this",  # prints a poem
+    "idlelib",  # an application
+    "lib2to3",  # warns that it is going away, and no longer parses itself
+    "test",  # Python's own tests
+    "turtle",  # needs a screen
+    "turtledemo",  # opens windows
+}
 """Modules of the standard library that are not to be imported for their documentation."""
 
 
 class Page(TypedDict):
-    """What is cached for a module."""
+    """The cached page of a module."""
 
     html: str
     render_seconds: float
@@ -69,13 +68,13 @@ class Page(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What one process did in one pass, as it was counted there.
+    """The counts of one process in one pass.
 
     Attributes:
         pages: pages read.
-        seconds: how long the pass took.
+        seconds: the time of the pass.
         computations: pages that this process rendered; all others were hits.
-        seconds_saved: what the pages that were hits took to render, when somebody did.
+        seconds_saved: the time that the hits took to render, when somebody did.
         unavailable: modules that cannot be imported here.
         slowest: the module whose page takes longest to render.
         digest: of all pages in order: equal digests, equal pages.
@@ -116,7 +115,7 @@ def _submodules(package: str, folders: list[str]) -> Iterator[str]:
             continue
         yield f"{package}.{module.name}"
         if module.ispkg:
-            inside = [os.path.join(folder, module.name) for folder in folders]  # noqa: PTH118 -- pkgutil's strings
+            inside = [str(Path(folder, module.name)) for folder in folders]
             yield from _submodules(f"{package}.{module.name}", inside)
 
 
@@ -133,31 +132,34 @@ def render(module_name: str) -> Page:
         module = importlib.import_module(module_name)
         started = time.perf_counter()
         page = pydoc.html.page(pydoc.describe(module), pydoc.html.document(module, module_name))
-    except (Exception, SystemExit) as error:  # noqa: BLE001 -- whatever the module raises is what its page tells
+    except (Exception, SystemExit) as error:  # noqa: BLE001 -- a module may raise anything, and its page tells it
         problem = f"{type(error).__name__}: {error}"
         page = pydoc.html.page(module_name, html.escape(problem))
     return Page(html=page, render_seconds=time.perf_counter() - started, problem=problem)
 
 
 def read_pages(cache: BaseCache, modules: Sequence[str], report: Callable[[int], None]) -> Tally:
-    """Read these modules' pages through the cache, rendering what is not in it; `report` how many are done."""
+    """Read these modules' pages through the cache, rendering the missing ones; `report` the number that is done."""
     computed: list[str] = []
-
-    def compute(module: str) -> Page:
-        computed.append(module)
-        return render(module)
-
     pages: dict[str, Page] = {}
     started = reported = time.perf_counter()
     for module in modules:
-        pages[module] = cache.get_or_set(module, lambda module=module: compute(module))
+        pages[module] = cache.get_or_set(module, partial(_compute, module, computed))
         if time.perf_counter() - reported > PROGRESS_SECONDS:
             reported = time.perf_counter()
             report(len(pages))
-    elapsed = time.perf_counter() - started
+    return _tally(pages, computed, time.perf_counter() - started)
+
+
+def _compute(module: str, computed: list[str]) -> Page:
+    computed.append(module)
+    return render(module)
+
+
+def _tally(pages: dict[str, Page], computed: Sequence[str], seconds: float) -> Tally:
     return Tally(
         pages=len(pages),
-        seconds=elapsed,
+        seconds=seconds,
         computations=len(computed),
         seconds_saved=sum(pages[module]["render_seconds"] for module in pages.keys() - computed),
         unavailable=[module for module, page in pages.items() if page["problem"]],
@@ -196,9 +198,9 @@ def _obey(cache: BaseCache, order: dict[str, list[str]], report: Callable[..., N
 
 
 def _private_output() -> TextIO:
-    """Return standard output for reports alone: what modules print when they are imported goes nowhere."""
+    """Return standard output for reports alone: modules that print when they are imported print nowhere."""
     private = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123 -- a device, not a path
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         os.dup2(nowhere.fileno(), 1)
     return private
 
@@ -209,12 +211,16 @@ def _empty_environment() -> None:
     importlib.import_module(os.name).environ.clear()
 
 
-def main(directory: str) -> int:
-    """Take orders until the input ends. Return an exit code."""
-    # Ctrl-C reaches the whole group; the demo decides what it means, and ends this process by SIGTERM. That unwinds
-    # a computation under way, so that it gives its lease back: a process that is killed delays others by 30 seconds.
+def _leave_signals_to_the_demo() -> None:
+    # Ctrl-C reaches the whole group; the demo answers it, and ends this process by SIGTERM. That unwinds a
+    # computation under way, so that it gives its lease back: a process that is killed delays others by 30 seconds.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def main(directory: str) -> int:
+    """Take orders until the input ends. Return an exit code."""
+    _leave_signals_to_the_demo()
     output = _private_output()
     _empty_environment()
 

@@ -1,4 +1,4 @@
-"""The passes of the demo: what is read by how many processes, and what came of it."""
+"""The passes of the demo: pages, processes that read them, and their counts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ class Pass:
     """The same pages, read once by each of several processes.
 
     Attributes:
-        name: what is special about this pass.
-        tallies: what each process counted.
+        name: tells this pass from the others.
+        tallies: the counts of each process.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Pass:
 
     @property
     def seconds(self) -> float:
-        """How long the process that took longest was reading; starting Python is not counted."""
+        """The longest time that a process was reading; starting Python is not counted."""
         return max(tally.seconds for tally in self.tallies)
 
     @property
@@ -45,7 +45,7 @@ class Pass:
 
     @property
     def seconds_saved(self) -> float:
-        """What the hits took to render when somebody did."""
+        """The time that the hits took to render when somebody did."""
         return sum(tally.seconds_saved for tally in self.tallies)
 
     @property
@@ -85,7 +85,7 @@ def _read(name: str, processes: Processes, modules: Sequence[str]) -> Pass:
 
 
 def survey(directory: Path, modules: Sequence[str]) -> int:
-    """Return how many of the modules' pages are stored and readable, as a fresh process finds them."""
+    """Return the number of the modules' pages that a fresh process finds stored and readable."""
     with start(directory, 1) as processes:
         return processes.survey(modules)
 

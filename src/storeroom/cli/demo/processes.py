@@ -7,9 +7,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final, cast
 
 from storeroom.cli.demo.pages import Tally
 from storeroom.exceptions import ConfigurationError, StorageError
@@ -17,10 +17,10 @@ from storeroom.exceptions import ConfigurationError, StorageError
 __all__ = ["Processes", "start"]
 
 GRACE_SECONDS: Final = 5.0
-"""How long a process may take to end when it is told to, before it is killed."""
+"""For a process to end when it is told to, before it is killed."""
 
 TICK_SECONDS: Final = 0.1
-"""How often waiting looks up: on Windows, Ctrl-C is noticed only then."""
+"""Between two looks of a wait: on Windows, Ctrl-C is noticed only then."""
 
 Report = dict[str, Any]
 
@@ -28,32 +28,32 @@ Report = dict[str, Any]
 class Process:
     """One interpreter, and the thread that reads its reports."""
 
-    def __init__(self, directory: Path, inbox: "queue.Queue[tuple[Process, Report | None]]") -> None:
-        """Start it; its reports go to the inbox, None after the last."""
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by end()
+    def __init__(
+        self, directory: Path, complaints: IO[bytes], inbox: "queue.Queue[tuple[Process, Report | None]]"
+    ) -> None:
+        """Start it; its reports go to the inbox, None after the last, and its errors to the file of complaints."""
         self._popen = subprocess.Popen(  # noqa: S603 -- this very Python and this very package
             # -P: a random.py in the current directory must not pass for the standard library's.
             [sys.executable, "-P", "-W", "ignore", "-m", "storeroom.cli.demo.pages", str(directory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._complaints,
+            stderr=complaints,
             encoding="utf-8",
         )
-        self._inbox = inbox
+        self._orders, self._reports = cast("IO[str]", self._popen.stdin), cast("IO[str]", self._popen.stdout)
+        self._complaints, self._inbox = complaints, inbox
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
-        assert self._popen.stdout is not None  # noqa: S101 -- it is a pipe
-        for line in self._popen.stdout:
+        for line in self._reports:
             self._inbox.put((self, json.loads(line)))
         self._inbox.put((self, None))
 
     def ask(self, order: dict[str, Sequence[str]]) -> None:
-        """Send an order. A process that is gone is noticed by the one who waits for its report."""
-        assert self._popen.stdin is not None  # noqa: S101 -- it is a pipe
+        """Send an order. The caller that waits for the report of a process notices that it is gone."""
         with contextlib.suppress(BrokenPipeError):
-            print(json.dumps(order), file=self._popen.stdin, flush=True)
+            print(json.dumps(order), file=self._orders, flush=True)
 
     def failure(self) -> StorageError:
         """Return the error that tells why the process ended."""
@@ -66,37 +66,34 @@ class Process:
         """End the process: when it has obeyed its orders, or at once."""
         if at_once:
             self._popen.terminate()
-        assert self._popen.stdin is not None  # noqa: S101 -- it is a pipe
         with contextlib.suppress(BrokenPipeError):
-            self._popen.stdin.close()
+            self._orders.close()
         try:
             self._popen.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             self._popen.kill()
             self._popen.wait()
         self._reader.join()
-        self._complaints.close()
-        assert self._popen.stdout is not None  # noqa: S101 -- it is a pipe
-        self._popen.stdout.close()
+        self._reports.close()
 
 
 class Processes:
     """Several processes that get the same order at the same moment."""
 
-    def __init__(self, directory: Path, count: int) -> None:
-        """Start that many."""
+    def __init__(self, directory: Path, complaints: Iterable[IO[bytes]]) -> None:
+        """Start one for each file of complaints."""
         self._inbox: queue.Queue[tuple[Process, Report | None]] = queue.Queue()
-        self._processes = [Process(directory, self._inbox) for _ in range(count)]
+        self._processes = [Process(directory, file, self._inbox) for file in complaints]
 
     def __len__(self) -> int:
         return len(self._processes)
 
     def gather(self, name: str, watch: Callable[[int], None] | None = None) -> list[Any]:
-        """Wait until each process has reported `name`; return what it said, in the order of arrival.
+        """Wait until each process has reported `name`; return their reports, in the order of arrival.
 
         Args:
             name: the report to wait for.
-            watch: is told, now and then, how many pages all of them together have done.
+            watch: is told, now and then, the number of pages that all of them together have done.
 
         Raises:
             ConfigurationError: a process found a setting wrong.
@@ -105,20 +102,24 @@ class Processes:
         done = dict.fromkeys(self._processes, 0)
         results: list[Any] = []
         while len(results) < len(self._processes):
-            try:
-                process, report = self._inbox.get(timeout=TICK_SECONDS)
-            except queue.Empty:
-                continue
-            if report is None:
-                raise process.failure()
-            if "error" in report:
-                raise ConfigurationError(report["error"])
+            process, report = self._next_report()
             if name in report:
                 results.append(report[name])
             elif "progress" in report and watch is not None:
                 done[process] = report["progress"]
                 watch(sum(done.values()))
         return results
+
+    def _next_report(self) -> tuple[Process, Report]:
+        while True:
+            with contextlib.suppress(queue.Empty):
+                process, report = self._inbox.get(timeout=TICK_SECONDS)
+                break
+        if report is None:
+            raise process.failure()
+        if "error" in report:
+            raise ConfigurationError(report["error"])
+        return process, report
 
     def ask(self, order: dict[str, Sequence[str]]) -> None:
         """Send all processes the same order."""
@@ -131,7 +132,7 @@ class Processes:
         return [Tally(**tally) for tally in self.gather("tally", watch)]
 
     def survey(self, modules: Sequence[str]) -> int:
-        """Return how many of these modules' pages are stored and readable."""
+        """Return the number of these modules' pages that are stored and readable."""
         self.ask({"survey": modules})
         return int(self.gather("stored")[0])
 
@@ -149,11 +150,13 @@ class Processes:
 @contextlib.contextmanager
 def start(directory: Path, count: int) -> Iterator[Processes]:
     """Start processes, wait until all are ready, and end them in the end, at once if something failed."""
-    processes = Processes(directory, count)
-    try:
-        processes.gather("ready")
-        yield processes
-    except BaseException:
-        processes.end(at_once=True)
-        raise
-    processes.end()
+    with contextlib.ExitStack() as files:
+        complaints = [files.enter_context(tempfile.TemporaryFile()) for _ in range(count)]
+        processes = Processes(directory, complaints)
+        try:
+            processes.gather("ready")
+            yield processes
+        except BaseException:
+            processes.end(at_once=True)
+            raise
+        processes.end()

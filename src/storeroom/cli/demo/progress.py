@@ -1,4 +1,4 @@
-"""How far a pass of the demo has come: a bar on a terminal, one line in the end elsewhere."""
+"""The progress of a pass of the demo: a bar on a terminal, one line in the end elsewhere."""
 
 import os
 import shutil
@@ -10,10 +10,10 @@ from storeroom.cli.output import styled
 __all__ = ["Progress"]
 
 NAME_COLUMNS: Final = 24
-"""How wide the name of a pass is shown."""
+"""The width of a pass's name."""
 
 BAR_COLUMNS: Final = 40
-"""How wide the bar is at most."""
+"""The greatest width of the bar."""
 
 CLEAR_LINE: Final = "\r\x1b[K"
 
@@ -28,12 +28,12 @@ class Progress:
         self.update(0)
 
     def update(self, done: int) -> None:
-        """Show how many pages are done."""
+        """Show the number of pages that are done."""
         if self._shows_bar:
             print(CLEAR_LINE + self._line(done), end="", flush=True)
 
     def finish(self, seconds: float) -> None:
-        """Show how long the pass took, in place of the bar."""
+        """Show the time of the pass, in place of the bar."""
         start = CLEAR_LINE if self._shows_bar else ""
         print(f"{start}  {self._name:<{NAME_COLUMNS}}{self._pages:>6,} pages {seconds:>9.3f} s", flush=True)
 

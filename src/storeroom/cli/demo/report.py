@@ -1,4 +1,4 @@
-"""What the demo says: before, after, and when it is interrupted."""
+"""The words of the demo: before, after, and when it is interrupted."""
 
 import shlex
 import shutil
@@ -15,20 +15,20 @@ from storeroom.cli.output import columns, paragraph, size, styled
 __all__ = ["print_interruption", "print_opening", "print_report"]
 
 SHOWN_NAMES: Final = 4
-"""How many modules are named where there may be many."""
+"""Modules that are named where there may be many."""
 
 LABEL_COLUMNS: Final = 16
 
 
 def print_opening(count: int, directory: Path) -> None:
-    """Say what is going to happen."""
+    """Announce the passes."""
     python = ".".join(map(str, sys.version_info[:3]))
     print(f"The documentation of {count} modules of Python {python}, each page rendered by pydoc")
     print(f"and kept in a file cache: {_shown(directory)}\n")
 
 
 def print_interruption(stored: int, count: int, given_directory: Path | None) -> None:
-    """Say what is left after Ctrl-C, and how to go on."""
+    """Tell what is left after Ctrl-C, and the way to go on."""
     again = f"{_program()} demo --keep"
     if given_directory is not None:
         again += f" --directory {shlex.quote(str(given_directory))}"
@@ -37,7 +37,7 @@ def print_interruption(stored: int, count: int, given_directory: Path | None) ->
 
 
 def print_report(passes: Sequence[Pass], directory: Path) -> None:
-    """Print the table, what it means, and what to try next."""
+    """Print the table, remarks on it, and commands to try next."""
     print("\n" + columns(_table(passes), right=range(1, 6)) + "\n")
     for label, text in _remarks(passes, directory):
         print(paragraph(label, text, label_width=LABEL_COLUMNS))
@@ -49,24 +49,16 @@ def print_report(passes: Sequence[Pass], directory: Path) -> None:
 def _table(passes: Sequence[Pass]) -> Iterator[Sequence[str]]:
     yield "", "pages", "seconds", "computations", "hits", "time saved"
     for each in passes:
-        yield (
-            each.name,
-            f"{each.pages:,}",
-            f"{each.seconds:.3f}",
-            f"{each.computations:,}",
-            f"{each.hits:,}",
-            f"{each.seconds_saved:.1f} s",
-        )
+        counts = (f"{each.pages:,}", f"{each.seconds:.3f}", f"{each.computations:,}", f"{each.hits:,}")
+        yield each.name, *counts, f"{each.seconds_saved:.1f} s"
 
 
 def _remarks(passes: Sequence[Pass], directory: Path) -> Iterator[tuple[str, str]]:
     yield "size on disk", size(sum(_bytes_on_disk(path) for path in directory.rglob("*")))
     yield "time saved", "what rendering the hits took, when somebody did it"
     last = passes[-1]
-    yield (
-        "one cold page",
-        f"8 processes wanted {last.slowest} at the same moment; {last.computations} of them rendered it",
-    )
+    renderings = f"{last.computations} of them rendered it"
+    yield "one cold page", f"8 processes wanted {last.slowest} at the same moment; {renderings}"
     if agree(passes):
         yield "same pages", "every process read the same, to the last character"
     else:
@@ -88,7 +80,7 @@ def _next_commands(directory: Path) -> list[tuple[str, str]]:
 
 
 def _program() -> str:
-    """Return how to call this program from here."""
+    """Return the command that calls this program from here."""
     if shutil.which("storeroom"):
         return "storeroom"
     script = Path(sys.executable).with_name("storeroom")
@@ -105,5 +97,5 @@ def _shown(path: Path) -> str:
 
 def _bytes_on_disk(path: Path) -> int:
     status = path.lstat()
-    # LMDB's file may have holes: what counts is what it occupies, in units of 512 bytes (POSIX).
+    # LMDB's file may have holes: the room that it occupies counts, in units of 512 bytes (POSIX).
     return status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size
