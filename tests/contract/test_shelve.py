@@ -1,0 +1,94 @@
+"""The backend that docs/backends/custom.md shows keeps the contract, and is as short as the page says."""
+
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from storeroom.backends import base
+from storeroom.backends.base import BaseCache
+from storeroom.backends.locmem import LocMemCache
+
+PAGE = Path(__file__).parents[2] / "docs/backends/custom.md"
+MOST_LINES = 90
+MOST_NAMES = 20
+
+
+def shown(name: str) -> str:
+    """Return the block of the page that is a file of this name."""
+    (block,) = re.findall(rf"^```python\n(# {name}\n.*?)^```$", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    return str(block)
+
+
+def imported(name: str) -> ModuleType:
+    """Return the block as the module that it is."""
+    module = ModuleType(name)
+    sys.modules[name] = module
+    exec(compile(shown(f"{name}.py"), f"{PAGE}: {name}.py", "exec"), vars(module))
+    return module
+
+
+imported("shelvecache")
+TestShelveCache = imported("test_shelvecache").TestShelveCache
+
+
+def test_the_backend_on_the_page_is_short() -> None:
+    """A backend that keeps the whole contract takes few lines, and few names to learn."""
+    code = shown("shelvecache.py")
+    assert len(code.splitlines()[1:]) <= MOST_LINES  # the first names the file
+    learnt = {name for name in base.__all__ if re.search(rf"\b{name}\b", code)}
+    hooks = set(re.findall(r"def (_[a-z_]+)\(self", code)) & set(dir(BaseCache))
+    assert len(learnt | hooks) <= MOST_NAMES, sorted(learnt | hooks)
+
+
+def test_a_missing_hook_is_named_when_the_class_is_made() -> None:
+    """The error names the class, each hook that is missing with its parameters, and the page."""
+    hooks = {name: lambda *_: None for name in ("_get_many", "_set_many", "_add", "_delete_many", "_touch", "_expiry")}
+    with pytest.raises(TypeError, match=r"^HalfCache must define _incr\(storage_key, delta\), _clear\(\): see docs/"):
+        type("HalfCache", (BaseCache,), hooks)
+
+
+def test_a_class_to_derive_from_may_lack_hooks() -> None:
+    """It says so; a class that is derived from it has to define them."""
+
+    class Unfinished(BaseCache, abstract=True):
+        pass
+
+    with pytest.raises(TypeError, match="Finished must define _get_many"):
+
+        class Finished(Unfinished):
+            pass
+
+
+def test_arguments_that_the_parent_does_not_take_are_named() -> None:
+    """A constructor that passes the location on, as Django's do, is told so."""
+
+    class WrongCache(LocMemCache):
+        def __init__(self, location, params):
+            BaseCache.__init__(self, location, params)
+
+    with pytest.raises(
+        TypeError, match=r"WrongCache.__init__\(location, params\) calls super\(\).__init__\(\) with other"
+    ):
+        WrongCache("", {})
+
+
+def test_a_constructor_that_forgets_its_parent_is_named() -> None:
+    """The first use says what was forgotten, and where to read about it."""
+
+    class ForgetfulCache(LocMemCache):
+        def __init__(self, location, params):
+            pass
+
+    with pytest.raises(AttributeError, match=r"ForgetfulCache.* has not called super"):
+        ForgetfulCache("", {}).get("k")
+
+
+def test_another_attribute_that_is_not_there_is_an_ordinary_error() -> None:
+    """hasattr() and getattr() with a default work as ever."""
+    cache = LocMemCache("attributes", {})
+    assert not hasattr(cache, "nothing")
+    with pytest.raises(AttributeError, match="'LocMemCache' object has no attribute 'nothing'"):
+        _ = cache.nothing
