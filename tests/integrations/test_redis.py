@@ -22,6 +22,7 @@ from storeroom.exceptions import NotSupportedError, StorageError, StoreroomWarni
 from storeroom.memos import memo
 from storeroom.serializers.compressors import FORMATS
 from storeroom.testing.contract.suite import Driver
+from tests.house import walk
 from tests.servers.process import free_port
 from tests.servers.redis import (
     Databases,
@@ -288,6 +289,12 @@ def test_a_memo_hears_of_patterns(cache: RedisCache) -> None:
         assert cache.get_many(["a:1", "b"]) == {"b": 1}
         asyncio.run(cache.adelete_pattern("b"))
         assert cache.get_many(["a:1", "b"]) == {}
+
+
+def test_a_hit_enters_at_most_ten_modules(location: str) -> None:
+    """A get() of a list that is there passes through few files of the package, so that its way can be read."""
+    entered = walk("redis.RedisCache", "hit", location)
+    assert len(set(entered)) <= 10, entered
 
 
 # Moving from other backends -------------------------------------------------------------------

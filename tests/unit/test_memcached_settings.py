@@ -196,7 +196,7 @@ def test_handles_of_one_server_share_its_connections() -> None:
 def test_ring_shares_the_keys_out_evenly() -> None:
     """Of ten servers, each gets a tenth of the keys, give or take a fifth of that."""
     ring = Ring(f"10.0.0.{number}:11211" for number in range(10))
-    shares = Counter(ring.place(f"prefix:1:key {number}") for number in range(50_000))
+    shares = Counter(ring.owner(f"prefix:1:key {number}") for number in range(50_000))
     assert len(shares) == 10
     assert all(4000 < share < 6000 for share in shares.values())
 
@@ -208,7 +208,7 @@ def test_another_server_moves_only_keys_to_itself() -> None:
     many = Ring(shuffled)
     moved = 0
     for number in range(20_000):
-        before, after = names[few.place(f"k{number}")], shuffled[many.place(f"k{number}")]
+        before, after = names[few.owner(f"k{number}")], shuffled[many.owner(f"k{number}")]
         if before != after:
             assert after == names[4]
             moved += 1
@@ -220,21 +220,21 @@ def test_substitute_is_the_next_server_on_the_ring() -> None:
     names = ["a:11211", "b:11211", "c:11211"]
     ring = Ring(names)
     for number in range(1000):
-        servers = list(ring.places(f"k{number}"))
+        servers = list(ring.owners(f"k{number}"))
         assert sorted(servers) == [0, 1, 2]
-        assert servers[0] == ring.place(f"k{number}")
+        assert servers[0] == ring.owner(f"k{number}")
         left = [name for name in names if name != names[servers[0]]]
-        assert names[servers[1]] == left[Ring(left).place(f"k{number}")]
+        assert names[servers[1]] == left[Ring(left).owner(f"k{number}")]
 
 
 def test_server_of_a_key_never_changes() -> None:
     """The server of a key is pinned: a version that moved keys would empty every cache of several servers."""
     ring = Ring(["a:11211", "b:11211", "c:11211"])
     assert (
-        "".join("abc"[ring.place(f":1:key{number}")] for number in range(40))
+        "".join("abc"[ring.owner(f":1:key{number}")] for number in range(40))
         == "acabcabaaaabcaacacabbaabbbcaaacbbbaabbac"
     )
-    assert [ring.place(key) for key in ("", "Grüße 🎁", "\ud800")] == [1, 2, 0]
+    assert [ring.owner(key) for key in ("", "Grüße 🎁", "\ud800")] == [1, 2, 0]
 
 
 # Keys, times and batches ----------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """A cache that stores nothing: for development, and to switch caching off by configuration alone.
 
-Locks it does keep, among the threads and tasks of this process: a lock that is always free
+It does keep locks, among the threads and tasks of this process: a lock that is always free
 would be none, and a program must not break when caching is switched off.
 """
 
@@ -17,7 +17,7 @@ __all__ = ["DummyCache"]
 
 
 class LockingEngine(Engine):
-    """What all dummy caches of a process share: the locks."""
+    """The locks of all dummy caches of a process."""
 
     def __init__(self) -> None:
         """Begin with none."""

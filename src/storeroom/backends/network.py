@@ -15,7 +15,7 @@ that cannot be stored, a counter that is not a number) raises as ever.
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
@@ -23,7 +23,7 @@ from storeroom import config, registry
 from storeroom.base import BaseCache
 from storeroom.engines import Engine
 from storeroom.exceptions import ConfigurationError, StorageError, ValueTypeError
-from storeroom.storage.hooks import MISSING, Swap
+from storeroom.storage.hooks import MISSING
 from storeroom.storage.outages import CircuitBreaker, are_answers_refused
 
 __all__ = [
@@ -248,6 +248,26 @@ class NetworkEngine(Engine):
         self.breaker.reset()
 
 
+def _doubted(name: str, judge: Callable[["NetworkCache", Any], Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return a hook that BaseCache makes of others, and its twin.
+
+    If the server was out of reach meanwhile, or had no room, `judge` replaces the result.
+    """
+    derived, derived_twin = getattr(BaseCache, f"_{name}"), getattr(BaseCache, f"_a{name}")
+
+    def hook(self: "NetworkCache", *args: Any) -> Any:
+        before = self._setbacks()
+        result = derived(self, *args)
+        return judge(self, result) if self._is_set_back(before) else result
+
+    async def twin(self: "NetworkCache", *args: Any) -> Any:
+        before = self._setbacks()
+        result = await derived_twin(self, *args)
+        return judge(self, result) if self._is_set_back(before) else result
+
+    return hook, twin
+
+
 class NetworkCache(BaseCache, abstract=True):
     """BaseCache for storages behind a connection: every hook of a subclass follows the outage policy.
 
@@ -268,33 +288,20 @@ class NetworkCache(BaseCache, abstract=True):
             if hook := cls.__dict__.get(f"_a{name}"):
                 setattr(cls, f"_a{name}", _guarded_async(name, hook))
 
-    def _lease(self, storage_key: str, seen: Any, lease: Any, expires_at: float) -> bool | None:
-        """See StorageHooks: without a server, or one that has room, each process computes for itself.
+    def _unknown(self, leased: Any) -> Any:
+        # Nobody has a lease that could not be written, so that a caller would wait for it in vain: each computes for
+        # itself.
+        if isinstance(leased, dict):
+            return {storage_key: is_leased or None for storage_key, is_leased in leased.items()}
+        return leased or None
 
-        A lease that could not be written is nobody's, so that a caller would wait for it in vain.
-        """
-        before = self._setbacks()
-        leased = super()._lease(storage_key, seen, lease, expires_at)
-        return None if not leased and self._is_set_back(before) else leased
+    def _not_invalidated(self, _: int) -> NoReturn:
+        # Entries may be live again when the server is back.
+        self._raise("invalidate_tags", None)
 
-    async def _alease(self, storage_key: str, seen: Any, lease: Any, expires_at: float) -> bool | None:
-        before = self._setbacks()
-        leased = await super()._alease(storage_key, seen, lease, expires_at)
-        return None if not leased and self._is_set_back(before) else leased
-
-    def _lease_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool | None]:
-        """See _lease()."""
-        before = self._setbacks()
-        return self._unknown_if_set_back(super()._lease_many(swaps), before)
-
-    async def _alease_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool | None]:
-        before = self._setbacks()
-        return self._unknown_if_set_back(await super()._alease_many(swaps), before)
-
-    def _unknown_if_set_back(self, leased: dict[str, bool | None], before: int) -> dict[str, bool | None]:
-        if not self._is_set_back(before):
-            return leased
-        return {storage_key: is_leased or None for storage_key, is_leased in leased.items()}
+    _lease, _alease = _doubted("lease", _unknown)
+    _lease_many, _alease_many = _doubted("lease_many", _unknown)
+    _invalidate, _ainvalidate = _doubted("invalidate", _not_invalidated)
 
     def _setbacks(self) -> int:
         """Return how often the server was out of reach, or had no room."""
@@ -303,21 +310,6 @@ class NetworkCache(BaseCache, abstract=True):
     def _is_set_back(self, before: int) -> bool:
         """Tell whether the server is out of reach, or was, or had no room, since `before`."""
         return self._engine.breaker.is_open or self._setbacks() > before
-
-    def _invalidate(self, storage_keys: Sequence[str]) -> int:
-        """See StorageHooks: entries that are live again with the server are not invalidated."""
-        before = self._setbacks()
-        removed = super()._invalidate(storage_keys)
-        if self._is_set_back(before):
-            self._raise("invalidate_tags", None)
-        return removed
-
-    async def _ainvalidate(self, storage_keys: Sequence[str]) -> int:
-        before = self._setbacks()
-        removed = await super()._ainvalidate(storage_keys)
-        if self._is_set_back(before):
-            self._raise("invalidate_tags", None)
-        return removed
 
     # The policy -----------------------------------------------------------------------------
 

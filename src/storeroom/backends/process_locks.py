@@ -1,4 +1,4 @@
-"""Locks among the threads and tasks of one process: as much of a storage as they need, and no bounds.
+"""Locks among the threads and tasks of one process: the hooks that they need, and no bounds.
 
 For caches whose entries are in this process's memory, or nowhere. A lock that had to make room for entries
 would be lost while it is held.
@@ -13,7 +13,7 @@ from storeroom.storage.hooks import MISSING, StorageHooks
 __all__ = ["ProcessLocks"]
 
 _PURGE: Final = 100
-"""At how many entries those that have expired are looked for first; then whenever there are twice as many."""
+"""Entries at which expired ones are removed first; then whenever there are twice as many."""
 
 
 class ProcessLocks(StorageHooks):

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from storeroom import config
+from storeroom.backends.base import codec_of
 from storeroom.backends.memcached import location as locations
 from storeroom.backends.memcached import options as known
 from storeroom.backends.memcached import probe as probes
@@ -25,7 +26,6 @@ from storeroom.backends.memcached.shard import Shard
 from storeroom.base import BaseCache
 from storeroom.engines import shared
 from storeroom.exceptions import ConfigurationError, StorageError
-from storeroom.serializers import build_codec
 from storeroom.serializers.secrets import secret_of
 from storeroom.storage.hooks import Swap
 from storeroom.storage.probes import Endpoint, Probe
@@ -86,8 +86,7 @@ class MemcachedCache(BaseCache):
         super().__init__(params)
         options = known.settled(self.settings) | {"secret": secret_of(self.settings)}
         self.settings = dataclasses.replace(self.settings, options=options)
-        names = {name: options[name] for name in config.CODEC_OPTIONS}
-        self._codec = build_codec(trusted=False, allowed_types=options["allowed_types"], **names)
+        self._codec = codec_of(self.settings)
         self._addresses = locations.parse(location)
         self.engine = self._group = self._shared_group(self._addresses, options)
         self._shards = self._shards_for(longest=None)
@@ -151,14 +150,14 @@ class MemcachedCache(BaseCache):
         """Return the shard that keeps the key, or the one that keeps it while its own is down."""
         home = self._home_of(storage_key)
         if self._guests and home._engine.breaker.refuses and not storage_key.startswith("\x00"):
-            for number in self._group.places(storage_key):
+            for number in self._group.owners(storage_key):
                 if not self._shards[number]._engine.breaker.is_open:
                     return self._guests[number]
         return home
 
     def _home_of(self, storage_key: str) -> Shard:
         """Return the shard of a key that never moves: a counter, a lock or a tag that moved would begin anew."""
-        return self._only or self._shards[self._group.place(storage_key)]
+        return self._only or self._shards[self._group.owner(storage_key)]
 
     def _parts(self, keyed: Any) -> Iterable[tuple[Shard, Any]]:
         """Return each shard, and its part of a sequence of storage keys or of a mapping by them."""

@@ -82,7 +82,7 @@ class Client(Protocol):
         """Do as add() for several keys. Return those that were stored; there was no room, or no need, for the others.
 
         Args:
-            values: each with something of its own, so that it is not taken for what another has stored.
+            values: each with some bytes of its own, to tell it from a value that another client has stored.
             exptime: see add().
         """
 

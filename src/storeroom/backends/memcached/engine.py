@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Final
 
 from storeroom.backends.memcached.clients import Client
@@ -20,6 +21,7 @@ WORKERS: Final = 32
 interpreter without a further round trip being done."""
 
 
+@dataclass(slots=True, eq=False)
 class Generation:
     """One prefix's generation on one server, as known to this process.
 
@@ -28,11 +30,8 @@ class Generation:
         state: the generation, and the moment of `time.monotonic()` until which it is used; replaced as a whole.
     """
 
-    __slots__ = ("key", "state")
-
-    def __init__(self, key_prefix: str) -> None:
-        self.key = generation_key(key_prefix)
-        self.state = ("", 0.0)
+    key: bytes
+    state: tuple[str, float] = ("", 0.0)
 
 
 class Server(NetworkEngine):
@@ -57,7 +56,7 @@ class Server(NetworkEngine):
 
     def generation(self, key_prefix: str) -> Generation:
         """Return the generation that all handles of this prefix share."""
-        return self._generations.setdefault(key_prefix, Generation(key_prefix))
+        return self._generations.setdefault(key_prefix, Generation(generation_key(key_prefix)))
 
     def ask(self, operation: str, *args: Any) -> Any:
         """Call a method of a client; once more if the server had closed the idle connection meanwhile.
@@ -134,7 +133,7 @@ class Group(Engine):
         super().__init__()
         self.servers = servers
         ring = Ring(names)
-        self.place, self.places = ring.place, ring.places
+        self.owner, self.owners = ring.owner, ring.owners
         self._executor: ThreadPoolExecutor | None = None
 
     def executor(self) -> ThreadPoolExecutor:

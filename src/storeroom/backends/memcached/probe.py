@@ -43,7 +43,6 @@ def probe(
 def _ask(server: Server, endpoint: Endpoint, outages: tuple[type[BaseException], ...]) -> ServerProbe:
     begun = time.monotonic()
     client = server.make()
-    unknown = ServerProbe(endpoint)
     try:
         stats = client.stats()
         seconds = time.monotonic() - begun
@@ -52,19 +51,12 @@ def _ask(server: Server, endpoint: Endpoint, outages: tuple[type[BaseException],
     except outages as error:
         # libmemcached tells a refused login by its number 40.
         is_refusal = "AUTHENTICATION" in str(error).upper()
-        return replace(unknown, failure=str(error), is_refusal=is_refusal, seconds=time.monotonic() - begun)
+        return ServerProbe(endpoint, failure=str(error), is_refusal=is_refusal, seconds=time.monotonic() - begun)
     finally:
         client.close()
-    return replace(
-        unknown,
-        seconds=seconds,
-        product="Memcached",
-        version=stats.get(b"version", b"").decode("utf-8", "replace"),
-        oldest=_OLDEST,
-        round_trips=round_trips,
-        clock_ahead=clock_ahead,
-        memory=_memory(stats, settings),
-    )
+    version = stats.get(b"version", b"").decode("utf-8", "replace")
+    found = ServerProbe(endpoint, seconds=seconds, round_trips=round_trips, clock_ahead=clock_ahead)
+    return replace(found, product="Memcached", version=version, oldest=_OLDEST, memory=_memory(stats, settings))
 
 
 def _time(client: Client) -> float | None:
@@ -76,7 +68,7 @@ def _memory(stats: Mapping[bytes, Any], settings: Mapping[bytes, Any]) -> Memory
     """Return the server's bound. Source: https://github.com/memcached/memcached/blob/master/doc/protocol.txt."""
     if b"limit_maxbytes" not in stats:
         return None
-    # pylibmc cannot ask for settings, and tells general facts in their place: a number of evictions.
+    # pylibmc cannot ask for settings, and tells general facts instead: a number of evictions.
     evicts_nothing = settings.get(b"evictions") == b"off"
     policy = "started with -M" if evicts_nothing else "least recently used first"
     return Memory(int(stats[b"limit_maxbytes"]) or None, "nothing" if evicts_nothing else "any", policy)

@@ -34,11 +34,11 @@ class Ring:
         self._numbers = [number for _, _, number in circle]
         self._numbers.append(self._numbers[0])  # the circle closes: after the last point comes the first
 
-    def place(self, storage_key: str) -> int:
+    def owner(self, storage_key: str) -> int:
         """Return the number of the server that keeps the key."""
         return self._numbers[self._position(storage_key)]
 
-    def places(self, storage_key: str) -> Iterator[int]:
+    def owners(self, storage_key: str) -> Iterator[int]:
         """Yield the numbers of all servers: the one that keeps the key, and then the others along the circle."""
         first = self._position(storage_key)
         yield from dict.fromkeys([*self._numbers[first:], *self._numbers[:first]])

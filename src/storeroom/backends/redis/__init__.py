@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from storeroom import config
+from storeroom.backends.base import codec_of
 from storeroom.backends.network import NetworkCache, carried
 from storeroom.backends.redis import location as locations
 from storeroom.backends.redis import options as known
 from storeroom.backends.redis.foreign import ForeignReader
 from storeroom.engines import shared
 from storeroom.exceptions import StoreroomWarning
-from storeroom.serializers import build_codec
 from storeroom.serializers.secrets import secret_of
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
@@ -65,8 +65,7 @@ class RedisCache(NetworkCache):
             _identity(target, own_writes, sentinel_options),
             lambda: engine.RedisEngine(target, own_writes, sentinel_options),
         )
-        names = {name: options[name] for name in config.CODEC_OPTIONS}
-        codec = build_codec(trusted=False, allowed_types=options["allowed_types"], **names)
+        codec = codec_of(self.settings)
         self._codec = ForeignReader(codec) if options["read_unsigned_pickles"] else codec
         self._operations = operations.Operations(
             self._codec,

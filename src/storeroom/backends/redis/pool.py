@@ -5,6 +5,7 @@ command with work of which this module does less.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import hiredis
@@ -59,6 +60,7 @@ def _pieces(packed: bytes) -> Sequence[bytes | memoryview]:
     return [view[start : start + _PIECE] for start in range(0, len(packed), _PIECE)]
 
 
+@dataclass(slots=True, eq=False)
 class Talk:
     """Commands on their way, and the connection on which their replies come.
 
@@ -66,15 +68,10 @@ class Talk:
         is_reused: whether the connection was open before, so that the server may have closed it since.
     """
 
-    __slots__ = ("connection", "count", "is_reused", "packed")
-
-    def __init__(
-        self, connection: Connection, packed: Sequence[bytes | memoryview], count: int, *, is_reused: bool
-    ) -> None:
-        self.connection = connection
-        self.packed = packed
-        self.count = count
-        self.is_reused = is_reused
+    connection: Connection
+    packed: Sequence[bytes | memoryview]
+    count: int
+    is_reused: bool
 
 
 class Pool:
@@ -108,7 +105,7 @@ class Pool:
         """Send commands. The caller must receive() the replies."""
         packed = _pieces(pack(commands))
         connection, is_reused = self._connections.take()
-        talk = Talk(connection, packed, len(commands), is_reused=is_reused)
+        talk = Talk(connection, packed, len(commands), is_reused)
         try:
             if not is_reused:
                 self._open(connection)

@@ -136,21 +136,21 @@ def _ask(engine: RedisEngine, server: Server, role: str, more: Sequence[Command]
         return _Answer(replace(unknown, failure=str(error), is_refusal=_is_refusal(error), seconds=seconds))
     finally:
         pool.close()
-    facts = _facts(info)
-    if isinstance(told_role, list) and told_role:
-        role = _ROLES.get(told_role[0], role)
-    found = replace(
-        unknown,
+    found = replace(unknown, seconds=seconds, round_trips=round_trips, clock_ahead=clock_ahead)
+    return _Answer(_described(found, _facts(info), told_role), replies)
+
+
+def _described(found: ServerProbe, facts: Mapping[str, str], told_role: Any) -> ServerProbe:
+    """Add the server's own facts to its probe."""
+    role = _ROLES.get(told_role[0], found.role) if isinstance(told_role, list) and told_role else found.role
+    return replace(
+        found,
         role=role,
-        seconds=seconds,
         product="Valkey" if facts.get("server_name") == "valkey" or "valkey_version" in facts else "Redis",
         version=facts.get("valkey_version") or facts.get("redis_version", ""),
         oldest=_OLDEST,
-        round_trips=round_trips,
-        clock_ahead=clock_ahead,
         memory=_memory(facts) if role in {"", "primary"} else None,
     )
-    return _Answer(found, replies)
 
 
 def _one(pool: Pool, *command: str) -> Any:

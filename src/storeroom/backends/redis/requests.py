@@ -67,7 +67,7 @@ class Request:
 
 
 PRIMARIES: Final = Request((), Use.FRESH)
-"""Asks for the servers that hold the entries, in place of replies."""
+"""Asks for the servers that hold the entries, instead of replies."""
 
 Exchange: TypeAlias = Generator[Request, list[Any], T]
 """An operation: yields requests, is sent the replies of each, and returns its result."""
@@ -108,5 +108,5 @@ def checked(reply: Any) -> Any:
 
 
 def is_wrong_type(reply: Any) -> bool:
-    """Tell whether there is a list or a hash in place of a string: nobody's entry."""
+    """Tell whether there is a list or a hash instead of a string: no cache's entry."""
     return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")

@@ -43,30 +43,29 @@ return {old}
 """)
 """Adds to an integer. Returns the new one; nil if there is no entry; a list of the value if it is something else."""
 
-COMPARE_SET: Final = Script("""\
+_EXPECTED = """\
 local old = redis.call('GET', KEYS[1])
 if old ~= ARGV[1] then
   return old
 end
+"""
+"""Returns the value, doing nothing, if it is not the one expected."""
+
+COMPARE_SET: Final = Script(f"""\
+{_EXPECTED}\
 redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
 return 1
 """)
 """Replaces a value if it is the one expected, keeping its expiry. Returns 1, or the other value (nil for none)."""
 
-COMPARE_DELETE: Final = Script("""\
-local old = redis.call('GET', KEYS[1])
-if old ~= ARGV[1] then
-  return old
-end
+COMPARE_DELETE: Final = Script(f"""\
+{_EXPECTED}\
 return redis.call('UNLINK', KEYS[1])
 """)
 """Removes a value if it is the one expected. Returns 1, or the other value (nil for none)."""
 
-COMPARE_RENAME: Final = Script("""\
-local old = redis.call('GET', KEYS[1])
-if old ~= ARGV[1] then
-  return old
-end
+COMPARE_RENAME: Final = Script(f"""\
+{_EXPECTED}\
 local left = redis.call('PTTL', KEYS[1])
 if left >= 0 then
   redis.call('SET', KEYS[2], ARGV[2], 'PX', math.max(left, 1))
@@ -94,7 +93,7 @@ end
 return 1
 """)
 """Replaces a value if it is the one expected; expires after so many milliseconds, never if there are none.
-Returns 1, or the other value (nil for none). A list or a hash, which is nobody's entry, counts as an empty value."""
+Returns 1, or the other value (nil for none). A list or a hash, which is no cache's entry, counts as an empty value."""
 
 _ENVELOPE = """\
 local head = redis.call('GETRANGE', KEYS[1], 0, ARGV[1])

@@ -9,7 +9,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import hiredis
@@ -267,13 +267,11 @@ class _Wire(asyncio.Protocol):
         self._writable.set()
 
 
+@dataclass(slots=True, eq=False)
 class _Pending:
     """Commands that were sent together, and the task that waits for their replies."""
 
-    __slots__ = ("count", "deadline", "replies", "waiter")
-
-    def __init__(self, waiter: "asyncio.Future[list[Any]]", count: int, deadline: float) -> None:
-        self.waiter = waiter
-        self.count = count
-        self.deadline = deadline
-        self.replies: list[Any] = []
+    waiter: asyncio.Future[list[Any]]
+    count: int
+    deadline: float
+    replies: list[Any] = field(default_factory=list)

@@ -274,7 +274,7 @@ class Cluster(Single):
                 return
             failures.append(f"{server.name}: {ranges or 'it has no slots'}")
         self._owners = []
-        raise UnreachableError(f"no server of the cluster tells who owns what ({'; '.join(failures)})")
+        raise UnreachableError(f"no server of the cluster tells the owners of its slots ({'; '.join(failures)})")
 
     def _learn(self, ranges: Sequence[Any], told_by: Server) -> None:
         owners = [self._first] * 16_384
