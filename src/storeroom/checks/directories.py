@@ -1,4 +1,4 @@
-"""The directory of a file cache: a place that only this program writes, and that nobody else hands out."""
+"""The directory of a file cache, which only this program should write, and no web server hand out."""
 
 import os
 import shlex

@@ -1,4 +1,4 @@
-"""LOCATION, which is a name, a folder, an address or a table, as the backend has it."""
+"""The form of LOCATION, by backend: a name, a folder, an address or a table."""
 
 import re
 from collections.abc import Iterator
@@ -78,11 +78,6 @@ _TAKES: Final = {
 }
 
 
-def _is_path(location: str) -> bool:
-    """Tell whether a person who writes this means a path."""
-    return bool(_PATH.match(location))
-
-
 def _kind(location: str) -> str:
     """Return the kind of a LOCATION by its form: a key of _BELONGS, or "" for a word that may be anything."""
     if location.startswith("unix:"):
@@ -91,7 +86,7 @@ def _kind(location: str) -> str:
     if scheme:
         name = scheme[1].lower().partition("+")[0]
         return _KINDS.get(name, name)
-    if _is_path(location):
+    if _PATH.match(location):
         return "path"
     return "host and port" if _HOST_AND_PORT.fullmatch(location) else ""
 
@@ -123,7 +118,7 @@ def _mended_location(alias: Subject, location: str, kind: str, families: tuple[s
 
 
 def _is_path_of_memory(alias: Subject, location: str) -> bool:
-    return alias.family == "locmem" and _is_path(location)
+    return alias.family == "locmem" and _PATH.match(location) is not None
 
 
 def check_path_of_memory(alias: Subject) -> Iterator[Finding]:
@@ -139,7 +134,7 @@ def check_table_name(alias: Subject) -> Iterator[Finding]:
     if alias.family not in {"locmem", "filebased", "redis", "memcached"}:
         return
     for location in alias.locations:
-        if _is_table(location):
+        if _TABLE.fullmatch(location):
             what = f"LOCATION is {location!r}, but {alias.class_name} takes {_TAKES[alias.family]}."
             mended = {"BACKEND": _BACKENDS["db"], "LOCATION": location}
             yield TABLE_NAME.broken(alias.name, what, "If the table is meant, so is the database cache:", mended)
@@ -147,7 +142,7 @@ def check_table_name(alias: Subject) -> Iterator[Finding]:
 
 def check_relative(alias: Subject) -> Iterator[Finding]:
     """Find a cache directory that moves with the working directory."""
-    if alias.directory is None or alias.context.directory is not None or _is_table(alias.locations[0]):
+    if alias.directory is None or alias.context.directory is not None or _TABLE.fullmatch(alias.locations[0]):
         return
     location = alias.locations[0]
     if _whole(location) != location:
@@ -159,10 +154,6 @@ def _whole(path: str) -> str:
     """Return the path itself if it is absolute, else an example of one that is."""
     is_whole = path.startswith("~") or PurePath(path).is_absolute()
     return path if is_whole else f"{_EXAMPLE_FOLDER}/{PurePath(path).name or 'cache'}"
-
-
-def _is_table(location: str) -> bool:
-    return bool(_TABLE.fullmatch(location))
 
 
 CHECKS: Final = (check_wrong_backend, check_path_of_memory, check_table_name, check_relative)

@@ -18,9 +18,7 @@ UNREACHABLE: Final = Rule(
     "OPTIONS['on_error'] says so.",
 )
 REFUSES: Final = Rule(
-    "storeroom.E008",
-    "A server answers, and says no",
-    "The program can store nothing there, and read nothing.",
+    "storeroom.E008", "A server answers, and says no", "The program can store nothing there, and read nothing."
 )
 TOO_OLD: Final = Rule(
     "storeroom.E009",

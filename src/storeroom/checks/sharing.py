@@ -85,14 +85,15 @@ def check_sessions(alias: Subject) -> Iterator[Finding]:
     yield SESSIONS.broken(alias.name, what, remedy, file_cache("/var/cache/app-sessions"))
 
 
-def check_colliding(one: Subject, other: Subject) -> Iterator[Finding]:
+def check_pairs(aliases: Iterable[Subject]) -> Iterator[Finding]:
     """Find two caches in one storage of which one takes the other's keys for its own."""
-    if one.storage is None or one.storage != other.storage or one.settings is None or other.settings is None:
-        return
-    if _owns(one.settings, other.settings):
-        yield _colliding(one, one.settings, other, other.settings)
-    elif _owns(other.settings, one.settings):
-        yield _colliding(other, other.settings, one, one.settings)
+    for one, other in combinations(aliases, 2):
+        if one.storage is None or one.storage != other.storage or one.settings is None or other.settings is None:
+            continue
+        if _owns(one.settings, other.settings):
+            yield _colliding(one, one.settings, other, other.settings)
+        elif _owns(other.settings, one.settings):
+            yield _colliding(other, other.settings, one, one.settings)
 
 
 def _owns(owner: Settings, owned: Settings) -> bool:
@@ -122,12 +123,6 @@ def _own_location(alias: Subject) -> dict[str, str] | None:
     """Return another LOCATION; None for a server, where it may be another database or port."""
     locations = {"locmem": alias.name, "filebased": f"{alias.shown_location}-{alias.name}"}
     return {"LOCATION": locations[alias.family]} if alias.family in locations else None
-
-
-def check_pairs(aliases: Iterable[Subject]) -> Iterator[Finding]:
-    """Compare each alias with each other one."""
-    for one, other in combinations(aliases, 2):
-        yield from check_colliding(one, other)
 
 
 CHECKS: Final = (check_no_prefix, check_sessions)

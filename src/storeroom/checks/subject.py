@@ -20,14 +20,10 @@ from storeroom.wording import mask_url
 __all__ = ["RULES", "Subject", "check_together", "dotted_path", "file_cache", "read_subject"]
 
 REFUSED: Final = Rule(
-    "storeroom.E001",
-    "A setting is wrong",
-    "Storeroom refuses to start with it, rather than guess what is meant.",
+    "storeroom.E001", "A setting is wrong", "Storeroom refuses to start with it, rather than guess what is meant."
 )
 NO_BACKEND: Final = Rule(
-    "storeroom.E002",
-    "BACKEND cannot be imported",
-    "There is no such cache: Storeroom refuses to start.",
+    "storeroom.E002", "BACKEND cannot be imported", "There is no such cache: Storeroom refuses to start."
 )
 REMOVED: Final = Rule(
     "storeroom.W008",
@@ -160,7 +156,7 @@ def _read(name: str, written: object, mapping: Mapping[str, Any], context: Conte
 
 
 def check_together(caches: Mapping[str, Any], context: Context, *, each_is_right: bool) -> Iterator[Finding]:
-    """Find what is wrong with the configuration as a whole, beside what is wrong with single aliases."""
+    """Find mistakes of the configuration as a whole, beside those of single aliases."""
     # Where an alias is wrong, its name still counts: is there a default?
     whole = {
         name: written if each_is_right and not _is_djangos(written, context) else _RIGHT

@@ -1,4 +1,4 @@
-"""Protection of the entries on a server from others, who might read, change or invent them."""
+"""The protection of a server's entries from reading, changing and forging by others."""
 
 import math
 import re
@@ -51,7 +51,7 @@ NO_PASSWORD: Final = Rule(
 RULES: Final = (BLIND_PICKLE, UNSIGNED, WEAK_SECRET, UNSIGNED_PICKLES, NOT_ENCRYPTED, NO_PASSWORD)
 
 _RUN_CODE: Final = frozenset({"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "jsonpickle", "marshal", "shelve"})
-"""Modules whose loads() runs what it is told to."""
+"""Modules whose loads() runs the code in the bytes."""
 
 _SERVERS: Final = frozenset({"redis", "memcached", "db"})
 
@@ -194,14 +194,8 @@ def _encrypted(alias: Subject) -> dict[str, Any] | None:
     """Return LOCATION with the schemes of TLS; None for a backend that has none."""
     if alias.family != "redis":
         return None
-    urls = [_masked_tls(location) for location in alias.locations]
+    urls = [re.sub(r"^(redis|valkey)(?=[+:])", r"\1s", mask_url(location)) for location in alias.locations]
     return {"LOCATION": urls[0] if len(urls) == 1 else urls}
-
-
-def _masked_tls(location: str) -> str:
-    scheme, separator, rest = mask_url(location).partition("://")
-    name, plus, kind = scheme.partition("+")
-    return f"{ {'redis': 'rediss', 'valkey': 'valkeys'}.get(name, name) }{plus}{kind}{separator}{rest}"
 
 
 def _listed(endpoints: Iterable[Endpoint]) -> str:

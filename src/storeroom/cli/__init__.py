@@ -21,7 +21,7 @@ __all__ = ["COMMANDS", "Command", "main"]
 
 
 class Command(NamedTuple):
-    """The description of a command, and the place of its code.
+    """A command: its description, and the names of its code.
 
     Attributes:
         summary: its line in the list of commands.

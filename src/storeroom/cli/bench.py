@@ -13,8 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
 
 from storeroom.base import BaseCache
 from storeroom.cli.configuration import open_alias, read_alias, title
@@ -43,27 +43,12 @@ _ENTRY_BYTES: Final = 300
 Operation = Callable[[str], object]
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """The time of one operation.
-
-    Attributes:
-        operation: its name.
-        seconds: for one call, as its caller sees it; the median of the rounds.
-        calls_per_second: of all threads together.
-    """
+class Figure(NamedTuple):
+    """The time of one operation: its seconds for one caller are the median of the rounds."""
 
     operation: str
     seconds: float
     calls_per_second: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the figure in the units that are printed."""
-        return {
-            "operation": self.operation,
-            "microseconds": round(self.seconds * 1e6, 3),
-            "calls_per_second": round(self.calls_per_second),
-        }
 
 
 _EPILOG: Final = """\
@@ -108,10 +93,15 @@ def run(args: argparse.Namespace) -> int:
         # Not clear(): with a KEY_FUNCTION of its own, a cache may take every key for one of its own.
         cache.delete_many([*keys, *map(_number_key, keys)])
     if args.json:
-        print_json({"threads": args.threads, "value_bytes": args.size, "figures": [f.as_dict() for f in figures]})
+        print_json({"threads": args.threads, "value_bytes": args.size, "figures": list(map(_as_dict, figures))})
     else:
         _print(alias, figures, args)
     return YES
+
+
+def _as_dict(figure: Figure) -> dict[str, Any]:
+    microseconds, calls = round(figure.seconds * 1e6, 3), round(figure.calls_per_second)
+    return {"operation": figure.operation, "microseconds": microseconds, "calls_per_second": calls}
 
 
 def _with_own_keys(alias: Alias) -> Alias:

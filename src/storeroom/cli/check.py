@@ -15,7 +15,7 @@ from storeroom.checks.subject import dotted_path
 from storeroom.cli.exits import MISTAKE, NO, YES, UsageError
 from storeroom.cli.output import columns, count_of, paragraph, print_json, styled
 from storeroom.cli.sources import Named, find
-from storeroom.registry.sources import EMBEDDED_DEFAULT, Source
+from storeroom.registry.sources import EMBEDDED_DEFAULT, Source, table_of
 from storeroom.storage.probes import Probe, ServerProbe
 from storeroom.wording import masked, nearest
 
@@ -97,18 +97,13 @@ def _silenced(words: list[str]) -> set[str]:
     return silenced
 
 
-def _aliases(source: Source) -> list[tuple[str, str, str]]:
-    """Return name, backend and location of each alias, as far as it has them."""
-    return [
-        (str(name), *_backend_and_location(written if isinstance(written, Mapping) else {}))
-        for name, written in source.caches.items()
-    ]
-
-
-def _backend_and_location(written: Mapping[str, Any]) -> tuple[str, str]:
-    location = masked(written.get("LOCATION", ""))
-    shown = ", ".join(map(str, location)) if isinstance(location, list) else str(location)
-    return dotted_path(written.get("BACKEND", "")), shown
+def _aliases(source: Source) -> Iterator[tuple[str, str, str]]:
+    """Yield name, backend and location of each alias, as far as it has them."""
+    for name, alias in source.caches.items():
+        written = alias if isinstance(alias, Mapping) else {}
+        location = masked(written.get("LOCATION", ""))
+        shown = ", ".join(map(str, location)) if isinstance(location, list) else str(location)
+        yield str(name), dotted_path(written.get("BACKEND", "")), shown
 
 
 def _report(source: Source, probes: Mapping[str, Probe], findings: list[Finding]) -> dict[str, Any]:
@@ -142,8 +137,9 @@ def _print(source: Source, probes: Mapping[str, Probe], findings: list[Finding],
     answers = [(name, *row) for name, probe in probes.items() for row in _answers(probe)]
     if answers:
         print(f"\n{styled('Servers:', 'strong')}\n\n{columns(answers)}")
+    table = table_of(source.name) if source.name.endswith(".toml") else None
     for finding in findings:
-        print(f"\n{_described(finding, table=_toml_table(source))}")
+        print(f"\n{_described(finding, table=table)}")
     print(f"\n{_summary(findings, silenced)}")
 
 
@@ -164,13 +160,6 @@ def _answers(probe: Probe) -> Iterator[tuple[str, str, str]]:
         state = "answers, and says no" if server.is_refusal else "out of reach"
         latency = "" if server.latency is None else told_seconds(server.latency)
         yield server.name, product, state if server.failure else latency
-
-
-def _toml_table(source: Source) -> str | None:
-    """Return the table of the aliases in a TOML file; None where the source is another."""
-    if not source.name.endswith(".toml"):
-        return None
-    return "tool.storeroom.caches" if source.name == "pyproject.toml" else "caches"
 
 
 def _described(finding: Finding, *, table: str | None) -> str:

@@ -23,9 +23,6 @@ __all__ = [
 ]
 
 
-# keys -------------------------------------------------------------------------------------
-
-
 def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of keys."""
     parser.epilog = """\
@@ -48,9 +45,6 @@ def keys(args: argparse.Namespace) -> int:
     else:
         sys.stdout.writelines(f"{key}\n" for key in found)
     return YES
-
-
-# clear ------------------------------------------------------------------------------------
 
 
 def add_clear_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,14 +76,11 @@ def _is_confirmed(question: str) -> bool:
 
 
 def _amount(cache: BaseCache) -> str:
-    """Say how many entries there are, where the storage can count those of this alias."""
+    """Return the number of entries, where the storage can count those of this alias."""
     try:
         return f"all entries, {cache.count():,} of the current version"
     except (AttributeError, NotSupportedError):
         return "all entries"
-
-
-# stats ------------------------------------------------------------------------------------
 
 
 def add_stats_arguments(parser: argparse.ArgumentParser) -> None:
@@ -125,9 +116,6 @@ def _stats_rows(counted: dict[str, Any], options: Any) -> Iterator[tuple[str, st
         yield f"{name}: hits", f"{tier['hits']:,}", f"of {tier['hits'] + tier['misses']:,}"
 
 
-# prune ------------------------------------------------------------------------------------
-
-
 def add_prune_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of prune."""
     parser.epilog = "Expired entries never show, and go as room is needed; this frees it now.\n"
@@ -135,7 +123,7 @@ def add_prune_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def prune(args: argparse.Namespace) -> int:
-    """Remove expired entries now; say how many and how much room they took."""
+    """Remove expired entries now; print their number and size."""
     cache = open_cache(args, needs="prune")
     before = cache.stats().bytes
     removed = cache.prune()

@@ -48,9 +48,6 @@ def _no_such_key(args: argparse.Namespace, cache: BaseCache) -> int:
     return NO
 
 
-# get --------------------------------------------------------------------------------------
-
-
 def add_get_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of get."""
     parser.epilog = """\
@@ -94,9 +91,6 @@ def _as_text(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):
         return repr(value)
-
-
-# set --------------------------------------------------------------------------------------
 
 
 _SET: Final = """\
@@ -148,9 +142,6 @@ _TYPES: Final[dict[str, Callable[[str], Any]]] = {
     "float": float,
     "json": json.loads,
 }
-
-
-# delete, incr, ttl ------------------------------------------------------------------------
 
 
 def add_delete_arguments(parser: argparse.ArgumentParser) -> None:

@@ -30,17 +30,12 @@ def styled(text: str, style: str) -> str:
     return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if _is_coloured(sys.stdout) else text
 
 
-def width() -> int:
-    """Return the length of the longest line."""
-    return min(shutil.get_terminal_size().columns, _WIDEST)
-
-
 def paragraph(label: str, text: str, *, indent: int = 2, label_width: int = 6) -> str:
     """Return text wrapped beside its label; a word that is too long to break, such as a path, stands out."""
     start = " " * indent + label.ljust(label_width)
     return textwrap.fill(
         text,
-        width(),
+        min(shutil.get_terminal_size().columns, _WIDEST),
         initial_indent=start,
         subsequent_indent=" " * len(start),
         break_long_words=False,
@@ -52,14 +47,13 @@ def columns(rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), indent:
     """Return rows of cells as aligned lines; the columns numbered in `right` are aligned there."""
     table = [list(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = []
-    for row in table:
-        cells = (
-            cell.rjust(width) if number in right else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        lines.append((" " * indent + "  ".join(cells)).rstrip())
-    return "\n".join(lines)
+
+    def line(row: Sequence[str]) -> str:
+        sides = (str.rjust if number in right else str.ljust for number in range(len(widths)))
+        cells = (side(cell, width) for side, cell, width in zip(sides, row, widths, strict=True))
+        return f"{' ' * indent}{'  '.join(cells)}".rstrip()
+
+    return "\n".join(map(line, table))
 
 
 def size(size_bytes: float) -> str:

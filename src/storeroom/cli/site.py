@@ -5,11 +5,9 @@ and no code of the site runs.
 """
 
 import os
-from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
 
 from storeroom.cli.sources import Named
 from storeroom.exceptions import InvalidCacheBackendError, NotSupportedError
@@ -29,7 +27,7 @@ def enter(named: Named, alias: Alias) -> None:
     is_in_site = getattr(alias.backend, "is_in_site", None)
     if is_in_site is None or not hasattr(named.settings, "DATABASES") or not is_in_site(alias.location, alias.settings):
         return
-    if _written_path(named, alias.name) in DJANGO_PATHS:
+    if named.source.caches[alias.name]["BACKEND"] in DJANGO_PATHS:
         raise NotSupportedError(
             f"The cache {alias.name!r} is on Django's own class, whose table is another one. Set its BACKEND to "
             "'storeroom.backends.db.DatabaseCache', or use Django's commands."
@@ -42,9 +40,3 @@ def enter(named: Named, alias: Alias) -> None:
     if isinstance(named.settings, ModuleType):
         os.environ.setdefault("DJANGO_SETTINGS_MODULE", named.settings.__name__)
     import_module("django").setup()
-
-
-def _written_path(named: Named, name: str) -> Any:
-    caches: Any = named.source.caches
-    written = caches[name] if isinstance(caches, Mapping) else {}
-    return written.get("BACKEND")

@@ -1,4 +1,4 @@
-"""The sources of --config: those that a program finds, and those that only a person can give."""
+"""From --config to a CACHES dict: a TOML file, a module, a URL, or a source that a program would find."""
 
 import re
 import sys

@@ -33,7 +33,7 @@ examples:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make the tables; say which were there."""
+    """Make the tables that are missing."""
     named = find(args.config)
     made: dict[str, bool] = {}
     for name, alias in read_aliases(named, args.aliases).items():

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields
 from enum import Enum
 from functools import cache
+from importlib import import_module
 from typing import Any, Final
 
 from storeroom.exceptions import UnkeyableArgumentError
@@ -51,7 +52,7 @@ def plain_text(value: Any) -> str:
     >>> plain_text("Ada"), plain_text(7), plain_text(("Ada", 7))
     ('Ada', '7', "('Ada', 7)")
     """
-    if isinstance(value, str):  # those that are a member of an Enum, too
+    if isinstance(value, str):  # members of an Enum, too
         return str.__str__(value)
     if isinstance(value, int) and isinstance(value, Enum):
         return int.__repr__(value)
@@ -97,13 +98,14 @@ _IMMUTABLE: Final = (str, int, float, complex, bytes, tuple)
 
 @cache
 def _more_writers() -> dict[type, Callable[[Any], str]]:
-    """Return the writers of the standard library's types."""
-    from storeroom.functions import library_types  # noqa: PLC0415 -- most keys are made of literals
-
+    """Return the writers of the standard library's types; their modules are loaded when the first such value comes."""
+    datetime, decimal, pathlib, uuid = map(import_module, ("datetime", "decimal", "pathlib", "uuid"))
+    quoted = (datetime.date, datetime.timedelta, decimal.Decimal, uuid.UUID)
+    paths = (pathlib.PurePosixPath, pathlib.PureWindowsPath, type(pathlib.Path()))
     return {
-        **dict.fromkeys(library_types.QUOTED, lambda value: f"{type(value).__name__}('{value}')"),
-        **dict.fromkeys(library_types.PATHS, lambda value: f"{type(value).__name__}({_quoted(str(value))})"),
-        **dict.fromkeys(library_types.MOMENTS, _moment),
+        **dict.fromkeys(quoted, lambda value: f"{type(value).__name__}('{value}')"),
+        **dict.fromkeys(paths, lambda value: f"{type(value).__name__}({_quoted(str(value))})"),
+        **dict.fromkeys((datetime.time, datetime.datetime), _moment),
     }
 
 

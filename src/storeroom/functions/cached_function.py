@@ -263,7 +263,7 @@ _OF_THE_FUNCTION: Final = frozenset({"__name__", "__qualname__"})
 class BoundFunction(partial[R], Generic[Q, R, B_co]):
     """A cached function together with the instance, or the class, that is its first argument.
 
-    A partial() calls its function without a frame of Python, and inspect knows what it is.
+    A partial() calls its function without a frame of Python, and inspect understands it.
 
     Attributes:
         func: the cached function.

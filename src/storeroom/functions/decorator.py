@@ -70,13 +70,13 @@ def cached(
     Calls with the same arguments, in whatever way these are written, get the result that is stored; among all
     threads, tasks and processes that share the cache one computes what is missing. None is a result. An exception
     is raised and not stored. The decorated function has ``key()``, ``invalidate()`` and ``refresh()``, each with the
-    parameters of the function, and ``uncached``; those of a coroutine function are awaited, ``key()`` excepted.
+    parameters of the function, and ``uncached``; all but ``key()`` are awaited if it is a coroutine function.
 
     Args:
         function: a function, method or coroutine function.
         key: a template such as ``"user:{id}"`` that names every parameter, or a function of the same arguments that
             returns the key. By default the name of the function and all arguments with their types.
-        timeout: of what is stored, or a function of the result that returns it; zero for what is not to be stored.
+        timeout: of the results, or a function of a result that returns its own; zero for one that is not stored.
         tags: a list of templates, or a function of the same arguments that returns tags: see invalidate_tags().
         alias: of the cache in CACHES; looked up by each call.
         version: of the keys.

@@ -32,14 +32,20 @@ class _Named:
 
 
 class KeyCode:
-    """Writes the code of one function that makes keys or tags."""
+    """Writes the code of one function that makes keys or tags.
+
+    Attributes:
+        called: the name, in errors, of the function whose calls get them.
+        signature: of that function.
+        escapes: the characters that are replaced in values, and their replacements.
+    """
 
     def __init__(self, called: str, signature: inspect.Signature) -> None:
-        self._called, self._signature = called, signature
+        self.called, self.signature = called, signature
         self._names: dict[str, Any] = {}
         self._underscores = "_"
         while any(name.startswith(self._underscores) for name in signature.parameters):
-            self._underscores += "_"  # so that no parameter hides what the code needs
+            self._underscores += "_"  # so that no parameter hides the names of the code
         self.escapes: list[tuple[str, str]] = []
 
     def _name(self, value: Any) -> str:
@@ -74,7 +80,7 @@ class KeyCode:
 
     def _call(self, write: Callable[[Any], str], field: Field, value: str | None = None) -> str:
         argument = self._name(field.path)
-        return f"{self._name(_explained(write, self._called))}({value or field.path}, {argument})"
+        return f"{self._name(_explained(write, self.called))}({value or field.path}, {argument})"
 
     def _escaped(self, code: str) -> str:
         if not self.escapes:
@@ -90,18 +96,18 @@ class KeyCode:
         return f"{self._name(escaped)}({code})"
 
     def function(self, returned: str) -> Callable[..., Any]:
-        """Return a function with the parameters and defaults of the signature, that returns what the code says."""
+        """Return a function with the signature's parameters and defaults, and this code as its result."""
         parameters = [
             parameter.replace(annotation=parameter.empty, default=self._default(parameter))
-            for parameter in self._signature.parameters.values()
+            for parameter in self.signature.parameters.values()
         ]
-        shown = self._signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
+        shown = self.signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
         name = f"{self._underscores}call"
         source = f"def {name}{shown}:\n    return {returned}\n"
-        exec(compile(source, f"<keys of {self._called}>", "exec"), self._names)  # noqa: S102 -- the function's own parameters; texts come through repr()
+        exec(compile(source, f"<keys of {self.called}>", "exec"), self._names)  # noqa: S102 -- the function's own parameters; texts come through repr()
         made: Callable[..., Any] = self._names[name]
         # An error about wrong arguments is to name the function that was called.
-        made.__name__ = made.__qualname__ = self._called
+        made.__name__ = made.__qualname__ = self.called
         return made
 
     def _default(self, parameter: inspect.Parameter) -> Any:

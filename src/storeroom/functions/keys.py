@@ -18,9 +18,6 @@ from storeroom.wording import nearest
 __all__ = ["key_maker", "name_of", "signature_of", "tags_maker"]
 
 
-# The function ---------------------------------------------------------------------------------
-
-
 def signature_of(function: Callable[..., Any]) -> inspect.Signature:
     """Return the function's signature, whose annotations may be names that are not defined yet.
 
@@ -82,14 +79,14 @@ def _no_key(function: Callable[..., Any], reason: str) -> ConfigurationError:
     )
 
 
-def _misfit(function: Callable[..., Any], mistake: str) -> ConfigurationError:
-    return ConfigurationError(f"{name_of(function)}: {mistake}")
+def _misfit(code: KeyCode, mistake: str) -> ConfigurationError:
+    return ConfigurationError(f"{code.called}: {mistake}")
 
 
-def _unknown(function: Callable[..., Any], signature: inspect.Signature, option: str, name: str) -> ConfigurationError:
-    parameters = list(signature.parameters)
+def _unknown(code: KeyCode, option: str, name: str) -> ConfigurationError:
+    parameters = list(code.signature.parameters)
     known = f"its parameters are {', '.join(parameters)}" if parameters else "it has none"
-    return _misfit(function, f"{option} {name!r}, which is no parameter; {known}.{nearest(name, parameters)}")
+    return _misfit(code, f"{option} {name!r}, which is no parameter; {known}.{nearest(name, parameters)}")
 
 
 # Keys -----------------------------------------------------------------------------------------
@@ -109,18 +106,17 @@ def key_maker(
     Raises:
         ConfigurationError: the template or `ignore` do not fit the function.
     """
-    signature = signature_of(function)
+    code = KeyCode(name_of(function), signature_of(function))
     for name in ignore:
-        if name not in signature.parameters:
-            raise _unknown(function, signature, "ignore has", name)
+        if name not in code.signature.parameters:
+            raise _unknown(code, "ignore has", name)
     if callable(key):
-        return _called(name_of(function), key, suffix)
-    code = KeyCode(name_of(function), signature)
+        return _called(code.called, key, suffix)
     if key is None:
-        parts = _default_parts(function, signature, ignore)
+        parts = _default_parts(_name_in_keys(function), code.signature, ignore)
         return code.function(code.expression([*parts, suffix], code.typed))
-    template = _template(function, signature, "key", key)
-    code.escapes = escapes(_separators(function, signature, template, ignore))
+    template = _template(code, "key", key)
+    code.escapes = escapes(_separators(code, template, ignore))
     return code.function(code.expression([*template.parts, suffix], code.plain))
 
 
@@ -138,49 +134,46 @@ def _called(called: str, key: Callable[..., object], suffix: str) -> Callable[..
     return key_of
 
 
-def _default_parts(
-    function: Callable[..., Any], signature: inspect.Signature, ignore: Collection[str]
-) -> list[str | Field]:
+def _default_parts(name: str, signature: inspect.Signature, ignore: Collection[str]) -> list[str | Field]:
     """Write the call down: ``shop.load(id={id}, lang={lang})``. The names stay right when parameters change places."""
     stars: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
-    parts: list[str | Field] = [f"{_name_in_keys(function)}("]
-    for name, parameter in signature.parameters.items():
-        if name not in ignore:
+    parts: list[str | Field] = [f"{name}("]
+    for parameter in signature.parameters.values():
+        if parameter.name not in ignore:
             comma = ", " if len(parts) > 1 else ""
-            parts += [f"{comma}{stars.get(parameter.kind, '')}{name}=", Field(name, name)]
+            star = stars.get(parameter.kind, "")
+            parts += [f"{comma}{star}{parameter.name}=", Field(parameter.name, parameter.name)]
     return [*parts, ")"]
 
 
-def _template(function: Callable[..., Any], signature: inspect.Signature, option: str, text: object) -> Template:
+def _template(code: KeyCode, option: str, text: object) -> Template:
     if not isinstance(text, str):
-        raise _misfit(function, f"{option} is {text!r}; expected a template such as 'user:{{id}}', or a function.")
+        raise _misfit(code, f"{option} is {text!r}; expected a template such as 'user:{{id}}', or a function.")
     try:
         template = Template.parse(text)
     except ValueError as error:
-        raise _misfit(function, f"{option}={text!r} {error}.") from None
+        raise _misfit(code, f"{option}={text!r} {error}.") from None
     for field in template.fields:
-        if field.parameter not in signature.parameters:
-            raise _unknown(function, signature, f"{option}={text!r} names", field.parameter)
+        if field.parameter not in code.signature.parameters:
+            raise _unknown(code, f"{option}={text!r} names", field.parameter)
     return template
 
 
-def _separators(
-    function: Callable[..., Any], signature: inspect.Signature, template: Template, ignore: Collection[str]
-) -> str:
+def _separators(code: KeyCode, template: Template, ignore: Collection[str]) -> str:
     """Return the separators of a key's template, which has to name all parameters, and tell them apart."""
     named = {*ignore, *(field.parameter for field in template.fields)}
-    left_out = next((name for name in signature.parameters if name not in named), None)
-    if left_out is not None:
-        raise _misfit(
-            function,
-            f"key={template.text!r} leaves out the parameter {left_out!r}, so that calls that differ in it would share "
-            f"an entry. Name it in the key, as {{{left_out}}}, or in ignore=[{left_out!r}] if the result does not "
-            "depend on it.",
-        )
+    for name in code.signature.parameters:
+        if name not in named:
+            raise _misfit(
+                code,
+                f"key={template.text!r} leaves out the parameter {name!r}, so that calls that differ in it would share "
+                f"an entry. Name it in the key, as {{{name}}}, or in ignore=[{name!r}] if the result does not depend "
+                "on it.",
+            )
     try:
         return template.separators()
     except ValueError as error:
-        raise _misfit(function, f"key={template.text!r} {error}.") from None
+        raise _misfit(code, f"key={template.text!r} {error}.") from None
 
 
 # Tags -----------------------------------------------------------------------------------------
@@ -200,11 +193,10 @@ def tags_maker(
     """
     if callable(tags):
         return lambda *args, **kwargs: [str(tag) for tag in tags(*args, **kwargs)]
+    code = KeyCode(name_of(function), signature_of(function))
     if isinstance(tags, str):
-        raise _misfit(function, f"tags is {tags!r}; expected a list of tags: [{tags!r}].")
-    signature = signature_of(function)
-    templates = [_template(function, signature, "tags", tag) for tag in tags]
-    code = KeyCode(name_of(function), signature)
+        raise _misfit(code, f"tags is {tags!r}; expected a list of tags: [{tags!r}].")
+    templates = [_template(code, "tags", tag) for tag in tags]
     # Nothing is escaped: a tag has to be the one that invalidate_tags() is called with, written by hand.
     made = [code.expression(template.parts, code.plain) for template in templates]
     return code.function(f"({''.join(f'{tag}, ' for tag in made)})")

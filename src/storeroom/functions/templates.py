@@ -6,7 +6,7 @@ The fields are those of ``str.format``, as far as they make sense in a key:
 ``{id}``        the argument, for the eye: strings without quotes
 ``{user.id}``   an attribute of it, as deep as needed
 ``{id!r}``      with its type: ``'7'`` is not ``7``
-``{id!s}``      ``str()`` of it, whatever that makes
+``{id!s}``      ``str()`` of it
 ``{day:%Y}``    formatted
 ==============  ==================================================================
 
@@ -56,7 +56,7 @@ class Template:
         """Take a template apart.
 
         Raises:
-            ValueError: it cannot be understood. The message says what is wrong with it.
+            ValueError: it cannot be understood. The message names the mistake.
         """
         try:
             pieces = list(string.Formatter().parse(text))

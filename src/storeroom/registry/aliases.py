@@ -5,7 +5,7 @@ Everything is checked at once and nothing is opened: a mistake shows at start, n
 
 import inspect
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -72,7 +72,7 @@ def read_caches(caches: object, directory: str | None = None) -> dict[str, Alias
             aliases[name] = read_alias(name, written, directory)
         except ConfigurationError as mistake:
             mistakes.append(mistake)
-    mistakes = mistakes or [*_collisions(list(aliases.values())), *_wrong_fallbacks(aliases), *_misplaced(aliases)]
+    mistakes = mistakes or [*_collisions(aliases.values()), *_wrong_fallbacks(aliases), *_misplaced(aliases)]
     if len(mistakes) > 1:
         listed = "".join(f"\n- {mistake}" for mistake in mistakes)
         raise ConfigurationError(f"CACHES has {len(mistakes)} mistakes:{listed}") from mistakes[0]
@@ -221,16 +221,14 @@ def _check_signature(backend: type[Any], where: str) -> None:
 # Aliases that stand in for others -------------------------------------------------------
 
 
-def _wrong_fallbacks(aliases: Mapping[str, Alias]) -> list[ConfigurationError]:
-    """Return a mistake for each alias whose OPTIONS["on_error"] names one that cannot answer for it."""
-    mistakes = []
+def _wrong_fallbacks(aliases: Mapping[str, Alias]) -> Iterator[ConfigurationError]:
+    """Yield a mistake for each alias whose OPTIONS["on_error"] names one that cannot answer for it."""
     for name, alias in aliases.items():
         fallback = _fallback_of(alias)
         reason = "" if fallback is None else _why_no_fallback(name, fallback, aliases)
         if reason:
             wrong = f"CACHES[{name!r}]['OPTIONS']['on_error'] is 'fallback:{fallback}'"
-            mistakes.append(ConfigurationError(f"{wrong}; {reason}"))
-    return mistakes
+            yield ConfigurationError(f"{wrong}; {reason}")
 
 
 def _why_no_fallback(name: str, fallback: str, aliases: Mapping[str, Alias]) -> str:
@@ -256,10 +254,9 @@ def _fallback_of(alias: Alias) -> str | None:
 # Aliases that get into each other's way -------------------------------------------------
 
 
-def _collisions(aliases: list[Alias]) -> list[ConfigurationError]:
-    """Return a mistake for each alias whose storage keys are those of another under different settings."""
+def _collisions(aliases: Iterable[Alias]) -> Iterator[ConfigurationError]:
+    """Yield a mistake for each alias whose storage keys are those of another under different settings."""
     first: dict[Any, tuple[Alias, config.Settings]] = {}
-    mistakes = []
     for alias in aliases:
         # A class that keeps its entries in other aliases' storages has no LOCATION to share.
         if alias.settings is None or not alias.backend.keeps_entries or hasattr(alias.backend, "check_aliases"):
@@ -267,8 +264,7 @@ def _collisions(aliases: list[Alias]) -> list[ConfigurationError]:
         other, settings = first.setdefault(_storage(alias, alias.settings), (alias, alias.settings))
         differing = _differences(settings, alias.settings)
         if differing:
-            mistakes.append(_collision(other, alias, settings, differing))
-    return mistakes
+            yield _collision(other, alias, settings, differing)
 
 
 def _storage(alias: Alias, settings: config.Settings) -> tuple[Any, ...]:
@@ -294,14 +290,12 @@ def _collision(one: Alias, other: Alias, settings: config.Settings, differing: l
     )
 
 
-def _misplaced(aliases: Mapping[str, Alias]) -> list[ConfigurationError]:
-    """Return a mistake for each alias that refers to others and cannot, as its class's ``check_aliases`` tells."""
-    mistakes = []
+def _misplaced(aliases: Mapping[str, Alias]) -> Iterator[ConfigurationError]:
+    """Yield a mistake for each alias that refers to others and cannot, as its class's ``check_aliases`` tells."""
     for alias in aliases.values():
         check = getattr(alias.backend, "check_aliases", None)
         try:
             if check is not None:
                 check(alias.name, aliases)
         except ConfigurationError as error:
-            mistakes.append(type(error)(f"CACHES[{alias.name!r}]: {error}"))
-    return mistakes
+            yield type(error)(f"CACHES[{alias.name!r}]: {error}")

@@ -5,14 +5,14 @@ new one.
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from storeroom.base import BaseCache
 from storeroom.exceptions import ConfigurationError, InvalidCacheBackendError
 from storeroom.registry.aliases import read_caches
 from storeroom.registry.sources import CONFIGURE, Source
 
-__all__ = ["Configuration", "OwnConfiguration", "configured"]
+__all__ = ["Configuration", "OwnConfiguration"]
 
 
 class Configuration(Protocol):
@@ -54,7 +54,7 @@ class OwnConfiguration:
         self.handles: dict[str, BaseCache] = {}
 
     def handle(self, alias: str) -> BaseCache:
-        """See Configuration.handle()."""
+        """See Configuration."""
         if alias not in self._aliases:
             raise InvalidCacheBackendError(self.source.lacking(alias))
         # No lock: a class's __init__ runs foreign code, which may come back here. Of several
@@ -63,10 +63,5 @@ class OwnConfiguration:
         return self.handles.setdefault(alias, self._aliases[alias].build()) if handle is None else handle
 
     def opened(self) -> list[BaseCache]:
-        """See Configuration.opened()."""
+        """See Configuration."""
         return list(self.handles.values())
-
-
-def configured(caches: Mapping[str, Any]) -> OwnConfiguration:
-    """Return the configuration of a dict that a program gives: see OwnConfiguration()."""
-    return OwnConfiguration(Source(CONFIGURE, "", caches))

@@ -52,7 +52,6 @@ class CacheHandler:
     """The caches by alias. Their configuration is found on first use, unless configure() gives it before."""
 
     def __init__(self) -> None:
-        """Begin without a configuration."""
         # At most one entry: setdefault() lets the first of several threads win without a lock,
         # which could not be held while the modules of backends are imported.
         self._chosen: dict[str, Configuration] = {}
@@ -65,9 +64,9 @@ class CacheHandler:
 
     def configure(self, caches: Mapping[str, Mapping[str, Any]]) -> None:
         """See storeroom.configure()."""
-        from storeroom.registry.configuration import configured  # noqa: PLC0415 -- loaded by programs that use a cache
+        from storeroom.registry import configuration, sources  # noqa: PLC0415 -- loaded by programs that use a cache
 
-        self.swap(configured(caches))
+        self.swap(configuration.OwnConfiguration(sources.Source(sources.CONFIGURE, "", caches)))
 
     def swap(self, configuration: "Configuration | None") -> "Configuration | None":
         """Put a configuration in force, and return the one before: for tests, which put that back.
@@ -109,7 +108,6 @@ class CacheHandler:
         return alias in self.settings
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the aliases."""
         return iter(self.settings)
 
     def __len__(self) -> int:
@@ -152,6 +150,7 @@ class _DefaultCache:
     """
 
     __slots__ = ()
+    __module__ = "storeroom.registry"  # pickles name it
 
     def __getattribute__(self, name: str) -> Any:
         # Python 3.11 takes twice as long to come to __getattr__().
@@ -194,7 +193,7 @@ else:
 
 
 def configure(caches: Mapping[str, Mapping[str, Any]]) -> None:
-    """Set the caches of this program, in place of those it had.
+    """Set the caches of this program, instead of those it had.
 
     Everything is checked now; storages are opened on first use. Handles of the configuration before, where somebody
     holds one, go on working.

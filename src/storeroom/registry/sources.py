@@ -23,7 +23,7 @@ from storeroom.config import SETTINGS
 from storeroom.exceptions import ConfigurationError
 from storeroom.wording import nearest, shown
 
-__all__ = ["CONFIGURE", "DJANGO", "EMBEDDED_DEFAULT", "Source", "find_source", "program_directory", "read_file"]
+__all__ = ["EMBEDDED_DEFAULT", "Source", "find_source", "program_directory", "read_file", "table_of"]
 
 CONFIG_VARIABLE: Final = "STOREROOM_CONFIG"
 """Environment variable with the path of a TOML file."""
@@ -119,7 +119,7 @@ def read_file(path: str | os.PathLike[str], subject: str | None = None) -> Sourc
     file = Path(path).absolute()
     source = _read_toml(file, _read_bytes(file, subject or f"{str(path)!r}"))
     if source is None:
-        raise ConfigurationError(f"{file} has no caches in it; expected a table [{_table_name(file)}.default].")
+        raise ConfigurationError(f"{file} has no caches in it; expected a table [{table_of(file.name)}.default].")
     return source
 
 
@@ -160,14 +160,14 @@ def _read_bytes(file: Path, subject: str) -> bytes:
 
 
 def _read_toml(file: Path, content: bytes) -> Source | None:
-    """Return the caches in a TOML file, or None where it has no table for them."""
+    """Return the caches of a TOML file, or None where it has no table for them."""
     import tomllib  # noqa: PLC0415 -- 10 ms that only a program with such a file need spend
 
     try:
         tables = tomllib.loads(content.decode())
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise ConfigurationError(f"{file} is not valid TOML: {error}.") from error
-    *outer, last = _table_name(file).split(".")
+    *outer, last = table_of(file.name).split(".")
     for name in outer:
         tables = tables.get(name, {})
         if not isinstance(tables, dict):
@@ -181,8 +181,9 @@ def _read_toml(file: Path, content: bytes) -> Source | None:
     return Source(file.name, str(file), _folded(tables[last], str(file)), str(file.parent))
 
 
-def _table_name(file: Path) -> str:
-    return "tool.storeroom.caches" if file.name == "pyproject.toml" else "caches"
+def table_of(file_name: str) -> str:
+    """Return the name of the table of aliases in a TOML file."""
+    return "tool.storeroom.caches" if file_name == "pyproject.toml" else "caches"
 
 
 def _folded(caches: Any, where: str) -> Any:

@@ -46,7 +46,7 @@ def _path(parts: SplitResult) -> str:
 
 
 def _name(parts: SplitResult) -> str:
-    """A name in place of a host; "" for the unnamed one."""
+    """A name where a host would be; "" for the unnamed one."""
     if parts.path not in {"", "/"}:
         raise ValueError("a name alone, without a path")
     return unquote(parts.netloc, errors="strict")

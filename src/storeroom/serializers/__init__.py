@@ -15,14 +15,7 @@ increment it in place. ``docs/decisions/0010-serialization.md`` gives the reason
 """
 
 from storeroom.serializers.codec import Codec
-from storeroom.serializers.options import DEFAULT_COMPRESS_MIN_BYTES, DEFAULT_MAX_VALUE_BYTES, build_codec
+from storeroom.serializers.options import build_codec
 from storeroom.serializers.plugins import Compressor, Serializer
 
-__all__ = [
-    "DEFAULT_COMPRESS_MIN_BYTES",
-    "DEFAULT_MAX_VALUE_BYTES",
-    "Codec",
-    "Compressor",
-    "Serializer",
-    "build_codec",
-]
+__all__ = ["Codec", "Compressor", "Serializer", "build_codec"]

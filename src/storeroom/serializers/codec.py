@@ -65,7 +65,7 @@ class Codec:
         except DecodeError:
             raise
         except Exception as error:
-            # Bytes that are not what they seem can make a reader fail in any way.
+            # Damaged bytes can make a reader fail in any way.
             first = f"first 0x{data[0]:02x}" if data else "none"
             reason = "unknown to this codec" if data and data[0] not in self._readers else type(error).__name__
             raise DecodeError(f"Stored bytes cannot be read ({len(data)} bytes, {first}): {reason}.") from error

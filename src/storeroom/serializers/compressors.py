@@ -82,7 +82,7 @@ class CustomFormat:
         try:
             return self.prefix + self._compressor.compress(frame)
         except Exception as error:
-            # Somebody else's code can fail in any way.
+            # Foreign code can fail in any way.
             name = frames.type_name(type(self._compressor))
             raise SerializationError(f"The compressor {name!r} failed ({type(error).__name__}).") from error
 

@@ -53,7 +53,7 @@ class _Domain:
                 pending.extend(members)
 
     def refuse(self, value: object) -> None:
-        """Raise a SerializationError that names the first thing that is out of place, if any is."""
+        """Raise a SerializationError that names the first foreign part, if there is one."""
         for path, found in self._foreign(value, "The value"):
             raise SerializationError(
                 f"{path} is of type {type_name(found)!r}, which the serializer {self.serializer!r} cannot return "
@@ -97,7 +97,7 @@ class JsonSerializer:
         return text.encode("utf-8", "surrogatepass")
 
     def loads(self, data: bytes) -> object:
-        """Return the value; raise whatever json does if it is damaged."""
+        """Return the value; raise an error of json if it is damaged."""
         value: object = json.loads(data.decode("utf-8", "surrogatepass"))
         return value
 
@@ -129,6 +129,6 @@ class MsgpackSerializer:
         return data
 
     def loads(self, data: bytes) -> object:
-        """Return the value; raise whatever msgpack does if it is damaged."""
+        """Return the value; raise an error of msgpack if it is damaged."""
         value: object = self._msgpack.unpackb(data, strict_map_key=False, unicode_errors="surrogatepass")
         return value

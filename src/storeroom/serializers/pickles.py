@@ -79,7 +79,7 @@ def check_opcodes(stream: bytes) -> None:
     """Refuse a stream that has any other opcode, that is truncated, or that goes on after its end.
 
     Raises:
-        pickle.UnpicklingError: it is not what `SafePickle` writes.
+        pickle.UnpicklingError: `SafePickle` would not write it.
     """
     if not stream.startswith(_HEADER):
         raise pickle.UnpicklingError(f"not a pickle of protocol {PICKLE_PROTOCOL}")
@@ -119,7 +119,7 @@ def _make(cls: type, args: tuple[Any, ...], keywords: dict[str, Any] | None, sta
     instance = cls(*args) if keywords is None else cls.__new__(cls, *args, **keywords)
     if state is None:
         return instance
-    if isinstance(instance, enum.Enum):  # a member is one for the whole process, whoever wrote the bytes
+    if isinstance(instance, enum.Enum):  # the whole process shares it
         raise pickle.UnpicklingError("an enum member has no state")
     if hasattr(instance, "__setstate__"):
         instance.__setstate__(state)
@@ -214,7 +214,7 @@ class _AllowedClasses:
         return self._path_by_class.get(cls)
 
     def restore(self, path: str, *arguments: Any) -> Any:
-        """Do for the unpickler what `restore` stands for."""
+        """Make an instance for the unpickler, where the pickle names `restore`."""
         return _make(self._class_by_path[path], *arguments)
 
     @cached_property
@@ -276,7 +276,7 @@ class SafePickle:
         """Return the value.
 
         Raises:
-            Exception: of any kind, when the bytes are not what `dumps` returned.
+            Exception: of any kind, when `dumps` has not made the bytes.
         """
         check_opcodes(stream)
         value: object = self._unpickler(BytesIO(stream)).load()

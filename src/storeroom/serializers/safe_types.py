@@ -66,7 +66,7 @@ def new_range(start: int, stop: int, step: int) -> range:
 
 
 def new_decimal(text: str) -> decimal.Decimal:
-    """Make a Decimal, exact whatever the context."""
+    """Make a Decimal, exact in every context."""
     _exactly(str, text)
     return decimal.Decimal(text)
 
@@ -110,7 +110,7 @@ def new_timezone(*offset_and_name: Any) -> dt.timezone:
 
 
 def new_zoneinfo(key: str, cached: bool) -> zoneinfo.ZoneInfo:
-    """Make a ZoneInfo by its key; ZoneInfo itself refuses what is not one, or leaves the time zone folders."""
+    """Make a ZoneInfo by its key; ZoneInfo itself refuses other keys, and paths out of the time zone folders."""
     return zoneinfo.ZoneInfo(key) if cached else zoneinfo.ZoneInfo.no_cache(key)
 
 

@@ -175,25 +175,17 @@ def _digest(texts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def _survey(cache: BaseCache, modules: Sequence[str]) -> int:
-    return sum(isinstance(cache.get(module), dict) for module in modules)
-
-
-def _forget(cache: BaseCache, modules: Sequence[str]) -> None:
-    if modules:
-        cache.delete_many(modules)
-    else:
-        cache.clear()
-
-
 def _obey(cache: BaseCache, order: dict[str, list[str]], report: Callable[..., None]) -> None:
     if "read" in order:
         tally = read_pages(cache, order["read"], lambda done: report(progress=done))
         report(tally=asdict(tally))
     elif "survey" in order:
-        report(stored=_survey(cache, order["survey"]))
+        report(stored=sum(isinstance(cache.get(module), dict) for module in order["survey"]))
     elif "forget" in order:
-        _forget(cache, order["forget"])
+        if order["forget"]:
+            cache.delete_many(order["forget"])
+        else:
+            cache.clear()
         report(forgotten=True)
 
 

@@ -59,7 +59,7 @@ def play(directory: Path, modules: Sequence[str], *, keep: bool) -> list[Pass]:
 
     Args:
         directory: of the cache.
-        modules: whose pages to read.
+        modules: their pages are read.
         keep: whether to begin with the pages of an earlier run.
     """
     with start(directory, 1) as processes:

@@ -33,7 +33,7 @@ class Progress:
             print(CLEAR_LINE + self._line(done), end="", flush=True)
 
     def finish(self, seconds: float) -> None:
-        """Show the time of the pass, in place of the bar."""
+        """Show the time of the pass, instead of the bar."""
         start = CLEAR_LINE if self._shows_bar else ""
         print(f"{start}  {self._name:<{NAME_COLUMNS}}{self._pages:>6,} pages {seconds:>9.3f} s", flush=True)
 
