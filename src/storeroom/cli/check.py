@@ -163,9 +163,9 @@ def _answers(probe: Probe) -> Iterator[tuple[str, str, str]]:
 
 
 def _described(finding: Finding, *, table: str | None) -> str:
-    place = f" ({finding.alias})" if finding.alias is not None else ""
+    alias = f" ({finding.alias})" if finding.alias is not None else ""
     lines = [
-        f"{styled(f'{finding.level} {finding.id}', finding.level)}{place}: {styled(finding.rule.title, 'strong')}",
+        f"{styled(f'{finding.level} {finding.id}', finding.level)}{alias}: {styled(finding.rule.title, 'strong')}",
         paragraph("what", finding.what),
         paragraph("why", finding.rule.why),
     ]
