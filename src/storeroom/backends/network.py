@@ -289,14 +289,13 @@ class NetworkCache(BaseCache, abstract=True):
                 setattr(cls, f"_a{name}", _guarded_async(name, hook))
 
     def _unknown(self, leased: Any) -> Any:
-        # Nobody has a lease that could not be written, so that a caller would wait for it in vain: each computes for
-        # itself.
+        """Return None for False: nobody has a lease that could not be written, to be waited for."""
         if isinstance(leased, dict):
             return {storage_key: is_leased or None for storage_key, is_leased in leased.items()}
         return leased or None
 
     def _not_invalidated(self, _: int) -> NoReturn:
-        # Entries may be live again when the server is back.
+        """Raise StorageError: entries may be live again when the server is back."""
         self._raise("invalidate_tags", None)
 
     _lease, _alease = _doubted("lease", _unknown)

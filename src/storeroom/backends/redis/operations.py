@@ -1,4 +1,4 @@
-"""The operations of the cache: the requests of each, and its result by the replies.
+"""The operations of the cache: the requests of each, and its result.
 
 Operations are generators: they yield requests and are sent replies (see requests.py). A timeout
 goes to the server as milliseconds from now, and comes back as such: the clocks of the hosts need
