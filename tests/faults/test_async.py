@@ -1,74 +1,41 @@
 """Asynchronous callers while servers hang, connections are slow and tasks are cancelled: no loop waits or leaks."""
 
 import asyncio
+import contextlib
 import gc
 import random
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from storeroom import engines
-from storeroom.backends.memcached import MemcachedCache, PyLibMCCache, PyMemcacheCache
-from storeroom.backends.redis import RedisCache
-from storeroom.testing.concurrency import eventually, in_background
-from storeroom.testing.isolation import engines_of_its_own
+from storeroom.storage.outages import PAUSE_SECONDS
+from storeroom.testing.concurrency import in_threads
+from tests.faults.kinds import MEMCACHED, Site, kinds
 from tests.handles import put_in_a_process_of_its_own
-from tests.servers.memcached import needs_pylibmc
-from tests.servers.memcached import running as running_memcached
 from tests.servers.proxy import Proxy
-from tests.servers.redis import RedisServer, redis_binary
-from tests.servers.redis import running as running_redis
 
 #: Seconds that a silent server is waited for.
-SHORT = 0.4
+PATIENCE = 0.4
 
-#: Seconds that an event loop may be late beside what the machine makes everyone wait. Far less than SHORT.
+#: Seconds that an event loop may be late beside the time that the machine makes everyone wait. Far less than PATIENCE.
 LATE = 0.2
 
-BACKENDS = {"redis": RedisCache, "pymemcache": PyMemcacheCache, "pylibmc": PyLibMCCache}
+#: Databases are alike to their callers, and MariaDB takes its time to connect.
+WITH_ONE_DATABASE = kinds("redis", *MEMCACHED, "postgresql")
 
-
-class Site:
-    """A server behind a proxy, and caches that reach it either way."""
-
-    def __init__(self, driver: str, server: Any, proxy: Proxy) -> None:
-        self.driver, self.server, self.proxy = driver, server, proxy
-
-    def cache(self, port: int | None = None, **options: Any) -> Any:
-        address = f"127.0.0.1:{port or self.server.port}"
-        location = f"redis://{address}/0?client_name=site" if self.driver == "redis" else address
-        settings = {"socket_timeout": SHORT, "socket_connect_timeout": SHORT, **options}
-        return BACKENDS[self.driver](location, {"TIMEOUT": None, "OPTIONS": settings})
-
-
-@pytest.fixture(params=["redis", "pymemcache", pytest.param("pylibmc", marks=needs_pylibmc)])
-def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
-    with engines_of_its_own():
-        if request.param == "redis":
-            for server in running_redis(RedisServer(redis_binary(), tmp_path)):
-                with Proxy(server.port) as proxy:
-                    yield Site(request.param, server, proxy)
-        else:
-            with running_memcached(tmp_path, by_port=True) as servers, Proxy(servers.servers[0].port) as proxy:
-                yield Site(request.param, servers.servers[0], proxy)
-
-
-def failures(cache: Any) -> int:
-    engines = cache._group.servers if isinstance(cache, MemcachedCache) else [cache._engine]
-    return sum(engine.breaker.failures for engine in engines)
+IMPATIENT = {"socket_timeout": PATIENCE, "socket_connect_timeout": PATIENCE}
 
 
 @asynccontextmanager
 async def lateness() -> AsyncIterator[Callable[[], float]]:
-    """Tell by how many seconds at most the loop was late, within the block, beyond what the machine made everyone wait.
+    """Tell by how many seconds at most the loop was late within the block, but for the lateness of the machine.
 
-    For that a thread of its own does what the loop does: it waits for processor and interpreter, and for nothing else.
+    That is measured by a thread that does the same as the loop: it waits for processor and interpreter alone.
     """
     longest = {"loop": 0.0, "thread": 0.0}
     has_ended = threading.Event()
@@ -122,17 +89,18 @@ OPERATIONS: dict[str, Callable[[Any, str], Any]] = {
 
 
 @pytest.mark.slow
+@kinds("redis", *MEMCACHED)
 @pytest.mark.parametrize("first", ["connected", "not yet connected"])
 def test_no_operation_makes_a_loop_wait_for_a_server_that_hangs(site: Site, first: str) -> None:
-    """All of them at once, again and again, from the first that notices to those that are answered at once."""
-    cache = site.cache()
+    """An event loop stays on time while all operations at once, again and again, wait for a server that hangs."""
+    cache = site.cache(pause=PAUSE_SECONDS, **IMPATIENT)
     if first == "connected":
         cache.set("k", "v")
 
     async def work() -> float:
         if first == "connected":
             await cache.aget("k")
-        await asyncio.to_thread(site.server.process.pause)
+        await asyncio.to_thread(site.pause)
         try:
             async with lateness() as late:
                 for _ in range(3):
@@ -141,39 +109,34 @@ def test_no_operation_makes_a_loop_wait_for_a_server_that_hangs(site: Site, firs
                     assert not [result for result in results if isinstance(result, TimeoutError)]
                 return late()
         finally:
-            site.server.process.resume()
+            site.resume()
 
     begun = time.monotonic()
     assert asyncio.run(work()) < LATE
-    assert time.monotonic() - begun < 20 * SHORT
+    assert time.monotonic() - begun < 20 * PATIENCE
 
 
 @pytest.mark.slow
+@kinds("redis", *MEMCACHED)
 def test_no_loop_waits_for_a_connection_that_is_not_accepted(site: Site) -> None:
-    """A backlog that is full lets a connection hang before it is made."""
-    with socket.socket() as listener:
+    """An event loop stays on time while a connection hangs before it is made, as a full backlog lets it."""
+    with socket.socket() as listener, contextlib.ExitStack() as stack:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
         port = listener.getsockname()[1]
-        waiting = []
         for _ in range(4):
-            connection = socket.socket()
+            connection = stack.enter_context(socket.socket())
             connection.setblocking(False)
             connection.connect_ex(("127.0.0.1", port))
-            waiting.append(connection)
-        cache = site.cache(port)
+        cache = site.cache(port=port, **IMPATIENT)
 
         async def work() -> float:
             async with lateness() as late:
                 assert await asyncio.gather(*(cache.aget(f"k{number}") for number in range(20))) == [None] * 20
                 return late()
 
-        try:
-            assert asyncio.run(work()) < LATE
-            assert failures(cache) > 0
-        finally:
-            for connection in waiting:
-                connection.close()
+        assert asyncio.run(work()) < LATE
+        assert site.failures(cache) > 0
 
 
 async def sleep_in_parts(seconds: float) -> None:
@@ -184,13 +147,13 @@ async def sleep_in_parts(seconds: float) -> None:
 
 @pytest.mark.slow
 def test_caller_of_its_own_patience_goes_when_it_is_over(site: Site) -> None:
-    """wait_for() ends on time, whatever the server does; afterwards all is as before."""
+    """wait_for() ends on time while a server hangs, and the connections are in order when the server goes on."""
     cache = site.cache(socket_timeout=5)
     cache.set("k", "v")
 
     async def work() -> None:
         assert await cache.aget("k") == "v"
-        await asyncio.to_thread(site.server.process.pause)
+        await asyncio.to_thread(site.pause)
         try:
             too_late = asyncio.create_task(sleep_in_parts(0.05 + LATE))
             asked = (asyncio.wait_for(cache.aget("k"), 0.05) for _ in range(50))
@@ -198,30 +161,11 @@ def test_caller_of_its_own_patience_goes_when_it_is_over(site: Site) -> None:
             assert {type(result) for result in results} == {TimeoutError}
             assert not too_late.done()
         finally:
-            site.server.process.resume()
+            site.resume()
         assert await cache.aget("k") == "v"
-        assert failures(cache) == 0
+        assert site.failures(cache) == 0
 
     asyncio.run(work())
-
-
-@pytest.mark.slow
-def test_what_is_under_way_when_the_engine_is_closed_is_closed_when_it_is_over(site: Site) -> None:
-    """And not before; whoever comes next opens another connection."""
-    cache = site.cache(site.proxy.port, socket_timeout=20)
-    cache.set("k", "v")
-    assert site.proxy.connections == 1
-    site.proxy.delay = 1.0
-    asked = in_background(cache.get, "k")
-    eventually(lambda: site.proxy.is_holding)
-    engines.close_all()
-    site.proxy.delay = 0.0
-    assert site.proxy.connections == 1
-    assert asked.result(20) == "v"
-    eventually(lambda: not site.proxy.connections)
-    assert [cache.get("k"), cache.get("k")] == ["v", "v"]
-    assert site.proxy.connections == 1
-    assert failures(cache) == 0
 
 
 # Cancellation ---------------------------------------------------------------------------------
@@ -229,11 +173,11 @@ def test_what_is_under_way_when_the_engine_is_closed_is_closed_when_it_is_over(s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-def test_cancelled_operation_leaves_nobody_anothers_reply(site: Site, seed: int) -> None:
-    """At any moment of a slow connection: while it is opened, on the way there and back, and in a queue."""
+def test_cancelled_operation_leaves_nobody_anothers_reply(site: Site, proxy: Proxy, seed: int) -> None:
+    """Tasks may be cancelled while they connect, wait for a reply or wait in a queue: all others get their replies."""
     print(f"seed {seed}")  # noqa: T201 -- shown where the test fails
     chance = random.Random(seed)
-    cache = site.cache(site.proxy.port, socket_timeout=20, socket_connect_timeout=20, max_connections=4)
+    cache = site.cache(port=proxy.port, max_connections=4)
     values = {f"k{number}": f"value {number}" * chance.randrange(1, 400) for number in range(60)}
     site.cache().set_many({**values, "n": 0})
     done, perhaps = 0, 0
@@ -251,8 +195,8 @@ def test_cancelled_operation_leaves_nobody_anothers_reply(site: Site, seed: int)
         done += 1
 
     async def work() -> None:
-        for _ in range(12):
-            site.proxy.delay = chance.choice([0.0, 0.002, 0.01])
+        for _ in range(8):
+            proxy.delay = chance.choice([0.0, 0.002, 0.01])
             tasks = [asyncio.create_task(read(key)) for key in chance.sample(list(values), 20)]
             tasks += [asyncio.create_task(read_many(chance.sample(list(values), 10))) for _ in range(5)]
             tasks += [asyncio.create_task(count()) for _ in range(10)]
@@ -262,20 +206,20 @@ def test_cancelled_operation_leaves_nobody_anothers_reply(site: Site, seed: int)
                 task.cancel()
             for result in await asyncio.gather(*tasks, return_exceptions=True):
                 assert result is None or isinstance(result, asyncio.CancelledError), result
-        site.proxy.delay = 0.0
+        proxy.delay = 0.0
         assert await cache.aget_many(values) == values
         assert len(asyncio.all_tasks()) == 1
 
     asyncio.run(work())
     assert done <= site.cache().get("n") <= perhaps
-    assert failures(cache) == 0
-    assert site.proxy.connections <= (1 if site.driver == "redis" else 4)
+    assert site.failures(cache) == 0
+    assert proxy.connections <= (1 if site.is_asynchronous else 4)
 
 
 @pytest.mark.slow
 def test_cancelled_leader_lets_another_compute(site: Site) -> None:
-    """At once: its lease is given back, also of a caller in another process."""
-    cache, other = site.cache(socket_timeout=20), site.cache(socket_timeout=20)
+    """A leader that is cancelled gives its lease back, so that a caller in another process computes at once."""
+    cache, other = site.cache(), site.cache()
     put_in_a_process_of_its_own(other)
 
     async def work() -> None:
@@ -301,27 +245,28 @@ def test_cancelled_leader_lets_another_compute(site: Site) -> None:
 # No loop leaks --------------------------------------------------------------------------------
 
 
+@WITH_ONE_DATABASE
 def test_loop_that_ends_while_the_server_hangs_leaves_nothing_behind(
-    site: Site, recwarn: pytest.WarningsRecorder
+    site: Site, proxy: Proxy, recwarn: pytest.WarningsRecorder
 ) -> None:
-    """asyncio.run() cancels what is under way: no task, no connection and no warning remain."""
-    cache = site.cache(site.proxy.port)
+    """asyncio.run() cancels the operations under way: no task, no connection and no warning remain."""
+    cache = site.cache(port=proxy.port, **IMPATIENT)
     cache.set("k", "v")
 
     async def work() -> None:
         await cache.aget("k")
-        site.proxy.is_silent = True
+        proxy.is_silent = True
         for operation in OPERATIONS.values():
             asyncio.create_task(_ignoring(operation(cache, "k")))  # noqa: RUF006 -- they are to be left alone
         await asyncio.sleep(0.01)
 
     asyncio.run(work())
-    site.proxy.is_silent = False
+    proxy.is_silent = False
     gc.collect()
     assert [str(warning.message) for warning in recwarn] == []
-    site.proxy.cut()
+    proxy.cut()
     other = site.cache()
-    patience = time.monotonic() + 5  # what was sent before, aclear() among it, may yet arrive
+    patience = time.monotonic() + 5  # operations sent before, aclear() among them, may yet arrive
     while True:
         asyncio.run(other.aset("k", "w"))
         if asyncio.run(other.aget("k")) == "w":
@@ -334,9 +279,10 @@ async def _ignoring(operation: Any) -> None:
 
 
 @pytest.mark.slow
-def test_many_loops_one_after_another_keep_nothing(site: Site) -> None:
-    """Neither loops nor connections nor threads grow with the number of asyncio.run()."""
-    cache = site.cache(site.proxy.port, socket_timeout=20)
+@WITH_ONE_DATABASE
+def test_many_loops_one_after_another_keep_nothing(site: Site, proxy: Proxy) -> None:
+    """Neither loops nor connections nor threads grow with the number of calls of asyncio.run()."""
+    cache = site.cache(port=proxy.port)
     cache.set("k", "v")
     for _ in range(5):
         asyncio.run(cache.aget("k"))
@@ -349,7 +295,7 @@ def test_many_loops_one_after_another_keep_nothing(site: Site) -> None:
         time.sleep(0.01)
     assert _loops() <= loops
     assert threading.active_count() <= threads + 32
-    assert site.proxy.connections <= 33
+    assert proxy.connections <= 33
 
 
 def _loops() -> int:
@@ -358,11 +304,31 @@ def _loops() -> int:
 
 
 @pytest.mark.slow
-def test_threads_for_asynchronous_callers_are_few(site: Site) -> None:
-    """However many tasks wait; and asyncio's own threads, which others need, are left alone."""
-    cache = site.cache(site.proxy.port, socket_timeout=20)
+def test_loops_of_many_threads_work_at_the_same_time(site: Site, recwarn: pytest.WarningsRecorder) -> None:
+    """Loops that begin and end in several threads count together, share few workers and leave no warning."""
+    cache = site.cache(max_connections=4)
+    cache.set("n", 0)
+    before = set(threading.enumerate())
+
+    async def count() -> None:
+        await asyncio.gather(*(cache.aincr("n") for _ in range(20)))
+
+    in_threads(4, lambda _: [asyncio.run(count()) for _ in range(5)])
+    gc.collect()
+    assert cache.get("n") == 400
+    assert [str(warning.message) for warning in recwarn] == []
+    workers = {thread.name for thread in set(threading.enumerate()) - before if thread.name.startswith("storeroom")}
+    assert bool(workers) is not site.is_asynchronous
+    assert len(workers) <= site.workers
+
+
+@pytest.mark.slow
+@WITH_ONE_DATABASE
+def test_threads_for_asynchronous_callers_are_few(site: Site, proxy: Proxy) -> None:
+    """However many tasks wait, few threads serve them, and asyncio's own threads, which others need, serve none."""
+    cache = site.cache(port=proxy.port)
     cache.set("k", "v")
-    site.proxy.delay = 0.001
+    proxy.delay = 0.001
     before, most = set(threading.enumerate()), 0  # other tests leave workers that wait for more to do
 
     async def work() -> None:
@@ -376,4 +342,4 @@ def test_threads_for_asynchronous_callers_are_few(site: Site) -> None:
         assert {read.result() for read in reads} == {"v"}
 
     asyncio.run(work())
-    assert most <= (0 if site.driver == "redis" else 32)
+    assert most <= (0 if site.is_asynchronous else 32)

@@ -52,7 +52,7 @@ def remove(path: Path) -> None:
 def test_damaged_file_is_put_aside(
     make: Make, path: Path, caplog: pytest.LogCaptureFixture, operation: str, called: Callable[..., Any]
 ) -> None:
-    """Whichever operation finds it; a new file takes its place, and one line in the log tells."""
+    """A damaged file, whichever operation finds it, is replaced by a new one, and one line in the log tells of it."""
     make().set("k", "v")
     make()._engine.close()
     remove(path)
@@ -70,7 +70,7 @@ def test_damaged_file_is_put_aside(
 
 @pytest.fixture
 def called() -> Callable[..., Any]:
-    """Call a method, and run what it returns if it is a coroutine."""
+    """Call a method, and run its coroutine if it returns one."""
 
     def run(method: Callable[..., Any], *args: Any) -> Any:
         result = method(*args)
@@ -81,7 +81,7 @@ def called() -> Callable[..., Any]:
 
 @pytest.mark.parametrize("page", [0, 1, 2, 3, 4, 5])
 def test_damaged_page_is_noticed_and_no_value_is_made_up(make: Make, path: Path, page: int) -> None:
-    """Each page in turn is overwritten, in a file that no process has open."""
+    """A page that was overwritten while no process had the file open makes misses, and can be written to again."""
     cache = make(max_entries=None)
     expected = {f"k{number}": f"value {number}" * 20 for number in range(200)}
     cache.set_many(expected)
@@ -104,7 +104,7 @@ def test_damaged_page_is_noticed_and_no_value_is_made_up(make: Make, path: Path,
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel for the locks of a file")
 def test_locks_on_the_file_outlive_a_further_connection(make: Make, path: Path) -> None:
-    """Closing any descriptor of a file drops its process's locks: another would then take the log for nobody's."""
+    """A connection that is opened and closed beside another leaves the process's locks on the file as they were."""
     cache = make()
     cache.set("k", "v")
     number = str(path.stat().st_ino)
@@ -115,6 +115,7 @@ def test_locks_on_the_file_outlive_a_further_connection(make: Make, path: Path) 
 
     held = locks()
     assert held
+    # Closing any descriptor of a file drops its process's locks: another would then take the log for nobody's.
     session = cache._engine.database.connect()
     assert locks() == held
     cache._engine.database.close(session)
@@ -122,7 +123,7 @@ def test_locks_on_the_file_outlive_a_further_connection(make: Make, path: Path) 
 
 
 def test_file_of_many_that_begin_at_once_is_made_once(make: Make, path: Path) -> None:
-    """Nothing but the file and its log remains, for this user only."""
+    """Many handles that begin at once make the file and its log alone, readable by this user only."""
     caches = [make(max_connections=2 + number) for number in range(8)]
     together = threading.Barrier(len(caches))
 
@@ -137,7 +138,7 @@ def test_file_of_many_that_begin_at_once_is_made_once(make: Make, path: Path) ->
 
 
 def test_file_that_was_removed_is_made_anew(make: Make, path: Path) -> None:
-    """What was in it is gone; a write goes to the new one at once, and so does what other handles read."""
+    """A write after the file was removed makes a new one at once, which other handles read, too."""
     cache = make()
     cache.set("k", "v")
     remove(path)
@@ -148,7 +149,7 @@ def test_file_that_was_removed_is_made_anew(make: Make, path: Path) -> None:
 
 
 def test_file_that_was_replaced_is_read_within_a_second(make: Make, path: Path, tmp_path: Path) -> None:
-    """As when a backup is put back."""
+    """A file that was replaced, as by a backup, is read within a second."""
     cache = make()
     cache.set("k", "before")
     cache._engine.close()
@@ -163,6 +164,7 @@ def test_file_that_was_replaced_is_read_within_a_second(make: Make, path: Path, 
 
 
 def test_directory_that_was_removed_is_made_anew(make: Make, path: Path) -> None:
+    """A write after the file's directory was removed makes both anew."""
     cache = make(url=f"sqlite:///{path.parent}/deep/cache.sqlite3")
     cache.set("k", "v")
     remove(path.parent / "deep" / "cache.sqlite3")
@@ -176,7 +178,7 @@ def test_directory_that_was_removed_is_made_anew(make: Make, path: Path) -> None
 
 @pytest.mark.slow
 def test_another_writer_is_waited_for_and_not_for_ever(make: Make, path: Path) -> None:
-    """Reading goes on meanwhile, and nothing is said to be stored that is not."""
+    """While another writes, reads go on and writes give up in the end, without a claim that they were stored."""
     cache = make(busy_timeout=0.2)
     cache.set("k", "v")
     other = sqlite3.connect(path, isolation_level=None)
@@ -193,6 +195,7 @@ def test_another_writer_is_waited_for_and_not_for_ever(make: Make, path: Path) -
 
 @pytest.mark.slow
 def test_a_short_transaction_of_another_is_waited_for(make: Make, path: Path) -> None:
+    """A write waits for another's short transaction and is then stored."""
     cache = make()
     cache.set("k", "v")
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -206,7 +209,7 @@ def test_a_short_transaction_of_another_is_waited_for(make: Make, path: Path) ->
 
 
 def test_threads_of_a_process_wait_in_turn(make: Make) -> None:
-    """Nobody gives up, however short busy_timeout is."""
+    """Threads of a process wait for each other's writes, and none gives up, however short busy_timeout is."""
     cache = make(busy_timeout=0.05)
     cache.set("n", 0)
     in_threads(8, lambda number: [cache.set(f"k{number}", turn) or cache.incr("n") for turn in range(100)])
@@ -216,7 +219,7 @@ def test_threads_of_a_process_wait_in_turn(make: Make) -> None:
 
 @pytest.mark.slow
 def test_event_loop_goes_on_while_another_writes(make: Make, path: Path) -> None:
-    """Even where a read has something to write down: what was used lately."""
+    """An event loop stays on time while another writes, even where reads write down which entries were used."""
     cache = make(max_entries=5000)
     keys = [f"k{number}" for number in range(3000)]
     cache.set_many(dict.fromkeys(keys, 1))
@@ -249,6 +252,7 @@ def test_event_loop_goes_on_while_another_writes(make: Make, path: Path) -> None
 
 
 def test_many_loops_in_many_threads_leave_nothing_behind(make: Make, recwarn: pytest.WarningsRecorder) -> None:
+    """Loops of several threads count together, share few workers and leave no warning."""
     cache = make(max_connections=4)
     cache.set("n", 0)
 
@@ -263,7 +267,7 @@ def test_many_loops_in_many_threads_leave_nothing_behind(make: Make, recwarn: py
 
 
 def test_cancelled_task_leaves_the_file_in_order(make: Make) -> None:
-    """Whatever was under way is there as a whole or not at all, and nothing stays locked."""
+    """A batch whose task is cancelled is stored as a whole or not at all, and nothing stays locked."""
     cache = make(max_connections=3, max_entries=None)
     chance = random.Random(5)
 
@@ -321,7 +325,7 @@ print("cleared:", cache.keys())
 
 @pytest.mark.slow
 def test_full_disk_is_an_error_that_damages_nothing(tmp_path: Path) -> None:
-    """A write stores nothing, or raises where that is the policy; reads go on; and with room again all is well."""
+    """On a full disk writes store nothing, or raise where that is the policy; reads and later writes are in order."""
     disk = tmp_path / "disk"
     disk.mkdir()
     script = f'mount -t tmpfs -o size=4m tmpfs {disk} && exec {sys.executable} -c "$CODE" {disk}'
@@ -338,7 +342,7 @@ def test_full_disk_is_an_error_that_damages_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_three_hundred_thousand_keys_in_one_call(make: Make) -> None:
-    """In chunks that every database allows, and as they are at one moment."""
+    """Calls of any number of keys are split into statements that the database allows."""
     cache = make(max_entries=None)
     expected = {f"k{number}": number for number in range(0, 300_000, 1000)}
     cache.set_many(expected)
@@ -349,7 +353,7 @@ def test_three_hundred_thousand_keys_in_one_call(make: Make) -> None:
 
 
 def test_get_many_sees_one_moment(make: Make) -> None:
-    """Though it takes several statements: a set_many() is there as a whole or not at all."""
+    """A get_many() of several statements finds a set_many() as a whole or not at all."""
     cache = make(max_entries=None)
     keys = [f"k{number}" for number in range(1200)]
     cache.set_many(dict.fromkeys(keys, 0))

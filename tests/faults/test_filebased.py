@@ -83,7 +83,7 @@ def test_flipped_bytes_never_end_the_process_nor_reach_a_caller_as_an_error(tmp_
         for _ in range(20 + 60 * seed):
             file.seek(chance.randrange(8192, path.stat().st_size))
             file.write(bytes([chance.randrange(256)]))
-    # In a process of its own: what is tested is that it lives.
+    # A process of its own could end of it.
     child = python(
         """
         import sys
@@ -122,7 +122,7 @@ def test_damaged_record_is_a_counted_miss(cache: FileBasedCache) -> None:
 def test_first_opening_after_a_start_of_the_machine_verifies_the_file(
     cache: FileBasedCache, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What a power cut may have torn is found before it is used; an intact file is kept."""
+    """The first opening after a start of the machine finds damage by a power cut, and keeps an intact file."""
     cache._engine.close()
     guard = tmp_path / "storeroom-1" / "guard"
     guard.write_text("an earlier start")
@@ -166,10 +166,10 @@ def test_file_is_verified_unless_its_last_user_closed_it(cache: FileBasedCache, 
 
 
 def test_other_process_notices_that_the_files_were_replaced(cache: FileBasedCache, tmp_path: Path) -> None:
-    """Who had the files open before they were moved aside opens the new ones within a second or so."""
+    """A process with the files open opens their replacements about a second after they were moved aside."""
     for name in ("data.mdb", "lock.mdb"):
         (tmp_path / "storeroom-1" / name).replace(tmp_path / "storeroom-1" / f"{name}.damaged")
-    cache._engine.check_after = 0.0  # what the passing of a second does
+    cache._engine.check_after = 0.0  # as if a second had passed
     assert cache.get("key1") is None
     cache.set("key1", "new")
     child = python(
@@ -186,7 +186,7 @@ def test_other_process_notices_that_the_files_were_replaced(cache: FileBasedCach
 def test_directory_removed_while_in_use_is_made_again(cache: FileBasedCache, tmp_path: Path) -> None:
     """``rm -r`` of the directory of a running program empties the cache and nothing more."""
     subprocess.run(["rm", "-r", str(tmp_path / "storeroom-1")], check=True)
-    cache._engine.check_after = 0.0  # what the passing of a second does
+    cache._engine.check_after = 0.0  # as if a second had passed
     assert cache.get("key1") is None
     cache.set("key1", "new")
     assert cache.get("key1") == "new"

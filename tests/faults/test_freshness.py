@@ -3,89 +3,34 @@
 import logging
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from storeroom import timeouts
-from storeroom.backends.db import DatabaseCache
 from storeroom.backends.filebased import FileBasedCache
-from storeroom.backends.memcached import PyMemcacheCache
-from storeroom.backends.redis import RedisCache
 from storeroom.base import BaseCache
 from storeroom.computing import stampede
 from storeroom.storage.envelope import placeholder
 from storeroom.storage.hooks import MISSING
 from storeroom.testing import FakeClock
-from storeroom.testing.concurrency import eventually
+from storeroom.testing.concurrency import Gate, eventually, in_background
 from storeroom.testing.isolation import engines_of_its_own
-from tests.servers.databases import PostgreSQLServer
-from tests.servers.databases import running as running_database
-from tests.servers.memcached import running as running_memcached
-from tests.servers.redis import RedisServer, redis_binary
-from tests.servers.redis import running as running_redis
+from tests.faults.kinds import Site
 
 MOMENT = 0.3
 """Seconds that an entry is fresh for: servers go by a clock of their own."""
 
 
-class Source:
-    """A function that waits, in the middle of its work, until it may go on."""
-
-    def __init__(self, value: str = "new") -> None:
-        self.value = value
-        self.has_begun, self.may_end = threading.Event(), threading.Event()
-        self.error: Exception | None = None
-        self.calls = 0
-
-    def __call__(self) -> str:
-        self.calls += 1
-        self.has_begun.set()
-        assert self.may_end.wait(20)
-        if self.error is not None:
-            raise self.error
-        return self.value
-
-
-def in_background(function: Callable[..., Any], *args: Any, **options: Any) -> Future[Any]:
-    pool = ThreadPoolExecutor(1)
-    future = pool.submit(function, *args, **options)
-    pool.shutdown(wait=False)
-    return future
-
-
 # Servers that die in between --------------------------------------------------------------------
 
 
-class Site:
-    """A server, and a cache in it."""
-
-    def __init__(self, server: Any, cache: BaseCache) -> None:
-        self.server, self.cache = server, cache
-
-    def kill(self) -> None:
-        getattr(self.server, "kill", self.server.process.kill)()
-
-    def start(self) -> None:
-        self.server.start()
-
-
-@pytest.fixture(params=["redis", "memcached", "postgresql"])
-def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
-    with engines_of_its_own():
-        if request.param == "redis":
-            for server in running_redis(RedisServer(redis_binary(), tmp_path)):
-                yield Site(server, RedisCache(f"redis://127.0.0.1:{server.port}/0", {}))
-        elif request.param == "memcached":
-            with running_memcached(tmp_path, by_port=True) as servers:
-                yield Site(servers.servers[0], PyMemcacheCache(servers.servers[0].location, {}))
-        else:
-            for database in running_database(PostgreSQLServer()):
-                yield Site(database, DatabaseCache("cache", {"OPTIONS": {"url": database.url()}}))
+@pytest.fixture(scope="module", params=["redis", "pymemcache", "postgresql"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """One kind of server of each backend."""
+    return str(request.param)
 
 
 def is_back(cache: BaseCache) -> bool:
@@ -95,10 +40,10 @@ def is_back(cache: BaseCache) -> bool:
 
 @pytest.mark.slow
 def test_a_server_that_dies_during_a_computation_costs_no_caller_its_value(site: Site) -> None:
-    """It is computed, and not stored; the next computation after the outage is."""
-    source, cache = Source(), site.cache
+    """A value is returned though its server dies while it is computed; the next one after the outage is stored."""
+    source, cache = Gate("new"), site.cache()
     leader = in_background(cache.get_or_set, "k", source)
-    assert source.has_begun.wait(10)
+    assert source.begun.wait(10)
     follower = in_background(cache.get_or_set, "k", lambda: "computed by the follower")
     eventually(lambda: cache.engine.flights.followers(cache.make_key("k")) == 1)
     site.kill()
@@ -114,11 +59,11 @@ def test_a_server_that_dies_during_a_computation_costs_no_caller_its_value(site:
 
 @pytest.mark.slow
 def test_a_server_that_dies_during_a_batch_costs_no_caller_its_values(site: Site) -> None:
-    """They are computed, and not stored, nor put back when the server is there again, with or without its entries."""
-    source, cache = Source(), site.cache
+    """Values of a batch are returned though the server dies, and none is put back when it is there again."""
+    source, cache = Gate("new"), site.cache()
     cache.set("there", "stored")
     leader = in_background(cache.get_or_set_many, ["there", "a", "b"], lambda keys: dict.fromkeys(keys, source()))
-    assert source.has_begun.wait(10)
+    assert source.begun.wait(10)
     follower = in_background(cache.get_or_set_many, ["b", "c"], lambda keys: dict.fromkeys(keys, "the follower's"))
     eventually(lambda: cache.engine.flights.followers(cache.make_key("b")) == 1)
     site.kill()
@@ -139,13 +84,13 @@ def test_a_server_that_dies_during_a_batch_costs_no_caller_its_values(site: Site
 
 @pytest.mark.slow
 def test_a_server_that_dies_during_a_refresh_hangs_nobody(site: Site, caplog: pytest.LogCaptureFixture) -> None:
-    """Who was served the stale value is served; the refresh ends, and the next one is stored."""
-    source, cache = Source(), site.cache
+    """A stale value is served though the server dies during its refresh, which ends; the next refresh is stored."""
+    source, cache = Gate("new"), site.cache()
     options: dict[str, Any] = {"timeout": MOMENT, "stale_while_revalidate": "1h"}
     assert cache.get_or_set("k", lambda: "old", **options) == "old"
     eventually(lambda: not cache.has_key("k"))
     assert cache.get_or_set("k", source, **options) == "old"
-    assert source.has_begun.wait(10)
+    assert source.begun.wait(10)
     site.kill()
     assert cache.get("k", "absent") == "absent"
     with caplog.at_level(logging.ERROR):
@@ -175,10 +120,10 @@ def hold_lease(cache: BaseCache, until: float) -> None:
 
 
 @pytest.mark.parametrize("many", [False, True])
-def test_who_is_interrupted_while_taking_the_lease_leaves_none_behind(
+def test_an_interrupt_while_the_lease_is_taken_leaves_none_behind(
     leased: FileBasedCache, monkeypatch: pytest.MonkeyPatch, many: bool
 ) -> None:
-    """Ctrl-C after it was written and before anybody knew: the next to ask does not wait for half a minute."""
+    """A lease that Ctrl-C interrupts just after it was written is given back, so that the next caller need not wait."""
 
     def get(value: str) -> Any:
         return leased.get_or_set_many(["k"], lambda _: {"k": value}) if many else leased.get_or_set("k", lambda: value)
@@ -197,12 +142,12 @@ def test_who_is_interrupted_while_taking_the_lease_leaves_none_behind(
 
 
 def put_back(clock: FakeClock, seconds: float) -> None:
-    """Do what no test of a program should want."""
+    """Put the clock back, as FakeClock itself refuses to."""
     clock._now -= seconds
 
 
 def test_a_clock_that_is_put_back_lets_nobody_wait_until_it_is_there_again(leased: FileBasedCache) -> None:
-    """The lease of one who died before ends an hour later than any that is taken now."""
+    """The lease of a dead process, which ends in the future of a clock that was put back, keeps nobody waiting."""
     with FakeClock() as clock:
         hold_lease(leased, timeouts.now() + stampede.LEASE_SECONDS)
         put_back(clock, 3600)
@@ -211,7 +156,7 @@ def test_a_clock_that_is_put_back_lets_nobody_wait_until_it_is_there_again(lease
 
 
 def test_a_clock_that_is_put_forward_ends_leases_and_stores_nothing_twice(leased: FileBasedCache) -> None:
-    """Two compute then; what the first one returns does not come in the place of the second's."""
+    """After the clock was put forward two compute, and the first one's value does not replace the second's."""
     with FakeClock() as clock:
 
         def slow() -> str:
@@ -226,7 +171,7 @@ def test_a_clock_that_is_put_forward_ends_leases_and_stores_nothing_twice(leased
 
 @pytest.mark.parametrize("step", [-3600, 3600])
 def test_a_stale_value_is_refreshed_whatever_the_clock_does(leased: FileBasedCache, step: int) -> None:
-    """A clock put back makes it fresh again; one put forward ends it, or has it refreshed."""
+    """A stale value is fresh again when the clock is put back, and ends or is refreshed when it is put forward."""
     with FakeClock() as clock:
         options: dict[str, Any] = {"timeout": 60, "stale_while_revalidate": 600}
         assert leased.get_or_set("k", lambda: "old", **options) == "old"
@@ -249,10 +194,9 @@ def test_a_stale_value_is_refreshed_whatever_the_clock_does(leased: FileBasedCac
 def test_a_refresh_that_always_fails_is_tried_now_and_then_and_told_in_the_end(
     leased: FileBasedCache, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """While the promise of stale values lasts they are served; after it the error is the caller's."""
-    source = Source()
+    """A refresh that fails is tried again after a pause; its error is raised once stale values may not be served."""
+    source = Gate(ConnectionError("the source is down"))
     source.may_end.set()
-    source.error = ConnectionError("the source is down")
     options: dict[str, Any] = {"timeout": 10, "stale_while_revalidate": 100, "retry_pause": 5}
     with FakeClock() as clock, caplog.at_level(logging.WARNING, "storeroom"):
         assert leased.get_or_set("k", lambda: "old", **options) == "old"
@@ -268,8 +212,7 @@ def test_a_refresh_that_always_fails_is_tried_now_and_then_and_told_in_the_end(
         with pytest.raises(ConnectionError, match="the source is down"):
             leased.get_or_set("k", source, **options)
         assert leased.stats().errors >= 10
-        source.error = None
-        assert leased.get_or_set("k", source, **options) == "new"
+        assert leased.get_or_set("k", lambda: "new", **options) == "new"
     assert caplog.records
 
 
@@ -281,7 +224,7 @@ def test_a_refresh_that_always_fails_is_tried_now_and_then_and_told_in_the_end(
 def test_a_loop_that_ends_cancels_its_refreshes_and_leaves_the_entry_whole(
     tmp_path: Path, seconds: float, stored: str
 ) -> None:
-    """Nothing hangs, nothing is printed, and the next program finds a value or computes."""
+    """A refresh ends with its loop: nothing hangs or is printed, and the next program finds a value or computes."""
     program = f"""
 import asyncio, sys
 from storeroom.backends.filebased import FileBasedCache

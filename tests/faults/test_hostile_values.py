@@ -34,6 +34,7 @@ from storeroom.serializers import build_codec
 from storeroom.storage.envelope import Envelope, is_packed
 from storeroom.testing.isolation import engines_of_its_own
 from storeroom.timeouts import NEVER
+from tests.faults.bomb import Bomb
 from tests.handles import put_in_a_process_of_its_own
 from tests.servers.databases import postgresql
 from tests.servers.memcached import memcached, needs_pylibmc
@@ -129,16 +130,6 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]
 # Payloads -------------------------------------------------------------------------------------
 
 
-class Bomb:
-    """A pickle that runs code when it is read."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.mark,)
-
-
 def bombs(mark: Path) -> list[bytes]:
     """Pickles that run code, as a stranger would dress them up."""
     pickled = [pickle.dumps(Bomb(mark), protocol) for protocol in range(6)]
@@ -216,7 +207,7 @@ def in_batches(keys: list[str], size: int = 500) -> list[list[str]]:
 
 @pytest.mark.slow
 def test_ten_thousand_payloads_are_counted_misses(storage: Storage, tmp_path: Path) -> None:
-    """By each way to read them."""
+    """Each payload is, to every way to read, a value or a miss that counts as an error, and runs no code."""
     for secret in storage.secrets:
         seed = 20
         print(f"seed {seed}, secret {secret!r}")  # noqa: T201 -- shown where the test fails
@@ -246,6 +237,7 @@ def _read_ten_thousand(storage: Storage, secret: str | None, chance: random.Rand
 
 @pytest.mark.slow
 def test_every_operation_passes_over_what_cannot_be_read(storage: Storage, tmp_path: Path) -> None:
+    """Every operation treats an entry that cannot be read as one that is not there."""
     for secret in storage.secrets:
         seed = 21
         print(f"seed {seed}, secret {secret!r}")  # noqa: T201 -- shown where the test fails
@@ -298,7 +290,7 @@ def _compute_and_store(cache: BaseCache, keys: list[str]) -> None:
 
 
 def test_secret_that_was_replaced_leaves_misses_that_are_filled_at_once(storage: Storage) -> None:
-    """By get_or_set() too, and entries with tags: the tags' versions were signed as well."""
+    """Entries and tags that were signed with a replaced secret are misses, which get_or_set() fills without waiting."""
     before = storage.open(secret=SECRET)
     before.set("k", ["old"])
     before.set("tagged", ["old"], tags=["red", "blue"])
@@ -320,6 +312,7 @@ def test_secret_that_was_replaced_leaves_misses_that_are_filled_at_once(storage:
 
 @pytest.mark.parametrize("version", [b"", b"\x02nonsense", b"7", b"\x02ffff nan", b"\x80\x05."])
 def test_tag_whose_version_is_nonsense_gets_another(storage: Storage, version: bytes) -> None:
+    """A tag's version that cannot be read makes its entries misses, and the next entry writes another."""
     cache = storage.open()
     cache.set("before", 1, tags=["red"])
     (tag,) = cache._tag_keys(["red"])
@@ -333,7 +326,7 @@ def test_tag_whose_version_is_nonsense_gets_another(storage: Storage, version: b
 
 
 def _raw_keys(cache: BaseCache) -> BaseCache:
-    """Let what is written past the cache go under storage keys."""
+    """Return a handle whose keys are storage keys."""
     cache_type = type(cache)
     raw = cache_type.__new__(cache_type)
     vars(raw).update(vars(cache))
@@ -342,7 +335,7 @@ def _raw_keys(cache: BaseCache) -> BaseCache:
 
 
 def test_damaged_entry_is_computed_by_one(storage: Storage) -> None:
-    """Many who find it at once agree on who takes the place of what cannot be read."""
+    """Of many callers in several processes that find a damaged entry at once, one computes its value."""
     cache = storage.open(secret=SECRET)
     storage.write(cache, {"k": b"\x01damaged"})
     calls = []
@@ -365,7 +358,7 @@ def test_damaged_entry_is_computed_by_one(storage: Storage) -> None:
 
 
 def test_list_under_a_caches_key_is_replaced(redis_databases: Databases) -> None:
-    """Which is nobody's entry, and of which Redis refuses to tell the value."""
+    """A list under a cache's key, the value of which Redis refuses to tell, is replaced by get_or_set() and set()."""
     cache = RedisCache(redis_databases.url(), {})
     for key in ("a", "b"):
         cache._engine.call(Request([("RPUSH", cache.make_key(key), "x")], Use.WRITE))

@@ -1,19 +1,15 @@
-"""What each operation answers during an outage: docs/outages.md, held against servers that were killed."""
+"""Answers of each operation during an outage: docs/outages.md, held against servers that are out of reach."""
 
 import asyncio
 import inspect
-import itertools
-import logging
 import re
-import statistics
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 
-from storeroom import registry, timeouts
+from storeroom import caches, timeouts
 from storeroom.backends.db import DatabaseCache
 from storeroom.backends.locmem import LocMemCache
 from storeroom.backends.memcached import MemcachedCache, PyLibMCCache, PyMemcacheCache
@@ -21,21 +17,16 @@ from storeroom.backends.redis import RedisCache
 from storeroom.base import BaseCache
 from storeroom.exceptions import (
     ConfigurationError,
-    KeyNotFoundError,
     NotSupportedError,
     SerializationError,
     StorageError,
     ValueTypeError,
 )
 from storeroom.storage.outages import CircuitBreaker
-from storeroom.testing.concurrency import eventually, in_threads
 from storeroom.testing.contract.suite import Driver
 from storeroom.testing.isolation import engines_of_its_own
-from tests.servers.memcached import needs_pylibmc
-from tests.servers.memcached import running as running_memcached
+from tests.faults.kinds import MEMCACHED
 from tests.servers.process import free_port
-from tests.servers.redis import RedisServer, redis_binary
-from tests.servers.redis import running as running_redis
 
 PAGE = Path(__file__).parents[2] / "docs" / "outages.md"
 POLICIES = ("miss", "raise", "fallback:memory")
@@ -95,11 +86,11 @@ MEANINGS: dict[str, Callable[[Any], bool]] = {
     "all keys": lambda result: result == ["a", "b"],
     "what is computed": lambda result: result in ("computed", {"k": "computed"}),
 }
-"""How a cell of the table begins -> whether a result is that."""
+"""Beginning of a cell of the table -> whether a result is that."""
 
 
 def answers() -> dict[str, tuple[str, str, str]]:
-    """Return operation -> what the page says of it under each policy."""
+    """Return operation -> the page's answers under each policy."""
     said = {}
     for line in PAGE.read_text("utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
@@ -113,7 +104,7 @@ ANSWERS = answers()
 
 
 def test_page_tells_of_every_operation() -> None:
-    """Of all those that a program calls, and of none that there is not."""
+    """The page has each operation that a program calls in its table, and no other."""
     assert ANSWERS.keys() == OPERATIONS.keys()
     public = {name for name, _ in inspect.getmembers(RedisCache, inspect.isfunction) if not name.startswith("_")}
     twins = {name for name in public if name.startswith("a") and name[1:] in public}
@@ -125,51 +116,42 @@ def test_page_tells_of_every_operation() -> None:
 # The caches -----------------------------------------------------------------------------------
 
 
+#: A kind of cache -> its class, its location at a port, and the URL in its options.
+AWAY: dict[str, tuple[type[BaseCache], str, str | None]] = {
+    "redis": (RedisCache, "redis://127.0.0.1:{port}/0?client_name=away", None),
+    "pymemcache": (PyMemcacheCache, "127.0.0.1:{port}", None),
+    "pylibmc": (PyLibMCCache, "127.0.0.1:{port}", None),
+    "postgresql": (DatabaseCache, "t", "postgresql://u@127.0.0.1:{port}/test"),
+}
+
+
 class Away:
-    """A server that was killed, and caches that ask for it."""
+    """A port that nobody listens on, as after a server was killed, and caches that ask there."""
 
-    def __init__(self, backend: type[BaseCache], location: str, **options: Any) -> None:
-        self.backend, self.location, self.options = backend, location, options
-        self._numbers = itertools.count()
+    def __init__(self, kind: str) -> None:
+        self.backend, location, url = AWAY[kind]
+        port = free_port()
+        self._location = location.format(port=port)
+        self._options = {"url": url.format(port=port)} if url else {}
 
-    def cache(self, policy: str, **options: Any) -> Any:
+    def cache(self, policy: str) -> Any:
         """Return a cache whose circuit breaker is closed."""
-        cache = self.backend(
-            self.location, {"TIMEOUT": None, "OPTIONS": {"on_error": policy, **self.options, **options}}
-        )
+        cache = self.backend(self._location, {"TIMEOUT": None, "OPTIONS": {"on_error": policy, **self._options}})
         for breaker in breakers(cache):
             breaker.reset()
         return cache
-
-    def memory(self) -> LocMemCache:
-        return LocMemCache(f"fallback {next(self._numbers)}", {"TIMEOUT": None})
 
 
 def breakers(cache: Any) -> list[CircuitBreaker]:
     if isinstance(cache, MemcachedCache):
         return [server.breaker for server in cache._group.servers]
-    return [cache._engine.breaker]
+    return [cache.engine.breaker]
 
 
-AWAY = ["redis", "pymemcache", pytest.param("pylibmc", marks=needs_pylibmc), "postgresql"]
-
-
-@pytest.fixture(scope="module", params=AWAY)
-def away(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Away]:
-    directory = tmp_path_factory.mktemp("away")
+@pytest.fixture(scope="module", params=["redis", *MEMCACHED, "postgresql"])
+def away(request: pytest.FixtureRequest) -> Iterator[Away]:
     with engines_of_its_own():
-        if request.param == "redis":
-            for server in running_redis(RedisServer(redis_binary(), directory)):
-                server.process.kill()
-                yield Away(RedisCache, f"redis://127.0.0.1:{server.port}/0?client_name=away")
-        elif request.param == "postgresql":
-            # Its start takes a second, and what is left of one that was killed is a port where nobody listens.
-            yield Away(DatabaseCache, "t", url=f"postgresql://u@127.0.0.1:{free_port()}/test")
-        else:
-            with running_memcached(directory, by_port=True) as servers:
-                servers.servers[0].process.kill()
-                backend = PyMemcacheCache if request.param == "pymemcache" else PyLibMCCache
-                yield Away(backend, servers.servers[0].location)
+        yield Away(request.param)
 
 
 async def _pttl(cache: Any) -> int:
@@ -184,13 +166,13 @@ OF_DJANGO_REDIS: dict[str, Operation | None] = {
     "iter_keys": None,
     "delete_pattern": None,
 }
-"""What Redis alone has -> how other caches say the same."""
+"""Operation of Redis alone -> the same in words of other caches."""
 
 ABSENT_BEFORE = {"add", "set with nx=True", "get_or_set", "get_or_set_many"}
 
 
 def outcome(cache: Any, operation: Operation, mode: str) -> Any:
-    """Return what an operation returns, or the class of what it raises."""
+    """Return an operation's result, or the class of its error."""
 
     async def run() -> Any:
         return await operation(Driver(cache, mode))
@@ -201,19 +183,16 @@ def outcome(cache: Any, operation: Operation, mode: str) -> Any:
         return type(error)
 
 
-@pytest.mark.parametrize("mode", ["sync", "async"])
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_operation_answers_as_the_page_says(
-    away: Away, name: str, policy: str, mode: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At the failure itself, and then without asking the server."""
+def test_operation_answers_as_the_page_says(away: Away, name: str, policy: str, mode: str, memory: BaseCache) -> None:
+    """Each operation answers as the page says, when the server fails and when it is not asked any more."""
     is_redis, lists_keys = away.backend is RedisCache, not issubclass(away.backend, MemcachedCache)
     if name in OF_DJANGO_REDIS and not is_redis:
         assert name == "set with nx=True" or not hasattr(away.backend, name)
         return
-    monkeypatch.setattr(registry, "caches", {"memory": away.memory()})
-    cache, same = away.cache(policy), away.memory()
+    cache, same = away.cache(policy), LocMemCache("one like memory", {"TIMEOUT": None})
+    same.clear()
     said = ANSWERS[name][POLICIES.index(policy)]
     if policy == "fallback:memory":
         for prepared in (cache, same):
@@ -240,11 +219,8 @@ def test_operation_answers_as_the_page_says(
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_mistakes_of_the_program_raise_during_an_outage(
-    away: Away, policy: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As they do at all times."""
-    monkeypatch.setattr(registry, "caches", {"memory": LocMemCache("mistakes", {})})
+def test_mistakes_of_the_program_raise_during_an_outage(away: Away, policy: str, memory: BaseCache) -> None:
+    """Values and timeouts that no cache takes raise under every policy, as they do at all times."""
     cache = away.cache(policy)
     with pytest.raises(SerializationError):
         cache.set("k", lambda: None)
@@ -256,117 +232,28 @@ def test_mistakes_of_the_program_raise_during_an_outage(
             cache.incr("text")
 
 
-def test_fallback_that_is_no_cache_of_storerooms_is_told(away: Away, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In Django an alias may have a backend of Django's, which has no hooks."""
-    monkeypatch.setattr(registry, "caches", {"memory": object()})
+def test_fallback_that_is_no_cache_of_storerooms_raises(away: Away, memory: BaseCache) -> None:
+    """An alias whose backend has no hooks, as Django's own, cannot be fallen back to, and the error says so."""
+    caches.configuration.handles["memory"] = object()
     with pytest.raises(ConfigurationError, match=r"CACHES\['memory'\] is a object"):
         away.cache("fallback:memory").get("k")
 
 
-# The circuit breaker --------------------------------------------------------------------------
-
-
-#: Seconds that a server which does not answer is waited for: longer than a machine stands still.
-HANGS = 0.6
-
-
-@pytest.fixture(params=["redis", "pymemcache", pytest.param("pylibmc", marks=needs_pylibmc)])
-def mortal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Any, Any]]:
-    """A cache, and its server's process."""
-    options = {"OPTIONS": {"socket_timeout": HANGS, "socket_connect_timeout": HANGS}}
-    with engines_of_its_own():
-        if request.param == "redis":
-            for server in running_redis(RedisServer(redis_binary(), tmp_path)):
-                yield RedisCache(f"redis://127.0.0.1:{server.port}/0?client_name=mortal", options), server
-        else:
-            backend = PyMemcacheCache if request.param == "pymemcache" else PyLibMCCache
-            with running_memcached(tmp_path, by_port=True) as servers:
-                yield backend(servers.servers[0].location, options), servers.servers[0]
-
-
-def _open(cache: Any) -> CircuitBreaker:
-    (breaker,) = breakers(cache)
-    while not breaker.is_open:
-        cache.get("k")
-    return breaker
-
-
-@pytest.mark.slow
-def test_recovery_is_noticed_by_a_program_that_only_counts(mortal: tuple[Any, Any]) -> None:
-    """That there is no such entry is an answer, too; a limiter asks nothing else after a restart."""
-    cache, server = mortal
-    server.process.kill()
-    _open(cache)
-    server.start()
-    begun = time.monotonic()
-    while True:
-        try:
-            cache.incr("requests")
-            break
-        except (KeyNotFoundError, StorageError):
-            cache.add("requests", 1)
-        assert time.monotonic() - begun < 2
-        time.sleep(0.005)
-
-
-@pytest.mark.slow
-def test_one_caller_at_a_time_looks_whether_a_hanging_server_is_back(mortal: tuple[Any, Any]) -> None:
-    """The others are answered at once, whatever the probe waits for."""
-    cache, server = mortal
-    cache.set("k", "v")
-    server.process.pause()
-    try:
-        breaker = _open(cache)
-        failures, slow = breaker.failures, []
-
-        def read(_: int) -> None:
-            begun = time.monotonic()
-            while time.monotonic() - begun < 1.6:
-                before = time.monotonic()
-                assert cache.get("k") is None
-                slow.append(time.monotonic() - before)
-                time.sleep(0.002)
-
-        in_threads(8, read)
-        assert breaker.failures - failures in {1, 2}
-        assert sum(seconds > 0.9 * HANGS for seconds in slow) <= breaker.failures - failures
-        assert statistics.quantiles(slow, n=100)[98] <= 0.01
-        assert breaker.is_open
-    finally:
-        server.process.resume()
-    eventually(lambda: cache.get("k") == "v")
-    assert not breaker.is_open
-
-
-@pytest.mark.slow
-def test_each_outage_is_told_of_by_two_lines(mortal: tuple[Any, Any], caplog: pytest.LogCaptureFixture) -> None:
-    """However many threads notice, and however often it happens."""
-    cache, server = mortal
-    cache.set("k", "v")
-    with caplog.at_level(logging.WARNING, "storeroom"):
-        for _ in range(2):
-            server.process.kill()
-            in_threads(8, lambda _: _open(cache))
-            server.start()
-            eventually(lambda: cache.add("back", 1, timeout=0.001) or not breakers(cache)[0].is_open)
-    told = [(record.name, record.levelname, "is down" in record.getMessage()) for record in caplog.records]
-    assert told == [("storeroom.outages", "ERROR", True), ("storeroom.outages", "WARNING", False)] * 2
-
-
 @pytest.mark.parametrize("policy", POLICIES)
-def test_statistics_are_there_during_an_outage(away: Away, policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the policy: to ask for them is no operation that fails, and is not counted as one."""
-    monkeypatch.setattr(registry, "caches", {"memory": away.memory()})
+def test_statistics_are_there_during_an_outage(away: Away, policy: str, memory: BaseCache) -> None:
+    """Under every policy stats() returns the counters during an outage, and does not count as a failure."""
     cache = away.cache(policy)
     errors = cache.stats().errors
     for stats in (cache.stats(), asyncio.run(cache.astats()), cache.stats()):
         assert (stats.entries, stats.bytes, stats.errors) == (None, None, errors)
 
 
-def test_breaker_is_not_closed_by_what_never_reached_the_server(away: Away) -> None:
-    """A value that cannot be stored tells nothing of the server."""
+def test_breaker_is_not_closed_by_a_call_that_never_reached_the_server(away: Away) -> None:
+    """A value that cannot be stored tells nothing of the server, and leaves the circuit breaker open."""
     cache = away.cache("miss")
-    breaker = _open(cache)
+    (breaker,) = breakers(cache)
+    while not breaker.is_open:
+        cache.get("k")
     breaker._probe_at = 0.0
     with pytest.raises(SerializationError):
         cache.set("k", lambda: None)

@@ -27,7 +27,7 @@ __all__ = ["redis_databases", "redis_server"]
 
 BOUND = 1.0
 
-#: Seconds for which a busy machine may keep a read from returning what it has read.
+#: Seconds for which a busy machine may hold back a value that was read.
 TURN = 0.2
 
 
@@ -52,20 +52,31 @@ def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
         yield proxy
 
 
+class Rerouted:
+    """An engine whose connections lead through a proxy."""
+
+    def __init__(self, engine: Any, proxy: Proxy) -> None:
+        self._engine, self._proxy = engine, proxy
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def connection(self, server: Any) -> Any:
+        return self._engine.connection(replace(server, port=self._proxy.port))
+
+
 @pytest.fixture
 def cache(redis_server: RedisServer, proxy: Proxy) -> Iterator[TieredCache]:
     """A cache that hears of changes through the proxy, and reads and writes past it."""
     cache = make(url(redis_server.port))
     engine = cache._storage._engine
-    direct = engine.connection
-    engine.connection = lambda server: direct(replace(server, port=proxy.port))
+    engine.tracker()._source = Rerouted(engine, proxy)
     yield cache
     engine.close()
-    del engine.connection
 
 
 def cut(proxy: Proxy) -> Callable[[], None]:
-    """Close the channel's connection, and accept no other; return what mends it."""
+    """Close the channel's connection, and accept no other; return a function that mends it."""
     port, proxy._target = proxy._target, free_port()
     proxy.cut()
 
@@ -80,7 +91,7 @@ def silence(proxy: Proxy) -> Callable[[], None]:
     proxy.is_silent = True
 
     def mend() -> None:
-        proxy.cut()  # what was swallowed is lost
+        proxy.cut()  # swallowed replies are lost
         proxy.is_silent = False
 
     return mend
@@ -88,17 +99,17 @@ def silence(proxy: Proxy) -> Callable[[], None]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [cut, silence])
-def test_a_channel_that_is_down_for_five_seconds_never_lets_old_values_out(
+def test_a_channel_that_is_down_never_lets_old_values_out(
     redis_server: RedisServer, cache: TieredCache, proxy: Proxy, fault: Callable[[Proxy], Callable[[], None]]
 ) -> None:
-    """Nothing older than the bound is served, and when the channel is back, hits are vouched for again."""
+    """While the channel is down no value older than the bound is served; afterwards hits are vouched for again."""
     outside = RedisCache(url(redis_server.port), {"TIMEOUT": None})
     outside.set("k", 0)
     eventually(lambda: is_near(cache, 0), "the entry is not near")
     written = [(0, time.monotonic())]
     mend = fault(proxy)
     begun, worst, hits = time.monotonic(), 0.0, cache.stats().tiers["tier 0"].hits
-    while (now := time.monotonic()) < begun + 5:
+    while (now := time.monotonic()) < begun + 3 * BOUND:
         if now - written[-1][1] > 0.3:
             outside.set("k", len(written))
             written.append((len(written), time.monotonic()))
@@ -120,6 +131,7 @@ def test_a_channel_that_is_down_for_five_seconds_never_lets_old_values_out(
 def test_the_end_of_the_channel_empties_the_near_tier_at_once(
     redis_server: RedisServer, cache: TieredCache, proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """When the channel ends the near tier is emptied, and the log tells of it once, and once when it is back."""
     cache.set("k", 1)
     eventually(lambda: is_near(cache, 1), "the entry is not near")
     mend = cut(proxy)
@@ -137,6 +149,7 @@ def test_the_end_of_the_channel_empties_the_near_tier_at_once(
 
 @pytest.mark.slow
 def test_a_restarted_server_is_heard_of_again(redis_server: RedisServer) -> None:
+    """After its server was restarted a near tier is empty, and keeps entries again that a channel vouches for."""
     cache = make(url(redis_server.port))
     cache.set("k", 1)
     eventually(lambda: is_near(cache, 1), "the entry is not near")
@@ -154,8 +167,8 @@ def test_a_restarted_server_is_heard_of_again(redis_server: RedisServer) -> None
     cache._storage._engine.close()
 
 
-def read_and_wait(cache: TieredCache, pipe: Any) -> tuple[float, Any, float]:
-    """Keep an entry near, let oneself be stopped, and return what is read first afterwards, and when."""
+def read_and_wait(cache: TieredCache, pipe: Any) -> Any:
+    """Keep an entry near, let oneself be stopped, and return the first value read afterwards."""
     while not is_near(cache, "old"):
         time.sleep(0.001)
     last = time.monotonic()  # before it is told: the stop may come at once
@@ -163,7 +176,7 @@ def read_and_wait(cache: TieredCache, pipe: Any) -> tuple[float, Any, float]:
     while (now := time.monotonic()) < last + 0.5:
         last = now
     # Stopped meanwhile: no other thread has run either.
-    return now, cache.get("k"), time.monotonic()
+    return cache.get("k")
 
 
 class Suite:
@@ -174,7 +187,7 @@ class Suite:
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="the system has no such signal")
 def test_a_process_that_stood_still_does_not_go_on_with_old_values(redis_databases: Databases) -> None:
-    """Its memory is as it was, but nobody vouches for it any more."""
+    """A process that stood still for longer than the bound reads the storage, though its memory is as it was."""
     location = redis_databases.url()
     outside = RedisCache(location, {"TIMEOUT": None})
     outside.set("k", "old")
@@ -187,7 +200,7 @@ def test_a_process_that_stood_still_does_not_go_on_with_old_values(redis_databas
         outside.set("k", "new")
         time.sleep(1.0)
         os.kill(child._process.pid, signal.SIGCONT)
-        _, value, _ = child.result()
+        value = child.result()
     finally:
         child.end()
     assert value == "new"
@@ -195,7 +208,7 @@ def test_a_process_that_stood_still_does_not_go_on_with_old_values(redis_databas
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork()")
 def test_a_forked_child_hears_for_itself(redis_databases: Databases) -> None:
-    """And the parent goes on with its own connection."""
+    """A forked child hears of changes by a channel of its own, and its parent by the one it had."""
     cache = make(redis_databases.url(), bound=30)
     cache.set("k", 1)
     eventually(lambda: is_near(cache, 1), "the entry is not near")
@@ -220,6 +233,7 @@ def test_a_forked_child_hears_for_itself(redis_databases: Databases) -> None:
 
 
 def test_tasks_of_several_loops_and_threads_share_the_channel(redis_databases: Databases) -> None:
+    """Loops and threads hear of changes by the one thread that listens for their server."""
     location = redis_databases.url()
     cache = make(location, bound=30)
     outside = RedisCache(location, {})
@@ -251,9 +265,9 @@ def test_tasks_of_several_loops_and_threads_share_the_channel(redis_databases: D
 def test_where_the_system_allows_no_thread_to_listen_entries_are_bounded_by_time(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The cache works, the log tells, and the next near tier tries again."""
+    """Without a thread to listen entries are bounded by time, the log tells, and the next near tier tries again."""
     cache, other = make(url(redis_server.port), bound=0.2), make(url(redis_server.port))
-    before = threading.stack_size(2**46)  # for which nobody has room
+    before = threading.stack_size(2**46)  # no system has room for it
     try:
         cache.set("k", "old")
         assert cache.get("k") == "old"
@@ -270,6 +284,7 @@ def test_where_the_system_allows_no_thread_to_listen_entries_are_bounded_by_time
 
 @pytest.mark.slow
 def test_a_program_ends_at_once_beside_the_channel(redis_databases: Databases) -> None:
+    """The thread that listens does not keep a program from ending."""
     code = f"""
 from tests.faults.test_tiered import is_near, make
 from tests.servers.redis_groups import eventually
@@ -288,7 +303,7 @@ eventually(lambda: is_near(cache, 1), "it is not near")
 
 @pytest.mark.slow
 def test_a_failover_is_followed(tmp_path: Path) -> None:
-    """The new primary is heard of; what the old one had vouched for is gone."""
+    """After a failover changes at the new primary are heard of, and no entry of the old one is kept."""
     with sentinels(tmp_path) as group:
         location = group.url()
         cache = make(location, bound=1.0, socket_timeout=1.0)
