@@ -202,6 +202,12 @@ def test_directory_of_a_file_cache_is_checked_at_start(location, message, tmp_pa
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the permissions in question are those of POSIX")
+def test_home_of_a_user_that_is_not_there_is_told_at_start():
+    """The error names the setting and the location, and says how a name with a tilde is written."""
+    text = message_of({"default": {"BACKEND": FILE, "LOCATION": "~nobody-here/cache"}})
+    assert text.startswith("CACHES['default']['LOCATION'] is '~nobody-here/cache', and there is no such user; expected")
+
+
 def test_unwritable_directory_is_told_at_start(tmp_path):
     """A directory that the user cannot write to is refused when CACHES is read."""
     tmp_path.chmod(0o500)
