@@ -18,11 +18,11 @@ __all__ = ["LOCK_PREFIX", "KeyFunction", "KeySpace", "default_key_func", "get_ke
 KeyFunction: TypeAlias = Callable[[Any, str, Any], str]
 
 LOCK_PREFIX: Final = "\x00lock\x00"
-"""What the storage key of a lock begins with. No key function makes such keys, so keys() and
+"""The prefix of the storage keys of locks. No key function makes such keys, so keys() and
 clear() pass them by; a storage that bounds itself keeps them out of its bounds."""
 
-# Neither can be in a storage key that a program makes on purpose, so that what a key
-# function leaves around them is what it adds.
+# Neither can be in a storage key that a program makes on purpose, so that the text around
+# them is the key function's.
 _KEY_SENTINEL: Final = "\x00key\x00"
 _VERSION_SENTINEL: Final = "\x00version\x00"
 
@@ -51,20 +51,25 @@ def get_key_func(key_func: str | KeyFunction | None) -> KeyFunction:
             f"KEY_FUNCTION is a {type(key_func).__name__}; expected a callable f(key, key_prefix, version), "
             "or its dotted path."
         )
-    module_name, _, name = key_func.rpartition(".")
-    try:
-        function = getattr(import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(
-            f"KEY_FUNCTION is {key_func!r}, which cannot be imported ({error}); "
-            'expected a callable f(key, key_prefix, version) or its dotted path, such as "app.caching.make_key".'
-        ) from error
+    function = _imported(key_func)
     if not callable(function):
         raise ConfigurationError(
             f"KEY_FUNCTION is {key_func!r}, which is a {type(function).__name__}; "
             "expected a callable f(key, key_prefix, version)."
         )
-    return function  # type: ignore[no-any-return]  # its result is checked by use, as in Django
+    checked: KeyFunction = function  # its result is checked by use, as in Django
+    return checked
+
+
+def _imported(key_func: str) -> Any:
+    module_name, _, name = key_func.rpartition(".")
+    try:
+        return getattr(import_module(module_name), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(
+            f"KEY_FUNCTION is {key_func!r}, which cannot be imported ({error}); "
+            'expected a callable f(key, key_prefix, version) or its dotted path, such as "app.caching.make_key".'
+        ) from error
 
 
 def shorten(storage_key: str, limit: int) -> str:
@@ -83,8 +88,8 @@ def shorten(storage_key: str, limit: int) -> str:
 class KeySpace:
     """The storage keys that one key function makes with one prefix.
 
-    A custom function is asked once, with marked arguments, what it puts before,
-    between and after version and key. Where the marks do not come back (it hashes,
+    A custom function is called once, with sentinels, to see the text that it puts before,
+    between and after version and key. Where the sentinels do not come back (it hashes,
     say), nothing can be told of a storage key: `is_reversible` is False.
     """
 
@@ -100,19 +105,19 @@ class KeySpace:
     def _probe(self, key_func: KeyFunction, key_prefix: str) -> None:
         try:
             shape = key_func(_KEY_SENTINEL, key_prefix, _VERSION_SENTINEL)
-        except Exception:  # noqa: BLE001 -- a user's function may refuse the marks in any way; it then cannot be reversed
+        except Exception:  # noqa: BLE001 -- a user's function may refuse sentinels in any way; it cannot be reversed then
             shape = ""
-        self._start, version_mark, rest = shape.partition(_VERSION_SENTINEL)
-        self._between, key_mark, self._end = rest.partition(_KEY_SENTINEL)
+        self._start, has_version, rest = shape.partition(_VERSION_SENTINEL)
+        self._between, has_key, self._end = rest.partition(_KEY_SENTINEL)
         # With nothing in between, version 1 of key "23" and version 12 of key "3" are the same.
-        self.is_reversible = bool(version_mark and key_mark and self._between)
+        self.is_reversible = bool(has_version and has_key and self._between)
 
     def head(self, version: object) -> str:
-        """Return what every storage key of this version starts with ("" if that is unknown)."""
+        """Return the prefix of every storage key of this version ("" if that is unknown)."""
         return f"{self._start}{version}{self._between}" if self.is_reversible else ""
 
     def start(self) -> str:
-        """Return what every storage key of any version starts with ("" if that is unknown)."""
+        """Return the prefix of every storage key of any version ("" if that is unknown)."""
         return self._start if self.is_reversible else ""
 
     def caller_key(self, storage_key: str, version: object) -> str | None:

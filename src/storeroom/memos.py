@@ -1,10 +1,10 @@
-"""memo(): what a unit of work has read or written once, it reads again without asking the storage.
+"""memo(): entries that a unit of work has read or written once, it reads again without asking the storage.
 
-A memo lasts as long as a block, in practice a request. What was read stays as it was read,
-misses too; the block's own writes go through to the storage, and are seen at once. Values are kept as
+A memo lasts as long as a block, in practice a request. An entry stays as it was read, a miss
+too; the block's own writes go through to the storage, and are seen at once. Values are kept as
 copies, so that changing one changes no other. Nothing outlives the block.
 
-What a computation of get_or_set() depends on is asked for anew: whether there still is nothing.
+A computation of get_or_set() asks the storage again: there may be a value by now.
 """
 
 import threading
@@ -18,7 +18,7 @@ from storeroom.exceptions import SerializationError
 from storeroom.storage import overlay
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import LOOK, MISSING, StorageHooks, Swap
-from storeroom.storage.overlay import Overlay
+from storeroom.storage.overlay import Overlay, Slot
 from storeroom.storage.steps import Steps
 from storeroom.timeouts import NEVER
 
@@ -28,63 +28,61 @@ MAX_ENTRIES: Final = 1000
 """Entries that a memo keeps at most, where it is not told: more than a page reads."""
 
 _UNKNOWN: Final = object()
-"""What the memo has nothing about, as opposed to MISSING, "there is no entry"."""
+"""Nothing in the memo, as opposed to MISSING, "there is no entry"."""
 
 
 class _Kept(NamedTuple):
-    """What is known of an entry.
+    """An entry as it was read or written.
 
     Attributes:
-        frozen: what stands for its value, or MISSING.
-        thaw: returns the value of that.
+        frozen: a copy of its value, or MISSING.
+        thaw: returns the value of the copy; None for MISSING.
         expires_at: epoch seconds, as far as is known.
     """
 
-    frozen: Any
-    thaw: Callable[[str, Any], Any] | None
-    expires_at: float
+    frozen: Any = MISSING
+    thaw: Callable[[str, Any], Any] | None = None
+    expires_at: float = NEVER
 
 
 class Memo:
-    """What is known within a block; of all caches that it uses. The oldest goes when it is full."""
+    """The entries that a block knows, of all caches that it uses. The oldest goes when it is full."""
 
     def __init__(self, max_entries: int) -> None:
         self.is_open = True
         self.changes = 0
-        self._entries: OrderedDict[tuple[object, str], _Kept] = OrderedDict()
+        self._entries: OrderedDict[Slot, _Kept] = OrderedDict()
         self._max_entries = max_entries
         self._lock = threading.Lock()  # tasks and threads of the block share it
 
-    def look(self, place: tuple[object, str]) -> _Kept | None:
-        """Return what is known, if anything."""
-        kept = self._entries.get(place)
-        if kept is not None and kept.expires_at <= timeouts.now():
-            return None
-        return kept
+    def look(self, slot: Slot) -> _Kept | None:
+        """Return the entry, if it is known and has not expired."""
+        kept = self._entries.get(slot)
+        return None if kept is None or kept.expires_at <= timeouts.now() else kept
 
-    def keep(self, ticket: int, place: tuple[object, str], kept: _Kept) -> None:
-        """Remember, unless something has changed since `changes` was the ticket: a late reader has seen old things."""
+    def keep(self, ticket: int, slot: Slot, kept: _Kept) -> None:
+        """Remember an entry, unless `changes` is the ticket no more: a late reader has seen old data."""
         with self._lock:
             if ticket != self.changes or not self.is_open:
                 return
-            self._entries[place] = kept
+            self._entries[slot] = kept
             if len(self._entries) > self._max_entries:
                 self._entries.popitem(last=False)
 
-    def forget(self, places: Iterable[tuple[object, str]]) -> int:
+    def forget(self, slots: Iterable[Slot]) -> int:
         """Forget these. Return the ticket of this change."""
         with self._lock:
             self.changes += 1
-            for place in places:
-                self._entries.pop(place, None)
+            for slot in slots:
+                self._entries.pop(slot, None)
             return self.changes
 
     def forget_all(self, storage: object) -> None:
         """Forget everything in this storage."""
-        self.forget([place for place in list(self._entries) if place[0] is storage])
+        self.forget([slot for slot in list(self._entries) if slot[0] is storage])
 
     def close(self) -> None:
-        """End: what still holds the memo goes to the storage from now on."""
+        """End: overlays that still hold the memo go to the storage from now on."""
         with self._lock:
             self.is_open = False
             self._entries.clear()
@@ -97,7 +95,7 @@ class MemoOverlay(Overlay):
 
     def __init__(self, handle: Any, below: StorageHooks, memo: Memo) -> None:
         super().__init__(handle, below)
-        self._memo, self._storage = memo, handle.engine
+        self._memo = memo
 
     @property
     def is_open(self) -> bool:
@@ -108,15 +106,15 @@ class MemoOverlay(Overlay):
         return _WithoutMisses(self._handle, self._below._computing(), self._memo)
 
     def forget(self) -> None:
-        """Forget what is known of the storage."""
-        self._memo.forget_all(self._storage)
+        """Forget the storage's entries."""
+        self._memo.forget_all(self.engine)
         super().forget()
 
-    # What is known --------------------------------------------------------------------------
+    # Remembering ----------------------------------------------------------------------------
 
     def _known(self, storage_key: str) -> Any:
         """Return the value, MISSING, or _UNKNOWN."""
-        kept = self._memo.look((self._storage, storage_key))
+        kept = self._memo.look(self._slot(storage_key))
         if kept is None:
             return _UNKNOWN
         if kept.thaw is None:
@@ -127,17 +125,13 @@ class MemoOverlay(Overlay):
     def _keep(self, ticket: int, storage_key: str, value: Any, expires_at: float = NEVER) -> None:
         if not _is_lasting(value):
             return
-        if value is MISSING:
-            kept = _Kept(MISSING, None, NEVER)
-        else:
+        kept = _Kept()
+        if value is not MISSING:
             try:
                 kept = _Kept(self._freeze(storage_key, value), self._thaw, expires_at)
             except SerializationError:
                 return  # it can be read, and not written: it is read again
-        self._memo.keep(ticket, (self._storage, storage_key), kept)
-
-    def _places(self, storage_keys: Iterable[str]) -> list[tuple[object, str]]:
-        return [(self._storage, storage_key) for storage_key in storage_keys]
+        self._memo.keep(ticket, self._slot(storage_key), kept)
 
     # Reading --------------------------------------------------------------------------------
 
@@ -172,14 +166,14 @@ class MemoOverlay(Overlay):
     # Writing: through, and remembered if it succeeds ----------------------------------------
 
     def _through(self, storage_keys: Iterable[str], name: str, *args: Any) -> Steps[tuple[Any, int]]:
-        """Let the storage do it; return what it answers, and the ticket to remember that by."""
-        places = self._places(storage_keys)
-        self._memo.forget(places)
+        """Let the storage do it; return its answer, and the ticket to remember the result by."""
+        slots = [self._slot(storage_key) for storage_key in storage_keys]
+        self._memo.forget(slots)
         ticket = -1
         try:
             result = yield self._below, name, args
         finally:
-            ticket = self._memo.forget(places)  # a reader may have come in between
+            ticket = self._memo.forget(slots)  # a reader may have come in between
         return result, ticket
 
     def set(self, storage_key: str, value: Any, expires_at: float) -> Steps[bool]:
@@ -220,10 +214,10 @@ class MemoOverlay(Overlay):
 
     def touch(self, storage_key: str, expires_at: float) -> Steps[Any]:
         """See StorageHooks._touch()."""
-        kept = self._memo.look((self._storage, storage_key))
+        kept = self._memo.look(self._slot(storage_key))
         touched, ticket = yield from self._through((storage_key,), "_touch", storage_key, expires_at)
         if touched is True and kept is not None and kept.thaw is not None:
-            self._memo.keep(ticket, (self._storage, storage_key), kept._replace(expires_at=expires_at))
+            self._memo.keep(ticket, self._slot(storage_key), kept._replace(expires_at=expires_at))
         return touched
 
     def incr(self, storage_key: str, delta: float) -> Steps[float]:
@@ -249,9 +243,9 @@ class MemoOverlay(Overlay):
             self._keep(ticket, storage_key, MISSING)
         return moved
 
-    def lease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> Steps[Any]:
+    def lease(self, storage_key: str, seen: Any, lease: Any, expires_at: float) -> Steps[Any]:
         """See StorageHooks._lease()."""
-        return (yield from self._through((storage_key,), "_lease", storage_key, seen, mark, expires_at))[0]
+        return (yield from self._through((storage_key,), "_lease", storage_key, seen, lease, expires_at))[0]
 
     def lease_many(self, swaps: Mapping[str, Swap]) -> Steps[dict[str, bool | None]]:
         """See StorageHooks._lease_many()."""
@@ -290,11 +284,11 @@ class MemoOverlay(Overlay):
 
     def clear(self) -> Steps[None]:
         """See StorageHooks._clear()."""
-        self._memo.forget_all(self._storage)
+        self._memo.forget_all(self.engine)
         try:
             yield self._below, "_clear", ()
         finally:
-            self._memo.forget_all(self._storage)
+            self._memo.forget_all(self.engine)
 
 
 class _WithoutMisses(MemoOverlay):
@@ -307,7 +301,7 @@ class _WithoutMisses(MemoOverlay):
 
 
 def _is_lasting(value: Any) -> bool:
-    """Tell whether what was read may be read again later: not an entry whose value is just being computed."""
+    """Tell whether a value may be read again later: not that of an entry whose value is just being computed."""
     return type(value) is not Envelope or (value.has_value and value.is_fresh and value.leased_until == 0)
 
 
@@ -315,13 +309,13 @@ _current: ContextVar[Memo | None] = ContextVar("storeroom_memo", default=None)
 
 
 class memo:  # noqa: N801 -- called like a function, as contextlib's are
-    """A block in which what was read or written once is read again without asking the storage.
+    """A block in which an entry that was read or written once is read again without asking the storage.
 
     For ``with`` and ``async with``; tasks and ``asyncio.to_thread()`` within share it. A block within a block
     is part of the outer one. A cache with ``OPTIONS["memo"]`` False stays out of it.
 
     Args:
-        max_entries: how many entries are remembered at most.
+        max_entries: entries remembered at most.
     """
 
     def __init__(self, max_entries: int = MAX_ENTRIES) -> None:

@@ -1,4 +1,4 @@
-"""What a timeout means, and the one clock that everything reads.
+"""The meaning of a timeout, and the one clock that everything reads.
 
 A *timeout* is relative (seconds from now); *expires_at* is absolute (epoch
 seconds). Callers speak in timeouts, storages remember ``expires_at``.
@@ -19,7 +19,7 @@ import math
 import re
 import time
 from datetime import datetime, timedelta
-from typing import Final, TypeAlias, final
+from typing import Any, Final, TypeAlias, final
 
 from storeroom.exceptions import InvalidTimeoutError
 
@@ -90,7 +90,8 @@ def parse_timeout(timeout: object) -> float | None:
         return _parse_words(timeout)
     if isinstance(timeout, bool) or not hasattr(type(timeout), "__float__"):
         raise InvalidTimeoutError(f"The timeout is {timeout!r}; {_EXPECTED}.")
-    seconds = float(timeout)  # type: ignore[arg-type]  # __float__ was looked up above
+    number: Any = timeout  # __float__ was looked up above
+    seconds = float(number)
     if math.isnan(seconds):
         raise InvalidTimeoutError(f"The timeout is not a number (nan); {_EXPECTED}.")
     return None if seconds == math.inf else seconds
@@ -118,7 +119,7 @@ def expires_at(timeout: Timeout, default: float | None) -> float:
     """Return the epoch second at which an entry set now expires.
 
     Args:
-        timeout: what the caller passed.
+        timeout: as the caller passed it.
         default: the alias's timeout in seconds, None for "never".
 
     Returns:

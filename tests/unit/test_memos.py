@@ -111,12 +111,12 @@ def test_a_program_that_uses_no_overlay_pays_nothing() -> None:
     import sys
 
     program = """
-from storeroom.base.handle import Addressing
+from storeroom.base.handle import Handle
 from storeroom.backends.locmem import LocMemCache
 import sys
 cache = LocMemCache("", {})
 cache.set("k", 1)
-assert "_overlay" not in vars(Addressing)
+assert "_overlay" not in vars(Handle)
 assert not {"storeroom.memos", "storeroom.transactions", "storeroom.storage.overlay"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -149,7 +149,7 @@ def test_a_read_after_the_change_is_kept_while_one_from_before_is_under_way(tabl
     table.end(before)
     table.end(after)
     assert table.get("k") == "new"
-    assert table._marks == {}, "nothing is remembered of reads that have ended"
+    assert table._readings == {}, "nothing is remembered of reads that have ended"
 
 
 class Gated(FileBasedCache):
@@ -225,7 +225,7 @@ def test_an_asynchronous_read_that_is_cancelled_leaves_nothing(tmp_path: Any) ->
             await task
 
     asyncio.run(cancel())
-    assert cache._near._marks == {}
+    assert cache._near._readings == {}
 
 
 # Entries kept -----------------------------------------------------------------------------------

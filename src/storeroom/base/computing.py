@@ -1,21 +1,22 @@
-"""What makes a cache more than a dictionary: it computes what is missing, once, and forgets by tag.
+"""The operations of a cache that compute missing values, once, and those that forget by tag.
 
-The second floor of BaseCache; ``freshness`` tells how old a value may be.
+The second floor of BaseCache, over `handle`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, Unpack
 
 from storeroom import timeouts
-from storeroom.base.handle import Addressing
+from storeroom.base.handle import Handle
 from storeroom.computing import many_keys, serving, stampede
 from storeroom.computing.decision import Decision
-from storeroom.computing.one_key import Computation, Function
+from storeroom.computing.one_key import Computation
+from storeroom.computing.work import Function, Terms
 from storeroom.config.freshness import AS_CONFIGURED, Freshness, FreshnessOptions
 from storeroom.storage import tags
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING
-from storeroom.storage.steps import arun, run
+from storeroom.storage.steps import Steps, arun, run
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
 __all__ = ["ComputedCache", "TimeoutOf"]
@@ -26,7 +27,7 @@ TimeoutOf = Callable[[Any], Timeout]
 """Decides the timeout of a value that was computed; for get_or_set_many(), of the dict of them."""
 
 
-class ComputedCache(Addressing):
+class ComputedCache(Handle):
     """The operations that compute, and those on tags."""
 
     # Get or compute -------------------------------------------------------------------------
@@ -41,20 +42,16 @@ class ComputedCache(Addressing):
         timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT,
         version: int | None = None,
         tags: Iterable[object] = (),
-        stale_while_revalidate: Any = AS_CONFIGURED,
-        stale_if_error: Any = AS_CONFIGURED,
-        retry_pause: Any = AS_CONFIGURED,
-        error_timeout: Any = AS_CONFIGURED,
-        soft_timeout: Any = AS_CONFIGURED,
-        hard_timeout: Any = AS_CONFIGURED,
-        early: float = AS_CONFIGURED,
-        jitter: float = AS_CONFIGURED,
-    ) -> Any:
+        stale_while_revalidate: Any = AS_CONFIGURED, stale_if_error: Any = AS_CONFIGURED,
+        retry_pause: Any = AS_CONFIGURED, error_timeout: Any = AS_CONFIGURED,
+        soft_timeout: Any = AS_CONFIGURED, hard_timeout: Any = AS_CONFIGURED,
+        early: float = AS_CONFIGURED, jitter: float = AS_CONFIGURED,
+    ) -> Any:  # fmt: skip
         """Return the value stored, or compute, store and return it.
 
         Among all threads, tasks and processes that share the storage one computes; the
-        others get its result. What is deleted or invalidated while it computes is not
-        put back by it.
+        others get its result. An entry that is deleted or invalidated while it computes is
+        not put back by it.
 
         Args:
             key: the key.
@@ -62,7 +59,8 @@ class ComputedCache(Addressing):
             timeout: for the value that is stored, or a function of the value that returns it.
             version: of the key.
             tags: of the entry that is stored: see invalidate_tags().
-            stale_while_revalidate: how old the value may be: see FreshnessOptions. Give this and the next ones by name.
+            stale_while_revalidate: this and the next ones bound the value's age: see FreshnessOptions. Give them by
+                name.
             stale_if_error: see there.
             retry_pause: see there.
             error_timeout: see there.
@@ -74,7 +72,7 @@ class ComputedCache(Addressing):
         Raises:
             ComputationCycleError: the computation asks for its own key.
             ComputationTimeoutError: it takes longer than `hard_timeout`.
-            Exception: whatever the computation raises, in its caller and in those who waited
+            Exception: any error of the computation, in its caller and in those who waited
                 in the same process; nothing is stored then.
         """
         hooks = self._overlay or self
@@ -96,13 +94,7 @@ class ComputedCache(Addressing):
             early,
             jitter,
         )
-        decision = run(serving.judge(hooks, storage_key, found, options))
-        if decision is Decision.SERVE:
-            self._counters.hits += 1
-            envelope: Any = found
-            return envelope.value
-        work = self._computation(storage_key, key, default, timeout, tags, options)
-        return run(serving.obtain(work, found, decision, blocking=True))
+        return run(self._answering(storage_key, found, options, key, default, timeout, tags, blocking=True))
 
     async def aget_or_set(
         self,
@@ -111,15 +103,11 @@ class ComputedCache(Addressing):
         timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT,
         version: int | None = None,
         tags: Iterable[object] = (),
-        stale_while_revalidate: Any = AS_CONFIGURED,
-        stale_if_error: Any = AS_CONFIGURED,
-        retry_pause: Any = AS_CONFIGURED,
-        error_timeout: Any = AS_CONFIGURED,
-        soft_timeout: Any = AS_CONFIGURED,
-        hard_timeout: Any = AS_CONFIGURED,
-        early: float = AS_CONFIGURED,
-        jitter: float = AS_CONFIGURED,
-    ) -> Any:
+        stale_while_revalidate: Any = AS_CONFIGURED, stale_if_error: Any = AS_CONFIGURED,
+        retry_pause: Any = AS_CONFIGURED, error_timeout: Any = AS_CONFIGURED,
+        soft_timeout: Any = AS_CONFIGURED, hard_timeout: Any = AS_CONFIGURED,
+        early: float = AS_CONFIGURED, jitter: float = AS_CONFIGURED,
+    ) -> Any:  # fmt: skip
         """See get_or_set(); `default` may also be a coroutine function, or any callable that returns an awaitable."""
         hooks = self._overlay or self
         if version is None and self._head is not None:
@@ -140,13 +128,19 @@ class ComputedCache(Addressing):
             early,
             jitter,
         )
-        decision = await arun(serving.judge(hooks, storage_key, found, options))
+        return await arun(self._answering(storage_key, found, options, key, default, timeout, tags, blocking=False))
+
+    def _answering(
+        self, storage_key: str, found: Any, options: Freshness, key: object, default: Any, timeout: Any,
+        tags: Iterable[object], *, blocking: bool,
+    ) -> Steps[Any]:  # fmt: skip
+        """Serve or compute, for an entry that is absent, or has conditions."""
+        decision = yield from serving.judge(self._overlay or self, storage_key, found, options)
         if decision is Decision.SERVE:
             self._counters.hits += 1
-            envelope: Any = found
-            return envelope.value
+            return found.value
         work = self._computation(storage_key, key, default, timeout, tags, options)
-        return await arun(serving.obtain(work, found, decision, blocking=False))
+        return (yield from serving.obtain(work, found, decision, blocking=blocking))
 
     def refresh(
         self,
@@ -161,8 +155,8 @@ class ComputedCache(Addressing):
         """Compute, store and return a value, whatever is stored: get_or_set() that does not look first.
 
         While it computes, others are served the value that is there, if there is one; it stays if the computation
-        fails. What is deleted or invalidated meanwhile is not put back, and what is set meanwhile is not replaced; the
-        caller gets what was computed all the same. A timeout of zero removes what was there.
+        fails. An entry that is deleted or invalidated meanwhile is not put back, and one that is set meanwhile is not
+        replaced; the caller gets the computed value all the same. A timeout of zero removes the entry.
 
         Args:
             key: the key.
@@ -174,11 +168,10 @@ class ComputedCache(Addressing):
 
         Raises:
             ComputationCycleError: it is called within the key's own computation.
-            Exception: whatever the computation raises.
+            Exception: any error of the computation.
         """
-        options = self._freshness.but(freshness)
-        work = self._computation(self._storage_key(key, version), key, default, timeout, tags, options)
-        return run(stampede.compute_anew(work))
+        options, storage_key = self._freshness.but(freshness), self._storage_key(key, version)
+        return run(stampede.compute_anew(self._computation(storage_key, key, default, timeout, tags, options)))
 
     async def arefresh(
         self,
@@ -191,9 +184,8 @@ class ComputedCache(Addressing):
         **freshness: Unpack[FreshnessOptions],
     ) -> Any:
         """See refresh(); `default` may also be a coroutine function, or any callable that returns an awaitable."""
-        options = self._freshness.but(freshness)
-        work = self._computation(self._storage_key(key, version), key, default, timeout, tags, options)
-        return await arun(stampede.compute_anew(work))
+        options, storage_key = self._freshness.but(freshness), self._storage_key(key, version)
+        return await arun(stampede.compute_anew(self._computation(storage_key, key, default, timeout, tags, options)))
 
     def get_or_set_many(
         self,
@@ -207,8 +199,8 @@ class ComputedCache(Addressing):
     ) -> dict[T, Any]:
         """Return the values of the keys, all missing ones computed by one call and stored by one write.
 
-        Each key is computed once, as by get_or_set(): what another caller computes already, this one leaves out of
-        its call, and waits for. What is deleted or invalidated meanwhile is not put back.
+        Each key is computed once, as by get_or_set(): keys that another caller computes already, this one leaves out
+        of its call, and waits for. Entries that are deleted or invalidated meanwhile are not put back.
 
         Args:
             keys: the keys.
@@ -217,14 +209,12 @@ class ComputedCache(Addressing):
             timeout: for the values that are stored, or a function of their dict that returns it.
             version: of the keys.
             tags: of the entries that are stored: see invalidate_tags().
-            **freshness: how old the values may be: see FreshnessOptions.
+            **freshness: bounds the values' age: see FreshnessOptions.
 
         Raises:
             As get_or_set(); `soft_timeout` and `hard_timeout` do not apply here.
         """
-        work, typed = self._batch(keys, compute_missing, timeout, version, tags, freshness)
-        found = run(many_keys.obtain_many(work, blocking=True))
-        return {key: found[storage_key] for storage_key, key in typed.items() if storage_key in found}
+        return run(self._answering_many(keys, compute_missing, timeout, version, tags, freshness, blocking=True))
 
     async def aget_or_set_many(
         self,
@@ -237,41 +227,30 @@ class ComputedCache(Addressing):
         **freshness: Unpack[FreshnessOptions],
     ) -> dict[T, Any]:
         """See get_or_set_many(); `compute_missing` may also be a coroutine function."""
-        work, typed = self._batch(keys, compute_missing, timeout, version, tags, freshness)
-        found = await arun(many_keys.obtain_many(work, blocking=False))
+        return await arun(
+            self._answering_many(keys, compute_missing, timeout, version, tags, freshness, blocking=False)
+        )
+
+    def _answering_many(
+        self, keys: Iterable[T], compute: Any, timeout: Any, version: int | None, tags: Iterable[object],
+        freshness: Mapping[str, Any], *, blocking: bool,
+    ) -> Steps[dict[T, Any]]:  # fmt: skip
+        typed, terms = self._storage_keys(keys, version), self._terms(timeout, self._freshness.but(freshness), tags)
+        batch = many_keys.Batch((self._overlay or self)._computing(), self._counters, terms, typed, compute)
+        found = yield from many_keys.obtain_many(batch, blocking=blocking)
         return {key: found[storage_key] for storage_key, key in typed.items() if storage_key in found}
 
     def _computation(
         self, storage_key: str, key: object, default: Any, timeout: Any, tags: Iterable[object], freshness: Freshness
     ) -> Computation:
-        hooks = (self._overlay or self)._computing()
-        return Computation(
-            hooks,
-            self._counters,
-            storage_key,
-            Function(default, key),
-            self._expiry_of(timeout),
-            freshness,
-            self._tag_keys(tags) if tags else (),
-        )
+        hooks, terms = (self._overlay or self)._computing(), self._terms(timeout, freshness, tags)
+        return Computation(hooks, self._counters, terms, storage_key, Function(default, key))
 
-    def _batch(
-        self, keys: Iterable[T], compute: Any, timeout: Any, version: int | None, tags: Iterable[object], freshness: Any
-    ) -> tuple[many_keys.Batch, dict[str, T]]:
-        typed, hooks = self._storage_keys(keys, version), (self._overlay or self)._computing()
-        work = many_keys.Batch(
-            hooks,
-            self._counters,
-            typed,
-            compute,
-            self._expiry_of(timeout),
-            self._freshness.but(freshness),
-            self._tag_keys(tags) if tags else (),
-        )
-        return work, typed
+    def _terms(self, timeout: Any, freshness: Freshness, tags: Iterable[object]) -> Terms:
+        return Terms(self._expiry_of(timeout), freshness, self._tag_keys(tags) if tags else ())
 
     def _expiry_of(self, timeout: Any) -> Callable[[Any], float]:
-        """Return what tells when a value that is stored now expires."""
+        """Return a function of a value that tells when it expires, if it is stored now."""
         if callable(timeout):
             return lambda value: self._expires_at(timeout(value))
         if type(timeout) is not object and timeout is not DEFAULT_TIMEOUT:
@@ -291,12 +270,8 @@ class ComputedCache(Addressing):
         Raises:
             StorageError: the server is out of reach, and the entries are live still.
         """
-        removed = (self._overlay or self)._invalidate(self._tag_keys(tags))
-        self._counters.deletes += removed
-        return removed
+        return self._counted_deletes((self._overlay or self)._invalidate(self._tag_keys(tags)))
 
     async def ainvalidate_tags(self, *tags: object) -> int:
         """See invalidate_tags()."""
-        removed = await (self._overlay or self)._ainvalidate(self._tag_keys(tags))
-        self._counters.deletes += removed
-        return removed
+        return self._counted_deletes(await (self._overlay or self)._ainvalidate(self._tag_keys(tags)))

@@ -1,6 +1,6 @@
-"""How callers agree with one another: counters and locks.
+"""The operations by which callers agree with one another: counters and locks.
 
-The third floor of BaseCache.
+The third floor of BaseCache, over `computing`.
 """
 
 from typing import Any
@@ -14,10 +14,10 @@ from storeroom.storage.hooks import StorageHooks
 from storeroom.storage.steps import arun, run
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
-__all__ = ["CoordinatedCache", "key_not_found"]
+__all__ = ["CountingCache", "key_not_found"]
 
 
-class CoordinatedCache(ComputedCache):
+class CountingCache(ComputedCache):
     """The operations on counters and locks."""
 
     # Counters -------------------------------------------------------------------------------
@@ -35,14 +35,14 @@ class CoordinatedCache(ComputedCache):
 
         Args:
             key: the key.
-            delta: what to add.
+            delta: the number to add.
             version: of the key.
-            default: what an absent number counts as: default + delta is then stored. None for an error.
+            default: the number that an absent one counts as: default + delta is then stored. None for an error.
             timeout: of a number that is created; one that exists keeps its own.
 
         Raises:
             KeyNotFoundError: there is no entry, and no `default` (a ValueError, as in Django).
-            ValueTypeError: what is stored is not a number, or has tags or may become stale.
+            ValueTypeError: the value is not a number, or has tags or may become stale.
         """
         hooks, storage_key = self._overlay or self, self._storage_key(key, version)
         if default is not None:
@@ -121,7 +121,7 @@ class CoordinatedCache(ComputedCache):
             version: of the key.
             timeout: after which it is free again, whatever its owner does; None for never.
             sleep: seconds between attempts, at most.
-            blocking_timeout: how long to wait for it; None for ever.
+            blocking_timeout: for how long to wait for it; None for ever.
         """
         return Lock(self._locking(), key, self._storage_key(key, version), timeout, sleep, blocking_timeout)
 

@@ -1,9 +1,8 @@
 """BaseCache: the whole public API of a cache, on the hooks of a storage.
 
 Names, order of parameters and defaults are those of Django's BaseCache, async twins
-included; what Storeroom adds is keyword-only or has a name of its own. The methods
-here know keys, versions and timeouts; `hooks.StorageHooks` says what is left to a
-backend.
+included; Storeroom's additions are keyword-only or have names of their own. The methods
+here know keys, versions and timeouts; the rest is left to a backend (`hooks.StorageHooks`).
 """
 
 from collections.abc import Iterable
@@ -16,7 +15,7 @@ from storeroom.base.listing import ListingCache
 from storeroom.storage import conditions
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import LOOK, MISSING, REQUIRED, StorageHooks
-from storeroom.storage.steps import arun, run
+from storeroom.storage.steps import Steps, arun, run
 from storeroom.storage.tags import tagged
 from storeroom.timeouts import AT_ONCE, DEFAULT_TIMEOUT, NEVER, Timeout
 
@@ -30,11 +29,11 @@ class BaseCache(ListingCache):
 
     A backend is built as ``Class(location, params)``, by Django or by Storeroom, where
     `params` is an alias's dict without BACKEND and LOCATION. An instance is a light
-    handle: what is costly and shared (a table, an environment, a pool) belongs to an
-    engine that outlives it.
+    handle: a table, an environment or a pool, costly and shared, belongs to an engine
+    that outlives it.
 
     Attributes:
-        options: what the backend accepts in OPTIONS; None to pass everything through.
+        options: the backend's own, by name; None to pass everything through.
         default_timeout: seconds, None for "never"; used where no timeout is passed.
         key_prefix: put before every key.
         version: the keys' default version.
@@ -99,10 +98,10 @@ class BaseCache(ListingCache):
 
         Args:
             key: the key.
-            value: what to store.
-            timeout: how long it lives.
+            value: the value.
+            timeout: for how long it is stored.
             version: of the key.
-            tags: names by which invalidate_tags() makes an end of it.
+            tags: names by which invalidate_tags() makes it absent.
 
         Raises:
             SerializationError: the value could not be read back if it were stored.
@@ -182,11 +181,11 @@ class BaseCache(ListingCache):
 
     def touch(self, key: object, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         """Give a live entry a new timeout. Atomic. Return False, reviving nothing, if there is none."""
-        return self._touch_until(self._storage_key(key, version), self._expires_at(timeout))
+        return run(self._touching(key, self._expires_at(timeout), version))
 
     async def atouch(self, key: object, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         """See touch()."""
-        return await self._atouch_until(self._storage_key(key, version), self._expires_at(timeout))
+        return await arun(self._touching(key, self._expires_at(timeout), version))
 
     def expire_at(self, key: object, when: float | datetime | None, version: int | None = None) -> bool:
         """Let a live entry expire at a point in time: epoch seconds, an aware datetime, or None for never.
@@ -196,25 +195,14 @@ class BaseCache(ListingCache):
         Raises:
             InvalidTimeoutError: the datetime has no time zone, or `when` is no time at all.
         """
-        return self._touch_until(self._storage_key(key, version), timeouts.epoch(when))
+        return run(self._touching(key, timeouts.epoch(when), version))
 
     async def aexpire_at(self, key: object, when: float | datetime | None, version: int | None = None) -> bool:
         """See expire_at()."""
-        return await self._atouch_until(self._storage_key(key, version), timeouts.epoch(when))
+        return await arun(self._touching(key, timeouts.epoch(when), version))
 
-    def _touch_until(self, storage_key: str, expires_at: float) -> bool:
-        if expires_at <= timeouts.now():
-            return (self._overlay or self)._delete(storage_key)
-        hooks = self._overlay or self
-        touched = hooks._touch(storage_key, expires_at) if hooks.sees_envelopes else LOOK
-        return run(conditions.touch(hooks, storage_key, expires_at)) if touched is LOOK else bool(touched)
-
-    async def _atouch_until(self, storage_key: str, expires_at: float) -> bool:
-        if expires_at <= timeouts.now():
-            return await (self._overlay or self)._adelete(storage_key)
-        hooks = self._overlay or self
-        touched = await hooks._atouch(storage_key, expires_at) if hooks.sees_envelopes else LOOK
-        return await arun(conditions.touch(hooks, storage_key, expires_at)) if touched is LOOK else bool(touched)
+    def _touching(self, key: object, expires_at: float, version: int | None) -> Steps[bool]:
+        return conditions.touch(self._overlay or self, self._storage_key(key, version), expires_at)
 
     def has_key(self, key: object, version: int | None = None) -> bool:
         """Tell whether the key is live."""
@@ -240,15 +228,11 @@ class BaseCache(ListingCache):
 
     def ttl(self, key: object, version: int | None = None) -> float | None:
         """Return the seconds left to the entry: None if it never expires, 0 if it is not there."""
-        hooks, storage_key = self._overlay or self, self._storage_key(key, version)
-        expires_at: Any = hooks._expiry(storage_key) if hooks.sees_envelopes else LOOK
-        return _seconds_left(run(conditions.expiry(hooks, storage_key)) if expires_at is LOOK else expires_at)
+        return _seconds_left(run(conditions.expiry(self._overlay or self, self._storage_key(key, version))))
 
     async def attl(self, key: object, version: int | None = None) -> float | None:
         """See ttl()."""
-        hooks, storage_key = self._overlay or self, self._storage_key(key, version)
-        expires_at: Any = await hooks._aexpiry(storage_key) if hooks.sees_envelopes else LOOK
-        return _seconds_left(await arun(conditions.expiry(hooks, storage_key)) if expires_at is LOOK else expires_at)
+        return _seconds_left(await arun(conditions.expiry(self._overlay or self, self._storage_key(key, version))))
 
     # Versions -------------------------------------------------------------------------------
 
@@ -260,21 +244,16 @@ class BaseCache(ListingCache):
         Raises:
             KeyNotFoundError: there is no entry of that version (a ValueError, as in Django).
         """
-        version = self._version if version is None else version
-        old, new = self._storage_key(key, version), self._storage_key(key, version + delta)
-        hooks = self._overlay or self
-        moved = hooks._rename(old, new) if hooks.sees_envelopes else LOOK
-        if not (run(conditions.move(hooks, old, new)) if moved is LOOK else moved):
-            raise key_not_found(key)
-        return version + delta
+        return run(self._moving(key, delta, version))
 
     async def aincr_version(self, key: object, delta: int = 1, version: int | None = None) -> int:
         """See incr_version()."""
+        return await arun(self._moving(key, delta, version))
+
+    def _moving(self, key: object, delta: int, version: int | None) -> Steps[int]:
         version = self._version if version is None else version
         old, new = self._storage_key(key, version), self._storage_key(key, version + delta)
-        hooks = self._overlay or self
-        moved = await hooks._arename(old, new) if hooks.sees_envelopes else LOOK
-        if not (await arun(conditions.move(hooks, old, new)) if moved is LOOK else moved):
+        if not (yield from conditions.move(self._overlay or self, old, new)):
             raise key_not_found(key)
         return version + delta
 

@@ -1,6 +1,6 @@
-"""Addressing: which settings a cache has, which storage key a key becomes, when an entry expires.
+"""The handle: the settings of a cache, the storage keys that its keys become, the expiry of its entries.
 
-The first floor of BaseCache: what every operation asks before it turns to the storage.
+The first floor of BaseCache: every operation asks it before it turns to the storage.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,19 +13,19 @@ from storeroom.keys import KeySpace, default_key_func
 from storeroom.storage.hooks import OVERLAID, StorageHooks
 from storeroom.timeouts import DEFAULT_TIMEOUT, NEVER, Timeout
 
-__all__ = ["Addressing"]
+__all__ = ["Handle"]
 
 T = TypeVar("T")
 
 
-class Addressing(StorageHooks):
-    """The settings of a cache, and what its keys and timeouts become."""
+class Handle(StorageHooks):
+    """The settings of a cache, its storage keys and expiry times."""
 
     options: ClassVar[Mapping[str, config.Option] | None] = {}
 
     _overlay: StorageHooks | None
-    """What stands between this handle and its own hooks, in some contexts: see ``overlays``. Of the instance, and not
-    of the class too, which Python 3.11 would look up more slowly: every operation asks for it."""
+    """The overlay between this handle and its own hooks, if there is one: see ``storage.overlay``. Of the instance, and
+    not of the class too, which Python 3.11 would look up more slowly: every operation asks for it."""
 
     _engine: Any
     """The engine, to a backend's own code, which knows its kind."""
@@ -54,13 +54,15 @@ class Addressing(StorageHooks):
         self.key_func = settings.key_function
         self.engine = Engine()
         self._freshness = config.freshness_of(settings.options)
-        if settings.options.get("transactional"):
+        self._validates = type(self).validate_key is not Handle.validate_key
+        self._learn_keys()
+        self._put_overlays(settings.options.get("transactional"), settings.options.get("near"))
+
+    def _put_overlays(self, transactional: str | bool | None, near: Mapping[str, Any] | None) -> None:
+        if transactional:
             from storeroom.transactions import follow  # noqa: PLC0415 -- few caches do
 
-            follow(settings.options["transactional"])
-        self._validates = type(self).validate_key is not Addressing.validate_key
-        self._learn_keys()
-        near = settings.options.get("near")
+            follow(transactional)
         # Nothing is nearer than this process's own memory.
         if near is not None and self.is_shared:
             from storeroom.near import NearOverlay, table_of  # noqa: PLC0415 -- few caches have one
@@ -69,7 +71,7 @@ class Addressing(StorageHooks):
 
     @property
     def engine(self) -> Engine:
-        """What all handles of the storage in this process share: each storage has one, and is known by it."""
+        """The engine that all handles of the storage in this process share: the storage is known by it."""
         engine: Engine = self._engine
         return engine
 
@@ -114,8 +116,8 @@ class Addressing(StorageHooks):
         self._key_space = KeySpace(self.key_func, self._key_prefix)
         is_plain = (
             self.key_func is default_key_func
-            and type(self).make_key is Addressing.make_key
-            and type(self).make_and_validate_key is Addressing.make_and_validate_key
+            and type(self).make_key is Handle.make_key
+            and type(self).make_and_validate_key is Handle.make_and_validate_key
             and not self._validates
         )
         # Where nothing customises the keys, making one is a single concatenation.
@@ -153,6 +155,12 @@ class Addressing(StorageHooks):
         near = vars(self).get("_overlay")
         return {} if near is None else near.tiers()
 
+    # Counts ---------------------------------------------------------------------------------
+
+    def _counted_deletes(self, deleted: int) -> int:
+        self._counters.deletes += deleted
+        return deleted
+
     # Timeouts -------------------------------------------------------------------------------
 
     def get_backend_timeout(self, timeout: Timeout = DEFAULT_TIMEOUT) -> float | None:
@@ -163,8 +171,8 @@ class Addressing(StorageHooks):
     def _expires_at(self, timeout: Timeout) -> float:
         default = self.default_timeout
         if timeout is DEFAULT_TIMEOUT and default is not None and default > 0:
-            return timeouts.now() + default  # what most writes ask for
+            return timeouts.now() + default  # the case of most writes
         return timeouts.expires_at(timeout, self.default_timeout)
 
 
-OVERLAID.append(Addressing)
+OVERLAID.append(Handle)

@@ -1,12 +1,12 @@
 """A lock among all that share a storage: ``cache.lock(name)``.
 
-The lock is an entry, an ``entry.Envelope`` without a value, whose 64 random bits stand for its
-owner. To acquire is to add it; to give back or prolong is to compare, in one step with the change:
-an owner who was too slow never touches the lock of the next one. An outage raises, whatever
-the alias's policy: a lock that could not be asked for was not acquired.
+The lock is an entry: an Envelope without a value, whose stamp stands for its owner. To acquire
+is to add it; to give back or prolong is to compare, in one step with the change: an owner who
+was too slow never touches the lock of the next one. An outage raises, whatever the alias's
+policy: a lock that could not be asked for was not acquired.
 
 A lock whose timeout is over is free, whatever its owner is doing. Where that must not matter,
-what the lock guards has to tell the late from the current owner, by a *fencing token*: a number
+the guarded resource has to tell the late from the current owner, by a *fencing token*: a number
 that grows with each owner who asks for one. It counts from the clock's microseconds, so that it
 grows on also where the storage has lost it.
 
@@ -25,17 +25,17 @@ from storeroom.storage import counters
 from storeroom.storage.envelope import Envelope, placeholder
 from storeroom.storage.hooks import StorageHooks
 from storeroom.storage.outages import no_answers
-from storeroom.storage.steps import Steps, arun, run
+from storeroom.storage.steps import Steps, arun, pause, run
 from storeroom.timeouts import AT_ONCE, DEFAULT_TIMEOUT, NEVER, Timeout
 
 __all__ = ["Lock"]
 
 _FENCE_PREFIX: Final = "\x00fence\x00"
-"""What the storage key of a counter of fencing tokens begins with."""
+"""The prefix of the storage keys of counters of fencing tokens."""
 
 _FENCE_SECONDS: Final = 30 * 86_400.0
-"""How long a counter is kept, so that there are no more of them than names in use. What comes after it is
-higher, unless the clock was put back by as much."""
+"""Seconds that a counter is kept for, so that there are no more of them than names in use. The next counter
+begins higher, unless the clock was put back by as much."""
 
 _FIRST_PAUSE: Final = 0.001
 """Seconds between the first two attempts; doubled up to `sleep`."""
@@ -46,11 +46,11 @@ class Lock:
 
     Args:
         hooks: the storage.
-        name: what the caller calls it.
+        name: the caller's.
         storage_key: of that name.
         timeout: after which it is free again, whatever its owner does; None for never.
         sleep: seconds between attempts, at most.
-        blocking_timeout: how long acquire() waits; None for ever.
+        blocking_timeout: for how long acquire() waits; None for ever.
 
     Raises:
         InvalidTimeoutError: a timeout has no meaning.
@@ -72,7 +72,7 @@ class Lock:
         self._timeout = timeouts.parse_timeout(timeout)
         self._patience = timeouts.parse_timeout(blocking_timeout)
         self._sleep = sleep
-        self._mark: Envelope | None = None
+        self._owned: Envelope | None = None  # the entry, while this object holds the lock
         self._fence: int | None = None
         self._until(self._timeout)
 
@@ -92,7 +92,7 @@ class Lock:
 
         Args:
             blocking: whether to wait at all.
-            blocking_timeout: how long, if not as the lock was made.
+            blocking_timeout: for how long, if not as the lock was made.
 
         Raises:
             LockError: this very object holds it.
@@ -105,33 +105,33 @@ class Lock:
         return await arun(self._acquiring(blocking, blocking_timeout))
 
     def _acquiring(self, blocking: bool, blocking_timeout: Timeout) -> Steps[bool]:
-        if self._mark is not None:
+        if self._owned is not None:
             raise LockError(
                 f"The lock {self.name!r} was acquired by this object already, and has not been given back. A lock is "
                 "not reentrant, and an object is for one use at a time: call lock() again for another."
             )
         patience = self._patience if blocking_timeout is DEFAULT_TIMEOUT else timeouts.parse_timeout(blocking_timeout)
         deadline = NEVER if patience is None else time.monotonic() + patience
-        pause = _FIRST_PAUSE
+        seconds = _FIRST_PAUSE
         while True:
-            mark = placeholder(self._until(self._timeout))
-            if (yield from self._attempt(mark)):
-                self._mark, self._fence = mark, None
+            envelope = placeholder(self._until(self._timeout))
+            if (yield from self._attempt(envelope)):
+                self._owned, self._fence = envelope, None
                 return True
             left = deadline - time.monotonic()
             if not blocking or left <= 0:
                 return False
-            yield _CLOCK, "pause", (min(pause, left),)
-            pause = min(2 * pause, self._sleep)
+            yield from pause(min(seconds, left))
+            seconds = min(2 * seconds, self._sleep)
 
-    def _attempt(self, mark: Envelope) -> Steps[bool]:
+    def _attempt(self, envelope: Envelope) -> Steps[bool]:
         with no_answers():
             try:
-                return (yield _Whole(self._hooks), "add", (self._key, mark, mark.kept_until)) is True
+                return (yield _Whole(self._hooks), "add", (self._key, envelope, envelope.kept_until)) is True
             except BaseException:
                 # A server that did not answer, or was not waited for, may have stored it all the same.
                 with suppress(StorageError):
-                    yield self._hooks, "_compare_delete", (self._key, mark)
+                    yield self._hooks, "_compare_delete", (self._key, envelope)
                 raise
 
     # Holding --------------------------------------------------------------------------------
@@ -150,10 +150,10 @@ class Lock:
         await arun(self._releasing())
 
     def _releasing(self) -> Steps[None]:
-        mark = self._held()
+        envelope = self._held()
         with no_answers():
-            released = yield self._hooks, "_compare_delete", (self._key, mark)
-        self._mark = None
+            released = yield self._hooks, "_compare_delete", (self._key, envelope)
+        self._owned = None
         if not released:
             raise self._lost()
 
@@ -161,7 +161,7 @@ class Lock:
         """Hold the lock for a new time, counted from now.
 
         Args:
-            timeout: how long, if not as the lock was made.
+            timeout: for how long, if not as the lock was made.
 
         Raises:
             LockLostError: it is not ours any more, or never was.
@@ -174,19 +174,19 @@ class Lock:
         await arun(self._extending(timeout))
 
     def _extending(self, timeout: Timeout) -> Steps[None]:
-        mark = self._held()
+        envelope = self._held()
         seconds = self._timeout if timeout is DEFAULT_TIMEOUT else timeouts.parse_timeout(timeout)
         renewed = placeholder(self._until(seconds))
         with no_answers():
-            extended = yield self._hooks, "_compare_set", (self._key, mark, renewed, renewed.kept_until)
+            extended = yield self._hooks, "_compare_set", (self._key, envelope, renewed, renewed.kept_until)
         if not extended:
             raise self._lost()
-        self._mark = renewed
+        self._owned = renewed
 
     def fence(self) -> int:
         """Return the fencing token of this holding: higher than that of every earlier owner who asked.
 
-        Hand it to what the lock guards, which then refuses a lower one than it has seen.
+        Hand it to the guarded resource, which then refuses a lower one than it has seen.
         Cost: the first time two round trips, later none.
 
         Raises:
@@ -200,14 +200,14 @@ class Lock:
         return await arun(self._fencing())
 
     def _fencing(self) -> Steps[int]:
-        mark = self._held()
+        envelope = self._held()
         if self._fence is None:
             now = timeouts.now()
             counter = f"{_FENCE_PREFIX}{self._storage_key}"
             with no_answers():
                 token = yield from counters.count(self._hooks, counter, 1, int(now * 1e6), now + _FENCE_SECONDS)
-                # Ours still: so nobody after us can have counted before us.
-                if not (yield self._hooks, "_compare_set", (self._key, mark, mark, mark.kept_until)):
+                # The lock is this object's still, so no later owner can have counted before.
+                if not (yield self._hooks, "_compare_set", (self._key, envelope, envelope, envelope.kept_until)):
                     raise self._lost()
             self._fence = int(token)
         return self._fence
@@ -233,16 +233,16 @@ class Lock:
         return await arun(self._comparing())
 
     def _comparing(self) -> Steps[bool]:
-        mark = self._mark
-        if mark is None:
+        envelope = self._owned
+        if envelope is None:
             return False
         with no_answers():  # a write that changes nothing: no replica and no near tier can answer it
-            return bool((yield self._hooks, "_compare_set", (self._key, mark, mark, mark.kept_until)))
+            return bool((yield self._hooks, "_compare_set", (self._key, envelope, envelope, envelope.kept_until)))
 
     def _held(self) -> Envelope:
-        if self._mark is None:
+        if self._owned is None:
             raise LockLostError(f"The lock {self.name!r} is not held by this object; call acquire() before.")
-        return self._mark
+        return self._owned
 
     def _lost(self) -> LockLostError:
         return LockLostError(
@@ -283,7 +283,7 @@ class Lock:
 
 
 def _tell(late: Exception, error: BaseException | None) -> None:
-    """Raise what giving back has raised, or note it where an error is on its way already."""
+    """Raise the error of giving back, or note it where another error is on its way already."""
     if error is None:
         raise late
     error.add_note(f"And at the end: {late}")
@@ -292,8 +292,8 @@ def _tell(late: Exception, error: BaseException | None) -> None:
 class _Whole:
     """Adds an entry, and knows how that ended before it lets a cancelled caller go.
 
-    A thread that carries out a hook for an asynchronous caller goes on when that is cancelled: what it stores after
-    the lock was given back would stay.
+    A thread that carries out a hook for an asynchronous caller goes on when that is cancelled: a lock that it stores
+    after the caller has given it back would stay.
     """
 
     def __init__(self, hooks: StorageHooks) -> None:
@@ -314,20 +314,3 @@ class _Whole:
             with suppress(StorageError):
                 await adding
             raise
-
-
-class _Clock:
-    """Lets time pass."""
-
-    def pause(self, seconds: float) -> None:
-        """Sleep."""
-        time.sleep(seconds)
-
-    async def apause(self, seconds: float) -> None:
-        """See pause()."""
-        import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
-
-        await asyncio.sleep(seconds)
-
-
-_CLOCK: Final = _Clock()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from storeroom.base.counters import CoordinatedCache
+from storeroom.base.counters import CountingCache
 from storeroom.storage import conditions
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.steps import arun, run
@@ -15,7 +15,7 @@ __all__ = ["ManyCache"]
 T = TypeVar("T")
 
 
-class ManyCache(CoordinatedCache):
+class ManyCache(CountingCache):
     """The operations on many entries."""
 
     def get_many(self, keys: Iterable[T], version: int | None = None) -> dict[T, Any]:
@@ -101,7 +101,3 @@ class ManyCache(CoordinatedCache):
     async def aclear(self) -> None:
         """See clear()."""
         await (self._overlay or self)._aclear()
-
-    def _counted_deletes(self, deleted: int) -> int:
-        self._counters.deletes += deleted
-        return deleted

@@ -1,4 +1,4 @@
-"""How old a value may be, and what is done about it: options, and one decision.
+"""The decision about an entry: whether get_or_set() serves it, computes, or both.
 
 An entry is *fresh* for its timeout. With `stale_while_revalidate` or `stale_if_error` it is
 kept for longer, and is *stale* then: of use to get_or_set() alone, every other
@@ -19,8 +19,8 @@ absent, or too old    the computation failed within   raises its error again
 absent, or too old                                    computes
 ====================  ==============================  =====================================
 
-"Refreshes" means that one background worker computes, while everybody is served: nobody does
-who sees by the entry that it is computed already, or whose own attempt failed a moment ago.
+"Refreshes" means that one background worker computes, while everybody is served. A caller starts
+none if the entry has a lease already, or if its own attempt failed a moment ago.
 
 Source of `early`: A. Vattani, F. Chierichetti, K. Lowenstein, "Optimal Probabilistic Cache
 Stampede Prevention", PVLDB 8(8), 2015: refresh when ``now - cost * beta * ln(rand()) >=
@@ -38,7 +38,7 @@ __all__ = ["Decision", "decide", "shortened"]
 
 
 class Decision(Enum):
-    """What get_or_set() does about an entry."""
+    """The actions of get_or_set(), given an entry."""
 
     SERVE = "serve"
     REFRESH = "serve, and refresh in the background"
@@ -56,10 +56,10 @@ def decide(
     failed: bool = False,
     draw: float = 1.0,
 ) -> Decision:
-    """Return what get_or_set() does: the table of this module.
+    """Return the decision: the table of this module.
 
     Args:
-        entry: what was read, with its tags current; None if there is nothing.
+        entry: as it was read, with its tags current; None if there is nothing.
         now: epoch seconds.
         freshness: the options in force.
         paused: whether the computation failed within the last `retry_pause` seconds.

@@ -1,7 +1,7 @@
-"""get_or_set_many(): what is missing is read, leased, computed and stored together.
+"""get_or_set_many(): missing values are read, leased, computed and stored together.
 
 Each key has its own lease, as with get_or_set(), so that callers whose keys overlap compute
-each key once, whichever of the two they call; and each is stored in the place of its own mark.
+each key once, by whichever of the two methods; and each value is stored over its own lease.
 """
 
 import random
@@ -10,12 +10,11 @@ from typing import Any
 
 from storeroom import timeouts
 from storeroom.computing import serving, stampede
-from storeroom.computing.decision import Decision, decide, shortened
+from storeroom.computing.decision import Decision, decide
 from storeroom.computing.leases import Lease
-from storeroom.computing.one_key import Function, conditioned
-from storeroom.config.freshness import Freshness
+from storeroom.computing.work import Function, Terms, Work
 from storeroom.engines.counts import Counters
-from storeroom.engines.flights import Flight, Flights
+from storeroom.engines.flights import Flight
 from storeroom.exceptions import ComputationCycleError
 from storeroom.storage import conditions, tags
 from storeroom.storage.envelope import Envelope
@@ -26,17 +25,18 @@ from storeroom.timeouts import AT_ONCE
 __all__ = ["Batch", "obtain_many"]
 
 
-class Batch:
-    """The computation of several keys: see computation.Work.
+class Batch(Work):
+    """The computation of several keys.
 
     Args:
         hooks: the storage.
-        counters: count hits, misses and what is stored.
+        counters: count hits, misses and stored values.
+        terms: of the values; the expiry is told by the dict of them.
         typed: storage key to the key that the caller typed.
         function: called with the list of missing keys, as typed; returns a mapping of them to values.
-        expires_at: tells when a value stored now expires.
-        freshness: how old the values may be.
-        tag_keys: storage keys of the entries' tags.
+
+    Attributes:
+        leases: those of the keys that are missing.
     """
 
     may_lack_values = True
@@ -45,15 +45,12 @@ class Batch:
         self,
         hooks: StorageHooks,
         counters: Counters,
+        terms: Terms,
         typed: Mapping[str, Any],
         function: Callable[[list[Any]], Any],
-        expires_at: Callable[[Any], float],
-        freshness: Freshness,
-        tag_keys: Sequence[str],
     ) -> None:
-        self.hooks, self.counters, self.freshness = hooks, counters, freshness
-        self.flights: Flights = hooks.flights
-        self._typed, self._compute, self._expires_at, self._tag_keys = typed, function, expires_at, tag_keys
+        super().__init__(hooks, counters, terms)
+        self._typed, self._compute = typed, function
         self._function = Function(function, list(typed.values()))
         self.leases: Mapping[str, Lease] = {}
 
@@ -70,11 +67,7 @@ class Batch:
 
     def leasing(self, leases: Mapping[str, Lease]) -> "Batch":
         """Return the computation of the keys of these leases."""
-        typed = {key: self._typed[key] for key in leases}
-        part = Batch(
-            self.hooks, self.counters, typed, self._compute, self._expires_at, self.freshness,
-            self._tag_keys,
-        )  # fmt: skip
+        part = Batch(self.hooks, self.counters, self.terms, {key: self._typed[key] for key in leases}, self._compute)
         part.leases = leases
         return part
 
@@ -88,7 +81,7 @@ class Batch:
         return (yield from conditions.open_many(self.hooks, fresh))
 
     def take_leases(self, until: float) -> Steps[Sequence[str]]:
-        """Mark the entries as being computed, but for those that somebody has marked, or stored a value in."""
+        """Put leases into the entries, but for those where another has one, or has stored a value."""
         taking = {key: lease.taking(until, is_shared=self.hooks.is_shared) for key, lease in self.leases.items()}
         swaps = {key: swap for key, swap in taking.items() if swap is not None}
         if not swaps:
@@ -100,10 +93,10 @@ class Batch:
         return [key for key in swaps if leased[key] is not False]
 
     def give_leases_back(self) -> Steps[None]:
-        """Take the marks away that are still there."""
+        """Take the leases out of the entries, where they are still there."""
         swaps = self._giving_back(self.leases)
         for lease in self.leases.values():
-            lease.mark = None
+            lease.held = None
         if swaps:
             yield self.hooks, "_swap_many", (swaps,)
 
@@ -112,9 +105,16 @@ class Batch:
         return {key: swap for key, swap in giving_back.items() if swap is not None}
 
     def compute(self, flight: Flight, storage_keys: Sequence[str]) -> Steps[dict[str, Any]]:
-        """Return the values by storage key, computed and stored; or what another has stored meanwhile."""
-        # The versions of before: what is invalidated during the computation is then a miss.
-        versions = (yield from tags.current_versions(self.hooks, self._tag_keys)) if self._tag_keys else {}
+        """See Work.compute(); a key that the function leaves out is absent."""
+        versions = yield from self._versions()
+        values = yield from self._call(flight, storage_keys)
+        storing = yield from self._storing(flight, values, versions)
+        giving_back = self._giving_back(key for key in storage_keys if key not in values)
+        if storing or giving_back:
+            values |= yield from self._swap(flight, storing, giving_back)
+        return values
+
+    def _call(self, flight: Flight, storage_keys: Sequence[str]) -> Steps[dict[str, Any]]:
         typed = {key: self._typed[key] for key in storage_keys}
         computed = yield self._function, "call", (flight, list(typed.values()))
         if not isinstance(computed, Mapping):
@@ -122,52 +122,46 @@ class Batch:
                 f"get_or_set_many() was given a function that returned a {type(computed).__name__}; "
                 "expected a dict from the keys it was called with to their values."
             )
-        values = {storage_key: computed[key] for storage_key, key in typed.items() if key in computed}
-        expires_at = shortened(self._expires_at(values), timeouts.now(), self.freshness.jitter)
-        storing: dict[str, Swap] = {}
-        if values and expires_at != AT_ONCE:
-            # Without a mark the storage may be out of reach, and nobody finds anything there.
-            flight.for_storage = [key for key in values if self.leases[key].mark is not None]
-            if versions is not None:
-                cost = self._function.seconds
-                stored, kept_until = conditioned(values, expires_at, self.freshness, cost, versions)
-                yield from tags.renew(self.hooks, versions, kept_until)
-                storing = {key: self.leases[key].storing(value, kept_until) for key, value in stored.items()}
-        giving_back = self._giving_back(key for key in typed if key not in values)
-        if not (storing or giving_back):
-            return values
-        swapped = yield self.hooks, "_swap_many", (storing | giving_back,)
+        return {storage_key: computed[key] for storage_key, key in typed.items() if key in computed}
+
+    def _storing(
+        self, flight: Flight, values: dict[str, Any], versions: tags.Versions | None
+    ) -> Steps[Mapping[str, Swap]]:
+        """Return the swaps that store the values."""
+        expires_at = self.terms.expiry(values)
+        if not values or expires_at == AT_ONCE:
+            return {}
+        # Without a lease the storage may be out of reach, and followers find nothing there.
+        flight.for_storage = [key for key in values if self.leases[key].held is not None]
+        if versions is None:
+            return {}
+        stored, kept_until = yield from self._conditioned(values, expires_at, self._function.seconds, versions)
+        return {key: self.leases[key].storing(value, kept_until) for key, value in stored.items()}
+
+    def _swap(
+        self, flight: Flight, storing: Mapping[str, Swap], giving_back: Mapping[str, Swap]
+    ) -> Steps[dict[str, Any]]:
+        """Store values, and give the other leases back. Return the values of keys in which others have stored some."""
+        swapped = yield self.hooks, "_swap_many", ({**storing, **giving_back},)
         done = [key for key in storing if swapped[key]]
         for key in (*done, *giving_back):
-            self.leases[key].mark = None
+            self.leases[key].held = None
         self.counters.sets += len(done)
         changed = [key for key in giving_back if not swapped[key]]
         flight.for_storage = {*flight.for_storage, *done, *changed}
         overtaken = [key for key in storing if not swapped[key]]
-        return values | (yield from self.part(overtaken).read()) if overtaken else values
+        return (yield from self.part(overtaken).read()) if overtaken else {}
 
 
 def obtain_many(work: Batch, *, blocking: bool) -> Steps[dict[str, Any]]:
     """Return the values of all keys, by storage key; a key that the function left out is absent."""
     found = yield work.hooks, "_get_many", (work.storage_keys,)
-    envelopes = {key: value for key, value in found.items() if type(value) is Envelope}
-    live = set((yield from tags.live_envelopes(work.hooks, envelopes.values())))
-    values, late, stale = {}, {}, {}
-    for key, value in found.items():
-        if key not in envelopes:
-            values[key] = value
-            continue
-        entry = value if value.has_value and value in live else None
-        paused = work.flights.is_paused(key)
-        draw = 1.0 - random.random()  # noqa: S311 -- nothing secret
-        decision = decide(entry, timeouts.now(), work.freshness, paused=paused, draw=draw)
-        if decision in (Decision.SERVE, Decision.REFRESH):
-            values[key] = value.value
-            if decision is Decision.REFRESH:
-                late[key] = Lease(value, replaces=value)
-        elif decision is Decision.COMPUTE_OR_SERVE:
-            stale[key] = value.value
-    missing = {key: Lease(found.get(key, MISSING)) for key in work.storage_keys if key not in values}
+    decisions = yield from _decisions(work, found)
+    served = [key for key, decision in decisions.items() if decision in (Decision.SERVE, Decision.REFRESH)]
+    values = {key: _opened(found[key]) for key in served}
+    missing = {key: Lease(found.get(key, MISSING)) for key in decisions if key not in values}
+    late = {key: Lease(found[key], replaces=found[key]) for key in served if decisions[key] is Decision.REFRESH}
+    stale = {key: found[key].value for key in missing if decisions[key] is Decision.COMPUTE_OR_SERVE}
     work.counters.hits += len(values)
     work.counters.misses += len(missing)
     if late:
@@ -177,8 +171,28 @@ def obtain_many(work: Batch, *, blocking: bool) -> Steps[dict[str, Any]]:
     return values
 
 
+def _opened(found: Any) -> Any:
+    return found.value if type(found) is Envelope else found
+
+
+def _decisions(work: Batch, found: Mapping[str, Any]) -> Steps[dict[str, Decision]]:
+    """Return the decision about each key."""
+    envelopes = [value for value in found.values() if type(value) is Envelope]
+    usable = {entry for entry in (yield from tags.live_envelopes(work.hooks, envelopes)) if entry.has_value}
+    decisions = {}
+    for key in work.storage_keys:
+        value = found.get(key, MISSING)
+        if value is not MISSING and type(value) is not Envelope:
+            decisions[key] = Decision.SERVE
+            continue
+        entry = value if type(value) is Envelope and value in usable else None
+        paused, draw = work.flights.is_paused(key), 1.0 - random.random()  # noqa: S311 -- nothing secret
+        decisions[key] = decide(entry, timeouts.now(), work.terms.freshness, paused=paused, draw=draw)
+    return decisions
+
+
 def _computed(work: Batch, stale: dict[str, Any], *, blocking: bool) -> Steps[dict[str, Any]]:
-    """Compute what is missing; where that fails, and there is a stale value of all that is left, return these."""
+    """Compute the missing values; where that fails, return stale ones, if there is one for each key that is left."""
     values: dict[str, Any] = {}
     left: Sequence[str] = ()
     try:

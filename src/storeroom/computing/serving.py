@@ -1,7 +1,7 @@
-"""get_or_set(), once the key has been read: serve what was found, compute, or both.
+"""get_or_set(), once the key has been read: serve the entry, compute, or both.
 
-`freshness` decides; here it is done. What is computed while nobody waits, or only for a
-limited time, is computed by a background thread, or by a task of the running event loop.
+`decision` decides, this module acts. A value that is computed while nobody waits, or only
+for a limited time, is computed by a background thread, or by a task of the running event loop.
 """
 
 import logging
@@ -9,15 +9,15 @@ import random
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from storeroom import timeouts
 from storeroom.computing import stampede
 from storeroom.computing.decision import Decision, decide
-from storeroom.computing.one_key import Computation, Work
+from storeroom.computing.one_key import Computation
+from storeroom.computing.work import Work
 from storeroom.config.freshness import Freshness
 from storeroom.engines import background
-from storeroom.engines.counts import Counters
 from storeroom.engines.flights import AbandonedError, Flight
 from storeroom.exceptions import ComputationCycleError, ComputationTimeoutError
 from storeroom.storage import tags
@@ -33,15 +33,8 @@ __all__ = ["judge", "note_failure", "obtain", "refresh"]
 _log = logging.getLogger("storeroom")
 
 
-class Refreshable(Work, Protocol):
-    """What can be computed in the background."""
-
-    counters: Counters
-    freshness: Freshness
-
-
 def judge(hooks: StorageHooks, storage_key: str, found: Any, options: Freshness) -> Steps[Decision]:
-    """Return what get_or_set() does about what it has read of a key: an envelope or MISSING."""
+    """Return the decision about the entry that get_or_set() has read: an envelope or MISSING."""
     is_usable = type(found) is Envelope and found.has_value
     if is_usable and found.tags:
         is_usable = yield from tags.are_current(hooks, found)
@@ -56,12 +49,12 @@ def judge(hooks: StorageHooks, storage_key: str, found: Any, options: Freshness)
 
 
 def obtain(work: Computation, found: Any, decision: Decision, *, blocking: bool) -> Steps[Any]:
-    """Return the value for get_or_set(), where that is not to serve what was found.
+    """Return the value for get_or_set(), where the decision is not to serve the entry and do nothing else.
 
     Args:
-        work: what there is to do.
-        found: what was read: an envelope or MISSING.
-        decision: what judge() says of it.
+        work: the computation.
+        found: the entry: an envelope or MISSING.
+        decision: judge()'s.
         blocking: whether the caller waits with its whole thread, not as a task.
     """
     work.lease.found = found
@@ -73,9 +66,13 @@ def obtain(work: Computation, found: Any, decision: Decision, *, blocking: bool)
     work.counters.misses += 1
     if decision is Decision.RAISE and (kept := work.flights.error_of(work.key)) is not None:
         raise kept
-    stale = found if decision is Decision.COMPUTE_OR_SERVE else None
+    return (yield from _computed(work, found if decision is Decision.COMPUTE_OR_SERVE else None, blocking=blocking))
+
+
+def _computed(work: Computation, stale: Envelope | None, *, blocking: bool) -> Steps[Any]:
+    """Compute the value; where that fails, return the stale one, if there is one."""
     try:
-        if work.freshness.is_limited:
+        if work.terms.freshness.is_limited:
             value = yield from _compute_in_time(work, has_stale=stale is not None, blocking=blocking)
         else:
             value = (yield from stampede.compute_once(work, blocking=blocking))[work.key]
@@ -92,42 +89,40 @@ def obtain(work: Computation, found: Any, decision: Decision, *, blocking: bool)
     return value
 
 
-def refresh(work: Refreshable) -> Steps[None]:
+def refresh(work: Work) -> Steps[None]:
     """Let the values be computed in the background, but for those that somebody computes already."""
     try:
-        place = work.flights.join(work.storage_keys, blocking=False)
+        role = work.flights.join(work.storage_keys, blocking=False)
     except ComputationCycleError:
         return  # asked for within the very computation
-    if place.part == "leads":
-        part = work.part([key for key in work.storage_keys if key in place.flight.keys])
-        yield from _launch(part, place.flight, waits=False)
-    elif place.part == "follows":
-        work.flights.leave(place)
+    if role.part == "leads":
+        part = work.part([key for key in work.storage_keys if key in role.flight.keys])
+        yield from _launch(part, role.flight, waits=False)
+    elif role.part == "follows":
+        work.flights.leave(role)
 
 
 def _compute_in_time(work: Computation, *, has_stale: bool, blocking: bool) -> Steps[Any]:
     """Compute in the background, and wait for it as long as the options say."""
-    limits = [work.freshness.hard_timeout, work.freshness.soft_timeout if has_stale else None]
+    limits = [work.terms.freshness.hard_timeout, work.terms.freshness.soft_timeout if has_stale else None]
     seconds = min((limit for limit in limits if limit is not None), default=None)
     while True:
-        place = work.flights.join(work.storage_keys, blocking=blocking)
-        if place.part == "alone" or (
-            place.part == "leads" and not (yield from _launch(work, place.flight, waits=True))
-        ):
-            # No thread is free to do it while we look at the clock.
+        role = work.flights.join(work.storage_keys, blocking=blocking)
+        if role.part == "alone" or (role.part == "leads" and not (yield from _launch(work, role.flight, waits=True))):
+            # No thread is free to compute while this one watches the clock.
             return (yield from stampede.compute_once(work, blocking=blocking))[work.key]
         try:
-            landing = yield from stampede.follow(place.flight, seconds)
+            landing = yield from stampede.follow(role.flight, seconds)
             if work.key in landing.values:
                 return landing.values[work.key]
         except AbandonedError:
             continue
         finally:
-            if place.part == "follows":
-                work.flights.leave(place)
+            if role.part == "follows":
+                work.flights.leave(role)
 
 
-def _launch(work: Refreshable, flight: Flight, *, waits: bool) -> Steps[bool]:
+def _launch(work: Work, flight: Flight, *, waits: bool) -> Steps[bool]:
     """Let a flight go its way. Return False, having landed it, if there is nobody to fly it."""
     if (yield _LAUNCHER, "start", (_unattended(work, flight, waits=waits),)):
         return True
@@ -135,8 +130,8 @@ def _launch(work: Refreshable, flight: Flight, *, waits: bool) -> Steps[bool]:
     return False
 
 
-def _unattended(work: Refreshable, flight: Flight, *, waits: bool) -> Steps[None]:
-    """Compute where nobody takes the result or the error; those who wait get both from the flight."""
+def _unattended(work: Work, flight: Flight, *, waits: bool) -> Steps[None]:
+    """Compute where nobody takes the result or the error; followers get both from the flight."""
 
     def note(error: Exception) -> None:
         if not isinstance(error, AbandonedError):
@@ -153,22 +148,23 @@ def _unattended(work: Refreshable, flight: Flight, *, waits: bool) -> Steps[None
 
 def _keep_error(work: Computation, error: Exception) -> None:
     """Remember the error if that is asked for; one of waiting too long is not the computation's."""
-    if work.freshness.error_timeout and not isinstance(error, ComputationTimeoutError):
-        work.flights.fail(work.key, error, timeouts.now() + work.freshness.error_timeout)
+    seconds = work.terms.freshness.error_timeout
+    if seconds and not isinstance(error, ComputationTimeoutError):
+        work.flights.fail(work.key, error, timeouts.now() + seconds)
 
 
-def note_failure(work: Refreshable, error: Exception) -> None:
+def note_failure(work: Work, error: Exception) -> None:
     """Log the first of a series of failures, and leave the keys alone for a while."""
     work.counters.errors += 1
     keys = work.storage_keys
     if not work.flights.is_paused(keys[0]):
         _log.warning("The value of key %r cannot be computed; a stale one may be served.", keys[0], exc_info=error)
     for key in keys:
-        work.flights.pause(key, timeouts.now() + work.freshness.retry_pause)
+        work.flights.pause(key, timeouts.now() + work.terms.freshness.retry_pause)
 
 
 class _Launcher:
-    """Starts what goes on when its caller is answered."""
+    """Starts work that goes on when its caller is answered."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()

@@ -1,13 +1,12 @@
-"""One engine for each storage of a process: its lock, its counts, and the computations under way."""
+"""One engine for each storage of a process: its lock, its counts, and the computations under way.
 
-from storeroom.engines.engine import (
-    Engine,
-    close_all,
-    shared,
-)
+A cache object is a light handle. The costly part behind it (a table, an environment, a pool)
+is an Engine, found by its kind and location with shared(), and made whole after a fork. Its
+Flights are computations that callers wait for together, and its Counters are read as CacheStats.
+"""
 
-__all__ = [
-    "Engine",
-    "close_all",
-    "shared",
-]
+from storeroom.engines.counts import CacheStats, Counters
+from storeroom.engines.engine import Engine, close_all, shared
+from storeroom.engines.flights import Flights
+
+__all__ = ["CacheStats", "Counters", "Engine", "Flights", "close_all", "shared"]

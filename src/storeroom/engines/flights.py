@@ -26,7 +26,7 @@ from weakref import WeakSet
 from storeroom import timeouts
 from storeroom.exceptions import ComputationCycleError
 
-__all__ = ["AbandonedError", "Flight", "Flights", "Landing", "Place", "computing"]
+__all__ = ["AbandonedError", "Flight", "Flights", "Landing", "Role", "computing"]
 
 
 _MAX_PAUSED: Final = 1000
@@ -81,7 +81,7 @@ class Landing(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Role:
     """What join() gives to a caller.
 
     Attributes:
@@ -115,8 +115,8 @@ class Flights:
         self._failed: dict[str, tuple[float, Exception]] = {}
         _all_flights.add(self)
 
-    def join(self, keys: Sequence[str], *, blocking: bool) -> Place:
-        """Lead a flight of the keys that nobody computes; if there are none, follow that of the first: see Place.
+    def join(self, keys: Sequence[str], *, blocking: bool) -> Role:
+        """Lead a flight of the keys that nobody computes; if there are none, follow that of the first: see Role.
 
         Nobody waits while others wait for him: who leads follows no other flight until his own has landed.
 
@@ -138,20 +138,20 @@ class Flights:
             if free:
                 flight = Flight(self, free, outer, None if blocking else loop)
                 self._by_key.update(dict.fromkeys(free, flight))
-                return Place(flight, "leads")
+                return Role(flight, "leads")
             flight = self._by_key[keys[0]]
             ahead = _ahead(flight)
             if not ahead.isdisjoint(line):
                 raise _cycle_error()
             stalls = loop if blocking else None
             if stalls is not None and any(other.loop is stalls for other in ahead):
-                return Place(Flight(self, keys, outer, None), "alone")
+                return Role(Flight(self, keys, outer, None), "alone")
             flight.followers += 1
             for waiting in line:
                 waiting.waits_for.append(flight)
             if stalls is not None:
                 _stalled[stalls] = flight
-            return Place(flight, "follows", line, stalls)
+            return Role(flight, "follows", line, stalls)
 
     def apart(self, key: str) -> Flight:
         """Return a flight of one's own, whoever computes the key meanwhile; nobody follows it.
@@ -164,14 +164,14 @@ class Flights:
             raise _cycle_error()
         return Flight(self, (key,), line[0] if line else None, None)
 
-    def leave(self, place: Place) -> None:
+    def leave(self, role: Role) -> None:
         """Note that a follower waits no longer."""
         with _lock:
-            place.flight.followers -= 1
-            for waiting in place.line:
-                waiting.waits_for.remove(place.flight)
-            if place.loop is not None:
-                _stalled.pop(place.loop, None)
+            role.flight.followers -= 1
+            for waiting in role.line:
+                waiting.waits_for.remove(role.flight)
+            if role.loop is not None:
+                _stalled.pop(role.loop, None)
 
     def land(self, flight: Flight, outcome: Landing | Exception) -> None:
         """End the flight, handing its followers the result or the error; the next to miss leads a new one."""

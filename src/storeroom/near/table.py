@@ -62,11 +62,11 @@ class _Reading:
 class Ticket:
     """The right to keep what a read of the storage returns, while none of its keys has changed."""
 
-    __slots__ = ("begun", "marks")
+    __slots__ = ("begun", "readings")
 
-    def __init__(self, begun: float, marks: dict[str, _Reading]) -> None:
+    def __init__(self, begun: float, readings: dict[str, _Reading]) -> None:
         self.begun = begun
-        self.marks = marks
+        self.readings = readings
 
 
 class _Object:
@@ -105,7 +105,7 @@ class NearTable(Engine):
         self.direct_hits = 0
         self.life = object()
         self.is_tracked = False
-        self._marks: dict[str, _Reading] = {}
+        self._readings: dict[str, _Reading] = {}
 
     # Reading --------------------------------------------------------------------------------
 
@@ -150,15 +150,15 @@ class NearTable(Engine):
 
     def begin(self, storage_keys: Sequence[str]) -> Ticket:
         """Return the ticket of a read that is about to begin. It has to be given back by end()."""
-        begun, marks = timeouts.now(), self._marks
+        begun, readings = timeouts.now(), self._readings
         with self.lock:
             taken = {}
             for storage_key in storage_keys:
-                mark = marks.get(storage_key)
-                if mark is None:
-                    mark = marks[storage_key] = _Reading()
-                mark.readers += 1
-                taken[storage_key] = mark
+                reading = readings.get(storage_key)
+                if reading is None:
+                    reading = readings[storage_key] = _Reading()
+                reading.readers += 1
+                taken[storage_key] = reading
         return Ticket(begun, taken)
 
     def fill(self, ticket: Ticket, found: Mapping[str, tuple[Any, float | None]]) -> None:
@@ -169,7 +169,7 @@ class NearTable(Engine):
             found: storage key to value and expires_at, None where that is unknown.
         """
         self.far.hits += len(found)
-        self.far.misses += len(ticket.marks) - len(found)
+        self.far.misses += len(ticket.readings) - len(found)
         if not self._keeps:
             return
         now = timeouts.now()
@@ -185,15 +185,15 @@ class NearTable(Engine):
 
     def is_good(self, ticket: Ticket, storage_key: str) -> bool:
         """Tell whether a key has not changed since the ticket was taken."""
-        return self._marks.get(storage_key) is ticket.marks[storage_key]
+        return self._readings.get(storage_key) is ticket.readings[storage_key]
 
     def end(self, ticket: Ticket) -> None:
         """Take a ticket back."""
         with self.lock:
-            for storage_key, mark in ticket.marks.items():
-                mark.readers -= 1
-                if not mark.readers and self._marks.get(storage_key) is mark:
-                    del self._marks[storage_key]
+            for storage_key, reading in ticket.readings.items():
+                reading.readers -= 1
+                if not reading.readers and self._readings.get(storage_key) is reading:
+                    del self._readings[storage_key]
 
     def _believed_until(self, ticket: Ticket, value: Any, expires_at: float | None) -> float:
         """Return until when a value may be served from here: a time in the past if not at all."""
@@ -237,7 +237,7 @@ class NearTable(Engine):
         """See Listener."""
         with self.lock:
             for storage_key in storage_keys:
-                self._marks.pop(storage_key, None)  # the next reader makes another
+                self._readings.pop(storage_key, None)  # the next reader makes another
                 if self._bounded.delete(storage_key):
                     self.counters.deletes += 1
 
@@ -268,7 +268,7 @@ class NearTable(Engine):
 
     def _forget(self) -> None:
         self.counters.deletes += len(self.entries)
-        self._marks.clear()
+        self._readings.clear()
         self._bounded.clear()
 
     # Statistics and life --------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""How a near tier hears of changes: what a storage offers, and what it may ask of the tier."""
+"""The agreement between a near tier and a storage that tells of changes: Channel and Listener."""
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -13,13 +13,13 @@ class Listener(Protocol):
     """Seconds for which an entry may differ from the storage."""
 
     is_tracked: bool
-    """Whether it believes that every change is heard of: since begin_tracking()."""
+    """Whether it believes, since begin_tracking(), that it hears of every change."""
 
     def drop(self, storage_keys: Iterable[str]) -> None:
         """Forget these entries, and reads of them that are under way: somebody has changed them."""
 
     def drop_all(self) -> None:
-        """Forget everything: what was changed cannot be told."""
+        """Forget everything: nobody can tell which entries have changed."""
 
     def begin_tracking(self, heard_until: float) -> None:
         """Forget everything, and believe entries from now on for as long as the channel vouches for them.
@@ -36,12 +36,12 @@ class Listener(Protocol):
 
 
 class Channel(Protocol):
-    """What tells near tiers of this process which entries of a storage have changed."""
+    """Tells near tiers of this process which entries of a storage have changed."""
 
     def watch(self, listener: Listener, beginnings: Sequence[str]) -> None:
         """Tell a tier of changes from now on, until the process ends or forks.
 
         Args:
             listener: the tier.
-            beginnings: what the storage keys begin with that it may hold.
+            beginnings: prefixes of the storage keys that it may hold.
         """

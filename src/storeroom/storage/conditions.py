@@ -1,13 +1,14 @@
 """Operations on an entry that has conditions, which no storage can judge by itself.
 
 Where a hook answers LOOK, or cannot tell envelopes from other values, the entry is read,
-and judged by its own time and its tags' versions. What is then written goes in by
-compare-and-set: whoever comes in between wins.
+and judged by its own time and its tags' versions. The change is then made by
+compare-and-set: another writer who comes in between wins.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from storeroom import timeouts
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import LOOK, MISSING, StorageHooks
 from storeroom.storage.steps import Steps
@@ -18,7 +19,7 @@ __all__ = ["add_over", "expiry", "has", "is_live", "live_keys", "move", "open_ma
 _BATCH: Final = 1000
 
 _TRIES: Final = 100
-"""How often somebody else may come in between: more means that the storage cannot compare."""
+"""Attempts while others come in between: more means that the storage cannot compare."""
 
 
 def is_live(hooks: StorageHooks, envelope: Envelope) -> Steps[bool]:
@@ -27,7 +28,7 @@ def is_live(hooks: StorageHooks, envelope: Envelope) -> Steps[bool]:
 
 
 def opened(hooks: StorageHooks, found: Any) -> Steps[Any]:
-    """Return the value of what was read: MISSING for an envelope that is not live."""
+    """Return the value that was read, out of its envelope: MISSING if that is not live."""
     if type(found) is not Envelope:
         return found
     if not found.is_fresh or (found.tags and not (yield from are_current(hooks, found))):
@@ -36,7 +37,7 @@ def opened(hooks: StorageHooks, found: Any) -> Steps[Any]:
 
 
 def open_many(hooks: StorageHooks, found: dict[str, Any]) -> Steps[dict[str, Any]]:
-    """Return the values of what was read, without those that are not live."""
+    """Return the values that were read, without those that are not live."""
     envelopes = {key: value for key, value in found.items() if type(value) is Envelope}
     fresh = [envelope for envelope in envelopes.values() if envelope.is_fresh]
     live = set((yield from live_envelopes(hooks, fresh)))
@@ -57,65 +58,75 @@ def add_over(hooks: StorageHooks, storage_key: str, value: Any, expires_at: floa
     return bool((yield hooks, "_compare_set", (storage_key, found, value, expires_at)))
 
 
-def touch(hooks: StorageHooks, storage_key: str, expires_at: float) -> Steps[bool]:
-    """See StorageHooks._touch(), for an entry that has to be read to know."""
-    for _ in range(_TRIES):
-        found = yield hooks, "_get", (storage_key,)
-        if found is MISSING:
-            return False
-        if type(found) is not Envelope:
-            touched = yield hooks, "_touch", (storage_key, expires_at)
-            if touched is LOOK:
-                continue  # it was none a moment ago
-            return bool(touched)
-        if not (yield from is_live(hooks, found)):
-            return False
-        renewed = found.until(expires_at)
-        if (yield hooks, "_compare_set", (storage_key, found, renewed, renewed.kept_until)):
-            return True
-    return False
-
-
-def move(hooks: StorageHooks, storage_key: str, new_storage_key: str) -> Steps[bool]:
-    """See StorageHooks._rename(), for an entry that has to be read to know.
-
-    Others may find an envelope under both keys for a moment, and never under none.
-    """
-    for _ in range(_TRIES):
-        found = yield hooks, "_get", (storage_key,)
-        if found is MISSING:
-            return False
-        if type(found) is not Envelope:
-            moved = yield hooks, "_rename", (storage_key, new_storage_key)
-            if moved is LOOK:
-                continue  # it was none a moment ago
-            return bool(moved)
-        if not (yield from is_live(hooks, found)):
-            return False
-        yield hooks, "_set", (new_storage_key, found, found.kept_until)
-        if (yield hooks, "_compare_delete", (storage_key, found)):
-            return True
-        yield hooks, "_compare_delete", (new_storage_key, found)
-    return False
-
-
 def has(hooks: StorageHooks, storage_key: str) -> Steps[bool]:
     """See StorageHooks._has(), for an entry that has to be read to know."""
     found = yield hooks, "_get", (storage_key,)
     return (yield from opened(hooks, found)) is not MISSING
 
 
-def expiry(hooks: StorageHooks, storage_key: str) -> Steps[float | None]:
-    """See StorageHooks._expiry(), for an entry that has to be read to know."""
+def touch(hooks: StorageHooks, storage_key: str, expires_at: float) -> Steps[bool]:
+    """See StorageHooks._touch(); conditions are judged, and a time that is over removes the entry."""
+    if expires_at <= timeouts.now():
+        return bool((yield hooks, "_delete", (storage_key,)))
+    if hooks.sees_envelopes and (touched := (yield hooks, "_touch", (storage_key, expires_at))) is not LOOK:
+        return bool(touched)
+
+    def renew(found: Envelope) -> Steps[Any]:
+        renewed = found.until(expires_at)
+        return (yield hooks, "_compare_set", (storage_key, found, renewed, renewed.kept_until)) or LOOK
+
+    return bool((yield from _judged(hooks, "_touch", (storage_key, expires_at), renew)))
+
+
+def move(hooks: StorageHooks, storage_key: str, new_storage_key: str) -> Steps[bool]:
+    """See StorageHooks._rename(); conditions are judged.
+
+    Others may find an envelope under both keys for a moment, and never under none.
+    """
+    if hooks.sees_envelopes and (moved := (yield hooks, "_rename", (storage_key, new_storage_key))) is not LOOK:
+        return bool(moved)
+
+    def rename(found: Envelope) -> Steps[Any]:
+        yield hooks, "_set", (new_storage_key, found, found.kept_until)
+        if (yield hooks, "_compare_delete", (storage_key, found)):
+            return True
+        yield hooks, "_compare_delete", (new_storage_key, found)
+        return LOOK
+
+    return bool((yield from _judged(hooks, "_rename", (storage_key, new_storage_key), rename)))
+
+
+def expiry(hooks: StorageHooks, storage_key: str) -> Steps[Any]:
+    """See StorageHooks._expiry(); conditions are judged."""
+    if hooks.sees_envelopes and (expires_at := (yield hooks, "_expiry", (storage_key,))) is not LOOK:
+        return expires_at
+
+    def tell(found: Envelope) -> Steps[float]:
+        yield from ()
+        return found.fresh_until
+
+    return (yield from _judged(hooks, "_expiry", (storage_key,), tell))
+
+
+def _judged(
+    hooks: StorageHooks, hook: str, args: tuple[Any, ...], change: Callable[[Envelope], Steps[Any]]
+) -> Steps[Any]:
+    """Return the hook's answer for a bare entry, or that of `change` for a live envelope; None if there is neither.
+
+    Both may answer LOOK: another writer came in between.
+    """
     for _ in range(_TRIES):
-        found = yield hooks, "_get", (storage_key,)
-        if type(found) is Envelope:
-            return found.fresh_until if (yield from is_live(hooks, found)) else None
+        found = yield hooks, "_get", (args[0],)
         if found is MISSING:
             return None
-        expires_at: Any = yield hooks, "_expiry", (storage_key,)
-        if expires_at is not LOOK:
-            return None if expires_at is None else float(expires_at)
+        if type(found) is not Envelope:
+            answer = yield hooks, hook, args
+        elif (yield from is_live(hooks, found)):
+            answer = yield from change(found)
+        else:
+            return None
+        if answer is not LOOK:
+            return answer
     return None
 
 

@@ -1,7 +1,7 @@
-"""Values kept aside, in this process, where no storage does it: as they were when they were given.
+"""Copies of values, kept in this process where no storage keeps them.
 
 Immutable scalars are kept as they are, everything else as a pickle, so that a caller who
-changes what was given or returned changes nothing else.
+changes an object changes no copy of it.
 """
 
 from pickle import HIGHEST_PROTOCOL, dumps, loads
@@ -16,11 +16,11 @@ IMMUTABLE: Final = frozenset({str, int, float, bool, type(None), bytes, complex}
 
 
 class _Pickled(bytes):
-    """A pickle, which its type tells from bytes that are the value itself."""
+    """A pickle, told by its type from bytes that are the value itself."""
 
 
 def freeze(value: Any) -> Any:
-    """Return what stands for the value, and cannot be changed.
+    """Return a copy of the value that cannot be changed.
 
     Raises:
         SerializationError: it cannot be pickled.
@@ -34,7 +34,7 @@ def freeze(value: Any) -> Any:
     try:
         return _Pickled(dumps(value, HIGHEST_PROTOCOL))
     except Exception as error:
-        # Whatever a class's own __reduce__ raises, the caller's mistake is the same.
+        # A class's own __reduce__ may raise anything; the caller's mistake is the same.
         raise SerializationError(
             f"A value of type {type(value).__module__}.{type(value).__qualname__} cannot be pickled ({error}); "
             "cache the data in it rather than the object."
@@ -42,5 +42,5 @@ def freeze(value: Any) -> Any:
 
 
 def thaw(kept: Any) -> Any:
-    """Return the value of what freeze() returned: a new object each time, if it can be changed."""
+    """Return the value of a copy made by freeze(): a new object each time, if it can be changed."""
     return loads(kept) if type(kept) is _Pickled else kept

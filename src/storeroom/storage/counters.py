@@ -1,7 +1,7 @@
 """Counters that come into being by being counted.
 
-Two clients that count the same absent key must not both create it: whoever comes second
-adds to what the first has created.
+Two clients that count the same absent key must not both create it: the second adds to the
+counter that the first has created.
 """
 
 from typing import Final
@@ -15,14 +15,14 @@ from storeroom.timeouts import AT_ONCE
 __all__ = ["count"]
 
 _TRIES: Final = 100
-"""How often somebody else may come in between: more means that the storage keeps nothing."""
+"""Attempts while others come in between: more means that the storage keeps nothing."""
 
 
 def count(hooks: StorageHooks, storage_key: str, delta: float, start: float, expires_at: float) -> Steps[float]:
     """Add delta to the number stored, or store start + delta until then. Return the new number.
 
     Raises:
-        ValueTypeError: what is stored is not a number, or has tags or may become stale.
+        ValueTypeError: the value is not a number, or has tags or may become stale.
         StorageError: the storage stores nothing now.
     """
     for _ in range(_TRIES):

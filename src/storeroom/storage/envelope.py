@@ -3,15 +3,15 @@
 Most values are stored bare, and their storage alone says when they expire. One that has
 tags, or may be served stale, is stored in an Envelope, as one value: written, moved and
 removed as a whole. Storages keep it until `fresh_until` plus `grace`; after
-`fresh_until` it counts as absent, but for those who ask for stale values.
+`fresh_until` it counts as absent, but for callers that ask for stale values.
 
-An envelope is also where it is noted that somebody computes a new value: see `leased`.
-Whoever deletes or overwrites the entry meanwhile takes the note away with it, and what
-was computed from before is not stored.
+An envelope is also a *lease*, while somebody computes a new value: see `leased`. To delete
+or overwrite the entry meanwhile removes the lease, and the value computed from older data
+is not stored.
 
-Whether the entry of an envelope is live depends on its tags' versions, which are
-entries of their own. A storage cannot tell, and so its hooks answer LOOK (``hooks``), and
-the framework looks (``liveness``).
+The entry of an envelope is live or not by its tags' versions, which are entries of their
+own. A storage cannot tell, and so its hooks answer LOOK (``hooks``), and the framework
+looks (``conditions``).
 """
 
 import os
@@ -42,23 +42,23 @@ _SIGNED: Final = b"\x01"
 _FRAME_OF_SIGNED: Final = 17
 """Where the frame within a signed one begins: see serializers.frames."""
 KIND_BYTES: Final = _FRAME_OF_SIGNED + 1
-"""How many bytes of a frame is_packed() has to see."""
+"""Bytes of a frame that is_packed() has to see."""
 LEASED_BYTES: Final = KIND_BYTES + _HEAD.size
-"""How many bytes of a frame is_leased() has to see."""
+"""Bytes of a frame that is_leased() has to see."""
 
 
 class Envelope:
     """A value and its conditions. Not to be changed once made.
 
-    Two envelopes are equal if they are the same writing of an entry, whatever they hold.
+    Two envelopes are equal if they are the same writing of an entry: by their stamp.
 
     Attributes:
-        value: what the caller stored.
+        value: the caller's.
         fresh_until: epoch seconds; from then on the value is stale.
         grace: seconds that it is kept for beyond that.
         cost: seconds that it took to compute; 0 if unknown.
         tags: storage key of a tag's version, and the version that held when this was written.
-        leased_until: epoch seconds until which the one who wrote this computes a new value; 0 if nobody does.
+        leased_until: epoch seconds until which its writer computes a new value; 0 if nobody does.
         stamp: 64 random bits.
     """
 
@@ -84,7 +84,7 @@ class Envelope:
 
     @property
     def kept_until(self) -> float:
-        """When the storage may forget it: epoch seconds."""
+        """Epoch seconds from which on the storage may forget it."""
         return max(self.fresh_until + self.grace, self.leased_until)
 
     @property
@@ -102,7 +102,7 @@ class Envelope:
         return Envelope(self.value, fresh_until, self.grace, self.cost, self.tags)
 
     def leased(self, until: float) -> "Envelope":
-        """Return a new writing of the same value, which says that somebody computes its successor."""
+        """Return a new writing of the same value: the lease of the caller that computes its successor."""
         return Envelope(self.value, self.fresh_until, self.grace, self.cost, self.tags, until)
 
     def __eq__(self, other: object) -> bool:
@@ -121,7 +121,7 @@ class Envelope:
 
 
 def placeholder(until: float) -> Envelope:
-    """Return an envelope without a value, which says that somebody computes the first one."""
+    """Return an envelope without a value: the lease of the caller that computes the first one."""
     return Envelope(None, AT_ONCE, leased_until=until)
 
 
@@ -160,13 +160,13 @@ def unpack(frame: bytes, loads: Callable[[bytes], Any]) -> Envelope:
     stamp, fresh_until, grace, cost, leased_until, count = _HEAD.unpack_from(frame, 1)
     if not (grace >= 0 and cost >= 0 and fresh_until <= NEVER and leased_until >= 0):  # NaN compares as false
         raise ValueError("an envelope whose times mean nothing")
-    place = 1 + _HEAD.size
+    position = 1 + _HEAD.size
     tags = []
     for _ in range(count):
-        version, length = _TAG.unpack_from(frame, place)
-        place += _TAG.size + length
-        tags.append((frame[place - length : place].decode("utf-8", "surrogatepass"), version))
-    inner = frame[place:]
+        version, length = _TAG.unpack_from(frame, position)
+        position += _TAG.size + length
+        tags.append((frame[position - length : position].decode("utf-8", "surrogatepass"), version))
+    inner = frame[position:]
     if inner[:1] == frame[:1]:
         raise ValueError("an envelope within an envelope")
     return Envelope(loads(inner), fresh_until, grace, cost, tuple(tags), leased_until, stamp)

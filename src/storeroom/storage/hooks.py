@@ -1,4 +1,4 @@
-"""What a storage does for the framework: the hooks that a backend fills in.
+"""A storage's work for the framework: the hooks that a backend fills in.
 
 A hook sees storage keys, Python values and absolute expiry times; prefixes,
 versions, relative timeouts and defaults are behind it. Eight hooks make a whole
@@ -7,16 +7,15 @@ its engine does better. Each has an asynchronous twin with an "a" in its name,
 which by default runs the synchronous one: inline where `async_inline` says that
 it never waits, else in a worker thread.
 
-What every hook may rely on: `expires_at` lies in the future or is NEVER (entries
-that are to expire at once are never passed on), lists hold no key twice, and
-values are what the caller passed, or an ``entry.Envelope`` of it, which is stored as the one value
-that it is. What every hook owes: expired entries are
-absent, and add, incr, touch, rename, compare-delete and compare-set are atomic among
-all that share the storage.
+Every hook may rely on this: `expires_at` lies in the future or is NEVER (entries
+that are to expire at once are never passed on), lists hold no key twice, and a
+value is the caller's, or an Envelope of it, which is stored as one value. Every hook
+owes this: expired entries are absent, and add, incr, touch, rename, compare-delete
+and compare-set are atomic among all that share the storage.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, ParamSpec, TypeVar, final
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Final, NamedTuple, ParamSpec, TypeVar, final
 
 from storeroom.exceptions import NotSupportedError
 from storeroom.storage.envelope import Envelope
@@ -31,36 +30,22 @@ T = TypeVar("T")
 
 
 @final
-class _Missing:
-    """The type of MISSING, which tells an absent entry from a stored None."""
+class _Sentinel:
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     def __repr__(self) -> str:
-        return "MISSING"
+        return self._name
 
 
-MISSING: Final = _Missing()
+MISSING: Final = _Sentinel("MISSING")
+"""No entry, as opposed to a stored None."""
 
+LOOK: Final = _Sentinel("LOOK")
+"""The answer of a hook that has found an Envelope: its conditions decide."""
 
-@final
-class _Look:
-    """The type of LOOK: "there is an envelope, whose conditions decide"."""
-
-    def __repr__(self) -> str:
-        return "LOOK"
-
-
-LOOK: Final = _Look()
-
-
-@final
-class _Absent:
-    """The type of ABSENT, which a swap expects where there is to be no entry."""
-
-    def __repr__(self) -> str:
-        return "ABSENT"
-
-
-ABSENT: Final = _Absent()
+ABSENT: Final = _Sentinel("ABSENT")
+"""The expectation of a swap where there is to be no entry."""
 
 
 class Swap(NamedTuple):
@@ -68,7 +53,7 @@ class Swap(NamedTuple):
 
     Attributes:
         expected: the value that has to be there; ABSENT for no entry, MISSING for bytes that cannot be read.
-        value: what is stored in its place; MISSING to remove it.
+        value: the new one; MISSING to remove the entry.
         expires_at: of the new value.
     """
 
@@ -78,7 +63,7 @@ class Swap(NamedTuple):
 
 
 class Conditional(str):
-    """A storage key that `_scan` found, and whose entry is an ``entry.Envelope``: its conditions decide."""
+    """A storage key that `_scan` found, and whose entry is an Envelope: its conditions decide."""
 
     __slots__ = ()
 
@@ -96,7 +81,17 @@ REQUIRED: Final[Mapping[str, str]] = {
 """The hooks that every backend defines, and their parameters."""
 
 OVERLAID: Final[list[Any]] = []
-"""Classes before whose hooks an overlay may stand: they say so themselves, as they lie above (``storage.overlay``)."""
+"""Classes whose hooks an overlay may cover: they say so themselves, as they lie above (``storage.overlay``)."""
+
+
+def _twin(hook: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
+    """Return the asynchronous twin of a hook, which runs the synchronous one of its class."""
+    name = hook.__name__
+
+    async def twin(self: "StorageHooks", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._run(getattr(self, name), *args, **kwargs)
+
+    return twin
 
 
 class StorageHooks:
@@ -106,25 +101,25 @@ class StorageHooks:
     """True where no hook waits for longer than a thread switch would take."""
 
     is_shared: bool = True
-    """Whether other processes see what is stored here: computations are then coordinated with them."""
+    """Whether other processes see the entries: computations are then coordinated with them."""
 
     keeps_entries: ClassVar[bool] = True
     """False where nothing is stored, so that no two aliases can get into each other's way."""
 
     sees_envelopes: bool = False
     """Whether `_add`, `_touch`, `_rename`, `_has` and `_expiry` answer LOOK, and do nothing, where they find an
-    ``entry.Envelope`` whose conditions they cannot judge, and `_scan` tells Conditional keys. Otherwise the
-    framework reads each entry to find out."""
+    Envelope whose conditions they cannot judge, and `_scan` tells Conditional keys. Otherwise the framework reads
+    each entry to find out."""
 
     engine: Any
     """The storage's identity in this process, an ``engines.Engine``. An overlay has that of its handle."""
 
     _codec: Any = None
-    """What turns values into bytes and back, where a storage has one: ``serializers.Codec``."""
+    """Turns values into bytes and back, where a storage has one: a ``serializers.Codec``."""
 
     @property
     def flights(self) -> Any:
-        """The computations under way of those who see what these hooks show: an ``engines.Flights``."""
+        """The computations under way among all that see the same entries: an ``engines.Flights``."""
         return self.engine.flights
 
     # The eight that a backend must provide ------------------------------------------------
@@ -204,7 +199,7 @@ class StorageHooks:
     def _count(self, storage_key: str, delta: float, start: float, expires_at: float) -> float | None:
         """Add delta to a live number, keeping its expiry, or store start + delta. Return the new number.
 
-        None if another client came in between, or an ``entry.Envelope`` is in the way. No count is lost.
+        None if another client came in between, or an Envelope is in the way. No count is lost.
 
         Raises:
             ValueTypeError: the entry is not a number.
@@ -214,14 +209,14 @@ class StorageHooks:
         except KeyError:
             return start + delta if self._add(storage_key, start + delta, expires_at) is True else None
 
-    def _lease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> bool | None:
-        """Take the right to compute, for get_or_set(): put the mark in the place of what was seen. Atomic.
+    def _lease(self, storage_key: str, seen: Any, lease: Any, expires_at: float) -> bool | None:
+        """Take the right to compute, for get_or_set(): put the lease over the value that was seen. Atomic.
 
         Return whether nobody came first; None if that cannot be known now, so that each computes for itself.
         """
         if seen is MISSING:
-            return self._add(storage_key, mark, expires_at) is True
-        return self._compare_set(storage_key, seen, mark, expires_at)
+            return self._add(storage_key, lease, expires_at) is True
+        return self._compare_set(storage_key, seen, lease, expires_at)
 
     def _compare_delete(self, storage_key: str, expected: Any) -> bool:
         """Remove the entry if its value equals `expected`. Return whether it was removed.
@@ -240,7 +235,7 @@ class StorageHooks:
         return bool(self._get(storage_key) == expected) and self._set(storage_key, value, expires_at)
 
     def _lease_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool | None]:
-        """Do as `_lease` for several keys, whose marks are put in the place of what was seen by these swaps."""
+        """Do as `_lease` for several keys: each swap puts a lease over the value that was seen."""
         return dict(self._swap_many(swaps))
 
     def _swap_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
@@ -293,17 +288,17 @@ class StorageHooks:
         return {storage_key: (value, None) for storage_key, value in self._get_many(storage_keys).items()}
 
     def _channel(self) -> "Channel | None":
-        """Return what tells of changes that others make, or None: a near tier is then bounded by time alone."""
+        """Return the channel that tells of others' changes, or None: a near tier is then bounded by time alone."""
         return None
 
-    # For what stands before a storage, see overlays ------------------------------------------
+    # For overlays ---------------------------------------------------------------------------
 
     def _computing(self) -> "StorageHooks":
         """Return the hooks that a computation goes through: they show what others store meanwhile."""
         return self
 
     def _freeze(self, storage_key: str, value: Any) -> Any:
-        """Return what stands for the value while it is not in the storage: nobody can change it.
+        """Return a copy of the value for as long as it is not in the storage: nobody can change it.
 
         Raises:
             SerializationError: the storage could not keep it.
@@ -315,7 +310,7 @@ class StorageHooks:
         return copies.freeze(value)
 
     def _thaw(self, storage_key: str, kept: Any) -> Any:
-        """Return the value of what _freeze() returned, as a read of the storage would."""
+        """Return the value of a copy made by _freeze(), as a read of the storage would."""
         if self._codec is not None:
             return self._codec.loads(kept, storage_key)
         from storeroom.storage import copies  # noqa: PLC0415 -- as above
@@ -332,47 +327,25 @@ class StorageHooks:
 
         return await asyncio.to_thread(hook, *args, **kwargs)
 
-    async def _aget_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
-        return await self._run(self._get_many, storage_keys)
-
-    async def _aget_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
-        return await self._run(self._get_dated, storage_keys)
-
-    async def _aset_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
-        return await self._run(self._set_many, values, expires_at)
-
-    async def _aadd(self, storage_key: str, value: Any, expires_at: float) -> Any:
-        return await self._run(self._add, storage_key, value, expires_at)
-
-    async def _adelete_many(self, storage_keys: Sequence[str]) -> int:
-        return await self._run(self._delete_many, storage_keys)
-
-    async def _atouch(self, storage_key: str, expires_at: float) -> Any:
-        return await self._run(self._touch, storage_key, expires_at)
-
-    async def _aincr(self, storage_key: str, delta: float) -> float:
-        return await self._run(self._incr, storage_key, delta)
-
-    async def _aexpiry(self, storage_key: str) -> Any:
-        return await self._run(self._expiry, storage_key)
-
-    async def _aclear(self) -> None:
-        await self._run(self._clear)
-
-    async def _aget(self, storage_key: str) -> Any:
-        return await self._run(self._get, storage_key)
-
-    async def _aset(self, storage_key: str, value: Any, expires_at: float) -> bool:
-        return await self._run(self._set, storage_key, value, expires_at)
-
-    async def _adelete(self, storage_key: str) -> bool:
-        return await self._run(self._delete, storage_key)
-
-    async def _ahas(self, storage_key: str) -> Any:
-        return await self._run(self._has, storage_key)
-
-    async def _arename(self, storage_key: str, new_storage_key: str) -> Any:
-        return await self._run(self._rename, storage_key, new_storage_key)
+    _aget_many = _twin(_get_many)
+    _aset_many = _twin(_set_many)
+    _aadd = _twin(_add)
+    _adelete_many = _twin(_delete_many)
+    _atouch = _twin(_touch)
+    _aincr = _twin(_incr)
+    _aexpiry = _twin(_expiry)
+    _aclear = _twin(_clear)
+    _aget = _twin(_get)
+    _aset = _twin(_set)
+    _adelete = _twin(_delete)
+    _ahas = _twin(_has)
+    _arename = _twin(_rename)
+    _aget_dated = _twin(_get_dated)
+    _acompare_delete = _twin(_compare_delete)
+    _acompare_set = _twin(_compare_set)
+    _aswap_many = _twin(_swap_many)
+    _ausage = _twin(_usage)
+    _aprune = _twin(_prune)
 
     async def _acount(self, storage_key: str, delta: float, start: float, expires_at: float) -> float | None:
         try:
@@ -380,31 +353,16 @@ class StorageHooks:
         except KeyError:
             return start + delta if await self._aadd(storage_key, start + delta, expires_at) is True else None
 
-    async def _alease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> bool | None:
+    async def _alease(self, storage_key: str, seen: Any, lease: Any, expires_at: float) -> bool | None:
         if seen is MISSING:
-            return await self._aadd(storage_key, mark, expires_at) is True
-        return await self._acompare_set(storage_key, seen, mark, expires_at)
-
-    async def _acompare_delete(self, storage_key: str, expected: Any) -> bool:
-        return await self._run(self._compare_delete, storage_key, expected)
-
-    async def _acompare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
-        return await self._run(self._compare_set, storage_key, expected, value, expires_at)
+            return await self._aadd(storage_key, lease, expires_at) is True
+        return await self._acompare_set(storage_key, seen, lease, expires_at)
 
     async def _alease_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool | None]:
         return dict(await self._aswap_many(swaps))
-
-    async def _aswap_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
-        return await self._run(self._swap_many, swaps)
 
     async def _ainvalidate(self, storage_keys: Sequence[str]) -> int:
         return await self._adelete_many(storage_keys)
 
     async def _ascan(self, start: str) -> list[str]:
         return await self._run(lambda: list(self._scan(start)))
-
-    async def _ausage(self) -> tuple[int | None, int | None]:
-        return await self._run(self._usage)
-
-    async def _aprune(self) -> int:
-        return await self._run(self._prune)

@@ -5,8 +5,8 @@ number of failures in a row it *opens*: operations are answered at once by the p
 without touching the network. After a pause one operation is let through, *half-open*:
 if it succeeds the breaker closes, else it stays open for another pause.
 
-What an operation answers meanwhile is the alias's policy (``network``). Where no answer but
-the server's will do, as for a lock, the policy is put aside: see `no_answers`.
+The alias's policy (``network``) says how operations are answered meanwhile. Where no answer
+but the server's will do, as for a lock, the policy is put aside: see `no_answers`.
 
 Source: M. Nygard, "Release It!" (2007), chapter 5.
 """
@@ -50,10 +50,10 @@ def are_answers_refused() -> bool:
 
 
 class CircuitBreaker:
-    """What is known of one server's health, by all threads of this process.
+    """One server's health, as far as all threads of this process know it.
 
     Attributes:
-        failures: how many operations have failed since the start.
+        failures: operations that have failed since the start.
         is_open: whether operations are kept from the server.
     """
 

@@ -1,12 +1,12 @@
-"""What stands between a cache and its storage in some contexts: a transaction, a memo.
+"""Overlays between a cache and its storage: a near tier, a memo, a transaction.
 
 Every operation of a cache turns to ``self._overlay or self`` for its hooks. An overlay is
-hooks over hooks: it answers some calls itself and passes the others down. Which overlays
-there are depends on the context (``contextvars``), so it is right for threads, for tasks, and for
-threads that a context was copied to. A transaction lies over a memo, and that over a near tier.
+hooks over hooks: it answers some calls itself and passes the others down. Memos and
+transactions depend on the context (``contextvars``), so they are right for threads, for tasks, and
+for threads that a context was copied to. A transaction lies over a memo, and that over a near tier.
 
-The first use of either installs a descriptor in the class of all caches. A program that
-uses none looks at an attribute that is None, and pays for nothing more.
+The first memo or transaction installs a descriptor in the class of all caches. A program
+that uses none looks at an attribute that is None, and pays for nothing more.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,14 +17,17 @@ from storeroom.storage.channel import Channel
 from storeroom.storage.hooks import OVERLAID, StorageHooks
 from storeroom.storage.steps import Steps, arun, run
 
-__all__ = ["HOOKS", "MEMO", "TRANSACTION", "Finder", "Overlay", "Relay", "install"]
+__all__ = ["HOOKS", "MEMO", "TRANSACTION", "Finder", "Overlay", "Relay", "Slot", "install"]
 
 Finder: TypeAlias = Callable[[Any, StorageHooks], StorageHooks]
-"""Called with a handle and what lies below; returns what lies over it in this context, or the same again."""
+"""Called with a handle and the hooks below; returns the overlay that lies over them in this context, or them."""
+
+Slot: TypeAlias = tuple[object, str]
+"""An entry, known by the engine of its storage and its storage key."""
 
 MEMO: Final = 0
 TRANSACTION: Final = 1
-"""The places of overlays, from the storage up."""
+"""The positions of overlays, from the storage up."""
 
 HOOKS: Final = (
     "get",
@@ -78,9 +81,9 @@ class _ContextOverlay:
 _descriptor: Final = _ContextOverlay()
 
 
-def install(place: int, find: Finder) -> None:
-    """Let caches ask for overlays of this place from now on."""
-    _descriptor.finders[place] = find
+def install(position: int, find: Finder) -> None:
+    """Let caches ask for overlays at this position from now on."""
+    _descriptor.finders[position] = find
     for kind in OVERLAID:
         kind._overlay = _descriptor
 
@@ -98,18 +101,18 @@ class Overlay(Relay):
     """Hooks over the hooks of one handle.
 
     A subclass writes a hook as steps (``steps``), under its name without the underscore: ``get`` becomes
-    `_get` and `_aget`. What it does not write, and everything once `is_open` is False, goes down.
+    `_get` and `_aget`. The other hooks, and all of them once `is_open` is False, go down.
 
     Args:
         handle: the cache.
-        below: what the overlay lies over: the handle itself, or another overlay.
+        below: the hooks under the overlay: the handle itself, or another overlay.
     """
 
     _written: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, handle: Any, below: StorageHooks) -> None:
         self._handle, self._below = handle, below
-        # What the storage says of itself holds of both.
+        # The storage's answers about itself hold of both.
         self.async_inline = below.async_inline
         self.is_shared = below.is_shared
         self.sees_envelopes = below.sees_envelopes
@@ -132,10 +135,13 @@ class Overlay(Relay):
         return True
 
     def forget(self) -> None:
-        """Forget what is known of the storage: the handle has changed entries by another way than its hooks."""
+        """Forget the storage's entries: the handle has changed some by another way than its hooks."""
         forget = getattr(self._below, "forget", None)
         if forget is not None:
             forget()
+
+    def _slot(self, storage_key: str) -> Slot:
+        return self._handle.engine, storage_key
 
     def _freeze(self, storage_key: str, value: Any) -> Any:
         return self._handle._freeze(storage_key, value)

@@ -1,9 +1,9 @@
-"""What a backend tells of its servers when it is asked: the facts behind ``storeroom check``.
+"""Facts about a backend's servers, for ``storeroom check``.
 
-A backend whose entries lie elsewhere has two methods beside the cache's own, which
-`Probed` describes: one that says what is known without connecting, and one that asks.
-Asking writes nothing, uses connections of its own, and ends in time: what does not
-answer is part of the result, not an exception.
+A backend whose entries lie elsewhere has the two methods of `Probed` beside the cache's
+own: one tells the servers without connecting, the other asks them. Asking writes nothing,
+uses connections of its own, and ends in time: a server that does not answer is part of
+the result, not an exception.
 """
 
 import threading
@@ -19,7 +19,7 @@ __all__ = ["ROUND_TRIPS", "Endpoint", "Memory", "Probe", "Probed", "ServerProbe"
 T = TypeVar("T")
 
 ROUND_TRIPS: Final = 9
-"""How many are timed: an odd number, whose middle one says more than an average with a hiccup in it."""
+"""Round trips that are timed: an odd number, whose median a single hiccup does not change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Endpoint:
     """A server's address, and how the way to it is protected.
 
     Attributes:
-        address: what people call it; without credentials.
+        address: as people write it; without credentials.
         host: name or address; "" for a socket or a file of this machine.
         is_encrypted: whether what is sent can be read on the way; None where that shows only when it is asked.
         has_password: whether one has to be known to get in; None where nothing tells.
@@ -61,11 +61,11 @@ def _is_loopback(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """How much a server may hold, and what it does when that is used up.
+    """The memory that a server may use, and its policy when that is full.
 
     Attributes:
         max_bytes: None for no bound.
-        evicts: which entries make room: "any", those that are "expiring" at some time, or "nothing".
+        evicts: the entries that make room: "any", those that are "expiring" at some time, or "nothing".
         policy: the same in the server's own words.
     """
 
@@ -76,7 +76,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class ServerProbe:
-    """What one server has answered, or that it has not.
+    """The answers of one server, or its silence.
 
     Attributes:
         endpoint: where it is.
@@ -116,7 +116,7 @@ class ServerProbe:
 
     @property
     def is_too_old(self) -> bool:
-        """Whether the server is older than it may be. What cannot be compared is not."""
+        """Whether the server is older than it may be; False for a version that cannot be compared."""
         found = _parts(self.version)
         return bool(found) and found < _parts(self.oldest)
 
@@ -143,7 +143,7 @@ class TableProbe:
         place: the database.
         state: "ready"; "absent"; "old", made by Django or another version, and replaced on first use; or "foreign".
         may_create: whether this user may make it; None where nobody can tell.
-        columns: what it has.
+        columns: their names.
     """
 
     name: str
@@ -155,10 +155,10 @@ class TableProbe:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What the servers of one cache have answered.
+    """The answers of one cache's servers.
 
     Attributes:
-        servers: each that the cache needs; those that others have named included.
+        servers: each that the cache needs, also those that other servers have named.
         table: of a database cache, if it could be looked at.
         error: why nobody could be asked at all: a driver that is missing, a LOCATION that makes no sense.
         unasked: why nobody was asked, where that is no mistake; "" where all were.
@@ -186,17 +186,17 @@ class Probed(Protocol):
         """Ask each server once.
 
         Args:
-            seconds: how long to wait for one; what takes longer has failed.
+            seconds: to wait for one; a server that takes longer has failed.
         """
 
 
 def together(works: Sequence[Callable[[], T]], seconds: float) -> list[T | None]:
     """Run functions at the same time; return their results, and None for those that are not done in time.
 
-    Whatever a function hangs in, a driver or a look-up of a name, goes on in a thread that no program waits for.
+    A function that hangs, in a driver or a look-up of a name, goes on in a thread that no program waits for.
 
     Raises:
-        Exception: what one of them raised.
+        Exception: the first error of one of them.
     """
     results: list[T | None] = [None] * len(works)
     errors: list[BaseException] = []

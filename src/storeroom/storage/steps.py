@@ -1,16 +1,16 @@
 """Work that is written once and carried out by a synchronous or an asynchronous caller.
 
-The work is a generator: it yields what is to be done next, as an object, the name of
-its method and the arguments, and gets the result sent back, or the error thrown in. The
-asynchronous driver calls the method's twin: ``aread`` for ``read``, ``_aget`` for
-``_get``.
+The work is a generator: it yields its next step, as an object, the name of a method and
+the arguments, and gets the result sent back, or the error thrown in. The asynchronous
+driver calls the method's twin: ``aread`` for ``read``, ``_aget`` for ``_get``.
 """
 
+import time
 from collections.abc import Generator
 from functools import cache
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
-__all__ = ["Step", "Steps", "arun", "run", "twin"]
+__all__ = ["Step", "Steps", "arun", "pause", "run", "twin"]
 
 T = TypeVar("T")
 
@@ -58,3 +58,21 @@ async def arun(steps: Steps[T]) -> T:
     except StopIteration as stop:
         returned: T = stop.value
         return returned
+
+
+def pause(seconds: float) -> Steps[None]:
+    """Let time pass."""
+    yield _CLOCK, "sleep", (seconds,)
+
+
+class _Clock:
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    async def asleep(self, seconds: float) -> None:
+        import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
+
+        await asyncio.sleep(seconds)
+
+
+_CLOCK: Final = _Clock()

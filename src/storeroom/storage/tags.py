@@ -9,8 +9,8 @@ as one that was removed: entries become misses, never stale hits.
 Versions are kept for as long as the entries that need them, and expire after that, so
 that there are no more of them than tags in use.
 
-Source: the versions are those of "Cache tags" in Symfony and of dogpile's invalidation,
-in place of a list of keys, which would grow with every entry.
+Source: the versions are those of "Cache tags" in Symfony and of dogpile's invalidation. A
+list of keys for each tag would grow with every entry.
 """
 
 import os
@@ -32,12 +32,13 @@ __all__ = [
     "current_versions",
     "live_envelopes",
     "renew",
+    "stamps_of",
     "tag_keys",
     "tagged",
 ]
 
 TAG_PREFIX: Final = "\x00tag\x00"
-"""What the storage key of a tag's version begins with: no key function makes such keys."""
+"""The prefix of the storage keys of tags' versions: no key function makes such keys."""
 
 SHORTEST_LIFE: Final = 86_400.0
 """Seconds that a version is kept for at least, so that few writes have to prolong it."""
@@ -89,25 +90,31 @@ def current_versions(hooks: StorageHooks, keys: Sequence[str]) -> Steps[Versions
     """
     versions = _parsed((yield hooks, "_get_many", (keys,)))
     raced = []
-    for key in keys:
-        if key in versions:
-            continue
-        version, expires_at = int.from_bytes(os.urandom(8), "big"), timeouts.now() + SHORTEST_LIFE
+    for key in [key for key in keys if key not in versions]:
+        version, expires_at = new = _new_version()
         if (yield hooks, "_add", (key, _written(version, expires_at), expires_at)) is True:
-            versions[key] = version, expires_at
+            versions[key] = new
         else:
             raced.append(key)
     if raced:
-        found = yield hooks, "_get_many", (raced,)
-        versions |= _parsed(found)
-        for key in raced:
-            if key not in versions:
-                # What is there cannot be read, or is no version: nobody's entry can depend on it.
-                version, expires_at = int.from_bytes(os.urandom(8), "big"), timeouts.now() + SHORTEST_LIFE
-                change = key, found.get(key, MISSING), _written(version, expires_at), expires_at
-                if (yield hooks, "_compare_set", change):
-                    versions[key] = version, expires_at
+        versions |= yield from _raced_versions(hooks, raced)
     return versions if len(versions) == len(keys) else None
+
+
+def _raced_versions(hooks: StorageHooks, keys: Sequence[str]) -> Steps[Versions]:
+    """Return the versions of tags whose entries were in the way; bytes that are no version are overwritten."""
+    found = yield hooks, "_get_many", (keys,)
+    versions = _parsed(found)
+    for key in [key for key in keys if key not in versions]:
+        version, expires_at = new = _new_version()
+        # No entry can depend on an entry that cannot be read, or is no version.
+        if (yield hooks, "_compare_set", (key, found.get(key, MISSING), _written(version, expires_at), expires_at)):
+            versions[key] = new
+    return versions
+
+
+def _new_version() -> tuple[int, float]:
+    return int.from_bytes(os.urandom(8), "big"), timeouts.now() + SHORTEST_LIFE
 
 
 def renew(hooks: StorageHooks, versions: Versions, kept_until: float) -> Steps[None]:
@@ -134,8 +141,13 @@ def all_tagged(
     if versions is None:
         return {}
     yield from renew(hooks, versions, expires_at)
-    marks = tuple((key, version) for key, (version, _) in versions.items())
-    return {key: Envelope(value, expires_at, tags=marks) for key, value in values.items()}
+    stamps = stamps_of(versions)
+    return {key: Envelope(value, expires_at, tags=stamps) for key, value in values.items()}
+
+
+def stamps_of(versions: Versions) -> tuple[tuple[str, int], ...]:
+    """Return the versions as an envelope remembers them."""
+    return tuple((key, version) for key, (version, _) in versions.items())
 
 
 def _written(version: int, expires_at: float) -> str:
@@ -143,7 +155,7 @@ def _written(version: int, expires_at: float) -> str:
 
 
 def _parsed(found: dict[str, Any]) -> Versions:
-    """Return the versions that were read; what is none counts as lost."""
+    """Return the versions that were read; an entry that is none counts as lost."""
     versions: Versions = {}
     for key, text in found.items():
         try:
@@ -151,7 +163,7 @@ def _parsed(found: dict[str, Any]) -> Versions:
             version, expires_at = int(digits, 16), float(until)
         except (AttributeError, ValueError):
             continue
-        # In any other form _agree() would not know it again. NaN compares as false.
+        # _agree() knows no other form. NaN compares as false.
         if digits == f"{version:016x}" and expires_at >= 0:
             versions[key] = version, expires_at
     return versions

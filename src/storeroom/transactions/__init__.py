@@ -129,7 +129,7 @@ class _Block:
             yield from apply(segments)
 
 
-def follow(database: str) -> None:
+def follow(database: str | bool) -> None:
     """Let caches with ``OPTIONS["transactional"]`` follow Django's transactions from now on.
 
     Raises:

@@ -10,7 +10,7 @@ from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING, Swap
 from storeroom.storage.steps import Steps
 from storeroom.storage.tags import TAG_PREFIX
-from storeroom.transactions.changes import Change, Kind, Place, Segment
+from storeroom.transactions.changes import Change, Kind, Slot, Segment
 
 __all__ = ["apply"]
 
@@ -25,7 +25,7 @@ def apply(segments: Sequence[Segment]) -> Steps[None]:
         Exception: the first that one of them has raised, when all others are made: the database has committed, and
             what the cache does not know of that is as wrong as what it still knows from before.
     """
-    touched = {place for segment in segments for place in segment.changes}
+    touched = {slot for segment in segments for slot in segment.changes}
     errors: list[Exception] = []
     for segment in segments:
         for work in _works(segment, touched):
@@ -40,7 +40,7 @@ def apply(segments: Sequence[Segment]) -> Steps[None]:
         raise errors[0]
 
 
-def _works(segment: Segment, touched: set[Place]) -> Iterator[Steps[Any]]:
+def _works(segment: Segment, touched: set[Slot]) -> Iterator[Steps[Any]]:
     if segment.clears is not None:
         yield _clear(segment.clears)
     for (kind, _, _), together in groupby(segment.changes.items(), key=_group):
@@ -56,7 +56,7 @@ def _works(segment: Segment, touched: set[Place]) -> Iterator[Steps[Any]]:
                 yield _apply_one(storage_key, change, touched)
 
 
-def _group(item: tuple[Place, Change]) -> tuple[Any, ...]:
+def _group(item: tuple[Slot, Change]) -> tuple[Any, ...]:
     (_, storage_key), change = item
     is_unfenced = change.kind is Kind.COMPUTED and change.expected is None
     if change.kind not in _TOGETHER or is_unfenced or storage_key.startswith(TAG_PREFIX):
@@ -89,7 +89,7 @@ def _set(changes: list[tuple[str, Change]]) -> Steps[None]:
         yield change.below, "_delete_many", (failed,)
 
 
-def _apply_one(storage_key: str, change: Change, touched: set[Place]) -> Steps[Any]:
+def _apply_one(storage_key: str, change: Change, touched: set[Slot]) -> Steps[Any]:
     kind, below = change.kind, change.below
     if kind is Kind.INVALIDATE or storage_key.startswith(TAG_PREFIX):
         yield below, "_invalidate", ([storage_key],)
@@ -124,7 +124,7 @@ def _amend(storage_key: str, change: Change) -> Steps[None]:
         yield change.below, "_touch", (storage_key, change.expires_at)
 
 
-def _store_computed(changes: list[tuple[str, Change]], touched: set[Place]) -> Steps[None]:
+def _store_computed(changes: list[tuple[str, Change]], touched: set[Slot]) -> Steps[None]:
     """Store what was computed in the place of its mark, unless its tags' versions have never been anybody else's."""
     swaps = {}
     for storage_key, change in changes:
@@ -138,7 +138,7 @@ def _store_computed(changes: list[tuple[str, Change]], touched: set[Place]) -> S
     yield changes[0][1].below, "_swap_many", (swaps,)
 
 
-def _under(storage_key: str, change: Change, touched: set[Place]) -> Steps[Any]:
+def _under(storage_key: str, change: Change, touched: set[Slot]) -> Steps[Any]:
     if change.kind is Kind.DELETE:
         yield from _delete([(storage_key, change)])
     elif change.kind is Kind.SET:

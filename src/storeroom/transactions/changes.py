@@ -17,9 +17,9 @@ from storeroom.engines.flights import Flights
 from storeroom.storage.hooks import MISSING, StorageHooks
 from storeroom.timeouts import NEVER
 
-__all__ = ["Change", "Kind", "Place", "Segment", "Unit", "View"]
+__all__ = ["Change", "Kind", "Slot", "Segment", "Unit", "View"]
 
-Place: TypeAlias = tuple[object, str]
+Slot: TypeAlias = tuple[object, str]
 """An entry: the storage that it is in, and its storage key."""
 
 
@@ -81,25 +81,25 @@ class Segment:
     Attributes:
         changes: place to change, in the order of the last operations.
         clears: the change that removes all entries of a cache first, or None.
-        mark: what its unit knows it by.
+        savepoint: what its unit knows it by.
     """
 
-    changes: dict[Place, Change] = field(default_factory=dict)
+    changes: dict[Slot, Change] = field(default_factory=dict)
     clears: Change | None = None
-    mark: Any = None
+    savepoint: Any = None
 
-    def record(self, place: Place, change: Change | None) -> None:
+    def record(self, slot: Slot, change: Change | None) -> None:
         """Note a change, as the last one; or forget the one that there is."""
-        self.changes.pop(place, None)
+        self.changes.pop(slot, None)
         if change is not None:
-            self.changes[place] = change
+            self.changes[slot] = change
 
-    def has_cleared(self, place: Place) -> bool:
+    def has_cleared(self, slot: Slot) -> bool:
         """Tell whether clear() has removed the entry."""
         if self.clears is None:
             return False
         handle = self.clears.handle
-        return place[0] is handle.engine and bool(handle._key_space.owns(place[1]))
+        return slot[0] is handle.engine and bool(handle._key_space.owns(slot[1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,15 +193,15 @@ class Unit:
 
     # Entries ----------------------------------------------------------------------------------
 
-    def view(self, place: Place) -> View:
+    def view(self, slot: Slot) -> View:
         """Return what the unit of work sees of an entry."""
         delta: float = 0
         expires_at: float | None = None
         with self.lock:
             for segment in reversed(self.segments()):
-                change = segment.changes.get(place)
+                change = segment.changes.get(slot)
                 if change is None:
-                    if segment.has_cleared(place):
+                    if segment.has_cleared(slot):
                         return View(is_absent=True)
                 elif change.kind is Kind.AMEND:
                     delta += change.delta
@@ -212,13 +212,13 @@ class Unit:
                     return View(change, False, delta, expires_at)
         return View(None, False, delta, expires_at)
 
-    def record(self, place: Place, make: Callable[[Change | None], Change | None]) -> None:
+    def record(self, slot: Slot, make: Callable[[Change | None], Change | None]) -> None:
         """Note a change, made of the one that the current segment has for the entry."""
         with self.lock:
             segment = self.current()
-            segment.record(place, make(segment.changes.get(place)))
+            segment.record(slot, make(segment.changes.get(slot)))
 
-    def places(self) -> Iterable[Place]:
+    def slots(self) -> Iterable[Slot]:
         """Return the entries that there are changes for."""
         with self.lock:
-            return list(dict.fromkeys(place for segment in self.segments() for place in segment.changes))
+            return list(dict.fromkeys(slot for segment in self.segments() for slot in segment.changes))

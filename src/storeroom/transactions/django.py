@@ -68,15 +68,15 @@ class _ConnectionUnit(Unit):
     def segments(self) -> list[Segment]:
         """Return those that Django still means to apply."""
         to_call = {id(function) for _, function, *_ in self._connection.run_on_commit}
-        if any(id(segment.mark[0]) not in to_call for segment in self._segments):
-            self._segments = [segment for segment in self._segments if id(segment.mark[0]) in to_call]
+        if any(id(segment.savepoint[0]) not in to_call for segment in self._segments):
+            self._segments = [segment for segment in self._segments if id(segment.savepoint[0]) in to_call]
         return self._segments
 
     def begin(self, clears: Change | None = None) -> Segment:
         """Begin a segment that belongs to the savepoints in progress."""
         segment = Segment(clears=clears)
         application = _Application(segment)
-        segment.mark = application, self._savepoints()
+        segment.savepoint = application, self._savepoints()
         self.segments().append(segment)
         # Robust: an error is logged, and keeps neither other changes nor the program's own functions from being made.
         self._connection.on_commit(application, robust=True)
@@ -85,7 +85,7 @@ class _ConnectionUnit(Unit):
     def current(self) -> Segment:
         """Return the segment that belongs to the savepoints in progress, or begin it."""
         segments = self.segments()
-        if segments and segments[-1].mark[1] == self._savepoints():
+        if segments and segments[-1].savepoint[1] == self._savepoints():
             return segments[-1]
         return self.begin()
 

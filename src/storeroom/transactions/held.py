@@ -12,7 +12,7 @@ from storeroom.storage.overlay import Overlay
 from storeroom.storage.steps import Steps
 from storeroom.storage.tags import TAG_PREFIX
 from storeroom.timeouts import NEVER
-from storeroom.transactions.changes import Change, Kind, Place, Unit, View
+from storeroom.transactions.changes import Change, Kind, Slot, Unit, View
 
 __all__ = ["TransactionOverlay"]
 
@@ -47,17 +47,17 @@ class TransactionOverlay(Overlay):
 
     # The unit's changes ---------------------------------------------------------------------
 
-    def _place(self, storage_key: str) -> Place:
+    def _slot(self, storage_key: str) -> Slot:
         return self._storage, storage_key
 
     def _view(self, storage_key: str) -> View:
-        return self._unit.view(self._place(storage_key))
+        return self._unit.view(self._slot(storage_key))
 
     def _change(self, kind: Kind, **attributes: Any) -> Change:
         return Change(kind, self._below, self._handle, **attributes)
 
     def _record(self, storage_key: str, make: Callable[[Change | None], Change | None]) -> None:
-        self._unit.record(self._place(storage_key), make)
+        self._unit.record(self._slot(storage_key), make)
 
     def _hold(self, storage_key: str, value: Any, expires_at: float, kind: Kind = Kind.SET) -> None:
         """Hold a value back that was written. An entry that this segment has removed is replaced, not added."""
@@ -113,7 +113,7 @@ class TransactionOverlay(Overlay):
         """See StorageHooks._scan()."""
         found = yield self._below, "_scan", (start,)
         keys = {str(storage_key): None for storage_key in found if self._view(storage_key).is_below}
-        for storage, storage_key in self._unit.places():
+        for storage, storage_key in self._unit.slots():
             if storage is self._storage and storage_key.startswith(start):
                 view = self._view(storage_key)
                 if not view.is_below and view.value(storage_key) is not MISSING:
@@ -259,9 +259,9 @@ class TransactionOverlay(Overlay):
             yield self._below, "_compare_delete", (storage_key, held.expected)
         return True
 
-    def lease(self, storage_key: str, seen: Any, mark: Any, expires_at: float) -> Steps[bool]:
+    def lease(self, storage_key: str, seen: Any, lease: Any, expires_at: float) -> Steps[bool]:
         """See StorageHooks._lease()."""
-        swap = Swap(ABSENT if seen is MISSING else seen, mark, expires_at)
+        swap = Swap(ABSENT if seen is MISSING else seen, lease, expires_at)
         yield from self.lease_many({storage_key: swap})
         return True
 
