@@ -40,7 +40,7 @@ def rows(output):
 
 
 def test_demo_counts_each_pass(tmp_path, capsys):
-    """Cold renders every page, nothing renders one again, and eight who want one at once render it once."""
+    """A cold pass renders every page, warm ones none, and eight callers who want one page at once render it once."""
     assert main(["demo", "--directory", str(tmp_path), "--limit", "4"]) == 0
     output = capsys.readouterr().out
     counted = {name: (int(row[0]), int(row[2]), int(row[3])) for name, row in rows(output).items()}
@@ -55,6 +55,7 @@ def test_demo_counts_each_pass(tmp_path, capsys):
 
 
 def test_demo_is_cold_again_unless_told_to_keep(tmp_path):
+    """The demo starts with an empty cache, unless --keep is given."""
     with start(tmp_path, 1) as processes:
         processes.read(MODULES)
     kept = passes.play(tmp_path, MODULES, keep=True)
@@ -64,7 +65,7 @@ def test_demo_is_cold_again_unless_told_to_keep(tmp_path):
 
 
 def test_demo_prints_a_command_that_lists_its_pages(tmp_path, capsys):
-    """It can be pasted into a shell as it is, whatever characters the directory's name has."""
+    """The demo prints a command that lists its pages, quoted for a shell, whatever the directory's name."""
     assert main(["demo", "--directory", str(tmp_path / "it's 100% mine? #1"), "--limit", "3"]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if " keys json " in line)
     assert main(["keys", *shlex.split(line.partition(" keys json ")[2])]) == 0
@@ -72,7 +73,7 @@ def test_demo_prints_a_command_that_lists_its_pages(tmp_path, capsys):
 
 
 def test_demo_goes_on_after_an_interruption(tmp_path):
-    """Ctrl-C in the middle: exit code 130, what is stored stays whole, and --keep renders only the rest."""
+    """After Ctrl-C the demo exits with 130 and its pages are whole; with --keep it renders the other ones only."""
     modules = pages.standard_library()[:30]
     demo = subprocess.Popen(
         [sys.executable, "-m", "storeroom", "demo", "--directory", str(tmp_path), "--limit", "30"],
@@ -92,10 +93,11 @@ def test_demo_goes_on_after_an_interruption(tmp_path):
     with start(tmp_path, 1) as processes:
         (tally,) = processes.read(modules)
     assert (tally.hits, tally.computations) == (found, 30 - found)
-    assert tally.seconds < LEASE_SECONDS  # whoever was interrupted has given its lease back
+    assert tally.seconds < LEASE_SECONDS  # the interrupted demo has given its lease back
 
 
 def test_demo_leaves_no_process_behind_when_it_fails(tmp_path):
+    """All processes of the demo have ended when it fails."""
     with pytest.raises(KeyboardInterrupt), start(tmp_path, 2) as processes:  # noqa: PT012 -- what is raised is the point
         running = [process._popen for process in processes._processes]
         processes.ask({"read": pages.standard_library()})
@@ -104,25 +106,28 @@ def test_demo_leaves_no_process_behind_when_it_fails(tmp_path):
 
 
 def test_demo_tells_what_a_failed_process_said(tmp_path):
+    """The last words of a process that fails are in the error."""
     with pytest.raises(StorageError, match="JSONDecodeError"), start(tmp_path, 1) as processes:  # noqa: PT012 -- ditto
         print("no order", file=processes._processes[0]._popen.stdin, flush=True)
         processes.survey([])
 
 
 def test_demo_refuses_a_directory_that_is_a_file(tmp_path, capsys):
+    """A --directory that is a file is named in the message, and the demo fails."""
     (tmp_path / "file").touch()
     assert main(["demo", "--directory", str(tmp_path / "file"), "--limit", "1"]) != 0
     assert str(tmp_path / "file") in capsys.readouterr().err
 
 
 def test_page_of_a_module_that_prints_disturbs_nobody(tmp_path):
+    """A module that prints when it is imported does not disturb the process that renders its page."""
     with start(tmp_path, 1) as processes:
         (tally,) = processes.read(["this"])
     assert (tally.computations, tally.unavailable) == (1, [])
 
 
 def test_page_of_a_module_that_does_not_exist_says_so(tmp_path):
-    """That page is cached as well: nobody tries again."""
+    """The page of a module that does not exist says so, and is cached as well."""
     with start(tmp_path, 1) as processes:
         first, second = (processes.read(["no_such_module"])[0] for _ in range(2))
     assert first.unavailable == second.unavailable == ["no_such_module"]
@@ -132,7 +137,7 @@ def test_page_of_a_module_that_does_not_exist_says_so(tmp_path):
 
 
 def test_pages_hold_no_environment(tmp_path, monkeypatch):
-    """On two pages pydoc prints os.environ."""
+    """Pages of modules whose help shows os.environ do not hold its values."""
     monkeypatch.setenv("API_TOKEN", "hunter2-hunter2")
     with start(tmp_path, 1) as processes:
         processes.read(["os", os.name])
@@ -142,6 +147,7 @@ def test_pages_hold_no_environment(tmp_path, monkeypatch):
 
 
 def test_pages_are_of_the_standard_library_wherever_the_demo_runs(tmp_path, monkeypatch):
+    """A module in the working directory does not take the place of the standard library's."""
     (tmp_path / "colorsys.py").write_text("raise SystemExit('not the standard library')")
     monkeypatch.chdir(tmp_path)
     with start(tmp_path / "cache", 1) as processes:
@@ -150,6 +156,7 @@ def test_pages_are_of_the_standard_library_wherever_the_demo_runs(tmp_path, monk
 
 
 def test_standard_library_is_listed_without_importing_it():
+    """The standard library's modules are listed, but private and harmful ones, without importing any."""
     before = set(sys.modules)
     modules = pages.standard_library()
     assert {"abc", "json", "json.decoder", "xml.etree.ElementTree"} < set(modules)
@@ -158,6 +165,7 @@ def test_standard_library_is_listed_without_importing_it():
 
 
 def test_report_tells_when_processes_disagree(tmp_path, capsys):
+    """The report tells of a defect when processes have read different pages."""
     results = passes.play(tmp_path, MODULES[:1], keep=False)
     assert passes.agree(results)
     warm = results[1]
@@ -170,6 +178,7 @@ def test_report_tells_when_processes_disagree(tmp_path, capsys):
 
 @pytest.mark.parametrize(("no_color", "painted"), [("", "\x1b[32m█████\x1b[0m"), ("1", "█████")])
 def test_progress_draws_a_bar_on_a_terminal(monkeypatch, no_color, painted):
+    """On a wide terminal progress is a bar, coloured unless NO_COLOR is set, and then one line of the result."""
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("TERM", "xterm")
@@ -184,6 +193,7 @@ def test_progress_draws_a_bar_on_a_terminal(monkeypatch, no_color, painted):
 
 
 def test_progress_shows_only_the_count_where_the_terminal_is_narrow(monkeypatch):
+    """On a narrow terminal progress is the count alone."""
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("TERM", "xterm")
