@@ -1,0 +1,205 @@
+"""`storeroom check` and Redis: one server, replicas, Sentinels, a cluster."""
+
+import time
+
+import pytest
+
+from storeroom.backends.redis import RedisCache
+from storeroom.backends.redis import probe as redis_probe
+from storeroom.testing import FakeClock
+from tests.integrations.checks.looks import REDIS, found, ids, look, on, url
+from tests.servers.process import free_port
+from tests.servers.proxy import Proxy
+from tests.servers.redis import RedisServer, running, valkey_binary
+from tests.servers.redis_groups import Cluster, ReplicaPair, Sentinels
+
+#: Commands of Redis that tell something, or open a connection.
+READING = {"auth", "hello", "info", "ping", "role", "select", "time", "client|setname", "command", "config|get"}
+
+
+# One server -------------------------------------------------------------------------------
+
+
+def test_a_sound_redis_has_nothing_wrong(sound):
+    """A bounded Redis that evicts has no findings, and its answer has role, version, latency, clock and memory."""
+    findings, probe = look(on(REDIS, url(sound)))
+    assert findings == []
+    (answer,) = probe.servers
+    assert (answer.endpoint.address, answer.role, answer.product) == (url(sound)[:-2], "primary", "Redis")
+    assert answer.version == sound.ask("INFO", "server").split("redis_version:")[1].split()[0]
+    assert answer.latency < 1
+    assert abs(answer.clock_ahead) < 1
+    assert answer.memory.max_bytes == 100 * 2**20
+
+
+def test_valkey_is_called_by_its_name(tmp_path):
+    """A Valkey is told from a Redis, and is not too old."""
+    for server in running(RedisServer(valkey_binary(), tmp_path)):
+        (answer,) = look(on(REDIS, f"unix://{server.socket}"))[1].servers
+        assert (answer.product, answer.failure) == ("Valkey", "")
+        assert not answer.is_too_old
+
+
+def test_the_bound_and_the_policy_of_redis_are_looked_at(redis_server):
+    """A Redis without a bound is found, and one with a bound whose policy keeps the alias's entries."""
+    assert ids(on(REDIS, url(redis_server))) == {"W023"}
+    redis_server.ask("CONFIG", "SET", "maxmemory", "100mb")
+    assert ids(on(REDIS, url(redis_server))) == {"W024"}
+    redis_server.ask("CONFIG", "SET", "maxmemory-policy", "volatile-ttl")
+    assert ids(on(REDIS, url(redis_server))) == set()
+    assert ids(on(REDIS, url(redis_server), TIMEOUT=None)) == {"W024"}
+
+
+def test_the_command_that_bounds_redis_does(redis_server):
+    """The command that a finding offers mends it."""
+    finding = found("W023", on(REDIS, url(redis_server)))
+    assert finding.command.startswith(f"redis-cli -u redis://127.0.0.1:{redis_server.port} CONFIG SET ")
+    redis_server.ask(*finding.command.split()[3:])
+    assert ids(on(REDIS, url(redis_server))) == set()
+
+
+def test_asking_redis_changes_nothing(sound):
+    """A check sends no command that writes."""
+    sound.ask("CONFIG", "RESETSTAT")
+    look(on(REDIS, url(sound, 3)))
+    told = sound.ask("INFO", "commandstats").splitlines()[1:]
+    used = {line.partition(":")[0].removeprefix("cmdstat_") for line in told}
+    assert {"info", "ping", "role", "time"} <= used
+    assert used - {"config|resetstat"} <= READING
+    assert sound.ask("INFO", "keyspace").strip() == "# Keyspace"
+
+
+def test_asking_leaves_the_caches_own_connections_alone(sound):
+    """A program that checks itself does not move its circuit breaker or its counters."""
+    sound.process.kill()
+    cache = RedisCache(url(sound), {})
+    assert cache.probe(1).servers[0].failure
+    assert cache._engine.breaker.failures == 0
+    assert cache.stats().errors == 0
+
+
+def test_a_killed_redis_is_out_of_reach(sound):
+    """A Redis that is down is named, with its role and the error."""
+    sound.process.kill()
+    finding = found("E007", on(REDIS, url(sound)))
+    assert f"redis://127.0.0.1:{sound.port} (primary)" in finding.what
+    assert "Connection refused; that took " in finding.what
+
+
+@pytest.mark.slow
+def test_a_redis_that_hangs_is_out_of_reach_in_time(sound):
+    """A Redis that hangs is out of reach after the check's own timeout, however long the cache's is."""
+    sound.process.pause()
+    begun = time.monotonic()
+    assert ids(on(REDIS, url(sound), OPTIONS={"socket_timeout": 0.1})) == {"E007"}
+    # By whatever timeout the cache itself has.
+    patient = {"socket_timeout": 60, "socket_connect_timeout": 60}
+    finding = found("E007", on(REDIS, url(sound), OPTIONS=patient), seconds=0.2)
+    assert "no answer within 0.2 s; that took 200.0 ms." in finding.what
+    assert time.monotonic() - begun < 5
+    sound.process.resume()
+    assert ids(on(REDIS, url(sound))) == set()
+
+
+def test_a_password_is_asked_for(sound):
+    """A missing or a wrong password is a refusal."""
+    sound.ask("CONFIG", "SET", "requirepass", "hunter2")
+    location = url(sound)
+    finding = found("E008", on(REDIS, location))
+    assert "Authentication required" in finding.what
+    assert ids(on(REDIS, location.replace("//", "//:hunter3@"))) == {"E008"}
+    assert ids(on(REDIS, location.replace("//", "//:hunter2@"))) == set()
+
+
+def test_a_database_that_is_not_there_is_found(sound):
+    """A database number that the server does not have is a refusal."""
+    assert ids(on(REDIS, url(sound, 15))) == set()
+    assert "DB index is out of range" in found("E008", on(REDIS, url(sound, 16))).what
+
+
+def test_clocks_that_differ_are_found(sound):
+    """A server whose clock differs by more than a minute is found."""
+    with FakeClock() as clock:
+        assert ids(on(REDIS, url(sound))) == set()
+        clock.advance(61)
+        assert "61 s behind this host's" in found("W026", on(REDIS, url(sound))).what
+
+
+@pytest.mark.slow
+def test_a_slow_way_is_found(sound):
+    """Round trips that take long are found, with their median."""
+    with Proxy(sound.port) as proxy:
+        caches = on(REDIS, f"redis://127.0.0.1:{proxy.port}")
+        assert ids(caches) == set()
+        proxy.delay = 0.02
+        assert "The median of 9 round trips to " in found("W025", caches).what
+
+
+def test_old_servers_are_found(sound, monkeypatch):
+    """A server that is older than the oldest one supported is found."""
+    monkeypatch.setattr(redis_probe, "_OLDEST", "99.0")
+    assert "99.0 or newer is needed" in found("E009", on(REDIS, url(sound))).what
+
+
+# Several servers --------------------------------------------------------------------------
+
+
+def bounded(*servers: RedisServer) -> None:
+    for server in servers:
+        server.ask("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
+
+
+def test_a_primary_and_its_replica_are_both_asked(redis_pair: ReplicaPair):
+    """Primary and replica of a pair are asked, and told apart."""
+    bounded(redis_pair.primary)
+    findings, probe = look(on(REDIS, redis_pair.url()))
+    assert findings == []
+    assert [answer.role for answer in probe.servers] == ["primary", "replica"]
+
+
+def test_a_replica_that_is_written_to_is_found(redis_pair: ReplicaPair):
+    """A location whose only server is a replica is refused."""
+    location = f"redis://127.0.0.1:{redis_pair.replica.port}"
+    assert "it is a replica, which takes no writes" in found("E008", on(REDIS, location)).what
+
+
+def test_a_lost_replica_is_a_warning(redis_pair: ReplicaPair):
+    """A replica that is out of reach is a warning, as its primary serves."""
+    location = [f"unix://{redis_pair.primary.socket}", f"redis://127.0.0.1:{free_port()}"]
+    assert ids(on(REDIS, location)) == {"W022"}
+
+
+@pytest.mark.slow
+def test_sentinels_and_their_primary_are_asked(redis_sentinels: Sentinels):
+    """Sentinels and the primary that they name are asked; a lost Sentinel is a warning, a name they lack an error."""
+    bounded(*redis_sentinels.servers)
+    location = redis_sentinels.url()
+    findings, probe = look(on(REDIS, location))
+    assert findings == []
+    assert [answer.role for answer in probe.servers] == [*["Sentinel"] * 3, "primary"]
+    assert probe.servers[3].endpoint.address.endswith(f":{redis_sentinels.primary().port}")
+    lost = location.replace("//", f"//127.0.0.1:{free_port()},")
+    assert ids(on(REDIS, lost)) == {"W022"}
+    assert (
+        "no Sentinel names the primary 'other'" in found("E008", on(REDIS, location.replace("mymaster", "other"))).what
+    )
+    assert ids(on(REDIS, f"redis+sentinel://127.0.0.1:{free_port()}/mymaster")) == {"E007", "W022"}
+
+
+@pytest.mark.slow
+def test_one_server_leads_to_the_primaries_of_a_cluster(redis_cluster: Cluster):
+    """One server of a cluster is enough to ask all primaries, and a lost one beside it is a warning."""
+    bounded(*redis_cluster.servers)
+    first, *_ = redis_cluster.servers
+    location = f"redis+cluster://127.0.0.1:{first.port}"
+    findings, probe = look(on(REDIS, location))
+    assert findings == []
+    ports = {int(answer.endpoint.address.rpartition(":")[2]) for answer in probe.servers if answer.role == "primary"}
+    assert ports == {server.port for server in redis_cluster.primaries()}
+    assert ids(on(REDIS, f"{location},127.0.0.1:{free_port()}")) == {"W022"}
+    assert ids(on(REDIS, f"redis+cluster://127.0.0.1:{free_port()}")) == {"E007"}
+
+
+def test_a_server_that_is_in_no_cluster_is_found(sound):
+    """A location of a cluster whose server is in none is refused."""
+    assert "it is in no cluster" in found("E008", on(REDIS, f"redis+cluster://127.0.0.1:{sound.port}")).what
