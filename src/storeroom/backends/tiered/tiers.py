@@ -107,7 +107,7 @@ def check_tiers(name: str, aliases: Mapping[str, "Alias"]) -> None:
 def _circle(line: Sequence[str]) -> ConfigurationError:
     return ConfigurationError(
         f"OPTIONS['tiers'] lead in a circle: {' -> '.join(map(repr, line))}. A tier cannot stand before itself; "
-        "name the storage in its place."
+        "name the storage instead."
     )
 
 
