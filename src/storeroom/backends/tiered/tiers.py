@@ -68,11 +68,11 @@ def tiers_of(written: Sequence[str | Mapping[str, Any]], source: "_Source") -> l
             "OPTIONS['tiers'] is missing; a tiered cache needs two tiers or more, nearest first, such as "
             "{'tiers': ['memory', 'redis']}."
         )
-    tiers = [source.tier(tier, place) for place, tier in enumerate(written)]
-    for place, tier in enumerate(tiers):
+    tiers = [source.tier(tier, position) for position, tier in enumerate(written)]
+    for position, tier in enumerate(tiers):
         if not issubclass(tier.alias.backend, BaseCache):
             raise ConfigurationError(
-                f"OPTIONS['tiers'][{place}] is {tier.name!r}, whose BACKEND is {tier.alias.backend.__qualname__}; "
+                f"OPTIONS['tiers'][{position}] is {tier.name!r}, whose BACKEND is {tier.alias.backend.__qualname__}; "
                 "expected one of Storeroom's, or one that is built on storeroom.base.BaseCache."
             )
     for nearer, farther in itertools.pairwise(tiers):
@@ -127,13 +127,13 @@ def opening(tier: Tier) -> Iterator[None]:
 class _Source:
     """Aliases to look tiers up in."""
 
-    def tier(self, written: str | Mapping[str, Any], place: int) -> Tier:
+    def tier(self, written: str | Mapping[str, Any], position: int) -> Tier:
         """Return one tier."""
         if isinstance(written, str):
-            return Tier(written, self.alias(written, place))
-        return Tier(f"tier {place}", _read_alias(f"tier {place}", written, None), has_alias=False)
+            return Tier(written, self.alias(written, position))
+        return Tier(f"tier {position}", _read_alias(f"tier {position}", written, None), has_alias=False)
 
-    def alias(self, name: str, place: int) -> "Alias":
+    def alias(self, name: str, position: int) -> "Alias":
         """Return an alias."""
         raise NotImplementedError
 
@@ -144,27 +144,27 @@ class _Read(_Source):
     def __init__(self, aliases: Mapping[str, "Alias"]) -> None:
         self._aliases = aliases
 
-    def alias(self, name: str, place: int) -> "Alias":
+    def alias(self, name: str, position: int) -> "Alias":
         if name not in self._aliases:
-            raise _unknown(name, place, self._aliases)
+            raise _unknown(name, position, self._aliases)
         return self._aliases[name]
 
 
 class InForce(_Source):
     """The aliases of the configuration in force."""
 
-    def alias(self, name: str, place: int) -> "Alias":
+    def alias(self, name: str, position: int) -> "Alias":
         """See _Source."""
         source = caches.source
         if name not in source.caches:
-            raise _unknown(name, place, source.caches)
+            raise _unknown(name, position, source.caches)
         return _read_alias(name, source.caches[name], source.directory)
 
 
-def _unknown(name: str, place: int, aliases: Mapping[str, Any]) -> ConfigurationError:
+def _unknown(name: str, position: int, aliases: Mapping[str, Any]) -> ConfigurationError:
 
     return ConfigurationError(
-        f"OPTIONS['tiers'][{place}] is {name!r}, and there is no such alias.{wording.nearest(name, aliases)} "
+        f"OPTIONS['tiers'][{position}] is {name!r}, and there is no such alias.{wording.nearest(name, aliases)} "
         f"The aliases are {', '.join(map(repr, aliases))}."
     )
 
