@@ -32,7 +32,7 @@ class Tier:
     """
 
     name: str
-    alias: "Alias"
+    alias: Alias
     has_alias: bool = True
 
     @property
@@ -84,7 +84,7 @@ def tiers_of(written: Sequence[str | Mapping[str, Any]], source: "_Source") -> l
     return tiers
 
 
-def check_tiers(name: str, aliases: Mapping[str, "Alias"]) -> None:
+def check_tiers(name: str, aliases: Mapping[str, Alias]) -> None:
     """Find out whether the tiers of an alias make sense among all aliases; nothing is opened.
 
     Raises:
@@ -131,9 +131,9 @@ class _Source:
         """Return one tier."""
         if isinstance(written, str):
             return Tier(written, self.alias(written, position))
-        return Tier(f"tier {position}", _read_alias(f"tier {position}", written, None), has_alias=False)
+        return Tier(f"tier {position}", read_alias(f"tier {position}", written, None), has_alias=False)
 
-    def alias(self, name: str, position: int) -> "Alias":
+    def alias(self, name: str, position: int) -> Alias:
         """Return an alias."""
         raise NotImplementedError
 
@@ -141,10 +141,10 @@ class _Source:
 class _Read(_Source):
     """Aliases that have been read together."""
 
-    def __init__(self, aliases: Mapping[str, "Alias"]) -> None:
+    def __init__(self, aliases: Mapping[str, Alias]) -> None:
         self._aliases = aliases
 
-    def alias(self, name: str, position: int) -> "Alias":
+    def alias(self, name: str, position: int) -> Alias:
         if name not in self._aliases:
             raise _unknown(name, position, self._aliases)
         return self._aliases[name]
@@ -153,21 +153,16 @@ class _Read(_Source):
 class InForce(_Source):
     """The aliases of the configuration in force."""
 
-    def alias(self, name: str, position: int) -> "Alias":
+    def alias(self, name: str, position: int) -> Alias:
         """See _Source."""
         source = caches.source
         if name not in source.caches:
             raise _unknown(name, position, source.caches)
-        return _read_alias(name, source.caches[name], source.directory)
+        return read_alias(name, source.caches[name], source.directory)
 
 
 def _unknown(name: str, position: int, aliases: Mapping[str, Any]) -> ConfigurationError:
-
     return ConfigurationError(
         f"OPTIONS['tiers'][{position}] is {name!r}, and there is no such alias.{wording.nearest(name, aliases)} "
         f"The aliases are {', '.join(map(repr, aliases))}."
     )
-
-
-def _read_alias(name: str, written: Any, directory: str | None) -> "Alias":
-    return read_alias(name, written, directory)
