@@ -10,26 +10,31 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from tests.servers.folders import new_folder
 from tests.servers.process import PATIENCE, ServerProcess, free_port, missing
+from tests.servers.shared import shared
 
 #: Both refuse to run as root; as root, these users are taken in their place, if there are any.
 STAND_INS = ("postgres", "mysql", "nobody")
 
 
 class DatabaseServer:
-    """A server whose files belong to whom it runs as."""
+    """A server whose files belong to the user that it runs as."""
 
     process: ServerProcess
 
-    #: Where Debian puts what is not on everybody's PATH.
+    #: Debian's folders of programs that are not on everybody's PATH.
     FOLDERS = ("usr/sbin", "usr/lib/postgresql/*/bin")
+
+    #: The files of an empty database of each kind, from which this process's servers are copied.
+    _empty: ClassVar[dict[type, Path]] = {}
 
     def __init__(self, *programs: str) -> None:
         found = {name: _found(name, self.FOLDERS) for name in programs}
@@ -37,15 +42,29 @@ class DatabaseServer:
         if lacking:
             missing(f"{lacking[0]} is not installed (Debian: postgresql, mariadb-server)")
         self.programs: dict[str, str] = {name: str(path) for name, path in found.items()}
-        # Paths of sockets are short, and those of pytest's folders are not.
-        # In memory where that is: making a table waits for the disk otherwise.
-        in_memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        self.folder = Path(tempfile.mkdtemp(prefix="storeroom-", dir=in_memory))
         self.port = free_port()
         self.user = _unprivileged()
-        if self.user:
-            shutil.chown(self.folder, self.user)
+        self.folder = self._own_folder()
+        self.data = self.folder / "data"
+        if type(self) not in self._empty:
+            self._empty[type(self)] = empty = self._own_folder() / "data"
+            self.lay_out(empty)
+        self.run("cp", "-a", str(self._empty[type(self)]), str(self.data))
         self._numbers = itertools.count(1)
+
+    def lay_out(self, data: Path) -> None:
+        """Make the files of an empty database."""
+        raise NotImplementedError
+
+    def _own_folder(self) -> Path:
+        folder = new_folder()
+        if self.user:
+            shutil.chown(folder, self.user)
+        return folder
+
+    def table(self) -> str:
+        """Return the name of a table that no other test uses."""
+        return f"cache_{next(self._numbers)}"
 
     def as_user(self, *command: str) -> list[str]:
         """Return a command that runs as the user to whom the files belong."""
@@ -57,7 +76,7 @@ class DatabaseServer:
 
     def run(self, *command: str) -> None:
         """Run a command that ends."""
-        subprocess.run(self.as_user(*command), cwd=self.folder, check=True, capture_output=True, timeout=2 * PATIENCE)
+        subprocess.run(self.as_user(*command), cwd="/", check=True, capture_output=True, timeout=2 * PATIENCE)
 
     def start(self) -> None:
         self.process.start()
@@ -80,22 +99,26 @@ class PostgreSQLServer(DatabaseServer):
 
     def __init__(self) -> None:
         super().__init__("initdb", "postgres")
-        self.data = self.folder / "data"
-        self.run(
-            self.programs["initdb"], "-D", str(self.data), "-U", "storeroom", "-A", "trust", "-E", "UTF8", "--no-sync",
-            "--locale=C",
-        )  # fmt: skip
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": self.port,
             "unix_socket_directories": self.folder,
             "fsync": "off",  # nothing here outlives the machine
+            "full_page_writes": "off",
+            "synchronous_commit": "off",
+            "dynamic_shared_memory_type": "mmap",  # in the folder: what is shared goes with it, however the server ends
             "max_connections": 200,
             "shared_buffers": "32MB",
         }
         options = itertools.chain.from_iterable(("-c", f"{name}={value}") for name, value in settings.items())
         command = self.as_user(self.programs["postgres"], "-D", str(self.data), *options)
-        self.process = ServerProcess(command, self.folder / "log", self.answers)
+        self.process = ServerProcess(command, self.folder / "log", self.answers, self.folder)
+
+    def lay_out(self, data: Path) -> None:
+        self.run(
+            self.programs["initdb"], "-D", str(data), "-U", "storeroom", "-A", "trust", "-E", "UTF8", "--no-sync",
+            "--locale=C",
+        )  # fmt: skip
 
     def answers(self) -> bool:
         import psycopg
@@ -144,10 +167,6 @@ class PostgreSQLServer(DatabaseServer):
             with contextlib.suppress(ProcessLookupError):  # one that ends as soon as it may
                 os.kill(process, number)
 
-    def table(self) -> str:
-        """Return the name of a table that no other test uses."""
-        return f"cache_{next(self._numbers)}"
-
 
 #: How often MariaDB may be set up: of twenty set up beside others, one of 10.11 ended by a signal of its own.
 INSTALLATIONS = 3
@@ -158,8 +177,16 @@ class MariaDBServer(DatabaseServer):
 
     def __init__(self) -> None:
         super().__init__("mariadb-install-db", "mariadbd")
-        data = self.folder / "data"
         self.socket = str(self.folder / "socket")
+        command = self.as_user(
+            self.programs["mariadbd"], "--no-defaults", f"--datadir={self.data}", f"--socket={self.socket}",
+            f"--port={self.port}", "--bind-address=127.0.0.1", f"--pid-file={self.folder}/pid", "--max-connections=300",
+            "--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M", "--skip-log-bin",
+            "--max-allowed-packet=64M",  # a value is sent as twice as many digits
+        )  # fmt: skip
+        self.process = ServerProcess(command, self.folder / "log", lambda: self.accepts(self.socket), self.folder)
+
+    def lay_out(self, data: Path) -> None:
         for attempts_left in reversed(range(INSTALLATIONS)):
             try:
                 self.run(
@@ -171,18 +198,12 @@ class MariaDBServer(DatabaseServer):
                 if not attempts_left:
                     raise
                 shutil.rmtree(data, ignore_errors=True)
-        command = self.as_user(
-            self.programs["mariadbd"], "--no-defaults", f"--datadir={data}", f"--socket={self.socket}",
-            f"--port={self.port}", "--bind-address=127.0.0.1", f"--pid-file={self.folder}/pid", "--max-connections=300",
-            "--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M", "--skip-log-bin",
-            "--max-allowed-packet=64M",  # a value is sent as twice as many digits
-        )  # fmt: skip
-        self.process = ServerProcess(command, self.folder / "log", lambda: self.accepts(self.socket))
 
     def url(self, *, by_port: int | None = None) -> str:
         if by_port:
             return f"mariadb://root@127.0.0.1:{by_port}/test"
-        return f"mariadb://root@localhost/test?unix_socket={self.socket}"
+        # PyMySQL would read the system's certificates for each connection: that takes longer than most tests.
+        return f"mariadb://root@localhost/test?unix_socket={self.socket}&ssl_disabled=true"
 
     def kill(self) -> None:
         self.process.kill()
@@ -195,10 +216,6 @@ class MariaDBServer(DatabaseServer):
 
     def resume(self) -> None:
         self.process.resume()
-
-    def table(self) -> str:
-        """Return the name of a table that no other test uses."""
-        return f"cache_{next(self._numbers)}"
 
 
 def running(server: Any) -> Iterator[Any]:
@@ -214,9 +231,9 @@ def running(server: Any) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgreSQLServer]:
+def postgresql() -> PostgreSQLServer:
     """A server for all tests that need no more than a table."""
-    yield from running(PostgreSQLServer())
+    return shared("postgresql", lambda: contextmanager(running)(PostgreSQLServer()))
 
 
 @pytest.fixture
@@ -226,9 +243,9 @@ def postgresql_server() -> Iterator[PostgreSQLServer]:
 
 
 @pytest.fixture(scope="session")
-def mariadb() -> Iterator[MariaDBServer]:
+def mariadb() -> MariaDBServer:
     """A server for all tests that need no more than a table."""
-    yield from running(MariaDBServer())
+    return shared("mariadb", lambda: contextmanager(running)(MariaDBServer()))
 
 
 @pytest.fixture
@@ -261,12 +278,12 @@ def new_table(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str],
 
 def _found(name: str, folders: tuple[str, ...]) -> str | None:
     """Return a program's path, the newest version's."""
-    places = [path for folder in folders for path in sorted(Path("/").glob(folder), reverse=True)]
-    return shutil.which(name, path=os.pathsep.join([*map(str, places), os.environ["PATH"]]))
+    found = [path for folder in folders for path in sorted(Path("/").glob(folder), reverse=True)]
+    return shutil.which(name, path=os.pathsep.join([*map(str, found), os.environ["PATH"]]))
 
 
 def _unprivileged() -> str:
-    """Return whom to run a server as: "" for this user, who is not root."""
+    """Return the user to run a server as: "" for this one, unless that is root."""
     if os.geteuid() != 0:
         return ""
     names = {entry.pw_name for entry in pwd.getpwall()}

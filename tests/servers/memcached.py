@@ -2,8 +2,8 @@
 
 import itertools
 import os
+import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.folders import new_folder
 from tests.servers.process import ServerProcess, binary, free_port
+from tests.servers.shared import shared
 
 #: pylibmc comes built for few systems, and is compiled with libmemcached on others. In CI it is there.
 needs_pylibmc = pytest.mark.skipif(
@@ -28,13 +30,14 @@ class MemcachedServer:
     def __init__(self, directory: Path, *options: str, by_port: bool = False) -> None:
         program = binary("memcached", "Debian: memcached")
         as_root = ["-u", "root"] if os.geteuid() == 0 else []
-        # Paths of sockets are short, and those of pytest's folders are not.
-        self._sockets = Path(tempfile.mkdtemp(prefix="storeroom-"))
+        self.folder = new_folder()
         self.port = free_port() if by_port else 0
-        self.socket = str(self._sockets / "memcached.sock")
+        self.socket = str(self.folder / "memcached.sock")
         self.location = f"127.0.0.1:{self.port}" if by_port else f"unix:{self.socket}"
         where = ["-l", "127.0.0.1", "-p", str(self.port), "-U", "0"] if by_port else ["-s", self.socket]
-        self.process = ServerProcess([program, *as_root, *where, *(options or OPTIONS)], directory, self.answers)
+        named = ["-P", str(self.folder / "memcached.pid")]  # the command line names the folder
+        command = [program, *as_root, *where, *named, *(options or OPTIONS)]
+        self.process = ServerProcess(command, directory, self.answers, self.folder)
 
     def start(self) -> "MemcachedServer":
         # Memcached does not replace the socket of one that was killed.
@@ -45,8 +48,7 @@ class MemcachedServer:
     def stop(self) -> None:
         # It has nothing to lose, and takes a second to end by itself.
         self.process.kill()
-        Path(self.socket).unlink(missing_ok=True)
-        self._sockets.rmdir()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def connect(self) -> socket.socket:
         """Return a connection of the test's own."""
@@ -112,14 +114,12 @@ def running(directory: Path, count: int = 1, *options: str, by_port: bool = Fals
 
 
 @pytest.fixture(scope="session")
-def memcached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def memcached(tmp_path_factory: pytest.TempPathFactory) -> Servers:
     """One server for all tests that need no more."""
-    with running(tmp_path_factory.mktemp("memcached")) as servers:
-        yield servers
+    return shared("memcached", lambda: running(tmp_path_factory.mktemp("memcached")))
 
 
 @pytest.fixture(scope="session")
-def three_memcached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def three_memcached(tmp_path_factory: pytest.TempPathFactory) -> Servers:
     """Three that share the keys."""
-    with running(tmp_path_factory.mktemp("three-memcached"), 3) as servers:
-        yield servers
+    return shared("three memcached", lambda: running(tmp_path_factory.mktemp("three-memcached"), 3))

@@ -1,21 +1,27 @@
 """Redis and Valkey, real ones."""
 
 import itertools
+import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import hiredis
 import pytest
 
+from tests.servers.folders import new_folder
 from tests.servers.process import PATIENCE, ServerProcess, binary, free_port, missing
+from tests.servers.shared import shared
 
 #: One for each test of a server's life; a test has a database of its own, so that nothing need be cleared.
 DATABASES = 10_000
 
-OPTIONS = ["--save", "", "--appendonly", "no", "--daemonize", "no", "--bind", "127.0.0.1", "--protected-mode", "no"]
+OPTIONS = [
+    *("--save", "", "--appendonly", "no", "--daemonize", "no", "--bind", "127.0.0.1", "--protected-mode", "no"),
+    *("--set-proc-title", "no"),  # the command line names the folder
+]
 
 
 def redis_binary() -> str:
@@ -40,11 +46,10 @@ class RedisServer:
 
     def __init__(self, program: str, directory: Path, *options: str, port: int | None = None) -> None:
         self.port = port or free_port()
-        # Paths of sockets are short, and those of pytest's folders are not.
-        self._sockets = tempfile.mkdtemp(prefix="storeroom-")
-        self.socket = f"{self._sockets}/redis.sock"
+        self.folder = new_folder()
+        self.socket = f"{self.folder}/redis.sock"
         command = [program, *OPTIONS, "--port", str(self.port), "--unixsocket", self.socket, *options]
-        self.process = ServerProcess(command, directory, self.answers)
+        self.process = ServerProcess(command, directory, self.answers, self.folder)
 
     def start(self) -> "RedisServer":
         self.process.start()
@@ -52,8 +57,7 @@ class RedisServer:
 
     def stop(self) -> None:
         self.process.stop()
-        Path(self.socket).unlink(missing_ok=True)
-        Path(self._sockets).rmdir()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def ask(self, *command: Any) -> Any:
         """Send a command by a connection of its own; return the reply, its strings decoded."""
@@ -94,20 +98,23 @@ def running(server: RedisServer) -> Iterator[RedisServer]:
         server.stop()
 
 
+@contextmanager
+def databases(program: str, directory: Path) -> Iterator[Databases]:
+    """Yield the databases of one server while it runs."""
+    for server in running(RedisServer(program, directory, "--databases", str(DATABASES))):
+        yield Databases(server)
+
+
 @pytest.fixture(scope="session")
-def redis_databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+def redis_databases(tmp_path_factory: pytest.TempPathFactory) -> Databases:
     """A server for all tests that need no more than a database."""
-    directory = tmp_path_factory.mktemp("redis")
-    for server in running(RedisServer(redis_binary(), directory, "--databases", str(DATABASES))):
-        yield Databases(server)
+    return shared("redis", lambda: databases(redis_binary(), tmp_path_factory.mktemp("redis")))
 
 
 @pytest.fixture(scope="session")
-def valkey_databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+def valkey_databases(tmp_path_factory: pytest.TempPathFactory) -> Databases:
     """The same of Valkey."""
-    directory = tmp_path_factory.mktemp("valkey")
-    for server in running(RedisServer(valkey_binary(), directory, "--databases", str(DATABASES))):
-        yield Databases(server)
+    return shared("valkey", lambda: databases(valkey_binary(), tmp_path_factory.mktemp("valkey")))
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 
 from tests.servers.process import PATIENCE, ServerProcess, free_port
 from tests.servers.redis import DATABASES, RedisServer, redis_binary
+from tests.servers.shared import shared
 
 #: Milliseconds after which a server that is silent is taken for dead. Shorter, a busy machine would end living ones.
 DOWN_AFTER = 1500
@@ -34,6 +35,15 @@ def is_following(replica: RedisServer) -> bool:
     return "master_link_status:up" in replica.ask("INFO", "replication")
 
 
+def start_all(stack: ExitStack, servers: Sequence[RedisServer]) -> None:
+    """Start servers side by side; each is stopped with the stack."""
+    for server in servers:
+        stack.callback(server.stop)
+        server.process.launch()
+    for server in servers:
+        server.process.wait_until_ready()
+
+
 class ReplicaPair:
     """A primary and its replica."""
 
@@ -52,20 +62,16 @@ def replica_pair(directory: Path) -> Iterator[ReplicaPair]:
     with ExitStack() as stack:
         options = ["--databases", str(DATABASES), *REPLICATION]
         primary = RedisServer(redis_binary(), directory / "primary", *options)
-        stack.callback(primary.stop)
-        primary.start()
         follow = ["--replicaof", f"127.0.0.1 {primary.port}"]
         replica = RedisServer(redis_binary(), directory / "replica", *options, *follow)
-        stack.callback(replica.stop)
-        replica.start()
+        start_all(stack, [primary, replica])
         eventually(lambda: is_following(replica), "the replica does not follow")
         yield ReplicaPair(primary, replica)
 
 
 @pytest.fixture(scope="session")
-def redis_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicaPair]:
-    with replica_pair(tmp_path_factory.mktemp("redis-pair")) as pair:
-        yield pair
+def redis_pair(tmp_path_factory: pytest.TempPathFactory) -> ReplicaPair:
+    return shared("redis pair", lambda: replica_pair(tmp_path_factory.mktemp("redis-pair")))
 
 
 class Sentinels:
@@ -93,18 +99,15 @@ class Sentinels:
 @contextmanager
 def sentinels(directory: Path) -> Iterator[Sentinels]:
     with ExitStack() as stack:
-
-        def started(server: RedisServer) -> RedisServer:
-            stack.callback(server.stop)
-            return server.start()
-
         options = ["--databases", str(DATABASES), *REPLICATION]
-        servers = [started(RedisServer(redis_binary(), directory / "0", *options))]
+        servers = [RedisServer(redis_binary(), directory / "0", *options)]
         follow = ["--replicaof", f"127.0.0.1 {servers[0].port}"]
-        servers += [started(RedisServer(redis_binary(), directory / str(n), *options, *follow)) for n in (1, 2)]
+        servers += [RedisServer(redis_binary(), directory / str(n), *options, *follow) for n in (1, 2)]
+        start_all(stack, servers)
         for replica in servers[1:]:
             eventually(lambda replica=replica: is_following(replica), "a replica does not follow")
-        watchers = [started(_sentinel(directory / f"sentinel-{n}", servers[0].port)) for n in range(3)]
+        watchers = [_sentinel(directory / f"sentinel-{n}", servers[0].port) for n in range(3)]
+        start_all(stack, watchers)
         group = Sentinels(servers, watchers)
         eventually(group.is_complete, "the Sentinels do not find each other")
         yield group
@@ -112,24 +115,22 @@ def sentinels(directory: Path) -> Iterator[Sentinels]:
 
 def _sentinel(directory: Path, primary_port: int) -> RedisServer:
     port = free_port()
-    directory.mkdir(parents=True)
-    configuration = directory / "sentinel.conf"
+    server = RedisServer(redis_binary(), directory, port=port)
+    configuration = server.folder / "sentinel.conf"
     configuration.write_text(
-        f"port {port}\nbind 127.0.0.1\nprotected-mode no\n"
+        f"port {port}\nbind 127.0.0.1\nprotected-mode no\nset-proc-title no\n"
         f"sentinel monitor {SERVICE} 127.0.0.1 {primary_port} 2\n"
         f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER}\n"
         f"sentinel failover-timeout {SERVICE} {4 * DOWN_AFTER}\n"
     )
-    server = RedisServer(redis_binary(), directory, port=port)
     command = [redis_binary(), str(configuration), "--sentinel"]
-    server.process = ServerProcess(command, directory, server.answers)
+    server.process = ServerProcess(command, server.folder, server.answers, server.folder)
     return server
 
 
 @pytest.fixture(scope="session")
-def redis_sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
-    with sentinels(tmp_path_factory.mktemp("redis-sentinel")) as group:
-        yield group
+def redis_sentinels(tmp_path_factory: pytest.TempPathFactory) -> Sentinels:
+    return shared("redis sentinels", lambda: sentinels(tmp_path_factory.mktemp("redis-sentinel")))
 
 
 class Cluster:
@@ -161,23 +162,24 @@ def _cluster_state(server: RedisServer) -> tuple[str, str]:
 @contextmanager
 def cluster(directory: Path) -> Iterator[Cluster]:
     with ExitStack() as stack:
-        servers = []
-        for number in range(6):
-            server = RedisServer(
-                redis_binary(),
-                directory / str(number),
-                *("--cluster-enabled", "yes", "--cluster-port", str(free_port())),
-                *("--cluster-node-timeout", str(DOWN_AFTER), "--cluster-replica-validity-factor", "0"),
-                *REPLICATION,
-            )
-            stack.callback(server.stop)
-            servers.append(server.start())
+        servers = [_cluster_node(directory / str(number)) for number in range(6)]
+        start_all(stack, servers)
         _join(servers)
         group = Cluster(servers)
         eventually(group.is_whole, "the cluster does not come together")
         for replica in servers[3:]:
             eventually(lambda replica=replica: is_following(replica), "a replica does not follow")
         yield group
+
+
+def _cluster_node(directory: Path) -> RedisServer:
+    return RedisServer(
+        redis_binary(),
+        directory,
+        *("--cluster-enabled", "yes", "--cluster-port", str(free_port())),
+        *("--cluster-node-timeout", str(DOWN_AFTER), "--cluster-replica-validity-factor", "0"),
+        *REPLICATION,
+    )
 
 
 def _join(servers: Sequence[RedisServer]) -> None:
@@ -204,6 +206,5 @@ def _follows(replica: RedisServer, name: str) -> bool:
 
 
 @pytest.fixture(scope="session")
-def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(tmp_path_factory.mktemp("redis-cluster")) as group:
-        yield group
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
+    return shared("redis cluster", lambda: cluster(tmp_path_factory.mktemp("redis-cluster")))

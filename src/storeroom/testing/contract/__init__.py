@@ -9,13 +9,15 @@ from storeroom.testing.contract.cached import CachedContract
 from storeroom.testing.contract.computing import ComputingContract
 from storeroom.testing.contract.counting import CountingContract
 from storeroom.testing.contract.expiry import ExpiryContract
+from storeroom.testing.contract.forks import ForkContract
 from storeroom.testing.contract.freshness import FreshnessContract
 from storeroom.testing.contract.handles import HandlesContract
 from storeroom.testing.contract.keys import KeysContract
 from storeroom.testing.contract.locks import LocksContract
 from storeroom.testing.contract.many import ManyContract
 from storeroom.testing.contract.memos import MemosContract
-from storeroom.testing.contract.processes import ForkContract, ProcessesContract
+from storeroom.testing.contract.processes import ProcessesContract
+from storeroom.testing.contract.races import RacesContract
 from storeroom.testing.contract.refreshing import RefreshingContract
 from storeroom.testing.contract.sequences import SequencesContract
 from storeroom.testing.contract.stampede import StampedeContract
@@ -52,6 +54,7 @@ class CacheContract(
     ThreadsContract,
     ForkContract,
     ProcessesContract,
+    RacesContract,
     SequencesContract,
 ):
     """Everything that Storeroom promises of a cache, as tests.
