@@ -21,12 +21,15 @@ def followers(cache, key: str) -> int:
 
 
 def test_a_computation_that_asks_for_its_own_key_is_refused(cache):
+    """A computation that asks for its own key raises, and the key can be computed afterwards."""
     with pytest.raises(ComputationCycleError):
         cache.get_or_set("k", lambda: cache.get_or_set("k", lambda: 1))
     assert cache.get_or_set("k", lambda: 2) == 2
 
 
 def test_a_task_that_asks_for_its_own_key_is_refused(cache):
+    """A task whose computation awaits its own key raises."""
+
     async def compute() -> int:
         return await cache.aget_or_set("k", compute)
 
@@ -35,6 +38,8 @@ def test_a_task_that_asks_for_its_own_key_is_refused(cache):
 
 
 def test_a_task_that_asks_for_its_own_key_synchronously_is_refused(cache):
+    """A task whose computation asks for its own key by the synchronous API raises."""
+
     async def compute() -> int:
         return cache.get_or_set("k", lambda: 1)
 
@@ -43,7 +48,7 @@ def test_a_task_that_asks_for_its_own_key_synchronously_is_refused(cache):
 
 
 def test_a_part_of_a_computation_that_asks_for_its_key_is_refused(cache):
-    """Tasks that a computation gathers are part of it."""
+    """A task that a computation gathers is part of it: it raises when it asks for the computation's key."""
 
     async def part() -> int:
         return await cache.aget_or_set("whole", whole)
@@ -60,7 +65,7 @@ def test_a_part_of_a_computation_that_asks_for_its_key_is_refused(cache):
 
 
 def test_two_threads_whose_computations_cross_are_not_left_waiting(cache):
-    """One of the two gets an error; the other computes."""
+    """Of two threads whose computations ask for each other's keys at least one is refused, and none waits for ever."""
     both = threading.Barrier(2)
 
     def compute(own: str, other: str) -> str:
@@ -80,6 +85,7 @@ def test_two_threads_whose_computations_cross_are_not_left_waiting(cache):
 
 
 def test_computations_that_cross_between_two_caches_are_not_left_waiting(tmp_path):
+    """Of two computations in two caches that ask for each other's keys at least one is refused."""
     left, right = LocMemCache(f"{tmp_path}/left", {}), LocMemCache(f"{tmp_path}/right", {})
     both = threading.Barrier(2)
 
@@ -95,7 +101,7 @@ def test_computations_that_cross_between_two_caches_are_not_left_waiting(tmp_pat
 
 
 def test_gathered_parts_that_cross_are_not_left_waiting(cache):
-    """The wait of a part is a wait of the whole."""
+    """Computations that cross by tasks they gather are refused as well: the wait of a part is a wait of the whole."""
 
     async def main() -> list[object]:
         async with asyncio.timeout(10):
@@ -116,7 +122,7 @@ def test_gathered_parts_that_cross_are_not_left_waiting(cache):
 
 
 def test_a_task_that_outlives_the_computation_is_part_of_it_no_more(cache):
-    """A task started in the background may ask for the key later."""
+    """A background task that a computation has started may ask for its key when the computation is over."""
 
     async def main() -> None:
         late: list[asyncio.Task[str]] = []
@@ -139,7 +145,7 @@ def test_a_task_that_outlives_the_computation_is_part_of_it_no_more(cache):
 
 
 def test_a_wait_that_was_given_up_is_no_wait(cache):
-    """A part that stopped waiting for "b" leaves "b" free to wait for the whole."""
+    """A computation that stopped waiting for a key leaves that key's computation free to wait for its own."""
 
     async def main() -> None:
         given_up, may_end = asyncio.Event(), asyncio.Event()
@@ -169,6 +175,7 @@ def test_a_wait_that_was_given_up_is_no_wait(cache):
 
 
 def test_nested_keys_are_computed(cache):
+    """Computations that ask for other keys are stored, each under its key."""
     value = cache.get_or_set("a", lambda: 1 + cache.get_or_set("b", lambda: 1 + cache.get_or_set("c", lambda: 1)))
     assert value == 3
     assert (cache.get("a"), cache.get("b"), cache.get("c")) == (3, 2, 1)
@@ -178,7 +185,7 @@ def test_nested_keys_are_computed(cache):
 
 
 def test_a_synchronous_call_does_not_block_the_loop_that_its_leader_needs(cache):
-    """It computes on its own instead of waiting for a task that could never go on."""
+    """A synchronous call in a loop's thread computes by itself rather than wait for a task of that loop."""
 
     async def main() -> None:
         gate = asyncio.Event()
@@ -197,6 +204,8 @@ def test_a_synchronous_call_does_not_block_the_loop_that_its_leader_needs(cache)
 
 
 def test_a_synchronous_call_that_computes_alone_cannot_ask_for_its_own_key(cache):
+    """A synchronous call that computes by itself, beside the key's leader, raises when it asks for its own key."""
+
     def compute() -> object:
         return cache.get_or_set("k", compute)
 
@@ -211,7 +220,7 @@ def test_a_synchronous_call_that_computes_alone_cannot_ask_for_its_own_key(cache
 
 
 def test_a_synchronous_call_does_not_wait_for_a_thread_that_waits_for_its_loop(cache):
-    """The loop's task leads "a"; a thread leads "b" and waits for "a"; the loop's own thread asks for "b"."""
+    """A loop's thread computes by itself a key whose leading thread waits for a task of that loop."""
 
     async def main() -> str:
         gate = asyncio.Event()
@@ -230,7 +239,7 @@ def test_a_synchronous_call_does_not_wait_for_a_thread_that_waits_for_its_loop(c
 
 
 def test_a_thread_does_not_wait_for_a_loop_that_waits_for_it(cache):
-    """As above, in the other order: the loop's thread already waits when the thread would begin to."""
+    """A thread is refused a key whose leader's loop stands still because it waits for that very thread."""
     gate = Gate()
 
     def crossing() -> object:
@@ -257,7 +266,7 @@ def test_a_thread_does_not_wait_for_a_loop_that_waits_for_it(cache):
 
 
 def test_worker_threads_with_a_copied_context_are_part_of_the_computation(cache):
-    """So are those of asyncio.to_thread(), which copies it too."""
+    """A worker thread with a copy of the context, as of asyncio.to_thread(), is part of the computation."""
 
     def compute() -> object:
         context = contextvars.copy_context()
@@ -273,7 +282,7 @@ def test_worker_threads_with_a_copied_context_are_part_of_the_computation(cache)
 
 @pytest.mark.parametrize("seed", range(20))
 def test_any_graph_of_computations_ends(cache, seed):
-    """Whatever keys they ask for, each call gets a value or is told of the circle; nothing is left behind."""
+    """In any graph of computations each call gets a value or is told of the circle, and nothing is left behind."""
     chance = random.Random(seed)
     names = [f"k{number}" for number in range(6)]
     asks_for = {name: chance.sample(names, chance.randrange(3)) for name in names}
@@ -318,10 +327,10 @@ async def gathered(*calls) -> list[object]:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_graph_without_circles_is_always_computed(cache, seed):
-    """Nobody is refused because others wait for the same keys."""
+    """In a graph without circles nobody is refused, however many wait for the same keys."""
     chance = random.Random(seed)
     names = [f"k{number}" for number in range(8)]
-    asks_for = {name: chance.sample(names[:place], min(place, 3)) for place, name in enumerate(names)}
+    asks_for = {name: chance.sample(names[:index], min(index, 3)) for index, name in enumerate(names)}
 
     def ask(name: str) -> list[object]:
         def compute() -> list[object]:

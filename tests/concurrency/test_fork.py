@@ -47,6 +47,7 @@ def holds_in_a_child(is_so: Callable[[], bool]) -> bool:
 
 
 def test_a_child_does_not_wait_for_a_leader_that_stayed_in_the_parent(cache):
+    """A forked child computes a key whose leader is a thread of the parent."""
     gate = Gate()
     leader = in_background(cache.get_or_set, "k", gate)
     assert gate.begun.wait(10)
@@ -56,7 +57,7 @@ def test_a_child_does_not_wait_for_a_leader_that_stayed_in_the_parent(cache):
 
 
 def test_a_child_that_a_computation_starts_is_no_part_of_it(cache):
-    """A pool of workers, forked by the first computation, may compute any key later."""
+    """A child that is forked within a computation may compute the same key."""
 
     def compute() -> bool:
         return holds_in_a_child(lambda: cache.get_or_set("k", lambda: "child's") == "child's")
@@ -65,6 +66,7 @@ def test_a_child_that_a_computation_starts_is_no_part_of_it(cache):
 
 
 def test_a_child_counts_no_followers_of_the_parent(cache):
+    """A forked child has none of the parent's callers waiting."""
     gate = Gate()
     callers = [in_background(cache.get_or_set, "k", gate) for _ in range(3)]
     assert gate.begun.wait(10)

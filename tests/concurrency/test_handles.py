@@ -18,7 +18,7 @@ def make_cache(request, tmp_path):
 
 
 def test_threads_that_meet_at_a_new_location_share_one_engine(make_cache):
-    """The first use of each is at the same moment."""
+    """Threads that make handles of a new location at the same moment share one engine."""
 
     def job(number: int) -> object:
         cache = make_cache()
@@ -30,7 +30,7 @@ def test_threads_that_meet_at_a_new_location_share_one_engine(make_cache):
 
 
 def test_a_handle_per_call_loses_nothing(make_cache):
-    """As under Django's async handlers, where each context makes its own."""
+    """A handle for each call, as under Django's async handlers, loses no increment."""
     make_cache().set("n", 0)
 
     def job(number: int) -> None:
@@ -45,7 +45,7 @@ def test_a_handle_per_call_loses_nothing(make_cache):
 
 
 def test_an_engine_that_is_closed_while_in_use_opens_again(make_cache):
-    """Nothing is lost, and nobody is disturbed."""
+    """An engine that is closed while threads use it opens again, and loses no entry."""
     cache = make_cache(OPTIONS={"MAX_ENTRIES": None})
 
     def job(number: int) -> None:
@@ -61,6 +61,7 @@ def test_an_engine_that_is_closed_while_in_use_opens_again(make_cache):
 
 
 def test_event_loops_of_several_threads_share_a_cache(make_cache):
+    """Tasks in the event loops of several threads count together."""
     cache = make_cache()
     cache.set("n", 0)
 

@@ -1,7 +1,7 @@
-"""Histories: threads that read, invalidate and refresh at random; whatever is read is explained by what was done.
+"""Histories: threads read, invalidate and refresh at random, and no read returns a value that was replaced before.
 
-A source counts up. Whoever changes it tells the cache, and when that returns, nobody who asks from then on may get
-a value from before. Each thread draws from its own seed; what the scheduler does is left to it.
+A source counts up. A thread that changes it tells the cache; from the moment that this returns nobody may get a value
+from before. Each thread draws from its own seed; only the scheduler's turns differ from run to run.
 """
 
 import random
@@ -35,7 +35,7 @@ class Opaque:
 
 
 class History:
-    """A source, what the cache was told of it, and what was read although it had been replaced."""
+    """A source, the changes that the cache was told of, and the values read although they had been replaced."""
 
     def __init__(self, cache: Any, *, tagged: bool, wrap: Callable[[int], Any]) -> None:
         self._cache, self._tagged, self._wrap = cache, tagged, wrap
@@ -105,6 +105,7 @@ class History:
 @pytest.mark.parametrize("tagged", [False, True], ids=["plain", "tagged"])
 @pytest.mark.parametrize("backend", [LocMemCache, Shared, FileBasedCache])
 def test_nothing_is_read_that_was_replaced_before(backend, tagged, wrap, seed, tmp_path):
+    """No read returns a value that was replaced before the read began."""
     cache = backend(str(tmp_path / "cache"), {})
     history = History(cache, tagged=tagged, wrap=wrap)
     deadline = time.monotonic() + SECONDS

@@ -175,7 +175,6 @@ def test_caller_of_its_own_patience_goes_when_it_is_over(site: Site) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_cancelled_operation_leaves_nobody_anothers_reply(site: Site, proxy: Proxy, seed: int) -> None:
     """Tasks may be cancelled while they connect, wait for a reply or wait in a queue: all others get their replies."""
-    print(f"seed {seed}")  # noqa: T201 -- shown where the test fails
     chance = random.Random(seed)
     cache = site.cache(port=proxy.port, max_connections=4)
     values = {f"k{number}": f"value {number}" * chance.randrange(1, 400) for number in range(60)}
@@ -256,9 +255,9 @@ def test_loop_that_ends_while_the_server_hangs_leaves_nothing_behind(
     async def work() -> None:
         await cache.aget("k")
         proxy.is_silent = True
-        for operation in OPERATIONS.values():
-            asyncio.create_task(_ignoring(operation(cache, "k")))  # noqa: RUF006 -- they are to be left alone
+        asked = [asyncio.create_task(_ignoring(operation(cache, "k"))) for operation in OPERATIONS.values()]
         await asyncio.sleep(0.01)
+        assert not any(task.done() for task in asked)
 
     asyncio.run(work())
     proxy.is_silent = False

@@ -130,18 +130,18 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]
 # Payloads -------------------------------------------------------------------------------------
 
 
-def bombs(mark: Path) -> list[bytes]:
+def bombs(trace: Path) -> list[bytes]:
     """Pickles that run code, as a stranger would dress them up."""
-    pickled = [pickle.dumps(Bomb(mark), protocol) for protocol in range(6)]
-    pickled.append(b"cos\nsystem\n(S'touch %b'\ntR." % str(mark).encode())
+    pickled = [pickle.dumps(Bomb(trace), protocol) for protocol in range(6)]
+    pickled.append(b"cos\nsystem\n(S'touch %b'\ntR." % str(trace).encode())
     pickle.loads(pickled[-2])
-    assert mark.exists(), "the bomb is a dud"
-    mark.unlink()
+    assert trace.exists(), "the bomb is a dud"
+    trace.unlink()
     dressed = [prefix + bomb for bomb in pickled for prefix in (b"", b"\x0f", b"\x10")]
     dressed += [b"\x13" + b"\x00" * 4 + pickled[5], b"\x01" + b"\x00" * 16 + b"\x0f" + pickled[5]]
     dressed += [envelope_around(b"\x0f" + pickled[5]), envelope_around(b"\x10" + pickled[5])]
     other = build_codec(secret="a secret of somebody else")
-    dressed += [other.dumps(Bomb(mark), f":1:k{number}") for number in range(20)]
+    dressed += [other.dumps(Bomb(trace), f":1:k{number}") for number in range(20)]
     return dressed + [
         wrap(dressed[number])
         for number in (5, 16, 17)
@@ -161,9 +161,9 @@ FOREIGN = [
 ]
 
 
-def payloads(chance: random.Random, mark: Path, secret: str | None) -> dict[str, bytes]:
+def payloads(chance: random.Random, trace: Path, secret: str | None) -> dict[str, bytes]:
     """Return ten thousand of them: mutated, truncated, foreign, hostile, and copies from other keys."""
-    whole, hostile = originals(), bombs(mark)
+    whole, hostile = originals(), bombs(trace)
     signed = build_codec(secret=SECRET)
     made: dict[str, bytes] = {}
     for number in range(PAYLOADS):
@@ -209,27 +209,26 @@ def in_batches(keys: list[str], size: int = 500) -> list[list[str]]:
 def test_ten_thousand_payloads_are_counted_misses(storage: Storage, tmp_path: Path) -> None:
     """Each payload is, to every way to read, a value or a miss that counts as an error, and runs no code."""
     for secret in storage.secrets:
-        seed = 20
-        print(f"seed {seed}, secret {secret!r}")  # noqa: T201 -- shown where the test fails
-        _read_ten_thousand(storage, secret, random.Random(seed), tmp_path / "mark")
+        _read_ten_thousand(storage, secret, tmp_path / "trace")
 
 
-def _read_ten_thousand(storage: Storage, secret: str | None, chance: random.Random, mark: Path) -> None:
+def _read_ten_thousand(storage: Storage, secret: str | None, trace: Path) -> None:
     cache = storage.open(secret=secret)
     cache.clear()
-    written = payloads(chance, mark, secret)
+    written = payloads(random.Random(20), trace, secret)
     storage.write(cache, written)
     hits = []
     for name, read in READERS.items():
+        way = f"{name}, secret {secret!r}"
         errors = cache.stats().errors
         found: dict[str, Any] = {}
         begun = time.monotonic()
         for keys in in_batches(list(written)):
             found |= read(cache, keys)
-        assert time.monotonic() - begun < 60, name
+        assert time.monotonic() - begun < 60, way
         # An envelope that is read, and over by its own time, misses without an error.
-        assert len(written) - len(found) - 500 <= cache.stats().errors - errors <= len(written) - len(found), name
-        assert not mark.exists(), name
+        assert len(written) - len(found) - 500 <= cache.stats().errors - errors <= len(written) - len(found), way
+        assert not trace.exists(), way
         hits.append(found.keys())
     assert all(keys == hits[0] for keys in hits)
     assert len(hits[0]) < (PAYLOADS / 4 if secret is None else PAYLOADS / 10)
@@ -239,12 +238,10 @@ def _read_ten_thousand(storage: Storage, secret: str | None, chance: random.Rand
 def test_every_operation_passes_over_what_cannot_be_read(storage: Storage, tmp_path: Path) -> None:
     """Every operation treats an entry that cannot be read as one that is not there."""
     for secret in storage.secrets:
-        seed = 21
-        print(f"seed {seed}, secret {secret!r}")  # noqa: T201 -- shown where the test fails
-        cache, mark = storage.open(secret=secret), tmp_path / "mark"
+        cache, trace = storage.open(secret=secret), tmp_path / "trace"
         cache.clear()
-        every = list(payloads(random.Random(seed), mark, secret).items())
-        written = dict(random.Random(seed).sample(every, 700))
+        every = list(payloads(random.Random(21), trace, secret).items())
+        written = dict(random.Random(21).sample(every, 700))
         storage.write(cache, written)
         unreadable = [key for key in written if cache.get(key, MISSED) is MISSED]
         assert len(unreadable) > 300
@@ -254,7 +251,7 @@ def test_every_operation_passes_over_what_cannot_be_read(storage: Storage, tmp_p
         for key in written:
             cache.delete(key)
             assert cache.add(key, 1) is True
-        assert not mark.exists()
+        assert not trace.exists()
 
 
 def _look_and_count(cache: BaseCache, key: str, *, is_readable: bool) -> None:
@@ -329,8 +326,7 @@ def _raw_keys(cache: BaseCache) -> BaseCache:
     """Return a handle whose keys are storage keys."""
     cache_type = type(cache)
     raw = cache_type.__new__(cache_type)
-    vars(raw).update(vars(cache))
-    raw.make_key = lambda key, version=None: str(key)  # type: ignore[method-assign]
+    vars(raw).update(vars(cache), make_key=lambda key, version=None: str(key))
     return raw
 
 

@@ -1,4 +1,4 @@
-"""Near tiers of several processes agree: what one changes the others see, at once or within the bound.
+"""Near tiers of several processes agree: a change by one is seen by the others, at once or within the bound.
 
 Time is that of all processes of the machine, ``time.monotonic()``.
 """
@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import pytest
 
@@ -66,16 +66,19 @@ class PostgreSQL(SQLite):
     options: ClassVar = {**SQLite.options, "socket_timeout": 10, "max_connections": 4}
 
 
+Storages: TypeAlias = Callable[[str], tuple[type[Tiers], Any]]
+
+
 @pytest.fixture
 def redis_without_resp3(tmp_path: Path) -> Iterator[RedisServer]:
     yield from running(RedisServer(redis_binary(), tmp_path / "redis", "--rename-command", "HELLO", ""))
 
 
 @pytest.fixture
-def places(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tuple[type[Tiers], Any]]:
+def storages(request: pytest.FixtureRequest, tmp_path: Path) -> Storages:
     """Return the suite and the location of a storage, by name."""
 
-    def place(name: str) -> tuple[type[Tiers], Any]:
+    def storage(name: str) -> tuple[type[Tiers], Any]:
         fixture = request.getfixturevalue
         makers: dict[str, Callable[[], tuple[type[Tiers], Any]]] = {
             "redis": lambda: (Tiers, fixture("redis_databases").url()),
@@ -90,7 +93,7 @@ def places(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tu
         }
         return makers[name]()
 
-    return place
+    return storage
 
 
 def is_tracked(cache: TieredCache) -> bool:
@@ -100,7 +103,7 @@ def is_tracked(cache: TieredCache) -> bool:
 
 
 def await_own_changes(near: NearTable) -> None:
-    """Wait until a tier has heard of all that was done before: own writes are told of too, after they are done."""
+    """Wait until a tier has heard of all changes before: its own are told of too, after they are made."""
     begun = timeouts.now()
     eventually(lambda: near.is_tracked and near.trusted_until - near.max_staleness > begun, "nothing is heard of")
 
@@ -133,7 +136,7 @@ def watch(cache: TieredCache, last: int, pipe: Any) -> tuple[list[tuple[int, flo
 def delays(suite: type[Tiers], location: Any, bound: float) -> tuple[list[float], float]:
     """Change an entry many times in one process.
 
-    Return after how long each change was seen by each of the others, and for how long at most one of them did not read.
+    Return the seconds until each change was seen by each other process, and the longest time without a read in one.
     """
     changes = 100
     params = {"max_staleness": bound}
@@ -155,7 +158,7 @@ def delays(suite: type[Tiers], location: Any, bound: float) -> tuple[list[float]
             seen, pause = watcher.result()
             longest = max(longest, pause)
             for number, moment in made.items():
-                # Who sees a later value has seen the change.
+                # A process that sees a later value has seen the change.
                 found.append(max(0.0, min(when for value, when in seen if value >= number) - moment))
         return sorted(found), longest
     finally:
@@ -165,7 +168,7 @@ def delays(suite: type[Tiers], location: Any, bound: float) -> tuple[list[float]
 
 
 def check_delays(suite: type[Tiers], location: Any, *, bound: float, at_most: float) -> None:
-    """Change an entry many times; 99 of 100 changes are seen within so many seconds, by those who look."""
+    """Change an entry many times; assert that 99 of 100 changes are seen within so many seconds."""
     for attempt in range(3):
         found, pause = delays(suite, location, bound)
         p99 = found[int(len(found) * 0.99)]
@@ -175,7 +178,7 @@ def check_delays(suite: type[Tiers], location: Any, *, bound: float, at_most: fl
             return
         if pause < PAUSE:
             break
-        print(f"attempt {attempt}: the machine is busy, somebody did not read for {pause * 1000:.1f} ms")
+        print(f"attempt {attempt}: the machine is busy, a process did not read for {pause * 1000:.1f} ms")
     pytest.fail(f"p99 is {p99 * 1000:.1f} ms")
 
 
@@ -183,17 +186,17 @@ def check_delays(suite: type[Tiers], location: Any, *, bound: float, at_most: fl
 @pytest.mark.parametrize(
     "name", ["redis", "valkey", "redis without RESP3", "redis replica", "redis cluster", "postgresql"]
 )
-def test_a_change_is_seen_by_all_at_once(places: Callable[[str], tuple[type[Tiers], Any]], name: str) -> None:
-    """Where the storage tells of changes, though the bound is far longer."""
-    suite, location = places(name)
+def test_a_change_is_seen_by_all_at_once(storages: Storages, name: str) -> None:
+    """Where the storage tells of changes, all processes see one at once, though the bound is far longer."""
+    suite, location = storages(name)
     check_delays(suite, location, bound=5.0, at_most=0.1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["files", "sqlite", "memcached"])
-def test_a_change_is_seen_by_all_within_the_bound(places: Callable[[str], tuple[type[Tiers], Any]], name: str) -> None:
-    """Where nothing tells of changes, and no later than that, but for the time to read."""
-    suite, location = places(name)
+def test_a_change_is_seen_by_all_within_the_bound(storages: Storages, name: str) -> None:
+    """Where nothing tells of changes, all processes see one within the bound and the time of a read."""
+    suite, location = storages(name)
     check_delays(suite, location, bound=0.1, at_most=0.1 + 0.1)
 
 
@@ -215,10 +218,9 @@ def change(cache: TieredCache, operation: str) -> None:
 @pytest.mark.parametrize(
     "operation", ["set", "delete", "touch", "incr_version", "invalidate_tags", "clear", "set_many"]
 )
-def test_every_kind_of_change_is_heard_of(
-    places: Callable[[str], tuple[type[Tiers], Any]], name: str, operation: str
-) -> None:
-    suite, location = places(name)
+def test_every_kind_of_change_is_heard_of(storages: Storages, name: str, operation: str) -> None:
+    """A near tier hears of every operation of another process that changes an entry."""
+    suite, location = storages(name)
     params = {"max_staleness": 30}
     cache = suite().make_cache(location, params)
     cache.clear()
@@ -261,13 +263,11 @@ def _change(cache: TieredCache, _number: int, operation: str) -> None:
         ("files", 0.1),
     ],
 )
-def test_every_read_of_a_random_history_is_explained(
-    places: Callable[[str], tuple[type[Tiers], Any]], name: str, bound: float
-) -> None:
-    """Several processes write, read and count at once: no read is older than the bound, and no update is lost."""
+def test_every_read_of_a_random_history_is_explained(storages: Storages, name: str, bound: float) -> None:
+    """While processes write, read and count at once, no read is older than the bound, and no update is lost."""
     seed = int(os.environ.get("STOREROOM_SEED", random.randrange(2**32)))
     print(f"STOREROOM_SEED={seed}")
-    suite, location = places(name)
+    suite, location = storages(name)
     params = {"max_staleness": bound}
     cache = suite().make_cache(location, params)
     cache.clear()
@@ -275,7 +275,7 @@ def test_every_read_of_a_random_history_is_explained(
     arguments: list[tuple[Any, ...]] = [(seed, 2.0)] * PROCESSES
     histories: Sequence[list[Operation]] = in_processes(suite, location, params, act, arguments, method="spawn")
     stale: list[float] = []
-    # What is old when it leaves the storage is older when it arrives: a turn of a busy machine.
+    # A value that is old when it leaves the storage is older when it arrives: a turn of a busy machine.
     wrong = unexplained((operation for history in histories for operation in history), bound + 0.1, stale.append)
     stale.sort()
     print(
@@ -285,7 +285,9 @@ def test_every_read_of_a_random_history_is_explained(
     assert not wrong, f"seed {seed}: {len(wrong)} wrong, among them {wrong[:3]}"
 
 
-def test_the_check_of_histories_finds_what_is_wrong() -> None:
+def test_the_check_of_histories_finds_wrong_reads() -> None:
+    """The check of histories accepts reads that a write explains, and finds stale, foreign and lost ones."""
+
     def read(value: Any, at: float, process: int = 1) -> Operation:
         return Operation(process, "read", "k", value, at, at + 0.1)
 
@@ -308,7 +310,7 @@ def test_the_check_of_histories_finds_what_is_wrong() -> None:
 
 
 def test_caches_of_one_server_share_the_channel(redis_databases: Databases) -> None:
-    """With prefixes of which some begin as others do, which the server refuses to track at once."""
+    """Caches of one server share a channel, also if one's prefix begins as another's, which Redis itself refuses."""
     location = redis_databases.url()
     outside = RedisCache(location, {})
     prefixes = ["shop", "shop:eu", "blog", ""]
@@ -328,8 +330,8 @@ def test_caches_of_one_server_share_the_channel(redis_databases: Databases) -> N
             eventually(lambda cache=cache: cache.get("k") == 2, "the change was not heard of", patience=5)
 
 
-def test_a_further_handle_leaves_what_is_near(redis_databases: Databases) -> None:
-    """As each thread of Django's has one."""
+def test_a_further_handle_keeps_near_entries(redis_databases: Databases) -> None:
+    """A further handle, as each thread of Django's has, uses the same near entries and drops none."""
     location, params = redis_databases.url(), {"OPTIONS": {"near": {"max_staleness": 60}}}
     first, further = RedisCache(location, params), RedisCache(location, params)
     with contextlib.ExitStack() as stack:
@@ -338,7 +340,7 @@ def test_a_further_handle_leaves_what_is_near(redis_databases: Databases) -> Non
         await_own_changes(first._overlay._near)
         eventually(lambda: first.get("k") == 1 and first._overlay._near.entries, "it is not near")
         tiers = first.stats().tiers
-        assert further.get("other") is None, "which is asked for, and not near"
+        assert further.get("other") is None, "it is asked for, and not near"
         assert further._overlay._near is first._overlay._near
         assert [first.get("k"), further.get("k")] == [1, 1]
         assert first.stats().tiers["near"].deletes == tiers["near"].deletes, "nothing was dropped"
@@ -346,6 +348,7 @@ def test_a_further_handle_leaves_what_is_near(redis_databases: Databases) -> Non
 
 
 def test_flushing_the_server_drops_everything(redis_databases: Databases) -> None:
+    """A FLUSHALL at the server empties the near tier."""
     cache = Tiers().make_cache(redis_databases.url(), {"max_staleness": 60})
     eventually(lambda: is_tracked(cache), "it is not tracked")
     cache.set("k", 1)
@@ -355,7 +358,7 @@ def test_flushing_the_server_drops_everything(redis_databases: Databases) -> Non
 
 
 def test_a_server_that_refuses_leaves_the_bound(redis_databases: Databases, caplog: pytest.LogCaptureFixture) -> None:
-    """A user who may not ask for tracking, or an old server: said once, and entries are bounded by time."""
+    """Where the server refuses tracking, the log tells of it once, and entries are bounded by time."""
     redis_databases.server.ask("ACL", "SETUSER", "reader", "on", ">password", "~*", "+@all", "-client|tracking")
     location = redis_databases.url().replace("unix://", "unix://reader:password@")
     cache = Tiers().make_cache(location, {"max_staleness": 0.2})
@@ -373,11 +376,9 @@ def test_a_server_that_refuses_leaves_the_bound(redis_databases: Databases, capl
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["redis", "redis without RESP3", "redis replica", "redis cluster", "postgresql"])
-def test_a_channel_lasts(
-    places: Callable[[str], tuple[type[Tiers], Any]], name: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Through many times its bound, with nothing to tell: entries stay, and nothing is logged."""
-    suite, location = places(name)
+def test_a_channel_lasts(storages: Storages, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A channel without changes to tell of outlasts its bound many times: entries stay near, and nothing is logged."""
+    suite, location = storages(name)
     cache = suite().make_cache(location, {"max_staleness": 0.2 if name != "postgresql" else 30})
     cache.set("k", 1)
     eventually(lambda: cache.get("k") == 1 and cache._near.entries, "it is not near")
@@ -399,7 +400,8 @@ def test_a_channel_lasts(
     assert "heard of" not in caplog.text
 
 
-def test_what_only_redis_has_is_near_too(redis_databases: Databases) -> None:
+def test_a_removed_pattern_is_removed_from_near(redis_databases: Databases) -> None:
+    """A pattern that is removed by delete_pattern() is removed from the near tier."""
     cache = RedisCache(redis_databases.url(), {"OPTIONS": {"near": {"max_staleness": 60}}})
     cache.set("k", 1)
     assert cache.get("k") == 1

@@ -1,4 +1,4 @@
-"""The bounds of a table hold at every moment, whoever else writes to it."""
+"""The bounds of a table hold at every moment, with any number of writers."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
@@ -31,7 +31,7 @@ def make(kind: str, new_table: Callable[[str], tuple[str, str]]) -> Iterator[Mak
 
 
 class Watched:
-    """A session beside which somebody looks after each statement."""
+    """A session that calls a function after each statement."""
 
     def __init__(self, session: Any, look: Callable[[], object]) -> None:
         self._session, self._look = session, look
@@ -46,7 +46,7 @@ class Watched:
 
 
 def watch(cache: DatabaseCache, look: Callable[[], object]) -> None:
-    """Have somebody look while the cache is used, as it is where nothing else is due."""
+    """Call a function after each statement of the cache, in the state in which nothing else is due."""
     engine = cache._engine
     engine._pool.give(Watched(engine._take(), look))
     engine._look_after = engine._earliest = timeouts.now() + 1000
@@ -62,7 +62,7 @@ def counted(cache: DatabaseCache) -> tuple[int, int]:
 @pytest.mark.parametrize("write", ["set", "add"])
 @pytest.mark.parametrize(("bound", "limit"), [("max_entries", 10), ("max_bytes", 2000)])
 def test_nobody_sees_more_than_allowed(make: Make, bound: str, limit: int, write: str) -> None:
-    """What this process knew of the table is not so any more: others have filled it."""
+    """A table that others have filled since this process counted it never holds more than its bound allows."""
     options: dict[str, Any] = {"max_entries": None, bound: limit}
     cache, other, third = (make(number, **options) for number in range(3))
     cache.set("first", "v")
@@ -77,7 +77,7 @@ def test_nobody_sees_more_than_allowed(make: Make, bound: str, limit: int, write
 
 
 def test_entry_that_is_there_is_written_where_there_is_no_room(make: Make) -> None:
-    """It takes none."""
+    """An entry that is there already is overwritten in a full table, as it takes no room."""
     cache, other = make(0, max_entries=10), make(1, max_entries=10)
     cache.set("k", "old")
     for number in range(9):
@@ -91,7 +91,7 @@ def test_entry_that_is_there_is_written_where_there_is_no_room(make: Make) -> No
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 @pytest.mark.parametrize("write", ["set", "add"])
 def test_room_is_taken_while_a_statement_waits(make: Make, postgresql: PostgreSQLServer, write: str) -> None:
-    """The one statement that writes and counts has found room, and another transaction commits before it counts."""
+    """A write that found room, and another's commit that took it before the write counts, stay within the bound."""
     cache, other = make(0, max_entries=10), make(1, max_entries=10)
     for number in range(9):
         cache.set(f"k{number}", "v")

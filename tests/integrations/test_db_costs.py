@@ -1,4 +1,4 @@
-"""What an operation of the database cache costs: its statements, and that none looks at more rows than it needs."""
+"""Costs of the database cache's operations: their statements, none of which looks at more rows than it needs."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -44,7 +44,7 @@ class Counting:
 
 
 def sent_by(cache: DatabaseCache, operation: Callable[[DatabaseCache], Any]) -> list[str]:
-    """Return the statements of an operation, when nothing is due but what it is about itself."""
+    """Return the statements of an operation when nothing else is due."""
     engine = cache._engine
     session = engine._take()
     counting = Counting(session)
@@ -58,9 +58,9 @@ def sent_by(cache: DatabaseCache, operation: Callable[[DatabaseCache], Any]) -> 
     return counting.sent
 
 
-#: operation -> statements on SQLite, PostgreSQL and MariaDB; what begins and ends a transaction is not among them.
-#: Where the number of entries or bytes changes, a row that counts them changes with it: a statement of its own, but
-#: on PostgreSQL. MariaDB's writing statements return nothing, so that what they did is asked for.
+#: Operation -> its statements on SQLite, PostgreSQL and MariaDB, without BEGIN and COMMIT. Where the number of entries
+#: or bytes changes, a row that counts them changes with it: by a statement of its own, but on PostgreSQL. MariaDB's
+#: writing statements return nothing, so that their result is asked for.
 STATEMENTS: dict[str, tuple[Callable[[DatabaseCache], Any], tuple[int, int, int]]] = {
     "get": (lambda cache: cache.get("k"), (1, 1, 1)),
     "get_many": (lambda cache: cache.get_many(["k", "n", "absent"]), (1, 1, 1)),
@@ -82,6 +82,7 @@ STATEMENTS: dict[str, tuple[Callable[[DatabaseCache], Any], tuple[int, int, int]
 @pytest.mark.parametrize("operation", STATEMENTS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_operation_takes_so_many_statements(make: Make, kind: str, operation: str) -> None:
+    """Each operation sends the known number of statements on each database, and one alone needs no transaction."""
     cache = make(kind)
     cache.set_many({"k": "value", "n": 1})
     run, counts = STATEMENTS[operation]
@@ -96,7 +97,7 @@ def test_operation_takes_so_many_statements(make: Make, kind: str, operation: st
 
 @pytest.mark.parametrize("operation", ["set", "set of another size", "set of a new key", "add"])
 def test_postgresql_is_asked_once_for_a_write(make: Make, operation: str) -> None:
-    """Nothing begins or ends a transaction."""
+    """On PostgreSQL a write is one statement, without a transaction around it."""
     cache = make("postgresql", max_entries=300, max_bytes="1MB")
     cache.set_many({"k": "value", "n": 1})
     sent = sent_by(cache, STATEMENTS[operation][0])
@@ -105,9 +106,9 @@ def test_postgresql_is_asked_once_for_a_write(make: Make, operation: str) -> Non
 
 
 def statements_of(cache: DatabaseCache) -> dict[str, tuple[str, tuple[Any, ...]]]:
-    """The statements that operations are made of, with parameters."""
+    """Return the statements that operations are made of, with parameters."""
     texts = cache._engine.statements
-    name, now, place = b":1:k5", timeouts.now(), 0
+    name, now, sequence = b":1:k5", timeouts.now(), 0
     found = {
         "get": (texts.get, (name,)),
         "get_many": (texts.get_many(3), (name, b":1:k6", b":1:k7")),
@@ -117,7 +118,7 @@ def statements_of(cache: DatabaseCache) -> dict[str, tuple[str, tuple[Any, ...]]
         "expired": (texts.expired, (now, 32)),
         "earliest": (texts.earliest, ()),
         "oldest": (texts.oldest, (10,)),
-        "renew": (texts.renew(2), (place, name, b":1:k6")),
+        "renew": (texts.renew(2), (sequence, name, b":1:k6")),
         "delete": (texts.delete(2), (name, b":1:k6")),
         "counts": (texts.counts, (b"\x00counts",)),
         "count_up": (texts.count_up, (1, 1, b"\x00counts")),
@@ -132,7 +133,7 @@ def statements_of(cache: DatabaseCache) -> dict[str, tuple[str, tuple[Any, ...]]
     return found
 
 
-#: What lets a database learn of a table, and what its plans say where the whole of it is read.
+#: A database -> its statement that learns of a table, and the words of its plans where it reads the whole table.
 PLANS = {
     "sqlite": ("ANALYZE", r"SCAN (?!.*USING (COVERING )?INDEX)"),
     "postgresql": ("ANALYZE {}", r"Seq Scan"),
@@ -150,7 +151,7 @@ def plan_of(cache: DatabaseCache, kind: str, statement: str, parameters: tuple[A
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_statement_reads_the_whole_table(make: Make, kind: str) -> None:
-    """By what each database says of its plans, with 20,000 rows in the table."""
+    """No statement reads a table of 20,000 rows as a whole, by the plans of each database."""
     cache = make(kind)
     cache.set_many({f"k{number}": f"value {number}" for number in range(20_000)}, timeout=1000)
     analyze, whole = PLANS[kind]
@@ -163,7 +164,7 @@ def test_no_statement_reads_the_whole_table(make: Make, kind: str) -> None:
 
 
 def steps_of(cache: DatabaseCache, operation: Callable[[], Any]) -> int:
-    """How many instructions of its virtual machine SQLite takes, in units of ten."""
+    """Return how many instructions of its virtual machine SQLite takes, in units of ten."""
     session, steps = cache._engine._take(), 0
 
     def step() -> None:
@@ -180,7 +181,7 @@ def steps_of(cache: DatabaseCache, operation: Callable[[], Any]) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("max_entries", [None, 20_000])
 def test_work_does_not_grow_with_the_table(make: Make, max_entries: int | None) -> None:
-    """SQLite's own count of its steps: exact, where seconds are noise. A full cache evicts at the same price."""
+    """Operations take as many of SQLite's steps in a large table as in a small one, also when a full one evicts."""
 
     def steps(rows: int) -> dict[str, int]:
         bound = None if max_entries is None else rows
@@ -203,7 +204,7 @@ def test_work_does_not_grow_with_the_table(make: Make, max_entries: int | None) 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_expired_rows_go_as_writes_come(make: Make, kind: str) -> None:
-    """In small batches: nobody has to call prune(), and no write pays for all."""
+    """Writes remove expired rows in small batches, so that nobody has to call prune() and no write pays for all."""
     cache = make(kind)
     cache.set_many({f"gone{number}": number for number in range(300)}, timeout=0.01)
     cache.set("kept", 1)

@@ -61,7 +61,7 @@ def table(request: pytest.FixtureRequest) -> str:
 def test_table_of_djangos_createcachetable_is_made_anew(
     make: Make, kind: str, table: str, execute: Callable[[str], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its entries are gone, which one line in the log tells."""
+    """A table of Django's is replaced by an empty one of Storeroom's, and the log tells of it."""
     execute(f"CREATE TABLE {table} ({DJANGOS[kind]})")
     execute(f"CREATE INDEX {table}_expires ON {table} (expires)")
     cache = make(table)
@@ -73,6 +73,7 @@ def test_table_of_djangos_createcachetable_is_made_anew(
 
 
 def test_table_of_another_version_is_made_anew(make: Make, table: str, execute: Callable[[str], Any]) -> None:
+    """A table whose columns are another version's is made anew, also for handles that have used it."""
     cache = make(table)
     cache.set("k", "v")
     execute(f"ALTER TABLE {table} ADD COLUMN hits integer")
@@ -83,6 +84,7 @@ def test_table_of_another_version_is_made_anew(make: Make, table: str, execute: 
 
 
 def test_table_of_somebody_else_is_left_alone(make: Make, table: str, execute: Callable[[str], Any]) -> None:
+    """A table that is no cache's is refused by every operation, with its columns, and keeps its rows."""
     execute(f"CREATE TABLE {table} (cache_key integer, name integer)")
     execute(f"INSERT INTO {table} VALUES (1, 2)")
     with pytest.raises(StorageError, match="the columns cache_key, name, so it is no table of a cache"):
@@ -93,15 +95,17 @@ def test_table_of_somebody_else_is_left_alone(make: Make, table: str, execute: C
 
 
 def test_table_is_not_made_where_that_is_not_allowed(make: Make, table: str) -> None:
+    """With create_table=False a missing table is an error, and create_table() makes it."""
     careful = make(table, create_table=False)
     with pytest.raises(StorageError, match=r"OPTIONS\['create_table'\] is False. Make it with"):
         careful.get("k")
-    assert careful.create_table() is True, "asked for, it is"
+    assert careful.create_table() is True, "it is made on request"
     careful.set("k", "v")
     assert careful.get("k") == "v"
 
 
 def test_table_that_was_dropped_is_made_again(make: Make, table: str, execute: Callable[[str], Any]) -> None:
+    """A table that was dropped misses, and the next write makes it again."""
     cache = make(table)
     cache.set("k", "v")
     execute(f"DROP TABLE {table}")
@@ -112,7 +116,7 @@ def test_table_that_was_dropped_is_made_again(make: Make, table: str, execute: C
 
 
 def test_table_that_was_emptied_is_counted_again(make: Make, table: str, execute: Callable[[str], Any]) -> None:
-    """The row of counts is gone with the others."""
+    """A table that was emptied past the cache, its row of counts included, is counted again."""
     cache = make(table, max_entries=10)
     cache.set_many({f"k{number}": number for number in range(10)})
     execute(f"DELETE FROM {table}")
@@ -126,7 +130,7 @@ def test_table_that_was_emptied_is_counted_again(make: Make, table: str, execute
 
 @pytest.mark.slow
 def test_counts_that_vanished_are_made_once_by_many(make: Make, table: str, execute: Callable[[str], Any]) -> None:
-    """Whoever comes first makes them, and what the others write at that moment is counted, too."""
+    """Counts that vanished are made once, and writes of others at that moment are counted, too."""
     caches = [make(table, max_connections=2 + number) for number in range(6)]
     caches[0].set("k", "v")
     for turn in range(60):
@@ -143,7 +147,7 @@ def test_counts_that_vanished_are_made_once_by_many(make: Make, table: str, exec
 
 
 def test_threads_make_the_table_once(make: Make, table: str) -> None:
-    """Each by an engine of its own, as processes would."""
+    """Engines that use a table for the first time at the same moment make it once."""
     caches = [make(table, max_connections=2 + number) for number in range(8)]
     together = threading.Barrier(len(caches))
 
@@ -159,6 +163,7 @@ def test_threads_make_the_table_once(make: Make, table: str) -> None:
 
 @pytest.mark.parametrize("name", ["two words", 'with "quotes"', "with `ticks`", "100% é", "SELECT", "a.b", "{x} %s"])
 def test_table_may_have_any_name(make: Make, kind: str, name: str) -> None:
+    """A table may have any name, with quotes, spaces, signs and words of SQL."""
     cache = make(name)
     cache.clear()
     cache.set_many({"k": "v", "n": 1})
@@ -171,23 +176,26 @@ def test_table_may_have_any_name(make: Make, kind: str, name: str) -> None:
 
 @pytest.mark.parametrize(("unlogged", "persistence"), [(True, "u"), (False, "p")])
 def test_table_is_unlogged_by_option(postgresql: PostgreSQLServer, unlogged: bool, persistence: str) -> None:
-    """Source: https://www.postgresql.org/docs/current/catalog-pg-class.html, relpersistence."""
+    """With unlogged=True PostgreSQL's table is unlogged, and with unlogged=False it is not."""
     table = postgresql.table()
     cache = DatabaseCache(table, {"OPTIONS": {"url": postgresql.url(), "unlogged": unlogged}})
     cache.set("k", "v")
     assert cache.get("k") == "v"
+    # Source: https://www.postgresql.org/docs/current/catalog-pg-class.html
     assert postgresql.execute(f"SELECT relpersistence FROM pg_class WHERE relname = '{table}'") == [(persistence,)]
     assert ("UNLOGGED" in cache.create_statements()[0]) is unlogged
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "mysql"])
 def test_table_of_a_server_out_of_reach_is_not_made_in_silence(scheme: str) -> None:
+    """create_table() raises where the server is out of reach, whatever the policy."""
     cache = DatabaseCache("t", {"OPTIONS": {"url": f"{scheme}://user@127.0.0.1:{free_port()}/db"}})
     with pytest.raises(StorageError, match="out of reach"):
         cache.create_table()
 
 
 def test_user_without_the_right_to_make_a_table_is_told(postgresql: PostgreSQLServer) -> None:
+    """A user without the right to make the table gets PostgreSQL's own words in an error."""
     postgresql.execute("DROP ROLE IF EXISTS reader")
     postgresql.execute("CREATE ROLE reader LOGIN")
     url = postgresql.url().replace("storeroom@", "reader@")

@@ -98,18 +98,30 @@ def test_demo_goes_on_after_an_interruption(tmp_path):
 
 def test_demo_leaves_no_process_behind_when_it_fails(tmp_path):
     """All processes of the demo have ended when it fails."""
-    with pytest.raises(KeyboardInterrupt), start(tmp_path, 2) as processes:  # noqa: PT012 -- what is raised is the point
-        running = [process._popen for process in processes._processes]
-        processes.ask({"read": pages.standard_library()})
-        raise KeyboardInterrupt
+    running = []
+
+    def interrupted() -> None:
+        with start(tmp_path, 2) as processes:
+            running.extend(process._popen for process in processes._processes)
+            processes.ask({"read": pages.standard_library()})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert len(running) == 2
     assert all(popen.poll() is not None for popen in running)
 
 
 def test_demo_tells_what_a_failed_process_said(tmp_path):
     """The last words of a process that fails are in the error."""
-    with pytest.raises(StorageError, match="JSONDecodeError"), start(tmp_path, 1) as processes:  # noqa: PT012 -- ditto
-        print("no order", file=processes._processes[0]._popen.stdin, flush=True)
-        processes.survey([])
+
+    def misunderstood() -> None:
+        with start(tmp_path, 1) as processes:
+            print("no order", file=processes._processes[0]._popen.stdin, flush=True)
+            processes.survey([])
+
+    with pytest.raises(StorageError, match="JSONDecodeError"):
+        misunderstood()
 
 
 def test_demo_refuses_a_directory_that_is_a_file(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""The database cache in a Django project: which database it is in, and whose transactions it stays out of."""
+"""The database cache in a Django project: its database, its table, and its independence of the site's transactions."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ from django.db import connection, transaction
 
 
 def run(program: str, directory: Path, **settings: Any) -> Any:
-    """Run a program in a Django project of these settings; return what it leaves in `result`."""
+    """Run a program in a Django project of these settings; return its `result`."""
     settings.setdefault("CACHES", {"default": {"BACKEND": "storeroom.backends.db.DatabaseCache", "LOCATION": "pages"}})
     ran = subprocess.run(
         [sys.executable, "-W", "error", "-c", f"{PROGRAM}{program}\nprint(json.dumps(result))", json.dumps(settings)],
@@ -45,7 +45,7 @@ def postgresql_of(server: PostgreSQLServer) -> dict[str, Any]:
 
 
 def test_rollback_of_the_callers_takes_no_write_back(postgresql: PostgreSQLServer, tmp_path: Path) -> None:
-    """Nor does a failed query of the caller's stop the cache."""
+    """A write within a caller's transaction stays when that is rolled back, and works after a failed query in it."""
     table = postgresql.table()
     caches = {"default": {"BACKEND": "storeroom.backends.db.DatabaseCache", "LOCATION": table}}
     program = f"""
@@ -69,7 +69,7 @@ result = [cache.get("k"), cache.get("l"), rows]
 
 
 def test_any_object_is_stored_signed_by_djangos_secret(postgresql: PostgreSQLServer, tmp_path: Path) -> None:
-    """A model instance, a lazy string: what Django's users put into a cache."""
+    """Objects that Django's users cache, as a lazy string, are stored signed by SECRET_KEY."""
     program = """
 from django.utils.safestring import mark_safe
 cache.set("html", mark_safe("<b>"))
@@ -82,7 +82,7 @@ result = type(cache.get("html")).__name__
 def test_createcachetable_makes_the_table_once(
     engine: str, postgresql: PostgreSQLServer, mariadb: MariaDBServer, tmp_path: Path
 ) -> None:
-    """By the app; the SQL can be looked at before."""
+    """The command createcachetable makes the table once, and shows its SQL with --dry-run."""
     if engine == "mysql":
         pytest.importorskip("pymysql")
         database = {
@@ -122,7 +122,7 @@ result.append(cache.get("k"))
 
 
 def test_createcachetable_makes_djangos_tables_too(tmp_path: Path) -> None:
-    """As without the app; by name, and where the routers allow it."""
+    """The command createcachetable makes tables of Django's caches, too, by name and where the routers allow it."""
     (tmp_path / "routing.py").write_text(
         "class Router:\n"
         "    def allow_migrate(self, db, app_label, **hints):\n"
@@ -161,7 +161,7 @@ result.append([caches["djangos"].get("k"), cache.get("k")])
 
 
 def test_sqlite_site_has_a_cache_file_beside_it(tmp_path: Path) -> None:
-    """A write within the caller's own transaction does not wait for it."""
+    """A site on SQLite has its cache in a file of its own, so that no write waits for the caller's transaction."""
     site = tmp_path / "db.sqlite3"
     program = """
 import time
@@ -181,7 +181,7 @@ result = [cache.get("k"), waited < 2]
 def test_a_test_run_has_a_cache_of_its_own_and_can_drop_its_database(
     postgresql: PostgreSQLServer, tmp_path: Path
 ) -> None:
-    """The cache follows the database that the runner puts in the place of the site's."""
+    """A cache follows the database that Django's test runner makes, and does not keep the runner from dropping it."""
     program = """
 from django.test.utils import setup_test_environment, teardown_test_environment
 from django.test.runner import DiscoverRunner
@@ -201,7 +201,7 @@ result = [*seen, cache.get("k")]
 
 
 def test_routers_choose_the_database(tmp_path: Path) -> None:
-    """As they do for Django's own cache: app label django_cache."""
+    """Routers choose the cache's database, as they do for Django's own, by the app label django_cache."""
     (tmp_path / "routing.py").write_text(
         "class Router:\n"
         "    def db_for_write(self, model, **hints):\n"
@@ -217,6 +217,7 @@ def test_routers_choose_the_database(tmp_path: Path) -> None:
 
 
 def test_a_database_of_another_kind_is_refused_by_name(tmp_path: Path) -> None:
+    """A site's database of a kind that cannot hold a cache is refused, and named."""
     program = """
 try:
     caches["default"]

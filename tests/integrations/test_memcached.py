@@ -1,4 +1,4 @@
-"""Memcached by TLS, what one operation costs in round trips, and what the drivers make of refusals and of many keys."""
+"""Memcached by TLS, the round trips of operations, and the drivers with refusals and with many keys."""
 
 import asyncio
 import ssl
@@ -26,7 +26,7 @@ def _engines() -> Iterator[None]:
 
 
 def test_connections_by_tls_verify_the_certificate(tmp_path: Path) -> None:
-    """As the program's own context says; without one there is no connection."""
+    """A connection by TLS is made if the program's own context accepts the certificate, and not otherwise."""
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
     subprocess.run(
         [
@@ -82,7 +82,7 @@ OPERATIONS: dict[str, Callable[[Driver], Coroutine[Any, Any, Any]]] = {
 def test_operations_ask_as_often_as_the_page_says(
     backend: type[MemcachedCache], mode: str, memcached: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Calls of a driver are counted: one is a round trip, but for pylibmc's habits."""
+    """Each operation calls its driver once, or twice where the page says so."""
     cache = backend(memcached.location(), {})
     cache.get("the generation is known from now on")
     server, calls = cache._shards[0]._engine, []
@@ -131,8 +131,8 @@ def client(backend: type[MemcachedCache], options: dict[str, Any], memcached: Se
 
 
 @pytest.mark.parametrize(("backend", "options"), BY_DRIVER)
-def test_what_was_refused_is_not_taken_for_the_next_answer(client: Client) -> None:
-    """In the binary protocol the server answers refused writes even if nobody waits for an answer."""
+def test_refusal_is_not_taken_for_the_next_answer(client: Client) -> None:
+    """Refused writes, which the binary protocol answers late, leave the next request its own answer."""
     values = {b"k%d" % number: b"value %d" % number for number in range(5)}
     assert client.set_many(values, 100) == []
     for _ in range(3):
@@ -147,7 +147,7 @@ def test_what_was_refused_is_not_taken_for_the_next_answer(client: Client) -> No
 
 @pytest.mark.parametrize(("backend", "options"), BY_DRIVER)
 def test_many_keys_are_asked_for_without_waiting_for_each_other(client: Client) -> None:
-    """Neither side waits for the other to read: long keys, each answered while the others are still being sent."""
+    """Thousands of long keys are stored and found though the server answers while keys are still being sent."""
     for number in range(30):
         values = {b"%d-%d-" % (number, index) + 150 * b"k": 100 * b"v" for index in range(1000)}
         assert client.set_many(values, 100) == []

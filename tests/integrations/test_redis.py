@@ -1,16 +1,13 @@
-"""What the Redis cache has beyond the contract: django-redis's methods, and the move from other backends."""
+"""The Redis cache beyond the contract: django-redis's methods, and the move from other backends."""
 
 import asyncio
 import gzip
 import lzma
 import pickle
 import re
-import subprocess
-import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
 import lz4.frame
@@ -23,14 +20,11 @@ from storeroom.memos import memo
 from storeroom.serializers.compressors import FORMATS
 from storeroom.testing.contract.suite import Driver
 from tests.house import walk
-from tests.servers.process import free_port
 from tests.servers.redis import (
     Databases,
     RedisServer,
-    redis_binary,
     redis_databases,
     redis_server,
-    running,
 )
 from tests.servers.redis_groups import Cluster, redis_cluster
 
@@ -61,6 +55,7 @@ def _calls(cache: RedisCache, command: str) -> int:
 
 
 def test_set_with_nx_is_add(cache: RedisCache) -> None:
+    """set() with nx=True stores where there is no entry, and tells whether it did."""
     assert cache.set("k", 1, nx=True) is True
     assert cache.set("k", 2, nx=True) is False
     assert asyncio.run(cache.aset("k", 3, nx=True)) is False
@@ -68,6 +63,7 @@ def test_set_with_nx_is_add(cache: RedisCache) -> None:
 
 
 def test_pttl_tells_milliseconds(cache: RedisCache) -> None:
+    """pttl() is milliseconds, None for an entry that never expires, and 0 where there is none."""
     cache.set("k", 1, timeout=5)
     assert cache.pttl("k") == pytest.approx(5000, abs=500)
     assert asyncio.run(cache.apttl("k")) == pytest.approx(5000, abs=500)
@@ -77,6 +73,7 @@ def test_pttl_tells_milliseconds(cache: RedisCache) -> None:
 
 
 def test_expire_and_persist(cache: RedisCache) -> None:
+    """expire() and persist() change when an entry expires, and tell whether there is one."""
     cache.set("k", 1)
     assert cache.persist("k") is True
     assert cache.ttl("k") is None
@@ -90,7 +87,7 @@ def test_expire_and_persist(cache: RedisCache) -> None:
 
 
 def test_patterns_find_and_remove_the_caches_own_keys(cache: RedisCache, location: str) -> None:
-    """What is special in the prefix is not, in the pattern it is."""
+    """Patterns concern the cache's own keys; a * is special in the pattern, and not in KEY_PREFIX."""
     starred = RedisCache(location, {"KEY_PREFIX": "*"})
     for each in (cache, starred):
         each.set_many(dict.fromkeys(["user:1", "user:2", "user:10", "group:1", "us*r"], 1))
@@ -112,7 +109,7 @@ def test_patterns_find_and_remove_the_caches_own_keys(cache: RedisCache, locatio
 
 
 def test_patterns_list_what_is_live(cache: RedisCache) -> None:
-    """As keys() does: an entry whose tag was invalidated is over, though the server still holds it."""
+    """Patterns list live entries, as keys() does, and none whose tag was invalidated."""
     cache.set("a", 1, tags=["t"])
     cache.set("b", 1, tags=["other"])
     cache.invalidate_tags("t")
@@ -124,19 +121,21 @@ def test_patterns_list_what_is_live(cache: RedisCache) -> None:
 
 
 def test_patterns_take_steps_of_a_size(cache: RedisCache) -> None:
+    """The server scans in steps of itersize keys, and anything but a positive number is refused."""
     cache.set_many({f"k{number}": number for number in range(50)})
     raw(cache, "CONFIG", "RESETSTAT")
     assert len(list(cache.iter_keys("k*", itersize=5))) == 50
     assert _calls(cache, "scan") >= 5
     assert cache.delete_pattern("k1*", itersize=100) == 11
     assert asyncio.run(cache.adelete_pattern("k2*", itersize=7)) == 11
+    wrong: Any
     for wrong in (0, True, "10"):
         with pytest.raises(ValueError, match="itersize is"):
-            cache.iter_keys("*", itersize=wrong)  # type: ignore[arg-type]
+            cache.iter_keys("*", itersize=wrong)
 
 
 def test_keys_takes_the_pattern_of_django_redis_by_its_name(cache: RedisCache) -> None:
-    """By position it is a prefix, as of every cache; who means a pattern is told."""
+    """keys() takes a pattern as search=; by position it is a prefix, and one that looks like a pattern warns."""
     cache.set_many({"user:1": 1, "user:2": 1, "us*r": 1})
     assert sorted(cache.keys(search="user:?")) == ["user:1", "user:2"]
     assert sorted(asyncio.run(cache.akeys(search="*1"))) == ["user:1"]
@@ -147,6 +146,7 @@ def test_keys_takes_the_pattern_of_django_redis_by_its_name(cache: RedisCache) -
 
 
 def test_patterns_work_in_a_cluster(redis_cluster: Cluster) -> None:
+    """Patterns find and remove keys of all servers of a cluster."""
     cache = RedisCache(redis_cluster.url(), {})
     cache.set_many({f"k{number}": number for number in range(100)})
     assert len(list(cache.iter_keys("k1*"))) == 11
@@ -155,20 +155,21 @@ def test_patterns_work_in_a_cluster(redis_cluster: Cluster) -> None:
 
 
 def test_patterns_need_keys_that_can_be_turned_back(location: str) -> None:
+    """Patterns are refused where KEY_FUNCTION makes keys that cannot be turned back."""
     cache = RedisCache(location, {"KEY_FUNCTION": lambda key, prefix, version: f"{hash((key, prefix, version))}"})
     with pytest.raises(NotSupportedError):
         cache.delete_pattern("*")
 
 
 def test_lock_has_the_signature_of_django_redis(cache: RedisCache) -> None:
-    """Name, version, timeout, seconds between attempts and patience, by position."""
+    """lock() takes name, version, timeout, seconds between attempts and patience by position."""
     with cache.lock("l", 1, 10, 0.01, 0.5) as lock:
         assert lock.owned()
         assert not cache.lock("l", None, 10, 0.01, 0.02).acquire()
 
 
 def test_lock_and_patterns_have_no_answer_without_a_server(redis_server: RedisServer) -> None:
-    """A lock that could not be asked for was not taken."""
+    """Locks and patterns raise while the server is out of reach: a lock that could not be asked for was not taken."""
     cache = RedisCache(f"redis://127.0.0.1:{redis_server.port}?client_name=lock", {})
     redis_server.process.kill()
     for operation in (cache.lock("l").acquire, lambda: cache.delete_pattern("*"), lambda: cache.iter_keys("*")):
@@ -183,7 +184,7 @@ Operations = dict[str, Callable[[], Coroutine[Any, Any, Any]]]
 
 
 async def round_trips(redis: RedisCache, operations: Operations, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """Return how many each operation takes, once the server knows the scripts."""
+    """Return the round trips of each operation, once the server knows the scripts."""
     requests: list[Any] = []
     call, acall = redis._engine.call, redis._engine.acall
 
@@ -211,7 +212,7 @@ async def round_trips(redis: RedisCache, operations: Operations, monkeypatch: py
 def test_operations_are_one_round_trip_each(
     location: str, mode: str, secret: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also those on a hundred keys, and those that a script does."""
+    """Operations are one round trip each, also those on a hundred keys and those that a script does."""
     redis = RedisCache(location, {"OPTIONS": {"secret": secret}})
     cache = Driver(redis, mode)
     many = {f"k{number}": ["plain", number] for number in range(100)}
@@ -236,14 +237,14 @@ def test_operations_are_one_round_trip_each(
         "incr_version": lambda: cache.incr_version("n"),
     }
 
-    moved_anew = {"incr_version": 2} if secret else {}  # what is signed for one key is not good under another
+    moved_anew = {"incr_version": 2} if secret else {}  # a signature is good under one key alone
     expected = dict.fromkeys(operations, 1) | moved_anew
     assert asyncio.run(round_trips(redis, operations, monkeypatch)) == expected
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_tags_cost_one_round_trip_more(location: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many tags and entries there are; to invalidate one costs the same whatever carries it."""
+    """Tags cost a read or write one round trip more, however many there are, and an invalidation costs one."""
     redis = RedisCache(location, {})
     cache, tags = Driver(redis, mode), ["red", "green", "blue"]
     many = {f"k{number}": number for number in range(100)}
@@ -265,7 +266,7 @@ def test_tags_cost_one_round_trip_more(location: str, mode: str, monkeypatch: py
 
 
 def test_a_memo_saves_round_trips(cache: RedisCache) -> None:
-    """The server itself counts the commands: two, however often a block reads, and one for the write."""
+    """Within a memo() the server sees a command for the first read of a key and for each write, and no more."""
     cache.set_many({"a": 1, "b": 2})
     raw(cache, "CONFIG", "RESETSTAT")
     with memo():
@@ -281,7 +282,7 @@ def test_a_memo_saves_round_trips(cache: RedisCache) -> None:
 
 
 def test_a_memo_hears_of_patterns(cache: RedisCache) -> None:
-    """Which remove entries past everything that stands before the server."""
+    """Patterns, which remove entries at the server, remove them from a memo as well."""
     cache.set_many({"a:1": 1, "b": 1})
     with memo():
         assert cache.get_many(["a:1", "b"]) == {"a:1": 1, "b": 1}
@@ -314,7 +315,8 @@ WRITTEN = {
 
 @pytest.mark.parametrize("secret", [None, "a secret of this test alone"])
 @pytest.mark.parametrize("data", WRITTEN.values(), ids=WRITTEN)
-def test_what_other_backends_wrote_is_read_where_that_is_asked_for(location: str, data: bytes, secret: Any) -> None:
+def test_entries_of_other_backends_are_read_on_request(location: str, data: bytes, secret: Any) -> None:
+    """Entries of Django's and django-redis's, compressed or not, are read with read_unsigned_pickles alone."""
     strict = RedisCache(location, {"OPTIONS": {"secret": secret}})
     lenient = RedisCache(location, {"OPTIONS": {"secret": secret, "read_unsigned_pickles": True}})
     raw(strict, "SET", strict.make_key("k"), data)
@@ -327,113 +329,16 @@ def test_what_other_backends_wrote_is_read_where_that_is_asked_for(location: str
 
 
 def test_integers_of_other_backends_are_counted_on(cache: RedisCache) -> None:
+    """An integer that another backend wrote is incremented."""
     raw(cache, "SET", cache.make_key("n"), "41")
     assert cache.incr("n") == 42
     assert cache.get("n") == 42
 
 
 @pytest.mark.parametrize("data", [b"\x80", b"\x80\x05garbage", b"\x78\x9cgarbage", zlib.compress(b"text"), b"{}"])
-def test_what_nobody_wrote_is_a_miss_also_then(location: str, data: bytes) -> None:
+def test_foreign_bytes_are_misses_on_request_too(location: str, data: bytes) -> None:
+    """Bytes that no backend wrote are counted misses with read_unsigned_pickles, too."""
     cache = RedisCache(location, {"OPTIONS": {"read_unsigned_pickles": True}})
     raw(cache, "SET", cache.make_key("k"), data)
     assert cache.get("k") is None
     assert cache.stats().errors == 1
-
-
-# A full server --------------------------------------------------------------------------------
-
-
-def test_full_server_stores_nothing_and_says_so(redis_server: RedisServer) -> None:
-    """Reads go on; the policy "raise" raises."""
-    location = f"redis://127.0.0.1:{redis_server.port}?client_name=full"
-    cache = RedisCache(location, {})
-    cache.set("k", "v")
-    redis_server.ask("CONFIG", "SET", "maxmemory", "1")
-    assert cache.set("l", "v") is None
-    assert cache.add("l", "v") is False
-    assert cache.set_many({"a": 1, "b": 2}) == ["a", "b"]
-    assert cache.get("k") == "v"
-    assert cache.stats().errors >= 4
-    assert not cache._engine.breaker.is_open
-    strict = RedisCache(location, {"OPTIONS": {"on_error": "raise"}})
-    for write in (lambda: strict.set("l", "v"), lambda: strict.get_or_set("l", lambda: 1), cache.lock("lock").acquire):
-        with pytest.raises(StorageError, match="it is full and evicts nothing"):
-            write()
-
-
-@pytest.mark.parametrize("mode", ["sync", "async"])
-def test_full_server_keeps_nobody_waiting(redis_server: RedisServer, mode: str) -> None:
-    """A lease that could not be written is nobody's: each computes for itself, at once."""
-    redis = RedisCache(f"redis://127.0.0.1:{redis_server.port}?client_name=waiting-{mode}", {})
-    redis.set_many({"stale": 1, "old": 1})
-    redis_server.ask("CONFIG", "SET", "maxmemory", "1")
-    cache = Driver(redis, mode)
-
-    async def compute() -> list[Any]:
-        return [
-            await cache.get_or_set("a", lambda: "computed"),
-            await cache.get_or_set("b", lambda: "computed", tags=["t"]),
-            await cache.get_or_set("c", lambda: "computed", stale_while_revalidate=60),
-            await cache.get_or_set_many(["d", "e"], lambda keys: dict.fromkeys(keys, "computed")),
-            await cache.refresh("old", lambda: "computed"),
-        ]
-
-    begun = time.monotonic()
-    assert asyncio.run(compute()) == [*["computed"] * 3, dict.fromkeys("de", "computed"), "computed"]
-    assert time.monotonic() - begun < 1
-    assert redis.get_many(["a", "b", "c", "d", "e"]) == {}
-
-
-# Logins and encryption ------------------------------------------------------------------------
-
-
-def test_password_is_told_to_the_server(redis_server: RedisServer) -> None:
-    """In the URL or beside it; a wrong one is an outage, whose message tells why and no password."""
-    redis_server.ask("CONFIG", "SET", "requirepass", "hunter2")
-    address = f"127.0.0.1:{redis_server.port}/0"
-    for location, options in (
-        (f"redis://:hunter2@{address}", {}),
-        (f"redis://default:hunter2@{address}", {}),
-        (f"redis://{address}", {"PASSWORD": "hunter2"}),
-        (f"unix://:hunter2@{redis_server.socket}?db=3", {}),
-    ):
-        cache = RedisCache(location, {"OPTIONS": options})
-        assert cache.add(location, 1) is True
-        assert asyncio.run(cache.aget(location)) == 1
-    wrong = RedisCache(f"redis://:wrong-secret@{address}", {"OPTIONS": {"on_error": "raise"}})
-    for read in (lambda: wrong.get("k"), lambda: asyncio.run(wrong.aget("k"))):
-        with pytest.raises(StorageError, match="invalid username-password pair") as caught:
-            read()
-        assert "wrong-secret" not in str(caught.value)
-
-
-def test_connections_by_tls_verify_the_certificate(tmp_path: Path) -> None:
-    """With the authority that signed it, for the host's name; without, there is no connection."""
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"),
-            *("-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    port = free_port()
-    files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no")
-    for _ in running(RedisServer(redis_binary(), tmp_path / "server", "--tls-port", str(port), *files)):
-        strict = {"ssl_min_version": "1.3", "ssl_ciphers": "ECDHE+AESGCM"}
-        options = {"ssl_ca_certs": str(certificate), "on_error": "raise", **strict}
-        cache = RedisCache(f"rediss://localhost:{port}/0", {"OPTIONS": options})
-        cache.set("k", "v" * 100_000)
-        assert cache.get("k") == "v" * 100_000
-        assert asyncio.run(cache.aget("k")) == "v" * 100_000
-        for location, refused in (
-            (f"rediss://localhost:{port}/0", {"on_error": "raise"}),
-            (f"rediss://127.0.0.1:{port}/0", options),
-        ):
-            other = RedisCache(location, {"OPTIONS": refused})
-            for read in (lambda other=other: other.get("k"), lambda other=other: asyncio.run(other.aget("k"))):
-                with pytest.raises(StorageError, match="out of reach"):
-                    read()
-        careless = RedisCache(f"rediss://127.0.0.1:{port}/0", {"OPTIONS": {"ssl_cert_reqs": "none"}})
-        assert careless.get("k") == asyncio.run(careless.aget("k")) == "v" * 100_000

@@ -1,4 +1,4 @@
-"""Serializers, compressors and secrets on real servers: what is written by one configuration and read by another."""
+"""Serializers, compressors and secrets on real servers: values written by one configuration and read by another."""
 
 import asyncio
 import datetime as dt
@@ -74,8 +74,8 @@ CODECS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("secret", [None, NEW])
 @pytest.mark.parametrize("options", CODECS, ids=str)
-def test_value_comes_back_whatever_makes_bytes_of_it(open_cache: Open, options: Any, secret: str | None) -> None:
-    """By every way to write and to read, bare, with tags and stale; numbers are counted on all the while."""
+def test_value_comes_back_under_every_codec(open_cache: Open, options: Any, secret: str | None) -> None:
+    """Under every serializer, compressor and secret values come back by all operations, and numbers count."""
     cache = open_cache(**{"secret": secret, **options})
     cache.set("set", PLAIN)
     cache.set_many({"many": PLAIN, "n": 41, "f": 0.5})
@@ -95,8 +95,8 @@ def test_value_comes_back_whatever_makes_bytes_of_it(open_cache: Open, options: 
 
 
 @pytest.mark.parametrize("first", CODECS[:3] + CODECS[5:9], ids=str)
-def test_other_serializer_and_compressor_read_what_was_written_before(open_cache: Open, first: Any) -> None:
-    """So that the option can be changed under a full cache."""
+def test_other_serializer_and_compressor_read_earlier_entries(open_cache: Open, first: Any) -> None:
+    """After another serializer and compressor were chosen, entries from before are read."""
     before = open_cache(**first)
     before.set("k", PLAIN)
     before.set("tagged", PLAIN, tags=["red"])
@@ -107,7 +107,7 @@ def test_other_serializer_and_compressor_read_what_was_written_before(open_cache
 
 
 def test_program_of_another_serializer_of_its_own_reads_none_of_it(open_cache: Open) -> None:
-    """It might make something else of the bytes."""
+    """An entry of one custom serializer is a counted miss to another, which might misread its bytes."""
     open_cache(serializer=Backwards()).set("k", PLAIN)
     other = open_cache(serializer=REVERSED)
     assert other.get("k") is None
@@ -115,7 +115,7 @@ def test_program_of_another_serializer_of_its_own_reads_none_of_it(open_cache: O
 
 
 def test_secrets_rotate(open_cache: Open) -> None:
-    """The first signs and all are read; then the old one is taken away."""
+    """The first of several secrets signs and all of them are read, until the old one is taken away."""
     old, both, new = open_cache(secret=OLD), open_cache(secret=[NEW, OLD]), open_cache(secret=NEW)
     point = Point(1, 2)
     old.set_many({"kept": point, "renewed": point})
@@ -133,7 +133,7 @@ def test_secrets_rotate(open_cache: Open) -> None:
 
 
 def test_number_stays_a_number_under_any_secret(open_cache: Open) -> None:
-    """The server increments it; it is the one thing that is not signed."""
+    """A number, which the server increments, is the one value that is not signed."""
     open_cache(secret=OLD).set("n", 1)
     assert open_cache(secret=NEW).incr("n") == 2
 
@@ -152,7 +152,7 @@ def test_number_stays_a_number_under_any_secret(open_cache: Open) -> None:
 def test_value_that_could_not_be_read_back_raises_when_it_is_stored(
     open_cache: Open, value: Any, options: dict[str, Any], told: str
 ) -> None:
-    """By every operation that stores, with the type and a remedy; what was there stays."""
+    """Every operation refuses to store a value that could not be read back, names its type, and keeps the old entry."""
     cache = open_cache(**options)
     cache.set("k", "before")
     stores: list[Callable[[], Any]] = [
@@ -174,6 +174,7 @@ def test_value_that_could_not_be_read_back_raises_when_it_is_stored(
 
 
 def test_plain_data_needs_no_secret(open_cache: Open) -> None:
+    """Plain data is stored without a secret, and an allowed class is read where it is allowed only."""
     values = [dt.datetime(2024, 1, 2, tzinfo=dt.UTC), decimal.Decimal("1.10"), {1, 2}, (1, (2,)), b"raw"]
     cache = open_cache()
     cache.set_many(dict(enumerate(values)))

@@ -51,7 +51,7 @@ result = []
 
 
 def run(program: str, directory: Path) -> Any:
-    """Run a program in a Django project; return what it leaves in `result`."""
+    """Run a program in a Django project; return its `result`."""
     ran = subprocess.run(
         [sys.executable, "-W", "error", "-c", f"{PROGRAM}{program}\nprint(json.dumps(result))"],
         cwd=directory, capture_output=True, text=True, timeout=60, check=False,
@@ -61,7 +61,7 @@ def run(program: str, directory: Path) -> Any:
 
 
 def test_writes_follow_atomic(tmp_path: Path) -> None:
-    """They are made when it commits, and not when it is rolled back; outside of it they are made at once."""
+    """Writes within atomic() are made when it commits and dropped when it is rolled back; others are made at once."""
     program = """
 cache.set("now", 1)
 result.append(outside(lambda: cache.get("now")))
@@ -91,7 +91,7 @@ result.append(cache.get("k"))
 
 
 def test_savepoints_are_followed(tmp_path: Path) -> None:
-    """What was written within a savepoint goes with it, and is not seen any more."""
+    """Writes within a savepoint are dropped with it, and are not seen any more."""
     program = """
 def attempt(key, fails, inner=None):
     try:
@@ -134,7 +134,7 @@ result.append(cache.get("late"))
 
 
 def test_using_a_database_holds_back_other_caches_too(tmp_path: Path) -> None:
-    """For the block; the option of a cache has the last word."""
+    """transaction(using=…) holds back the writes of other caches for the block, unless a cache's own option differs."""
     program = """
 for using in ("default", "other"):
     with storeroom.transaction(using=using):
@@ -161,8 +161,8 @@ result.append(caches["second"].get("k"))
     ]  # fmt: skip
 
 
-def test_what_is_computed_in_a_transaction_is_stored_unless_touched(tmp_path: Path) -> None:
-    """Requests that are transactions as a whole do fill the cache."""
+def test_value_computed_in_a_transaction_is_stored_unless_touched(tmp_path: Path) -> None:
+    """A value computed within a transaction is stored at its end, so that requests in transactions fill the cache."""
     program = """
 with transaction.atomic():
     result.append(cache.get_or_set("k", lambda: "computed"))
@@ -175,7 +175,7 @@ result.append(cache.get_many(["k", "l"]))
 
 
 def test_asynchronous_code_writes_through(tmp_path: Path) -> None:
-    """Django's transactions belong to threads: code on the loop is in none, and code in a thread in its own."""
+    """Code on the loop is in no transaction, as Django's belong to threads, and code in a thread is in its own."""
     program = """
 import asyncio
 from asgiref.sync import sync_to_async
@@ -200,7 +200,7 @@ asyncio.run(main())
 
 
 def test_a_failing_storage_is_logged_when_all_else_is_done(tmp_path: Path) -> None:
-    """As with Django's robust functions: the database has committed, and the request goes on."""
+    """A storage that fails after the commit is logged, as Django's robust functions are, and the request goes on."""
     program = """
 import logging
 from storeroom.exceptions import StorageError

@@ -1,22 +1,22 @@
 """Writes that follow the transactions of SQLAlchemy's Session and Connection."""
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import itertools
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy import ForeignKey, create_engine, event, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
 
 import storeroom
 from storeroom.backends.locmem import LocMemCache
 from storeroom.exceptions import TransactionError
-
-sqlalchemy = pytest.importorskip("sqlalchemy")
-from sqlalchemy import ForeignKey, create_engine, event, text  # noqa: E402
-from sqlalchemy.exc import IntegrityError  # noqa: E402
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker  # noqa: E402
 
 _numbers = itertools.count()
 
@@ -64,11 +64,18 @@ class UndoError(Exception):
     pass
 
 
+@contextlib.contextmanager
+def undone() -> Iterator[None]:
+    """Expect UndoError out of everything that the block has entered."""
+    with pytest.raises(UndoError):
+        yield
+
+
 # Session ------------------------------------------------------------------------------------
 
 
 def test_writes_follow_the_sessions_commits(cache: LocMemCache, engine: Any) -> None:
-    """Whether these come within the block, once or more often."""
+    """Writes are made at each commit of the session within the block, and dropped at a rollback."""
     with Session(engine) as session, storeroom.transaction(using=session):
         cache.set("a", 1)  # before anything of the database
         session.add(User(name="Ada"))
@@ -88,13 +95,13 @@ def test_writes_follow_the_sessions_commits(cache: LocMemCache, engine: Any) -> 
 
 
 def test_writes_follow_a_commit_that_comes_after_the_block(cache: LocMemCache, engine: Any) -> None:
-    """Or a rollback."""
+    """Writes of a block in the session's transaction wait for its commit; a rollback or close() drops them."""
     with Session(engine) as session:
         with session.begin(), storeroom.transaction(using=session):
             session.add(User(name="Ada"))
             cache.set("a", 1)
         assert cache.get("a") == 1
-        with pytest.raises(UndoError), session.begin(), storeroom.transaction(using=session):  # noqa: PT012
+        with undone(), session.begin(), storeroom.transaction(using=session):
             session.add(User(name="Bea"))
             cache.set("b", 1)
             raise UndoError
@@ -114,12 +121,13 @@ def test_writes_follow_a_commit_that_comes_after_the_block(cache: LocMemCache, e
 
 
 def test_savepoints_of_a_session_are_followed(cache: LocMemCache, engine: Any) -> None:
+    """Writes within a session's savepoint are dropped with it."""
     with Session(engine) as session, session.begin(), storeroom.transaction(using=session):
         cache.set("a", 1)
         with session.begin_nested():
             session.add(User(name="Ada"))
             cache.set("b", 1)
-        with pytest.raises(UndoError), session.begin_nested():  # noqa: PT012
+        with undone(), session.begin_nested():
             cache.set("c", 1)
             with session.begin_nested():
                 session.add(User(name="Bea"))
@@ -132,7 +140,8 @@ def test_savepoints_of_a_session_are_followed(cache: LocMemCache, engine: Any) -
     assert cache.get_many("abcde") == {"a": 1, "b": 1, "e": 1}
 
 
-def test_a_commit_that_fails_drops_what_was_held_back(cache: LocMemCache, engine: Any) -> None:
+def test_a_commit_that_fails_drops_the_writes_before_it(cache: LocMemCache, engine: Any) -> None:
+    """A session's commit that fails drops the writes before it, and later ones are made."""
     with Session(engine) as session, storeroom.transaction(using=session):
         session.add(User(name="Ada", other=99))
         cache.set("a", 1)
@@ -147,18 +156,19 @@ def test_a_commit_that_fails_drops_what_was_held_back(cache: LocMemCache, engine
 
 
 def test_without_a_transaction_the_block_decides(cache: LocMemCache, engine: Any) -> None:
+    """Where the session has no transaction, writes are made at the block's end and dropped if it raises."""
     with Session(engine) as session:
         with storeroom.transaction(using=session):
             cache.set("a", 1)
         assert cache.get("a") == 1
-        with pytest.raises(UndoError), storeroom.transaction(using=session):  # noqa: PT012
+        with undone(), storeroom.transaction(using=session):
             cache.set("b", 1)
             raise UndoError
         assert cache.get("b") is None
 
 
 def test_blocks_of_one_session_are_one(cache: LocMemCache, engine: Any) -> None:
-    """A function may open its own."""
+    """A block within another of the same session, as a function may open it, is part of that."""
     sessions = scoped_session(sessionmaker(engine))
     with storeroom.transaction(using=sessions), storeroom.transaction(using=sessions()):
         sessions.add(User(name="Ada"))
@@ -169,6 +179,7 @@ def test_blocks_of_one_session_are_one(cache: LocMemCache, engine: Any) -> None:
 
 
 def test_nothing_is_kept_of_a_session_that_is_gone(engine: Any) -> None:
+    """A session whose block has ended is not kept alive."""
     session = Session(engine)
     with storeroom.transaction(using=session):
         pass
@@ -182,6 +193,7 @@ def test_nothing_is_kept_of_a_session_that_is_gone(engine: Any) -> None:
 
 
 def test_writes_follow_the_connections_commits(cache: LocMemCache, engine: Any) -> None:
+    """Writes are made at each commit of the connection, and dropped at a rollback, of savepoints too."""
     with engine.connect() as connection, storeroom.transaction(using=connection):
         cache.set("a", 1)
         connection.execute(text("INSERT INTO users (name) VALUES ('Ada')"))
@@ -203,25 +215,29 @@ def test_writes_follow_the_connections_commits(cache: LocMemCache, engine: Any) 
     assert cache.get_many("abcde") == {"a": 1, "c": 1, "e": 1}
 
 
-def test_a_connections_commit_that_fails_drops_what_was_held_back(cache: LocMemCache, engine: Any) -> None:
+def test_a_connections_commit_that_fails_drops_the_writes_before_it(cache: LocMemCache, engine: Any) -> None:
+    """A connection's commit that fails drops the writes before it, and later ones are made."""
     with engine.connect() as connection, storeroom.transaction(using=connection):
-        with pytest.raises(IntegrityError), connection.begin():  # noqa: PT012
-            connection.execute(text("INSERT INTO users (name, other) VALUES ('Ada', 99)"))
-            cache.set("a", 1)
+        transaction = connection.begin()
+        connection.execute(text("INSERT INTO users (name, other) VALUES ('Ada', 99)"))
+        cache.set("a", 1)
+        with pytest.raises(IntegrityError), transaction:
+            pass
         assert cache.get("a") is None
         cache.set("b", 1)
     assert cache.get_many("ab") == {"b": 1}
 
 
 def test_a_block_that_ends_before_the_connections_transaction_is_an_error(cache: LocMemCache, engine: Any) -> None:
-    """Nobody would tell whether it was committed."""
-    with pytest.raises(TransactionError, match=r"Enter transaction\(\) before connection.begin"), engine.begin() as one:  # noqa: SIM117
-        with storeroom.transaction(using=one):
-            cache.set("a", 1)
+    """A block within a connection's transaction raises, as nothing would tell it of the commit."""
+    refusal = pytest.raises(TransactionError, match=r"Enter transaction\(\) before connection.begin")
+    with refusal, engine.begin() as connection, storeroom.transaction(using=connection):
+        cache.set("a", 1)
     assert cache.get("a") is None
 
 
 def test_nothing_is_kept_of_a_connection_that_is_gone(engine: Any) -> None:
+    """A connection whose block has ended is not kept alive."""
     connection = engine.connect()
     with storeroom.transaction(using=connection):
         pass
@@ -236,7 +252,7 @@ def test_nothing_is_kept_of_a_connection_that_is_gone(engine: Any) -> None:
 
 
 def test_writes_follow_asynchronous_sessions_and_connections(cache: LocMemCache, tmp_path: Any) -> None:
-    """What is committed within the block is applied at its end, where that can be awaited."""
+    """Writes of an asynchronous session or connection are made at the block's end, where that can be awaited."""
     pytest.importorskip("aiosqlite")
     asynchronous = pytest.importorskip("sqlalchemy.ext.asyncio")
 
@@ -272,6 +288,7 @@ def test_writes_follow_asynchronous_sessions_and_connections(cache: LocMemCache,
     asyncio.run(main())
 
 
-def test_what_is_no_transaction_is_refused() -> None:
+def test_object_without_transactions_is_refused() -> None:
+    """transaction(using=…) refuses an object that has no transactions."""
     with pytest.raises(TypeError, match="expected None for the block's own transaction"):
         storeroom.transaction(using=object()).__enter__()
