@@ -17,8 +17,8 @@ from storeroom import timeouts
 from storeroom.exceptions import SerializationError
 from storeroom.storage import overlay
 from storeroom.storage.envelope import Envelope
-from storeroom.storage.hooks import LOOK, MISSING, StorageHooks, Swap
-from storeroom.storage.overlay import Overlay, Slot
+from storeroom.storage.hooks import LOOK, MISSING, StorageHooks
+from storeroom.storage.overlay import Overlay, Slot, every, first, first_two
 from storeroom.storage.steps import Steps
 from storeroom.timeouts import NEVER
 
@@ -86,6 +86,31 @@ class Memo:
         with self._lock:
             self.is_open = False
             self._entries.clear()
+
+
+_GONE: Final = (MISSING, NEVER)
+
+
+def _writing(
+    name: str,
+    keys_of: Callable[..., Iterable[str]],
+    known: Callable[..., Mapping[str, tuple[Any, float]]] = lambda *_: {},
+) -> Callable[..., Steps[Any]]:
+    """Return a hook that goes through to the storage.
+
+    Args:
+        name: of the hook, without underscore.
+        keys_of: returns the storage keys that it may change, of its arguments.
+        known: returns the values and expiries that are known afterwards, of its answer and its arguments.
+    """
+
+    def steps(self: "MemoOverlay", *args: Any) -> Steps[Any]:
+        result, ticket = yield from self._through(keys_of(*args), name, args)
+        for storage_key, (value, expires_at) in known(result, *args).items():
+            self._keep(ticket, storage_key, value, expires_at)
+        return result
+
+    return steps
 
 
 class MemoOverlay(Overlay):
@@ -165,122 +190,55 @@ class MemoOverlay(Overlay):
 
     # Writing: through, and remembered if it succeeds ----------------------------------------
 
-    def _through(self, storage_keys: Iterable[str], name: str, *args: Any) -> Steps[tuple[Any, int]]:
+    def _through(self, storage_keys: Iterable[str], name: str, args: tuple[Any, ...]) -> Steps[tuple[Any, int]]:
         """Let the storage do it; return its answer, and the ticket to remember the result by."""
         slots = [self._slot(storage_key) for storage_key in storage_keys]
         self._memo.forget(slots)
         ticket = -1
         try:
-            result = yield self._below, name, args
+            result = yield self._below, f"_{name}", args
         finally:
             ticket = self._memo.forget(slots)  # a reader may have come in between
         return result, ticket
 
-    def set(self, storage_key: str, value: Any, expires_at: float) -> Steps[bool]:
-        """See StorageHooks._set()."""
-        stored, ticket = yield from self._through((storage_key,), "_set", storage_key, value, expires_at)
-        if stored:
-            self._keep(ticket, storage_key, value, expires_at)
-        return bool(stored)
-
-    def set_many(self, values: Mapping[str, Any], expires_at: float) -> Steps[Sequence[str]]:
-        """See StorageHooks._set_many()."""
-        failed: Sequence[str]
-        failed, ticket = yield from self._through(values, "_set_many", values, expires_at)
-        for storage_key in values.keys() - set(failed):
-            self._keep(ticket, storage_key, values[storage_key], expires_at)
-        return failed
-
-    def add(self, storage_key: str, value: Any, expires_at: float) -> Steps[Any]:
-        """See StorageHooks._add()."""
-        added, ticket = yield from self._through((storage_key,), "_add", storage_key, value, expires_at)
-        if added is True:
-            self._keep(ticket, storage_key, value, expires_at)
-        return added
-
-    def delete(self, storage_key: str) -> Steps[bool]:
-        """See StorageHooks._delete()."""
-        deleted, ticket = yield from self._through((storage_key,), "_delete", storage_key)
-        self._keep(ticket, storage_key, MISSING)
-        return bool(deleted)
-
-    def delete_many(self, storage_keys: Sequence[str]) -> Steps[int]:
-        """See StorageHooks._delete_many()."""
-        deleted: int
-        deleted, ticket = yield from self._through(storage_keys, "_delete_many", storage_keys)
-        for storage_key in storage_keys:
-            self._keep(ticket, storage_key, MISSING)
-        return deleted
+    set = _writing("set", first, lambda stored, key, value, expires_at: {key: (value, expires_at)} if stored else {})
+    set_many = _writing(
+        "set_many",
+        every,
+        lambda failed, values, expires_at: {
+            key: (value, expires_at) for key, value in values.items() if key not in failed
+        },
+    )
+    add = _writing(
+        "add", first, lambda added, key, value, expires_at: {key: (value, expires_at)} if added is True else {}
+    )
+    delete = _writing("delete", first, lambda _, key: {key: _GONE})
+    delete_many = _writing("delete_many", every, lambda _, keys: dict.fromkeys(keys, _GONE))
+    incr = _writing("incr", first, lambda total, key, _: {key: (total, NEVER)})
+    count = _writing("count", first, lambda total, key, *_: {} if total is None else {key: (total, NEVER)})
+    rename = _writing("rename", first_two, lambda moved, key, _: {key: _GONE} if moved is True else {})
+    lease = _writing("lease", first)
+    lease_many = _writing("lease_many", every)
+    swap_many = _writing(
+        "swap_many",
+        every,
+        lambda swapped, swaps: {
+            key: (value, expires_at) for key, (_, value, expires_at) in swaps.items() if swapped[key]
+        },
+    )
+    compare_set = _writing(
+        "compare_set", first, lambda done, key, _, value, expires_at: {key: (value, expires_at)} if done else {}
+    )
+    compare_delete = _writing("compare_delete", first, lambda done, key, _: {key: _GONE} if done else {})
+    invalidate = _writing("invalidate", every)
 
     def touch(self, storage_key: str, expires_at: float) -> Steps[Any]:
         """See StorageHooks._touch()."""
         kept = self._memo.look(self._slot(storage_key))
-        touched, ticket = yield from self._through((storage_key,), "_touch", storage_key, expires_at)
+        touched, ticket = yield from self._through((storage_key,), "touch", (storage_key, expires_at))
         if touched is True and kept is not None and kept.thaw is not None:
             self._memo.keep(ticket, self._slot(storage_key), kept._replace(expires_at=expires_at))
         return touched
-
-    def incr(self, storage_key: str, delta: float) -> Steps[float]:
-        """See StorageHooks._incr()."""
-        total: float
-        total, ticket = yield from self._through((storage_key,), "_incr", storage_key, delta)
-        self._keep(ticket, storage_key, total)
-        return total
-
-    def count(self, storage_key: str, delta: float, start: float, expires_at: float) -> Steps[float | None]:
-        """See StorageHooks._count()."""
-        total: float | None
-        total, ticket = yield from self._through((storage_key,), "_count", storage_key, delta, start, expires_at)
-        if total is not None:
-            self._keep(ticket, storage_key, total)
-        return total
-
-    def rename(self, storage_key: str, new_storage_key: str) -> Steps[Any]:
-        """See StorageHooks._rename()."""
-        keys = storage_key, new_storage_key
-        moved, ticket = yield from self._through(keys, "_rename", storage_key, new_storage_key)
-        if moved is True:
-            self._keep(ticket, storage_key, MISSING)
-        return moved
-
-    def lease(self, storage_key: str, seen: Any, lease: Any, expires_at: float) -> Steps[Any]:
-        """See StorageHooks._lease()."""
-        return (yield from self._through((storage_key,), "_lease", storage_key, seen, lease, expires_at))[0]
-
-    def lease_many(self, swaps: Mapping[str, Swap]) -> Steps[dict[str, bool | None]]:
-        """See StorageHooks._lease_many()."""
-        leased: dict[str, bool | None] = (yield from self._through(swaps, "_lease_many", swaps))[0]
-        return leased
-
-    def swap_many(self, swaps: Mapping[str, Swap]) -> Steps[dict[str, bool]]:
-        """See StorageHooks._swap_many()."""
-        swapped: dict[str, bool]
-        swapped, ticket = yield from self._through(swaps, "_swap_many", swaps)
-        for storage_key, (_, value, expires_at) in swaps.items():
-            if swapped[storage_key]:
-                self._keep(ticket, storage_key, value, expires_at)
-        return swapped
-
-    def compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> Steps[bool]:
-        """See StorageHooks._compare_set()."""
-        args = storage_key, expected, value, expires_at
-        done, ticket = yield from self._through((storage_key,), "_compare_set", *args)
-        if done:
-            self._keep(ticket, storage_key, value, expires_at)
-        return bool(done)
-
-    def compare_delete(self, storage_key: str, expected: Any) -> Steps[bool]:
-        """See StorageHooks._compare_delete()."""
-        done, ticket = yield from self._through((storage_key,), "_compare_delete", storage_key, expected)
-        if done:
-            self._keep(ticket, storage_key, MISSING)
-        return bool(done)
-
-    def invalidate(self, storage_keys: Sequence[str]) -> Steps[int]:
-        """See StorageHooks._invalidate()."""
-        removed: int
-        removed, _ = yield from self._through(storage_keys, "_invalidate", storage_keys)
-        return removed
 
     def clear(self) -> Steps[None]:
         """See StorageHooks._clear()."""

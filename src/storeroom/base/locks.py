@@ -98,13 +98,13 @@ class Lock:
             LockError: this very object holds it.
             StorageError: the server is out of reach.
         """
-        return run(self._acquiring(blocking, blocking_timeout))
+        return run(self._acquiring(blocking=blocking, blocking_timeout=blocking_timeout))
 
     async def aacquire(self, *, blocking: bool = True, blocking_timeout: Timeout = DEFAULT_TIMEOUT) -> bool:
         """See acquire()."""
-        return await arun(self._acquiring(blocking, blocking_timeout))
+        return await arun(self._acquiring(blocking=blocking, blocking_timeout=blocking_timeout))
 
-    def _acquiring(self, blocking: bool, blocking_timeout: Timeout) -> Steps[bool]:
+    def _acquiring(self, *, blocking: bool, blocking_timeout: Timeout = DEFAULT_TIMEOUT) -> Steps[bool]:
         if self._owned is not None:
             raise LockError(
                 f"The lock {self.name!r} was acquired by this object already, and has not been given back. A lock is "
@@ -254,39 +254,33 @@ class Lock:
     # With -----------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        if not self.acquire():
-            raise self._taken()
+        return run(self._entering())
+
+    async def __aenter__(self) -> Self:
+        return await arun(self._entering())
+
+    def _entering(self) -> Steps[Self]:
+        if not (yield from self._acquiring(blocking=True)):
+            raise LockTimeoutError(f"The lock {self.name!r} was not free within {self._patience} s (blocking_timeout).")
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        try:
-            self.release()
-        except (LockLostError, StorageError) as late:
-            _tell(late, error)
-
-    async def __aenter__(self) -> Self:
-        if not await self.aacquire():
-            raise self._taken()
-        return self
+        run(self._leaving(error))
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
-        try:
-            await self.arelease()
-        except (LockLostError, StorageError) as late:
-            _tell(late, error)
+        await arun(self._leaving(error))
 
-    def _taken(self) -> LockTimeoutError:
-        return LockTimeoutError(f"The lock {self.name!r} was not free within {self._patience} s (blocking_timeout).")
+    def _leaving(self, error: BaseException | None) -> Steps[None]:
+        """Give the lock back; an error of that is a note where another error is on its way."""
+        try:
+            yield from self._releasing()
+        except (LockLostError, StorageError) as late:
+            if error is None:
+                raise
+            error.add_note(f"And at the end: {late}")
 
     def __repr__(self) -> str:
         return f"<Lock {self.name!r}, timeout {self._timeout}>"
-
-
-def _tell(late: Exception, error: BaseException | None) -> None:
-    """Raise the error of giving back, or note it where another error is on its way already."""
-    if error is None:
-        raise late
-    error.add_note(f"And at the end: {late}")
 
 
 class _Whole:

@@ -34,7 +34,7 @@ from enum import Enum
 from storeroom.config.freshness import Freshness
 from storeroom.storage.envelope import Envelope
 
-__all__ = ["Decision", "decide", "shortened"]
+__all__ = ["Decision", "decide", "draw", "shortened"]
 
 
 class Decision(Enum):
@@ -64,7 +64,7 @@ def decide(
         freshness: the options in force.
         paused: whether the computation failed within the last `retry_pause` seconds.
         failed: whether it did within the last `error_timeout` seconds.
-        draw: a random number, above 0 and up to 1, for `early`.
+        draw: a random number for `early`: see draw().
     """
     without_value = Decision.RAISE if failed else Decision.COMPUTE
     if entry is None:
@@ -85,4 +85,9 @@ def shortened(expires_at: float, now: float, jitter: float) -> float:
     """Return an expiry that is earlier at random, so that entries written together do not expire together."""
     if not jitter or not math.isfinite(expires_at):
         return expires_at
-    return expires_at - (expires_at - now) * jitter * random.random()  # noqa: S311 -- nothing secret
+    return expires_at - (expires_at - now) * jitter * draw()
+
+
+def draw() -> float:
+    """Return a random number above 0, and up to 1."""
+    return 1.0 - random.random()  # noqa: S311 -- nothing secret

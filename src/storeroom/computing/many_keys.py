@@ -4,13 +4,12 @@ Each key has its own lease, as with get_or_set(), so that callers whose keys ove
 each key once, by whichever of the two methods; and each value is stored over its own lease.
 """
 
-import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from storeroom import timeouts
 from storeroom.computing import serving, stampede
-from storeroom.computing.decision import Decision, decide
+from storeroom.computing.decision import Decision, decide, draw
 from storeroom.computing.leases import Lease
 from storeroom.computing.work import Function, Terms, Work
 from storeroom.engines.counts import Counters
@@ -23,6 +22,8 @@ from storeroom.storage.steps import Steps
 from storeroom.timeouts import AT_ONCE
 
 __all__ = ["Batch", "obtain_many"]
+
+_SERVED: Final = (Decision.SERVE, Decision.REFRESH)
 
 
 class Batch(Work):
@@ -157,10 +158,9 @@ def obtain_many(work: Batch, *, blocking: bool) -> Steps[dict[str, Any]]:
     """Return the values of all keys, by storage key; a key that the function left out is absent."""
     found = yield work.hooks, "_get_many", (work.storage_keys,)
     decisions = yield from _decisions(work, found)
-    served = [key for key, decision in decisions.items() if decision in (Decision.SERVE, Decision.REFRESH)]
-    values = {key: _opened(found[key]) for key in served}
+    values = {key: _opened(found[key]) for key, decision in decisions.items() if decision in _SERVED}
     missing = {key: Lease(found.get(key, MISSING)) for key in decisions if key not in values}
-    late = {key: Lease(found[key], replaces=found[key]) for key in served if decisions[key] is Decision.REFRESH}
+    late = {key: Lease(found[key], replaces=found[key]) for key in values if decisions[key] is Decision.REFRESH}
     stale = {key: found[key].value for key in missing if decisions[key] is Decision.COMPUTE_OR_SERVE}
     work.counters.hits += len(values)
     work.counters.misses += len(missing)
@@ -186,8 +186,8 @@ def _decisions(work: Batch, found: Mapping[str, Any]) -> Steps[dict[str, Decisio
             decisions[key] = Decision.SERVE
             continue
         entry = value if type(value) is Envelope and value in usable else None
-        paused, draw = work.flights.is_paused(key), 1.0 - random.random()  # noqa: S311 -- nothing secret
-        decisions[key] = decide(entry, timeouts.now(), work.terms.freshness, paused=paused, draw=draw)
+        paused = work.flights.is_paused(key)
+        decisions[key] = decide(entry, timeouts.now(), work.terms.freshness, paused=paused, draw=draw())
     return decisions
 
 

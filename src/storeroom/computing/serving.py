@@ -5,7 +5,6 @@ for a limited time, is computed by a background thread, or by a task of the runn
 """
 
 import logging
-import random
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from storeroom import timeouts
 from storeroom.computing import stampede
-from storeroom.computing.decision import Decision, decide
+from storeroom.computing.decision import Decision, decide, draw
 from storeroom.computing.one_key import Computation
 from storeroom.computing.work import Work
 from storeroom.config.freshness import Freshness
@@ -44,7 +43,7 @@ def judge(hooks: StorageHooks, storage_key: str, found: Any, options: Freshness)
         options,
         paused=hooks.flights.is_paused(storage_key),
         failed=options.error_timeout > 0 and hooks.flights.error_of(storage_key) is not None,
-        draw=1.0 - random.random(),  # noqa: S311 -- nothing secret
+        draw=draw(),
     )
 
 

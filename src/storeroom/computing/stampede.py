@@ -79,8 +79,7 @@ def _followed(work: Work, role: Role, asked_again: set[str]) -> Steps[dict[str, 
         work.flights.leave(role)
     # Values of one's own where they were stored: callers must not share an object that can be changed.
     found = yield from work.read()
-    # A key that is absent was deleted, or a tag invalidated, since the leader began; perhaps by this very caller,
-    # before it asked.
+    # An absent key was deleted, or its tag invalidated, since the leader began: perhaps before this caller asked.
     gone = set(role.flight.for_storage).difference(found, asked_again)
     asked_again |= gone
     values = {**_without_value(work, landing), **landing.values, **found}

@@ -1,25 +1,27 @@
-"""One alias of CACHES: which options a backend takes, how they are parsed, and the settings that come of it."""
+"""One alias of CACHES: the options that a backend takes, their parsers, and the settings that come of them.
 
-from storeroom.config.settings import (
+A backend class says in a table of Option what OPTIONS may hold; `parsers` and `options` have
+the parts that many tables share. read_params() turns the dict that a person wrote into Settings,
+or names the mistake. Freshness bounds a value's age, by alias and by call.
+"""
+
+from storeroom.config.freshness import Freshness, FreshnessOptions
+from storeroom.config.options import (
     CODEC_OPTIONS,
     COMMON_OPTIONS,
-    CONTEXT_OPTIONS,
     DEFAULT_MAX_ENTRIES,
-    DEFAULT_NEAR_ENTRIES,
     ENTRY_BOUNDS,
-    FRESHNESS_OPTIONS,
     MAX_STALENESS,
     NEAR_OPTIONS,
-    SETTINGS,
-    Option,
-    Settings,
-    boolean,
-    finite_size,
     freshness_of,
     near,
+)
+from storeroom.config.parsers import (
+    Option,
+    boolean,
+    finite_size,
     number,
     one_of,
-    read_params,
     seconds,
     size,
     staleness,
@@ -27,18 +29,18 @@ from storeroom.config.settings import (
     unchecked,
     whole_number,
 )
+from storeroom.config.settings import SETTINGS, Settings, read_params
 
 __all__ = [
     "CODEC_OPTIONS",
     "COMMON_OPTIONS",
-    "CONTEXT_OPTIONS",
     "DEFAULT_MAX_ENTRIES",
-    "DEFAULT_NEAR_ENTRIES",
     "ENTRY_BOUNDS",
-    "FRESHNESS_OPTIONS",
     "MAX_STALENESS",
     "NEAR_OPTIONS",
     "SETTINGS",
+    "Freshness",
+    "FreshnessOptions",
     "Option",
     "Settings",
     "boolean",

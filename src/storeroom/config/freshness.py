@@ -1,4 +1,4 @@
-"""The options on how old a value may be: what a call of get_or_set() may give, and an alias's OPTIONS say."""
+"""The bounds on a value's age: options of a call of get_or_set(), and of an alias."""
 
 import math
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ __all__ = ["AS_CONFIGURED", "Freshness", "FreshnessOptions", "parse"]
 
 @final
 class _AsConfigured:
-    """The type of AS_CONFIGURED, which stands for what the alias's OPTIONS say."""
+    """The type of AS_CONFIGURED, which stands for the value in the alias's OPTIONS."""
 
     def __repr__(self) -> str:
         return "AS_CONFIGURED"
@@ -26,19 +26,19 @@ AS_CONFIGURED: Final[Any] = _AsConfigured()
 
 
 class FreshnessOptions(TypedDict, total=False):
-    """The options of get_or_set() and @cached; what is not given is as the alias's OPTIONS say.
+    """The options of get_or_set() and @cached; the others are as the alias's OPTIONS say.
 
     Durations are seconds, a timedelta, or words such as "5m".
 
     Attributes:
-        stale_while_revalidate: how long a stale value is served while a background worker computes a new one.
-        stale_if_error: how long a stale value is served when the computation fails.
-        retry_pause: how long after a failure this process serves the stale value without trying again.
-        error_timeout: how long the error of a failed computation is kept, in this process, where there is no stale
-            value: who asks gets it again; 0 for not at all.
+        stale_while_revalidate: for how long a stale value is served while a background worker computes a new one.
+        stale_if_error: for how long a stale value is served when the computation fails.
+        retry_pause: for how long after a failure this process serves the stale value without trying again.
+        error_timeout: for how long this process keeps the error of a failed computation, and raises it again, where
+            there is no stale value; 0 for not at all.
         soft_timeout: after this long, the stale value is served, where there is one; the late result is stored.
         hard_timeout: after this long, ComputationTimeoutError is raised; the late result is stored.
-        early: how eagerly a value is refreshed before it expires, in the background; 1 is a good value, 0 is never.
+        early: eagerness to refresh a value in the background before it expires; 1 is a good value, 0 is never.
         jitter: the share of the timeout, from 0 to 1, by which it is shortened at random.
     """
 
@@ -81,7 +81,7 @@ class Freshness:
         return self.early > 0 or self.grace > 0
 
     def but(self, options: Mapping[str, Any]) -> "Freshness":
-        """Return these, with what a call gives in their place.
+        """Return these, but for the options that a call gives.
 
         Raises:
             TypeError: an option does not exist.
@@ -95,7 +95,7 @@ class Freshness:
             return _parsed(self, options)
 
     def given(self, *options: Any) -> "Freshness":
-        """Return these, with `options`, in the order of FreshnessOptions, in their place, but for AS_CONFIGURED.
+        """Return these, but for `options`, in the order of FreshnessOptions, that are not AS_CONFIGURED.
 
         Raises:
             ValueError: an option's value has no meaning.
@@ -134,25 +134,27 @@ def parse(name: str, value: Any) -> float | None:
     """Return the value of one option.
 
     Raises:
-        ValueError: it has no meaning. The text is what was expected.
+        ValueError: it has no meaning. The text is the expectation.
     """
     if name in ("early", "jitter"):
-        highest = 1.0 if name == "jitter" else math.inf
-        if isinstance(value, str):  # out of a URL
-            with suppress(ValueError):
-                value = float(value)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= highest:
-            raise ValueError("a number from 0 to 1" if name == "jitter" else "a number, at least 0")
-        return float(value)
+        return _parse_number(value, 1.0 if name == "jitter" else math.inf)
     if value is None and name in _LIMITS:
         return None
     try:
-        seconds = timeouts.parse_timeout(value)
+        parsed = timeouts.parse_timeout(value)
+        seconds = NEVER if parsed is None else parsed
     except InvalidTimeoutError:
         seconds = -1.0
-    if seconds is None:
-        seconds = NEVER
     if seconds < 0 or (name in _LIMITS and seconds == 0):
         least = "more than 0, or None for no limit" if name in _LIMITS else "at least 0"
         raise ValueError(f'a duration, {least}: seconds, a timedelta, or words such as "90s" or "5m"')
     return seconds
+
+
+def _parse_number(value: Any, highest: float) -> float:
+    if isinstance(value, str):  # out of a URL
+        with suppress(ValueError):
+            value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= highest:
+        raise ValueError("a number, at least 0" if highest == math.inf else f"a number from 0 to {highest:g}")
+    return float(value)

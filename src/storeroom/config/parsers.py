@@ -1,7 +1,7 @@
-"""One option of an alias, and the parsers of what a person may write there.
+"""One option of an alias, and the parsers of its values.
 
 A parser raises ValueError whose text is the expectation ("a whole number, at least 0");
-``config`` makes a sentence of it.
+``settings`` makes a sentence of it.
 """
 
 from collections.abc import Callable, Iterable
@@ -34,8 +34,7 @@ class Option:
     """One entry that a backend accepts in OPTIONS.
 
     Attributes:
-        parse: turns what was written into the value used; raises ValueError whose text
-            is the expectation ("a whole number, at least 0").
+        parse: turns the written value into the one used; raises ValueError, as said above.
         default: the value used where the option is not given; not parsed.
         meaning: one sentence for the configuration reference, with the unit.
     """
@@ -51,7 +50,7 @@ def is_none(value: Any) -> bool:
 
 
 def whole_number(minimum: int = 0, *, none_means: str | None = None) -> Callable[[Any], int | None]:
-    """Return a parser of whole numbers; `none_means` tells what None stands for, if it is allowed."""
+    """Return a parser of whole numbers; `none_means` tells the meaning of None, if that is allowed."""
     expectation = f"a whole number, at least {minimum}" + (f", or None for {none_means}" if none_means else "")
 
     def parse(value: Any) -> int | None:

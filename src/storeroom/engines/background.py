@@ -1,8 +1,8 @@
-"""Work that nobody waits for, or not to its end: a few worker threads of this process.
+"""Worker threads of this process, for work that nobody waits for, or not to its end.
 
 Threads are started as they are needed and end when idle. They are daemons: a process that
-ends does not wait for a computation that nobody waits for. It waits for those that are
-about to finish, as an entry half refreshed is a computation wasted.
+ends does not wait for a computation that nobody waits for. It waits a moment for those that
+are about to finish, as an entry half refreshed is a computation wasted.
 """
 
 import atexit
@@ -24,10 +24,10 @@ MAX_WAITING: Final = 1000
 """Jobs that wait for a thread; more are refused."""
 
 IDLE_SECONDS: Final = 5.0
-"""How long a thread waits for another job."""
+"""For how long a thread waits for another job."""
 
 EXIT_SECONDS: Final = 0.5
-"""How long the end of the process waits for jobs under way."""
+"""For how long the end of the process waits for jobs under way."""
 
 _log = logging.getLogger("storeroom")
 
@@ -82,7 +82,7 @@ class _Workers:
                 job = self.jobs.popleft()
             try:
                 job()
-            except BaseException:  # noqa: BLE001 -- what a user's function raises; whoever waits for it has got it already
+            except BaseException:  # noqa: BLE001 -- the error of a user's function; those who wait for it have it already
                 _log.exception("A computation in the background failed.")
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What a cache counts of its own work."""
+"""A cache's counts of its own work."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -34,7 +34,7 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
-    """What ``cache.stats()`` returns: counts since the storage was first opened.
+    """The result of ``cache.stats()``: counts since the storage was first opened.
 
     Attributes:
         hits: reads that found a live entry.

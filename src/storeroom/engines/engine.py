@@ -1,4 +1,4 @@
-"""What is shared and costly behind the handles: one engine per kind and location in a process.
+"""Engines: the shared and costly part behind the handles, one per kind and location in a process.
 
 Django builds a backend instance per thread and per async context and closes it after
 each request; a program may build as many as it likes. They are handles: the memory

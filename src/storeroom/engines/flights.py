@@ -1,9 +1,9 @@
-"""Who computes what in this process, and who waits for whom.
+"""Computations under way in this process, and the callers that wait for them.
 
-A *flight* is a computation under way, of one key or of several; its *leader* computes, the others
-who ask for one of its keys follow. Waiting for one another must never become waiting for
-oneself, so each caller's chain of computations is remembered and a wait that could
-not end is refused.
+A *flight* is a computation under way, of one key or of several; its *leader* computes, other
+callers that ask for one of its keys follow. Waiting for one another must never become waiting
+for oneself, so each caller's chain of computations is remembered and a wait that could not
+end is refused.
 
 The chain is kept in a context variable: it reaches the tasks that a computation
 starts, and the threads that it starts with ``asyncio.to_thread()``, so that a
@@ -28,13 +28,12 @@ from storeroom.exceptions import ComputationCycleError
 
 __all__ = ["AbandonedError", "Flight", "Flights", "Landing", "Role", "computing"]
 
-
-_MAX_PAUSED: Final = 1000
-"""Failed computations that are remembered; more, and those whose pause is over are forgotten."""
+_MAX_RECENT: Final = 1000
+"""Failed computations that are remembered; more, and those whose time is over are forgotten."""
 
 
 class AbandonedError(Exception):
-    """The leader was cancelled or interrupted: those who wait begin anew."""
+    """The leader was cancelled or interrupted: its followers begin anew."""
 
 
 class Flight:
@@ -46,9 +45,8 @@ class Flight:
         outer: the flight within whose computation this one was started, or None.
         loop: the event loop that must run for this computation to end, or None.
         future: the result to come.
-        followers: how many callers wait for it.
-        for_storage: those of the keys of which who does not find them in the storage knows that they were removed from
-            it, since the flight began.
+        followers: the number of callers that wait for it.
+        for_storage: keys this flight has written: a follower that misses one knows that it was deleted since.
         waits_for: flights that callers within this computation wait for now.
     """
 
@@ -68,12 +66,11 @@ class Flight:
 
 
 class Landing(NamedTuple):
-    """What came of a flight.
+    """The result of a flight. A key that is in neither attribute has no value.
 
     Attributes:
         values: the values by storage key.
-        unsettled: keys whose values are computed elsewhere: who waits for these goes on waiting. A key that is in
-            neither has no value.
+        unsettled: keys whose values are computed elsewhere: their followers go on waiting.
     """
 
     values: Mapping[str, Any]
@@ -82,10 +79,10 @@ class Landing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What join() gives to a caller.
+    """A caller's part in a flight: the result of join().
 
     Attributes:
-        flight: of all those keys that nobody computes; if there are none, the one that computes the first.
+        flight: of all keys that nobody computes; if there are none, the one that computes the first.
         part: "leads" and must land it; "follows" and must leave(); or computes "alone",
             without telling anybody, because waiting would block the leader.
         line: the flights that wait while this caller waits: its own computations, innermost first.
@@ -106,19 +103,42 @@ _stalled: dict[object, Flight] = {}  # event loop -> the flight that its own thr
 _all_flights: WeakSet["Flights"] = WeakSet()
 
 
+class _Recent:
+    """Facts about keys, each for a time. Those whose time is over are forgotten when there are too many."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, tuple[float, Any]] = {}
+
+    def note(self, key: str, fact: object, until: float) -> None:
+        if len(self._by_key) >= _MAX_RECENT:
+            now = timeouts.now()
+            self._by_key = {key: noted for key, noted in self._by_key.items() if noted[0] > now}
+        self._by_key[key] = until, fact
+
+    def get(self, key: str) -> Any:
+        noted = self._by_key.get(key)
+        return noted[1] if noted is not None and noted[0] > timeouts.now() else None
+
+    def forget(self, key: str) -> None:
+        if self._by_key:
+            self._by_key.pop(key, None)
+
+    def clear(self) -> None:
+        self._by_key.clear()
+
+
 class Flights:
     """The computations of one engine that are under way in this process, by storage key."""
 
     def __init__(self) -> None:
         self._by_key: dict[str, Flight] = {}
-        self._paused: dict[str, float] = {}
-        self._failed: dict[str, tuple[float, Exception]] = {}
+        self._paused, self._failed = _Recent(), _Recent()
         _all_flights.add(self)
 
     def join(self, keys: Sequence[str], *, blocking: bool) -> Role:
         """Lead a flight of the keys that nobody computes; if there are none, follow that of the first: see Role.
 
-        Nobody waits while others wait for him: who leads follows no other flight until his own has landed.
+        Nobody waits while others wait for him: a leader follows no other flight until its own has landed.
 
         Args:
             keys: the storage keys.
@@ -128,8 +148,7 @@ class Flights:
             ComputationCycleError: waiting would never end, as the flight's leader waits,
                 directly or through others, for this caller.
         """
-        loop = _running_loop()
-        line = _line()
+        loop, line = _running_loop(), _line()
         outer = line[0] if line else None
         with _lock:
             if any(flight.owner is self and not flight.keys.isdisjoint(keys) for flight in line):
@@ -139,19 +158,8 @@ class Flights:
                 flight = Flight(self, free, outer, None if blocking else loop)
                 self._by_key.update(dict.fromkeys(free, flight))
                 return Role(flight, "leads")
-            flight = self._by_key[keys[0]]
-            ahead = _ahead(flight)
-            if not ahead.isdisjoint(line):
-                raise _cycle_error()
-            stalls = loop if blocking else None
-            if stalls is not None and any(other.loop is stalls for other in ahead):
-                return Role(Flight(self, keys, outer, None), "alone")
-            flight.followers += 1
-            for waiting in line:
-                waiting.waits_for.append(flight)
-            if stalls is not None:
-                _stalled[stalls] = flight
-            return Role(flight, "follows", line, stalls)
+            role = Role(self._by_key[keys[0]], "follows", line, loop if blocking else None)
+            return role if _follow(role) else Role(Flight(self, keys, outer, None), "alone")
 
     def apart(self, key: str) -> Flight:
         """Return a flight of one's own, whoever computes the key meanwhile; nobody follows it.
@@ -190,7 +198,7 @@ class Flights:
         return bool(self._by_key)
 
     def followers(self, key: str) -> int:
-        """Return how many callers wait for the key's flight now: 0 if there is none."""
+        """Return the number of callers that wait for the key's flight now: 0 if there is none."""
         with _lock:
             flight = self._by_key.get(key)
             return flight.followers if flight else 0
@@ -198,40 +206,50 @@ class Flights:
     def pause(self, key: str, until: float) -> None:
         """Remember that the key's computation failed, and is not to be tried again until then (epoch seconds)."""
         with _lock:
-            if len(self._paused) >= _MAX_PAUSED:
-                now = timeouts.now()
-                self._paused = {key: until for key, until in self._paused.items() if until > now}
-            self._paused[key] = until
+            self._paused.note(key, fact=True, until=until)
 
     def is_paused(self, key: str) -> bool:
         """Tell whether the key's computation failed a moment ago."""
-        return bool(self._paused) and self._paused.get(key, 0.0) > timeouts.now()
+        return self._paused.get(key) is not None
 
     def fail(self, key: str, error: Exception, until: float) -> None:
         """Remember the error of a computation, for all who ask until then (epoch seconds)."""
         with _lock:
-            if len(self._failed) >= _MAX_PAUSED:
-                now = timeouts.now()
-                self._failed = {key: each for key, each in self._failed.items() if each[0] > now}
-            self._failed[key] = until, error
+            self._failed.note(key, error, until)
 
     def error_of(self, key: str) -> Exception | None:
         """Return the error that is remembered of the key's computation."""
-        until, error = self._failed.get(key, (0.0, None))
-        return error if until > timeouts.now() else None
+        error: Exception | None = self._failed.get(key)
+        return error
 
     def resume(self, key: str) -> None:
         """Forget that the key's computation failed."""
-        if self._paused:
-            self._paused.pop(key, None)
-        if self._failed:
-            self._failed.pop(key, None)
+        self._paused.forget(key)
+        self._failed.forget(key)
 
     def reset(self) -> None:
-        """Forget everything, in a child process: whoever led here stayed in the parent."""
-        self._by_key.clear()
-        self._paused.clear()
-        self._failed.clear()
+        """Forget everything, in a child process: the leaders stayed in the parent."""
+        for noted in (self._by_key, self._paused, self._failed):
+            noted.clear()
+
+
+def _follow(role: Role) -> bool:
+    """Note that a caller is about to wait. Return False, having noted nothing, if its event loop would stand still.
+
+    Raises:
+        ComputationCycleError: the flight waits for the caller.
+    """
+    ahead = _ahead(role.flight)
+    if not ahead.isdisjoint(role.line):
+        raise _cycle_error()
+    if role.loop is not None and any(other.loop is role.loop for other in ahead):
+        return False
+    role.flight.followers += 1
+    for waiting in role.line:
+        waiting.waits_for.append(role.flight)
+    if role.loop is not None:
+        _stalled[role.loop] = role.flight
+    return True
 
 
 def _running_loop() -> object:

@@ -1,7 +1,8 @@
 """A near tier: entries of a farther storage, kept in this process's memory for a while.
 
-``table`` keeps them and knows until when they may be believed, ``hooks`` puts them before
-a storage, and ``channel`` says what a storage has to offer that tells of changes by others.
+`table` keeps them and knows until when they may be believed; `hooks` is the overlay that puts
+them before a storage. Others' changes are told by the storage's channel, if it has one
+(``storage.channel``); `listening` is the thread that most channels need.
 """
 
 from collections.abc import Mapping

@@ -7,35 +7,20 @@ is written is kept at once: two writers of one key would have to agree on whose 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 from storeroom.engines.counts import CacheStats
 from storeroom.near.table import NearTable
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import LOOK, MISSING, StorageHooks
-from storeroom.storage.overlay import Overlay
+from storeroom.storage.overlay import Overlay, every, first, first_two
 from storeroom.storage.steps import Steps, arun, run
 from storeroom.storage.tags import TAG_PREFIX
 
 __all__ = ["NearOverlay"]
 
-KeysOf: TypeAlias = Callable[..., Iterable[str]]
-"""Called with the arguments of a hook; returns the storage keys that it may change."""
 
-
-def _first(storage_key: str, *_: Any) -> Sequence[str]:
-    return (storage_key,)
-
-
-def _first_two(storage_key: str, new_storage_key: str, *_: Any) -> Sequence[str]:
-    return storage_key, new_storage_key
-
-
-def _all(storage_keys: Iterable[str], *_: Any) -> Sequence[str]:
-    return list(storage_keys)
-
-
-def _changing(name: str, keys_of: KeysOf) -> Callable[..., Steps[Any]]:
+def _changing(name: str, keys_of: Callable[..., Iterable[str]]) -> Callable[..., Steps[Any]]:
     """Return a hook that the storage carries out; its entries are dropped, also where it failed and may be done."""
 
     def steps(self: "NearOverlay", *args: Any) -> Steps[Any]:
@@ -78,7 +63,7 @@ class NearOverlay(Overlay):
         return {"near": self.table.stats(), "far": self.table.far_stats(*self._below._usage())}
 
     def _attend(self) -> None:
-        """See to it that changes are heard of, before a process first reads, and tells of its own, before it writes."""
+        """Ask for a channel, before a process first reads, or tells of its own changes, before it writes."""
         life, keys = self._attended
         if life is self.table.life and keys is self._handle._key_space:
             return
@@ -126,21 +111,21 @@ class NearOverlay(Overlay):
 
     # Writing --------------------------------------------------------------------------------
 
-    set = _changing("set", _first)
-    set_many = _changing("set_many", _all)
-    add = _changing("add", _first)
-    delete = _changing("delete", _first)
-    delete_many = _changing("delete_many", _all)
-    touch = _changing("touch", _first)
-    incr = _changing("incr", _first)
-    count = _changing("count", _first)
-    rename = _changing("rename", _first_two)
-    lease = _changing("lease", _first)
-    lease_many = _changing("lease_many", _all)
-    swap_many = _changing("swap_many", _all)
-    compare_set = _changing("compare_set", _first)
-    compare_delete = _changing("compare_delete", _first)
-    invalidate = _changing("invalidate", _all)
+    set = _changing("set", first)
+    set_many = _changing("set_many", every)
+    add = _changing("add", first)
+    delete = _changing("delete", first)
+    delete_many = _changing("delete_many", every)
+    touch = _changing("touch", first)
+    incr = _changing("incr", first)
+    count = _changing("count", first)
+    rename = _changing("rename", first_two)
+    lease = _changing("lease", first)
+    lease_many = _changing("lease_many", every)
+    swap_many = _changing("swap_many", every)
+    compare_set = _changing("compare_set", first)
+    compare_delete = _changing("compare_delete", first)
+    invalidate = _changing("invalidate", every)
 
     def clear(self) -> Steps[None]:
         """See StorageHooks._clear()."""

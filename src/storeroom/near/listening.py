@@ -1,7 +1,7 @@
-"""A thread that listens for changes: what the channels of all storages have in common.
+"""A thread that listens for changes: the base of all storages' channels.
 
-It connects, tells near tiers whatever it hears, and connects again when that ends. It is a
-daemon, and serves callers of all threads and event loops of its process.
+It connects, tells near tiers of the changes that it hears of, and connects again when that
+ends. It is a daemon, and serves callers of all threads and event loops of its process.
 """
 
 import logging
@@ -38,7 +38,7 @@ class ListeningThread:
     Args:
         name: of the storage, for the log; without password.
         timeout: seconds that the storage may take to answer.
-        outages: what its driver raises when it is out of reach.
+        outages: errors of its driver when it is out of reach.
     """
 
     def __init__(self, name: str, timeout: float, outages: tuple[type[Exception], ...]) -> None:
@@ -59,7 +59,7 @@ class ListeningThread:
         raise NotImplementedError
 
     def _listen(self) -> None:
-        """Tell listeners what is heard, until there is a reason to connect anew."""
+        """Tell listeners of changes, until there is a reason to connect anew."""
         raise NotImplementedError
 
     def _end(self) -> None:
@@ -148,6 +148,6 @@ class ListeningThread:
         self._alarm.close()
 
     def abandon(self) -> None:
-        """Let go, in a forked child, of what is the parent's."""
+        """Let go, in a forked child, of the parent's sockets."""
         self._sleeper.close()
         self._alarm.close()

@@ -2,16 +2,16 @@
 
 Two kinds of staleness are kept from it:
 
-- **An old value that was read before a change and comes after it.** Whoever reads the
-  storage to fill the table takes a ticket first. A change voids the tickets of its keys,
-  and what comes with a void ticket is not kept.
+- **An old value that was read before a change and comes after it.** A reader of the
+  storage who wants to fill the table takes a ticket first. A change voids the tickets of
+  its keys, and a value with a void ticket is not kept.
 - **A change that nobody told of.** Without a channel an entry is believed for
   `max_staleness` seconds after its read began. With one that hears of every change, it is
   believed for as long as the storage keeps it, but only up to `max_staleness` seconds
   after the last moment for which the channel vouched: a channel that falls silent takes
   the whole table with it.
 
-Own changes are told by whoever makes them, when they are made: see ``hooks``.
+Changes of this process are told by the overlay that makes them (``hooks``).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +33,7 @@ __all__ = ["NearTable", "Ticket", "Tolerance"]
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """What a near tier may hold, and for how long.
+    """The bounds of a near tier.
 
     Attributes:
         max_entries: None for no bound; 0 to keep nothing.
@@ -60,7 +60,7 @@ class _Reading:
 
 
 class Ticket:
-    """The right to keep what a read of the storage returns, while none of its keys has changed."""
+    """The right to keep the values that a read of the storage returns, while none of its keys has changed."""
 
     __slots__ = ("begun", "readings")
 
@@ -117,7 +117,7 @@ class NearTable(Engine):
         return value
 
     def peek(self, storage_key: str) -> Any:
-        """Do as get(), for one who calls that next if there is nothing: a miss is not counted."""
+        """Do as get(), for a caller of that if there is nothing: a miss is not counted."""
         entry = self.entries.get(storage_key)
         if entry is not None:
             now = timeouts.now()
@@ -150,19 +150,15 @@ class NearTable(Engine):
 
     def begin(self, storage_keys: Sequence[str]) -> Ticket:
         """Return the ticket of a read that is about to begin. It has to be given back by end()."""
-        begun, readings = timeouts.now(), self._readings
+        ticket = Ticket(timeouts.now(), {})
         with self.lock:
-            taken = {}
             for storage_key in storage_keys:
-                reading = readings.get(storage_key)
-                if reading is None:
-                    reading = readings[storage_key] = _Reading()
+                ticket.readings[storage_key] = reading = self._readings.setdefault(storage_key, _Reading())
                 reading.readers += 1
-                taken[storage_key] = reading
-        return Ticket(begun, taken)
+        return ticket
 
     def fill(self, ticket: Ticket, found: Mapping[str, tuple[Any, float | None]]) -> None:
-        """Keep what was read, but for what has changed since the ticket was taken.
+        """Keep the entries that were read, but for those that have changed since the ticket was taken.
 
         Args:
             ticket: the read's.
@@ -199,7 +195,7 @@ class NearTable(Engine):
         """Return until when a value may be served from here: a time in the past if not at all."""
         bound = ticket.begun + self.max_staleness
         if type(value) is Envelope:
-            # Somebody computes its successor: those who wait for that have to see it at once.
+            # Somebody computes its successor, which followers have to see at once.
             if value.leased_until > ticket.begun:
                 return ticket.begun
             expires_at = value.kept_until if expires_at is None else min(expires_at, value.kept_until)
@@ -221,9 +217,7 @@ class NearTable(Engine):
 
     def _store(self, storage_key: str, value: Any, encoded: Any, expires_at: float, now: float) -> None:
         bounded = self._bounded
-        size = 0
-        if bounded.max_bytes is not None:
-            size = entry_size(storage_key, value, encoded)
+        size = 0 if bounded.max_bytes is None else entry_size(storage_key, value, encoded)
         entry = self.entries.get(storage_key)
         if entry is None:
             bounded.insert(storage_key, value, encoded, expires_at, size, now)
@@ -231,7 +225,7 @@ class NearTable(Engine):
             bounded.replace(entry, value, encoded, expires_at, size, now)
         self.counters.sets += 1
 
-    # What a Listener is told ----------------------------------------------------------------
+    # As a Listener --------------------------------------------------------------------------
 
     def drop(self, storage_keys: Iterable[str]) -> None:
         """See Listener."""

@@ -9,7 +9,7 @@ The first memo or transaction installs a descriptor in the class of all caches. 
 that uses none looks at an attribute that is None, and pays for nothing more.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import Any, ClassVar, Final, TypeAlias
 
@@ -17,7 +17,19 @@ from storeroom.storage.channel import Channel
 from storeroom.storage.hooks import OVERLAID, StorageHooks
 from storeroom.storage.steps import Steps, arun, run
 
-__all__ = ["HOOKS", "MEMO", "TRANSACTION", "Finder", "Overlay", "Relay", "Slot", "install"]
+__all__ = [
+    "HOOKS",
+    "MEMO",
+    "TRANSACTION",
+    "Finder",
+    "Overlay",
+    "Relay",
+    "Slot",
+    "every",
+    "first",
+    "first_two",
+    "install",
+]
 
 Finder: TypeAlias = Callable[[Any, StorageHooks], StorageHooks]
 """Called with a handle and the hooks below; returns the overlay that lies over them in this context, or them."""
@@ -30,31 +42,10 @@ TRANSACTION: Final = 1
 """The positions of overlays, from the storage up."""
 
 HOOKS: Final = (
-    "get",
-    "get_many",
-    "get_dated",
-    "set",
-    "set_many",
-    "add",
-    "delete",
-    "delete_many",
-    "touch",
-    "incr",
-    "count",
-    "expiry",
-    "has",
-    "rename",
-    "lease",
-    "lease_many",
-    "swap_many",
-    "compare_set",
-    "compare_delete",
-    "invalidate",
-    "clear",
-    "scan",
-    "usage",
-    "prune",
-)
+    "get", "get_many", "get_dated", "set", "set_many", "add", "delete", "delete_many", "touch", "incr", "count",
+    "expiry", "has", "rename", "lease", "lease_many", "swap_many", "compare_set", "compare_delete", "invalidate",
+    "clear", "scan", "usage", "prune",
+)  # fmt: skip
 """The hooks that go through an overlay, without the underscore."""
 
 
@@ -171,6 +162,24 @@ def _write(cls: type[Relay], name: str, steps: Callable[..., Steps[Any]]) -> Non
 
     setattr(cls, f"_{name}", hook)
     setattr(cls, f"_a{name}", twin)
+
+
+# The storage keys that a hook changes, of its arguments -------------------------------------
+
+
+def first(storage_key: str, *_: Any) -> Sequence[str]:
+    """Return the one key."""
+    return (storage_key,)
+
+
+def first_two(storage_key: str, new_storage_key: str, *_: Any) -> Sequence[str]:
+    """Return both keys of a rename."""
+    return storage_key, new_storage_key
+
+
+def every(storage_keys: Iterable[str], *_: Any) -> Sequence[str]:
+    """Return the keys of a list, or of a mapping."""
+    return list(storage_keys)
 
 
 def _pass_down(name: str) -> None:

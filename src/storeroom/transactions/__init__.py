@@ -1,13 +1,10 @@
 """transaction(): writes to a cache that follow a database's transaction.
 
-What a program writes to a cache within a transaction may never come true, and what it
-removes is read from the database again, by others, as it was before. So writes are held
-back: the unit of work sees them, others do not, and they are made after the commit, or
-never. See ``changes`` for how they are kept, ``held`` for what the unit of work sees, and
-``applying`` for what is done afterwards.
-
-Whose transaction it is, `using` says: that of a block of code, of Django (``django``), or of
-SQLAlchemy (``sqlalchemy``).
+Values that a program writes to a cache within a transaction may never come true, and entries
+that it removes are computed again, by others, from the database as it was before. So writes
+are held back: the unit of work sees them (``held``), others do not; they are kept as net effects
+(``changes``), and made after the commit (``applying``), or never. The transaction is that of a
+block of code, of Django (``django``), or of SQLAlchemy (``sqlalchemy``).
 """
 
 from contextvars import ContextVar, Token
@@ -19,13 +16,15 @@ from storeroom.storage.hooks import StorageHooks
 from storeroom.storage.steps import Steps, arun, run
 from storeroom.transactions.applying import apply
 from storeroom.transactions.changes import Unit
+from storeroom.transactions.django import DjangoScope, is_installed
 from storeroom.transactions.held import TransactionOverlay
+from storeroom.transactions.sqlalchemy import scope_of
 
 __all__ = ["follow", "transaction"]
 
 
 class Scope(Protocol):
-    """What a block of transaction() does."""
+    """The part of a block of transaction() that depends on `using`."""
 
     def unit_in_progress(self) -> Unit | None:
         """Return the unit of work that writes belong to now, if there is one."""
@@ -44,10 +43,10 @@ class transaction:  # noqa: N801 -- called like a function, as contextlib's are
     ``OPTIONS["transactional"]`` False is not. Reads see what the block has written. Locks are not held back.
 
     Args:
-        using: whose transaction it is.
+        using: the transaction to follow.
 
-            - None: the block's own: what it wrote is applied when it ends, and dropped if an exception
-              ends it. A block within a block is to it what a savepoint is.
+            - None: the block's own: its writes are applied when it ends, and dropped if an exception
+              ends it. A block within a block is like a savepoint.
             - the alias of a database in Django's DATABASES: that of ``atomic()``, whichever is in progress
               at each write; outside of it, writes are made at once.
             - a Session or Connection of SQLAlchemy, asynchronous ones too.
@@ -93,13 +92,9 @@ def _scope_of(using: Any, *, waits: bool) -> Scope:
         outer = next((scope for scope in _scopes.get() if isinstance(scope, _Block) and not scope.unit.has_ended), None)
         return _Block(outer)
     if isinstance(using, str):
-        from storeroom.transactions.django import DjangoScope, is_installed  # noqa: PLC0415 -- most programs use one
-
         if not is_installed():
             raise TypeError(f"transaction() is using {using!r}, a database of Django's, and Django is not installed.")
         return DjangoScope(using)
-    from storeroom.transactions.sqlalchemy import scope_of  # noqa: PLC0415 -- as above
-
     return scope_of(using, waits=waits)
 
 
@@ -135,8 +130,6 @@ def follow(database: str | bool) -> None:
     Raises:
         ConfigurationError: there is no Django.
     """
-    from storeroom.transactions.django import is_installed  # noqa: PLC0415 -- as above
-
     if not is_installed():
         raise ConfigurationError(
             f"OPTIONS['transactional'] is {database!r}, which follows a database of Django's, and Django is not "
@@ -151,8 +144,6 @@ def _find(handle: Any, below: StorageHooks) -> StorageHooks:
         return below
     units = [scope.unit_in_progress() for scope in _scopes.get()]
     if option:
-        from storeroom.transactions.django import DjangoScope  # noqa: PLC0415 -- as above
-
         units.append(DjangoScope("default" if option is True else option).unit_in_progress())
     top = below
     for unit in dict.fromkeys(units):  # blocks within each other may be of one unit

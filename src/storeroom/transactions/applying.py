@@ -1,4 +1,4 @@
-"""After the commit: what was held back is done, in order."""
+"""After the commit: changes that were held back are made, in order."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
@@ -8,14 +8,12 @@ from storeroom import timeouts
 from storeroom.storage import counters
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING, Swap
+from storeroom.storage.overlay import Slot
 from storeroom.storage.steps import Steps
 from storeroom.storage.tags import TAG_PREFIX
-from storeroom.transactions.changes import Change, Kind, Slot, Segment
+from storeroom.transactions.changes import Change, Kind, Segment
 
 __all__ = ["apply"]
-
-_TOGETHER: Final = (Kind.DELETE, Kind.SET, Kind.COMPUTED)
-"""Kinds of changes of which many are one operation."""
 
 
 def apply(segments: Sequence[Segment]) -> Steps[None]:
@@ -23,7 +21,7 @@ def apply(segments: Sequence[Segment]) -> Steps[None]:
 
     Raises:
         Exception: the first that one of them has raised, when all others are made: the database has committed, and
-            what the cache does not know of that is as wrong as what it still knows from before.
+            each change that the cache misses leaves an old value in it.
     """
     touched = {slot for segment in segments for slot in segment.changes}
     errors: list[Exception] = []
@@ -45,21 +43,18 @@ def _works(segment: Segment, touched: set[Slot]) -> Iterator[Steps[Any]]:
         yield _clear(segment.clears)
     for (kind, _, _), together in groupby(segment.changes.items(), key=_group):
         changes = [(storage_key, change) for (_, storage_key), change in together]
-        if kind is Kind.DELETE:
-            yield _delete(changes)
-        elif kind is Kind.SET:
-            yield _set(changes)
+        if kind in _TOGETHER:
+            yield _TOGETHER[kind](changes)
         elif kind is Kind.COMPUTED:
             yield _store_computed(changes, touched)
         else:
-            for storage_key, change in changes:
-                yield _apply_one(storage_key, change, touched)
+            yield _apply_one(*changes[0])
 
 
 def _group(item: tuple[Slot, Change]) -> tuple[Any, ...]:
     (_, storage_key), change = item
-    is_unfenced = change.kind is Kind.COMPUTED and change.expected is None
-    if change.kind not in _TOGETHER or is_unfenced or storage_key.startswith(TAG_PREFIX):
+    is_fenced = change.kind is Kind.COMPUTED and change.expected is not None
+    if not (change.kind in _TOGETHER or is_fenced) or storage_key.startswith(TAG_PREFIX):
         return None, storage_key, id(change)
     return change.kind, id(change.handle), change.expires_at if change.kind is Kind.SET else None
 
@@ -89,7 +84,11 @@ def _set(changes: list[tuple[str, Change]]) -> Steps[None]:
         yield change.below, "_delete_many", (failed,)
 
 
-def _apply_one(storage_key: str, change: Change, touched: set[Slot]) -> Steps[Any]:
+_TOGETHER: Final = {Kind.DELETE: _delete, Kind.SET: _set}
+"""Kinds of changes of which many are one operation."""
+
+
+def _apply_one(storage_key: str, change: Change) -> Steps[Any]:
     kind, below = change.kind, change.below
     if kind is Kind.INVALIDATE or storage_key.startswith(TAG_PREFIX):
         yield below, "_invalidate", ([storage_key],)
@@ -98,8 +97,10 @@ def _apply_one(storage_key: str, change: Change, touched: set[Slot]) -> Steps[An
     elif kind is Kind.AMEND:
         yield from _amend(storage_key, change)
     elif kind is Kind.COMPUTED:
-        if change.under is not None:  # what was computed has no mark, and is not stored
-            yield from _under(storage_key, change.under, touched)
+        if change.under is not None:  # a computed value without a fence is not stored
+            yield from _apply_one(storage_key, change.under)
+    elif kind in _TOGETHER:
+        yield from _TOGETHER[kind]([(storage_key, change)])
     elif _has_expired(change):
         return
     elif kind is Kind.COUNT:
@@ -125,7 +126,7 @@ def _amend(storage_key: str, change: Change) -> Steps[None]:
 
 
 def _store_computed(changes: list[tuple[str, Change]], touched: set[Slot]) -> Steps[None]:
-    """Store what was computed in the place of its mark, unless its tags' versions have never been anybody else's."""
+    """Store computed values over their fences, but for those whose tags' versions nobody else has ever seen."""
     swaps = {}
     for storage_key, change in changes:
         value = change.value(storage_key)
@@ -133,18 +134,8 @@ def _store_computed(changes: list[tuple[str, Change]], touched: set[Slot]) -> St
         is_of_own_tags = is_envelope and any((change.handle.engine, tag) in touched for tag, _ in value.tags)
         if (is_envelope and not value.has_value) or is_of_own_tags or _has_expired(change):
             value = MISSING
-        assert change.expires_at is not None  # noqa: S101 -- what was computed has one
-        swaps[storage_key] = Swap(change.expected, value, change.expires_at)
+        swaps[storage_key] = Swap(change.expected, value, change.expires_at or timeouts.NEVER)
     yield changes[0][1].below, "_swap_many", (swaps,)
-
-
-def _under(storage_key: str, change: Change, touched: set[Slot]) -> Steps[Any]:
-    if change.kind is Kind.DELETE:
-        yield from _delete([(storage_key, change)])
-    elif change.kind is Kind.SET:
-        yield from _set([(storage_key, change)])
-    else:
-        yield from _apply_one(storage_key, change, touched)
 
 
 def _has_expired(change: Change) -> bool:

@@ -1,39 +1,37 @@
-"""What a unit of work has done to the cache, and nobody else has seen yet.
+"""The changes that a unit of work has made to the cache, and nobody else has seen yet.
 
-The changes are kept in *segments*, in order. A savepoint begins one, and its rollback removes it and
+They are kept in *segments*, in order. A savepoint begins one, and its rollback removes it and
 those after it. Within a segment there is one change for each entry, the net effect of
-all operations on it; changes that depend on what is stored (a counter, a timeout) stay relative, so that
-they can be made to whatever is stored when the database has committed.
+all operations on it; changes of a stored value (a counter, a timeout) stay relative, so that
+they can be made to any value that is stored when the database has committed.
 """
 
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Any
 
 from storeroom import timeouts
 from storeroom.engines.flights import Flights
 from storeroom.storage.hooks import MISSING, StorageHooks
+from storeroom.storage.overlay import Slot
 from storeroom.timeouts import NEVER
 
-__all__ = ["Change", "Kind", "Slot", "Segment", "Unit", "View"]
-
-Slot: TypeAlias = tuple[object, str]
-"""An entry: the storage that it is in, and its storage key."""
+__all__ = ["Change", "Kind", "Segment", "Unit", "View"]
 
 
 class Kind(Enum):
-    """What is done to an entry after the commit."""
+    """The operation on an entry after the commit."""
 
-    SET = "stored, over whatever is there"
+    SET = "stored, over anything that is there"
     ADD = "stored, if nothing is there"
     DELETE = "removed"
     INVALIDATE = "removed, being a tag's version"
     AMEND = "counted, or given another expiry, if it is there"
     COUNT = "counted, or created"
-    SWAP = "stored in the place of what was there, and nothing else"
-    COMPUTED = "stored in the place of a mark, if nobody has touched that"
+    SWAP = "stored over the value that was there, and no other"
+    COMPUTED = "stored over its fence, if nobody has touched that"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +39,15 @@ class Change:
     """The net effect of a segment on an entry.
 
     Attributes:
-        kind: what is done.
-        below: the hooks that do it.
+        kind: the operation.
+        below: the hooks that carry it out.
         handle: the cache.
-        frozen: what stands for the value.
+        frozen: a copy of the value.
         expires_at: when it expires; None, for AMEND alone, as before.
-        delta: what AMEND and COUNT add.
-        start: what COUNT starts from.
-        expected: what has to be there: for COMPUTED the mark, or None if there is none to be stored in the place of.
-        under: what is done in place of COMPUTED without a mark.
+        delta: the number that AMEND and COUNT add.
+        start: the number that COUNT starts from.
+        expected: the value that has to be there: for COMPUTED the fence, or None if it has none.
+        under: the change to make in place of COMPUTED without a fence.
     """
 
     kind: Kind
@@ -68,7 +66,7 @@ class Change:
         return self.kind in (Kind.DELETE, Kind.INVALIDATE)
 
     def value(self, storage_key: str) -> Any:
-        """Return the value that is there afterwards, where that does not depend on what is stored."""
+        """Return the value that is there afterwards, where that does not depend on the stored one."""
         if self.kind is Kind.COUNT:
             return self.start + self.delta
         return self.handle._thaw(storage_key, self.frozen)
@@ -79,9 +77,9 @@ class Segment:
     """A part of a unit of work that is kept or dropped as a whole.
 
     Attributes:
-        changes: place to change, in the order of the last operations.
+        changes: by slot, in the order of the last operations.
         clears: the change that removes all entries of a cache first, or None.
-        savepoint: what its unit knows it by.
+        savepoint: its unit's own note of the savepoint that it belongs to.
     """
 
     changes: dict[Slot, Change] = field(default_factory=dict)
@@ -104,12 +102,12 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the unit of work sees of an entry.
+    """An entry as the unit of work sees it.
 
     Attributes:
-        change: the one that says what is there; None if the storage does.
+        change: the one that holds its value; None if the storage does.
         is_absent: whether the unit of work has removed it.
-        delta: what was added since.
+        delta: the number added since.
         expires_at: the expiry it was given since; None if none.
     """
 
@@ -147,7 +145,7 @@ class Unit:
 
     Attributes:
         is_open: whether writes are held back. After a rollback they are, for ever: a computation that
-            goes on, of what was never true, stores nothing.
+            goes on, with data that was never true, stores nothing.
         has_ended: whether new operations are none of its own.
     """
 
@@ -159,7 +157,7 @@ class Unit:
         self.has_ended = False
 
     def flights(self, storage: object) -> Flights:
-        """Return the computations under way in this unit: nobody else waits for what depends on its changes."""
+        """Return the computations under way in this unit: nobody else waits for values that depend on its changes."""
         with self.lock:
             return self._flights.setdefault(storage, Flights())
 
@@ -194,7 +192,7 @@ class Unit:
     # Entries ----------------------------------------------------------------------------------
 
     def view(self, slot: Slot) -> View:
-        """Return what the unit of work sees of an entry."""
+        """Return an entry as the unit of work sees it."""
         delta: float = 0
         expires_at: float | None = None
         with self.lock:

@@ -35,7 +35,7 @@ class DjangoScope:
 
     def unit_in_progress(self) -> Unit | None:
         """Return the unit of work of the thread's connection; None outside of atomic()."""
-        # This layer imports no framework; whoever names a database of Django's has loaded it.
+        # This layer imports no framework; a program that names a database of Django's has loaded it.
         connection = import_module("django.db").connections[self.database]
         if not connection.in_atomic_block:
             return None
@@ -50,7 +50,7 @@ class DjangoScope:
 
 
 class _ConnectionUnit(Unit):
-    """What is done to caches in the transaction of a connection."""
+    """The changes of caches in the transaction of a connection."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -98,7 +98,7 @@ class _Application:
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
-        self.__qualname__ = "storeroom.transaction"  # what Django calls it in the log
+        self.__qualname__ = "storeroom.transaction"  # Django's name for it in the log
 
     def __call__(self) -> None:
         run(apply([self._segment]))

@@ -12,7 +12,7 @@ from storeroom.storage.overlay import Overlay
 from storeroom.storage.steps import Steps
 from storeroom.storage.tags import TAG_PREFIX
 from storeroom.timeouts import NEVER
-from storeroom.transactions.changes import Change, Kind, Slot, Unit, View
+from storeroom.transactions.changes import Change, Kind, Unit, View
 
 __all__ = ["TransactionOverlay"]
 
@@ -20,15 +20,15 @@ __all__ = ["TransactionOverlay"]
 class TransactionOverlay(Overlay):
     """A unit of work before the hooks of a handle.
 
-    Three things do go to the storage at once, and tell nobody anything: the mark that a computation
-    leaves in an empty entry, to notice whether anybody touches that before the commit; a tag's first
-    version; and a longer life for one.
+    Three changes do go to the storage at once, and tell nobody anything: the *fence* that a computation
+    leaves in an entry, to notice whether anybody touches that before the commit; a tag's first version;
+    and a longer life for one.
     """
 
     def __init__(self, handle: Any, below: StorageHooks, unit: Unit) -> None:
         super().__init__(handle, below)
         self._unit, self._storage = unit, handle.engine
-        # Nobody else computes what this unit of work sees, and envelopes are judged by that, too.
+        # Nobody else computes with this unit's changes, and envelopes are judged by them, too.
         self.is_shared = False
         self.sees_envelopes = False
 
@@ -39,16 +39,13 @@ class TransactionOverlay(Overlay):
 
     @property
     def flights(self) -> Flights:
-        """Those of this unit of work: nobody else is to wait for what depends on its changes."""
+        """Those of this unit of work: nobody else is to wait for values that depend on its changes."""
         return self._unit.flights(self._storage)
 
     def _computing(self) -> StorageHooks:
         return TransactionOverlay(self._handle, self._below._computing(), self._unit)
 
     # The unit's changes ---------------------------------------------------------------------
-
-    def _slot(self, storage_key: str) -> Slot:
-        return self._storage, storage_key
 
     def _view(self, storage_key: str) -> View:
         return self._unit.view(self._slot(storage_key))
@@ -235,12 +232,11 @@ class TransactionOverlay(Overlay):
         frozen, held = self._freeze(storage_key, value), view.change
 
         def make(before: Change | None) -> Change:
-            if before is None and held is None:
-                return self._change(Kind.SWAP, frozen=frozen, expires_at=expires_at, expected=expected)
-            if before is None and held is not None and held.kind is not Kind.COMPUTED:
-                return self._change(Kind.SET, frozen=frozen, expires_at=expires_at)
             kept = before or held
-            assert kept is not None  # noqa: S101 -- one of them is, or the first case held
+            if kept is None:
+                return self._change(Kind.SWAP, frozen=frozen, expires_at=expires_at, expected=expected)
+            if before is None and kept.kind is not Kind.COMPUTED:
+                return self._change(Kind.SET, frozen=frozen, expires_at=expires_at)
             return replace(kept, frozen=frozen, expires_at=expires_at)
 
         self._record(storage_key, make)
@@ -268,7 +264,7 @@ class TransactionOverlay(Overlay):
     def lease_many(self, swaps: Mapping[str, Swap]) -> Steps[dict[str, bool | None]]:
         """See StorageHooks._lease_many(): this unit of work computes for itself.
 
-        In the storage it leaves a mark, which keeps nobody from computing and shows whether anybody has
+        It leaves a fence in the storage, which keeps nobody from computing and shows whether anybody has
         touched the entry.
         """
         fences = {
@@ -306,12 +302,12 @@ class TransactionOverlay(Overlay):
 
 
 def _fence(expected: Any) -> Envelope:
-    """Return the mark that is left in the storage, where this is to be seen as it was before."""
+    """Return the fence to leave in an entry, which others see as it was before."""
     return expected.leased(0.0) if type(expected) is Envelope else placeholder(0.0)
 
 
 def _amended(value: Any, view: View) -> Any:
-    """Return what was read from the storage, as the unit of work has amended it."""
+    """Return a value of the storage, as the unit of work has amended it."""
     if value is MISSING or view.has_expired:
         return MISSING
     return value + view.delta if view.delta else value

@@ -37,7 +37,7 @@ def scope_of(using: Any, *, waits: bool) -> "_Scope":
     Raises:
         TypeError: it is neither.
     """
-    # This layer imports no framework; whoever has one of its sessions has loaded it.
+    # This layer imports no framework; a program that has one of its sessions has loaded it.
     if "sqlalchemy" not in sys.modules:
         raise TypeError(f"transaction() is using {using!r}; {_EXPECTED}.")
     sqlalchemy, orm = import_module("sqlalchemy"), import_module("sqlalchemy.orm")
@@ -69,7 +69,7 @@ class _Scope:
         return self._unit
 
     def leave(self, error: BaseException | None) -> Steps[None]:
-        """Apply what is committed, and what no transaction is in progress for; drop that if an error is on its way."""
+        """Apply the committed changes, and those without a transaction in progress, unless an error is on its way."""
         unit, self._has_ended = self._unit, True
         unit.settle()
         unit.blocks_that_wait -= self._waits
@@ -103,26 +103,26 @@ class _FollowingUnit(Unit):
         return self._segments[-1] if self._segments else self.begin()
 
     def settle(self) -> None:
-        """Find out what the transaction has come to, where nobody tells."""
+        """Find out the end of the transaction, where nobody tells it."""
 
     def check_left_open(self) -> None:
-        """Raise TransactionError if nobody will tell what the transaction comes to."""
+        """Raise TransactionError if nobody will tell the end of the transaction."""
 
     def commit(self) -> None:
-        """Apply what is held back, or leave that to the end of the block."""
+        """Apply the changes that are held back, or leave that to the end of the block."""
         self._committed += self.take()
         if not self.blocks_that_wait:
             run(apply(self.take_committed()))
 
     def take_committed(self) -> list[Segment]:
-        """Return what is committed, to be applied."""
+        """Return the committed segments, to be applied."""
         with self.lock:
             taken, self._committed = self._committed, []
             return taken
 
 
 class _SessionUnit(_FollowingUnit):
-    """What is done to caches in the transactions of a Session."""
+    """The changes of caches in the transactions of a Session."""
 
     def __init__(self, event: Any, session: Any) -> None:
         super().__init__()
@@ -159,11 +159,11 @@ class _SessionUnit(_FollowingUnit):
 
 
 class _ConnectionUnit(_FollowingUnit):
-    """What is done to caches in the transactions of a Connection."""
+    """The changes of caches in the transactions of a Connection."""
 
     def __init__(self, event: Any, connection: Any) -> None:
         super().__init__()
-        self._connection = ref(connection)  # which owns the listeners, and so this
+        self._connection = ref(connection)  # it owns the listeners, and so this object
         self._savepoints: list[int] = []
         self._committing: Any = None
         for name, note in (
@@ -194,7 +194,7 @@ class _ConnectionUnit(_FollowingUnit):
         self._committing = self._transaction()
 
     def note_error(self) -> None:
-        """Drop what is held back if this was the commit."""
+        """Drop the changes that are held back if this was the commit."""
         if self._committing is not None:
             self._drop()
 
@@ -204,7 +204,7 @@ class _ConnectionUnit(_FollowingUnit):
         self.drop_from(0)
 
     def settle(self) -> None:
-        """Apply what is held back if what was about to commit has done so: it is then no more in progress."""
+        """Apply the changes if the transaction that was about to commit is no more in progress: it has done so."""
         if self._committing is not None and self._transaction() is not self._committing:
             self._committing = None
             self._savepoints.clear()
