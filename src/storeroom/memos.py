@@ -91,6 +91,11 @@ class Memo:
 _GONE: Final = (MISSING, NEVER)
 
 
+def _written(done: Any, storage_key: str, *args: Any) -> dict[str, tuple[Any, float]]:
+    """Return the last two arguments of a hook, a value and its expiry, if it was stored."""
+    return {storage_key: (args[-2], args[-1])} if done and done is not LOOK else {}
+
+
 def _writing(
     name: str,
     keys_of: Callable[..., Iterable[str]],
@@ -201,17 +206,13 @@ class MemoOverlay(Overlay):
             ticket = self._memo.forget(slots)  # a reader may have come in between
         return result, ticket
 
-    set = _writing("set", first, lambda stored, key, value, expires_at: {key: (value, expires_at)} if stored else {})
+    set = _writing("set", first, _written)
     set_many = _writing(
         "set_many",
         every,
-        lambda failed, values, expires_at: {
-            key: (value, expires_at) for key, value in values.items() if key not in failed
-        },
+        lambda failed, values, until: {key: (values[key], until) for key in {*values}.difference(failed)},
     )
-    add = _writing(
-        "add", first, lambda added, key, value, expires_at: {key: (value, expires_at)} if added is True else {}
-    )
+    add = _writing("add", first, _written)
     delete = _writing("delete", first, lambda _, key: {key: _GONE})
     delete_many = _writing("delete_many", every, lambda _, keys: dict.fromkeys(keys, _GONE))
     incr = _writing("incr", first, lambda total, key, _: {key: (total, NEVER)})
@@ -219,16 +220,8 @@ class MemoOverlay(Overlay):
     rename = _writing("rename", first_two, lambda moved, key, _: {key: _GONE} if moved is True else {})
     lease = _writing("lease", first)
     lease_many = _writing("lease_many", every)
-    swap_many = _writing(
-        "swap_many",
-        every,
-        lambda swapped, swaps: {
-            key: (value, expires_at) for key, (_, value, expires_at) in swaps.items() if swapped[key]
-        },
-    )
-    compare_set = _writing(
-        "compare_set", first, lambda done, key, _, value, expires_at: {key: (value, expires_at)} if done else {}
-    )
+    swap_many = _writing("swap_many", every, lambda done, swaps: {key: swaps[key][1:] for key in swaps if done[key]})
+    compare_set = _writing("compare_set", first, _written)
     compare_delete = _writing("compare_delete", first, lambda done, key, _: {key: _GONE} if done else {})
     invalidate = _writing("invalidate", every)
 

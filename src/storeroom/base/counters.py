@@ -11,7 +11,7 @@ from storeroom.exceptions import KeyNotFoundError, ValueTypeError
 from storeroom.storage.conditions import has
 from storeroom.storage.counters import count
 from storeroom.storage.hooks import StorageHooks
-from storeroom.storage.steps import arun, run
+from storeroom.storage.steps import Steps, arun, run
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
 __all__ = ["CountingCache", "key_not_found"]
@@ -49,12 +49,8 @@ class CountingCache(ComputedCache):
             return run(count(hooks, storage_key, delta, _number(default), self._expires_at(timeout)))
         try:
             return hooks._incr(storage_key, delta)
-        except KeyError:
-            raise key_not_found(key) from None
-        except ValueTypeError:
-            if not run(has(hooks, storage_key)):
-                raise key_not_found(key) from None
-            raise
+        except (KeyError, ValueTypeError) as error:
+            raise run(_told(error, hooks, key, storage_key)) from None
 
     async def aincr(
         self,
@@ -71,12 +67,8 @@ class CountingCache(ComputedCache):
             return await arun(count(hooks, storage_key, delta, _number(default), self._expires_at(timeout)))
         try:
             return await hooks._aincr(storage_key, delta)
-        except KeyError:
-            raise key_not_found(key) from None
-        except ValueTypeError:
-            if not await arun(has(hooks, storage_key)):
-                raise key_not_found(key) from None
-            raise
+        except (KeyError, ValueTypeError) as error:
+            raise await arun(_told(error, hooks, key, storage_key)) from None
 
     def decr(
         self,
@@ -134,6 +126,12 @@ def _number(default: float) -> float:
     if isinstance(default, bool) or not isinstance(default, int | float):
         raise TypeError(f"default is {default!r}; expected the number that an absent counter counts as.")
     return default
+
+
+def _told(error: Exception, hooks: StorageHooks, key: object, storage_key: str) -> Steps[Exception]:
+    """Return the error to raise for one of `_incr`: an envelope that is not live is no entry."""
+    is_there = isinstance(error, ValueTypeError) and (yield from has(hooks, storage_key))
+    return error if is_there else key_not_found(key)
 
 
 def key_not_found(key: object) -> KeyNotFoundError:

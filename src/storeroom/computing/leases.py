@@ -5,6 +5,7 @@ value, which goes on being served. The result is stored over the lease and nowhe
 caller that deletes or sets the key meanwhile has the last word.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 from storeroom import timeouts
@@ -12,9 +13,10 @@ from storeroom.storage.envelope import Envelope, placeholder
 from storeroom.storage.hooks import ABSENT, LOOK, MISSING, StorageHooks, Swap
 from storeroom.storage.steps import Steps
 
-__all__ = ["Lease", "over", "swapped"]
+__all__ = ["Lease", "over"]
 
 
+@dataclass(slots=True, eq=False)
 class Lease:
     """A leader's part in one key's entry.
 
@@ -24,13 +26,10 @@ class Lease:
         replaces: an envelope that is to be computed anew although it is fresh; or None.
     """
 
-    __slots__ = ("_is_blocked", "found", "held", "replaces")
-
-    def __init__(self, found: Any = MISSING, replaces: Envelope | None = None) -> None:
-        self.found = found
-        self.replaces = replaces
-        self.held: Envelope | None = None
-        self._is_blocked = False
+    found: Any = MISSING
+    replaces: Envelope | None = None
+    held: Envelope | None = None
+    _is_blocked: bool = False
 
     def taking(self, until: float, *, is_shared: bool) -> Swap | None:
         """Return the swap that takes the lease until then (epoch seconds); None if another has it.
@@ -83,13 +82,3 @@ def over(hooks: StorageHooks, storage_key: str, found: Any, until: float) -> Ste
         return placeholder(until) if is_taken else found.leased(until)
     expires_at = yield hooks, "_expiry", (storage_key,)
     return None if expires_at is LOOK or expires_at is None else Envelope(found, expires_at, leased_until=until)
-
-
-def swapped(hooks: StorageHooks, storage_key: str, swap: Swap) -> Steps[bool]:
-    """Make one swap; return whether it was made."""
-    expected, value, expires_at = swap
-    if expected is ABSENT:
-        return (yield hooks, "_add", (storage_key, value, expires_at)) is True
-    if value is MISSING:
-        return bool((yield hooks, "_compare_delete", (storage_key, expected)))
-    return bool((yield hooks, "_compare_set", (storage_key, expected, value, expires_at)))

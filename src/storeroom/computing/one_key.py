@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from storeroom.computing.leases import Lease, over, swapped
+from storeroom.computing.leases import Lease, over
 from storeroom.computing.work import Function, Terms, Work
 from storeroom.engines.counts import Counters
 from storeroom.engines.flights import Flight
 from storeroom.storage import conditions
 from storeroom.storage.envelope import placeholder
-from storeroom.storage.hooks import ABSENT, MISSING, StorageHooks
+from storeroom.storage.hooks import ABSENT, MISSING, StorageHooks, swapped
 from storeroom.storage.steps import Steps
 from storeroom.timeouts import AT_ONCE
 

@@ -90,13 +90,9 @@ class Work:
     def _conditioned(
         self, values: Mapping[str, Any], expires_at: float, seconds: float, versions: tags.Versions
     ) -> Steps[tuple[Mapping[str, Any], float]]:
-        """Return the values as they are stored, in envelopes if they have conditions, and until when.
+        """Return the values as they are stored, in envelopes if they have conditions, and until when they are kept.
 
-        Args:
-            values: by storage key.
-            expires_at: when they expire.
-            seconds: that the computation took.
-            versions: of their tags.
+        The computation took so many seconds, and the versions are those of the tags before it.
         """
         freshness = self.terms.freshness
         if not versions and not freshness.needs_envelope:

@@ -7,6 +7,7 @@ from typing import Any
 __all__ = ["CacheStats", "Counters"]
 
 
+@dataclass(slots=True, eq=False)
 class Counters:
     """Plain counters that a backend bumps as it works.
 
@@ -15,21 +16,17 @@ class Counters:
     which is the price of a hit that takes no lock.
     """
 
-    __slots__ = ("deletes", "errors", "evictions", "expirations", "hits", "misses", "sets")
-
-    def __init__(self) -> None:
-        """Start all counters at zero."""
-        self.hits = 0
-        self.misses = 0
-        self.sets = 0
-        self.deletes = 0
-        self.evictions = 0
-        self.expirations = 0
-        self.errors = 0
+    deletes: int = 0
+    errors: int = 0
+    evictions: int = 0
+    expirations: int = 0
+    hits: int = 0
+    misses: int = 0
+    sets: int = 0
 
     def as_dict(self) -> dict[str, int]:
         """Return counter name to count."""
-        return {name: getattr(self, name) for name in sorted(self.__slots__)}
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ Changes of this process are told by the overlay that makes them (``hooks``).
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pickle import HIGHEST_PROTOCOL, dumps, loads
-from typing import Any
+from typing import Any, NamedTuple
 
 from storeroom import timeouts
 from storeroom.engines import Engine
@@ -50,32 +50,25 @@ class Tolerance:
     max_staleness: float
 
 
+@dataclass(slots=True, eq=False)
 class _Reading:
     """A key that is being read from the storage, and has not changed since the first of its readers began."""
 
-    __slots__ = ("readers",)
-
-    def __init__(self) -> None:
-        self.readers = 0
+    readers: int = 0
 
 
-class Ticket:
+class Ticket(NamedTuple):
     """The right to keep the values that a read of the storage returns, while none of its keys has changed."""
 
-    __slots__ = ("begun", "readings")
-
-    def __init__(self, begun: float, readings: dict[str, _Reading]) -> None:
-        self.begun = begun
-        self.readings = readings
+    begun: float
+    readings: dict[str, _Reading]
 
 
+@dataclass(slots=True, eq=False)
 class _Object:
     """An object that is kept as it is although its type does not show that it may be."""
 
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
+    value: Any
 
 
 class NearTable(Engine):

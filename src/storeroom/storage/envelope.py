@@ -17,6 +17,7 @@ looks (``conditions``).
 import os
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from storeroom import timeouts
@@ -29,6 +30,7 @@ __all__ = [
     "Envelope",
     "is_leased",
     "is_packed",
+    "new_stamp",
     "pack",
     "placeholder",
     "unpack",
@@ -47,6 +49,12 @@ LEASED_BYTES: Final = KIND_BYTES + _HEAD.size
 """Bytes of a frame that is_leased() has to see."""
 
 
+def new_stamp() -> int:
+    """Return 64 random bits."""
+    return int.from_bytes(os.urandom(8), "big")
+
+
+@dataclass(slots=True, eq=False, repr=False)
 class Envelope:
     """A value and its conditions. Not to be changed once made.
 
@@ -59,28 +67,16 @@ class Envelope:
         cost: seconds that it took to compute; 0 if unknown.
         tags: storage key of a tag's version, and the version that held when this was written.
         leased_until: epoch seconds until which its writer computes a new value; 0 if nobody does.
-        stamp: 64 random bits.
+        stamp: tells this writing from all others.
     """
 
-    __slots__ = ("cost", "fresh_until", "grace", "leased_until", "stamp", "tags", "value")
-
-    def __init__(
-        self,
-        value: Any,
-        fresh_until: float,
-        grace: float = 0.0,
-        cost: float = 0.0,
-        tags: tuple[tuple[str, int], ...] = (),
-        leased_until: float = 0.0,
-        stamp: int | None = None,
-    ) -> None:
-        self.value = value
-        self.fresh_until = fresh_until
-        self.grace = grace
-        self.cost = cost
-        self.tags = tags
-        self.leased_until = leased_until
-        self.stamp = int.from_bytes(os.urandom(8), "big") if stamp is None else stamp
+    value: Any
+    fresh_until: float
+    grace: float = 0.0
+    cost: float = 0.0
+    tags: tuple[tuple[str, int], ...] = ()
+    leased_until: float = 0.0
+    stamp: int = field(default_factory=new_stamp)
 
     @property
     def kept_until(self) -> float:

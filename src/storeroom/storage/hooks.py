@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Final, NamedTuple,
 
 from storeroom.exceptions import NotSupportedError
 from storeroom.storage.envelope import Envelope
+from storeroom.storage.steps import Steps, run
 
 if TYPE_CHECKING:
     from storeroom.storage.channel import Channel
 
-__all__ = ["ABSENT", "LOOK", "MISSING", "OVERLAID", "REQUIRED", "Conditional", "StorageHooks", "Swap"]
+__all__ = ["ABSENT", "LOOK", "MISSING", "OVERLAID", "REQUIRED", "Conditional", "StorageHooks", "Swap", "swapped"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -60,6 +61,16 @@ class Swap(NamedTuple):
     expected: Any
     value: Any
     expires_at: float
+
+
+def swapped(hooks: "StorageHooks", storage_key: str, swap: Swap) -> Steps[bool]:
+    """Make one swap; return whether it was made."""
+    expected, value, expires_at = swap
+    if expected is ABSENT:
+        return (yield hooks, "_add", (storage_key, value, expires_at)) is True
+    if value is MISSING:
+        return bool((yield hooks, "_compare_delete", (storage_key, expected)))
+    return bool((yield hooks, "_compare_set", (storage_key, expected, value, expires_at)))
 
 
 class Conditional(str):
@@ -246,11 +257,7 @@ class StorageHooks:
         return {storage_key: self._swap(storage_key, swap) for storage_key, swap in swaps.items()}
 
     def _swap(self, storage_key: str, swap: Swap) -> bool:
-        if swap.expected is ABSENT:
-            return self._add(storage_key, swap.value, swap.expires_at) is True
-        if swap.value is MISSING:
-            return self._compare_delete(storage_key, swap.expected)
-        return self._compare_set(storage_key, swap.expected, swap.value, swap.expires_at)
+        return run(swapped(self, storage_key, swap))
 
     def _invalidate(self, storage_keys: Sequence[str]) -> int:
         """Remove the versions of tags; return how many there were.

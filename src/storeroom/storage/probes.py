@@ -6,6 +6,7 @@ uses connections of its own, and ends in time: a server that does not answer is 
 the result, not an exception.
 """
 
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -123,15 +124,8 @@ class ServerProbe:
 
 def _parts(version: str) -> tuple[int, ...]:
     """Return the numbers that a version begins with: "10.11.6-MariaDB" is (10, 11, 6)."""
-    parts = []
-    for word in version.split("."):
-        digits = word[: len(word) - len(word.lstrip("0123456789"))]
-        if not digits:
-            break
-        parts.append(int(digits))
-        if digits != word:
-            break
-    return tuple(parts)
+    numbers = re.match(r"[0-9]+(\.[0-9]+)*", version)
+    return tuple(map(int, numbers[0].split("."))) if numbers else ()
 
 
 @dataclass(frozen=True, slots=True)

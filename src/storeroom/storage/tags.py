@@ -13,13 +13,12 @@ Source: the versions are those of "Cache tags" in Symfony and of dogpile's inval
 list of keys for each tag would grow with every entry.
 """
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from storeroom import timeouts
 from storeroom.keys import KeyFunction
-from storeroom.storage.envelope import Envelope
+from storeroom.storage.envelope import Envelope, new_stamp
 from storeroom.storage.hooks import MISSING, StorageHooks
 from storeroom.storage.steps import Steps
 from storeroom.timeouts import NEVER
@@ -114,7 +113,7 @@ def _raced_versions(hooks: StorageHooks, keys: Sequence[str]) -> Steps[Versions]
 
 
 def _new_version() -> tuple[int, float]:
-    return int.from_bytes(os.urandom(8), "big"), timeouts.now() + SHORTEST_LIFE
+    return new_stamp(), timeouts.now() + SHORTEST_LIFE
 
 
 def renew(hooks: StorageHooks, versions: Versions, kept_until: float) -> Steps[None]:

@@ -7,7 +7,7 @@ from typing import Any
 from storeroom.engines.flights import Flights
 from storeroom.exceptions import ValueTypeError
 from storeroom.storage.envelope import Envelope, placeholder
-from storeroom.storage.hooks import ABSENT, LOOK, MISSING, StorageHooks, Swap
+from storeroom.storage.hooks import ABSENT, LOOK, MISSING, StorageHooks, Swap, swapped
 from storeroom.storage.overlay import Overlay
 from storeroom.storage.steps import Steps
 from storeroom.storage.tags import TAG_PREFIX
@@ -289,16 +289,10 @@ class TransactionOverlay(Overlay):
 
     def swap_many(self, swaps: Mapping[str, Swap]) -> Steps[dict[str, bool]]:
         """See StorageHooks._swap_many()."""
-        swapped = {}
-        for storage_key, (expected, value, expires_at) in swaps.items():
-            if expected is ABSENT:
-                done = (yield from self.add(storage_key, value, expires_at)) is True
-            elif value is MISSING:
-                done = yield from self.compare_delete(storage_key, expected)
-            else:
-                done = yield from self.compare_set(storage_key, expected, value, expires_at)
-            swapped[storage_key] = done
-        return swapped
+        done = {}
+        for storage_key, swap in swaps.items():
+            done[storage_key] = yield from swapped(self, storage_key, swap)
+        return done
 
 
 def _fence(expected: Any) -> Envelope:
