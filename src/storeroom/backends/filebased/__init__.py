@@ -9,7 +9,7 @@ not work.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from struct import Struct
 from struct import error as StructError  # noqa: N812 -- an exception class
 from typing import Any, ClassVar, Final, TypeVar
@@ -31,12 +31,12 @@ from storeroom.backends.filebased.table import (
     entry_size,
     is_conditional,
     join_name,
-    overwrite,
     read_header,
     read_meta,
     split_name,
     stored_keys,
 )
+from storeroom.backends.filebased.transactions import TransactingCache
 from storeroom.base import BaseCache
 from storeroom.engines import shared
 from storeroom.engines.counts import CacheStats
@@ -59,7 +59,7 @@ _READ: Final = Struct(">d8xIB").unpack_from
 """What a read needs of a record: expires_at, the slot, and the first byte of the frame."""
 
 
-class FileBasedCache(BaseCache):
+class FileBasedCache(TransactingCache):
     """A cache in an LMDB environment in the directory LOCATION.
 
     Atomic among threads and processes: every operation. Blocking: a write waits for the
@@ -204,18 +204,6 @@ class FileBasedCache(BaseCache):
         entries, size, _, _ = self._read(read_meta)
         return entries, size
 
-    def _read(self, read: Callable[[Any], T]) -> T:
-        """Run `read` in a read transaction; once more if the environment had to be mended."""
-        engine, now = self._engine, timeouts.now()
-        if now > engine.check_after:
-            engine.check(now)
-        for is_last in (False, True):
-            try:
-                return read(engine.begin())
-            except lmdb.Error as error:
-                engine.recover(error, is_last=is_last)
-        raise AssertionError  # the last attempt returned or raised
-
     # Writing --------------------------------------------------------------------------------
 
     def set(
@@ -260,56 +248,6 @@ class FileBasedCache(BaseCache):
             await BaseCache.aset(self, key, value, timeout, version, tags=tags)
         else:
             self.set(key, value, timeout, version, tags=tags)
-
-    def _put(self, entry_key: bytes, frame: bytes, expires_at: float) -> None:
-        engine, now = self._engine, timeouts.now()
-        if now > engine.check_after:
-            self._write(Table.put, entry_key, frame, expires_at, self._bounds)
-            return
-        try:
-            with engine.begin(write=True) as transaction:
-                if not overwrite(transaction, entry_key, frame, expires_at):
-                    table = Table(engine, transaction, now)
-                    table.put(entry_key, frame, expires_at, self._bounds)
-                    table.save()
-        except lmdb.Error as error:
-            engine.recover(error)
-            self._write_again(Table.put, entry_key, frame, expires_at, self._bounds)
-
-    def _write(self, change: Callable[..., T], *args: Any) -> T:
-        """Run `change` on the table in a write transaction; once more if the environment had to be mended."""
-        engine, now = self._engine, timeouts.now()
-        if now > engine.check_after:
-            engine.check(now)
-            engine.add_counts()
-        try:
-            return self._change(now, change, *args)
-        except lmdb.Error as error:
-            engine.recover(error)
-            return self._write_again(change, *args)
-
-    def _write_again(self, change: Callable[..., T], *args: Any) -> T:
-        try:
-            return self._change(timeouts.now(), change, *args)
-        except lmdb.Error as error:
-            self._engine.recover(error, is_last=True)
-            raise
-
-    def _change(self, now: float, change: Callable[..., T], *args: Any) -> T:
-        engine = self._engine
-        with engine.begin(write=True) as transaction:
-            table = Table(engine, transaction, now)
-            result = change(table, *args)
-            table.save()
-        return result
-
-    @property
-    def _max_entries(self) -> int | None:
-        return self._bounds[0]
-
-    @_max_entries.setter
-    def _max_entries(self, max_entries: int | None) -> None:
-        self._bounds = (max_entries, *self._bounds[1:])
 
     def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
         entry_key = entry_key_of(storage_key)

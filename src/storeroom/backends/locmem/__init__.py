@@ -6,17 +6,18 @@ business of `storeroom.eviction`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pickle import HIGHEST_PROTOCOL, dumps, loads
-from typing import Any, ClassVar, Final
+from pickle import loads
+from typing import Any, ClassVar
 
 from storeroom import config, timeouts
+from storeroom.backends.locmem.values import WITH_CONDITIONS, Enveloped, encode, frozen, thawed
 from storeroom.backends.process_locks import ProcessLocks
 from storeroom.base import BaseCache
 from storeroom.base.computing import TimeoutOf
 from storeroom.config.freshness import AS_CONFIGURED
 from storeroom.engines import Engine, shared
-from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry, Pinned, entry_size
-from storeroom.exceptions import SerializationError, ValueTooLargeError, ValueTypeError
+from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry, entry_size
+from storeroom.exceptions import ValueTooLargeError, ValueTypeError
 from storeroom.storage import conditions
 from storeroom.storage.copies import IMMUTABLE
 from storeroom.storage.envelope import Envelope
@@ -25,20 +26,6 @@ from storeroom.storage.steps import run
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
 __all__ = ["LocMemCache"]
-
-
-class _Enveloped(bytes):
-    """The bytes of an envelope, which are told from those of other values by their type."""
-
-    kept: Envelope | None = None
-    """The envelope itself, where it is kept as it is; there are no bytes then."""
-
-
-class _Leased(_Enveloped, Pinned):
-    """Those of one that says that a value is being computed: eviction would let another compute it, too."""
-
-
-_WITH_CONDITIONS: Final = frozenset({_Enveloped, _Leased})
 
 
 class MemoryEngine(Engine):
@@ -90,8 +77,8 @@ class LocMemCache(BaseCache):
         self._cull_frequency: int | None = self.settings.options["cull_frequency"]
         self._copies: bool = self.settings.options["copy"]
 
-    # The hot path: get(), set() and a hit of get_or_set(), in both forms, are written out, as a call costs as much as
-    # all the rest of a hit (benchmarks: "locmem get", "locmem set", "locmem get_or_set, warm").
+    # The hot path: get(), set() and a hit of get_or_set() are written out, as a call costs as much as all the rest of
+    # a hit (benchmarks: "locmem get", "locmem set", "locmem get_or_set, warm").
 
     def get(self, key: object, default: Any = None, version: int | None = None) -> Any:
         """Return the value stored under the key, or `default` if there is none. Takes no lock."""
@@ -160,7 +147,7 @@ class LocMemCache(BaseCache):
             return
         encoded = None
         if type(value) not in IMMUTABLE and self._copies:
-            value, encoded = ENCODED, _encode(value)
+            value, encoded = ENCODED, encode(value)
         with self._lock:
             entry = self._entries.get(storage_key)
             if entry is None or self._max_bytes is not None or self._index.due <= now:
@@ -226,54 +213,7 @@ class LocMemCache(BaseCache):
             error_timeout, soft_timeout, hard_timeout, early, jitter,
         )  # fmt: skip
 
-    async def aget_or_set(
-        self,
-        key: object,
-        default: Any,
-        timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        tags: Iterable[object] = (),
-        stale_while_revalidate: Any = AS_CONFIGURED, stale_if_error: Any = AS_CONFIGURED,
-        retry_pause: Any = AS_CONFIGURED, error_timeout: Any = AS_CONFIGURED,
-        soft_timeout: Any = AS_CONFIGURED, hard_timeout: Any = AS_CONFIGURED,
-        early: float = AS_CONFIGURED, jitter: float = AS_CONFIGURED,
-    ) -> Any:  # fmt: skip
-        """See get_or_set()."""
-        if version is None and (head := self._head) is not None and self._overlay is None:
-            try:
-                entry = self._entries[f"{head}{key}"]
-                if entry.expires_at > timeouts.now():
-                    value = entry.value
-                    if value is ENCODED and type(encoded := entry.encoded) is bytes:
-                        value = loads(encoded)
-                    if value is not ENCODED:
-                        freq = entry.freq
-                        if freq < MOST_HITS:
-                            entry.freq = freq + 1
-                        self._counters.hits += 1
-                        return value
-            except Exception:  # noqa: BLE001, S110 -- absent, or not readable, which what follows finds out, too
-                pass
-        return await BaseCache.aget_or_set(
-            self, key, default, timeout, version, tags, stale_while_revalidate, stale_if_error, retry_pause,
-            error_timeout, soft_timeout, hard_timeout, early, jitter,
-        )  # fmt: skip
-
     # Values -----------------------------------------------------------------------------------
-
-    def _frozen(self, value: Any) -> tuple[Any, bytes | None]:
-        """Return the value and its bytes as an entry keeps them."""
-        if type(value) is Envelope:
-            # The hot path has to look at it, whatever it holds.
-            kind = _Leased if value.leased_until else _Enveloped
-            if self._copies and type(value.value) not in IMMUTABLE:
-                return ENCODED, kind(_encode(value))
-            encoded = kind()
-            encoded.kept = value
-            return ENCODED, encoded
-        if not self._copies or type(value) in IMMUTABLE:
-            return value, None
-        return ENCODED, _encode(value)
 
     def _decoded(self, entry: Entry) -> Any:
         """Return the object of an entry whose bytes are kept, or MISSING."""
@@ -284,7 +224,7 @@ class LocMemCache(BaseCache):
                 value, encoded = entry.value, entry.encoded
             if encoded is None:
                 return MISSING if value is ENCODED else value
-        if isinstance(encoded, _Enveloped) and encoded.kept is not None:
+        if isinstance(encoded, Enveloped) and encoded.kept is not None:
             return encoded.kept
         try:
             return loads(encoded)
@@ -296,13 +236,10 @@ class LocMemCache(BaseCache):
         return MISSING
 
     def _freeze(self, storage_key: str, value: Any) -> tuple[Any, bytes | None]:
-        return self._frozen(value)
+        return frozen(value, copies=self._copies)
 
     def _thaw(self, storage_key: str, kept: tuple[Any, bytes | None]) -> Any:
-        value, encoded = kept
-        if encoded is None:
-            return value
-        return encoded.kept if isinstance(encoded, _Enveloped) and encoded.kept is not None else loads(encoded)
+        return thawed(*kept)
 
     def _store(self, storage_key: str, value: Any, encoded: bytes | None, expires_at: float, now: float) -> None:
         """Insert or overwrite, under the lock."""
@@ -364,19 +301,19 @@ class LocMemCache(BaseCache):
         return {storage_key: value for storage_key, value in found if value is not MISSING}
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
-        frozen = {storage_key: self._frozen(value) for storage_key, value in values.items()}
+        kept = {storage_key: frozen(value, copies=self._copies) for storage_key, value in values.items()}
         now = timeouts.now()
         with self._lock:
-            for storage_key, (value, encoded) in frozen.items():
+            for storage_key, (value, encoded) in kept.items():
                 self._store(storage_key, value, encoded, expires_at, now)
         return []
 
     def _add(self, storage_key: str, value: Any, expires_at: float) -> Any:
-        value, encoded = self._frozen(value)
+        value, encoded = frozen(value, copies=self._copies)
         with self._lock:
             live = self._live(storage_key)
             if live is not None:
-                return LOOK if type(live.encoded) in _WITH_CONDITIONS else False
+                return LOOK if type(live.encoded) in WITH_CONDITIONS else False
             self._store(storage_key, value, encoded, expires_at, timeouts.now())
             return True
 
@@ -392,7 +329,7 @@ class LocMemCache(BaseCache):
             entry = self._live(storage_key)
             if entry is None:
                 return False
-            if type(entry.encoded) in _WITH_CONDITIONS:
+            if type(entry.encoded) in WITH_CONDITIONS:
                 return LOOK
             self._bounded.touch(entry, expires_at)
             return True
@@ -414,14 +351,14 @@ class LocMemCache(BaseCache):
         entry = self._live(storage_key)
         if entry is None:
             return None
-        return LOOK if type(entry.encoded) in _WITH_CONDITIONS else entry.expires_at
+        return LOOK if type(entry.encoded) in WITH_CONDITIONS else entry.expires_at
 
     def _rename(self, storage_key: str, new_storage_key: str) -> Any:
         with self._lock:
             entry = self._live(storage_key)
             if entry is None:
                 return False
-            if type(entry.encoded) in _WITH_CONDITIONS:
+            if type(entry.encoded) in WITH_CONDITIONS:
                 return LOOK
             value, encoded, expires_at = entry.value, entry.encoded, entry.expires_at
             self._bounded.delete(storage_key)
@@ -433,11 +370,11 @@ class LocMemCache(BaseCache):
             return bool(self._get_locked(storage_key) == expected) and self._bounded.delete(storage_key)
 
     def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
-        frozen = self._frozen(value)
+        kept = frozen(value, copies=self._copies)
         with self._lock:
             if self._get_locked(storage_key) != expected:
                 return False
-            self._store(storage_key, *frozen, expires_at, timeouts.now())
+            self._store(storage_key, *kept, expires_at, timeouts.now())
             return True
 
     def _get_locked(self, storage_key: str) -> Any:
@@ -461,7 +398,7 @@ class LocMemCache(BaseCache):
         now = timeouts.now()
         with self._lock:
             live = [
-                Conditional(entry.key) if type(entry.encoded) in _WITH_CONDITIONS else entry.key
+                Conditional(entry.key) if type(entry.encoded) in WITH_CONDITIONS else entry.key
                 for entry in self._entries.values()
                 if entry.expires_at > now and entry.key.startswith(start)
             ]
@@ -484,14 +421,3 @@ class LocMemCache(BaseCache):
         """Raise AssertionError if the entries and their queues disagree: for tests."""
         with self._lock:
             self._bounded.check_invariants()
-
-
-def _encode(value: Any) -> bytes:
-    try:
-        return dumps(value, HIGHEST_PROTOCOL)
-    except Exception as error:
-        # Whatever a class's own __reduce__ raises, the caller's mistake is the same.
-        raise SerializationError(
-            f"A value of type {type(value).__module__}.{type(value).__qualname__} cannot be pickled ({error}); "
-            "cache the data in it rather than the object, or set OPTIONS['copy'] to False to keep the object itself."
-        ) from error

@@ -1,0 +1,84 @@
+"""Transactions of a file cache: begun, ended, and made again where the environment had to be mended."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import lmdb
+
+from storeroom import timeouts
+from storeroom.backends.filebased.environment import Environment
+from storeroom.backends.filebased.table import Bounds, Table, overwrite
+from storeroom.base import BaseCache
+
+__all__ = ["TransactingCache"]
+
+T = TypeVar("T")
+
+
+class TransactingCache(BaseCache, abstract=True):
+    """A cache whose hooks read and write the table of an environment in transactions."""
+
+    _engine: Environment
+    _bounds: Bounds
+
+    def _read(self, read: Callable[[Any], T]) -> T:
+        """Run `read` in a read transaction; once more if the environment had to be mended."""
+        engine, now = self._engine, timeouts.now()
+        if now > engine.check_after:
+            engine.check(now)
+        for is_last in (False, True):
+            try:
+                return read(engine.begin())
+            except lmdb.Error as error:
+                engine.recover(error, is_last=is_last)
+        raise AssertionError  # the last attempt returned or raised
+
+    def _put(self, entry_key: bytes, frame: bytes, expires_at: float) -> None:
+        engine, now = self._engine, timeouts.now()
+        if now > engine.check_after:
+            self._write(Table.put, entry_key, frame, expires_at, self._bounds)
+            return
+        try:
+            with engine.begin(write=True) as transaction:
+                if not overwrite(transaction, entry_key, frame, expires_at):
+                    table = Table(engine, transaction, now)
+                    table.put(entry_key, frame, expires_at, self._bounds)
+                    table.save()
+        except lmdb.Error as error:
+            engine.recover(error)
+            self._write_again(Table.put, entry_key, frame, expires_at, self._bounds)
+
+    def _write(self, change: Callable[..., T], *args: Any) -> T:
+        """Run `change` on the table in a write transaction; once more if the environment had to be mended."""
+        engine, now = self._engine, timeouts.now()
+        if now > engine.check_after:
+            engine.check(now)
+            engine.add_counts()
+        try:
+            return self._change(now, change, *args)
+        except lmdb.Error as error:
+            engine.recover(error)
+            return self._write_again(change, *args)
+
+    def _write_again(self, change: Callable[..., T], *args: Any) -> T:
+        try:
+            return self._change(timeouts.now(), change, *args)
+        except lmdb.Error as error:
+            self._engine.recover(error, is_last=True)
+            raise
+
+    def _change(self, now: float, change: Callable[..., T], *args: Any) -> T:
+        engine = self._engine
+        with engine.begin(write=True) as transaction:
+            table = Table(engine, transaction, now)
+            result = change(table, *args)
+            table.save()
+        return result
+
+    @property
+    def _max_entries(self) -> int | None:
+        return self._bounds[0]
+
+    @_max_entries.setter
+    def _max_entries(self, max_entries: int | None) -> None:
+        self._bounds = (max_entries, *self._bounds[1:])
