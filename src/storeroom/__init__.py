@@ -13,31 +13,11 @@ Each public name is loaded when it is first asked for, so that importing the pac
 
 from importlib import import_module
 
+# ruff: noqa: F403, F405 -- every error is a public name of the package
+
 TYPE_CHECKING = False  # type checkers take it for typing's own, whose import would cost more than all the rest
 if TYPE_CHECKING:
-    from storeroom.exceptions import (
-        ComputationCycleError,
-        ComputationTimeoutError,
-        ConfigurationError,
-        DecodeError,
-        DeprecatedBackendWarning,
-        InvalidCacheBackendError,
-        InvalidCacheKey,
-        InvalidTimeoutError,
-        KeyNotFoundError,
-        LockError,
-        LockLostError,
-        LockTimeoutError,
-        NotSupportedError,
-        SerializationError,
-        StorageError,
-        StoreroomError,
-        StoreroomWarning,
-        TransactionError,
-        UnkeyableArgumentError,
-        ValueTooLargeError,
-        ValueTypeError,
-    )
+    from storeroom.exceptions import *
     from storeroom.functions import cached
     from storeroom.memos import memo
     from storeroom.registry import cache, caches, config_from_url, configure
