@@ -6,5 +6,5 @@ __all__ = ["shown"]
 
 
 def shown(value: object) -> str:
-    """Return what repr() says of the value, but for where in memory it is."""
+    """Return repr() of the value, without its address in memory."""
     return re.sub(" at 0x[0-9a-f]+", "", repr(value))

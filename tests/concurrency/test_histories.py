@@ -46,7 +46,7 @@ class History:
         self.reads = 0
 
     def act(self, chance: random.Random, deadline: float) -> None:
-        """Do at random what programs do."""
+        """Read and change at random, as programs do."""
         while time.monotonic() < deadline and not self.wrong:
             key, way = chance.randrange(KEYS), chance.random()
             if way < 0.6:

@@ -1,7 +1,8 @@
-"""One running server of each kind for the tests of a module, in the state that a test asks for."""
+"""One server of each kind, in the state that a test asks for."""
 
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -10,6 +11,7 @@ from storeroom.base import BaseCache
 from storeroom.testing.isolation import engines_of_its_own
 from tests.faults.kinds import KINDS, SITES, Site
 from tests.servers.proxy import Proxy
+from tests.servers.shared import shared
 
 _numbers = itertools.count()
 
@@ -21,10 +23,11 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def shared_site(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The server that the tests of a module share, in the state that the last one left it in."""
-    for server in SITES[kind].servers(tmp_path_factory.mktemp(kind)):
-        yield SITES[kind](server)
+def shared_site(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """The server of a kind that all tests of this process share, in the state that the last one left it in."""
+    start = contextmanager(SITES[kind].servers)
+    server = shared(f"{kind} to be mistreated", lambda: start(tmp_path_factory.mktemp(kind)))
+    return SITES[kind](server)
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ HASTY = {"socket_timeout": SHORT, "socket_connect_timeout": SHORT}
 
 
 class Site:
-    """A server of one kind that the tests of a module share, and the caches of one test on it.
+    """A server of one kind that tests share, and the caches of one test on it.
 
     Attributes:
         prefix: of the keys of the test's caches.

@@ -1,6 +1,6 @@
 """Ten thousand payloads that nobody should have written, in every storage that others can write to.
 
-Each is read as a value or as a counted miss, by every operation; none raises, none blocks what comes after it, and
+Each is read as a value or as a counted miss, by every operation; none raises, none blocks the ones after it, and
 no pickle runs code.
 """
 

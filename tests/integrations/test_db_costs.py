@@ -30,7 +30,7 @@ def make(new_table: Callable[[str], tuple[str, str]]) -> Iterator[Make]:
 
 
 class Counting:
-    """A session that notes what is sent."""
+    """A session that notes the statements sent."""
 
     def __init__(self, session: Any) -> None:
         self._session, self.sent = session, list[str]()
@@ -156,7 +156,7 @@ def test_no_statement_reads_the_whole_table(make: Make, kind: str) -> None:
     cache.set_many({f"k{number}": f"value {number}" for number in range(20_000)}, timeout=1000)
     analyze, whole = PLANS[kind]
     session = cache._engine._take()
-    session.execute(analyze.format(cache._engine.statements.table))  # plans depend on what is known of a table
+    session.execute(analyze.format(cache._engine.statements.table))  # plans depend on a table's statistics
     cache._engine._pool.give(session)
     for name, (statement, parameters) in statements_of(cache).items():
         plan = plan_of(cache, kind, statement, parameters)

@@ -24,7 +24,7 @@ MODULES = ["abc", "bisect", "colorsys"]
 
 
 class Terminal(io.StringIO):
-    """Remembers what is written; claims to be a terminal."""
+    """A file in memory that claims to be a terminal."""
 
     encoding = "utf-8"
 

@@ -92,7 +92,7 @@ def test_a_redis_that_hangs_is_out_of_reach_in_time(sound):
     sound.process.pause()
     begun = time.monotonic()
     assert ids(on(REDIS, url(sound), OPTIONS={"socket_timeout": 0.1})) == {"E007"}
-    # By whatever timeout the cache itself has.
+    # Whatever the cache's own timeout.
     patient = {"socket_timeout": 60, "socket_connect_timeout": 60}
     finding = found("E007", on(REDIS, url(sound), OPTIONS=patient), seconds=0.2)
     assert "no answer within 0.2 s; that took 200.0 ms." in finding.what

@@ -21,7 +21,7 @@ def shell(*arguments, stdin="", **environment):
 
 
 def on_terminal(*arguments, answer=""):
-    """Run a command with a terminal as its input and output; return exit code and what the terminal shows."""
+    """Run a command with a terminal as its input and output; return exit code and the text on the terminal."""
     controller, terminal = pty.openpty()
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"}
     with subprocess.Popen(
