@@ -1,4 +1,4 @@
-"""A third party's first backend, with the eight hooks and no more, keeps what it can of the contract.
+"""A third party's first backend, with the eight hooks and no more, keeps all of the contract that it does not lack.
 
 Everything else, from get_or_set() to the asynchronous twins, comes from the defaults.
 """
@@ -87,6 +87,8 @@ def pickled(value: Any) -> bytes:
 
 
 class TestDictCache(CacheContract):
+    """Eight hooks; all other operations are the defaults."""
+
     lacks: ClassVar = {
         "enumerate": "it has no hook for it",
         "statistics": "it has no hook for it",

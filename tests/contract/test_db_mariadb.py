@@ -10,7 +10,7 @@ from tests.servers.databases import MariaDBServer, mariadb
 
 __all__ = ["mariadb"]
 
-LACKS = {"objects": "what a server holds may come from anybody, so without a secret only plain data is stored"}
+LACKS = {"objects": "a server's values may come from anybody, so without a secret only plain data is stored"}
 
 
 class TestMariaDB(CacheContract):

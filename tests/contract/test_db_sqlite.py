@@ -7,6 +7,8 @@ from storeroom.testing import CacheContract
 
 
 class TestSQLite(CacheContract):
+    """A file, which processes share."""
+
     def make_cache(self, location, params):
         url = f"sqlite:///{Path(location) / 'cache.sqlite3'}"
         return DatabaseCache("cache_table", {**params, "OPTIONS": {**params.get("OPTIONS", {}), "url": url}})

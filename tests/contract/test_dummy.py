@@ -7,7 +7,9 @@ from storeroom.testing import CacheContract
 
 
 class TestDummyCache(CacheContract):
-    lacks: ClassVar = {"store": "it remembers nothing, which is what it is for"}
+    """Every write succeeds, and no read finds anything."""
+
+    lacks: ClassVar = {"store": "it remembers nothing, on purpose"}
 
     def make_cache(self, location, params):
         return DummyCache(location, params)

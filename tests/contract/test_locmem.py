@@ -7,6 +7,8 @@ from storeroom.testing import CacheContract
 
 
 class TestLocMemCache(CacheContract):
+    """Entries are copied in and out."""
+
     lacks: ClassVar = {
         "processes": "each process has its own memory",
         "persistence": "memory ends with its process",

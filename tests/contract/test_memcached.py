@@ -11,11 +11,11 @@ from tests.servers.memcached import Servers, memcached, needs_pylibmc, three_mem
 __all__ = ["memcached", "three_memcached"]
 
 LACKS = {
-    "objects": "what a server holds may come from anybody, so without a secret only plain data is stored",
+    "objects": "a server's values may come from anybody, so without a secret only plain data is stored",
     "enumerate": "Memcached has no command that lists keys",
     "statistics": "a server shares its memory among all its users, and expires entries unseen",
-    "bounds": "the server's memory bounds all it holds",
-    "byte_bounds": "the server's memory bounds all it holds",
+    "bounds": "the server bounds its memory as a whole",
+    "byte_bounds": "the server bounds its memory as a whole",
 }
 
 
@@ -24,6 +24,8 @@ PATIENT = {"socket_timeout": 20}
 
 
 class MemcachedContract(CacheContract):
+    """A driver and its servers; each test begins with empty ones."""
+
     lacks = LACKS
 
     backend = PyMemcacheCache
@@ -39,28 +41,36 @@ class MemcachedContract(CacheContract):
         return self.backend(location, params)
 
     def test_any_sequence_of_operations_agrees_with_a_dict(self, tmp_path, mode, location):
+        """See SequencesContract: each sequence has a prefix of its own on the servers."""
         self.servers = location
         super().test_any_sequence_of_operations_agrees_with_a_dict(tmp_path, mode)
 
 
 class OneServer(MemcachedContract):
+    """All keys on one server."""
+
     @pytest.fixture
     def location(self, memcached: Servers) -> str:
         return memcached.location()
 
 
 class ThreeServers(MemcachedContract):
+    """Keys are spread over three servers."""
+
+    #: Spreading keys has tests of its own; these sequences are those of one server.
+    sequences = 10
+
     @pytest.fixture
     def location(self, three_memcached: Servers) -> str:
         return three_memcached.location()
 
 
 class TestPyMemcache(OneServer):
-    pass
+    """The default driver."""
 
 
 class TestPyMemcacheThreeServers(ThreeServers):
-    pass
+    """The default driver, and several servers."""
 
 
 class TestPyMemcacheWithSecret(OneServer):
@@ -72,11 +82,15 @@ class TestPyMemcacheWithSecret(OneServer):
 
 @needs_pylibmc
 class TestPyLibMC(OneServer):
+    """The driver in C."""
+
     backend = PyLibMCCache
 
 
 @needs_pylibmc
 class TestPyLibMCThreeServers(ThreeServers):
+    """The driver in C, and several servers."""
+
     backend = PyLibMCCache
 
 

@@ -13,7 +13,7 @@ from tests.servers.redis_groups import Cluster, ReplicaPair, Sentinels, redis_cl
 __all__ = ["redis_cluster", "redis_databases", "redis_pair", "redis_sentinels", "valkey_databases"]
 
 LACKS = {
-    "objects": "what a server holds may come from anybody, so without a secret only plain data is stored",
+    "objects": "a server's values may come from anybody, so without a secret only plain data is stored",
     "statistics": "a server shares its memory among all its users, and expires entries unseen",
     "bounds": "the server's maxmemory bounds all it holds",
     "byte_bounds": "the server's maxmemory bounds all it holds",
@@ -29,6 +29,8 @@ PATIENT = {"socket_timeout": 20}
 
 
 class RedisContract(CacheContract):
+    """A server that goes by its own clock: entries expire in real time."""
+
     moment = 0.4
     own_options: ClassVar = {}
 
@@ -37,6 +39,8 @@ class RedisContract(CacheContract):
 
 
 class TestRedis(RedisContract):
+    """One server, without a secret."""
+
     lacks = LACKS
 
     @pytest.fixture
@@ -56,6 +60,8 @@ class TestRedisWithSecret(RedisContract):
 
 
 class TestValkey(RedisContract):
+    """The server that Redis was forked into."""
+
     lacks = LACKS
 
     @pytest.fixture
@@ -64,10 +70,10 @@ class TestValkey(RedisContract):
 
 
 class TestRedisReplica(RedisContract):
-    """Written to one server, and read from another, which who has written need not notice."""
+    """Written to one server and read from another, which a writer does not notice."""
 
     lacks = LACKS
-    # The contract lets other processes and threads write, and then reads at once, here: as who has written does.
+    # The contract lets other processes and threads write, and then reads here at once, as a writer does.
     own_options: ClassVar = {"read_own_writes": 30}
 
     @pytest.fixture
@@ -81,6 +87,8 @@ class TestRedisReplica(RedisContract):
 
 
 class TestRedisSentinel(RedisContract):
+    """A primary that three Sentinels name."""
+
     lacks = LACKS
 
     @pytest.fixture
@@ -89,6 +97,8 @@ class TestRedisSentinel(RedisContract):
 
 
 class TestRedisCluster(RedisContract):
+    """Slots on three primaries, with a replica each."""
+
     lacks = IN_CLUSTER
 
     @pytest.fixture

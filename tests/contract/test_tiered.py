@@ -193,20 +193,20 @@ class TiersContract(Picked, *WHOLE):
 
 
 def test_every_part_of_the_contract_is_picked_from_or_run_in_full() -> None:
-    """A part that is added to the contract has to be given its place here."""
+    """WHOLE and PICKED name every part of CacheContract, so that a new one is given a decision here."""
     assert {*WHOLE, *PICKED} == set(CacheContract.__bases__)
 
 
-OBJECTS = {"objects": "what a server holds may come from anybody, so without a secret only plain data is stored"}
+OBJECTS = {"objects": "a server's values may come from anybody, so without a secret only plain data is stored"}
 NEAR = {
-    "bounds": "what the storage has evicted is near for a moment still",
-    "byte_bounds": "what the storage has evicted is near for a moment still",
+    "bounds": "an entry that the storage has evicted is near for a moment still",
+    "byte_bounds": "an entry that the storage has evicted is near for a moment still",
 }
 SERVER = {
     **OBJECTS,
     "statistics": "a server shares its memory among all its users, and expires entries unseen",
-    "bounds": "the server's memory bounds all it holds",
-    "byte_bounds": "the server's memory bounds all it holds",
+    "bounds": "the server bounds its memory as a whole",
+    "byte_bounds": "the server bounds its memory as a whole",
 }
 REDIS = {**SERVER, "fake_clock": "the server goes by its own clock"}
 MEMCACHED = {**SERVER, "enumerate": "Memcached has no command that lists keys"}
@@ -291,6 +291,7 @@ class TestMemoryBeforeMemcached(Tiered, TiersContract):
         return super().make_cache(location, params)
 
     def test_any_sequence_of_operations_agrees_with_a_dict(self, tmp_path, mode, location):
+        """See SequencesContract: each sequence has a prefix of its own on the server."""
         self.servers = location
         super().test_any_sequence_of_operations_agrees_with_a_dict(tmp_path, mode)
 

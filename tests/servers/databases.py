@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,7 @@ class DatabaseServer:
 
     #: The files of an empty database of each kind, from which this process's servers are copied.
     _empty: ClassVar[dict[type, Path]] = {}
+    _laying_out: ClassVar = threading.Lock()
 
     def __init__(self, *programs: str) -> None:
         found = {name: _found(name, self.FOLDERS) for name in programs}
@@ -46,11 +48,16 @@ class DatabaseServer:
         self.user = _unprivileged()
         self.folder = self._own_folder()
         self.data = self.folder / "data"
-        if type(self) not in self._empty:
-            self._empty[type(self)] = empty = self._own_folder() / "data"
-            self.lay_out(empty)
-        self.run("cp", "-a", str(self._empty[type(self)]), str(self.data))
+        self.run("cp", "-a", str(self._laid_out()), str(self.data))
         self._numbers = itertools.count(1)
+
+    def _laid_out(self) -> Path:
+        with self._laying_out:
+            if type(self) not in self._empty:
+                data = self._own_folder() / "data"
+                self.lay_out(data)
+                self._empty[type(self)] = data
+        return self._empty[type(self)]
 
     def lay_out(self, data: Path) -> None:
         """Make the files of an empty database."""

@@ -35,7 +35,7 @@ if sys.modules.get("pytest"):
 def __getattr__(name: str) -> Any:
     # Loaded on demand: it needs pytest, which FakeClock does not.
     if name == "CacheContract":
-        from storeroom.testing.contract import CacheContract  # noqa: PLC0415
+        from storeroom.testing.contract import CacheContract  # noqa: PLC0415 -- see above
 
         return CacheContract
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
-"""What a storage may be unable to do, by name, and which test needs it.
+"""Capabilities that a storage may lack, by name, and the tests that need them.
 
-A test that needs something is marked with `needs`; a suite whose backend cannot do it
-says so, with the reason, in its `lacks`. What is not named there is promised.
+A test says by `needs` what it cannot do without; a suite whose backend cannot do it says so,
+with the reason, in its `lacks`. A capability that is not named there is promised.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,29 +28,29 @@ CAPABILITIES: Final[Mapping[str, str]] = {
 }
 """Capability -> what a storage that has it does."""
 
-Marked = TypeVar("Marked", bound=Callable[..., Any])
+Needing = TypeVar("Needing", bound=Callable[..., Any])
 
 _ATTRIBUTE = "_storeroom_needs"
 
 
-def needs(*capabilities: str) -> Callable[[Marked], Marked]:
-    """Mark a test, or every test that a class defines itself, as needing these capabilities."""
+def needs(*capabilities: str) -> Callable[[Needing], Needing]:
+    """Say of a test, or of every test that a class defines itself, that it needs these capabilities."""
     _refuse_unknown(capabilities, "needs()")
 
-    def mark(marked: Marked) -> Marked:
-        if isinstance(marked, type):
-            for name, test in vars(marked).items():
+    def note(needing: Needing) -> Needing:
+        if isinstance(needing, type):
+            for name, test in vars(needing).items():
                 if name.startswith("test_"):
-                    mark(test)
+                    note(test)
         else:
-            setattr(marked, _ATTRIBUTE, what_it_needs(marked) | set(capabilities))
-        return marked
+            setattr(needing, _ATTRIBUTE, what_it_needs(needing) | set(capabilities))
+        return needing
 
-    return mark
+    return note
 
 
 def what_it_needs(test: Callable[..., Any]) -> frozenset[str]:
-    """Return the capabilities that a test was marked with."""
+    """Return the capabilities that a test needs."""
     return frozenset(getattr(test, _ATTRIBUTE, ()))
 
 
@@ -62,12 +62,12 @@ def check_lacks(lacks: Mapping[str, str], suite: str) -> None:
             raise TypeError(f"{suite}.lacks[{capability!r}] is {reason!r}; expected the reason, as a sentence.")
 
 
-def _refuse_unknown(names: Any, place: str) -> None:
+def _refuse_unknown(names: Any, origin: str) -> None:
     for name in names:
         if name not in CAPABILITIES:
             near = get_close_matches(str(name), CAPABILITIES, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise TypeError(
-                f"{place} names the capability {name!r}, which does not exist.{hint} "
+                f"{origin} names the capability {name!r}, which does not exist.{hint} "
                 f"The capabilities are {', '.join(CAPABILITIES)}."
             )

@@ -4,22 +4,24 @@ Everything here gives up after `PATIENCE` seconds, so that a deadlock fails a te
 instead of hanging the run.
 """
 
+import asyncio
+import random
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
-__all__ = ["PATIENCE", "Gate", "eventually", "in_background", "in_threads"]
+__all__ = ["PATIENCE", "Gate", "aeventually", "chance_of", "eventually", "in_background", "in_threads"]
 
 T = TypeVar("T")
 
 PATIENCE = 30.0
-"""Seconds after which what was waited for is taken for a deadlock; far longer than any test needs."""
+"""Seconds after which a wait is taken for a deadlock; far longer than any test needs."""
 
 
 def eventually(is_so: Callable[[], bool]) -> None:
-    """Wait until another thread or process has come where it is expected.
+    """Wait until another thread or process has done its part.
 
     Raises:
         AssertionError: it has not, after PATIENCE seconds.
@@ -31,11 +33,27 @@ def eventually(is_so: Callable[[], bool]) -> None:
         time.sleep(0.0005)
 
 
+async def aeventually(is_so: Callable[[], bool]) -> None:
+    """See eventually(); the other tasks of the loop go on.
+
+    Raises:
+        TimeoutError: it has not, after PATIENCE seconds.
+    """
+    async with asyncio.timeout(PATIENCE):
+        while not is_so():  # noqa: ASYNC110 -- nothing signals it
+            await asyncio.sleep(0.0005)
+
+
+def chance_of(seed: int) -> random.Random:
+    """Return the chance of a workload, which is the same in every run."""
+    return random.Random(seed)  # noqa: S311 -- nothing is secret here
+
+
 def in_threads(count: int, job: Callable[[int], T]) -> list[T]:
     """Call ``job(number)`` in so many threads that start together; return the results in order.
 
     Raises:
-        BaseException: what a job raised, the first by number.
+        BaseException: the error of a job, of the first by number.
         AssertionError: a job did not end.
     """
     runs = [_Run(job, number) for number in range(count)]
@@ -91,7 +109,7 @@ class Gate:
     """A computation that tells when it begins and ends when it may.
 
     Attributes:
-        calls: how often it was called.
+        calls: the number of its calls.
         begun: set by the first call.
         may_end: to be set; every call then ends.
     """

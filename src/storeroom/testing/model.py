@@ -48,7 +48,7 @@ ABSENT: Final = object()
 
 
 class CacheMachine(RuleBasedStateMachine):
-    """The operations as rules; `expected` is what a cache has to hold after them."""
+    """The operations as rules; `expected` holds the entries that a cache has to have after them."""
 
     make_cache: Callable[[], BaseCache]
     mode = "sync"
@@ -76,24 +76,24 @@ class CacheMachine(RuleBasedStateMachine):
         """Run an operation of the driver."""
         return self.runner.run(operation) if self.runner is not None else run_to_its_end(operation)
 
-    # What the dict says ---------------------------------------------------------------------
+    # The dict -------------------------------------------------------------------------------
 
-    def place(self, key: object, version: int | None) -> tuple[str, int]:
-        """Return where the dict keeps a key."""
+    def slot(self, key: object, version: int | None) -> tuple[str, int]:
+        """Return the dict's key of an entry."""
         return str(key), 1 if version is None else version
 
     def live(self, key: object, version: int | None) -> Any:
         """Return the value, or ABSENT."""
-        value, expires_at = self.expected.get(self.place(key, version), (ABSENT, math.inf))
+        value, expires_at = self.expected.get(self.slot(key, version), (ABSENT, math.inf))
         return value if expires_at > self.clock.now() else ABSENT
 
     def expect(self, key: object, version: int | None, value: Any, timeout: Any) -> None:
         """Put a value into the dict."""
         seconds = DEFAULT_SECONDS if timeout is DEFAULT_TIMEOUT else math.inf if timeout is None else float(timeout)
         if seconds > 0:
-            self.expected[self.place(key, version)] = (value, self.clock.now() + seconds)
+            self.expected[self.slot(key, version)] = (value, self.clock.now() + seconds)
         else:
-            self.expected.pop(self.place(key, version), None)
+            self.expected.pop(self.slot(key, version), None)
 
     # Rules ----------------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ class CacheMachine(RuleBasedStateMachine):
     def delete(self, key: Any, version: int | None) -> None:
         is_live = self.live(key, version) is not ABSENT
         assert self.do(self.driver.delete(key, version)) is is_live
-        self.expected.pop(self.place(key, version), None)
+        self.expected.pop(self.slot(key, version), None)
 
     @rule(key=keys, version=versions)
     def has_key(self, key: Any, version: int | None) -> None:
@@ -154,7 +154,7 @@ class CacheMachine(RuleBasedStateMachine):
         if self.live(key, version) is ABSENT:
             assert left == 0
             return
-        _, expires_at = self.expected[self.place(key, version)]
+        _, expires_at = self.expected[self.slot(key, version)]
         if expires_at == math.inf:
             assert left is None
         else:
@@ -174,8 +174,8 @@ class CacheMachine(RuleBasedStateMachine):
             number = value - delta if down else value + delta
             assert result == number
             assert type(result) is type(number)
-            _, expires_at = self.expected[self.place(key, version)]
-            self.expected[self.place(key, version)] = (number, expires_at)
+            _, expires_at = self.expected[self.slot(key, version)]
+            self.expected[self.slot(key, version)] = (number, expires_at)
 
     @rule(key=keys, delta=st.sampled_from([1, -1]), version=versions)
     def incr_version(self, key: Any, delta: int, version: int | None) -> None:
@@ -186,7 +186,7 @@ class CacheMachine(RuleBasedStateMachine):
             assert value is ABSENT
         else:
             assert new_version == (version or 1) + delta
-            self.expected[self.place(key, new_version)] = self.expected.pop(self.place(key, version))
+            self.expected[self.slot(key, new_version)] = self.expected.pop(self.slot(key, version))
 
     @rule(many=st.lists(keys, max_size=5), version=versions)
     def get_many(self, many: list[Any], version: int | None) -> None:
@@ -204,7 +204,7 @@ class CacheMachine(RuleBasedStateMachine):
     def delete_many(self, many: list[Any], version: int | None) -> None:
         self.do(self.driver.delete_many(many, version))
         for key in many:
-            self.expected.pop(self.place(key, version), None)
+            self.expected.pop(self.slot(key, version), None)
 
     @rule(version=versions, prefix=st.sampled_from(["", "a", "k", "k" * 2000]))
     def list_keys(self, version: int | None, prefix: str) -> None:

@@ -25,7 +25,7 @@ __all__ = ["START_METHODS", "Child", "in_processes"]
 START_METHODS: Final = tuple(
     method for method in ("fork", "spawn") if method in multiprocessing.get_all_start_methods()
 )
-"""How processes are started here: as copies of this one where the system can do that, and afresh."""
+"""Ways to start a process on this system: as a copy of this one where it can do that, and afresh."""
 
 PATIENCE: Final = 60.0
 """Seconds after which a process is taken for stuck; starting eight afresh takes a few on a slow machine."""
@@ -51,11 +51,12 @@ class Child:
         talks: bool = False,
     ) -> None:
         """Start it."""
-        context = multiprocessing.get_context(method)
+        context: Any = multiprocessing.get_context(method)
+        self.pipe: Connection
         self.pipe, theirs = context.Pipe()
         if talks:
             arguments = (*arguments, theirs)
-        self._process: BaseProcess = context.Process(  # type: ignore[attr-defined]  # every context has it
+        self._process: BaseProcess = context.Process(
             target=_run, args=(theirs, suite, location, dict(params), job, arguments), daemon=True
         )
         with warnings.catch_warnings():
@@ -136,7 +137,7 @@ def _run(
     job: Job,
     arguments: tuple[Any, ...],
 ) -> None:
-    """What the process does: make the cache, do the job, send what came of it."""
+    """Make the cache, do the job, send its result: the whole life of the process."""
     try:
         cache = suite().make_cache(location, params)
         outcome = (True, job(cache, *arguments))

@@ -1,6 +1,6 @@
 """The contract of a cache: one class to subclass, assembled from a file per subject.
 
-See `CacheContract`. What may be missing, and how to say so, is in `capabilities`.
+See `CacheContract`. Capabilities that a storage may lack are in `capabilities`.
 """
 
 from storeroom.testing.contract.batches import BatchesContract
@@ -68,7 +68,7 @@ class CacheContract(
             def make_cache(self, location, params):
                 return MyCache(location, params)
 
-    Most tests run twice, through the synchronous and the asynchronous API. After each,
-    what the cache tells of itself has to agree; a method ``_check_invariants()`` of the
-    backend is called too.
+    Most tests run twice, through the synchronous and the asynchronous API. After each, the
+    cache's statistics, keys and values have to agree with one another; a method
+    ``_check_invariants()`` of the backend is called too.
     """

@@ -79,7 +79,7 @@ class BatchesContract(Suite):
     """Many keys at once."""
 
     async def test_it_takes_one_read_and_one_write(self, cache: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-        """And one for the leases; where everything is there, the read alone."""
+        """A batch reads once, leases the absent keys at once and writes once; a batch of hits reads once."""
         await cache.set("b", "stored")
         called = count_hooks(cache.cache, monkeypatch)
         await cache.get_or_set_many(["a", "b", "c"], Query())
@@ -89,7 +89,7 @@ class BatchesContract(Suite):
         assert called == ["get_many"]
 
     async def test_with_tags_it_reads_their_versions_too(self, cache: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-        """All of them at once, before it computes."""
+        """The versions of all tags are read at once, before the computation."""
         await cache.set("x", 1, tags=["s", "t"], timeout=1000)
         called = count_hooks(cache.cache, monkeypatch)
         await cache.get_or_set_many(["a", "b"], Query(), tags=["s", "t"], timeout=10)
@@ -100,7 +100,7 @@ class BatchesContract(Suite):
 
     @pytest.mark.parametrize("stale", [False, True])
     async def test_what_is_changed_meanwhile_is_not_overwritten(self, cache: Driver, stale: bool) -> None:
-        """The caller gets what it computed where the key was deleted, and where it was set, what is there."""
+        """A key deleted meanwhile stays absent, a key set meanwhile keeps its value; the caller gets both results."""
         options = {"timeout": self.moment, "stale_if_error": "1h"}
         if stale:
             await cache.set("untouched", "old")  # fresh all the time
@@ -117,7 +117,7 @@ class BatchesContract(Suite):
         assert await cache.get_many("abc") == {"b": "set meanwhile", "c": "computed"}
 
     async def test_what_is_invalidated_meanwhile_is_not_put_back(self, cache: Driver) -> None:
-        """By its tag, or with all others."""
+        """Values computed while their tag is invalidated, or the cache cleared, are returned and not stored."""
 
         def invalidate(keys: list[str]) -> dict[str, str]:
             cache.cache.invalidate_tags("t")
@@ -133,7 +133,7 @@ class BatchesContract(Suite):
         assert await cache.get_many("cd") == {}
 
     async def test_what_was_not_computed_is_in_nobodys_way(self, cache: Driver) -> None:
-        """Neither what the function left out, nor what it was to return when it failed."""
+        """Keys left out by the function, or lost with its error, are free for add()."""
         query = Query()
         await cache.get_or_set_many(["a", "unknown"], query)
         assert await cache.add("unknown", "added")
@@ -144,7 +144,7 @@ class BatchesContract(Suite):
         assert await cache.add("b", "added")
 
     async def test_a_timeout_of_zero_stores_nothing(self, cache: Driver) -> None:
-        """As with get_or_set()."""
+        """With a timeout of zero, values are returned and computed again the next time."""
         query = Query()
         assert await cache.get_or_set_many(["a"], query, timeout=0) == {"a": "value of a"}
         assert not await cache.has_key("a")
@@ -152,7 +152,7 @@ class BatchesContract(Suite):
         assert len(query.asked) == 2
 
     async def test_a_computation_that_asks_for_its_own_key_gets_an_error(self, cache: Driver) -> None:
-        """By either of the two, at once."""
+        """get_or_set() and get_or_set_many() of a key within its own computation raise ComputationCycleError."""
         one, many = cache.cache.get_or_set, cache.cache.get_or_set_many
         with pytest.raises(ComputationCycleError):
             await cache.get_or_set_many("ab", lambda keys: dict.fromkeys(keys, one("b", "inner")))
@@ -163,7 +163,7 @@ class BatchesContract(Suite):
         assert await cache.get_or_set_many("ab", dict.fromkeys) == {"a": None, "b": None}
 
     async def test_many_keys_are_computed_at_once(self, drive: Callable[..., Driver]) -> None:
-        """More than a storage takes in one step."""
+        """1200 absent keys, more than a storage takes in one step, are computed by one call."""
         cache, query = drive(OPTIONS=self.room_for(2000)), Query()
         keys = [f"key {number}" for number in range(1200)]
         found = await cache.get_or_set_many(keys, query)
@@ -172,7 +172,7 @@ class BatchesContract(Suite):
         assert await cache.get_many(keys) == found
 
     async def test_what_is_missing_is_computed_by_one_call(self, cache: Driver) -> None:
-        """And stored; the result has the keys that were given, in their order."""
+        """Absent keys are computed by one call and stored; the result has all keys in the order given."""
         query = Query()
         await cache.set("b", "stored")
         found = await cache.get_or_set_many(["a", "b", 3], query)
@@ -183,20 +183,20 @@ class BatchesContract(Suite):
         assert await cache.get("a") == "value of a"
 
     async def test_what_is_not_computed_is_absent(self, cache: Driver) -> None:
-        """And asked for the next time."""
+        """A key left out by the function is absent from the result, and asked for again the next time."""
         query = Query()
         assert await cache.get_or_set_many(["a", "unknown"], query) == {"a": "value of a"}
         assert await cache.get_or_set_many(["a", "unknown"], query) == {"a": "value of a"}
         assert query.asked == [["a", "unknown"], ["unknown"]]
 
     async def test_no_keys_compute_nothing(self, cache: Driver) -> None:
-        """The function is not called."""
+        """Without keys the function is not called."""
         query = Query()
         assert await cache.get_or_set_many([], query) == {}
         assert query.asked == []
 
     async def test_timeout_and_version_are_those_of_set_many(self, cache: Driver) -> None:
-        """The timeout may be a function of all that was computed."""
+        """Entries get the timeout and version given; the timeout may be a function of all values computed."""
         await cache.get_or_set_many(["a"], Query(), timeout=100, version=2)
         assert await cache.get("a") is None
         assert await cache.ttl("a", version=2) == pytest.approx(100, rel=0.1)
@@ -204,7 +204,7 @@ class BatchesContract(Suite):
         assert await cache.ttl("b") == pytest.approx(200, rel=0.1)
 
     async def test_tags_are_those_of_every_entry(self, cache: Driver) -> None:
-        """Stored ones are read as any other."""
+        """Every entry carries the tags given, and is absent once one of them is invalidated."""
         query = Query()
         await cache.get_or_set_many(["a", "b"], query, tags=["t"])
         assert len(await cache.get_many(["a", "b"])) == 2
@@ -214,7 +214,7 @@ class BatchesContract(Suite):
         assert query.asked == [["a", "b"], ["a", "b"]]
 
     async def test_an_error_is_raised_and_nothing_stored(self, cache: Driver) -> None:
-        """Nor is what was read lost."""
+        """The function's error is raised, no absent key is stored, and entries that were there stay."""
         query = Query()
         query.error = LookupError("the source is down")
         await cache.set("b", "stored")
@@ -224,7 +224,7 @@ class BatchesContract(Suite):
         assert await cache.get_or_set_many(["a", "b"], query) == {"a": "value of a", "b": "stored"}
 
     async def test_stale_values_are_served_if_the_computation_fails(self, cache: Driver) -> None:
-        """If there is one of each."""
+        """If the computation fails, stale values are served where every key has one; otherwise the error is raised."""
         query = Query()
         options: dict[str, Any] = {"timeout": self.moment, "stale_if_error": "1h", "retry_pause": 0}
         await cache.get_or_set_many(["a", "b"], query, **options)
@@ -235,7 +235,7 @@ class BatchesContract(Suite):
             await cache.get_or_set_many(["a", "b", "c"], query, **options)
 
     async def test_only_what_cannot_be_computed_is_stale(self, cache: Driver) -> None:
-        """Another caller's computation of one key fails, for which this one waits; its own has brought the other."""
+        """A key whose computation by another caller fails is served stale, beside keys that were computed."""
         options: dict[str, Any] = {"timeout": self.moment, "stale_if_error": "1h", "retry_pause": 0}
         await cache.get_or_set_many(["a", "b"], lambda keys: dict.fromkeys(keys, "old"), **options)
         await self.pass_time(self.moment)
@@ -254,12 +254,12 @@ class BatchesContract(Suite):
         assert other.result(concurrency.PATIENCE) == "old"
 
     async def test_a_result_that_is_no_dict_is_refused(self, cache: Driver) -> None:
-        """By a message that says what was expected."""
+        """A function that returns no dict raises TypeError."""
         with pytest.raises(TypeError, match="expected a dict"):
             await cache.get_or_set_many(["a"], lambda keys: keys)
 
     def test_stale_values_are_served_while_new_ones_are_computed(self, open_cache: Callable[..., BaseCache]) -> None:
-        """By one computation for all."""
+        """With an early refresh, the old values are returned at once and one computation brings all new ones."""
         cache, query = open_cache(), Query()
         options: dict[str, Any] = {"timeout": 1000, "early": 1e12}
         cache.get_or_set_many(["a", "b"], query, **options)
@@ -268,7 +268,7 @@ class BatchesContract(Suite):
         assert query.asked == [["a", "b"], ["a", "b"]]
 
     def test_threads_that_miss_the_same_keys_compute_once(self, open_cache: Callable[..., BaseCache]) -> None:
-        """The others get the result."""
+        """Of twenty threads that ask for the same absent keys, one computes and all get the result."""
         cache, gate = open_cache(), Gate({"a": 1, "b": 2})
 
         def job(number: int) -> dict[str, int]:
@@ -281,7 +281,7 @@ class BatchesContract(Suite):
         assert gate.calls == 1
 
     def test_threads_whose_keys_overlap_compute_each_key_once(self, open_cache: Callable[..., BaseCache]) -> None:
-        """Each computes what nobody else does, and waits for the rest; those who ask for one key, too."""
+        """Threads whose keys overlap, of batches and of single keys, compute each key once and share the results."""
         cache, computed, lock = open_cache(), list[int](), threading.Lock()
 
         def compute(keys: list[int]) -> dict[int, str]:
@@ -301,7 +301,7 @@ class BatchesContract(Suite):
         assert sorted(computed) == list(range(28))
 
     def test_those_who_ask_for_one_key_wait_for_a_batch(self, open_cache: Callable[..., BaseCache]) -> None:
-        """What that does not find, they compute themselves."""
+        """A caller of one key waits for a batch that computes it, and computes itself if the batch leaves it out."""
         cache, gate = open_cache(), Gate({"a": "from the batch"})
         batch = in_background(cache.get_or_set_many, ["a", "b"], lambda _: gate())
         assert gate.begun.wait(concurrency.PATIENCE)
@@ -328,7 +328,7 @@ class BatchesContract(Suite):
         return [leader.result(concurrency.PATIENCE), follower.result(concurrency.PATIENCE)]
 
     def test_those_who_ask_after_a_delete_get_no_old_value(self, open_cache: Callable[..., BaseCache]) -> None:
-        """They compute anew what was deleted, and nothing else."""
+        """A follower that asked after a delete computes the deleted key anew, and no other."""
         cache, query = open_cache(), Query()
         found = self.lead_delete_and_follow(cache, {"a": "old", "b": "old"}, query)
         assert found == [{"a": "old", "b": "old"}, {"a": "value of a", "b": "old"}]
@@ -338,7 +338,7 @@ class BatchesContract(Suite):
     def test_those_who_ask_after_a_delete_do_not_hear_that_there_is_nothing(
         self, open_cache: Callable[..., BaseCache]
     ) -> None:
-        """The leader looked before there was something. What was not deleted is not looked up again."""
+        """A leader that left a deleted key out does not answer for it to a follower that asked after the delete."""
         cache, query = open_cache(), Query()
         assert self.lead_delete_and_follow(cache, {}, query) == [{}, {"a": "value of a"}]
         assert query.asked == [["a"]]

@@ -1,12 +1,12 @@
-"""How much is kept, and what goes when there is no room: expired entries first, then the least useful."""
+"""Bounds: room is made by expired entries first, then by the least useful ones."""
 
-import random
 from collections.abc import Callable
 
 import pytest
 
 from storeroom.exceptions import ValueTooLargeError
 from storeroom.testing.capabilities import needs
+from storeroom.testing.concurrency import chance_of
 from storeroom.testing.contract.suite import Driver, Suite
 
 __all__ = ["BoundsContract"]
@@ -21,7 +21,7 @@ class BoundsContract(Suite):
         return len(await cache.get_many(keys))
 
     async def test_max_entries_holds(self, drive: Callable[..., Driver]) -> None:
-        """After every write, whatever the operation; and the bound is made use of."""
+        """No write lets more than MAX_ENTRIES live, and most of that room is used."""
         cache = drive(OPTIONS={"MAX_ENTRIES": 20})
         keys = [str(number) for number in range(120)]
         for number, key in enumerate(keys):
@@ -33,14 +33,14 @@ class BoundsContract(Suite):
         assert await self.live(cache, keys) >= 15
 
     async def test_max_entries_holds_within_set_many(self, drive: Callable[..., Driver]) -> None:
-        """More than there is room for is no error: the rest is evicted."""
+        """set_many() of more entries than there is room for succeeds, and leaves at most MAX_ENTRIES."""
         cache = drive(OPTIONS={"MAX_ENTRIES": 20})
         keys = [str(number) for number in range(100)]
         assert await cache.set_many(dict.fromkeys(keys, "v")) == []
         assert 10 <= await self.live(cache, keys) <= 20
 
     async def test_max_entries_holds_within_get_or_set_many(self, drive: Callable[..., Driver]) -> None:
-        """All values are returned; what is being computed is spared, but for what there is no room for."""
+        """get_or_set_many() returns more values than there is room for, and leaves at most MAX_ENTRIES."""
         cache = drive(OPTIONS={"MAX_ENTRIES": 20})
         keys = [str(number) for number in range(2000)]
         found = await cache.get_or_set_many(keys, lambda missing: dict.fromkeys(missing, "v"))
@@ -48,7 +48,7 @@ class BoundsContract(Suite):
         assert 10 <= await self.live(cache, keys) <= 20
 
     async def test_max_entries_may_be_one(self, drive: Callable[..., Driver]) -> None:
-        """The newest entry is the one kept."""
+        """With MAX_ENTRIES of 1, the newest entry is kept."""
         cache = drive(OPTIONS={"MAX_ENTRIES": 1})
         for number in range(5):
             await cache.set(f"k{number}", number)
@@ -56,20 +56,20 @@ class BoundsContract(Suite):
         assert await self.live(cache, [f"k{number}" for number in range(5)]) == 1
 
     async def test_max_entries_may_be_none(self, drive: Callable[..., Driver]) -> None:
-        """Nothing is evicted then."""
+        """With MAX_ENTRIES of None, nothing is evicted."""
         cache = drive(OPTIONS={"MAX_ENTRIES": None})
         values = {str(number): number for number in range(1000)}
         await cache.set_many(values)
         assert await cache.get_many(values) == values
 
     async def test_without_a_setting_it_is_300(self, cache: Driver) -> None:
-        """As in Django."""
+        """Without the setting, at most 300 entries are kept, as in Django."""
         keys = [str(number) for number in range(400)]
         await cache.set_many(dict.fromkeys(keys, "v"))
         assert 200 <= await self.live(cache, keys) <= 300
 
     async def test_prefixes_share_the_bound_of_their_storage(self, drive: Callable[..., Driver]) -> None:
-        """It is the storage that is full, not a cache."""
+        """Caches of two prefixes keep MAX_ENTRIES together, as they share a storage."""
         left = drive(KEY_PREFIX="left", OPTIONS={"MAX_ENTRIES": 20})
         right = drive(KEY_PREFIX="right", OPTIONS={"MAX_ENTRIES": 20})
         keys = [str(number) for number in range(20)]
@@ -79,7 +79,7 @@ class BoundsContract(Suite):
         assert await self.live(left, keys) + await self.live(right, keys) <= 20
 
     async def test_overwriting_evicts_nothing(self, drive: Callable[..., Driver]) -> None:
-        """A full cache stays as it is, by whatever operation it is written."""
+        """Writing to entries of a full cache, by any operation, evicts none."""
         cache = drive(OPTIONS={"MAX_ENTRIES": 20})
         keys = [str(number) for number in range(20)]
         for key in keys:
@@ -108,7 +108,7 @@ class BoundsContract(Suite):
         assert await self.live(cache, [f"new {number}" for number in range(6)]) == 6
 
     async def test_expired_entries_go_before_live_ones(self, drive: Callable[..., Driver]) -> None:
-        """Even if they are newer, and have been read more."""
+        """Expired entries make room for new ones before any live entry does, however old and unread that is."""
         cache = drive(OPTIONS={"MAX_ENTRIES": 20})
         old = [f"old {number}" for number in range(10)]
         short = [f"short {number}" for number in range(10)]
@@ -124,9 +124,9 @@ class BoundsContract(Suite):
         assert await self.live(cache, old + new) == 20
 
     async def test_entries_in_use_stay(self, drive: Callable[..., Driver]) -> None:
-        """A crowd of keys that are written once does not drive out those that are read again and again."""
+        """A crowd of keys that are written once does not evict the keys that are read again and again."""
         cache = drive(OPTIONS={"MAX_ENTRIES": 100})
-        chance = random.Random(7)  # noqa: S311 -- a workload, the same in every run
+        chance = chance_of(7)
         hot = [f"hot {number}" for number in range(40)]
         for key in hot:
             await cache.set(key, 1)
@@ -141,7 +141,7 @@ class BoundsContract(Suite):
     async def test_cull_frequency_evicts_a_part_at_once(
         self, drive: Callable[..., Driver], frequency: int, left: int
     ) -> None:
-        """One in so many when a new entry finds the cache full, all of them with 0: as in Django."""
+        """A new entry in a full cache evicts one in CULL_FREQUENCY, and all others if that is 0, as in Django."""
         cache = drive(OPTIONS={"MAX_ENTRIES": 12, "CULL_FREQUENCY": frequency})
         keys = [str(number) for number in range(13)]
         for key in keys[:-1]:
@@ -155,10 +155,10 @@ class BoundsContract(Suite):
 
     @needs("byte_bounds", "statistics")
     async def test_max_bytes_holds(self, drive: Callable[..., Driver]) -> None:
-        """For entries of any size; and the bound is made use of."""
+        """Entries of any size stay within max_bytes, and use at least half of it."""
         bound = 200_000
         cache = drive(OPTIONS={"MAX_ENTRIES": None, "max_bytes": bound})
-        chance = random.Random(7)  # noqa: S311
+        chance = chance_of(7)
         for number in range(200):
             await cache.set(str(number), chance.randbytes(chance.randrange(100, 20_000)))
             assert await cache.get(str(number)) is not None, "what was just written is there"
@@ -168,7 +168,7 @@ class BoundsContract(Suite):
 
     @needs("byte_bounds", "statistics")
     async def test_max_bytes_holds_when_entries_grow(self, drive: Callable[..., Driver]) -> None:
-        """Overwriting with more evicts others, not the entry itself."""
+        """An entry that grows stays, and others are evicted to keep max_bytes."""
         bound = 200_000
         cache = drive(OPTIONS={"MAX_ENTRIES": None, "max_bytes": bound})
         keys = [str(number) for number in range(20)]
@@ -183,7 +183,7 @@ class BoundsContract(Suite):
     async def test_a_value_larger_than_everything_is_refused(
         self, drive: Callable[..., Driver], unit: int | str
     ) -> None:
-        """The error names the bound, and nothing is evicted in vain."""
+        """A value above max_bytes raises ValueTooLargeError, which names the bound, and evicts nothing."""
         cache = drive(OPTIONS={"MAX_ENTRIES": None, "max_bytes": unit})
         await cache.set_many({"a": 1, "b": 2})
         with pytest.raises(ValueTooLargeError, match=r"65[_,]?536"):

@@ -1,5 +1,6 @@
-"""@cached: what it keeps depends on the storage, whose keys and values it makes of arguments and results."""
+"""@cached: arguments and results of functions as keys and values of the storage."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -75,8 +76,7 @@ class CachedContract(Suite):
                 async def awaited(*args: Any, **kwargs: Any) -> Any:
                     return function(*args, **kwargs)
 
-                # The signature is what both have in common.
-                awaited.__wrapped__ = function  # type: ignore[attr-defined]
+                functools.update_wrapper(awaited, function)
                 kept: Any = cached(**options)(awaited if cache.is_async else function)
                 return Decorated(kept, is_async=cache.is_async)
 
@@ -86,7 +86,7 @@ class CachedContract(Suite):
         caches.swap(before)
 
     async def test_a_result_is_kept(self, decorate: Decorate) -> None:
-        """For the same arguments, however they are written; others have a result of their own."""
+        """Calls with equal arguments, however they are passed, compute once; others have results of their own."""
         calls: list[Any] = []
 
         @decorate(key="load:{number}:{language}")
@@ -104,18 +104,18 @@ class CachedContract(Suite):
         assert calls == [1, 2, 1]
 
     async def test_every_argument_has_an_entry_of_its_own(self, decorate: Decorate) -> None:
-        """Whatever it looks like, and however long it is."""
+        """Arguments that look alike, or are very long, have entries of their own."""
         arguments = [*ALIKE, "x" * 100_000, "x" * 99_999, "\x00\n 名前 \ud800", "'", "\\", "\\'"]
 
         @decorate(key="{argument!r}")
-        def place(argument: object) -> int:
+        def index(argument: object) -> int:
             return next(number for number, known in enumerate(arguments) if known is argument)
 
         for _ in range(2):
-            assert [await place(argument) for argument in arguments] == list(range(len(arguments)))
+            assert [await index(argument) for argument in arguments] == list(range(len(arguments)))
 
     async def test_a_result_of_none_is_kept(self, decorate: Decorate) -> None:
-        """It is a result like any other."""
+        """A result of None is stored and returned like any other."""
         calls = []
 
         @decorate(key="find:{name}")
@@ -127,7 +127,7 @@ class CachedContract(Suite):
         assert calls == ["Ada"]
 
     async def test_an_error_is_raised_and_not_kept(self, decorate: Decorate) -> None:
-        """The next call computes again."""
+        """An error is raised, and the next call computes again."""
         outcomes: list[Any] = [LookupError("no such user"), "found"]
 
         @decorate(key="find")
@@ -143,7 +143,7 @@ class CachedContract(Suite):
         assert await find() == "found"
 
     async def test_the_timeout_may_depend_on_the_result(self, decorate: Decorate, cache: Driver) -> None:
-        """Zero is: not kept."""
+        """The timeout may be a function of the result; a result with a timeout of zero is not stored."""
         numbers = iter(range(10))
 
         @decorate(key="next", timeout=lambda number: self.moment if number else 0)
@@ -158,7 +158,7 @@ class CachedContract(Suite):
         assert await following() == 2
 
     async def test_invalidate_forgets_one_result(self, decorate: Decorate) -> None:
-        """And tells whether there was one."""
+        """invalidate() removes the result of its arguments alone, and returns whether there was one."""
         numbers = iter(range(10))
 
         @decorate(key="count:{name}", version=3)
@@ -171,7 +171,7 @@ class CachedContract(Suite):
         assert [await count("a"), await count("b")] == ["a 2", "b 1"]
 
     async def test_tags_forget_many_results(self, decorate: Decorate, cache: Driver) -> None:
-        """Those whose tag is invalidated, whatever the function."""
+        """Invalidating a tag removes the results that carry it, of all functions."""
 
         @decorate(key="name:{user}", tags=["user:{user}"])
         def name(user: int) -> str:
@@ -192,7 +192,7 @@ class CachedContract(Suite):
         assert [await name(1), await orders(1, 1), await orders(1, 2)] == [*after[:2], "page 2 of 1: 7"]
 
     async def test_refresh_computes_anew(self, decorate: Decorate, cache: Driver) -> None:
-        """Stores and returns."""
+        """refresh() computes whatever is stored, stores the result and returns it."""
         numbers = iter(range(10))
 
         @decorate(key="count:{name}", tags=["counts"], stale_if_error="1h")
@@ -208,7 +208,7 @@ class CachedContract(Suite):
         assert await count("b") == "b 3"
 
     async def test_a_stale_result_is_served_if_asked_for(self, decorate: Decorate) -> None:
-        """The options of get_or_set() are those of the function."""
+        """A function with stale_if_error serves its expired result where the computation fails."""
         outcomes: list[Any] = [1, LookupError("the source is down")]
 
         @decorate(key="rate", timeout=self.moment, stale_if_error="1h")
@@ -225,7 +225,7 @@ class CachedContract(Suite):
 
     @needs("refusal")
     async def test_a_result_that_cannot_be_stored_is_an_error(self, decorate: Decorate) -> None:
-        """That of the storage, which names the type."""
+        """A result that the storage refuses raises SerializationError, which names the type."""
 
         @decorate(key="counter")
         def counter() -> Any:
@@ -235,7 +235,7 @@ class CachedContract(Suite):
             await counter()
 
     def test_threads_compute_a_result_once(self, open_cache: Callable[..., Any]) -> None:
-        """As get_or_set() does."""
+        """Threads that call a function at the same time share one computation."""
         gate = Gate("computed")
         before = caches.swap(OneCache(open_cache()))
         try:

@@ -1,4 +1,4 @@
-"""get_or_set(), by one caller: what is computed, stored and returned. Many callers are in `stampede`."""
+"""get_or_set(), by one caller: computing, storing and returning. Many callers are in `stampede`."""
 
 import asyncio
 from typing import Any
@@ -33,7 +33,7 @@ class ComputingContract(Suite):
     """Get, or compute and store."""
 
     async def test_get_or_set_returns_what_is_stored(self, cache: Driver) -> None:
-        """Nothing is computed then; a stored None is a value."""
+        """A stored value is returned without computing, also if it is None or false."""
         compute = Computation("computed")
         for value in ("stored", 0, "", None, False):
             await cache.set("k", value)
@@ -41,7 +41,7 @@ class ComputingContract(Suite):
         assert compute.calls == 0
 
     async def test_get_or_set_computes_stores_and_returns(self, cache: Driver) -> None:
-        """Once."""
+        """The value of an absent key is computed once, stored and returned."""
         compute = Computation({"a": [1]})
         assert await cache.get_or_set("k", compute) == {"a": [1]}
         assert await cache.get("k") == {"a": [1]}
@@ -49,34 +49,34 @@ class ComputingContract(Suite):
         assert compute.calls == 1
 
     async def test_get_or_set_takes_a_value(self, cache: Driver) -> None:
-        """In place of a function."""
+        """A plain value may be given in the function's stead; None is one."""
         assert await cache.get_or_set("k", [1]) == [1]
         assert await cache.get_or_set("k", [2]) == [1]
         assert await cache.get_or_set("l", None) is None
         assert await cache.has_key("l") is True
 
     async def test_get_or_set_caches_a_computed_none(self, cache: Driver) -> None:
-        """None is a result like any other."""
+        """A computed None is stored like any other value."""
         compute = Computation(None)
         assert await cache.get_or_set("k", compute) is None
         assert await cache.get_or_set("k", compute) is None
         assert compute.calls == 1
 
     async def test_get_or_set_uses_timeout_and_version(self, cache: Driver) -> None:
-        """As set() does."""
+        """The entry has the timeout and the version that were given."""
         await cache.get_or_set("k", 1, timeout=100, version=2)
         assert await cache.has_key("k") is False
         assert is_left(await cache.ttl("k", version=2), 100)
 
     async def test_get_or_set_with_timeout_zero_computes_each_time(self, cache: Driver) -> None:
-        """Nothing is stored."""
+        """With a timeout of zero nothing is stored, and every call computes."""
         compute = Computation("first", "second")
         assert await cache.get_or_set("k", compute, timeout=0) == "first"
         assert await cache.get_or_set("k", compute, timeout=0) == "second"
         assert await cache.has_key("k") is False
 
     async def test_get_or_set_raises_what_the_computation_raises(self, cache: Driver) -> None:
-        """Nothing is stored; the next call computes again."""
+        """An error of the computation is raised, nothing is stored, and the next call computes again."""
         compute = Computation(LookupError("no such page"), "found")
         with pytest.raises(LookupError, match="no such page"):
             await cache.get_or_set("k", compute)
@@ -85,7 +85,7 @@ class ComputingContract(Suite):
         assert compute.calls == 2
 
     async def test_get_or_set_returns_what_is_stored_meanwhile(self, cache: Driver) -> None:
-        """Whoever stored while the value was computed comes first, as with add()."""
+        """A value that is stored during the computation stays, and is returned in place of the computed one."""
 
         def compute() -> str:
             cache.cache.set("k", "theirs")
@@ -95,7 +95,7 @@ class ComputingContract(Suite):
         assert await cache.get("k") == "theirs"
 
     async def test_a_computation_may_use_other_keys(self, cache: Driver) -> None:
-        """Nested as deep as one likes."""
+        """A computation may itself call get_or_set() with another key."""
 
         def outer() -> Any:
             return ["outer", cache.cache.get_or_set("inner", lambda: ["inner"])]
@@ -104,13 +104,13 @@ class ComputingContract(Suite):
         assert await cache.get("inner") == ["inner"]
 
     async def test_a_computation_may_not_ask_for_its_own_key(self, cache: Driver) -> None:
-        """It would wait for itself: an error, and the key is free afterwards."""
+        """get_or_set() of a key within its own computation raises an error, and leaves the key free."""
         with pytest.raises(ComputationCycleError):
             await cache.get_or_set("k", lambda: cache.cache.get_or_set("k", 1))
         assert await cache.get_or_set("k", 2) == 2
 
     def test_get_or_set_refuses_a_coroutine_function(self, open_cache: Any) -> None:
-        """A coroutine is nothing to store; the message names the twin that awaits it."""
+        """get_or_set() with a coroutine function raises TypeError, which names aget_or_set(), and stores nothing."""
 
         async def compute() -> str:
             return "never awaited"
@@ -121,7 +121,7 @@ class ComputingContract(Suite):
         assert "k" not in cache
 
     def test_aget_or_set_awaits_what_can_be_awaited(self, open_cache: Any) -> None:
-        """A coroutine function, a function that returns a task, or a plain one."""
+        """aget_or_set() takes a coroutine function, a function that returns a task, a plain one, or a value."""
         cache = open_cache()
 
         async def compute() -> str:
@@ -143,7 +143,7 @@ class ComputingContract(Suite):
         }
 
     def test_aget_or_set_raises_what_a_coroutine_raises(self, open_cache: Any) -> None:
-        """Nothing is stored."""
+        """An error of a coroutine is raised by aget_or_set(), and nothing is stored."""
         cache = open_cache()
 
         async def compute() -> str:

@@ -22,7 +22,7 @@ class ForkContract(Suite):
     """A cache that was used before a fork, as under a server that loads the program first."""
 
     def test_parent_and_child_both_go_on(self, location: str, open_cache: Callable[..., BaseCache]) -> None:
-        """The child uses the very handle that it inherits."""
+        """A forked child uses the handle that it inherits, and the parent goes on with its own."""
         cache = open_cache()
         cache.set("k", "before")
         child = Child(_Inherited.of(cache), location, {}, use, "in the child", method="fork")
@@ -34,7 +34,7 @@ class ForkContract(Suite):
             assert cache.get("set") == "in the child"
 
     def test_a_child_may_be_forked_at_any_moment(self, location: str, open_cache: Callable[..., BaseCache]) -> None:
-        """Threads of the parent hold whatever locks they may: none of them is locked for ever in the child."""
+        """A child forked while other threads use the cache finds none of its locks held."""
         cache = open_cache()
         done = threading.Event()
 

@@ -13,10 +13,10 @@ __all__ = ["HandlesContract"]
 
 
 class HandlesContract(Suite):
-    """What holds for every cache, and for every handle of it."""
+    """Behaviour of every cache, and of every handle of it."""
 
     async def test_an_empty_cache_has_nothing(self, cache: Driver) -> None:
-        """Every operation says so in its own way."""
+        """In an empty cache reads find nothing, changes return False, and counting raises KeyNotFoundError."""
         assert await cache.get("k") is None
         assert await cache.get("k", "default") == "default"
         assert await cache.get_many(["k", "l"]) == {}
@@ -38,7 +38,7 @@ class HandlesContract(Suite):
             await cache.decr_version("k")
 
     async def test_writing_succeeds(self, cache: Driver) -> None:
-        """Also where nothing is remembered."""
+        """Every write returns as if it had stored, also in a cache that stores nothing."""
         assert await cache.set("a", 1) is None
         assert await cache.add("b", 1) is True
         assert await cache.set_many({"c": 1}) == []
@@ -67,19 +67,19 @@ class HandlesContract(Suite):
     async def test_any_operation_may_be_the_first(
         self, drive: Callable[..., Driver], operation: str, arguments: list[Any]
     ) -> None:
-        """A storage is made ready by whatever comes first."""
+        """Any operation may be the first of a new storage, and makes it ready."""
         await getattr(drive(), operation)(*arguments)
         assert await drive().get("other", "absent") == "absent"
 
     @needs("enumerate")
     async def test_an_empty_cache_lists_nothing(self, cache: Driver) -> None:
-        """Neither keys nor counts."""
+        """keys() and count() of an empty cache are empty and 0."""
         assert await cache.keys() == []
         assert await cache.keys("k") == []
         assert await cache.count() == 0
 
     async def test_mistakes_are_told(self, cache: Driver) -> None:
-        """Also where nothing is remembered."""
+        """A timeout or moment without meaning raises InvalidTimeoutError, also in a cache that stores nothing."""
         with pytest.raises(InvalidTimeoutError):
             await cache.set("k", 1, timeout="soon")
         with pytest.raises(InvalidTimeoutError):
@@ -87,7 +87,7 @@ class HandlesContract(Suite):
 
     @needs("store")
     async def test_handles_of_one_storage_agree(self, drive: Callable[..., Driver]) -> None:
-        """Django makes one per thread and per request."""
+        """A change by one handle is seen by every other handle of the storage."""
         first, second = drive(), drive()
         await first.set("k", 1)
         assert await second.get("k") == 1
@@ -101,7 +101,7 @@ class HandlesContract(Suite):
 
     @needs("store")
     async def test_handles_may_have_settings_of_their_own(self, drive: Callable[..., Driver]) -> None:
-        """They still share their entries."""
+        """Handles with different TIMEOUTs share their entries, each written with its writer's."""
         patient, hasty = drive(TIMEOUT=None), drive(TIMEOUT=self.moment)
         await patient.set("a", 1)
         await hasty.set("b", 2)
@@ -111,7 +111,7 @@ class HandlesContract(Suite):
 
     @needs("store")
     async def test_close_ends_nothing(self, cache: Driver, drive: Callable[..., Driver]) -> None:
-        """Django calls it after every request, with arguments that are a signal's."""
+        """close() may be called after every request, with a signal's arguments, and the handle goes on."""
         await cache.set("k", 1)
         assert await cache.close() is None
         assert await cache.get("k") == 1

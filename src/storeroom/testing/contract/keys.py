@@ -55,11 +55,11 @@ def hashed_keys(key: object, key_prefix: str, version: int) -> str:
 
 @needs("store")
 class KeysContract(Suite):
-    """What may be a key, and whose key it is."""
+    """Keys, the prefixes and versions that they belong to, and the functions that make them."""
 
     @pytest.mark.parametrize("key", ODD_KEYS.values(), ids=ODD_KEYS)
     async def test_any_key_works_in_every_operation(self, cache: Driver, key: Any) -> None:
-        """Nothing warns, nothing raises, nothing is changed on the way."""
+        """Every operation takes any key, without warning and without changing it."""
         await cache.set(key, 1)
         assert await cache.get(key) == 1
         assert await cache.has_key(key)
@@ -75,13 +75,13 @@ class KeysContract(Suite):
         assert await cache.get(key, "absent") == "absent"
 
     async def test_odd_keys_are_different_keys(self, cache: Driver) -> None:
-        """None of them is taken for another."""
+        """Odd keys are stored side by side, and none is taken for another."""
         values = {key: number for number, key in enumerate(ODD_KEYS.values())}
         await cache.set_many(values)
         assert await cache.get_many(values) == values
 
     async def test_long_keys_that_share_a_start_are_different_keys(self, cache: Driver) -> None:
-        """A storage that shortens keys tells them apart all the same."""
+        """Keys that differ after 1000 characters are different keys."""
         left, right = LONG_START + "left", LONG_START + "right"
         await cache.set(left, 1)
         await cache.set(right, 2)
@@ -91,12 +91,12 @@ class KeysContract(Suite):
         assert await cache.get_many([left, right]) == {right: 2}
 
     async def test_an_int_and_its_digits_are_the_same_key(self, cache: Driver) -> None:
-        """A key is what str() makes of it, as in Django."""
+        """A key is its str(): 7 and "7" are one key, as in Django."""
         await cache.set(7, "seven")
         assert await cache.get("7") == "seven"
 
     async def test_keys_that_differ_in_case_or_spaces_are_different_keys(self, cache: Driver) -> None:
-        """Nothing is folded."""
+        """Case, spaces and Unicode forms make keys different."""
         values = {"key": 1, "KEY": 2, "key ": 3, " key": 4, "e\u0301": 5, "\u00e9": 6}
         await cache.set_many(values)
         assert await cache.get_many(values) == values
@@ -105,7 +105,7 @@ class KeysContract(Suite):
 
     @needs("enumerate")
     async def test_keys_lists_the_keys_as_they_were_typed(self, cache: Driver) -> None:
-        """Whatever the storage made of them."""
+        """keys() lists the keys as the caller typed them, and count() counts them."""
         typed = {str(key) for key in ODD_KEYS.values()}
         await cache.set_many(dict.fromkeys(typed, 1))
         listed = await cache.keys()
@@ -114,7 +114,7 @@ class KeysContract(Suite):
 
     @needs("enumerate")
     async def test_keys_lists_those_that_begin_with_a_prefix(self, cache: Driver) -> None:
-        """The prefix is text: nothing in it is a pattern."""
+        """keys() with a prefix lists the keys that begin with that text, which is no pattern."""
         await cache.set_many(dict.fromkeys(["user:1", "user:2", "user", "use", "xuser:1", "user*"], 1))
         assert sorted(await cache.keys("user:")) == ["user:1", "user:2"]
         assert sorted(await cache.keys("user*")) == ["user*"]
@@ -123,14 +123,14 @@ class KeysContract(Suite):
 
     @needs("enumerate")
     async def test_keys_lists_long_keys_by_a_long_prefix(self, cache: Driver) -> None:
-        """A storage that shortens keys still knows them whole."""
+        """keys() compares prefixes of 1000 characters whole."""
         await cache.set_many({LONG_START + "a": 1, LONG_START + "b": 2, "s": 3})
         assert sorted(await cache.keys(LONG_START)) == [LONG_START + "a", LONG_START + "b"]
         assert await cache.keys(LONG_START + "b") == [LONG_START + "b"]
 
     @needs("enumerate")
     async def test_keys_and_count_pass_over_what_is_not_live(self, cache: Driver) -> None:
-        """Deleted and expired entries are absent, read or not."""
+        """keys() and count() leave out deleted and expired entries, read or not."""
         await cache.set_many({"stays": 1, "deleted": 2})
         await cache.set("expires", 3, timeout=self.moment)
         await cache.delete("deleted")
@@ -141,7 +141,7 @@ class KeysContract(Suite):
 
     @needs("enumerate")
     async def test_keys_and_count_are_of_one_version(self, cache: Driver) -> None:
-        """The cache's own, or the one asked for."""
+        """keys() and count() are of the cache's own version, or of the one given."""
         await cache.set("one", 1)
         await cache.set("two", 2, version=2)
         await cache.set("twelve", 12, version=12)
@@ -153,7 +153,7 @@ class KeysContract(Suite):
     # Prefixes and clear() -------------------------------------------------------------------
 
     async def test_prefixes_keep_caches_of_one_storage_apart(self, drive: Callable[..., Driver]) -> None:
-        """The same key is two entries."""
+        """A key is an entry of its own under each KEY_PREFIX."""
         left, right = drive(KEY_PREFIX="left"), drive(KEY_PREFIX="right")
         await left.set("k", 1)
         assert await right.get("k", "absent") == "absent"
@@ -164,7 +164,7 @@ class KeysContract(Suite):
 
     @needs("enumerate")
     async def test_keys_are_those_of_the_caches_own_prefix(self, drive: Callable[..., Driver]) -> None:
-        """Another program's entries in the same storage do not show."""
+        """keys() and count() leave out the entries of other prefixes, also of longer ones."""
         for prefix in ("", "a", "a:b", "ab"):
             await drive(KEY_PREFIX=prefix).set(f"of {prefix!r}", 1)
         for prefix in ("", "a", "a:b", "ab"):
@@ -173,7 +173,7 @@ class KeysContract(Suite):
             assert await cache.count() == 1
 
     async def test_clear_removes_everything(self, cache: Driver) -> None:
-        """It says nothing, and what comes after is kept."""
+        """clear() returns None and removes every entry; new ones are kept."""
         await cache.set_many({"a": 1, "b": [2]})
         assert await cache.clear() is None
         assert await cache.get_many(["a", "b"]) == {}
@@ -181,7 +181,7 @@ class KeysContract(Suite):
         assert await cache.get("a") == 3
 
     async def test_clear_removes_every_version(self, cache: Driver) -> None:
-        """A version is a part of the cache, not a cache of its own."""
+        """clear() removes the entries of all versions."""
         for version in (0, 1, 2, 10):
             await cache.set("k", version, version=version)
         await cache.clear()
@@ -190,7 +190,7 @@ class KeysContract(Suite):
 
     @pytest.mark.parametrize("own", ["", "a", "a:b", "b"])
     async def test_clear_removes_only_the_caches_own_keys(self, drive: Callable[..., Driver], own: str) -> None:
-        """A prefix that begins like another is another; long and odd keys are as safe as any."""
+        """clear() leaves the entries of other prefixes, also of those that begin alike."""
         caches = {prefix: drive(KEY_PREFIX=prefix) for prefix in ("", "a", "a:b", "ab", "b")}
         values = {"k": 1, LONG_START: 2, "\U0001f511": 3}
         for cache in caches.values():
@@ -202,7 +202,7 @@ class KeysContract(Suite):
     # Versions -------------------------------------------------------------------------------
 
     async def test_versions_keep_entries_apart(self, cache: Driver) -> None:
-        """Every operation takes a version."""
+        """A key is an entry of its own in each version, in every operation."""
         await cache.set("k", 1)
         await cache.set("k", 2, version=2)
         assert await cache.get("k") == await cache.get("k", version=1) == 1
@@ -222,7 +222,7 @@ class KeysContract(Suite):
         assert await cache.get("k", version=3) == 3
 
     async def test_the_setting_version_is_the_default_version(self, drive: Callable[..., Driver]) -> None:
-        """An explicit version still reaches the others."""
+        """VERSION is the default of every operation, and an explicit version reaches the others."""
         first, second = drive(VERSION=1), drive(VERSION=2)
         await first.set("k", 1)
         await second.set("k", 2)
@@ -231,7 +231,7 @@ class KeysContract(Suite):
         assert await second.get("k", version=1) == 1
 
     async def test_incr_version_moves_an_entry(self, cache: Driver) -> None:
-        """The old version is gone, and the new one is returned."""
+        """incr_version() and decr_version() move an entry, and return the new version."""
         await cache.set("k", ["v"])
         assert await cache.incr_version("k") == 2
         assert await cache.get("k", "absent") == "absent"
@@ -242,7 +242,7 @@ class KeysContract(Suite):
         assert await cache.get("k", version=2) == ["v"]
 
     async def test_incr_version_replaces_what_is_there(self, cache: Driver) -> None:
-        """It is a move over the old entry, timeout and all."""
+        """incr_version() replaces an entry of the new version, timeout and all."""
         await cache.set("k", "new", timeout=100)
         await cache.set("k", "old", timeout=None, version=2)
         assert await cache.incr_version("k") == 2
@@ -250,7 +250,7 @@ class KeysContract(Suite):
         assert is_left(await cache.ttl("k", version=2), 100)
 
     async def test_incr_version_keeps_the_timeout(self, cache: Driver) -> None:
-        """Also where there is none."""
+        """incr_version() keeps the expiry of the entry, also where there is none."""
         await cache.set("k", 1, timeout=100)
         await cache.set("l", 1, timeout=None)
         await self.pass_time(self.moment / 4)
@@ -260,7 +260,7 @@ class KeysContract(Suite):
         assert await cache.ttl("l", version=0) is None
 
     async def test_incr_version_of_a_key_that_is_not_there_is_an_error(self, cache: Driver) -> None:
-        """A ValueError, as in Django; an expired entry is not there."""
+        """incr_version() of an absent or expired key raises a ValueError, as in Django."""
         with pytest.raises(KeyNotFoundError):
             await cache.incr_version("k")
         with pytest.raises(ValueError, match="k"):
@@ -277,7 +277,7 @@ class KeysContract(Suite):
     async def test_key_function_makes_the_keys(
         self, drive: Callable[..., Driver], make_key: Callable[..., str]
     ) -> None:
-        """KEY_FUNCTION is used by every operation, and results have the keys that the caller typed."""
+        """KEY_FUNCTION makes the storage keys of every operation; results have the caller's keys."""
         cache = drive(KEY_FUNCTION=make_key, KEY_PREFIX="p")
         assert cache.cache.make_key("k", version=3) == make_key("k", "p", 3)
         await cache.set("k", 1)
@@ -289,14 +289,14 @@ class KeysContract(Suite):
         assert await drive(KEY_PREFIX="p").get("k", "absent") == "absent"
 
     async def test_key_function_may_be_a_dotted_path(self, drive: Callable[..., Driver]) -> None:
-        """As in Django."""
+        """KEY_FUNCTION may be a dotted path, as in Django."""
         cache = drive(KEY_FUNCTION=f"{__name__}.typed_keys")
         await cache.set("k", 1)
         assert await drive(KEY_FUNCTION=typed_keys).get("k") == 1
 
     @needs("enumerate")
     async def test_keys_turns_a_readable_key_function_back(self, drive: Callable[..., Driver]) -> None:
-        """It lists, counts and clears what is the cache's own."""
+        """keys() and count() turn back the storage keys of a readable KEY_FUNCTION."""
         cache, other = drive(KEY_FUNCTION=typed_keys, KEY_PREFIX="p"), drive(KEY_FUNCTION=typed_keys, KEY_PREFIX="q")
         await cache.set_many({"a": 1, "b": 2})
         await cache.set("c", 3, version=2)
@@ -308,7 +308,7 @@ class KeysContract(Suite):
 
     @needs("enumerate")
     async def test_keys_says_when_a_key_function_cannot_be_turned_back(self, drive: Callable[..., Driver]) -> None:
-        """It does not list storage keys instead."""
+        """keys() and count() raise NotSupportedError, which names a KEY_FUNCTION that cannot be turned back."""
         cache = drive(KEY_FUNCTION=hashed_keys)
         await cache.set("k", 1)
         with pytest.raises(NotSupportedError, match="hashed_keys"):
@@ -319,7 +319,7 @@ class KeysContract(Suite):
     async def test_a_class_may_make_keys_itself(
         self, drive: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Overriding make_key() works, as in Django."""
+        """A class may override make_key(), as in Django."""
         default = drive()
 
         def make_key(_: BaseCache, key: object, version: int | None = None) -> str:
@@ -334,7 +334,7 @@ class KeysContract(Suite):
         assert await default.get("k", "absent") == "absent"
 
     async def test_a_class_may_refuse_keys(self, drive: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch) -> None:
-        """Overriding validate_key() works, as in Django: it sees every storage key."""
+        """A class may override validate_key(), as in Django: every operation asks it, and stores nothing refused."""
 
         def refuse(_: BaseCache, key: str) -> None:
             if "bad" in key:

@@ -39,7 +39,7 @@ class LocksContract(Suite):
     """Locks, by one caller and by several."""
 
     async def test_lock_has_one_owner(self, cache: Driver) -> None:
-        """Until it is given back."""
+        """A lock has one owner until it is released; locked() and owned() tell so."""
         mine, other = lock_of(cache, "l", timeout=100), lock_of(cache, "l", timeout=100)
         assert await mine.locked() is False
         assert await mine.acquire() is True
@@ -53,7 +53,7 @@ class LocksContract(Suite):
         await other.release()
 
     async def test_lock_is_held_within_its_block(self, cache: Driver) -> None:
-        """And given back whatever happens there."""
+        """A block holds its lock, and releases it when it raises."""
         lock, other = cache.cache.lock("l", timeout=100), lock_of(cache, "l")
 
         async def fail_within() -> None:
@@ -66,7 +66,7 @@ class LocksContract(Suite):
         assert await other.locked() is False
 
     async def test_lock_that_is_not_free_in_time_is_an_error(self, cache: Driver) -> None:
-        """In a block, which must not be entered then; acquire() returns False."""
+        """A block whose lock is not free within blocking_timeout raises LockTimeoutError."""
         mine, late = lock_of(cache, "l", timeout=100), cache.cache.lock("l", blocking_timeout=0.01)
         await mine.acquire()
         with pytest.raises(LockTimeoutError, match=r"'l' was not free within 0\.01 s"):
@@ -74,7 +74,7 @@ class LocksContract(Suite):
         await mine.release()
 
     async def test_lock_is_free_when_its_time_is_over(self, cache: Driver) -> None:
-        """The late owner is told, and does not touch the lock of the next."""
+        """A lock is free after its timeout; the late owner gets LockLostError, and does not touch the next one's."""
         late, following = lock_of(cache, "l", timeout=self.moment), lock_of(cache, "l", timeout=100)
         await late.acquire()
         await self.pass_time(self.moment * 1.1)
@@ -87,7 +87,7 @@ class LocksContract(Suite):
         await following.release()
 
     async def test_extend_holds_the_lock_for_longer(self, cache: Driver) -> None:
-        """Counted from now; as long as it was made for, or as asked."""
+        """extend() counts the lock's own timeout, or the one given, from now."""
         lock, other = lock_of(cache, "l", timeout=self.moment * 2), lock_of(cache, "l")
         await lock.acquire()
         await self.pass_time(self.moment * 1.1)
@@ -101,7 +101,7 @@ class LocksContract(Suite):
         await lock.release()
 
     async def test_fence_grows_with_each_owner(self, cache: Driver) -> None:
-        """And is one number for as long as the lock is held."""
+        """fence() is an int that grows with each owner, and stays while the lock is held."""
         tokens = []
         for _ in range(5):
             lock = lock_of(cache, "l", timeout=100)
@@ -115,7 +115,7 @@ class LocksContract(Suite):
         assert all(type(token) is int for token in tokens)
 
     async def test_lock_of_one_name_is_not_that_of_another(self, drive: Callable[..., Driver]) -> None:
-        """Prefix and version are parts of the name, as with keys."""
+        """Prefix and version are parts of a lock's name, as with keys."""
         ours, theirs = drive(KEY_PREFIX="ours"), drive(KEY_PREFIX="theirs")
         locks = [
             lock_of(ours, "l", timeout=100),
@@ -131,7 +131,7 @@ class LocksContract(Suite):
             await lock.release()
 
     async def test_a_lock_is_no_entry(self, cache: Driver) -> None:
-        """Nothing but the lock itself sees it or removes it."""
+        """Reading, listing, deleting and clearing entries neither finds a lock nor removes it."""
         lock = lock_of(cache, "l", timeout=100)
         await lock.acquire()
         assert await cache.get("l", "absent") == "absent"
@@ -145,7 +145,7 @@ class LocksContract(Suite):
         await lock.release()
 
     async def test_a_lock_survives_where_keys_cannot_be_turned_back(self, drive: Callable[..., Driver]) -> None:
-        """clear() then takes every key for its own, but no lock."""
+        """clear() with a KEY_FUNCTION that cannot be turned back leaves locks."""
         cache = drive(KEY_FUNCTION=lambda key, prefix, version: f"{prefix}{version}{key}"[::-1])
         lock = lock_of(cache, "l", timeout=100)
         await lock.acquire()
@@ -155,7 +155,7 @@ class LocksContract(Suite):
 
     @needs("bounds")
     async def test_a_lock_is_not_evicted(self, drive: Callable[..., Driver]) -> None:
-        """However many entries come, and it takes no room from them."""
+        """A lock is not evicted, however many entries are written."""
         cache = drive(OPTIONS={"MAX_ENTRIES": 10})
         lock = lock_of(cache, "l", timeout=1000)
         await lock.acquire()
@@ -165,7 +165,7 @@ class LocksContract(Suite):
         await lock.release()
 
     async def test_using_what_is_not_held_is_an_error(self, cache: Driver) -> None:
-        """As is acquiring twice by one object, which would wait for itself."""
+        """Using a lock that is not held raises LockLostError; acquiring it twice raises LockError."""
         lock = lock_of(cache, "l", timeout=100)
         for operation in (lock.release, lock.extend, lock.fence):
             with pytest.raises(LockLostError, match=r"call acquire\(\) before"):
@@ -183,7 +183,7 @@ class LocksContract(Suite):
     # Several callers ------------------------------------------------------------------------
 
     def test_threads_hold_a_lock_in_turn(self, open_cache: Callable[..., BaseCache]) -> None:
-        """What is read and written within loses nothing."""
+        """Threads that read and write within a lock lose no update."""
         cache, number = open_cache(), 0
 
         def job(_: int) -> None:
@@ -198,7 +198,7 @@ class LocksContract(Suite):
         assert number == 40
 
     def test_threads_try_a_lock_that_comes_and_goes(self, open_cache: Callable[..., BaseCache]) -> None:
-        """Who meets another learns so, and nothing else: however often it changes hands under their eyes."""
+        """Threads that try a lock which changes hands get it or False; two never hold it together."""
         cache, holders, together = open_cache(), 0, 0
 
         def job(_: int) -> int:
@@ -219,7 +219,7 @@ class LocksContract(Suite):
         assert together == 0
 
     def test_tasks_hold_a_lock_in_turn(self, open_cache: Callable[..., BaseCache]) -> None:
-        """As threads do; the loop goes on while one waits."""
+        """Tasks that read and write within a lock lose no update, and their loop goes on."""
         cache, number = open_cache(), 0
 
         async def job() -> None:
@@ -236,7 +236,7 @@ class LocksContract(Suite):
         assert number == 10
 
     def test_a_cancelled_task_leaves_no_lock_behind(self, open_cache: Callable[..., BaseCache]) -> None:
-        """Whether it waited for the lock or held it."""
+        """A task that is cancelled while it holds a lock, or waits for it, leaves none behind."""
         cache, holding = open_cache(), asyncio.Event()
 
         async def job() -> None:
@@ -256,7 +256,7 @@ class LocksContract(Suite):
         asyncio.run(main())
 
     def test_who_waits_gets_the_lock_when_it_is_free(self, open_cache: Callable[..., BaseCache]) -> None:
-        """Without being told how long that takes."""
+        """A waiting thread gets the lock when it is released."""
         cache = open_cache()
         lock = cache.lock("l", timeout=100)
         assert lock.acquire()

@@ -15,28 +15,28 @@ class ManyContract(Suite):
     """Operations on several keys."""
 
     async def test_get_many_returns_what_is_there(self, cache: Driver) -> None:
-        """Keys that are not live are absent from the dict, as in Django."""
+        """get_many() returns the live keys and their values, a None among them; absent keys are left out."""
         await cache.set("a", 1)
         await cache.set("b", None)
         assert await cache.get_many(["a", "b", "c"]) == {"a": 1, "b": None}
         assert await cache.get_many(["c", "d"]) == {}
 
     async def test_results_have_the_keys_that_the_caller_typed(self, cache: Driver) -> None:
-        """An int stays an int."""
+        """The keys of a result are the caller's own objects: an int stays an int."""
         await cache.set_many({1: "one", "two": 2, ("three", 3): 3})
         assert await cache.get_many([1, "two", ("three", 3), 4]) == {1: "one", "two": 2, ("three", 3): 3}
         assert list(await cache.get_many([1])) == [1]
         assert list(await cache.get_many(["1"])) == ["1"]
 
     async def test_keys_may_come_twice(self, cache: Driver) -> None:
-        """Once is enough."""
+        """A key that is given twice is read and deleted once."""
         await cache.set_many({"a": 1, "b": 2})
         assert await cache.get_many(["a", "b", "a", "a"]) == {"a": 1, "b": 2}
         assert await cache.delete_many(["a", "a"]) is None
         assert await cache.get_many(["a", "b", "b"]) == {"b": 2}
 
     async def test_keys_may_come_from_any_iterable(self, cache: Driver) -> None:
-        """It is read once."""
+        """Keys may come from a generator, a dict, a set or a string."""
         await cache.set_many({"a": 1, "b": 2, "c": 3})
         assert await cache.get_many(key for key in "abx") == {"a": 1, "b": 2}
         assert await cache.get_many({"a": "ignored"}) == {"a": 1}
@@ -45,26 +45,26 @@ class ManyContract(Suite):
         assert await cache.get_many("abc") == {"c": 3}
 
     async def test_nothing_may_be_asked_for(self, cache: Driver) -> None:
-        """No key, no work."""
+        """Operations on many keys accept none."""
         assert await cache.get_many([]) == {}
         assert await cache.set_many({}) == []
         assert await cache.delete_many([]) is None
 
     async def test_set_many_stores_and_returns_the_keys_that_failed(self, cache: Driver) -> None:
-        """Here, none."""
+        """set_many() stores all entries, and returns no key where none failed."""
         await cache.set("a", "old")
         assert await cache.set_many({"a": 1, "b": [2], 3: {"c": None}}) == []
         assert await cache.get_many(["a", "b", 3]) == {"a": 1, "b": [2], 3: {"c": None}}
 
     async def test_delete_many_removes_what_is_there(self, cache: Driver) -> None:
-        """What is not there is no error."""
+        """delete_many() removes the entries that are there, and passes over absent keys."""
         await cache.set_many({"a": 1, "b": 2, 3: 3, "d": 4})
         assert await cache.delete_many(["a", 3, "absent"]) is None
         assert await cache.get_many(["a", "b", 3, "d"]) == {"b": 2, "d": 4}
 
     @pytest.mark.parametrize("count", [1000, 5000])
     async def test_many_may_be_very_many(self, drive: Callable[..., Driver], count: int) -> None:
-        """No limit of the engine's single request shows."""
+        """Thousands of keys are written, read and deleted in one call."""
         params = {} if "bounds" in self.lacks else {"OPTIONS": {"MAX_ENTRIES": 10_000}}
         cache = drive(**params)
         values = {f"key {number}": number for number in range(count)}

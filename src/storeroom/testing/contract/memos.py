@@ -1,4 +1,4 @@
-"""memo(): what was read once is not read again, on every backend, and own writes are seen."""
+"""memo(): a key that was read once is not read again, on every backend, and own writes are seen."""
 
 import asyncio
 from collections import Counter
@@ -28,7 +28,7 @@ async def remembering(cache: Driver, *args: Any) -> AsyncIterator[None]:
 
 
 def outside(job: Callable[[], Any]) -> Any:
-    """Return what another thread sees."""
+    """Return the result that another thread gets."""
     return in_threads(1, lambda _: job())[0]
 
 
@@ -56,7 +56,7 @@ class MemosContract(Suite):
     """Blocks that remember, alone and with others."""
 
     async def test_what_was_read_is_not_asked_for_again(self, cache: Driver) -> None:
-        """By whichever operation; what is absent is remembered, too."""
+        """Within memo() a key that was read, found or not, is not asked for again by any operation."""
         await cache.set_many({"a": 1, "b": [2]})
         await cache.set("t", 3, tags=["x"])
         calls = calls_of(cache.cache)
@@ -79,7 +79,7 @@ class MemosContract(Suite):
         assert calls != {}
 
     async def test_own_writes_are_seen_and_made(self, cache: Driver) -> None:
-        """At once, by everybody."""
+        """Within memo() own writes are made at once, and seen by the block and by others."""
         await cache.set_many({"a": 1, "n": 1, "d": 1, "m": 1, "v": 1})
         everything = ["a", "n", "d", "m", "added", "counted", "v"]
         async with remembering(cache):
@@ -103,7 +103,7 @@ class MemosContract(Suite):
             assert outside(lambda: cache.cache.get_many(everything)) == {}
 
     async def test_what_was_read_stays_as_it_was_read(self, cache: Driver) -> None:
-        """Until the block ends; what others write is then seen."""
+        """Within memo() a read value stays as it was; others' writes are seen after the block."""
         await cache.set("k", "old")
         async with remembering(cache):
             assert await cache.get_many(["k", "none"]) == {"k": "old"}
@@ -116,7 +116,7 @@ class MemosContract(Suite):
 
     @needs("isolation")
     async def test_what_is_remembered_cannot_be_changed(self, cache: Driver) -> None:
-        """Neither by what was read, nor by what was written."""
+        """Changing an object that was read or written does not change the remembered value."""
         await cache.set("k", [1])
         async with remembering(cache):
             for _ in range(2):
@@ -128,7 +128,7 @@ class MemosContract(Suite):
             assert await cache.get("l") == [1]
 
     async def test_a_timeout_that_was_written_is_kept(self, cache: Driver) -> None:
-        """An own write expires within the block as it does without."""
+        """An entry written within memo() expires within the block."""
         async with remembering(cache):
             await cache.set("k", 1, timeout=self.moment)
             await cache.set("l", 1, timeout=self.moment)
@@ -138,7 +138,7 @@ class MemosContract(Suite):
             assert await cache.get_many(["k", "l"]) == {"l": 1}
 
     async def test_computing_sees_what_others_have_stored(self, cache: Driver) -> None:
-        """A miss that is remembered is no reason to compute."""
+        """A remembered miss does not let get_or_set() compute over a value that others have stored."""
         async with remembering(cache):
             assert await cache.get("k") is None
             outside(lambda: cache.cache.set("k", "theirs"))
@@ -148,7 +148,7 @@ class MemosContract(Suite):
             assert outside(lambda: cache.cache.get("l")) == ["ours"]
 
     async def test_invalidated_tags_are_seen(self, cache: Driver) -> None:
-        """As own writes are."""
+        """Within memo() entries are absent once the block has invalidated their tag."""
         await cache.set("k", 1, tags=["t"])
         async with remembering(cache):
             assert await cache.get("k") == 1
@@ -158,7 +158,7 @@ class MemosContract(Suite):
             assert await cache.get("k") == 2
 
     async def test_a_memo_is_bounded(self, cache: Driver) -> None:
-        """The oldest is asked for again."""
+        """A memo of five keys forgets the oldest, which is asked for again."""
         await cache.set_many({f"k{number}": number for number in range(10)})
         calls = calls_of(cache.cache)
         async with remembering(cache, 5):
@@ -171,7 +171,7 @@ class MemosContract(Suite):
             assert calls != {}
 
     async def test_a_cache_may_stay_out_of_it(self, drive: Callable[..., Driver]) -> None:
-        """By an option of its own."""
+        """A cache with OPTIONS["memo"] = False remembers nothing."""
         cache = drive(OPTIONS={"memo": False})
         async with remembering(cache):
             assert await cache.get("k") is None
@@ -179,7 +179,7 @@ class MemosContract(Suite):
             assert await cache.get("k") == 1
 
     def test_memos_of_threads_and_tasks_are_their_own(self, open_cache: Callable[..., BaseCache]) -> None:
-        """But for those that a block has started."""
+        """A memo is of the block's own thread or task, and of those that the block starts."""
         cache = open_cache()
         cache.set("k", "old")
 

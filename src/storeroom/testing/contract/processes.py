@@ -2,7 +2,6 @@
 
 The jobs are functions of this module, for processes that are started afresh.
 """
-# ruff: noqa: ARG001 -- a job is given the number of its process, whether it needs it or not
 
 import os
 import signal
@@ -47,7 +46,7 @@ class ProcessesContract(Crowd):
     def test_processes_see_what_the_others_set(
         self, location: str, open_cache: Callable[..., BaseCache], method: str
     ) -> None:
-        """However they are started: as a copy of this process, or afresh."""
+        """A process, forked or started afresh, sees its parent's entries, and the parent sees its own."""
         cache = open_cache()
         cache.set("parent", ["from the parent"])
         child = Child(type(self), location, {}, see_and_set, method=method)
@@ -57,7 +56,7 @@ class ProcessesContract(Crowd):
     def test_processes_and_threads_compute_a_cold_key_once(
         self, location: str, open_cache: Callable[..., BaseCache], tmp_path: Path
     ) -> None:
-        """8 processes with 25 threads each ask at the same time: one of the 200 computes."""
+        """Of 8 processes with 25 threads each that ask at the same time, one thread computes."""
         log = tmp_path / "computations"
         results = self.run(location, compute_in_threads, 25, str(log))
         assert results == [["computed"] * 25] * PROCESSES
@@ -67,7 +66,7 @@ class ProcessesContract(Crowd):
     def test_processes_whose_keys_overlap_compute_each_key_once(
         self, location: str, open_cache: Callable[..., BaseCache], tmp_path: Path
     ) -> None:
-        """8 processes with 5 threads each ask for 30 of 65 keys, at the same time: none is computed twice."""
+        """8 processes with 5 threads each that ask for 30 of 65 keys compute none of them twice."""
         log = tmp_path / "computations"
         results = self.run(location, compute_many_in_threads, 5, str(log))
         assert results == [True] * PROCESSES
@@ -78,7 +77,7 @@ class ProcessesContract(Crowd):
     def test_a_computation_is_not_repeated_because_the_cache_is_full(
         self, location: str, open_cache: Callable[..., BaseCache]
     ) -> None:
-        """A lease is nothing that may be evicted, however many entries come and go meanwhile."""
+        """A lease is not evicted, however many entries come and go: a follower waits for its leader."""
         params = {"OPTIONS": {"MAX_ENTRIES": 10}}
         cache = open_cache(**params)
         leader = Child(type(self), location, params, compute_when_told, talks=True)
@@ -93,7 +92,7 @@ class ProcessesContract(Crowd):
     def test_an_error_of_one_process_is_not_the_others(
         self, location: str, open_cache: Callable[..., BaseCache], tmp_path: Path
     ) -> None:
-        """The next one computes as soon as the lease is given back."""
+        """After a process's computation has failed, the next one computes for all others."""
         results = self.run(location, compute_unless_first, str(tmp_path / "first"))
         assert sorted(results) == ["computed"] * (PROCESSES - 1) + ["failed"]
         assert open_cache().get("k") == "computed"
@@ -102,7 +101,7 @@ class ProcessesContract(Crowd):
     def test_a_killed_leader_delays_the_others_by_at_most_its_lease(
         self, location: str, open_cache: Callable[..., BaseCache], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Nobody waits for a process that is no more."""
+        """A leader that is killed delays the others by its lease at most."""
         monkeypatch.setattr(stampede, "LEASE_SECONDS", LEASE)
         cache = open_cache()
         leader = Child(type(self), location, {}, compute_for_ever, LEASE, talks=True)
@@ -116,7 +115,7 @@ class ProcessesContract(Crowd):
     def test_a_killed_leader_of_many_keys_delays_the_others_by_at_most_its_lease(
         self, location: str, open_cache: Callable[..., BaseCache], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What it did not compute is not held up at all: it is computed first."""
+        """A leader of many keys that is killed delays those by its lease at most, and no other key at all."""
         monkeypatch.setattr(stampede, "LEASE_SECONDS", LEASE)
         cache, asked = open_cache(), []
 
@@ -136,7 +135,7 @@ class ProcessesContract(Crowd):
     def test_a_killed_writer_leaves_the_storage_in_order(
         self, location: str, open_cache: Callable[..., BaseCache]
     ) -> None:
-        """Whatever it was doing at that moment: no lock stays, no value is half written."""
+        """A writer that is killed at any moment leaves no lock and no half-written value."""
         cache = open_cache()
         cache.set("n", 0, timeout=None)
         for _ in range(5):
@@ -154,7 +153,7 @@ class ProcessesContract(Crowd):
     def test_entries_outlive_the_process_that_set_them(
         self, location: str, open_cache: Callable[..., BaseCache]
     ) -> None:
-        """With their timeouts."""
+        """Entries stay with their timeouts when the process that set them ends."""
         Child(type(self), location, {}, set_and_leave).result()
         cache = open_cache()
         assert cache.get_many(["timed", "endless"]) == {"timed": [1], "endless": None}
@@ -171,7 +170,7 @@ def see_and_set(cache: BaseCache) -> Any:
     return cache.get("parent")
 
 
-def compute_in_threads(cache: BaseCache, number: int, count: int, log: str) -> list[Any]:
+def compute_in_threads(cache: BaseCache, _number: int, count: int, log: str) -> list[Any]:
     """Ask for one key in so many threads; each computation leaves a letter in the log."""
 
     def compute() -> str:
@@ -183,7 +182,7 @@ def compute_in_threads(cache: BaseCache, number: int, count: int, log: str) -> l
     return in_threads(count, lambda _: cache.get_or_set("k", compute))
 
 
-def compute_unless_first(cache: BaseCache, number: int, flag: str) -> Any:
+def compute_unless_first(cache: BaseCache, _number: int, flag: str) -> Any:
     """Ask for one key; the first computation of all fails."""
 
     def compute() -> str:

@@ -2,7 +2,6 @@
 
 The jobs are functions of this module, for processes that are started afresh.
 """
-# ruff: noqa: ARG001 -- a job is given the number of its process, whether it needs it or not
 
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ class RacesContract(Crowd):
     """Operations of eight processes that want the same entries."""
 
     def test_processes_add_a_key_once(self, location: str, open_cache: Callable[..., BaseCache]) -> None:
-        """8 processes want 100 keys: 100 winners, and the winner's value stays."""
+        """Of 8 processes that add the same 100 keys, one wins each, and its value stays."""
         cache = open_cache(OPTIONS=self.room_for(1000))
         results = self.run(location, add_all, 100, params={"OPTIONS": self.room_for(1000)})
         assert sum(len(won) for won in results) == 100
@@ -31,7 +30,7 @@ class RacesContract(Crowd):
             assert cache.get_many(won) == dict.fromkeys(won, number)
 
     def test_processes_count_exactly(self, location: str, open_cache: Callable[..., BaseCache]) -> None:
-        """8 processes count 100 times each: no increment is lost."""
+        """8 processes that count 100 times each lose no increment, and each result is a number of its own."""
         cache = open_cache()
         cache.set("n", 0, timeout=None)
         results = self.run(location, count_up, 100)
@@ -39,7 +38,7 @@ class RacesContract(Crowd):
         assert sorted(chain.from_iterable(results)) == list(range(1, PROCESSES * 100 + 1))
 
     def test_processes_create_a_counter_once(self, location: str, open_cache: Callable[..., BaseCache]) -> None:
-        """8 processes count 50 absent keys at the same time: no count is lost, and each result is one of its own."""
+        """8 processes that count 50 absent keys at the same time lose no count."""
         cache = open_cache()
         results = self.run(location, count_from_nothing, 50)
         assert cache.get_many(map(str, range(50))) == {str(turn): PROCESSES for turn in range(50)}
@@ -47,7 +46,7 @@ class RacesContract(Crowd):
             assert sorted(numbers) == list(range(1, PROCESSES + 1))
 
     def test_processes_hold_a_lock_in_turn(self, location: str, open_cache: Callable[..., BaseCache]) -> None:
-        """What 8 processes read and write within loses nothing, and their fencing tokens never go back."""
+        """8 processes that read and write within a lock lose no update, and their fencing tokens grow."""
         cache = open_cache()
         cache.set("n", (0, 0), timeout=None)
         self.run(location, read_and_write, 5)
@@ -56,7 +55,7 @@ class RacesContract(Crowd):
     def test_a_dead_owner_delays_by_its_timeout_at_most(
         self, location: str, open_cache: Callable[..., BaseCache]
     ) -> None:
-        """It does not have to give the lock back."""
+        """The lock of an owner that was killed is free after its timeout."""
         cache = open_cache()
         child = Child(type(self), location, {}, hold_until_killed, 0.5, talks=True)
         assert child.pipe.poll(30), child.result(0)
@@ -66,7 +65,7 @@ class RacesContract(Crowd):
             pass
 
     def test_processes_lose_no_first_set(self, location: str, open_cache: Callable[..., BaseCache]) -> None:
-        """8 processes set 100 keys that nobody had set before, each at the same time: all are there."""
+        """8 processes that set the same 100 new keys at the same time lose none."""
         cache = open_cache(OPTIONS=self.room_for(1000))
         self.run(location, set_all, 100, params={"OPTIONS": self.room_for(1000)})
         shared = cache.get_many([f"shared {turn}" for turn in range(100)])
@@ -79,7 +78,7 @@ class RacesContract(Crowd):
     def test_bounds_hold_under_writers_of_many_processes(
         self, location: str, open_cache: Callable[..., BaseCache]
     ) -> None:
-        """At no time does anybody see more entries than allowed."""
+        """8 processes that write to a full cache never see more than MAX_ENTRIES."""
         params = {"OPTIONS": {"MAX_ENTRIES": 100}}
         cache = open_cache(**params)
         assert max(self.run(location, set_many_keys, 100, params=params)) <= 100
@@ -90,7 +89,7 @@ class RacesContract(Crowd):
     def test_bounds_in_bytes_hold_under_writers_of_many_processes(
         self, location: str, open_cache: Callable[..., BaseCache]
     ) -> None:
-        """As do those in entries."""
+        """8 processes that write to a full cache never see more than max_bytes."""
         params = {"OPTIONS": {"MAX_ENTRIES": None, "max_bytes": 200_000}}
         cache = open_cache(**params)
         assert max(self.run(location, set_large_values, 50, params=params)) <= 200_000
@@ -105,12 +104,12 @@ def add_all(cache: BaseCache, number: int, count: int) -> list[str]:
     return [key for key in (f"k{turn}" for turn in range(count)) if cache.add(key, number)]
 
 
-def count_up(cache: BaseCache, number: int, count: int) -> list[Any]:
+def count_up(cache: BaseCache, _number: int, count: int) -> list[Any]:
     """Count, up by up; return the numbers on the way."""
     return [cache.incr("n") for _ in range(count)]
 
 
-def count_from_nothing(cache: BaseCache, number: int, keys: int) -> list[Any]:
+def count_from_nothing(cache: BaseCache, _number: int, keys: int) -> list[Any]:
     """Count each key once; nobody has created it."""
     return [cache.incr(str(turn), default=0, timeout=100) for turn in range(keys)]
 

@@ -1,4 +1,4 @@
-"""refresh(): computed whatever is stored; what others are served meanwhile, and what is stored in the end."""
+"""refresh(): computing whatever is stored, beside callers that are served the old value meanwhile."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,14 +27,14 @@ class RefreshingContract(Suite):
     """refresh(), by one caller and beside others."""
 
     async def test_refresh_computes_whatever_is_stored(self, cache: Driver) -> None:
-        """Absent or there, the new value is stored and returned; None is a value."""
+        """refresh() computes whether or not there is an entry, stores the value, None too, and returns it."""
         for value in ([1], [2], None, 3, "four"):
             assert await cache.refresh("k", lambda value=value: value, 100) == value
             assert await cache.get("k", "absent") == value
         assert await cache.ttl("k") == pytest.approx(100, rel=0.1)
 
     async def test_refresh_uses_timeout_version_and_tags(self, cache: Driver) -> None:
-        """As get_or_set() does."""
+        """refresh() gives the entry the timeout, version and tags that get_or_set() would."""
         await cache.refresh("k", lambda: 1, lambda value: value * 100, version=2, tags=["t"])
         assert await cache.has_key("k") is False
         assert is_left(await cache.ttl("k", version=2), 100)
@@ -44,14 +44,14 @@ class RefreshingContract(Suite):
         assert await cache.get("k", version=2) is None
 
     async def test_refresh_with_timeout_zero_removes(self, cache: Driver) -> None:
-        """What is not to be stored outdates what is."""
+        """refresh() with a timeout of zero returns the value and removes the entry."""
         for tags in ([], ["t"]):
             await cache.set("k", 1, tags=tags)
             assert await cache.refresh("k", lambda: 2, timeout=0) == 2
             assert await cache.get("k", "absent") == "absent"
 
     async def test_refresh_that_fails_leaves_what_is_there(self, cache: Driver) -> None:
-        """The value, and its timeout."""
+        """A refresh() that fails raises, and leaves the entry and its timeout, or the key free."""
 
         def fail() -> None:
             raise LookupError("no such page")
@@ -70,7 +70,7 @@ class RefreshingContract(Suite):
         assert await cache.add("k", "free") is True
 
     async def test_refresh_replaces_a_stale_value(self, cache: Driver) -> None:
-        """And the new one may become stale in turn."""
+        """refresh() replaces a stale value by one that may become stale in turn."""
         await cache.get_or_set("k", lambda: 1, timeout=self.moment, stale_if_error="1h")
         await self.pass_time(self.moment)
         assert await cache.refresh("k", lambda: 2, timeout=self.moment, stale_if_error="1h") == 2
@@ -82,7 +82,7 @@ class RefreshingContract(Suite):
         assert await cache.get_or_set("k", fail, stale_if_error="1h") == 2
 
     async def test_refresh_within_the_computation_of_its_key_is_an_error(self, cache: Driver) -> None:
-        """It would wait for itself, or undo what it is part of."""
+        """refresh() of a key within its own computation raises ComputationCycleError."""
 
         def compute() -> Any:
             return cache.cache.refresh("k", lambda: 1)
@@ -94,7 +94,7 @@ class RefreshingContract(Suite):
 
     @needs("objects")
     async def test_refresh_replaces_what_cannot_be_compared(self, cache: Driver) -> None:
-        """A value that does not equal its own copy."""
+        """refresh() replaces a value that does not equal its own copy."""
         await cache.set("k", Unequal(1))
         assert (await cache.refresh("k", lambda: Unequal(2))).number == 2
         assert (await cache.get("k")).number == 2
@@ -105,7 +105,7 @@ class RefreshingContract(Suite):
     def test_others_are_served_the_old_value_meanwhile(
         self, open_cache: Callable[..., BaseCache], tags: list[str]
     ) -> None:
-        """By every way of reading."""
+        """During a refresh() every way of reading finds the old value."""
         cache, gate = open_cache(), Gate("new")
         cache.set("k", "old", timeout=100, tags=tags)
         refreshed = in_background(cache.refresh, "k", gate, tags=tags)
@@ -122,7 +122,7 @@ class RefreshingContract(Suite):
     def test_what_is_deleted_meanwhile_is_not_put_back(
         self, open_cache: Callable[..., BaseCache], before: str | None
     ) -> None:
-        """The refresh may have read what was before the change that the delete tells of."""
+        """A delete during a refresh() keeps its result from being stored."""
         cache, gate = open_cache(), Gate("from before")
         if before:
             cache.set("k", before)
@@ -134,7 +134,7 @@ class RefreshingContract(Suite):
         assert cache.get("k", "absent") == "absent"
 
     def test_of_two_refreshes_the_later_one_counts(self, open_cache: Callable[..., BaseCache]) -> None:
-        """The earlier one gets its own value, and nobody the one from before both from then on."""
+        """Of two refreshes, the earlier one's result is not stored, and the later one's is."""
         cache, earlier, later = open_cache(), Gate("earlier"), Gate("later")
         cache.set("k", "old")
         one = in_background(cache.refresh, "k", earlier)
@@ -149,7 +149,7 @@ class RefreshingContract(Suite):
         assert cache.get("k") == "later"
 
     def test_what_is_set_meanwhile_stays(self, open_cache: Callable[..., BaseCache]) -> None:
-        """It is newer than what the refresh has read, and gives to its caller alone."""
+        """A value that is set during a refresh() stays; the refresh returns its own."""
         cache, gate = open_cache(), Gate("from before")
         cache.set("k", "old")
         refreshed = in_background(cache.refresh, "k", gate)
@@ -160,7 +160,7 @@ class RefreshingContract(Suite):
         assert cache.get("k") == "newer"
 
     def test_a_tag_invalidated_meanwhile_counts(self, open_cache: Callable[..., BaseCache]) -> None:
-        """What was computed from before is absent at once."""
+        """A value whose tag is invalidated during its refresh() is absent."""
         cache, gate = open_cache(), Gate("from before")
         cache.set("k", "old", tags=["t"])
         refreshed = in_background(cache.refresh, "k", gate, tags=["t"])
@@ -171,7 +171,7 @@ class RefreshingContract(Suite):
         assert cache.get("k", "absent") == "absent"
 
     def test_a_computation_that_began_before_is_not_stored(self, open_cache: Callable[..., BaseCache]) -> None:
-        """It ends last, but knows less."""
+        """A get_or_set() that began before a refresh() and ends after it stores nothing, and returns the new value."""
         cache, gate = open_cache(), Gate("from before")
         computed = in_background(cache.get_or_set, "k", gate)
         assert gate.begun.wait(concurrency.PATIENCE)

@@ -19,10 +19,10 @@ class SequencesContract(Suite):
     """Hypothesis looks for a sequence that goes wrong, and for a short one that still does."""
 
     sequences: ClassVar[int] = 25
-    """How many sequences are tried in each mode."""
+    """The number of sequences that are tried in each mode."""
 
     def test_any_sequence_of_operations_agrees_with_a_dict(self, tmp_path: Path, mode: str) -> None:
-        """Without bounds, on a clock that stands still between operations."""
+        """A cache without bounds holds the entries that a dict would, after every operation of any sequence."""
         hypothesis = pytest.importorskip("hypothesis", reason="needs Hypothesis: pip install hypothesis")
         from storeroom.testing.model import DEFAULT_SECONDS, machine  # noqa: PLC0415 -- it needs Hypothesis
 

@@ -11,7 +11,7 @@ from storeroom.base import BaseCache
 from storeroom.exceptions import ComputationCycleError
 from storeroom.testing import concurrency
 from storeroom.testing.capabilities import needs
-from storeroom.testing.concurrency import Gate, eventually, in_threads
+from storeroom.testing.concurrency import Gate, aeventually, eventually, in_threads
 from storeroom.testing.contract.suite import Suite
 
 __all__ = ["StampedeContract"]
@@ -22,7 +22,7 @@ class StampedeContract(Suite):
     """One computation per key."""
 
     def test_fifty_threads_compute_a_cold_key_once(self, open_cache: Callable[..., BaseCache]) -> None:
-        """All get the result."""
+        """Of fifty threads that ask for an absent key, one computes and all get the result."""
         cache, gate = open_cache(), Gate(["computed"])
 
         def job(number: int) -> Any:
@@ -36,7 +36,7 @@ class StampedeContract(Suite):
         assert gate.calls == 1
 
     def test_handles_of_one_storage_compute_a_cold_key_once(self, open_cache: Callable[..., BaseCache]) -> None:
-        """A thread of Django's has a handle of its own."""
+        """Threads with a handle each, as in Django, share one computation."""
         handles, gate = [open_cache() for _ in range(8)], Gate()
 
         def job(number: int) -> Any:
@@ -49,15 +49,14 @@ class StampedeContract(Suite):
         assert gate.calls == 1
 
     def test_fifty_tasks_compute_a_cold_key_once(self, open_cache: Callable[..., BaseCache]) -> None:
-        """All get the result."""
+        """Of fifty tasks that ask for an absent key, one computes and all get the result."""
         cache = open_cache()
         calls = 0
 
         async def compute() -> list[str]:
             nonlocal calls
             calls += 1
-            while cache.engine.flights.followers(cache.make_key("k")) < 49:  # noqa: ASYNC110 -- nothing signals it
-                await asyncio.sleep(0)
+            await aeventually(lambda: cache.engine.flights.followers(cache.make_key("k")) == 49)
             return ["computed"]
 
         async def main() -> list[Any]:
@@ -68,7 +67,7 @@ class StampedeContract(Suite):
         assert calls == 1
 
     def test_threads_compute_other_keys_meanwhile(self, open_cache: Callable[..., BaseCache]) -> None:
-        """A slow key holds up nobody else."""
+        """A slow computation holds up no other key."""
         cache, gate = open_cache(), Gate()
 
         def job(number: int) -> Any:
@@ -84,7 +83,7 @@ class StampedeContract(Suite):
         assert in_threads(4, job) == ["computed", 1, 2, 3]
 
     def test_threads_that_wait_get_the_leaders_error(self, open_cache: Callable[..., BaseCache]) -> None:
-        """Nothing is stored, and the next call computes again."""
+        """An error is raised to the leader and to all that wait; the next call computes again."""
         cache, gate = open_cache(), Gate(LookupError("no such page"))
 
         def job(number: int) -> str:
@@ -101,7 +100,7 @@ class StampedeContract(Suite):
         assert cache.get_or_set("k", lambda: "found") == "found"
 
     def test_tasks_go_on_when_their_leader_is_cancelled(self, open_cache: Callable[..., BaseCache]) -> None:
-        """One of them computes in its place."""
+        """When the leading task is cancelled, one of those that wait computes for all."""
         cache = open_cache()
 
         async def main() -> list[Any]:
@@ -114,8 +113,7 @@ class StampedeContract(Suite):
             leader = asyncio.create_task(cache.aget_or_set("k", endless))
             await begun.wait()
             others = [asyncio.create_task(cache.aget_or_set("k", lambda: "computed")) for _ in range(5)]
-            while cache.engine.flights.followers(cache.make_key("k")) < 5:  # noqa: ASYNC110 -- nothing signals it
-                await asyncio.sleep(0)
+            await aeventually(lambda: cache.engine.flights.followers(cache.make_key("k")) == 5)
             leader.cancel()
             async with asyncio.timeout(concurrency.PATIENCE):
                 return await asyncio.gather(*others)
@@ -125,7 +123,7 @@ class StampedeContract(Suite):
     def test_threads_whose_computations_wait_for_each_other_get_an_error(
         self, open_cache: Callable[..., BaseCache]
     ) -> None:
-        """Not a deadlock."""
+        """Two computations that ask for each other's key raise ComputationCycleError, and do not deadlock."""
         cache, both = open_cache(), threading.Barrier(2)
 
         def job(number: int) -> Any:
@@ -146,7 +144,7 @@ class StampedeContract(Suite):
     def test_a_synchronous_call_in_an_event_loop_does_not_block_its_leader(
         self, open_cache: Callable[..., BaseCache]
     ) -> None:
-        """A task of the loop computes the key: waiting for it would stop it."""
+        """A synchronous call in a loop computes itself where a task of that loop would have to answer."""
         cache = open_cache()
 
         async def main() -> Any:

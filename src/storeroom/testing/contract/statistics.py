@@ -1,4 +1,4 @@
-"""stats(): what a cache counts of its own work, and what it holds."""
+"""stats(): the counts that a cache keeps of its own work, and the size of its storage."""
 
 from collections.abc import Callable
 
@@ -15,13 +15,13 @@ class StatisticsContract(Suite):
     """Counters, entries and bytes."""
 
     async def test_a_new_cache_has_counted_nothing(self, cache: Driver) -> None:
-        """All zero."""
+        """The counters of a new cache are zero."""
         stats = await cache.stats()
         assert (stats.hits, stats.misses, stats.sets, stats.deletes, stats.errors) == (0, 0, 0, 0, 0)
         assert (stats.evictions, stats.expirations, stats.hit_ratio) == (0, 0, 0.0)
 
     async def test_reads_are_hits_or_misses(self, cache: Driver) -> None:
-        """Each key counts; has_key() and ttl() are no reads."""
+        """Each key that is read counts as a hit or a miss; has_key() and ttl() count as neither."""
         await cache.set_many({"a": 1, "b": None})
         await cache.get("a")
         await cache.get("b")
@@ -34,7 +34,7 @@ class StatisticsContract(Suite):
         assert stats.hit_ratio == pytest.approx(4 / 7)
 
     async def test_get_or_set_is_one_read(self, cache: Driver) -> None:
-        """However many steps it takes."""
+        """get_or_set() counts one hit, or one miss and one set."""
         await cache.get_or_set("k", lambda: 1)
         stats = await cache.stats()
         assert (stats.hits, stats.misses, stats.sets) == (0, 1, 1)
@@ -43,7 +43,7 @@ class StatisticsContract(Suite):
         assert (stats.hits, stats.misses, stats.sets) == (1, 1, 1)
 
     async def test_entries_written_are_sets(self, cache: Driver) -> None:
-        """An add() that stores nothing is none."""
+        """Each entry that is written counts as a set; an add() that stores nothing does not."""
         await cache.set("a", 1)
         await cache.set("a", 2)
         await cache.add("a", 3)
@@ -52,7 +52,7 @@ class StatisticsContract(Suite):
         assert (await cache.stats()).sets == 5
 
     async def test_entries_removed_on_request_are_deletes(self, cache: Driver) -> None:
-        """Removing what is not there is none."""
+        """Each entry that is deleted counts as a delete; an absent key does not."""
         await cache.set_many(dict.fromkeys("abcd", 1))
         await cache.delete("a")
         await cache.delete("a")
@@ -61,7 +61,7 @@ class StatisticsContract(Suite):
 
     @needs("statistics")
     async def test_entries_and_bytes_are_what_is_stored(self, cache: Driver) -> None:
-        """They grow and shrink with it."""
+        """Entries and bytes grow with what is stored, and shrink to the values of an empty cache."""
         assert (await cache.stats()).entries == 0
         empty = (await cache.stats()).bytes
         await cache.set_many({"a": b"x", "b": b"y"})
@@ -81,7 +81,7 @@ class StatisticsContract(Suite):
 
     @needs("statistics")
     async def test_expired_entries_are_pruned_and_counted(self, cache: Driver) -> None:
-        """prune() tells how many it removed; the live ones stay."""
+        """prune() removes the expired entries, counts them as expirations and returns their number."""
         await cache.set_many({"a": 1, "b": 2, "c": 3}, timeout=self.moment)
         await cache.set("stays", 4, timeout=None)
         assert await cache.prune() == 0
@@ -93,7 +93,7 @@ class StatisticsContract(Suite):
 
     @needs("statistics")
     async def test_expired_entries_go_without_being_read(self, cache: Driver) -> None:
-        """Writes that go on clear them away, sooner or later, in a cache that is never full."""
+        """Writes to a cache that is never full remove entries that have expired unread."""
         await cache.set_many({f"short {number}": 1 for number in range(50)}, timeout=self.moment)
         await self.pass_time(self.moment * 1.5)
         for number in range(100):
@@ -105,7 +105,7 @@ class StatisticsContract(Suite):
 
     @needs("statistics", "bounds")
     async def test_entries_removed_for_room_are_evictions(self, drive: Callable[..., Driver]) -> None:
-        """As many as are missing."""
+        """Each entry that is removed for room counts as an eviction."""
         cache = drive(OPTIONS={"MAX_ENTRIES": 10})
         for number in range(25):
             await cache.set(str(number), number)

@@ -1,4 +1,4 @@
-"""How the contract is run: a storage per test, two APIs per test body, invariants after each.
+"""The base of the contract: a storage per test, two APIs per test body, invariants after each.
 
 A test body is written once, as a coroutine that awaits every operation of a Driver. In
 the mode "async" the driver calls the ``a…`` methods within an event loop; in the mode
@@ -40,8 +40,8 @@ class Driver:
     ``await driver.get("k")`` is ``cache.get("k")`` or ``await cache.aget("k")``.
 
     Attributes:
-        cache: the cache itself, for what has one form only.
-        is_async: which of the two.
+        cache: the cache itself, for operations of one form only.
+        is_async: whether it goes through the asynchronous API.
     """
 
     def __init__(self, cache: BaseCache, mode: str) -> None:
@@ -118,7 +118,7 @@ class Suite:
 
     @pytest.fixture
     def location(self, tmp_path: Path) -> Iterator[str]:
-        """Where this test's storage is; removed at the end."""
+        """The location of this test's storage, which is removed at the end."""
         folder = tmp_path / "storage"
         yield str(folder)
         shutil.rmtree(folder, ignore_errors=True)
@@ -149,7 +149,7 @@ class Suite:
 
     @pytest.fixture(params=["sync", "async"])
     def mode(self, request: pytest.FixtureRequest) -> str:
-        """Which API the test goes through."""
+        """The API that the test goes through."""
         return str(request.param)
 
     @pytest.fixture
@@ -183,9 +183,9 @@ class Suite:
 
 
 def is_left(left: float, timeout: float, passed: float = 0.0) -> bool:
-    """Tell whether ttl() may say so of an entry that was given its timeout `passed` seconds ago.
+    """Tell whether ttl() may return `left` for an entry that was given its timeout `passed` seconds ago.
 
-    It may have been earlier, by what a busy machine takes, but not later, but for what clocks round off.
+    A busy machine may have been slow to ask; the time left exceeds the exact one by rounding alone.
     """
     return max(timeout - passed - 5, 0) < left <= timeout - passed + 0.01
 
@@ -204,7 +204,7 @@ def _in_each_mode(body: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..
     if not asks_for_mode:
         mode = inspect.Parameter("mode", inspect.Parameter.KEYWORD_ONLY)
         signature = signature.replace(parameters=[*signature.parameters.values(), mode])
-    test.__signature__ = signature  # type: ignore[attr-defined]  # what inspect.signature() reads
+    test.__dict__["__signature__"] = signature  # read by inspect.signature()
     return test
 
 
@@ -213,7 +213,7 @@ def _placeholder(test: Callable[..., None], reason: str) -> Callable[["Suite"], 
         pytest.skip(reason)
 
     skip.__name__, skip.__doc__ = test.__name__, test.__doc__
-    skip.stands_for = test  # type: ignore[attr-defined]  # read by the next subclass
+    skip.__dict__["stands_for"] = test  # read by the next subclass
     return skip
 
 
@@ -240,7 +240,7 @@ def run_to_its_end(operation: Coroutine[Any, Any, T]) -> T:
 
 
 def check_invariants(cache: BaseCache) -> None:
-    """Raise AssertionError if what a cache tells of itself does not agree.
+    """Raise AssertionError if a cache's statistics, keys and values do not agree with one another.
 
     A backend may add a check of its own: a method ``_check_invariants()``.
     """
@@ -266,7 +266,7 @@ def check_invariants(cache: BaseCache) -> None:
 
 
 def _leased(cache: BaseCache) -> list[str]:
-    """Return the keys whose values are still being computed, by the marks in their entries."""
+    """Return the keys whose values are still being computed, by the leases in their entries."""
     hooks, now = cache._overlay or cache, timeouts.now()
     entries = hooks._get_many(list(hooks._scan(cache._key_space.start())))
     return [key for key, value in entries.items() if type(value) is Envelope and value.leased_until > now]

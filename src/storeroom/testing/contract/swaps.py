@@ -1,4 +1,4 @@
-"""Swaps: many entries changed at once, each if it is as expected. What get_or_set_many() stores by."""
+"""Swaps: many entries changed at once, each if it is as expected, as get_or_set_many() stores."""
 
 from collections.abc import Callable, Mapping
 
@@ -30,13 +30,13 @@ class SwapsContract(Suite):
     """Many compare-and-set, compare-and-delete and add, at once."""
 
     async def test_a_swap_is_made_where_the_entry_is_as_expected(self, cache: Driver) -> None:
-        """And no other: each stands for itself."""
-        envelope, other, mark = Envelope([1], until(100)), Envelope([1], until(100)), placeholder(until(100))
-        await cache.set_many({"envelope": envelope, "other": envelope, "mark": mark, "bare": [1], "taken": 1})
+        """Each swap is made if its own entry is as expected, whatever becomes of the others."""
+        envelope, other, lease = Envelope([1], until(100)), Envelope([1], until(100)), placeholder(until(100))
+        await cache.set_many({"envelope": envelope, "other": envelope, "lease": lease, "bare": [1], "taken": 1})
         swaps = {
             "envelope": Swap(envelope, ["new"], until(100)),
             "other": Swap(other, ["new"], until(100)),
-            "mark": Swap(mark, Envelope(["new"], until(100)), until(100)),
+            "lease": Swap(lease, Envelope(["new"], until(100)), until(100)),
             "bare": Swap([1], "new", until(100)),
             "taken": Swap(ABSENT, "new", until(100)),
             "free": Swap(ABSENT, "new", until(100)),
@@ -45,18 +45,18 @@ class SwapsContract(Suite):
         made = {
             "envelope": True,
             "other": False,
-            "mark": True,
+            "lease": True,
             "bare": True,
             "taken": False,
             "free": True,
             "gone": False,
         }
         assert await swap_many(cache, swaps) == made
-        stored = {"envelope": ["new"], "other": [1], "mark": ["new"], "bare": "new", "taken": 1, "free": "new"}
+        stored = {"envelope": ["new"], "other": [1], "lease": ["new"], "bare": "new", "taken": 1, "free": "new"}
         assert await cache.get_many(swaps) == stored
 
     async def test_an_entry_is_removed_where_it_is_as_expected(self, cache: Driver) -> None:
-        """Along with swaps that store."""
+        """A swap may remove an entry that is as expected, beside swaps that store."""
         envelope, other = Envelope(1, until(100)), Envelope(1, until(100))
         await cache.set_many({"a": envelope, "b": envelope, "c": "bare"})
         swaps = {
@@ -70,7 +70,7 @@ class SwapsContract(Suite):
         assert await cache.get_many(swaps) == {"b": 1, "d": "new"}
 
     async def test_each_swap_has_an_expiry_of_its_own(self, cache: Driver) -> None:
-        """As a lease in the place of a stale value has, and one where there is nothing."""
+        """Each swap gives its entry an expiry of its own."""
         envelope = Envelope(1, until(500))
         await cache.set("a", envelope)
         short = until(0.9 * self.moment)  # a server counts from when it hears of it
@@ -89,19 +89,19 @@ class SwapsContract(Suite):
         assert await swap_many(cache, {"a": Swap(ABSENT, "new", until(100))}) == {"a": True}, "it has expired"
 
     async def test_no_swaps_change_nothing(self, cache: Driver) -> None:
-        """Nor do they fail."""
+        """An empty batch of swaps succeeds and changes nothing."""
         assert await swap_many(cache, {}) == {}
 
     @needs("bounds")
     async def test_swaps_keep_to_the_bounds(self, drive: Callable[..., Driver]) -> None:
-        """As any other write."""
+        """Swaps leave at most MAX_ENTRIES, as any other write does."""
         cache = drive(OPTIONS={"MAX_ENTRIES": 20})
         swaps = {f"k{number}": Swap(ABSENT, number, until(100)) for number in range(50)}
         await swap_many(cache, swaps)
         assert 0 < len(await cache.get_many(swaps)) <= 20
 
     async def test_of_many_who_want_the_same_each_entry_has_one_winner(self, cache: Driver) -> None:
-        """Threads that swap 50 keys at the same time, in orders of their own."""
+        """Of eight threads that swap 50 keys at the same time, one wins each."""
         keys, expires_at = [f"k{number}" for number in range(50)], until(100)
         hooks = cache.cache._overlay or cache.cache
 

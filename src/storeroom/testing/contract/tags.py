@@ -22,7 +22,7 @@ class TagsContract(Suite):
     """set(tags=…), get_or_set(tags=…) and invalidate_tags()."""
 
     async def test_a_tagged_entry_is_an_entry_like_any_other(self, cache: Driver) -> None:
-        """Until it is invalidated."""
+        """A tagged entry is there to every operation until it is invalidated."""
         await cache.set("k", ["value"], timeout=100, tags=["a", "b"])
         assert await cache.get("k") == ["value"]
         assert await cache.get_many(["k", "l"]) == {"k": ["value"]}
@@ -41,7 +41,7 @@ class TagsContract(Suite):
         assert await cache.get("k", version=2) is None
 
     async def test_invalidate_tags_makes_entries_absent_to_every_operation(self, cache: Driver) -> None:
-        """As if they had expired."""
+        """An invalidated entry is absent to every operation."""
         await cache.set("k", 1, tags=["a"])
         assert await cache.invalidate_tags("a") == 1
         assert await cache.get("k", "absent") == "absent"
@@ -60,7 +60,7 @@ class TagsContract(Suite):
         assert await cache.get("k") == 2
 
     async def test_invalidate_tags_concerns_the_entries_with_one_of_the_tags(self, cache: Driver) -> None:
-        """And no others."""
+        """invalidate_tags() makes the entries absent that carry one of the tags, and no others."""
         await cache.set("ab", 1, tags=["a", "b"])
         await cache.set("b", 1, tags=["b"])
         await cache.set("c", 1, tags=["c"])
@@ -73,19 +73,19 @@ class TagsContract(Suite):
         assert set(await cache.get_many(everything)) == {"none"}
 
     async def test_a_tag_can_be_used_again(self, cache: Driver) -> None:
-        """What is stored after the invalidation is live."""
+        """Entries stored after an invalidation are there."""
         for turn in range(3):
             assert await cache.get_or_set("k", lambda turn=turn: turn, tags=["a"]) == turn
             assert await cache.get("k") == turn
             await cache.invalidate_tags("a")
 
     async def test_invalidating_what_nothing_carries_does_nothing(self, cache: Driver) -> None:
-        """It is no mistake."""
+        """invalidate_tags() of tags that no entry carries returns 0."""
         assert await cache.invalidate_tags("a", "b") == 0
         assert await cache.invalidate_tags() == 0
 
     async def test_a_tag_is_any_text(self, cache: Driver) -> None:
-        """Numbers stand for their text, as with keys."""
+        """A tag is any text, or a number, which stands for its text; a bare string as the list raises TypeError."""
         tags: list[Any] = ["user:1", "鍵", "x" * 1000, " ", 7]
         for tag in tags:
             await cache.set("k", 1, tags=[tag])
@@ -99,7 +99,7 @@ class TagsContract(Suite):
             await cache.set("k", 1, tags="user:1")
 
     async def test_tags_belong_to_a_prefix_and_to_all_versions(self, drive: Callable[..., Driver]) -> None:
-        """As keys do, and as clear() does."""
+        """A tag is of one prefix and of all versions."""
         ours, theirs = drive(KEY_PREFIX="ours"), drive(KEY_PREFIX="theirs")
         await ours.set("k", 1, tags=["a"])
         await ours.set("k", 2, version=2, tags=["a"])
@@ -110,7 +110,7 @@ class TagsContract(Suite):
         assert await theirs.get("k") == 1
 
     async def test_a_lost_version_means_misses(self, cache: Driver) -> None:
-        """Never stale hits, whoever writes the next version."""
+        """Entries whose tag's version is lost are absent, also after another version is written."""
         await cache.set("k", 1, tags=["a"])
         (tag_key,) = cache.cache._tag_keys(["a"])
         assert tag_key.startswith(TAG_PREFIX)
@@ -121,7 +121,7 @@ class TagsContract(Suite):
         assert await cache.get("l") == 1
 
     async def test_clear_removes_tagged_entries(self, cache: Driver) -> None:
-        """With all others."""
+        """clear() removes tagged entries, and their tags may be used again."""
         await cache.set("k", 1, tags=["a"])
         await cache.clear()
         assert await cache.get("k") is None
@@ -129,21 +129,21 @@ class TagsContract(Suite):
         assert await cache.get("k") == 2
 
     async def test_a_tagged_number_cannot_be_counted(self, cache: Driver) -> None:
-        """It is said, and nothing changes."""
+        """incr() of a tagged number raises ValueTypeError and leaves it."""
         await cache.set("n", 1, tags=["a"])
         with pytest.raises(ValueTypeError):
             await cache.incr("n")
         assert await cache.get("n") == 1
 
     async def test_a_tagged_entry_expires(self, cache: Driver) -> None:
-        """By its own timeout; other entries of the tag stay."""
+        """A tagged entry expires by its own timeout, and others of the tag stay."""
         await cache.set("k", 1, timeout=self.moment, tags=["a"])
         await cache.set("l", 1, timeout=1000, tags=["a"])
         await self.pass_time(self.moment)
         assert await cache.get_many(["k", "l"]) == {"l": 1}
 
     async def test_overwriting_takes_the_tags_away(self, cache: Driver) -> None:
-        """They belong to what was written with them."""
+        """An entry that is overwritten without tags carries none."""
         await cache.set("k", 1, tags=["a"])
         await cache.set("k", 2)
         await cache.invalidate_tags("a")
@@ -152,7 +152,7 @@ class TagsContract(Suite):
 
     @needs("fake_clock")
     async def test_a_version_lives_as_long_as_the_entries_that_need_it(self, cache: Driver) -> None:
-        """Also if they live for weeks, or for ever."""
+        """A tag's version lives as long as its entries, also for weeks or for ever."""
         await cache.set("day", 1, timeout="1h", tags=["a"])
         await cache.set("weeks", 1, timeout="5w", tags=["a"])
         await cache.set("ever", 1, timeout=None, tags=["b"])
@@ -166,7 +166,7 @@ class TagsContract(Suite):
     # Several callers ------------------------------------------------------------------------
 
     def test_what_is_invalidated_while_it_is_computed_is_absent(self, open_cache: Callable[..., BaseCache]) -> None:
-        """The tags' versions are those of before the computation."""
+        """A value whose tag is invalidated during its computation is returned, and absent afterwards."""
         cache, gate = open_cache(), Gate("old")
         leader = in_background(lambda: cache.get_or_set("k", gate, tags=["a"]))
         assert gate.begun.wait(concurrency.PATIENCE)
@@ -180,7 +180,7 @@ class TagsContract(Suite):
     def test_who_asks_after_an_invalidation_gets_nothing_from_before(
         self, open_cache: Callable[..., BaseCache]
     ) -> None:
-        """Not even from a computation that is still under way, for which it waits."""
+        """A follower that asked after an invalidation gets a new value, although an older computation is under way."""
         cache, gate = open_cache(), Gate("old")
         leader = in_background(lambda: cache.get_or_set("k", gate, tags=["a"]))
         assert gate.begun.wait(concurrency.PATIENCE)
@@ -193,7 +193,7 @@ class TagsContract(Suite):
         assert cache.get("k") == "new"
 
     def test_threads_agree_on_a_new_version(self, open_cache: Callable[..., BaseCache]) -> None:
-        """No entry is lost because two of them were the first with its tag."""
+        """Threads that are the first with a tag lose no entry."""
         cache = open_cache()
         in_threads(8, lambda number: cache.set(f"k{number}", number, tags=["a", "b"]))
         assert cache.get_many([f"k{number}" for number in range(8)]) == {f"k{number}": number for number in range(8)}
@@ -201,7 +201,7 @@ class TagsContract(Suite):
         assert cache.get_many([f"k{number}" for number in range(8)]) == {}
 
     def test_tasks_may_use_tags_at_once(self, open_cache: Callable[..., BaseCache]) -> None:
-        """As threads do."""
+        """Tasks that are the first with a tag lose no entry."""
         cache = open_cache()
 
         async def main() -> int:

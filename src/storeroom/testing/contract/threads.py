@@ -1,4 +1,4 @@
-"""Many threads on one storage: what is atomic is so, and nothing breaks under load."""
+"""Many threads on one storage: atomic operations are atomic, and nothing breaks under load."""
 
 import random
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 from storeroom.base import BaseCache
 from storeroom.exceptions import KeyNotFoundError
 from storeroom.testing.capabilities import needs
-from storeroom.testing.concurrency import in_threads
+from storeroom.testing.concurrency import chance_of, in_threads
 from storeroom.testing.contract.suite import Suite
 
 __all__ = ["ThreadsContract"]
@@ -19,7 +19,7 @@ class ThreadsContract(Suite):
     """Operations that race."""
 
     def test_threads_count_exactly(self, open_cache: Callable[..., BaseCache]) -> None:
-        """No increment is lost, in whichever order they come."""
+        """Threads that count lose no increment, and each result is a number of its own."""
         cache = open_cache()
         cache.set("n", 0)
 
@@ -31,14 +31,14 @@ class ThreadsContract(Suite):
         assert sorted(chain.from_iterable(results)) == list(range(1, 801)), "every result is a number of its own"
 
     def test_threads_create_a_counter_once(self, open_cache: Callable[..., BaseCache]) -> None:
-        """Whoever comes second adds to what the first has created."""
+        """Threads that count absent keys from a default lose no count."""
         cache = open_cache()
         keys = [f"n{number}" for number in range(50)]
         in_threads(8, lambda _: [cache.incr(key, default=10) for key in keys])
         assert cache.get_many(keys) == dict.fromkeys(keys, 18)
 
     def test_threads_add_a_key_once(self, open_cache: Callable[..., BaseCache]) -> None:
-        """Each key has one winner, and its value."""
+        """Of threads that add the same keys, one wins each, and its value stays."""
         cache = open_cache()
         keys = [f"k{number}" for number in range(100)]
         results = in_threads(8, lambda number: [key for key in keys if cache.add(key, number)])
@@ -47,7 +47,7 @@ class ThreadsContract(Suite):
             assert cache.get_many(won) == dict.fromkeys(won, number)
 
     def test_threads_delete_a_key_once(self, open_cache: Callable[..., BaseCache]) -> None:
-        """delete() is True for one of them."""
+        """Of threads that delete the same keys, one is told True for each."""
         cache = open_cache()
         keys = [f"k{number}" for number in range(100)]
         cache.set_many(dict.fromkeys(keys, 1))
@@ -56,7 +56,7 @@ class ThreadsContract(Suite):
 
     @needs("atomic_rename")
     def test_threads_move_an_entry_once(self, open_cache: Callable[..., BaseCache]) -> None:
-        """incr_version() finds the entry in one of them."""
+        """Of threads that move the same entries to another version, one succeeds for each."""
         cache = open_cache()
         keys = [f"k{number}" for number in range(50)]
         cache.set_many(dict.fromkeys(keys, 1))
@@ -74,10 +74,10 @@ class ThreadsContract(Suite):
         assert cache.get_many(keys) == {}
 
     def test_threads_read_whole_values(self, open_cache: Callable[..., BaseCache]) -> None:
-        """A reader sees one write or another, never a mixture, and never nothing."""
+        """A reader beside writers sees a whole value, never a mixture and never nothing."""
         cache = open_cache()
-        values = [[letter] * size for letter, size in (("a", 10), ("b", 1000), ("c", 1))]
-        values += [7, "text", None]  # type: ignore[list-item]  # kept in another way, perhaps
+        values: list[Any] = [[letter] * size for letter, size in (("a", 10), ("b", 1000), ("c", 1))]
+        values += [7, "text", None]
         cache.set("k", values[0])
 
         def job(number: int) -> None:
@@ -90,12 +90,12 @@ class ThreadsContract(Suite):
         in_threads(8, job)
 
     def test_threads_may_do_anything_at_once(self, open_cache: Callable[..., BaseCache]) -> None:
-        """In a cache that is full all the time; what it holds still agrees afterwards."""
+        """A full cache stays within its bounds and agrees with itself whatever threads do."""
         params = {} if "bounds" in self.lacks else {"OPTIONS": {"MAX_ENTRIES": 50}}
         cache = open_cache(**params)
 
         def job(number: int) -> None:
-            chance = random.Random(number)  # noqa: S311 -- a workload, the same in every run
+            chance = chance_of(number)
             for _ in range(200):
                 self._do_anything(cache, chance)
 

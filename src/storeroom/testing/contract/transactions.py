@@ -14,7 +14,7 @@ from storeroom.base import BaseCache
 from storeroom.exceptions import KeyNotFoundError, SerializationError
 from storeroom.testing import concurrency
 from storeroom.testing.capabilities import needs
-from storeroom.testing.concurrency import Gate, eventually, in_background, in_threads
+from storeroom.testing.concurrency import Gate, chance_of, eventually, in_background, in_threads
 from storeroom.testing.contract.suite import Driver, Suite
 from storeroom.testing.processes import Child
 from storeroom.transactions import transaction
@@ -24,7 +24,7 @@ __all__ = ["TransactionsContract"]
 
 @asynccontextmanager
 async def held_back(cache: Driver) -> AsyncIterator[None]:
-    """Hold back what is written within, by the kind of block that goes with the driver."""
+    """Hold back the writes within, by the kind of block that goes with the driver."""
     if cache.is_async:
         async with transaction():
             yield
@@ -34,7 +34,7 @@ async def held_back(cache: Driver) -> AsyncIterator[None]:
 
 
 def outside(job: Callable[[], Any]) -> Any:
-    """Return what another thread sees."""
+    """Return the result that another thread gets."""
     return in_threads(1, lambda _: job())[0]
 
 
@@ -47,7 +47,7 @@ class _Rows:
         self._locks = {key: threading.Lock() for key in keys}
 
     def read(self, key: str, chance: random.Random | None = None) -> int:
-        """Return what is committed; what is done with it takes a moment."""
+        """Return the committed value; the reader's own work on it takes a moment."""
         value = self._committed[key]
         if chance is not None:
             time.sleep(chance.choice([0, 0, 0.002]))
@@ -78,7 +78,7 @@ class TransactionsContract(Suite):
     """Units of work, alone and with others."""
 
     async def test_writes_are_seen_by_others_after_the_block(self, cache: Driver) -> None:
-        """And within it by the unit of work alone."""
+        """Writes within transaction() are seen there at once, and by others after the block."""
         everything = ["set", "many", "added", "old", "n", "counted", "touched", "moved", "tagged"]
         await cache.set_many({"old": 1, "n": 10, "touched": 1, "moved": ["m"]}, timeout=1000)
         await cache.set("tagged", 1, tags=["t"])
@@ -112,7 +112,7 @@ class TransactionsContract(Suite):
         assert await cache.ttl("counted") == pytest.approx(1000, rel=0.1)
 
     async def test_an_exception_drops_what_was_held_back(self, cache: Driver) -> None:
-        """All of it, or what a block within the block has written."""
+        """An exception drops the writes of its block, and of blocks within; those of the block around stay."""
         await cache.set_many({"a": 1, "b": 1, "n": 1})
         with pytest.raises(ZeroDivisionError):
             await self.fail_within(cache)
@@ -136,7 +136,7 @@ class TransactionsContract(Suite):
             raise ZeroDivisionError
 
     async def test_clear_is_held_back(self, cache: Driver) -> None:
-        """What is written after it stays."""
+        """clear() is held back, and so are the writes that come after it."""
         await cache.set_many({"a": 1, "b": 1, "c": 1}, version=2)
         async with held_back(cache):
             await cache.clear()
@@ -148,7 +148,7 @@ class TransactionsContract(Suite):
         assert await cache.get_many("abc", version=2) == {"b": 2}
 
     async def test_counters_count_what_others_have_counted(self, cache: Driver) -> None:
-        """A sum is held back, not a number; one that is created is not created twice."""
+        """Counting holds back a sum: the counts of others are kept, also of a number that both create."""
         await cache.set("n", 10)
         async with held_back(cache):
             assert await cache.incr("n") == 11
@@ -158,7 +158,7 @@ class TransactionsContract(Suite):
         assert await cache.get_many(["n", "new"]) == {"n": 112, "new": 6}
 
     async def test_tags_are_followed_within(self, cache: Driver) -> None:
-        """Those of others, and one's own; nobody else hears of an invalidation before the commit."""
+        """Invalidated entries are absent within the block, and to others after it."""
         await cache.set("a", 1, tags=["t"])
         async with held_back(cache):
             await cache.set("b", 1, tags=["t"])
@@ -174,7 +174,7 @@ class TransactionsContract(Suite):
 
     @needs("isolation")
     async def test_what_is_held_back_cannot_be_changed(self, cache: Driver) -> None:
-        """As in the storage: neither by what was given, nor by what is returned."""
+        """Changing an object that was written or read does not change the value that is held back."""
         async with held_back(cache):
             value = {"list": [1]}
             await cache.set("k", value)
@@ -185,7 +185,7 @@ class TransactionsContract(Suite):
 
     @needs("refusal")
     async def test_a_value_that_cannot_be_stored_is_refused_at_once(self, cache: Driver) -> None:
-        """Not when the database has committed."""
+        """A value that cannot be stored raises SerializationError within the block."""
         async with held_back(cache):
             with pytest.raises(SerializationError):
                 await cache.set("k", lambda: None)
@@ -193,7 +193,7 @@ class TransactionsContract(Suite):
         assert await cache.get_many(["k", "l"]) == {"l": 1}
 
     async def test_a_cache_may_stay_out_of_it(self, drive: Callable[..., Driver]) -> None:
-        """By an option of its own."""
+        """A cache with OPTIONS["transactional"] = False writes at once."""
         cache = drive(OPTIONS={"transactional": False})
         with pytest.raises(ZeroDivisionError):
             await self.write_and_fail(cache)
@@ -206,7 +206,7 @@ class TransactionsContract(Suite):
             raise ZeroDivisionError
 
     async def test_a_lock_is_not_held_back(self, cache: Driver) -> None:
-        """Others must not have it."""
+        """A lock acquired within the block is held at once."""
         async with held_back(cache):
             lock = cache.cache.lock("l", timeout=100)
             assert lock.acquire()
@@ -216,7 +216,7 @@ class TransactionsContract(Suite):
     # Computing ------------------------------------------------------------------------------
 
     async def test_what_is_computed_is_stored_after_the_block(self, cache: Driver) -> None:
-        """Others neither see it nor wait for it before."""
+        """A value computed within the block is seen there, and stored after it."""
         async with held_back(cache):
             assert await cache.get_or_set("k", lambda: "uncommitted") == "uncommitted"
             assert await cache.get_or_set("k", lambda: "again") == "uncommitted"
@@ -225,7 +225,7 @@ class TransactionsContract(Suite):
         assert await cache.get("k") == "uncommitted"
 
     async def test_what_is_computed_is_not_stored_if_somebody_has_touched_the_entry(self, cache: Driver) -> None:
-        """Whoever it was: what was computed may be from before."""
+        """A computed value is not stored where the entry has been deleted, set or computed meanwhile."""
         async with held_back(cache):
             for key in ("deleted", "set", "computed"):
                 assert await cache.get_or_set(key, lambda: "old") == "old"
@@ -237,7 +237,7 @@ class TransactionsContract(Suite):
         assert await cache.get_many(["deleted", "set", "computed", "own"]) == {"set": "new", "computed": "new"}
 
     async def test_what_is_computed_is_dropped_with_the_block(self, cache: Driver) -> None:
-        """It leaves nothing behind."""
+        """A block that fails drops its computed values, and leaves the keys free."""
         with pytest.raises(ZeroDivisionError):
             await self.compute_and_fail(cache)
         assert await cache.get_many("klm") == {}
@@ -245,7 +245,7 @@ class TransactionsContract(Suite):
         assert await cache.add("l", "new") is True
 
     async def test_what_is_computed_for_many_keys_is_held_back_as_for_one(self, cache: Driver) -> None:
-        """Seen by the block alone, and stored after it where nobody has touched the entry."""
+        """Values of get_or_set_many() are held back, and stored where nobody has changed the entry."""
         await cache.set("stored", "before")
         async with held_back(cache):
             await cache.set("held", "within")
@@ -268,7 +268,7 @@ class TransactionsContract(Suite):
     async def test_what_is_computed_with_a_tag_of_before_is_dropped_when_that_is_invalidated(
         self, cache: Driver
     ) -> None:
-        """By another, or by the block itself."""
+        """A computed value whose tag is invalidated meanwhile, by others or the block, is not stored."""
         await cache.set("other", 1, tags=["t", "own"])
         async with held_back(cache):
             await cache.get_or_set("k", lambda: "old", tags=["t"])
@@ -281,7 +281,7 @@ class TransactionsContract(Suite):
     # Several callers ------------------------------------------------------------------------
 
     def test_a_reader_of_before_does_not_put_the_old_value_back(self, open_cache: Callable[..., BaseCache]) -> None:
-        """It has read the database before the commit, and stores after it: that fails."""
+        """A computation that began before a commit does not store over the commit's delete."""
         cache, reader = open_cache(), Gate("from before")
         reading = in_background(lambda: cache.get_or_set("k", reader))
         assert reader.begun.wait(concurrency.PATIENCE)
@@ -292,7 +292,7 @@ class TransactionsContract(Suite):
         assert cache.get("k", "absent") == "absent"
 
     def test_a_reader_of_before_does_not_replace_the_new_value(self, open_cache: Callable[..., BaseCache]) -> None:
-        """What the unit of work has set stays, and the reader gets it."""
+        """A computation that began before a commit does not replace the value of the commit, and returns that."""
         cache, reader = open_cache(), Gate("from before")
         reading = in_background(lambda: cache.get_or_set("k", reader))
         assert reader.begun.wait(concurrency.PATIENCE)
@@ -306,7 +306,7 @@ class TransactionsContract(Suite):
     def test_a_reader_in_another_process_does_not_put_the_old_value_back(
         self, location: str, open_cache: Callable[..., BaseCache]
     ) -> None:
-        """Its mark is in the storage, and so is what takes it away."""
+        """A computation of another process that began before a commit stores nothing over it."""
         cache = open_cache()
         for change, left in ((lambda: cache.delete("k"), "absent"), (lambda: cache.set("k", "new"), "new")):
             child = Child(type(self), location, {}, compute_when_told, talks=True)
@@ -318,7 +318,7 @@ class TransactionsContract(Suite):
             assert cache.get("k", "absent") == left
 
     def test_nobody_gets_what_a_unit_of_work_computes(self, open_cache: Callable[..., BaseCache]) -> None:
-        """Nor does it get what others compute at the time: each sees other data."""
+        """A unit of work and others compute a key apart, and the value of the others is stored."""
         cache, uncommitted, committed = open_cache(), Gate("uncommitted"), Gate("committed")
 
         def work() -> Any:
@@ -339,11 +339,11 @@ class TransactionsContract(Suite):
     def test_no_old_value_stays_however_readers_and_writers_meet(
         self, open_cache: Callable[..., BaseCache], seed: int
     ) -> None:
-        """When all have ended, what is stored is what the database has, whoever has read or written it when."""
+        """After readers and writers have ended, an entry is absent or has the value of the database."""
         cache, rows = open_cache(), _Rows(["a", "b"])
 
         def work(number: int) -> None:
-            chance = random.Random(1000 * seed + number)  # noqa: S311 -- nothing secret
+            chance = chance_of(1000 * seed + number)
             for _ in range(15):
                 key = chance.choice(rows.keys)
                 what = chance.choice(["read", "read", "read within", "delete", "delete by tag", "fail"])
@@ -369,7 +369,7 @@ class TransactionsContract(Suite):
             assert cache.get(key) in (None, rows.read(key)), f"seed {seed}"
 
     def test_units_of_work_of_threads_are_their_own(self, open_cache: Callable[..., BaseCache]) -> None:
-        """No write of one is another's, and all are made."""
+        """Each thread's unit of work sees its own writes, and all are made."""
         cache = open_cache()
         cache.set("n", 0)
 

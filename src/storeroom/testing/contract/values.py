@@ -1,4 +1,4 @@
-"""What goes in comes out: values, None and absence, copies, and what is refused."""
+"""Values: every type comes back equal, None is one, copies are given out, and the rest is refused."""
 
 import enum
 import threading
@@ -62,7 +62,7 @@ PLAIN_VALUES: Final[dict[str, Any]] = {
     "dict": {"a": 1, 2: "b", None: {"nested": [True]}, (1, 2): "tuple key"},
     "set": {1, 2, 3},
     "frozenset": frozenset({"a", "b"}),
-    "datetime": datetime(2024, 2, 29, 12, 30, 15, 123456),  # noqa: DTZ001 -- without a time zone on purpose
+    "datetime without a time zone": datetime.fromisoformat("2024-02-29T12:30:15.123456"),
     "aware datetime": datetime(2024, 2, 29, tzinfo=timezone(timedelta(hours=5, minutes=30))),
     "UTC datetime": datetime(1969, 7, 20, tzinfo=UTC),
     "date": date(2024, 2, 29),
@@ -84,7 +84,7 @@ class ValuesContract(Suite):
 
     @pytest.mark.parametrize("value", PLAIN_VALUES.values(), ids=PLAIN_VALUES)
     async def test_get_returns_an_equal_value_of_the_same_type(self, cache: Driver, value: Any) -> None:
-        """Every builtin type survives the round trip."""
+        """A value of every builtin type comes back equal, and of the same type."""
         await cache.set("k", value)
         found = await cache.get("k", "absent")
         assert found == value
@@ -93,19 +93,19 @@ class ValuesContract(Suite):
     @needs("objects")
     @pytest.mark.parametrize("value", [Color.RED, Point(1, [2, 3])], ids=["enum", "dataclass"])
     async def test_get_returns_an_equal_object_of_the_programs_own_class(self, cache: Driver, value: Any) -> None:
-        """So do instances of importable classes."""
+        """An instance of an importable class comes back equal."""
         await cache.set("k", [value])
         assert await cache.get("k") == [value]
 
     @needs("large_values")
     @pytest.mark.parametrize("value", LARGE_VALUES.values(), ids=LARGE_VALUES)
     async def test_get_returns_a_large_value(self, cache: Driver, value: Any) -> None:
-        """Several MiB are nothing special."""
+        """A value of several MiB comes back equal."""
         await cache.set("k", value)
         assert await cache.get("k") == value
 
     async def test_get_tells_a_stored_none_from_absence(self, cache: Driver) -> None:
-        """None is a value like any other; `default` tells the two apart."""
+        """A stored None is a value to every operation, and the default is returned for an absent key alone."""
         await cache.set("k", None)
         assert await cache.get("k", "default") is None
         assert await cache.get("l", "default") == "default"
@@ -114,37 +114,37 @@ class ValuesContract(Suite):
         assert await cache.add("k", "other") is False
 
     async def test_set_overwrites(self, cache: Driver) -> None:
-        """The last value counts, whatever the types."""
+        """set() replaces a value by one of any type."""
         for value in (1, "two", [3], None, 4.0, {"five": 5}):
             await cache.set("k", value)
             assert await cache.get("k", "absent") == value
 
     async def test_set_returns_nothing(self, cache: Driver) -> None:
-        """As in Django."""
+        """set() returns None, as in Django."""
         assert await cache.set("k", 1) is None
 
     async def test_add_keeps_the_first_value(self, cache: Driver) -> None:
-        """It tells whether it stored."""
+        """add() stores under a free key alone, and returns whether it did."""
         assert await cache.add("k", "first") is True
         assert await cache.add("k", "second") is False
         assert await cache.get("k") == "first"
 
     async def test_delete_removes_and_tells_whether_it_did(self, cache: Driver) -> None:
-        """A second time there is nothing to remove."""
+        """delete() removes the entry, and returns whether there was one."""
         await cache.set("k", 1)
         assert await cache.delete("k") is True
         assert await cache.get("k") is None
         assert await cache.delete("k") is False
 
     async def test_add_stores_after_delete(self, cache: Driver) -> None:
-        """A deleted key is free."""
+        """add() stores under a key that was deleted."""
         await cache.set("k", 1)
         await cache.delete("k")
         assert await cache.add("k", 2) is True
         assert await cache.get("k") == 2
 
     async def test_has_key_and_in_tell_whether_a_key_is_there(self, cache: Driver) -> None:
-        """They do so without regard to the value."""
+        """has_key() and `in` tell whether there is an entry, whatever its value."""
         await cache.set("k", 0)
         assert await cache.has_key("k") is True
         assert await cache.has_key("l") is False
@@ -159,7 +159,7 @@ class ValuesContract(Suite):
     async def test_changing_an_object_does_not_change_what_is_cached(
         self, cache: Driver, write: str, read: str
     ) -> None:
-        """Neither the object that was stored nor one that was read is the cached one."""
+        """Changing an object that was stored or read does not change the cached value."""
 
         async def found() -> Any:
             if read == "get_many":
@@ -181,7 +181,7 @@ class ValuesContract(Suite):
         ids=["lock", "function", "iterator", "nested"],
     )
     async def test_set_refuses_what_could_not_be_read_back(self, cache: Driver, make: Callable[[], Any]) -> None:
-        """The error comes from set(), and what was stored before stays."""
+        """set() of a value that cannot be read back raises SerializationError, and leaves the old value."""
         with pytest.raises(SerializationError):
             await cache.set("new", make())
         assert await cache.get("new", "absent") == "absent"
@@ -192,13 +192,13 @@ class ValuesContract(Suite):
 
     @needs("refusal")
     async def test_the_refusal_names_the_type(self, cache: Driver) -> None:
-        """So that whoever reads the message knows what to look for."""
+        """The error of a refused value names its type."""
         with pytest.raises(SerializationError, match="lock"):
             await cache.set("k", threading.Lock())
 
     @needs("refusal")
     async def test_add_and_set_many_refuse_what_could_not_be_read_back(self, cache: Driver) -> None:
-        """They do as set() does."""
+        """add() and set_many() refuse such a value, and leave the key free."""
         with pytest.raises(SerializationError):
             await cache.add("k", threading.Lock())
         with pytest.raises(SerializationError):
@@ -208,7 +208,7 @@ class ValuesContract(Suite):
 
     @needs("refusal")
     async def test_a_refused_result_of_a_computation_is_an_error(self, cache: Driver) -> None:
-        """The next caller computes again."""
+        """A computed value that cannot be stored raises SerializationError, and the next call computes again."""
         with pytest.raises(SerializationError):
             await cache.get_or_set("k", threading.Lock)
         assert await cache.get_or_set("k", lambda: 1) == 1
