@@ -25,36 +25,13 @@ if TYPE_CHECKING:
     from storeroom.transactions import transaction
 
 __all__ = [
-    "DEFAULT_TIMEOUT",
-    "ComputationCycleError",
-    "ComputationTimeoutError",
-    "ConfigurationError",
-    "DecodeError",
-    "DeprecatedBackendWarning",
-    "InvalidCacheBackendError",
-    "InvalidCacheKey",
-    "InvalidTimeoutError",
-    "KeyNotFoundError",
-    "LockError",
-    "LockLostError",
-    "LockTimeoutError",
-    "NotSupportedError",
-    "SerializationError",
-    "StorageError",
-    "StoreroomError",
-    "StoreroomWarning",
-    "TransactionError",
-    "UnkeyableArgumentError",
-    "ValueTooLargeError",
-    "ValueTypeError",
-    "cache",
-    "cached",
-    "caches",
-    "config_from_url",
-    "configure",
-    "memo",
+    "DEFAULT_TIMEOUT", "ComputationCycleError", "ComputationTimeoutError", "ConfigurationError", "DecodeError",
+    "DeprecatedBackendWarning", "InvalidCacheBackendError", "InvalidCacheKey", "InvalidTimeoutError",
+    "KeyNotFoundError", "LockError", "LockLostError", "LockTimeoutError", "NotSupportedError", "SerializationError",
+    "StorageError", "StoreroomError", "StoreroomWarning", "TransactionError", "UnkeyableArgumentError",
+    "ValueTooLargeError", "ValueTypeError", "cache", "cached", "caches", "config_from_url", "configure", "memo",
     "transaction",
-]
+]  # fmt: skip
 
 _HOMES = {
     "DEFAULT_TIMEOUT": "timeouts",

@@ -21,22 +21,10 @@ from storeroom.storage.hooks import MISSING
 from storeroom.timeouts import DEFAULT_TIMEOUT, NEVER
 
 __all__ = [
-    "CODEC_OPTIONS",
-    "DEFAULT_TIMEOUT",
-    "ENTRY_BOUNDS",
-    "MISSING",
-    "NEVER",
-    "BaseCache",
-    "DecodeError",
-    "Engine",
-    "InvalidCacheBackendError",
-    "Option",
-    "SerializationError",
-    "StorageError",
-    "ValueTypeError",
-    "codec_of",
+    "CODEC_OPTIONS", "DEFAULT_TIMEOUT", "ENTRY_BOUNDS", "MISSING", "NEVER", "BaseCache", "DecodeError", "Engine",
+    "InvalidCacheBackendError", "Option", "SerializationError", "StorageError", "ValueTypeError", "codec_of",
     "shared",
-]
+]  # fmt: skip
 
 
 def codec_of(settings: Settings, *, trusted: bool = False) -> Codec:
