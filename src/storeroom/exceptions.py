@@ -1,4 +1,4 @@
-"""Everything that Storeroom raises or warns about.
+"""The errors and warnings of Storeroom.
 
 The family, with the standard library's bases that make each error fit where a
 program already catches something::

@@ -1,9 +1,9 @@
 """From the key that a caller types to the storage key, and back.
 
-A storage key is what the storage sees: ``KEY_PREFIX:VERSION:key`` with Django's
-default function, or whatever a KEY_FUNCTION makes. A KeySpace is the set of all
-storage keys that one cache can make; it is what ``clear()`` removes and what
-``keys()`` lists, so that several caches can share one storage.
+A storage key is the storage's name of an entry: ``KEY_PREFIX:VERSION:key`` with Django's
+default function, or the result of a KEY_FUNCTION. A KeySpace is the set of all storage keys
+that one cache can make: ``clear()`` removes these and ``keys()`` lists them, so that several
+caches can share one storage.
 """
 
 import hashlib
@@ -26,6 +26,8 @@ clear() pass them by; a storage that bounds itself keeps them out of its bounds.
 _KEY_SENTINEL: Final = "\x00key\x00"
 _VERSION_SENTINEL: Final = "\x00version\x00"
 
+_EXPECTED: Final = "expected a callable f(key, key_prefix, version)"
+
 
 def default_key_func(key: Any, key_prefix: str, version: Any) -> str:
     """Join prefix, version and key with colons, exactly as Django does.
@@ -47,29 +49,23 @@ def get_key_func(key_func: str | KeyFunction | None) -> KeyFunction:
     if callable(key_func):
         return key_func
     if not isinstance(key_func, str):
-        raise ConfigurationError(
-            f"KEY_FUNCTION is a {type(key_func).__name__}; expected a callable f(key, key_prefix, version), "
-            "or its dotted path."
-        )
-    function = _imported(key_func)
-    if not callable(function):
-        raise ConfigurationError(
-            f"KEY_FUNCTION is {key_func!r}, which is a {type(function).__name__}; "
-            "expected a callable f(key, key_prefix, version)."
-        )
-    checked: KeyFunction = function  # its result is checked by use, as in Django
-    return checked
+        raise ConfigurationError(f"KEY_FUNCTION is a {type(key_func).__name__}; {_EXPECTED}, or its dotted path.")
+    return _imported(key_func)
 
 
-def _imported(key_func: str) -> Any:
+def _imported(key_func: str) -> KeyFunction:
     module_name, _, name = key_func.rpartition(".")
     try:
-        return getattr(import_module(module_name), name)
+        function: Any = getattr(import_module(module_name), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigurationError(
-            f"KEY_FUNCTION is {key_func!r}, which cannot be imported ({error}); "
-            'expected a callable f(key, key_prefix, version) or its dotted path, such as "app.caching.make_key".'
+            f"KEY_FUNCTION is {key_func!r}, which cannot be imported ({error}); {_EXPECTED} or its dotted path, such "
+            'as "app.caching.make_key".'
         ) from error
+    if not callable(function):
+        raise ConfigurationError(f"KEY_FUNCTION is {key_func!r}, which is a {type(function).__name__}; {_EXPECTED}.")
+    checked: KeyFunction = function  # its result is checked by use, as in Django
+    return checked
 
 
 def shorten(storage_key: str, limit: int) -> str:

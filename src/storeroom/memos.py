@@ -243,7 +243,7 @@ class MemoOverlay(Overlay):
 
 
 class _WithoutMisses(MemoOverlay):
-    """The memo for a computation, which has to see what others store meanwhile."""
+    """The memo for a computation, which has to see values that others store meanwhile."""
 
     _serves_misses = False
 

@@ -104,9 +104,11 @@ def _parse_words(text: str) -> float | None:
     try:
         seconds = float(words)
     except ValueError:
-        pass
-    else:
-        return parse_timeout(seconds)
+        return _parse_units(text, words)
+    return parse_timeout(seconds)
+
+
+def _parse_units(text: str, words: str) -> float:
     # "5 minutes" -> "5m": the first letter is the unit's symbol, but for milliseconds.
     short = _WORDS.sub(lambda m: m[1] + ("ms" if m[2].startswith("milli") else m[2][0]), words)
     parts = _PART.findall(short)

@@ -41,7 +41,7 @@ class BaseCache(ListingCache):
     """
 
     def __init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
-        """See that a backend has what it cannot do without.
+        """See that a backend has all required hooks.
 
         Args:
             cls: the new class.
@@ -94,7 +94,7 @@ class BaseCache(ListingCache):
         *,
         tags: Iterable[object] = (),
     ) -> None:
-        """Store the value; with a timeout of zero or less, remove what was there.
+        """Store the value; with a timeout of zero or less, remove the entry.
 
         Args:
             key: the key.

@@ -97,7 +97,7 @@ class ListingCache(ManyCache):
         return await (self._overlay or self)._aprune()
 
     def stats(self) -> CacheStats:
-        """Return what this cache's storage has counted and holds: see CacheStats."""
+        """Return the counts of this cache's storage, and its size: see CacheStats."""
         entries, size = (self._overlay or self)._usage()
         return CacheStats(**self._counters.as_dict(), entries=entries, bytes=size, tiers=self._tiers())
 

@@ -1,6 +1,6 @@
 """get_or_set(): decide, compute once, store.
 
-`decision` says what to do about an entry that was read, and `serving` does it. One caller
+`decision` judges an entry that was read, and `serving` acts on that. One caller
 computes for all: in a process by flights (``stampede``), among processes by ``leases``.
 `one_key` and `many_keys` are the work itself: read, lease, compute, store.
 """

@@ -1,7 +1,7 @@
 """One alias of CACHES: the options that a backend takes, their parsers, and the settings that come of them.
 
-A backend class says in a table of Option what OPTIONS may hold; `parsers` and `options` have
-the parts that many tables share. read_params() turns the dict that a person wrote into Settings,
+A backend class describes its OPTIONS in a table of Option; `parsers` and `options` have the
+parts that many tables share. read_params() turns the dict that a person wrote into Settings,
 or names the mistake. Freshness bounds a value's age, by alias and by call.
 """
 

@@ -61,7 +61,7 @@ def read_params(
     alias: str | None = None,
     backend: str = "this backend",
 ) -> Settings:
-    """Read what one alias says, without BACKEND and LOCATION.
+    """Read one alias, without BACKEND and LOCATION.
 
     Args:
         params: the alias's dict, as Django hands it to a backend class.

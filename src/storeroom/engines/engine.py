@@ -45,7 +45,7 @@ class Engine:
         self.flights.reset()
 
     def close(self) -> None:
-        """Give back what the engine holds; the next use takes it again."""
+        """Give back all resources; the next use takes them again."""
 
 
 EngineType = TypeVar("EngineType", bound=Engine)

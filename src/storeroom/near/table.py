@@ -261,14 +261,14 @@ class NearTable(Engine):
     # Statistics and life --------------------------------------------------------------------
 
     def stats(self) -> CacheStats:
-        """Return what this tier has counted and keeps."""
+        """Return the counts of this tier, and its size."""
         entries, size = self._usage()
         counted = self.counters.as_dict()
         counted["hits"] += self.direct_hits
         return CacheStats(**counted, entries=entries, bytes=size, tiers={})
 
     def far_stats(self, entries: int | None, size: int | None) -> CacheStats:
-        """Return what was counted of the storage."""
+        """Return the counts of the storage."""
         return CacheStats(**self.far.as_dict(), entries=entries, bytes=size, tiers={})
 
     def _usage(self) -> tuple[int, int]:

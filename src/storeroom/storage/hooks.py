@@ -192,7 +192,7 @@ class StorageHooks:
         return expires_at if expires_at is LOOK else expires_at is not None
 
     def _rename(self, storage_key: str, new_storage_key: str) -> Any:
-        """Move a live entry, expiry and all, over whatever is there. Return False if it is absent, or LOOK.
+        """Move a live entry, expiry and all, over any entry that is there. Return False if it is absent, or LOOK.
 
         This default is not atomic: between its steps another client may write either
         key. A backend that can do better says so by replacing it.
@@ -273,7 +273,7 @@ class StorageHooks:
         Those of envelopes are Conditional, if `sees_envelopes`.
 
         Raises:
-            NotSupportedError: the storage cannot list what it holds.
+            NotSupportedError: the storage cannot list its entries.
         """
         raise NotSupportedError(
             f"{type(self).__name__} cannot list its keys: its storage has no such operation. "
@@ -281,7 +281,7 @@ class StorageHooks:
         )
 
     def _usage(self) -> tuple[int | None, int | None]:
-        """Return how many entries and bytes are stored now; None for what the storage cannot tell."""
+        """Return the numbers of entries and bytes stored now; None for one that the storage cannot tell."""
         return None, None
 
     def _prune(self) -> int:
@@ -301,7 +301,7 @@ class StorageHooks:
     # For overlays ---------------------------------------------------------------------------
 
     def _computing(self) -> "StorageHooks":
-        """Return the hooks that a computation goes through: they show what others store meanwhile."""
+        """Return the hooks that a computation goes through: they show values that others store meanwhile."""
         return self
 
     def _freeze(self, storage_key: str, value: Any) -> Any:

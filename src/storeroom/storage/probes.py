@@ -30,7 +30,7 @@ class Endpoint:
     Attributes:
         address: as people write it; without credentials.
         host: name or address; "" for a socket or a file of this machine.
-        is_encrypted: whether what is sent can be read on the way; None where that shows only when it is asked.
+        is_encrypted: whether nobody on the way can read the traffic; None where that shows only when it is asked.
         has_password: whether one has to be known to get in; None where nothing tells.
     """
 
@@ -41,7 +41,7 @@ class Endpoint:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether what is sent leaves this machine, by all that the address tells.
+        """Whether the traffic leaves this machine, by all that the address tells.
 
         >>> [Endpoint("", host).is_elsewhere for host in ("", "localhost", "127.0.0.1", "::1", "10.0.0.7", "cache")]
         [False, False, False, False, True, True]

@@ -29,7 +29,7 @@ def twin(name: str) -> str:
 
 
 def run(steps: Steps[T]) -> T:
-    """Carry the steps out, and return what they return."""
+    """Carry the steps out, and return their result."""
     try:
         target, name, args = next(steps)
         while True:

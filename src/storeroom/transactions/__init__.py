@@ -30,7 +30,7 @@ class Scope(Protocol):
         """Return the unit of work that writes belong to now, if there is one."""
 
     def leave(self, error: BaseException | None) -> Steps[None]:
-        """End the block; `error` is what ended it."""
+        """End the block; `error` is the exception that ended it, if one did."""
 
 
 _scopes: ContextVar[tuple[Scope, ...]] = ContextVar("storeroom_transactions", default=())
@@ -40,7 +40,7 @@ class transaction:  # noqa: N801 -- called like a function, as contextlib's are
     """A block in which writes to caches are held back until the database has committed.
 
     For ``with`` and ``async with``; tasks and ``asyncio.to_thread()`` within are part of it. A cache with
-    ``OPTIONS["transactional"]`` False is not. Reads see what the block has written. Locks are not held back.
+    ``OPTIONS["transactional"]`` False is not. Reads see the block's own writes. Locks are not held back.
 
     Args:
         using: the transaction to follow.

@@ -138,7 +138,7 @@ class _SessionUnit(_FollowingUnit):
             self.begin()
 
     def _note_commit(self, session: Any) -> None:
-        if session.in_nested_transaction():  # a savepoint is released: its changes are those of what it is within
+        if session.in_nested_transaction():  # a savepoint is released: its changes are the outer one's
             self._savepoints.pop(id(session.get_nested_transaction()), None)
         else:
             self._has_committed = True
@@ -215,7 +215,7 @@ class _ConnectionUnit(_FollowingUnit):
         self._drop()
         raise TransactionError(
             "The block of storeroom.transaction(using=connection) ends while the connection's transaction is in "
-            "progress, and nobody would tell whether that is committed: what was held back is dropped. Enter "
+            "progress, and nobody would tell whether that is committed: writes that were held back are dropped. Enter "
             "transaction() before connection.begin() or engine.begin(), or commit within its block."
         )
 
