@@ -321,10 +321,10 @@ def test_caches_of_one_server_share_the_channel(redis_databases: Databases) -> N
         for cache in near:
             stack.callback(cache._engine.close)
             cache.set("k", 1)
-            eventually(lambda cache=cache: cache.get("k") == 1 and cache._overlay._near.is_tracked, "it is not tracked")
+            eventually(lambda cache=cache: cache.get("k") == 1 and cache._overlay.table.is_tracked, "it is not tracked")
         assert len({id(cache._engine._tracker) for cache in near}) == 1
         for cache in near:
-            eventually(lambda cache=cache: cache.get("k") == 1 and cache._overlay._near.entries, "it is not near")
+            eventually(lambda cache=cache: cache.get("k") == 1 and cache._overlay.table.entries, "it is not near")
             outside.key_prefix = cache.key_prefix
             outside.set("k", 2)
             eventually(lambda cache=cache: cache.get("k") == 2, "the change was not heard of", patience=5)
@@ -337,11 +337,11 @@ def test_a_further_handle_keeps_near_entries(redis_databases: Databases) -> None
     with contextlib.ExitStack() as stack:
         stack.callback(first._engine.close)
         first.set("k", 1)
-        await_own_changes(first._overlay._near)
-        eventually(lambda: first.get("k") == 1 and first._overlay._near.entries, "it is not near")
+        await_own_changes(first._overlay.table)
+        eventually(lambda: first.get("k") == 1 and first._overlay.table.entries, "it is not near")
         tiers = first.stats().tiers
         assert further.get("other") is None, "it is asked for, and not near"
-        assert further._overlay._near is first._overlay._near
+        assert further._overlay.table is first._overlay.table
         assert [first.get("k"), further.get("k")] == [1, 1]
         assert first.stats().tiers["near"].deletes == tiers["near"].deletes, "nothing was dropped"
         assert first.stats().tiers["far"].hits == tiers["far"].hits, "both were served from near"
