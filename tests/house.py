@@ -186,6 +186,32 @@ def headed_sentences(source: str) -> list[str]:
     return [text[match.start() :][:60].strip() for text in prose(source) for match in _HEADED.finditer(text.strip())]
 
 
+def identifiers(source: str) -> set[str]:
+    """Return the names that a source gives: of classes, functions, parameters, variables and attributes."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            names.add(node.attr)
+    return names
+
+
+def tests_without_docstring(source: str) -> list[str]:
+    """Return the names of the tests in a source that do not say in a docstring which behaviour they hold."""
+    return [
+        node.name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and not ast.get_docstring(node)
+    ]
+
+
 @cache
 def figures() -> dict[str, float]:
     """Return the house's figures by name."""

@@ -188,7 +188,7 @@ def _check_table(alias: Subject, probe: Probe) -> Iterator[Finding]:
     table = probe.table
     if table is None or table.state == "ready":
         return
-    where = f"The table {table.name!r} of {table.place}"
+    where = f"The table {table.name!r} of {table.database}"
     columns = f"{where} has the columns {', '.join(table.columns)}."
     missing = f"{where} {'is not there' if table.state == 'absent' else 'is of another shape'}"
     if table.state == "foreign":

@@ -2,7 +2,7 @@
 
 Most caches give most entries the same timeout, so deadlines arrive in order: those go to the tail
 of a queue, and only the others pay for a heap. Moving an item's deadline to later costs nothing:
-its old place is looked at when it comes due, and the item gets its new place then. Places that
+its old position is looked at when it comes due, and the item gets its new position then. Places that
 have become stale are dropped when they come due, or all at once when there are many.
 
 Not thread-safe: the caller holds a lock.
@@ -20,7 +20,7 @@ NEVER: Final = math.inf
 """The ``expires_at`` of what does not expire."""
 
 NOWHERE: Final = math.nan
-"""The ``indexed`` of an item that has left: equal to no deadline, so that all its places are stale."""
+"""The ``indexed`` of an item that has left: equal to no deadline, so that all its positions are stale."""
 
 _SLACK: Final = 64
 """Places that may be stale in any index: keeps a small one from being compacted often."""
@@ -32,7 +32,7 @@ class Indexed(Protocol):
     expires_at: float
     """When the item expires; `NEVER` if it does not. The owner's to change."""
     indexed: float
-    """The deadline of the item's valid place, never later than expires_at; `NEVER` while it has none."""
+    """The deadline of the item's valid position, never later than expires_at; `NEVER` while it has none."""
 
 
 Item = TypeVar("Item", bound=Indexed)
@@ -65,11 +65,11 @@ class ExpiryIndex(Generic[Item]):
         self._room = _SLACK
 
     def __len__(self) -> int:
-        """Return the number of places, stale ones included."""
+        """Return the number of positions, stale ones included."""
         return len(self._deadlines) + len(self._heap)
 
     def add(self, item: Item) -> None:
-        """Give an item a place at its ``expires_at``.
+        """Give an item a position at its ``expires_at``.
 
         Needed only if ``expires_at < indexed``. Cost: amortised constant when deadlines arrive in
         order, else logarithmic.
@@ -90,8 +90,8 @@ class ExpiryIndex(Generic[Item]):
 
     def pop_expired(self, now: float) -> Item | None:
         """Remove and return an item that has expired by `now`, or None if there is none."""
-        while (place := self._pop_due(now)) is not None:
-            deadline, item = place
+        while (position := self._pop_due(now)) is not None:
+            deadline, item = position
             if item.indexed != deadline:
                 continue
             item.indexed = NEVER
@@ -118,29 +118,29 @@ class ExpiryIndex(Generic[Item]):
         self.due = min(queued, heaped)
 
     def _compact(self) -> None:
-        """Drop stale places; then let as many be added as are left, which makes the cost constant per addition."""
-        places = zip(self._deadlines, self._items, strict=True)
-        valid = [item.indexed == deadline for deadline, item in places]
+        """Drop stale positions; then let as many be added as are left, which makes the cost constant per addition."""
+        positions = zip(self._deadlines, self._items, strict=True)
+        valid = [item.indexed == deadline for deadline, item in positions]
         self._deadlines = deque(compress(self._deadlines, valid))
         self._items = deque(compress(self._items, valid))
         self._last = self._deadlines[-1] if self._deadlines else -math.inf
-        self._heap = [place for place in self._heap if place[2].indexed == place[0]]
+        self._heap = [position for position in self._heap if position[2].indexed == position[0]]
         heapify(self._heap)
         self._find_due()
         self._room = len(self) + _SLACK
 
     def check_invariants(self, items: list[Item]) -> None:
         """Raise AssertionError if the index of these items is not as it should be. For tests; linear."""
-        places = {(item.indexed, id(item)) for item in items if item.indexed != NEVER}
+        positions = {(item.indexed, id(item)) for item in items if item.indexed != NEVER}
         kept = {*zip(self._deadlines, map(id, self._items), strict=True)}
         kept |= {(deadline, id(item)) for deadline, _, item in self._heap}
         promises = {
             "an item is never indexed later than it expires": all(item.indexed <= item.expires_at for item in items),
-            "an indexed item has its place": places <= kept,
+            "an indexed item has its position": positions <= kept,
             "an item that expires is indexed": all(item.indexed < NEVER for item in items if item.expires_at < NEVER),
             "the queue is in order": list(self._deadlines) == sorted(self._deadlines),
             "nothing comes due before due": all(deadline >= self.due for deadline, _ in kept),
-            "stale places are bounded": self._room >= 0,
+            "stale positions are bounded": self._room >= 0,
         }
         if broken := [promise for promise, holds in promises.items() if not holds]:
             raise AssertionError(f"The expiry index has broken these promises: {broken}")

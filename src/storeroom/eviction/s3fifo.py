@@ -62,7 +62,7 @@ RankedT = TypeVar("RankedT", bound=Ranked)
 
 
 class Ghosts:
-    """The hashes of the last keys evicted from one place, each with its number.
+    """The hashes of the last keys evicted from one queue, each with its number.
 
     In two generations: when the recent one fills the window it becomes the previous one, and the
     one before is dropped. That is half the cost of a queue beside a dict, for about the same memory.
@@ -192,7 +192,7 @@ class AdaptiveS3Fifo(Generic[RankedT]):
         self._window = min(self._soon, self._target / 2)
 
     def admit(self, entry: RankedT, full: bool) -> RankedT | None:
-        """Give a new entry its place; if there is no room, evict another one and return it."""
+        """Give a new entry its position; if there is no room, evict another one and return it."""
         hashed = hash(entry.key)
         ghost, near = self._ghost, self._near
         returning = False
@@ -286,12 +286,12 @@ class AdaptiveS3Fifo(Generic[RankedT]):
     def check_invariants(self, entries: list[RankedT]) -> None:
         """Raise AssertionError if these entries are not ranked as they should be. For tests; linear."""
         queues = {YOUNG: self._young, OLD: self._old, MAIN: self._main}
-        live = {place: [entry for entry in queue if entry.queue == place] for place, queue in queues.items()}
-        ranked = [id(entry) for place in live.values() for entry in place]
+        live = {name: [entry for entry in queue if entry.queue == name] for name, queue in queues.items()}
+        ranked = [id(entry) for name in live.values() for entry in name]
         promises = {
-            "each entry has one place": sorted(ranked) == sorted(map(id, entries)),
+            "each entry has one position": sorted(ranked) == sorted(map(id, entries)),
             "what is in a queue belongs there or was removed": all(
-                entry.queue in {place, REMOVED} for place, queue in queues.items() for entry in queue
+                entry.queue in {name, REMOVED} for name, queue in queues.items() for entry in queue
             ),
             "small is counted": self._small == len(live[YOUNG]) + len(live[OLD]),
             "main is counted": self._proven == len(live[MAIN]),

@@ -134,14 +134,14 @@ class TableProbe:
 
     Attributes:
         name: of the table.
-        place: the database.
+        database: the name of its database.
         state: "ready"; "absent"; "old", made by Django or another version, and replaced on first use; or "foreign".
         may_create: whether this user may make it; None where nobody can tell.
         columns: their names.
     """
 
     name: str
-    place: str
+    database: str
     state: Literal["ready", "absent", "old", "foreign"]
     may_create: bool | None = None
     columns: tuple[str, ...] = ()

@@ -14,8 +14,8 @@ key                         value                what
 ``x`` + time + entry's key  slot                 the index by expiry
 ==========================  ===================  =====================================
 
-The index is lazy: an entry that is overwritten with a later expiry keeps its place in
-it and is moved when that place comes due, so overwriting touches the entry alone.
+The index is lazy: an entry that is overwritten with a later expiry keeps its position in
+it and is moved when that position comes due, so overwriting touches the entry alone.
 
 Eviction is CLOCK: a hand sweeps the index; an entry that was read since the hand's last
 visit gets a second chance, the first that was not goes. A read only sets a byte in
@@ -57,7 +57,7 @@ Bounds: TypeAlias = tuple[int | None, int | None, int | None]
 """max_entries, max_bytes and cull_frequency, as an alias's OPTIONS say."""
 
 HEADER: Final = Struct(">ddI")
-"""Before each entry's frame: expires_at, the time of its place in the index, its recency slot."""
+"""Before each entry's frame: expires_at, the time of its position in the index, its recency slot."""
 
 _EXPIRED: Final = (0.0, 0.0, 0)
 
@@ -127,7 +127,7 @@ def split_name(frame: bytes) -> tuple[str, bytes]:
 
 
 def _decode(name: bytes) -> str:
-    # A damaged name is nobody's: the mark that takes the place of a bad byte makes it match no key.
+    # A damaged name is nobody's: the character in place of a bad byte makes it match no key.
     try:
         return name.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
@@ -186,7 +186,7 @@ def entry_size(entry_key: bytes, frame_size: int) -> int:
 
 
 def overwrite(transaction: Any, entry_key: bytes, frame: bytes, expires_at: float) -> bool:
-    """Overwrite an entry where nothing else changes: its size stays, and it expires no earlier than its place says.
+    """Overwrite an entry where nothing else changes: its size stays, and it expires no earlier than its position says.
 
     Return False, having done nothing, where a Table is needed.
     """
@@ -344,7 +344,7 @@ class Table:
         return removed
 
     def _move_in_index(self, index_key: bytes, entry_key: bytes, record: bytes) -> None:
-        """Put an entry, whose expiry was put off, at the place in the index where it now belongs."""
+        """Put an entry, whose expiry was put off, at the position in the index where it now belongs."""
         expires_at, _, slot = read_header(record)
         self._transaction.delete(index_key)
         self._transaction.put(_index_key(expires_at, entry_key), _SLOT.pack(slot))
@@ -418,18 +418,18 @@ class Table:
 def check(transaction: Any) -> None:
     """Raise AssertionError if entries, index and bookkeeping disagree: for tests."""
     entries, size, _, earliest = read_meta(transaction)
-    places, sizes, is_early = set(), [], False
+    positions, sizes, is_early = set(), [], False
     for entry_key, record in transaction.cursor():
         if entry_key[:1] in (b"e", b"h", b"l"):
             expires_at, indexed_at, _ = read_header(record)
             is_early = is_early or expires_at < indexed_at
-            places.add(_index_key(indexed_at, entry_key))
+            positions.add(_index_key(indexed_at, entry_key))
             if not _is_lock(entry_key):
                 sizes.append(entry_size(entry_key, len(record) - HEADER.size))
     index = {key for key, _ in transaction.cursor() if key.startswith(_INDEX)}
     faults = {
-        "an entry expires before its place in the index": is_early,
-        f"{len(index ^ places)} places of the index have no entry, or the reverse": index != places,
+        "an entry expires before its position in the index": is_early,
+        f"{len(index ^ positions)} positions of the index have no entry, or the reverse": index != positions,
         f"{entries} entries are noted and {len(sizes)} are there": entries != len(sizes),
         f"{size} bytes are noted and {sum(sizes)} are there": size != sum(sizes),
         "an entry expires before the earliest": any(_TIME.unpack_from(key, 1)[0] < earliest for key in index),
