@@ -1,18 +1,36 @@
 """Beginning and end of every run; the fixtures of one subject live beside its tests."""
 
+import gc
+from collections.abc import Iterator
+
 import pytest
 
-from tests.servers.folders import remove_leftovers
+from tests.servers.folders import new_folder, remove_leftovers
 from tests.servers.shared import stop_shared
 
 #: The first is a command, and a part of it runs only within Django's own test run; the second is for mypy alone.
 collect_ignore = ["django_suite", "typing"]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Clean up after runs that were interrupted; once, and not in each of several workers."""
-    if not hasattr(config, "workerinput"):
-        remove_leftovers()
+    """Clean up after runs that were interrupted, and give the workers of this one a folder in memory."""
+    if hasattr(config, "workerinput"):
+        return
+    remove_leftovers()
+    if getattr(config.option, "numprocesses", None) and not config.option.basetemp:
+        config.option.basetemp = str(new_folder() / "pytest")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect without the garbage collector, which would look at ten thousands of tests again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_unconfigure() -> None:

@@ -1,4 +1,4 @@
-"""The command: prepares both Djangos, runs their suites side by side, prints what ran and what was left out."""
+"""The command: prepares both Djangos, runs the phases of their suites side by side, prints the results."""
 
 import argparse
 import collections
@@ -13,41 +13,42 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.django_suite import checkout, exclusions, interpreters
 from tests.django_suite.checkout import Checkout, Pair
 from tests.django_suite.exclusions import ExclusionError, Exclusions
+from tests.servers import databases, memcached, redis
 from tests.servers.databases import PostgreSQLServer
-from tests.servers.memcached import MemcachedServer
+from tests.servers.folders import new_folder, remove_leftovers
 from tests.servers.redis import RedisServer, redis_binary
 
 INSIDE = Path(__file__).parent / "inside"
 STOREROOM = "storeroom.backends"
 DJANGO = "django.core.cache.backends"
+OPTIONS = ("--settings=storeroom_suite_settings", "--parallel=1", "--verbosity=0")
+
+#: Phases that run at once: most of a phase is waiting, for entries to expire and for its server.
+JOBS = 4 * (os.cpu_count() or 1)
 
 _FRAGMENTS = "template_tests.syntax_tests.test_cache"
 _REDIS_TESTS = "cache.tests.RedisCacheTests"
-_DATABASE_TESTS = (
-    "cache.tests.DBCacheTests",
-    "cache.tests.DBCacheWithTimeZoneTests",
-    "cache.tests.CreateCacheTableForDBCacheTests",
-)
+_DATABASE_TESTS = ("cache.tests.DBCacheTests", "cache.tests.CreateCacheTableForDBCacheTests")
+_TIME_ZONE_TESTS = ("cache.tests.DBCacheWithTimeZoneTests",)
 _PYMEMCACHE_TESTS = "cache.tests.PyMemcacheCacheTests"
 _PYLIBMC_TESTS = "cache.tests.PyLibMCCacheTests"
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One call of ``runtests.py``.
+    """One call of ``runtests.py``, which has a server of its own.
 
     Attributes:
         storage: the module whose class is the default cache; the cache suite names the others by itself.
-        labels: what ``runtests.py`` is asked for.
+        labels: the suites and classes that ``runtests.py`` is asked for.
         minimum: fewer tests passed than this mean that something was not found, whatever the exit code. It is a
-            little under what Django 5.2.19 has.
+            little under the number of Django 5.2.19.
         only_excluded: run the tests that are left out, to see that none of them would pass.
     """
 
@@ -58,18 +59,22 @@ class Phase:
     only_excluded: bool = False
 
 
+#: Those that take longest begin first, so that a run does not end with one of them alone.
 PHASES = (
+    Phase("cache and fragments, database", "db", (*_DATABASE_TESTS, _FRAGMENTS), 65),
+    Phase("cache with time zones, database", "db", _TIME_ZONE_TESTS, 48),
     Phase("cache, sessions and fragments, local memory", "locmem", ("cache", "sessions_tests", _FRAGMENTS), 880),
     Phase("sessions and fragments, files", "filebased", ("sessions_tests", _FRAGMENTS), 640),
     Phase("cache, sessions and fragments, Redis", "redis", (_REDIS_TESTS, "sessions_tests", _FRAGMENTS), 700),
-    Phase("cache and fragments, database", "db", (*_DATABASE_TESTS, _FRAGMENTS), 110),
     Phase("cache and fragments, Memcached by pymemcache", "pymemcache", (_PYMEMCACHE_TESTS, _FRAGMENTS), 60),
     Phase("cache and fragments, Memcached by pylibmc", "pylibmc", (_PYLIBMC_TESTS, _FRAGMENTS), 60),
 )
 COUNTERCHECKS = (
     Phase("tests left out that would pass", "locmem", ("cache", "sessions_tests"), 0, only_excluded=True),
     Phase("tests left out that would pass, Redis", "redis", (_REDIS_TESTS,), 0, only_excluded=True),
-    Phase("tests left out that would pass, database", "db", _DATABASE_TESTS, 0, only_excluded=True),
+    Phase(
+        "tests left out that would pass, database", "db", (*_DATABASE_TESTS, *_TIME_ZONE_TESTS), 0, only_excluded=True
+    ),
     Phase("tests left out that would pass, pymemcache", "pymemcache", (_PYMEMCACHE_TESTS,), 0, only_excluded=True),
     Phase("tests left out that would pass, pylibmc", "pylibmc", (_PYLIBMC_TESTS,), 0, only_excluded=True),
 )
@@ -77,7 +82,7 @@ COUNTERCHECKS = (
 
 @dataclass(slots=True)
 class Outcome:
-    """What one phase did."""
+    """The results of one phase."""
 
     phase: Phase
     passed: list[str] = field(default_factory=list)
@@ -87,9 +92,29 @@ class Outcome:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """A phase on one of the Djangos.
+
+    Attributes:
+        tests: the folder of Django's tests, which the phases of a Django share.
+        folder: of this job alone.
+        backends: the package of the classes under test.
+        listed: the tests that are left out of this Django's.
+    """
+
+    phase: Phase
+    ready: Checkout
+    tests: Path
+    folder: Path
+    backends: str
+    listed: Exclusions
+
+
 def main() -> int:
     """Run; return the exit code."""
     options = _arguments()
+    remove_leftovers()
     try:
         listed = exclusions.load()
     except ExclusionError as error:
@@ -97,12 +122,15 @@ def main() -> int:
         return 1
     pairs = _pairs()
     with ThreadPoolExecutor(options.jobs) as pool:
-        runs = list(pool.map(lambda pair: _run_pair(pair, listed, options), pairs))
-    for (ready, outcomes), pair in zip(runs, pairs, strict=True):
-        _print_outcomes(ready, pair, outcomes)
+        prepared = list(pool.map(lambda pair: list(_jobs(pair, listed, options)), pairs))
+        in_turn = itertools.chain.from_iterable(itertools.zip_longest(*prepared))
+        futures = {job: pool.submit(_run, job) for job in in_turn if job}
+        runs = [[outcome for job in jobs if (outcome := futures[job].result())] for jobs in prepared]
+    for pair, jobs, outcomes in zip(pairs, prepared, runs, strict=True):
+        _print_outcomes(jobs[0].ready, pair, outcomes)
     if not options.control:
         _print_exclusions(listed)
-    outcomes = list(itertools.chain.from_iterable(outcomes for _, outcomes in runs))
+    outcomes = list(itertools.chain.from_iterable(runs))
     return _close([outcome for outcome in outcomes if not outcome.phase.only_excluded], outcomes)
 
 
@@ -110,7 +138,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.django_suite", description=__doc__)
     parser.add_argument("--refresh", action="store_true", help="download the newest releases again")
     parser.add_argument("--control", action="store_true", help="run Django's own classes, with nothing left out")
-    parser.add_argument("--jobs", type=int, default=2, help="how many Djangos at once (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=JOBS, help="phases that run at once (default: %(default)s)")
     return parser.parse_args()
 
 
@@ -121,80 +149,64 @@ def _pairs() -> list[Pair]:
     return [Pair(oldest, "Django==5.2.*"), Pair(newest, "Django")]
 
 
-def _run_pair(pair: Pair, listed: Exclusions, options: argparse.Namespace) -> tuple[Checkout, list[Outcome]]:
+def _jobs(pair: Pair, listed: Exclusions, options: argparse.Namespace) -> Iterator[Job]:
+    """Prepare a Django; yield its phases."""
     ready = checkout.prepare(pair, refresh=options.refresh)
     backends = DJANGO if options.control else STOREROOM
-    tests = ready.unpack_tests(backends)
     phases = PHASES if options.control else (*PHASES, *COUNTERCHECKS)
     if options.control:
         listed = Exclusions({}, {}, listed.other_storages, isolation="")
     listed = listed.of(ready.version)
-    with _servers(ready) as servers:
-        possible = [phase for phase in phases if servers.get(phase.storage) != ""]
-        return ready, [_run_phase(phase, ready, tests, backends, listed, servers) for phase in possible]
+    tests = ready.unpack_tests(backends)
+    has_pylibmc = ready.has("pylibmc")
+    for phase in phases:
+        if phase.storage != "pylibmc" or has_pylibmc:
+            yield Job(phase, ready, tests, new_folder(), backends, listed)
+
+
+def _run(job: Job) -> Outcome | None:
+    """Run a job on a server of its own; return None where that is not installed."""
+    try:
+        with _running(job.phase.storage, job.folder) as location:
+            return _run_phase(job, location)
+    except pytest.skip.Exception as reason:
+        print(f"left out: {job.phase.name}: {reason}")
+        return None
+    except pytest.fail.Exception as reason:
+        return Outcome(job.phase, problem=f"{reason}\n")
 
 
 @contextmanager
-def _servers(ready: Checkout) -> Iterator[dict[str, str]]:
-    """Start the servers of one pair; yield storage to LOCATION, which is "" where something is not installed."""
-    found = {
-        "redis": lambda: _started(
-            stack, RedisServer(redis_binary(), ready.home / "redis"), "redis://127.0.0.1:{0.port}/0"
-        ),
-        "db": lambda: _started(stack, PostgreSQLServer(), "{0.port}"),
-        "pymemcache": lambda: _started(stack, MemcachedServer(ready.home / "memcached", by_port=True), "{0.location}"),
-        "pylibmc": lambda: _started(stack, MemcachedServer(ready.home / "pylibmc", by_port=True), "{0.location}"),
-    }
+def _running(storage: str, folder: Path) -> Iterator[str]:
+    """Yield the address of a new server while it runs; "" for a storage without one."""
     with ExitStack() as stack:
-        locations = {}
-        for storage, start in found.items():
-            try:
-                locations[storage] = start() if storage != "pylibmc" or ready.has("pylibmc") else ""
-            except pytest.skip.Exception as reason:
-                locations[storage] = ""
-                print(f"left out: Django's suites on {storage}: {reason}")
-            except pytest.fail.Exception as reason:
-                sys.exit(str(reason))
-        yield locations
+        if storage == "redis":
+            server = stack.enter_context(contextmanager(redis.running)(RedisServer(redis_binary(), folder)))
+            yield f"redis://127.0.0.1:{server.port}/0"
+        elif storage == "db":
+            yield str(stack.enter_context(contextmanager(databases.running)(PostgreSQLServer())).port)
+        elif storage in {"pymemcache", "pylibmc"}:
+            (server,) = stack.enter_context(memcached.running(folder, by_port=True)).servers
+            yield server.location
+        else:
+            yield ""
 
 
-def _started(stack: ExitStack, server: Any, location: str) -> str:
-    if isinstance(server, PostgreSQLServer):
-        stack.callback(server.remove)
-    server.start()
-    stack.callback(server.stop)
-    return location.format(server)
-
-
-def _run_phase(
-    phase: Phase, ready: Checkout, tests: Path, backends: str, listed: Exclusions, servers: dict[str, str]
-) -> Outcome:
+def _run_phase(job: Job, location: str) -> Outcome:
     """Call ``runtests.py`` and read the runner's report of it."""
-    plan, report = ready.home / "plan.json", ready.home / "report.json"
-    report.unlink(missing_ok=True)
-    others = {name: storage for name, storage in listed.other_storages.items() if storage != phase.storage}
-    listed = replace(listed, other_storages=others)
-    plan.write_text(json.dumps({**asdict(listed), "only_excluded": phase.only_excluded, "report": str(report)}))
-    environment = os.environ | {
-        "PYTHONPATH": str(INSIDE),
-        "STOREROOM_SUITE_PLAN": str(plan),
-        "STOREROOM_SUITE_BACKENDS": backends,
-        "STOREROOM_SUITE_STORAGE": phase.storage,
-        "STOREROOM_SUITE_LOCATION": servers.get(phase.storage, ""),
-    }
-    command = [ready.python, "runtests.py", "--settings=storeroom_suite_settings", "--parallel=1", "--verbosity=0"]
     begun = time.monotonic()
     run = subprocess.run(
-        [*command, *phase.labels],
-        cwd=tests,
-        env=environment,
+        [job.ready.python, "runtests.py", *OPTIONS, *job.phase.labels],
+        cwd=job.tests,
+        env=os.environ | _environment(job, location),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
-    outcome = Outcome(phase, seconds=time.monotonic() - begun)
+    outcome = Outcome(job.phase, seconds=time.monotonic() - begun)
+    report = job.folder / "report.json"
     if not report.exists():
         outcome.problem = run.stdout
         return outcome
@@ -204,8 +216,23 @@ def _run_phase(
     return outcome
 
 
+def _environment(job: Job, location: str) -> dict[str, str]:
+    """Write the plan of a job; return the variables that name it, and the class under test."""
+    plan, report = job.folder / "plan.json", job.folder / "report.json"
+    others = {name: storage for name, storage in job.listed.other_storages.items() if storage != job.phase.storage}
+    listed = asdict(replace(job.listed, other_storages=others))
+    plan.write_text(json.dumps({**listed, "only_excluded": job.phase.only_excluded, "report": str(report)}))
+    return {
+        "PYTHONPATH": str(INSIDE),
+        "STOREROOM_SUITE_PLAN": str(plan),
+        "STOREROOM_SUITE_BACKENDS": job.backends,
+        "STOREROOM_SUITE_STORAGE": job.phase.storage,
+        "STOREROOM_SUITE_LOCATION": location,
+    }
+
+
 def _judge(outcome: Outcome, run: subprocess.CompletedProcess[str]) -> None:
-    """Say what is wrong, if anything: of the tests left out, each that passes is one too many."""
+    """Note the problem, if there is one: of the tests left out, each that passes is one too many."""
     if outcome.phase.only_excluded:
         needless = "".join(f"  {test}\n" for test in outcome.passed)
         outcome.problem = f"these pass, and need not be left out:\n{needless}" if needless else ""

@@ -27,11 +27,22 @@ PREFIX = "storeroom-tests-"
 LOCK = "owner"
 SERVER = "server"
 
+#: Bytes that a run may need: a few databases of 150 MB for each worker. A container often has 64 MB of such memory.
+ROOM = 4 * 2**30
+
+
+def _in_memory() -> Path:
+    shared = Path("/dev/shm")
+    if os.access(shared, os.W_OK) and shutil.disk_usage(shared).free >= ROOM:
+        return shared
+    return Path(tempfile.gettempdir())
+
+
 #: Memory where the system has a file system of it: making a table waits for the disk otherwise.
-IN_MEMORY = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())
+IN_MEMORY = _in_memory()
 
 #: The directories that hold folders of runs.
-DIRECTORIES = tuple(dict.fromkeys([IN_MEMORY, Path(tempfile.gettempdir())]))
+DIRECTORIES = (Path("/dev/shm"), Path(tempfile.gettempdir()))
 
 #: Seconds for a server of an interrupted run to end by itself.
 PATIENCE = 5.0

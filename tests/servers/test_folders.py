@@ -75,13 +75,8 @@ def run_in(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     for run in runs:
         with run.process:
             run.process.kill()
-        kill(run.server)
-
-
-def kill(pid: int) -> None:
-    """End a process that may have ended."""
-    if is_running(pid):
-        os.kill(pid, signal.SIGKILL)
+        if folders._runs_in(run.server, run.folder):
+            os.kill(run.server, signal.SIGKILL)
 
 
 def is_running(pid: int) -> bool:
@@ -184,7 +179,7 @@ def test_a_child_that_outlives_its_run_does_not_keep_the_folder(tmp_path: Path, 
         eventually(lambda: remove_leftovers([tmp_path]) == [run.folder.parent], "the folder is held")
         assert is_running(child)
     finally:
-        kill(child)
+        os.kill(child, signal.SIGKILL)
 
 
 def test_a_run_that_ends_removes_its_folder(tmp_path: Path, run_in: Callable[..., Run]) -> None:
