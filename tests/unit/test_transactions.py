@@ -4,6 +4,8 @@ import asyncio
 import contextvars
 import itertools
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -321,3 +323,18 @@ def test_an_option_for_django_needs_django(monkeypatch) -> None:
         pass
     with pytest.raises(ConfigurationError, match="expected True, False, None, or the alias"):
         fresh(OPTIONS={"transactional": 1.5})
+
+
+def test_transaction_that_begins_before_any_cache_is_loaded_holds_back(tmp_path):
+    """A program may enter its first transaction before it has made, or imported, a cache."""
+    code = (
+        "import storeroom\n"
+        "storeroom.configure({'default': {'BACKEND': 'storeroom.backends.locmem.LocMemCache'}})\n"
+        "transaction = storeroom.transaction()\n"
+        "transaction.__enter__()\n"
+        "storeroom.cache.set('k', 1)\n"
+        "transaction.__exit__(ValueError, ValueError(), None)\n"
+        "print(storeroom.cache.get('k'))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert run.stdout.split() == ["None"]

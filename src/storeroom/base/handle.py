@@ -10,7 +10,7 @@ from storeroom import config, timeouts
 from storeroom.engines import Engine
 from storeroom.engines.counts import CacheStats, Counters
 from storeroom.keys import KeySpace, default_key_func
-from storeroom.storage.hooks import OVERLAID, StorageHooks
+from storeroom.storage.hooks import StorageHooks, overlaid
 from storeroom.timeouts import DEFAULT_TIMEOUT, NEVER, Timeout
 
 __all__ = ["Handle"]
@@ -18,6 +18,7 @@ __all__ = ["Handle"]
 T = TypeVar("T")
 
 
+@overlaid
 class Handle(StorageHooks):
     """The settings of a cache, its storage keys and expiry times."""
 
@@ -173,6 +174,3 @@ class Handle(StorageHooks):
         if timeout is DEFAULT_TIMEOUT and default is not None and default > 0:
             return timeouts.now() + default  # the case of most writes
         return timeouts.expires_at(timeout, self.default_timeout)
-
-
-OVERLAID.append(Handle)

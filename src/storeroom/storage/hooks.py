@@ -24,7 +24,10 @@ from storeroom.storage.steps import Steps, run
 if TYPE_CHECKING:
     from storeroom.storage.channel import Channel
 
-__all__ = ["ABSENT", "LOOK", "MISSING", "OVERLAID", "REQUIRED", "Conditional", "StorageHooks", "Swap", "swapped"]
+__all__ = [
+    "ABSENT", "LOOK", "MISSING", "OVERLAID", "OVERLAY_ATTRIBUTE", "REQUIRED", "Conditional", "StorageHooks", "Swap",
+    "overlaid", "swapped",
+]  # fmt: skip
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -92,7 +95,18 @@ REQUIRED: Final[Mapping[str, str]] = {
 """The hooks that every backend defines, and their parameters."""
 
 OVERLAID: Final[list[Any]] = []
-"""Classes whose hooks an overlay may cover: they say so themselves, as they lie above (``storage.overlay``)."""
+"""Classes before whose hooks overlays may stand."""
+
+OVERLAY_ATTRIBUTE: Final[list[Any]] = []
+"""The descriptor of their attribute `_overlay`, once there may be overlays: see ``storage.overlay``."""
+
+
+def overlaid(kind: type[T]) -> type[T]:
+    """Let overlays stand before the hooks of a class. It says so itself, as it lies above."""
+    OVERLAID.append(kind)
+    for descriptor in OVERLAY_ATTRIBUTE:
+        kind._overlay = descriptor  # type: ignore[attr-defined]  # a handle's class, which lies above
+    return kind
 
 
 def _twin(hook: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:

@@ -14,7 +14,7 @@ from functools import wraps
 from typing import Any, ClassVar, Final, TypeAlias
 
 from storeroom.storage.channel import Channel
-from storeroom.storage.hooks import OVERLAID, StorageHooks
+from storeroom.storage.hooks import OVERLAID, OVERLAY_ATTRIBUTE, StorageHooks
 from storeroom.storage.steps import Steps, arun, run
 
 __all__ = [
@@ -75,6 +75,7 @@ _descriptor: Final = _ContextOverlay()
 def install(position: int, find: Finder) -> None:
     """Let caches ask for overlays at this position from now on."""
     _descriptor.finders[position] = find
+    OVERLAY_ATTRIBUTE[:] = [_descriptor]
     for kind in OVERLAID:
         kind._overlay = _descriptor
 
