@@ -6,19 +6,21 @@ program's transaction, and no rollback of one takes them back.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar
 
 from storeroom import config, timeouts
 from storeroom.backends.db import probe as probing
 from storeroom.backends.db import rows as layout
+from storeroom.backends.db.clearing import clear, remove_expired
 from storeroom.backends.db.connect import engine_of, located, names_database
 from storeroom.backends.db.engine import DatabaseEngine
 from storeroom.backends.db.errors import FullError, OutageError
 from storeroom.backends.db.options import OPTIONS
 from storeroom.backends.db.rows import Row, from_column, name_of
 from storeroom.backends.db.statements import chunks
-from storeroom.backends.db.transaction import NO_BOUND, Bounds, Transaction
+from storeroom.backends.db.transaction import NO_BOUND, Bounds, Transaction, kept_position
 from storeroom.backends.network import NetworkCache
 from storeroom.exceptions import DecodeError, StorageError, ValueTooLargeError, ValueTypeError
 from storeroom.serializers import build_codec
@@ -35,8 +37,11 @@ __all__ = ["DatabaseCache"]
 
 T = TypeVar("T")
 
+_Entry: TypeAlias = tuple[str, bytes, float, int]
+"""Storage key, name, expires and sequence of a row."""
+
 _STEP: Final = 1000
-"""Rows that a scan reads at a time, and clear() removes: short transactions let others in between."""
+"""Rows that a scan reads at a time."""
 
 _FEW: Final = 100
 """Keys that are read within the event loop, from a local file."""
@@ -125,6 +130,11 @@ class DatabaseCache(NetworkCache):
         located(location, settings.options)
 
     @classmethod
+    def storage_identity(cls, location: str, settings: config.Settings) -> tuple[object, ...]:
+        """Return the identity of the table, as LOCATION may name tables of several databases."""
+        return located(location, settings.options)[0].identity
+
+    @classmethod
     def is_in_site(cls, location: str, settings: config.Settings) -> bool:
         """Tell whether a running Django chooses the database."""
         return not names_database(location, settings.options)
@@ -179,19 +189,14 @@ class DatabaseCache(NetworkCache):
 
     def _scan(self, start: str) -> Iterator[str]:
         now = timeouts.now()
-        return iter([key for key, _, expires in self._entries(start) if expires > now])
+        return iter([key for key, _, expires, _ in self._entries(start) if expires > now])
 
-    def _entries(self, start: str) -> Iterator[tuple[str, bytes, float]]:
-        """Yield storage key, name and expires of all rows whose storage key begins with `start`."""
-        # The column has only the beginning of a long name; the rest is compared below.
+    def _entries(self, start: str) -> Iterator["_Entry"]:
+        """Return all rows whose storage key begins with `start`."""
+        # The column has only the beginning of a long name, so that the whole key is compared, too.
         first = layout.head_of(start)
-        for column, value, expires, is_envelope in self._rows_from(first):
-            name = bytes(column)
-            if not name.startswith(first):
-                return
-            storage_key = layout.storage_key_of(name, value)
-            if name != layout.COUNTS_NAME and storage_key.startswith(start):
-                yield (Conditional(storage_key) if is_envelope else storage_key), name, expires
+        rows = takewhile(lambda row: bytes(row[0]).startswith(first), self._rows_from(first))
+        return (entry for entry in _keyed(rows) if entry[0].startswith(start))
 
     def _rows_from(self, first: bytes) -> Iterator[Any]:
         """Yield the rows whose names do not come before `first`, in their order."""
@@ -268,7 +273,7 @@ class DatabaseCache(NetworkCache):
         return self._write(self._incr_within, storage_key, delta)
 
     def _live(self, transaction: Transaction, storage_key: str) -> tuple[Any, Any]:
-        """Return the value of a live entry, or MISSING, and its columns: value, number, expires and size."""
+        """Return the value of a live entry, or MISSING, and its columns: value, number, expires, size, sequence."""
         name = name_of(storage_key)
         columns = transaction.live(name)
         value = MISSING if columns is None else self._decoded(storage_key, name, columns[0], columns[1])
@@ -297,7 +302,8 @@ class DatabaseCache(NetworkCache):
             return LOOK
         transaction.remove([name_of(storage_key)])
         # A signature is bound to its key, so that the value is written anew.
-        transaction.put([self._row(new_storage_key, value)], from_column(columns[2]))
+        row = self._row(new_storage_key, value)
+        transaction.put([row], from_column(columns[2]), {row.name: columns[4]})
         return True
 
     def _compare_delete(self, storage_key: str, expected: Any) -> bool:
@@ -326,7 +332,7 @@ class DatabaseCache(NetworkCache):
         for key, (expected, value, expires_at) in swaps.items():
             if expected is ABSENT:
                 adds[expires_at].append(rows[key])
-            elif names[key] not in found or self._decoded(key, names[key], *found[names[key]]) != expected:
+            elif names[key] not in found or self._decoded(key, names[key], *found[names[key]][:2]) != expected:
                 continue
             elif value is MISSING:
                 doomed.append(names[key])
@@ -335,23 +341,22 @@ class DatabaseCache(NetworkCache):
         transaction.remove(doomed)
         changed = set(doomed)
         for expires_at, written in puts.items():
-            transaction.put(written, expires_at)
+            transaction.put(written, expires_at, {row.name: kept_position(row, found[row.name][2]) for row in written})
             changed.update(row.name for row in written)
         for expires_at, written in adds.items():
             changed.update(transaction.add_many(written, expires_at))
         return {key: name in changed for key, name in names.items()}
 
     def _clear(self) -> None:
-        owns, entries = self._key_space.owns, self._entries(self._key_space.start())
-        doomed = [name for key, name, _ in entries if owns(key) and not key.startswith("\x00")]
-        for part in chunks(doomed, _STEP):
-            self._write(Transaction.remove, part)
+        def own(entries: Iterable[_Entry]) -> Iterator[tuple[bytes, int]]:
+            owns = self._key_space.owns
+            return (entry[1::2] for entry in entries if owns(entry[0]) and not entry[0].startswith("\x00"))
+
+        leases = _keyed(self._engine.read(_fetch_all, self._engine.statements.leases, ()))
+        clear(self._engine, self._write, own(leases), lambda: own(self._entries(self._key_space.start())))
 
     def _prune(self) -> int:
-        removed = 0
-        while expired := self._write(Transaction.expire, _STEP):
-            removed += expired
-        return removed
+        return remove_expired(self._engine, self._write)
 
     # Values -----------------------------------------------------------------------------------
 
@@ -397,6 +402,15 @@ class DatabaseCache(NetworkCache):
         found = self._engine.read(_fetch_one, self._engine.statements.recount, ())
         if noted != (found[0], int(found[1] or 0)):
             raise AssertionError(f"noted are {noted} entries and bytes, and there are {found}")
+
+
+def _keyed(rows: Iterable[Any]) -> Iterator[_Entry]:
+    """Yield the rows that a scan found, but for the counts."""
+    for column, value, expires, is_envelope, sequence in rows:
+        name = bytes(column)
+        if name != layout.COUNTS_NAME:
+            storage_key = layout.storage_key_of(name, value)
+            yield (Conditional(storage_key) if is_envelope else storage_key), name, expires, sequence
 
 
 def _fetch_one(session: Any, statement: str, parameters: Sequence[Any]) -> Any:

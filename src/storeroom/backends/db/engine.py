@@ -1,6 +1,7 @@
 """The engine of a database cache: its sessions in this process, and the operations that run on them."""
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,11 +36,21 @@ _ATTEMPTS: Final = 50
 _PAUSE_SECONDS: Final = 0.002
 """The longest pause before the first repetition; it grows with each."""
 
+_BUSY_SECONDS: Final = 0.001
+"""The longest pause between two looks at a SQLite file that another process writes to. A writer of many rows leaves
+the file alone for as long between its transactions, so that everybody who waits has looked."""
+
 _LOOK_SECONDS: Final = 1.0
 """Between two looks for the work of others: entries that expire early, a file that was replaced."""
 
 _NOTES: Final = 1000
-"""Names read lately that are remembered; then they are written down, once a second at most."""
+"""Names read lately that are remembered; then some are written down, or forgotten."""
+
+_RENEWED: Final = 50
+"""Names that are written down at once: more would hold up a read, or a write that needs room."""
+
+_NOTE_SECONDS: Final = 0.05
+"""Between two reads that write names down."""
 
 _UNBOUNDED: Final = Bounds()
 
@@ -180,6 +191,11 @@ class DatabaseEngine(NetworkEngine):
         result: T = self._exclusively(self._transact, change, args, bounds)
         return result
 
+    def let_others_write(self) -> None:
+        """Between two transactions of a long task, pause until everybody who waits for the file has looked."""
+        if self.database.is_local:
+            time.sleep(_BUSY_SECONDS)
+
     def _exclusively(self, work: Callable[..., T], *args: Any) -> T:
         if not self.database.is_local:
             return self._perform(work, *args)
@@ -222,6 +238,8 @@ class DatabaseEngine(NetworkEngine):
         now = transaction.now
         if now < self._earliest and now < self._look_after:
             return min(self._earliest, transaction.expires_at)
+        if transaction.expirations:
+            return now  # prune(): what it removes is its result
         self._look_after = now + _LOOK_SECONDS
         removed = transaction.expire(EXPIRED)
         return now if removed == EXPIRED else transaction.earliest()
@@ -235,7 +253,8 @@ class DatabaseEngine(NetworkEngine):
     def _attempt(self, take: Callable[[], Any], work: Callable[..., T], args: tuple[Any, ...]) -> T:
         """Run ``work(session, *args)``; again where something was in the way, or had to be mended first."""
         mended: set[Fault] = set()
-        for attempt in range(_ATTEMPTS):
+        attempt, deadline = 0, math.inf
+        while attempt < _ATTEMPTS:
             session = None
             try:
                 session = take()
@@ -245,7 +264,12 @@ class DatabaseEngine(NetworkEngine):
                 if fault is Fault.FULL and session is not None:
                     self.database.make_room(session)
                 self._put_back(session, is_fit=not fault.ends_session)
-                self._mend(fault, error, session, mended, attempt)
+                if fault is Fault.BUSY:
+                    deadline = min(deadline, time.monotonic() + self._patience)
+                    self._await_others(error, deadline)
+                else:
+                    self._mend(fault, error, session, mended, attempt)
+                    attempt += 1
             except BaseException as error:
                 self._put_back(session, is_fit=isinstance(error, Exception))
                 raise
@@ -283,6 +307,16 @@ class DatabaseEngine(NetworkEngine):
     def _put_back(self, session: Any, *, is_fit: bool) -> None:
         if session is not None:
             (self._pool.give if is_fit else self._pool.discard)(session)
+
+    def _await_others(self, error: Exception, deadline: float) -> None:
+        """Pause, as another process writes.
+
+        Raises:
+            OutageError: it has done so for too long.
+        """
+        if time.monotonic() > deadline:
+            self._fail(Fault.OUTAGE, error)
+        pause(_BUSY_SECONDS)
 
     def _mend(self, fault: Fault, error: Exception, session: Any, mended: set[Fault], attempt: int) -> None:
         """Make another attempt worth while, or raise.
@@ -322,12 +356,16 @@ class DatabaseEngine(NetworkEngine):
             self._write_notes()
 
     def _take_notes(self) -> list[bytes]:
-        notes, self.notes = self.notes, {}
-        return sorted(notes)
+        """Return the names read last, which are to be written down."""
+        taken = list[bytes]()
+        with contextlib.suppress(KeyError):  # no more
+            while len(taken) < _RENEWED:
+                taken.append(self.notes.popitem()[0])
+        return sorted(taken)
 
     def _write_notes(self) -> None:
         names, now = self._take_notes(), time.monotonic()
-        if now - self._noted_at < _LOOK_SECONDS:
+        if now - self._noted_at < _NOTE_SECONDS:
             return  # a sample of the reads is enough
         self._noted_at = now
         # The values read are known already: a failure here must not take them away.

@@ -23,6 +23,7 @@ class Fault(Enum):
     """Meaning of a driver's error."""
 
     CONFLICT = "another transaction was in the way: this one is undone, and may be tried again"
+    BUSY = "another process writes to the file: it is waited for, and the same tried again"
     OUTAGE = "the database cannot be reached, or does not answer in time"
     MISSING = "the table is not there, or has not the columns it should have"
     FULL = "the disk has no room for the write"

@@ -6,6 +6,7 @@ then ``OPTIONS["table"]``. Without any URL it is the site's own database in Djan
 (see site.py), and elsewhere a SQLite file of this program's own.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,12 @@ LONGEST_TABLE: Final = 54
 """Bytes: PostgreSQL cuts names to 63, and the longest name of an index is nine longer than the table's."""
 
 
+_PORTS: Final = {"postgresql": 5432, "mysql": 3306}
+
+_WHERE: Final = frozenset({"dbname", "host", "hostaddr", "port", "service", "unix_socket"})
+"""Parameters of a driver that lead to another database."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """A cache's table, and the way to it.
@@ -58,6 +65,14 @@ class Target:
     def address(self, port: int) -> str:
         """Return host, port and database, for the log; the port is the one given unless the URL has another."""
         return f"{self.host or 'local'}:{self.port or port}/{self.database or ''}"
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """The table's identity, without the way to it: users, passwords and drivers' parameters may differ."""
+        if self.path:
+            return self.vendor, os.path.realpath(self.path), self.table
+        where = [(name, value) for name, value in sorted(self.query) if name in _WHERE]
+        return self.vendor, self.address(_PORTS[self.vendor]), *where, self.table
 
     def login(self, database: str) -> dict[str, Any]:
         """Return a driver's arguments; `database` is its name for the database."""

@@ -6,7 +6,7 @@ the transaction, under its locks.
 """
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 import pymysql
@@ -55,6 +55,15 @@ class MySQLStatements(Statements):
         # The server reports the sum as the statement's last inserted id:
         # https://dev.mysql.com/doc/refman/8.0/en/information-functions.html#function_last-insert-id
         self.incr = self.incr.replace("number = number + %s", "number = CAST(LAST_INSERT_ID(number + %s) AS SIGNED)")
+
+    def _several(self, text: str, after: str = "") -> Callable[[int], str]:
+        # For a list that is a good part of the table the planner reads, and locks, the whole table unless it is told.
+        if text.startswith("DELETE"):
+            delete = super()._several(text, f"{after} ORDER BY cache_key LIMIT ")
+            return lambda count: f"{delete(count)}{count}"
+        for table in ("FROM $", "UPDATE $"):
+            text = text.replace(table, f"{table} FORCE INDEX (PRIMARY)")
+        return super()._several(text, after)
 
     def _add_many(self, count: int) -> str:
         return self.insert(count).replace("INSERT", "INSERT IGNORE", 1)

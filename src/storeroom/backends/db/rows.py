@@ -9,14 +9,16 @@ column                holds
 ``number``            the plain integer, which the database increments; 1 beside a ``value`` that is
                       an envelope, which no statement can judge
 ``expires``           epoch seconds; ENDLESS for an entry that never expires
-``size``              bytes that the entry counts for; 0 for a lock or a lease, which bounds ignore
+``size``              bytes of the storage key and of the frame (8 for a plain integer), and ROW_BYTES; 0 for a
+                      lock or a lease, which bounds ignore
 ``growth``            bytes that the last write added to ``size``: all of them for a new entry
-``sequence``          microseconds when the entry was last used; the lowest are evicted
+``sequence``          microseconds when the entry was last used; the lowest are evicted. Of a lock or a lease
+                      2^62 more, and of the counts 2^62
 ====================  ==================================================================
 
 One row is no entry: COUNTS_NAME holds the number of entries in ``number`` and their bytes
-in ``growth``, so that no write has to count. To empty the table by hand empties the counts
-with it.
+in ``growth``, so that no write has to count; and in ``value`` the time until which a clear()
+runs, at most. To empty the table by hand empties the counts with it.
 """
 
 from hashlib import blake2b
@@ -31,6 +33,7 @@ __all__ = [
     "COUNTS_NAME",
     "ENDLESS",
     "KEY_BYTES",
+    "ROW_BYTES",
     "Row",
     "frame_of",
     "from_column",
@@ -53,8 +56,10 @@ _HEAD_BYTES: Final = KEY_BYTES - 2 * _HASH_BYTES - 1
 ENDLESS: Final = 1e15
 """``expires`` of an entry without a timeout: 30 million years, as not every database has an infinity."""
 
-_ROW_BYTES: Final = 120
+ROW_BYTES: Final = 120
 """Bytes of a row beside its key and value: columns, three indexes, headers."""
+
+_NUMBER_BYTES: Final = 8
 
 _LENGTH_BYTES: Final = 4
 
@@ -90,14 +95,15 @@ def is_hashed(name: bytes) -> bool:
 def make_row(storage_key: str, frame: bytes) -> Row:
     """Return the row of an entry."""
     name, value, number = name_of(storage_key), frame, _ENVELOPE if is_packed(frame) else None
+    key_bytes = len(name)
     if is_hashed(name):
         key = storage_key.encode("utf-8", "surrogatepass")
-        value = len(key).to_bytes(_LENGTH_BYTES, "big") + key + frame
+        key_bytes, value = len(key), len(key).to_bytes(_LENGTH_BYTES, "big") + key + frame
     elif is_plain_integer(frame):
-        return Row(name, None, int(frame), len(name) + 8 + _ROW_BYTES)
+        return Row(name, None, int(frame), key_bytes + _NUMBER_BYTES + ROW_BYTES)
     # To evict either would let another hold the lock, or compute, too.
     is_free = storage_key.startswith(LOCK_PREFIX) or (number is not None and is_leased(frame, 0.0))
-    return Row(name, value, number, 0 if is_free else len(name) + len(value) + _ROW_BYTES)
+    return Row(name, value, number, 0 if is_free else key_bytes + len(frame) + ROW_BYTES)
 
 
 def frame_of(storage_key: str, name: bytes, value: Any) -> bytes:

@@ -5,7 +5,7 @@ stand in the text. Lists of keys are cut into chunks, so that no database's boun
 parameters is met.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, TypeVar
@@ -26,6 +26,9 @@ _ON_CONFLICT: Final = (
     "value = excluded.value, number = excluded.number, expires = excluded.expires, sequence = excluded.sequence"
 )
 _IF_ABSENT: Final = " WHERE $.expires <= ?"
+
+_UNTIL: Final = f" AND (sequence & {2**62 - 1}) <= ?"
+"""Takes a position, of an entry or of a lease: see Transaction.columns_of()."""
 
 _IS_ENVELOPE: Final = "value IS NOT NULL AND number IS NOT NULL"
 
@@ -66,7 +69,7 @@ def chunks(items: Sequence[T], length: int = CHUNK) -> Iterator[Sequence[T]]:
     return (items[start : start + length] for start in range(0, len(items), length))
 
 
-def batches(items: Sequence[T], length_of: Callable[[T], int], longest: int, count: int) -> Iterator[list[T]]:
+def batches(items: Iterable[T], length_of: Callable[[T], int], longest: int, count: int) -> Iterator[list[T]]:
     """Yield the items, up to `count` at a time, and together up to `longest` long unless one alone is longer."""
     batch: list[T] = []
     total = 0
@@ -101,7 +104,9 @@ class Statements:
         self.get = sql("SELECT value, number, expires FROM $ WHERE cache_key = ?")
         self.expiry = sql(f"SELECT expires, {_IS_ENVELOPE} FROM $ WHERE cache_key = ?")
         self.lock_any = sql(f"SELECT expires FROM $ WHERE cache_key = ?{lock}")
-        self.lock_entry = sql(f"SELECT value, number, expires, size FROM $ WHERE cache_key = ? AND expires > ?{lock}")
+        self.lock_entry = sql(
+            f"SELECT value, number, expires, size, sequence FROM $ WHERE cache_key = ? AND expires > ?{lock}"
+        )
         self.touch = sql(f"UPDATE $ SET expires = ? WHERE cache_key = ? AND expires > ? AND NOT ({_IS_ENVELOPE})")
         self.replace = sql("UPDATE $ SET growth = ? - size, value = ?, number = ?, size = ? WHERE cache_key = ?")
         self.incr = sql(
@@ -117,28 +122,39 @@ class Statements:
             f"{self._returned('number, growth')}"
         )
         self.recount = sql("SELECT count(*), sum(size) FROM $ WHERE size > 0")
+        self.lock_notice = sql(f"SELECT value FROM $ WHERE cache_key = ?{lock}")
+        self.give_notice = sql("UPDATE $ SET value = ? WHERE cache_key = ?")
         self.set_counts = sql("UPDATE $ SET number = ?, growth = ? WHERE cache_key = ?")
         # The first so many
         self.earliest = sql("SELECT min(expires) FROM $")
         self.expired = sql(f"SELECT cache_key, size FROM $ WHERE expires <= ? ORDER BY expires LIMIT ?{skip_locked}")
         self.oldest = sql(f"SELECT cache_key, size FROM $ WHERE size > 0 ORDER BY sequence LIMIT ?{skip_locked}")
         scan = (
-            f"SELECT cache_key, CASE WHEN length(cache_key) < 480 THEN NULL ELSE value END, expires, {_IS_ENVELOPE} "
-            "FROM $ WHERE cache_key > ? ORDER BY cache_key LIMIT ?"
+            "SELECT cache_key, CASE WHEN length(cache_key) < 480 THEN NULL ELSE value END, expires, "
+            f"{_IS_ENVELOPE}, sequence FROM $ WHERE cache_key > ? ORDER BY cache_key LIMIT ?"
         )
         self.scan, self.scan_from = sql(scan), sql(scan.replace(">", ">="))
+        # The ends of the sequence: entries, the row of counts, leases and locks
+        self.last = sql("SELECT max(sequence) FROM $")
+        self.last_entry = sql(f"SELECT max(sequence) FROM $ WHERE sequence < {2**62}")
+        self.leases = sql(f"{scan.partition(' WHERE ')[0]} WHERE sequence >= {2**62}")
         self._learn_lists()
 
     def _learn_lists(self) -> None:
         """Learn the statements on a number of names, or rows."""
-        several, lock = self._several, self.grammar.lock
+        several, lock, skip_locked = self._several, self.grammar.lock, self.grammar.skip_locked
         self.get_many = several("SELECT cache_key, value, number, expires FROM $ WHERE cache_key IN")
-        self.lock_entries = several("SELECT cache_key, value, number, expires FROM $ WHERE cache_key IN", lock)
+        self.lock_entries = several(
+            "SELECT cache_key, expires, value, number, sequence FROM $ WHERE cache_key IN", lock
+        )
         self.sizes = several("SELECT size, expires FROM $ WHERE cache_key IN", lock)
         self.growths = several("SELECT growth, size FROM $ WHERE cache_key IN")
         self.delete = several("DELETE FROM $ WHERE cache_key IN", self._returned("size, expires"))
-        self.used = several("SELECT cache_key FROM $ WHERE size > 0 AND cache_key IN", self.grammar.skip_locked)
-        self.renew = several("UPDATE $ SET sequence = ? WHERE cache_key IN")
+        self.used = several("SELECT cache_key FROM $ WHERE size > 0 AND cache_key IN", skip_locked)
+        self.renew = several("UPDATE $ SET sequence = ? WHERE size > 0 AND cache_key IN")
+        self.delete_until = several("DELETE FROM $ WHERE cache_key IN", f"{_UNTIL}{self._returned('size, expires')}")
+        self.until = several("SELECT cache_key FROM $ WHERE cache_key IN", f"{_UNTIL}{lock}")
+        self.until_unlocked = several("SELECT cache_key FROM $ WHERE cache_key IN", f"{_UNTIL}{skip_locked}")
         self.put_many: Callable[[int], str] = lru_cache(64)(self._put_many)
         self.add_many: Callable[[int], str] = lru_cache(64)(self._add_many)
 

@@ -7,14 +7,23 @@ locked, so that no two transactions wait for each other there.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from storeroom.backends.db.rows import COUNTS_NAME, ENDLESS, Row, to_column
 from storeroom.backends.db.statements import Statements, batches, chunks, rows_of
 
-__all__ = ["EXPIRED", "NO_BOUND", "Bounds", "Transaction", "columns_of", "entries_added"]
+__all__ = [
+    "EXPIRED",
+    "NOTICE_SECONDS",
+    "NO_BOUND",
+    "Bounds",
+    "Transaction",
+    "columns_of",
+    "entries_added",
+    "kept_position",
+]
 
 _ROWS: Final = 100
 """Rows in one upsert: seven parameters each, of which SQLite allows 999 before 3.32."""
@@ -26,20 +35,32 @@ EXPIRED: Final = 32
 """Expired entries that a write removes beyond its need for room: more than one, so that a backlog
 shrinks; few, so that no write pays for many."""
 
-_VICTIMS: Final = 200
+_VICTIMS: Final = 32
 """Rows that are looked at in one step when bytes have to go."""
 
 _ADD_ATTEMPTS: Final = 3
 """Where an expired entry can vanish between two looks."""
 
+_LARGE_BYTES: Final = 2**20
+"""From this max_bytes on up to a hundredth part is evicted at once, and _VICTIMS entries at most."""
+
 NO_BOUND: Final = 2**62
 """More than any table holds; a column of 64 bits holds as much again."""
 
 _LARGE: Final = 4096
-"""From this MAX_ENTRIES on a hundredth part is evicted at once, so that few writes pay for it."""
+"""From this MAX_ENTRIES on a further entry evicts _BATCH, so that few writes pay for it."""
+
+_BATCH: Final = 32
+"""Entries evicted at once beyond the need for room: the write that does it takes two milliseconds for them."""
 
 _LAST: Final = 2**62
-"""A position in the sequence after all others: of rows that are never evicted."""
+"""A position in the sequence after all others: of the counts. Leases and locks, which are never evicted, come after
+it, by their own position."""
+
+NOTICE_SECONDS: Final = 10.0
+"""How long after each of its notices a clear() keeps others from renewing positions: longer than a step takes."""
+
+_NO_POSITIONS: Final[Mapping[bytes, int | None]] = {}
 
 
 @dataclass(slots=True)
@@ -84,10 +105,12 @@ class Transaction:
 
     # Entries ----------------------------------------------------------------------------------
 
-    def put(self, rows: Sequence[Row], expires_at: float) -> None:
-        """Insert or overwrite entries."""
+    def put(
+        self, rows: Sequence[Row], expires_at: float, positions: Mapping[bytes, int | None] = _NO_POSITIONS
+    ) -> None:
+        """Insert or overwrite entries, at these positions in the sequence, else after all others."""
         for part in self._parts(rows, expires_at):
-            written = [columns_of(row, expires_at) for row in part]
+            written = [columns_of(row, expires_at, positions.get(row.name)) for row in part]
             self._note_growth(self._upsert(written, [row.name for row in part]))
 
     def _parts(self, rows: Sequence[Row], expires_at: float) -> Iterator[list[Row]]:
@@ -144,16 +167,19 @@ class Transaction:
         self.execute(self._statements.replace, (row.size, row.value, row.number, row.size, row.name))
         self._added_bytes += row.size - old_size
 
-    def remove(self, names: Sequence[bytes]) -> int:
+    def remove(self, names: Collection[bytes]) -> int:
         """Remove entries; return the number of live ones among them."""
         live = 0
         self.changed.update(names)
         for part in chunks(sorted(names)):
             rows = self._remove(part)
             live += sum(expires > self.now for _, expires in rows)
-            self._added_entries -= sum(size > 0 for size, _ in rows)
-            self._added_bytes -= sum(size for size, _ in rows)
+            self._note_removal(rows)
         return live
+
+    def _note_removal(self, rows: Sequence[tuple[int, float]]) -> None:
+        self._added_entries -= sum(size > 0 for size, _ in rows)
+        self._added_bytes -= sum(size for size, _ in rows)
 
     def _remove(self, names: Sequence[bytes]) -> list[tuple[int, float]]:
         statements, count = self._statements, len(names)
@@ -165,15 +191,15 @@ class Transaction:
         return rows
 
     def live(self, name: bytes) -> Any:
-        """Return value, number, expires and size of a live entry, which is locked from now on; or None."""
+        """Return value, number, expires, size and sequence of a live entry, locked from now on; or None."""
         return self.execute(self._statements.lock_entry, (name, self.now)).fetchone()
 
-    def all_live(self, names: Sequence[bytes]) -> dict[bytes, tuple[Any, int | None]]:
-        """Return value and number of the live entries among these, which are locked from now on, by name."""
+    def all_live(self, names: Sequence[bytes]) -> dict[bytes, tuple[Any, int | None, int]]:
+        """Return value, number and sequence of the live entries among these, which are locked from now on, by name."""
         live = {}
         for part in chunks(sorted(names)):
             rows = self.execute(self._statements.lock_entries(len(part)), part).fetchall()
-            live.update({bytes(name): (value, number) for name, value, number, expires in rows if expires > self.now})
+            live.update({bytes(name): columns for name, expires, *columns in rows if expires > self.now})
         return live
 
     def _note_growth(self, written: Sequence[tuple[int, int]]) -> None:
@@ -181,6 +207,43 @@ class Transaction:
             self._added_bytes += growth
             self._inserted += growth == size > 0
             self._added_entries += entries_added(growth, size)
+
+    # Clearing: see clearing.py ----------------------------------------------------------------
+
+    def give_notice(self) -> None:
+        """Keep all others, for NOTICE_SECONDS, from renewing positions."""
+        until = str(self.now + NOTICE_SECONDS).encode()
+        if not self.execute(self._statements.give_notice, (until, COUNTS_NAME)).rowcount:
+            self.recount()
+            self.execute(self._statements.give_notice, (until, COUNTS_NAME))
+
+    def last_position(self) -> int:
+        """Give notice; return the position of the last row."""
+        self.give_notice()
+        (entry,) = self.execute(self._statements.last_entry, ()).fetchone()
+        (last,) = self.execute(self._statements.last, ()).fetchone()
+        position: int = max(entry or 0, last % _LAST)
+        return position
+
+    def remove_until(self, names: Sequence[bytes], position: int, find: Callable[[int], str]) -> list[bytes]:
+        """Remove those rows, a chunk at most, that do not come after a position.
+
+        Args:
+            names: of rows.
+            position: in the sequence.
+            find: the statement that locks them, by their number: `until`, or `until_unlocked`.
+
+        Returns:
+            The names of the others, of which some may have been locked; none where a file is locked as a whole.
+        """
+        statements = self._statements
+        if not statements.grammar.lock:
+            self.changed.update(names)
+            self._note_removal(self.execute(statements.delete_until(len(names)), (*names, position)).fetchall())
+            return []
+        found = {bytes(name) for (name,) in self.execute(find(len(names)), (*names, position)).fetchall()}
+        self.remove(found)
+        return [name for name in names if name not in found]
 
     # Room -------------------------------------------------------------------------------------
 
@@ -197,12 +260,16 @@ class Transaction:
         return ENDLESS if earliest is None else earliest
 
     def renew(self, names: Sequence[bytes]) -> None:
-        """Note that these were read, but for those that somebody else has locked."""
-        position = _position()
+        """Note that these were read, but for those that somebody else has locked, and for all while a clear() runs."""
+        statements, position = self._statements, _position()
+        notice = self.execute(statements.lock_notice, (COUNTS_NAME,)).fetchone() if names else None
+        if notice is not None and notice[0] is not None and float(bytes(notice[0])) > self.now:
+            return
         for part in chunks(names):
-            found = [name for (name,) in self.execute(self._statements.used(len(part)), part).fetchall()]
-            if found:
-                self.execute(self._statements.renew(len(found)), (position, *found))
+            if statements.grammar.skip_locked:
+                part = [name for (name,) in self.execute(statements.used(len(part)), part).fetchall()]  # noqa: PLW2901
+            if part:
+                self.execute(statements.renew(len(part)), (position, *part))
 
     def save(self, lately_read: Callable[[], Sequence[bytes]]) -> None:
         """Write the counts, and evict entries until the bounds hold.
@@ -255,9 +322,8 @@ class Transaction:
         if entries > bounds.max_entries:
             surplus = self._surplus(entries, bounds.max_entries)
             self._evict(surplus - self.expire(surplus))
-        if size + self._added_bytes > bounds.max_bytes:
-            self.expire(_VICTIMS)
-            while (surplus := size + self._added_bytes - bounds.max_bytes) > 0 and self._evict_bytes(surplus):
+        for remove in (lambda _: self.expire(_VICTIMS), self._evict_bytes):
+            while (surplus := size + self._added_bytes - bounds.max_bytes) > 0 and remove(surplus):
                 pass
 
     def _surplus(self, entries: int, max_entries: int) -> int:
@@ -265,7 +331,7 @@ class Transaction:
         if frequency is not None:
             before = entries - self._inserted
             return max(surplus, before // frequency if frequency else before)
-        return max(surplus, max_entries // 100) if max_entries >= _LARGE else surplus
+        return max(surplus, _BATCH) if max_entries >= _LARGE else surplus
 
     def _evict(self, count: int) -> None:
         while count > 0:
@@ -276,15 +342,17 @@ class Transaction:
             self._remove_victims([name for name, _ in victims])
             count -= len(victims)
 
-    def _evict_bytes(self, surplus: int) -> bool:
+    def _evict_bytes(self, surplus: int) -> int:
         victims = []
+        if self._bounds.max_bytes >= _LARGE_BYTES:
+            surplus += self._bounds.max_bytes // 100
         for name, size in self._victims(_VICTIMS):
             if surplus <= 0:
                 break
             victims.append(name)
             surplus -= size
         self._remove_victims(victims)
-        return bool(victims)
+        return len(victims)
 
     def _remove_victims(self, names: Sequence[bytes]) -> None:
         self.remove(names)
@@ -304,11 +372,17 @@ def entries_added(growth: int, size: int) -> int:
     return (growth == size > 0) - (growth < 0 == size)
 
 
-def columns_of(row: Row, expires_at: float) -> tuple[Any, ...]:
-    """Return the columns of an entry."""
+def columns_of(row: Row, expires_at: float, position: int | None = None) -> tuple[Any, ...]:
+    """Return the columns of an entry; its position in the sequence is after all others unless one is given."""
     name, value, number, size = row
+    sequence = _position() if position is None else position % _LAST
     # A lock or a lease is never evicted.
-    return name, value, number, to_column(expires_at), size, size, _position() if size else _LAST
+    return name, value, number, to_column(expires_at), size, size, sequence if size else _LAST + sequence
+
+
+def kept_position(row: Row, sequence: int) -> int | None:
+    """Return the position of a row that takes the place of one; None, after all others, for a value in its lease's."""
+    return None if sequence >= _LAST and row.size else sequence
 
 
 def _position() -> int:
