@@ -88,12 +88,28 @@ def check_sessions(alias: Subject) -> Iterator[Finding]:
 def check_pairs(aliases: Iterable[Subject]) -> Iterator[Finding]:
     """Find two caches in one storage of which one takes the other's keys for its own."""
     for one, other in combinations(aliases, 2):
-        if one.storage is None or one.storage != other.storage or one.settings is None or other.settings is None:
+        if one.settings is None or other.settings is None or not _is_one_storage(one, other):
             continue
         if _owns(one.settings, other.settings):
             yield _colliding(one, one.settings, other, other.settings)
         elif _owns(other.settings, one.settings):
             yield _colliding(other, other.settings, one, one.settings)
+
+
+def _is_one_storage(one: Subject, other: Subject) -> bool:
+    if one.storage is None or one.storage != other.storage:
+        return False
+    identity, other_identity = _identity(one), _identity(other)
+    return identity is None or other_identity is None or identity == other_identity
+
+
+def _identity(subject: Subject) -> tuple[object, ...] | None:
+    """Return the identity of a storage whose LOCATION alone does not tell it; None where there is none."""
+    alias = subject.alias
+    if alias is None or alias.settings is None or not hasattr(alias.backend, "storage_identity"):
+        return None
+    identity: tuple[object, ...] = alias.backend.storage_identity(alias.location, alias.settings)
+    return identity
 
 
 def _owns(owner: Settings, owned: Settings) -> bool:

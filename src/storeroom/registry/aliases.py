@@ -272,6 +272,9 @@ def _storage(alias: Alias, settings: config.Settings) -> tuple[Any, ...]:
     location = tuple(alias.location) if isinstance(alias.location, list) else alias.location
     if _is_path(alias.backend) and isinstance(location, str):
         location = os.path.realpath(location)
+    identify = getattr(alias.backend, "storage_identity", None)
+    if identify is not None:  # one name in several databases
+        location = location, identify(alias.location, settings)
     return alias.backend, location, settings.key_prefix, settings.version, settings.key_function
 
 
