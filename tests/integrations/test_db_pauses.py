@@ -267,6 +267,31 @@ def test_writer_looks_often_whether_the_file_is_free(make: Make, monkeypatch: py
     assert cache.get("k") == "new"
 
 
+# Counts ---------------------------------------------------------------------------------------
+
+
+def test_entry_that_appears_while_others_are_removed_is_counted(make: Make) -> None:
+    """An entry that others write after a removal has looked for it is not removed uncounted."""
+    cache, other = make(0), make(1)
+    cache.set("k", 1)
+    other.get("k")
+    engine = cache._engine
+    session = engine._take()
+    turns = iter([lambda: other.set("late", 1)])
+
+    class Looking(Watched):
+        def execute(self, statement: str, parameters: Any = ()) -> Any:
+            result = self._session.execute(statement, parameters)
+            if statement == engine.statements.sizes(2):
+                next(turns)()
+            return result
+
+    engine._pool.give(Looking(session, list))
+    cache.delete_many(["k", "late"])
+    assert cache.get("k") is None
+    cache._check_invariants()
+
+
 # Bytes ----------------------------------------------------------------------------------------
 
 

@@ -39,8 +39,6 @@ class Database:
     _columns: ClassVar[str]
     """Statement that takes a table's name, and returns those of its columns."""
 
-    # For subclasses ---------------------------------------------------------------------------
-
     def _open(self) -> Any:
         """Return a new session."""
         raise NotImplementedError
@@ -56,8 +54,6 @@ class Database:
     def fault(self, error: Exception) -> Fault:
         """Return the meaning of a driver's error."""
         raise NotImplementedError
-
-    # Sessions ---------------------------------------------------------------------------------
 
     def close(self, session: Any) -> None:
         """Close a session, whatever state it is in; nothing is raised."""
@@ -96,8 +92,6 @@ class Database:
     def repair(self, session: Any) -> None:
         """Put the damaged database of a session aside, so that a new one is made; a server repairs itself."""
 
-    # Transactions -----------------------------------------------------------------------------
-
     def within(self, session: Any, begin: Sequence[str], work: Callable[..., T], *args: Any) -> T:
         """Run ``work(*args)`` in a transaction: committed in the end, rolled back if anything is raised.
 
@@ -117,8 +111,6 @@ class Database:
     def rollback(self, session: Any) -> None:
         """Undo a session's transaction, if it is in one."""
         session.execute("ROLLBACK", ())
-
-    # The table --------------------------------------------------------------------------------
 
     def statements(self, table: str) -> Statements:
         """Return the SQL on a table."""

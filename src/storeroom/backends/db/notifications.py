@@ -64,8 +64,6 @@ class Notifications(ListeningThread):
         if self._session is not None:
             self._database.abandon([self._session])
 
-    # The thread -----------------------------------------------------------------------------
-
     def _open(self, stack: ExitStack) -> None:
         self._session = session = self._database.connect()
         stack.callback(self._database.close, session)

@@ -133,8 +133,6 @@ class Pool:
             self._leaving -= lets_go
         return lets_go
 
-    # Around a fork, the lock being held ---------------------------------------------------------
-
     def gather(self) -> list[Any]:
         """Wait until all connections are home, and keep them there; return them."""
         deadline = time.monotonic() + _FORK_SECONDS

@@ -135,8 +135,6 @@ def probe(database: Database, target: Target, seconds: float) -> Probe:
     return answer or Probe((silent,))
 
 
-# A server ---------------------------------------------------------------------------------
-
 
 def _ask(database: Database, target: Target, endpoint: Endpoint) -> Probe:
     begun = time.monotonic()
@@ -194,8 +192,6 @@ def _is_refusal(error: Exception) -> bool:
     text = str(error)
     return "FATAL:" in text and not any(word in text for word in ("starting up", "shutting down", "too many"))
 
-
-# A file -----------------------------------------------------------------------------------
 
 
 def _look_at_file(database: Database, target: Target) -> Probe:

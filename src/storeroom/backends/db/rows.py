@@ -30,20 +30,9 @@ from storeroom.storage.envelope import is_leased, is_packed
 from storeroom.timeouts import NEVER
 
 __all__ = [
-    "COUNTS_NAME",
-    "ENDLESS",
-    "KEY_BYTES",
-    "ROW_BYTES",
-    "Row",
-    "frame_of",
-    "from_column",
-    "head_of",
-    "is_hashed",
-    "make_row",
-    "name_of",
-    "storage_key_of",
-    "to_column",
-]
+    "COUNTS_NAME", "ENDLESS", "KEY_BYTES", "ROW_BYTES", "Row", "frame_of", "from_column", "head_of", "is_hashed",
+    "make_row", "name_of", "storage_key_of", "to_column",
+]  # fmt: skip
 
 COUNTS_NAME: Final = b"\x00counts"
 

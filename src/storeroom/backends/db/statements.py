@@ -147,7 +147,7 @@ class Statements:
         self.lock_entries = several(
             "SELECT cache_key, expires, value, number, sequence FROM $ WHERE cache_key IN", lock
         )
-        self.sizes = several("SELECT size, expires FROM $ WHERE cache_key IN", lock)
+        self.sizes = several("SELECT size, expires, cache_key FROM $ WHERE cache_key IN", lock)
         self.growths = several("SELECT growth, size FROM $ WHERE cache_key IN")
         self.delete = several("DELETE FROM $ WHERE cache_key IN", self._returned("size, expires"))
         self.used = several("SELECT cache_key FROM $ WHERE size > 0 AND cache_key IN", skip_locked)
@@ -173,8 +173,6 @@ class Statements:
         name = name.replace(quote, 2 * quote)
         return f"{quote}{name.replace('%', '%%') if self.grammar.parameter == '%s' else name}{quote}"
 
-    # Writing ----------------------------------------------------------------------------------
-
     def insert(self, count: int) -> str:
         """Take the columns of so many rows."""
         return self._sql(_insert(count))
@@ -186,8 +184,6 @@ class Statements:
     def _add_many(self, count: int) -> str:
         """Take the columns of so many rows, and the present; return growth, size and name of each that is written."""
         return self._sql(f"{_insert(count)} {_ON_CONFLICT}{_IF_ABSENT} RETURNING growth, size, cache_key")
-
-    # The table itself -------------------------------------------------------------------------
 
     def create(self) -> list[str]:
         """Return the statements that make the table and its indexes."""

@@ -185,10 +185,11 @@ class Transaction:
         statements, count = self._statements, len(names)
         if statements.grammar.returning:
             return list(self.execute(statements.delete(count), names).fetchall())
-        rows = list(self.execute(statements.sizes(count), names).fetchall())
+        rows = self.execute(statements.sizes(count), names).fetchall()
         if rows:
-            self.execute(statements.delete(count), names)
-        return rows
+            # Not those that others have inserted since, which are not counted here.
+            self.execute(statements.delete(len(rows)), [name for _, _, name in rows])
+        return [(size, expires) for size, expires, _ in rows]
 
     def live(self, name: bytes) -> Any:
         """Return value, number, expires, size and sequence of a live entry, locked from now on; or None."""
