@@ -30,28 +30,12 @@ program already catches something::
 from _pickle import PicklingError  # the C module alone: ``pickle`` would double the import time
 
 __all__ = [
-    "ComputationCycleError",
-    "ComputationTimeoutError",
-    "ConfigurationError",
-    "DecodeError",
-    "DeprecatedBackendWarning",
-    "InvalidCacheBackendError",
-    "InvalidCacheKey",
-    "InvalidTimeoutError",
-    "KeyNotFoundError",
-    "LockError",
-    "LockLostError",
-    "LockTimeoutError",
-    "NotSupportedError",
-    "SerializationError",
-    "StorageError",
-    "StoreroomError",
-    "StoreroomWarning",
-    "TransactionError",
-    "UnkeyableArgumentError",
-    "ValueTooLargeError",
-    "ValueTypeError",
-]
+    "ComputationCycleError", "ComputationTimeoutError", "ConfigurationError", "DecodeError",
+    "DeprecatedBackendWarning", "InvalidCacheBackendError", "InvalidCacheKey", "InvalidTimeoutError",
+    "KeyNotFoundError", "LockError", "LockLostError", "LockTimeoutError", "NotSupportedError", "SerializationError",
+    "StorageError", "StoreroomError", "StoreroomWarning", "TransactionError", "UnkeyableArgumentError",
+    "ValueTooLargeError", "ValueTypeError",
+]  # fmt: skip
 
 
 class StoreroomError(Exception):

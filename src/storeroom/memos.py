@@ -140,8 +140,6 @@ class MemoOverlay(Overlay):
         self._memo.forget_all(self.engine)
         super().forget()
 
-    # Remembering ----------------------------------------------------------------------------
-
     def _known(self, storage_key: str) -> Any:
         """Return the value, MISSING, or _UNKNOWN."""
         kept = self._memo.look(self._slot(storage_key))
@@ -162,8 +160,6 @@ class MemoOverlay(Overlay):
             except SerializationError:
                 return  # it can be read, and not written: it is read again
         self._memo.keep(ticket, self._slot(storage_key), kept)
-
-    # Reading --------------------------------------------------------------------------------
 
     def get(self, storage_key: str) -> Steps[Any]:
         """See StorageHooks._get()."""
@@ -192,8 +188,6 @@ class MemoOverlay(Overlay):
         if value is _UNKNOWN:
             return (yield self._below, "_has", (storage_key,))
         return LOOK if type(value) is Envelope else value is not MISSING
-
-    # Writing: through, and remembered if it succeeds ----------------------------------------
 
     def _through(self, storage_keys: Iterable[str], name: str, args: tuple[Any, ...]) -> Steps[tuple[Any, int]]:
         """Let the storage do it; return its answer, and the ticket to remember the result by."""

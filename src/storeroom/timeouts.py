@@ -24,16 +24,9 @@ from typing import Any, Final, TypeAlias, final
 from storeroom.exceptions import InvalidTimeoutError
 
 __all__ = [
-    "AT_ONCE",
-    "DEFAULT_TIMEOUT",
-    "NEVER",
-    "DefaultTimeout",
-    "Timeout",
-    "epoch",
-    "expires_at",
-    "now",
+    "AT_ONCE", "DEFAULT_TIMEOUT", "NEVER", "DefaultTimeout", "Timeout", "epoch", "expires_at", "now",
     "parse_timeout",
-]
+]  # fmt: skip
 
 now = time.time
 """The clock: epoch seconds. Always read as ``timeouts.now()``: the fake clock of

@@ -208,7 +208,7 @@ def _run_phase(job: Job, location: str) -> Outcome:
     outcome = Outcome(job.phase, seconds=time.monotonic() - begun)
     report = job.folder / "report.json"
     if not report.exists():
-        outcome.problem = run.stdout
+        outcome.problem = f"{run.stdout}\nruntests.py ended with exit code {run.returncode}, and without a report\n"
         return outcome
     result = json.loads(report.read_text())
     outcome.passed, outcome.failed, outcome.skipped = result["passed"], result["failed"], result["skipped"]
@@ -237,7 +237,7 @@ def _judge(outcome: Outcome, run: subprocess.CompletedProcess[str]) -> None:
         needless = "".join(f"  {test}\n" for test in outcome.passed)
         outcome.problem = f"these pass, and need not be left out:\n{needless}" if needless else ""
     elif outcome.failed or run.returncode:
-        outcome.problem = run.stdout
+        outcome.problem = f"{run.stdout}\nruntests.py ended with exit code {run.returncode}\n"
     elif len(outcome.passed) < outcome.phase.minimum:
         outcome.problem = f"only {len(outcome.passed)} tests passed; expected {outcome.phase.minimum} at least\n"
 

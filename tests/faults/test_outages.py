@@ -118,13 +118,8 @@ def test_policy_fallback_keeps_entries_in_the_other_cache(down: Site, memory: Ba
     assert memory.get("l") == "computed"
 
 
-def test_breaker_stays_open_while_the_server_is_down(
-    down: Site, mode: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_breaker_stays_open_while_the_server_is_down(down: Site, mode: str, caplog: pytest.LogCaptureFixture) -> None:
     """A look at a server that is still down does not close the circuit breaker, and the log does not tell of it."""
-    if down.keeps_entries and mode == "async":
-        twice = "_aget() asks the breaker, and _get() again in its thread: refused there, it counts as an answer"
-        request.applymarker(pytest.mark.xfail(reason=twice))
     cache = down.cache()
     open_breaker(down, cache)
     (breaker,) = down.breakers(cache)

@@ -30,8 +30,6 @@ TimeoutOf = Callable[[Any], Timeout]
 class ComputedCache(Handle):
     """The operations that compute, and those on tags."""
 
-    # Get or compute -------------------------------------------------------------------------
-
     # The options of get_or_set() are plain parameters: an asterisk in the signature would cost a fifth of a hit in
     # memory (benchmarks: "locmem get_or_set, warm"). The storage key is made here for the same reason.
 
@@ -143,15 +141,9 @@ class ComputedCache(Handle):
         return (yield from serving.obtain(work, found, decision, blocking=blocking))
 
     def refresh(
-        self,
-        key: object,
-        default: Any,
-        timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        *,
-        tags: Iterable[object] = (),
-        **freshness: Unpack[FreshnessOptions],
-    ) -> Any:
+        self, key: object, default: Any, timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT, version: int | None = None,
+        *, tags: Iterable[object] = (), **freshness: Unpack[FreshnessOptions],
+    ) -> Any:  # fmt: skip
         """Compute, store and return a value, whatever is stored: get_or_set() that does not look first.
 
         While it computes, others are served the value that is there, if there is one; it stays if the computation
@@ -174,29 +166,18 @@ class ComputedCache(Handle):
         return run(stampede.compute_anew(self._computation(storage_key, key, default, timeout, tags, options)))
 
     async def arefresh(
-        self,
-        key: object,
-        default: Any,
-        timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        *,
-        tags: Iterable[object] = (),
-        **freshness: Unpack[FreshnessOptions],
-    ) -> Any:
+        self, key: object, default: Any, timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT, version: int | None = None,
+        *, tags: Iterable[object] = (), **freshness: Unpack[FreshnessOptions],
+    ) -> Any:  # fmt: skip
         """See refresh(); `default` may also be a coroutine function, or any callable that returns an awaitable."""
         options, storage_key = self._freshness.but(freshness), self._storage_key(key, version)
         return await arun(stampede.compute_anew(self._computation(storage_key, key, default, timeout, tags, options)))
 
     def get_or_set_many(
-        self,
-        keys: Iterable[T],
-        compute_missing: Callable[[list[T]], Mapping[T, Any]],
-        timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        *,
-        tags: Iterable[object] = (),
+        self, keys: Iterable[T], compute_missing: Callable[[list[T]], Mapping[T, Any]],
+        timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT, version: int | None = None, *, tags: Iterable[object] = (),
         **freshness: Unpack[FreshnessOptions],
-    ) -> dict[T, Any]:
+    ) -> dict[T, Any]:  # fmt: skip
         """Return the values of the keys, all missing ones computed by one call and stored by one write.
 
         Each key is computed once, as by get_or_set(): keys that another caller computes already, this one leaves out
@@ -217,15 +198,10 @@ class ComputedCache(Handle):
         return run(self._answering_many(keys, compute_missing, timeout, version, tags, freshness, blocking=True))
 
     async def aget_or_set_many(
-        self,
-        keys: Iterable[T],
-        compute_missing: Callable[[list[T]], Any],
-        timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        *,
-        tags: Iterable[object] = (),
+        self, keys: Iterable[T], compute_missing: Callable[[list[T]], Any],
+        timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT, version: int | None = None, *, tags: Iterable[object] = (),
         **freshness: Unpack[FreshnessOptions],
-    ) -> dict[T, Any]:
+    ) -> dict[T, Any]:  # fmt: skip
         """See get_or_set_many(); `compute_missing` may also be a coroutine function."""
         return await arun(
             self._answering_many(keys, compute_missing, timeout, version, tags, freshness, blocking=False)
@@ -256,8 +232,6 @@ class ComputedCache(Handle):
         if type(timeout) is not object and timeout is not DEFAULT_TIMEOUT:
             timeouts.parse_timeout(timeout)  # a mistake is told before the work is done
         return lambda _: self._expires_at(timeout)
-
-    # Tags -----------------------------------------------------------------------------------
 
     def _tag_keys(self, names: Iterable[object]) -> list[str]:
         return tags.tag_keys(names, self.key_func, self._key_prefix)

@@ -20,17 +20,10 @@ __all__ = ["CountingCache", "key_not_found"]
 class CountingCache(ComputedCache):
     """The operations on counters and locks."""
 
-    # Counters -------------------------------------------------------------------------------
-
     def incr(
-        self,
-        key: object,
-        delta: float = 1,
-        version: int | None = None,
-        *,
-        default: float | None = None,
+        self, key: object, delta: float = 1, version: int | None = None, *, default: float | None = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
-    ) -> Any:
+    ) -> Any:  # fmt: skip
         """Add delta to the number stored; its timeout stays. Atomic. Return the new number.
 
         Args:
@@ -53,14 +46,9 @@ class CountingCache(ComputedCache):
             raise run(_told(error, hooks, key, storage_key)) from None
 
     async def aincr(
-        self,
-        key: object,
-        delta: float = 1,
-        version: int | None = None,
-        *,
-        default: float | None = None,
+        self, key: object, delta: float = 1, version: int | None = None, *, default: float | None = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
-    ) -> Any:
+    ) -> Any:  # fmt: skip
         """See incr()."""
         hooks, storage_key = self._overlay or self, self._storage_key(key, version)
         if default is not None:
@@ -71,39 +59,23 @@ class CountingCache(ComputedCache):
             raise await arun(_told(error, hooks, key, storage_key)) from None
 
     def decr(
-        self,
-        key: object,
-        delta: float = 1,
-        version: int | None = None,
-        *,
-        default: float | None = None,
+        self, key: object, delta: float = 1, version: int | None = None, *, default: float | None = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
-    ) -> Any:
+    ) -> Any:  # fmt: skip
         """Subtract delta from the number stored: see incr()."""
         return self.incr(key, -delta, version=version, default=default, timeout=timeout)
 
     async def adecr(
-        self,
-        key: object,
-        delta: float = 1,
-        version: int | None = None,
-        *,
-        default: float | None = None,
+        self, key: object, delta: float = 1, version: int | None = None, *, default: float | None = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
-    ) -> Any:
+    ) -> Any:  # fmt: skip
         """See decr()."""
         return await self.aincr(key, -delta, version=version, default=default, timeout=timeout)
 
-    # Locks ----------------------------------------------------------------------------------
-
     def lock(
-        self,
-        key: object,
-        version: int | None = None,
-        timeout: Timeout = None,
-        sleep: float = 0.1,
+        self, key: object, version: int | None = None, timeout: Timeout = None, sleep: float = 0.1,
         blocking_timeout: Timeout = None,
-    ) -> Lock:
+    ) -> Lock:  # fmt: skip
         """Return a lock among all that share the storage, for ``with`` and ``async with``: see Lock.
 
         Neither keys() nor clear() see it, it takes no room from entries, and transaction() does not hold it back.

@@ -60,8 +60,6 @@ class BaseCache(ListingCache):
         if missing:
             raise TypeError(f"{cls.__name__} must define {', '.join(missing)}: see docs/backends/custom.md.")
 
-    # One entry ------------------------------------------------------------------------------
-
     def get(self, key: object, default: Any = None, version: int | None = None) -> Any:
         """Return the value stored under the key, or `default` if there is none."""
         hooks = self._overlay or self
@@ -86,14 +84,9 @@ class BaseCache(ListingCache):
         return value
 
     def set(
-        self,
-        key: object,
-        value: Any,
-        timeout: Timeout = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        *,
+        self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None, *,
         tags: Iterable[object] = (),
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Store the value; with a timeout of zero or less, remove the entry.
 
         Args:
@@ -119,14 +112,9 @@ class BaseCache(ListingCache):
         self._counters.sets += hooks._set(storage_key, value, expires_at)
 
     async def aset(
-        self,
-        key: object,
-        value: Any,
-        timeout: Timeout = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        *,
+        self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None, *,
         tags: Iterable[object] = (),
-    ) -> None:
+    ) -> None:  # fmt: skip
         """See set()."""
         storage_key, expires_at = self._storage_key(key, version), self._expires_at(timeout)
         hooks = self._overlay or self
@@ -234,8 +222,6 @@ class BaseCache(ListingCache):
         """See ttl()."""
         return _seconds_left(await arun(conditions.expiry(self._overlay or self, self._storage_key(key, version))))
 
-    # Versions -------------------------------------------------------------------------------
-
     def incr_version(self, key: object, delta: int = 1, version: int | None = None) -> int:
         """Move the entry to a version that is higher by delta; its timeout stays. Atomic.
 
@@ -264,8 +250,6 @@ class BaseCache(ListingCache):
     async def adecr_version(self, key: object, delta: int = 1, version: int | None = None) -> int:
         """See decr_version()."""
         return await self.aincr_version(key, -delta, version)
-
-    # Life ----------------------------------------------------------------------------------
 
     def close(self, **kwargs: Any) -> None:
         """End a unit of work. Django calls this after each request; engines stay open for the next."""

@@ -91,8 +91,6 @@ class Handle(StorageHooks):
                 )
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
-    # Keys -----------------------------------------------------------------------------------
-
     @property
     def key_prefix(self) -> str:
         """KEY_PREFIX of this cache."""
@@ -149,20 +147,14 @@ class Handle(StorageHooks):
         """Return storage key to the key that the caller typed."""
         return {self._storage_key(key, version): key for key in keys}
 
-    # Tiers ----------------------------------------------------------------------------------
-
     def _tiers(self) -> dict[str, CacheStats]:
         """Return name to counts of each tier, for stats()."""
         near = vars(self).get("_overlay")
         return {} if near is None else near.tiers()
 
-    # Counts ---------------------------------------------------------------------------------
-
     def _counted_deletes(self, deleted: int) -> int:
         self._counters.deletes += deleted
         return deleted
-
-    # Timeouts -------------------------------------------------------------------------------
 
     def get_backend_timeout(self, timeout: Timeout = DEFAULT_TIMEOUT) -> float | None:
         """Return the epoch second at which an entry set now expires, or None for never."""

@@ -45,8 +45,6 @@ class ListingCache(ManyCache):
         found = list((yield hooks, "_scan", (start,)))
         return self._listed((yield from self._without_dead(found)), version)
 
-    # For operations of a backend's own that list keys, too ------------------------------------
-
     def _listing_head(self, version: int | None) -> str:
         """Return the beginning of the storage keys of a version.
 
@@ -82,8 +80,6 @@ class ListingCache(ManyCache):
 
     async def _aonly_live(self, found: list[str]) -> list[str]:
         return await arun(self._without_dead(found))
-
-    # Statistics -----------------------------------------------------------------------------
 
     def prune(self) -> int:
         """Remove all expired entries now. Return how many were removed.

@@ -58,14 +58,9 @@ class Lock:
     """
 
     def __init__(
-        self,
-        hooks: StorageHooks,
-        name: object,
-        storage_key: str,
-        timeout: Timeout,
-        sleep: float,
+        self, hooks: StorageHooks, name: object, storage_key: str, timeout: Timeout, sleep: float,
         blocking_timeout: Timeout,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.name = name
         self._hooks, self._storage_key = hooks, storage_key
         self._key = f"{LOCK_PREFIX}{storage_key}"
@@ -84,8 +79,6 @@ class Lock:
                 "lock that is held until it is given back."
             )
         return expires_at
-
-    # Acquiring ------------------------------------------------------------------------------
 
     def acquire(self, *, blocking: bool = True, blocking_timeout: Timeout = DEFAULT_TIMEOUT) -> bool:
         """Take the lock; return whether it was to be had in time.
@@ -133,8 +126,6 @@ class Lock:
                 with suppress(StorageError):
                     yield self._hooks, "_compare_delete", (self._key, envelope)
                 raise
-
-    # Holding --------------------------------------------------------------------------------
 
     def release(self) -> None:
         """Give the lock back.
@@ -250,8 +241,6 @@ class Lock:
             "or the storage has lost it. Another may have worked at the same time: give it a longer timeout, extend() "
             "it in time, or use fence()."
         )
-
-    # With -----------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         return run(self._entering())

@@ -42,13 +42,9 @@ class ManyCache(CountingCache):
         return {typed[storage_key]: value for storage_key, value in values.items()}
 
     def set_many(
-        self,
-        data: Mapping[T, Any],
-        timeout: Timeout = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        *,
+        self, data: Mapping[T, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None, *,
         tags: Iterable[object] = (),
-    ) -> list[T]:
+    ) -> list[T]:  # fmt: skip
         """Store all values, each with these tags. Return the list of keys that could not be stored."""
         typed, expires_at = self._storage_keys(data, version), self._expires_at(timeout)
         hooks = self._overlay or self
@@ -62,13 +58,9 @@ class ManyCache(CountingCache):
         return self._counted_failures(typed, failed)
 
     async def aset_many(
-        self,
-        data: Mapping[T, Any],
-        timeout: Timeout = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        *,
+        self, data: Mapping[T, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None, *,
         tags: Iterable[object] = (),
-    ) -> list[T]:
+    ) -> list[T]:  # fmt: skip
         """See set_many()."""
         typed, expires_at = self._storage_keys(data, version), self._expires_at(timeout)
         hooks = self._overlay or self

@@ -85,9 +85,6 @@ def _is_signed(alias: Subject) -> bool:
     return alias.context.has_secret_key or settings is None or bool(_secrets(alias) or secret_of(settings))
 
 
-# Secrets and pickles ----------------------------------------------------------------------
-
-
 def check_blind_pickle(alias: Subject) -> Iterator[Finding]:
     """Find a serializer that runs the code of any writer, where values are not signed."""
     if alias.settings is None or alias.family not in _SERVERS or _is_signed(alias):
@@ -149,9 +146,6 @@ def check_unsigned_pickles(alias: Subject) -> Iterator[Finding]:
         remedy = "Switch it off when what the other backend has stored is gone, after its longest timeout:"
         mended = {"OPTIONS": {"read_unsigned_pickles": False}}
         yield UNSIGNED_PICKLES.broken(alias.name, "OPTIONS['read_unsigned_pickles'] is on.", remedy, mended)
-
-
-# The way to the server ----------------------------------------------------------------------
 
 
 def check_ways(alias: Subject, probe: Probe | None) -> Iterator[Finding]:

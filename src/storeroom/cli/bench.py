@@ -126,9 +126,6 @@ def _require_room(alias: Alias, cache: BaseCache, size_bytes: int) -> None:
             )
 
 
-# Timing -----------------------------------------------------------------------------------
-
-
 def _figures(cache: BaseCache, keys: list[str], args: argparse.Namespace) -> list[Figure]:
     value = "x" * args.size
     many = dict.fromkeys(keys, value)
@@ -181,9 +178,6 @@ def _time(operation: Operation, keys: list[str], threads: int, seconds: float) -
         results = [future.result() for future in [pool.submit(work) for _ in range(threads)]]
     per_call = statistics.mean(elapsed / calls for calls, elapsed in results)
     return per_call, sum(calls / elapsed for calls, elapsed in results)
-
-
-# Printing ---------------------------------------------------------------------------------
 
 
 def _print(alias: Alias, figures: list[Figure], args: argparse.Namespace) -> None:

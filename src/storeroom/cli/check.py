@@ -128,9 +128,6 @@ def _server_as_dict(server: ServerProbe) -> dict[str, Any]:
     return {"address": endpoint["address"], **fields, "latency": server.latency}
 
 
-# Printing ---------------------------------------------------------------------------------
-
-
 def _print(source: Source, probes: Mapping[str, Probe], findings: list[Finding], silenced: int) -> None:
     _print_source(source)
     print(f"\n{columns(_aliases(source))}")

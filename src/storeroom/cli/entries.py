@@ -14,17 +14,9 @@ from storeroom.cli.output import count_of, print_json
 from storeroom.timeouts import DEFAULT_TIMEOUT
 
 __all__ = [
-    "add_delete_arguments",
-    "add_get_arguments",
-    "add_incr_arguments",
-    "add_set_arguments",
-    "add_ttl_arguments",
-    "delete",
-    "get",
-    "incr",
-    "set_value",
-    "ttl",
-]
+    "add_delete_arguments", "add_get_arguments", "add_incr_arguments", "add_set_arguments", "add_ttl_arguments",
+    "delete", "get", "incr", "set_value", "ttl",
+]  # fmt: skip
 
 _ABSENT: Final = object()
 

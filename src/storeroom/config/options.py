@@ -13,15 +13,9 @@ from storeroom.config import freshness
 from storeroom.config.parsers import Option, boolean, finite_size, is_none, size, staleness, unchecked, whole_number
 
 __all__ = [
-    "CODEC_OPTIONS",
-    "COMMON_OPTIONS",
-    "DEFAULT_MAX_ENTRIES",
-    "ENTRY_BOUNDS",
-    "MAX_STALENESS",
-    "NEAR_OPTIONS",
-    "freshness_of",
-    "near",
-]
+    "CODEC_OPTIONS", "COMMON_OPTIONS", "DEFAULT_MAX_ENTRIES", "ENTRY_BOUNDS", "MAX_STALENESS", "NEAR_OPTIONS",
+    "freshness_of", "near",
+]  # fmt: skip
 
 DEFAULT_MAX_ENTRIES: Final = 300
 """Django's default MAX_ENTRIES."""

@@ -12,19 +12,9 @@ from storeroom import timeouts
 from storeroom.exceptions import InvalidTimeoutError
 
 __all__ = [
-    "Option",
-    "boolean",
-    "finite_size",
-    "is_none",
-    "number",
-    "one_of",
-    "seconds",
-    "size",
-    "staleness",
-    "text",
-    "unchecked",
-    "whole_number",
-]
+    "Option", "boolean", "finite_size", "is_none", "number", "one_of", "seconds", "size", "staleness", "text",
+    "unchecked", "whole_number",
+]  # fmt: skip
 
 _SIZE_UNITS: Final = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 

@@ -89,9 +89,6 @@ def _unknown(code: KeyCode, option: str, name: str) -> ConfigurationError:
     return _misfit(code, f"{option} {name!r}, which is no parameter; {known}.{nearest(name, parameters)}")
 
 
-# Keys -----------------------------------------------------------------------------------------
-
-
 def key_maker(
     function: Callable[..., Any], key: str | Callable[..., object] | None, ignore: Collection[str], suffix: str
 ) -> Callable[..., str]:
@@ -174,9 +171,6 @@ def _separators(code: KeyCode, template: Template, ignore: Collection[str]) -> s
         return template.separators()
     except ValueError as error:
         raise _misfit(code, f"key={template.text!r} {error}.") from None
-
-
-# Tags -----------------------------------------------------------------------------------------
 
 
 def tags_maker(

@@ -73,8 +73,6 @@ class NearOverlay(Overlay):
             start = self._handle._key_space.start()
             channel.watch(self.table, [start, f"{TAG_PREFIX}{start}"] if start else [""])
 
-    # Reading: a hit is no step, as it is all that many reads do ------------------------------
-
     def _get(self, storage_key: str) -> Any:
         value = self.table.get(storage_key)
         return run(self._read([storage_key])).get(storage_key, MISSING) if value is MISSING else value
@@ -108,8 +106,6 @@ class NearOverlay(Overlay):
         finally:
             self.table.end(ticket)
         return {storage_key: value for storage_key, (value, _) in found.items()}
-
-    # Writing --------------------------------------------------------------------------------
 
     set = _changing("set", first)
     set_many = _changing("set_many", every)

@@ -52,8 +52,6 @@ class ListeningThread:
         self._has_warned = False
         self._sleeper, self._alarm = socket.socketpair()
 
-    # For subclasses -------------------------------------------------------------------------
-
     def _open(self, stack: ExitStack) -> None:
         """Connect, and let listeners know that changes are heard of now."""
         raise NotImplementedError
@@ -83,8 +81,6 @@ class ListeningThread:
     def _bound(self) -> float:
         """The shortest of the listeners' bounds."""
         return min(listener.max_staleness for listener in self._listeners)
-
-    # The thread -----------------------------------------------------------------------------
 
     def _run(self) -> None:
         first, longest = PAUSE_SECONDS
@@ -133,8 +129,6 @@ class ListeningThread:
                 error,
                 max(listener.max_staleness for listener in self._listeners),
             )
-
-    # Its end --------------------------------------------------------------------------------
 
     def close(self) -> None:
         """End the thread; near tiers are bounded by time then."""

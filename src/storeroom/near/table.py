@@ -100,8 +100,6 @@ class NearTable(Engine):
         self.is_tracked = False
         self._readings: dict[str, _Reading] = {}
 
-    # Reading --------------------------------------------------------------------------------
-
     def get(self, storage_key: str) -> Any:
         """Return the value that is kept and may be believed, or MISSING. Takes no lock."""
         value = self.peek(storage_key)
@@ -138,8 +136,6 @@ class NearTable(Engine):
         except Exception:  # noqa: BLE001 -- a class that has changed can fail in any way: the storage is asked
             self.counters.errors += 1
             return MISSING
-
-    # Filling --------------------------------------------------------------------------------
 
     def begin(self, storage_keys: Sequence[str]) -> Ticket:
         """Return the ticket of a read that is about to begin. It has to be given back by end()."""
@@ -218,8 +214,6 @@ class NearTable(Engine):
             bounded.replace(entry, value, encoded, expires_at, size, now)
         self.counters.sets += 1
 
-    # As a Listener --------------------------------------------------------------------------
-
     def drop(self, storage_keys: Iterable[str]) -> None:
         """See Listener."""
         with self.lock:
@@ -257,8 +251,6 @@ class NearTable(Engine):
         self.counters.deletes += len(self.entries)
         self._readings.clear()
         self._bounded.clear()
-
-    # Statistics and life --------------------------------------------------------------------
 
     def stats(self) -> CacheStats:
         """Return the counts of this tier, and its size."""

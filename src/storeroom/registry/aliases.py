@@ -218,9 +218,6 @@ def _check_signature(backend: type[Any], where: str) -> None:
         ) from error
 
 
-# Aliases that stand in for others -------------------------------------------------------
-
-
 def _wrong_fallbacks(aliases: Mapping[str, Alias]) -> Iterator[ConfigurationError]:
     """Yield a mistake for each alias whose OPTIONS["on_error"] names one that cannot answer for it."""
     for name, alias in aliases.items():
@@ -249,9 +246,6 @@ def _why_no_fallback(name: str, fallback: str, aliases: Mapping[str, Alias]) -> 
 def _fallback_of(alias: Alias) -> str | None:
     on_error = None if alias.settings is None else alias.settings.options.get("on_error")
     return on_error.partition("fallback:")[2] or None if isinstance(on_error, str) else None
-
-
-# Aliases that get into each other's way -------------------------------------------------
 
 
 def _collisions(aliases: Iterable[Alias]) -> Iterator[ConfigurationError]:

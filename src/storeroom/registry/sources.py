@@ -77,9 +77,6 @@ def find_source() -> Source:
     return found or _embedded_default()
 
 
-# A running Django -------------------------------------------------------------------------
-
-
 def _from_django() -> Source | None:
     """Return Django's settings if this program runs Django; Django is never imported for the question."""
     conf: Any = sys.modules.get("django.conf")
@@ -96,9 +93,6 @@ def _from_django() -> Source | None:
             "mend that, or call storeroom.configure(CACHES) to do without Django's settings."
         ) from error
     return Source(DJANGO, getattr(conf.settings, "SETTINGS_MODULE", "") or "settings.configure()", caches)
-
-
-# TOML files ---------------------------------------------------------------------------------
 
 
 def _from_config_variable() -> Source | None:
@@ -206,9 +200,6 @@ def _folded_alias(alias: str, written: Any, where: str) -> Any:
     return folded
 
 
-# Environment variables ------------------------------------------------------------------------
-
-
 def _from_url_variables() -> Source | None:
     # An empty variable counts as unset, as some tools cannot unset one.
     variables = [name for name in sorted(os.environ) if _alias_of(name) and os.environ[name]]
@@ -236,9 +227,6 @@ def _alias_of(variable: str) -> str:
         return "default"
     prefix = f"{URL_VARIABLE}_"
     return variable.removeprefix(prefix).lower() if variable.startswith(prefix) else ""
-
-
-# The embedded default ---------------------------------------------------------------------------
 
 
 def _embedded_default() -> Source:

@@ -93,9 +93,6 @@ def type_name(cls: type) -> str:
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
-# Writers ------------------------------------------------------------------------------
-
-
 def _write_text(value: str) -> bytes:
     try:
         return TEXT + value.encode()
@@ -118,9 +115,6 @@ SCALAR_WRITERS: Final[Mapping[type, Writer]] = {
     NoneType: lambda _: NONE,
 }
 """By exact type: a subclass is left to the serializer, which keeps its type."""
-
-
-# Readers ------------------------------------------------------------------------------
 
 
 def _read_integer(data: bytes) -> int:

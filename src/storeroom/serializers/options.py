@@ -74,9 +74,6 @@ def build_codec(
     return Codec(*codec) if signer is None else SignedCodec(signer, *codec)
 
 
-# Serializers --------------------------------------------------------------------------
-
-
 class _AnyPickle:
     """Pickle without fences: for bytes that only a trusted writer can have made."""
 
@@ -164,9 +161,6 @@ def _members(value: Any) -> Iterator[tuple[Any, Any]]:
     return iter(enumerate(value)) if type(value) in (list, tuple, set, frozenset) else iter(())
 
 
-# Readers ------------------------------------------------------------------------------
-
-
 def _readers(makers: Mapping[bytes, _Maker]) -> dict[int, Reader]:
     """Return the readers of everything that is not compressed."""
     readers = {
@@ -207,9 +201,6 @@ def _refusal(reason: str) -> Reader:
     return read
 
 
-# Compression --------------------------------------------------------------------------
-
-
 def _expanders(chosen: compressors.Format | None, readers: Mapping[int, Reader], max_bytes: int) -> dict[int, Reader]:
     """Return the readers of compressed frames; `readers` holds none, so they can't be nested."""
 
@@ -228,9 +219,6 @@ def _expanders(chosen: compressors.Format | None, readers: Mapping[int, Reader],
 
 def _bounded(compress: Callable[[bytes], bytes], max_bytes: int) -> Callable[[bytes], bytes]:
     return lambda frame: compress(frame) if len(frame) <= max_bytes else frame
-
-
-# Checks -------------------------------------------------------------------------------
 
 
 def _require_whole_number(option: str, value: Any, minimum: int) -> None:

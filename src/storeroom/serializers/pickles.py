@@ -34,8 +34,6 @@ from storeroom.serializers.safe_types import CONSTRUCTORS, REDUCERS, Reduction
 
 __all__ = ["SafePickle", "restore"]
 
-# The stream's grammar -----------------------------------------------------------------
-
 _LONGEST_SHORT: Final = 64
 """Texts up to here are skipped within the expression, longer ones by the loop around it."""
 
@@ -96,9 +94,6 @@ def check_opcodes(stream: bytes) -> None:
         position = end
     if position != last or not stream.endswith(_STOP):
         raise pickle.UnpicklingError("truncated")
-
-
-# Classes that the configuration allows ------------------------------------------------
 
 
 def restore(*_: Any) -> Any:
@@ -163,9 +158,6 @@ def _not_by_its_class(path: str) -> str:
 
 _NAMED: Final = frozenset({restore, *CONSTRUCTORS.values()})
 """The functions that a stored value refers to by name."""
-
-
-# Reading and writing ------------------------------------------------------------------
 
 
 class _Pickler(pickle.Pickler):

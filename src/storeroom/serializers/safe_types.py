@@ -50,9 +50,6 @@ def _exactly(kind: type[_T], *values: object) -> None:
             raise TypeError(f"expected {kind.__name__}, found {type(value).__name__}")
 
 
-# Constructors, which a stored value may call ------------------------------------------
-
-
 def new_complex(real: float, imag: float) -> complex:
     """Make a complex number, negative zeros and all."""
     _exactly(float, real, imag)
@@ -162,9 +159,6 @@ CONSTRUCTORS: Final[Mapping[str, Callable[..., object]]] = {
     )
 }
 """By the name under which a stored value calls them."""
-
-
-# Reducers, which write a value as such a call -----------------------------------------
 
 
 def _time_fields(value: dt.time | dt.datetime) -> tuple[int, int, int, int]:

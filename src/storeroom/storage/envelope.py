@@ -24,17 +24,9 @@ from storeroom import timeouts
 from storeroom.timeouts import AT_ONCE, NEVER
 
 __all__ = [
-    "FIRST_BYTE",
-    "KIND_BYTES",
-    "LEASED_BYTES",
-    "Envelope",
-    "is_leased",
-    "is_packed",
-    "new_stamp",
-    "pack",
-    "placeholder",
-    "unpack",
-]
+    "FIRST_BYTE", "KIND_BYTES", "LEASED_BYTES", "Envelope", "is_leased", "is_packed", "new_stamp", "pack",
+    "placeholder", "unpack",
+]  # fmt: skip
 
 _HEAD: Final = struct.Struct(">QddddH")
 _TAG: Final = struct.Struct(">QH")

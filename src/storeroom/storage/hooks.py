@@ -103,9 +103,10 @@ OVERLAY_ATTRIBUTE: Final[list[Any]] = []
 
 def overlaid(kind: type[T]) -> type[T]:
     """Let overlays stand before the hooks of a class. It says so itself, as it lies above."""
-    OVERLAID.append(kind)
+    handles: Any = kind
+    OVERLAID.append(handles)
     for descriptor in OVERLAY_ATTRIBUTE:
-        kind._overlay = descriptor  # type: ignore[attr-defined]  # a handle's class, which lies above
+        handles._overlay = descriptor
     return kind
 
 

@@ -18,18 +18,8 @@ from storeroom.storage.hooks import OVERLAID, OVERLAY_ATTRIBUTE, StorageHooks
 from storeroom.storage.steps import Steps, arun, run
 
 __all__ = [
-    "HOOKS",
-    "MEMO",
-    "TRANSACTION",
-    "Finder",
-    "Overlay",
-    "Relay",
-    "Slot",
-    "every",
-    "first",
-    "first_two",
-    "install",
-]
+    "HOOKS", "MEMO", "TRANSACTION", "Finder", "Overlay", "Relay", "Slot", "every", "first", "first_two", "install",
+]  # fmt: skip
 
 Finder: TypeAlias = Callable[[Any, StorageHooks], StorageHooks]
 """Called with a handle and the hooks below; returns the overlay that lies over them in this context, or them."""
@@ -163,9 +153,6 @@ def _write(cls: type[Relay], name: str, steps: Callable[..., Steps[Any]]) -> Non
 
     setattr(cls, f"_{name}", hook)
     setattr(cls, f"_a{name}", twin)
-
-
-# The storage keys that a hook changes, of its arguments -------------------------------------
 
 
 def first(storage_key: str, *_: Any) -> Sequence[str]:

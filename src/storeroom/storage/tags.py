@@ -24,17 +24,9 @@ from storeroom.storage.steps import Steps
 from storeroom.timeouts import NEVER
 
 __all__ = [
-    "TAG_PREFIX",
-    "Versions",
-    "all_tagged",
-    "are_current",
-    "current_versions",
-    "live_envelopes",
-    "renew",
-    "stamps_of",
-    "tag_keys",
-    "tagged",
-]
+    "TAG_PREFIX", "Versions", "all_tagged", "are_current", "current_versions", "live_envelopes", "renew",
+    "stamps_of", "tag_keys", "tagged",
+]  # fmt: skip
 
 TAG_PREFIX: Final = "\x00tag\x00"
 """The prefix of the storage keys of tags' versions: no key function makes such keys."""

@@ -161,8 +161,6 @@ class Unit:
         with self.lock:
             return self._flights.setdefault(storage, Flights())
 
-    # Segments: see the subclasses, which follow a database --------------------------------------
-
     def segments(self) -> list[Segment]:
         """Return those that count, in order."""
         return self._segments
@@ -188,8 +186,6 @@ class Unit:
         with self.lock:
             taken, self._segments = self._segments, []
             return taken
-
-    # Entries ----------------------------------------------------------------------------------
 
     def view(self, slot: Slot) -> View:
         """Return an entry as the unit of work sees it."""

@@ -45,8 +45,6 @@ class TransactionOverlay(Overlay):
     def _computing(self) -> StorageHooks:
         return TransactionOverlay(self._handle, self._below._computing(), self._unit)
 
-    # The unit's changes ---------------------------------------------------------------------
-
     def _view(self, storage_key: str) -> View:
         return self._unit.view(self._slot(storage_key))
 
@@ -68,8 +66,6 @@ class TransactionOverlay(Overlay):
     def _remove(self, storage_keys: Sequence[str], kind: Kind = Kind.DELETE) -> None:
         for storage_key in storage_keys:
             self._record(storage_key, lambda _: self._change(kind))
-
-    # Reading --------------------------------------------------------------------------------
 
     def get(self, storage_key: str) -> Steps[Any]:
         """See StorageHooks._get()."""
@@ -116,8 +112,6 @@ class TransactionOverlay(Overlay):
                 if not view.is_below and view.value(storage_key) is not MISSING:
                     keys[storage_key] = None
         return list(keys)
-
-    # Writing --------------------------------------------------------------------------------
 
     def set(self, storage_key: str, value: Any, expires_at: float) -> Steps[bool]:
         """See StorageHooks._set()."""
@@ -219,8 +213,6 @@ class TransactionOverlay(Overlay):
         self._hold(new_storage_key, value, NEVER if expires_at is None or expires_at is LOOK else expires_at)
         self._remove([storage_key])
         return True
-
-    # Comparing, and computing -----------------------------------------------------------------
 
     def compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> Steps[bool]:
         """See StorageHooks._compare_set()."""

@@ -135,7 +135,6 @@ def probe(database: Database, target: Target, seconds: float) -> Probe:
     return answer or Probe((silent,))
 
 
-
 def _ask(database: Database, target: Target, endpoint: Endpoint) -> Probe:
     begun = time.monotonic()
     try:
@@ -191,7 +190,6 @@ def _is_refusal(error: Exception) -> bool:
     # libpq passes on the server's last words, as text alone.
     text = str(error)
     return "FATAL:" in text and not any(word in text for word in ("starting up", "shutting down", "too many"))
-
 
 
 def _look_at_file(database: Database, target: Target) -> Probe:

@@ -167,8 +167,6 @@ class Environment(Engine):
         if self._environment is not None:
             add_counts(self._environment, self.counters)
 
-    # Opening --------------------------------------------------------------------------------
-
     def _open_and_begin(self, *, write: bool = False) -> Any:
         with self.lock:
             if self._environment is None:
@@ -237,8 +235,6 @@ class Environment(Engine):
             yield ClosingNote(descriptor)
         finally:
             os.close(descriptor)
-
-    # Damage ---------------------------------------------------------------------------------
 
     def _is_damaged(self, closing_note: ClosingNote) -> bool:
         """Look at the file before LMDB maps it: of a truncated one, a read would end the process."""

@@ -16,17 +16,9 @@ except ImportError:  # Windows: opening is not guarded against a second process 
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
-    "SLOTS",
-    "ClosingNote",
-    "find_fault",
-    "identity",
-    "is_full",
-    "is_in_use",
-    "lock_exclusively",
-    "make_private",
-    "map_recency",
-    "reserve",
-]
+    "SLOTS", "ClosingNote", "find_fault", "identity", "is_full", "is_in_use", "lock_exclusively", "make_private",
+    "map_recency", "reserve",
+]  # fmt: skip
 
 SLOTS: Final = 2**20
 """Bytes in ``recency``: entries beyond that many share slots, which only blurs who was read lately."""

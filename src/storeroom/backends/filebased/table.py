@@ -37,21 +37,9 @@ from storeroom.storage.envelope import LEASED_BYTES, is_leased, is_packed
 from storeroom.storage.hooks import Conditional
 
 __all__ = [
-    "HASHED",
-    "HEADER",
-    "Bounds",
-    "Table",
-    "check",
-    "entry_key_of",
-    "entry_size",
-    "is_conditional",
-    "join_name",
-    "overwrite",
-    "read_header",
-    "read_meta",
-    "split_name",
-    "stored_keys",
-]
+    "HASHED", "HEADER", "Bounds", "Table", "check", "entry_key_of", "entry_size", "is_conditional", "join_name",
+    "overwrite", "read_header", "read_meta", "split_name", "stored_keys",
+]  # fmt: skip
 
 Bounds: TypeAlias = tuple[int | None, int | None, int | None]
 """max_entries, max_bytes and cull_frequency, as an alias's OPTIONS say."""

@@ -139,8 +139,6 @@ class MemcachedCache(BaseCache):
         names = tuple(map(str, addresses))
         return shared(Group, f"{names} {own}", partial(Group, names, servers))
 
-    # Shards ---------------------------------------------------------------------------------
-
     def _learn_keys(self) -> None:
         super()._learn_keys()
         for shard in (*self._shards, *self._guests):
@@ -169,8 +167,6 @@ class MemcachedCache(BaseCache):
         if isinstance(keyed, Mapping):
             return [(shard, {key: keyed[key] for key in own_keys}) for shard, own_keys in by_shard.items()]
         return by_shard.items()
-
-    # Hooks, as StorageHooks describes them --------------------------------------------------
 
     def _get(self, storage_key: str) -> Any:
         return (self._only or self._shard_of(storage_key))._get(storage_key)
@@ -211,8 +207,6 @@ class MemcachedCache(BaseCache):
                 errors.append(error)
         if errors:
             raise StorageError(" ".join(map(str, errors))) from errors[0]
-
-    # Twins that do not call other twins: one thread carries out the whole ------------------------
 
     async def _alease(self, storage_key: str, seen: Any, lease: Any, expires_at: float) -> bool | None:
         return await self._run(self._lease, storage_key, seen, lease, expires_at)

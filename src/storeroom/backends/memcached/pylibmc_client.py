@@ -94,8 +94,6 @@ class PyLibMCClient:
             },
         )
 
-    # Reading --------------------------------------------------------------------------------
-
     def get(self, key: bytes) -> bytes | None:
         begun = time.monotonic()
         data: bytes | None
@@ -155,8 +153,6 @@ class PyLibMCClient:
         """Raise TimeoutError if a read that found nothing took as long as one without a reply."""
         if time.monotonic() - begun > self._silence:
             raise TimeoutError("the server does not answer")
-
-    # Writing --------------------------------------------------------------------------------
 
     def set(self, key: bytes, data: bytes, exptime: int) -> bool:
         try:
@@ -221,8 +217,6 @@ class PyLibMCClient:
         finally:
             self._client.behaviors = {"_noreply": False}
 
-    # Removing -------------------------------------------------------------------------------
-
     def delete(self, key: bytes) -> bool:
         return bool(self._ask(self._client.delete, key))
 
@@ -235,8 +229,6 @@ class PyLibMCClient:
             self._without_waiting(self._client.delete_multi, batch[:-1])
             # The reply to this one comes after the others were carried out.
             self.delete(batch[-1])
-
-    # The connection -------------------------------------------------------------------------
 
     def _ask(self, method: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         try:

@@ -59,8 +59,6 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
         """Return the key, which is legal already."""
         return key
 
-    # Reading --------------------------------------------------------------------------------
-
     def _fetch(self, command: bytes, keys: Sequence[bytes]) -> dict[bytes, Any]:
         try:
             found: dict[bytes, Any] = self._fetch_cmd(command, keys, command == b"gets")
@@ -136,8 +134,6 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
             found |= self._fetch(b"gets", batch)
         return found
 
-    # Writing --------------------------------------------------------------------------------
-
     def _store(
         self, command: bytes, values: Mapping[bytes, bytes], exptime: int, token: bytes | None = None
     ) -> dict[bytes, Any]:
@@ -208,8 +204,6 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
                 stored += [key for key, reply in zip(batch, replies, strict=True) if reply == b"STORED"]
         return stored
 
-    # Removing -------------------------------------------------------------------------------
-
     def _remove(self, keys: Sequence[bytes]) -> list[bytes]:
         return self._ask([b"delete %b\r\n" % key for key in keys], b"delete")
 
@@ -219,8 +213,6 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
     def delete_many(self, keys: Sequence[bytes]) -> None:
         for batch in batches(keys):
             self._remove(batch)
-
-    # The connection -------------------------------------------------------------------------
 
     def _ask(self, commands: Sequence[bytes], name: bytes) -> list[bytes]:
         """Send commands together; return the one line that answers each."""

@@ -51,8 +51,6 @@ class RedisEngine(NetworkEngine):
         self.is_cluster = target.kind == "cluster"
         self._tracker: Tracker | None = None
 
-    # Synchronous ----------------------------------------------------------------------------
-
     def run(self, exchange: Exchange[T]) -> T:
         """Carry out an operation; return its result."""
         try:
@@ -136,8 +134,6 @@ class RedisEngine(NetworkEngine):
         options = self._options_for(server)
         return {name: options[name] for name in known.TLS if options[name] is not None}
 
-    # For near tiers -------------------------------------------------------------------------
-
     def tracker(self) -> Tracker:
         """Return the channel that tells of changes in the servers."""
         with self.lock:
@@ -147,8 +143,6 @@ class RedisEngine(NetworkEngine):
     def sources(self) -> list[Server]:
         """See tracking.Source."""
         return self._follow(self._topology.sources())
-
-    # Asynchronous ---------------------------------------------------------------------------
 
     async def arun(self, exchange: Exchange[T]) -> T:
         """See run()."""
@@ -206,8 +200,6 @@ class RedisEngine(NetworkEngine):
         """Return the context by which redis-py's own connection would be made."""
         context: ssl.SSLContext = SSLConnection(**self._tls_settings(server)).ssl_context.get()
         return context
-
-    # Life -----------------------------------------------------------------------------------
 
     def after_fork_in_child(self) -> None:
         """Leave the parent's connections alone: two processes cannot talk on one."""

@@ -41,9 +41,6 @@ def probe(engine: RedisEngine, seconds: float) -> Probe:
     return Probe(tuple(look[engine.target.kind](engine, seconds)))
 
 
-# The servers ------------------------------------------------------------------------------
-
-
 def _look_at_servers(engine: RedisEngine, seconds: float) -> list[ServerProbe]:
     servers = engine.target.servers
     expected = ["primary", *["replica"] * (len(servers) - 1)]
@@ -105,9 +102,6 @@ def _as_seed(probe: ServerProbe, *, is_needed: bool) -> ServerProbe:
     if not probe.failure or probe.role:
         return probe
     return replace(probe, role="primary" if is_needed else "replica")
-
-
-# Asking one -------------------------------------------------------------------------------
 
 
 def _ask_all(

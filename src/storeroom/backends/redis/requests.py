@@ -17,17 +17,9 @@ from storeroom.backends.redis.location import Server
 from storeroom.exceptions import StorageError
 
 __all__ = [
-    "OUTAGES",
-    "PRIMARIES",
-    "Command",
-    "Exchange",
-    "Request",
-    "UnreachableError",
-    "Use",
-    "checked",
-    "is_wrong_type",
+    "OUTAGES", "PRIMARIES", "Command", "Exchange", "Request", "UnreachableError", "Use", "checked", "is_wrong_type",
     "one",
-]
+]  # fmt: skip
 
 T = TypeVar("T")
 
@@ -77,8 +69,6 @@ def one(use: Use, *command: bytes | str | float) -> Request:
     """Return the request of a single command."""
     return Request((command,), use)
 
-
-# Replies ----------------------------------------------------------------------------------
 
 OUTAGES: Final = (
     RedisConnectionError,  # also: loading its data, refusing the password, too many clients

@@ -8,16 +8,9 @@ import hashlib
 from typing import Final
 
 __all__ = [
-    "COMPARE_DELETE",
-    "COMPARE_RENAME",
-    "COMPARE_SET",
-    "COMPARE_SET_UNTIL",
-    "INCR",
-    "IS_ENVELOPE",
-    "RENAME",
-    "TOUCH",
-    "Script",
-]
+    "COMPARE_DELETE", "COMPARE_RENAME", "COMPARE_SET", "COMPARE_SET_UNTIL", "INCR", "IS_ENVELOPE", "RENAME",
+    "TOUCH", "Script",
+]  # fmt: skip
 
 
 class Script:

@@ -229,8 +229,6 @@ class _Wire(asyncio.Protocol):
         if self._transport is not None and not self._loop.is_closed():
             self._transport.abort()
 
-    # Calls of the transport -----------------------------------------------------------------
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.BaseProtocol."""
         self._transport = transport

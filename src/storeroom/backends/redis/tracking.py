@@ -116,8 +116,6 @@ class Tracker(ListeningThread):
                 for listener in self._listeners:
                     listener.end_tracking()
 
-    # Opening --------------------------------------------------------------------------------
-
     def _connect(self, server: Server, stack: ExitStack) -> Wire:
         connection = self._source.connection(server)
         stack.callback(connection.disconnect)
@@ -143,8 +141,6 @@ class Tracker(ListeningThread):
         if isinstance(answer, Exception):
             raise RefusedError(f"{server.name} refused CLIENT TRACKING: {answer}")
         self._wires.append(wire)
-
-    # Listening ------------------------------------------------------------------------------
 
     def _listen(self) -> None:
         """Pass on changes, until somebody closes this, or a wire breaks."""

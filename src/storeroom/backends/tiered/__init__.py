@@ -80,8 +80,6 @@ class TieredCache(Relay, BaseCache):
         self.is_shared = self._far.is_shared
         self.sees_envelopes = self._far.sees_envelopes
 
-    # Tiers ----------------------------------------------------------------------------------
-
     def _open(self, tier: Tier) -> BaseCache:
         """Return a handle of a tier that has this cache's keys."""
         own = {
@@ -116,8 +114,6 @@ class TieredCache(Relay, BaseCache):
         super()._learn_keys()
         for handle in self._handles:
             handle.key_prefix, handle.version = self.key_prefix, self.version
-
-    # The storage alone ------------------------------------------------------------------------
 
     def _locking(self) -> StorageHooks:
         return self._storage._locking()
@@ -163,8 +159,6 @@ class TieredCache(Relay, BaseCache):
                     value = await arun(conditions.opened(self._below, value))
                 return self._counted(value, default)
         return await BaseCache.aget(self, key, default, version)
-
-    # Statistics -----------------------------------------------------------------------------
 
     def stats(self) -> CacheStats:
         """Return the counts of this cache in this process, the storage's contents, and the counts of each tier."""

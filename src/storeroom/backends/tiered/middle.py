@@ -42,8 +42,6 @@ class MiddleTier(NearOverlay):
     def _attend(self) -> None:
         """Leave it to the nearer tier."""
 
-    # Reading --------------------------------------------------------------------------------
-
     def get_dated(self, storage_keys: Sequence[str]) -> Steps[Dated]:
         """Read from the tier, and missing entries from the storage: see StorageHooks._get_dated()."""
         found: Dated = yield self._tier, "_get_dated", (storage_keys,)
@@ -93,8 +91,6 @@ class MiddleTier(NearOverlay):
     def has(self, storage_key: str) -> Steps[Any]:
         """See StorageHooks._has()."""
         return (yield self._below, "_has", (storage_key,))
-
-    # Writing --------------------------------------------------------------------------------
 
     def _drop(self, storage_keys: Iterable[str]) -> Steps[None]:
         yield from super()._drop(storage_keys)
