@@ -1,4 +1,4 @@
-"""Runs a page of the documentation: its code is executed, and what it shows must come out.
+"""Runs a page of the documentation: its code is executed, and the results that it shows must come out.
 
 A page is read from top to bottom in a Python process of its own, in an empty directory::
 
@@ -8,12 +8,12 @@ A page is read from top to bottom in a Python process of its own, in an empty di
 block          what happens
 =============  ==============================================================================
 ``python``     executed in ``__main__``, one block after the other, as somebody would paste them
-``console``    each line that begins with ``$`` goes to a shell; what is shown below must be printed
+``console``    each line that begins with ``$`` goes to a shell; the lines below it must be printed
 ``toml``       read as a configuration, if it has caches in it
 other          left alone
 =============  ==============================================================================
 
-What a block may say:
+The words of a block:
 
 - ``expression  # -> 'hello'``: the repr of the result; behind ``print()``, the text printed.
 - ``statement  # raises KeyNotFoundError``, with or without ``: the message``.
@@ -67,7 +67,7 @@ class Block:
     Attributes:
         page: the file.
         line: number of the line behind the opening fence.
-        language: what the fence says.
+        language: the word behind the fence.
         text: the lines between the fences, indentation of the fence removed.
         needs: a module without which the block is only compiled; "" for none.
         not_run: why it is not run; "" if it is.
@@ -122,7 +122,7 @@ def matches(expected: str, actual: str) -> bool:
 
 
 class _Checks:
-    """What the comments of Python blocks are turned into calls of."""
+    """The checks that the comments of Python blocks are turned into calls of."""
 
     def __init__(self, page: Path) -> None:
         self._page = page
@@ -167,7 +167,7 @@ class _Instrument(ast.NodeTransformer):
         self.used: set[int] = set()
 
     def visit(self, node: ast.AST) -> Any:
-        """Wrap a statement behind which a comment says what comes of it."""
+        """Wrap a statement that is followed by a comment with its result."""
         # Inner statements first: a comment at the end of a block belongs to its last line alone.
         node = self.generic_visit(node)
         line = getattr(node, "end_lineno", 0)
@@ -202,7 +202,7 @@ class _Instrument(ast.NodeTransformer):
 
 
 def _at(new: ast.stmt, old: ast.stmt) -> ast.stmt:
-    """Give the new statement the place of the old one, so that a traceback points into the page."""
+    """Give the new statement the lines of the old one, so that a traceback points into the page."""
     for node in ast.walk(new):
         if "lineno" in node._attributes and not hasattr(node, "lineno"):
             ast.copy_location(node, old)
@@ -240,7 +240,7 @@ def _moved(text: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """Undo _moved() in what a program says."""
+    """Undo _moved() in the output of a program."""
     text = text.replace(f"{Path.cwd()}/var/cache", "/var/cache")
     for shown, real in _servers().items():
         text = text.replace(real, shown)
@@ -337,7 +337,7 @@ def _make_programs() -> None:
 def main() -> None:
     """Run the page that the first argument names, in the current directory; print what was only compiled."""
     page = Path(sys.argv[1])
-    sys.path[0] = ""  # what a page writes can be imported; what lies beside this file cannot
+    sys.path[0] = ""  # the files of the page can be imported, and those beside this one cannot
     _make_programs()
     left_out = []
     for block in blocks_of(page):

@@ -1,7 +1,7 @@
-"""The tables of the documentation that say what stands elsewhere: written from that, and held against it.
+"""The tables of the documentation that repeat another source: written from that, and held against it.
 
-Most say what the code says; the README's says what the page of benchmarks does. A page has a place for each between
-two marks. ``python -m tests.docs_tables`` writes them all anew.
+The source of most is the code; that of the README's is the page of benchmarks. A table stands between two comments of
+its page. ``python -m tests.docs_tables`` writes them all anew.
 """
 
 import re
@@ -20,7 +20,7 @@ __all__ = ["DOCS", "TABLES", "renewed"]
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
 
-_PLACE: Final = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end of generated -->\n)", re.DOTALL)
+_GENERATED: Final = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end of generated -->\n)", re.DOTALL)
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]], *, figures: int = 0) -> str:
@@ -76,7 +76,7 @@ def url_schemes() -> str:
 
 
 def capabilities() -> str:
-    """Return the table of what a backend may lack."""
+    """Return the table of the capabilities that a backend may lack."""
     return _table(("capability", "a storage that has it"), ((f"`{name}`", what) for name, what in CAPABILITIES.items()))
 
 
@@ -125,12 +125,12 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "capabilities": capabilities,
     "benchmarks in short": benchmarks_in_short,
 }
-"""The name in the mark -> what makes the table."""
+"""The name in the comment -> the function that makes the table."""
 
 
 def renewed(text: str) -> str:
     """Return a page's text with its tables as they should be now."""
-    return _PLACE.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[3]}", text)
+    return _GENERATED.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[3]}", text)
 
 
 if __name__ == "__main__":

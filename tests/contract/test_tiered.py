@@ -10,7 +10,7 @@ The whole contract is run where code of its own is exercised by all of it:
 | TestFilesWithNear | OPTIONS["near"], which any storage has |
 
 The other storages are behind the same tiers. Their suites run what tiers can change: WHOLE names the parts of the
-contract that are run in full, and PICKED the tests of the others, with the place where the rest of them is covered.
+contract that are run in full, and PICKED the tests of the others, with the suites that cover the rest.
 """
 
 import zlib
@@ -76,7 +76,7 @@ WHOLE: Final = (
     SequencesContract,
 )
 
-#: A part of the contract, the tests of it that a tier can change, and the place where the others are covered.
+#: A part of the contract -> the tests of it that a tier can change, and the suites that cover the others.
 PICKED: Final[Mapping[type[Suite], tuple[Sequence[str], str]]] = {
     HandlesContract: (
         (

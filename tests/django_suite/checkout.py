@@ -1,4 +1,4 @@
-"""Makes what a run needs: a virtual environment with Django, and Django's tests beside it."""
+"""Makes a virtual environment with Django, and lays Django's tests out beside it."""
 
 import itertools
 import json
@@ -19,10 +19,10 @@ CACHE = ROOT / ".cache" / "django-suite"
 #: The extras of Storeroom whose backends Django has too.
 EXTRAS = "redis,memcached,postgresql"
 
-#: What comes built for some systems only, as pyproject.toml's development group says.
+#: Packages that come built for some systems only, as in pyproject.toml's development group.
 BUILT = ["pylibmc>=1.6.3; python_version < '3.12' and sys_platform == 'linux' and platform_machine == 'x86_64'"]
 
-#: What is taken from Django's ``tests/``: the runner, what it needs, and the suites that use a cache.
+#: Parts of Django's ``tests/`` that are unpacked: the runner, its needs, and the suites that use a cache.
 _WANTED = ("runtests.py", "urls.py", "templates", "cache", "sessions_tests", "template_tests")
 
 # The only edit: a dotted path as a setting or a mock names it, or the module that a subclass is imported from.
@@ -42,7 +42,7 @@ class Pair:
 
     @property
     def home(self) -> Path:
-        """Where the pair's environment, source distribution and tests are kept."""
+        """The folder of the pair's environment, source distribution and tests."""
         name = re.sub(r"[^a-z0-9.]+", "-", self.requirement.lower()).strip("-.")
         return CACHE / "python{}.{}-{}".format(*self.interpreter.version[:2], name)
 
@@ -116,7 +116,7 @@ def _dependencies() -> list[str]:
 
 
 def _run(*command: str | Path) -> None:
-    # Another environment's paths and pip's notice of its own newer version have no place in this one.
+    # Another environment's paths would be found in this one, and pip would print a notice of its newer version.
     environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
     subprocess.run(command, check=True, env=environment | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"})
 

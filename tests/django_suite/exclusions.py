@@ -1,4 +1,4 @@
-"""Reads exclusions.toml: which of Django's tests are left out, and the reason of each."""
+"""Reads exclusions.toml: the tests of Django's that are left out, and the reason of each."""
 
 import re
 import tomllib
@@ -16,7 +16,7 @@ class ExclusionError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Exclusions:
-    """What is left out.
+    """The tests that are left out.
 
     Attributes:
         tests: a test's id -> the reason it is left out.
@@ -33,7 +33,7 @@ class Exclusions:
     since: dict[str, str] = field(default_factory=dict)
 
     def of(self, version: str) -> "Exclusions":
-        """Return what is left out of that Django's tests."""
+        """Return the exclusions of that Django's tests."""
         later = {test for test, first in self.since.items() if _numbers(first) > _numbers(version)}
         return replace(self, tests={test: why for test, why in self.tests.items() if test not in later})
 

@@ -13,7 +13,7 @@ from pathlib import Path
 SUPPORTED = (14, 13, 12, 11)
 
 # A command on PATH may be a version manager's shim that only says it is not installed, and a system's Python may lack
-# the parts that Debian packages apart: what can't make a virtual environment or open SQLite is of no use here.
+# the parts that Debian packages apart: one that can't make a virtual environment or open SQLite is of no use here.
 _PROBE = "import ensurepip, json, sqlite3, sys, venv; print(json.dumps([sys.executable, list(sys.version_info[:3])]))"
 
 

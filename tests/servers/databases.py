@@ -22,7 +22,7 @@ from tests.servers.folders import new_folder
 from tests.servers.process import PATIENCE, ServerProcess, free_port, missing
 from tests.servers.shared import shared
 
-#: Both refuse to run as root; as root, these users are taken in their place, if there are any.
+#: Both refuse to run as root; as root, the first of these users that there is runs them.
 STAND_INS = ("postgres", "mysql", "nobody")
 
 
@@ -113,7 +113,7 @@ class PostgreSQLServer(DatabaseServer):
             "fsync": "off",  # nothing here outlives the machine
             "full_page_writes": "off",
             "synchronous_commit": "off",
-            "dynamic_shared_memory_type": "mmap",  # in the folder: what is shared goes with it, however the server ends
+            "dynamic_shared_memory_type": "mmap",  # files in the folder, which are removed with it
             "max_connections": 200,
             "shared_buffers": "32MB",
         }
@@ -175,7 +175,7 @@ class PostgreSQLServer(DatabaseServer):
                 os.kill(process, number)
 
 
-#: How often MariaDB may be set up: of twenty set up beside others, one of 10.11 ended by a signal of its own.
+#: Attempts to set MariaDB up: of twenty set up beside others, one of 10.11 ended by a signal of its own.
 INSTALLATIONS = 3
 
 

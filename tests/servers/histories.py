@@ -21,12 +21,12 @@ COUNTER = "counter"
 
 @dataclass(frozen=True)
 class Operation:
-    """What one process did.
+    """One operation of a process.
 
     Attributes:
-        process: who.
+        process: its number.
         kind: "write", "read" or "count".
-        key: of which entry.
+        key: of the entry.
         value: written (None by a delete), read (None for a miss) or counted to.
         begun: seconds.
         ended: seconds.
@@ -41,7 +41,7 @@ class Operation:
 
 
 def act(cache: Any, number: int, seed: int, seconds: float) -> list[Operation]:
-    """The job of one process: operate for some seconds; return what was done."""
+    """The job of one process: operate for some seconds; return the operations."""
     chance = random.Random(seed + number)
     history = []
     end = time.monotonic() + seconds
@@ -68,7 +68,7 @@ def act(cache: Any, number: int, seed: int, seconds: float) -> list[Operation]:
 
 
 def staleness(read: Operation, write: Operation, later: Iterable[Operation]) -> float:
-    """Return for how long what was read had been overwritten for certain when the read began; at least 0."""
+    """Return the seconds for which the value had been overwritten for certain when the read began; at least 0."""
     overwritten = [other.ended for other in later if other.begun > write.ended]
     return max(0.0, read.begun - min(overwritten, default=read.begun))
 
@@ -76,11 +76,11 @@ def staleness(read: Operation, write: Operation, later: Iterable[Operation]) -> 
 def unexplained(
     history: Iterable[Operation], bound: float, note: Callable[[float], object] = lambda _: None
 ) -> list[str]:
-    """Return what is wrong with a history; nothing, if all is explained.
+    """Return a sentence for each fault of a history; none, if all is explained.
 
     Args:
         history: of all processes. Every written value is another.
-        bound: seconds for which a process may read what others have overwritten. Its own writes count at once.
+        bound: seconds for which a process may read a value that others have overwritten. Its own writes count at once.
         note: called with the staleness of each read.
     """
     history = list(history)

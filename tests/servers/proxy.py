@@ -50,7 +50,7 @@ class Proxy:
 
     @property
     def connections(self) -> int:
-        """How many connections of clients are open."""
+        """The number of open connections of clients."""
         return len(self._open) // 2
 
     def _accept(self) -> None:

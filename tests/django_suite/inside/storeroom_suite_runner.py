@@ -1,7 +1,7 @@
 """The runner that Django's ``runtests.py`` calls: it leaves out what is listed, and doubts the list and the result.
 
-It runs within Django's process, in an environment without the project's tests; what it has to do comes as a JSON file
-named by STOREROOM_SUITE_PLAN, and what it has done goes to another.
+It runs within Django's process, in an environment without the project's tests. Its plan is a JSON file named by
+STOREROOM_SUITE_PLAN, and its report goes to another.
 """
 
 import json
@@ -63,7 +63,7 @@ class SuiteRunner(DiscoverRunner):
         return TestSuite(wanted)
 
     def _is_wanted(self, test):
-        """Say whether to run it, and note what contradicts the list: see the messages."""
+        """Tell whether to run it, and note each contradiction of the list: see the messages."""
         name = type(test).__module__ + "." + type(test).__qualname__
         foreign = [path for path in _backend_paths(type(test)) if not _is_ours(path)]
         if name in _PLAN["other_storages"]:
