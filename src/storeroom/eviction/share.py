@@ -78,7 +78,7 @@ class Share:
     def reset(self, capacity: float) -> None:
         """Forget all lessons."""
         self.small_used = self.main_used = self.idle = 0.0
-        self.refilled = 1.0
+        self.refilled = 0.68
         self.target, self.capacity = _START, 1.0
         self.resize(capacity)
 
