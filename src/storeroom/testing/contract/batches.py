@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -37,40 +38,39 @@ class Query:
 _within: ContextVar[bool] = ContextVar("within", default=False)
 
 
+@contextmanager
+def _noted(called: list[str], name: str) -> Iterator[None]:
+    """Add the name of a hook that is called, unless it is called within another hook."""
+    if _within.get():
+        yield
+        return
+    called.append(name)
+    token = _within.set(True)
+    try:
+        yield
+    finally:
+        _within.reset(token)
+
+
 def count_hooks(cache: BaseCache, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list to which each hook adds its name that is called from now on, but for those within another hook."""
     called: list[str] = []
     hooks = cache._overlay or cache
 
-    def counted(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
-        def sync(*args: Any) -> Any:
-            if _within.get():
+    def counted(name: str, hook: Callable[..., Any], ahook: Callable[..., Any]) -> None:
+        def call(*args: Any) -> Any:
+            with _noted(called, name):
                 return hook(*args)
-            called.append(name)
-            token = _within.set(True)
-            try:
-                return hook(*args)
-            finally:
-                _within.reset(token)
 
-        return sync
+        async def acall(*args: Any) -> Any:
+            with _noted(called, name):
+                return await ahook(*args)
 
-    def counted_twin(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
-        async def twin(*args: Any) -> Any:
-            if _within.get():
-                return await hook(*args)
-            called.append(name)
-            token = _within.set(True)
-            try:
-                return await hook(*args)
-            finally:
-                _within.reset(token)
-
-        return twin
+        monkeypatch.setattr(hooks, f"_{name}", call)
+        monkeypatch.setattr(hooks, f"_a{name}", acall)
 
     for name in HOOKS:
-        monkeypatch.setattr(hooks, f"_{name}", counted(name, getattr(hooks, f"_{name}")))
-        monkeypatch.setattr(hooks, f"_a{name}", counted_twin(name, getattr(hooks, f"_a{name}")))
+        counted(name, getattr(hooks, f"_{name}"), getattr(hooks, f"_a{name}"))
     return called
 
 
