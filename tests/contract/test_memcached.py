@@ -76,6 +76,8 @@ class TestPyMemcacheThreeServers(ThreeServers):
 class TestPyMemcacheWithSecret(OneServer):
     """Values are signed for their keys, and anything may be stored."""
 
+    sequences = 10
+
     lacks: ClassVar = {name: reason for name, reason in LACKS.items() if name != "objects"}
     own_options: ClassVar = {"secret": "a secret of this test alone"}
 
@@ -97,6 +99,8 @@ class TestPyLibMCThreeServers(ThreeServers):
 @needs_pylibmc
 class TestPyLibMCBinary(OneServer):
     """The binary protocol, as SASL needs it."""
+
+    sequences = 10
 
     backend = PyLibMCCache
     own_options: ClassVar = {"binary": True}

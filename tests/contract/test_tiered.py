@@ -191,6 +191,8 @@ Picked = type("Picked", (Suite,), {name: getattr(part, name) for part, (names, _
 class TiersContract(Picked, *WHOLE):
     """The part of the contract that tiers can change."""
 
+    sequences = 10
+
 
 def test_every_part_of_the_contract_is_picked_from_or_run_in_full() -> None:
     """WHOLE and PICKED name every part of CacheContract, so that a new one is given a decision here."""
