@@ -92,7 +92,7 @@ class TransactionMachine(CacheMachine):
     @rule(key=keys, value=values, timeout=timeouts, version=versions)
     def get_or_set(self, key: Any, value: Any, timeout: Any, version: Any) -> None:
         # A value computed for an entry that the transaction itself has removed is not stored: see test_transactions.
-        if self.place(key, version) not in self.touched:
+        if self.slot(key, version) not in self.touched:
             super().get_or_set.hypothesis_stateful_rule.function(self, key, value, timeout, version)
 
     @rule(seconds=st.sampled_from([1, 6, 30, 2000]))
