@@ -35,7 +35,7 @@ house: $(VENV)/.dev ## the floors, the imports between packages, and the figures
 
 unit: $(VENV)/.dev ## the project's own tests; real servers among them
 	@tests/servers/install.sh
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal -o tmp_path_retention_policy=failed
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
 django: $(VENV)/.dev ## Django's own test suites on Storeroom's backends
 	@tests/servers/install.sh

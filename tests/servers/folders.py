@@ -83,7 +83,7 @@ def _folder_of_process(directory: Path, pid: int) -> Path:
 
 def _remove_own(folder: Path, pid: int) -> None:
     if os.getpid() == pid:  # a forked child has inherited this
-        shutil.rmtree(folder, ignore_errors=True)
+        _end_and_remove(folder)
 
 
 def note_server(folder: Path, pid: int) -> None:
@@ -108,11 +108,16 @@ def remove_leftovers(directories: Iterable[Path] = DIRECTORIES) -> list[Path]:
     for folder in itertools.chain.from_iterable(directory.glob(f"{PREFIX}*") for directory in directories):
         with _held_if_left_behind(folder) as is_left_behind:
             if is_left_behind:
-                for noted in folder.glob(f"*/{SERVER}"):
-                    _end_server(noted)
-                shutil.rmtree(folder, ignore_errors=True)
+                _end_and_remove(folder)
                 removed.append(folder)
     return removed
+
+
+def _end_and_remove(folder: Path) -> None:
+    """Remove the folder of a process; a test run that ends by an error of its own has not stopped its servers."""
+    for noted in folder.glob(f"*/{SERVER}"):
+        _end_server(noted)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -92,7 +92,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason=
 
 @needs_proc
 def test_an_interrupted_run_is_cleaned_up_after(tmp_path: Path, run_in: Callable[..., Run]) -> None:
-    """Its folder is removed, and its server ended."""
+    """The folder of a run that was killed is removed, and its server ended."""
     run = run_in()
     run.interrupt()
     assert is_running(run.server)
@@ -103,7 +103,7 @@ def test_an_interrupted_run_is_cleaned_up_after(tmp_path: Path, run_in: Callable
 
 @needs_proc
 def test_a_paused_server_is_ended_too(tmp_path: Path, run_in: Callable[..., Run]) -> None:
-    """A test may have been interrupted that had paused it."""
+    """A server that was paused when its run was killed is ended."""
     run = run_in()
     os.kill(run.server, signal.SIGSTOP)
     run.interrupt()
@@ -113,7 +113,7 @@ def test_a_paused_server_is_ended_too(tmp_path: Path, run_in: Callable[..., Run]
 
 @needs_proc
 def test_a_living_run_is_let_alone(tmp_path: Path, run_in: Callable[..., Run]) -> None:
-    """Its folder and its server stay, beside another that was interrupted."""
+    """The folder and the server of a living run stay, beside a run that was killed."""
     living, interrupted = run_in(), run_in()
     interrupted.interrupt()
     assert remove_leftovers([tmp_path]) == [interrupted.folder.parent]
@@ -124,7 +124,7 @@ def test_a_living_run_is_let_alone(tmp_path: Path, run_in: Callable[..., Run]) -
 def test_a_run_of_another_container_is_let_alone(
     tmp_path: Path, run_in: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its process has an id that means nothing here, but its lock is held."""
+    """A folder whose lock is held stays, though its process id means nothing here."""
     run = run_in()
     monkeypatch.setattr(folders, "_is_alive", lambda pid: False)
     assert remove_leftovers([tmp_path]) == []
@@ -132,7 +132,7 @@ def test_a_run_of_another_container_is_let_alone(
 
 
 def test_a_folder_that_is_not_locked_yet_is_let_alone(tmp_path: Path) -> None:
-    """Its process is just about to lock it."""
+    """A folder without a lock stays while its process lives, which is about to lock it."""
     folder = tmp_path / f"{folders.PREFIX}{os.getpid()}-abc"
     folder.mkdir()
     assert remove_leftovers([tmp_path]) == []
@@ -140,7 +140,7 @@ def test_a_folder_that_is_not_locked_yet_is_let_alone(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_another_name_is_let_alone(tmp_path: Path) -> None:
-    """It may be anybody's."""
+    """A folder without a process id in its name stays."""
     folder = tmp_path / "storeroom-abc"
     folder.mkdir()
     assert remove_leftovers([tmp_path]) == []
@@ -149,7 +149,7 @@ def test_a_folder_of_another_name_is_let_alone(tmp_path: Path) -> None:
 
 @needs_proc
 def test_a_process_that_does_not_name_the_folder_goes_on(tmp_path: Path, run_in: Callable[..., Run]) -> None:
-    """The server's id may have been given to another process since; and one folder's name may begin as another's."""
+    """A process with a noted id goes on unless its command line names the very folder."""
     run = run_in()
     run.interrupt()
     for named in ("elsewhere/socket", f"{run.folder}0/socket"):
@@ -170,7 +170,7 @@ def stranger(named: str) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
 def test_a_child_that_outlives_its_run_does_not_keep_the_folder(tmp_path: Path, run_in: Callable[..., Run]) -> None:
-    """A forked child inherits what its parent has open."""
+    """The lock is not held by a forked child that outlives the run."""
     run = run_in(FORK)
     child = int(run.read())
     try:
@@ -183,17 +183,18 @@ def test_a_child_that_outlives_its_run_does_not_keep_the_folder(tmp_path: Path, 
 
 
 def test_a_run_that_ends_removes_its_folder(tmp_path: Path, run_in: Callable[..., Run]) -> None:
-    """By itself; a child that ends does not."""
+    """A run that ends removes its folder, and ends a server that it has not stopped; a child that ends does neither."""
     run = run_in("import os\nif not os.fork(): sys.exit()\nos.wait()\nprint(folder.is_dir(), flush=True)\n" + WAIT)
     assert run.read() == "True\n"
     assert run.process.stdin is not None
     run.process.stdin.close()
     assert run.process.wait() == 0
     assert list(tmp_path.iterdir()) == []
+    eventually(lambda: not is_running(run.server), "the server goes on")
 
 
 def test_a_server_is_noted_while_it_runs(tmp_path: Path) -> None:
-    """In its folder."""
+    """The id of a server stands in its folder from its start to its end."""
     folder = new_folder(tmp_path)
     server = ServerProcess([sys.executable, "-c", SLEEPER, str(folder)], tmp_path / "log", lambda: True, folder)
     server.start()

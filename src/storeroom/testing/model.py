@@ -71,6 +71,8 @@ class CacheMachine(RuleBasedStateMachine):
             if self.runner is not None:
                 self.runner.close()
             self.isolation.close()
+            # Hypothesis keeps the machine for a while, and a storage may write once more when its handle goes.
+            del self.cache, self.driver
 
     def do(self, operation: Coroutine[Any, Any, Any]) -> Any:
         """Run an operation of the driver."""
