@@ -1,4 +1,8 @@
-"""The Memcached caches keep the contract on real servers: one and three, by both drivers."""
+"""The Memcached caches keep the contract on real servers: one and three, by both drivers.
+
+One server runs through all of it by either driver. The other variants run in full what they change, and what is picked
+of the other parts (see parts.py): the suites of one server have the rest, by the same code.
+"""
 
 from typing import ClassVar
 
@@ -6,6 +10,14 @@ import pytest
 
 from storeroom.backends.memcached import PyLibMCCache, PyMemcacheCache
 from storeroom.testing import CacheContract
+from storeroom.testing.contract.batches import BatchesContract
+from storeroom.testing.contract.counting import CountingContract
+from storeroom.testing.contract.keys import KeysContract
+from storeroom.testing.contract.many import ManyContract
+from storeroom.testing.contract.swaps import SwapsContract
+from storeroom.testing.contract.tags import TagsContract
+from storeroom.testing.contract.values import ValuesContract
+from tests.contract.parts import contract_of
 from tests.servers.memcached import Servers, memcached, needs_pylibmc, three_memcached
 
 __all__ = ["memcached", "three_memcached"]
@@ -23,7 +35,7 @@ LACKS = {
 PATIENT = {"socket_timeout": 20}
 
 
-class MemcachedContract(CacheContract):
+class Memcached:
     """A driver and its servers; each test begins with empty ones."""
 
     lacks = LACKS
@@ -46,7 +58,15 @@ class MemcachedContract(CacheContract):
         super().test_any_sequence_of_operations_agrees_with_a_dict(tmp_path, mode)
 
 
-class OneServer(MemcachedContract):
+#: Keys that lie on several servers.
+SpreadKeys = contract_of("SpreadKeys", ManyContract, BatchesContract, SwapsContract, TagsContract)
+#: What is signed when it is written, and again when it moves.
+SignedValues = contract_of("SignedValues", ValuesContract, KeysContract, CountingContract, SwapsContract)
+#: The same commands, written in another way.
+AnotherProtocol = contract_of("AnotherProtocol", ManyContract, CountingContract)
+
+
+class OneServer(Memcached):
     """All keys on one server."""
 
     @pytest.fixture
@@ -54,53 +74,48 @@ class OneServer(MemcachedContract):
         return memcached.location()
 
 
-class ThreeServers(MemcachedContract):
+class ThreeServers(Memcached):
     """Keys are spread over three servers."""
-
-    #: Spreading keys has tests of its own; these sequences are those of one server.
-    sequences = 10
 
     @pytest.fixture
     def location(self, three_memcached: Servers) -> str:
         return three_memcached.location()
 
 
-class TestPyMemcache(OneServer):
+class TestPyMemcache(OneServer, CacheContract):
     """The default driver."""
 
 
-class TestPyMemcacheThreeServers(ThreeServers):
+class TestPyMemcacheThreeServers(ThreeServers, SpreadKeys):
     """The default driver, and several servers."""
 
 
-class TestPyMemcacheWithSecret(OneServer):
+class TestPyMemcacheWithSecret(OneServer, SignedValues):
     """Values are signed for their keys, and anything may be stored."""
-
-    sequences = 10
 
     lacks: ClassVar = {name: reason for name, reason in LACKS.items() if name != "objects"}
     own_options: ClassVar = {"secret": "a secret of this test alone"}
 
 
 @needs_pylibmc
-class TestPyLibMC(OneServer):
+class TestPyLibMC(OneServer, CacheContract):
     """The driver in C."""
+
+    sequences = 10
 
     backend = PyLibMCCache
 
 
 @needs_pylibmc
-class TestPyLibMCThreeServers(ThreeServers):
+class TestPyLibMCThreeServers(ThreeServers, SpreadKeys):
     """The driver in C, and several servers."""
 
     backend = PyLibMCCache
 
 
 @needs_pylibmc
-class TestPyLibMCBinary(OneServer):
+class TestPyLibMCBinary(OneServer, AnotherProtocol):
     """The binary protocol, as SASL needs it."""
-
-    sequences = 10
 
     backend = PyLibMCCache
     own_options: ClassVar = {"binary": True}

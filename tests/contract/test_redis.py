@@ -1,4 +1,8 @@
-"""The Redis cache keeps the contract on real servers."""
+"""The Redis cache keeps the contract on real servers.
+
+One server and a cluster run through all of it. The other variants run in full what they change, and what is picked of
+the other parts (see parts.py): TestRedis has the rest, by the same code.
+"""
 
 from typing import ClassVar
 
@@ -7,6 +11,14 @@ import pytest
 from storeroom.backends.redis import RedisCache
 from storeroom.backends.redis.requests import Use, one
 from storeroom.testing import CacheContract
+from storeroom.testing.contract.counting import CountingContract
+from storeroom.testing.contract.keys import KeysContract
+from storeroom.testing.contract.many import ManyContract
+from storeroom.testing.contract.swaps import SwapsContract
+from storeroom.testing.contract.tags import TagsContract
+from storeroom.testing.contract.transactions import TransactionsContract
+from storeroom.testing.contract.values import ValuesContract
+from tests.contract.parts import contract_of
 from tests.servers.redis import Databases, redis_databases, valkey_databases
 from tests.servers.redis_groups import Cluster, ReplicaPair, Sentinels, redis_cluster, redis_pair, redis_sentinels
 
@@ -28,7 +40,7 @@ WITH_SECRET = {name: reason for name, reason in LACKS.items() if name != "object
 PATIENT = {"socket_timeout": 20}
 
 
-class RedisContract(CacheContract):
+class Redis:
     """A server that goes by its own clock: entries expire in real time."""
 
     moment = 0.4
@@ -38,7 +50,15 @@ class RedisContract(CacheContract):
         return RedisCache(location, {**params, "OPTIONS": PATIENT | self.own_options | params.get("OPTIONS", {})})
 
 
-class TestRedis(RedisContract):
+#: A server that answers as Redis does.
+AnotherServer = contract_of("AnotherServer")
+#: What is signed when it is written, and again when it moves.
+SignedValues = contract_of("SignedValues", ValuesContract, KeysContract, CountingContract, SwapsContract)
+#: What is read after it was written.
+ReadsFromReplicas = contract_of("ReadsFromReplicas", ManyContract, SwapsContract, TagsContract, TransactionsContract)
+
+
+class TestRedis(Redis, CacheContract):
     """One server, without a secret."""
 
     lacks = LACKS
@@ -48,7 +68,7 @@ class TestRedis(RedisContract):
         return redis_databases.url()
 
 
-class TestRedisWithSecret(RedisContract):
+class TestRedisWithSecret(Redis, SignedValues):
     """Values are signed for their keys: everything may be stored, and a key cannot simply be renamed."""
 
     lacks = WITH_SECRET
@@ -59,7 +79,7 @@ class TestRedisWithSecret(RedisContract):
         return redis_databases.url()
 
 
-class TestValkey(RedisContract):
+class TestValkey(Redis, AnotherServer):
     """The server that Redis was forked into."""
 
     lacks = LACKS
@@ -69,7 +89,7 @@ class TestValkey(RedisContract):
         return valkey_databases.url()
 
 
-class TestRedisReplica(RedisContract):
+class TestRedisReplica(Redis, ReadsFromReplicas):
     """Written to one server and read from another, which a writer does not notice."""
 
     lacks = LACKS
@@ -86,7 +106,7 @@ class TestRedisReplica(RedisContract):
         return cache
 
 
-class TestRedisSentinel(RedisContract):
+class TestRedisSentinel(Redis, AnotherServer):
     """A primary that three Sentinels name."""
 
     lacks = LACKS
@@ -96,7 +116,7 @@ class TestRedisSentinel(RedisContract):
         return redis_sentinels.url()
 
 
-class TestRedisCluster(RedisContract):
+class TestRedisCluster(Redis, CacheContract):
     """Slots on three primaries, with a replica each."""
 
     lacks = IN_CLUSTER

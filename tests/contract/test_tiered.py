@@ -6,17 +6,22 @@ The whole contract is run where code of its own is exercised by all of it:
 | --- | --- |
 | TestMemoryBeforeFiles | TieredCache and its hot path, over a storage that tells of no change |
 | TestMemoryBeforeRedis | the same over one that does, and that goes by a clock of its own |
-| TestMemoryBeforeFilesBeforeRedis | a middle tier |
 | TestFilesWithNear | OPTIONS["near"], which any storage has |
 
-The other storages are behind the same tiers. Their suites run what tiers can change: WHOLE names the parts of the
-contract that are run in full, and PICKED the tests of the others, with the suites that cover the rest.
+The other storages are behind the same tiers. Their suites run in full what reads, fills and outdates the near tier,
+and what is picked of the other parts (see parts.py), which others run through:
+
+| part | suites |
+| --- | --- |
+| values | encoded by the storage, whose suite has every type; copied by the near tier in TestMemoryBeforeFiles |
+| keys, timeouts | made before any tier is asked: the suites of the storages, TestMemoryBeforeFiles |
+| counters, locks, races, bounds, statistics | of the storage alone: its suite; test_coherence.py has processes |
+| @cached, memos | before the tiers: TestMemoryBeforeFiles, TestMemoryBeforeRedis |
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import pytest
 
@@ -28,30 +33,13 @@ from storeroom.backends.redis import RedisCache
 from storeroom.backends.tiered import TieredCache
 from storeroom.testing import CacheContract
 from storeroom.testing.contract.batches import BatchesContract
-from storeroom.testing.contract.bounds import BoundsContract
-from storeroom.testing.contract.cached import CachedContract
 from storeroom.testing.contract.computing import ComputingContract
-from storeroom.testing.contract.counting import CountingContract
-from storeroom.testing.contract.expiry import ExpiryContract
-from storeroom.testing.contract.forks import ForkContract
-from storeroom.testing.contract.freshness import FreshnessContract
-from storeroom.testing.contract.handles import HandlesContract
-from storeroom.testing.contract.keys import KeysContract
-from storeroom.testing.contract.locks import LocksContract
 from storeroom.testing.contract.many import ManyContract
-from storeroom.testing.contract.memos import MemosContract
-from storeroom.testing.contract.processes import ProcessesContract
-from storeroom.testing.contract.races import RacesContract
 from storeroom.testing.contract.refreshing import RefreshingContract
-from storeroom.testing.contract.sequences import SequencesContract
-from storeroom.testing.contract.stampede import StampedeContract
-from storeroom.testing.contract.statistics import StatisticsContract
-from storeroom.testing.contract.suite import Suite
 from storeroom.testing.contract.swaps import SwapsContract
 from storeroom.testing.contract.tags import TagsContract
-from storeroom.testing.contract.threads import ThreadsContract
 from storeroom.testing.contract.transactions import TransactionsContract
-from storeroom.testing.contract.values import ValuesContract
+from tests.contract.parts import contract_of
 from tests.servers.databases import PostgreSQLServer, postgresql
 from tests.servers.memcached import Servers, memcached
 from tests.servers.redis import Databases, redis_databases
@@ -59,145 +47,17 @@ from tests.servers.redis_groups import Cluster, ReplicaPair, redis_cluster, redi
 
 __all__ = ["memcached", "postgresql", "redis_cluster", "redis_databases", "redis_pair"]
 
-#: Coherence, batches, computing, conditions and units of work: they read, fill and outdate the near tier.
-WHOLE: Final = (
+TiersContract = contract_of(
+    "TiersContract",
     ManyContract,
     ComputingContract,
     BatchesContract,
     SwapsContract,
-    FreshnessContract,
     RefreshingContract,
     TagsContract,
     TransactionsContract,
-    StampedeContract,
-    ThreadsContract,
-    ForkContract,
-    ProcessesContract,
-    SequencesContract,
+    without=("test_processes_count_exactly",),
 )
-
-#: A part of the contract -> the tests of it that a tier can change, and the suites that cover the others.
-PICKED: Final[Mapping[type[Suite], tuple[Sequence[str], str]]] = {
-    HandlesContract: (
-        (
-            "test_an_empty_cache_has_nothing",
-            "test_handles_of_one_storage_agree",
-            "test_handles_may_have_settings_of_their_own",
-            "test_close_ends_nothing",
-        ),
-        "An operation that is the first meets the storage as without tiers: the suites of the storages.",
-    ),
-    ValuesContract: (
-        (
-            "test_get_returns_an_equal_object_of_the_programs_own_class",
-            "test_get_tells_a_stored_none_from_absence",
-            "test_set_overwrites",
-            "test_add_keeps_the_first_value",
-            "test_delete_removes_and_tells_whether_it_did",
-            "test_add_stores_after_delete",
-            "test_has_key_and_in_tell_whether_a_key_is_there",
-            "test_changing_an_object_does_not_change_what_is_cached",
-        ),
-        (
-            "A value is encoded by the storage, whose own suite has every type, size and refusal, and copied by the "
-            "near tier, whatever the storage: TestMemoryBeforeFiles, TestFilesWithNear."
-        ),
-    ),
-    KeysContract: (
-        (
-            "test_odd_keys_are_different_keys",
-            "test_keys_and_count_pass_over_what_is_not_live",
-            "test_prefixes_keep_caches_of_one_storage_apart",
-            "test_clear_removes_everything",
-            "test_clear_removes_every_version",
-            "test_clear_removes_only_the_caches_own_keys",
-            "test_versions_keep_entries_apart",
-            "test_incr_version_moves_an_entry",
-            "test_incr_version_replaces_what_is_there",
-            "test_incr_version_keeps_the_timeout",
-        ),
-        (
-            "Storage keys are made before any tier is asked: the suites of the storages, and TestMemoryBeforeFiles for "
-            "KEY_FUNCTION and every odd key in every operation."
-        ),
-    ),
-    CountingContract: (
-        (
-            "test_incr_adds_and_returns_the_new_number",
-            "test_a_counter_can_be_made_by_any_write",
-            "test_incr_keeps_the_timeout",
-            "test_counting_what_is_not_there_is_an_error",
-            "test_incr_with_a_default_creates_the_number",
-            "test_a_number_whose_tag_was_invalidated_is_created_anew",
-        ),
-        "The storage counts, and its own suite has every number and mistake.",
-    ),
-    LocksContract: (
-        ("test_lock_has_one_owner", "test_fence_grows_with_each_owner", "test_a_lock_is_no_entry"),
-        "Locks pass all tiers by: the suites of the storages.",
-    ),
-    ExpiryContract: (
-        (
-            "test_an_entry_lives_until_its_timeout",
-            "test_a_fraction_of_a_second_counts",
-            "test_none_is_never",
-            "test_ttl_tells_the_seconds_left",
-            "test_set_gives_a_new_timeout",
-            "test_touch_gives_a_new_timeout",
-            "test_touch_may_take_the_timeout_away",
-            "test_touch_with_zero_removes",
-            "test_touch_never_revives",
-            "test_expire_at_takes_a_point_in_time",
-            "test_expire_at_a_time_in_the_past_removes",
-            "test_add_stores_over_an_expired_entry",
-            "test_get_or_set_computes_over_an_expired_entry",
-            "test_counting_an_expired_entry_is_an_error",
-            "test_entries_of_one_set_many_expire_together",
-        ),
-        "A timeout is a point in time before any tier sees it: TestMemoryBeforeFiles for every way to write one.",
-    ),
-    CachedContract: (
-        (),
-        (
-            "@cached calls get_or_set(), refresh() and delete() of the other parts: TestMemoryBeforeFiles, "
-            "TestMemoryBeforeRedis."
-        ),
-    ),
-    MemosContract: (
-        (
-            "test_own_writes_are_seen_and_made",
-            "test_computing_sees_what_others_have_stored",
-            "test_invalidated_tags_are_seen",
-        ),
-        "A memo stands before the tiers, and knows no storage: TestMemoryBeforeFiles, TestFilesWithNear.",
-    ),
-    RacesContract: (
-        (),
-        (
-            "The storage settles races of adding, counting, locking and bounding: its own suite; test_coherence.py has "
-            "what processes read that change entries behind tiers."
-        ),
-    ),
-    StatisticsContract: (
-        ("test_reads_are_hits_or_misses", "test_get_or_set_is_one_read", "test_entries_removed_on_request_are_deletes"),
-        "The storage counts its entries and bytes: its own suite.",
-    ),
-    BoundsContract: ((), "The storage bounds itself: its own suite; test_near.py has the bounds of the near tier."),
-}
-
-Picked = type("Picked", (Suite,), {name: getattr(part, name) for part, (names, _) in PICKED.items() for name in names})
-
-
-class TiersContract(Picked, *WHOLE):
-    """The part of the contract that tiers can change."""
-
-    sequences = 10
-
-
-def test_every_part_of_the_contract_is_picked_from_or_run_in_full() -> None:
-    """WHOLE and PICKED name every part of CacheContract, so that a new one is given a decision here."""
-    assert {*WHOLE, *PICKED} == set(CacheContract.__bases__)
-
 
 OBJECTS = {"objects": "a server's values may come from anybody, so without a secret only plain data is stored"}
 NEAR = {
@@ -342,7 +202,7 @@ class TestMemoryBeforeRedisCluster(TieredRedis, TiersContract):
         return redis_cluster.url()
 
 
-class TestMemoryBeforeFilesBeforeRedis(TieredRedis, CacheContract):
+class TestMemoryBeforeFilesBeforeRedis(TieredRedis, TiersContract):
     """Three tiers: the location tells the folder of the files, too, for all processes of a test."""
 
     lacks: ClassVar = {**REDIS, "persistence": "the files are bounded by time, and may be older than another's write"}

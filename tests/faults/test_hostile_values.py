@@ -193,11 +193,12 @@ def found_by_aget(cache: BaseCache, keys: list[str]) -> dict[str, Any]:
     return asyncio.run(read())
 
 
-READERS = {
-    "get": found_by_get,
-    "aget": found_by_aget,
-    "get_many": lambda cache, keys: cache.get_many(keys),
-    "aget_many": lambda cache, keys: asyncio.run(cache.aget_many(keys)),
+#: A way to read -> how many payloads it reads: a key at a time takes long, and all ways decode by the same code.
+READERS: dict[str, tuple[Callable[[BaseCache, list[str]], dict[str, Any]], int]] = {
+    "get": (found_by_get, 2000),
+    "aget": (found_by_aget, 2000),
+    "get_many": (lambda cache, keys: cache.get_many(keys), PAYLOADS),
+    "aget_many": (lambda cache, keys: asyncio.run(cache.aget_many(keys)), PAYLOADS),
 }
 
 
@@ -218,20 +219,22 @@ def _read_ten_thousand(storage: Storage, secret: str | None, trace: Path) -> Non
     written = payloads(random.Random(20), trace, secret)
     storage.write(cache, written)
     hits = []
-    for name, read in READERS.items():
+    for name, (read, count) in READERS.items():
         way = f"{name}, secret {secret!r}"
         errors = cache.stats().errors
         found: dict[str, Any] = {}
         begun = time.monotonic()
-        for keys in in_batches(list(written)):
+        for keys in in_batches(list(written)[:count]):
             found |= read(cache, keys)
         assert time.monotonic() - begun < 60, way
         # An envelope that is read, and over by its own time, misses without an error.
-        assert len(written) - len(found) - 500 <= cache.stats().errors - errors <= len(written) - len(found), way
+        assert count - len(found) - count / 20 <= cache.stats().errors - errors <= count - len(found), way
         assert not trace.exists(), way
         hits.append(found.keys())
-    assert all(keys == hits[0] for keys in hits)
-    assert len(hits[0]) < (PAYLOADS / 4 if secret is None else PAYLOADS / 10)
+    by_one, by_one_async, by_many, by_many_async = hits
+    assert by_many == by_many_async
+    assert by_one == by_one_async == by_many & set(list(written)[:2000])
+    assert len(by_many) < (PAYLOADS / 4 if secret is None else PAYLOADS / 10)
 
 
 @pytest.mark.slow
@@ -241,10 +244,10 @@ def test_every_operation_passes_over_what_cannot_be_read(storage: Storage, tmp_p
         cache, trace = storage.open(secret=secret), tmp_path / "trace"
         cache.clear()
         every = list(payloads(random.Random(21), trace, secret).items())
-        written = dict(random.Random(21).sample(every, 700))
+        written = dict(random.Random(21).sample(every, 300))
         storage.write(cache, written)
         unreadable = [key for key in written if cache.get(key, MISSED) is MISSED]
-        assert len(unreadable) > 300
+        assert len(unreadable) > 120
         for key in written:
             _look_and_count(cache, key, is_readable=key not in unreadable)
         _compute_and_store(cache, unreadable)
