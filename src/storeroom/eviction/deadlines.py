@@ -17,17 +17,17 @@ from typing import Final, Generic, Protocol, TypeVar
 __all__ = ["NEVER", "NOWHERE", "ExpiryIndex", "Indexed"]
 
 NEVER: Final = math.inf
-"""The ``expires_at`` of what does not expire."""
+"""The ``expires_at`` of an item that does not expire."""
 
 NOWHERE: Final = math.nan
 """The ``indexed`` of an item that has left: equal to no deadline, so that all its positions are stale."""
 
 _SLACK: Final = 64
-"""Places that may be stale in any index: keeps a small one from being compacted often."""
+"""Positions that may be stale in any index: keeps a small one from being compacted often."""
 
 
 class Indexed(Protocol):
-    """What an item needs to be kept in an `ExpiryIndex`."""
+    """An item that an `ExpiryIndex` keeps."""
 
     expires_at: float
     """When the item expires; `NEVER` if it does not. The owner's to change."""

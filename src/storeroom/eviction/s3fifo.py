@@ -1,4 +1,4 @@
-"""Which entry to evict: windowed, adaptive S3-FIFO.
+"""The entry to evict: windowed, adaptive S3-FIFO.
 
 A hit only bumps a counter that saturates at 2; ranks are worked out when room is needed. New
 entries pass through a small queue, and those used again go on to the main one::
@@ -9,10 +9,9 @@ entries pass through a small queue, and those used again go on to the main one::
                      ghost           near          hashes of evicted keys
 
 Three things differ from S3-FIFO. Hits that follow an insertion closely say nothing about later use:
-the counter is cleared between young and old. The small queue's share adapts: a key that returns
-soon after it left small makes small larger, one that returns soon after it left main makes small
-smaller. And until the first eviction, what exceeds small's share goes to main; without that, a loop
-over more keys than small holds would never hit.
+the counter is cleared between young and old. The small queue's share adapts to keys that return
+(`storeroom.eviction.share`). And until the first eviction, the oldest of small go on to main
+unused, so that a loop over more keys than small holds hits.
 
 Sources: S3-FIFO, SOSP 2023, doi 10.1145/3600006.3613147; the window, Clock2Q+, arXiv 2511.21958; the
 adaptation, ARC, FAST 2003; the filling, libCacheSim. Constants and figures:
@@ -25,6 +24,8 @@ import math
 from collections import deque
 from typing import Final, Generic, Protocol, TypeVar
 
+from storeroom.eviction.share import MISSED, TAUGHT, Share
+
 __all__ = ["MOST_HITS", "AdaptiveS3Fifo", "Ranked"]
 
 YOUNG: Final = 0
@@ -32,24 +33,21 @@ OLD: Final = 1
 MAIN: Final = 2
 REMOVED: Final = 3
 
-_SMALL_SHARE: Final = 0.05
-"""Small's share of the capacity at the start. Of the capacity as well: the longest window (young),
-and how many evictions ago a return counts as soon."""
-_LEAST_SHARE: Final = 0.02
-_LARGEST_SHARE: Final = 0.5
 _GHOST_SHARE: Final = 0.9
+_NEAR_SHARE: Final = 0.05
 MOST_HITS: Final = 2
-"""Where the counter of hits saturates."""
-_DOWN_STEP: Final = 1.5
-"""A step down, in steps up: losing a proven entry is worse than losing a new one."""
+"""Hits at which an entry's counter saturates."""
 _PATIENCE: Final = 128
 """Used entries of main passed over in one eviction: bounds the time under the lock."""
 _SLACK: Final = 64
 """Removed entries that may be left in any queues: keeps small ones from being compacted often."""
+_FLAGS: Final = TAUGHT | MISSED
+_PROVEN: Final = 4
+"""Flag of a ghost: its key was evicted from main."""
 
 
 class Ranked(Protocol):
-    """What the policy needs of an entry."""
+    """The part of an entry that the policy needs."""
 
     key: str
     freq: int
@@ -62,90 +60,90 @@ RankedT = TypeVar("RankedT", bound=Ranked)
 
 
 class Ghosts:
-    """The hashes of the last keys evicted from one queue, each with its number.
+    """The hashes of the last keys evicted, each with its number among those of its queue, and its flags.
 
-    In two generations: when the recent one fills the window it becomes the previous one, and the
-    one before is dropped. That is half the cost of a queue beside a dict, for about the same memory.
+    In two generations: when the recent one is full it becomes the previous one, and the one before
+    is dropped. That is half the cost of a queue beside a dict, for about the same memory.
 
     Attributes:
-        window: how many evictions back a key is known.
-        recent, previous: dicts from hash to number; some may be out of the window.
+        recent, previous: dicts from hash to eight times the number, plus `_PROVEN` and the flags of `Share`; some may
+            be older than is known.
     """
 
-    __slots__ = ("_evicted", "previous", "recent", "window")
+    __slots__ = ("_evicted", "_known", "_room", "previous", "recent")
 
     def __init__(self) -> None:
-        self.window = 0.0
+        self._known = (0.0, 0.0)
+        self._room = 1.0
         self.clear()
 
     def clear(self) -> None:
         """Forget all keys."""
-        self._evicted = 0
+        self._evicted = [0, 0]
         self.recent: dict[int, int] = {}
         self.previous: dict[int, int] = {}
 
-    def resize(self, window: float) -> None:
-        """Change the window."""
-        if window < self.window:
-            known = {**self.previous, **self.recent}
-            self.previous = {hashed: number for hashed, number in known.items() if self._evicted - number <= window}
+    def resize(self, capacity: float) -> None:
+        """Change how many evictions back a key is known."""
+        self._known = known = (_GHOST_SHARE * capacity, _NEAR_SHARE * capacity)
+        if sum(known) < self._room:
+            notes = {**self.previous, **self.recent}
+            self.previous = {hashed: note for hashed, note in notes.items() if self._age(note) < math.inf}
             self.recent = {}
-        self.window = window
+        self._room = max(1.0, sum(known))
 
-    def add(self, hashed: int) -> None:
-        """Remember a key that is being evicted."""
-        number = self._evicted
-        recent = self.recent
-        recent[hashed] = number
-        self._evicted = number + 1
-        if len(recent) >= self.window:
+    def add(self, hashed: int, *, proven: bool) -> None:
+        """Remember a key that is being evicted from small, or from main if it was proven."""
+        recent, evicted = self.recent, self._evicted
+        recent[hashed] = evicted[proven] * 8 + _PROVEN * proven
+        evicted[proven] += 1
+        if len(recent) >= self._room:
             self.previous = recent
             self.recent = {}
 
-    def take(self, hashed: int) -> float:
-        """Forget a key; return how many evictions ago it went, or ``math.inf`` if that is not known."""
-        number = self.recent.pop(hashed, None)
-        if number is None:
-            number = self.previous.pop(hashed, None)
-            if number is None:
-                return math.inf
-        age = self._evicted - number
-        return age if age <= self.window else math.inf
+    def _age(self, note: int) -> float:
+        """Return how many evictions from its queue ago a key went, or ``math.inf`` if that is too long ago."""
+        proven = note & _PROVEN > 0
+        age = self._evicted[proven] - note // 8
+        return age if age <= self._known[proven] else math.inf
+
+    def teach(self, hashed: int, share: Share, *, is_read: bool) -> bool:
+        """Let the share learn from a key that returns; one written is forgotten.
+
+        Return whether the key is known to have left small.
+        """
+        generation = self.recent if hashed in self.recent else self.previous
+        note = generation.get(hashed) if is_read else generation.pop(hashed, None)
+        if note is None or (age := self._age(note)) == math.inf:
+            return False
+        proven = note & _PROVEN
+        flags = share.learn(age, note & _FLAGS, proven=proven > 0, is_read=is_read)
+        if is_read:
+            generation[hashed] = note | flags
+        return not proven
 
 
 class AdaptiveS3Fifo(Generic[RankedT]):
     """The order of eviction.
 
     Args:
-        capacity: how many entries are expected to be kept; ``math.inf`` if there is no bound.
+        capacity: entries that are expected to be kept; ``math.inf`` if there is no bound.
     """
 
-    __slots__ = (
-        "_filling",
-        "_ghost",
-        "_largest",
-        "_least",
-        "_main",
-        "_near",
-        "_old",
-        "_proven",
-        "_small",
-        "_soon",
-        "_step",
-        "_target",
-        "_window",
-        "_young",
-        "capacity",
-    )
+    __slots__ = ("_filling", "_main", "_old", "_proven", "_small", "_young", "ghosts", "share")
 
     def __init__(self, capacity: float) -> None:
-        self.capacity = capacity
-        self._ghost = Ghosts()
-        self._near = Ghosts()
+        self.share = Share(capacity)
+        self.ghosts = Ghosts()
         self.clear()
 
+    @property
+    def capacity(self) -> float:
+        """Entries that are expected to be kept."""
+        return self.share.capacity
+
     def clear(self) -> None:
-        """Forget all entries, all evictions, and what was learnt from them."""
+        """Forget all entries, all evictions, and the lessons from them."""
         # Removed entries stay in the queues until their turn comes, or until there are many.
         self._young: deque[RankedT] = deque()
         self._old: deque[RankedT] = deque()
@@ -153,70 +151,66 @@ class AdaptiveS3Fifo(Generic[RankedT]):
         self._small = 0  # entries in young and old, without removed ones
         self._proven = 0  # entries in main, likewise
         self._filling = True
-        self._ghost.clear()
-        self._near.clear()
-        self._target = 0.0
+        self.ghosts.clear()
+        self.share.reset(self.capacity)
         self.resize(self.capacity)
 
     def resize(self, capacity: float) -> None:
         """Change the capacity; small keeps its share.
 
-        Entries that came while there was no bound are all taken as proven: they have no rank yet.
+        Entries that came while there was no bound pass into their queues as if there had been one.
         """
-        share = _SMALL_SHARE
-        if self.capacity == math.inf:
-            self._promote_small()
-        elif not self._filling:
-            share = self._target / self.capacity
-        self.capacity = capacity
-        self._least = max(1.0, _LEAST_SHARE * capacity)
-        self._largest = max(self._least, _LARGEST_SHARE * capacity)
-        self._step = min(max(capacity / 100, 1.0), 8.0)
-        self._soon = _SMALL_SHARE * capacity
-        self._near.resize(_SMALL_SHARE * capacity)
-        self._ghost.resize(_GHOST_SHARE * capacity)
-        self._aim(share * capacity)
+        was_unbounded = self.capacity == math.inf
+        self.share.resize(capacity)
+        self.ghosts.resize(capacity)
+        if was_unbounded and capacity < math.inf:
+            window = int(self.share.window)
+            for _ in range(len(self._young) - window):
+                entry = self._young.popleft()
+                if entry.queue == YOUNG:
+                    entry.queue = OLD
+                    self._old.append(entry)
+            while self._small > self.share.target:
+                self._promote_oldest()
 
-    def _promote_small(self) -> None:
-        for queue in (self._old, self._young):
-            for entry in queue:
-                if entry.queue != REMOVED:
-                    entry.queue = MAIN
-                    self._main.append(entry)
-            queue.clear()
-        self._proven += self._small
-        self._small = 0
-
-    def _aim(self, target: float) -> None:
-        self._target = min(max(target, self._least), self._largest)
-        self._window = min(self._soon, self._target / 2)
+    def _promote_oldest(self) -> None:
+        """Move the oldest of small to main, used or not."""
+        while (entry := (self._old or self._young).popleft()).queue == REMOVED:
+            pass
+        entry.queue = MAIN
+        self._main.append(entry)
+        self._small -= 1
+        self._proven += 1
 
     def admit(self, entry: RankedT, full: bool) -> RankedT | None:
-        """Give a new entry its position; if there is no room, evict another one and return it."""
-        hashed = hash(entry.key)
-        ghost, near = self._ghost, self._near
+        """Put a new entry into a queue; if there is no room, evict another one and return it."""
+        hashed, ghosts = hash(entry.key), self.ghosts
         returning = False
-        if hashed in ghost.recent or hashed in ghost.previous or hashed in near.recent or hashed in near.previous:
-            returning = self._learn(hashed)
+        if hashed in ghosts.recent or hashed in ghosts.previous:
+            returning = ghosts.teach(hashed, self.share, is_read=False)
         victim = self.evict() if full else None
-        if returning or (self._filling and self._small >= self._target):
+        if returning:
             entry.queue = MAIN
             self._main.append(entry)
             self._proven += 1
-        else:
-            entry.queue = YOUNG
-            self._young.append(entry)
-            self._small += 1
+            return victim
+        entry.queue = YOUNG
+        young = self._young
+        young.append(entry)
+        self._small += 1
+        while len(young) > self.share.window:
+            grown = young.popleft()
+            if grown.queue == YOUNG:
+                grown.freq = 0
+                grown.queue = OLD
+                self._old.append(grown)
+        if self._filling and self._small > self.share.target:
+            self._promote_oldest()
         return victim
 
-    def _learn(self, hashed: int) -> bool:
-        """Adapt small's share to an evicted key that returns; return whether it had left small."""
-        since_small, since_main = self._ghost.take(hashed), self._near.take(hashed)
-        if since_small < self._soon:
-            self._aim(self._target + self._step)
-        elif since_main < math.inf:
-            self._aim(self._target - _DOWN_STEP * self._step)
-        return since_small < math.inf
+    def miss(self, key: str) -> None:
+        """Learn from a read that did not find its key, if that was evicted lately."""
+        self.ghosts.teach(hash(key), self.share, is_read=True)
 
     def evict(self, keep: RankedT | None = None) -> RankedT:  # noqa: C901 -- one loop: calls would double its time
         """Choose the entry to evict, take it out, and return it.
@@ -225,25 +219,27 @@ class AdaptiveS3Fifo(Generic[RankedT]):
         main. Cost: amortised constant; a step for each recent hit, at most _PATIENCE in main.
         """
         self._filling = False
+        share, rate = self.share, self.share.rate
+        room = share.room(self._small + self._proven)
+        if share.silence > share.capacity and self._small >= room + 2:
+            self._promote_oldest()
         young, old, main = self._young, self._old, self._main
         small, proven = self._small, self._proven
-        target, window = self._target, self._window
         spared = 1 if keep is not None and keep.queue == MAIN else 0
         patience = _PATIENCE
         while True:
-            if small >= target or proven <= spared:
-                while len(young) > window or not old:
-                    entry = young.popleft()
-                    if entry.queue == YOUNG:
-                        entry.freq = 0
-                        entry.queue = OLD
-                        old.append(entry)
-                entry = old.popleft()
+            if small >= room or proven <= spared:
+                entry = old.popleft() if old else young.popleft()
                 if entry.queue == REMOVED:
                     continue
                 small -= 1
-                if not entry.freq and entry is not keep:
-                    self._ghost.add(hash(entry.key))
+                used = entry.queue == OLD and entry.freq > 0
+                share.small_used += (used - share.small_used) * rate
+                if not used and entry is not keep:
+                    self.ghosts.add(hash(entry.key), proven=False)
+                    share.silence += 1
+                    if share.silence > share.capacity:
+                        share.fall()
                     break
                 entry.freq = 0
                 entry.queue = MAIN
@@ -256,9 +252,10 @@ class AdaptiveS3Fifo(Generic[RankedT]):
                 if entry.queue == REMOVED:
                     continue
                 if entry is not keep:
+                    share.main_used += ((entry.freq > 0) - share.main_used) * rate
                     if not entry.freq or not patience:
                         proven -= 1
-                        self._near.add(hash(entry.key))
+                        self.ghosts.add(hash(entry.key), proven=True)
                         break
                     patience -= 1
                     entry.freq -= 1
@@ -287,20 +284,19 @@ class AdaptiveS3Fifo(Generic[RankedT]):
         """Raise AssertionError if these entries are not ranked as they should be. For tests; linear."""
         queues = {YOUNG: self._young, OLD: self._old, MAIN: self._main}
         live = {name: [entry for entry in queue if entry.queue == name] for name, queue in queues.items()}
-        ranked = [id(entry) for name in live.values() for entry in name]
+        ranked = [id(entry) for queue in live.values() for entry in queue]
         promises = {
-            "each entry has one position": sorted(ranked) == sorted(map(id, entries)),
-            "what is in a queue belongs there or was removed": all(
+            "each entry is in one queue": sorted(ranked) == sorted(map(id, entries)),
+            "an entry in a queue belongs there or was removed": all(
                 entry.queue in {name, REMOVED} for name, queue in queues.items() for entry in queue
             ),
             "small is counted": self._small == len(live[YOUNG]) + len(live[OLD]),
             "main is counted": self._proven == len(live[MAIN]),
             "counters are between 0 and 2": all(0 <= entry.freq <= MOST_HITS for entry in entries),
-            "small's share is within its bounds": self._least <= self._target <= self._largest,
+            "small's share is within its bounds": 1 <= self.share.target <= max(1, self.capacity),
             "ghosts are bounded": all(
-                len(generation) <= max(1.0, ghosts.window + 1)
-                for ghosts in (self._ghost, self._near)
-                for generation in (ghosts.recent, ghosts.previous)
+                len(generation) <= max(1.0, self.capacity + 1)
+                for generation in (self.ghosts.recent, self.ghosts.previous)
             ),
         }
         if broken := [promise for promise, holds in promises.items() if not holds]:

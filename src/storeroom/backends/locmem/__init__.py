@@ -71,6 +71,7 @@ class LocMemCache(BaseCache):
         self._bounded = self._engine.entries
         self._entries = self._bounded.entries
         self._index = self._bounded.index
+        self._ghosts = self._bounded.ghosts
         self._lock = self._engine.lock
         self._max_entries: int | None = self.settings.options["max_entries"]
         self._max_bytes: int | None = self.settings.options["max_bytes"]
@@ -86,11 +87,13 @@ class LocMemCache(BaseCache):
             return BaseCache.get(self, key, default, version)
         head = self._head
         if version is None and head is not None:
-            entry = self._entries.get(f"{head}{key}")
+            storage_key = f"{head}{key}"
         else:
-            entry = self._entries.get(self.make_and_validate_key(key, version))
+            storage_key = self.make_and_validate_key(key, version)
+        entry = self._entries.get(storage_key)
         if entry is None or entry.expires_at <= timeouts.now():
             self._counters.misses += 1
+            self._missed(storage_key)
             return default
         freq = entry.freq
         if freq < MOST_HITS:
@@ -261,6 +264,13 @@ class LocMemCache(BaseCache):
         else:
             bounded.replace(entry, value, encoded, expires_at, size, now)
 
+    def _missed(self, storage_key: str) -> None:
+        """Let eviction learn of a read that found nothing."""
+        hashed, ghosts = hash(storage_key), self._ghosts
+        if hashed in ghosts.recent or hashed in ghosts.previous:
+            with self._lock:
+                self._bounded.miss(storage_key)
+
     def _impose_bounds(self) -> None:
         """Make the shared entries keep this handle's bounds."""
         bounded = self._bounded
@@ -281,6 +291,7 @@ class LocMemCache(BaseCache):
     def _get(self, storage_key: str) -> Any:
         entry = self._entries.get(storage_key)
         if entry is None or entry.expires_at <= timeouts.now():
+            self._missed(storage_key)
             return MISSING
         freq = entry.freq
         if freq < MOST_HITS:

@@ -1,0 +1,148 @@
+"""The share of a cache that new entries get, and the lessons that move it.
+
+The policy (`storeroom.eviction.s3fifo`) keeps new entries in one queue, small, and proven ones in another,
+main. The best share differs by more than tenfold: where most keys are asked for once, small has to be short;
+where each key lives for a while, as sessions do, it has to be long. It is learnt in three ways.
+
+**Returns.** A key that returns soon after it left small makes small larger; one that returns soon after it
+left main makes small smaller. A read that misses teaches as a write does, since not every program refills.
+Where nothing is refilled, each further miss of the key teaches again: it is one more hit lost.
+
+**Use.** Returns come too late for some traffic, which the oldest entries of both queues give away. Where
+those of small are used and those of main are not, small gets most of the room. Where misses are not refilled,
+it keeps its first share as long as a good part of its oldest are used.
+
+**Silence.** While no key returns for a turnover, small falls, so that a loop fills main.
+
+Figures: docs/decisions/0020-eviction.md.
+"""
+
+import math
+from typing import Final
+
+__all__ = ["MISSED", "TAUGHT", "Share"]
+
+TAUGHT: Final = 1
+"""Flag of an evicted key: it has returned soon, and moved the share."""
+MISSED: Final = 2
+"""Flag of an evicted key: it was read, and not written since."""
+
+_FIRST: Final = 0.55
+"""The share at first, and the largest by returns: a key read half a turnover after its write is still there."""
+_LEAST: Final = 0.02
+_SILENT: Final = 0.05
+"""The share that small falls to while nothing returns."""
+_LIVELY: Final = 0.8
+"""The share where small is used and main is not."""
+_SOON: Final = 0.05
+"""A return within so many evictions counts as soon, as a part of the capacity. The longest window as well."""
+_DOWN_STEP: Final = 1.5
+"""A step down, in steps up: losing a proven entry is worse than losing a new one."""
+_UNFILLED_STEP: Final = 0.4
+"""A step up where nothing is refilled, likewise: a proven entry that is lost is lost for good."""
+_FALL: Final = 0.1
+"""Entries by which small falls with each eviction, while nothing returns."""
+_MOST: Final = 0.5
+_GOOD_PART: Final = 0.3
+_LEAD: Final = 0.25
+"""Of the oldest of small more than `_MOST` are used, and more than of main by this: small is used and main is not."""
+_REFILL_WEIGHT: Final = 0.05
+_MISS_WEIGHT: Final = 0.025
+"""Weights of one refill and of one miss. Where each miss is refilled they balance at 0.68."""
+_BALANCE: Final = 0.68
+
+
+class Share:
+    """The number of entries that small may hold.
+
+    Attributes:
+        capacity: entries that the cache is expected to hold; ``math.inf`` if there is no bound.
+        target: entries that small aims at by the returns.
+        window: entries of small that are too young for their hits to count.
+        soon: a return within so many evictions moves the target.
+        rate: weight of the latest entry in the two averages that follow.
+        small_used: part of the oldest of small that were used, of late.
+        main_used: likewise of main.
+        refilled: part of the misses of evicted keys that were refilled, of late.
+        silence: entries that left small unused since the last lesson.
+    """
+
+    __slots__ = (
+        "_least",
+        "_step",
+        "capacity",
+        "main_used",
+        "rate",
+        "refilled",
+        "silence",
+        "small_used",
+        "soon",
+        "target",
+        "window",
+    )
+
+    def __init__(self, capacity: float) -> None:
+        self.reset(capacity)
+
+    def reset(self, capacity: float) -> None:
+        """Forget all lessons."""
+        self.small_used = self.main_used = self.silence = 0.0
+        self.refilled = _BALANCE
+        self.target, self.capacity = _FIRST, 1.0
+        self.resize(capacity)
+
+    def resize(self, capacity: float) -> None:
+        """Change the capacity; small keeps its share."""
+        share = _FIRST if self.capacity == math.inf else self.target / self.capacity
+        self.capacity = capacity
+        self.soon = _SOON * capacity
+        self.rate = 1 / max(8.0, capacity / 10)
+        self._least = max(1.0, _LEAST * capacity)
+        self._step = min(max(capacity / 100, 1.0), 8.0)
+        self.aim(share * capacity)
+
+    def aim(self, target: float) -> None:
+        """Set the target, within its bounds."""
+        self.target = max(self._least, min(target, _FIRST * self.capacity))
+        self.window = min(self.soon, self.target / 2)
+
+    @property
+    def _refills(self) -> bool:
+        return self.refilled >= _MOST
+
+    def room(self, entries: int) -> float:
+        """Return how many of so many entries small may hold at present."""
+        room, capacity, used = self.target, self.capacity, self.small_used
+        if used > _MOST and used - self.main_used > _LEAD:
+            room = max(room, _LIVELY * capacity)
+        elif used > _GOOD_PART and not self._refills:
+            room = max(room, _FIRST * capacity)
+        return room if entries >= capacity else room * entries / capacity
+
+    def learn(self, age: float, flags: int, *, proven: bool, is_read: bool) -> int:
+        """Learn from an evicted key that is read or written; return its new flags.
+
+        Args:
+            age: evictions from its queue since its own.
+            flags: `TAUGHT` and `MISSED`, as far as they hold of it.
+            proven: whether it was evicted from main.
+            is_read: whether it is read; else it is written.
+        """
+        if not is_read:
+            if flags & MISSED:
+                self.refilled += (1 - self.refilled) * _REFILL_WEIGHT
+        elif not flags & MISSED:
+            self.refilled -= self.refilled * _MISS_WEIGHT
+            flags |= MISSED
+        again = flags & TAUGHT
+        if (again and (not is_read or self._refills)) or (not again and age >= self.soon):
+            return flags
+        self.silence = 0.0
+        step = -_DOWN_STEP if proven else 1.0 if self._refills else _UNFILLED_STEP
+        self.aim(self.target + step * self._step)
+        return flags | TAUGHT
+
+    def fall(self) -> None:
+        """Make small a little shorter, as nothing has returned for a turnover."""
+        if self.target > _SILENT * self.capacity:
+            self.aim(self.target - _FALL)

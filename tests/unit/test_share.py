@@ -1,0 +1,105 @@
+"""The share of new entries, lesson by lesson."""
+
+import math
+
+import pytest
+
+from storeroom.eviction.share import MISSED, TAUGHT, Share
+
+
+def shared(target=300.0, **attributes):
+    """Return the share of a cache of 1,000 entries that aims at a target."""
+    share = Share(1_000.0)
+    share.aim(target)
+    for name, value in attributes.items():
+        setattr(share, name, value)
+    return share
+
+
+@pytest.mark.parametrize("capacity", [1.0, 1.5, 2.0, 7.0, 19.0, 20.0, 1e9])
+def test_the_target_stays_within_its_bounds(capacity):
+    """Any target ends between one entry and 55 % of the capacity."""
+    share = Share(capacity)
+    for target in (0.0, 1.0, 1e12):
+        share.aim(target)
+        assert 1 <= share.target <= max(1, 0.55 * capacity)
+
+
+def test_resize_keeps_the_share():
+    """After a resize the target is the same part of the new capacity, also of none."""
+    share = shared(300.0)
+    share.resize(2_000.0)
+    assert share.target == 600
+    share.resize(math.inf)
+    share.resize(100.0)
+    assert share.target == pytest.approx(55)
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+@pytest.mark.parametrize(("proven", "target"), [(False, 308), (True, 288)])
+def test_a_quick_return_moves_the_target(is_read, proven, target):
+    """A key that returns soon after it left small raises the target, from main it lowers it, read or written."""
+    share = shared(300.0)
+    assert share.learn(10, 0, proven=proven, is_read=is_read) & TAUGHT
+    assert share.target == target
+
+
+def test_a_late_return_teaches_nothing():
+    """A key that returns more than a twentieth of the capacity after its eviction leaves the target."""
+    share = shared(300.0)
+    assert share.learn(51, 0, proven=False, is_read=True) == MISSED
+    assert share.target == 300
+
+
+def test_a_read_and_the_write_that_follows_teach_once():
+    """A miss and its refill move the target once."""
+    share = shared(300.0)
+    flags = share.learn(10, 0, proven=False, is_read=True)
+    share.learn(10, flags, proven=False, is_read=False)
+    assert share.target == 308
+
+
+def test_each_further_miss_teaches_where_nothing_is_refilled():
+    """Where misses are not refilled, each miss of a key that once returned soon moves the target again."""
+    share = shared(300.0, refilled=0.1)
+    flags = share.learn(10, 0, proven=True, is_read=True)
+    for _ in range(3):
+        flags = share.learn(700, flags, proven=True, is_read=True)
+    assert share.target == 300 - 4 * 12
+
+
+def test_refills_are_told_from_misses_that_stay():
+    """The share of refilled misses falls towards none without refills, and stays above a half with them."""
+    share = shared()
+    for _ in range(200):
+        share.learn(500, share.learn(500, 0, proven=False, is_read=True), proven=False, is_read=False)
+    assert share.refilled > 0.6
+    for _ in range(100):
+        share.learn(500, 0, proven=False, is_read=True)
+    assert share.refilled < 0.1
+
+
+@pytest.mark.parametrize(
+    ("small_used", "main_used", "refilled", "room"),
+    [
+        (0.1, 0.0, 1.0, 100),  # hardly any entry is used again
+        (0.9, 0.2, 1.0, 800),  # sessions: each entry lives for a while, and is then dead
+        (0.9, 0.9, 1.0, 100),  # both are used: the target decides
+        (0.4, 0.9, 0.1, 550),  # nothing is refilled
+    ],
+)
+def test_room_follows_the_use_of_the_oldest(small_used, main_used, refilled, room):
+    """Small gets more than its target where its oldest are used and those of main are not, or nothing is refilled."""
+    share = shared(100.0, small_used=small_used, main_used=main_used, refilled=refilled)
+    assert share.room(1_000) == pytest.approx(room)
+    assert share.room(500) == pytest.approx(room / 2)
+
+
+def test_the_target_falls_to_a_twentieth_while_nothing_returns():
+    """fall() lowers the target by a tenth of an entry, down to a twentieth of the capacity."""
+    share = shared(60.0)
+    share.fall()
+    assert share.target == pytest.approx(59.9)
+    for _ in range(200):
+        share.fall()
+    assert share.target == pytest.approx(50)
