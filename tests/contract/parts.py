@@ -14,6 +14,7 @@ from storeroom.testing.contract.bounds import BoundsContract
 from storeroom.testing.contract.cached import CachedContract
 from storeroom.testing.contract.computing import ComputingContract
 from storeroom.testing.contract.counting import CountingContract
+from storeroom.testing.contract.eviction import EvictionContract
 from storeroom.testing.contract.expiry import ExpiryContract
 from storeroom.testing.contract.forks import ForkContract
 from storeroom.testing.contract.freshness import FreshnessContract
@@ -154,6 +155,7 @@ PICKED: Final[Mapping[type[Suite], Sequence[str]]] = {
         "test_entries_removed_on_request_are_deletes",
     ),
     BoundsContract: (),
+    EvictionContract: (),
     StampedeContract: (
         "test_handles_of_one_storage_compute_a_cold_key_once",
         "test_fifty_tasks_compute_a_cold_key_once",

@@ -19,23 +19,20 @@ import lmdb
 from storeroom import config, timeouts
 from storeroom.backends.filebased.counts import read_counts
 from storeroom.backends.filebased.environment import FORMAT, MAP_BYTES, Environment
-from storeroom.backends.filebased.files import SLOTS
 from storeroom.backends.filebased.location import check_location, resolved
-from storeroom.backends.filebased.table import (
+from storeroom.backends.filebased.queues import MOST_HITS
+from storeroom.backends.filebased.records import (
     HASHED,
     HEADER,
-    Bounds,
-    Table,
-    check,
     entry_key_of,
     entry_size,
     is_conditional,
     join_name,
     read_header,
-    read_meta,
     split_name,
     stored_keys,
 )
+from storeroom.backends.filebased.table import Bounds, Table
 from storeroom.backends.filebased.transactions import TransactingCache
 from storeroom.base import BaseCache
 from storeroom.engines import shared
@@ -148,16 +145,20 @@ class FileBasedCache(TransactingCache):
         except lmdb.Error as error:
             engine.recover(error)
             record = self._read(lambda transaction: transaction.get(entry_key))
+        queues = engine.queues
         if record is None:
+            queues.miss(entry_key)
             return MISSING
         try:
             expires_at, slot, first_byte = _READ(record)
             if expires_at <= now:
                 return MISSING
-            engine.recency[slot] = 1
+            hits = queues.slots.hits
+            if slot < len(hits) and hits[slot] < MOST_HITS:
+                hits[slot] += 1
             if first_byte == TEXT_BYTE and self._reads_text:
                 return record[_START + 1 :].decode()
-        except (StructError, IndexError, UnicodeDecodeError):
+        except (StructError, UnicodeDecodeError):
             self._counters.errors += 1
             return MISSING
         return self._decoded(storage_key, entry_key, record)
@@ -168,15 +169,18 @@ class FileBasedCache(TransactingCache):
     def _get_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
         entry_keys = {storage_key: entry_key_of(storage_key) for storage_key in storage_keys}
         records = dict(self._read(lambda transaction: transaction.cursor().getmulti(entry_keys.values())))
-        now, recency = timeouts.now(), self._engine.recency
+        now, queues = timeouts.now(), self._engine.queues
+        hits = queues.slots.hits
         values: dict[str, tuple[Any, float | None]] = {}
         for storage_key, entry_key in entry_keys.items():
             record = records.get(entry_key)
             if record is None:
+                queues.miss(entry_key)
                 continue
-            expires_at, _, slot = read_header(record)
+            expires_at, slot = read_header(record)
             if expires_at > now:
-                recency[slot % SLOTS] = 1
+                if slot < len(hits) and hits[slot] < MOST_HITS:
+                    hits[slot] += 1
                 value = self._decoded(storage_key, entry_key, record)
                 if value is not MISSING:
                     values[storage_key] = value, expires_at
@@ -201,8 +205,8 @@ class FileBasedCache(TransactingCache):
         )
 
     def _usage(self) -> tuple[int | None, int | None]:
-        entries, size, _, _ = self._read(read_meta)
-        return entries, size
+        usage = self._read(lambda transaction: self._engine.queues.slots.usage(transaction.id()))
+        return usage or self._write(Table.usage)
 
     # Writing --------------------------------------------------------------------------------
 
@@ -435,5 +439,5 @@ class FileBasedCache(TransactingCache):
         return CacheStats(**counts, entries=entries, bytes=size, tiers=self._tiers())
 
     def _check_invariants(self) -> None:
-        """Raise AssertionError if entries, index and bookkeeping disagree: for tests."""
-        self._read(check)
+        """Raise AssertionError if entries, slots and numbers disagree: for tests."""
+        self._write(Table.check)

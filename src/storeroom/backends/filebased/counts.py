@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import lmdb
 
+from storeroom.backends.filebased.slots import Slots
 from storeroom.engines.counts import Counters
 
 __all__ = ["COUNTS_KEY", "add_counts", "read_counts"]
@@ -21,7 +22,7 @@ def read_counts(transaction: Any) -> dict[str, int]:
     return dict(zip(_NAMES, numbers, strict=True))
 
 
-def add_counts(environment: Any, counters: Counters) -> None:
+def add_counts(environment: Any, slots: Slots, counters: Counters) -> None:
     """Add this process's counters to the record, and start them at zero again.
 
     Raises nothing: where the environment cannot be written to, they go on counting.
@@ -31,6 +32,7 @@ def add_counts(environment: Any, counters: Counters) -> None:
         return
     try:
         with environment.begin(write=True) as transaction:
+            slots.skip(transaction.id())
             total = read_counts(transaction)
             transaction.put(COUNTS_KEY, _RECORD.pack(*(total[name] + counted[name] for name in _NAMES)))
     except lmdb.Error:

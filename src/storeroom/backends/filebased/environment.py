@@ -6,7 +6,7 @@ versions of Storeroom with different formats can share a LOCATION without meetin
 ====================  ==========================================================
 ``data.mdb``          the entries (LMDB)
 ``lock.mdb``          LMDB's reader table and writer mutex, in shared memory
-``recency``           one byte a slot, in shared memory: was the entry read lately
+``slots``             what eviction and expiry know of the entries, in shared memory
 ``guard``             a lock file for opening; holds what ``data.mdb`` looked like when closed
 ====================  ==========================================================
 
@@ -29,7 +29,6 @@ import lmdb
 from storeroom import timeouts
 from storeroom.backends.filebased.counts import add_counts
 from storeroom.backends.filebased.files import (
-    SLOTS,
     ClosingNote,
     find_fault,
     identity,
@@ -37,9 +36,11 @@ from storeroom.backends.filebased.files import (
     is_in_use,
     lock_exclusively,
     make_private,
-    map_recency,
+    origin,
     reserve,
 )
+from storeroom.backends.filebased.queues import Queues
+from storeroom.backends.filebased.slots import Slots
 from storeroom.engines import Engine
 from storeroom.exceptions import StorageError
 
@@ -83,10 +84,9 @@ class Environment(Engine):
 
     Attributes:
         begin: starts a transaction; LMDB's own method once the environment is open.
-        recency: one byte a slot; 1 after a read of the slot's entry.
+        queues: the order of eviction, once the environment was open.
         check_after: epoch second from which `check()` is due.
         main_database: the handle of the whole tree, once the environment is open.
-        hand: where this process looks next for something to evict.
     """
 
     def __init__(self, location: str, map_bytes: int) -> None:
@@ -95,7 +95,7 @@ class Environment(Engine):
         self.location = location
         self.directory = os.path.join(location, FORMAT)
         self.map_bytes = map_bytes
-        self.hand = b""
+        self.queues: Any = None
         self.main_database: Any = None
         self._held: Any = None
         self._idle_references = 0
@@ -106,7 +106,6 @@ class Environment(Engine):
         self._environment: Any = None
         self._identity: tuple[int, int] | None = None
         self.begin = self._open_and_begin
-        self.recency: Any = bytearray(SLOTS)
         self.check_after = 0.0
 
     def before_fork(self) -> None:
@@ -156,7 +155,7 @@ class Environment(Engine):
             self._let_transactions_end()
             self._forget()
             # Under the lock: LMDB's binding refuses a second environment until the first is closed.
-            add_counts(environment, self.counters)
+            add_counts(environment, self.queues.slots, self.counters)
             environment.close()
             with contextlib.suppress(OSError), self._guard() as closing_note:  # else the next to open it verifies it
                 if not is_in_use(self._path("lock.mdb")):
@@ -165,7 +164,7 @@ class Environment(Engine):
     def add_counts(self) -> None:
         """Add this process's counters to those of all."""
         if self._environment is not None:
-            add_counts(self._environment, self.counters)
+            add_counts(self._environment, self.queues.slots, self.counters)
 
     def _open_and_begin(self, *, write: bool = False) -> Any:
         with self.lock:
@@ -190,7 +189,7 @@ class Environment(Engine):
                 logger.warning("The file cache in %r is damaged: %s", self.location, error)
                 self._move_aside()
                 environment = self._open_environment()
-            self.recency = map_recency(self._path("recency"))
+            self.queues = Queues(Slots(self._path("slots"), origin(self._path("data.mdb"))))
             closing_note.erase()
         environment.reader_check()
         self._environment = environment
@@ -253,7 +252,7 @@ class Environment(Engine):
 
     def _move_aside(self) -> None:
         """Rename the files, over those of an earlier damage, so that a new environment takes their place."""
-        for name in ("data.mdb", "lock.mdb", "recency"):
+        for name in ("data.mdb", "lock.mdb", "slots"):
             with contextlib.suppress(FileNotFoundError):
                 os.replace(self._path(name), self._path(f"{name}.damaged"))
         logger.warning("The damaged files were renamed to *.damaged in %r and the cache starts empty.", self.directory)
@@ -307,3 +306,6 @@ class Environment(Engine):
         with self.lock:
             if self._identity is not None and identity(self._path("data.mdb")) != self._identity:
                 self._forget()
+        if self.queues is not None and self.queues.slots.is_replaced:
+            with self.begin(write=True) as transaction:
+                self.queues.slots.skip(transaction.id())

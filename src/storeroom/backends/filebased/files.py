@@ -1,11 +1,11 @@
 """The files of the environment, before LMDB maps them: private, with all their blocks, and whole."""
 
 import contextlib
-import mmap
 import os
 import shutil
 import stat
 import struct
+from hashlib import blake2b
 from typing import Final
 
 from storeroom.exceptions import StorageError
@@ -16,12 +16,9 @@ except ImportError:  # Windows: opening is not guarded against a second process 
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
-    "SLOTS", "ClosingNote", "find_fault", "identity", "is_full", "is_in_use", "lock_exclusively", "make_private",
-    "map_recency", "reserve",
+    "ClosingNote", "find_fault", "identity", "is_full", "is_in_use", "lock_exclusively", "make_private", "origin",
+    "reserve",
 ]  # fmt: skip
-
-SLOTS: Final = 2**20
-"""Bytes in ``recency``: entries beyond that many share slots, which only blurs who was read lately."""
 
 VERIFY_BYTES: Final = 2**30
 """Files up to this size are verified whole where they are in doubt: seconds. Of larger ones LMDB
@@ -90,6 +87,12 @@ def _boot_number() -> bytes:
             return file.read(128).strip()
     except OSError:
         return b""
+
+
+def origin(path: str) -> int:
+    """Return a number that tells this file, since this start of the machine, from any other."""
+    known = b"%s %d" % (_boot_number(), os.stat(path).st_ino)
+    return int.from_bytes(blake2b(known, digest_size=8).digest(), "big")
 
 
 def make_private(directory: str) -> None:
@@ -202,19 +205,5 @@ def reserve(path: str, size: int) -> None:
         else:
             os.lseek(descriptor, 0, os.SEEK_END)
             os.write(descriptor, bytes(missing))
-    finally:
-        os.close(descriptor)
-
-
-def map_recency(path: str) -> mmap.mmap:
-    """Return the file as bytes in memory that all processes share.
-
-    Raises:
-        OSError: there is no room for it.
-    """
-    reserve(path, SLOTS)
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        return mmap.mmap(descriptor, SLOTS)
     finally:
         os.close(descriptor)

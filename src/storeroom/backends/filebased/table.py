@@ -1,238 +1,108 @@
 """The entries of a file cache, as one write transaction sees them: put, remove, expire, evict.
 
-One LMDB tree holds everything, so that a commit touches few pages. Its keys begin with
-a letter:
-
-==========================  ===================  =====================================
-key                         value                what
-==========================  ===================  =====================================
-``c``                       seven numbers        counters of all processes: see counts.py
-``e`` + storage key         header, frame        an entry
-``h`` + hash                header, key, frame   an entry whose storage key is too long
-``l`` + key or hash         header, frame        a lock: not counted, never evicted
-``m``                       four numbers         how much there is: see Table
-``x`` + time + entry's key  slot                 the index by expiry
-==========================  ===================  =====================================
-
-The index is lazy: an entry that is overwritten with a later expiry keeps its position in
-it and is moved when that position comes due, so overwriting touches the entry alone.
-
-Eviction is CLOCK: a hand sweeps the index; an entry that was read since the hand's last
-visit gets a second chance, the first that was not goes. A read only sets a byte in
-shared memory, so recency is known across processes and a read never writes to the file.
-Source: F. J. Corbato, "A Paging Experiment with the Multics System" (1968).
+Records lie in LMDB's tree (`records`), their slots in shared memory (`slots`), and which
+entry is evicted is decided there (`queues`). An entry that is overwritten touches its record
+alone.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from hashlib import blake2b
-from struct import Struct
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any, Final, TypeAlias
 
 from storeroom.backends.filebased.counts import COUNTS_KEY
 from storeroom.backends.filebased.environment import Environment
-from storeroom.backends.filebased.files import SLOTS
-from storeroom.keys import LOCK_PREFIX
-from storeroom.storage.envelope import LEASED_BYTES, is_leased, is_packed
-from storeroom.storage.hooks import Conditional
+from storeroom.backends.filebased.rebuilding import rebuild
+from storeroom.backends.filebased.records import (
+    ENTRY_LETTERS,
+    HEADER,
+    LOCK,
+    entry_key_of,
+    entry_size,
+    is_being_computed,
+    is_conditional,
+    read_header,
+    stored_keys,
+)
+from storeroom.backends.filebased.slotfile import LOCKED, MAIN, SMALL
+from storeroom.backends.filebased.slots import END, ENTRIES, HEAD, IN_MAIN, IN_SMALL, SIZE, Slots
 
-__all__ = [
-    "HASHED", "HEADER", "Bounds", "Table", "check", "entry_key_of", "entry_size", "is_conditional", "join_name",
-    "overwrite", "read_header", "read_meta", "split_name", "stored_keys",
-]  # fmt: skip
+__all__ = ["Bounds", "Table", "overwrite"]
 
 Bounds: TypeAlias = tuple[int | None, int | None, int | None]
 """max_entries, max_bytes and cull_frequency, as an alias's OPTIONS say."""
-
-HEADER: Final = Struct(">ddI")
-"""Before each entry's frame: expires_at, the time of its position in the index, its recency slot."""
-
-_EXPIRED: Final = (0.0, 0.0, 0)
-
-LONGEST_KEY: Final = 500
-"""Bytes of a storage key that is stored as it is. LMDB's limit is 511, and the index adds eleven."""
-
-HASHED: Final = ord("h")
-"""First byte of the key of an entry whose storage key is too long."""
-
-_LOCK: Final = ord("l")
-
-_META: Final = Struct(">QQQd")
-_EMPTY: Final = (0, 0, 0, math.inf)
-_TIME: Final = Struct(">d")
-_SLOT: Final = Struct(">I")
-_LENGTH: Final = Struct(">I")
-
-_META_KEY: Final = b"m"
-_INDEX: Final = b"x"
-
-_ENTRY_BYTES: Final = HEADER.size + _TIME.size + 1 + _SLOT.size + 2 * 10
-"""What an entry takes beside twice its key and once its frame: header, index, LMDB's node and pointer twice."""
 
 _PER_WRITE: Final = 8
 """Expired entries removed by each write beyond what room needs: more than one, so that a backlog
 shrinks; few, so that no write pays for many."""
 
-_PATIENCE: Final = 128
-"""Entries that the hand spares before it takes the next one all the same: bounds a write's time."""
-
 _SPARED: Final = 1000
-"""Entries that the evictions of one transaction pass over because they are being computed, likewise."""
+"""Entries that the evictions of one transaction pass over because they are being computed: bounds a write's time."""
+
+_PART: Final = 100
+_AT_ONCE: Final = 64
+"""A full cache evicts one entry in `_PART` at once, and `_AT_ONCE` at the most, since a page of several costs once."""
 
 
-def read_meta(transaction: Any) -> tuple[int, int, int, float]:
-    """Return entries, bytes, next slot and earliest expiry."""
-    record = transaction.get(_META_KEY)
-    return _META.unpack(record) if record else _EMPTY
-
-
-def entry_key_of(storage_key: str) -> bytes:
-    """Return the key under which the entry of a storage key lies in the tree."""
-    try:
-        name = storage_key.encode()
-    except UnicodeEncodeError:
-        name = storage_key.encode("utf-8", "surrogatepass")
-    if storage_key.startswith(LOCK_PREFIX):
-        return b"l" + (name if len(name) <= LONGEST_KEY else blake2b(name, digest_size=32).digest())
-    if len(name) <= LONGEST_KEY:
-        return b"e" + name
-    return b"h" + blake2b(name, digest_size=32).digest()
-
-
-def _is_lock(entry_key: bytes) -> bool:
-    return entry_key[0] == _LOCK
-
-
-def read_header(record: bytes) -> tuple[float, float, int]:
-    """Return expires_at, indexed_at and slot; of a damaged record, those of an expired entry."""
-    return HEADER.unpack_from(record) if len(record) >= HEADER.size else _EXPIRED
-
-
-def split_name(frame: bytes) -> tuple[str, bytes]:
-    """Return storage key and frame of what follows the header where the storage key is hashed."""
-    end = _LENGTH.size + int.from_bytes(frame[: _LENGTH.size], "big")
-    return _decode(frame[_LENGTH.size : end]), frame[end:]
-
-
-def _decode(name: bytes) -> str:
-    # A damaged name is nobody's: the character in place of a bad byte makes it match no key.
-    try:
-        return name.decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
-        return name.decode("utf-8", "replace")
-
-
-def join_name(storage_key: str, frame: bytes) -> bytes:
-    """Return what follows the header where the storage key is hashed."""
-    name = storage_key.encode("utf-8", "surrogatepass")
-    return _LENGTH.pack(len(name)) + name + frame
-
-
-def _frame_of(entry_key: bytes, record: bytes) -> bytes:
-    """Return the frame of a record, or as much of it as tells an envelope's lease."""
-    start = HEADER.size
-    if entry_key[0] == HASHED:
-        start += _LENGTH.size + int.from_bytes(record[start : start + _LENGTH.size], "big")
-    return record[start : start + LEASED_BYTES]
-
-
-def is_conditional(entry_key: bytes, record: bytes) -> bool:
-    """Tell whether an entry's value is an envelope."""
-    return is_packed(_frame_of(entry_key, record))
-
-
-def stored_keys(transaction: Any, start: str = "") -> Iterator[tuple[str, float]]:
-    """Yield storage key and expires_at of every entry whose storage key begins with `start`.
-
-    The storage keys of envelopes are Conditional.
-    """
-    cursor = transaction.cursor()
-    first = b"e" + start.encode("utf-8", "surrogatepass")
-    found = cursor.set_range(first)
-    while found and cursor.key().startswith(first):
-        record = cursor.value()
-        name = _decode(cursor.key()[1:])
-        yield (Conditional(name) if is_conditional(first, record) else name), read_header(record)[0]
-        found = cursor.next()
-    found = cursor.set_range(b"h")
-    while found and cursor.key().startswith(b"h"):
-        record = cursor.value()
-        name, _ = split_name(record[HEADER.size :])
-        if name.startswith(start):
-            yield (Conditional(name) if is_conditional(b"h", record) else name), read_header(record)[0]
-        found = cursor.next()
-
-
-def _index_key(expires_at: float, entry_key: bytes) -> bytes:
-    # Positive floats sort by their bytes as by their value, infinity last.
-    return _INDEX + _TIME.pack(expires_at) + entry_key
-
-
-def entry_size(entry_key: bytes, frame_size: int) -> int:
-    """Return the bytes that an entry takes."""
-    return 2 * len(entry_key) + frame_size + _ENTRY_BYTES
-
-
-def overwrite(transaction: Any, entry_key: bytes, frame: bytes, expires_at: float) -> bool:
-    """Overwrite an entry where nothing else changes: its size stays, and it expires no earlier than its position says.
+def overwrite(slots: Slots, transaction: Any, entry_key: bytes, frame: bytes, expires_at: float) -> bool:
+    """Overwrite an entry where its slot stays as it is: its size is the same, and it comes due no earlier.
 
     Return False, having done nothing, where a Table is needed.
     """
     old = transaction.get(entry_key)
-    if old is None or len(old) != HEADER.size + len(frame):
+    if old is None or len(old) != HEADER.size + len(frame) or is_conditional(entry_key, frame, 0):
         return False
-    _, indexed_at, slot = HEADER.unpack_from(old)
-    if expires_at < indexed_at:
+    _, slot = HEADER.unpack_from(old)
+    if not slots.skip(transaction.id()) or slot >= slots.count or expires_at < slots.time_of(slot):
         return False
-    transaction.put(entry_key, HEADER.pack(expires_at, indexed_at, slot) + frame)
+    transaction.put(entry_key, HEADER.pack(expires_at, slot) + frame)
     return True
 
 
 class Table:
-    """The entries under a write transaction, with its bookkeeping; `save()` before the commit.
+    """The entries under a write transaction.
 
     Attributes:
-        entries: how many there are, expired ones not yet removed included.
-        size: bytes that they take, index and headers included.
-        expired: how many expired entries this transaction has removed.
+        slots: their numbers are those of this transaction.
+        expired: expired entries that this transaction has removed.
         now: epoch seconds; the same for the whole transaction.
     """
 
-    __slots__ = (
-        "_environment",
-        "_meta",
-        "_next_slot",
-        "_spared",
-        "_transaction",
-        "earliest",
-        "entries",
-        "expired",
-        "now",
-        "size",
-    )
+    __slots__ = ("_environment", "_kept", "_queues", "_spared", "_transaction", "expired", "now", "slots")
 
     def __init__(self, environment: Environment, transaction: Any, now: float) -> None:
-        """Read the bookkeeping."""
+        """Begin the changes, or make the slots anew if they do not fit the tree."""
         self._environment = environment
         self._transaction = transaction
+        self._queues = environment.queues
+        self.slots = environment.queues.slots
         self.now = now
-        self.expired = 0
-        self._spared = 0
-        self._meta = meta = transaction.get(_META_KEY)
-        self.entries, self.size, self._next_slot, self.earliest = _META.unpack(meta) if meta else _EMPTY
-        if self.earliest <= now:
+        self.expired = self._spared = 0
+        self._kept = -1
+        if not self.slots.begin(transaction.id()):
+            self._rebuild()
+        if self.slots.earliest <= now:
             self.expire(_PER_WRITE)
 
-    def save(self) -> None:
-        """Write the bookkeeping back."""
-        meta = _META.pack(self.entries, self.size, self._next_slot, self.earliest)
-        if meta != self._meta:
-            self._transaction.put(_META_KEY, meta)
+    def usage(self) -> tuple[int, int]:
+        """Return entries and bytes, expired ones not yet removed included."""
+        return self.slots.numbers[ENTRIES], self.slots.numbers[SIZE]
 
     def live(self, entry_key: bytes) -> bytes | None:
         """Return the entry's record, header and all, or None if it is absent or expired."""
         record: bytes | None = self._transaction.get(entry_key)
-        return None if record is None or read_header(record)[0] <= self.now else record
+        return None if record is None or not read_header(record)[0] > self.now else record
+
+    def _slot_of(self, entry_key: bytes) -> int:
+        """Return the slot of an entry, expired or not; -1 if there is none."""
+        record = self._transaction.get(entry_key)
+        if record is None:
+            return -1
+        slot = read_header(record)[1]
+        if len(record) >= HEADER.size and self.slots.holds(self._transaction, slot, entry_key):
+            return slot
+        self._rebuild()  # a damaged record
+        return self._slot_of(entry_key)
 
     # Writing --------------------------------------------------------------------------------
 
@@ -241,55 +111,56 @@ class Table:
 
         Args:
             entry_key: letter and storage key, or its hash.
-            frame: what follows the header.
+            frame: the bytes after the header.
             expires_at: epoch seconds or infinity.
             bounds: max_entries, max_bytes and cull_frequency, each possibly None.
         """
-        transaction = self._transaction
-        old = transaction.get(entry_key)
-        if bounds[1] is not None or (old is None and bounds[0] is not None and self.entries >= bounds[0]):
-            self._make_room(old, entry_key, len(frame), bounds)
-            old = transaction.get(entry_key)  # it may have been among the expired ones that went
-        if old is None:
-            slot = self._next_slot % SLOTS
-            self._next_slot += 1
-            self._environment.recency[slot] = 0
-            indexed_at = expires_at
-            transaction.put(_index_key(expires_at, entry_key), _SLOT.pack(slot))
-            if entry_key[0] != _LOCK:
-                self.entries += 1
-                self.size += entry_size(entry_key, len(frame))
+        slots, size = self.slots, entry_size(entry_key, len(frame))
+        slot = self._slot_of(entry_key)
+        is_lock = entry_key[0] == LOCK
+        if not is_lock and self._make_room(slot, size, bounds):
+            slot = self._slot_of(entry_key)  # it may have been among the expired ones that went
+        is_flagged = is_conditional(entry_key, frame, 0)
+        if slot < 0:
+            kind = LOCKED if is_lock else self._queues.admit(entry_key, self._capacity(bounds))
+            slot = slots.take(self._transaction, kind, entry_key, size, is_flagged=is_flagged)
+            if kind == MAIN:
+                self._queues.append(slot)
+            if not is_lock:
+                slots.numbers[ENTRIES] += 1
+                slots.numbers[SIZE] += size
         else:
-            # As read_header(): the call is a twentieth of set_many().
-            _, indexed_at, slot = HEADER.unpack_from(old) if len(old) >= HEADER.size else _EXPIRED
-            if expires_at < indexed_at:
-                transaction.delete(_index_key(indexed_at, entry_key))
-                indexed_at = expires_at
-                transaction.put(_index_key(expires_at, entry_key), _SLOT.pack(slot))
-            if entry_key[0] != _LOCK:
-                self.size += len(frame) + HEADER.size - len(old)
-        if indexed_at < self.earliest:  # noqa: PLR1730 -- a call of min() costs more than the comparison
-            self.earliest = indexed_at
-        transaction.put(entry_key, HEADER.pack(expires_at, indexed_at, slot) + frame)
+            change = slots.refill(slot, size, is_flagged=is_flagged)
+            if not is_lock:
+                slots.numbers[SIZE] += change
+        slots.expire_at(slot, expires_at)
+        self._transaction.put(entry_key, HEADER.pack(expires_at, slot) + frame)
 
     def remove(self, entry_key: bytes) -> bool:
         """Remove an entry; return whether it was live."""
-        record = self._transaction.pop(entry_key)
-        if record is None:
+        slot = self._slot_of(entry_key)
+        if slot < 0:
             return False
-        expires_at, indexed_at, _ = read_header(record)
-        self._transaction.delete(_index_key(indexed_at, entry_key))
-        if not _is_lock(entry_key):
-            self.entries -= 1
-            self.size -= entry_size(entry_key, len(record) - HEADER.size)
-        return bool(expires_at > self.now)
+        record = self._transaction.pop(entry_key)
+        self._release(slot)
+        return bool(read_header(record)[0] > self.now)
+
+    def _release(self, slot: int) -> bool:
+        """Count out the entry of a slot; return whether it was one that counts."""
+        slots = self.slots
+        is_lock = slots.kinds[slot] == LOCKED
+        self._queues.leave(slot)
+        size = slots.free(self._transaction, slot)
+        if not is_lock:
+            slots.numbers[ENTRIES] -= 1
+            slots.numbers[SIZE] -= size
+        return not is_lock
 
     def remove_if(self, is_doomed: Callable[[str], bool]) -> None:
         """Remove the entries whose storage key `is_doomed` says so; no locks."""
         storage_keys = [storage_key for storage_key, _ in stored_keys(self._transaction)]
         doomed = [storage_key for storage_key in storage_keys if is_doomed(storage_key)]
-        cursor, locks = self._transaction.cursor(), bytes([_LOCK])
-        if len(doomed) < len(storage_keys) or (cursor.set_range(locks) and cursor.key().startswith(locks)):
+        if len(doomed) < len(storage_keys) or self.slots.find(LOCKED, 0) >= 0:
             for storage_key in doomed:
                 self.remove(entry_key_of(storage_key))
             return
@@ -297,7 +168,8 @@ class Table:
         self._transaction.drop(self._environment.main_database, delete=False)
         if counts is not None:
             self._transaction.put(COUNTS_KEY, counts)
-        self.entries, self.size, self.earliest, self._meta = 0, 0, math.inf, None
+        self.slots.start_over(self._transaction.id(), 0)
+        self._queues.forget()
 
     # Making room ----------------------------------------------------------------------------
 
@@ -307,121 +179,117 @@ class Table:
         return self.expired
 
     def expire(self, limit: float = math.inf) -> int:
-        """Remove up to `limit` expired entries, the earliest first; return how many."""
-        transaction, removed = self._transaction, 0
-        cursor = transaction.cursor()
-        while removed < limit:
-            if not cursor.set_range(_INDEX):
-                self.earliest = math.inf
-                break
-            index_key = cursor.key()
-            (indexed_at,) = _TIME.unpack_from(index_key, 1)
-            self.earliest = indexed_at
-            if indexed_at > self.now:
-                break
-            entry_key = index_key[1 + _TIME.size :]
-            record = transaction.get(entry_key)
-            if record is not None and read_header(record)[0] > self.now:
-                self._move_in_index(index_key, entry_key, record)
-                continue
-            self.remove(entry_key)
-            transaction.delete(index_key)  # already gone, unless the entry was damaged
-            removed += not _is_lock(entry_key)
+        """Remove up to `limit` expired entries; return how many."""
+        transaction, slots, removed = self._transaction, self.slots, 0
+        with closing(slots.due(self.now)) as due:
+            for slot in due:
+                if removed >= limit:
+                    break
+                entry_key = slots.key_of(transaction, slot)
+                record = transaction.get(entry_key)
+                if record is not None and (expires_at := read_header(record)[0]) > self.now:
+                    slots.postpone(slot, expires_at)
+                    continue
+                transaction.delete(entry_key)
+                removed += self._release(slot)
         self._environment.counters.expirations += removed
         self.expired += removed
         return removed
 
-    def _move_in_index(self, index_key: bytes, entry_key: bytes, record: bytes) -> None:
-        """Put an entry, whose expiry was put off, at the position in the index where it now belongs."""
-        expires_at, _, slot = read_header(record)
-        self._transaction.delete(index_key)
-        self._transaction.put(_index_key(expires_at, entry_key), _SLOT.pack(slot))
-        self._transaction.put(entry_key, HEADER.pack(expires_at, expires_at, slot) + record[HEADER.size :])
+    def _capacity(self, bounds: Bounds) -> float:
+        """Return how many entries fill the cache, if the mean size stays as it is."""
+        max_entries, max_bytes, _ = bounds
+        entries, size = self.slots.numbers[ENTRIES], self.slots.numbers[SIZE]
+        capacity = math.inf if max_entries is None else max(1.0, max_entries)
+        if max_bytes is not None and size:
+            capacity = max(1.0, min(capacity, max_bytes * entries / size))
+        return capacity
 
-    def _make_room(self, old: bytes | None, entry_key: bytes, frame_size: int, bounds: Bounds) -> None:
-        """Evict what the bounds ask for before a put."""
+    def _make_room(self, slot: int, size: int, bounds: Bounds) -> bool:
+        """Remove the entries that stand in the way of one of this size in this slot, or of a new one.
+
+        Return whether any had to be.
+        """
         max_entries, max_bytes, cull_frequency = bounds
-        if _is_lock(entry_key):
-            return
-        if old is None and max_entries is not None and self.entries >= max_entries:
-            surplus = self.entries + 1 - max_entries
-            if cull_frequency is not None:
-                culled = self.entries // cull_frequency if cull_frequency else self.entries
-                surplus = max(surplus, culled)
-            self._evict(surplus, entry_key)
-        if max_bytes is not None:
-            taken = 0 if old is None else entry_size(entry_key, len(old) - HEADER.size)
-            allowed = max_bytes - entry_size(entry_key, frame_size) + taken
-            while self.size > allowed and self._evict(1, entry_key):
+        slots, numbers = self.slots, self.slots.numbers
+        entries = numbers[ENTRIES]
+        surplus = 0 if slot >= 0 or max_entries is None else entries + 1 - max_entries
+        allowed = math.inf if max_bytes is None else max_bytes - size + (slots.size_of(slot) if slot >= 0 else 0)
+        if surplus <= 0 and numbers[SIZE] <= allowed:
+            return False
+        count = max(surplus, min(_AT_ONCE, entries // _PART))
+        if surplus > 0 and cull_frequency is not None:
+            surplus = count = max(surplus, entries // cull_frequency if cull_frequency else entries)
+        if slots.earliest <= self.now:
+            removed = self.expire(max(1, surplus))
+            surplus, count = surplus - removed, count - removed
+            while numbers[SIZE] > allowed and self.expire(1):
                 pass
+        self._kept = slot
+        try:
+            self._evict(surplus, allowed, count, self._capacity(bounds))
+        except LookupError:
+            self._rebuild()
+            self._evict(surplus, allowed, count, self._capacity(bounds))
+        return True
 
-    def _evict(self, count: int, keep: bytes) -> int:
-        """Remove `count` entries: expired ones first, then those that the hand finds unread."""
-        removed = self.expire(count) if self.earliest <= self.now else 0
-        cursor = self._transaction.cursor()
-        evicted = 0
-        while removed + evicted < count and self._evict_one(cursor, keep):
-            evicted += 1
+    def _evict(self, surplus: int, allowed: float, count: int, capacity: float) -> None:
+        """Evict as many as the bounds ask for: if any at all, so many at least."""
+        transaction, slots, numbers, evicted = self._transaction, self.slots, self.slots.numbers, 0
+        if surplus <= 0 and numbers[SIZE] <= allowed:
+            return
+        alone = slots.kinds[self._kept] in {SMALL, MAIN} if self._kept >= 0 else 0
+        with closing(self._queues.victims(capacity, self._is_spared)) as victims:
+            while (evicted < count or numbers[SIZE] > allowed) and numbers[IN_SMALL] + numbers[IN_MAIN] > alone:
+                slot, proven = next(victims)
+                entry_key = slots.key_of(transaction, slot)
+                transaction.delete(entry_key)
+                self._queues.bury(entry_key, proven=proven)
+                numbers[SIZE] -= slots.free(transaction, slot)
+                numbers[ENTRIES] -= 1
+                evicted += 1
         self._environment.counters.evictions += evicted
-        return removed + evicted
 
-    def _evict_one(self, cursor: Any, keep: bytes) -> bool:
-        environment = self._environment
-        recency = environment.recency
-        if not self.entries:
+    def _is_spared(self, slot: int) -> bool:
+        """Tell whether an entry is to stay: the one being written, and those that another caller computes."""
+        if slot == self._kept:
+            return True
+        if self._spared >= _SPARED or not self.slots.is_flagged(slot):
             return False
-        if not cursor.set_range(environment.hand or _INDEX) and not cursor.set_range(_INDEX):
-            return False
-        for step in range(_PATIENCE + SLOTS):
-            index_key = cursor.key()
-            entry_key = index_key[1 + _TIME.size :]
-            slot = int.from_bytes(cursor.value(), "big") % SLOTS
-            if (
-                entry_key != keep
-                and not _is_lock(entry_key)
-                and (not recency[slot] or step >= _PATIENCE)
-                and not self._spares(entry_key)
-            ):
-                environment.hand = index_key
-                self.remove(entry_key)
-                self._transaction.delete(index_key)  # already gone, unless the entry was damaged
-                return True
-            if entry_key == keep and self.entries <= 1:
-                return False
-            recency[slot] = 0
-            if not cursor.next():
-                cursor.set_range(_INDEX)
-        return False
-
-    def _spares(self, entry_key: bytes) -> bool:
-        """Tell whether somebody computes the entry's value, which another would compute, too, if it were evicted."""
-        if self._spared >= _SPARED:
-            return False
+        entry_key = self.slots.key_of(self._transaction, slot)
         record = self._transaction.get(entry_key)
-        is_spared = record is not None and is_leased(_frame_of(entry_key, record), self.now)
+        is_spared = record is not None and is_being_computed(entry_key, record, self.now)
         self._spared += is_spared
         return is_spared
 
+    def _rebuild(self) -> None:
+        rebuild(self._transaction, self._queues, self._environment.main_database)
 
-def check(transaction: Any) -> None:
-    """Raise AssertionError if entries, index and bookkeeping disagree: for tests."""
-    entries, size, _, earliest = read_meta(transaction)
-    positions, sizes, is_early = set(), [], False
-    for entry_key, record in transaction.cursor():
-        if entry_key[:1] in (b"e", b"h", b"l"):
-            expires_at, indexed_at, _ = read_header(record)
-            is_early = is_early or expires_at < indexed_at
-            positions.add(_index_key(indexed_at, entry_key))
-            if not _is_lock(entry_key):
-                sizes.append(entry_size(entry_key, len(record) - HEADER.size))
-    index = {key for key, _ in transaction.cursor() if key.startswith(_INDEX)}
-    faults = {
-        "an entry expires before its position in the index": is_early,
-        f"{len(index ^ positions)} positions of the index have no entry, or the reverse": index != positions,
-        f"{entries} entries are noted and {len(sizes)} are there": entries != len(sizes),
-        f"{size} bytes are noted and {sum(sizes)} are there": size != sum(sizes),
-        "an entry expires before the earliest": any(_TIME.unpack_from(key, 1)[0] < earliest for key in index),
-    }
-    found = [fault for fault, is_found in faults.items() if is_found]
-    if found:
-        raise AssertionError("; ".join(found))
+    def check(self) -> None:
+        """Raise AssertionError if entries, slots and numbers disagree: for tests."""
+        transaction, slots = self._transaction, self.slots
+        counted = {SMALL: 0, MAIN: 0, LOCKED: 0}
+        sizes, is_late, seen = 0, False, set()
+        for entry_key, record in transaction.cursor():
+            if entry_key[0] in ENTRY_LETTERS:
+                expires_at, slot = read_header(record)
+                if not slots.holds(transaction, slot, entry_key):
+                    raise AssertionError(f"slot {slot} is not that of {entry_key!r}")
+                seen.add(slot)
+                counted[slots.kinds[slot]] += 1
+                is_late = is_late or not slots.earliest <= slots.time_of(slot) <= expires_at
+                sizes += entry_size(entry_key, len(record) - HEADER.size) if entry_key[0] != LOCK else 0
+        entries, size, small, main = (slots.numbers[number] for number in (ENTRIES, SIZE, IN_SMALL, IN_MAIN))
+        in_ring = {slots.ring[position % slots.count] for position in range(slots.numbers[HEAD], slots.numbers[END])}
+        faults = {
+            "an entry comes due after it expires": is_late,
+            "slots are in use without an entry": len(seen) != sum(kind in counted for kind in slots.kinds),
+            f"{small} entries are noted in small, {main} in main: {counted}": (small, main)
+            != (counted[SMALL], counted[MAIN]),
+            f"{entries} entries are noted": entries != counted[SMALL] + counted[MAIN],
+            f"{size} bytes are noted and {sizes} are there": size != sizes,
+            "an entry of main is not in its ring": not {s for s in seen if slots.kinds[s] == MAIN} <= in_ring,
+        }
+        found = [fault for fault, is_found in faults.items() if is_found]
+        if found:
+            raise AssertionError("; ".join(found))

@@ -40,10 +40,8 @@ class TransactingCache(BaseCache, abstract=True):
             return
         try:
             with engine.begin(write=True) as transaction:
-                if not overwrite(transaction, entry_key, frame, expires_at):
-                    table = Table(engine, transaction, now)
-                    table.put(entry_key, frame, expires_at, self._bounds)
-                    table.save()
+                if not overwrite(engine.queues.slots, transaction, entry_key, frame, expires_at):
+                    Table(engine, transaction, now).put(entry_key, frame, expires_at, self._bounds)
         except lmdb.Error as error:
             engine.recover(error)
             self._write_again(Table.put, entry_key, frame, expires_at, self._bounds)
@@ -70,10 +68,7 @@ class TransactingCache(BaseCache, abstract=True):
     def _change(self, now: float, change: Callable[..., T], *args: Any) -> T:
         engine = self._engine
         with engine.begin(write=True) as transaction:
-            table = Table(engine, transaction, now)
-            result = change(table, *args)
-            table.save()
-        return result
+            return change(Table(engine, transaction, now), *args)
 
     @property
     def _max_entries(self) -> int | None:

@@ -8,6 +8,7 @@ from storeroom.testing.contract.bounds import BoundsContract
 from storeroom.testing.contract.cached import CachedContract
 from storeroom.testing.contract.computing import ComputingContract
 from storeroom.testing.contract.counting import CountingContract
+from storeroom.testing.contract.eviction import EvictionContract
 from storeroom.testing.contract.expiry import ExpiryContract
 from storeroom.testing.contract.forks import ForkContract
 from storeroom.testing.contract.freshness import FreshnessContract
@@ -50,6 +51,7 @@ class CacheContract(
     MemosContract,
     StatisticsContract,
     BoundsContract,
+    EvictionContract,
     StampedeContract,
     ThreadsContract,
     ForkContract,

@@ -123,20 +123,6 @@ class BoundsContract(Suite):
             await cache.set(key, 1, timeout=None)
         assert await self.live(cache, old + new) == 20
 
-    async def test_entries_in_use_stay(self, drive: Callable[..., Driver]) -> None:
-        """A crowd of keys that are written once does not evict the keys that are read again and again."""
-        cache = drive(OPTIONS={"MAX_ENTRIES": 100})
-        chance = chance_of(7)
-        hot = [f"hot {number}" for number in range(40)]
-        for key in hot:
-            await cache.set(key, 1)
-        for number in range(400):
-            for key in chance.choices(hot, k=4):
-                await cache.get(key)
-            await cache.set(f"once {number}", 1)
-        assert await self.live(cache, hot) >= 30
-        assert await self.live(cache, [f"once {number}" for number in range(400)]) <= 70
-
     @pytest.mark.parametrize(("frequency", "left"), [(2, 7), (3, 9), (4, 10), (0, 1)])
     async def test_cull_frequency_evicts_a_part_at_once(
         self, drive: Callable[..., Driver], frequency: int, left: int

@@ -1,0 +1,265 @@
+"""The entry of a file cache to evict: S3-FIFO as in local memory, over slots that processes share.
+
+The policy is that of `storeroom.eviction.s3fifo`; the three queues lie differently:
+
+- **Small** is the order of the slots: a new entry takes the next free one, so that the oldest
+  of small comes first behind `small_hand`, and its youngest behind `window_hand`.
+- **Main** is a ring of slots. An entry that was removed stays in it until its turn comes.
+- **Ghosts** are a table. The checksum of a key, cut to its size, gives a position, which holds
+  the checksum, eight times the number among the evictions from its queue, whether that
+  was main, and the flags of `Share`. A later key may take the position of an earlier one.
+
+A read that misses teaches `Share` as well: its numbers lie in the header of the slots, where
+readers change them, too. Lost changes are harmless there.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Final
+from zlib import crc32
+
+from storeroom.backends.filebased.slotfile import MAIN, SMALL
+from storeroom.backends.filebased.slots import (
+    END,
+    HAS_EVICTED,
+    HEAD,
+    IN_MAIN,
+    IN_SMALL,
+    SMALL_HAND,
+    TAIL,
+    WINDOW_HAND,
+    YOUNG,
+    Slots,
+)
+from storeroom.eviction.share import MISSED, TAUGHT, Share
+
+__all__ = ["MOST_HITS", "Queues"]
+
+MOST_HITS: Final = 2
+_FLAGS: Final = TAUGHT | MISSED
+_PROVEN: Final = 4
+_NUMBERS: Final = 2**29
+"""Numbers of evictions begin again at zero here: they have the bits of a word beside checksum and flags."""
+_KNOWN: Final = (0.9, 0.05)
+"""Evictions from small, and from main, that ghosts are known for, as parts of the capacity."""
+_DRIFT: Final = 1.25
+"""The expected number of entries may move by this ratio before the share is told."""
+_PATIENCE: Final = 128
+"""Used entries of main passed over in one eviction: bounds the time of a write."""
+_AT_ONCE: Final = 16
+"""Entries that leave the window at once, as the call costs as much as two of them."""
+
+
+class Queues:
+    """The order of eviction over slots. All but `miss()` needs a transaction that the slots have begun."""
+
+    def __init__(self, slots: Slots) -> None:
+        self.slots = slots
+        self.share = Share(math.inf)
+        self._settled_at = 0.0
+
+    # Returns --------------------------------------------------------------------------------
+
+    def miss(self, entry_key: bytes) -> None:
+        """Learn from a read that did not find its key, if that was evicted lately."""
+        ghosts, checksum = self.slots.ghosts, crc32(entry_key)
+        if ghosts[checksum % len(ghosts)] >> 32 == checksum:
+            self._teach(checksum, is_read=True)
+
+    def _teach(self, checksum: int, *, is_read: bool) -> bool:
+        """Learn from a key that returns; forget one that is written. Return whether it had left small."""
+        ghosts = self.slots.ghosts
+        position = checksum % len(ghosts)
+        ghost = ghosts[position]
+        if not ghost:
+            return False
+        if not is_read:
+            ghosts[position] = 0
+        proven = ghost & _PROVEN > 0
+        age = (self.slots.evicted(proven=proven) - (ghost >> 3)) % _NUMBERS
+        self._load()
+        if age > _KNOWN[proven] * self.share.capacity:
+            return False
+        flags = self.share.learn(age, ghost & _FLAGS, proven=proven, is_read=is_read)
+        if is_read:
+            ghosts[position] = ghost | flags
+        self._store()
+        return not proven
+
+    def bury(self, entry_key: bytes, *, proven: bool) -> None:
+        """Remember a key that is being evicted."""
+        ghosts, checksum = self.slots.ghosts, crc32(entry_key)
+        number = self.slots.count_eviction(proven=proven) % _NUMBERS
+        ghosts[checksum % len(ghosts)] = checksum << 32 | number << 3 | _PROVEN * proven
+
+    def _load(self, capacity: float | None = None) -> None:
+        """Take over the numbers of the share that another process may have changed."""
+        share = self.share
+        shared, target, *used = self.slots.share_numbers()
+        if shared:
+            if shared != share.capacity:
+                share.resize(shared)
+            share.aim(target)
+            share.small_used, share.main_used, share.refilled, share.silence = used
+        else:
+            share.reset(math.inf)
+        if capacity is None or capacity == share.capacity:
+            return
+        if not share.capacity / _DRIFT < capacity < share.capacity * _DRIFT:
+            share.resize(capacity)
+            self._store()
+
+    def _store(self) -> None:
+        share = self.share
+        self.slots.set_share_numbers(
+            share.capacity, share.target, share.small_used, share.main_used, share.refilled, share.silence
+        )
+
+    def forget(self) -> None:
+        """Forget all evictions, and all that was learnt from them."""
+        ghosts = self.slots.ghosts
+        ghosts[:] = memoryview(bytes(8 * len(ghosts))).cast("Q")
+        self.share.reset(math.inf)
+        self._store()
+
+    # Queues ---------------------------------------------------------------------------------
+
+    def admit(self, entry_key: bytes, capacity: float) -> int:
+        """Return the queue for a new entry, which is counted there: `SMALL`, or `MAIN` if it returns."""
+        slots, checksum = self.slots, crc32(entry_key)
+        ghosts, numbers = slots.ghosts, slots.numbers
+        if ghosts[checksum % len(ghosts)] >> 32 == checksum and self._teach(checksum, is_read=False):
+            numbers[IN_MAIN] += 1
+            return MAIN
+        numbers[IN_SMALL] += 1
+        numbers[YOUNG] += 1
+        if numbers[YOUNG] > self._settled_at:
+            self._settle(capacity)
+        return SMALL
+
+    def _settle(self, capacity: float) -> None:
+        """Let those of small leave the window that are too old for it, and while the cache fills, small itself."""
+        self._load(capacity)
+        slots, numbers, window = self.slots, self.slots.numbers, self.share.window
+        while numbers[YOUNG] > window:
+            hand = numbers[WINDOW_HAND]
+            slot = slots.find(SMALL, hand)
+            if slot < 0 or (slot - hand) % slots.count > (numbers[TAIL] - hand) % slots.count:
+                numbers[YOUNG] = 0  # some of them were removed
+                break
+            slots.hits[slot] = 0
+            numbers[YOUNG] -= 1
+            numbers[WINDOW_HAND] = slot + 1
+        self._fill_main()
+        self._settled_at = window + _AT_ONCE
+
+    def _fill_main(self) -> None:
+        """Until the first eviction, let main have all that exceeds small's share."""
+        numbers = self.slots.numbers
+        while not numbers[HAS_EVICTED] and numbers[IN_SMALL] > self.share.target:
+            self._promote(self._oldest())
+
+    def _oldest(self) -> int:
+        """Take the oldest of small out.
+
+        Raises:
+            LookupError: the count is wrong, and there is none.
+        """
+        numbers = self.slots.numbers
+        slot = self.slots.find(SMALL, numbers[SMALL_HAND])
+        if slot < 0:
+            raise LookupError("small is empty")
+        numbers[SMALL_HAND] = slot + 1
+        numbers[IN_SMALL] -= 1
+        return slot
+
+    def _promote(self, slot: int) -> None:
+        self.slots.set_kind(slot, MAIN)
+        self.slots.numbers[IN_MAIN] += 1
+        self.append(slot)
+
+    def append(self, slot: int) -> None:
+        """Put an entry at the end of main."""
+        slots, numbers = self.slots, self.slots.numbers
+        if numbers[END] - numbers[HEAD] >= slots.count:
+            self._compact()
+        slots.ring[numbers[END] % slots.count] = slot
+        numbers[END] += 1
+
+    def _compact(self) -> None:
+        """Drop the entries from the ring that have left main."""
+        slots, numbers = self.slots, self.slots.numbers
+        slots.give_up_log()
+        ring = [slots.ring[position % slots.count] for position in range(numbers[HEAD], numbers[END])]
+        numbers[HEAD] = end = numbers[END]
+        for slot in dict.fromkeys(ring):
+            if slots.kinds[slot] == MAIN:
+                slots.ring[end % slots.count] = slot
+                end += 1
+        numbers[END] = end
+
+    def leave(self, slot: int) -> None:
+        """Count out an entry that is removed for another reason than room."""
+        kind, numbers = self.slots.kinds[slot], self.slots.numbers
+        numbers[IN_SMALL] -= kind == SMALL
+        numbers[IN_MAIN] -= kind == MAIN
+
+    # Eviction -------------------------------------------------------------------------------
+
+    def victims(self, capacity: float, is_spared: Callable[[int], bool]) -> Iterator[tuple[int, bool]]:
+        """Yield slots to evict, taken out of their queues, and whether they were in main.
+
+        Args:
+            capacity: entries that the cache is expected to hold.
+            is_spared: tells whether an entry is passed over; of all entries this must be false at some time.
+
+        Raises:
+            LookupError: the counts of the queues are wrong.
+        """
+        self._load(capacity)
+        numbers = self.slots.numbers
+        self._fill_main()
+        numbers[HAS_EVICTED] = 1
+        try:
+            while numbers[IN_SMALL] + numbers[IN_MAIN]:
+                yield self._victim(is_spared)
+        finally:
+            self._store()
+
+    def _victim(self, is_spared: Callable[[int], bool]) -> tuple[int, bool]:
+        share, hits, numbers = self.share, self.slots.hits, self.slots.numbers
+        room, rate = share.room(numbers[IN_SMALL] + numbers[IN_MAIN]), share.rate
+        if share.silence > share.capacity and numbers[IN_SMALL] >= room + 2:
+            self._promote(self._oldest())
+        patience = _PATIENCE
+        while True:
+            if numbers[IN_SMALL] >= room or not numbers[IN_MAIN]:
+                is_young = numbers[IN_SMALL] <= numbers[YOUNG]
+                slot = self._oldest()
+                used = hits[slot] > 0 and not is_young
+                share.small_used += (used - share.small_used) * rate
+                if not used and not is_spared(slot):
+                    share.silence += 1
+                    if share.silence > share.capacity:
+                        share.fall()
+                    return slot, False
+                hits[slot] = 0
+                self._promote(slot)
+            else:
+                slot = self._first_of_main()
+                share.main_used += ((hits[slot] > 0) - share.main_used) * rate
+                if (not hits[slot] or not patience) and not is_spared(slot):
+                    numbers[IN_MAIN] -= 1
+                    return slot, True
+                patience -= patience > 0
+                hits[slot] -= hits[slot] > 0
+                self.append(slot)
+
+    def _first_of_main(self) -> int:
+        slots, numbers = self.slots, self.slots.numbers
+        while numbers[HEAD] < numbers[END]:
+            slot = slots.ring[numbers[HEAD] % slots.count]
+            numbers[HEAD] += 1
+            if slots.kinds[slot] == MAIN:
+                return slot
+        raise LookupError("main is empty")

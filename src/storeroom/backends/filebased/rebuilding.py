@@ -1,0 +1,68 @@
+"""Slots made anew from the records: after a start of the machine, damage, or a death in mid-change."""
+
+from typing import Any, Final
+
+from storeroom.backends.filebased.queues import Queues
+from storeroom.backends.filebased.records import ENTRY_LETTERS, HEADER, LOCK, entry_size, is_conditional, read_header
+from storeroom.backends.filebased.slotfile import FREE, LOCKED, MAIN, SMALL
+from storeroom.backends.filebased.slots import ENTRIES, IN_MAIN, IN_SMALL, SIZE, TAIL
+
+__all__ = ["rebuild"]
+
+_OTHERS: Final = (b"k", b"m", b"x")
+"""Records of long keys, which are written again; the index and the numbers of a format before the first release."""
+
+
+def rebuild(transaction: Any, queues: Queues, database: Any) -> None:
+    """Give each record a slot: its own, if it has one, in the queue that it was in, as far as that is known.
+
+    Raises:
+        StorageError: there is no room for the slots.
+    """
+    slots = queues.slots
+    cursor = transaction.cursor()
+    for letter in _OTHERS:
+        while cursor.set_range(letter) and cursor.key().startswith(letter):
+            cursor.delete()
+    kinds = bytes(slots.kinds)
+    slots.start_over(transaction.id(), 2 * transaction.stat(database)["entries"])
+    later = []
+    for entry_key, record in transaction.cursor():
+        if entry_key[0] in ENTRY_LETTERS:
+            slot = read_header(record)[1]
+            is_whole = len(record) >= HEADER.size
+            if is_whole and slot < slots.count and slots.kinds[slot] == FREE and slots.fits(entry_key):
+                _place(queues, transaction, entry_key, record, slot, kinds)
+            else:
+                later.append(entry_key)
+    for entry_key in later:
+        record = transaction.get(entry_key)
+        if len(record) < HEADER.size:
+            transaction.delete(entry_key)
+            continue
+        expires_at, slot = read_header(record)
+        if slot >= slots.count or slots.kinds[slot] != FREE:
+            slot = slots.find(FREE, 0)
+            transaction.put(entry_key, HEADER.pack(expires_at, slot) + record[HEADER.size :])
+        _place(queues, transaction, entry_key, record, slot, kinds)
+
+
+def _place(queues: Queues, transaction: Any, entry_key: bytes, record: bytes, slot: int, kinds: bytes) -> None:
+    slots = queues.slots
+    size = entry_size(entry_key, len(record) - HEADER.size)
+    slots.fill(transaction, slot, entry_key, size, is_flagged=is_conditional(entry_key, record))
+    slots.expire_at(slot, read_header(record)[0])
+    numbers = slots.numbers
+    numbers[TAIL] = max(numbers[TAIL], slot + 1)
+    if entry_key[0] == LOCK:
+        slots.kinds[slot] = LOCKED
+        return
+    numbers[ENTRIES] += 1
+    numbers[SIZE] += size
+    if slot < len(kinds) and kinds[slot] == MAIN:
+        slots.kinds[slot] = MAIN
+        numbers[IN_MAIN] += 1
+        queues.append(slot)
+    else:
+        slots.kinds[slot] = SMALL
+        numbers[IN_SMALL] += 1

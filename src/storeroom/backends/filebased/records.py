@@ -1,0 +1,142 @@
+"""Keys and records of a file cache's tree: how an entry is written, and read.
+
+One LMDB tree holds everything, so that a commit touches few pages. Its keys begin with
+a letter:
+
+==========================  ===================  =====================================
+key                         value                meaning
+==========================  ===================  =====================================
+``c``                       seven numbers        counters of all processes: see counts.py
+``e`` + storage key         header, frame        an entry
+``h`` + hash                header, key, frame   an entry whose storage key is too long
+``k`` + slot                entry's key          a key too long for its slot: see slots.py
+``l`` + key or hash         header, frame        a lock: not counted, never evicted
+==========================  ===================  =====================================
+"""
+
+from collections.abc import Iterator
+from hashlib import blake2b
+from struct import Struct
+from typing import Any, Final
+
+from storeroom.keys import LOCK_PREFIX
+from storeroom.storage.envelope import LEASED_BYTES, is_leased, is_packed
+from storeroom.storage.hooks import Conditional
+
+__all__ = [
+    "ENTRY_LETTERS",
+    "HASHED",
+    "HEADER",
+    "LOCK",
+    "entry_key_of",
+    "entry_size",
+    "is_being_computed",
+    "is_conditional",
+    "join_name",
+    "read_header",
+    "split_name",
+    "stored_keys",
+]
+
+HEADER: Final = Struct(">d8xI")
+"""Before each entry's frame: expires_at, eight bytes that are free, the entry's slot."""
+
+_EXPIRED: Final = (0.0, 0)
+
+LONGEST_KEY: Final = 500
+"""Bytes of a storage key that is stored as it is. LMDB's limit is 511."""
+
+HASHED: Final = ord("h")
+"""First byte of the key of an entry whose storage key is too long."""
+
+LOCK: Final = ord("l")
+"""First byte of the key of a lock."""
+
+ENTRY_LETTERS: Final = b"ehl"
+
+_LENGTH: Final = Struct(">I")
+
+_ENTRY_BYTES: Final = HEADER.size + 10 + 78
+"""Bytes of an entry beside its key and its frame: header, LMDB's node and pointer, slot."""
+
+
+def entry_key_of(storage_key: str) -> bytes:
+    """Return the key under which the entry of a storage key lies in the tree."""
+    try:
+        name = storage_key.encode()
+    except UnicodeEncodeError:
+        name = storage_key.encode("utf-8", "surrogatepass")
+    if storage_key.startswith(LOCK_PREFIX):
+        return b"l" + (name if len(name) <= LONGEST_KEY else blake2b(name, digest_size=32).digest())
+    if len(name) <= LONGEST_KEY:
+        return b"e" + name
+    return b"h" + blake2b(name, digest_size=32).digest()
+
+
+def entry_size(entry_key: bytes, frame_size: int) -> int:
+    """Return the bytes that an entry takes."""
+    return len(entry_key) + frame_size + _ENTRY_BYTES
+
+
+def read_header(record: bytes) -> tuple[float, int]:
+    """Return expires_at and slot; of a damaged record, those of an expired entry."""
+    return HEADER.unpack_from(record) if len(record) >= HEADER.size else _EXPIRED
+
+
+def split_name(frame: bytes) -> tuple[str, bytes]:
+    """Return storage key and frame from the bytes that follow the header where the storage key is hashed."""
+    end = _LENGTH.size + int.from_bytes(frame[: _LENGTH.size], "big")
+    return _decode(frame[_LENGTH.size : end]), frame[end:]
+
+
+def _decode(name: bytes) -> str:
+    # A damaged name is nobody's: the character in place of a bad byte makes it match no key.
+    try:
+        return name.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return name.decode("utf-8", "replace")
+
+
+def join_name(storage_key: str, frame: bytes) -> bytes:
+    """Return the bytes that follow the header where the storage key is hashed."""
+    name = storage_key.encode("utf-8", "surrogatepass")
+    return _LENGTH.pack(len(name)) + name + frame
+
+
+def _head(entry_key: bytes, data: bytes, start: int) -> bytes:
+    """Return as much of the frame from `start` on as tells an envelope's lease."""
+    if entry_key[0] == HASHED:
+        start += _LENGTH.size + int.from_bytes(data[start : start + _LENGTH.size], "big")
+    return data[start : start + LEASED_BYTES]
+
+
+def is_conditional(entry_key: bytes, data: bytes, start: int = HEADER.size) -> bool:
+    """Tell whether an entry's value is an envelope, by its record or by the part from `start` on."""
+    return is_packed(_head(entry_key, data, start))
+
+
+def is_being_computed(entry_key: bytes, record: bytes, now: float) -> bool:
+    """Tell whether a caller computes the entry's value."""
+    return is_leased(_head(entry_key, record, HEADER.size), now)
+
+
+def stored_keys(transaction: Any, start: str = "") -> Iterator[tuple[str, float]]:
+    """Yield storage key and expires_at of every entry whose storage key begins with `start`.
+
+    The storage keys of envelopes are Conditional.
+    """
+    cursor = transaction.cursor()
+    first = b"e" + start.encode("utf-8", "surrogatepass")
+    found = cursor.set_range(first)
+    while found and cursor.key().startswith(first):
+        record = cursor.value()
+        name = _decode(cursor.key()[1:])
+        yield (Conditional(name) if is_conditional(first, record) else name), read_header(record)[0]
+        found = cursor.next()
+    found = cursor.set_range(b"h")
+    while found and cursor.key().startswith(b"h"):
+        record = cursor.value()
+        name, _ = split_name(record[HEADER.size :])
+        if name.startswith(start):
+            yield (Conditional(name) if is_conditional(b"h", record) else name), read_header(record)[0]
+        found = cursor.next()

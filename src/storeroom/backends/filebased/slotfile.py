@@ -1,0 +1,178 @@
+"""The file ``slots``: arrays in memory that all processes of a file cache share.
+
+A header of words of eight bytes, and for each slot:
+
+==========  =====  =================================================================
+array       bytes  meaning
+==========  =====  =================================================================
+``kinds``   1      `FREE`, or the queue that the slot's entry is in
+``hits``    1      reads since eviction last looked at the entry, up to 2
+``ring``    4      main, as a ring of slots: see queues.py
+``ghosts``  8      keys evicted lately, by their checksum: see queues.py
+cells       64     time of expiry or an earlier one, size, length of the key, key
+==========  =====  =================================================================
+
+A read touches ``hits`` alone. Writers change the rest, under LMDB's lock for writers.
+"""
+
+import contextlib
+import math
+import mmap
+import os
+from typing import Final
+
+from storeroom.backends.filebased.files import reserve
+from storeroom.exceptions import StorageError
+
+__all__ = [
+    "ATTEMPT", "BACKUP", "BLOCKS", "CELL_BYTES", "CELL_WORDS", "EARLIEST", "EVICTED", "FREE", "GROUPS", "IS_REPLACED",
+    "LOCKED", "LOG", "LOGGED", "MAIN", "NUMBERS", "SHARE", "SMALL", "SlotFile",
+]  # fmt: skip
+
+FREE: Final = 0
+SMALL: Final = 1
+MAIN: Final = 2
+LOCKED: Final = 3
+"""A lock's slot: it is in no queue."""
+
+FEWEST: Final = 1024
+
+# Words of the header.
+_MAGIC: Final = int.from_bytes(b"slots 1\n", "little")
+_COUNT: Final = 1
+_OWNER: Final = 2
+IS_REPLACED: Final = 3
+ATTEMPT: Final = 4
+LOGGED: Final = 5
+NUMBERS: Final = range(8, 20)
+BACKUP: Final = range(24, 36)
+SHARE: Final = 40
+EARLIEST: Final = 46
+EVICTED: Final = 47
+GROUPS: Final = range(64, 96)
+LOG: Final = range(128, 512)
+BLOCKS: Final = range(512, 1536)
+_HEADER_BYTES: Final = BLOCKS.stop * 8
+
+CELL_BYTES: Final = 64
+CELL_WORDS: Final = 8
+_SLOT_BYTES: Final = 1 + 1 + 4 + 8 + CELL_BYTES
+
+
+class SlotFile:
+    """The mapped file.
+
+    Attributes:
+        kinds, hits, ring, ghosts: see the module.
+        count: the number of slots: a power of two.
+        file: the mapping.
+        words, times: the same as words of eight bytes, and as floats.
+        numbers: the words of the header that a transaction changes: see slots.py.
+        kinds_at, cells_at: the first byte of the two arrays.
+    """
+
+    def __init__(self, path: str, owner: int) -> None:
+        """Map the file; make it if there is none. One of another owner is marked as void."""
+        self._path = path
+        self._owner = owner
+        try:
+            self.map()
+        except (OSError, ValueError):
+            self._make(FEWEST)
+        if self.words[_OWNER] != owner:
+            self.words[_OWNER] = owner
+            self.words[ATTEMPT] = 0
+
+    def map(self) -> None:
+        """Map the file that is there.
+
+        Raises:
+            OSError, ValueError: there is none, or it is something else.
+        """
+        with open(self._path, "r+b") as file:
+            mapped = mmap.mmap(file.fileno(), 0)
+        view = memoryview(mapped)
+        if len(view) < _HEADER_BYTES or len(view) % 8:
+            raise ValueError
+        words = view.cast("Q")
+        count = words[_COUNT]
+        if words[0] != _MAGIC or len(view) != _HEADER_BYTES + count * _SLOT_BYTES:
+            raise ValueError
+        self.file, self.words, self.times, self.count = mapped, words, view.cast("d"), count
+        self.numbers = words[NUMBERS.start : NUMBERS.stop]
+        self.kinds_at = at = _HEADER_BYTES
+        self.kinds = view[at : at + count]
+        self.hits = view[at + count : at + 2 * count]
+        self.ring = view[at + 2 * count : at + 6 * count].cast("I")
+        self.ghosts = view[at + 6 * count : at + 14 * count].cast("Q")
+        self.cells_at = at + 14 * count
+        self.shift = (count // len(BLOCKS)).bit_length() - 1
+
+    def _make(self, count: int) -> None:
+        """Put a file of empty slots in the place of the one that may be there, and map it.
+
+        Raises:
+            OSError: there is no room.
+        """
+        partial = f"{self._path}.new"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial)
+        reserve(partial, _HEADER_BYTES + count * _SLOT_BYTES)
+        header = bytearray(_HEADER_BYTES)
+        words, times = memoryview(header).cast("Q"), memoryview(header).cast("d")
+        words[0], words[_COUNT], words[_OWNER] = _MAGIC, count, self._owner
+        for word in (EARLIEST, *GROUPS, *BLOCKS):
+            times[word] = math.inf
+        with open(partial, "r+b") as file:
+            file.write(header)
+        os.replace(partial, self._path)
+        self.map()
+
+    @property
+    def is_replaced(self) -> bool:
+        """Tell whether another process has made a larger file, which the next write maps."""
+        return self.words[IS_REPLACED] != 0
+
+    def follow(self) -> None:
+        """Map the larger file, during a write; if its maker died over it, this one goes on to be used."""
+        self.map()
+        self.words[IS_REPLACED] = 0
+
+    def replace(self, count: int) -> None:
+        """Go on with a new file of so many empty slots, and let all other processes do so.
+
+        Raises:
+            StorageError: there is no room.
+        """
+        words = self.words
+        words[IS_REPLACED] = 1  # before it is: no process shall go on with the old file
+        try:
+            self._make(count)
+        except OSError as error:
+            words[IS_REPLACED] = 0
+            raise StorageError(f"The file cache in {self._path!r} cannot grow: {error}. Make room.") from error
+
+    def grow(self, end: int) -> None:
+        """Double the slots; main's ring ends at `end`.
+
+        Raises:
+            StorageError: there is no room.
+        """
+        old, count, kinds, hits, ring, ghosts = self.file, self.count, self.kinds, self.hits, self.ring, self.ghosts
+        words, cells, blocks = self.words, self.cells_at, self.times[BLOCKS.start : BLOCKS.stop].tolist()
+        self.replace(2 * count)
+        self.file[LOGGED * 8 : BLOCKS.start * 8] = old[LOGGED * 8 : BLOCKS.start * 8]
+        self.kinds[:count], self.hits[:count] = kinds, hits
+        self.ghosts[:count] = self.ghosts[count:] = ghosts  # a checksum's position gains one bit
+        position = max(0, end - count)
+        while position < end:
+            length = min(end, (position // count + 1) * count) - position
+            here, there = position % count, position % (2 * count)
+            self.ring[there : there + length] = ring[here : here + length]
+            position += length
+        self.file[self.cells_at : self.cells_at + CELL_BYTES * count] = old[cells:]
+        for number, block in enumerate(BLOCKS[:512]):
+            self.times[block] = min(blocks[2 * number : 2 * number + 2])
+        for number, group in enumerate(GROUPS):
+            self.times[group] = min(self.times[BLOCKS.start + 32 * number :][:32])
+        self.words[ATTEMPT] = words[ATTEMPT]  # last: until now the new file is void

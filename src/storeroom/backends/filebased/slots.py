@@ -1,0 +1,306 @@
+"""The slots of a file cache's entries: all that eviction and expiry know of them.
+
+A slot is a number that an entry keeps for its life; its record names it. `SlotFile` tells
+where things lie.
+
+**Changes follow the transaction.** A writer notes the number of its transaction first, keeps
+a copy of the header's numbers, and logs each kind before changing it. A writer that finds its
+own number noted knows that the transaction failed, or died, before it was committed, and takes
+all that back. Where the noted number fits neither this transaction nor the one before, all is
+made anew from the records. Hits, ghosts and times of expiry are hints that outlive a failed
+transaction: an entry that is found too early is looked up, and stays.
+
+**Expiry.** The earliest time of each of 1,024 blocks of slots, and of each of 32 groups of
+blocks, leads to the entries that are due, in whatever order their times came.
+"""
+
+import math
+from collections.abc import Iterator
+from struct import Struct
+from typing import Any, Final
+
+from storeroom.backends.filebased.slotfile import (
+    ATTEMPT,
+    BACKUP,
+    BLOCKS,
+    CELL_BYTES,
+    CELL_WORDS,
+    EARLIEST,
+    EVICTED,
+    FREE,
+    GROUPS,
+    LOCKED,
+    LOG,
+    LOGGED,
+    MAIN,
+    NUMBERS,
+    SHARE,
+    SMALL,
+    SlotFile,
+)
+
+__all__ = [
+    "END", "ENTRIES", "HAS_EVICTED", "HEAD", "IN_MAIN", "IN_SMALL", "SIZE", "SMALL_HAND", "TAIL", "WINDOW_HAND",
+    "YOUNG", "Slots",
+]  # fmt: skip
+
+# The numbers that a transaction changes.
+ENTRIES: Final = 0
+"""Entries, expired ones not yet removed included; no locks."""
+SIZE: Final = 1
+"""Their bytes."""
+IN_SMALL: Final = 2
+IN_MAIN: Final = 3
+YOUNG: Final = 4
+"""Entries of small whose hits do not count yet, about."""
+TAIL: Final = 5
+"""The slot to begin at when a free one is sought."""
+SMALL_HAND: Final = 6
+"""The slot to begin at when the oldest of small is sought."""
+WINDOW_HAND: Final = 7
+"""The slot to begin at when the oldest of its young ones is sought."""
+HEAD: Final = 8
+END: Final = 9
+"""The positions of main's first entry in the ring, and behind its last; they only grow."""
+HAS_EVICTED: Final = 10
+"""1 from the first eviction on."""
+
+_IN_USE: Final = frozenset({SMALL, MAIN, LOCKED})
+_BYTES: Final = [bytes([kind]) for kind in range(LOCKED + 1)]
+_NUMBERS_AT: Final = slice(NUMBERS.start * 8, NUMBERS.stop * 8)
+_BACKUP_AT: Final = slice(BACKUP.start * 8, BACKUP.stop * 8)
+_SHARE: Final = Struct("=6d")
+
+# The state of the noted transaction, beside its number.
+_UNCHANGED: Final = 0
+_IN_LOG: Final = 1
+_NOT_IN_LOG: Final = 2
+
+_LENGTH_AT: Final = 16
+_FLAG_AT: Final = 17
+_KEY_AT: Final = 18
+_LONGEST_KEY: Final = CELL_BYTES - _KEY_AT
+_IS_LONG: Final = 255
+"""In place of the length of a key that has a record of its own."""
+_KEY_RECORD: Final = Struct(">cI")
+
+
+class Slots(SlotFile):
+    """The slots, their numbers and times. All changes need a transaction that was begun."""
+
+    # Transactions ---------------------------------------------------------------------------
+
+    def begin(self, number: int) -> bool:
+        """Begin the changes of the write transaction of this number; return False if all has to be made anew."""
+        if not self.skip(number):
+            return False
+        file, words = self.file, self.words
+        file[_BACKUP_AT] = file[_NUMBERS_AT]
+        words[LOGGED] = 0
+        words[ATTEMPT] = number << 2 | _IN_LOG
+        return True
+
+    def skip(self, number: int) -> bool:
+        """Note a write transaction that changes nothing here; return False if all has to be made anew."""
+        if self.words[ATTEMPT] >> 2 != number - 1 or self.is_replaced:
+            if self.is_replaced:
+                self.follow()
+            attempted, state = divmod(self.words[ATTEMPT], 4)
+            if attempted == number and state == _IN_LOG:
+                self._undo()
+            elif attempted != number - 1 and (attempted != number or state == _NOT_IN_LOG):
+                return False
+        self.words[ATTEMPT] = number << 2
+        return True
+
+    def _undo(self) -> None:
+        self.file[_NUMBERS_AT] = self.file[_BACKUP_AT]
+        for position in reversed(LOG[: self.words[LOGGED]]):
+            slot, kind = divmod(self.words[position], 256)
+            self.kinds[slot] = kind
+            self.expire_at(slot, self.time_of(slot))
+
+    def start_over(self, number: int, count: int) -> None:
+        """Free all slots, of which there are to be so many at least. Should the transaction fail, all is void.
+
+        Raises:
+            StorageError: there is no room for them.
+        """
+        if count > self.count:
+            self.replace(1 << (count - 1).bit_length())
+        self.words[ATTEMPT] = number << 2
+        self.give_up_log()
+        for position in range(len(NUMBERS)):
+            self.numbers[position] = 0
+        self.kinds[:] = bytes(self.count)
+        for word in (EARLIEST, *GROUPS, *BLOCKS):
+            self.times[word] = math.inf
+
+    def give_up_log(self) -> None:
+        """Let all be made anew should this transaction fail."""
+        self.words[LOGGED] = len(LOG)
+        self.words[ATTEMPT] |= _NOT_IN_LOG
+
+    def usage(self, number: int) -> tuple[int, int] | None:
+        """Return entries and bytes, this being the last transaction's number; None if all has to be made anew."""
+        attempted, state = divmod(self.words[ATTEMPT], 4)
+        if attempted not in {number, number + 1} or state & _NOT_IN_LOG or self.is_replaced:
+            return None
+        numbers = BACKUP if attempted > number and state == _IN_LOG else NUMBERS
+        return self.words[numbers.start + ENTRIES], self.words[numbers.start + SIZE]
+
+    # Slots ----------------------------------------------------------------------------------
+
+    def set_kind(self, slot: int, kind: int) -> None:
+        """Change a slot's kind, which a transaction that fails takes back."""
+        words = self.words
+        logged = words[LOGGED]
+        if logged < len(LOG):
+            words[LOG.start + logged] = slot << 8 | self.kinds[slot]
+            words[LOGGED] = logged + 1
+        else:
+            self.give_up_log()
+        self.kinds[slot] = kind
+
+    def find(self, kind: int, start: int) -> int:
+        """Return the first slot of a kind from `start` on, around the end; -1 if there is none."""
+        at = self.kinds_at
+        found = self.file.find(_BYTES[kind], at + start, at + self.count)
+        if found < 0:
+            found = self.file.find(_BYTES[kind], at, at + start)
+        return found - at if found >= 0 else -1
+
+    def take(self, transaction: Any, kind: int, entry_key: bytes, size: int, *, is_flagged: bool) -> int:
+        """Give a new entry a slot, and return it.
+
+        Raises:
+            StorageError: there is no room for more slots.
+        """
+        slot = self.find(FREE, self.numbers[TAIL])
+        if slot < 0 or 4 * self.numbers[ENTRIES] > 3 * self.count:
+            self.grow(self.numbers[END])
+            slot = self.find(FREE, self.numbers[TAIL])
+        self.numbers[TAIL] = slot + 1
+        self.set_kind(slot, kind)
+        self.hits[slot] = 0
+        self.fill(transaction, slot, entry_key, size, is_flagged=is_flagged)
+        return slot
+
+    def fill(self, transaction: Any, slot: int, entry_key: bytes, size: int, *, is_flagged: bool) -> None:
+        """Write a slot's cell; it comes due never."""
+        cell = self.cells_at + slot * CELL_BYTES
+        length = len(entry_key)
+        if length <= _LONGEST_KEY:
+            self.file[cell + _LENGTH_AT : cell + _KEY_AT + length] = bytes((length, is_flagged)) + entry_key
+        else:
+            self.file[cell + _LENGTH_AT : cell + _KEY_AT] = bytes((_IS_LONG, is_flagged))
+            transaction.put(_KEY_RECORD.pack(b"k", slot), entry_key)
+        cell >>= 3
+        self.words[cell + 1] = size
+        self.times[cell] = math.inf
+
+    def free(self, transaction: Any, slot: int) -> int:
+        """Take a slot back; return the bytes of its entry."""
+        cell = self.cells_at + slot * CELL_BYTES
+        if self.file[cell + _LENGTH_AT] == _IS_LONG:
+            transaction.delete(_KEY_RECORD.pack(b"k", slot))
+        self.set_kind(slot, FREE)
+        return self.words[(cell >> 3) + 1]
+
+    def key_of(self, transaction: Any, slot: int) -> bytes:
+        """Return the key of a slot's entry."""
+        cell = self.cells_at + slot * CELL_BYTES
+        length = self.file[cell + _LENGTH_AT]
+        if length == _IS_LONG:
+            return bytes(transaction.get(_KEY_RECORD.pack(b"k", slot), b""))
+        return self.file[cell + _KEY_AT : cell + _KEY_AT + length]
+
+    def holds(self, transaction: Any, slot: int, entry_key: bytes) -> bool:
+        """Tell whether a slot is that of an entry."""
+        return slot < self.count and self.kinds[slot] in _IN_USE and self.key_of(transaction, slot) == entry_key
+
+    def fits(self, entry_key: bytes) -> bool:
+        """Tell whether a key fits into a cell, and needs no record of its own."""
+        return len(entry_key) <= _LONGEST_KEY
+
+    def refill(self, slot: int, size: int, *, is_flagged: bool) -> int:
+        """Change the bytes and the flag of a slot's entry; return by how many bytes it grows."""
+        cell = self.cells_at + slot * CELL_BYTES
+        self.file[cell + _FLAG_AT] = is_flagged
+        change = size - self.words[(cell >> 3) + 1]
+        self.words[(cell >> 3) + 1] = size
+        return change
+
+    def size_of(self, slot: int) -> int:
+        """Return the bytes of a slot's entry."""
+        return self.words[(self.cells_at >> 3) + slot * CELL_WORDS + 1]
+
+    def is_flagged(self, slot: int) -> bool:
+        """Tell whether the value of a slot's entry may be being computed, as its record tells."""
+        return self.file[self.cells_at + slot * CELL_BYTES + _FLAG_AT] != 0
+
+    # Hints ----------------------------------------------------------------------------------
+
+    def evicted(self, *, proven: bool) -> int:
+        """Return the number of evictions from main, or from small."""
+        return self.words[EVICTED + proven]
+
+    def count_eviction(self, *, proven: bool) -> int:
+        """Count an eviction from main, or from small; return its number."""
+        number = self.words[EVICTED + proven]
+        self.words[EVICTED + proven] = number + 1
+        return number
+
+    def share_numbers(self) -> tuple[float, ...]:
+        """Return the numbers that processes share of `Share`."""
+        return _SHARE.unpack_from(self.file, SHARE * 8)
+
+    def set_share_numbers(self, *numbers: float) -> None:
+        """Share the numbers of `Share`."""
+        _SHARE.pack_into(self.file, SHARE * 8, *numbers)
+
+    @property
+    def earliest(self) -> float:
+        """No entry expires before this time."""
+        return self.times[EARLIEST]
+
+    def time_of(self, slot: int) -> float:
+        """Return the time at which the slot comes due: its entry expires then or later."""
+        return self.times[(self.cells_at >> 3) + slot * CELL_WORDS]
+
+    def expire_at(self, slot: int, expires_at: float) -> None:
+        """Let a slot come due no later than its entry expires."""
+        times = self.times
+        cell = (self.cells_at >> 3) + slot * CELL_WORDS
+        times[cell] = min(times[cell], expires_at)
+        block = slot >> self.shift
+        if expires_at < times[BLOCKS.start + block]:
+            for at in (BLOCKS.start + block, GROUPS.start + block // 32, EARLIEST):
+                times[at] = min(times[at], expires_at)
+
+    def postpone(self, slot: int, expires_at: float) -> None:
+        """Let a slot that is due come due later."""
+        self.times[(self.cells_at >> 3) + slot * CELL_WORDS] = expires_at
+
+    def due(self, now: float) -> Iterator[int]:
+        """Yield the slots that are due. The caller frees or postpones each before it asks for the next."""
+        times = self.times
+        for group, at in enumerate(GROUPS):
+            if times[at] > now:
+                continue
+            blocks = BLOCKS[32 * group : 32 * group + 32]
+            for block in blocks:
+                if times[block] <= now:
+                    yield from self._due_of(block, now)
+            times[at] = min(times[blocks.start : blocks.stop])
+        times[EARLIEST] = min(times[GROUPS.start : GROUPS.stop])
+
+    def _due_of(self, block: int, now: float) -> Iterator[int]:
+        first = (block - BLOCKS.start) << self.shift
+        last = first + (1 << self.shift)
+        cells = self.times[self.cells_at >> 3 :: CELL_WORDS][first:last]
+        for slot, time in enumerate(cells.tolist(), first):
+            if time <= now and self.kinds[slot] != FREE:
+                yield slot
+        left = [time for time, kind in zip(cells.tolist(), self.kinds[first:last], strict=True) if kind != FREE]
+        self.times[block] = min(left, default=math.inf)
