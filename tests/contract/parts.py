@@ -168,7 +168,6 @@ PICKED: Final[Mapping[type[Suite], Sequence[str]]] = {
     ),
     ForkContract: ("test_parent_and_child_both_go_on",),
     ProcessesContract: (
-        "test_processes_see_what_the_others_set",
         "test_processes_and_threads_compute_a_cold_key_once",
         "test_a_killed_leader_delays_the_others_by_at_most_its_lease",
     ),

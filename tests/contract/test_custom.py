@@ -89,6 +89,8 @@ def pickled(value: Any) -> bytes:
 class TestDictCache(CacheContract):
     """Eight hooks; all other operations are the defaults."""
 
+    sequences = 10  # test_shelve.py runs them by the same defaults
+
     lacks: ClassVar = {
         "enumerate": "it has no hook for it",
         "statistics": "it has no hook for it",

@@ -1,11 +1,27 @@
-"""The database cache keeps the contract on MariaDB."""
+"""The database cache keeps the contract on MariaDB.
+
+Its statements are its own, and run in full; what stands above them, test_db_postgresql.py has.
+"""
 
 import zlib
 
 import pytest
 
 from storeroom.backends.db import DatabaseCache
-from storeroom.testing import CacheContract
+from storeroom.testing.contract.bounds import BoundsContract
+from storeroom.testing.contract.counting import CountingContract
+from storeroom.testing.contract.expiry import ExpiryContract
+from storeroom.testing.contract.keys import KeysContract
+from storeroom.testing.contract.locks import LocksContract
+from storeroom.testing.contract.many import ManyContract
+from storeroom.testing.contract.processes import ProcessesContract
+from storeroom.testing.contract.races import RacesContract
+from storeroom.testing.contract.statistics import StatisticsContract
+from storeroom.testing.contract.swaps import SwapsContract
+from storeroom.testing.contract.tags import TagsContract
+from storeroom.testing.contract.threads import ThreadsContract
+from storeroom.testing.contract.values import ValuesContract
+from tests.contract.parts import contract_of
 from tests.servers.databases import MariaDBServer, mariadb
 
 __all__ = ["mariadb"]
@@ -13,11 +29,28 @@ __all__ = ["mariadb"]
 LACKS = {"objects": "a server's values may come from anybody, so without a secret only plain data is stored"}
 
 
-class TestMariaDB(CacheContract):
+Statements = contract_of(
+    "Statements",
+    ValuesContract,
+    KeysContract,
+    ManyContract,
+    CountingContract,
+    ExpiryContract,
+    LocksContract,
+    SwapsContract,
+    TagsContract,
+    StatisticsContract,
+    BoundsContract,
+    ThreadsContract,
+    ProcessesContract,
+    RacesContract,
+)
+
+
+class TestMariaDB(Statements):
     """A table per test; its location tells both, so that another process finds them."""
 
     lacks = LACKS
-    sequences = 10  # those of SQLite; the statements differ
     url = ""
 
     @pytest.fixture(autouse=True)

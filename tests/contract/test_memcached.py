@@ -1,7 +1,7 @@
 """The Memcached caches keep the contract on real servers: one and three, by both drivers.
 
-One server runs through all of it by either driver. The other variants run in full what they change, and what is picked
-of the other parts (see parts.py): the suites of one server have the rest, by the same code.
+One server runs through all of it by the default driver. The other variants run in full what they change, and what is
+picked of the other parts (see parts.py): TestPyMemcache has the rest, by the same code.
 """
 
 from typing import ClassVar
@@ -62,6 +62,8 @@ class Memcached:
 SpreadKeys = contract_of("SpreadKeys", ManyContract, BatchesContract, SwapsContract, TagsContract)
 #: What is signed when it is written, and again when it moves.
 SignedValues = contract_of("SignedValues", ValuesContract, KeysContract, CountingContract, SwapsContract)
+#: The same commands, by another library.
+AnotherDriver = contract_of("AnotherDriver", ValuesContract, ManyContract, CountingContract, SwapsContract)
 #: The same commands, written in another way.
 AnotherProtocol = contract_of("AnotherProtocol", ManyContract, CountingContract)
 
@@ -98,10 +100,8 @@ class TestPyMemcacheWithSecret(OneServer, SignedValues):
 
 
 @needs_pylibmc
-class TestPyLibMC(OneServer, CacheContract):
+class TestPyLibMC(OneServer, AnotherDriver):
     """The driver in C."""
-
-    sequences = 10
 
     backend = PyLibMCCache
 

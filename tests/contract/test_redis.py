@@ -1,7 +1,7 @@
 """The Redis cache keeps the contract on real servers.
 
-One server and a cluster run through all of it. The other variants run in full what they change, and what is picked of
-the other parts (see parts.py): TestRedis has the rest, by the same code.
+One server runs through all of it. The other variants run in full what they change, and what is picked of the other
+parts (see parts.py): TestRedis has the rest, by the same code.
 """
 
 from typing import ClassVar
@@ -11,8 +11,10 @@ import pytest
 from storeroom.backends.redis import RedisCache
 from storeroom.backends.redis.requests import Use, one
 from storeroom.testing import CacheContract
+from storeroom.testing.contract.batches import BatchesContract
 from storeroom.testing.contract.counting import CountingContract
 from storeroom.testing.contract.keys import KeysContract
+from storeroom.testing.contract.locks import LocksContract
 from storeroom.testing.contract.many import ManyContract
 from storeroom.testing.contract.swaps import SwapsContract
 from storeroom.testing.contract.tags import TagsContract
@@ -56,6 +58,17 @@ AnotherServer = contract_of("AnotherServer")
 SignedValues = contract_of("SignedValues", ValuesContract, KeysContract, CountingContract, SwapsContract)
 #: What is read after it was written.
 ReadsFromReplicas = contract_of("ReadsFromReplicas", ManyContract, SwapsContract, TagsContract, TransactionsContract)
+#: Keys that lie on several servers.
+SpreadKeys = contract_of(
+    "SpreadKeys",
+    KeysContract,
+    ManyContract,
+    BatchesContract,
+    SwapsContract,
+    LocksContract,
+    TagsContract,
+    TransactionsContract,
+)
 
 
 class TestRedis(Redis, CacheContract):
@@ -116,7 +129,7 @@ class TestRedisSentinel(Redis, AnotherServer):
         return redis_sentinels.url()
 
 
-class TestRedisCluster(Redis, CacheContract):
+class TestRedisCluster(Redis, SpreadKeys):
     """Slots on three primaries, with a replica each."""
 
     lacks = IN_CLUSTER

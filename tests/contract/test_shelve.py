@@ -80,19 +80,23 @@ def test_arguments_that_the_parent_does_not_take_are_named() -> None:
 
 
 def test_a_constructor_that_forgets_its_parent_is_named() -> None:
-    """The first use says what was forgotten, and where to read about it."""
+    """The error says what was forgotten, and where to read about it."""
 
     class ForgetfulCache(LocMemCache):
         def __init__(self, location, params):
             pass
 
-    with pytest.raises(AttributeError, match=r"ForgetfulCache.* has not called super"):
-        ForgetfulCache("", {}).get("k")
+    class HeirCache(ForgetfulCache):
+        def __init__(self, location, params):
+            super().__init__(location, params)
+
+    for cache_class in (ForgetfulCache, HeirCache):
+        with pytest.raises(TypeError, match=r"ForgetfulCache.__init__\(.*\) has not called super"):
+            cache_class("", {})
 
 
-def test_another_attribute_that_is_not_there_is_an_ordinary_error() -> None:
-    """hasattr() and getattr() with a default work as ever."""
-    cache = LocMemCache("attributes", {})
-    assert not hasattr(cache, "nothing")
-    with pytest.raises(AttributeError, match="'LocMemCache' object has no attribute 'nothing'"):
-        _ = cache.nothing
+def test_attributes_of_a_handle_are_found_by_the_interpreter_alone() -> None:
+    """No class of a backend has a __getattr__(), with which Python looks up every attribute the long way."""
+    for cache_class in (BaseCache, LocMemCache, TestShelveCache):
+        assert not hasattr(cache_class, "__getattr__")
+        assert cache_class.__getattribute__ is object.__getattribute__

@@ -5,18 +5,17 @@ The whole contract is run where code of its own is exercised by all of it:
 | suite | code |
 | --- | --- |
 | TestMemoryBeforeFiles | TieredCache and its hot path, over a storage that tells of no change |
-| TestMemoryBeforeRedis | the same over one that does, and that goes by a clock of its own |
-| TestFilesWithNear | OPTIONS["near"], which any storage has |
 
-The other storages are behind the same tiers. Their suites run in full what reads, fills and outdates the near tier,
-and what is picked of the other parts (see parts.py), which others run through:
+TestMemoryBeforeRedis, over a storage that tells of changes, and TestFilesWithNear, OPTIONS["near"], run in full what
+reads, fills and outdates the near tier; the other storages, which are behind the same tiers, what asks them most. Of
+the other parts (see parts.py) they run what is picked:
 
 | part | suites |
 | --- | --- |
 | values | encoded by the storage, whose suite has every type; copied by the near tier in TestMemoryBeforeFiles |
 | keys, timeouts | made before any tier is asked: the suites of the storages, TestMemoryBeforeFiles |
 | counters, locks, races, bounds, statistics | of the storage alone: its suite; test_coherence.py has processes |
-| @cached, memos | before the tiers: TestMemoryBeforeFiles, TestMemoryBeforeRedis |
+| @cached, memos | before the tiers: TestMemoryBeforeFiles |
 """
 
 import zlib
@@ -58,6 +57,8 @@ TiersContract = contract_of(
     TransactionsContract,
     without=("test_processes_count_exactly",),
 )
+#: Another storage behind the tiers.
+AnotherStorage = contract_of("AnotherStorage", SwapsContract, TagsContract, without=("test_processes_count_exactly",))
 
 OBJECTS = {"objects": "a server's values may come from anybody, so without a secret only plain data is stored"}
 NEAR = {
@@ -103,7 +104,7 @@ class TestMemoryBeforeFiles(Tiered, CacheContract):
     lacks = NEAR
 
 
-class TestMemoryBeforeSQLite(Tiered, TiersContract):
+class TestMemoryBeforeSQLite(Tiered, AnotherStorage):
     """A file that several processes change, and that tells of no change."""
 
     lacks = NEAR
@@ -114,7 +115,7 @@ class TestMemoryBeforeSQLite(Tiered, TiersContract):
         return [MEMORY, {**storage, "LOCATION": "cache_table", "OPTIONS": {**storage["OPTIONS"], "url": url}}]
 
 
-class TestMemoryBeforePostgreSQL(Tiered, TiersContract):
+class TestMemoryBeforePostgreSQL(Tiered, AnotherStorage):
     """A server that tells of changes by NOTIFY."""
 
     lacks: ClassVar = {**OBJECTS, **NEAR}
@@ -134,7 +135,7 @@ class TestMemoryBeforePostgreSQL(Tiered, TiersContract):
         return [MEMORY, {**storage, "LOCATION": table, "OPTIONS": {**storage["OPTIONS"], "url": url or self.url}}]
 
 
-class TestMemoryBeforeMemcached(Tiered, TiersContract):
+class TestMemoryBeforeMemcached(Tiered, AnotherStorage):
     """A server that tells neither of changes nor of expiry."""
 
     lacks = MEMCACHED
@@ -171,18 +172,11 @@ class TieredRedis(Tiered):
         return redis_databases.url()
 
 
-class TestMemoryBeforeRedis(TieredRedis, CacheContract):
-    """The whole contract, on the server's clock."""
+class TestMemoryBeforeRedis(TieredRedis, TiersContract):
+    """A server that tells of changes, and goes by a clock of its own."""
 
 
-class TestMemoryBeforeRedisWithSecret(TieredRedis, TiersContract):
-    """Anything may be stored."""
-
-    lacks: ClassVar = {name: reason for name, reason in REDIS.items() if name != "objects"}
-    storage_options: ClassVar = PATIENT | {"secret": "a secret of this test alone"}
-
-
-class TestMemoryBeforeRedisReplica(TieredRedis, TiersContract):
+class TestMemoryBeforeRedisReplica(TieredRedis, AnotherStorage):
     """Changes are heard of at the replica too, which is read from."""
 
     storage_options: ClassVar = PATIENT | {"read_own_writes": 30}
@@ -192,7 +186,7 @@ class TestMemoryBeforeRedisReplica(TieredRedis, TiersContract):
         return redis_pair.url()
 
 
-class TestMemoryBeforeRedisCluster(TieredRedis, TiersContract):
+class TestMemoryBeforeRedisCluster(TieredRedis, AnotherStorage):
     """Changes are heard of at each server of the cluster."""
 
     lacks: ClassVar = {**REDIS, "atomic_rename": "the two keys may lie on two servers"}
@@ -202,7 +196,7 @@ class TestMemoryBeforeRedisCluster(TieredRedis, TiersContract):
         return redis_cluster.url()
 
 
-class TestMemoryBeforeFilesBeforeRedis(TieredRedis, TiersContract):
+class TestMemoryBeforeFilesBeforeRedis(TieredRedis, AnotherStorage):
     """Three tiers: the location tells the folder of the files, too, for all processes of a test."""
 
     lacks: ClassVar = {**REDIS, "persistence": "the files are bounded by time, and may be older than another's write"}
@@ -216,7 +210,7 @@ class TestMemoryBeforeFilesBeforeRedis(TieredRedis, TiersContract):
         return [MEMORY, {"BACKEND": FileBasedCache, "LOCATION": folder}, {**storage, "LOCATION": url}]
 
 
-class TestRedisWithNear(TiersContract):
+class TestRedisWithNear(AnotherStorage):
     """OPTIONS["near"] before a storage that tells of changes."""
 
     lacks = REDIS
@@ -231,8 +225,8 @@ class TestRedisWithNear(TiersContract):
         return RedisCache(location, {**params, "OPTIONS": options})
 
 
-class TestFilesWithNear(CacheContract):
-    """OPTIONS["near"]: the whole contract, on the fake clock."""
+class TestFilesWithNear(TiersContract):
+    """OPTIONS["near"] before a storage that tells of no change."""
 
     lacks = NEAR
 

@@ -15,7 +15,7 @@ from storeroom.backends.locmem import LocMemCache
 from storeroom.testing.model import ABSENT, DEFAULT_SECONDS, KEYS, CacheMachine, keys, timeouts, values, versions
 from tests.contract.test_custom import DictCache
 
-SETTINGS = settings(max_examples=40, stateful_step_count=50, deadline=None, derandomize=True, database=None)
+SETTINGS = settings(max_examples=20, stateful_step_count=50, deadline=None, derandomize=True, database=None)
 
 _numbers = itertools.count()
 

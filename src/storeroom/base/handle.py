@@ -3,8 +3,9 @@
 The first floor of BaseCache: every operation asks it before it turns to the storage.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, TypeVar
 
 from storeroom import config, timeouts
 from storeroom.engines import Engine
@@ -16,6 +17,21 @@ from storeroom.timeouts import DEFAULT_TIMEOUT, NEVER, Timeout
 __all__ = ["Handle"]
 
 T = TypeVar("T")
+
+
+def _seen_through(init: Callable[..., None], name: str) -> Callable[..., None]:
+    """Return the constructor, with an error at its end if the handle has no settings then."""
+
+    @functools.wraps(init)
+    def checked(self: "Handle", *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        if not hasattr(self, "settings"):
+            raise TypeError(
+                f"{name}.__init__(location, params) has not called super().__init__(params): "
+                "see docs/backends/custom.md."
+            )
+
+    return checked
 
 
 @overlaid
@@ -33,6 +49,13 @@ class Handle(StorageHooks):
 
     _counters: Counters
     """The engine's."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let the constructor of a class name the mistake if it does not call this one's."""
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            init: Any = _seen_through(vars(cls)["__init__"], cls.__name__)
+            setattr(cls, "__init__", init)  # noqa: B010 -- mypy knows no assignment to it
 
     def __init__(self, params: Mapping[str, Any], *others: object) -> None:
         """Read the alias's settings.
@@ -79,17 +102,6 @@ class Handle(StorageHooks):
     @engine.setter
     def engine(self, engine: Engine) -> None:
         self._engine, self._counters = engine, engine.counters
-
-    if not TYPE_CHECKING:  # or every misspelt attribute would pass for one of these
-
-        def __getattr__(self, name: str) -> Any:
-            """Name the mistake where a backend's constructor has not called this one's."""
-            if name in {"_overlay", "settings", "_engine"} and name not in vars(self):
-                raise AttributeError(
-                    f"{type(self).__name__}.__init__(location, params) has not called super().__init__(params): "
-                    "see docs/backends/custom.md."
-                )
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     @property
     def key_prefix(self) -> str:

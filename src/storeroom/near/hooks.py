@@ -5,7 +5,7 @@ made in the storage, and its entries are dropped from the table afterwards, whet
 is written is kept at once: two writers of one key would have to agree on whose value was the last.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -18,19 +18,6 @@ from storeroom.storage.steps import Steps, arun, run
 from storeroom.storage.tags import TAG_PREFIX
 
 __all__ = ["NearOverlay"]
-
-
-def _changing(name: str, keys_of: Callable[..., Iterable[str]]) -> Callable[..., Steps[Any]]:
-    """Return a hook that the storage carries out; its entries are dropped, also where it failed and may be done."""
-
-    def steps(self: "NearOverlay", *args: Any) -> Steps[Any]:
-        self._attend()
-        try:
-            return (yield self._below, f"_{name}", args)
-        finally:
-            yield from self._drop(keys_of(*args))
-
-    return steps
 
 
 class NearOverlay(Overlay):
@@ -81,20 +68,26 @@ class NearOverlay(Overlay):
         value = self.table.get(storage_key)
         return (await arun(self._read([storage_key]))).get(storage_key, MISSING) if value is MISSING else value
 
-    def get_many(self, storage_keys: Sequence[str]) -> Steps[dict[str, Any]]:
-        """See StorageHooks._get_many()."""
+    def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
         found = {storage_key: self.table.get(storage_key) for storage_key in storage_keys}
-        missing = [storage_key for storage_key, value in found.items() if value is MISSING]
-        if missing:
-            found |= yield from self._read(missing)
+        return run(self._read_rest(found)) if _lacks_any(found) else found
+
+    async def _aget_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
+        found = {storage_key: self.table.get(storage_key) for storage_key in storage_keys}
+        return await arun(self._read_rest(found)) if _lacks_any(found) else found
+
+    def _read_rest(self, found: dict[str, Any]) -> Steps[dict[str, Any]]:
+        """Read those that are missing, and return all, in the order asked for."""
+        found |= yield from self._read([storage_key for storage_key, value in found.items() if value is MISSING])
         return {storage_key: value for storage_key, value in found.items() if value is not MISSING}
 
-    def has(self, storage_key: str) -> Steps[Any]:
-        """See StorageHooks._has()."""
+    def _has(self, storage_key: str) -> Any:
         value = self.table.get(storage_key)
-        if value is MISSING:
-            return (yield self._below, "_has", (storage_key,))
-        return LOOK if type(value) is Envelope else True
+        return self._below._has(storage_key) if value is MISSING else _presence(value)
+
+    async def _ahas(self, storage_key: str) -> Any:
+        value = self.table.get(storage_key)
+        return await self._below._ahas(storage_key) if value is MISSING else _presence(value)
 
     def _read(self, storage_keys: Sequence[str]) -> Steps[dict[str, Any]]:
         """Read from the storage, and keep the entries found."""
@@ -107,36 +100,61 @@ class NearOverlay(Overlay):
             self.table.end(ticket)
         return {storage_key: value for storage_key, (value, _) in found.items()}
 
-    set = _changing("set", first)
-    set_many = _changing("set_many", every)
-    add = _changing("add", first)
-    delete = _changing("delete", first)
-    delete_many = _changing("delete_many", every)
-    touch = _changing("touch", first)
-    incr = _changing("incr", first)
-    count = _changing("count", first)
-    rename = _changing("rename", first_two)
-    lease = _changing("lease", first)
-    lease_many = _changing("lease_many", every)
-    swap_many = _changing("swap_many", every)
-    compare_set = _changing("compare_set", first)
-    compare_delete = _changing("compare_delete", first)
-    invalidate = _changing("invalidate", every)
-
-    def clear(self) -> Steps[None]:
-        """See StorageHooks._clear()."""
-        self._attend()
-        try:
-            yield self._below, "_clear", ()
-        finally:
-            yield from self._drop_all()
-
-    def _drop(self, storage_keys: Iterable[str]) -> Steps[None]:
+    def _drop(self, storage_keys: Sequence[str]) -> None:
         """Forget these entries: they have changed."""
         self.table.drop(storage_keys)
-        yield from ()
 
-    def _drop_all(self) -> Steps[None]:
-        """Forget all entries."""
-        self.table.drop_all()
-        yield from ()
+    async def _adrop(self, storage_keys: Sequence[str]) -> None:
+        """See _drop()."""
+        self._drop(storage_keys)
+
+    def _clear(self) -> None:
+        self._attend()
+        try:
+            self._below._clear()
+        finally:
+            self.table.drop_all()
+
+    async def _aclear(self) -> None:
+        self._attend()
+        try:
+            await self._below._aclear()
+        finally:
+            self.table.drop_all()
+
+
+def _change(name: str, keys_of: Callable[..., Sequence[str]]) -> None:
+    """Let the storage carry a hook out, and drop its entries, also where it failed and may be done."""
+    hook, twin = f"_{name}", f"_a{name}"
+
+    def change(self: NearOverlay, *args: Any) -> Any:
+        self._attend()
+        try:
+            return getattr(self._below, hook)(*args)
+        finally:
+            self._drop(keys_of(*args))
+
+    async def achange(self: NearOverlay, *args: Any) -> Any:
+        self._attend()
+        try:
+            return await getattr(self._below, twin)(*args)
+        finally:
+            await self._adrop(keys_of(*args))
+
+    setattr(NearOverlay, hook, change)
+    setattr(NearOverlay, twin, achange)
+
+
+for _name in ("set", "add", "delete", "touch", "incr", "count", "lease", "compare_set", "compare_delete"):
+    _change(_name, first)
+for _name in ("set_many", "delete_many", "lease_many", "swap_many", "invalidate"):
+    _change(_name, every)
+_change("rename", first_two)
+
+
+def _presence(value: Any) -> Any:
+    return LOOK if type(value) is Envelope else True
+
+
+def _lacks_any(found: dict[str, Any]) -> bool:
+    return any(value is MISSING for value in found.values())

@@ -8,7 +8,6 @@ compare-and-set: another writer who comes in between wins.
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from storeroom import timeouts
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import LOOK, MISSING, StorageHooks
 from storeroom.storage.steps import Steps
@@ -65,11 +64,7 @@ def has(hooks: StorageHooks, storage_key: str) -> Steps[bool]:
 
 
 def touch(hooks: StorageHooks, storage_key: str, expires_at: float) -> Steps[bool]:
-    """See StorageHooks._touch(); conditions are judged, and a time that is over removes the entry."""
-    if expires_at <= timeouts.now():
-        return bool((yield hooks, "_delete", (storage_key,)))
-    if hooks.sees_envelopes and (touched := (yield hooks, "_touch", (storage_key, expires_at))) is not LOOK:
-        return bool(touched)
+    """See StorageHooks._touch(), for an entry that has to be read to know."""
 
     def renew(found: Envelope) -> Steps[Any]:
         renewed = found.until(expires_at)
@@ -97,9 +92,7 @@ def move(hooks: StorageHooks, storage_key: str, new_storage_key: str) -> Steps[b
 
 
 def expiry(hooks: StorageHooks, storage_key: str) -> Steps[Any]:
-    """See StorageHooks._expiry(); conditions are judged."""
-    if hooks.sees_envelopes and (expires_at := (yield hooks, "_expiry", (storage_key,))) is not LOOK:
-        return expires_at
+    """See StorageHooks._expiry(), for an entry that has to be read to know."""
 
     def tell(found: Envelope) -> Steps[float]:
         yield from ()

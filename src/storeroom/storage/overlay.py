@@ -102,9 +102,10 @@ class Overlay(Relay):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Make both forms of the hooks that this class writes."""
         super().__init_subclass__(**kwargs)
+        may_end = cls.is_open is not Overlay.is_open
         for name in HOOKS:
-            if name in cls.__dict__:
-                _write(cls, name, _steps_of(name, cls.__dict__[name]))
+            if written := cls.__dict__.get(name):
+                _write(cls, name, _steps_of(name, written) if may_end else written)
 
     @property
     def engine(self) -> Any:
@@ -170,12 +171,16 @@ def every(storage_keys: Iterable[str], *_: Any) -> Sequence[str]:
     return list(storage_keys)
 
 
-def _pass_down(name: str) -> None:
-    def steps(self: Relay, *args: Any) -> Steps[Any]:
-        return (yield self._below, f"_{name}", args)
+def _pass_down(hook: str, twin: str) -> None:
+    def down(self: Relay, *args: Any) -> Any:
+        return getattr(self._below, hook)(*args)
 
-    _write(Relay, name, steps)
+    async def adown(self: Relay, *args: Any) -> Any:
+        return await getattr(self._below, twin)(*args)
+
+    setattr(Relay, hook, down)
+    setattr(Relay, twin, adown)
 
 
 for _name in HOOKS:
-    _pass_down(_name)
+    _pass_down(f"_{_name}", f"_a{_name}")

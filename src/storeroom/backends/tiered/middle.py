@@ -7,7 +7,7 @@ from. Nor do those of the tiers before it, which go by the expiry that they find
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from storeroom import timeouts
@@ -88,14 +88,28 @@ class MiddleTier(NearOverlay):
     async def _aget(self, storage_key: str) -> Any:
         return (await arun(self.get_many([storage_key]))).get(storage_key, MISSING)
 
-    def has(self, storage_key: str) -> Steps[Any]:
-        """See StorageHooks._has()."""
-        return (yield self._below, "_has", (storage_key,))
+    def _has(self, storage_key: str) -> Any:
+        return self._below._has(storage_key)
 
-    def _drop(self, storage_keys: Iterable[str]) -> Steps[None]:
-        yield from super()._drop(storage_keys)
-        yield self._tier, "_delete_many", (storage_keys,)
+    async def _ahas(self, storage_key: str) -> Any:
+        return await self._below._ahas(storage_key)
 
-    def _drop_all(self) -> Steps[None]:
-        yield from super()._drop_all()
-        yield self._tier, "_clear", ()
+    def _drop(self, storage_keys: Sequence[str]) -> None:
+        super()._drop(storage_keys)
+        self._tier._delete_many(storage_keys)
+
+    async def _adrop(self, storage_keys: Sequence[str]) -> None:
+        super()._drop(storage_keys)
+        await self._tier._adelete_many(storage_keys)
+
+    def _clear(self) -> None:
+        try:
+            super()._clear()
+        finally:
+            self._tier._clear()
+
+    async def _aclear(self) -> None:
+        try:
+            await super()._aclear()
+        finally:
+            await self._tier._aclear()

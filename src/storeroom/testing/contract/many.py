@@ -64,7 +64,7 @@ class ManyContract(Suite):
         """Thousands of keys are written, read and deleted in one call."""
         params = {} if "bounds" in self.lacks else {"OPTIONS": {"MAX_ENTRIES": 10_000}}
         cache = drive(**params)
-        values = {f"key {number}": number for number in range(5000)}
+        values = {f"key {number}": number for number in range(2000)}
         assert await cache.set_many(values) == []
         assert await cache.get_many(values) == values
         await cache.delete_many(list(values)[1:])
