@@ -10,6 +10,7 @@ import pytest
 from storeroom.backends.db import DatabaseCache
 from storeroom.testing.contract.bounds import BoundsContract
 from storeroom.testing.contract.counting import CountingContract
+from storeroom.testing.contract.eviction import EvictionContract
 from storeroom.testing.contract.expiry import ExpiryContract
 from storeroom.testing.contract.keys import KeysContract
 from storeroom.testing.contract.locks import LocksContract
@@ -41,6 +42,7 @@ Statements = contract_of(
     TagsContract,
     StatisticsContract,
     BoundsContract,
+    EvictionContract,
     ThreadsContract,
     ProcessesContract,
     RacesContract,
