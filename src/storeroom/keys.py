@@ -13,13 +13,17 @@ from typing import Any, Final, TypeAlias
 
 from storeroom.exceptions import ConfigurationError
 
-__all__ = ["LOCK_PREFIX", "KeyFunction", "KeySpace", "default_key_func", "get_key_func", "shorten"]
+__all__ = ["LOCK_PREFIX", "TAG_PREFIX", "KeyFunction", "KeySpace", "default_key_func", "get_key_func", "shorten"]
 
 KeyFunction: TypeAlias = Callable[[Any, str, Any], str]
 
 LOCK_PREFIX: Final = "\x00lock\x00"
 """The prefix of the storage keys of locks. No key function makes such keys, so keys() and
 clear() pass them by; a storage that bounds itself keeps them out of its bounds."""
+
+TAG_PREFIX: Final = "\x00tag\x00"
+"""The prefix of the storage keys of tags' versions: no key function makes such keys. A storage that bounds itself
+bounds them apart, so that they evict no entry; clear() removes them."""
 
 # Neither can be in a storage key that a program makes on purpose, so that the text around
 # them is the key function's.
@@ -128,7 +132,9 @@ class KeySpace:
 
         A version is a whole number here, so that prefix "a" does not own the keys of
         prefix "a:b". Without a reversible function, every key but a lock's is taken for its own.
+        The versions of a cache's tags are its own, too.
         """
+        storage_key = storage_key.removeprefix(TAG_PREFIX)
         if not self.is_reversible:
             return not storage_key.startswith(LOCK_PREFIX)
         if not storage_key.startswith(self._start) or not storage_key.endswith(self._end):

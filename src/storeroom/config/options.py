@@ -20,6 +20,9 @@ __all__ = [
 DEFAULT_MAX_ENTRIES: Final = 300
 """Django's default MAX_ENTRIES."""
 
+DEFAULT_MAX_TAGS: Final = 100_000
+"""About 30 MB in local memory, where so many are in use."""
+
 ENTRY_BOUNDS: Final[Mapping[str, Option]] = {
     "max_entries": Option(
         whole_number(1, none_means="no bound"),
@@ -31,6 +34,12 @@ ENTRY_BOUNDS: Final[Mapping[str, Option]] = {
         whole_number(0, none_means="one entry at a time"),
         None,
         "When full, evict one entry in this many at once; 0 evicts all. None evicts just what is needed.",
+    ),
+    "max_tags": Option(
+        whole_number(1, none_means="no bound"),
+        DEFAULT_MAX_TAGS,
+        "Tags in use that are kept at most, beside the entries; a further one makes another's entries absent. "
+        "None for no bound.",
     ),
 }
 """The options of every backend that bounds itself."""

@@ -6,8 +6,8 @@ the same. To invalidate a tag is to remove its version, whatever the number of e
 next entry with that tag writes a new one. A version that was evicted or lost is the same
 as one that was removed: entries become misses, never stale hits.
 
-Versions are kept for as long as the entries that need them, and expire after that, so
-that there are no more of them than tags in use.
+Versions are kept for as long as the entries that need them, and expire after that. They
+are kept apart from entries: counted apart and bounded apart, so that they evict none.
 
 Source: the versions are those of "Cache tags" in Symfony and of dogpile's invalidation. A
 list of keys for each tag would grow with every entry.
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from storeroom import timeouts
-from storeroom.keys import KeyFunction
+from storeroom.keys import TAG_PREFIX, KeyFunction, shorten
 from storeroom.storage.envelope import Envelope, new_stamp
 from storeroom.storage.hooks import MISSING, StorageHooks
 from storeroom.storage.steps import Steps
@@ -28,11 +28,11 @@ __all__ = [
     "stamps_of", "tag_keys", "tagged",
 ]  # fmt: skip
 
-TAG_PREFIX: Final = "\x00tag\x00"
-"""The prefix of the storage keys of tags' versions: no key function makes such keys."""
+SHORTEST_LIFE: Final = 300.0
+"""Seconds that a version is kept for at least: the result of a computation may need it some time later."""
 
-SHORTEST_LIFE: Final = 86_400.0
-"""Seconds that a version is kept for at least, so that few writes have to prolong it."""
+_LONGEST_TAG: Final = 200
+"""Characters of a tag that is a part of a storage key as it is; of a longer one, its beginning and a hash are."""
 
 Versions: TypeAlias = dict[str, tuple[int, float]]
 """Storage key of a tag -> its version, and when that expires."""
@@ -46,7 +46,11 @@ def tag_keys(tags: Iterable[object], key_function: KeyFunction, key_prefix: str)
     """
     if isinstance(tags, str | bytes):
         raise TypeError(f"tags is {tags!r}; expected a list of tags: [{tags!r}].")
-    return [f"{TAG_PREFIX}{key_function(str(tag), key_prefix, 0)}" for tag in dict.fromkeys(tags)]
+    texts = dict.fromkeys(map(str, tags))
+    return [
+        f"{TAG_PREFIX}{key_function(text if len(text) <= _LONGEST_TAG else shorten(text, _LONGEST_TAG), key_prefix, 0)}"
+        for text in texts
+    ]
 
 
 def are_current(hooks: StorageHooks, envelope: Envelope) -> Steps[bool]:

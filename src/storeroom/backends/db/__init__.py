@@ -23,6 +23,7 @@ from storeroom.backends.db.statements import chunks
 from storeroom.backends.db.transaction import NO_BOUND, Bounds, Transaction, kept_position
 from storeroom.backends.network import NetworkCache
 from storeroom.exceptions import DecodeError, StorageError, ValueTooLargeError, ValueTypeError
+from storeroom.keys import LOCK_PREFIX, TAG_PREFIX
 from storeroom.serializers import build_codec
 from storeroom.serializers.secrets import secret_of
 from storeroom.storage.envelope import Envelope
@@ -47,6 +48,9 @@ _FEW: Final = 100
 """Keys that are read within the event loop, from a local file."""
 
 _INT64: Final = range(-(2**63), 2**63)
+
+_NO_ENTRY: Final = (layout.COUNTS_NAME.decode(), LOCK_PREFIX)
+"""The beginnings of storage keys that clear() lets be."""
 
 
 class DatabaseCache(NetworkCache):
@@ -75,6 +79,7 @@ class DatabaseCache(NetworkCache):
         options = self.settings.options
         entries, size = (NO_BOUND if options[name] is None else options[name] for name in ("max_entries", "max_bytes"))
         self._bounds = Bounds(entries, size, options["cull_frequency"])
+        self._max_tags: int | None = options["max_tags"]
         self._notes_reads = min(entries, size) < NO_BOUND
 
     def _connect(self) -> None:
@@ -242,9 +247,16 @@ class DatabaseCache(NetworkCache):
         row = self._row(storage_key, value)
         try:
             # An entry in the way may have conditions that no statement can judge.
-            return self._engine.put(row, expires_at, self._bounds, only_absent=True) or LOOK
+            added = self._engine.put(row, expires_at, self._bounds, only_absent=True)
+            if added and self._max_tags is not None and storage_key.startswith(TAG_PREFIX):
+                self._bound_tags(self._max_tags)
         except FullError as error:
             return self._without_room(error)
+        return added or LOOK
+
+    def _bound_tags(self, max_tags: int) -> None:
+        if self._engine.is_tag_due(max_tags):
+            self._write(Transaction.bound_tags, max_tags)
 
     def _delete_many(self, storage_keys: Sequence[str]) -> int:
         try:
@@ -350,7 +362,7 @@ class DatabaseCache(NetworkCache):
     def _clear(self) -> None:
         def own(entries: Iterable[_Entry]) -> Iterator[tuple[bytes, int]]:
             owns = self._key_space.owns
-            return (entry[1::2] for entry in entries if owns(entry[0]) and not entry[0].startswith("\x00"))
+            return (entry[1::2] for entry in entries if owns(entry[0]) and not entry[0].startswith(_NO_ENTRY))
 
         leases = _keyed(self._engine.read(_fetch_all, self._engine.statements.leases, ()))
         clear(self._engine, self._write, own(leases), lambda: own(self._entries(self._key_space.start())))

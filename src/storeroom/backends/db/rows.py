@@ -24,17 +24,20 @@ runs, at most. To empty the table by hand empties the counts with it.
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
-from storeroom.keys import LOCK_PREFIX
+from storeroom.keys import LOCK_PREFIX, TAG_PREFIX
 from storeroom.serializers.frames import is_plain_integer
 from storeroom.storage.envelope import is_leased, is_packed
 from storeroom.timeouts import NEVER
 
 __all__ = [
-    "COUNTS_NAME", "ENDLESS", "KEY_BYTES", "ROW_BYTES", "Row", "frame_of", "from_column", "head_of", "is_hashed",
-    "make_row", "name_of", "storage_key_of", "to_column",
+    "COUNTS_NAME", "ENDLESS", "KEY_BYTES", "ROW_BYTES", "TAG_NAMES", "Row", "frame_of", "from_column", "head_of",
+    "is_hashed", "make_row", "name_of", "storage_key_of", "to_column",
 ]  # fmt: skip
 
 COUNTS_NAME: Final = b"\x00counts"
+
+TAG_NAMES: Final = (TAG_PREFIX.encode(), TAG_PREFIX[:-1].encode() + b"\x01")
+"""The names of tags' versions come from the first on, and before the second."""
 
 KEY_BYTES: Final = 480
 """Length of ``cache_key``. MySQL indexes 767 bytes with its oldest row format, others more."""
@@ -90,8 +93,8 @@ def make_row(storage_key: str, frame: bytes) -> Row:
         key_bytes, value = len(key), len(key).to_bytes(_LENGTH_BYTES, "big") + key + frame
     elif is_plain_integer(frame):
         return Row(name, None, int(frame), key_bytes + _NUMBER_BYTES + ROW_BYTES)
-    # To evict either would let another hold the lock, or compute, too.
-    is_free = storage_key.startswith(LOCK_PREFIX) or (number is not None and is_leased(frame, 0.0))
+    # To evict a lock or a lease would let another hold it, or compute, too; a tag's version must not evict an entry.
+    is_free = storage_key.startswith((LOCK_PREFIX, TAG_PREFIX)) or (number is not None and is_leased(frame, 0.0))
     return Row(name, value, number, 0 if is_free else key_bytes + len(frame) + ROW_BYTES)
 
 

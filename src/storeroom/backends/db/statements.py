@@ -129,6 +129,9 @@ class Statements:
         self.earliest = sql("SELECT min(expires) FROM $")
         self.expired = sql(f"SELECT cache_key, size FROM $ WHERE expires <= ? ORDER BY expires LIMIT ?{skip_locked}")
         self.oldest = sql(f"SELECT cache_key, size FROM $ WHERE size > 0 ORDER BY sequence LIMIT ?{skip_locked}")
+        tags = f"FROM $ WHERE sequence >= {2**62} AND cache_key >= ? AND cache_key < ?"
+        self.count_tags = sql(f"SELECT count(*) {tags}")
+        self.oldest_tags = sql(f"SELECT cache_key {tags} ORDER BY sequence LIMIT ?{skip_locked}")
         scan = (
             "SELECT cache_key, CASE WHEN length(cache_key) < 480 THEN NULL ELSE value END, expires, "
             f"{_IS_ENVELOPE}, sequence FROM $ WHERE cache_key > ? ORDER BY cache_key LIMIT ?"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from storeroom.backends.db.rows import COUNTS_NAME, ENDLESS, Row, to_column
+from storeroom.backends.db.rows import COUNTS_NAME, ENDLESS, TAG_NAMES, Row, to_column
 from storeroom.backends.db.statements import Statements, batches, chunks, rows_of
 
 __all__ = [
@@ -326,6 +326,14 @@ class Transaction:
         for remove in (lambda _: self.expire(_VICTIMS), self._evict_bytes):
             while (surplus := size + self._added_bytes - bounds.max_bytes) > 0 and remove(surplus):
                 pass
+
+    def bound_tags(self, max_tags: int) -> None:
+        """Remove the tags' versions that were written longest ago, where there are more than this."""
+        statements = self._statements
+        (count,) = self.execute(statements.count_tags, TAG_NAMES).fetchone()
+        if count > max_tags:
+            found = self.execute(statements.oldest_tags, (*TAG_NAMES, count - max_tags)).fetchall()
+            self.remove([bytes(name) for (name,) in found])
 
     def _surplus(self, entries: int, max_entries: int) -> int:
         surplus, frequency = entries - max_entries, self._bounds.cull_frequency

@@ -31,6 +31,7 @@ from storeroom.backends.filebased.records import (
     read_header,
     split_name,
     stored_keys,
+    stored_tags,
 )
 from storeroom.backends.filebased.table import Bounds, Table
 from storeroom.backends.filebased.transactions import TransactingCache
@@ -96,7 +97,12 @@ class FileBasedCache(TransactingCache):
         self._codec: Codec = build_codec(trusted=True, **{name: options[name] for name in config.CODEC_OPTIONS})
         # Text is the one kind of frame that needs no codec, where it does not have to be signed.
         self._reads_text = options["secret"] is None
-        self._bounds: Bounds = (options["max_entries"], options["max_bytes"], options["cull_frequency"])
+        self._bounds: Bounds = (
+            options["max_entries"],
+            options["max_bytes"],
+            options["cull_frequency"],
+            options["max_tags"],
+        )
         self.engine = shared(Environment, self._dir, lambda: Environment(self._dir, options["map_size"]))
 
     @classmethod
@@ -381,7 +387,10 @@ class FileBasedCache(TransactingCache):
     def _clear_in_steps(self) -> None:
         """Clear on a full disk: the pages that one small change frees are room for the next, larger one."""
         owns, step = self._key_space.owns, 1
-        doomed = [name for name, _ in self._read(lambda transaction: list(stored_keys(transaction))) if owns(name)]
+        names = self._read(
+            lambda transaction: [name for name, _ in stored_keys(transaction)] + [*stored_tags(transaction)]
+        )
+        doomed = [name for name in names if owns(name)]
         while doomed:
             try:
                 self._delete_many(doomed[:step])

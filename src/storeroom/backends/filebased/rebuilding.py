@@ -3,9 +3,18 @@
 from typing import Any, Final
 
 from storeroom.backends.filebased.queues import Queues
-from storeroom.backends.filebased.records import ENTRY_LETTERS, HEADER, LOCK, entry_size, is_conditional, read_header
-from storeroom.backends.filebased.slotfile import FREE, LOCKED, MAIN, SMALL
-from storeroom.backends.filebased.slots import ENTRIES, IN_MAIN, IN_SMALL, SIZE, TAIL
+from storeroom.backends.filebased.records import (
+    APART,
+    ENTRY_LETTERS,
+    HEADER,
+    LOCK,
+    TAG,
+    entry_size,
+    is_conditional,
+    read_header,
+)
+from storeroom.backends.filebased.slotfile import FREE, LOCKED, MAIN, SMALL, VERSION
+from storeroom.backends.filebased.slots import ENTRIES, IN_MAIN, IN_SMALL, SIZE, TAIL, VERSIONS
 
 __all__ = ["rebuild"]
 
@@ -54,8 +63,9 @@ def _place(queues: Queues, transaction: Any, entry_key: bytes, record: bytes, sl
     slots.expire_at(slot, read_header(record)[0])
     numbers = slots.numbers
     numbers[TAIL] = max(numbers[TAIL], slot + 1)
-    if entry_key[0] == LOCK:
-        slots.kinds[slot] = LOCKED
+    if entry_key[0] in APART:
+        slots.kinds[slot] = LOCKED if entry_key[0] == LOCK else VERSION
+        numbers[VERSIONS] += entry_key[0] == TAG
         return
     numbers[ENTRIES] += 1
     numbers[SIZE] += size

@@ -11,6 +11,7 @@ key                         value                meaning
 ``h`` + hash                header, key, frame   an entry whose storage key is too long
 ``k`` + slot                entry's key          a key too long for its slot: see slots.py
 ``l`` + key or hash         header, frame        a lock: not counted, never evicted
+``t`` + key or hash         header, frame        the version of a tag: counted and bounded apart
 ==========================  ===================  =====================================
 """
 
@@ -19,15 +20,17 @@ from hashlib import blake2b
 from struct import Struct
 from typing import Any, Final
 
-from storeroom.keys import LOCK_PREFIX
+from storeroom.keys import LOCK_PREFIX, TAG_PREFIX
 from storeroom.storage.envelope import LEASED_BYTES, is_leased, is_packed
 from storeroom.storage.hooks import Conditional
 
 __all__ = [
+    "APART",
     "ENTRY_LETTERS",
     "HASHED",
     "HEADER",
     "LOCK",
+    "TAG",
     "entry_key_of",
     "entry_size",
     "is_being_computed",
@@ -36,6 +39,7 @@ __all__ = [
     "read_header",
     "split_name",
     "stored_keys",
+    "stored_tags",
 ]
 
 HEADER: Final = Struct(">d8xI")
@@ -52,7 +56,15 @@ HASHED: Final = ord("h")
 LOCK: Final = ord("l")
 """First byte of the key of a lock."""
 
-ENTRY_LETTERS: Final = b"ehl"
+TAG: Final = ord("t")
+"""First byte of the key of a tag's version."""
+
+ENTRY_LETTERS: Final = b"ehlt"
+
+APART: Final = frozenset({LOCK, TAG})
+"""First bytes of the keys of records that are no entries."""
+
+_APART_PREFIXES: Final = (LOCK_PREFIX, TAG_PREFIX)
 
 _LENGTH: Final = Struct(">I")
 
@@ -66,8 +78,9 @@ def entry_key_of(storage_key: str) -> bytes:
         name = storage_key.encode()
     except UnicodeEncodeError:
         name = storage_key.encode("utf-8", "surrogatepass")
-    if storage_key.startswith(LOCK_PREFIX):
-        return b"l" + (name if len(name) <= LONGEST_KEY else blake2b(name, digest_size=32).digest())
+    if storage_key.startswith(_APART_PREFIXES):
+        letter = b"l" if storage_key.startswith(LOCK_PREFIX) else b"t"
+        return letter + (name if len(name) <= LONGEST_KEY else blake2b(name, digest_size=32).digest())
     if len(name) <= LONGEST_KEY:
         return b"e" + name
     return b"h" + blake2b(name, digest_size=32).digest()
@@ -139,4 +152,13 @@ def stored_keys(transaction: Any, start: str = "") -> Iterator[tuple[str, float]
         name, _ = split_name(record[HEADER.size :])
         if name.startswith(start):
             yield (Conditional(name) if is_conditional(b"h", record) else name), read_header(record)[0]
+        found = cursor.next()
+
+
+def stored_tags(transaction: Any) -> Iterator[str]:
+    """Yield the storage keys of tags' versions; not those that are hashed, which expire by themselves."""
+    cursor = transaction.cursor()
+    found = cursor.set_range(b"t")
+    while found and cursor.key().startswith(b"t"):
+        yield _decode(cursor.key()[1:])
         found = cursor.next()

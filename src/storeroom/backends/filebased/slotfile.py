@@ -26,7 +26,7 @@ from storeroom.exceptions import StorageError
 
 __all__ = [
     "ATTEMPT", "BACKUP", "BLOCKS", "CELL_BYTES", "CELL_WORDS", "EARLIEST", "EVICTED", "FREE", "GROUPS", "IS_REPLACED",
-    "LOCKED", "LOG", "LOGGED", "MAIN", "NUMBERS", "SHARE", "SMALL", "SlotFile",
+    "LOCKED", "LOG", "LOGGED", "MAIN", "NUMBERS", "SHARE", "SMALL", "VERSION", "SlotFile",
 ]  # fmt: skip
 
 FREE: Final = 0
@@ -34,6 +34,8 @@ SMALL: Final = 1
 MAIN: Final = 2
 LOCKED: Final = 3
 """A lock's slot: it is in no queue."""
+VERSION: Final = 4
+"""The slot of a tag's version: in no queue, too."""
 
 FEWEST: Final = 1024
 

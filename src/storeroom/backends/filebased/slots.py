@@ -36,12 +36,13 @@ from storeroom.backends.filebased.slotfile import (
     NUMBERS,
     SHARE,
     SMALL,
+    VERSION,
     SlotFile,
 )
 
 __all__ = [
-    "END", "ENTRIES", "HAS_EVICTED", "HEAD", "IN_MAIN", "IN_SMALL", "SIZE", "SMALL_HAND", "TAIL", "WINDOW_HAND",
-    "YOUNG", "Slots",
+    "END", "ENTRIES", "HAS_EVICTED", "HEAD", "IN_MAIN", "IN_SMALL", "SIZE", "SMALL_HAND", "TAIL", "VERSIONS",
+    "WINDOW_HAND", "YOUNG", "Slots",
 ]  # fmt: skip
 
 # The numbers that a transaction changes.
@@ -64,9 +65,11 @@ END: Final = 9
 """The positions of main's first entry in the ring, and behind its last; they only grow."""
 HAS_EVICTED: Final = 10
 """1 from the first eviction on."""
+VERSIONS: Final = 11
+"""Versions of tags."""
 
-_IN_USE: Final = frozenset({SMALL, MAIN, LOCKED})
-_BYTES: Final = [bytes([kind]) for kind in range(LOCKED + 1)]
+_IN_USE: Final = frozenset({SMALL, MAIN, LOCKED, VERSION})
+_BYTES: Final = [bytes([kind]) for kind in range(VERSION + 1)]
 _NUMBERS_AT: Final = slice(NUMBERS.start * 8, NUMBERS.stop * 8)
 _BACKUP_AT: Final = slice(BACKUP.start * 8, BACKUP.stop * 8)
 _SHARE: Final = Struct("=6d")
@@ -177,7 +180,7 @@ class Slots(SlotFile):
             StorageError: there is no room for more slots.
         """
         slot = self.find(FREE, self.numbers[TAIL])
-        if slot < 0 or 4 * self.numbers[ENTRIES] > 3 * self.count:
+        if slot < 0 or 4 * (self.numbers[ENTRIES] + self.numbers[VERSIONS]) > 3 * self.count:
             self.grow(self.numbers[END])
             slot = self.find(FREE, self.numbers[TAIL])
         self.numbers[TAIL] = slot + 1

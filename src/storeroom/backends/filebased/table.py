@@ -14,6 +14,7 @@ from storeroom.backends.filebased.counts import COUNTS_KEY
 from storeroom.backends.filebased.environment import Environment
 from storeroom.backends.filebased.rebuilding import rebuild
 from storeroom.backends.filebased.records import (
+    APART,
     ENTRY_LETTERS,
     HEADER,
     LOCK,
@@ -23,14 +24,15 @@ from storeroom.backends.filebased.records import (
     is_conditional,
     read_header,
     stored_keys,
+    stored_tags,
 )
-from storeroom.backends.filebased.slotfile import LOCKED, MAIN, SMALL
-from storeroom.backends.filebased.slots import END, ENTRIES, HEAD, IN_MAIN, IN_SMALL, SIZE, Slots
+from storeroom.backends.filebased.slotfile import LOCKED, MAIN, SMALL, VERSION
+from storeroom.backends.filebased.slots import END, ENTRIES, HEAD, IN_MAIN, IN_SMALL, SIZE, TAIL, VERSIONS, Slots
 
 __all__ = ["Bounds", "Table", "overwrite"]
 
-Bounds: TypeAlias = tuple[int | None, int | None, int | None]
-"""max_entries, max_bytes and cull_frequency, as an alias's OPTIONS say."""
+Bounds: TypeAlias = tuple[int | None, int | None, int | None, int | None]
+"""max_entries, max_bytes, cull_frequency and max_tags, as an alias's OPTIONS say."""
 
 _PER_WRITE: Final = 8
 """Expired entries removed by each write beyond what room needs: more than one, so that a backlog
@@ -38,6 +40,8 @@ shrinks; few, so that no write pays for many."""
 
 _SPARED: Final = 1000
 """Entries that the evictions of one transaction pass over because they are being computed: bounds a write's time."""
+
+_QUEUED: Final = frozenset({SMALL, MAIN})
 
 _PART: Final = 100
 _AT_ONCE: Final = 64
@@ -113,28 +117,46 @@ class Table:
             entry_key: letter and storage key, or its hash.
             frame: the bytes after the header.
             expires_at: epoch seconds or infinity.
-            bounds: max_entries, max_bytes and cull_frequency, each possibly None.
+            bounds: see `Bounds`.
         """
         slots, size = self.slots, entry_size(entry_key, len(frame))
         slot = self._slot_of(entry_key)
-        is_lock = entry_key[0] == LOCK
-        if not is_lock and self._make_room(slot, size, bounds):
-            slot = self._slot_of(entry_key)  # it may have been among the expired ones that went
-        is_flagged = is_conditional(entry_key, frame, 0)
-        if slot < 0:
-            kind = LOCKED if is_lock else self._queues.admit(entry_key, self._capacity(bounds))
-            slot = slots.take(self._transaction, kind, entry_key, size, is_flagged=is_flagged)
-            if kind == MAIN:
-                self._queues.append(slot)
-            if not is_lock:
+        if entry_key[0] in APART:
+            slot = self._put_apart(slot, entry_key, size, bounds)
+        else:
+            if self._make_room(slot, size, bounds):
+                slot = self._slot_of(entry_key)  # it may have been among the expired ones that went
+            is_flagged = is_conditional(entry_key, frame, 0)
+            if slot >= 0:
+                slots.numbers[SIZE] += slots.refill(slot, size, is_flagged=is_flagged)
+            else:
+                kind = self._queues.admit(entry_key, self._capacity(bounds))
+                slot = slots.take(self._transaction, kind, entry_key, size, is_flagged=is_flagged)
+                if kind == MAIN:
+                    self._queues.append(slot)
                 slots.numbers[ENTRIES] += 1
                 slots.numbers[SIZE] += size
-        else:
-            change = slots.refill(slot, size, is_flagged=is_flagged)
-            if not is_lock:
-                slots.numbers[SIZE] += change
         slots.expire_at(slot, expires_at)
         self._transaction.put(entry_key, HEADER.pack(expires_at, slot) + frame)
+
+    def _put_apart(self, slot: int, entry_key: bytes, size: int, bounds: Bounds) -> int:
+        """Return the slot of a lock, or of a tag's version, of which the oldest goes if there are too many."""
+        slots, max_tags = self.slots, bounds[3]
+        if slot >= 0:
+            slots.refill(slot, size, is_flagged=False)
+            return slot
+        if entry_key[0] == LOCK:
+            return slots.take(self._transaction, LOCKED, entry_key, size, is_flagged=False)
+        while max_tags is not None and slots.numbers[VERSIONS] >= max_tags:
+            oldest = slots.find(VERSION, slots.numbers[TAIL])
+            if oldest < 0:
+                self._rebuild()
+                continue
+            self._transaction.delete(slots.key_of(self._transaction, oldest))
+            self._release(oldest)
+        slot = slots.take(self._transaction, VERSION, entry_key, size, is_flagged=False)
+        slots.numbers[VERSIONS] += 1
+        return slot
 
     def remove(self, entry_key: bytes) -> bool:
         """Remove an entry; return whether it was live."""
@@ -147,18 +169,20 @@ class Table:
 
     def _release(self, slot: int) -> bool:
         """Count out the entry of a slot; return whether it was one that counts."""
-        slots = self.slots
-        is_lock = slots.kinds[slot] == LOCKED
+        slots, kind = self.slots, self.slots.kinds[slot]
         self._queues.leave(slot)
         size = slots.free(self._transaction, slot)
-        if not is_lock:
+        if kind in _QUEUED:
             slots.numbers[ENTRIES] -= 1
             slots.numbers[SIZE] -= size
-        return not is_lock
+        elif kind == VERSION:
+            slots.numbers[VERSIONS] -= 1
+        return kind in _QUEUED
 
     def remove_if(self, is_doomed: Callable[[str], bool]) -> None:
-        """Remove the entries whose storage key `is_doomed` says so; no locks."""
+        """Remove the entries and the tags whose storage key `is_doomed` says so; no locks."""
         storage_keys = [storage_key for storage_key, _ in stored_keys(self._transaction)]
+        storage_keys += stored_tags(self._transaction)
         doomed = [storage_key for storage_key in storage_keys if is_doomed(storage_key)]
         if len(doomed) < len(storage_keys) or self.slots.find(LOCKED, 0) >= 0:
             for storage_key in doomed:
@@ -198,7 +222,7 @@ class Table:
 
     def _capacity(self, bounds: Bounds) -> float:
         """Return how many entries fill the cache, if the mean size stays as it is."""
-        max_entries, max_bytes, _ = bounds
+        max_entries, max_bytes, *_ = bounds
         entries, size = self.slots.numbers[ENTRIES], self.slots.numbers[SIZE]
         capacity = math.inf if max_entries is None else max(1.0, max_entries)
         if max_bytes is not None and size:
@@ -210,7 +234,7 @@ class Table:
 
         Return whether any had to be.
         """
-        max_entries, max_bytes, cull_frequency = bounds
+        max_entries, max_bytes, cull_frequency, _ = bounds
         slots, numbers = self.slots, self.slots.numbers
         entries = numbers[ENTRIES]
         surplus = 0 if slot >= 0 or max_entries is None else entries + 1 - max_entries
@@ -238,7 +262,7 @@ class Table:
         transaction, slots, numbers, evicted = self._transaction, self.slots, self.slots.numbers, 0
         if surplus <= 0 and numbers[SIZE] <= allowed:
             return
-        alone = slots.kinds[self._kept] in {SMALL, MAIN} if self._kept >= 0 else 0
+        alone = slots.kinds[self._kept] in _QUEUED if self._kept >= 0 else 0
         with closing(self._queues.victims(capacity, self._is_spared)) as victims:
             while (evicted < count or numbers[SIZE] > allowed) and numbers[IN_SMALL] + numbers[IN_MAIN] > alone:
                 slot, proven = next(victims)
@@ -268,7 +292,7 @@ class Table:
     def check(self) -> None:
         """Raise AssertionError if entries, slots and numbers disagree: for tests."""
         transaction, slots = self._transaction, self.slots
-        counted = {SMALL: 0, MAIN: 0, LOCKED: 0}
+        counted = {SMALL: 0, MAIN: 0, LOCKED: 0, VERSION: 0}
         sizes, is_late, seen = 0, False, set()
         for entry_key, record in transaction.cursor():
             if entry_key[0] in ENTRY_LETTERS:
@@ -278,7 +302,7 @@ class Table:
                 seen.add(slot)
                 counted[slots.kinds[slot]] += 1
                 is_late = is_late or not slots.earliest <= slots.time_of(slot) <= expires_at
-                sizes += entry_size(entry_key, len(record) - HEADER.size) if entry_key[0] != LOCK else 0
+                sizes += 0 if entry_key[0] in APART else entry_size(entry_key, len(record) - HEADER.size)
         entries, size, small, main = (slots.numbers[number] for number in (ENTRIES, SIZE, IN_SMALL, IN_MAIN))
         in_ring = {slots.ring[position % slots.count] for position in range(slots.numbers[HEAD], slots.numbers[END])}
         faults = {
@@ -286,6 +310,7 @@ class Table:
             "slots are in use without an entry": len(seen) != sum(kind in counted for kind in slots.kinds),
             f"{small} entries are noted in small, {main} in main: {counted}": (small, main)
             != (counted[SMALL], counted[MAIN]),
+            f"{slots.numbers[VERSIONS]} versions are noted": slots.numbers[VERSIONS] != counted[VERSION],
             f"{entries} entries are noted": entries != counted[SMALL] + counted[MAIN],
             f"{size} bytes are noted and {sizes} are there": size != sizes,
             "an entry of main is not in its ring": not {s for s in seen if slots.kinds[s] == MAIN} <= in_ring,

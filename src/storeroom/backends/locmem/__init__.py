@@ -18,6 +18,7 @@ from storeroom.config.freshness import AS_CONFIGURED
 from storeroom.engines import Engine, shared
 from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry, entry_size
 from storeroom.exceptions import ValueTooLargeError, ValueTypeError
+from storeroom.keys import TAG_PREFIX
 from storeroom.storage import conditions
 from storeroom.storage.copies import IMMUTABLE
 from storeroom.storage.envelope import Envelope
@@ -35,6 +36,7 @@ class MemoryEngine(Engine):
         """Begin empty; each handle brings its own bounds."""
         super().__init__()
         self.entries = BoundedMap(None)
+        self.tags = BoundedMap(None)
         self.locks = ProcessLocks(self.lock)
 
 
@@ -70,12 +72,14 @@ class LocMemCache(BaseCache):
         self.engine = shared(MemoryEngine, str(location), MemoryEngine)
         self._bounded = self._engine.entries
         self._entries = self._bounded.entries
+        self._tags = self._engine.tags
         self._index = self._bounded.index
         self._ghosts = self._bounded.ghosts
         self._lock = self._engine.lock
         self._max_entries: int | None = self.settings.options["max_entries"]
         self._max_bytes: int | None = self.settings.options["max_bytes"]
         self._cull_frequency: int | None = self.settings.options["cull_frequency"]
+        self._max_tags: int | None = self.settings.options["max_tags"]
         self._copies: bool = self.settings.options["copy"]
 
     # The hot path: get(), set() and a hit of get_or_set() are written out, as a call costs as much as all the rest of
@@ -246,6 +250,9 @@ class LocMemCache(BaseCache):
 
     def _store(self, storage_key: str, value: Any, encoded: bytes | None, expires_at: float, now: float) -> None:
         """Insert or overwrite, under the lock."""
+        if storage_key.startswith(TAG_PREFIX):
+            self._store_version(storage_key, value, expires_at, now)
+            return
         bounded = self._bounded
         size = 0
         if bounded.max_entries != self._max_entries or bounded.max_bytes != self._max_bytes:
@@ -271,6 +278,20 @@ class LocMemCache(BaseCache):
             with self._lock:
                 self._bounded.miss(storage_key)
 
+    def _store_version(self, storage_key: str, value: Any, expires_at: float, now: float) -> None:
+        """Insert or overwrite a tag's version, under the lock."""
+        tags = self._tags
+        if tags.max_entries != self._max_tags:
+            tags.max_entries = self._max_tags
+        entry = tags.entries.get(storage_key)
+        if entry is None:
+            tags.insert(storage_key, value, None, expires_at, 0, now)
+        else:
+            tags.replace(entry, value, None, expires_at, 0, now)
+
+    def _map_of(self, storage_key: str) -> BoundedMap:
+        return self._tags if storage_key.startswith(TAG_PREFIX) else self._bounded
+
     def _impose_bounds(self) -> None:
         """Make the shared entries keep this handle's bounds."""
         bounded = self._bounded
@@ -283,13 +304,13 @@ class LocMemCache(BaseCache):
         bounded.max_entries, bounded.max_bytes = self._max_entries, self._max_bytes
 
     def _live(self, storage_key: str) -> Entry | None:
-        entry = self._entries.get(storage_key)
+        entry = self._entries.get(storage_key) or self._tags.entries.get(storage_key)
         return None if entry is None or entry.expires_at <= timeouts.now() else entry
 
     # Hooks ------------------------------------------------------------------------------------
 
     def _get(self, storage_key: str) -> Any:
-        entry = self._entries.get(storage_key)
+        entry = self._entries.get(storage_key) or self._tags.entries.get(storage_key)
         if entry is None or entry.expires_at <= timeouts.now():
             self._missed(storage_key)
             return MISSING
@@ -332,7 +353,7 @@ class LocMemCache(BaseCache):
         with self._lock:
             live = sum(self._live(storage_key) is not None for storage_key in storage_keys)
             for storage_key in storage_keys:
-                self._bounded.delete(storage_key)
+                self._map_of(storage_key).delete(storage_key)
             return live
 
     def _touch(self, storage_key: str, expires_at: float) -> Any:
@@ -342,7 +363,7 @@ class LocMemCache(BaseCache):
                 return False
             if type(entry.encoded) in WITH_CONDITIONS:
                 return LOOK
-            self._bounded.touch(entry, expires_at)
+            self._map_of(storage_key).touch(entry, expires_at)
             return True
 
     def _incr(self, storage_key: str, delta: float) -> float:
@@ -378,7 +399,7 @@ class LocMemCache(BaseCache):
 
     def _compare_delete(self, storage_key: str, expected: Any) -> bool:
         with self._lock:
-            return bool(self._get_locked(storage_key) == expected) and self._bounded.delete(storage_key)
+            return bool(self._get_locked(storage_key) == expected) and self._map_of(storage_key).delete(storage_key)
 
     def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
         kept = frozen(value, copies=self._copies)
@@ -399,11 +420,12 @@ class LocMemCache(BaseCache):
 
     def _clear(self) -> None:
         with self._lock:
-            doomed = [storage_key for storage_key in self._entries if self._key_space.owns(storage_key)]
-            if len(doomed) == len(self._entries):
-                self._bounded.clear()
-            for storage_key in doomed:
-                self._bounded.delete(storage_key)
+            for bounded in (self._bounded, self._tags):
+                doomed = [storage_key for storage_key in bounded.entries if self._key_space.owns(storage_key)]
+                if len(doomed) == len(bounded):
+                    bounded.clear()
+                for storage_key in doomed:
+                    bounded.delete(storage_key)
 
     def _scan(self, start: str) -> Iterator[str]:
         now = timeouts.now()
@@ -417,7 +439,9 @@ class LocMemCache(BaseCache):
 
     def _prune(self) -> int:
         with self._lock:
-            return self._bounded.sweep(timeouts.now())
+            now = timeouts.now()
+            self._tags.sweep(now)
+            return self._bounded.sweep(now)
 
     def _usage(self) -> tuple[int | None, int | None]:
         with self._lock:
@@ -432,3 +456,4 @@ class LocMemCache(BaseCache):
         """Raise AssertionError if the entries and their queues disagree: for tests."""
         with self._lock:
             self._bounded.check_invariants()
+            self._tags.check_invariants()

@@ -121,10 +121,10 @@ class RedisCache(NetworkCache):
         return await self._engine.arun(self._operations.scan(start))
 
     def _clear(self) -> None:
-        self._engine.run(self._operations.remove(self._key_space.start(), "*", self._key_space.owns))
+        self._engine.run(self._operations.clear(self._key_space.start(), self._key_space.owns))
 
     async def _aclear(self) -> None:
-        await self._engine.arun(self._operations.remove(self._key_space.start(), "*", self._key_space.owns))
+        await self._engine.arun(self._operations.clear(self._key_space.start(), self._key_space.owns))
 
     def _channel(self) -> "Channel":
         return self._engine.tracker()

@@ -370,13 +370,18 @@ class Operations:
         return list(found)
 
     def remove(self, start: str, pattern: str, owns: Callable[[str], bool], step: int | None = None) -> Exchange[int]:
-        """SCAN and UNLINK the cache's own entries that match() would list, in small steps. Return how many."""
+        """SCAN and UNLINK the cache's own keys among those that match, in small steps. Return how many."""
 
         def remove(keys: Sequence[bytes]) -> Exchange[int]:
             own = [key for key in keys if (text := key_text(key)) is not None and owns(text)]
             return (yield from self._unlink(own, Use.WRITE)) if own else 0
 
         return (yield from self._each_batch(start.translate(_GLOB) + pattern, remove, step))
+
+    def clear(self, start: str, owns: Callable[[str], bool]) -> Exchange[int]:
+        """SCAN and UNLINK the cache's own entries and tags, in small steps."""
+        # The storage keys of tags begin with a prefix of their own, which one pattern for both has to leave open.
+        return (yield from self.remove("", f"*{start.translate(_GLOB)}*", owns))
 
     def _each_batch(
         self, pattern: str, work: Callable[[Sequence[bytes]], Exchange[int]], step: int | None

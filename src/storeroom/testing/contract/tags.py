@@ -86,7 +86,7 @@ class TagsContract(Suite):
 
     async def test_a_tag_is_any_text(self, cache: Driver) -> None:
         """A tag is any text, or a number, which stands for its text; a bare string as the list raises TypeError."""
-        tags: list[Any] = ["user:1", "鍵", "x" * 1000, " ", 7]
+        tags: list[Any] = ["user:1", "鍵", "x" * 1000, "x" * 70_000, "鍵" * 70_000, " ", 7]
         for tag in tags:
             await cache.set("k", 1, tags=[tag])
             assert await cache.get("k") == 1
@@ -127,6 +127,64 @@ class TagsContract(Suite):
         assert await cache.get("k") is None
         await cache.set("k", 2, tags=["a"])
         assert await cache.get("k") == 2
+
+    async def test_clear_forgets_the_caches_own_tags(self, drive: Callable[..., Driver]) -> None:
+        """After clear() no tag of the cache is in use, and those of another prefix are."""
+        ours, theirs = drive(KEY_PREFIX="ours"), drive(KEY_PREFIX="theirs")
+        for cache in (ours, theirs):
+            await cache.set_many({"k": 1, "l": 2}, tags=["a", "x" * 1000])
+        await ours.clear()
+        assert await ours.invalidate_tags("a", "x" * 1000) == 0
+        assert await theirs.get_many(["k", "l"]) == {"k": 1, "l": 2}
+        assert await theirs.invalidate_tags("a", "x" * 1000) == 2
+
+    @needs("bounds")
+    async def test_tags_evict_no_entry(self, drive: Callable[..., Driver]) -> None:
+        """As many entries live as there is room for, if each has a tag of its own, and however many tags there were."""
+        cache = drive(OPTIONS={"MAX_ENTRIES": 30})
+        for number in range(90):
+            await cache.set(str(number), number, tags=[f"user:{number}"])
+        found = await cache.get_many([str(number) for number in range(90)])
+        assert len(found) >= 28
+        for number in range(30):
+            await cache.set(f"plain {number}", number)
+        assert len(await cache.get_many([f"plain {number}" for number in range(15, 30)])) >= 14
+
+    @needs("bounds")
+    async def test_an_entry_may_have_more_tags_than_there_are_entries(self, drive: Callable[..., Driver]) -> None:
+        """An entry of a small cache can be read with many tags, and each of them invalidates it."""
+        cache = drive(OPTIONS={"MAX_ENTRIES": 5})
+        await cache.set("k", 1, tags=[f"tag {number}" for number in range(50)])
+        assert await cache.get("k") == 1
+        assert await cache.invalidate_tags("tag 37") == 1
+        assert await cache.get("k") is None
+
+    @needs("statistics")
+    async def test_versions_are_no_entries(self, drive: Callable[..., Driver]) -> None:
+        """stats() and prune() count entries, and not their tags' versions."""
+        cache = drive(OPTIONS={"MAX_ENTRIES": None})
+        await cache.set_many({"a": 1, "b": 2}, tags=["x", "y", "z"])
+        assert cache.cache.stats().entries == 2
+        await cache.delete_many(["a", "b"])
+        assert cache.cache.stats().entries == 0
+        assert await cache.prune() == 0
+
+    @needs("bounds")
+    async def test_max_tags_bounds_the_versions(self, drive: Callable[..., Driver]) -> None:
+        """Of more tags than max_tags, the entries of those used last are there."""
+        cache = drive(OPTIONS={"MAX_ENTRIES": None, "max_tags": 20})
+        for number in range(100):
+            await cache.set(str(number), number, tags=[f"user:{number}"])
+        assert await cache.get_many(["97", "98", "99"]) == {"97": 97, "98": 98, "99": 99}
+        assert len(await cache.get_many([str(number) for number in range(100)])) <= 25
+
+    @needs("fake_clock")
+    async def test_a_version_goes_when_no_entry_needs_it(self, cache: Driver) -> None:
+        """A tag's version is gone some time after the last entry that needed it."""
+        await cache.set("k", 1, timeout=60, tags=["a"])
+        await cache.set("l", 1, timeout=3600, tags=["b"])
+        await self.pass_time(3 * 3600)
+        assert await cache.invalidate_tags("a", "b") == 0
 
     async def test_a_tagged_number_cannot_be_counted(self, cache: Driver) -> None:
         """incr() of a tagged number raises ValueTypeError and leaves it."""
