@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-import random
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -84,7 +84,7 @@ class DatabaseEngine(NetworkEngine):
         self._gathered: list[Any] = []
         self._counts: tuple[int, int] | None = None
         self._notifications: Notifications | None = None
-        self._new_tags = random.randrange(_TAGS)
+        self._new_tags = os.getpid() % _TAGS  # another number in each of many short-lived processes
 
     # Operations -------------------------------------------------------------------------------
 
