@@ -239,7 +239,7 @@ class ComputedCache(Handle):
     def invalidate_tags(self, *tags: object) -> int:
         """Make all entries with one of these tags absent, in every version, at once: one write per tag.
 
-        Return how many of the tags were in use.
+        Return how many of the tags had a version: entries with them may have been there.
 
         Raises:
             StorageError: the server is out of reach, and the entries are live still.

@@ -387,9 +387,8 @@ class FileBasedCache(TransactingCache):
     def _clear_in_steps(self) -> None:
         """Clear on a full disk: the pages that one small change frees are room for the next, larger one."""
         owns, step = self._key_space.owns, 1
-        names = self._read(
-            lambda transaction: [name for name, _ in stored_keys(transaction)] + [*stored_tags(transaction)]
-        )
+        names = self._read(lambda transaction: [name for name, _ in stored_keys(transaction)])
+        names += self._read(lambda transaction: [*stored_tags(transaction)])
         doomed = [name for name in names if owns(name)]
         while doomed:
             try:
