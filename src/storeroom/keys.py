@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from storeroom.exceptions import ConfigurationError
 
-__all__ = ["LOCK_PREFIX", "TAG_PREFIX", "KeyFunction", "KeySpace", "default_key_func", "get_key_func", "shorten"]
+__all__ = ["LOCK_PREFIX", "TAG_PREFIX", "KeyFunction", "KeySpace", "check_version", "default_key_func", "get_key_func", "shorten"]
 
 KeyFunction: TypeAlias = Callable[[Any, str, Any], str]
 
@@ -70,6 +70,17 @@ def _imported(key_func: str) -> KeyFunction:
         raise ConfigurationError(f"KEY_FUNCTION is {key_func!r}, which is a {type(function).__name__}; {_EXPECTED}.")
     checked: KeyFunction = function  # its result is checked by use, as in Django
     return checked
+
+
+def check_version(version: object) -> None:
+    """Raise TypeError unless this is a whole number, or its digits: clear() would not know the keys of another version.
+
+    >>> check_version("v2")
+    Traceback (most recent call last):
+    TypeError: version is 'v2'; expected a whole number. Put words into the key, or into KEY_PREFIX.
+    """
+    if isinstance(version, bool) or not str(version).removeprefix("-").isdecimal():
+        raise TypeError(f"version is {version!r}; expected a whole number. Put words into the key, or into KEY_PREFIX.")
 
 
 def shorten(storage_key: str, limit: int) -> str:

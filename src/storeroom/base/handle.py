@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 from storeroom import config, timeouts
 from storeroom.engines import Engine
 from storeroom.engines.counts import CacheStats, Counters
-from storeroom.keys import KeySpace, default_key_func
+from storeroom.keys import KeySpace, check_version, default_key_func
 from storeroom.storage.hooks import StorageHooks, overlaid
 from storeroom.timeouts import DEFAULT_TIMEOUT, NEVER, Timeout
 
@@ -136,7 +136,11 @@ class Handle(StorageHooks):
 
     def make_key(self, key: object, version: int | None = None) -> str:
         """Return the storage key: by default ``KEY_PREFIX:VERSION:key``."""
-        return self.key_func(key, self._key_prefix, self._version if version is None else version)
+        if version is None:
+            version = self._version
+        elif type(version) is not int:
+            check_version(version)
+        return self.key_func(key, self._key_prefix, version)
 
     def validate_key(self, key: str) -> None:
         """Accept the storage key: every string is valid.

@@ -180,6 +180,18 @@ class KeysContract(Suite):
         assert await cache.add("a", 3) is True
         assert await cache.get("a") == 3
 
+    @pytest.mark.parametrize("version", ["v2", "", 1.5, True, (1,)])
+    async def test_a_version_is_a_whole_number(self, cache: Driver, version: Any) -> None:
+        """Another version than a whole number, which clear() would not know, raises TypeError in every operation."""
+        operations = [cache.get, cache.touch, cache.delete, cache.has_key, cache.ttl]
+        for operation in operations:
+            with pytest.raises(TypeError, match="expected a whole number"):
+                await operation("k", version=version)
+        with pytest.raises(TypeError, match="expected a whole number"):
+            await cache.set("k", 1, version=version)
+        with pytest.raises(TypeError, match="expected a whole number"):
+            await cache.set_many({"k": 1}, version=version)
+
     async def test_clear_removes_every_version(self, cache: Driver) -> None:
         """clear() removes the entries of all versions."""
         for version in (0, 1, 2, 10):
