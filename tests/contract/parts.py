@@ -205,10 +205,3 @@ def contract_of(name: str, *whole: type[Suite], without: Sequence[str] = ()) -> 
         if test.startswith("test_") and (test in without or (part not in whole and test not in picked))
     }
     return type(name, (CacheContract,), {**left_out, "sequences": 10})
-
-
-def test_each_part_of_the_contract_is_picked_from() -> None:
-    """A new part of the contract, and a test that has another name, is given a decision here."""
-    assert set(PICKED) == set(CacheContract.__bases__)
-    assert [test for part, picked in PICKED.items() for test in picked if not hasattr(part, test)] == []
-    assert [test for test in IN_ANOTHER_CONTEXT if not hasattr(CacheContract, test)] == []
