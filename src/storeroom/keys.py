@@ -13,7 +13,16 @@ from typing import Any, Final, TypeAlias
 
 from storeroom.exceptions import ConfigurationError
 
-__all__ = ["LOCK_PREFIX", "TAG_PREFIX", "KeyFunction", "KeySpace", "check_version", "default_key_func", "get_key_func", "shorten"]
+__all__ = [
+    "LOCK_PREFIX",
+    "TAG_PREFIX",
+    "KeyFunction",
+    "KeySpace",
+    "check_version",
+    "default_key_func",
+    "get_key_func",
+    "shorten",
+]
 
 KeyFunction: TypeAlias = Callable[[Any, str, Any], str]
 

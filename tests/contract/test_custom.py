@@ -1,4 +1,4 @@
-"""A third party's first backend, with the eight hooks and no more, keeps all of the contract that it does not lack.
+"""A third party's first backend, with the eight hooks and no more, keeps the contract.
 
 Everything else, from get_or_set() to the asynchronous twins, comes from the defaults.
 """
@@ -12,7 +12,10 @@ from typing import Any, ClassVar
 from storeroom import timeouts
 from storeroom.base import BaseCache
 from storeroom.exceptions import SerializationError, ValueTypeError
-from storeroom.testing import CacheContract
+from storeroom.testing.contract.computing import ComputingContract
+from storeroom.testing.contract.swaps import SwapsContract
+from storeroom.testing.contract.tags import TagsContract
+from tests.contract.parts import contract_of
 
 
 class DictCache(BaseCache):
@@ -86,10 +89,12 @@ def pickled(value: Any) -> bytes:
         raise SerializationError(f"A {type(value).__name__} cannot be pickled: {error}") from error
 
 
-class TestDictCache(CacheContract):
-    """Eight hooks; all other operations are the defaults."""
+#: What the defaults of hooks make of eight. The rest, test_shelve.py runs by the same defaults.
+Defaults = contract_of("Defaults", ComputingContract, SwapsContract, TagsContract)
 
-    sequences = 10  # test_shelve.py runs them by the same defaults
+
+class TestDictCache(Defaults):
+    """Eight hooks; all other operations are the defaults."""
 
     lacks: ClassVar = {
         "enumerate": "it has no hook for it",

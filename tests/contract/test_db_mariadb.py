@@ -15,12 +15,10 @@ from storeroom.testing.contract.expiry import ExpiryContract
 from storeroom.testing.contract.keys import KeysContract
 from storeroom.testing.contract.locks import LocksContract
 from storeroom.testing.contract.many import ManyContract
-from storeroom.testing.contract.processes import ProcessesContract
 from storeroom.testing.contract.races import RacesContract
 from storeroom.testing.contract.statistics import StatisticsContract
 from storeroom.testing.contract.swaps import SwapsContract
 from storeroom.testing.contract.tags import TagsContract
-from storeroom.testing.contract.threads import ThreadsContract
 from storeroom.testing.contract.values import ValuesContract
 from tests.contract.parts import contract_of
 from tests.servers.databases import MariaDBServer, mariadb
@@ -43,8 +41,6 @@ Statements = contract_of(
     StatisticsContract,
     BoundsContract,
     EvictionContract,
-    ThreadsContract,
-    ProcessesContract,
     RacesContract,
 )
 

@@ -4,6 +4,14 @@ from typing import ClassVar
 
 from storeroom.backends.locmem import LocMemCache
 from storeroom.testing import CacheContract
+from storeroom.testing.contract.computing import ComputingContract
+from storeroom.testing.contract.many import ManyContract
+from storeroom.testing.contract.swaps import SwapsContract
+from storeroom.testing.contract.values import ValuesContract
+from tests.contract.parts import contract_of
+
+#: Values as they are given back. The rest is the same with copies.
+Values = contract_of("Values", ValuesContract, ManyContract, ComputingContract, SwapsContract)
 
 
 class TestLocMemCache(CacheContract):
@@ -18,7 +26,7 @@ class TestLocMemCache(CacheContract):
         return LocMemCache(location, params)
 
 
-class TestLocMemCacheWithoutCopies(CacheContract):
+class TestLocMemCacheWithoutCopies(Values):
     """OPTIONS["copy"] = False gives up isolation, and nothing else."""
 
     lacks: ClassVar = {

@@ -20,7 +20,7 @@ from storeroom.testing.contract.swaps import SwapsContract
 from storeroom.testing.contract.tags import TagsContract
 from storeroom.testing.contract.transactions import TransactionsContract
 from storeroom.testing.contract.values import ValuesContract
-from tests.contract.parts import contract_of
+from tests.contract.parts import IN_ANOTHER_CONTEXT, contract_of
 from tests.servers.redis import Databases, redis_databases, valkey_databases
 from tests.servers.redis_groups import Cluster, ReplicaPair, Sentinels, redis_cluster, redis_pair, redis_sentinels
 
@@ -57,7 +57,9 @@ AnotherServer = contract_of("AnotherServer")
 #: What is signed when it is written, and again when it moves.
 SignedValues = contract_of("SignedValues", ValuesContract, KeysContract, CountingContract, SwapsContract)
 #: What is read after it was written.
-ReadsFromReplicas = contract_of("ReadsFromReplicas", ManyContract, SwapsContract, TagsContract, TransactionsContract)
+ReadsFromReplicas = contract_of(
+    "ReadsFromReplicas", ManyContract, SwapsContract, TagsContract, without=IN_ANOTHER_CONTEXT
+)
 #: Keys that lie on several servers.
 SpreadKeys = contract_of(
     "SpreadKeys",

@@ -38,7 +38,7 @@ from storeroom.testing.contract.refreshing import RefreshingContract
 from storeroom.testing.contract.swaps import SwapsContract
 from storeroom.testing.contract.tags import TagsContract
 from storeroom.testing.contract.transactions import TransactionsContract
-from tests.contract.parts import contract_of
+from tests.contract.parts import IN_ANOTHER_CONTEXT, contract_of
 from tests.servers.databases import PostgreSQLServer, postgresql
 from tests.servers.memcached import Servers, memcached
 from tests.servers.redis import Databases, redis_databases
@@ -59,6 +59,9 @@ TiersContract = contract_of(
 )
 #: Another storage behind the tiers.
 AnotherStorage = contract_of("AnotherStorage", SwapsContract, TagsContract, without=("test_processes_count_exactly",))
+#: A storage whose replicas may be behind.
+ReadsFromReplicas = contract_of("ReadsFromReplicas", SwapsContract, TagsContract, without=IN_ANOTHER_CONTEXT)
+
 
 OBJECTS = {"objects": "a server's values may come from anybody, so without a secret only plain data is stored"}
 NEAR = {
@@ -176,7 +179,7 @@ class TestMemoryBeforeRedis(TieredRedis, TiersContract):
     """A server that tells of changes, and goes by a clock of its own."""
 
 
-class TestMemoryBeforeRedisReplica(TieredRedis, AnotherStorage):
+class TestMemoryBeforeRedisReplica(TieredRedis, ReadsFromReplicas):
     """Changes are heard of at the replica too, which is read from."""
 
     storage_options: ClassVar = PATIENT | {"read_own_writes": 30}

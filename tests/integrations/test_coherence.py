@@ -255,11 +255,8 @@ def _change(cache: TieredCache, _number: int, operation: str) -> None:
     ("name", "bound"),
     [
         ("redis", 1.0),
-        ("redis cluster", 1.0),
         ("redis replica", 1.0),
         ("postgresql", 0.5),
-        ("memcached", 0.1),
-        ("sqlite", 0.1),
         ("files", 0.1),
     ],
 )

@@ -141,7 +141,8 @@ class Table:
 
     def _put_apart(self, slot: int, entry_key: bytes, size: int, bounds: Bounds) -> int:
         """Return the slot of a lock, or of a tag's version, of which the oldest goes if there are too many."""
-        slots, max_tags = self.slots, bounds[3]
+        slots: Slots = self.slots
+        max_tags = bounds[3]
         if slot >= 0:
             slots.refill(slot, size, is_flagged=False)
             return slot
