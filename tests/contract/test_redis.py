@@ -110,14 +110,18 @@ class TestRedisReplica(Redis, ReadsFromReplicas):
     lacks = LACKS
     # The contract lets other processes and threads write, and then reads here at once, as a writer does.
     own_options: ClassVar = {"read_own_writes": 30}
+    pair = None
 
     @pytest.fixture
     def location(self, redis_pair: ReplicaPair) -> str:
+        type(self).pair = redis_pair
         return redis_pair.url()
 
     def make_cache(self, location, params):
         cache = super().make_cache(location, params)
         cache._engine.call(one(Use.ONCE, "PING"))
+        if self.pair is not None:
+            cache._check_invariants = self.pair.catch_up  # before what a test has left is looked at
         return cache
 
 

@@ -1,6 +1,7 @@
 """Several Redis servers that belong together: a primary with a replica, Sentinels, a cluster."""
 
 import itertools
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -55,6 +56,15 @@ class ReplicaPair:
         """Both, with a database of the test's own."""
         db = next(self._next)
         return f"unix://{self.primary.socket}?db={db},unix://{self.replica.socket}?db={db}"
+
+    def catch_up(self) -> None:
+        """Wait until the replica has all that was written so far."""
+        written = self._offset(self.primary, "master_repl_offset")
+        eventually(lambda: self._offset(self.replica, "slave_repl_offset") >= written, "the replica is behind")
+
+    def _offset(self, server: RedisServer, name: str) -> int:
+        (offset,) = re.findall(rf"^{name}:(\d+)", server.ask("INFO", "replication"), re.MULTILINE)
+        return int(offset)
 
 
 @contextmanager
