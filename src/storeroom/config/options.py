@@ -109,7 +109,7 @@ MAX_STALENESS: Final = Option(
 )
 
 NEAR_OPTIONS: Final[Mapping[str, Option]] = {
-    **ENTRY_BOUNDS,
+    **{name: option for name, option in ENTRY_BOUNDS.items() if name != "max_tags"},
     "max_entries": replace(ENTRY_BOUNDS["max_entries"], default=_NEAR_ENTRIES),
     "copy": Option(
         boolean, True, "Whether values are copied in and out. False keeps the very objects, which nobody must change."

@@ -5,9 +5,10 @@ LOCATION is the table's name, as in Django; ``OPTIONS["url"]`` tells where the d
 program's transaction, and no rollback of one takes them back.
 """
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import takewhile
+from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar
 
 from storeroom import config, timeouts
@@ -48,6 +49,11 @@ _FEW: Final = 100
 """Keys that are read within the event loop, from a local file."""
 
 _INT64: Final = range(-(2**63), 2**63)
+
+_TAGS: Final = 256
+"""New tags of a process between two counts of all tags there are."""
+
+_new_tags = count(os.getpid())  # from another number on in each of many short-lived processes
 
 _NO_ENTRY: Final = (layout.COUNTS_NAME.decode(), LOCK_PREFIX)
 """The beginnings of storage keys that clear() lets be."""
@@ -255,7 +261,7 @@ class DatabaseCache(NetworkCache):
         return added or LOOK
 
     def _bound_tags(self, max_tags: int) -> None:
-        if self._engine.is_tag_due(max_tags):
+        if next(_new_tags) % min(_TAGS, max_tags // 10 + 1) == 0:
             self._write(Transaction.bound_tags, max_tags)
 
     def _delete_many(self, storage_keys: Sequence[str]) -> int:

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -53,9 +52,6 @@ _RENEWED: Final = 50
 _NOTE_SECONDS: Final = 0.05
 """Between two reads that write names down."""
 
-_TAGS: Final = 256
-"""New tags between two counts of all of them."""
-
 _UNBOUNDED: Final = Bounds()
 
 
@@ -84,14 +80,8 @@ class DatabaseEngine(NetworkEngine):
         self._gathered: list[Any] = []
         self._counts: tuple[int, int] | None = None
         self._notifications: Notifications | None = None
-        self._new_tags = os.getpid() % _TAGS  # another number in each of many short-lived processes
 
     # Operations -------------------------------------------------------------------------------
-
-    def is_tag_due(self, max_tags: int) -> bool:
-        """Count a new tag; tell, now and then, that all of them should be counted."""
-        self._new_tags += 1
-        return self._new_tags % min(_TAGS, max_tags // 10 + 1) == 0
 
     def read(self, look: Callable[..., T], *args: Any) -> T:
         """Run a single statement on a session: ``look(session, *args)``."""

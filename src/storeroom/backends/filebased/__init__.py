@@ -97,12 +97,8 @@ class FileBasedCache(TransactingCache):
         self._codec: Codec = build_codec(trusted=True, **{name: options[name] for name in config.CODEC_OPTIONS})
         # Text is the one kind of frame that needs no codec, where it does not have to be signed.
         self._reads_text = options["secret"] is None
-        self._bounds: Bounds = (
-            options["max_entries"],
-            options["max_bytes"],
-            options["cull_frequency"],
-            options["max_tags"],
-        )
+        bounds = ("max_entries", "max_bytes", "cull_frequency", "max_tags")
+        self._bounds = Bounds(*(options[name] for name in bounds))
         self.engine = shared(Environment, self._dir, lambda: Environment(self._dir, options["map_size"]))
 
     @classmethod

@@ -41,7 +41,7 @@ def rebuild(transaction: Any, queues: Queues, database: Any) -> None:
             slot = read_header(record)[1]
             is_whole = len(record) >= HEADER.size
             if is_whole and slot < slots.count and slots.kinds[slot] == FREE and slots.fits(entry_key):
-                _place(queues, transaction, entry_key, record, slot, kinds)
+                _fill(queues, transaction, entry_key, record, slot, kinds)
             else:
                 later.append(entry_key)
     for entry_key in later:
@@ -53,10 +53,10 @@ def rebuild(transaction: Any, queues: Queues, database: Any) -> None:
         if slot >= slots.count or slots.kinds[slot] != FREE:
             slot = slots.find(FREE, 0)
             transaction.put(entry_key, HEADER.pack(expires_at, slot) + record[HEADER.size :])
-        _place(queues, transaction, entry_key, record, slot, kinds)
+        _fill(queues, transaction, entry_key, record, slot, kinds)
 
 
-def _place(queues: Queues, transaction: Any, entry_key: bytes, record: bytes, slot: int, kinds: bytes) -> None:
+def _fill(queues: Queues, transaction: Any, entry_key: bytes, record: bytes, slot: int, kinds: bytes) -> None:
     slots = queues.slots
     size = entry_size(entry_key, len(record) - HEADER.size)
     slots.fill(transaction, slot, entry_key, size, is_flagged=is_conditional(entry_key, record))

@@ -4,11 +4,12 @@ A slot is a number that an entry keeps for its life; its record names it. `SlotF
 where things lie.
 
 **Changes follow the transaction.** A writer notes the number of its transaction first, keeps
-a copy of the header's numbers, and logs each kind before changing it. A writer that finds its
-own number noted knows that the transaction failed, or died, before it was committed, and takes
-all that back. Where the noted number fits neither this transaction nor the one before, all is
-made anew from the records. Hits, ghosts and times of expiry are hints that outlive a failed
-transaction: an entry that is found too early is looked up, and stays.
+a copy of the header's numbers, and logs each kind and each size before changing it. A writer that
+finds its own number noted knows that the transaction failed, or died, before it was committed, and
+takes all that back; not where a slot was taken in the transaction that had freed it. There, and
+where the noted number fits neither this transaction nor the one before, all is made anew from the
+records. Hits, ghosts and times of expiry are hints that outlive a failed transaction: an entry that
+is found too early is looked up, and stays.
 
 **Expiry.** The earliest time of each of 1,024 blocks of slots, and of each of 32 groups of
 blocks, leads to the entries that are due, in whatever order their times came.
@@ -79,6 +80,9 @@ _UNCHANGED: Final = 0
 _IN_LOG: Final = 1
 _NOT_IN_LOG: Final = 2
 
+_IS_SIZE: Final = 255
+"""In the log, in place of a kind: the size before stands before it."""
+
 _LENGTH_AT: Final = 16
 _FLAG_AT: Final = 17
 _KEY_AT: Final = 18
@@ -91,6 +95,11 @@ _KEY_RECORD: Final = Struct(">cI")
 class Slots(SlotFile):
     """The slots, their numbers and times. All changes need a transaction that was begun."""
 
+    def __init__(self, path: str, owner: int) -> None:
+        """See SlotFile."""
+        super().__init__(path, owner)
+        self._freed: set[int] = set()
+
     # Transactions ---------------------------------------------------------------------------
 
     def begin(self, number: int) -> bool:
@@ -101,6 +110,7 @@ class Slots(SlotFile):
         file[_BACKUP_AT] = file[_NUMBERS_AT]
         words[LOGGED] = 0
         words[ATTEMPT] = number << 2 | _IN_LOG
+        self._freed.clear()
         return True
 
     def skip(self, number: int) -> bool:
@@ -118,10 +128,25 @@ class Slots(SlotFile):
 
     def _undo(self) -> None:
         self.file[_NUMBERS_AT] = self.file[_BACKUP_AT]
-        for position in reversed(LOG[: self.words[LOGGED]]):
+        positions = iter(reversed(LOG[: self.words[LOGGED]]))
+        for position in positions:
             slot, kind = divmod(self.words[position], 256)
-            self.kinds[slot] = kind
-            self.expire_at(slot, self.time_of(slot))
+            if kind == _IS_SIZE:
+                self.words[(self.cells_at >> 3) + slot * CELL_WORDS + 1] = self.words[next(positions)]
+            else:
+                self.kinds[slot] = kind
+                self.expire_at(slot, self.time_of(slot))
+
+    def _log(self, *logged: int) -> None:
+        words = self.words
+        end = words[LOGGED]
+        if end + len(logged) > len(LOG):
+            self.give_up_log()
+            return
+        for number in logged:
+            words[LOG.start + end] = number
+            end += 1
+        words[LOGGED] = end
 
     def start_over(self, number: int, count: int) -> None:
         """Free all slots, of which there are to be so many at least. Should the transaction fail, all is void.
@@ -156,13 +181,7 @@ class Slots(SlotFile):
 
     def set_kind(self, slot: int, kind: int) -> None:
         """Change a slot's kind, which a transaction that fails takes back."""
-        words = self.words
-        logged = words[LOGGED]
-        if logged < len(LOG):
-            words[LOG.start + logged] = slot << 8 | self.kinds[slot]
-            words[LOGGED] = logged + 1
-        else:
-            self.give_up_log()
+        self._log(slot << 8 | self.kinds[slot])
         self.kinds[slot] = kind
 
     def find(self, kind: int, start: int) -> int:
@@ -183,6 +202,8 @@ class Slots(SlotFile):
         if slot < 0 or 4 * (self.numbers[ENTRIES] + self.numbers[VERSIONS]) > 3 * self.count:
             self.grow(self.numbers[END])
             slot = self.find(FREE, self.numbers[TAIL])
+        if slot in self._freed:
+            self.give_up_log()
         self.numbers[TAIL] = slot + 1
         self.set_kind(slot, kind)
         self.hits[slot] = 0
@@ -208,6 +229,7 @@ class Slots(SlotFile):
         if self.file[cell + _LENGTH_AT] == _IS_LONG:
             transaction.delete(_KEY_RECORD.pack(b"k", slot))
         self.set_kind(slot, FREE)
+        self._freed.add(slot)
         return self.words[(cell >> 3) + 1]
 
     def key_of(self, transaction: Any, slot: int) -> bytes:
@@ -230,9 +252,11 @@ class Slots(SlotFile):
         """Change the bytes and the flag of a slot's entry; return by how many bytes it grows."""
         cell = self.cells_at + slot * CELL_BYTES
         self.file[cell + _FLAG_AT] = is_flagged
-        change = size - self.words[(cell >> 3) + 1]
-        self.words[(cell >> 3) + 1] = size
-        return change
+        before = self.words[(cell >> 3) + 1]
+        if size != before:
+            self._log(before, slot << 8 | _IS_SIZE)
+            self.words[(cell >> 3) + 1] = size
+        return size - before
 
     def size_of(self, slot: int) -> int:
         """Return the bytes of a slot's entry."""

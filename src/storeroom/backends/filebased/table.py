@@ -8,7 +8,7 @@ alone.
 import math
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple
 
 from storeroom.backends.filebased.counts import COUNTS_KEY
 from storeroom.backends.filebased.environment import Environment
@@ -31,8 +31,15 @@ from storeroom.backends.filebased.slots import END, ENTRIES, HEAD, IN_MAIN, IN_S
 
 __all__ = ["Bounds", "Table", "overwrite"]
 
-Bounds: TypeAlias = tuple[int | None, int | None, int | None, int | None]
-"""max_entries, max_bytes, cull_frequency and max_tags, as an alias's OPTIONS say."""
+
+class Bounds(NamedTuple):
+    """The bounds, as an alias's OPTIONS say; None for none."""
+
+    max_entries: int | None
+    max_bytes: int | None
+    cull_frequency: int | None
+    max_tags: int | None
+
 
 _PER_WRITE: Final = 8
 """Expired entries removed by each write beyond what room needs: more than one, so that a backlog
@@ -142,7 +149,7 @@ class Table:
     def _put_apart(self, slot: int, entry_key: bytes, size: int, bounds: Bounds) -> int:
         """Return the slot of a lock, or of a tag's version, of which the oldest goes if there are too many."""
         slots: Slots = self.slots
-        max_tags = bounds[3]
+        max_tags = bounds.max_tags
         if slot >= 0:
             slots.refill(slot, size, is_flagged=False)
             return slot
@@ -268,7 +275,8 @@ class Table:
             while (evicted < count or numbers[SIZE] > allowed) and numbers[IN_SMALL] + numbers[IN_MAIN] > alone:
                 slot, proven = next(victims)
                 entry_key = slots.key_of(transaction, slot)
-                transaction.delete(entry_key)
+                if not transaction.delete(entry_key):
+                    raise LookupError("the slot has another key than its record")
                 self._queues.bury(entry_key, proven=proven)
                 numbers[SIZE] -= slots.free(transaction, slot)
                 numbers[ENTRIES] -= 1

@@ -72,8 +72,8 @@ class TransactingCache(BaseCache, abstract=True):
 
     @property
     def _max_entries(self) -> int | None:
-        return self._bounds[0]
+        return self._bounds.max_entries
 
     @_max_entries.setter
     def _max_entries(self, max_entries: int | None) -> None:
-        self._bounds = (max_entries, *self._bounds[1:])
+        self._bounds = self._bounds._replace(max_entries=max_entries)

@@ -10,12 +10,12 @@ from pickle import loads
 from typing import Any, ClassVar
 
 from storeroom import config, timeouts
+from storeroom.backends.locmem.engine import MemoryEngine
 from storeroom.backends.locmem.values import WITH_CONDITIONS, Enveloped, encode, frozen, thawed
-from storeroom.backends.process_locks import ProcessLocks
 from storeroom.base import BaseCache
 from storeroom.base.computing import TimeoutOf
 from storeroom.config.freshness import AS_CONFIGURED
-from storeroom.engines import Engine, shared
+from storeroom.engines import shared
 from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry, entry_size
 from storeroom.exceptions import ValueTooLargeError, ValueTypeError
 from storeroom.keys import TAG_PREFIX
@@ -27,17 +27,6 @@ from storeroom.storage.steps import run
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
 __all__ = ["LocMemCache"]
-
-
-class MemoryEngine(Engine):
-    """The entries of one name."""
-
-    def __init__(self) -> None:
-        """Begin empty; each handle brings its own bounds."""
-        super().__init__()
-        self.entries = BoundedMap(None)
-        self.tags = BoundedMap(None)
-        self.locks = ProcessLocks(self.lock)
 
 
 class LocMemCache(BaseCache):

@@ -160,9 +160,8 @@ class TagsContract(Suite):
         assert await cache.get("k") is None
 
     @needs("statistics")
-    async def test_versions_are_no_entries(self, drive: Callable[..., Driver]) -> None:
+    async def test_versions_are_no_entries(self, cache: Driver) -> None:
         """stats() and prune() count entries, and not their tags' versions."""
-        cache = drive(OPTIONS={"MAX_ENTRIES": None})
         await cache.set_many({"a": 1, "b": 2}, tags=["x", "y", "z"])
         assert cache.cache.stats().entries == 2
         await cache.delete_many(["a", "b"])
