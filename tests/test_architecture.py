@@ -24,7 +24,8 @@ MAY_ASK = {
     "transactions.django": {"django"},  # the transaction to follow
 }
 
-#: The most that each figure of the house may be. A limit is lowered when the figure is, and never raised.
+#: The most that each figure of the house may be. A limit is lowered when the figure is, and never raised; but that of
+#: lines by what a capability takes (docs/decisions/0005-the-house.md).
 LIMITS = {
     "modules directly in src/storeroom": 12,
     "lines without the test kit": 29_700,
