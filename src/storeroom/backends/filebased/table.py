@@ -61,13 +61,21 @@ def overwrite(slots: Slots, transaction: Any, entry_key: bytes, frame: bytes, ex
     Return False, having done nothing, where a Table is needed.
     """
     old = transaction.get(entry_key)
-    if old is None or len(old) != HEADER.size + len(frame) or is_conditional(entry_key, frame, 0):
+    record = None if old is None else _renewed(slots, old, entry_key, frame, expires_at)
+    if record is None or not slots.skip(transaction.id()):
         return False
-    _, slot = HEADER.unpack_from(old)
-    if not slots.skip(transaction.id()) or slot >= slots.count or expires_at < slots.time_of(slot):
-        return False
-    transaction.put(entry_key, HEADER.pack(expires_at, slot) + frame)
+    transaction.put(entry_key, record)
     return True
+
+
+def _renewed(slots: Slots, old: bytes, entry_key: bytes, frame: bytes, expires_at: float) -> bytes | None:
+    """Return the record that overwrites an old one and leaves its slot as it is, or None."""
+    if len(old) != HEADER.size + len(frame):
+        return None
+    _, slot = HEADER.unpack_from(old)
+    if slot >= slots.count or expires_at < slots.time_of(slot) or is_conditional(entry_key, frame, 0):
+        return None
+    return HEADER.pack(expires_at, slot) + frame
 
 
 class Table:
@@ -126,8 +134,14 @@ class Table:
             expires_at: epoch seconds or infinity.
             bounds: see `Bounds`.
         """
-        slots, size = self.slots, entry_size(entry_key, len(frame))
-        slot = self._slot_of(entry_key)
+        slots = self.slots
+        record = self._transaction.get(entry_key)
+        slot, size = -1, entry_size(entry_key, len(frame))
+        if record is not None:
+            if (renewed := _renewed(slots, record, entry_key, frame, expires_at)) is not None:
+                self._transaction.put(entry_key, renewed)
+                return
+            slot = self._slot_of(entry_key)
         if entry_key[0] in APART:
             slot = self._put_apart(slot, entry_key, size, bounds)
         else:
