@@ -1,11 +1,16 @@
-"""Hit ratios on the recorded traces: Storeroom's local memory, Django's, an LRU, and the limit."""
+"""Hit ratios on the recorded traces: of Storeroom's backends that evict, Django's, an LRU, and the limit."""
 
 import heapq
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 from benchmarks.goals import Verdict
 from benchmarks.hit_ratio import REFERENCE, load, policies
+from storeroom.backends.db import DatabaseCache
+from storeroom.backends.filebased import FileBasedCache
+from storeroom.base import BaseCache
 
 __all__ = ["HitRatios", "judge", "measure"]
 
@@ -28,8 +33,37 @@ def measure(workloads: Sequence[tuple[str, int]]) -> HitRatios:
     for trace, capacity in workloads:
         keys = load(trace)
         named = {name: policy(keys, capacity) for name, policy in reversed(policies().items())}
-        ratios[_name(trace, capacity)] = {**named, LIMIT: limit(keys, capacity)}
+        local = {"Storeroom": named.pop("Storeroom")}
+        stored = {name: replay_stored(open_cache, keys, capacity) for name, open_cache in STORED.items()}
+        ratios[_name(trace, capacity)] = {**local, **stored, **named, LIMIT: limit(keys, capacity)}
     return ratios
+
+
+def _files(folder: Path, capacity: int) -> BaseCache:
+    return FileBasedCache(folder / "cache", {"OPTIONS": {"max_entries": capacity}})
+
+
+def _sqlite(folder: Path, capacity: int) -> BaseCache:
+    return DatabaseCache("hits", {"OPTIONS": {"max_entries": capacity, "url": f"sqlite:///{folder / 'hits.sqlite3'}"}})
+
+
+STORED: Final[dict[str, Callable[[Path, int], BaseCache]]] = {
+    "Storeroom, files": _files,
+    "Storeroom, SQLite": _sqlite,
+}
+
+
+def replay_stored(open_cache: Callable[[Path, int], BaseCache], keys: Sequence[str], capacity: int) -> float:
+    """Replay keys on a cache, each asked for and set after a miss; return the hits in percent of the requests."""
+    misses = 0
+    with tempfile.TemporaryDirectory() as folder:
+        cache = open_cache(Path(folder), capacity)
+        for key in keys:
+            if cache.get(key) is None:
+                misses += 1
+                cache.set(key, 1, timeout=None)
+        cache.engine.close()
+    return 100 - 100 * misses / len(keys)
 
 
 def limit(keys: Sequence[str], capacity: int) -> float:
@@ -70,12 +104,12 @@ def judge(ratios: HitRatios) -> list[Verdict]:
     """Compare with the reference implementation's figures, where a workload has one."""
     verdicts = []
     for (trace, capacity), reference in REFERENCE.items():
-        name = _name(trace, capacity)
-        if name in ratios:
-            goal, measured = reference - TOLERANCE, ratios[name]["Storeroom"]
+        name, goal = _name(trace, capacity), reference - TOLERANCE
+        for storage in ("Storeroom", "Storeroom, files") if name in ratios else ():
+            measured = ratios[name][storage]
             verdicts.append(
                 Verdict(
-                    f"hit ratio, {name}",
+                    f"hit ratio, {name}{storage.removeprefix('Storeroom')}",
                     f"≥ {goal:.2f} %",
                     f"{measured:.2f} %",
                     measured >= goal,
