@@ -54,7 +54,7 @@ CODEC_OPTIONS: Final[Mapping[str, Option]] = {
     "secret": Option(
         unchecked,
         None,
-        "Signs every value, so that nobody else's is read: a string of 16 characters or more, or a list of them, "
+        "Signs every value, so that nobody else's is read: a string of 16 bytes or more in UTF-8, or a list of them, "
         "of which the first signs and all are accepted.",
     ),
     "compressor": Option(
