@@ -147,6 +147,15 @@ class KeySpace:
             return None
         return storage_key[len(head) : len(storage_key) - len(self._end)]
 
+    def family(self, storage_key: str) -> str | None:
+        """Return a beginning of this key that only keys have which are this cache's own if it is; None if unknown."""
+        if not self.is_reversible:
+            return ""
+        if self._end:
+            return None
+        version = storage_key[len(self._start) :].partition(self._between)[0]
+        return f"{self._start}{version}{self._between}"
+
     def owns(self, storage_key: str) -> bool:
         """Tell whether this cache made the storage key, in whatever version.
 

@@ -190,13 +190,15 @@ class FileBasedCache(TransactingCache):
 
     def _expiry(self, storage_key: str) -> Any:
         entry_key = entry_key_of(storage_key)
-        record = self._read(lambda transaction: transaction.get(entry_key))
-        if record is None:
+
+        def look(transaction: Any) -> tuple[float, bool] | None:
+            record = transaction.get(entry_key)
+            return None if record is None else (read_header(record)[0], is_conditional(entry_key, record))
+
+        found = self._read(look, buffers=True)  # of a large value only the beginning is read
+        if found is None or not found[0] > timeouts.now():  # what is no number has expired, too
             return None
-        expires_at: float = read_header(record)[0]
-        if not expires_at > timeouts.now():  # what is no number has expired, too
-            return None
-        return LOOK if is_conditional(entry_key, record) else expires_at
+        return LOOK if found[1] else found[0]
 
     def _scan(self, start: str) -> Iterator[str]:
         now = timeouts.now()
@@ -293,7 +295,7 @@ class FileBasedCache(TransactingCache):
         def remove_all(table: Table) -> int:
             return sum(table.remove(entry_key) for entry_key in entry_keys)
 
-        return self._write(remove_all)
+        return self._write(remove_all, buffers=True)  # a large value need not be read to be removed
 
     def _touch(self, storage_key: str, expires_at: float) -> Any:
         entry_key = entry_key_of(storage_key)
@@ -374,9 +376,8 @@ class FileBasedCache(TransactingCache):
         return self._write(lambda table: {storage_key: swap(table, storage_key) for storage_key in swaps})
 
     def _clear(self) -> None:
-        owns = self._key_space.owns
         try:
-            self._write(Table.remove_if, owns)
+            self._write(Table.clear, self._key_space)
         except StorageError:
             self._clear_in_steps()
 

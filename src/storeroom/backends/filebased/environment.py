@@ -166,7 +166,7 @@ class Environment(Engine):
         if self._environment is not None:
             add_counts(self._environment, self.queues.slots, self.counters)
 
-    def _open_and_begin(self, *, write: bool = False) -> Any:
+    def _open_and_begin(self, **how: bool) -> Any:
         with self.lock:
             if self._environment is None:
                 try:
@@ -176,7 +176,7 @@ class Environment(Engine):
                         f"The file cache in {self.location!r} cannot be opened: {error}. "
                         "Its LOCATION must be a directory that this user can write to, on a disk with room."
                     ) from error
-        return self.begin(write=write)
+        return self.begin(**how)
 
     def _open(self) -> None:
         make_private(self.directory)

@@ -116,9 +116,7 @@ class Queues:
         )
 
     def forget(self) -> None:
-        """Forget all evictions, and all that was learnt from them."""
-        ghosts = self.slots.ghosts
-        ghosts[:] = memoryview(bytes(8 * len(ghosts))).cast("Q")
+        """Forget all that was learnt, as nothing is left; ghosts go by themselves."""
         self.share.reset(math.inf)
         self._store()
 

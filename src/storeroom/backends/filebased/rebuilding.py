@@ -31,7 +31,7 @@ def rebuild(transaction: Any, queues: Queues, database: Any) -> None:
     slots = queues.slots
     cursor = transaction.cursor()
     for letter in _OTHERS:
-        while cursor.set_range(letter) and cursor.key().startswith(letter):
+        while cursor.set_range(letter) and bytes(cursor.key()).startswith(letter):
             cursor.delete()
     kinds = bytes(slots.kinds)
     slots.start_over(transaction.id(), 2 * transaction.stat(database)["entries"])
@@ -41,9 +41,9 @@ def rebuild(transaction: Any, queues: Queues, database: Any) -> None:
             slot = read_header(record)[1]
             is_whole = len(record) >= HEADER.size
             if is_whole and slot < slots.count and slots.kinds[slot] == FREE and slots.fits(entry_key):
-                _fill(queues, transaction, entry_key, record, slot, kinds)
+                _fill(queues, transaction, bytes(entry_key), record, slot, kinds)
             else:
-                later.append(entry_key)
+                later.append(bytes(entry_key))
     for entry_key in later:
         record = transaction.get(entry_key)
         if len(record) < HEADER.size:

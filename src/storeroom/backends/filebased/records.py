@@ -20,7 +20,7 @@ from hashlib import blake2b
 from struct import Struct
 from typing import Any, Final
 
-from storeroom.keys import LOCK_PREFIX, TAG_PREFIX
+from storeroom.keys import LOCK_PREFIX, TAG_PREFIX, KeySpace
 from storeroom.storage.envelope import LEASED_BYTES, is_leased, is_packed
 from storeroom.storage.hooks import Conditional
 
@@ -31,11 +31,13 @@ __all__ = [
     "HEADER",
     "LOCK",
     "TAG",
+    "are_all_owned",
     "entry_key_of",
     "entry_size",
     "is_being_computed",
     "is_conditional",
     "join_name",
+    "locks",
     "read_header",
     "split_name",
     "stored_keys",
@@ -91,7 +93,7 @@ def entry_size(entry_key: bytes, frame_size: int) -> int:
     return len(entry_key) + frame_size + _ENTRY_BYTES
 
 
-def read_header(record: bytes) -> tuple[float, int]:
+def read_header(record: bytes | memoryview) -> tuple[float, int]:
     """Return expires_at and slot; of a damaged record, those of an expired entry."""
     return HEADER.unpack_from(record) if len(record) >= HEADER.size else _EXPIRED
 
@@ -116,14 +118,14 @@ def join_name(storage_key: str, frame: bytes) -> bytes:
     return _LENGTH.pack(len(name)) + name + frame
 
 
-def _head(entry_key: bytes, data: bytes, start: int) -> bytes:
+def _head(entry_key: bytes, data: bytes | memoryview, start: int) -> bytes:
     """Return as much of the frame from `start` on as tells an envelope's lease."""
     if entry_key[0] == HASHED:
         start += _LENGTH.size + int.from_bytes(data[start : start + _LENGTH.size], "big")
-    return data[start : start + LEASED_BYTES]
+    return bytes(data[start : start + LEASED_BYTES])
 
 
-def is_conditional(entry_key: bytes, data: bytes, start: int = HEADER.size) -> bool:
+def is_conditional(entry_key: bytes, data: bytes | memoryview, start: int = HEADER.size) -> bool:
     """Tell whether an entry's value is an envelope, by its record or by the part from `start` on."""
     return is_packed(_head(entry_key, data, start))
 
@@ -162,3 +164,35 @@ def stored_tags(transaction: Any) -> Iterator[str]:
     while found and cursor.key().startswith(b"t"):
         yield _decode(cursor.key()[1:])
         found = cursor.next()
+
+
+def are_all_owned(transaction: Any, key_space: KeySpace) -> bool:
+    """Tell whether all entries and tags are one cache's own; as a rule by a look at each version of its keys."""
+    cursor = transaction.cursor()
+    for letter, prefix in ((b"e", ""), (b"t", TAG_PREFIX)):
+        found = cursor.set_range(letter)
+        while found and cursor.key().startswith(letter):
+            name = _decode(cursor.key()[1:])
+            if not key_space.owns(name):
+                return False
+            family = key_space.family(name.removeprefix(prefix))
+            if family is None:
+                found = cursor.next()
+            else:  # no byte of a key in UTF-8 is as high
+                found = cursor.set_range(letter + f"{prefix}{family}".encode("utf-8", "surrogatepass") + b"\xff")
+    found = cursor.set_range(b"h")
+    while found and cursor.key().startswith(b"h"):
+        if not key_space.owns(split_name(cursor.value()[HEADER.size :])[0]):
+            return False
+        found = cursor.next()
+    return True
+
+
+def locks(transaction: Any) -> list[tuple[bytes, bytes]]:
+    """Return the keys and records of all locks."""
+    cursor = transaction.cursor()
+    found, kept = cursor.set_range(b"l"), []
+    while found and cursor.key().startswith(b"l"):
+        kept.append((cursor.key(), cursor.value()))
+        found = cursor.next()
+    return kept

@@ -6,7 +6,6 @@ alone.
 """
 
 import math
-from collections.abc import Callable
 from contextlib import closing
 from typing import Any, Final, NamedTuple
 
@@ -18,16 +17,19 @@ from storeroom.backends.filebased.records import (
     ENTRY_LETTERS,
     HEADER,
     LOCK,
+    are_all_owned,
     entry_key_of,
     entry_size,
     is_being_computed,
     is_conditional,
+    locks,
     read_header,
     stored_keys,
     stored_tags,
 )
 from storeroom.backends.filebased.slotfile import LOCKED, MAIN, SMALL, VERSION
 from storeroom.backends.filebased.slots import END, ENTRIES, HEAD, IN_MAIN, IN_SMALL, SIZE, TAIL, VERSIONS, Slots
+from storeroom.keys import KeySpace
 
 __all__ = ["Bounds", "Table", "overwrite"]
 
@@ -185,9 +187,10 @@ class Table:
         slot = self._slot_of(entry_key)
         if slot < 0:
             return False
-        record = self._transaction.pop(entry_key)
+        expires_at = read_header(self._transaction.get(entry_key))[0]
+        self._transaction.delete(entry_key)
         self._release(slot)
-        return bool(read_header(record)[0] > self.now)
+        return expires_at > self.now
 
     def _release(self, slot: int) -> bool:
         """Count out the entry of a slot; return whether it was one that counts."""
@@ -201,21 +204,23 @@ class Table:
             slots.numbers[VERSIONS] -= 1
         return kind in _QUEUED
 
-    def remove_if(self, is_doomed: Callable[[str], bool]) -> None:
-        """Remove the entries and the tags whose storage key `is_doomed` says so; no locks."""
-        storage_keys = [storage_key for storage_key, _ in stored_keys(self._transaction)]
-        storage_keys += stored_tags(self._transaction)
-        doomed = [storage_key for storage_key in storage_keys if is_doomed(storage_key)]
-        if len(doomed) < len(storage_keys) or self.slots.find(LOCKED, 0) >= 0:
-            for storage_key in doomed:
-                self.remove(entry_key_of(storage_key))
+    def clear(self, key_space: KeySpace) -> None:
+        """Remove the entries and the tags of a cache; no locks. All there are go in one step, however many."""
+        transaction = self._transaction
+        if not are_all_owned(transaction, key_space):
+            storage_keys = [storage_key for storage_key, _ in stored_keys(transaction)]
+            for storage_key in [*storage_keys, *stored_tags(transaction)]:
+                if key_space.owns(storage_key):
+                    self.remove(entry_key_of(storage_key))
             return
-        counts = self._transaction.get(COUNTS_KEY)
-        self._transaction.drop(self._environment.main_database, delete=False)
+        kept, counts = locks(transaction), transaction.get(COUNTS_KEY)
+        transaction.drop(self._environment.main_database, delete=False)
         if counts is not None:
-            self._transaction.put(COUNTS_KEY, counts)
-        self.slots.start_over(self._transaction.id(), 0)
+            transaction.put(COUNTS_KEY, counts)
+        for entry_key, record in kept:
+            transaction.put(entry_key, record)
         self._queues.forget()
+        self._rebuild()
 
     # Making room ----------------------------------------------------------------------------
 

@@ -21,14 +21,17 @@ class TransactingCache(BaseCache, abstract=True):
     _engine: Environment
     _bounds: Bounds
 
-    def _read(self, read: Callable[[Any], T]) -> T:
-        """Run `read` in a read transaction; once more if the environment had to be mended."""
+    def _read(self, read: Callable[[Any], T], *, buffers: bool = False) -> T:
+        """Run `read` in a read transaction; once more if the environment had to be mended.
+
+        With `buffers` it finds values uncopied, and must keep none of them.
+        """
         engine, now = self._engine, timeouts.now()
         if now > engine.check_after:
             engine.check(now)
         for is_last in (False, True):
             try:
-                return read(engine.begin())
+                return read(engine.begin(buffers=buffers))
             except lmdb.Error as error:
                 engine.recover(error, is_last=is_last)
         raise AssertionError  # the last attempt returned or raised
@@ -46,14 +49,17 @@ class TransactingCache(BaseCache, abstract=True):
             engine.recover(error)
             self._write_again(Table.put, entry_key, frame, expires_at, self._bounds)
 
-    def _write(self, change: Callable[..., T], *args: Any) -> T:
-        """Run `change` on the table in a write transaction; once more if the environment had to be mended."""
+    def _write(self, change: Callable[..., T], *args: Any, buffers: bool = False) -> T:
+        """Run `change` on the table in a write transaction; once more if the environment had to be mended.
+
+        With `buffers` it finds records uncopied, and must write none of them.
+        """
         engine, now = self._engine, timeouts.now()
         if now > engine.check_after:
             engine.check(now)
             engine.add_counts()
         try:
-            return self._change(now, change, *args)
+            return self._change(now, change, *args, buffers=buffers)
         except lmdb.Error as error:
             engine.recover(error)
             return self._write_again(change, *args)
@@ -65,9 +71,9 @@ class TransactingCache(BaseCache, abstract=True):
             self._engine.recover(error, is_last=True)
             raise
 
-    def _change(self, now: float, change: Callable[..., T], *args: Any) -> T:
+    def _change(self, now: float, change: Callable[..., T], *args: Any, buffers: bool = False) -> T:
         engine = self._engine
-        with engine.begin(write=True) as transaction:
+        with engine.begin(write=True, buffers=buffers) as transaction:
             return change(Table(engine, transaction, now), *args)
 
     @property
