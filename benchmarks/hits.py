@@ -2,7 +2,7 @@
 
 import heapq
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +12,7 @@ from storeroom.backends.db import DatabaseCache
 from storeroom.backends.filebased import FileBasedCache
 from storeroom.base import BaseCache
 
-__all__ = ["HitRatios", "judge", "measure"]
+__all__ = ["STORED", "HitRatios", "judge", "limit", "measure", "replay_stored"]
 
 TOLERANCE: Final = 0.3
 """Points by which Storeroom may stay below the reference implementation."""
@@ -27,14 +27,18 @@ def _name(trace: str, capacity: int) -> str:
     return f"{trace}, {capacity:,} entries"
 
 
-def measure(workloads: Sequence[tuple[str, int]]) -> HitRatios:
-    """Replay traces at capacities."""
+Open = Callable[[Path, int], BaseCache]
+"""Opens a cache in a folder, for so many entries."""
+
+
+def measure(workloads: Sequence[tuple[str, int]], storages: Mapping[str, Open]) -> HitRatios:
+    """Replay traces at capacities, on local memory, its rivals and these storages."""
     ratios: HitRatios = {}
     for trace, capacity in workloads:
         keys = load(trace)
         named = {name: policy(keys, capacity) for name, policy in reversed(policies().items())}
         local = {"Storeroom": named.pop("Storeroom")}
-        stored = {name: replay_stored(open_cache, keys, capacity) for name, open_cache in STORED.items()}
+        stored = {name: replay_stored(open_cache, keys, capacity) for name, open_cache in storages.items()}
         ratios[_name(trace, capacity)] = {**local, **stored, **named, LIMIT: limit(keys, capacity)}
     return ratios
 
@@ -47,13 +51,13 @@ def _sqlite(folder: Path, capacity: int) -> BaseCache:
     return DatabaseCache("hits", {"OPTIONS": {"max_entries": capacity, "url": f"sqlite:///{folder / 'hits.sqlite3'}"}})
 
 
-STORED: Final[dict[str, Callable[[Path, int], BaseCache]]] = {
+STORED: Final[dict[str, Open]] = {
     "Storeroom, files": _files,
     "Storeroom, SQLite": _sqlite,
 }
 
 
-def replay_stored(open_cache: Callable[[Path, int], BaseCache], keys: Sequence[str], capacity: int) -> float:
+def replay_stored(open_cache: Open, keys: Sequence[str], capacity: int) -> float:
     """Replay keys on a cache, each asked for and set after a miss; return the hits in percent of the requests."""
     misses = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -105,7 +109,7 @@ def judge(ratios: HitRatios) -> list[Verdict]:
     verdicts = []
     for (trace, capacity), reference in REFERENCE.items():
         name, goal = _name(trace, capacity), reference - TOLERANCE
-        for storage in ("Storeroom", "Storeroom, files") if name in ratios else ():
+        for storage in sorted(ratios.get(name, {}).keys() & {"Storeroom", "Storeroom, files"}):
             measured = ratios[name][storage]
             verdicts.append(
                 Verdict(

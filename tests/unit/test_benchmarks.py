@@ -210,6 +210,14 @@ def test_machine_is_described():
     assert "lmdb 3" in described["versions"]
 
 
+@pytest.mark.parametrize("storage", hits.STORED)
+def test_storages_are_replayed(storage):
+    """A replay on a storage finds each key again where there is room for all, and few in a loop over too many."""
+    open_cache = hits.STORED[storage]
+    assert hits.replay_stored(open_cache, loop(400, 100), 100) == pytest.approx(75)
+    assert hits.replay_stored(open_cache, loop(400, 100), 50) < 50
+
+
 @pytest.mark.slow
 def test_command_writes_a_page_whose_charts_exist(tmp_path, capsys):
     """The command writes the page with every verdict, the figures as JSON, and all charts the page links."""
