@@ -3,6 +3,7 @@
 import linecache
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -11,6 +12,7 @@ import pytest
 from storeroom.backends import base
 from storeroom.backends.base import BaseCache
 from storeroom.backends.locmem import LocMemCache
+from storeroom.storage.hooks import REQUIRED
 
 PAGE = Path(__file__).parents[2] / "docs/backends/custom.md"
 MOST_LINES = 90
@@ -79,12 +81,59 @@ def test_arguments_that_the_parent_does_not_take_are_named() -> None:
         WrongCache("", {})
 
 
-def test_a_constructor_that_forgets_its_parent_is_named() -> None:
-    """The error says what was forgotten, and where to read about it."""
+def test_a_constructor_that_surely_forgets_its_parent_is_named_when_the_class_is_made() -> None:
+    """All that these do with the instance is to set attributes, so that nothing can call the parent's."""
+
+    def does_nothing(self, location, params):
+        pass
+
+    def sets_attributes(self, location, params):
+        self.path, self.params = str(location), params
+        self.shelf = self_made = dict(params)
+        self_made.clear()
+
+    for init in (does_nothing, sets_attributes):
+        with pytest.raises(
+            TypeError, match=r"^ForgetfulCache.__init__\(.*\) has not called super\(\).__init__\(params\)"
+        ):
+            type("ForgetfulCache", (LocMemCache,), {"__init__": init})
+
+
+def test_a_constructor_that_may_call_its_parent_is_left_alone() -> None:
+    """A function or a method that gets the instance may do it, as may what a decorator wraps."""
+
+    def set_up(self, location, params):
+        super(type(self), self).__init__(location, params)
+
+    def by_a_function(self, location, params):
+        set_up(self, location, params)
+
+    def by_a_method(self, location, params):
+        self.set_up(location, params)
+
+    def by_another_name(self, location, params):
+        this = self
+        this.set_up(location, params)
+
+    def by_a_closure(self, location, params):
+        for set_up_self in (lambda: self.set_up(location, params),):
+            set_up_self()
+
+    def decorated(*args):
+        return set_up(*args)
+
+    for init in (set_up, by_a_function, by_a_method, by_another_name, by_a_closure, decorated):
+        cache_class = type("DelegatingCache", (LocMemCache,), {"__init__": init, "set_up": set_up})
+        assert cache_class("", {}).get("k") is None
+
+
+def test_a_constructor_that_forgets_its_parent_at_times_is_named_when_it_ends() -> None:
+    """The error names the class whose constructor it was, in a class that is derived from it, too."""
 
     class ForgetfulCache(LocMemCache):
         def __init__(self, location, params):
-            pass
+            if location:
+                super().__init__(location, params)
 
     class HeirCache(ForgetfulCache):
         def __init__(self, location, params):
@@ -93,6 +142,56 @@ def test_a_constructor_that_forgets_its_parent_is_named() -> None:
     for cache_class in (ForgetfulCache, HeirCache):
         with pytest.raises(TypeError, match=r"ForgetfulCache.__init__\(.*\) has not called super"):
             cache_class("", {})
+
+
+def constructor(parameters: str) -> Callable[..., None]:
+    """Return one that takes these parameters, and calls its parent's."""
+    return eval(f"lambda {parameters}: LocMemCache.__init__(self, '', {{}})", {"LocMemCache": LocMemCache})
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        "self, params",
+        "self",
+        "self, location, params, more",
+        "self, location, params, *, more",
+        "self, *, location, params",
+        "self, **params",
+    ],
+)
+def test_a_constructor_that_takes_other_arguments_is_named_when_the_class_is_made(parameters) -> None:
+    """A cache is built as ``Class(location, params)``; so is one whose constructor is inherited."""
+    body = {"__init__": constructor(parameters)}
+    parent = type("WrongCache", (LocMemCache,), body, abstract=True)
+    for bases, attributes in (((LocMemCache,), body), ((parent,), {})):
+        with pytest.raises(
+            TypeError, match=r"^WrongCache.__init__\(\) does not take the arguments \(location, params\)"
+        ):
+            type("WrongCache", bases, attributes)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        "self, location, params",
+        "self, location='', params=()",
+        "self, location, params, more=None, *, most=None",
+        "self, *args, **kwargs",
+        "self, location, *args",
+    ],
+)
+def test_a_constructor_that_takes_location_and_params_fits(parameters) -> None:
+    """Further parameters with defaults are the class's own affair."""
+    cache_class = type("RightCache", (LocMemCache,), {"__init__": constructor(parameters)})
+    assert cache_class("", {}).get("k") is None
+
+
+def test_a_class_without_a_constructor_is_told_to_define_one() -> None:
+    """The parent's takes params alone: which engine the location means, the class alone knows."""
+    hooks = {name: getattr(LocMemCache, name) for name in REQUIRED}
+    with pytest.raises(TypeError, match=r"^BareCache must define __init__\(location, params\)"):
+        type("BareCache", (BaseCache,), hooks)
 
 
 def test_attributes_of_a_handle_are_found_by_the_interpreter_alone() -> None:

@@ -10,11 +10,12 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from storeroom import timeouts
+from storeroom.base.backend_class import check_class
 from storeroom.base.counters import key_not_found
 from storeroom.base.listing import ListingCache
 from storeroom.storage import conditions
 from storeroom.storage.envelope import Envelope
-from storeroom.storage.hooks import LOOK, MISSING, REQUIRED, StorageHooks
+from storeroom.storage.hooks import LOOK, MISSING
 from storeroom.storage.steps import Steps, arun, run
 from storeroom.storage.tags import tagged
 from storeroom.timeouts import AT_ONCE, DEFAULT_TIMEOUT, NEVER, Timeout
@@ -41,7 +42,7 @@ class BaseCache(ListingCache):
     """
 
     def __init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
-        """See that a backend has all required hooks.
+        """See that a backend has all required hooks, and a constructor that fits.
 
         Args:
             cls: the new class.
@@ -49,16 +50,11 @@ class BaseCache(ListingCache):
             **kwargs: for further base classes.
 
         Raises:
-            TypeError: a hook is missing.
+            TypeError: a hook is missing, or the constructor does not fit.
         """
         super().__init_subclass__(**kwargs)
-        if abstract:
-            return
-        missing = [
-            f"{name}({needed})" for name, needed in REQUIRED.items() if getattr(cls, name) is vars(StorageHooks)[name]
-        ]
-        if missing:
-            raise TypeError(f"{cls.__name__} must define {', '.join(missing)}: see docs/backends/custom.md.")
+        if not abstract:
+            check_class(cls)
 
     def get(self, key: object, default: Any = None, version: int | None = None) -> Any:
         """Return the value stored under the key, or `default` if there is none."""

@@ -3,11 +3,11 @@
 The first floor of BaseCache: every operation asks it before it turns to the storage.
 """
 
-import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 from storeroom import config, timeouts
+from storeroom.base.backend_class import seen_through
 from storeroom.engines import Engine
 from storeroom.engines.counts import CacheStats, Counters
 from storeroom.keys import KeySpace, check_version, default_key_func
@@ -17,21 +17,6 @@ from storeroom.timeouts import DEFAULT_TIMEOUT, NEVER, Timeout
 __all__ = ["Handle"]
 
 T = TypeVar("T")
-
-
-def _seen_through(init: Callable[..., None], name: str) -> Callable[..., None]:
-    """Return the constructor, with an error at its end if the handle has no settings then."""
-
-    @functools.wraps(init)
-    def checked(self: "Handle", *args: Any, **kwargs: Any) -> None:
-        init(self, *args, **kwargs)
-        if not hasattr(self, "settings"):
-            raise TypeError(
-                f"{name}.__init__(location, params) has not called super().__init__(params): "
-                "see docs/backends/custom.md."
-            )
-
-    return checked
 
 
 @overlaid
@@ -54,7 +39,7 @@ class Handle(StorageHooks):
         """Let the constructor of a class name the mistake if it does not call this one's."""
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
-            init: Any = _seen_through(vars(cls)["__init__"], cls.__name__)
+            init: Any = seen_through(vars(cls)["__init__"], cls.__name__)
             setattr(cls, "__init__", init)  # noqa: B010 -- mypy knows no assignment to it
 
     def __init__(self, params: Mapping[str, Any], *others: object) -> None:
