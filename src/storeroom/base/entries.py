@@ -46,7 +46,7 @@ class BaseCache(ListingCache):
 
         Args:
             cls: the new class.
-            abstract: whether it is only there to be derived from.
+            abstract: whether no alias can name it: it is there to be derived from, or a part of another cache.
             **kwargs: for further base classes.
 
         Raises:

@@ -34,7 +34,7 @@ _GONE_EXPTIME = 1
 """Seconds after which the server drops an entry that was removed by replacing it: as soon as it can."""
 
 
-class Shard(NetworkCache):
+class Shard(NetworkCache, abstract=True):
     """One handle's part on one server. `MemcachedCache` asks the shard that a key belongs to.
 
     Args:
