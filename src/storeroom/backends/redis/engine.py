@@ -115,10 +115,8 @@ class RedisEngine(NetworkEngine):
         options, provider = self._options_for(server), self._provider_for(server)
         settings: dict[str, Any] = {"db": server.db, "retry": _RETRIES, "protocol": 2, **_NO_INTRODUCTION}
         settings |= {name: options[name] for name in ("client_name", "socket_timeout", "socket_connect_timeout")}
-        if provider is not None:
-            settings["credential_provider"] = provider
-        else:
-            settings |= {"username": server.username, "password": server.password}
+        login = {"username": server.username, "password": server.password}
+        settings |= login if provider is None else {"credential_provider": provider}
         if server.path:
             return settings | {"path": server.path}
         settings |= {"host": server.host, "port": server.port, "socket_keepalive": options["socket_keepalive"]}
@@ -170,8 +168,11 @@ class RedisEngine(NetworkEngine):
 
     async def _aexchange(self, batches: Sequence[Batch]) -> list[Outcome]:
         exchanges = (self._stream(batch.server).exchange(batch.commands, batch.use) for batch in batches)
-        outcomes = await asyncio.gather(*exchanges, return_exceptions=True)
-        return [_or_raise(outcome) for outcome in outcomes]
+        outcomes: list[Any] = await asyncio.gather(*exchanges, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, redis.exceptions.RedisError):
+                raise outcome
+        return outcomes
 
     def _stream(self, server: Server) -> Stream:
         loop = asyncio.get_running_loop()
@@ -225,10 +226,3 @@ def _outcome(work: Callable[..., Any], *args: Any) -> Any:
         return work(*args)
     except redis.exceptions.RedisError as error:
         return error
-
-
-def _or_raise(outcome: Any) -> Any:
-    """Return the outcome of a batch. Raise an error that is not the server's."""
-    if isinstance(outcome, BaseException) and not isinstance(outcome, redis.exceptions.RedisError):
-        raise outcome
-    return outcome
