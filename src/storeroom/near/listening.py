@@ -1,7 +1,6 @@
 """A thread that listens for changes: the base of all storages' channels.
 
-It connects, tells near tiers of the changes that it hears of, and connects again when that
-ends. It is a daemon, and serves callers of all threads and event loops of its process.
+It is a daemon, and serves callers of all threads and event loops of its process.
 """
 
 import logging
@@ -107,7 +106,6 @@ class ListeningThread:
                 self._hush()
 
     def _wake(self) -> None:
-        """End the thread's sleep, from another one."""
         self._alarm.send(b"\x00")
 
     def _hush(self) -> None:

@@ -1,7 +1,6 @@
 """Requests to the servers, and the meaning of their replies.
 
-An operation of the cache is a generator that yields requests and is sent the replies (see operations.py).
-So each is written once, and run by a synchronous and an asynchronous engine.
+An operation of the cache is a generator of requests, so that it is written once for both kinds of callers.
 """
 
 import enum

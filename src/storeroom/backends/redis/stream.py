@@ -1,8 +1,7 @@
 """The connection of one event loop to one server, for asynchronous callers.
 
-All tasks share it. Their commands of one turn of the loop go out in one write, and the replies,
-which come in the same order, are handed to their tasks: two thousand tasks cost one connection
-and few system calls. The replies to a task that was cancelled are passed over.
+All tasks share it. Their commands of one turn of the loop go out in one write, so that two thousand tasks cost one
+connection and few system calls. The replies to a task that was cancelled are passed over.
 """
 
 import asyncio
@@ -63,11 +62,9 @@ class Stream:
         if wire is not None and not wire.is_closed:
             try:
                 return await wire.ask(commands)
-            except UnreachableError:
-                pass
-            except RedisConnectionError:
+            except RedisConnectionError as error:
                 # It had idled out, or the server was restarted, since it was used last.
-                if use is Use.ONCE:
+                if use is Use.ONCE and not isinstance(error, UnreachableError):
                     raise
         return await (await self._open()).ask(commands)
 
