@@ -17,20 +17,11 @@ from storeroom.exceptions import ConfigurationError, StorageError, ValueTypeErro
 from storeroom.storage.hooks import MISSING
 from storeroom.storage.outages import CircuitBreaker, are_answers_refused
 
-__all__ = [
-    "ANSWERS",
-    "NETWORK_OPTIONS",
-    "Connections",
-    "NetworkCache",
-    "NetworkEngine",
-    "carried",
-    "ignored",
-    "refused",
-]
+__all__ = ["NETWORK_OPTIONS", "Connections", "NetworkCache", "NetworkEngine", "carried", "ignored", "refused"]
 
 C = TypeVar("C")
 
-ANSWERS: Final[Mapping[str, Callable[..., Any]]] = {
+_ANSWERS: Final[Mapping[str, Callable[..., Any]]] = {
     "get": lambda _storage_key: MISSING,
     **dict.fromkeys(("get_many", "get_dated"), lambda _storage_keys: {}),
     **dict.fromkeys(("set", "add", "delete", "touch", "has", "compare_set", "compare_delete"), lambda *_: False),
@@ -260,7 +251,7 @@ class NetworkCache(BaseCache, abstract=True):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Put the outage policy around the hooks that this class defines."""
         super().__init_subclass__(**kwargs)
-        for name in (*ANSWERS, *_WITHOUT_ANSWER):
+        for name in (*_ANSWERS, *_WITHOUT_ANSWER):
             if hook := cls.__dict__.get(f"_{name}"):
                 setattr(cls, f"_{name}", _guarded(name, hook))
             if hook := cls.__dict__.get(f"_a{name}"):
@@ -292,10 +283,8 @@ class NetworkCache(BaseCache, abstract=True):
 
     def _fallback(self, name: str) -> Any:
         """Return the cache that answers for a hook during an outage, or None if none does."""
-        if are_answers_refused():
-            return None
         alias = self.settings.options["on_error"].partition("fallback:")[2]
-        if not alias or name in _WITHOUT_FALLBACK:
+        if not alias or name in _WITHOUT_FALLBACK or are_answers_refused():
             return None
         fallback = registry.caches[alias]
         if not isinstance(fallback, BaseCache):
@@ -312,7 +301,7 @@ class NetworkCache(BaseCache, abstract=True):
         Raises:
             StorageError: the policy is "raise", or there is no honest answer.
         """
-        answer = ANSWERS.get(name)
+        answer = _ANSWERS.get(name)
         if name == "usage" and answer is not None:
             return answer(*args)  # a look at the counters during an outage does not raise them
         self._counters.errors += 1

@@ -71,10 +71,9 @@ class ListeningThread:
             thread = threading.Thread(target=self._run, name="storeroom-near", daemon=True)
             try:
                 thread.start()
+                self._thread = thread
             except RuntimeError as error:  # the system allows no further one; the next near tier tries again
                 self._warn(error)
-            else:
-                self._thread = thread
 
     @property
     def _bound(self) -> float:

@@ -17,19 +17,13 @@ _NEXT_URL: Final = re.compile(r"\s*[;,]\s*(?=[a-z][a-z+]*://)")
 """A comma also stands between the hosts of one URL, a semicolon between options: the next word tells."""
 
 _SCHEMES: Final = {
-    "redis": ("server", False),
-    "valkey": ("server", False),
-    "rediss": ("server", True),
-    "valkeys": ("server", True),
+    **dict.fromkeys(("redis", "valkey"), ("server", False)),
+    **dict.fromkeys(("rediss", "valkeys"), ("server", True)),
     "unix": ("server", False),
-    "redis+sentinel": ("sentinel", False),
-    "valkey+sentinel": ("sentinel", False),
-    "rediss+sentinel": ("sentinel", True),
-    "valkeys+sentinel": ("sentinel", True),
-    "redis+cluster": ("cluster", False),
-    "valkey+cluster": ("cluster", False),
-    "rediss+cluster": ("cluster", True),
-    "valkeys+cluster": ("cluster", True),
+    **dict.fromkeys(("redis+sentinel", "valkey+sentinel"), ("sentinel", False)),
+    **dict.fromkeys(("rediss+sentinel", "valkeys+sentinel"), ("sentinel", True)),
+    **dict.fromkeys(("redis+cluster", "valkey+cluster"), ("cluster", False)),
+    **dict.fromkeys(("rediss+cluster", "valkeys+cluster"), ("cluster", True)),
 }
 """Scheme -> kind of target, and whether it is by TLS."""
 

@@ -4,6 +4,7 @@ A timeout goes to the server as milliseconds from now, and comes back as such: t
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from redis.exceptions import NoScriptError, OutOfMemoryError
@@ -61,10 +62,11 @@ def _until(milliseconds: int) -> float:
     return NEVER if milliseconds == _NO_EXPIRY else timeouts.now() + milliseconds / 1000
 
 
+@dataclass(slots=True, eq=False)
 class Operations:
     """The operations of one cache.
 
-    Args:
+    Attributes:
         codec: turns values into bytes.
         counters: count values that cannot be decoded.
         is_cluster: the keys of one command must then lie in one slot, and each gets its own.
@@ -72,20 +74,11 @@ class Operations:
         without_room: counts a write for which the server had no room; returns False, or raises its argument.
     """
 
-    def __init__(
-        self,
-        codec: Codec | ForeignReader,
-        counters: Counters,
-        *,
-        is_cluster: bool,
-        is_bound: bool,
-        without_room: Callable[[StorageError], bool],
-    ) -> None:
-        self._codec = codec
-        self._counters = counters
-        self._is_cluster = is_cluster
-        self._is_bound = is_bound
-        self._without_room = without_room
+    codec: Codec | ForeignReader
+    counters: Counters
+    is_cluster: bool
+    is_bound: bool
+    without_room: Callable[[StorageError], bool]
 
     # Reading --------------------------------------------------------------------------------
 
@@ -99,7 +92,7 @@ class Operations:
         if not storage_keys:
             return {}
         keys = [key_bytes(storage_key) for storage_key in storage_keys]
-        if self._is_cluster:
+        if self.is_cluster:
             replies = yield Request([("GET", key) for key in keys], Use.READ)
         else:
             (replies,) = yield one(Use.READ, "MGET", *keys)
@@ -125,9 +118,9 @@ class Operations:
         if reply is None:
             return MISSING
         try:
-            return self._codec.loads(reply if type(reply) is bytes else _frame(reply), storage_key)
+            return self.codec.loads(reply if type(reply) is bytes else _frame(reply), storage_key)
         except DecodeError:
-            self._counters.errors += 1
+            self.counters.errors += 1
             return MISSING
 
     def expiry(self, storage_key: str) -> Exchange[Any]:
@@ -167,13 +160,13 @@ class Operations:
         return self._stored(reply)
 
     def _set_command(self, storage_key: str, value: Any, expires_at: float) -> Command:
-        command = "SET", key_bytes(storage_key), self._codec.dumps(value, storage_key)
+        command = "SET", key_bytes(storage_key), self.codec.dumps(value, storage_key)
         return command if expires_at == NEVER else (*command, "PX", _milliseconds(expires_at))
 
     def _stored(self, reply: Any) -> bool:
         """Tell whether a SET was carried out; a server that is full refuses it."""
         if isinstance(reply, OutOfMemoryError):
-            return self._without_room(
+            return self.without_room(
                 StorageError(
                     f"The Redis server refused a write, for it is full and evicts nothing ({reply}). Give it more "
                     "maxmemory, or a maxmemory-policy that evicts, such as allkeys-lru."
@@ -193,7 +186,7 @@ class Operations:
         return (yield from self._unlink(list(map(key_bytes, storage_keys)), Use.ONCE))
 
     def _unlink(self, keys: Sequence[bytes], use: Use) -> Exchange[int]:
-        commands: list[Command] = [("UNLINK", key) for key in keys] if self._is_cluster else [("UNLINK", *keys)]
+        commands: list[Command] = [("UNLINK", key) for key in keys] if self.is_cluster else [("UNLINK", *keys)]
         replies = yield Request(commands, use)
         return sum(map(checked, replies))
 
@@ -218,7 +211,7 @@ class Operations:
         while old is not None:
             frame = _frame(old)
             new = self._number(storage_key, frame) + delta
-            old = yield from _run(scripts.COMPARE_SET, Use.ONCE, key, frame, self._codec.dumps(new, storage_key))
+            old = yield from _run(scripts.COMPARE_SET, Use.ONCE, key, frame, self.codec.dumps(new, storage_key))
             if old == 1:
                 return new
         raise KeyError(storage_key)
@@ -239,9 +232,9 @@ class Operations:
         """One script; another one where the bytes must change with the key. In a cluster, two steps."""
         if storage_key == new_storage_key:
             return (yield from self.has(storage_key))
-        if self._is_cluster:
+        if self.is_cluster:
             return (yield from self._copy_and_delete(storage_key, new_storage_key))
-        if self._is_bound:
+        if self.is_bound:
             return (yield from self._rename_bound(storage_key, new_storage_key))
         keys = key_bytes(storage_key), key_bytes(new_storage_key)
         moved = yield from _run(scripts.RENAME, Use.ONCE, *keys, KIND_BYTES - 1, FIRST_BYTE, keys=2)
@@ -253,7 +246,7 @@ class Operations:
         while (value := self._decoded(storage_key, old)) is not MISSING:
             if type(value) is Envelope:
                 return LOOK
-            frame = self._codec.dumps(value, new_storage_key)
+            frame = self.codec.dumps(value, new_storage_key)
             old = yield from _run(scripts.COMPARE_RENAME, Use.ONCE, key, new_key, _frame(old), frame, keys=2)
             if old == 1:
                 return True
@@ -300,10 +293,10 @@ class Operations:
 
         No bytes are expected for MISSING, as no entry is empty: the script returns an entry that cannot be read.
         """
-        frame = b"" if swap.expected is MISSING else self._codec.dumps(swap.expected, storage_key)
+        frame = b"" if swap.expected is MISSING else self.codec.dumps(swap.expected, storage_key)
         if swap.value is MISSING:
             return scripts.COMPARE_DELETE, key_bytes(storage_key), frame
-        new = self._codec.dumps(swap.value, storage_key)
+        new = self.codec.dumps(swap.value, storage_key)
         return scripts.COMPARE_SET_UNTIL, key_bytes(storage_key), frame, new, _left(swap.expires_at)
 
     def swap_many(self, swaps: Mapping[str, Swap]) -> Exchange[dict[str, bool]]:
@@ -314,11 +307,9 @@ class Operations:
         replies = yield Request(commands, Use.ONCE)
         swapped = {}
         for (storage_key, swap), reply in zip(swaps.items(), replies, strict=True):
-            if isinstance(reply, OutOfMemoryError):
-                swapped[storage_key] = self._stored(reply)
-            elif reply is None or is_wrong_type(reply):
+            if reply is None or is_wrong_type(reply):
                 swapped[storage_key] = False
-            elif swap.expected is ABSENT:
+            elif swap.expected is ABSENT or isinstance(reply, OutOfMemoryError):
                 swapped[storage_key] = self._stored(reply)
             elif isinstance(reply, NoScriptError) or self._is_equal(storage_key, reply, swap.expected):
                 swapped[storage_key] = yield from self._swap(storage_key, swap)

@@ -227,12 +227,10 @@ class _Wire(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See asyncio.BaseProtocol."""
         self._transport = transport
         self._writable.set()
 
     def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol."""
         self._moved_at = self._loop.time()
         try:
             self._reader.feed(data)
@@ -250,15 +248,12 @@ class _Wire(asyncio.Protocol):
                 asked.waiter.set_result(asked.replies)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See asyncio.BaseProtocol."""
         self._fail(RedisConnectionError(f"{self._name} closed the connection" + (f": {exc}" if exc else "")))
 
     def pause_writing(self) -> None:
-        """See asyncio.BaseProtocol."""
         self._writable.clear()
 
     def resume_writing(self) -> None:
-        """See asyncio.BaseProtocol."""
         self._writable.set()
 
 
