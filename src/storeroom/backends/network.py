@@ -205,7 +205,6 @@ class NetworkEngine(Engine):
     """An engine with a server behind it, and a circuit breaker before it.
 
     Attributes:
-        breaker: of the server.
         refusals: writes for which the server had no room, which is no outage.
     """
 

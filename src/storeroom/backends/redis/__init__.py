@@ -37,7 +37,7 @@ class RedisCache(NetworkCache):
     in operations on several. In a cluster, incr_version() is not.
 
     Args:
-        location: a URL, or several: see location.py.
+        location: a URL, or several: see docs/backends/redis.md.
         params: the alias's settings.
 
     Raises:
@@ -57,13 +57,9 @@ class RedisCache(NetworkCache):
         options = known.settled(self.settings) | {"secret": secret_of(self.settings)}
         self.settings = dataclasses.replace(self.settings, options=options)
         target = locations.parse(location, options)
-        own_writes, sentinel_options = options["read_own_writes"], options["sentinel_kwargs"] or {}
+        terms = target, options["read_own_writes"], options["sentinel_kwargs"] or {}
         self._outage_errors = requests.OUTAGES
-        self.engine = shared(
-            engine.RedisEngine,
-            _identity(target, own_writes, sentinel_options),
-            lambda: engine.RedisEngine(target, own_writes, sentinel_options),
-        )
+        self.engine = shared(engine.RedisEngine, _identity(*terms), lambda: engine.RedisEngine(*terms))
         codec = codec_of(self.settings)
         self._codec = ForeignReader(codec) if options["read_unsigned_pickles"] else codec
         self._operations = operations.Operations(

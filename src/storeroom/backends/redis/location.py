@@ -37,12 +37,8 @@ class Server:
 
     Attributes:
         host: name or address; "" where there is a path.
-        port: TCP port.
         path: of the server's socket; "" for TCP.
-        db: number of the database.
         username: None for the default user.
-        password: None for none.
-        tls: whether the connection is encrypted.
         must_be_primary: whether a connection is only good while the server is no replica.
     """
 
@@ -71,8 +67,7 @@ class Target:
     Attributes:
         kind: "server", "sentinel" or "cluster".
         servers: writes go to the first; for a cluster, any that tells of the others.
-        sentinels: the Sentinels, for that kind.
-        service: the primary's name among them.
+        service: the primary's name among the Sentinels.
         options: the options of connections, those of the URL's query included.
     """
 

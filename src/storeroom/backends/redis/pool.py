@@ -60,11 +60,7 @@ def _pieces(packed: bytes) -> Sequence[bytes | memoryview]:
 
 @dataclass(slots=True, eq=False)
 class Talk:
-    """Commands on their way, and the connection on which their replies come.
-
-    Attributes:
-        is_reused: whether the connection was open before, so that the server may have closed it since.
-    """
+    """Commands on their way, and the connection of their replies: if it `is_reused`, the server may have closed it."""
 
     connection: Connection
     packed: Sequence[bytes | memoryview]
@@ -75,9 +71,7 @@ class Talk:
 class Pool:
     """The connections of one process to one server: see Connections, and Server on `must_be_primary`."""
 
-    def __init__(
-        self, make: Callable[[], Connection], limit: int, patience: float, *, must_be_primary: bool = False
-    ) -> None:
+    def __init__(self, make: Callable[[], Connection], limit: int, patience: float, *, must_be_primary: bool) -> None:
         self._must_be_primary = must_be_primary
         self._connections = Connections(make, methodcaller("disconnect"), limit, patience, UnreachableError)
         self.close = self._connections.close

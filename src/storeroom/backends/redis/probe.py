@@ -52,9 +52,8 @@ def _look_at_servers(engine: RedisEngine, seconds: float) -> list[ServerProbe]:
 def _look_by_sentinels(engine: RedisEngine, seconds: float) -> list[ServerProbe]:
     target = engine.target
     (primary,) = target.servers
-    roles = ["Sentinel"] * len(target.sentinels)
     question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", target.service)
-    sentinels = _ask_all(engine, target.sentinels, roles, seconds, question)
+    sentinels = _ask_all(engine, target.sentinels, ["Sentinel"] * len(target.sentinels), seconds, question)
     replies = (reply for answer in sentinels for reply in answer.replies if isinstance(reply, list))
     named = dict.fromkeys((host.decode(), int(port)) for host, port in replies)
     if not named:

@@ -147,11 +147,7 @@ class Stream:
 
 
 class _Wire(asyncio.Protocol):
-    """One connection.
-
-    Attributes:
-        is_closed: whether nothing more can be sent; the loop tells as soon as the server closes it.
-    """
+    """One connection; `is_closed` as soon as the server closes it."""
 
     def __init__(self, name: str, timeout: float) -> None:
         self.is_closed = False
@@ -190,10 +186,7 @@ class _Wire(asyncio.Protocol):
             self._unsent = self._transport.get_write_buffer_size()
 
     def _look(self) -> None:
-        """Fail everything if the first exchange has waited too long, and nothing has moved meanwhile.
-
-        Much data takes its time on a slow line, and is no silence.
-        """
+        """Fail everything if the first exchange has waited too long, and no data has moved meanwhile on a slow line."""
         self._watchdog = None
         if not self._pending:
             return
