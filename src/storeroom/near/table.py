@@ -145,6 +145,7 @@ class NearTable(Engine):
         """Keep the entries that were read, but for those that have changed since the ticket was taken.
 
         Args:
+            ticket: the read's.
             found: storage key to value and expires_at, None where that is unknown.
         """
         self.far.hits += len(found)
