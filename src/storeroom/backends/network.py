@@ -1,16 +1,7 @@
 """Caches over a connection: their options, their connections, and their answers during an outage.
 
-During an outage the alias's ``on_error`` decides:
-
-===================  =====================================================================
-``"miss"``           (default) reads miss, and writes that can say so say that nothing was
-                     stored; a hook without an honest answer raises StorageError
-``"raise"``          every operation raises StorageError
-``"fallback:name"``  the cache of that alias answers instead, but for clear(), which raises
-===================  =====================================================================
-
-Only a failure to reach the server counts as an outage. A mistake of the program (a value
-that cannot be stored, a counter that is not a number) raises as ever.
+The alias's ``on_error`` decides on these answers: see docs/outages.md. Only a failure to reach the server is an outage;
+a mistake of the program, such as a value that cannot be stored, raises as ever.
 """
 
 import threading
@@ -26,45 +17,27 @@ from storeroom.exceptions import ConfigurationError, StorageError, ValueTypeErro
 from storeroom.storage.hooks import MISSING
 from storeroom.storage.outages import CircuitBreaker, are_answers_refused
 
-__all__ = [
-    "ANSWERS",
-    "NETWORK_OPTIONS",
-    "Connections",
-    "NetworkCache",
-    "NetworkEngine",
-    "carried",
-    "ignored",
-    "refused",
-]
+__all__ = ["NETWORK_OPTIONS", "Connections", "NetworkCache", "NetworkEngine", "carried", "ignored", "refused"]
 
 C = TypeVar("C")
 
-ANSWERS: Final[Mapping[str, Callable[..., Any]]] = {
-    "get_many": lambda _storage_keys: {},
-    "get_dated": lambda _storage_keys: {},
-    "set_many": lambda values, _expires_at: list(values),
-    "add": lambda *_: False,
-    "delete_many": lambda _storage_keys: 0,
-    "touch": lambda *_: False,
-    "expiry": lambda _storage_key: None,
+_ANSWERS: Final[Mapping[str, Callable[..., Any]]] = {
     "get": lambda _storage_key: MISSING,
-    "set": lambda *_: False,
-    "delete": lambda _storage_key: False,
-    "has": lambda _storage_key: False,
-    "compare_delete": lambda *_: False,
-    "compare_set": lambda *_: False,
+    **dict.fromkeys(("get_many", "get_dated"), lambda _storage_keys: {}),
+    **dict.fromkeys(("set", "add", "delete", "touch", "has", "compare_set", "compare_delete"), lambda *_: False),
+    "set_many": lambda values, _expires_at: list(values),
+    "delete_many": lambda _storage_keys: 0,
     "swap_many": lambda swaps: dict.fromkeys(swaps, False),
+    "expiry": lambda _storage_key: None,
     "usage": lambda: (None, None),
 }
 """Hook -> its answer during an outage under "miss": nothing is there, and nothing was stored."""
 
 _WITHOUT_ANSWER: Final = ("incr", "rename", "clear", "scan", "prune")
-"""Hooks that raise even under "miss": a counter that does not count, a clear() that did not happen,
-a list of keys that is not the list."""
+"""Hooks that raise even under "miss", such as a counter that does not count and a clear() that did not happen."""
 
 _WITHOUT_FALLBACK: Final = ("clear", "usage")
-"""Hooks that no other cache answers: entries that were to be cleared come back with the server, and the
-other cache holds entries of its own, which are not to be cleared or counted."""
+"""Hooks that no other cache answers: it holds entries of its own, which are not to be cleared or counted."""
 
 _ANSWERED: Final = (KeyError, ValueTypeError)
 """Errors of a hook that show an answer of the server: there is no entry, or none that can be counted on."""
@@ -232,7 +205,6 @@ class NetworkEngine(Engine):
     """An engine with a server behind it, and a circuit breaker before it.
 
     Attributes:
-        breaker: of the server.
         refusals: writes for which the server had no room, which is no outage.
     """
 
@@ -249,10 +221,7 @@ class NetworkEngine(Engine):
 
 
 def _doubted(name: str, judge: Callable[["NetworkCache", Any], Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return a hook that BaseCache makes of others, and its twin.
-
-    If the server was out of reach meanwhile, or had no room, `judge` replaces the result.
-    """
+    """Return a hook of BaseCache, and its twin, whose result `judge` replaces after a setback meanwhile."""
     derived, derived_twin = getattr(BaseCache, f"_{name}"), getattr(BaseCache, f"_a{name}")
 
     def hook(self: "NetworkCache", *args: Any) -> Any:
@@ -269,10 +238,9 @@ def _doubted(name: str, judge: Callable[["NetworkCache", Any], Any]) -> tuple[Ca
 
 
 class NetworkCache(BaseCache, abstract=True):
-    """BaseCache for storages behind a connection: every hook of a subclass follows the outage policy.
+    """BaseCache for storages behind a connection: wraps every hook of a subclass in the outage policy.
 
-    A subclass writes its hooks as if the server were always there, and this class wraps them. Its `__init__`
-    sets `engine` and `_outage_errors`.
+    A subclass sets `engine` and `_outage_errors` in its `__init__`.
     """
 
     _engine: NetworkEngine
@@ -282,7 +250,7 @@ class NetworkCache(BaseCache, abstract=True):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Put the outage policy around the hooks that this class defines."""
         super().__init_subclass__(**kwargs)
-        for name in (*ANSWERS, *_WITHOUT_ANSWER):
+        for name in (*_ANSWERS, *_WITHOUT_ANSWER):
             if hook := cls.__dict__.get(f"_{name}"):
                 setattr(cls, f"_{name}", _guarded(name, hook))
             if hook := cls.__dict__.get(f"_a{name}"):
@@ -314,10 +282,8 @@ class NetworkCache(BaseCache, abstract=True):
 
     def _fallback(self, name: str) -> Any:
         """Return the cache that answers for a hook during an outage, or None if none does."""
-        if are_answers_refused():
-            return None
         alias = self.settings.options["on_error"].partition("fallback:")[2]
-        if not alias or name in _WITHOUT_FALLBACK:
+        if not alias or name in _WITHOUT_FALLBACK or are_answers_refused():
             return None
         fallback = registry.caches[alias]
         if not isinstance(fallback, BaseCache):
@@ -334,7 +300,7 @@ class NetworkCache(BaseCache, abstract=True):
         Raises:
             StorageError: the policy is "raise", or there is no honest answer.
         """
-        answer = ANSWERS.get(name)
+        answer = _ANSWERS.get(name)
         if name == "usage" and answer is not None:
             return answer(*args)  # a look at the counters during an outage does not raise them
         self._counters.errors += 1
@@ -416,10 +382,7 @@ def _guarded_async(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def carried(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return a hook and its asynchronous twin for an operation that is written once, as a generator.
-
-    The cache's `_operations` has it under that name, and the engine carries it out: by run(), and by arun().
-    """
+    """Return a hook and its twin for the operation of that name, a generator of `_operations` that the engine runs."""
 
     def hook(self: Any, *args: Any) -> Any:
         return self._engine.run(getattr(self._operations, name)(*args))

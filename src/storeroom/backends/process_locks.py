@@ -36,17 +36,14 @@ class ProcessLocks(StorageHooks):
         value, expires_at = self._entries.get(storage_key, (MISSING, timeouts.NEVER))
         return value if expires_at > timeouts.now() else MISSING
 
-    def _purge(self) -> None:
-        now = timeouts.now()
-        self._entries = {key: entry for key, entry in self._entries.items() if entry[1] > now}
-        self._purge_at = max(_PURGE, 2 * len(self._entries))
-
     def _add(self, storage_key: str, value: Any, expires_at: float) -> bool:
         with self._lock:
             if self._live(storage_key) is not MISSING:
                 return False
             if len(self._entries) >= self._purge_at:
-                self._purge()
+                now = timeouts.now()
+                self._entries = {key: entry for key, entry in self._entries.items() if entry[1] > now}
+                self._purge_at = max(_PURGE, 2 * len(self._entries))
             self._entries[storage_key] = value, expires_at
             return True
 

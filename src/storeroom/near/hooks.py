@@ -1,8 +1,7 @@
 """A near tier before a storage: the hooks of both together.
 
-The storage is the truth. Reads are answered from the table where it holds them, and fill it otherwise; every change is
-made in the storage, and its entries are dropped from the table afterwards, whether it succeeded or not. Nothing that
-is written is kept at once: two writers of one key would have to agree on whose value was the last.
+Reads fill the table. A change is made in the storage, and its entries are dropped from the table afterwards, whether it
+succeeded or not. Nothing that is written is kept: two writers would have to agree on whose value was the last.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,13 +20,7 @@ __all__ = ["NearOverlay"]
 
 
 class NearOverlay(Overlay):
-    """A near tier over the hooks of a handle.
-
-    Args:
-        handle: the cache.
-        below: the storage's hooks: the handle's own, or those of further tiers.
-        table: returns the near tier; called on first use, when the handle is complete.
-    """
+    """A near tier over the hooks of a handle; `table` is called on first use, when the handle is complete."""
 
     _attended: tuple[object, object] = (None, None)
     """The table's life and the keys for which a channel was asked for."""
@@ -101,24 +94,16 @@ class NearOverlay(Overlay):
         return {storage_key: value for storage_key, (value, _) in found.items()}
 
     def _drop(self, storage_keys: Sequence[str]) -> None:
-        """Forget these entries: they have changed."""
         self.table.drop(storage_keys)
 
     async def _adrop(self, storage_keys: Sequence[str]) -> None:
-        """See _drop()."""
         self._drop(storage_keys)
 
-    def _clear(self) -> None:
+    def clear(self) -> Steps[None]:
+        """See StorageHooks._clear()."""
         self._attend()
         try:
-            self._below._clear()
-        finally:
-            self.table.drop_all()
-
-    async def _aclear(self) -> None:
-        self._attend()
-        try:
-            await self._below._aclear()
+            yield self._below, "_clear", ()
         finally:
             self.table.drop_all()
 

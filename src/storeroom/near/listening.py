@@ -1,7 +1,6 @@
 """A thread that listens for changes: the base of all storages' channels.
 
-It connects, tells near tiers of the changes that it hears of, and connects again when that
-ends. It is a daemon, and serves callers of all threads and event loops of its process.
+It is a daemon, and serves callers of all threads and event loops of its process.
 """
 
 import logging
@@ -72,10 +71,9 @@ class ListeningThread:
             thread = threading.Thread(target=self._run, name="storeroom-near", daemon=True)
             try:
                 thread.start()
+                self._thread = thread
             except RuntimeError as error:  # the system allows no further one; the next near tier tries again
                 self._warn(error)
-            else:
-                self._thread = thread
 
     @property
     def _bound(self) -> float:
@@ -107,7 +105,6 @@ class ListeningThread:
                 self._hush()
 
     def _wake(self) -> None:
-        """End the thread's sleep, from another one."""
         self._alarm.send(b"\x00")
 
     def _hush(self) -> None:

@@ -2,16 +2,11 @@
 
 Two kinds of staleness are kept from it:
 
-- **An old value that was read before a change and comes after it.** A reader of the
-  storage who wants to fill the table takes a ticket first. A change voids the tickets of
-  its keys, and a value with a void ticket is not kept.
-- **A change that nobody told of.** Without a channel an entry is believed for
-  `max_staleness` seconds after its read began. With one that hears of every change, it is
-  believed for as long as the storage keeps it, but only up to `max_staleness` seconds
-  after the last moment for which the channel vouched: a channel that falls silent takes
-  the whole table with it.
-
-Changes of this process are told by the overlay that makes them (``hooks``).
+- **An old value that was read before a change and comes after it.** A reader of the storage takes a ticket first. A
+  change voids the tickets of its keys, and a value with a void ticket is not kept.
+- **A change that nobody told of.** Without a channel an entry is believed for `max_staleness` seconds after its read
+  began. With one that hears of every change, it is believed for as long as the storage keeps it, but only up to
+  `max_staleness` seconds after the last moment for which the channel vouched.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -254,21 +249,18 @@ class NearTable(Engine):
 
     def stats(self) -> CacheStats:
         """Return the counts of this tier, and its size."""
-        entries, size = self._usage()
+        with self.lock:
+            self.counters.evictions = self._bounded.evictions
+            self.counters.expirations = self._bounded.expirations
+            count = len(self.entries)
+            size = sum(entry_size(entry.key, entry.value, entry.encoded) for entry in self.entries.values())
         counted = self.counters.as_dict()
         counted["hits"] += self.direct_hits
-        return CacheStats(**counted, entries=entries, bytes=size, tiers={})
+        return CacheStats(**counted, entries=count, bytes=size, tiers={})
 
     def far_stats(self, entries: int | None, size: int | None) -> CacheStats:
         """Return the counts of the storage."""
         return CacheStats(**self.far.as_dict(), entries=entries, bytes=size, tiers={})
-
-    def _usage(self) -> tuple[int, int]:
-        with self.lock:
-            self.counters.evictions = self._bounded.evictions
-            self.counters.expirations = self._bounded.expirations
-            sizes = (entry_size(entry.key, entry.value, entry.encoded) for entry in self.entries.values())
-            return len(self.entries), sum(sizes)
 
     def check_invariants(self) -> None:
         """Raise AssertionError if the entries are not as they should be: for tests."""

@@ -1,7 +1,7 @@
 """A cache in Redis or Valkey: one server, a primary with replicas, Sentinel, or a cluster.
 
-LOCATION says which (see location.py). Every operation is one round trip, or one for each
-server that it concerns. Where Redis has no command, a script runs within the server.
+An operation is one round trip, or one for each server that it concerns. Where Redis has no command, a script runs
+within the server.
 """
 
 import dataclasses
@@ -24,7 +24,6 @@ from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
 if TYPE_CHECKING:
     from storeroom.backends.redis.engine import RedisEngine
-    from storeroom.backends.redis.requests import Exchange
     from storeroom.storage.channel import Channel
     from storeroom.storage.probes import Endpoint, Probe
 
@@ -38,7 +37,7 @@ class RedisCache(NetworkCache):
     in operations on several. In a cluster, incr_version() is not.
 
     Args:
-        location: a URL, or several: see location.py.
+        location: a URL, or several: see docs/backends/redis.md.
         params: the alias's settings.
 
     Raises:
@@ -58,13 +57,9 @@ class RedisCache(NetworkCache):
         options = known.settled(self.settings) | {"secret": secret_of(self.settings)}
         self.settings = dataclasses.replace(self.settings, options=options)
         target = locations.parse(location, options)
-        own_writes, sentinel_options = options["read_own_writes"], options["sentinel_kwargs"] or {}
+        terms = target, options["read_own_writes"], options["sentinel_kwargs"] or {}
         self._outage_errors = requests.OUTAGES
-        self.engine = shared(
-            engine.RedisEngine,
-            _identity(target, own_writes, sentinel_options),
-            lambda: engine.RedisEngine(target, own_writes, sentinel_options),
-        )
+        self.engine = shared(engine.RedisEngine, _identity(*terms), lambda: engine.RedisEngine(*terms))
         codec = codec_of(self.settings)
         self._codec = ForeignReader(codec) if options["read_unsigned_pickles"] else codec
         self._operations = operations.Operations(
@@ -113,12 +108,7 @@ class RedisCache(NetworkCache):
     _compare_delete, _acompare_delete = carried("compare_delete")
     _compare_set, _acompare_set = carried("compare_set")
     _swap_many, _aswap_many = carried("swap_many")
-
-    def _scan(self, start: str) -> Iterator[str]:
-        return iter(self._engine.run(self._operations.scan(start)))
-
-    async def _ascan(self, start: str) -> list[str]:
-        return await self._engine.arun(self._operations.scan(start))
+    _scan, _ascan = carried("scan")
 
     def _clear(self) -> None:
         self._engine.run(self._operations.clear(self._key_space.start(), self._key_space.owns))
@@ -221,7 +211,7 @@ class RedisCache(NetworkCache):
             NotSupportedError: see keys(), which takes a literal prefix.
             StorageError: the server is out of reach; no policy has an answer to this.
         """
-        exchange = self._matches(search, version, itersize)
+        exchange = self._operations.match(self._listing_head(version), search, _step(itersize))
         with self._reaching("iter_keys"):
             found = self._engine.run(exchange)
         return iter(self._listed(self._only_live(found), version))
@@ -230,14 +220,11 @@ class RedisCache(NetworkCache):
         self, search: str, version: int | None = None, *, itersize: int | None = None
     ) -> AsyncIterator[str]:
         """See iter_keys()."""
-        exchange = self._matches(search, version, itersize)
+        exchange = self._operations.match(self._listing_head(version), search, _step(itersize))
         with self._reaching("iter_keys"):
             found = await self._engine.arun(exchange)
         for key in self._listed(await self._aonly_live(found), version):
             yield key
-
-    def _matches(self, search: str, version: int | None, itersize: int | None) -> "Exchange[list[str]]":
-        return self._operations.match(self._listing_head(version), search, _step(itersize))
 
     def delete_pattern(self, pattern: str, version: int | None = None, *, itersize: int | None = None) -> int:
         """Remove the entries whose keys iter_keys() would find. Return how many, expired ones included.
@@ -246,18 +233,15 @@ class RedisCache(NetworkCache):
             NotSupportedError: see keys().
             StorageError: the server is out of reach; no policy has an answer to this.
         """
-        exchange = self._removal(pattern, version, itersize)
+        exchange = self._operations.remove(self._listing_head(version), pattern, self._key_space.owns, _step(itersize))
         with self._removing():
             return self._counted_deletes(self._engine.run(exchange))
 
     async def adelete_pattern(self, pattern: str, version: int | None = None, *, itersize: int | None = None) -> int:
         """See delete_pattern()."""
-        exchange = self._removal(pattern, version, itersize)
+        exchange = self._operations.remove(self._listing_head(version), pattern, self._key_space.owns, _step(itersize))
         with self._removing():
             return self._counted_deletes(await self._engine.arun(exchange))
-
-    def _removal(self, pattern: str, version: int | None, itersize: int | None) -> "Exchange[int]":
-        return self._operations.remove(self._listing_head(version), pattern, self._key_space.owns, _step(itersize))
 
     @contextmanager
     def _removing(self) -> Iterator[None]:
@@ -290,10 +274,7 @@ def _refuse_tags(tags: Iterable[object]) -> None:
 
 
 def _step(itersize: int | None) -> int | None:
-    """Return the keys that a SCAN looks at."""
-    if itersize is None:
-        return None
-    if isinstance(itersize, bool) or not isinstance(itersize, int) or itersize < 1:
+    if itersize is not None and (isinstance(itersize, bool) or not isinstance(itersize, int) or itersize < 1):
         raise ValueError(f"itersize is {itersize!r}; expected a whole number, at least 1, or None for 1000.")
     return itersize
 

@@ -42,7 +42,7 @@ class RedisEngine(NetworkEngine):
         self.target = target
         self._options = dict(target.options)
         self._sentinels = frozenset(target.sentinels)
-        self._sentinel_options = sentinel_options
+        self._sentinel_options = self._options | {"credential_provider": None} | sentinel_options
         self._topology = topology_of(target, read_own_writes)
         self._pools: dict[Server, Pool] = {}
         self._streams: dict[asyncio.AbstractEventLoop, dict[Server, Stream]] = {}
@@ -112,11 +112,11 @@ class RedisEngine(NetworkEngine):
 
     def _connection_settings(self, server: Server) -> dict[str, Any]:
         """Return the arguments of redis-py's connection."""
-        options, provider = self._options_for(server), self._provider_for(server)
+        options = self._options_for(server)
         settings: dict[str, Any] = {"db": server.db, "retry": _RETRIES, "protocol": 2, **_NO_INTRODUCTION}
         settings |= {name: options[name] for name in ("client_name", "socket_timeout", "socket_connect_timeout")}
-        if provider is not None:
-            settings["credential_provider"] = provider
+        if options["credential_provider"] is not None:
+            settings["credential_provider"] = options["credential_provider"]
         else:
             settings |= {"username": server.username, "password": server.password}
         if server.path:
@@ -125,10 +125,7 @@ class RedisEngine(NetworkEngine):
         return settings | (self._tls_settings(server) if server.tls else {})
 
     def _options_for(self, server: Server) -> dict[str, Any]:
-        return self._options | self._sentinel_options if server in self._sentinels else self._options
-
-    def _provider_for(self, server: Server) -> Any:
-        return None if server in self._sentinels else self._options["credential_provider"]
+        return self._sentinel_options if server in self._sentinels else self._options
 
     def _tls_settings(self, server: Server) -> dict[str, Any]:
         options = self._options_for(server)
@@ -170,8 +167,11 @@ class RedisEngine(NetworkEngine):
 
     async def _aexchange(self, batches: Sequence[Batch]) -> list[Outcome]:
         exchanges = (self._stream(batch.server).exchange(batch.commands, batch.use) for batch in batches)
-        outcomes = await asyncio.gather(*exchanges, return_exceptions=True)
-        return [_or_raise(outcome) for outcome in outcomes]
+        outcomes: list[Any] = await asyncio.gather(*exchanges, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, redis.exceptions.RedisError):
+                raise outcome
+        return outcomes
 
     def _stream(self, server: Server) -> Stream:
         loop = asyncio.get_running_loop()
@@ -187,7 +187,8 @@ class RedisEngine(NetworkEngine):
         return stream
 
     def _login(self, server: Server) -> Login:
-        options, provider = self._options_for(server), self._provider_for(server)
+        options = self._options_for(server)
+        provider = options["credential_provider"]
         return Login(
             connect_timeout=options["socket_connect_timeout"],
             timeout=options["socket_timeout"],
@@ -225,10 +226,3 @@ def _outcome(work: Callable[..., Any], *args: Any) -> Any:
         return work(*args)
     except redis.exceptions.RedisError as error:
         return error
-
-
-def _or_raise(outcome: Any) -> Any:
-    """Return the outcome of a batch. Raise an error that is not the server's."""
-    if isinstance(outcome, BaseException) and not isinstance(outcome, redis.exceptions.RedisError):
-        raise outcome
-    return outcome

@@ -1,11 +1,9 @@
 """Entries of Django's backend and django-redis, read while a site moves from them.
 
-Their pickles are not signed. Reading one runs any code it holds, so that anybody who can write
-to the server owns the program: hence an option, off by default, to be removed as soon as the
-old entries have expired. Nothing is ever written in this form.
+Their pickles are not signed: anybody who can write to the server can run code in the program. Hence an option, off by
+default. Nothing is ever written in this form.
 
-Formats: django/core/cache/backends/redis.py; django_redis/compressors/, each of which is
-recognised by a magic number.
+Formats: django/core/cache/backends/redis.py; django_redis/compressors/.
 """
 
 import pickle
@@ -52,11 +50,7 @@ _EXPANDERS: Final[Mapping[bytes, Callable[[bytes], bytes]]] = {
 
 
 class ForeignReader:
-    """A codec that also reads unsigned pickles, compressed or not.
-
-    Args:
-        codec: writes everything, and is the first to read.
-    """
+    """A codec that also reads unsigned pickles, compressed or not; `codec` writes, and is the first to read."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
@@ -80,9 +74,8 @@ class ForeignReader:
 
 
 def _loads(data: bytes) -> Any:
-    expand = next((expand for magic, expand in _EXPANDERS.items() if data.startswith(magic)), None)
-    if expand is not None:
-        data = expand(data)
+    expand = next((expand for magic, expand in _EXPANDERS.items() if data.startswith(magic)), bytes)
+    data = expand(data)
     if not data.startswith(_PICKLE):
         raise pickle.UnpicklingError("no pickle")
     return pickle.loads(data)

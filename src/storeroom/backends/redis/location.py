@@ -1,17 +1,4 @@
-"""LOCATION: the servers that its URLs name.
-
-==================================================  ================================================
-``redis://[user:password@]host[:port][/db]``        one server; ``valkey://`` is the same
-``rediss://...``                                    by TLS; also ``valkeys://``
-``unix://[user:password@]/path/of.sock[?db=1]``     one server, by its socket
-several of these, as a list, or with ``,`` or ``;`` the first is written to, the others are read from
-``redis+sentinel://host:port,host:port/name/db``    the primary that these Sentinels call `name`
-``redis+cluster://host:port,host:port``             the cluster to which these servers belong
-==================================================  ================================================
-
-``rediss+sentinel://`` and ``rediss+cluster://`` use TLS. Options of a connection may stand in the
-query, and count before OPTIONS, as the number of the database does.
-"""
+"""LOCATION: the servers that its URLs name. docs/backends/redis.md lists their forms."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -30,24 +17,17 @@ _NEXT_URL: Final = re.compile(r"\s*[;,]\s*(?=[a-z][a-z+]*://)")
 """A comma also stands between the hosts of one URL, a semicolon between options: the next word tells."""
 
 _SCHEMES: Final = {
-    "redis": ("server", False),
-    "valkey": ("server", False),
-    "rediss": ("server", True),
-    "valkeys": ("server", True),
+    **dict.fromkeys(("redis", "valkey"), ("server", False)),
+    **dict.fromkeys(("rediss", "valkeys"), ("server", True)),
     "unix": ("server", False),
-    "redis+sentinel": ("sentinel", False),
-    "valkey+sentinel": ("sentinel", False),
-    "rediss+sentinel": ("sentinel", True),
-    "valkeys+sentinel": ("sentinel", True),
-    "redis+cluster": ("cluster", False),
-    "valkey+cluster": ("cluster", False),
-    "rediss+cluster": ("cluster", True),
-    "valkeys+cluster": ("cluster", True),
+    **dict.fromkeys(("redis+sentinel", "valkey+sentinel"), ("sentinel", False)),
+    **dict.fromkeys(("rediss+sentinel", "valkeys+sentinel"), ("sentinel", True)),
+    **dict.fromkeys(("redis+cluster", "valkey+cluster"), ("cluster", False)),
+    **dict.fromkeys(("rediss+cluster", "valkeys+cluster"), ("cluster", True)),
 }
 """Scheme -> kind of target, and whether it is by TLS."""
 
 _PORTS: Final = {"server": 6379, "cluster": 6379, "sentinel": 26379}
-_PORT_MAX: Final = 65535
 _EXAMPLE: Final = "'redis://localhost:6379/0'"
 
 
@@ -57,12 +37,8 @@ class Server:
 
     Attributes:
         host: name or address; "" where there is a path.
-        port: TCP port.
         path: of the server's socket; "" for TCP.
-        db: number of the database.
         username: None for the default user.
-        password: None for none.
-        tls: whether the connection is encrypted.
         must_be_primary: whether a connection is only good while the server is no replica.
     """
 
@@ -91,8 +67,7 @@ class Target:
     Attributes:
         kind: "server", "sentinel" or "cluster".
         servers: writes go to the first; for a cluster, any that tells of the others.
-        sentinels: the Sentinels, for that kind.
-        service: the primary's name among them.
+        service: the primary's name among the Sentinels.
         options: the options of connections, those of the URL's query included.
     """
 
@@ -139,23 +114,18 @@ def parse(location: str | Sequence[str], options: Mapping[str, Any]) -> Target:
     """
     urls = _NEXT_URL.split(location.strip()) if isinstance(location, str) else [url.strip() for url in location]
     if not any(urls):
-        raise ConfigurationError(
-            "LOCATION is empty; a Redis cache needs the server's URL, such as 'redis://localhost:6379/0'."
-        )
+        raise ConfigurationError(f"LOCATION is empty; a Redis cache needs the server's URL, such as {_EXAMPLE}.")
     targets = [_parse_url(url, options) for url in urls]
-    kinds = {target.kind for target in targets}
     first = targets[0]
     if first.kind == "sentinel" and targets[1:] == targets[:-1]:
         targets = [first]  # django-redis names the service again for its replicas; the primary answers for them
-    if len(kinds) > 1 or (len(targets) > 1 and first.kind == "sentinel"):
+    if any(target.kind != first.kind for target in targets) or (len(targets) > 1 and first.kind == "sentinel"):
         raise ConfigurationError(
             "LOCATION is a list of URLs of several kinds; expected servers alone, or one redis+sentinel:// or "
             "redis+cluster:// that names all its hosts."
         )
-    merged: dict[str, Any] = {}
-    for target in targets:
-        merged |= dict(target.options)
-    own = {name: options[name] for name in known.CONNECTION} | merged
+    own = {name: options[name] for name in known.CONNECTION}
+    own |= {name: value for target in targets for name, value in target.options}
     servers = tuple(server for target in targets for server in target.servers)
     kind = "cluster" if known.is_cluster(options) and first.kind == "server" else first.kind
     if kind == "cluster" and any(server.db for server in servers):
@@ -175,7 +145,7 @@ def _parse_url(url: str, options: Mapping[str, Any]) -> Target:
         )
     query = _parse_query(parts.query, options, wrong)
     template = _template(parts, {**options, **query}, wrong)
-    kind, _ = _SCHEMES[parts.scheme]
+    kind = _SCHEMES[parts.scheme][0]
     if kind == "server" and known.is_sentinel(options):
         target = _spelled_by_django_redis(template, parts, options, wrong)
     elif parts.scheme == "unix":
@@ -188,10 +158,9 @@ def _parse_url(url: str, options: Mapping[str, Any]) -> Target:
 
 
 def _parse_socket(template: Server, parts: SplitResult, wrong: str) -> Target:
-    path = unquote(parts.path)
-    if not path or parts.hostname:
+    if not parts.path or parts.hostname:
         raise ConfigurationError(f"{wrong}; expected the path of a socket, such as 'unix:///run/redis/redis.sock'.")
-    return Target("server", (replace(template, host="", path=path),))
+    return Target("server", (replace(template, host="", path=unquote(parts.path)),))
 
 
 def _parse_servers(template: Server, parts: SplitResult, kind: str, wrong: str) -> Target:
@@ -215,8 +184,7 @@ def _parse_sentinels(template: Server, parts: SplitResult, options: Mapping[str,
 
 def _template(parts: SplitResult, options: Mapping[str, Any], wrong: str) -> Server:
     """Return a server with the login that all servers of a URL share."""
-    user_info = parts.netloc.rpartition("@")[0]
-    username, _, password = user_info.partition(":")
+    username, _, password = parts.netloc.rpartition("@")[0].partition(":")
     try:
         return Server(
             db=options["db"],
@@ -252,7 +220,7 @@ def _parse_hosts(parts: SplitResult, default_port: int, wrong: str) -> list[tupl
         host, colon, port = address.rpartition(":")
         if not colon or port.endswith("]"):
             host, port = address, ""
-        if (port and not port.isdecimal()) or int(port or 1) > _PORT_MAX:
+        if (port and not port.isdecimal()) or int(port or 1) >= 2**16:
             raise ConfigurationError(f"{wrong}, whose port is wrong; expected a number up to 65535.")
         addresses.append((unquote(host.strip("[]")) or "localhost", int(port or default_port)))
     return addresses
@@ -260,9 +228,7 @@ def _parse_hosts(parts: SplitResult, default_port: int, wrong: str) -> list[tupl
 
 def _parse_db(path: str, template: Server, wrong: str) -> int:
     """Return the number in a URL's path, or that of the template if there is none."""
-    number = path.strip("/")
-    if not number:
-        return template.db
+    number = path.strip("/") or str(template.db)
     if not number.isdecimal():
         raise ConfigurationError(f"{wrong}; expected the database's number after the host, as in {_EXAMPLE}.")
     return int(number)

@@ -1,11 +1,10 @@
 """The operations of the cache: the requests of each, and its result.
 
-Operations are generators: they yield requests and are sent replies (see requests.py). A timeout
-goes to the server as milliseconds from now, and comes back as such: the clocks of the hosts need
-not agree.
+A timeout goes to the server as milliseconds from now, and comes back as such: the clocks of the hosts need not agree.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from redis.exceptions import NoScriptError, OutOfMemoryError
@@ -50,8 +49,7 @@ def key_bytes(storage_key: str) -> bytes:
 
 def _milliseconds(expires_at: float) -> int:
     """Return the milliseconds left, at least one."""
-    left = expires_at - timeouts.now()
-    return min(max(1, round(left * 1000)), MAX_MILLISECONDS) if left < MAX_MILLISECONDS else MAX_MILLISECONDS
+    return max(1, round(min((expires_at - timeouts.now()) * 1000, MAX_MILLISECONDS)))
 
 
 def _left(expires_at: float) -> bytes | int:
@@ -64,10 +62,11 @@ def _until(milliseconds: int) -> float:
     return NEVER if milliseconds == _NO_EXPIRY else timeouts.now() + milliseconds / 1000
 
 
+@dataclass(slots=True, eq=False)
 class Operations:
     """The operations of one cache.
 
-    Args:
+    Attributes:
         codec: turns values into bytes.
         counters: count values that cannot be decoded.
         is_cluster: the keys of one command must then lie in one slot, and each gets its own.
@@ -75,20 +74,11 @@ class Operations:
         without_room: counts a write for which the server had no room; returns False, or raises its argument.
     """
 
-    def __init__(
-        self,
-        codec: Codec | ForeignReader,
-        counters: Counters,
-        *,
-        is_cluster: bool,
-        is_bound: bool,
-        without_room: Callable[[StorageError], bool],
-    ) -> None:
-        self._codec = codec
-        self._counters = counters
-        self._is_cluster = is_cluster
-        self._is_bound = is_bound
-        self._without_room = without_room
+    codec: Codec | ForeignReader
+    counters: Counters
+    is_cluster: bool
+    is_bound: bool
+    without_room: Callable[[StorageError], bool]
 
     # Reading --------------------------------------------------------------------------------
 
@@ -102,7 +92,7 @@ class Operations:
         if not storage_keys:
             return {}
         keys = [key_bytes(storage_key) for storage_key in storage_keys]
-        if self._is_cluster:
+        if self.is_cluster:
             replies = yield Request([("GET", key) for key in keys], Use.READ)
         else:
             (replies,) = yield one(Use.READ, "MGET", *keys)
@@ -114,13 +104,13 @@ class Operations:
         """One GET and one PTTL for each key, all together."""
         if not storage_keys:
             return {}
-        keys = [key_bytes(storage_key) for storage_key in storage_keys]
+        keys = map(key_bytes, storage_keys)
         replies = yield Request([(name, key) for key in keys for name in ("GET", "PTTL")], Use.READ)
         found: dict[str, tuple[Any, float | None]] = {}
         for storage_key, reply, left in zip(storage_keys, replies[::2], replies[1::2], strict=True):
-            value, milliseconds = self._decoded(storage_key, reply), checked(left)
+            value, expires_at = self._decoded(storage_key, reply), _until(checked(left))
             if value is not MISSING:
-                found[storage_key] = value, _until(milliseconds)  # in the past if it expired between the two
+                found[storage_key] = value, expires_at  # in the past if it expired between the two
         return found
 
     def _decoded(self, storage_key: str, reply: Any) -> Any:
@@ -128,9 +118,9 @@ class Operations:
         if reply is None:
             return MISSING
         try:
-            return self._codec.loads(reply if type(reply) is bytes else _frame(reply), storage_key)
+            return self.codec.loads(reply if type(reply) is bytes else _frame(reply), storage_key)
         except DecodeError:
-            self._counters.errors += 1
+            self.counters.errors += 1
             return MISSING
 
     def expiry(self, storage_key: str) -> Exchange[Any]:
@@ -170,13 +160,13 @@ class Operations:
         return self._stored(reply)
 
     def _set_command(self, storage_key: str, value: Any, expires_at: float) -> Command:
-        command = "SET", key_bytes(storage_key), self._codec.dumps(value, storage_key)
+        command = "SET", key_bytes(storage_key), self.codec.dumps(value, storage_key)
         return command if expires_at == NEVER else (*command, "PX", _milliseconds(expires_at))
 
     def _stored(self, reply: Any) -> bool:
         """Tell whether a SET was carried out; a server that is full refuses it."""
         if isinstance(reply, OutOfMemoryError):
-            return self._without_room(
+            return self.without_room(
                 StorageError(
                     f"The Redis server refused a write, for it is full and evicts nothing ({reply}). Give it more "
                     "maxmemory, or a maxmemory-policy that evicts, such as allkeys-lru."
@@ -196,7 +186,7 @@ class Operations:
         return (yield from self._unlink(list(map(key_bytes, storage_keys)), Use.ONCE))
 
     def _unlink(self, keys: Sequence[bytes], use: Use) -> Exchange[int]:
-        commands: list[Command] = [("UNLINK", key) for key in keys] if self._is_cluster else [("UNLINK", *keys)]
+        commands: list[Command] = [("UNLINK", key) for key in keys] if self.is_cluster else [("UNLINK", *keys)]
         replies = yield Request(commands, use)
         return sum(map(checked, replies))
 
@@ -219,12 +209,11 @@ class Operations:
         else:
             (old,) = yield one(Use.FRESH, "GET", key)
         while old is not None:
-            old = _frame(old)
-            new = self._number(storage_key, old) + delta
-            reply = yield from _run(scripts.COMPARE_SET, Use.ONCE, key, old, self._codec.dumps(new, storage_key))
-            if reply == 1:
+            frame = _frame(old)
+            new = self._number(storage_key, frame) + delta
+            old = yield from _run(scripts.COMPARE_SET, Use.ONCE, key, frame, self.codec.dumps(new, storage_key))
+            if old == 1:
                 return new
-            old = reply
         raise KeyError(storage_key)
 
     def _number(self, storage_key: str, frame: bytes) -> float:
@@ -243,25 +232,24 @@ class Operations:
         """One script; another one where the bytes must change with the key. In a cluster, two steps."""
         if storage_key == new_storage_key:
             return (yield from self.has(storage_key))
-        key, new_key = key_bytes(storage_key), key_bytes(new_storage_key)
-        if self._is_cluster:
+        if self.is_cluster:
             return (yield from self._copy_and_delete(storage_key, new_storage_key))
-        if self._is_bound:
+        if self.is_bound:
             return (yield from self._rename_bound(storage_key, new_storage_key))
-        moved = yield from _run(scripts.RENAME, Use.ONCE, key, new_key, KIND_BYTES - 1, FIRST_BYTE, keys=2)
+        keys = key_bytes(storage_key), key_bytes(new_storage_key)
+        moved = yield from _run(scripts.RENAME, Use.ONCE, *keys, KIND_BYTES - 1, FIRST_BYTE, keys=2)
         return LOOK if moved == scripts.IS_ENVELOPE else bool(moved)
 
     def _rename_bound(self, storage_key: str, new_storage_key: str) -> Exchange[Any]:
-        keys = key_bytes(storage_key), key_bytes(new_storage_key)
-        (old,) = yield one(Use.FRESH, "GET", keys[0])
+        key, new_key = key_bytes(storage_key), key_bytes(new_storage_key)
+        (old,) = yield one(Use.FRESH, "GET", key)
         while (value := self._decoded(storage_key, old)) is not MISSING:
             if type(value) is Envelope:
                 return LOOK
-            frame = self._codec.dumps(value, new_storage_key)
-            reply = yield from _run(scripts.COMPARE_RENAME, Use.ONCE, *keys, _frame(old), frame, keys=2)
-            if reply == 1:
+            frame = self.codec.dumps(value, new_storage_key)
+            old = yield from _run(scripts.COMPARE_RENAME, Use.ONCE, key, new_key, _frame(old), frame, keys=2)
+            if old == 1:
                 return True
-            old = reply
         return False
 
     def _copy_and_delete(self, storage_key: str, new_storage_key: str) -> Exchange[Any]:
@@ -279,34 +267,37 @@ class Operations:
 
     def compare_delete(self, storage_key: str, expected: Any) -> Exchange[bool]:
         """One script, where equal values have equal bytes; else the entry is compared, and tried again."""
-        return (yield from self._compared(scripts.COMPARE_DELETE, storage_key, expected))
+        return (yield from self._swap(storage_key, Swap(expected, MISSING, NEVER)))
 
     def compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> Exchange[bool]:
         """One script: see compare_delete()."""
-        new = self._codec.dumps(value, storage_key)
-        try:
-            return (yield from self._compared(scripts.COMPARE_SET_UNTIL, storage_key, expected, new, _left(expires_at)))
-        except StorageError as error:
-            if not isinstance(error.__cause__, OutOfMemoryError):
-                raise
-            return self._stored(error.__cause__)
+        return (yield from self._swap(storage_key, Swap(expected, value, expires_at)))
 
-    def _compared(self, script: Script, storage_key: str, expected: Any, *args: bytes | int) -> Exchange[bool]:
-        frame = self._expected_frame(storage_key, expected)
+    def _swap(self, storage_key: str, swap: Swap) -> Exchange[bool]:
+        script, key, frame, *new = self._swap_script(storage_key, swap)
         while True:
-            reply = yield from _run(script, Use.ONCE, key_bytes(storage_key), frame, *args)
+            try:
+                reply = yield from _run(script, Use.ONCE, key, frame, *new)
+            except StorageError as error:
+                if not isinstance(error.__cause__, OutOfMemoryError):
+                    raise
+                return self._stored(error.__cause__)
             if not isinstance(reply, bytes):
                 return bool(reply)
-            if self._decoded(storage_key, reply) != expected:
+            if self._decoded(storage_key, reply) != swap.expected:
                 return False
             frame = reply
 
-    def _expected_frame(self, storage_key: str, expected: Any) -> bytes:
-        """Return the bytes of an expected value: none for MISSING, as no entry is empty.
+    def _swap_script(self, storage_key: str, swap: Swap) -> tuple[Any, ...]:
+        """Return the script of a swap, the key, the bytes expected there, and the new ones with their expiry, if any.
 
-        The script then returns the entry, and it turns out whether that can be read.
+        No bytes are expected for MISSING, as no entry is empty: the script returns an entry that cannot be read.
         """
-        return b"" if expected is MISSING else self._codec.dumps(expected, storage_key)
+        frame = b"" if swap.expected is MISSING else self.codec.dumps(swap.expected, storage_key)
+        if swap.value is MISSING:
+            return scripts.COMPARE_DELETE, key_bytes(storage_key), frame
+        new = self.codec.dumps(swap.value, storage_key)
+        return scripts.COMPARE_SET_UNTIL, key_bytes(storage_key), frame, new, _left(swap.expires_at)
 
     def swap_many(self, swaps: Mapping[str, Swap]) -> Exchange[dict[str, bool]]:
         """One SET NX or one script for each, all together; more for entries that have to be looked at again."""
@@ -316,11 +307,9 @@ class Operations:
         replies = yield Request(commands, Use.ONCE)
         swapped = {}
         for (storage_key, swap), reply in zip(swaps.items(), replies, strict=True):
-            if isinstance(reply, OutOfMemoryError):
-                swapped[storage_key] = self._stored(reply)
-            elif reply is None or is_wrong_type(reply):
+            if reply is None or is_wrong_type(reply):
                 swapped[storage_key] = False
-            elif swap.expected is ABSENT:
+            elif swap.expected is ABSENT or isinstance(reply, OutOfMemoryError):
                 swapped[storage_key] = self._stored(reply)
             elif isinstance(reply, NoScriptError) or self._is_equal(storage_key, reply, swap.expected):
                 swapped[storage_key] = yield from self._swap(storage_key, swap)
@@ -329,23 +318,14 @@ class Operations:
         return swapped
 
     def _swap_command(self, storage_key: str, swap: Swap) -> Command:
-        expected, value, expires_at = swap
-        if expected is ABSENT:
-            return (*self._set_command(storage_key, value, expires_at), "NX")
-        key, frame = key_bytes(storage_key), self._expected_frame(storage_key, expected)
-        if value is MISSING:
-            return ("EVALSHA", scripts.COMPARE_DELETE.digest, 1, key, frame)
-        new = self._codec.dumps(value, storage_key)
-        return ("EVALSHA", scripts.COMPARE_SET_UNTIL.digest, 1, key, frame, new, _left(expires_at))
+        if swap.expected is ABSENT:
+            return (*self._set_command(storage_key, swap.value, swap.expires_at), "NX")
+        script, *arguments = self._swap_script(storage_key, swap)
+        return ("EVALSHA", script.digest, 1, *arguments)
 
     def _is_equal(self, storage_key: str, reply: Any, expected: Any) -> bool:
         """Tell whether other bytes than the expected ones were there, of an equal value."""
         return isinstance(reply, bytes) and bool(self._decoded(storage_key, reply) == expected)
-
-    def _swap(self, storage_key: str, swap: Swap) -> Exchange[bool]:
-        if swap.value is MISSING:
-            return (yield from self.compare_delete(storage_key, swap.expected))
-        return (yield from self.compare_set(storage_key, *swap))
 
     # Listing and clearing -------------------------------------------------------------------
 
@@ -405,9 +385,7 @@ def _run(script: Script, use: Use, *args: bytes | float, keys: int = 1) -> Excha
     (reply,) = yield one(use, "EVALSHA", script.digest, keys, *args)
     if isinstance(reply, NoScriptError):
         (reply,) = yield one(use, "EVAL", script.source, keys, *args)
-    if is_wrong_type(reply):
-        return None
-    return checked(reply)
+    return None if is_wrong_type(reply) else checked(reply)
 
 
 def _head(key: Any) -> Command:
@@ -421,10 +399,7 @@ def _is_envelope(head: Any) -> bool:
 
 def _frame(reply: Any) -> bytes:
     """Return the bytes of a reply to GET; none for a list or a hash, which are no entries."""
-    if is_wrong_type(reply):
-        return b""
-    frame: bytes = checked(reply)
-    return frame
+    return b"" if is_wrong_type(reply) else bytes(checked(reply))
 
 
 def key_text(key: bytes) -> str | None:

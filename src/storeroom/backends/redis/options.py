@@ -1,11 +1,11 @@
 """OPTIONS of the Redis cache: Storeroom's own, and those that Django's backend and django-redis know.
 
-Options for either of them are understood where they have a meaning here. The rest is refused, and
-the message names the substitute.
+Options without a meaning here are refused, and the message names the substitute.
 """
 
 import ssl
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -18,11 +18,10 @@ from storeroom.wording import nearest, shown
 __all__ = ["CONNECTION", "IN_URL", "OPTIONS", "TLS", "is_cluster", "is_sentinel", "settled"]
 
 DEFAULT_MAX_CONNECTIONS: Final = 64
-"""Connections of one process to one server. A server admits 10,000 clients by default (maxclients), so that
-hundreds of processes have room; a process with more busy threads than this is rare."""
+"""A server admits 10,000 clients by default (maxclients): hundreds of processes. Few have more busy threads."""
 
 DEFAULT_READ_OWN_WRITES: Final = 1.0
-"""Seconds; replicas lag by milliseconds as a rule, and one that lags for longer is about to be noticed."""
+"""Seconds. Replicas lag by milliseconds as a rule."""
 
 _ignored = partial(network.ignored, "other backends")
 
@@ -45,8 +44,8 @@ def _known_paths(equivalents: Mapping[str, Any], instead: str) -> Callable[[Any]
     return parse
 
 
-def _translated(equivalents: Mapping[str, Any], names: str, methods: tuple[str, str]) -> Callable[[Any], Any]:
-    """Return a parser that turns these dotted paths into Storeroom's names, which the codec checks."""
+def _translating(name: str, equivalents: Mapping[str, Any], names: str, methods: tuple[str, str]) -> Option:
+    """Return an option of the codec, which checks it, that turns these dotted paths into Storeroom's names."""
 
     def parse(value: Any) -> Any:
         if isinstance(value, str):
@@ -55,7 +54,7 @@ def _translated(equivalents: Mapping[str, Any], names: str, methods: tuple[str, 
             raise ValueError(f"{names}, an object with {methods[0]}() and {methods[1]}(), or its dotted path")
         return value
 
-    return parse
+    return replace(config.CODEC_OPTIONS[name], parse=parse)
 
 
 def _falsy(instead: str, default: Any = None) -> Option:
@@ -67,20 +66,17 @@ def _falsy(instead: str, default: Any = None) -> Option:
     return Option(parse, default, "Accepted if it is False.")
 
 
-def _only_true(instead: str) -> Callable[[Any], Any]:
-    def parse(value: Any) -> Any:
-        if value is not True:
-            raise ValueError(instead)
-        return value
-
-    return parse
+def _only_true(value: Any) -> bool:
+    if value is not True:
+        raise ValueError("True: all is written to the first server of LOCATION")
+    return True
 
 
 def _certificates(value: Any) -> str:
     """Parse the rule by which a server's certificate is verified: redis-py's word, or a constant of `ssl`."""
     words: dict[Any, str] = {None: "none", 0: "none", 1: "optional", 2: "required"}
-    word = words[value] if value in words else str(value)
-    return config.one_of(("required", "optional", "none"))(word.lower().removeprefix("cert_"))
+    word = words.get(value, str(value)).lower().removeprefix("cert_")
+    return config.one_of(("required", "optional", "none"))(word)
 
 
 def _tls_version(value: Any) -> ssl.TLSVersion | None:
@@ -99,14 +95,14 @@ def _addresses(value: Any) -> tuple[tuple[str, int], ...]:
         raise ValueError("a list of (host, port) pairs") from None
 
 
-def _nested(known: Callable[[], Mapping[str, Option]]) -> Callable[[Any], dict[str, Any] | None]:
+def _nested(known: Mapping[str, Option]) -> Callable[[Any], dict[str, Any] | None]:
     """Return a parser of a dict of these options; options without effect are left out."""
 
     def parse(value: Any) -> dict[str, Any] | None:
         if value is None:
             return None
         if isinstance(value, Mapping):
-            parsed = {name: _parse_inner(name, inner, known()) for name, inner in value.items()}
+            parsed = {name: _parse_inner(name, inner, known) for name, inner in value.items()}
             return {name: inner for name, inner in parsed.items() if name in CONNECTION}
         raise ValueError("a dict")
 
@@ -159,14 +155,11 @@ CONNECTION: Final[Mapping[str, Option]] = {
 """The terms of a connection to a server. These may also stand in the query of a URL."""
 
 _LOCATION: Final = "LOCATION, whose URL tells the servers"
-_TLS_BY_SCHEME: Final = "a LOCATION whose scheme has TLS: rediss://, rediss+sentinel:// or rediss+cluster://"
-_OCSP: Final = "nothing: certificates are verified without OCSP"
 _NO_PART: Final = "nothing: this is a part of redis-py's client that has no part here"
 
 _DRIVERS: Final[Mapping[str, Option]] = {
     "retry_on_timeout": _ignored("what was idle too long is sent again, and what timed out is not"),
-    "retry": _ignored("what may be sent again is, once"),
-    "retry_on_error": _ignored("what may be sent again is, once"),
+    **dict.fromkeys(("retry", "retry_on_error"), _ignored("what may be sent again is, once")),
     "health_check_interval": _ignored("connections that a server has closed are noticed when they are used"),
     "encoding": _ignored("keys are UTF-8"),
     "encoding_errors": _ignored("any string is a key"),
@@ -178,7 +171,7 @@ _DRIVERS: Final[Mapping[str, Option]] = {
     ),
     "decode_responses": _falsy("False: values are bytes, which the serializer decodes", default=False),
     **dict.fromkeys(("host", "port", "path", "unix_socket_path"), refused(_LOCATION)),
-    "ssl": _falsy(_TLS_BY_SCHEME),
+    "ssl": _falsy("a LOCATION whose scheme has TLS: rediss://, rediss+sentinel:// or rediss+cluster://"),
     "timeout": refused(
         "OPTIONS['socket_timeout'], for which a server, and a connection that is not busy, are waited for; or TIMEOUT "
         "beside OPTIONS, after which entries expire"
@@ -188,7 +181,7 @@ _DRIVERS: Final[Mapping[str, Option]] = {
     **dict.fromkeys(("cache", "cache_config"), refused("OPTIONS['near'], which keeps entries in the process's memory")),
     **dict.fromkeys(
         ("ssl_validate_ocsp", "ssl_validate_ocsp_stapled", "ssl_ocsp_context", "ssl_ocsp_expected_cert"),
-        _falsy(_OCSP),
+        _falsy("nothing: certificates are verified without OCSP"),
     ),
     **dict.fromkeys(("command_packer", "event_dispatcher", "socket_type"), refused(_NO_PART)),
 }
@@ -223,21 +216,15 @@ _SENTINELS: Final = {
 
 _pool = _known_paths(
     {
-        f"redis.{name}": None
-        for name in (
-            *("ConnectionPool", "BlockingConnectionPool", "sentinel.SentinelConnectionPool"),
-            *("connection.ConnectionPool", "connection.BlockingConnectionPool"),
-        )
+        "redis.sentinel.SentinelConnectionPool": None,
+        **{f"redis.{module}{kind}ConnectionPool": None for module in ("", "connection.") for kind in ("", "Blocking")},
     },
     "nothing: Storeroom keeps its own pool, which max_connections and the timeouts bound",
 )
 _parser = _known_paths(
     {
-        f"redis.{name}": None
-        for name in (
-            *("connection.DefaultParser", "connection.HiredisParser", "connection.PythonParser"),
-            *("connection._HiredisParser", "_parsers.hiredis._HiredisParser"),
-        )
+        "redis._parsers.hiredis._HiredisParser": None,
+        **{f"redis.connection.{kind}Parser": None for kind in ("Default", "Hiredis", "_Hiredis", "Python")},
     },
     "nothing: replies are always parsed by hiredis",
 )
@@ -260,7 +247,7 @@ _redis_client_class = _known_paths(
     "redis.Redis or redis.cluster.RedisCluster",
 )
 _client_kwargs = Option(
-    _nested(lambda: _CLIENTS), None, "django-redis: any of the options of connections, which may stand beside it."
+    _nested(_CLIENTS), None, "django-redis: any of the options of connections, which may stand beside it."
 )
 _BOUNDS: Final = "nothing: a server bounds itself, by maxmemory and maxmemory-policy, for all its users"
 
@@ -279,17 +266,13 @@ _BACKENDS: Final[Mapping[str, Option]] = {
     "redis_client_kwargs": _client_kwargs,
     "sentinels": Option(_addresses, None, "django-redis: (host, port) of each Sentinel; LOCATION is redis://service."),
     "sentinel_kwargs": Option(
-        _nested(lambda: _SENTINELS), None, "How the Sentinels themselves are connected and logged in to, as a dict."
+        _nested(_SENTINELS), None, "How the Sentinels themselves are connected and logged in to, as a dict."
     ),
     "ignore_exceptions": Option(
         config.boolean, None, 'django-redis: True is on_error="miss", False is on_error="raise".'
     ),
     **dict.fromkeys(("max_entries", "cull_frequency", "max_bytes"), refused(_BOUNDS)),
-    "replica_read_only": Option(
-        _only_true("True: all is written to the first server of LOCATION"),
-        None,
-        "django-redis: accepted if it is True.",
-    ),
+    "replica_read_only": Option(_only_true, None, "django-redis: accepted if it is True."),
     "log_ignored_exceptions": _ignored("an outage is always logged, once when it begins and once when it ends"),
     "close_connection": _ignored("connections are kept between requests"),
     "pickle_version": _ignored("a frame tells how it is read"),
@@ -312,22 +295,11 @@ _COMPRESSORS: Final = {
 }
 
 
-def _translating(name: str, *translation: Any) -> Option:
-    option = config.CODEC_OPTIONS[name]
-    return Option(_translated(*translation), option.default, option.meaning)
-
-
 OPTIONS: Final[Mapping[str, Option]] = {
     **network.NETWORK_OPTIONS,
-    **config.CODEC_OPTIONS,
     "serializer": _translating("serializer", _SERIALIZERS, '"pickle", "json", "msgpack"', ("dumps", "loads")),
     "compressor": _translating(
         "compressor", _COMPRESSORS, 'None, "zlib", "lzma", "zstd", "lz4"', ("compress", "decompress")
-    ),
-    "allowed_types": Option(
-        config.unchecked,
-        (),
-        "Classes, or their dotted paths, of which instances are stored beside plain data where no secret is set.",
     ),
     "read_unsigned_pickles": Option(
         config.boolean,
@@ -348,10 +320,7 @@ OPTIONS: Final[Mapping[str, Option]] = {
 
 
 def settled(settings: config.Settings) -> dict[str, Any]:
-    """Return the options after the spellings of other backends have been folded into Storeroom's.
-
-    OPTIONS itself counts before a nested dict.
-    """
+    """Return the options with the spellings of other backends folded in; OPTIONS itself counts before a nested dict."""
     options = dict(settings.options)
     for nested in ("redis_client_kwargs", "connection_pool_kwargs"):
         options |= {name: value for name, value in (options[nested] or {}).items() if name not in settings.given}

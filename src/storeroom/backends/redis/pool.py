@@ -1,11 +1,11 @@
 """Exchanges of synchronous callers with one server.
 
-redis-py makes and logs in the connections, and reads the replies. Its pool and its client surround each
-command with work of which this module does less.
+redis-py makes and logs in the connections, and reads the replies. Its pool and its client do more for each command.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import Any, Final, Protocol
 
 import hiredis
@@ -38,9 +38,7 @@ _PIECE: Final = 2**16
 
 def pack(commands: Sequence[Command]) -> bytes:
     """Return the bytes of commands that are sent together."""
-    if len(commands) == 1:
-        return _pack(commands[0])
-    return b"".join(map(_pack, commands))
+    return _pack(commands[0]) if len(commands) == 1 else b"".join(map(_pack, commands))
 
 
 def require_primary(role: Any) -> None:
@@ -62,11 +60,7 @@ def _pieces(packed: bytes) -> Sequence[bytes | memoryview]:
 
 @dataclass(slots=True, eq=False)
 class Talk:
-    """Commands on their way, and the connection on which their replies come.
-
-    Attributes:
-        is_reused: whether the connection was open before, so that the server may have closed it since.
-    """
+    """Commands on their way, and the connection of their replies: if it `is_reused`, the server may have closed it."""
 
     connection: Connection
     packed: Sequence[bytes | memoryview]
@@ -75,20 +69,11 @@ class Talk:
 
 
 class Pool:
-    """The connections of one process to one server.
+    """The connections of one process to one server: see Connections, and Server on `must_be_primary`."""
 
-    Args:
-        make: returns a connection that is not open yet.
-        limit: the most there may be.
-        patience: seconds to wait for one when all are busy.
-        must_be_primary: see Server.
-    """
-
-    def __init__(
-        self, make: Callable[[], Connection], limit: int, patience: float, *, must_be_primary: bool = False
-    ) -> None:
+    def __init__(self, make: Callable[[], Connection], limit: int, patience: float, *, must_be_primary: bool) -> None:
         self._must_be_primary = must_be_primary
-        self._connections = Connections(make, _disconnect, limit, patience, UnreachableError)
+        self._connections = Connections(make, methodcaller("disconnect"), limit, patience, UnreachableError)
         self.close = self._connections.close
 
     def exchange(self, commands: Sequence[Command], use: Use) -> list[Any]:
@@ -161,10 +146,6 @@ class Pool:
     def _resend(self, talk: Talk) -> None:
         self._reopen(talk)
         talk.connection.send_packed_command(talk.packed, check_health=False)
-
-
-def _disconnect(connection: Connection) -> None:
-    connection.disconnect()
 
 
 def _is_clean(connection: Connection) -> bool:

@@ -1,7 +1,6 @@
 """Answers of a Redis cache's servers about themselves: see probes.py.
 
-Servers that LOCATION names are all asked. Sentinels are asked for their primary, and servers of a
-cluster for all its primaries, which are asked too.
+All servers that LOCATION names are asked, and the primaries that Sentinels and servers of a cluster name.
 """
 
 import time
@@ -53,9 +52,8 @@ def _look_at_servers(engine: RedisEngine, seconds: float) -> list[ServerProbe]:
 def _look_by_sentinels(engine: RedisEngine, seconds: float) -> list[ServerProbe]:
     target = engine.target
     (primary,) = target.servers
-    roles = ["Sentinel"] * len(target.sentinels)
     question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", target.service)
-    sentinels = _ask_all(engine, target.sentinels, roles, seconds, question)
+    sentinels = _ask_all(engine, target.sentinels, ["Sentinel"] * len(target.sentinels), seconds, question)
     replies = (reply for answer in sentinels for reply in answer.replies if isinstance(reply, list))
     named = dict.fromkeys((host.decode(), int(port)) for host, port in replies)
     if not named:
@@ -124,7 +122,7 @@ def _ask(engine: RedisEngine, server: Server, role: str, more: Sequence[Command]
         if isinstance(info, AuthenticationError):
             raise info
         seconds = time.monotonic() - begun
-        round_trips, clock_ahead = measure(lambda: checked(_one(pool, "PING")), lambda: _time(pool))
+        round_trips, clock_ahead = measure(lambda: checked(*pool.exchange([("PING",)], Use.READ)), lambda: _time(pool))
     except (RedisError, StorageError) as error:
         seconds = time.monotonic() - begun
         return _Answer(replace(unknown, failure=str(error), is_refusal=_is_refusal(error), seconds=seconds))
@@ -147,13 +145,8 @@ def _described(found: ServerProbe, facts: Mapping[str, str], told_role: Any) -> 
     )
 
 
-def _one(pool: Pool, *command: str) -> Any:
-    (reply,) = pool.exchange([command], Use.READ)
-    return reply
-
-
 def _time(pool: Pool) -> float | None:
-    reply = _one(pool, "TIME")
+    (reply,) = pool.exchange([("TIME",)], Use.READ)
     return None if isinstance(reply, Exception) else int(reply[0]) + int(reply[1]) / 1e6
 
 

@@ -1,7 +1,6 @@
 """Requests to the servers, and the meaning of their replies.
 
-An operation of the cache is a generator that yields requests and is sent the replies (see operations.py).
-So each is written once, and run by a synchronous and an asynchronous engine.
+An operation of the cache is a generator of requests, so that it is written once for both kinds of callers.
 """
 
 import enum
@@ -28,19 +27,19 @@ Command: TypeAlias = tuple[bytes | str | int | float, ...]
 
 
 class Use(enum.Enum):
-    """The effect of a request."""
+    """The effect of a request.
+
+    Attributes:
+        READ: changes nothing: may go to a replica, and be sent again.
+        FRESH: changes nothing, but a replica that lags behind will not do.
+        WRITE: changes something, and does no more if it is sent again.
+        ONCE: would count, move or answer differently the second time: never sent again once it may have arrived.
+    """
 
     READ = "read"
-    """Changes nothing: may go to a replica, and be sent again."""
-
     FRESH = "fresh"
-    """Changes nothing, but a replica that lags behind will not do."""
-
     WRITE = "write"
-    """Changes something, and does no more if it is sent again."""
-
     ONCE = "once"
-    """Would count, move or answer differently the second time: never sent again once it may have arrived."""
 
 
 @dataclass(frozen=True, slots=True)

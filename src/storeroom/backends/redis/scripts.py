@@ -1,7 +1,6 @@
 """Scripts that run within the server, where no single command is atomic.
 
-Each script touches one key, or two for a rename. A number that a script returns is
-a double, which holds 53 bits, so numbers are returned as their digits.
+A number that a script returns is a double, which holds 53 bits, so numbers are returned as their digits.
 """
 
 import hashlib

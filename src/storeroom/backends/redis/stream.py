@@ -1,8 +1,7 @@
 """The connection of one event loop to one server, for asynchronous callers.
 
-All tasks share it. Their commands of one turn of the loop go out in one write, and the replies,
-which come in the same order, are handed to their tasks: two thousand tasks cost one connection
-and few system calls. The replies to a task that was cancelled are passed over.
+All tasks share it. Their commands of one turn of the loop go out in one write, so that two thousand tasks cost one
+connection and few system calls. The replies to a task that was cancelled are passed over.
 """
 
 import asyncio
@@ -63,11 +62,9 @@ class Stream:
         if wire is not None and not wire.is_closed:
             try:
                 return await wire.ask(commands)
-            except UnreachableError:
-                pass
-            except RedisConnectionError:
+            except RedisConnectionError as error:
                 # It had idled out, or the server was restarted, since it was used last.
-                if use is Use.ONCE:
+                if use is Use.ONCE and not isinstance(error, UnreachableError):
                     raise
         return await (await self._open()).ask(commands)
 
@@ -150,11 +147,7 @@ class Stream:
 
 
 class _Wire(asyncio.Protocol):
-    """One connection.
-
-    Attributes:
-        is_closed: whether nothing more can be sent; the loop tells as soon as the server closes it.
-    """
+    """One connection; `is_closed` as soon as the server closes it."""
 
     def __init__(self, name: str, timeout: float) -> None:
         self.is_closed = False
@@ -193,10 +186,7 @@ class _Wire(asyncio.Protocol):
             self._unsent = self._transport.get_write_buffer_size()
 
     def _look(self) -> None:
-        """Fail everything if the first exchange has waited too long, and nothing has moved meanwhile.
-
-        Much data takes its time on a slow line, and is no silence.
-        """
+        """Fail everything if the first exchange has waited too long, and no data has moved meanwhile on a slow line."""
         self._watchdog = None
         if not self._pending:
             return
@@ -230,12 +220,10 @@ class _Wire(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See asyncio.BaseProtocol."""
         self._transport = transport
         self._writable.set()
 
     def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol."""
         self._moved_at = self._loop.time()
         try:
             self._reader.feed(data)
@@ -253,15 +241,12 @@ class _Wire(asyncio.Protocol):
                 asked.waiter.set_result(asked.replies)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See asyncio.BaseProtocol."""
         self._fail(RedisConnectionError(f"{self._name} closed the connection" + (f": {exc}" if exc else "")))
 
     def pause_writing(self) -> None:
-        """See asyncio.BaseProtocol."""
         self._writable.clear()
 
     def resume_writing(self) -> None:
-        """See asyncio.BaseProtocol."""
         self._writable.set()
 
 

@@ -1,8 +1,7 @@
 """The way of each command to its server, and to another one when the first turns out wrong.
 
-A topology gives the route of a request: a generator that yields batches of commands, each with its
-server, and is sent their outcomes, replies or an exception. It carries nothing itself, so that one
-text serves synchronous and asynchronous callers.
+A topology gives the route of a request, and carries nothing itself, so that one text serves synchronous and
+asynchronous callers.
 """
 
 import contextvars
@@ -19,7 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from storeroom.backends.redis.location import Server, Target
 from storeroom.backends.redis.requests import OUTAGES, PRIMARIES, Command, Request, UnreachableError, Use
 
-__all__ = ["Batch", "Cluster", "Outcome", "Replicated", "Route", "Sentinel", "Single", "Topology", "topology_of"]
+__all__ = ["Batch", "Outcome", "Route", "Single", "topology_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +68,7 @@ class Single:
 
     def sources(self) -> Route:
         """Return the servers at which changes of the entries show, looked up now."""
-        return [self._first]
-        yield  # a generator, as where the servers have to be asked
+        return self.route(PRIMARIES)
 
 
 class Replicated(Single):
@@ -100,15 +98,15 @@ class Replicated(Single):
                 self._reads_first_until.set(time.monotonic() + self._window)
             return (yield from super().route(request))
         (outcome,) = yield [Batch(replica, request.commands, request.use)]
-        if not _has_failed(outcome):
-            return _replies(outcome)
-        self._rests_until[replica] = time.monotonic() + self.REST
-        return (yield from super().route(request))
+        if _has_failed(outcome):
+            self._rests_until[replica] = time.monotonic() + self.REST
+            return (yield from super().route(request))
+        return _replies(outcome)
 
     def sources(self) -> Route:
         """See Single: a change may show at a replica later than at the first server."""
         return [self._first, *self._replicas]
-        yield  # as above
+        yield  # a generator, as where the servers have to be asked
 
     def _replica(self) -> Server | None:
         """Return the replica whose turn it is, or None if the first server is to be read from."""
@@ -234,8 +232,8 @@ class Cluster(Single):
                 if isinstance(reply, AskError) and not isinstance(reply, MovedError):
                     reply = yield from self._ask(reply, left[number], use)
                 replies[number] = reply
-                if isinstance(reply, MovedError):
-                    self._move(reply)
+                if isinstance(reply, MovedError) and self._owners:
+                    self._owners[reply.slot_id] = self._named(reply)
                 elif isinstance(reply, OUTAGES):
                     failed.add(owner)
                 if _may_be_repeated(reply, use):
@@ -249,18 +247,12 @@ class Cluster(Single):
         owners = self._owners
         return owners[key_slot(key)] if owners else self._first  # another thread has lost them; any server tells
 
-    def _move(self, reply: MovedError) -> None:
-        """Note a slot's new owner."""
-        if self._owners:
-            self._owners[reply.slot_id] = self._named(reply)
-
     def _ask(self, reply: AskError, command: Command, use: Use) -> Generator[list[Batch], list[Outcome], Any]:
         """Send a command whose slot is on the way to another server after its key."""
         (outcome,) = yield [Batch(self._named(reply), (("ASKING",), command), use)]
         return outcome[1] if isinstance(outcome, list) else outcome
 
     def _named(self, reply: AskError) -> Server:
-        """Return the server that a reply names."""
         return replace(self._first, host=reply.host or self._first.host, port=reply.port)
 
     def _discover(self, failed: Collection[Server] = ()) -> Generator[list[Batch], list[Outcome], None]:
@@ -293,10 +285,7 @@ def _may_be_repeated(reply: Any, use: Use) -> bool:
     return isinstance(reply, RedisConnectionError) and use is not Use.ONCE
 
 
-Topology: TypeAlias = Single
-
-
-def topology_of(target: Target, read_own_writes: float) -> Topology:
+def topology_of(target: Target, read_own_writes: float) -> Single:
     """Return the topology of a target."""
     if target.kind == "sentinel":
         return Sentinel(target, read_own_writes)

@@ -1,15 +1,12 @@
 """Changes of keys, as Redis and Valkey tell of them by themselves, for near tiers.
 
-A connection that asked for it (``CLIENT TRACKING ON BCAST``) is told of every key with
-certain prefixes that anybody writes, removes or lets expire. One thread of the process
-listens, on one connection to each server that is read from or written to.
+A connection that asked for it (``CLIENT TRACKING ON BCAST``) is told of every key with certain prefixes that changes.
+One thread of the process listens, on one connection to each server.
 
-Messages come in the order of the changes, and so does the answer to a PING: by then every change
-up to the PING is known. Near tiers believe their entries for so long after the last such moment,
-and no longer: see ``near.table``.
+Messages come in the order of the changes, and so does the answer to a PING: by then every change up to the PING is
+known, and near tiers believe their entries for so long (see ``near.table``).
 
-The messages come on the connection itself by RESP3. Where a server or a proxy does not speak that, a second
-connection subscribes to the channel to which they are then redirected.
+Where a server or a proxy does not speak RESP3, a second connection subscribes to the channel for the messages.
 
 Source: https://redis.io/docs/latest/develop/reference/client-side-caching/
 """
@@ -44,10 +41,7 @@ class Source(Protocol):
     """The engine, as the tracker sees it."""
 
     timeout: float
-    """Seconds to wait for an answer."""
-
     is_cluster: bool
-    """Whether the servers share the keys."""
 
     def sources(self) -> list[Server]:
         """Return the servers at which changes show, as of now."""
@@ -57,12 +51,7 @@ class Source(Protocol):
 
 
 class Tracker(ListeningThread):
-    """The channel of one engine: see ``near.channel``.
-
-    Args:
-        source: the engine.
-        name: of the servers, for the log; without password.
-    """
+    """The channel of one engine, its source: see ``storage.channel``."""
 
     def __init__(self, source: Source, name: str) -> None:
         super().__init__(name, source.timeout, (RedisError, StoreroomError, hiredis.HiredisError))

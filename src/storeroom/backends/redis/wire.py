@@ -27,7 +27,6 @@ class Wire:
 
     Attributes:
         connection: of redis-py, which has made it and logged in.
-        server: at the other end.
         question: asked again and again; the answer says that all went well up to then.
         is_well: judges the answer.
         heard_until: epoch seconds up to which every change has been heard of.
@@ -102,7 +101,7 @@ def changed_by(reply: Any) -> Changed | None:
 
 
 def _texts(keys: Iterable[bytes] | None) -> list[str] | None:
-    """Return the storage keys, but for keys that no cache of Storeroom's can have made; None stays None."""
+    """Return the storage keys that a cache of Storeroom's can have made; None stays None."""
     return None if keys is None else [text for text in map(key_text, keys) if text is not None]
 
 
