@@ -1,7 +1,6 @@
 """The errors and warnings of Storeroom.
 
-The family, with the standard library's bases that make each error fit where a
-program already catches something::
+The family, with the standard library's bases by which programs may catch them already::
 
     StoreroomError
     ├── ConfigurationError        (ValueError)    a setting is wrong; the message says which and what to write

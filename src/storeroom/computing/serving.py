@@ -1,7 +1,7 @@
 """get_or_set(), once the key has been read: serve the entry, compute, or both.
 
-`decision` decides, this module acts. A value that is computed while nobody waits, or only
-for a limited time, is computed by a background thread, or by a task of the running event loop.
+A value that is computed while nobody waits, or only for a limited time, is computed by a background thread, or by a
+task of the running event loop.
 """
 
 import logging

@@ -1,15 +1,12 @@
 """One computation per key, however many callers ask for it at once.
 
-When a hot key expires, every caller misses and every caller computes: a stampede.
-Here the first to miss becomes the *leader* of a *flight* and computes; the others
-in this process wait for the leader's result (see ``flights``). Among processes and
-hosts the leaders compete for a *lease* (see ``leases``): an envelope in the shared entry
-with a time at which it ends, so that a leader who dies delays the others by at most the
-lease. The result is stored over the lease alone: a delete meanwhile removes the lease,
-and so keeps out a value computed from older data.
+When a hot key expires, every caller misses and every caller computes: a stampede. Here the first to miss becomes the
+*leader* of a *flight* and computes; the others in this process wait for its result (see ``flights``). Among processes
+and hosts the leaders compete for a *lease* (see ``leases``): an envelope in the shared entry, with a time at which it
+ends, so that a leader who dies delays the others by no more.
 
-Source: the lease follows "Scaling Memcache at Facebook" (NSDI 2013), section 3.2.1,
-by compare-and-set; there it is a token of the server's.
+Source: the lease follows "Scaling Memcache at Facebook" (NSDI 2013), section 3.2.1, by compare-and-set; there it is a
+token of the server's.
 """
 
 import contextlib
@@ -30,8 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["LEASE_SECONDS", "compute_anew", "compute_once", "fly", "follow"]
 
 LEASE_SECONDS = 30.0
-"""Seconds that a dead leader can delay the others: longer than most computations, so that a
-living leader seldom loses its lease, and short enough to wait for."""
+"""Seconds that a dead leader can delay the others: longer than most computations, and short enough to wait for."""
 
 POLL_SECONDS: Final = (0.001, 0.05)
 """Seconds that leaders without the lease sleep between looks: doubling from the first to the last."""
@@ -46,8 +42,7 @@ def compute_once(work: Work, *, blocking: bool, values: dict[str, Any] | None = 
     Args:
         work: the computation.
         blocking: whether the caller waits with its whole thread, not as a task.
-        values: is given each value as soon as it is known, MISSING for a key that has none: for a caller to see after
-            an error.
+        values: is given each value as soon as it is known, also before an error; MISSING for a key that has none.
     """
     values = {} if values is None else values
     missing, asked_again = work.storage_keys, set[str]()
@@ -64,13 +59,7 @@ def compute_once(work: Work, *, blocking: bool, values: dict[str, Any] | None = 
 
 
 def _followed(work: Work, role: Role, asked_again: set[str]) -> Steps[dict[str, Any]]:
-    """Return the values of another's flight, MISSING for keys without one.
-
-    Args:
-        work: the computation of the flight's keys.
-        role: this caller's.
-        asked_again: keys that were gone after an earlier flight; those of this one are added.
-    """
+    """Return the values of another's flight, MISSING for keys without one; keys that are gone are added to the set."""
     try:
         landing = yield from follow(role.flight, None)
     except AbandonedError:

@@ -1,12 +1,11 @@
 """Overlays between a cache and its storage: a near tier, a memo, a transaction.
 
-Every operation of a cache turns to ``self._overlay or self`` for its hooks. An overlay is
-hooks over hooks: it answers some calls itself and passes the others down. Memos and
-transactions depend on the context (``contextvars``), so they are right for threads, for tasks, and
-for threads that a context was copied to. A transaction lies over a memo, and that over a near tier.
+Every operation of a cache turns to ``self._overlay or self`` for its hooks. An overlay is hooks over hooks: it answers
+some calls itself and passes the others down. A near tier lies lowest; a memo, and a transaction over that, depend on
+the context (``contextvars``), so they are right for threads, tasks, and threads that a context was copied to.
 
-The first memo or transaction installs a descriptor in the class of all caches. A program
-that uses none looks at an attribute that is None, and pays for nothing more.
+The first memo or transaction installs a descriptor in the class of all caches. A program that uses none looks at an
+attribute that is None, and pays for nothing more.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -119,9 +118,8 @@ class Overlay(Relay):
 
     def forget(self) -> None:
         """Forget the storage's entries: the handle has changed some by another way than its hooks."""
-        forget = getattr(self._below, "forget", None)
-        if forget is not None:
-            forget()
+        if isinstance(self._below, Overlay):
+            self._below.forget()
 
     def _slot(self, storage_key: str) -> Slot:
         return self._handle.engine, storage_key

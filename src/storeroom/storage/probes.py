@@ -1,9 +1,7 @@
 """Facts about a backend's servers, for ``storeroom check``.
 
-A backend whose entries lie elsewhere has the two methods of `Probed` beside the cache's
-own: one tells the servers without connecting, the other asks them. Asking writes nothing,
-uses connections of its own, and ends in time: a server that does not answer is part of
-the result, not an exception.
+A backend whose entries lie elsewhere has the two methods of `Probed` beside the cache's own. Asking writes nothing,
+uses connections of its own, and ends in time: a server that does not answer is part of the result, not an exception.
 """
 
 import re
