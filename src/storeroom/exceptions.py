@@ -70,10 +70,7 @@ class SerializationError(StoreroomError, PicklingError):
 
 
 class DecodeError(StoreroomError, ValueError):
-    """Stored bytes are truncated, foreign, tampered with or forbidden.
-
-    Never reaches a caller of the cache: the entry reads as a miss and is counted.
-    """
+    """Stored bytes are truncated, foreign, tampered with or forbidden: callers see a miss, which is counted."""
 
 
 class ValueTooLargeError(StoreroomError, ValueError):

@@ -102,20 +102,14 @@ def shorten(storage_key: str, limit: int) -> str:
 class KeySpace:
     """The storage keys that one key function makes with one prefix.
 
-    A custom function is called once, with sentinels, to see the text that it puts before, between and after version and
-    key. Where the sentinels do not come back (it hashes, say), `is_reversible` is False.
+    The function is called once, with sentinels, to see the text that it puts before, between and after version and key.
+    Where the sentinels do not come back (it hashes, say), `is_reversible` is False.
     """
 
     __slots__ = ("_between", "_end", "_start", "is_reversible")
 
     def __init__(self, key_func: KeyFunction, key_prefix: str) -> None:
         """Learn the shape of the storage keys that `key_func` makes with `key_prefix`."""
-        self._start, self._between, self._end = f"{key_prefix}:", ":", ""
-        self.is_reversible = True
-        if key_func is not default_key_func:
-            self._probe(key_func, key_prefix)
-
-    def _probe(self, key_func: KeyFunction, key_prefix: str) -> None:
         try:
             shape = key_func(_KEY_SENTINEL, key_prefix, _VERSION_SENTINEL)
         except Exception:  # noqa: BLE001 -- a user's function may refuse sentinels in any way; it cannot be reversed then

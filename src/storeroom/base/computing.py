@@ -145,13 +145,7 @@ class ComputedCache(Handle):
         fails. An entry that is deleted or invalidated meanwhile is not put back, and one that is set meanwhile is not
         replaced; the caller gets the computed value all the same. A timeout of zero removes the entry.
 
-        Args:
-            key: the key.
-            default: as in get_or_set().
-            timeout: as in get_or_set().
-            version: of the key.
-            tags: of the entry that is stored: see invalidate_tags().
-            **freshness: for the entry that is stored; `soft_timeout` and `hard_timeout` do not apply here.
+        The arguments are those of get_or_set(); `soft_timeout` and `hard_timeout` do not apply here.
 
         Raises:
             ComputationCycleError: it is called within the key's own computation.

@@ -36,12 +36,7 @@ class BaseCache(ListingCache):
     """
 
     def __init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
-        """See that a backend has all required hooks.
-
-        Args:
-            cls: the new class.
-            abstract: whether it is only there to be derived from.
-            **kwargs: for further base classes.
+        """See that a backend has all required hooks, if it is not `abstract`: only there to be derived from.
 
         Raises:
             TypeError: a hook is missing.

@@ -39,15 +39,7 @@ _FIRST_PAUSE: Final = 0.001
 
 
 class Lock:
-    """A lock, for ``with`` and ``async with``. Not reentrant, and not fair; an object per use.
-
-    Args:
-        hooks: the storage.
-        name: the caller's.
-        storage_key: of that name.
-        timeout: after which it is free again, whatever its owner does; None for never.
-        sleep: seconds between attempts, at most.
-        blocking_timeout: for how long acquire() waits; None for ever.
+    """A lock, made by ``cache.lock()``, for ``with`` and ``async with``. Neither reentrant nor fair; an object per use.
 
     Raises:
         InvalidTimeoutError: a timeout has no meaning.

@@ -24,17 +24,10 @@ __all__ = ["Batch", "obtain_many"]
 
 
 class Batch(Work):
-    """The computation of several keys.
+    """The computation of several keys, with the leases of those that are missing.
 
-    Args:
-        hooks: the storage.
-        counters: count hits, misses and stored values.
-        terms: of the values; the expiry is told by the dict of them.
-        typed: storage key to the key that the caller typed.
-        function: called with the list of missing keys, as typed; returns a mapping of them to values.
-
-    Attributes:
-        leases: those of the keys that are missing.
+    `typed` leads from storage keys to keys as the caller typed them; the function is called with a list of these, and
+    returns a mapping of them to values. The expiry is told by the dict of values.
     """
 
     may_lack_values = True

@@ -20,18 +20,7 @@ _TRIES: Final = 3
 
 
 class Computation(Work):
-    """The computation of one key.
-
-    Args:
-        hooks: the storage.
-        counters: count hits, misses and stored values.
-        terms: of the value.
-        key: the storage key.
-        function: computes the value.
-
-    Attributes:
-        lease: the key's.
-    """
+    """The computation of one key, whose lease it has."""
 
     def __init__(self, hooks: StorageHooks, counters: Counters, terms: Terms, key: str, function: Function) -> None:
         super().__init__(hooks, counters, terms, [key])

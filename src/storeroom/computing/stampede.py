@@ -11,7 +11,7 @@ token of the server's.
 
 import contextlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from storeroom import timeouts
 from storeroom.computing.one_key import Computation
@@ -20,9 +20,6 @@ from storeroom.engines.flights import AbandonedError, Flight, Landing, Role
 from storeroom.exceptions import ComputationTimeoutError
 from storeroom.storage.hooks import MISSING
 from storeroom.storage.steps import Steps, pause
-
-if TYPE_CHECKING:
-    import asyncio
 
 __all__ = ["LEASE_SECONDS", "compute_anew", "compute_once", "fly", "follow"]
 
@@ -117,14 +114,9 @@ def fly(
     waits: bool = True,
     on_error: Callable[[Exception], None] = lambda _: None,
 ) -> Steps[Landing]:
-    """Lead a flight, and land it whatever happens.
+    """Lead a flight, and land it whatever happens; `on_error` is told of an error before the next one can begin.
 
-    Args:
-        work: the computation of the flight's keys.
-        flight: the flight.
-        is_leased: whether to agree with other processes on the one that computes.
-        waits: whether to wait for another that does; else AbandonedError is raised.
-        on_error: is told of an error before the next flight can begin.
+    If it is leased, processes agree on the one that computes. The others wait, or AbandonedError is raised.
     """
     try:
         landing = yield from _lead(work, flight, is_leased=is_leased, waits=waits)
@@ -182,26 +174,20 @@ class _Waiting:
         """See result(); the event loop goes on."""
         import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
 
-        loop = asyncio.get_running_loop()
-        landed = loop.create_future()
+        loop, landed = asyncio.get_running_loop(), asyncio.Event()
 
         def wake(_: object) -> None:
             # A waiter that was cancelled may have left a loop that is closed by now.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_settle, landed)
+                loop.call_soon_threadsafe(landed.set)
 
         self._flight.future.add_done_callback(wake)
         try:
-            await asyncio.wait_for(landed, seconds)
+            await asyncio.wait_for(landed.wait(), seconds)
         except TimeoutError:
             if not self._flight.future.done():
                 raise _timed_out(seconds) from None
         return self._flight.future.result()
-
-
-def _settle(landed: "asyncio.Future[None]") -> None:
-    if not landed.done():
-        landed.set_result(None)
 
 
 def _timed_out(seconds: float | None) -> ComputationTimeoutError:

@@ -40,14 +40,7 @@ class Terms:
 
 
 class Work:
-    """The computation of one key (``one_key``), or of several (``many_keys``).
-
-    Args:
-        hooks: the storage.
-        counters: count hits, misses and stored values.
-        terms: of the values.
-        storage_keys: those of the values.
-    """
+    """The computation of one key (``one_key``), or of several (``many_keys``)."""
 
     may_lack_values = False
     """Whether a key may turn out to have no value."""
@@ -98,13 +91,15 @@ class Work:
 
 
 class Function:
-    """The function of a caller, called in the manner that its value is needed."""
+    """The function of a caller, or the value that was given instead of one.
+
+    Attributes:
+        seconds: the duration of the last call.
+    """
 
     def __init__(self, function: Any, key: object) -> None:
-        """Prepare to call the function, or to return the value that was given instead of one."""
         self._function, self._key = function, key
         self.seconds = 0.0
-        """The duration of the last call."""
 
     def call(self, flight: Flight, *args: Any) -> Any:
         """Call the function within a flight."""

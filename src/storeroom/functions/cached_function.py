@@ -26,17 +26,10 @@ B_co = TypeVar("B_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of @cached, after checking.
+    """The options of @cached, after checking: see cached().
 
     Attributes:
-        key: a template, a function that returns the key, or None.
-        timeout: of the results, or a function of the result that returns it.
-        tags: templates, or a function that returns tags.
-        alias: of the cache.
-        version: of the keys.
-        ignore: parameters that the key leaves out.
         suffix: the end of every key.
-        freshness: those of FreshnessOptions that were given.
         binds: the first argument when the function is found through an instance: that, its class, or nothing.
     """
 

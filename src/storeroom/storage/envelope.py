@@ -94,9 +94,8 @@ class Envelope:
         return hash(self.stamp)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Envelope, (
-            self.value, self.fresh_until, self.grace, self.cost, self.tags, self.leased_until, self.stamp
-        )  # fmt: skip
+        given = self.value, self.fresh_until, self.grace, self.cost, self.tags, self.leased_until, self.stamp
+        return Envelope, given
 
     def __repr__(self) -> str:
         return f"<Envelope {self.stamp:016x}, fresh until {self.fresh_until}, {len(self.tags)} tags>"

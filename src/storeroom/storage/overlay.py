@@ -81,12 +81,8 @@ class Relay(StorageHooks):
 class Overlay(Relay):
     """Hooks over the hooks of one handle.
 
-    A subclass writes a hook as steps (``steps``), under its name without the underscore: ``get`` becomes
-    `_get` and `_aget`. The other hooks, and all of them once `is_open` is False, go down.
-
-    Args:
-        handle: the cache.
-        below: the hooks under the overlay: the handle itself, or another overlay.
+    A subclass writes a hook as steps (``steps``), under its name without the underscore: ``get`` becomes `_get` and
+    `_aget`. The other hooks, and all of them once `is_open` is False, go down: to the handle, or to another overlay.
     """
 
     _written: ClassVar[frozenset[str]] = frozenset()
@@ -134,13 +130,11 @@ class Overlay(Relay):
 def _steps_of(name: str, written: Callable[..., Steps[Any]]) -> Callable[..., Steps[Any]]:
     @wraps(written)
     def steps(self: Overlay, *args: Any) -> Steps[Any]:
-        return (yield from written(self, *args) if self.is_open else _down(self, name, args))
+        if self.is_open:
+            return (yield from written(self, *args))
+        return (yield self._below, f"_{name}", args)
 
     return steps
-
-
-def _down(self: Relay, name: str, args: Sequence[Any]) -> Steps[Any]:
-    return (yield self._below, f"_{name}", tuple(args))
 
 
 def _write(cls: type[Relay], name: str, steps: Callable[..., Steps[Any]]) -> None:

@@ -43,10 +43,9 @@ def tag_keys(tags: Iterable[object], key_function: KeyFunction, key_prefix: str)
     """
     if isinstance(tags, str | bytes):
         raise TypeError(f"tags is {tags!r}; expected a list of tags: [{tags!r}].")
-    texts = dict.fromkeys(map(str, tags))
     return [
         f"{TAG_PREFIX}{key_function(text if len(text) <= _LONGEST_TAG else shorten(text, _LONGEST_TAG), key_prefix, 0)}"
-        for text in texts
+        for text in dict.fromkeys(map(str, tags))
     ]
 
 

@@ -129,17 +129,15 @@ class TransactionOverlay(Overlay):
         """See StorageHooks._delete()."""
         return (yield from self.delete_many([storage_key])) > 0
 
-    def delete_many(self, storage_keys: Sequence[str]) -> Steps[int]:
+    def delete_many(self, storage_keys: Sequence[str], kind: Kind = Kind.DELETE) -> Steps[int]:
         """See StorageHooks._delete_many()."""
         found = yield from self.get_many(storage_keys)
-        self._remove(storage_keys)
+        self._remove(storage_keys, kind)
         return len(found)
 
     def invalidate(self, storage_keys: Sequence[str]) -> Steps[int]:
         """See StorageHooks._invalidate()."""
-        found = yield from self.get_many(storage_keys)
-        self._remove(storage_keys, Kind.INVALIDATE)
-        return len(found)
+        return (yield from self.delete_many(storage_keys, Kind.INVALIDATE))
 
     def clear(self) -> Steps[None]:
         """See StorageHooks._clear()."""
