@@ -114,8 +114,11 @@ def is_packed(data: bytes) -> bool:
 
 def is_leased(data: bytes, now: float) -> bool:
     """Tell whether stored bytes are those of an envelope whose successor is computed; without verifying them."""
-    head = (_FRAME_OF_SIGNED if data[:1] == _SIGNED else 0) + 1
-    return is_packed(data) and len(data) >= head + _HEAD.size and bool(_HEAD.unpack_from(data, head)[4] > now)
+    start = _FRAME_OF_SIGNED if data[:1] == _SIGNED else 0
+    if data[start : start + 1] != FIRST_BYTE or len(data) < start + 1 + _HEAD.size:
+        return False
+    leased_until: float = _HEAD.unpack_from(data, start + 1)[4]
+    return leased_until > now
 
 
 def pack(envelope: Envelope, frame: bytes) -> bytes:
