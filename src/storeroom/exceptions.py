@@ -1,7 +1,6 @@
 """The errors and warnings of Storeroom.
 
-The family, with the standard library's bases that make each error fit where a
-program already catches something::
+The family, with the standard library's bases by which programs may catch them already::
 
     StoreroomError
     ├── ConfigurationError        (ValueError)    a setting is wrong; the message says which and what to write
@@ -71,10 +70,7 @@ class SerializationError(StoreroomError, PicklingError):
 
 
 class DecodeError(StoreroomError, ValueError):
-    """Stored bytes are truncated, foreign, tampered with or forbidden.
-
-    Never reaches a caller of the cache: the entry reads as a miss and is counted.
-    """
+    """Stored bytes are truncated, foreign, tampered with or forbidden: callers see a miss, which is counted."""
 
 
 class ValueTooLargeError(StoreroomError, ValueError):

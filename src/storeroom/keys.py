@@ -1,9 +1,8 @@
 """From the key that a caller types to the storage key, and back.
 
-A storage key is the storage's name of an entry: ``KEY_PREFIX:VERSION:key`` with Django's
-default function, or the result of a KEY_FUNCTION. A KeySpace is the set of all storage keys
-that one cache can make: ``clear()`` removes these and ``keys()`` lists them, so that several
-caches can share one storage.
+A storage key is the storage's name of an entry: ``KEY_PREFIX:VERSION:key`` by default, or the result of a KEY_FUNCTION.
+A KeySpace is the set of all storage keys that one cache can make: ``clear()`` removes these and ``keys()`` lists them,
+so that several caches can share one storage.
 """
 
 import hashlib
@@ -27,15 +26,14 @@ __all__ = [
 KeyFunction: TypeAlias = Callable[[Any, str, Any], str]
 
 LOCK_PREFIX: Final = "\x00lock\x00"
-"""The prefix of the storage keys of locks. No key function makes such keys, so keys() and
-clear() pass them by; a storage that bounds itself keeps them out of its bounds."""
+"""The prefix of the storage keys of locks. No key function makes such keys, so keys() and clear() pass them by; a
+storage that bounds itself keeps them out of its bounds."""
 
 TAG_PREFIX: Final = "\x00tag\x00"
-"""The prefix of the storage keys of tags' versions: no key function makes such keys. A storage that bounds itself
-bounds them apart, so that they evict no entry; clear() removes them."""
+"""The prefix of the storage keys of tags' versions. A storage that bounds itself bounds them apart, so that they evict
+no entry; clear() removes them."""
 
-# Neither can be in a storage key that a program makes on purpose, so that the text around
-# them is the key function's.
+# No program makes such keys on purpose, so that the text around these is the key function's.
 _KEY_SENTINEL: Final = "\x00key\x00"
 _VERSION_SENTINEL: Final = "\x00version\x00"
 
@@ -69,7 +67,7 @@ def get_key_func(key_func: str | KeyFunction | None) -> KeyFunction:
 def _imported(key_func: str) -> KeyFunction:
     module_name, _, name = key_func.rpartition(".")
     try:
-        function: Any = getattr(import_module(module_name), name)
+        function: KeyFunction = getattr(import_module(module_name), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigurationError(
             f"KEY_FUNCTION is {key_func!r}, which cannot be imported ({error}); {_EXPECTED} or its dotted path, such "
@@ -77,8 +75,7 @@ def _imported(key_func: str) -> KeyFunction:
         ) from error
     if not callable(function):
         raise ConfigurationError(f"KEY_FUNCTION is {key_func!r}, which is a {type(function).__name__}; {_EXPECTED}.")
-    checked: KeyFunction = function  # its result is checked by use, as in Django
-    return checked
+    return function
 
 
 def check_version(version: object) -> None:
@@ -93,10 +90,7 @@ def check_version(version: object) -> None:
 
 
 def shorten(storage_key: str, limit: int) -> str:
-    """Return a key of at most `limit` characters that stands for the long storage key.
-
-    The readable start is kept, so that a person and a prefix scan still recognise it;
-    128 bits of BLAKE2b tell long keys apart.
+    """Return a key of at most `limit` characters for the long storage key: its beginning, and 128 bits of BLAKE2b.
 
     >>> len(shorten("x" * 1000, 100))
     100
@@ -108,21 +102,14 @@ def shorten(storage_key: str, limit: int) -> str:
 class KeySpace:
     """The storage keys that one key function makes with one prefix.
 
-    A custom function is called once, with sentinels, to see the text that it puts before,
-    between and after version and key. Where the sentinels do not come back (it hashes,
-    say), nothing can be told of a storage key: `is_reversible` is False.
+    The function is called once, with sentinels, to see the text that it puts before, between and after version and key.
+    Where the sentinels do not come back (it hashes, say), `is_reversible` is False.
     """
 
     __slots__ = ("_between", "_end", "_start", "is_reversible")
 
     def __init__(self, key_func: KeyFunction, key_prefix: str) -> None:
         """Learn the shape of the storage keys that `key_func` makes with `key_prefix`."""
-        self._start, self._between, self._end = f"{key_prefix}:", ":", ""
-        self.is_reversible = True
-        if key_func is not default_key_func:
-            self._probe(key_func, key_prefix)
-
-    def _probe(self, key_func: KeyFunction, key_prefix: str) -> None:
         try:
             shape = key_func(_KEY_SENTINEL, key_prefix, _VERSION_SENTINEL)
         except Exception:  # noqa: BLE001 -- a user's function may refuse sentinels in any way; it cannot be reversed then
@@ -159,9 +146,8 @@ class KeySpace:
     def owns(self, storage_key: str) -> bool:
         """Tell whether this cache made the storage key, in whatever version.
 
-        A version is a whole number here, so that prefix "a" does not own the keys of
-        prefix "a:b". Without a reversible function, every key but a lock's is taken for its own.
-        The versions of a cache's tags are its own, too.
+        A version is a whole number here, so that prefix "a" does not own the keys of prefix "a:b". Without a reversible
+        function, every key but a lock's is taken for its own. The versions of a cache's tags are its own, too.
         """
         storage_key = storage_key.removeprefix(TAG_PREFIX)
         if not self.is_reversible:

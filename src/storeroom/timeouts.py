@@ -1,7 +1,6 @@
 """The meaning of a timeout, and the one clock that everything reads.
 
-A *timeout* is relative (seconds from now); *expires_at* is absolute (epoch
-seconds). Callers speak in timeouts, storages remember ``expires_at``.
+A *timeout*, of callers, is relative (seconds from now); *expires_at*, of storages, is absolute (epoch seconds).
 
 ======================  =====================================================
 timeout                 meaning
@@ -19,7 +18,7 @@ import math
 import re
 import time
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeAlias, final
+from typing import Final, TypeAlias, cast, final
 
 from storeroom.exceptions import InvalidTimeoutError
 
@@ -29,8 +28,7 @@ __all__ = [
 ]  # fmt: skip
 
 now = time.time
-"""The clock: epoch seconds. Always read as ``timeouts.now()``: the fake clock of
-``storeroom.testing`` replaces this attribute, and nothing else."""
+"""The clock: epoch seconds. Always read as ``timeouts.now()``: the tests' fake clock replaces this attribute alone."""
 
 NEVER: Final = math.inf
 """expires_at of an entry without a timeout: later than any clock."""
@@ -54,8 +52,7 @@ Timeout: TypeAlias = float | timedelta | str | DefaultTimeout | None
 _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|[smhdw])\s*")
 _WORDS: Final = re.compile(
-    r"(\d+(?:\.\d+)?)\s*"
-    r"(milliseconds?|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|weeks?)\b"
+    r"(\d+(?:\.\d+)?)\s*(milliseconds?|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|weeks?)\b"
 )
 _FOREVER: Final = frozenset({"forever", "never", "none"})
 _EXPECTED: Final = (
@@ -64,10 +61,7 @@ _EXPECTED: Final = (
 
 
 def parse_timeout(timeout: object) -> float | None:
-    """Turn any accepted form of a timeout, except DEFAULT_TIMEOUT, into seconds.
-
-    Returns:
-        Seconds, or None for "never expires".
+    """Turn any accepted form of a timeout, except DEFAULT_TIMEOUT, into seconds; None for "never expires".
 
     Raises:
         InvalidTimeoutError: the value has no meaning as a timeout.
@@ -83,8 +77,7 @@ def parse_timeout(timeout: object) -> float | None:
         return _parse_words(timeout)
     if isinstance(timeout, bool) or not hasattr(type(timeout), "__float__"):
         raise InvalidTimeoutError(f"The timeout is {timeout!r}; {_EXPECTED}.")
-    number: Any = timeout  # __float__ was looked up above
-    seconds = float(number)
+    seconds = float(cast("float", timeout))  # __float__ was looked up above
     if math.isnan(seconds):
         raise InvalidTimeoutError(f"The timeout is not a number (nan); {_EXPECTED}.")
     return None if seconds == math.inf else seconds
@@ -111,15 +104,11 @@ def _parse_units(text: str, words: str) -> float:
 
 
 def expires_at(timeout: Timeout, default: float | None) -> float:
-    """Return the epoch second at which an entry set now expires.
+    """Return the epoch second at which an entry set now expires: NEVER, or AT_ONCE for a timeout of zero or less.
 
     Args:
         timeout: as the caller passed it.
         default: the alias's timeout in seconds, None for "never".
-
-    Returns:
-        Epoch seconds; NEVER for an entry that does not expire; AT_ONCE where the
-        timeout is zero or negative.
 
     Raises:
         InvalidTimeoutError: the timeout has no meaning.

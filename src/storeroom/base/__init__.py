@@ -1,9 +1,8 @@
 """BaseCache: every method of a cache, on the hooks of a storage.
 
-The class is built in floors, a file each: `handle` (settings, keys, timeouts), `computing`
-(get_or_set(), tags), `counters`, `many`, `listing` and `entries`, on top. Each method turns
-keys, versions and timeouts into storage keys and expiry times, and asks the overlay or the
-storage. A Lock is an entry that stands for its owner.
+The class is built in floors, a file each: `handle` (settings, keys, timeouts), `computing` (get_or_set(), tags),
+`counters`, `many`, `listing` and `entries`, on top. Each method turns keys, versions and timeouts into storage keys and
+expiry times, and asks the overlay or the storage. A Lock is an entry that stands for its owner.
 """
 
 from storeroom.base.entries import BaseCache

@@ -1,7 +1,4 @@
-"""The operations of a cache that compute missing values, once, and those that forget by tag.
-
-The second floor of BaseCache, over `handle`.
-"""
+"""The operations of a cache that compute missing values, once, and those that forget by tag."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, Unpack
@@ -47,9 +44,8 @@ class ComputedCache(Handle):
     ) -> Any:  # fmt: skip
         """Return the value stored, or compute, store and return it.
 
-        Among all threads, tasks and processes that share the storage one computes; the
-        others get its result. An entry that is deleted or invalidated while it computes is
-        not put back by it.
+        Among all threads, tasks and processes that share the storage one computes; the others get its result. An entry
+        that is deleted or invalidated while it computes is not put back by it.
 
         Args:
             key: the key.
@@ -70,8 +66,7 @@ class ComputedCache(Handle):
         Raises:
             ComputationCycleError: the computation asks for its own key.
             ComputationTimeoutError: it takes longer than `hard_timeout`.
-            Exception: any error of the computation, in its caller and in those who waited
-                in the same process; nothing is stored then.
+            Exception: any error of the computation, also where others of this process waited; nothing is stored then.
         """
         hooks = self._overlay or self
         if version is None and self._head is not None:
@@ -150,13 +145,7 @@ class ComputedCache(Handle):
         fails. An entry that is deleted or invalidated meanwhile is not put back, and one that is set meanwhile is not
         replaced; the caller gets the computed value all the same. A timeout of zero removes the entry.
 
-        Args:
-            key: the key.
-            default: as in get_or_set().
-            timeout: as in get_or_set().
-            version: of the key.
-            tags: of the entry that is stored: see invalidate_tags().
-            **freshness: for the entry that is stored; `soft_timeout` and `hard_timeout` do not apply here.
+        The arguments are those of get_or_set(); `soft_timeout` and `hard_timeout` do not apply here.
 
         Raises:
             ComputationCycleError: it is called within the key's own computation.
@@ -185,8 +174,8 @@ class ComputedCache(Handle):
 
         Args:
             keys: the keys.
-            compute_missing: called with the list of missing keys; returns a dict of their values. A key
-                that it leaves out has no value, and is asked for again the next time.
+            compute_missing: called with the list of missing keys; returns a dict of their values. A key that it leaves
+                out has no value, and is asked for again the next time.
             timeout: for the values that are stored, or a function of their dict that returns it.
             version: of the keys.
             tags: of the entries that are stored: see invalidate_tags().

@@ -1,7 +1,4 @@
-"""The operations by which callers agree with one another: counters and locks.
-
-The third floor of BaseCache, over `computing`.
-"""
+"""The operations by which callers agree with one another: counters and locks."""
 
 from typing import Any
 

@@ -1,13 +1,12 @@
 """BaseCache: the whole public API of a cache, on the hooks of a storage.
 
-Names, order of parameters and defaults are those of Django's BaseCache, async twins
-included; Storeroom's additions are keyword-only or have names of their own. The methods
-here know keys, versions and timeouts; the rest is left to a backend (`hooks.StorageHooks`).
+Names, order of parameters and defaults are those of Django's BaseCache, async twins included; Storeroom's additions are
+keyword-only or have names of their own.
 """
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from storeroom import timeouts
 from storeroom.base.backend_class import check_class
@@ -22,16 +21,12 @@ from storeroom.timeouts import AT_ONCE, DEFAULT_TIMEOUT, NEVER, Timeout
 
 __all__ = ["BaseCache"]
 
-T = TypeVar("T")
-
 
 class BaseCache(ListingCache):
     """A cache: the API of Django's BaseCache over eight hooks.
 
-    A backend is built as ``Class(location, params)``, by Django or by Storeroom, where
-    `params` is an alias's dict without BACKEND and LOCATION. An instance is a light
-    handle: a table, an environment or a pool, costly and shared, belongs to an engine
-    that outlives it.
+    A backend is built as ``Class(location, params)``, by Django or by Storeroom, where `params` is an alias's dict
+    without BACKEND and LOCATION. An instance is a light handle: tables and pools belong to an engine that outlives it.
 
     Attributes:
         options: the backend's own, by name; None to pass everything through.
@@ -42,12 +37,7 @@ class BaseCache(ListingCache):
     """
 
     def __init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
-        """See that a backend has all required hooks, and a constructor that fits.
-
-        Args:
-            cls: the new class.
-            abstract: whether no alias can name it: it is there to be derived from, or a part of another cache.
-            **kwargs: for further base classes.
+        """See that a backend can be used, if it is not `abstract`: to be derived from, or a part of another cache.
 
         Raises:
             TypeError: a hook is missing, or the constructor does not fit.
@@ -126,8 +116,7 @@ class BaseCache(ListingCache):
     def add(self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         """Store the value unless the key is live. Atomic. Return whether it was stored.
 
-        With a timeout of zero or less nothing is stored, and the result says whether the
-        key was free.
+        With a timeout of zero or less nothing is stored, and the result says whether the key was free.
         """
         storage_key, expires_at = self._storage_key(key, version), self._expires_at(timeout)
         if expires_at == AT_ONCE:
@@ -236,9 +225,7 @@ class BaseCache(ListingCache):
         return _seconds_left(await arun(conditions.expiry(hooks, storage_key)) if expires_at is LOOK else expires_at)
 
     def incr_version(self, key: object, delta: int = 1, version: int | None = None) -> int:
-        """Move the entry to a version that is higher by delta; its timeout stays. Atomic.
-
-        Return the new version.
+        """Move the entry to a version that is higher by delta; its timeout stays. Atomic. Return the new version.
 
         Raises:
             KeyNotFoundError: there is no entry of that version (a ValueError, as in Django).

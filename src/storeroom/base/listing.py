@@ -19,8 +19,7 @@ class ListingCache(ManyCache):
         """Return the live keys that begin with `prefix`, as callers typed them, in no order.
 
         Raises:
-            NotSupportedError: the storage cannot list its keys, or KEY_FUNCTION cannot be
-                turned back (it hashes, say).
+            NotSupportedError: the storage cannot list its keys, or KEY_FUNCTION cannot be turned back (it hashes, say).
         """
         return run(self._listing(prefix, version))
 

@@ -1,17 +1,15 @@
 """A lock among all that share a storage: ``cache.lock(name)``.
 
-The lock is an entry: an Envelope without a value, whose stamp stands for its owner. To acquire
-is to add it; to give back or prolong is to compare, in one step with the change: an owner who
-was too slow never touches the lock of the next one. An outage raises, whatever the alias's
-policy: a lock that could not be asked for was not acquired.
+The lock is an entry: an Envelope without a value, whose stamp stands for its owner. To acquire is to add it; to give
+back or prolong is to compare, in one step with the change: an owner who was too slow never touches the lock of the next
+one. An outage raises, whatever the alias's policy: a lock that could not be asked for was not acquired.
 
-A lock whose timeout is over is free, whatever its owner is doing. Where that must not matter,
-the guarded resource has to tell the late from the current owner, by a *fencing token*: a number
-that grows with each owner who asks for one. It counts from the clock's microseconds, so that it
-grows on also where the storage has lost it.
+A lock whose timeout is over is free, whatever its owner is doing. A guarded resource tells the late from the current
+owner by a *fencing token*: a number that grows with each owner who asks for one. It counts from the clock's
+microseconds, so that it grows on also where the storage has lost it.
 
-Source: https://redis.io/docs/latest/develop/use/patterns/distributed-locks/, for one server; fencing
-tokens by M. Kleppmann, "How to do distributed locking" (2016).
+Source: https://redis.io/docs/latest/develop/use/patterns/distributed-locks/, for one server; fencing tokens by M.
+Kleppmann, "How to do distributed locking" (2016).
 """
 
 import time
@@ -34,23 +32,14 @@ _FENCE_PREFIX: Final = "\x00fence\x00"
 """The prefix of the storage keys of counters of fencing tokens."""
 
 _FENCE_SECONDS: Final = 30 * 86_400.0
-"""Seconds that a counter is kept for, so that there are no more of them than names in use. The next counter
-begins higher, unless the clock was put back by as much."""
+"""Seconds that a counter is kept for. The next one begins higher, unless the clock was put back by as much."""
 
 _FIRST_PAUSE: Final = 0.001
 """Seconds between the first two attempts; doubled up to `sleep`."""
 
 
 class Lock:
-    """A lock, for ``with`` and ``async with``. Not reentrant, and not fair; an object per use.
-
-    Args:
-        hooks: the storage.
-        name: the caller's.
-        storage_key: of that name.
-        timeout: after which it is free again, whatever its owner does; None for never.
-        sleep: seconds between attempts, at most.
-        blocking_timeout: for how long acquire() waits; None for ever.
+    """A lock, made by ``cache.lock()``, for ``with`` and ``async with``. Neither reentrant nor fair; an object per use.
 
     Raises:
         InvalidTimeoutError: a timeout has no meaning.
@@ -177,8 +166,7 @@ class Lock:
     def fence(self) -> int:
         """Return the fencing token of this holding: higher than that of every earlier owner who asked.
 
-        Hand it to the guarded resource, which then refuses a lower one than it has seen.
-        Cost: the first time two round trips, later none.
+        The guarded resource refuses a lower one than it has seen. Cost: the first time two round trips, later none.
 
         Raises:
             LockLostError: the lock is not ours any more, or never was.
@@ -273,11 +261,7 @@ class Lock:
 
 
 class _Whole:
-    """Adds an entry, and knows how that ended before it lets a cancelled caller go.
-
-    A thread that carries out a hook for an asynchronous caller goes on when that is cancelled: a lock that it stores
-    after the caller has given it back would stay.
-    """
+    """Adds an entry, and knows how that ended before it lets a cancelled caller go: its thread may store it later."""
 
     def __init__(self, hooks: StorageHooks) -> None:
         self._hooks = hooks

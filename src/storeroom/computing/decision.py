@@ -1,8 +1,7 @@
 """The decision about an entry: whether get_or_set() serves it, computes, or both.
 
-An entry is *fresh* for its timeout. With `stale_while_revalidate` or `stale_if_error` it is
-kept for longer, and is *stale* then: of use to get_or_set() alone, every other
-operation finds it absent.
+An entry is *fresh* for its timeout. With `stale_while_revalidate` or `stale_if_error` it is kept for longer, and is
+*stale* then: of use to get_or_set() alone, every other operation finds it absent.
 
 ====================  ==============================  =====================================
 the entry is          and                             get_or_set()
@@ -19,12 +18,11 @@ absent, or too old    the computation failed within   raises its error again
 absent, or too old                                    computes
 ====================  ==============================  =====================================
 
-"Refreshes" means that one background worker computes, while everybody is served. A caller starts
-none if the entry has a lease already, or if its own attempt failed a moment ago.
+"Refreshes" means that one background worker computes, while everybody is served. A caller starts none if the entry has
+a lease already, or if its own attempt failed a moment ago.
 
-Source of `early`: A. Vattani, F. Chierichetti, K. Lowenstein, "Optimal Probabilistic Cache
-Stampede Prevention", PVLDB 8(8), 2015: refresh when ``now - cost * beta * ln(rand()) >=
-expiry``; `early` is beta.
+Source of `early`: A. Vattani, F. Chierichetti, K. Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", PVLDB
+8(8), 2015: refresh when ``now - cost * beta * ln(rand()) >= expiry``; `early` is beta.
 """
 
 import math

@@ -1,8 +1,7 @@
 """The lease: an envelope in a key's entry, whose writer computes the value.
 
-A leader puts it there by `add` where there is nothing, or by compare-and-set over a stale
-value, which goes on being served. The result is stored over the lease and nowhere else: a
-caller that deletes or sets the key meanwhile has the last word.
+A leader puts it there by `add` where there is nothing, or by compare-and-set over a stale value, which goes on being
+served. The result is stored over the lease alone: a caller that deletes or sets the key meanwhile has the last word.
 """
 
 from dataclasses import dataclass
@@ -48,10 +47,9 @@ class Lease:
         return Swap(MISSING if self._is_blocked else ABSENT, lease, lease.kept_until)
 
     def refused(self) -> None:
-        """Note that the lease was not written.
+        """Note that the lease was not written: others come and go, or bytes that nobody can read are in the way.
 
-        If something is in the way, and there is still nothing to be read the next time, it is bytes that nobody can
-        read; that is tried in turn with the likelier case, that others come and go.
+        Where there is nothing to be read, the two are tried in turn.
         """
         self.held = None
         self._is_blocked = not self._is_blocked and type(self.found) is not Envelope

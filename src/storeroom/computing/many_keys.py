@@ -1,11 +1,10 @@
 """get_or_set_many(): missing values are read, leased, computed and stored together.
 
-Each key has its own lease, as with get_or_set(), so that callers whose keys overlap compute
-each key once, by whichever of the two methods; and each value is stored over its own lease.
+Each key has its own lease, so that callers whose keys overlap compute each once, by this method or by get_or_set().
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from storeroom import timeouts
 from storeroom.computing import serving, stampede
@@ -23,21 +22,12 @@ from storeroom.timeouts import AT_ONCE
 
 __all__ = ["Batch", "obtain_many"]
 
-_SERVED: Final = (Decision.SERVE, Decision.REFRESH)
-
 
 class Batch(Work):
-    """The computation of several keys.
+    """The computation of several keys, with the leases of those that are missing.
 
-    Args:
-        hooks: the storage.
-        counters: count hits, misses and stored values.
-        terms: of the values; the expiry is told by the dict of them.
-        typed: storage key to the key that the caller typed.
-        function: called with the list of missing keys, as typed; returns a mapping of them to values.
-
-    Attributes:
-        leases: those of the keys that are missing.
+    `typed` leads from storage keys to keys as the caller typed them; the function is called with a list of these, and
+    returns a mapping of them to values. The expiry is told by the dict of values.
     """
 
     may_lack_values = True
@@ -50,15 +40,10 @@ class Batch(Work):
         typed: Mapping[str, Any],
         function: Callable[[list[Any]], Any],
     ) -> None:
-        super().__init__(hooks, counters, terms)
+        super().__init__(hooks, counters, terms, list(typed))
         self._typed, self._compute = typed, function
         self._function = Function(function, list(typed.values()))
         self.leases: Mapping[str, Lease] = {}
-
-    @property
-    def storage_keys(self) -> Sequence[str]:
-        """The keys whose values are computed."""
-        return list(self._typed)
 
     def part(self, storage_keys: Sequence[str]) -> "Batch":
         """Return the computation of some of the keys."""
@@ -158,7 +143,8 @@ def obtain_many(work: Batch, *, blocking: bool) -> Steps[dict[str, Any]]:
     """Return the values of all keys, by storage key; a key that the function left out is absent."""
     found = yield work.hooks, "_get_many", (work.storage_keys,)
     decisions = yield from _decisions(work, found)
-    values = {key: _opened(found[key]) for key, decision in decisions.items() if decision in _SERVED}
+    served = {key: found[key] for key, made in decisions.items() if made in (Decision.SERVE, Decision.REFRESH)}
+    values = {key: value.value if type(value) is Envelope else value for key, value in served.items()}
     missing = {key: Lease(found.get(key, MISSING)) for key in decisions if key not in values}
     late = {key: Lease(found[key], replaces=found[key]) for key in values if decisions[key] is Decision.REFRESH}
     stale = {key: found[key].value for key in missing if decisions[key] is Decision.COMPUTE_OR_SERVE}
@@ -169,10 +155,6 @@ def obtain_many(work: Batch, *, blocking: bool) -> Steps[dict[str, Any]]:
     if missing:
         values |= yield from _computed(work.leasing(missing), stale, blocking=blocking)
     return values
-
-
-def _opened(found: Any) -> Any:
-    return found.value if type(found) is Envelope else found
 
 
 def _decisions(work: Batch, found: Mapping[str, Any]) -> Steps[dict[str, Decision]]:

@@ -20,45 +20,22 @@ _TRIES: Final = 3
 
 
 class Computation(Work):
-    """The computation of one key.
-
-    Args:
-        hooks: the storage.
-        counters: count hits, misses and stored values.
-        terms: of the value.
-        key: the storage key.
-        function: computes the value.
-
-    Attributes:
-        lease: the key's.
-    """
+    """The computation of one key, whose lease it has."""
 
     def __init__(self, hooks: StorageHooks, counters: Counters, terms: Terms, key: str, function: Function) -> None:
-        super().__init__(hooks, counters, terms)
+        super().__init__(hooks, counters, terms, [key])
         self.key, self._function = key, function
         self.lease = Lease()
         self._is_anew = False
 
-    @property
-    def storage_keys(self) -> list[str]:
-        """The one key."""
-        return [self.key]
-
-    def part(self, storage_keys: Sequence[str]) -> "Computation":
-        """Return this."""
-        return self
-
     def read(self) -> Steps[dict[str, Any]]:
         """Return the value if it is stored and fresh."""
-        value = yield from self._read()
-        return {} if value is MISSING else {self.key: value}
-
-    def _read(self) -> Steps[Any]:
         lease = self.lease
         lease.found = found = yield self.hooks, "_get", (self.key,)
         if lease.replaces is not None and found == lease.replaces:
-            return MISSING
-        return (yield from conditions.opened(self.hooks, found))
+            return {}
+        value = yield from conditions.opened(self.hooks, found)
+        return {} if value is MISSING else {self.key: value}
 
     def take_leases(self, until: float) -> Steps[Sequence[str]]:
         """Put the lease into the entry, unless another leader has one there, or somebody has stored a value."""
@@ -77,8 +54,7 @@ class Computation(Work):
     def seize_lease(self, until: float) -> Steps[None]:
         """Put the lease into the entry, whoever else has one there; a value in it is served meanwhile.
 
-        The caller gets the value that it computes, also where another's write or a full server keeps it from being
-        stored.
+        The caller gets the value that it computes, also where that cannot be stored.
         """
         self._is_anew = True
         for _ in range(_TRIES):
@@ -111,23 +87,18 @@ class Computation(Work):
         """See Work.compute()."""
         versions = yield from self._versions()
         value = yield self._function, "call", (flight,)
-        expires_at = self.terms.expiry(value)
+        values, expires_at = {self.key: value}, self.terms.expiry(value)
         if expires_at == AT_ONCE:
-            return {self.key: value}
+            return values
         # Without a lease the storage may be out of reach, and followers find nothing there.
         flight.for_storage = () if self.lease.held is None else flight.keys
         if versions is None:
-            return {self.key: value}
-        values, seconds = {self.key: value}, self._function.seconds
-        stored, kept_until = yield from self._conditioned(values, expires_at, seconds, versions)
-        return {self.key: (yield from self._store(flight, stored[self.key], value, kept_until))}
-
-    def _store(self, flight: Flight, stored: Any, value: Any, kept_until: float) -> Steps[Any]:
-        """Store the value, unless another has written to the entry since; return the one to hand to the caller."""
-        if (yield from swapped(self.hooks, self.key, self.lease.storing(stored, kept_until))):
-            flight.for_storage = flight.keys
-            self.lease.held = None
-            self.counters.sets += 1
-            return value
-        theirs = MISSING if self._is_anew else (yield from self._read())
-        return value if theirs is MISSING else theirs
+            return values
+        stored, kept_until = yield from self._conditioned(values, expires_at, self._function.seconds, versions)
+        if not (yield from swapped(self.hooks, self.key, self.lease.storing(stored[self.key], kept_until))):
+            # Another has written to the entry since.
+            return values if self._is_anew else {**values, **(yield from self.read())}
+        flight.for_storage = flight.keys
+        self.lease.held = None
+        self.counters.sets += 1
+        return values

@@ -1,7 +1,7 @@
 """get_or_set(), once the key has been read: serve the entry, compute, or both.
 
-`decision` decides, this module acts. A value that is computed while nobody waits, or only
-for a limited time, is computed by a background thread, or by a task of the running event loop.
+A value that is computed while nobody waits, or only for a limited time, is computed by a background thread, or by a
+task of the running event loop.
 """
 
 import logging
@@ -50,11 +50,7 @@ def judge(hooks: StorageHooks, storage_key: str, found: Any, options: Freshness)
 def obtain(work: Computation, found: Any, decision: Decision, *, blocking: bool) -> Steps[Any]:
     """Return the value for get_or_set(), where the decision is not to serve the entry and do nothing else.
 
-    Args:
-        work: the computation.
-        found: the entry: an envelope or MISSING.
-        decision: judge()'s.
-        blocking: whether the caller waits with its whole thread, not as a task.
+    The entry is an envelope or MISSING; `blocking` says that the caller waits with its whole thread, not as a task.
     """
     work.lease.found = found
     if decision is Decision.REFRESH:

@@ -1,20 +1,17 @@
 """One computation per key, however many callers ask for it at once.
 
-When a hot key expires, every caller misses and every caller computes: a stampede.
-Here the first to miss becomes the *leader* of a *flight* and computes; the others
-in this process wait for the leader's result (see ``flights``). Among processes and
-hosts the leaders compete for a *lease* (see ``leases``): an envelope in the shared entry
-with a time at which it ends, so that a leader who dies delays the others by at most the
-lease. The result is stored over the lease alone: a delete meanwhile removes the lease,
-and so keeps out a value computed from older data.
+When a hot key expires, every caller misses and every caller computes: a stampede. Here the first to miss becomes the
+*leader* of a *flight* and computes; the others in this process wait for its result (see ``flights``). Among processes
+and hosts the leaders compete for a *lease* (see ``leases``): an envelope in the shared entry, with a time at which it
+ends, so that a leader who dies delays the others by no more.
 
-Source: the lease follows "Scaling Memcache at Facebook" (NSDI 2013), section 3.2.1,
-by compare-and-set; there it is a token of the server's.
+Source: the lease follows "Scaling Memcache at Facebook" (NSDI 2013), section 3.2.1, by compare-and-set; there it is a
+token of the server's.
 """
 
 import contextlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from storeroom import timeouts
 from storeroom.computing.one_key import Computation
@@ -24,14 +21,10 @@ from storeroom.exceptions import ComputationTimeoutError
 from storeroom.storage.hooks import MISSING
 from storeroom.storage.steps import Steps, pause
 
-if TYPE_CHECKING:
-    import asyncio
-
 __all__ = ["LEASE_SECONDS", "compute_anew", "compute_once", "fly", "follow"]
 
 LEASE_SECONDS = 30.0
-"""Seconds that a dead leader can delay the others: longer than most computations, so that a
-living leader seldom loses its lease, and short enough to wait for."""
+"""Seconds that a dead leader can delay the others: longer than most computations, and short enough to wait for."""
 
 POLL_SECONDS: Final = (0.001, 0.05)
 """Seconds that leaders without the lease sleep between looks: doubling from the first to the last."""
@@ -46,8 +39,7 @@ def compute_once(work: Work, *, blocking: bool, values: dict[str, Any] | None = 
     Args:
         work: the computation.
         blocking: whether the caller waits with its whole thread, not as a task.
-        values: is given each value as soon as it is known, MISSING for a key that has none: for a caller to see after
-            an error.
+        values: is given each value as soon as it is known, also before an error; MISSING for a key that has none.
     """
     values = {} if values is None else values
     missing, asked_again = work.storage_keys, set[str]()
@@ -64,13 +56,7 @@ def compute_once(work: Work, *, blocking: bool, values: dict[str, Any] | None = 
 
 
 def _followed(work: Work, role: Role, asked_again: set[str]) -> Steps[dict[str, Any]]:
-    """Return the values of another's flight, MISSING for keys without one.
-
-    Args:
-        work: the computation of the flight's keys.
-        role: this caller's.
-        asked_again: keys that were gone after an earlier flight; those of this one are added.
-    """
+    """Return the values of another's flight, MISSING for keys without one; keys that are gone are added to the set."""
     try:
         landing = yield from follow(role.flight, None)
     except AbandonedError:
@@ -128,14 +114,9 @@ def fly(
     waits: bool = True,
     on_error: Callable[[Exception], None] = lambda _: None,
 ) -> Steps[Landing]:
-    """Lead a flight, and land it whatever happens.
+    """Lead a flight, and land it whatever happens; `on_error` is told of an error before the next one can begin.
 
-    Args:
-        work: the computation of the flight's keys.
-        flight: the flight.
-        is_leased: whether to agree with other processes on the one that computes.
-        waits: whether to wait for another that does; else AbandonedError is raised.
-        on_error: is told of an error before the next flight can begin.
+    If it is leased, processes agree on the one that computes. The others wait, or AbandonedError is raised.
     """
     try:
         landing = yield from _lead(work, flight, is_leased=is_leased, waits=waits)
@@ -193,26 +174,20 @@ class _Waiting:
         """See result(); the event loop goes on."""
         import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
 
-        loop = asyncio.get_running_loop()
-        landed = loop.create_future()
+        loop, landed = asyncio.get_running_loop(), asyncio.Event()
 
         def wake(_: object) -> None:
             # A waiter that was cancelled may have left a loop that is closed by now.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_settle, landed)
+                loop.call_soon_threadsafe(landed.set)
 
         self._flight.future.add_done_callback(wake)
         try:
-            await asyncio.wait_for(landed, seconds)
+            await asyncio.wait_for(landed.wait(), seconds)
         except TimeoutError:
             if not self._flight.future.done():
                 raise _timed_out(seconds) from None
         return self._flight.future.result()
-
-
-def _settle(landed: "asyncio.Future[None]") -> None:
-    if not landed.done():
-        landed.set_result(None)
 
 
 def _timed_out(seconds: float | None) -> ComputationTimeoutError:

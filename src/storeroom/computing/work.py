@@ -1,7 +1,4 @@
-"""The work of a computation, of one key (``one_key``) or of several (``many_keys``): read, lease, compute, store.
-
-`stampede` and `serving` put these in order, and choose the caller that does them.
-"""
+"""The work of a computation: read, lease, compute, store. `stampede` and `serving` choose the caller, and the order."""
 
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -43,29 +40,18 @@ class Terms:
 
 
 class Work:
-    """The computation of one key, or of several.
-
-    Args:
-        hooks: the storage.
-        counters: count hits, misses and stored values.
-        terms: of the values.
-    """
+    """The computation of one key (``one_key``), or of several (``many_keys``)."""
 
     may_lack_values = False
     """Whether a key may turn out to have no value."""
 
-    def __init__(self, hooks: StorageHooks, counters: Counters, terms: Terms) -> None:
-        self.hooks, self.counters, self.terms = hooks, counters, terms
+    def __init__(self, hooks: StorageHooks, counters: Counters, terms: Terms, storage_keys: Sequence[str]) -> None:
+        self.hooks, self.counters, self.terms, self.storage_keys = hooks, counters, terms, storage_keys
         self.flights: Flights = hooks.flights
 
-    @property
-    def storage_keys(self) -> Sequence[str]:
-        """The keys whose values are computed."""
-        raise NotImplementedError
-
     def part(self, storage_keys: Sequence[str]) -> "Work":
-        """Return the computation of some of the keys."""
-        raise NotImplementedError
+        """Return the computation of some of the keys: of one, this."""
+        return self
 
     def read(self) -> Steps[dict[str, Any]]:
         """Return the values that are stored and fresh, by storage key."""
@@ -105,13 +91,15 @@ class Work:
 
 
 class Function:
-    """The function of a caller, called in the manner that its value is needed."""
+    """The function of a caller, or the value that was given instead of one.
+
+    Attributes:
+        seconds: the duration of the last call.
+    """
 
     def __init__(self, function: Any, key: object) -> None:
-        """Prepare to call the function, or to return the value that was given instead of one."""
         self._function, self._key = function, key
         self.seconds = 0.0
-        """The duration of the last call."""
 
     def call(self, flight: Flight, *args: Any) -> Any:
         """Call the function within a flight."""

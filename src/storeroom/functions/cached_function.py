@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial, update_wrapper
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
 from storeroom.exceptions import ComputationCycleError, ConfigurationError
 from storeroom.functions import keys as call_keys
@@ -26,17 +26,10 @@ B_co = TypeVar("B_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of @cached, after checking.
+    """The options of @cached, after checking: see cached().
 
     Attributes:
-        key: a template, a function that returns the key, or None.
-        timeout: of the results, or a function of the result that returns it.
-        tags: templates, or a function that returns tags.
-        alias: of the cache.
-        version: of the keys.
-        ignore: parameters that the key leaves out.
         suffix: the end of every key.
-        freshness: those of FreshnessOptions that were given.
         binds: the first argument when the function is found through an instance: that, its class, or nothing.
     """
 
@@ -104,7 +97,7 @@ class _Cached(Generic[P]):
         from storeroom.base import BaseCache  # noqa: PLC0415 -- loaded by programs that use a cache
 
         if not isinstance(cache, BaseCache):
-            raise ConfigurationError(_not_ours(call_keys.name_of(self._function), self._alias, type(cache)))
+            raise _not_ours(call_keys.name_of(self._function), self._alias, type(cache))
         self._kind = type(cache)
 
     def _note(self, error: ComputationCycleError, key: str) -> None:
@@ -244,20 +237,17 @@ class CachedCoroutineFunction(_Cached[P], Generic[P, R_co]):
         return self._bound(instance, owner)
 
 
-def _not_ours(function: str, alias: str, kind: type) -> str:
+def _not_ours(function: str, alias: str, kind: type) -> ConfigurationError:
     from storeroom.registry.backend_paths import DJANGO_PATHS, PATHS  # noqa: PLC0415 -- only a mistake needs them
 
     path = f"{kind.__module__}.{kind.__qualname__}"
     ours = DJANGO_PATHS.get(path)
     remedy = f"set BACKEND to {ours!r}" if ours else f"set BACKEND to one of Storeroom's, such as {PATHS[0]!r}"
-    return (
+    return ConfigurationError(
         f"{function}() is @cached in CACHES[{alias!r}], whose BACKEND is {path!r}; expected a cache of Storeroom's, "
         f"which computes once, and knows tags and stale values. In CACHES {remedy}, or name another alias: "
         "@cached(alias=...)."
     )
-
-
-_OF_THE_FUNCTION: Final = frozenset({"__name__", "__qualname__"})
 
 
 class BoundFunction(partial[R], Generic[Q, R, B_co]):
@@ -299,7 +289,7 @@ class BoundFunction(partial[R], Generic[Q, R, B_co]):
         return self.func
 
     def __getattr__(self, name: str) -> Any:
-        if name in _OF_THE_FUNCTION:
+        if name in {"__name__", "__qualname__"}:
             return getattr(self.func, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 

@@ -7,7 +7,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, Final
+from typing import Any
 
 from storeroom.exceptions import ConfigurationError, UnkeyableArgumentError
 from storeroom.functions.argument_text import text_of
@@ -52,14 +52,12 @@ def _name_in_keys(function: Callable[..., Any]) -> str:
     name = getattr(plain, "__qualname__", "<unnamed>")
     if "<lambda>" in name or name == "<unnamed>":
         raise _no_key(function, "it has no name of its own")
-    closed_over = set(getattr(plain, "__code__", _NO_CODE).co_freevars) - {plain.__name__, "__class__"}
+    code = getattr(plain, "__code__", None)
+    closed_over = set(getattr(code, "co_freevars", ())) - {plain.__name__, "__class__"}
     if "<locals>" in name and closed_over:
         names = ", ".join(sorted(closed_over))
         raise _no_key(function, f"it uses {names} of the function around it, which may differ each time")
     return f"{_module_of(plain)}.{name}"
-
-
-_NO_CODE: Final = (lambda: None).__code__
 
 
 def _module_of(function: Callable[..., Any]) -> str:
@@ -92,13 +90,9 @@ def _unknown(code: KeyCode, option: str, name: str) -> ConfigurationError:
 def key_maker(
     function: Callable[..., Any], key: str | Callable[..., object] | None, ignore: Collection[str], suffix: str
 ) -> Callable[..., str]:
-    """Return a function of the same arguments that returns the key of a call.
+    """Return a function of the same arguments that returns the key of a call; the suffix is put behind every key.
 
-    Args:
-        function: the function.
-        key: a template, a function of the same arguments, or None for the name and all arguments.
-        ignore: parameters that are to be left out.
-        suffix: put behind every key.
+    It is made by a template, by a function of the same arguments, or, for None, of the name and all arguments.
 
     Raises:
         ConfigurationError: the template or `ignore` do not fit the function.
@@ -176,11 +170,7 @@ def _separators(code: KeyCode, template: Template, ignore: Collection[str]) -> s
 def tags_maker(
     function: Callable[..., Any], tags: Collection[str] | Callable[..., Iterable[object]]
 ) -> Callable[..., Collection[str]]:
-    """Return a function of the same arguments that returns the tags of a call.
-
-    Args:
-        function: the function.
-        tags: templates, or a function of the same arguments that returns tags.
+    """Return a function of the same arguments that returns the tags of a call, by templates or by a function.
 
     Raises:
         ConfigurationError: a template does not fit the function.

@@ -15,7 +15,6 @@ makes one key of ``"x:y", "z"`` and another of ``"x", "y:z"``.
 """
 
 import string
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from keyword import iskeyword
 
@@ -62,7 +61,13 @@ class Template:
             pieces = list(string.Formatter().parse(text))
         except ValueError as error:
             raise ValueError(f"cannot be read ({error}); write {{{{ and }}}} for braces themselves") from error
-        return cls(text, tuple(_parts(pieces)))
+        parts: list[str | Field] = []
+        for literal, name, spec, conversion in pieces:
+            if literal:
+                parts.append(literal)
+            if name is not None:
+                parts.append(_field(name, spec or "", conversion or ""))
+        return cls(text, tuple(parts))
 
     @property
     def fields(self) -> list[Field]:
@@ -90,14 +95,6 @@ class Template:
             found += between if last is not None else ""
             last, between = part, ""
         return "".join(dict.fromkeys(found))
-
-
-def _parts(pieces: Iterable[tuple[str, str | None, str | None, str | None]]) -> Iterator[str | Field]:
-    for literal, name, spec, conversion in pieces:
-        if literal:
-            yield literal
-        if name is not None:
-            yield _field(name, spec or "", conversion or "")
 
 
 def _field(name: str, spec: str, conversion: str) -> Field:

@@ -1,13 +1,6 @@
 """A storage as the framework sees it: the hooks that a backend fills in, and the mechanisms built on them.
 
-`hooks` lists the operations that a backend defines or inherits. A value with conditions (tags,
-staleness, a lease) is stored in an `envelope`, judged by `conditions` and `tags`. Work that needs
-several hooks is written once, as `steps`, for synchronous and asynchronous callers. An `overlay`
-stands between a cache and its storage: a near tier, a memo, a transaction.
+`hooks` lists the operations that a backend defines or inherits. A value with conditions (tags, staleness, a lease) is
+stored in an `envelope`, judged by `conditions` and `tags`. Work that needs several hooks is written once, as `steps`,
+for both kinds of callers. An `overlay` stands between a cache and its storage: a near tier, a memo, a transaction.
 """
-
-from storeroom.storage.envelope import Envelope
-from storeroom.storage.hooks import LOOK, MISSING, StorageHooks, Swap
-from storeroom.storage.steps import Steps
-
-__all__ = ["LOOK", "MISSING", "Envelope", "Steps", "StorageHooks", "Swap"]

@@ -22,14 +22,10 @@ class Listener(Protocol):
         """Forget everything: nobody can tell which entries have changed."""
 
     def begin_tracking(self, heard_until: float) -> None:
-        """Forget everything, and believe entries from now on for as long as the channel vouches for them.
-
-        Args:
-            heard_until: epoch seconds up to which every change has been heard of.
-        """
+        """Forget everything, and believe entries from now on for as long as the channel vouches for them."""
 
     def vouch(self, heard_until: float) -> None:
-        """Note that every change up to that time has been heard of."""
+        """Note that every change up to that time (epoch seconds) has been heard of."""
 
     def end_tracking(self) -> None:
         """Forget everything, and believe entries for `max_staleness` seconds alone, as without a channel."""
@@ -39,9 +35,4 @@ class Channel(Protocol):
     """Tells near tiers of this process which entries of a storage have changed."""
 
     def watch(self, listener: Listener, beginnings: Sequence[str]) -> None:
-        """Tell a tier of changes from now on, until the process ends or forks.
-
-        Args:
-            listener: the tier.
-            beginnings: prefixes of the storage keys that it may hold.
-        """
+        """Tell a tier of changes to storage keys with these prefixes, until the process ends or forks."""

@@ -1,8 +1,7 @@
 """Operations on an entry that has conditions, which no storage can judge by itself.
 
-Where a hook answers LOOK, or cannot tell envelopes from other values, the entry is read,
-and judged by its own time and its tags' versions. The change is then made by
-compare-and-set: another writer who comes in between wins.
+Where a hook answers LOOK, or cannot tell envelopes from other values, the entry is read, and judged by its own time and
+its tags' versions. The change is a compare-and-set: another writer who comes in between wins.
 """
 
 from collections.abc import Callable, Sequence
@@ -74,10 +73,7 @@ def touch(hooks: StorageHooks, storage_key: str, expires_at: float) -> Steps[boo
 
 
 def move(hooks: StorageHooks, storage_key: str, new_storage_key: str) -> Steps[bool]:
-    """See StorageHooks._rename(); conditions are judged.
-
-    Others may find an envelope under both keys for a moment, and never under none.
-    """
+    """See StorageHooks._rename(): others may find an envelope under both keys for a moment, and never under none."""
     if hooks.sees_envelopes and (moved := (yield hooks, "_rename", (storage_key, new_storage_key))) is not LOOK:
         return bool(moved)
 

@@ -1,8 +1,4 @@
-"""Copies of values, kept in this process where no storage keeps them.
-
-Immutable scalars are kept as they are, everything else as a pickle, so that a caller who
-changes an object changes no copy of it.
-"""
+"""Copies of values, kept in this process: immutable scalars as they are, everything else as a pickle."""
 
 from pickle import HIGHEST_PROTOCOL, dumps, loads
 from typing import Any, Final

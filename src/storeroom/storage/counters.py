@@ -1,8 +1,4 @@
-"""Counters that come into being by being counted.
-
-Two clients that count the same absent key must not both create it: the second adds to the
-counter that the first has created.
-"""
+"""Counters that come into being by being counted: of two clients that count an absent key, one creates it."""
 
 from typing import Final
 
@@ -25,34 +21,21 @@ def count(hooks: StorageHooks, storage_key: str, delta: float, start: float, exp
         ValueTypeError: the value is not a number, or has tags or may become stale.
         StorageError: the storage stores nothing now.
     """
+    is_kept = expires_at != AT_ONCE
+    step = ("_count", (storage_key, delta, start, expires_at)) if is_kept else ("_incr", (storage_key, delta))
     for _ in range(_TRIES):
-        if expires_at == AT_ONCE:
-            return (yield from _count_live(hooks, storage_key, delta, start))
         try:
-            total: float | None = yield hooks, "_count", (storage_key, delta, start, expires_at)
-        except ValueTypeError:
-            if (yield from conditions.has(hooks, storage_key)):
+            total: float | None = yield hooks, *step
+        except (KeyError, ValueTypeError) as error:
+            if isinstance(error, ValueTypeError) and (yield from conditions.has(hooks, storage_key)):
                 raise
             total = None
         if total is not None:
             return total
         # An envelope may be in the way that counts as absent: a tag was invalidated, or somebody computes.
-        if (yield from conditions.add_over(hooks, storage_key, start + delta, expires_at)):
+        if not is_kept or (yield from conditions.add_over(hooks, storage_key, start + delta, expires_at)):
             return start + delta
     raise StorageError(
         f"The counter {storage_key!r} could not be created in {_TRIES} attempts: the storage keeps nothing now. "
         "Look whether it is full."
     )
-
-
-def _count_live(hooks: StorageHooks, storage_key: str, delta: float, start: float) -> Steps[float]:
-    """Add delta to a number that is there; one that would expire at once is not stored."""
-    try:
-        total: float = yield hooks, "_incr", (storage_key, delta)
-    except KeyError:
-        return start + delta
-    except ValueTypeError:
-        if (yield from conditions.has(hooks, storage_key)):
-            raise
-        return start + delta
-    return total

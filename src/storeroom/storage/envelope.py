@@ -1,17 +1,14 @@
 """The envelope: a value together with the conditions under which it counts.
 
-Most values are stored bare, and their storage alone says when they expire. One that has
-tags, or may be served stale, is stored in an Envelope, as one value: written, moved and
-removed as a whole. Storages keep it until `fresh_until` plus `grace`; after
-`fresh_until` it counts as absent, but for callers that ask for stale values.
+Most values are stored bare, and their storage alone says when they expire. One that has tags, or may be served stale,
+is stored in an Envelope, as one value. Storages keep it until `fresh_until` plus `grace`; after `fresh_until` it counts
+as absent, but for callers that ask for stale values.
 
-An envelope is also a *lease*, while somebody computes a new value: see `leased`. To delete
-or overwrite the entry meanwhile removes the lease, and the value computed from older data
-is not stored.
+An envelope is also a *lease*, while somebody computes a new value: to delete or overwrite the entry meanwhile removes
+the lease, and the value computed from older data is not stored.
 
-The entry of an envelope is live or not by its tags' versions, which are entries of their
-own. A storage cannot tell, and so its hooks answer LOOK (``hooks``), and the framework
-looks (``conditions``).
+An envelope is live by its tags' versions, too, which are entries of their own. A storage cannot tell, and so its hooks
+answer LOOK (``hooks``), and the framework looks (``conditions``).
 """
 
 import os
@@ -33,8 +30,7 @@ _TAG: Final = struct.Struct(">QH")
 FIRST_BYTE: Final = b"\x1a"
 """The first byte of an envelope's frame."""
 _SIGNED: Final = b"\x01"
-_FRAME_OF_SIGNED: Final = 17
-"""Where the frame within a signed one begins: see serializers.frames."""
+_FRAME_OF_SIGNED: Final = 17  # where the frame within a signed one begins: see serializers.frames
 KIND_BYTES: Final = _FRAME_OF_SIGNED + 1
 """Bytes of a frame that is_packed() has to see."""
 LEASED_BYTES: Final = KIND_BYTES + _HEAD.size
@@ -48,9 +44,7 @@ def new_stamp() -> int:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Envelope:
-    """A value and its conditions. Not to be changed once made.
-
-    Two envelopes are equal if they are the same writing of an entry: by their stamp.
+    """A value and its conditions, not to be changed. Two are equal by their stamp: as one writing of an entry.
 
     Attributes:
         value: the caller's.
@@ -100,9 +94,8 @@ class Envelope:
         return hash(self.stamp)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Envelope, (
-            self.value, self.fresh_until, self.grace, self.cost, self.tags, self.leased_until, self.stamp
-        )  # fmt: skip
+        given = self.value, self.fresh_until, self.grace, self.cost, self.tags, self.leased_until, self.stamp
+        return Envelope, given
 
     def __repr__(self) -> str:
         return f"<Envelope {self.stamp:016x}, fresh until {self.fresh_until}, {len(self.tags)} tags>"

@@ -1,17 +1,13 @@
 """A storage's work for the framework: the hooks that a backend fills in.
 
-A hook sees storage keys, Python values and absolute expiry times; prefixes,
-versions, relative timeouts and defaults are behind it. Eight hooks make a whole
-cache; the others have a default built from them, which a backend replaces where
-its engine does better. Each has an asynchronous twin with an "a" in its name,
-which by default runs the synchronous one: inline where `async_inline` says that
-it never waits, else in a worker thread.
+A hook sees storage keys, Python values and absolute expiry times, never prefixes, versions, timeouts and defaults.
+Eight hooks make a whole cache; the others have a default built from them, which a backend replaces where its engine
+does better. Each has an asynchronous twin with an "a" in its name, which by default runs the synchronous one: inline
+where `async_inline` says that it never waits, else in a worker thread.
 
-Every hook may rely on this: `expires_at` lies in the future or is NEVER (entries
-that are to expire at once are never passed on), lists hold no key twice, and a
-value is the caller's, or an Envelope of it, which is stored as one value. Every hook
-owes this: expired entries are absent, and add, incr, touch, rename, compare-delete
-and compare-set are atomic among all that share the storage.
+Every hook may rely on this: `expires_at` lies in the future or is NEVER, lists hold no key twice, and a value is the
+caller's, or an Envelope of it, which is stored as one value. Every hook owes this: expired entries are absent, and add,
+incr, touch, rename, compare-delete and compare-set are atomic among all that share the storage.
 """
 
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -209,8 +205,7 @@ class StorageHooks:
     def _rename(self, storage_key: str, new_storage_key: str) -> Any:
         """Move a live entry, expiry and all, over any entry that is there. Return False if it is absent, or LOOK.
 
-        This default is not atomic: between its steps another client may write either
-        key. A backend that can do better says so by replacing it.
+        This default is not atomic: between its steps another client may write either key.
         """
         expires_at = self._expiry(storage_key)
         value = self._get(storage_key)
@@ -245,18 +240,13 @@ class StorageHooks:
         return self._compare_set(storage_key, seen, lease, expires_at)
 
     def _compare_delete(self, storage_key: str, expected: Any) -> bool:
-        """Remove the entry if its value equals `expected`. Return whether it was removed.
-
-        This default is not atomic: see `_rename`.
-        """
+        """Remove the entry if its value equals `expected`. Return whether it was. Not atomic by default, either."""
         return bool(self._get(storage_key) == expected) and self._delete(storage_key)
 
     def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
         """Replace the entry if its value equals `expected`. Return whether it was replaced.
 
-        MISSING stands for bytes that cannot be read, which are in the way of `_add` and of no use to anybody.
-
-        This default is not atomic: see `_rename`.
+        MISSING stands for bytes that cannot be read, which are in the way of `_add`. Not atomic by default, either.
         """
         return bool(self._get(storage_key) == expected) and self._set(storage_key, value, expires_at)
 

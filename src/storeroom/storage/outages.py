@@ -1,12 +1,8 @@
 """When a server is down: notice it, stop asking it, look again, and say so once.
 
-A circuit breaker has three states. *Closed*: operations go to the server. After a
-number of failures in a row it *opens*: operations are answered at once by the policy,
-without touching the network. After a pause one operation is let through, *half-open*:
-if it succeeds the breaker closes, else it stays open for another pause.
-
-The alias's policy (``network``) says how operations are answered meanwhile. Where no answer
-but the server's will do, as for a lock, the policy is put aside: see `no_answers`.
+While a circuit breaker is *closed*, operations go to the server. After some failures in a row it *opens*: operations
+are answered at once, by the alias's policy (``network``), or not at all within `no_answers`. After a pause one is let
+through, *half-open*: if it succeeds the breaker closes, else it stays open for another pause.
 
 Source: M. Nygard, "Release It!" (2007), chapter 5.
 """
@@ -29,7 +25,6 @@ FAILURES: Final = 3
 
 PAUSE_SECONDS: Final = 1.0
 """Between probes of a server that is down: a recovery is noticed within this and one probe."""
-
 
 _refused: ContextVar[bool] = ContextVar("storeroom_no_answers", default=False)
 
@@ -57,18 +52,12 @@ class CircuitBreaker:
         is_open: whether operations are kept from the server.
     """
 
-    def __init__(self, name: str, *, failures: int = FAILURES, pause: float = PAUSE_SECONDS) -> None:
-        """Begin closed.
-
-        Args:
-            name: of the server, for the log; without password.
-            failures: in a row, that open the breaker.
-            pause: seconds between probes.
-        """
+    def __init__(self, name: str) -> None:
+        """Begin closed, for the server of this name: it is logged, and holds no password."""
         self.name = name
         self.failures = 0
         self.is_open = False
-        self._limit, self._pause = failures, pause
+        self._limit, self._pause = FAILURES, PAUSE_SECONDS
         self._in_a_row = 0
         self._probe_at = 0.0
         self._opened_at = 0.0
@@ -77,6 +66,7 @@ class CircuitBreaker:
     @property
     def refuses(self) -> bool:
         """Whether an operation would be kept from the server now; unlike allows() it may be asked in vain."""
+        # More than a pause away, the clock was put back.
         return self.is_open and 0 < self._probe_at - timeouts.now() <= self._pause
 
     def allows(self) -> bool:
@@ -84,11 +74,9 @@ class CircuitBreaker:
         if not self.is_open:
             return True
         with self._lock:
-            now = timeouts.now()
-            # More than a pause away, the clock was put back.
-            if self.is_open and 0 < self._probe_at - now <= self._pause:
+            if self.refuses:
                 return False
-            self._probe_at = now + self._pause
+            self._probe_at = timeouts.now() + self._pause
             return True
 
     def succeed(self) -> None:

@@ -1,12 +1,11 @@
 """Overlays between a cache and its storage: a near tier, a memo, a transaction.
 
-Every operation of a cache turns to ``self._overlay or self`` for its hooks. An overlay is
-hooks over hooks: it answers some calls itself and passes the others down. Memos and
-transactions depend on the context (``contextvars``), so they are right for threads, for tasks, and
-for threads that a context was copied to. A transaction lies over a memo, and that over a near tier.
+Every operation of a cache turns to ``self._overlay or self`` for its hooks. An overlay is hooks over hooks: it answers
+some calls itself and passes the others down. A near tier lies lowest; a memo, and a transaction over that, depend on
+the context (``contextvars``), so they are right for threads, tasks, and threads that a context was copied to.
 
-The first memo or transaction installs a descriptor in the class of all caches. A program
-that uses none looks at an attribute that is None, and pays for nothing more.
+The first memo or transaction installs a descriptor in the class of all caches. A program that uses none looks at an
+attribute that is None, and pays for nothing more.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -82,12 +81,8 @@ class Relay(StorageHooks):
 class Overlay(Relay):
     """Hooks over the hooks of one handle.
 
-    A subclass writes a hook as steps (``steps``), under its name without the underscore: ``get`` becomes
-    `_get` and `_aget`. The other hooks, and all of them once `is_open` is False, go down.
-
-    Args:
-        handle: the cache.
-        below: the hooks under the overlay: the handle itself, or another overlay.
+    A subclass writes a hook as steps (``steps``), under its name without the underscore: ``get`` becomes `_get` and
+    `_aget`. The other hooks, and all of them once `is_open` is False, go down: to the handle, or to another overlay.
     """
 
     _written: ClassVar[frozenset[str]] = frozenset()
@@ -119,9 +114,8 @@ class Overlay(Relay):
 
     def forget(self) -> None:
         """Forget the storage's entries: the handle has changed some by another way than its hooks."""
-        forget = getattr(self._below, "forget", None)
-        if forget is not None:
-            forget()
+        if isinstance(self._below, Overlay):
+            self._below.forget()
 
     def _slot(self, storage_key: str) -> Slot:
         return self._handle.engine, storage_key
@@ -136,13 +130,11 @@ class Overlay(Relay):
 def _steps_of(name: str, written: Callable[..., Steps[Any]]) -> Callable[..., Steps[Any]]:
     @wraps(written)
     def steps(self: Overlay, *args: Any) -> Steps[Any]:
-        return (yield from written(self, *args) if self.is_open else _down(self, name, args))
+        if self.is_open:
+            return (yield from written(self, *args))
+        return (yield self._below, f"_{name}", args)
 
     return steps
-
-
-def _down(self: Relay, name: str, args: Sequence[Any]) -> Steps[Any]:
-    return (yield self._below, f"_{name}", tuple(args))
 
 
 def _write(cls: type[Relay], name: str, steps: Callable[..., Steps[Any]]) -> None:

@@ -1,9 +1,7 @@
 """Facts about a backend's servers, for ``storeroom check``.
 
-A backend whose entries lie elsewhere has the two methods of `Probed` beside the cache's
-own: one tells the servers without connecting, the other asks them. Asking writes nothing,
-uses connections of its own, and ends in time: a server that does not answer is part of
-the result, not an exception.
+A backend whose entries lie elsewhere has the two methods of `Probed` beside the cache's own. Asking writes nothing,
+uses connections of its own, and ends in time: a server that does not answer is part of the result, not an exception.
 """
 
 import re
@@ -169,19 +167,10 @@ class Probed(Protocol):
 
     @classmethod
     def endpoints(cls, location: Any, settings: Any) -> Sequence[Endpoint]:
-        """Return the servers that LOCATION and OPTIONS name; nothing is connected to.
-
-        Args:
-            location: LOCATION, as the class gets it.
-            settings: the alias's `Settings`.
-        """
+        """Return the servers that LOCATION and the alias's `Settings` name; nothing is connected to."""
 
     def probe(self, seconds: float) -> Probe:
-        """Ask each server once.
-
-        Args:
-            seconds: to wait for one; a server that takes longer has failed.
-        """
+        """Ask each server once; one that takes longer than so many seconds has failed."""
 
 
 def together(works: Sequence[Callable[[], T]], seconds: float) -> list[T | None]:
@@ -215,11 +204,9 @@ def together(works: Sequence[Callable[[], T]], seconds: float) -> list[T | None]
 
 
 def measure(ask: Callable[[], object], tell_time: Callable[[], float | None]) -> tuple[tuple[float, ...], float | None]:
-    """Time round trips; return their seconds, and by how much the server's clock is ahead of this host's.
+    """Time round trips; return their seconds, and those by which the server's clock is ahead of this host's.
 
-    Args:
-        ask: makes one round trip.
-        tell_time: asks for the server's time, in epoch seconds; None if it does not tell.
+    One call of `ask` is a round trip; `tell_time` returns the server's epoch seconds, or None if it does not tell.
     """
     times = []
     for _ in range(ROUND_TRIPS):

@@ -1,8 +1,7 @@
 """Work that is written once and carried out by a synchronous or an asynchronous caller.
 
-The work is a generator: it yields its next step, as an object, the name of a method and
-the arguments, and gets the result sent back, or the error thrown in. The asynchronous
-driver calls the method's twin: ``aread`` for ``read``, ``_aget`` for ``_get``.
+The work is a generator: it yields its next step, as an object, the name of a method and the arguments, and gets the
+result sent back, or the error thrown in. The asynchronous driver calls the method's twin: ``_aget`` for ``_get``.
 """
 
 import time

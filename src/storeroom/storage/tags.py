@@ -1,16 +1,13 @@
 """Tags: a name that many entries carry, so that one write invalidates all of them.
 
-A tag has a *version*, 64 random bits, kept in an entry of its own. An entry remembers the
-versions that its tags had when it was written, and is live while all of them are still
-the same. To invalidate a tag is to remove its version, whatever the number of entries; the
-next entry with that tag writes a new one. A version that was evicted or lost is the same
-as one that was removed: entries become misses, never stale hits.
+A tag has a *version*, 64 random bits, kept in an entry of its own. An entry remembers the versions that its tags had
+when it was written, and is live while all of them are still the same. To invalidate a tag is to remove its version;
+the next entry with that tag writes a new one. A version that was evicted or lost is the same as one that was removed:
+entries become misses, never stale hits.
 
-Versions are kept for as long as the entries that need them, and expire after that. They
-are kept apart from entries: counted apart and bounded apart, so that they evict none.
+Versions are kept for as long as the entries that need them, apart from these, so that they evict none.
 
-Source: the versions are those of "Cache tags" in Symfony and of dogpile's invalidation. A
-list of keys for each tag would grow with every entry.
+Source: the versions are those of "Cache tags" in Symfony and of dogpile's invalidation.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -46,10 +43,9 @@ def tag_keys(tags: Iterable[object], key_function: KeyFunction, key_prefix: str)
     """
     if isinstance(tags, str | bytes):
         raise TypeError(f"tags is {tags!r}; expected a list of tags: [{tags!r}].")
-    texts = dict.fromkeys(map(str, tags))
     return [
         f"{TAG_PREFIX}{key_function(text if len(text) <= _LONGEST_TAG else shorten(text, _LONGEST_TAG), key_prefix, 0)}"
-        for text in texts
+        for text in dict.fromkeys(map(str, tags))
     ]
 
 

@@ -1,10 +1,9 @@
 """transaction(): writes to a cache that follow a database's transaction.
 
-Values that a program writes to a cache within a transaction may never come true, and entries
-that it removes are computed again, by others, from the database as it was before. So writes
-are held back: the unit of work sees them (``held``), others do not; they are kept as net effects
-(``changes``), and made after the commit (``applying``), or never. The transaction is that of a
-block of code, of Django (``django``), or of SQLAlchemy (``sqlalchemy``).
+Values that a program writes to a cache within a transaction may never come true, and entries that it removes are
+computed again, by others, from the database as it was before. So writes are held back: the unit of work alone sees them
+(``held``); they are kept as net effects (``changes``), and made after the commit (``applying``), or never. The
+transaction is that of a block of code, of Django (``django``), or of SQLAlchemy (``sqlalchemy``).
 """
 
 from contextvars import ContextVar, Token
@@ -45,8 +44,7 @@ class transaction:  # noqa: N801 -- called like a function, as contextlib's are
     Args:
         using: the transaction to follow.
 
-            - None: the block's own: its writes are applied when it ends, and dropped if an exception
-              ends it. A block within a block is like a savepoint.
+            - None: the block's own, which an exception rolls back. A block within a block is like a savepoint.
             - the alias of a database in Django's DATABASES: that of ``atomic()``, whichever is in progress
               at each write; outside of it, writes are made at once.
             - a Session or Connection of SQLAlchemy, asynchronous ones too.
@@ -145,8 +143,7 @@ def _find(handle: Any, below: StorageHooks) -> StorageHooks:
     units = [scope.unit_in_progress() for scope in _scopes.get()]
     if option:
         units.append(DjangoScope("default" if option is True else option).unit_in_progress())
-    top = below
     for unit in dict.fromkeys(units):  # blocks within each other may be of one unit
         if unit is not None:
-            top = TransactionOverlay(handle, top, unit)
-    return top
+            below = TransactionOverlay(handle, below, unit)
+    return below

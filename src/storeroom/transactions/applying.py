@@ -1,6 +1,6 @@
 """After the commit: changes that were held back are made, in order."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, Final
 
@@ -17,11 +17,10 @@ __all__ = ["apply"]
 
 
 def apply(segments: Sequence[Segment]) -> Steps[None]:
-    """Make the changes, each as far as it can be made.
+    """Make the changes, each as far as it can be made: one that the cache misses leaves an old value in it.
 
     Raises:
-        Exception: the first that one of them has raised, when all others are made: the database has committed, and
-            each change that the cache misses leaves an old value in it.
+        Exception: the first that one of them has raised, when all others are made.
     """
     touched = {slot for segment in segments for slot in segment.changes}
     errors: list[Exception] = []
@@ -63,12 +62,11 @@ def _clear(change: Change) -> Steps[None]:
     yield change.below, "_clear", ()
 
 
-def _delete(changes: Iterable[tuple[str, Change]]) -> Steps[None]:
-    (first, change), *others = changes
-    yield change.below, "_delete_many", ([first, *(storage_key for storage_key, _ in others)],)
+def _delete(changes: Sequence[tuple[str, Change]]) -> Steps[None]:
+    yield changes[0][1].below, "_delete_many", ([storage_key for storage_key, _ in changes],)
 
 
-def _set(changes: list[tuple[str, Change]]) -> Steps[None]:
+def _set(changes: Sequence[tuple[str, Change]]) -> Steps[None]:
     """Store values; those that cannot be stored are removed, so that no older one outlives the commit."""
     change, keys = changes[0][1], [storage_key for storage_key, _ in changes]
     if _has_expired(change):

@@ -1,9 +1,8 @@
 """The changes that a unit of work has made to the cache, and nobody else has seen yet.
 
-They are kept in *segments*, in order. A savepoint begins one, and its rollback removes it and
-those after it. Within a segment there is one change for each entry, the net effect of
-all operations on it; changes of a stored value (a counter, a timeout) stay relative, so that
-they can be made to any value that is stored when the database has committed.
+They are kept in *segments*, in order. A savepoint begins one, and its rollback removes it and those after it. Within a
+segment there is one change for each entry, the net effect of all operations on it; changes of a stored value (a
+counter, a timeout) stay relative: they can be made to any value that is stored when the database has committed.
 """
 
 import threading
@@ -86,12 +85,6 @@ class Segment:
     clears: Change | None = None
     savepoint: Any = None
 
-    def record(self, slot: Slot, change: Change | None) -> None:
-        """Note a change, as the last one; or forget the one that there is."""
-        self.changes.pop(slot, None)
-        if change is not None:
-            self.changes[slot] = change
-
     def has_cleared(self, slot: Slot) -> bool:
         """Tell whether clear() has removed the entry."""
         if self.clears is None:
@@ -132,12 +125,12 @@ class View:
         """Whether its time is over, as far as the storage need not be asked."""
         return self.expiry <= timeouts.now()
 
-    def value(self, storage_key: str) -> Any:
-        """Return the value, or MISSING, if the storage need not be asked."""
-        if self.change is None or self.has_expired:
+    def value(self, storage_key: str, stored: Any = MISSING) -> Any:
+        """Return the value, or MISSING. If the storage has to be asked, `stored` is the one that it has."""
+        if self.has_expired:
             return MISSING
-        value = self.change.value(storage_key)
-        return value + self.delta if self.delta else value
+        value = stored if self.change is None else self.change.value(storage_key)
+        return value + self.delta if self.delta and value is not MISSING else value
 
 
 class Unit:
@@ -207,10 +200,13 @@ class Unit:
         return View(None, False, delta, expires_at)
 
     def record(self, slot: Slot, make: Callable[[Change | None], Change | None]) -> None:
-        """Note a change, made of the one that the current segment has for the entry."""
+        """Note a change as the last one, made of the one that the current segment has for the entry; or none."""
         with self.lock:
-            segment = self.current()
-            segment.record(slot, make(segment.changes.get(slot)))
+            changes = self.current().changes
+            change = make(changes.get(slot))
+            changes.pop(slot, None)
+            if change is not None:
+                changes[slot] = change
 
     def slots(self) -> Iterable[Slot]:
         """Return the entries that there are changes for."""

@@ -1,9 +1,7 @@
 """Transactions of Django's: ``atomic()``, on whichever connection this thread has.
 
-Django tells when it commits, by ``on_commit()``, and tells nobody of a rollback. It does drop the
-functions that were to be called: those of a savepoint when that is rolled back, all
-when all is. So a segment of changes counts as long as Django still means to call the function that
-applies it.
+Django tells when it commits, by ``on_commit()``, and tells nobody of a rollback. It does drop the functions that were
+to be called, of a savepoint or of all. So a segment counts while Django means to call the function that applies it.
 
 Source: ``run_on_commit`` and ``savepoint_ids`` of django/db/backends/base/base.py.
 """
@@ -75,7 +73,11 @@ class _ConnectionUnit(Unit):
     def begin(self, clears: Change | None = None) -> Segment:
         """Begin a segment that belongs to the savepoints in progress."""
         segment = Segment(clears=clears)
-        application = _Application(segment)
+
+        def application() -> None:
+            run(apply([segment]))
+
+        application.__qualname__ = "storeroom.transaction"  # Django's name for it in the log
         segment.savepoint = application, self._savepoints()
         self.segments().append(segment)
         # Robust: an error is logged, and keeps neither other changes nor the program's own functions from being made.
@@ -91,14 +93,3 @@ class _ConnectionUnit(Unit):
 
     def _savepoints(self) -> tuple[Any, ...]:
         return tuple(self._connection.savepoint_ids)
-
-
-class _Application:
-    """The function that Django calls after the commit."""
-
-    def __init__(self, segment: Segment) -> None:
-        self._segment = segment
-        self.__qualname__ = "storeroom.transaction"  # Django's name for it in the log
-
-    def __call__(self) -> None:
-        run(apply([self._segment]))

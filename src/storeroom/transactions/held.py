@@ -20,9 +20,8 @@ __all__ = ["TransactionOverlay"]
 class TransactionOverlay(Overlay):
     """A unit of work before the hooks of a handle.
 
-    Three changes do go to the storage at once, and tell nobody anything: the *fence* that a computation
-    leaves in an entry, to notice whether anybody touches that before the commit; a tag's first version;
-    and a longer life for one.
+    Three changes do go to the storage at once, and tell nobody anything: the *fence* that a computation leaves in an
+    entry, to notice whether anybody touches that before the commit; a tag's first version; and a longer life for one.
     """
 
     def __init__(self, handle: Any, below: StorageHooks, unit: Unit) -> None:
@@ -57,11 +56,10 @@ class TransactionOverlay(Overlay):
     def _hold(self, storage_key: str, value: Any, expires_at: float, kind: Kind = Kind.SET) -> None:
         """Hold a value back that was written. An entry that this segment has removed is replaced, not added."""
         frozen = self._freeze(storage_key, value)
-
-        def make(before: Change | None) -> Change:
-            return self._change(Kind.SET if before else kind, frozen=frozen, expires_at=expires_at)
-
-        self._record(storage_key, make)
+        self._record(
+            storage_key,
+            lambda before: self._change(Kind.SET if before else kind, frozen=frozen, expires_at=expires_at),
+        )
 
     def _remove(self, storage_keys: Sequence[str], kind: Kind = Kind.DELETE) -> None:
         for storage_key in storage_keys:
@@ -80,14 +78,8 @@ class TransactionOverlay(Overlay):
             found = {asked[0]: (yield self._below, "_get", (asked[0],))}
         elif asked:
             found = yield self._below, "_get_many", (asked,)
-        values = {}
-        for storage_key, view in views.items():
-            value = found.get(storage_key, MISSING) if view.is_below else view.value(storage_key)
-            if view.is_below:
-                value = _amended(value, view)
-            if value is not MISSING:
-                values[storage_key] = value
-        return values
+        values = {key: view.value(key, found.get(key, MISSING)) for key, view in views.items()}
+        return {storage_key: value for storage_key, value in values.items() if value is not MISSING}
 
     def has(self, storage_key: str) -> Steps[bool]:
         """See StorageHooks._has()."""
@@ -115,9 +107,7 @@ class TransactionOverlay(Overlay):
 
     def set(self, storage_key: str, value: Any, expires_at: float) -> Steps[bool]:
         """See StorageHooks._set()."""
-        yield from ()
-        self._hold(storage_key, value, expires_at)
-        return True
+        return not (yield from self.set_many({storage_key: value}, expires_at))
 
     def set_many(self, values: Mapping[str, Any], expires_at: float) -> Steps[Sequence[str]]:
         """See StorageHooks._set_many()."""
@@ -139,17 +129,15 @@ class TransactionOverlay(Overlay):
         """See StorageHooks._delete()."""
         return (yield from self.delete_many([storage_key])) > 0
 
-    def delete_many(self, storage_keys: Sequence[str]) -> Steps[int]:
+    def delete_many(self, storage_keys: Sequence[str], kind: Kind = Kind.DELETE) -> Steps[int]:
         """See StorageHooks._delete_many()."""
         found = yield from self.get_many(storage_keys)
-        self._remove(storage_keys)
+        self._remove(storage_keys, kind)
         return len(found)
 
     def invalidate(self, storage_keys: Sequence[str]) -> Steps[int]:
         """See StorageHooks._invalidate()."""
-        found = yield from self.get_many(storage_keys)
-        self._remove(storage_keys, Kind.INVALIDATE)
-        return len(found)
+        return (yield from self.delete_many(storage_keys, Kind.INVALIDATE))
 
     def clear(self) -> Steps[None]:
         """See StorageHooks._clear()."""
@@ -162,12 +150,8 @@ class TransactionOverlay(Overlay):
         if (yield from self.get(storage_key)) is MISSING:
             return False
 
-        def make(before: Change | None) -> Change:
-            if before is None:
-                return self._change(Kind.AMEND, expires_at=expires_at)
-            return replace(before, expires_at=expires_at)
-
-        self._record(storage_key, make)
+        amended = self._change(Kind.AMEND, expires_at=expires_at)
+        self._record(storage_key, lambda before: replace(before, expires_at=expires_at) if before else amended)
         return True
 
     def incr(self, storage_key: str, delta: float) -> Steps[float]:
@@ -195,9 +179,8 @@ class TransactionOverlay(Overlay):
         if (yield from self.get(storage_key)) is not MISSING:
             return (yield from self.incr(storage_key, delta))
         if self._view(storage_key).is_below:
-            self._record(
-                storage_key, lambda _: self._change(Kind.COUNT, delta=delta, start=start, expires_at=expires_at)
-            )
+            created = self._change(Kind.COUNT, delta=delta, start=start, expires_at=expires_at)
+            self._record(storage_key, lambda _: created)
         else:
             self._hold(storage_key, start + delta, expires_at)
         return start + delta
@@ -254,11 +237,7 @@ class TransactionOverlay(Overlay):
         return True
 
     def lease_many(self, swaps: Mapping[str, Swap]) -> Steps[dict[str, bool | None]]:
-        """See StorageHooks._lease_many(): this unit of work computes for itself.
-
-        It leaves a fence in the storage, which keeps nobody from computing and shows whether anybody has
-        touched the entry.
-        """
+        """See StorageHooks._lease_many(): this unit of work computes for itself, and leaves fences."""
         fences = {
             storage_key: swap._replace(value=_fence(swap.expected))
             for storage_key, swap in swaps.items()
@@ -290,10 +269,3 @@ class TransactionOverlay(Overlay):
 def _fence(expected: Any) -> Envelope:
     """Return the fence to leave in an entry, which others see as it was before."""
     return expected.leased(0.0) if type(expected) is Envelope else placeholder(0.0)
-
-
-def _amended(value: Any, view: View) -> Any:
-    """Return a value of the storage, as the unit of work has amended it."""
-    if value is MISSING or view.has_expired:
-        return MISSING
-    return value + view.delta if view.delta else value

@@ -28,11 +28,9 @@ _units: "WeakKeyDictionary[Any, _SessionUnit | _ConnectionUnit]" = WeakKeyDictio
 
 
 def scope_of(using: Any, *, waits: bool) -> "_Scope":
-    """Return the scope of a Session or Connection.
+    """Return the scope of a Session or Connection, asynchronous or of a registry, too.
 
-    Args:
-        using: one of them, asynchronous or of a registry, too.
-        waits: whether changes are applied at the end of the block, where that can be awaited.
+    If it waits, changes are applied at the end of the block, where that can be awaited.
 
     Raises:
         TypeError: it is neither.
@@ -193,11 +191,6 @@ class _ConnectionUnit(_FollowingUnit):
     def _note_commit(self) -> None:
         self._committing = self._transaction()
 
-    def note_error(self) -> None:
-        """Drop the changes that are held back if this was the commit."""
-        if self._committing is not None:
-            self._drop()
-
     def _drop(self) -> None:
         self._committing = None
         self._savepoints.clear()
@@ -221,6 +214,7 @@ class _ConnectionUnit(_FollowingUnit):
 
 
 def _note_error(context: Any) -> None:
+    """Drop the changes that are held back if this was the commit."""
     unit = None if context.connection is None else _units.get(context.connection)
-    if isinstance(unit, _ConnectionUnit):
-        unit.note_error()
+    if isinstance(unit, _ConnectionUnit) and unit._committing is not None:
+        unit._drop()
