@@ -34,6 +34,7 @@ from typing import Any, Final
 
 from storeroom.eviction.deadlines import NEVER, NOWHERE, ExpiryIndex
 from storeroom.eviction.s3fifo import MOST_HITS, AdaptiveS3Fifo
+from storeroom.eviction.share import DRIFT
 
 __all__ = ["ENCODED", "MOST_HITS", "BoundedMap", "Entry", "Pinned", "entry_size"]
 
@@ -48,9 +49,6 @@ _UNBOUNDED: Final = float("inf")
 _SWEEP: Final = 2
 """Expired entries removed by each write, whether room is needed or not: more than one, so that a
 backlog shrinks; few, so that no write pays for many."""
-
-_DRIFT: Final = 1.25
-"""The expected number of entries may move by this ratio before the policy is told."""
 
 
 class Pinned(bytes):
@@ -302,7 +300,7 @@ class BoundedMap:
 
     def _make_room(self, size: int, max_bytes: int, now: float, keep: Entry | None = None) -> None:
         expected = self._expected_entries()
-        if not 1 / _DRIFT < expected / self._policy.capacity < _DRIFT:
+        if not 1 / DRIFT < expected / self._policy.capacity < DRIFT:
             self._policy.resize(expected)
         while self.bytes_used + size > max_bytes:
             self._remove_one(now, keep)

@@ -24,26 +24,21 @@ import math
 from collections import deque
 from typing import Final, Generic, Protocol, TypeVar
 
-from storeroom.eviction.share import MISSED, TAUGHT, Share
+from storeroom.eviction.share import FLAGS, KNOWN, PROVEN, Share
 
-__all__ = ["MOST_HITS", "AdaptiveS3Fifo", "Ranked"]
+__all__ = ["MOST_HITS", "PATIENCE", "AdaptiveS3Fifo", "Ranked"]
 
 YOUNG: Final = 0
 OLD: Final = 1
 MAIN: Final = 2
 REMOVED: Final = 3
 
-_GHOST_SHARE: Final = 0.9
-_NEAR_SHARE: Final = 0.05
 MOST_HITS: Final = 2
 """Hits at which an entry's counter saturates."""
-_PATIENCE: Final = 128
+PATIENCE: Final = 128
 """Used entries of main passed over in one eviction: bounds the time under the lock."""
 _SLACK: Final = 64
 """Removed entries that may be left in any queues: keeps small ones from being compacted often."""
-_FLAGS: Final = TAUGHT | MISSED
-_PROVEN: Final = 4
-"""Flag of a ghost: its key was evicted from main."""
 
 
 class Ranked(Protocol):
@@ -66,14 +61,14 @@ class Ghosts:
     is dropped. That is half the cost of a queue beside a dict, for about the same memory.
 
     Attributes:
-        recent, previous: dicts from hash to eight times the number, plus `_PROVEN` and the flags of `Share`; some may
+        recent, previous: dicts from hash to eight times the number, plus `PROVEN` and the flags of `Share`; some may
             be older than is known.
     """
 
     __slots__ = ("_evicted", "_known", "_room", "previous", "recent")
 
     def __init__(self) -> None:
-        self._known = (0.0, 0.0)
+        self._known = [0.0, 0.0]
         self._room = 1.0
         self.clear()
 
@@ -85,7 +80,7 @@ class Ghosts:
 
     def resize(self, capacity: float) -> None:
         """Change how many evictions back a key is known."""
-        self._known = known = (_GHOST_SHARE * capacity, _NEAR_SHARE * capacity)
+        self._known = known = [part * capacity for part in KNOWN]
         if sum(known) < self._room:
             notes = {**self.previous, **self.recent}
             self.previous = {hashed: note for hashed, note in notes.items() if self._age(note) < math.inf}
@@ -95,7 +90,7 @@ class Ghosts:
     def add(self, hashed: int, *, proven: bool) -> None:
         """Remember a key that is being evicted from small, or from main if it was proven."""
         recent, evicted = self.recent, self._evicted
-        recent[hashed] = evicted[proven] * 8 + _PROVEN * proven
+        recent[hashed] = evicted[proven] * 8 + PROVEN * proven
         evicted[proven] += 1
         if len(recent) >= self._room:
             self.previous = recent
@@ -103,7 +98,7 @@ class Ghosts:
 
     def _age(self, note: int) -> float:
         """Return how many evictions from its queue ago a key went, or ``math.inf`` if that is too long ago."""
-        proven = note & _PROVEN > 0
+        proven = note & PROVEN > 0
         age = self._evicted[proven] - note // 8
         return age if age <= self._known[proven] else math.inf
 
@@ -116,8 +111,8 @@ class Ghosts:
         note = generation.get(hashed) if is_read else generation.pop(hashed, None)
         if note is None or (age := self._age(note)) == math.inf:
             return False
-        proven = note & _PROVEN
-        flags = share.learn(age, note & _FLAGS, proven=proven > 0, is_read=is_read)
+        proven = note & PROVEN
+        flags = share.learn(age, note & FLAGS, proven=proven > 0, is_read=is_read)
         if is_read:
             generation[hashed] = note | flags
         return not proven
@@ -216,7 +211,7 @@ class AdaptiveS3Fifo(Generic[RankedT]):
         """Choose the entry to evict, take it out, and return it.
 
         There must be one besides `keep`, which is spared: if its turn comes, it goes to the tail of
-        main. Cost: amortised constant; a step for each recent hit, at most _PATIENCE in main.
+        main. Cost: amortised constant; a step for each recent hit, at most PATIENCE in main.
         """
         self._filling = False
         share, rate = self.share, self.share.rate
@@ -226,7 +221,7 @@ class AdaptiveS3Fifo(Generic[RankedT]):
         young, old, main = self._young, self._old, self._main
         small, proven = self._small, self._proven
         spared = 1 if keep is not None and keep.queue == MAIN else 0
-        patience = _PATIENCE
+        patience = PATIENCE
         while True:
             if small >= room or proven <= spared:
                 entry = old.popleft() if old else young.popleft()

@@ -20,12 +20,20 @@ Figures: docs/decisions/0020-eviction.md.
 import math
 from typing import Final
 
-__all__ = ["MISSED", "TAUGHT", "Share"]
+__all__ = ["DRIFT", "FLAGS", "KNOWN", "MISSED", "PROVEN", "TAUGHT", "Share"]
 
 TAUGHT: Final = 1
 """Flag of an evicted key: it has returned soon, and moved the share."""
 MISSED: Final = 2
 """Flag of an evicted key: it was read, and not written since."""
+FLAGS: Final = TAUGHT | MISSED
+PROVEN: Final = 4
+"""Flag of an evicted key, for the ghosts alone: it was evicted from main."""
+
+KNOWN: Final = (0.9, 0.05)
+"""Evictions from small, and from main, that a key is known for, as parts of the capacity."""
+DRIFT: Final = 1.25
+"""The expected number of entries may move by this ratio before the share is told."""
 
 _FIRST: Final = 0.55
 """The share at first, and the largest by returns: a key read half a turnover after its write is still there."""

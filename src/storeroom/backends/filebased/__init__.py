@@ -19,8 +19,6 @@ import lmdb
 from storeroom import config, timeouts
 from storeroom.backends.filebased.counts import read_counts
 from storeroom.backends.filebased.environment import FORMAT, MAP_BYTES, Environment
-from storeroom.backends.filebased.location import check_location, resolved
-from storeroom.backends.filebased.queues import MOST_HITS
 from storeroom.backends.filebased.records import (
     HASHED,
     HEADER,
@@ -28,17 +26,18 @@ from storeroom.backends.filebased.records import (
     entry_size,
     is_conditional,
     join_name,
+    owned,
     read_header,
     split_name,
     stored_keys,
-    stored_tags,
 )
 from storeroom.backends.filebased.table import Bounds, Table
 from storeroom.backends.filebased.transactions import TransactingCache
 from storeroom.base import BaseCache
 from storeroom.engines import shared
 from storeroom.engines.counts import CacheStats
-from storeroom.exceptions import DecodeError, StorageError, ValueTooLargeError, ValueTypeError
+from storeroom.eviction import MOST_HITS
+from storeroom.exceptions import ConfigurationError, DecodeError, StorageError, ValueTooLargeError, ValueTypeError
 from storeroom.serializers import Codec, build_codec
 from storeroom.serializers.frames import TEXT_BYTE
 from storeroom.storage import conditions
@@ -82,7 +81,6 @@ class FileBasedCache(TransactingCache):
         ),
     }
     _engine: Environment
-    async_inline = True
     sees_envelopes = True
     location_is_path: ClassVar[bool] = True
     entries_folder: ClassVar[str] = FORMAT
@@ -91,7 +89,7 @@ class FileBasedCache(TransactingCache):
     def __init__(self, location: str | os.PathLike[str], params: Mapping[str, Any]) -> None:
         """Note where the cache lies; files are touched on first use."""
         super().__init__(params)
-        self._dir = resolved(location)
+        self._dir = _resolved(location)
         options = self.settings.options
         # Nobody else can write to the directory, so what is read from it needs no restriction.
         self._codec: Codec = build_codec(trusted=True, **{name: options[name] for name in config.CODEC_OPTIONS})
@@ -108,7 +106,18 @@ class FileBasedCache(TransactingCache):
         Raises:
             ConfigurationError: LOCATION is empty, a file, or lies where this user cannot write.
         """
-        check_location(location)
+        directory = _resolved(location)
+        while not os.path.lexists(directory):
+            directory = os.path.dirname(directory)
+        if not os.path.isdir(directory):
+            raise ConfigurationError(
+                f"is {str(location)!r}, but {directory!r} is not a directory; expected a directory."
+            )
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise ConfigurationError(
+                f"is {str(location)!r}, but this user cannot write to {directory!r}; "
+                "expected a directory that the user who runs the program owns."
+            )
 
     # Reading --------------------------------------------------------------------------------
 
@@ -130,12 +139,6 @@ class FileBasedCache(TransactingCache):
             return default
         self._counters.hits += 1
         return value
-
-    async def aget(self, key: object, default: Any = None, version: int | None = None) -> Any:
-        """See get()."""
-        if self._overlay is not None:
-            return await BaseCache.aget(self, key, default, version)
-        return self.get(key, default, version)
 
     def _get(self, storage_key: str) -> Any:
         entry_key = entry_key_of(storage_key)
@@ -241,21 +244,6 @@ class FileBasedCache(TransactingCache):
         entry_key = entry_key_of(storage_key)
         self._put(entry_key, self._frame(storage_key, entry_key, value), expires_at)
         self._counters.sets += 1
-
-    async def aset(
-        self,
-        key: object,
-        value: Any,
-        timeout: Timeout = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        *,
-        tags: Iterable[object] = (),
-    ) -> None:
-        """See set()."""
-        if self._overlay is not None:
-            await BaseCache.aset(self, key, value, timeout, version, tags=tags)
-        else:
-            self.set(key, value, timeout, version, tags=tags)
 
     def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
         entry_key = entry_key_of(storage_key)
@@ -383,10 +371,7 @@ class FileBasedCache(TransactingCache):
 
     def _clear_in_steps(self) -> None:
         """Clear on a full disk: the pages that one small change frees are room for the next, larger one."""
-        owns, step = self._key_space.owns, 1
-        names = self._read(lambda transaction: [name for name, _ in stored_keys(transaction)])
-        names += self._read(lambda transaction: [*stored_tags(transaction)])
-        doomed = [name for name in names if owns(name)]
+        step, doomed = 1, self._read(lambda transaction: owned(transaction, self._key_space))
         while doomed:
             try:
                 self._delete_many(doomed[:step])
@@ -446,3 +431,10 @@ class FileBasedCache(TransactingCache):
     def _check_invariants(self) -> None:
         """Raise AssertionError if entries, slots and numbers disagree: for tests."""
         self._write(Table.check)
+
+
+def _resolved(location: str | os.PathLike[str]) -> str:
+    """Return the directory's path: absolute, without links."""
+    if not location:
+        raise ConfigurationError("LOCATION is empty; a file cache needs a directory of its own.")
+    return os.path.realpath(os.path.expanduser(location))

@@ -17,6 +17,7 @@ key                         value                meaning
 
 from collections.abc import Iterator
 from hashlib import blake2b
+from itertools import chain, takewhile
 from struct import Struct
 from typing import Any, Final
 
@@ -38,10 +39,10 @@ __all__ = [
     "is_conditional",
     "join_name",
     "locks",
+    "owned",
     "read_header",
     "split_name",
     "stored_keys",
-    "stored_tags",
 ]
 
 HEADER: Final = Struct(">d8xI")
@@ -135,35 +136,32 @@ def is_being_computed(entry_key: bytes, record: bytes, now: float) -> bool:
     return is_leased(_head(entry_key, record, HEADER.size), now)
 
 
+def _records(transaction: Any, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+    cursor = transaction.cursor()
+    if cursor.set_range(start):
+        yield from takewhile(lambda record: record[0].startswith(start), cursor)
+
+
+def _name(entry_key: bytes, record: bytes) -> str:
+    return split_name(record[HEADER.size :])[0] if entry_key[0] == HASHED else _decode(entry_key[1:])
+
+
 def stored_keys(transaction: Any, start: str = "") -> Iterator[tuple[str, float]]:
     """Yield storage key and expires_at of every entry whose storage key begins with `start`.
 
     The storage keys of envelopes are Conditional.
     """
-    cursor = transaction.cursor()
     first = b"e" + start.encode("utf-8", "surrogatepass")
-    found = cursor.set_range(first)
-    while found and cursor.key().startswith(first):
-        record = cursor.value()
-        name = _decode(cursor.key()[1:])
-        yield (Conditional(name) if is_conditional(first, record) else name), read_header(record)[0]
-        found = cursor.next()
-    found = cursor.set_range(b"h")
-    while found and cursor.key().startswith(b"h"):
-        record = cursor.value()
-        name, _ = split_name(record[HEADER.size :])
+    for entry_key, record in chain(_records(transaction, first), _records(transaction, b"h")):
+        name = _name(entry_key, record)
         if name.startswith(start):
-            yield (Conditional(name) if is_conditional(b"h", record) else name), read_header(record)[0]
-        found = cursor.next()
+            yield (Conditional(name) if is_conditional(entry_key, record) else name), read_header(record)[0]
 
 
-def stored_tags(transaction: Any) -> Iterator[str]:
-    """Yield the storage keys of tags' versions; not those that are hashed, which expire by themselves."""
-    cursor = transaction.cursor()
-    found = cursor.set_range(b"t")
-    while found and cursor.key().startswith(b"t"):
-        yield _decode(cursor.key()[1:])
-        found = cursor.next()
+def owned(transaction: Any, key_space: KeySpace) -> list[str]:
+    """Return the storage keys of a cache's entries and tags; no tags that are hashed, which expire by themselves."""
+    names = (_name(*record) for letter in (b"e", b"h", b"t") for record in _records(transaction, letter))
+    return [name for name in names if key_space.owns(name)]
 
 
 def are_all_owned(transaction: Any, key_space: KeySpace) -> bool:
@@ -180,19 +178,9 @@ def are_all_owned(transaction: Any, key_space: KeySpace) -> bool:
                 found = cursor.next()
             else:  # no byte of a key in UTF-8 is as high
                 found = cursor.set_range(letter + f"{prefix}{family}".encode("utf-8", "surrogatepass") + b"\xff")
-    found = cursor.set_range(b"h")
-    while found and cursor.key().startswith(b"h"):
-        if not key_space.owns(split_name(cursor.value()[HEADER.size :])[0]):
-            return False
-        found = cursor.next()
-    return True
+    return all(key_space.owns(_name(*record)) for record in _records(transaction, b"h"))
 
 
 def locks(transaction: Any) -> list[tuple[bytes, bytes]]:
     """Return the keys and records of all locks."""
-    cursor = transaction.cursor()
-    found, kept = cursor.set_range(b"l"), []
-    while found and cursor.key().startswith(b"l"):
-        kept.append((cursor.key(), cursor.value()))
-        found = cursor.next()
-    return kept
+    return list(_records(transaction, b"l"))

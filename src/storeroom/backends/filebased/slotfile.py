@@ -135,11 +135,6 @@ class SlotFile:
         """Tell whether another process has made a larger file, which the next write maps."""
         return self.words[IS_REPLACED] != 0
 
-    def follow(self) -> None:
-        """Map the larger file, during a write; if its maker died over it, this one goes on to be used."""
-        self.map()
-        self.words[IS_REPLACED] = 0
-
     def replace(self, count: int) -> None:
         """Go on with a new file of so many empty slots, and let all other processes do so.
 

@@ -27,15 +27,14 @@ from storeroom.backends.filebased.slotfile import (
     CELL_BYTES,
     CELL_WORDS,
     EARLIEST,
-    EVICTED,
     FREE,
     GROUPS,
+    IS_REPLACED,
     LOCKED,
     LOG,
     LOGGED,
     MAIN,
     NUMBERS,
-    SHARE,
     SMALL,
     VERSION,
     SlotFile,
@@ -73,10 +72,8 @@ _IN_USE: Final = frozenset({SMALL, MAIN, LOCKED, VERSION})
 _BYTES: Final = [bytes([kind]) for kind in range(VERSION + 1)]
 _NUMBERS_AT: Final = slice(NUMBERS.start * 8, NUMBERS.stop * 8)
 _BACKUP_AT: Final = slice(BACKUP.start * 8, BACKUP.stop * 8)
-_SHARE: Final = Struct("=6d")
 
-# The state of the noted transaction, beside its number.
-_UNCHANGED: Final = 0
+# The state of the noted transaction, beside its number; 0 where it has changed nothing.
 _IN_LOG: Final = 1
 _NOT_IN_LOG: Final = 2
 
@@ -117,7 +114,8 @@ class Slots(SlotFile):
         """Note a write transaction that changes nothing here; return False if all has to be made anew."""
         if self.words[ATTEMPT] >> 2 != number - 1 or self.is_replaced:
             if self.is_replaced:
-                self.follow()
+                self.map()
+                self.words[IS_REPLACED] = 0  # if its maker died over the larger file, that goes on to be used
             attempted, state = divmod(self.words[ATTEMPT], 4)
             if attempted == number and state == _IN_LOG:
                 self._undo()
@@ -267,24 +265,6 @@ class Slots(SlotFile):
         return self.file[self.cells_at + slot * CELL_BYTES + _FLAG_AT] != 0
 
     # Hints ----------------------------------------------------------------------------------
-
-    def evicted(self, *, proven: bool) -> int:
-        """Return the number of evictions from main, or from small."""
-        return self.words[EVICTED + proven]
-
-    def count_eviction(self, *, proven: bool) -> int:
-        """Count an eviction from main, or from small; return its number."""
-        number = self.words[EVICTED + proven]
-        self.words[EVICTED + proven] = number + 1
-        return number
-
-    def share_numbers(self) -> tuple[float, ...]:
-        """Return the numbers that processes share of `Share`."""
-        return _SHARE.unpack_from(self.file, SHARE * 8)
-
-    def set_share_numbers(self, *numbers: float) -> None:
-        """Share the numbers of `Share`."""
-        _SHARE.pack_into(self.file, SHARE * 8, *numbers)
 
     @property
     def earliest(self) -> float:

@@ -23,9 +23,8 @@ from storeroom.backends.filebased.records import (
     is_being_computed,
     is_conditional,
     locks,
+    owned,
     read_header,
-    stored_keys,
-    stored_tags,
 )
 from storeroom.backends.filebased.slotfile import LOCKED, MAIN, SMALL, VERSION
 from storeroom.backends.filebased.slots import END, ENTRIES, HEAD, IN_MAIN, IN_SMALL, SIZE, TAIL, VERSIONS, Slots
@@ -194,24 +193,22 @@ class Table:
 
     def _release(self, slot: int) -> bool:
         """Count out the entry of a slot; return whether it was one that counts."""
-        slots, kind = self.slots, self.slots.kinds[slot]
-        self._queues.leave(slot)
-        size = slots.free(self._transaction, slot)
+        numbers, kind = self.slots.numbers, self.slots.kinds[slot]
+        size = self.slots.free(self._transaction, slot)
         if kind in _QUEUED:
-            slots.numbers[ENTRIES] -= 1
-            slots.numbers[SIZE] -= size
+            numbers[IN_SMALL if kind == SMALL else IN_MAIN] -= 1
+            numbers[ENTRIES] -= 1
+            numbers[SIZE] -= size
         elif kind == VERSION:
-            slots.numbers[VERSIONS] -= 1
+            numbers[VERSIONS] -= 1
         return kind in _QUEUED
 
     def clear(self, key_space: KeySpace) -> None:
         """Remove the entries and the tags of a cache; no locks. All there are go in one step, however many."""
         transaction = self._transaction
         if not are_all_owned(transaction, key_space):
-            storage_keys = [storage_key for storage_key, _ in stored_keys(transaction)]
-            for storage_key in [*storage_keys, *stored_tags(transaction)]:
-                if key_space.owns(storage_key):
-                    self.remove(entry_key_of(storage_key))
+            for storage_key in owned(transaction, key_space):
+                self.remove(entry_key_of(storage_key))
             return
         kept, counts = locks(transaction), transaction.get(COUNTS_KEY)
         transaction.drop(self._environment.main_database, delete=False)
