@@ -55,17 +55,13 @@ class _Workers:
             self.threads += 1
         try:
             threading.Thread(target=self._work, name="storeroom-background", daemon=True).start()
-        except RuntimeError:  # the system allows no further one
-            return self._leave_to_others(job)
-        return True
-
-    def _leave_to_others(self, job: Callable[[], object]) -> bool:
-        with self.changed:
-            self.threads -= 1
-            self.rested.notify_all()
-            if self.threads == 0 and job in self.jobs:
-                self.jobs.remove(job)
-                return False
+        except RuntimeError:  # the system allows no further one: the job is left to the others, if there are any
+            with self.changed:
+                self.threads -= 1
+                self.rested.notify_all()
+                if self.threads == 0 and job in self.jobs:
+                    self.jobs.remove(job)
+                    return False
         return True
 
     def _work(self) -> None:

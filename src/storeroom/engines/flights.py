@@ -260,8 +260,7 @@ def _running_loop() -> object:
 
 def _line() -> tuple[Flight, ...]:
     """Return the flights within whose computations this code runs, innermost first."""
-    line = []
-    flight = computing.get()
+    line, flight = [], computing.get()
     while flight is not None:
         # A task may outlive the computation that started it: it is then part of it no more.
         if not flight.future.done():
@@ -275,13 +274,11 @@ def _ahead(flight: Flight) -> set[Flight]:
     found: set[Flight] = set()
     to_do = [flight]
     while to_do:
-        flight = to_do.pop()
-        if flight in found:
-            continue
-        found.add(flight)
-        to_do += flight.waits_for
-        if flight.loop in _stalled:
-            to_do.append(_stalled[flight.loop])
+        if (flight := to_do.pop()) not in found:
+            found.add(flight)
+            to_do += flight.waits_for
+            if flight.loop in _stalled:
+                to_do.append(_stalled[flight.loop])
     return found
 
 

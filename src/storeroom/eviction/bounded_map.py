@@ -33,6 +33,7 @@ import sys
 from typing import Any, Final
 
 from storeroom.eviction.deadlines import NEVER, NOWHERE, ExpiryIndex
+from storeroom.eviction.entry import Entry
 from storeroom.eviction.s3fifo import MOST_HITS, AdaptiveS3Fifo
 from storeroom.eviction.share import DRIFT
 
@@ -65,33 +66,6 @@ so an eviction takes two steps on the average, where all are pinned."""
 def entry_size(storage_key: str, value: Any, encoded: object) -> int:
     """Estimate the bytes that an entry takes in memory; an object that is shared counts without its parts."""
     return sys.getsizeof(storage_key) + sys.getsizeof(value if encoded is None else encoded) + ENTRY_BYTES
-
-
-class Entry:
-    """A value and its rank. Made by `BoundedMap` alone, and read as the module describes.
-
-    Attributes:
-        key: the storage key; empty once the entry is removed.
-        value: the object itself, or `ENCODED`.
-        encoded: the object's bytes if value is `ENCODED`, else None.
-        expires_at: absolute epoch seconds; ``math.inf`` for never.
-        size: bytes it counts for.
-        freq: hits since the policy last looked at it, 0 to 2.
-        queue: the policy's.
-        indexed: the expiry index's.
-    """
-
-    # No __init__(): setting the slots where entries are made takes 0.6 of the time of calling one.
-    __slots__ = ("encoded", "expires_at", "freq", "indexed", "key", "queue", "size", "value")
-
-    key: str
-    value: object
-    encoded: bytes | None
-    expires_at: float
-    size: int
-    freq: int
-    queue: int
-    indexed: float
 
 
 class BoundedMap:
@@ -141,13 +115,13 @@ class BoundedMap:
         cull_frequency: int | None = None,
     ) -> None:
         self.entries: dict[str, Entry] = {}
-        self.index = ExpiryIndex[Entry]()
+        self.index = ExpiryIndex()
         self.cull_frequency = cull_frequency
         self.bytes_used = 0
         self.evictions = 0
         self.expirations = 0
         self._doomed = 0
-        self._policy = AdaptiveS3Fifo[Entry](_UNBOUNDED)
+        self._policy = AdaptiveS3Fifo(_UNBOUNDED)
         self.miss = self._policy.miss
         self.ghosts = self._policy.ghosts
         self._max_bytes = max_bytes

@@ -22,11 +22,12 @@ Not thread-safe: the caller holds a lock, except for bumping ``freq``.
 
 import math
 from collections import deque
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final
 
+from storeroom.eviction.entry import Entry
 from storeroom.eviction.share import FLAGS, KNOWN, PROVEN, Share
 
-__all__ = ["MOST_HITS", "PATIENCE", "AdaptiveS3Fifo", "Ranked"]
+__all__ = ["MOST_HITS", "PATIENCE", "AdaptiveS3Fifo"]
 
 YOUNG: Final = 0
 OLD: Final = 1
@@ -39,19 +40,6 @@ PATIENCE: Final = 128
 """Used entries of main passed over in one eviction: bounds the time under the lock."""
 _SLACK: Final = 64
 """Removed entries that may be left in any queues: keeps small ones from being compacted often."""
-
-
-class Ranked(Protocol):
-    """The part of an entry that the policy needs."""
-
-    key: str
-    freq: int
-    """Hits since the entry was last looked at, 0 to 2. Bumped by hits, without the lock."""
-    queue: int
-    """YOUNG, OLD, MAIN or REMOVED: the policy's."""
-
-
-RankedT = TypeVar("RankedT", bound=Ranked)
 
 
 class Ghosts:
@@ -118,7 +106,7 @@ class Ghosts:
         return not proven
 
 
-class AdaptiveS3Fifo(Generic[RankedT]):
+class AdaptiveS3Fifo:
     """The order of eviction.
 
     Args:
@@ -140,9 +128,9 @@ class AdaptiveS3Fifo(Generic[RankedT]):
     def clear(self) -> None:
         """Forget all entries, all evictions, and the lessons from them."""
         # Removed entries stay in the queues until their turn comes, or until there are many.
-        self._young: deque[RankedT] = deque()
-        self._old: deque[RankedT] = deque()
-        self._main: deque[RankedT] = deque()
+        self._young: deque[Entry] = deque()
+        self._old: deque[Entry] = deque()
+        self._main: deque[Entry] = deque()
         self._small = 0  # entries in young and old, without removed ones
         self._proven = 0  # entries in main, likewise
         self._filling = True
@@ -177,7 +165,7 @@ class AdaptiveS3Fifo(Generic[RankedT]):
         self._small -= 1
         self._proven += 1
 
-    def admit(self, entry: RankedT, full: bool) -> RankedT | None:
+    def admit(self, entry: Entry, full: bool) -> Entry | None:
         """Put a new entry into a queue; if there is no room, evict another one and return it."""
         hashed, ghosts = hash(entry.key), self.ghosts
         returning = False
@@ -207,7 +195,7 @@ class AdaptiveS3Fifo(Generic[RankedT]):
         """Learn from a read that did not find its key, if that was evicted lately."""
         self.ghosts.teach(hash(key), self.share, is_read=True)
 
-    def evict(self, keep: RankedT | None = None) -> RankedT:  # noqa: C901 -- one loop: calls would double its time
+    def evict(self, keep: Entry | None = None) -> Entry:  # noqa: C901 -- one loop: calls would double its time
         """Choose the entry to evict, take it out, and return it.
 
         There must be one besides `keep`, which is spared: if its turn comes, it goes to the tail of
@@ -259,7 +247,7 @@ class AdaptiveS3Fifo(Generic[RankedT]):
         self._small, self._proven = small, proven
         return entry
 
-    def remove(self, entry: RankedT) -> None:
+    def remove(self, entry: Entry) -> None:
         """Take out an entry that goes for another reason than room."""
         if entry.queue == MAIN:
             self._proven -= 1
@@ -275,7 +263,7 @@ class AdaptiveS3Fifo(Generic[RankedT]):
         self._old = deque([entry for entry in self._old if entry.queue != REMOVED])
         self._main = deque([entry for entry in self._main if entry.queue != REMOVED])
 
-    def check_invariants(self, entries: list[RankedT]) -> None:
+    def check_invariants(self, entries: list[Entry]) -> None:
         """Raise AssertionError if these entries are not ranked as they should be. For tests; linear."""
         queues = {YOUNG: self._young, OLD: self._old, MAIN: self._main}
         live = {name: [entry for entry in queue if entry.queue == name] for name, queue in queues.items()}

@@ -26,10 +26,10 @@ from storeroom.backends.filebased.records import (
     entry_size,
     is_conditional,
     join_name,
+    live_keys,
     owned,
     read_header,
     split_name,
-    stored_keys,
 )
 from storeroom.backends.filebased.table import Bounds, Table
 from storeroom.backends.filebased.transactions import TransactingCache
@@ -205,11 +205,7 @@ class FileBasedCache(TransactingCache):
 
     def _scan(self, start: str) -> Iterator[str]:
         now = timeouts.now()
-        return (
-            storage_key
-            for storage_key, expires_at in self._read(lambda transaction: list(stored_keys(transaction, start)))
-            if expires_at > now
-        )
+        return iter(self._read(lambda transaction: list(live_keys(transaction, start, now))))
 
     def _usage(self) -> tuple[int | None, int | None]:
         usage = self._read(lambda transaction: self._engine.queues.slots.usage(transaction.id()))

@@ -38,11 +38,11 @@ __all__ = [
     "is_being_computed",
     "is_conditional",
     "join_name",
+    "live_keys",
     "locks",
     "owned",
     "read_header",
     "split_name",
-    "stored_keys",
 ]
 
 HEADER: Final = Struct(">d8xI")
@@ -146,16 +146,12 @@ def _name(entry_key: bytes, record: bytes) -> str:
     return split_name(record[HEADER.size :])[0] if entry_key[0] == HASHED else _decode(entry_key[1:])
 
 
-def stored_keys(transaction: Any, start: str = "") -> Iterator[tuple[str, float]]:
-    """Yield storage key and expires_at of every entry whose storage key begins with `start`.
-
-    The storage keys of envelopes are Conditional.
-    """
+def live_keys(transaction: Any, start: str, now: float) -> Iterator[str]:
+    """Yield the storage keys of live entries that begin with `start`; those of envelopes are Conditional."""
     first = b"e" + start.encode("utf-8", "surrogatepass")
     for entry_key, record in chain(_records(transaction, first), _records(transaction, b"h")):
-        name = _name(entry_key, record)
-        if name.startswith(start):
-            yield (Conditional(name) if is_conditional(entry_key, record) else name), read_header(record)[0]
+        if read_header(record)[0] > now and (name := _name(entry_key, record)).startswith(start):
+            yield Conditional(name) if is_conditional(entry_key, record) else name
 
 
 def owned(transaction: Any, key_space: KeySpace) -> list[str]:

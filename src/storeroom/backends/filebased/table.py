@@ -316,9 +316,9 @@ class Table:
 
     def check(self) -> None:
         """Raise AssertionError if entries, slots and numbers disagree: for tests."""
-        transaction, slots = self._transaction, self.slots
+        transaction, slots, numbers = self._transaction, self.slots, self.slots.numbers
         counted = {SMALL: 0, MAIN: 0, LOCKED: 0, VERSION: 0}
-        sizes, is_late, seen = 0, False, set()
+        size, is_late, seen = 0, False, set()
         for entry_key, record in transaction.cursor():
             if entry_key[0] in ENTRY_LETTERS:
                 expires_at, slot = read_header(record)
@@ -327,19 +327,16 @@ class Table:
                 seen.add(slot)
                 counted[slots.kinds[slot]] += 1
                 is_late = is_late or not slots.earliest <= slots.time_of(slot) <= expires_at
-                sizes += 0 if entry_key[0] in APART else entry_size(entry_key, len(record) - HEADER.size)
-        entries, size, small, main = (slots.numbers[number] for number in (ENTRIES, SIZE, IN_SMALL, IN_MAIN))
-        in_ring = {slots.ring[position % slots.count] for position in range(slots.numbers[HEAD], slots.numbers[END])}
+                size += 0 if entry_key[0] in APART else entry_size(entry_key, len(record) - HEADER.size)
+        small, main, _, versions = counted.values()
+        found = {ENTRIES: small + main, SIZE: size, IN_SMALL: small, IN_MAIN: main, VERSIONS: versions}
+        noted = {number: numbers[number] for number in found}
+        in_ring = {slots.ring[position % slots.count] for position in range(numbers[HEAD], numbers[END])}
         faults = {
             "an entry comes due after it expires": is_late,
             "slots are in use without an entry": len(seen) != sum(kind in counted for kind in slots.kinds),
-            f"{small} entries are noted in small, {main} in main: {counted}": (small, main)
-            != (counted[SMALL], counted[MAIN]),
-            f"{slots.numbers[VERSIONS]} versions are noted": slots.numbers[VERSIONS] != counted[VERSION],
-            f"{entries} entries are noted": entries != counted[SMALL] + counted[MAIN],
-            f"{size} bytes are noted and {sizes} are there": size != sizes,
+            f"the numbers are noted as {noted}, and are {found}": noted != found,
             "an entry of main is not in its ring": not {s for s in seen if slots.kinds[s] == MAIN} <= in_ring,
         }
-        found = [fault for fault, is_found in faults.items() if is_found]
-        if found:
-            raise AssertionError("; ".join(found))
+        if broken := [fault for fault, is_found in faults.items() if is_found]:
+            raise AssertionError("; ".join(broken))
