@@ -1,8 +1,7 @@
 """Worker threads of this process, for work that nobody waits for, or not to its end.
 
-Threads are started as they are needed and end when idle. They are daemons: a process that
-ends does not wait for a computation that nobody waits for. It waits a moment for those that
-are about to finish, as an entry half refreshed is a computation wasted.
+Threads are started as they are needed and end when idle. They are daemons: a process that ends waits for them only a
+moment, for the computations that are about to finish.
 """
 
 import atexit

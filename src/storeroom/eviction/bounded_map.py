@@ -159,16 +159,9 @@ class BoundedMap:
     def insert(self, key: str, value: object, encoded: bytes | None, expires_at: float, size: int, now: float) -> None:
         """Keep a value under a key that is not in `entries`, evicting for it if need be.
 
-        A value that does not fit is not kept; it counts as evicted, and no other entry is evicted
-        for it.
+        A value that does not fit is not kept; it counts as evicted, and no other entry is evicted for it.
 
-        Args:
-            key: the storage key.
-            value: the object itself, or `ENCODED`.
-            encoded: the object's bytes if value is `ENCODED`, else None.
-            expires_at: absolute epoch seconds, after now; ``math.inf`` for never.
-            size: bytes to count for it. Without a bound in bytes it may be 0.
-            now: epoch seconds.
+        Args: as the attributes of `Entry`, and the present in epoch seconds. Without a bound in bytes size may be 0.
         """
         if self.index.due <= now:
             self.sweep(now, _SWEEP)
@@ -274,7 +267,7 @@ class BoundedMap:
 
     def _make_room(self, size: int, max_bytes: int, now: float, keep: Entry | None = None) -> None:
         expected = self._expected_entries()
-        if not 1 / DRIFT < expected / self._policy.capacity < DRIFT:
+        if not 1 / DRIFT < expected / self._policy.share.capacity < DRIFT:
             self._policy.resize(expected)
         while self.bytes_used + size > max_bytes:
             self._remove_one(now, keep)

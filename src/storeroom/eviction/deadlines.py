@@ -1,9 +1,8 @@
 """Which items have expired: an index by deadline that is cheap to keep.
 
-Most caches give most entries the same timeout, so deadlines arrive in order: those go to the tail
-of a queue, and only the others pay for a heap. Moving an item's deadline to later costs nothing:
-its old position is looked at when it comes due, and the item gets its new position then. Places that
-have become stale are dropped when they come due, or all at once when there are many.
+Most caches give most entries the same timeout, so deadlines arrive in order: those go to the tail of a queue, and only
+the others pay for a heap. Moving a deadline to later costs nothing: the old position is looked at when it comes due,
+and the item gets its new one then. Stale positions are dropped when they come due, or all at once when there are many.
 
 Not thread-safe: the caller holds a lock.
 """

@@ -120,11 +120,6 @@ class AdaptiveS3Fifo:
         self.ghosts = Ghosts()
         self.clear()
 
-    @property
-    def capacity(self) -> float:
-        """Entries that are expected to be kept."""
-        return self.share.capacity
-
     def clear(self) -> None:
         """Forget all entries, all evictions, and the lessons from them."""
         # Removed entries stay in the queues until their turn comes, or until there are many.
@@ -135,15 +130,15 @@ class AdaptiveS3Fifo:
         self._proven = 0  # entries in main, likewise
         self._filling = True
         self.ghosts.clear()
-        self.share.reset(self.capacity)
-        self.resize(self.capacity)
+        self.share.reset(self.share.capacity)
+        self.resize(self.share.capacity)
 
     def resize(self, capacity: float) -> None:
         """Change the capacity; small keeps its share.
 
         Entries that came while there was no bound pass into their queues as if there had been one.
         """
-        was_unbounded = self.capacity == math.inf
+        was_unbounded = self.share.capacity == math.inf
         self.share.resize(capacity)
         self.ghosts.resize(capacity)
         if was_unbounded and capacity < math.inf:
@@ -276,9 +271,9 @@ class AdaptiveS3Fifo:
             "small is counted": self._small == len(live[YOUNG]) + len(live[OLD]),
             "main is counted": self._proven == len(live[MAIN]),
             "counters are between 0 and 2": all(0 <= entry.freq <= MOST_HITS for entry in entries),
-            "small's share is within its bounds": 1 <= self.share.target <= max(1, self.capacity),
+            "small's share is within its bounds": 1 <= self.share.target <= max(1, self.share.capacity),
             "ghosts are bounded": all(
-                len(generation) <= max(1.0, self.capacity + 1)
+                len(generation) <= max(1.0, self.share.capacity + 1)
                 for generation in (self.ghosts.recent, self.ghosts.previous)
             ),
         }

@@ -1,20 +1,15 @@
 """The share of a cache that new entries get, and the lessons that move it.
 
-The policy (`storeroom.eviction.s3fifo`) keeps new entries in one queue, small, and proven ones in another,
-main. The best share differs by more than tenfold: where most keys are asked for once, small has to be short;
-where each key lives for a while, as sessions do, it has to be long. It is learnt in three ways.
+The policy (`storeroom.eviction.s3fifo`) keeps new entries in one queue, small, and proven ones in another, main.
+The best share differs by more than tenfold, and is learnt in three ways:
 
-**Returns.** A key that returns soon after it left small makes small larger; one that returns soon after it
-left main makes small smaller. A read that misses teaches as a write does, since not every program refills.
-Where nothing is refilled, each further miss of the key teaches again: it is one more hit lost.
+- **Returns.** A key that returns soon after it left small makes small larger; one that left main makes it smaller.
+  A read that misses teaches as a write does; where nothing is refilled, each further miss of the key teaches again.
+- **Use**, as returns come too late for some traffic. Where the oldest of small are used and those of main are not,
+  small gets most of the room. Where misses are not refilled, it keeps its first share while its oldest are used enough.
+- **Silence.** While no key returns for a turnover, small falls, so that a loop fills main.
 
-**Use.** Returns come too late for some traffic, which the oldest entries of both queues give away. Where
-those of small are used and those of main are not, small gets most of the room. Where misses are not refilled,
-it keeps its first share as long as a good part of its oldest are used.
-
-**Silence.** While no key returns for a turnover, small falls, so that a loop fills main.
-
-Figures: docs/decisions/0020-eviction.md.
+Reasons and figures: docs/decisions/0020-eviction.md.
 """
 
 import math

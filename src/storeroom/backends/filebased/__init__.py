@@ -95,8 +95,7 @@ class FileBasedCache(TransactingCache):
         self._codec: Codec = build_codec(trusted=True, **{name: options[name] for name in config.CODEC_OPTIONS})
         # Text is the one kind of frame that needs no codec, where it does not have to be signed.
         self._reads_text = options["secret"] is None
-        bounds = ("max_entries", "max_bytes", "cull_frequency", "max_tags")
-        self._bounds = Bounds(*(options[name] for name in bounds))
+        self._bounds = Bounds(*(options[name] for name in Bounds._fields))
         self.engine = shared(Environment, self._dir, lambda: Environment(self._dir, options["map_size"]))
 
     @classmethod
@@ -251,24 +250,23 @@ class FileBasedCache(TransactingCache):
         for storage_key, value in values.items():
             entry_key = entry_key_of(storage_key)
             frames[entry_key] = self._frame(storage_key, entry_key, value)
-        bounds = self._bounds
 
         def put_all(table: Table) -> None:
             for entry_key, frame in frames.items():
-                table.put(entry_key, frame, expires_at, bounds)
+                table.put(entry_key, frame, expires_at, self._bounds)
 
         self._write(put_all)
         return []
 
     def _add(self, storage_key: str, value: Any, expires_at: float) -> Any:
         entry_key = entry_key_of(storage_key)
-        frame, bounds = self._frame(storage_key, entry_key, value), self._bounds
+        frame = self._frame(storage_key, entry_key, value)
 
         def add(table: Table) -> Any:
             record = table.live(entry_key)
             if record is not None:
                 return LOOK if is_conditional(entry_key, record) else False
-            table.put(entry_key, frame, expires_at, bounds)
+            table.put(entry_key, frame, expires_at, self._bounds)
             return True
 
         return self._write(add)
@@ -277,7 +275,7 @@ class FileBasedCache(TransactingCache):
         entry_keys = [entry_key_of(storage_key) for storage_key in storage_keys]
 
         def remove_all(table: Table) -> int:
-            return sum(table.remove(entry_key) for entry_key in entry_keys)
+            return sum(map(table.remove, entry_keys))
 
         return self._write(remove_all, buffers=True)  # a large value need not be read to be removed
 

@@ -9,8 +9,7 @@ The policy is that of `storeroom.eviction.s3fifo`; the three queues lie differen
   the checksum, eight times the number among the evictions from its queue, whether that
   was main, and the flags of `Share`. A later key may take the position of an earlier one.
 
-A read that misses teaches `Share` as well: its numbers lie in the header of the slots, where
-readers change them, too. Lost changes are harmless there.
+The numbers of `Share` lie in the header of the slots, where readers change them, too. Lost changes are harmless there.
 """
 
 import math
@@ -152,11 +151,7 @@ class Queues:
             self._promote(self._oldest())
 
     def _oldest(self) -> int:
-        """Take the oldest of small out.
-
-        Raises:
-            LookupError: the count is wrong, and there is none.
-        """
+        """Take the oldest of small out; raise LookupError if there is none, as the count is wrong."""
         numbers = self.slots.numbers
         slot = self.slots.find(SMALL, numbers[SMALL_HAND])
         if slot < 0:
@@ -195,12 +190,8 @@ class Queues:
     def victims(self, capacity: float, is_spared: Callable[[int], bool]) -> Iterator[tuple[int, bool]]:
         """Yield slots to evict, taken out of their queues, and whether they were in main.
 
-        Args:
-            capacity: entries that the cache is expected to hold.
-            is_spared: tells whether an entry is passed over; of all entries this must be false at some time.
-
-        Raises:
-            LookupError: the counts of the queues are wrong.
+        Those that `is_spared` are passed over; of all entries this must be false at some time. Raise LookupError if the
+        counts of the queues are wrong.
         """
         self._load(capacity)
         numbers = self.slots.numbers

@@ -22,8 +22,7 @@ __all__ = ["rebuild"]
 def rebuild(transaction: Any, queues: Queues, database: Any) -> None:
     """Give each record a slot: its own, if it has one, in the queue that it was in, as far as that is known.
 
-    Raises:
-        StorageError: there is no room for the slots.
+    Raise StorageError if there is no room for the slots.
     """
     slots = queues.slots
     cursor = transaction.cursor()

@@ -48,24 +48,15 @@ __all__ = [
 HEADER: Final = Struct(">d8xI")
 """Before each entry's frame: expires_at, eight bytes that are free, the entry's slot."""
 
-_EXPIRED: Final = (0.0, 0)
-
 LONGEST_KEY: Final = 500
 """Bytes of a storage key that is stored as it is. LMDB's limit is 511."""
 
-HASHED: Final = ord("h")
-"""First byte of the key of an entry whose storage key is too long."""
-
-LOCK: Final = ord("l")
-"""First byte of the key of a lock."""
-
-TAG: Final = ord("t")
-"""First byte of the key of a tag's version."""
-
 ENTRY_LETTERS: Final = b"ehlt"
-
+HASHED: Final = ord("h")
+LOCK: Final = ord("l")
+TAG: Final = ord("t")
 APART: Final = frozenset({LOCK, TAG})
-"""First bytes of the keys of records that are no entries."""
+"""First bytes of keys; those apart are of records that are no entries."""
 
 _APART_PREFIXES: Final = (LOCK_PREFIX, TAG_PREFIX)
 
@@ -96,7 +87,7 @@ def entry_size(entry_key: bytes, frame_size: int) -> int:
 
 def read_header(record: bytes | memoryview) -> tuple[float, int]:
     """Return expires_at and slot; of a damaged record, those of an expired entry."""
-    return HEADER.unpack_from(record) if len(record) >= HEADER.size else _EXPIRED
+    return HEADER.unpack_from(record) if len(record) >= HEADER.size else (0.0, 0)
 
 
 def split_name(frame: bytes) -> tuple[str, bytes]:

@@ -1,15 +1,12 @@
 """The slots of a file cache's entries: all that eviction and expiry know of them.
 
-A slot is a number that an entry keeps for its life; its record names it. `SlotFile` tells
-where things lie.
+A slot is a number that an entry keeps for its life; its record names it. `SlotFile` tells where things lie.
 
-**Changes follow the transaction.** A writer notes the number of its transaction first, keeps
-a copy of the header's numbers, and logs each kind and each size before changing it. A writer that
-finds its own number noted knows that the transaction failed, or died, before it was committed, and
-takes all that back; not where a slot was taken in the transaction that had freed it. There, and
-where the noted number fits neither this transaction nor the one before, all is made anew from the
-records. Hits, ghosts and times of expiry are hints that outlive a failed transaction: an entry that
-is found too early is looked up, and stays.
+**Changes follow the transaction.** A writer notes its transaction's number, copies the header's numbers, and logs each
+kind and size before changing it. One that finds its own number noted knows that the transaction before was not
+committed, and takes all that back. Where a slot was taken in the transaction that had freed it, or the noted number
+fits neither this transaction nor the one before, all is made anew from the records. Hits, ghosts and times of expiry
+are hints that outlive a failed transaction: an entry that is found too early is looked up, and stays.
 
 **Expiry.** The earliest time of each of 1,024 blocks of slots, and of each of 32 groups of
 blocks, leads to the entries that are due, in whatever order their times came.
@@ -147,17 +144,15 @@ class Slots(SlotFile):
         words[LOGGED] = end
 
     def start_over(self, number: int, count: int) -> None:
-        """Free all slots, of which there are to be so many at least. Should the transaction fail, all is void.
+        """Free all slots, of which there are to be so many at least; raise StorageError if there is no room for them.
 
-        Raises:
-            StorageError: there is no room for them.
+        Should the transaction fail, all is void.
         """
         if count > self.count:
             self.replace(1 << (count - 1).bit_length())
         self.words[ATTEMPT] = number << 2
         self.give_up_log()
-        for position in range(len(NUMBERS)):
-            self.numbers[position] = 0
+        self.file[_NUMBERS_AT] = bytes(8 * len(NUMBERS))
         self.kinds[:] = bytes(self.count)
         for word in (EARLIEST, *GROUPS, *BLOCKS):
             self.times[word] = math.inf
@@ -191,11 +186,7 @@ class Slots(SlotFile):
         return found - at if found >= 0 else -1
 
     def take(self, transaction: Any, kind: int, entry_key: bytes, size: int, *, is_flagged: bool) -> int:
-        """Give a new entry a slot, and return it.
-
-        Raises:
-            StorageError: there is no room for more slots.
-        """
+        """Give a new entry a slot, and return it; raise StorageError if there is no room for more slots."""
         slot = self.find(FREE, self.numbers[TAIL])
         if slot < 0 or 4 * (self.numbers[ENTRIES] + self.numbers[VERSIONS]) > 3 * self.count:
             self.grow(self.numbers[END])

@@ -127,14 +127,7 @@ class Table:
     # Writing --------------------------------------------------------------------------------
 
     def put(self, entry_key: bytes, frame: bytes, expires_at: float, bounds: Bounds) -> None:
-        """Insert or overwrite an entry, evicting others where the bounds ask for it.
-
-        Args:
-            entry_key: letter and storage key, or its hash.
-            frame: the bytes after the header.
-            expires_at: epoch seconds or infinity.
-            bounds: see `Bounds`.
-        """
+        """Insert or overwrite an entry, evicting others where the bounds ask for it."""
         slots = self.slots
         record = self._transaction.get(entry_key)
         slot, size = -1, entry_size(entry_key, len(frame))

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from storeroom import config, timeouts
 from storeroom.backends.inline import InlineCache
-from storeroom.backends.locmem.values import WITH_CONDITIONS, Enveloped, encode, frozen, thawed
+from storeroom.backends.locmem.values import WITH_CONDITIONS, Enveloped, encode, frozen
 from storeroom.backends.process_locks import ProcessLocks
 from storeroom.base import BaseCache
 from storeroom.base.computing import TimeoutOf
@@ -225,7 +225,10 @@ class LocMemCache(InlineCache):
         return frozen(value, copies=self._copies)
 
     def _thaw(self, storage_key: str, kept: tuple[Any, bytes | None]) -> Any:
-        return thawed(*kept)
+        value, encoded = kept
+        if encoded is None:
+            return value
+        return encoded.kept if isinstance(encoded, Enveloped) and encoded.kept is not None else loads(encoded)
 
     def _store(self, storage_key: str, value: Any, encoded: bytes | None, expires_at: float, now: float) -> None:
         """Insert or overwrite, under the lock."""
