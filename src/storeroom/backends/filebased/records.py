@@ -146,7 +146,7 @@ def live_keys(transaction: Any, start: str, now: float) -> Iterator[str]:
 
 
 def owned(transaction: Any, key_space: KeySpace) -> list[str]:
-    """Return the storage keys of a cache's entries and tags; no tags that are hashed, which expire by themselves."""
+    """Return the storage keys of a cache's entries and tags, but for hashed tags, which expire by themselves."""
     names = (_name(*record) for letter in (b"e", b"h", b"t") for record in _records(transaction, letter))
     return [name for name in names if key_space.owns(name)]
 

@@ -106,7 +106,7 @@ class SlotFile:
         self.shift = (count // len(BLOCKS)).bit_length() - 1
 
     def _make(self, count: int) -> None:
-        """Put a file of empty slots in the place of the one that may be there, and map it; raise OSError without room."""
+        """Put a file of empty slots in the place of the one there may be, and map it; raise OSError without room."""
         partial = f"{self._path}.new"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(partial)
