@@ -232,8 +232,9 @@ class LocMemCache(InlineCache):
 
     def _store(self, storage_key: str, value: Any, encoded: bytes | None, expires_at: float, now: float) -> None:
         """Insert or overwrite, under the lock."""
-        bounded, size = self._map_of(storage_key), 0
-        if bounded is self._tags:
+        bounded, size = self._bounded, 0
+        if storage_key.startswith(TAG_PREFIX):
+            bounded = self._tags
             if bounded.max_entries != self._max_tags:
                 bounded.max_entries = self._max_tags
         else:
