@@ -119,13 +119,15 @@ def _writing(
 
 
 class MemoOverlay(Overlay):
-    """A memo before the hooks of a handle."""
+    """A memo before the hooks of a handle.
 
-    _serves_misses = True
+    For a computation it serves no misses: that has to see values that others store meanwhile.
+    """
 
-    def __init__(self, handle: Any, below: StorageHooks, memo: Memo) -> None:
+    def __init__(self, handle: Any, below: StorageHooks, memo: Memo, *, serves_misses: bool = True) -> None:
         super().__init__(handle, below)
         self._memo = memo
+        self._serves_misses = serves_misses
 
     @property
     def is_open(self) -> bool:
@@ -133,7 +135,9 @@ class MemoOverlay(Overlay):
         return self._memo.is_open
 
     def _computing(self) -> StorageHooks:
-        return _WithoutMisses(self._handle, self._below._computing(), self._memo)
+        if not self._serves_misses:
+            return self
+        return MemoOverlay(self._handle, self._below._computing(), self._memo, serves_misses=False)
 
     def forget(self) -> None:
         """Forget the storage's entries."""
@@ -234,15 +238,6 @@ class MemoOverlay(Overlay):
             yield self._below, "_clear", ()
         finally:
             self._memo.forget_all(self.engine)
-
-
-class _WithoutMisses(MemoOverlay):
-    """The memo for a computation, which has to see values that others store meanwhile."""
-
-    _serves_misses = False
-
-    def _computing(self) -> StorageHooks:
-        return self
 
 
 def _is_lasting(value: Any) -> bool:

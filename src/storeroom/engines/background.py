@@ -1,8 +1,7 @@
 """Worker threads of this process, for work that nobody waits for, or not to its end.
 
-Threads are started as they are needed and end when idle. They are daemons: a process that
-ends does not wait for a computation that nobody waits for. It waits a moment for those that
-are about to finish, as an entry half refreshed is a computation wasted.
+Threads are started as they are needed and end when idle. They are daemons: a process that ends waits for them only a
+moment, for the computations that are about to finish.
 """
 
 import atexit
@@ -55,17 +54,13 @@ class _Workers:
             self.threads += 1
         try:
             threading.Thread(target=self._work, name="storeroom-background", daemon=True).start()
-        except RuntimeError:  # the system allows no further one
-            return self._leave_to_others(job)
-        return True
-
-    def _leave_to_others(self, job: Callable[[], object]) -> bool:
-        with self.changed:
-            self.threads -= 1
-            self.rested.notify_all()
-            if self.threads == 0 and job in self.jobs:
-                self.jobs.remove(job)
-                return False
+        except RuntimeError:  # the system allows no further one: the job is left to the others, if there are any
+            with self.changed:
+                self.threads -= 1
+                self.rested.notify_all()
+                if self.threads == 0 and job in self.jobs:
+                    self.jobs.remove(job)
+                    return False
         return True
 
     def _work(self) -> None:

@@ -9,11 +9,9 @@ __all__ = ["CacheStats", "Counters"]
 
 @dataclass(slots=True, eq=False)
 class Counters:
-    """Plain counters that a backend bumps as it works.
+    """Plain counters that a backend bumps as it works, without a lock.
 
-    A bump is one attribute update without a lock: under the interpreter lock it is
-    exact in practice, on a free-threaded build it may lose a count under contention,
-    which is the price of a hit that takes no lock.
+    Under the interpreter lock they are exact in practice; a free-threaded build may lose a count under contention.
     """
 
     deletes: int = 0

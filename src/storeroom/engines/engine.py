@@ -1,10 +1,7 @@
 """Engines: the shared and costly part behind the handles, one per kind and location in a process.
 
-Django builds a backend instance per thread and per async context and closes it after
-each request; a program may build as many as it likes. They are handles: the memory
-table, the LMDB environment or the connection pool behind them is an engine, found
-here by its location. An engine survives ``close()`` and is made whole again in a
-forked child.
+Django builds a backend instance per thread and per async context and closes it after each request. Such a handle finds
+its engine here, by location. An engine survives ``close()`` and is made whole again in a forked child.
 """
 
 import atexit

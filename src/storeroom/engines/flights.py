@@ -1,17 +1,13 @@
 """Computations under way in this process, and the callers that wait for them.
 
-A *flight* is a computation under way, of one key or of several; its *leader* computes, other
-callers that ask for one of its keys follow. Waiting for one another must never become waiting
-for oneself, so each caller's chain of computations is remembered and a wait that could not
-end is refused.
+A *flight* is a computation under way, of one key or of several; its *leader* computes, other callers that ask for one
+of its keys follow. Waiting for one another must never become waiting for oneself, so each caller's chain of
+computations is remembered and a wait that could not end is refused.
 
-The chain is kept in a context variable: it reaches the tasks that a computation
-starts, and the threads that it starts with ``asyncio.to_thread()``, so that a
-computation that gathers its parts is seen as one. A thread pool's workers start with
-a context of their own and are not seen.
+The chain is kept in a context variable: it reaches the tasks that a computation starts, and the threads that it starts
+with ``asyncio.to_thread()``. A thread pool's workers start with a context of their own and are not seen.
 
-Source: Go's ``singleflight`` for the coalescing; the refusal is a search of the
-wait-for graph, as database systems do for locks.
+Source: Go's ``singleflight`` for the coalescing; the refusal is a search of the wait-for graph, as for database locks.
 """
 
 import os
@@ -260,8 +256,7 @@ def _running_loop() -> object:
 
 def _line() -> tuple[Flight, ...]:
     """Return the flights within whose computations this code runs, innermost first."""
-    line = []
-    flight = computing.get()
+    line, flight = [], computing.get()
     while flight is not None:
         # A task may outlive the computation that started it: it is then part of it no more.
         if not flight.future.done():
@@ -275,13 +270,11 @@ def _ahead(flight: Flight) -> set[Flight]:
     found: set[Flight] = set()
     to_do = [flight]
     while to_do:
-        flight = to_do.pop()
-        if flight in found:
-            continue
-        found.add(flight)
-        to_do += flight.waits_for
-        if flight.loop in _stalled:
-            to_do.append(_stalled[flight.loop])
+        if (flight := to_do.pop()) not in found:
+            found.add(flight)
+            to_do += flight.waits_for
+            if flight.loop in _stalled:
+                to_do.append(_stalled[flight.loop])
     return found
 
 

@@ -33,7 +33,9 @@ import sys
 from typing import Any, Final
 
 from storeroom.eviction.deadlines import NEVER, NOWHERE, ExpiryIndex
+from storeroom.eviction.entry import Entry
 from storeroom.eviction.s3fifo import MOST_HITS, AdaptiveS3Fifo
+from storeroom.eviction.share import DRIFT
 
 __all__ = ["ENCODED", "MOST_HITS", "BoundedMap", "Entry", "Pinned", "entry_size"]
 
@@ -48,9 +50,6 @@ _UNBOUNDED: Final = float("inf")
 _SWEEP: Final = 2
 """Expired entries removed by each write, whether room is needed or not: more than one, so that a
 backlog shrinks; few, so that no write pays for many."""
-
-_DRIFT: Final = 1.25
-"""The expected number of entries may move by this ratio before the policy is told."""
 
 
 class Pinned(bytes):
@@ -67,33 +66,6 @@ so an eviction takes two steps on the average, where all are pinned."""
 def entry_size(storage_key: str, value: Any, encoded: object) -> int:
     """Estimate the bytes that an entry takes in memory; an object that is shared counts without its parts."""
     return sys.getsizeof(storage_key) + sys.getsizeof(value if encoded is None else encoded) + ENTRY_BYTES
-
-
-class Entry:
-    """A value and its rank. Made by `BoundedMap` alone, and read as the module describes.
-
-    Attributes:
-        key: the storage key; empty once the entry is removed.
-        value: the object itself, or `ENCODED`.
-        encoded: the object's bytes if value is `ENCODED`, else None.
-        expires_at: absolute epoch seconds; ``math.inf`` for never.
-        size: bytes it counts for.
-        freq: hits since the policy last looked at it, 0 to 2.
-        queue: the policy's.
-        indexed: the expiry index's.
-    """
-
-    # No __init__(): setting the slots where entries are made takes 0.6 of the time of calling one.
-    __slots__ = ("encoded", "expires_at", "freq", "indexed", "key", "queue", "size", "value")
-
-    key: str
-    value: object
-    encoded: bytes | None
-    expires_at: float
-    size: int
-    freq: int
-    queue: int
-    indexed: float
 
 
 class BoundedMap:
@@ -143,13 +115,13 @@ class BoundedMap:
         cull_frequency: int | None = None,
     ) -> None:
         self.entries: dict[str, Entry] = {}
-        self.index = ExpiryIndex[Entry]()
+        self.index = ExpiryIndex()
         self.cull_frequency = cull_frequency
         self.bytes_used = 0
         self.evictions = 0
         self.expirations = 0
         self._doomed = 0
-        self._policy = AdaptiveS3Fifo[Entry](_UNBOUNDED)
+        self._policy = AdaptiveS3Fifo(_UNBOUNDED)
         self.miss = self._policy.miss
         self.ghosts = self._policy.ghosts
         self._max_bytes = max_bytes
@@ -187,16 +159,9 @@ class BoundedMap:
     def insert(self, key: str, value: object, encoded: bytes | None, expires_at: float, size: int, now: float) -> None:
         """Keep a value under a key that is not in `entries`, evicting for it if need be.
 
-        A value that does not fit is not kept; it counts as evicted, and no other entry is evicted
-        for it.
+        A value that does not fit is not kept; it counts as evicted, and no other entry is evicted for it.
 
-        Args:
-            key: the storage key.
-            value: the object itself, or `ENCODED`.
-            encoded: the object's bytes if value is `ENCODED`, else None.
-            expires_at: absolute epoch seconds, after now; ``math.inf`` for never.
-            size: bytes to count for it. Without a bound in bytes it may be 0.
-            now: epoch seconds.
+        Args: as the attributes of `Entry`, and the present in epoch seconds. Without a bound in bytes size may be 0.
         """
         if self.index.due <= now:
             self.sweep(now, _SWEEP)
@@ -302,7 +267,7 @@ class BoundedMap:
 
     def _make_room(self, size: int, max_bytes: int, now: float, keep: Entry | None = None) -> None:
         expected = self._expected_entries()
-        if not 1 / _DRIFT < expected / self._policy.capacity < _DRIFT:
+        if not 1 / DRIFT < expected / self._policy.share.capacity < DRIFT:
             self._policy.resize(expected)
         while self.bytes_used + size > max_bytes:
             self._remove_one(now, keep)

@@ -1,9 +1,8 @@
 """Which items have expired: an index by deadline that is cheap to keep.
 
-Most caches give most entries the same timeout, so deadlines arrive in order: those go to the tail
-of a queue, and only the others pay for a heap. Moving an item's deadline to later costs nothing:
-its old position is looked at when it comes due, and the item gets its new position then. Places that
-have become stale are dropped when they come due, or all at once when there are many.
+Most caches give most entries the same timeout, so deadlines arrive in order: those go to the tail of a queue, and only
+the others pay for a heap. Moving a deadline to later costs nothing: the old position is looked at when it comes due,
+and the item gets its new one then. Stale positions are dropped when they come due, or all at once when there are many.
 
 Not thread-safe: the caller holds a lock.
 """
@@ -12,9 +11,11 @@ import math
 from collections import deque
 from heapq import heapify, heappop, heappush
 from itertools import compress
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final
 
-__all__ = ["NEVER", "NOWHERE", "ExpiryIndex", "Indexed"]
+from storeroom.eviction.entry import Entry
+
+__all__ = ["NEVER", "NOWHERE", "ExpiryIndex"]
 
 NEVER: Final = math.inf
 """The ``expires_at`` of an item that does not expire."""
@@ -26,19 +27,7 @@ _SLACK: Final = 64
 """Positions that may be stale in any index: keeps a small one from being compacted often."""
 
 
-class Indexed(Protocol):
-    """An item that an `ExpiryIndex` keeps."""
-
-    expires_at: float
-    """When the item expires; `NEVER` if it does not. The owner's to change."""
-    indexed: float
-    """The deadline of the item's valid position, never later than expires_at; `NEVER` while it has none."""
-
-
-Item = TypeVar("Item", bound=Indexed)
-
-
-class ExpiryIndex(Generic[Item]):
+class ExpiryIndex:
     """Items by deadline.
 
     To take an item out, set its ``indexed`` to `NOWHERE`.
@@ -58,9 +47,9 @@ class ExpiryIndex(Generic[Item]):
         self.due = NEVER
         # Two queues side by side rather than one of pairs: 48 bytes less for each item.
         self._deadlines: deque[float] = deque()
-        self._items: deque[Item] = deque()
+        self._items: deque[Entry] = deque()
         self._last = -math.inf
-        self._heap: list[tuple[float, int, Item]] = []
+        self._heap: list[tuple[float, int, Entry]] = []
         self._pushed = 0
         self._room = _SLACK
 
@@ -68,7 +57,7 @@ class ExpiryIndex(Generic[Item]):
         """Return the number of positions, stale ones included."""
         return len(self._deadlines) + len(self._heap)
 
-    def add(self, item: Item) -> None:
+    def add(self, item: Entry) -> None:
         """Give an item a position at its ``expires_at``.
 
         Needed only if ``expires_at < indexed``. Cost: amortised constant when deadlines arrive in
@@ -88,7 +77,7 @@ class ExpiryIndex(Generic[Item]):
         if self._room < 0:
             self._compact()
 
-    def pop_expired(self, now: float) -> Item | None:
+    def pop_expired(self, now: float) -> Entry | None:
         """Remove and return an item that has expired by `now`, or None if there is none."""
         while (position := self._pop_due(now)) is not None:
             deadline, item = position
@@ -101,7 +90,7 @@ class ExpiryIndex(Generic[Item]):
                 self.add(item)
         return None
 
-    def _pop_due(self, now: float) -> tuple[float, Item] | None:
+    def _pop_due(self, now: float) -> tuple[float, Entry] | None:
         if self._deadlines and self._deadlines[0] <= now:
             self._room += 1
             return self._deadlines.popleft(), self._items.popleft()
@@ -129,7 +118,7 @@ class ExpiryIndex(Generic[Item]):
         self._find_due()
         self._room = len(self) + _SLACK
 
-    def check_invariants(self, items: list[Item]) -> None:
+    def check_invariants(self, items: list[Entry]) -> None:
         """Raise AssertionError if the index of these items is not as it should be. For tests; linear."""
         positions = {(item.indexed, id(item)) for item in items if item.indexed != NEVER}
         kept = {*zip(self._deadlines, map(id, self._items), strict=True)}

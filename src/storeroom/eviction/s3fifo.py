@@ -22,41 +22,24 @@ Not thread-safe: the caller holds a lock, except for bumping ``freq``.
 
 import math
 from collections import deque
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final
 
-from storeroom.eviction.share import MISSED, TAUGHT, Share
+from storeroom.eviction.entry import Entry
+from storeroom.eviction.share import FLAGS, KNOWN, PROVEN, Share
 
-__all__ = ["MOST_HITS", "AdaptiveS3Fifo", "Ranked"]
+__all__ = ["MOST_HITS", "PATIENCE", "AdaptiveS3Fifo"]
 
 YOUNG: Final = 0
 OLD: Final = 1
 MAIN: Final = 2
 REMOVED: Final = 3
 
-_GHOST_SHARE: Final = 0.9
-_NEAR_SHARE: Final = 0.05
 MOST_HITS: Final = 2
 """Hits at which an entry's counter saturates."""
-_PATIENCE: Final = 128
+PATIENCE: Final = 128
 """Used entries of main passed over in one eviction: bounds the time under the lock."""
 _SLACK: Final = 64
 """Removed entries that may be left in any queues: keeps small ones from being compacted often."""
-_FLAGS: Final = TAUGHT | MISSED
-_PROVEN: Final = 4
-"""Flag of a ghost: its key was evicted from main."""
-
-
-class Ranked(Protocol):
-    """The part of an entry that the policy needs."""
-
-    key: str
-    freq: int
-    """Hits since the entry was last looked at, 0 to 2. Bumped by hits, without the lock."""
-    queue: int
-    """YOUNG, OLD, MAIN or REMOVED: the policy's."""
-
-
-RankedT = TypeVar("RankedT", bound=Ranked)
 
 
 class Ghosts:
@@ -66,14 +49,14 @@ class Ghosts:
     is dropped. That is half the cost of a queue beside a dict, for about the same memory.
 
     Attributes:
-        recent, previous: dicts from hash to eight times the number, plus `_PROVEN` and the flags of `Share`; some may
+        recent, previous: dicts from hash to eight times the number, plus `PROVEN` and the flags of `Share`; some may
             be older than is known.
     """
 
     __slots__ = ("_evicted", "_known", "_room", "previous", "recent")
 
     def __init__(self) -> None:
-        self._known = (0.0, 0.0)
+        self._known = [0.0, 0.0]
         self._room = 1.0
         self.clear()
 
@@ -85,7 +68,7 @@ class Ghosts:
 
     def resize(self, capacity: float) -> None:
         """Change how many evictions back a key is known."""
-        self._known = known = (_GHOST_SHARE * capacity, _NEAR_SHARE * capacity)
+        self._known = known = [part * capacity for part in KNOWN]
         if sum(known) < self._room:
             notes = {**self.previous, **self.recent}
             self.previous = {hashed: note for hashed, note in notes.items() if self._age(note) < math.inf}
@@ -95,7 +78,7 @@ class Ghosts:
     def add(self, hashed: int, *, proven: bool) -> None:
         """Remember a key that is being evicted from small, or from main if it was proven."""
         recent, evicted = self.recent, self._evicted
-        recent[hashed] = evicted[proven] * 8 + _PROVEN * proven
+        recent[hashed] = evicted[proven] * 8 + PROVEN * proven
         evicted[proven] += 1
         if len(recent) >= self._room:
             self.previous = recent
@@ -103,7 +86,7 @@ class Ghosts:
 
     def _age(self, note: int) -> float:
         """Return how many evictions from its queue ago a key went, or ``math.inf`` if that is too long ago."""
-        proven = note & _PROVEN > 0
+        proven = note & PROVEN > 0
         age = self._evicted[proven] - note // 8
         return age if age <= self._known[proven] else math.inf
 
@@ -116,14 +99,14 @@ class Ghosts:
         note = generation.get(hashed) if is_read else generation.pop(hashed, None)
         if note is None or (age := self._age(note)) == math.inf:
             return False
-        proven = note & _PROVEN
-        flags = share.learn(age, note & _FLAGS, proven=proven > 0, is_read=is_read)
+        proven = note & PROVEN
+        flags = share.learn(age, note & FLAGS, proven=proven > 0, is_read=is_read)
         if is_read:
             generation[hashed] = note | flags
         return not proven
 
 
-class AdaptiveS3Fifo(Generic[RankedT]):
+class AdaptiveS3Fifo:
     """The order of eviction.
 
     Args:
@@ -137,30 +120,25 @@ class AdaptiveS3Fifo(Generic[RankedT]):
         self.ghosts = Ghosts()
         self.clear()
 
-    @property
-    def capacity(self) -> float:
-        """Entries that are expected to be kept."""
-        return self.share.capacity
-
     def clear(self) -> None:
         """Forget all entries, all evictions, and the lessons from them."""
         # Removed entries stay in the queues until their turn comes, or until there are many.
-        self._young: deque[RankedT] = deque()
-        self._old: deque[RankedT] = deque()
-        self._main: deque[RankedT] = deque()
+        self._young: deque[Entry] = deque()
+        self._old: deque[Entry] = deque()
+        self._main: deque[Entry] = deque()
         self._small = 0  # entries in young and old, without removed ones
         self._proven = 0  # entries in main, likewise
         self._filling = True
         self.ghosts.clear()
-        self.share.reset(self.capacity)
-        self.resize(self.capacity)
+        self.share.reset(self.share.capacity)
+        self.resize(self.share.capacity)
 
     def resize(self, capacity: float) -> None:
         """Change the capacity; small keeps its share.
 
         Entries that came while there was no bound pass into their queues as if there had been one.
         """
-        was_unbounded = self.capacity == math.inf
+        was_unbounded = self.share.capacity == math.inf
         self.share.resize(capacity)
         self.ghosts.resize(capacity)
         if was_unbounded and capacity < math.inf:
@@ -182,7 +160,7 @@ class AdaptiveS3Fifo(Generic[RankedT]):
         self._small -= 1
         self._proven += 1
 
-    def admit(self, entry: RankedT, full: bool) -> RankedT | None:
+    def admit(self, entry: Entry, full: bool) -> Entry | None:
         """Put a new entry into a queue; if there is no room, evict another one and return it."""
         hashed, ghosts = hash(entry.key), self.ghosts
         returning = False
@@ -212,11 +190,11 @@ class AdaptiveS3Fifo(Generic[RankedT]):
         """Learn from a read that did not find its key, if that was evicted lately."""
         self.ghosts.teach(hash(key), self.share, is_read=True)
 
-    def evict(self, keep: RankedT | None = None) -> RankedT:  # noqa: C901 -- one loop: calls would double its time
+    def evict(self, keep: Entry | None = None) -> Entry:  # noqa: C901 -- one loop: calls would double its time
         """Choose the entry to evict, take it out, and return it.
 
         There must be one besides `keep`, which is spared: if its turn comes, it goes to the tail of
-        main. Cost: amortised constant; a step for each recent hit, at most _PATIENCE in main.
+        main. Cost: amortised constant; a step for each recent hit, at most PATIENCE in main.
         """
         self._filling = False
         share, rate = self.share, self.share.rate
@@ -226,7 +204,7 @@ class AdaptiveS3Fifo(Generic[RankedT]):
         young, old, main = self._young, self._old, self._main
         small, proven = self._small, self._proven
         spared = 1 if keep is not None and keep.queue == MAIN else 0
-        patience = _PATIENCE
+        patience = PATIENCE
         while True:
             if small >= room or proven <= spared:
                 entry = old.popleft() if old else young.popleft()
@@ -264,7 +242,7 @@ class AdaptiveS3Fifo(Generic[RankedT]):
         self._small, self._proven = small, proven
         return entry
 
-    def remove(self, entry: RankedT) -> None:
+    def remove(self, entry: Entry) -> None:
         """Take out an entry that goes for another reason than room."""
         if entry.queue == MAIN:
             self._proven -= 1
@@ -280,7 +258,7 @@ class AdaptiveS3Fifo(Generic[RankedT]):
         self._old = deque([entry for entry in self._old if entry.queue != REMOVED])
         self._main = deque([entry for entry in self._main if entry.queue != REMOVED])
 
-    def check_invariants(self, entries: list[RankedT]) -> None:
+    def check_invariants(self, entries: list[Entry]) -> None:
         """Raise AssertionError if these entries are not ranked as they should be. For tests; linear."""
         queues = {YOUNG: self._young, OLD: self._old, MAIN: self._main}
         live = {name: [entry for entry in queue if entry.queue == name] for name, queue in queues.items()}
@@ -293,9 +271,9 @@ class AdaptiveS3Fifo(Generic[RankedT]):
             "small is counted": self._small == len(live[YOUNG]) + len(live[OLD]),
             "main is counted": self._proven == len(live[MAIN]),
             "counters are between 0 and 2": all(0 <= entry.freq <= MOST_HITS for entry in entries),
-            "small's share is within its bounds": 1 <= self.share.target <= max(1, self.capacity),
+            "small's share is within its bounds": 1 <= self.share.target <= max(1, self.share.capacity),
             "ghosts are bounded": all(
-                len(generation) <= max(1.0, self.capacity + 1)
+                len(generation) <= max(1.0, self.share.capacity + 1)
                 for generation in (self.ghosts.recent, self.ghosts.previous)
             ),
         }

@@ -1,31 +1,34 @@
 """The share of a cache that new entries get, and the lessons that move it.
 
-The policy (`storeroom.eviction.s3fifo`) keeps new entries in one queue, small, and proven ones in another,
-main. The best share differs by more than tenfold: where most keys are asked for once, small has to be short;
-where each key lives for a while, as sessions do, it has to be long. It is learnt in three ways.
+The policy (`storeroom.eviction.s3fifo`) keeps new entries in one queue, small, and proven ones in another, main.
+The best share differs by more than tenfold, and is learnt in three ways:
 
-**Returns.** A key that returns soon after it left small makes small larger; one that returns soon after it
-left main makes small smaller. A read that misses teaches as a write does, since not every program refills.
-Where nothing is refilled, each further miss of the key teaches again: it is one more hit lost.
+- **Returns.** A key that returns soon after it left small makes small larger; one that left main makes it smaller.
+  A read that misses teaches as a write does; where nothing is refilled, each further miss of the key teaches again.
+- **Use**, as returns come too late for some traffic. Where the oldest of small are used and those of main are not,
+  small gets most of the room. Where misses are not refilled, it keeps its first share while its oldest are used enough.
+- **Silence.** While no key returns for a turnover, small falls, so that a loop fills main.
 
-**Use.** Returns come too late for some traffic, which the oldest entries of both queues give away. Where
-those of small are used and those of main are not, small gets most of the room. Where misses are not refilled,
-it keeps its first share as long as a good part of its oldest are used.
-
-**Silence.** While no key returns for a turnover, small falls, so that a loop fills main.
-
-Figures: docs/decisions/0020-eviction.md.
+Reasons and figures: docs/decisions/0020-eviction.md.
 """
 
 import math
 from typing import Final
 
-__all__ = ["MISSED", "TAUGHT", "Share"]
+__all__ = ["DRIFT", "FLAGS", "KNOWN", "MISSED", "PROVEN", "TAUGHT", "Share"]
 
 TAUGHT: Final = 1
 """Flag of an evicted key: it has returned soon, and moved the share."""
 MISSED: Final = 2
 """Flag of an evicted key: it was read, and not written since."""
+FLAGS: Final = TAUGHT | MISSED
+PROVEN: Final = 4
+"""Flag of an evicted key, for the ghosts alone: it was evicted from main."""
+
+KNOWN: Final = (0.9, 0.05)
+"""Evictions from small, and from main, that a key is known for, as parts of the capacity."""
+DRIFT: Final = 1.25
+"""The expected number of entries may move by this ratio before the share is told."""
 
 _FIRST: Final = 0.55
 """The share at first, and the largest by returns: a key read half a turnover after its write is still there."""

@@ -19,8 +19,6 @@ import lmdb
 from storeroom import config, timeouts
 from storeroom.backends.filebased.counts import read_counts
 from storeroom.backends.filebased.environment import FORMAT, MAP_BYTES, Environment
-from storeroom.backends.filebased.location import check_location, resolved
-from storeroom.backends.filebased.queues import MOST_HITS
 from storeroom.backends.filebased.records import (
     HASHED,
     HEADER,
@@ -28,17 +26,18 @@ from storeroom.backends.filebased.records import (
     entry_size,
     is_conditional,
     join_name,
+    live_keys,
+    owned,
     read_header,
     split_name,
-    stored_keys,
-    stored_tags,
 )
 from storeroom.backends.filebased.table import Bounds, Table
 from storeroom.backends.filebased.transactions import TransactingCache
 from storeroom.base import BaseCache
 from storeroom.engines import shared
 from storeroom.engines.counts import CacheStats
-from storeroom.exceptions import DecodeError, StorageError, ValueTooLargeError, ValueTypeError
+from storeroom.eviction import MOST_HITS
+from storeroom.exceptions import ConfigurationError, DecodeError, StorageError, ValueTooLargeError, ValueTypeError
 from storeroom.serializers import Codec, build_codec
 from storeroom.serializers.frames import TEXT_BYTE
 from storeroom.storage import conditions
@@ -82,7 +81,6 @@ class FileBasedCache(TransactingCache):
         ),
     }
     _engine: Environment
-    async_inline = True
     sees_envelopes = True
     location_is_path: ClassVar[bool] = True
     entries_folder: ClassVar[str] = FORMAT
@@ -91,14 +89,13 @@ class FileBasedCache(TransactingCache):
     def __init__(self, location: str | os.PathLike[str], params: Mapping[str, Any]) -> None:
         """Note where the cache lies; files are touched on first use."""
         super().__init__(params)
-        self._dir = resolved(location)
+        self._dir = _resolved(location)
         options = self.settings.options
         # Nobody else can write to the directory, so what is read from it needs no restriction.
         self._codec: Codec = build_codec(trusted=True, **{name: options[name] for name in config.CODEC_OPTIONS})
         # Text is the one kind of frame that needs no codec, where it does not have to be signed.
         self._reads_text = options["secret"] is None
-        bounds = ("max_entries", "max_bytes", "cull_frequency", "max_tags")
-        self._bounds = Bounds(*(options[name] for name in bounds))
+        self._bounds = Bounds(*(options[name] for name in Bounds._fields))
         self.engine = shared(Environment, self._dir, lambda: Environment(self._dir, options["map_size"]))
 
     @classmethod
@@ -108,7 +105,18 @@ class FileBasedCache(TransactingCache):
         Raises:
             ConfigurationError: LOCATION is empty, a file, or lies where this user cannot write.
         """
-        check_location(location)
+        directory = _resolved(location)
+        while not os.path.lexists(directory):
+            directory = os.path.dirname(directory)
+        if not os.path.isdir(directory):
+            raise ConfigurationError(
+                f"is {str(location)!r}, but {directory!r} is not a directory; expected a directory."
+            )
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise ConfigurationError(
+                f"is {str(location)!r}, but this user cannot write to {directory!r}; "
+                "expected a directory that the user who runs the program owns."
+            )
 
     # Reading --------------------------------------------------------------------------------
 
@@ -130,12 +138,6 @@ class FileBasedCache(TransactingCache):
             return default
         self._counters.hits += 1
         return value
-
-    async def aget(self, key: object, default: Any = None, version: int | None = None) -> Any:
-        """See get()."""
-        if self._overlay is not None:
-            return await BaseCache.aget(self, key, default, version)
-        return self.get(key, default, version)
 
     def _get(self, storage_key: str) -> Any:
         entry_key = entry_key_of(storage_key)
@@ -202,11 +204,7 @@ class FileBasedCache(TransactingCache):
 
     def _scan(self, start: str) -> Iterator[str]:
         now = timeouts.now()
-        return (
-            storage_key
-            for storage_key, expires_at in self._read(lambda transaction: list(stored_keys(transaction, start)))
-            if expires_at > now
-        )
+        return iter(self._read(lambda transaction: list(live_keys(transaction, start, now))))
 
     def _usage(self) -> tuple[int | None, int | None]:
         usage = self._read(lambda transaction: self._engine.queues.slots.usage(transaction.id()))
@@ -242,21 +240,6 @@ class FileBasedCache(TransactingCache):
         self._put(entry_key, self._frame(storage_key, entry_key, value), expires_at)
         self._counters.sets += 1
 
-    async def aset(
-        self,
-        key: object,
-        value: Any,
-        timeout: Timeout = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        *,
-        tags: Iterable[object] = (),
-    ) -> None:
-        """See set()."""
-        if self._overlay is not None:
-            await BaseCache.aset(self, key, value, timeout, version, tags=tags)
-        else:
-            self.set(key, value, timeout, version, tags=tags)
-
     def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
         entry_key = entry_key_of(storage_key)
         self._put(entry_key, self._frame(storage_key, entry_key, value), expires_at)
@@ -267,24 +250,23 @@ class FileBasedCache(TransactingCache):
         for storage_key, value in values.items():
             entry_key = entry_key_of(storage_key)
             frames[entry_key] = self._frame(storage_key, entry_key, value)
-        bounds = self._bounds
 
         def put_all(table: Table) -> None:
             for entry_key, frame in frames.items():
-                table.put(entry_key, frame, expires_at, bounds)
+                table.put(entry_key, frame, expires_at, self._bounds)
 
         self._write(put_all)
         return []
 
     def _add(self, storage_key: str, value: Any, expires_at: float) -> Any:
         entry_key = entry_key_of(storage_key)
-        frame, bounds = self._frame(storage_key, entry_key, value), self._bounds
+        frame = self._frame(storage_key, entry_key, value)
 
         def add(table: Table) -> Any:
             record = table.live(entry_key)
             if record is not None:
                 return LOOK if is_conditional(entry_key, record) else False
-            table.put(entry_key, frame, expires_at, bounds)
+            table.put(entry_key, frame, expires_at, self._bounds)
             return True
 
         return self._write(add)
@@ -293,7 +275,7 @@ class FileBasedCache(TransactingCache):
         entry_keys = [entry_key_of(storage_key) for storage_key in storage_keys]
 
         def remove_all(table: Table) -> int:
-            return sum(table.remove(entry_key) for entry_key in entry_keys)
+            return sum(map(table.remove, entry_keys))
 
         return self._write(remove_all, buffers=True)  # a large value need not be read to be removed
 
@@ -383,10 +365,7 @@ class FileBasedCache(TransactingCache):
 
     def _clear_in_steps(self) -> None:
         """Clear on a full disk: the pages that one small change frees are room for the next, larger one."""
-        owns, step = self._key_space.owns, 1
-        names = self._read(lambda transaction: [name for name, _ in stored_keys(transaction)])
-        names += self._read(lambda transaction: [*stored_tags(transaction)])
-        doomed = [name for name in names if owns(name)]
+        step, doomed = 1, self._read(lambda transaction: owned(transaction, self._key_space))
         while doomed:
             try:
                 self._delete_many(doomed[:step])
@@ -446,3 +425,10 @@ class FileBasedCache(TransactingCache):
     def _check_invariants(self) -> None:
         """Raise AssertionError if entries, slots and numbers disagree: for tests."""
         self._write(Table.check)
+
+
+def _resolved(location: str | os.PathLike[str]) -> str:
+    """Return the directory's path: absolute, without links."""
+    if not location:
+        raise ConfigurationError("LOCATION is empty; a file cache needs a directory of its own.")
+    return os.path.realpath(os.path.expanduser(location))

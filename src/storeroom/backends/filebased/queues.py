@@ -9,16 +9,16 @@ The policy is that of `storeroom.eviction.s3fifo`; the three queues lie differen
   the checksum, eight times the number among the evictions from its queue, whether that
   was main, and the flags of `Share`. A later key may take the position of an earlier one.
 
-A read that misses teaches `Share` as well: its numbers lie in the header of the slots, where
-readers change them, too. Lost changes are harmless there.
+The numbers of `Share` lie in the header of the slots, where readers change them, too. Lost changes are harmless there.
 """
 
 import math
 from collections.abc import Callable, Iterator
+from struct import Struct
 from typing import Final
 from zlib import crc32
 
-from storeroom.backends.filebased.slotfile import MAIN, SMALL
+from storeroom.backends.filebased.slotfile import EVICTED, MAIN, SHARE, SMALL
 from storeroom.backends.filebased.slots import (
     END,
     HAS_EVICTED,
@@ -31,21 +31,14 @@ from storeroom.backends.filebased.slots import (
     YOUNG,
     Slots,
 )
-from storeroom.eviction.share import MISSED, TAUGHT, Share
+from storeroom.eviction.s3fifo import PATIENCE
+from storeroom.eviction.share import DRIFT, FLAGS, KNOWN, PROVEN, Share
 
-__all__ = ["MOST_HITS", "Queues"]
+__all__ = ["Queues"]
 
-MOST_HITS: Final = 2
-_FLAGS: Final = TAUGHT | MISSED
-_PROVEN: Final = 4
+_SHARE: Final = Struct("=6d")
 _NUMBERS: Final = 2**29
 """Numbers of evictions begin again at zero here: they have the bits of a word beside checksum and flags."""
-_KNOWN: Final = (0.9, 0.05)
-"""Evictions from small, and from main, that ghosts are known for, as parts of the capacity."""
-_DRIFT: Final = 1.25
-"""The expected number of entries may move by this ratio before the share is told."""
-_PATIENCE: Final = 128
-"""Used entries of main passed over in one eviction: bounds the time of a write."""
 _AT_ONCE: Final = 16
 """Entries that leave the window at once, as the call costs as much as two of them."""
 
@@ -75,12 +68,12 @@ class Queues:
             return False
         if not is_read:
             ghosts[position] = 0
-        proven = ghost & _PROVEN > 0
-        age = (self.slots.evicted(proven=proven) - (ghost >> 3)) % _NUMBERS
+        proven = ghost & PROVEN > 0
+        age = (self.slots.words[EVICTED + proven] - (ghost >> 3)) % _NUMBERS
         self._load()
-        if age > _KNOWN[proven] * self.share.capacity:
+        if age > KNOWN[proven] * self.share.capacity:
             return False
-        flags = self.share.learn(age, ghost & _FLAGS, proven=proven, is_read=is_read)
+        flags = self.share.learn(age, ghost & FLAGS, proven=proven, is_read=is_read)
         if is_read:
             ghosts[position] = ghost | flags
         self._store()
@@ -88,14 +81,15 @@ class Queues:
 
     def bury(self, entry_key: bytes, *, proven: bool) -> None:
         """Remember a key that is being evicted."""
-        ghosts, checksum = self.slots.ghosts, crc32(entry_key)
-        number = self.slots.count_eviction(proven=proven) % _NUMBERS
-        ghosts[checksum % len(ghosts)] = checksum << 32 | number << 3 | _PROVEN * proven
+        ghosts, words, checksum = self.slots.ghosts, self.slots.words, crc32(entry_key)
+        number = words[EVICTED + proven] % _NUMBERS
+        words[EVICTED + proven] += 1
+        ghosts[checksum % len(ghosts)] = checksum << 32 | number << 3 | PROVEN * proven
 
     def _load(self, capacity: float | None = None) -> None:
         """Take over the numbers of the share that another process may have changed."""
         share = self.share
-        shared, target, *used = self.slots.share_numbers()
+        shared, target, *used = _SHARE.unpack_from(self.slots.file, SHARE * 8)
         if shared:
             if shared != share.capacity:
                 share.resize(shared)
@@ -105,15 +99,14 @@ class Queues:
             share.reset(math.inf)
         if capacity is None or capacity == share.capacity:
             return
-        if not share.capacity / _DRIFT < capacity < share.capacity * _DRIFT:
+        if not share.capacity / DRIFT < capacity < share.capacity * DRIFT:
             share.resize(capacity)
             self._store()
 
     def _store(self) -> None:
         share = self.share
-        self.slots.set_share_numbers(
-            share.capacity, share.target, share.small_used, share.main_used, share.refilled, share.silence
-        )
+        used = share.small_used, share.main_used, share.refilled, share.silence
+        _SHARE.pack_into(self.slots.file, SHARE * 8, share.capacity, share.target, *used)
 
     def forget(self) -> None:
         """Forget all that was learnt, as nothing is left; ghosts go by themselves."""
@@ -158,11 +151,7 @@ class Queues:
             self._promote(self._oldest())
 
     def _oldest(self) -> int:
-        """Take the oldest of small out.
-
-        Raises:
-            LookupError: the count is wrong, and there is none.
-        """
+        """Take the oldest of small out; raise LookupError if there is none, as the count is wrong."""
         numbers = self.slots.numbers
         slot = self.slots.find(SMALL, numbers[SMALL_HAND])
         if slot < 0:
@@ -196,23 +185,13 @@ class Queues:
                 end += 1
         numbers[END] = end
 
-    def leave(self, slot: int) -> None:
-        """Count out an entry that is removed for another reason than room."""
-        kind, numbers = self.slots.kinds[slot], self.slots.numbers
-        numbers[IN_SMALL] -= kind == SMALL
-        numbers[IN_MAIN] -= kind == MAIN
-
     # Eviction -------------------------------------------------------------------------------
 
     def victims(self, capacity: float, is_spared: Callable[[int], bool]) -> Iterator[tuple[int, bool]]:
         """Yield slots to evict, taken out of their queues, and whether they were in main.
 
-        Args:
-            capacity: entries that the cache is expected to hold.
-            is_spared: tells whether an entry is passed over; of all entries this must be false at some time.
-
-        Raises:
-            LookupError: the counts of the queues are wrong.
+        Those that `is_spared` are passed over; of all entries this must be false at some time. Raise LookupError if the
+        counts of the queues are wrong.
         """
         self._load(capacity)
         numbers = self.slots.numbers
@@ -229,7 +208,7 @@ class Queues:
         room, rate = share.room(numbers[IN_SMALL] + numbers[IN_MAIN]), share.rate
         if share.silence > share.capacity and numbers[IN_SMALL] >= room + 2:
             self._promote(self._oldest())
-        patience = _PATIENCE
+        patience = PATIENCE
         while True:
             if numbers[IN_SMALL] >= room or not numbers[IN_MAIN]:
                 is_young = numbers[IN_SMALL] <= numbers[YOUNG]

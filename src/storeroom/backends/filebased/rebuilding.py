@@ -1,6 +1,6 @@
 """Slots made anew from the records: after a start of the machine, damage, or a death in mid-change."""
 
-from typing import Any, Final
+from typing import Any
 
 from storeroom.backends.filebased.queues import Queues
 from storeroom.backends.filebased.records import (
@@ -18,21 +18,16 @@ from storeroom.backends.filebased.slots import ENTRIES, IN_MAIN, IN_SMALL, SIZE,
 
 __all__ = ["rebuild"]
 
-_OTHERS: Final = (b"k", b"m", b"x")
-"""Records of long keys, which are written again; the index and the numbers of a format before the first release."""
-
 
 def rebuild(transaction: Any, queues: Queues, database: Any) -> None:
     """Give each record a slot: its own, if it has one, in the queue that it was in, as far as that is known.
 
-    Raises:
-        StorageError: there is no room for the slots.
+    Raise StorageError if there is no room for the slots.
     """
     slots = queues.slots
     cursor = transaction.cursor()
-    for letter in _OTHERS:
-        while cursor.set_range(letter) and bytes(cursor.key()).startswith(letter):
-            cursor.delete()
+    while cursor.set_range(b"k") and bytes(cursor.key()).startswith(b"k"):  # long keys, which are written again
+        cursor.delete()
     kinds = bytes(slots.kinds)
     slots.start_over(transaction.id(), 2 * transaction.stat(database)["entries"])
     later = []

@@ -17,6 +17,7 @@ key                         value                meaning
 
 from collections.abc import Iterator
 from hashlib import blake2b
+from itertools import chain, takewhile
 from struct import Struct
 from typing import Any, Final
 
@@ -37,34 +38,25 @@ __all__ = [
     "is_being_computed",
     "is_conditional",
     "join_name",
+    "live_keys",
     "locks",
+    "owned",
     "read_header",
     "split_name",
-    "stored_keys",
-    "stored_tags",
 ]
 
 HEADER: Final = Struct(">d8xI")
 """Before each entry's frame: expires_at, eight bytes that are free, the entry's slot."""
 
-_EXPIRED: Final = (0.0, 0)
-
 LONGEST_KEY: Final = 500
 """Bytes of a storage key that is stored as it is. LMDB's limit is 511."""
 
-HASHED: Final = ord("h")
-"""First byte of the key of an entry whose storage key is too long."""
-
-LOCK: Final = ord("l")
-"""First byte of the key of a lock."""
-
-TAG: Final = ord("t")
-"""First byte of the key of a tag's version."""
-
 ENTRY_LETTERS: Final = b"ehlt"
-
+HASHED: Final = ord("h")
+LOCK: Final = ord("l")
+TAG: Final = ord("t")
 APART: Final = frozenset({LOCK, TAG})
-"""First bytes of the keys of records that are no entries."""
+"""First bytes of keys; those apart are of records that are no entries."""
 
 _APART_PREFIXES: Final = (LOCK_PREFIX, TAG_PREFIX)
 
@@ -95,7 +87,7 @@ def entry_size(entry_key: bytes, frame_size: int) -> int:
 
 def read_header(record: bytes | memoryview) -> tuple[float, int]:
     """Return expires_at and slot; of a damaged record, those of an expired entry."""
-    return HEADER.unpack_from(record) if len(record) >= HEADER.size else _EXPIRED
+    return HEADER.unpack_from(record) if len(record) >= HEADER.size else (0.0, 0)
 
 
 def split_name(frame: bytes) -> tuple[str, bytes]:
@@ -135,35 +127,28 @@ def is_being_computed(entry_key: bytes, record: bytes, now: float) -> bool:
     return is_leased(_head(entry_key, record, HEADER.size), now)
 
 
-def stored_keys(transaction: Any, start: str = "") -> Iterator[tuple[str, float]]:
-    """Yield storage key and expires_at of every entry whose storage key begins with `start`.
-
-    The storage keys of envelopes are Conditional.
-    """
+def _records(transaction: Any, start: bytes) -> Iterator[tuple[bytes, bytes]]:
     cursor = transaction.cursor()
+    if cursor.set_range(start):
+        yield from takewhile(lambda record: record[0].startswith(start), cursor)
+
+
+def _name(entry_key: bytes, record: bytes) -> str:
+    return split_name(record[HEADER.size :])[0] if entry_key[0] == HASHED else _decode(entry_key[1:])
+
+
+def live_keys(transaction: Any, start: str, now: float) -> Iterator[str]:
+    """Yield the storage keys of live entries that begin with `start`; those of envelopes are Conditional."""
     first = b"e" + start.encode("utf-8", "surrogatepass")
-    found = cursor.set_range(first)
-    while found and cursor.key().startswith(first):
-        record = cursor.value()
-        name = _decode(cursor.key()[1:])
-        yield (Conditional(name) if is_conditional(first, record) else name), read_header(record)[0]
-        found = cursor.next()
-    found = cursor.set_range(b"h")
-    while found and cursor.key().startswith(b"h"):
-        record = cursor.value()
-        name, _ = split_name(record[HEADER.size :])
-        if name.startswith(start):
-            yield (Conditional(name) if is_conditional(b"h", record) else name), read_header(record)[0]
-        found = cursor.next()
+    for entry_key, record in chain(_records(transaction, first), _records(transaction, b"h")):
+        if read_header(record)[0] > now and (name := _name(entry_key, record)).startswith(start):
+            yield Conditional(name) if is_conditional(entry_key, record) else name
 
 
-def stored_tags(transaction: Any) -> Iterator[str]:
-    """Yield the storage keys of tags' versions; not those that are hashed, which expire by themselves."""
-    cursor = transaction.cursor()
-    found = cursor.set_range(b"t")
-    while found and cursor.key().startswith(b"t"):
-        yield _decode(cursor.key()[1:])
-        found = cursor.next()
+def owned(transaction: Any, key_space: KeySpace) -> list[str]:
+    """Return the storage keys of a cache's entries and tags, but for hashed tags, which expire by themselves."""
+    names = (_name(*record) for letter in (b"e", b"h", b"t") for record in _records(transaction, letter))
+    return [name for name in names if key_space.owns(name)]
 
 
 def are_all_owned(transaction: Any, key_space: KeySpace) -> bool:
@@ -180,19 +165,9 @@ def are_all_owned(transaction: Any, key_space: KeySpace) -> bool:
                 found = cursor.next()
             else:  # no byte of a key in UTF-8 is as high
                 found = cursor.set_range(letter + f"{prefix}{family}".encode("utf-8", "surrogatepass") + b"\xff")
-    found = cursor.set_range(b"h")
-    while found and cursor.key().startswith(b"h"):
-        if not key_space.owns(split_name(cursor.value()[HEADER.size :])[0]):
-            return False
-        found = cursor.next()
-    return True
+    return all(key_space.owns(_name(*record)) for record in _records(transaction, b"h"))
 
 
 def locks(transaction: Any) -> list[tuple[bytes, bytes]]:
     """Return the keys and records of all locks."""
-    cursor = transaction.cursor()
-    found, kept = cursor.set_range(b"l"), []
-    while found and cursor.key().startswith(b"l"):
-        kept.append((cursor.key(), cursor.value()))
-        found = cursor.next()
-    return kept
+    return list(_records(transaction, b"l"))

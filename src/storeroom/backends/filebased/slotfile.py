@@ -33,9 +33,8 @@ FREE: Final = 0
 SMALL: Final = 1
 MAIN: Final = 2
 LOCKED: Final = 3
-"""A lock's slot: it is in no queue."""
 VERSION: Final = 4
-"""The slot of a tag's version: in no queue, too."""
+"""Kinds of slots. Those of locks, and of the versions of tags, are in no queue."""
 
 FEWEST: Final = 1024
 
@@ -86,11 +85,7 @@ class SlotFile:
             self.words[ATTEMPT] = 0
 
     def map(self) -> None:
-        """Map the file that is there.
-
-        Raises:
-            OSError, ValueError: there is none, or it is something else.
-        """
+        """Map the file that is there; raise OSError or ValueError if there is none, or something else."""
         with open(self._path, "r+b") as file:
             mapped = mmap.mmap(file.fileno(), 0)
         view = memoryview(mapped)
@@ -111,11 +106,7 @@ class SlotFile:
         self.shift = (count // len(BLOCKS)).bit_length() - 1
 
     def _make(self, count: int) -> None:
-        """Put a file of empty slots in the place of the one that may be there, and map it.
-
-        Raises:
-            OSError: there is no room.
-        """
+        """Put a file of empty slots in the place of the one there may be, and map it; raise OSError without room."""
         partial = f"{self._path}.new"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(partial)
@@ -135,17 +126,8 @@ class SlotFile:
         """Tell whether another process has made a larger file, which the next write maps."""
         return self.words[IS_REPLACED] != 0
 
-    def follow(self) -> None:
-        """Map the larger file, during a write; if its maker died over it, this one goes on to be used."""
-        self.map()
-        self.words[IS_REPLACED] = 0
-
     def replace(self, count: int) -> None:
-        """Go on with a new file of so many empty slots, and let all other processes do so.
-
-        Raises:
-            StorageError: there is no room.
-        """
+        """Go on with a new file of so many empty slots, and let all others do so; raise StorageError without room."""
         words = self.words
         words[IS_REPLACED] = 1  # before it is: no process shall go on with the old file
         try:
@@ -155,11 +137,7 @@ class SlotFile:
             raise StorageError(f"The file cache in {self._path!r} cannot grow: {error}. Make room.") from error
 
     def grow(self, end: int) -> None:
-        """Double the slots; main's ring ends at `end`.
-
-        Raises:
-            StorageError: there is no room.
-        """
+        """Double the slots; main's ring ends at `end`. Raise StorageError if there is no room."""
         old, count, kinds, hits, ring, ghosts = self.file, self.count, self.kinds, self.hits, self.ring, self.ghosts
         words, cells, blocks = self.words, self.cells_at, self.times[BLOCKS.start : BLOCKS.stop].tolist()
         self.replace(2 * count)

@@ -1,15 +1,12 @@
 """The slots of a file cache's entries: all that eviction and expiry know of them.
 
-A slot is a number that an entry keeps for its life; its record names it. `SlotFile` tells
-where things lie.
+A slot is a number that an entry keeps for its life; its record names it. `SlotFile` tells where things lie.
 
-**Changes follow the transaction.** A writer notes the number of its transaction first, keeps
-a copy of the header's numbers, and logs each kind and each size before changing it. A writer that
-finds its own number noted knows that the transaction failed, or died, before it was committed, and
-takes all that back; not where a slot was taken in the transaction that had freed it. There, and
-where the noted number fits neither this transaction nor the one before, all is made anew from the
-records. Hits, ghosts and times of expiry are hints that outlive a failed transaction: an entry that
-is found too early is looked up, and stays.
+**Changes follow the transaction.** A writer notes its transaction's number, copies the header's numbers, and logs each
+kind and size before changing it. One that finds its own number noted knows that the transaction before was not
+committed, and takes all that back. Where a slot was taken in the transaction that had freed it, or the noted number
+fits neither this transaction nor the one before, all is made anew from the records. Hits, ghosts and times of expiry
+are hints that outlive a failed transaction: an entry that is found too early is looked up, and stays.
 
 **Expiry.** The earliest time of each of 1,024 blocks of slots, and of each of 32 groups of
 blocks, leads to the entries that are due, in whatever order their times came.
@@ -27,15 +24,14 @@ from storeroom.backends.filebased.slotfile import (
     CELL_BYTES,
     CELL_WORDS,
     EARLIEST,
-    EVICTED,
     FREE,
     GROUPS,
+    IS_REPLACED,
     LOCKED,
     LOG,
     LOGGED,
     MAIN,
     NUMBERS,
-    SHARE,
     SMALL,
     VERSION,
     SlotFile,
@@ -73,10 +69,8 @@ _IN_USE: Final = frozenset({SMALL, MAIN, LOCKED, VERSION})
 _BYTES: Final = [bytes([kind]) for kind in range(VERSION + 1)]
 _NUMBERS_AT: Final = slice(NUMBERS.start * 8, NUMBERS.stop * 8)
 _BACKUP_AT: Final = slice(BACKUP.start * 8, BACKUP.stop * 8)
-_SHARE: Final = Struct("=6d")
 
-# The state of the noted transaction, beside its number.
-_UNCHANGED: Final = 0
+# The state of the noted transaction, beside its number; 0 where it has changed nothing.
 _IN_LOG: Final = 1
 _NOT_IN_LOG: Final = 2
 
@@ -117,7 +111,8 @@ class Slots(SlotFile):
         """Note a write transaction that changes nothing here; return False if all has to be made anew."""
         if self.words[ATTEMPT] >> 2 != number - 1 or self.is_replaced:
             if self.is_replaced:
-                self.follow()
+                self.map()
+                self.words[IS_REPLACED] = 0  # if its maker died over the larger file, that goes on to be used
             attempted, state = divmod(self.words[ATTEMPT], 4)
             if attempted == number and state == _IN_LOG:
                 self._undo()
@@ -149,17 +144,15 @@ class Slots(SlotFile):
         words[LOGGED] = end
 
     def start_over(self, number: int, count: int) -> None:
-        """Free all slots, of which there are to be so many at least. Should the transaction fail, all is void.
+        """Free all slots, of which there are to be so many at least; raise StorageError if there is no room for them.
 
-        Raises:
-            StorageError: there is no room for them.
+        Should the transaction fail, all is void.
         """
         if count > self.count:
             self.replace(1 << (count - 1).bit_length())
         self.words[ATTEMPT] = number << 2
         self.give_up_log()
-        for position in range(len(NUMBERS)):
-            self.numbers[position] = 0
+        self.file[_NUMBERS_AT] = bytes(8 * len(NUMBERS))
         self.kinds[:] = bytes(self.count)
         for word in (EARLIEST, *GROUPS, *BLOCKS):
             self.times[word] = math.inf
@@ -193,11 +186,7 @@ class Slots(SlotFile):
         return found - at if found >= 0 else -1
 
     def take(self, transaction: Any, kind: int, entry_key: bytes, size: int, *, is_flagged: bool) -> int:
-        """Give a new entry a slot, and return it.
-
-        Raises:
-            StorageError: there is no room for more slots.
-        """
+        """Give a new entry a slot, and return it; raise StorageError if there is no room for more slots."""
         slot = self.find(FREE, self.numbers[TAIL])
         if slot < 0 or 4 * (self.numbers[ENTRIES] + self.numbers[VERSIONS]) > 3 * self.count:
             self.grow(self.numbers[END])
@@ -267,24 +256,6 @@ class Slots(SlotFile):
         return self.file[self.cells_at + slot * CELL_BYTES + _FLAG_AT] != 0
 
     # Hints ----------------------------------------------------------------------------------
-
-    def evicted(self, *, proven: bool) -> int:
-        """Return the number of evictions from main, or from small."""
-        return self.words[EVICTED + proven]
-
-    def count_eviction(self, *, proven: bool) -> int:
-        """Count an eviction from main, or from small; return its number."""
-        number = self.words[EVICTED + proven]
-        self.words[EVICTED + proven] = number + 1
-        return number
-
-    def share_numbers(self) -> tuple[float, ...]:
-        """Return the numbers that processes share of `Share`."""
-        return _SHARE.unpack_from(self.file, SHARE * 8)
-
-    def set_share_numbers(self, *numbers: float) -> None:
-        """Share the numbers of `Share`."""
-        _SHARE.pack_into(self.file, SHARE * 8, *numbers)
 
     @property
     def earliest(self) -> float:

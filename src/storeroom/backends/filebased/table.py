@@ -23,9 +23,8 @@ from storeroom.backends.filebased.records import (
     is_being_computed,
     is_conditional,
     locks,
+    owned,
     read_header,
-    stored_keys,
-    stored_tags,
 )
 from storeroom.backends.filebased.slotfile import LOCKED, MAIN, SMALL, VERSION
 from storeroom.backends.filebased.slots import END, ENTRIES, HEAD, IN_MAIN, IN_SMALL, SIZE, TAIL, VERSIONS, Slots
@@ -128,14 +127,7 @@ class Table:
     # Writing --------------------------------------------------------------------------------
 
     def put(self, entry_key: bytes, frame: bytes, expires_at: float, bounds: Bounds) -> None:
-        """Insert or overwrite an entry, evicting others where the bounds ask for it.
-
-        Args:
-            entry_key: letter and storage key, or its hash.
-            frame: the bytes after the header.
-            expires_at: epoch seconds or infinity.
-            bounds: see `Bounds`.
-        """
+        """Insert or overwrite an entry, evicting others where the bounds ask for it."""
         slots = self.slots
         record = self._transaction.get(entry_key)
         slot, size = -1, entry_size(entry_key, len(frame))
@@ -194,24 +186,22 @@ class Table:
 
     def _release(self, slot: int) -> bool:
         """Count out the entry of a slot; return whether it was one that counts."""
-        slots, kind = self.slots, self.slots.kinds[slot]
-        self._queues.leave(slot)
-        size = slots.free(self._transaction, slot)
+        numbers, kind = self.slots.numbers, self.slots.kinds[slot]
+        size = self.slots.free(self._transaction, slot)
         if kind in _QUEUED:
-            slots.numbers[ENTRIES] -= 1
-            slots.numbers[SIZE] -= size
+            numbers[IN_SMALL if kind == SMALL else IN_MAIN] -= 1
+            numbers[ENTRIES] -= 1
+            numbers[SIZE] -= size
         elif kind == VERSION:
-            slots.numbers[VERSIONS] -= 1
+            numbers[VERSIONS] -= 1
         return kind in _QUEUED
 
     def clear(self, key_space: KeySpace) -> None:
         """Remove the entries and the tags of a cache; no locks. All there are go in one step, however many."""
         transaction = self._transaction
         if not are_all_owned(transaction, key_space):
-            storage_keys = [storage_key for storage_key, _ in stored_keys(transaction)]
-            for storage_key in [*storage_keys, *stored_tags(transaction)]:
-                if key_space.owns(storage_key):
-                    self.remove(entry_key_of(storage_key))
+            for storage_key in owned(transaction, key_space):
+                self.remove(entry_key_of(storage_key))
             return
         kept, counts = locks(transaction), transaction.get(COUNTS_KEY)
         transaction.drop(self._environment.main_database, delete=False)
@@ -319,9 +309,9 @@ class Table:
 
     def check(self) -> None:
         """Raise AssertionError if entries, slots and numbers disagree: for tests."""
-        transaction, slots = self._transaction, self.slots
+        transaction, slots, numbers = self._transaction, self.slots, self.slots.numbers
         counted = {SMALL: 0, MAIN: 0, LOCKED: 0, VERSION: 0}
-        sizes, is_late, seen = 0, False, set()
+        size, is_late, seen = 0, False, set()
         for entry_key, record in transaction.cursor():
             if entry_key[0] in ENTRY_LETTERS:
                 expires_at, slot = read_header(record)
@@ -330,19 +320,16 @@ class Table:
                 seen.add(slot)
                 counted[slots.kinds[slot]] += 1
                 is_late = is_late or not slots.earliest <= slots.time_of(slot) <= expires_at
-                sizes += 0 if entry_key[0] in APART else entry_size(entry_key, len(record) - HEADER.size)
-        entries, size, small, main = (slots.numbers[number] for number in (ENTRIES, SIZE, IN_SMALL, IN_MAIN))
-        in_ring = {slots.ring[position % slots.count] for position in range(slots.numbers[HEAD], slots.numbers[END])}
+                size += 0 if entry_key[0] in APART else entry_size(entry_key, len(record) - HEADER.size)
+        small, main, _, versions = counted.values()
+        found = {ENTRIES: small + main, SIZE: size, IN_SMALL: small, IN_MAIN: main, VERSIONS: versions}
+        noted = {number: numbers[number] for number in found}
+        in_ring = {slots.ring[position % slots.count] for position in range(numbers[HEAD], numbers[END])}
         faults = {
             "an entry comes due after it expires": is_late,
             "slots are in use without an entry": len(seen) != sum(kind in counted for kind in slots.kinds),
-            f"{small} entries are noted in small, {main} in main: {counted}": (small, main)
-            != (counted[SMALL], counted[MAIN]),
-            f"{slots.numbers[VERSIONS]} versions are noted": slots.numbers[VERSIONS] != counted[VERSION],
-            f"{entries} entries are noted": entries != counted[SMALL] + counted[MAIN],
-            f"{size} bytes are noted and {sizes} are there": size != sizes,
+            f"the numbers are noted as {noted}, and are {found}": noted != found,
             "an entry of main is not in its ring": not {s for s in seen if slots.kinds[s] == MAIN} <= in_ring,
         }
-        found = [fault for fault, is_found in faults.items() if is_found]
-        if found:
-            raise AssertionError("; ".join(found))
+        if broken := [fault for fault, is_found in faults.items() if is_found]:
+            raise AssertionError("; ".join(broken))

@@ -8,14 +8,14 @@ import lmdb
 from storeroom import timeouts
 from storeroom.backends.filebased.environment import Environment
 from storeroom.backends.filebased.table import Bounds, Table, overwrite
-from storeroom.base import BaseCache
+from storeroom.backends.inline import InlineCache
 
 __all__ = ["TransactingCache"]
 
 T = TypeVar("T")
 
 
-class TransactingCache(BaseCache, abstract=True):
+class TransactingCache(InlineCache, abstract=True):
     """A cache whose hooks read and write the table of an environment in transactions."""
 
     _engine: Environment
@@ -47,7 +47,7 @@ class TransactingCache(BaseCache, abstract=True):
                     Table(engine, transaction, now).put(entry_key, frame, expires_at, self._bounds)
         except lmdb.Error as error:
             engine.recover(error)
-            self._write_again(Table.put, entry_key, frame, expires_at, self._bounds)
+            self._write(Table.put, entry_key, frame, expires_at, self._bounds)
 
     def _write(self, change: Callable[..., T], *args: Any, buffers: bool = False) -> T:
         """Run `change` on the table in a write transaction; once more if the environment had to be mended.
@@ -58,23 +58,13 @@ class TransactingCache(BaseCache, abstract=True):
         if now > engine.check_after:
             engine.check(now)
             engine.add_counts()
-        try:
-            return self._change(now, change, *args, buffers=buffers)
-        except lmdb.Error as error:
-            engine.recover(error)
-            return self._write_again(change, *args)
-
-    def _write_again(self, change: Callable[..., T], *args: Any) -> T:
-        try:
-            return self._change(timeouts.now(), change, *args)
-        except lmdb.Error as error:
-            self._engine.recover(error, is_last=True)
-            raise
-
-    def _change(self, now: float, change: Callable[..., T], *args: Any, buffers: bool = False) -> T:
-        engine = self._engine
-        with engine.begin(write=True, buffers=buffers) as transaction:
-            return change(Table(engine, transaction, now), *args)
+        for is_last in (False, True):
+            try:
+                with engine.begin(write=True, buffers=buffers) as transaction:
+                    return change(Table(engine, transaction, now), *args)
+            except lmdb.Error as error:
+                engine.recover(error, is_last=is_last)
+        raise AssertionError  # the last attempt returned or raised
 
     @property
     def _max_entries(self) -> int | None:

@@ -10,12 +10,13 @@ from pickle import loads
 from typing import Any, ClassVar
 
 from storeroom import config, timeouts
-from storeroom.backends.locmem.engine import MemoryEngine
-from storeroom.backends.locmem.values import WITH_CONDITIONS, Enveloped, encode, frozen, thawed
+from storeroom.backends.inline import InlineCache
+from storeroom.backends.locmem.values import WITH_CONDITIONS, Enveloped, encode, frozen
+from storeroom.backends.process_locks import ProcessLocks
 from storeroom.base import BaseCache
 from storeroom.base.computing import TimeoutOf
 from storeroom.config.freshness import AS_CONFIGURED
-from storeroom.engines import shared
+from storeroom.engines import Engine, shared
 from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry, entry_size
 from storeroom.exceptions import ValueTooLargeError, ValueTypeError
 from storeroom.keys import TAG_PREFIX
@@ -29,7 +30,18 @@ from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 __all__ = ["LocMemCache"]
 
 
-class LocMemCache(BaseCache):
+class MemoryEngine(Engine):
+    """The data of one name: entries, the versions of their tags, and locks."""
+
+    def __init__(self) -> None:
+        """Begin empty; each handle brings its own bounds."""
+        super().__init__()
+        self.entries = BoundedMap(None)
+        self.tags = BoundedMap(None)
+        self.locks = ProcessLocks(self.lock)
+
+
+class LocMemCache(InlineCache):
     """A cache in this process's memory.
 
     Hits take no lock. Immutable scalars are kept as they are; every other value is
@@ -51,7 +63,6 @@ class LocMemCache(BaseCache):
         ),
     }
     _engine: MemoryEngine
-    async_inline = True
     is_shared = False
     sees_envelopes = True
 
@@ -109,12 +120,6 @@ class LocMemCache(BaseCache):
         self._counters.hits += 1
         return value
 
-    async def aget(self, key: object, default: Any = None, version: int | None = None) -> Any:
-        """See get()."""
-        if self._overlay is not None:
-            return await BaseCache.aget(self, key, default, version)
-        return self.get(key, default, version)
-
     def set(
         self,
         key: object,
@@ -160,21 +165,6 @@ class LocMemCache(BaseCache):
                 if expires_at < entry.indexed:
                     self._index.add(entry)
         self._counters.sets += 1
-
-    async def aset(
-        self,
-        key: object,
-        value: Any,
-        timeout: Timeout = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        *,
-        tags: Iterable[object] = (),
-    ) -> None:
-        """See set()."""
-        if self._overlay is not None:
-            await BaseCache.aset(self, key, value, timeout, version, tags=tags)
-        else:
-            self.set(key, value, timeout, version, tags=tags)
 
     def get_or_set(
         self,
@@ -235,27 +225,31 @@ class LocMemCache(BaseCache):
         return frozen(value, copies=self._copies)
 
     def _thaw(self, storage_key: str, kept: tuple[Any, bytes | None]) -> Any:
-        return thawed(*kept)
+        value, encoded = kept
+        if encoded is None:
+            return value
+        return encoded.kept if isinstance(encoded, Enveloped) and encoded.kept is not None else loads(encoded)
 
     def _store(self, storage_key: str, value: Any, encoded: bytes | None, expires_at: float, now: float) -> None:
         """Insert or overwrite, under the lock."""
+        bounded, size = self._bounded, 0
         if storage_key.startswith(TAG_PREFIX):
-            self._store_version(storage_key, value, expires_at, now)
-            return
-        bounded = self._bounded
-        size = 0
-        if bounded.max_entries != self._max_entries or bounded.max_bytes != self._max_bytes:
-            self._impose_bounds()
-        if self._max_bytes is not None:
-            size = entry_size(storage_key, value, encoded)
-            if not bounded.fits(size):
-                raise ValueTooLargeError(
-                    f"The value of key {storage_key!r} takes {size} bytes, more than OPTIONS['max_bytes'] "
-                    f"({self._max_bytes}) allows for the whole cache; raise max_bytes or store less."
-                )
-        entry = self._entries.get(storage_key)
-        if entry is None:
+            bounded = self._tags
+            if bounded.max_entries != self._max_tags:
+                bounded.max_entries = self._max_tags
+        else:
+            if bounded.max_entries != self._max_entries or bounded.max_bytes != self._max_bytes:
+                self._impose_bounds()
+            if self._max_bytes is not None:
+                size = entry_size(storage_key, value, encoded)
+                if not bounded.fits(size):
+                    raise ValueTooLargeError(
+                        f"The value of key {storage_key!r} takes {size} bytes, more than OPTIONS['max_bytes'] "
+                        f"({self._max_bytes}) allows for the whole cache; raise max_bytes or store less."
+                    )
             bounded.cull_frequency = self._cull_frequency
+        entry = bounded.entries.get(storage_key)
+        if entry is None:
             bounded.insert(storage_key, value, encoded, expires_at, size, now)
         else:
             bounded.replace(entry, value, encoded, expires_at, size, now)
@@ -266,17 +260,6 @@ class LocMemCache(BaseCache):
         if hashed in ghosts.recent or hashed in ghosts.previous:
             with self._lock:
                 self._bounded.miss(storage_key)
-
-    def _store_version(self, storage_key: str, value: Any, expires_at: float, now: float) -> None:
-        """Insert or overwrite a tag's version, under the lock."""
-        tags = self._tags
-        if tags.max_entries != self._max_tags:
-            tags.max_entries = self._max_tags
-        entry = tags.entries.get(storage_key)
-        if entry is None:
-            tags.insert(storage_key, value, None, expires_at, 0, now)
-        else:
-            tags.replace(entry, value, None, expires_at, 0, now)
 
     def _map_of(self, storage_key: str) -> BoundedMap:
         return self._tags if storage_key.startswith(TAG_PREFIX) else self._bounded

@@ -1,6 +1,6 @@
 """Values as local memory keeps them: immutable ones as they are, the others as pickles."""
 
-from pickle import HIGHEST_PROTOCOL, dumps, loads
+from pickle import HIGHEST_PROTOCOL, dumps
 from typing import Any, Final
 
 from storeroom.eviction import ENCODED, Pinned
@@ -8,7 +8,7 @@ from storeroom.exceptions import SerializationError
 from storeroom.storage.copies import IMMUTABLE
 from storeroom.storage.envelope import Envelope
 
-__all__ = ["WITH_CONDITIONS", "Enveloped", "encode", "frozen", "thawed"]
+__all__ = ["WITH_CONDITIONS", "Enveloped", "encode", "frozen"]
 
 
 class Enveloped(bytes):
@@ -42,13 +42,6 @@ def frozen(value: Any, *, copies: bool) -> tuple[Any, bytes | None]:
     if not copies or type(value) in IMMUTABLE:
         return value, None
     return ENCODED, encode(value)
-
-
-def thawed(value: Any, encoded: bytes | None) -> Any:
-    """Return the value of what frozen() returned."""
-    if encoded is None:
-        return value
-    return encoded.kept if isinstance(encoded, Enveloped) and encoded.kept is not None else loads(encoded)
 
 
 def encode(value: Any) -> bytes:
