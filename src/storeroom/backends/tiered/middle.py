@@ -1,8 +1,7 @@
 """A tier between the nearest and the storage, such as the files that a machine's processes share.
 
-Many processes fill it, and each hears of changes for itself alone: nobody vouches for another's entries. So none
-lives longer than the bound after the read that it came from. Nor do those of the tiers before it, which go by the expiry
-here.
+Many processes fill it, and each hears of changes for itself alone: nobody vouches for another's entries. So none lives
+longer than the bound after the read that it came from, nor do those of the tiers before it, which go by its expiry.
 """
 
 import contextlib
