@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import Any, Final
 
 from storeroom.backends.memcached.clients import Client
@@ -17,21 +18,17 @@ FRESH_SECONDS: Final = 1.0
 """Age of a generation at which it is asked for again: a clear() is seen everywhere within it."""
 
 WORKERS: Final = 32
-"""Threads for asynchronous callers. Each waits for the network nearly all the time; more would fight for the
-interpreter without a further round trip being done."""
+"""Threads for asynchronous callers: more would fight for the interpreter without doing more round trips."""
 
 
 @dataclass(slots=True, eq=False)
 class Generation:
-    """One prefix's generation on one server, as known to this process.
-
-    Attributes:
-        key: of the entry that holds it.
-        state: the generation, and the moment of `time.monotonic()` until which it is used; replaced as a whole.
-    """
+    """One prefix's generation on one server, as known to this process."""
 
     key: bytes
+    """Of the entry that holds it."""
     state: tuple[str, float] = ("", 0.0)
+    """The generation, and the moment of `time.monotonic()` until which it is used; replaced as a whole."""
 
 
 class Server(NetworkEngine):
@@ -52,7 +49,7 @@ class Server(NetworkEngine):
         self._connections = self._new_connections()
 
     def _new_connections(self) -> Connections[Client]:
-        return Connections(self.make, _close, *self._bounds, TimeoutError)
+        return Connections(self.make, methodcaller("close"), *self._bounds, TimeoutError)
 
     def generation(self, key_prefix: str) -> Generation:
         """Return the generation that all handles of this prefix share."""
@@ -79,10 +76,7 @@ class Server(NetworkEngine):
     def ask_once(self, operation: str, *args: Any, probes: bool = False) -> Any:
         """Call a method of a client, and never a second time once the request may have arrived.
 
-        Args:
-            operation: the method.
-            args: its arguments.
-            probes: find out first whether an idle connection is still open. Not needed after another request.
+        With `probes`, an idle connection is looked at first: is it still open? Not needed after another request.
         """
         client = self._take_open() if probes else self._connections.take()[0]
         try:
@@ -120,10 +114,6 @@ class Server(NetworkEngine):
         """Forget the parent's connections."""
         super().after_fork_in_child()
         self._connections = self._new_connections()
-
-
-def _close(client: Client) -> None:
-    client.close()
 
 
 class Group(Engine):

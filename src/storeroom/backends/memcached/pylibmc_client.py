@@ -1,14 +1,9 @@
 """pylibmc's client, as the cache needs it. See clients.py.
 
-Habits of pylibmc 1.6 with libmemcached 1.0 are mended here. A read whose connection breaks is
-reported as a miss; the next call on the same client says the truth, so missing keys are asked
-for twice. Many writes are a round trip each; here they are sent without waiting, and then read
-back in one. And the flags of foreign bytes choose how they are decoded, unpickling included;
-here they choose nothing.
-
-In the binary protocol the server answers a write that nobody waits for all the same if it
-refuses it, and libmemcached takes that for the answer to the next request: so each is waited
-for. And it answers each key of a read at once, while the others are still being sent.
+Habits of pylibmc 1.6 with libmemcached 1.0 are mended here. A read whose connection breaks is reported as a miss, and
+only the next call says the truth: missing keys are asked for twice. Many writes are a round trip each: they are sent
+without waiting, and read back in one. And the flags of foreign bytes choose how they are decoded, unpickling included:
+here they choose nothing. ``docs/decisions/0085-memcached.md`` tells how the binary protocol differs.
 """
 
 import time
@@ -103,7 +98,7 @@ class PyLibMCClient:
                 self._require_answer(begun)
                 data = self._client.get(key)
         except pylibmc.Error as error:
-            if _is_unreadable(error):
+            if _NOT_COMPRESSED in str(error):
                 return _UNREADABLE
             raise _outage(error) from error
         return data
@@ -120,7 +115,7 @@ class PyLibMCClient:
         try:
             found = self._client.get_multi(keys)
         except pylibmc.Error as error:
-            if not _is_unreadable(error):
+            if _NOT_COMPRESSED not in str(error):
                 raise _outage(error) from error
             found = {key: data for key in keys if (data := self.get(key)) is not None}
         if len(found) < len(keys):
@@ -139,7 +134,7 @@ class PyLibMCClient:
                 self._require_answer(begun)
                 data, token = self._client.gets(key)
         except pylibmc.Error as error:
-            if not _is_unreadable(error):
+            if _NOT_COMPRESSED not in str(error):
                 raise _outage(error) from error
             self.delete(key)  # nobody can read it, and it would be in the way
             return None
@@ -271,10 +266,6 @@ def _binary_reads(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
             start, size = end, _BINARY_REQUEST + len(key)
     if start < len(keys):
         yield keys[start:]
-
-
-def _is_unreadable(error: Exception) -> bool:
-    return _NOT_COMPRESSED in str(error)
 
 
 def _outage(error: Exception) -> OSError:

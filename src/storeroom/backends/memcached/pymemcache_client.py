@@ -1,8 +1,7 @@
 """pymemcache's client, as the cache needs it. See clients.py.
 
-The client's own checks and serializers are left out: keys are legal and values are bytes. A
-single key, the most frequent request, is read here: pymemcache's parser is for any number of
-keys and any command, and takes longer.
+Its own checks and serializers are left out: keys are legal and values are bytes. A single key, the most frequent
+request, is read here: pymemcache's parser, for any number of keys and any command, takes longer.
 """
 
 import select
@@ -95,8 +94,7 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
         """
         received = bytearray(reply)
         while (length := self._length(key, received)) > len(received):
-            more = self.sock.recv(_RECEIVED)
-            if not more:
+            if not (more := self.sock.recv(_RECEIVED)):
                 raise ConnectionResetError("the server has closed the connection")
             received += more
         if received == _NOTHING:
@@ -129,10 +127,7 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
         return self._fetch(b"gets", (key,)).get(key)
 
     def gets_many(self, keys: Sequence[bytes]) -> dict[bytes, tuple[bytes, bytes]]:
-        found: dict[bytes, tuple[bytes, bytes]] = {}
-        for batch in batches(keys):
-            found |= self._fetch(b"gets", batch)
-        return found
+        return {key: found for batch in batches(keys) for key, found in self._fetch(b"gets", batch).items()}
 
     def _store(
         self, command: bytes, values: Mapping[bytes, bytes], exptime: int, token: bytes | None = None
@@ -144,7 +139,9 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
         except MemcacheServerError as error:
             self.close()  # replies to the other writes may still come
             if len(values) > 1:
-                return self._store_singly(command, values, exptime)
+                # One by one shows which of them the server refuses.
+                results = attempts(lambda key: self._store(command, {key: values[key]}, exptime)[key], values)
+                return {key: bool(result) for key, result in results}
             ((key, data),) = values.items()
             reason = bytes(error.args[0])
             if _TOO_LARGE in reason:
@@ -153,11 +150,6 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
                 raise NoRoomError from error
             raise
         return stored
-
-    def _store_singly(self, command: bytes, values: Mapping[bytes, bytes], exptime: int) -> dict[bytes, Any]:
-        """Find out which of the values the server refuses."""
-        results = attempts(lambda key: self._store(command, {key: values[key]}, exptime)[key], values)
-        return {key: bool(result) for key, result in results}
 
     def set(self, key: bytes, data: bytes, exptime: int) -> bool:
         try:
@@ -196,7 +188,7 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
             try:
                 replies = self._ask(commands, b"cas")
             except MemcacheServerError:
-                # One by one shows which of them the server refused. A token that was used is good no more.
+                # As in _store(). A token that was used is good no more.
                 stored += [
                     k for k, data in batch.items() if self.get(k) == data or self.cas(k, data, exptime, tokens[k])
                 ]
