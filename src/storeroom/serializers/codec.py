@@ -70,12 +70,7 @@ class Codec:
 
 
 class SignedCodec(Codec):
-    """A codec that signs all it writes but integers, and reads only signed bytes and integers.
-
-    Args:
-        signer: signs and verifies.
-        codec: as for Codec.
-    """
+    """A codec that signs all it writes but integers, and reads only signed bytes and integers."""
 
     __slots__ = ("_signer",)
 

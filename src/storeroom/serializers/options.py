@@ -220,12 +220,13 @@ def _require_whole_number(option: str, value: Any, minimum: int) -> None:
 def _secrets(secret: Any) -> list[bytes]:
     """Return the secrets as bytes; no error shows any of them."""
     given = secret if isinstance(secret, (list, tuple)) else [secret]
-    for one in given:
-        if not isinstance(one, (str, bytes)):
+    secrets = [one.encode() if isinstance(one, str) else one for one in given]
+    for one in secrets:
+        if not isinstance(one, bytes):
             raise ConfigurationError(
                 f"secret is of type {type_name(type(one))!r}; expected str, bytes or a list of them."
             )
-    return [one.encode() if isinstance(one, str) else one for one in given]
+    return secrets
 
 
 def _paths(allowed_types: Any) -> frozenset[str]:

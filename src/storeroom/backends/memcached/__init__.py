@@ -72,12 +72,11 @@ class MemcachedCache(BaseCache):
     sees_envelopes = True
     _shards: Sequence[Shard] = ()
     _only: Shard | None = None
-    """The shard, where there is but one: nothing has to be chosen then."""
+    """The shard, where there is but one."""
     _guests: Sequence[Shard] = ()
     """Shards for the entries that each server keeps for others that are down."""
 
     def __init__(self, location: str | Sequence[str], params: Mapping[str, Any]) -> None:
-        """Find the cache; connections are made on first use."""
         super().__init__(params)
         options = known.settled(self.settings)
         self.settings = dataclasses.replace(self.settings, options=options)

@@ -20,8 +20,7 @@ threads than this is rare."""
 
 _BOUNDS: Final = "nothing: Memcached bounds itself, by the memory (-m) that it is started with, for all its users"
 
-
-_ignored = partial(network.ignored, "Django's backends")
+_ignored: Final = partial(network.ignored, "Django's backends")
 
 
 def _only_false(value: Any) -> Any:
@@ -122,9 +121,6 @@ PYLIBMC: Final[Mapping[str, Option]] = {
 """Everything that OPTIONS of PyLibMCCache may hold."""
 
 
-_ON_ERROR: Final[Mapping[Any, str]] = {True: "miss", False: "raise"}
-
-
 def settled(settings: config.Settings) -> dict[str, Any]:
     """Return the options, the spellings of pymemcache and pylibmc folded into Storeroom's, which count before them."""
     options = dict(settings.options)
@@ -133,7 +129,7 @@ def settled(settings: config.Settings) -> dict[str, Any]:
         "socket_timeout": options.get("timeout") or _seconds(behaviors, "receive_timeout", "_poll_timeout"),
         "socket_connect_timeout": options.get("connect_timeout") or _seconds(behaviors, "connect_timeout"),
         "max_connections": options.get("max_pool_size"),
-        "on_error": _ON_ERROR.get(options.get("ignore_exc")),
+        "on_error": {None: None, True: "miss", False: "raise"}[options.get("ignore_exc")],
     }
     options |= {name: value for name, value in folded.items() if value is not None and name not in settings.given}
     options["behaviors"] = {name: behaviors[name] for name in _BEHAVIORS_KEPT if name in behaviors}

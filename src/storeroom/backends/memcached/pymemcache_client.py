@@ -38,21 +38,11 @@ _NO_ROOM: Final = b"out of memory"
 """In the server's refusals. Source: memcached.c and proto_text.c, SERVER_ERROR."""
 
 
-class _Bytes:
-    """A serde of pymemcache that leaves bytes as they are, whatever flags they were stored with."""
-
-    def serialize(self, _: bytes, value: bytes) -> tuple[bytes, int]:
-        return value, 0
-
-    def deserialize(self, _: bytes, value: bytes, __: int) -> bytes:
-        return value
-
-
 class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no types
-    """One connection by pymemcache."""
+    """One connection by pymemcache, which leaves bytes as they are, whatever flags they were stored with."""
 
     def __init__(self, server: str | tuple[str, int], **options: Any) -> None:
-        super().__init__(server, serde=_Bytes(), no_delay=True, default_noreply=False, **options)
+        super().__init__(server, no_delay=True, default_noreply=False, **options)
 
     def check_key(self, key: bytes, key_prefix: bytes) -> bytes:
         """Return the key, which is legal already."""
@@ -137,7 +127,6 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
         except MemcacheUnexpectedCloseError as error:
             raise ConnectionResetError("the server has closed the connection") from error
         except MemcacheServerError as error:
-            self.close()  # replies to the other writes may still come
             if len(values) > 1:
                 # One by one shows which of them the server refuses.
                 results = attempts(lambda key: self._store(command, {key: values[key]}, exptime)[key], values)

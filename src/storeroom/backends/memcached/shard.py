@@ -288,8 +288,7 @@ class Shard(NetworkCache):
 
     def _delete_many(self, storage_keys: Sequence[str]) -> int:
         keys, now = list(map(self._key, storage_keys)), timeouts.now()
-        stored = self._engine.ask("get_many", keys)
-        live = [key for key, data in stored.items() if _header(data)[0] > now]
+        live = [key for key, data in self._engine.ask("get_many", keys).items() if _header(data)[0] > now]
         if live:
             self._engine.ask("delete_many", live)
         return len(live)

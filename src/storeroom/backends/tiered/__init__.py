@@ -55,7 +55,6 @@ class TieredCache(Relay, BaseCache):
     _handles: tuple[BaseCache, ...] = ()
 
     def __init__(self, location: str, params: Mapping[str, Any]) -> None:
-        """Open the tiers."""
         own = config.read_params(params, self.options, backend=type(self).__name__)
         if own.options["near"] is not None:
             raise ConfigurationError(
