@@ -114,9 +114,9 @@ class MemcachedCache(BaseCache):
     def _shared_group(self, options: Mapping[str, Any]) -> Group:
         chosen = [(name, options[name]) for name in sorted(self.options or ()) if name not in config.CODEC_OPTIONS]
         own = repr((type(self).__qualname__, chosen))
-        bounds, make = (options["max_connections"], options["socket_timeout"]), self._driver().client_maker
+        bounds, new_client = (options["max_connections"], options["socket_timeout"]), self._driver().new_client
         engines = {
-            str(address): partial(Server, f"Memcached at {address}", make(address, options), *bounds)
+            str(address): partial(Server, f"Memcached at {address}", partial(new_client, address, options), *bounds)
             for address in self._addresses
         }
         names = tuple(engines)
@@ -206,7 +206,7 @@ class MemcachedCache(BaseCache):
         import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
 
         call = partial(contextvars.copy_context().run, hook, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._group.executor(), call)
+        return await asyncio.get_running_loop().run_in_executor(self._group.executor, call)
 
 
 class PyMemcacheCache(MemcachedCache):

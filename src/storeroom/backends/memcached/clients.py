@@ -99,8 +99,8 @@ class Driver(Protocol):
     OUTAGES: tuple[type[BaseException], ...]
     """Errors of its clients when the server is out of reach, or is no Memcached."""
 
-    def client_maker(self, address: "Address", options: Mapping[str, Any]) -> Callable[[], Client]:
-        """Return a function that makes clients."""
+    def new_client(self, address: "Address", options: Mapping[str, Any]) -> Client:
+        """Return a client of this server."""
 
 
 def attempts(store: Callable[[K], V], items: Iterable[K]) -> Iterator[tuple[K, V | None]]:

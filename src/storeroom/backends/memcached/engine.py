@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from operator import methodcaller
 from typing import Any, Final
 
@@ -116,6 +117,10 @@ class Server(NetworkEngine):
         self._connections = self._new_connections()
 
 
+# Its threads start as they are needed.
+_new_executor: Final = partial(ThreadPoolExecutor, WORKERS, thread_name_prefix="storeroom-memcached")
+
+
 class Group(Engine):
     """The servers of one LOCATION, and the threads that ask them for asynchronous callers."""
 
@@ -124,23 +129,15 @@ class Group(Engine):
         self.servers = servers
         ring = Ring(names)
         self.owner, self.owners = ring.owner, ring.owners
-        self._executor: ThreadPoolExecutor | None = None
-
-    def executor(self) -> ThreadPoolExecutor:
-        """Return the worker threads, which start as they are needed."""
-        with self.lock:
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="storeroom-memcached")
-            return self._executor
+        self.executor = _new_executor()
 
     def close(self) -> None:
         """End the threads that wait for work."""
         with self.lock:
-            executor, self._executor = self._executor, None
-        if executor is not None:
-            executor.shutdown(wait=False)
+            ended, self.executor = self.executor, _new_executor()
+        ended.shutdown(wait=False)
 
     def after_fork_in_child(self) -> None:
         """Forget the threads, which stayed in the parent."""
         super().after_fork_in_child()
-        self._executor = None
+        self.executor = _new_executor()

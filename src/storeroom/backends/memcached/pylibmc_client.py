@@ -8,7 +8,6 @@ here they choose nothing. ``docs/decisions/0085-memcached.md`` tells how the bin
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, Final, TypeVar
 
 import pylibmc
@@ -16,7 +15,7 @@ import pylibmc
 from storeroom.backends.memcached.clients import NoRoomError, TooLargeError, attempts, batches, batches_of_values
 from storeroom.backends.memcached.location import Address
 
-__all__ = ["OUTAGES", "PyLibMCClient", "client_maker"]
+__all__ = ["OUTAGES", "PyLibMCClient", "new_client"]
 
 T = TypeVar("T")
 
@@ -60,29 +59,19 @@ class _Bytes(pylibmc.Client):  # type: ignore[misc]  # pylibmc ships no types
 class PyLibMCClient:
     """One connection by pylibmc."""
 
-    def __init__(
-        self,
-        server: str,
-        *,
-        connect_timeout: float,
-        timeout: float,
-        behaviors: Mapping[str, Any],
-        binary: bool = False,
-        **login: Any,
-    ) -> None:
-        self._binary = binary
+    def __init__(self, address: Address, options: Mapping[str, Any]) -> None:
+        self._binary, timeout = options["binary"], options["socket_timeout"]
         microseconds = max(1, int(timeout * 1e6))
         # A read that took nearly as long has timed out, whatever it says.
         self._silence = 0.9 * timeout
         self._client = _Bytes(
-            [server],
-            binary=binary,
-            **login,
+            [address.path or str(address)],
+            **{name: options[name] for name in ("binary", "username", "password")},
             behaviors={
                 "tcp_nodelay": True,
-                **behaviors,
+                **options["behaviors"],
                 "cas": True,
-                "connect_timeout": max(1, int(connect_timeout * 1e3)),
+                "connect_timeout": max(1, int(options["socket_connect_timeout"] * 1e3)),
                 "receive_timeout": microseconds,
                 "send_timeout": microseconds,
                 "_poll_timeout": max(1, int(timeout * 1e3)),
@@ -245,15 +234,8 @@ class PyLibMCClient:
         self._client.disconnect_all()
 
 
-def client_maker(address: Address, options: Mapping[str, Any]) -> Callable[[], PyLibMCClient]:
-    """See Driver."""
-    return partial(
-        PyLibMCClient,
-        address.path or str(address),
-        connect_timeout=options["socket_connect_timeout"],
-        timeout=options["socket_timeout"],
-        **{name: options[name] for name in ("binary", "username", "password", "behaviors")},
-    )
+new_client: Final = PyLibMCClient
+"""See Driver."""
 
 
 def _binary_reads(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

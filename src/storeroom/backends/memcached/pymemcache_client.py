@@ -5,8 +5,7 @@ request, is read here: pymemcache's parser, for any number of keys and any comma
 """
 
 import select
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from pymemcache.client.base import Client
@@ -15,7 +14,7 @@ from pymemcache.exceptions import MemcacheError, MemcacheServerError, MemcacheUn
 from storeroom.backends.memcached.clients import NoRoomError, TooLargeError, attempts, batches, batches_of_values
 from storeroom.backends.memcached.location import Address
 
-__all__ = ["OUTAGES", "PyMemcacheClient", "client_maker"]
+__all__ = ["OUTAGES", "PyMemcacheClient", "new_client"]
 
 OUTAGES: tuple[type[BaseException], ...] = (OSError, MemcacheError)
 """The server is out of reach, or is no Memcached."""
@@ -41,8 +40,16 @@ _NO_ROOM: Final = b"out of memory"
 class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no types
     """One connection by pymemcache, which leaves bytes as they are, whatever flags they were stored with."""
 
-    def __init__(self, server: str | tuple[str, int], **options: Any) -> None:
-        super().__init__(server, no_delay=True, default_noreply=False, **options)
+    def __init__(self, address: Address, options: Mapping[str, Any]) -> None:
+        super().__init__(
+            address.path or (address.host, address.port),
+            connect_timeout=options["socket_connect_timeout"],
+            timeout=options["socket_timeout"],
+            tls_context=options["tls_context"],
+            socket_keepalive=options["socket_keepalive"],
+            no_delay=True,
+            default_noreply=False,
+        )
 
     def check_key(self, key: bytes, key_prefix: bytes) -> bytes:
         """Return the key, which is legal already."""
@@ -219,13 +226,5 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
         return self._fetch(b"stats", names)
 
 
-def client_maker(address: Address, options: Mapping[str, Any]) -> Callable[[], PyMemcacheClient]:
-    """See Driver."""
-    return partial(
-        PyMemcacheClient,
-        address.path or (address.host, address.port),
-        connect_timeout=options["socket_connect_timeout"],
-        timeout=options["socket_timeout"],
-        tls_context=options["tls_context"],
-        socket_keepalive=options["socket_keepalive"],
-    )
+new_client: Final = PyMemcacheClient
+"""See Driver."""

@@ -88,14 +88,14 @@ def _tier(written: str | Mapping[str, Any], position: int, aliases: Mapping[str,
     if not isinstance(written, str):
         name = f"tier {position}"
         return Tier(name, read_alias(name, written, None), has_alias=False)
-    known: Mapping[str, Any] = caches.source.caches if aliases is None else aliases
+    source = caches.source if aliases is None else None
+    known: Mapping[str, Any] = source.caches if source else aliases or {}
     if written not in known:
         raise ConfigurationError(
             f"OPTIONS['tiers'][{position}] is {written!r}, and there is no such alias."
             f"{wording.nearest(written, known)} The aliases are {', '.join(map(repr, known))}."
         )
-    alias = read_alias(written, known[written], caches.source.directory) if aliases is None else aliases[written]
-    return Tier(written, alias)
+    return Tier(written, read_alias(written, known[written], source.directory) if source else known[written])
 
 
 def check_tiers(name: str, aliases: Mapping[str, Alias]) -> None:
