@@ -3,8 +3,6 @@
 ``docs/backends/custom.md`` tells how to use it, with a complete example.
 """
 
-from typing import Any
-
 from storeroom.base import BaseCache
 from storeroom.config import CODEC_OPTIONS, ENTRY_BOUNDS, Option, Settings
 from storeroom.engines import Engine, shared
@@ -32,15 +30,13 @@ def codec_of(settings: Settings, *, trusted: bool = False) -> Codec:
 
     Args:
         settings: of the cache; those of ``CODEC_OPTIONS`` that the backend does not take have their defaults.
-        trusted: whether nobody but the program's own user can write to the storage. Where others can, unsigned
-            bytes are read as plain data alone.
+        trusted: whether the program's own user alone can write to the storage. Where others can, unsigned bytes are
+            read as plain data alone.
 
     Raises:
         ConfigurationError: an option is wrong.
     """
-    chosen: dict[str, Any] = {
-        name: settings.options.get(name, option.default) for name, option in CODEC_OPTIONS.items()
-    }
+    chosen = {name: settings.options.get(name, option.default) for name, option in CODEC_OPTIONS.items()}
     if not trusted:
         chosen["secret"] = secret_of(settings)
     return build_codec(trusted=trusted, allowed_types=settings.options.get("allowed_types", ()), **chosen)

@@ -1,7 +1,6 @@
 """A cache that stores nothing: for development, and to switch caching off by configuration alone.
 
-It does keep locks, among the threads and tasks of this process: a lock that is always free
-would be none, and a program must not break when caching is switched off.
+It does keep locks, among the threads and tasks of this process: a program must not break when caching is switched off.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,16 +19,14 @@ class LockingEngine(Engine):
     """The locks of all dummy caches of a process."""
 
     def __init__(self) -> None:
-        """Begin with none."""
         super().__init__()
         self.locks = ProcessLocks(self.lock)
 
 
 class DummyCache(BaseCache):
-    """Accepts every call of a cache and remembers nothing; keys, timeouts and options are still checked.
+    """Accepts every call of a cache and remembers nothing; keys and timeouts are still checked.
 
-    It takes the options of any backend without looking at them, so that a configuration
-    can be switched off by changing its BACKEND alone.
+    It takes the options of any backend unseen, so that changing BACKEND alone switches a configuration off.
     """
 
     options: ClassVar[Mapping[str, config.Option] | None] = None
@@ -38,7 +35,6 @@ class DummyCache(BaseCache):
     keeps_entries = False
 
     def __init__(self, location: str, params: Mapping[str, Any]) -> None:
-        """Ignore the location."""
         super().__init__(params)
 
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:

@@ -13,9 +13,7 @@ __all__ = ["Codec", "SignedCodec"]
 
 
 class Codec:
-    """Turns values into stored bytes and back. `build_codec` makes one.
-
-    Safe to share between threads. It keeps nothing between calls.
+    """Turns values into stored bytes and back. `build_codec` makes one, which threads may share.
 
     Args:
         write: makes a frame of a value that is no scalar.
@@ -42,15 +40,15 @@ class Codec:
         """Return the bytes to store under `storage_key`.
 
         Raises:
-            SerializationError: the value could not be read back. The message names its type and a remedy, never the
-                value; the cause is the original error.
+            SerializationError: the value could not be read back. The message names its type, never the value.
         """
         if type(value) is Envelope:
             return pack(value, Codec.dumps(self, value.value, storage_key))
         frame = SCALAR_WRITERS.get(type(value), self._write)(value)
-        if len(frame) >= self._compress_min_bytes:
-            return self._compressed(frame)
-        return frame
+        if len(frame) < self._compress_min_bytes or self._compress is None or is_plain_integer(frame):
+            return frame
+        compressed = self._compress(frame)
+        return compressed if len(compressed) < len(frame) else frame
 
     def loads(self, data: bytes, storage_key: str) -> Any:
         """Return the value that was stored under `storage_key`.
@@ -70,20 +68,9 @@ class Codec:
             reason = "unknown to this codec" if data and data[0] not in self._readers else type(error).__name__
             raise DecodeError(f"Stored bytes cannot be read ({len(data)} bytes, {first}): {reason}.") from error
 
-    def _compressed(self, frame: bytes) -> bytes:
-        if self._compress is None or is_plain_integer(frame):
-            return frame
-        compressed = self._compress(frame)
-        return compressed if len(compressed) < len(frame) else frame
-
 
 class SignedCodec(Codec):
-    """A codec that signs all it writes but integers, and reads only signed bytes and integers.
-
-    Args:
-        signer: signs and verifies.
-        codec: as for Codec.
-    """
+    """A codec that signs all it writes but integers, and reads only signed bytes and integers."""
 
     __slots__ = ("_signer",)
 

@@ -1,10 +1,10 @@
 """Compressed frames: four formats by name, or a program's own compressor.
 
-Every format can be read, whichever is configured for writing. Reading is bounded, so that a kilobyte cannot become a
-gigabyte.
+Every format can be read, whichever is configured for writing, up to a bound.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Final, TypeAlias
@@ -41,18 +41,14 @@ class StreamFormat:
         Raises:
             ImportError: it is not installed.
         """
-        *preferred, last = self.modules
-        for name in preferred:
-            try:
+        for name in self.modules[:-1]:
+            with suppress(ImportError):
                 return import_module(name)
-            except ImportError:
-                continue
-        return import_module(last)
+        return import_module(self.modules[-1])
 
     def compress(self, frame: bytes) -> bytes:
         """Return a compressed frame."""
-        compressed: bytes = self.library().compress(frame)
-        return self.prefix + compressed
+        return self.prefix + bytes(self.library().compress(frame))
 
     def expand(self, compressed: bytes, max_bytes: int) -> bytes:
         """Return the frame within a compressed one.
@@ -82,7 +78,6 @@ class CustomFormat:
         try:
             return self.prefix + self._compressor.compress(frame)
         except Exception as error:
-            # Foreign code can fail in any way.
             name = frames.type_name(type(self._compressor))
             raise SerializationError(f"The compressor {name!r} failed ({type(error).__name__}).") from error
 

@@ -5,8 +5,9 @@ value. Here such a value is an error when it is stored, and the error names the 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from types import NoneType
 from typing import Any, Final
@@ -14,22 +15,44 @@ from typing import Any, Final
 from storeroom.exceptions import SerializationError
 from storeroom.serializers.frames import type_name
 
-__all__ = ["JsonSerializer", "MsgpackSerializer"]
+__all__ = ["json_serializer", "msgpack_serializer"]
+
+_LEAVES: Final = frozenset({NoneType, bool, int, float, str})
+_write_json: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
-class _Domain:
-    """The values that a serializer returns as they were: dicts, lists, and these exact types.
+class DocumentSerializer:
+    """A serializer of dicts, lists, and some exact types.
 
     Attributes:
-        serializer: its name.
+        name: for errors.
+        write: returns a value's bytes; TypeError tells of a type that it does not know.
+        loads: returns the value of such bytes; raises anything if they are damaged.
         leaves: types of values.
         keys: types of a dict's keys.
     """
 
-    serializer: str
+    name: str
+    write: Callable[[Any], bytes]
+    loads: Callable[[bytes], Any]
     leaves: frozenset[type]
     keys: frozenset[type]
+
+    def dumps(self, value: object) -> bytes:
+        """Return the value's bytes.
+
+        Raises:
+            SerializationError: `loads` would return something else.
+            ValueError, TypeError, OverflowError, RecursionError: it cannot be written.
+        """
+        try:
+            data = self.write(value)
+        except TypeError:
+            self._refuse(value)
+            raise
+        self.require_exact(value)
+        return data
 
     def require_exact(self, value: object) -> None:
         """Refuse a value with anything else in it.
@@ -47,16 +70,16 @@ class _Domain:
             elif type(container) in self.leaves:
                 continue
             else:
-                self.refuse(value)
+                self._refuse(value)
                 continue
             if not self.leaves.issuperset(map(type, members)):
                 pending.extend(members)
 
-    def refuse(self, value: object) -> None:
+    def _refuse(self, value: object) -> None:
         """Raise a SerializationError that names the first foreign part, if there is one."""
         for path, found in self._foreign(value, "The value"):
             raise SerializationError(
-                f"{path} is of type {type_name(found)!r}, which the serializer {self.serializer!r} cannot return "
+                f"{path} is of type {type_name(found)!r}, which the serializer {self.name!r} cannot return "
                 "as it was. Convert it first, or use the serializer 'pickle'."
             )
 
@@ -74,61 +97,28 @@ class _Domain:
             yield path, type(value)
 
 
-_JSON: Final = _Domain("json", frozenset({NoneType, bool, int, float, str}), frozenset({str}))
-_MSGPACK: Final = _Domain("msgpack", _JSON.leaves | {bytes}, frozenset({str, bytes, int}))
+def json_serializer() -> DocumentSerializer:
+    """Return that of JSON as Python's json module writes and reads it, NaN and infinities included."""
+    return DocumentSerializer(
+        "json",
+        lambda value: _write_json(value).encode("utf-8", "surrogatepass"),
+        lambda data: json.loads(data.decode("utf-8", "surrogatepass")),
+        _LEAVES,
+        frozenset({str}),
+    )
 
 
-class JsonSerializer:
-    """JSON as Python's json module writes and reads it, NaN and infinities included."""
-
-    def dumps(self, value: object) -> bytes:
-        """Return compact JSON.
-
-        Raises:
-            SerializationError: JSON would return something else.
-            ValueError, TypeError, RecursionError: json cannot write it.
-        """
-        try:
-            text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        except TypeError:
-            _JSON.refuse(value)
-            raise
-        _JSON.require_exact(value)
-        return text.encode("utf-8", "surrogatepass")
-
-    def loads(self, data: bytes) -> object:
-        """Return the value; raise an error of json if it is damaged."""
-        value: object = json.loads(data.decode("utf-8", "surrogatepass"))
-        return value
-
-
-class MsgpackSerializer:
-    """MessagePack, by the msgpack package.
+def msgpack_serializer() -> DocumentSerializer:
+    """Return that of MessagePack, by the msgpack package.
 
     Raises:
         ImportError: it is not installed.
     """
-
-    def __init__(self) -> None:
-        self._msgpack = import_module("msgpack")
-
-    def dumps(self, value: object) -> bytes:
-        """Return MessagePack.
-
-        Raises:
-            SerializationError: MessagePack would return something else.
-            ValueError, TypeError, OverflowError: msgpack cannot write it.
-        """
-        data: bytes
-        try:
-            data = self._msgpack.packb(value, unicode_errors="surrogatepass")
-        except TypeError:
-            _MSGPACK.refuse(value)
-            raise
-        _MSGPACK.require_exact(value)
-        return data
-
-    def loads(self, data: bytes) -> object:
-        """Return the value; raise an error of msgpack if it is damaged."""
-        value: object = self._msgpack.unpackb(data, strict_map_key=False, unicode_errors="surrogatepass")
-        return value
+    msgpack = import_module("msgpack")
+    return DocumentSerializer(
+        "msgpack",
+        partial(msgpack.packb, unicode_errors="surrogatepass"),
+        partial(msgpack.unpackb, strict_map_key=False, unicode_errors="surrogatepass"),
+        _LEAVES | {bytes},
+        frozenset({str, bytes, int}),
+    )

@@ -11,7 +11,7 @@ from storeroom.serializers.codec import Codec, SignedCodec
 from storeroom.serializers.frames import PICKLE_PROTOCOL, SCALAR_READERS, Reader, Writer, type_name
 from storeroom.serializers.plugins import Serializer
 from storeroom.serializers.signatures import Signer
-from storeroom.storage import envelope as entry
+from storeroom.storage.envelope import FIRST_BYTE, unpack
 
 __all__ = ["DEFAULT_COMPRESS_MIN_BYTES", "DEFAULT_MAX_VALUE_BYTES", "build_codec"]
 
@@ -82,12 +82,12 @@ class _AnyPickle:
 
 
 def _makers(allowed_paths: frozenset[str], *, any_pickle: bool) -> dict[bytes, _Maker]:
-    """Return the makers of Storeroom's own serializers, by prefix; each makes one, when it is first called."""
+    """Return the makers of Storeroom's own serializers, by prefix; each makes one, when first called."""
     return {
         **({frames.PICKLE: _AnyPickle} if any_pickle else {}),
         frames.SAFE_PICKLE: cache(partial(_safe_pickle, allowed_paths)),
-        frames.JSON: cache(partial(_document_serializer, "JsonSerializer")),
-        frames.MSGPACK: cache(partial(_document_serializer, "MsgpackSerializer")),
+        frames.JSON: cache(partial(_document_serializer, "json_serializer")),
+        frames.MSGPACK: cache(partial(_document_serializer, "msgpack_serializer")),
     }
 
 
@@ -187,11 +187,7 @@ def _reader(prefix: bytes, loads: Callable[[bytes], Any]) -> Reader:
 
 def _with_envelopes(readers: dict[int, Reader]) -> dict[int, Reader]:
     """Return the readers, with one more for values that have conditions."""
-
-    def read(frame: bytes) -> object:
-        return entry.unpack(frame, lambda inner: readers[inner[0]](inner))
-
-    return readers | {entry.FIRST_BYTE[0]: read}
+    return readers | {FIRST_BYTE[0]: lambda frame: unpack(frame, lambda inner: readers[inner[0]](inner))}
 
 
 def _refusal(reason: str) -> Reader:
@@ -204,17 +200,12 @@ def _refusal(reason: str) -> Reader:
 def _expanders(chosen: compressors.Format | None, readers: Mapping[int, Reader], max_bytes: int) -> dict[int, Reader]:
     """Return the readers of compressed frames; `readers` holds none, so they can't be nested."""
 
-    def expander(compressed: compressors.Format) -> Reader:
-        def read(frame: bytes) -> object:
-            inner = compressed.expand(frame, max_bytes)
-            return readers[inner[0]](inner)
+    def read(compressed: compressors.Format, frame: bytes) -> object:
+        inner = compressed.expand(frame, max_bytes)
+        return readers[inner[0]](inner)
 
-        return read
-
-    formats: list[compressors.Format] = [*compressors.FORMATS.values()]
-    if chosen is not None:
-        formats.append(chosen)
-    return {compressed.prefix[0]: expander(compressed) for compressed in formats}
+    formats = [*compressors.FORMATS.values(), *([] if chosen is None else [chosen])]
+    return {compressed.prefix[0]: partial(read, compressed) for compressed in formats}
 
 
 def _bounded(compress: Callable[[bytes], bytes], max_bytes: int) -> Callable[[bytes], bytes]:
@@ -229,16 +220,16 @@ def _require_whole_number(option: str, value: Any, minimum: int) -> None:
 def _secrets(secret: Any) -> list[bytes]:
     """Return the secrets as bytes; no error shows any of them."""
     given = secret if isinstance(secret, (list, tuple)) else [secret]
-    for one in given:
-        if not isinstance(one, (str, bytes)):
+    secrets = [one.encode() if isinstance(one, str) else one for one in given]
+    for one in secrets:
+        if not isinstance(one, bytes):
             raise ConfigurationError(
                 f"secret is of type {type_name(type(one))!r}; expected str, bytes or a list of them."
             )
-    return [one.encode() if isinstance(one, str) else one for one in given]
+    return secrets
 
 
 def _paths(allowed_types: Any) -> frozenset[str]:
-    """Return the dotted paths of the allowed types."""
     if isinstance(allowed_types, (str, type)) or not isinstance(allowed_types, Iterable):
         raise ConfigurationError("allowed_types is a single value; expected a list of classes or their dotted paths.")
     paths = []

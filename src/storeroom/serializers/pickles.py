@@ -9,9 +9,8 @@ constructor of safe_types.py, and call it. Two fences hold it there:
 2. The only names found are those of the constructors; no module is imported by name, except for the classes that the
    configuration lists in ``allowed_types``.
 
-An attacker who writes to the store can still cause: any plain value; memory up to some 250 times the length of the
-bytes (empty sets); and time or stack, by nesting containers a million deep or by sharing them exponentially. A secret
-closes that too.
+Whoever writes to the store can still forge plain values, and cost memory or time (``docs/decisions/0010`` has figures).
+A secret closes that too.
 
 Opcodes: https://github.com/python/cpython/blob/main/Lib/pickletools.py
 """
@@ -102,14 +101,9 @@ def restore(*_: Any) -> Any:
 
 
 def _make(cls: type, args: tuple[Any, ...], keywords: dict[str, Any] | None, state: Any) -> Any:
-    """Make an instance of an allowed class.
+    """Make an instance of an allowed class: by calling it, or its ``__new__`` if there are `keywords`.
 
-    Args:
-        cls: the class.
-        args: its arguments; or those of its ``__new__``, if there are `keywords`.
-        keywords: keyword arguments of ``__new__``.
-        state: for ``__setstate__``, or attributes as a dict, or a pair of those in the instance's dict and those in
-            slots; None for none.
+    The state is for ``__setstate__``, or attributes as a dict, or a pair of those in the instance's dict and in slots.
     """
     instance = cls(*args) if keywords is None else cls.__new__(cls, *args, **keywords)
     if state is None:
@@ -136,24 +130,19 @@ def _reduce_allowed(value: Any, path: str) -> Reduction:
     if isinstance(value, enum.Enum):  # the versions of Python differ in how they write one
         return restore, (path, (value.value,), None, None)
     reduced = value.__reduce_ex__(PICKLE_PROTOCOL)
-    if not isinstance(reduced, tuple):
-        raise SerializationError(_not_by_its_class(path))
-    cls, args, state, list_items, dict_items, setter = (*reduced, None, None, None, None)[:6]
+    parts = reduced if isinstance(reduced, tuple) else (None, ())
+    cls, args, state, list_items, dict_items, setter = (*parts, None, None, None, None)[:6]
     keywords: dict[str, Any] | None = None
     if cls is _NEW:
         (cls, *args), keywords = args, {}
     elif cls is _NEW_WITH_KEYWORDS:
         cls, args, keywords = args
     if cls is not type(value) or setter is not None:
-        raise SerializationError(_not_by_its_class(path))
+        raise SerializationError(
+            f"A value of type {path!r} cannot be stored here, although it is in allowed_types: it pickles itself "
+            "by other means than its own class. Set OPTIONS['secret'], or store plain data made from it."
+        )
     return restore, (path, tuple(args), keywords, state), None, list_items, dict_items
-
-
-def _not_by_its_class(path: str) -> str:
-    return (
-        f"A value of type {path!r} cannot be stored here, although it is in allowed_types: it pickles itself "
-        "by other means than its own class. Set OPTIONS['secret'], or store plain data made from it."
-    )
 
 
 _NAMED: Final = frozenset({restore, *CONSTRUCTORS.values()})
@@ -163,7 +152,7 @@ _NAMED: Final = frozenset({restore, *CONSTRUCTORS.values()})
 class _Pickler(pickle.Pickler):
     """Asked only about values that are no literals: plain ones are pickled at the speed of C."""
 
-    classes: ClassVar["_AllowedClasses"]
+    owner: ClassVar["SafePickle"]
 
     def reducer_override(self, obj: Any) -> Any:
         cls = type(obj)
@@ -172,50 +161,30 @@ class _Pickler(pickle.Pickler):
             return reduce(obj)
         if cls is FunctionType and obj in _NAMED:
             return NotImplemented  # the default: by name
-        path = self.classes.path_of(cls)
+        path = self.owner.path_by_class.get(cls)
         if path is not None:
             return _reduce_allowed(obj, path)
         pickle.dumps(obj, PICKLE_PROTOCOL)  # raises, if no secret would help
-        raise SerializationError(_refusal(type_name(cls)))
+        name = type_name(cls)
+        raise SerializationError(
+            f"A value of type {name!r} cannot be stored here: without a secret, a store that others can write to holds "
+            "plain data only (Python's literals and containers, dates, Decimal, UUID, paths, addresses). "
+            "Set OPTIONS['secret'], and any type is stored, signed; "
+            f"or add {name!r} to OPTIONS['allowed_types'], if it is a class of data; or store plain data made from it."
+        )
 
 
 class _Unpickler(pickle.Unpickler):
     """Finds the constructors, and nothing else."""
 
-    classes: ClassVar["_AllowedClasses"]
+    owner: ClassVar["SafePickle"]
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         if module_name == safe_types.__name__ and global_name in CONSTRUCTORS:
             return CONSTRUCTORS[global_name]
         if (module_name, global_name) == (__name__, restore.__name__):
-            return self.classes.restore
+            return lambda path, *arguments: _make(self.owner.class_by_path[path], *arguments)
         raise pickle.UnpicklingError("a name that is not allowed")
-
-
-class _AllowedClasses:
-    """The classes of ``allowed_types``, imported when a value first needs one.
-
-    Not before: a module may use the cache that its own class is allowed in.
-    """
-
-    def __init__(self, paths: Iterable[str]) -> None:
-        self._paths = frozenset(paths)
-
-    def path_of(self, cls: type) -> str | None:
-        """Return the path by which a class is allowed, or None if it isn't."""
-        return self._path_by_class.get(cls)
-
-    def restore(self, path: str, *arguments: Any) -> Any:
-        """Make an instance for the unpickler, where the pickle names `restore`."""
-        return _make(self._class_by_path[path], *arguments)
-
-    @cached_property
-    def _class_by_path(self) -> dict[str, type]:
-        return {path: _class_at(path) for path in self._paths}
-
-    @cached_property
-    def _path_by_class(self) -> dict[type, str]:
-        return {cls: path for path, cls in self._class_by_path.items()}
 
 
 def _class_at(path: str) -> type:
@@ -231,15 +200,6 @@ def _class_at(path: str) -> type:
     return cls
 
 
-def _refusal(name: str) -> str:
-    return (
-        f"A value of type {name!r} cannot be stored here: without a secret, a store that others can write to holds "
-        "plain data only (Python's literals and containers, dates, Decimal, UUID, paths, addresses). "
-        "Set OPTIONS['secret'], and any type is stored, signed; "
-        f"or add {name!r} to OPTIONS['allowed_types'], if it is a class of data; or store plain data made from it."
-    )
-
-
 class SafePickle:
     """Writes and reads pickles of plain data.
 
@@ -249,9 +209,19 @@ class SafePickle:
     """
 
     def __init__(self, allowed_types: Iterable[str] = ()) -> None:
-        classes = {"classes": _AllowedClasses(allowed_types)}
-        self._pickler = type("_Pickler", (_Pickler,), classes)
-        self._unpickler = type("_Unpickler", (_Unpickler,), classes)
+        self._paths = frozenset(allowed_types)
+        self._pickler = type("_Pickler", (_Pickler,), {"owner": self})
+        self._unpickler = type("_Unpickler", (_Unpickler,), {"owner": self})
+
+    @cached_property
+    def class_by_path(self) -> dict[str, type]:
+        """The allowed classes, imported late: a module may use the cache that its own class is allowed in."""
+        return {path: _class_at(path) for path in self._paths}
+
+    @cached_property
+    def path_by_class(self) -> dict[type, str]:
+        """The same, the other way round."""
+        return {cls: path for path, cls in self.class_by_path.items()}
 
     def dumps(self, value: object) -> bytes:
         """Return the value's bytes, without a frame.

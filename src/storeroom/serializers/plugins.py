@@ -1,7 +1,6 @@
-"""Serializers and compressors that a program brings itself.
+"""Serializers and compressors that a program brings itself, as an object, a class or a dotted path.
 
-One is given as an object, a class or a dotted path. Its frames carry a fingerprint of its name: the bytes of another
-one might else be read as a different value, without error.
+Their frames carry a fingerprint: the bytes of another one might else be read as a different value, without error.
 """
 
 from hashlib import blake2b
@@ -40,13 +39,7 @@ class Compressor(Protocol):
 
 
 def load(option: str, given: Any, names: tuple[str, ...], methods: tuple[str, str]) -> Any:
-    """Return the object that an option gives by itself, by its class or by its dotted path.
-
-    Args:
-        option: its name, for errors.
-        given: the object, class or path in the configuration.
-        names: the option's other values, for errors.
-        methods: those that the object must have.
+    """Return the object that an option gives by itself, by its class or by its dotted path; errors tell its `names`.
 
     Raises:
         ConfigurationError: there is no such object, or it lacks a method.

@@ -1,9 +1,8 @@
 """The types, beyond Python's literals, that a pickle of plain data may hold.
 
-A value of such a type is written as a call of a constructor of this module with plain arguments. The stored form is
-thereby the same for every version of Python, and the writer of the bytes can have nothing called but these functions.
-Each accepts no more than the reducer below makes of a real value: fixed types, nothing that can be iterated for ever,
-no text that stands for a huge number (``Fraction("1e999999999")``).
+A value of such a type is written as a call of a constructor of this module with plain arguments: the same for every
+version of Python. Each accepts no more than the reducer below makes of a real value: fixed types, nothing that can be
+iterated for ever, no text that stands for a huge number (``Fraction("1e999999999")``).
 
 A constructor's name is part of the stored form: it is never renamed, nor given another meaning. ``slice`` is missing on
 purpose: with one, an assignment within the pickle could fill a list from a range of 10**12 numbers.
@@ -33,9 +32,8 @@ _T = TypeVar("_T")
 _FACTORIES: Final = {kind.__name__: kind for kind in (bool, bytes, dict, float, int, list, set, str, tuple)}
 """The functions that may make the missing values of a stored defaultdict."""
 
-_PATHS: Final = {
-    kind.__name__: kind
-    for kind in (pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath, pathlib.WindowsPath)
+_PATHS: Final[Mapping[str, type[pathlib.PurePath]]] = {
+    name: getattr(pathlib, name) for name in ("PurePosixPath", "PureWindowsPath", "PosixPath", "WindowsPath")
 }
 _ADDRESSES: Final[Mapping[str, type[Any]]] = {
     f"IPv{version}{name}": getattr(ipaddress, f"IPv{version}{name}")

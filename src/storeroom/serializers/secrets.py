@@ -1,10 +1,7 @@
 """The secret that signs the values on a server: the one that is configured, or in Django one made of SECRET_KEY.
 
-Django's users store anything: model instances, responses, safe strings of a template. A server holds such values only
-if they are signed, and a Django project has a secret already. A key derived from it signs them, so that no signature
-tells anything of it.
-
-Django counts where it is loaded and set up; it is never imported to find out.
+Django's users store anything: model instances, responses, safe strings. A server holds these only if they are signed,
+by a key that is derived from Django's own. Django counts where it is set up; it is never imported to find out.
 """
 
 import hmac
@@ -26,8 +23,8 @@ def secret_of(settings: Settings) -> Any:
     """
     if "secret" in settings.given:
         return settings.options["secret"]
-    keys = _django_keys()
-    return [hmac.digest(_bytes(key), _PURPOSE, "sha256") for key in keys] or None
+    keys = [key.encode() if isinstance(key, str) else key for key in _django_keys()]
+    return [hmac.digest(key, _PURPOSE, "sha256") for key in keys] or None
 
 
 def _django_keys() -> Sequence[str | bytes]:
@@ -38,7 +35,3 @@ def _django_keys() -> Sequence[str | bytes]:
         return (conf.settings.SECRET_KEY, *conf.settings.SECRET_KEY_FALLBACKS)
     except sys.modules["django.core.exceptions"].ImproperlyConfigured:  # it is empty
         return ()
-
-
-def _bytes(key: str | bytes) -> bytes:
-    return key if isinstance(key, bytes) else key.encode()

@@ -1,8 +1,7 @@
 """Signatures, which prove that bytes were written with the secret, and for their key.
 
-A value carries a keyed BLAKE2b hash (RFC 7693, section 2.9) of its storage key and its frame. Bytes made by somebody
-without the secret are refused, and so are genuine bytes copied to another key. Putting back an earlier value of the
-same key is not noticed.
+A value carries a keyed BLAKE2b hash (RFC 7693, section 2.9) of its storage key and its frame. An earlier value that is
+put back under the same key is not noticed.
 """
 
 from collections.abc import Iterable

@@ -139,4 +139,4 @@ def test_the_walk_is_not_by_recursion():
     value = [1]
     for _ in range(5000):
         value = [value]
-    documents._JSON.require_exact(value)
+    documents.json_serializer().require_exact(value)

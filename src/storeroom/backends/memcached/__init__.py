@@ -1,11 +1,9 @@
 """A cache in Memcached: one server, or several that share the keys.
 
-LOCATION names them (location.py). Memcached stores bytes under short keys, expires them by
-whole seconds, counts unsigned numbers and clears everything at once. The rest of a cache is
-made of compare-and-swap (shard.py), a header before each value (entries.py) and generations
-in the keys (server_keys.py).
-
-Memcached's drivers are synchronous: asynchronous callers are served by a bounded number of threads.
+LOCATION names them (location.py). Memcached stores bytes under short keys, expires them by whole seconds, counts
+unsigned numbers and clears everything at once. The rest of a cache is made of compare-and-swap (shard.py), a header
+before each value (entries.py) and generations in the keys (server_keys.py). The drivers are synchronous: asynchronous
+callers are served by threads.
 """
 
 import contextvars
@@ -21,12 +19,10 @@ from storeroom.backends.memcached import options as known
 from storeroom.backends.memcached import probe as probes
 from storeroom.backends.memcached.clients import Driver
 from storeroom.backends.memcached.engine import Group, Server
-from storeroom.backends.memcached.location import Address
 from storeroom.backends.memcached.shard import Shard
 from storeroom.base import BaseCache
 from storeroom.engines import shared
 from storeroom.exceptions import ConfigurationError, StorageError
-from storeroom.serializers.secrets import secret_of
 from storeroom.storage.hooks import Swap
 from storeroom.storage.probes import Endpoint, Probe
 
@@ -60,9 +56,8 @@ def _merged(name: str) -> Callable[..., Any]:
 class MemcachedCache(BaseCache):
     """Base of the two drivers' caches: each key is passed to the shard of its server.
 
-    Atomic among threads, processes and hosts: every operation on one key, and each key by itself
-    in operations on several. incr_version() moves an entry for one caller, but others may see
-    neither version for a moment.
+    Atomic among threads, processes and hosts: every operation on one key, and each key by itself in operations on
+    several; but during incr_version() others may see neither version for a moment.
 
     An outage concerns the keys of the servers that are out of reach, and no others.
 
@@ -77,37 +72,29 @@ class MemcachedCache(BaseCache):
     sees_envelopes = True
     _shards: Sequence[Shard] = ()
     _only: Shard | None = None
-    """The shard, where there is but one: nothing has to be chosen then."""
+    """The shard, where there is but one."""
     _guests: Sequence[Shard] = ()
     """Shards for the entries that each server keeps for others that are down."""
 
     def __init__(self, location: str | Sequence[str], params: Mapping[str, Any]) -> None:
-        """Find the cache; connections are made on first use."""
         super().__init__(params)
-        options = known.settled(self.settings) | {"secret": secret_of(self.settings)}
+        options = known.settled(self.settings)
         self.settings = dataclasses.replace(self.settings, options=options)
         self._codec = codec_of(self.settings)
         self._addresses = locations.parse(location)
-        self.engine = self._group = self._shared_group(self._addresses, options)
+        self.engine = self._group = self._shared_group(options)
         self._shards = self._shards_for(longest=None)
         self._only = self._shards[0] if len(self._shards) == 1 else None
         if options["eject"] is not None and self._only is None:
             self._guests = self._shards_for(longest=options["eject"])
 
     def _shards_for(self, longest: float | None) -> list[Shard]:
-        outages = self._driver().OUTAGES
-        return [
-            Shard(server, self.settings, self._codec, self._counters, outages, self._shard_of, longest)
-            for server in self._group.servers
-        ]
+        driver = self._driver()
+        return [Shard(server, self, driver, self._shard_of, longest) for server in self._group.servers]
 
     @classmethod
     def check_location(cls, location: str | Sequence[str], settings: config.Settings) -> None:
-        """Find out, without connecting, whether LOCATION and OPTIONS make sense.
-
-        Raises:
-            ConfigurationError: they do not.
-        """
+        """Raise ConfigurationError unless LOCATION makes sense; nothing is connected to."""
         locations.parse(location)
 
     @classmethod
@@ -124,19 +111,16 @@ class MemcachedCache(BaseCache):
         """Return the module of this class's driver."""
         raise NotImplementedError
 
-    def _shared_group(self, addresses: tuple[Address, ...], options: Mapping[str, Any]) -> Group:
-        chosen = {name: options[name] for name in self.options or () if name not in config.CODEC_OPTIONS}
-        own = repr((type(self).__qualname__, sorted(chosen.items(), key=lambda item: item[0])))
-        bounds, make = (options["max_connections"], options["socket_timeout"]), self._driver().client_maker
-        servers = tuple(
-            shared(
-                Server,
-                f"{address} {own}",
-                partial(Server, f"Memcached at {address}", make(address, options), *bounds),
-            )
-            for address in addresses
-        )
-        names = tuple(map(str, addresses))
+    def _shared_group(self, options: Mapping[str, Any]) -> Group:
+        chosen = [(name, options[name]) for name in sorted(self.options or ()) if name not in config.CODEC_OPTIONS]
+        own = repr((type(self).__qualname__, chosen))
+        bounds, new_client = (options["max_connections"], options["socket_timeout"]), self._driver().new_client
+        engines = {
+            str(address): partial(Server, f"Memcached at {address}", partial(new_client, address, options), *bounds)
+            for address in self._addresses
+        }
+        names = tuple(engines)
+        servers = tuple(shared(Server, f"{name} {own}", engine) for name, engine in engines.items())
         return shared(Group, f"{names} {own}", partial(Group, names, servers))
 
     def _learn_keys(self) -> None:
@@ -222,7 +206,7 @@ class MemcachedCache(BaseCache):
         import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
 
         call = partial(contextvars.copy_context().run, hook, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._group.executor(), call)
+        return await asyncio.get_running_loop().run_in_executor(self._group.executor, call)
 
 
 class PyMemcacheCache(MemcachedCache):

@@ -23,12 +23,7 @@ _BATCH_BYTES: Final = 2**20
 
 
 class TooLargeError(Exception):
-    """The server holds no items of this size.
-
-    Attributes:
-        key: of the item.
-        size: in bytes.
-    """
+    """The server holds no items of this size, in bytes."""
 
     def __init__(self, key: bytes, size: int) -> None:
         super().__init__(key, size)
@@ -42,8 +37,8 @@ class NoRoomError(Exception):
 class Client(Protocol):
     """A connection, opened when it is first used. Used by one thread at a time.
 
-    Errors of its methods other than TooLargeError and NoRoomError are outages; `TimeoutError` where the
-    server did not answer in time. After that the client is not used again.
+    Where the server has no room for an item, add() and cas() raise NoRoomError. Other errors but TooLargeError are
+    outages, `TimeoutError` where the server did not answer in time. After these the client is not used again.
     """
 
     def get(self, key: bytes) -> bytes | None:
@@ -65,25 +60,15 @@ class Client(Protocol):
         """Store them all. Return the keys for which the server had no room."""
 
     def add(self, key: bytes, data: bytes, exptime: int) -> bool:
-        """Store it if the key is free. Return whether it was stored.
-
-        Raises:
-            NoRoomError: the server has no room.
-        """
+        """Store it if the key is free. Return whether it was stored."""
 
     def cas(self, key: bytes, data: bytes, exptime: int, token: Any) -> bool:
-        """Store it if nobody has changed the entry since gets(). Return whether it was stored.
-
-        Raises:
-            NoRoomError: the server has no room.
-        """
+        """Store it if nobody has changed the entry since gets(). Return whether it was stored."""
 
     def add_many(self, values: Mapping[bytes, bytes], exptime: int) -> Collection[bytes]:
         """Do as add() for several keys. Return those that were stored; there was no room, or no need, for the others.
 
-        Args:
-            values: each with some bytes of its own, to tell it from a value that another client has stored.
-            exptime: see add().
+        Each value has some bytes of its own, to tell it from one that another client has stored.
         """
 
     def cas_many(self, values: Mapping[bytes, tuple[bytes, Any]], exptime: int) -> Collection[bytes]:
@@ -114,8 +99,8 @@ class Driver(Protocol):
     OUTAGES: tuple[type[BaseException], ...]
     """Errors of its clients when the server is out of reach, or is no Memcached."""
 
-    def client_maker(self, address: "Address", options: Mapping[str, Any]) -> Callable[[], Client]:
-        """Return a function that makes clients."""
+    def new_client(self, address: "Address", options: Mapping[str, Any]) -> Client:
+        """Return a client of this server."""
 
 
 def attempts(store: Callable[[K], V], items: Iterable[K]) -> Iterator[tuple[K, V | None]]:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from operator import methodcaller
 from typing import Any, Final
 
 from storeroom.backends.memcached.clients import Client
@@ -17,21 +19,17 @@ FRESH_SECONDS: Final = 1.0
 """Age of a generation at which it is asked for again: a clear() is seen everywhere within it."""
 
 WORKERS: Final = 32
-"""Threads for asynchronous callers. Each waits for the network nearly all the time; more would fight for the
-interpreter without a further round trip being done."""
+"""Threads for asynchronous callers: more would fight for the interpreter without doing more round trips."""
 
 
 @dataclass(slots=True, eq=False)
 class Generation:
-    """One prefix's generation on one server, as known to this process.
-
-    Attributes:
-        key: of the entry that holds it.
-        state: the generation, and the moment of `time.monotonic()` until which it is used; replaced as a whole.
-    """
+    """One prefix's generation on one server, as known to this process."""
 
     key: bytes
+    """Of the entry that holds it."""
     state: tuple[str, float] = ("", 0.0)
+    """The generation, and the moment of `time.monotonic()` until which it is used; replaced as a whole."""
 
 
 class Server(NetworkEngine):
@@ -52,7 +50,7 @@ class Server(NetworkEngine):
         self._connections = self._new_connections()
 
     def _new_connections(self) -> Connections[Client]:
-        return Connections(self.make, _close, *self._bounds, TimeoutError)
+        return Connections(self.make, methodcaller("close"), *self._bounds, TimeoutError)
 
     def generation(self, key_prefix: str) -> Generation:
         """Return the generation that all handles of this prefix share."""
@@ -79,10 +77,7 @@ class Server(NetworkEngine):
     def ask_once(self, operation: str, *args: Any, probes: bool = False) -> Any:
         """Call a method of a client, and never a second time once the request may have arrived.
 
-        Args:
-            operation: the method.
-            args: its arguments.
-            probes: find out first whether an idle connection is still open. Not needed after another request.
+        With `probes`, an idle connection is looked at first: is it still open? Not needed after another request.
         """
         client = self._take_open() if probes else self._connections.take()[0]
         try:
@@ -122,8 +117,8 @@ class Server(NetworkEngine):
         self._connections = self._new_connections()
 
 
-def _close(client: Client) -> None:
-    client.close()
+# Its threads start as they are needed.
+_new_executor: Final = partial(ThreadPoolExecutor, WORKERS, thread_name_prefix="storeroom-memcached")
 
 
 class Group(Engine):
@@ -134,23 +129,15 @@ class Group(Engine):
         self.servers = servers
         ring = Ring(names)
         self.owner, self.owners = ring.owner, ring.owners
-        self._executor: ThreadPoolExecutor | None = None
-
-    def executor(self) -> ThreadPoolExecutor:
-        """Return the worker threads, which start as they are needed."""
-        with self.lock:
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="storeroom-memcached")
-            return self._executor
+        self.executor = _new_executor()
 
     def close(self) -> None:
         """End the threads that wait for work."""
         with self.lock:
-            executor, self._executor = self._executor, None
-        if executor is not None:
-            executor.shutdown(wait=False)
+            ended, self.executor = self.executor, _new_executor()
+        ended.shutdown(wait=False)
 
     def after_fork_in_child(self) -> None:
         """Forget the threads, which stayed in the parent."""
         super().after_fork_in_child()
-        self._executor = None
+        self.executor = _new_executor()

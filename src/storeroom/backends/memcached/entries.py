@@ -1,8 +1,7 @@
 """The bytes of one entry in a server: its expiry, to the microsecond, and its frame.
 
-Memcached's clock has whole seconds, and it is the server's. So each value carries its own
-expires_at, 8 bytes before the frame, and readers go by that; the server is told a later
-second, for it only has to give the memory back some time.
+Memcached's clock has whole seconds, and it is the server's. So each value carries its own expires_at, 8 bytes before
+the frame, for its readers; the server is told a later second, to give the memory back.
 """
 
 import math

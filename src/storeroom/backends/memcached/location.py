@@ -1,12 +1,4 @@
-"""LOCATION: the servers that it names.
-
-=========================================  ===================================================
-``10.0.0.1:11211``, ``cache.example``      a host, with port 11211 unless it says another
-``[::1]:11211``                            an IPv6 address
-``unix:/run/memcached.sock``, or the path  a server's socket
-several, as a list or with ``,`` or ``;``  the keys are shared out among them
-=========================================  ===================================================
-"""
+"""LOCATION: the servers that it names, in the forms that ``docs/backends/memcached.md`` lists."""
 
 import re
 from collections.abc import Sequence

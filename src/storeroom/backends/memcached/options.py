@@ -1,10 +1,9 @@
 """OPTIONS of the Memcached caches: Storeroom's own, and those that Django hands to pymemcache and pylibmc.
 
-Options for these are understood where they have a meaning here. The rest is refused, and the
-message names the substitute.
+The latter count where they have a meaning here; the others are refused, and the message names the substitute.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -21,8 +20,7 @@ threads than this is rare."""
 
 _BOUNDS: Final = "nothing: Memcached bounds itself, by the memory (-m) that it is started with, for all its users"
 
-
-_ignored = partial(network.ignored, "Django's backends")
+_ignored: Final = partial(network.ignored, "Django's backends")
 
 
 def _only_false(value: Any) -> Any:
@@ -31,12 +29,8 @@ def _only_false(value: Any) -> Any:
     return value
 
 
-def _optional_text(value: Any) -> str | None:
-    return None if value is None else config.text(value)
-
-
-def _eject(value: Any) -> float | None:
-    return None if value is None else config.staleness(value)
+def _unless_none(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else parse(value)
 
 
 _COMMON: Final[Mapping[str, Option]] = {
@@ -47,7 +41,7 @@ _COMMON: Final[Mapping[str, Option]] = {
         "How many connections a process keeps to one server at most; a further thread waits for one.",
     ),
     "eject": Option(
-        _eject,
+        _unless_none(config.staleness),
         None,
         "Several servers: the next one keeps what belongs to one that is down, each entry for so many seconds at "
         'most; words such as "1m" do, too. None lets its keys miss.',
@@ -115,8 +109,8 @@ def _behaviors(value: Any) -> dict[str, Any]:
 PYLIBMC: Final[Mapping[str, Option]] = {
     **_COMMON,
     "binary": Option(config.boolean, False, "Whether the binary protocol is spoken, as SASL needs it."),
-    "username": Option(_optional_text, None, "The user's name, for SASL; needs binary."),
-    "password": Option(_optional_text, None, "The user's password, for SASL; needs binary."),
+    "username": Option(_unless_none(config.text), None, "The user's name, for SASL; needs binary."),
+    "password": Option(_unless_none(config.text), None, "The user's password, for SASL; needs binary."),
     "behaviors": Option(
         _behaviors,
         None,
@@ -127,21 +121,15 @@ PYLIBMC: Final[Mapping[str, Option]] = {
 """Everything that OPTIONS of PyLibMCCache may hold."""
 
 
-_ON_ERROR: Final[Mapping[Any, str]] = {True: "miss", False: "raise"}
-
-
 def settled(settings: config.Settings) -> dict[str, Any]:
-    """Return the options after the spellings of pymemcache and pylibmc have been folded into Storeroom's.
-
-    Storeroom's own count before them.
-    """
+    """Return the options, the spellings of pymemcache and pylibmc folded into Storeroom's, which count before them."""
     options = dict(settings.options)
     behaviors = options.get("behaviors") or {}
     folded = {
         "socket_timeout": options.get("timeout") or _seconds(behaviors, "receive_timeout", "_poll_timeout"),
         "socket_connect_timeout": options.get("connect_timeout") or _seconds(behaviors, "connect_timeout"),
         "max_connections": options.get("max_pool_size"),
-        "on_error": _ON_ERROR.get(options.get("ignore_exc")),
+        "on_error": {None: None, True: "miss", False: "raise"}[options.get("ignore_exc")],
     }
     options |= {name: value for name, value in folded.items() if value is not None and name not in settings.given}
     options["behaviors"] = {name: behaviors[name] for name in _BEHAVIORS_KEPT if name in behaviors}

@@ -1,19 +1,13 @@
 """pylibmc's client, as the cache needs it. See clients.py.
 
-Habits of pylibmc 1.6 with libmemcached 1.0 are mended here. A read whose connection breaks is
-reported as a miss; the next call on the same client says the truth, so missing keys are asked
-for twice. Many writes are a round trip each; here they are sent without waiting, and then read
-back in one. And the flags of foreign bytes choose how they are decoded, unpickling included;
-here they choose nothing.
-
-In the binary protocol the server answers a write that nobody waits for all the same if it
-refuses it, and libmemcached takes that for the answer to the next request: so each is waited
-for. And it answers each key of a read at once, while the others are still being sent.
+Habits of pylibmc 1.6 with libmemcached 1.0 are mended here. A read whose connection breaks is reported as a miss, and
+only the next call says the truth: missing keys are asked for twice. Many writes are a round trip each: they are sent
+without waiting, and read back in one. And the flags of foreign bytes choose how they are decoded, unpickling included:
+here they choose nothing. ``docs/decisions/0085-memcached.md`` tells how the binary protocol differs.
 """
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, Final, TypeVar
 
 import pylibmc
@@ -21,7 +15,7 @@ import pylibmc
 from storeroom.backends.memcached.clients import NoRoomError, TooLargeError, attempts, batches, batches_of_values
 from storeroom.backends.memcached.location import Address
 
-__all__ = ["OUTAGES", "PyLibMCClient", "client_maker"]
+__all__ = ["OUTAGES", "PyLibMCClient", "new_client"]
 
 T = TypeVar("T")
 
@@ -65,29 +59,19 @@ class _Bytes(pylibmc.Client):  # type: ignore[misc]  # pylibmc ships no types
 class PyLibMCClient:
     """One connection by pylibmc."""
 
-    def __init__(
-        self,
-        server: str,
-        *,
-        connect_timeout: float,
-        timeout: float,
-        behaviors: Mapping[str, Any],
-        binary: bool = False,
-        **login: Any,
-    ) -> None:
-        self._binary = binary
+    def __init__(self, address: Address, options: Mapping[str, Any]) -> None:
+        self._binary, timeout = options["binary"], options["socket_timeout"]
         microseconds = max(1, int(timeout * 1e6))
         # A read that took nearly as long has timed out, whatever it says.
         self._silence = 0.9 * timeout
         self._client = _Bytes(
-            [server],
-            binary=binary,
-            **login,
+            [address.path or str(address)],
+            **{name: options[name] for name in ("binary", "username", "password")},
             behaviors={
                 "tcp_nodelay": True,
-                **behaviors,
+                **options["behaviors"],
                 "cas": True,
-                "connect_timeout": max(1, int(connect_timeout * 1e3)),
+                "connect_timeout": max(1, int(options["socket_connect_timeout"] * 1e3)),
                 "receive_timeout": microseconds,
                 "send_timeout": microseconds,
                 "_poll_timeout": max(1, int(timeout * 1e3)),
@@ -103,7 +87,7 @@ class PyLibMCClient:
                 self._require_answer(begun)
                 data = self._client.get(key)
         except pylibmc.Error as error:
-            if _is_unreadable(error):
+            if _NOT_COMPRESSED in str(error):
                 return _UNREADABLE
             raise _outage(error) from error
         return data
@@ -120,7 +104,7 @@ class PyLibMCClient:
         try:
             found = self._client.get_multi(keys)
         except pylibmc.Error as error:
-            if not _is_unreadable(error):
+            if _NOT_COMPRESSED not in str(error):
                 raise _outage(error) from error
             found = {key: data for key in keys if (data := self.get(key)) is not None}
         if len(found) < len(keys):
@@ -139,7 +123,7 @@ class PyLibMCClient:
                 self._require_answer(begun)
                 data, token = self._client.gets(key)
         except pylibmc.Error as error:
-            if not _is_unreadable(error):
+            if _NOT_COMPRESSED not in str(error):
                 raise _outage(error) from error
             self.delete(key)  # nobody can read it, and it would be in the way
             return None
@@ -250,15 +234,8 @@ class PyLibMCClient:
         self._client.disconnect_all()
 
 
-def client_maker(address: Address, options: Mapping[str, Any]) -> Callable[[], PyLibMCClient]:
-    """See Driver."""
-    return partial(
-        PyLibMCClient,
-        address.path or str(address),
-        connect_timeout=options["socket_connect_timeout"],
-        timeout=options["socket_timeout"],
-        **{name: options[name] for name in ("binary", "username", "password", "behaviors")},
-    )
+new_client: Final = PyLibMCClient
+"""See Driver."""
 
 
 def _binary_reads(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
@@ -271,10 +248,6 @@ def _binary_reads(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
             start, size = end, _BINARY_REQUEST + len(key)
     if start < len(keys):
         yield keys[start:]
-
-
-def _is_unreadable(error: Exception) -> bool:
-    return _NOT_COMPRESSED in str(error)
 
 
 def _outage(error: Exception) -> OSError:

@@ -1,13 +1,11 @@
 """pymemcache's client, as the cache needs it. See clients.py.
 
-The client's own checks and serializers are left out: keys are legal and values are bytes. A
-single key, the most frequent request, is read here: pymemcache's parser is for any number of
-keys and any command, and takes longer.
+Its own checks and serializers are left out: keys are legal and values are bytes. A single key, the most frequent
+request, is read here: pymemcache's parser, for any number of keys and any command, takes longer.
 """
 
 import select
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from pymemcache.client.base import Client
@@ -16,7 +14,7 @@ from pymemcache.exceptions import MemcacheError, MemcacheServerError, MemcacheUn
 from storeroom.backends.memcached.clients import NoRoomError, TooLargeError, attempts, batches, batches_of_values
 from storeroom.backends.memcached.location import Address
 
-__all__ = ["OUTAGES", "PyMemcacheClient", "client_maker"]
+__all__ = ["OUTAGES", "PyMemcacheClient", "new_client"]
 
 OUTAGES: tuple[type[BaseException], ...] = (OSError, MemcacheError)
 """The server is out of reach, or is no Memcached."""
@@ -39,21 +37,19 @@ _NO_ROOM: Final = b"out of memory"
 """In the server's refusals. Source: memcached.c and proto_text.c, SERVER_ERROR."""
 
 
-class _Bytes:
-    """A serde of pymemcache that leaves bytes as they are, whatever flags they were stored with."""
-
-    def serialize(self, _: bytes, value: bytes) -> tuple[bytes, int]:
-        return value, 0
-
-    def deserialize(self, _: bytes, value: bytes, __: int) -> bytes:
-        return value
-
-
 class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no types
-    """One connection by pymemcache."""
+    """One connection by pymemcache, which leaves bytes as they are, whatever flags they were stored with."""
 
-    def __init__(self, server: str | tuple[str, int], **options: Any) -> None:
-        super().__init__(server, serde=_Bytes(), no_delay=True, default_noreply=False, **options)
+    def __init__(self, address: Address, options: Mapping[str, Any]) -> None:
+        super().__init__(
+            address.path or (address.host, address.port),
+            connect_timeout=options["socket_connect_timeout"],
+            timeout=options["socket_timeout"],
+            tls_context=options["tls_context"],
+            socket_keepalive=options["socket_keepalive"],
+            no_delay=True,
+            default_noreply=False,
+        )
 
     def check_key(self, key: bytes, key_prefix: bytes) -> bytes:
         """Return the key, which is legal already."""
@@ -95,8 +91,7 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
         """
         received = bytearray(reply)
         while (length := self._length(key, received)) > len(received):
-            more = self.sock.recv(_RECEIVED)
-            if not more:
+            if not (more := self.sock.recv(_RECEIVED)):
                 raise ConnectionResetError("the server has closed the connection")
             received += more
         if received == _NOTHING:
@@ -129,10 +124,7 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
         return self._fetch(b"gets", (key,)).get(key)
 
     def gets_many(self, keys: Sequence[bytes]) -> dict[bytes, tuple[bytes, bytes]]:
-        found: dict[bytes, tuple[bytes, bytes]] = {}
-        for batch in batches(keys):
-            found |= self._fetch(b"gets", batch)
-        return found
+        return {key: found for batch in batches(keys) for key, found in self._fetch(b"gets", batch).items()}
 
     def _store(
         self, command: bytes, values: Mapping[bytes, bytes], exptime: int, token: bytes | None = None
@@ -142,9 +134,10 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
         except MemcacheUnexpectedCloseError as error:
             raise ConnectionResetError("the server has closed the connection") from error
         except MemcacheServerError as error:
-            self.close()  # replies to the other writes may still come
             if len(values) > 1:
-                return self._store_singly(command, values, exptime)
+                # One by one shows which of them the server refuses.
+                results = attempts(lambda key: self._store(command, {key: values[key]}, exptime)[key], values)
+                return {key: bool(result) for key, result in results}
             ((key, data),) = values.items()
             reason = bytes(error.args[0])
             if _TOO_LARGE in reason:
@@ -153,11 +146,6 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
                 raise NoRoomError from error
             raise
         return stored
-
-    def _store_singly(self, command: bytes, values: Mapping[bytes, bytes], exptime: int) -> dict[bytes, Any]:
-        """Find out which of the values the server refuses."""
-        results = attempts(lambda key: self._store(command, {key: values[key]}, exptime)[key], values)
-        return {key: bool(result) for key, result in results}
 
     def set(self, key: bytes, data: bytes, exptime: int) -> bool:
         try:
@@ -196,7 +184,7 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
             try:
                 replies = self._ask(commands, b"cas")
             except MemcacheServerError:
-                # One by one shows which of them the server refused. A token that was used is good no more.
+                # As in _store(). A token that was used is good no more.
                 stored += [
                     k for k, data in batch.items() if self.get(k) == data or self.cas(k, data, exptime, tokens[k])
                 ]
@@ -238,13 +226,5 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
         return self._fetch(b"stats", names)
 
 
-def client_maker(address: Address, options: Mapping[str, Any]) -> Callable[[], PyMemcacheClient]:
-    """See Driver."""
-    return partial(
-        PyMemcacheClient,
-        address.path or (address.host, address.port),
-        connect_timeout=options["socket_connect_timeout"],
-        timeout=options["socket_timeout"],
-        tls_context=options["tls_context"],
-        socket_keepalive=options["socket_keepalive"],
-    )
+new_client: Final = PyMemcacheClient
+"""See Driver."""

@@ -1,7 +1,7 @@
 """The choice of one of several servers for a key: consistent hashing.
 
-Each server has many points on a circle; a key belongs to the first point after it. A server
-more or less moves only the keys next to its points: of n servers, about one key in n.
+Each server has many points on a circle; a key belongs to the first point after it. A server more or less moves only the
+keys next to its points: of n servers, about one key in n.
 
 Source: D. Karger et al., "Consistent Hashing and Random Trees" (STOC 1997).
 """
@@ -20,13 +20,7 @@ _DIGESTS: Final = 16
 
 
 class Ring:
-    """The servers, by number.
-
-    The order in which they are given does not matter: the same names have the same points.
-
-    Args:
-        names: of the servers, the same in all processes.
-    """
+    """The servers, by number. Their names are the same in all processes, in any order."""
 
     def __init__(self, names: Iterable[str]) -> None:
         circle = sorted((point, name, number) for number, name in enumerate(names) for point in _points(name))

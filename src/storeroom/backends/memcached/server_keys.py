@@ -1,8 +1,7 @@
 """From a storage key to the key that a server sees.
 
-A server takes up to 250 bytes without white space and control characters, so a storage key
-that is longer or has other characters is hashed. Before it stands the generation, a random
-word that changes with each clear(): the entries of an earlier one are never asked for
+A server takes up to 250 bytes without white space and control characters; any other storage key is hashed. Before it
+stands the generation, a random word that changes with each clear(): the entries of an earlier one are never asked for
 again, and the server drops them when it needs the room.
 
 Source: generations, there "namespaces", are from https://github.com/memcached/memcached/wiki/ProgrammingTricks.

@@ -5,19 +5,18 @@ Operations that read and then write do so by compare-and-swap, and again if some
 
 import struct
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from storeroom import timeouts
-from storeroom.backends.memcached.clients import NoRoomError, TooLargeError
+from storeroom.backends.memcached.clients import Driver, NoRoomError, TooLargeError
 from storeroom.backends.memcached.engine import FRESH_SECONDS, Server
 from storeroom.backends.memcached.entries import GONE, HEADER, exptime, packed
 from storeroom.backends.memcached.server_keys import is_token, new_token, server_key
 from storeroom.backends.network import NetworkCache
-from storeroom.config import Settings
-from storeroom.engines.counts import Counters
+from storeroom.base import BaseCache
 from storeroom.exceptions import DecodeError, StorageError, ValueTooLargeError, ValueTypeError
-from storeroom.serializers import Codec
 from storeroom.storage.envelope import Envelope, is_packed
 from storeroom.storage.hooks import ABSENT, LOOK, MISSING, Swap
 from storeroom.timeouts import AT_ONCE
@@ -39,10 +38,8 @@ class Shard(NetworkCache, abstract=True):
 
     Args:
         server: the engine.
-        settings: of the cache that this is a part of.
-        codec: its codec.
-        counters: its counters.
-        outages: errors of the driver when the server is out of reach.
+        cache: the handle.
+        driver: its driver.
         home: returns the shard that a storage key belongs to.
         longest: seconds that an entry is kept at most; None for as long as the caller says.
     """
@@ -51,21 +48,13 @@ class Shard(NetworkCache, abstract=True):
     sees_envelopes = True
 
     def __init__(
-        self,
-        server: Server,
-        settings: Settings,
-        codec: Codec,
-        counters: Counters,
-        outages: tuple[type[BaseException], ...],
-        home: Callable[[str], "Shard"],
-        longest: float | None = None,
+        self, server: Server, cache: BaseCache, driver: Driver, home: Callable[[str], "Shard"], longest: float | None
     ) -> None:
         super().__init__({})
-        self.settings = settings
-        self._engine, self._codec, self._counters, self._home = server, codec, counters, home
-        self._longest = longest
-        self._outage_errors = outages
-        self.use_prefix(settings.key_prefix)
+        self._engine, self._home, self._longest = server, home, longest
+        self.settings, self._codec, self._counters = cache.settings, cache._codec, cache._counters
+        self._outage_errors = driver.OUTAGES
+        self.use_prefix(self.settings.key_prefix)
 
     def use_prefix(self, key_prefix: str) -> None:
         """Belong to the generations of this prefix."""
@@ -134,9 +123,6 @@ class Shard(NetworkCache, abstract=True):
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
         return {storage_key: value for storage_key, (value, _) in self._found(storage_keys).items()}
 
-    def _get_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
-        return self._found(storage_keys)
-
     def _found(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
         by_key = {self._key(storage_key): storage_key for storage_key in storage_keys}
         values: dict[str, tuple[Any, float | None]] = {}
@@ -145,6 +131,8 @@ class Shard(NetworkCache, abstract=True):
             if value is not MISSING:
                 values[by_key[key]] = value, _expiry_of(data)[0]
         return values
+
+    _get_dated = _found
 
     def _live(self, key: bytes) -> tuple[float, bytes, Any] | None:
         """Return expires_at, frame and token of an entry, or None if it is absent or has expired."""
@@ -246,17 +234,23 @@ class Shard(NetworkCache, abstract=True):
             return self._without_room(self._no_room("Nothing was changed."))
 
     def _touch(self, storage_key: str, expires_at: float) -> Any:
-        def touch(_: float, frame: bytes) -> tuple[float, bytes] | None:
-            return None if is_packed(frame) else (expires_at, frame)
-
-        return self._unless_full(self._change, storage_key, touch)
+        return self._unless_full(
+            self._change, storage_key, lambda _, frame: None if is_packed(frame) else (expires_at, frame)
+        )
 
     def _incr(self, storage_key: str, delta: float) -> float:
         total: float = 0
 
         def incr(expires_at: float, frame: bytes) -> tuple[float, bytes]:
             nonlocal total
-            total = self._number(storage_key, frame) + delta
+            value = self._value(storage_key, frame)
+            if value is MISSING:
+                raise KeyError(storage_key)
+            if not isinstance(value, int | float):
+                raise ValueTypeError(
+                    f"The value of key {storage_key!r} is not a number; incr() and decr() need an int or a float."
+                )
+            total = value + delta
             return expires_at, self._codec.dumps(total, storage_key)
 
         try:
@@ -266,16 +260,6 @@ class Shard(NetworkCache, abstract=True):
         if not is_changed:
             raise KeyError(storage_key)
         return total
-
-    def _number(self, storage_key: str, frame: bytes) -> float:
-        value = self._value(storage_key, frame)
-        if value is MISSING:
-            raise KeyError(storage_key)
-        if not isinstance(value, int | float):
-            raise ValueTypeError(
-                f"The value of key {storage_key!r} is not a number; incr() and decr() need an int or a float."
-            )
-        return value
 
     def _rename(self, storage_key: str, new_storage_key: str) -> Any:
         try:
@@ -304,8 +288,7 @@ class Shard(NetworkCache, abstract=True):
 
     def _delete_many(self, storage_keys: Sequence[str]) -> int:
         keys, now = list(map(self._key, storage_keys)), timeouts.now()
-        stored = self._engine.ask("get_many", keys)
-        live = [key for key, data in stored.items() if _header(data)[0] > now]
+        live = [key for key, data in self._engine.ask("get_many", keys).items() if _header(data)[0] > now]
         if live:
             self._engine.ask("delete_many", live)
         return len(live)
@@ -351,9 +334,9 @@ class Shard(NetworkCache, abstract=True):
         return self._add_all(absent) | (self._replace_all(others) if others else {})
 
     def _add_all(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
-        by_expiry: dict[float, dict[bytes, str]] = {}
+        by_expiry = defaultdict[float, dict[bytes, str]](dict)
         for name, swap in swaps.items():
-            by_expiry.setdefault(swap.expires_at, {})[self._key(name)] = name
+            by_expiry[swap.expires_at][self._key(name)] = name
         added: dict[str, bool] = {}
         for expires_at, names in by_expiry.items():
             until = self._until(expires_at)
@@ -362,14 +345,13 @@ class Shard(NetworkCache, abstract=True):
             refused = [key for key in names if key not in stored]
             there = self._engine.ask("get_many", refused) if refused else {}
             for key, name in names.items():
+                found = there.get(key, b"")
                 # The driver may have stored it, and tried a second time.
-                is_stored = key in stored or there.get(key) == data[key]
-                added[name] = is_stored or self._add_over(there.get(key, b""), name, swaps[name])
+                is_stored = key in stored or found == data[key]
+                # An entry that has expired by this clock is in the way, or there was no room.
+                may_add = not _header(found)[0] > timeouts.now()
+                added[name] = is_stored or (may_add and self._swap(name, swaps[name]))
         return added
-
-    def _add_over(self, there: bytes, storage_key: str, swap: Swap) -> bool:
-        """Add where an entry that has expired by this clock is in the way, or there was no room."""
-        return not _header(there)[0] > timeouts.now() and self._swap(storage_key, swap)
 
     def _replace_all(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
         names = {self._key(name): name for name in swaps}
@@ -388,17 +370,17 @@ class Shard(NetworkCache, abstract=True):
         self, names: Mapping[bytes, str], swaps: Mapping[str, Swap]
     ) -> Mapping[int, dict[bytes, tuple[bytes, Any]]]:
         """Return data and token of each entry that is as expected, by exptime."""
-        changes: dict[int, dict[bytes, tuple[bytes, Any]]] = {}
+        changes = defaultdict[int, dict[bytes, tuple[bytes, Any]]](dict)
         for key, (data, token) in self._engine.ask("gets_many", list(names)).items():
             expected, value, expires_at = swaps[names[key]]
             there_until, frame = _header(data)
             if not there_until > timeouts.now() or self._value(names[key], frame) != expected:
                 continue
             if value is MISSING:
-                changes.setdefault(_GONE_EXPTIME, {})[key] = GONE, token
+                changes[_GONE_EXPTIME][key] = GONE, token
             else:
                 until = self._until(expires_at)
-                changes.setdefault(exptime(until), {})[key] = self._packed(names[key], value, until), token
+                changes[exptime(until)][key] = self._packed(names[key], value, until), token
         return changes
 
     # Details --------------------------------------------------------------------------------

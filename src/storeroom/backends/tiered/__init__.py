@@ -1,8 +1,7 @@
 """A cache of several tiers: this process's memory before a storage that is farther away.
 
-``OPTIONS["tiers"]`` names the tiers, nearest first, by their aliases. The last is the
-storage; the others hold entries that were read from it. See ``near`` for the ways in which
-they are kept from serving changed ones.
+``OPTIONS["tiers"]`` names them, nearest first. The last is the storage; the others hold entries that were read from
+it. ``near`` keeps them from serving changed ones.
 """
 
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from typing import Any, ClassVar, Final
 
 from storeroom import config, timeouts
 from storeroom.backends.tiered.middle import MiddleTier
-from storeroom.backends.tiered.tiers import InForce, Tier, check_tiers, opening, parse, tiers_of
+from storeroom.backends.tiered.tiers import Tier, check_tiers, opening, parse, tiers_of
 from storeroom.base import BaseCache
 from storeroom.engines.counts import CacheStats
 from storeroom.eviction import ENCODED, MOST_HITS
@@ -34,9 +33,8 @@ class TieredCache(Relay, BaseCache):
 
     Atomic: the same operations as in the last tier, where all changes are made. Hits in the first take no lock.
 
-    TIMEOUT, KEY_PREFIX, VERSION and KEY_FUNCTION are those of the last tier unless they are given, so
-    that the last tier's own alias has the same entries. Only the bounds count of a first tier that is
-    local memory: its entries are this cache's, and not those of the alias.
+    TIMEOUT, KEY_PREFIX, VERSION and KEY_FUNCTION are the last tier's unless they are given, so that its own alias has
+    the same entries. Only the bounds count of a first tier that is local memory: its entries are this cache's.
 
     Args:
         location: not used.
@@ -57,13 +55,12 @@ class TieredCache(Relay, BaseCache):
     _handles: tuple[BaseCache, ...] = ()
 
     def __init__(self, location: str, params: Mapping[str, Any]) -> None:
-        """Open the tiers."""
         own = config.read_params(params, self.options, backend=type(self).__name__)
         if own.options["near"] is not None:
             raise ConfigurationError(
                 "OPTIONS has 'near' and 'tiers'; the first tier is the near one already: set its bounds there."
             )
-        self._names = tiers_of(own.options["tiers"], InForce())
+        self._names = tiers_of(own.options["tiers"])
         last = self._names[-1].alias.settings
         given = {"TIMEOUT" if name == "timeout" else name for name in params}
         inherited = {name.upper(): getattr(last, name) for name in _INHERITED if name.upper() not in given}
@@ -73,12 +70,11 @@ class TieredCache(Relay, BaseCache):
         self._near = self._table(self._names[0])
         self._near_entries = self._near.entries
         self.engine, self._counters = self._storage.engine, self._near.totals
-        self._far = self._behind()
-        self._below = self._overlay = NearOverlay(self, self._far, lambda: self._near)
+        self._below = self._overlay = NearOverlay(self, self._behind(), lambda: self._near)
         # The same as of the storage, where all changes are made.
-        self.async_inline = self._far.async_inline
-        self.is_shared = self._far.is_shared
-        self.sees_envelopes = self._far.sees_envelopes
+        self.async_inline = self._below.async_inline
+        self.is_shared = self._below.is_shared
+        self.sees_envelopes = self._below.sees_envelopes
 
     def _open(self, tier: Tier) -> BaseCache:
         """Return a handle of a tier that has this cache's keys."""
@@ -95,20 +91,15 @@ class TieredCache(Relay, BaseCache):
     def _table(self, first: Tier) -> NearTable:
         bounds = first.alias.settings.options if first.is_memory and first.alias.settings else {"max_entries": 0}
         options = {name: bounds.get(name, option.default) for name, option in config.NEAR_OPTIONS.items()}
-        return table_of(self._storage.engine, options | {"max_staleness": self._bound})
+        return table_of(self._storage.engine, options | {"max_staleness": self.settings.options["max_staleness"]})
 
     def _behind(self) -> StorageHooks:
         """Return the hooks of the tiers behind the near one."""
         hooks: StorageHooks = self._storage
-        for tier, handle in reversed([*zip(self._names, self._handles, strict=True)][:-1]):
-            if not (tier is self._names[0] and tier.is_memory):
-                hooks = MiddleTier(self, handle, hooks, self._bound)
+        first = 1 if self._names[0].is_memory else 0
+        for handle in reversed(self._handles[first:-1]):
+            hooks = MiddleTier(self, handle, hooks, self.settings.options["max_staleness"])
         return hooks
-
-    @property
-    def _bound(self) -> float:
-        bound: float = self.settings.options["max_staleness"]
-        return bound
 
     def _learn_keys(self) -> None:
         super()._learn_keys()
@@ -167,7 +158,6 @@ class TieredCache(Relay, BaseCache):
         tiers = [handle.stats() for handle in self._handles[:-1]]
         if self._names[0].is_memory:
             tiers[0] = near
-        names = [tier.name for tier in self._names]
         return CacheStats(
             hits=counted.hits + self._near.direct_hits,
             misses=counted.misses,
@@ -178,7 +168,7 @@ class TieredCache(Relay, BaseCache):
             errors=counted.errors + storage.errors + near.errors,
             entries=storage.entries,
             bytes=storage.bytes,
-            tiers=dict(zip(names, [*tiers, far], strict=True)),
+            tiers=dict(zip((tier.name for tier in self._names), [*tiers, far], strict=True)),
         )
 
     def _check_invariants(self) -> None:

@@ -1,8 +1,7 @@
 """A tier between the nearest and the storage, such as the files that a machine's processes share.
 
-Many processes fill it, and each hears of changes for itself alone, so that nobody vouches for another's entries.
-Hence they are bounded by time, whatever tells of changes: none lives longer than the bound after the read that it came
-from. Nor do those of the tiers before it, which go by the expiry that they find here.
+Many processes fill it, and each hears of changes for itself alone: nobody vouches for another's entries. So none lives
+longer than the bound after the read that it came from, nor do those of the tiers before it, which go by its expiry.
 """
 
 import contextlib
@@ -15,7 +14,8 @@ from storeroom.exceptions import StoreroomError
 from storeroom.near import NearOverlay, NearTable, Ticket, Tolerance
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING, StorageHooks
-from storeroom.storage.steps import Steps, arun, run
+from storeroom.storage.overlay import Relay
+from storeroom.storage.steps import Steps
 
 __all__ = ["MiddleTier"]
 
@@ -82,17 +82,12 @@ class MiddleTier(NearOverlay):
         """See StorageHooks._get_many()."""
         return {key: value for key, (value, _) in (yield from self.get_dated(storage_keys)).items()}
 
-    def _get(self, storage_key: str) -> Any:
-        return run(self.get_many([storage_key])).get(storage_key, MISSING)
+    def get(self, storage_key: str) -> Steps[Any]:
+        """See StorageHooks._get()."""
+        return (yield from self.get_many([storage_key])).get(storage_key, MISSING)
 
-    async def _aget(self, storage_key: str) -> Any:
-        return (await arun(self.get_many([storage_key]))).get(storage_key, MISSING)
-
-    def _has(self, storage_key: str) -> Any:
-        return self._below._has(storage_key)
-
-    async def _ahas(self, storage_key: str) -> Any:
-        return await self._below._ahas(storage_key)
+    # The storage knows by itself.
+    _has, _ahas = Relay._has, Relay._ahas
 
     def _drop(self, storage_keys: Sequence[str]) -> None:
         super()._drop(storage_keys)
@@ -102,14 +97,10 @@ class MiddleTier(NearOverlay):
         super()._drop(storage_keys)
         await self._tier._adelete_many(storage_keys)
 
-    def _clear(self) -> None:
+    def clear(self) -> Steps[None]:
+        """See StorageHooks._clear()."""
         try:
-            super()._clear()
+            yield self._below, "_clear", ()
         finally:
-            self._tier._clear()
-
-    async def _aclear(self) -> None:
-        try:
-            await super()._aclear()
-        finally:
-            await self._tier._aclear()
+            self.table.drop_all()
+            yield self._tier, "_clear", ()

@@ -57,8 +57,8 @@ def parse(value: Any) -> tuple[str | Mapping[str, Any], ...]:
     return tuple(value)
 
 
-def tiers_of(written: Sequence[str | Mapping[str, Any]], source: "_Source") -> list[Tier]:
-    """Return the tiers, nearest first.
+def tiers_of(written: Sequence[str | Mapping[str, Any]], aliases: Mapping[str, Alias] | None = None) -> list[Tier]:
+    """Return the tiers, nearest first, by these aliases; None for those of the configuration in force.
 
     Raises:
         ConfigurationError: one does not exist, or cannot be at its position.
@@ -68,7 +68,7 @@ def tiers_of(written: Sequence[str | Mapping[str, Any]], source: "_Source") -> l
             "OPTIONS['tiers'] is missing; a tiered cache needs two tiers or more, nearest first, such as "
             "{'tiers': ['memory', 'redis']}."
         )
-    tiers = [source.tier(tier, position) for position, tier in enumerate(written)]
+    tiers = [_tier(tier, position, aliases) for position, tier in enumerate(written)]
     for position, tier in enumerate(tiers):
         if not issubclass(tier.alias.backend, BaseCache):
             raise ConfigurationError(
@@ -84,20 +84,33 @@ def tiers_of(written: Sequence[str | Mapping[str, Any]], source: "_Source") -> l
     return tiers
 
 
+def _tier(written: str | Mapping[str, Any], position: int, aliases: Mapping[str, Alias] | None) -> Tier:
+    if not isinstance(written, str):
+        name = f"tier {position}"
+        return Tier(name, read_alias(name, written, None), has_alias=False)
+    source = caches.source if aliases is None else None
+    known: Mapping[str, Any] = source.caches if source else aliases or {}
+    if written not in known:
+        raise ConfigurationError(
+            f"OPTIONS['tiers'][{position}] is {written!r}, and there is no such alias."
+            f"{wording.nearest(written, known)} The aliases are {', '.join(map(repr, known))}."
+        )
+    return Tier(written, read_alias(written, known[written], source.directory) if source else known[written])
+
+
 def check_tiers(name: str, aliases: Mapping[str, Alias]) -> None:
     """Find out whether the tiers of an alias make sense among all aliases; nothing is opened.
 
     Raises:
         ConfigurationError: they do not.
     """
-    source = _Read(aliases)
     pending: list[tuple[str, ...]] = [(name,)]
     while pending:
         line = pending.pop()
         settings = aliases[line[-1]].settings
         written = () if settings is None else settings.options.get("tiers", ())
         if len(line) == 1 or written:
-            for tier in tiers_of(written, source):
+            for tier in tiers_of(written, aliases):
                 if tier.has_alias and tier.name in line:
                     raise _circle((*line, tier.name))
                 if tier.has_alias:
@@ -122,47 +135,3 @@ def opening(tier: Tier) -> Iterator[None]:
         yield
     finally:
         _opening.reset(token)
-
-
-class _Source:
-    """Aliases to look tiers up in."""
-
-    def tier(self, written: str | Mapping[str, Any], position: int) -> Tier:
-        """Return one tier."""
-        if isinstance(written, str):
-            return Tier(written, self.alias(written, position))
-        return Tier(f"tier {position}", read_alias(f"tier {position}", written, None), has_alias=False)
-
-    def alias(self, name: str, position: int) -> Alias:
-        """Return an alias."""
-        raise NotImplementedError
-
-
-class _Read(_Source):
-    """Aliases that have been read together."""
-
-    def __init__(self, aliases: Mapping[str, Alias]) -> None:
-        self._aliases = aliases
-
-    def alias(self, name: str, position: int) -> Alias:
-        if name not in self._aliases:
-            raise _unknown(name, position, self._aliases)
-        return self._aliases[name]
-
-
-class InForce(_Source):
-    """The aliases of the configuration in force."""
-
-    def alias(self, name: str, position: int) -> Alias:
-        """See _Source."""
-        source = caches.source
-        if name not in source.caches:
-            raise _unknown(name, position, source.caches)
-        return read_alias(name, source.caches[name], source.directory)
-
-
-def _unknown(name: str, position: int, aliases: Mapping[str, Any]) -> ConfigurationError:
-    return ConfigurationError(
-        f"OPTIONS['tiers'][{position}] is {name!r}, and there is no such alias.{wording.nearest(name, aliases)} "
-        f"The aliases are {', '.join(map(repr, aliases))}."
-    )
