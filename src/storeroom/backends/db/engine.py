@@ -72,7 +72,8 @@ class DatabaseEngine(NetworkEngine):
         self.notes: dict[bytes, None] = {}
         self._creates, self._limit = options["create_table"], options["max_connections"]
         self._patience: float = options["busy_timeout" if database.is_local else "socket_timeout"]
-        self._pool = Pool(database, self._limit, self._patience, self.lock, keeps_idle=keeps_idle)
+        self._new_pool = partial(Pool, database, self._limit, self._patience, keeps_idle=keeps_idle)
+        self._pool = self._new_pool()
         self._writer, self._preparing = threading.Lock(), threading.Lock()
         self._is_ready = False
         self._earliest = self._look_after = self._noted_at = 0.0
@@ -90,7 +91,7 @@ class DatabaseEngine(NetworkEngine):
             return self._perform(look, *args)
         # The same as _perform() where nothing goes wrong, without its calls (benchmarks: "database get").
         try:
-            session = pool.take()
+            session, _ = pool.take()
         except database.errors:
             return self._perform(look, *args)
         try:
@@ -285,11 +286,11 @@ class DatabaseEngine(NetworkEngine):
         if database.is_local and now > self._look_after and self._is_ready:
             self._look_after = now + _LOOK_SECONDS
             self._earliest = min(self._earliest, now)
-        session = pool.take()
+        session, _ = pool.take()
         while database.is_stale(session):
             self._is_ready = self._is_ready and not database.is_local
             pool.discard(session)
-            session = pool.take()
+            session, _ = pool.take()
         if not self._is_ready:
             try:
                 self._make_ready(session)
@@ -389,7 +390,7 @@ class DatabaseEngine(NetworkEngine):
 
     def create_table(self) -> bool:
         """Make the table unless it is there: see schema.create()."""
-        made = self._attempt(self._pool.take, partial(schema.create, self.database, self.statements), ())
+        made = self._attempt(lambda: self._pool.take()[0], partial(schema.create, self.database, self.statements), ())
         self._is_ready = True
         return made
 
@@ -427,8 +428,10 @@ class DatabaseEngine(NetworkEngine):
     def before_fork(self) -> None:
         """Get all sessions home, so that no thread is within a driver; close those that no child may have."""
         self._gathered = self._pool.gather()
-        while self.database.is_local and self._gathered:
-            self._pool.discard(self._gathered.pop())
+        if self.database.is_local:
+            for session in filter(None, self._gathered):
+                self.database.close(session)
+            self._gathered = [None] * len(self._gathered)
 
     def after_fork_in_parent(self) -> None:
         """Go on with the sessions that are open."""
@@ -438,12 +441,12 @@ class DatabaseEngine(NetworkEngine):
     def after_fork_in_child(self) -> None:
         """Begin with no sessions: those at the other end belong to the parent."""
         super().after_fork_in_child()
-        self.database.abandon(self._gathered)
+        self.database.abandon([session for session in self._gathered if session is not None])
         notifications, self._notifications = self._notifications, None
         if notifications is not None:
             notifications.abandon()
         self._gathered = []
-        self._pool.renew(self.lock)
+        self._pool = self._new_pool()
         self._writer, self._preparing = threading.Lock(), threading.Lock()
         self._executor = None
         self.notes = {}
