@@ -56,14 +56,7 @@ _UNBOUNDED: Final = Bounds()
 
 
 class DatabaseEngine(NetworkEngine):
-    """The sessions on one table.
-
-    Args:
-        database: where the table is.
-        table: its name.
-        options: of the cache.
-        keeps_idle: whether a session stays open when nobody uses it.
-    """
+    """The sessions on one table; without `keeps_idle` none stays open when nobody uses it."""
 
     def __init__(self, database: Database, table: str, options: Mapping[str, Any], *, keeps_idle: bool) -> None:
         super().__init__(database.name)
@@ -130,11 +123,7 @@ class DatabaseEngine(NetworkEngine):
         return now < self._earliest and now < self._look_after and bounds.allow(entries + 1, size + row.size)
 
     def _put_briefly(self, row: Row, expires_at: float, bounds: Bounds, only_absent: bool) -> bool:
-        """Write an entry and count it; return whether it was written.
-
-        Raises:
-            OverfullError: more is due after all.
-        """
+        """Write an entry and count it; return whether it was written. OverfullError if more is due after all."""
         columns = columns_of(row, expires_at)
         parameters = (*columns, timeouts.now()) if only_absent else columns
         put: Callable[..., _Written] = self._put_by_one if self.statements.grammar.chains else self._put_by_two
@@ -310,22 +299,13 @@ class DatabaseEngine(NetworkEngine):
             (self._pool.give if is_fit else self._pool.discard)(session)
 
     def _await_others(self, error: Exception, deadline: float) -> None:
-        """Pause, as another process writes.
-
-        Raises:
-            OutageError: it has done so for too long.
-        """
+        """Pause, as another process writes; raise OutageError if it has done so for too long."""
         if time.monotonic() > deadline:
             self._fail(Fault.OUTAGE, error)
         pause(_BUSY_SECONDS)
 
     def _mend(self, fault: Fault, error: Exception, session: Any, mended: set[Fault], attempt: int) -> None:
-        """Make another attempt worth while, or raise.
-
-        Raises:
-            OutageError: the database is out of reach.
-            StorageError: it said no.
-        """
+        """Make another attempt worth while, or raise: see _fail()."""
         if fault is Fault.CONFLICT:
             pause(_PAUSE_SECONDS * (attempt + 1))
         elif fault in mended:

@@ -17,14 +17,7 @@ _FORK_SECONDS: Final = 10.0
 
 
 class Pool(Connections[Any]):
-    """See Connections.
-
-    Args:
-        database: to which connections are opened.
-        limit: the most that may be open.
-        patience: seconds to wait for one when all are taken.
-        keeps_idle: whether a connection stays open when nobody uses it.
-    """
+    """See Connections; without `keeps_idle` none stays open when nobody uses it."""
 
     def __init__(self, database: Database, limit: int, patience: float, *, keeps_idle: bool) -> None:
         super().__init__(database.connect, database.close, limit, patience, OutageError)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from storeroom.backends.db import schema
 from storeroom.backends.db.database import Database
-from storeroom.backends.db.location import Target
+from storeroom.backends.db.location import PORTS, Target
 from storeroom.storage.probes import Endpoint, Probe, ServerProbe, TableProbe, measure, together
 
 __all__ = ["endpoints", "probe"]
@@ -23,11 +23,8 @@ _ENCRYPTS: Final[Mapping[str, bool]] = {"require": True, "verify-ca": True, "ver
 """PostgreSQL's sslmode to whether the session is encrypted; with the others, the server decides.
 Source: https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-PROTECTION"""
 
-_OWN_ERRORS: Final = range(1000, 2000)
-"""MySQL's numbers of its servers' errors; those of its clients follow."""
-
-_PASSING_ERRORS: Final = frozenset({1040, 1053})
-"""Too many connections, and a shutdown in progress."""
+_REFUSALS: Final = frozenset(range(1000, 2000)) - {1040, 1053}
+"""Numbers of a MySQL server's errors, but for too many connections, and a shutdown in progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +43,6 @@ class _Vendor:
     product: str
     version: str
     oldest: str
-    port: int
     time: str
     is_replica: str
     may_create: str
@@ -82,7 +78,6 @@ _VENDORS: Final[Mapping[str, _Vendor]] = {
         "PostgreSQL",
         "SHOW server_version",
         "9.5",
-        5432,
         "SELECT extract(epoch FROM clock_timestamp())",
         "SELECT pg_is_in_recovery()",
         "SELECT has_schema_privilege(current_schema(), 'CREATE')",
@@ -93,7 +88,6 @@ _VENDORS: Final[Mapping[str, _Vendor]] = {
         "MySQL",
         "SELECT version()",
         "8.0",
-        3306,
         "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) / 1000000",
         "SELECT @@innodb_read_only",
         _MYSQL_MAY_CREATE,
@@ -116,13 +110,10 @@ def endpoints(target: Target) -> tuple[Endpoint, ...]:
     if target.vendor == "postgresql":
         is_encrypted = _ENCRYPTS.get(str(query.get("sslmode")))
         has_password = has_password or None  # its library looks in the environment and in files, too
-    return (Endpoint(_address(target, host), host, is_encrypted, has_password),)
-
-
-def _address(target: Target, host: str) -> str:
-    port = f":{target.port or _VENDORS[target.vendor].port}" if host else ""
     named = f"[{host}]" if ":" in host else host
-    return f"{target.vendor}://{named}{port}/{target.database or ''}"
+    port = f":{target.port or PORTS[target.vendor]}" if host else ""
+    address = f"{target.vendor}://{named}{port}/{target.database or ''}"
+    return (Endpoint(address, host, is_encrypted, has_password),)
 
 
 def probe(database: Database, target: Target, seconds: float) -> Probe:
@@ -186,7 +177,7 @@ def _is_refusal(error: Exception) -> bool:
     if state is not None:
         return not state.startswith(("53", "57", "08"))
     if error.args and isinstance(error.args[0], int):
-        return error.args[0] in _OWN_ERRORS and error.args[0] not in _PASSING_ERRORS
+        return error.args[0] in _REFUSALS
     # libpq passes on the server's last words, as text alone.
     text = str(error)
     return "FATAL:" in text and not any(word in text for word in ("starting up", "shutting down", "too many"))

@@ -52,9 +52,7 @@ ROW_BYTES: Final = 120
 """Bytes of a row beside its key and value: columns, three indexes, headers."""
 
 _NUMBER_BYTES: Final = 8
-
 _LENGTH_BYTES: Final = 4
-
 _ENVELOPE: Final = 1
 
 

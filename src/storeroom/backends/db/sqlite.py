@@ -1,9 +1,8 @@
 """SQLite: a table in a file that all processes of this machine share.
 
-Write-ahead logging: reading waits for nobody, one writes at a time. Nothing is waited
-for to reach the disk, as a cache can be made again: when a process ends or is killed,
-everything committed is there; when the machine fails, the file may be damaged, which
-is noticed, and it is put aside.
+Write-ahead logging: reading waits for nobody, one writes at a time. Nothing is waited for to reach
+the disk: a process that is killed loses nothing; a machine that fails may leave a damaged file,
+which is noticed, and put aside.
 
 Sources: https://sqlite.org/wal.html, https://sqlite.org/howtocorrupt.html (section 2.2: nobody else closes
 the file in this process; 2.6: no connection is carried across a fork).
@@ -188,9 +187,8 @@ def _is_safe(directory: str) -> bool:
 def _make(path: str) -> None:
     """Make the file, for this user only, unless it is there.
 
-    One that is there is not so much as opened: to close it would let go of all locks that SQLite has on it in this
-    process (howtocorrupt, section 2.2). So a new one gets its name only when it is complete, write-ahead logging
-    included, for which many that begin at once would lock each other out.
+    One that is there is not even opened: to close it would let go of SQLite's locks (howtocorrupt, section 2.2). A new
+    one gets its name when it is complete, with its log, which many that begin at once would keep each other from.
     """
     if os.path.exists(path):
         return

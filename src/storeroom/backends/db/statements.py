@@ -1,20 +1,19 @@
 """The SQL of one table, written once as far as the databases agree.
 
-Every statement takes the parameters that its name promises, in the order in which they
-stand in the text. Lists of keys are cut into chunks, so that no database's bound on
-parameters is met.
+A statement takes its parameters in the order of its text. Lists of keys are cut into chunks,
+so that no database's bound on parameters is met.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-__all__ = ["CHUNK", "COLUMNS", "Grammar", "Statements", "batches", "chunks", "rows_of"]
+__all__ = ["COLUMNS", "Grammar", "Statements", "batches", "chunks"]
 
 T = TypeVar("T")
 
-CHUNK: Final = 500
+_CHUNK: Final = 500
 """Keys in one statement. SQLite allows 999 parameters before 3.32, and planners slow down on more."""
 
 COLUMNS: Final = ("cache_key", "value", "number", "expires", "size", "growth", "sequence")
@@ -64,9 +63,9 @@ class Grammar:
     table_suffix: str = ""
 
 
-def chunks(items: Sequence[T], length: int = CHUNK) -> Iterator[Sequence[T]]:
-    """Yield the items, so many at a time."""
-    return (items[start : start + length] for start in range(0, len(items), length))
+def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield the items, as many at a time as one statement takes."""
+    return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
 
 
 def batches(items: Iterable[T], length_of: Callable[[T], int], longest: int, count: int) -> Iterator[list[T]]:
@@ -84,16 +83,8 @@ def batches(items: Iterable[T], length_of: Callable[[T], int], longest: int, cou
         yield batch
 
 
-def rows_of(rows: Sequence[Sequence[Any]]) -> list[Any]:
-    """Return the parameters of several rows, one after the other."""
-    return [column for row in rows for column in row]
-
-
 class Statements:
-    """The statements on one table.
-
-    In the texts below, ? stands for a parameter and $ for the table.
-    """
+    """The statements on one table; in the texts below, ? stands for a parameter and $ for the table."""
 
     def __init__(self, grammar: Grammar, table: str) -> None:
         self.grammar = grammar
@@ -178,15 +169,15 @@ class Statements:
 
     def insert(self, count: int) -> str:
         """Take the columns of so many rows."""
-        return self._sql(_insert(count))
+        return self._sql(f"INSERT INTO $ ({', '.join(COLUMNS)}) VALUES {', '.join([_ROW] * count)}")
 
     def _put_many(self, count: int) -> str:
         """Take the columns of so many rows; return growth and size of each."""
-        return self._sql(f"{_insert(count)} {_ON_CONFLICT} RETURNING growth, size")
+        return self.insert(count) + self._sql(f" {_ON_CONFLICT} RETURNING growth, size")
 
     def _add_many(self, count: int) -> str:
         """Take the columns of so many rows, and the present; return growth, size and name of each that is written."""
-        return self._sql(f"{_insert(count)} {_ON_CONFLICT}{_IF_ABSENT} RETURNING growth, size, cache_key")
+        return self.insert(count) + self._sql(f" {_ON_CONFLICT}{_IF_ABSENT} RETURNING growth, size, cache_key")
 
     def create(self) -> list[str]:
         """Return the statements that make the table and its indexes."""
@@ -200,18 +191,13 @@ class Statements:
         return [(self._quoted(f"{self.name}_{column}"), column) for column in ("expires", "sequence")]
 
 
-def _insert(count: int) -> str:
-    return f"INSERT INTO $ ({', '.join(COLUMNS)}) VALUES {', '.join([_ROW] * count)}"
-
-
 def _put_one(condition: str) -> str:
     """Return the statement that writes one row and counts it, within bounds.
 
     It takes the name of the counts, max_entries, the row's size and max_bytes; the parameters of put_many(1) or
-    add_many(1); and once more max_entries, max_bytes and the name. It returns one row: the growth of the row written,
-    None if an entry is present, and the counts, None if they did not change. It returns no row where the bounds have
-    no room, and it fails where others take the room while it runs, by the constraint that `growth` is not NULL:
-    a statement that has written a row has no other way to undo it.
+    add_many(1); and once more max_entries, max_bytes and the name. It returns the growth of the row written, None if
+    an entry is present, and the counts, None if they did not change; no row where the bounds have no room. It fails,
+    as `growth` must not be NULL, where others take the room while it runs: it has no other way to undo its write.
     """
     number = (
         "counts.number + CASE WHEN put.growth = put.size THEN 1 WHEN put.growth < 0 AND put.size = 0 THEN -1 ELSE 0 END"
