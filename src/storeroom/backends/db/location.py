@@ -38,7 +38,7 @@ _WHERE: Final = frozenset({"dbname", "host", "hostaddr", "port", "service", "uni
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A cache's table, and the way to it.
+    """A cache's table, whose name is checked, and the way to it.
 
     Attributes:
         vendor: "sqlite", "postgresql" or "mysql".
@@ -57,6 +57,14 @@ class Target:
     port: int | None = None
     database: str | None = None
     query: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        length = len(self.table.encode("utf-8", "replace"))
+        if not 0 < length <= _LONGEST_TABLE or "\x00" in self.table:
+            raise ConfigurationError(
+                f"is {self.table!r}; expected the name of a table, of up to {_LONGEST_TABLE} bytes, such as "
+                "'my_cache_table'."
+            )
 
     @property
     def address(self) -> str:
@@ -101,7 +109,7 @@ def parse(location: Any, options: Mapping[str, Any], in_site: Callable[[str], Ta
         )
     if options["url"] is not None:
         return _parse_url(options["url"], location)
-    return _checked(in_site(location) if in_site else Target("sqlite", location, path=f"{program_directory()}.sqlite3"))
+    return in_site(location) if in_site else Target("sqlite", location, path=f"{program_directory()}.sqlite3")
 
 
 def _parse_url(url: str, table: str) -> Target:
@@ -118,12 +126,12 @@ def _parse_url(url: str, table: str) -> Target:
             "sqlite:////path, postgresql://user:password@host/database, mysql://user:password@host/database."
         )
     if vendor == "sqlite":
-        return _checked(Target(vendor, table, path=_path(parts, wrong)))
+        return Target(vendor, table, path=_path(parts, wrong))
     user, password, host = (
         None if part is None else unquote(part) for part in (parts.username, parts.password, parts.hostname)
     )
     query = tuple(parse_qsl(parts.query, keep_blank_values=True))
-    return _checked(Target(vendor, table, "", user, password, host, port, unquote(parts.path[1:]) or None, query))
+    return Target(vendor, table, "", user, password, host, port, unquote(parts.path[1:]) or None, query)
 
 
 def _path(parts: SplitResult, wrong: str) -> str:
@@ -135,13 +143,3 @@ def _path(parts: SplitResult, wrong: str) -> str:
             "absolute. For a cache in memory use storeroom.backends.locmem.LocMemCache."
         )
     return str(Path(path).expanduser().absolute())
-
-
-def _checked(target: Target) -> Target:
-    length = len(target.table.encode("utf-8", "replace"))
-    if not 0 < length <= _LONGEST_TABLE or "\x00" in target.table:
-        raise ConfigurationError(
-            f"is {target.table!r}; expected the name of a table, of up to {_LONGEST_TABLE} bytes, such as "
-            "'my_cache_table'."
-        )
-    return target

@@ -143,9 +143,8 @@ def _answers(database: Database, session: Any, target: Target, endpoint: Endpoin
     seconds = time.monotonic() - begun
     round_trips, clock_ahead = measure(lambda: _value(session, "SELECT 1"), lambda: float(_value(session, vendor.time)))
     is_mariadb = "mariadb" in version.lower()
-    is_encrypted, has_password = vendor.is_encrypted(session), vendor.has_password(session, target)
     found = ServerProbe(
-        replace(endpoint, is_encrypted=is_encrypted, has_password=has_password),
+        replace(endpoint, is_encrypted=vendor.is_encrypted(session), has_password=vendor.has_password(session, target)),
         product="MariaDB" if is_mariadb else vendor.product,
         version=version.split(maxsplit=1)[0],
         oldest=_OLDEST_MARIADB if is_mariadb else vendor.oldest,
@@ -193,15 +192,15 @@ def _look_at_file(database: Database, target: Target) -> Probe:
         folder = next(folder for folder in file.parents if folder.exists())
         may_create = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
         failure = "" if may_create else f"it does not exist, and {folder} is none in which this user may make it"
-        table = TableProbe(target.table, database.name, "absent", may_create)
-        return Probe((replace(found, failure=failure, is_refusal=bool(failure)),), table)
+        absent = TableProbe(target.table, database.name, "absent", may_create)
+        return Probe((replace(found, failure=failure, is_refusal=bool(failure)),), absent)
+    may_write, table = os.access(file, os.W_OK), None
+    failure = "" if may_write else "this user may not write to it"
     try:
         # By a connection of its own, which cannot write.
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=1.0)) as session:
-            table = _table(database, session, target, os.access(file, os.W_OK))
+            table = _table(database, session, target, may_write)
     except sqlite3.Error as error:
-        seconds = time.monotonic() - begun
-        return Probe((replace(found, failure=str(error), is_refusal=True, seconds=seconds),))
-    if not os.access(file, os.W_OK):
-        found = replace(found, failure="this user may not write to it", is_refusal=True)
-    return Probe((replace(found, seconds=time.monotonic() - begun),), table)
+        failure = str(error)
+    seconds = time.monotonic() - begun
+    return Probe((replace(found, failure=failure, is_refusal=bool(failure), seconds=seconds),), table)

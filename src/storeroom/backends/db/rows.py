@@ -31,7 +31,7 @@ from storeroom.timeouts import NEVER
 
 __all__ = [
     "COUNTS_NAME", "ENDLESS", "KEY_BYTES", "ROW_BYTES", "TAG_NAMES", "Row", "frame_of", "from_column", "head_of",
-    "is_hashed", "make_row", "name_of", "storage_key_of", "to_column",
+    "is_hashed", "make_row", "name_of", "storage_key_of",
 ]  # fmt: skip
 
 COUNTS_NAME: Final = b"\x00counts"
@@ -123,13 +123,8 @@ def _decoded(name: bytes) -> str:
         return name.decode("utf-8", "replace")
 
 
-def to_column(expires_at: float) -> float:
-    """Return the ``expires`` of an expires_at."""
-    return min(expires_at, ENDLESS)
-
-
 def from_column(expires: float) -> float:
-    """Return the expires_at of an ``expires``."""
+    """Return the expires_at of an ``expires``, which is the lesser of that and ENDLESS."""
     return NEVER if expires >= ENDLESS else expires
 
 

@@ -34,6 +34,8 @@ _SWITCH_SECONDS: Final = 0.02
 _WAL_PAGES: Final = 4000
 """The log is written back into the file every 16 MB: rarely, and it still fits into the system's memory."""
 
+_OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+
 _FAULTS: Final = {
     sqlite3.SQLITE_BUSY: Fault.BUSY,
     sqlite3.SQLITE_LOCKED: Fault.CONFLICT,
@@ -173,15 +175,12 @@ def is_private(path: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         while not os.path.isdir(directory):
             directory = os.path.dirname(directory)
-        return _is_safe(directory)
-    is_own = status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return is_own and _is_safe(directory)
-
-
-def _is_safe(directory: str) -> bool:
-    """Tell whether nobody else can replace this user's files in a directory; in one like /tmp they cannot."""
+    else:
+        if status.st_uid != os.geteuid() or status.st_mode & _OTHERS_WRITE:
+            return False
+    # Others cannot replace this user's files in a directory like /tmp.
     mode = os.stat(directory).st_mode
-    return not mode & (stat.S_IWGRP | stat.S_IWOTH) or bool(mode & stat.S_ISVTX)
+    return not mode & _OTHERS_WRITE or bool(mode & stat.S_ISVTX)
 
 
 def _make(path: str) -> None:

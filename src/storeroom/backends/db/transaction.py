@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
-from storeroom.backends.db.rows import COUNTS_NAME, ENDLESS, TAG_NAMES, Row, to_column
+from storeroom.backends.db.rows import COUNTS_NAME, ENDLESS, TAG_NAMES, Row
 from storeroom.backends.db.statements import Statements, batches, chunks
 
 __all__ = [
@@ -373,7 +373,7 @@ def columns_of(row: Row, expires_at: float, position: int | None = None) -> tupl
     name, value, number, size = row
     sequence = _position() if position is None else position % _LAST
     # A lock or a lease is never evicted.
-    return name, value, number, to_column(expires_at), size, size, sequence if size else _LAST + sequence
+    return name, value, number, min(expires_at, ENDLESS), size, size, sequence if size else _LAST + sequence
 
 
 def kept_position(row: Row, sequence: int) -> int | None:
