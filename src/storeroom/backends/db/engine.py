@@ -351,7 +351,7 @@ class DatabaseEngine(NetworkEngine):
         self._noted_at = now
         # The values read are known already: a failure here must not take them away.
         with contextlib.suppress(OutageError, StorageError):
-            self.write(lambda transaction: transaction.renew(names))
+            self.write(Transaction.renew, names)
 
     # Near tiers -------------------------------------------------------------------------------
 

@@ -168,10 +168,7 @@ def _table(database: Database, session: Any, target: Target, may_create: bool | 
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Tell whether the server itself said no: to the password, the database, or a statement.
-
-    A server that is starting, or has too many clients, is no more than out of reach.
-    """
+    """Tell whether the server itself said no; one that is starting, or has too many clients, is only out of reach."""
     state = getattr(error, "sqlstate", None)
     if state is not None:
         return not state.startswith(("53", "57", "08"))

@@ -4,10 +4,8 @@
 column                holds
 ====================  ==================================================================
 ``cache_key``         the storage key in UTF-8; of a long one its beginning and a hash
-``value``             the frame, after the storage key where that is a long one; NULL for a plain
-                      integer
-``number``            the plain integer, which the database increments; 1 beside a ``value`` that is
-                      an envelope, which no statement can judge
+``value``             the frame, after the storage key where that is a long one; NULL for a plain integer
+``number``            the plain integer, which the database increments; 1 beside an envelope, which no statement judges
 ``expires``           epoch seconds; ENDLESS for an entry that never expires
 ``size``              bytes of the storage key and of the frame (8 for a plain integer), and ROW_BYTES; 0 for a
                       lock or a lease, which bounds ignore

@@ -137,24 +137,22 @@ class Statements:
     def _learn_lists(self) -> None:
         """Learn the statements on a number of names, or rows."""
         several, lock, skip_locked = self._several, self.grammar.lock, self.grammar.skip_locked
-        self.get_many = several("SELECT cache_key, value, number, expires FROM $ WHERE cache_key IN")
-        self.lock_entries = several(
-            "SELECT cache_key, expires, value, number, sequence FROM $ WHERE cache_key IN", lock
-        )
-        self.sizes = several("SELECT size, expires, cache_key FROM $ WHERE cache_key IN", lock)
-        self.growths = several("SELECT growth, size FROM $ WHERE cache_key IN")
-        self.delete = several("DELETE FROM $ WHERE cache_key IN", self._returned("size, expires"))
-        self.used = several("SELECT cache_key FROM $ WHERE size > 0 AND cache_key IN", skip_locked)
-        self.renew = several("UPDATE $ SET sequence = ? WHERE size > 0 AND cache_key IN")
-        self.delete_until = several("DELETE FROM $ WHERE cache_key IN", f"{_UNTIL}{self._returned('size, expires')}")
-        self.until = several("SELECT cache_key FROM $ WHERE cache_key IN", f"{_UNTIL}{lock}")
-        self.until_unlocked = several("SELECT cache_key FROM $ WHERE cache_key IN", f"{_UNTIL}{skip_locked}")
+        self.get_many = several("SELECT cache_key, value, number, expires FROM $ WHERE")
+        self.lock_entries = several("SELECT cache_key, expires, value, number, sequence FROM $ WHERE", lock)
+        self.sizes = several("SELECT size, expires, cache_key FROM $ WHERE", lock)
+        self.growths = several("SELECT growth, size FROM $ WHERE")
+        self.delete = several("DELETE FROM $ WHERE", self._returned("size, expires"))
+        self.used = several("SELECT cache_key FROM $ WHERE size > 0 AND", skip_locked)
+        self.renew = several("UPDATE $ SET sequence = ? WHERE size > 0 AND")
+        self.delete_until = several("DELETE FROM $ WHERE", f"{_UNTIL}{self._returned('size, expires')}")
+        self.until = several("SELECT cache_key FROM $ WHERE", f"{_UNTIL}{lock}")
+        self.until_unlocked = several("SELECT cache_key FROM $ WHERE", f"{_UNTIL}{skip_locked}")
         self.put_many: Callable[[int], str] = lru_cache(64)(self._put_many)
         self.add_many: Callable[[int], str] = lru_cache(64)(self._add_many)
 
     def _several(self, text: str, after: str = "") -> Callable[[int], str]:
-        """Return the function from a number of names to the statement that takes so many; texts in use are kept."""
-        return lru_cache(128)(lambda count: self._sql(f"{text} ({', '.join('?' * count)}){after}"))
+        """Return the function from a number of names to the statement on the rows of so many; texts in use are kept."""
+        return lru_cache(128)(lambda count: self._sql(f"{text} cache_key IN ({', '.join('?' * count)}){after}"))
 
     def _sql(self, text: str) -> str:
         return text.replace("?", self.grammar.parameter).replace("$", self.table)

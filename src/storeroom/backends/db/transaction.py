@@ -330,13 +330,11 @@ class Transaction:
         return max(surplus, _BATCH) if max_entries >= _LARGE else surplus
 
     def _evict(self, count: int) -> None:
-        while count > 0:
-            victims = self._victims(min(count, 1000))
-            if not victims:
-                self.recount()
-                return
+        while count > 0 and (victims := self._victims(min(count, 1000))):
             self._remove_victims([name for name, _ in victims])
             count -= len(victims)
+        if count > 0:
+            self.recount()
 
     def _evict_bytes(self, surplus: int) -> int:
         victims = []
