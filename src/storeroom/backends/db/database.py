@@ -128,7 +128,7 @@ class Database:
         return frozenset(name for (name,) in session.execute(self._columns, (table,)).fetchall())
 
     def lock_schema(self, session: Any, table: str) -> None:
-        """Keep other processes, within a transaction, from making the same table; MySQL's fail, and look again."""
+        """Keep others, within a transaction, from making the same table; on MySQL they fail, and look again."""
 
     def incr(self, session: Any, statements: Statements, parameters: Sequence[Any]) -> int | None:
         """Add to a live plain integer within bounds; return the sum, or None if there is none."""

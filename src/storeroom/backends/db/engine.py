@@ -123,7 +123,7 @@ class DatabaseEngine(NetworkEngine):
         return now < self._earliest and now < self._look_after and bounds.allow(entries + 1, size + row.size)
 
     def _put_briefly(self, row: Row, expires_at: float, bounds: Bounds, only_absent: bool) -> bool:
-        """Write an entry and count it; return whether it was written. OverfullError if more is due after all."""
+        """Write an entry and count it; return whether it was. Raise OverfullError if more is due after all."""
         columns = columns_of(row, expires_at)
         parameters = (*columns, timeouts.now()) if only_absent else columns
         put: Callable[..., _Written] = self._put_by_one if self.statements.grammar.chains else self._put_by_two
@@ -275,11 +275,9 @@ class DatabaseEngine(NetworkEngine):
         if database.is_local and now > self._look_after and self._is_ready:
             self._look_after = now + _LOOK_SECONDS
             self._earliest = min(self._earliest, now)
-        session, _ = pool.take()
-        while database.is_stale(session):
+        while database.is_stale(session := pool.take()[0]):
             self._is_ready = self._is_ready and not database.is_local
             pool.discard(session)
-            session, _ = pool.take()
         if not self._is_ready:
             try:
                 self._make_ready(session)
