@@ -50,7 +50,7 @@ def sent_by(cache: DatabaseCache, operation: Callable[[DatabaseCache], Any]) -> 
     counting = Counting(session)
     engine._look_after = engine._earliest = timeouts.now() + 1000
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine._pool, "take", lambda: counting)
+        patch.setattr(engine._pool, "take", lambda: (counting, True))
         patch.setattr(engine._pool, "give", lambda _: None)
         patch.setattr(engine.database, "is_stale", lambda _: False)
         operation(cache)

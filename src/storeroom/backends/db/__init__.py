@@ -272,7 +272,7 @@ class DatabaseCache(NetworkCache):
 
     def _touch(self, storage_key: str, expires_at: float) -> Any:
         engine, name = self._engine, name_of(storage_key)
-        parameters = (layout.to_column(expires_at), name, timeouts.now())
+        parameters = (min(expires_at, layout.ENDLESS), name, timeouts.now())
         try:
             touched = engine.change(name, _rows_changed, engine.statements.touch, parameters, expires_at=expires_at)
         except FullError as error:

@@ -1,15 +1,9 @@
 """Removal of many rows in short transactions, so that it holds up no other writer, and no reader.
 
-clear() takes effect at one moment, though its transactions are many. The moment is a
-position in the sequence: every row that is there then comes before it, and rows written
-later come after it, however far the removal has got.
-
-- Rows that are made of others keep the position of these: a moved entry, a sum, a lease
-  that carries a stale value.
-- Renewals, which would take a row past the position, are withheld meanwhile by a notice
-  in the row of counts.
-- Leases go before that moment, so that no computation that is under way then stores its
-  value afterwards.
+clear() takes effect at one moment, though its transactions are many: at a position in the sequence
+that every row that is there comes before, and rows written later come after. Rows that are made of
+others keep their position; renewals are withheld meanwhile by a notice in the row of counts. Leases
+go before that moment, so that no computation that is under way then stores its value afterwards.
 """
 
 import time
@@ -35,14 +29,7 @@ _Row: TypeAlias = tuple[bytes, int]
 def clear(
     engine: DatabaseEngine, write: Callable[..., Any], leases: Iterable[_Row], rows: Callable[[], Iterable[_Row]]
 ) -> None:
-    """Remove leases, then all other rows that are there at one moment.
-
-    Args:
-        engine: of the table.
-        write: runs a change in a transaction.
-        leases: the rows that hold them.
-        rows: returns all rows, which are read bit by bit.
-    """
+    """Remove leases, then all rows that are there at one moment; `write` runs a change in a transaction."""
     _remove(engine, write, leases, _EVERY_POSITION)
     position = write(Transaction.last_position)
     while _remove(engine, write, rows(), position):

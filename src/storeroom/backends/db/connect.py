@@ -41,10 +41,11 @@ def engine_of(target: Target, options: Mapping[str, Any], site: Site | None) -> 
     settings = {name: options[name] for name in _SHARED}
     database, is_trusted = _database(target, settings)
     settings["keeps_idle"] = keeps_idle = database.is_local or site is None or not is_test_run()
+    known_by = repr((target, target.user, target.password, target.query, sorted(settings.items())))
+    # Passwords are part of the identity, which no repr shows.
+    identity = f"{target!r} {hashlib.blake2b(known_by.encode(), digest_size=16).hexdigest()}"
     engine = shared(
-        DatabaseEngine,
-        _identity(target, settings),
-        lambda: DatabaseEngine(database, target.table, settings, keeps_idle=keeps_idle),
+        DatabaseEngine, identity, lambda: DatabaseEngine(database, target.table, settings, keeps_idle=keeps_idle)
     )
     return engine, is_trusted
 
@@ -67,9 +68,3 @@ def _database(target: Target, settings: Mapping[str, Any]) -> tuple[Database, bo
     from storeroom.backends.db.sqlite import SQLite, is_private
 
     return SQLite(target.path, settings["busy_timeout"]), is_private(target.path)
-
-
-def _identity(target: Target, settings: Mapping[str, Any]) -> str:
-    """Return the identity of the engine: passwords are part of it, which no repr shows."""
-    known_by = repr((target, target.user, target.password, target.query, sorted(settings.items())))
-    return f"{target!r} {hashlib.blake2b(known_by.encode(), digest_size=16).hexdigest()}"

@@ -72,7 +72,14 @@ class Database:
     def is_stale(self, session: Any) -> bool:
         """Tell whether an idle session has been closed at the other end."""
         descriptor = self._descriptor(session)
-        return descriptor < 0 or _is_readable(descriptor)  # nothing but an end, or an error, comes unasked
+        if descriptor < 0:
+            return True
+        # Nothing but an end, or an error, comes unasked.
+        if not hasattr(select, "poll"):
+            return bool(select.select([descriptor], [], [], 0)[0])
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(0))
 
     def abandon(self, sessions: Sequence[Any]) -> None:
         """Let go, in a forked child, of sessions that are the parent's.
@@ -121,7 +128,7 @@ class Database:
         return frozenset(name for (name,) in session.execute(self._columns, (table,)).fetchall())
 
     def lock_schema(self, session: Any, table: str) -> None:
-        """Keep other processes, within a transaction, from making the same table."""
+        """Keep others, within a transaction, from making the same table; on MySQL they fail, and look again."""
 
     def incr(self, session: Any, statements: Statements, parameters: Sequence[Any]) -> int | None:
         """Add to a live plain integer within bounds; return the sum, or None if there is none."""
@@ -132,11 +139,3 @@ class Database:
 def pause(longest: float) -> None:
     """Sleep for up to so many seconds: at random, lest all that collided collide again."""
     time.sleep(random.random() * longest)  # noqa: S311 -- a pause is no secret
-
-
-def _is_readable(descriptor: int) -> bool:
-    if not hasattr(select, "poll"):
-        return bool(select.select([descriptor], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))

@@ -56,14 +56,7 @@ _UNBOUNDED: Final = Bounds()
 
 
 class DatabaseEngine(NetworkEngine):
-    """The sessions on one table.
-
-    Args:
-        database: where the table is.
-        table: its name.
-        options: of the cache.
-        keeps_idle: whether a session stays open when nobody uses it.
-    """
+    """The sessions on one table; without `keeps_idle` none stays open when nobody uses it."""
 
     def __init__(self, database: Database, table: str, options: Mapping[str, Any], *, keeps_idle: bool) -> None:
         super().__init__(database.name)
@@ -72,7 +65,8 @@ class DatabaseEngine(NetworkEngine):
         self.notes: dict[bytes, None] = {}
         self._creates, self._limit = options["create_table"], options["max_connections"]
         self._patience: float = options["busy_timeout" if database.is_local else "socket_timeout"]
-        self._pool = Pool(database, self._limit, self._patience, self.lock, keeps_idle=keeps_idle)
+        self._new_pool = partial(Pool, database, self._limit, self._patience, keeps_idle=keeps_idle)
+        self._pool = self._new_pool()
         self._writer, self._preparing = threading.Lock(), threading.Lock()
         self._is_ready = False
         self._earliest = self._look_after = self._noted_at = 0.0
@@ -90,7 +84,7 @@ class DatabaseEngine(NetworkEngine):
             return self._perform(look, *args)
         # The same as _perform() where nothing goes wrong, without its calls (benchmarks: "database get").
         try:
-            session = pool.take()
+            session, _ = pool.take()
         except database.errors:
             return self._perform(look, *args)
         try:
@@ -129,11 +123,7 @@ class DatabaseEngine(NetworkEngine):
         return now < self._earliest and now < self._look_after and bounds.allow(entries + 1, size + row.size)
 
     def _put_briefly(self, row: Row, expires_at: float, bounds: Bounds, only_absent: bool) -> bool:
-        """Write an entry and count it; return whether it was written.
-
-        Raises:
-            OverfullError: more is due after all.
-        """
+        """Write an entry and count it; return whether it was. Raise OverfullError if more is due after all."""
         columns = columns_of(row, expires_at)
         parameters = (*columns, timeouts.now()) if only_absent else columns
         put: Callable[..., _Written] = self._put_by_one if self.statements.grammar.chains else self._put_by_two
@@ -285,11 +275,9 @@ class DatabaseEngine(NetworkEngine):
         if database.is_local and now > self._look_after and self._is_ready:
             self._look_after = now + _LOOK_SECONDS
             self._earliest = min(self._earliest, now)
-        session = pool.take()
-        while database.is_stale(session):
+        while database.is_stale(session := pool.take()[0]):
             self._is_ready = self._is_ready and not database.is_local
             pool.discard(session)
-            session = pool.take()
         if not self._is_ready:
             try:
                 self._make_ready(session)
@@ -309,22 +297,13 @@ class DatabaseEngine(NetworkEngine):
             (self._pool.give if is_fit else self._pool.discard)(session)
 
     def _await_others(self, error: Exception, deadline: float) -> None:
-        """Pause, as another process writes.
-
-        Raises:
-            OutageError: it has done so for too long.
-        """
+        """Pause, as another process writes; raise OutageError if it has done so for too long."""
         if time.monotonic() > deadline:
             self._fail(Fault.OUTAGE, error)
         pause(_BUSY_SECONDS)
 
     def _mend(self, fault: Fault, error: Exception, session: Any, mended: set[Fault], attempt: int) -> None:
-        """Make another attempt worth while, or raise.
-
-        Raises:
-            OutageError: the database is out of reach.
-            StorageError: it said no.
-        """
+        """Make another attempt worth while, or raise: see _fail()."""
         if fault is Fault.CONFLICT:
             pause(_PAUSE_SECONDS * (attempt + 1))
         elif fault in mended:
@@ -370,7 +349,7 @@ class DatabaseEngine(NetworkEngine):
         self._noted_at = now
         # The values read are known already: a failure here must not take them away.
         with contextlib.suppress(OutageError, StorageError):
-            self.write(lambda transaction: transaction.renew(names))
+            self.write(Transaction.renew, names)
 
     # Near tiers -------------------------------------------------------------------------------
 
@@ -389,7 +368,7 @@ class DatabaseEngine(NetworkEngine):
 
     def create_table(self) -> bool:
         """Make the table unless it is there: see schema.create()."""
-        made = self._attempt(self._pool.take, partial(schema.create, self.database, self.statements), ())
+        made = self._attempt(lambda: self._pool.take()[0], partial(schema.create, self.database, self.statements), ())
         self._is_ready = True
         return made
 
@@ -427,8 +406,10 @@ class DatabaseEngine(NetworkEngine):
     def before_fork(self) -> None:
         """Get all sessions home, so that no thread is within a driver; close those that no child may have."""
         self._gathered = self._pool.gather()
-        while self.database.is_local and self._gathered:
-            self._pool.discard(self._gathered.pop())
+        if self.database.is_local:
+            for session in filter(None, self._gathered):
+                self.database.close(session)
+            self._gathered = [None] * len(self._gathered)
 
     def after_fork_in_parent(self) -> None:
         """Go on with the sessions that are open."""
@@ -438,12 +419,12 @@ class DatabaseEngine(NetworkEngine):
     def after_fork_in_child(self) -> None:
         """Begin with no sessions: those at the other end belong to the parent."""
         super().after_fork_in_child()
-        self.database.abandon(self._gathered)
+        self.database.abandon([session for session in self._gathered if session is not None])
         notifications, self._notifications = self._notifications, None
         if notifications is not None:
             notifications.abandon()
         self._gathered = []
-        self._pool.renew(self.lock)
+        self._pool = self._new_pool()
         self._writer, self._preparing = threading.Lock(), threading.Lock()
         self._executor = None
         self.notes = {}

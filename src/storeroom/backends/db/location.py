@@ -1,9 +1,8 @@
 """From LOCATION and OPTIONS to a database and its table.
 
-LOCATION is the name of the table, as in Django, and ``OPTIONS["url"]`` tells where the
-database is. LOCATION may be the URL itself, as CACHE_URL has it; the table's name is
-then ``OPTIONS["table"]``. Without any URL it is the site's own database in Django
-(see site.py), and elsewhere a SQLite file of this program's own.
+LOCATION names the table, as in Django, and ``OPTIONS["url"]`` the database; or LOCATION is the
+URL, as CACHE_URL has it, and ``OPTIONS["table"]`` names the table. Without any URL it is the site's
+own database in Django (see site.py), and elsewhere a SQLite file of this program's own.
 """
 
 import os
@@ -17,9 +16,9 @@ from storeroom.exceptions import ConfigurationError
 from storeroom.registry.sources import program_directory
 from storeroom.wording import mask_url, nearest
 
-__all__ = ["DEFAULT_TABLE", "LONGEST_TABLE", "VENDORS", "Target", "parse"]
+__all__ = ["PORTS", "Target", "parse"]
 
-VENDORS: Final = {
+_VENDORS: Final = {
     "sqlite": "sqlite",
     "postgresql": "postgresql",
     "postgres": "postgresql",
@@ -28,13 +27,10 @@ VENDORS: Final = {
 }
 """Scheme of a URL, without the driver that may follow a "+", to the kind of database."""
 
-DEFAULT_TABLE: Final = "storeroom_cache"
+PORTS: Final = {"postgresql": 5432, "mysql": 3306}
 
-LONGEST_TABLE: Final = 54
+_LONGEST_TABLE: Final = 54
 """Bytes: PostgreSQL cuts names to 63, and the longest name of an index is nine longer than the table's."""
-
-
-_PORTS: Final = {"postgresql": 5432, "mysql": 3306}
 
 _WHERE: Final = frozenset({"dbname", "host", "hostaddr", "port", "service", "unix_socket"})
 """Parameters of a driver that lead to another database."""
@@ -42,7 +38,7 @@ _WHERE: Final = frozenset({"dbname", "host", "hostaddr", "port", "service", "uni
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A cache's table, and the way to it.
+    """A cache's table, whose name is checked, and the way to it.
 
     Attributes:
         vendor: "sqlite", "postgresql" or "mysql".
@@ -62,9 +58,18 @@ class Target:
     database: str | None = None
     query: tuple[tuple[str, str], ...] = ()
 
-    def address(self, port: int) -> str:
-        """Return host, port and database, for the log; the port is the one given unless the URL has another."""
-        return f"{self.host or 'local'}:{self.port or port}/{self.database or ''}"
+    def __post_init__(self) -> None:
+        length = len(self.table.encode("utf-8", "replace"))
+        if not 0 < length <= _LONGEST_TABLE or "\x00" in self.table:
+            raise ConfigurationError(
+                f"is {self.table!r}; expected the name of a table, of up to {_LONGEST_TABLE} bytes, such as "
+                "'my_cache_table'."
+            )
+
+    @property
+    def address(self) -> str:
+        """Host, port and database on a server, for the log."""
+        return f"{self.host or 'local'}:{self.port or PORTS[self.vendor]}/{self.database or ''}"
 
     @property
     def identity(self) -> tuple[object, ...]:
@@ -72,7 +77,7 @@ class Target:
         if self.path:
             return self.vendor, os.path.realpath(self.path), self.table
         where = [(name, value) for name, value in sorted(self.query) if name in _WHERE]
-        return self.vendor, self.address(_PORTS[self.vendor]), *where, self.table
+        return self.vendor, self.address, *where, self.table
 
     def login(self, database: str) -> dict[str, Any]:
         """Return a driver's arguments; `database` is its name for the database."""
@@ -86,12 +91,7 @@ class Target:
 
 
 def parse(location: Any, options: Mapping[str, Any], in_site: Callable[[str], Target] | None = None) -> Target:
-    """Return the table that LOCATION and OPTIONS name.
-
-    Args:
-        location: of the cache.
-        options: of the cache.
-        in_site: returns a table in the site's database; None where there is none, for a file of the program's own.
+    """Return the table that LOCATION and OPTIONS name; `in_site` returns a table in the site's database, if any.
 
     Raises:
         ConfigurationError: they make no sense; the text goes on after "LOCATION".
@@ -102,14 +102,14 @@ def parse(location: Any, options: Mapping[str, Any], in_site: Callable[[str], Ta
             raise ConfigurationError(
                 f"is {mask_url(location)!r} and OPTIONS['url'] is given too; expected the table's name as LOCATION."
             )
-        return _parse_url(location, options["table"] or DEFAULT_TABLE)
+        return _parse_url(location, options["table"] or "storeroom_cache")
     if options["table"] is not None:
         raise ConfigurationError(
             f"is {location!r} and OPTIONS['table'] is given too; expected the table's name in one place."
         )
     if options["url"] is not None:
         return _parse_url(options["url"], location)
-    return _checked(in_site(location) if in_site else Target("sqlite", location, path=f"{program_directory()}.sqlite3"))
+    return in_site(location) if in_site else Target("sqlite", location, path=f"{program_directory()}.sqlite3")
 
 
 def _parse_url(url: str, table: str) -> Target:
@@ -119,18 +119,14 @@ def _parse_url(url: str, table: str) -> Target:
         port = parts.port
     except ValueError:
         raise ConfigurationError(f"{wrong}, which is not a URL.") from None
-    vendor = VENDORS.get(parts.scheme.partition("+")[0])
+    vendor = _VENDORS.get(parts.scheme.partition("+")[0])
     if vendor is None:
         raise ConfigurationError(
-            f"{wrong}, whose scheme is unknown.{nearest(parts.scheme, VENDORS)} Expected one of "
+            f"{wrong}, whose scheme is unknown.{nearest(parts.scheme, _VENDORS)} Expected one of "
             "sqlite:////path, postgresql://user:password@host/database, mysql://user:password@host/database."
         )
     if vendor == "sqlite":
-        return _checked(Target(vendor, table, path=_path(parts, wrong)))
-    return _checked(_on_server(vendor, table, parts, port))
-
-
-def _on_server(vendor: str, table: str, parts: SplitResult, port: int | None) -> Target:
+        return Target(vendor, table, path=_path(parts, wrong))
     user, password, host = (
         None if part is None else unquote(part) for part in (parts.username, parts.password, parts.hostname)
     )
@@ -147,13 +143,3 @@ def _path(parts: SplitResult, wrong: str) -> str:
             "absolute. For a cache in memory use storeroom.backends.locmem.LocMemCache."
         )
     return str(Path(path).expanduser().absolute())
-
-
-def _checked(target: Target) -> Target:
-    length = len(target.table.encode("utf-8", "replace"))
-    if not 0 < length <= LONGEST_TABLE or "\x00" in target.table:
-        raise ConfigurationError(
-            f"is {target.table!r}; expected the name of a table, of up to {LONGEST_TABLE} bytes, such as "
-            "'my_cache_table'."
-        )
-    return target

@@ -44,8 +44,6 @@ _FAULTS: Final = {
 
 _CLIENTS: Final = range(2000, 3000)
 
-_UNSIGNED: Final = 2**64
-
 
 class MySQLStatements(Statements):
     """The statements that MySQL writes in a way of its own."""
@@ -122,12 +120,7 @@ class Session(pymysql.connections.Connection):  # type: ignore[misc]  # PyMySQL 
 
 
 class MySQL(Database):
-    """A database of a MariaDB or MySQL server.
-
-    Args:
-        target: where it is.
-        settings: the cache's options.
-    """
+    """A database of a MariaDB or MySQL server."""
 
     grammar = Grammar(
         parameter="%s",
@@ -153,7 +146,7 @@ class MySQL(Database):
     _columns = "SELECT column_name FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = %s"
 
     def __init__(self, target: Target, settings: Mapping[str, Any]) -> None:
-        self.name = f"MySQL ({target.address(3306)})"
+        self.name = f"MySQL ({target.address})"
         seconds = settings["socket_timeout"]
         given = {**target.login("database"), **read_parameters(dict(target.query), self.name)}
         self._arguments: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
@@ -189,13 +182,10 @@ class MySQL(Database):
         """See Database."""
         return MySQLStatements(self.grammar, table)
 
-    def lock_schema(self, session: Session, table: str) -> None:
-        """Do nothing: the later process is told that the table exists, and looks again."""
-
     def incr(self, session: Session, statements: Statements, parameters: Sequence[Any]) -> int | None:
         """See Database."""
         cursor = session.execute(statements.incr, parameters)
         if not cursor.rowcount:
             return None
-        total: int = cursor.lastrowid
-        return total if total < _UNSIGNED // 2 else total - _UNSIGNED
+        total: int = cursor.lastrowid  # unsigned
+        return total if total < 2**63 else total - 2**64

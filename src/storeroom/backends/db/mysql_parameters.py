@@ -1,8 +1,8 @@
 """Arguments of PyMySQL, from the parameters of a mysql:// URL or Django's OPTIONS.
 
-Django's OPTIONS are written for mysqlclient, another driver: names that both drivers know
-are passed on, and ``ssl_mode`` is translated. A name that PyMySQL does not know is an
-error: one that was meant to encrypt must not be lost.
+Django's OPTIONS are written for mysqlclient, another driver: names that both know are passed on,
+and ``ssl_mode`` is translated. Any other name is an error: one that was meant to encrypt must not
+be lost.
 
 Sources: https://pymysql.readthedocs.io/en/latest/modules/connections.html,
 https://mysqlclient.readthedocs.io/user_guide.html#functions-and-attributes
@@ -38,11 +38,7 @@ _NAMES: Final = _TEXTS | _BOOLEANS | _OBJECTS | {"ssl_mode"}
 
 
 def read_parameters(query: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return arguments for PyMySQL's connect().
-
-    Args:
-        query: parameter to its value.
-        name: of the database, for errors.
+    """Return arguments for PyMySQL's connect(); `name` is that of the database, for errors.
 
     Raises:
         ConfigurationError: there is no such parameter, or it makes no sense.

@@ -1,9 +1,7 @@
 """Changes of rows, announced to near tiers: LISTEN and NOTIFY of PostgreSQL.
 
-A process with a near tier before a table announces, within each transaction that changes
-rows, their names, and listens for those of others. Processes without one announce nothing,
-and neither does SQL that somebody writes by hand; so near tiers stay bounded by time here,
-and only hear of most changes sooner.
+A process with a near tier announces, within each transaction, the rows that it changes, and listens
+for those of others. Nobody else announces any, so that near tiers stay bounded by time here.
 
 Source: https://www.postgresql.org/docs/current/sql-notify.html
 """
@@ -23,19 +21,17 @@ from storeroom.storage.channel import Listener
 
 __all__ = ["Notifications"]
 
-PAYLOAD_BYTES: Final = 7_900
+_PAYLOAD_BYTES: Final = 7_900
 """The server takes less than 8000."""
 
-MAX_NAMES: Final = 2_000
+_MAX_NAMES: Final = 2_000
 """Rows that are announced by name; of more, it is said that they may be any."""
 
-PINGS_PER_BOUND: Final = 4
+_PINGS_PER_BOUND: Final = 4
 """Attempts to use the connection before a near tier's bound is over."""
 
-PING_SECONDS: Final = (0.05, 1.0)
+_PING_SECONDS: Final = (0.05, 1.0)
 """The shortest and the longest time between two of these."""
-
-_ANY: Final = "null"
 
 
 class Notifications(ListeningThread):
@@ -81,12 +77,12 @@ class Notifications(ListeningThread):
             listener.drop_all()
 
     def _listen(self) -> None:
-        shortest, longest = PING_SECONDS
+        shortest, longest = _PING_SECONDS
         with selectors.DefaultSelector() as selector:
             selector.register(self._sleeper, selectors.EVENT_READ)
             selector.register(self._session.fileno(), selectors.EVENT_READ)
             while not self._is_closed:
-                selector.select(min(max(self._bound / PINGS_PER_BOUND, shortest), longest))
+                selector.select(min(max(self._bound / _PINGS_PER_BOUND, shortest), longest))
                 # Notifications that have come are handed to _hear() before the answer; none in time is an error.
                 self._session.execute("SELECT 1")
 
@@ -104,10 +100,10 @@ class Notifications(ListeningThread):
 
 def _payloads(names: Collection[bytes]) -> Iterator[str]:
     """Yield JSON lists of the storage keys of these rows, or null for any."""
-    if len(names) > MAX_NAMES or any(map(layout.is_hashed, names)):
-        yield _ANY
+    if len(names) > _MAX_NAMES or any(map(layout.is_hashed, names)):
+        yield "null"
         return
     # In ASCII, where NUL and lone surrogates, which PostgreSQL's text does not hold, are \u escapes.
     keys = [json.dumps(layout.storage_key_of(name, None)) for name in names]
-    for batch in batches(keys, lambda key: len(key) + 1, PAYLOAD_BYTES, MAX_NAMES):
+    for batch in batches(keys, lambda key: len(key) + 1, _PAYLOAD_BYTES, _MAX_NAMES):
         yield f"[{','.join(batch)}]"

@@ -9,11 +9,10 @@ from storeroom.config import Option
 
 __all__ = ["OPTIONS"]
 
-DEFAULT_MAX_CONNECTIONS: Final = 16
-"""Of one process: servers admit 100 (PostgreSQL) or 151 (MariaDB) clients by default, and each of PostgreSQL's
-is a process of its own."""
+_MAX_CONNECTIONS: Final = 16
+"""Of one process: servers admit 100 (PostgreSQL, each a process of its own) or 151 (MariaDB) clients by default."""
 
-DEFAULT_BUSY_TIMEOUT: Final = 5.0
+_BUSY_TIMEOUT: Final = 5.0
 """Seconds; as in Python's sqlite3 module. A write takes far less than a millisecond, so that hundreds may queue."""
 
 
@@ -48,9 +47,9 @@ OPTIONS: Final[Mapping[str, Option]] = {
         "PostgreSQL: whether the table is made UNLOGGED: faster writes, no replicas, and empty after a crash.",
     ),
     "max_connections": Option(
-        config.whole_number(1), DEFAULT_MAX_CONNECTIONS, "How many connections a process keeps at most."
+        config.whole_number(1), _MAX_CONNECTIONS, "How many connections a process keeps at most."
     ),
     "busy_timeout": Option(
-        config.number(0.001), DEFAULT_BUSY_TIMEOUT, "SQLite: seconds to wait for another process that writes."
+        config.number(0.001), _BUSY_TIMEOUT, "SQLite: seconds to wait for another process that writes."
     ),
 }

@@ -61,12 +61,7 @@ class TimedConnection(psycopg.Connection[Any]):
 
 
 class PostgreSQL(Database):
-    """A database of a PostgreSQL server.
-
-    Args:
-        target: where it is.
-        settings: the cache's options.
-    """
+    """A database of a PostgreSQL server."""
 
     grammar = Grammar(
         parameter="%s",
@@ -82,7 +77,7 @@ class PostgreSQL(Database):
     _columns = "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped"
 
     def __init__(self, target: Target, settings: Mapping[str, Any]) -> None:
-        self.name = f"PostgreSQL ({target.address(5432)})"
+        self.name = f"PostgreSQL ({target.address})"
         self._answer_seconds: float = settings["socket_timeout"]
         if settings["unlogged"]:
             self.grammar = replace(self.grammar, create="CREATE UNLOGGED TABLE")

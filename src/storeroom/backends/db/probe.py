@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from storeroom.backends.db import schema
 from storeroom.backends.db.database import Database
-from storeroom.backends.db.location import Target
+from storeroom.backends.db.location import PORTS, Target
 from storeroom.storage.probes import Endpoint, Probe, ServerProbe, TableProbe, measure, together
 
 __all__ = ["endpoints", "probe"]
@@ -23,11 +23,8 @@ _ENCRYPTS: Final[Mapping[str, bool]] = {"require": True, "verify-ca": True, "ver
 """PostgreSQL's sslmode to whether the session is encrypted; with the others, the server decides.
 Source: https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-PROTECTION"""
 
-_OWN_ERRORS: Final = range(1000, 2000)
-"""MySQL's numbers of its servers' errors; those of its clients follow."""
-
-_PASSING_ERRORS: Final = frozenset({1040, 1053})
-"""Too many connections, and a shutdown in progress."""
+_REFUSALS: Final = frozenset(range(1000, 2000)) - {1040, 1053}
+"""Numbers of a MySQL server's errors, but for too many connections, and a shutdown in progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +43,6 @@ class _Vendor:
     product: str
     version: str
     oldest: str
-    port: int
     time: str
     is_replica: str
     may_create: str
@@ -82,7 +78,6 @@ _VENDORS: Final[Mapping[str, _Vendor]] = {
         "PostgreSQL",
         "SHOW server_version",
         "9.5",
-        5432,
         "SELECT extract(epoch FROM clock_timestamp())",
         "SELECT pg_is_in_recovery()",
         "SELECT has_schema_privilege(current_schema(), 'CREATE')",
@@ -93,7 +88,6 @@ _VENDORS: Final[Mapping[str, _Vendor]] = {
         "MySQL",
         "SELECT version()",
         "8.0",
-        3306,
         "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) / 1000000",
         "SELECT @@innodb_read_only",
         _MYSQL_MAY_CREATE,
@@ -116,13 +110,10 @@ def endpoints(target: Target) -> tuple[Endpoint, ...]:
     if target.vendor == "postgresql":
         is_encrypted = _ENCRYPTS.get(str(query.get("sslmode")))
         has_password = has_password or None  # its library looks in the environment and in files, too
-    return (Endpoint(_address(target, host), host, is_encrypted, has_password),)
-
-
-def _address(target: Target, host: str) -> str:
-    port = f":{target.port or _VENDORS[target.vendor].port}" if host else ""
     named = f"[{host}]" if ":" in host else host
-    return f"{target.vendor}://{named}{port}/{target.database or ''}"
+    port = f":{target.port or PORTS[target.vendor]}" if host else ""
+    address = f"{target.vendor}://{named}{port}/{target.database or ''}"
+    return (Endpoint(address, host, is_encrypted, has_password),)
 
 
 def probe(database: Database, target: Target, seconds: float) -> Probe:
@@ -152,9 +143,8 @@ def _answers(database: Database, session: Any, target: Target, endpoint: Endpoin
     seconds = time.monotonic() - begun
     round_trips, clock_ahead = measure(lambda: _value(session, "SELECT 1"), lambda: float(_value(session, vendor.time)))
     is_mariadb = "mariadb" in version.lower()
-    is_encrypted, has_password = vendor.is_encrypted(session), vendor.has_password(session, target)
     found = ServerProbe(
-        replace(endpoint, is_encrypted=is_encrypted, has_password=has_password),
+        replace(endpoint, is_encrypted=vendor.is_encrypted(session), has_password=vendor.has_password(session, target)),
         product="MariaDB" if is_mariadb else vendor.product,
         version=version.split(maxsplit=1)[0],
         oldest=_OLDEST_MARIADB if is_mariadb else vendor.oldest,
@@ -178,15 +168,12 @@ def _table(database: Database, session: Any, target: Target, may_create: bool | 
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Tell whether the server itself said no: to the password, the database, or a statement.
-
-    A server that is starting, or has too many clients, is no more than out of reach.
-    """
+    """Tell whether the server itself said no; one that is starting, or has too many clients, is only out of reach."""
     state = getattr(error, "sqlstate", None)
     if state is not None:
         return not state.startswith(("53", "57", "08"))
     if error.args and isinstance(error.args[0], int):
-        return error.args[0] in _OWN_ERRORS and error.args[0] not in _PASSING_ERRORS
+        return error.args[0] in _REFUSALS
     # libpq passes on the server's last words, as text alone.
     text = str(error)
     return "FATAL:" in text and not any(word in text for word in ("starting up", "shutting down", "too many"))
@@ -202,15 +189,15 @@ def _look_at_file(database: Database, target: Target) -> Probe:
         folder = next(folder for folder in file.parents if folder.exists())
         may_create = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
         failure = "" if may_create else f"it does not exist, and {folder} is none in which this user may make it"
-        table = TableProbe(target.table, database.name, "absent", may_create)
-        return Probe((replace(found, failure=failure, is_refusal=bool(failure)),), table)
+        absent = TableProbe(target.table, database.name, "absent", may_create)
+        return Probe((replace(found, failure=failure, is_refusal=bool(failure)),), absent)
+    may_write, table = os.access(file, os.W_OK), None
+    failure = "" if may_write else "this user may not write to it"
     try:
         # By a connection of its own, which cannot write.
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=1.0)) as session:
-            table = _table(database, session, target, os.access(file, os.W_OK))
+            table = _table(database, session, target, may_write)
     except sqlite3.Error as error:
-        seconds = time.monotonic() - begun
-        return Probe((replace(found, failure=str(error), is_refusal=True, seconds=seconds),))
-    if not os.access(file, os.W_OK):
-        found = replace(found, failure="this user may not write to it", is_refusal=True)
-    return Probe((replace(found, seconds=time.monotonic() - begun),), table)
+        failure = str(error)
+    seconds = time.monotonic() - begun
+    return Probe((replace(found, failure=failure, is_refusal=bool(failure), seconds=seconds),), table)

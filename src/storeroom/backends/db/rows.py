@@ -4,10 +4,8 @@
 column                holds
 ====================  ==================================================================
 ``cache_key``         the storage key in UTF-8; of a long one its beginning and a hash
-``value``             the frame, after the storage key where that is a long one; NULL for a plain
-                      integer
-``number``            the plain integer, which the database increments; 1 beside a ``value`` that is
-                      an envelope, which no statement can judge
+``value``             the frame, after the storage key where that is a long one; NULL for a plain integer
+``number``            the plain integer, which the database increments; 1 beside an envelope, which no statement judges
 ``expires``           epoch seconds; ENDLESS for an entry that never expires
 ``size``              bytes of the storage key and of the frame (8 for a plain integer), and ROW_BYTES; 0 for a
                       lock or a lease, which bounds ignore
@@ -31,7 +29,7 @@ from storeroom.timeouts import NEVER
 
 __all__ = [
     "COUNTS_NAME", "ENDLESS", "KEY_BYTES", "ROW_BYTES", "TAG_NAMES", "Row", "frame_of", "from_column", "head_of",
-    "is_hashed", "make_row", "name_of", "storage_key_of", "to_column",
+    "is_hashed", "make_row", "name_of", "storage_key_of",
 ]  # fmt: skip
 
 COUNTS_NAME: Final = b"\x00counts"
@@ -52,9 +50,7 @@ ROW_BYTES: Final = 120
 """Bytes of a row beside its key and value: columns, three indexes, headers."""
 
 _NUMBER_BYTES: Final = 8
-
 _LENGTH_BYTES: Final = 4
-
 _ENVELOPE: Final = 1
 
 
@@ -125,13 +121,8 @@ def _decoded(name: bytes) -> str:
         return name.decode("utf-8", "replace")
 
 
-def to_column(expires_at: float) -> float:
-    """Return the ``expires`` of an expires_at."""
-    return min(expires_at, ENDLESS)
-
-
 def from_column(expires: float) -> float:
-    """Return the expires_at of an ``expires``."""
+    """Return the expires_at of an ``expires``, which is the lesser of that and ENDLESS."""
     return NEVER if expires >= ENDLESS else expires
 
 

@@ -42,12 +42,9 @@ def make_ready(database: Database, statements: Statements, session: Any, *, crea
 
 
 def create(database: Database, statements: Statements, session: Any) -> bool:
-    """Make the table unless it is there; replace one that Django or an earlier Storeroom has made.
+    """Make the table unless it is there; replace one of Django or an earlier Storeroom, without its entries.
 
-    Entries of a replaced table are lost: a cache can be filled again.
-
-    Returns:
-        Whether a table was made.
+    Return whether a table was made.
 
     Raises:
         StorageError: there is a table of that name that holds something else.

@@ -1,12 +1,8 @@
 """The database of a Django project, for a cache whose OPTIONS name no URL.
 
-Django's routers choose it, asked as they are for Django's own cache. The cache connects
-to it by itself, with the parameters of Django's settings: its writes are not part of the
-program's transactions.
-
-A SQLite database admits one writer at a time: a cache in the same file would wait for the
-very transaction that its caller has open, and in vain. So it gets a file of its own,
-beside the site's.
+Django's routers choose it, as for Django's own cache, and the cache connects to it by itself, with
+the parameters of Django's settings. On SQLite it gets a file beside the site's: in the same file it
+would wait for the very transaction that its caller has open, and in vain.
 
 Django is found by being loaded and set up; it is never imported to find out.
 """
@@ -80,9 +76,6 @@ class Site:
             )
         if vendor == "sqlite":
             return Target(vendor, table, path=_file_beside(self.name))
-        return self._on_server(vendor, table)
-
-    def _on_server(self, vendor: str, table: str) -> Target:
         options = {name: value for name, value in self.settings.get("OPTIONS", {}).items() if name not in _OWN}
         user, password, host, port = (self.settings[name] or None for name in ("USER", "PASSWORD", "HOST", "PORT"))
         if vendor == "mysql" and host and host.startswith("/"):  # as Django reads it; of PostgreSQL, libpq does

@@ -1,9 +1,8 @@
 """SQLite: a table in a file that all processes of this machine share.
 
-Write-ahead logging: reading waits for nobody, one writes at a time. Nothing is waited
-for to reach the disk, as a cache can be made again: when a process ends or is killed,
-everything committed is there; when the machine fails, the file may be damaged, which
-is noticed, and it is put aside.
+Write-ahead logging: reading waits for nobody, one writes at a time. Nothing is waited for to reach
+the disk: a process that is killed loses nothing; a machine that fails may leave a damaged file,
+which is noticed, and put aside.
 
 Sources: https://sqlite.org/wal.html, https://sqlite.org/howtocorrupt.html (section 2.2: nobody else closes
 the file in this process; 2.6: no connection is carried across a fork).
@@ -34,6 +33,8 @@ _SWITCH_SECONDS: Final = 0.02
 
 _WAL_PAGES: Final = 4000
 """The log is written back into the file every 16 MB: rarely, and it still fits into the system's memory."""
+
+_OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 _FAULTS: Final = {
     sqlite3.SQLITE_BUSY: Fault.BUSY,
@@ -174,23 +175,19 @@ def is_private(path: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         while not os.path.isdir(directory):
             directory = os.path.dirname(directory)
-        return _is_safe(directory)
-    is_own = status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return is_own and _is_safe(directory)
-
-
-def _is_safe(directory: str) -> bool:
-    """Tell whether nobody else can replace this user's files in a directory; in one like /tmp they cannot."""
+    else:
+        if status.st_uid != os.geteuid() or status.st_mode & _OTHERS_WRITE:
+            return False
+    # Others cannot replace this user's files in a directory like /tmp.
     mode = os.stat(directory).st_mode
-    return not mode & (stat.S_IWGRP | stat.S_IWOTH) or bool(mode & stat.S_ISVTX)
+    return not mode & _OTHERS_WRITE or bool(mode & stat.S_ISVTX)
 
 
 def _make(path: str) -> None:
     """Make the file, for this user only, unless it is there.
 
-    One that is there is not so much as opened: to close it would let go of all locks that SQLite has on it in this
-    process (howtocorrupt, section 2.2). So a new one gets its name only when it is complete, write-ahead logging
-    included, for which many that begin at once would lock each other out.
+    One that is there is not even opened: to close it would let go of SQLite's locks (howtocorrupt, section 2.2). A new
+    one gets its name when it is complete, with its log, which many that begin at once would keep each other from.
     """
     if os.path.exists(path):
         return

@@ -1,20 +1,19 @@
 """The SQL of one table, written once as far as the databases agree.
 
-Every statement takes the parameters that its name promises, in the order in which they
-stand in the text. Lists of keys are cut into chunks, so that no database's bound on
-parameters is met.
+A statement takes its parameters in the order of its text. Lists of keys are cut into chunks,
+so that no database's bound on parameters is met.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-__all__ = ["CHUNK", "COLUMNS", "Grammar", "Statements", "batches", "chunks", "rows_of"]
+__all__ = ["COLUMNS", "Grammar", "Statements", "batches", "chunks"]
 
 T = TypeVar("T")
 
-CHUNK: Final = 500
+_CHUNK: Final = 500
 """Keys in one statement. SQLite allows 999 parameters before 3.32, and planners slow down on more."""
 
 COLUMNS: Final = ("cache_key", "value", "number", "expires", "size", "growth", "sequence")
@@ -64,9 +63,9 @@ class Grammar:
     table_suffix: str = ""
 
 
-def chunks(items: Sequence[T], length: int = CHUNK) -> Iterator[Sequence[T]]:
-    """Yield the items, so many at a time."""
-    return (items[start : start + length] for start in range(0, len(items), length))
+def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield the items, as many at a time as one statement takes."""
+    return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
 
 
 def batches(items: Iterable[T], length_of: Callable[[T], int], longest: int, count: int) -> Iterator[list[T]]:
@@ -84,16 +83,8 @@ def batches(items: Iterable[T], length_of: Callable[[T], int], longest: int, cou
         yield batch
 
 
-def rows_of(rows: Sequence[Sequence[Any]]) -> list[Any]:
-    """Return the parameters of several rows, one after the other."""
-    return [column for row in rows for column in row]
-
-
 class Statements:
-    """The statements on one table.
-
-    In the texts below, ? stands for a parameter and $ for the table.
-    """
+    """The statements on one table; in the texts below, ? stands for a parameter and $ for the table."""
 
     def __init__(self, grammar: Grammar, table: str) -> None:
         self.grammar = grammar
@@ -146,24 +137,22 @@ class Statements:
     def _learn_lists(self) -> None:
         """Learn the statements on a number of names, or rows."""
         several, lock, skip_locked = self._several, self.grammar.lock, self.grammar.skip_locked
-        self.get_many = several("SELECT cache_key, value, number, expires FROM $ WHERE cache_key IN")
-        self.lock_entries = several(
-            "SELECT cache_key, expires, value, number, sequence FROM $ WHERE cache_key IN", lock
-        )
-        self.sizes = several("SELECT size, expires, cache_key FROM $ WHERE cache_key IN", lock)
-        self.growths = several("SELECT growth, size FROM $ WHERE cache_key IN")
-        self.delete = several("DELETE FROM $ WHERE cache_key IN", self._returned("size, expires"))
-        self.used = several("SELECT cache_key FROM $ WHERE size > 0 AND cache_key IN", skip_locked)
-        self.renew = several("UPDATE $ SET sequence = ? WHERE size > 0 AND cache_key IN")
-        self.delete_until = several("DELETE FROM $ WHERE cache_key IN", f"{_UNTIL}{self._returned('size, expires')}")
-        self.until = several("SELECT cache_key FROM $ WHERE cache_key IN", f"{_UNTIL}{lock}")
-        self.until_unlocked = several("SELECT cache_key FROM $ WHERE cache_key IN", f"{_UNTIL}{skip_locked}")
+        self.get_many = several("SELECT cache_key, value, number, expires FROM $ WHERE")
+        self.lock_entries = several("SELECT cache_key, expires, value, number, sequence FROM $ WHERE", lock)
+        self.sizes = several("SELECT size, expires, cache_key FROM $ WHERE", lock)
+        self.growths = several("SELECT growth, size FROM $ WHERE")
+        self.delete = several("DELETE FROM $ WHERE", self._returned("size, expires"))
+        self.used = several("SELECT cache_key FROM $ WHERE size > 0 AND", skip_locked)
+        self.renew = several("UPDATE $ SET sequence = ? WHERE size > 0 AND")
+        self.delete_until = several("DELETE FROM $ WHERE", f"{_UNTIL}{self._returned('size, expires')}")
+        self.until = several("SELECT cache_key FROM $ WHERE", f"{_UNTIL}{lock}")
+        self.until_unlocked = several("SELECT cache_key FROM $ WHERE", f"{_UNTIL}{skip_locked}")
         self.put_many: Callable[[int], str] = lru_cache(64)(self._put_many)
         self.add_many: Callable[[int], str] = lru_cache(64)(self._add_many)
 
     def _several(self, text: str, after: str = "") -> Callable[[int], str]:
-        """Return the function from a number of names to the statement that takes so many; texts in use are kept."""
-        return lru_cache(128)(lambda count: self._sql(f"{text} ({', '.join('?' * count)}){after}"))
+        """Return the function from a number of names to the statement on the rows of so many; texts in use are kept."""
+        return lru_cache(128)(lambda count: self._sql(f"{text} cache_key IN ({', '.join('?' * count)}){after}"))
 
     def _sql(self, text: str) -> str:
         return text.replace("?", self.grammar.parameter).replace("$", self.table)
@@ -178,15 +167,15 @@ class Statements:
 
     def insert(self, count: int) -> str:
         """Take the columns of so many rows."""
-        return self._sql(_insert(count))
+        return self._sql(f"INSERT INTO $ ({', '.join(COLUMNS)}) VALUES {', '.join([_ROW] * count)}")
 
     def _put_many(self, count: int) -> str:
         """Take the columns of so many rows; return growth and size of each."""
-        return self._sql(f"{_insert(count)} {_ON_CONFLICT} RETURNING growth, size")
+        return self.insert(count) + self._sql(f" {_ON_CONFLICT} RETURNING growth, size")
 
     def _add_many(self, count: int) -> str:
         """Take the columns of so many rows, and the present; return growth, size and name of each that is written."""
-        return self._sql(f"{_insert(count)} {_ON_CONFLICT}{_IF_ABSENT} RETURNING growth, size, cache_key")
+        return self.insert(count) + self._sql(f" {_ON_CONFLICT}{_IF_ABSENT} RETURNING growth, size, cache_key")
 
     def create(self) -> list[str]:
         """Return the statements that make the table and its indexes."""
@@ -200,18 +189,13 @@ class Statements:
         return [(self._quoted(f"{self.name}_{column}"), column) for column in ("expires", "sequence")]
 
 
-def _insert(count: int) -> str:
-    return f"INSERT INTO $ ({', '.join(COLUMNS)}) VALUES {', '.join([_ROW] * count)}"
-
-
 def _put_one(condition: str) -> str:
     """Return the statement that writes one row and counts it, within bounds.
 
     It takes the name of the counts, max_entries, the row's size and max_bytes; the parameters of put_many(1) or
-    add_many(1); and once more max_entries, max_bytes and the name. It returns one row: the growth of the row written,
-    None if an entry is present, and the counts, None if they did not change. It returns no row where the bounds have
-    no room, and it fails where others take the room while it runs, by the constraint that `growth` is not NULL:
-    a statement that has written a row has no other way to undo it.
+    add_many(1); and once more max_entries, max_bytes and the name. It returns the growth of the row written, None if
+    an entry is present, and the counts, None if they did not change; no row where the bounds have no room. It fails,
+    as `growth` must not be NULL, where others take the room while it runs: it has no other way to undo its write.
     """
     number = (
         "counts.number + CASE WHEN put.growth = put.size THEN 1 WHEN put.growth < 0 AND put.size = 0 THEN -1 ELSE 0 END"

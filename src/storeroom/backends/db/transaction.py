@@ -1,18 +1,18 @@
 """Changes of a table within one transaction, its counts, and the room that they need.
 
-Nothing is counted by looking at the table: each statement's additions and removals go to
-the row of counts before the commit. That row is locked from then on, so that the bounds
-hold whatever others write; everything done after it passes over rows that others have
-locked, so that no two transactions wait for each other there.
+Each statement's additions and removals go to the row of counts before the commit; the table is
+not counted. From then on that row is locked, so that the bounds hold whatever others write, and
+rows that others have locked are passed over, so that no two transactions wait for each other.
 """
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
-from storeroom.backends.db.rows import COUNTS_NAME, ENDLESS, TAG_NAMES, Row, to_column
-from storeroom.backends.db.statements import Statements, batches, chunks, rows_of
+from storeroom.backends.db.rows import COUNTS_NAME, ENDLESS, TAG_NAMES, Row
+from storeroom.backends.db.statements import Statements, batches, chunks
 
 __all__ = [
     "EXPIRED",
@@ -32,8 +32,7 @@ _BYTES: Final = 2**21
 """Bytes of values in one upsert, unless one alone has more: servers bound a statement's length."""
 
 EXPIRED: Final = 32
-"""Expired entries that a write removes beyond its need for room: more than one, so that a backlog
-shrinks; few, so that no write pays for many."""
+"""Expired entries that a write removes beyond its need: a backlog shrinks, and no write pays for many."""
 
 _VICTIMS: Final = 32
 """Rows that are looked at in one step when bytes have to go."""
@@ -54,8 +53,7 @@ _BATCH: Final = 32
 """Entries evicted at once beyond the need for room: the write that does it takes two milliseconds for them."""
 
 _LAST: Final = 2**62
-"""A position in the sequence after all others: of the counts. Leases and locks, which are never evicted, come after
-it, by their own position."""
+"""The position of the counts in the sequence. Leases and locks, which are never evicted, come after it."""
 
 NOTICE_SECONDS: Final = 10.0
 """How long after each of its notices a clear() keeps others from renewing positions: longer than a step takes."""
@@ -86,6 +84,7 @@ class Transaction:
         evictions: live entries that were removed for room.
         expires_at: the earliest expiry among the entries written.
         changed: names of the rows that were written or removed.
+        execute: runs a statement; returns the driver's cursor.
     """
 
     def __init__(self, statements: Statements, session: Any, now: float, bounds: Bounds) -> None:
@@ -94,14 +93,11 @@ class Transaction:
         self.expirations = self.evictions = 0
         self.expires_at = ENDLESS
         self.changed: set[bytes] = set()
-        self._statements, self._session, self._bounds = statements, session, bounds
+        self.execute = session.execute
+        self._statements, self._bounds = statements, bounds
         self._inserted = self._added_entries = self._added_bytes = 0
         self._has_recounted = False
         self._written: set[bytes] = set()
-
-    def execute(self, statement: str, parameters: Sequence[Any]) -> Any:
-        """Run a statement; return the driver's cursor."""
-        return self._session.execute(statement, parameters)
 
     # Entries ----------------------------------------------------------------------------------
 
@@ -122,7 +118,7 @@ class Transaction:
 
     def _upsert(self, written: list[tuple[Any, ...]], names: list[bytes]) -> Any:
         statements = self._statements
-        cursor = self.execute(statements.put_many(len(written)), rows_of(written))
+        cursor = self.execute(statements.put_many(len(written)), list(chain.from_iterable(written)))
         if statements.grammar.returning:
             return cursor.fetchall()
         return self.execute(statements.growths(len(names)), names).fetchall()
@@ -136,7 +132,7 @@ class Transaction:
             if not statements.grammar.returning:
                 added += [row.name for row, columns in zip(part, written, strict=True) if self._is_added(row, columns)]
                 continue
-            found = self.execute(statements.add_many(len(part)), (*rows_of(written), self.now)).fetchall()
+            found = self.execute(statements.add_many(len(part)), (*chain.from_iterable(written), self.now)).fetchall()
             self._note_growth([(growth, size) for growth, size, _ in found])
             added += [bytes(name) for _, _, name in found]
         return added
@@ -227,15 +223,10 @@ class Transaction:
         return position
 
     def remove_until(self, names: Sequence[bytes], position: int, find: Callable[[int], str]) -> list[bytes]:
-        """Remove those rows, a chunk at most, that do not come after a position.
+        """Remove those rows, a chunk at most, that do not come after a position in the sequence.
 
-        Args:
-            names: of rows.
-            position: in the sequence.
-            find: the statement that locks them, by their number: `until`, or `until_unlocked`.
-
-        Returns:
-            The names of the others, of which some may have been locked; none where a file is locked as a whole.
+        The statement `find(count)`, `until` or `until_unlocked`, locks them. Return the names of the others, some of
+        which may have been locked; none where a file is locked as a whole.
         """
         statements = self._statements
         if not statements.grammar.lock:
@@ -273,11 +264,7 @@ class Transaction:
                 self.execute(statements.renew(len(part)), (position, *part))
 
     def save(self, lately_read: Callable[[], Sequence[bytes]]) -> None:
-        """Write the counts, and evict entries until the bounds hold.
-
-        Args:
-            lately_read: asked, before any is evicted, for the names that were used.
-        """
+        """Write the counts; evict until the bounds hold, once the names that `lately_read` returns are renewed."""
         if not (self._added_entries or self._added_bytes or self._has_recounted):
             return
         entries, size = self._count_up()
@@ -343,13 +330,11 @@ class Transaction:
         return max(surplus, _BATCH) if max_entries >= _LARGE else surplus
 
     def _evict(self, count: int) -> None:
-        while count > 0:
-            victims = self._victims(min(count, 1000))
-            if not victims:
-                self.recount()
-                return
+        while count > 0 and (victims := self._victims(min(count, 1000))):
             self._remove_victims([name for name, _ in victims])
             count -= len(victims)
+        if count > 0:
+            self.recount()
 
     def _evict_bytes(self, surplus: int) -> int:
         victims = []
@@ -386,7 +371,7 @@ def columns_of(row: Row, expires_at: float, position: int | None = None) -> tupl
     name, value, number, size = row
     sequence = _position() if position is None else position % _LAST
     # A lock or a lease is never evicted.
-    return name, value, number, to_column(expires_at), size, size, sequence if size else _LAST + sequence
+    return name, value, number, min(expires_at, ENDLESS), size, size, sequence if size else _LAST + sequence
 
 
 def kept_position(row: Row, sequence: int) -> int | None:
