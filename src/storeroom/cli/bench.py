@@ -51,7 +51,9 @@ class Figure(NamedTuple):
     calls_per_second: float
 
 
-_EPILOG: Final = """\
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's options."""
+    parser.epilog = """\
 Works on keys of its own in the configured cache, and removes them at the end.
 In a cache that is nearly full others would be evicted: then it wants --yes.
 
@@ -60,11 +62,6 @@ examples:
   storeroom bench --threads 4 --size 10000
   storeroom bench --config file:///dev/shm/cache
 """
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the benchmark's options."""
-    parser.epilog = _EPILOG
     parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads at once (default: 1)")
     parser.add_argument("--size", type=_positive, default=100, metavar="BYTES", help="of each value (default: 100)")
     seconds = "time for each operation (default: 0.5)"
@@ -82,7 +79,9 @@ def _positive(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Time the cache that the arguments name."""
-    alias = _with_own_keys(read_alias(args))
+    alias = read_alias(args)
+    prefix = f"{alias.params.get('KEY_PREFIX') or ''}storeroom-bench"
+    alias = replace(alias, params={**alias.params, "KEY_PREFIX": prefix})
     cache = open_alias(alias, needs="get_many")
     if not args.yes:
         _require_room(alias, cache, KEYS * (args.size + _ENTRY_BYTES))
@@ -102,11 +101,6 @@ def run(args: argparse.Namespace) -> int:
 def _as_dict(figure: Figure) -> dict[str, Any]:
     microseconds, calls = round(figure.seconds * 1e6, 3), round(figure.calls_per_second)
     return {"operation": figure.operation, "microseconds": microseconds, "calls_per_second": calls}
-
-
-def _with_own_keys(alias: Alias) -> Alias:
-    prefix = f"{alias.params.get('KEY_PREFIX') or ''}storeroom-bench"
-    return replace(alias, params={**alias.params, "KEY_PREFIX": prefix})
 
 
 def _number_key(key: str) -> str:

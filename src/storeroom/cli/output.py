@@ -6,7 +6,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 __all__ = ["columns", "count_of", "paragraph", "print_json", "size", "styled"]
 
@@ -20,14 +20,10 @@ _STEP: Final = 1024
 """From one unit of bytes to the next."""
 
 
-def _is_coloured(stream: TextIO) -> bool:
-    """Tell whether to write colours there. NO_COLOR is explained at https://no-color.org."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
 def styled(text: str, style: str) -> str:
-    """Return the text in this style, if standard output is a terminal that shows it."""
-    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if _is_coloured(sys.stdout) else text
+    """Return the text in this style, if standard output is a terminal that shows it: see https://no-color.org."""
+    is_shown = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if is_shown else text
 
 
 def paragraph(label: str, text: str, *, indent: int = 2, label_width: int = 6) -> str:

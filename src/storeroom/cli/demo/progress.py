@@ -46,14 +46,10 @@ class Progress:
 
 
 def _bar(share: float, columns: int) -> str:
-    full, empty = "█░" if _can_show("█░") else "#."
+    full, empty = "█░"
+    try:
+        "█░".encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        full, empty = "#."
     filled = int(share * columns)
     return styled(full * filled, "good") + empty * (columns - filled)
-
-
-def _can_show(text: str) -> bool:
-    try:
-        text.encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return False
-    return True
