@@ -3,7 +3,7 @@
 import os
 import shlex
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -64,7 +64,7 @@ SERVED_NAMES: Final = frozenset(
 )
 """Names that folders handed out by web servers usually have."""
 
-_OUTSIDE: Final[Mapping[str, str]] = {"LOCATION": "/var/cache/app"}
+_OUTSIDE: Final = {"LOCATION": "/var/cache/app"}
 
 
 def check_directory(alias: Subject) -> Iterator[Finding]:
@@ -76,7 +76,6 @@ def check_directory(alias: Subject) -> Iterator[Finding]:
 
 
 def _check_network(alias: Subject, directory: Path) -> Iterator[Finding]:
-    """Find a directory that LMDB cannot work in."""
     mounts = alias.context.mounts
     points = [point for point in mounts if directory.is_relative_to(point)]
     point = max(points, key=lambda point: len(point.parts), default=None)
@@ -97,7 +96,6 @@ def _status(alias: Subject) -> os.stat_result | None:
 
 
 def _check_owner(alias: Subject, _: Path) -> Iterator[Finding]:
-    """Find a directory that the file cache will refuse."""
     status, user_id = _status(alias), alias.context.user_id
     if status is not None and user_id is not None and status.st_uid != user_id:
         owner, user = _user_name(status.st_uid), _user_name(user_id)
@@ -173,10 +171,9 @@ def _is_ignored(directory: Path, tree: Path) -> bool:
     for folder in (directory, *directory.parents):
         below = directory.relative_to(folder)
         paths = {str(path) for path in (below, *below.parents) if path.parts}
-        if _gitignore(folder / ".gitignore") & (paths | set(below.parts) | {"*"}):
-            return True
-        if folder == tree:
-            break
+        is_ignored = bool(_gitignore(folder / ".gitignore") & {*paths, *below.parts, "*"})
+        if is_ignored or folder == tree:
+            return is_ignored
     return False
 
 

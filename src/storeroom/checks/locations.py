@@ -91,7 +91,7 @@ def _kind(location: str) -> str:
     return "host and port" if _HOST_AND_PORT.fullmatch(location) else ""
 
 
-def check_wrong_backend(alias: Subject) -> Iterator[Finding]:
+def _check_wrong_backend(alias: Subject) -> Iterator[Finding]:
     """Find the address of a server, a path or a URL given to a backend that cannot use it."""
     takes = _TAKES.get(alias.family)
     for location in alias.locations:
@@ -121,16 +121,14 @@ def _is_path_of_memory(alias: Subject, location: str) -> bool:
     return alias.family == "locmem" and _PATH.match(location) is not None
 
 
-def check_path_of_memory(alias: Subject) -> Iterator[Finding]:
-    """Find local memory whose LOCATION was written for the file cache."""
+def _check_path_of_memory(alias: Subject) -> Iterator[Finding]:
     for location in alias.locations:
         if _is_path_of_memory(alias, location):
             what = f"LOCATION is {location!r}, and BACKEND is local memory."
             yield PATH_OF_MEMORY.broken(alias.name, what, "Did you mean the file cache?", file_cache(_whole(location)))
 
 
-def check_table_name(alias: Subject) -> Iterator[Finding]:
-    """Find a LOCATION that was written for the database cache."""
+def _check_table_name(alias: Subject) -> Iterator[Finding]:
     if alias.family not in {"locmem", "filebased", "redis", "memcached"}:
         return
     for location in alias.locations:
@@ -140,8 +138,7 @@ def check_table_name(alias: Subject) -> Iterator[Finding]:
             yield TABLE_NAME.broken(alias.name, what, "If the table is meant, so is the database cache:", mended)
 
 
-def check_relative(alias: Subject) -> Iterator[Finding]:
-    """Find a cache directory that moves with the working directory."""
+def _check_relative(alias: Subject) -> Iterator[Finding]:
     if alias.directory is None or alias.context.directory is not None or _TABLE.fullmatch(alias.locations[0]):
         return
     location = alias.locations[0]
@@ -156,4 +153,4 @@ def _whole(path: str) -> str:
     return path if is_whole else f"{_EXAMPLE_FOLDER}/{PurePath(path).name or 'cache'}"
 
 
-CHECKS: Final = (check_wrong_backend, check_path_of_memory, check_table_name, check_relative)
+CHECKS: Final = (_check_wrong_backend, _check_path_of_memory, _check_table_name, _check_relative)

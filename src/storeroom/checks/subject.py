@@ -4,8 +4,9 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -41,6 +42,9 @@ _SEVERAL_HOSTS: Final = re.compile(r"\w+\+(?:sentinel|cluster)://")
 
 ENOUGH_ENTRIES: Final = 100_000
 """MAX_ENTRIES of a file cache in remedies."""
+
+# A name that was removed is a finding: the interpreter keeps quiet about it.
+_without_warnings: Final = partial(warnings.catch_warnings, action="ignore", category=DeprecatedBackendWarning)
 
 # Stands in for an alias whose mistakes are told already.
 _RIGHT: Final = {"BACKEND": "storeroom.backends.dummy.DummyCache"}
@@ -169,14 +173,6 @@ def check_together(caches: Mapping[str, Any], context: Context, *, each_is_right
         yield REFUSED.broken(None, str(error), "")
 
 
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Keep the interpreter quiet: that a name was removed is a finding."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecatedBackendWarning)
-        yield
-
-
 def _backend_class(written: Mapping[str, Any]) -> type[Any] | None:
     """Return the class whose settings are wrong; None where not even BACKEND is right."""
     with suppress(ConfigurationError), _without_warnings():
@@ -186,8 +182,7 @@ def _backend_class(written: Mapping[str, Any]) -> type[Any] | None:
 
 def _settings(name: str, written: Mapping[str, Any], backend_class: type[Any] | None) -> config.Settings:
     params = {key: value for key, value in written.items() if key not in {"BACKEND", "LOCATION"}}
-    is_ours = backend_class is not None and issubclass(backend_class, BaseCache)
-    options = backend_class.options if is_ours and backend_class is not None else None
+    options = backend_class.options if backend_class is not None and issubclass(backend_class, BaseCache) else None
     backend = "this backend" if backend_class is None else backend_class.__name__
     return config.read_params(params, options, alias=name, backend=backend)
 

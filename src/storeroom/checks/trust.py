@@ -85,8 +85,7 @@ def _is_signed(alias: Subject) -> bool:
     return alias.context.has_secret_key or settings is None or bool(_secrets(alias) or secret_of(settings))
 
 
-def check_blind_pickle(alias: Subject) -> Iterator[Finding]:
-    """Find a serializer that runs the code of any writer, where values are not signed."""
+def _check_blind_pickle(alias: Subject) -> Iterator[Finding]:
     if alias.settings is None or alias.family not in _SERVERS or _is_signed(alias):
         return
     name = _module(alias.settings.options.get("serializer"))
@@ -108,8 +107,7 @@ def _module(serializer: Any) -> str:
     return kind.__module__.partition(".")[0]
 
 
-def check_unsigned(alias: Subject) -> Iterator[Finding]:
-    """Find values that a server on another host keeps without a signature."""
+def _check_unsigned(alias: Subject) -> Iterator[Finding]:
     elsewhere = [endpoint for endpoint in _endpoints(alias) if endpoint.is_elsewhere]
     if not elsewhere or _is_signed(alias):
         return
@@ -118,7 +116,7 @@ def check_unsigned(alias: Subject) -> Iterator[Finding]:
     yield UNSIGNED.broken(alias.name, what, remedy, {"OPTIONS": {"secret": "(the secret)"}})
 
 
-def check_weak_secret(alias: Subject) -> Iterator[Finding]:
+def _check_weak_secret(alias: Subject) -> Iterator[Finding]:
     """Find a secret that no generator made. It is not shown."""
     secrets = _secrets(alias)
     for number, secret in enumerate(secrets):
@@ -140,8 +138,7 @@ def _weakness(secret: Any) -> str:
     return ""
 
 
-def check_unsigned_pickles(alias: Subject) -> Iterator[Finding]:
-    """Find the option for the days of a move, left on."""
+def _check_unsigned_pickles(alias: Subject) -> Iterator[Finding]:
     if alias.settings is not None and alias.settings.options.get("read_unsigned_pickles"):
         remedy = "Switch it off when what the other backend has stored is gone, after its longest timeout:"
         mended = {"OPTIONS": {"read_unsigned_pickles": False}}
@@ -196,4 +193,4 @@ def _listed(endpoints: Iterable[Endpoint]) -> str:
     return ", ".join(dict.fromkeys(endpoint.address for endpoint in endpoints))
 
 
-CHECKS: Final = (check_blind_pickle, check_unsigned, check_weak_secret, check_unsigned_pickles)
+CHECKS: Final = (_check_blind_pickle, _check_unsigned, _check_weak_secret, _check_unsigned_pickles)

@@ -3,14 +3,16 @@
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from storeroom.exceptions import InvalidCacheBackendError
 
 if TYPE_CHECKING:
     from storeroom.base import BaseCache
-    from storeroom.registry.configuration import Configuration
+    from storeroom.registry.configuration import OwnConfiguration
     from storeroom.registry.sources import Source
+
+    Configuration: TypeAlias = "OwnConfiguration | _DjangoConfiguration"
 
 __all__ = ["CacheHandler", "cache", "caches", "configure"]
 
@@ -63,7 +65,18 @@ class CacheHandler:
         return self._chosen.setdefault("", _find()) if chosen is None else chosen
 
     def configure(self, caches: Mapping[str, Mapping[str, Any]]) -> None:
-        """See storeroom.configure()."""
+        """Set the caches of this program, instead of those it had.
+
+        Everything is checked now; storages are opened on first use. Handles of the configuration before, where somebody
+        holds one, go on working.
+
+        Args:
+            caches: Django's CACHES: alias to its dict, with BACKEND, LOCATION, TIMEOUT, KEY_PREFIX, VERSION,
+                KEY_FUNCTION and OPTIONS. BACKEND may be a class itself.
+
+        Raises:
+            ConfigurationError: something is wrong; the configuration before stays in force.
+        """
         from storeroom.registry import configuration, sources  # noqa: PLC0415 -- loaded by programs that use a cache
 
         self.swap(configuration.OwnConfiguration(sources.Source(sources.CONFIGURE, "", caches)))
@@ -124,12 +137,8 @@ class CacheHandler:
             handle.close()
 
     def __repr__(self) -> str:
-        return f"<storeroom.caches: {self._described()}>"
-
-    def _described(self) -> str:
-        """Name the source of the configuration, without looking for one."""
-        chosen = self._chosen.get("")
-        return "not used yet" if chosen is None else str(chosen.source)
+        chosen = self._chosen.get("")  # a repr looks for no configuration
+        return f"<storeroom.caches: {'not used yet' if chosen is None else chosen.source}>"
 
 
 def _find() -> "Configuration":
@@ -184,25 +193,9 @@ class _DefaultCache:
 
 
 caches: Final = CacheHandler()
-_handler: Final = caches  # for configure(), whose parameter has the name that Django's setting has
+configure: Final = caches.configure
 
 if TYPE_CHECKING:
     cache: BaseCache
 else:
     cache = _DefaultCache()
-
-
-def configure(caches: Mapping[str, Mapping[str, Any]]) -> None:
-    """Set the caches of this program, instead of those it had.
-
-    Everything is checked now; storages are opened on first use. Handles of the configuration before, where somebody
-    holds one, go on working.
-
-    Args:
-        caches: Django's CACHES: alias to its dict, with BACKEND, LOCATION, TIMEOUT, KEY_PREFIX, VERSION, KEY_FUNCTION
-            and OPTIONS. BACKEND may be a class itself.
-
-    Raises:
-        ConfigurationError: something is wrong; the configuration before stays in force.
-    """
-    _handler.configure(caches)
