@@ -126,18 +126,14 @@ def backend_class(name: str, written: Mapping[str, Any]) -> type[Any]:
     """
     where = f"CACHES[{name!r}]"
     if "BACKEND" not in written:
-        raise _missing_backend(where, written)
+        hint = _misspelt("BACKEND", (name for name in written if name not in config.SETTINGS))
+        paths = ", ".join(backend_paths.available_paths())
+        raise ConfigurationError(
+            f"{where} has no BACKEND.{hint} Add it: the dotted path of a class; Storeroom has: {paths}."
+        )
     backend = backend_paths.resolve(written["BACKEND"], where)
     _check_signature(backend, where)
     return backend
-
-
-def _missing_backend(where: str, written: Mapping[Any, Any]) -> ConfigurationError:
-    hint = _misspelt("BACKEND", (name for name in written if name not in config.SETTINGS))
-    paths = ", ".join(backend_paths.available_paths())
-    return ConfigurationError(
-        f"{where} has no BACKEND.{hint} Add it: the dotted path of a class; Storeroom has: {paths}."
-    )
 
 
 def _copied(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -82,10 +82,7 @@ class CacheHandler:
         self.swap(configuration.OwnConfiguration(sources.Source(sources.CONFIGURE, "", caches)))
 
     def swap(self, configuration: "Configuration | None") -> "Configuration | None":
-        """Put a configuration in force, and return the one before: for tests, which put that back.
-
-        None stands for none: the next use looks for one.
-        """
+        """Put a configuration in force, or None for the next use to look for one; return the one before."""
         before = self._chosen.get("")
         if configuration is None:
             self._chosen.clear()

@@ -74,7 +74,11 @@ def find_source() -> Source:
         ConfigurationError: a source is there but cannot be read.
     """
     found = _from_django() or _from_config_variable() or _from_pyproject() or _from_url_variables()
-    return found or _embedded_default()
+    if found is not None:
+        return found
+    directory, backend = program_directory(), "storeroom.backends.filebased.FileBasedCache"
+    default = {"BACKEND": backend, "LOCATION": directory, "OPTIONS": dict(_EMBEDDED_OPTIONS)}
+    return Source(EMBEDDED_DEFAULT, directory, {"default": default})
 
 
 def _from_django() -> Source | None:
@@ -227,12 +231,6 @@ def _alias_of(variable: str) -> str:
         return "default"
     prefix = f"{URL_VARIABLE}_"
     return variable.removeprefix(prefix).lower() if variable.startswith(prefix) else ""
-
-
-def _embedded_default() -> Source:
-    directory, backend = program_directory(), "storeroom.backends.filebased.FileBasedCache"
-    default = {"BACKEND": backend, "LOCATION": directory, "OPTIONS": dict(_EMBEDDED_OPTIONS)}
-    return Source(EMBEDDED_DEFAULT, directory, {"default": default})
 
 
 def program_directory() -> str:

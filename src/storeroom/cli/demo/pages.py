@@ -68,25 +68,15 @@ class Page(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """The counts of one process in one pass.
-
-    Attributes:
-        pages: pages read.
-        seconds: the time of the pass.
-        computations: pages that this process rendered; all others were hits.
-        seconds_saved: the time that the hits took to render, when somebody did.
-        unavailable: modules that cannot be imported here.
-        slowest: the module whose page takes longest to render.
-        digest: of all pages in order: equal digests, equal pages.
-    """
+    """The counts of one process in one pass."""
 
     pages: int
     seconds: float
-    computations: int
-    seconds_saved: float
-    unavailable: list[str]
-    slowest: str
-    digest: str
+    computations: int  # pages that this process rendered; all others were hits
+    seconds_saved: float  # the time that the hits took to render, when somebody did
+    unavailable: list[str]  # modules that cannot be imported here
+    slowest: str  # the module whose page takes longest to render
+    digest: str  # of all pages in order: equal digests, equal pages
 
     @property
     def hits(self) -> int:

@@ -13,12 +13,7 @@ __all__ = ["Pass", "agree", "play"]
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """The same pages, read once by each of several processes.
-
-    Attributes:
-        name: tells this pass from the others.
-        tallies: the counts of each process.
-    """
+    """The same pages, read once by each of several processes."""
 
     name: str
     tallies: Sequence[Tally]
@@ -50,13 +45,7 @@ class Pass:
 
 
 def play(directory: Path, modules: Sequence[str], *, keep: bool) -> list[Pass]:
-    """Run one pass after the other, showing progress.
-
-    Args:
-        directory: of the cache.
-        modules: their pages are read.
-        keep: whether to begin with the pages of an earlier run.
-    """
+    """Run one pass after the other, showing progress; `keep` begins with the pages of an earlier run."""
     with start(directory, 1) as processes:
         if not keep:
             processes.forget([])

@@ -91,9 +91,7 @@ class Processes:
     def gather(self, name: str, watch: Callable[[int], None] | None = None) -> list[Any]:
         """Wait until each process has reported `name`; return their reports, in the order of arrival.
 
-        Args:
-            name: the report to wait for.
-            watch: is told, now and then, the number of pages that all of them together have done.
+        `watch` is told, now and then, the number of pages that all of them together have done.
 
         Raises:
             ConfigurationError: a process found a setting wrong.
