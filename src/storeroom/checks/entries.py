@@ -7,7 +7,7 @@ from storeroom.checks.finding import Finding, Rule
 from storeroom.checks.subject import ENOUGH_ENTRIES, Subject
 from storeroom.config import DEFAULT_MAX_ENTRIES, Settings
 
-__all__ = ["CHECKS", "RULES"]
+__all__ = ["RULES", "check_entries"]
 
 ZERO_TIMEOUT: Final = Rule(
     "storeroom.W004",
@@ -82,6 +82,3 @@ def _check_cull_all(alias: Subject, settings: Settings) -> Iterator[Finding]:
     if settings.options.get("cull_frequency") == 0 and alias.family != "dummy":
         remedy = "Leave it out, and just what is needed is evicted; or evict a part of the cache:"
         yield CULL_ALL.broken(alias.name, "CULL_FREQUENCY is 0.", remedy, {"OPTIONS": {"CULL_FREQUENCY": 3}})
-
-
-CHECKS: Final = (check_entries,)

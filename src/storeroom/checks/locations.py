@@ -97,10 +97,12 @@ def _check_wrong_backend(alias: Subject) -> Iterator[Finding]:
     for location in alias.locations:
         kind = _kind(location)
         families = _BELONGS.get(kind, ())
-        if takes is None or not kind or alias.family in families or _is_path_of_memory(alias, location):
-            continue
-        what = f"LOCATION is {mask_url(location)!r}, but {alias.class_name} takes {takes}."
-        yield WRONG_BACKEND.broken(alias.name, what, *_mended_location(alias, location, kind, families))
+        if alias.family == "locmem" and kind == "path":
+            what = f"LOCATION is {location!r}, and BACKEND is local memory."
+            yield PATH_OF_MEMORY.broken(alias.name, what, "Did you mean the file cache?", file_cache(_whole(location)))
+        elif takes is not None and kind and alias.family not in families:
+            what = f"LOCATION is {mask_url(location)!r}, but {alias.class_name} takes {takes}."
+            yield WRONG_BACKEND.broken(alias.name, what, *_mended_location(alias, location, kind, families))
 
 
 def _mended_location(alias: Subject, location: str, kind: str, families: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
@@ -115,17 +117,6 @@ def _mended_location(alias: Subject, location: str, kind: str, families: tuple[s
     if families[0] == "filebased":
         return remedy, file_cache(_whole(location))
     return remedy, {"BACKEND": _BACKENDS[families[0]], "LOCATION": mask_url(location)}
-
-
-def _is_path_of_memory(alias: Subject, location: str) -> bool:
-    return alias.family == "locmem" and _PATH.match(location) is not None
-
-
-def _check_path_of_memory(alias: Subject) -> Iterator[Finding]:
-    for location in alias.locations:
-        if _is_path_of_memory(alias, location):
-            what = f"LOCATION is {location!r}, and BACKEND is local memory."
-            yield PATH_OF_MEMORY.broken(alias.name, what, "Did you mean the file cache?", file_cache(_whole(location)))
 
 
 def _check_table_name(alias: Subject) -> Iterator[Finding]:
@@ -153,4 +144,4 @@ def _whole(path: str) -> str:
     return path if is_whole else f"{_EXAMPLE_FOLDER}/{PurePath(path).name or 'cache'}"
 
 
-CHECKS: Final = (_check_wrong_backend, _check_path_of_memory, _check_table_name, _check_relative)
+CHECKS: Final = (_check_wrong_backend, _check_table_name, _check_relative)

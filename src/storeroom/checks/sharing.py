@@ -95,17 +95,9 @@ def check_pairs(aliases: Iterable[Subject]) -> Iterator[Finding]:
 def _is_one_storage(one: Subject, other: Subject) -> bool:
     if one.storage is None or one.storage != other.storage:
         return False
-    identity, other_identity = _identity(one), _identity(other)
-    return identity is None or other_identity is None or identity == other_identity
-
-
-def _identity(subject: Subject) -> tuple[object, ...] | None:
-    """Return the identity of a storage whose LOCATION alone does not tell it; None where there is none."""
-    alias = subject.alias
-    if alias is None or alias.settings is None or not hasattr(alias.backend, "storage_identity"):
-        return None
-    identity: tuple[object, ...] = alias.backend.storage_identity(alias.location, alias.settings)
-    return identity
+    # LOCATION alone does not always tell.
+    identity, other_identity = one.told("storage_identity"), other.told("storage_identity")
+    return identity is None or other_identity is None or bool(identity == other_identity)
 
 
 def _owns(owner: Settings, owned: Settings) -> bool:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from storeroom import config
 from storeroom.base import BaseCache
@@ -52,29 +52,16 @@ _RIGHT: Final = {"BACKEND": "storeroom.backends.dummy.DummyCache"}
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """An alias, read for checking.
-
-    Attributes:
-        name: the alias.
-        written: its dict, as a person wrote it.
-        backend: dotted path of its class, as written.
-        family: the storage, by the name of its module ("locmem", "filebased", "redis", …), also of a subclass; "" where
-            it is unknown.
-        settings: the settings, or None where something in them is wrong.
-        alias: the alias as the cache is built of it, or None where something is wrong.
-        directory: of a file cache, links followed; None of any other cache, and where LOCATION is no path.
-        entries: the folder in it that the entries are in; None as above.
-        context: the surroundings of the configuration.
-    """
+    """An alias, read for checking."""
 
     name: str
-    written: Mapping[str, Any]
-    backend: str
-    family: str
-    settings: config.Settings | None
-    alias: aliases.Alias | None
-    directory: Path | None
-    entries: Path | None
+    written: Mapping[str, Any]  # its dict, as a person wrote it
+    backend: str  # dotted path of its class, as written
+    family: str  # its module's name ("locmem", "filebased", "redis", …), also of a subclass; "" where it is unknown
+    settings: config.Settings | None  # None where something in them is wrong
+    alias: aliases.Alias | None  # the cache is built of it; None where something is wrong
+    directory: Path | None  # of a file cache, links followed; None of any other cache, and where LOCATION is no path
+    entries: Path | None  # the folder in it that the entries are in; None as above
     context: Context
 
     @property
@@ -102,6 +89,13 @@ class Subject:
         locations = [str(self.directory)] if self.directory is not None else sorted(self.locations)
         return (self.family, database, *locations)
 
+    def told(self, question: str) -> Any:
+        """Return the answer of the class's optional method `question`(location, settings); None where it has none."""
+        alias = self.alias
+        if alias is None or alias.settings is None or not hasattr(alias.backend, question):
+            return None
+        return getattr(alias.backend, question)(alias.location, alias.settings)
+
 
 def file_cache(location: str) -> dict[str, Any]:
     """Return the settings of a file cache, as a remedy for another."""
@@ -112,20 +106,14 @@ def file_cache(location: str) -> dict[str, Any]:
     }
 
 
-_Reading: TypeAlias = tuple[type[Any] | None, config.Settings | None, aliases.Alias | None, list[Finding]]
-"""The class, the settings and the alias, as far as each can be read; and the mistakes."""
-
-
 def read_subject(name: str, written: object, context: Context) -> tuple[Subject, list[Finding]]:
     """Read one alias as far as possible; each mistake is a finding."""
     mapping: Mapping[str, Any] = written if isinstance(written, Mapping) else {}
     is_djangos = _is_djangos(mapping, context)
-    backend_class, settings, alias, findings = (
-        # Django takes many a mistake for its default, and says nothing.
-        (None, _settings_if_right(name, mapping, None), None, list[Finding]())
-        if is_djangos
-        else _read(name, written, mapping, context)
-    )
+    # Django takes many a mistake for its default, and says nothing.
+    backend_class, alias, findings = (None, None, []) if is_djangos else _read(name, written, mapping, context)
+    # Where only LOCATION is wrong, the other settings are known.
+    settings = _settings_if_right(name, mapping, backend_class) if alias is None else alias.settings
     path = dotted_path(mapping.get("BACKEND", ""))
     family = _family(path, backend_class)
     directory = _directory(mapping, context) if family == "filebased" and not is_djangos else None
@@ -141,7 +129,10 @@ def _is_djangos(written: Mapping[str, Any], context: Context) -> bool:
     return context.in_django and isinstance(backend, str) and backend in backend_paths.DJANGO_PATHS
 
 
-def _read(name: str, written: object, mapping: Mapping[str, Any], context: Context) -> _Reading:
+def _read(
+    name: str, written: object, mapping: Mapping[str, Any], context: Context
+) -> tuple[type[Any] | None, aliases.Alias | None, list[Finding]]:
+    """Return the class and the alias, as far as they can be read, and the mistakes."""
     try:
         with _without_warnings():
             alias = aliases.read_alias(name, written, context.directory)
@@ -153,10 +144,8 @@ def _read(name: str, written: object, mapping: Mapping[str, Any], context: Conte
         backend_class, findings = _backend_class(mapping), []
         mistakes = list(_mistakes(name, mapping, backend_class)) or [str(error)]
     else:
-        return alias.backend, alias.settings, alias, []
-    findings += [REFUSED.broken(name, mistake, "") for mistake in mistakes]
-    # Where only LOCATION is wrong, the other settings are known.
-    return backend_class, _settings_if_right(name, mapping, backend_class), None, findings
+        return alias.backend, alias, []
+    return backend_class, None, findings + [REFUSED.broken(name, mistake, "") for mistake in mistakes]
 
 
 def check_together(caches: Mapping[str, Any], context: Context, *, each_is_right: bool) -> Iterator[Finding]:

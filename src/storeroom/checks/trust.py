@@ -68,10 +68,7 @@ _MAKE_ONE: Final = 'python3 -c "import secrets; print(secrets.token_urlsafe())"'
 
 def _endpoints(alias: Subject) -> Sequence[Endpoint]:
     """Return the servers that the configuration names; none where the class does not tell."""
-    if alias.alias is None or not hasattr(alias.alias.backend, "endpoints"):
-        return ()
-    found: Sequence[Endpoint] = alias.alias.backend.endpoints(alias.alias.location, alias.alias.settings)
-    return found
+    return alias.told("endpoints") or ()
 
 
 def _secrets(alias: Subject) -> list[Any]:
@@ -90,9 +87,9 @@ def _check_blind_pickle(alias: Subject) -> Iterator[Finding]:
         return
     name = _module(alias.settings.options.get("serializer"))
     if name in _RUN_CODE:
-        runs = f"the module {name}, whose loads() runs what it is told to"
         remedy = f"Use Storeroom's own, and for what is not plain data a secret, as made by {_MAKE_ONE}:"
         mended = {"OPTIONS": {"serializer": "pickle", "secret": "(the secret)"}}
+        runs = f"the module {name}, whose loads() runs what it is told to"
         what = f"OPTIONS['serializer'] is {runs}, and there is no secret."
         yield BLIND_PICKLE.broken(alias.name, what, remedy, mended)
 

@@ -1,8 +1,7 @@
 """One alias of CACHES, read and checked: from a dict that a person wrote to Settings.
 
-Every mistake is a ConfigurationError that names the setting, the value, the expectation and
-the remedy; nothing is guessed and nothing unknown is ignored. A backend class declares its
-OPTIONS as a table of Option (``parsers``, ``options``).
+Every mistake is a ConfigurationError that names the setting, the value, the expectation and the remedy; nothing is
+guessed and nothing unknown is ignored.
 """
 
 from collections.abc import Callable, Mapping

@@ -17,8 +17,6 @@ __all__ = ["print_interruption", "print_opening", "print_report"]
 SHOWN_NAMES: Final = 4
 """Modules that are named where there may be many."""
 
-LABEL_COLUMNS: Final = 16
-
 
 def print_opening(count: int, directory: Path) -> None:
     """Announce the passes."""
@@ -40,7 +38,7 @@ def print_report(passes: Sequence[Pass], directory: Path) -> None:
     """Print the table, remarks on it, and commands to try next."""
     print("\n" + columns(_table(passes), right=range(1, 6)) + "\n")
     for label, text in _remarks(passes, directory):
-        print(paragraph(label, text, label_width=LABEL_COLUMNS))
+        print(paragraph(label, text, label_width=16))
     print("\nNext:")
     program = _program()
     url = f"'file://{quote(str(directory))}?key_prefix={KEY_PREFIX}'"
