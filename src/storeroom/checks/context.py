@@ -37,16 +37,13 @@ class Context:
     """Facts that the checks use besides the configuration.
 
     Attributes:
-        several_processes: the evidence that several processes serve the site, as in "WEB_CONCURRENCY is 4"; "" where
-            there is none.
+        several_processes: the evidence that they serve the site, such as "WEB_CONCURRENCY is 4"; "" for none.
         sessions_alias: the alias that alone keeps users' sessions, or None.
         served_folders: setting to folder, for folders that a web server hands out.
         mounts: mount point to the type of file system mounted there.
         user_id: the user that runs this, or None where the system has no such numbers.
-        directory: the base of a relative LOCATION, such as the folder of the configuration file; None for the working
-            directory of each process.
-        in_django: whether Django reads this configuration: its own paths then are its own classes, of which little is
-            known here.
+        directory: the base of a relative LOCATION; None for the working directory of each process.
+        in_django: whether Django reads this configuration, so that its own paths are its own classes.
         has_secret_key: whether Django's SECRET_KEY signs the values on servers.
     """
 

@@ -157,8 +157,7 @@ def _check_source(alias: Subject, directory: Path) -> Iterator[Finding]:
 def _is_ignored(directory: Path, tree: Path) -> bool:
     """Tell whether a .gitignore from the work tree's root down to the directory names it or a folder above it.
 
-    Plain names and paths are understood, and "*" in the directory itself; for other patterns git would have to be
-    asked.
+    Plain names and paths are understood, and a lone "*"; for other patterns git would have to be asked.
     """
     for folder in (directory, *directory.parents):
         below = directory.relative_to(folder)

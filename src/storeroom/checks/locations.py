@@ -38,8 +38,6 @@ RELATIVE: Final = Rule(
 
 RULES: Final = (WRONG_BACKEND, PATH_OF_MEMORY, TABLE_NAME, RELATIVE)
 
-_EXAMPLE_FOLDER: Final = "/var/cache/app"
-
 # Django's documentation calls the table "my_cache_table"; most projects follow it.
 _TABLE: Final = re.compile(r"\w*(?:cache_table|table_cache|cachetable)\w*|\w+_table", re.IGNORECASE)
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
@@ -141,7 +139,7 @@ def _check_relative(alias: Subject) -> Iterator[Finding]:
 def _whole(path: str) -> str:
     """Return the path itself if it is absolute, else an example of one that is."""
     is_whole = path.startswith("~") or PurePath(path).is_absolute()
-    return path if is_whole else f"{_EXAMPLE_FOLDER}/{PurePath(path).name or 'cache'}"
+    return path if is_whole else f"/var/cache/app/{PurePath(path).name or 'cache'}"
 
 
 CHECKS: Final = (_check_wrong_backend, _check_table_name, _check_relative)

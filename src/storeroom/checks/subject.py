@@ -35,9 +35,7 @@ REMOVED: Final = Rule(
 
 RULES: Final = (REFUSED, NO_BACKEND, REMOVED)
 
-_REMOVED_NAME: Final = ".memcached.MemcachedCache"
 _FAMILY: Final = re.compile(r"(?:storeroom|django\.core\.cache)\.backends\.(?!base\b)(\w+)")
-_SERVERS: Final = frozenset({"redis", "memcached"})
 _SEVERAL_HOSTS: Final = re.compile(r"\w+\+(?:sentinel|cluster)://")
 
 ENOUGH_ENTRIES: Final = 100_000
@@ -200,7 +198,7 @@ def _mistakes(name: str, written: Mapping[str, Any], backend_class: type[Any] | 
 
 
 def _check_removed(subject: Subject) -> Iterator[Finding]:
-    if subject.backend.endswith(_REMOVED_NAME):
+    if subject.backend.endswith(".memcached.MemcachedCache"):
         mended = {"BACKEND": "storeroom.backends.memcached.PyMemcacheCache"}
         what = f"BACKEND is {subject.backend!r}."
         yield REMOVED.broken(subject.name, what, "Name the class that took its place:", mended)
@@ -212,7 +210,7 @@ def _locations(written: Mapping[str, Any], family: str) -> list[str]:
         return []
     if isinstance(location, list | tuple):
         return list(map(str, location))
-    if family not in _SERVERS or _SEVERAL_HOSTS.match(str(location)):
+    if family not in {"redis", "memcached"} or _SEVERAL_HOSTS.match(str(location)):
         return [str(location)]
     return re.split(r"[;,]\s*", str(location))
 

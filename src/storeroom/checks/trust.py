@@ -53,8 +53,6 @@ RULES: Final = (BLIND_PICKLE, UNSIGNED, WEAK_SECRET, UNSIGNED_PICKLES, NOT_ENCRY
 _RUN_CODE: Final = frozenset({"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "jsonpickle", "marshal", "shelve"})
 """Modules whose loads() runs the code in the bytes."""
 
-_SERVERS: Final = frozenset({"redis", "memcached", "db"})
-
 _RANDOM_BITS: Final = 48
 """A secret of less, by its length and its number of different characters, is from no generator: 16 characters in Base64
 have 60 or so, and are the shortest secret that is accepted."""
@@ -83,7 +81,7 @@ def _is_signed(alias: Subject) -> bool:
 
 
 def _check_blind_pickle(alias: Subject) -> Iterator[Finding]:
-    if alias.settings is None or alias.family not in _SERVERS or _is_signed(alias):
+    if alias.settings is None or alias.family not in {"redis", "memcached", "db"} or _is_signed(alias):
         return
     name = _module(alias.settings.options.get("serializer"))
     if name in _RUN_CODE:

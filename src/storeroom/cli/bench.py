@@ -25,20 +25,11 @@ from storeroom.registry.aliases import Alias
 
 __all__ = ["add_arguments", "run"]
 
-KEYS: Final = 100
-"""Keys that are worked on: those of one get_many(), and few enough to fit into a small cache."""
-
-ROUNDS: Final = 5
-"""Each operation is timed at least this often, in turns with the others; the median counts."""
-
-ROUND_SECONDS: Final = 0.1
-"""The longest round, for which Ctrl-C may have to wait."""
-
-TIMEOUT_SECONDS: Final = 300
-"""Should this process be killed, its entries expire."""
-
-_ENTRY_BYTES: Final = 300
-"""The room of an entry beside its value, generously: key, expiry, index."""
+KEYS: Final = 100  # those of one get_many(), and few enough to fit into a small cache
+ROUNDS: Final = 5  # at least, each operation in turns with the others; the median counts
+ROUND_SECONDS: Final = 0.1  # at most: Ctrl-C may have to wait for the end of a round
+TIMEOUT_SECONDS: Final = 300  # should this process be killed, its entries expire
+_ENTRY_BYTES: Final = 300  # the room of an entry beside its value, generously: key, expiry, index
 
 Operation = Callable[[str], object]
 

@@ -13,11 +13,8 @@ __all__ = ["columns", "count_of", "paragraph", "print_json", "size", "styled"]
 _STYLES: Final = {"error": "31;1", "warning": "33;1", "good": "32", "strong": "1", "faint": "2"}
 """Name of a style to its parameters in ECMA-48, "SGR"."""
 
-_WIDEST: Final = 88
-"""Longer lines are hard to read, however wide the terminal is."""
-
-_STEP: Final = 1024
-"""From one unit of bytes to the next."""
+_WIDEST: Final = 88  # longer lines are hard to read, however wide the terminal is
+_STEP: Final = 1024  # from one unit of bytes to the next
 
 
 def styled(text: str, style: str) -> str:

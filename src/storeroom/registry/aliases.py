@@ -24,21 +24,13 @@ DEFAULT_ALIAS: Final = "default"
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """One alias of CACHES, read and checked.
-
-    Attributes:
-        name: the alias.
-        backend: the class.
-        location: LOCATION as the class gets it; "" where none was given.
-        params: the alias's dict without BACKEND and LOCATION, as it was written.
-        settings: the same, read; None for a class that is not a BaseCache, which reads its own settings.
-    """
+    """One alias of CACHES, read and checked."""
 
     name: str
     backend: type[Any]
-    location: Any
-    params: Mapping[str, Any] = field(repr=False)
-    settings: config.Settings | None
+    location: Any  # as the class gets it; "" where none was given
+    params: Mapping[str, Any] = field(repr=False)  # the alias's dict without BACKEND and LOCATION, as it was written
+    settings: config.Settings | None  # the same, read; None for a class that is not a BaseCache, which reads its own
 
     def __repr__(self) -> str:
         location = wording.masked(self.location)
@@ -192,11 +184,9 @@ def _check_codec(settings: config.Settings, where: str) -> None:
 
 def _check_signature(backend: type[Any], where: str) -> None:
     try:
-        signature = inspect.signature(backend)
+        inspect.signature(backend).bind("location", {})
     except ValueError:  # a class written in C need not tell
         return
-    try:
-        signature.bind("location", {})
     except TypeError as error:
         raise ConfigurationError(
             f"{where}['BACKEND'] is {backend.__qualname__}, which cannot be built as "

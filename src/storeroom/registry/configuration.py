@@ -4,21 +4,37 @@ It is replaced as a whole, never changed: a thread that reads while another call
 new one.
 """
 
+from collections.abc import Mapping
+from typing import Protocol
+
 from storeroom.base import BaseCache
 from storeroom.exceptions import ConfigurationError, InvalidCacheBackendError
 from storeroom.registry.aliases import read_caches
 from storeroom.registry.sources import CONFIGURE, Source
 
-__all__ = ["OwnConfiguration"]
+__all__ = ["Configuration", "OwnConfiguration"]
+
+
+class Configuration(Protocol):
+    """The owner of the handles: a configuration of Storeroom's own, or Django."""
+
+    @property
+    def source(self) -> Source:
+        """The CACHES dict, and where it was found."""
+
+    @property
+    def handles(self) -> Mapping[str, BaseCache]:
+        """Alias to handle, for those that handle() need not be asked for."""
+
+    def handle(self, alias: str) -> BaseCache:
+        """Return the alias's handle; raise InvalidCacheBackendError if there is no such alias."""
+
+    def opened(self) -> list[BaseCache]:
+        """Return the handles built so far."""
 
 
 class OwnConfiguration:
-    """A checked CACHES dict: one handle per alias for the whole process, built on first use.
-
-    Attributes:
-        source: the CACHES dict, and where it was found.
-        handles: alias to handle, for those that handle() need not be asked for.
-    """
+    """A checked CACHES dict: one handle per alias for the whole process, built on first use."""
 
     __slots__ = ("_aliases", "handles", "source")
 
@@ -38,7 +54,7 @@ class OwnConfiguration:
         self.handles: dict[str, BaseCache] = {}
 
     def handle(self, alias: str) -> BaseCache:
-        """Return the alias's handle; raise InvalidCacheBackendError if there is no such alias."""
+        """See Configuration."""
         if alias not in self._aliases:
             raise InvalidCacheBackendError(self.source.lacking(alias))
         # No lock: a class's __init__ runs foreign code, which may come back here. Of several
@@ -47,5 +63,5 @@ class OwnConfiguration:
         return self.handles.setdefault(alias, self._aliases[alias].build()) if handle is None else handle
 
     def opened(self) -> list[BaseCache]:
-        """Return the handles built so far."""
+        """See Configuration."""
         return list(self.handles.values())

@@ -1,18 +1,16 @@
 """The front door: ``caches["alias"]``, the proxy ``cache``, and ``configure()``."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from storeroom.exceptions import InvalidCacheBackendError
 
 if TYPE_CHECKING:
     from storeroom.base import BaseCache
-    from storeroom.registry.configuration import OwnConfiguration
+    from storeroom.registry.configuration import Configuration
     from storeroom.registry.sources import Source
-
-    Configuration: TypeAlias = "OwnConfiguration | _DjangoConfiguration"
 
 __all__ = ["CacheHandler", "cache", "caches", "configure"]
 
@@ -26,12 +24,10 @@ class _DjangoConfiguration:
 
     handles: Mapping[str, "BaseCache"] = MappingProxyType({})
 
-    def __init__(self, find_source: "Callable[[], Source]") -> None:
-        self._find_source = find_source
-
     @property
     def source(self) -> "Source":
-        return self._find_source()
+        source: Source = import_module("storeroom.registry.sources").find_source()
+        return source
 
     def handle(self, alias: str) -> "BaseCache":
         handler = _django_handler()
@@ -143,7 +139,7 @@ def _find() -> "Configuration":
 
     source = sources.find_source()
     if source.name == sources.DJANGO:
-        return _DjangoConfiguration(sources.find_source)
+        return _DjangoConfiguration()
     return configuration.OwnConfiguration(source)
 
 

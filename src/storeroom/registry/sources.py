@@ -25,11 +25,9 @@ from storeroom.wording import nearest, shown
 
 __all__ = ["EMBEDDED_DEFAULT", "Source", "find_source", "program_directory", "read_file", "table_of"]
 
+# Environment variables, as said above.
 CONFIG_VARIABLE: Final = "STOREROOM_CONFIG"
-"""Environment variable with the path of a TOML file."""
-
 URL_VARIABLE: Final = "CACHE_URL"
-"""Environment variable with the URL of the default alias; CACHE_URL_<ALIAS> has that of another."""
 
 # Names of sources.
 CONFIGURE: Final = "storeroom.configure()"
@@ -42,19 +40,12 @@ _EMBEDDED_OPTIONS: Final = {"max_entries": 100_000, "max_bytes": "1GB"}
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A CACHES dict, not yet checked, and where it was found.
+    """A CACHES dict, not yet checked, and where it was found."""
 
-    Attributes:
-        name: the kind of source, for people to read.
-        origin: a path, the names of variables, a module; "" where the name says it all.
-        caches: alias to its dict, as written.
-        directory: the base of a relative LOCATION that is a path; None for the current directory.
-    """
-
-    name: str
-    origin: str
-    caches: Mapping[str, Any] = field(repr=False)
-    directory: str | None = None
+    name: str  # the kind of source, for people to read
+    origin: str  # a path, the names of variables, a module; "" where the name says it all
+    caches: Mapping[str, Any] = field(repr=False)  # alias to its dict, as written
+    directory: str | None = None  # the base of a relative LOCATION that is a path; None for the current directory
 
     def __str__(self) -> str:
         return f"{self.name} ({self.origin})" if self.origin else self.name

@@ -40,11 +40,8 @@ from storeroom.exceptions import StoreroomError
 
 __all__ = ["KEY_PREFIX", "Page", "Tally", "open_cache", "read_pages", "render", "standard_library"]
 
-KEY_PREFIX: Final = f"pydoc-{platform.python_version()}"
-"""Pages of another Python are other pages."""
-
-PROGRESS_SECONDS: Final = 0.1
-"""Between two reports of a pass: often enough for a smooth bar, too seldom to cost the pass anything."""
+KEY_PREFIX: Final = f"pydoc-{platform.python_version()}"  # pages of another Python are other pages
+PROGRESS_SECONDS: Final = 0.1  # often enough for a smooth bar, too seldom to cost the pass anything
 
 UNSUITABLE: Final = {
     "antigravity",  # opens a web browser

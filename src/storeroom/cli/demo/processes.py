@@ -16,11 +16,8 @@ from storeroom.exceptions import ConfigurationError, StorageError
 
 __all__ = ["Processes", "start"]
 
-GRACE_SECONDS: Final = 5.0
-"""For a process to end when it is told to, before it is killed."""
-
-TICK_SECONDS: Final = 0.1
-"""Between two looks of a wait: on Windows, Ctrl-C is noticed only then."""
+GRACE_SECONDS: Final = 5.0  # for a process to end when it is told to, before it is killed
+TICK_SECONDS: Final = 0.1  # between two looks of a wait: on Windows, Ctrl-C is noticed only then
 
 Report = dict[str, Any]
 

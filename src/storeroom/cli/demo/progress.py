@@ -10,11 +10,7 @@ from storeroom.cli.output import styled
 __all__ = ["Progress"]
 
 NAME_COLUMNS: Final = 24
-"""The width of a pass's name."""
-
-BAR_COLUMNS: Final = 40
-"""The greatest width of the bar."""
-
+BAR_COLUMNS: Final = 40  # at most
 CLEAR_LINE: Final = "\r\x1b[K"
 
 

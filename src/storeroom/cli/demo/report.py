@@ -14,8 +14,7 @@ from storeroom.cli.output import columns, paragraph, size, styled
 
 __all__ = ["print_interruption", "print_opening", "print_report"]
 
-SHOWN_NAMES: Final = 4
-"""Modules that are named where there may be many."""
+SHOWN_NAMES: Final = 4  # of modules, where there may be many
 
 
 def print_opening(count: int, directory: Path) -> None:
