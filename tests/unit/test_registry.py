@@ -19,7 +19,8 @@ from storeroom.backends.dummy import DummyCache
 from storeroom.backends.locmem import LocMemCache
 from storeroom.base import BaseCache
 from storeroom.exceptions import ConfigurationError, InvalidCacheBackendError
-from storeroom.registry import OwnConfiguration, backend_class
+from storeroom.registry.aliases import backend_class
+from storeroom.registry.configuration import OwnConfiguration
 from storeroom.registry.sources import Source
 
 LOCMEM = "storeroom.backends.locmem.LocMemCache"

@@ -22,7 +22,7 @@ from storeroom.storage.probes import Probe
 
 __all__ = ["PATIENCE", "RULES", "Context", "Finding", "probe", "run"]
 
-_CHECKS: Final = (*locations.CHECKS, *entries.CHECKS, *directories.CHECKS, *sharing.CHECKS, *trust.CHECKS)
+_CHECKS: Final = (entries.check_entries, directories.check_directory, *locations.CHECKS, *sharing.CHECKS, *trust.CHECKS)
 
 _PARTS: Final = (subject, locations, entries, directories, sharing, trust, servers)
 

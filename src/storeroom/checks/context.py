@@ -31,26 +31,19 @@ _MOUNTS: Final = Path("/proc/self/mounts")
 # Each line begins with a device, the mount point and the type of file system: proc(5).
 _MOUNT: Final = re.compile(r"^[^ \n]* ([^ \n]+) ([^ \n]+)", re.MULTILINE)
 
-_DJANGO_FOLDERS: Final = ("MEDIA_ROOT", "STATIC_ROOT")
-
-_DJANGO_CACHE_SESSIONS: Final = "django.contrib.sessions.backends.cache"
-
 
 @dataclass(frozen=True, slots=True)
 class Context:
     """Facts that the checks use besides the configuration.
 
     Attributes:
-        several_processes: the evidence that several processes serve the site, as in "WEB_CONCURRENCY is 4"; "" where
-            there is none.
+        several_processes: the evidence that they serve the site, such as "WEB_CONCURRENCY is 4"; "" for none.
         sessions_alias: the alias that alone keeps users' sessions, or None.
         served_folders: setting to folder, for folders that a web server hands out.
         mounts: mount point to the type of file system mounted there.
         user_id: the user that runs this, or None where the system has no such numbers.
-        directory: the base of a relative LOCATION, such as the folder of the configuration file; None for the working
-            directory of each process.
-        in_django: whether Django reads this configuration: its own paths then are its own classes, of which little is
-            known here.
+        directory: the base of a relative LOCATION; None for the working directory of each process.
+        in_django: whether Django reads this configuration, so that its own paths are its own classes.
         has_secret_key: whether Django's SECRET_KEY signs the values on servers.
     """
 
@@ -85,9 +78,12 @@ class Context:
     def with_settings(self, settings: Any) -> "Context":
         """Return a context that also knows Django's settings; any object with such attributes will do."""
         in_django = self.in_django or hasattr(settings, "INSTALLED_APPS")
+        # The weaker evidence: a deployed site has DEBUG off.
+        is_deployed = getattr(settings, "DEBUG", None) is False
+        deployed = "DEBUG is False: a deployed site mostly has several workers" if is_deployed else ""
         return replace(
             self,
-            several_processes=self.several_processes or _deployed(settings),
+            several_processes=self.several_processes or deployed,
             sessions_alias=_sessions_alias(settings) or self.sessions_alias,
             served_folders={**self.served_folders, **_served_folders(settings)},
             in_django=in_django,
@@ -111,20 +107,13 @@ def _is_several(number: str) -> bool:
     return number.strip().isdecimal() and int(number) > 1
 
 
-def _deployed(settings: Any) -> str:
-    """Return the weaker evidence of Django's settings: a deployed site has DEBUG off, and mostly several workers."""
-    is_deployed = getattr(settings, "DEBUG", None) is False
-    return "DEBUG is False: a deployed site mostly has several workers" if is_deployed else ""
-
-
 def _sessions_alias(settings: Any) -> str | None:
-    if getattr(settings, "SESSION_ENGINE", None) != _DJANGO_CACHE_SESSIONS:
-        return None
-    return str(getattr(settings, "SESSION_CACHE_ALIAS", "default"))
+    is_in_cache = getattr(settings, "SESSION_ENGINE", None) == "django.contrib.sessions.backends.cache"
+    return str(getattr(settings, "SESSION_CACHE_ALIAS", "default")) if is_in_cache else None
 
 
 def _served_folders(settings: Any) -> dict[str, Path]:
-    folders = {name: getattr(settings, name, None) for name in _DJANGO_FOLDERS}
+    folders = {name: getattr(settings, name, None) for name in ("MEDIA_ROOT", "STATIC_ROOT")}
     for number, entry in enumerate(getattr(settings, "STATICFILES_DIRS", None) or ()):
         # An entry may be a (prefix, folder) pair.
         folders[f"STATICFILES_DIRS[{number}]"] = entry[1] if isinstance(entry, tuple | list) else entry
@@ -138,9 +127,8 @@ def _mounts() -> dict[Path, str]:
         table = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return {}
-    return {Path(_unescape(point)): kind for point, kind in _MOUNT.findall(table)}
-
-
-def _unescape(mount_point: str) -> str:
-    r"""Undo the octal escapes of proc(5): a space is written \040."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), mount_point)
+    # proc(5) escapes in octal: a space is written \040.
+    return {
+        Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), point)): kind
+        for point, kind in _MOUNT.findall(table)
+    }

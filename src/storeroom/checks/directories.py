@@ -3,7 +3,7 @@
 import os
 import shlex
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -11,7 +11,7 @@ from typing import Final
 from storeroom.checks.finding import Finding, Rule
 from storeroom.checks.subject import Subject
 
-__all__ = ["CHECKS", "RULES"]
+__all__ = ["RULES", "check_directory"]
 
 NETWORK: Final = Rule(
     "storeroom.E004",
@@ -64,19 +64,18 @@ SERVED_NAMES: Final = frozenset(
 )
 """Names that folders handed out by web servers usually have."""
 
-_OUTSIDE: Final[Mapping[str, str]] = {"LOCATION": "/var/cache/app"}
+_OUTSIDE: Final = {"LOCATION": "/var/cache/app"}
 
 
 def check_directory(alias: Subject) -> Iterator[Finding]:
     """Find a directory that is wrong or risky."""
     if alias.directory is None:
         return
-    for check in (_check_network, _check_owner, _check_readers, _check_writers, _check_served, _check_source):
+    for check in (_check_network, _check_folder, _check_writers, _check_served, _check_source):
         yield from check(alias, alias.directory)
 
 
 def _check_network(alias: Subject, directory: Path) -> Iterator[Finding]:
-    """Find a directory that LMDB cannot work in."""
     mounts = alias.context.mounts
     points = [point for point in mounts if directory.is_relative_to(point)]
     point = max(points, key=lambda point: len(point.parts), default=None)
@@ -86,30 +85,21 @@ def _check_network(alias: Subject, directory: Path) -> Iterator[Finding]:
         yield NETWORK.broken(alias.name, what, remedy, _OUTSIDE)
 
 
-def _status(alias: Subject) -> os.stat_result | None:
-    """Return the status of the folder that holds the entries, if it was made already."""
-    if alias.entries is None or alias.context.user_id is None:
-        return None
+def _check_folder(alias: Subject, _: Path) -> Iterator[Finding]:
+    """Find a folder of entries that is another user's, or that somebody has opened: Storeroom makes it private."""
+    user_id = alias.context.user_id
+    if alias.entries is None or user_id is None:
+        return
     try:
-        return alias.entries.stat()
-    except OSError:
-        return None
-
-
-def _check_owner(alias: Subject, _: Path) -> Iterator[Finding]:
-    """Find a directory that the file cache will refuse."""
-    status, user_id = _status(alias), alias.context.user_id
-    if status is not None and user_id is not None and status.st_uid != user_id:
+        status = alias.entries.stat()
+    except OSError:  # it is not made yet
+        return
+    if status.st_uid != user_id:
         owner, user = _user_name(status.st_uid), _user_name(user_id)
         what = f"{alias.entries} belongs to {owner}; this check runs as {user}."
         remedy = "Run the program, and this check, as one user; or use another directory:"
         yield FOREIGN.broken(alias.name, what, remedy, _OUTSIDE)
-
-
-def _check_readers(alias: Subject, _: Path) -> Iterator[Finding]:
-    """Find entries that other users may read: Storeroom makes their directory private, somebody has opened it."""
-    status = _status(alias)
-    if status is not None and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         command = f"chmod 700 {shlex.quote(str(alias.entries))}"
         yield READABLE.broken(alias.name, _mode(alias.entries, status), "Keep it to its owner:", command=command)
 
@@ -124,7 +114,7 @@ def _check_writers(alias: Subject, directory: Path) -> Iterator[Finding]:
         yield WRITABLE.broken(alias.name, _mode(directory, status), remedy, _OUTSIDE)
 
 
-def _mode(directory: Path | None, status: os.stat_result) -> str:
+def _mode(directory: Path, status: os.stat_result) -> str:
     return f"{directory} has mode {stat.S_IMODE(status.st_mode):04o}, {stat.filemode(status.st_mode)}."
 
 
@@ -167,16 +157,14 @@ def _check_source(alias: Subject, directory: Path) -> Iterator[Finding]:
 def _is_ignored(directory: Path, tree: Path) -> bool:
     """Tell whether a .gitignore from the work tree's root down to the directory names it or a folder above it.
 
-    Plain names and paths are understood, and "*" in the directory itself; for other patterns git would have to be
-    asked.
+    Plain names and paths are understood, and a lone "*"; for other patterns git would have to be asked.
     """
     for folder in (directory, *directory.parents):
         below = directory.relative_to(folder)
         paths = {str(path) for path in (below, *below.parents) if path.parts}
-        if _gitignore(folder / ".gitignore") & (paths | set(below.parts) | {"*"}):
-            return True
-        if folder == tree:
-            break
+        is_ignored = bool(_gitignore(folder / ".gitignore") & {*paths, *below.parts, "*"})
+        if is_ignored or folder == tree:
+            return is_ignored
     return False
 
 
@@ -186,6 +174,3 @@ def _gitignore(file: Path) -> frozenset[str]:
     except OSError:
         return frozenset()
     return frozenset(line.strip().strip("/") for line in lines)
-
-
-CHECKS: Final = (check_directory,)

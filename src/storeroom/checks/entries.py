@@ -7,7 +7,7 @@ from storeroom.checks.finding import Finding, Rule
 from storeroom.checks.subject import ENOUGH_ENTRIES, Subject
 from storeroom.config import DEFAULT_MAX_ENTRIES, Settings
 
-__all__ = ["CHECKS", "RULES"]
+__all__ = ["RULES", "check_entries"]
 
 ZERO_TIMEOUT: Final = Rule(
     "storeroom.W004",
@@ -59,7 +59,6 @@ def _check_zero_timeout(alias: Subject, settings: Settings) -> Iterator[Finding]
 
 
 def _check_no_bound(alias: Subject, settings: Settings) -> Iterator[Finding]:
-    """Find a cache of Storeroom's that can only grow."""
     options = settings.options
     if "max_entries" not in options or alias.family in _BOUNDED_OTHERWISE:
         return
@@ -73,7 +72,6 @@ def _check_no_bound(alias: Subject, settings: Settings) -> Iterator[Finding]:
 
 
 def _check_few_entries(alias: Subject, settings: Settings) -> Iterator[Finding]:
-    """Find a file cache that keeps as little as a process's memory would."""
     is_default = "max_entries" not in settings.given and settings.options.get("max_entries") == DEFAULT_MAX_ENTRIES
     if alias.family == "filebased" and is_default:
         remedy = "Say how much there is room for:"
@@ -81,10 +79,6 @@ def _check_few_entries(alias: Subject, settings: Settings) -> Iterator[Finding]:
 
 
 def _check_cull_all(alias: Subject, settings: Settings) -> Iterator[Finding]:
-    """Find CULL_FREQUENCY 0."""
     if settings.options.get("cull_frequency") == 0 and alias.family != "dummy":
         remedy = "Leave it out, and just what is needed is evicted; or evict a part of the cache:"
         yield CULL_ALL.broken(alias.name, "CULL_FREQUENCY is 0.", remedy, {"OPTIONS": {"CULL_FREQUENCY": 3}})
-
-
-CHECKS: Final = (check_entries,)

@@ -15,9 +15,6 @@ __all__ = ["PATIENCE", "probe"]
 PATIENCE: Final = 3.0
 """Seconds; a cache waits for one, and PostgreSQL's library for two at least."""
 
-_STAGES: Final = 2
-"""Some servers are named by others, which are asked first."""
-
 
 def probe(caches: Mapping[str, Any], *, context: Context | None = None, seconds: float = PATIENCE) -> dict[str, Probe]:
     """Ask the servers that a configuration names. Nothing is written to them, and nothing changed.
@@ -34,7 +31,7 @@ def probe(caches: Mapping[str, Any], *, context: Context | None = None, seconds:
     context = Context.here() if context is None else context
     subjects = [read_subject(name, written, context)[0] for name, written in caches.items()]
     asked = [subject for subject in subjects if subject.alias is not None and hasattr(subject.alias.backend, "probe")]
-    patience = _STAGES * seconds + 1
+    patience = 2 * seconds + 1  # some servers are named by others, which are asked first
     answers = together([partial(_ask, subject, seconds) for subject in asked], patience)
     return {subject.name: answer or _silence(subject, patience) for subject, answer in zip(asked, answers, strict=True)}
 

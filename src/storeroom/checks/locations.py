@@ -38,8 +38,6 @@ RELATIVE: Final = Rule(
 
 RULES: Final = (WRONG_BACKEND, PATH_OF_MEMORY, TABLE_NAME, RELATIVE)
 
-_EXAMPLE_FOLDER: Final = "/var/cache/app"
-
 # Django's documentation calls the table "my_cache_table"; most projects follow it.
 _TABLE: Final = re.compile(r"\w*(?:cache_table|table_cache|cachetable)\w*|\w+_table", re.IGNORECASE)
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
@@ -91,16 +89,18 @@ def _kind(location: str) -> str:
     return "host and port" if _HOST_AND_PORT.fullmatch(location) else ""
 
 
-def check_wrong_backend(alias: Subject) -> Iterator[Finding]:
+def _check_wrong_backend(alias: Subject) -> Iterator[Finding]:
     """Find the address of a server, a path or a URL given to a backend that cannot use it."""
     takes = _TAKES.get(alias.family)
     for location in alias.locations:
         kind = _kind(location)
         families = _BELONGS.get(kind, ())
-        if takes is None or not kind or alias.family in families or _is_path_of_memory(alias, location):
-            continue
-        what = f"LOCATION is {mask_url(location)!r}, but {alias.class_name} takes {takes}."
-        yield WRONG_BACKEND.broken(alias.name, what, *_mended_location(alias, location, kind, families))
+        if alias.family == "locmem" and kind == "path":
+            what = f"LOCATION is {location!r}, and BACKEND is local memory."
+            yield PATH_OF_MEMORY.broken(alias.name, what, "Did you mean the file cache?", file_cache(_whole(location)))
+        elif takes is not None and kind and alias.family not in families:
+            what = f"LOCATION is {mask_url(location)!r}, but {alias.class_name} takes {takes}."
+            yield WRONG_BACKEND.broken(alias.name, what, *_mended_location(alias, location, kind, families))
 
 
 def _mended_location(alias: Subject, location: str, kind: str, families: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
@@ -117,20 +117,7 @@ def _mended_location(alias: Subject, location: str, kind: str, families: tuple[s
     return remedy, {"BACKEND": _BACKENDS[families[0]], "LOCATION": mask_url(location)}
 
 
-def _is_path_of_memory(alias: Subject, location: str) -> bool:
-    return alias.family == "locmem" and _PATH.match(location) is not None
-
-
-def check_path_of_memory(alias: Subject) -> Iterator[Finding]:
-    """Find local memory whose LOCATION was written for the file cache."""
-    for location in alias.locations:
-        if _is_path_of_memory(alias, location):
-            what = f"LOCATION is {location!r}, and BACKEND is local memory."
-            yield PATH_OF_MEMORY.broken(alias.name, what, "Did you mean the file cache?", file_cache(_whole(location)))
-
-
-def check_table_name(alias: Subject) -> Iterator[Finding]:
-    """Find a LOCATION that was written for the database cache."""
+def _check_table_name(alias: Subject) -> Iterator[Finding]:
     if alias.family not in {"locmem", "filebased", "redis", "memcached"}:
         return
     for location in alias.locations:
@@ -140,8 +127,7 @@ def check_table_name(alias: Subject) -> Iterator[Finding]:
             yield TABLE_NAME.broken(alias.name, what, "If the table is meant, so is the database cache:", mended)
 
 
-def check_relative(alias: Subject) -> Iterator[Finding]:
-    """Find a cache directory that moves with the working directory."""
+def _check_relative(alias: Subject) -> Iterator[Finding]:
     if alias.directory is None or alias.context.directory is not None or _TABLE.fullmatch(alias.locations[0]):
         return
     location = alias.locations[0]
@@ -153,7 +139,7 @@ def check_relative(alias: Subject) -> Iterator[Finding]:
 def _whole(path: str) -> str:
     """Return the path itself if it is absolute, else an example of one that is."""
     is_whole = path.startswith("~") or PurePath(path).is_absolute()
-    return path if is_whole else f"{_EXAMPLE_FOLDER}/{PurePath(path).name or 'cache'}"
+    return path if is_whole else f"/var/cache/app/{PurePath(path).name or 'cache'}"
 
 
-CHECKS: Final = (check_wrong_backend, check_path_of_memory, check_table_name, check_relative)
+CHECKS: Final = (_check_wrong_backend, _check_table_name, _check_relative)

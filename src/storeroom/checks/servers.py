@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterator
-from typing import Final, TypeAlias
+from typing import Final
 
 from storeroom.checks.finding import Finding, Rule
 from storeroom.checks.subject import NO_BACKEND, REFUSED, Subject
@@ -83,10 +83,6 @@ _MAKE_TABLE: Final = "storeroom createcachetable"
 _OTHER_TABLE: Final = {"LOCATION": "storeroom_cache"}
 
 
-Complaint: TypeAlias = tuple[Rule, str, str, str]
-"""A rule that a server breaks, the mistake, the remedy, and a command for it or ""."""
-
-
 def check_probe(alias: Subject, probe: Probe) -> Iterator[Finding]:
     """Find the mistakes of the servers of a cache, and of its table."""
     if probe.error is not None:
@@ -95,8 +91,7 @@ def check_probe(alias: Subject, probe: Probe) -> Iterator[Finding]:
         if server.failure:
             yield _lost(alias, server)
         for check in _CHECKS:
-            for rule, what, remedy, command in check(alias, server):
-                yield rule.broken(alias.name, what, remedy, command=command)
+            yield from check(alias, server)
     yield from _check_table(alias, probe)
 
 
@@ -109,13 +104,12 @@ def _unbuilt(error: Exception) -> Rule:
 
 def _lost(alias: Subject, server: ServerProbe) -> Finding:
     what = f"Server {server.name}: {server.failure.rstrip('.')}; that took {told_seconds(server.seconds)}."
-    if server.role in {"replica", "Sentinel"} and not server.is_refusal:
-        return REPLICA_LOST.broken(alias.name, what, "Start it, or leave it out of LOCATION.")
     if server.is_refusal:
         remedy = "Mend the login, the database's name or number, or the server that LOCATION names."
         return REFUSES.broken(alias.name, what, remedy)
-    remedy = "Start it; let this host reach it; or name another in LOCATION."
-    return UNREACHABLE.broken(alias.name, what, remedy)
+    if server.role in {"replica", "Sentinel"}:
+        return REPLICA_LOST.broken(alias.name, what, "Start it, or leave it out of LOCATION.")
+    return UNREACHABLE.broken(alias.name, what, "Start it; let this host reach it; or name another in LOCATION.")
 
 
 def told_seconds(seconds: float) -> str:
@@ -130,20 +124,21 @@ def told_seconds(seconds: float) -> str:
     return f"{milliseconds:.2f} ms" if milliseconds < 1 else f"{milliseconds:.1f} ms"
 
 
-def _check_version(_: Subject, server: ServerProbe) -> Iterator[Complaint]:
+def _check_version(alias: Subject, server: ServerProbe) -> Iterator[Finding]:
     if server.is_too_old:
         what = f"Server {server.name} is {server.product} {server.version}; {server.oldest} or newer is needed."
-        yield TOO_OLD, what, "Install a newer version on the server.", ""
+        yield TOO_OLD.broken(alias.name, what, "Install a newer version on the server.")
 
 
-def _check_memory(alias: Subject, server: ServerProbe) -> Iterator[Complaint]:
+def _check_memory(alias: Subject, server: ServerProbe) -> Iterator[Finding]:
     memory = server.memory
     if memory is None:
         return
     if memory.max_bytes is None:
         remedy = "Bound it in the server's configuration, and let it evict what is used least; until it starts anew:"
         command = _redis_cli(server, "maxmemory", "1gb", "maxmemory-policy", "allkeys-lfu")
-        yield NO_MEMORY_BOUND, f"Server {server.name} has no maxmemory.", remedy, command
+        what = f"Server {server.name} has no maxmemory."
+        yield NO_MEMORY_BOUND.broken(alias.name, what, remedy, command=command)
     elif _is_stuck(alias, memory):
         keeps = "entries without a timeout, as TIMEOUT None makes them" if memory.evicts == "expiring" else "everything"
         what = f"Server {server.name} keeps {keeps} when its {memory.max_bytes:,} bytes are used up ({memory.policy})."
@@ -151,7 +146,7 @@ def _check_memory(alias: Subject, server: ServerProbe) -> Iterator[Complaint]:
         if alias.family == "redis":
             remedy = "Let it evict what is used least, in its configuration; until it starts anew:"
             command = _redis_cli(server, "maxmemory-policy", "allkeys-lfu")
-        yield NO_EVICTION, what, remedy, command
+        yield NO_EVICTION.broken(alias.name, what, remedy, command=command)
 
 
 def _is_stuck(alias: Subject, memory: Memory) -> bool:
@@ -166,19 +161,20 @@ def _redis_cli(server: ServerProbe, *settings: str) -> str:
     return f"redis-cli {where} CONFIG SET {' '.join(settings)}"
 
 
-def _check_latency(_: Subject, server: ServerProbe) -> Iterator[Complaint]:
+def _check_latency(alias: Subject, server: ServerProbe) -> Iterator[Finding]:
     latency = server.latency
     if latency is not None and latency > SLOW_SECONDS:
         trips, median, bound = len(server.round_trips), told_seconds(latency), told_seconds(SLOW_SECONDS)
         what = f"The median of {trips} round trips to {server.name} took {median}; more than {bound} is slow."
-        yield SLOW, what, "Use a server that is nearer or less busy; or keep the cache on this machine, in files.", ""
+        remedy = "Use a server that is nearer or less busy; or keep the cache on this machine, in files."
+        yield SLOW.broken(alias.name, what, remedy)
 
 
-def _check_clock(_: Subject, server: ServerProbe) -> Iterator[Complaint]:
+def _check_clock(alias: Subject, server: ServerProbe) -> Iterator[Finding]:
     ahead = server.clock_ahead
     if ahead is not None and abs(ahead) > CLOCK_SECONDS:
         what = f"The clock of {server.name} is {abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'} this host's."
-        yield CLOCKS, what, "Set the clocks of all hosts by NTP.", ""
+        yield CLOCKS.broken(alias.name, what, "Set the clocks of all hosts by NTP.")
 
 
 _CHECKS: Final = (_check_version, _check_memory, _check_latency, _check_clock)

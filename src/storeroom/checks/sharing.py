@@ -64,19 +64,15 @@ def _helpers(caches: Mapping[str, Any]) -> set[str]:
     return helpers
 
 
-def check_no_prefix(alias: Subject) -> Iterator[Finding]:
-    """Find a server that other programs may use, and keys without a name of their program."""
+def _check_no_prefix(alias: Subject) -> Iterator[Finding]:
+    is_named = alias.written.get("KEY_PREFIX") or alias.written.get("KEY_FUNCTION") is not None
     # A database table is left out: it is its project's own by its name and by its database.
-    if alias.family not in {"redis", "memcached"} or alias.written.get("KEY_PREFIX"):
-        return
-    if alias.written.get("KEY_FUNCTION") is not None:
-        return
-    remedy = "Give each program, and each of its stages, a prefix of its own:"
-    yield NO_PREFIX.broken(alias.name, "KEY_PREFIX is empty.", remedy, {"KEY_PREFIX": "shop-production"})
+    if alias.family in {"redis", "memcached"} and not is_named:
+        remedy = "Give each program, and each of its stages, a prefix of its own:"
+        yield NO_PREFIX.broken(alias.name, "KEY_PREFIX is empty.", remedy, {"KEY_PREFIX": "shop-production"})
 
 
-def check_sessions(alias: Subject) -> Iterator[Finding]:
-    """Find users' sessions in local memory, or in no memory at all."""
+def _check_sessions(alias: Subject) -> Iterator[Finding]:
     if alias.name != alias.context.sessions_alias or alias.family not in {"locmem", "dummy"}:
         return
     loses = "stores nothing" if alias.family == "dummy" else "ends with its process"
@@ -99,17 +95,9 @@ def check_pairs(aliases: Iterable[Subject]) -> Iterator[Finding]:
 def _is_one_storage(one: Subject, other: Subject) -> bool:
     if one.storage is None or one.storage != other.storage:
         return False
-    identity, other_identity = _identity(one), _identity(other)
-    return identity is None or other_identity is None or identity == other_identity
-
-
-def _identity(subject: Subject) -> tuple[object, ...] | None:
-    """Return the identity of a storage whose LOCATION alone does not tell it; None where there is none."""
-    alias = subject.alias
-    if alias is None or alias.settings is None or not hasattr(alias.backend, "storage_identity"):
-        return None
-    identity: tuple[object, ...] = alias.backend.storage_identity(alias.location, alias.settings)
-    return identity
+    # LOCATION alone does not always tell.
+    identity, other_identity = one.told("storage_identity"), other.told("storage_identity")
+    return identity is None or other_identity is None or bool(identity == other_identity)
 
 
 def _owns(owner: Settings, owned: Settings) -> bool:
@@ -128,9 +116,9 @@ def _colliding(owner: Subject, owner_settings: Settings, owned: Subject, owned_s
     if not KeySpace(owner_settings.key_function, one).is_reversible:
         what = f"{both}, and from what KEY_FUNCTION of {owner.name!r} makes nobody can tell whose key it is."
         return COLLIDING.broken(owner.name, what, "Give it a place of its own:", _own_location(owner))
-    same = (
-        f"KEY_PREFIX {one!r}" if one == other else f"keys of KEY_PREFIX {other!r} look like keys of KEY_PREFIX {one!r}"
-    )
+    same = f"KEY_PREFIX {one!r}"
+    if one != other:
+        same = f"keys of KEY_PREFIX {other!r} look like keys of {same}"
     remedy = "Give each a prefix that does not begin like the other's, or a LOCATION of its own:"
     return COLLIDING.broken(owned.name, f"{both}, and {same}.", remedy, {"KEY_PREFIX": owned.name})
 
@@ -141,4 +129,4 @@ def _own_location(alias: Subject) -> dict[str, str] | None:
     return {"LOCATION": locations[alias.family]} if alias.family in locations else None
 
 
-CHECKS: Final = (check_no_prefix, check_sessions)
+CHECKS: Final = (_check_no_prefix, _check_sessions)

@@ -4,10 +4,11 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from storeroom import config
 from storeroom.base import BaseCache
@@ -34,13 +35,14 @@ REMOVED: Final = Rule(
 
 RULES: Final = (REFUSED, NO_BACKEND, REMOVED)
 
-_REMOVED_NAME: Final = ".memcached.MemcachedCache"
 _FAMILY: Final = re.compile(r"(?:storeroom|django\.core\.cache)\.backends\.(?!base\b)(\w+)")
-_SERVERS: Final = frozenset({"redis", "memcached"})
 _SEVERAL_HOSTS: Final = re.compile(r"\w+\+(?:sentinel|cluster)://")
 
 ENOUGH_ENTRIES: Final = 100_000
 """MAX_ENTRIES of a file cache in remedies."""
+
+# A name that was removed is a finding: the interpreter keeps quiet about it.
+_without_warnings: Final = partial(warnings.catch_warnings, action="ignore", category=DeprecatedBackendWarning)
 
 # Stands in for an alias whose mistakes are told already.
 _RIGHT: Final = {"BACKEND": "storeroom.backends.dummy.DummyCache"}
@@ -48,29 +50,16 @@ _RIGHT: Final = {"BACKEND": "storeroom.backends.dummy.DummyCache"}
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """An alias, read for checking.
-
-    Attributes:
-        name: the alias.
-        written: its dict, as a person wrote it.
-        backend: dotted path of its class, as written.
-        family: the storage, by the name of its module ("locmem", "filebased", "redis", …), also of a subclass; "" where
-            it is unknown.
-        settings: the settings, or None where something in them is wrong.
-        alias: the alias as the cache is built of it, or None where something is wrong.
-        directory: of a file cache, links followed; None of any other cache, and where LOCATION is no path.
-        entries: the folder in it that the entries are in; None as above.
-        context: the surroundings of the configuration.
-    """
+    """An alias, read for checking."""
 
     name: str
-    written: Mapping[str, Any]
-    backend: str
-    family: str
-    settings: config.Settings | None
-    alias: aliases.Alias | None
-    directory: Path | None
-    entries: Path | None
+    written: Mapping[str, Any]  # its dict, as a person wrote it
+    backend: str  # dotted path of its class, as written
+    family: str  # its module's name ("locmem", "filebased", "redis", …), also of a subclass; "" where it is unknown
+    settings: config.Settings | None  # None where something in them is wrong
+    alias: aliases.Alias | None  # the cache is built of it; None where something is wrong
+    directory: Path | None  # of a file cache, links followed; None of any other cache, and where LOCATION is no path
+    entries: Path | None  # the folder in it that the entries are in; None as above
     context: Context
 
     @property
@@ -98,6 +87,13 @@ class Subject:
         locations = [str(self.directory)] if self.directory is not None else sorted(self.locations)
         return (self.family, database, *locations)
 
+    def told(self, question: str) -> Any:
+        """Return the answer of the class's optional method `question`(location, settings); None where it has none."""
+        alias = self.alias
+        if alias is None or alias.settings is None or not hasattr(alias.backend, question):
+            return None
+        return getattr(alias.backend, question)(alias.location, alias.settings)
+
 
 def file_cache(location: str) -> dict[str, Any]:
     """Return the settings of a file cache, as a remedy for another."""
@@ -108,20 +104,14 @@ def file_cache(location: str) -> dict[str, Any]:
     }
 
 
-_Reading: TypeAlias = tuple[type[Any] | None, config.Settings | None, aliases.Alias | None, list[Finding]]
-"""The class, the settings and the alias, as far as each can be read; and the mistakes."""
-
-
 def read_subject(name: str, written: object, context: Context) -> tuple[Subject, list[Finding]]:
     """Read one alias as far as possible; each mistake is a finding."""
     mapping: Mapping[str, Any] = written if isinstance(written, Mapping) else {}
     is_djangos = _is_djangos(mapping, context)
-    backend_class, settings, alias, findings = (
-        # Django takes many a mistake for its default, and says nothing.
-        (None, _settings_if_right(name, mapping, None), None, list[Finding]())
-        if is_djangos
-        else _read(name, written, mapping, context)
-    )
+    # Django takes many a mistake for its default, and says nothing.
+    backend_class, alias, findings = (None, None, []) if is_djangos else _read(name, written, mapping, context)
+    # Where only LOCATION is wrong, the other settings are known.
+    settings = _settings_if_right(name, mapping, backend_class) if alias is None else alias.settings
     path = dotted_path(mapping.get("BACKEND", ""))
     family = _family(path, backend_class)
     directory = _directory(mapping, context) if family == "filebased" and not is_djangos else None
@@ -137,7 +127,10 @@ def _is_djangos(written: Mapping[str, Any], context: Context) -> bool:
     return context.in_django and isinstance(backend, str) and backend in backend_paths.DJANGO_PATHS
 
 
-def _read(name: str, written: object, mapping: Mapping[str, Any], context: Context) -> _Reading:
+def _read(
+    name: str, written: object, mapping: Mapping[str, Any], context: Context
+) -> tuple[type[Any] | None, aliases.Alias | None, list[Finding]]:
+    """Return the class and the alias, as far as they can be read, and the mistakes."""
     try:
         with _without_warnings():
             alias = aliases.read_alias(name, written, context.directory)
@@ -149,10 +142,8 @@ def _read(name: str, written: object, mapping: Mapping[str, Any], context: Conte
         backend_class, findings = _backend_class(mapping), []
         mistakes = list(_mistakes(name, mapping, backend_class)) or [str(error)]
     else:
-        return alias.backend, alias.settings, alias, []
-    findings += [REFUSED.broken(name, mistake, "") for mistake in mistakes]
-    # Where only LOCATION is wrong, the other settings are known.
-    return backend_class, _settings_if_right(name, mapping, backend_class), None, findings
+        return alias.backend, alias, []
+    return backend_class, None, findings + [REFUSED.broken(name, mistake, "") for mistake in mistakes]
 
 
 def check_together(caches: Mapping[str, Any], context: Context, *, each_is_right: bool) -> Iterator[Finding]:
@@ -169,14 +160,6 @@ def check_together(caches: Mapping[str, Any], context: Context, *, each_is_right
         yield REFUSED.broken(None, str(error), "")
 
 
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Keep the interpreter quiet: that a name was removed is a finding."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecatedBackendWarning)
-        yield
-
-
 def _backend_class(written: Mapping[str, Any]) -> type[Any] | None:
     """Return the class whose settings are wrong; None where not even BACKEND is right."""
     with suppress(ConfigurationError), _without_warnings():
@@ -186,8 +169,7 @@ def _backend_class(written: Mapping[str, Any]) -> type[Any] | None:
 
 def _settings(name: str, written: Mapping[str, Any], backend_class: type[Any] | None) -> config.Settings:
     params = {key: value for key, value in written.items() if key not in {"BACKEND", "LOCATION"}}
-    is_ours = backend_class is not None and issubclass(backend_class, BaseCache)
-    options = backend_class.options if is_ours and backend_class is not None else None
+    options = backend_class.options if backend_class is not None and issubclass(backend_class, BaseCache) else None
     backend = "this backend" if backend_class is None else backend_class.__name__
     return config.read_params(params, options, alias=name, backend=backend)
 
@@ -216,7 +198,7 @@ def _mistakes(name: str, written: Mapping[str, Any], backend_class: type[Any] | 
 
 
 def _check_removed(subject: Subject) -> Iterator[Finding]:
-    if subject.backend.endswith(_REMOVED_NAME):
+    if subject.backend.endswith(".memcached.MemcachedCache"):
         mended = {"BACKEND": "storeroom.backends.memcached.PyMemcacheCache"}
         what = f"BACKEND is {subject.backend!r}."
         yield REMOVED.broken(subject.name, what, "Name the class that took its place:", mended)
@@ -228,7 +210,7 @@ def _locations(written: Mapping[str, Any], family: str) -> list[str]:
         return []
     if isinstance(location, list | tuple):
         return list(map(str, location))
-    if family not in _SERVERS or _SEVERAL_HOSTS.match(str(location)):
+    if family not in {"redis", "memcached"} or _SEVERAL_HOSTS.match(str(location)):
         return [str(location)]
     return re.split(r"[;,]\s*", str(location))
 

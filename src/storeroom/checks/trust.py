@@ -53,8 +53,6 @@ RULES: Final = (BLIND_PICKLE, UNSIGNED, WEAK_SECRET, UNSIGNED_PICKLES, NOT_ENCRY
 _RUN_CODE: Final = frozenset({"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "jsonpickle", "marshal", "shelve"})
 """Modules whose loads() runs the code in the bytes."""
 
-_SERVERS: Final = frozenset({"redis", "memcached", "db"})
-
 _RANDOM_BITS: Final = 48
 """A secret of less, by its length and its number of different characters, is from no generator: 16 characters in Base64
 have 60 or so, and are the shortest secret that is accepted."""
@@ -68,10 +66,7 @@ _MAKE_ONE: Final = 'python3 -c "import secrets; print(secrets.token_urlsafe())"'
 
 def _endpoints(alias: Subject) -> Sequence[Endpoint]:
     """Return the servers that the configuration names; none where the class does not tell."""
-    if alias.alias is None or not hasattr(alias.alias.backend, "endpoints"):
-        return ()
-    found: Sequence[Endpoint] = alias.alias.backend.endpoints(alias.alias.location, alias.alias.settings)
-    return found
+    return alias.told("endpoints") or ()
 
 
 def _secrets(alias: Subject) -> list[Any]:
@@ -85,15 +80,14 @@ def _is_signed(alias: Subject) -> bool:
     return alias.context.has_secret_key or settings is None or bool(_secrets(alias) or secret_of(settings))
 
 
-def check_blind_pickle(alias: Subject) -> Iterator[Finding]:
-    """Find a serializer that runs the code of any writer, where values are not signed."""
-    if alias.settings is None or alias.family not in _SERVERS or _is_signed(alias):
+def _check_blind_pickle(alias: Subject) -> Iterator[Finding]:
+    if alias.settings is None or alias.family not in {"redis", "memcached", "db"} or _is_signed(alias):
         return
     name = _module(alias.settings.options.get("serializer"))
     if name in _RUN_CODE:
-        runs = f"the module {name}, whose loads() runs what it is told to"
         remedy = f"Use Storeroom's own, and for what is not plain data a secret, as made by {_MAKE_ONE}:"
         mended = {"OPTIONS": {"serializer": "pickle", "secret": "(the secret)"}}
+        runs = f"the module {name}, whose loads() runs what it is told to"
         what = f"OPTIONS['serializer'] is {runs}, and there is no secret."
         yield BLIND_PICKLE.broken(alias.name, what, remedy, mended)
 
@@ -108,8 +102,7 @@ def _module(serializer: Any) -> str:
     return kind.__module__.partition(".")[0]
 
 
-def check_unsigned(alias: Subject) -> Iterator[Finding]:
-    """Find values that a server on another host keeps without a signature."""
+def _check_unsigned(alias: Subject) -> Iterator[Finding]:
     elsewhere = [endpoint for endpoint in _endpoints(alias) if endpoint.is_elsewhere]
     if not elsewhere or _is_signed(alias):
         return
@@ -118,7 +111,7 @@ def check_unsigned(alias: Subject) -> Iterator[Finding]:
     yield UNSIGNED.broken(alias.name, what, remedy, {"OPTIONS": {"secret": "(the secret)"}})
 
 
-def check_weak_secret(alias: Subject) -> Iterator[Finding]:
+def _check_weak_secret(alias: Subject) -> Iterator[Finding]:
     """Find a secret that no generator made. It is not shown."""
     secrets = _secrets(alias)
     for number, secret in enumerate(secrets):
@@ -140,8 +133,7 @@ def _weakness(secret: Any) -> str:
     return ""
 
 
-def check_unsigned_pickles(alias: Subject) -> Iterator[Finding]:
-    """Find the option for the days of a move, left on."""
+def _check_unsigned_pickles(alias: Subject) -> Iterator[Finding]:
     if alias.settings is not None and alias.settings.options.get("read_unsigned_pickles"):
         remedy = "Switch it off when what the other backend has stored is gone, after its longest timeout:"
         mended = {"OPTIONS": {"read_unsigned_pickles": False}}
@@ -196,4 +188,4 @@ def _listed(endpoints: Iterable[Endpoint]) -> str:
     return ", ".join(dict.fromkeys(endpoint.address for endpoint in endpoints))
 
 
-CHECKS: Final = (check_blind_pickle, check_unsigned, check_weak_secret, check_unsigned_pickles)
+CHECKS: Final = (_check_blind_pickle, _check_unsigned, _check_weak_secret, _check_unsigned_pickles)

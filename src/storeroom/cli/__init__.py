@@ -1,15 +1,14 @@
 """The command ``storeroom``: look into a cache, change it, check its configuration.
 
-The module of a command is imported when it is run, so that ``storeroom get`` starts as fast as it can: ``entries`` and
-``contents`` have several commands, ``check``, ``tables``, ``bench`` and ``demo`` one each. ``sources``, ``site`` and
-``configuration`` lead from --config and --alias to a cache. Exit codes are an interface: see EXIT_CODES.
+The module of a command is imported when it is run, so that ``storeroom get`` starts as fast as it can. ``sources``,
+``site`` and ``configuration`` lead from --config and --alias to a cache. Exit codes are an interface: see EXIT_CODES.
 """
 
 import argparse
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
@@ -21,19 +20,12 @@ __all__ = ["COMMANDS", "Command", "main"]
 
 
 class Command(NamedTuple):
-    """A command: its description, and the names of its code.
-
-    Attributes:
-        summary: its line in the list of commands.
-        module: its module in this package.
-        add_arguments: name of the function there that takes a parser and adds the arguments.
-        run: name of the function there that takes the parsed arguments and returns the exit code.
-    """
+    """A command: its line in the list of commands, its module here, and the names of its two functions there."""
 
     summary: str
     module: str
-    add_arguments: str = "add_arguments"
-    run: str = "run"
+    add_arguments: str = "add_arguments"  # takes a parser
+    run: str = "run"  # takes the parsed arguments, and returns the exit code
 
 
 COMMANDS: Final = {
@@ -107,10 +99,9 @@ def _run(arguments: Sequence[str]) -> int:
     return code
 
 
-def _function(command: Command, name: str) -> Callable[..., Any]:
+def _function(command: Command, name: str) -> Any:
     """Return a function of a command's module, which is loaded now."""
-    found: Callable[..., Any] = getattr(import_module(f"storeroom.cli.{command.module}"), name)
-    return found
+    return getattr(import_module(f"storeroom.cli.{command.module}"), name)
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
@@ -123,11 +114,6 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the versions of storeroom and Python")
     _add_common(parser, alias="default", config=None)
-    _add_commands(parser, arguments)
-    return parser
-
-
-def _add_commands(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
     # Accepted after the command too, without undoing an option before it.
     common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     _add_common(common, alias=argparse.SUPPRESS, config=argparse.SUPPRESS)
@@ -143,6 +129,7 @@ def _add_commands(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> 
         )
         if name in arguments:
             _function(command, command.add_arguments)(subparser)
+    return parser
 
 
 def _add_common(parser: argparse.ArgumentParser, *, alias: str, config: str | None) -> None:

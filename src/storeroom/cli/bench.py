@@ -25,20 +25,11 @@ from storeroom.registry.aliases import Alias
 
 __all__ = ["add_arguments", "run"]
 
-KEYS: Final = 100
-"""Keys that are worked on: those of one get_many(), and few enough to fit into a small cache."""
-
-ROUNDS: Final = 5
-"""Each operation is timed at least this often, in turns with the others; the median counts."""
-
-ROUND_SECONDS: Final = 0.1
-"""The longest round, for which Ctrl-C may have to wait."""
-
-TIMEOUT_SECONDS: Final = 300
-"""Should this process be killed, its entries expire."""
-
-_ENTRY_BYTES: Final = 300
-"""The room of an entry beside its value, generously: key, expiry, index."""
+KEYS: Final = 100  # those of one get_many(), and few enough to fit into a small cache
+ROUNDS: Final = 5  # at least, each operation in turns with the others; the median counts
+ROUND_SECONDS: Final = 0.1  # at most: Ctrl-C may have to wait for the end of a round
+TIMEOUT_SECONDS: Final = 300  # should this process be killed, its entries expire
+_ENTRY_BYTES: Final = 300  # the room of an entry beside its value, generously: key, expiry, index
 
 Operation = Callable[[str], object]
 
@@ -51,7 +42,9 @@ class Figure(NamedTuple):
     calls_per_second: float
 
 
-_EPILOG: Final = """\
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's options."""
+    parser.epilog = """\
 Works on keys of its own in the configured cache, and removes them at the end.
 In a cache that is nearly full others would be evicted: then it wants --yes.
 
@@ -60,11 +53,6 @@ examples:
   storeroom bench --threads 4 --size 10000
   storeroom bench --config file:///dev/shm/cache
 """
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the benchmark's options."""
-    parser.epilog = _EPILOG
     parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads at once (default: 1)")
     parser.add_argument("--size", type=_positive, default=100, metavar="BYTES", help="of each value (default: 100)")
     seconds = "time for each operation (default: 0.5)"
@@ -82,7 +70,9 @@ def _positive(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Time the cache that the arguments name."""
-    alias = _with_own_keys(read_alias(args))
+    alias = read_alias(args)
+    prefix = f"{alias.params.get('KEY_PREFIX') or ''}storeroom-bench"
+    alias = replace(alias, params={**alias.params, "KEY_PREFIX": prefix})
     cache = open_alias(alias, needs="get_many")
     if not args.yes:
         _require_room(alias, cache, KEYS * (args.size + _ENTRY_BYTES))
@@ -102,11 +92,6 @@ def run(args: argparse.Namespace) -> int:
 def _as_dict(figure: Figure) -> dict[str, Any]:
     microseconds, calls = round(figure.seconds * 1e6, 3), round(figure.calls_per_second)
     return {"operation": figure.operation, "microseconds": microseconds, "calls_per_second": calls}
-
-
-def _with_own_keys(alias: Alias) -> Alias:
-    prefix = f"{alias.params.get('KEY_PREFIX') or ''}storeroom-bench"
-    return replace(alias, params={**alias.params, "KEY_PREFIX": prefix})
 
 
 def _number_key(key: str) -> str:

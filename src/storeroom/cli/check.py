@@ -14,7 +14,7 @@ from storeroom.checks.servers import told_seconds
 from storeroom.checks.subject import dotted_path
 from storeroom.cli.exits import MISTAKE, NO, YES, UsageError
 from storeroom.cli.output import columns, count_of, paragraph, print_json, styled
-from storeroom.cli.sources import Named, find
+from storeroom.cli.sources import find
 from storeroom.registry.sources import EMBEDDED_DEFAULT, Source, table_of
 from storeroom.storage.probes import Probe, ServerProbe
 from storeroom.wording import masked, nearest
@@ -25,7 +25,9 @@ SILENCED_VARIABLE: Final = "STOREROOM_SILENCED_CHECKS"
 """Environment variable with ids that are not reported, separated by commas or spaces."""
 
 
-_EPILOG: Final = f"""\
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of check."""
+    parser.epilog = f"""\
 Servers are asked how they are, each on a connection of its own, which changes
 nothing there; --offline leaves that out. No cache is opened, and nothing is
 written. That several processes serve a site is known from --processes,
@@ -40,11 +42,6 @@ examples:
   storeroom check --offline --processes 4
   storeroom check --config mysite.settings --silence W010
 """
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of check."""
-    parser.epilog = _EPILOG
     parser.add_argument("--processes", type=int, metavar="N", help="how many processes serve the site")
     silence = "do not report this id (may be repeated)"
     parser.add_argument("--silence", action="append", default=[], metavar="ID", help=silence)
@@ -71,7 +68,9 @@ def run(args: argparse.Namespace) -> int:
     if not isinstance(caches, Mapping):
         raise UsageError(f"{named.source} has {type(caches).__name__} as CACHES; expected a dict.")
     silenced = _silenced(args.silence)
-    context = _context(named, args.processes)
+    context = replace(Context.here(processes=args.processes), directory=named.source.directory)
+    if named.settings is not None:
+        context = context.with_settings(named.settings)
     probes = {} if args.offline else checks.probe(caches, context=context, seconds=args.timeout)
     everything = checks.run(caches, context=context, probes=probes)
     findings = [finding for finding in everything if finding.id not in silenced]
@@ -80,11 +79,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(named.source, probes, findings, len(everything) - len(findings))
     return (MISTAKE if findings[0].level == "error" else NO) if findings else YES
-
-
-def _context(named: Named, processes: int | None) -> Context:
-    context = replace(Context.here(processes=processes), directory=named.source.directory)
-    return context if named.settings is None else context.with_settings(named.settings)
 
 
 def _silenced(words: list[str]) -> set[str]:
@@ -129,7 +123,11 @@ def _server_as_dict(server: ServerProbe) -> dict[str, Any]:
 
 
 def _print(source: Source, probes: Mapping[str, Probe], findings: list[Finding], silenced: int) -> None:
-    _print_source(source)
+    print(f"{styled('Configuration:', 'strong')} {source}")
+    if source.name == EMBEDDED_DEFAULT:
+        print("Nothing is configured here. Each program then has a cache of its own; this is the command's.")
+    if source.name != "--config" and os.environ.get("DJANGO_SETTINGS_MODULE"):
+        print(f"Django's own settings are checked by: --config {os.environ['DJANGO_SETTINGS_MODULE']}", file=sys.stderr)
     print(f"\n{columns(_aliases(source))}")
     answers = [(name, *row) for name, probe in probes.items() for row in _answers(probe)]
     if answers:
@@ -138,14 +136,6 @@ def _print(source: Source, probes: Mapping[str, Probe], findings: list[Finding],
     for finding in findings:
         print(f"\n{_described(finding, table=table)}")
     print(f"\n{_summary(findings, silenced)}")
-
-
-def _print_source(source: Source) -> None:
-    print(f"{styled('Configuration:', 'strong')} {source}")
-    if source.name == EMBEDDED_DEFAULT:
-        print("Nothing is configured here. Each program then has a cache of its own; this is the command's.")
-    if source.name != "--config" and os.environ.get("DJANGO_SETTINGS_MODULE"):
-        print(f"Django's own settings are checked by: --config {os.environ['DJANGO_SETTINGS_MODULE']}", file=sys.stderr)
 
 
 def _answers(probe: Probe) -> Iterator[tuple[str, str, str]]:

@@ -12,15 +12,9 @@ from storeroom.cli.output import columns, count_of, print_json, size, styled
 from storeroom.exceptions import NotSupportedError
 
 __all__ = [
-    "add_clear_arguments",
-    "add_keys_arguments",
-    "add_prune_arguments",
-    "add_stats_arguments",
-    "clear",
-    "keys",
-    "prune",
+    "add_clear_arguments", "add_keys_arguments", "add_prune_arguments", "add_stats_arguments", "clear", "keys", "prune",
     "stats",
-]
+]  # fmt: skip
 
 
 def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,9 +90,7 @@ def stats(args: argparse.Namespace) -> int:
         print_json(counted)
         return YES
     options = alias.settings.options if alias.settings is not None else {}
-    print(styled(title(alias), "strong"))
-    print()
-    print(columns(_stats_rows(counted, options), right=(1,)))
+    print(f"{styled(title(alias), 'strong')}\n\n{columns(_stats_rows(counted, options), right=(1,))}")
     return YES
 
 

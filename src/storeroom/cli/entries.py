@@ -26,10 +26,6 @@ _WHOLE_NUMBER: Final = re.compile(r"0|-?[1-9][0-9]*")
 
 def _add_key(parser: argparse.ArgumentParser, *, many: bool = False) -> None:
     parser.add_argument("key", metavar="KEY", nargs="+" if many else None, help="as the program types it")
-    _add_version(parser)
-
-
-def _add_version(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key-version", type=int, metavar="N", help="version of the key (default: VERSION)")
 
 
@@ -65,27 +61,23 @@ def get(args: argparse.Namespace) -> int:
         sys.stdout.flush()
         sys.stdout.buffer.write(value)
         return YES
-    print(_as_json(args.key, value) if args.json else _as_text(value))
+    print(value if isinstance(value, str) and not args.json else _dumped(args, value))
     return YES
 
 
-def _as_json(key: str, value: Any) -> str:
+def _dumped(args: argparse.Namespace, value: Any) -> str:
     try:
         return json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"The value of key {key!r} is not JSON ({error}); without --json it is printed.") from error
+        if not args.json:
+            return repr(value)
+        wrong = f"The value of key {args.key!r} is not JSON ({error}); without --json it is printed."
+        raise UsageError(wrong) from error
 
 
-def _as_text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    try:
-        return json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError):
-        return repr(value)
-
-
-_SET: Final = """\
+def add_set_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of set."""
+    parser.epilog = """\
 Without --type a whole number is stored as an int, so that incr works on it, and
 everything else as a string. get prints both as they were typed.
 
@@ -95,11 +87,6 @@ examples:
   storeroom set user:7 '{"name": "Ada"}' --type json
   curl -s https://example.org | storeroom set page -
 """
-
-
-def add_set_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of set."""
-    parser.epilog = _SET
     _add_key(parser)
     parser.add_argument("value", metavar="VALUE", help='the value, or "-" to read it from standard input')
     timeout = 'seconds, or words such as "90s", "5m", "1h30m", "forever" (default: TIMEOUT)'
@@ -109,18 +96,14 @@ def add_set_arguments(parser: argparse.ArgumentParser) -> None:
 
 def set_value(args: argparse.Namespace) -> int:
     """Store a value."""
-    text = _standard_input() if args.value == "-" else args.value
+    # The newline at the end belongs to the pipe, not to the value.
+    text = sys.stdin.read().removesuffix("\n") if args.value == "-" else args.value
     try:
         value = _TYPES[args.type](text)
     except ValueError as error:
         raise UsageError(f"VALUE is {text!r}, which is not of type {args.type} ({error}).") from error
     open_cache(args, needs="set").set(args.key, value, timeout=args.timeout, version=args.key_version)
     return YES
-
-
-def _standard_input() -> str:
-    """Read everything; the newline at the end belongs to the pipe, not to the value."""
-    return sys.stdin.read().removesuffix("\n")
 
 
 def _auto(text: str) -> Any:

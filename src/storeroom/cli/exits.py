@@ -14,22 +14,11 @@ from storeroom.exceptions import (
 __all__ = ["EXIT_CODES", "FAILED", "INTERRUPTED", "MISTAKE", "NO", "NO_READER", "YES", "UsageError", "exit_code"]
 
 YES: Final = 0
-"""Done; for a question, yes."""
-
 NO: Final = 1
-"""No such key; for check, warnings only."""
-
-MISTAKE: Final = 2
-"""The command or the configuration is wrong; for check, errors. argparse exits with it, too."""
-
+MISTAKE: Final = 2  # argparse exits with it, too
 FAILED: Final = 3
-"""The storage failed, or cannot do this."""
-
-INTERRUPTED: Final = 130
-"""After Ctrl-C: 128 and the number of SIGINT, as shells have it."""
-
-NO_READER: Final = 141
-"""Nobody reads the output any more: 128 and the number of SIGPIPE, as shells have it."""
+INTERRUPTED: Final = 130  # 128 and the number of SIGINT, as shells have it
+NO_READER: Final = 141  # nobody reads the output any more: 128 and the number of SIGPIPE
 
 EXIT_CODES: Final = """\
 exit codes:
@@ -39,7 +28,7 @@ exit codes:
   3    the storage failed, or cannot do this
   130  interrupted by Ctrl-C
 """
-"""The exit codes as --help tells them."""
+"""The meaning of each, as --help tells it."""
 
 
 class UsageError(StoreroomError):

@@ -6,28 +6,21 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 __all__ = ["columns", "count_of", "paragraph", "print_json", "size", "styled"]
 
 _STYLES: Final = {"error": "31;1", "warning": "33;1", "good": "32", "strong": "1", "faint": "2"}
 """Name of a style to its parameters in ECMA-48, "SGR"."""
 
-_WIDEST: Final = 88
-"""Longer lines are hard to read, however wide the terminal is."""
-
-_STEP: Final = 1024
-"""From one unit of bytes to the next."""
-
-
-def _is_coloured(stream: TextIO) -> bool:
-    """Tell whether to write colours there. NO_COLOR is explained at https://no-color.org."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+_WIDEST: Final = 88  # longer lines are hard to read, however wide the terminal is
+_STEP: Final = 1024  # from one unit of bytes to the next
 
 
 def styled(text: str, style: str) -> str:
-    """Return the text in this style, if standard output is a terminal that shows it."""
-    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if _is_coloured(sys.stdout) else text
+    """Return the text in this style, if standard output is a terminal that shows it: see https://no-color.org."""
+    is_shown = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if is_shown else text
 
 
 def paragraph(label: str, text: str, *, indent: int = 2, label_width: int = 6) -> str:

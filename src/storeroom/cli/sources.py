@@ -18,15 +18,10 @@ __all__ = ["Named", "find"]
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """The configuration that was named or found.
-
-    Attributes:
-        source: the CACHES dict, and where it was found.
-        settings: the module that has it, which may be Django's settings; None elsewhere.
-    """
+    """The configuration that was named or found."""
 
     source: Source
-    settings: object | None = None
+    settings: object | None = None  # the module that has it, which may be Django's settings
 
 
 def find(named: str | None) -> Named:

@@ -20,9 +20,6 @@ __all__ = [
 DEFAULT_MAX_ENTRIES: Final = 300
 """Django's default MAX_ENTRIES."""
 
-DEFAULT_MAX_TAGS: Final = 100_000
-"""About 30 MB in local memory, where so many are in use."""
-
 ENTRY_BOUNDS: Final[Mapping[str, Option]] = {
     "max_entries": Option(
         whole_number(1, none_means="no bound"),
@@ -37,7 +34,7 @@ ENTRY_BOUNDS: Final[Mapping[str, Option]] = {
     ),
     "max_tags": Option(
         whole_number(1, none_means="no bound"),
-        DEFAULT_MAX_TAGS,
+        100_000,  # about 30 MB in local memory, where so many are in use
         "Tags in use that are kept at most, beside the entries; a further one makes another's entries absent. "
         "None for no bound.",
     ),
@@ -95,22 +92,16 @@ def freshness_of(options: Mapping[str, Any]) -> freshness.Freshness:
     return freshness.Freshness(**{name: options[name] for name in _AGES if name in options})
 
 
-_NEAR_ENTRIES: Final = 10_000
-"""The default of a near tier: a few MiB, where most values are small."""
-
-_STALENESS: Final = 1.0
-"""Seconds: hardly to be seen on a page that is reloaded, and long enough for thousands of reads of a hot key."""
-
 MAX_STALENESS: Final = Option(
     staleness,
-    _STALENESS,
+    1.0,  # hardly to be seen on a page that is reloaded, and long enough for thousands of reads of a hot key
     "For how long an entry of the near tier may differ from the storage, in seconds or words, where nothing tells of "
     "the change.",
 )
 
 NEAR_OPTIONS: Final[Mapping[str, Option]] = {
     **{name: option for name, option in ENTRY_BOUNDS.items() if name != "max_tags"},
-    "max_entries": replace(ENTRY_BOUNDS["max_entries"], default=_NEAR_ENTRIES),
+    "max_entries": replace(ENTRY_BOUNDS["max_entries"], default=10_000),  # a few MiB, where most values are small
     "copy": Option(
         boolean, True, "Whether values are copied in and out. False keeps the very objects, which nobody must change."
     ),

@@ -1,8 +1,7 @@
 """One alias of CACHES, read and checked: from a dict that a person wrote to Settings.
 
-Every mistake is a ConfigurationError that names the setting, the value, the expectation and
-the remedy; nothing is guessed and nothing unknown is ignored. A backend class declares its
-OPTIONS as a table of Option (``parsers``, ``options``).
+Every mistake is a ConfigurationError that names the setting, the value, the expectation and the remedy; nothing is
+guessed and nothing unknown is ignored.
 """
 
 from collections.abc import Callable, Mapping
@@ -90,19 +89,24 @@ def read_params(
 def _written_settings(params: Mapping[str, Any], path: str) -> dict[str, Any]:
     """Sort the alias's keys into settings, folding Django's lower-case spellings in."""
     written: dict[str, Any] = {}
-    options: dict[str, Any] = {}
+    beside: dict[str, Any] = {}
     for name, value in params.items():
         if name not in SETTINGS and name not in _LOWER_CASE:
             raise _unknown_key(name, path)
         setting = _LOWER_CASE.get(name, name)
         if name in _LOWER_CASE and setting == "OPTIONS":
-            options[name] = value
+            beside[name] = value
         elif setting in written:
             raise ConfigurationError(f"{path} has {setting} twice, in two spellings; keep one of them.")
         else:
             written[setting] = value
-    if options:
-        written["OPTIONS"] = _merged(options, written.get("OPTIONS"), path)
+    if beside:
+        inside = _options_dict(written.get("OPTIONS"), path)
+        twice = sorted(beside.keys() & inside.keys())
+        if twice:
+            name = twice[0]
+            raise ConfigurationError(f"{path} has {name!r} twice, in OPTIONS and beside it; keep the one in OPTIONS.")
+        written["OPTIONS"] = beside | inside
     return written
 
 
@@ -116,15 +120,6 @@ def _unknown_key(name: str, path: str) -> ConfigurationError:
         f"{path} has the key {name!r}, which does not exist.{wording.nearest(str(name), SETTINGS)} "
         f"The keys are {', '.join(SETTINGS)}; a backend's own options go into OPTIONS."
     )
-
-
-def _merged(beside: dict[str, Any], written: Any, path: str) -> dict[str, Any]:
-    """Return OPTIONS with the options that were written beside it."""
-    inside = _options_dict(written, path)
-    twice = sorted(beside.keys() & inside.keys())
-    if twice:
-        raise ConfigurationError(f"{path} has {twice[0]!r} twice, in OPTIONS and beside it; keep the one in OPTIONS.")
-    return beside | inside
 
 
 def _options_dict(written: Any, path: str) -> dict[str, Any]:

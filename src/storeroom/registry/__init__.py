@@ -6,7 +6,7 @@ BACKEND of each alias. ``configuration`` keeps a handle for each alias, and ``ha
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from storeroom.registry.handler import cache, caches, configure
 
@@ -15,14 +15,11 @@ if TYPE_CHECKING:
 
 __all__ = ["cache", "caches", "config_from_url", "configure"]
 
-_LOADED_LATER: Final = {"OwnConfiguration": "configuration", "backend_class": "aliases", "config_from_url": "urls"}
-"""Names that few programs need, and their modules."""
-
 
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        """Load a name from its module when it is first asked for: see PEP 562."""
-        if name not in _LOADED_LATER:
+        """Load config_from_url(), which few programs need, when it is first asked for: see PEP 562."""
+        if name != "config_from_url":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_LOADED_LATER[name]}"), name)
+        return import_module("storeroom.registry.urls").config_from_url

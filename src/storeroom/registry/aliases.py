@@ -24,21 +24,13 @@ DEFAULT_ALIAS: Final = "default"
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """One alias of CACHES, read and checked.
-
-    Attributes:
-        name: the alias.
-        backend: the class.
-        location: LOCATION as the class gets it; "" where none was given.
-        params: the alias's dict without BACKEND and LOCATION, as it was written.
-        settings: the same, read; None for a class that is not a BaseCache, which reads its own settings.
-    """
+    """One alias of CACHES, read and checked."""
 
     name: str
     backend: type[Any]
-    location: Any
-    params: Mapping[str, Any] = field(repr=False)
-    settings: config.Settings | None
+    location: Any  # as the class gets it; "" where none was given
+    params: Mapping[str, Any] = field(repr=False)  # the alias's dict without BACKEND and LOCATION, as it was written
+    settings: config.Settings | None  # the same, read; None for a class that is not a BaseCache, which reads its own
 
     def __repr__(self) -> str:
         location = wording.masked(self.location)
@@ -107,7 +99,7 @@ def read_alias(name: object, written: object, directory: str | None) -> Alias:
     params = _copied(written)
     del params["BACKEND"]
     location = _location(params.pop("LOCATION", ""), where)
-    if location and isinstance(location, str) and _is_path(backend):
+    if location and isinstance(location, str) and getattr(backend, "location_is_path", False):
         location = _absolute(location, directory, where)
     settings = None
     if issubclass(backend, BaseCache):
@@ -126,18 +118,14 @@ def backend_class(name: str, written: Mapping[str, Any]) -> type[Any]:
     """
     where = f"CACHES[{name!r}]"
     if "BACKEND" not in written:
-        raise _missing_backend(where, written)
+        hint = _misspelt("BACKEND", (name for name in written if name not in config.SETTINGS))
+        paths = ", ".join(backend_paths.available_paths())
+        raise ConfigurationError(
+            f"{where} has no BACKEND.{hint} Add it: the dotted path of a class; Storeroom has: {paths}."
+        )
     backend = backend_paths.resolve(written["BACKEND"], where)
     _check_signature(backend, where)
     return backend
-
-
-def _missing_backend(where: str, written: Mapping[Any, Any]) -> ConfigurationError:
-    hint = _misspelt("BACKEND", (name for name in written if name not in config.SETTINGS))
-    paths = ", ".join(backend_paths.available_paths())
-    return ConfigurationError(
-        f"{where} has no BACKEND.{hint} Add it: the dotted path of a class; Storeroom has: {paths}."
-    )
 
 
 def _copied(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,11 +148,6 @@ def _location(location: Any, where: str) -> Any:
     return location
 
 
-def _is_path(backend: type[Any]) -> bool:
-    """Tell whether the LOCATION of this class is a path, by its attribute `location_is_path`."""
-    return bool(getattr(backend, "location_is_path", False))
-
-
 def _absolute(location: str, directory: str | None, where: str) -> str:
     """Return the whole path, so that a later chdir() does not move the cache."""
     try:
@@ -177,16 +160,11 @@ def _absolute(location: str, directory: str | None, where: str) -> str:
 
 
 def _check_location(backend: type[Any], location: Any, settings: config.Settings, where: str) -> None:
-    """Let the class check LOCATION by its optional ``check_location(location, settings)``.
-
-    It may look at the path or the address but opens nothing; its error begins with "LOCATION is", or with "is", to be
-    joined to the alias's name.
-    """
+    """Let the class check LOCATION, if it can; its error begins with "LOCATION is", or with "is"."""
     check = getattr(backend, "check_location", None)
-    if check is None:
-        return
     try:
-        check(location, settings)
+        if check is not None:
+            check(location, settings)
     except ConfigurationError as error:
         raise type(error)(f"{where}['LOCATION'] {str(error).removeprefix('LOCATION ')}") from error
 
@@ -206,11 +184,9 @@ def _check_codec(settings: config.Settings, where: str) -> None:
 
 def _check_signature(backend: type[Any], where: str) -> None:
     try:
-        signature = inspect.signature(backend)
+        inspect.signature(backend).bind("location", {})
     except ValueError:  # a class written in C need not tell
         return
-    try:
-        signature.bind("location", {})
     except TypeError as error:
         raise ConfigurationError(
             f"{where}['BACKEND'] is {backend.__qualname__}, which cannot be built as "
@@ -258,13 +234,18 @@ def _collisions(aliases: Iterable[Alias]) -> Iterator[ConfigurationError]:
         other, settings = first.setdefault(_storage(alias, alias.settings), (alias, alias.settings))
         differing = _differences(settings, alias.settings)
         if differing:
-            yield _collision(other, alias, settings, differing)
+            yield ConfigurationError(
+                f"CACHES[{other.name!r}] and CACHES[{alias.name!r}] have the same LOCATION "
+                f"{wording.masked(alias.location)!r}, KEY_PREFIX {settings.key_prefix!r} and VERSION "
+                f"{settings.version}, so that each overwrites the other's keys, but differ in {', '.join(differing)}. "
+                "Give one of them another LOCATION or KEY_PREFIX, or both the same settings."
+            )
 
 
 def _storage(alias: Alias, settings: config.Settings) -> tuple[Any, ...]:
     """Return the identity of a storage and of the keys in it: the same for aliases that overwrite each other's."""
     location = tuple(alias.location) if isinstance(alias.location, list) else alias.location
-    if _is_path(alias.backend) and isinstance(location, str):
+    if isinstance(location, str) and getattr(alias.backend, "location_is_path", False):
         location = os.path.realpath(location)
     identify = getattr(alias.backend, "storage_identity", None)
     if identify is not None:  # one name in several databases
@@ -274,17 +255,8 @@ def _storage(alias: Alias, settings: config.Settings) -> tuple[Any, ...]:
 
 def _differences(one: config.Settings, other: config.Settings) -> list[str]:
     differing = ["TIMEOUT"] if one.timeout != other.timeout else []
-    names = [*one.options, *(name for name in other.options if name not in one.options)]
+    names = {**one.options, **other.options}
     return differing + [f"OPTIONS[{name!r}]" for name in names if one.options.get(name) != other.options.get(name)]
-
-
-def _collision(one: Alias, other: Alias, settings: config.Settings, differing: list[str]) -> ConfigurationError:
-    location = wording.masked(other.location)
-    return ConfigurationError(
-        f"CACHES[{one.name!r}] and CACHES[{other.name!r}] have the same LOCATION {location!r}, KEY_PREFIX "
-        f"{settings.key_prefix!r} and VERSION {settings.version}, so that each overwrites the other's keys, but differ "
-        f"in {', '.join(differing)}. Give one of them another LOCATION or KEY_PREFIX, or both the same settings."
-    )
 
 
 def _misplaced(aliases: Mapping[str, Alias]) -> Iterator[ConfigurationError]:

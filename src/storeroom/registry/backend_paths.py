@@ -141,10 +141,7 @@ def _missing_module(backend: str, path: str, error: ModuleNotFoundError, where: 
 
 
 def _nearest_path(backend: str) -> str:
-    """Return a hint at the known path whose end is most like this one's.
-
-    The end alone is compared: long common beginnings would make everything alike.
-    """
+    """Return a hint at the known path whose end is most like this one's; common beginnings make all paths alike."""
     known = [*available_paths(), *(path for path, ours in DJANGO_PATHS.items() if ours in available_paths())]
     ends: dict[str, str] = {}
     for path in known:

@@ -1,6 +1,6 @@
 """The front door: ``caches["alias"]``, the proxy ``cache``, and ``configure()``."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -24,12 +24,10 @@ class _DjangoConfiguration:
 
     handles: Mapping[str, "BaseCache"] = MappingProxyType({})
 
-    def __init__(self, find_source: "Callable[[], Source]") -> None:
-        self._find_source = find_source
-
     @property
     def source(self) -> "Source":
-        return self._find_source()
+        source: Source = import_module("storeroom.registry.sources").find_source()
+        return source
 
     def handle(self, alias: str) -> "BaseCache":
         handler = _django_handler()
@@ -63,16 +61,24 @@ class CacheHandler:
         return self._chosen.setdefault("", _find()) if chosen is None else chosen
 
     def configure(self, caches: Mapping[str, Mapping[str, Any]]) -> None:
-        """See storeroom.configure()."""
+        """Set the caches of this program, instead of those it had.
+
+        Everything is checked now; storages are opened on first use. Handles of the configuration before, where somebody
+        holds one, go on working.
+
+        Args:
+            caches: Django's CACHES: alias to its dict, with BACKEND, LOCATION, TIMEOUT, KEY_PREFIX, VERSION,
+                KEY_FUNCTION and OPTIONS. BACKEND may be a class itself.
+
+        Raises:
+            ConfigurationError: something is wrong; the configuration before stays in force.
+        """
         from storeroom.registry import configuration, sources  # noqa: PLC0415 -- loaded by programs that use a cache
 
         self.swap(configuration.OwnConfiguration(sources.Source(sources.CONFIGURE, "", caches)))
 
     def swap(self, configuration: "Configuration | None") -> "Configuration | None":
-        """Put a configuration in force, and return the one before: for tests, which put that back.
-
-        None stands for none: the next use looks for one.
-        """
+        """Put a configuration in force, or None for the next use to look for one; return the one before."""
         before = self._chosen.get("")
         if configuration is None:
             self._chosen.clear()
@@ -124,12 +130,8 @@ class CacheHandler:
             handle.close()
 
     def __repr__(self) -> str:
-        return f"<storeroom.caches: {self._described()}>"
-
-    def _described(self) -> str:
-        """Name the source of the configuration, without looking for one."""
-        chosen = self._chosen.get("")
-        return "not used yet" if chosen is None else str(chosen.source)
+        chosen = self._chosen.get("")  # a repr looks for no configuration
+        return f"<storeroom.caches: {'not used yet' if chosen is None else chosen.source}>"
 
 
 def _find() -> "Configuration":
@@ -137,7 +139,7 @@ def _find() -> "Configuration":
 
     source = sources.find_source()
     if source.name == sources.DJANGO:
-        return _DjangoConfiguration(sources.find_source)
+        return _DjangoConfiguration()
     return configuration.OwnConfiguration(source)
 
 
@@ -184,25 +186,9 @@ class _DefaultCache:
 
 
 caches: Final = CacheHandler()
-_handler: Final = caches  # for configure(), whose parameter has the name that Django's setting has
+configure: Final = caches.configure
 
 if TYPE_CHECKING:
     cache: BaseCache
 else:
     cache = _DefaultCache()
-
-
-def configure(caches: Mapping[str, Mapping[str, Any]]) -> None:
-    """Set the caches of this program, instead of those it had.
-
-    Everything is checked now; storages are opened on first use. Handles of the configuration before, where somebody
-    holds one, go on working.
-
-    Args:
-        caches: Django's CACHES: alias to its dict, with BACKEND, LOCATION, TIMEOUT, KEY_PREFIX, VERSION, KEY_FUNCTION
-            and OPTIONS. BACKEND may be a class itself.
-
-    Raises:
-        ConfigurationError: something is wrong; the configuration before stays in force.
-    """
-    _handler.configure(caches)

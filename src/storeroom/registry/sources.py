@@ -25,11 +25,9 @@ from storeroom.wording import nearest, shown
 
 __all__ = ["EMBEDDED_DEFAULT", "Source", "find_source", "program_directory", "read_file", "table_of"]
 
+# Environment variables, as said above.
 CONFIG_VARIABLE: Final = "STOREROOM_CONFIG"
-"""Environment variable with the path of a TOML file."""
-
 URL_VARIABLE: Final = "CACHE_URL"
-"""Environment variable with the URL of the default alias; CACHE_URL_<ALIAS> has that of another."""
 
 # Names of sources.
 CONFIGURE: Final = "storeroom.configure()"
@@ -42,19 +40,12 @@ _EMBEDDED_OPTIONS: Final = {"max_entries": 100_000, "max_bytes": "1GB"}
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A CACHES dict, not yet checked, and where it was found.
+    """A CACHES dict, not yet checked, and where it was found."""
 
-    Attributes:
-        name: the kind of source, for people to read.
-        origin: a path, the names of variables, a module; "" where the name says it all.
-        caches: alias to its dict, as written.
-        directory: the base of a relative LOCATION that is a path; None for the current directory.
-    """
-
-    name: str
-    origin: str
-    caches: Mapping[str, Any] = field(repr=False)
-    directory: str | None = None
+    name: str  # the kind of source, for people to read
+    origin: str  # a path, the names of variables, a module; "" where the name says it all
+    caches: Mapping[str, Any] = field(repr=False)  # alias to its dict, as written
+    directory: str | None = None  # the base of a relative LOCATION that is a path; None for the current directory
 
     def __str__(self) -> str:
         return f"{self.name} ({self.origin})" if self.origin else self.name
@@ -74,7 +65,11 @@ def find_source() -> Source:
         ConfigurationError: a source is there but cannot be read.
     """
     found = _from_django() or _from_config_variable() or _from_pyproject() or _from_url_variables()
-    return found or _embedded_default()
+    if found is not None:
+        return found
+    directory, backend = program_directory(), "storeroom.backends.filebased.FileBasedCache"
+    default = {"BACKEND": backend, "LOCATION": directory, "OPTIONS": dict(_EMBEDDED_OPTIONS)}
+    return Source(EMBEDDED_DEFAULT, directory, {"default": default})
 
 
 def _from_django() -> Source | None:
@@ -227,12 +222,6 @@ def _alias_of(variable: str) -> str:
         return "default"
     prefix = f"{URL_VARIABLE}_"
     return variable.removeprefix(prefix).lower() if variable.startswith(prefix) else ""
-
-
-def _embedded_default() -> Source:
-    directory, backend = program_directory(), "storeroom.backends.filebased.FileBasedCache"
-    default = {"BACKEND": backend, "LOCATION": directory, "OPTIONS": dict(_EMBEDDED_OPTIONS)}
-    return Source(EMBEDDED_DEFAULT, directory, {"default": default})
 
 
 def program_directory() -> str:

@@ -23,19 +23,12 @@ _LISTS: Final = frozenset({"allowed_types", "secret"})
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """The meaning of one scheme.
-
-    Attributes:
-        backend: dotted path of the backend class.
-        location: makes LOCATION of the parts of the URL; raises ValueError whose text is the expectation.
-        example: a URL of this scheme, for messages and the configuration reference.
-        driver: names in the query that are no options of the cache, and stay in LOCATION for the driver.
-    """
+    """The meaning of one scheme."""
 
     backend: str
-    location: Callable[[SplitResult], str]
-    example: str
-    driver: frozenset[str] = frozenset()
+    location: Callable[[SplitResult], str]  # makes LOCATION; raises ValueError whose text is the expectation
+    example: str  # for messages and the configuration reference
+    driver: frozenset[str] = frozenset()  # names in the query that stay in LOCATION: they are no options of the cache
 
 
 def _path(parts: SplitResult) -> str:
@@ -66,14 +59,10 @@ def _hosts(parts: SplitResult) -> str:
     return unquote(parts.netloc, errors="strict")
 
 
-def _nothing(_: SplitResult) -> str:
-    """No location: the rest of the URL is left as it was when its scheme was changed to switch caching off."""
-    return ""
-
-
 _PYMEMCACHE: Final = "storeroom.backends.memcached.PyMemcacheCache"
 _PYLIBMC: Final = "storeroom.backends.memcached.PyLibMCCache"
 _REDIS: Final = "storeroom.backends.redis.RedisCache"
+_DATABASE: Final = "storeroom.backends.db.DatabaseCache"
 _REDIS_SCHEMES: Final = ("redis", "rediss", "valkey", "valkeys")
 _REDIS_EXAMPLES: Final = {
     "redis": "redis://localhost:6379/0?timeout=5m",
@@ -84,7 +73,6 @@ _REDIS_EXAMPLES: Final = {
     **{f"{name}+sentinel": f"{name}+sentinel://one:26379,two:26379/mymaster/0" for name in _REDIS_SCHEMES},
     **{f"{name}+cluster": f"{name}+cluster://one:6379,two:6379" for name in _REDIS_SCHEMES},
 }
-_DATABASE: Final = "storeroom.backends.db.DatabaseCache"
 _DATABASE_EXAMPLES: Final = {
     "sqlite": "sqlite:////var/cache/app/cache.sqlite3?table=pages",
     "postgresql": "postgresql://user:password@host/database?table=pages",
@@ -108,7 +96,8 @@ _DRIVERS: Final = {"postgresql": _LIBPQ, "postgres": _LIBPQ, "mysql": _PYMYSQL, 
 SCHEMES: Final[dict[str, Scheme]] = {
     "file": Scheme("storeroom.backends.filebased.FileBasedCache", _path, "file:///var/cache/app?max_bytes=1GB"),
     "locmem": Scheme("storeroom.backends.locmem.LocMemCache", _name, "locmem://name?timeout=5m"),
-    "dummy": Scheme("storeroom.backends.dummy.DummyCache", _nothing, "dummy://"),
+    # The rest of the URL may be left as it was before its scheme was changed to switch caching off.
+    "dummy": Scheme("storeroom.backends.dummy.DummyCache", lambda _: "", "dummy://"),
     "memcached": Scheme(_PYMEMCACHE, _hosts, "memcached://one:11211,two:11211?key_prefix=shop"),
     "memcached+unix": Scheme(_PYMEMCACHE, _path, "memcached+unix:///run/memcached.sock"),
     "pylibmc": Scheme(_PYLIBMC, _hosts, "pylibmc://one:11211,two:11211?key_prefix=shop"),

@@ -6,6 +6,7 @@ from pathlib import Path
 import platformdirs
 
 from storeroom.cli.demo import pages, passes, report
+from storeroom.cli.demo.processes import start
 from storeroom.cli.exits import FAILED, INTERRUPTED, YES
 
 __all__ = ["add_arguments", "run"]
@@ -41,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         results = passes.play(directory, modules, keep=args.keep)
     except KeyboardInterrupt:
-        report.print_interruption(passes.survey(directory, modules), len(modules), args.directory)
+        with start(directory, 1) as processes:
+            stored = processes.survey(modules)
+        report.print_interruption(stored, len(modules), args.directory)
         return INTERRUPTED
     report.print_report(results, directory)
     return YES if passes.agree(results) else FAILED

@@ -27,7 +27,7 @@ import pydoc
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -40,11 +40,8 @@ from storeroom.exceptions import StoreroomError
 
 __all__ = ["KEY_PREFIX", "Page", "Tally", "open_cache", "read_pages", "render", "standard_library"]
 
-KEY_PREFIX: Final = f"pydoc-{platform.python_version()}"
-"""Pages of another Python are other pages."""
-
-PROGRESS_SECONDS: Final = 0.1
-"""Between two reports of a pass: often enough for a smooth bar, too seldom to cost the pass anything."""
+KEY_PREFIX: Final = f"pydoc-{platform.python_version()}"  # pages of another Python are other pages
+PROGRESS_SECONDS: Final = 0.1  # often enough for a smooth bar, too seldom to cost the pass anything
 
 UNSUITABLE: Final = {
     "antigravity",  # opens a web browser
@@ -68,25 +65,15 @@ class Page(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """The counts of one process in one pass.
-
-    Attributes:
-        pages: pages read.
-        seconds: the time of the pass.
-        computations: pages that this process rendered; all others were hits.
-        seconds_saved: the time that the hits took to render, when somebody did.
-        unavailable: modules that cannot be imported here.
-        slowest: the module whose page takes longest to render.
-        digest: of all pages in order: equal digests, equal pages.
-    """
+    """The counts of one process in one pass."""
 
     pages: int
     seconds: float
-    computations: int
-    seconds_saved: float
-    unavailable: list[str]
-    slowest: str
-    digest: str
+    computations: int  # pages that this process rendered; all others were hits
+    seconds_saved: float  # the time that the hits took to render, when somebody did
+    unavailable: list[str]  # modules that cannot be imported here
+    slowest: str  # the module whose page takes longest to render
+    digest: str  # of all pages in order: equal digests, equal pages
 
     @property
     def hits(self) -> int:
@@ -96,27 +83,20 @@ class Tally:
 
 def standard_library() -> list[str]:
     """Return the names of the standard library's public modules, submodules included, importing none."""
-    return [name for top in sorted(sys.stdlib_module_names - UNSUITABLE) for name in _with_submodules(top)]
+    names: list[str] = []
+    for top in sorted(name for name in sys.stdlib_module_names - UNSUITABLE if not name.startswith("_")):
+        # The codecs are a hundred packages' worth of tables: nothing to read there.
+        spec = None if top == "encodings" else importlib.util.find_spec(top)
+        names += _with_submodules(top, list(spec.submodule_search_locations or ()) if spec is not None else [])
+    return names
 
 
-def _with_submodules(top: str) -> Iterator[str]:
-    if top.startswith("_"):
-        return
-    yield top
-    # The codecs are a hundred packages' worth of tables: nothing to read there.
-    spec = None if top == "encodings" else importlib.util.find_spec(top)
-    if spec is not None and spec.submodule_search_locations is not None:
-        yield from _submodules(top, list(spec.submodule_search_locations))
-
-
-def _submodules(package: str, folders: list[str]) -> Iterator[str]:
+def _with_submodules(name: str, folders: list[str]) -> Iterator[str]:
+    yield name
     for module in pkgutil.iter_modules(folders):
-        if module.name.startswith("_") or module.name in {"test", "tests"}:
-            continue
-        yield f"{package}.{module.name}"
-        if module.ispkg:
-            inside = [str(Path(folder, module.name)) for folder in folders]
-            yield from _submodules(f"{package}.{module.name}", inside)
+        if not module.name.startswith("_") and module.name not in {"test", "tests"}:
+            inside = [str(Path(folder, module.name)) for folder in folders] if module.ispkg else []
+            yield from _with_submodules(f"{name}.{module.name}", inside)
 
 
 def open_cache(directory: str) -> BaseCache:
@@ -157,6 +137,7 @@ def _compute(module: str, computed: list[str]) -> Page:
 
 
 def _tally(pages: dict[str, Page], computed: Sequence[str], seconds: float) -> Tally:
+    everything = "".join(page["html"] for page in pages.values()).encode("utf-8", "surrogatepass")
     return Tally(
         pages=len(pages),
         seconds=seconds,
@@ -164,21 +145,13 @@ def _tally(pages: dict[str, Page], computed: Sequence[str], seconds: float) -> T
         seconds_saved=sum(pages[module]["render_seconds"] for module in pages.keys() - computed),
         unavailable=[module for module, page in pages.items() if page["problem"]],
         slowest=max(pages, key=lambda module: pages[module]["render_seconds"]),
-        digest=_digest(page["html"] for page in pages.values()),
+        digest=hashlib.blake2b(everything, digest_size=8).hexdigest(),
     )
-
-
-def _digest(texts: Iterable[str]) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for text in texts:
-        digest.update(text.encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
 
 
 def _obey(cache: BaseCache, order: dict[str, list[str]], report: Callable[..., None]) -> None:
     if "read" in order:
-        tally = read_pages(cache, order["read"], lambda done: report(progress=done))
-        report(tally=asdict(tally))
+        report(tally=asdict(read_pages(cache, order["read"], lambda done: report(progress=done))))
     elif "survey" in order:
         report(stored=sum(isinstance(cache.get(module), dict) for module in order["survey"]))
     elif "forget" in order:
@@ -197,24 +170,16 @@ def _private_output() -> TextIO:
     return private
 
 
-def _empty_environment() -> None:
-    """Forget the environment: pydoc prints ``os.environ`` on the page of ``os``, and it may hold secrets."""
-    os.environ.clear()
-    importlib.import_module(os.name).environ.clear()
-
-
-def _leave_signals_to_the_demo() -> None:
+def main(directory: str) -> int:
+    """Take orders until the input ends. Return an exit code."""
     # Ctrl-C reaches the whole group; the demo answers it, and ends this process by SIGTERM. That unwinds a
     # computation under way, so that it gives its lease back: a process that is killed delays others by 30 seconds.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-
-def main(directory: str) -> int:
-    """Take orders until the input ends. Return an exit code."""
-    _leave_signals_to_the_demo()
     output = _private_output()
-    _empty_environment()
+    # pydoc prints the environment, which may hold secrets, on the page of ``os``.
+    os.environ.clear()
+    importlib.import_module(os.name).environ.clear()
 
     def report(**what: Any) -> None:
         print(json.dumps(what), file=output, flush=True)

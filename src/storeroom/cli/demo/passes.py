@@ -8,17 +8,12 @@ from storeroom.cli.demo.pages import Tally
 from storeroom.cli.demo.processes import Processes, start
 from storeroom.cli.demo.progress import Progress
 
-__all__ = ["Pass", "agree", "play", "survey"]
+__all__ = ["Pass", "agree", "play"]
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """The same pages, read once by each of several processes.
-
-    Attributes:
-        name: tells this pass from the others.
-        tallies: the counts of each process.
-    """
+    """The same pages, read once by each of several processes."""
 
     name: str
     tallies: Sequence[Tally]
@@ -48,20 +43,9 @@ class Pass:
         """The time that the hits took to render when somebody did."""
         return sum(tally.seconds_saved for tally in self.tallies)
 
-    @property
-    def slowest(self) -> str:
-        """The module whose page takes longest to render."""
-        return self.tallies[0].slowest
-
 
 def play(directory: Path, modules: Sequence[str], *, keep: bool) -> list[Pass]:
-    """Run one pass after the other, showing progress.
-
-    Args:
-        directory: of the cache.
-        modules: their pages are read.
-        keep: whether to begin with the pages of an earlier run.
-    """
+    """Run one pass after the other, showing progress; `keep` begins with the pages of an earlier run."""
     with start(directory, 1) as processes:
         if not keep:
             processes.forget([])
@@ -69,11 +53,12 @@ def play(directory: Path, modules: Sequence[str], *, keep: bool) -> list[Pass]:
         passes = [first, _read("warm", processes, modules)]
     with start(directory, 4) as processes:
         passes.append(_read("4 processes at once", processes, modules))
+    slowest = [first.tallies[0].slowest]
     with start(directory, 1) as processes:
         passes.append(_read("after a restart", processes, modules))
-        processes.forget([first.slowest])
+        processes.forget(slowest)
     with start(directory, 8) as processes:
-        passes.append(_read("1 cold page, 8 at once", processes, [first.slowest]))
+        passes.append(_read("1 cold page, 8 at once", processes, slowest))
     return passes
 
 
@@ -82,12 +67,6 @@ def _read(name: str, processes: Processes, modules: Sequence[str]) -> Pass:
     result = Pass(name, processes.read(modules, progress.update))
     progress.finish(result.seconds)
     return result
-
-
-def survey(directory: Path, modules: Sequence[str]) -> int:
-    """Return the number of the modules' pages that a fresh process finds stored and readable."""
-    with start(directory, 1) as processes:
-        return processes.survey(modules)
 
 
 def agree(passes: Sequence[Pass]) -> bool:

@@ -16,11 +16,8 @@ from storeroom.exceptions import ConfigurationError, StorageError
 
 __all__ = ["Processes", "start"]
 
-GRACE_SECONDS: Final = 5.0
-"""For a process to end when it is told to, before it is killed."""
-
-TICK_SECONDS: Final = 0.1
-"""Between two looks of a wait: on Windows, Ctrl-C is noticed only then."""
+GRACE_SECONDS: Final = 5.0  # for a process to end when it is told to, before it is killed
+TICK_SECONDS: Final = 0.1  # between two looks of a wait: on Windows, Ctrl-C is noticed only then
 
 Report = dict[str, Any]
 
@@ -91,9 +88,7 @@ class Processes:
     def gather(self, name: str, watch: Callable[[int], None] | None = None) -> list[Any]:
         """Wait until each process has reported `name`; return their reports, in the order of arrival.
 
-        Args:
-            name: the report to wait for.
-            watch: is told, now and then, the number of pages that all of them together have done.
+        `watch` is told, now and then, the number of pages that all of them together have done.
 
         Raises:
             ConfigurationError: a process found a setting wrong.

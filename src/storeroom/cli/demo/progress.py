@@ -10,11 +10,7 @@ from storeroom.cli.output import styled
 __all__ = ["Progress"]
 
 NAME_COLUMNS: Final = 24
-"""The width of a pass's name."""
-
-BAR_COLUMNS: Final = 40
-"""The greatest width of the bar."""
-
+BAR_COLUMNS: Final = 40  # at most
 CLEAR_LINE: Final = "\r\x1b[K"
 
 
@@ -46,14 +42,10 @@ class Progress:
 
 
 def _bar(share: float, columns: int) -> str:
-    full, empty = "█░" if _can_show("█░") else "#."
+    full, empty = "█░"
+    try:
+        "█░".encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        full, empty = "#."
     filled = int(share * columns)
     return styled(full * filled, "good") + empty * (columns - filled)
-
-
-def _can_show(text: str) -> bool:
-    try:
-        text.encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return False
-    return True

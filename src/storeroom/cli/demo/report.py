@@ -14,10 +14,7 @@ from storeroom.cli.output import columns, paragraph, size, styled
 
 __all__ = ["print_interruption", "print_opening", "print_report"]
 
-SHOWN_NAMES: Final = 4
-"""Modules that are named where there may be many."""
-
-LABEL_COLUMNS: Final = 16
+SHOWN_NAMES: Final = 4  # of modules, where there may be many
 
 
 def print_opening(count: int, directory: Path) -> None:
@@ -40,10 +37,16 @@ def print_report(passes: Sequence[Pass], directory: Path) -> None:
     """Print the table, remarks on it, and commands to try next."""
     print("\n" + columns(_table(passes), right=range(1, 6)) + "\n")
     for label, text in _remarks(passes, directory):
-        print(paragraph(label, text, label_width=LABEL_COLUMNS))
+        print(paragraph(label, text, label_width=16))
     print("\nNext:")
-    for command, meaning in _next_commands(directory):
-        print(f"  {styled(command, 'strong')}\n      {meaning}")
+    program = _program()
+    url = f"'file://{quote(str(directory))}?key_prefix={KEY_PREFIX}'"
+    for command, meaning in (
+        (f"keys json --config {url}", "list the pages of one package, in the cache that the demo has left"),
+        ("check", "see which cache your own program would get, and what is risky about it"),
+        ("bench", "time that cache on this machine"),
+    ):
+        print(f"  {styled(f'{program} {command}', 'strong')}\n      {meaning}")
 
 
 def _table(passes: Sequence[Pass]) -> Iterator[Sequence[str]]:
@@ -56,9 +59,8 @@ def _table(passes: Sequence[Pass]) -> Iterator[Sequence[str]]:
 def _remarks(passes: Sequence[Pass], directory: Path) -> Iterator[tuple[str, str]]:
     yield "size on disk", size(sum(_bytes_on_disk(path) for path in directory.rglob("*")))
     yield "time saved", "what rendering the hits took, when somebody did it"
-    last = passes[-1]
-    renderings = f"{last.computations} of them rendered it"
-    yield "one cold page", f"8 processes wanted {last.slowest} at the same moment; {renderings}"
+    slowest, renderings = passes[-1].tallies[0].slowest, passes[-1].computations
+    yield "one cold page", f"8 processes wanted {slowest} at the same moment; {renderings} of them rendered it"
     if agree(passes):
         yield "same pages", "every process read the same, to the last character"
     else:
@@ -67,16 +69,6 @@ def _remarks(passes: Sequence[Pass], directory: Path) -> Iterator[tuple[str, str
     if unavailable:
         names = ", ".join(unavailable[:SHOWN_NAMES]) + (", …" if len(unavailable) > SHOWN_NAMES else "")
         yield "not here", f"{len(unavailable)} modules cannot be imported on this system; their pages say why ({names})"
-
-
-def _next_commands(directory: Path) -> list[tuple[str, str]]:
-    program = _program()
-    url = f"'file://{quote(str(directory))}?key_prefix={KEY_PREFIX}'"
-    return [
-        (f"{program} keys json --config {url}", "list the pages of one package, in the cache that the demo has left"),
-        (f"{program} check", "see which cache your own program would get, and what is risky about it"),
-        (f"{program} bench", "time that cache on this machine"),
-    ]
 
 
 def _program() -> str:
