@@ -7,6 +7,7 @@ versions of Storeroom with different formats can share a LOCATION without meetin
 ``data.mdb``          the entries (LMDB)
 ``lock.mdb``          LMDB's reader table and writer mutex, in shared memory
 ``slots``             what eviction and expiry know of the entries, in shared memory
+``writer``            a lock file for writing
 ``guard``             a lock file for opening; holds what ``data.mdb`` looked like when closed
 ====================  ==========================================================
 
@@ -41,6 +42,7 @@ from storeroom.backends.filebased.files import (
 )
 from storeroom.backends.filebased.queues import Queues
 from storeroom.backends.filebased.slots import Slots
+from storeroom.backends.filebased.turns import Turns
 from storeroom.engines import Engine
 from storeroom.exceptions import StorageError
 
@@ -98,6 +100,7 @@ class Environment(Engine):
         self.queues: Any = None
         self.main_database: Any = None
         self._held: Any = None
+        self._is_our_turn = False
         self._idle_references = 0
         self._forget()
 
@@ -106,7 +109,13 @@ class Environment(Engine):
         self._environment: Any = None
         self._identity: tuple[int, int] | None = None
         self.begin = self._open_and_begin
+        self._turns: Turns | None = None
         self.check_after = 0.0
+
+    @property
+    def turns(self) -> Turns:
+        """Whose turn it is to write; the environment is opened for it if it is not open."""
+        return self._turns or self._opened()
 
     def before_fork(self) -> None:
         """Let the transactions of all threads end, and no new one begin.
@@ -117,6 +126,7 @@ class Environment(Engine):
         environment = self._environment
         if environment is None:
             return
+        self._is_our_turn = self.turns.threads.acquire(timeout=PATIENCE_SECONDS)
         self._let_transactions_end()
         # Of the kept read transaction a child would free the reader slot, which is the parent's.
         # Of one in Python's hands it does not.
@@ -136,6 +146,9 @@ class Environment(Engine):
     def after_fork_in_parent(self) -> None:
         """Go on as before."""
         self._held = None
+        if self._is_our_turn:
+            self._is_our_turn = False
+            self.turns.threads.release()
         if self._environment is not None:
             self.begin = self._environment.begin
 
@@ -143,6 +156,10 @@ class Environment(Engine):
         """Leave the parent's environment to the parent: the next use opens one of this process's own."""
         super().after_fork_in_child()
         self._held = None
+        self._is_our_turn = False
+        if self._turns is not None:
+            # A thread that waited for its turn is gone, but not its frame, which holds on to the turns.
+            del self._turns.begin
         self._forget()
 
     def close(self) -> None:
@@ -153,34 +170,43 @@ class Environment(Engine):
                 return
             # LMDB's writer mutex stays locked if a transaction is ended by another thread than its own.
             self._let_transactions_end()
+            turns = self.turns
             self._forget()
             # Under the lock: LMDB's binding refuses a second environment until the first is closed.
-            add_counts(environment, self.queues.slots, self.counters)
-            environment.close()
+            with turns.taken():
+                add_counts(environment, self.queues.slots, self.counters)
+                environment.close()
             with contextlib.suppress(OSError), self._guard() as closing_note:  # else the next to open it verifies it
                 if not is_in_use(self._path("lock.mdb")):
                     closing_note.write(self._path("data.mdb"))
 
     def add_counts(self) -> None:
         """Add this process's counters to those of all."""
-        if self._environment is not None:
-            add_counts(self._environment, self.queues.slots, self.counters)
+        environment = self._environment
+        if environment is not None:
+            with self.turns.taken():
+                add_counts(environment, self.queues.slots, self.counters)
 
     def _open_and_begin(self, **how: bool) -> Any:
+        self._opened()
+        return self.begin(**how)
+
+    def _opened(self) -> Turns:
         with self.lock:
-            if self._environment is None:
+            if self._turns is None:
                 try:
-                    self._open()
+                    self._turns = self._open()
                 except OSError as error:
                     raise StorageError(
                         f"The file cache in {self.location!r} cannot be opened: {error}. "
                         "Its LOCATION must be a directory that this user can write to, on a disk with room."
                     ) from error
-        return self.begin(**how)
+            return self._turns
 
-    def _open(self) -> None:
+    def _open(self) -> Turns:
         make_private(self.directory)
-        with self._guard() as closing_note:
+        turns = Turns(self._path("writer"))
+        with self._guard() as closing_note, turns.taken():
             if self._is_damaged(closing_note):
                 self._move_aside()
             try:
@@ -196,8 +222,10 @@ class Environment(Engine):
         self._identity = identity(self._path("data.mdb"))
         self.check_after = timeouts.now() + CHECK_SECONDS
         self.main_database = environment.open_db()
+        turns.begin = environment.begin
         self._idle_references = self._references()  # with one variable on it, as where it is compared
         self.begin = environment.begin
+        return turns
 
     def _open_environment(self) -> Any:
         # LMDB would grow lock.mdb sparsely; on a full disk the first touch would then kill the process.
@@ -307,5 +335,6 @@ class Environment(Engine):
             if self._identity is not None and identity(self._path("data.mdb")) != self._identity:
                 self._forget()
         if self.queues is not None and self.queues.slots.is_replaced:
-            with self.begin(write=True) as transaction:
+            turns = self.turns
+            with turns.taken(), turns.begin(write=True) as transaction:
                 self.queues.slots.skip(transaction.id())

@@ -42,9 +42,15 @@ class TransactingCache(InlineCache, abstract=True):
             self._write(Table.put, entry_key, frame, expires_at, self._bounds)
             return
         try:
-            with engine.begin(write=True) as transaction:
-                if not overwrite(engine.queues.slots, transaction, entry_key, frame, expires_at):
-                    Table(engine, transaction, now).put(entry_key, frame, expires_at, self._bounds)
+            turns = engine.turns
+            with turns.threads:
+                try:
+                    turns.take()
+                    with turns.begin(write=True) as transaction:
+                        if not overwrite(engine.queues.slots, transaction, entry_key, frame, expires_at):
+                            Table(engine, transaction, now).put(entry_key, frame, expires_at, self._bounds)
+                finally:
+                    turns.give()
         except lmdb.Error as error:
             engine.recover(error)
             self._write(Table.put, entry_key, frame, expires_at, self._bounds)
@@ -60,7 +66,8 @@ class TransactingCache(InlineCache, abstract=True):
             engine.add_counts()
         for is_last in (False, True):
             try:
-                with engine.begin(write=True, buffers=buffers) as transaction:
+                turns = engine.turns
+                with turns.taken(), turns.begin(write=True, buffers=buffers) as transaction:
                     return change(Table(engine, transaction, now), *args)
             except lmdb.Error as error:
                 engine.recover(error, is_last=is_last)

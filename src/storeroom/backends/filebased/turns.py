@@ -1,0 +1,98 @@
+"""Whose turn it is to write: one thread at a time in this process, and one process at a time on this machine.
+
+LMDB has a mutex of its own for that, in shared memory. Where a process is killed while it waits for it, the others that
+wait may never be woken: the mutex is robust against the death of its holder alone. So nobody waits for it here. A
+process waits by looking again and again, which a signal interrupts and which has an end.
+"""
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from storeroom.exceptions import StorageError
+
+try:
+    import fcntl
+except ImportError:  # Windows: the system wakes who waits for a mutex there
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["Turns"]
+
+PATIENCE_SECONDS: Final = 60.0
+"""How long a write waits for those of other processes. The longest, which makes all slots anew, takes seconds."""
+
+_FIRST_PAUSE: Final = 20e-6
+_LONGEST_PAUSE: Final = 1e-3
+"""Seconds between two looks: most writes take ten microseconds."""
+
+
+class Turns:
+    """The turns of this process at writing to one environment.
+
+    A writer takes `threads` by a ``with`` on the lock itself, so that an exception out of a signal handler finds it
+    taken and given back, or not taken at all; and in it, `take()` and at last `give()`.
+
+    Args:
+        path: the file that all processes lock; nothing is written to it.
+
+    Attributes:
+        threads: the lock of the threads of this process.
+        begin: LMDB's method that starts a transaction in the environment.
+    """
+
+    begin: Callable[..., Any]
+
+    def __init__(self, path: str) -> None:
+        """Open the file, made when needed."""
+        self.threads = threading.Lock()
+        self._descriptor = -1
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+
+    def __del__(self) -> None:
+        """Close the file, when the last thread has let go of it."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+    def take(self) -> None:
+        """Wait for this process's turn.
+
+        Raises:
+            StorageError: another process has been writing all the time.
+        """
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._wait()
+
+    def _wait(self) -> None:
+        patience, pause = time.monotonic() + PATIENCE_SECONDS, _FIRST_PAUSE
+        while time.monotonic() < patience:
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+        raise StorageError(
+            f"The file cache could not be written to for {PATIENCE_SECONDS:.0f} seconds: another process has begun a "
+            "write and not ended it. It may have been stopped: let it go on, or end it."
+        )
+
+    def give(self) -> None:
+        """End this process's turn, if it has one."""
+        if fcntl is not None:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        """Have the turn within a ``with`` block."""
+        with self.threads:
+            try:
+                self.take()
+                yield
+            finally:
+                self.give()
