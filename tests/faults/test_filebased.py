@@ -387,54 +387,69 @@ def test_killed_waiting_writers_leave_the_last_one_its_turn(tmp_path: Path) -> N
     cache._check_invariants()
 
 
-def test_write_waits_no_longer_than_its_patience_for_a_stopped_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A process that is stopped in the midst of a write is named as the likely reason; its end lets others go on."""
-    monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.2)
-    cache = make(tmp_path)
-    cache.set("k", "before")
-    child = python(
-        """
-        import sys, time
-        from storeroom.backends.filebased import FileBasedCache
-        turns = FileBasedCache(sys.argv[1], {})._engine.turns
-        with turns.taken(), turns.begin(write=True):
-            print("ready", flush=True)
-            time.sleep(60)
-        """,
-        str(tmp_path),
-    )
+WRITES_FOR_EVER = """
+import sys, time
+from storeroom.backends.filebased import FileBasedCache
+turns = FileBasedCache(sys.argv[1], {})._engine.turns
+with turns.taken(), turns.begin(write=True):
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def stopped_writer(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Stop a process in the midst of a write."""
+    child = python(WRITES_FOR_EVER, str(tmp_path))
     assert child.stdout is not None
     assert child.stdout.readline() == "ready\n"
     child.send_signal(signal.SIGSTOP)
-    with pytest.raises(StorageError, match="may have been stopped"):
-        cache.set("k", "after")
-    assert cache.get("k") == "before"
+    yield child
     child.kill()
     child.communicate(timeout=10)
+
+
+@pytest.mark.parametrize("is_open", [True, False], ids=["open before", "opened now"])
+def test_write_waits_no_longer_than_its_patience_for_a_stopped_process(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, is_open: bool
+) -> None:
+    """A process that is stopped in the midst of a write is named as the likely reason; its end lets others go on."""
+    cache = make(tmp_path)
+    cache.set("k", "before")
+    if not is_open:
+        cache._engine.close()  # the other then has the files for itself
+    child = request.getfixturevalue("stopped_writer")
+    monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.2)
+    for _ in range(2):
+        with pytest.raises(StorageError, match="may have been stopped"):
+            cache.set("k", "after")
+    if is_open:
+        assert cache.get("k") == "before"
+    child.kill()
+    child.wait(10)
     cache.set("k", "after")
     assert cache.get("k") == "after"
 
 
-def test_signal_ends_the_wait_for_a_turn(tmp_path: Path) -> None:
+def test_signal_ends_the_wait_for_a_turn(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """What a signal handler raises reaches a writer that waits, which then writes nothing and leaves nothing locked."""
     cache = make(tmp_path)
     cache.set("k", "before")
-    other = turns.Turns(str(tmp_path / "storeroom-1" / "writer"))
+    child = request.getfixturevalue("stopped_writer")
 
     def interrupt(*_: object) -> None:
         raise InterruptedError
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        with other.taken():
-            signal.setitimer(signal.ITIMER_REAL, 0.1)
-            with pytest.raises(InterruptedError):
-                cache.set("k", "after")
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(InterruptedError):
+            cache.set("k", "after")
     finally:
         signal.signal(signal.SIGALRM, before)
     assert cache.get("k") == "before"
+    child.kill()
+    child.wait(10)
     cache.set("k", "after")
     assert cache.get("k") == "after"
 

@@ -206,26 +206,31 @@ class Environment(Engine):
     def _open(self) -> Turns:
         make_private(self.directory)
         turns = Turns(self._path("writer"))
-        with self._guard() as closing_note, turns.taken():
+        with self._guard() as closing_note:
+            turns.join(lambda: is_in_use(self._path("lock.mdb")))
             if self._is_damaged(closing_note):
                 self._move_aside()
-            try:
-                environment = self._open_environment()
-            except _DAMAGE as error:
-                logger.warning("The file cache in %r is damaged: %s", self.location, error)
-                self._move_aside()
-                environment = self._open_environment()
+            with turns.taken():  # LMDB looks at its table in a write transaction
+                environment = self._open_undamaged()
+                self.main_database = environment.open_db()
             self.queues = Queues(Slots(self._path("slots"), origin(self._path("data.mdb"))))
             closing_note.erase()
         environment.reader_check()
         self._environment = environment
         self._identity = identity(self._path("data.mdb"))
         self.check_after = timeouts.now() + CHECK_SECONDS
-        self.main_database = environment.open_db()
         turns.begin = environment.begin
         self._idle_references = self._references()  # with one variable on it, as where it is compared
         self.begin = environment.begin
         return turns
+
+    def _open_undamaged(self) -> Any:
+        try:
+            return self._open_environment()
+        except _DAMAGE as error:
+            logger.warning("The file cache in %r is damaged: %s", self.location, error)
+            self._move_aside()
+            return self._open_environment()
 
     def _open_environment(self) -> Any:
         # LMDB would grow lock.mdb sparsely; on a full disk the first touch would then kill the process.

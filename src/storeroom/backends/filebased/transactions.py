@@ -67,8 +67,13 @@ class TransactingCache(InlineCache, abstract=True):
         for is_last in (False, True):
             try:
                 turns = engine.turns
-                with turns.taken(), turns.begin(write=True, buffers=buffers) as transaction:
-                    return change(Table(engine, transaction, now), *args)
+                with turns.threads:
+                    try:
+                        turns.take()
+                        with turns.begin(write=True, buffers=buffers) as transaction:
+                            return change(Table(engine, transaction, now), *args)
+                    finally:
+                        turns.give()
             except lmdb.Error as error:
                 engine.recover(error, is_last=is_last)
         raise AssertionError  # the last attempt returned or raised

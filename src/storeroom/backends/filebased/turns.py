@@ -1,17 +1,21 @@
 """Whose turn it is to write: one thread at a time in this process, and one process at a time on this machine.
 
 LMDB has a mutex of its own for that, in shared memory. Where a process is killed while it waits for it, the others that
-wait may never be woken: the mutex is robust against the death of its holder alone. So nobody waits for it here. A
-process waits by looking again and again, which a signal interrupts and which has an end.
+wait may never be woken: the mutex is robust against the death of its holder alone. So nobody waits for it here.
+Processes take turns by a file lock; one waits by looking again and again, which a signal interrupts and which has an
+end. A process that has the environment for itself does without: it notes in shared memory that it is writing, until
+another one opens the environment, and waits for the end of that write.
 """
 
 import contextlib
+import mmap
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
+from storeroom.backends.filebased.files import reserve
 from storeroom.exceptions import StorageError
 
 try:
@@ -28,6 +32,10 @@ _FIRST_PAUSE: Final = 20e-6
 _LONGEST_PAUSE: Final = 1e-3
 """Seconds between two looks: most writes take ten microseconds."""
 
+# Bytes of the file.
+_IS_SHARED: Final = 0
+_IS_WRITING: Final = 1
+
 
 class Turns:
     """The turns of this process at writing to one environment.
@@ -36,7 +44,7 @@ class Turns:
     taken and given back, or not taken at all; and in it, `take()` and at last `give()`.
 
     Args:
-        path: the file that all processes lock; nothing is written to it.
+        path: the file that all processes lock.
 
     Attributes:
         threads: the lock of the threads of this process.
@@ -49,12 +57,33 @@ class Turns:
         """Open the file, made when needed."""
         self.threads = threading.Lock()
         self._descriptor = -1
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        reserve(path, mmap.PAGESIZE)
+        self._descriptor = os.open(path, os.O_RDWR)
+        self._notes = mmap.mmap(self._descriptor, mmap.PAGESIZE)
 
     def __del__(self) -> None:
         """Close the file, when the last thread has let go of it."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
+
+    def join(self, is_in_use: Callable[[], bool]) -> None:
+        """Let other processes take turns with this one; no other may join at the same time.
+
+        Args:
+            is_in_use: tells whether another process has the environment open.
+
+        Raises:
+            StorageError: a process that had it for itself does not end a write.
+        """
+        notes, patience = self._notes, time.monotonic() + PATIENCE_SECONDS
+        if not is_in_use():
+            notes[_IS_SHARED] = notes[_IS_WRITING] = 0  # of processes that were killed
+            return
+        notes[_IS_SHARED] = 1
+        while notes[_IS_WRITING] and is_in_use():
+            if time.monotonic() > patience:
+                _give_up()
+            time.sleep(_LONGEST_PAUSE)
 
     def take(self) -> None:
         """Wait for this process's turn.
@@ -62,8 +91,11 @@ class Turns:
         Raises:
             StorageError: another process has been writing all the time.
         """
-        if fcntl is None:
+        notes = self._notes
+        notes[_IS_WRITING] = 1  # before the look at the other, as who joins does it the other way round
+        if not notes[_IS_SHARED] or fcntl is None:
             return
+        notes[_IS_WRITING] = 0
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -77,14 +109,13 @@ class Turns:
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
-        raise StorageError(
-            f"The file cache could not be written to for {PATIENCE_SECONDS:.0f} seconds: another process has begun a "
-            "write and not ended it. It may have been stopped: let it go on, or end it."
-        )
+        _give_up()
 
     def give(self) -> None:
         """End this process's turn, if it has one."""
-        if fcntl is not None:
+        notes = self._notes
+        notes[_IS_WRITING] = 0
+        if notes[_IS_SHARED] and fcntl is not None:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     @contextlib.contextmanager
@@ -96,3 +127,10 @@ class Turns:
                 yield
             finally:
                 self.give()
+
+
+def _give_up() -> NoReturn:
+    raise StorageError(
+        f"The file cache could not be written to for {PATIENCE_SECONDS:.0f} seconds: another process has begun a "
+        "write and not ended it. It may have been stopped: let it go on, or end it."
+    )
