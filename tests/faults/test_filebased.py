@@ -137,32 +137,62 @@ def test_first_opening_after_a_start_of_the_machine_verifies_the_file(
     assert "damaged" in caplog.text
 
 
-def test_file_is_verified_unless_its_last_user_closed_it(cache: FileBasedCache, tmp_path: Path) -> None:
-    """A start after a clean exit costs nothing; one after a kill, or a change from outside, reads the file."""
-    opening = """
-        import os, sys
-        from storeroom.backends.filebased import FileBasedCache
-        cache = FileBasedCache(sys.argv[1], {"OPTIONS": {"max_entries": None}})
-        assert cache.get("key1") is not None
-        print("lmdb.verify" in sys.modules, flush=True)
-        if len(sys.argv) > 2:
-            cache.set("more", 1)
-            os.kill(os.getpid(), 9)
-    """
+OPENING = """
+    import os, signal, sys, time
+    from storeroom.backends.filebased import FileBasedCache
+    cache = FileBasedCache(sys.argv[1], {"OPTIONS": {"max_entries": None}})
+    assert cache.get("key1") is not None
+    print("lmdb.verify" in sys.modules, flush=True)
+    if "killed" in sys.argv:
+        cache.set("more", 1)
+    if "killed while it writes" in sys.argv:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)  # its default is to end the process
+        while True:
+            cache.set_many(dict.fromkeys(map(str, range(30)), 1))
+    if len(sys.argv) > 2:
+        os.kill(os.getpid(), 9)
+"""
 
-    def verifies(*args: str) -> bool:
-        output, _ = python(opening, str(tmp_path), *args).communicate(timeout=60)
-        return {"True": True, "False": False}[output.strip()]
 
-    assert not verifies()  # this process has it open
+def verifies(tmp_path: Path, *args: str) -> bool:
+    """Tell whether a process that opens the cache reads the whole file first."""
+    output, _ = python(OPENING, str(tmp_path), *args).communicate(timeout=60)
+    return {"True": True, "False": False}[output.strip()]
+
+
+@pytest.mark.parametrize("end", [(), ("killed",), ("killed without a write",), ("killed while it writes",)])
+def test_file_is_as_its_last_user_left_it_however_that_one_ended(
+    cache: FileBasedCache, tmp_path: Path, end: tuple[str, ...]
+) -> None:
+    """An opening costs nothing, after a clean exit as after a kill at any moment."""
     cache._engine.close()
-    assert not verifies()
-    assert not verifies("and die")
-    assert verifies()
-    assert not verifies()
-    data_file(tmp_path).touch()
-    assert verifies()
-    assert not verifies()
+    for _ in range(2):
+        assert not verifies(tmp_path, *end)
+    assert not verifies(tmp_path)
+
+
+@pytest.mark.parametrize("change", ["a write", "an older copy", "no slots", "no notes", "another start"])
+def test_file_that_something_else_may_have_changed_is_verified(
+    cache: FileBasedCache, tmp_path: Path, change: str
+) -> None:
+    """It is read whole where its last user was killed and the notes do not fit, and no more by the one after."""
+    directory, path = tmp_path / "storeroom-1", data_file(tmp_path)
+    cache._engine.close()
+    older, times = path.read_bytes(), (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    for _ in range(2):
+        assert not verifies(tmp_path, "killed")
+    time.sleep(0.02)  # the time of a change may lag by a tick of the clock
+    if change == "a write":
+        path.touch()
+    elif change == "an older copy":
+        path.write_bytes(older)
+        os.utime(path, ns=times)
+    elif change == "another start":
+        (directory / "slots").write_bytes((directory / "slots").read_bytes()[:16] + bytes(8))
+    else:
+        (directory / {"no slots": "slots", "no notes": "writer"}[change]).unlink()
+    assert verifies(tmp_path)
+    assert not verifies(tmp_path)
 
 
 def test_other_process_notices_that_the_files_were_replaced(cache: FileBasedCache, tmp_path: Path) -> None:

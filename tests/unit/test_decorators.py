@@ -95,7 +95,7 @@ def test_nothing_is_looked_up_before_the_first_call() -> None:
         return 1
 
     assert find.key().endswith("find()")
-    assert caches._described() == "not used yet"
+    assert "not used yet" in repr(caches)
     storeroom.configure({alias: {"BACKEND": BACKEND, "LOCATION": alias} for alias in ("default", "later")})
     assert find() == 1
     assert caches["later"].get(find.key()) == 1

@@ -35,12 +35,14 @@ from storeroom.backends.filebased.files import (
     identity,
     is_full,
     is_in_use,
+    last_transaction,
     lock_exclusively,
     make_private,
     origin,
     reserve,
 )
 from storeroom.backends.filebased.queues import Queues
+from storeroom.backends.filebased.slotfile import last_attempt
 from storeroom.backends.filebased.slots import Slots
 from storeroom.backends.filebased.turns import Turns
 from storeroom.engines import Engine
@@ -208,7 +210,7 @@ class Environment(Engine):
         turns = Turns(self._path("writer"))
         with self._guard() as closing_note:
             turns.join(lambda: is_in_use(self._path("lock.mdb")))
-            if self._is_damaged(closing_note):
+            if self._is_damaged(closing_note, turns):
                 self._move_aside()
             with turns.taken():  # LMDB looks at its table in a write transaction
                 environment = self._open_undamaged()
@@ -268,7 +270,7 @@ class Environment(Engine):
         finally:
             os.close(descriptor)
 
-    def _is_damaged(self, closing_note: ClosingNote) -> bool:
+    def _is_damaged(self, closing_note: ClosingNote, turns: Turns) -> bool:
         """Look at the file before LMDB maps it: of a truncated one, a read would end the process."""
         path = self._path("data.mdb")
         try:
@@ -278,10 +280,22 @@ class Environment(Engine):
         # A file that others have open is as whole as they need it, and moves under our eyes.
         if is_new or is_in_use(self._path("lock.mdb")):
             return False
-        fault = find_fault(path, is_in_doubt=not closing_note.is_of(path))
+        fault = find_fault(path, lambda: not (closing_note.is_of(path) or self._was_only_killed(path, turns)))
         if fault is not None:
             logger.warning("The file cache in %r is damaged: %s", self.location, fault)
         return fault is not None
+
+    def _was_only_killed(self, path: str, turns: Turns) -> bool:
+        """Tell whether the file is as its last writer left it, which was killed since this start of the machine.
+
+        No other way to end leaves a page half written: a commit is of new pages, until its last write.
+        """
+        attempt = last_attempt(self._path("slots"), origin(path))
+        return (
+            attempt is not None
+            and attempt - last_transaction(path) in {0, 1}
+            and turns.were_last_at(os.stat(path).st_mtime)
+        )
 
     def _move_aside(self) -> None:
         """Rename the files, over those of an earlier damage, so that a new environment takes their place."""

@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 import struct
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final
 
@@ -16,8 +17,8 @@ except ImportError:  # Windows: opening is not guarded against a second process 
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
-    "ClosingNote", "find_fault", "identity", "is_full", "is_in_use", "lock_exclusively", "make_private", "origin",
-    "reserve",
+    "ClosingNote", "find_fault", "identity", "is_full", "is_in_use", "last_transaction", "lock_exclusively",
+    "make_private", "origin", "reserve",
 ]  # fmt: skip
 
 VERIFY_BYTES: Final = 2**30
@@ -25,8 +26,8 @@ VERIFY_BYTES: Final = 2**30
 checks the head of each page as it reads it, and what it finds damaged is moved aside then."""
 
 # The meta page, from LMDB's mdb.c (MDB_page header of 16 bytes, then MDB_meta): magic, format,
-# at 40 the page size, at 136 the number of the last page.
-_META: Final = struct.Struct("=16xII16xI92xQ")
+# at 40 the page size, at 136 the numbers of the last page and of the transaction.
+_META: Final = struct.Struct("=16xII16xI92xQQ")
 _MAGIC: Final = 0xBEEFC0DE
 _PAGE_BYTES: Final = range(512, 65536 + 1)
 
@@ -145,13 +146,23 @@ def is_in_use(lock_path: str) -> bool:
     return False
 
 
-def find_fault(path: str, *, is_in_doubt: bool) -> str | None:
+def last_transaction(path: str) -> int:
+    """Return the number of the last transaction that was committed to a file without faults."""
+    with open(path, "rb") as file:
+        first = _META.unpack(file.read(_META.size))
+        file.seek(first[2])
+        second = _META.unpack(file.read(_META.size))
+    number: int = max(first[4], second[4])
+    return number
+
+
+def find_fault(path: str, is_in_doubt: Callable[[], bool]) -> str | None:
     """Say what is wrong with the file; None if it can be mapped. One that is in doubt is read whole."""
     with open(path, "rb") as file:
         head = file.read(_META.size)
         if len(head) < _META.size or _META.unpack(head)[0] != _MAGIC:
             return "it does not begin like an LMDB file"
-        _, _, page_bytes, last_page = _META.unpack(head)
+        _, _, page_bytes, last_page, _ = _META.unpack(head)
         if page_bytes not in _PAGE_BYTES:
             return f"its page size would be {page_bytes} bytes"
         file.seek(page_bytes)
@@ -161,7 +172,7 @@ def find_fault(path: str, *, is_in_doubt: bool) -> str | None:
     size, promised = os.path.getsize(path), (max(last_page, _META.unpack(second)[3]) + 1) * page_bytes
     # What was not yet on the disk when the machine stopped may be lost in part, and a byte changed within a page
     # may send LMDB beyond the map, which ends the process.
-    if size <= VERIFY_BYTES and (is_in_doubt or size < promised):
+    if size <= VERIFY_BYTES and is_in_doubt():
         return _verify(path)
     if size < promised:
         # LMDB does not write pages that it freed at once, so this need not be damage. What is, reads as zeros

@@ -26,7 +26,7 @@ from storeroom.exceptions import StorageError
 
 __all__ = [
     "ATTEMPT", "BACKUP", "BLOCKS", "CELL_BYTES", "CELL_WORDS", "EARLIEST", "EVICTED", "FREE", "GROUPS", "IS_REPLACED",
-    "LOCKED", "LOG", "LOGGED", "MAIN", "NUMBERS", "SHARE", "SMALL", "VERSION", "SlotFile",
+    "LOCKED", "LOG", "LOGGED", "MAIN", "NUMBERS", "SHARE", "SMALL", "VERSION", "SlotFile", "last_attempt",
 ]  # fmt: skip
 
 FREE: Final = 0
@@ -58,6 +58,17 @@ _HEADER_BYTES: Final = BLOCKS.stop * 8
 CELL_BYTES: Final = 64
 CELL_WORDS: Final = 8
 _SLOT_BYTES: Final = 1 + 1 + 4 + 8 + CELL_BYTES
+
+
+def last_attempt(path: str, owner: int) -> int | None:
+    """Return the number of the last write transaction that was begun; None if the file is another owner's, or none."""
+    try:
+        with open(path, "rb") as file:
+            words = memoryview(file.read(_HEADER_BYTES)).cast("Q")
+    except (OSError, TypeError):
+        return None
+    is_whole = len(words) * 8 == _HEADER_BYTES and words[0] == _MAGIC and words[_OWNER] == owner
+    return words[ATTEMPT] >> 2 if is_whole else None
 
 
 class SlotFile:

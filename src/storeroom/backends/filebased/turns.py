@@ -5,6 +5,8 @@ wait may never be woken: the mutex is robust against the death of its holder alo
 Processes take turns by a file lock; one waits by looking again and again, which a signal interrupts and which has an
 end. A process that has the environment for itself does without: it notes in shared memory that it is writing, until
 another one opens the environment, and waits for the end of that write.
+
+The end of each turn is noted, too: a file that was changed later was changed by something else than a turn.
 """
 
 import contextlib
@@ -32,9 +34,15 @@ _FIRST_PAUSE: Final = 20e-6
 _LONGEST_PAUSE: Final = 1e-3
 """Seconds between two looks: most writes take ten microseconds."""
 
-# Bytes of the file.
+# The notes in the file: bytes, and a word of eight as a float.
 _IS_SHARED: Final = 0
 _IS_WRITING: Final = 1
+"""That is, without the lock."""
+_IS_TAKEN: Final = 2
+_ENDED: Final = 1
+
+_TICK: Final = 0.01
+"""Seconds by which the time of a file's change may lag behind the clock, and for which most writes do not last."""
 
 
 class Turns:
@@ -56,10 +64,12 @@ class Turns:
     def __init__(self, path: str) -> None:
         """Open the file, made when needed."""
         self.threads = threading.Lock()
+        self._is_taken = False
         self._descriptor = -1
         reserve(path, mmap.PAGESIZE)
         self._descriptor = os.open(path, os.O_RDWR)
-        self._notes = mmap.mmap(self._descriptor, mmap.PAGESIZE)
+        self._notes = memoryview(mmap.mmap(self._descriptor, mmap.PAGESIZE))
+        self._times = self._notes.cast("d")
 
     def __del__(self) -> None:
         """Close the file, when the last thread has let go of it."""
@@ -77,13 +87,20 @@ class Turns:
         """
         notes, patience = self._notes, time.monotonic() + PATIENCE_SECONDS
         if not is_in_use():
-            notes[_IS_SHARED] = notes[_IS_WRITING] = 0  # of processes that were killed
+            notes[_IS_SHARED] = notes[_IS_WRITING] = notes[_IS_TAKEN] = 0  # of processes that were killed
             return
         notes[_IS_SHARED] = 1
         while notes[_IS_WRITING] and is_in_use():
             if time.monotonic() > patience:
                 _give_up()
             time.sleep(_LONGEST_PAUSE)
+
+    def were_last_at(self, modified: float) -> bool:
+        """Tell whether a turn may have changed the environment's file last, at this epoch second.
+
+        A turn that was cut short by the death of its process may have lasted for a tick of the clock.
+        """
+        return modified <= self._times[_ENDED] + (_TICK if self._notes[_IS_TAKEN] else 0) <= time.time() + _TICK
 
     def take(self) -> None:
         """Wait for this process's turn.
@@ -93,13 +110,14 @@ class Turns:
         """
         notes = self._notes
         notes[_IS_WRITING] = 1  # before the look at the other, as who joins does it the other way round
-        if not notes[_IS_SHARED] or fcntl is None:
-            return
-        notes[_IS_WRITING] = 0
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._wait()
+        if notes[_IS_SHARED] and fcntl is not None:
+            notes[_IS_WRITING] = 0
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._wait()
+        self._is_taken = True
+        notes[_IS_TAKEN] = 1
 
     def _wait(self) -> None:
         patience, pause = time.monotonic() + PATIENCE_SECONDS, _FIRST_PAUSE
@@ -114,6 +132,10 @@ class Turns:
     def give(self) -> None:
         """End this process's turn, if it has one."""
         notes = self._notes
+        if self._is_taken:  # else those are the notes of another process
+            self._is_taken = False
+            self._times[_ENDED] = time.time()
+            notes[_IS_TAKEN] = 0
         notes[_IS_WRITING] = 0
         if notes[_IS_SHARED] and fcntl is not None:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
