@@ -6,6 +6,7 @@ Every format can be read, whichever is configured for writing, up to a bound.
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import Any, Final, TypeAlias
 
@@ -17,6 +18,14 @@ __all__ = ["FORMATS", "CustomFormat", "Format", "StreamFormat", "get_format"]
 
 _LZMA_MEMORY_LIMIT: Final = 128 * 2**20
 """Bytes. A header may ask for 4 GiB; the highest preset, 9, needs 65 MiB (xz manual)."""
+
+
+@cache  # Python looks again and again for a module that is not there
+def _first_of(modules: tuple[str, ...]) -> Any:
+    for name in modules[:-1]:
+        with suppress(ImportError):
+            return import_module(name)
+    return import_module(modules[-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +45,8 @@ class StreamFormat:
     decompressor_of: Callable[[Any], Any]
 
     def library(self) -> Any:
-        """Import the module.
-
-        Raises:
-            ImportError: it is not installed.
-        """
-        for name in self.modules[:-1]:
-            with suppress(ImportError):
-                return import_module(name)
-        return import_module(self.modules[-1])
+        """Return the module; raise ImportError if it is not installed."""
+        return _first_of(self.modules)
 
     def compress(self, frame: bytes) -> bytes:
         """Return a compressed frame."""

@@ -7,7 +7,7 @@ import zlib
 import pytest
 
 from storeroom.exceptions import ConfigurationError, DecodeError, SerializationError
-from storeroom.serializers import build_codec
+from storeroom.serializers import build_codec, compressors
 from storeroom.serializers.compressors import FORMATS
 from tests.unit.serializers.examples import KEY, SECRET
 
@@ -100,6 +100,15 @@ def test_nothing_compressed_is_a_decode_error(name):
         build_codec().loads(FORMATS[name].compress(b""), KEY)
 
 
+@pytest.fixture
+def nothing_found_before():
+    """Let each library be looked for again, before the test and after it."""
+    compressors._first_of.cache_clear()
+    yield
+    compressors._first_of.cache_clear()
+
+
+@pytest.mark.usefixtures("nothing_found_before")
 @pytest.mark.parametrize("extra", ["lz4", "zstd"])
 def test_a_library_that_is_not_installed_names_the_extra_to_install(monkeypatch, extra):
     """Choosing a missing compressor names the extra to install; reading its frame is a DecodeError."""
@@ -111,6 +120,7 @@ def test_a_library_that_is_not_installed_names_the_extra_to_install(monkeypatch,
         build_codec().loads(bytes([FIRST_BYTES[extra]]) + b"x", KEY)
 
 
+@pytest.mark.usefixtures("nothing_found_before")
 def test_a_python_without_lzma_says_so(monkeypatch):
     """On a Python built without lzma, choosing it raises ConfigurationError with that reason."""
     monkeypatch.setitem(sys.modules, "lzma", None)
