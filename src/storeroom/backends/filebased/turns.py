@@ -85,10 +85,11 @@ class Turns:
                 _give_up()
             time.sleep(_LONGEST_PAUSE)
 
-    def take(self) -> None:
+    def take(self, *, waits: bool = True) -> None:
         """Wait for this process's turn.
 
         Raises:
+            BlockingIOError: another process is writing, and is not to be waited for.
             StorageError: another process has been writing all the time.
         """
         notes = self._notes
@@ -99,6 +100,8 @@ class Turns:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if not waits:
+                raise
             self._wait()
 
     def _wait(self) -> None:
@@ -119,11 +122,13 @@ class Turns:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     @contextlib.contextmanager
-    def taken(self) -> Iterator[None]:
-        """Have the turn within a ``with`` block."""
+    def taken(self, *, waits: bool = True) -> Iterator[None]:
+        """Have the turn within a ``with`` block; raise as take() does."""
+        if not waits and self.threads.locked():
+            raise BlockingIOError
         with self.threads:
             try:
-                self.take()
+                self.take(waits=waits)
                 yield
             finally:
                 self.give()
