@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import random
+import shutil
 import signal
 import stat
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 
 from storeroom import engines
 from storeroom.backends.filebased import FileBasedCache, turns
+from storeroom.backends.filebased.slotfile import IS_REPLACED
 from storeroom.exceptions import StorageError
 
 VALUE = "v" * 100
@@ -457,6 +459,16 @@ def test_read_waits_for_no_write_that_made_the_slots_anew(tmp_path: Path) -> Non
         child.communicate(timeout=10)
         writer.join()
     assert cache.get("late") == 1
+
+
+def test_engine_closes_in_silence_when_slots_were_replaced_and_the_folder_removed(tmp_path: Path) -> None:
+    """A process whose folder was removed ends without an error, its last counts lost."""
+    cache = make(tmp_path)
+    cache.set("k", "v")
+    slots = cache._engine.queues.slots
+    slots.words[IS_REPLACED] = 1  # as another process does, that makes more of them
+    shutil.rmtree(tmp_path / "storeroom-1")
+    cache._engine.close()
 
 
 def test_signal_ends_the_wait_for_a_turn(tmp_path: Path, request: pytest.FixtureRequest) -> None:
