@@ -99,6 +99,11 @@ def release(value: str) -> str:
     return value.removeprefix(">=").removesuffix(".0")
 
 
+def spaced(value: str) -> str:
+    """Return "1 GB" for "1GB"."""
+    return value.replace("GB", " GB")
+
+
 def per_second(value: float) -> str:
     """Return how many times a second it is done, from the seconds between two times."""
     return words(round(1 / value, 6))
@@ -231,7 +236,7 @@ HELD: Final = (
         "docs/eviction.md",
         ("| `max_entries` | {} |", f"{_LOCMEM}.max_entries.default"),
         ("the one without a configuration, keeps {} entries", f"{_EMBEDDED}.max_entries"),
-        ("entries and {}.", f"{_EMBEDDED}.max_bytes", lambda value: value.replace("GB", " GB")),
+        ("entries and {}.", f"{_EMBEDDED}.max_bytes", spaced),
         ("what Python tells of the objects, and {} bytes;", "storeroom.eviction.bounded_map:ENTRY_BYTES"),
         ("in files {} bytes;", f"{_FILES}.records:_ENTRY_BYTES", more(LETTER)),
         ("in a [database](backends/db.md#bytes) {}.", f"{_DB}.rows:ROW_BYTES"),
@@ -267,6 +272,7 @@ HELD: Final = (
         "docs/locks.md",
         ("A count lives for {} days", "storeroom.base.locks:_FENCE_SECONDS", scaled(86_400)),
     ),
+    *_on("docs/cached.md", ("`timeout`, {} seconds by default;", "storeroom.config.settings:DEFAULT_TIMEOUT_SECONDS")),
     *_on("docs/memo.md", ("`storeroom.memo(max_entries={})`", "storeroom.memos:MAX_ENTRIES", plain)),
     *_on(
         "docs/serialization-and-trust.md",
@@ -288,7 +294,8 @@ HELD: Final = (
     ),
     *_on(
         "docs/configuration.md",
-        ("It keeps up to {} entries and 1 GB.", f"{_EMBEDDED}.max_entries"),
+        ("It keeps up to {} entries", f"{_EMBEDDED}.max_entries"),
+        ("entries and {}. Two programs", f"{_EMBEDDED}.max_bytes", spaced),
     ),
     *_on(
         "docs/cli.md",
@@ -302,6 +309,15 @@ HELD: Final = (
     ),
     *_on(
         "docs/common-mistakes.md",
+        ("Storeroom needs Redis {} or any Valkey,", f"{_REDIS}.probe:_OLDEST", plain),
+        ("or any Valkey, Memcached {},", f"{_MEMCACHED}.probe:_OLDEST", plain),
+        ("PostgreSQL {}, MariaDB", f"{_DB}.probe:_VENDORS.postgresql.oldest", plain),
+        ("MariaDB {}, MySQL", f"{_DB}.probe:_OLDEST_MARIADB", plain),
+        ("MySQL {}, or SQLite", f"{_DB}.probe:_VENDORS.mysql.oldest", plain),
+        ("or SQLite {}.", f"{_DB}.probe:_OLDEST_SQLITE", plain),
+        ("A timeout of more than {} days counts as very", "storeroom.checks.entries:LONG_SECONDS", scaled(86_400)),
+        ("MAX_ENTRIES of a file cache is left at {} |", f"{_LOCMEM}.max_entries.default"),
+        ("{} entries is Django's default for every backend, and Storeroom's, too.", f"{_LOCMEM}.max_entries.default"),
         ("The check times {} round trips", "storeroom.storage.probes:ROUND_TRIPS", words),
         ("more than {} ms is slow.", "storeroom.checks.servers:SLOW_SECONDS", lambda value: f"{value * 1000:.1f}"),
     ),
@@ -314,6 +330,7 @@ HELD: Final = (
         ("`data.mdb` took between one and {} times `max_bytes`", f"{__name__}:FILE_TIMES", words),
         ("If you say nothing, {} entries are kept", f"{_FILES}:FileBasedCache.options.max_entries.default"),
         ("Only the cache that you get without any configuration is larger: {} entries", f"{_EMBEDDED}.max_entries"),
+        ("is larger: 100,000 entries and {}.", f"{_EMBEDDED}.max_bytes", spaced),
         ("size that the file can reach, {} unless said otherwise.", f"{_FILES}.environment:MAP_BYTES", size),
         ("Of a file of more than {},", f"{_FILES}.files:VERIFY_BYTES", size),
         ("(mode {},", f"{_FILES}.files:_PRIVATE", octal),
@@ -334,7 +351,9 @@ HELD: Final = (
         ("It looks every {} whether the file is free.", f"{_DB}.engine:_BUSY_SECONDS", bare_milliseconds),
         ("Reads of up to {} keys from a SQLite file", f"{_DB}:_FEW"),
         ("The cache needs SQLite {},", f"{_DB}.probe:_OLDEST_SQLITE", plain),
+        ("PostgreSQL {}, MariaDB", f"{_DB}.probe:_VENDORS.postgresql.oldest", plain),
         ("MariaDB {} or MySQL", f"{_DB}.probe:_OLDEST_MARIADB", plain),
+        ("or MySQL {}, or newer versions.", f"{_DB}.probe:_VENDORS.mysql.oldest", plain),
     ),
     *_on(
         "docs/backends/redis.md",
