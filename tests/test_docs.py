@@ -331,6 +331,7 @@ def test_every_command_is_in_the_docs() -> None:
     assert [name for name in COMMANDS if not re.search(rf"`(?:storeroom )?{name}\b", page)] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value_bytes", [20, 1_000, 100_000])
 def test_file_is_as_large_as_the_page_says(value_bytes: int, tmp_path: Path) -> None:
     """A file cache takes once to `FILE_TIMES` its max_bytes on the disk, after many entries went."""
