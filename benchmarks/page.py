@@ -10,6 +10,7 @@ from benchmarks.console import duration, times
 from benchmarks.goals import REASONS
 from benchmarks.imports import IMPORTS
 from benchmarks.libraries import FILE, MEMORY
+from benchmarks.memory import ENTRIES, VALUE_CHARACTERS
 from benchmarks.rows import GROWTH, GROWTH_SIZES, growth_name
 from benchmarks.server_rows import SERVER_ROWS
 from benchmarks.stampede import CLIENTS
@@ -266,7 +267,13 @@ def _space(results: Results) -> list[str]:
         return []
     names = list(dict.fromkeys([*results.memory, *results.disk]))
     rows = [[name, _bytes(results.memory, name), _bytes(results.disk, name)] for name in names]
-    text = 'Bytes per entry, with a key of 21 and a value of 100 characters included; "dict" is those alone.\n'
+    long = VALUE_CHARACTERS
+    text = f"""\
+Bytes that an entry takes, its key of 21 and its value of {long} characters included; "dict" is those alone. In memory:
+the growth of the process, as the system tells it, by {ENTRIES:,} entries, divided by their number. In files: the growth
+of all files of the cache, in the blocks that they occupy, by as many entries, or by a tenth where each is a file of its
+own. Storeroom's include the slots, which know for each entry when it expires and goes, and double when they are full.
+"""
     return ["## Space\n", text, _table(["", "local memory", "files"], rows)]
 
 

@@ -29,7 +29,7 @@ class Plan:
         processes: how many, one after the other.
         throughput: for each number of threads or processes.
         memory_entries: stored to measure what one costs in memory.
-        disk_entries: the same on the disk.
+        disk_entries: the same on the disk; a tenth where each is a file of its own.
         traces: trace and capacity of each replay.
         replays_storages: whether they are replayed on files and a database, too, which takes half a minute.
         stampede_seconds: for which clients ask for a hot key.
@@ -62,8 +62,8 @@ FULL: Final = Plan(
     threads=throughput.THREADS,
     processes=throughput.PROCESSES,
     throughput=Effort(rounds=3, seconds=0.5),
-    memory_entries=50_000,
-    disk_entries=5_000,
+    memory_entries=memory.ENTRIES,
+    disk_entries=memory.ENTRIES,
     traces=tuple(REFERENCE),
     replays_storages=True,
     stampede_seconds=5.0,

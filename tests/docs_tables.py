@@ -1,7 +1,9 @@
-"""The tables of the documentation that repeat another source: written from that, and held against it.
+"""The tables and figures of the documentation that repeat another source: written from that, and held against it.
 
-The source of most is the code; that of the README's is the page of benchmarks. A table stands between two comments of
-its page. ``python -m tests.docs_tables`` writes them all anew.
+The source of most tables is the code; that of the README's, and of each figure, is the page of benchmarks. A table
+stands between two comments of its page, a figure in a sentence between ``<!-- figure: its name -->`` and
+``<!-- end -->``. ``python -m tests.docs_tables`` writes them all anew. `docs_numbers` holds the numbers that are
+constants of the code.
 """
 
 import re
@@ -16,11 +18,12 @@ from storeroom.config import COMMON_OPTIONS, NEAR_OPTIONS, Option, unchecked
 from storeroom.registry.urls import SCHEMES
 from storeroom.testing.capabilities import CAPABILITIES
 
-__all__ = ["DOCS", "TABLES", "renewed"]
+__all__ = ["DOCS", "FIGURES", "TABLES", "renewed"]
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
 
 _GENERATED: Final = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end of generated -->\n)", re.DOTALL)
+_IN_A_SENTENCE: Final = re.compile(r"(<!-- figure: (.+?) -->).*?(<!-- end -->)", re.DOTALL)
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]], *, figures: int = 0) -> str:
@@ -117,6 +120,40 @@ _BACKENDS: Final = (
     "storeroom.backends.tiered.TieredCache",
 )
 
+
+def microseconds(section: str, row: str) -> float:
+    """Return Storeroom's time in a row of a section of the page of benchmarks.
+
+    Raises:
+        LookupError: the page has no such row.
+    """
+    page = (DOCS / "benchmarks.md").read_text("utf-8")
+    text = page.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    if (found := re.search(rf"^\| {re.escape(row)} \| ([\d.,]+) µs", text, re.MULTILINE)) is None:
+        message = f"docs/benchmarks.md has no row {row!r} below {section!r}"
+        raise LookupError(message)
+    return float(found[1].replace(",", ""))
+
+
+def _times_a_file_read(section: str, row: str) -> str:
+    return f"{microseconds(section, row) / microseconds('Files', 'get at 1,000 entries'):.0f}"
+
+
+def _longer_at_a_million() -> str:
+    page = (DOCS / "benchmarks.md").read_text("utf-8")
+    (times,) = re.findall(r"^\| database set at 1,000,000 rows, PostgreSQL \|.*?\| ([\d.]+)× \|", page, re.MULTILINE)
+    return f"{float(times) * 100 - 100:.0f} %"
+
+
+FIGURES: Final[Mapping[str, Callable[[], str]]] = {
+    "Redis get, in file gets": partial(_times_a_file_read, "Redis", "get"),
+    "Memcached get, in file gets": partial(_times_a_file_read, "Memcached", "get, pymemcache"),
+    "PostgreSQL get, in file gets": partial(_times_a_file_read, "Databases", "get, PostgreSQL"),
+    "Redis get, microseconds": lambda: f"{microseconds('Redis', 'get'):.0f}",
+    "PostgreSQL set at a million rows": _longer_at_a_million,
+}
+"""The name in the comment -> the function that makes the figure."""
+
 TABLES: Final[Mapping[str, Callable[[], str]]] = {
     **{f"options of {path}": partial(options_of, path) for path in _BACKENDS},
     "options of every backend": partial(_options, COMMON_OPTIONS),
@@ -129,8 +166,9 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
 
 
 def renewed(text: str) -> str:
-    """Return a page's text with its tables as they should be now."""
-    return _GENERATED.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[3]}", text)
+    """Return a page's text with its tables and figures as they should be now."""
+    text = _GENERATED.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[3]}", text)
+    return _IN_A_SENTENCE.sub(lambda found: f"{found[1]}{FIGURES[found[2]]()}{found[3]}", text)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 import inspect
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -17,9 +18,10 @@ import pytest
 
 import storeroom
 from storeroom import checks, config
+from storeroom.backends.filebased import FileBasedCache
 from storeroom.base import BaseCache
 from storeroom.cli import COMMANDS
-from tests import docs_tables
+from tests import docs_numbers, docs_tables
 from tests.django_suite import exclusions
 from tests.docs_runner import SERVERS, blocks_of
 from tests.servers.memcached import MemcachedServer
@@ -248,15 +250,26 @@ def test_every_check_has_its_section() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_tables_are_those_of_the_code(page: Path) -> None:
-    """Each generated table equals the one made from the code; ``python -m tests.docs_tables`` renews them."""
+    """Each generated table and figure is as made from its source; ``python -m tests.docs_tables`` renews them."""
     assert docs_tables.renewed(text_of(page)) == text_of(page)
 
 
 def test_every_table_is_on_a_page() -> None:
-    """Each generated table stands on some page."""
+    """Each generated table and each figure stands on some page."""
     everything = "".join(map(text_of, PAGES))
     missing = [name for name in docs_tables.TABLES if f"<!-- generated: {name} -->" not in everything]
+    missing += [name for name in docs_tables.FIGURES if f"<!-- figure: {name} -->" not in everything]
     assert missing == []
+    # Markdown takes a line that begins with a comment for HTML, in the midst of a paragraph too.
+    assert re.findall(r"^\s*<!-- figure.*", everything, re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("held", docs_numbers.HELD, ids=lambda held: f"{held.page}: {held.source}")
+def test_number_is_that_of_the_code(held: docs_numbers.Held) -> None:
+    """A number in prose is the constant's, and would not be found if the constant were another."""
+    page, value = " ".join(text_of(ROOT / held.page).split()), held.value
+    assert held.text_with(value) in page, f"{held.page} does not say so; {held.source} is {value!r}"
+    assert held.text_with(docs_numbers.changed(value)) not in page
 
 
 def test_every_setting_is_in_the_reference() -> None:
@@ -320,6 +333,19 @@ def test_every_command_is_in_the_docs() -> None:
     assert [name for name in COMMANDS if not re.search(rf"`(?:storeroom )?{name}\b", page)] == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("value_bytes", [20, 1_000, 100_000])
+def test_file_is_as_large_as_the_page_says(value_bytes: int, tmp_path: Path) -> None:
+    """A file cache takes once to `FILE_TIMES` its max_bytes on the disk, after many entries went."""
+    entries = min(500, 4_000_000 // value_bytes)
+    max_bytes = entries * (value_bytes + 120)
+    cache = FileBasedCache(str(tmp_path), {"OPTIONS": {"max_entries": None, "max_bytes": max_bytes}})
+    for number in range(3 * entries):
+        cache.set(f"key{number}", random.randbytes(value_bytes))
+    times = (tmp_path / "storeroom-1" / "data.mdb").stat().st_size / max_bytes
+    assert 1 <= times <= docs_numbers.FILE_TIMES
+
+
 # Form -----------------------------------------------------------------------------------------
 
 
@@ -374,7 +400,10 @@ FIGURE = re.compile(
 
 def figures_in(text: str) -> list[str]:
     written = re.sub(
-        r"(<!-- benchmark table: begin -->).*?(<!-- benchmark table: end -->)", r"\1\2", text, flags=re.DOTALL
+        r"(<!-- benchmark table: begin -->).*?(<!-- benchmark table: end -->)|<!-- figure: .*?<!-- end -->",
+        r"\1\2",
+        text,
+        flags=re.DOTALL,
     )
     return FIGURE.findall(re.sub(r"`[^`\n]+`", "", written))
 

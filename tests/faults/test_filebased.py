@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import random
+import shutil
 import signal
 import stat
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 
 from storeroom import engines
 from storeroom.backends.filebased import FileBasedCache, turns
+from storeroom.backends.filebased.slotfile import IS_REPLACED
 from storeroom.exceptions import StorageError
 
 VALUE = "v" * 100
@@ -459,6 +461,44 @@ def test_write_waits_no_longer_than_its_patience_for_a_stopped_process(
     child.wait(10)
     cache.set("k", "after")
     assert cache.get("k") == "after"
+
+
+def test_read_waits_for_no_write_that_made_the_slots_anew(tmp_path: Path) -> None:
+    """A process reads on while another is writing all the time, though the other has put new slots in place of the old.
+
+    So it does while a thread of its own waits to write.
+    """
+    cache = make(tmp_path)
+    cache.set("k", "v")
+    grow = "import sys; from storeroom.backends.filebased import FileBasedCache as F\n"
+    grow += "F(sys.argv[1], {'OPTIONS': {'max_entries': None}}).set_many({str(n): n for n in range(2_000)})\n"
+    child = python(grow + WRITES_FOR_EVER, str(tmp_path))
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    writer = threading.Thread(target=cache.set, args=("late", 1))
+    began = time.monotonic()
+    try:
+        for _ in range(2):
+            cache._engine.check(time.time())  # as a read does once a second
+            assert cache.get("k") == "v"
+            if writer.ident is None:
+                writer.start()
+        assert time.monotonic() - began < 10
+    finally:
+        child.kill()
+        child.communicate(timeout=10)
+        writer.join()
+    assert cache.get("late") == 1
+
+
+def test_engine_closes_in_silence_when_slots_were_replaced_and_the_folder_removed(tmp_path: Path) -> None:
+    """A process whose folder was removed ends without an error, its last counts lost."""
+    cache = make(tmp_path)
+    cache.set("k", "v")
+    slots = cache._engine.queues.slots
+    slots.words[IS_REPLACED] = 1  # as another process does, that makes more of them
+    shutil.rmtree(tmp_path / "storeroom-1")
+    cache._engine.close()
 
 
 def test_signal_ends_the_wait_for_a_turn(tmp_path: Path, request: pytest.FixtureRequest) -> None:

@@ -80,5 +80,5 @@ def _check_few_entries(alias: Subject, settings: Settings) -> Iterator[Finding]:
 
 def _check_cull_all(alias: Subject, settings: Settings) -> Iterator[Finding]:
     if settings.options.get("cull_frequency") == 0 and alias.family != "dummy":
-        remedy = "Leave it out, and just what is needed is evicted; or evict a part of the cache:"
+        remedy = "Leave it out, and what is needed is evicted; or evict a part of the cache:"
         yield CULL_ALL.broken(alias.name, "CULL_FREQUENCY is 0.", remedy, {"OPTIONS": {"CULL_FREQUENCY": 3}})

@@ -30,7 +30,7 @@ ENTRY_BOUNDS: Final[Mapping[str, Option]] = {
     "cull_frequency": Option(
         whole_number(0, none_means="one entry at a time"),
         None,
-        "When full, evict one entry in this many at once; 0 evicts all. None evicts just what is needed.",
+        "When full, evict one entry in this many at once; 0 evicts all. None evicts as few as is cheap.",
     ),
     "max_tags": Option(
         whole_number(1, none_means="no bound"),

@@ -35,7 +35,7 @@ def add_counts(environment: Any, slots: Slots, counters: Counters) -> None:
             slots.skip(transaction.id())
             total = read_counts(transaction)
             transaction.put(COUNTS_KEY, _RECORD.pack(*(total[name] + counted[name] for name in _NAMES)))
-    except lmdb.Error:
+    except (lmdb.Error, OSError, ValueError):  # the last two: slots were put in place of these, and removed since
         return  # the operation that comes next meets the same error and tells it
     # Subtracted rather than zeroed: other threads go on counting.
     for name, count in counted.items():

@@ -355,5 +355,6 @@ class Environment(Engine):
                 self._forget()
         if self.queues is not None and self.queues.slots.is_replaced:
             turns = self.turns
-            with turns.taken(), turns.begin(write=True) as transaction:
+            # A read comes by here, and waits for no write: then the slots are looked at the next time.
+            with contextlib.suppress(BlockingIOError), turns.taken(waits=False), turns.begin(write=True) as transaction:
                 self.queues.slots.skip(transaction.id())

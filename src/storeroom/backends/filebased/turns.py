@@ -102,10 +102,11 @@ class Turns:
         """
         return modified <= self._times[_ENDED] + (_TICK if self._notes[_IS_TAKEN] else 0) <= time.time() + _TICK
 
-    def take(self) -> None:
+    def take(self, *, waits: bool = True) -> None:
         """Wait for this process's turn.
 
         Raises:
+            BlockingIOError: another process is writing, and is not to be waited for.
             StorageError: another process has been writing all the time.
         """
         notes = self._notes
@@ -115,6 +116,8 @@ class Turns:
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                if not waits:
+                    raise
                 self._wait()
         self._is_taken = True
         notes[_IS_TAKEN] = 1
@@ -141,11 +144,13 @@ class Turns:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     @contextlib.contextmanager
-    def taken(self) -> Iterator[None]:
-        """Have the turn within a ``with`` block."""
+    def taken(self, *, waits: bool = True) -> Iterator[None]:
+        """Have the turn within a ``with`` block; raise as take() does."""
+        if not waits and self.threads.locked():
+            raise BlockingIOError
         with self.threads:
             try:
-                self.take()
+                self.take(waits=waits)
                 yield
             finally:
                 self.give()
