@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.scale import page
-from benchmarks.scale.measuring import EFFORTS, Figures
+from benchmarks.scale.measuring import EFFORTS
 from benchmarks.scale.run import LARGEST, Results, run, sizes_up_to
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -23,13 +23,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"took {results.seconds / 60:.1f} minutes")
     if results.left_out:
         print(f"left out, as they are not installed: {', '.join(results.left_out)}")
+    for name, error in results.failed.items():
+        print(f"not measured: {name}: {error}")
     if args.json:
         args.json.write_text(results.as_json(), "utf-8")
     docs = args.docs or (None if args.storages or args.effort != "full" else DOCS)
     if docs is not None:
         page.write(results, docs)
         print(f"wrote {docs / 'scale.md'}")
-    return 0
+    return 1 if results.failed else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,9 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _announce(name: str, entries: int, figures: Figures) -> None:
+def _announce(name: str, entries: int, results: Results) -> None:
     print(f"\n{name}, {entries:,} entries")
-    for figure, value in figures.items():
+    for figure, value in results.figures[name].get(entries, {}).items():
         told = f"{value:,.0f}" if figure.endswith(("entry", "sets")) else page.seconds_text(value)
         print(f"    {figure:<28}{told:>12}", flush=True)
 

@@ -95,7 +95,7 @@ and a read does not look at them.""",
     (
         "The longest pause",
         """\
-Single sets of new keys while the cache is filled: all of them in memory, elsewhere as many as fit into twelve
+Single sets of new keys while the cache is filled: all of them in memory, elsewhere as many as fit into ten
 seconds, spread over the whole fill. The machine adds to them: a loop that only looked at the clock, between the
 measurements, was held up for {pause}.""",
         [
@@ -155,10 +155,12 @@ def _about(results: Results) -> str:
         sizes += " (the last one in files alone)"
     if results.sizes != sizes_up_to(LARGEST):
         sizes += f"; a whole run goes to {LARGEST:,}"
+    failed = {f"not measured: {name}": error for name, error in results.failed.items()}
     rows = {
         **results.machine,
         "entries": sizes,
         "took": f"{results.seconds / 60:.0f} minutes; load {results.load} at the beginning",
+        **failed,
     }
     return _table(["", "this run"], rows.items())
 

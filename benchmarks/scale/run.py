@@ -32,6 +32,9 @@ MOST: Final = 3_000_000
 BYTES_PER_ENTRY: Final = 1_000
 """Room that an entry may need on the disk while it is measured: twice as much as the largest was seen to take."""
 
+PATIENCE: Final = 1_800
+"""Seconds for a part of a measurement; the longest took a tenth of it."""
+
 PAUSE_SECONDS: Final = 0.5
 """How long the machine itself is watched before each cache."""
 
@@ -48,6 +51,7 @@ class Results:
         load: programs that ran or waited on the machine when the run began, over a minute (getloadavg(3)).
         seconds: of the whole run.
         left_out: what is not installed.
+        failed: cache and size to the last line of the error that ended its measurement.
     """
 
     machine: dict[str, str]
@@ -57,6 +61,7 @@ class Results:
     load: float = 0.0
     seconds: float = 0.0
     left_out: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> str:
         """Return everything as text."""
@@ -79,7 +84,7 @@ def sizes_up_to(largest: int) -> list[int]:
     return [entries for entries in SIZES if entries <= largest]
 
 
-Announce = Callable[[str, int, Figures], None]
+Announce = Callable[[str, int, Results], None]
 
 
 def run(sizes: Sequence[int], pattern: str, effort: str, announce: Announce) -> Results:
@@ -89,10 +94,10 @@ def run(sizes: Sequence[int], pattern: str, effort: str, announce: Announce) -> 
         sizes: numbers of entries.
         pattern: a regular expression; only caches whose name contains it are measured.
         effort: a name in EFFORTS.
-        announce: called with each cache and size, and what was measured.
+        announce: called with each cache and size that was measured, and the results so far.
 
     Raises:
-        RuntimeError: there is too little room on the disk, or a measurement failed.
+        RuntimeError: there is too little room on the disk.
     """
     _require_room(sizes)
     started = perf_counter()
@@ -106,11 +111,19 @@ def run(sizes: Sequence[int], pattern: str, effort: str, announce: Announce) -> 
         results.figures[contender.name] = {}
         for entries in results.sizes:
             if entries <= MOST or contender.name == "files":
-                results.pause = max(results.pause, _longest_pause())
-                figures = results.figures[contender.name][entries] = _measure(contender, entries, effort)
-                announce(contender.name, entries, figures)
+                _measure_into(results, contender, entries, effort)
+                announce(contender.name, entries, results)
     results.seconds = perf_counter() - started
     return results
+
+
+def _measure_into(results: Results, contender: Contender, entries: int, effort: str) -> None:
+    """Measure a cache of a size; one that fails does not spoil what others took minutes for."""
+    results.pause = max(results.pause, _longest_pause())
+    try:
+        results.figures[contender.name][entries] = _measure(contender, entries, effort)
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        results.failed[f"{contender.name}, {entries:,} entries"] = str(error).strip().splitlines()[-1]
 
 
 def _require_room(sizes: Sequence[int]) -> None:
@@ -168,7 +181,8 @@ _SERVERS: Final[Mapping[str, Callable[[], str]]] = {
 
 def _in_fresh_process(contender: Contender, part: str, *arguments: Any) -> Figures:
     command = [sys.executable, "-m", "benchmarks.scale.measuring", contender.name, part, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False, timeout=PATIENCE)
     expected = -signal.SIGKILL if part == "fill" and contender.is_kept else 0
     if done.returncode != expected:
         raise RuntimeError(f"{contender.name}, {part}: exit code {done.returncode}\n{done.stderr}")

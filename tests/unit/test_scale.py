@@ -111,6 +111,17 @@ def test_each_cache_has_a_colour_of_its_own():
     assert set(page.PEERS) <= CONTENDERS.keys()
 
 
+def test_page_tells_what_was_not_measured(tmp_path):
+    """A measurement that failed leaves its cells empty and is told with its error; the others are shown."""
+    figures = {"get": 2e-6, "filling: sets": 10, "fill": 1.0}
+    results = Results({}, [10, 20], {"files": {10: figures, 20: figures}, "SQLite": {10: figures}})
+    results.failed = {"SQLite, 20 entries": "OSError: the disk is full"}
+    page.write(results, tmp_path)
+    written = (tmp_path / "scale.md").read_text("utf-8")
+    assert "| not measured: SQLite, 20 entries | OSError: the disk is full |" in written
+    assert "| 20 | 2.00 µs |  |" in written
+
+
 def test_results_are_kept_as_text():
     """Figures that were written are read again as they were."""
     results = Results({"date": "today"}, [10, 20], {"files": {10: {"get": 1.0}, 20: {"get": 2.0}}}, 0.1, 2.0, 60.0)
