@@ -9,6 +9,9 @@ from benchmarks.scale import page
 from benchmarks.scale.measuring import EFFORTS
 from benchmarks.scale.run import LARGEST, Results, run, sizes_up_to
 
+MINUTES = 40
+"""A run to the largest size takes about 25 on two cores that do nothing else."""
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -19,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         results = Results.from_json(args.read.read_text("utf-8"))
     else:
         sizes = args.sizes or sizes_up_to(args.largest)
-        results = run(sizes, args.storages, args.effort, _announce)
+        results = run(sizes, args.storages, args.effort, args.minutes, _announce)
         print(f"took {results.seconds / 60:.1f} minutes")
     if results.left_out:
         print(f"left out, as they are not installed: {', '.join(results.left_out)}")
@@ -44,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         "--storages", metavar="PATTERN", default="", help="only caches that this regular expression finds"
     )
     parser.add_argument("--effort", choices=EFFORTS, default="full", help="quick: to see that it works")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help=f"end after so many (default: {MINUTES})")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures there")
     parser.add_argument("--read", metavar="FILE", type=Path, help="measure nothing: take the figures from there")
     parser.add_argument(

@@ -213,9 +213,11 @@ def _open_diskcache(location: str, bound: int) -> Any:
 
 
 def _fill_diskcache(cache: Any, entries: Mapping[str, Any]) -> None:
+    usual, cache.cull_limit = cache.cull_limit, 0  # each set would look for entries to remove
     with cache.transact():
         for key, value in entries.items():
             cache.set(key, value, TIMEOUT)
+    cache.cull_limit = usual
 
 
 def _limit_diskcache(cache: Any, location: str) -> None:

@@ -48,15 +48,17 @@ class ScaleEffort:
         each: of one operation.
         singly: seconds of a fill during which a cache that outlives its process is filled by single sets; they are
             spread over the whole fill, and the other entries are stored by many at once.
+        pause: seconds for which the machine itself is watched before each cache.
     """
 
     each: Effort
     singly: float
+    pause: float
 
 
 EFFORTS: Final = {
-    "full": ScaleEffort(Effort(rounds=15, seconds=0.05), singly=10.0),
-    "quick": ScaleEffort(Effort(rounds=3, seconds=0.002), singly=0.01),
+    "full": ScaleEffort(Effort(rounds=11, seconds=0.04), singly=6.0, pause=0.5),
+    "quick": ScaleEffort(Effort(rounds=3, seconds=0.002), singly=0.01, pause=0.01),
 }
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from benchmarks import machine, servers
 from benchmarks.scale.contenders import CONTENDERS, Contender
-from benchmarks.scale.measuring import FEW_BYTES_FROM, PARTS, Figures
+from benchmarks.scale.measuring import EFFORTS, FEW_BYTES_FROM, PARTS, Figures
 
 __all__ = ["LARGEST", "SIZES", "Results", "run", "sizes_up_to"]
 
@@ -31,12 +31,6 @@ MOST: Final = 3_000_000
 
 BYTES_PER_ENTRY: Final = 1_000
 """Room that an entry may need on the disk while it is measured: twice as much as the largest was seen to take."""
-
-PATIENCE: Final = 1_800
-"""Seconds for a part of a measurement; the longest took a tenth of it."""
-
-PAUSE_SECONDS: Final = 0.5
-"""How long the machine itself is watched before each cache."""
 
 
 @dataclass(slots=True)
@@ -87,13 +81,14 @@ def sizes_up_to(largest: int) -> list[int]:
 Announce = Callable[[str, int, Results], None]
 
 
-def run(sizes: Sequence[int], pattern: str, effort: str, announce: Announce) -> Results:
-    """Measure all caches at all sizes.
+def run(sizes: Sequence[int], pattern: str, effort: str, minutes: float, announce: Announce) -> Results:
+    """Measure all caches at all sizes, from few entries to many, so that those of one size are measured in a row.
 
     Args:
         sizes: numbers of entries.
         pattern: a regular expression; only caches whose name contains it are measured.
         effort: a name in EFFORTS.
+        minutes: when to end; a measurement that is under way or to come is among those that failed.
         announce: called with each cache and size that was measured, and the results so far.
 
     Raises:
@@ -102,27 +97,27 @@ def run(sizes: Sequence[int], pattern: str, effort: str, announce: Announce) -> 
     _require_room(sizes)
     started = perf_counter()
     results = Results(machine.describe(), sorted(sizes), load=round(os.getloadavg()[0], 1))
-    for contender in CONTENDERS.values():
-        if not re.search(pattern, contender.name):
-            continue
-        if contender.lacks:
-            results.left_out.append(contender.lacks)
-            continue
-        results.figures[contender.name] = {}
-        for entries in results.sizes:
+    chosen = [contender for name, contender in CONTENDERS.items() if re.search(pattern, name)]
+    results.left_out = [contender.lacks for contender in chosen if contender.lacks]
+    present = [contender for contender in chosen if not contender.lacks]
+    results.figures = {contender.name: {} for contender in present}
+    for entries in results.sizes:
+        for contender in present:
             if entries <= MOST or contender.name == "files":
-                _measure_into(results, contender, entries, effort)
+                _measure_into(results, contender, entries, effort, started + minutes * 60)
                 announce(contender.name, entries, results)
     results.seconds = perf_counter() - started
     return results
 
 
-def _measure_into(results: Results, contender: Contender, entries: int, effort: str) -> None:
+def _measure_into(results: Results, contender: Contender, entries: int, effort: str, end: float) -> None:
     """Measure a cache of a size; one that fails does not spoil what others took minutes for."""
-    results.pause = max(results.pause, _longest_pause())
+    results.pause = max(results.pause, _longest_pause(EFFORTS[effort].pause))
     try:
-        results.figures[contender.name][entries] = _measure(contender, entries, effort)
-    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        results.figures[contender.name][entries] = _measure(contender, entries, effort, end)
+    except (TimeoutError, subprocess.TimeoutExpired):
+        results.failed[f"{contender.name}, {entries:,} entries"] = "the time was over: --minutes"
+    except RuntimeError as error:
         results.failed[f"{contender.name}, {entries:,} entries"] = str(error).strip().splitlines()[-1]
 
 
@@ -137,21 +132,23 @@ def _require_room(sizes: Sequence[int]) -> None:
         )
 
 
-def _longest_pause() -> float:
+def _longest_pause(seconds: float) -> float:
     """Return the longest time between two looks at the clock, of a process that does nothing else."""
     longest, last = 0.0, perf_counter()
-    end = last + PAUSE_SECONDS
+    end = last + seconds
     while last < end:
         now = perf_counter()
         longest, last = max(longest, now - last), now
     return longest
 
 
-def _measure(contender: Contender, entries: int, effort: str) -> Figures:
+def _measure(contender: Contender, entries: int, effort: str, end: float) -> Figures:
+    if perf_counter() > end:
+        raise TimeoutError
     with _location(contender) as location:
         figures: Figures = {}
         for part in PARTS if contender.is_kept else PARTS[:1]:
-            figures |= _in_fresh_process(contender, part, entries, location, effort)
+            figures |= _in_fresh_process(contender, part, entries, location, effort, end=end)
             if part == "use" and not contender.server:
                 # A log, of which the file takes the pages when it is closed, is gone.
                 figures |= _on_disk_per_entry(contender, location, entries)
@@ -179,10 +176,11 @@ _SERVERS: Final[Mapping[str, Callable[[], str]]] = {
 }
 
 
-def _in_fresh_process(contender: Contender, part: str, *arguments: Any) -> Figures:
+def _in_fresh_process(contender: Contender, part: str, *arguments: Any, end: float) -> Figures:
     command = [sys.executable, "-m", "benchmarks.scale.measuring", contender.name, part, *map(str, arguments)]
     root = Path(__file__).parents[2]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False, timeout=PATIENCE)
+    left = max(0.0, end - perf_counter())
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False, timeout=left)
     expected = -signal.SIGKILL if part == "fill" and contender.is_kept else 0
     if done.returncode != expected:
         raise RuntimeError(f"{contender.name}, {part}: exit code {done.returncode}\n{done.stderr}")

@@ -126,3 +126,9 @@ def test_results_are_kept_as_text():
     """Figures that were written are read again as they were."""
     results = Results({"date": "today"}, [10, 20], {"files": {10: {"get": 1.0}, 20: {"get": 2.0}}}, 0.1, 2.0, 60.0)
     assert Results.from_json(results.as_json()) == results
+
+
+def test_run_ends_in_time(capsys):
+    """What is not measured when the time is over is told, and the command fails."""
+    assert main(["--sizes", "100", "--minutes", "0", "--effort", "quick", "--storages", "files|SQLite"]) == 1
+    assert "not measured: SQLite, 100 entries: the time was over" in capsys.readouterr().out
