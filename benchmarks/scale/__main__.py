@@ -10,7 +10,7 @@ from benchmarks.scale.measuring import EFFORTS
 from benchmarks.scale.run import LARGEST, Results, run, sizes_up_to
 
 MINUTES = 40
-"""A run to the largest size takes about 25 on two cores that do nothing else."""
+"""A run to the largest size needs 25 to 30 on two cores that do nothing else, by the time of shorter ones."""
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -54,7 +54,7 @@ def test_each_cache_yields_all_figures(name, location):
         pytest.skip(f"{contender.lacks} is not installed")
     figures = {}
     for part in PARTS if contender.is_kept else PARTS[:1]:
-        figures |= measure(contender, part, 300, location, EFFORTS["quick"])
+        figures |= measure(contender, part, 50, location, EFFORTS["quick"])
     assert FIGURES - figures.keys() == LACKING.get(name, set())
     assert all(0 < value < math.inf for figure, value in figures.items() if not figure.endswith("per entry"))
     assert figures["filling: mean"] <= figures["filling: 99.99 %"] <= figures["filling: longest"]
@@ -64,9 +64,9 @@ def test_each_cache_yields_all_figures(name, location):
 def test_command_writes_a_page_with_its_plots(tmp_path, capsys):
     """The command measures in processes of their own, killed ones among them, and writes page, plots and figures."""
     kept = str(tmp_path / "figures.json")
-    arguments = ["--sizes", "300", "--effort", "quick", "--storages", "files"]
+    arguments = ["--sizes", "50", "--effort", "quick", "--storages", "files"]
     assert main([*arguments, "--docs", str(tmp_path / "docs"), "--json", kept]) == 0
-    assert "files, 300 entries" in capsys.readouterr().out
+    assert "files, 50 entries" in capsys.readouterr().out
     written = (tmp_path / "docs" / "scale.md").read_text("utf-8")
     assert "| get | files |" in written
     for plot in re.findall(r"!\[.*?\]\((.*?)\)", written):
