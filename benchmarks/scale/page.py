@@ -23,11 +23,10 @@ page.*
 come in no order, values have 100 characters{small}. Each cache of each size is measured by itself, in a process of its
 own, or in three: one fills it and is killed by `kill -9`, one opens what is left and uses it, and one opens it again
 and clears. An operation's time is the median of 11 rounds, over keys from the whole cache. The garbage collector runs,
-as it does in programs. The peers are [diskcache](https://pypi.org/project/diskcache/), which lies in files, and
-[cachebox](https://pypi.org/project/cachebox/), in memory. cachebox knows no tags. diskcache is bounded by bytes alone:
-it is full when it has the size that it has then. Servers are real ones on the same machine, with one client;
-PostgreSQL does not wait for its disk, and has 32 MB of buffers of its own. The page of [benchmarks](benchmarks.md)
-compares small caches, with more libraries.
+as it does in programs. The peers are diskcache, which lies in files, and cachebox, in memory. cachebox knows no tags.
+diskcache is bounded by bytes alone: it is full when it has the size that it has then. Servers are real ones on the same
+machine, with one client; PostgreSQL does not wait for its disk, and has 32 MB of buffers of its own. The page of
+[benchmarks](benchmarks.md) compares small caches, with more libraries.
 """
 
 BUSY: Final = """\
