@@ -11,10 +11,10 @@ PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint format house unit django bench clean
+.PHONY: help demo test lint format house unit django bench bench-scale clean
 
 help: ## list the commands
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
 
 demo: $(VENV)/.package ## watch a real workload served from the embedded cache
 	@$(BIN)/storeroom demo
@@ -44,6 +44,9 @@ django: $(VENV)/.dev ## Django's own test suites on Storeroom's backends
 bench: $(VENV)/.bench ## side by side with the peers; writes docs/benchmarks.md and the table in README.md
 	@$(BIN)/python -m benchmarks
 	@$(BIN)/python -m tests.docs_tables
+
+bench-scale: $(VENV)/.bench ## caches of 10,000 to 10,000,000 entries; writes docs/scale.md
+	@$(BIN)/python -m benchmarks.scale
 
 clean: ## remove everything that make has made
 	rm -rf $(VENV) .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -5,7 +5,7 @@ is readable on a light page and on a dark one.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Final
@@ -40,8 +40,14 @@ COLOURS: Final = {
     "dict": PLAIN,
     "LMDB": PLAIN,
     "the limit": PLAIN,
+    "local memory": HIGHLIGHT,
+    "files": PALETTE[0],
+    "SQLite": PALETTE[2],
+    "PostgreSQL": PALETTE[5],
+    "Redis": PALETTE[4],
 }
-"""A library has one colour in all charts; what the libraries are built on, or cannot pass, is grey."""
+"""A library has one colour in all charts, and so has each of our storages where they are apart; what the libraries are
+built on, or cannot pass, is grey."""
 
 Series = Mapping[str, Mapping[str, float]]
 
@@ -76,7 +82,9 @@ class Axis:
 
     def place(self, value: float) -> float:
         """Return the coordinate of a value."""
-        if self.is_log:
+        if self.low == self.high:
+            share = 0.5
+        elif self.is_log:
             share = math.log(value / self.low) / math.log(self.high / self.low)
         else:
             share = (value - self.low) / (self.high - self.low)
@@ -128,6 +136,7 @@ def line_chart(
     is_log: bool,
     is_log_across: bool = True,
     marks: Sequence[int] | None = None,
+    dashed: Collection[str] = (),
 ) -> str:
     """Draw one line for each name through its points.
 
@@ -139,6 +148,7 @@ def line_chart(
         is_log: whether the y axis is logarithmic.
         is_log_across: whether the x axis is.
         marks: the x that are marked; by default all.
+        dashed: names whose lines are dashed.
     """
     left, top, bottom = 80, 84, 344
     points = {x for line in series.values() for x in line}
@@ -150,7 +160,7 @@ def line_chart(
         parts.append(_text(left - 10, vertical.place(y) + 4, up(y), anchor="end"))
     for name, line in reversed(list(series.items())):
         places = [(horizontal.place(x), vertical.place(y)) for x, y in line.items()]
-        parts.append(_path(places, name))
+        parts.append(_path(places, name, is_dashed=name in dashed))
         parts += [_dot(x, y, name) for x, y in places if marks is None]
     return _drawing(title, list(series), bottom + 34, parts)
 
@@ -202,7 +212,8 @@ def _dot(x: float, y: float, name: str) -> str:
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="{_colour(name)}"/>'
 
 
-def _path(places: Iterable[tuple[float, float]], name: str) -> str:
+def _path(places: Iterable[tuple[float, float]], name: str, *, is_dashed: bool) -> str:
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     width = 2.5 if name == "Storeroom" else 1.5
-    return f'<polyline points="{points}" fill="none" stroke="{_colour(name)}" stroke-width="{width}"/>'
+    dashes = ' stroke-dasharray="6 4"' if is_dashed else ""
+    return f'<polyline points="{points}" fill="none" stroke="{_colour(name)}" stroke-width="{width}"{dashes}/>'

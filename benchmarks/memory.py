@@ -15,7 +15,7 @@ from typing import Final
 
 from benchmarks.libraries import FILE, MEMORY, Library
 
-__all__ = ["ENTRIES", "VALUE_CHARACTERS", "by_library"]
+__all__ = ["ENTRIES", "VALUE_CHARACTERS", "by_library", "on_disk", "private"]
 
 ENTRIES: Final = 50_000
 
@@ -62,6 +62,14 @@ def resident() -> int:
 
     # The most it ever occupied: the same where memory only grows. In kilobytes but on macOS.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def private() -> int:
+    """Return the bytes of memory that this process has for itself: without files that it maps, where that is told."""
+    if sys.platform != "linux":
+        return resident()
+    _, resident_pages, shared_pages, *_ = Path("/proc/self/statm").read_text().split()
+    return (int(resident_pages) - int(shared_pages)) * os.sysconf("SC_PAGE_SIZE")
 
 
 def on_disk(directory: Path) -> int:

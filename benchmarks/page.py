@@ -30,7 +30,8 @@ a library takes 13.2 times as long as Storeroom, the median over all rounds. Tha
 themselves are this machine's, on that day. Every cache is given room for all entries, a timeout of 300 seconds and
 strings of 14 characters where nothing else is said. `dict`, `LMDB`, `sqlite3`, `psycopg`, `redis-py`, `pymemcache` and
 `pylibmc` are no caches: they are what Storeroom's are built on, without bounds, copies, trust or statistics, to show
-what those cost. Servers are real ones on the same machine; PostgreSQL does not wait for its disk.
+what those cost. Servers are real ones on the same machine; PostgreSQL does not wait for its disk. The page on
+[scale](scale.md) has caches of up to ten million entries.
 """
 
 MEMORY_TEXT: Final = """\

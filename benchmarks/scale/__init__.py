@@ -1,0 +1,6 @@
+"""Caches of ten thousand to ten million entries: each operation, the longest pause, room, opening and clearing.
+
+``make bench-scale``, or ``python -m benchmarks.scale --largest 100000`` for a shorter run. ``contenders`` names the
+caches, ``measuring`` measures one of them in a process of its own, ``run`` starts these processes, and ``page`` writes
+``docs/scale.md``.
+"""

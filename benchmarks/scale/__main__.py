@@ -1,0 +1,67 @@
+"""``python -m benchmarks.scale``: how each storage does as it grows, beside two peers, in one run."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.scale import page
+from benchmarks.scale.measuring import EFFORTS
+from benchmarks.scale.run import LARGEST, Results, run, sizes_up_to
+
+MINUTES = 40
+"""A run to the largest size needs 25 to 30 on two cores that do nothing else, by the time of shorter ones."""
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, and write the page if all caches were measured. Return an exit code."""
+    args = _parser().parse_args(argv)
+    if args.read:
+        results = Results.from_json(args.read.read_text("utf-8"))
+    else:
+        sizes = args.sizes or sizes_up_to(args.largest)
+        results = run(sizes, args.storages, args.effort, args.minutes, _announce)
+        print(f"took {results.seconds / 60:.1f} minutes")
+    if results.left_out:
+        print(f"left out, as they are not installed: {', '.join(results.left_out)}")
+    for name, error in results.failed.items():
+        print(f"not measured: {name}: {error}")
+    if args.json:
+        args.json.write_text(results.as_json(), "utf-8")
+    docs = args.docs or (None if args.storages or args.effort != "full" else DOCS)
+    if docs is not None:
+        page.write(results, docs)
+        print(f"wrote {docs / 'scale.md'}")
+    return 1 if results.failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description="Measure caches of many entries.")
+    parser.add_argument(
+        "--largest", metavar="N", type=int, default=LARGEST, help=f"leave out larger caches (default: {LARGEST:,})"
+    )
+    parser.add_argument("--sizes", metavar="N", type=int, nargs="+", help="these numbers of entries, and no others")
+    parser.add_argument(
+        "--storages", metavar="PATTERN", default="", help="only caches that this regular expression finds"
+    )
+    parser.add_argument("--effort", choices=EFFORTS, default="full", help="quick: to see that it works")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help=f"end after so many (default: {MINUTES})")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures there")
+    parser.add_argument("--read", metavar="FILE", type=Path, help="measure nothing: take the figures from there")
+    parser.add_argument(
+        "--docs", metavar="DIRECTORY", type=Path, help="write scale.md there (default: docs, after a complete run)"
+    )
+    return parser
+
+
+def _announce(name: str, entries: int, results: Results) -> None:
+    print(f"\n{name}, {entries:,} entries")
+    for figure, value in results.figures[name].get(entries, {}).items():
+        told = f"{value:,.0f}" if figure.endswith(("entry", "sets")) else page.seconds_text(value)
+        print(f"    {figure:<28}{told:>12}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""The results as ``docs/scale.md``: a plot for each figure, and below it the same numbers as a table."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.charts import line_chart
+from benchmarks.page import duration_mark
+from benchmarks.scale.run import LARGEST, MOST, Results, sizes_up_to
+
+__all__ = ["SECTIONS", "seconds_text", "write"]
+
+INTRODUCTION: Final = """\
+# Scale
+
+*How each storage does as it grows: the time of an operation, the longest pause, the room of an entry, and the time to
+open, count and clear, beside diskcache and cachebox. `make bench-scale` measures all of it in one run and writes this
+page.*
+
+**How it is measured.** Each cache has a bound of as many entries as it is filled with. Keys have 13 characters and
+come in no order, values have 100 characters{small}. Each cache of each size is measured by itself, in a process of its
+own, or in three: one fills it and is killed by `kill -9`, one opens what is left and uses it, and one opens it again
+and clears. An operation's time is the median of 11 rounds, over keys from the whole cache. The garbage collector runs,
+as it does in programs. The peers are diskcache, which lies in files, and cachebox, in memory. cachebox knows no tags.
+diskcache is bounded by bytes alone: it is full when it has the size that it has then. Servers are real ones on the same
+machine, with one client; PostgreSQL does not wait for its disk, and has 32 MB of buffers of its own. The page of
+[benchmarks](benchmarks.md) compares small caches, with more libraries.
+"""
+
+BUSY: Final = """\
+**The machine was busy in this run.** Programs waited for its {cores} cores when it began: all times are too long, and
+longest ones by far. What a cache costs when the machine is its own is less.
+"""
+
+SMALL: Final = ", or 16 in caches of 10,000,000"
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a duration in the unit that suits it, with three digits.
+
+    >>> seconds_text(1.234e-7), seconds_text(2.5e-5), seconds_text(0.0123), seconds_text(1.5), seconds_text(75)
+    ('0.123 µs', '25.0 µs', '12.3 ms', '1.50 s', '75.0 s')
+    """
+    unit, size = next(((unit, size) for unit, size in (("s", 1.0), ("ms", 1e-3)) if seconds >= size), ("µs", 1e-6))
+    scaled = seconds / size
+    decimals = 3 if scaled < 1 else 2 if scaled < 10 else 1 if scaled < 100 else 0
+    return f"{scaled:,.{decimals}f} {unit}"
+
+
+def bytes_text(size: float) -> str:
+    """Return bytes as a number."""
+    return f"{size:,.0f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A figure as it is shown.
+
+    Attributes:
+        figure: its name among those that were measured.
+        file: the name of the drawing.
+        title: above it.
+        text: turns a value into text, in the table.
+        mark: turns one into text, at the axis.
+    """
+
+    figure: str
+    file: str
+    title: str
+    text: Callable[[float], str] = seconds_text
+    mark: Callable[[float], str] = duration_mark
+
+
+SECTIONS: Final[Sequence[tuple[str, str, Sequence[Plot]]]] = (
+    (
+        "Get and set",
+        "An entry that is there is read, or overwritten.",
+        [Plot("get", "get", "get"), Plot("set", "set", "set of a key that is there")],
+    ),
+    (
+        "New keys when full",
+        "A new key is set, and another entry goes. The longest is that of the sets of these 11 rounds.",
+        [
+            Plot("set when full", "full", "set of a new key when full"),
+            Plot("set when full: longest", "full-longest", "longest set of a new key when full"),
+        ],
+    ),
+    (
+        "Tags",
+        """\
+An entry has one of 256 tags. A read of one reads the version of its tag, too; diskcache's tags are there to delete by,
+and a read does not look at them.""",
+        [
+            Plot("get with a tag", "tagged-get", "get of an entry with a tag"),
+            Plot("set with a tag", "tagged-set", "set with a tag"),
+        ],
+    ),
+    (
+        "The longest pause",
+        """\
+Single sets of new keys while the cache is filled: all of them in memory, elsewhere as many as fit into six seconds,
+spread over the whole fill. The machine adds to them: a loop that only looked at the clock, between the measurements,
+was held up for {pause}.""",
+        [
+            Plot("filling: longest", "fill-longest", "longest set while filling"),
+            Plot("filling: 99.99 %", "fill-9999", "99.99th percentile of sets while filling"),
+            Plot("filling: mean", "fill-mean", "mean of sets while filling"),
+        ],
+    ),
+    (
+        "Count and clear",
+        "One call for the whole cache. Redis keeps no count of a prefix, and is asked for its keys.",
+        [Plot("count", "count", "count"), Plot("clear", "clear", "clear")],
+    ),
+    (
+        "Opening",
+        "A program opens a cache that is there and reads an entry. With a server it connects. Modules are loaded.",
+        [
+            Plot("open", "open", "opening, and a first get"),
+            Plot("open, after kill -9", "open-killed", "opening after kill -9 of the only user, and a first get"),
+        ],
+    ),
+    (
+        "Room",
+        """\
+Bytes that an entry adds, its key and value among them. Memory is that of the process alone, without pages that
+processes share; for Redis that of the server. A cache on the disk has a fixed part of its own in memory, which is
+spread over few entries or many.""",
+        [
+            Plot("memory per entry", "memory", "bytes of memory per entry", bytes_text, bytes_text),
+            Plot("disk per entry", "disk", "bytes on the disk per entry", bytes_text, bytes_text),
+        ],
+    ),
+)
+
+PEERS: Final = ("diskcache", "cachebox")
+
+
+def write(results: Results, directory: Path) -> None:
+    """Write the page and its plots."""
+    plots = directory / "scale"
+    plots.mkdir(parents=True, exist_ok=True)
+    small = SMALL if max(results.sizes) >= LARGEST else ""
+    busy = BUSY.format(cores=os.cpu_count()) if results.load > (os.cpu_count() or 1) else ""
+    parts = [INTRODUCTION.format(small=small), busy, _about(results)]
+    for heading, text, section in SECTIONS:
+        parts += [f"## {heading}\n", text.format(pause=seconds_text(results.pause)) + "\n"]
+        for plot in section:
+            parts += _plot(plot, results, plots)
+    parts += _timed_sets(results)
+    (directory / "scale.md").write_text("\n".join(filter(None, parts)), encoding="utf-8")
+
+
+def _about(results: Results) -> str:
+    sizes = ", ".join(f"{entries:,}" for entries in results.sizes)
+    if max(results.sizes) > MOST:
+        sizes += " (the last one in files alone)"
+    if results.sizes != sizes_up_to(LARGEST):
+        sizes += f"; a whole run goes to {LARGEST:,}, in files"
+    failed = {f"not measured: {name}": error for name, error in results.failed.items()}
+    rows = {
+        **results.machine,
+        "entries": sizes,
+        "took": f"{results.seconds / 60:.0f} minutes; load {results.load} at the beginning",
+        **failed,
+    }
+    return _table(["", "this run"], rows.items())
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _measured(figure: str, results: Results) -> Mapping[str, Mapping[int, float]]:
+    """Return a figure by name of the cache and entries; caches without it are left out."""
+    by_name = {
+        name: {entries: figures[figure] for entries, figures in by_size.items() if figure in figures}
+        for name, by_size in results.figures.items()
+    }
+    return {name: by_size for name, by_size in by_name.items() if by_size}
+
+
+def _plot(plot: Plot, results: Results, plots: Path) -> list[str]:
+    measured = _measured(plot.figure, results)
+    # A logarithmic axis has no zero.
+    drawn = {name: {n: max(value, 1e-9) for n, value in by_size.items()} for name, by_size in measured.items()}
+    if plot.text is bytes_text:
+        drawn = {name: {n: max(value, 1.0) for n, value in by_size.items()} for name, by_size in drawn.items()}
+    if not drawn:
+        return []
+    title = f"{plot.title[0].upper()}{plot.title[1:]}, by entries stored"
+    drawing = line_chart(title, drawn, "{:,}".format, plot.mark, is_log=True, dashed=PEERS)
+    (plots / f"{plot.file}.svg").write_text(drawing, encoding="utf-8")
+    rows = [
+        [f"{n:,}", *(plot.text(by_size[n]) if n in by_size else "" for by_size in measured.values())]
+        for n in results.sizes
+        if any(n in by_size for by_size in measured.values())
+    ]
+    return [f"![{title}](scale/{plot.file}.svg)\n", _table([plot.title, *measured], rows)]
+
+
+def _timed_sets(results: Results) -> list[str]:
+    """Return how many sets the section about the longest pause speaks of, and how long the whole fills took."""
+    text = """\
+Single sets that were timed while filling, and the time of the whole fill with those entries that were stored by many at
+once.
+"""
+    rows = []
+    for entries in results.sizes:
+        row = [f"{entries:,}"]
+        for by_size in results.figures.values():
+            figures = by_size.get(entries)
+            row.append(f"{figures['filling: sets']:,.0f} in {seconds_text(figures['fill'])}" if figures else "")
+        rows.append(row)
+    return ["## Filling\n", text, _table(["", *results.figures], rows)]
