@@ -81,15 +81,34 @@ _DAMAGE: Final = (
 )
 
 
+class _Closed:
+    """In place of the queues of a closed environment, for a reader that has just read its last record there."""
+
+    hits = b""
+    is_replaced = False
+
+    @property
+    def slots(self) -> "_Closed":
+        return self
+
+    def miss(self, entry_key: bytes) -> None:
+        """Learn nothing."""
+
+    def usage(self, _: int) -> None:
+        """Know nothing."""
+
+
 class Environment(Engine):
     """One LMDB environment, opened on first use, and again after a fork, damage or loss.
 
     Attributes:
         begin: starts a transaction; LMDB's own method once the environment is open.
-        queues: the order of eviction, once the environment was open.
+        queues: the order of eviction, while the environment is open.
         check_after: epoch second from which `check()` is due.
         main_database: the handle of the whole tree, once the environment is open.
     """
+
+    can_be_forgotten = True
 
     def __init__(self, location: str, map_bytes: int) -> None:
         """Note where the environment lies; nothing is opened yet."""
@@ -97,7 +116,7 @@ class Environment(Engine):
         self.location = location
         self.directory = os.path.join(location, FORMAT)
         self.map_bytes = map_bytes
-        self.queues: Any = None
+        self.queues: Any = _Closed()
         self.main_database: Any = None
         self._held: Any = None
         self._is_our_turn = False
@@ -109,6 +128,7 @@ class Environment(Engine):
         self._environment: Any = None
         self._identity: tuple[int, int] | None = None
         self.begin = self._open_and_begin
+        self.opened = 0
         self._turns: Turns | None = None
         self.check_after = 0.0
 
@@ -132,12 +152,15 @@ class Environment(Engine):
         # Of one in Python's hands it does not.
         self._held = environment.begin()
 
-    def _let_transactions_end(self) -> None:
-        """Wait, the lock being held, until no thread is in a transaction: each holds a reference."""
+    def _let_transactions_end(self, seconds: float = PATIENCE_SECONDS) -> bool:
+        """Wait, the lock being held, until no thread is in a transaction: each holds a reference. Return whether so."""
         self.begin = self._open_and_begin  # which waits for the lock
-        patience = time.monotonic() + PATIENCE_SECONDS
-        while self._references() > self._idle_references and time.monotonic() < patience:
+        patience = time.monotonic() + seconds
+        while self._references() > self._idle_references:
+            if time.monotonic() >= patience:
+                return False
             time.sleep(0.0002)
+        return True
 
     def _references(self) -> int:
         """Count who holds the environment."""
@@ -170,15 +193,39 @@ class Environment(Engine):
                 return
             # LMDB's writer mutex stays locked if a transaction is ended by another thread than its own.
             self._let_transactions_end()
-            turns = self.turns
-            self._forget()
-            # Under the lock: LMDB's binding refuses a second environment until the first is closed.
-            with turns.taken():
+            self._close(environment)
+
+    def rest(self) -> None:
+        """Close the environment unless a thread is using it."""
+        if not self.lock.acquire(blocking=False):
+            return
+        try:
+            environment, turns = self._environment, self._turns
+            if environment is None or turns is None or turns.threads.locked():
+                return
+            if self._let_transactions_end(0):
+                del turns
+                self._close(environment)
+            else:
+                self.begin = environment.begin
+        except (lmdb.Error, OSError, StorageError):
+            logger.warning("The file cache in %r could not be closed.", self.location, exc_info=True)
+        finally:
+            self.lock.release()
+
+    def _close(self, environment: Any) -> None:
+        turns = self.turns
+        self._forget()
+        # Under the lock: LMDB's binding refuses a second environment until the first is closed.
+        with turns.taken():
+            try:
                 add_counts(environment, self.queues.slots, self.counters)
+            finally:
+                self.queues = _Closed()  # of which a writer, whose turn it is not, has none in hand
                 environment.close()
-            with contextlib.suppress(OSError), self._guard() as closing_note:  # else the next to open it verifies it
-                if not is_in_use(self._path("lock.mdb")):
-                    closing_note.write(self._path("data.mdb"))
+        with contextlib.suppress(OSError), self._guard() as closing_note:  # else the next to open it verifies it
+            if not is_in_use(self._path("lock.mdb")):
+                closing_note.write(self._path("data.mdb"))
 
     def add_counts(self) -> None:
         """Add this process's counters to those of all."""
@@ -201,7 +248,9 @@ class Environment(Engine):
                         f"The file cache in {self.location!r} cannot be opened: {error}. "
                         "Its LOCATION must be a directory that this user can write to, on a disk with room."
                     ) from error
-            return self._turns
+            turns = self._turns
+        self.note_opening()
+        return turns
 
     def _open(self) -> Turns:
         make_private(self.directory)
@@ -337,9 +386,11 @@ class Environment(Engine):
         """Open anew on the next use if the files were moved aside or removed meanwhile."""
         self.check_after = now + CHECK_SECONDS
         with self.lock:
+            if self._environment is not None:
+                self.note_use()
             if self._identity is not None and identity(self._path("data.mdb")) != self._identity:
                 self._forget()
-        if self.queues is not None and self.queues.slots.is_replaced:
+        if self.queues.slots.is_replaced:
             turns = self.turns
             with turns.taken(), turns.begin(write=True) as transaction:
                 self.queues.slots.skip(transaction.id())
