@@ -6,15 +6,12 @@ A child starts without any, and no lock of a driver is held by a thread that the
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from storeroom.backends.db.database import Database
 from storeroom.backends.db.errors import OutageError
 from storeroom.backends.network import Connections
 from storeroom.engines import Engine
-
-if TYPE_CHECKING:
-    import asyncio
 
 __all__ = ["Pool"]
 
@@ -52,8 +49,8 @@ class Pool(Connections[Any], Engine):
         """Whether one can be taken without waiting, or opening it."""
         return any(self._slots[-1:])
 
-    def in_thread(self, job: Callable[[], Any]) -> "asyncio.Future[Any]":
-        """Run a job in one of this database's threads, of which there are no more than sessions."""
+    def in_thread(self, job: Callable[[], Any]) -> Any:
+        """Await a job in one of this database's threads, of which there are no more than sessions."""
         import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
 
         with self.lock:  # close() ends the threads

@@ -23,6 +23,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, Final
 
 import lmdb
@@ -81,21 +82,9 @@ _DAMAGE: Final = (
 )
 
 
-class _Closed:
-    """In place of the queues of a closed environment, for a reader that has just read its last record there."""
-
-    hits = b""
-    is_replaced = False
-
-    @property
-    def slots(self) -> "_Closed":
-        return self
-
-    def miss(self, entry_key: bytes) -> None:
-        """Learn nothing."""
-
-    def usage(self, _: int) -> None:
-        """Know nothing."""
+_CLOSED: Final[Any] = SimpleNamespace(hits=b"", is_replaced=False, miss=lambda _: None, usage=lambda _: None)
+_CLOSED.slots = _CLOSED
+"""In place of the queues of a closed environment, for a reader that has just read its last record there."""
 
 
 class Environment(Engine):
@@ -116,7 +105,7 @@ class Environment(Engine):
         self.location = location
         self.directory = os.path.join(location, FORMAT)
         self.map_bytes = map_bytes
-        self.queues: Any = _Closed()
+        self.queues: Any = _CLOSED
         self.main_database: Any = None
         self._held: Any = None
         self._is_our_turn = False
@@ -152,15 +141,12 @@ class Environment(Engine):
         # Of one in Python's hands it does not.
         self._held = environment.begin()
 
-    def _let_transactions_end(self, seconds: float = PATIENCE_SECONDS) -> bool:
-        """Wait, the lock being held, until no thread is in a transaction: each holds a reference. Return whether so."""
+    def _let_transactions_end(self) -> None:
+        """Wait, the lock being held, until no thread is in a transaction: each holds a reference."""
         self.begin = self._open_and_begin  # which waits for the lock
-        patience = time.monotonic() + seconds
-        while self._references() > self._idle_references:
-            if time.monotonic() >= patience:
-                return False
+        patience = time.monotonic() + PATIENCE_SECONDS
+        while self._references() > self._idle_references and time.monotonic() < patience:
             time.sleep(0.0002)
-        return True
 
     def _references(self) -> int:
         """Count who holds the environment."""
@@ -200,14 +186,13 @@ class Environment(Engine):
         if not self.lock.acquire(blocking=False):
             return
         try:
-            environment, turns = self._environment, self._turns
-            if environment is None or turns is None or turns.threads.locked():
-                return
-            if self._let_transactions_end(0):
-                del turns
-                self._close(environment)
-            else:
-                self.begin = environment.begin
+            environment = self._environment
+            if environment is not None and not self.turns.threads.locked():
+                self.begin = self._open_and_begin  # which waits for the lock
+                if self._references() > self._idle_references:
+                    self.begin = environment.begin
+                else:
+                    self._close(environment)
         except (lmdb.Error, OSError, StorageError):
             logger.warning("The file cache in %r could not be closed.", self.location, exc_info=True)
         finally:
@@ -221,7 +206,7 @@ class Environment(Engine):
             try:
                 add_counts(environment, self.queues.slots, self.counters)
             finally:
-                self.queues = _Closed()  # of which a writer, whose turn it is not, has none in hand
+                self.queues = _CLOSED  # of which a writer, whose turn it is not, has none in hand
                 environment.close()
         with contextlib.suppress(OSError), self._guard() as closing_note:  # else the next to open it verifies it
             if not is_in_use(self._path("lock.mdb")):
