@@ -208,6 +208,8 @@ class NetworkEngine(Engine):
         refusals: writes for which the server had no room, which is no outage.
     """
 
+    can_be_forgotten = True
+
     def __init__(self, name: str) -> None:
         """Take the server's name, without password, for the log."""
         super().__init__()

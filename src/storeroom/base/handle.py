@@ -87,6 +87,7 @@ class Handle(StorageHooks):
     @engine.setter
     def engine(self, engine: Engine) -> None:
         self._engine, self._counters = engine, engine.counters
+        engine.handles[id(self)] = self
 
     @property
     def key_prefix(self) -> str:

@@ -2,18 +2,31 @@
 
 Django builds a backend instance per thread and per async context and closes it after each request. Such a handle finds
 its engine here, by location. An engine survives ``close()`` and is made whole again in a forked child.
+
+Two bounds keep a process with many locations, one after the other or at once, from holding ever more: of the engines
+that have files or connections open, the one used least recently rests; and engines that no handle uses are forgotten.
 """
 
 import atexit
+import gc
 import os
 import threading
 from collections.abc import Callable, Hashable
-from typing import Any, TypeVar
+from itertools import count
+from operator import attrgetter
+from typing import Any, ClassVar, Final, TypeVar
+from weakref import WeakValueDictionary
 
 from storeroom.engines.counts import Counters
 from storeroom.engines.flights import Flights
 
 __all__ = ["Engine", "close_all", "shared"]
+
+MAX_OPEN: Final = 24
+"""Engines of a process with files or connections open. A file cache takes six descriptors, a database in a file three
+for each thread that reads at once, so that half of the usual 1,024 are left to the program."""
+
+_uses = count(1)
 
 
 class Engine:
@@ -23,13 +36,37 @@ class Engine:
         lock: held across a fork, so that a child never inherits a half-made change.
         counters: of all handles together.
         flights: computations of get_or_set(), coalesced among all handles.
+        handles: those that use this engine, by their id.
+        parts: engines that are used through this one alone.
+        opened: whether files or connections are open: 0, or a number that grows with each use.
+        can_be_forgotten: whether an engine that no handle uses may be forgotten, as its storage is elsewhere.
     """
+
+    can_be_forgotten: ClassVar[bool] = False
+    parts: tuple["Engine", ...] = ()
+    opened = 0
 
     def __init__(self) -> None:
         """Begin with nothing counted and nothing under way."""
         self.lock = threading.Lock()
         self.counters = Counters()
         self.flights = Flights()
+        self.handles = WeakValueDictionary[int, Any]()
+
+    def note_use(self) -> None:
+        """Note that files or connections are open, and in use: when they are opened, and now and then."""
+        self.opened = next(_uses)
+
+    def note_opening(self) -> None:
+        """Note that files or connections were opened. Call it without the lock, as other engines may have to rest."""
+        self.note_use()
+        opened = sorted(filter(attrgetter("opened"), list(_engines.values())), key=attrgetter("opened"))
+        for engine in opened[:-MAX_OPEN]:
+            engine.rest()
+
+    def rest(self) -> None:
+        """Close what nobody uses at this moment; nothing is raised."""
+        self.close()
 
     def before_fork(self) -> None:
         """Get ready for a fork, the lock being held."""
@@ -49,6 +86,7 @@ EngineType = TypeVar("EngineType", bound=Engine)
 
 _engines: dict[tuple[type[Engine], Hashable], Any] = {}
 _registry_lock = threading.Lock()
+_many = 2 * MAX_OPEN  # engines, from which on those that no handle uses are looked for
 
 
 def shared(kind: type[EngineType], location: Hashable, make: Callable[[], EngineType]) -> EngineType:
@@ -59,16 +97,38 @@ def shared(kind: type[EngineType], location: Hashable, make: Callable[[], Engine
         location: its identity: a name, a resolved path, a URL, or another engine that it belongs to.
         make: called without arguments if there is none yet.
     """
+    if len(_engines) >= _many and (kind, location) not in _engines:
+        gc.collect()  # a handle with a near tier is in a cycle; without the lock, as what is collected may run any code
     with _registry_lock:
-        engine: EngineType | None = _engines.get((kind, location))
+        engine: EngineType | None = _engines.pop((kind, location), None)
         if engine is None:
-            engine = _engines[kind, location] = make()
+            if len(_engines) >= _many:
+                _forget_unused()
+            engine = make()
+        _engines[kind, location] = engine  # behind those that were asked for before
         return engine
+
+
+def _forget_unused() -> None:
+    """Close and forget engines that no handle uses; those asked for last may be about to get one."""
+    global _many  # noqa: PLW0603 -- by doubling it, looking costs each new engine the same
+    used, look_at = set[Engine](), [engine for engine in _engines.values() if engine.handles]
+    while look_at:
+        engine = look_at.pop()
+        used.add(engine)
+        look_at += set(engine.parts) - used
+    for name, engine in list(_engines.items())[:-MAX_OPEN]:
+        if engine.can_be_forgotten and engine not in used:
+            del _engines[name]
+            engine.close()  # under the lock: two of one place must not be open at once
+    _many = 2 * max(MAX_OPEN, len(_engines))
 
 
 def close_all() -> None:
     """Close every engine of this process: at exit, or where a test wants a clean slate."""
-    for engine in list(_engines.values()):
+    with _registry_lock:
+        engines = list(_engines.values())
+    for engine in engines:
         engine.close()
 
 

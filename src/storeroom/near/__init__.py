@@ -16,4 +16,10 @@ __all__ = ["NearOverlay", "NearTable", "Ticket", "Tolerance", "table_of"]
 def table_of(engine: Engine, options: Mapping[str, Any]) -> NearTable:
     """Return the near tier of all handles that share the engine of a storage, and these ``config.NEAR_OPTIONS``."""
     tolerance = Tolerance(**options)
-    return shared(NearTable, (engine, tolerance), lambda: NearTable(tolerance))
+
+    def make() -> NearTable:
+        table = NearTable(tolerance)
+        engine.parts = (*engine.parts, table)
+        return table
+
+    return shared(NearTable, (engine, tolerance), make)

@@ -80,6 +80,8 @@ class NearTable(Engine):
         is_tracked: whether a channel hears of every change.
     """
 
+    can_be_forgotten = True
+
     def __init__(self, tolerance: Tolerance) -> None:
         """Begin empty, without a channel."""
         super().__init__()

@@ -4,11 +4,13 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from storeroom.backends.db.database import Database
 from storeroom.backends.db.engine import DatabaseEngine
 from storeroom.backends.db.location import Target, parse
+from storeroom.backends.db.pool import Pool
 from storeroom.backends.db.site import Site, find_site, is_test_run
 from storeroom.engines import shared
 from storeroom.exceptions import InvalidCacheBackendError
@@ -40,14 +42,15 @@ def engine_of(target: Target, options: Mapping[str, Any], site: Site | None) -> 
     """Return the engine of a table, and whether this user alone can write to it."""
     settings = {name: options[name] for name in _SHARED}
     database, is_trusted = _database(target, settings)
-    settings["keeps_idle"] = keeps_idle = database.is_local or site is None or not is_test_run()
-    known_by = repr((target, target.user, target.password, target.query, sorted(settings.items())))
+    patience = settings["busy_timeout" if database.is_local else "socket_timeout"]
+    keeps_idle = database.is_local or site is None or not is_test_run()
+    where = replace(target, table="*")
+    known_by = repr((where, target.user, target.password, target.query, sorted(settings.items()), keeps_idle))
     # Passwords are part of the identity, which no repr shows.
-    identity = f"{target!r} {hashlib.blake2b(known_by.encode(), digest_size=16).hexdigest()}"
-    engine = shared(
-        DatabaseEngine, identity, lambda: DatabaseEngine(database, target.table, settings, keeps_idle=keeps_idle)
-    )
-    return engine, is_trusted
+    identity = f"{where!r} {hashlib.blake2b(known_by.encode(), digest_size=16).hexdigest()}"
+    pool = shared(Pool, identity, lambda: Pool(database, options["max_connections"], patience, keeps_idle=keeps_idle))
+    table = target.table
+    return shared(DatabaseEngine, (pool, table), lambda: DatabaseEngine(pool, table, settings)), is_trusted
 
 
 def _database(target: Target, settings: Mapping[str, Any]) -> tuple[Database, bool]:

@@ -5,14 +5,13 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, TypeVar
 
 from storeroom import timeouts
 from storeroom.backends.db import schema
-from storeroom.backends.db.database import Database, pause
+from storeroom.backends.db.database import pause
 from storeroom.backends.db.errors import Fault, FullError, OutageError, OverfullError
 from storeroom.backends.db.pool import Pool
 from storeroom.backends.db.rows import COUNTS_NAME, ENDLESS, Row
@@ -56,22 +55,19 @@ _UNBOUNDED: Final = Bounds()
 
 
 class DatabaseEngine(NetworkEngine):
-    """The sessions on one table; without `keeps_idle` none stays open when nobody uses it."""
+    """One table, and the sessions that it shares with other tables of its database."""
 
-    def __init__(self, database: Database, table: str, options: Mapping[str, Any], *, keeps_idle: bool) -> None:
+    def __init__(self, pool: Pool, table: str, options: Mapping[str, Any]) -> None:
+        self.database = database = pool.database
         super().__init__(database.name)
-        self.database = database
+        self._pool, self.parts = pool, (pool,)
         self.statements = database.statements(table)
         self.notes: dict[bytes, None] = {}
-        self._creates, self._limit = options["create_table"], options["max_connections"]
-        self._patience: float = options["busy_timeout" if database.is_local else "socket_timeout"]
-        self._new_pool = partial(Pool, database, self._limit, self._patience, keeps_idle=keeps_idle)
-        self._pool = self._new_pool()
+        self._creates = options["create_table"]
+        self._patience = pool.patience
         self._writer, self._preparing = threading.Lock(), threading.Lock()
         self._is_ready = False
         self._earliest = self._look_after = self._noted_at = 0.0
-        self._executor: ThreadPoolExecutor | None = None
-        self._gathered: list[Any] = []
         self._counts: tuple[int, int] | None = None
         self._notifications: Notifications | None = None
 
@@ -272,6 +268,7 @@ class DatabaseEngine(NetworkEngine):
         """Return a session on a table that is ready."""
         pool, database = self._pool, self.database
         now = timeouts.now()
+        pool.note_use()
         if database.is_local and now > self._look_after and self._is_ready:
             self._look_after = now + _LOOK_SECONDS
             self._earliest = min(self._earliest, now)
@@ -380,52 +377,25 @@ class DatabaseEngine(NetworkEngine):
         return self.database.is_local and self._is_ready and len(self.notes) < _NOTES and self._pool.has_idle
 
     async def in_thread(self, hook: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run a hook in one of this engine's threads, of which there are no more than sessions."""
-        import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
-
-        job = partial(copy_context().run, hook, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._executor or self._make_executor(), job)
-
-    def _make_executor(self) -> ThreadPoolExecutor:
-        with self.lock:
-            self._executor = self._executor or ThreadPoolExecutor(self._limit, "storeroom-db")
-            return self._executor
+        """Run a hook in one of the pool's threads."""
+        result: T = await self._pool.in_thread(partial(copy_context().run, hook, *args, **kwargs))
+        return result
 
     # The life of a process --------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close idle sessions, and the others when they come back; the next operation opens new ones."""
+        """Close the channel, and the pool, as its other tables do without it until they are used again."""
         notifications, self._notifications = self._notifications, None
         if notifications is not None:
             notifications.close()
         self._pool.close()
-        executor, self._executor = self._executor, None
-        if executor is not None:
-            executor.shutdown(wait=False)
-
-    def before_fork(self) -> None:
-        """Get all sessions home, so that no thread is within a driver; close those that no child may have."""
-        self._gathered = self._pool.gather()
-        if self.database.is_local:
-            for session in filter(None, self._gathered):
-                self.database.close(session)
-            self._gathered = [None] * len(self._gathered)
-
-    def after_fork_in_parent(self) -> None:
-        """Go on with the sessions that are open."""
-        gathered, self._gathered = self._gathered, []
-        self._pool.restore(gathered)
 
     def after_fork_in_child(self) -> None:
-        """Begin with no sessions: those at the other end belong to the parent."""
+        """Begin without the parent's threads."""
         super().after_fork_in_child()
-        self.database.abandon([session for session in self._gathered if session is not None])
         notifications, self._notifications = self._notifications, None
         if notifications is not None:
             notifications.abandon()
-        self._gathered = []
-        self._pool = self._new_pool()
         self._writer, self._preparing = threading.Lock(), threading.Lock()
-        self._executor = None
         self.notes = {}
         self._counts = None

@@ -23,6 +23,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, Final
 
 import lmdb
@@ -83,15 +84,22 @@ _DAMAGE: Final = (
 )
 
 
+_CLOSED: Final[Any] = SimpleNamespace(hits=b"", is_replaced=False, miss=lambda _: None, usage=lambda _: None)
+_CLOSED.slots = _CLOSED
+"""In place of the queues of a closed environment, for a reader that has just read its last record there."""
+
+
 class Environment(Engine):
     """One LMDB environment, opened on first use, and again after a fork, damage or loss.
 
     Attributes:
         begin: starts a transaction; LMDB's own method once the environment is open.
-        queues: the order of eviction, once the environment was open.
+        queues: the order of eviction, while the environment is open.
         check_after: epoch second from which `check()` is due.
         main_database: the handle of the whole tree, once the environment is open.
     """
+
+    can_be_forgotten = True
 
     def __init__(self, location: str, map_bytes: int) -> None:
         """Note where the environment lies; nothing is opened yet."""
@@ -99,7 +107,7 @@ class Environment(Engine):
         self.location = location
         self.directory = os.path.join(location, FORMAT)
         self.map_bytes = map_bytes
-        self.queues: Any = None
+        self.queues: Any = _CLOSED
         self.main_database: Any = None
         self._held: Any = None
         self._is_our_turn = False
@@ -111,6 +119,7 @@ class Environment(Engine):
         self._environment: Any = None
         self._identity: tuple[int, int] | None = None
         self.begin = self._open_and_begin
+        self.opened = 0
         self._turns: Turns | None = None
         self.check_after = 0.0
 
@@ -172,15 +181,38 @@ class Environment(Engine):
                 return
             # LMDB's writer mutex stays locked if a transaction is ended by another thread than its own.
             self._let_transactions_end()
-            turns = self.turns
-            self._forget()
-            # Under the lock: LMDB's binding refuses a second environment until the first is closed.
-            with turns.taken():
+            self._close(environment)
+
+    def rest(self) -> None:
+        """Close the environment unless a thread is using it."""
+        if not self.lock.acquire(blocking=False):
+            return
+        try:
+            environment = self._environment
+            if environment is not None and not self.turns.threads.locked():
+                self.begin = self._open_and_begin  # which waits for the lock
+                if self._references() > self._idle_references:
+                    self.begin = environment.begin
+                else:
+                    self._close(environment)
+        except (lmdb.Error, OSError, StorageError):
+            logger.warning("The file cache in %r could not be closed.", self.location, exc_info=True)
+        finally:
+            self.lock.release()
+
+    def _close(self, environment: Any) -> None:
+        turns = self.turns
+        self._forget()
+        # Under the lock: LMDB's binding refuses a second environment until the first is closed.
+        with turns.taken():
+            try:
                 add_counts(environment, self.queues.slots, self.counters)
+            finally:
+                self.queues = _CLOSED  # of which a writer, whose turn it is not, has none in hand
                 environment.close()
-            with contextlib.suppress(OSError), self._guard() as closing_note:  # else the next to open it verifies it
-                if not is_in_use(self._path("lock.mdb")):
-                    closing_note.write(self._path("data.mdb"))
+        with contextlib.suppress(OSError), self._guard() as closing_note:  # else the next to open it verifies it
+            if not is_in_use(self._path("lock.mdb")):
+                closing_note.write(self._path("data.mdb"))
 
     def add_counts(self) -> None:
         """Add this process's counters to those of all."""
@@ -203,7 +235,9 @@ class Environment(Engine):
                         f"The file cache in {self.location!r} cannot be opened: {error}. "
                         "Its LOCATION must be a directory that this user can write to, on a disk with room."
                     ) from error
-            return self._turns
+            turns = self._turns
+        self.note_opening()
+        return turns
 
     def _open(self) -> Turns:
         make_private(self.directory)
@@ -351,9 +385,11 @@ class Environment(Engine):
         """Open anew on the next use if the files were moved aside or removed meanwhile."""
         self.check_after = now + CHECK_SECONDS
         with self.lock:
+            if self._environment is not None:
+                self.note_use()
             if self._identity is not None and identity(self._path("data.mdb")) != self._identity:
                 self._forget()
-        if self.queues is not None and self.queues.slots.is_replaced:
+        if self.queues.slots.is_replaced:
             turns = self.turns
             # A read comes by here, and waits for no write: then the slots are looked at the next time.
             with contextlib.suppress(BlockingIOError), turns.taken(waits=False), turns.begin(write=True) as transaction:

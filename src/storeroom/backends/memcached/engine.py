@@ -124,9 +124,11 @@ _new_executor: Final = partial(ThreadPoolExecutor, WORKERS, thread_name_prefix="
 class Group(Engine):
     """The servers of one LOCATION, and the threads that ask them for asynchronous callers."""
 
+    can_be_forgotten = True
+
     def __init__(self, names: tuple[str, ...], servers: tuple[Server, ...]) -> None:
         super().__init__()
-        self.servers = servers
+        self.servers = self.parts = servers
         ring = Ring(names)
         self.owner, self.owners = ring.owner, ring.owners
         self.executor = _new_executor()

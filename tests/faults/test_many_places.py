@@ -1,0 +1,166 @@
+"""Many storages in one process, at once and one after the other: descriptors, threads and memory stay bounded."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storeroom.backends.db import DatabaseCache
+from storeroom.backends.filebased import FileBasedCache
+from storeroom.backends.locmem import LocMemCache
+from storeroom.base import BaseCache
+from storeroom.engines import close_all
+from storeroom.engines import engine as engines
+from storeroom.testing.concurrency import in_threads
+from storeroom.testing.isolation import engines_of_its_own
+from tests.faults.kinds import Site, kinds
+
+#: The bound, here: so few engines have files or connections open.
+OPEN = 2
+
+
+def files(folder: Path, number: int) -> BaseCache:
+    return FileBasedCache(folder / f"cache{number}", {})
+
+
+def files_with_near_tier(folder: Path, number: int) -> BaseCache:
+    return FileBasedCache(folder / f"cache{number}", {"OPTIONS": {"near": {}}})
+
+
+def database(folder: Path, number: int) -> BaseCache:
+    return DatabaseCache("cache", {"OPTIONS": {"url": f"sqlite:///{folder}/cache{number}.sqlite3"}})
+
+
+def table(folder: Path, number: int) -> BaseCache:
+    return DatabaseCache(f"cache{number}", {"OPTIONS": {"url": f"sqlite:///{folder}/cache.sqlite3"}})
+
+
+def memory(folder: Path, number: int) -> BaseCache:
+    return LocMemCache(f"{folder} {number}", {})
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Few engines may be open, or unused."""
+    with engines_of_its_own():
+        close_all()
+        monkeypatch.setattr(engines, "MAX_OPEN", OPEN)
+        monkeypatch.setattr(engines, "_many", 0)
+        yield
+
+
+def taken() -> tuple[int, int]:
+    """Return the descriptors and the threads of this process."""
+    return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+
+
+def use(cache: BaseCache, number: int) -> None:
+    cache.set("k", number)
+    assert cache.get("k") == number
+    assert asyncio.run(cache.aget("k")) == number
+
+
+def check_is_flat(open_cache: Callable[[int], BaseCache]) -> None:
+    """Use one cache after the other; raise AssertionError if the later ones take more than the first ones did."""
+    counted = []
+    for number in range(8 * OPEN):
+        use(open_cache(number), number)
+        counted.append((*taken(), len(engines._engines)))
+    first, later = counted[: 4 * OPEN], counted[4 * OPEN :]
+    for before, now in zip(zip(*first, strict=True), zip(*later, strict=True), strict=True):
+        assert min(now) <= max(before)  # they rise until unused ones are looked for, and fall again
+
+
+@pytest.mark.parametrize("make", [files, files_with_near_tier, database, table])
+def test_caches_one_after_the_other_take_no_more_than_a_few(few: None, tmp_path: Path, make: Any) -> None:
+    """Engines that no handle uses are closed and forgotten, whatever they had open."""
+    check_is_flat(lambda number: make(tmp_path, number))
+
+
+@kinds("redis", "pymemcache", "postgresql")
+def test_configurations_one_after_the_other_leave_nothing_at_a_server(few: None, site: Site) -> None:
+    """Connections and threads of configurations before are closed, those of near tiers among them."""
+    check_is_flat(lambda number: site.cache(socket_timeout=20 + number, near={}))
+
+
+def test_memory_that_no_handle_uses_is_kept(few: None, tmp_path: Path) -> None:
+    """Local memory is the storage itself: its entries wait for the next handle."""
+    for number in range(10 * OPEN):
+        memory(tmp_path, number).set("k", number)
+    assert [memory(tmp_path, number).get("k") for number in range(10 * OPEN)] == list(range(10 * OPEN))
+
+
+@pytest.mark.parametrize("make", [files, database])
+def test_of_many_caches_in_use_few_have_files_open(few: None, tmp_path: Path, make: Any) -> None:
+    """The cache used least recently closes its files, and opens them again when it is used; nothing is lost."""
+    before, _ = taken()
+    caches = [make(tmp_path, number) for number in range(4 * OPEN)]
+    for number, cache in enumerate(caches):
+        cache.set("k", number)
+    assert [cache.get("k") for cache in caches] == list(range(4 * OPEN))
+    assert taken()[0] <= before + 6 * OPEN
+    assert sum(engine.opened > 0 for engine in engines._engines.values()) == OPEN
+    close_all()
+    assert taken()[0] <= before
+
+
+def test_aliases_in_one_place_share_what_is_open(few: None, tmp_path: Path) -> None:
+    """Tables of one file share connections, and each remains a cache of its own."""
+    caches = [table(tmp_path, 0)]
+    use(caches[0], 0)
+    before = taken()
+    caches += [table(tmp_path, number) for number in range(1, 4 * OPEN)]
+    for number, cache in enumerate(caches):
+        use(cache, number)
+    assert taken() == before
+    assert [cache.get("k") for cache in caches] == list(range(4 * OPEN))
+    caches[1].clear()
+    assert [cache.count() for cache in caches[:3]] == [1, 0, 1]
+    child = os.fork()
+    if not child:
+        os._exit([cache.get("k") for cache in caches[:3]] == [0, None, 2])
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert caches[2].get("k") == 2
+    for file in tmp_path.iterdir():
+        file.unlink()
+    for number, cache in enumerate(caches):
+        use(cache, number)
+
+
+def test_a_cache_in_use_is_not_closed(few: None, tmp_path: Path) -> None:
+    """An environment within a transaction stays open, whatever else is opened meanwhile; it rests later."""
+    first, *others = [files(tmp_path, number) for number in range(4 * OPEN)]
+    first.set("k", 0)
+    engine: Any = first.engine
+    with engine.begin() as transaction:
+        environment = engine._environment
+        for number, cache in enumerate(others):
+            cache.set("k", number)
+        assert engine._environment is environment
+        assert transaction.stat(engine.main_database)["entries"]
+    del transaction, environment
+    for cache in others:
+        cache.get("k")
+    assert engine._environment is None
+    assert first.get("k") == 0
+
+
+@pytest.mark.parametrize("make", [files, database])
+def test_threads_at_more_caches_than_may_be_open_lose_nothing(few: None, tmp_path: Path, make: Any) -> None:
+    """Caches that close one another all the time answer every thread as if they did not."""
+    caches = [make(tmp_path, number) for number in range(2 * OPEN)]
+    for cache in caches:
+        cache.set("n", 0)
+
+    def count(thread: int) -> None:
+        for turn in range(20):
+            cache = caches[(thread + turn) % len(caches)]
+            cache.incr("n")
+            assert cache.get("n") > 0
+
+    in_threads(4, count)
+    assert sum(cache.get("n") for cache in caches) == 80
