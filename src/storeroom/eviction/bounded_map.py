@@ -32,6 +32,7 @@ between 0 and 2.
 import sys
 from typing import Any, Final
 
+from storeroom.eviction.collector import Untrack, untracker
 from storeroom.eviction.deadlines import NEVER, NOWHERE, ExpiryIndex
 from storeroom.eviction.entry import Entry
 from storeroom.eviction.s3fifo import MOST_HITS, AdaptiveS3Fifo
@@ -50,6 +51,10 @@ _UNBOUNDED: Final = float("inf")
 _SWEEP: Final = 2
 """Expired entries removed by each write, whether room is needed or not: more than one, so that a
 backlog shrinks; few, so that no write pays for many."""
+
+
+_MANY: Final = 10_000
+"""Entries from which on the garbage collector is kept from looking at them: at so many it looks in 4 ms."""
 
 
 class Pinned(bytes):
@@ -98,6 +103,7 @@ class BoundedMap:
         "_max_bytes",
         "_max_entries",
         "_policy",
+        "_untrack",
         "bytes_used",
         "cull_frequency",
         "entries",
@@ -121,6 +127,7 @@ class BoundedMap:
         self.evictions = 0
         self.expirations = 0
         self._doomed = 0
+        self._untrack: Untrack | None = None
         self._policy = AdaptiveS3Fifo(_UNBOUNDED)
         self.miss = self._policy.miss
         self.ghosts = self._policy.ghosts
@@ -166,8 +173,11 @@ class BoundedMap:
         if self.index.due <= now:
             self.sweep(now, _SWEEP)
         entries = self.entries
-        full = len(entries) >= self._limit
-        if full and (self.cull_frequency is not None or len(entries) > self._limit):
+        count, untrack = len(entries), self._untrack
+        if untrack is None and count > _MANY:
+            untrack = self._begin_untracking()
+        full = count >= self._limit
+        if full and (self.cull_frequency is not None or count > self._limit):
             self._cull(now)
             full = False
         if self._max_bytes is not None:
@@ -184,6 +194,8 @@ class BoundedMap:
         entry.size = size
         entry.freq = 0
         entry.indexed = NEVER
+        if untrack is not None:
+            untrack(id(entry))
         victim = self._policy.admit(entry, full)
         if victim is not None:
             if type(victim.encoded) is not bytes and isinstance(victim.encoded, Pinned):
@@ -194,6 +206,17 @@ class BoundedMap:
         self.bytes_used += size
         if expires_at < NEVER:
             self.index.add(entry)
+
+    def _begin_untracking(self) -> Untrack:
+        """Keep from the garbage collector what is here; insert() does so with what is to come.
+
+        An object that refers to the map is garbage with the map alone: `_forget` takes it out of a removed entry.
+        """
+        self._untrack = untrack = untracker()
+        for kept in (self.entries, *self.entries.values(), *self._policy.queues):
+            untrack(id(kept))
+        self.index.begin_untracking(untrack)
+        return untrack
 
     def replace(
         self, entry: Entry, value: object, encoded: bytes | None, expires_at: float, size: int, now: float

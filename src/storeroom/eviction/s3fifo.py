@@ -113,19 +113,22 @@ class AdaptiveS3Fifo:
         capacity: entries that are expected to be kept; ``math.inf`` if there is no bound.
     """
 
-    __slots__ = ("_filling", "_main", "_old", "_proven", "_small", "_young", "ghosts", "share")
+    __slots__ = ("_filling", "_main", "_old", "_proven", "_small", "_young", "ghosts", "queues", "share")
 
     def __init__(self, capacity: float) -> None:
         self.share = Share(capacity)
         self.ghosts = Ghosts()
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget all entries, all evictions, and the lessons from them."""
         # Removed entries stay in the queues until their turn comes, or until there are many.
         self._young: deque[Entry] = deque()
         self._old: deque[Entry] = deque()
         self._main: deque[Entry] = deque()
+        self.queues = self._young, self._old, self._main
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all entries, all evictions, and the lessons from them."""
+        for queue in self.queues:
+            queue.clear()
         self._small = 0  # entries in young and old, without removed ones
         self._proven = 0  # entries in main, likewise
         self._filling = True
@@ -254,9 +257,10 @@ class AdaptiveS3Fifo:
             self._compact()
 
     def _compact(self) -> None:
-        self._young = deque([entry for entry in self._young if entry.queue != REMOVED])
-        self._old = deque([entry for entry in self._old if entry.queue != REMOVED])
-        self._main = deque([entry for entry in self._main if entry.queue != REMOVED])
+        for queue in self.queues:
+            left = [entry for entry in queue if entry.queue != REMOVED]
+            queue.clear()
+            queue.extend(left)
 
     def check_invariants(self, entries: list[Entry]) -> None:
         """Raise AssertionError if these entries are not ranked as they should be. For tests; linear."""
