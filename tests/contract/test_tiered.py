@@ -238,10 +238,11 @@ class TestRedisWithNear(AnotherStorage):
 
 
 class TestFilesWithNear(TiersContract):
-    """OPTIONS["near"] before a storage that tells of no change."""
+    """OPTIONS["near"] before a storage that tells of no change, with its bounds."""
 
-    lacks = NEAR
+    lacks: ClassVar = {"byte_bounds": NEAR["byte_bounds"]}
 
     def make_cache(self, location, params):
-        options = {"near": True, "max_entries": None, **params.get("OPTIONS", {})}
+        options = {"max_entries": None, **{name.lower(): value for name, value in params.get("OPTIONS", {}).items()}}
+        options["near"] = {name: options[name] for name in ("max_entries", "max_tags") if name in options}
         return FileBasedCache(location, {**params, "OPTIONS": options})
