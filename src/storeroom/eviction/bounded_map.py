@@ -30,6 +30,7 @@ between 0 and 2.
 """
 
 import sys
+from gc import is_tracked
 from typing import Any, Final
 
 from storeroom.eviction.collector import Untrack, untracker
@@ -104,6 +105,7 @@ class BoundedMap:
         "_max_entries",
         "_policy",
         "_untrack",
+        "_visible",
         "bytes_used",
         "cull_frequency",
         "entries",
@@ -127,7 +129,8 @@ class BoundedMap:
         self.evictions = 0
         self.expirations = 0
         self._doomed = 0
-        self._untrack: Untrack | None = None
+        self._untrack: Untrack = bool
+        self._visible = _MANY
         self._policy = AdaptiveS3Fifo(_UNBOUNDED)
         self.miss = self._policy.miss
         self.ghosts = self._policy.ghosts
@@ -163,7 +166,7 @@ class BoundedMap:
         """Return whether a value of this size can be kept at all."""
         return self._max_bytes is None or size <= self._max_bytes
 
-    def insert(self, key: str, value: object, encoded: bytes | None, expires_at: float, size: int, now: float) -> None:
+    def insert(self, key: str, value: object, encoded: Any, expires_at: float, size: int, now: float) -> None:
         """Keep a value under a key that is not in `entries`, evicting for it if need be.
 
         A value that does not fit is not kept; it counts as evicted, and no other entry is evicted for it.
@@ -173,9 +176,7 @@ class BoundedMap:
         if self.index.due <= now:
             self.sweep(now, _SWEEP)
         entries = self.entries
-        count, untrack = len(entries), self._untrack
-        if untrack is None and count > _MANY:
-            untrack = self._begin_untracking()
+        count = len(entries)
         full = count >= self._limit
         if full and (self.cull_frequency is not None or count > self._limit):
             self._cull(now)
@@ -194,8 +195,8 @@ class BoundedMap:
         entry.size = size
         entry.freq = 0
         entry.indexed = NEVER
-        if untrack is not None:
-            untrack(id(entry))
+        if count > self._visible:
+            self._hide(entry)
         victim = self._policy.admit(entry, full)
         if victim is not None:
             if type(victim.encoded) is not bytes and isinstance(victim.encoded, Pinned):
@@ -207,20 +208,25 @@ class BoundedMap:
         if expires_at < NEVER:
             self.index.add(entry)
 
-    def _begin_untracking(self) -> Untrack:
-        """Keep from the garbage collector what is here; insert() does so with what is to come.
+    def _hide(self, entry: Entry) -> None:
+        """Keep an entry from the garbage collector, and what stands in place of its bytes; at first, all that is here.
 
         An object that refers to the map is garbage with the map alone: `_forget` takes it out of a removed entry.
         """
-        self._untrack = untrack = untracker()
-        for kept in (self.entries, *self.entries.values(), *self._policy.queues):
-            untrack(id(kept))
-        self.index.begin_untracking(untrack)
-        return untrack
+        hidden = [entry]
+        if self._visible >= 0:
+            self._visible = -1
+            self._untrack = untracker()
+            self.index.begin_untracking(self._untrack)
+            hidden += self.entries.values()
+            for kept in (self.entries, *self._policy.queues):
+                self._untrack(id(kept))
+        for each in hidden:
+            self._untrack(id(each))
+            if type(each.encoded) is not bytes and is_tracked(each.encoded):
+                self._untrack(id(each.encoded))
 
-    def replace(
-        self, entry: Entry, value: object, encoded: bytes | None, expires_at: float, size: int, now: float
-    ) -> None:
+    def replace(self, entry: Entry, value: object, encoded: Any, expires_at: float, size: int, now: float) -> None:
         """Overwrite an entry, expired or not; it keeps its position and its counter.
 
         Nothing is evicted for the number of entries. Others are evicted if the new size needs their
@@ -235,6 +241,8 @@ class BoundedMap:
         self.bytes_used += size - entry.size
         entry.size = size
         if value is ENCODED:
+            if type(encoded) is not bytes and is_tracked(encoded):
+                self._untrack(id(encoded))
             entry.encoded = encoded
             entry.value = value
         else:

@@ -3,8 +3,8 @@
 A full collection looks at every object with slots: 0.35 s for a million entries. Nothing in a map can be garbage while
 the map is there, which is as long as the process lives, so the collector need not look.
 
-Source: PyObject_GC_UnTrack(), https://docs.python.org/3/c-api/gcsupport.html. An object is freed in the same way whether
-it is tracked or not: ``subtype_dealloc()`` in CPython's Objects/typeobject.c.
+Source: PyObject_GC_UnTrack(), https://docs.python.org/3/c-api/gcsupport.html. An object that is not tracked is freed as
+others are: ``subtype_dealloc()`` in CPython's Objects/typeobject.c.
 """
 
 import sys
@@ -29,6 +29,6 @@ def untracker() -> Untrack:
         import ctypes  # noqa: PLC0415 -- only large maps need it, and a Python may be built without it
     except ImportError:
         return bool
-    # A prototype of its own, as those of ctypes.pythonapi are everybody's. By the id: py_object takes 1.6 times as long.
+    # A prototype of its own, as those of ctypes.pythonapi are everybody's; py_object takes 1.6 times as long as an id.
     untrack: Untrack = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(("PyObject_GC_UnTrack", ctypes.pythonapi))
     return untrack

@@ -55,8 +55,11 @@ class ExpiryIndex:
     def clear(self) -> None:
         """Forget everything."""
         self.due = NEVER
-        for kept in (*self._heaps, *chain(*self._queues)):
-            kept.clear()
+        for deadlines, items in self._queues:
+            deadlines.clear()
+            items.clear()
+        for heap in self._heaps:
+            heap.clear()
         self._last = -math.inf
         self._pushed = 0
         self._room = _SLACK
@@ -161,7 +164,7 @@ class ExpiryIndex:
             "an item that expires is indexed": all(item.indexed < NEVER for item in items if item.expires_at < NEVER),
             "the queue is in order": [deadline for deadline, _ in queue] == sorted(deadline for deadline, _ in queue),
             "nothing comes due before due": all(deadline >= self.due for deadline, _ in kept),
-            "a pass has begun where many may be stale": self._room >= 0 or any(map(len, (*self._queues[1], self._heaps[1]))),
+            "a pass has begun where many may be stale": self._room >= 0 or any((*self._queues[1], self._heaps[1])),
         }
         if broken := [promise for promise, holds in promises.items() if not holds]:
             raise AssertionError(f"The expiry index has broken these promises: {broken}")

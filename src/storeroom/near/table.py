@@ -62,13 +62,6 @@ class Ticket(NamedTuple):
     readings: dict[str, _Reading]
 
 
-@dataclass(slots=True, eq=False)
-class _Object:
-    """An object that is kept as it is although its type does not show that it may be."""
-
-    value: Any
-
-
 class NearTable(Engine):
     """The near tier of one storage in this process. It is a Listener of channels.
 
@@ -125,11 +118,11 @@ class NearTable(Engine):
 
     def decoded(self, entry: Entry) -> Any:
         """Return the object of an entry whose bytes are kept, or MISSING if it was dropped meanwhile."""
-        encoded: Any = entry.encoded
+        encoded = entry.encoded
         if encoded is None:
             return MISSING
-        if type(encoded) is _Object:
-            return encoded.value
+        if type(encoded) is Envelope:
+            return encoded
         try:
             return loads(encoded)
         except Exception:  # noqa: BLE001 -- a class that has changed can fail in any way: the storage is asked
@@ -196,7 +189,7 @@ class NearTable(Engine):
         is_envelope = type(value) is Envelope
         if not self._copies or type(value.value if is_envelope else value) in IMMUTABLE:
             # The hot path has to look at an envelope, whatever it holds.
-            return (ENCODED, _Object(value)) if is_envelope else (value, None)
+            return (ENCODED, value) if is_envelope else (value, None)
         try:
             return ENCODED, dumps(value, HIGHEST_PROTOCOL)
         except Exception:  # noqa: BLE001 -- whatever a class raises: the storage's own copy serves
