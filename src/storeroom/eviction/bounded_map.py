@@ -204,6 +204,8 @@ class BoundedMap:
             self._forget(victim)
             self.evictions += 1
         entries[key] = entry
+        if self._visible < 0:
+            self._untrack(id(entries))  # an entry that is added puts it back: at once, or a collection goes over it
         self.bytes_used += size
         if expires_at < NEVER:
             self.index.add(entry)
@@ -219,8 +221,8 @@ class BoundedMap:
             self._untrack = untracker()
             self.index.begin_untracking(self._untrack)
             hidden += self.entries.values()
-            for kept in (self.entries, *self._policy.queues):
-                self._untrack(id(kept))
+            for queue in self._policy.queues:
+                self._untrack(id(queue))
         for each in hidden:
             self._untrack(id(each))
             if type(each.encoded) is not bytes and is_tracked(each.encoded):
