@@ -215,18 +215,17 @@ class BoundedMap:
 
         An object that refers to the map is garbage with the map alone: `_forget` takes it out of a removed entry.
         """
-        hidden = [entry]
         if self._visible >= 0:
             self._visible = -1
             self._untrack = untracker()
             self.index.begin_untracking(self._untrack)
-            hidden += self.entries.values()
             for queue in self._policy.queues:
                 self._untrack(id(queue))
-        for each in hidden:
-            self._untrack(id(each))
-            if type(each.encoded) is not bytes and is_tracked(each.encoded):
-                self._untrack(id(each.encoded))
+            for each in self.entries.values():
+                self._hide(each)
+        self._untrack(id(entry))
+        if entry.encoded is not None and is_tracked(entry.encoded):
+            self._untrack(id(entry.encoded))
 
     def replace(self, entry: Entry, value: object, encoded: Any, expires_at: float, size: int, now: float) -> None:
         """Overwrite an entry, expired or not; it keeps its position and its counter.
