@@ -241,6 +241,7 @@ class TestFilesWithNear(TiersContract):
     """OPTIONS["near"] before a storage that tells of no change, with its bounds."""
 
     lacks: ClassVar = {"byte_bounds": NEAR["byte_bounds"]}
+    test_threads_may_do_anything_at_once = None  # what the storage evicts meanwhile is near for a moment still
 
     def make_cache(self, location, params):
         options = {"max_entries": None, **{name.lower(): value for name, value in params.get("OPTIONS", {}).items()}}
