@@ -238,10 +238,12 @@ class TestRedisWithNear(AnotherStorage):
 
 
 class TestFilesWithNear(TiersContract):
-    """OPTIONS["near"] before a storage that tells of no change."""
+    """OPTIONS["near"] before a storage that tells of no change, with its bounds."""
 
-    lacks = NEAR
+    lacks: ClassVar = {"byte_bounds": NEAR["byte_bounds"]}
+    test_threads_may_do_anything_at_once = None  # what the storage evicts meanwhile is near for a moment still
 
     def make_cache(self, location, params):
-        options = {"near": True, "max_entries": None, **params.get("OPTIONS", {})}
+        options = {"max_entries": None, **{name.lower(): value for name, value in params.get("OPTIONS", {}).items()}}
+        options["near"] = {name: options[name] for name in ("max_entries", "max_tags") if name in options}
         return FileBasedCache(location, {**params, "OPTIONS": options})

@@ -16,6 +16,7 @@ from storeroom.backends.filebased import FileBasedCache
 from storeroom.backends.locmem import LocMemCache
 from storeroom.backends.tiered import TieredCache
 from storeroom.exceptions import ConfigurationError
+from storeroom.keys import TAG_PREFIX
 from storeroom.near import NearTable, Tolerance
 from storeroom.registry import caches
 from storeroom.storage.envelope import Envelope
@@ -36,7 +37,7 @@ def table(clock: FakeClock) -> NearTable:
 
 
 def new_table(max_entries: int | None = 100, max_bytes: int | None = None, *, copy: bool = True) -> NearTable:
-    return NearTable(Tolerance(max_entries, max_bytes, None, copy, max_staleness=1.0))
+    return NearTable(Tolerance(max_entries, max_bytes, None, copy, max_staleness=1.0, max_tags=50))
 
 
 def fill(table: NearTable, key: str, value: Any, expires_at: float | None = NEVER) -> None:
@@ -317,6 +318,32 @@ def test_a_near_tier_keeps_its_bounds(clock: FakeClock, bounds: dict[str, Any]) 
     table.check_invariants()
 
 
+def test_versions_of_tags_take_no_room_near(tmp_path: Any, clock: FakeClock) -> None:
+    """As many entries are near as there is room for, if each has a tag of its own; their versions are not counted."""
+    cache = tiered(tmp_path, max_staleness=100)
+    room = 300  # the default of both tiers
+    for number in range(room):
+        cache.set(str(number), number, tags=[f"user:{number}"])
+    for _ in range(2):
+        assert len(cache.get_many([str(number) for number in range(room)])) == room
+    near = cache.stats().tiers["tier 0"]
+    assert (near.entries, near.sets, near.evictions) == (room, room, 0)
+    cache.invalidate_tags("user:7")
+    assert cache.get("7") is None
+    cache.clear()
+    assert cache.get("8") is None
+    assert not cache._near._tags.entries
+
+
+def test_versions_of_tags_have_their_own_bound(table: NearTable) -> None:
+    """A near tier keeps max_tags versions at most."""
+    for number in range(200):
+        fill(table, f"{TAG_PREFIX}{number}", "version")
+    assert sum(table.get(f"{TAG_PREFIX}{number}") is not MISSING for number in range(200)) == 50
+    assert table.stats().entries == 0
+    table.check_invariants()
+
+
 def test_a_forked_child_begins_with_nothing(table: NearTable, clock: FakeClock) -> None:
     """After a fork the child has an empty near tier without a channel."""
     table.begin_tracking(clock.now())
@@ -374,7 +401,7 @@ def test_near_takes_defaults() -> None:
     ("written", "expected"),
     [
         ("redis", "a dict of max_entries"),
-        (3, "a dict of max_entries, max_bytes, cull_frequency, copy, max_staleness, or True"),
+        (3, "a dict of max_entries, max_bytes, cull_frequency, max_tags, copy, max_staleness, or True"),
         ({"max_entrys": 3}, "'max_entrys' is none of them (Did you mean 'max_entries'?)"),
         ({"max_staleness": 0}, "as its 'max_staleness' seconds, more than 0"),
         ({"max_staleness": None}, "as its 'max_staleness' seconds, more than 0"),

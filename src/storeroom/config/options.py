@@ -100,7 +100,7 @@ MAX_STALENESS: Final = Option(
 )
 
 NEAR_OPTIONS: Final[Mapping[str, Option]] = {
-    **{name: option for name, option in ENTRY_BOUNDS.items() if name != "max_tags"},
+    **ENTRY_BOUNDS,
     "max_entries": replace(ENTRY_BOUNDS["max_entries"], default=10_000),  # a few MiB, where most values are small
     "copy": Option(
         boolean, True, "Whether values are copied in and out. False keeps the very objects, which nobody must change."

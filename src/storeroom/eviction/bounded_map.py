@@ -30,8 +30,10 @@ between 0 and 2.
 """
 
 import sys
+from gc import is_tracked
 from typing import Any, Final
 
+from storeroom.eviction.collector import Untrack, untracker
 from storeroom.eviction.deadlines import NEVER, NOWHERE, ExpiryIndex
 from storeroom.eviction.entry import Entry
 from storeroom.eviction.s3fifo import MOST_HITS, AdaptiveS3Fifo
@@ -50,6 +52,10 @@ _UNBOUNDED: Final = float("inf")
 _SWEEP: Final = 2
 """Expired entries removed by each write, whether room is needed or not: more than one, so that a
 backlog shrinks; few, so that no write pays for many."""
+
+
+_MANY: Final = 10_000
+"""Entries from which on the garbage collector is kept from looking at them: at so many it looks in 4 ms."""
 
 
 class Pinned(bytes):
@@ -98,6 +104,8 @@ class BoundedMap:
         "_max_bytes",
         "_max_entries",
         "_policy",
+        "_untrack",
+        "_visible",
         "bytes_used",
         "cull_frequency",
         "entries",
@@ -121,6 +129,8 @@ class BoundedMap:
         self.evictions = 0
         self.expirations = 0
         self._doomed = 0
+        self._untrack: Untrack = bool
+        self._visible = _MANY
         self._policy = AdaptiveS3Fifo(_UNBOUNDED)
         self.miss = self._policy.miss
         self.ghosts = self._policy.ghosts
@@ -156,7 +166,7 @@ class BoundedMap:
         """Return whether a value of this size can be kept at all."""
         return self._max_bytes is None or size <= self._max_bytes
 
-    def insert(self, key: str, value: object, encoded: bytes | None, expires_at: float, size: int, now: float) -> None:
+    def insert(self, key: str, value: object, encoded: Any, expires_at: float, size: int, now: float) -> None:
         """Keep a value under a key that is not in `entries`, evicting for it if need be.
 
         A value that does not fit is not kept; it counts as evicted, and no other entry is evicted for it.
@@ -166,8 +176,9 @@ class BoundedMap:
         if self.index.due <= now:
             self.sweep(now, _SWEEP)
         entries = self.entries
-        full = len(entries) >= self._limit
-        if full and (self.cull_frequency is not None or len(entries) > self._limit):
+        count = len(entries)
+        full = count >= self._limit
+        if full and (self.cull_frequency is not None or count > self._limit):
             self._cull(now)
             full = False
         if self._max_bytes is not None:
@@ -184,6 +195,8 @@ class BoundedMap:
         entry.size = size
         entry.freq = 0
         entry.indexed = NEVER
+        if count > self._visible:
+            self._hide(entry)
         victim = self._policy.admit(entry, full)
         if victim is not None:
             if type(victim.encoded) is not bytes and isinstance(victim.encoded, Pinned):
@@ -191,13 +204,30 @@ class BoundedMap:
             self._forget(victim)
             self.evictions += 1
         entries[key] = entry
+        if self._visible < 0:
+            self._untrack(id(entries))  # an entry that is added puts it back: at once, or a collection goes over it
         self.bytes_used += size
         if expires_at < NEVER:
             self.index.add(entry)
 
-    def replace(
-        self, entry: Entry, value: object, encoded: bytes | None, expires_at: float, size: int, now: float
-    ) -> None:
+    def _hide(self, entry: Entry) -> None:
+        """Keep an entry from the garbage collector, and what stands in place of its bytes; at first, all that is here.
+
+        An object that refers to the map is garbage with the map alone: `_forget` takes it out of a removed entry.
+        """
+        if self._visible >= 0:
+            self._visible = -1
+            self._untrack = untracker()
+            self.index.begin_untracking(self._untrack)
+            for queue in self._policy.queues:
+                self._untrack(id(queue))
+            for each in self.entries.values():
+                self._hide(each)
+        self._untrack(id(entry))
+        if entry.encoded is not None and is_tracked(entry.encoded):
+            self._untrack(id(entry.encoded))
+
+    def replace(self, entry: Entry, value: object, encoded: Any, expires_at: float, size: int, now: float) -> None:
         """Overwrite an entry, expired or not; it keeps its position and its counter.
 
         Nothing is evicted for the number of entries. Others are evicted if the new size needs their
@@ -212,6 +242,8 @@ class BoundedMap:
         self.bytes_used += size - entry.size
         entry.size = size
         if value is ENCODED:
+            if type(encoded) is not bytes and is_tracked(encoded):
+                self._untrack(id(encoded))
             entry.encoded = encoded
             entry.value = value
         else:

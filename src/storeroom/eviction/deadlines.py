@@ -2,17 +2,19 @@
 
 Most caches give most entries the same timeout, so deadlines arrive in order: those go to the tail of a queue, and only
 the others pay for a heap. Moving a deadline to later costs nothing: the old position is looked at when it comes due,
-and the item gets its new one then. Stale positions are dropped when they come due, or all at once when there are many.
+and the item gets its new one then. Stale positions are dropped when they come due, or in passes over all positions, a
+few with each addition: none pays for a million.
 
 Not thread-safe: the caller holds a lock.
 """
 
 import math
 from collections import deque
-from heapq import heapify, heappop, heappush
-from itertools import compress
+from heapq import heappop, heappush
+from itertools import chain
 from typing import Final
 
+from storeroom.eviction.collector import Untrack
 from storeroom.eviction.entry import Entry
 
 __all__ = ["NEVER", "NOWHERE", "ExpiryIndex"]
@@ -26,6 +28,9 @@ NOWHERE: Final = math.nan
 _SLACK: Final = 64
 """Positions that may be stale in any index: keeps a small one from being compacted often."""
 
+_STEP: Final = 64
+"""Positions of the queue, and of the heap, that a pass looks at with each addition."""
+
 
 class ExpiryIndex:
     """Items by deadline.
@@ -37,25 +42,31 @@ class ExpiryIndex:
             with the present saves a call of `pop_expired`.
     """
 
-    __slots__ = ("_deadlines", "_heap", "_items", "_last", "_pushed", "_room", "due")
+    __slots__ = ("_heaps", "_last", "_pushed", "_queues", "_room", "_untrack", "due")
 
     def __init__(self) -> None:
+        # The first of each takes what is added; the second has what the pass under way has looked at, which is older.
+        # Two queues side by side rather than one of pairs: 48 bytes less for each item.
+        self._queues: list[tuple[deque[float], deque[Entry]]] = [(deque(), deque()), (deque(), deque())]
+        self._heaps: list[list[tuple[float, int, Entry]]] = [[], []]
+        self._untrack: Untrack | None = None
         self.clear()
 
     def clear(self) -> None:
         """Forget everything."""
         self.due = NEVER
-        # Two queues side by side rather than one of pairs: 48 bytes less for each item.
-        self._deadlines: deque[float] = deque()
-        self._items: deque[Entry] = deque()
+        for deadlines, items in self._queues:
+            deadlines.clear()
+            items.clear()
+        for heap in self._heaps:
+            heap.clear()
         self._last = -math.inf
-        self._heap: list[tuple[float, int, Entry]] = []
         self._pushed = 0
         self._room = _SLACK
 
     def __len__(self) -> int:
         """Return the number of positions, stale ones included."""
-        return len(self._deadlines) + len(self._heap)
+        return sum(len(deadlines) for deadlines, _ in self._queues) + sum(map(len, self._heaps))
 
     def add(self, item: Entry) -> None:
         """Give an item a position at its ``expires_at``.
@@ -66,16 +77,26 @@ class ExpiryIndex:
         deadline = item.indexed = item.expires_at
         if deadline >= self._last:
             self._last = deadline
-            self._deadlines.append(deadline)
-            self._items.append(item)
+            deadlines, items = self._queues[0]
+            deadlines.append(deadline)
+            items.append(item)
         else:
             self._pushed += 1  # decides between equal deadlines: items have no order
-            heappush(self._heap, (deadline, self._pushed, item))
+            position = (deadline, self._pushed, item)
+            if self._untrack is not None:
+                self._untrack(id(position))
+            heappush(self._heaps[0], position)
         if deadline < self.due:  # noqa: PLR1730 -- calling min() takes five times as long
             self.due = deadline
         self._room -= 1
         if self._room < 0:
-            self._compact()
+            self._drop_stale()
+
+    def begin_untracking(self, untrack: Untrack) -> None:
+        """Keep all positions from the garbage collector, those to come as well."""
+        self._untrack = untrack
+        for kept in (*self._heaps, *self._heaps[0], *self._heaps[1], *chain(*self._queues)):
+            untrack(id(kept))
 
     def pop_expired(self, now: float) -> Entry | None:
         """Remove and return an item that has expired by `now`, or None if there is none."""
@@ -91,45 +112,59 @@ class ExpiryIndex:
         return None
 
     def _pop_due(self, now: float) -> tuple[float, Entry] | None:
-        if self._deadlines and self._deadlines[0] <= now:
-            self._room += 1
-            return self._deadlines.popleft(), self._items.popleft()
-        if self._heap and self._heap[0][0] <= now:
-            self._room += 1
-            deadline, _, item = heappop(self._heap)
-            return deadline, item
+        for deadlines, items in self._queues:
+            if deadlines and deadlines[0] <= now:
+                self._room += 1
+                return deadlines.popleft(), items.popleft()
+        for heap in self._heaps:
+            if heap and heap[0][0] <= now:
+                self._room += 1
+                deadline, _, item = heappop(heap)
+                return deadline, item
         self._find_due()
         return None
 
     def _find_due(self) -> None:
-        queued = self._deadlines[0] if self._deadlines else NEVER
-        heaped = self._heap[0][0] if self._heap else NEVER
-        self.due = min(queued, heaped)
+        queued = [deadlines[0] for deadlines, _ in self._queues if deadlines]
+        heaped = [heap[0][0] for heap in self._heaps if heap]
+        self.due = min([*queued, *heaped], default=NEVER)
 
-    def _compact(self) -> None:
-        """Drop stale positions; then let as many be added as are left, which makes the cost constant per addition."""
-        positions = zip(self._deadlines, self._items, strict=True)
-        valid = [item.indexed == deadline for deadline, item in positions]
-        self._deadlines = deque(compress(self._deadlines, valid))
-        self._items = deque(compress(self._items, valid))
-        self._last = self._deadlines[-1] if self._deadlines else -math.inf
-        self._heap = [position for position in self._heap if position[2].indexed == position[0]]
-        heapify(self._heap)
-        self._find_due()
-        self._room = len(self) + _SLACK
+    def _drop_stale(self) -> None:
+        """Look at some positions, and at the end of a pass let as many be added as are left.
+
+        So the cost of an addition is constant. The last position of a heap can be taken without another one moving.
+        """
+        (deadlines, items), (kept_deadlines, kept_items) = self._queues
+        for _ in range(min(_STEP, len(deadlines))):
+            deadline, item = deadlines.popleft(), items.popleft()
+            if item.indexed == deadline:
+                kept_deadlines.append(deadline)
+                kept_items.append(item)
+        heap, kept_heap = self._heaps
+        for _ in range(min(_STEP, len(heap))):
+            position = heap.pop()
+            if position[2].indexed == position[0]:
+                heappush(kept_heap, position)
+        if not deadlines and not heap:
+            self._queues.reverse()
+            self._heaps.reverse()
+            self._last = kept_deadlines[-1] if kept_deadlines else -math.inf
+            self._find_due()
+            self._room = len(self) + _SLACK
 
     def check_invariants(self, items: list[Entry]) -> None:
         """Raise AssertionError if the index of these items is not as it should be. For tests; linear."""
         positions = {(item.indexed, id(item)) for item in items if item.indexed != NEVER}
-        kept = {*zip(self._deadlines, map(id, self._items), strict=True)}
-        kept |= {(deadline, id(item)) for deadline, _, item in self._heap}
+        queue = [position for queued in reversed(self._queues) for position in zip(*queued, strict=True)]
+        heaped = [(deadline, item) for heap in self._heaps for deadline, _, item in heap]
+        kept = {(deadline, id(item)) for deadline, item in queue + heaped}
         promises = {
             "an item is never indexed later than it expires": all(item.indexed <= item.expires_at for item in items),
             "an indexed item has its position": positions <= kept,
             "an item that expires is indexed": all(item.indexed < NEVER for item in items if item.expires_at < NEVER),
-            "the queue is in order": list(self._deadlines) == sorted(self._deadlines),
+            "the queue is in order": [deadline for deadline, _ in queue] == sorted(deadline for deadline, _ in queue),
             "nothing comes due before due": all(deadline >= self.due for deadline, _ in kept),
-            "stale positions are bounded": self._room >= 0,
+            "a pass has begun where many may be stale": self._room >= 0 or any((*self._queues[1], self._heaps[1])),
         }
         if broken := [promise for promise, holds in promises.items() if not holds]:
             raise AssertionError(f"The expiry index has broken these promises: {broken}")

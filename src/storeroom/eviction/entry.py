@@ -1,5 +1,7 @@
 """An entry of a map in memory: a value, and its rank."""
 
+from typing import Any
+
 __all__ = ["Entry"]
 
 
@@ -9,7 +11,7 @@ class Entry:
     Attributes:
         key: the storage key; empty once the entry is removed.
         value: the object itself, or `ENCODED`.
-        encoded: the object's bytes if value is `ENCODED`, else None.
+        encoded: the object's bytes, or another object that stands for it, if value is `ENCODED`; else None.
         expires_at: absolute epoch seconds; ``math.inf`` for never.
         size: bytes it counts for.
         freq: hits since the policy last looked at it, 0 to 2. Bumped by hits, without the lock.
@@ -22,7 +24,7 @@ class Entry:
 
     key: str
     value: object
-    encoded: bytes | None
+    encoded: Any
     expires_at: float
     size: int
     freq: int

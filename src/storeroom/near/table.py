@@ -18,6 +18,7 @@ from storeroom import timeouts
 from storeroom.engines import Engine
 from storeroom.engines.counts import CacheStats, Counters
 from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry, entry_size
+from storeroom.keys import TAG_PREFIX
 from storeroom.storage.copies import IMMUTABLE
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING
@@ -36,6 +37,7 @@ class Tolerance:
         cull_frequency: as for local memory.
         copy: whether values are copied in and out.
         max_staleness: seconds for which an entry may differ from the storage.
+        max_tags: versions of tags that are kept beside the entries; None for no bound.
     """
 
     max_entries: int | None
@@ -43,6 +45,7 @@ class Tolerance:
     cull_frequency: int | None
     copy: bool
     max_staleness: float
+    max_tags: int | None
 
 
 @dataclass(slots=True, eq=False)
@@ -59,18 +62,11 @@ class Ticket(NamedTuple):
     readings: dict[str, _Reading]
 
 
-@dataclass(slots=True, eq=False)
-class _Object:
-    """An object that is kept as it is although its type does not show that it may be."""
-
-    value: Any
-
-
 class NearTable(Engine):
     """The near tier of one storage in this process. It is a Listener of channels.
 
     Attributes:
-        entries: storage key to entry; see ``eviction`` on how to read it without a lock.
+        entries: storage key to entry, but for the versions of tags; see ``eviction`` on how to read it without a lock.
         trusted_until: epoch seconds; from then on nothing here is to be believed.
         counters: hits and misses of this tier, entries that were kept and that were dropped.
         totals: the counters of the cache as a whole, for caches that have none of their own.
@@ -89,6 +85,7 @@ class NearTable(Engine):
         self._copies = tolerance.copy
         self._keeps = tolerance.max_entries != 0
         self._bounded = BoundedMap(tolerance.max_entries, tolerance.max_bytes, tolerance.cull_frequency)
+        self._tags = BoundedMap(tolerance.max_tags)  # apart, so that they evict no entry
         self.entries = self._bounded.entries
         self.trusted_until = NEVER
         self.totals, self.far = Counters(), Counters()
@@ -106,7 +103,7 @@ class NearTable(Engine):
 
     def peek(self, storage_key: str) -> Any:
         """Do as get(), for a caller of that if there is nothing: a miss is not counted."""
-        entry = self.entries.get(storage_key)
+        entry = self.entries.get(storage_key) or self._tags.entries.get(storage_key)
         if entry is not None:
             now = timeouts.now()
             if entry.expires_at > now and self.trusted_until > now:
@@ -123,11 +120,11 @@ class NearTable(Engine):
 
     def decoded(self, entry: Entry) -> Any:
         """Return the object of an entry whose bytes are kept, or MISSING if it was dropped meanwhile."""
-        encoded: Any = entry.encoded
+        encoded = entry.encoded
         if encoded is None:
             return MISSING
-        if type(encoded) is _Object:
-            return encoded.value
+        if type(encoded) is Envelope:
+            return encoded
         try:
             return loads(encoded)
         except Exception:  # noqa: BLE001 -- a class that has changed can fail in any way: the storage is asked
@@ -194,7 +191,7 @@ class NearTable(Engine):
         is_envelope = type(value) is Envelope
         if not self._copies or type(value.value if is_envelope else value) in IMMUTABLE:
             # The hot path has to look at an envelope, whatever it holds.
-            return (ENCODED, _Object(value)) if is_envelope else (value, None)
+            return (ENCODED, value) if is_envelope else (value, None)
         try:
             return ENCODED, dumps(value, HIGHEST_PROTOCOL)
         except Exception:  # noqa: BLE001 -- whatever a class raises: the storage's own copy serves
@@ -202,22 +199,25 @@ class NearTable(Engine):
             return None
 
     def _store(self, storage_key: str, value: Any, encoded: Any, expires_at: float, now: float) -> None:
-        bounded = self._bounded
+        bounded = self._map_of(storage_key)
         size = 0 if bounded.max_bytes is None else entry_size(storage_key, value, encoded)
-        entry = self.entries.get(storage_key)
+        entry = bounded.entries.get(storage_key)
         if entry is None:
             bounded.insert(storage_key, value, encoded, expires_at, size, now)
         else:
             bounded.replace(entry, value, encoded, expires_at, size, now)
-        self.counters.sets += 1
+        self.counters.sets += bounded is self._bounded
+
+    def _map_of(self, storage_key: str) -> BoundedMap:
+        return self._tags if storage_key.startswith(TAG_PREFIX) else self._bounded
 
     def drop(self, storage_keys: Iterable[str]) -> None:
         """See Listener."""
         with self.lock:
             for storage_key in storage_keys:
                 self._readings.pop(storage_key, None)  # the next reader makes another
-                if self._bounded.delete(storage_key):
-                    self.counters.deletes += 1
+                bounded = self._map_of(storage_key)
+                self.counters.deletes += bounded.delete(storage_key) and bounded is self._bounded
 
     def drop_all(self) -> None:
         """See Listener."""
@@ -248,6 +248,7 @@ class NearTable(Engine):
         self.counters.deletes += len(self.entries)
         self._readings.clear()
         self._bounded.clear()
+        self._tags.clear()
 
     def stats(self) -> CacheStats:
         """Return the counts of this tier, and its size."""
@@ -268,6 +269,7 @@ class NearTable(Engine):
         """Raise AssertionError if the entries are not as they should be: for tests."""
         with self.lock:
             self._bounded.check_invariants()
+            self._tags.check_invariants()
 
     def close(self) -> None:
         """Forget everything; the next use asks for a channel again."""

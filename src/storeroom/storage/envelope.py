@@ -13,6 +13,7 @@ answer LOOK (``hooks``), and the framework looks (``conditions``).
 
 import os
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -96,6 +97,9 @@ class Envelope:
     def __reduce__(self) -> tuple[Any, ...]:
         given = self.value, self.fresh_until, self.grace, self.cost, self.tags, self.leased_until, self.stamp
         return Envelope, given
+
+    def __sizeof__(self) -> int:
+        return object.__sizeof__(self) + sys.getsizeof(self.value)
 
     def __repr__(self) -> str:
         return f"<Envelope {self.stamp:016x}, fresh until {self.fresh_until}, {len(self.tags)} tags>"

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from storeroom import config, timeouts
 from storeroom.backends.inline import InlineCache
-from storeroom.backends.locmem.values import WITH_CONDITIONS, Enveloped, encode, frozen
+from storeroom.backends.locmem.values import WITH_CONDITIONS, encode, frozen, thawed
 from storeroom.backends.process_locks import ProcessLocks
 from storeroom.base import BaseCache
 from storeroom.base.computing import TimeoutOf
@@ -210,10 +210,8 @@ class LocMemCache(InlineCache):
                 value, encoded = entry.value, entry.encoded
             if encoded is None:
                 return MISSING if value is ENCODED else value
-        if isinstance(encoded, Enveloped) and encoded.kept is not None:
-            return encoded.kept
         try:
-            return loads(encoded)
+            return thawed(encoded)
         except Exception:  # noqa: BLE001 -- a class that has changed or gone can fail in any way: a counted miss
             return self._unreadable()
 
@@ -221,16 +219,14 @@ class LocMemCache(InlineCache):
         self._counters.errors += 1
         return MISSING
 
-    def _freeze(self, storage_key: str, value: Any) -> tuple[Any, bytes | None]:
+    def _freeze(self, storage_key: str, value: Any) -> tuple[Any, Any]:
         return frozen(value, copies=self._copies)
 
-    def _thaw(self, storage_key: str, kept: tuple[Any, bytes | None]) -> Any:
+    def _thaw(self, storage_key: str, kept: tuple[Any, Any]) -> Any:
         value, encoded = kept
-        if encoded is None:
-            return value
-        return encoded.kept if isinstance(encoded, Enveloped) and encoded.kept is not None else loads(encoded)
+        return value if encoded is None else thawed(encoded)
 
-    def _store(self, storage_key: str, value: Any, encoded: bytes | None, expires_at: float, now: float) -> None:
+    def _store(self, storage_key: str, value: Any, encoded: Any, expires_at: float, now: float) -> None:
         """Insert or overwrite, under the lock."""
         bounded, size = self._bounded, 0
         if storage_key.startswith(TAG_PREFIX):

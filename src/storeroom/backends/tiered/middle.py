@@ -35,7 +35,7 @@ class MiddleTier(NearOverlay):
 
     def __init__(self, handle: Any, tier: StorageHooks, below: StorageHooks, max_staleness: float) -> None:
         # The table keeps nothing itself, but gives out the tickets.
-        tickets = NearTable(Tolerance(0, None, None, copy=True, max_staleness=max_staleness))
+        tickets = NearTable(Tolerance(0, None, None, copy=True, max_staleness=max_staleness, max_tags=0))
         super().__init__(handle, below, lambda: tickets)
         self._tier, self._bound = tier, max_staleness
 

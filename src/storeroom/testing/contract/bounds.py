@@ -164,6 +164,14 @@ class BoundsContract(Suite):
             assert await cache.get(key) == bytes(30_000)
             assert (await cache.stats()).bytes <= bound
 
+    @needs("byte_bounds", "statistics")
+    async def test_a_tagged_value_counts_with_its_bytes(self, drive: Callable[..., Driver]) -> None:
+        """Values with tags take their room of max_bytes."""
+        cache = drive(OPTIONS={"MAX_ENTRIES": None, "max_bytes": 200_000})
+        for number in range(20):
+            await cache.set(str(number), "x" * 30_000, tags=["a"])
+        assert 1 <= (await cache.stats()).entries <= 6
+
     @needs("byte_bounds")
     @pytest.mark.parametrize("unit", [65_536, "64KiB", "64KB"])
     async def test_a_value_larger_than_everything_is_refused(
