@@ -39,14 +39,14 @@ VERSION: Final = 4
 FEWEST: Final = 1024
 
 # Words of the header.
-_MAGIC: Final = int.from_bytes(b"slots 1\n", "little")
+_MAGIC: Final = int.from_bytes(b"slots 2\n", "little")
 _COUNT: Final = 1
 _OWNER: Final = 2
 IS_REPLACED: Final = 3
 ATTEMPT: Final = 4
 LOGGED: Final = 5
-NUMBERS: Final = range(8, 20)
-BACKUP: Final = range(24, 36)
+NUMBERS: Final = range(8, 21)
+BACKUP: Final = range(24, 37)
 SHARE: Final = 40
 EARLIEST: Final = 46
 EVICTED: Final = 47

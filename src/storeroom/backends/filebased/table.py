@@ -14,12 +14,18 @@ from storeroom.backends.filebased.environment import Environment
 from storeroom.backends.filebased.rebuilding import rebuild
 from storeroom.backends.filebased.records import (
     APART,
+    ASIDE,
     ENTRY_LETTERS,
     HEADER,
     LOCK,
+    LONGEST_FRAME,
     are_all_owned,
+    bytes_aside,
     entry_key_of,
     entry_size,
+    fold,
+    frame_of,
+    frame_size,
     is_being_computed,
     is_conditional,
     locks,
@@ -71,12 +77,12 @@ def overwrite(slots: Slots, transaction: Any, entry_key: bytes, frame: bytes, ex
 
 def _renewed(slots: Slots, old: bytes, entry_key: bytes, frame: bytes, expires_at: float) -> bytes | None:
     """Return the record that overwrites an old one and leaves its slot as it is, or None."""
-    if len(old) != HEADER.size + len(frame):
+    if len(old) != HEADER.size + len(frame) or len(frame) > LONGEST_FRAME:
         return None
-    _, slot = HEADER.unpack_from(old)
-    if slot >= slots.count or expires_at < slots.time_of(slot) or is_conditional(entry_key, frame, 0):
+    _, aside, slot = HEADER.unpack_from(old)
+    if aside or slot >= slots.count or expires_at < slots.time_of(slot) or is_conditional(entry_key, frame, 0):
         return None
-    return HEADER.pack(expires_at, slot) + frame
+    return HEADER.pack(expires_at, 0, slot) + frame
 
 
 class Table:
@@ -112,6 +118,10 @@ class Table:
         """Return the entry's record, header and all, or None if it is absent or expired."""
         record: bytes | None = self._transaction.get(entry_key)
         return None if record is None or not read_header(record)[0] > self.now else record
+
+    def frame_of(self, entry_key: bytes) -> bytes:
+        """Return an entry's frame: see records.frame_of()."""
+        return frame_of(self._transaction, entry_key)
 
     def _slot_of(self, entry_key: bytes) -> int:
         """Return the slot of an entry, expired or not; -1 if there is none."""
@@ -152,7 +162,22 @@ class Table:
                 slots.numbers[ENTRIES] += 1
                 slots.numbers[SIZE] += size
         slots.expire_at(slot, expires_at)
-        self._transaction.put(entry_key, HEADER.pack(expires_at, slot) + frame)
+        body, aside = fold(entry_key, frame)
+        if aside:
+            self._transaction.put(ASIDE + entry_key, frame)
+        elif record is not None and bytes_aside(record):
+            self._transaction.delete(ASIDE + entry_key)
+        self._transaction.put(entry_key, HEADER.pack(expires_at, aside, slot) + body)
+
+    def touch(self, entry_key: bytes, record: bytes, expires_at: float, bounds: Bounds) -> None:
+        """Give a live entry, of which this is the record, another expiry; a frame that lies aside stays as it is."""
+        aside, body = bytes_aside(record), record[HEADER.size :]
+        if not aside:
+            self.put(entry_key, body, expires_at, bounds)
+            return
+        slot = self._slot_of(entry_key)
+        self.slots.expire_at(slot, expires_at)
+        self._transaction.put(entry_key, HEADER.pack(expires_at, aside, slot) + body)
 
     def _put_apart(self, slot: int, entry_key: bytes, size: int, bounds: Bounds) -> int:
         """Return the slot of a lock, or of a tag's version, of which the oldest goes if there are too many."""
@@ -180,9 +205,15 @@ class Table:
         if slot < 0:
             return False
         expires_at = read_header(self._transaction.get(entry_key))[0]
-        self._transaction.delete(entry_key)
+        self._erase(slot, entry_key)
         self._release(slot)
         return expires_at > self.now
+
+    def _erase(self, slot: int, entry_key: bytes) -> bool:
+        """Remove the records of a slot's entry; return whether there were any."""
+        if self.slots.size_of(slot) > LONGEST_FRAME:
+            self._transaction.delete(ASIDE + entry_key)
+        return bool(self._transaction.delete(entry_key))
 
     def _release(self, slot: int) -> bool:
         """Count out the entry of a slot; return whether it was one that counts."""
@@ -231,7 +262,7 @@ class Table:
                 if record is not None and (expires_at := read_header(record)[0]) > self.now:
                     slots.postpone(slot, expires_at)
                     continue
-                transaction.delete(entry_key)
+                self._erase(slot, entry_key)
                 removed += self._release(slot)
         self._environment.counters.expirations += removed
         self.expired += removed
@@ -284,7 +315,7 @@ class Table:
             while (evicted < count or numbers[SIZE] > allowed) and numbers[IN_SMALL] + numbers[IN_MAIN] > alone:
                 slot, proven = next(victims)
                 entry_key = slots.key_of(transaction, slot)
-                if not transaction.delete(entry_key):
+                if not self._erase(slot, entry_key):
                     raise LookupError("the slot has another key than its record")
                 self._queues.bury(entry_key, proven=proven)
                 numbers[SIZE] -= slots.free(transaction, slot)
@@ -311,8 +342,10 @@ class Table:
         """Raise AssertionError if entries, slots and numbers disagree: for tests."""
         transaction, slots, numbers = self._transaction, self.slots, self.slots.numbers
         counted = {SMALL: 0, MAIN: 0, LOCKED: 0, VERSION: 0}
-        size, is_late, seen = 0, False, set()
+        size, is_late, seen, aside = 0, False, set(), set[bytes]()
         for entry_key, record in transaction.cursor():
+            if entry_key.startswith(ASIDE) or (bytes_aside(record) and entry_key[0] in ENTRY_LETTERS):
+                aside ^= {entry_key.removeprefix(ASIDE)}  # twice for each, once it is settled
             if entry_key[0] in ENTRY_LETTERS:
                 expires_at, slot = read_header(record)
                 if not slots.holds(transaction, slot, entry_key):
@@ -320,13 +353,14 @@ class Table:
                 seen.add(slot)
                 counted[slots.kinds[slot]] += 1
                 is_late = is_late or not slots.earliest <= slots.time_of(slot) <= expires_at
-                size += 0 if entry_key[0] in APART else entry_size(entry_key, len(record) - HEADER.size)
+                size += 0 if entry_key[0] in APART else entry_size(entry_key, frame_size(record))
         small, main, _, versions = counted.values()
         found = {ENTRIES: small + main, SIZE: size, IN_SMALL: small, IN_MAIN: main, VERSIONS: versions}
         noted = {number: numbers[number] for number in found}
         in_ring = {slots.ring[position % slots.count] for position in range(numbers[HEAD], numbers[END])}
         faults = {
             "an entry comes due after it expires": is_late,
+            "a frame lies aside without its entry, or an entry without its frame": bool(aside),
             "slots are in use without an entry": len(seen) != sum(kind in counted for kind in slots.kinds),
             f"the numbers are noted as {noted}, and are {found}": noted != found,
             "an entry of main is not in its ring": not {s for s in seen if slots.kinds[s] == MAIN} <= in_ring,

@@ -7,6 +7,7 @@ import lmdb
 
 from storeroom import timeouts
 from storeroom.backends.filebased.environment import Environment
+from storeroom.backends.filebased.records import frame_of
 from storeroom.backends.filebased.table import Bounds, Table, overwrite
 from storeroom.backends.inline import InlineCache
 
@@ -35,6 +36,9 @@ class TransactingCache(InlineCache, abstract=True):
             except lmdb.Error as error:
                 engine.recover(error, is_last=is_last)
         raise AssertionError  # the last attempt returned or raised
+
+    def _frame_of(self, entry_key: bytes) -> bytes:
+        return self._read(lambda transaction: frame_of(transaction, entry_key))
 
     def _put(self, entry_key: bytes, frame: bytes, expires_at: float) -> None:
         engine, now = self._engine, timeouts.now()
