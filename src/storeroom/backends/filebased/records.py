@@ -40,7 +40,7 @@ HEADER: Final = Struct(">dQI")
 
 _TIME_AND_SLOT: Final = Struct(">d8xI")
 
-LONGEST_FRAME: Final = 2**16
+LONGEST_FRAME: Final = 2**18
 """Bytes of a frame that is stored as it is: of a larger one, the copy that a record of its own saves costs more."""
 
 LARGEST_FRAME: Final = 2**32
