@@ -25,8 +25,8 @@ from storeroom.backends.filebased.files import reserve
 from storeroom.exceptions import StorageError
 
 __all__ = [
-    "ATTEMPT", "BACKUP", "BLOCKS", "CELL_BYTES", "CELL_WORDS", "EARLIEST", "EVICTED", "FREE", "GROUPS", "IS_REPLACED",
-    "LOCKED", "LOG", "LOGGED", "MAIN", "NUMBERS", "SHARE", "SMALL", "VERSION", "SlotFile",
+    "ATTEMPT", "BACKUP", "BLOCKS", "CELL_BYTES", "CELL_WORDS", "EARLIEST", "EVICTED", "FLAGS", "FREE", "GROUPS",
+    "IS_REPLACED", "LOCKED", "LOG", "LOGGED", "MAIN", "NUMBERS", "SHARE", "SMALL", "VERSION", "SlotFile",
 ]  # fmt: skip
 
 FREE: Final = 0
@@ -51,6 +51,7 @@ SHARE: Final = 40
 EARLIEST: Final = 46
 EVICTED: Final = 47
 GROUPS: Final = range(64, 96)
+FLAGS: Final = range(96, 128)
 LOG: Final = range(128, 512)
 BLOCKS: Final = range(512, 1536)
 _HEADER_BYTES: Final = BLOCKS.stop * 8

@@ -24,6 +24,7 @@ from storeroom.backends.filebased.slotfile import (
     CELL_BYTES,
     CELL_WORDS,
     EARLIEST,
+    FLAGS,
     FREE,
     GROUPS,
     IS_REPLACED,
@@ -217,7 +218,7 @@ class Slots(SlotFile):
         else:
             self.file[cell + _LENGTH_AT : cell + _KEY_AT] = bytes((_IS_LONG, is_flagged))
             transaction.put(_KEY_RECORD.pack(b"k", slot), entry_key)
-        self.numbers[FLAGGED] += is_flagged
+        self._count_flag(slot, is_flagged)
         cell >>= 3
         self.words[cell + 1] = size
         self.times[cell] = math.inf
@@ -256,7 +257,7 @@ class Slots(SlotFile):
             self._log(2 * before + was_flagged, slot << 8 | _IS_SIZE)
             self.words[(cell >> 3) + 1] = size
             self.file[cell + _FLAG_AT] = is_flagged
-            self.numbers[FLAGGED] += is_flagged - was_flagged
+            self._count_flag(slot, is_flagged - was_flagged)
         return size - before
 
     def size_of(self, slot: int) -> int:
@@ -267,14 +268,20 @@ class Slots(SlotFile):
         """Tell whether the value of a slot's entry may be being computed, as its record tells."""
         return self.file[self.cells_at + slot * CELL_BYTES + _FLAG_AT] != 0
 
+    def _count_flag(self, slot: int, change: int) -> None:
+        self.numbers[FLAGGED] += change
+        if change > 0:
+            self.words[FLAGS[slot % len(FLAGS)]] = slot
+
     def flagged(self) -> set[int]:
-        """Return the slots that are flagged."""
-        if not self.numbers[FLAGGED]:
-            return set()
-        flags, found, slot = self.file[self.cells_at + _FLAG_AT :: CELL_BYTES], set(), -1
-        while (slot := flags.find(1, slot + 1)) >= 0:
-            if self.kinds[slot] != FREE:
-                found.add(slot)
+        """Return the slots that are flagged: as a rule some of those flagged last; else all are looked at."""
+        last = self.words[FLAGS.start : FLAGS.stop]
+        found = {slot for slot in last if slot < self.count and self.is_flagged(slot) and self.kinds[slot] != FREE}
+        if len(found) != self.numbers[FLAGGED]:
+            flags, slot = self.file[self.cells_at + _FLAG_AT :: CELL_BYTES], -1
+            while (slot := flags.find(1, slot + 1)) >= 0:
+                if self.kinds[slot] != FREE:
+                    found.add(slot)
         return found
 
     # Hints ----------------------------------------------------------------------------------
@@ -317,17 +324,18 @@ class Slots(SlotFile):
 
     def overdue(self, now: float) -> set[int]:
         """Return the slots that are due; nothing changes."""
-        blocks = BLOCKS if self.earliest <= now else ()
-        return {slot for block in blocks if self.times[block] <= now for slot in self._due_in(block, now)}
-
-    def _due_in(self, block: int, now: float) -> Iterator[int]:
-        return (slot for slot, time in self._times_in(block) if time <= now)
+        blocks = (block for block in BLOCKS if self.earliest <= now and self.times[block] <= now)
+        return {slot for block in blocks for slot in self._due_in(block, now)}
 
     def _due_of(self, block: int, now: float) -> Iterator[int]:
         yield from self._due_in(block, now)
-        self.times[block] = min((time for _, time in self._times_in(block)), default=math.inf)
+        self.times[block] = min(
+            (time for slot, time in self._times_in(block) if self.kinds[slot] != FREE), default=math.inf
+        )
+
+    def _due_in(self, block: int, now: float) -> Iterator[int]:
+        return (slot for slot, time in self._times_in(block) if time <= now and self.kinds[slot] != FREE)
 
     def _times_in(self, block: int) -> Iterator[tuple[int, float]]:
-        first = (block - BLOCKS.start) << self.shift
-        cells = self.times[self.cells_at >> 3 :: CELL_WORDS][first : first + (1 << self.shift)]
-        return ((slot, time) for slot, time in enumerate(cells.tolist(), first) if self.kinds[slot] != FREE)
+        first, times = (block - BLOCKS.start) << self.shift, self.times[self.cells_at >> 3 :: CELL_WORDS]
+        return enumerate(times[first : first + (1 << self.shift)].tolist(), first)
