@@ -218,7 +218,8 @@ class Slots(SlotFile):
         else:
             self.file[cell + _LENGTH_AT : cell + _KEY_AT] = bytes((_IS_LONG, is_flagged))
             transaction.put(_KEY_RECORD.pack(b"k", slot), entry_key)
-        self._count_flag(slot, is_flagged)
+        if is_flagged:
+            self._count_flag(slot, 1)
         cell >>= 3
         self.words[cell + 1] = size
         self.times[cell] = math.inf
