@@ -156,6 +156,26 @@ def fail(cache: FileBasedCache) -> None:
     cache.set("stays", 1, timeout=None)
 
 
+@pytest.mark.parametrize("is_counted", [True, False])
+def test_a_long_transaction_that_failed_is_taken_back(make: Callable[..., FileBasedCache], is_counted: bool) -> None:
+    """Slots are made anew after more changes than are logged, be the next transaction one that changes none."""
+    cache = make()
+    cache.set_many({f"k{number}": number for number in range(500)})
+    with pytest.raises(InterruptedError):
+        cache._write(fail_after, [entry_key_of(cache.make_key(f"k{number}")) for number in range(500)])
+    if is_counted:
+        cache._counters.hits += 1
+        cache._engine.add_counts()
+    assert (cache.count(), cache.stats().entries) == (500, 500)
+    cache._check_invariants()
+
+
+def fail_after(table: Table, entry_keys: list[bytes]) -> None:
+    for entry_key in entry_keys:
+        table.remove(entry_key)
+    raise InterruptedError
+
+
 @pytest.mark.parametrize("others", ["", "a:b", "ab", "b"])
 def test_count_of_a_cache_that_shares_its_files_is_its_own(make: Callable[..., FileBasedCache], others: str) -> None:
     """Entries of other prefixes and versions are passed over, be their keys short or long."""

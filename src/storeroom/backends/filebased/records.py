@@ -41,7 +41,7 @@ HEADER: Final = Struct(">dQI")
 _TIME_AND_SLOT: Final = Struct(">d8xI")
 
 LONGEST_FRAME: Final = 2**18
-"""Bytes of a frame that is stored as it is: of a larger one, the copy that a record of its own saves costs more."""
+"""Bytes of a frame that follows its header: to find a larger one in a record of its own costs a tenth of its copy."""
 
 LARGEST_FRAME: Final = 2**32
 """LMDB's limit. More in a header is the time that stood there once."""

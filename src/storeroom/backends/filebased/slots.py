@@ -119,7 +119,8 @@ class Slots(SlotFile):
             attempted, state = divmod(self.words[ATTEMPT], 4)
             if attempted == number and state == _IN_LOG:
                 self._undo()
-            elif attempted != number - 1 and (attempted != number or state == _NOT_IN_LOG):
+            elif attempted != number - 1 and (attempted != number or state & _NOT_IN_LOG):
+                self.words[ATTEMPT] = 0  # so it stays should this transaction be committed without making all anew
                 return False
         self.words[ATTEMPT] = number << 2
         return True
