@@ -105,12 +105,10 @@ def frame_size(record: bytes | memoryview) -> int:
     return bytes_aside(record) or len(record) - HEADER.size
 
 
-def fold(entry_key: bytes, frame: bytes) -> tuple[bytes, int]:
-    """Return what follows an entry's header, and the size of the frame if that is to lie aside, else 0."""
-    if len(frame) <= LONGEST_FRAME or entry_key[0] in APART:
-        return frame, 0
+def fold(entry_key: bytes, frame: bytes) -> bytes:
+    """Return what follows an entry's header in place of a frame that lies aside."""
     start = _start(entry_key, frame, 0)
-    return frame[:start] + ELSEWHERE + frame[start : start + LEASED_BYTES], len(frame)
+    return frame[:start] + ELSEWHERE + frame[start : start + LEASED_BYTES]
 
 
 def frame_of(transaction: Any, entry_key: bytes) -> bytes:

@@ -230,7 +230,8 @@ class Slots(SlotFile):
         cell = self.cells_at + slot * CELL_BYTES
         if self.file[cell + _LENGTH_AT] == _IS_LONG:
             transaction.delete(_KEY_RECORD.pack(b"k", slot))
-        self.numbers[FLAGGED] -= self.file[cell + _FLAG_AT]
+        if self.file[cell + _FLAG_AT]:
+            self._count_flag(slot, -1)
         self.set_kind(slot, FREE)
         self._freed.add(slot)
         return self.words[(cell >> 3) + 1]
@@ -259,7 +260,8 @@ class Slots(SlotFile):
             self._log(2 * before + was_flagged, slot << 8 | _IS_SIZE)
             self.words[(cell >> 3) + 1] = size
             self.file[cell + _FLAG_AT] = is_flagged
-            self._count_flag(slot, is_flagged - was_flagged)
+            if is_flagged != was_flagged:
+                self._count_flag(slot, is_flagged - was_flagged)
         return size - before
 
     def size_of(self, slot: int) -> int:

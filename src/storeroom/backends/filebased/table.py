@@ -153,7 +153,10 @@ class Table:
                 slot = self._slot_of(entry_key)  # it may have been among the expired ones that went
             is_flagged = is_conditional(entry_key, frame, 0)
             if slot >= 0:
-                slots.numbers[SIZE] += slots.refill(slot, size, is_flagged=is_flagged)
+                growth = slots.refill(slot, size, is_flagged=is_flagged)
+                slots.numbers[SIZE] += growth
+                if size - growth > LONGEST_FRAME:
+                    self._transaction.delete(ASIDE + entry_key)
             else:
                 kind = self._queues.admit(entry_key, self._capacity(bounds))
                 slot = slots.take(self._transaction, kind, entry_key, size, is_flagged=is_flagged)
@@ -162,12 +165,11 @@ class Table:
                 slots.numbers[ENTRIES] += 1
                 slots.numbers[SIZE] += size
         slots.expire_at(slot, expires_at)
-        body, aside = fold(entry_key, frame)
-        if aside:
+        aside = 0
+        if len(frame) > LONGEST_FRAME and entry_key[0] not in APART:
             self._transaction.put(ASIDE + entry_key, frame)
-        elif record is not None and bytes_aside(record):
-            self._transaction.delete(ASIDE + entry_key)
-        self._transaction.put(entry_key, HEADER.pack(expires_at, aside, slot) + body)
+            frame, aside = fold(entry_key, frame), len(frame)
+        self._transaction.put(entry_key, HEADER.pack(expires_at, aside, slot) + frame)
 
     def touch(self, entry_key: bytes, record: bytes, expires_at: float, bounds: Bounds) -> None:
         """Give a live entry, of which this is the record, another expiry; a frame that lies aside stays as it is."""
