@@ -195,8 +195,9 @@ class Table:
             if oldest < 0:
                 self._rebuild()
                 continue
-            self._transaction.delete(slots.key_of(self._transaction, oldest))
-            self._release(oldest)
+            oldest_key = slots.key_of(self._transaction, oldest)
+            self._transaction.delete(oldest_key)
+            self._release(oldest, oldest_key)
         slot = slots.take(self._transaction, VERSION, entry_key, size, is_flagged=False)
         slots.numbers[VERSIONS] += 1
         return slot
@@ -207,20 +208,16 @@ class Table:
         if slot < 0:
             return False
         expires_at = read_header(self._transaction.get(entry_key))[0]
-        self._erase(slot, entry_key)
-        self._release(slot)
+        self._transaction.delete(entry_key)
+        self._release(slot, entry_key)
         return expires_at > self.now
 
-    def _erase(self, slot: int, entry_key: bytes) -> bool:
-        """Remove the records of a slot's entry; return whether there were any."""
-        if self.slots.size_of(slot) > LONGEST_FRAME:
-            self._transaction.delete(ASIDE + entry_key)
-        return bool(self._transaction.delete(entry_key))
-
-    def _release(self, slot: int) -> bool:
-        """Count out the entry of a slot; return whether it was one that counts."""
+    def _release(self, slot: int, entry_key: bytes) -> bool:
+        """Count out the entry of a slot, and remove what lies aside; return whether it was one that counts."""
         numbers, kind = self.slots.numbers, self.slots.kinds[slot]
         size = self.slots.free(self._transaction, slot)
+        if size > LONGEST_FRAME:
+            self._transaction.delete(ASIDE + entry_key)
         if kind in _QUEUED:
             numbers[IN_SMALL if kind == SMALL else IN_MAIN] -= 1
             numbers[ENTRIES] -= 1
@@ -264,8 +261,8 @@ class Table:
                 if record is not None and (expires_at := read_header(record)[0]) > self.now:
                     slots.postpone(slot, expires_at)
                     continue
-                self._erase(slot, entry_key)
-                removed += self._release(slot)
+                transaction.delete(entry_key)
+                removed += self._release(slot, entry_key)
         self._environment.counters.expirations += removed
         self.expired += removed
         return removed
@@ -317,10 +314,13 @@ class Table:
             while (evicted < count or numbers[SIZE] > allowed) and numbers[IN_SMALL] + numbers[IN_MAIN] > alone:
                 slot, proven = next(victims)
                 entry_key = slots.key_of(transaction, slot)
-                if not self._erase(slot, entry_key):
+                if not transaction.delete(entry_key):
                     raise LookupError("the slot has another key than its record")
                 self._queues.bury(entry_key, proven=proven)
-                numbers[SIZE] -= slots.free(transaction, slot)
+                size = slots.free(transaction, slot)
+                if size > LONGEST_FRAME:
+                    transaction.delete(ASIDE + entry_key)
+                numbers[SIZE] -= size
                 numbers[ENTRIES] -= 1
                 evicted += 1
         self._environment.counters.evictions += evicted
