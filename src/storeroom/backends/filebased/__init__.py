@@ -59,9 +59,6 @@ _START: Final = HEADER.size
 _READ: Final = Struct(">d8xIB").unpack_from
 """What a read needs of a record: expires_at, the slot, and the first byte of the frame."""
 
-_TRIES: Final = 50
-"""Looks at the slots' numbers until no writer changes them meanwhile: one takes microseconds as a rule."""
-
 
 class FileBasedCache(TransactingCache):
     """A cache in an LMDB environment in the directory LOCATION.
@@ -218,11 +215,9 @@ class FileBasedCache(TransactingCache):
         return self._write(Table.usage) if numbers is None else (numbers[ENTRIES], numbers[SIZE])
 
     def _tally(self, start: str) -> tuple[int, list[str]] | None:
-        tries = _TRIES if self._read(lambda transaction: is_all_under(transaction, start)) else 0
-        for _ in range(tries):
-            if found := self._read(lambda transaction: tally(transaction, self._engine.queues.slots), buffers=True):
-                return found
-        return None
+        if not self._read(lambda transaction: is_all_under(transaction, start)):
+            return None
+        return self._read_settled(lambda transaction: tally(transaction, self._engine.queues.slots))
 
     # Writing --------------------------------------------------------------------------------
 
