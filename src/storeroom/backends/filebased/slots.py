@@ -279,7 +279,7 @@ class Slots(SlotFile):
 
     def flagged(self) -> set[int]:
         """Return the slots that are flagged: as a rule some of those flagged last; else all are looked at."""
-        last = self.words[FLAGS.start : FLAGS.stop]
+        last = set(self.words[FLAGS.start : FLAGS.stop])
         found = {slot for slot in last if slot < self.count and self.is_flagged(slot) and self.kinds[slot] != FREE}
         if len(found) != self.numbers[FLAGGED]:
             flags, slot = self.file[self.cells_at + _FLAG_AT :: CELL_BYTES], -1
