@@ -328,8 +328,8 @@ class Slots(SlotFile):
 
     def overdue(self, now: float) -> set[int]:
         """Return the slots that are due; nothing changes."""
-        blocks = (block for block in BLOCKS if self.earliest <= now and self.times[block] <= now)
-        return {slot for block in blocks for slot in self._due_in(block, now)}
+        blocks = BLOCKS if self.earliest <= now else ()
+        return {slot for block in blocks if self.times[block] <= now for slot in self._due_in(block, now)}
 
     def _due_of(self, block: int, now: float) -> Iterator[int]:
         yield from self._due_in(block, now)
