@@ -1,5 +1,6 @@
 """The work of a file cache does not grow with what it need not look at."""
 
+import random
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from storeroom.backends import filebased
 from storeroom.backends.filebased import FileBasedCache
+from storeroom.backends.filebased.records import entry_key_of
 from storeroom.backends.filebased.table import Table
+from storeroom.testing import FakeClock
 
 LARGE = b"x" * 20_000_000
 
@@ -74,15 +78,110 @@ def test_clear_leaves_what_is_others(make: Callable[..., FileBasedCache], others
     other._check_invariants()
 
 
-@pytest.mark.parametrize("operation", ["has_key", "ttl", "delete"])
-def test_a_large_value_is_not_read_to_be_found_or_removed(make: Callable[..., FileBasedCache], operation: str) -> None:
+@pytest.mark.parametrize("operation", ["has_key", "ttl", "touch", "count", "keys", "delete"])
+@pytest.mark.parametrize("key", ["large", "long" * 500])
+def test_a_large_value_is_not_read_to_be_found_or_removed(
+    make: Callable[..., FileBasedCache], operation: str, key: str
+) -> None:
     """An operation that does not return the value needs no room for it."""
     cache = make()
-    cache.set("large", LARGE)
+    cache.set(key, LARGE)
     tracemalloc.start()
     try:
-        assert getattr(cache, operation)("large")
+        assert getattr(cache, operation)(*([] if operation in {"count", "keys"} else [key]))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < len(LARGE) / 20
+    assert peak < len(LARGE) / 1000
+
+
+def no_walk(transaction: Any, start: str, now: float) -> Iterator[str]:
+    raise AssertionError("count() walks over the entries")
+
+
+def counted(cache: FileBasedCache) -> int:
+    """Return what count() tells without a walk, having compared it with keys()."""
+    keys = cache.keys()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(filebased, "live_keys", no_walk)
+        count = cache.count()
+    assert count == len(keys)
+    return count
+
+
+OPERATIONS: list[Callable[[FileBasedCache, random.Random, str, float | None], object]] = [
+    lambda cache, chance, key, timeout: cache.set(key, chance.choice([1, "text", "v" * 300_000]), timeout),
+    lambda cache, chance, key, timeout: cache.set(key, 1, timeout, tags=[f"t{chance.randrange(3)}"]),
+    lambda cache, chance, key, timeout: cache.set_many(
+        {f"{key}{n}": n for n in range(chance.choice([3, 3, 3, 400]))}, timeout
+    ),
+    lambda cache, _, key, timeout: cache.get_or_set(key, lambda: counted(cache), timeout, stale_if_error=10),
+    lambda cache, chance, *_: cache.invalidate_tags(f"t{chance.randrange(3)}"),
+    lambda cache, _, key, timeout: cache.add(key, 1, timeout),
+    lambda cache, _, key, timeout: cache.touch(key, timeout),
+    lambda cache, _, key, __: cache.delete(key),
+    lambda cache, *_: cache.prune(),
+    lambda cache, *_: fail(cache),
+]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_count_of_a_cache_that_is_alone_walks_over_nothing(make: Callable[..., FileBasedCache], seed: int) -> None:
+    """Entries are counted as they come and go, whatever is done: expired, invalidated, evicted, or not committed."""
+    cache, chance = make(OPTIONS={"max_entries": 150 if seed % 2 else None}), random.Random(seed)
+    with FakeClock() as clock:
+        for _ in range(60):
+            cache.set("stays", 1, timeout=None)
+            key = f"k{chance.randrange(9)}" * chance.choice([1, 1, 1, 200])
+            chance.choice(OPERATIONS)(cache, chance, key, chance.choice([None, 5, 20]))
+            counted(cache)
+            clock.advance(chance.choice([0, 0, 1, 4]))
+            counted(cache)
+        cache._check_invariants()
+
+
+def fail(cache: FileBasedCache) -> None:
+    """Change much in a transaction that is not committed."""
+
+    def change(table: Table) -> None:
+        for key in cache.keys()[:20]:
+            table.remove(entry_key_of(cache.make_key(key)))
+        for number in range(20):
+            table.put(b"e:1:failed%d" % number, b"\x1a" * 60, 2e9, cache._bounds)
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        cache._write(change)
+    assert cache.count() == len(cache.keys())  # until the next write by a walk
+    cache.set("stays", 1, timeout=None)
+
+
+@pytest.mark.parametrize("is_counted", [True, False])
+def test_a_long_transaction_that_failed_is_taken_back(make: Callable[..., FileBasedCache], is_counted: bool) -> None:
+    """Slots are made anew after more changes than are logged, be the next transaction one that changes none."""
+    cache = make()
+    cache.set_many({f"k{number}": number for number in range(500)})
+    with pytest.raises(InterruptedError):
+        cache._write(fail_after, [entry_key_of(cache.make_key(f"k{number}")) for number in range(500)])
+    if is_counted:
+        cache._counters.hits += 1
+        cache._engine.add_counts()
+    assert (cache.count(), cache.stats().entries) == (500, 500)
+    cache._check_invariants()
+
+
+def fail_after(table: Table, entry_keys: list[bytes]) -> None:
+    for entry_key in entry_keys:
+        table.remove(entry_key)
+    raise InterruptedError
+
+
+@pytest.mark.parametrize("others", ["", "a:b", "ab", "b"])
+def test_count_of_a_cache_that_shares_its_files_is_its_own(make: Callable[..., FileBasedCache], others: str) -> None:
+    """Entries of other prefixes and versions are passed over, be their keys short or long."""
+    cache, other = make(KEY_PREFIX="a"), make(KEY_PREFIX=others)
+    cache.set_many({"k": 1, "long" * 500: 1})
+    other.set("long" * 500, 2)
+    assert (cache.count(), other.count()) == (2, 1)
+    other.set_many({"k": 1, "l": 1}, version=2)
+    assert (cache.count(), other.count(), other.count(version=2)) == (2, 1, 2)

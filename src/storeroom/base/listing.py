@@ -33,11 +33,21 @@ class ListingCache(ManyCache):
         Raises:
             NotSupportedError: as keys().
         """
-        return len(self.keys(version=version))
+        return run(self._counting(version))
 
     async def acount(self, version: int | None = None) -> int:
         """See count()."""
-        return len(await self.akeys(version=version))
+        return await arun(self._counting(version))
+
+    def _counting(self, version: int | None) -> Steps[int]:
+        head = self._listing_head(version)
+        tally: tuple[int, list[str]] | None = None
+        if self._key_space.family(head) is not None:  # keys end as they like
+            tally = yield self._overlay or self, "_tally", (head,)
+        if tally is None:
+            return len((yield from self._listing("", version)))
+        count, conditional = tally
+        return count + len((yield from conditions.live_keys(self._overlay or self, conditional)))
 
     def _listing(self, prefix: str, version: int | None) -> Steps[list[str]]:
         hooks, start = self._overlay or self, self._listing_head(version) + prefix

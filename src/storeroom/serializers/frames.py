@@ -17,6 +17,7 @@ byte    rest
 0x14    zlib    0x15  xz       0x16  Zstandard    0x17  LZ4 (compressors.py)
 0x19    4-byte fingerprint, then the bytes of a custom compressor
 0x1a    conditions of the entry, then a frame               (entry.py)
+0x1b    the frame lies elsewhere; read by no codec          (backends/filebased/records.py)
 ======  =====================================================================
 
 All are control characters, so that a frame is told from the values that Django and django-redis write to the same

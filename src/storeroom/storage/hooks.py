@@ -285,6 +285,12 @@ class StorageHooks:
             "Keep the keys you need to find again in an entry of their own."
         )
 
+    def _tally(self, start: str) -> tuple[int, list[str]] | None:
+        """Return how many entries `_scan` would find that are no envelopes, and the storage keys of those that are.
+
+        None if only a scan can tell.
+        """
+
     def _usage(self) -> tuple[int | None, int | None]:
         """Return the numbers of entries and bytes stored now; None for one that the storage cannot tell."""
         return None, None
@@ -356,6 +362,7 @@ class StorageHooks:
     _acompare_delete = _twin(_compare_delete)
     _acompare_set = _twin(_compare_set)
     _aswap_many = _twin(_swap_many)
+    _atally = _twin(_tally)
     _ausage = _twin(_usage)
     _aprune = _twin(_prune)
 

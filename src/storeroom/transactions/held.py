@@ -105,6 +105,10 @@ class TransactionOverlay(Overlay):
                     keys[storage_key] = None
         return list(keys)
 
+    def tally(self, _start: str) -> Steps[None]:
+        """See StorageHooks._tally(): the storage does not know this unit's changes."""
+        yield from ()
+
     def set(self, storage_key: str, value: Any, expires_at: float) -> Steps[bool]:
         """See StorageHooks._set()."""
         return not (yield from self.set_many({storage_key: value}, expires_at))

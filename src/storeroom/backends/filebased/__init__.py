@@ -20,18 +20,22 @@ from storeroom import config, timeouts
 from storeroom.backends.filebased.counts import read_counts
 from storeroom.backends.filebased.environment import FORMAT, MAP_BYTES, Environment
 from storeroom.backends.filebased.records import (
+    ELSEWHERE,
     HASHED,
     HEADER,
     entry_key_of,
     entry_size,
+    is_all_under,
     is_conditional,
     join_name,
     live_keys,
+    own_frame,
     owned,
     read_header,
-    split_name,
 )
+from storeroom.backends.filebased.slots import ENTRIES, SIZE
 from storeroom.backends.filebased.table import Bounds, Table
+from storeroom.backends.filebased.tally import tally
 from storeroom.backends.filebased.transactions import TransactingCache
 from storeroom.base import BaseCache
 from storeroom.engines import shared
@@ -207,8 +211,13 @@ class FileBasedCache(TransactingCache):
         return iter(self._read(lambda transaction: list(live_keys(transaction, start, now))))
 
     def _usage(self) -> tuple[int | None, int | None]:
-        usage = self._read(lambda transaction: self._engine.queues.slots.usage(transaction.id()))
-        return usage or self._write(Table.usage)
+        numbers = self._read(lambda transaction: self._engine.queues.slots.committed(transaction.id()))
+        return self._write(Table.usage) if numbers is None else (numbers[ENTRIES], numbers[SIZE])
+
+    def _tally(self, start: str) -> tuple[int, list[str]] | None:
+        if not self._read(lambda transaction: is_all_under(transaction, start)):
+            return None
+        return self._read_settled(lambda transaction: tally(transaction, self._engine.queues.slots))
 
     # Writing --------------------------------------------------------------------------------
 
@@ -288,7 +297,7 @@ class FileBasedCache(TransactingCache):
                 return False
             if is_conditional(entry_key, record):
                 return LOOK
-            table.put(entry_key, record[_START:], expires_at, self._bounds)
+            table.touch(entry_key, record, expires_at, self._bounds)
             return True
 
         return self._write(touch)
@@ -298,7 +307,7 @@ class FileBasedCache(TransactingCache):
 
         def incr(table: Table) -> float:
             record = table.live(entry_key)
-            value = MISSING if record is None else self._decoded(storage_key, entry_key, record)
+            value = MISSING if record is None else self._decoded(storage_key, entry_key, record, table.frame_of)
             if record is None or value is MISSING:
                 raise KeyError(storage_key)
             if not isinstance(value, int | float):
@@ -319,7 +328,7 @@ class FileBasedCache(TransactingCache):
             record = table.live(entry_key)
             if record is not None and is_conditional(entry_key, record):
                 return LOOK
-            value = MISSING if record is None else self._decoded(storage_key, entry_key, record)
+            value = MISSING if record is None else self._decoded(storage_key, entry_key, record, table.frame_of)
             if record is None or value is MISSING:
                 return False
             frame = self._frame(new_storage_key, new_entry_key, value)  # a signature is bound to its key
@@ -347,7 +356,8 @@ class FileBasedCache(TransactingCache):
             expected, value, expires_at = swaps[storage_key]
             entry_key = entry_keys[storage_key]
             record = table.live(entry_key)
-            if expected != (ABSENT if record is None else self._decoded(storage_key, entry_key, record)):
+            found = ABSENT if record is None else self._decoded(storage_key, entry_key, record, table.frame_of)
+            if expected != found:
                 return False
             if value is MISSING:
                 table.remove(entry_key)
@@ -397,14 +407,14 @@ class FileBasedCache(TransactingCache):
             )
         return frame
 
-    def _decoded(self, storage_key: str, entry_key: bytes, record: bytes) -> Any:
+    def _decoded(self, storage_key: str, entry_key: bytes, record: bytes, frame_of: Any = None) -> Any:
         frame = record[_START:]
         try:
-            if entry_key[0] == HASHED:
-                name, frame = split_name(frame)
-                if name != storage_key:
-                    frame = b""  # damaged, or another key's with the same hash: nothing that could be decoded
+            if frame[:1] == ELSEWHERE or entry_key[0] == HASHED:
+                frame = own_frame(storage_key, entry_key, record, frame_of or self._frame_of)
             return self._codec.loads(frame, storage_key)
+        except KeyError:  # removed since the record was read
+            return MISSING
         except DecodeError:
             self._counters.errors += 1
             return MISSING

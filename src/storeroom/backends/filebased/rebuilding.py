@@ -1,15 +1,19 @@
 """Slots made anew from the records: after a start of the machine, damage, or a death in mid-change."""
 
+from itertools import takewhile
 from typing import Any
 
 from storeroom.backends.filebased.queues import Queues
 from storeroom.backends.filebased.records import (
     APART,
+    ASIDE,
     ENTRY_LETTERS,
     HEADER,
     LOCK,
     TAG,
+    bytes_aside,
     entry_size,
+    frame_size,
     is_conditional,
     read_header,
 )
@@ -30,8 +34,10 @@ def rebuild(transaction: Any, queues: Queues, database: Any) -> None:
         cursor.delete()
     kinds = bytes(slots.kinds)
     slots.start_over(transaction.id(), 2 * transaction.stat(database)["entries"])
+    _drop_unowned(transaction)
     later = []
-    for entry_key, record in transaction.cursor():
+    cursor.set_range(b"b")  # behind what lies aside
+    for entry_key, record in cursor:
         if entry_key[0] in ENTRY_LETTERS:
             slot = read_header(record)[1]
             is_whole = len(record) >= HEADER.size
@@ -47,13 +53,21 @@ def rebuild(transaction: Any, queues: Queues, database: Any) -> None:
         expires_at, slot = read_header(record)
         if slot >= slots.count or slots.kinds[slot] != FREE:
             slot = slots.find(FREE, 0)
-            transaction.put(entry_key, HEADER.pack(expires_at, slot) + record[HEADER.size :])
+            transaction.put(entry_key, HEADER.pack(expires_at, bytes_aside(record), slot) + record[HEADER.size :])
         _fill(queues, transaction, entry_key, record, slot, kinds)
+
+
+def _drop_unowned(transaction: Any) -> None:
+    """Remove frames that lie aside, and whose entry is gone or has another: damage, or an older version's writes."""
+    keys = map(bytes, transaction.cursor().iternext(values=False))
+    for key in list(takewhile(lambda key: key.startswith(ASIDE), keys)):
+        if not bytes_aside(transaction.get(key[1:], b"")):
+            transaction.delete(key)
 
 
 def _fill(queues: Queues, transaction: Any, entry_key: bytes, record: bytes, slot: int, kinds: bytes) -> None:
     slots = queues.slots
-    size = entry_size(entry_key, len(record) - HEADER.size)
+    size = entry_size(entry_key, frame_size(record))
     slots.fill(transaction, slot, entry_key, size, is_flagged=is_conditional(entry_key, record))
     slots.expire_at(slot, read_header(record)[0])
     numbers = slots.numbers

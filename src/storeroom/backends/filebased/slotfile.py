@@ -25,8 +25,9 @@ from storeroom.backends.filebased.files import reserve
 from storeroom.exceptions import StorageError
 
 __all__ = [
-    "ATTEMPT", "BACKUP", "BLOCKS", "CELL_BYTES", "CELL_WORDS", "EARLIEST", "EVICTED", "FREE", "GROUPS", "IS_REPLACED",
-    "LOCKED", "LOG", "LOGGED", "MAIN", "NUMBERS", "SHARE", "SMALL", "VERSION", "SlotFile", "last_attempt",
+    "ATTEMPT", "BACKUP", "BLOCKS", "CELL_BYTES", "CELL_WORDS", "EARLIEST", "EVICTED", "FLAGS", "FREE", "GROUPS",
+    "IS_REPLACED", "LOCKED", "LOG", "LOGGED", "MAIN", "NUMBERS", "SHARE", "SMALL", "VERSION", "SlotFile",
+    "last_attempt",
 ]  # fmt: skip
 
 FREE: Final = 0
@@ -39,18 +40,19 @@ VERSION: Final = 4
 FEWEST: Final = 1024
 
 # Words of the header.
-_MAGIC: Final = int.from_bytes(b"slots 1\n", "little")
+_MAGIC: Final = int.from_bytes(b"slots 2\n", "little")
 _COUNT: Final = 1
 _OWNER: Final = 2
 IS_REPLACED: Final = 3
 ATTEMPT: Final = 4
 LOGGED: Final = 5
-NUMBERS: Final = range(8, 20)
-BACKUP: Final = range(24, 36)
+NUMBERS: Final = range(8, 21)
+BACKUP: Final = range(24, 37)
 SHARE: Final = 40
 EARLIEST: Final = 46
 EVICTED: Final = 47
 GROUPS: Final = range(64, 96)
+FLAGS: Final = range(96, 128)
 LOG: Final = range(128, 512)
 BLOCKS: Final = range(512, 1536)
 _HEADER_BYTES: Final = BLOCKS.stop * 8

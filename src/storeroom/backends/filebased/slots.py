@@ -24,6 +24,7 @@ from storeroom.backends.filebased.slotfile import (
     CELL_BYTES,
     CELL_WORDS,
     EARLIEST,
+    FLAGS,
     FREE,
     GROUPS,
     IS_REPLACED,
@@ -38,7 +39,7 @@ from storeroom.backends.filebased.slotfile import (
 )
 
 __all__ = [
-    "END", "ENTRIES", "HAS_EVICTED", "HEAD", "IN_MAIN", "IN_SMALL", "SIZE", "SMALL_HAND", "TAIL", "VERSIONS",
+    "END", "ENTRIES", "FLAGGED", "HAS_EVICTED", "HEAD", "IN_MAIN", "IN_SMALL", "SIZE", "SMALL_HAND", "TAIL", "VERSIONS",
     "WINDOW_HAND", "YOUNG", "Slots",
 ]  # fmt: skip
 
@@ -64,6 +65,8 @@ HAS_EVICTED: Final = 10
 """1 from the first eviction on."""
 VERSIONS: Final = 11
 """Versions of tags."""
+FLAGGED: Final = 12
+"""Entries whose slots are flagged."""
 
 _IN_USE: Final = frozenset({SMALL, MAIN, LOCKED, VERSION})
 _BYTES: Final = [bytes([kind]) for kind in range(VERSION + 1)]
@@ -75,7 +78,7 @@ _IN_LOG: Final = 1
 _NOT_IN_LOG: Final = 2
 
 _IS_SIZE: Final = 255
-"""In the log, in place of a kind: the size before stands before it."""
+"""In the log, in place of a kind: twice the size before, and the flag, stand before it."""
 
 _LENGTH_AT: Final = 16
 _FLAG_AT: Final = 17
@@ -116,7 +119,8 @@ class Slots(SlotFile):
             attempted, state = divmod(self.words[ATTEMPT], 4)
             if attempted == number and state == _IN_LOG:
                 self._undo()
-            elif attempted != number - 1 and (attempted != number or state == _NOT_IN_LOG):
+            elif attempted != number - 1 and (attempted != number or state & _NOT_IN_LOG):
+                self.words[ATTEMPT] = 0  # so it stays should this transaction be committed without making all anew
                 return False
         self.words[ATTEMPT] = number << 2
         return True
@@ -127,7 +131,8 @@ class Slots(SlotFile):
         for position in positions:
             slot, kind = divmod(self.words[position], 256)
             if kind == _IS_SIZE:
-                self.words[(self.cells_at >> 3) + slot * CELL_WORDS + 1] = self.words[next(positions)]
+                cell = self.cells_at + slot * CELL_BYTES
+                self.words[(cell >> 3) + 1], self.file[cell + _FLAG_AT] = divmod(self.words[next(positions)], 2)
             else:
                 self.kinds[slot] = kind
                 self.expire_at(slot, self.time_of(slot))
@@ -162,13 +167,19 @@ class Slots(SlotFile):
         self.words[LOGGED] = len(LOG)
         self.words[ATTEMPT] |= _NOT_IN_LOG
 
-    def usage(self, number: int) -> tuple[int, int] | None:
-        """Return entries and bytes, this being the last transaction's number; None if all has to be made anew."""
+    def committed(self, number: int) -> list[int] | None:
+        """Return the header's numbers, this being the last transaction's number; None if all has to be made anew."""
         attempted, state = divmod(self.words[ATTEMPT], 4)
-        if attempted not in {number, number + 1} or state & _NOT_IN_LOG or self.is_replaced:
+        is_pending = attempted > number
+        if attempted - number not in {0, 1} or (is_pending and state & _NOT_IN_LOG) or self.is_replaced:
             return None
-        numbers = BACKUP if attempted > number and state == _IN_LOG else NUMBERS
-        return self.words[numbers.start + ENTRIES], self.words[numbers.start + SIZE]
+        numbers = BACKUP if is_pending and state == _IN_LOG else NUMBERS
+        return self.words[numbers.start : numbers.stop].tolist()
+
+    def is_changed_since(self, number: int) -> bool:
+        """Tell whether a transaction after that of this number has changed slots: one under way, or one that failed."""
+        state = self.words[ATTEMPT] - (number + 1 << 2)
+        return state > _IN_LOG or (state == _IN_LOG and self.words[LOGGED] > 0)
 
     # Slots ----------------------------------------------------------------------------------
 
@@ -208,6 +219,8 @@ class Slots(SlotFile):
         else:
             self.file[cell + _LENGTH_AT : cell + _KEY_AT] = bytes((_IS_LONG, is_flagged))
             transaction.put(_KEY_RECORD.pack(b"k", slot), entry_key)
+        if is_flagged:
+            self._count_flag(slot, 1)
         cell >>= 3
         self.words[cell + 1] = size
         self.times[cell] = math.inf
@@ -217,6 +230,8 @@ class Slots(SlotFile):
         cell = self.cells_at + slot * CELL_BYTES
         if self.file[cell + _LENGTH_AT] == _IS_LONG:
             transaction.delete(_KEY_RECORD.pack(b"k", slot))
+        if self.file[cell + _FLAG_AT]:
+            self._count_flag(slot, -1)
         self.set_kind(slot, FREE)
         self._freed.add(slot)
         return self.words[(cell >> 3) + 1]
@@ -240,11 +255,13 @@ class Slots(SlotFile):
     def refill(self, slot: int, size: int, *, is_flagged: bool) -> int:
         """Change the bytes and the flag of a slot's entry; return by how many bytes it grows."""
         cell = self.cells_at + slot * CELL_BYTES
-        self.file[cell + _FLAG_AT] = is_flagged
-        before = self.words[(cell >> 3) + 1]
-        if size != before:
-            self._log(before, slot << 8 | _IS_SIZE)
+        before, was_flagged = self.words[(cell >> 3) + 1], self.file[cell + _FLAG_AT]
+        if size != before or is_flagged != was_flagged:
+            self._log(2 * before + was_flagged, slot << 8 | _IS_SIZE)
             self.words[(cell >> 3) + 1] = size
+            self.file[cell + _FLAG_AT] = is_flagged
+            if is_flagged != was_flagged:
+                self._count_flag(slot, is_flagged - was_flagged)
         return size - before
 
     def size_of(self, slot: int) -> int:
@@ -254,6 +271,22 @@ class Slots(SlotFile):
     def is_flagged(self, slot: int) -> bool:
         """Tell whether the value of a slot's entry may be being computed, as its record tells."""
         return self.file[self.cells_at + slot * CELL_BYTES + _FLAG_AT] != 0
+
+    def _count_flag(self, slot: int, change: int) -> None:
+        self.numbers[FLAGGED] += change
+        if change > 0:
+            self.words[FLAGS[slot % len(FLAGS)]] = slot
+
+    def flagged(self) -> set[int]:
+        """Return the slots that are flagged: as a rule some of those flagged last; else all are looked at."""
+        last = set(self.words[FLAGS.start : FLAGS.stop])
+        found = {slot for slot in last if slot < self.count and self.is_flagged(slot) and self.kinds[slot] != FREE}
+        if len(found) != self.numbers[FLAGGED]:
+            flags, slot = self.file[self.cells_at + _FLAG_AT :: CELL_BYTES], -1
+            while (slot := flags.find(1, slot + 1)) >= 0:
+                if self.kinds[slot] != FREE:
+                    found.add(slot)
+        return found
 
     # Hints ----------------------------------------------------------------------------------
 
@@ -293,12 +326,20 @@ class Slots(SlotFile):
             times[at] = min(times[blocks.start : blocks.stop])
         times[EARLIEST] = min(times[GROUPS.start : GROUPS.stop])
 
+    def overdue(self, now: float) -> set[int]:
+        """Return the slots that are due; nothing changes."""
+        blocks = BLOCKS if self.earliest <= now else ()
+        return {slot for block in blocks if self.times[block] <= now for slot in self._due_in(block, now)}
+
     def _due_of(self, block: int, now: float) -> Iterator[int]:
-        first = (block - BLOCKS.start) << self.shift
-        last = first + (1 << self.shift)
-        cells = self.times[self.cells_at >> 3 :: CELL_WORDS][first:last]
-        for slot, time in enumerate(cells.tolist(), first):
-            if time <= now and self.kinds[slot] != FREE:
-                yield slot
-        left = [time for time, kind in zip(cells.tolist(), self.kinds[first:last], strict=True) if kind != FREE]
-        self.times[block] = min(left, default=math.inf)
+        yield from self._due_in(block, now)
+        self.times[block] = min(
+            (time for slot, time in self._times_in(block) if self.kinds[slot] != FREE), default=math.inf
+        )
+
+    def _due_in(self, block: int, now: float) -> Iterator[int]:
+        return (slot for slot, time in self._times_in(block) if time <= now and self.kinds[slot] != FREE)
+
+    def _times_in(self, block: int) -> Iterator[tuple[int, float]]:
+        first, times = (block - BLOCKS.start) << self.shift, self.times[self.cells_at >> 3 :: CELL_WORDS]
+        return enumerate(times[first : first + (1 << self.shift)].tolist(), first)

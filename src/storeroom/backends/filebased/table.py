@@ -14,12 +14,18 @@ from storeroom.backends.filebased.environment import Environment
 from storeroom.backends.filebased.rebuilding import rebuild
 from storeroom.backends.filebased.records import (
     APART,
+    ASIDE,
     ENTRY_LETTERS,
     HEADER,
     LOCK,
+    LONGEST_FRAME,
     are_all_owned,
+    bytes_aside,
     entry_key_of,
     entry_size,
+    fold,
+    frame_of,
+    frame_size,
     is_being_computed,
     is_conditional,
     locks,
@@ -71,12 +77,12 @@ def overwrite(slots: Slots, transaction: Any, entry_key: bytes, frame: bytes, ex
 
 def _renewed(slots: Slots, old: bytes, entry_key: bytes, frame: bytes, expires_at: float) -> bytes | None:
     """Return the record that overwrites an old one and leaves its slot as it is, or None."""
-    if len(old) != HEADER.size + len(frame):
+    if len(old) != HEADER.size + len(frame) or len(frame) > LONGEST_FRAME:
         return None
-    _, slot = HEADER.unpack_from(old)
-    if slot >= slots.count or expires_at < slots.time_of(slot) or is_conditional(entry_key, frame, 0):
+    _, aside, slot = HEADER.unpack_from(old)
+    if aside or slot >= slots.count or expires_at < slots.time_of(slot) or is_conditional(entry_key, frame, 0):
         return None
-    return HEADER.pack(expires_at, slot) + frame
+    return HEADER.pack(expires_at, 0, slot) + frame
 
 
 class Table:
@@ -113,6 +119,10 @@ class Table:
         record: bytes | None = self._transaction.get(entry_key)
         return None if record is None or not read_header(record)[0] > self.now else record
 
+    def frame_of(self, entry_key: bytes) -> bytes:
+        """Return an entry's frame: see records.frame_of()."""
+        return frame_of(self._transaction, entry_key)
+
     def _slot_of(self, entry_key: bytes) -> int:
         """Return the slot of an entry, expired or not; -1 if there is none."""
         record = self._transaction.get(entry_key)
@@ -143,7 +153,10 @@ class Table:
                 slot = self._slot_of(entry_key)  # it may have been among the expired ones that went
             is_flagged = is_conditional(entry_key, frame, 0)
             if slot >= 0:
-                slots.numbers[SIZE] += slots.refill(slot, size, is_flagged=is_flagged)
+                growth = slots.refill(slot, size, is_flagged=is_flagged)
+                slots.numbers[SIZE] += growth
+                if size - growth > LONGEST_FRAME:
+                    self._transaction.delete(ASIDE + entry_key)
             else:
                 kind = self._queues.admit(entry_key, self._capacity(bounds))
                 slot = slots.take(self._transaction, kind, entry_key, size, is_flagged=is_flagged)
@@ -152,7 +165,21 @@ class Table:
                 slots.numbers[ENTRIES] += 1
                 slots.numbers[SIZE] += size
         slots.expire_at(slot, expires_at)
-        self._transaction.put(entry_key, HEADER.pack(expires_at, slot) + frame)
+        aside = 0
+        if len(frame) > LONGEST_FRAME and entry_key[0] not in APART:
+            self._transaction.put(ASIDE + entry_key, frame)
+            frame, aside = fold(entry_key, frame), len(frame)
+        self._transaction.put(entry_key, HEADER.pack(expires_at, aside, slot) + frame)
+
+    def touch(self, entry_key: bytes, record: bytes, expires_at: float, bounds: Bounds) -> None:
+        """Give a live entry, of which this is the record, another expiry; a frame that lies aside stays as it is."""
+        aside, body = bytes_aside(record), record[HEADER.size :]
+        if not aside:
+            self.put(entry_key, body, expires_at, bounds)
+            return
+        slot = self._slot_of(entry_key)
+        self.slots.expire_at(slot, expires_at)
+        self._transaction.put(entry_key, HEADER.pack(expires_at, aside, slot) + body)
 
     def _put_apart(self, slot: int, entry_key: bytes, size: int, bounds: Bounds) -> int:
         """Return the slot of a lock, or of a tag's version, of which the oldest goes if there are too many."""
@@ -168,8 +195,9 @@ class Table:
             if oldest < 0:
                 self._rebuild()
                 continue
-            self._transaction.delete(slots.key_of(self._transaction, oldest))
-            self._release(oldest)
+            oldest_key = slots.key_of(self._transaction, oldest)
+            self._transaction.delete(oldest_key)
+            self._release(oldest, oldest_key)
         slot = slots.take(self._transaction, VERSION, entry_key, size, is_flagged=False)
         slots.numbers[VERSIONS] += 1
         return slot
@@ -181,13 +209,15 @@ class Table:
             return False
         expires_at = read_header(self._transaction.get(entry_key))[0]
         self._transaction.delete(entry_key)
-        self._release(slot)
+        self._release(slot, entry_key)
         return expires_at > self.now
 
-    def _release(self, slot: int) -> bool:
-        """Count out the entry of a slot; return whether it was one that counts."""
+    def _release(self, slot: int, entry_key: bytes) -> bool:
+        """Count out the entry of a slot, and remove what lies aside; return whether it was one that counts."""
         numbers, kind = self.slots.numbers, self.slots.kinds[slot]
         size = self.slots.free(self._transaction, slot)
+        if size > LONGEST_FRAME:
+            self._transaction.delete(ASIDE + entry_key)
         if kind in _QUEUED:
             numbers[IN_SMALL if kind == SMALL else IN_MAIN] -= 1
             numbers[ENTRIES] -= 1
@@ -232,7 +262,7 @@ class Table:
                     slots.postpone(slot, expires_at)
                     continue
                 transaction.delete(entry_key)
-                removed += self._release(slot)
+                removed += self._release(slot, entry_key)
         self._environment.counters.expirations += removed
         self.expired += removed
         return removed
@@ -287,7 +317,10 @@ class Table:
                 if not transaction.delete(entry_key):
                     raise LookupError("the slot has another key than its record")
                 self._queues.bury(entry_key, proven=proven)
-                numbers[SIZE] -= slots.free(transaction, slot)
+                size = slots.free(transaction, slot)
+                if size > LONGEST_FRAME:
+                    transaction.delete(ASIDE + entry_key)
+                numbers[SIZE] -= size
                 numbers[ENTRIES] -= 1
                 evicted += 1
         self._environment.counters.evictions += evicted
@@ -311,8 +344,10 @@ class Table:
         """Raise AssertionError if entries, slots and numbers disagree: for tests."""
         transaction, slots, numbers = self._transaction, self.slots, self.slots.numbers
         counted = {SMALL: 0, MAIN: 0, LOCKED: 0, VERSION: 0}
-        size, is_late, seen = 0, False, set()
+        size, is_late, seen, aside = 0, False, set(), set[bytes]()
         for entry_key, record in transaction.cursor():
+            if entry_key.startswith(ASIDE) or (bytes_aside(record) and entry_key[0] in ENTRY_LETTERS):
+                aside ^= {entry_key.removeprefix(ASIDE)}  # twice for each, once it is settled
             if entry_key[0] in ENTRY_LETTERS:
                 expires_at, slot = read_header(record)
                 if not slots.holds(transaction, slot, entry_key):
@@ -320,13 +355,14 @@ class Table:
                 seen.add(slot)
                 counted[slots.kinds[slot]] += 1
                 is_late = is_late or not slots.earliest <= slots.time_of(slot) <= expires_at
-                size += 0 if entry_key[0] in APART else entry_size(entry_key, len(record) - HEADER.size)
+                size += 0 if entry_key[0] in APART else entry_size(entry_key, frame_size(record))
         small, main, _, versions = counted.values()
         found = {ENTRIES: small + main, SIZE: size, IN_SMALL: small, IN_MAIN: main, VERSIONS: versions}
         noted = {number: numbers[number] for number in found}
         in_ring = {slots.ring[position % slots.count] for position in range(numbers[HEAD], numbers[END])}
         faults = {
             "an entry comes due after it expires": is_late,
+            "a frame lies aside without its entry, or an entry without its frame": bool(aside),
             "slots are in use without an entry": len(seen) != sum(kind in counted for kind in slots.kinds),
             f"the numbers are noted as {noted}, and are {found}": noted != found,
             "an entry of main is not in its ring": not {s for s in seen if slots.kinds[s] == MAIN} <= in_ring,

@@ -1,18 +1,24 @@
 """Transactions of a file cache: begun, ended, and made again where the environment had to be mended."""
 
+import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import lmdb
 
 from storeroom import timeouts
 from storeroom.backends.filebased.environment import Environment
+from storeroom.backends.filebased.records import frame_of
 from storeroom.backends.filebased.table import Bounds, Table, overwrite
 from storeroom.backends.inline import InlineCache
 
 __all__ = ["TransactingCache"]
 
 T = TypeVar("T")
+
+_TRIES: Final = 50
+_PAUSE: Final = 1e-5
+"""Seconds by which each pause is longer than the one before: a write takes ten microseconds, a large one more."""
 
 
 class TransactingCache(InlineCache, abstract=True):
@@ -35,6 +41,17 @@ class TransactingCache(InlineCache, abstract=True):
             except lmdb.Error as error:
                 engine.recover(error, is_last=is_last)
         raise AssertionError  # the last attempt returned or raised
+
+    def _read_settled(self, read: Callable[[Any], T | None]) -> T | None:
+        """Run `read` in one read transaction after another, until writers let it return something, or for 15 ms."""
+        for attempt in range(_TRIES):
+            if (found := self._read(read, buffers=True)) is not None:
+                return found
+            time.sleep(attempt * _PAUSE)
+        return None
+
+    def _frame_of(self, entry_key: bytes) -> bytes:
+        return self._read(lambda transaction: frame_of(transaction, entry_key))
 
     def _put(self, entry_key: bytes, frame: bytes, expires_at: float) -> None:
         engine, now = self._engine, timeouts.now()

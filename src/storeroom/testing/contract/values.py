@@ -104,6 +104,25 @@ class ValuesContract(Suite):
         await cache.set("k", value)
         assert await cache.get("k") == value
 
+    @needs("large_values")
+    async def test_operations_do_not_tell_a_large_value_from_a_small_one(self, cache: Driver) -> None:
+        """A large value is touched, moved, kept by add(), overwritten by a small one and back, and removed."""
+        large = "v" * 300_000
+        await cache.set("k", 1)
+        await cache.set("k", large, timeout=50)
+        assert await cache.touch("k", 1000) is True
+        assert await cache.ttl("k") == pytest.approx(1000, rel=0.1)
+        assert await cache.add("k", 2) is False
+        assert await cache.get_or_set("k", lambda: 2) == large
+        assert await cache.incr_version("k") == 2
+        assert await cache.get_many(["k"], version=2) == {"k": large}
+        assert await cache.get("k", "absent") == "absent"
+        await cache.set("k", 3, version=2)
+        assert await cache.get("k", version=2) == 3
+        await cache.set("k", large, version=2)
+        assert await cache.delete("k", version=2) is True
+        assert await cache.has_key("k", version=2) is False
+
     async def test_get_tells_a_stored_none_from_absence(self, cache: Driver) -> None:
         """A stored None is a value to every operation, and the default is returned for an absent key alone."""
         await cache.set("k", None)
