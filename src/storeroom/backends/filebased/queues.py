@@ -15,16 +15,18 @@ The numbers of `Share` lie in the header of the slots, where readers change them
 import math
 from collections.abc import Callable, Iterator
 from struct import Struct
-from typing import Final
+from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 from storeroom.backends.filebased.slotfile import EVICTED, MAIN, SHARE, SMALL
 from storeroom.backends.filebased.slots import (
     END,
+    ENTRIES,
     HAS_EVICTED,
     HEAD,
     IN_MAIN,
     IN_SMALL,
+    SIZE,
     SMALL_HAND,
     TAIL,
     WINDOW_HAND,
@@ -34,13 +36,22 @@ from storeroom.backends.filebased.slots import (
 from storeroom.eviction.s3fifo import PATIENCE
 from storeroom.eviction.share import DRIFT, FLAGS, KNOWN, PROVEN, Share
 
-__all__ = ["Queues"]
+__all__ = ["Bounds", "Queues"]
 
 _SHARE: Final = Struct("=6d")
 _NUMBERS: Final = 2**29
 """Numbers of evictions begin again at zero here: they have the bits of a word beside checksum and flags."""
 _AT_ONCE: Final = 16
 """Entries that leave the window at once, as the call costs as much as two of them."""
+
+
+class Bounds(NamedTuple):
+    """The bounds, as an alias's OPTIONS say; None for none."""
+
+    max_entries: int | None
+    max_bytes: int | None
+    cull_frequency: int | None
+    max_tags: int | None
 
 
 class Queues:
@@ -115,22 +126,42 @@ class Queues:
 
     # Queues ---------------------------------------------------------------------------------
 
-    def admit(self, entry_key: bytes, capacity: float) -> int:
-        """Return the queue for a new entry, which is counted there: `SMALL`, or `MAIN` if it returns."""
-        slots, checksum = self.slots, crc32(entry_key)
-        ghosts, numbers = slots.ghosts, slots.numbers
-        if ghosts[checksum % len(ghosts)] >> 32 == checksum and self._teach(checksum, is_read=False):
-            numbers[IN_MAIN] += 1
-            return MAIN
-        numbers[IN_SMALL] += 1
-        numbers[YOUNG] += 1
-        if numbers[YOUNG] > self._settled_at:
-            self._settle(capacity)
-        return SMALL
+    def enter(
+        self, transaction: Any, entry_key: bytes, size: int, expires_at: float, bounds: Bounds, *, is_flagged: bool
+    ) -> int:
+        """Put a new entry, for which there is room, into small, or into main if it returns; return its slot.
 
-    def _settle(self, capacity: float) -> None:
+        Raise StorageError if there is no room for more slots.
+        """
+        slots, numbers, checksum = self.slots, self.slots.numbers, crc32(entry_key)
+        ghost = slots.ghosts[checksum % slots.count]
+        kind = MAIN if ghost >> 32 == checksum and self._teach(checksum, is_read=False) else SMALL
+        if kind == MAIN:
+            numbers[IN_MAIN] += 1
+        else:
+            numbers[IN_SMALL] += 1
+            numbers[YOUNG] = young = numbers[YOUNG] + 1
+            if young > self._settled_at:
+                self._settle(bounds)
+        slot = slots.take(transaction, kind, entry_key, size, expires_at, is_flagged=is_flagged)
+        if kind == MAIN:
+            self.append(slot)
+        numbers = slots.numbers
+        numbers[ENTRIES] += 1
+        numbers[SIZE] += size
+        return slot
+
+    def capacity(self, bounds: Bounds) -> float:
+        """Return how many entries fill the cache, if the mean size stays as it is."""
+        entries, size = self.slots.numbers[ENTRIES], self.slots.numbers[SIZE]
+        capacity = math.inf if bounds.max_entries is None else max(1.0, bounds.max_entries)
+        if bounds.max_bytes is not None and size:
+            capacity = max(1.0, min(capacity, bounds.max_bytes * entries / size))
+        return capacity
+
+    def _settle(self, bounds: Bounds) -> None:
         """Let those of small leave the window that are too old for it, and while the cache fills, small itself."""
-        self._load(capacity)
+        self._load(self.capacity(bounds))
         slots, numbers, window = self.slots, self.slots.numbers, self.share.window
         while numbers[YOUNG] > window:
             hand = numbers[WINDOW_HAND]

@@ -54,8 +54,8 @@ def rebuild(transaction: Any, queues: Queues, database: Any) -> None:
 def _fill(queues: Queues, transaction: Any, entry_key: bytes, record: bytes, slot: int, kinds: bytes) -> None:
     slots = queues.slots
     size = entry_size(entry_key, len(record) - HEADER.size)
-    slots.fill(transaction, slot, entry_key, size, is_flagged=is_conditional(entry_key, record))
-    slots.expire_at(slot, read_header(record)[0])
+    expires_at, is_flagged = read_header(record)[0], is_conditional(entry_key, record)
+    slots.fill(transaction, slot, entry_key, size, expires_at, is_flagged=is_flagged)
     numbers = slots.numbers
     numbers[TAIL] = max(numbers[TAIL], slot + 1)
     if entry_key[0] in APART:

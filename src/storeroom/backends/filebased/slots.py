@@ -69,6 +69,9 @@ _IN_USE: Final = frozenset({SMALL, MAIN, LOCKED, VERSION})
 _BYTES: Final = [bytes([kind]) for kind in range(VERSION + 1)]
 _NUMBERS_AT: Final = slice(NUMBERS.start * 8, NUMBERS.stop * 8)
 _BACKUP_AT: Final = slice(BACKUP.start * 8, BACKUP.stop * 8)
+_LOG_AT: Final = LOG.start
+_LOG_ROOM: Final = len(LOG)
+_BLOCKS_AT: Final = BLOCKS.start
 
 # The state of the noted transaction, beside its number; 0 where it has changed nothing.
 _IN_LOG: Final = 1
@@ -84,6 +87,8 @@ _LONGEST_KEY: Final = CELL_BYTES - _KEY_AT
 _IS_LONG: Final = 255
 """In place of the length of a key that has a record of its own."""
 _KEY_RECORD: Final = Struct(">cI")
+_CELL: Final = Struct(f"=dQBB{_LONGEST_KEY}s")
+"""Time of expiry, bytes, length of the key, flag, key."""
 
 
 class Slots(SlotFile):
@@ -98,7 +103,8 @@ class Slots(SlotFile):
 
     def begin(self, number: int) -> bool:
         """Begin the changes of the write transaction of this number; return False if all has to be made anew."""
-        if not self.skip(number):
+        words = self.words
+        if (words[ATTEMPT] >> 2 != number - 1 or words[IS_REPLACED]) and not self.skip(number):
             return False
         file, words = self.file, self.words
         file[_BACKUP_AT] = file[_NUMBERS_AT]
@@ -132,17 +138,6 @@ class Slots(SlotFile):
                 self.kinds[slot] = kind
                 self.expire_at(slot, self.time_of(slot))
 
-    def _log(self, *logged: int) -> None:
-        words = self.words
-        end = words[LOGGED]
-        if end + len(logged) > len(LOG):
-            self.give_up_log()
-            return
-        for number in logged:
-            words[LOG.start + end] = number
-            end += 1
-        words[LOGGED] = end
-
     def start_over(self, number: int, count: int) -> None:
         """Free all slots, of which there are to be so many at least; raise StorageError if there is no room for them.
 
@@ -174,8 +169,14 @@ class Slots(SlotFile):
 
     def set_kind(self, slot: int, kind: int) -> None:
         """Change a slot's kind, which a transaction that fails takes back."""
-        self._log(slot << 8 | self.kinds[slot])
-        self.kinds[slot] = kind
+        words, kinds = self.words, self.kinds
+        end = words[LOGGED]
+        if end < _LOG_ROOM:
+            words[_LOG_AT + end] = slot << 8 | kinds[slot]
+            words[LOGGED] = end + 1
+        else:
+            self.give_up_log()
+        kinds[slot] = kind
 
     def find(self, kind: int, start: int) -> int:
         """Return the first slot of a kind from `start` on, around the end; -1 if there is none."""
@@ -185,32 +186,35 @@ class Slots(SlotFile):
             found = self.file.find(_BYTES[kind], at, at + start)
         return found - at if found >= 0 else -1
 
-    def take(self, transaction: Any, kind: int, entry_key: bytes, size: int, *, is_flagged: bool) -> int:
+    def take(
+        self, transaction: Any, kind: int, entry_key: bytes, size: int, expires_at: float, *, is_flagged: bool
+    ) -> int:
         """Give a new entry a slot, and return it; raise StorageError if there is no room for more slots."""
-        slot = self.find(FREE, self.numbers[TAIL])
-        if slot < 0 or 4 * (self.numbers[ENTRIES] + self.numbers[VERSIONS]) > 3 * self.count:
-            self.grow(self.numbers[END])
-            slot = self.find(FREE, self.numbers[TAIL])
+        numbers = self.numbers
+        slot = self.find(FREE, numbers[TAIL])
+        if slot < 0 or 4 * (numbers[ENTRIES] + numbers[VERSIONS]) > 3 * self.count:
+            self.grow(numbers[END])
+            numbers = self.numbers
+            slot = self.find(FREE, numbers[TAIL])
         if slot in self._freed:
             self.give_up_log()
-        self.numbers[TAIL] = slot + 1
+        numbers[TAIL] = slot + 1
         self.set_kind(slot, kind)
         self.hits[slot] = 0
-        self.fill(transaction, slot, entry_key, size, is_flagged=is_flagged)
+        self.fill(transaction, slot, entry_key, size, expires_at, is_flagged=is_flagged)
         return slot
 
-    def fill(self, transaction: Any, slot: int, entry_key: bytes, size: int, *, is_flagged: bool) -> None:
-        """Write a slot's cell; it comes due never."""
-        cell = self.cells_at + slot * CELL_BYTES
+    def fill(
+        self, transaction: Any, slot: int, entry_key: bytes, size: int, expires_at: float, *, is_flagged: bool
+    ) -> None:
+        """Write a slot's cell."""
         length = len(entry_key)
-        if length <= _LONGEST_KEY:
-            self.file[cell + _LENGTH_AT : cell + _KEY_AT + length] = bytes((length, is_flagged)) + entry_key
-        else:
-            self.file[cell + _LENGTH_AT : cell + _KEY_AT] = bytes((_IS_LONG, is_flagged))
+        if length > _LONGEST_KEY:
             transaction.put(_KEY_RECORD.pack(b"k", slot), entry_key)
-        cell >>= 3
-        self.words[cell + 1] = size
-        self.times[cell] = math.inf
+            length = _IS_LONG
+        _CELL.pack_into(self.file, self.cells_at + slot * CELL_BYTES, expires_at, size, length, is_flagged, entry_key)
+        if expires_at < self.times[_BLOCKS_AT + (slot >> self.shift)]:
+            self.expire_at(slot, expires_at)
 
     def free(self, transaction: Any, slot: int) -> int:
         """Take a slot back; return the bytes of its entry."""
@@ -243,8 +247,13 @@ class Slots(SlotFile):
         self.file[cell + _FLAG_AT] = is_flagged
         before = self.words[(cell >> 3) + 1]
         if size != before:
-            self._log(before, slot << 8 | _IS_SIZE)
-            self.words[(cell >> 3) + 1] = size
+            words, end = self.words, self.words[LOGGED]
+            if end + 2 > _LOG_ROOM:
+                self.give_up_log()
+            else:
+                words[_LOG_AT + end], words[_LOG_AT + end + 1] = before, slot << 8 | _IS_SIZE
+                words[LOGGED] = end + 2
+            words[(cell >> 3) + 1] = size
         return size - before
 
     def size_of(self, slot: int) -> int:

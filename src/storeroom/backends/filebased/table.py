@@ -7,10 +7,11 @@ alone.
 
 import math
 from contextlib import closing
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from storeroom.backends.filebased.counts import COUNTS_KEY
 from storeroom.backends.filebased.environment import Environment
+from storeroom.backends.filebased.queues import Bounds, Queues
 from storeroom.backends.filebased.rebuilding import rebuild
 from storeroom.backends.filebased.records import (
     APART,
@@ -30,16 +31,7 @@ from storeroom.backends.filebased.slotfile import LOCKED, MAIN, SMALL, VERSION
 from storeroom.backends.filebased.slots import END, ENTRIES, HEAD, IN_MAIN, IN_SMALL, SIZE, TAIL, VERSIONS, Slots
 from storeroom.keys import KeySpace
 
-__all__ = ["Bounds", "Table", "overwrite"]
-
-
-class Bounds(NamedTuple):
-    """The bounds, as an alias's OPTIONS say; None for none."""
-
-    max_entries: int | None
-    max_bytes: int | None
-    cull_frequency: int | None
-    max_tags: int | None
+__all__ = ["Bounds", "Table", "put_alone"]
 
 
 _PER_WRITE: Final = 8
@@ -56,16 +48,33 @@ _AT_ONCE: Final = 64
 """A full cache evicts one entry in `_PART` at once, and `_AT_ONCE` at the most, since a page of several costs once."""
 
 
-def overwrite(slots: Slots, transaction: Any, entry_key: bytes, frame: bytes, expires_at: float) -> bool:
-    """Overwrite an entry where its slot stays as it is: its size is the same, and it comes due no earlier.
+def put_alone(
+    queues: Queues, transaction: Any, entry_key: bytes, frame: bytes, expires_at: float, bounds: Bounds, now: float
+) -> bool:
+    """Write an entry where that is all there is to do.
 
-    Return False, having done nothing, where a Table is needed.
+    An overwritten one keeps its size, and comes due no earlier; for a new one there is room, and none is due. Return
+    False, having changed nothing, where a Table is needed.
     """
-    old = transaction.get(entry_key)
-    record = None if old is None else _renewed(slots, old, entry_key, frame, expires_at)
-    if record is None or not slots.skip(transaction.id()):
+    slots, old = queues.slots, transaction.get(entry_key)
+    if old is not None:
+        record = _renewed(slots, old, entry_key, frame, expires_at)
+        if record is None or not slots.skip(transaction.id()):
+            return False
+        transaction.put(entry_key, record)
+        return True
+    size = entry_size(entry_key, len(frame))
+    if entry_key[0] in APART or not slots.begin(transaction.id()) or slots.earliest <= now:
         return False
-    transaction.put(entry_key, record)
+    max_entries, max_bytes, _, _ = bounds
+    numbers = slots.numbers
+    if max_entries is not None and numbers[ENTRIES] >= max_entries:
+        return False
+    if max_bytes is not None and numbers[SIZE] + size > max_bytes:
+        return False
+    is_flagged = is_conditional(entry_key, frame, 0)
+    slot = queues.enter(transaction, entry_key, size, expires_at, bounds, is_flagged=is_flagged)
+    transaction.put(entry_key, HEADER.pack(expires_at, slot) + frame)
     return True
 
 
@@ -145,12 +154,9 @@ class Table:
             if slot >= 0:
                 slots.numbers[SIZE] += slots.refill(slot, size, is_flagged=is_flagged)
             else:
-                kind = self._queues.admit(entry_key, self._capacity(bounds))
-                slot = slots.take(self._transaction, kind, entry_key, size, is_flagged=is_flagged)
-                if kind == MAIN:
-                    self._queues.append(slot)
-                slots.numbers[ENTRIES] += 1
-                slots.numbers[SIZE] += size
+                slot = self._queues.enter(
+                    self._transaction, entry_key, size, expires_at, bounds, is_flagged=is_flagged
+                )
         slots.expire_at(slot, expires_at)
         self._transaction.put(entry_key, HEADER.pack(expires_at, slot) + frame)
 
@@ -162,7 +168,7 @@ class Table:
             slots.refill(slot, size, is_flagged=False)
             return slot
         if entry_key[0] == LOCK:
-            return slots.take(self._transaction, LOCKED, entry_key, size, is_flagged=False)
+            return slots.take(self._transaction, LOCKED, entry_key, size, math.inf, is_flagged=False)
         while max_tags is not None and slots.numbers[VERSIONS] >= max_tags:
             oldest = slots.find(VERSION, slots.numbers[TAIL])
             if oldest < 0:
@@ -170,7 +176,7 @@ class Table:
                 continue
             self._transaction.delete(slots.key_of(self._transaction, oldest))
             self._release(oldest)
-        slot = slots.take(self._transaction, VERSION, entry_key, size, is_flagged=False)
+        slot = slots.take(self._transaction, VERSION, entry_key, size, math.inf, is_flagged=False)
         slots.numbers[VERSIONS] += 1
         return slot
 
@@ -237,15 +243,6 @@ class Table:
         self.expired += removed
         return removed
 
-    def _capacity(self, bounds: Bounds) -> float:
-        """Return how many entries fill the cache, if the mean size stays as it is."""
-        max_entries, max_bytes, *_ = bounds
-        entries, size = self.slots.numbers[ENTRIES], self.slots.numbers[SIZE]
-        capacity = math.inf if max_entries is None else max(1.0, max_entries)
-        if max_bytes is not None and size:
-            capacity = max(1.0, min(capacity, max_bytes * entries / size))
-        return capacity
-
     def _make_room(self, slot: int, size: int, bounds: Bounds) -> bool:
         """Remove the entries that stand in the way of one of this size in this slot, or of a new one.
 
@@ -268,10 +265,10 @@ class Table:
                 pass
         self._kept = slot
         try:
-            self._evict(surplus, allowed, count, self._capacity(bounds))
+            self._evict(surplus, allowed, count, self._queues.capacity(bounds))
         except LookupError:
             self._rebuild()
-            self._evict(surplus, allowed, count, self._capacity(bounds))
+            self._evict(surplus, allowed, count, self._queues.capacity(bounds))
         return True
 
     def _evict(self, surplus: int, allowed: float, count: int, capacity: float) -> None:
