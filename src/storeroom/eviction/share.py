@@ -145,7 +145,7 @@ class Share:
         self.aim(self.target + step * self._step)
         return flags | TAUGHT
 
-    def fall(self) -> None:
-        """Make small a little shorter, as nothing has returned for a turnover."""
+    def fall(self, evictions: int = 1) -> None:
+        """Make small a little shorter with each eviction, as nothing has returned for a turnover."""
         if self.target > _SILENT * self.capacity:
-            self.aim(self.target - _FALL)
+            self.aim(self.target - _FALL * evictions)

@@ -13,7 +13,7 @@ The numbers of `Share` lie in the header of the slots, where readers change them
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from struct import Struct
 from typing import Any, Final, NamedTuple
 from zlib import crc32
@@ -42,7 +42,8 @@ _SHARE: Final = Struct("=6d")
 _NUMBERS: Final = 2**29
 """Numbers of evictions begin again at zero here: they have the bits of a word beside checksum and flags."""
 _AT_ONCE: Final = 16
-"""Entries that leave the window at once, as the call costs as much as two of them."""
+"""Entries that leave the window, or the cache, at once, as the call costs as much as two of them."""
+_QUEUED: Final = frozenset({SMALL, MAIN})
 
 
 class Bounds(NamedTuple):
@@ -89,13 +90,6 @@ class Queues:
             ghosts[position] = ghost | flags
         self._store()
         return not proven
-
-    def bury(self, entry_key: bytes, *, proven: bool) -> None:
-        """Remember a key that is being evicted."""
-        ghosts, words, checksum = self.slots.ghosts, self.slots.words, crc32(entry_key)
-        number = words[EVICTED + proven] % _NUMBERS
-        words[EVICTED + proven] += 1
-        ghosts[checksum % len(ghosts)] = checksum << 32 | number << 3 | PROVEN * proven
 
     def _load(self, capacity: float | None = None) -> None:
         """Take over the numbers of the share that another process may have changed."""
@@ -218,50 +212,85 @@ class Queues:
 
     # Eviction -------------------------------------------------------------------------------
 
-    def victims(self, capacity: float, is_spared: Callable[[int], bool]) -> Iterator[tuple[int, bool]]:
-        """Yield slots to evict, taken out of their queues, and whether they were in main.
+    def evict(
+        self, transaction: Any, count: int, excess: float, capacity: float, kept: int, is_spared: Callable[[int], bool]
+    ) -> int:
+        """Evict so many entries at least, and until as many bytes are free; return how many went.
 
-        Those that `is_spared` are passed over; of all entries this must be false at some time. Raise LookupError if the
-        counts of the queues are wrong.
+        Fewer go where only the entry in the slot `kept` is left. Of that, and of those that may be being computed,
+        those that `is_spared` are passed over; of all entries this must be false at some time. Raise LookupError if
+        slots, records and counts disagree.
         """
         self._load(capacity)
-        numbers = self.slots.numbers
         self._fill_main()
-        numbers[HAS_EVICTED] = 1
-        try:
-            while numbers[IN_SMALL] + numbers[IN_MAIN]:
-                yield self._victim(is_spared)
-        finally:
-            self._store()
+        share, evicted = self.share, 0
+        self.slots.numbers[HAS_EVICTED] = 1
+        while evicted < count or excess > 0:
+            chosen = self._choose(min(_AT_ONCE, max(1, count - evicted)), kept, is_spared)
+            if not chosen:
+                break
+            if share.silence > share.capacity:
+                share.fall(len(chosen))
+            evicted += len(chosen)
+            excess -= self._bury(transaction, chosen)
+        self._store()
+        return evicted
 
-    def _victim(self, is_spared: Callable[[int], bool]) -> tuple[int, bool]:
-        share, hits, numbers = self.share, self.slots.hits, self.slots.numbers
-        room, rate = share.room(numbers[IN_SMALL] + numbers[IN_MAIN]), share.rate
-        if share.silence > share.capacity and numbers[IN_SMALL] >= room + 2:
-            self._promote(self._oldest())
-        patience = PATIENCE
-        while True:
-            if numbers[IN_SMALL] >= room or not numbers[IN_MAIN]:
-                is_young = numbers[IN_SMALL] <= numbers[YOUNG]
-                slot = self._oldest()
-                used = hits[slot] > 0 and not is_young
+    def _choose(self, count: int, kept: int, is_spared: Callable[[int], bool]) -> list[tuple[int, bool]]:
+        """Take up to so many entries out of their queues; return their slots, and whether they were in main."""
+        share, slots, numbers = self.share, self.slots, self.slots.numbers
+        hits, rate, patience = slots.hits, share.rate, PATIENCE
+        small, main, young, hand = numbers[IN_SMALL], numbers[IN_MAIN], numbers[YOUNG], numbers[SMALL_HAND]
+        room, promotions = share.room(small + main), count if share.silence > share.capacity else 0
+        least = kept >= 0 and slots.kinds[kept] in _QUEUED
+        chosen: list[tuple[int, bool]] = []
+        while len(chosen) < count and small + main > least:
+            if small >= room or not main:
+                slot = slots.find(SMALL, hand)
+                if slot < 0:
+                    raise LookupError("small is empty")
+                used = hits[slot] > 0 and small > young
+                hand, small = slot + 1, small - 1
                 share.small_used += (used - share.small_used) * rate
-                if not used and not is_spared(slot):
+                if not used and promotions and small > room + count:
+                    promotions -= 1
+                elif not used and not ((slot == kept or slots.is_flagged(slot)) and is_spared(slot)):
                     share.silence += 1
-                    if share.silence > share.capacity:
-                        share.fall()
-                    return slot, False
+                    chosen.append((slot, False))
+                    continue
                 hits[slot] = 0
+                main += 1
                 self._promote(slot)
             else:
                 slot = self._first_of_main()
-                share.main_used += ((hits[slot] > 0) - share.main_used) * rate
-                if (not hits[slot] or not patience) and not is_spared(slot):
-                    numbers[IN_MAIN] -= 1
-                    return slot, True
-                patience -= patience > 0
-                hits[slot] -= hits[slot] > 0
-                self.append(slot)
+                used = hits[slot] > 0
+                share.main_used += (used - share.main_used) * rate
+                if (used and patience) or ((slot == kept or slots.is_flagged(slot)) and is_spared(slot)):
+                    patience -= patience > 0
+                    hits[slot] -= used
+                    self.append(slot)
+                else:
+                    main -= 1
+                    patience = PATIENCE
+                    chosen.append((slot, True))
+        numbers[IN_SMALL], numbers[IN_MAIN], numbers[SMALL_HAND] = small, main, hand
+        return chosen
+
+    def _bury(self, transaction: Any, chosen: list[tuple[int, bool]]) -> int:
+        """Remove entries that were taken out of their queues, and remember their keys; return their bytes."""
+        slots, size = self.slots, 0
+        words, ghosts, count = slots.words, slots.ghosts, slots.count
+        for slot, proven in chosen:
+            entry_key, freed = slots.remove(transaction, slot)
+            if not entry_key:
+                raise LookupError("the slot has another key than its record")
+            number, checksum = words[EVICTED + proven], crc32(entry_key)
+            words[EVICTED + proven] = number + 1
+            ghosts[checksum % count] = checksum << 32 | number % _NUMBERS << 3 | PROVEN * proven
+            size += freed
+        slots.numbers[SIZE] -= size
+        slots.numbers[ENTRIES] -= len(chosen)
+        return size
 
     def _first_of_main(self) -> int:
         slots, numbers = self.slots, self.slots.numbers

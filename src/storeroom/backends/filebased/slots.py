@@ -103,8 +103,7 @@ class Slots(SlotFile):
 
     def begin(self, number: int) -> bool:
         """Begin the changes of the write transaction of this number; return False if all has to be made anew."""
-        words = self.words
-        if (words[ATTEMPT] >> 2 != number - 1 or words[IS_REPLACED]) and not self.skip(number):
+        if not self.follows(number) and not self.skip(number):
             return False
         file, words = self.file, self.words
         file[_BACKUP_AT] = file[_NUMBERS_AT]
@@ -113,9 +112,13 @@ class Slots(SlotFile):
         self._freed.clear()
         return True
 
+    def follows(self, number: int) -> bool:
+        """Tell whether the numbers are those that the transaction of this number finds."""
+        return self.words[ATTEMPT] >> 2 == number - 1 and not self.words[IS_REPLACED]
+
     def skip(self, number: int) -> bool:
         """Note a write transaction that changes nothing here; return False if all has to be made anew."""
-        if self.words[ATTEMPT] >> 2 != number - 1 or self.is_replaced:
+        if not self.follows(number):
             if self.is_replaced:
                 self.map()
                 self.words[IS_REPLACED] = 0  # if its maker died over the larger file, that goes on to be used
@@ -216,14 +219,19 @@ class Slots(SlotFile):
         if expires_at < self.times[_BLOCKS_AT + (slot >> self.shift)]:
             self.expire_at(slot, expires_at)
 
-    def free(self, transaction: Any, slot: int) -> int:
-        """Take a slot back; return the bytes of its entry."""
+    def remove(self, transaction: Any, slot: int) -> tuple[bytes, int]:
+        """Delete the record of a slot, and take that back; return the key, empty if it had no record, and the bytes."""
         cell = self.cells_at + slot * CELL_BYTES
-        if self.file[cell + _LENGTH_AT] == _IS_LONG:
+        length = self.file[cell + _LENGTH_AT]
+        if length == _IS_LONG:
+            entry_key = self.key_of(transaction, slot)
             transaction.delete(_KEY_RECORD.pack(b"k", slot))
+        else:
+            entry_key = self.file[cell + _KEY_AT : cell + _KEY_AT + length]
+        had_record = transaction.delete(entry_key)
         self.set_kind(slot, FREE)
         self._freed.add(slot)
-        return self.words[(cell >> 3) + 1]
+        return entry_key if had_record else b"", self.words[(cell >> 3) + 1]
 
     def key_of(self, transaction: Any, slot: int) -> bytes:
         """Return the key of a slot's entry."""

@@ -63,15 +63,17 @@ def put_alone(
             return False
         transaction.put(entry_key, record)
         return True
-    size = entry_size(entry_key, len(frame))
-    if entry_key[0] in APART or not slots.begin(transaction.id()) or slots.earliest <= now:
-        return False
+    number, size = transaction.id(), entry_size(entry_key, len(frame))
     max_entries, max_bytes, _, _ = bounds
-    numbers = slots.numbers
-    if max_entries is not None and numbers[ENTRIES] >= max_entries:
+    if (
+        (max_entries is not None and slots.numbers[ENTRIES] >= max_entries)
+        or (max_bytes is not None and slots.numbers[SIZE] + size > max_bytes)
+        or entry_key[0] in APART
+        or slots.earliest <= now
+        or not slots.follows(number)
+    ):
         return False
-    if max_bytes is not None and numbers[SIZE] + size > max_bytes:
-        return False
+    slots.begin(number)
     is_flagged = is_conditional(entry_key, frame, 0)
     slot = queues.enter(transaction, entry_key, size, expires_at, bounds, is_flagged=is_flagged)
     transaction.put(entry_key, HEADER.pack(expires_at, slot) + frame)
@@ -174,7 +176,6 @@ class Table:
             if oldest < 0:
                 self._rebuild()
                 continue
-            self._transaction.delete(slots.key_of(self._transaction, oldest))
             self._release(oldest)
         slot = slots.take(self._transaction, VERSION, entry_key, size, math.inf, is_flagged=False)
         slots.numbers[VERSIONS] += 1
@@ -186,14 +187,13 @@ class Table:
         if slot < 0:
             return False
         expires_at = read_header(self._transaction.get(entry_key))[0]
-        self._transaction.delete(entry_key)
         self._release(slot)
         return expires_at > self.now
 
     def _release(self, slot: int) -> bool:
-        """Count out the entry of a slot; return whether it was one that counts."""
+        """Remove the entry of a slot; return whether it was one that counts."""
         numbers, kind = self.slots.numbers, self.slots.kinds[slot]
-        size = self.slots.free(self._transaction, slot)
+        _, size = self.slots.remove(self._transaction, slot)
         if kind in _QUEUED:
             numbers[IN_SMALL if kind == SMALL else IN_MAIN] -= 1
             numbers[ENTRIES] -= 1
@@ -237,7 +237,6 @@ class Table:
                 if record is not None and (expires_at := read_header(record)[0]) > self.now:
                     slots.postpone(slot, expires_at)
                     continue
-                transaction.delete(entry_key)
                 removed += self._release(slot)
         self._environment.counters.expirations += removed
         self.expired += removed
@@ -273,21 +272,11 @@ class Table:
 
     def _evict(self, surplus: int, allowed: float, count: int, capacity: float) -> None:
         """Evict as many as the bounds ask for: if any at all, so many at least."""
-        transaction, slots, numbers, evicted = self._transaction, self.slots, self.slots.numbers, 0
-        if surplus <= 0 and numbers[SIZE] <= allowed:
-            return
-        alone = slots.kinds[self._kept] in _QUEUED if self._kept >= 0 else 0
-        with closing(self._queues.victims(capacity, self._is_spared)) as victims:
-            while (evicted < count or numbers[SIZE] > allowed) and numbers[IN_SMALL] + numbers[IN_MAIN] > alone:
-                slot, proven = next(victims)
-                entry_key = slots.key_of(transaction, slot)
-                if not transaction.delete(entry_key):
-                    raise LookupError("the slot has another key than its record")
-                self._queues.bury(entry_key, proven=proven)
-                numbers[SIZE] -= slots.free(transaction, slot)
-                numbers[ENTRIES] -= 1
-                evicted += 1
-        self._environment.counters.evictions += evicted
+        excess = self.slots.numbers[SIZE] - allowed
+        if surplus > 0 or excess > 0:
+            self._environment.counters.evictions += self._queues.evict(
+                self._transaction, count, excess, capacity, self._kept, self._is_spared
+            )
 
     def _is_spared(self, slot: int) -> bool:
         """Tell whether an entry is to stay: the one being written, and those that another caller computes."""
