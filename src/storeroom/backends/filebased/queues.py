@@ -239,9 +239,11 @@ class Queues:
     def _choose(self, count: int, kept: int, is_spared: Callable[[int], bool]) -> list[tuple[int, bool]]:
         """Take up to so many entries out of their queues; return their slots, and whether they were in main."""
         share, slots, numbers = self.share, self.slots, self.slots.numbers
-        hits, rate, patience = slots.hits, share.rate, PATIENCE
+        hits, flags, rate, patience = slots.hits, slots.flags, share.rate, PATIENCE
         small, main, young, hand = numbers[IN_SMALL], numbers[IN_MAIN], numbers[YOUNG], numbers[SMALL_HAND]
         room, promotions = share.room(small + main), count if share.silence > share.capacity else 0
+        small_used, silence = share.small_used, share.silence
+        slack = 2 + share.capacity / 50  # more than a batch
         least = kept >= 0 and slots.kinds[kept] in _QUEUED
         chosen: list[tuple[int, bool]] = []
         while len(chosen) < count and small + main > least:
@@ -251,11 +253,11 @@ class Queues:
                     raise LookupError("small is empty")
                 used = hits[slot] > 0 and small > young
                 hand, small = slot + 1, small - 1
-                share.small_used += (used - share.small_used) * rate
-                if not used and promotions and small > room + count:
+                small_used += (used - small_used) * rate
+                if not used and promotions and small > room + slack:
                     promotions -= 1
-                elif not used and not ((slot == kept or slots.is_flagged(slot)) and is_spared(slot)):
-                    share.silence += 1
+                elif not used and not ((slot == kept or flags[slot]) and is_spared(slot)):
+                    silence += 1
                     chosen.append((slot, False))
                     continue
                 hits[slot] = 0
@@ -265,7 +267,7 @@ class Queues:
                 slot = self._first_of_main()
                 used = hits[slot] > 0
                 share.main_used += (used - share.main_used) * rate
-                if (used and patience) or ((slot == kept or slots.is_flagged(slot)) and is_spared(slot)):
+                if (used and patience) or ((slot == kept or flags[slot]) and is_spared(slot)):
                     patience -= patience > 0
                     hits[slot] -= used
                     self.append(slot)
@@ -274,6 +276,7 @@ class Queues:
                     patience = PATIENCE
                     chosen.append((slot, True))
         numbers[IN_SMALL], numbers[IN_MAIN], numbers[SMALL_HAND] = small, main, hand
+        share.small_used, share.silence = small_used, silence
         return chosen
 
     def _bury(self, transaction: Any, chosen: list[tuple[int, bool]]) -> int:

@@ -22,7 +22,6 @@ from storeroom.backends.filebased.slotfile import (
     BACKUP,
     BLOCKS,
     CELL_BYTES,
-    CELL_WORDS,
     EARLIEST,
     FREE,
     GROUPS,
@@ -69,6 +68,7 @@ _IN_USE: Final = frozenset({SMALL, MAIN, LOCKED, VERSION})
 _BYTES: Final = [bytes([kind]) for kind in range(VERSION + 1)]
 _NUMBERS_AT: Final = slice(NUMBERS.start * 8, NUMBERS.stop * 8)
 _BACKUP_AT: Final = slice(BACKUP.start * 8, BACKUP.stop * 8)
+_BACKUP: Final = slice(BACKUP.start, BACKUP.stop)
 _LOG_AT: Final = LOG.start
 _LOG_ROOM: Final = len(LOG)
 _BLOCKS_AT: Final = BLOCKS.start
@@ -81,7 +81,6 @@ _IS_SIZE: Final = 255
 """In the log, in place of a kind: the size before stands before it."""
 
 _LENGTH_AT: Final = 16
-_FLAG_AT: Final = 17
 _KEY_AT: Final = 18
 _LONGEST_KEY: Final = CELL_BYTES - _KEY_AT
 _IS_LONG: Final = 255
@@ -105,8 +104,8 @@ class Slots(SlotFile):
         """Begin the changes of the write transaction of this number; return False if all has to be made anew."""
         if not self.follows(number) and not self.skip(number):
             return False
-        file, words = self.file, self.words
-        file[_BACKUP_AT] = file[_NUMBERS_AT]
+        words = self.words
+        words[_BACKUP] = self.numbers
         words[LOGGED] = 0
         words[ATTEMPT] = number << 2 | _IN_LOG
         self._freed.clear()
@@ -136,10 +135,10 @@ class Slots(SlotFile):
         for position in positions:
             slot, kind = divmod(self.words[position], 256)
             if kind == _IS_SIZE:
-                self.words[(self.cells_at >> 3) + slot * CELL_WORDS + 1] = self.words[next(positions)]
+                self.sizes[slot] = self.words[next(positions)]
             else:
                 self.kinds[slot] = kind
-                self.expire_at(slot, self.time_of(slot))
+                self.expire_at(slot, self.dues[slot])
 
     def start_over(self, number: int, count: int) -> None:
         """Free all slots, of which there are to be so many at least; raise StorageError if there is no room for them.
@@ -193,15 +192,13 @@ class Slots(SlotFile):
         self, transaction: Any, kind: int, entry_key: bytes, size: int, expires_at: float, *, is_flagged: bool
     ) -> int:
         """Give a new entry a slot, and return it; raise StorageError if there is no room for more slots."""
-        numbers = self.numbers
-        slot = self.find(FREE, numbers[TAIL])
-        if slot < 0 or 4 * (numbers[ENTRIES] + numbers[VERSIONS]) > 3 * self.count:
-            self.grow(numbers[END])
-            numbers = self.numbers
-            slot = self.find(FREE, numbers[TAIL])
+        slot = self.find(FREE, self.numbers[TAIL])
+        if slot < 0 or 4 * (self.numbers[ENTRIES] + self.numbers[VERSIONS]) > 3 * self.count:
+            self.grow(self.numbers[END])
+            slot = self.find(FREE, self.numbers[TAIL])
         if slot in self._freed:
             self.give_up_log()
-        numbers[TAIL] = slot + 1
+        self.numbers[TAIL] = slot + 1
         self.set_kind(slot, kind)
         self.hits[slot] = 0
         self.fill(transaction, slot, entry_key, size, expires_at, is_flagged=is_flagged)
@@ -231,7 +228,7 @@ class Slots(SlotFile):
         had_record = transaction.delete(entry_key)
         self.set_kind(slot, FREE)
         self._freed.add(slot)
-        return entry_key if had_record else b"", self.words[(cell >> 3) + 1]
+        return entry_key if had_record else b"", self.sizes[slot]
 
     def key_of(self, transaction: Any, slot: int) -> bytes:
         """Return the key of a slot's entry."""
@@ -251,9 +248,7 @@ class Slots(SlotFile):
 
     def refill(self, slot: int, size: int, *, is_flagged: bool) -> int:
         """Change the bytes and the flag of a slot's entry; return by how many bytes it grows."""
-        cell = self.cells_at + slot * CELL_BYTES
-        self.file[cell + _FLAG_AT] = is_flagged
-        before = self.words[(cell >> 3) + 1]
+        self.flags[slot], before = is_flagged, self.sizes[slot]
         if size != before:
             words, end = self.words, self.words[LOGGED]
             if end + 2 > _LOG_ROOM:
@@ -261,16 +256,8 @@ class Slots(SlotFile):
             else:
                 words[_LOG_AT + end], words[_LOG_AT + end + 1] = before, slot << 8 | _IS_SIZE
                 words[LOGGED] = end + 2
-            words[(cell >> 3) + 1] = size
+            self.sizes[slot] = size
         return size - before
-
-    def size_of(self, slot: int) -> int:
-        """Return the bytes of a slot's entry."""
-        return self.words[(self.cells_at >> 3) + slot * CELL_WORDS + 1]
-
-    def is_flagged(self, slot: int) -> bool:
-        """Tell whether the value of a slot's entry may be being computed, as its record tells."""
-        return self.file[self.cells_at + slot * CELL_BYTES + _FLAG_AT] != 0
 
     # Hints ----------------------------------------------------------------------------------
 
@@ -279,23 +266,14 @@ class Slots(SlotFile):
         """No entry expires before this time."""
         return self.times[EARLIEST]
 
-    def time_of(self, slot: int) -> float:
-        """Return the time at which the slot comes due: its entry expires then or later."""
-        return self.times[(self.cells_at >> 3) + slot * CELL_WORDS]
-
     def expire_at(self, slot: int, expires_at: float) -> None:
         """Let a slot come due no later than its entry expires."""
         times = self.times
-        cell = (self.cells_at >> 3) + slot * CELL_WORDS
-        times[cell] = min(times[cell], expires_at)
+        self.dues[slot] = min(self.dues[slot], expires_at)
         block = slot >> self.shift
         if expires_at < times[BLOCKS.start + block]:
             for at in (BLOCKS.start + block, GROUPS.start + block // 32, EARLIEST):
                 times[at] = min(times[at], expires_at)
-
-    def postpone(self, slot: int, expires_at: float) -> None:
-        """Let a slot that is due come due later."""
-        self.times[(self.cells_at >> 3) + slot * CELL_WORDS] = expires_at
 
     def due(self, now: float) -> Iterator[int]:
         """Yield the slots that are due. The caller frees or postpones each before it asks for the next."""
@@ -313,7 +291,7 @@ class Slots(SlotFile):
     def _due_of(self, block: int, now: float) -> Iterator[int]:
         first = (block - BLOCKS.start) << self.shift
         last = first + (1 << self.shift)
-        cells = self.times[self.cells_at >> 3 :: CELL_WORDS][first:last]
+        cells = self.dues[first:last]
         for slot, time in enumerate(cells.tolist(), first):
             if time <= now and self.kinds[slot] != FREE:
                 yield slot

@@ -85,7 +85,7 @@ def _renewed(slots: Slots, old: bytes, entry_key: bytes, frame: bytes, expires_a
     if len(old) != HEADER.size + len(frame):
         return None
     _, slot = HEADER.unpack_from(old)
-    if slot >= slots.count or expires_at < slots.time_of(slot) or is_conditional(entry_key, frame, 0):
+    if slot >= slots.count or expires_at < slots.dues[slot] or is_conditional(entry_key, frame, 0):
         return None
     return HEADER.pack(expires_at, slot) + frame
 
@@ -156,9 +156,7 @@ class Table:
             if slot >= 0:
                 slots.numbers[SIZE] += slots.refill(slot, size, is_flagged=is_flagged)
             else:
-                slot = self._queues.enter(
-                    self._transaction, entry_key, size, expires_at, bounds, is_flagged=is_flagged
-                )
+                slot = self._queues.enter(self._transaction, entry_key, size, expires_at, bounds, is_flagged=is_flagged)
         slots.expire_at(slot, expires_at)
         self._transaction.put(entry_key, HEADER.pack(expires_at, slot) + frame)
 
@@ -235,7 +233,7 @@ class Table:
                 entry_key = slots.key_of(transaction, slot)
                 record = transaction.get(entry_key)
                 if record is not None and (expires_at := read_header(record)[0]) > self.now:
-                    slots.postpone(slot, expires_at)
+                    slots.dues[slot] = expires_at
                     continue
                 removed += self._release(slot)
         self._environment.counters.expirations += removed
@@ -251,7 +249,7 @@ class Table:
         slots, numbers = self.slots, self.slots.numbers
         entries = numbers[ENTRIES]
         surplus = 0 if slot >= 0 or max_entries is None else entries + 1 - max_entries
-        allowed = math.inf if max_bytes is None else max_bytes - size + (slots.size_of(slot) if slot >= 0 else 0)
+        allowed = math.inf if max_bytes is None else max_bytes - size + (slots.sizes[slot] if slot >= 0 else 0)
         if surplus <= 0 and numbers[SIZE] <= allowed:
             return False
         count = max(surplus, min(_AT_ONCE, entries // _PART))
@@ -282,7 +280,7 @@ class Table:
         """Tell whether an entry is to stay: the one being written, and those that another caller computes."""
         if slot == self._kept:
             return True
-        if self._spared >= _SPARED or not self.slots.is_flagged(slot):
+        if self._spared >= _SPARED or not self.slots.flags[slot]:
             return False
         entry_key = self.slots.key_of(self._transaction, slot)
         record = self._transaction.get(entry_key)
@@ -305,7 +303,7 @@ class Table:
                     raise AssertionError(f"slot {slot} is not that of {entry_key!r}")
                 seen.add(slot)
                 counted[slots.kinds[slot]] += 1
-                is_late = is_late or not slots.earliest <= slots.time_of(slot) <= expires_at
+                is_late = is_late or not slots.earliest <= slots.dues[slot] <= expires_at
                 size += 0 if entry_key[0] in APART else entry_size(entry_key, len(record) - HEADER.size)
         small, main, _, versions = counted.values()
         found = {ENTRIES: small + main, SIZE: size, IN_SMALL: small, IN_MAIN: main, VERSIONS: versions}
