@@ -167,7 +167,7 @@ class Queues:
             numbers[YOUNG] -= 1
             numbers[WINDOW_HAND] = slot + 1
         self._fill_main()
-        self._settled_at = window + _AT_ONCE
+        self._settled_at = numbers[YOUNG] + _AT_ONCE
 
     def _fill_main(self) -> None:
         """Until the first eviction, let main have all that exceeds small's share."""
