@@ -2,9 +2,9 @@
 
     python -m benchmarks.hits [WORD ...]
 
-prints local memory and files beside an LRU and the policy in which writes alone teach: with and without a refill after a
-miss, bounded by entries and by bytes, files in one process and in four; of all workloads, or of those whose name has one
-of the words.
+prints local memory and files beside an LRU and the policy in which writes alone teach: with and without a refill after
+a miss, bounded by entries and by bytes, files in one process and in four; of all workloads, or of those whose name has
+one of the words.
 """
 
 import heapq

@@ -95,6 +95,14 @@ def test_room_follows_the_use_of_the_oldest(small_used, main_used, refilled, roo
     assert share.room(500) == pytest.approx(room / 2)
 
 
+def test_small_gets_little_where_nothing_is_refilled_and_main_is_used_instead():
+    """A target that lessons have lowered counts for a tenth of the capacity at most; the first one stays."""
+    used = {"small_used": 0.2, "main_used": 0.9, "refilled": 0.1}
+    assert shared(300.0, **used).room(1_000) == 100
+    assert shared(550.0, **used).room(1_000) == 550
+    assert shared(300.0, **{**used, "refilled": 0.9}).room(1_000) == 300
+
+
 def test_the_target_falls_to_a_twentieth_while_nothing_returns():
     """fall() lowers the target by a tenth of an entry, down to a twentieth of the capacity."""
     share = shared(60.0)

@@ -40,8 +40,8 @@ _LIVELY: Final = 0.8
 """The share where small is used and main is not."""
 _SHORTENED: Final = 0.45
 _SPARING: Final = 0.1
-"""Where misses are not refilled, main is used, small is not, and lessons have made small shorter than the first of these
-shares, it gets no more than the second: a proven entry that makes room is lost for good."""
+"""Where misses are not refilled, main is used, small is not, and lessons have made small shorter than the first of
+these shares, it gets no more than the second: a proven entry that makes room is lost for good."""
 _SOON: Final = 0.05
 """A return within so many evictions counts as soon, as a part of the capacity. The longest window as well."""
 _DOWN_STEP: Final = 1.5
