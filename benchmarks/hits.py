@@ -406,19 +406,19 @@ def workloads() -> dict[str, tuple[Sequence[str], int]]:
     bound = 1_000
     old = full_of_old(bound)
     later = {
-        f"read after {percent} % of the bound": ([*old, *read_later(8_000, bound * percent // 100)], bound)
-        for percent in (1, 5, 10, 20, 30, 40, 50)
+        f"read after {percent} % of the bound": ([*old, *read_later(4_000, bound * percent // 100)], bound)
+        for percent in (1, 10, 25, 50)
     }
     return {
         **{_name(trace, capacity): (load(trace), capacity) for trace, capacity in REFERENCE},
-        "300 sessions": ([*full_of_old(800), *sessions(30_000, 300, 9)], 800),
-        "500 sessions": ([*old, *sessions(30_000, 500, 9)], bound),
+        "300 sessions": ([*full_of_old(800), *sessions(15_000, 300, 9)], 800),
+        "500 sessions": ([*old, *sessions(15_000, 500, 9)], bound),
         "shifting popularity": (shifting_zipf(40_000, 10_000, 1.0, 4), bound),
         "wholly new popularity": (
             [f"{phase} {key}" for phase in range(4) for key in shifting_zipf(10_000, 3_000, 0.9, 1, phase)],
             bound,
         ),
-        "hot set and scans": (scans(40_000, 800, 2_000), bound),
+        "hot set and scans": (scans(30_000, 500, 2_000), bound),
         **later,
     }
 

@@ -70,9 +70,11 @@ class EvictionContract(Suite):
         assert found >= 0.97 * reads
 
     async def keep(self, cache: Driver, value: object) -> tuple[int, int]:
-        """Read 40 keys again and again between 400 that are written once; return how many of each are found."""
+        """Fill, and read 40 keys again and again between 200 that are written once; return how many of each stay."""
         chance = chance_of(7)
-        hot, once = [f"hot {number}" for number in range(40)], [f"once {number}" for number in range(400)]
+        for number in range(2 * BOUND):
+            await cache.set(f"old {number}", value)
+        hot, once = [f"hot {number}" for number in range(40)], [f"once {number}" for number in range(200)]
         for key in hot:
             await cache.set(key, value)
         for key in once:
