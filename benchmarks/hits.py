@@ -418,7 +418,7 @@ def workloads() -> dict[str, tuple[Sequence[str], int]]:
             [f"{phase} {key}" for phase in range(4) for key in shifting_zipf(10_000, 3_000, 0.9, 1, phase)],
             bound,
         ),
-        "hot set and scans": (scans(30_000, 500, 2_000), bound),
+        **{f"hot set of {hot}, scans": (scans(30_000, hot, 2_000), bound) for hot in (500, 800)},
         **later,
     }
 

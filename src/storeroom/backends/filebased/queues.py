@@ -243,7 +243,7 @@ class Queues:
         small, main, young, hand = numbers[IN_SMALL], numbers[IN_MAIN], numbers[YOUNG], numbers[SMALL_HAND]
         room, promotions = share.room(small + main), count if share.silence > share.capacity else 0
         small_used, silence = share.small_used, share.silence
-        slack = 2 + share.capacity / 50  # more than a batch
+        slack = 2 + share.capacity / 40  # more than a batch
         least = kept >= 0 and slots.kinds[kept] in _QUEUED
         chosen: list[tuple[int, bool]] = []
         while len(chosen) < count and small + main > least:

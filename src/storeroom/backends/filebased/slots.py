@@ -66,8 +66,6 @@ VERSIONS: Final = 11
 
 _IN_USE: Final = frozenset({SMALL, MAIN, LOCKED, VERSION})
 _BYTES: Final = [bytes([kind]) for kind in range(VERSION + 1)]
-_NUMBERS_AT: Final = slice(NUMBERS.start * 8, NUMBERS.stop * 8)
-_BACKUP_AT: Final = slice(BACKUP.start * 8, BACKUP.stop * 8)
 _BACKUP: Final = slice(BACKUP.start, BACKUP.stop)
 _LOG_AT: Final = LOG.start
 _LOG_ROOM: Final = len(LOG)
@@ -130,7 +128,7 @@ class Slots(SlotFile):
         return True
 
     def _undo(self) -> None:
-        self.file[_NUMBERS_AT] = self.file[_BACKUP_AT]
+        self.numbers[:] = self.words[_BACKUP]
         positions = iter(reversed(LOG[: self.words[LOGGED]]))
         for position in positions:
             slot, kind = divmod(self.words[position], 256)
@@ -149,7 +147,7 @@ class Slots(SlotFile):
             self.replace(1 << (count - 1).bit_length())
         self.words[ATTEMPT] = number << 2
         self.give_up_log()
-        self.file[_NUMBERS_AT] = bytes(8 * len(NUMBERS))
+        self.numbers[:] = memoryview(bytes(8 * len(NUMBERS))).cast("Q")
         self.kinds[:] = bytes(self.count)
         for word in (EARLIEST, *GROUPS, *BLOCKS):
             self.times[word] = math.inf

@@ -43,8 +43,8 @@ _SPARED: Final = 1000
 
 _QUEUED: Final = frozenset({SMALL, MAIN})
 
-_PART: Final = 100
-_AT_ONCE: Final = 64
+_PART: Final = 50
+_AT_ONCE: Final = 128
 """A full cache evicts one entry in `_PART` at once, and `_AT_ONCE` at the most, since a page of several costs once."""
 
 
