@@ -44,7 +44,7 @@ _SPARING: Final = 0.1
 these shares, it gets no more than the second: a proven entry that makes room is lost for good."""
 _SOON: Final = 0.05
 """A return within so many evictions counts as soon, as a part of the capacity. The longest window as well."""
-_DOWN_STEP: Final = 1.5
+_DOWN_STEP: Final = 1.2
 """A step down, in steps up: losing a proven entry is worse than losing a new one."""
 _UNFILLED_STEP: Final = 0.4
 """A step up where nothing is refilled, likewise: a proven entry that is lost is lost for good."""

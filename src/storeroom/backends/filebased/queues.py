@@ -36,14 +36,14 @@ from storeroom.backends.filebased.slots import (
 from storeroom.eviction.s3fifo import PATIENCE
 from storeroom.eviction.share import DRIFT, FLAGS, KNOWN, PROVEN, Share
 
-__all__ = ["Bounds", "Queues"]
+__all__ = ["QUEUED", "Bounds", "Queues"]
 
 _SHARE: Final = Struct("=6d")
 _NUMBERS: Final = 2**29
 """Numbers of evictions begin again at zero here: they have the bits of a word beside checksum and flags."""
 _AT_ONCE: Final = 16
 """Entries that leave the window, or the cache, at once, as the call costs as much as two of them."""
-_QUEUED: Final = frozenset({SMALL, MAIN})
+QUEUED: Final = frozenset({SMALL, MAIN})
 
 
 class Bounds(NamedTuple):
@@ -217,18 +217,16 @@ class Queues:
     ) -> int:
         """Evict so many entries at least, and until as many bytes are free; return how many went.
 
-        Fewer go where only the entry in the slot `kept` is left. Of that, and of those that may be being computed,
-        those that `is_spared` are passed over; of all entries this must be false at some time. Raise LookupError if
-        slots, records and counts disagree.
+        The one in the slot `kept` stays, and flagged ones that `is_spared`, which must be false of them at some time.
+        Raise LookupError if slots, records and counts disagree.
         """
         self._load(capacity)
         self._fill_main()
         share, evicted = self.share, 0
         self.slots.numbers[HAS_EVICTED] = 1
-        while evicted < count or excess > 0:
-            chosen = self._choose(min(_AT_ONCE, max(1, count - evicted)), kept, is_spared)
-            if not chosen:
-                break
+        while (evicted < count or excess > 0) and (
+            chosen := self._choose(min(_AT_ONCE, max(1, count - evicted)), kept, is_spared)
+        ):
             if share.silence > share.capacity:
                 share.fall(len(chosen))
             evicted += len(chosen)
@@ -244,7 +242,7 @@ class Queues:
         room, promotions = share.room(small + main), count if share.silence > share.capacity else 0
         small_used, silence = share.small_used, share.silence
         slack = 2 + share.capacity / 40  # more than a batch
-        least = kept >= 0 and slots.kinds[kept] in _QUEUED
+        least = kept >= 0 and slots.kinds[kept] in QUEUED
         chosen: list[tuple[int, bool]] = []
         while len(chosen) < count and small + main > least:
             if small >= room or not main:

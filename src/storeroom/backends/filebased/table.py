@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from storeroom.backends.filebased.counts import COUNTS_KEY
 from storeroom.backends.filebased.environment import Environment
-from storeroom.backends.filebased.queues import Bounds, Queues
+from storeroom.backends.filebased.queues import QUEUED, Bounds, Queues
 from storeroom.backends.filebased.rebuilding import rebuild
 from storeroom.backends.filebased.records import (
     APART,
@@ -41,8 +41,6 @@ shrinks; few, so that no write pays for many."""
 _SPARED: Final = 1000
 """Entries that the evictions of one transaction pass over because they are being computed: bounds a write's time."""
 
-_QUEUED: Final = frozenset({SMALL, MAIN})
-
 _PART: Final = 50
 _AT_ONCE: Final = 128
 """A full cache evicts one entry in `_PART` at once, and `_AT_ONCE` at the most, since a page of several costs once."""
@@ -56,15 +54,14 @@ def put_alone(
     An overwritten one keeps its size, and comes due no earlier; for a new one there is room, and none is due. Return
     False, having changed nothing, where a Table is needed.
     """
-    slots, old = queues.slots, transaction.get(entry_key)
+    slots, old, number = queues.slots, transaction.get(entry_key), transaction.id()
     if old is not None:
         record = _renewed(slots, old, entry_key, frame, expires_at)
-        if record is None or not slots.skip(transaction.id()):
+        if record is None or not slots.skip(number):
             return False
         transaction.put(entry_key, record)
         return True
-    number, size = transaction.id(), entry_size(entry_key, len(frame))
-    max_entries, max_bytes, _, _ = bounds
+    size, (max_entries, max_bytes, _, _) = entry_size(entry_key, len(frame)), bounds
     if (
         (max_entries is not None and slots.numbers[ENTRIES] >= max_entries)
         or (max_bytes is not None and slots.numbers[SIZE] + size > max_bytes)
@@ -192,13 +189,13 @@ class Table:
         """Remove the entry of a slot; return whether it was one that counts."""
         numbers, kind = self.slots.numbers, self.slots.kinds[slot]
         _, size = self.slots.remove(self._transaction, slot)
-        if kind in _QUEUED:
+        if kind in QUEUED:
             numbers[IN_SMALL if kind == SMALL else IN_MAIN] -= 1
             numbers[ENTRIES] -= 1
             numbers[SIZE] -= size
         elif kind == VERSION:
             numbers[VERSIONS] -= 1
-        return kind in _QUEUED
+        return kind in QUEUED
 
     def clear(self, key_space: KeySpace) -> None:
         """Remove the entries and the tags of a cache; no locks. All there are go in one step, however many."""
