@@ -318,7 +318,7 @@ class Files:
         self.cache.set(key, "x" * size)
 
 
-_ENTRY_BYTES: Final = 108
+_ENTRY_BYTES: Final = 113
 """Bytes that a file cache counts for an entry beside value and key."""
 
 
