@@ -6,7 +6,8 @@ The best share differs by more than tenfold, and is learnt in three ways:
 - **Returns.** A key that returns soon after it left small makes small larger; one that left main makes it smaller.
   A read that misses teaches as a write does; where nothing is refilled, each further miss of the key teaches again.
 - **Use**, as returns come too late for some traffic. Where the oldest of small are used and those of main are not,
-  small gets most of the room. Where misses are not refilled, it keeps its first share while its oldest are used enough.
+  small gets most of the room. Where misses are not refilled, it keeps its first share while its oldest are used enough,
+  and little where those of main are used instead.
 - **Silence.** While no key returns for a turnover, small falls, so that a loop fills main.
 
 Reasons and figures: docs/decisions/0020-eviction.md.
@@ -37,9 +38,13 @@ _SILENT: Final = 0.05
 """The share that small falls to while nothing returns."""
 _LIVELY: Final = 0.8
 """The share where small is used and main is not."""
+_SHORTENED: Final = 0.45
+_SPARING: Final = 0.1
+"""Where misses are not refilled, main is used, small is not, and lessons have made small shorter than the first of
+these shares, it gets no more than the second: a proven entry that makes room is lost for good."""
 _SOON: Final = 0.05
 """A return within so many evictions counts as soon, as a part of the capacity. The longest window as well."""
-_DOWN_STEP: Final = 1.5
+_DOWN_STEP: Final = 1.2
 """A step down, in steps up: losing a proven entry is worse than losing a new one."""
 _UNFILLED_STEP: Final = 0.4
 """A step up where nothing is refilled, likewise: a proven entry that is lost is lost for good."""
@@ -118,8 +123,11 @@ class Share:
         room, capacity, used = self.target, self.capacity, self.small_used
         if used > _MOST and used - self.main_used > _LEAD:
             room = max(room, _LIVELY * capacity)
-        elif used > _GOOD_PART and not self._refills:
-            room = max(room, _FIRST * capacity)
+        elif not self._refills:
+            if used > _GOOD_PART:
+                room = max(room, _FIRST * capacity)
+            elif self.main_used - used > _LEAD and room < _SHORTENED * capacity:
+                room = min(room, _SPARING * capacity)
         return room if entries >= capacity else room * entries / capacity
 
     def learn(self, age: float, flags: int, *, proven: bool, is_read: bool) -> int:
@@ -145,7 +153,7 @@ class Share:
         self.aim(self.target + step * self._step)
         return flags | TAUGHT
 
-    def fall(self) -> None:
-        """Make small a little shorter, as nothing has returned for a turnover."""
+    def fall(self, evictions: int = 1) -> None:
+        """Make small a little shorter with each eviction, as nothing has returned for a turnover."""
         if self.target > _SILENT * self.capacity:
-            self.aim(self.target - _FALL)
+            self.aim(self.target - _FALL * evictions)

@@ -13,18 +13,20 @@ The numbers of `Share` lie in the header of the slots, where readers change them
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from struct import Struct
-from typing import Final
+from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 from storeroom.backends.filebased.slotfile import EVICTED, MAIN, SHARE, SMALL
 from storeroom.backends.filebased.slots import (
     END,
+    ENTRIES,
     HAS_EVICTED,
     HEAD,
     IN_MAIN,
     IN_SMALL,
+    SIZE,
     SMALL_HAND,
     TAIL,
     WINDOW_HAND,
@@ -34,13 +36,23 @@ from storeroom.backends.filebased.slots import (
 from storeroom.eviction.s3fifo import PATIENCE
 from storeroom.eviction.share import DRIFT, FLAGS, KNOWN, PROVEN, Share
 
-__all__ = ["Queues"]
+__all__ = ["QUEUED", "Bounds", "Queues"]
 
 _SHARE: Final = Struct("=6d")
 _NUMBERS: Final = 2**29
 """Numbers of evictions begin again at zero here: they have the bits of a word beside checksum and flags."""
 _AT_ONCE: Final = 16
-"""Entries that leave the window at once, as the call costs as much as two of them."""
+"""Entries that leave the window, or the cache, at once, as the call costs as much as two of them."""
+QUEUED: Final = frozenset({SMALL, MAIN})
+
+
+class Bounds(NamedTuple):
+    """The bounds, as an alias's OPTIONS say; None for none."""
+
+    max_entries: int | None
+    max_bytes: int | None
+    cull_frequency: int | None
+    max_tags: int | None
 
 
 class Queues:
@@ -79,13 +91,6 @@ class Queues:
         self._store()
         return not proven
 
-    def bury(self, entry_key: bytes, *, proven: bool) -> None:
-        """Remember a key that is being evicted."""
-        ghosts, words, checksum = self.slots.ghosts, self.slots.words, crc32(entry_key)
-        number = words[EVICTED + proven] % _NUMBERS
-        words[EVICTED + proven] += 1
-        ghosts[checksum % len(ghosts)] = checksum << 32 | number << 3 | PROVEN * proven
-
     def _load(self, capacity: float | None = None) -> None:
         """Take over the numbers of the share that another process may have changed."""
         share = self.share
@@ -115,22 +120,42 @@ class Queues:
 
     # Queues ---------------------------------------------------------------------------------
 
-    def admit(self, entry_key: bytes, capacity: float) -> int:
-        """Return the queue for a new entry, which is counted there: `SMALL`, or `MAIN` if it returns."""
-        slots, checksum = self.slots, crc32(entry_key)
-        ghosts, numbers = slots.ghosts, slots.numbers
-        if ghosts[checksum % len(ghosts)] >> 32 == checksum and self._teach(checksum, is_read=False):
-            numbers[IN_MAIN] += 1
-            return MAIN
-        numbers[IN_SMALL] += 1
-        numbers[YOUNG] += 1
-        if numbers[YOUNG] > self._settled_at:
-            self._settle(capacity)
-        return SMALL
+    def enter(
+        self, transaction: Any, entry_key: bytes, size: int, expires_at: float, bounds: Bounds, *, is_flagged: bool
+    ) -> int:
+        """Put a new entry, for which there is room, into small, or into main if it returns; return its slot.
 
-    def _settle(self, capacity: float) -> None:
+        Raise StorageError if there is no room for more slots.
+        """
+        slots, numbers, checksum = self.slots, self.slots.numbers, crc32(entry_key)
+        ghost = slots.ghosts[checksum % slots.count]
+        kind = MAIN if ghost >> 32 == checksum and self._teach(checksum, is_read=False) else SMALL
+        if kind == MAIN:
+            numbers[IN_MAIN] += 1
+        else:
+            numbers[IN_SMALL] += 1
+            numbers[YOUNG] = young = numbers[YOUNG] + 1
+            if young > self._settled_at:
+                self._settle(bounds)
+        slot = slots.take(transaction, kind, entry_key, size, expires_at, is_flagged=is_flagged)
+        if kind == MAIN:
+            self.append(slot)
+        numbers = slots.numbers
+        numbers[ENTRIES] += 1
+        numbers[SIZE] += size
+        return slot
+
+    def capacity(self, bounds: Bounds) -> float:
+        """Return how many entries fill the cache, if the mean size stays as it is."""
+        entries, size = self.slots.numbers[ENTRIES], self.slots.numbers[SIZE]
+        capacity = math.inf if bounds.max_entries is None else max(1.0, bounds.max_entries)
+        if bounds.max_bytes is not None and size:
+            capacity = max(1.0, min(capacity, bounds.max_bytes * entries / size))
+        return capacity
+
+    def _settle(self, bounds: Bounds) -> None:
         """Let those of small leave the window that are too old for it, and while the cache fills, small itself."""
-        self._load(capacity)
+        self._load(self.capacity(bounds))
         slots, numbers, window = self.slots, self.slots.numbers, self.share.window
         while numbers[YOUNG] > window:
             hand = numbers[WINDOW_HAND]
@@ -142,7 +167,7 @@ class Queues:
             numbers[YOUNG] -= 1
             numbers[WINDOW_HAND] = slot + 1
         self._fill_main()
-        self._settled_at = window + _AT_ONCE
+        self._settled_at = numbers[YOUNG] + _AT_ONCE
 
     def _fill_main(self) -> None:
         """Until the first eviction, let main have all that exceeds small's share."""
@@ -187,50 +212,86 @@ class Queues:
 
     # Eviction -------------------------------------------------------------------------------
 
-    def victims(self, capacity: float, is_spared: Callable[[int], bool]) -> Iterator[tuple[int, bool]]:
-        """Yield slots to evict, taken out of their queues, and whether they were in main.
+    def evict(
+        self, transaction: Any, count: int, excess: float, capacity: float, kept: int, is_spared: Callable[[int], bool]
+    ) -> int:
+        """Evict so many entries at least, and until as many bytes are free; return how many went.
 
-        Those that `is_spared` are passed over; of all entries this must be false at some time. Raise LookupError if the
-        counts of the queues are wrong.
+        The one in the slot `kept` stays, and flagged ones that `is_spared`, which must be false of them at some time.
+        Raise LookupError if slots, records and counts disagree.
         """
         self._load(capacity)
-        numbers = self.slots.numbers
         self._fill_main()
-        numbers[HAS_EVICTED] = 1
-        try:
-            while numbers[IN_SMALL] + numbers[IN_MAIN]:
-                yield self._victim(is_spared)
-        finally:
-            self._store()
+        share, evicted = self.share, 0
+        self.slots.numbers[HAS_EVICTED] = 1
+        while (evicted < count or excess > 0) and (
+            chosen := self._choose(min(_AT_ONCE, max(1, count - evicted)), kept, is_spared)
+        ):
+            if share.silence > share.capacity:
+                share.fall(len(chosen))
+            evicted += len(chosen)
+            excess -= self._bury(transaction, chosen)
+        self._store()
+        return evicted
 
-    def _victim(self, is_spared: Callable[[int], bool]) -> tuple[int, bool]:
-        share, hits, numbers = self.share, self.slots.hits, self.slots.numbers
-        room, rate = share.room(numbers[IN_SMALL] + numbers[IN_MAIN]), share.rate
-        if share.silence > share.capacity and numbers[IN_SMALL] >= room + 2:
-            self._promote(self._oldest())
-        patience = PATIENCE
-        while True:
-            if numbers[IN_SMALL] >= room or not numbers[IN_MAIN]:
-                is_young = numbers[IN_SMALL] <= numbers[YOUNG]
-                slot = self._oldest()
-                used = hits[slot] > 0 and not is_young
-                share.small_used += (used - share.small_used) * rate
-                if not used and not is_spared(slot):
-                    share.silence += 1
-                    if share.silence > share.capacity:
-                        share.fall()
-                    return slot, False
+    def _choose(self, count: int, kept: int, is_spared: Callable[[int], bool]) -> list[tuple[int, bool]]:
+        """Take up to so many entries out of their queues; return their slots, and whether they were in main."""
+        share, slots, numbers = self.share, self.slots, self.slots.numbers
+        hits, flags, rate, patience = slots.hits, slots.flags, share.rate, PATIENCE
+        small, main, young, hand = numbers[IN_SMALL], numbers[IN_MAIN], numbers[YOUNG], numbers[SMALL_HAND]
+        room, promotions = share.room(small + main), count if share.silence > share.capacity else 0
+        small_used, silence = share.small_used, share.silence
+        slack = 2 + share.capacity / 40  # more than a batch
+        least = kept >= 0 and slots.kinds[kept] in QUEUED
+        chosen: list[tuple[int, bool]] = []
+        while len(chosen) < count and small + main > least:
+            if small >= room or not main:
+                slot = slots.find(SMALL, hand)
+                if slot < 0:
+                    raise LookupError("small is empty")
+                used = hits[slot] > 0 and small > young
+                hand, small = slot + 1, small - 1
+                small_used += (used - small_used) * rate
+                if not used and promotions and small > room + slack:
+                    promotions -= 1
+                elif not used and not ((slot == kept or flags[slot]) and is_spared(slot)):
+                    silence += 1
+                    chosen.append((slot, False))
+                    continue
                 hits[slot] = 0
+                main += 1
                 self._promote(slot)
             else:
                 slot = self._first_of_main()
-                share.main_used += ((hits[slot] > 0) - share.main_used) * rate
-                if (not hits[slot] or not patience) and not is_spared(slot):
-                    numbers[IN_MAIN] -= 1
-                    return slot, True
-                patience -= patience > 0
-                hits[slot] -= hits[slot] > 0
-                self.append(slot)
+                used = hits[slot] > 0
+                share.main_used += (used - share.main_used) * rate
+                if (used and patience) or ((slot == kept or flags[slot]) and is_spared(slot)):
+                    patience -= patience > 0
+                    hits[slot] -= used
+                    self.append(slot)
+                else:
+                    main -= 1
+                    patience = PATIENCE
+                    chosen.append((slot, True))
+        numbers[IN_SMALL], numbers[IN_MAIN], numbers[SMALL_HAND] = small, main, hand
+        share.small_used, share.silence = small_used, silence
+        return chosen
+
+    def _bury(self, transaction: Any, chosen: list[tuple[int, bool]]) -> int:
+        """Remove entries that were taken out of their queues, and remember their keys; return their bytes."""
+        slots, size = self.slots, 0
+        words, ghosts, count = slots.words, slots.ghosts, slots.count
+        for slot, proven in chosen:
+            entry_key, freed = slots.remove(transaction, slot)
+            if not entry_key:
+                raise LookupError("the slot has another key than its record")
+            number, checksum = words[EVICTED + proven], crc32(entry_key)
+            words[EVICTED + proven] = number + 1
+            ghosts[checksum % count] = checksum << 32 | number % _NUMBERS << 3 | PROVEN * proven
+            size += freed
+        slots.numbers[SIZE] -= size
+        slots.numbers[ENTRIES] -= len(chosen)
+        return size
 
     def _first_of_main(self) -> int:
         slots, numbers = self.slots, self.slots.numbers

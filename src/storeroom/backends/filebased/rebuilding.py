@@ -68,8 +68,8 @@ def _drop_unowned(transaction: Any) -> None:
 def _fill(queues: Queues, transaction: Any, entry_key: bytes, record: bytes, slot: int, kinds: bytes) -> None:
     slots = queues.slots
     size = entry_size(entry_key, frame_size(record))
-    slots.fill(transaction, slot, entry_key, size, is_flagged=is_conditional(entry_key, record))
-    slots.expire_at(slot, read_header(record)[0])
+    expires_at, is_flagged = read_header(record)[0], is_conditional(entry_key, record)
+    slots.fill(transaction, slot, entry_key, size, expires_at, is_flagged=is_flagged)
     numbers = slots.numbers
     numbers[TAIL] = max(numbers[TAIL], slot + 1)
     if entry_key[0] in APART:

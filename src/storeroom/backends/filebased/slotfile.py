@@ -25,9 +25,8 @@ from storeroom.backends.filebased.files import reserve
 from storeroom.exceptions import StorageError
 
 __all__ = [
-    "ATTEMPT", "BACKUP", "BLOCKS", "CELL_BYTES", "CELL_WORDS", "EARLIEST", "EVICTED", "FLAGS", "FREE", "GROUPS",
-    "IS_REPLACED", "LOCKED", "LOG", "LOGGED", "MAIN", "NUMBERS", "SHARE", "SMALL", "VERSION", "SlotFile",
-    "last_attempt",
+    "ATTEMPT", "BACKUP", "BLOCKS", "CELL_BYTES", "EARLIEST", "EVICTED", "FLAGS", "FREE", "GROUPS", "IS_REPLACED",
+    "LOCKED", "LOG", "LOGGED", "MAIN", "NUMBERS", "SHARE", "SMALL", "VERSION", "SlotFile", "last_attempt",
 ]  # fmt: skip
 
 FREE: Final = 0
@@ -58,7 +57,8 @@ BLOCKS: Final = range(512, 1536)
 _HEADER_BYTES: Final = BLOCKS.stop * 8
 
 CELL_BYTES: Final = 64
-CELL_WORDS: Final = 8
+_CELL_WORDS: Final = 8
+_FLAG_AT: Final = 17
 _SLOT_BYTES: Final = 1 + 1 + 4 + 8 + CELL_BYTES
 
 
@@ -78,6 +78,9 @@ class SlotFile:
 
     Attributes:
         kinds, hits, ring, ghosts: see the module.
+        dues: when each slot comes due: its entry expires then or later.
+        sizes: the bytes of each slot's entry.
+        flags: whether the value of each slot's entry may be being computed, as its record tells.
         count: the number of slots: a power of two.
         file: the mapping.
         words, times: the same as words of eight bytes, and as floats.
@@ -115,7 +118,9 @@ class SlotFile:
         self.hits = view[at + count : at + 2 * count]
         self.ring = view[at + 2 * count : at + 6 * count].cast("I")
         self.ghosts = view[at + 6 * count : at + 14 * count].cast("Q")
-        self.cells_at = at + 14 * count
+        self.cells_at = at = at + 14 * count
+        self.dues, self.sizes = self.times[at >> 3 :: _CELL_WORDS], words[(at >> 3) + 1 :: _CELL_WORDS]
+        self.flags = view[at + _FLAG_AT :: CELL_BYTES]
         self.shift = (count // len(BLOCKS)).bit_length() - 1
 
     def _make(self, count: int) -> None:

@@ -17,12 +17,12 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import Any, Final
 
+from storeroom.backends.filebased.records import ASIDE, LONGEST_FRAME
 from storeroom.backends.filebased.slotfile import (
     ATTEMPT,
     BACKUP,
     BLOCKS,
     CELL_BYTES,
-    CELL_WORDS,
     EARLIEST,
     FLAGS,
     FREE,
@@ -70,8 +70,10 @@ FLAGGED: Final = 12
 
 _IN_USE: Final = frozenset({SMALL, MAIN, LOCKED, VERSION})
 _BYTES: Final = [bytes([kind]) for kind in range(VERSION + 1)]
-_NUMBERS_AT: Final = slice(NUMBERS.start * 8, NUMBERS.stop * 8)
-_BACKUP_AT: Final = slice(BACKUP.start * 8, BACKUP.stop * 8)
+_BACKUP: Final = slice(BACKUP.start, BACKUP.stop)
+_LOG_AT: Final = LOG.start
+_LOG_ROOM: Final = len(LOG)
+_BLOCKS_AT: Final = BLOCKS.start
 
 # The state of the noted transaction, beside its number; 0 where it has changed nothing.
 _IN_LOG: Final = 1
@@ -81,12 +83,13 @@ _IS_SIZE: Final = 255
 """In the log, in place of a kind: twice the size before, and the flag, stand before it."""
 
 _LENGTH_AT: Final = 16
-_FLAG_AT: Final = 17
 _KEY_AT: Final = 18
 _LONGEST_KEY: Final = CELL_BYTES - _KEY_AT
 _IS_LONG: Final = 255
 """In place of the length of a key that has a record of its own."""
 _KEY_RECORD: Final = Struct(">cI")
+_CELL: Final = Struct(f"=dQBB{_LONGEST_KEY}s")
+"""Time of expiry, bytes, length of the key, flag, key."""
 
 
 class Slots(SlotFile):
@@ -101,18 +104,22 @@ class Slots(SlotFile):
 
     def begin(self, number: int) -> bool:
         """Begin the changes of the write transaction of this number; return False if all has to be made anew."""
-        if not self.skip(number):
+        if not self.follows(number) and not self.skip(number):
             return False
-        file, words = self.file, self.words
-        file[_BACKUP_AT] = file[_NUMBERS_AT]
+        words = self.words
+        words[_BACKUP] = self.numbers
         words[LOGGED] = 0
         words[ATTEMPT] = number << 2 | _IN_LOG
         self._freed.clear()
         return True
 
+    def follows(self, number: int) -> bool:
+        """Tell whether the numbers are those that the transaction of this number finds."""
+        return self.words[ATTEMPT] >> 2 == number - 1 and not self.words[IS_REPLACED]
+
     def skip(self, number: int) -> bool:
         """Note a write transaction that changes nothing here; return False if all has to be made anew."""
-        if self.words[ATTEMPT] >> 2 != number - 1 or self.is_replaced:
+        if not self.follows(number):
             if self.is_replaced:
                 self.map()
                 self.words[IS_REPLACED] = 0  # if its maker died over the larger file, that goes on to be used
@@ -126,27 +133,15 @@ class Slots(SlotFile):
         return True
 
     def _undo(self) -> None:
-        self.file[_NUMBERS_AT] = self.file[_BACKUP_AT]
+        self.numbers[:] = self.words[_BACKUP]
         positions = iter(reversed(LOG[: self.words[LOGGED]]))
         for position in positions:
             slot, kind = divmod(self.words[position], 256)
             if kind == _IS_SIZE:
-                cell = self.cells_at + slot * CELL_BYTES
-                self.words[(cell >> 3) + 1], self.file[cell + _FLAG_AT] = divmod(self.words[next(positions)], 2)
+                self.sizes[slot], self.flags[slot] = divmod(self.words[next(positions)], 2)
             else:
                 self.kinds[slot] = kind
-                self.expire_at(slot, self.time_of(slot))
-
-    def _log(self, *logged: int) -> None:
-        words = self.words
-        end = words[LOGGED]
-        if end + len(logged) > len(LOG):
-            self.give_up_log()
-            return
-        for number in logged:
-            words[LOG.start + end] = number
-            end += 1
-        words[LOGGED] = end
+                self.expire_at(slot, self.dues[slot])
 
     def start_over(self, number: int, count: int) -> None:
         """Free all slots, of which there are to be so many at least; raise StorageError if there is no room for them.
@@ -157,7 +152,7 @@ class Slots(SlotFile):
             self.replace(1 << (count - 1).bit_length())
         self.words[ATTEMPT] = number << 2
         self.give_up_log()
-        self.file[_NUMBERS_AT] = bytes(8 * len(NUMBERS))
+        self.numbers[:] = memoryview(bytes(8 * len(NUMBERS))).cast("Q")
         self.kinds[:] = bytes(self.count)
         for word in (EARLIEST, *GROUPS, *BLOCKS):
             self.times[word] = math.inf
@@ -185,8 +180,14 @@ class Slots(SlotFile):
 
     def set_kind(self, slot: int, kind: int) -> None:
         """Change a slot's kind, which a transaction that fails takes back."""
-        self._log(slot << 8 | self.kinds[slot])
-        self.kinds[slot] = kind
+        words, kinds = self.words, self.kinds
+        end = words[LOGGED]
+        if end < _LOG_ROOM:
+            words[_LOG_AT + end] = slot << 8 | kinds[slot]
+            words[LOGGED] = end + 1
+        else:
+            self.give_up_log()
+        kinds[slot] = kind
 
     def find(self, kind: int, start: int) -> int:
         """Return the first slot of a kind from `start` on, around the end; -1 if there is none."""
@@ -196,7 +197,9 @@ class Slots(SlotFile):
             found = self.file.find(_BYTES[kind], at, at + start)
         return found - at if found >= 0 else -1
 
-    def take(self, transaction: Any, kind: int, entry_key: bytes, size: int, *, is_flagged: bool) -> int:
+    def take(
+        self, transaction: Any, kind: int, entry_key: bytes, size: int, expires_at: float, *, is_flagged: bool
+    ) -> int:
         """Give a new entry a slot, and return it; raise StorageError if there is no room for more slots."""
         slot = self.find(FREE, self.numbers[TAIL])
         if slot < 0 or 4 * (self.numbers[ENTRIES] + self.numbers[VERSIONS]) > 3 * self.count:
@@ -207,34 +210,40 @@ class Slots(SlotFile):
         self.numbers[TAIL] = slot + 1
         self.set_kind(slot, kind)
         self.hits[slot] = 0
-        self.fill(transaction, slot, entry_key, size, is_flagged=is_flagged)
+        self.fill(transaction, slot, entry_key, size, expires_at, is_flagged=is_flagged)
         return slot
 
-    def fill(self, transaction: Any, slot: int, entry_key: bytes, size: int, *, is_flagged: bool) -> None:
-        """Write a slot's cell; it comes due never."""
-        cell = self.cells_at + slot * CELL_BYTES
+    def fill(
+        self, transaction: Any, slot: int, entry_key: bytes, size: int, expires_at: float, *, is_flagged: bool
+    ) -> None:
+        """Write a slot's cell."""
         length = len(entry_key)
-        if length <= _LONGEST_KEY:
-            self.file[cell + _LENGTH_AT : cell + _KEY_AT + length] = bytes((length, is_flagged)) + entry_key
-        else:
-            self.file[cell + _LENGTH_AT : cell + _KEY_AT] = bytes((_IS_LONG, is_flagged))
+        if length > _LONGEST_KEY:
             transaction.put(_KEY_RECORD.pack(b"k", slot), entry_key)
+            length = _IS_LONG
+        _CELL.pack_into(self.file, self.cells_at + slot * CELL_BYTES, expires_at, size, length, is_flagged, entry_key)
         if is_flagged:
             self._count_flag(slot, 1)
-        cell >>= 3
-        self.words[cell + 1] = size
-        self.times[cell] = math.inf
+        if expires_at < self.times[_BLOCKS_AT + (slot >> self.shift)]:
+            self.expire_at(slot, expires_at)
 
-    def free(self, transaction: Any, slot: int) -> int:
-        """Take a slot back; return the bytes of its entry."""
+    def remove(self, transaction: Any, slot: int) -> tuple[bytes, int]:
+        """Delete the record of a slot, and take that back; return the key, empty if it had no record, and the bytes."""
         cell = self.cells_at + slot * CELL_BYTES
-        if self.file[cell + _LENGTH_AT] == _IS_LONG:
+        length = self.file[cell + _LENGTH_AT]
+        if length == _IS_LONG:
+            entry_key = self.key_of(transaction, slot)
             transaction.delete(_KEY_RECORD.pack(b"k", slot))
-        if self.file[cell + _FLAG_AT]:
+        else:
+            entry_key = self.file[cell + _KEY_AT : cell + _KEY_AT + length]
+        had_record, size = transaction.delete(entry_key), self.sizes[slot]
+        if size > LONGEST_FRAME:
+            transaction.delete(ASIDE + entry_key)
+        if self.flags[slot]:
             self._count_flag(slot, -1)
         self.set_kind(slot, FREE)
         self._freed.add(slot)
-        return self.words[(cell >> 3) + 1]
+        return entry_key if had_record else b"", size
 
     def key_of(self, transaction: Any, slot: int) -> bytes:
         """Return the key of a slot's entry."""
@@ -254,23 +263,18 @@ class Slots(SlotFile):
 
     def refill(self, slot: int, size: int, *, is_flagged: bool) -> int:
         """Change the bytes and the flag of a slot's entry; return by how many bytes it grows."""
-        cell = self.cells_at + slot * CELL_BYTES
-        before, was_flagged = self.words[(cell >> 3) + 1], self.file[cell + _FLAG_AT]
+        before, was_flagged = self.sizes[slot], self.flags[slot]
         if size != before or is_flagged != was_flagged:
-            self._log(2 * before + was_flagged, slot << 8 | _IS_SIZE)
-            self.words[(cell >> 3) + 1] = size
-            self.file[cell + _FLAG_AT] = is_flagged
+            words, end = self.words, self.words[LOGGED]
+            if end + 2 > _LOG_ROOM:
+                self.give_up_log()
+            else:
+                words[_LOG_AT + end], words[_LOG_AT + end + 1] = 2 * before + was_flagged, slot << 8 | _IS_SIZE
+                words[LOGGED] = end + 2
+            self.sizes[slot], self.flags[slot] = size, is_flagged
             if is_flagged != was_flagged:
                 self._count_flag(slot, is_flagged - was_flagged)
         return size - before
-
-    def size_of(self, slot: int) -> int:
-        """Return the bytes of a slot's entry."""
-        return self.words[(self.cells_at >> 3) + slot * CELL_WORDS + 1]
-
-    def is_flagged(self, slot: int) -> bool:
-        """Tell whether the value of a slot's entry may be being computed, as its record tells."""
-        return self.file[self.cells_at + slot * CELL_BYTES + _FLAG_AT] != 0
 
     def _count_flag(self, slot: int, change: int) -> None:
         self.numbers[FLAGGED] += change
@@ -280,9 +284,9 @@ class Slots(SlotFile):
     def flagged(self) -> set[int]:
         """Return the slots that are flagged: as a rule some of those flagged last; else all are looked at."""
         last = set(self.words[FLAGS.start : FLAGS.stop])
-        found = {slot for slot in last if slot < self.count and self.is_flagged(slot) and self.kinds[slot] != FREE}
+        found = {slot for slot in last if slot < self.count and self.flags[slot] and self.kinds[slot] != FREE}
         if len(found) != self.numbers[FLAGGED]:
-            flags, slot = self.file[self.cells_at + _FLAG_AT :: CELL_BYTES], -1
+            flags, slot = self.flags.tobytes(), -1
             while (slot := flags.find(1, slot + 1)) >= 0:
                 if self.kinds[slot] != FREE:
                     found.add(slot)
@@ -295,23 +299,14 @@ class Slots(SlotFile):
         """No entry expires before this time."""
         return self.times[EARLIEST]
 
-    def time_of(self, slot: int) -> float:
-        """Return the time at which the slot comes due: its entry expires then or later."""
-        return self.times[(self.cells_at >> 3) + slot * CELL_WORDS]
-
     def expire_at(self, slot: int, expires_at: float) -> None:
         """Let a slot come due no later than its entry expires."""
         times = self.times
-        cell = (self.cells_at >> 3) + slot * CELL_WORDS
-        times[cell] = min(times[cell], expires_at)
+        self.dues[slot] = min(self.dues[slot], expires_at)
         block = slot >> self.shift
         if expires_at < times[BLOCKS.start + block]:
             for at in (BLOCKS.start + block, GROUPS.start + block // 32, EARLIEST):
                 times[at] = min(times[at], expires_at)
-
-    def postpone(self, slot: int, expires_at: float) -> None:
-        """Let a slot that is due come due later."""
-        self.times[(self.cells_at >> 3) + slot * CELL_WORDS] = expires_at
 
     def due(self, now: float) -> Iterator[int]:
         """Yield the slots that are due. The caller frees or postpones each before it asks for the next."""
@@ -341,5 +336,5 @@ class Slots(SlotFile):
         return (slot for slot, time in self._times_in(block) if time <= now and self.kinds[slot] != FREE)
 
     def _times_in(self, block: int) -> Iterator[tuple[int, float]]:
-        first, times = (block - BLOCKS.start) << self.shift, self.times[self.cells_at >> 3 :: CELL_WORDS]
-        return enumerate(times[first : first + (1 << self.shift)].tolist(), first)
+        first = (block - BLOCKS.start) << self.shift
+        return enumerate(self.dues[first : first + (1 << self.shift)].tolist(), first)

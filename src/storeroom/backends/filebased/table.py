@@ -7,10 +7,11 @@ alone.
 
 import math
 from contextlib import closing
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from storeroom.backends.filebased.counts import COUNTS_KEY
 from storeroom.backends.filebased.environment import Environment
+from storeroom.backends.filebased.queues import QUEUED, Bounds, Queues
 from storeroom.backends.filebased.rebuilding import rebuild
 from storeroom.backends.filebased.records import (
     APART,
@@ -36,16 +37,7 @@ from storeroom.backends.filebased.slotfile import LOCKED, MAIN, SMALL, VERSION
 from storeroom.backends.filebased.slots import END, ENTRIES, HEAD, IN_MAIN, IN_SMALL, SIZE, TAIL, VERSIONS, Slots
 from storeroom.keys import KeySpace
 
-__all__ = ["Bounds", "Table", "overwrite"]
-
-
-class Bounds(NamedTuple):
-    """The bounds, as an alias's OPTIONS say; None for none."""
-
-    max_entries: int | None
-    max_bytes: int | None
-    cull_frequency: int | None
-    max_tags: int | None
+__all__ = ["Bounds", "Table", "put_alone"]
 
 
 _PER_WRITE: Final = 8
@@ -55,23 +47,40 @@ shrinks; few, so that no write pays for many."""
 _SPARED: Final = 1000
 """Entries that the evictions of one transaction pass over because they are being computed: bounds a write's time."""
 
-_QUEUED: Final = frozenset({SMALL, MAIN})
-
-_PART: Final = 100
-_AT_ONCE: Final = 64
+_PART: Final = 50
+_AT_ONCE: Final = 128
 """A full cache evicts one entry in `_PART` at once, and `_AT_ONCE` at the most, since a page of several costs once."""
 
 
-def overwrite(slots: Slots, transaction: Any, entry_key: bytes, frame: bytes, expires_at: float) -> bool:
-    """Overwrite an entry where its slot stays as it is: its size is the same, and it comes due no earlier.
+def put_alone(
+    queues: Queues, transaction: Any, entry_key: bytes, frame: bytes, expires_at: float, bounds: Bounds, now: float
+) -> bool:
+    """Write an entry where that is all there is to do.
 
-    Return False, having done nothing, where a Table is needed.
+    An overwritten one keeps its size, and comes due no earlier; for a new one there is room, and none is due. Return
+    False, having changed nothing, where a Table is needed.
     """
-    old = transaction.get(entry_key)
-    record = None if old is None else _renewed(slots, old, entry_key, frame, expires_at)
-    if record is None or not slots.skip(transaction.id()):
+    slots, old, number = queues.slots, transaction.get(entry_key), transaction.id()
+    if old is not None:
+        record = _renewed(slots, old, entry_key, frame, expires_at)
+        if record is None or not slots.skip(number):
+            return False
+        transaction.put(entry_key, record)
+        return True
+    size, (max_entries, max_bytes, _, _) = entry_size(entry_key, len(frame)), bounds
+    if (
+        (max_entries is not None and slots.numbers[ENTRIES] >= max_entries)
+        or (max_bytes is not None and slots.numbers[SIZE] + size > max_bytes)
+        or entry_key[0] in APART
+        or len(frame) > LONGEST_FRAME
+        or slots.earliest <= now
+        or not slots.follows(number)
+    ):
         return False
-    transaction.put(entry_key, record)
+    slots.begin(number)
+    is_flagged = is_conditional(entry_key, frame, 0)
+    slot = queues.enter(transaction, entry_key, size, expires_at, bounds, is_flagged=is_flagged)
+    transaction.put(entry_key, HEADER.pack(expires_at, 0, slot) + frame)
     return True
 
 
@@ -80,7 +89,7 @@ def _renewed(slots: Slots, old: bytes, entry_key: bytes, frame: bytes, expires_a
     if len(old) != HEADER.size + len(frame) or len(frame) > LONGEST_FRAME:
         return None
     _, aside, slot = HEADER.unpack_from(old)
-    if aside or slot >= slots.count or expires_at < slots.time_of(slot) or is_conditional(entry_key, frame, 0):
+    if aside or slot >= slots.count or expires_at < slots.dues[slot] or is_conditional(entry_key, frame, 0):
         return None
     return HEADER.pack(expires_at, 0, slot) + frame
 
@@ -158,12 +167,7 @@ class Table:
                 if size - growth > LONGEST_FRAME:
                     self._transaction.delete(ASIDE + entry_key)
             else:
-                kind = self._queues.admit(entry_key, self._capacity(bounds))
-                slot = slots.take(self._transaction, kind, entry_key, size, is_flagged=is_flagged)
-                if kind == MAIN:
-                    self._queues.append(slot)
-                slots.numbers[ENTRIES] += 1
-                slots.numbers[SIZE] += size
+                slot = self._queues.enter(self._transaction, entry_key, size, expires_at, bounds, is_flagged=is_flagged)
         slots.expire_at(slot, expires_at)
         aside = 0
         if len(frame) > LONGEST_FRAME and entry_key[0] not in APART:
@@ -189,16 +193,14 @@ class Table:
             slots.refill(slot, size, is_flagged=False)
             return slot
         if entry_key[0] == LOCK:
-            return slots.take(self._transaction, LOCKED, entry_key, size, is_flagged=False)
+            return slots.take(self._transaction, LOCKED, entry_key, size, math.inf, is_flagged=False)
         while max_tags is not None and slots.numbers[VERSIONS] >= max_tags:
             oldest = slots.find(VERSION, slots.numbers[TAIL])
             if oldest < 0:
                 self._rebuild()
                 continue
-            oldest_key = slots.key_of(self._transaction, oldest)
-            self._transaction.delete(oldest_key)
-            self._release(oldest, oldest_key)
-        slot = slots.take(self._transaction, VERSION, entry_key, size, is_flagged=False)
+            self._release(oldest)
+        slot = slots.take(self._transaction, VERSION, entry_key, size, math.inf, is_flagged=False)
         slots.numbers[VERSIONS] += 1
         return slot
 
@@ -208,23 +210,20 @@ class Table:
         if slot < 0:
             return False
         expires_at = read_header(self._transaction.get(entry_key))[0]
-        self._transaction.delete(entry_key)
-        self._release(slot, entry_key)
+        self._release(slot)
         return expires_at > self.now
 
-    def _release(self, slot: int, entry_key: bytes) -> bool:
-        """Count out the entry of a slot, and remove what lies aside; return whether it was one that counts."""
+    def _release(self, slot: int) -> bool:
+        """Remove the entry of a slot; return whether it was one that counts."""
         numbers, kind = self.slots.numbers, self.slots.kinds[slot]
-        size = self.slots.free(self._transaction, slot)
-        if size > LONGEST_FRAME:
-            self._transaction.delete(ASIDE + entry_key)
-        if kind in _QUEUED:
+        _, size = self.slots.remove(self._transaction, slot)
+        if kind in QUEUED:
             numbers[IN_SMALL if kind == SMALL else IN_MAIN] -= 1
             numbers[ENTRIES] -= 1
             numbers[SIZE] -= size
         elif kind == VERSION:
             numbers[VERSIONS] -= 1
-        return kind in _QUEUED
+        return kind in QUEUED
 
     def clear(self, key_space: KeySpace) -> None:
         """Remove the entries and the tags of a cache; no locks. All there are go in one step, however many."""
@@ -259,22 +258,12 @@ class Table:
                 entry_key = slots.key_of(transaction, slot)
                 record = transaction.get(entry_key)
                 if record is not None and (expires_at := read_header(record)[0]) > self.now:
-                    slots.postpone(slot, expires_at)
+                    slots.dues[slot] = expires_at
                     continue
-                transaction.delete(entry_key)
-                removed += self._release(slot, entry_key)
+                removed += self._release(slot)
         self._environment.counters.expirations += removed
         self.expired += removed
         return removed
-
-    def _capacity(self, bounds: Bounds) -> float:
-        """Return how many entries fill the cache, if the mean size stays as it is."""
-        max_entries, max_bytes, *_ = bounds
-        entries, size = self.slots.numbers[ENTRIES], self.slots.numbers[SIZE]
-        capacity = math.inf if max_entries is None else max(1.0, max_entries)
-        if max_bytes is not None and size:
-            capacity = max(1.0, min(capacity, max_bytes * entries / size))
-        return capacity
 
     def _make_room(self, slot: int, size: int, bounds: Bounds) -> bool:
         """Remove the entries that stand in the way of one of this size in this slot, or of a new one.
@@ -285,7 +274,7 @@ class Table:
         slots, numbers = self.slots, self.slots.numbers
         entries = numbers[ENTRIES]
         surplus = 0 if slot >= 0 or max_entries is None else entries + 1 - max_entries
-        allowed = math.inf if max_bytes is None else max_bytes - size + (slots.size_of(slot) if slot >= 0 else 0)
+        allowed = math.inf if max_bytes is None else max_bytes - size + (slots.sizes[slot] if slot >= 0 else 0)
         if surplus <= 0 and numbers[SIZE] <= allowed:
             return False
         count = max(surplus, min(_AT_ONCE, entries // _PART))
@@ -298,38 +287,25 @@ class Table:
                 pass
         self._kept = slot
         try:
-            self._evict(surplus, allowed, count, self._capacity(bounds))
+            self._evict(surplus, allowed, count, self._queues.capacity(bounds))
         except LookupError:
             self._rebuild()
-            self._evict(surplus, allowed, count, self._capacity(bounds))
+            self._evict(surplus, allowed, count, self._queues.capacity(bounds))
         return True
 
     def _evict(self, surplus: int, allowed: float, count: int, capacity: float) -> None:
         """Evict as many as the bounds ask for: if any at all, so many at least."""
-        transaction, slots, numbers, evicted = self._transaction, self.slots, self.slots.numbers, 0
-        if surplus <= 0 and numbers[SIZE] <= allowed:
-            return
-        alone = slots.kinds[self._kept] in _QUEUED if self._kept >= 0 else 0
-        with closing(self._queues.victims(capacity, self._is_spared)) as victims:
-            while (evicted < count or numbers[SIZE] > allowed) and numbers[IN_SMALL] + numbers[IN_MAIN] > alone:
-                slot, proven = next(victims)
-                entry_key = slots.key_of(transaction, slot)
-                if not transaction.delete(entry_key):
-                    raise LookupError("the slot has another key than its record")
-                self._queues.bury(entry_key, proven=proven)
-                size = slots.free(transaction, slot)
-                if size > LONGEST_FRAME:
-                    transaction.delete(ASIDE + entry_key)
-                numbers[SIZE] -= size
-                numbers[ENTRIES] -= 1
-                evicted += 1
-        self._environment.counters.evictions += evicted
+        excess = self.slots.numbers[SIZE] - allowed
+        if surplus > 0 or excess > 0:
+            self._environment.counters.evictions += self._queues.evict(
+                self._transaction, count, excess, capacity, self._kept, self._is_spared
+            )
 
     def _is_spared(self, slot: int) -> bool:
         """Tell whether an entry is to stay: the one being written, and those that another caller computes."""
         if slot == self._kept:
             return True
-        if self._spared >= _SPARED or not self.slots.is_flagged(slot):
+        if self._spared >= _SPARED or not self.slots.flags[slot]:
             return False
         entry_key = self.slots.key_of(self._transaction, slot)
         record = self._transaction.get(entry_key)
@@ -354,7 +330,7 @@ class Table:
                     raise AssertionError(f"slot {slot} is not that of {entry_key!r}")
                 seen.add(slot)
                 counted[slots.kinds[slot]] += 1
-                is_late = is_late or not slots.earliest <= slots.time_of(slot) <= expires_at
+                is_late = is_late or not slots.earliest <= slots.dues[slot] <= expires_at
                 size += 0 if entry_key[0] in APART else entry_size(entry_key, frame_size(record))
         small, main, _, versions = counted.values()
         found = {ENTRIES: small + main, SIZE: size, IN_SMALL: small, IN_MAIN: main, VERSIONS: versions}

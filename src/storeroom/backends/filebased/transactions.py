@@ -9,7 +9,7 @@ import lmdb
 from storeroom import timeouts
 from storeroom.backends.filebased.environment import Environment
 from storeroom.backends.filebased.records import frame_of
-from storeroom.backends.filebased.table import Bounds, Table, overwrite
+from storeroom.backends.filebased.table import Bounds, Table, put_alone
 from storeroom.backends.inline import InlineCache
 
 __all__ = ["TransactingCache"]
@@ -64,8 +64,9 @@ class TransactingCache(InlineCache, abstract=True):
                 try:
                     turns.take()
                     with turns.begin(write=True) as transaction:
-                        if not overwrite(engine.queues.slots, transaction, entry_key, frame, expires_at):
-                            Table(engine, transaction, now).put(entry_key, frame, expires_at, self._bounds)
+                        bounds = self._bounds
+                        if not put_alone(engine.queues, transaction, entry_key, frame, expires_at, bounds, now):
+                            Table(engine, transaction, now).put(entry_key, frame, expires_at, bounds)
                 finally:
                     turns.give()
         except lmdb.Error as error:

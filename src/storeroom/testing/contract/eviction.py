@@ -69,19 +69,32 @@ class EvictionContract(Suite):
                 await cache.set(key, 1)
         assert found >= 0.97 * reads
 
+    async def keep(self, cache: Driver, value: object) -> tuple[int, int]:
+        """Fill, and read 40 keys again and again between 200 that are written once; return how many of each stay."""
+        chance = chance_of(7)
+        for number in range(2 * BOUND):
+            await cache.set(f"old {number}", value)
+        hot, once = [f"hot {number}" for number in range(40)], [f"once {number}" for number in range(200)]
+        for key in hot:
+            await cache.set(key, value)
+        for key in once:
+            for again in chance.choices(hot, k=4):
+                await cache.get(again)
+            await cache.set(key, value)
+        return len(await cache.get_many(hot)), len(await cache.get_many(once))
+
     async def test_entries_in_use_stay(self, drive: Callable[..., Driver]) -> None:
         """A crowd of keys that are written once does not evict the keys that are read again and again."""
-        cache = drive(OPTIONS={"MAX_ENTRIES": BOUND})
-        chance = chance_of(7)
-        hot = [f"hot {number}" for number in range(40)]
-        for key in hot:
-            await cache.set(key, 1)
-        for number in range(400):
-            for key in chance.choices(hot, k=4):
-                await cache.get(key)
-            await cache.set(f"once {number}", 1)
-        assert len(await cache.get_many(hot)) >= 30
-        assert len(await cache.get_many([f"once {number}" for number in range(400)])) <= 70
+        hot, once = await self.keep(drive(OPTIONS={"MAX_ENTRIES": BOUND}), 1)
+        assert hot >= 30
+        assert once <= 70
+
+    @needs("byte_bounds")
+    async def test_entries_in_use_stay_where_bytes_are_bounded(self, drive: Callable[..., Driver]) -> None:
+        """Nor does it where bytes are bounded, and the number of entries is not known before there are some."""
+        hot, once = await self.keep(drive(OPTIONS={"MAX_ENTRIES": None, "max_bytes": 2_000 * BOUND}), bytes(1_800))
+        assert hot >= 30
+        assert once <= 80
 
     async def test_a_new_popularity_is_followed_within_a_turnover(self, drive: Callable[..., Driver]) -> None:
         """When other keys become popular, these are there after as many misses as there is room for."""
