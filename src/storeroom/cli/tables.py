@@ -4,11 +4,9 @@ import argparse
 import sys
 from typing import Any
 
-from storeroom.cli.configuration import read_aliases
+from storeroom.cli.configuration import Named, enter, find, read_aliases
 from storeroom.cli.exits import NO, YES
 from storeroom.cli.output import print_json
-from storeroom.cli.site import enter
-from storeroom.cli.sources import Named, find
 from storeroom.exceptions import InvalidCacheBackendError, NotSupportedError
 from storeroom.registry.aliases import Alias
 
