@@ -4,12 +4,13 @@ import shlex
 from collections.abc import Iterator
 from typing import Final
 
+from storeroom.checks import subject
 from storeroom.checks.finding import Finding, Rule
-from storeroom.checks.subject import NO_BACKEND, REFUSED, Subject
+from storeroom.checks.subject import Subject
 from storeroom.exceptions import ConfigurationError, InvalidCacheBackendError
 from storeroom.storage.probes import Memory, Probe, ServerProbe
 
-__all__ = ["CLOCK_SECONDS", "RULES", "SLOW_SECONDS", "check_probe", "told_seconds"]
+__all__ = ["CLOCK_SECONDS", "SLOW_SECONDS", "check_probe", "told_seconds"]
 
 UNREACHABLE: Final = Rule(
     "storeroom.E007",
@@ -68,11 +69,6 @@ OLD_TABLE: Final = Rule(
     "It is made anew on first use, and all that is in it is lost, for programs that still use it too.",
 )
 
-RULES: Final = (
-    *(UNREACHABLE, REFUSES, TOO_OLD, NO_TABLE, FOREIGN_TABLE),
-    *(REPLICA_LOST, NO_MEMORY_BOUND, NO_EVICTION, SLOW, CLOCKS, OLD_TABLE),
-)
-
 SLOW_SECONDS: Final = 0.010
 """Ten times a round trip within a data centre, and as long as the queries whose results are cached."""
 
@@ -98,8 +94,8 @@ def check_probe(alias: Subject, probe: Probe) -> Iterator[Finding]:
 def _unbuilt(error: Exception) -> Rule:
     """Return the rule that is broken where no handle could be made, so that no server was asked."""
     if isinstance(error, InvalidCacheBackendError):
-        return NO_BACKEND
-    return REFUSED if isinstance(error, ConfigurationError) else REFUSES
+        return subject.NO_BACKEND
+    return subject.REFUSED if isinstance(error, ConfigurationError) else REFUSES
 
 
 def _lost(alias: Subject, server: ServerProbe) -> Finding:

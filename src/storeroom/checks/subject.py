@@ -18,7 +18,7 @@ from storeroom.exceptions import ConfigurationError, DeprecatedBackendWarning, I
 from storeroom.registry import aliases, backend_paths
 from storeroom.wording import mask_url
 
-__all__ = ["RULES", "Subject", "check_together", "dotted_path", "file_cache", "read_subject"]
+__all__ = ["Subject", "check_together", "dotted_path", "file_cache", "read_subject"]
 
 REFUSED: Final = Rule(
     "storeroom.E001", "A setting is wrong", "Storeroom refuses to start with it, rather than guess what is meant."
@@ -32,8 +32,6 @@ REMOVED: Final = Rule(
     "MemcachedCache is not in Django since version 4.1, which does not start with it. Storeroom still knows the "
     "name and takes PyMemcacheCache for it.",
 )
-
-RULES: Final = (REFUSED, NO_BACKEND, REMOVED)
 
 _FAMILY: Final = re.compile(r"(?:storeroom|django\.core\.cache)\.backends\.(?!base\b)(\w+)")
 _SEVERAL_HOSTS: Final = re.compile(r"\w+\+(?:sentinel|cluster)://")

@@ -12,7 +12,7 @@ from storeroom.serializers.secrets import secret_of
 from storeroom.storage.probes import Endpoint, Probe
 from storeroom.wording import mask_url
 
-__all__ = ["CHECKS", "RULES", "check_ways"]
+__all__ = ["CHECKS", "check_ways"]
 
 BLIND_PICKLE: Final = Rule(
     "storeroom.E006",
@@ -47,8 +47,6 @@ NO_PASSWORD: Final = Rule(
     "A server on another host asks for no password",
     "Everybody who can reach its port can read, change and remove all that it keeps.",
 )
-
-RULES: Final = (BLIND_PICKLE, UNSIGNED, WEAK_SECRET, UNSIGNED_PICKLES, NOT_ENCRYPTED, NO_PASSWORD)
 
 _RUN_CODE: Final = frozenset({"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "jsonpickle", "marshal", "shelve"})
 """Modules whose loads() runs the code in the bytes."""
