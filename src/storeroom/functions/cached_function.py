@@ -96,9 +96,19 @@ class _Cached(Generic[P]):
         """Refuse another framework's class, which does not compute once; note the class of a cache of Storeroom's."""
         from storeroom.base import BaseCache  # noqa: PLC0415 -- loaded by programs that use a cache
 
-        if not isinstance(cache, BaseCache):
-            raise _not_ours(call_keys.name_of(self._function), self._alias, type(cache))
-        self._kind = type(cache)
+        if isinstance(cache, BaseCache):
+            self._kind = type(cache)
+            return
+        from storeroom.registry.backend_paths import DJANGO_PATHS, PATHS  # noqa: PLC0415 -- only a mistake needs them
+
+        path = f"{type(cache).__module__}.{type(cache).__qualname__}"
+        ours = DJANGO_PATHS.get(path)
+        remedy = f"set BACKEND to {ours!r}" if ours else f"set BACKEND to one of Storeroom's, such as {PATHS[0]!r}"
+        raise ConfigurationError(
+            f"{call_keys.name_of(self._function)}() is @cached in CACHES[{self._alias!r}], whose BACKEND is {path!r}; "
+            "expected a cache of Storeroom's, which computes once, and knows tags and stale values. "
+            f"In CACHES {remedy}, or name another alias: @cached(alias=...)."
+        )
 
     def _note(self, error: ComputationCycleError, key: str) -> None:
         """Let an error name the function that ran into it: the innermost."""
@@ -235,19 +245,6 @@ class CachedCoroutineFunction(_Cached[P], Generic[P, R_co]):
     def __get__(self, instance: object, owner: type | None = None, /) -> Any:
         """See CachedFunction."""
         return self._bound(instance, owner)
-
-
-def _not_ours(function: str, alias: str, kind: type) -> ConfigurationError:
-    from storeroom.registry.backend_paths import DJANGO_PATHS, PATHS  # noqa: PLC0415 -- only a mistake needs them
-
-    path = f"{kind.__module__}.{kind.__qualname__}"
-    ours = DJANGO_PATHS.get(path)
-    remedy = f"set BACKEND to {ours!r}" if ours else f"set BACKEND to one of Storeroom's, such as {PATHS[0]!r}"
-    return ConfigurationError(
-        f"{function}() is @cached in CACHES[{alias!r}], whose BACKEND is {path!r}; expected a cache of Storeroom's, "
-        f"which computes once, and knows tags and stale values. In CACHES {remedy}, or name another alias: "
-        "@cached(alias=...)."
-    )
 
 
 class BoundFunction(partial[R], Generic[Q, R, B_co]):
