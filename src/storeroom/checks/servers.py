@@ -8,7 +8,7 @@ from storeroom.checks import subject
 from storeroom.checks.finding import Finding, Rule
 from storeroom.checks.subject import Subject
 from storeroom.exceptions import ConfigurationError, InvalidCacheBackendError
-from storeroom.storage.probes import Memory, Probe, ServerProbe
+from storeroom.storage.probes import Probe, ServerProbe
 
 __all__ = ["CLOCK_SECONDS", "SLOW_SECONDS", "check_probe", "told_seconds"]
 
@@ -130,12 +130,13 @@ def _check_memory(alias: Subject, server: ServerProbe) -> Iterator[Finding]:
     memory = server.memory
     if memory is None:
         return
+    never_expires = alias.settings is not None and alias.settings.timeout is None
     if memory.max_bytes is None:
         remedy = "Bound it in the server's configuration, and let it evict what is used least; until it starts anew:"
         command = _redis_cli(server, "maxmemory", "1gb", "maxmemory-policy", "allkeys-lfu")
         what = f"Server {server.name} has no maxmemory."
         yield NO_MEMORY_BOUND.broken(alias.name, what, remedy, command=command)
-    elif _is_stuck(alias, memory):
+    elif memory.evicts == "nothing" or (memory.evicts == "expiring" and never_expires):
         keeps = "entries without a timeout, as TIMEOUT None makes them" if memory.evicts == "expiring" else "everything"
         what = f"Server {server.name} keeps {keeps} when its {memory.max_bytes:,} bytes are used up ({memory.policy})."
         remedy, command = "Start it without -M.", ""
@@ -143,12 +144,6 @@ def _check_memory(alias: Subject, server: ServerProbe) -> Iterator[Finding]:
             remedy = "Let it evict what is used least, in its configuration; until it starts anew:"
             command = _redis_cli(server, "maxmemory-policy", "allkeys-lfu")
         yield NO_EVICTION.broken(alias.name, what, remedy, command=command)
-
-
-def _is_stuck(alias: Subject, memory: Memory) -> bool:
-    """Tell whether nothing makes room for this cache's entries."""
-    never_expires = alias.settings is not None and alias.settings.timeout is None
-    return memory.evicts == "nothing" or (memory.evicts == "expiring" and never_expires)
 
 
 def _redis_cli(server: ServerProbe, *settings: str) -> str:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any, Final
 
@@ -62,11 +62,6 @@ _PLACEHOLDER: Final = re.compile(
 _MAKE_ONE: Final = 'python3 -c "import secrets; print(secrets.token_urlsafe())"'
 
 
-def _endpoints(alias: Subject) -> Sequence[Endpoint]:
-    """Return the servers that the configuration names; none where the class does not tell."""
-    return alias.told("endpoints") or ()
-
-
 def _secrets(alias: Subject) -> list[Any]:
     """Return the secrets of the configuration, as written."""
     secret = None if alias.settings is None else alias.settings.options.get("secret")
@@ -101,7 +96,7 @@ def _module(serializer: Any) -> str:
 
 
 def _check_unsigned(alias: Subject) -> Iterator[Finding]:
-    elsewhere = [endpoint for endpoint in _endpoints(alias) if endpoint.is_elsewhere]
+    elsewhere = [endpoint for endpoint in alias.told("endpoints") or () if endpoint.is_elsewhere]
     if not elsewhere or _is_signed(alias):
         return
     what = f"OPTIONS has no secret, and values are kept at {_listed(elsewhere)}."
@@ -140,7 +135,10 @@ def _check_unsigned_pickles(alias: Subject) -> Iterator[Finding]:
 
 def check_ways(alias: Subject, probe: Probe | None) -> Iterator[Finding]:
     """Find servers on other hosts that others can read along with, or get into."""
-    found = _elsewhere(_endpoints(alias), probe)
+    # As they answered, or else as they are written.
+    told = () if probe is None else (server.endpoint for server in probe.servers if server.role != "Sentinel")
+    by_address = {endpoint.address: endpoint for endpoint in (*(alias.told("endpoints") or ()), *told)}
+    found = [endpoint for endpoint in by_address.values() if endpoint.is_elsewhere]
     open_ways = [endpoint for endpoint in found if endpoint.is_encrypted is False]
     if open_ways:
         what, remedy = f"What goes to {_listed(open_ways)} is not encrypted.", _TLS.get(alias.family, "Use TLS.")
@@ -149,13 +147,6 @@ def check_ways(alias: Subject, probe: Probe | None) -> Iterator[Finding]:
     if open_doors:
         what = f"No password is needed, or given, for {_listed(open_doors)}."
         yield NO_PASSWORD.broken(alias.name, what, _PASSWORD.get(alias.family, "Let it ask for one."))
-
-
-def _elsewhere(written: Iterable[Endpoint], probe: Probe | None) -> list[Endpoint]:
-    """Return the servers on other hosts, as they answered, or else as they are written."""
-    told = () if probe is None else (server.endpoint for server in probe.servers if server.role != "Sentinel")
-    by_address = {endpoint.address: endpoint for endpoint in (*written, *told)}
-    return [endpoint for endpoint in by_address.values() if endpoint.is_elsewhere]
 
 
 _TLS: Final = {

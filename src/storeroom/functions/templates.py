@@ -1,14 +1,6 @@
 """Templates of keys and tags: ``"user:{id}"``, with the names of a function's parameters.
 
-The fields are those of ``str.format``, as far as they make sense in a key:
-
-==============  ==================================================================
-``{id}``        the argument, for the eye: strings without quotes
-``{user.id}``   an attribute of it, as deep as needed
-``{id!r}``      with its type: ``'7'`` is not ``7``
-``{id!s}``      ``str()`` of it
-``{day:%Y}``    formatted
-==============  ==================================================================
+The fields are those of ``str.format``, as far as they make sense in a key: docs/cached.md has a table of them.
 
 Between two fields stands a *separator*. Its characters are escaped in the arguments, as in a URL, so that ``"{a}:{b}"``
 makes one key of ``"x:y", "z"`` and another of ``"x", "y:z"``.

@@ -97,20 +97,18 @@ class Progress:
 
     def update(self, done: int) -> None:
         """Show the number of pages that are done."""
-        if self._shows_bar:
-            print(CLEAR_LINE + self._line(done), end="", flush=True)
+        if not self._shows_bar:
+            return
+        line = f"{done:>7,} of {self._pages:,}"
+        columns = shutil.get_terminal_size().columns - len(line) - NAME_COLUMNS - 3
+        if columns >= 1:
+            line = f"  {self._name:<{NAME_COLUMNS}}{_bar(done / self._pages, min(columns, BAR_COLUMNS))}{line}"
+        print(CLEAR_LINE + line, end="", flush=True)
 
     def finish(self, seconds: float) -> None:
         """Show the time of the pass, instead of the bar."""
         start = CLEAR_LINE if self._shows_bar else ""
         print(f"{start}  {self._name:<{NAME_COLUMNS}}{self._pages:>6,} pages {seconds:>9.3f} s", flush=True)
-
-    def _line(self, done: int) -> str:
-        count = f"{done:>7,} of {self._pages:,}"
-        columns = shutil.get_terminal_size().columns - len(count) - NAME_COLUMNS - 3
-        if columns < 1:
-            return count
-        return f"  {self._name:<{NAME_COLUMNS}}{_bar(done / self._pages, min(columns, BAR_COLUMNS))}{count}"
 
 
 def _bar(share: float, columns: int) -> str:
