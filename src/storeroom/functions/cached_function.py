@@ -26,12 +26,7 @@ B_co = TypeVar("B_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of @cached, after checking: see cached().
-
-    Attributes:
-        suffix: the end of every key.
-        binds: the first argument when the function is found through an instance: that, its class, or nothing.
-    """
+    """The options of @cached, after checking: see cached()."""
 
     key: str | Callable[..., object] | None
     timeout: Any
@@ -39,9 +34,10 @@ class Options:
     alias: str
     version: int | None
     ignore: tuple[str, ...]
-    suffix: str
+    suffix: str  # the end of every key
     freshness: Mapping[str, Any]
-    binds: Literal["instance", "class", "nothing"] = "instance"
+    # The first argument when the function is found through an instance: that, its class, or nothing.
+    binds: Literal["instance", "class", "nothing"]
 
 
 class _Cached(Generic[P]):

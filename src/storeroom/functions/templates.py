@@ -15,32 +15,20 @@ __all__ = ["Field", "Template", "escapes"]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of a template.
+    """A field of a template."""
 
-    Attributes:
-        parameter: the name of the parameter.
-        path: that name, and the attributes that lead to the value: ``user.profile.id``.
-        conversion: "" for the text for the eye, "r" for the one with its type, "s" for that of str().
-        spec: the format, after the colon.
-    """
-
-    parameter: str
-    path: str
-    conversion: str = ""
-    spec: str = ""
+    parameter: str  # its name
+    path: str  # that name, and the attributes that lead to the value: user.profile.id
+    conversion: str = ""  # "" for the text for the eye, "r" for the one with its type, "s" for that of str()
+    spec: str = ""  # the format, after the colon
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A template, taken apart.
+    """A template, taken apart."""
 
-    Attributes:
-        text: as it was written.
-        parts: literal texts and fields, in order.
-    """
-
-    text: str
-    parts: tuple[str | Field, ...]
+    text: str  # as it was written
+    parts: tuple[str | Field, ...]  # literal texts and fields, in order
 
     @classmethod
     def parse(cls, text: str) -> "Template":
