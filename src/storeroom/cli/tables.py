@@ -47,11 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _open(named: Named, alias: Alias, *, is_asked_for: bool) -> Any:
-    """Return the cache of an alias, or None where it has no table of Storeroom's.
-
-    Raises:
-        NotSupportedError, InvalidCacheBackendError: it has none, and was asked for by name.
-    """
+    """Return the cache of an alias; where it has no table of Storeroom's None, or an error if it was asked for."""
     try:
         enter(named, alias)
     except NotSupportedError as error:

@@ -46,11 +46,7 @@ class _Cached(Generic[P]):
     __qualname__: str
 
     def __init__(self, function: Callable[P, Any], options: Options) -> None:
-        """Take the function over.
-
-        Raises:
-            ConfigurationError: the options do not fit it.
-        """
+        """Take the function over; raise ConfigurationError if the options do not fit it."""
         # The attributes of an object, or of a partial(), are its own business.
         update_wrapper(self, function, updated=("__dict__",) if inspect.isfunction(function) else ())
         self._function = function
@@ -247,10 +243,6 @@ class BoundFunction(partial[R], Generic[Q, R, B_co]):
     """A cached function together with the instance, or the class, that is its first argument.
 
     A partial() calls its function without a frame of Python, and inspect understands it.
-
-    Attributes:
-        func: the cached function.
-        args: the instance.
     """
 
     if TYPE_CHECKING:

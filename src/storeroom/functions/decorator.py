@@ -123,11 +123,7 @@ def _check_options(timeout: Any, freshness: dict[str, Any]) -> None:
 
 
 def _taken_apart(decorated: Any) -> tuple[Any, Literal["instance", "class", "nothing"]]:
-    """Return the function in a decorated object, and the first argument that it is bound to when found in a class.
-
-    Raises:
-        TypeError: it cannot be cached.
-    """
+    """Return the function in a decorated object, and the first argument that it is bound to when found in a class."""
     is_wrapped = isinstance(decorated, classmethod | staticmethod) or inspect.ismethod(decorated)
     plain = decorated.__func__ if is_wrapped else decorated
     reason = _unfit(decorated, plain)

@@ -15,7 +15,6 @@ from storeroom import timeouts
 from storeroom.engines.flights import Flights
 from storeroom.storage.hooks import MISSING, StorageHooks
 from storeroom.storage.overlay import Slot
-from storeroom.timeouts import NEVER
 
 __all__ = ["Change", "Kind", "Segment", "Unit", "View"]
 
@@ -41,7 +40,7 @@ class Change:
     below: StorageHooks  # carry it out
     handle: Any  # the cache
     frozen: Any = None  # a copy of the value
-    expires_at: float | None = NEVER  # None, for AMEND alone, where it expires as before
+    expires_at: float | None = timeouts.NEVER  # None, for AMEND alone, where it expires as before
     delta: float = 0  # added by AMEND and COUNT
     start: float = 0  # the number that COUNT starts from
     expected: Any = None  # the value that has to be there: for COMPUTED the fence, or None if it has none
@@ -93,7 +92,7 @@ class View:
     def expiry(self) -> float:
         """When the entry expires, if the storage need not be asked."""
         own = None if self.change is None else self.change.expires_at
-        return self.expires_at if self.expires_at is not None else NEVER if own is None else own
+        return self.expires_at if self.expires_at is not None else timeouts.NEVER if own is None else own
 
     @property
     def has_expired(self) -> bool:

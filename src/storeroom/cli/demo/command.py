@@ -38,12 +38,7 @@ def _positive(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo. Return an exit code: FAILED if two processes read different pages.
-
-    Raises:
-        ConfigurationError: the directory cannot be used.
-        StorageError: one of the demo's processes failed; the message holds its last words.
-    """
+    """Run the demo. Return an exit code: FAILED if two processes read different pages."""
     default = platformdirs.user_cache_path("storeroom", appauthor=False) / "demo"
     directory: Path = (args.directory or default).resolve()
     modules = pages.standard_library()[: args.limit]
