@@ -12,9 +12,8 @@ from dataclasses import replace
 import pytest
 
 from storeroom.cli import main
-from storeroom.cli.demo import pages, passes, report
+from storeroom.cli.demo import command, pages, passes
 from storeroom.cli.demo.processes import start
-from storeroom.cli.demo.progress import Progress
 from storeroom.computing.stampede import LEASE_SECONDS
 from storeroom.exceptions import StorageError
 
@@ -92,7 +91,7 @@ def test_demo_goes_on_after_an_interruption(tmp_path):
     assert f"demo --keep --directory {tmp_path}" in output
     with start(tmp_path, 1) as processes:
         (tally,) = processes.read(modules)
-    assert (tally.hits, tally.computations) == (found, 30 - found)
+    assert (tally.pages, tally.computations) == (30, 30 - found)
     assert tally.seconds < LEASE_SECONDS  # the interrupted demo has given its lease back
 
 
@@ -183,7 +182,7 @@ def test_report_tells_when_processes_disagree(tmp_path, capsys):
     warm = results[1]
     results[1] = replace(warm, tallies=[replace(warm.tallies[0], digest="another")])
     capsys.readouterr()
-    report.print_report(results, tmp_path)
+    command.print_report(results, tmp_path)
     assert not passes.agree(results)
     assert "DEFECT" in capsys.readouterr().out
 
@@ -196,7 +195,7 @@ def test_progress_draws_a_bar_on_a_terminal(monkeypatch, no_color, painted):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "51")
     monkeypatch.setenv("NO_COLOR", no_color)
-    progress = Progress("cold", 20)
+    progress = passes.Progress("cold", 20)
     progress.update(10)
     progress.finish(1.5)
     drawn, last = terminal.getvalue().split("\r\x1b[K")[2:]
@@ -210,5 +209,5 @@ def test_progress_shows_only_the_count_where_the_terminal_is_narrow(monkeypatch)
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "30")
-    Progress("cold", 20)
+    passes.Progress("cold", 20)
     assert terminal.getvalue() == "\r\x1b[K      0 of 20"

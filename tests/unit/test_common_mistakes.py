@@ -21,7 +21,9 @@ NOT_MENDED_BY_SETTINGS = {"e009", "w011", "w023", "w024", "w025", "w026"}
 IN_SURROUNDINGS = {"e004", "e005", "w011", "w012", "w014"}
 """Rules that need a directory or a mount."""
 
-ON_SERVERS = {rule.docs.partition("#")[2] for rule in checks.servers.RULES}
+ON_SERVERS = {
+    rule.docs.partition("#")[2] for rule in vars(checks.servers).values() if isinstance(rule, checks.finding.Rule)
+}
 """Rules that need the answer of a server."""
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from storeroom import cached
 from storeroom.exceptions import ConfigurationError
-from storeroom.functions.source_fingerprint import fingerprint
+from storeroom.functions.decorator import fingerprint
 
 
 def module_of(source: str, folder: Path) -> ModuleType:

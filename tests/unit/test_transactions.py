@@ -316,7 +316,7 @@ def test_a_dummy_cache_forgets_the_writes_held_back() -> None:
 
 def test_an_option_for_django_needs_django(monkeypatch) -> None:
     """OPTIONS["transactional"] and using= raise where Django is missing, or the value has no meaning."""
-    monkeypatch.setattr("storeroom.transactions.django.find_spec", lambda _: None)
+    monkeypatch.setattr("storeroom.transactions.find_spec", lambda _: None)
     with pytest.raises(ConfigurationError, match=r"OPTIONS\['transactional'\] is True, .* Django is not installed"):
         fresh(OPTIONS={"transactional": True})
     with pytest.raises(TypeError, match="Django is not installed"), storeroom.transaction(using="default"):

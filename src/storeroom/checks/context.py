@@ -81,10 +81,12 @@ class Context:
         # The weaker evidence: a deployed site has DEBUG off.
         is_deployed = getattr(settings, "DEBUG", None) is False
         deployed = "DEBUG is False: a deployed site mostly has several workers" if is_deployed else ""
+        has_sessions = getattr(settings, "SESSION_ENGINE", None) == "django.contrib.sessions.backends.cache"
+        sessions_alias = str(getattr(settings, "SESSION_CACHE_ALIAS", "default")) if has_sessions else None
         return replace(
             self,
             several_processes=self.several_processes or deployed,
-            sessions_alias=_sessions_alias(settings) or self.sessions_alias,
+            sessions_alias=sessions_alias or self.sessions_alias,
             served_folders={**self.served_folders, **_served_folders(settings)},
             in_django=in_django,
             # Other frameworks have a SECRET_KEY too, which Storeroom does not use.
@@ -105,11 +107,6 @@ def _evidence(environ: Mapping[str, str], processes: int | None) -> str:
 
 def _is_several(number: str) -> bool:
     return number.strip().isdecimal() and int(number) > 1
-
-
-def _sessions_alias(settings: Any) -> str | None:
-    is_in_cache = getattr(settings, "SESSION_ENGINE", None) == "django.contrib.sessions.backends.cache"
-    return str(getattr(settings, "SESSION_CACHE_ALIAS", "default")) if is_in_cache else None
 
 
 def _served_folders(settings: Any) -> dict[str, Path]:

@@ -11,7 +11,7 @@ from typing import Final
 from storeroom.checks.finding import Finding, Rule
 from storeroom.checks.subject import Subject
 
-__all__ = ["RULES", "check_directory"]
+__all__ = ["check_directory"]
 
 NETWORK: Final = Rule(
     "storeroom.E004",
@@ -47,8 +47,6 @@ SOURCE: Final = Rule(
     "Cached data gets committed, packaged and deployed with the program, and a reloader may restart the program "
     "each time the cache changes.",
 )
-
-RULES: Final = (NETWORK, FOREIGN, READABLE, WRITABLE, SERVED, SOURCE)
 
 NETWORK_TYPES: Final = frozenset({
     "9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "glusterfs", "gfs2", "lustre", "ncpfs", "nfs", "nfs4",

@@ -7,7 +7,7 @@ from storeroom.checks.finding import Finding, Rule
 from storeroom.checks.subject import ENOUGH_ENTRIES, Subject
 from storeroom.config import DEFAULT_MAX_ENTRIES, Settings
 
-__all__ = ["RULES", "check_entries"]
+__all__ = ["check_entries"]
 
 ZERO_TIMEOUT: Final = Rule(
     "storeroom.W004",
@@ -31,8 +31,6 @@ CULL_ALL: Final = Rule(
     "CULL_FREQUENCY 0 empties the cache when it is full",
     "One entry too many removes all the others at once, and everything is computed again at the same time.",
 )
-
-RULES: Final = (ZERO_TIMEOUT, NO_BOUND, FEW_ENTRIES, CULL_ALL)
 
 LONG_SECONDS: Final = 30 * 86_400
 """A longer timeout counts as "for good": Memcached too takes 30 days for the longest relative time."""

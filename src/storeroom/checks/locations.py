@@ -10,7 +10,7 @@ from storeroom.checks.finding import Finding, Rule
 from storeroom.checks.subject import Subject, file_cache
 from storeroom.wording import mask_url
 
-__all__ = ["CHECKS", "RULES"]
+__all__ = ["CHECKS"]
 
 WRONG_BACKEND: Final = Rule(
     "storeroom.E003",
@@ -35,8 +35,6 @@ RELATIVE: Final = Rule(
     "It depends on the folder in which a process happens to start: a worker, a cron job and a shell each "
     "get a cache of their own.",
 )
-
-RULES: Final = (WRONG_BACKEND, PATH_OF_MEMORY, TABLE_NAME, RELATIVE)
 
 # Django's documentation calls the table "my_cache_table"; most projects follow it.
 _TABLE: Final = re.compile(r"\w*(?:cache_table|table_cache|cachetable)\w*|\w+_table", re.IGNORECASE)

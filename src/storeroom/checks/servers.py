@@ -4,12 +4,13 @@ import shlex
 from collections.abc import Iterator
 from typing import Final
 
+from storeroom.checks import subject
 from storeroom.checks.finding import Finding, Rule
-from storeroom.checks.subject import NO_BACKEND, REFUSED, Subject
+from storeroom.checks.subject import Subject
 from storeroom.exceptions import ConfigurationError, InvalidCacheBackendError
-from storeroom.storage.probes import Memory, Probe, ServerProbe
+from storeroom.storage.probes import Probe, ServerProbe
 
-__all__ = ["CLOCK_SECONDS", "RULES", "SLOW_SECONDS", "check_probe", "told_seconds"]
+__all__ = ["CLOCK_SECONDS", "SLOW_SECONDS", "check_probe", "told_seconds"]
 
 UNREACHABLE: Final = Rule(
     "storeroom.E007",
@@ -68,11 +69,6 @@ OLD_TABLE: Final = Rule(
     "It is made anew on first use, and all that is in it is lost, for programs that still use it too.",
 )
 
-RULES: Final = (
-    *(UNREACHABLE, REFUSES, TOO_OLD, NO_TABLE, FOREIGN_TABLE),
-    *(REPLICA_LOST, NO_MEMORY_BOUND, NO_EVICTION, SLOW, CLOCKS, OLD_TABLE),
-)
-
 SLOW_SECONDS: Final = 0.010
 """Ten times a round trip within a data centre, and as long as the queries whose results are cached."""
 
@@ -98,8 +94,8 @@ def check_probe(alias: Subject, probe: Probe) -> Iterator[Finding]:
 def _unbuilt(error: Exception) -> Rule:
     """Return the rule that is broken where no handle could be made, so that no server was asked."""
     if isinstance(error, InvalidCacheBackendError):
-        return NO_BACKEND
-    return REFUSED if isinstance(error, ConfigurationError) else REFUSES
+        return subject.NO_BACKEND
+    return subject.REFUSED if isinstance(error, ConfigurationError) else REFUSES
 
 
 def _lost(alias: Subject, server: ServerProbe) -> Finding:
@@ -134,12 +130,13 @@ def _check_memory(alias: Subject, server: ServerProbe) -> Iterator[Finding]:
     memory = server.memory
     if memory is None:
         return
+    never_expires = alias.settings is not None and alias.settings.timeout is None
     if memory.max_bytes is None:
         remedy = "Bound it in the server's configuration, and let it evict what is used least; until it starts anew:"
         command = _redis_cli(server, "maxmemory", "1gb", "maxmemory-policy", "allkeys-lfu")
         what = f"Server {server.name} has no maxmemory."
         yield NO_MEMORY_BOUND.broken(alias.name, what, remedy, command=command)
-    elif _is_stuck(alias, memory):
+    elif memory.evicts == "nothing" or (memory.evicts == "expiring" and never_expires):
         keeps = "entries without a timeout, as TIMEOUT None makes them" if memory.evicts == "expiring" else "everything"
         what = f"Server {server.name} keeps {keeps} when its {memory.max_bytes:,} bytes are used up ({memory.policy})."
         remedy, command = "Start it without -M.", ""
@@ -147,12 +144,6 @@ def _check_memory(alias: Subject, server: ServerProbe) -> Iterator[Finding]:
             remedy = "Let it evict what is used least, in its configuration; until it starts anew:"
             command = _redis_cli(server, "maxmemory-policy", "allkeys-lfu")
         yield NO_EVICTION.broken(alias.name, what, remedy, command=command)
-
-
-def _is_stuck(alias: Subject, memory: Memory) -> bool:
-    """Tell whether nothing makes room for this cache's entries."""
-    never_expires = alias.settings is not None and alias.settings.timeout is None
-    return memory.evicts == "nothing" or (memory.evicts == "expiring" and never_expires)
 
 
 def _redis_cli(server: ServerProbe, *settings: str) -> str:

@@ -9,7 +9,7 @@ from storeroom.checks.subject import Subject, file_cache
 from storeroom.config import Settings
 from storeroom.keys import KeySpace
 
-__all__ = ["CHECKS", "RULES", "check_not_shared", "check_pairs"]
+__all__ = ["CHECKS", "check_not_shared", "check_pairs"]
 
 NOT_SHARED: Final = Rule(
     "storeroom.W001",
@@ -33,8 +33,6 @@ SESSIONS: Final = Rule(
     "Sessions live in a cache that forgets them",
     "This engine keeps sessions in the cache alone: when their entries go, users are logged out and carts are empty.",
 )
-
-RULES: Final = (NOT_SHARED, COLLIDING, NO_PREFIX, SESSIONS)
 
 
 def check_not_shared(alias: Subject, caches: Mapping[str, Any]) -> Iterator[Finding]:

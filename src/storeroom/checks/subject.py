@@ -18,7 +18,7 @@ from storeroom.exceptions import ConfigurationError, DeprecatedBackendWarning, I
 from storeroom.registry import aliases, backend_paths
 from storeroom.wording import mask_url
 
-__all__ = ["RULES", "Subject", "check_together", "dotted_path", "file_cache", "read_subject"]
+__all__ = ["Subject", "check_together", "dotted_path", "file_cache", "read_subject"]
 
 REFUSED: Final = Rule(
     "storeroom.E001", "A setting is wrong", "Storeroom refuses to start with it, rather than guess what is meant."
@@ -32,8 +32,6 @@ REMOVED: Final = Rule(
     "MemcachedCache is not in Django since version 4.1, which does not start with it. Storeroom still knows the "
     "name and takes PyMemcacheCache for it.",
 )
-
-RULES: Final = (REFUSED, NO_BACKEND, REMOVED)
 
 _FAMILY: Final = re.compile(r"(?:storeroom|django\.core\.cache)\.backends\.(?!base\b)(\w+)")
 _SEVERAL_HOSTS: Final = re.compile(r"\w+\+(?:sentinel|cluster)://")
@@ -110,8 +108,10 @@ def read_subject(name: str, written: object, context: Context) -> tuple[Subject,
     is_djangos = _is_djangos(mapping, context)
     # Django takes many a mistake for its default, and says nothing.
     backend_class, alias, findings = (None, None, []) if is_djangos else _read(name, written, mapping, context)
-    # Where only LOCATION is wrong, the other settings are known.
-    settings = _settings_if_right(name, mapping, backend_class) if alias is None else alias.settings
+    settings = None if alias is None else alias.settings
+    if alias is None:  # where only LOCATION is wrong, the other settings are known
+        with suppress(ConfigurationError):
+            settings = _settings(name, mapping, backend_class)
     path = dotted_path(mapping.get("BACKEND", ""))
     family = _family(path, backend_class)
     directory = _directory(mapping, context) if family == "filebased" and not is_djangos else None
@@ -139,7 +139,9 @@ def _read(
         backend_class, findings = None, [NO_BACKEND.broken(name, str(error), "")]
         mistakes = list(_mistakes(name, mapping, None))
     except ConfigurationError as error:
-        backend_class, findings = _backend_class(mapping), []
+        backend_class, findings = None, []
+        with suppress(ConfigurationError), _without_warnings():  # None where not even BACKEND is right
+            backend_class = backend_paths.resolve(mapping.get("BACKEND"), "CACHES[...]")
         mistakes = list(_mistakes(name, mapping, backend_class)) or [str(error)]
     else:
         return alias.backend, alias, []
@@ -160,26 +162,11 @@ def check_together(caches: Mapping[str, Any], context: Context, *, each_is_right
         yield REFUSED.broken(None, str(error), "")
 
 
-def _backend_class(written: Mapping[str, Any]) -> type[Any] | None:
-    """Return the class whose settings are wrong; None where not even BACKEND is right."""
-    with suppress(ConfigurationError), _without_warnings():
-        return backend_paths.resolve(written.get("BACKEND"), "CACHES[...]")
-    return None
-
-
 def _settings(name: str, written: Mapping[str, Any], backend_class: type[Any] | None) -> config.Settings:
     params = {key: value for key, value in written.items() if key not in {"BACKEND", "LOCATION"}}
     options = backend_class.options if backend_class is not None and issubclass(backend_class, BaseCache) else None
     backend = "this backend" if backend_class is None else backend_class.__name__
     return config.read_params(params, options, alias=name, backend=backend)
-
-
-def _settings_if_right(
-    name: str, written: Mapping[str, Any], backend_class: type[Any] | None
-) -> config.Settings | None:
-    with suppress(ConfigurationError):
-        return _settings(name, written, backend_class)
-    return None
 
 
 def _mistakes(name: str, written: Mapping[str, Any], backend_class: type[Any] | None) -> Iterator[str]:

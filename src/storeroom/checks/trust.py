@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from storeroom.serializers.secrets import secret_of
 from storeroom.storage.probes import Endpoint, Probe
 from storeroom.wording import mask_url
 
-__all__ = ["CHECKS", "RULES", "check_ways"]
+__all__ = ["CHECKS", "check_ways"]
 
 BLIND_PICKLE: Final = Rule(
     "storeroom.E006",
@@ -48,8 +48,6 @@ NO_PASSWORD: Final = Rule(
     "Everybody who can reach its port can read, change and remove all that it keeps.",
 )
 
-RULES: Final = (BLIND_PICKLE, UNSIGNED, WEAK_SECRET, UNSIGNED_PICKLES, NOT_ENCRYPTED, NO_PASSWORD)
-
 _RUN_CODE: Final = frozenset({"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "jsonpickle", "marshal", "shelve"})
 """Modules whose loads() runs the code in the bytes."""
 
@@ -62,11 +60,6 @@ _PLACEHOLDER: Final = re.compile(
 )
 
 _MAKE_ONE: Final = 'python3 -c "import secrets; print(secrets.token_urlsafe())"'
-
-
-def _endpoints(alias: Subject) -> Sequence[Endpoint]:
-    """Return the servers that the configuration names; none where the class does not tell."""
-    return alias.told("endpoints") or ()
 
 
 def _secrets(alias: Subject) -> list[Any]:
@@ -103,7 +96,7 @@ def _module(serializer: Any) -> str:
 
 
 def _check_unsigned(alias: Subject) -> Iterator[Finding]:
-    elsewhere = [endpoint for endpoint in _endpoints(alias) if endpoint.is_elsewhere]
+    elsewhere = [endpoint for endpoint in alias.told("endpoints") or () if endpoint.is_elsewhere]
     if not elsewhere or _is_signed(alias):
         return
     what = f"OPTIONS has no secret, and values are kept at {_listed(elsewhere)}."
@@ -142,7 +135,10 @@ def _check_unsigned_pickles(alias: Subject) -> Iterator[Finding]:
 
 def check_ways(alias: Subject, probe: Probe | None) -> Iterator[Finding]:
     """Find servers on other hosts that others can read along with, or get into."""
-    found = _elsewhere(_endpoints(alias), probe)
+    # As they answered, or else as they are written.
+    told = () if probe is None else (server.endpoint for server in probe.servers if server.role != "Sentinel")
+    by_address = {endpoint.address: endpoint for endpoint in (*(alias.told("endpoints") or ()), *told)}
+    found = [endpoint for endpoint in by_address.values() if endpoint.is_elsewhere]
     open_ways = [endpoint for endpoint in found if endpoint.is_encrypted is False]
     if open_ways:
         what, remedy = f"What goes to {_listed(open_ways)} is not encrypted.", _TLS.get(alias.family, "Use TLS.")
@@ -151,13 +147,6 @@ def check_ways(alias: Subject, probe: Probe | None) -> Iterator[Finding]:
     if open_doors:
         what = f"No password is needed, or given, for {_listed(open_doors)}."
         yield NO_PASSWORD.broken(alias.name, what, _PASSWORD.get(alias.family, "Let it ask for one."))
-
-
-def _elsewhere(written: Iterable[Endpoint], probe: Probe | None) -> list[Endpoint]:
-    """Return the servers on other hosts, as they answered, or else as they are written."""
-    told = () if probe is None else (server.endpoint for server in probe.servers if server.role != "Sentinel")
-    by_address = {endpoint.address: endpoint for endpoint in (*written, *told)}
-    return [endpoint for endpoint in by_address.values() if endpoint.is_elsewhere]
 
 
 _TLS: Final = {

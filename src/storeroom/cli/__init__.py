@@ -1,7 +1,7 @@
 """The command ``storeroom``: look into a cache, change it, check its configuration.
 
-The module of a command is imported when it is run, so that ``storeroom get`` starts as fast as it can. ``sources``,
-``site`` and ``configuration`` lead from --config and --alias to a cache. Exit codes are an interface: see EXIT_CODES.
+The module of a command is imported when it is run, so that ``storeroom get`` starts as fast as it can.
+``configuration`` leads from --config and --alias to a cache. Exit codes are an interface: see EXIT_CODES.
 """
 
 import argparse

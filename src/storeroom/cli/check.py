@@ -12,9 +12,9 @@ from storeroom import checks
 from storeroom.checks import Context, Finding
 from storeroom.checks.servers import told_seconds
 from storeroom.checks.subject import dotted_path
+from storeroom.cli.configuration import find
 from storeroom.cli.exits import MISTAKE, NO, YES, UsageError
 from storeroom.cli.output import columns, count_of, paragraph, print_json, styled
-from storeroom.cli.sources import find
 from storeroom.registry.sources import EMBEDDED_DEFAULT, Source, table_of
 from storeroom.storage.probes import Probe, ServerProbe
 from storeroom.wording import masked, nearest

@@ -1,20 +1,102 @@
-"""From --config and --alias to a cache."""
+"""From --config and --alias to a cache.
+
+--config names a TOML file, a module, a URL, or, left out, the source that a program would find. Only a running Django
+knows the database of its site: it is started for a cache in there alone. For any other its settings are read, and no
+code of the site runs.
+"""
 
 import argparse
+import os
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
 
 from storeroom.base import BaseCache
-from storeroom.cli.site import enter
-from storeroom.cli.sources import Named, find
 from storeroom.exceptions import ConfigurationError, InvalidCacheBackendError, NotSupportedError
-from storeroom.registry import caches
+from storeroom.registry import caches, config_from_url, sources
 from storeroom.registry.aliases import Alias, read_caches
+from storeroom.registry.backend_paths import DJANGO_PATHS, install_command
 from storeroom.registry.configuration import OwnConfiguration
-from storeroom.registry.sources import EMBEDDED_DEFAULT
-from storeroom.wording import masked, nearest
+from storeroom.registry.sources import EMBEDDED_DEFAULT, Source
+from storeroom.wording import mask_url, masked, nearest
 
-__all__ = ["explain_default", "open_alias", "open_cache", "read_alias", "read_aliases", "title"]
+__all__ = [
+    "Named", "enter", "explain_default", "find", "open_alias", "open_cache", "read_alias", "read_aliases", "title",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The configuration that was named or found."""
+
+    source: Source
+    settings: object | None = None  # the module that has it, which may be Django's settings
+
+
+def find(named: str | None) -> Named:
+    """Return the configuration that --config names, or the one that a program would find.
+
+    Args:
+        named: the path of a TOML file, the dotted path of a module with CACHES in it or of a dict, a URL, or None.
+
+    Raises:
+        ConfigurationError: there is none, or it cannot be read.
+    """
+    if named is None:
+        return Named(sources.find_source())
+    if "://" in named:
+        return Named(Source("--config", mask_url(named), {"default": config_from_url(named, where="--config")}))
+    if named.endswith(".toml") or (Path(named).is_file() and not named.endswith(".py")):
+        return Named(sources.read_file(named, f"--config is {named!r}, which"))
+    if re.fullmatch(r"\w+(\.\w+)*", named) and not named.endswith(".py"):
+        return _from_module(named)
+    name = named.removesuffix(".py").strip("./").replace("/", ".")
+    hint = f" For a Python file name the module: --config {name}" if named.endswith(".py") else ""
+    raise ConfigurationError(
+        f"--config is {named!r}; expected the path of a TOML file, a module such as mysite.settings, or a URL such as "
+        f"file:///var/cache/app.{hint}"
+    )
+
+
+def _from_module(path: str) -> Named:
+    here = str(Path.cwd())
+    if "" not in sys.path and here not in sys.path:
+        # As for ``python -m``: a project's modules are found from its own folder.
+        sys.path.insert(0, here)
+    module, name = _import(path)
+    if name and not hasattr(module, name):
+        hint = nearest(name, vars(module))
+        raise ConfigurationError(f"--config is {path!r}, but {module.__name__} has no {name!r}.{hint}")
+    caches = getattr(module, name or "CACHES", None)
+    if not isinstance(caches, Mapping):
+        raise ConfigurationError(f"--config is {path!r}; expected a module with CACHES in it, or a dict in a module.")
+    settings = module if name in {"", "CACHES"} else None
+    return Named(Source(path, getattr(module, "__file__", None) or "", caches), settings)
+
+
+def _import(path: str) -> tuple[ModuleType, str]:
+    """Return the module of this path and "", or the module of the path before its last name, and that name."""
+    outer, _, name = path.rpartition(".")
+    try:
+        parent = import_module(outer) if outer else None
+        found = getattr(parent, name, None)
+        may_be_module = found is None and hasattr(parent, "__path__")
+        if parent is None or may_be_module or isinstance(found, ModuleType):
+            return import_module(path), ""
+    except ModuleNotFoundError as error:
+        is_itself = f"{path}.".startswith(f"{error.name}.")
+        hint = " Run this where it can be imported from, or set PYTHONPATH." if is_itself else ""
+        raise ConfigurationError(f"--config is {path!r}, which cannot be imported ({error}).{hint}") from error
+    except Exception as error:
+        # A settings module runs code of its own, which can fail in any way.
+        kind = type(error).__name__
+        raise ConfigurationError(f"--config is {path!r}, which cannot be imported ({kind}: {error}).") from error
+    return parent, name
 
 
 def read_aliases(named: Named, names: Iterable[str]) -> dict[str, Alias]:
@@ -34,6 +116,31 @@ def read_aliases(named: Named, names: Iterable[str]) -> dict[str, Alias]:
                 f"There is no cache {name!r}; {source} has {', '.join(map(repr, aliases))}.{nearest(name, aliases)}"
             )
     return aliases
+
+
+def enter(named: Named, alias: Alias) -> None:
+    """Start Django if the alias is in its database.
+
+    Raises:
+        InvalidCacheBackendError: Django is not installed.
+        NotSupportedError: the alias is on Django's own class.
+    """
+    is_in_site = getattr(alias.backend, "is_in_site", None)
+    if is_in_site is None or not hasattr(named.settings, "DATABASES") or not is_in_site(alias.location, alias.settings):
+        return
+    if named.source.caches[alias.name]["BACKEND"] in DJANGO_PATHS:
+        raise NotSupportedError(
+            f"The cache {alias.name!r} is on Django's own class, whose table is another one. Set its BACKEND to "
+            "'storeroom.backends.db.DatabaseCache', or use Django's commands."
+        )
+    if find_spec("django") is None:
+        raise InvalidCacheBackendError(
+            f"The cache {alias.name!r} is in the database of a Django site, which Django has to tell, and that is not "
+            f"installed. {install_command('django')}"
+        )
+    if isinstance(named.settings, ModuleType):
+        os.environ.setdefault("DJANGO_SETTINGS_MODULE", named.settings.__name__)
+    import_module("django").setup()
 
 
 def read_alias(args: argparse.Namespace) -> Alias:

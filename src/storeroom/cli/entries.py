@@ -106,12 +106,8 @@ def set_value(args: argparse.Namespace) -> int:
     return YES
 
 
-def _auto(text: str) -> Any:
-    return int(text) if _WHOLE_NUMBER.fullmatch(text) else text
-
-
 _TYPES: Final[dict[str, Callable[[str], Any]]] = {
-    "auto": _auto,
+    "auto": lambda text: int(text) if _WHOLE_NUMBER.fullmatch(text) else text,
     "str": str,
     "int": int,
     "float": float,

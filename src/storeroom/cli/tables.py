@@ -4,11 +4,9 @@ import argparse
 import sys
 from typing import Any
 
-from storeroom.cli.configuration import read_aliases
+from storeroom.cli.configuration import Named, enter, find, read_aliases
 from storeroom.cli.exits import NO, YES
 from storeroom.cli.output import print_json
-from storeroom.cli.site import enter
-from storeroom.cli.sources import Named, find
 from storeroom.exceptions import InvalidCacheBackendError, NotSupportedError
 from storeroom.registry.aliases import Alias
 
@@ -49,11 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _open(named: Named, alias: Alias, *, is_asked_for: bool) -> Any:
-    """Return the cache of an alias, or None where it has no table of Storeroom's.
-
-    Raises:
-        NotSupportedError, InvalidCacheBackendError: it has none, and was asked for by name.
-    """
+    """Return the cache of an alias; where it has no table of Storeroom's None, or an error if it was asked for."""
     try:
         enter(named, alias)
     except NotSupportedError as error:

@@ -3,23 +3,8 @@
 An entry is *fresh* for its timeout. With `stale_while_revalidate` or `stale_if_error` it is kept for longer, and is
 *stale* then: of use to get_or_set() alone, every other operation finds it absent.
 
-====================  ==============================  =====================================
-the entry is          and                             get_or_set()
-====================  ==============================  =====================================
-fresh                 `early` says so                 serves it, and refreshes it
-fresh                                                 serves it
-stale                 in stale_while_revalidate       serves it, and refreshes it
-stale                 in stale_if_error, and the      serves it
-                      computation failed a moment ago
-stale                 in stale_if_error               computes; serves it if that fails, or
-                                                      takes longer than soft_timeout
-absent, or too old    the computation failed within   raises its error again
-                      error_timeout
-absent, or too old                                    computes
-====================  ==============================  =====================================
-
-"Refreshes" means that one background worker computes, while everybody is served. A caller starts none if the entry has
-a lease already, or if its own attempt failed a moment ago.
+The table is in docs/stale.md. "Refreshes" means there that one background worker computes, while everybody is served. A
+caller starts none if the entry has a lease already, or if its own attempt failed a moment ago.
 
 Source of `early`: A. Vattani, F. Chierichetti, K. Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", PVLDB
 8(8), 2015: refresh when ``now - cost * beta * ln(rand()) >= expiry``; `early` is beta.
@@ -54,7 +39,7 @@ def decide(
     failed: bool = False,
     draw: float = 1.0,
 ) -> Decision:
-    """Return the decision: the table of this module.
+    """Return the decision, by the table in docs/stale.md.
 
     Args:
         entry: as it was read, with its tags current; None if there is nothing.

@@ -17,17 +17,11 @@ __all__ = ["Lease", "over"]
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """A leader's part in one key's entry.
+    """A leader's part in one key's entry."""
 
-    Attributes:
-        found: the entry as it was read last: an envelope, MISSING, or another's value.
-        held: the envelope that this leader has put there; None if it holds no lease.
-        replaces: an envelope that is to be computed anew although it is fresh; or None.
-    """
-
-    found: Any = MISSING
-    replaces: Envelope | None = None
-    held: Envelope | None = None
+    found: Any = MISSING  # the entry as it was read last: an envelope, MISSING, or another's value
+    replaces: Envelope | None = None  # to be computed anew although it is fresh
+    held: Envelope | None = None  # put there by this leader; None if it holds no lease
     _is_blocked: bool = False
 
     def taking(self, until: float, *, is_shared: bool) -> Swap | None:

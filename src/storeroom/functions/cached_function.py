@@ -26,12 +26,7 @@ B_co = TypeVar("B_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of @cached, after checking: see cached().
-
-    Attributes:
-        suffix: the end of every key.
-        binds: the first argument when the function is found through an instance: that, its class, or nothing.
-    """
+    """The options of @cached, after checking: see cached()."""
 
     key: str | Callable[..., object] | None
     timeout: Any
@@ -39,9 +34,10 @@ class Options:
     alias: str
     version: int | None
     ignore: tuple[str, ...]
-    suffix: str
+    suffix: str  # the end of every key
     freshness: Mapping[str, Any]
-    binds: Literal["instance", "class", "nothing"] = "instance"
+    # The first argument when the function is found through an instance: that, its class, or nothing.
+    binds: Literal["instance", "class", "nothing"]
 
 
 class _Cached(Generic[P]):
@@ -50,11 +46,7 @@ class _Cached(Generic[P]):
     __qualname__: str
 
     def __init__(self, function: Callable[P, Any], options: Options) -> None:
-        """Take the function over.
-
-        Raises:
-            ConfigurationError: the options do not fit it.
-        """
+        """Take the function over; raise ConfigurationError if the options do not fit it."""
         # The attributes of an object, or of a partial(), are its own business.
         update_wrapper(self, function, updated=("__dict__",) if inspect.isfunction(function) else ())
         self._function = function
@@ -96,9 +88,19 @@ class _Cached(Generic[P]):
         """Refuse another framework's class, which does not compute once; note the class of a cache of Storeroom's."""
         from storeroom.base import BaseCache  # noqa: PLC0415 -- loaded by programs that use a cache
 
-        if not isinstance(cache, BaseCache):
-            raise _not_ours(call_keys.name_of(self._function), self._alias, type(cache))
-        self._kind = type(cache)
+        if isinstance(cache, BaseCache):
+            self._kind = type(cache)
+            return
+        from storeroom.registry.backend_paths import DJANGO_PATHS, PATHS  # noqa: PLC0415 -- only a mistake needs them
+
+        path = f"{type(cache).__module__}.{type(cache).__qualname__}"
+        ours = DJANGO_PATHS.get(path)
+        remedy = f"set BACKEND to {ours!r}" if ours else f"set BACKEND to one of Storeroom's, such as {PATHS[0]!r}"
+        raise ConfigurationError(
+            f"{call_keys.name_of(self._function)}() is @cached in CACHES[{self._alias!r}], whose BACKEND is {path!r}; "
+            "expected a cache of Storeroom's, which computes once, and knows tags and stale values. "
+            f"In CACHES {remedy}, or name another alias: @cached(alias=...)."
+        )
 
     def _note(self, error: ComputationCycleError, key: str) -> None:
         """Let an error name the function that ran into it: the innermost."""
@@ -237,27 +239,10 @@ class CachedCoroutineFunction(_Cached[P], Generic[P, R_co]):
         return self._bound(instance, owner)
 
 
-def _not_ours(function: str, alias: str, kind: type) -> ConfigurationError:
-    from storeroom.registry.backend_paths import DJANGO_PATHS, PATHS  # noqa: PLC0415 -- only a mistake needs them
-
-    path = f"{kind.__module__}.{kind.__qualname__}"
-    ours = DJANGO_PATHS.get(path)
-    remedy = f"set BACKEND to {ours!r}" if ours else f"set BACKEND to one of Storeroom's, such as {PATHS[0]!r}"
-    return ConfigurationError(
-        f"{function}() is @cached in CACHES[{alias!r}], whose BACKEND is {path!r}; expected a cache of Storeroom's, "
-        f"which computes once, and knows tags and stale values. In CACHES {remedy}, or name another alias: "
-        "@cached(alias=...)."
-    )
-
-
 class BoundFunction(partial[R], Generic[Q, R, B_co]):
     """A cached function together with the instance, or the class, that is its first argument.
 
     A partial() calls its function without a frame of Python, and inspect understands it.
-
-    Attributes:
-        func: the cached function.
-        args: the instance.
     """
 
     if TYPE_CHECKING:

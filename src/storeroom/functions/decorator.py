@@ -4,20 +4,24 @@ The options are checked when the function is defined. Nothing is looked up or op
 configure() may come later.
 """
 
+import hashlib
 import inspect
+import textwrap
 from collections.abc import Callable, Collection, Coroutine, Iterable
-from typing import Any, Literal, ParamSpec, Protocol, TypeVar, Unpack, overload
+from typing import Any, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, Unpack, overload
 
 from storeroom import timeouts
 from storeroom.config.freshness import Freshness, FreshnessOptions
 from storeroom.exceptions import ConfigurationError
 from storeroom.functions.cached_function import CachedCoroutineFunction, CachedFunction, Options
 from storeroom.functions.keys import name_of
-from storeroom.functions.source_fingerprint import Change, fingerprint
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 from storeroom.wording import nearest
 
-__all__ = ["cached"]
+__all__ = ["cached", "fingerprint"]
+
+Change: TypeAlias = bool | str | Callable[..., Any] | list[Any] | tuple[Any, ...]
+"""Code that keys depend on: True for the function itself; other functions or classes; a text; or several of these."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -119,11 +123,7 @@ def _check_options(timeout: Any, freshness: dict[str, Any]) -> None:
 
 
 def _taken_apart(decorated: Any) -> tuple[Any, Literal["instance", "class", "nothing"]]:
-    """Return the function in a decorated object, and the first argument that it is bound to when found in a class.
-
-    Raises:
-        TypeError: it cannot be cached.
-    """
+    """Return the function in a decorated object, and the first argument that it is bound to when found in a class."""
     is_wrapped = isinstance(decorated, classmethod | staticmethod) or inspect.ismethod(decorated)
     plain = decorated.__func__ if is_wrapped else decorated
     reason = _unfit(decorated, plain)
@@ -161,3 +161,46 @@ def _names(function: Any, ignore: Collection[str]) -> tuple[str, ...]:
     if isinstance(ignore, str):
         raise ConfigurationError(f"{name_of(function)}: ignore is {ignore!r}; expected a list: [{ignore!r}].")
     return tuple(ignore)
+
+
+def fingerprint(change: Change, function: Callable[..., Any]) -> str:
+    """Return a short text that changes with the code of a function, or with that which it is said to depend on.
+
+    Put into keys, it keeps results of old code from new code, and the other way round, while both run during a deploy.
+    It is made of the source, as each version of Python has another bytecode; indentation and empty lines do not count.
+    A text stands for itself.
+
+    Raises:
+        ConfigurationError: there is no source, or nothing to make a fingerprint of.
+    """
+    if not change:
+        raise _meaningless(change)
+    if isinstance(change, str):
+        return change
+    parts = change if isinstance(change, list | tuple) else [change]
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        text = part if isinstance(part, str) else _source(function if part is True else part)
+        # The length keeps two parts from reading like two others.
+        digest.update(f"{len(text)}:{text}".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _source(code: Any) -> str:
+    if not callable(code):
+        raise _meaningless(code)
+    try:
+        source = inspect.getsource(code)
+    except (OSError, TypeError) as error:
+        raise ConfigurationError(
+            f"invalidate_on_change needs the source of {code!r}, which is not there ({error}). "
+            'Pass a text instead that you change with the code, such as "v2".'
+        ) from error
+    return "\n".join(line.rstrip() for line in textwrap.dedent(source).splitlines() if line.strip())
+
+
+def _meaningless(change: object) -> ConfigurationError:
+    return ConfigurationError(
+        f"invalidate_on_change is {change!r}; expected True for the decorated function itself, a function or class, "
+        'a text such as "v2", or a list of these.'
+    )

@@ -32,13 +32,7 @@ class _Named:
 
 
 class KeyCode:
-    """Writes the code of one function that makes keys or tags.
-
-    Attributes:
-        called: the name, in errors, of the function whose calls get them.
-        signature: of that function.
-        escapes: the characters that are replaced in values, and their replacements.
-    """
+    """Writes the code of a function that makes keys or tags, for calls of one that has this name in errors."""
 
     def __init__(self, called: str, signature: inspect.Signature) -> None:
         self.called, self.signature = called, signature
@@ -46,7 +40,7 @@ class KeyCode:
         self._underscores = "_"
         while any(name.startswith(self._underscores) for name in signature.parameters):
             self._underscores += "_"  # so that no parameter hides the names of the code
-        self.escapes: list[tuple[str, str]] = []
+        self.escapes: list[tuple[str, str]] = []  # characters that are replaced in values, and their replacements
 
     def _name(self, value: Any) -> str:
         """Return the name by which the code finds the value: f-strings cannot hold every literal."""

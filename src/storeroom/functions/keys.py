@@ -43,11 +43,7 @@ def name_of(function: Callable[..., Any]) -> str:
 
 
 def _name_in_keys(function: Callable[..., Any]) -> str:
-    """Return the name that tells the function from all others, in every process.
-
-    Raises:
-        ConfigurationError: there is none.
-    """
+    """Return the name that tells the function from all others, in every process; an error if there is none."""
     plain = inspect.unwrap(function)
     name = getattr(plain, "__qualname__", "<unnamed>")
     if "<lambda>" in name or name == "<unnamed>":

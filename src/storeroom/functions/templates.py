@@ -1,14 +1,6 @@
 """Templates of keys and tags: ``"user:{id}"``, with the names of a function's parameters.
 
-The fields are those of ``str.format``, as far as they make sense in a key:
-
-==============  ==================================================================
-``{id}``        the argument, for the eye: strings without quotes
-``{user.id}``   an attribute of it, as deep as needed
-``{id!r}``      with its type: ``'7'`` is not ``7``
-``{id!s}``      ``str()`` of it
-``{day:%Y}``    formatted
-==============  ==================================================================
+The fields are those of ``str.format``, as far as they make sense in a key: docs/cached.md has a table of them.
 
 Between two fields stands a *separator*. Its characters are escaped in the arguments, as in a URL, so that ``"{a}:{b}"``
 makes one key of ``"x:y", "z"`` and another of ``"x", "y:z"``.
@@ -23,32 +15,20 @@ __all__ = ["Field", "Template", "escapes"]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of a template.
+    """A field of a template."""
 
-    Attributes:
-        parameter: the name of the parameter.
-        path: that name, and the attributes that lead to the value: ``user.profile.id``.
-        conversion: "" for the text for the eye, "r" for the one with its type, "s" for that of str().
-        spec: the format, after the colon.
-    """
-
-    parameter: str
-    path: str
-    conversion: str = ""
-    spec: str = ""
+    parameter: str  # its name
+    path: str  # that name, and the attributes that lead to the value: user.profile.id
+    conversion: str = ""  # "" for the text for the eye, "r" for the one with its type, "s" for that of str()
+    spec: str = ""  # the format, after the colon
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A template, taken apart.
+    """A template, taken apart."""
 
-    Attributes:
-        text: as it was written.
-        parts: literal texts and fields, in order.
-    """
-
-    text: str
-    parts: tuple[str | Field, ...]
+    text: str  # as it was written
+    parts: tuple[str | Field, ...]  # literal texts and fields, in order
 
     @classmethod
     def parse(cls, text: str) -> "Template":

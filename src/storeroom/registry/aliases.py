@@ -124,7 +124,15 @@ def backend_class(name: str, written: Mapping[str, Any]) -> type[Any]:
             f"{where} has no BACKEND.{hint} Add it: the dotted path of a class; Storeroom has: {paths}."
         )
     backend = backend_paths.resolve(written["BACKEND"], where)
-    _check_signature(backend, where)
+    try:
+        inspect.signature(backend).bind("location", {})
+    except ValueError:  # a class written in C need not tell
+        return backend
+    except TypeError as error:
+        raise ConfigurationError(
+            f"{where}['BACKEND'] is {backend.__qualname__}, which cannot be built as "
+            f"{backend.__qualname__}(location, params): {error}. Expected a class whose __init__ takes these two."
+        ) from error
     return backend
 
 
@@ -180,18 +188,6 @@ def _check_codec(settings: config.Settings, where: str) -> None:
         build_codec(**given)
     except ConfigurationError as error:
         raise ConfigurationError(f"{where}['OPTIONS']: {error}") from error
-
-
-def _check_signature(backend: type[Any], where: str) -> None:
-    try:
-        inspect.signature(backend).bind("location", {})
-    except ValueError:  # a class written in C need not tell
-        return
-    except TypeError as error:
-        raise ConfigurationError(
-            f"{where}['BACKEND'] is {backend.__qualname__}, which cannot be built as "
-            f"{backend.__qualname__}(location, params): {error}. Expected a class whose __init__ takes these two."
-        ) from error
 
 
 def _wrong_fallbacks(aliases: Mapping[str, Alias]) -> Iterator[ConfigurationError]:

@@ -39,11 +39,7 @@ class OwnConfiguration:
     __slots__ = ("_aliases", "handles", "source")
 
     def __init__(self, source: Source) -> None:
-        """Check the whole of the source; nothing is opened.
-
-        Raises:
-            ConfigurationError: something in it is wrong.
-        """
+        """Check the whole of the source, opening nothing; raise ConfigurationError if something in it is wrong."""
         self.source = source
         try:
             self._aliases = read_caches(source.caches, source.directory)

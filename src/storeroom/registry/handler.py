@@ -30,20 +30,15 @@ class _DjangoConfiguration:
         return source
 
     def handle(self, alias: str) -> "BaseCache":
-        handler = _django_handler()
+        handler = import_module("django.core.cache").caches
         if alias not in handler.settings:
             raise InvalidCacheBackendError(self.source.lacking(alias))
         handle: BaseCache = handler[alias]
         return handle
 
     def opened(self) -> "list[BaseCache]":
-        handles: list[BaseCache] = _django_handler().all(initialized_only=True)
+        handles: list[BaseCache] = import_module("django.core.cache").caches.all(initialized_only=True)
         return handles
-
-
-def _django_handler() -> Any:
-    """Return ``django.core.cache.caches``; only where Django runs."""
-    return import_module("django.core.cache").caches
 
 
 class CacheHandler:

@@ -1,10 +1,4 @@
-"""The sources of CACHES where no program has called ``configure()``. The first found wins.
-
-1. a running Django's ``settings.CACHES``;
-2. the TOML file that the environment variable STOREROOM_CONFIG names, ``[caches.default]``;
-3. ``[tool.storeroom.caches.default]`` in the nearest pyproject.toml, from the current directory upwards;
-4. the environment variables CACHE_URL and CACHE_URL_<ALIAS>;
-5. the embedded default: a file cache in the user's cache directory.
+"""The sources of CACHES where no program has called ``configure()``. The first found wins: see find_source().
 
 A source that is found and wrong is an error, never passed over for the next.
 """
@@ -25,7 +19,7 @@ from storeroom.wording import nearest, shown
 
 __all__ = ["EMBEDDED_DEFAULT", "Source", "find_source", "program_directory", "read_file", "table_of"]
 
-# Environment variables, as said above.
+# Environment variables: the path of a TOML file; the URL of a cache, also as CACHE_URL_<ALIAS>.
 CONFIG_VARIABLE: Final = "STOREROOM_CONFIG"
 URL_VARIABLE: Final = "CACHE_URL"
 

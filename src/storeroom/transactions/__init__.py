@@ -7,6 +7,7 @@ transaction is that of a block of code, of Django (``django``), or of SQLAlchemy
 """
 
 from contextvars import ContextVar, Token
+from importlib.util import find_spec
 from typing import Any, Protocol, Self
 
 from storeroom.exceptions import ConfigurationError
@@ -15,7 +16,7 @@ from storeroom.storage.hooks import StorageHooks
 from storeroom.storage.steps import Steps, arun, run
 from storeroom.transactions.applying import apply
 from storeroom.transactions.changes import Unit
-from storeroom.transactions.django import DjangoScope, is_installed
+from storeroom.transactions.django import DjangoScope
 from storeroom.transactions.held import TransactionOverlay
 from storeroom.transactions.sqlalchemy import scope_of
 
@@ -90,7 +91,7 @@ def _scope_of(using: Any, *, waits: bool) -> Scope:
         outer = next((scope for scope in _scopes.get() if isinstance(scope, _Block) and not scope.unit.has_ended), None)
         return _Block(outer)
     if isinstance(using, str):
-        if not is_installed():
+        if find_spec("django") is None:
             raise TypeError(f"transaction() is using {using!r}, a database of Django's, and Django is not installed.")
         return DjangoScope(using)
     return scope_of(using, waits=waits)
@@ -128,7 +129,7 @@ def follow(database: str | bool) -> None:
     Raises:
         ConfigurationError: there is no Django.
     """
-    if not is_installed():
+    if find_spec("django") is None:
         raise ConfigurationError(
             f"OPTIONS['transactional'] is {database!r}, which follows a database of Django's, and Django is not "
             "installed. Leave it out, and use storeroom.transaction() around your transactions."

@@ -15,7 +15,6 @@ from storeroom import timeouts
 from storeroom.engines.flights import Flights
 from storeroom.storage.hooks import MISSING, StorageHooks
 from storeroom.storage.overlay import Slot
-from storeroom.timeouts import NEVER
 
 __all__ = ["Change", "Kind", "Segment", "Unit", "View"]
 
@@ -35,29 +34,17 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The net effect of a segment on an entry.
-
-    Attributes:
-        kind: the operation.
-        below: the hooks that carry it out.
-        handle: the cache.
-        frozen: a copy of the value.
-        expires_at: when it expires; None, for AMEND alone, as before.
-        delta: the number that AMEND and COUNT add.
-        start: the number that COUNT starts from.
-        expected: the value that has to be there: for COMPUTED the fence, or None if it has none.
-        under: the change to make in place of COMPUTED without a fence.
-    """
+    """The net effect of a segment on an entry."""
 
     kind: Kind
-    below: StorageHooks
-    handle: Any
-    frozen: Any = None
-    expires_at: float | None = NEVER
-    delta: float = 0
-    start: float = 0
-    expected: Any = None
-    under: "Change | None" = None
+    below: StorageHooks  # carry it out
+    handle: Any  # the cache
+    frozen: Any = None  # a copy of the value
+    expires_at: float | None = timeouts.NEVER  # None, for AMEND alone, where it expires as before
+    delta: float = 0  # added by AMEND and COUNT
+    start: float = 0  # the number that COUNT starts from
+    expected: Any = None  # the value that has to be there: for COMPUTED the fence, or None if it has none
+    under: "Change | None" = None  # made in place of COMPUTED without a fence
 
     @property
     def removes(self) -> bool:
@@ -73,17 +60,11 @@ class Change:
 
 @dataclass(slots=True, eq=False)
 class Segment:
-    """A part of a unit of work that is kept or dropped as a whole.
+    """A part of a unit of work that is kept or dropped as a whole."""
 
-    Attributes:
-        changes: by slot, in the order of the last operations.
-        clears: the change that removes all entries of a cache first, or None.
-        savepoint: its unit's own note of the savepoint that it belongs to.
-    """
-
-    changes: dict[Slot, Change] = field(default_factory=dict)
-    clears: Change | None = None
-    savepoint: Any = None
+    changes: dict[Slot, Change] = field(default_factory=dict)  # in the order of the last operations
+    clears: Change | None = None  # removes all entries of a cache first
+    savepoint: Any = None  # its unit's own note of the savepoint that it belongs to
 
     def has_cleared(self, slot: Slot) -> bool:
         """Tell whether clear() has removed the entry."""
@@ -95,19 +76,12 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """An entry as the unit of work sees it.
+    """An entry as the unit of work sees it."""
 
-    Attributes:
-        change: the one that holds its value; None if the storage does.
-        is_absent: whether the unit of work has removed it.
-        delta: the number added since.
-        expires_at: the expiry it was given since; None if none.
-    """
-
-    change: Change | None = None
-    is_absent: bool = False
-    delta: float = 0
-    expires_at: float | None = None
+    change: Change | None = None  # the one that holds its value; None if the storage does
+    is_absent: bool = False  # whether the unit of work has removed it
+    delta: float = 0  # the number added since
+    expires_at: float | None = None  # the expiry it was given since; None if none
 
     @property
     def is_below(self) -> bool:
@@ -118,7 +92,7 @@ class View:
     def expiry(self) -> float:
         """When the entry expires, if the storage need not be asked."""
         own = None if self.change is None else self.change.expires_at
-        return self.expires_at if self.expires_at is not None else NEVER if own is None else own
+        return self.expires_at if self.expires_at is not None else timeouts.NEVER if own is None else own
 
     @property
     def has_expired(self) -> bool:

@@ -7,22 +7,16 @@ Source: ``run_on_commit`` and ``savepoint_ids`` of django/db/backends/base/base.
 """
 
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, Final
 
 from storeroom.storage.steps import Steps, run
 from storeroom.transactions.applying import apply
 from storeroom.transactions.changes import Change, Segment, Unit
 
-__all__ = ["DjangoScope", "is_installed"]
+__all__ = ["DjangoScope"]
 
 _UNIT: Final = "_storeroom_unit"
 """The attribute of a connection that its unit of work is kept in: both live as long, and in one thread."""
-
-
-def is_installed() -> bool:
-    """Tell whether there is a Django at all."""
-    return find_spec("django") is not None
 
 
 class DjangoScope:

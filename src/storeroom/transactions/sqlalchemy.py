@@ -81,15 +81,11 @@ class _Scope:
 
 
 class _FollowingUnit(Unit):
-    """A unit of work whose transaction is somebody else's.
-
-    Attributes:
-        blocks_that_wait: blocks at whose end changes are applied, as that can be awaited there.
-    """
+    """A unit of work whose transaction is somebody else's."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.blocks_that_wait = 0
+        self.blocks_that_wait = 0  # blocks at whose end changes are applied, as that can be awaited there
         self._committed: list[Segment] = []
 
     def segments(self) -> list[Segment]:

@@ -75,11 +75,6 @@ class Tally:
     slowest: str  # the module whose page takes longest to render
     digest: str  # of all pages in order: equal digests, equal pages
 
-    @property
-    def hits(self) -> int:
-        """Pages that were served from the cache."""
-        return self.pages - self.computations
-
 
 def standard_library() -> list[str]:
     """Return the names of the standard library's public modules, submodules included, importing none."""

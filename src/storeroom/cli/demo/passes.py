@@ -1,14 +1,22 @@
-"""The passes of the demo: pages, processes that read them, and their counts."""
+"""The passes of the demo: pages, processes that read them, and their counts; and the progress of each."""
 
+import os
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from storeroom.cli.demo.pages import Tally
 from storeroom.cli.demo.processes import Processes, start
-from storeroom.cli.demo.progress import Progress
+from storeroom.cli.output import styled
 
-__all__ = ["Pass", "agree", "play"]
+__all__ = ["Pass", "Progress", "agree", "play"]
+
+NAME_COLUMNS: Final = 24
+BAR_COLUMNS: Final = 40  # at most
+CLEAR_LINE: Final = "\r\x1b[K"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +84,38 @@ def agree(passes: Sequence[Pass]) -> bool:
         for tally in each.tallies:
             digests.setdefault(tally.pages, set()).add(tally.digest)
     return all(len(different) == 1 for different in digests.values())
+
+
+class Progress:
+    """One line on standard output for one pass: a bar on a terminal, elsewhere its time alone, in the end."""
+
+    def __init__(self, name: str, pages: int) -> None:
+        """Begin a pass over that many pages."""
+        self._name, self._pages = name, pages
+        self._shows_bar = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        self.update(0)
+
+    def update(self, done: int) -> None:
+        """Show the number of pages that are done."""
+        if not self._shows_bar:
+            return
+        line = f"{done:>7,} of {self._pages:,}"
+        columns = shutil.get_terminal_size().columns - len(line) - NAME_COLUMNS - 3
+        if columns >= 1:
+            line = f"  {self._name:<{NAME_COLUMNS}}{_bar(done / self._pages, min(columns, BAR_COLUMNS))}{line}"
+        print(CLEAR_LINE + line, end="", flush=True)
+
+    def finish(self, seconds: float) -> None:
+        """Show the time of the pass, instead of the bar."""
+        start = CLEAR_LINE if self._shows_bar else ""
+        print(f"{start}  {self._name:<{NAME_COLUMNS}}{self._pages:>6,} pages {seconds:>9.3f} s", flush=True)
+
+
+def _bar(share: float, columns: int) -> str:
+    full, empty = "█░"
+    try:
+        "█░".encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        full, empty = "#."
+    filled = int(share * columns)
+    return styled(full * filled, "good") + empty * (columns - filled)

@@ -88,11 +88,8 @@ class Processes:
     def gather(self, name: str, watch: Callable[[int], None] | None = None) -> list[Any]:
         """Wait until each process has reported `name`; return their reports, in the order of arrival.
 
-        `watch` is told, now and then, the number of pages that all of them together have done.
-
-        Raises:
-            ConfigurationError: a process found a setting wrong.
-            StorageError: a process ended without reporting.
+        `watch` is told, now and then, the number of pages that all of them together have done. It is a
+        ConfigurationError that a process found a setting wrong, and a StorageError that one ended without reporting.
         """
         done = dict.fromkeys(self._processes, 0)
         results: list[Any] = []
