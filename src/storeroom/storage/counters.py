@@ -1,14 +1,14 @@
 """Counters that come into being by being counted: of two clients that count an absent key, one creates it."""
 
-from typing import Final
+from typing import Any, Final
 
 from storeroom.exceptions import StorageError, ValueTypeError
 from storeroom.storage import conditions
-from storeroom.storage.hooks import StorageHooks
+from storeroom.storage.hooks import MISSING, StorageHooks
 from storeroom.storage.steps import Steps
 from storeroom.timeouts import AT_ONCE
 
-__all__ = ["count"]
+__all__ = ["count", "numeric"]
 
 _TRIES: Final = 100
 """Attempts while others come in between: more means that the storage keeps nothing."""
@@ -39,3 +39,14 @@ def count(hooks: StorageHooks, storage_key: str, delta: float, start: float, exp
         f"The counter {storage_key!r} could not be created in {_TRIES} attempts: the storage keeps nothing now. "
         "Look whether it is full."
     )
+
+
+def numeric(storage_key: str, value: Any) -> float:
+    """Return the value of an entry to be counted. Raise KeyError for MISSING, ValueTypeError if it is no number."""
+    if value is MISSING:
+        raise KeyError(storage_key)
+    if not isinstance(value, int | float):
+        raise ValueTypeError(
+            f"The value of key {storage_key!r} is not a number; incr() and decr() need an int or a float."
+        )
+    return value

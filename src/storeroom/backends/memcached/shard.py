@@ -16,7 +16,8 @@ from storeroom.backends.memcached.entries import GONE, HEADER, exptime, packed
 from storeroom.backends.memcached.server_keys import is_token, new_token, server_key
 from storeroom.backends.network import NetworkCache
 from storeroom.base import BaseCache
-from storeroom.exceptions import DecodeError, StorageError, ValueTooLargeError, ValueTypeError
+from storeroom.exceptions import DecodeError, StorageError, ValueTooLargeError
+from storeroom.storage.counters import numeric
 from storeroom.storage.envelope import Envelope, is_packed
 from storeroom.storage.hooks import ABSENT, LOOK, MISSING, Swap
 from storeroom.timeouts import AT_ONCE
@@ -243,14 +244,7 @@ class Shard(NetworkCache, abstract=True):
 
         def incr(expires_at: float, frame: bytes) -> tuple[float, bytes]:
             nonlocal total
-            value = self._value(storage_key, frame)
-            if value is MISSING:
-                raise KeyError(storage_key)
-            if not isinstance(value, int | float):
-                raise ValueTypeError(
-                    f"The value of key {storage_key!r} is not a number; incr() and decr() need an int or a float."
-                )
-            total = value + delta
+            total = numeric(storage_key, self._value(storage_key, frame)) + delta
             return expires_at, self._codec.dumps(total, storage_key)
 
         try:
