@@ -40,12 +40,7 @@ class DocumentSerializer:
     keys: frozenset[type]
 
     def dumps(self, value: object) -> bytes:
-        """Return the value's bytes.
-
-        Raises:
-            SerializationError: `loads` would return something else.
-            ValueError, TypeError, OverflowError, RecursionError: it cannot be written.
-        """
+        """Return the bytes; raise SerializationError if `loads` would return another value, or the writer's error."""
         try:
             data = self.write(value)
         except TypeError:
@@ -109,11 +104,7 @@ def json_serializer() -> DocumentSerializer:
 
 
 def msgpack_serializer() -> DocumentSerializer:
-    """Return that of MessagePack, by the msgpack package.
-
-    Raises:
-        ImportError: it is not installed.
-    """
+    """Return that of MessagePack, by the msgpack package; raise ImportError if it is not installed."""
     msgpack = import_module("msgpack")
     return DocumentSerializer(
         "msgpack",

@@ -133,11 +133,7 @@ def pack(envelope: Envelope, frame: bytes) -> bytes:
 
 
 def unpack(frame: bytes, loads: Callable[[bytes], Any]) -> Envelope:
-    """Return the envelope of a frame; `loads` reads the frame within.
-
-    Raises:
-        ValueError, struct.error: the frame is damaged.
-    """
+    """Return the envelope of a frame, within which `loads` reads; raise ValueError or struct.error if it is damaged."""
     stamp, fresh_until, grace, cost, leased_until, count = _HEAD.unpack_from(frame, 1)
     if not (grace >= 0 and cost >= 0 and fresh_until <= NEVER and leased_until >= 0):  # NaN compares as false
         raise ValueError("an envelope whose times mean nothing")

@@ -176,10 +176,8 @@ class Probed(Protocol):
 def together(works: Sequence[Callable[[], T]], seconds: float) -> list[T | None]:
     """Run functions at the same time; return their results, and None for those that are not done in time.
 
-    A function that hangs, in a driver or a look-up of a name, goes on in a thread that no program waits for.
-
-    Raises:
-        Exception: the first error of one of them.
+    A function that hangs, in a driver or a look-up of a name, goes on in a thread that no program waits for. The first
+    error of one of them is raised.
     """
     results: list[T | None] = [None] * len(works)
     errors: list[BaseException] = []

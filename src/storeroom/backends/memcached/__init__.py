@@ -61,10 +61,6 @@ class MemcachedCache(BaseCache):
 
     An outage concerns the keys of the servers that are out of reach, and no others.
 
-    Args:
-        location: the servers: see location.py.
-        params: the alias's settings.
-
     Raises:
         ConfigurationError: a setting is wrong.
     """

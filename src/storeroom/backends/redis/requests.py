@@ -84,11 +84,7 @@ class UnreachableError(RedisConnectionError):
 
 
 def checked(reply: Any) -> Any:
-    """Return a reply that is no error.
-
-    Raises:
-        StorageError: the server refused the command.
-    """
+    """Return a reply that is no error; raise an outage as it is, another refusal as a StorageError."""
     if isinstance(reply, OUTAGES):
         raise reply
     if isinstance(reply, Exception):
