@@ -34,7 +34,6 @@ class StreamFormat:
     """A compressed format that a library reads in pieces, so that its output can be bounded.
 
     Attributes:
-        prefix: of its frames.
         modules: the first that can be imported is used; each has a function compress().
         extra: to install when none can be imported; None if all are part of Python.
         decompressor_of: makes a decompressor of one stream, given the module.

@@ -26,7 +26,6 @@ class DocumentSerializer:
     """A serializer of dicts, lists, and some exact types.
 
     Attributes:
-        name: for errors.
         write: returns a value's bytes; TypeError tells of a type that it does not know.
         loads: returns the value of such bytes; raises anything if they are damaged.
         leaves: types of values.

@@ -47,7 +47,6 @@ class Envelope:
     """A value and its conditions, not to be changed. Two are equal by their stamp: as one writing of an entry.
 
     Attributes:
-        value: the caller's.
         fresh_until: epoch seconds; from then on the value is stale.
         grace: seconds that it is kept for beyond that.
         cost: seconds that it took to compute; 0 if unknown.

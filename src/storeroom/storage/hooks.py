@@ -54,7 +54,6 @@ class Swap(NamedTuple):
     Attributes:
         expected: the value that has to be there; ABSENT for no entry, MISSING for bytes that cannot be read.
         value: the new one; MISSING to remove the entry.
-        expires_at: of the new value.
     """
 
     expected: Any

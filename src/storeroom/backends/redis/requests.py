@@ -48,7 +48,6 @@ class Request:
 
     Attributes:
         commands: each has one reply; an error of the server is a reply too.
-        use: see Use.
         at: the server to ask, if it is a certain one.
     """
 
