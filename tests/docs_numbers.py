@@ -80,8 +80,8 @@ def minutes(value: float) -> str:
 
 
 def ordinal(value: int) -> str:
-    """Return a part or a position: "third", "hundredth"."""
-    return {3: "third", 100: "hundredth"}.get(value, f"{value}th")
+    """Return a part or a position: "third", "fiftieth"."""
+    return {3: "third", 50: "fiftieth", 100: "hundredth"}.get(value, f"{value}th")
 
 
 def octal(value: int) -> str:

@@ -17,11 +17,7 @@ VARARGS = 4  # inspect.CO_VARARGS; the module is not loaded for it
 
 
 def check_class(cls: Any) -> None:
-    """See that a backend can be built and used.
-
-    Raises:
-        TypeError: a hook is missing, or the constructor does not fit.
-    """
+    """Raise TypeError if a backend lacks a hook that is required, or its constructor does not fit."""
     missing = [
         f"{name}({needed})" for name, needed in REQUIRED.items() if getattr(cls, name) is vars(StorageHooks)[name]
     ]

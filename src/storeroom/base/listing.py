@@ -28,11 +28,7 @@ class ListingCache(ManyCache):
         return await arun(self._listing(prefix, version))
 
     def count(self, version: int | None = None) -> int:
-        """Return how many live entries keys() would list.
-
-        Raises:
-            NotSupportedError: as keys().
-        """
+        """Return how many live entries keys() would list; raise NotSupportedError as it does."""
         return run(self._counting(version))
 
     async def acount(self, version: int | None = None) -> int:
@@ -55,11 +51,7 @@ class ListingCache(ManyCache):
         return self._listed((yield from self._without_dead(found)), version)
 
     def _listing_head(self, version: int | None) -> str:
-        """Return the beginning of the storage keys of a version.
-
-        Raises:
-            NotSupportedError: KEY_FUNCTION cannot be turned back.
-        """
+        """Return the beginning of a version's storage keys; raise NotSupportedError if KEY_FUNCTION can't be undone."""
         if not self._key_space.is_reversible:
             raise NotSupportedError(
                 f"keys() and count() need to turn storage keys back into keys, which KEY_FUNCTION "
@@ -83,12 +75,6 @@ class ListingCache(ManyCache):
         live = yield from conditions.live_keys(hooks, doubtful)
         dead = set(doubtful).difference(live)
         return [key for key in found if key not in dead]
-
-    def _only_live(self, found: list[str]) -> list[str]:
-        return run(self._without_dead(found))
-
-    async def _aonly_live(self, found: list[str]) -> list[str]:
-        return await arun(self._without_dead(found))
 
     def prune(self) -> int:
         """Remove all expired entries now. Return how many were removed.

@@ -14,14 +14,15 @@ from storeroom.exceptions import ConfigurationError, SerializationError
 from storeroom.serializers import frames, plugins
 from storeroom.serializers.plugins import Compressor
 
-__all__ = ["FORMATS", "CustomFormat", "Format", "StreamFormat", "get_format"]
+__all__ = ["FORMATS", "CustomFormat", "Format", "StreamFormat", "first_of", "get_format"]
 
 _LZMA_MEMORY_LIMIT: Final = 128 * 2**20
 """Bytes. A header may ask for 4 GiB; the highest preset, 9, needs 65 MiB (xz manual)."""
 
 
 @cache  # Python looks again and again for a module that is not there
-def _first_of(modules: tuple[str, ...]) -> Any:
+def first_of(modules: tuple[str, ...]) -> Any:
+    """Return the first of these modules that is installed; raise ImportError if none is."""
     for name in modules[:-1]:
         with suppress(ImportError):
             return import_module(name)
@@ -33,7 +34,6 @@ class StreamFormat:
     """A compressed format that a library reads in pieces, so that its output can be bounded.
 
     Attributes:
-        prefix: of its frames.
         modules: the first that can be imported is used; each has a function compress().
         extra: to install when none can be imported; None if all are part of Python.
         decompressor_of: makes a decompressor of one stream, given the module.
@@ -46,7 +46,7 @@ class StreamFormat:
 
     def library(self) -> Any:
         """Return the module; raise ImportError if it is not installed."""
-        return _first_of(self.modules)
+        return first_of(self.modules)
 
     def compress(self, frame: bytes) -> bytes:
         """Return a compressed frame."""
@@ -55,9 +55,7 @@ class StreamFormat:
     def expand(self, compressed: bytes, max_bytes: int) -> bytes:
         """Return the frame within a compressed one.
 
-        Raises:
-            Exception: of any kind, when it is damaged, is followed by something, is longer than `max_bytes`, or when
-                the library is not installed.
+        Raise anything when it is damaged, is followed by something or is longer than `max_bytes`, or has no library.
         """
         decompressor = self.decompressor_of(self.library())
         frame: bytes = decompressor.decompress(compressed[len(self.prefix) :], max_bytes + 1)
@@ -107,11 +105,7 @@ FORMATS: Final[Mapping[str, StreamFormat]] = {
 
 
 def get_format(compressor: Any) -> Format | None:
-    """Return the format that ``OPTIONS["compressor"]`` asks for; None for none.
-
-    Raises:
-        ConfigurationError: it is unknown, lacks a method or is not installed.
-    """
+    """Return the format of ``OPTIONS["compressor"]``, if any; raise ConfigurationError where it cannot be used."""
     if compressor is None:
         return None
     chosen = FORMATS.get(compressor) if isinstance(compressor, str) else None

@@ -26,7 +26,6 @@ class DocumentSerializer:
     """A serializer of dicts, lists, and some exact types.
 
     Attributes:
-        name: for errors.
         write: returns a value's bytes; TypeError tells of a type that it does not know.
         loads: returns the value of such bytes; raises anything if they are damaged.
         leaves: types of values.
@@ -40,12 +39,7 @@ class DocumentSerializer:
     keys: frozenset[type]
 
     def dumps(self, value: object) -> bytes:
-        """Return the value's bytes.
-
-        Raises:
-            SerializationError: `loads` would return something else.
-            ValueError, TypeError, OverflowError, RecursionError: it cannot be written.
-        """
+        """Return the bytes; raise SerializationError if `loads` would return another value, or the writer's error."""
         try:
             data = self.write(value)
         except TypeError:
@@ -109,11 +103,7 @@ def json_serializer() -> DocumentSerializer:
 
 
 def msgpack_serializer() -> DocumentSerializer:
-    """Return that of MessagePack, by the msgpack package.
-
-    Raises:
-        ImportError: it is not installed.
-    """
+    """Return that of MessagePack, by the msgpack package; raise ImportError if it is not installed."""
     msgpack = import_module("msgpack")
     return DocumentSerializer(
         "msgpack",

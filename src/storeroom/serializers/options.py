@@ -63,11 +63,11 @@ def build_codec(
     signer = None if secret is None else Signer(_secrets(secret))
     makers = _makers(_paths(allowed_types), any_pickle=trusted or signer is not None)
     prefix, chosen = _chosen(serializer, makers)
-    readers = _readers(makers) | {prefix[0]: _reader(prefix, chosen.loads)}
+    loaders = {own: _lazily(maker) for own, maker in makers.items()} | {prefix: chosen.loads}
     compressed = compressors.get_format(compressor)
     codec = (
         _writer(prefix, chosen.dumps),
-        _with_envelopes(readers | _expanders(compressed, readers, max_value_bytes)),
+        _readers(loaders, compressed, max_value_bytes),
         None if compressed is None else _bounded(compressed.compress, max_value_bytes),
         compress_min_bytes,
     )
@@ -161,18 +161,28 @@ def _members(value: Any) -> Iterator[tuple[Any, Any]]:
     return iter(enumerate(value)) if type(value) in (list, tuple, set, frozenset) else iter(())
 
 
-def _readers(makers: Mapping[bytes, _Maker]) -> dict[int, Reader]:
-    """Return the readers of everything that is not compressed."""
-    readers = {
+def _lazily(maker: _Maker) -> Callable[[bytes], Any]:
+    return lambda payload: maker().loads(payload)
+
+
+def _readers(
+    loaders: Mapping[bytes, Callable[[bytes], Any]], chosen: compressors.Format | None, max_bytes: int
+) -> dict[int, Reader]:
+    """Return the readers of all frames; compressed ones can't be nested, nor can values that have conditions."""
+    plain = {
         **SCALAR_READERS,
         frames.SIGNED[0]: _refusal("They are signed, and no secret is set."),
         frames.PICKLE[0]: _refusal("They may run code: the store is neither trusted nor signed."),
+        **{prefix[0]: _reader(prefix, loads) for prefix, loads in loaders.items()},
     }
-    return readers | {prefix[0]: _reader(prefix, _lazily(maker)) for prefix, maker in makers.items()}
 
+    def expand(compressed: compressors.Format, frame: bytes) -> object:
+        inner = compressed.expand(frame, max_bytes)
+        return plain[inner[0]](inner)
 
-def _lazily(maker: _Maker) -> Callable[[bytes], Any]:
-    return lambda payload: maker().loads(payload)
+    formats = [*compressors.FORMATS.values(), *([] if chosen is None else [chosen])]
+    readers = plain | {compressed.prefix[0]: partial(expand, compressed) for compressed in formats}
+    return readers | {FIRST_BYTE[0]: lambda frame: unpack(frame, lambda inner: readers[inner[0]](inner))}
 
 
 def _reader(prefix: bytes, loads: Callable[[bytes], Any]) -> Reader:
@@ -185,27 +195,11 @@ def _reader(prefix: bytes, loads: Callable[[bytes], Any]) -> Reader:
     return read if len(prefix) > 1 else lambda frame: loads(frame[1:])
 
 
-def _with_envelopes(readers: dict[int, Reader]) -> dict[int, Reader]:
-    """Return the readers, with one more for values that have conditions."""
-    return readers | {FIRST_BYTE[0]: lambda frame: unpack(frame, lambda inner: readers[inner[0]](inner))}
-
-
 def _refusal(reason: str) -> Reader:
     def read(_: bytes) -> object:
         raise DecodeError(f"Stored bytes cannot be read. {reason}")
 
     return read
-
-
-def _expanders(chosen: compressors.Format | None, readers: Mapping[int, Reader], max_bytes: int) -> dict[int, Reader]:
-    """Return the readers of compressed frames; `readers` holds none, so they can't be nested."""
-
-    def read(compressed: compressors.Format, frame: bytes) -> object:
-        inner = compressed.expand(frame, max_bytes)
-        return readers[inner[0]](inner)
-
-    formats = [*compressors.FORMATS.values(), *([] if chosen is None else [chosen])]
-    return {compressed.prefix[0]: partial(read, compressed) for compressed in formats}
 
 
 def _bounded(compress: Callable[[bytes], bytes], max_bytes: int) -> Callable[[bytes], bytes]:

@@ -73,11 +73,7 @@ _STOP: Final = b"."
 
 
 def check_opcodes(stream: bytes) -> None:
-    """Refuse a stream that has any other opcode, that is truncated, or that goes on after its end.
-
-    Raises:
-        pickle.UnpicklingError: `SafePickle` would not write it.
-    """
+    """Raise UnpicklingError for a stream that has any other opcode, is truncated, or goes on after its end."""
     if not stream.startswith(_HEADER):
         raise pickle.UnpicklingError(f"not a pickle of protocol {PICKLE_PROTOCOL}")
     position, last = len(_HEADER), len(stream) - 1
@@ -224,22 +220,13 @@ class SafePickle:
         return {cls: path for path, cls in self.class_by_path.items()}
 
     def dumps(self, value: object) -> bytes:
-        """Return the value's bytes, without a frame.
-
-        Raises:
-            SerializationError: the value holds something that `loads` would refuse.
-            Exception: of any kind, from a value's own pickling.
-        """
+        """Return the bytes; raise SerializationError if `loads` would refuse a part, or anything that a part raises."""
         stream = BytesIO()
         self._pickler(stream, PICKLE_PROTOCOL).dump(value)
         return stream.getvalue()
 
     def loads(self, stream: bytes) -> object:
-        """Return the value.
-
-        Raises:
-            Exception: of any kind, when `dumps` has not made the bytes.
-        """
+        """Return the value; raise anything when `dumps` has not made the bytes."""
         check_opcodes(stream)
         value: object = self._unpickler(BytesIO(stream)).load()
         return value

@@ -39,11 +39,7 @@ class Compressor(Protocol):
 
 
 def load(option: str, given: Any, names: tuple[str, ...], methods: tuple[str, str]) -> Any:
-    """Return the object that an option gives by itself, by its class or by its dotted path; errors tell its `names`.
-
-    Raises:
-        ConfigurationError: there is no such object, or it lacks a method.
-    """
+    """Return the object that an option gives by itself, its class or its dotted path, or raise ConfigurationError."""
     expectation = (
         f"expected {', '.join(map(repr, names))}, or an object, class or dotted path "
         f"with the methods {methods[0]}() and {methods[1]}()."

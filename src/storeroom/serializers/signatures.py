@@ -26,10 +26,7 @@ _VALUE_PURPOSE: Final = b"storeroom.value"
 
 
 class Signer:
-    """Signs with the first secret and accepts all of them, so that secrets can be replaced.
-
-    Args:
-        secrets: newest first. An old one can go when the values that it signed have expired.
+    """Signs with the first secret, the newest, and accepts all: an old one can go when its values have expired.
 
     Raises:
         ConfigurationError: there is none, or one is too short; its text is not shown.

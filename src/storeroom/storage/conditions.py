@@ -16,8 +16,8 @@ __all__ = ["add_over", "expiry", "has", "is_live", "live_keys", "move", "open_ma
 
 _BATCH: Final = 1000
 
-_TRIES: Final = 100
-"""Attempts while others come in between: more means that the storage cannot compare."""
+TRIES: Final = 100
+"""Attempts while others come in between: more means that the storage cannot compare, or keeps nothing."""
 
 
 def is_live(hooks: StorageHooks, envelope: Envelope) -> Steps[bool]:
@@ -104,7 +104,7 @@ def _judged(
 
     Both may answer LOOK: another writer came in between.
     """
-    for _ in range(_TRIES):
+    for _ in range(TRIES):
         found = yield hooks, "_get", (args[0],)
         if found is MISSING:
             return None

@@ -16,10 +16,7 @@ class _Pickled(bytes):
 
 
 def freeze(value: Any) -> Any:
-    """Return a copy of the value that cannot be changed.
-
-    Raises:
-        SerializationError: it cannot be pickled.
+    """Return a copy of the value that cannot be changed; raise SerializationError if it cannot be pickled.
 
     >>> kept = freeze([1])
     >>> thaw(kept) is thaw(kept)

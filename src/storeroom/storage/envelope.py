@@ -48,7 +48,6 @@ class Envelope:
     """A value and its conditions, not to be changed. Two are equal by their stamp: as one writing of an entry.
 
     Attributes:
-        value: the caller's.
         fresh_until: epoch seconds; from then on the value is stale.
         grace: seconds that it is kept for beyond that.
         cost: seconds that it took to compute; 0 if unknown.
@@ -137,11 +136,7 @@ def pack(envelope: Envelope, frame: bytes) -> bytes:
 
 
 def unpack(frame: bytes, loads: Callable[[bytes], Any]) -> Envelope:
-    """Return the envelope of a frame; `loads` reads the frame within.
-
-    Raises:
-        ValueError, struct.error: the frame is damaged.
-    """
+    """Return the envelope of a frame, within which `loads` reads; raise ValueError or struct.error if it is damaged."""
     stamp, fresh_until, grace, cost, leased_until, count = _HEAD.unpack_from(frame, 1)
     if not (grace >= 0 and cost >= 0 and fresh_until <= NEVER and leased_until >= 0):  # NaN compares as false
         raise ValueError("an envelope whose times mean nothing")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ABSENT", "LOOK", "MISSING", "OVERLAID", "OVERLAY_ATTRIBUTE", "REQUIRED", "Conditional", "StorageHooks", "Swap",
-    "overlaid", "swapped",
+    "overlaid", "swapped", "twin_of",
 ]  # fmt: skip
 
 P = ParamSpec("P")
@@ -54,7 +54,6 @@ class Swap(NamedTuple):
     Attributes:
         expected: the value that has to be there; ABSENT for no entry, MISSING for bytes that cannot be read.
         value: the new one; MISSING to remove the entry.
-        expires_at: of the new value.
     """
 
     expected: Any
@@ -106,7 +105,7 @@ def overlaid(kind: type[T]) -> type[T]:
     return kind
 
 
-def _twin(hook: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
+def twin_of(hook: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
     """Return the asynchronous twin of a hook, which runs the synchronous one of its class."""
     name = hook.__name__
 
@@ -345,26 +344,26 @@ class StorageHooks:
 
         return await asyncio.to_thread(hook, *args, **kwargs)
 
-    _aget_many = _twin(_get_many)
-    _aset_many = _twin(_set_many)
-    _aadd = _twin(_add)
-    _adelete_many = _twin(_delete_many)
-    _atouch = _twin(_touch)
-    _aincr = _twin(_incr)
-    _aexpiry = _twin(_expiry)
-    _aclear = _twin(_clear)
-    _aget = _twin(_get)
-    _aset = _twin(_set)
-    _adelete = _twin(_delete)
-    _ahas = _twin(_has)
-    _arename = _twin(_rename)
-    _aget_dated = _twin(_get_dated)
-    _acompare_delete = _twin(_compare_delete)
-    _acompare_set = _twin(_compare_set)
-    _aswap_many = _twin(_swap_many)
-    _atally = _twin(_tally)
-    _ausage = _twin(_usage)
-    _aprune = _twin(_prune)
+    _aget_many = twin_of(_get_many)
+    _aset_many = twin_of(_set_many)
+    _aadd = twin_of(_add)
+    _adelete_many = twin_of(_delete_many)
+    _atouch = twin_of(_touch)
+    _aincr = twin_of(_incr)
+    _aexpiry = twin_of(_expiry)
+    _aclear = twin_of(_clear)
+    _aget = twin_of(_get)
+    _aset = twin_of(_set)
+    _adelete = twin_of(_delete)
+    _ahas = twin_of(_has)
+    _arename = twin_of(_rename)
+    _aget_dated = twin_of(_get_dated)
+    _acompare_delete = twin_of(_compare_delete)
+    _acompare_set = twin_of(_compare_set)
+    _aswap_many = twin_of(_swap_many)
+    _atally = twin_of(_tally)
+    _ausage = twin_of(_usage)
+    _aprune = twin_of(_prune)
 
     async def _acount(self, storage_key: str, delta: float, start: float, expires_at: float) -> float | None:
         try:

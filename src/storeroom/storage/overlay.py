@@ -10,7 +10,7 @@ attribute that is None, and pays for nothing more.
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from storeroom.storage.channel import Channel
 from storeroom.storage.hooks import OVERLAID, OVERLAY_ATTRIBUTE, StorageHooks
@@ -84,8 +84,6 @@ class Overlay(Relay):
     A subclass writes a hook as steps (``steps``), under its name without the underscore: ``get`` becomes `_get` and
     `_aget`. The other hooks, and all of them once `is_open` is False, go down: to the handle, or to another overlay.
     """
-
-    _written: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, handle: Any, below: StorageHooks) -> None:
         self._handle, self._below = handle, below

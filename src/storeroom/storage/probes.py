@@ -78,12 +78,10 @@ class ServerProbe:
     """The answers of one server, or its silence.
 
     Attributes:
-        endpoint: where it is.
         role: "primary", "replica", "Sentinel", or "" where all are alike.
         failure: why nothing can be done with it, in a few words; "" where all is well.
         is_refusal: whether it was the server that said no, so that the way to it is open.
         seconds: until it had answered, or had failed to.
-        product: such as "Redis".
         version: as the server writes it; "" if it does not say.
         oldest: the oldest version that can do all that the backend asks for; "" for any.
         round_trips: seconds that each took, on an open connection.
@@ -131,11 +129,8 @@ class TableProbe:
     """The table of a database cache.
 
     Attributes:
-        name: of the table.
-        database: the name of its database.
         state: "ready"; "absent"; "old", made by Django or another version, and replaced on first use; or "foreign".
         may_create: whether this user may make it; None where nobody can tell.
-        columns: their names.
     """
 
     name: str
@@ -176,10 +171,8 @@ class Probed(Protocol):
 def together(works: Sequence[Callable[[], T]], seconds: float) -> list[T | None]:
     """Run functions at the same time; return their results, and None for those that are not done in time.
 
-    A function that hangs, in a driver or a look-up of a name, goes on in a thread that no program waits for.
-
-    Raises:
-        Exception: the first error of one of them.
+    A function that hangs, in a driver or a look-up of a name, goes on in a thread that no program waits for. The first
+    error of one of them is raised.
     """
     results: list[T | None] = [None] * len(works)
     errors: list[BaseException] = []

@@ -36,11 +36,7 @@ Versions: TypeAlias = dict[str, tuple[int, float]]
 
 
 def tag_keys(tags: Iterable[object], key_function: KeyFunction, key_prefix: str) -> list[str]:
-    """Return the storage keys of the tags' versions: one for all versions of a cache's keys.
-
-    Raises:
-        TypeError: the tags are a single string, whose letters would be taken for tags.
-    """
+    """Return the storage keys of tags, one for all versions of a cache's keys; raise TypeError for a single string."""
     if isinstance(tags, str | bytes):
         raise TypeError(f"tags is {tags!r}; expected a list of tags: [{tags!r}].")
     return [

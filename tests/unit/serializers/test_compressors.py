@@ -103,9 +103,9 @@ def test_nothing_compressed_is_a_decode_error(name):
 @pytest.fixture
 def nothing_found_before():
     """Let each library be looked for again, before the test and after it."""
-    compressors._first_of.cache_clear()
+    compressors.first_of.cache_clear()
     yield
-    compressors._first_of.cache_clear()
+    compressors.first_of.cache_clear()
 
 
 @pytest.mark.usefixtures("nothing_found_before")

@@ -23,7 +23,7 @@ from storeroom.backends.memcached.shard import Shard
 from storeroom.base import BaseCache
 from storeroom.engines import shared
 from storeroom.exceptions import ConfigurationError, StorageError
-from storeroom.storage.hooks import Swap
+from storeroom.storage.hooks import StorageHooks, twin_of
 from storeroom.storage.probes import Endpoint, Probe
 
 __all__ = ["MemcachedCache", "PyLibMCCache", "PyMemcacheCache"]
@@ -60,10 +60,6 @@ class MemcachedCache(BaseCache):
     several; but during incr_version() others may see neither version for a moment.
 
     An outage concerns the keys of the servers that are out of reach, and no others.
-
-    Args:
-        location: the servers: see location.py.
-        params: the alias's settings.
 
     Raises:
         ConfigurationError: a setting is wrong.
@@ -192,14 +188,10 @@ class MemcachedCache(BaseCache):
         if errors:
             raise StorageError(" ".join(map(str, errors))) from errors[0]
 
-    async def _alease(self, storage_key: str, seen: Any, lease: Any, expires_at: float) -> bool | None:
-        return await self._run(self._lease, storage_key, seen, lease, expires_at)
-
-    async def _alease_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool | None]:
-        return await self._run(self._lease_many, swaps)
-
-    async def _ainvalidate(self, storage_keys: Sequence[str]) -> int:
-        return await self._run(self._invalidate, storage_keys)
+    # The defaults ask other hooks, past the shards' own.
+    _alease = twin_of(StorageHooks._lease)
+    _alease_many = twin_of(StorageHooks._lease_many)
+    _ainvalidate = twin_of(StorageHooks._invalidate)
 
     async def _run(self, hook: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a hook in one of this cache's threads: a driver waits with its whole thread."""

@@ -104,11 +104,7 @@ class Driver(Protocol):
 
 
 def attempts(store: Callable[[K], V], items: Iterable[K]) -> Iterator[tuple[K, V | None]]:
-    """Yield each item and the result of storing it, None where the server has no room.
-
-    Raises:
-        TooLargeError: the first one, after all items have been tried.
-    """
+    """Yield each item and the result of storing it, None for no room; raise the first TooLargeError at the end."""
     too_large: TooLargeError | None = None
     for item in items:
         try:

@@ -19,13 +19,7 @@ _EXPECTED: Final = "expected a host such as '127.0.0.1:11211', a socket such as 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """The address on which one server listens.
-
-    Attributes:
-        host: name or address; "" where there is a path.
-        port: TCP port.
-        path: of the server's socket; "" for TCP.
-    """
+    """The address on which one server listens: a host and its TCP port, or the path of a socket."""
 
     host: str = ""
     port: int = DEFAULT_PORT
@@ -38,11 +32,7 @@ class Address:
 
 
 def parse(location: str | Sequence[str]) -> tuple[Address, ...]:
-    """Return the servers that LOCATION names, each once, in its order.
-
-    Raises:
-        ConfigurationError: it names none, or one cannot be read.
-    """
+    """Return the servers that LOCATION names, each once, in its order; raise ConfigurationError if that fails."""
     written = re.split("[;,]", location) if isinstance(location, str) else location
     if not isinstance(written, Sequence) or not all(isinstance(server, str) for server in written):
         raise ConfigurationError(f"LOCATION is {shown(location)}; {_EXPECTED} in a list.")

@@ -83,12 +83,7 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
         return self._rest(key, reply)
 
     def _rest(self, key: bytes, reply: bytes) -> bytes | None:
-        """Receive the rest of a reply to get(); return the stored bytes.
-
-        Raises:
-            ConnectionResetError: the server has closed the connection.
-            MemcacheError: it is an error, or no reply of Memcached.
-        """
+        """Receive the rest of a reply to get(); return the stored bytes, or raise one of OUTAGES."""
         received = bytearray(reply)
         while (length := self._length(key, received)) > len(received):
             if not (more := self.sock.recv(_RECEIVED)):

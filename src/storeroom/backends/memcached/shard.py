@@ -16,7 +16,8 @@ from storeroom.backends.memcached.entries import GONE, HEADER, exptime, packed
 from storeroom.backends.memcached.server_keys import is_token, new_token, server_key
 from storeroom.backends.network import NetworkCache
 from storeroom.base import BaseCache
-from storeroom.exceptions import DecodeError, StorageError, ValueTooLargeError, ValueTypeError
+from storeroom.exceptions import DecodeError, StorageError, ValueTooLargeError
+from storeroom.storage.counters import numeric
 from storeroom.storage.envelope import Envelope, is_packed
 from storeroom.storage.hooks import ABSENT, LOOK, MISSING, Swap
 from storeroom.timeouts import AT_ONCE
@@ -34,14 +35,9 @@ _GONE_EXPTIME = 1
 
 
 class Shard(NetworkCache, abstract=True):
-    """One handle's part on one server. `MemcachedCache` asks the shard that a key belongs to.
+    """One handle's part on one server. `MemcachedCache` asks the shard that is a key's `home`.
 
-    Args:
-        server: the engine.
-        cache: the handle.
-        driver: its driver.
-        home: returns the shard that a storage key belongs to.
-        longest: seconds that an entry is kept at most; None for as long as the caller says.
+    An entry is kept for `longest` seconds at most; None for as long as the caller says.
     """
 
     _engine: Server
@@ -192,11 +188,7 @@ class Shard(NetworkCache, abstract=True):
         return True
 
     def _store(self, ask: Callable[..., Any], names: Mapping[bytes, str], *args: Any, **kwargs: Any) -> Any:
-        """Ask the server to store entries; `names` has their storage keys by key.
-
-        Raises:
-            ValueTooLargeError: the server holds no items of such a size.
-        """
+        """Ask the server to store entries, by key in `names`; raise ValueTooLargeError if one is too large for it."""
         try:
             return ask(*args, **kwargs)
         except TooLargeError as error:
@@ -210,10 +202,7 @@ class Shard(NetworkCache, abstract=True):
     def _change(self, storage_key: str, change: Callable[[float, bytes], tuple[float, bytes] | None]) -> Any:
         """Replace expires_at and frame of a live entry by the result of `change`. Atomic.
 
-        Return False if the entry is absent; LOOK if `change` returns None.
-
-        Raises:
-            NoRoomError: the server has no room for the new one, so that the old one stays.
+        Return False if the entry is absent; LOOK if `change` returns None. After a NoRoomError the old one stays.
         """
         key = self._key(storage_key)
         while (found := self._live(key)) is not None:
@@ -243,14 +232,7 @@ class Shard(NetworkCache, abstract=True):
 
         def incr(expires_at: float, frame: bytes) -> tuple[float, bytes]:
             nonlocal total
-            value = self._value(storage_key, frame)
-            if value is MISSING:
-                raise KeyError(storage_key)
-            if not isinstance(value, int | float):
-                raise ValueTypeError(
-                    f"The value of key {storage_key!r} is not a number; incr() and decr() need an int or a float."
-                )
-            total = value + delta
+            total = numeric(storage_key, self._value(storage_key, frame)) + delta
             return expires_at, self._codec.dumps(total, storage_key)
 
         try:
@@ -296,10 +278,7 @@ class Shard(NetworkCache, abstract=True):
     def _taken(self, storage_key: str, wanted: Callable[[Any], bool]) -> Any:
         """Remove a live entry if its value is wanted; return expires_at and value, to one caller alone.
 
-        Return False if the entry is absent; LOOK if its value is not wanted.
-
-        Raises:
-            NoRoomError: the server has no room even for GONE.
+        Return False if the entry is absent; LOOK if its value is not wanted. NoRoomError: none even for GONE.
         """
         key = self._key(storage_key)
         while (found := self._live(key)) is not None:

@@ -20,6 +20,7 @@ from storeroom.backends.redis.foreign import ForeignReader
 from storeroom.engines import shared
 from storeroom.exceptions import StoreroomWarning
 from storeroom.serializers.secrets import secret_of
+from storeroom.storage.steps import Steps, arun, run
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
 if TYPE_CHECKING:
@@ -72,11 +73,7 @@ class RedisCache(NetworkCache):
 
     @classmethod
     def check_location(cls, location: str | Sequence[str], settings: config.Settings) -> None:
-        """Find out, without connecting, whether LOCATION and OPTIONS make sense together.
-
-        Raises:
-            ConfigurationError: they do not.
-        """
+        """Raise ConfigurationError unless LOCATION and OPTIONS make sense together; nothing is connected to."""
         locations.parse(location, known.settled(settings))
 
     @classmethod
@@ -109,6 +106,8 @@ class RedisCache(NetworkCache):
     _compare_set, _acompare_set = carried("compare_set")
     _swap_many, _aswap_many = carried("swap_many")
     _scan, _ascan = carried("scan")
+    _match, _amatch = carried("match")
+    _remove, _aremove = carried("remove")
 
     def _clear(self) -> None:
         self._engine.run(self._operations.clear(self._key_space.start(), self._key_space.owns))
@@ -190,13 +189,13 @@ class RedisCache(NetworkCache):
             StoreroomWarning: `prefix`, in which nothing is special, looks like a pattern, and no key begins so.
         """
         if search is not None:
-            return list(self.iter_keys(search, version))
+            return run(self._matching(search, version))
         return _noticed(prefix, super().keys(prefix, version))
 
     async def akeys(self, prefix: str = "", version: int | None = None, *, search: str | None = None) -> list[str]:
         """See keys()."""
         if search is not None:
-            return [key async for key in self.aiter_keys(search, version)]
+            return await arun(self._matching(search, version))
         return _noticed(prefix, await super().akeys(prefix, version))
 
     def iter_keys(self, search: str, version: int | None = None, *, itersize: int | None = None) -> Iterator[str]:
@@ -211,20 +210,20 @@ class RedisCache(NetworkCache):
             NotSupportedError: see keys(), which takes a literal prefix.
             StorageError: the server is out of reach; no policy has an answer to this.
         """
-        exchange = self._operations.match(self._listing_head(version), search, _step(itersize))
-        with self._reaching("iter_keys"):
-            found = self._engine.run(exchange)
-        return iter(self._listed(self._only_live(found), version))
+        return iter(run(self._matching(search, version, itersize)))
 
     async def aiter_keys(
         self, search: str, version: int | None = None, *, itersize: int | None = None
     ) -> AsyncIterator[str]:
         """See iter_keys()."""
-        exchange = self._operations.match(self._listing_head(version), search, _step(itersize))
-        with self._reaching("iter_keys"):
-            found = await self._engine.arun(exchange)
-        for key in self._listed(await self._aonly_live(found), version):
+        for key in await arun(self._matching(search, version, itersize)):
             yield key
+
+    def _matching(self, search: str, version: int | None, itersize: int | None = None) -> Steps[list[str]]:
+        head, step = self._listing_head(version), _step(itersize)
+        with self._reaching("iter_keys"):
+            found = yield self, "_match", (head, search, step)
+        return self._listed((yield from self._without_dead(found)), version)
 
     def delete_pattern(self, pattern: str, version: int | None = None, *, itersize: int | None = None) -> int:
         """Remove the entries whose keys iter_keys() would find. Return how many, expired ones included.
@@ -233,25 +232,19 @@ class RedisCache(NetworkCache):
             NotSupportedError: see keys().
             StorageError: the server is out of reach; no policy has an answer to this.
         """
-        exchange = self._operations.remove(self._listing_head(version), pattern, self._key_space.owns, _step(itersize))
-        with self._removing():
-            return self._counted_deletes(self._engine.run(exchange))
+        return run(self._removing(pattern, version, itersize))
 
     async def adelete_pattern(self, pattern: str, version: int | None = None, *, itersize: int | None = None) -> int:
         """See delete_pattern()."""
-        exchange = self._operations.remove(self._listing_head(version), pattern, self._key_space.owns, _step(itersize))
-        with self._removing():
-            return self._counted_deletes(await self._engine.arun(exchange))
+        return await arun(self._removing(pattern, version, itersize))
 
-    @contextmanager
-    def _removing(self) -> Iterator[None]:
-        """Tell the overlay that entries have changed."""
+    def _removing(self, pattern: str, version: int | None, itersize: int | None) -> Steps[int]:
+        terms = self._listing_head(version), pattern, self._key_space.owns, _step(itersize)
         try:
             with self._reaching("delete_pattern"):
-                yield
+                return self._counted_deletes((yield self, "_remove", terms))
         finally:
-            forget = getattr(self._overlay, "forget", None)
-            if forget is not None:
+            if forget := getattr(self._overlay, "forget", None):
                 forget()
 
     @contextmanager

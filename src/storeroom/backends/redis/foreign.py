@@ -7,14 +7,12 @@ Formats: django/core/cache/backends/redis.py; django_redis/compressors/.
 """
 
 import pickle
-import zlib
-from collections.abc import Callable, Mapping
-from importlib import import_module
-from importlib.util import find_spec
+from collections.abc import Mapping
 from typing import Any, Final
 
 from storeroom.exceptions import DecodeError
 from storeroom.serializers import Codec
+from storeroom.serializers.compressors import first_of
 
 __all__ = ["ForeignReader"]
 
@@ -22,31 +20,14 @@ _PICKLE: Final = b"\x80"
 """PROTO, with which every pickle of protocol 2 and later begins."""
 
 
-def _by(*modules: str) -> Callable[[bytes], bytes]:
-    """Return the decompress() of the first of these modules that is installed, imported on first use."""
-
-    def expand(data: bytes) -> bytes:
-        installed = next(module for module in modules if _is_installed(module))
-        return bytes(import_module(installed).decompress(data))
-
-    return expand
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:  # of the package that it belongs to
-        return False
-
-
-_EXPANDERS: Final[Mapping[bytes, Callable[[bytes], bytes]]] = {
-    b"\x78": zlib.decompress,
-    b"\x1f\x8b": _by("gzip"),
-    b"\xfd7zXZ\x00": _by("lzma"),
-    b"\x04\x22\x4d\x18": _by("lz4.frame"),
-    b"\x28\xb5\x2f\xfd": _by("compression.zstd", "backports.zstd", "pyzstd"),
+_LIBRARIES: Final[Mapping[bytes, tuple[str, ...]]] = {
+    b"\x78": ("zlib",),
+    b"\x1f\x8b": ("gzip",),
+    b"\xfd7zXZ\x00": ("lzma",),
+    b"\x04\x22\x4d\x18": ("lz4.frame",),
+    b"\x28\xb5\x2f\xfd": ("compression.zstd", "backports.zstd", "pyzstd"),
 }
-"""Magic number -> decompression: RFC 1950, RFC 1952, xz, LZ4 frame, RFC 8878."""
+"""Magic number -> modules with a decompress(): RFC 1950, RFC 1952, xz, LZ4 frame, RFC 8878."""
 
 
 class ForeignReader:
@@ -57,15 +38,11 @@ class ForeignReader:
         self.dumps = codec.dumps
 
     def loads(self, data: bytes, storage_key: str) -> Any:
-        """Return the value that was stored under `storage_key`, by either backend.
-
-        Raises:
-            DecodeError: the bytes are of neither.
-        """
+        """Return the value that was stored under `storage_key`; raise DecodeError if neither backend wrote it."""
         try:
             return self._codec.loads(data, storage_key)
         except DecodeError:
-            if not data.startswith((_PICKLE, *_EXPANDERS)):
+            if not data.startswith((_PICKLE, *_LIBRARIES)):
                 raise
         try:
             return _loads(data)
@@ -74,8 +51,9 @@ class ForeignReader:
 
 
 def _loads(data: bytes) -> Any:
-    expand = next((expand for magic, expand in _EXPANDERS.items() if data.startswith(magic)), bytes)
-    data = expand(data)
+    modules = next((modules for magic, modules in _LIBRARIES.items() if data.startswith(magic)), None)
+    if modules is not None:
+        data = first_of(modules).decompress(data)
     if not data.startswith(_PICKLE):
         raise pickle.UnpicklingError("no pickle")
     return pickle.loads(data)

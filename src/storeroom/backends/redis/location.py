@@ -107,11 +107,7 @@ def _listed(servers: Sequence[Server]) -> str:
 
 
 def parse(location: str | Sequence[str], options: Mapping[str, Any]) -> Target:
-    """Return the target that LOCATION and the settled options describe.
-
-    Raises:
-        ConfigurationError: a URL cannot be read, or they do not go together.
-    """
+    """Return the target of LOCATION and the settled options; raise ConfigurationError if they do not go together."""
     urls = _NEXT_URL.split(location.strip()) if isinstance(location, str) else [url.strip() for url in location]
     if not any(urls):
         raise ConfigurationError(f"LOCATION is empty; a Redis cache needs the server's URL, such as {_EXAMPLE}.")

@@ -15,8 +15,9 @@ from storeroom.backends.redis.foreign import ForeignReader
 from storeroom.backends.redis.requests import PRIMARIES, Command, Exchange, Request, Use, checked, is_wrong_type, one
 from storeroom.backends.redis.scripts import Script
 from storeroom.engines.counts import Counters
-from storeroom.exceptions import DecodeError, StorageError, ValueTypeError
+from storeroom.exceptions import DecodeError, StorageError
 from storeroom.serializers import Codec
+from storeroom.storage.counters import numeric
 from storeroom.storage.envelope import FIRST_BYTE, KIND_BYTES, Envelope, is_packed
 from storeroom.storage.hooks import ABSENT, LOOK, MISSING, Conditional, Swap
 from storeroom.timeouts import NEVER
@@ -67,8 +68,6 @@ class Operations:
     """The operations of one cache.
 
     Attributes:
-        codec: turns values into bytes.
-        counters: count values that cannot be decoded.
         is_cluster: the keys of one command must then lie in one slot, and each gets its own.
         is_bound: a value's bytes are only good under its key, as those that are signed.
         without_room: counts a write for which the server had no room; returns False, or raises its argument.
@@ -210,21 +209,11 @@ class Operations:
             (old,) = yield one(Use.FRESH, "GET", key)
         while old is not None:
             frame = _frame(old)
-            new = self._number(storage_key, frame) + delta
+            new = numeric(storage_key, self._decoded(storage_key, frame)) + delta
             old = yield from _run(scripts.COMPARE_SET, Use.ONCE, key, frame, self.codec.dumps(new, storage_key))
             if old == 1:
                 return new
         raise KeyError(storage_key)
-
-    def _number(self, storage_key: str, frame: bytes) -> float:
-        value = self._decoded(storage_key, frame)
-        if value is MISSING:
-            raise KeyError(storage_key)
-        if not isinstance(value, int | float):
-            raise ValueTypeError(
-                f"The value of key {storage_key!r} is not a number; incr() and decr() need an int or a float."
-            )
-        return value
 
     # Moving and comparing -------------------------------------------------------------------
 

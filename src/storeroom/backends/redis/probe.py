@@ -76,7 +76,7 @@ def _look_at_cluster(engine: RedisEngine, seconds: float) -> list[ServerProbe]:
         for _, _, (host, port, *_), *_ in answer.replies[1]
     )
     probes = [
-        _as_seed(_with_state(answer), is_needed=not found or (seed.host, seed.port) in found)
+        _seed_probe(answer, is_needed=not found or (seed.host, seed.port) in found)
         for seed, answer in zip(seeds, asked, strict=True)
     ]
     known = {(seed.host, seed.port) for seed in seeds}
@@ -85,21 +85,19 @@ def _look_at_cluster(engine: RedisEngine, seconds: float) -> list[ServerProbe]:
     return [*probes, *(answer.probe for answer in others)]
 
 
-def _with_state(answer: _Answer) -> ServerProbe:
-    """Return the probe of a server, which has failed if its cluster has."""
-    state = answer.replies[0] if answer.replies else b""
+def _seed_probe(answer: _Answer, *, is_needed: bool) -> ServerProbe:
+    """Return the probe of a server that LOCATION names, which has failed if its cluster has.
+
+    It may be down, as a replica, where the others tell of the cluster.
+    """
+    probe, state = answer.probe, answer.replies[0] if answer.replies else b""
     if isinstance(state, ResponseError):
-        return replace(answer.probe, failure=f"it is in no cluster ({state})", is_refusal=True)
-    if isinstance(state, bytes) and state and b"cluster_state:ok" not in state:
-        return replace(answer.probe, failure="it says that the cluster is down (cluster_state:fail)", is_refusal=True)
-    return answer.probe
-
-
-def _as_seed(probe: ServerProbe, *, is_needed: bool) -> ServerProbe:
-    """Return the probe of a server that LOCATION names: it may be down where the others tell of the cluster."""
-    if not probe.failure or probe.role:
-        return probe
-    return replace(probe, role="primary" if is_needed else "replica")
+        probe = replace(probe, failure=f"it is in no cluster ({state})", is_refusal=True)
+    elif isinstance(state, bytes) and state and b"cluster_state:ok" not in state:
+        probe = replace(probe, failure="it says that the cluster is down (cluster_state:fail)", is_refusal=True)
+    if probe.failure and not probe.role:
+        return replace(probe, role="primary" if is_needed else "replica")
+    return probe
 
 
 def _ask_all(

@@ -48,7 +48,6 @@ class Request:
 
     Attributes:
         commands: each has one reply; an error of the server is a reply too.
-        use: see Use.
         at: the server to ask, if it is a certain one.
     """
 
@@ -84,11 +83,7 @@ class UnreachableError(RedisConnectionError):
 
 
 def checked(reply: Any) -> Any:
-    """Return a reply that is no error.
-
-    Raises:
-        StorageError: the server refused the command.
-    """
+    """Return a reply that is no error; raise an outage as it is, another refusal as a StorageError."""
     if isinstance(reply, OUTAGES):
         raise reply
     if isinstance(reply, Exception):

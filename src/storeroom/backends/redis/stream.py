@@ -31,11 +31,8 @@ class Login:
     """The terms on which connections are made.
 
     Attributes:
-        connect_timeout: seconds.
         timeout: seconds to wait for a reply.
-        client_name: for CLIENT SETNAME; None for none.
         credentials: returns user name and password anew for each connection; None for those of the server.
-        tls: returns the context for a connection by TLS.
     """
 
     connect_timeout: float

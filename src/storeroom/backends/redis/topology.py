@@ -55,9 +55,9 @@ class Single:
         only: the server of every request; None where each needs a route.
     """
 
-    def __init__(self, target: Target, read_own_writes: float) -> None:
-        self.only: Server | None = target.servers[0]
+    def __init__(self, target: Target) -> None:
         self._first = target.servers[0]
+        self.only: Server | None = self._first
 
     def route(self, request: Request) -> Route:
         """Return the route of a request."""
@@ -81,7 +81,7 @@ class Replicated(Single):
     """Seconds for which a replica that failed is left alone."""
 
     def __init__(self, target: Target, read_own_writes: float) -> None:
-        super().__init__(target, read_own_writes)
+        super().__init__(target)
         self.only = None
         self._replicas = target.servers[1:]
         self._turn = itertools.count()
@@ -123,10 +123,10 @@ class Sentinel(Single):
     Source: https://redis.io/docs/latest/develop/reference/sentinel-clients/
     """
 
-    def __init__(self, target: Target, read_own_writes: float) -> None:
-        super().__init__(target, read_own_writes)
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
         self.only = None
-        self._target = target
+        self._service = target.service
         self._sentinels = list(target.sentinels)
         self._primary: Server | None = None
 
@@ -153,7 +153,7 @@ class Sentinel(Single):
 
     def _discover(self) -> Generator[list[Batch], list[Outcome], Server]:
         """Ask the Sentinels one after the other; the first that knows is asked first the next time."""
-        command = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._target.service)
+        command = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
         failures = []
         for sentinel in tuple(self._sentinels):
             (outcome,) = yield [Batch(sentinel, (command,), Use.READ)]
@@ -165,7 +165,7 @@ class Sentinel(Single):
                 self._sentinels.insert(0, sentinel)
                 return self._primary
             failures.append(f"{sentinel.name}: {address or 'knows no such primary'}")
-        raise UnreachableError(f"no Sentinel names the primary {self._target.service!r} ({'; '.join(failures)})")
+        raise UnreachableError(f"no Sentinel names the primary {self._service!r} ({'; '.join(failures)})")
 
 
 def _is_unsent(outcome: Outcome) -> bool:
@@ -184,8 +184,8 @@ class Cluster(Single):
     ATTEMPTS: Final = 4
     """Times that a command is sent before its last answer is taken: moved, asked, refreshed, once more."""
 
-    def __init__(self, target: Target, read_own_writes: float) -> None:
-        super().__init__(target, read_own_writes)
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
         self.only = None
         self._seeds = target.servers
         self._owners: list[Server] = []
@@ -198,8 +198,7 @@ class Cluster(Single):
         if request is PRIMARIES:
             return list(self._primaries)
         if request.at is not None:
-            (outcome,) = yield [Batch(request.at, request.commands, request.use)]
-            return _replies(outcome)
+            return (yield from super().route(request))
         replies: list[Any] = [None] * len(request.commands)
         left = dict(enumerate(request.commands))
         for _ in range(self.ATTEMPTS):
@@ -287,8 +286,6 @@ def _may_be_repeated(reply: Any, use: Use) -> bool:
 
 def topology_of(target: Target, read_own_writes: float) -> Single:
     """Return the topology of a target."""
-    if target.kind == "sentinel":
-        return Sentinel(target, read_own_writes)
-    if target.kind == "cluster":
-        return Cluster(target, read_own_writes)
-    return (Replicated if len(target.servers) > 1 else Single)(target, read_own_writes)
+    if target.kind == "server" and len(target.servers) > 1:
+        return Replicated(target, read_own_writes)
+    return {"server": Single, "sentinel": Sentinel, "cluster": Cluster}[target.kind](target)

@@ -1,12 +1,11 @@
 """Changes of keys, as Redis and Valkey tell of them by themselves, for near tiers.
 
 A connection that asked for it (``CLIENT TRACKING ON BCAST``) is told of every key with certain prefixes that changes.
-One thread of the process listens, on one connection to each server.
+One thread of the process listens, on one connection to each server. Where a server or a proxy does not speak RESP3, a
+second connection subscribes to the channel for the messages.
 
 Messages come in the order of the changes, and so does the answer to a PING: by then every change up to the PING is
 known, and near tiers believe their entries for so long (see ``near.table``).
-
-Where a server or a proxy does not speak RESP3, a second connection subscribes to the channel for the messages.
 
 Source: https://redis.io/docs/latest/develop/reference/client-side-caching/
 """

@@ -36,10 +36,6 @@ class TieredCache(Relay, BaseCache):
     TIMEOUT, KEY_PREFIX, VERSION and KEY_FUNCTION are the last tier's unless they are given, so that its own alias has
     the same entries. Only the bounds count of a first tier that is local memory: its entries are this cache's.
 
-    Args:
-        location: not used.
-        params: the alias's settings.
-
     Raises:
         ConfigurationError: a setting is wrong, or a tier cannot be at its position.
     """

@@ -24,14 +24,7 @@ Dated: TypeAlias = dict[str, tuple[Any, float | None]]
 
 
 class MiddleTier(NearOverlay):
-    """A tier over the hooks of a storage.
-
-    Args:
-        handle: the cache.
-        tier: the tier's hooks.
-        below: the hooks of the storage, or of the tier before it.
-        max_staleness: seconds for which an entry of the tier may differ from the storage.
-    """
+    """A tier over the hooks of a storage, or of the tier before it; an entry may differ for `max_staleness` seconds."""
 
     def __init__(self, handle: Any, tier: StorageHooks, below: StorageHooks, max_staleness: float) -> None:
         # The table keeps nothing itself, but gives out the tickets.

@@ -58,11 +58,7 @@ def parse(value: Any) -> tuple[str | Mapping[str, Any], ...]:
 
 
 def tiers_of(written: Sequence[str | Mapping[str, Any]], aliases: Mapping[str, Alias] | None = None) -> list[Tier]:
-    """Return the tiers, nearest first, by these aliases; None for those of the configuration in force.
-
-    Raises:
-        ConfigurationError: one does not exist, or cannot be at its position.
-    """
+    """Return the tiers, nearest first, by these aliases (None: those in force), or raise ConfigurationError."""
     if not written:
         raise ConfigurationError(
             "OPTIONS['tiers'] is missing; a tiered cache needs two tiers or more, nearest first, such as "
@@ -99,11 +95,7 @@ def _tier(written: str | Mapping[str, Any], position: int, aliases: Mapping[str,
 
 
 def check_tiers(name: str, aliases: Mapping[str, Alias]) -> None:
-    """Find out whether the tiers of an alias make sense among all aliases; nothing is opened.
-
-    Raises:
-        ConfigurationError: they do not.
-    """
+    """Raise ConfigurationError unless the tiers of an alias make sense among all aliases; nothing is opened."""
     pending: list[tuple[str, ...]] = [(name,)]
     while pending:
         line = pending.pop()
