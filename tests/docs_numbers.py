@@ -299,7 +299,7 @@ HELD: Final = (
     ),
     *_on(
         "docs/cli.md",
-        ("the longest wait for each server, {} by default.", "storeroom.checks.live:PATIENCE"),
+        ("the longest wait for each server, {} by default.", "storeroom.checks:PATIENCE"),
         ("| {} | done; yes |", "storeroom.cli.exits:YES"),
         ("| {} | no |", "storeroom.cli.exits:NO"),
         ("| {} | a mistake in the command or in the configuration |", "storeroom.cli.exits:MISTAKE"),

@@ -45,11 +45,12 @@ def memory(folder: Path, number: int) -> BaseCache:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Few engines may be open, or unused."""
+    """Few engines may be open, or unused; those of tests before do not count."""
+    close_all()
+    monkeypatch.setattr(engines, "_engines", {})
+    monkeypatch.setattr(engines, "MAX_OPEN", OPEN)
+    monkeypatch.setattr(engines, "_many", 0)
     with engines_of_its_own():
-        close_all()
-        monkeypatch.setattr(engines, "MAX_OPEN", OPEN)
-        monkeypatch.setattr(engines, "_many", 0)
         yield
 
 

@@ -240,6 +240,17 @@ def test_fallback_that_is_no_cache_of_storerooms_raises(away: Away, memory: Base
 
 
 @pytest.mark.parametrize("policy", POLICIES)
+def test_prune_has_no_answer_where_there_is_something_to_prune(away: Away, policy: str, memory: BaseCache) -> None:
+    """prune() of a database raises StorageError, or prunes the other cache; other servers have nothing to be removed."""
+    cache = away.cache(policy)
+    if isinstance(cache, DatabaseCache) and not policy.startswith("fallback"):
+        with pytest.raises(StorageError):
+            cache.prune()
+    else:
+        assert cache.prune() == 0
+
+
+@pytest.mark.parametrize("policy", POLICIES)
 def test_statistics_are_there_during_an_outage(away: Away, policy: str, memory: BaseCache) -> None:
     """Under every policy stats() returns the counters during an outage, and does not count as a failure."""
     cache = away.cache(policy)
