@@ -241,7 +241,7 @@ def test_fallback_that_is_no_cache_of_storerooms_raises(away: Away, memory: Base
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_prune_has_no_answer_where_there_is_something_to_prune(away: Away, policy: str, memory: BaseCache) -> None:
-    """prune() of a database raises StorageError, or prunes the other cache; other servers have nothing to be removed."""
+    """prune() of a database raises StorageError, or prunes the other cache; other servers have nothing to remove."""
     cache = away.cache(policy)
     if isinstance(cache, DatabaseCache) and not policy.startswith("fallback"):
         with pytest.raises(StorageError):

@@ -64,7 +64,7 @@ class Turns:
     def __init__(self, path: str) -> None:
         """Open the file, made when needed."""
         self.threads = threading.Lock()
-        self._is_taken = False
+        self._is_taken = self._was_cut_short = False
         self._descriptor = -1
         reserve(path, mmap.PAGESIZE)
         self._descriptor = os.open(path, os.O_RDWR)
@@ -87,7 +87,8 @@ class Turns:
         """
         notes, patience = self._notes, time.monotonic() + PATIENCE_SECONDS
         if not is_in_use():
-            notes[_IS_SHARED] = notes[_IS_WRITING] = notes[_IS_TAKEN] = 0  # of processes that were killed
+            self._was_cut_short = bool(notes[_IS_WRITING] or notes[_IS_TAKEN])
+            notes[_IS_SHARED] = notes[_IS_WRITING] = notes[_IS_TAKEN] = 0
             return
         notes[_IS_SHARED] = 1
         while notes[_IS_WRITING] and is_in_use():
@@ -100,7 +101,7 @@ class Turns:
 
         A turn that was cut short by the death of its process may have lasted for a tick of the clock.
         """
-        return modified <= self._times[_ENDED] + (_TICK if self._notes[_IS_TAKEN] else 0) <= time.time() + _TICK
+        return modified <= self._times[_ENDED] + (_TICK if self._was_cut_short else 0) <= time.time() + _TICK
 
     def take(self, *, waits: bool = True) -> None:
         """Wait for this process's turn.
@@ -111,14 +112,15 @@ class Turns:
         """
         notes = self._notes
         notes[_IS_WRITING] = 1  # before the look at the other, as who joins does it the other way round
-        if notes[_IS_SHARED] and fcntl is not None:
-            notes[_IS_WRITING] = 0
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not waits:
-                    raise
-                self._wait()
+        if not notes[_IS_SHARED] or fcntl is None:
+            return
+        notes[_IS_WRITING] = 0
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not waits:
+                raise
+            self._wait()
         self._is_taken = True
         notes[_IS_TAKEN] = 1
 
@@ -135,13 +137,16 @@ class Turns:
     def give(self) -> None:
         """End this process's turn, if it has one."""
         notes = self._notes
-        if self._is_taken:  # else those are the notes of another process
+        if notes[_IS_WRITING]:
+            self._times[_ENDED] = time.time()
+            notes[_IS_WRITING] = 0
+        if not notes[_IS_SHARED] or fcntl is None:
+            return
+        if self._is_taken:  # else that note is another process's
             self._is_taken = False
             self._times[_ENDED] = time.time()
             notes[_IS_TAKEN] = 0
-        notes[_IS_WRITING] = 0
-        if notes[_IS_SHARED] and fcntl is not None:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     @contextlib.contextmanager
     def taken(self, *, waits: bool = True) -> Iterator[None]:
