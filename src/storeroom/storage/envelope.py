@@ -22,7 +22,7 @@ from storeroom import timeouts
 from storeroom.timeouts import AT_ONCE, NEVER
 
 __all__ = [
-    "FIRST_BYTE", "KIND_BYTES", "LEASED_BYTES", "Envelope", "is_leased", "is_packed", "new_stamp", "pack",
+    "FIRST_BYTE", "KIND_BYTES", "LEASED_BYTES", "MAY_BEGIN", "Envelope", "is_leased", "is_packed", "new_stamp", "pack",
     "placeholder", "unpack",
 ]  # fmt: skip
 
@@ -107,6 +107,10 @@ class Envelope:
 def placeholder(until: float) -> Envelope:
     """Return an envelope without a value: the lease of the caller that computes the first one."""
     return Envelope(None, AT_ONCE, leased_until=until)
+
+
+MAY_BEGIN: Final = frozenset({FIRST_BYTE[0], _SIGNED[0]})
+"""First bytes of frames that is_packed() may be true of."""
 
 
 def is_packed(data: bytes) -> bool:

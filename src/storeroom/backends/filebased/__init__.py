@@ -259,10 +259,11 @@ class FileBasedCache(TransactingCache):
         for storage_key, value in values.items():
             entry_key = entry_key_of(storage_key)
             frames[entry_key] = self._frame(storage_key, entry_key, value)
+        bounds = self._bounds
 
         def put_all(table: Table) -> None:
             for entry_key, frame in frames.items():
-                table.put(entry_key, frame, expires_at, self._bounds)
+                table.put(entry_key, frame, expires_at, bounds)
 
         self._write(put_all)
         return []

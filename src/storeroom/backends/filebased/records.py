@@ -26,7 +26,7 @@ from struct import Struct
 from typing import Any, Final
 
 from storeroom.keys import LOCK_PREFIX, TAG_PREFIX, KeySpace
-from storeroom.storage.envelope import LEASED_BYTES, is_leased, is_packed
+from storeroom.storage.envelope import LEASED_BYTES, MAY_BEGIN, is_leased, is_packed
 from storeroom.storage.hooks import Conditional
 
 __all__ = [
@@ -51,6 +51,9 @@ ASIDE: Final = b"a"
 
 ELSEWHERE: Final = b"\x1b"
 """In place of a frame that lies aside: see serializers.frames."""
+
+_DOUBTFUL: Final = MAY_BEGIN | {ELSEWHERE[0]}
+"""First bytes of frames that have to be looked at further."""
 
 LONGEST_KEY: Final = 500
 """Bytes of a storage key that is stored as it is. LMDB's limit is 511."""
@@ -169,6 +172,8 @@ def _head(entry_key: bytes, data: bytes | memoryview, start: int) -> bytes:
 
 def is_conditional(entry_key: bytes, data: bytes | memoryview, start: int = HEADER.size) -> bool:
     """Tell whether an entry's value is an envelope, by its record or by the part from `start` on."""
+    if entry_key[0] != HASHED and len(data) > start and data[start] not in _DOUBTFUL:
+        return False  # the case of most writes
     return is_packed(_head(entry_key, data, start))
 
 

@@ -40,6 +40,9 @@ from storeroom.keys import KeySpace
 __all__ = ["Bounds", "Table", "put_alone"]
 
 
+_FRAME_AT: Final = HEADER.size
+_header_of: Final = HEADER.unpack_from
+
 _PER_WRITE: Final = 8
 """Expired entries removed by each write beyond what room needs: more than one, so that a backlog
 shrinks; few, so that no write pays for many."""
@@ -86,9 +89,10 @@ def put_alone(
 
 def _renewed(slots: Slots, old: bytes, entry_key: bytes, frame: bytes, expires_at: float) -> bytes | None:
     """Return the record that overwrites an old one and leaves its slot as it is, or None."""
-    if len(old) != HEADER.size + len(frame) or len(frame) > LONGEST_FRAME:
+    size = len(frame)
+    if len(old) != _FRAME_AT + size or size > LONGEST_FRAME:
         return None
-    _, aside, slot = HEADER.unpack_from(old)
+    _, aside, slot = _header_of(old)
     if aside or slot >= slots.count or expires_at < slots.dues[slot] or is_conditional(entry_key, frame, 0):
         return None
     return HEADER.pack(expires_at, 0, slot) + frame
@@ -149,12 +153,13 @@ class Table:
         """Insert or overwrite an entry, evicting others where the bounds ask for it."""
         slots = self.slots
         record = self._transaction.get(entry_key)
-        slot, size = -1, entry_size(entry_key, len(frame))
+        slot = -1
         if record is not None:
             if (renewed := _renewed(slots, record, entry_key, frame, expires_at)) is not None:
                 self._transaction.put(entry_key, renewed)
                 return
             slot = self._slot_of(entry_key)
+        size = entry_size(entry_key, len(frame))
         if entry_key[0] in APART:
             slot = self._put_apart(slot, entry_key, size, bounds)
         else:
