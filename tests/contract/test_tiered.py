@@ -238,10 +238,19 @@ class TestRedisWithNear(AnotherStorage):
 
 
 class TestFilesWithNear(TiersContract):
-    """OPTIONS["near"] before a storage that tells of no change, with its bounds."""
+    """OPTIONS["near"] before a storage that tells of no change."""
+
+    lacks = NEAR
+
+    def make_cache(self, location, params):
+        options = {"near": True, "max_entries": None, **params.get("OPTIONS", {})}
+        return FileBasedCache(location, {**params, "OPTIONS": options})
+
+
+class TestTagsBeforeBoundedFiles(TagsContract):
+    """OPTIONS["near"] with the bounds of its storage: versions of tags take no room in either."""
 
     lacks: ClassVar = {"byte_bounds": NEAR["byte_bounds"]}
-    test_threads_may_do_anything_at_once = None  # what the storage evicts meanwhile is near for a moment still
 
     def make_cache(self, location, params):
         options = {"max_entries": None, **{name.lower(): value for name, value in params.get("OPTIONS", {}).items()}}
