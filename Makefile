@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint format house unit django bench bench-scale clean
+.PHONY: help demo test lint format house unit interrupted launchers django clients storms bench bench-scale clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -21,10 +21,11 @@ demo: $(VENV)/.package ## watch a real workload served from the embedded cache
 
 test: lint unit django ## lint, types, the tests, and Django's own test suites
 
-lint: $(VENV)/.dev ## ruff and mypy --strict
+lint: $(VENV)/.dev ## ruff, mypy --strict, and pyright on the types that users see
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --quiet --diff
 	@$(BIN)/mypy --strict --no-error-summary src $(wildcard tests/typing)
+	@found=$$($(BIN)/pyright --pythonpath $(BIN)/python) || { echo "$$found"; exit 1; }
 	@echo "lint and types: clean"
 
 format: $(VENV)/.dev ## format the code, and mend what ruff can mend
@@ -37,16 +38,31 @@ unit: $(VENV)/.dev ## the project's own tests; real servers among them
 	@tests/servers/install.sh
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
-django: $(VENV)/.dev ## Django's own test suites on Storeroom's backends
+interrupted: $(VENV)/.dev ## work that is cut short, thousands of times on each storage: what is left behind; ARGS="--help"
+	@tests/servers/install.sh
+	@$(BIN)/python -m tests.cut_short_campaign $(ARGS)
+
+launchers: $(VENV)/.launchers ## whose cache it is, by launchers too large for the tests: notebooks, Celery, PyInstaller
+	@$(BIN)/python -m tests.launchers
+
+django: $(VENV)/.dev ## Django's own test suites, and django-redis's, on Storeroom's backends
 	@tests/servers/install.sh
 	@$(BIN)/python -m tests.django_suite
+	@$(BIN)/python -m tests.django_redis_suite
+
+clients: $(VENV)/.dev ## the suites of packages that use Django's caches or cachelib's, on their classes and on Storeroom's
+	@tests/servers/install.sh
+	@$(BIN)/python -m tests.client_suites $(CLIENTS)
+
+storms: $(VENV)/.dev ## groups of Redis servers that fail at random under load, ten minutes each; MINUTES=n
+	@$(BIN)/python -m tests.storms $(if $(MINUTES),--minutes $(MINUTES))
 
 bench: $(VENV)/.bench ## side by side with the peers; writes docs/benchmarks.md and the table in README.md
 	@$(BIN)/python -m benchmarks
 	@$(BIN)/python -m tests.docs_tables
 
-bench-scale: $(VENV)/.bench ## caches of 10,000 to 10,000,000 entries; writes docs/scale.md
-	@$(BIN)/python -m benchmarks.scale
+bench-scale: $(VENV)/.bench ## caches of 10,000 to 10,000,000 entries; writes docs/scale.md; goes on if it was ended; MINUTES=n
+	@$(BIN)/python -m benchmarks.scale --resume .cache/scale.json $(if $(MINUTES),--minutes $(MINUTES))
 
 clean: ## remove everything that make has made
 	rm -rf $(VENV) .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -71,6 +87,10 @@ $(VENV)/.package: pyproject.toml | $(BIN)/python
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@$(PIP) install --editable . --group dev
 	@touch $@ $(VENV)/.package
+
+$(VENV)/.launchers: pyproject.toml | $(BIN)/python
+	@$(PIP) install --editable . --group dev --group launchers
+	@touch $@ $(VENV)/.dev $(VENV)/.package
 
 $(VENV)/.bench: pyproject.toml | $(BIN)/python
 	@$(PIP) install --editable . --group bench

@@ -413,6 +413,7 @@ def workloads() -> dict[str, tuple[Sequence[str], int]]:
         **{_name(trace, capacity): (load(trace), capacity) for trace, capacity in REFERENCE},
         "300 sessions": ([*full_of_old(800), *sessions(15_000, 300, 9)], 800),
         "500 sessions": ([*old, *sessions(15_000, 500, 9)], bound),
+        "500 sessions, empty at first": (list(sessions(15_000, 500, 9)), bound),
         "shifting popularity": (shifting_zipf(40_000, 10_000, 1.0, 4), bound),
         "wholly new popularity": (
             [f"{phase} {key}" for phase in range(4) for key in shifting_zipf(10_000, 3_000, 0.9, 1, phase)],

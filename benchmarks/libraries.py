@@ -12,6 +12,8 @@ from pathlib import Path
 from shutil import which
 from typing import Any, Final
 
+from benchmarks.leases import renew_lease
+
 __all__ = ["BOUND", "CALLS", "DJANGO_API", "FILE", "MEMORY", "TIMEOUT", "Library", "fill_storeroom"]
 
 BOUND: Final = 1_000_000
@@ -330,6 +332,7 @@ CALLS: Final = {
         lmdb_get_many,
         lmdb_set,
         lmdb_set_many,
+        renew_lease,
     )
 }
 """What statements may call."""

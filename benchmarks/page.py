@@ -41,7 +41,8 @@ cachebox and a dict return the object itself. cachetools is not safe for threads
 
 FILE_TEXT: Final = """\
 Django's file cache lists its directory for each set, so its sets take longer the more is stored. `set_many` of
-diskcache is shown as a loop, as its class for Django has it, and inside one transaction.
+diskcache is shown as a loop, as its class for Django has it, and inside one transaction. A lease is renewed about every
+two seconds, while a computation goes on that takes longer.
 """
 
 DATABASE_TEXT: Final = """\

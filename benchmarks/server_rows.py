@@ -73,6 +73,11 @@ def _memcached(operation: str, words: str) -> list[Row]:
     ]
 
 
+def _renewal(name: str, library: Library) -> Row:
+    leading = replace(library, statements={**library.statements, "renewal": "renew_lease(cache)"})
+    return Row(name, [Contender(leading, "renewal"), Contender(library, "set", label="Storeroom's set")])
+
+
 def _fill_tagged(tags: Sequence[str], cache: Any, entries: Mapping[str, Any]) -> None:
     for key, value in entries.items():
         cache.set(key, value, tags=tags)
@@ -111,6 +116,11 @@ SERVER_ROWS: Final = (
     *_memcached("set", "set"),
     *_memcached("get_many", "get_many of 100"),
     *_memcached("set_many", "set_many of 100"),
+    _renewal("file renewal of a lease", STOREROOM_FILE),
+    _renewal("database renewal of a lease, SQLite", STOREROOM_SQLITE),
+    _renewal("database renewal of a lease, PostgreSQL", STOREROOM_POSTGRESQL),
+    _renewal("redis renewal of a lease", STOREROOM_REDIS),
+    *(_renewal(f"memcached renewal of a lease, {driver}", each) for driver, each in STOREROOM_MEMCACHED.items()),
     Row(
         "tiers get, memory before Redis",
         [

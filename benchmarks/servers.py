@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-__all__ = ["directory", "memcached", "postgresql", "redis", "stop"]
+__all__ = ["directory", "mariadb", "memcached", "postgresql", "redis", "stop"]
 
 _running = ExitStack()
 
@@ -46,8 +46,16 @@ def postgresql() -> Any:
     return _running.enter_context(contextmanager(running)(PostgreSQLServer()))
 
 
+@cache
+def mariadb() -> Any:
+    """Return a MariaDB, whose url() leads to it."""
+    from tests.servers.databases import MariaDBServer, running
+
+    return _running.enter_context(contextmanager(running)(MariaDBServer()))
+
+
 def stop() -> None:
     """Stop those that were started."""
     _running.close()
-    for start in (redis, memcached, postgresql):
+    for start in (mariadb, memcached, postgresql, redis):
         start.cache_clear()

@@ -5,11 +5,18 @@ from collections.abc import Iterator
 
 import pytest
 
+from storeroom.engines.flights import Flights
 from tests.servers.folders import new_folder, remove_leftovers
 from tests.servers.shared import stop_shared
 
-#: The first is a command, and a part of it runs only within Django's own test run; the second is for mypy alone.
-collect_ignore = ["django_suite", "typing"]
+#: Commands, with parts that run only within the test runs of others; the last is for mypy alone.
+collect_ignore = ["client_suites", "django_redis_suite", "django_suite", "typing"]
+
+
+@pytest.fixture(autouse=True)
+def loops_are_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no event loop have ended before its computations: else those of young loops begin in threads."""
+    monkeypatch.setattr(Flights, "has_met_closed_loops", False)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -101,7 +101,7 @@ def release(value: str) -> str:
 
 def spaced(value: str) -> str:
     """Return "1 GB" for "1GB"."""
-    return value.replace("GB", " GB")
+    return f"{value[:-2]} {value[-2:]}"
 
 
 def per_second(value: float) -> str:
@@ -208,6 +208,8 @@ _REDIS: Final = "storeroom.backends.redis"
 _EMBEDDED: Final = "storeroom.registry.sources:_EMBEDDED_OPTIONS"
 _POLL: Final = "storeroom.computing.stampede:POLL_SECONDS"
 _LEASE: Final = "storeroom.computing.stampede:LEASE_SECONDS"
+_FLIGHT: Final = "storeroom.engines.flights:FLIGHT_SECONDS"
+_WORKERS: Final = "storeroom.engines.background"
 _FAILURES: Final = "storeroom.storage.outages:FAILURES"
 _PAUSE: Final = "storeroom.storage.outages:PAUSE_SECONDS"
 _COMPRESS_MIN: Final = "storeroom.serializers.options:DEFAULT_COMPRESS_MIN_BYTES"
@@ -242,6 +244,7 @@ HELD: Final = (
         ("in a [database](backends/db.md#bytes) {}.", f"{_DB}.rows:ROW_BYTES"),
         ("Files evict up to a {} of the entries", f"{_FILES}.table:_PART", ordinal),
         ("at once, and {} at most;", f"{_FILES}.table:_AT_ONCE"),
+        ("one entry in {}, and", f"{_FILES}.table:_FEW"),
         ("with room for {} entries or more,", f"{_DB}.transaction:_LARGE"),
         ("or for {} or more,", f"{_DB}.transaction:_LARGE_BYTES", size),
         ("evicts {} at most beyond the need.", f"{_DB}.transaction:_BATCH"),
@@ -253,19 +256,28 @@ HELD: Final = (
     ),
     *_on(
         "docs/concurrency.md",
+        ("up to {} keys and 4 MiB;", f"{_FILES}.table:LOOKS"),
+        ("500 keys and {}; more", f"{_FILES}.transactions:_STEP_BYTES", size),
         ("holds a *lease* of {} seconds in the entry", _LEASE),
+        ("A computation that takes longer than {} seconds may run", _FLIGHT),
         ("look again, at least {} times a second,", f"{_POLL}.1", per_second),
     ),
     *_on(
         "docs/stampedes.md",
-        ("the others wait until the lease ends, {} seconds after it was taken", _LEASE),
-        ("the computation takes longer than {} seconds", _LEASE),
+        ("the others wait until the lease ends, at most {} seconds", _LEASE),
+        ("the computation hangs, or takes longer than {} seconds", _FLIGHT),
+        ("The lease lasts {} seconds.", _LEASE),
+        ("has taken {}. A computation that is over", _FLIGHT),
         ("The others look again, first after {},", f"{_POLL}.0", milliseconds),
         ("then less often, but at least {} times a second.", f"{_POLL}.1", per_second),
     ),
     *_on(
         "docs/stale.md",
         ("| `retry_pause` | {} s |", "storeroom.config:COMMON_OPTIONS.retry_pause.default"),
+        ("for loops that are younger than {} seconds", "storeroom.computing.serving:SETTLED_SECONDS"),
+        ("after {} seconds: the next caller begins another", _FLIGHT),
+        ("has up to {} background threads", f"{_WORKERS}:MAX_WORKERS"),
+        ("their result: up to {}, so that", f"{_WORKERS}:MAX_THREADS"),
         ("ends waits {} at most for its refreshes.", "storeroom.engines.background:EXIT_SECONDS", fraction("second")),
     ),
     *_on(
@@ -295,7 +307,9 @@ HELD: Final = (
     *_on(
         "docs/configuration.md",
         ("It keeps up to {} entries", f"{_EMBEDDED}.max_entries"),
-        ("entries and {}. Two programs", f"{_EMBEDDED}.max_bytes", spaced),
+        ("entries and {}. It belongs", f"{_EMBEDDED}.max_bytes", spaced),
+        ("each process keeps up to {} entries", "storeroom.registry.sources:_MEMORY_OPTIONS.max_entries"),
+        ("entries and {} in its memory", "storeroom.registry.sources:_MEMORY_OPTIONS.max_bytes", spaced),
     ),
     *_on(
         "docs/cli.md",
@@ -333,8 +347,13 @@ HELD: Final = (
         ("is larger: 100,000 entries and {}.", f"{_EMBEDDED}.max_bytes", spaced),
         ("size that the file can reach, {} unless said otherwise.", f"{_FILES}.environment:MAP_BYTES", size),
         ("Of a file of more than {},", f"{_FILES}.files:VERIFY_BYTES", size),
-        ("(mode {},", f"{_FILES}.files:_PRIVATE", octal),
+        ("(mode {},", f"{_FILES}.folder:_PRIVATE", octal),
         ("they notice within about {},", f"{_FILES}.environment:CHECK_SECONDS", each("second")),
+        ("those on many keys included, up to {} keys", f"{_FILES}.table:LOOKS"),
+        ("500 keys and {}. Larger ones", f"{_FILES}.transactions:_STEP_BYTES", size),
+        ("`keys()` reads {} entries at once.", f"{_FILES}.table:LOOKS"),
+        ("| {} of the disk,", f"{_FILES}.room:BALLAST_BYTES", size),
+        ("its other writes leave {} pages alone", f"{_FILES}.room:PAGES"),
     ),
     *_on(
         "docs/backends/db.md",
@@ -357,8 +376,11 @@ HELD: Final = (
     ),
     *_on(
         "docs/backends/redis.md",
-        ("take several, in steps of {} keys,", f"{_REDIS}.operations:_SCAN_COUNT", plain),
+        ("take several, in steps of {} keys,", f"{_REDIS}.listing:_SCAN_COUNT", plain),
         ("for `read_own_writes` seconds ({} by default)", f"{_REDIS}.options:DEFAULT_READ_OWN_WRITES"),
+        ("in `replica_max_lag` seconds ({} by default)", f"{_REDIS}.options:DEFAULT_REPLICA_MAX_LAG"),
+        ("the map is asked for anew, {} s later at most", f"{_REDIS}.topology:Cluster.PAUSE_SECONDS"),
+        ("one that hangs costs a read `socket_timeout`, every {} s at most", f"{_REDIS}.replicas:Replicated.REST"),
         ("The cache needs Redis {} or newer,", f"{_REDIS}.probe:_OLDEST", release),
     ),
     *_on(

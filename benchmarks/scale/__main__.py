@@ -3,14 +3,16 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from benchmarks.scale import page
 from benchmarks.scale.measuring import EFFORTS
 from benchmarks.scale.run import LARGEST, Results, run, sizes_up_to
 
-MINUTES = 40
-"""A run to the largest size needs 25 to 30 on two cores that do nothing else, by the time of shorter ones."""
+MINUTES = 34
+"""A run to the largest size needs 25 to 30 on two cores that do nothing else, by the time of shorter ones; one that is
+ended goes on where it was: see --resume."""
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -22,8 +24,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         results = Results.from_json(args.read.read_text("utf-8"))
     else:
         sizes = args.sizes or sizes_up_to(args.largest)
-        results = run(sizes, args.storages, args.effort, args.minutes, _announce)
+        before = _earlier(args.resume)
+        results = run(sizes, args.storages, args.effort, args.minutes, partial(_announce, args.resume), before)
         print(f"took {results.seconds / 60:.1f} minutes")
+        if args.resume and not results.failed:
+            args.resume.unlink(missing_ok=True)
     if results.left_out:
         print(f"left out, as they are not installed: {', '.join(results.left_out)}")
     for name, error in results.failed.items():
@@ -48,6 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--effort", choices=EFFORTS, default="full", help="quick: to see that it works")
     parser.add_argument("--minutes", type=float, default=MINUTES, help=f"end after so many (default: {MINUTES})")
+    parser.add_argument(
+        "--resume", metavar="FILE", type=Path, help="keep there what was measured, and go on with it the next time"
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures there")
     parser.add_argument("--read", metavar="FILE", type=Path, help="measure nothing: take the figures from there")
     parser.add_argument(
@@ -56,7 +64,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _announce(name: str, entries: int, results: Results) -> None:
+def _earlier(kept: Path | None) -> Results | None:
+    """Return the results of a run that did not come to its end."""
+    if kept is None or not kept.exists():
+        return None
+    print(f"going on with {kept}; remove it to begin anew")
+    return Results.from_json(kept.read_text("utf-8"))
+
+
+def _announce(kept: Path | None, name: str, entries: int, results: Results) -> None:
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(results.as_json(), "utf-8")
     print(f"\n{name}, {entries:,} entries")
     for figure, value in results.figures[name].get(entries, {}).items():
         told = f"{value:,.0f}" if figure.endswith(("entry", "sets")) else page.seconds_text(value)

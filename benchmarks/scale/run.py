@@ -81,7 +81,9 @@ def sizes_up_to(largest: int) -> list[int]:
 Announce = Callable[[str, int, Results], None]
 
 
-def run(sizes: Sequence[int], pattern: str, effort: str, minutes: float, announce: Announce) -> Results:
+def run(
+    sizes: Sequence[int], pattern: str, effort: str, minutes: float, announce: Announce, before: Results | None = None
+) -> Results:
     """Measure all caches at all sizes, from few entries to many, so that those of one size are measured in a row.
 
     Args:
@@ -90,6 +92,7 @@ def run(sizes: Sequence[int], pattern: str, effort: str, minutes: float, announc
         effort: a name in EFFORTS.
         minutes: when to end; a measurement that is under way or to come is among those that failed.
         announce: called with each cache and size that was measured, and the results so far.
+        before: of a run that was ended: what it has measured on a like machine is taken over.
 
     Raises:
         RuntimeError: there is too little room on the disk.
@@ -100,13 +103,19 @@ def run(sizes: Sequence[int], pattern: str, effort: str, minutes: float, announc
     chosen = [contender for name, contender in CONTENDERS.items() if re.search(pattern, name)]
     results.left_out = [contender.lacks for contender in chosen if contender.lacks]
     present = [contender for contender in chosen if not contender.lacks]
-    results.figures = {contender.name: {} for contender in present}
+    taken: dict[str, dict[int, Figures]] = {}
+    if before is not None and before.machine == results.machine | {"date": before.machine.get("date", "")}:
+        taken, results.pause, results.seconds = before.figures, before.pause, before.seconds
+        results.load = max(results.load, before.load)
+    results.figures = {contender.name: dict(taken.get(contender.name, {})) for contender in present}
+    spent = results.seconds
+    present.sort(key=lambda contender: contender.is_kept)  # in memory first: others may use up the time
     for entries in results.sizes:
         for contender in present:
-            if entries <= MOST or contender.name == "files":
+            if entries not in results.figures[contender.name] and (entries <= MOST or contender.name == "files"):
                 _measure_into(results, contender, entries, effort, started + minutes * 60)
+                results.seconds = spent + perf_counter() - started
                 announce(contender.name, entries, results)
-    results.seconds = perf_counter() - started
     return results
 
 

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_TIMEOUT", "ComputationCycleError", "ComputationTimeoutError", "ConfigurationError", "DecodeError",
     "DeprecatedBackendWarning", "InvalidCacheBackendError", "InvalidCacheKey", "InvalidTimeoutError",
-    "KeyNotFoundError", "LockError", "LockLostError", "LockTimeoutError", "NotSupportedError", "SerializationError",
-    "StorageError", "StoreroomError", "StoreroomWarning", "TransactionError", "UnkeyableArgumentError",
-    "ValueTooLargeError", "ValueTypeError", "cache", "cached", "caches", "config_from_url", "configure", "memo",
-    "transaction",
+    "KeyNotFoundError", "LockError", "LockLostError", "LockTimeoutError", "NotSupportedError", "PoolTimeoutError",
+    "ReentrantUseError", "SerializationError", "StorageError", "StoreroomError", "StoreroomWarning", "TransactionError",
+    "UnansweredError", "UnkeyableArgumentError", "UnreachableError", "ValueTooLargeError", "ValueTypeError",
+    "WriteTimeoutError", "cache", "cached", "caches", "config_from_url", "configure", "memo", "transaction",
 ]  # fmt: skip
 
 _HOMES = {

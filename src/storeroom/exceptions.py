@@ -13,6 +13,11 @@ The family, with the standard library's bases by which programs may catch them a
     ├── DecodeError               (ValueError)    stored bytes that cannot be read; backends count it as a miss
     ├── ValueTooLargeError        (ValueError)    a value that the storage cannot hold
     ├── StorageError                              the engine failed: disk full, server gone
+    │   ├── PoolTimeoutError      (TimeoutError)  all connections of this process were busy for pool_timeout
+    │   ├── ReentrantUseError     (RuntimeError)  a finalizer's operation in the midst of another of its thread
+    │   ├── UnreachableError      (ConnectionError) an outage; also of the driver's own class, see below
+    │   │   └── UnansweredError   (ValueError)    incr() and incr_version() under on_error "miss" in an outage
+    │   └── WriteTimeoutError     (TimeoutError)  another process was writing to a file cache for write_timeout
     ├── NotSupportedError         (NotImplementedError) the storage cannot do this at all
     ├── ComputationCycleError     (RuntimeError)  get_or_set() of a key inside its own computation
     ├── ComputationTimeoutError   (TimeoutError)  get_or_set() with a hard_timeout that is over
@@ -24,6 +29,20 @@ The family, with the standard library's bases by which programs may catch them a
 
     StoreroomWarning              (UserWarning)
     └── DeprecatedBackendWarning  (DeprecationWarning)  a BACKEND name that Django has removed
+
+An UnreachableError is caught by the clauses of programs that were written for the driver, too:
+
+    =================  ================================================================================
+    storage            it is also
+    =================  ================================================================================
+    Redis              redis.exceptions.ConnectionError; redis.exceptions.TimeoutError where time was up
+    Memcached          pymemcache.exceptions.MemcacheError, or pylibmc.Error
+    PostgreSQL         psycopg.OperationalError
+    MySQL, MariaDB     pymysql.OperationalError
+    in Django's        django.db.OperationalError, beside the driver's
+    DATABASES
+    where time was up  TimeoutError
+    =================  ================================================================================
 """
 
 from _pickle import PicklingError  # the C module alone: ``pickle`` would double the import time
@@ -31,9 +50,10 @@ from _pickle import PicklingError  # the C module alone: ``pickle`` would double
 __all__ = [
     "ComputationCycleError", "ComputationTimeoutError", "ConfigurationError", "DecodeError",
     "DeprecatedBackendWarning", "InvalidCacheBackendError", "InvalidCacheKey", "InvalidTimeoutError",
-    "KeyNotFoundError", "LockError", "LockLostError", "LockTimeoutError", "NotSupportedError", "SerializationError",
-    "StorageError", "StoreroomError", "StoreroomWarning", "TransactionError", "UnkeyableArgumentError",
-    "ValueTooLargeError", "ValueTypeError",
+    "KeyNotFoundError", "LockError", "LockLostError", "LockTimeoutError", "NotSupportedError", "PoolTimeoutError",
+    "ReentrantUseError", "SerializationError", "StorageError", "StoreroomError", "StoreroomWarning", "TransactionError",
+    "UnansweredError", "UnkeyableArgumentError", "UnreachableError", "ValueTooLargeError", "ValueTypeError",
+    "WriteTimeoutError",
 ]  # fmt: skip
 
 
@@ -79,6 +99,26 @@ class ValueTooLargeError(StoreroomError, ValueError):
 
 class StorageError(StoreroomError):
     """The engine under the cache failed."""
+
+
+class PoolTimeoutError(StorageError, TimeoutError):
+    """No connection came free within `pool_timeout`: the program is busy, and the server is not to blame."""
+
+
+class ReentrantUseError(StorageError, RuntimeError):
+    """A finalizer, or a signal's handler, came in the midst of an operation of its thread on the same storage."""
+
+
+class UnreachableError(StorageError, ConnectionError):
+    """The server is out of reach. Also of the classes of its driver's errors: see the family above."""
+
+
+class UnansweredError(UnreachableError, ValueError):
+    """The server is out of reach, and a miss is the policy: a ValueError, as that of an entry that is not there."""
+
+
+class WriteTimeoutError(StorageError, TimeoutError):
+    """Another process was writing for all of `write_timeout`: it may have been stopped within a write."""
 
 
 class NotSupportedError(StoreroomError, NotImplementedError):

@@ -16,8 +16,9 @@ from typing import Any, Final, NamedTuple, Self
 from storeroom import timeouts
 from storeroom.exceptions import SerializationError
 from storeroom.storage import overlay
-from storeroom.storage.envelope import Envelope
+from storeroom.storage.envelope import Envelope, is_unread
 from storeroom.storage.hooks import LOOK, MISSING, StorageHooks
+from storeroom.storage.interruptions import value_or
 from storeroom.storage.overlay import Overlay, Slot, every, first, first_two
 from storeroom.storage.steps import Steps
 from storeroom.timeouts import NEVER
@@ -53,7 +54,7 @@ class Memo:
         self.changes = 0
         self._entries: OrderedDict[Slot, _Kept] = OrderedDict()
         self._max_entries = max_entries
-        self._lock = threading.Lock()  # tasks and threads of the block share it
+        self._lock = threading.RLock()  # tasks and threads of the block share it
 
     def look(self, slot: Slot) -> _Kept | None:
         """Return the entry, if it is known and has not expired."""
@@ -62,20 +63,23 @@ class Memo:
 
     def keep(self, ticket: int, slot: Slot, kept: _Kept) -> None:
         """Remember an entry, unless `changes` is the ticket no more: a late reader has seen old data."""
+        gone: list[Any] = []  # freed without the lock, as a value's own code may use the memo
         with self._lock:
             if ticket != self.changes or not self.is_open:
                 return
+            gone.append(self._entries.get(slot))
             self._entries[slot] = kept
             if len(self._entries) > self._max_entries:
-                self._entries.popitem(last=False)
+                gone.append(self._entries.popitem(last=False))
 
     def forget(self, slots: Iterable[Slot]) -> int:
         """Forget these. Return the ticket of this change."""
         with self._lock:
             self.changes += 1
-            for slot in slots:
-                self._entries.pop(slot, None)
-            return self.changes
+            gone = [self._entries.pop(slot, None) for slot in slots]
+            ticket = self.changes
+        del gone  # without the lock, as in keep()
+        return ticket
 
     def forget_all(self, storage: object) -> None:
         """Forget everything in this storage."""
@@ -85,7 +89,8 @@ class Memo:
         """End: overlays that still hold the memo go to the storage from now on."""
         with self._lock:
             self.is_open = False
-            self._entries.clear()
+            gone, self._entries = self._entries, OrderedDict()
+        del gone
 
 
 _GONE: Final = (MISSING, NEVER)
@@ -151,7 +156,7 @@ class MemoOverlay(Overlay):
             return _UNKNOWN
         if kept.thaw is None:
             return MISSING if self._serves_misses else _UNKNOWN
-        value = kept.thaw(storage_key, kept.frozen)
+        value = value_or(_UNKNOWN, kept.thaw, storage_key, kept.frozen)
         return value if _is_lasting(value) else _UNKNOWN
 
     def _keep(self, ticket: int, storage_key: str, value: Any, expires_at: float = NEVER) -> None:
@@ -241,8 +246,10 @@ class MemoOverlay(Overlay):
 
 
 def _is_lasting(value: Any) -> bool:
-    """Tell whether a value may be read again later: not that of an entry whose value is just being computed."""
-    return type(value) is not Envelope or (value.has_value and value.is_fresh and value.leased_until == 0)
+    """Tell whether a value may be read again later: not one that was not read, or is just being computed."""
+    if type(value) is not Envelope or is_unread(value):
+        return type(value) is not Envelope
+    return value.has_value and value.is_fresh and value.leased_until == 0
 
 
 _current: ContextVar[Memo | None] = ContextVar("storeroom_memo", default=None)

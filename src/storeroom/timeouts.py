@@ -7,8 +7,8 @@ timeout                 meaning
 ======================  =====================================================
 ``DEFAULT_TIMEOUT``     the alias's TIMEOUT (Django's own sentinel too)
 ``None``, ``"forever"`` never expires
-number                  seconds; fractions count
-``timedelta``           that long
+number                  seconds; fractions count; more than 3,000 years is never
+``timedelta``           that long; ``numpy.timedelta64`` too
 ``"90s"``, ``"1h30m"``  units ms, s, m, h, d, w; a bare number is seconds
 zero or negative        expires at once: nothing is stored
 ======================  =====================================================
@@ -17,24 +17,39 @@ zero or negative        expires at once: nothing is stored
 import math
 import re
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Final, TypeAlias, cast, final
+from functools import partial
+from typing import Any, Final, TypeAlias, final
 
 from storeroom.exceptions import InvalidTimeoutError
 
 __all__ = [
     "AT_ONCE", "DEFAULT_TIMEOUT", "NEVER", "DefaultTimeout", "Timeout", "epoch", "expires_at", "now",
-    "parse_timeout",
+    "parse_timeout", "skipped", "uptime",
 ]  # fmt: skip
 
+_HAS_UPTIME: Final = hasattr(time, "CLOCK_BOOTTIME")
+
 now = time.time
-"""The clock: epoch seconds. Always read as ``timeouts.now()``: the tests' fake clock replaces this attribute alone."""
+"""The clock: epoch seconds. Always read as ``timeouts.now()``: the tests' fake clock replaces this attribute."""
+
+uptime: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_BOOTTIME) if _HAS_UPTIME else time.monotonic
+"""Seconds since a moment that is the same for all processes of this machine: nobody sets this clock, and it goes on
+while the machine sleeps. Always read as ``timeouts.uptime()``: the fake clock replaces it, too."""
+
+skipped = 0.0
+"""Seconds by which a fake clock has let time pass, to be added to what a server tells."""
 
 NEVER: Final = math.inf
 """expires_at of an entry without a timeout: later than any clock."""
 
 AT_ONCE: Final = -math.inf
 """expires_at of an entry that is not to be stored at all."""
+
+
+LONGEST_TIMEOUT: Final = 1e11
+"""Seconds; more, some 3,000 years, are for ever: no storage need tell them from that."""
 
 
 @final
@@ -71,16 +86,34 @@ def parse_timeout(timeout: object) -> float | None:
     """
     if timeout is None:
         return None
-    if isinstance(timeout, timedelta):
-        return timeout.total_seconds()
     if isinstance(timeout, str):
         return _parse_words(timeout)
-    if isinstance(timeout, bool) or not hasattr(type(timeout), "__float__"):
+    seconds = _number(_duration(timeout))
+    if seconds is None:
         raise InvalidTimeoutError(f"The timeout is {timeout!r}; {_EXPECTED}.")
-    seconds = float(cast("float", timeout))  # __float__ was looked up above
     if math.isnan(seconds):
         raise InvalidTimeoutError(f"The timeout is not a number (nan); {_EXPECTED}.")
-    return None if seconds == math.inf else seconds
+    return None if seconds > LONGEST_TIMEOUT else seconds
+
+
+def _duration(timeout: Any) -> Any:
+    """Return the seconds of a timedelta, NumPy's too, which counts in any unit; anything else as it is."""
+    if type(timeout).__name__ == "timedelta64":
+        timeout = timeout.astype("timedelta64[us]").item()
+    return timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+
+
+def _number(value: Any) -> float | None:
+    """Return a number as a float, an infinity if it is beyond floats; None for anything else, and for truths."""
+    # NumPy's truths have names of their own, and it makes floats of them.
+    if type(value).__name__ in ("bool", "bool_") or not hasattr(type(value), "__float__"):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    except (TypeError, ValueError):
+        return None
 
 
 def _parse_words(text: str) -> float | None:
@@ -94,13 +127,13 @@ def _parse_words(text: str) -> float | None:
     return parse_timeout(seconds)
 
 
-def _parse_units(text: str, words: str) -> float:
+def _parse_units(text: str, words: str) -> float | None:
     # "5 minutes" -> "5m": the first letter is the unit's symbol, but for milliseconds.
     short = _WORDS.sub(lambda m: m[1] + ("ms" if m[2].startswith("milli") else m[2][0]), words)
     parts = _PART.findall(short)
     if not parts or _PART.sub("", short):
         raise InvalidTimeoutError(f"The timeout is {text!r}; {_EXPECTED}.")
-    return float(sum(float(number) * _UNITS[unit] for number, unit in parts))
+    return parse_timeout(float(sum(float(number) * _UNITS[unit] for number, unit in parts)))
 
 
 def expires_at(timeout: Timeout, default: float | None) -> float:
@@ -133,7 +166,8 @@ def epoch(when: float | datetime | None) -> float:
             raise InvalidTimeoutError(
                 f"The time {when!r} has no time zone; pass an aware datetime, such as datetime.now(timezone.utc)."
             )
-        return when.timestamp()
-    if isinstance(when, bool) or not isinstance(when, int | float) or math.isnan(when):
+        return epoch(when.timestamp())
+    seconds = None if isinstance(when, str) else _number(when)
+    if seconds is None or math.isnan(seconds):
         raise InvalidTimeoutError(f"The time is {when!r}; expected epoch seconds, an aware datetime or None.")
-    return float(when)
+    return seconds if seconds - now() <= LONGEST_TIMEOUT else NEVER

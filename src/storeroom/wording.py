@@ -12,10 +12,21 @@ from typing import Any, Final
 
 __all__ = ["closest", "is_secret", "mask_url", "masked", "nearest", "shown"]
 
-_SECRET_NAME: Final = re.compile(r"secret|passw|passphrase|token|credential|api_?key", re.IGNORECASE)
-# Greedy up to the last "@": an unescaped "@", "/" or "?" in a password must not show its rest.
-_USER_INFO: Final = re.compile(r"(?<=://).*@|^[^/:@\s]*:[^/@\s]*@", re.DOTALL)
-_SECRET_PARAMETER: Final = re.compile(rf"(?<=[?&;])([^=&;]*(?:{_SECRET_NAME.pattern})[^=&;]*=)[^&;#\s]*", re.IGNORECASE)
+_SECRET_NAME: Final = re.compile(
+    r"secre?t|passw|passphrase|pwd|\bpass\b|token|credential|api_?key|\bauth\b", re.IGNORECASE
+)
+_SCHEME: Final = r"[a-z][a-z0-9+.-]*:/{1,3}"
+# Greedy up to the last "@" before the next URL, if there are several: an unescaped "@", "/", "?" or "#" in a password
+# must not show its rest. A path with an "@" in it has no ":" before that.
+_USER_INFO: Final = re.compile(
+    rf"(?P<scheme>{_SCHEME})(?:(?!{_SCHEME}).)*@|^(?!/|\.{{0,2}}/|[a-z]:\\)[^@\s]*:.*@", re.DOTALL | re.IGNORECASE
+)
+# name=value in a query, and name = 'value' in the words of libpq.
+_SECRET_PARAMETER: Final = re.compile(
+    rf"(?<![^?&;#,\s])([^=&;?#\s]*(?:{_SECRET_NAME.pattern})[^=&;?#\s]*\s*=\s*)"
+    r"(?:'(?:[^'\\]|\\.)*'?|\"(?:[^\"\\]|\\.)*\"?|[^&;\s]*)",
+    re.IGNORECASE | re.DOTALL,
+)
 _HIDDEN: Final = "***"
 
 
@@ -34,7 +45,8 @@ def mask_url(text: str) -> str:
     >>> mask_url("redis://app:s3cret@cache.example:6379/0?token=abc&db=1")
     'redis://***@cache.example:6379/0?token=***&db=1'
     """
-    return _SECRET_PARAMETER.sub(rf"\1{_HIDDEN}", _USER_INFO.sub(f"{_HIDDEN}@", text))
+    without_users = _USER_INFO.sub(lambda found: f"{found['scheme'] or ''}{_HIDDEN}@", text)
+    return _SECRET_PARAMETER.sub(rf"\1{_HIDDEN}", without_users)
 
 
 def masked(value: Any, name: str = "") -> Any:
@@ -46,7 +58,7 @@ def masked(value: Any, name: str = "") -> Any:
     if isinstance(value, dict):
         return {key: masked(inner, str(key)) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [masked(inner) for inner in value]
+        return [masked(inner, name) for inner in value]
     return value
 
 

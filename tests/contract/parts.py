@@ -9,23 +9,30 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from storeroom.testing import CacheContract
+from storeroom.testing.contract.arguments import ArgumentsContract
 from storeroom.testing.contract.batches import BatchesContract
 from storeroom.testing.contract.bounds import BoundsContract
 from storeroom.testing.contract.cached import CachedContract
+from storeroom.testing.contract.collected import FinalizersContract
 from storeroom.testing.contract.computing import ComputingContract
 from storeroom.testing.contract.counting import CountingContract
+from storeroom.testing.contract.endings import EndingsContract
 from storeroom.testing.contract.eviction import EvictionContract
 from storeroom.testing.contract.expiry import ExpiryContract
+from storeroom.testing.contract.foreign import ForeignCodeContract
 from storeroom.testing.contract.forks import ForkContract
 from storeroom.testing.contract.freshness import FreshnessContract
 from storeroom.testing.contract.handles import HandlesContract
+from storeroom.testing.contract.interruption import InterruptionContract
 from storeroom.testing.contract.keys import KeysContract
 from storeroom.testing.contract.locks import LocksContract
 from storeroom.testing.contract.many import ManyContract
 from storeroom.testing.contract.memos import MemosContract
+from storeroom.testing.contract.odd_values import OddValuesContract
 from storeroom.testing.contract.processes import ProcessesContract
 from storeroom.testing.contract.races import RacesContract
 from storeroom.testing.contract.refreshing import RefreshingContract
+from storeroom.testing.contract.separation import SeparationContract
 from storeroom.testing.contract.sequences import SequencesContract
 from storeroom.testing.contract.stampede import StampedeContract
 from storeroom.testing.contract.statistics import StatisticsContract
@@ -34,6 +41,7 @@ from storeroom.testing.contract.swaps import SwapsContract
 from storeroom.testing.contract.tags import TagsContract
 from storeroom.testing.contract.threads import ThreadsContract
 from storeroom.testing.contract.transactions import TransactionsContract
+from storeroom.testing.contract.unstorable import UnstorableContract
 from storeroom.testing.contract.values import ValuesContract
 
 __all__ = ["IN_ANOTHER_CONTEXT", "PICKED", "contract_of"]
@@ -56,6 +64,10 @@ PICKED: Final[Mapping[type[Suite], Sequence[str]]] = {
         "test_has_key_and_in_tell_whether_a_key_is_there",
         "test_changing_an_object_does_not_change_what_is_cached",
     ),
+    OddValuesContract: ("test_what_is_an_int_or_a_float_is_counted", "test_a_lease_is_no_entry"),
+    ForeignCodeContract: (),
+    FinalizersContract: ("test_a_finalizer_may_use_the_cache_in_the_midst_of_an_operation",),
+    ArgumentsContract: ("test_a_timeout_may_be_any_number", "test_a_delta_is_a_number"),
     KeysContract: (
         "test_odd_keys_are_different_keys",
         "test_keys_and_count_pass_over_what_is_not_live",
@@ -68,6 +80,7 @@ PICKED: Final[Mapping[type[Suite], Sequence[str]]] = {
         "test_incr_version_replaces_what_is_there",
         "test_incr_version_keeps_the_timeout",
     ),
+    SeparationContract: ("test_clear_is_of_the_moment", "test_no_key_is_an_internal_one"),
     ManyContract: (
         "test_get_many_returns_what_is_there",
         "test_set_many_stores_and_returns_the_keys_that_failed",
@@ -131,6 +144,11 @@ PICKED: Final[Mapping[type[Suite], Sequence[str]]] = {
         "test_what_is_set_meanwhile_stays",
     ),
     CachedContract: (),
+    UnstorableContract: (
+        "test_no_older_value_is_served_for_one_that_was_computed",
+        "test_callers_who_wait_get_it_too",
+        "test_set_many_stores_all_others",
+    ),
     TagsContract: (
         "test_invalidate_tags_makes_entries_absent_to_every_operation",
         "test_a_lost_version_means_misses",
@@ -140,6 +158,7 @@ PICKED: Final[Mapping[type[Suite], Sequence[str]]] = {
     ),
     TransactionsContract: (
         "test_writes_are_seen_by_others_after_the_block",
+        "test_a_cancelled_task_leaves_no_old_value",
         "test_clear_is_held_back",
         "test_counters_count_what_others_have_counted",
         "test_a_reader_of_before_does_not_put_the_old_value_back",
@@ -166,6 +185,8 @@ PICKED: Final[Mapping[type[Suite], Sequence[str]]] = {
         "test_threads_read_whole_values",
         "test_threads_may_do_anything_at_once",
     ),
+    InterruptionContract: (),
+    EndingsContract: (),
     ForkContract: ("test_parent_and_child_both_go_on",),
     ProcessesContract: (
         "test_processes_and_threads_compute_a_cold_key_once",

@@ -16,6 +16,7 @@ from storeroom.testing.contract.keys import KeysContract
 from storeroom.testing.contract.locks import LocksContract
 from storeroom.testing.contract.many import ManyContract
 from storeroom.testing.contract.races import RacesContract
+from storeroom.testing.contract.separation import SeparationContract
 from storeroom.testing.contract.statistics import StatisticsContract
 from storeroom.testing.contract.swaps import SwapsContract
 from storeroom.testing.contract.tags import TagsContract
@@ -32,6 +33,7 @@ Statements = contract_of(
     "Statements",
     ValuesContract,
     KeysContract,
+    SeparationContract,
     ManyContract,
     CountingContract,
     ExpiryContract,

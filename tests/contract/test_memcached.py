@@ -12,6 +12,7 @@ from storeroom.backends.memcached import PyLibMCCache, PyMemcacheCache
 from storeroom.testing import CacheContract
 from storeroom.testing.contract.batches import BatchesContract
 from storeroom.testing.contract.counting import CountingContract
+from storeroom.testing.contract.foreign import ForeignCodeContract
 from storeroom.testing.contract.keys import KeysContract
 from storeroom.testing.contract.many import ManyContract
 from storeroom.testing.contract.swaps import SwapsContract
@@ -61,7 +62,9 @@ class Memcached:
 #: Keys that lie on several servers.
 SpreadKeys = contract_of("SpreadKeys", ManyContract, BatchesContract, SwapsContract, TagsContract)
 #: What is signed when it is written, and again when it moves.
-SignedValues = contract_of("SignedValues", ValuesContract, KeysContract, CountingContract, SwapsContract)
+SignedValues = contract_of(
+    "SignedValues", ValuesContract, ForeignCodeContract, KeysContract, CountingContract, SwapsContract
+)
 #: The same commands, by another library.
 AnotherDriver = contract_of("AnotherDriver", ValuesContract, ManyContract, CountingContract, SwapsContract)
 #: The same commands, written in another way.

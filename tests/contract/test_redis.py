@@ -13,6 +13,7 @@ from storeroom.backends.redis.requests import Use, one
 from storeroom.testing import CacheContract
 from storeroom.testing.contract.batches import BatchesContract
 from storeroom.testing.contract.counting import CountingContract
+from storeroom.testing.contract.foreign import ForeignCodeContract
 from storeroom.testing.contract.keys import KeysContract
 from storeroom.testing.contract.locks import LocksContract
 from storeroom.testing.contract.many import ManyContract
@@ -55,7 +56,9 @@ class Redis:
 #: A server that answers as Redis does.
 AnotherServer = contract_of("AnotherServer")
 #: What is signed when it is written, and again when it moves.
-SignedValues = contract_of("SignedValues", ValuesContract, KeysContract, CountingContract, SwapsContract)
+SignedValues = contract_of(
+    "SignedValues", ValuesContract, ForeignCodeContract, KeysContract, CountingContract, SwapsContract
+)
 #: What is read after it was written.
 ReadsFromReplicas = contract_of(
     "ReadsFromReplicas", ManyContract, SwapsContract, TagsContract, without=IN_ANOTHER_CONTEXT

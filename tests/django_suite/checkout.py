@@ -84,7 +84,7 @@ def prepare(pair: Pair, *, refresh: bool = False) -> Checkout:
     """
     python = pair.home / "venv" / "bin" / "python"
     state = pair.home / "ready.json"
-    wanted = {"python": str(pair.interpreter), "dependencies": _dependencies()}
+    wanted = {"python": str(pair.interpreter), "dependencies": dependencies()}
     ready = json.loads(state.read_text()) if state.exists() and not refresh else {}
     if ready.get("wanted") != wanted or not python.exists():
         shutil.rmtree(pair.home, ignore_errors=True)
@@ -96,11 +96,12 @@ def prepare(pair: Pair, *, refresh: bool = False) -> Checkout:
 
 def _install(pair: Pair, python: Path) -> str:
     """Make the environment; return the name of Django's source distribution."""
-    _run(pair.interpreter.path, "-m", "venv", pair.home / "venv")
+    run_command(pair.interpreter.path, "-m", "venv", pair.home / "venv")
     download = ("download", "--no-deps", "--no-binary", "Django", "--dest", pair.home, pair.requirement)
-    _run(python, "-m", "pip", "-qq", *download)
+    run_command(python, "-m", "pip", "-qq", *download)
     (sdist,) = pair.home.glob("*.tar.gz")
-    _run(python, "-m", "pip", "-qq", "install", f"Django=={_version(sdist)}", "--editable", f"{ROOT}[{EXTRAS}]", *BUILT)
+    django, storeroom = f"Django=={_version(sdist)}", ("--editable", f"{ROOT}[{EXTRAS}]")
+    run_command(python, "-m", "pip", "-qq", "install", django, *storeroom, *BUILT)
     return sdist.name
 
 
@@ -108,14 +109,19 @@ def _version(sdist: Path) -> str:
     return sdist.name.removesuffix(".tar.gz").split("-")[1]
 
 
-def _dependencies() -> list[str]:
+def dependencies() -> list[str]:
     """Storeroom's own, so that an environment made for older ones is made anew."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = (project["optional-dependencies"][extra] for extra in EXTRAS.split(","))
     return [*project["dependencies"], *itertools.chain.from_iterable(extras)]
 
 
-def _run(*command: str | Path) -> None:
+def run_command(*command: str | Path) -> None:
+    """Run a command that prepares an environment; it may print what goes wrong.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
     # Another environment's paths would be found in this one, and pip would print a notice of its newer version.
     environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
     subprocess.run(command, check=True, env=environment | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"})

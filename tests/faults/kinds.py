@@ -5,8 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pymysql
 import pytest
 
+from storeroom import engines
+from storeroom.backends.connections import Connections
 from storeroom.backends.db import DatabaseCache
 from storeroom.backends.memcached import MemcachedCache, PyLibMCCache, PyMemcacheCache
 from storeroom.backends.redis import RedisCache
@@ -85,6 +88,15 @@ class Site:
     def breakers(self, cache: Any) -> list[CircuitBreaker]:
         return [cache.engine.breaker]
 
+    def connections(self, cache: Any) -> Connections[Any]:
+        """Return the connections of a cache's threads to the server."""
+        raise NotImplementedError
+
+    @contextmanager
+    def admitting(self, count: int) -> Iterator[str | None]:
+        """Let the server refuse all connections but so many within the block; yield the URL to use, if another."""
+        raise NotImplementedError
+
     def failures(self, cache: Any) -> int:
         return sum(breaker.failures for breaker in self.breakers(cache))
 
@@ -139,6 +151,20 @@ class RedisSite(Site):
     def _open(self, port: int | None, params: dict[str, Any]) -> BaseCache:
         return RedisCache(f"redis://127.0.0.1:{port or self.server.port}/0?client_name=site", params)
 
+    def connections(self, cache: Any) -> Connections[Any]:
+        connections: Connections[Any] = cache.engine._pool(cache.engine.target.servers[0])._connections
+        return connections
+
+    @contextmanager
+    def admitting(self, count: int) -> Iterator[str | None]:
+        before = self.server.ask("CONFIG", "GET", "maxclients")[1]
+        self.server.ask("CONFIG", "SET", "maxclients", count)
+        try:
+            yield None
+        finally:
+            engines.close_all()
+            self.server.ask("CONFIG", "SET", "maxclients", before)
+
 
 class PyMemcacheSite(Site):
     named = r"Memcached at 127\.0\.0\.1"
@@ -155,6 +181,10 @@ class PyMemcacheSite(Site):
 
     def breakers(self, cache: Any) -> list[CircuitBreaker]:
         return [server.breaker for server in cache.engine.servers]
+
+    def connections(self, cache: Any) -> Connections[Any]:
+        connections: Connections[Any] = cache.engine.servers[0]._connections
+        return connections
 
     def restart(self) -> None:
         self.kill()  # by itself it takes a second to end, and there is nothing that it would write down
@@ -177,8 +207,23 @@ class PostgreSQLSite(Site):
         return running_database(PostgreSQLServer())
 
     def _open(self, port: int | None, params: dict[str, Any]) -> BaseCache:
-        params["OPTIONS"]["url"] = self.server.url(by_port=port)
+        params["OPTIONS"].setdefault("url", self.server.url(by_port=port))
         return DatabaseCache("cache", params)
+
+    def connections(self, cache: Any) -> Connections[Any]:
+        pool: Connections[Any] = cache.engine._pool
+        return pool
+
+    @contextmanager
+    def admitting(self, count: int) -> Iterator[str | None]:
+        self.server.execute(f"CREATE ROLE few LOGIN CONNECTION LIMIT {count}")
+        self.server.execute("CREATE SCHEMA few AUTHORIZATION few; GRANT ALL ON ALL TABLES IN SCHEMA public TO few")
+        try:
+            yield self.server.url().replace("storeroom@", "few@")
+        finally:
+            engines.close_all()
+            self.server.execute("DROP OWNED BY few CASCADE")
+            self.server.execute("DROP ROLE few")
 
     @property
     def _control(self) -> Any:
@@ -191,6 +236,18 @@ class MariaDBSite(PostgreSQLSite):
     @staticmethod
     def servers(folder: Path) -> Iterator[Any]:
         return running_database(MariaDBServer())
+
+    @contextmanager
+    def admitting(self, count: int) -> Iterator[str | None]:
+        with pymysql.connect(unix_socket=self.server.socket, user="root") as admin:
+            admin.query("CREATE USER few")
+            admin.query("GRANT ALL ON test.* TO few")
+            admin.query(f"ALTER USER few WITH MAX_USER_CONNECTIONS {count}")
+            try:
+                yield self.server.url().replace("root@", "few@")
+            finally:
+                engines.close_all()
+                admin.query("DROP USER few")
 
 
 SITES: dict[str, type[Site]] = {

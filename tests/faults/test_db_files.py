@@ -190,7 +190,7 @@ def test_another_writer_is_waited_for_and_not_for_ever(make: Make, path: Path) -
     other.execute("ROLLBACK")
     other.close()
     eventually(lambda: cache.set_many({"back": 1}) == [])
-    assert cache.get_many(["k", "new"]) == {"k": "v"}
+    assert cache.get_many(["k", "new"]) == {}, "the old value of a write that was dropped does not come back"
 
 
 @pytest.mark.slow
@@ -338,6 +338,63 @@ def test_full_disk_is_an_error_that_damages_nothing(tmp_path: Path) -> None:
         "full: True", "intact: True True", "not stored: None", "calm: None False ['a', 'b']", "computed: True True",
         "counted: True {}", "after: value True", "cleared: []",
     ], result.stderr  # fmt: skip
+
+
+NO_ROOM = """
+import asyncio, random, sys
+from contextlib import suppress
+from pathlib import Path
+from storeroom.backends.db import DatabaseCache
+from storeroom.exceptions import StorageError
+from tests.faults import test_file_room
+from tests.faults.test_file_room import NEWER, refuse_all
+
+disk, fill = Path(sys.argv[1]), test_file_room.fill
+(disk / "large").write_bytes(bytes(2**20))
+options = {"url": f"sqlite:///{disk}/cache.sqlite3", "max_entries": None}
+calm, other = (DatabaseCache(table, {"TIMEOUT": None, "OPTIONS": options}) for table in ("t", "other"))
+loud = DatabaseCache("t", {"TIMEOUT": None, "OPTIONS": options | {"on_error": "raise"}})
+test_file_room.fill = lambda _, *args: fill(loud, *args)
+for seed in range(4):
+    chance = random.Random(seed)
+    print(refuse_all(calm, chance, calm.get))
+    calm.set("counter", 1, timeout=60)
+    calm.set_many(dict.fromkeys(["a", "b", "c", "d"], "old"))
+    other.set("a", "old")
+    fill(loud, chance, 1000, 100)
+    for refused in (lambda: loud.set("a", NEWER * 9), lambda: asyncio.run(loud.aset("b", NEWER * 9))):
+        try:
+            refused()
+        except StorageError as error:
+            print("make room" in str(error))
+    asyncio.run(calm.aset_many({"c": NEWER * 9, "new": NEWER * 9}))
+    for change in (lambda: calm.touch("d", 60), lambda: calm.incr("counter")):
+        with suppress(StorageError):
+            change()
+    print(calm.get_many(["a", "b", "c", "new"]), calm.get("d") == "old", calm.get("counter") in (1, 2), other.get("a"))
+    print(asyncio.run(calm.adelete("d")), calm.has_key("d"))
+calm._check_invariants()
+calm.clear()
+print(calm.keys(), other.keys())
+(disk / "large").unlink()
+calm.set("after", NEWER)
+print(calm.get("after") == NEWER)
+"""
+
+
+@pytest.mark.slow
+def test_no_older_value_stays_on_a_full_disk(tmp_path: Path) -> None:
+    """A value that finds no room takes the older one with it, each time; deletes find room, and other entries stay."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    script = f'mount -t tmpfs -o size=4m,mode=700 tmpfs {disk} && exec {sys.executable} -c "$CODE" {disk}'
+    as_root = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    result = subprocess.run(
+        ["unshare", *as_root, "--mount", "sh", "-c", script],
+        env=os.environ | {"CODE": NO_ROOM}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    each = ["[]", "True", "True", "{} True True old", "True False"]
+    assert result.stdout.splitlines() == [*each * 4, "[] ['a']", "True"], result.stderr
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from storeroom.backends.db import DatabaseCache
 from storeroom.backends.db.rows import Row, name_of
 from storeroom.backends.db.transaction import Transaction
 from storeroom.backends.filebased import FileBasedCache
-from storeroom.backends.filebased.table import entry_key_of
+from storeroom.backends.filebased.records import entry_key_of
 from storeroom.backends.memcached import MemcachedCache, PyLibMCCache, PyMemcacheCache
 from storeroom.backends.memcached.entries import packed
 from storeroom.backends.redis import RedisCache
@@ -40,6 +40,7 @@ from tests.servers.databases import postgresql
 from tests.servers.memcached import memcached, needs_pylibmc
 from tests.servers.redis import Databases, redis_databases
 from tests.unit.serializers.damage import mutate, originals
+from tests.unit.serializers.zoo import BOMBS
 
 __all__ = ["memcached", "postgresql", "redis_databases"]
 
@@ -142,6 +143,7 @@ def bombs(trace: Path) -> list[bytes]:
     dressed += [envelope_around(b"\x0f" + pickled[5]), envelope_around(b"\x10" + pickled[5])]
     other = build_codec(secret="a secret of somebody else")
     dressed += [other.dumps(Bomb(trace), f":1:k{number}") for number in range(20)]
+    trace.unlink(missing_ok=True)  # the first of a class is tried by who writes it
     return dressed + [
         wrap(dressed[number])
         for number in (5, 16, 17)
@@ -287,6 +289,24 @@ def _compute_and_store(cache: BaseCache, keys: list[str]) -> None:
         assert operation(key) == "computed", name
         assert cache.get(key) == "computed", f"{name} stores it in the place of what could not be read"
     assert time.monotonic() - begun < 0.05 * len(keys), "nobody waits for a lease that nobody holds"
+
+
+SOME_BOMBS = (
+    *("pickle: tuples in a set", "pickle: one tuple in two, hashed", "pickle: integers of one hash"),
+    *("compressed: one tuple within another", "compressed: sets", "json: lists, closed"),
+)
+
+
+def test_bombs_are_counted_misses(storage: Storage) -> None:
+    """A value that would crash its reader, or fill its memory, is a miss that counts as an error, on each storage."""
+    for secret in storage.secrets:
+        cache = storage.open(secret=secret, compressor="zlib")
+        storage.write(cache, {name.replace(" ", "-"): BOMBS[name]() for name in SOME_BOMBS})
+        for number, name in enumerate(SOME_BOMBS):
+            key = name.replace(" ", "-")
+            assert cache.get(key, MISSED) is MISSED
+            assert asyncio.run(cache.aget(key, MISSED)) is MISSED
+            assert cache.stats().errors >= 2 * (number + 1)
 
 
 def test_secret_that_was_replaced_leaves_misses_that_are_filled_at_once(storage: Storage) -> None:

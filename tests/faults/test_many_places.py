@@ -1,11 +1,14 @@
 """Many storages in one process, at once and one after the other: descriptors, threads and memory stay bounded."""
 
 import asyncio
+import gc
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from urllib.parse import clear_cache
 
 import pytest
 
@@ -15,12 +18,17 @@ from storeroom.backends.locmem import LocMemCache
 from storeroom.base import BaseCache
 from storeroom.engines import close_all
 from storeroom.engines import engine as engines
-from storeroom.testing.concurrency import in_threads
+from storeroom.testing.concurrency import eventually, in_threads
 from storeroom.testing.isolation import engines_of_its_own
-from tests.faults.kinds import Site, kinds
+from tests.faults.kinds import MEMCACHED, Site, kinds
 
 #: The bound, here: so few engines have files or connections open.
 OPEN = 2
+
+#: Caches that are used before what is left is counted.
+_ROUND: Final = 10
+#: Configurations, for each of which an object that is left would be noticed.
+MORE = 8
 
 
 def files(folder: Path, number: int) -> BaseCache:
@@ -82,10 +90,59 @@ def test_caches_one_after_the_other_take_no_more_than_a_few(few: None, tmp_path:
     check_is_flat(lambda number: make(tmp_path, number))
 
 
-@kinds("redis", "pymemcache", "postgresql")
+@kinds("redis", "pymemcache", "postgresql", "mariadb")
 def test_configurations_one_after_the_other_leave_nothing_at_a_server(few: None, site: Site) -> None:
     """Connections and threads of configurations before are closed, those of near tiers among them."""
     check_is_flat(lambda number: site.cache(socket_timeout=20 + number, near={}))
+
+
+def check_keeps_no_objects(open_cache: Callable[[int], BaseCache]) -> None:
+    """Use one cache after the other; raise AssertionError if objects of each are still there long after it."""
+    counted = []
+    for number in range(3 * _ROUND):
+        cache = open_cache(number)
+        cache.set("k", number)
+        assert cache.get("k") == number
+        del cache
+        if number % _ROUND == _ROUND - 1:
+            clear_cache()  # of the URLs parsed last, which the standard library remembers
+            gc.collect()
+            counted.append(len(gc.get_objects()))
+    _, second, third = counted
+    assert third - second < _ROUND  # not even one of each
+
+
+@pytest.mark.parametrize("make", [files, files_with_near_tier, database, table])
+def test_caches_one_after_the_other_keep_no_objects(few: None, tmp_path: Path, make: Any) -> None:
+    """Of engines that no handle uses nothing is left in memory."""
+    check_keeps_no_objects(lambda number: make(tmp_path, number))
+
+
+def test_bounds_one_after_the_other_keep_no_objects(few: None, tmp_path: Path) -> None:
+    """Local memory of one name, opened with other bounds each time, keeps its entries alone."""
+    check_keeps_no_objects(lambda number: LocMemCache(str(tmp_path), {"OPTIONS": {"max_entries": 100 + number}}))
+
+
+@pytest.mark.slow
+@kinds("redis", *MEMCACHED, "postgresql", "mariadb")
+def test_configurations_one_after_the_other_leave_no_object_behind(few: None, site: Site) -> None:
+    """A program that is configured anew over and over again does not grow, by an object each time at the most."""
+    numbers = itertools.count()
+
+    def objects_after_more() -> int:
+        for number in itertools.islice(numbers, MORE):
+            use(site.cache(socket_timeout=20 + number, near={}), number)
+        return objects()
+
+    def objects() -> int:
+        close_all()
+        engines._engines.clear()  # of those that nobody uses some are kept
+        gc.collect()
+        return len(gc.get_objects())
+
+    objects_after_more()  # some things are made once
+    before, _ = objects_after_more(), objects_after_more()
+    eventually(lambda: objects() - before < MORE)  # threads may be about to end
 
 
 def test_memory_that_no_handle_uses_is_kept(few: None, tmp_path: Path) -> None:
@@ -103,7 +160,7 @@ def test_of_many_caches_in_use_few_have_files_open(few: None, tmp_path: Path, ma
     for number, cache in enumerate(caches):
         cache.set("k", number)
     assert [cache.get("k") for cache in caches] == list(range(4 * OPEN))
-    assert taken()[0] <= before + 6 * OPEN
+    assert taken()[0] <= before + 9 * OPEN
     assert sum(engine.opened > 0 for engine in engines._engines.values()) == OPEN
     close_all()
     assert taken()[0] <= before

@@ -59,7 +59,6 @@ def test_silence_is_a_failure_whatever_is_asked(site: Site) -> None:
 @pytest.mark.parametrize(
     "nonsense",
     [
-        b"HTTP/1.1 400 Bad Request\r\n\r\n",
         b"VALUE x\r\n",
         b"-ERR\r\n",
         b"\x00\xff\r\n",
@@ -70,7 +69,7 @@ def test_silence_is_a_failure_whatever_is_asked(site: Site) -> None:
     ],
 )
 def test_server_that_is_no_memcached_is_a_miss(site: Site, nonsense: bytes) -> None:
-    """Whatever a server says that does not speak Memcached's protocol, reads miss and nothing is stored."""
+    """Whatever a server says that speaks no protocol that is known, reads miss and nothing is stored."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer() -> None:
@@ -83,7 +82,7 @@ def test_server_that_is_no_memcached_is_a_miss(site: Site, nonsense: bytes) -> N
                     connection.recv(1000)
                     connection.sendall(nonsense)
 
-        thread = threading.Thread(target=answer)
+        thread = threading.Thread(target=answer, daemon=True)
         thread.start()
         cache = site.cache(port=listener.getsockname()[1])
         assert cache.get("k", "default") == "default"
@@ -204,6 +203,24 @@ def test_dead_server_takes_its_own_keys_and_no_others(
         assert cache.get_many(values) == values
     assert [breaker(cache, number).failures > 0 for number in range(3)] == [False, True, False]
     assert len(caplog.messages) == 2, caplog.messages
+
+
+@pytest.mark.slow
+def test_ejected_server_that_was_only_away_serves_nothing_old(make: Make, three: Servers) -> None:
+    """An entry that another server has kept meanwhile is removed from its own when that is back."""
+    cache = make(three.location(), eject=60.0, **HASTY)
+    key, other = [f"k{number}" for number in range(90) if home_of(cache, f"k{number}") == 1][:2]
+    cache.set_many({key: "old", other: "old"})
+    three.servers[1].process.pause()
+    try:
+        eventually(lambda: cache.get(other) is None and breaker(cache, 1).is_open)
+        eventually(lambda: cache.add(key, "new"))
+        assert cache.get(key) in {"new", None}, "once a second its own server is asked"
+    finally:
+        three.servers[1].process.resume()
+    eventually(lambda: cache.get(other) == "old")
+    assert not breaker(cache, 1).is_open
+    assert cache.get(key) is None
 
 
 @pytest.mark.slow

@@ -20,6 +20,8 @@ from storeroom.exceptions import (
     NotSupportedError,
     SerializationError,
     StorageError,
+    UnansweredError,
+    UnreachableError,
     ValueTypeError,
 )
 from storeroom.storage.outages import CircuitBreaker
@@ -206,8 +208,11 @@ def test_operation_answers_as_the_page_says(away: Away, name: str, policy: str, 
         result = outcome(cache, OPERATIONS[name], mode)
         if name in {"keys", "count"} and not lists_keys:
             assert result is NotSupportedError
+        elif said == "raises a `ValueError`":
+            assert issubclass(result, UnansweredError)
         elif said == "raises":
-            assert result is StorageError
+            assert issubclass(result, UnreachableError)
+            assert not issubclass(result, ValueError)
         elif said == "as the other cache":
             expected = outcome(same, OF_DJANGO_REDIS.get(name) or OPERATIONS[name], mode)
             assert result == (pytest.approx(expected, rel=0.1) if name in {"ttl", "pttl"} else expected)
@@ -269,3 +274,12 @@ def test_breaker_is_not_closed_by_a_call_that_never_reached_the_server(away: Awa
     with pytest.raises(SerializationError):
         cache.set("k", lambda: None)
     assert breaker.is_open
+
+
+@pytest.mark.parametrize("name", ["incr", "decr", "incr_version", "decr_version"])
+def test_a_counter_out_of_reach_is_handled_as_one_that_is_missing(away: Away, name: str, mode: str) -> None:
+    """Under "miss" a program's ``except ValueError`` catches an outage, and one that asks for errors gets no such."""
+    kind = outcome(away.cache("miss"), OPERATIONS[name], mode)
+    assert issubclass(kind, StorageError)
+    assert issubclass(kind, ValueError)
+    assert not issubclass(outcome(away.cache("raise"), OPERATIONS[name], mode), ValueError)

@@ -261,6 +261,23 @@ def test_cluster_slot_that_moves_is_followed(group: Cluster) -> None:
     assert cache.get("k", version=2) == "w"
 
 
+@pytest.mark.slow
+def test_operations_on_all_servers_of_a_cluster_do_not_wait_for_each_other(group: Cluster) -> None:
+    """Threads that need the connections of several servers take them in the same order, whatever their keys are."""
+    cache = make(group.url(), max_connections=1, pool_timeout=PATIENT, socket_timeout=0.5)
+    cache.set("k", "v")
+    keys = [f"k{number}" for number in range(12)]
+
+    def store(number: int) -> None:
+        mine = keys[number:] + keys[:number]
+        for turn in range(20):
+            cache.set_many({f"{key} {number}": turn for key in mine})
+
+    in_threads(8, store)
+    assert len(cache.get_many([f"{key} {number}" for key in keys for number in range(8)])) == 12 * 8
+    assert (cache.engine.breaker.failures, cache.stats().busy) == (0, 0)
+
+
 def _owns(server: RedisServer, slot: int) -> bool:
     name = server.ask("CLUSTER", "MYID")
     return any(begin <= slot <= end and owner[2] == name for begin, end, owner, *_ in server.ask("CLUSTER", "SLOTS"))

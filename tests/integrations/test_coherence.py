@@ -33,9 +33,6 @@ __all__ = ["memcached", "postgresql", "redis_cluster", "redis_databases", "redis
 
 PROCESSES = 4
 
-#: Seconds without a read that say that the machine is busy with something else.
-PAUSE = 0.05
-
 
 class Tiers:
     """Makes, in each process, memory before a storage."""
@@ -104,7 +101,7 @@ def is_tracked(cache: TieredCache) -> bool:
 
 def await_own_changes(near: NearTable) -> None:
     """Wait until a tier has heard of all changes before: its own are told of too, after they are made."""
-    begun = timeouts.now()
+    begun = timeouts.uptime()
     eventually(lambda: near.is_tracked and near.trusted_until - near.max_staleness > begun, "nothing is heard of")
 
 
@@ -176,9 +173,7 @@ def check_delays(suite: type[Tiers], location: Any, *, bound: float, at_most: fl
         print(f"median {median * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms, worst {worst * 1000:.1f} ms")
         if p99 <= at_most:
             return
-        if pause < PAUSE:
-            break
-        print(f"attempt {attempt}: the machine is busy, a process did not read for {pause * 1000:.1f} ms")
+        print(f"attempt {attempt}: a process did not read for {pause * 1000:.1f} ms; the server may have had no turn")
     pytest.fail(f"p99 is {p99 * 1000:.1f} ms")
 
 

@@ -1,5 +1,7 @@
-"""The bounds of a table hold at every moment, with any number of writers."""
+"""The bounds of a table hold with any number of writers, which the server's log does not tell of."""
 
+import random
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -8,7 +10,8 @@ import pytest
 from storeroom import timeouts
 from storeroom.backends.db import DatabaseCache
 from storeroom.backends.db.transaction import Transaction
-from storeroom.testing.concurrency import eventually, in_background
+from storeroom.storage.hooks import ABSENT, Swap
+from storeroom.testing.concurrency import eventually, in_background, in_threads
 from storeroom.testing.isolation import engines_of_its_own
 from tests.servers.databases import PostgreSQLServer, kind, mariadb, new_table, postgresql
 
@@ -111,3 +114,44 @@ def test_room_is_taken_while_a_statement_waits(make: Make, postgresql: PostgreSQ
     assert (cache.get("new"), cache.get("last")) == ("v", "v")
     assert counted(other)[0] == 10
     cache._check_invariants()
+
+
+def write_at_random(cache: DatabaseCache, chance: random.Random, turns: int) -> None:
+    """Write and remove a few keys in any order, many times."""
+    for turn in range(turns):
+        keys = [f"k{n}" for n in chance.sample(range(16), 6)]
+        match chance.randrange(6):
+            case 0:
+                cache.set_many(dict.fromkeys(keys, turn))
+            case 1:
+                cache.delete_many(keys)
+            case 2:
+                until = timeouts.now() + 100
+                expected = [ABSENT, turn - 1, turn - 2]
+                cache._swap_many({cache.make_key(k): Swap(chance.choice(expected), turn, until + len(k)) for k in keys})
+            case 3 | 4:
+                for key in keys:
+                    cache.set(key, turn)
+            case _:
+                for key in keys:
+                    cache.add(key, turn, 0.02)
+        if turn % 40 == 20:
+            cache.clear()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_writers_at_the_bound_leave_no_error_in_the_log(make: Make, postgresql: PostgreSQLServer) -> None:
+    """Single and many writes in any order, removals, swaps and clear() at the bound fail nowhere, and never meet."""
+    log = postgresql.process._directory / "log"
+    begin = log.stat().st_size
+    caches = [make(number, max_entries=12) for number in range(8)]
+
+    in_threads(len(caches), lambda number: write_at_random(caches[number], random.Random(number), 120))
+    assert [
+        line
+        for line in log.read_text(errors="replace")[begin:].splitlines()
+        if re.search("ERROR|DETAIL|STATEMENT|CONTEXT", line)
+    ] == []
+    assert counted(caches[0])[0] <= 12
+    caches[0]._check_invariants()

@@ -125,7 +125,7 @@ def statements_of(cache: DatabaseCache) -> dict[str, tuple[str, tuple[Any, ...]]
         "scan": (texts.scan, (name, 10)),
     }
     if texts.grammar.chains:
-        room, row, bounds = (b"\x00counts", 10, 5, 10), (name, b"v", None, 1e15, 5, 5, 1), (10, 10, b"\x00counts")
+        room, row, bounds = (b"\x00counts", 10, 5, 10), (name, b"v", None, 1e15, 5, 5, 1), (b"\x00counts",)
         found |= {
             "put_one": (texts.put_one, room + row + bounds),
             "add_one": (texts.add_one, (*room, *row, now, *bounds)),
@@ -171,10 +171,10 @@ def steps_of(cache: DatabaseCache, operation: Callable[[], Any]) -> int:
         nonlocal steps
         steps += 1
 
-    session.set_progress_handler(step, 10)
+    session.connection.set_progress_handler(step, 10)
     cache._engine._pool.give(session)
     operation()
-    session.set_progress_handler(None, 0)
+    session.connection.set_progress_handler(None, 0)
     return steps
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.servers.databases import MariaDBServer, PostgreSQLServer, mariadb, postgresql
+from tests.servers.process import free_port
 
 __all__ = ["mariadb", "postgresql"]
 
@@ -37,11 +38,11 @@ def run(program: str, directory: Path, **settings: Any) -> Any:
     return json.loads(ran.stdout.splitlines()[-1])
 
 
+POSTGRESQL = {"ENGINE": "django.db.backends.postgresql", "NAME": "postgres", "USER": "storeroom"}
+
+
 def postgresql_of(server: PostgreSQLServer) -> dict[str, Any]:
-    return {
-        "ENGINE": "django.db.backends.postgresql", "NAME": "postgres", "USER": "storeroom",
-        "HOST": "127.0.0.1", "PORT": str(server.port),
-    }  # fmt: skip
+    return {**POSTGRESQL, "HOST": "127.0.0.1", "PORT": str(server.port)}
 
 
 def test_rollback_of_the_callers_takes_no_write_back(postgresql: PostgreSQLServer, tmp_path: Path) -> None:
@@ -66,6 +67,21 @@ result = [cache.get("k"), cache.get("l"), rows]
 """
     found = run(program, tmp_path, DATABASES={"default": postgresql_of(postgresql)}, CACHES=caches)
     assert found == ["kept", "kept, too", 2]
+
+
+def test_an_outage_is_caught_as_djangos_own_error(tmp_path: Path) -> None:
+    """A database out of reach raises what `except OperationalError` of a site catches, where errors are asked for."""
+    database = {**POSTGRESQL, "HOST": "127.0.0.1", "PORT": str(free_port())}
+    cache = {"BACKEND": "storeroom.backends.db.DatabaseCache", "LOCATION": "pages", "OPTIONS": {"on_error": "raise"}}
+    program = """
+from django.db import OperationalError
+try:
+    cache.get("k")
+except OperationalError as error:
+    result = [type(error).__name__, isinstance(error, ConnectionError)]
+"""
+    found = run(program, tmp_path, DATABASES={"default": database}, CACHES={"default": cache})
+    assert found == ["UnreachableError", True]
 
 
 def test_any_object_is_stored_signed_by_djangos_secret(postgresql: PostgreSQLServer, tmp_path: Path) -> None:

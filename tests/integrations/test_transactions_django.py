@@ -226,3 +226,57 @@ result += [record.getMessage(), *record.exc_info[1].__notes__, cache.get_many(["
     assert message == "Error calling storeroom.transaction in on_commit() during transaction (no room)."
     assert note.startswith("The database has committed; 1 of the cache's changes")
     assert stored == {"k": 1, "l": 1}
+
+
+def test_a_programs_hook_that_raises_keeps_no_write_back(tmp_path: Path) -> None:
+    """A function of on_commit() that raises ends Django's list; the cache's writes come before, and it sees them."""
+    program = """
+def fails():
+    result.append(outside(lambda: caches["default"].get_many(["k", "l"])))
+    raise Undo
+
+for is_robust in (False, True):
+    cache.clear()
+    try:
+        with transaction.atomic():
+            transaction.on_commit(fails, robust=is_robust)
+            cache.set("k", 1)
+            with transaction.atomic():
+                cache.set("l", 2)
+            transaction.on_commit(lambda: result.append("next"))
+    except Undo:
+        result.append("raised")
+    result.append(cache.get_many(["k", "l"]))
+"""
+    both = {"k": 1, "l": 2}
+    assert run(program, tmp_path) == [both, "raised", both, both, "next", both]
+
+
+def test_low_level_savepoints_are_followed(tmp_path: Path) -> None:
+    """savepoint_rollback() drops the writes since its savepoint, and no others."""
+    program = """
+def kept():
+    return sorted(cache.get_many(["a", "b", "c", "d", "e"]))
+
+with transaction.atomic():
+    first = transaction.savepoint()  # made before anything is written
+    cache.set("a", 1)
+    transaction.savepoint_rollback(first)
+    result.append(kept())
+    cache.set("b", 1)
+    second = transaction.savepoint()
+    cache.set("c", 1)
+    with transaction.atomic():
+        cache.set("d", 1)
+    result.append(kept())
+    transaction.savepoint_rollback(second)
+    result.append(kept())
+    cache.set("d", 2)
+    transaction.savepoint_commit(second)
+    third = transaction.savepoint()
+    cache.set("e", 1)
+    transaction.savepoint_rollback(third)
+    result.append(kept())
+result += [kept(), outside(lambda: caches["default"].get("d"))]
+"""
+    assert run(program, tmp_path) == [[], ["b", "c", "d"], ["b"], ["b", "d"], ["b", "d"], 2]

@@ -80,10 +80,10 @@ def test_writes_follow_the_sessions_commits(cache: LocMemCache, engine: Any) -> 
         cache.set("a", 1)  # before anything of the database
         session.add(User(name="Ada"))
         cache.set("b", 1)
-        assert cache.get_many("ab") == {"a": 1, "b": 1}
-        assert outside(cache.get_many, "ab") == {}
+        assert cache.get_many([*"ab"]) == {"a": 1, "b": 1}
+        assert outside(cache.get_many, [*"ab"]) == {}
         session.commit()
-        assert outside(cache.get_many, "ab") == {"a": 1, "b": 1}
+        assert outside(cache.get_many, [*"ab"]) == {"a": 1, "b": 1}
         session.add(User(name="Bea"))
         cache.set("c", 1)
         session.rollback()
@@ -91,7 +91,7 @@ def test_writes_follow_the_sessions_commits(cache: LocMemCache, engine: Any) -> 
         session.add(User(name="Cai"))
         cache.set("d", 1)
         session.commit()
-    assert cache.get_many("abcd") == {"a": 1, "b": 1, "d": 1}
+    assert cache.get_many([*"abcd"]) == {"a": 1, "b": 1, "d": 1}
 
 
 def test_writes_follow_a_commit_that_comes_after_the_block(cache: LocMemCache, engine: Any) -> None:
@@ -132,12 +132,12 @@ def test_savepoints_of_a_session_are_followed(cache: LocMemCache, engine: Any) -
             with session.begin_nested():
                 session.add(User(name="Bea"))
                 cache.set("d", 1)
-            assert cache.get_many("abcd") == dict.fromkeys("abcd", 1)
+            assert cache.get_many([*"abcd"]) == dict.fromkeys("abcd", 1)
             raise UndoError
-        assert cache.get_many("abcd") == {"a": 1, "b": 1}
+        assert cache.get_many([*"abcd"]) == {"a": 1, "b": 1}
         cache.set("e", 1)
-        assert outside(cache.get_many, "abcde") == {}
-    assert cache.get_many("abcde") == {"a": 1, "b": 1, "e": 1}
+        assert outside(cache.get_many, [*"abcde"]) == {}
+    assert cache.get_many([*"abcde"]) == {"a": 1, "b": 1, "e": 1}
 
 
 def test_a_commit_that_fails_drops_the_writes_before_it(cache: LocMemCache, engine: Any) -> None:
@@ -152,7 +152,7 @@ def test_a_commit_that_fails_drops_the_writes_before_it(cache: LocMemCache, engi
         session.add(User(name="Bea"))
         cache.set("b", 1)
         session.commit()
-    assert cache.get_many("ab") == {"b": 1}
+    assert cache.get_many([*"ab"]) == {"b": 1}
 
 
 def test_without_a_transaction_the_block_decides(cache: LocMemCache, engine: Any) -> None:
@@ -211,8 +211,8 @@ def test_writes_follow_the_connections_commits(cache: LocMemCache, engine: Any) 
             nested.rollback()
             with connection.begin_nested():
                 cache.set("e", 1)
-            assert cache.get_many("abcde") == {"a": 1, "c": 1, "e": 1}
-    assert cache.get_many("abcde") == {"a": 1, "c": 1, "e": 1}
+            assert cache.get_many([*"abcde"]) == {"a": 1, "c": 1, "e": 1}
+    assert cache.get_many([*"abcde"]) == {"a": 1, "c": 1, "e": 1}
 
 
 def test_a_connections_commit_that_fails_drops_the_writes_before_it(cache: LocMemCache, engine: Any) -> None:
@@ -225,7 +225,7 @@ def test_a_connections_commit_that_fails_drops_the_writes_before_it(cache: LocMe
             pass
         assert cache.get("a") is None
         cache.set("b", 1)
-    assert cache.get_many("ab") == {"b": 1}
+    assert cache.get_many([*"ab"]) == {"b": 1}
 
 
 def test_a_block_that_ends_before_the_connections_transaction_is_an_error(cache: LocMemCache, engine: Any) -> None:
@@ -270,7 +270,7 @@ def test_writes_follow_asynchronous_sessions_and_connections(cache: LocMemCache,
                 await cache.aset("b", 1)
                 await session.rollback()
                 assert await cache.aget("b") is None
-            assert outside(cache.get_many, "ab") == {"a": 1}
+            assert outside(cache.get_many, [*"ab"]) == {"a": 1}
             async with session.begin(), storeroom.transaction(using=session):
                 session.add(User(name="Cai"))
                 await cache.aset("c", 1)
@@ -282,7 +282,7 @@ def test_writes_follow_asynchronous_sessions_and_connections(cache: LocMemCache,
             await connection.execute(text("INSERT INTO users (name) VALUES ('Eve')"))
             await cache.aset("e", 1)
             await connection.rollback()
-        assert outside(cache.get_many, "de") == {"d": 1}
+        assert outside(cache.get_many, [*"de"]) == {"d": 1}
         await engine.dispose()
 
     asyncio.run(main())

@@ -182,23 +182,33 @@ INSTALLATIONS = 3
 class MariaDBServer(DatabaseServer):
     """One server; a test has a table of its own."""
 
+    #: Folder of temporary tables: to set a server up removes those of all others from it, and it is /tmp by default.
+    TEMPORARY: ClassVar = "temporary"
+
     def __init__(self) -> None:
         super().__init__("mariadb-install-db", "mariadbd")
         self.socket = str(self.folder / "socket")
         command = self.as_user(
             self.programs["mariadbd"], "--no-defaults", f"--datadir={self.data}", f"--socket={self.socket}",
-            f"--port={self.port}", "--bind-address=127.0.0.1", f"--pid-file={self.folder}/pid", "--max-connections=300",
+            f"--tmpdir={self.folder}/{self.TEMPORARY}", f"--port={self.port}", "--bind-address=127.0.0.1",
+            f"--pid-file={self.folder}/pid", "--max-connections=300",
             "--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M", "--skip-log-bin",
             "--max-allowed-packet=64M",  # a value is sent as twice as many digits
         )  # fmt: skip
         self.process = ServerProcess(command, self.folder / "log", lambda: self.accepts(self.socket), self.folder)
+
+    def _own_folder(self) -> Path:
+        folder = super()._own_folder()
+        self.run("mkdir", str(folder / self.TEMPORARY))
+        return folder
 
     def lay_out(self, data: Path) -> None:
         for attempts_left in reversed(range(INSTALLATIONS)):
             try:
                 self.run(
                     self.programs["mariadb-install-db"], "--no-defaults", f"--datadir={data}",
-                    "--auth-root-authentication-method=normal", "--skip-name-resolve",
+                    f"--tmpdir={data.parent}/{self.TEMPORARY}", "--auth-root-authentication-method=normal",
+                    "--skip-name-resolve",
                 )  # fmt: skip
                 break
             except subprocess.CalledProcessError:
@@ -207,9 +217,9 @@ class MariaDBServer(DatabaseServer):
                 shutil.rmtree(data, ignore_errors=True)
 
     def url(self, *, by_port: int | None = None) -> str:
-        if by_port:
-            return f"mariadb://root@127.0.0.1:{by_port}/test"
         # PyMySQL would read the system's certificates for each connection: that takes longer than most tests.
+        if by_port:
+            return f"mariadb://root@127.0.0.1:{by_port}/test?ssl_disabled=true"
         return f"mariadb://root@localhost/test?unix_socket={self.socket}&ssl_disabled=true"
 
     def kill(self) -> None:

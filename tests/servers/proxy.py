@@ -19,6 +19,8 @@ class Proxy:
         request_delay: the same of requests.
         truncate_after: bytes of replies, per connection, after which it is closed; None for no end.
         piece: bytes of replies that are sent at once, with a moment between two; None for as many as come.
+        breaks: number of replies that are lost, each with its connection.
+        is_refusing: whether connections are closed as soon as they are made.
         is_silent: whether replies are swallowed, the connections staying open.
         is_holding: whether a reply is being held back.
     """
@@ -27,7 +29,8 @@ class Proxy:
         self.delay = self.request_delay = 0.0
         self.truncate_after: int | None = None
         self.piece: int | None = None
-        self.is_silent = self.is_holding = False
+        self.breaks = 0
+        self.is_silent = self.is_holding = self.is_refusing = False
         self._target = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
@@ -48,6 +51,11 @@ class Proxy:
         for connection in tuple(self._open):
             _close(connection)
 
+    def cut_off(self) -> None:
+        """Close all connections, and each that is made from now on."""
+        self.is_refusing = True
+        self.cut()
+
     @property
     def connections(self) -> int:
         """The number of open connections of clients."""
@@ -59,6 +67,9 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            if self.is_refusing:
+                _close(client)
+                continue
             try:
                 server = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
@@ -83,6 +94,9 @@ class Proxy:
                 self.is_holding = True
                 time.sleep(self.delay)
                 self.is_holding = False
+                if self.breaks:
+                    self.breaks -= 1
+                    break
                 if self.is_silent:
                     continue
                 limit = self.truncate_after

@@ -12,6 +12,7 @@ import hiredis
 import pytest
 
 from tests.servers.process import PATIENCE, ServerProcess, free_port
+from tests.servers.proxy import Proxy
 from tests.servers.redis import DATABASES, RedisServer, redis_binary
 from tests.servers.shared import shared
 
@@ -65,6 +66,38 @@ class ReplicaPair:
     def _offset(self, server: RedisServer, name: str) -> int:
         (offset,) = re.findall(rf"^{name}:(\d+)", server.ask("INFO", "replication"), re.MULTILINE)
         return int(offset)
+
+
+class Replicas:
+    """A primary and several replicas, each of which follows by a proxy."""
+
+    def __init__(self, primary: RedisServer, replicas: Sequence[RedisServer], links: Sequence[Proxy]) -> None:
+        self.primary, self.replicas, self.links = primary, list(replicas), list(links)
+
+    def url(self, name: str) -> str:
+        """All of them, by a URL that nobody else uses."""
+        return ",".join(f"redis://127.0.0.1:{it.port}/0?client_name={name}" for it in (self.primary, *self.replicas))
+
+    def catch_up(self) -> None:
+        """Wait until all replicas have all that was written so far."""
+        for replica in self.replicas:
+            ReplicaPair(self.primary, replica).catch_up()
+
+
+@contextmanager
+def replicas(directory: Path, count: int) -> Iterator[Replicas]:
+    with ExitStack() as stack:
+        primary = RedisServer(redis_binary(), directory / "primary", *REPLICATION)
+        start_all(stack, [primary])
+        links = [stack.enter_context(Proxy(primary.port)) for _ in range(count)]
+        servers = [
+            RedisServer(redis_binary(), directory / str(number), *REPLICATION, "--replicaof", f"127.0.0.1 {link.port}")
+            for number, link in enumerate(links)
+        ]
+        start_all(stack, servers)
+        for replica in servers:
+            eventually(lambda replica=replica: is_following(replica), "a replica does not follow")
+        yield Replicas(primary, servers, links)
 
 
 @contextmanager
@@ -161,7 +194,50 @@ class Cluster:
         return [server for server in self.servers if server.ask("ROLE")[0] == "master"]
 
     def is_whole(self) -> bool:
-        return all(_cluster_state(server) == ("ok", "6") for server in self.servers)
+        return all(_cluster_state(server) == ("ok", str(len(self.servers))) for server in self.servers)
+
+    def owner(self, key: str) -> RedisServer:
+        """The server that keeps a storage key now, as all of them say."""
+        slot = self.servers[0].ask("CLUSTER", "KEYSLOT", key)
+        for begin, end, (_, port, *_rest), *_replicas in self.servers[0].ask("CLUSTER", "SLOTS"):
+            if begin <= slot <= end:
+                return next(server for server in self.servers if server.port == port)
+        raise LookupError(key)
+
+    def fail_over(self, replica: RedisServer) -> RedisServer:
+        """Let a replica take its primary's part, as an administrator would; return the old primary."""
+        eventually(lambda: is_following(replica), "the replica does not follow")
+        (old,) = (server for server in self.servers if server.port == replica.ask("ROLE")[2])
+        asked_at = 0.0
+
+        def is_done() -> bool:
+            nonlocal asked_at
+            if time.monotonic() > asked_at + 2 * DOWN_AFTER / 1000 and replica.ask("ROLE")[0] == "slave":
+                asked_at = time.monotonic()  # a failover that is not voted for in time is asked for again
+                replica.ask("CLUSTER", "FAILOVER")
+            tables = [server.ask("CLUSTER", "SLOTS") for server in self.servers]
+            return old.port not in {primary[1] for table in tables for _, _, primary, *_ in table}
+
+        eventually(is_done, "the replica is not promoted")
+        return old
+
+    def join(self, server: RedisServer) -> None:
+        """Let another server, which runs, become a member without slots."""
+        meet(self.servers[0], server)
+        self.servers.append(server)
+        eventually(self.is_whole, "the new server is not known to all")
+
+    def move(self, source: RedisServer, target: RedisServer, slots: Sequence[int]) -> None:
+        """Move slots with their keys, as ``redis-cli --cluster reshard`` does."""
+        names = {server: server.ask("CLUSTER", "MYID") for server in (source, target)}
+        owners = self.primaries()
+        for slot in slots:
+            target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", names[source])
+            source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", names[target])
+            while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, 100):
+                source.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+            for server in (target, source, *(it for it in owners if it not in (target, source))):
+                server.ask("CLUSTER", "SETSLOT", slot, "NODE", names[target])
 
 
 def _cluster_state(server: RedisServer) -> tuple[str, str]:
@@ -170,9 +246,21 @@ def _cluster_state(server: RedisServer) -> tuple[str, str]:
 
 
 @contextmanager
-def cluster(directory: Path) -> Iterator[Cluster]:
+def bare_cluster(directory: Path) -> Iterator[Cluster]:
+    """Three primaries without replicas, each of which answers while others are down."""
     with ExitStack() as stack:
-        servers = [_cluster_node(directory / str(number)) for number in range(6)]
+        servers = [cluster_node(directory / str(number), full_coverage="no") for number in range(3)]
+        start_all(stack, servers)
+        _join(servers)
+        group = Cluster(servers)
+        eventually(group.is_whole, "the cluster does not come together")
+        yield group
+
+
+@contextmanager
+def cluster(directory: Path, *, full_coverage: str = "yes") -> Iterator[Cluster]:
+    with ExitStack() as stack:
+        servers = [cluster_node(directory / str(number), full_coverage=full_coverage) for number in range(6)]
         start_all(stack, servers)
         _join(servers)
         group = Cluster(servers)
@@ -182,12 +270,14 @@ def cluster(directory: Path) -> Iterator[Cluster]:
         yield group
 
 
-def _cluster_node(directory: Path) -> RedisServer:
+def cluster_node(directory: Path, *, full_coverage: str = "yes") -> RedisServer:
+    """A server that may become a member of a cluster."""
     return RedisServer(
         redis_binary(),
         directory,
         *("--cluster-enabled", "yes", "--cluster-port", str(free_port())),
         *("--cluster-node-timeout", str(DOWN_AFTER), "--cluster-replica-validity-factor", "0"),
+        *("--cluster-require-full-coverage", full_coverage),
         *REPLICATION,
     )
 
@@ -199,12 +289,18 @@ def _join(servers: Sequence[RedisServer]) -> None:
     for number, server in enumerate(servers):
         server.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
     for server in servers[1:]:
-        bus = int(server.ask("CONFIG", "GET", "cluster-port")[1])
-        servers[0].ask("CLUSTER", "MEET", "127.0.0.1", server.port, bus)
-    eventually(lambda: all(_cluster_state(server)[1] == "6" for server in servers), "the servers do not meet")
-    for primary, replica in zip(servers[:3], servers[3:], strict=True):
+        meet(servers[0], server)
+    met = str(len(servers))
+    eventually(lambda: all(_cluster_state(server)[1] == met for server in servers), "the servers do not meet")
+    for primary, replica in zip(servers[:3], servers[3:], strict=False):
         name = primary.ask("CLUSTER", "MYID")
         eventually(lambda replica=replica, name=name: _follows(replica, name), "a replica does not know its primary")
+
+
+def meet(member: RedisServer, server: RedisServer) -> None:
+    """Let a member of a cluster get to know a server."""
+    bus = int(server.ask("CONFIG", "GET", "cluster-port")[1])
+    member.ask("CLUSTER", "MEET", "127.0.0.1", server.port, bus)
 
 
 def _follows(replica: RedisServer, name: str) -> bool:

@@ -42,6 +42,10 @@ class Foreign:
         self.location, self.params = location, params
 
 
+def same(key, key_prefix, version):
+    return f"v{version}.{key}"
+
+
 def message_of(caches):
     with pytest.raises(ConfigurationError) as caught:
         read_caches(caches)
@@ -263,8 +267,27 @@ def test_aliases_that_share_keys_under_different_settings_are_refused(backend, o
 
 
 @pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"KEY_PREFIX": "a"}, {"KEY_PREFIX": "a:1"}),
+        ({"KEY_PREFIX": "a:12:b"}, {"KEY_PREFIX": "a"}),
+        ({"KEY_PREFIX": ""}, {"KEY_PREFIX": ":7"}),
+        ({"KEY_PREFIX": "a", "KEY_FUNCTION": same}, {"KEY_PREFIX": "b", "KEY_FUNCTION": same}),
+    ],
+)
+def test_aliases_whose_prefixes_overlap_are_refused(one, other):
+    """Two aliases of one location of which one takes the other's keys for its own are refused."""
+    message = message_of({"default": {"BACKEND": LOCMEM, **one}, "b": {"BACKEND": LOCMEM, **other}})
+    assert "have the same LOCATION " in message
+    assert all(f"KEY_PREFIX {written['KEY_PREFIX']!r}" in message for written in (one, other))
+    assert read_caches({"default": {"BACKEND": LOCMEM, **one}, "b": {"BACKEND": LOCMEM, **other, "LOCATION": "x"}})
+
+
+@pytest.mark.parametrize(
     ("backend", "one", "other"),
     [
+        (LOCMEM, {"KEY_PREFIX": "a"}, {"KEY_PREFIX": "a:b"}),
+        (LOCMEM, {"KEY_PREFIX": "a"}, {"KEY_PREFIX": "a1"}),
         (LOCMEM, {}, {}),  # two names for one cache
         (LOCMEM, {"TIMEOUT": 60}, {"TIMEOUT": "1m"}),
         (LOCMEM, {}, {"TIMEOUT": 60, "LOCATION": "other"}),
@@ -346,3 +369,19 @@ def test_fallback_that_cannot_answer_is_told_at_start(fallbacks: dict[str, str],
         read_caches(caches)
     caches |= {name: {**caches[name], "OPTIONS": {"on_error": "fallback:memory"}} for name in fallbacks}
     assert list(read_caches(caches)) == list(caches)
+
+
+def test_fallback_among_tiers_is_told_at_start() -> None:
+    """A tier that falls back on the cache it is a tier of leads in a circle, with an alias of its own and without."""
+    tiered = {"BACKEND": "storeroom.backends.tiered.TieredCache"}
+    server = {"BACKEND": Networked, "LOCATION": "s", "OPTIONS": {"on_error": "fallback:default"}}
+    caches: dict[str, Any] = {"memory": {"BACKEND": LOCMEM}, "server": server}
+    named = caches | {"default": {**tiered, "OPTIONS": {"tiers": ["memory", "server"]}}}
+    with pytest.raises(ConfigurationError, match=r"CACHES\['server'\].*server -> default -> server"):
+        read_caches(named)
+    del caches["server"]
+    written = caches | {"default": {**tiered, "OPTIONS": {"tiers": ["memory", server]}}}
+    with pytest.raises(ConfigurationError, match=r"\['default'\]\['OPTIONS'\]\['tiers'\]\[1\].*default -> default"):
+        read_caches(written)
+    server["OPTIONS"] = {"on_error": "fallback:memory"}
+    assert list(read_caches(written)) == list(written)

@@ -66,6 +66,8 @@ def test_setting_is_read(params, field, value):
     [
         ("MAX_ENTRIES", 10, 10),
         ("max_entries", "10", 10),
+        ("MAX_ENTRIES", 10e9, 10_000_000_000),  # as django-cachalot's settings write it
+        ("max_bytes", 1e6, 1_000_000),
         ("max_entries", None, None),
         ("max_entries", "none", None),  # a URL and a TOML file have no None
         ("CULL_FREQUENCY", 0, 0),
@@ -120,6 +122,8 @@ def test_options_of_a_class_that_declares_none_are_passed_through():
         ({"OPTIONS": [1]}, r"['OPTIONS'] is a list; expected a dict"),
         ({"OPTIONS": [1], "max_entries": 1}, r"['OPTIONS'] is a list; expected a dict"),
         ({"OPTIONS": {"MAX_ENTRYS": 9}}, r"['OPTIONS']['MAX_ENTRYS'] is not an option of Keyed. Did you mean 'max_en"),
+        ({"OPTIONS": {"MAX_ENTRIES": 2.5}}, r"['MAX_ENTRIES'] is 2.5; expected a whole number, at least 1"),
+        ({"OPTIONS": {"MAX_ENTRIES": math.inf}}, r"['MAX_ENTRIES'] is inf; expected a whole number, at least 1"),
         ({"OPTIONS": {"qqq": 9}}, r"['OPTIONS']['qqq'] is not an option of Keyed. Its options are: copy, cull_f"),
         ({"OPTIONS": {"MAX_ENTRIES": 1, "max_entries": 2}}, r"['max_entries'] is given twice, in two spellings"),
         ({"OPTIONS": {"max_entries": 1}, "max_entries": 2}, r"has 'max_entries' twice, in OPTIONS and beside it"),

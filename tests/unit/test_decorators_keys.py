@@ -1,11 +1,15 @@
 """The keys and tags of @cached: their form, the calls they tell apart, and templates that do not fit."""
 
+import os
+import re
 import subprocess
 import sys
+import zipapp
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -119,6 +123,32 @@ def test_defaults_are_those_of_the_function() -> None:
     assert key_of(since)().endswith(".since(day=date('2026-11-26'), user=None)")
 
 
+MISSING = object()
+
+
+def fetch(number: Any, default: Any = MISSING) -> None:
+    pass
+
+
+def test_a_default_that_nobody_passed_needs_no_text() -> None:
+    """A sentinel as a default is written as the default, apart from every value; a passed object is refused."""
+    for template in (None, "{number}:{default!r}"):
+        key = key_of(fetch, key=template)
+        assert key(7) == key(7, MISSING) != key(7, "<default>")
+        assert len({key(7), key(7, "<default>"), key(7, None), key(7, (MISSING.__class__,))}) == 4
+        with pytest.raises(UnkeyableArgumentError, match="the argument default is, or holds, an instance of object"):
+            key(7, object())
+    assert key_of(fetch)(7) == f"{HERE}.fetch(number=7, default=<default>)"
+
+
+def test_an_argument_that_holds_itself_is_told() -> None:
+    """An argument without an end is a mistake of the caller, and no RecursionError."""
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(UnkeyableArgumentError, match=r"the argument number holds itself, or .* key=…, such as"):
+        key_of(find)(endless)
+
+
 def test_an_argument_without_a_key_is_told() -> None:
     """An argument that cannot be keyed raises with the function, the parameter, the type and three remedies."""
     with pytest.raises(UnkeyableArgumentError) as raised:
@@ -157,6 +187,7 @@ def test_a_lambda_has_no_key_of_its_own() -> None:
 
 PROGRAM = """
 import sys
+import zipapp
 from dataclasses import dataclass
 from storeroom import cached
 
@@ -168,7 +199,10 @@ print(load.key({"b", "a", None}, {"y": frozenset("xyz"), "x": 1}))
 
 
 def test_keys_are_the_same_in_every_process(tmp_path: Path) -> None:
-    """A key depends on no hash seed; a script's begins with its path, as every script is called __main__."""
+    """A key depends on no hash seed; a script's begins with its path, as every script is called __main__.
+
+    What cannot be imported by its name has a fingerprint of its code behind the path.
+    """
     (tmp_path / "shop").mkdir()
     script, other = tmp_path / "shop" / "report.py", tmp_path / "other.py"
     script.write_text(PROGRAM)
@@ -177,7 +211,7 @@ def test_keys_are_the_same_in_every_process(tmp_path: Path) -> None:
     def printed(*arguments: str, seed: str = "1") -> str:
         return subprocess.run(
             [sys.executable, *arguments],
-            env={"PYTHONHASHSEED": seed},
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": os.environ.get("PYTHONPATH", "")},
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -185,10 +219,91 @@ def test_keys_are_the_same_in_every_process(tmp_path: Path) -> None:
         ).stdout.strip()
 
     call = "load(names=set('a', 'b', None), options={'x': 1, 'y': frozenset('x', 'y', 'z')})"
-    assert printed(str(script)) == printed("shop/report.py", seed="2") == f"{script}.{call}"
-    assert printed(str(other)) == f"{other}.{call}"
+    found = printed(str(script))
+    assert found == printed("shop/report.py", seed="2")
+    assert re.fullmatch(rf"{re.escape(str(script))}#[0-9a-f]{{16}}\.{re.escape(call)}", found)
+    assert printed(str(other)) == found.replace(str(script), str(other))
     assert printed("-m", "shop.report") == printed("-c", "import shop.report", seed="3") == f"shop.report.{call}"
-    assert printed("-c", PROGRAM) == f"__main__.{call}"
+    assert printed("-c", PROGRAM) == found.replace(str(script), f"{tmp_path}/__main__")
+
+
+def test_a_zipapp_and_a_script_are_two_programs(tmp_path: Path) -> None:
+    """Every zipapp is called __main__, too: its path stands in the key, and that of its classes."""
+    program = (
+        "from dataclasses import dataclass\nfrom storeroom import cached\n@dataclass\nclass Point:\n    x: int\n"
+        "@cached\ndef load(point): pass\nprint(load.key(Point(1)))\n"
+    )
+    keys = set()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__main__.py").write_text(program)
+        zipapp.create_archive(tmp_path / name, tmp_path / f"{name}.pyz")
+        for started in (f"{name}.pyz", name):
+            run = subprocess.run([sys.executable, started], cwd=tmp_path, capture_output=True, text=True, check=True)
+            assert f"(point={tmp_path}/{started}/__main__.py.Point(x=1))" in run.stdout
+            keys.add(run.stdout)
+    assert len(keys) == 4
+
+
+CODE = """
+from storeroom import cached
+RATE = 2
+def helper(x):
+    return x
+class Point: pass
+@cached
+def price(x, tax=1, *, fee=0):
+    def inner(y): return helper(y) * RATE
+    return inner(x) in {"a", "b"}
+"""
+
+
+def key_in(code: str, **names: object) -> str:
+    """Return the key of ``price(1)`` in a module that cannot be imported, as a notebook or an interpreter is."""
+    main = ModuleType("__main__")
+    vars(main).update(names)
+    exec(compile(code, "<cell>", "exec"), vars(main))
+    return str(main.price.key(1, tax=0, fee=0))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("RATE = 2", "RATE = 3"),
+        ("return x", "return -x"),
+        ("tax=1", "tax=2"),
+        ("fee=0", "fee=1"),
+        ('"b"', '"c"'),
+        ("helper(y)", "(helper(y) + 0)"),
+    ],
+)
+def test_a_function_that_was_edited_and_run_again_has_other_keys(old: str, new: str) -> None:
+    """Its code, functions in it, defaults, and the constants and functions of its module that it reads count."""
+    assert key_in(CODE.replace(old, new)) != key_in(CODE)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("RATE = 2", "# a comment\n\nRATE = 2"), ("class Point: pass", "other = 1"), ('{"a", "b"}', '{"b", "a"}')],
+)
+def test_a_function_that_is_run_again_unchanged_has_the_keys_that_it_had(old: str, new: str) -> None:
+    """Lines above it, comments and names that it does not read count for nothing."""
+    assert key_in(CODE.replace(old, new)) == key_in(CODE)
+    assert key_in(CODE, __file__="<stdin>") == key_in(CODE)
+
+
+def test_a_counter_that_a_function_sets_itself_is_no_part_of_its_keys() -> None:
+    """A name of the module that the function assigns to is no constant."""
+    code = CODE.replace("    def inner", "    global RATE\n    RATE += 1\n    def inner").replace("* RATE", "* 1")
+    assert key_in(code) == key_in(code.replace("RATE = 2", "RATE = 3"))
+
+
+def test_functions_that_call_each_other_have_keys() -> None:
+    """Two functions that name each other, and one that names itself, have fingerprints."""
+    calls = (
+        "def odd(x): return price(x)\nfrom storeroom import cached\n@cached\ndef price(x, tax, fee): return odd(x)\n"
+    )
+    assert key_in(calls) != key_in(calls.replace("return odd(x)", "return odd(-x)"))
 
 
 # Templates --------------------------------------------------------------------------------------

@@ -270,3 +270,83 @@ def test_an_abstract_method_stays_abstract() -> None:
 
     with pytest.raises(TypeError, match="abstract"):
         Source()  # type: ignore[abstract]
+
+
+# Classes derived from others --------------------------------------------------------------------------
+
+
+class Deposit:
+    rate = 1
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    @cached(key="account:{self.number}:interest")
+    def interest(self) -> int:
+        return self.rate
+
+    @property
+    @cached(key=lambda self: f"account:{self.number}:name")
+    def name(self) -> str:
+        return type(self).__name__
+
+    @cached(key="account:{self.number}:total")
+    async def total(self) -> int:
+        return 1
+
+    @cached(key="fees", ignore=["cls"])
+    @classmethod
+    def fees(cls) -> int:
+        return 1
+
+    @cached(key="limit:{cls.rate}:{level}")
+    @classmethod
+    def limit(cls, level: int) -> str:
+        return cls.__name__
+
+
+class Savings(Deposit):
+    rate = 5
+
+    @cached(key="account:{self.number}:total")
+    async def total(self) -> int:
+        return await super().total() + 1
+
+    @cached(key="fees", ignore=["cls"])
+    @classmethod
+    def fees(cls) -> int:
+        return super().fees() + 1
+
+
+class Young(Savings):
+    rate = 1
+
+    @property
+    @cached(key=lambda self: f"account:{self.number}:name")
+    def name(self) -> str:
+        return f"{super().name}!"
+
+
+def test_an_inherited_method_has_a_key_for_each_class() -> None:
+    """A template's key is as written for the class that defines the method, and names a class derived from it."""
+    assert [kind(7).interest() for kind in (Deposit, Savings, Young, Deposit)] == [1, 5, 1, 1]
+    assert Deposit(7).interest.key() == "account:7:interest"
+    assert Savings(7).interest.key() == f"account:7:interest#{HERE}.Savings"
+    assert Deposit.interest.key(Savings(7)) == Savings(7).interest.key()
+    assert Savings(7).interest.invalidate()
+    assert caches["default"].has_key("account:7:interest")
+
+
+def test_a_classmethod_has_a_key_for_each_class() -> None:
+    """A template on a class method tells classes apart by their names, too, though the fields are alike."""
+    assert [kind.limit(1) for kind in (Deposit, Young)] == ["Deposit", "Young"]
+    assert Deposit.limit.key(1) == "limit:1:1"
+
+
+def test_an_overriding_method_calls_the_one_that_it_overrides() -> None:
+    """super() finds a cached method of the same template under a key of its own, sync and async, by any decorator."""
+    assert [asyncio.run(kind(7).total()) for kind in (Savings, Deposit, Young)] == [2, 1, 2]
+    assert Savings(7).total.key() == f"account:7:total#{HERE}.Savings.total()"
+    assert [Young(7).name, Savings(7).name, Deposit(7).name] == ["Young!", "Savings", "Deposit"]
+    assert [Savings.fees(), Deposit.fees(), Young.fees()] == [2, 1, 2]
+    assert Young.fees.key() == Savings.fees.key() != Deposit.fees.key() == "fees"

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from storeroom.eviction import ENCODED, BoundedMap
+from storeroom.eviction import ENCODED, BoundedMap, bounded_map, s3fifo
 
 KEYS = st.integers(0, 40).map(str)
 SIZES = st.integers(0, 30)
@@ -117,3 +117,19 @@ class EvictionMachine(RuleBasedStateMachine):
 
 TestEviction = pytest.mark.slow(EvictionMachine.TestCase)
 TestEviction.settings = settings(max_examples=50, stateful_step_count=60, deadline=None)
+
+
+@pytest.mark.slow
+class TestEvictionOfALargeMap(EvictionMachine.TestCase):
+    """The same with entries in shards, and kept from the garbage collector."""
+
+    settings = settings(max_examples=15, stateful_step_count=60, deadline=None)
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def _large_soon(cls):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(bounded_map, "_MANY", 3)
+            patch.setattr(bounded_map, "LARGE", 5)
+            patch.setattr(s3fifo, "LARGE", 5)
+            yield

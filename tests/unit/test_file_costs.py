@@ -1,6 +1,9 @@
 """The work of a file cache does not grow with what it need not look at."""
 
+import asyncio
+import math
 import random
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import storeroom
 from storeroom.backends import filebased
 from storeroom.backends.filebased import FileBasedCache
 from storeroom.backends.filebased.records import entry_key_of
@@ -78,13 +82,17 @@ def test_clear_leaves_what_is_others(make: Callable[..., FileBasedCache], others
     other._check_invariants()
 
 
+SIGNED: list[dict[str, Any]] = [{}, {"secret": "s" * 16}]
+
+
+@pytest.mark.parametrize("options", SIGNED)
 @pytest.mark.parametrize("operation", ["has_key", "ttl", "touch", "count", "keys", "delete"])
 @pytest.mark.parametrize("key", ["large", "long" * 500])
 def test_a_large_value_is_not_read_to_be_found_or_removed(
-    make: Callable[..., FileBasedCache], operation: str, key: str
+    make: Callable[..., FileBasedCache], operation: str, key: str, options: dict[str, Any]
 ) -> None:
-    """An operation that does not return the value needs no room for it."""
-    cache = make()
+    """An operation that does not return the value needs no room for it, signed or not."""
+    cache = make(OPTIONS={"max_entries": None, **options})
     cache.set(key, LARGE)
     tracemalloc.start()
     try:
@@ -93,6 +101,89 @@ def test_a_large_value_is_not_read_to_be_found_or_removed(
     finally:
         tracemalloc.stop()
     assert peak < len(LARGE) / 1000
+
+
+@pytest.mark.parametrize("options", SIGNED)
+@pytest.mark.parametrize("operation", ["has_key", "ttl", "touch", "ahas_key", "attl", "atouch"])
+@pytest.mark.parametrize("key", ["large", "long" * 500])
+def test_a_large_value_is_not_read_for_its_tags(
+    make: Callable[..., FileBasedCache], operation: str, key: str, options: dict[str, Any]
+) -> None:
+    """An entry's tags are judged without its value, signed or not; where a version has changed, it is not there."""
+    cache, tags = make(OPTIONS={"max_entries": None, **options}), [f"tag {number}" * 9 for number in range(100)]
+    cache.set(key, LARGE, tags=tags)
+
+    def ask() -> Any:
+        answer = getattr(cache, operation)(key)
+        return asyncio.run(answer) if operation.startswith("a") else answer
+
+    tracemalloc.start()
+    try:
+        assert ask()
+        assert ask()
+        cache.invalidate_tags(tags[-1])
+        assert not ask()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < len(LARGE) / 50  # the versions of a hundred tags are read
+
+
+@pytest.mark.parametrize("size", [1, 300_000])
+@pytest.mark.parametrize("options", [{}, {"secret": "s" * 16}])
+def test_conditions_are_judged_alike_wherever_the_value_lies(
+    make: Callable[..., FileBasedCache], size: int, options: dict[str, Any]
+) -> None:
+    """has_key() and ttl() go by an envelope's time, its tags and its lease, signed or not, as get() does."""
+    cache = make(OPTIONS=options)
+    with FakeClock() as clock:
+        cache.set("k", "v" * size, timeout=60, tags=["t", "u"])
+        cache.get_or_set("stale", lambda: "v" * size, timeout=5, stale_if_error=60)
+        clock.advance(10)
+        with storeroom.transaction():
+            assert (cache.has_key("k"), cache.ttl("k")) == (True, 50)
+            assert (cache.has_key("stale"), cache.ttl("stale")) == (False, 0)
+            cache.invalidate_tags("u")
+            assert (cache.has_key("k"), cache.ttl("k"), cache.get("k")) == (False, 0, None)
+        assert (cache.has_key("k"), cache.ttl("k"), cache.get("k")) == (False, 0, None)
+    cache._check_invariants()
+
+
+@pytest.mark.parametrize(("bound", "most"), [(500, 1.4), (1000, 1.25)])
+def test_a_new_key_in_a_full_cache_takes_few_calls(
+    make: Callable[..., FileBasedCache], bound: int, most: float
+) -> None:
+    """Entries are evicted together, at a cost for each that is small beside a set's own."""
+    cache = make(OPTIONS={"max_entries": bound})
+    cache.set_many({f"old {number}": "v" for number in range(bound)})
+    cache._engine.check_after = math.inf
+    set_all(cache, [f"first {number}" for number in range(1000)])
+    new = calls_of(lambda: set_all(cache, [f"new {number}" for number in range(1000)]))
+    overwriting = calls_of(lambda: set_all(cache, ["new 999"] * 1000))
+    assert new < most * overwriting
+    assert cache.count() <= bound
+    cache._check_invariants()
+
+
+def set_all(cache: FileBasedCache, keys: list[str]) -> None:
+    for key in keys:
+        cache.set(key, "v")
+
+
+def calls_of(action: Callable[[], object]) -> int:
+    """Count the calls of functions written in Python."""
+    calls, before = 0, sys.getprofile()
+
+    def note(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(note)
+    try:
+        action()
+    finally:
+        sys.setprofile(before)
+    return calls
 
 
 def no_walk(transaction: Any, start: str, now: float) -> Iterator[str]:

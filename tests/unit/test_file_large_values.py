@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+import storeroom
 from storeroom.backends.filebased import FileBasedCache, records, table
-from storeroom.backends.filebased.records import ASIDE, HEADER, LONGEST_FRAME, entry_key_of
+from storeroom.backends.filebased.records import ASIDE, LONGEST_FRAME, entry_key_of
 from storeroom.backends.filebased.slotfile import ATTEMPT
 from storeroom.exceptions import StorageError, ValueTypeError
 from storeroom.testing import FakeClock
@@ -79,6 +80,82 @@ def use(cache: FileBasedCache, key: str, value: str) -> None:
     assert (cache.delete(key), cache.delete(key, version=2), cache.delete(key)) == (True, True, False)
     assert aside(cache) == set()
     assert cache.stats().bytes == cache.stats().errors == 0
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+def test_touch_of_a_tagged_value_keeps_all_but_its_time(
+    make: Callable[..., FileBasedCache], key: str, settings: dict[str, Any]
+) -> None:
+    """Wherever the value lies it is whole, lives until the new time, goes with its tags, and can be renamed."""
+    cache, value = make(**settings), "v" * 300_000
+    with FakeClock() as clock:
+        for seconds in (1000, 50, 70):
+            cache.set(key, value, timeout=60, tags=["t", "u"])
+            assert cache.touch(key, seconds)
+            assert cache.touch(key, seconds)
+            assert (cache.get(key), cache.get_many([key]), cache.ttl(key)) == (value, {key: value}, seconds)
+            clock.advance(seconds - 1)
+            assert cache.has_key(key)
+            clock.advance(1)
+            assert (cache.touch(key, 60), cache.get(key)) == (False, None)
+        cache.set(key, value, timeout=60, tags=["t", "u"])
+        assert cache.touch(key, 90)
+        assert (cache.incr_version(key), cache.ttl(key, version=2), cache.get(key, version=2)) == (2, 90, value)
+        assert cache.touch(key, None, version=2)
+        cache.invalidate_tags("u")
+        assert (cache.touch(key, 60, version=2), cache.get(key, version=2)) == (False, None)
+
+
+def test_touch_of_a_tagged_value_gives_way_to_another_writer(make: Callable[..., FileBasedCache]) -> None:
+    """A value that was set, removed or touched meanwhile does not get the time of a touch that saw an older one."""
+    cache, other, value = make(), make(), "v" * 300_000
+    cache.set("k", value, timeout=60, tags=["t"])
+    storage_key = cache.make_key("k")
+    seen = cache._touch(storage_key, 0.0)
+    for change in (
+        lambda: other.touch("k", 100),
+        lambda: other.set("k", value, timeout=100, tags=["t"]),
+        lambda: other.set("k", "small", timeout=100, tags=["t"]),
+        lambda: other.set("k", value, timeout=100),
+        lambda: other.delete("k"),
+    ):
+        change()
+        before = other.get("k")
+        assert not cache._compare_set(storage_key, seen, seen.until(seen.fresh_until + 900), seen.fresh_until + 900)
+        assert (other.get("k"), (other.ttl("k") or 0) < 101) == (before, True)
+
+
+def test_touch_of_a_signed_value_leaves_it_signed(make: Callable[..., FileBasedCache]) -> None:
+    """The secret that signed the value reads it after a touch; another does not, nor does any read altered bytes."""
+    value, secrets = "v" * 300_000, ["s" * 16, "o" * 16]
+    cache, other, newer = make(secret=secrets[0]), make(secret=secrets[1]), make(secret=secrets[::-1])
+    cache.set("k", value, timeout=60, tags=["t"])
+    for toucher, seconds in ((newer, 100), (cache, 50)):
+        assert toucher.touch("k", seconds)
+        assert not other.touch("k", 200)  # which cannot read the tags' versions
+        assert (cache.get("k"), newer.get("k"), other.get("k")) == (value, value, None)
+        assert seconds - 5 < (cache.ttl("k") or 0) <= seconds
+    assert cache.incr_version("k") == 2
+    assert cache.get("k", version=2) == value
+    cache.touch("k", 70, version=2)
+    key = entry_key_of(cache.make_key("k", version=2))
+    with cache._engine.turns.taken(), cache._engine.begin(write=True) as transaction:
+        frame = bytearray(transaction.get(ASIDE + key))
+        frame[-1] ^= 1
+        transaction.put(ASIDE + key, bytes(frame))
+    assert (cache.get("k", version=2), cache.get_many(["k"], version=2)) == (None, {})
+    assert cache.delete("k", version=2)
+
+
+def test_touch_in_a_memo_leaves_the_value_to_be_read(make: Callable[..., FileBasedCache]) -> None:
+    """The memo does not take terms that were read without their value for the entry."""
+    cache, value = make(), "v" * 300_000
+    cache.set("k", value, timeout=60, tags=["t"])
+    with storeroom.memo():
+        for _ in range(2):
+            assert cache.touch("k", 100)
+            assert cache.get("k") == value
 
 
 @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
@@ -195,14 +272,16 @@ def test_slots_made_anew_keep_what_lies_aside_and_drop_what_nobody_owns(make: Ca
     assert (cache.stats().bytes, cache.count()) == (size, 4)
 
 
-def test_a_write_that_fails_leaves_entry_and_frame_as_they_were(make: Callable[..., FileBasedCache]) -> None:
-    """Both records change in one transaction, or none does."""
+def test_a_write_that_fails_leaves_neither_entry_nor_frame(make: Callable[..., FileBasedCache]) -> None:
+    """Both records of the older value go, and others stay."""
     cache, value = make(map_size="2MB"), b"v" * 300_000
-    cache.set_many({"k": value, "small": 1})
-    for key in ("k", "small", "new"):
+    kept = {"k": value, "small": 1}
+    cache.set_many(kept)
+    for key in ("new", "k", "small"):
         with pytest.raises(StorageError, match="map_size"):
             cache.set(key, b"w" * 3_000_000)
-        assert cache.get_many(["k", "small", "new"]) == {"k": value, "small": 1}
-        assert cache.count() == 2
+        kept.pop(key, None)
+        assert cache.get_many(["k", "small", "new"]) == kept
+        assert cache.count() == len(kept)
+        assert len(aside(cache)) == ("k" in kept)
     cache._check_invariants()
-    assert len(record_of(cache)) < 100 + HEADER.size

@@ -2,6 +2,7 @@
 
 import pytest
 
+from benchmarks import hits
 from benchmarks.hit_ratio import (
     REFERENCE,
     load,
@@ -42,6 +43,40 @@ def test_hit_ratio_of_a_hot_set_survives_scans() -> None:
     keys = scans(30_000, hot=800, scan=2_000)
     assert replay_lru(keys, 1_000) < 35
     assert replay(keys, 1_000) > 44
+
+
+@pytest.mark.parametrize("by_bytes", [False, True])
+@pytest.mark.parametrize("refills", [False, True])
+def test_hit_ratio_of_a_hot_set_is_that_of_the_better_policy(refills: bool, by_bytes: bool) -> None:
+    """Local memory and files keep a hot set from scans, with refills and without, by entries and by bytes."""
+    traffic = hits.Traffic(scans(9_000, hot=400, scan=1_000), 500, refills, by_bytes)
+    goal = max(hits.ratio(traffic, store(traffic)) for store in (hits.Lru, hits.WritesTeach)) - hits.NEAR
+    assert hits.ratio(traffic, hits.Local(traffic)) > goal
+    if not refills:
+        assert hits.ratio_of_files(traffic, 1) > goal
+
+
+def test_hit_ratio_of_sessions_from_the_start_is_that_of_an_lru() -> None:
+    """Sessions that fill the cache are read again and again, and are not taken for a hot set."""
+    traffic = hits.Traffic(list(hits.sessions(12_000, 500, 9)), 1_000, refills=True, by_bytes=False)
+    assert hits.ratio(traffic, hits.Local(traffic)) > hits.ratio(traffic, hits.Lru(traffic)) - hits.NEAR
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by_bytes", [False, True])
+def test_hit_ratio_of_sessions_from_the_start_is_near_an_lru_without_refills(by_bytes: bool) -> None:
+    """While the cache fills, sessions that are over do not outlive in main those that have just begun."""
+    traffic = hits.Traffic(list(hits.sessions(15_000, 500, 9)), 1_000, refills=False, by_bytes=by_bytes)
+    goal = hits.ratio(traffic, hits.Lru(traffic)) - hits.NEAR
+    assert hits.ratio(traffic, hits.Local(traffic)) > goal
+    assert hits.ratio_of_files(traffic, 1) > goal
+
+
+def test_hit_ratio_of_a_small_cache_is_that_of_the_better_policy() -> None:
+    """Silence does not shorten the small queue of a small cache by chance, on a third of a trace."""
+    traffic = hits.Traffic(load("web12")[31_869:63_738], 31, refills=True, by_bytes=False)
+    goal = max(hits.ratio(traffic, store(traffic)) for store in (hits.Lru, hits.WritesTeach)) - hits.NEAR
+    assert hits.ratio(traffic, hits.Local(traffic)) > goal
 
 
 @pytest.mark.parametrize(("exponent", "margin"), [(0.8, 7), (1.0, 4)])

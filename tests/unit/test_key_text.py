@@ -1,17 +1,29 @@
 """The text of a value: one per value, the same everywhere, or an error."""
 
+import re
 import subprocess
 import sys
-from collections import OrderedDict, namedtuple
+from array import array
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum, Flag, IntEnum, StrEnum
+from fractions import Fraction
+from functools import partial
+from ipaddress import ip_address, ip_network
 from pathlib import Path, PurePosixPath
-from typing import Any
+from types import MappingProxyType, SimpleNamespace
+from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import attrs
+import freezegun
+import msgspec
+import numpy as np
+import pandas as pd
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,6 +90,33 @@ class User:
     def __cache_key__(self) -> int:
         return self.number
 
+    @classmethod
+    def made(cls) -> "User":
+        return cls(7)
+
+
+@attrs.frozen
+class Article:
+    number: int
+    note: object = attrs.field(default=None, eq=False)
+
+
+class Model(pydantic.BaseModel):
+    a: int
+    b: list[str]
+
+
+class Open(pydantic.BaseModel, extra="allow"):
+    a: int
+
+
+class Struct(msgspec.Struct):
+    a: int
+
+
+def made() -> None:
+    pass
+
 
 class Nowhere(tzinfo):
     def utcoffset(self, _: Any) -> timedelta:
@@ -128,6 +167,54 @@ TEXTS = {
     f"{HERE}.User(7)": User(7),
     f"{HERE}.User": User,
     "int": int,
+    "Fraction('1/3')": Fraction(1, 3),
+    "IPv4Address('10.0.0.1')": ip_address("10.0.0.1"),
+    "IPv6Network('2001:db8::/32')": ip_network("2001:db8::/32"),
+    "range(0, 3, 1)": range(3),
+    "slice(1, 2, None)": slice(1, 2),
+    "bytearray(b'a')": bytearray(b"a"),
+    "memoryview('B', (1), b'a')": memoryview(b"a"),
+    "array('i', [1, 2])": array("i", [1, 2]),
+    "OrderedDict([('b', 1), ('a', 2)])": OrderedDict(b=1, a=2),
+    "Counter({'a': 2, 'b': 1})": Counter("baa"),
+    "defaultdict(int, {'a': 1})": defaultdict(int, a=1),
+    "deque([1, 2], 3)": deque([1, 2], 3),
+    "mappingproxy({'a': 1})": MappingProxyType({"a": 1}),
+    "SimpleNamespace({'a': 1})": SimpleNamespace(a=1),
+    "dict_keys(set('a', 'b'))": {"b": 1, "a": 2}.keys(),
+    "dict_values([1, 2])": {"b": 1, "a": 2}.values(),
+    "dict_items({'a': 2, 'b': 1})": {"b": 1, "a": 2}.items(),
+    "Pattern('a+', 34)": re.compile("a+", re.IGNORECASE),
+    "ZoneInfo('Europe/Paris')": ZoneInfo("Europe/Paris"),
+    "timezone(timedelta('1:00:00'), 'UTC+01:00')": timezone(timedelta(hours=1)),
+    "Ellipsis": ...,
+    "NotImplemented": NotImplemented,
+    "builtins.len": len,
+    f"{HERE}.made": made,
+    f"{HERE}.User.made": User.made,
+    "partial(int, (), {'base': 2})": partial(int, base=2),
+    "module('re')": re,
+    "list[int]": list[int],
+    "Union[NoneType, int]": int | None,
+    "Union[int, str]": str | int,
+    "typing.Literal['a', 1]": Literal["a", 1],
+    "typing.Annotated[int, 'm']": Annotated[int, "m"],
+    f"{HERE}.Article(number=7)": Article(7),
+    f"{HERE}.Model(a=1, b=['x'])": Model(a=1, b=["x"]),
+    f"{HERE}.Open(a=1, **{{'c': 2}})": Open(a=1, c=2),
+    f"{HERE}.Struct(a=1)": Struct(a=1),
+    "numpy.int64(7)": np.int64(7),
+    "numpy.float32(0.5)": np.float32(0.5),
+    "numpy.float64(1.5)": np.float64(1.5),
+    "numpy.bool(True)": np.bool_(True),
+    "numpy.str_('a')": np.str_("a"),
+    "numpy.datetime64('2026-01-01', numpy.dtype('<M8[D]'))": np.datetime64("2026-01-01"),
+    "numpy.dtype('<f8')": np.dtype(float),
+    "numpy.array(numpy.dtype('|b1'), (2, 1), 48bd4a08cebea34a5016248ea546826bbb87a319)": np.array([[True], [False]]),
+    "numpy.array(numpy.dtype('|O'), (2), ['a', None])": np.array(["a", None], dtype=object),
+    "pandas.Timestamp('2026-01-01T00:00:00.000000001', None, 0)": pd.Timestamp("2026-01-01") + pd.Timedelta(1),
+    "pandas.NaTType()": pd.NaT,
+    "pandas.NAType()": pd.NA,
 }
 
 
@@ -157,12 +244,21 @@ def local_class() -> type:
 
 UNKEYABLE = {
     "an object": Plain(),
-    "a function": len,
     "a generator": (number for number in ()),
     "a dataclass that compares by identity": Handle(1),
     "a subclass of a dataclass": PointOf(1, 2),
     "a dataclass that holds an object": Point(1, Plain()),
-    "a mapping whose order counts": OrderedDict(a=1),
+    "a function of no name": lambda: None,
+    "a method of an object": Plain().__repr__,
+    "a method of a list": [].append,
+    "a table whose missing items are made by a lambda": defaultdict(lambda: 1),
+    "a type variable": TypeVar("T"),
+    "an attrs class that compares by identity": attrs.make_class("ByIdentity", ["a"], eq=False)(1),
+    "a subclass of an attrs class": type("Grown", (Article,), {})(1),
+    "a secret of pydantic's": pydantic.SecretStr("s"),
+    "an array with a mask": np.ma.masked_array([1], mask=[True]),
+    "a generator of random numbers": np.random.default_rng(),
+    "an array of objects": np.array([Plain()], dtype=object),
     "a class within a function": local_class(),
     "an instance of a class within a function": local_class()(),
 }
@@ -175,6 +271,68 @@ def test_text_of_refuses_values_that_other_processes_could_not_write(value: obje
         text_of({"deep": [value]})
     with pytest.raises(UnkeyableArgumentError):
         plain_text(value)
+
+
+ARRAYS = [
+    np.array([1, 2]),
+    np.array([1, 2, 0]),
+    np.array([2, 1]),
+    np.array([[1, 2]]),
+    np.array([1.0, 2.0]),
+    np.array([1, 2], dtype="int32"),
+    np.array(["1", "2"]),
+    np.array([1, 2], dtype="M8[D]"),
+    np.array([1, 2], dtype="M8[s]"),
+    np.array([(1, 2)], dtype=[("a", "i8"), ("b", "i8")]),
+    np.array([(1, 2)], dtype=[("b", "i8"), ("a", "i8")]),
+    np.array([1, 2], dtype=object),
+    pd.Series([1, 2]),
+    pd.Series([1, 2], name="a"),
+    pd.Series([1, 2], index=[1, 0]),
+    pd.Series([1, None], dtype="Int64"),
+    pd.Series([1, 0], dtype="Int64"),
+    pd.Series(["a", "b"]),
+    pd.Series(["a", "b"], dtype="category"),
+    pd.Series(pd.Categorical(["a", "b"], categories=["b", "a"])),
+    pd.Series(pd.Categorical(["a", "b"], ordered=True)),
+    pd.to_datetime(pd.Series(["2026-01-01", "2026-01-02"])),
+    pd.to_datetime(pd.Series(["2026-01-01", "2026-01-02"])).dt.tz_localize("UTC"),
+    pd.Index([1, 2]),
+    pd.RangeIndex(1, 3),
+    pd.MultiIndex.from_tuples([(1, "a"), (2, "b")]),
+    pd.MultiIndex.from_tuples([(1, "a"), (2, "c")]),
+    pd.DataFrame({"a": [1, 2]}),
+    pd.DataFrame({"b": [1, 2]}),
+    pd.DataFrame({"a": [1, 2]}, index=[1, 0]),
+    pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}),
+    pd.DataFrame({"a": [1, 2], "b": ["x", "z"]}),
+    pd.Timestamp("2026-01-01"),
+    pd.Timestamp("2026-01-01", tz="UTC"),
+    pd.Timestamp("2026-01-01", tz="Europe/London"),
+    pd.Period("2026-01", "M"),
+    pd.Period("2026-01-01", "D"),
+    pd.Interval(0, 1),
+    pd.Interval(0, 1, closed="left"),
+    pd.Timedelta(1, "s"),
+]
+
+
+def test_texts_of_arrays_tell_them_apart() -> None:
+    """Arrays and frames have one text where type, shape, labels and items are the same, and else different ones."""
+    texts = [text_of(value) for value in ARRAYS]
+    assert len(set(texts)) == len(ARRAYS)
+    assert [text_of(value.copy() if hasattr(value, "copy") else value) for value in ARRAYS] == texts
+    grid = np.arange(12).reshape(3, 4)
+    assert text_of(grid.T) == text_of(grid.T.copy())  # a view, in another order of memory
+    assert len(text_of(np.zeros(1_000_000))) < 100
+
+
+def test_a_frozen_clock_makes_the_keys_of_a_running_one() -> None:
+    """Under freezegun dates have the text of the dates that they stand for."""
+    with freezegun.freeze_time("2026-01-01 12:00"):
+        assert text_of(datetime.now(UTC)) == text_of(datetime(2026, 1, 1, 12, tzinfo=UTC))
+        frozen = [text_of(date.today()), text_of(datetime.now()), plain_text(date.today())]  # noqa: DTZ005, DTZ011 -- as programs have them
+    assert frozen == ["date('2026-01-01')", "datetime('2026-01-01 12:00:00')", "2026-01-01"]
 
 
 def test_text_of_refuses_a_time_zone_without_a_name() -> None:
@@ -211,6 +369,13 @@ def test_text_of_refuses_a_number_with_a_state_of_its_own() -> None:
         (Color.RED, f"{HERE}.Color.RED"),
         (["a", 1], "['a', 1]"),
         (User(7), f"{HERE}.User(7)"),
+        (Fraction(1, 3), "1/3"),
+        (ip_address("10.0.0.1"), "10.0.0.1"),
+        (ZoneInfo("Europe/Paris"), "Europe/Paris"),
+        (np.int64(7), "7"),
+        (np.str_("a"), "a"),
+        (len, "builtins.len"),
+        (range(3), "range(0, 3, 1)"),
     ],
     ids=shown,
 )

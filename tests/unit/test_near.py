@@ -22,6 +22,7 @@ from storeroom.registry import caches
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING
 from storeroom.testing import FakeClock
+from storeroom.testing.clock import clock_ahead
 from storeroom.timeouts import NEVER
 
 
@@ -71,7 +72,7 @@ def test_the_bound_counts_from_the_beginning_of_the_read(table: NearTable, clock
 
 def test_an_entry_never_outlives_the_storages(table: NearTable, clock: FakeClock) -> None:
     """A near entry is a miss when its entry in the storage expires."""
-    table.begin_tracking(clock.now())
+    table.begin_tracking(clock.uptime())
     fill(table, "k", 1, clock.now() + 0.5)
     clock.advance(0.5)
     assert table.get("k") is MISSING
@@ -79,21 +80,21 @@ def test_an_entry_never_outlives_the_storages(table: NearTable, clock: FakeClock
 
 def test_with_a_channel_an_entry_is_believed_while_that_vouches(table: NearTable, clock: FakeClock) -> None:
     """With a channel, an entry is believed as long as the channel vouches, and again once a late one does."""
-    table.begin_tracking(clock.now())
+    table.begin_tracking(clock.uptime())
     fill(table, "k", 1)
     for _ in range(100):
         clock.advance(0.9)
         assert table.get("k") == 1
-        table.vouch(clock.now())
+        table.vouch(clock.uptime())
     clock.advance(1.0)
     assert table.get("k") is MISSING, "it has been silent for as long as the bound"
-    table.vouch(clock.now())
+    table.vouch(clock.uptime())
     assert table.get("k") == 1, "it was only late, and has told all"
 
 
 def test_an_unknown_expiry_is_bounded_with_a_channel_too(table: NearTable, clock: FakeClock) -> None:
     """With a channel, an entry of unknown expiry is still a miss after max_staleness."""
-    table.begin_tracking(clock.now() + 10)
+    table.begin_tracking(clock.uptime() + 10)
     fill(table, "k", 1, None)
     clock.advance(1.0)
     assert table.get("k") is MISSING
@@ -101,7 +102,7 @@ def test_an_unknown_expiry_is_bounded_with_a_channel_too(table: NearTable, clock
 
 def test_the_end_of_a_channel_drops_everything(table: NearTable, clock: FakeClock) -> None:
     """When a channel ends, all entries are dropped, and new ones are bounded by time again."""
-    table.begin_tracking(clock.now())
+    table.begin_tracking(clock.uptime())
     fill(table, "k", 1)
     table.end_tracking()
     assert table.get("k") is MISSING
@@ -112,9 +113,9 @@ def test_the_end_of_a_channel_drops_everything(table: NearTable, clock: FakeCloc
 
 def test_vouching_for_a_channel_that_has_ended_means_nothing(table: NearTable, clock: FakeClock) -> None:
     """A vouch that arrives after the end of its channel has no effect."""
-    table.begin_tracking(clock.now())
+    table.begin_tracking(clock.uptime())
     table.end_tracking()
-    table.vouch(clock.now())
+    table.vouch(clock.uptime())
     assert table.trusted_until == NEVER
 
 
@@ -128,7 +129,7 @@ def test_a_value_read_before_a_change_is_not_kept_after_it(table: NearTable, clo
     changes: dict[str, Callable[[], None]] = {
         "drop": lambda: table.drop(["k"]),
         "drop_all": table.drop_all,
-        "begin_tracking": lambda: table.begin_tracking(clock.now()),
+        "begin_tracking": lambda: table.begin_tracking(clock.uptime()),
         "end_tracking": table.end_tracking,
     }
     changes[change]()
@@ -346,7 +347,7 @@ def test_versions_of_tags_have_their_own_bound(table: NearTable) -> None:
 
 def test_a_forked_child_begins_with_nothing(table: NearTable, clock: FakeClock) -> None:
     """After a fork the child has an empty near tier without a channel."""
-    table.begin_tracking(clock.now())
+    table.begin_tracking(clock.uptime())
     life = table.life
     fill(table, "k", 1)
     table.after_fork_in_child()
@@ -591,3 +592,16 @@ tiers = cache.stats().tiers
 assert (tiers["memory"].hits, tiers["files"].hits) == (3, 1), tiers
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("seconds", [-3600.0, 3600.0])
+def test_clock_that_is_set_changes_no_bound(table: NearTable, clock: FakeClock, seconds: float) -> None:
+    """An entry is believed for max_staleness, and not beyond its own time, however the host's clock is set."""
+    fill(table, "bounded", 1, None)
+    fill(table, "short", 2, clock.now() + 0.5)
+    with clock_ahead(seconds):
+        assert (table.get("bounded"), table.get("short")) == (1, 2)
+        clock.advance(0.6)
+        assert (table.get("bounded"), table.get("short")) == (1, MISSING)
+        clock.advance(0.5)
+        assert table.get("bounded") is MISSING

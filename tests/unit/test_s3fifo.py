@@ -81,3 +81,26 @@ def test_resize_to_less_forgets_the_ghosts_beyond_the_new_window():
         policy.admit(returning, full=False)
         queues[victim.key] = returning.queue
     assert list(queues.values()) == [MAIN, YOUNG]
+
+
+def test_what_is_known_of_small_gets_old_while_main_makes_room_for_it():
+    """With small_used high, small grows into main, but not for ever where its oldest are in fact not used."""
+    policy = AdaptiveS3Fifo(100.0)
+    policy.share.aim(20.0)
+    for number in range(1_000):
+        if number == 100:
+            policy.share.small_used = 0.6
+        policy.admit(Item(str(number)), full=number >= 100)
+        if number == 200:
+            assert policy.share.small_used < 0.45
+    assert policy.share.room(100) == policy.share.target
+
+
+def test_entries_read_twice_fill_main_three_at_a_time():
+    """Where the oldest were read twice or more as the cache fills, most of them are in main when it is full."""
+    policy = AdaptiveS3Fifo(100.0)
+    for number in range(100):
+        policy.admit(Item(str(number)), full=False)
+        for item in policy._old:
+            item.freq = 2
+    assert policy._small < 35

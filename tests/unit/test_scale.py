@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from benchmarks import charts
+from benchmarks import charts, machine
 from benchmarks.scale import page
 from benchmarks.scale.__main__ import main
 from benchmarks.scale.contenders import CONTENDERS
@@ -73,6 +73,23 @@ def test_command_writes_a_page_with_its_plots(tmp_path, capsys):
         ET.parse(tmp_path / "docs" / plot)
     assert main(["--read", kept, "--docs", str(tmp_path / "again")]) == 0
     assert (tmp_path / "again" / "scale.md").read_text("utf-8") == written
+
+
+@pytest.mark.slow
+def test_a_run_that_was_ended_goes_on_with_what_is_missing(tmp_path, capsys):
+    """What was measured on this machine is taken over; of another machine, everything is measured anew."""
+    kept, state = tmp_path / "figures.json", tmp_path / "state.json"
+    known, elsewhere = {50: {"get": 1e-3}}, {"date": "2000-01-01"}
+    for earlier, pattern, expected in (
+        (Results(machine.describe() | elsewhere, [50], {"files": known}), "^(local memory|files)$", 2),
+        (Results(elsewhere, [50], {"local memory": known}), "^local memory$", 1),
+    ):
+        state.write_text(earlier.as_json(), "utf-8")
+        arguments = ["--sizes", "50", "--effort", "quick", "--storages", pattern]
+        assert main([*arguments, "--json", str(kept), "--resume", str(state)]) == 0
+        assert re.findall(r"(.+), 50 entries", capsys.readouterr().out) == ["local memory"]
+        assert len(Results.from_json(kept.read_text("utf-8")).figures) == expected
+        assert not state.exists(), "the next run begins anew"
 
 
 def test_keys_are_different_and_in_no_order():

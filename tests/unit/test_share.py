@@ -96,9 +96,9 @@ def test_room_follows_the_use_of_the_oldest(small_used, main_used, refilled, roo
 
 
 def test_small_gets_little_where_nothing_is_refilled_and_main_is_used_instead():
-    """A target that lessons have lowered counts for a tenth of the capacity at most; the first one stays."""
-    used = {"small_used": 0.2, "main_used": 0.9, "refilled": 0.1}
-    assert shared(300.0, **used).room(1_000) == 100
+    """A target that lessons have lowered counts for a fifth of the capacity at most; the first one stays."""
+    used = {"small_used": 0.1, "main_used": 0.9, "refilled": 0.1}
+    assert shared(300.0, **used).room(1_000) == 200
     assert shared(550.0, **used).room(1_000) == 550
     assert shared(300.0, **{**used, "refilled": 0.9}).room(1_000) == 300
 
@@ -111,3 +111,39 @@ def test_the_target_falls_to_a_twentieth_while_nothing_returns():
     for _ in range(200):
         share.fall()
     assert share.target == pytest.approx(50)
+
+
+@pytest.mark.parametrize(("hits", "target"), [((0, 1), 550), ((2, 2), 200), ((2, 0), 200), ((2, 0, 0, 0, 0), 550)])
+def test_small_begins_with_less_where_the_oldest_were_read_twice(hits, target):
+    """While the cache fills, the target falls to a fifth if a good part of what goes on to main was read twice."""
+    share = Share(1_000.0)
+    for times in hits * 400:
+        share.fill(times)
+    assert share.target == pytest.approx(target, abs=1)
+
+
+@pytest.mark.parametrize(("capacity", "refilled", "evictions"), [(50, 1.0, 400), (50, 0.1, 50), (1_000, 1.0, 1_000)])
+def test_a_silence_is_of_400_evictions_at_least_where_misses_are_refilled(capacity, refilled, evictions):
+    """In a small cache few keys return soon, so that none in a turnover says nothing."""
+    share = Share(float(capacity))
+    share.refilled = refilled
+    share.learn(0, 0, proven=False, is_read=True)
+    assert share.capacity - share.silence == evictions
+
+
+@pytest.mark.parametrize(("proven", "evictions", "target"), [(False, 49, 550), (True, 49, 190.4), (False, 50, 208)])
+def test_an_early_return_to_small_takes_its_short_beginning_back(proven, evictions, target):
+    """A key that returns to small within a twentieth of a turnover of evictions gives it its first share again."""
+    share = shared(200.0)
+    share.learn(10, 0, proven=proven, is_read=True, evictions=evictions)
+    assert share.target == pytest.approx(target)
+
+
+@pytest.mark.parametrize(("before", "unread", "read"), [(0, 0, 1), (1, 2, 1)])
+def test_where_all_were_read_one_that_was_not_takes_more_hits_along(before, unread, read):
+    """While the cache fills, an unread entry counts for less than a read one; for more where nearly all were read."""
+    share = Share(1_000.0)
+    for _ in range(150):
+        share.fill(before)
+    assert share.fill(0) == unread
+    assert share.fill(2) == read

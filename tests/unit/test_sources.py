@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import stat
 import subprocess
 import sys
 import types
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from storeroom.exceptions import ConfigurationError
-from storeroom.registry import sources
+from storeroom.registry import sources, user_folder
 from storeroom.registry.aliases import read_caches
 from storeroom.registry.sources import Source, find_source, read_file
 
@@ -58,17 +59,30 @@ def django(monkeypatch, *, configured=True, **settings):
 
 
 def test_first_source_found_wins(program, monkeypatch):
-    """Django counts before STOREROOM_CONFIG, that before pyproject.toml, CACHE_URL and the embedded default."""
+    """Django counts before STOREROOM_CONFIG, that before CACHE_URL, pyproject.toml and the embedded default."""
     assert find_source().name == "the embedded default"
-    monkeypatch.setenv("CACHE_URL", "locmem://url")
-    assert find_source().caches["default"]["LOCATION"] == "url"
     (program / "pyproject.toml").write_text(PYPROJECT)
     assert find_source().caches["default"]["LOCATION"] == "project"
+    monkeypatch.setenv("CACHE_URL", "locmem://url")
+    assert find_source().caches["default"]["LOCATION"] == "url"
     (program / "other.toml").write_text(CONFIG)
     monkeypatch.setenv("STOREROOM_CONFIG", "other.toml")
     assert find_source().caches["default"]["LOCATION"] == "toml"
     django(monkeypatch, CACHES={"default": {"LOCATION": "django"}})
     assert find_source().caches["default"]["LOCATION"] == "django"
+
+
+def test_sources_that_are_passed_over_are_told(program, monkeypatch):
+    """Beside the first source each further one is told, also where it is wrong."""
+    assert sources.passed_over() == []
+    (program / "pyproject.toml").write_text(PYPROJECT)
+    assert sources.passed_over() == []
+    monkeypatch.setenv("CACHE_URL", "locmem://url")
+    assert sources.passed_over() == [f"pyproject.toml ({program / 'pyproject.toml'})"]
+    (program / "pyproject.toml").write_text("[tool.storeroom")
+    (wrong,) = sources.passed_over()
+    assert "is not valid TOML" in wrong
+    assert find_source().name == "environment variables"
 
 
 def test_source_tells_where_it_is(program, monkeypatch):
@@ -308,69 +322,81 @@ def test_embedded_default_is_a_bounded_file_cache(program, monkeypatch):
     assert alias.settings.options["max_bytes"] == 1024**3
 
 
-SHOW = "from storeroom.registry.sources import program_directory; print(program_directory())"
+@pytest.fixture
+def homeless(program, monkeypatch, caplog):
+    """A program whose user has no home that can be written to, and a folder of temporary files; return that."""
+    (program / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(program / "file" / "cache"))
+    monkeypatch.setattr(user_folder, "_SHARED", ())
+    monkeypatch.setattr(user_folder, "_told", set())
+    temporary = program / "temporary"
+    temporary.mkdir()
+    temporary.chmod(0o1777)
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    return temporary
 
 
-def shown_by(*command, cwd):
-    """Run a program that prints its directory; return the name of that."""
-    environ = os.environ | {"XDG_CACHE_HOME": str(cwd / "cache"), "PYTHONPATH": str(Path(sources.__file__).parents[1])}
-    run = subprocess.run([sys.executable, *command], cwd=cwd, env=environ, capture_output=True, text=True, check=True)
-    directories = [Path(line) for line in run.stdout.splitlines()]
-    assert {directory.parent for directory in directories} == {cwd / "cache/storeroom"}
-    return [directory.name for directory in directories]
+def test_without_a_home_the_cache_is_in_a_private_temporary_folder(homeless, caplog):
+    """Where the user's cache directory cannot be written to, a folder of mode 0700 takes its place; it is told once."""
+    source = find_source()
+    folder = homeless / f"storeroom-{os.geteuid()}"
+    assert Path(source.origin).parent == folder
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert find_source().origin == source.origin == sources.program_directory()
+    cache = read_caches(find_source().caches)["default"].build()
+    cache.set("key", "value")
+    assert cache.get("key") == "value"
+    cache.engine.close()
+    (told,) = caplog.messages
+    assert "cannot be written to" in told
+    assert f"in {source.origin} instead. Set CACHE_URL to choose" in told
 
 
-@pytest.mark.parametrize("command", [["report.py"], ["./report.py"], ["-m", "report"]])
-def test_program_is_told_by_its_path(program, command):
-    """A program's directory is named after its script and path, however it is started."""
-    (program / "report.py").write_text(SHOW)
-    (found,) = shown_by(*command, cwd=program)
-    assert re.fullmatch("report-[0-9a-f]{8}", found)
-    assert shown_by(program / "report.py", cwd=program) == [found]
+@pytest.mark.parametrize("planted", ["open", "link", "file", "unsafe", "none"])
+def test_a_folder_that_may_be_anothers_is_not_used(homeless, planted, caplog):
+    """A folder that others can enter, a link or a file in its position, or none at all: the cache is in memory."""
+    folder = homeless / f"storeroom-{os.geteuid()}"
+    if planted == "open":
+        folder.mkdir()
+        folder.chmod(0o755)
+    elif planted == "link":
+        (homeless / "other").mkdir(mode=0o700)
+        folder.symlink_to(homeless / "other")
+    elif planted == "file":
+        folder.touch()
+    elif planted == "unsafe":
+        homeless.chmod(0o777)  # anybody could put another folder there later
+    else:
+        homeless.rmdir()
+    source = find_source()
+    assert read_caches(source.caches)["default"].backend.__name__ == "LocMemCache"
+    assert source.origin.startswith("in memory, as ")
+    assert "in the memory of this process instead. Set CACHE_URL" in caplog.text
+    with pytest.raises(ConfigurationError, match=r"names a table, and no database, for which .* cannot be written to"):
+        sources.program_directory()
 
 
-def test_package_is_a_program(program):
-    """A package's directory is named after it, started by -m or by path."""
-    (program / "my pkg").mkdir()
-    (program / "my pkg/__main__.py").write_text(SHOW)
-    (found,) = shown_by("-m", "my pkg", cwd=program)
-    assert re.fullmatch("my-pkg-[0-9a-f]{8}", found)
-    assert shown_by("my pkg", cwd=program) == [found]
+@pytest.mark.parametrize("home", [None, "", "relative"])
+def test_a_user_without_a_home_is_no_error(homeless, home, monkeypatch):
+    """Neither a user id that passwd does not know, nor a home that is no path, makes a directory "~", or an error."""
+
+    def user_cache_path(*_: object, **__: object) -> Path:
+        if home is None:
+            raise RuntimeError("Could not determine home directory.")
+        return Path(home) / "storeroom"
+
+    monkeypatch.setattr("platformdirs.user_cache_path", user_cache_path)
+    assert Path(find_source().origin).parent.parent == homeless
 
 
-def test_programs_of_one_name_are_two_programs(program):
-    """Two scripts of one name in different directories have different directories."""
-    for folder in ("a", "b"):
-        (program / folder).mkdir()
-        (program / folder / "main.py").write_text(SHOW)
-    assert shown_by("a/main.py", cwd=program) != shown_by("b/main.py", cwd=program)
-
-
-def test_interactive_and_one_line_programs_share_a_name(program):
-    """A program given by -c has the directory python."""
-    assert shown_by("-c", SHOW, cwd=program) == ["python"]
-
-
-def test_spawned_child_is_the_same_program(program):
-    """A spawned child has its parent's directory, even after the parent has changed its own."""
-    script = f"""
-import multiprocessing, os
-
-def show():
-    {SHOW}
-
-if __name__ == "__main__":
-    os.chdir("/")
-    show()
-    child = multiprocessing.get_context("spawn").Process(target=show)
-    child.start()
-    child.join()
-"""
-    (program / "parent.py").write_text(
-        script.replace("print(program_directory())", "print(program_directory(), flush=True)")
-    )
-    parent, child = shown_by("parent.py", cwd=program)
-    assert parent == child
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_home_of_another_user_is_not_used(program, homeless, monkeypatch, caplog):
+    """What sudo runs leaves nothing in the home of its caller, and reads nothing there."""
+    (program / "home").mkdir()
+    os.chown(program / "home", 12345, 12345)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(program / "home" / ".cache"))
+    assert Path(find_source().origin).parent.parent == homeless
+    assert f"{program / 'home'} belongs to another user" in caplog.text
 
 
 def test_finding_the_embedded_default_loads_only_the_modules_it_needs(program):

@@ -19,6 +19,8 @@ from storeroom.exceptions import ConfigurationError, KeyNotFoundError, ValueTooL
 from storeroom.testing import FakeClock
 from storeroom.testing.concurrency import PATIENCE, Gate, in_background
 from storeroom.testing.isolation import engines_of_its_own
+from storeroom.transactions.changes import Change, Kind, Unit
+from tests.faults.interrupting import cut_short
 
 _numbers = itertools.count()
 
@@ -338,3 +340,65 @@ def test_transaction_that_begins_before_any_cache_is_loaded_holds_back(tmp_path)
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert run.stdout.split() == ["None"]
+
+
+# Code of the values -------------------------------------------------------------------------
+
+
+class Telling:
+    """A value that runs a function when it is freed, or pickled."""
+
+    def __init__(self, tell: Callable[[], object]) -> None:
+        self._tell = tell
+
+    def __reduce__(self) -> Any:
+        return str, ()
+
+    def __del__(self) -> None:
+        self._tell()
+
+
+@pytest.mark.parametrize("ends", ["record", "drop", "take"])
+def test_a_value_is_freed_when_the_unit_of_works_lock_is_free(ends: str) -> None:
+    """A change that is replaced, dropped or applied lets go of its value where other threads may go on."""
+    unit, slot, found = Unit(), ("storage", "key"), []
+
+    def tell() -> None:
+        found.append(in_background(unit.lock.acquire, timeout=PATIENCE).result(PATIENCE))
+
+    unit.begin()
+    unit.record(slot, lambda _: Change(Kind.SWAP, None, None, expected=Telling(tell)))  # type: ignore[arg-type]
+    if ends == "record":
+        unit.record(slot, lambda _: Change(Kind.DELETE, None, None))  # type: ignore[arg-type]
+    elif ends == "drop":
+        unit.drop_from(0)
+    else:
+        unit.take()
+        unit.take()
+    assert found == [True]
+
+
+def test_counts_of_many_threads_are_held_whole(cache: LocMemCache) -> None:
+    """A count that another thread is faster with is made anew, though no lock is held while it is made."""
+    with storeroom.transaction():
+        cache.set("n", 0)
+        jobs = [
+            in_background(contextvars.copy_context().run, lambda: [cache.incr("n") for _ in range(50)])
+            for _ in range(4)
+        ]
+        for job in jobs:
+            job.result(PATIENCE)
+        assert cache.get("n") == 200
+    assert cache.get("n") == 200
+
+
+def test_a_write_that_is_cut_short_keeps_the_one_before(cache: LocMemCache) -> None:
+    """Wherever a second write of a key is cut short within a unit of work, one of the two is made at its end."""
+    for at in itertools.count():
+        cache.set("k", "old")
+        with storeroom.transaction():
+            cache.set("k", "first")
+            cut, where = cut_short(lambda: cache.set("k", "second"), at)
+        assert cache.get("k") in {"first", "second"}, where
+        if not cut:
+            break

@@ -11,6 +11,7 @@ from storeroom.exceptions import (
     InvalidCacheBackendError,
     SerializationError,
     StorageError,
+    ValueTooLargeError,
     ValueTypeError,
 )
 from storeroom.serializers import Codec, build_codec
@@ -20,8 +21,8 @@ from storeroom.timeouts import DEFAULT_TIMEOUT, NEVER
 
 __all__ = [
     "CODEC_OPTIONS", "DEFAULT_TIMEOUT", "ENTRY_BOUNDS", "MISSING", "NEVER", "BaseCache", "DecodeError", "Engine",
-    "InvalidCacheBackendError", "Option", "SerializationError", "StorageError", "ValueTypeError", "codec_of",
-    "shared",
+    "InvalidCacheBackendError", "Option", "SerializationError", "StorageError", "ValueTooLargeError",
+    "ValueTypeError", "codec_of", "shared",
 ]  # fmt: skip
 
 

@@ -20,7 +20,7 @@ class LockingEngine(Engine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.locks = ProcessLocks(self.lock)
+        self.locks = ProcessLocks(self.lock, self.alone)
 
 
 class DummyCache(BaseCache):
@@ -33,6 +33,7 @@ class DummyCache(BaseCache):
     async_inline = True
     is_shared = False
     keeps_entries = False
+    clears_by_prefix = True
 
     def __init__(self, location: str, params: Mapping[str, Any]) -> None:
         super().__init__(params)

@@ -4,49 +4,60 @@ The alias's ``on_error`` decides on these answers: see docs/outages.md. Only a f
 a mistake of the program, such as a value that cannot be stored, raises as ever.
 """
 
-import threading
-import time
-from collections.abc import Callable, Mapping
-from functools import wraps
-from typing import Any, Final, Generic, NoReturn, TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import cache, wraps
+from typing import Any, Final, NoReturn, TypeVar
 
-from storeroom import config, registry
+from storeroom import config
+from storeroom.backends.fallbacks import check_fallback
+from storeroom.backends.nested import nested_answer
+from storeroom.backends.parts import unanswered
+from storeroom.backends.policies import ANSWERS, ON_ERROR, fallback_of, must_raise
+from storeroom.backends.recovery import note, settle, written
+from storeroom.backends.refusals import is_look_due, refuse
+from storeroom.backends.served import NetworkEngine, ServedCache
 from storeroom.base import BaseCache
-from storeroom.engines import Engine
-from storeroom.exceptions import ConfigurationError, StorageError, ValueTypeError
-from storeroom.storage.hooks import MISSING
-from storeroom.storage.outages import CircuitBreaker, are_answers_refused
+from storeroom.config.naming import named
+from storeroom.engines import Counters
+from storeroom.exceptions import (
+    PoolTimeoutError,
+    ReentrantUseError,
+    SerializationError,
+    StorageError,
+    UnansweredError,
+    UnreachableError,
+    ValueTooLargeError,
+)  # fmt: skip
+from storeroom.storage.outages import are_answers_refused, is_room_needed
+from storeroom.storage.steps import arun, run
 
-__all__ = ["NETWORK_OPTIONS", "Connections", "NetworkCache", "NetworkEngine", "carried", "ignored", "refused"]
+__all__ = [
+    "NETWORK_OPTIONS", "NetworkCache", "NetworkEngine", "busy_answer", "carried", "ignored", "in_turn", "refused",
+]  # fmt: skip
 
-C = TypeVar("C")
+T = TypeVar("T")
 
-_ANSWERS: Final[Mapping[str, Callable[..., Any]]] = {
-    "get": lambda _storage_key: MISSING,
-    **dict.fromkeys(("get_many", "get_dated"), lambda _storage_keys: {}),
-    **dict.fromkeys(("set", "add", "delete", "touch", "has", "compare_set", "compare_delete"), lambda *_: False),
-    "set_many": lambda values, _expires_at: list(values),
-    "delete_many": lambda _storage_keys: 0,
-    "swap_many": lambda swaps: dict.fromkeys(swaps, False),
-    "expiry": lambda _storage_key: None,
-    "usage": lambda: (None, None),
-}
-"""Hook -> its answer during an outage under "miss": nothing is there, and nothing was stored."""
-
-_WITHOUT_ANSWER: Final = ("incr", "rename", "clear", "scan", "prune")
+_WITHOUT_ANSWER: Final = ("incr", "rename", "clear", "clock", "scan", "prune")
 """Hooks that raise even under "miss", such as a counter that does not count and a clear() that did not happen."""
+
+_OF_AN_ENTRY: Final = ("incr", "rename")
+"""Those that raise a ValueError where there is no entry. Under "miss" there is none."""
 
 _WITHOUT_FALLBACK: Final = ("clear", "usage")
 """Hooks that no other cache answers: it holds entries of its own, which are not to be cleared or counted."""
 
-_ANSWERED: Final = (KeyError, ValueTypeError)
-"""Errors of a hook that show an answer of the server: there is no entry, or none that can be counted on."""
+_COUNTED: Final = ("add", "incr", "rename", "compare_set", "compare_delete", "swap_many")
+"""Hooks that would do or answer something else a second time: they are not repeated once they may have arrived."""
 
-
-def _on_error(value: Any) -> str:
-    if value in ("miss", "raise") or (isinstance(value, str) and value.partition("fallback:")[2]):
-        return str(value)
-    raise ValueError('"miss", "raise" or "fallback:<alias>"')
+_UNASKED: Final[Mapping[str, Callable[..., Any]]] = {
+    **{name: ANSWERS[name] for name in ("get", "get_many", "get_dated", "has", "expiry", "usage")},
+    "lease": lambda *_: None,
+    "lease_many": dict.fromkeys,
+}
+"""Hook -> its answer under "miss" where no connection came free. One that changes something has none: it raises, and is
+never dropped silently."""
 
 
 NETWORK_OPTIONS: Final[Mapping[str, config.Option]] = {
@@ -57,16 +68,17 @@ NETWORK_OPTIONS: Final[Mapping[str, config.Option]] = {
         "Classes, or their dotted paths, that may be stored without a secret beside plain data. List only "
         "classes that are harmless to build from anything.",
     ),
-    "on_error": config.Option(
-        _on_error,
-        "miss",
-        'What happens while the server is out of reach: "miss", "raise" or "fallback:<alias>".',
-    ),
+    "on_error": ON_ERROR,
     "socket_connect_timeout": config.Option(
         config.number(0.001), 1.0, "Seconds to wait for a connection before it counts as failed."
     ),
     "socket_timeout": config.Option(
         config.number(0.001), 1.0, "Seconds to wait for an answer before it counts as failed."
+    ),
+    "pool_timeout": config.Option(
+        config.number(0.001),
+        30.0,
+        "Seconds to wait for a connection while all max_connections are busy, which is no failure of the server.",
     ),
 }
 """The options of every cache at the other end of a connection; those of the codec among them."""
@@ -86,185 +98,62 @@ def ignored(origin: str, meaning: str) -> config.Option:
     return config.Option(config.unchecked, None, f"Accepted from {origin}, without effect: {meaning}.")
 
 
-class Connections(Generic[C]):
-    """The connections of one process to one server: a stack, so that few stay busy and the rest may idle out.
+def _doubted(
+    name: str, judge: Callable[["NetworkCache", Any, Collection[str]], Any]
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return a hook of BaseCache, and its twin, whose result `judge` replaces after a setback meanwhile, by the keys.
 
-    Args:
-        make: returns a connection that is not open yet.
-        disconnect: closes one.
-        limit: the most there may be.
-        patience: seconds to wait for one when all are busy.
-        busy_error: raised after that.
+    Where no connection came free, the hook has an answer of its own.
     """
-
-    def __init__(
-        self,
-        make: Callable[[], C],
-        disconnect: Callable[[C], None],
-        limit: int,
-        patience: float,
-        busy_error: type[Exception],
-    ) -> None:
-        self._make, self._disconnect = make, disconnect
-        self._limit, self._patience, self._busy_error = limit, patience, busy_error
-        # A slot is an open connection, or None for the right to make one, so that the bound costs nothing.
-        self._slots: list[C | None] = [None] * limit
-        self._waiting = self._leaving = 0
-        self._returned = threading.Condition()
-
-    def take(self) -> tuple[C, bool]:
-        """Return a connection that nobody else uses, and whether it has been open before."""
-        try:
-            connection = self._slots.pop()
-        except IndexError:
-            connection = self._wait()
-        if connection is not None:
-            return connection, True
-        try:
-            return self._make(), False
-        except BaseException:
-            self._vacate()
-            raise
-
-    def _wait(self) -> C | None:
-        deadline = time.monotonic() + self._patience
-        with self._returned:
-            self._waiting += 1
-            try:
-                while True:
-                    try:
-                        return self._slots.pop()
-                    except IndexError:
-                        left = deadline - time.monotonic()
-                    if left <= 0 or not self._returned.wait(left):
-                        raise self._busy_error(
-                            f"all {self._limit} connections of this process have been busy for {self._patience:g} s; "
-                            "raise OPTIONS['max_connections']"
-                        )
-            finally:
-                self._waiting -= 1
-
-    @property
-    def idle(self) -> int:
-        """Number of open connections that nobody uses."""
-        return sum(connection is not None for connection in self._slots)
-
-    def give_back(self, connection: C) -> None:
-        """Keep a connection for the next operation."""
-        self._slots.append(connection)
-        if self._leaving:
-            self._let_one_go()
-        if self._waiting:
-            self._wake()
-
-    def discard(self, connection: C) -> None:
-        """Close a connection that is not fit for another operation."""
-        self._disconnect(connection)
-        self._vacate()
-
-    def close_idle(self) -> None:
-        """Close the connections that nobody uses."""
-        while self._close_one():
-            pass
-
-    def close(self) -> None:
-        """Close the connections that nobody uses now, and as many as are in use when they come back."""
-        with self._returned:
-            self._leaving = self._limit - len(self._slots)
-        self.close_idle()
-
-    def _close_one(self) -> bool:
-        """Close an idle connection; return False if there is none."""
-        try:
-            connection = self._slots.pop()
-        except IndexError:
-            return False
-        if connection is None:  # the open ones lie on top
-            self._vacate()
-            return False
-        self.discard(connection)
-        return True
-
-    def _let_one_go(self) -> None:
-        with self._returned:
-            if not self._leaving:
-                return
-            self._leaving -= 1
-        self._close_one()
-
-    def _vacate(self) -> None:
-        self._slots.insert(0, None)
-        self._wake()
-
-    def _wake(self) -> None:
-        with self._returned:
-            self._returned.notify()
-
-
-class NetworkEngine(Engine):
-    """An engine with a server behind it, and a circuit breaker before it.
-
-    Attributes:
-        refusals: writes for which the server had no room, which is no outage.
-    """
-
-    can_be_forgotten = True
-
-    def __init__(self, name: str) -> None:
-        """Take the server's name, without password, for the log."""
-        super().__init__()
-        self.breaker = CircuitBreaker(name)
-        self.refusals = 0
-
-    def after_fork_in_child(self) -> None:
-        """Forget the parent's connections, and the server's health by them."""
-        super().after_fork_in_child()
-        self.breaker.reset()
-
-
-def _doubted(name: str, judge: Callable[["NetworkCache", Any], Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return a hook of BaseCache, and its twin, whose result `judge` replaces after a setback meanwhile."""
     derived, derived_twin = getattr(BaseCache, f"_{name}"), getattr(BaseCache, f"_a{name}")
 
     def hook(self: "NetworkCache", *args: Any) -> Any:
-        before = self._setbacks()
-        result = derived(self, *args)
-        return judge(self, result) if self._is_set_back(before) else result
+        before = self._setbacks(args[0])
+        try:
+            result = derived(self, *args)
+        except (PoolTimeoutError, ReentrantUseError) as error:
+            return _unasked(self.settings, name, args, error)
+        doubted = self._set_back(before)
+        return judge(self, result, doubted) if doubted else result
 
     async def twin(self: "NetworkCache", *args: Any) -> Any:
-        before = self._setbacks()
-        result = await derived_twin(self, *args)
-        return judge(self, result) if self._is_set_back(before) else result
+        before = self._setbacks(args[0])
+        try:
+            result = await derived_twin(self, *args)
+        except (PoolTimeoutError, ReentrantUseError) as error:
+            return _unasked(self.settings, name, args, error)
+        doubted = self._set_back(before)
+        return judge(self, result, doubted) if doubted else result
 
     return hook, twin
 
 
-class NetworkCache(BaseCache, abstract=True):
+class NetworkCache(ServedCache, abstract=True):
     """BaseCache for storages behind a connection: wraps every hook of a subclass in the outage policy.
 
     A subclass sets `engine` and `_outage_errors` in its `__init__`.
     """
 
-    _engine: NetworkEngine
-    _outage_errors: tuple[type[BaseException], ...] = ()
-    """Errors of the driver when the server cannot be reached or does not answer in time."""
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        super().__init__(params)
+        check_fallback(self.settings.options)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Put the outage policy around the hooks that this class defines."""
         super().__init_subclass__(**kwargs)
-        for name in (*_ANSWERS, *_WITHOUT_ANSWER):
+        for name in (*ANSWERS, *_WITHOUT_ANSWER):
             if hook := cls.__dict__.get(f"_{name}"):
                 setattr(cls, f"_{name}", _guarded(name, hook))
             if hook := cls.__dict__.get(f"_a{name}"):
                 setattr(cls, f"_a{name}", _guarded_async(name, hook))
 
-    def _unknown(self, leased: Any) -> Any:
+    def _unknown(self, leased: Any, doubted: Collection[str]) -> Any:
         """Return None for False: nobody has a lease that could not be written, to be waited for."""
         if isinstance(leased, dict):
-            return {storage_key: is_leased or None for storage_key, is_leased in leased.items()}
+            return {key: is_leased or (None if key in doubted else False) for key, is_leased in leased.items()}
         return leased or None
 
-    def _not_invalidated(self, _: int) -> NoReturn:
+    def _not_invalidated(self, _: int, _doubted: Collection[str]) -> NoReturn:
         """Raise StorageError: entries may be live again when the server is back."""
         self._raise("invalidate_tags", None)
 
@@ -272,28 +161,26 @@ class NetworkCache(BaseCache, abstract=True):
     _lease_many, _alease_many = _doubted("lease_many", _unknown)
     _invalidate, _ainvalidate = _doubted("invalidate", _not_invalidated)
 
-    def _setbacks(self) -> int:
-        """Return how often the server was out of reach, or had no room."""
-        return self._engine.breaker.failures + self._engine.refusals
+    def _unserved(self, name: str, args: tuple[Any, ...], error: PoolTimeoutError | ReentrantUseError) -> Any:
+        if isinstance(error, ReentrantUseError):
+            return nested_answer(self, name, args, error)
+        return busy_answer(self.settings, self._counters, name, args, error)
 
-    def _is_set_back(self, before: int) -> bool:
-        """Tell whether the server is out of reach, or was, or had no room, since `before`."""
-        return self._engine.breaker.is_open or self._setbacks() > before
+    def _setbacks(self, keyed: str | Iterable[str]) -> dict[str, int]:
+        """Return storage key to how often its server was out of reach, or had no room."""
+        return {key: self._engine.setbacks(key) for key in ([keyed] if isinstance(keyed, str) else keyed)}
+
+    def _set_back(self, before: Mapping[str, int]) -> set[str]:
+        """Return the keys whose server is out of reach, or was, or had no room, since `before`."""
+        engine = self._engine
+        return {key for key, count in before.items() if engine.is_down_for(key) or engine.setbacks(key) != count}
 
     # The policy -----------------------------------------------------------------------------
 
     def _fallback(self, name: str) -> Any:
         """Return the cache that answers for a hook during an outage, or None if none does."""
-        alias = self.settings.options["on_error"].partition("fallback:")[2]
-        if not alias or name in _WITHOUT_FALLBACK or are_answers_refused():
-            return None
-        fallback = registry.caches[alias]
-        if not isinstance(fallback, BaseCache):
-            raise ConfigurationError(
-                f"OPTIONS['on_error'] is 'fallback:{alias}', and CACHES[{alias!r}] is a {type(fallback).__name__}; "
-                "expected the alias of a cache of Storeroom's."
-            )
-        self._counters.errors += 1
+        fallback = None if name in _WITHOUT_FALLBACK else fallback_of(self.settings)
+        self._counters.errors += fallback is not None
         return fallback
 
     def _answer(self, name: str, args: tuple[Any, ...], error: BaseException | None) -> Any:
@@ -302,13 +189,20 @@ class NetworkCache(BaseCache, abstract=True):
         Raises:
             StorageError: the policy is "raise", or there is no honest answer.
         """
-        answer = _ANSWERS.get(name)
-        if name == "usage" and answer is not None:
+        answer = ANSWERS.get(name)
+        if name == "usage" and answer is not None and not are_answers_refused():
             return answer(*args)  # a look at the counters during an outage does not raise them
         self._counters.errors += 1
-        if self.settings.options["on_error"] == "raise" or answer is None or are_answers_refused():
+        if answer is None or must_raise(self.settings):
             self._raise(name, error)
         return answer(*args)
+
+    async def _arefuse(self, failure: BaseException | None, name: str) -> None:
+        """Do as refuse(), in a thread where it may have to look at the server."""
+        if failure is not None and is_look_due(self._engine):
+            await self._run(refuse, self, failure, name)
+        else:
+            refuse(self, failure, name)
 
     def _without_room(self, error: StorageError, count: int = 1) -> bool:
         """Count writes for which the server had no room, which is no outage. Return False: nothing was stored.
@@ -316,71 +210,172 @@ class NetworkCache(BaseCache, abstract=True):
         Raises:
             StorageError: `error`: the policy is "raise", or the caller needs the write, as a lock does.
         """
-        if self.settings.options["on_error"] == "raise" or are_answers_refused():
+        if must_raise(self.settings) or is_room_needed():
             raise error
         self._engine.refusals += count
         self._counters.errors += count
         return False
 
+    def _withdrawn(self, error: StorageError, storage_keys: Iterable[str]) -> bool:
+        """Do as _without_room() about new values of entries, whose old ones are removed: they are known to be old."""
+        storage_keys = list(storage_keys)
+        with suppress(StorageError):
+            self._delete_many(storage_keys)
+        return self._without_room(error, len(storage_keys))
+
+    def _name(self, error: Exception) -> None:
+        """Let an error of the storage, or about a refused value, name the cache."""
+        if isinstance(error, StorageError | SerializationError | ValueTooLargeError):
+            named(error, self.settings.alias)
+
     def _raise(self, name: str, error: BaseException | None) -> NoReturn:
         cause = f"{type(error).__name__}: {error}" if error else "it failed a moment ago and is asked again soon"
-        raise StorageError(
-            f"{self._engine.breaker.name} is out of reach ({cause}), and {name}() has no answer without it "
-            f"under OPTIONS['on_error'] {self.settings.options['on_error']!r}."
-        ) from error
+        policy = f" under OPTIONS['on_error'] {self.settings.options['on_error']!r}"
+        kind = UnansweredError if name in _OF_AN_ENTRY and not must_raise(self.settings) else UnreachableError
+        told = _also(kind, self._driver_errors(error))(
+            f"{self._engine.breaker.name} is out of reach ({cause}), and {'lock' if name == 'clock' else name}() has "
+            f"no answer without it{'' if are_answers_refused() else policy}. Start the server, or see to LOCATION."
+        )
+        raise named(told, self.settings.alias) from error
 
-    def _is_outage(self, error: Exception) -> bool:
-        """Tell whether the server was out of reach, by the error of a hook, and let the breaker know."""
-        if isinstance(error, self._outage_errors):
-            self._engine.breaker.fail(error)
-            return True
-        if isinstance(error, _ANSWERED):
-            self._engine.breaker.succeed()
-        return False
+
+@cache
+def _also(kind: type[StorageError], others: tuple[type[Exception], ...]) -> type[StorageError]:
+    """Return a class of errors that are also those of a driver."""
+    if not others:
+        return kind
+
+    def begin(self: StorageError, text: str) -> None:
+        for each in (kind, *others):
+            each.__init__(self, text)  # drivers keep facts of their own in their errors
+
+    def reduced(self: StorageError) -> tuple[Any, ...]:
+        return kind, self.args  # a process without the driver may read it
+
+    own = {"__module__": kind.__module__, "__init__": begin, "__reduce__": reduced}
+    return type(kind.__name__, (kind, *others), {**own, "__repr__": kind.__repr__, "__str__": kind.__str__})
 
 
 def _guarded(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
+    attempts = (True,) if name in _COUNTED else (False, True)
+
     @wraps(hook)
     def guarded(self: NetworkCache, *args: Any) -> Any:
         breaker, failure = self._engine.breaker, None
         if not breaker.is_open or breaker.allows():
-            failures = breaker.failures
-            try:
-                result = hook(self, *args)
-            except Exception as error:
-                if not self._is_outage(error):
-                    raise
-                failure = error
-            else:
-                if failures and failures == breaker.failures:  # a breaker that never failed has nothing to mend
-                    breaker.succeed()
+            failures, answers = breaker.failures, self._engine.answers
+            for is_last in attempts:
+                try:
+                    own = run(settle(self, name, args)) if self._dropped.keys else None
+                    result = hook(self, *args)
+                except (PoolTimeoutError, ReentrantUseError) as error:
+                    return self._unserved(name, args, error)
+                except Exception as error:
+                    if not is_last and self._may_repeat(error):
+                        continue
+                    if not self._is_outage(error, answers):
+                        self._name(error)
+                        raise
+                    failure = error
+                    break
+                if own:
+                    written(self._dropped, own, name, result)
+                self._engine.answers += 1
+                if breaker.failures:  # one that never failed has nothing to mend
+                    self._succeeded(failures)
                 return result
+        args, failure, merged = unanswered(args, failure)
+        refuse(self, failure, name)
+        note(self._dropped, name, args)
         fallback = self._fallback(name)
-        return self._answer(name, args, failure) if fallback is None else getattr(fallback, f"_{name}")(*args)
+        answer = self._answer(name, args, failure) if fallback is None else getattr(fallback, f"_{name}")(*args)
+        return merged(answer)
 
     return guarded
 
 
 def _guarded_async(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
+    attempts = (True,) if name in _COUNTED else (False, True)
+
     @wraps(hook)
     async def guarded(self: NetworkCache, *args: Any) -> Any:
         breaker, failure = self._engine.breaker, None
         if not breaker.is_open or breaker.allows():
-            failures = breaker.failures
-            try:
-                result = await hook(self, *args)
-            except Exception as error:
-                if not self._is_outage(error):
-                    raise
-                failure = error
-            else:
-                if failures and failures == breaker.failures:  # as above
-                    breaker.succeed()
+            failures, answers = breaker.failures, self._engine.answers
+            for is_last in attempts:
+                try:
+                    own = await arun(settle(self, name, args)) if self._dropped.keys else None
+                    result = await hook(self, *args)
+                except (PoolTimeoutError, ReentrantUseError) as error:
+                    return self._unserved(name, args, error)
+                except Exception as error:
+                    if not is_last and self._may_repeat(error):
+                        continue
+                    if not self._is_outage(error, answers):
+                        self._name(error)
+                        raise
+                    failure = error
+                    break
+                if own:
+                    written(self._dropped, own, name, result)
+                self._engine.answers += 1
+                if breaker.failures:  # one that never failed has nothing to mend
+                    self._succeeded(failures)
                 return result
+        args, failure, merged = unanswered(args, failure)
+        await self._arefuse(failure, name)
+        note(self._dropped, name, args)
         fallback = self._fallback(name)
-        return self._answer(name, args, failure) if fallback is None else await getattr(fallback, f"_a{name}")(*args)
+        answer = self._answer(name, args, failure) if fallback is None else await getattr(fallback, f"_a{name}")(*args)
+        return merged(answer)
 
     return guarded
+
+
+def _unasked(settings: config.Settings, name: str, args: tuple[Any, ...], error: StorageError) -> Any:
+    answer = _UNASKED.get(name)
+    if answer is None or must_raise(settings):
+        raise named(error, settings.alias)
+    return answer(*args)
+
+
+def busy_answer(
+    settings: config.Settings, counters: Counters, name: str, args: tuple[Any, ...], error: PoolTimeoutError
+) -> Any:
+    """Count a hook that no connection came free for, and return its answer.
+
+    Raises:
+        PoolTimeoutError: `error`: the hook changes something, or the policy is "raise".
+    """
+    counters.busy += name != "usage"  # a look at the counters does not raise them
+    return _unasked(settings, name, args, error)
+
+
+async def in_turn(future: Future[T], seconds: float, too_late: Callable[[PoolTimeoutError], T]) -> T:
+    """Await the job of a thread; ``too_late(error)`` if no thread came free for it within so many seconds."""
+    import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
+
+    is_late = False
+
+    def give_up() -> None:
+        nonlocal is_late
+        is_late = future.cancel()  # False once it has begun
+
+    timer = asyncio.get_running_loop().call_later(seconds, give_up)
+    try:
+        return await asyncio.wrap_future(future)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if not is_late or (task is not None and task.cancelling()):
+            raise
+    finally:
+        timer.cancel()
+    return too_late(
+        PoolTimeoutError(
+            f"All threads for asynchronous callers were busy for {seconds:g} s. Raise OPTIONS['max_connections'], or "
+            "OPTIONS['pool_timeout'] to wait longer."
+        )
+    )
 
 
 def carried(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:

@@ -4,10 +4,10 @@ For caches whose entries are in this process's memory, or nowhere. A lock that h
 would be lost while it is held.
 """
 
-import threading
 from typing import Any, Final
 
 from storeroom import timeouts
+from storeroom.engines.nesting import Alone
 from storeroom.storage.hooks import MISSING, StorageHooks
 
 __all__ = ["ProcessLocks"]
@@ -22,9 +22,9 @@ class ProcessLocks(StorageHooks):
     async_inline = True
     is_shared = False
 
-    def __init__(self, lock: threading.Lock) -> None:
+    def __init__(self, lock: Any, alone: Alone) -> None:
         """Begin with none. The engine's lock is held across a fork."""
-        self._lock = lock
+        self._lock, self._alone = lock, alone
         self._entries: dict[str, tuple[Any, float]] = {}
         self._purge_at = _PURGE
 
@@ -32,23 +32,26 @@ class ProcessLocks(StorageHooks):
         """Return how many entries there are, expired ones included."""
         return len(self._entries)
 
+    def _clock(self, storage_key: str) -> None:
+        """Return None: what is here ends by the machine's clock already."""
+
     def _live(self, storage_key: str) -> Any:
         value, expires_at = self._entries.get(storage_key, (MISSING, timeouts.NEVER))
-        return value if expires_at > timeouts.now() else MISSING
+        return value if expires_at > timeouts.uptime() else MISSING
 
     def _add(self, storage_key: str, value: Any, expires_at: float) -> bool:
-        with self._lock:
+        with self._lock, self._alone:
             if self._live(storage_key) is not MISSING:
                 return False
             if len(self._entries) >= self._purge_at:
-                now = timeouts.now()
+                now = timeouts.uptime()
                 self._entries = {key: entry for key, entry in self._entries.items() if entry[1] > now}
                 self._purge_at = max(_PURGE, 2 * len(self._entries))
-            self._entries[storage_key] = value, expires_at
+            self._entries[storage_key] = value, _over_at(expires_at)
             return True
 
     def _incr(self, storage_key: str, delta: float) -> float:
-        with self._lock:
+        with self._lock, self._alone:
             number = self._live(storage_key)
             if number is MISSING:
                 raise KeyError(storage_key)
@@ -57,16 +60,23 @@ class ProcessLocks(StorageHooks):
             return total
 
     def _expiry(self, storage_key: str) -> float | None:
-        with self._lock:
-            return None if self._live(storage_key) is MISSING else self._entries[storage_key][1]
+        with self._lock, self._alone:
+            if self._live(storage_key) is MISSING:
+                return None
+            return self._entries[storage_key][1] - timeouts.uptime() + timeouts.now()
 
     def _compare_delete(self, storage_key: str, expected: Any) -> bool:
-        with self._lock:
+        with self._lock, self._alone:
             return self._live(storage_key) == expected and self._entries.pop(storage_key, None) is not None
 
     def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
-        with self._lock:
+        with self._lock, self._alone:
             if self._live(storage_key) != expected:
                 return False
-            self._entries[storage_key] = value, expires_at
+            self._entries[storage_key] = value, _over_at(expires_at)
             return True
+
+
+def _over_at(expires_at: float) -> float:
+    """Return when an entry ends by a clock that nobody sets."""
+    return expires_at - timeouts.now() + timeouts.uptime()

@@ -1,7 +1,7 @@
 """The operations of a cache that compute missing values, once, and those that forget by tag."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar, Unpack
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, TypeVar, Unpack, overload
 
 from storeroom import timeouts
 from storeroom.base.handle import Handle
@@ -10,15 +10,18 @@ from storeroom.computing.decision import Decision
 from storeroom.computing.one_key import Computation
 from storeroom.computing.work import Function, Terms
 from storeroom.config.freshness import AS_CONFIGURED, Freshness, FreshnessOptions
+from storeroom.keys import escaped
 from storeroom.storage import tags
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING
+from storeroom.storage.inline import WouldWaitError
 from storeroom.storage.steps import Steps, arun, run
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
 __all__ = ["ComputedCache", "TimeoutOf"]
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 TimeoutOf = Callable[[Any], Timeout]
 """Decides the timeout of a value that was computed; for get_or_set_many(), of the dict of them."""
@@ -30,6 +33,16 @@ class ComputedCache(Handle):
     # The options of get_or_set() are plain parameters: an asterisk in the signature would cost a fifth of a hit in
     # memory (benchmarks: "locmem get_or_set, warm"). The storage key is made here for the same reason.
 
+    @overload
+    def get_or_set(
+        self, key: object, default: Callable[[], V], timeout: Timeout | TimeoutOf = ...,
+        version: int | None = ..., tags: Iterable[object] = ..., **freshness: Unpack[FreshnessOptions],
+    ) -> V: ...  # fmt: skip
+    @overload
+    def get_or_set(
+        self, key: object, default: V, timeout: Timeout | TimeoutOf = ...,
+        version: int | None = ..., tags: Iterable[object] = ..., **freshness: Unpack[FreshnessOptions],
+    ) -> V: ...  # fmt: skip
     def get_or_set(
         self,
         key: object,
@@ -72,23 +85,32 @@ class ComputedCache(Handle):
         if version is None and self._head is not None:
             storage_key = f"{self._head}{key}"
         else:
-            storage_key = self.make_and_validate_key(key, version)
+            storage_key = self._storage_key(key, version)
         found = hooks._get(storage_key)
         if found is not MISSING and type(found) is not Envelope:
             self._counters.hits += 1
             return found
         options = self._freshness.given(
-            stale_while_revalidate,
-            stale_if_error,
-            retry_pause,
-            error_timeout,
-            soft_timeout,
-            hard_timeout,
-            early,
+            stale_while_revalidate, stale_if_error, retry_pause, error_timeout, soft_timeout, hard_timeout, early,
             jitter,
-        )
+        )  # fmt: skip
         return run(self._answering(storage_key, found, options, key, default, timeout, tags, blocking=True))
 
+    @overload
+    async def aget_or_set(
+        self, key: object, default: Callable[[], Awaitable[V]], timeout: Timeout | TimeoutOf = ...,
+        version: int | None = ..., tags: Iterable[object] = ..., **freshness: Unpack[FreshnessOptions],
+    ) -> V: ...  # fmt: skip
+    @overload
+    async def aget_or_set(
+        self, key: object, default: Callable[[], V], timeout: Timeout | TimeoutOf = ...,
+        version: int | None = ..., tags: Iterable[object] = ..., **freshness: Unpack[FreshnessOptions],
+    ) -> V: ...  # fmt: skip
+    @overload
+    async def aget_or_set(
+        self, key: object, default: V, timeout: Timeout | TimeoutOf = ...,
+        version: int | None = ..., tags: Iterable[object] = ..., **freshness: Unpack[FreshnessOptions],
+    ) -> V: ...  # fmt: skip
     async def aget_or_set(
         self,
         key: object,
@@ -106,21 +128,18 @@ class ComputedCache(Handle):
         if version is None and self._head is not None:
             storage_key = f"{self._head}{key}"
         else:
-            storage_key = self.make_and_validate_key(key, version)
-        found = hooks._get(storage_key) if hooks.async_inline else await hooks._aget(storage_key)
+            storage_key = self._storage_key(key, version)
+        try:
+            found = hooks._get(storage_key) if hooks.async_inline else await hooks._aget(storage_key)
+        except WouldWaitError:
+            found = await hooks._aget(storage_key)
         if found is not MISSING and type(found) is not Envelope:
             self._counters.hits += 1
             return found
         options = self._freshness.given(
-            stale_while_revalidate,
-            stale_if_error,
-            retry_pause,
-            error_timeout,
-            soft_timeout,
-            hard_timeout,
-            early,
+            stale_while_revalidate, stale_if_error, retry_pause, error_timeout, soft_timeout, hard_timeout, early,
             jitter,
-        )
+        )  # fmt: skip
         return await arun(self._answering(storage_key, found, options, key, default, timeout, tags, blocking=False))
 
     def _answering(
@@ -135,6 +154,16 @@ class ComputedCache(Handle):
         work = self._computation(storage_key, key, default, timeout, tags, options)
         return (yield from serving.obtain(work, found, decision, blocking=blocking))
 
+    @overload
+    def refresh(
+        self, key: object, default: Callable[[], V], timeout: Timeout | TimeoutOf = ...,
+        version: int | None = ..., *, tags: Iterable[object] = ..., **freshness: Unpack[FreshnessOptions],
+    ) -> V: ...  # fmt: skip
+    @overload
+    def refresh(
+        self, key: object, default: V, timeout: Timeout | TimeoutOf = ...,
+        version: int | None = ..., *, tags: Iterable[object] = ..., **freshness: Unpack[FreshnessOptions],
+    ) -> V: ...  # fmt: skip
     def refresh(
         self, key: object, default: Any, timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT, version: int | None = None,
         *, tags: Iterable[object] = (), **freshness: Unpack[FreshnessOptions],
@@ -154,6 +183,21 @@ class ComputedCache(Handle):
         options, storage_key = self._freshness.but(freshness), self._storage_key(key, version)
         return run(stampede.compute_anew(self._computation(storage_key, key, default, timeout, tags, options)))
 
+    @overload
+    async def arefresh(
+        self, key: object, default: Callable[[], Awaitable[V]], timeout: Timeout | TimeoutOf = ...,
+        version: int | None = ..., *, tags: Iterable[object] = ..., **freshness: Unpack[FreshnessOptions],
+    ) -> V: ...  # fmt: skip
+    @overload
+    async def arefresh(
+        self, key: object, default: Callable[[], V], timeout: Timeout | TimeoutOf = ...,
+        version: int | None = ..., *, tags: Iterable[object] = ..., **freshness: Unpack[FreshnessOptions],
+    ) -> V: ...  # fmt: skip
+    @overload
+    async def arefresh(
+        self, key: object, default: V, timeout: Timeout | TimeoutOf = ...,
+        version: int | None = ..., *, tags: Iterable[object] = ..., **freshness: Unpack[FreshnessOptions],
+    ) -> V: ...  # fmt: skip
     async def arefresh(
         self, key: object, default: Any, timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT, version: int | None = None,
         *, tags: Iterable[object] = (), **freshness: Unpack[FreshnessOptions],
@@ -163,10 +207,10 @@ class ComputedCache(Handle):
         return await arun(stampede.compute_anew(self._computation(storage_key, key, default, timeout, tags, options)))
 
     def get_or_set_many(
-        self, keys: Iterable[T], compute_missing: Callable[[list[T]], Mapping[T, Any]],
+        self, keys: Iterable[T], compute_missing: Callable[[list[T]], Mapping[T, V]],
         timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT, version: int | None = None, *, tags: Iterable[object] = (),
         **freshness: Unpack[FreshnessOptions],
-    ) -> dict[T, Any]:  # fmt: skip
+    ) -> dict[T, V]:  # fmt: skip
         """Return the values of the keys, all missing ones computed by one call and stored by one write.
 
         Each key is computed once, as by get_or_set(): keys that another caller computes already, this one leaves out
@@ -187,10 +231,10 @@ class ComputedCache(Handle):
         return run(self._answering_many(keys, compute_missing, timeout, version, tags, freshness, blocking=True))
 
     async def aget_or_set_many(
-        self, keys: Iterable[T], compute_missing: Callable[[list[T]], Any],
+        self, keys: Iterable[T], compute_missing: Callable[[list[T]], Mapping[T, V] | Awaitable[Mapping[T, V]]],
         timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT, version: int | None = None, *, tags: Iterable[object] = (),
         **freshness: Unpack[FreshnessOptions],
-    ) -> dict[T, Any]:  # fmt: skip
+    ) -> dict[T, V]:  # fmt: skip
         """See get_or_set_many(); `compute_missing` may also be a coroutine function."""
         return await arun(
             self._answering_many(keys, compute_missing, timeout, version, tags, freshness, blocking=False)
@@ -212,7 +256,9 @@ class ComputedCache(Handle):
         return Computation(hooks, self._counters, terms, storage_key, Function(default, key))
 
     def _terms(self, timeout: Any, freshness: Freshness, tags: Iterable[object]) -> Terms:
-        return Terms(self._expiry_of(timeout), freshness, self._tag_keys(tags) if tags else ())
+        tag_keys = self._tag_keys(tags) if tags else ()
+        raises, needs_storage = (self.settings.options.get(name) == "raise" for name in ("on_unstorable", "on_error"))
+        return Terms(self._expiry_of(timeout), freshness, tag_keys, raises, needs_storage)
 
     def _expiry_of(self, timeout: Any) -> Callable[[Any], float]:
         """Return a function of a value that tells when it expires, if it is stored now."""
@@ -223,7 +269,7 @@ class ComputedCache(Handle):
         return lambda _: self._expires_at(timeout)
 
     def _tag_keys(self, names: Iterable[object]) -> list[str]:
-        return tags.tag_keys(names, self.key_func, self._key_prefix)
+        return tags.tag_keys(names, lambda tag: escaped(self._make(tag, "", 0)))
 
     def invalidate_tags(self, *tags: object) -> int:
         """Make all entries with one of these tags absent, in every version, at once: one write per tag.

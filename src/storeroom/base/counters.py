@@ -1,14 +1,14 @@
 """The operations by which callers agree with one another: counters and locks."""
 
+import operator
 from typing import Any
 
 from storeroom.base.computing import ComputedCache
 from storeroom.base.locks import Lock
 from storeroom.exceptions import KeyNotFoundError, ValueTypeError
-from storeroom.storage.conditions import has
-from storeroom.storage.counters import count
+from storeroom.storage.counters import count, recount
 from storeroom.storage.hooks import StorageHooks
-from storeroom.storage.steps import Steps, arun, run
+from storeroom.storage.steps import arun, run
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
 __all__ = ["CountingCache", "key_not_found"]
@@ -35,12 +35,17 @@ class CountingCache(ComputedCache):
             ValueTypeError: the value is not a number, or has tags or may become stale.
         """
         hooks, storage_key = self._overlay or self, self._storage_key(key, version)
+        if type(delta) is not int:
+            delta = _summand(delta)
         if default is not None:
             return run(count(hooks, storage_key, delta, _number(default), self._expires_at(timeout)))
         try:
-            return hooks._incr(storage_key, delta)
-        except (KeyError, ValueTypeError) as error:
-            raise run(_told(error, hooks, key, storage_key)) from None
+            try:
+                return hooks._incr(storage_key, delta)
+            except ValueTypeError:
+                return run(recount(hooks, storage_key, delta))
+        except KeyError:
+            raise key_not_found(key) from None
 
     async def aincr(
         self, key: object, delta: float = 1, version: int | None = None, *, default: float | None = None,
@@ -48,12 +53,17 @@ class CountingCache(ComputedCache):
     ) -> Any:  # fmt: skip
         """See incr()."""
         hooks, storage_key = self._overlay or self, self._storage_key(key, version)
+        if type(delta) is not int:
+            delta = _summand(delta)
         if default is not None:
             return await arun(count(hooks, storage_key, delta, _number(default), self._expires_at(timeout)))
         try:
-            return await hooks._aincr(storage_key, delta)
-        except (KeyError, ValueTypeError) as error:
-            raise await arun(_told(error, hooks, key, storage_key)) from None
+            try:
+                return await hooks._aincr(storage_key, delta)
+            except ValueTypeError:
+                return await arun(recount(hooks, storage_key, delta))
+        except KeyError:
+            raise key_not_found(key) from None
 
     def decr(
         self, key: object, delta: float = 1, version: int | None = None, *, default: float | None = None,
@@ -97,10 +107,11 @@ def _number(default: float) -> float:
     return default
 
 
-def _told(error: Exception, hooks: StorageHooks, key: object, storage_key: str) -> Steps[Exception]:
-    """Return the error to raise for one of `_incr`: an envelope that is not live is no entry."""
-    is_there = isinstance(error, ValueTypeError) and (yield from has(hooks, storage_key))
-    return error if is_there else key_not_found(key)
+def _summand(delta: Any) -> float:
+    """Return the delta as a plain number, which every storage can add; NumPy's whole numbers count, too."""
+    if isinstance(delta, int | float) or hasattr(type(delta), "__index__"):
+        return float(delta) if isinstance(delta, float) else operator.index(delta)
+    raise TypeError(f"delta is {delta!r}; expected the int or float to add.")
 
 
 def key_not_found(key: object) -> KeyNotFoundError:

@@ -4,7 +4,8 @@ Names, order of parameters and defaults are those of Django's BaseCache, async t
 keyword-only or have names of their own.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -12,9 +13,10 @@ from storeroom import timeouts
 from storeroom.base.backend_class import check_class
 from storeroom.base.counters import key_not_found
 from storeroom.base.listing import ListingCache
+from storeroom.exceptions import ReentrantUseError, StorageError, ValueTooLargeError
 from storeroom.storage import conditions
 from storeroom.storage.envelope import Envelope
-from storeroom.storage.hooks import LOOK, MISSING
+from storeroom.storage.hooks import LOOK, MISSING, StorageHooks
 from storeroom.storage.steps import Steps, arun, run
 from storeroom.storage.tags import tagged
 from storeroom.timeouts import AT_ONCE, DEFAULT_TIMEOUT, NEVER, Timeout
@@ -83,7 +85,8 @@ class BaseCache(ListingCache):
             tags: names by which invalidate_tags() makes it absent.
 
         Raises:
-            SerializationError: the value could not be read back if it were stored.
+            SerializationError: the value could not be read back if it were stored. The entry stays as it was.
+            ValueTooLargeError: the storage cannot hold the value. The entry is removed, as its value is an older one.
             InvalidTimeoutError: the timeout has no meaning.
         """
         storage_key, expires_at = self._storage_key(key, version), self._expires_at(timeout)
@@ -92,10 +95,19 @@ class BaseCache(ListingCache):
             hooks._delete(storage_key)
             return
         if tags:
-            value = run(tagged(hooks, value, expires_at, self._tag_keys(tags)))
+            keys = self._tag_keys(tags)
+            try:
+                value = run(self._tagged(hooks, storage_key, value, expires_at, keys))
+            except ReentrantUseError:
+                self._tag_later({storage_key: value}, expires_at, keys)
+                return
             if value is MISSING:
                 return
-        self._counters.sets += hooks._set(storage_key, value, expires_at)
+        try:
+            self._counters.sets += hooks._set(storage_key, value, expires_at)
+        except ValueTooLargeError:
+            hooks._delete(storage_key)
+            raise
 
     async def aset(
         self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None, *,
@@ -108,10 +120,28 @@ class BaseCache(ListingCache):
             await hooks._adelete(storage_key)
             return
         if tags:
-            value = await arun(tagged(hooks, value, expires_at, self._tag_keys(tags)))
+            value = await arun(self._tagged(hooks, storage_key, value, expires_at, self._tag_keys(tags)))
             if value is MISSING:
                 return
-        self._counters.sets += await hooks._aset(storage_key, value, expires_at)
+        try:
+            self._counters.sets += await hooks._aset(storage_key, value, expires_at)
+        except ValueTooLargeError:
+            await hooks._adelete(storage_key)
+            raise
+
+    def _tagged(
+        self, hooks: StorageHooks, storage_key: str, value: Any, expires_at: float, keys: Sequence[str]
+    ) -> Steps[Any]:
+        """Return the value in an envelope with tags; MISSING, with the older one removed, if they cannot be written."""
+        try:
+            value = yield from tagged(hooks, value, expires_at, keys)
+        except StorageError:
+            with suppress(StorageError):
+                yield hooks, "_delete", (storage_key,)
+            raise
+        if value is MISSING:
+            yield hooks, "_delete", (storage_key,)
+        return value
 
     def add(self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         """Store the value unless the key is live. Atomic. Return whether it was stored.
@@ -181,14 +211,16 @@ class BaseCache(ListingCache):
         if expires_at <= timeouts.now():
             return hooks._delete(storage_key)
         touched = hooks._touch(storage_key, expires_at) if hooks.sees_envelopes else LOOK
-        return run(conditions.touch(hooks, storage_key, expires_at)) if touched is LOOK else bool(touched)
+        return touched if type(touched) is bool else run(conditions.touch(hooks, storage_key, expires_at, touched))
 
     async def _atouch_until(self, storage_key: str, expires_at: float) -> bool:
         hooks = self._overlay or self
         if expires_at <= timeouts.now():
             return await hooks._adelete(storage_key)
         touched = await hooks._atouch(storage_key, expires_at) if hooks.sees_envelopes else LOOK
-        return await arun(conditions.touch(hooks, storage_key, expires_at)) if touched is LOOK else bool(touched)
+        if type(touched) is bool:
+            return touched
+        return await arun(conditions.touch(hooks, storage_key, expires_at, touched))
 
     def has_key(self, key: object, version: int | None = None) -> bool:
         """Tell whether the key is live."""
@@ -201,12 +233,12 @@ class BaseCache(ListingCache):
     def _is_there(self, storage_key: str) -> bool:
         hooks = self._overlay or self
         there = hooks._has(storage_key) if hooks.sees_envelopes else LOOK
-        return run(conditions.has(hooks, storage_key)) if there is LOOK else bool(there)
+        return there if type(there) is bool else run(conditions.has(hooks, storage_key, there))
 
     async def _ais_there(self, storage_key: str) -> bool:
         hooks = self._overlay or self
         there = await hooks._ahas(storage_key) if hooks.sees_envelopes else LOOK
-        return await arun(conditions.has(hooks, storage_key)) if there is LOOK else bool(there)
+        return there if type(there) is bool else await arun(conditions.has(hooks, storage_key, there))
 
     def __contains__(self, key: object) -> bool:
         """Tell whether the key is live, in the cache's own version."""
@@ -216,13 +248,13 @@ class BaseCache(ListingCache):
         """Return the seconds left to the entry: None if it never expires, 0 if it is not there."""
         hooks, storage_key = self._overlay or self, self._storage_key(key, version)
         expires_at: Any = hooks._expiry(storage_key) if hooks.sees_envelopes else LOOK
-        return _seconds_left(run(conditions.expiry(hooks, storage_key)) if expires_at is LOOK else expires_at)
+        return _seconds_left(run(conditions.expiry(hooks, storage_key, expires_at)))
 
     async def attl(self, key: object, version: int | None = None) -> float | None:
         """See ttl()."""
         hooks, storage_key = self._overlay or self, self._storage_key(key, version)
         expires_at: Any = await hooks._aexpiry(storage_key) if hooks.sees_envelopes else LOOK
-        return _seconds_left(await arun(conditions.expiry(hooks, storage_key)) if expires_at is LOOK else expires_at)
+        return _seconds_left(await arun(conditions.expiry(hooks, storage_key, expires_at)))
 
     def incr_version(self, key: object, delta: int = 1, version: int | None = None) -> int:
         """Move the entry to a version that is higher by delta; its timeout stays. Atomic. Return the new version.

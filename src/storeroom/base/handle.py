@@ -6,11 +6,11 @@ The first floor of BaseCache: every operation asks it before it turns to the sto
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
-from storeroom import config, timeouts
+from storeroom import config, timeouts, wording
 from storeroom.base.backend_class import seen_through
 from storeroom.engines import Engine
 from storeroom.engines.counts import CacheStats, Counters
-from storeroom.keys import KeySpace, check_version, default_key_func
+from storeroom.keys import CLEARED, KeySpace, check_version, default_key_func, escaped
 from storeroom.storage.hooks import StorageHooks, overlaid
 from storeroom.timeouts import DEFAULT_TIMEOUT, NEVER, Timeout
 
@@ -110,15 +110,37 @@ class Handle(StorageHooks):
         self._learn_keys()
 
     def _learn_keys(self) -> None:
-        self._key_space = KeySpace(self.key_func, self._key_prefix)
         is_plain = (
             self.key_func is default_key_func
             and type(self).make_key is Handle.make_key
             and type(self).make_and_validate_key is Handle.make_and_validate_key
-            and not self._validates
         )
+        self._fixed_space = KeySpace(default_key_func, self._key_prefix) if is_plain else None
         # Where nothing customises the keys, making one is a single concatenation.
-        self._head = self._key_space.head(self._version) if is_plain else None
+        self._head = self._fixed_space.head(self._version) if self._fixed_space and not self._validates else None
+
+    @property
+    def _key_space(self) -> KeySpace:
+        """The storage keys of this cache; learnt anew each time where a program's own function makes them.
+
+        It may depend on the moment, on a tenant, for example.
+        """
+        return self._fixed_space or CLEARED.get() or self._learnt_space()
+
+    def _learnt_space(self) -> KeySpace:
+        return self._fixed_space or KeySpace(self._make, self._key_prefix)
+
+    def _make(self, key: object, _prefix: str, version: int) -> str:
+        if type(self).make_and_validate_key is Handle.make_and_validate_key:
+            return self.make_key(key, version=version)
+        return self.make_and_validate_key(key, version)
+
+    @property
+    def _key_maker(self) -> str:
+        """The name, in errors, of the code that makes storage keys."""
+        if self.key_func is default_key_func:
+            return f"{type(self).__qualname__}.make_key()"
+        return f"KEY_FUNCTION {getattr(self.key_func, '__qualname__', self.key_func)!r}"
 
     def make_key(self, key: object, version: int | None = None) -> str:
         """Return the storage key: by default ``KEY_PREFIX:VERSION:key``."""
@@ -143,10 +165,12 @@ class Handle(StorageHooks):
     def _storage_key(self, key: object, version: int | None) -> str:
         if version is None and self._head is not None:
             return f"{self._head}{key}"
-        return self.make_and_validate_key(key, version)
+        return escaped(self.make_and_validate_key(key, version))
 
     def _storage_keys(self, keys: Iterable[T], version: int | None) -> dict[str, T]:
-        """Return storage key to the key that the caller typed."""
+        """Return storage key to the key that the caller typed; raise TypeError for a single key."""
+        if isinstance(keys, str | bytes | bytearray) or not hasattr(type(keys), "__iter__"):
+            raise TypeError(f"keys is {wording.shown(keys)}; expected a list of keys, such as ['a', 'b'].")
         return {self._storage_key(key, version): key for key in keys}
 
     def _tiers(self) -> dict[str, CacheStats]:

@@ -1,15 +1,20 @@
 """The contents of a cache: its keys, their number, and its statistics."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Final
 
 from storeroom.base.many import ManyCache
 from storeroom.engines.counts import CacheStats
 from storeroom.exceptions import NotSupportedError
+from storeroom.keys import KeySpace
 from storeroom.storage import conditions
 from storeroom.storage.hooks import Conditional
-from storeroom.storage.steps import Steps, arun, run
+from storeroom.storage.steps import Steps, arun, pause, run
 
 __all__ = ["ListingCache"]
+
+_PART: Final = 1000
+"""Keys after which other threads and tasks may go on: about a millisecond."""
 
 
 class ListingCache(ManyCache):
@@ -36,35 +41,57 @@ class ListingCache(ManyCache):
         return await arun(self._counting(version))
 
     def _counting(self, version: int | None) -> Steps[int]:
-        head = self._listing_head(version)
+        space = self._listing_space(version)
+        version = self._version if version is None else version
+        head = space.head(version)
         tally: tuple[int, list[str]] | None = None
-        if self._key_space.family(head) is not None:  # keys end as they like
+        if space.family(head) is not None:  # keys end as they like
             tally = yield self._overlay or self, "_tally", (head,)
         if tally is None:
-            return len((yield from self._listing("", version)))
+            found = yield self._overlay or self, "_scan", (head,)
+            return (yield from self._listed(found, space, version, len))
         count, conditional = tally
         return count + len((yield from conditions.live_keys(self._overlay or self, conditional)))
 
     def _listing(self, prefix: str, version: int | None) -> Steps[list[str]]:
-        hooks, start = self._overlay or self, self._listing_head(version) + prefix
-        found = list((yield hooks, "_scan", (start,)))
-        return self._listed((yield from self._without_dead(found)), version)
-
-    def _listing_head(self, version: int | None) -> str:
-        """Return the beginning of a version's storage keys; raise NotSupportedError if KEY_FUNCTION can't be undone."""
-        if not self._key_space.is_reversible:
-            raise NotSupportedError(
-                f"keys() and count() need to turn storage keys back into keys, which KEY_FUNCTION "
-                f"{getattr(self.key_func, '__qualname__', self.key_func)!r} does not allow: it must keep prefix, "
-                "version and key readable, one after the other."
-            )
-        return self._key_space.head(self._version if version is None else version)
-
-    def _listed(self, storage_keys: Iterable[str], version: int | None) -> list[str]:
-        """Return the keys that callers typed."""
+        space, keys = self._listing_space(version), list[str]()
         version = self._version if version is None else version
-        found = (self._key_space.caller_key(storage_key, version) for storage_key in storage_keys)
-        return [key for key in found if key is not None]
+        found = yield self._overlay or self, "_scan", (space.beginning(prefix, version),)
+        yield from self._listed(found, space, version, keys.extend)
+        return keys
+
+    def _listing_space(self, version: int | None) -> KeySpace:
+        """Return the storage keys of this moment; raise NotSupportedError if they can't be turned back."""
+        space = self._key_space
+        if not space.lists(self._version if version is None else version):
+            raise NotSupportedError(
+                f"keys() and count() need to turn storage keys back into keys, which {self._key_maker} does not allow: "
+                "it must keep prefix, version and any key as they are, one after the other. Let it pass long and odd "
+                "keys unchanged, as every storage takes them, or keep the keys you need to find in an entry of their "
+                "own."
+            )
+        return space
+
+    def _listed(
+        self, found: Iterable[str], space: KeySpace, version: int, take: Callable[[list[str]], object]
+    ) -> Steps[int]:
+        """Take the keys that callers typed, of those storage keys that are live; return how many there are.
+
+        Those found are used up, and not copied: very many at once take long, to let go of, too.
+        """
+        if not isinstance(found, list):  # of a thread it is one
+            found = list(found)
+        count = 0
+        while found:
+            part = found[-_PART:]
+            del found[-_PART:]
+            live = yield from self._without_dead(part)
+            yield from pause(0)
+            typed = (space.caller_key(storage_key, version) for storage_key in live)
+            keys = [key for key in typed if key is not None]
+            take(keys)
+            count += len(keys)
+        return count
 
     def _without_dead(self, found: list[str]) -> Steps[list[str]]:
         """Return the storage keys found, without the entries that are over by their own conditions."""

@@ -1,12 +1,17 @@
 """Operations on many entries at once: one round trip each, where the storage has it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from storeroom.base.counters import CountingCache
-from storeroom.storage import conditions
+from storeroom.engines.nesting import later
+from storeroom.exceptions import NotSupportedError, ReentrantUseError
+from storeroom.keys import CLEARED
+from storeroom.storage import conditions, unstored
 from storeroom.storage.envelope import Envelope
-from storeroom.storage.steps import arun, run
+from storeroom.storage.hooks import StorageHooks
+from storeroom.storage.steps import Steps, arun, run
 from storeroom.storage.tags import all_tagged
 from storeroom.timeouts import AT_ONCE, DEFAULT_TIMEOUT, Timeout
 
@@ -45,7 +50,15 @@ class ManyCache(CountingCache):
         self, data: Mapping[T, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None, *,
         tags: Iterable[object] = (),
     ) -> list[T]:  # fmt: skip
-        """Store all values, each with these tags. Return the list of keys that could not be stored."""
+        """Store all values, each with these tags. Return the list of keys that could not be stored.
+
+        The older values of these are removed, where the storage can be reached.
+
+        Raises:
+            SerializationError: a value could not be read back if it were stored; some may be stored.
+            TypeError: `data` is no mapping.
+        """
+        _require_mapping(data)
         typed, expires_at = self._storage_keys(data, version), self._expires_at(timeout)
         hooks = self._overlay or self
         if expires_at == AT_ONCE:
@@ -53,15 +66,31 @@ class ManyCache(CountingCache):
             return []
         values = {storage_key: data[key] for storage_key, key in typed.items()}
         if tags:
-            values = run(all_tagged(hooks, values, expires_at, self._tag_keys(tags)))
-        failed = hooks._set_many(values, expires_at) if values else list(typed)
+            keys = self._tag_keys(tags)
+            try:
+                values = run(all_tagged(hooks, values, expires_at, keys))
+            except ReentrantUseError:
+                self._tag_later(values, expires_at, keys)
+                return []
+        failed = run(_storing(hooks, list(typed), values, expires_at))
         return self._counted_failures(typed, failed)
+
+    def _tag_later(self, values: Mapping[str, Any], expires_at: float, keys: Sequence[str]) -> None:
+        """Store values with tags a moment later: a finalizer sets them in the midst of another operation."""
+        frozen = {key: self._freeze(key, value) for key, value in values.items()}
+
+        def store() -> None:
+            hooks, thawed = self._overlay or self, {key: self._thaw(key, kept) for key, kept in frozen.items()}
+            hooks._set_many(run(all_tagged(hooks, thawed, expires_at, keys)), expires_at)
+
+        later(store)
 
     async def aset_many(
         self, data: Mapping[T, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None, *,
         tags: Iterable[object] = (),
     ) -> list[T]:  # fmt: skip
         """See set_many()."""
+        _require_mapping(data)
         typed, expires_at = self._storage_keys(data, version), self._expires_at(timeout)
         hooks = self._overlay or self
         if expires_at == AT_ONCE:
@@ -70,7 +99,7 @@ class ManyCache(CountingCache):
         values = {storage_key: data[key] for storage_key, key in typed.items()}
         if tags:
             values = await arun(all_tagged(hooks, values, expires_at, self._tag_keys(tags)))
-        failed = await hooks._aset_many(values, expires_at) if values else list(typed)
+        failed = await arun(_storing(hooks, list(typed), values, expires_at))
         return self._counted_failures(typed, failed)
 
     def _counted_failures(self, typed: dict[str, T], failed: Iterable[str]) -> list[T]:
@@ -87,9 +116,49 @@ class ManyCache(CountingCache):
         self._counted_deletes(await (self._overlay or self)._adelete_many(list(self._storage_keys(keys, version))))
 
     def clear(self) -> None:
-        """Remove all entries of this cache: of its prefix, in every version, and nobody else's."""
-        (self._overlay or self)._clear()
+        """Remove all entries of this cache: of its prefix, in every version, and nobody else's.
+
+        Raises:
+            NotSupportedError: KEY_FUNCTION does not let tell which they are (it hashes everything, say).
+        """
+        with self._clearing():
+            (self._overlay or self)._clear()
 
     async def aclear(self) -> None:
         """See clear()."""
-        await (self._overlay or self)._aclear()
+        with self._clearing():
+            await (self._overlay or self)._aclear()
+
+    @contextmanager
+    def _clearing(self) -> Iterator[None]:
+        """Keep to the storage keys of this moment, also where they are removed later, or by other handles."""
+        space = self._learnt_space()
+        if space.is_opaque and not (self.clears_by_prefix or self.settings.options.get("owns_location")):
+            raise NotSupportedError(
+                f"clear() cannot tell this cache's entries from others, as {self._key_maker} hides whose they are, in "
+                "all storage keys or in those of long and odd keys. Let it keep prefix and version readable before "
+                'every key, as in f"{key_prefix}:{version}:{digest}"; or, if all there is in LOCATION is this '
+                "cache's, set OPTIONS['owns_location'] to True: clear() then removes all of it."
+            )
+        moment = CLEARED.set(space)
+        try:
+            yield
+        finally:
+            CLEARED.reset(moment)
+
+
+def _storing(
+    hooks: StorageHooks, storage_keys: list[str], values: dict[str, Any], expires_at: float
+) -> Steps[list[str]]:
+    """Store the values of these keys; there are none where the versions of their tags could not be written."""
+    if not values:
+        if storage_keys:
+            yield hooks, "_delete_many", (storage_keys,)
+        return storage_keys
+    failed, refused = yield from unstored.set_many(hooks, values, expires_at)
+    return [*failed, *refused]
+
+
+def _require_mapping(data: object) -> None:
+    if type(data) is not dict and not isinstance(data, Mapping):
+        raise TypeError(f"set_many() was given a {type(data).__name__}; expected a dict from keys to values.")

@@ -22,8 +22,8 @@ NETWORK: Final = Rule(
 FOREIGN: Final = Rule(
     "storeroom.E005",
     "The cache directory belongs to another user",
-    "Reading a cached value can run code that its writer put into it, so Storeroom opens no directory that "
-    "another user owns: the first use of the cache fails.",
+    "Reading a cached value can run code that its writer put into it, so Storeroom opens no directory and no file "
+    "that another user owns or may have written: the first use of the cache fails.",
 )
 READABLE: Final = Rule(
     "storeroom.W011",
@@ -67,6 +67,7 @@ _OUTSIDE: Final = {"LOCATION": "/var/cache/app"}
 
 def check_directory(alias: Subject) -> Iterator[Finding]:
     """Find a directory that is wrong or risky."""
+    yield from _check_owners(alias)
     if alias.directory is None:
         return
     for check in (_check_network, _check_folder, _check_writers, _check_served, _check_source):
@@ -83,21 +84,30 @@ def _check_network(alias: Subject, directory: Path) -> Iterator[Finding]:
         yield NETWORK.broken(alias.name, what, remedy, _OUTSIDE)
 
 
+def _check_owners(alias: Subject) -> Iterator[Finding]:
+    """Find a place or a file, SQLite's too, that others own or may have written."""
+    for reason in alias.told("distrusted") or ():
+        remedy = "If all in it is this program's, change owner and mode; or use another directory:"
+        yield FOREIGN.broken(alias.name, f"{reason}.", remedy, _OUTSIDE)
+
+
 def _check_folder(alias: Subject, _: Path) -> Iterator[Finding]:
     """Find a folder of entries that is another user's, or that somebody has opened: Storeroom makes it private."""
     user_id = alias.context.user_id
+    group = alias.settings.options.get("group") if alias.settings is not None else None
     if alias.entries is None or user_id is None:
         return
     try:
         status = alias.entries.stat()
     except OSError:  # it is not made yet
         return
-    if status.st_uid != user_id:
+    is_of_group = group is not None and status.st_gid == group
+    if status.st_uid != user_id and not is_of_group and not alias.entries.is_symlink():
         owner, user = _user_name(status.st_uid), _user_name(user_id)
         what = f"{alias.entries} belongs to {owner}; this check runs as {user}."
         remedy = "Run the program, and this check, as one user; or use another directory:"
         yield FOREIGN.broken(alias.name, what, remedy, _OUTSIDE)
-    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if status.st_mode & (stat.S_IRWXO if is_of_group else stat.S_IRWXG | stat.S_IRWXO):
         command = f"chmod 700 {shlex.quote(str(alias.entries))}"
         yield READABLE.broken(alias.name, _mode(alias.entries, status), "Keep it to its owner:", command=command)
 

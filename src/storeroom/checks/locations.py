@@ -94,7 +94,7 @@ def _check_wrong_backend(alias: Subject) -> Iterator[Finding]:
         kind = _kind(location)
         families = _BELONGS.get(kind, ())
         if alias.family == "locmem" and kind == "path":
-            what = f"LOCATION is {location!r}, and BACKEND is local memory."
+            what = f"LOCATION is {mask_url(location)!r}, and BACKEND is local memory."
             yield PATH_OF_MEMORY.broken(alias.name, what, "Did you mean the file cache?", file_cache(_whole(location)))
         elif takes is not None and kind and alias.family not in families:
             what = f"LOCATION is {mask_url(location)!r}, but {alias.class_name} takes {takes}."
@@ -130,7 +130,8 @@ def _check_relative(alias: Subject) -> Iterator[Finding]:
         return
     location = alias.locations[0]
     if _whole(location) != location:
-        what = f"LOCATION is {location!r}; started here, it is {str(alias.directory)!r}."
+        shown = mask_url(location), mask_url(str(alias.directory))
+        what = "LOCATION is {!r}; started here, it is {!r}.".format(*shown)
         yield RELATIVE.broken(alias.name, what, "Write the whole path:", {"LOCATION": _whole(location)})
 
 

@@ -104,7 +104,7 @@ def _lost(alias: Subject, server: ServerProbe) -> Finding:
         remedy = "Mend the login, the database's name or number, or the server that LOCATION names."
         return REFUSES.broken(alias.name, what, remedy)
     if server.role in {"replica", "Sentinel"}:
-        return REPLICA_LOST.broken(alias.name, what, "Start it, or leave it out of LOCATION.")
+        return REPLICA_LOST.broken(alias.name, what, "Start it, let it reach its primary, or leave it out of LOCATION.")
     return UNREACHABLE.broken(alias.name, what, "Start it; let this host reach it; or name another in LOCATION.")
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from storeroom.checks.finding import Finding, Rule
 from storeroom.checks.subject import Subject, file_cache
 from storeroom.config import Settings
-from storeroom.keys import KeySpace
+from storeroom.keys import KeySpace, escaped
 
 __all__ = ["CHECKS", "check_not_shared", "check_pairs"]
 
@@ -100,18 +100,15 @@ def _is_one_storage(one: Subject, other: Subject) -> bool:
 
 def _owns(owner: Settings, owned: Settings) -> bool:
     """Tell whether `owner` takes a key that `owned` makes for one of its own."""
-    try:
-        made = owned.key_function("key", owned.key_prefix, owned.version)
-    except Exception:  # noqa: BLE001 -- a program's own function may refuse this key in any way: nothing is known then
-        return False
-    return KeySpace(owner.key_function, owner.key_prefix).owns(made)
+    made = KeySpace(owned.key_function, owned.key_prefix).make("key", owned.version)
+    return made is not None and KeySpace(owner.key_function, owner.key_prefix).owns(escaped(made))
 
 
 def _colliding(owner: Subject, owner_settings: Settings, owned: Subject, owned_settings: Settings) -> Finding:
     location = f"LOCATION {owner.shown_location!r}" if owner.locations else "no LOCATION, which is one place"
     both = f"{owner.name!r} and {owned.name!r} are both {owner.class_name} with {location}"
     one, other = owner_settings.key_prefix, owned_settings.key_prefix
-    if not KeySpace(owner_settings.key_function, one).is_reversible:
+    if KeySpace(owner_settings.key_function, one).is_opaque:
         what = f"{both}, and from what KEY_FUNCTION of {owner.name!r} makes nobody can tell whose key it is."
         return COLLIDING.broken(owner.name, what, "Give it a place of its own:", _own_location(owner))
     same = f"KEY_PREFIX {one!r}"

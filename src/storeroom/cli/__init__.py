@@ -13,8 +13,10 @@ from importlib import import_module
 from typing import Any, Final, NamedTuple
 
 from storeroom.cli.exits import EXIT_CODES, INTERRUPTED, MISTAKE, NO_READER, exit_code
+from storeroom.cli.output import plain
 from storeroom.exceptions import StoreroomError
 from storeroom.registry import caches
+from storeroom.storage.outages import no_answers
 
 __all__ = ["COMMANDS", "Command", "main"]
 
@@ -52,8 +54,8 @@ examples:
   storeroom stats --alias sessions
   storeroom keys user: --config mysite.settings
 
-The configuration is looked for as by a program: STOREROOM_CONFIG, the nearest
-pyproject.toml, CACHE_URL, else the embedded default. --config names another:
+The configuration is looked for as by a program: STOREROOM_CONFIG, CACHE_URL,
+the nearest pyproject.toml, else the embedded default. --config names another:
 a TOML file, a Python module with CACHES in it, or a URL.
 """
 
@@ -68,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(sys.argv[1:] if argv is None else list(argv))
     except StoreroomError as error:
-        print(f"storeroom: {error}", file=sys.stderr)
+        print(f"storeroom: {plain(str(error))}", file=sys.stderr)
         return exit_code(error)
     except KeyboardInterrupt:
         print(file=sys.stderr)
@@ -94,7 +96,8 @@ def _run(arguments: Sequence[str]) -> int:
         return MISTAKE
     args = parser.parse_args(arguments)
     command = COMMANDS[args.command]
-    code: int = _function(command, command.run)(args)
+    with no_answers():  # a person is to read that a server is out of reach, and not that nothing is there
+        code: int = _function(command, command.run)(args)
     sys.stdout.flush()
     return code
 

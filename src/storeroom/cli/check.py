@@ -14,8 +14,9 @@ from storeroom.checks.servers import told_seconds
 from storeroom.checks.subject import dotted_path
 from storeroom.cli.configuration import find
 from storeroom.cli.exits import MISTAKE, NO, YES, UsageError
-from storeroom.cli.output import columns, count_of, paragraph, print_json, styled
-from storeroom.registry.sources import EMBEDDED_DEFAULT, Source, table_of
+from storeroom.cli.output import columns, count_of, paragraph, plain, print_json, styled
+from storeroom.registry.program import find_owner
+from storeroom.registry.sources import EMBEDDED_DEFAULT, Source, passed_over, table_of
 from storeroom.storage.probes import Probe, ServerProbe
 from storeroom.wording import masked, nearest
 
@@ -74,9 +75,11 @@ def run(args: argparse.Namespace) -> int:
     probes = {} if args.offline else checks.probe(caches, context=context, seconds=args.timeout)
     everything = checks.run(caches, context=context, probes=probes)
     findings = [finding for finding in everything if finding.id not in silenced]
+    others = passed_over() if args.config is None else []
     if args.json:
-        print_json(_report(named.source, probes, findings))
+        print_json({"passed_over": others, **_report(named.source, probes, findings)})
     else:
+        _print_source(named.source, others)
         _print(named.source, probes, findings, len(everything) - len(findings))
     return (MISTAKE if findings[0].level == "error" else NO) if findings else YES
 
@@ -97,7 +100,7 @@ def _aliases(source: Source) -> Iterator[tuple[str, str, str]]:
         written = alias if isinstance(alias, Mapping) else {}
         location = masked(written.get("LOCATION", ""))
         shown = ", ".join(map(str, location)) if isinstance(location, list) else str(location)
-        yield str(name), dotted_path(written.get("BACKEND", "")), shown
+        yield plain(str(name)), plain(dotted_path(written.get("BACKEND", ""))), plain(shown)
 
 
 def _report(source: Source, probes: Mapping[str, Probe], findings: list[Finding]) -> dict[str, Any]:
@@ -122,12 +125,19 @@ def _server_as_dict(server: ServerProbe) -> dict[str, Any]:
     return {"address": endpoint["address"], **fields, "latency": server.latency}
 
 
-def _print(source: Source, probes: Mapping[str, Probe], findings: list[Finding], silenced: int) -> None:
-    print(f"{styled('Configuration:', 'strong')} {source}")
+def _print_source(source: Source, others: list[str]) -> None:
+    """Print the configuration in force, and those that are there as well."""
+    print(f"{styled('Configuration:', 'strong')} {plain(str(source))}")
+    for other in others:
+        print(f"{styled('Passed over:', 'strong')} {plain(other)}")
     if source.name == EMBEDDED_DEFAULT:
-        print("Nothing is configured here. Each program then has a cache of its own; this is the command's.")
+        owner = plain(str(find_owner()))
+        print(f"Nothing is configured here. Each project then has a cache of its own; this is that of {owner}.")
     if source.name != "--config" and os.environ.get("DJANGO_SETTINGS_MODULE"):
         print(f"Django's own settings are checked by: --config {os.environ['DJANGO_SETTINGS_MODULE']}", file=sys.stderr)
+
+
+def _print(source: Source, probes: Mapping[str, Probe], findings: list[Finding], silenced: int) -> None:
     print(f"\n{columns(_aliases(source))}")
     answers = [(name, *row) for name, probe in probes.items() for row in _answers(probe)]
     if answers:

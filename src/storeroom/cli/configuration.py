@@ -17,11 +17,13 @@ from pathlib import Path
 from types import ModuleType
 
 from storeroom.base import BaseCache
+from storeroom.cli.output import plain
 from storeroom.exceptions import ConfigurationError, InvalidCacheBackendError, NotSupportedError
 from storeroom.registry import caches, config_from_url, sources
 from storeroom.registry.aliases import Alias, read_caches
 from storeroom.registry.backend_paths import DJANGO_PATHS, install_command
 from storeroom.registry.configuration import OwnConfiguration
+from storeroom.registry.program import find_owner
 from storeroom.registry.sources import EMBEDDED_DEFAULT, Source
 from storeroom.wording import mask_url, masked, nearest
 
@@ -52,13 +54,14 @@ def find(named: str | None) -> Named:
     if "://" in named:
         return Named(Source("--config", mask_url(named), {"default": config_from_url(named, where="--config")}))
     if named.endswith(".toml") or (Path(named).is_file() and not named.endswith(".py")):
-        return Named(sources.read_file(named, f"--config is {named!r}, which"))
+        return Named(sources.read_file(named, f"--config is {mask_url(named)!r}, which"))
     if re.fullmatch(r"\w+(\.\w+)*", named) and not named.endswith(".py"):
         return _from_module(named)
     name = named.removesuffix(".py").strip("./").replace("/", ".")
     hint = f" For a Python file name the module: --config {name}" if named.endswith(".py") else ""
     raise ConfigurationError(
-        f"--config is {named!r}; expected the path of a TOML file, a module such as mysite.settings, or a URL such as "
+        f"--config is {mask_url(named)!r}; expected the path of a TOML file, a module such as mysite.settings,"
+        "or a URL such as "
         f"file:///var/cache/app.{hint}"
     )
 
@@ -175,7 +178,7 @@ def open_cache(args: argparse.Namespace, *, needs: str) -> BaseCache:
 
 def title(alias: Alias) -> str:
     """Return the name, the class and the location of an alias, for people to read."""
-    location = f", {masked(alias.location)}" if alias.location else ""
+    location = f", {plain(str(masked(alias.location)))}" if alias.location else ""
     return f"Cache {alias.name!r}: {alias.backend.__qualname__}{location}"
 
 
@@ -183,4 +186,4 @@ def explain_default(args: argparse.Namespace) -> str:
     """Return a sentence for somebody who looks into the embedded default and may mean a program's; else ""."""
     if find(args.config).source.name != EMBEDDED_DEFAULT:
         return ""
-    return " Nothing is configured here, so this is the command's own cache; --config names another."
+    return f" Nothing is configured here, so this is the cache of {find_owner()}; --config names another."

@@ -5,10 +5,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from storeroom.backends.kept_bounds import KeptBounds
 from storeroom.base import BaseCache
 from storeroom.cli.configuration import open_alias, open_cache, read_alias, title
 from storeroom.cli.exits import NO, YES, UsageError
-from storeroom.cli.output import columns, count_of, print_json, size, styled
+from storeroom.cli.output import columns, count_of, one_line, print_json, size, styled
 from storeroom.exceptions import NotSupportedError
 
 __all__ = [
@@ -20,15 +21,21 @@ __all__ = [
 def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of keys."""
     parser.epilog = """\
-Prints the keys as the program types them, one a line, sorted.
+Prints the keys as the program types them, one a line, sorted. A key that has
+lines of its own is quoted as in Python, and on a terminal any that it would not
+show as it is; --raw and --null print all as they are.
 
 examples:
   storeroom keys
   storeroom keys user: | wc -l
+  storeroom keys --null user: | xargs -0 storeroom delete
 """
     parser.add_argument("prefix", metavar="PREFIX", nargs="?", default="", help="only keys that begin with this")
     parser.add_argument("--key-version", type=int, metavar="N", help="version of the keys (default: VERSION)")
-    parser.add_argument("--json", action="store_true", help="print a JSON list")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print a JSON list")
+    form.add_argument("--raw", action="store_true", help="quote no key")
+    form.add_argument("--null", "-0", action="store_true", help="quote no key, and end each with NUL, for xargs -0")
 
 
 def keys(args: argparse.Namespace) -> int:
@@ -36,8 +43,10 @@ def keys(args: argparse.Namespace) -> int:
     found = sorted(open_cache(args, needs="keys").keys(args.prefix, version=args.key_version))
     if args.json:
         print_json(found)
+    elif args.null:
+        sys.stdout.writelines(f"{key}\0" for key in found)
     else:
-        sys.stdout.writelines(f"{key}\n" for key in found)
+        sys.stdout.writelines(f"{key if args.raw else one_line(key)}\n" for key in found)
     return YES
 
 
@@ -85,13 +94,21 @@ def add_stats_arguments(parser: argparse.ArgumentParser) -> None:
 def stats(args: argparse.Namespace) -> int:
     """Show the counts and the size of the cache."""
     alias = read_alias(args)
-    counted = open_alias(alias, needs="stats").stats().as_dict()
+    cache = open_alias(alias, needs="stats")
+    _ask(cache)
+    counted = cache.stats().as_dict()
     if args.json:
         print_json(counted)
         return YES
     options = alias.settings.options if alias.settings is not None else {}
-    print(f"{styled(title(alias), 'strong')}\n\n{columns(_stats_rows(counted, options), right=(1,))}")
+    bounds = cache.bounds() if isinstance(cache, KeptBounds) else options
+    print(f"{styled(title(alias), 'strong')}\n\n{columns(_stats_rows(counted, bounds), right=(1,))}")
     return YES
+
+
+def _ask(cache: BaseCache) -> None:
+    """Raise StorageError if a server is out of reach, also where the command itself has nothing to ask it."""
+    cache.has_key("")
 
 
 def _stats_rows(counted: dict[str, Any], options: Any) -> Iterator[tuple[str, str, str]]:
@@ -117,6 +134,7 @@ def add_prune_arguments(parser: argparse.ArgumentParser) -> None:
 def prune(args: argparse.Namespace) -> int:
     """Remove expired entries now; print their number and size."""
     cache = open_cache(args, needs="prune")
+    _ask(cache)
     before = cache.stats().bytes
     removed = cache.prune()
     after = cache.stats().bytes

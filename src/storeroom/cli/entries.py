@@ -10,7 +10,7 @@ from typing import Any, Final
 from storeroom.base import BaseCache
 from storeroom.cli.configuration import explain_default, open_cache
 from storeroom.cli.exits import NO, YES, UsageError
-from storeroom.cli.output import count_of, print_json
+from storeroom.cli.output import count_of, print_json, print_text
 from storeroom.timeouts import DEFAULT_TIMEOUT
 
 __all__ = [
@@ -41,6 +41,7 @@ def add_get_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = """\
 A string is printed as it is; any other value as JSON, or as Python shows it
 where JSON cannot hold it; bytes are written as they are, unless to a terminal.
+To a terminal, characters that would make it do something are escaped.
 With --json every value is JSON, or the command fails.
 
 examples:
@@ -48,7 +49,9 @@ examples:
   storeroom get user:7 --json | jq .name
 """
     _add_key(parser)
-    parser.add_argument("--json", action="store_true", help="print the value as JSON, strings too")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print the value as JSON, strings too")
+    form.add_argument("--raw", action="store_true", help="print it as it is to a terminal, too, whatever that does")
 
 
 def get(args: argparse.Namespace) -> int:
@@ -57,17 +60,18 @@ def get(args: argparse.Namespace) -> int:
     value = cache.get(args.key, _ABSENT, version=args.key_version)
     if value is _ABSENT:
         return _no_such_key(args, cache)
-    if isinstance(value, bytes) and not args.json and not sys.stdout.isatty():
+    if isinstance(value, bytes) and not args.json and (args.raw or not sys.stdout.isatty()):
         sys.stdout.flush()
         sys.stdout.buffer.write(value)
         return YES
-    print(value if isinstance(value, str) and not args.json else _dumped(args, value))
+    is_text = isinstance(value, str) and not args.json
+    print_text(value if is_text else _dumped(args, value), raw=args.raw)
     return YES
 
 
 def _dumped(args: argparse.Namespace, value: Any) -> str:
     try:
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=args.json and sys.stdout.isatty())
     except (TypeError, ValueError) as error:
         if not args.json:
             return repr(value)

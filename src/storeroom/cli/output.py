@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-__all__ = ["columns", "count_of", "paragraph", "print_json", "size", "styled"]
+__all__ = ["columns", "count_of", "one_line", "paragraph", "plain", "print_json", "print_text", "size", "styled"]
 
 _STYLES: Final = {"error": "31;1", "warning": "33;1", "good": "32", "strong": "1", "faint": "2"}
 """Name of a style to its parameters in ECMA-48, "SGR"."""
@@ -27,7 +27,7 @@ def paragraph(label: str, text: str, *, indent: int = 2, label_width: int = 6) -
     """Return text wrapped beside its label; a word that is too long to break, such as a path, stands out."""
     start = " " * indent + label.ljust(label_width)
     return textwrap.fill(
-        text,
+        plain(text),
         min(shutil.get_terminal_size().columns, _WIDEST),
         initial_indent=start,
         subsequent_indent=" " * len(start),
@@ -73,6 +73,41 @@ def count_of(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def plain(text: str) -> str:
+    r"""Return a text without characters that make a terminal do something; lines and tabs stay.
+
+    >>> plain("red: \x1b[31m")
+    'red: \\x1b[31m'
+    """
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    is_shown = character.isprintable() or character in "\n\t"
+    return character if is_shown else repr(character)[1:-1]
+
+
+def one_line(text: str) -> str:
+    """Return a text as one line: quoted, as in Python, if it has others, or if the terminal would not show it."""
+    is_one = text.isprintable() if sys.stdout.isatty() else len(text.splitlines()) <= 1 and not text.endswith(_ENDS)
+    return text if is_one else repr(text)
+
+
+_ENDS: Final = ("\n", "\r")
+
+
+def print_text(text: str, *, raw: bool = False) -> None:
+    """Print a text as it is, but to a terminal without characters that make it do something, unless it is `raw`."""
+    print(plain(text) if sys.stdout.isatty() and not raw else text)
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON, with the text of each part that JSON cannot hold."""
-    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    if sys.stdout.isatty() and not text.isprintable():  # JSON escapes some of the characters alone
+        text = "".join(one if one == "\n" else _json_shown(one) for one in text)
+    print(text)
+
+
+def _json_shown(character: str) -> str:
+    return character if character.isprintable() else json.dumps(character)[1:-1]

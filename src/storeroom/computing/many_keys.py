@@ -14,9 +14,10 @@ from storeroom.computing.work import Function, Terms, Work
 from storeroom.engines.counts import Counters
 from storeroom.engines.flights import Flight
 from storeroom.exceptions import ComputationCycleError
-from storeroom.storage import conditions, tags
+from storeroom.storage import conditions, tags, unstored
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING, StorageHooks, Swap
+from storeroom.storage.interruptions import is_from_outside
 from storeroom.storage.steps import Steps
 from storeroom.timeouts import AT_ONCE
 
@@ -43,7 +44,7 @@ class Batch(Work):
         super().__init__(hooks, counters, terms, list(typed))
         self._typed, self._compute = typed, function
         self._function = Function(function, list(typed.values()))
-        self.leases: Mapping[str, Lease] = {}
+        self.leases = {}
 
     def part(self, storage_keys: Sequence[str]) -> "Batch":
         """Return the computation of some of the keys."""
@@ -63,7 +64,7 @@ class Batch(Work):
         for key, lease in self.leases.items():
             lease.found = found.get(key, MISSING)
         anew = {key for key, lease in self.leases.items() if lease.replaces is not None}
-        fresh = {key: value for key, value in found.items() if key not in anew or value != self.leases[key].replaces}
+        fresh = {key: value for key, value in found.items() if key not in anew or self.leases[key].replaces != value}
         return (yield from conditions.open_many(self.hooks, fresh))
 
     def take_leases(self, until: float) -> Steps[Sequence[str]]:
@@ -72,19 +73,11 @@ class Batch(Work):
         swaps = {key: swap for key, swap in taking.items() if swap is not None}
         if not swaps:
             return []
-        leased = yield self.hooks, "_lease_many", (swaps,)
+        leased = (yield from self._attempt("_lease_many", swaps)) or dict.fromkeys(swaps)
         for key in swaps:
             if not leased[key]:
                 self.leases[key].refused()
         return [key for key in swaps if leased[key] is not False]
-
-    def give_leases_back(self) -> Steps[None]:
-        """Take the leases out of the entries, where they are still there."""
-        swaps = self._giving_back(self.leases)
-        for lease in self.leases.values():
-            lease.held = None
-        if swaps:
-            yield self.hooks, "_swap_many", (swaps,)
 
     def _giving_back(self, storage_keys: Iterable[str]) -> dict[str, Swap]:
         giving_back = {key: self.leases[key].giving_back() for key in storage_keys}
@@ -94,11 +87,24 @@ class Batch(Work):
         """See Work.compute(); a key that the function leaves out is absent."""
         versions = yield from self._versions()
         values = yield from self._call(flight, storage_keys)
-        storing = yield from self._storing(flight, values, versions)
+        expires_at = self.terms.expiry(values)
+        storing: Mapping[str, Swap] = {}
+        with unstored.Caught() as caught:
+            storing = yield from self._storing(flight, values, expires_at, versions)
+        if caught.error is not None:
+            self._all_returned(flight, values, dict.fromkeys(values, caught.error))
         giving_back = self._giving_back(key for key in storage_keys if key not in values)
         if storing or giving_back:
-            values |= yield from self._swap(flight, storing, giving_back)
+            values |= yield from self._swap(flight, values, storing, giving_back)
         return values
+
+    def _all_returned(self, flight: Flight, values: Mapping[str, Any], refused: unstored.Refused) -> None:
+        """Note the values that are returned and not stored; then raise the first error, if the terms say so."""
+        flight.for_storage = set(flight.for_storage).difference(refused)
+        for key in refused:
+            self.leases[key].is_outdated = True
+        for key, error in refused.items():
+            self._returned(key, values[key], error)
 
     def _call(self, flight: Flight, storage_keys: Sequence[str]) -> Steps[dict[str, Any]]:
         typed = {key: self._typed[key] for key in storage_keys}
@@ -111,31 +117,32 @@ class Batch(Work):
         return {storage_key: computed[key] for storage_key, key in typed.items() if key in computed}
 
     def _storing(
-        self, flight: Flight, values: dict[str, Any], versions: tags.Versions | None
+        self, flight: Flight, values: dict[str, Any], expires_at: float, versions: tags.Versions | None
     ) -> Steps[Mapping[str, Swap]]:
         """Return the swaps that store the values."""
-        expires_at = self.terms.expiry(values)
         if not values or expires_at == AT_ONCE:
             return {}
         # Without a lease the storage may be out of reach, and followers find nothing there.
         flight.for_storage = [key for key in values if self.leases[key].held is not None]
         if versions is None:
+            self._raise_refusal()
             return {}
         stored, kept_until = yield from self._conditioned(values, expires_at, self._function.seconds, versions)
         return {key: self.leases[key].storing(value, kept_until) for key, value in stored.items()}
 
     def _swap(
-        self, flight: Flight, storing: Mapping[str, Swap], giving_back: Mapping[str, Swap]
+        self, flight: Flight, values: Mapping[str, Any], storing: Mapping[str, Swap], giving_back: Mapping[str, Swap]
     ) -> Steps[dict[str, Any]]:
         """Store values, and give the other leases back. Return the values of keys in which others have stored some."""
-        swapped = yield self.hooks, "_swap_many", ({**storing, **giving_back},)
-        done = [key for key in storing if swapped[key]]
-        for key in (*done, *giving_back):
+        swapped, refused = yield from unstored.swap_many(self.hooks, {**storing, **giving_back})
+        done = [key for key in storing if swapped.get(key)]
+        for key in (*done, *(key for key in giving_back if key in swapped)):
             self.leases[key].held = None
         self.counters.sets += len(done)
-        changed = [key for key in giving_back if not swapped[key]]
+        changed = [key for key in giving_back if swapped.get(key) is False]
         flight.for_storage = {*flight.for_storage, *done, *changed}
-        overtaken = [key for key in storing if not swapped[key]]
+        self._all_returned(flight, values, {key: error for key, error in refused.items() if key in storing})
+        overtaken = [key for key in storing if swapped.get(key) is False]
         return (yield from self.part(overtaken).read()) if overtaken else {}
 
 
@@ -168,6 +175,8 @@ def _decisions(work: Batch, found: Mapping[str, Any]) -> Steps[dict[str, Decisio
             decisions[key] = Decision.SERVE
             continue
         entry = value if type(value) is Envelope and value in usable else None
+        if entry is not None and entry.leased_until:
+            work.flights.look_after(key)
         paused = work.flights.is_paused(key)
         decisions[key] = decide(entry, timeouts.now(), work.terms.freshness, paused=paused, draw=draw())
     return decisions
@@ -183,7 +192,7 @@ def _computed(work: Batch, stale: dict[str, Any], *, blocking: bool) -> Steps[di
         raise
     except Exception as error:
         left = [key for key in work.storage_keys if key not in values]
-        if not stale.keys() >= set(left):
+        if is_from_outside(error) or not stale.keys() >= set(left):
             raise
         serving.note_failure(work.part(left), error)
     for key in set(work.storage_keys).difference(left):

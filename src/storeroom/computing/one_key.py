@@ -1,15 +1,16 @@
 """The computation of one key, for get_or_set() and refresh()."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from storeroom.computing.leases import Lease, over
 from storeroom.computing.work import Function, Terms, Work
 from storeroom.engines.counts import Counters
 from storeroom.engines.flights import Flight
-from storeroom.storage import conditions
-from storeroom.storage.envelope import placeholder
+from storeroom.storage import conditions, tags, unstored
+from storeroom.storage.envelope import Envelope, placeholder
 from storeroom.storage.hooks import ABSENT, MISSING, StorageHooks, swapped
+from storeroom.storage.outages import room_needed
 from storeroom.storage.steps import Steps
 from storeroom.timeouts import AT_ONCE
 
@@ -17,6 +18,8 @@ __all__ = ["Computation"]
 
 _TRIES: Final = 3
 """Comparisons of seize_lease(): others may come in between, but not for ever."""
+
+_LEASABLE: Final = frozenset({Envelope, type(MISSING)})
 
 
 class Computation(Work):
@@ -26,13 +29,14 @@ class Computation(Work):
         super().__init__(hooks, counters, terms, [key])
         self.key, self._function = key, function
         self.lease = Lease()
+        self.leases = {key: self.lease}
         self._is_anew = False
 
     def read(self) -> Steps[dict[str, Any]]:
         """Return the value if it is stored and fresh."""
         lease = self.lease
         lease.found = found = yield self.hooks, "_get", (self.key,)
-        if lease.replaces is not None and found == lease.replaces:
+        if lease.replaces is not None and lease.replaces == found:  # an envelope's ==, never the value's
             return {}
         value = yield from conditions.opened(self.hooks, found)
         return {} if value is MISSING else {self.key: value}
@@ -43,10 +47,10 @@ class Computation(Work):
         if swap is None:
             return []
         if swap.expected is MISSING:
-            leased = yield from swapped(self.hooks, self.key, swap)
+            leased = yield from self._attempt("_compare_set", self.key, *swap)
         else:
             seen = MISSING if swap.expected is ABSENT else swap.expected
-            leased = yield self.hooks, "_lease", (self.key, seen, swap.value, swap.expires_at)
+            leased = yield from self._attempt("_lease", self.key, seen, swap.value, swap.expires_at)
         if not leased:
             self.lease.refused()
         return [] if leased is False else [self.key]
@@ -62,26 +66,33 @@ class Computation(Work):
             envelope = yield from over(self.hooks, self.key, found, until)
             if envelope is None:
                 continue
-            leased = yield self.hooks, "_lease", (self.key, found, envelope, envelope.kept_until)
+            self.lease.held = envelope
+            leased = yield from self._attempt("_lease", self.key, found, envelope, envelope.kept_until)
+            if not leased:
+                self.lease.held = None
             if leased is not False:
-                self.lease.held = envelope if leased else None
                 return
-        # A value that does not equal its own copy cannot be compared and set: others wait for the new one, then.
+        # A value that cannot be told from others (see copies.alike) is no lease's ground: others wait for the new one.
         self.lease.held = envelope = placeholder(until)
-        yield self.hooks, "_set", (self.key, envelope, envelope.kept_until)
+        if not (yield from self._attempt("_set", self.key, envelope, envelope.kept_until)):
+            self.lease.held = None
 
     def withdraw(self) -> Steps[None]:
         """Remove the entry of before, if the value that was computed is not to be stored."""
-        lease, self.lease.held = self.lease.held, None
-        if lease is not None:
-            yield self.hooks, "_compare_delete", (self.key, lease)
+        if self.lease.held is not None:
+            self.lease.is_outdated = True
+            yield from self.give_leases_back()
 
     def give_leases_back(self) -> Steps[None]:
-        """Take the lease out of the entry, if it is still there."""
-        swap = self.lease.giving_back()
-        self.lease.held = None
-        if swap is not None:
-            yield from swapped(self.hooks, self.key, swap)
+        """See Work; an outdated value may be one without conditions, to refresh()."""
+        lease = self.lease
+        if lease.held is None and not lease.is_outdated:
+            return
+        is_bare = lease.is_outdated and lease.giving_back() is None and type(lease.found) not in _LEASABLE
+        yield from super().give_leases_back()
+        if is_bare:
+            with unstored.overlooked(self.key):
+                yield self.hooks, "_delete", (self.key,)
 
     def compute(self, flight: Flight, storage_keys: Sequence[str]) -> Steps[dict[str, Any]]:
         """See Work.compute()."""
@@ -92,13 +103,29 @@ class Computation(Work):
             return values
         # Without a lease the storage may be out of reach, and followers find nothing there.
         flight.for_storage = () if self.lease.held is None else flight.keys
+        with unstored.Caught() as caught:
+            return values | (yield from self._store(flight, values, expires_at, versions))
+        flight.for_storage = ()
+        self.lease.is_outdated = True
+        self._returned(self.key, value, caught.error)
+        return values
+
+    def _store(
+        self, flight: Flight, values: Mapping[str, Any], expires_at: float, versions: tags.Versions | None
+    ) -> Steps[dict[str, Any]]:
+        """Store the value. Return the one that another has stored meanwhile, if get_or_set() finds one."""
         if versions is None:
-            return values
+            self._raise_refusal()
+            return {}
         stored, kept_until = yield from self._conditioned(values, expires_at, self._function.seconds, versions)
-        if not (yield from swapped(self.hooks, self.key, self.lease.storing(stored[self.key], kept_until))):
-            # Another has written to the entry since.
-            return values if self._is_anew else {**values, **(yield from self.read())}
+        with room_needed():
+            is_stored = yield from swapped(self.hooks, self.key, self.lease.storing(stored[self.key], kept_until))
+        if not is_stored and self._is_anew:
+            self._raise_refusal()  # without a lease the entry of before is in the way
+            return {}
+        if not is_stored:
+            return (yield from self.read())
         flight.for_storage = flight.keys
         self.lease.held = None
         self.counters.sets += 1
-        return values
+        return {}

@@ -3,31 +3,44 @@
 When a hot key expires, every caller misses and every caller computes: a stampede. Here the first to miss becomes the
 *leader* of a *flight* and computes; the others in this process wait for its result (see ``flights``). Among processes
 and hosts the leaders compete for a *lease* (see ``leases``): an envelope in the shared entry, with a time at which it
-ends, so that a leader who dies delays the others by no more.
+ends, so that a leader who dies delays the others by no more. It is renewed while the leader computes (``renewals``).
 
 Source: the lease follows "Scaling Memcache at Facebook" (NSDI 2013), section 3.2.1, by compare-and-set; there it is a
 token of the server's.
 """
 
 import contextlib
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from storeroom import timeouts
 from storeroom.computing.one_key import Computation
+from storeroom.computing.renewals import renewed
 from storeroom.computing.work import Work
+from storeroom.engines import background, flights
 from storeroom.engines.flights import AbandonedError, Flight, Landing, Role
-from storeroom.exceptions import ComputationTimeoutError
+from storeroom.exceptions import ComputationTimeoutError, StorageError
 from storeroom.storage.hooks import MISSING
-from storeroom.storage.steps import Steps, pause
+from storeroom.storage.interruptions import is_from_outside
+from storeroom.storage.steps import Steps, hand_over_to, pause
 
 __all__ = ["LEASE_SECONDS", "compute_anew", "compute_once", "fly", "follow"]
 
-LEASE_SECONDS = 30.0
-"""Seconds that a dead leader can delay the others: longer than most computations, and short enough to wait for."""
+LEASE_SECONDS = 5.0
+"""Seconds that a dead leader can delay the others: long enough for a renewal that a busy machine or server holds up."""
 
 POLL_SECONDS: Final = (0.001, 0.05)
 """Seconds that leaders without the lease sleep between looks: doubling from the first to the last."""
+
+LOOK_SECONDS: Final = 0.25
+"""Seconds between looks of a follower at its flight, which may never land."""
+
+POOL_SECONDS: Final = 1.0
+"""Seconds after which a follower looks whether it works for its own leader, in a thread pool."""
+
+hand_over_to(background.submit)
 
 
 def compute_once(work: Work, *, blocking: bool, values: dict[str, Any] | None = None) -> Steps[dict[str, Any]]:
@@ -44,7 +57,7 @@ def compute_once(work: Work, *, blocking: bool, values: dict[str, Any] | None = 
     values = {} if values is None else values
     missing, asked_again = work.storage_keys, set[str]()
     while missing:
-        role = work.flights.join(missing, blocking=blocking)
+        role = work.flights.join(missing, blocking=blocking, leader=work, flies=True)
         part = work.part([key for key in missing if key in role.flight.keys])
         if role.part == "follows":
             values |= yield from _followed(part, role, asked_again)
@@ -64,9 +77,12 @@ def _followed(work: Work, role: Role, asked_again: set[str]) -> Steps[dict[str, 
     finally:
         work.flights.leave(role)
     # Values of one's own where they were stored: callers must not share an object that can be changed.
-    found = yield from work.read()
+    try:
+        found, written = (yield from work.read()), role.flight.for_storage
+    except StorageError:  # the value that was computed is there all the same
+        found, written = {}, ()
     # An absent key was deleted, or its tag invalidated, since the leader began: perhaps before this caller asked.
-    gone = set(role.flight.for_storage).difference(found, asked_again)
+    gone = set(written).difference(found, asked_again)
     asked_again |= gone
     values = {**_without_value(work, landing), **landing.values, **found}
     return {key: values[key] for key in work.storage_keys if key in values and key not in gone}
@@ -86,13 +102,17 @@ def compute_anew(work: Computation) -> Steps[Any]:
     """
     flight = work.flights.apart(work.key)
     try:
-        yield from work.seize_lease(timeouts.now() + LEASE_SECONDS)
-        values = yield from work.compute(flight, work.storage_keys)
+        yield from work.seize_lease(_lease_end(work))
+        with renewed(work, flight, LEASE_SECONDS):
+            values = yield from work.compute(flight, work.storage_keys)
         yield from work.withdraw()
         work.flights.resume(work.key)
     finally:
-        work.flights.land(flight, Landing({}))
-        yield from work.give_leases_back()
+        try:
+            work.flights.land(flight, Landing({}))
+            yield from work.give_leases_back()
+        finally:
+            work.let_go()  # if the giving back itself was cut short
     return values[work.key]
 
 
@@ -120,12 +140,12 @@ def fly(
     """
     try:
         landing = yield from _lead(work, flight, is_leased=is_leased, waits=waits)
-    except Exception as error:
-        on_error(error)
-        work.flights.land(flight, error)
-        raise
-    except BaseException:
-        work.flights.land(flight, AbandonedError())
+    except BaseException as error:
+        # An error of the computation's own is its followers', too.
+        outcome = error if isinstance(error, Exception) and not is_from_outside(error) else AbandonedError(error)
+        work.let_go()  # if the giving back itself was cut short
+        on_error(outcome)
+        work.flights.land(flight, outcome)
         raise
     work.flights.land(flight, landing)
     return landing
@@ -133,42 +153,84 @@ def fly(
 
 def _lead(work: Work, flight: Flight, *, is_leased: bool, waits: bool) -> Steps[Landing]:
     """Compute and store the values of keys that can be leased. If none can, wait for the processes that compute."""
-    seconds, longest = POLL_SECONDS
-    deadline = timeouts.now() + LEASE_SECONDS
     keys = ours = work.storage_keys
+    waiting: _Elsewhere | None = None
     try:
-        while is_leased and not (ours := (yield from work.take_leases(timeouts.now() + LEASE_SECONDS))):
+        while is_leased and not (ours := (yield from work.take_leases(_lease_end(work)))):
             found = yield from work.read()
             if found:
                 flight.for_storage = found.keys()
                 return Landing(found, [key for key in keys if key not in found])
             if not waits:
                 raise AbandonedError
-            if timeouts.now() >= deadline:
-                ours = keys  # leaders come and go without a value, or the storage takes no lease: wait no longer
+            waiting = waiting or _Elsewhere(flight)
+            if waiting.is_over(max(lease.others_until for lease in work.leases.values())):
+                ours = keys
                 break
-            yield from pause(seconds)
-            seconds = min(2 * seconds, longest)
-        values = yield from work.compute(flight, ours)
+            yield from pause(waiting.pause())
+        if waiting:
+            waiting.end()
+        with renewed(work, flight, LEASE_SECONDS):
+            values = yield from work.compute(flight, ours)
         return Landing(values, () if len(ours) == len(keys) else set(keys).difference(ours))
     finally:
+        if waiting:
+            waiting.end()
         yield from work.give_leases_back()
 
 
+class _Elsewhere:
+    """A leader's wait for the leader of another process."""
+
+    def __init__(self, flight: Flight) -> None:
+        self._flight = flight
+        self._seconds, self._longest = POLL_SECONDS
+        self._patience, self._deadline = timeouts.now() + LEASE_SECONDS, timeouts.now() + flights.FLIGHT_SECONDS
+
+    def is_over(self, others_until: float) -> bool:
+        """Tell whether to wait no longer: leaders come and go without a value, or the storage takes no lease.
+
+        The end of the lease that was seen is noted; 0 for none.
+        """
+        if others_until:
+            self._flight.wait_elsewhere(others_until)
+            self._patience = timeouts.now() + LEASE_SECONDS
+        return timeouts.now() >= min(self._patience, self._deadline)
+
+    def pause(self) -> float:
+        """Return the seconds until the next look."""
+        seconds, self._seconds = self._seconds, min(2 * self._seconds, self._longest)
+        return seconds
+
+    def end(self) -> None:
+        """Note that it waits no longer."""
+        self._flight.wait_elsewhere(None)
+
+
+def _lease_end(work: Work) -> float:
+    """Return the end of a lease that is taken now; one that nobody else sees need not be renewed."""
+    return timeouts.now() + (LEASE_SECONDS if work.hooks.is_shared else flights.FLIGHT_SECONDS)
+
+
 class _Waiting:
-    """Waits for a flight of this process."""
+    """Waits for a flight of this process, looking now and then whether that can still land."""
 
     def __init__(self, flight: Flight) -> None:
         self._flight = flight
 
     def result(self, seconds: float | None) -> Landing:
         """Return the leader's result or raise its error."""
-        try:
-            return self._flight.future.result(seconds)
-        except TimeoutError:
-            if not self._flight.future.done():
-                raise _timed_out(seconds) from None
-            return self._flight.future.result()  # the error is the computation's own, or it has landed just now
+        flight, begun, look_at = self._flight, time.monotonic(), POOL_SECONDS
+        for left in self._looks(seconds):
+            try:
+                return flight.future.result(left)
+            except TimeoutError:
+                if flight.future.done():
+                    break  # the error is the computation's own, or it has landed just now
+            if time.monotonic() - begun >= look_at:
+                look_at *= 2
+                flight.owner.check_pools(flight)
+        return flight.future.result()
 
     async def aresult(self, seconds: float | None) -> Landing:
         """See result(); the event loop goes on."""
@@ -182,15 +244,41 @@ class _Waiting:
                 loop.call_soon_threadsafe(landed.set)
 
         self._flight.future.add_done_callback(wake)
-        try:
-            await asyncio.wait_for(landed.wait(), seconds)
-        except TimeoutError:
-            if not self._flight.future.done():
-                raise _timed_out(seconds) from None
+        for left in self._looks(seconds):
+            timer = loop.call_later(left, landed.set)
+            try:
+                await landed.wait()
+            finally:
+                timer.cancel()
+            if self._flight.future.done():
+                break
+            landed.clear()
         return self._flight.future.result()
 
+    def _looks(self, seconds: float | None) -> Iterator[float]:
+        """Yield seconds to wait until the next look; the flight is given up if it cannot land any more.
 
-def _timed_out(seconds: float | None) -> ComputationTimeoutError:
+        Raises:
+            ComputationTimeoutError: it takes longer than `seconds`.
+        """
+        flight, deadline = self._flight, math.inf if seconds is None else time.monotonic() + seconds
+        yield min(LOOK_SECONDS, math.inf if seconds is None else seconds)
+        while not flight.future.done():
+            background.look_after()
+            if flight.is_forsaken:
+                flight.owner.give_up(flight)
+            left = deadline - time.monotonic()
+            if left <= 0 and not flight.future.done():
+                raise _timed_out(seconds, flight)
+            yield min(LOOK_SECONDS, max(0.0, left))
+
+
+def _timed_out(seconds: float | None, flight: Flight) -> ComputationTimeoutError:
+    if flight.thread:
+        return ComputationTimeoutError(
+            f"The computation takes longer than {seconds} seconds. It goes on, and its result is stored."
+        )
     return ComputationTimeoutError(
-        f"The computation takes longer than {seconds} seconds. It goes on, and its result is stored."
+        f"The computation has not begun within {seconds} seconds: all worker threads of this process are busy, or "
+        "another process computes the value. It is computed when its turn comes, and its result is stored."
     )

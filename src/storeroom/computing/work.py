@@ -1,23 +1,31 @@
 """The work of a computation: read, lease, compute, store. `stampede` and `serving` choose the caller, and the order."""
 
+import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from storeroom import timeouts
 from storeroom.computing.decision import shortened
+from storeroom.computing.leases import Lease
+from storeroom.computing.whole import Whole, look_again
 from storeroom.config.freshness import Freshness
 from storeroom.engines.counts import Counters
 from storeroom.engines.flights import Flight, Flights, computing
-from storeroom.storage import tags
+from storeroom.storage import tags, unstored
 from storeroom.storage.envelope import Envelope
-from storeroom.storage.hooks import StorageHooks
+from storeroom.storage.hooks import StorageHooks, Swap, swapped
+from storeroom.storage.outages import room_needed
 from storeroom.storage.steps import Steps
 from storeroom.timeouts import NEVER
 
 __all__ = ["Function", "Terms", "Work"]
+
+_IN_ANOTHER_CONTEXT: Final = suppress(ValueError)
+"""Where a task is ended whose loop has gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +36,15 @@ class Terms:
         expires_at: tells when a value stored now expires.
         freshness: bounds their age.
         tag_keys: storage keys of the entries' tags.
+        raises: whether a value that cannot be stored is an error, and not returned.
+        needs_storage: whether a storage that fails before anything is computed is an error.
     """
 
     expires_at: Callable[[Any], float]
     freshness: Freshness
     tag_keys: Sequence[str]
+    raises: bool = False
+    needs_storage: bool = False
 
     def expiry(self, value: Any) -> float:
         """Return when the value expires, jitter included."""
@@ -45,9 +57,16 @@ class Work:
     may_lack_values = False
     """Whether a key may turn out to have no value."""
 
+    _function: "Function"
+
+    leases: Mapping[str, Lease]
+    """By storage key."""
+
     def __init__(self, hooks: StorageHooks, counters: Counters, terms: Terms, storage_keys: Sequence[str]) -> None:
         self.hooks, self.counters, self.terms, self.storage_keys = hooks, counters, terms, storage_keys
         self.flights: Flights = hooks.flights
+        self._refusal: Exception | None = None  # of a lease, or of the tags' versions
+        self._whole = Whole(hooks)
 
     def part(self, storage_keys: Sequence[str]) -> "Work":
         """Return the computation of some of the keys: of one, this."""
@@ -62,16 +81,82 @@ class Work:
         raise NotImplementedError
 
     def give_leases_back(self) -> Steps[None]:
-        """Let others compute, where nothing was stored."""
-        raise NotImplementedError
+        """Let others compute, where nothing was stored; nothing can cut this short."""
+        giving_back = {key: swap for key, lease in self.leases.items() if (swap := lease.giving_back()) is not None}
+        if giving_back:
+            yield self._whole, "undo", (partial(self._take_away, giving_back),)
+        for lease in self.leases.values():
+            lease.held, lease.is_outdated = None, False
+
+    def let_go(self) -> None:
+        """Let others compute where the leader cannot give back by itself: another thread does it."""
+        giving_back = {key: swap for key, lease in self.leases.items() if (swap := lease.giving_back()) is not None}
+        if giving_back:
+            look_again(partial(self._take_away, giving_back))
+
+    def _take_away(self, giving_back: Mapping[str, Swap]) -> Steps[bool]:
+        """Make the swaps where the leases are still there. Return whether they all were."""
+        key, swap = next(iter(giving_back.items()))
+        with unstored.overlooked(key):
+            if len(giving_back) == 1:
+                return (yield from swapped(self.hooks, key, swap))
+            return all((yield self.hooks, "_swap_many", (giving_back,)).values())
+        return False
+
+    def renew_leases(self, until: float, seconds: float) -> Steps[bool]:
+        """Hold the leases until then (epoch seconds), if they have little of their seconds left.
+
+        Return whether any is still there, as far as this tells.
+        """
+        renewing = {key: swap for key, lease in self.leases.items() if (swap := lease.renewing(until, seconds))}
+        if not renewing:
+            return True
+        renewed = yield self.hooks, "_swap_many", (renewing,)
+        for key, swap in renewing.items():
+            lease = self.leases[key]
+            if renewed[key] and lease.held is swap.expected:
+                lease.held = swap.value
+        return any(renewed.values())
 
     def compute(self, flight: Flight, storage_keys: Sequence[str]) -> Steps[dict[str, Any]]:
         """Return the values of these keys, computed and stored; or those that others have stored meanwhile."""
         raise NotImplementedError
 
     def _versions(self) -> Steps[tags.Versions | None]:
-        """Return the tags' versions of now: to invalidate a tag during the computation makes the entry a miss."""
-        return (yield from tags.current_versions(self.hooks, self.terms.tag_keys)) if self.terms.tag_keys else {}
+        """Return the tags' versions of now: to invalidate a tag during the computation makes the entry a miss.
+
+        None if they cannot be written now.
+        """
+        if not self.terms.tag_keys:
+            return {}
+        with unstored.Caught() as caught, room_needed():
+            return (yield from tags.current_versions(self.hooks, self.terms.tag_keys))
+        self._compute_without(caught.error)
+        return None
+
+    def _raise_refusal(self) -> None:
+        """Raise the error for which a lease, or the tags' versions, could not be written, if there is one."""
+        if self._refusal is not None:
+            raise self._refusal
+
+    def _attempt(self, hook: str, *args: Any) -> Steps[Any]:
+        """Return the answer of a hook that is to take leases; None if it fails: each computes for itself then."""
+        with unstored.Caught() as caught, room_needed():
+            return (yield self._whole, "make", (hook, *args))
+        self._compute_without(caught.error)
+        return None
+
+    def _compute_without(self, error: Exception) -> None:
+        """Note why a lease, or the tags' versions, could not be written: the value is computed all the same."""
+        if self.terms.raises or self.terms.needs_storage:
+            raise error
+        self._refusal = error
+
+    def _returned(self, storage_key: str, value: Any, error: Exception) -> None:
+        """Note that a value is returned and not stored; raise the error instead, if the terms say so."""
+        if self.terms.raises:
+            raise error
+        unstored.note(self.counters, storage_key, value, error, self._function.origin)
 
     def _conditioned(
         self, values: Mapping[str, Any], expires_at: float, seconds: float, versions: tags.Versions
@@ -101,10 +186,21 @@ class Function:
         self._function, self._key = function, key
         self.seconds = 0.0
 
+    @property
+    def origin(self) -> str:
+        """The function's name, for the log."""
+        function = getattr(self._function, "func", self._function)  # a partial's
+        for cell in getattr(function, "__closure__", None) or ():  # a call of a @cached function
+            function = getattr(cell.cell_contents, "uncached", function)
+        name = getattr(function, "__qualname__", None)
+        return f"{function.__module__}.{name}" if name else "get_or_set() without a function"
+
     def call(self, flight: Flight, *args: Any) -> Any:
-        """Call the function within a flight."""
+        """Call the function within a flight; an awaitable that it returns is awaited if no loop is to be had."""
         with self._within(flight):
             value = self._function(*args) if callable(self._function) else self._function
+            if flight.is_moved and hasattr(type(value), "__await__"):
+                return sys.modules["asyncio"].run(_awaited(value))  # loaded, as the caller was asynchronous
         if isinstance(value, Coroutine):
             value.close()
             raise TypeError(f"get_or_set() of key {self._key!r} was given a coroutine function; use aget_or_set().")
@@ -119,8 +215,14 @@ class Function:
     @contextmanager
     def _within(self, flight: Flight) -> Iterator[None]:
         outer, begun = computing.set(flight), time.monotonic()
+        flight.begin()
         try:
             yield
         finally:
-            computing.reset(outer)
+            with _IN_ANOTHER_CONTEXT:
+                computing.reset(outer)
             self.seconds = time.monotonic() - begun
+
+
+async def _awaited(value: Awaitable[Any]) -> Any:
+    return await value

@@ -22,6 +22,7 @@ from storeroom.config.parsers import (
     finite_size,
     number,
     one_of,
+    require_path,
     seconds,
     size,
     staleness,
@@ -34,5 +35,6 @@ from storeroom.config.settings import SETTINGS, Settings, read_params
 __all__ = [
     "CODEC_OPTIONS", "COMMON_OPTIONS", "DEFAULT_MAX_ENTRIES", "ENTRY_BOUNDS", "MAX_STALENESS", "NEAR_OPTIONS",
     "SETTINGS", "Freshness", "FreshnessOptions", "Option", "Settings", "boolean", "finite_size", "freshness_of",
-    "near", "number", "one_of", "read_params", "seconds", "size", "staleness", "text", "unchecked", "whole_number",
+    "near", "number", "one_of", "read_params", "require_path", "seconds", "size", "staleness", "text", "unchecked",
+    "whole_number",
 ]  # fmt: skip

@@ -127,6 +127,7 @@ def _changed(freshness: Freshness, options: tuple[tuple[str, type, Any], ...]) -
 
 _NAMES: Final = tuple(field.name for field in fields(Freshness))
 _NONE_GIVEN: Final = (AS_CONFIGURED,) * len(_NAMES)
+_LARGEST: Final = 1e300  # larger ones than any float mean the same
 _LIMITS: Final = ("soft_timeout", "hard_timeout")
 
 
@@ -157,4 +158,4 @@ def _parse_number(value: Any, highest: float) -> float:
             value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= highest:
         raise ValueError("a number, at least 0" if highest == math.inf else f"a number from 0 to {highest:g}")
-    return float(value)
+    return float(min(value, _LARGEST))

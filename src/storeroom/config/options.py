@@ -10,7 +10,17 @@ from typing import Any, Final
 
 from storeroom import wording
 from storeroom.config import freshness
-from storeroom.config.parsers import Option, boolean, finite_size, is_none, size, staleness, unchecked, whole_number
+from storeroom.config.parsers import (
+    Option,
+    boolean,
+    finite_size,
+    is_none,
+    size,
+    staleness,
+    text,
+    unchecked,
+    whole_number,
+)
 
 __all__ = [
     "CODEC_OPTIONS", "COMMON_OPTIONS", "DEFAULT_MAX_ENTRIES", "ENTRY_BOUNDS", "MAX_STALENESS", "NEAR_OPTIONS",
@@ -26,7 +36,7 @@ ENTRY_BOUNDS: Final[Mapping[str, Option]] = {
         DEFAULT_MAX_ENTRIES,
         "How many entries are kept at most; a further one evicts the least useful. None for no bound.",
     ),
-    "max_bytes": Option(size, None, "How many bytes keys and values may take together. None for no bound."),
+    "max_bytes": Option(size, None, "Bytes of keys, values and a part for each entry, together. None for no bound."),
     "cull_frequency": Option(
         whole_number(0, none_means="one entry at a time"),
         None,
@@ -63,6 +73,24 @@ CODEC_OPTIONS: Final[Mapping[str, Option]] = {
     "compress_min_bytes": Option(whole_number(0), 1024, "Values of fewer bytes are not compressed."),
     "max_value_bytes": Option(
         finite_size, 512 * 2**20, "How many bytes a compressed value may expand to; a larger one reads as a miss."
+    ),
+    "max_expansion": Option(
+        whole_number(1),
+        100,
+        "How many times its stored length a value may take in memory, beyond 16 MiB, where others can write and there "
+        "is no secret; a larger one reads as a miss.",
+    ),
+    "read_compressors": Option(
+        unchecked,
+        (),
+        "Compressors whose values are read beside those of `compressor`, where others can write and there is no "
+        "secret: a list of names, for as long as entries of a former compressor are kept.",
+    ),
+    "signing_context": Option(
+        text,
+        "",
+        "Signatures hold for this name alone, so that a value is a miss on another storage of the same secret, with "
+        "another name.",
     ),
 }
 """The options of every backend that stores bytes; `serializers.build_codec` takes them, and checks the rest."""
@@ -143,6 +171,12 @@ def _transactional(value: Any) -> str | bool | None:
     raise ValueError("True, False, None, or the alias of a database in Django's DATABASES")
 
 
+def _on_unstorable(value: Any) -> str:
+    if value in ("return", "raise"):
+        return str(value)
+    raise ValueError('"return" or "raise"')
+
+
 COMMON_OPTIONS: Final[Mapping[str, Option]] = {
     **{
         name: Option(partial(freshness.parse, name), getattr(freshness.Freshness(), name), meaning)
@@ -160,6 +194,18 @@ COMMON_OPTIONS: Final[Mapping[str, Option]] = {
         "Holds writes back until Django's transaction in progress commits: True for the database `default`, or "
         "another's alias. False even takes no part in transaction(); None does where it is used.",
     ),
+    "owns_location": Option(
+        boolean,
+        False,
+        "Whether all there is in LOCATION is this cache's: clear() then removes everything where KEY_FUNCTION hides "
+        "whose entries they are.",
+    ),
     "memo": Option(boolean, True, "Whether memo() remembers what was read from this cache."),
+    "on_unstorable": Option(
+        _on_unstorable,
+        "return",
+        "What get_or_set(), refresh() and @cached do with a computed value that the storage refuses, as it is too "
+        'large, cannot be serialized or finds no room: "return" it, counted and logged once, or "raise" the error.',
+    ),
 }
 """The options that every backend has."""

@@ -4,16 +4,18 @@ A parser raises ValueError whose text is the expectation ("a whole number, at le
 ``settings`` makes a sentence of it.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from storeroom import timeouts
-from storeroom.exceptions import InvalidTimeoutError
+from storeroom.exceptions import ConfigurationError, InvalidTimeoutError
+from storeroom.wording import mask_url
 
 __all__ = [
-    "Option", "boolean", "finite_size", "is_none", "number", "one_of", "seconds", "size", "staleness", "text",
-    "unchecked", "whole_number",
+    "Option", "boolean", "finite_size", "is_none", "number", "one_of", "require_path", "seconds", "size", "staleness",
+    "text", "unchecked", "whole_number",
 ]  # fmt: skip
 
 _SIZE_UNITS: Final = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
@@ -39,6 +41,11 @@ def is_none(value: Any) -> bool:
     return value is None or (isinstance(value, str) and value.strip().lower() == "none")
 
 
+def _whole(value: Any) -> Any:
+    """Return a whole number that is written as a float, such as 1e6, as an int; all else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def whole_number(minimum: int = 0, *, none_means: str | None = None) -> Callable[[Any], int | None]:
     """Return a parser of whole numbers; `none_means` tells the meaning of None, if that is allowed."""
     expectation = f"a whole number, at least {minimum}" + (f", or None for {none_means}" if none_means else "")
@@ -48,6 +55,7 @@ def whole_number(minimum: int = 0, *, none_means: str | None = None) -> Callable
             return None
         if isinstance(value, str) and value.strip().removeprefix("-").isdecimal():
             value = int(value)
+        value = _whole(value)
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
             raise ValueError(expectation)
         return value
@@ -61,7 +69,7 @@ def number(minimum: float = 0.0) -> Callable[[Any], float]:
     def parse(value: Any) -> float:
         try:
             parsed = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             parsed = float("nan")
         if isinstance(value, bool) or not parsed >= minimum:
             raise ValueError(f"a number, at least {minimum:g}")
@@ -82,6 +90,7 @@ def size(value: Any) -> int | None:
             value = int(float(digits) * _SIZE_UNITS[words[len(digits) :]])
         except (KeyError, ValueError, OverflowError):
             raise ValueError(expectation) from None
+    value = _whole(value)
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
         raise ValueError(expectation)
     return value
@@ -152,3 +161,17 @@ def staleness(value: Any) -> float:
     if not parsed or parsed == timeouts.NEVER:
         raise ValueError('seconds, more than 0, a timedelta or words such as "1s"')
     return parsed
+
+
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def require_path(location: str) -> None:
+    """Raise ConfigurationError for a URL where a directory is expected: one would be made, of a password."""
+    if not location:
+        raise ConfigurationError("LOCATION is empty; a file cache needs a directory of its own.")
+    if _URL.match(location):
+        raise ConfigurationError(
+            f"LOCATION is {mask_url(location)!r}, a URL; a file cache needs a directory, such as '/var/cache/app'. "
+            "The URL of a cache is for CACHE_URL; for a folder of such a name write './' before it."
+        )

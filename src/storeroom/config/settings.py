@@ -5,10 +5,11 @@ guessed and nothing unknown is ignored.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from storeroom import keys, wording
+from storeroom.config.naming import alias_of
 from storeroom.config.options import COMMON_OPTIONS
 from storeroom.config.parsers import Option, seconds, text, whole_number
 from storeroom.exceptions import ConfigurationError
@@ -36,6 +37,7 @@ class Settings:
         key_function: makes storage keys.
         options: every option of the backend, in lower case, defaults filled in.
         given: the options that were written, the others being defaults.
+        alias: its name; "" where that is not known.
     """
 
     timeout: float | None
@@ -44,6 +46,7 @@ class Settings:
     key_function: keys.KeyFunction
     options: Mapping[str, Any]
     given: frozenset[str]
+    alias: str = field(default="", compare=False)
 
     def __repr__(self) -> str:
         options = {name: wording.masked(value, name) for name, value in self.options.items()}
@@ -66,13 +69,15 @@ def read_params(
         params: the alias's dict, as Django hands it to a backend class.
         options: those that the backend accepts; None for a foreign class that does not say (its options are passed
             through).
-        alias: the alias's name for error messages, where it is known.
+        alias: the alias's name for error messages; None to look for it.
         backend: the backend's name for error messages.
 
     Raises:
         ConfigurationError: the first mistake.
     """
-    path = f"CACHES[{alias!r}]" if alias is not None else "CACHES[...]"
+    if alias is None:
+        alias = alias_of(params, backend)
+    path = f"CACHES[{alias!r}]" if alias else "CACHES[...]"
     written = _written_settings(params, path)
     key_prefix = written.get("KEY_PREFIX")
     parsed, given = _read_options(written.get("OPTIONS"), options, path, backend)
@@ -83,6 +88,7 @@ def read_params(
         key_function=_read_key_function(written.get("KEY_FUNCTION"), path),
         options=parsed,
         given=given,
+        alias=alias,
     )
 
 

@@ -1,6 +1,7 @@
 """Worker threads of this process, for work that nobody waits for, or not to its end.
 
-Threads are started as they are needed and end when idle. They are daemons: a process that ends waits for them only a
+Threads are started as they are needed and end when idle. Jobs that hang take no thread from the others for long: one
+that has waited for a moment gets a thread of its own. All are daemons: a process that ends waits for them only a
 moment, for the computations that are about to finish.
 """
 
@@ -14,10 +15,16 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Final
 
-__all__ = ["MAX_WAITING", "MAX_WORKERS", "drain", "submit"]
+__all__ = ["MAX_THREADS", "MAX_WAITING", "MAX_WORKERS", "drain", "look_after", "submit"]
 
 MAX_WORKERS: Final = 32
-"""Threads of a process."""
+"""Threads of a process for jobs that nobody waits for, unless these take long."""
+
+MAX_THREADS: Final = 512
+"""Threads of a process at the most, hung ones included."""
+
+PATIENCE_SECONDS: Final = 0.5
+"""For how long a job waits until it gets another thread, beyond MAX_WORKERS."""
 
 MAX_WAITING: Final = 1000
 """Jobs that wait for a thread; more are refused."""
@@ -35,54 +42,76 @@ class _Workers:
     """The threads, and the jobs that wait for them."""
 
     def __init__(self) -> None:
-        lock = threading.Lock()
-        self.changed = threading.Condition(lock)
-        self.rested = threading.Condition(lock)
-        self.jobs: deque[Callable[[], object]] = deque()
+        # A finalizer that submits a job may come in between. `with` takes the lock itself: a signal's handler may raise
+        # anywhere, and the conditions' own way out of the block, in Python, would leave it taken.
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        self.rested = threading.Condition(self.lock)
+        self.jobs: deque[tuple[float, Callable[[], object]]] = deque()  # and since when they wait
         self.threads = 0
         self.idle = 0
         self.is_closed = False
 
-    def submit(self, job: Callable[[], object]) -> bool:
-        with self.changed:
+    def submit(self, job: Callable[[], object], *, is_awaited: bool = False) -> bool:
+        waiting = time.monotonic(), job
+        with self.lock:
             if self.is_closed or len(self.jobs) >= MAX_WAITING:
                 return False
-            self.jobs.append(job)
-            if self.idle >= len(self.jobs) or self.threads == MAX_WORKERS:
-                self.changed.notify_all()
-                return True
-            self.threads += 1
-        try:
-            threading.Thread(target=self._work, name="storeroom-background", daemon=True).start()
-        except RuntimeError:  # the system allows no further one: the job is left to the others, if there are any
-            with self.changed:
-                self.threads -= 1
-                self.rested.notify_all()
-                if self.threads == 0 and job in self.jobs:
-                    self.jobs.remove(job)
+            (self.jobs.appendleft if is_awaited else self.jobs.append)(waiting)
+            self.changed.notify()
+        if not self.grow(is_awaited=is_awaited):
+            with self.lock:
+                if self.threads == 0 and waiting in self.jobs:
+                    self.jobs.remove(waiting)
                     return False
         return True
 
+    def grow(self, *, is_awaited: bool = False) -> bool:
+        """Start another thread, if the jobs need one. Return False if the system allows no further one."""
+        with self.lock:
+            if self.idle >= len(self.jobs) or self.threads >= MAX_THREADS:
+                self.changed.notify(len(self.jobs))  # once more: who submitted them may have been cut short
+                return True
+            is_late = time.monotonic() - min(since for since, _ in self.jobs) >= PATIENCE_SECONDS
+            if self.threads >= MAX_WORKERS and not (is_awaited or is_late):
+                return True
+        try:
+            threading.Thread(target=self._work, name="storeroom-background", daemon=True).start()
+        except RuntimeError:  # the jobs are left to the others, if there are any
+            return False
+        return True
+
     def _work(self) -> None:
-        while True:
-            with self.changed:
-                self.idle += 1
+        with self.lock:
+            if self.is_closed or self.threads >= MAX_THREADS:
+                return
+            self.threads += 1  # here, as who starts it may be cut short before or after
+        try:
+            while (job := self._next_job()) is not None:
+                try:
+                    job()
+                except BaseException:  # noqa: BLE001 -- the error of a user's function; those who wait for it have it already
+                    _log.exception("A computation in the background failed.")
+        finally:
+            with self.lock:
+                self.threads -= 1
                 self.rested.notify_all()
-                found = self.changed.wait_for(lambda: self.jobs or self.is_closed, IDLE_SECONDS)
-                self.idle -= 1
-                if not found or not self.jobs:
-                    self.threads -= 1
-                    self.rested.notify_all()
-                    return
-                job = self.jobs.popleft()
+            if self.jobs:  # one that came since, or that another thread's exception has kept from this one
+                self.grow()
+
+    def _next_job(self) -> Callable[[], object] | None:
+        with self.lock:
+            self.idle += 1
             try:
-                job()
-            except BaseException:  # noqa: BLE001 -- the error of a user's function; those who wait for it have it already
-                _log.exception("A computation in the background failed.")
+                self.rested.notify_all()
+                self.changed.wait_for(lambda: self.jobs or self.is_closed, IDLE_SECONDS)
+            finally:
+                self.idle -= 1
+            return self.jobs.popleft()[1] if self.jobs else None
 
     def close(self) -> None:
         deadline = time.monotonic() + EXIT_SECONDS
-        with self.changed:
+        with self.lock:
             self.is_closed = True
             self.jobs.clear()
             self.changed.notify_all()
@@ -92,17 +121,23 @@ class _Workers:
 _workers = _Workers()
 
 
-def submit(job: Callable[[], object], context: Context) -> bool:
-    """Let a worker thread run the job in this context.
+def submit(job: Callable[[], object], context: Context, *, is_awaited: bool = False) -> bool:
+    """Let a worker thread run the job in this context; at once, if somebody waits for it.
 
     Return False if it is refused: too many wait already, the system allows no thread, or the process is ending.
     """
-    return _workers.submit(lambda: context.run(job))
+    return _workers.submit(lambda: context.run(job), is_awaited=is_awaited)
+
+
+def look_after() -> None:
+    """Start another thread if a job has waited for one too long: called by those who come by."""
+    if _workers.jobs:
+        _workers.grow()
 
 
 def drain(seconds: float = 10.0) -> bool:
     """Wait until no job is waiting or under way: for tests. Return whether that came true."""
-    with _workers.rested:
+    with _workers.lock:
         return _workers.rested.wait_for(lambda: not _workers.jobs and _workers.idle == _workers.threads, seconds)
 
 

@@ -14,6 +14,7 @@ class Counters:
     Under the interpreter lock they are exact in practice; a free-threaded build may lose a count under contention.
     """
 
+    busy: int = 0
     deletes: int = 0
     errors: int = 0
     evictions: int = 0
@@ -21,6 +22,7 @@ class Counters:
     hits: int = 0
     misses: int = 0
     sets: int = 0
+    unstored: int = 0
 
     def as_dict(self) -> dict[str, int]:
         """Return counter name to count."""
@@ -40,6 +42,8 @@ class CacheStats:
         expirations: entries removed because their time was over.
         errors: entries that could not be decoded, and failures of the storage that a
             policy turned into a miss.
+        unstored: computed values that their callers got, and that the storage refused.
+        busy: operations that got no connection in time, as all of this process were in use.
         entries: entries stored now, or None where the storage cannot tell.
         bytes: bytes that keys and values take now, or None where the storage cannot tell.
         tiers: name to counts of each tier, nearest first, of this process; none where there is but one.
@@ -52,6 +56,8 @@ class CacheStats:
     evictions: int = 0
     expirations: int = 0
     errors: int = 0
+    unstored: int = 0
+    busy: int = 0
     entries: int | None = None
     bytes: int | None = None
     tiers: "Mapping[str, CacheStats]" = field(default_factory=dict)

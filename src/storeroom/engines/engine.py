@@ -19,14 +19,23 @@ from weakref import WeakValueDictionary
 
 from storeroom.engines.counts import Counters
 from storeroom.engines.flights import Flights
+from storeroom.engines.nesting import Alone
 
 __all__ = ["Engine", "close_all", "shared"]
 
 MAX_OPEN: Final = 24
-"""Engines of a process with files or connections open. A file cache takes six descriptors, a database in a file three
+"""Engines of a process with files or connections open. A file cache takes nine descriptors, a database in a file three
 for each thread that reads at once, so that half of the usual 1,024 are left to the program."""
 
 _uses = count(1)
+
+
+def _is_locked(lock: object) -> bool:
+    return not repr(lock).startswith("<unlocked")
+
+
+#: An RLock that tells whether it is taken, as the standard library's does from Python 3.14 on.
+_Lock: Final[Any] = type("EngineLock", (type(threading.RLock()),), {"locked": _is_locked})
 
 
 class Engine:
@@ -34,9 +43,11 @@ class Engine:
 
     Attributes:
         lock: held across a fork, so that a child never inherits a half-made change.
+        alone: changes under the lock that are not to be made within one: see nesting.
         counters: of all handles together.
         flights: computations of get_or_set(), coalesced among all handles.
         handles: those that use this engine, by their id.
+        bounds: those of the storage, and until when they are known, by the ones that a handle was given.
         parts: engines that are used through this one alone.
         opened: whether files or connections are open: 0, or a number that grows with each use.
         can_be_forgotten: whether an engine that no handle uses may be forgotten, as its storage is elsewhere.
@@ -48,10 +59,17 @@ class Engine:
 
     def __init__(self) -> None:
         """Begin with nothing counted and nothing under way."""
-        self.lock = threading.Lock()
+        self.lock = _Lock()
+        self.alone = Alone(self.lock)
         self.counters = Counters()
         self.flights = Flights()
         self.handles = WeakValueDictionary[int, Any]()
+        self.bounds: dict[tuple[Any, ...], tuple[Any, float]] = {}
+
+    @property
+    def alias(self) -> str:
+        """An alias that uses it, for errors; "" where none is known."""
+        return next((handle.settings.alias for handle in list(self.handles.values())), "")
 
     def note_use(self) -> None:
         """Note that files or connections are open, and in use: when they are opened, and now and then."""
@@ -85,7 +103,7 @@ class Engine:
 EngineType = TypeVar("EngineType", bound=Engine)
 
 _engines: dict[tuple[type[Engine], Hashable], Any] = {}
-_registry_lock = threading.Lock()
+_registry_lock = threading.RLock()  # the collector may run a finalizer under it that asks for an engine
 _many = 2 * MAX_OPEN  # engines, from which on those that no handle uses are looked for
 
 

@@ -5,31 +5,56 @@ of its keys follow. Waiting for one another must never become waiting for onesel
 computations is remembered and a wait that could not end is refused.
 
 The chain is kept in a context variable: it reaches the tasks that a computation starts, and the threads that it starts
-with ``asyncio.to_thread()``. A thread pool's workers start with a context of their own and are not seen.
+with ``asyncio.to_thread()``. A thread pool's workers start with a context of their own: see ``pools``.
+
+Nobody waits for a leader that cannot arrive, or does not within FLIGHT_SECONDS: its flight is *forsaken*, and the next
+to ask leads another.
 
 Source: Go's ``singleflight`` for the coalescing; the refusal is a search of the wait-for graph, as for database locks.
 """
 
+import math
 import os
 import sys
 import threading
+import time
 from collections.abc import Collection, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple
-from weakref import WeakSet
+from heapq import heapify, heappop, heappush
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol
+from weakref import WeakSet, ref
 
 from storeroom import timeouts
+from storeroom.engines.outcomes import Outcome
 from storeroom.exceptions import ComputationCycleError
 
-__all__ = ["AbandonedError", "Flight", "Flights", "Landing", "Role", "computing"]
+__all__ = ["FLIGHT_SECONDS", "AbandonedError", "Flight", "Flights", "Landing", "Leader", "Role", "computing"]
 
-_MAX_RECENT: Final = 1000
-"""Failed computations that are remembered; more, and those whose time is over are forgotten."""
+FLIGHT_SECONDS = 30.0
+"""Seconds that a computation is waited for; then another caller, or another process, may begin the same."""
+
+_MAX_RECENT: Final = 10_000
+"""Failed computations that are remembered at once; beyond that the one that would be forgotten first is."""
 
 
 class AbandonedError(Exception):
-    """The leader was cancelled or interrupted: its followers begin anew."""
+    """The leader was cancelled or interrupted, or does not arrive: its followers begin anew.
+
+    Attributes:
+        cause: the end of the leader's computation that is no error for others, such as SystemExit.
+    """
+
+    def __init__(self, cause: BaseException | None = None) -> None:
+        super().__init__()
+        self.cause = cause
+
+
+class Leader(Protocol):
+    """A computation, which leads a flight while somebody holds on to it."""
+
+    def let_go(self) -> None:
+        """Let others compute: nobody waits for this one any more."""
 
 
 class Flight:
@@ -44,21 +69,80 @@ class Flight:
         followers: the number of callers that wait for it.
         for_storage: keys this flight has written: a follower that misses one knows that it was deleted since.
         waits_for: flights that callers within this computation wait for now.
+        until: monotonic time until which it is waited for.
+        thread, flyer: the thread that computes, and the one that makes the steps without a loop; 0 if unknown.
+        is_moved: whether a thread computes instead of the loop that it was asked in, an awaitable included.
+        elsewhere: the ends (epoch seconds) of other processes' leases that this computation waits for, by who waits.
     """
 
-    __slots__ = ("followers", "for_storage", "future", "keys", "loop", "outer", "owner", "waits_for")
+    __slots__ = (
+        "_leader", "elsewhere", "flyer", "followers", "for_storage", "future", "is_moved", "keys", "loop", "outer",
+        "owner", "thread", "until", "waits_for",
+    )  # fmt: skip
 
-    def __init__(self, owner: "Flights", keys: Collection[str], outer: "Flight | None", loop: object) -> None:
-        from concurrent.futures import Future  # noqa: PLC0415 -- 5 ms that only a miss need spend
-
+    def __init__(
+        self, owner: "Flights", keys: Collection[str], outer: "Flight | None", loop: Any, leader: "Leader | None" = None
+    ) -> None:
         self.owner = owner
+        self.lead(leader)
         self.keys = frozenset(keys)
         self.outer = outer
         self.loop = loop
-        self.future: Future[Landing] = Future()
+        self.future = Outcome[Landing]()
         self.followers = 0
         self.for_storage: Collection[str] = ()
         self.waits_for: list[Flight] = []
+        self.until = time.monotonic() + FLIGHT_SECONDS
+        self.thread = self.flyer = 0
+        self.is_moved = False
+        self.elsewhere: dict[Flight, float] = {}
+
+    @property
+    def leader(self) -> "Leader | None":
+        """The leader, if it is there still."""
+        return None if self._leader is None else self._leader()
+
+    def lead(self, leader: "Leader | None") -> None:
+        """Let this object stand for the leader: it lives as long as that computes. None when the flight has landed."""
+        self._leader = None if leader is None else ref(leader, self.owner.torn.append)
+
+    def move(self) -> None:
+        """Let a thread of the process compute, and not the event loop that the computation was asked for in."""
+        self.loop, self.is_moved = None, True
+
+    def begin(self) -> None:
+        """Note that this thread computes from now on."""
+        self.until, self.thread = time.monotonic() + FLIGHT_SECONDS, threading.get_ident()
+
+    @property
+    def is_forsaken(self) -> bool:
+        """Whether it is in vain to wait: its leader was torn out of it or takes too long, or its loop does not run."""
+        is_left = self._leader is not None and self.leader is None
+        return is_left or self.is_grounded or time.monotonic() > self.until
+
+    @property
+    def is_grounded(self) -> bool:
+        """Whether the event loop that it needs does not run: it is closed, as a rule."""
+        return self.loop is not None and (self.loop.is_closed() or not self.loop.is_running())
+
+    def wait_elsewhere(self, until: float | None) -> None:
+        """Note until when another process has the lease that this flight waits for; None when it does not wait.
+
+        The leases of the computations around it last no longer: of processes that wait for each other, one goes on.
+        """
+        flight: Flight | None = self
+        while flight is not None:
+            if until is None:
+                flight.elsewhere.pop(self, None)
+            else:
+                flight.elsewhere[self] = until
+            flight = flight.outer
+
+    def leased_until(self) -> float:
+        """Return the latest end (epoch seconds) that its lease may have: endless, unless it waits elsewhere."""
+        with _lock:
+            ahead = _ahead(self)
+        return min((until for flight in ahead for until in list(flight.elsewhere.values())), default=math.inf)
 
 
 class Landing(NamedTuple):
@@ -94,22 +178,38 @@ class Role:
 computing: ContextVar[Flight | None] = ContextVar("storeroom_computing", default=None)
 """The flight whose computation this code is part of."""
 
-_lock = threading.Lock()  # of the wait-for graph, which spans all caches; taken by misses only
+# Of the wait-for graph, which spans all caches; taken by misses only. The collector may run a finalizer under it whose
+# code asks for keys, or ends a computation: no step below relies on what an earlier one has seen of other flights.
+_lock = threading.RLock()
 _stalled: dict[object, Flight] = {}  # event loop -> the flight that its own thread waits for
 _all_flights: WeakSet["Flights"] = WeakSet()
 
 
 class _Recent:
-    """Facts about keys, each for a time. Those whose time is over are forgotten when there are too many."""
+    """Facts about keys, each for a time, and forgotten after it: whenever a fact is noted, or forget_over() called."""
 
     def __init__(self) -> None:
         self._by_key: dict[str, tuple[float, Any]] = {}
+        self._ends: list[tuple[float, str]] = []  # a heap, with facts in it that others have replaced since
 
     def note(self, key: str, fact: object, until: float) -> None:
-        if len(self._by_key) >= _MAX_RECENT:
-            now = timeouts.now()
-            self._by_key = {key: noted for key, noted in self._by_key.items() if noted[0] > now}
         self._by_key[key] = until, fact
+        heappush(self._ends, (until, key))
+        self.forget_over()
+        while len(self._by_key) > _MAX_RECENT:
+            self._forget_first()
+        if len(self._ends) > 2 * len(self._by_key) + _MAX_RECENT:
+            self._ends = [(until, key) for key, (until, _) in self._by_key.items()]
+            heapify(self._ends)
+
+    def forget_over(self) -> None:
+        while self._ends and self._ends[0][0] <= timeouts.now():
+            self._forget_first()
+
+    def _forget_first(self) -> None:
+        until, key = heappop(self._ends)
+        if self._by_key.get(key, (None, None))[0] == until:
+            self._by_key.pop(key, None)
 
     def get(self, key: str) -> Any:
         noted = self._by_key.get(key)
@@ -121,17 +221,26 @@ class _Recent:
 
     def clear(self) -> None:
         self._by_key.clear()
+        self._ends.clear()
 
 
 class Flights:
-    """The computations of one engine that are under way in this process, by storage key."""
+    """The computations of one engine that are under way in this process, by storage key.
+
+    Attributes:
+        has_met_closed_loops: whether an event loop of this process has ended before its computations.
+        torn: a reference for each leader that has gone before its flight landed.
+    """
+
+    has_met_closed_loops: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._by_key: dict[str, Flight] = {}
         self._paused, self._failed = _Recent(), _Recent()
+        self.torn: list[ref[Leader]] = []
         _all_flights.add(self)
 
-    def join(self, keys: Sequence[str], *, blocking: bool) -> Role:
+    def join(self, keys: Sequence[str], *, blocking: bool, leader: "Leader | None" = None, flies: bool = False) -> Role:
         """Lead a flight of the keys that nobody computes; if there are none, follow that of the first: see Role.
 
         Nobody waits while others wait for him: a leader follows no other flight until its own has landed.
@@ -139,6 +248,8 @@ class Flights:
         Args:
             keys: the storage keys.
             blocking: whether the caller would wait with its whole thread, not as a task.
+            leader: an object that lives as long as the caller computes, if it is to lead.
+            flies: whether a leader makes the flight's steps in this very thread.
 
         Raises:
             ComputationCycleError: waiting would never end, as the flight's leader waits,
@@ -146,16 +257,23 @@ class Flights:
         """
         loop, line = _running_loop(), _line()
         outer = line[0] if line else None
+        if self._by_key:
+            for key in (*keys, *self._torn_keys()):
+                self.look_after(key)
         with _lock:
+            self._failed.forget_over()
             if any(flight.owner is self and not flight.keys.isdisjoint(keys) for flight in line):
                 raise _cycle_error()
+            first = self._by_key.get(keys[0])
             free = [key for key in keys if key not in self._by_key]
-            if free:
-                flight = Flight(self, free, outer, None if blocking else loop)
+            if first is None or free:
+                flight = Flight(self, free, outer, None if blocking else loop, leader)
+                flight.flyer = threading.get_ident() if flies and loop is None else 0
                 self._by_key.update(dict.fromkeys(free, flight))
                 return Role(flight, "leads")
-            role = Role(self._by_key[keys[0]], "follows", line, loop if blocking else None)
-            return role if _follow(role) else Role(Flight(self, keys, outer, None), "alone")
+            role = Role(first, "follows", line, loop if blocking else None)
+            is_within = loop is None and first.flyer == threading.get_ident()  # as a finalizer, between two steps
+            return Role(Flight(self, keys, outer, None), "alone") if is_within or not _follow(role) else role
 
     def apart(self, key: str) -> Flight:
         """Return a flight of one's own, whoever computes the key meanwhile; nobody follows it.
@@ -182,15 +300,49 @@ class Flights:
         with _lock:
             for key in flight.keys:
                 if self._by_key.get(key) is flight:
-                    del self._by_key[key]
-        if isinstance(outcome, Exception):
-            flight.future.set_exception(outcome)
-        else:
-            flight.future.set_result(outcome)
+                    self._by_key.pop(key, None)
+            if flight.future.done():
+                pass  # it was given up
+            elif isinstance(outcome, Exception):
+                flight.future.set_exception(outcome)
+            else:
+                flight.future.set_result(outcome)
+            flight.lead(None)  # at last: whoever is cut short before leaves a flight that is forsaken
+
+    def _torn_keys(self) -> list[str]:
+        """Return the keys of flights whose leaders were torn out of them, which nobody may ever ask for again."""
+        if not self.torn:
+            return []
+        self.torn.clear()
+        return [key for key, flight in self._by_key.copy().items() if flight.is_forsaken]
+
+    def look_after(self, key: str) -> None:
+        """Give the key's flight up if it is in vain to wait for it."""
+        flight = self._by_key.get(key)
+        if flight is not None and flight.is_forsaken:
+            self.give_up(flight)
+
+    def check_pools(self, flight: Flight) -> None:
+        """Raise ComputationCycleError if this thread works for the flight's, which waits for that."""
+        from storeroom.engines import pools  # noqa: PLC0415 -- few wait for as long
+
+        if flight.thread and pools.works_for(flight.thread):
+            raise _cycle_error()
+
+    def give_up(self, flight: Flight) -> None:
+        """Let nobody wait for a flight any more; its leader may store a result all the same, if it ever has one."""
+        if flight.is_grounded:
+            Flights.has_met_closed_loops = True
+        leader = flight.leader
+        self.land(flight, AbandonedError())
+        if leader is not None:
+            leader.let_go()
 
     @property
     def has_any(self) -> bool:
         """Whether anything is computed now."""
+        for key in self._torn_keys():
+            self.look_after(key)
         return bool(self._by_key)
 
     def followers(self, key: str) -> int:
@@ -273,8 +425,8 @@ def _ahead(flight: Flight) -> set[Flight]:
         if (flight := to_do.pop()) not in found:
             found.add(flight)
             to_do += flight.waits_for
-            if flight.loop in _stalled:
-                to_do.append(_stalled[flight.loop])
+            if (stalled := _stalled.get(flight.loop)) is not None:
+                to_do.append(stalled)
     return found
 
 
@@ -287,7 +439,7 @@ def _cycle_error() -> ComputationCycleError:
 
 def _after_fork_in_child() -> None:
     global _lock  # noqa: PLW0603 -- a thread that stayed in the parent may hold the old one
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _stalled.clear()
     computing.set(None)
     for flights in list(_all_flights):

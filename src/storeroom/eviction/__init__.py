@@ -4,16 +4,21 @@ from storeroom.eviction.bounded_map import (
     ENCODED,
     MOST_HITS,
     BoundedMap,
+    Entries,
     Entry,
     Pinned,
     entry_size,
 )
+from storeroom.eviction.shards import Debris, free
 
 __all__ = [
     "ENCODED",
     "MOST_HITS",
     "BoundedMap",
+    "Debris",
+    "Entries",
     "Entry",
     "Pinned",
     "entry_size",
+    "free",
 ]

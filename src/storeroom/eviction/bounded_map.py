@@ -30,16 +30,22 @@ between 0 and 2.
 """
 
 import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from gc import is_tracked
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from storeroom.eviction.collector import Untrack, untracker
 from storeroom.eviction.deadlines import NEVER, NOWHERE, ExpiryIndex
+from storeroom.eviction.dropping import Dropping
 from storeroom.eviction.entry import Entry
+from storeroom.eviction.mending import Mending
 from storeroom.eviction.s3fifo import MOST_HITS, AdaptiveS3Fifo
+from storeroom.eviction.shards import LARGE, Debris, Shards, free
 from storeroom.eviction.share import DRIFT
 
-__all__ = ["ENCODED", "MOST_HITS", "BoundedMap", "Entry", "Pinned", "entry_size"]
+__all__ = ["ENCODED", "MOST_HITS", "BoundedMap", "Entries", "Entry", "Pinned", "entry_size"]
 
 ENCODED: Final = object()
 """The ``value`` of an entry whose object is kept as bytes, in ``encoded``."""
@@ -53,9 +59,11 @@ _SWEEP: Final = 2
 """Expired entries removed by each write, whether room is needed or not: more than one, so that a
 backlog shrinks; few, so that no write pays for many."""
 
-
 _MANY: Final = 10_000
 """Entries from which on the garbage collector is kept from looking at them: at so many it looks in 4 ms."""
+
+Entries: TypeAlias = dict[str, Entry] | Shards[str, Entry]
+Within: TypeAlias = AbstractContextManager[Any]
 
 
 class Pinned(bytes):
@@ -63,6 +71,12 @@ class Pinned(bytes):
 
     __slots__ = ()
 
+
+_HIDDEN: Final = 256
+"""Entries that were there before and that each insert keeps from the collector."""
+
+_FREED: Final = 64
+"""Objects of a map that was emptied to make room that each insert frees."""
 
 _SPARED: Final = 128
 """Pinned entries that one eviction passes over. Where it finds no other, as many are evicted without looking further:
@@ -74,7 +88,7 @@ def entry_size(storage_key: str, value: Any, encoded: object) -> int:
     return sys.getsizeof(storage_key) + sys.getsizeof(value if encoded is None else encoded) + ENTRY_BYTES
 
 
-class BoundedMap:
+class BoundedMap(Mending, Dropping):
     """Entries by storage key, bounded by their number and by their bytes.
 
     The caller holds a lock around everything but the hit described above.
@@ -89,57 +103,76 @@ class BoundedMap:
     Both bounds may be changed at any time, and are met by the next insert.
 
     Attributes:
-        entries: dict from storage key to `Entry`, expired ones included. Not to be changed directly.
+        entries: storage key to `Entry`, expired ones included: a dict, or shards when there are many. Not to be changed
+            directly. A reader may hold on to it if it looks here again for a key that it does not find there.
         index: the entries that expire. ``index.due <= now`` tells that a write should sweep.
         bytes_used: the sum of the sizes of all entries.
         evictions: entries removed for room, so far.
         expirations: expired entries removed, so far. One that is overwritten does not count.
+        has_sizes: whether there is a bound in bytes, or about to be one: told beside max_bytes without a call.
         ghosts: hashes of the keys evicted lately: may be searched without the lock.
         miss: learns from a read that did not find its key; for keys that are among the ghosts.
     """
 
     __slots__ = (
+        "_debris",
         "_doomed",
         "_limit",
         "_max_bytes",
         "_max_entries",
-        "_policy",
+        "_tracked",
         "_untrack",
-        "_visible",
-        "bytes_used",
         "cull_frequency",
-        "entries",
+        "dropped",
         "evictions",
         "expirations",
         "ghosts",
-        "index",
+        "has_sizes",
         "miss",
     )
 
     def __init__(
-        self,
-        max_entries: int | None,
-        max_bytes: int | None = None,
-        cull_frequency: int | None = None,
+        self, max_entries: int | None, max_bytes: int | None = None, cull_frequency: int | None = None
     ) -> None:
-        self.entries: dict[str, Entry] = {}
+        self.entries = {}
         self.index = ExpiryIndex()
         self.cull_frequency = cull_frequency
         self.bytes_used = 0
+        self.dropped = deque()
         self.evictions = 0
         self.expirations = 0
         self._doomed = 0
+        self._is_torn = False
+        self._debris: Debris = []
         self._untrack: Untrack = bool
         self._visible = _MANY
+        self._tracked: list[object] = []
         self._policy = AdaptiveS3Fifo(_UNBOUNDED)
         self.miss = self._policy.miss
         self.ghosts = self._policy.ghosts
-        self._max_bytes = max_bytes
+        self._max_bytes, self.has_sizes = max_bytes, max_bytes is not None
         self.max_entries = max_entries
 
     def __len__(self) -> int:
         """Return the number of entries, expired ones included."""
         return len(self.entries)
+
+    def parts(self, lock: Within, alone: Within) -> Iterator[Iterator[tuple[str, Entry]]]:
+        """Yield keys and entries in small parts. An entry that stays is in one of them, or in the first and another."""
+        entries: Iterator[dict[str, Entry]] | None = None
+        while True:
+            with lock, alone:
+                if entries is None:
+                    entries = iter([self.entries]) if isinstance(self.entries, dict) else self.entries.parts()
+                if (part := next(entries, None)) is None:
+                    return
+                copied = zip(list(part), list(part.values()), strict=True)
+            yield copied
+
+    def sized(self, lock: Within, alone: Within) -> int:
+        """Return the bytes of all entries, where they are not counted: linear."""
+        parts = [[(key, entry.value, entry.encoded) for key, entry in part] for part in self.parts(lock, alone)]
+        return sum(entry_size(*kept) for part in parts for kept in part)  # perhaps by code of a class
 
     @property
     def max_entries(self) -> int | None:
@@ -159,7 +192,7 @@ class BoundedMap:
 
     @max_bytes.setter
     def max_bytes(self, max_bytes: int | None) -> None:
-        self._max_bytes = max_bytes
+        self._max_bytes, self.has_sizes = max_bytes, max_bytes is not None
         self._policy.resize(self._expected_entries())
 
     def fits(self, size: int) -> bool:
@@ -173,17 +206,21 @@ class BoundedMap:
 
         Args: as the attributes of `Entry`, and the present in epoch seconds. Without a bound in bytes size may be 0.
         """
+        self._is_torn = not self._is_torn or self._mended()
         if self.index.due <= now:
-            self.sweep(now, _SWEEP)
+            self._sweep(now, _SWEEP)
         entries = self.entries
         count = len(entries)
+        entries = self._in_shards() if count > LARGE else entries
         full = count >= self._limit
         if full and (self.cull_frequency is not None or count > self._limit):
             self._cull(now)
             full = False
+            entries = self.entries
         if self._max_bytes is not None:
             if size > self._max_bytes:
                 self.evictions += 1
+                self._is_torn = False
                 return
             self._make_room(size, self._max_bytes, now)
             full = len(entries) >= self._limit
@@ -199,33 +236,47 @@ class BoundedMap:
             self._hide(entry)
         victim = self._policy.admit(entry, full)
         if victim is not None:
-            if type(victim.encoded) is not bytes and isinstance(victim.encoded, Pinned):
-                victim = self._spare(victim, entry)
-            self._forget(victim)
+            pinned = type(victim.encoded) is not bytes and isinstance(victim.encoded, Pinned)
+            self._forget(self._spare(victim, entry) if pinned else victim)
             self.evictions += 1
         entries[key] = entry
         if self._visible < 0:
             self._untrack(id(entries))  # an entry that is added puts it back: at once, or a collection goes over it
+        if self._debris:
+            free(self._debris, _FREED, self.dropped.append)
         self.bytes_used += size
         if expires_at < NEVER:
             self.index.add(entry)
+        self._is_torn = False
+
+    def _in_shards(self) -> Entries:
+        if isinstance(self.entries, dict):
+            self.entries = Shards(self.entries, self._untrack)
+        return self.entries
 
     def _hide(self, entry: Entry) -> None:
-        """Keep an entry from the garbage collector, and what stands in place of its bytes; at first, all that is here.
+        """Keep an entry from the garbage collector, and what stands in place of its bytes; so with some older ones.
 
         An object that refers to the map is garbage with the map alone: `_forget` takes it out of a removed entry.
         """
         if self._visible >= 0:
-            self._visible = -1
-            self._untrack = untracker()
-            self.index.begin_untracking(self._untrack)
-            for queue in self._policy.queues:
-                self._untrack(id(queue))
-            for each in self.entries.values():
-                self._hide(each)
+            self._begin_hiding()
         self._untrack(id(entry))
         if entry.encoded is not None and is_tracked(entry.encoded):
             self._untrack(id(entry.encoded))
+        if self._tracked:
+            for each in self._tracked[-_HIDDEN:]:
+                self._untrack(id(each))
+                if type(each) is Entry and is_tracked(each.encoded):
+                    self._untrack(id(each.encoded))
+            del self._tracked[-_HIDDEN:]
+
+    def _begin_hiding(self) -> None:
+        self._visible = -1
+        self._untrack = untracker()
+        self._tracked = [*self.entries.values(), *self.index.begin_untracking(self._untrack)]
+        for queue in self._policy.queues:
+            self._untrack(id(queue))
 
     def replace(self, entry: Entry, value: object, encoded: Any, expires_at: float, size: int, now: float) -> None:
         """Overwrite an entry, expired or not; it keeps its position and its counter.
@@ -236,11 +287,12 @@ class BoundedMap:
         Args: as for insert().
         """
         if not self.fits(size):
-            self._remove(entry)
-            self.evictions += 1
+            self.evictions += self.delete(entry.key)
             return
+        self._is_torn = not self._is_torn or self._mended()
         self.bytes_used += size - entry.size
         entry.size = size
+        self._drop(entry)
         if value is ENCODED:
             if type(encoded) is not bytes and is_tracked(encoded):
                 self._untrack(id(encoded))
@@ -249,35 +301,67 @@ class BoundedMap:
         else:
             entry.value = value
             entry.encoded = None
-        self.touch(entry, expires_at)
-        if self.index.due <= now:
-            self.sweep(now, _SWEEP)
-        if self._max_bytes is not None:
-            self._make_room(0, self._max_bytes, now, entry)
-
-    def touch(self, entry: Entry, expires_at: float) -> None:
-        """Change when an entry expires."""
         entry.expires_at = expires_at
         if expires_at < entry.indexed:
             self.index.add(entry)
+        if self.index.due <= now:
+            self._sweep(now, _SWEEP)
+        if self._max_bytes is not None:
+            self._make_room(0, self._max_bytes, now, entry)
+        self._is_torn = False
+
+    def touch(self, entry: Entry, expires_at: float) -> None:
+        """Change when an entry expires."""
+        if expires_at < entry.indexed:
+            self._change(self._index, entry, expires_at)
+        else:
+            entry.expires_at = expires_at
+
+    def _index(self, entry: Entry, expires_at: float) -> None:
+        entry.expires_at = expires_at
+        self.index.add(entry)
 
     def delete(self, key: str) -> bool:
         """Remove a key; return whether it was there, expired or not."""
         entry = self.entries.get(key)
         if entry is None:
             return False
+        self._is_torn = not self._is_torn or self._mended()
         self._remove(entry)
+        self._is_torn = False
         return True
 
-    def clear(self) -> None:
-        """Remove everything, and what is known of evicted keys. The counters go on."""
-        self.entries.clear()
-        self.bytes_used = 0
-        self.index.clear()
-        self._policy.clear()
+    def delete_many(self, keys: Iterable[str]) -> None:
+        """Remove some of many keys, oldest first as a rule. With the last entry, what is known of evicted keys goes."""
+        for key in keys:
+            self.delete(key)
+        self._change(self._policy.trim)
+        self._change(self.index.trim)
+        if not len(self):
+            self._debris = self.clear()
+
+    def clear(self) -> Debris:
+        """Remove everything, and what is known of evicted keys. The counters go on.
+
+        Returns: what there was, for the caller to free() when it has given up the lock.
+        """
+        return self._change(self._clear)
+
+    def _clear(self) -> Debris:
+        debris = [*self._debris, *self.index.clear(), *self._policy.clear()]
+        if isinstance(self.entries, dict):
+            self.entries.clear()
+        else:
+            debris += self.entries.clear()
+            self.entries = {}
+        self.bytes_used, self._visible, self._debris, self._tracked = 0, _MANY, [], []
+        return debris
 
     def sweep(self, now: float, limit: float = _UNBOUNDED) -> int:
         """Remove up to `limit` expired entries; return how many."""
+        return self._change(self._sweep, now, limit)
+
+    def _sweep(self, now: float, limit: float) -> int:
         removed = 0
         while removed < limit and (entry := self.index.pop_expired(now)) is not None:
             self._remove(entry)
@@ -289,7 +373,7 @@ class BoundedMap:
         """Make room for one entry, and for as many more as cull_frequency asks."""
         if self.cull_frequency == 0:
             self.evictions += len(self.entries)
-            self.clear()
+            self._debris = self._clear()
             return
         count = len(self.entries) - int(self._limit) + 1
         if self.cull_frequency is not None:
@@ -311,7 +395,7 @@ class BoundedMap:
         return max(1.0, min(self._limit, self._max_bytes * len(self.entries) / self.bytes_used))
 
     def _remove_one(self, now: float, keep: Entry | None = None) -> None:
-        if self.index.due <= now and self.sweep(now, 1):
+        if self.index.due <= now and self._sweep(now, 1):
             return
         victim = self._policy.evict(keep)
         if isinstance(victim.encoded, Pinned) and len(self.entries) > (1 if keep is None else 2):
@@ -341,6 +425,7 @@ class BoundedMap:
         """Let go of all that an entry holds, as queues and index may hold the entry for a while."""
         del self.entries[entry.key]
         self.bytes_used -= entry.size
+        self._drop(entry)
         entry.key = ""
         entry.value = ENCODED
         entry.encoded = None
@@ -348,6 +433,7 @@ class BoundedMap:
 
     def check_invariants(self) -> None:
         """Raise AssertionError if the map is not as it should be. For tests; linear."""
+        self._change(bool)
         entries = list(self.entries.values())
         promises = {
             "an entry knows its key": all(key == entry.key for key, entry in self.entries.items()),

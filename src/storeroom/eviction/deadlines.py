@@ -10,12 +10,15 @@ Not thread-safe: the caller holds a lock.
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from heapq import heappop, heappush
 from itertools import chain
+from operator import attrgetter
 from typing import Final
 
 from storeroom.eviction.collector import Untrack
 from storeroom.eviction.entry import Entry
+from storeroom.eviction.shards import Debris
 
 __all__ = ["NEVER", "NOWHERE", "ExpiryIndex"]
 
@@ -45,24 +48,23 @@ class ExpiryIndex:
     __slots__ = ("_heaps", "_last", "_pushed", "_queues", "_room", "_untrack", "due")
 
     def __init__(self) -> None:
-        # The first of each takes what is added; the second has what the pass under way has looked at, which is older.
-        # Two queues side by side rather than one of pairs: 48 bytes less for each item.
-        self._queues: list[tuple[deque[float], deque[Entry]]] = [(deque(), deque()), (deque(), deque())]
-        self._heaps: list[list[tuple[float, int, Entry]]] = [[], []]
+        self._queues: list[tuple[deque[float], deque[Entry]]] = []
+        self._heaps: list[list[tuple[float, int, Entry]]] = []
         self._untrack: Untrack | None = None
         self.clear()
 
-    def clear(self) -> None:
-        """Forget everything."""
+    def clear(self) -> Debris:
+        """Forget everything; return what is to be freed."""
+        debris: Debris = [*chain(*self._queues), *self._heaps]
+        # The first of each takes what is added; the second has what the pass under way has looked at, which is older.
+        # Two queues side by side rather than one of pairs: 48 bytes less for each item.
+        self._queues = [(deque(), deque()), (deque(), deque())]
+        self._heaps = [[], []]
         self.due = NEVER
-        for deadlines, items in self._queues:
-            deadlines.clear()
-            items.clear()
-        for heap in self._heaps:
-            heap.clear()
         self._last = -math.inf
         self._pushed = 0
         self._room = _SLACK
+        return debris
 
     def __len__(self) -> int:
         """Return the number of positions, stale ones included."""
@@ -92,11 +94,20 @@ class ExpiryIndex:
         if self._room < 0:
             self._drop_stale()
 
-    def begin_untracking(self, untrack: Untrack) -> None:
-        """Keep all positions from the garbage collector, those to come as well."""
+    def trim(self) -> None:
+        """Let go of stale positions that come first: cheaper by and by than all at once."""
+        for deadlines, items in self._queues:
+            while deadlines and items[0].indexed != deadlines[0]:
+                deadlines.popleft()
+                items.popleft()
+                self._room += 1
+
+    def begin_untracking(self, untrack: Untrack) -> list[tuple[float, int, Entry]]:
+        """Keep all positions to come from the garbage collector; return those to be kept from it."""
         self._untrack = untrack
-        for kept in (*self._heaps, *self._heaps[0], *self._heaps[1], *chain(*self._queues)):
+        for kept in (*self._heaps, *chain(*self._queues)):
             untrack(id(kept))
+        return list(chain(*self._heaps))
 
     def pop_expired(self, now: float) -> Entry | None:
         """Remove and return an item that has expired by `now`, or None if there is none."""
@@ -151,6 +162,21 @@ class ExpiryIndex:
             self._last = kept_deadlines[-1] if kept_deadlines else -math.inf
             self._find_due()
             self._room = len(self) + _SLACK
+
+    def rebuild(self, items: Iterable[Entry]) -> None:
+        """Give these items a position each, and forget all others, as a change was cut short. Cost: a sort."""
+        self.clear()
+        ordered = sorted(items, key=attrgetter("expires_at"))
+        while ordered and ordered[-1].expires_at == NEVER:
+            ordered.pop().indexed = NEVER
+        for item in ordered:
+            item.indexed = item.expires_at
+        deadlines, queued = self._queues[0]
+        deadlines.extend([item.expires_at for item in ordered])
+        queued.extend(ordered)
+        self._last = deadlines[-1] if deadlines else -math.inf
+        self._find_due()
+        self._room = len(self) + _SLACK
 
     def check_invariants(self, items: list[Entry]) -> None:
         """Raise AssertionError if the index of these items is not as it should be. For tests; linear."""

@@ -10,13 +10,15 @@ The best share differs by more than tenfold, and is learnt in three ways:
   and little where those of main are used instead.
 - **Silence.** While no key returns for a turnover, small falls, so that a loop fills main.
 
+Before anything is evicted, **repeated use** teaches: small begins shorter where the oldest are read twice or more.
+
 Reasons and figures: docs/decisions/0020-eviction.md.
 """
 
 import math
 from typing import Final
 
-__all__ = ["DRIFT", "FLAGS", "KNOWN", "MISSED", "PROVEN", "TAUGHT", "Share"]
+__all__ = ["ALIVE", "BEYOND", "DRIFT", "FLAGS", "KNOWN", "MISSED", "PROVEN", "TAUGHT", "Share"]
 
 TAUGHT: Final = 1
 """Flag of an evicted key: it has returned soon, and moved the share."""
@@ -38,8 +40,21 @@ _SILENT: Final = 0.05
 """The share that small falls to while nothing returns."""
 _LIVELY: Final = 0.8
 """The share where small is used and main is not."""
+_HELD: Final = 0.2
+_REPEATED: Final = 0.28
+"""Where more than this part of the entries that fill main were read twice or more, small begins with `_HELD`: what is
+read again and again is to outlive a scan, which cannot be told from entries that are read later."""
+_FILL: Final = 2 / 3
+"""Entries by which small gets shorter with each of them: so that three go on to main for one that comes. A return among
+the first evictions from small takes that back: they were sessions that have ended, and those that go on are lost."""
+_FILLED_HITS: Final = 1
+"""Hits that an entry takes along to main at the most, while a cache fills: what was read often and is over would
+outlive by two rounds what is young and was not read yet; without any, main would know nothing of what it has."""
+ALIVE: Final = 0.7
+"""Where more than this part of the oldest of small were read, one that was not waits for its first read, as sessions
+do: it goes on to main all the same, and while the cache fills, with more hits than one that may be over."""
 _SHORTENED: Final = 0.45
-_SPARING: Final = 0.1
+_SPARING: Final = 0.2
 """Where misses are not refilled, main is used, small is not, and lessons have made small shorter than the first of
 these shares, it gets no more than the second: a proven entry that makes room is lost for good."""
 _SOON: Final = 0.05
@@ -50,8 +65,15 @@ _UNFILLED_STEP: Final = 0.4
 """A step up where nothing is refilled, likewise: a proven entry that is lost is lost for good."""
 _FALL: Final = 0.1
 """Entries by which small falls with each eviction, while nothing returns."""
+_SILENCE: Final = 400
+"""Evictions without a return that are a silence at least: in a small cache, few keys return soon."""
+BEYOND: Final = 0.5
+"""Weight of an eviction from main for an entry of small beyond the target, in those of an unused entry of small: while
+small grows, its oldest are not looked at, and what is known of their use gets old."""
+_FEWEST: Final = 100
+"""The averages are over so many entries at least: small caches lost proven entries by chance."""
 _MOST: Final = 0.5
-_GOOD_PART: Final = 0.3
+_GOOD_PART: Final = 0.2
 _LEAD: Final = 0.25
 """Of the oldest of small more than `_MOST` are used, and more than of main by this: small is used and main is not."""
 _REFILL_WEIGHT: Final = 0.05
@@ -72,7 +94,7 @@ class Share:
         small_used: part of the oldest of small that were used, of late.
         main_used: likewise of main.
         refilled: part of the misses of evicted keys that were refilled, of late.
-        silence: entries that left small unused since the last lesson.
+        silence: entries that left small unused since the last lesson; it begins below zero in a small cache.
     """
 
     __slots__ = (
@@ -104,7 +126,8 @@ class Share:
         share = _FIRST if self.capacity == math.inf else self.target / self.capacity
         self.capacity = capacity
         self.soon = _SOON * capacity
-        self.rate = 1 / max(8.0, capacity / 10)
+        self.rate = 1 / max(_FEWEST, capacity / 10)
+        self.silence = self.silence or min(0.0, capacity - _SILENCE)
         self._least = max(1.0, _LEAST * capacity)
         self._step = min(max(capacity / 100, 1.0), 8.0)
         self.aim(share * capacity)
@@ -130,7 +153,7 @@ class Share:
                 room = min(room, _SPARING * capacity)
         return room if entries >= capacity else room * entries / capacity
 
-    def learn(self, age: float, flags: int, *, proven: bool, is_read: bool) -> int:
+    def learn(self, age: float, flags: int, *, proven: bool, is_read: bool, evictions: float = math.inf) -> int:
         """Learn from an evicted key that is read or written; return its new flags.
 
         Args:
@@ -138,6 +161,7 @@ class Share:
             flags: `TAUGHT` and `MISSED`, as far as they hold of it.
             proven: whether it was evicted from main.
             is_read: whether it is read; else it is written.
+            evictions: from its queue, so far.
         """
         if not is_read:
             if flags & MISSED:
@@ -148,10 +172,23 @@ class Share:
         again = flags & TAUGHT
         if (again and (not is_read or self._refills)) or (not again and age >= self.soon):
             return flags
-        self.silence = 0.0
+        self.silence = min(0.0, self.capacity - _SILENCE) if self._refills else 0.0
         step = -_DOWN_STEP if proven else 1.0 if self._refills else _UNFILLED_STEP
-        self.aim(self.target + step * self._step)
+        is_early = not proven and evictions < self.soon
+        self.aim(_FIRST * self.capacity if is_early else self.target + step * self._step)
         return flags | TAUGHT
+
+    def fill(self, hits: int) -> int:
+        """Learn from the oldest of small, which goes on to main as nothing was evicted yet; return the hits it keeps.
+
+        Args:
+            hits: of it, so far.
+        """
+        self.small_used += ((hits > 0) - self.small_used) * self.rate
+        self.main_used += ((hits > 1) - self.main_used) * self.rate
+        if self.main_used > _REPEATED and self.target > _HELD * self.capacity:
+            self.aim(self.target - _FILL)
+        return 2 - (hits > 0) if self.small_used > ALIVE else min(hits, _FILLED_HITS)
 
     def fall(self, evictions: int = 1) -> None:
         """Make small a little shorter with each eviction, as nothing has returned for a turnover."""

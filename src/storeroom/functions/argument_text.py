@@ -15,6 +15,8 @@ dataclasses that compare by their fields                ``shop.Point(x=1, y=2)``
 named tuples, strings marked as safe and the like       ``shop.Pair((1, 2))``
 classes                                                 ``shop.User``
 values with a method ``__cache_key__()``                ``shop.User(7)``, by its result
+more of the standard library: ``standard_texts``        ``deque([1, 2], None)``
+NumPy, pandas, attrs and the like: ``foreign_texts``    ``numpy.int64(7)``
 ======================================================  ========================================
 """
 
@@ -23,9 +25,11 @@ from dataclasses import fields
 from enum import Enum
 from functools import cache
 from importlib import import_module
+from types import ModuleType
 from typing import Any, Final
 
 from storeroom.exceptions import UnkeyableArgumentError
+from storeroom.functions import origin
 
 __all__ = ["class_name", "has_own_str", "plain_text", "text_of"]
 
@@ -56,7 +60,12 @@ def plain_text(value: Any) -> str:
         return str.__str__(value)
     if isinstance(value, int) and isinstance(value, Enum):
         return int.__repr__(value)
-    return str(value) if type(value) in _more_writers() else text_of(value)
+    if type(value) in _WRITERS:
+        return text_of(value)
+    if type(value) in _readable():
+        return str(value)
+    standard = _foreign().stands_for(value)
+    return text_of(value) if standard is value else plain_text(standard)
 
 
 def _quoted(value: str) -> str:
@@ -99,14 +108,35 @@ _IMMUTABLE: Final = (str, int, float, complex, bytes, tuple)
 @cache
 def _more_writers() -> dict[type, Callable[[Any], str]]:
     """Return the writers of the standard library's types; their modules are loaded when the first such value comes."""
-    datetime, decimal, pathlib, uuid = map(import_module, ("datetime", "decimal", "pathlib", "uuid"))
-    quoted = (datetime.date, datetime.timedelta, decimal.Decimal, uuid.UUID)
+    datetime, pathlib = map(import_module, ("datetime", "pathlib"))
     paths = (pathlib.PurePosixPath, pathlib.PureWindowsPath, type(pathlib.Path()))
     return {
-        **dict.fromkeys(quoted, lambda value: f"{type(value).__name__}('{value}')"),
+        **dict.fromkeys(_readable(), lambda value: f"{type(value).__name__}('{value}')"),
+        **_standard().standard_writers(text_of),
         **dict.fromkeys(paths, lambda value: f"{type(value).__name__}({_quoted(str(value))})"),
         **dict.fromkeys((datetime.time, datetime.datetime), _moment),
     }
+
+
+@cache
+def _readable() -> frozenset[type]:
+    """Return the types of the standard library whose str() tells their values apart."""
+    datetime, decimal, pathlib, uuid = map(import_module, ("datetime", "decimal", "pathlib", "uuid"))
+    dates = datetime.date, datetime.time, datetime.datetime, datetime.timedelta
+    paths = pathlib.PurePosixPath, pathlib.PureWindowsPath, type(pathlib.Path())
+    return frozenset((*dates, *paths, decimal.Decimal, uuid.UUID, *_standard().READABLE))
+
+
+@cache
+def _standard() -> ModuleType:
+    """Return the module of more values of the standard library; few programs need it."""
+    return import_module("storeroom.functions.standard_texts")
+
+
+@cache
+def _foreign() -> ModuleType:
+    """Return the module of other packages' values."""
+    return import_module("storeroom.functions.foreign_texts")
 
 
 def _moment(value: Any) -> str:
@@ -135,11 +165,17 @@ def _other(value: Any) -> str:
     if "__dataclass_fields__" in vars(kind) and kind.__dataclass_params__.eq:
         compared = (field.name for field in fields(value) if field.compare)
         return f"{name}({', '.join(f'{field}={text_of(getattr(value, field))}' for field in compared)})"
-    base = next((base for base in kind.__mro__ if base in _IMMUTABLE), None)
-    # A subclass that adds no state, which the text would leave out.
-    if base is not None and not object.__getstate__(value):
-        return f"{name}({_WRITERS[base](value)})"
-    raise UnkeyableArgumentError(f"an instance of {name}")
+    text = _of_immutable(value, name) or _standard().standard_text(value, text_of)
+    text = text or _foreign().foreign_text(value, name, text_of)
+    if text is None:
+        raise UnkeyableArgumentError(f"an instance of {_named(kind.__module__, kind)}")
+    return str(text)
+
+
+def _of_immutable(value: Any, name: str) -> str | None:
+    """Write an instance of a subclass of a literal's type that adds no state, which the text would leave out."""
+    base = next((base for base in type(value).__mro__ if base in _IMMUTABLE), None)
+    return None if base is None or object.__getstate__(value) else f"{name}({_WRITERS[base](value)})"
 
 
 def has_own_str(kind: Any) -> bool:
@@ -148,11 +184,15 @@ def has_own_str(kind: Any) -> bool:
 
 
 def class_name(kind: type) -> str:
-    """Return a class's module and name.
+    """Return a class's module and name; the path of a program in place of ``__main__``, as each has a module of it.
 
     Raises:
         UnkeyableArgumentError: it was made within a function: another call may make another of this name.
     """
     if "<locals>" in kind.__qualname__:
         raise UnkeyableArgumentError(f"something of {kind.__qualname__}, a class within a function")
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return _named(origin.main_module() if kind.__module__ in origin.MAIN else kind.__module__, kind)
+
+
+def _named(module: str, kind: type) -> str:
+    return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"

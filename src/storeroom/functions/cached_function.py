@@ -21,7 +21,6 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 R_co = TypeVar("R_co", covariant=True)
 R = TypeVar("R")
-B_co = TypeVar("B_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class _Cached(Generic[P]):
         # The attributes of an object, or of a partial(), are its own business.
         update_wrapper(self, function, updated=("__dict__",) if inspect.isfunction(function) else ())
         self._function = function
-        self._key_of = call_keys.key_maker(function, options.key, options.ignore, options.suffix)
+        self._key_of = call_keys.key_maker(function, options.key, options.ignore, options.suffix, options.binds)
         self._alias, self._timeout, self._version = options.alias, options.timeout, options.version
         self._kind: type | None = None
         self._binds = options.binds
@@ -123,7 +122,11 @@ class _Cached(Generic[P]):
 
 
 class CachedFunction(_Cached[P], Generic[P, R_co]):
-    """A function whose results are kept in a cache."""
+    """A function whose results are kept in a cache.
+
+    To type checkers a coroutine function is one that returns coroutines: two classes, told apart by the result, would
+    take the type variable of a generic function for a coroutine.
+    """
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """See _Cached."""
@@ -143,8 +146,17 @@ class CachedFunction(_Cached[P], Generic[P, R_co]):
             raise
         return result
 
-    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+    @overload
+    def invalidate(  # type: ignore[overload-overlap]  # the first that fits is meant
+        self: "CachedFunction[P, Coroutine[Any, Any, Any]]", *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, bool]: ...
+    @overload
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool: ...
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Forget the result for these arguments. Return whether there was one."""
+        return self._forget(args, kwargs)
+
+    def _forget(self, args: Any, kwargs: Any) -> Any:
         return self._cache.delete(self.key(*args, **kwargs), self._version)
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
@@ -164,32 +176,32 @@ class CachedFunction(_Cached[P], Generic[P, R_co]):
         return self._function
 
     @overload
-    def __get__(self, instance: None, owner: type, /) -> "BoundFunction[..., R_co, bool]": ...
+    def __get__(self, instance: None, owner: type, /) -> "BoundFunction[..., R_co]": ...
     @overload
     def __get__(
         self: "CachedFunction[Concatenate[Any, Q], R_co]", instance: object, owner: type | None = None, /
-    ) -> "BoundFunction[Q, R_co, bool]": ...
+    ) -> "BoundFunction[Q, R_co]": ...
     def __get__(self, instance: object, owner: type | None = None, /) -> Any:
         """Return the function bound to an instance, or to a class if it is a classmethod."""
         return self._bound(instance, owner)
 
 
-class CachedCoroutineFunction(_Cached[P], Generic[P, R_co]):
+class CachedCoroutineFunction(CachedFunction[P, Coroutine[Any, Any, R]]):
     """A coroutine function whose results are kept in a cache."""
 
-    def __init__(self, function: Callable[P, Coroutine[Any, Any, R_co]], options: Options) -> None:
+    def __init__(self, function: Callable[P, Coroutine[Any, Any, R]], options: Options) -> None:
         """See _Cached."""
         super().__init__(function, options)
         if sys.version_info >= (3, 12):
             inspect.markcoroutinefunction(self)
 
-    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """See _Cached."""
         key = self._key_of(*args, **kwargs)
         cache = caches[self._alias]
         if cache.__class__ is not self._kind:
             self._require_ours(cache)
-        result: R_co
+        result: R
         try:
             if self._is_plain:
                 result = await cache.aget_or_set(
@@ -206,40 +218,22 @@ class CachedCoroutineFunction(_Cached[P], Generic[P, R_co]):
     if sys.version_info < (3, 12):  # inspect takes an object with these for a function, and asks whether it is awaited
         __code__, __defaults__, __kwdefaults__ = __call__.__code__, None, None
 
-    async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """See CachedFunction."""
+    async def _forget(self, args: Any, kwargs: Any) -> bool:
         return await self._cache.adelete(self.key(*args, **kwargs), self._version)
 
-    async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+    async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """See CachedFunction."""
         key = self.key(*args, **kwargs)
         compute = partial(self._function, *args, **kwargs)
         try:
-            result: R_co = await self._cache.arefresh(key, compute, **self._arguments(args, kwargs))
+            result: R = await self._cache.arefresh(key, compute, **self._arguments(args, kwargs))
         except ComputationCycleError as error:
             self._note(error, key)
             raise
         return result
 
-    @property
-    def uncached(self) -> Callable[P, Coroutine[Any, Any, R_co]]:
-        """The function itself."""
-        return self._function
 
-    @overload
-    def __get__(
-        self, instance: None, owner: type, /
-    ) -> "BoundFunction[..., Coroutine[Any, Any, R_co], Coroutine[Any, Any, bool]]": ...
-    @overload
-    def __get__(
-        self: "CachedCoroutineFunction[Concatenate[Any, Q], R_co]", instance: object, owner: type | None = None, /
-    ) -> "BoundFunction[Q, Coroutine[Any, Any, R_co], Coroutine[Any, Any, bool]]": ...
-    def __get__(self, instance: object, owner: type | None = None, /) -> Any:
-        """See CachedFunction."""
-        return self._bound(instance, owner)
-
-
-class BoundFunction(partial[R], Generic[Q, R, B_co]):
+class BoundFunction(partial[Any], Generic[Q, R_co]):
     """A cached function together with the instance, or the class, that is its first argument.
 
     A partial() calls its function without a frame of Python, and inspect understands it.
@@ -247,25 +241,30 @@ class BoundFunction(partial[R], Generic[Q, R, B_co]):
 
     if TYPE_CHECKING:
 
-        def __call__(self, *args: Q.args, **kwargs: Q.kwargs) -> R:
+        def __call__(self, *args: Q.args, **kwargs: Q.kwargs) -> R_co:
             """Call the function."""
 
     def key(self, *args: Q.args, **kwargs: Q.kwargs) -> str:
         """See CachedFunction."""
         return str(self._cached.key(*self.args, *args, **kwargs))
 
-    def invalidate(self, *args: Q.args, **kwargs: Q.kwargs) -> B_co:
+    @overload
+    def invalidate(  # type: ignore[overload-overlap]  # as above
+        self: "BoundFunction[Q, Coroutine[Any, Any, Any]]", *args: Q.args, **kwargs: Q.kwargs
+    ) -> Coroutine[Any, Any, bool]: ...
+    @overload
+    def invalidate(self, *args: Q.args, **kwargs: Q.kwargs) -> bool: ...
+    def invalidate(self, *args: Q.args, **kwargs: Q.kwargs) -> Any:
         """See CachedFunction."""
-        was_there: B_co = self._cached.invalidate(*self.args, *args, **kwargs)
-        return was_there
+        return self._cached.invalidate(*self.args, *args, **kwargs)
 
-    def refresh(self, *args: Q.args, **kwargs: Q.kwargs) -> R:
+    def refresh(self, *args: Q.args, **kwargs: Q.kwargs) -> R_co:
         """See CachedFunction."""
-        result: R = self._cached.refresh(*self.args, *args, **kwargs)
+        result: R_co = self._cached.refresh(*self.args, *args, **kwargs)
         return result
 
     @property
-    def uncached(self) -> Callable[Q, R]:
+    def uncached(self) -> Callable[Q, R_co]:
         """The method itself, bound to the instance."""
         return MethodType(self._cached.uncached, self.args[0])
 

@@ -7,7 +7,7 @@ configure() may come later.
 import hashlib
 import inspect
 import textwrap
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, Unpack, overload
 
 from storeroom import timeouts
@@ -30,18 +30,9 @@ R = TypeVar("R")
 class _Decorator(Protocol):
     """``cached(timeout="5m")``, which awaits the function."""
 
-    @overload
-    def __call__(  # type: ignore[overload-overlap]  # the first that fits is meant
-        self, function: Callable[P, Coroutine[Any, Any, R]], /
-    ) -> CachedCoroutineFunction[P, R]: ...
-    @overload
     def __call__(self, function: Callable[P, R], /) -> CachedFunction[P, R]: ...
 
 
-@overload
-def cached(  # type: ignore[overload-overlap]  # the first that fits is meant
-    function: Callable[P, Coroutine[Any, Any, R]], /
-) -> CachedCoroutineFunction[P, R]: ...
 @overload
 def cached(function: Callable[P, R], /) -> CachedFunction[P, R]: ...
 @overload

@@ -55,16 +55,30 @@ class KeyCode:
 
     def typed(self, field: Field) -> str:
         """Return the code of a value's text with its type."""
-        return (
-            f"{field.path} if {self._name(type)}({field.path}) is {self._name(int)} else {self._call(text_of, field)}"
-        )
+        is_int = f"{self._name(type)}({field.path}) is {self._name(int)}"
+        return self._unless_default(field, f"{field.path} if {is_int} else {self._call(text_of, field)}")
+
+    def _unless_default(self, field: Field, text: str) -> str:
+        """Return code that writes a default without a text, such as a sentinel, as the default that it is."""
+        default = self._parameter_default(field)
+        if default is inspect.Parameter.empty or _has_text(default):
+            return text
+        return f"{self._name('<default>')} if {field.path} is {self._name(default)} else {text}"
+
+    def _parameter_default(self, field: Field) -> Any:
+        parameter = self.signature.parameters.get(field.path)  # an attribute of one has no default
+        return inspect.Parameter.empty if parameter is None else parameter.default
 
     def plain(self, field: Field) -> str:
         """Return the code of a value's text for the eye, or as the field's conversion and format have it."""
         if field.spec:
             return self._escaped(f"{self._name(format)}({field.path}, {self._name(field.spec)})")
         if field.conversion:
-            return self._escaped(self._call(text_of if field.conversion == "r" else _shown, field))
+            return self._escaped(
+                self._unless_default(field, self._call(text_of, field))
+                if field.conversion == "r"
+                else self._call(_shown, field)
+            )
         if any(character == "-" for character, _ in self.escapes):  # numbers may hold one
             return self._escaped(self._call(plain_text, field))
         # Numbers and texts, as most arguments are, are known here, without a call. An attribute is asked for once.
@@ -89,6 +103,11 @@ class KeyCode:
 
         return f"{self._name(escaped)}({code})"
 
+    def looked_up(self, texts: Any, parameter: str, *, by_type: bool) -> str:
+        """Return the code of a text that a mapping has for a parameter's value, or for its type."""
+        found = f"{self._name(type)}({parameter})" if by_type else parameter
+        return f' f"{{{self._name(texts)}[{found}]}}"'
+
     def function(self, returned: str) -> Callable[..., Any]:
         """Return a function with the signature's parameters and defaults, and this code as its result."""
         parameters = [
@@ -108,6 +127,14 @@ class KeyCode:
         return parameter.empty if parameter.default is parameter.empty else _Named(self._name(parameter.default))
 
 
+def _has_text(value: Any) -> bool:
+    try:
+        text_of(value)
+    except UnkeyableArgumentError:
+        return False
+    return True
+
+
 def _shown(value: Any) -> str:
     if not has_own_str(type(value)):
         raise UnkeyableArgumentError(f"an instance of {type(value).__qualname__}, which has no str() of its own")
@@ -120,6 +147,11 @@ def _explained(write: Callable[[Any], str], called: str) -> Callable[[Any, str],
     def checked(value: Any, argument: str) -> str:
         try:
             return write(value)
+        except RecursionError:
+            raise UnkeyableArgumentError(
+                f"{called}(): the argument {argument} holds itself, or is nested too deeply for a key. Name what "
+                f"identifies it in key=…, such as {{{argument}.id}}."
+            ) from None
         except UnkeyableArgumentError as error:
             name = argument.partition(".")[0]
             raise UnkeyableArgumentError(

@@ -4,13 +4,14 @@ An option that does not fit the function is told when that is decorated. ``key_f
 """
 
 import inspect
-import os
 import sys
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from storeroom.exceptions import ConfigurationError, UnkeyableArgumentError
+from storeroom.functions import origin
 from storeroom.functions.argument_text import text_of
+from storeroom.functions.classes import ClassEndings, takes_instance_or_class
 from storeroom.functions.key_function import KeyCode
 from storeroom.functions.templates import Field, Template, escapes
 from storeroom.wording import nearest
@@ -53,17 +54,7 @@ def _name_in_keys(function: Callable[..., Any]) -> str:
     if "<locals>" in name and closed_over:
         names = ", ".join(sorted(closed_over))
         raise _no_key(function, f"it uses {names} of the function around it, which may differ each time")
-    return f"{_module_of(plain)}.{name}"
-
-
-def _module_of(function: Callable[..., Any]) -> str:
-    """Return the name of the function's module; the path of a script, as every program has a module __main__."""
-    if function.__module__ not in ("__main__", "__mp_main__"):
-        return function.__module__
-    names = getattr(function, "__globals__", {})
-    if names.get("__spec__") is not None:  # python -m package.module
-        return str(names["__spec__"].name)
-    return os.path.abspath(names["__file__"]) if "__file__" in names else "__main__"  # noqa: PTH100 -- pathlib is slow to load
+    return f"{origin.origin_of(plain)}.{name}"
 
 
 def _no_key(function: Callable[..., Any], reason: str) -> ConfigurationError:
@@ -84,11 +75,13 @@ def _unknown(code: KeyCode, option: str, name: str) -> ConfigurationError:
 
 
 def key_maker(
-    function: Callable[..., Any], key: str | Callable[..., object] | None, ignore: Collection[str], suffix: str
-) -> Callable[..., str]:
+    function: Callable[..., Any], key: str | Callable[..., object] | None, ignore: Collection[str], suffix: str,
+    binds: str,
+) -> Callable[..., str]:  # fmt: skip
     """Return a function of the same arguments that returns the key of a call; the suffix is put behind every key.
 
     It is made by a template, by a function of the same arguments, or, for None, of the name and all arguments.
+    `binds` tells the first argument of a method: "instance", "class" or "nothing".
 
     Raises:
         ConfigurationError: the template or `ignore` do not fit the function.
@@ -97,21 +90,38 @@ def key_maker(
     for name in ignore:
         if name not in code.signature.parameters:
             raise _unknown(code, "ignore has", name)
+    first = next(iter(code.signature.parameters), None)
+    endings = None
+    if key is not None and takes_instance_or_class(function, first, binds):
+        endings = ClassEndings(function, depends=first not in ignore)
+    is_class = binds == "class" or first == "cls"
     if callable(key):
-        return _called(code.called, key, suffix)
+        return _called(code.called, key, suffix, None if endings is None else _ending_of(endings, first, is_class))
     if key is None:
         parts = _default_parts(_name_in_keys(function), code.signature, ignore)
         return code.function(code.expression([*parts, suffix], code.typed))
     template = _template(code, "key", key)
     code.escapes = escapes(_separators(code, template, ignore))
-    return code.function(code.expression([*template.parts, suffix], code.plain))
+    ending = "" if endings is None else code.looked_up(endings, str(first), by_type=not is_class)
+    return code.function(code.expression([*template.parts, suffix], code.plain) + ending)
 
 
-def _called(called: str, key: Callable[..., object], suffix: str) -> Callable[..., str]:
+def _ending_of(endings: ClassEndings, first: str | None, is_class: bool) -> Callable[..., str]:
+    def ending_of(*args: Any, **kwargs: Any) -> str:
+        bound = args[0] if args else kwargs.get(str(first))
+        return endings[bound if is_class else type(bound)]
+
+    return ending_of
+
+
+def _called(
+    called: str, key: Callable[..., object], suffix: str, ending_of: Callable[..., str] | None
+) -> Callable[..., str]:
     def key_of(*args: Any, **kwargs: Any) -> str:
         made = key(*args, **kwargs)
+        end = suffix if ending_of is None else suffix + ending_of(*args, **kwargs)
         try:
-            return (made if isinstance(made, str) else text_of(made)) + suffix
+            return (made if isinstance(made, str) else text_of(made)) + end
         except UnkeyableArgumentError as error:
             raise UnkeyableArgumentError(
                 f"{called}(): the function that was given as key returned {error}; expected a string, or a value "

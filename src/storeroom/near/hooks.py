@@ -44,13 +44,14 @@ class NearOverlay(Overlay):
 
     def _attend(self) -> None:
         """Ask for a channel, before a process first reads, or tells of its own changes, before it writes."""
+        space = self._handle._fixed_space
         life, keys = self._attended
-        if life is self.table.life and keys is self._handle._key_space:
+        if life is self.table.life and keys is space:
             return
-        self._attended = self.table.life, self._handle._key_space
+        self._attended = self.table.life, space
         channel = self._below._channel()
         if channel is not None:
-            start = self._handle._key_space.start()
+            start = "" if space is None else space.start()  # keys that depend on the moment may begin with anything
             channel.watch(self.table, [start, f"{TAG_PREFIX}{start}"] if start else [""])
 
     def _get(self, storage_key: str) -> Any:

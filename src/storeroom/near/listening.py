@@ -44,7 +44,7 @@ class ListeningThread:
         """Begin without a thread; the first near tier starts one."""
         self._name, self._timeout = name, timeout
         self._outages: tuple[type[Exception], ...] = (OSError, BrokenError, *outages)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._listeners: tuple[Listener, ...] = ()
         self._thread: threading.Thread | None = None
         self._is_closed = False

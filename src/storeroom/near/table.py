@@ -1,5 +1,7 @@
 """The entries of a near tier, and until when each may be believed.
 
+Times are those since the machine's start, ``timeouts.uptime()``: whoever sets the host's clock changes no bound.
+
 Two kinds of staleness are kept from it:
 
 - **An old value that was read before a change and comes after it.** A reader of the storage takes a ticket first. A
@@ -9,19 +11,24 @@ Two kinds of staleness are kept from it:
   `max_staleness` seconds after the last moment for which the channel vouched.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial, wraps
 from pickle import HIGHEST_PROTOCOL, dumps, loads
 from typing import Any, NamedTuple
 
 from storeroom import timeouts
 from storeroom.engines import Engine
 from storeroom.engines.counts import CacheStats, Counters
-from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry, entry_size
+from storeroom.engines.nesting import later
+from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Debris, Entries, Entry, entry_size, free
+from storeroom.exceptions import ReentrantUseError
 from storeroom.keys import TAG_PREFIX
 from storeroom.storage.copies import IMMUTABLE
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING
+from storeroom.storage.interruptions import raise_if_foreign, value_or
 from storeroom.timeouts import NEVER
 
 __all__ = ["NearTable", "Ticket", "Tolerance"]
@@ -59,15 +66,30 @@ class Ticket(NamedTuple):
     """The right to keep the values that a read of the storage returns, while none of its keys has changed."""
 
     begun: float
+    """Epoch seconds, as storages tell when an entry expires."""
+    begun_up: float
+    """The same moment by the clock of this table."""
     readings: dict[str, _Reading]
+
+
+def _soon(change: Callable[..., None]) -> Callable[..., None]:
+    """Let another thread make a change that comes in the midst of another one of this thread."""
+
+    @wraps(change)
+    def changed(*args: Any) -> None:
+        try:
+            change(*args)
+        except ReentrantUseError:
+            later(partial(change, *args))
+
+    return changed
 
 
 class NearTable(Engine):
     """The near tier of one storage in this process. It is a Listener of channels.
 
     Attributes:
-        entries: storage key to entry, but for the versions of tags; see ``eviction`` on how to read it without a lock.
-        trusted_until: epoch seconds; from then on nothing here is to be believed.
+        trusted_until: seconds of uptime(); from then on nothing here is to be believed.
         counters: hits and misses of this tier, entries that were kept and that were dropped.
         totals: the counters of the cache as a whole, for caches that have none of their own.
         direct_hits: those that are counted here alone, for both, by a reader on the hot path.
@@ -86,13 +108,18 @@ class NearTable(Engine):
         self._keeps = tolerance.max_entries != 0
         self._bounded = BoundedMap(tolerance.max_entries, tolerance.max_bytes, tolerance.cull_frequency)
         self._tags = BoundedMap(tolerance.max_tags)  # apart, so that they evict no entry
-        self.entries = self._bounded.entries
         self.trusted_until = NEVER
         self.totals, self.far = Counters(), Counters()
         self.direct_hits = 0
         self.life = object()
         self.is_tracked = False
+        self._is_heard: Callable[[str], bool] | None = None
         self._readings: dict[str, _Reading] = {}
+
+    @property
+    def entries(self) -> Entries:
+        """Storage key to entry, but for the versions of tags; see ``eviction`` on how to read it without a lock."""
+        return self._bounded.entries
 
     def get(self, storage_key: str) -> Any:
         """Return the value that is kept and may be believed, or MISSING. Takes no lock."""
@@ -103,9 +130,9 @@ class NearTable(Engine):
 
     def peek(self, storage_key: str) -> Any:
         """Do as get(), for a caller of that if there is nothing: a miss is not counted."""
-        entry = self.entries.get(storage_key) or self._tags.entries.get(storage_key)
+        entry = self._bounded.entries.get(storage_key) or self._tags.entries.get(storage_key)
         if entry is not None:
-            now = timeouts.now()
+            now = timeouts.uptime()
             if entry.expires_at > now and self.trusted_until > now:
                 freq = entry.freq
                 if freq < MOST_HITS:
@@ -127,13 +154,14 @@ class NearTable(Engine):
             return encoded
         try:
             return loads(encoded)
-        except Exception:  # noqa: BLE001 -- a class that has changed can fail in any way: the storage is asked
+        except Exception as error:  # noqa: BLE001 -- a class that has changed can fail in any way: the storage is asked
+            raise_if_foreign(error, loads, encoded)
             self.counters.errors += 1
             return MISSING
 
     def begin(self, storage_keys: Sequence[str]) -> Ticket:
         """Return the ticket of a read that is about to begin. It has to be given back by end()."""
-        ticket = Ticket(timeouts.now(), {})
+        ticket = Ticket(timeouts.now(), timeouts.uptime(), {})
         with self.lock:
             for storage_key in storage_keys:
                 ticket.readings[storage_key] = reading = self._readings.setdefault(storage_key, _Reading())
@@ -151,16 +179,19 @@ class NearTable(Engine):
         self.far.misses += len(ticket.readings) - len(found)
         if not self._keeps:
             return
-        now = timeouts.now()
+        now = timeouts.uptime()
         frozen = {}
         for storage_key, (value, expires_at) in found.items():
-            believed_until = self._believed_until(ticket, value, expires_at)
+            believed_until = self._believed_until(ticket, storage_key, value, expires_at)
             if believed_until > now and (kept := self._frozen(value)) is not None:
-                frozen[storage_key] = (*kept, believed_until)
-        with self.lock:
-            for storage_key, (value, encoded, believed_until) in frozen.items():
+                # Without the lock, as a class's own code may tell it.
+                size = 0 if self._bounded.max_bytes is None else entry_size(storage_key, *kept)
+                frozen[storage_key] = (*kept, believed_until, size)
+        with suppress(ReentrantUseError), self.lock, self.alone:
+            for storage_key, terms in frozen.items():
                 if self.is_good(ticket, storage_key):
-                    self._store(storage_key, value, encoded, believed_until, now)
+                    self._store(storage_key, *terms, now)
+        self._bounded.let_go()
 
     def is_good(self, ticket: Ticket, storage_key: str) -> bool:
         """Tell whether a key has not changed since the ticket was taken."""
@@ -174,17 +205,19 @@ class NearTable(Engine):
                 if not reading.readers and self._readings.get(storage_key) is reading:
                     del self._readings[storage_key]
 
-    def _believed_until(self, ticket: Ticket, value: Any, expires_at: float | None) -> float:
+    def _believed_until(self, ticket: Ticket, storage_key: str, value: Any, expires_at: float | None) -> float:
         """Return until when a value may be served from here: a time in the past if not at all."""
-        bound = ticket.begun + self.max_staleness
+        bound = ticket.begun_up + self.max_staleness
         if type(value) is Envelope:
             # Somebody computes its successor, which followers have to see at once.
             if value.leased_until > ticket.begun:
-                return ticket.begun
+                return ticket.begun_up
             expires_at = value.kept_until if expires_at is None else min(expires_at, value.kept_until)
         if expires_at is None:
             return bound
-        return expires_at if self.is_tracked else min(expires_at, bound)
+        until = expires_at - ticket.begun + ticket.begun_up
+        is_heard = self._is_heard
+        return until if self.is_tracked and (is_heard is None or is_heard(storage_key)) else min(until, bound)
 
     def _frozen(self, value: Any) -> tuple[Any, Any] | None:
         """Return the value and its bytes as an entry keeps them, or None if it cannot be copied."""
@@ -192,15 +225,14 @@ class NearTable(Engine):
         if not self._copies or type(value.value if is_envelope else value) in IMMUTABLE:
             # The hot path has to look at an envelope, whatever it holds.
             return (ENCODED, value) if is_envelope else (value, None)
-        try:
-            return ENCODED, dumps(value, HIGHEST_PROTOCOL)
-        except Exception:  # noqa: BLE001 -- whatever a class raises: the storage's own copy serves
+        encoded = value_or(None, dumps, value, HIGHEST_PROTOCOL)
+        if encoded is None:  # the storage's own copy serves
             self.counters.errors += 1
             return None
+        return ENCODED, encoded
 
-    def _store(self, storage_key: str, value: Any, encoded: Any, expires_at: float, now: float) -> None:
+    def _store(self, storage_key: str, value: Any, encoded: Any, expires_at: float, size: int, now: float) -> None:
         bounded = self._map_of(storage_key)
-        size = 0 if bounded.max_bytes is None else entry_size(storage_key, value, encoded)
         entry = bounded.entries.get(storage_key)
         if entry is None:
             bounded.insert(storage_key, value, encoded, expires_at, size, now)
@@ -211,25 +243,30 @@ class NearTable(Engine):
     def _map_of(self, storage_key: str) -> BoundedMap:
         return self._tags if storage_key.startswith(TAG_PREFIX) else self._bounded
 
+    @_soon
     def drop(self, storage_keys: Iterable[str]) -> None:
         """See Listener."""
-        with self.lock:
+        with self.lock, self.alone:
             for storage_key in storage_keys:
                 self._readings.pop(storage_key, None)  # the next reader makes another
                 bounded = self._map_of(storage_key)
                 self.counters.deletes += bounded.delete(storage_key) and bounded is self._bounded
+        self._bounded.let_go()
 
+    @_soon
     def drop_all(self) -> None:
         """See Listener."""
-        with self.lock:
-            self._forget()
+        with self.lock, self.alone:
+            debris = self._forget()
+        free(debris)
 
-    def begin_tracking(self, heard_until: float) -> None:
+    def begin_tracking(self, heard_until: float, is_heard: Callable[[str], bool] | None = None) -> None:
         """See Listener."""
-        with self.lock:
-            self._forget()
-            self.is_tracked = True
+        with self.lock, self.alone:
+            debris = self._forget()
+            self.is_tracked, self._is_heard = True, is_heard
             self.trusted_until = heard_until + self.max_staleness
+        free(debris)
 
     def vouch(self, heard_until: float) -> None:
         """See Listener."""
@@ -237,18 +274,19 @@ class NearTable(Engine):
             if self.is_tracked:
                 self.trusted_until = heard_until + self.max_staleness
 
+    @_soon
     def end_tracking(self) -> None:
         """See Listener."""
-        with self.lock:
-            self._forget()
+        with self.lock, self.alone:
+            debris = self._forget()
             self.is_tracked = False
             self.trusted_until = NEVER
+        free(debris)
 
-    def _forget(self) -> None:
+    def _forget(self) -> Debris:
         self.counters.deletes += len(self.entries)
         self._readings.clear()
-        self._bounded.clear()
-        self._tags.clear()
+        return [*self._bounded.clear(), *self._tags.clear()]
 
     def stats(self) -> CacheStats:
         """Return the counts of this tier, and its size."""
@@ -256,7 +294,7 @@ class NearTable(Engine):
             self.counters.evictions = self._bounded.evictions
             self.counters.expirations = self._bounded.expirations
             count = len(self.entries)
-            size = sum(entry_size(entry.key, entry.value, entry.encoded) for entry in self.entries.values())
+        size = self._bounded.sized(self.lock, self.alone)
         counted = self.counters.as_dict()
         counted["hits"] += self.direct_hits
         return CacheStats(**counted, entries=count, bytes=size, tiers={})

@@ -1,7 +1,8 @@
 """CACHES as a whole: found, checked, and handed out by alias.
 
 ``sources`` finds the dict where no program has called configure(): in Django's settings, a TOML file or environment
-variables (``urls``), or falls back on an embedded default. ``aliases`` reads and checks it, and ``backend_paths`` the
+variables (``urls``), or falls back on an embedded default, whose owner ``program`` knows and whose directory
+``user_folder``. ``aliases`` reads and checks it, and ``backend_paths`` the
 BACKEND of each alias. ``configuration`` keeps a handle for each alias, and ``handler`` hands them out.
 """
 

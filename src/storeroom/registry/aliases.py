@@ -6,40 +6,23 @@ Everything is checked at once and nothing is opened: a mistake shows at start, n
 import inspect
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
 from storeroom import config, wording
 from storeroom.base import BaseCache
 from storeroom.exceptions import ConfigurationError
+from storeroom.keys import KeySpace, escaped
 from storeroom.registry import backend_paths
+from storeroom.registry.alias import Alias, copied
+from storeroom.registry.fallbacks import wrong_fallbacks
 
 __all__ = ["DEFAULT_ALIAS", "Alias", "backend_class", "read_alias", "read_caches"]
 
 _CODEC_OPTIONS: Final = frozenset({*config.CODEC_OPTIONS, "allowed_types"})
 
 DEFAULT_ALIAS: Final = "default"
-
-
-@dataclass(frozen=True, slots=True)
-class Alias:
-    """One alias of CACHES, read and checked."""
-
-    name: str
-    backend: type[Any]
-    location: Any  # as the class gets it; "" where none was given
-    params: Mapping[str, Any] = field(repr=False)  # the alias's dict without BACKEND and LOCATION, as it was written
-    settings: config.Settings | None  # the same, read; None for a class that is not a BaseCache, which reads its own
-
-    def __repr__(self) -> str:
-        location = wording.masked(self.location)
-        return f"Alias({self.name!r}, {self.backend.__qualname__}, location={location!r}, settings={self.settings!r})"
-
-    def build(self) -> BaseCache:
-        """Return a new handle, built as ``backend(location, params)``."""
-        handle: BaseCache = self.backend(self.location, _copied(self.params))
-        return handle
 
 
 def read_caches(caches: object, directory: str | None = None) -> dict[str, Alias]:
@@ -53,10 +36,13 @@ def read_caches(caches: object, directory: str | None = None) -> dict[str, Alias
         ConfigurationError: something is wrong; with several mistakes the message lists the first of each alias.
     """
     if not isinstance(caches, Mapping):
+        hint = " A URL becomes one by {'default': storeroom.config_from_url(url)}." if isinstance(caches, str) else ""
         raise ConfigurationError(
             f"CACHES is {wording.shown(caches)}; expected a dict of aliases, such as "
-            "{'default': {'BACKEND': 'storeroom.backends.locmem.LocMemCache'}}."
+            f"{{'default': {{'BACKEND': 'storeroom.backends.locmem.LocMemCache'}}}}.{hint}"
         )
+    if "BACKEND" in caches and not isinstance(caches["BACKEND"], Mapping):
+        raise ConfigurationError("CACHES is the dict of one cache; expected one of aliases: {'default': that dict}.")
     aliases: dict[str, Alias] = {}
     mistakes = [] if DEFAULT_ALIAS in caches else [_missing_default(caches)]
     for name, written in caches.items():
@@ -64,7 +50,12 @@ def read_caches(caches: object, directory: str | None = None) -> dict[str, Alias
             aliases[name] = read_alias(name, written, directory)
         except ConfigurationError as mistake:
             mistakes.append(mistake)
-    mistakes = mistakes or [*_collisions(aliases.values()), *_wrong_fallbacks(aliases), *_misplaced(aliases)]
+    mistakes = mistakes or [
+        *_collisions(aliases.values()),
+        *_overlaps(aliases.values()),
+        *wrong_fallbacks(aliases),
+        *_misplaced(aliases),
+    ]
     if len(mistakes) > 1:
         listed = "".join(f"\n- {mistake}" for mistake in mistakes)
         raise ConfigurationError(f"CACHES has {len(mistakes)} mistakes:{listed}") from mistakes[0]
@@ -96,7 +87,7 @@ def read_alias(name: object, written: object, directory: str | None) -> Alias:
         hint = " A URL becomes one by storeroom.config_from_url(url)." if isinstance(written, str) else ""
         raise ConfigurationError(f"{where} is {wording.shown(written)}; expected a dict with BACKEND in it.{hint}")
     backend = backend_class(name, written)
-    params = _copied(written)
+    params = copied(written)
     del params["BACKEND"]
     location = _location(params.pop("LOCATION", ""), where)
     if location and isinstance(location, str) and getattr(backend, "location_is_path", False):
@@ -136,14 +127,6 @@ def backend_class(name: str, written: Mapping[str, Any]) -> type[Any]:
     return backend
 
 
-def _copied(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy an alias's dict and its OPTIONS: some backend classes take things out of them."""
-    copy = dict(params)
-    if isinstance(copy.get("OPTIONS"), Mapping):
-        copy["OPTIONS"] = dict(copy["OPTIONS"])
-    return copy
-
-
 def _location(location: Any, where: str) -> Any:
     if isinstance(location, os.PathLike):
         location = os.fspath(location)
@@ -159,7 +142,10 @@ def _location(location: Any, where: str) -> Any:
 def _absolute(location: str, directory: str | None, where: str) -> str:
     """Return the whole path, so that a later chdir() does not move the cache."""
     try:
+        config.require_path(location)
         return str(Path(directory or Path.cwd(), Path(location).expanduser()))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}['LOCATION'] {str(error).removeprefix('LOCATION ')}") from None
     except RuntimeError as error:
         raise ConfigurationError(
             f"{where}['LOCATION'] is {location!r}, and there is no such user; expected a path, or ./~ for a name "
@@ -190,36 +176,6 @@ def _check_codec(settings: config.Settings, where: str) -> None:
         raise ConfigurationError(f"{where}['OPTIONS']: {error}") from error
 
 
-def _wrong_fallbacks(aliases: Mapping[str, Alias]) -> Iterator[ConfigurationError]:
-    """Yield a mistake for each alias whose OPTIONS["on_error"] names one that cannot answer for it."""
-    for name, alias in aliases.items():
-        fallback = _fallback_of(alias)
-        reason = "" if fallback is None else _why_no_fallback(name, fallback, aliases)
-        if reason:
-            wrong = f"CACHES[{name!r}]['OPTIONS']['on_error'] is 'fallback:{fallback}'"
-            yield ConfigurationError(f"{wrong}; {reason}")
-
-
-def _why_no_fallback(name: str, fallback: str, aliases: Mapping[str, Alias]) -> str:
-    """Return why an alias cannot answer for another, or ""."""
-    if fallback not in aliases:
-        return f"expected one of the aliases {', '.join(map(repr, aliases))}.{wording.nearest(fallback, aliases)}"
-    if aliases[fallback].settings is None:
-        return f"expected a cache of Storeroom's, and its BACKEND is {aliases[fallback].backend.__qualname__}."
-    chain, following = [name], _fallback_of(aliases[name])
-    while following is not None and following in aliases and following not in chain:
-        chain.append(following)
-        following = _fallback_of(aliases[following])
-    if following != name:
-        return ""
-    return f'expected one that ends somewhere: {" -> ".join((*chain, name))}. Give one of them "miss" or "raise".'
-
-
-def _fallback_of(alias: Alias) -> str | None:
-    on_error = None if alias.settings is None else alias.settings.options.get("on_error")
-    return on_error.partition("fallback:")[2] or None if isinstance(on_error, str) else None
-
-
 def _collisions(aliases: Iterable[Alias]) -> Iterator[ConfigurationError]:
     """Yield a mistake for each alias whose storage keys are those of another under different settings."""
     first: dict[Any, tuple[Alias, config.Settings]] = {}
@@ -236,6 +192,37 @@ def _collisions(aliases: Iterable[Alias]) -> Iterator[ConfigurationError]:
                 f"{settings.version}, so that each overwrites the other's keys, but differ in {', '.join(differing)}. "
                 "Give one of them another LOCATION or KEY_PREFIX, or both the same settings."
             )
+
+
+def _overlaps(aliases: Iterable[Alias]) -> Iterator[ConfigurationError]:
+    """Yield a mistake for each two aliases whose prefixes differ, and of which one takes the other's keys for its own.
+
+    Prefix "a:1" makes the keys that begin with "1:" under prefix "a", for example.
+    """
+    known: dict[Any, list[tuple[Alias, config.Settings]]] = {}
+    for alias in aliases:
+        # Where entries are kept apart by the prefix itself, none meet.
+        is_apart = getattr(alias.backend, "clears_by_prefix", True) or hasattr(alias.backend, "check_aliases")
+        if alias.settings is not None and not is_apart:
+            known.setdefault(_storage(alias, alias.settings)[:2], []).append((alias, alias.settings))
+    for together in known.values():
+        for pair in combinations(together, 2):
+            meeting = ((one, two) for one, two in (pair, pair[::-1]) if _owns_keys_of(one[1], two[1]))
+            (owner, one), (owned, other) = next(meeting, (pair[0], pair[0]))
+            if one.key_prefix != other.key_prefix:
+                yield ConfigurationError(
+                    f"CACHES[{owner.name!r}] and CACHES[{owned.name!r}] have the same LOCATION "
+                    f"{wording.masked(owner.location)!r}, and keys of KEY_PREFIX {other.key_prefix!r} are keys of "
+                    f"KEY_PREFIX {one.key_prefix!r}, too: each would read and clear entries of the other. Give one of "
+                    f"them another LOCATION, or a KEY_PREFIX that does not begin with {one.key_prefix!r} and a number."
+                )
+
+
+def _owns_keys_of(owner: config.Settings, owned: config.Settings) -> bool:
+    """Tell whether the first takes a key that the second makes for one of its own; False where that is unknown."""
+    space = KeySpace(owner.key_function, owner.key_prefix)
+    made = KeySpace(owned.key_function, owned.key_prefix).make("key", owned.version)
+    return made is not None and not space.is_opaque and space.owns(escaped(made))
 
 
 def _storage(alias: Alias, settings: config.Settings) -> tuple[Any, ...]:

@@ -4,20 +4,21 @@ A source that is found and wrong is an error, never passed over for the next.
 """
 
 import os
-import re
-import stat
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
 from storeroom.config import SETTINGS
 from storeroom.exceptions import ConfigurationError
+from storeroom.registry.program import anybody_writes, find_owner
+from storeroom.registry.user_folder import own_directory
 from storeroom.wording import nearest, shown
 
-__all__ = ["EMBEDDED_DEFAULT", "Source", "find_source", "program_directory", "read_file", "table_of"]
+__all__ = [
+    "DJANGO", "EMBEDDED_DEFAULT", "Source", "find_source", "passed_over", "program_directory", "read_file", "table_of",
+]  # fmt: skip
 
 # Environment variables: the path of a TOML file; the URL of a cache, also as CACHE_URL_<ALIAS>.
 CONFIG_VARIABLE: Final = "STOREROOM_CONFIG"
@@ -30,6 +31,9 @@ EMBEDDED_DEFAULT: Final = "the embedded default"
 
 # Roomy for one program, and bounded for the disk that it shares with others.
 _EMBEDDED_OPTIONS: Final = {"max_entries": 100_000, "max_bytes": "1GB"}
+
+# The same in the memory of each process.
+_MEMORY_OPTIONS: Final = {"max_entries": 10_000, "max_bytes": "64MB"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +62,29 @@ def find_source() -> Source:
     Raises:
         ConfigurationError: a source is there but cannot be read.
     """
-    found = _from_django() or _from_config_variable() or _from_pyproject() or _from_url_variables()
-    if found is not None:
-        return found
-    directory, backend = program_directory(), "storeroom.backends.filebased.FileBasedCache"
-    default = {"BACKEND": backend, "LOCATION": directory, "OPTIONS": dict(_EMBEDDED_OPTIONS)}
-    return Source(EMBEDDED_DEFAULT, directory, {"default": default})
+    return next(source for source in (find() for find in _ORDER) if source is not None)
+
+
+def passed_over() -> list[str]:
+    """Return the sources that are there beside the one that find_source() returns, each as text."""
+    found: list[str] = []
+    for find in _ORDER[:-1]:
+        try:
+            source = find()
+        except ConfigurationError as error:
+            found.append(str(error))
+        else:
+            found += [] if source is None else [str(source)]
+    return found[1:]
+
+
+def _embedded_default() -> Source:
+    directory, reason = own_directory(find_owner().folder_name)
+    default: dict[str, Any] = {"BACKEND": "storeroom.backends.filebased.FileBasedCache", "LOCATION": directory}
+    if directory is None:
+        default = {"BACKEND": "storeroom.backends.locmem.LocMemCache"}
+    default["OPTIONS"] = dict(_MEMORY_OPTIONS if directory is None else _EMBEDDED_OPTIONS)
+    return Source(EMBEDDED_DEFAULT, directory or f"in memory, as {reason}", {"default": default})
 
 
 def _from_django() -> Source | None:
@@ -126,8 +147,7 @@ def _pyproject_files() -> Iterator[Path]:
     except FileNotFoundError:  # it was removed: there is no project here
         return
     for directory in (current, *current.parents):
-        shared_by_all = stat.S_ISVTX | stat.S_IWOTH
-        if directory.stat().st_mode & shared_by_all == shared_by_all:
+        if anybody_writes(directory):
             return
         file = directory / "pyproject.toml"
         if os.path.isfile(file):  # noqa: PTH113 -- False, where Path.is_file() raises PermissionError
@@ -219,25 +239,16 @@ def _alias_of(variable: str) -> str:
 
 
 def program_directory() -> str:
-    """Return the directory of this program's own cache, in "storeroom" in the user's cache directory.
+    """Return the directory of the embedded default, which is this project's own: see ``program``.
 
-    It is named after the program's path, so that two programs called "main" do not read each other's entries; the
-    name before it is for people. An interactive interpreter, ``python -c`` and the command line are all one program,
-    "python".
+    Raises:
+        ConfigurationError: there is no private folder that it could lie in. The text goes on after "LOCATION".
     """
-    import platformdirs  # noqa: PLC0415 -- only where nothing is configured
+    directory, reason = own_directory(find_owner().folder_name)
+    if directory is None:
+        raise ConfigurationError(f"names a table, and no database, for which {reason}; expected a path or a URL.")
+    return directory
 
-    return str(platformdirs.user_cache_path("storeroom", appauthor=False) / _program_name())
 
-
-def _program_name() -> str:
-    # Not from __main__.__spec__: a spawned child knows its parent's script only by these two.
-    script = getattr(sys.modules.get("__main__"), "__file__", None) or sys.argv[0]
-    if script in {"", "-c", "-m", "-"}:
-        return "python"
-    path = Path(script).absolute()
-    named = path.parent if path.name == "__main__.py" else path
-    if named.stem == "storeroom":
-        return "python"  # the command line, which looks into the cache that was tried in an interpreter
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", named.stem).strip(".-")[:60] or "program"
-    return f"{name}-{blake2b(os.fsencode(named), digest_size=4).hexdigest()}"
+# In their order: the environment, which a deployment sets, counts before the file that came with the code.
+_ORDER: Final = (_from_django, _from_config_variable, _from_url_variables, _from_pyproject, _embedded_default)

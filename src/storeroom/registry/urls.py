@@ -17,7 +17,7 @@ __all__ = ["SCHEMES", "Scheme", "config_from_url"]
 
 _SETTINGS: Final = frozenset({"TIMEOUT", "KEY_PREFIX", "VERSION", "KEY_FUNCTION"})
 
-_LISTS: Final = frozenset({"allowed_types", "secret"})
+_LISTS: Final = frozenset({"allowed_types", "read_compressors", "secret"})
 """Options that may be given several times, once for each of several values."""
 
 

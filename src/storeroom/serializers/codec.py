@@ -4,10 +4,12 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from storeroom.exceptions import DecodeError
+from storeroom.config.naming import named
+from storeroom.exceptions import DecodeError, SerializationError
 from storeroom.serializers.frames import SCALAR_WRITERS, SIGNED, TEXT_BYTE, Reader, Writer, is_plain_integer
 from storeroom.serializers.signatures import Signer
 from storeroom.storage.envelope import Envelope, pack
+from storeroom.storage.interruptions import raise_if_foreign
 
 __all__ = ["Codec", "SignedCodec"]
 
@@ -40,11 +42,15 @@ class Codec:
         """Return the bytes to store under `storage_key`.
 
         Raises:
-            SerializationError: the value could not be read back. The message names its type, never the value.
+            SerializationError: the value could not be read back. The message names its type and key, never the value.
         """
         if type(value) is Envelope:
             return pack(value, Codec.dumps(self, value.value, storage_key))
-        frame = SCALAR_WRITERS.get(type(value), self._write)(value)
+        try:
+            frame = SCALAR_WRITERS.get(type(value), self._write)(value)
+        except SerializationError as error:
+            named(error, "", storage_key)
+            raise
         if len(frame) < self._compress_min_bytes or self._compress is None or is_plain_integer(frame):
             return frame
         compressed = self._compress(frame)
@@ -64,9 +70,13 @@ class Codec:
             raise
         except Exception as error:
             # Damaged bytes can make a reader fail in any way.
+            raise_if_foreign(error, self._read, data)
             first = f"first 0x{data[0]:02x}" if data else "none"
             reason = "unknown to this codec" if data and data[0] not in self._readers else type(error).__name__
             raise DecodeError(f"Stored bytes cannot be read ({len(data)} bytes, {first}): {reason}.") from error
+
+    def _read(self, data: bytes) -> Any:
+        return self._readers[data[0]](data)
 
 
 class SignedCodec(Codec):

@@ -1,9 +1,9 @@
 """Compressed frames: four formats by name, or a program's own compressor.
 
-Every format can be read, whichever is configured for writing, up to a bound.
+The configuration says which are read (``options``), up to a bound.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -13,11 +13,18 @@ from typing import Any, Final, TypeAlias
 from storeroom.exceptions import ConfigurationError, SerializationError
 from storeroom.serializers import frames, plugins
 from storeroom.serializers.plugins import Compressor
+from storeroom.storage.interruptions import raise_if_foreign
 
 __all__ = ["FORMATS", "CustomFormat", "Format", "StreamFormat", "first_of", "get_format"]
 
-_LZMA_MEMORY_LIMIT: Final = 128 * 2**20
-"""Bytes. A header may ask for 4 GiB; the highest preset, 9, needs 65 MiB (xz manual)."""
+_LZMA_MEMORY_LIMIT: Final = 24 * 2**20
+"""Bytes. A header may ask for 4 GiB; the preset that lzma.compress() takes, 6, needs 9 MiB (xz manual)."""
+
+_ZSTD_WINDOW_LOG: Final = 24
+"""Power of two of bytes: 16 MiB. A header may ask for 2 GiB; the level that compress() takes, 3, needs 2 MiB."""
+
+_PIECE_BYTES: Final = 2**20
+"""Long frames are read in pieces of so many bytes."""
 
 
 @cache  # Python looks again and again for a module that is not there
@@ -58,12 +65,24 @@ class StreamFormat:
         Raise anything when it is damaged, is followed by something or is longer than `max_bytes`, or has no library.
         """
         decompressor = self.decompressor_of(self.library())
-        frame: bytes = decompressor.decompress(compressed[len(self.prefix) :], max_bytes + 1)
+        frame: bytes = decompressor.decompress(compressed[len(self.prefix) :], min(max_bytes + 1, _PIECE_BYTES))
+        if len(frame) == _PIECE_BYTES:
+            frame = b"".join((frame, *self._pieces(decompressor, max_bytes - _PIECE_BYTES)))
         if len(frame) > max_bytes:
             raise ValueError(f"it expands to more than {max_bytes} bytes")
         if not decompressor.eof or decompressor.unused_data:
             raise ValueError("truncated, or followed by something")
         return frame
+
+    def _pieces(self, decompressor: Any, max_bytes: int) -> Iterator[bytes]:
+        """Yield the rest, piece by piece: a library that is given room for all of it would join it once more."""
+        while piece := decompressor.decompress(getattr(decompressor, "unconsumed_tail", b""), _PIECE_BYTES):
+            max_bytes -= len(piece)
+            if max_bytes < 0:
+                raise ValueError("it expands to more than it may")
+            yield piece
+            if decompressor.eof:
+                return
 
 
 class CustomFormat:
@@ -78,6 +97,7 @@ class CustomFormat:
         try:
             return self.prefix + self._compressor.compress(frame)
         except Exception as error:
+            raise_if_foreign(error, lambda: self.prefix + self._compressor.compress(frame))
             name = frames.type_name(type(self._compressor))
             raise SerializationError(f"The compressor {name!r} failed ({type(error).__name__}).") from error
 
@@ -85,7 +105,14 @@ class CustomFormat:
         """Return the frame within a compressed one; raise anything when it is damaged."""
         if not compressed.startswith(self.prefix):
             raise ValueError("another compressor's")
-        return self._compressor.decompress(compressed[len(self.prefix) :])
+        frame = self._compressor.decompress(compressed[len(self.prefix) :])
+        if len(frame) > max_bytes:
+            raise ValueError("it expands to more than it may")
+        return frame
+
+
+def _zstd_decompressor(zstd: Any) -> Any:
+    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
 
 
 Format: TypeAlias = StreamFormat | CustomFormat
@@ -96,9 +123,7 @@ FORMATS: Final[Mapping[str, StreamFormat]] = {
         frames.XZ, ("lzma",), None, lambda lzma: lzma.LZMADecompressor(lzma.FORMAT_XZ, _LZMA_MEMORY_LIMIT)
     ),
     # The first is part of Python from 3.14 on.
-    "zstd": StreamFormat(
-        frames.ZSTD, ("compression.zstd", "backports.zstd"), "zstd", lambda zstd: zstd.ZstdDecompressor()
-    ),
+    "zstd": StreamFormat(frames.ZSTD, ("compression.zstd", "backports.zstd"), "zstd", _zstd_decompressor),
     "lz4": StreamFormat(frames.LZ4, ("lz4.frame",), "lz4", lambda lz4: lz4.LZ4FrameDecompressor()),
 }
 """By the name that ``OPTIONS["compressor"]`` gives."""

@@ -1,10 +1,12 @@
 """JSON and MessagePack, held to an exact round trip.
 
 Both turn some values into others in silence: a tuple comes back as a list, the key 1 as "1", an enum member as its
-value. Here such a value is an error when it is stored, and the error names the type and its position.
+value. Here such a value is an error when it is stored, and the error names the type and its position. A text that is
+marked as safe for HTML is a text: that is how template engines take what they have put in the cache.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +15,8 @@ from types import NoneType
 from typing import Any, Final
 
 from storeroom.exceptions import SerializationError
-from storeroom.serializers.frames import type_name
+from storeroom.serializers.bounds import MAX_DEPTH, Limits, require_readable, require_shallow
+from storeroom.serializers.frames import is_markup, type_name
 
 __all__ = ["json_serializer", "msgpack_serializer"]
 
@@ -27,16 +30,21 @@ class DocumentSerializer:
 
     Attributes:
         write: returns a value's bytes; TypeError tells of a type that it does not know.
-        loads: returns the value of such bytes; raises anything if they are damaged.
+        read: returns the value of such bytes; raises anything if they are damaged.
+        count: returns how many containers are in such bytes, and their members, or more; raises anything if it cannot.
+            It may end when it has found more members than a number that it is given.
         leaves: types of values.
         keys: types of a dict's keys.
+        limits: bounds on what is read; None where nobody else can have written it.
     """
 
     name: str
     write: Callable[[Any], bytes]
-    loads: Callable[[bytes], Any]
+    read: Callable[[bytes], Any]
+    count: Callable[[bytes, int], tuple[int, int]]
     leaves: frozenset[type]
     keys: frozenset[type]
+    limits: Limits | None
 
     def dumps(self, value: object) -> bytes:
         """Return the bytes; raise SerializationError if `loads` would return another value, or the writer's error."""
@@ -46,7 +54,36 @@ class DocumentSerializer:
             self._refuse(value)
             raise
         self.require_exact(value)
+        if self.limits is not None:
+            require_readable(value, data, self.check)
         return data
+
+    def loads(self, data: bytes, stored_bytes: int = 0) -> Any:
+        """Return the value; raise anything if the bytes are damaged, or beyond the limits.
+
+        Args:
+            data: the bytes.
+            stored_bytes: the length of the compressed bytes that these come of, if they do.
+        """
+        if self.limits is None:
+            return self.read(data)
+        unchecked = self.check(data, stored_bytes or len(data))
+        value = self.read(data)
+        if unchecked:
+            require_shallow(value, unchecked)
+        return value
+
+    def check(self, data: bytes, stored_bytes: int) -> int:
+        """Raise anything for bytes of a value that would be too large.
+
+        Returns:
+            The number of containers of which the depth is still to be checked, when the value is there; 0 for none.
+        """
+        if self.limits is None or len(data) <= _HARMLESS_BYTES:
+            return 0
+        containers, members = self.count(data, self.limits.held(stored_bytes) // _MEMBER_BYTES)
+        self.limits.require_room(len(data) + _CONTAINER_BYTES * containers + _MEMBER_BYTES * members, stored_bytes)
+        return containers if containers > MAX_DEPTH else 0
 
     def require_exact(self, value: object) -> None:
         """Refuse a value with anything else in it.
@@ -57,17 +94,25 @@ class DocumentSerializer:
         while pending:
             container: Any = pending.pop()
             members: Any
-            if type(container) is dict and self.keys.issuperset(map(type, container)):
+            if type(container) is dict and (
+                self.keys.issuperset(map(type, container)) or all(map(self._is_key, map(type, container)))
+            ):
                 members = container.values()
             elif type(container) is list:
                 members = container
-            elif type(container) in self.leaves:
+            elif self._is_leaf(type(container)):
                 continue
             else:
                 self._refuse(value)
                 continue
             if not self.leaves.issuperset(map(type, members)):
                 pending.extend(members)
+
+    def _is_key(self, kind: type) -> bool:
+        return kind in self.keys or is_markup(kind)
+
+    def _is_leaf(self, kind: type) -> bool:
+        return kind in self.leaves or is_markup(kind)
 
     def _refuse(self, value: object) -> None:
         """Raise a SerializationError that names the first foreign part, if there is one."""
@@ -80,35 +125,109 @@ class DocumentSerializer:
     def _foreign(self, value: Any, path: str) -> Iterator[tuple[str, type]]:
         if type(value) is dict:
             for key, member in value.items():
-                if type(key) in self.keys:
+                if self._is_key(type(key)):
                     yield from self._foreign(member, f"{path}[{key!r:.40}]")
                 else:
                     yield f"A key of {path.replace('The', 'the', 1)}", type(key)
         elif type(value) is list:
             for index, member in enumerate(value):
                 yield from self._foreign(member, f"{path}[{index}]")
-        elif type(value) not in self.leaves:
+        elif not self._is_leaf(type(value)):
             yield path, type(value)
 
 
-def json_serializer() -> DocumentSerializer:
+_HARMLESS_BYTES: Final = 500
+"""So few bytes hold no more than so many containers."""
+
+_CONTAINER_BYTES: Final = 72  # of memory, as sys.getsizeof() has it, with the garbage collector's part
+_MEMBER_BYTES: Final = 16  # in a list that grows; a number beyond the small ones is longer than one byte here, too
+
+
+def _count_json(data: bytes, _: int) -> tuple[int, int]:
+    """Return the numbers of brackets and commas, in texts too."""
+    containers = data.count(b"[") + data.count(b"{")
+    return containers, containers + data.count(b",")
+
+
+def json_serializer(limits: Limits | None = None) -> DocumentSerializer:
     """Return that of JSON as Python's json module writes and reads it, NaN and infinities included."""
     return DocumentSerializer(
         "json",
         lambda value: _write_json(value).encode("utf-8", "surrogatepass"),
         lambda data: json.loads(data.decode("utf-8", "surrogatepass")),
+        _count_json,
         _LEAVES,
         frozenset({str}),
+        limits,
     )
 
 
-def msgpack_serializer() -> DocumentSerializer:
+_SIMPLE: Final = (
+    rb"(?:[\x00-\x7f\xc0\xc2\xc3\xe0-\xff]+"  # small integers, nil, false, true
+    rb"|[\xcb\xcf\xd3].{8}|[\xca\xce\xd2].{4}"  # numbers
+    rb"|" + b"|".join(b"\\x%02x.{%d}" % (0xA0 + length, length) for length in range(32)) +  # short texts
+    rb"|[\xcc\xd0].|[\xcd\xd1\xd4]..|\xd5.{3}|\xd6.{5}|\xd7.{9}|\xd8.{17})"
+)  # fmt: skip
+_skip_simple: Final = re.compile(rb"(?:" + _SIMPLE + rb"|[\x80-\x9f]+){0,1000}", re.DOTALL).match
+_short_containers: Final = re.compile(_SIMPLE + rb"*([\x80-\x9f]*)", re.DOTALL).findall
+"""https://github.com/msgpack/msgpack/blob/master/spec.md#formats"""
+
+_is_all_codes: Final = re.compile(rb"[\x00-\x9f\xc0\xc2\xc3\xe0-\xff]*").fullmatch
+_NO_SHORT_CONTAINER: Final = bytes(range(128)) + bytes(range(160, 256))
+
+_SHORT_MEMBERS: Final = bytes(128) + bytes(range(0, 32, 2)) + bytes(range(16)) + bytes(96)
+"""Table from the first byte of a short map or array to the number of its members."""
+
+_SIZES: Final = {
+    0xC4: (1, 0, 0),
+    0xC5: (2, 0, 0),
+    0xC6: (4, 0, 0),  # bytes
+    0xC7: (1, 0, 1),
+    0xC8: (2, 0, 1),
+    0xC9: (4, 0, 1),  # extensions, with a byte for their kind
+    0xD9: (1, 0, 0),
+    0xDA: (2, 0, 0),
+    0xDB: (4, 0, 0),  # texts
+    0xDC: (2, 1, 0),
+    0xDD: (4, 1, 0),  # arrays
+    0xDE: (2, 2, 0),
+    0xDF: (4, 2, 0),  # maps
+}
+"""First byte to the number of bytes that tell the length, the members of a container for each, and further bytes."""
+
+
+def _count_msgpack(data: bytes, most: int) -> tuple[int, int]:
+    """Count containers and the members that they lay claim to: the reader makes room for these before it sees them."""
+    position = containers = members = 0
+    while position < len(data) and members <= most:
+        skipped = _skip_simple(data, position)
+        if skipped is not None and skipped.end() > position:
+            found = skipped.group().translate(None, _NO_SHORT_CONTAINER)
+            if found and not _is_all_codes(skipped.group()):  # bytes of texts and numbers are among them
+                found = b"".join(_short_containers(data, position, skipped.end()))
+            containers += len(found)
+            members += sum(found.translate(_SHORT_MEMBERS))
+            position = skipped.end()
+        else:
+            size, each, more = _SIZES[data[position]]
+            counted = int.from_bytes(data[position + 1 : position + 1 + size], "big")
+            position += 1 + size + more + (0 if each else counted)
+            containers += each > 0
+            members += each * counted
+        if members >= len(data):
+            raise ValueError("more members than bytes")
+    return containers, members
+
+
+def msgpack_serializer(limits: Limits | None = None) -> DocumentSerializer:
     """Return that of MessagePack, by the msgpack package; raise ImportError if it is not installed."""
     msgpack = import_module("msgpack")
     return DocumentSerializer(
         "msgpack",
         partial(msgpack.packb, unicode_errors="surrogatepass"),
         partial(msgpack.unpackb, strict_map_key=False, unicode_errors="surrogatepass"),
+        _count_msgpack,
         _LEAVES | {bytes},
         frozenset({str, bytes, int}),
+        limits,
     )

@@ -38,6 +38,7 @@ __all__ = [
     "TEXT_BYTE",
     "Reader",
     "Writer",
+    "is_markup",
     "is_plain_integer",
     "type_name",
 ]
@@ -92,6 +93,14 @@ def type_name(cls: type) -> str:
     ('dict', '_struct.Struct')
     """
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+
+
+_MARKUP: Final = frozenset({("django.utils.safestring", "SafeString"), ("markupsafe", "Markup")})
+
+
+def is_markup(cls: type) -> bool:
+    """Tell whether instances of a class are texts that need no escaping: where only plain data is kept, plain texts."""
+    return (cls.__module__, cls.__qualname__) in _MARKUP and issubclass(cls, str)
 
 
 def _write_text(value: str) -> bytes:

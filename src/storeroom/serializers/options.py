@@ -7,11 +7,18 @@ from typing import Any, Final, TypeAlias
 
 from storeroom.exceptions import ConfigurationError, DecodeError, SerializationError, StoreroomError
 from storeroom.serializers import compressors, frames, plugins
+from storeroom.serializers.bounds import DEFAULT_MAX_EXPANSION, Limits
 from storeroom.serializers.codec import Codec, SignedCodec
+from storeroom.serializers.compressors import FORMATS, Format
+from storeroom.serializers.expansion import Expansion
 from storeroom.serializers.frames import PICKLE_PROTOCOL, SCALAR_READERS, Reader, Writer, type_name
 from storeroom.serializers.plugins import Serializer
 from storeroom.serializers.signatures import Signer
+from storeroom.storage.copies import TRIAL
 from storeroom.storage.envelope import FIRST_BYTE, unpack
+from storeroom.storage.interruptions import raise_if_foreign, value_or
+from storeroom.storage.trials import names_in, note_unreadable
+from storeroom.wording import shown
 
 __all__ = ["DEFAULT_COMPRESS_MIN_BYTES", "DEFAULT_MAX_VALUE_BYTES", "build_codec"]
 
@@ -38,6 +45,9 @@ def build_codec(
     trusted: bool = False,
     allowed_types: Iterable[str | type] = (),
     max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
+    max_expansion: int = DEFAULT_MAX_EXPANSION,
+    read_compressors: Iterable[str] = (),
+    signing_context: str = "",
 ) -> Codec:
     """Return the codec that these options describe.
 
@@ -54,60 +64,95 @@ def build_codec(
         allowed_types: classes, or their dotted paths, that a store neither trusted nor signed may hold beside plain
             data.
         max_value_bytes: the longest value that is compressed, or read from compressed bytes.
+        max_expansion: times its stored length that a value may take in memory, if the store is neither trusted nor
+            signed. Up to 16 MiB it may take in any case, and expand to 3 MiB.
+        read_compressors: names of formats that such a store reads beside that of `compressor`, while it is changed.
+        signing_context: the signatures hold for this name only.
 
     Raises:
         ConfigurationError: an option is wrong, or a library it needs is not installed.
     """
     _require_whole_number("compress_min_bytes", compress_min_bytes, 0)
     _require_whole_number("max_value_bytes", max_value_bytes, 1)
-    signer = None if secret is None else Signer(_secrets(secret))
-    makers = _makers(_paths(allowed_types), any_pickle=trusted or signer is not None)
+    _require_whole_number("max_expansion", max_expansion, 1)
+    signer = None if secret is None else Signer(_secrets(secret), signing_context)
+    limits = None if trusted or signer is not None else Limits(max_expansion)
+    makers = _makers(_paths(allowed_types), limits)
     prefix, chosen = _chosen(serializer, makers)
-    loaders = {own: _lazily(maker) for own, maker in makers.items()} | {prefix: chosen.loads}
     compressed = compressors.get_format(compressor)
+    formats = _read_formats(compressed, read_compressors, everything=limits is None)
+    expansion = Expansion(makers, limits, max_value_bytes)
+    loaders = {own: _lazily(maker) for own, maker in makers.items()} | {prefix: chosen.loads}
     codec = (
         _writer(prefix, chosen.dumps),
-        _readers(loaders, compressed, max_value_bytes),
-        None if compressed is None else _bounded(compressed.compress, max_value_bytes),
+        _readers(loaders, formats, expansion),
+        None if compressed is None else partial(expansion.compress, compressed),
         compress_min_bytes,
     )
     return Codec(*codec) if signer is None else SignedCodec(signer, *codec)
 
 
+def _read_formats(chosen: Format | None, names: Any, *, everything: bool) -> list[Format]:
+    """Return the compressed formats that are read."""
+    if isinstance(names, str) or not isinstance(names, Iterable) or not (named := set(names)) <= FORMATS.keys():
+        raise ConfigurationError(
+            f"read_compressors is {shown(names)}; expected a list with some of {', '.join(map(repr, FORMATS))}."
+        )
+    others: list[Format] = [known for name, known in FORMATS.items() if everything or name in named]
+    return others if chosen is None else [*others, chosen]
+
+
 class _AnyPickle:
     """Pickle without fences: for bytes that only a trusted writer can have made."""
 
-    dumps = staticmethod(partial(pickle.dumps, protocol=PICKLE_PROTOCOL))
-    loads = staticmethod(pickle.loads)
+    @staticmethod
+    def dumps(value: Any) -> bytes:
+        data = pickle.dumps(value, PICKLE_PROTOCOL)
+        if names := names_in(data):
+            TRIAL.check(data, names)
+        return data
+
+    @staticmethod
+    def loads(data: bytes) -> Any:
+        try:
+            return pickle.loads(data)
+        except Exception as error:
+            raise_if_foreign(error, pickle.loads, data)
+            note_unreadable(names_in(data), error)
+            raise
 
 
-def _makers(allowed_paths: frozenset[str], *, any_pickle: bool) -> dict[bytes, _Maker]:
-    """Return the makers of Storeroom's own serializers, by prefix; each makes one, when first called."""
+def _makers(allowed_paths: frozenset[str], limits: Limits | None) -> dict[bytes, _Maker]:
+    """Return the makers of Storeroom's own serializers, by prefix; each makes one, when first called.
+
+    Args:
+        allowed_paths: of classes that a store of plain data may hold.
+        limits: None for a store whose bytes come of trusted writers, so that any pickle is read.
+    """
     return {
-        **({frames.PICKLE: _AnyPickle} if any_pickle else {}),
-        frames.SAFE_PICKLE: cache(partial(_safe_pickle, allowed_paths)),
-        frames.JSON: cache(partial(_document_serializer, "json_serializer")),
-        frames.MSGPACK: cache(partial(_document_serializer, "msgpack_serializer")),
+        **({frames.PICKLE: _AnyPickle} if limits is None else {}),
+        frames.SAFE_PICKLE: cache(partial(_safe_pickle, allowed_paths, limits or Limits())),
+        frames.JSON: cache(partial(_document_serializer, "json_serializer", limits)),
+        frames.MSGPACK: cache(partial(_document_serializer, "msgpack_serializer", limits)),
     }
 
 
-def _safe_pickle(allowed_paths: frozenset[str]) -> Serializer:
+def _safe_pickle(allowed_paths: frozenset[str], limits: Limits) -> Serializer:
     from storeroom.serializers.pickles import SafePickle  # noqa: PLC0415 -- 10 ms of standard library
 
-    return SafePickle(allowed_paths)
+    return SafePickle(allowed_paths, limits)
 
 
-def _document_serializer(name: str) -> Serializer:
+def _document_serializer(name: str, limits: Limits | None) -> Serializer:
     from storeroom.serializers import documents  # noqa: PLC0415 -- json is not always needed
 
-    made: Serializer = getattr(documents, name)()
+    made: Serializer = getattr(documents, name)(limits)
     return made
 
 
 def _chosen(option: Any, makers: Mapping[bytes, _Maker]) -> tuple[bytes, Serializer]:
     """Return the prefix and the serializer with which values are written."""
-    any_pickle = frames.PICKLE in makers
-    prefixes = (frames.PICKLE if any_pickle else frames.SAFE_PICKLE, frames.JSON, frames.MSGPACK)
+    prefixes = (frames.PICKLE if frames.PICKLE in makers else frames.SAFE_PICKLE, frames.JSON, frames.MSGPACK)
     by_name = dict(zip(_NAMES, prefixes, strict=True))
     if not isinstance(option, str) or option not in by_name:
         custom: Serializer = plugins.load("serializer", option, _NAMES, ("dumps", "loads"))
@@ -129,6 +174,7 @@ def _writer(prefix: bytes, dumps: Callable[[Any], bytes]) -> Writer:
             raise
         except Exception as error:
             # A value's own __reduce__ or __getstate__ can fail in any way.
+            raise_if_foreign(error, lambda: prefix + dumps(value))
             path, kind = _culprit(value, dumps)
             raise SerializationError(
                 f"{path} is of type {type_name(kind)!r} and cannot be stored ({type(error).__name__}). "
@@ -144,9 +190,7 @@ def _culprit(value: Any, dumps: Callable[[Any], bytes]) -> tuple[str, type]:
     path = "The value"
     for _ in range(_MAX_DEPTH_SHOWN):
         for key, member in _members(value):
-            try:
-                dumps(member)
-            except Exception:  # noqa: BLE001 -- that it fails is the finding
+            if value_or(None, dumps, member) is None:
                 shown = f"{key!r:.40}" if type(key) in (str, int) else f"a {type(key).__name__}"
                 value, path = member, f"{path}[{shown}]"
                 break
@@ -166,22 +210,18 @@ def _lazily(maker: _Maker) -> Callable[[bytes], Any]:
 
 
 def _readers(
-    loaders: Mapping[bytes, Callable[[bytes], Any]], chosen: compressors.Format | None, max_bytes: int
+    loaders: Mapping[bytes, Callable[[bytes], Any]], formats: Iterable[Format], expansion: Expansion
 ) -> dict[int, Reader]:
     """Return the readers of all frames; compressed ones can't be nested, nor can values that have conditions."""
+    unread = _refusal("They are compressed as OPTIONS do not say: see compressor and read_compressors.")
     plain = {
         **SCALAR_READERS,
         frames.SIGNED[0]: _refusal("They are signed, and no secret is set."),
         frames.PICKLE[0]: _refusal("They may run code: the store is neither trusted nor signed."),
         **{prefix[0]: _reader(prefix, loads) for prefix, loads in loaders.items()},
     }
-
-    def expand(compressed: compressors.Format, frame: bytes) -> object:
-        inner = compressed.expand(frame, max_bytes)
-        return plain[inner[0]](inner)
-
-    formats = [*compressors.FORMATS.values(), *([] if chosen is None else [chosen])]
-    readers = plain | {compressed.prefix[0]: partial(expand, compressed) for compressed in formats}
+    readers = plain | {known.prefix[0]: unread for known in FORMATS.values()}
+    readers |= {known.prefix[0]: partial(expansion.read, known, plain) for known in formats}
     return readers | {FIRST_BYTE[0]: lambda frame: unpack(frame, lambda inner: readers[inner[0]](inner))}
 
 
@@ -200,10 +240,6 @@ def _refusal(reason: str) -> Reader:
         raise DecodeError(f"Stored bytes cannot be read. {reason}")
 
     return read
-
-
-def _bounded(compress: Callable[[bytes], bytes], max_bytes: int) -> Callable[[bytes], bytes]:
-    return lambda frame: compress(frame) if len(frame) <= max_bytes else frame
 
 
 def _require_whole_number(option: str, value: Any, minimum: int) -> None:

@@ -5,21 +5,19 @@ constructor of safe_types.py, and call it. Two fences hold it there:
 
 1. Before a byte is executed, the stream must consist of the few opcodes that SafePickle itself produces. ``BUILD`` is
    not among them, so nothing is given attributes; nor is ``LONG_BINPUT``, five bytes of which make the reader allocate
-   gigabytes; nor any opcode of persistent ids, extension codes or old protocols.
+   gigabytes; nor any opcode of persistent ids, extension codes or old protocols. And the value that they make must not
+   be too deep, too large, or too slow to hash (``weighing``).
 2. The only names found are those of the constructors; no module is imported by name, except for the classes that the
    configuration lists in ``allowed_types``.
 
-Whoever writes to the store can still forge plain values, and cost memory or time (``docs/decisions/0010`` has figures).
-A secret closes that too.
-
-Opcodes: https://github.com/python/cpython/blob/main/Lib/pickletools.py
+Whoever writes to the store can still forge plain values, and cost some memory and time (``docs/decisions/0010`` has
+figures). A secret closes that too.
 """
 
 import copyreg
 import enum
 import pickle
 import pkgutil
-import re
 from collections.abc import Iterable
 from functools import cached_property
 from io import BytesIO
@@ -28,67 +26,15 @@ from typing import Any, ClassVar, Final
 
 from storeroom.exceptions import ConfigurationError, SerializationError
 from storeroom.serializers import safe_types
-from storeroom.serializers.frames import PICKLE_PROTOCOL, type_name
-from storeroom.serializers.safe_types import CONSTRUCTORS, REDUCERS, Reduction
+from storeroom.serializers.bounds import MAX_DEPTH, Limits, require_readable, require_shallow
+from storeroom.serializers.frames import PICKLE_PROTOCOL, is_markup, type_name
+from storeroom.serializers.opcodes import HARMLESS_BYTES, allowed_begin, check_opcodes
+from storeroom.serializers.safe_types import CONSTRUCTORS, REDUCERS, Reduction, new_text
+from storeroom.serializers.weighing import weigh
+from storeroom.storage.interruptions import raise_if_foreign
+from storeroom.storage.trials import Trial, note_unreadable
 
-__all__ = ["SafePickle", "restore"]
-
-_LONGEST_SHORT: Final = 64
-"""Texts up to here are skipped within the expression, longer ones by the loop around it."""
-
-_SHORT: Final = b"|".join(b"\\x%02x.{%d}" % (length, length) for length in range(_LONGEST_SHORT))
-
-# Greedy and bounded: unbounded, the matcher would remember every step of a long stream;
-# possessive, it would be wrong before Python 3.11.5 (cpython issue 106052).
-_skip_opcodes: Final = re.compile(
-    rb"(?:"
-    rb"\x8c(?:" + _SHORT + rb")\x94"  # SHORT_BINUNICODE MEMOIZE: first, being most of most values
-    # NONE NEWTRUE NEWFALSE, EMPTY_LIST APPEND APPENDS, EMPTY_TUPLE TUPLE TUPLE1-3, EMPTY_DICT SETITEM SETITEMS,
-    # EMPTY_SET ADDITEMS FROZENSET, MARK POP POP_MARK, MEMOIZE, STACK_GLOBAL REDUCE
-    rb"|[N\x88\x89\]ae)t\x85-\x87}su\x8f\x90\x91(01\x94\x93R]+"
-    rb"|[Kh]."  # BININT1 BINGET
-    rb"|M.."  # BININT2
-    rb"|[Jj].{4}"  # BININT LONG_BINGET
-    rb"|[G\x95].{8}"  # BINFLOAT FRAME
-    rb"|[\x8cC\x8a](?:" + _SHORT + rb")"  # SHORT_BINUNICODE SHORT_BINBYTES LONG1
-    rb"){0,1000}",
-    re.DOTALL,
-).match
-
-_LENGTH_BYTES: Final = {
-    0x8C: 1,  # SHORT_BINUNICODE
-    0x43: 1,  # SHORT_BINBYTES
-    0x8A: 1,  # LONG1
-    0x58: 4,  # BINUNICODE
-    0x42: 4,  # BINBYTES
-    0x8B: 4,  # LONG4
-    0x8D: 8,  # BINUNICODE8
-    0x8E: 8,  # BINBYTES8
-    0x96: 8,  # BYTEARRAY8
-}
-"""The number of bytes behind an opcode that tell the length of its argument, which follows them."""
-
-_HEADER: Final = bytes((0x80, PICKLE_PROTOCOL))
-_STOP: Final = b"."
-
-
-def check_opcodes(stream: bytes) -> None:
-    """Raise UnpicklingError for a stream that has any other opcode, is truncated, or goes on after its end."""
-    if not stream.startswith(_HEADER):
-        raise pickle.UnpicklingError(f"not a pickle of protocol {PICKLE_PROTOCOL}")
-    position, last = len(_HEADER), len(stream) - 1
-    while position < last:
-        skipped = _skip_opcodes(stream, position)
-        end = skipped.end() if skipped else position
-        if end == position:
-            size = _LENGTH_BYTES.get(stream[position])
-            if size is None:
-                raise pickle.UnpicklingError(f"opcode 0x{stream[position]:02x} is not allowed, or cut short")
-            start = position + 1 + size
-            end = start + int.from_bytes(stream[position + 1 : start], "little")
-        position = end
-    if position != last or not stream.endswith(_STOP):
-        raise pickle.UnpicklingError("truncated")
+__all__ = ["SafePickle", "check_opcodes", "restore"]
 
 
 def restore(*_: Any) -> Any:
@@ -149,6 +95,8 @@ class _Pickler(pickle.Pickler):
     """Asked only about values that are no literals: plain ones are pickled at the speed of C."""
 
     owner: ClassVar["SafePickle"]
+    used: set[str]
+    """Paths of the allowed classes in the value."""
 
     def reducer_override(self, obj: Any) -> Any:
         cls = type(obj)
@@ -157,8 +105,11 @@ class _Pickler(pickle.Pickler):
             return reduce(obj)
         if cls is FunctionType and obj in _NAMED:
             return NotImplemented  # the default: by name
+        if is_markup(cls):
+            return new_text, (str.__str__(obj),)
         path = self.owner.path_by_class.get(cls)
         if path is not None:
+            self.used.add(path)
             return _reduce_allowed(obj, path)
         pickle.dumps(obj, PICKLE_PROTOCOL)  # raises, if no secret would help
         name = type_name(cls)
@@ -179,8 +130,16 @@ class _Unpickler(pickle.Unpickler):
         if module_name == safe_types.__name__ and global_name in CONSTRUCTORS:
             return CONSTRUCTORS[global_name]
         if (module_name, global_name) == (__name__, restore.__name__):
-            return lambda path, *arguments: _make(self.owner.class_by_path[path], *arguments)
+            return self._make
         raise pickle.UnpicklingError("a name that is not allowed")
+
+    def _make(self, path: str, *arguments: Any) -> Any:
+        try:
+            return _make(self.owner.class_by_path[path], *arguments)
+        except Exception as error:
+            raise_if_foreign(error, _make, self.owner.class_by_path[path], *arguments)
+            note_unreadable([path], error)
+            raise
 
 
 def _class_at(path: str) -> type:
@@ -202,11 +161,14 @@ class SafePickle:
     Args:
         allowed_types: dotted paths of further classes. Every writer to the store can make instances of them with any
             arguments and any state.
+        limits: bounds on what is read; those of the default options if None.
     """
 
-    def __init__(self, allowed_types: Iterable[str] = ()) -> None:
+    def __init__(self, allowed_types: Iterable[str] = (), limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
         self._paths = frozenset(allowed_types)
         self._pickler = type("_Pickler", (_Pickler,), {"owner": self})
+        self._trial = Trial(self.loads)
         self._unpickler = type("_Unpickler", (_Unpickler,), {"owner": self})
 
     @cached_property
@@ -222,11 +184,32 @@ class SafePickle:
     def dumps(self, value: object) -> bytes:
         """Return the bytes; raise SerializationError if `loads` would refuse a part, or anything that a part raises."""
         stream = BytesIO()
-        self._pickler(stream, PICKLE_PROTOCOL).dump(value)
+        pickler = self._pickler(stream, PICKLE_PROTOCOL)
+        pickler.used = set()
+        pickler.dump(value)
+        if pickler.used:
+            self._trial.check(stream.getvalue(), pickler.used)
+        if stream.tell() > 2 * MAX_DEPTH:  # fewer bytes hold nothing that is too deep
+            require_readable(value, stream.getvalue(), self.check)
         return stream.getvalue()
 
-    def loads(self, stream: bytes) -> object:
-        """Return the value; raise anything when `dumps` has not made the bytes."""
-        check_opcodes(stream)
+    def check(self, stream: bytes, stored_bytes: int) -> int:
+        """Raise anything for bytes that `loads` refuses before it makes a value; see `weigh` for the result."""
+        return weigh(stream, self._limits.held(stored_bytes))
+
+    def loads(self, stream: bytes, stored_bytes: int = 0) -> object:
+        """Return the value; raise anything when `dumps` has not made the bytes.
+
+        Args:
+            stream: the bytes.
+            stored_bytes: the length of the compressed bytes that the stream comes of, if it does.
+        """
+        begin = allowed_begin(stream) if len(stream) <= HARMLESS_BYTES else None
+        if begin is not None and stream[begin.end() :] == b".":
+            unchecked = 0
+        else:
+            unchecked = self.check(stream, stored_bytes or len(stream))
         value: object = self._unpickler(BytesIO(stream)).load()
+        if unchecked:
+            require_shallow(value, unchecked)
         return value

@@ -17,17 +17,24 @@ import pathlib
 import uuid
 import zoneinfo
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final, TypeAlias, TypeVar
 
 from storeroom.exceptions import SerializationError
 from storeroom.serializers.frames import type_name
 
-__all__ = ["CONSTRUCTORS", "REDUCERS", "Reduction"]
+__all__ = ["CONSTRUCTORS", "REDUCERS", "Reduction", "new_text"]
 
 Reduction: TypeAlias = tuple[Any, ...]
 """The result of ``__reduce__``: a constructor, its arguments, None, list items, dict items."""
 
 _T = TypeVar("_T")
+
+_LONGEST_TEXT: Final = 2**16
+"""Characters of a Decimal or a path. A path of many parts takes some 14 times its length in memory."""
+
+_FRACTION_BITS: Final = 2048
+"""Numerator and denominator are divided by their greatest common divisor: for these that takes 10 microseconds."""
 
 _FACTORIES: Final = {kind.__name__: kind for kind in (bool, bytes, dict, float, int, list, set, str, tuple)}
 """The functions that may make the missing values of a stored defaultdict."""
@@ -48,6 +55,17 @@ def _exactly(kind: type[_T], *values: object) -> None:
             raise TypeError(f"expected {kind.__name__}, found {type(value).__name__}")
 
 
+def _require_short(text: str) -> None:
+    if len(text) > _LONGEST_TEXT:
+        raise ValueError(f"more than {_LONGEST_TEXT} characters")
+
+
+def new_text(text: str) -> str:
+    """Make a text, of one that was marked as safe for HTML: nobody but its author can vouch for that."""
+    _exactly(str, text)
+    return text
+
+
 def new_complex(real: float, imag: float) -> complex:
     """Make a complex number, negative zeros and all."""
     _exactly(float, real, imag)
@@ -63,12 +81,15 @@ def new_range(start: int, stop: int, step: int) -> range:
 def new_decimal(text: str) -> decimal.Decimal:
     """Make a Decimal, exact in every context."""
     _exactly(str, text)
+    _require_short(text)
     return decimal.Decimal(text)
 
 
 def new_fraction(numerator: int, denominator: int) -> fractions.Fraction:
-    """Make a Fraction in lowest terms."""
+    """Make a Fraction in lowest terms, which takes the square of the time of a sum."""
     _exactly(int, numerator, denominator)
+    if max(numerator.bit_length(), denominator.bit_length()) > _FRACTION_BITS:
+        raise ValueError(f"a fraction of integers of more than {_FRACTION_BITS} bits")
     return fractions.Fraction(numerator, denominator)
 
 
@@ -106,18 +127,27 @@ def new_timezone(*offset_and_name: Any) -> dt.timezone:
 
 def new_zoneinfo(key: str, cached: bool) -> zoneinfo.ZoneInfo:
     """Make a ZoneInfo by its key; ZoneInfo itself refuses other keys, and paths out of the time zone folders."""
-    return zoneinfo.ZoneInfo(key) if cached else zoneinfo.ZoneInfo.no_cache(key)
+    _exactly(str, key)
+    return zoneinfo.ZoneInfo(key) if cached else _uncached_zone(key)
+
+
+@lru_cache(maxsize=1024)  # there are some 600; each takes a file to read
+def _uncached_zone(key: str) -> zoneinfo.ZoneInfo:
+    return zoneinfo.ZoneInfo.no_cache(key)
 
 
 def new_uuid(number: int, is_safe: int | None) -> uuid.UUID:
     """Make a UUID of its 128-bit number."""
     _exactly(int, number)
+    if is_safe is not None:
+        _exactly(int, is_safe)
     return uuid.UUID(int=number, is_safe=uuid.SafeUUID(is_safe))
 
 
 def new_path(kind: str, text: str) -> pathlib.PurePath:
     """Make a path; a concrete one only on the system that it is for."""
     _exactly(str, kind, text)
+    _require_short(text)
     return _PATHS[kind](text)
 
 
@@ -139,7 +169,10 @@ def new_counter() -> collections.Counter[Any]:
 
 def new_defaultdict(factory: str | None) -> collections.defaultdict[Any, Any]:
     """Make an empty defaultdict; the pickle adds the items."""
-    return collections.defaultdict(None if factory is None else _FACTORIES[factory])
+    if factory is None:
+        return collections.defaultdict(None)
+    _exactly(str, factory)
+    return collections.defaultdict(_FACTORIES[factory])
 
 
 def new_deque(maxlen: int | None) -> collections.deque[Any]:
@@ -150,13 +183,32 @@ def new_deque(maxlen: int | None) -> collections.deque[Any]:
 CONSTRUCTORS: Final[Mapping[str, Callable[..., object]]] = {
     constructor.__name__: constructor
     for constructor in (
-        *(new_complex, new_range, new_decimal, new_fraction),
+        *(new_text, new_complex, new_range, new_decimal, new_fraction),
         *(new_date, new_time, new_datetime, new_timedelta, new_timezone, new_zoneinfo),
         *(new_uuid, new_path, new_address),
         *(new_ordered_dict, new_counter, new_defaultdict, new_deque),
     )
 }
 """By the name under which a stored value calls them."""
+
+
+def _text_of(value: decimal.Decimal | pathlib.PurePath) -> str:
+    text = str(value)
+    if len(text) > _LONGEST_TEXT:
+        raise SerializationError(
+            f"A {type(value).__name__} of {len(text)} characters cannot be stored here; expected {_LONGEST_TEXT} at "
+            "most. Store it as a text, or set a secret."
+        )
+    return text
+
+
+def _reduce_fraction(value: fractions.Fraction) -> Reduction:
+    if max(value.numerator.bit_length(), value.denominator.bit_length()) > _FRACTION_BITS:
+        raise SerializationError(
+            f"A Fraction of integers of more than {_FRACTION_BITS} bits cannot be stored here. "
+            "Store its numerator and denominator, or set a secret."
+        )
+    return new_fraction, (value.numerator, value.denominator)
 
 
 def _time_fields(value: dt.time | dt.datetime) -> tuple[int, int, int, int]:
@@ -199,8 +251,8 @@ def _mapping(constructor: Callable[[], object]) -> Callable[[Any], Reduction]:
 REDUCERS: Final[Mapping[type, Callable[[Any], Reduction]]] = {
     complex: lambda value: (new_complex, (value.real, value.imag)),
     range: lambda value: (new_range, (value.start, value.stop, value.step)),
-    decimal.Decimal: lambda value: (new_decimal, (str(value),)),
-    fractions.Fraction: lambda value: (new_fraction, (value.numerator, value.denominator)),
+    decimal.Decimal: lambda value: (new_decimal, (_text_of(value),)),
+    fractions.Fraction: _reduce_fraction,
     dt.date: lambda value: (new_date, (value.year, value.month, value.day)),
     dt.time: lambda value: (new_time, (value.tzinfo, value.fold, *_time_fields(value))),
     dt.datetime: _reduce_datetime,
@@ -212,7 +264,7 @@ REDUCERS: Final[Mapping[type, Callable[[Any], Reduction]]] = {
     collections.Counter: _mapping(new_counter),
     collections.defaultdict: _reduce_defaultdict,
     collections.deque: lambda value: (new_deque, (value.maxlen,), None, iter(value)),
-    **dict.fromkeys(_PATHS.values(), lambda value: (new_path, (type(value).__name__, str(value)))),
+    **dict.fromkeys(_PATHS.values(), lambda value: (new_path, (type(value).__name__, _text_of(value)))),
     **dict.fromkeys(_ADDRESSES.values(), lambda value: (new_address, (type(value).__name__, str(value)))),
 }
 """By exact type: a subclass has state that its constructor would lose."""

@@ -1,7 +1,8 @@
 """Signatures, which prove that bytes were written with the secret, and for their key.
 
-A value carries a keyed BLAKE2b hash (RFC 7693, section 2.9) of its storage key and its frame. An earlier value that is
-put back under the same key is not noticed.
+A value carries a keyed BLAKE2b hash (RFC 7693, section 2.9) of its storage key and its frame, salted by a context, if
+there is one. An earlier value that is put back under the same key is not noticed; docs/serialization-and-trust.md lists
+the rest that is not signed.
 """
 
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from typing import Any, Final
 
 from storeroom.exceptions import ConfigurationError
 from storeroom.serializers.frames import SIGNED
+from storeroom.wording import shown
 
 __all__ = ["MIN_SECRET_LENGTH", "Signer"]
 
@@ -23,17 +25,24 @@ _START: Final = len(SIGNED) + _SIGNATURE_SIZE
 # Personalization keeps hashes for one purpose useless for any other (a "domain separator" in RFC 7693); up to 16 bytes.
 _KEY_PURPOSE: Final = b"storeroom.secret"
 _VALUE_PURPOSE: Final = b"storeroom.value"
+_CONTEXT_PURPOSE: Final = b"storeroom.where"
 
 
 class Signer:
     """Signs with the first secret, the newest, and accepts all: an old one can go when its values have expired.
 
+    Args:
+        context: the name of the storage, or "". A value that was signed in another one is not accepted.
+
     Raises:
-        ConfigurationError: there is none, or one is too short; its text is not shown.
+        ConfigurationError: there is none, or one is too short; its text is not shown. Or the context is no text.
     """
 
-    def __init__(self, secrets: Iterable[bytes]) -> None:
-        self._hashes = [_keyed_hash(secret) for secret in secrets]
+    def __init__(self, secrets: Iterable[bytes], context: str = "") -> None:
+        if not isinstance(context, str):
+            raise ConfigurationError(f"signing_context is {shown(context)}; expected a string, or '' for none.")
+        salt = _salt(context) if context else b""
+        self._hashes = [_keyed_hash(secret, salt) for secret in secrets]
         if not self._hashes:
             raise ConfigurationError("secret is an empty list; expected at least one secret, or None for no signing.")
 
@@ -50,7 +59,12 @@ class Signer:
         return None
 
 
-def _keyed_hash(secret: bytes) -> Any:
+def _salt(context: str) -> bytes:
+    """Return 16 bytes, the longest salt of BLAKE2b."""
+    return blake2b(context.encode("utf-8", "surrogatepass"), digest_size=16, person=_CONTEXT_PURPOSE).digest()
+
+
+def _keyed_hash(secret: bytes, salt: bytes) -> Any:
     if len(secret) < MIN_SECRET_LENGTH:
         raise ConfigurationError(
             f"secret has {len(secret)} bytes; expected at least {MIN_SECRET_LENGTH}, chosen at random. "
@@ -58,7 +72,7 @@ def _keyed_hash(secret: bytes) -> Any:
         )
     # BLAKE2b takes keys up to 64 bytes; hashing makes one of a secret of any length.
     key = blake2b(secret, person=_KEY_PURPOSE).digest()
-    return blake2b(key=key, digest_size=_SIGNATURE_SIZE, person=_VALUE_PURPOSE)
+    return blake2b(key=key, digest_size=_SIGNATURE_SIZE, person=_VALUE_PURPOSE, salt=salt)
 
 
 def _signature(keyed_hash: Any, frame: bytes, storage_key: str) -> bytes:

@@ -1,6 +1,6 @@
 """The agreement between a near tier and a storage that tells of changes: Channel and Listener."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 __all__ = ["Channel", "Listener"]
@@ -21,11 +21,14 @@ class Listener(Protocol):
     def drop_all(self) -> None:
         """Forget everything: nobody can tell which entries have changed."""
 
-    def begin_tracking(self, heard_until: float) -> None:
-        """Forget everything, and believe entries from now on for as long as the channel vouches for them."""
+    def begin_tracking(self, heard_until: float, is_heard: Callable[[str], bool] | None = None) -> None:
+        """Forget everything, and believe entries from now on for as long as the channel vouches for them.
+
+        Those that are not `is_heard` of, by their storage key, are believed for `max_staleness` seconds alone.
+        """
 
     def vouch(self, heard_until: float) -> None:
-        """Note that every change up to that time (epoch seconds) has been heard of."""
+        """Note that every change up to that time (``timeouts.uptime()``) has been heard of."""
 
     def end_tracking(self) -> None:
         """Forget everything, and believe entries for `max_staleness` seconds alone, as without a channel."""

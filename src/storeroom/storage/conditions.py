@@ -10,7 +10,7 @@ from typing import Any, Final
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import LOOK, MISSING, StorageHooks
 from storeroom.storage.steps import Steps
-from storeroom.storage.tags import are_current, live_envelopes
+from storeroom.storage.tags import are_current, live_envelopes, prolong
 
 __all__ = ["add_over", "expiry", "has", "is_live", "live_keys", "move", "open_many", "opened", "touch"]
 
@@ -56,19 +56,31 @@ def add_over(hooks: StorageHooks, storage_key: str, value: Any, expires_at: floa
     return bool((yield hooks, "_compare_set", (storage_key, found, value, expires_at)))
 
 
-def has(hooks: StorageHooks, storage_key: str) -> Steps[bool]:
-    """See StorageHooks._has(), for an entry that has to be read to know."""
+def has(hooks: StorageHooks, storage_key: str, there: Any = LOOK) -> Steps[bool]:
+    """See StorageHooks._has(), whose answer this is, for an entry that has to be looked at to know."""
+    if type(there) is Envelope:
+        return (yield from is_live(hooks, there))
+    if there is not LOOK:
+        return bool(there)
     found = yield hooks, "_get", (storage_key,)
     return (yield from opened(hooks, found)) is not MISSING
 
 
-def touch(hooks: StorageHooks, storage_key: str, expires_at: float) -> Steps[bool]:
-    """See StorageHooks._touch(), for an entry that has to be read to know."""
+def touch(hooks: StorageHooks, storage_key: str, expires_at: float, touched: Any = LOOK) -> Steps[bool]:
+    """See StorageHooks._touch(), whose answer this is, for an entry that has to be looked at to know."""
+    if touched is not LOOK and type(touched) is not Envelope:
+        return bool(touched)
 
     def renew(found: Envelope) -> Steps[Any]:
         renewed = found.until(expires_at)
+        yield from prolong(hooks, found, renewed.kept_until)
         return (yield hooks, "_compare_set", (storage_key, found, renewed, renewed.kept_until)) or LOOK
 
+    if type(touched) is Envelope:
+        if not (yield from is_live(hooks, touched)):
+            return False
+        if (yield from renew(touched)) is not LOOK:
+            return True
     return bool((yield from _judged(hooks, "_touch", (storage_key, expires_at), renew)))
 
 
@@ -87,8 +99,12 @@ def move(hooks: StorageHooks, storage_key: str, new_storage_key: str) -> Steps[b
     return bool((yield from _judged(hooks, "_rename", (storage_key, new_storage_key), rename)))
 
 
-def expiry(hooks: StorageHooks, storage_key: str) -> Steps[Any]:
-    """See StorageHooks._expiry(), for an entry that has to be read to know."""
+def expiry(hooks: StorageHooks, storage_key: str, expires_at: Any = LOOK) -> Steps[Any]:
+    """See StorageHooks._expiry(), whose answer this is, for an entry that has to be looked at to know."""
+    if type(expires_at) is Envelope:
+        return expires_at.fresh_until if (yield from is_live(hooks, expires_at)) else None
+    if expires_at is not LOOK:
+        return expires_at
 
     def tell(found: Envelope) -> Steps[float]:
         yield from ()
@@ -114,7 +130,7 @@ def _judged(
             answer = yield from change(found)
         else:
             return None
-        if answer is not LOOK:
+        if answer is not LOOK and type(answer) is not Envelope:
             return answer
     return None
 

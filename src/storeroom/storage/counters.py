@@ -1,14 +1,20 @@
-"""Counters that come into being by being counted: of two clients that count an absent key, one creates it."""
+"""Counters that come into being by being counted, or are computed while they are counted.
 
+Of two clients that count an absent key, one creates it. A number whose successor somebody computes is counted all the
+same: that takes the lease away, as every write does.
+"""
+
+from contextlib import suppress
 from typing import Any
 
 from storeroom.exceptions import StorageError, ValueTypeError
-from storeroom.storage.conditions import TRIES, add_over, has
+from storeroom.storage.conditions import TRIES, add_over, is_live
+from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING, StorageHooks
 from storeroom.storage.steps import Steps
 from storeroom.timeouts import AT_ONCE
 
-__all__ = ["count", "numeric"]
+__all__ = ["count", "numeric", "recount"]
 
 
 def count(hooks: StorageHooks, storage_key: str, delta: float, start: float, expires_at: float) -> Steps[float]:
@@ -21,12 +27,12 @@ def count(hooks: StorageHooks, storage_key: str, delta: float, start: float, exp
     is_kept = expires_at != AT_ONCE
     step = ("_count", (storage_key, delta, start, expires_at)) if is_kept else ("_incr", (storage_key, delta))
     for _ in range(TRIES):
-        try:
-            total: float | None = yield hooks, *step
-        except (KeyError, ValueTypeError) as error:
-            if isinstance(error, ValueTypeError) and (yield from has(hooks, storage_key)):
-                raise
-            total = None
+        total: float | None = None
+        with suppress(KeyError):
+            try:
+                total = yield hooks, *step
+            except ValueTypeError:
+                total = yield from recount(hooks, storage_key, delta)
         if total is not None:
             return total
         # An envelope may be in the way that counts as absent: a tag was invalidated, or somebody computes.
@@ -38,12 +44,43 @@ def count(hooks: StorageHooks, storage_key: str, delta: float, start: float, exp
     )
 
 
+def recount(hooks: StorageHooks, storage_key: str, delta: float) -> Steps[float]:
+    """Add delta to an entry that `_incr` has found to be no number, a moment ago. Return the new number.
+
+    It may have been the lease of somebody who has stored a number since, or who computes another one still.
+
+    Raises:
+        KeyError: there is no live entry.
+        ValueTypeError: the entry is no number, or has tags or may become stale.
+    """
+    for _ in range(TRIES):
+        found = yield hooks, "_get", (storage_key,)
+        if type(found) is not Envelope:
+            numeric(storage_key, found)
+            with suppress(ValueTypeError):
+                counted: float = yield hooks, "_incr", (storage_key, delta)
+                return counted
+            continue
+        if not (yield from is_live(hooks, found)):
+            raise KeyError(storage_key)
+        if found.has_conditions:
+            break
+        total = numeric(storage_key, found.value) + delta
+        if (yield hooks, "_compare_set", (storage_key, found, total, found.fresh_until)):
+            return total
+    raise ValueTypeError(
+        f"The value of key {storage_key!r} has tags, or may become stale or be refreshed early; incr() and decr() "
+        "need a number in an entry without such conditions."
+    )
+
+
 def numeric(storage_key: str, value: Any) -> float:
     """Return the value of an entry to be counted. Raise KeyError for MISSING, ValueTypeError if it is no number."""
     if value is MISSING:
         raise KeyError(storage_key)
-    if not isinstance(value, int | float):
+    if not issubclass(type(value), int | float):  # isinstance() would ask the value itself
         raise ValueTypeError(
             f"The value of key {storage_key!r} is not a number; incr() and decr() need an int or a float."
         )
-    return value
+    number: float = value
+    return number

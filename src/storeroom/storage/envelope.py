@@ -22,20 +22,23 @@ from storeroom import timeouts
 from storeroom.timeouts import AT_ONCE, NEVER
 
 __all__ = [
-    "FIRST_BYTE", "KIND_BYTES", "LEASED_BYTES", "MAY_BEGIN", "Envelope", "is_leased", "is_packed", "new_stamp", "pack",
-    "placeholder", "unpack",
+    "FIRST_BYTE", "KIND_BYTES", "LEASED_BYTES", "MAY_BEGIN", "SIGNED", "UNREAD", "Envelope", "is_leased", "is_over",
+    "is_packed", "is_unread", "new_stamp", "pack", "placeholder", "stamp_of", "terms_of", "unpack",
 ]  # fmt: skip
 
 _HEAD: Final = struct.Struct(">QddddH")
 _TAG: Final = struct.Struct(">QH")
 FIRST_BYTE: Final = b"\x1a"
 """The first byte of an envelope's frame."""
-_SIGNED: Final = b"\x01"
+SIGNED: Final = b"\x01"
 _FRAME_OF_SIGNED: Final = 17  # where the frame within a signed one begins: see serializers.frames
 KIND_BYTES: Final = _FRAME_OF_SIGNED + 1
 """Bytes of a frame that is_packed() has to see."""
 LEASED_BYTES: Final = KIND_BYTES + _HEAD.size
-"""Bytes of a frame that is_leased() has to see."""
+"""Bytes of a frame that is_leased() and is_over() have to see."""
+
+UNREAD: Final = object()
+"""The value of an envelope whose terms alone were read. To store it is to change these, and leave the value."""
 
 
 def new_stamp() -> int:
@@ -75,6 +78,11 @@ class Envelope:
         return self.fresh_until != AT_ONCE
 
     @property
+    def has_conditions(self) -> bool:
+        """Whether the value would lose anything if it were stored bare: but for a lease, it would not."""
+        return bool(self.tags or self.grace or self.cost)
+
+    @property
     def is_fresh(self) -> bool:
         """Whether its own time is not over; its tags are another matter."""
         return self.fresh_until > timeouts.now()
@@ -86,6 +94,10 @@ class Envelope:
     def leased(self, until: float) -> "Envelope":
         """Return a new writing of the same value: the lease of the caller that computes its successor."""
         return Envelope(self.value, self.fresh_until, self.grace, self.cost, self.tags, until)
+
+    def renewed(self, until: float) -> "Envelope":
+        """Return the same lease with another end. Its stamp stays: its owner finds it, whichever is there by now."""
+        return Envelope(self.value, self.fresh_until, self.grace, self.cost, self.tags, until, self.stamp)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Envelope) and other.stamp == self.stamp
@@ -109,23 +121,43 @@ def placeholder(until: float) -> Envelope:
     return Envelope(None, AT_ONCE, leased_until=until)
 
 
-MAY_BEGIN: Final = frozenset({FIRST_BYTE[0], _SIGNED[0]})
+def is_unread(value: Any) -> bool:
+    """Tell whether this is an envelope whose terms alone were read."""
+    return type(value) is Envelope and value.value is UNREAD
+
+
+MAY_BEGIN: Final = frozenset({FIRST_BYTE[0], SIGNED[0]})
 """First bytes of frames that is_packed() may be true of."""
 
 
 def is_packed(data: bytes) -> bool:
     """Tell whether stored bytes are those of an envelope, signed or not; without verifying them."""
-    start = _FRAME_OF_SIGNED if data[:1] == _SIGNED else 0
+    start = _FRAME_OF_SIGNED if data[:1] == SIGNED else 0
     return data[start : start + 1] == FIRST_BYTE
 
 
 def is_leased(data: bytes, now: float) -> bool:
     """Tell whether stored bytes are those of an envelope whose successor is computed; without verifying them."""
-    start = _FRAME_OF_SIGNED if data[:1] == _SIGNED else 0
+    return len(head := _head(data)) > 0 and head[4] > now
+
+
+def is_over(data: bytes, now: float) -> bool:
+    """Tell whether stored bytes are those of an envelope that counts as absent: stale, or a lease without a value."""
+    return len(head := _head(data)) > 0 and not head[1] > now
+
+
+def stamp_of(data: bytes) -> int | None:
+    """Return the stamp of an envelope, by its first LEASED_BYTES, without verifying them; None for other bytes."""
+    head = _head(data)
+    return head[0] if head else None
+
+
+def _head(data: bytes) -> tuple[Any, ...]:
+    """Return the numbers at the beginning of an envelope; none if these bytes are no envelope's."""
+    start = _FRAME_OF_SIGNED if data[:1] == SIGNED else 0
     if data[start : start + 1] != FIRST_BYTE or len(data) < start + 1 + _HEAD.size:
-        return False
-    leased_until: float = _HEAD.unpack_from(data, start + 1)[4]
-    return leased_until > now
+        return ()
+    return _HEAD.unpack_from(data, start + 1)
 
 
 def pack(envelope: Envelope, frame: bytes) -> bytes:
@@ -141,6 +173,26 @@ def pack(envelope: Envelope, frame: bytes) -> bytes:
 
 def unpack(frame: bytes, loads: Callable[[bytes], Any]) -> Envelope:
     """Return the envelope of a frame, within which `loads` reads; raise ValueError or struct.error if it is damaged."""
+    envelope, start = _unpack_terms(frame)
+    inner = frame[start:]
+    if inner[:1] == frame[:1]:
+        raise ValueError("an envelope within an envelope")
+    envelope.value = loads(inner)
+    return envelope
+
+
+def terms_of(frame: bytes | memoryview) -> tuple[Envelope, int] | None:
+    """Return an envelope without its value, and where that begins in the frame, of which a beginning will do.
+
+    None if the frame is no envelope's, or signed, which is to be verified as a whole, or ends before the value begins.
+    """
+    try:
+        return _unpack_terms(frame) if frame[:1] == FIRST_BYTE else None
+    except (ValueError, struct.error):
+        return None
+
+
+def _unpack_terms(frame: bytes | memoryview) -> tuple[Envelope, int]:
     stamp, fresh_until, grace, cost, leased_until, count = _HEAD.unpack_from(frame, 1)
     if not (grace >= 0 and cost >= 0 and fresh_until <= NEVER and leased_until >= 0):  # NaN compares as false
         raise ValueError("an envelope whose times mean nothing")
@@ -149,8 +201,7 @@ def unpack(frame: bytes, loads: Callable[[bytes], Any]) -> Envelope:
     for _ in range(count):
         version, length = _TAG.unpack_from(frame, position)
         position += _TAG.size + length
-        tags.append((frame[position - length : position].decode("utf-8", "surrogatepass"), version))
-    inner = frame[position:]
-    if inner[:1] == frame[:1]:
-        raise ValueError("an envelope within an envelope")
-    return Envelope(loads(inner), fresh_until, grace, cost, tuple(tags), leased_until, stamp)
+        tags.append((str(frame[position - length : position], "utf-8", "surrogatepass"), version))
+    if position > len(frame):
+        raise ValueError("an envelope that ends within its tags")
+    return Envelope(UNREAD, fresh_until, grace, cost, tuple(tags), leased_until, stamp), position

@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Final, NamedTuple, ParamSpec, TypeVar, final
 
 from storeroom.exceptions import NotSupportedError
+from storeroom.storage.clocks import Clock, machine_clock
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.steps import Steps, run
 
@@ -115,6 +116,12 @@ def twin_of(hook: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any,
     return twin
 
 
+def _copies() -> Any:
+    from storeroom.storage import copies  # noqa: PLC0415 -- few programs keep values aside, or compare them so
+
+    return copies
+
+
 class StorageHooks:
     """The hooks, with the defaults of those that can be derived from others."""
 
@@ -126,6 +133,9 @@ class StorageHooks:
 
     keeps_entries: ClassVar[bool] = True
     """False where nothing is stored, so that no two aliases can get into each other's way."""
+
+    clears_by_prefix: ClassVar[bool] = False
+    """Whether `_clear` removes the entries of a KEY_PREFIX without asking for their storage keys."""
 
     sees_envelopes: bool = False
     """Whether `_add`, `_touch`, `_rename`, `_has` and `_expiry` answer LOOK, and do nothing, where they find an
@@ -150,7 +160,11 @@ class StorageHooks:
         raise NotImplementedError
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
-        """Store all values; return the storage keys that could not be stored."""
+        """Store all values; return the storage keys that could not be stored.
+
+        Raises:
+            ValueTooLargeError: one is larger than the storage can hold; the framework finds out which, by asking again.
+        """
         raise NotImplementedError
 
     def _add(self, storage_key: str, value: Any, expires_at: float) -> Any:
@@ -158,11 +172,18 @@ class StorageHooks:
         raise NotImplementedError
 
     def _delete_many(self, storage_keys: Sequence[str]) -> int:
-        """Remove the entries; return how many of them were live."""
+        """Remove the entries; return how many of them were live.
+
+        Where it `sees_envelopes`, a stale one is not, nor a lease without a value.
+        """
         raise NotImplementedError
 
     def _touch(self, storage_key: str, expires_at: float) -> Any:
-        """Give a live entry a new expiry. Atomic. Return False, and do nothing, if it is absent, or LOOK."""
+        """Give a live entry a new expiry. Atomic. Return False, and do nothing, if it is absent, or LOOK.
+
+        In place of LOOK it may return the entry's envelope without its value (``envelope.UNREAD``), if `_compare_set`
+        takes that as expected and, with another time, as the new value, and then leaves the value that is stored.
+        """
         raise NotImplementedError
 
     def _incr(self, storage_key: str, delta: float) -> float:
@@ -175,7 +196,10 @@ class StorageHooks:
         raise NotImplementedError
 
     def _expiry(self, storage_key: str) -> Any:
-        """Return the entry's expires_at (NEVER if it has none), None if it is absent, or LOOK."""
+        """Return the entry's expires_at (NEVER if it has none), None if it is absent, or LOOK.
+
+        In place of LOOK it may return the entry's envelope without its value, if that is to be had for less.
+        """
         raise NotImplementedError
 
     def _clear(self) -> None:
@@ -193,13 +217,15 @@ class StorageHooks:
         return not self._set_many({storage_key: value}, expires_at)
 
     def _delete(self, storage_key: str) -> bool:
-        """Remove one entry; return whether it was live."""
-        return self._delete_many([storage_key]) > 0
+        """Remove one entry; return whether it was live. A lease is not, nor is a stale value."""
+        found = MISSING if self.sees_envelopes else self._get(storage_key)
+        is_over = type(found) is Envelope and not found.is_fresh
+        return self._delete_many([storage_key]) > 0 and not is_over
 
     def _has(self, storage_key: str) -> Any:
-        """Tell whether the entry is live: True, False or LOOK."""
+        """Tell whether the entry is live: True, False, or like _expiry()."""
         expires_at = self._expiry(storage_key)
-        return expires_at if expires_at is LOOK else expires_at is not None
+        return expires_at if expires_at is LOOK or type(expires_at) is Envelope else expires_at is not None
 
     def _rename(self, storage_key: str, new_storage_key: str) -> Any:
         """Move a live entry, expiry and all, over any entry that is there. Return False if it is absent, or LOOK.
@@ -210,7 +236,7 @@ class StorageHooks:
         value = self._get(storage_key)
         if expires_at is None or value is MISSING:
             return False
-        if type(value) is Envelope or expires_at is LOOK:
+        if Envelope in {type(value), type(expires_at)} or expires_at is LOOK:
             return LOOK
         self._set(new_storage_key, value, expires_at)
         self._delete(storage_key)
@@ -239,15 +265,19 @@ class StorageHooks:
         return self._compare_set(storage_key, seen, lease, expires_at)
 
     def _compare_delete(self, storage_key: str, expected: Any) -> bool:
-        """Remove the entry if its value equals `expected`. Return whether it was. Not atomic by default, either."""
-        return bool(self._get(storage_key) == expected) and self._delete(storage_key)
+        """Remove the entry if it is the writing `expected`. Return whether it was. Not atomic by default, either."""
+        return self._holds(storage_key, expected) and self._delete_many([storage_key]) > 0
 
     def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
-        """Replace the entry if its value equals `expected`. Return whether it was replaced.
+        """Replace the entry if it is the writing `expected`: see copies.alike(). Return whether it was replaced.
 
         MISSING stands for bytes that cannot be read, which are in the way of `_add`. Not atomic by default, either.
         """
-        return bool(self._get(storage_key) == expected) and self._set(storage_key, value, expires_at)
+        return self._holds(storage_key, expected) and self._set(storage_key, value, expires_at)
+
+    def _holds(self, storage_key: str, expected: Any) -> bool:
+        """Tell whether the entry, read anew, is the writing `expected`; the values' own ``==`` is not asked."""
+        return bool(_copies().alike(self._get(storage_key), expected))
 
     def _lease_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool | None]:
         """Do as `_lease` for several keys: each swap puts a lease over the value that was seen."""
@@ -298,6 +328,16 @@ class StorageHooks:
         """Remove all expired entries now; return how many (0 where the storage does so by itself)."""
         return 0
 
+    def _clock(self, storage_key: str) -> Clock | None:
+        """Return a clock that all who share the key's storage go by, for locks; None if its expiry does so itself.
+
+        This default is right on one machine. On another, a lock ends by that one's clock.
+
+        Raises:
+            StorageError: the server is out of reach.
+        """
+        return machine_clock()
+
     # For near tiers, see near.hooks ---------------------------------------------------------
 
     def _get_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
@@ -322,17 +362,13 @@ class StorageHooks:
         """
         if self._codec is not None:
             return self._codec.dumps(value, storage_key)
-        from storeroom.storage import copies  # noqa: PLC0415 -- few programs keep values aside
-
-        return copies.freeze(value)
+        return _copies().freeze(value)
 
     def _thaw(self, storage_key: str, kept: Any) -> Any:
         """Return the value of a copy made by _freeze(), as a read of the storage would."""
         if self._codec is not None:
             return self._codec.loads(kept, storage_key)
-        from storeroom.storage import copies  # noqa: PLC0415 -- as above
-
-        return copies.thaw(kept)
+        return _copies().thaw(kept)
 
     # The asynchronous twins ---------------------------------------------------------------
 
@@ -340,6 +376,9 @@ class StorageHooks:
         """Run a synchronous hook for an asynchronous caller."""
         if self.async_inline:
             return hook(*args, **kwargs)
+        return await self._in_thread(hook, *args, **kwargs)
+
+    async def _in_thread(self, hook: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         import asyncio  # noqa: PLC0415 -- 15 ms that a synchronous program need not spend
 
         return await asyncio.to_thread(hook, *args, **kwargs)
@@ -365,6 +404,9 @@ class StorageHooks:
     _ausage = twin_of(_usage)
     _aprune = twin_of(_prune)
 
+    async def _aclock(self, storage_key: str) -> Clock | None:
+        return self._clock(storage_key)
+
     async def _acount(self, storage_key: str, delta: float, start: float, expires_at: float) -> float | None:
         try:
             return await self._aincr(storage_key, delta)
@@ -383,4 +425,7 @@ class StorageHooks:
         return await self._adelete_many(storage_keys)
 
     async def _ascan(self, start: str) -> list[str]:
-        return await self._run(lambda: list(self._scan(start)))
+        return await self._run(self._scanned, start)
+
+    def _scanned(self, start: str) -> list[str]:
+        return list(self._scan(start))

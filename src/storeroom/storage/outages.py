@@ -12,11 +12,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Final
+from typing import Final, TypeAlias
+from weakref import ref
 
 from storeroom import timeouts
 
-__all__ = ["FAILURES", "PAUSE_SECONDS", "CircuitBreaker", "are_answers_refused", "no_answers"]
+__all__ = [
+    "FAILURES", "PAUSE_SECONDS", "CircuitBreaker", "are_answers_refused", "is_room_needed", "no_answers", "room_needed",
+]  # fmt: skip
 
 logger = logging.getLogger("storeroom.outages")
 
@@ -26,22 +29,55 @@ FAILURES: Final = 3
 PAUSE_SECONDS: Final = 1.0
 """Between probes of a server that is down: a recovery is noticed within this and one probe."""
 
-_refused: ContextVar[bool] = ContextVar("storeroom_no_answers", default=False)
+
+class _Block:
+    """A block that is under way for as long as its frame refers to this: an exception may tear it before its end."""
+
+    __slots__ = ("__weakref__",)
+
+
+_Blocks: TypeAlias = ContextVar[tuple[ref[_Block], ...]]
+
+_refused: _Blocks = ContextVar("storeroom_no_answers", default=())
 
 
 @contextmanager
 def no_answers() -> Iterator[None]:
     """Let operations within raise StorageError during an outage, whatever the policy."""
-    before = _refused.set(True)
+    before, block = _refused.get(), _Block()
+    _refused.set((*before, ref(block)))
     try:
         yield
     finally:
-        _refused.reset(before)
+        _refused.set(before)  # no reset(): steps that are given up may end in another context
 
 
 def are_answers_refused() -> bool:
     """Tell whether this code runs within no_answers()."""
-    return _refused.get()
+    return _is_within(_refused)
+
+
+_room_needed: _Blocks = ContextVar("storeroom_room_needed", default=())
+
+
+@contextmanager
+def room_needed() -> Iterator[None]:
+    """Let a write within raise StorageError if a server has no room for it, whatever the policy for outages."""
+    before, block = _room_needed.get(), _Block()
+    _room_needed.set((*before, ref(block)))
+    try:
+        yield
+    finally:
+        _room_needed.set(before)  # as above
+
+
+def is_room_needed() -> bool:
+    """Tell whether this code runs within room_needed()."""
+    return _is_within(_room_needed)
+
+
+def _is_within(blocks: _Blocks) -> bool:
+    return any(block() is not None for block in blocks.get())
 
 
 class CircuitBreaker:
@@ -61,7 +97,7 @@ class CircuitBreaker:
         self._in_a_row = 0
         self._probe_at = 0.0
         self._opened_at = 0.0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @property
     def refuses(self) -> bool:
@@ -88,11 +124,11 @@ class CircuitBreaker:
         if was_open:
             logger.warning("%s answers again, after %.1f s.", self.name, timeouts.now() - self._opened_at)
 
-    def fail(self, error: BaseException) -> None:
-        """Note that the server could not be reached or did not answer in time."""
+    def fail(self, error: BaseException, *, is_down: bool = True) -> None:
+        """Note that the server could not be reached or did not answer in time; it answers others if not `is_down`."""
         with self._lock:
             self.failures += 1
-            self._in_a_row += 1
+            self._in_a_row += is_down
             if self.is_open or self._in_a_row < self._limit:
                 return
             self.is_open = True
@@ -108,5 +144,5 @@ class CircuitBreaker:
 
     def reset(self) -> None:
         """Forget everything, in a child process: its connections are new."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._in_a_row, self.is_open = 0, False

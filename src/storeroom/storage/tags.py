@@ -10,19 +10,19 @@ Versions are kept for as long as the entries that need them, apart from these, s
 Source: the versions are those of "Cache tags" in Symfony and of dogpile's invalidation.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from storeroom import timeouts
-from storeroom.keys import TAG_PREFIX, KeyFunction, shorten
+from storeroom.keys import TAG_PREFIX, shorten
 from storeroom.storage.envelope import Envelope, new_stamp
 from storeroom.storage.hooks import MISSING, StorageHooks
 from storeroom.storage.steps import Steps
 from storeroom.timeouts import NEVER
 
 __all__ = [
-    "TAG_PREFIX", "Versions", "all_tagged", "are_current", "current_versions", "live_envelopes", "renew",
-    "stamps_of", "tag_keys", "tagged",
+    "TAG_PREFIX", "Versions", "all_tagged", "are_current", "current_versions", "live_envelopes", "prolong",
+    "renew", "stamps_of", "tag_keys", "tagged",
 ]  # fmt: skip
 
 SHORTEST_LIFE: Final = 300.0
@@ -31,16 +31,29 @@ SHORTEST_LIFE: Final = 300.0
 _LONGEST_TAG: Final = 200
 """Characters of a tag that is a part of a storage key as it is; of a longer one, its beginning and a hash are."""
 
+_COLLECTIONS: Final = (list, tuple, set, frozenset, dict)
+
 Versions: TypeAlias = dict[str, tuple[int, float]]
 """Storage key of a tag -> its version, and when that expires."""
 
 
-def tag_keys(tags: Iterable[object], key_function: KeyFunction, key_prefix: str) -> list[str]:
-    """Return the storage keys of tags, one for all versions of a cache's keys; raise TypeError for a single string."""
+def tag_keys(tags: Iterable[object], make: Callable[[str], str]) -> list[str]:
+    """Return the storage keys of tags, one for all versions of a cache's keys, which `make` makes as those of keys.
+
+    Raises:
+        TypeError: `tags` is a single string, or one of them is a list, which would be a tag by its text.
+    """
     if isinstance(tags, str | bytes):
         raise TypeError(f"tags is {tags!r}; expected a list of tags: [{tags!r}].")
+    tags = list(tags)
+    for tag in tags:
+        if isinstance(tag, _COLLECTIONS) or hasattr(type(tag), "__next__"):
+            raise TypeError(
+                f'A tag is a {type(tag).__name__}; expected a name. Write tags=["a", "b"], and '
+                'invalidate_tags("a", "b") or invalidate_tags(*names).'
+            )
     return [
-        f"{TAG_PREFIX}{key_function(text if len(text) <= _LONGEST_TAG else shorten(text, _LONGEST_TAG), key_prefix, 0)}"
+        f"{TAG_PREFIX}{make(text if len(text) <= _LONGEST_TAG else shorten(text, _LONGEST_TAG))}"
         for text in dict.fromkeys(map(str, tags))
     ]
 
@@ -113,6 +126,13 @@ def renew(hooks: StorageHooks, versions: Versions, kept_until: float) -> Steps[N
         longer = NEVER if kept_until == NEVER else 2 * kept_until - timeouts.now()
         # One that was invalidated meanwhile must not come back.
         yield hooks, "_compare_set", (key, _written(version, expires_at), _written(version, longer), longer)
+
+
+def prolong(hooks: StorageHooks, envelope: Envelope, kept_until: float) -> Steps[None]:
+    """Let the versions of an entry's tags live as long as the entry, which gets more time."""
+    if envelope.tags and kept_until > envelope.kept_until:
+        versions = _parsed((yield hooks, "_get_many", ([key for key, _ in envelope.tags],)))
+        yield from renew(hooks, versions, kept_until)
 
 
 def tagged(hooks: StorageHooks, value: Any, expires_at: float, keys: Sequence[str]) -> Steps[Any]:

@@ -14,7 +14,7 @@ behaviour that Storeroom promises, through the synchronous and the asynchronous 
         def make_cache(self, location, params):
             return MyCache(location, params)
 
-`FakeClock` is for anybody's tests of code that caches, under any test runner.
+`FakeClock` and `ChaosCache` are for anybody's tests of code that caches, under any test runner.
 """
 
 import sys
@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 from storeroom.testing.clock import FakeClock
 
 if TYPE_CHECKING:
+    from storeroom.testing.chaos import ChaosCache
     from storeroom.testing.contract import CacheContract
 
-__all__ = ["CacheContract", "FakeClock"]
+__all__ = ["CacheContract", "ChaosCache", "FakeClock"]
 
 if sys.modules.get("pytest"):
     # So that a failing assert of the contract shows its values, as in a test's own file.
@@ -38,4 +39,8 @@ def __getattr__(name: str) -> Any:
         from storeroom.testing.contract import CacheContract  # noqa: PLC0415 -- see above
 
         return CacheContract
+    if name == "ChaosCache":
+        from storeroom.testing.chaos import ChaosCache  # noqa: PLC0415 -- few tests need it
+
+        return ChaosCache
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

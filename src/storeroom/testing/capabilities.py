@@ -21,6 +21,7 @@ CAPABILITIES: Final[Mapping[str, str]] = {
     "bounds": "honours MAX_ENTRIES and CULL_FREQUENCY",
     "byte_bounds": "honours max_bytes",
     "atomic_rename": "moves an entry to another version in one step",
+    "interruption": "keeps entries whole where an exception comes out of a signal's handler",
     "processes": "is shared by the processes of one machine",
     "persistence": "keeps its entries when the processes that use it end",
     "fork": "stays usable in a forked child, whatever other threads did in the parent",

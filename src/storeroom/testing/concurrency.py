@@ -40,13 +40,13 @@ async def aeventually(is_so: Callable[[], bool]) -> None:
         TimeoutError: it has not, after PATIENCE seconds.
     """
     async with asyncio.timeout(PATIENCE):
-        while not is_so():  # noqa: ASYNC110 -- nothing signals it
+        while not is_so():
             await asyncio.sleep(0.0005)
 
 
 def chance_of(seed: int) -> random.Random:
     """Return the chance of a workload, which is the same in every run."""
-    return random.Random(seed)  # noqa: S311 -- nothing is secret here
+    return random.Random(seed)
 
 
 def in_threads(count: int, job: Callable[[int], T]) -> list[T]:
@@ -77,7 +77,7 @@ def in_background(job: Callable[..., T], *arguments: Any, **named: Any) -> "Futu
     def run() -> None:
         try:
             future.set_result(job(*arguments, **named))
-        except BaseException as error:  # noqa: BLE001 -- raised again by result()
+        except BaseException as error:
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
@@ -96,7 +96,7 @@ class _Run(Generic[T]):
         try:
             together.wait(PATIENCE)
             self._results.append(self._job(self._number))
-        except BaseException as error:  # noqa: BLE001 -- raised again where the threads are waited for
+        except BaseException as error:
             self._error = error
 
     def outcome(self) -> T:

@@ -85,6 +85,24 @@ class Child:
             raise AssertionError(f"In the other process:\n{result}")
         return result
 
+    def told(self, patience: float = PATIENCE) -> Any:
+        """Return the result of a job that tells, by texts through its pipe, what it is about to do.
+
+        Raises:
+            AssertionError: the job raised, or it has told nothing for so long: it hangs. The message says where.
+        """
+        doing: Any = "the begin"
+        while self.pipe.poll(patience):
+            told, before = self.pipe.recv(), doing
+            if not isinstance(told, str):
+                succeeded, result = told
+                self.end()
+                assert succeeded, f"In the other process, at {before}:\n{result}"
+                return result
+            doing = told
+        self.kill()
+        raise AssertionError(f"The other process hangs, at {doing}.")
+
     def kill(self) -> None:
         """End it at once, as a crash would: nothing is cleaned up."""
         if self._process.pid is not None and self._process.is_alive():
@@ -141,7 +159,7 @@ def _run(
     try:
         cache = suite().make_cache(location, params)
         outcome = (True, job(cache, *arguments))
-    except BaseException:  # noqa: BLE001 -- whatever it is, the other side has to hear of it
+    except BaseException:
         outcome = (False, traceback.format_exc())
     pipe.send(outcome)
     pipe.close()

@@ -1,65 +1,170 @@
-"""After the commit: changes that were held back are made, in order."""
+"""After the commit: changes that were held back are made, in order, and to their end.
 
-from collections.abc import Iterator, Sequence
+The database has committed, so none may be left out because the caller is cancelled meanwhile, or a signal's handler
+raises: others would be served the old values. The change that this cuts short may have been made or not. Its entries
+are removed, which is right in either case. The others are made, and then the caller is cancelled.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from storeroom import timeouts
-from storeroom.storage import counters
+from storeroom.exceptions import StoreroomError
+from storeroom.keys import CLEARED
+from storeroom.storage import counters, unstored
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING, Swap
 from storeroom.storage.overlay import Slot
-from storeroom.storage.steps import Steps
+from storeroom.storage.steps import Steps, arun, run
 from storeroom.storage.tags import TAG_PREFIX
 from storeroom.transactions.changes import Change, Kind, Segment
 
-__all__ = ["apply"]
+__all__ = ["Application"]
+
+_ATTEMPTS: Final = 3
+"""Times that a change may be cut short, before it is left out: so all comes to an end where it is cut short at once."""
+
+_Work: TypeAlias = tuple[Callable[[], Steps[Any]], Callable[[], Steps[Any]]]
+"""A change, and another one to make in its place if it was cut short."""
 
 
-def apply(segments: Sequence[Segment]) -> Steps[None]:
-    """Make the changes, each as far as it can be made: one that the cache misses leaves an old value in it.
+class Application:
+    """Changes that are made one after the other, each as far as it can be made.
 
-    Raises:
-        Exception: the first that one of them has raised, when all others are made.
+    One that the cache misses leaves an old value in it.
+
+    Args:
+        segments: the changes.
+        is_unsure: whether their entries are removed instead, as nobody knows whether the database has committed.
     """
-    touched = {slot for segment in segments for slot in segment.changes}
-    errors: list[Exception] = []
-    for segment in segments:
-        for work in _works(segment, touched):
+
+    def __init__(self, segments: Sequence[Segment], *, is_unsure: bool = False) -> None:
+        touched = {slot for segment in segments for slot in segment.changes}
+        self._left = deque(_works(segments, touched))  # the first may be under way
+        self._interruption: BaseException | None = None
+        self._attempts, self._is_unsure = 0, is_unsure
+        self._errors: list[Exception] = []
+
+    def carry_out(self) -> None:
+        """Make the changes.
+
+        Raises:
+            BaseException: the first that has cut them short, or that one of them has raised, when all others are made.
+        """
+        self.finish()
+        self._tell()
+
+    async def acarry_out(self) -> None:
+        """Do as carry_out(): in a task of its own, which is not cancelled with the caller, or by its scope."""
+        import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
+
+        if not self._left:
+            return
+        task, cancelled = asyncio.ensure_future(self._afinish()), None
+        while not task.done():
             try:
-                yield from work
-            except Exception as error:  # noqa: BLE001 -- it is raised when the others are done
-                errors.append(error)
-    if errors:
-        errors[0].add_note(
-            f"The database has committed; {len(errors)} of the cache's changes that were held back could not be made."
-        )
-        raise errors[0]
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                cancelled = cancelled or error
+        self._interruption = cancelled or self._interruption
+        self._tell()
+
+    def finish(self) -> None:
+        """Make those that are left; nothing is raised."""
+        while self._left:
+            try:
+                run(self._steps())
+            except BaseException as error:  # noqa: BLE001 -- raised in the end
+                self._cut_short(error)
+
+    async def _afinish(self) -> None:
+        while self._left:
+            try:
+                await arun(self._steps())
+            except BaseException as error:  # noqa: BLE001 -- as above
+                self._cut_short(error)
+
+    def _steps(self) -> Steps[None]:
+        """Make those that are left. Where it was cut short, it goes on."""
+        while self._left:
+            make, make_sure = self._left[0]
+            attempt, self._attempts = self._attempts, self._attempts + 1
+            with unstored.Caught() as caught:  # it is raised when the others are done
+                yield from make_sure() if attempt or self._is_unsure else make()
+            if caught.error is not None:
+                self._errors.append(caught.error)
+                if not (attempt or isinstance(caught.error, StoreroomError)):
+                    continue  # nobody knows how far it came
+            self._left.popleft()
+            self._attempts = 0
+
+    def _cut_short(self, error: BaseException) -> None:
+        """Note the exception; give up a change that was cut short too often."""
+        self._interruption = self._interruption or error
+        self._attempts += 1
+        if self._attempts > 2 * _ATTEMPTS and self._left:
+            self._left.popleft()
+            self._attempts = 1
+
+    def _tell(self) -> None:
+        """Raise what is to be told."""
+        errors, interruption = self._errors, self._interruption
+        self._errors, self._interruption = [], None
+        if errors:
+            errors[0].add_note(
+                f"The database has committed; {len(errors)} of the cache's changes that were held back could not "
+                "be made."
+            )
+        try:
+            if interruption is not None:
+                raise interruption from next(iter(errors), None)
+            if errors:
+                raise errors[0]
+        finally:
+            del errors, interruption  # which hold on to their frames, and these to connections, until collected
 
 
-def _works(segment: Segment, touched: set[Slot]) -> Iterator[Steps[Any]]:
-    if segment.clears is not None:
-        yield _clear(segment.clears)
-    for (kind, _, _), together in groupby(segment.changes.items(), key=_group):
-        changes = [(storage_key, change) for (_, storage_key), change in together]
+def _works(segments: Sequence[Segment], touched: set[Slot]) -> Iterator[_Work]:
+    together: list[tuple[Slot, Change, Segment]] = []
+    for segment in segments:
+        if segment.clears is not None:
+            yield from _grouped(together, touched)
+            together = []
+            clear = partial(_clear, segment.clears)
+            yield clear, clear
+        together += [(slot, change, segment) for slot, change in segment.changes.items()]
+    yield from _grouped(together, touched)
+
+
+def _grouped(items: Sequence[tuple[Slot, Change, Segment]], touched: set[Slot]) -> Iterator[_Work]:
+    for (kind, *_), together in groupby(items, key=_group):
+        changes = [(storage_key, change) for (_, storage_key), change, _ in together]
+        make = partial(_apply_one, *changes[0])
         if kind in _TOGETHER:
-            yield _TOGETHER[kind](changes)
+            make = partial(_TOGETHER[kind], changes)
         elif kind is Kind.COMPUTED:
-            yield _store_computed(changes, touched)
-        else:
-            yield _apply_one(*changes[0])
+            make = partial(_store_computed, changes, touched)
+        is_tag = changes[0][0].startswith(TAG_PREFIX)
+        yield make, (make if is_tag else partial(_delete, changes))
 
 
-def _group(item: tuple[Slot, Change]) -> tuple[Any, ...]:
-    (_, storage_key), change = item
+def _group(item: tuple[Slot, Change, Segment]) -> tuple[Any, ...]:
+    (_, storage_key), change, segment = item
     is_fenced = change.kind is Kind.COMPUTED and change.expected is not None
     if not (change.kind in _TOGETHER or is_fenced) or storage_key.startswith(TAG_PREFIX):
         return None, storage_key, id(change)
-    return change.kind, id(change.handle), change.expires_at if change.kind is Kind.SET else None
+    return change.kind, id(change.handle), change.expires_at if change.kind is Kind.SET else is_fenced and id(segment)
 
 
 def _clear(change: Change) -> Steps[None]:
-    yield change.below, "_clear", ()
+    moment = CLEARED.set(change.expected)
+    try:
+        yield change.below, "_clear", ()
+    finally:
+        CLEARED.reset(moment)
 
 
 def _delete(changes: Sequence[tuple[str, Change]]) -> Steps[None]:
@@ -74,12 +179,14 @@ def _set(changes: Sequence[tuple[str, Change]]) -> Steps[None]:
         return
     values = {storage_key: change.value(storage_key) for storage_key, change in changes}
     try:
-        failed = yield change.below, "_set_many", (values, change.expires_at)
+        failed, refused = yield from unstored.set_many(change.below, values, change.expires_at or timeouts.NEVER)
     except Exception:
         yield change.below, "_delete_many", (keys,)
         raise
     if failed:
         yield change.below, "_delete_many", (failed,)
+    for error in refused.values():
+        raise error
 
 
 _TOGETHER: Final = {Kind.DELETE: _delete, Kind.SET: _set}
@@ -124,16 +231,29 @@ def _amend(storage_key: str, change: Change) -> Steps[None]:
 
 
 def _store_computed(changes: list[tuple[str, Change]], touched: set[Slot]) -> Steps[None]:
-    """Store computed values over their fences, but for those whose tags' versions nobody else has ever seen."""
-    swaps = {}
+    """Store computed values over their fences, but for those whose tags' versions nobody else has ever seen.
+
+    Their callers have got them: one that the storage refuses is noted, and its fence removed with the value before.
+    """
+    swaps, values = {}, {}
     for storage_key, change in changes:
-        value = change.value(storage_key)
+        value = values[storage_key] = change.value(storage_key)
         is_envelope = type(value) is Envelope
         is_of_own_tags = is_envelope and any((change.handle.engine, tag) in touched for tag, _ in value.tags)
         if (is_envelope and not value.has_value) or is_of_own_tags or _has_expired(change):
             value = MISSING
         swaps[storage_key] = Swap(change.expected, value, change.expires_at or timeouts.NEVER)
-    yield changes[0][1].below, "_swap_many", (swaps,)
+    below, handle = changes[0][1].below, changes[0][1].handle
+    _, refused = yield from unstored.swap_many(below, swaps)
+    if refused and handle.settings.options.get("on_unstorable") == "raise":
+        raise next(iter(refused.values()))
+    for storage_key, error in refused.items():
+        value = values[storage_key]
+        value = value.value if type(value) is Envelope else value
+        unstored.note(handle._counters, storage_key, value, error, "transaction()")
+    if refused:
+        with unstored.overlooked(next(iter(refused))):
+            yield below, "_swap_many", ({key: swaps[key]._replace(value=MISSING) for key in refused},)
 
 
 def _has_expired(change: Change) -> bool:

@@ -6,10 +6,11 @@ counter, a timeout) stay relative: they can be made to any value that is stored 
 """
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from storeroom import timeouts
 from storeroom.engines.flights import Flights
@@ -17,6 +18,9 @@ from storeroom.storage.hooks import MISSING, StorageHooks
 from storeroom.storage.overlay import Slot
 
 __all__ = ["Change", "Kind", "Segment", "Unit", "View"]
+
+_ATTEMPTS: Final = 1000
+"""Times that a change is made, before it is noted whatever another thread has noted meanwhile."""
 
 
 class Kind(Enum):
@@ -43,7 +47,8 @@ class Change:
     expires_at: float | None = timeouts.NEVER  # None, for AMEND alone, where it expires as before
     delta: float = 0  # added by AMEND and COUNT
     start: float = 0  # the number that COUNT starts from
-    expected: Any = None  # the value that has to be there: for COMPUTED the fence, or None if it has none
+    # The value that has to be there: for COMPUTED the fence, or None if it has none. Of a clear() the cache's KeySpace.
+    expected: Any = None
     under: "Change | None" = None  # made in place of COMPUTED without a fence
 
     @property
@@ -62,7 +67,7 @@ class Change:
 class Segment:
     """A part of a unit of work that is kept or dropped as a whole."""
 
-    changes: dict[Slot, Change] = field(default_factory=dict)  # in the order of the last operations
+    changes: OrderedDict[Slot, Change] = field(default_factory=OrderedDict)  # in the order of the last operations
     clears: Change | None = None  # removes all entries of a cache first
     savepoint: Any = None  # its unit's own note of the savepoint that it belongs to
 
@@ -70,8 +75,7 @@ class Segment:
         """Tell whether clear() has removed the entry."""
         if self.clears is None:
             return False
-        handle = self.clears.handle
-        return slot[0] is handle.engine and bool(handle._key_space.owns(slot[1]))
+        return slot[0] is self.clears.handle.engine and bool(self.clears.expected.owns(slot[1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +114,18 @@ class View:
 class Unit:
     """The changes of one unit of work. Its tasks and threads share it.
 
+    No code of a value runs under its lock: neither one that is made into bytes, nor one that is freed.
+
     Attributes:
         is_open: whether writes are held back. After a rollback they are, for ever: a computation that
             goes on, with data that was never true, stores nothing.
         has_ended: whether new operations are none of its own.
+        taken: segments that were taken last.
     """
 
     def __init__(self) -> None:
         self._segments: list[Segment] = []
+        self.taken: list[Segment] = []
         self._flights: dict[object, Flights] = {}
         self.lock = threading.RLock()
         self.is_open = True
@@ -146,20 +154,25 @@ class Unit:
     def drop_from(self, count: int) -> None:
         """Drop all segments but so many."""
         with self.lock:
+            dropped = self._segments[count:]  # they live until the lock is given back, here and below
             del self._segments[count:]
+        dropped.clear()
 
     def take(self) -> list[Segment]:
         """Return all segments, to be applied, and begin anew."""
+        before = self.taken
         with self.lock:
-            taken, self._segments = self._segments, []
-            return taken
+            self.taken, self._segments = self._segments, []
+        del before
+        return self.taken
 
     def view(self, slot: Slot) -> View:
         """Return an entry as the unit of work sees it."""
         delta: float = 0
         expires_at: float | None = None
+        segments = self.segments()
         with self.lock:
-            for segment in reversed(self.segments()):
+            for segment in reversed(segments):
                 change = segment.changes.get(slot)
                 if change is None:
                     if segment.has_cleared(slot):
@@ -174,15 +187,32 @@ class Unit:
         return View(None, False, delta, expires_at)
 
     def record(self, slot: Slot, make: Callable[[Change | None], Change | None]) -> None:
-        """Note a change as the last one, made of the one that the current segment has for the entry; or none."""
-        with self.lock:
-            changes = self.current().changes
-            change = make(changes.get(slot))
-            changes.pop(slot, None)
-            if change is not None:
-                changes[slot] = change
+        """Note a change as the last one, made of the one that the current segment has for the entry; or none.
+
+        It is made anew where another thread, or the value's own code, has changed the entry meanwhile.
+        """
+        for left in reversed(range(_ATTEMPTS)):
+            self.segments()  # lets go of those that have been rolled back
+            with self.lock:
+                changes = self.current().changes
+                before = changes.get(slot)
+            change = make(before)
+            with self.lock:
+                now = self.current().changes
+                if not left or (now is changes and now.get(slot) is before):
+                    _note(now, slot, change)
+                    return
 
     def slots(self) -> Iterable[Slot]:
         """Return the entries that there are changes for."""
+        segments = self.segments()
         with self.lock:
-            return list(dict.fromkeys(slot for segment in self.segments() for slot in segment.changes))
+            return list(dict.fromkeys(slot for segment in segments for slot in segment.changes))
+
+
+def _note(changes: OrderedDict[Slot, Change], slot: Slot, change: Change | None) -> None:
+    if change is None:
+        changes.pop(slot, None)
+    else:
+        changes[slot] = change
+        changes.move_to_end(slot)

@@ -3,14 +3,14 @@
 Django tells when it commits, by ``on_commit()``, and tells nobody of a rollback. It does drop the functions that were
 to be called, of a savepoint or of all. So a segment counts while Django means to call the function that applies it.
 
-Source: ``run_on_commit`` and ``savepoint_ids`` of django/db/backends/base/base.py.
+Source: ``run_on_commit``, ``savepoint_ids`` and ``savepoint_state`` of django/db/backends/base/base.py.
 """
 
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, Final
 
-from storeroom.storage.steps import Steps, run
-from storeroom.transactions.applying import apply
+from storeroom.transactions.applying import Application
 from storeroom.transactions.changes import Change, Segment, Unit
 
 __all__ = ["DjangoScope"]
@@ -36,9 +36,26 @@ class DjangoScope:
             unit = vars(connection)[_UNIT] = _ConnectionUnit(connection)
         return unit
 
-    def leave(self, error: BaseException | None) -> Steps[None]:
-        """Do nothing: Django's own blocks decide."""
-        yield from ()
+    def leave(self, error: BaseException | None) -> Sequence[Segment]:
+        """Return none: Django's own blocks decide."""
+        return ()
+
+
+class _SavepointsBefore(set[str]):
+    """The savepoints that changes are dropped with, of those that Django has made on a connection until now.
+
+    It counts them, and its low-level API keeps no note of the ones in progress. Of those made before a change, one that
+    can still be rolled back is around it.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self._count = count
+
+    def __contains__(self, sid: object) -> bool:
+        """Tell whether the changes go if this one is rolled back."""
+        number = str(sid).rpartition("x")[2]
+        return number.isdecimal() and int(number) <= self._count
 
 
 class _ConnectionUnit(Unit):
@@ -47,6 +64,17 @@ class _ConnectionUnit(Unit):
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         super().__init__()
+        self._run_hooks = connection.run_and_clear_commit_hooks
+        connection.run_and_clear_commit_hooks = self._run_own_hooks_first
+
+    def _run_own_hooks_first(self) -> None:
+        """Let Django run the functions of on_commit(), this unit's before the program's: one that raises ends that."""
+        segments, self._segments = self.segments(), []
+        if segments:
+            own = {id(segment.savepoint[0]) for segment in segments}
+            others = [hook for hook in self._connection.run_on_commit if id(hook[1]) not in own]
+            self._connection.run_on_commit = [(set(), _application(segments), True), *others]
+        self._run_hooks()
 
     @property
     def is_open(self) -> bool:
@@ -67,15 +95,12 @@ class _ConnectionUnit(Unit):
     def begin(self, clears: Change | None = None) -> Segment:
         """Begin a segment that belongs to the savepoints in progress."""
         segment = Segment(clears=clears)
-
-        def application() -> None:
-            run(apply([segment]))
-
-        application.__qualname__ = "storeroom.transaction"  # Django's name for it in the log
+        application = _application([segment])
         segment.savepoint = application, self._savepoints()
         self.segments().append(segment)
         # Robust: an error is logged, and keeps neither other changes nor the program's own functions from being made.
         self._connection.on_commit(application, robust=True)
+        self._connection.run_on_commit[-1] = _SavepointsBefore(self._connection.savepoint_state), application, True
         return segment
 
     def current(self) -> Segment:
@@ -86,4 +111,12 @@ class _ConnectionUnit(Unit):
         return self.begin()
 
     def _savepoints(self) -> tuple[Any, ...]:
-        return tuple(self._connection.savepoint_ids)
+        return self._connection.savepoint_state, *self._connection.savepoint_ids
+
+
+def _application(segments: Sequence[Segment]) -> Callable[[], None]:
+    def application() -> None:
+        Application(segments).carry_out()
+
+    application.__qualname__ = "storeroom.transaction"  # Django's name for it in the log
+    return application

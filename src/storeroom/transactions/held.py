@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from storeroom.engines.flights import Flights
-from storeroom.exceptions import ValueTypeError
+from storeroom.storage.copies import alike
+from storeroom.storage.counters import numeric
 from storeroom.storage.envelope import Envelope, placeholder
 from storeroom.storage.hooks import ABSENT, LOOK, MISSING, StorageHooks, Swap, swapped
 from storeroom.storage.overlay import Overlay
@@ -137,7 +138,7 @@ class TransactionOverlay(Overlay):
         """See StorageHooks._delete_many()."""
         found = yield from self.get_many(storage_keys)
         self._remove(storage_keys, kind)
-        return len(found)
+        return sum(type(value) is not Envelope or value.is_fresh for value in found.values())
 
     def invalidate(self, storage_keys: Sequence[str]) -> Steps[int]:
         """See StorageHooks._invalidate()."""
@@ -147,7 +148,7 @@ class TransactionOverlay(Overlay):
         """See StorageHooks._clear()."""
         yield from ()
         with self._unit.lock:
-            self._unit.begin(clears=self._change(Kind.DELETE))
+            self._unit.begin(clears=self._change(Kind.DELETE, expected=self._handle._key_space))
 
     def touch(self, storage_key: str, expires_at: float) -> Steps[Any]:
         """See StorageHooks._touch()."""
@@ -160,13 +161,7 @@ class TransactionOverlay(Overlay):
 
     def incr(self, storage_key: str, delta: float) -> Steps[float]:
         """See StorageHooks._incr()."""
-        number = yield from self.get(storage_key)
-        if number is MISSING:
-            raise KeyError(storage_key)
-        if not isinstance(number, int | float):
-            raise ValueTypeError(
-                f"The value of key {storage_key!r} is not a number; incr() and decr() need an int or a float."
-            )
+        number = numeric(storage_key, (yield from self.get(storage_key)))
 
         def make(before: Change | None) -> Change:
             if before is None:
@@ -206,7 +201,7 @@ class TransactionOverlay(Overlay):
         view = self._view(storage_key)
         if view.is_below and storage_key.startswith(TAG_PREFIX):
             return bool((yield self._below, "_compare_set", (storage_key, expected, value, expires_at)))
-        if (yield from self.get(storage_key)) != expected:
+        if not alike((yield from self.get(storage_key)), expected):
             return False
         frozen, held = self._freeze(storage_key, value), view.change
 
@@ -223,7 +218,7 @@ class TransactionOverlay(Overlay):
 
     def compare_delete(self, storage_key: str, expected: Any) -> Steps[bool]:
         """See StorageHooks._compare_delete()."""
-        if (yield from self.get(storage_key)) != expected:
+        if not alike((yield from self.get(storage_key)), expected):
             return False
         held = self._view(storage_key).change
         if held is None or held.kind is not Kind.COMPUTED:

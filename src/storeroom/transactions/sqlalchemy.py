@@ -7,13 +7,13 @@ Source: https://docs.sqlalchemy.org/en/20/orm/events.html, https://docs.sqlalche
 """
 
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 from storeroom.exceptions import TransactionError
-from storeroom.storage.steps import Steps, run
-from storeroom.transactions.applying import apply
+from storeroom.transactions.applying import Application
 from storeroom.transactions.changes import Segment, Unit
 
 __all__ = ["scope_of"]
@@ -66,8 +66,8 @@ class _Scope:
         self._unit.settle()
         return self._unit
 
-    def leave(self, error: BaseException | None) -> Steps[None]:
-        """Apply the committed changes, and those without a transaction in progress, unless an error is on its way."""
+    def leave(self, error: BaseException | None) -> Sequence[Segment]:
+        """Return the committed changes, and those without a transaction in progress, unless an error is on its way."""
         unit, self._has_ended = self._unit, True
         unit.settle()
         unit.blocks_that_wait -= self._waits
@@ -77,7 +77,7 @@ class _Scope:
             unit.drop_from(0)
         elif error is None:
             unit.check_left_open()
-        yield from apply(committed)
+        return committed
 
 
 class _FollowingUnit(Unit):
@@ -106,7 +106,7 @@ class _FollowingUnit(Unit):
         """Apply the changes that are held back, or leave that to the end of the block."""
         self._committed += self.take()
         if not self.blocks_that_wait:
-            run(apply(self.take_committed()))
+            Application(self.take_committed()).carry_out()
 
     def take_committed(self) -> list[Segment]:
         """Return the committed segments, to be applied."""

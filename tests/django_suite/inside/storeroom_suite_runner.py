@@ -8,14 +8,16 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import ClassVar
 from unittest import TestSuite
 
+import storeroom_suite_touches
 from django.apps import apps
 from django.conf import settings
 from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache as DjangoBaseCache
 from django.test.runner import DiscoverRunner
-from django.test.utils import iter_test_cases
+from django.test.utils import iter_test_cases, override_settings
 from django.utils.module_loading import import_string
 
 _PLAN = json.loads(Path(os.environ["STOREROOM_SUITE_PLAN"]).read_text("utf-8"))
@@ -41,6 +43,7 @@ class SuiteRunner(DiscoverRunner):
         self.seen = set()
         self.selected = set()
         self.problems = []
+        storeroom_suite_touches.watch()
         _check_classes_under_test()
         _install_app()
         suite = super().build_suite(test_labels, **kwargs)
@@ -55,6 +58,9 @@ class SuiteRunner(DiscoverRunner):
         for method in _PLAN["fixtures"]:
             if method.startswith(f"{label}."):
                 _drop_fixture(method)
+        for method in _PLAN["emptied"]:
+            if method.startswith(f"{label}."):
+                _replace_fixture(method)
         self.seen.update(test.id() for test in found)
         wanted = [test for test in found if self._is_wanted(test)]
         for test in wanted:
@@ -75,7 +81,7 @@ class SuiteRunner(DiscoverRunner):
 
     def get_resultclass(self):
         base = super().get_resultclass() or self.test_runner.resultclass
-        return type("IsolatingResult", (_Isolation, base), {}) if _PLAN["isolation"] else base
+        return type("SuiteResult", (_Result, base), {})
 
     def suite_result(self, suite, result, **kwargs):
         failed = {_id(test) for test, _ in result.failures + result.errors}
@@ -84,18 +90,35 @@ class SuiteRunner(DiscoverRunner):
         passed = self.selected - failed - skipped.keys()
         if not failed and result.testsRun != len(self.selected):
             sys.exit(f"{len(self.selected)} tests were selected, but {result.testsRun} ran")
-        report = {"passed": sorted(passed), "failed": sorted(failed), "skipped": skipped}
+        touching = sorted(passed & _Result.touching)
+        report = {"passed": sorted(passed), "failed": sorted(failed), "skipped": skipped, "touching": touching}
         Path(_PLAN["report"]).write_text(json.dumps(report), "utf-8")
         return super().suite_result(suite, result, **kwargs)
 
 
-class _Isolation:
-    """For a result class: clears the aliases of local memory that a test used."""
+class _Result:
+    """For a result class: notes the tests that call a cache, and empties local memory before those that need it so."""
+
+    touching: ClassVar[set[str]] = set()
+
+    def startTest(self, test):  # noqa: N802 (unittest's name)
+        if test.id() in _PLAN["isolated"]:
+            _clear_local_memory(test)
+        self.calls = storeroom_suite_touches.calls()
+        super().startTest(test)
 
     def stopTest(self, test):  # noqa: N802 (unittest's name)
         super().stopTest(test)
-        local_memory = import_string(f"{_BACKENDS}.{_CLASSES[0]}")
-        for cache in caches.all(initialized_only=True):
+        if storeroom_suite_touches.calls() > self.calls:
+            self.touching.add(test.id())
+
+
+def _clear_local_memory(test):
+    """Clear every alias of local memory that the settings of a test have: see "isolated" in exclusions.toml."""
+    local_memory = import_string(f"{_BACKENDS}.{_CLASSES[0]}")
+    overridden = getattr(type(test), "_overridden_settings", None) or {}
+    with override_settings(CACHES=overridden.get("CACHES", settings.CACHES)):
+        for cache in map(caches.__getitem__, settings.CACHES):
             if isinstance(cache, local_memory):
                 cache.clear()
 
@@ -145,6 +168,17 @@ def _let_have_app(test_class):
     available = getattr(test_class, "available_apps", None)
     if available is not None and apps.is_installed(_APP) and _APP not in available:
         test_class.available_apps = [*available, _APP]
+
+
+def _replace_fixture(method):
+    """Let a fixture clear all aliases, and do nothing else."""
+
+    def clear(test):
+        for cache in map(caches.__getitem__, settings.CACHES):
+            cache.clear()
+
+    class_path, name = method.rsplit(".", 1)
+    setattr(import_string(class_path), name, clear)
 
 
 def _drop_fixture(method):

@@ -13,7 +13,12 @@ DATABASES = {
     "default": {"ENGINE": "django.db.backends.sqlite3"},
     "other": {"ENGINE": "django.db.backends.sqlite3"},
 }
-if _STORAGE == "db":
+if _STORAGE == "sqlite":
+    # In files: a database in memory is another one in each thread.
+    for alias, params in DATABASES.items():
+        params["NAME"] = f"{alias}.sqlite3"
+        params["TEST"] = {"NAME": os.path.join(tempfile.gettempdir(), f"{alias}.sqlite3")}  # noqa: PTH118
+elif _STORAGE == "db":
     # The tests look into the table by Django's connections: the cache has to be in the site's own database.
     DATABASES = {
         alias: {
@@ -35,6 +40,7 @@ CACHES = {
         "default": {"BACKEND": f"{_BACKENDS}.redis.RedisCache", "LOCATION": _LOCATION},
     },
     "db": {"default": {"BACKEND": f"{_BACKENDS}.db.DatabaseCache", "LOCATION": "default cache table"}},
+    "sqlite": {"default": {"BACKEND": f"{_BACKENDS}.db.DatabaseCache", "LOCATION": "default cache table"}},
     "pymemcache": {"default": {"BACKEND": f"{_BACKENDS}.memcached.PyMemcacheCache", "LOCATION": _LOCATION}},
     "pylibmc": {"default": {"BACKEND": f"{_BACKENDS}.memcached.PyLibMCCache", "LOCATION": _LOCATION}},
     "filebased": {

@@ -85,9 +85,9 @@ def test_a_table_of_something_else_is_found(database):
 
 def test_a_user_who_may_make_no_table_is_found_in_postgresql(postgresql):
     """A missing table is found in PostgreSQL where the user may not make it."""
-    postgresql.execute("CREATE ROLE reader LOGIN")
+    postgresql.execute("CREATE ROLE checker LOGIN")
     postgresql.execute("REVOKE CREATE ON SCHEMA public FROM public")
-    address = postgresql.url().replace("storeroom@", "reader@")
+    address = postgresql.url().replace("storeroom@", "checker@")
     assert "this user may not make it" in found("E010", in_table(postgresql, "cache_none", address)).what
 
 

@@ -1,6 +1,7 @@
 """`storeroom check` and Redis: one server, replicas, Sentinels, a cluster."""
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from tests.integrations.checks.looks import REDIS, found, ids, look, on, url
 from tests.servers.process import free_port
 from tests.servers.proxy import Proxy
 from tests.servers.redis import RedisServer, running, valkey_binary
-from tests.servers.redis_groups import Cluster, ReplicaPair, Sentinels
+from tests.servers.redis_groups import Cluster, ReplicaPair, Sentinels, eventually, is_following, replicas
 
 #: Commands of Redis that tell something, or open a connection.
 READING = {"auth", "hello", "info", "ping", "role", "select", "time", "client|setname", "command", "config|get"}
@@ -163,8 +164,19 @@ def test_a_replica_that_is_written_to_is_found(redis_pair: ReplicaPair):
     assert "it is a replica, which takes no writes" in found("E008", on(REDIS, location)).what
 
 
+@pytest.mark.slow
+def test_a_replica_whose_link_is_broken_is_a_warning(tmp_path: Path):
+    """A replica that answers, and no longer follows its primary, is told of, and left alone."""
+    with replicas(tmp_path, 1) as group:
+        group.links[0].cut_off()
+        eventually(lambda: not is_following(group.replicas[0]), "the replica follows")
+        what = found("W022", on(REDIS, group.url("check"))).what
+        assert "its link to its primary is broken (master_link_status:down): it is left alone" in what
+
+
 def test_a_lost_replica_is_a_warning(redis_pair: ReplicaPair):
     """A replica that is out of reach is a warning, as its primary serves."""
+    bounded(redis_pair.primary)
     location = [f"unix://{redis_pair.primary.socket}", f"redis://127.0.0.1:{free_port()}"]
     assert ids(on(REDIS, location)) == {"W022"}
 

@@ -135,8 +135,21 @@ def test_check_explains_a_missing_configuration(capsys, monkeypatch):
     assert main(["check"]) == 0
     captured = capsys.readouterr()
     assert captured.out.startswith("Configuration: the embedded default")
-    assert "Each program then has a cache of its own" in captured.out
+    assert "Each project then has a cache of its own; this is that of the " in captured.out
     assert captured.err == "Django's own settings are checked by: --config mysite.settings\n"
+
+
+def test_check_tells_what_was_passed_over(capsys, monkeypatch):
+    """A file in the working directory that the environment wins over is told, in both formats."""
+    monkeypatch.delitem(sys.modules, "django.conf", raising=False)
+    monkeypatch.setenv("CACHE_URL", "locmem://")
+    Path("pyproject.toml").write_text(RIGHT.replace("[caches", "[tool.storeroom.caches"))
+    file = f"pyproject.toml ({Path.cwd()}/pyproject.toml)"
+    assert main(["check"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"Configuration: environment variables (CACHE_URL)\nPassed over: {file}\n")
+    assert main(["check", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["passed_over"] == [file]
 
 
 def test_check_survives_a_caches_that_is_no_dict(run):

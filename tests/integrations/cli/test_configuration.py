@@ -104,9 +104,9 @@ def test_an_alias_is_chosen_by_name(run):
 
 
 def test_the_embedded_default_is_explained_on_a_miss(capsys):
-    """A miss in the embedded default tells that it is the command's own cache, and how to name another."""
+    """A miss in the embedded default tells whose cache it is, and how to name another."""
     assert main(["get", "key"]) == 1
-    assert "this is the command's own cache; --config names another" in str(capsys.readouterr().err)
+    assert "Nothing is configured here, so this is the cache of the folder " in str(capsys.readouterr().err)
     assert main(["set", "key", "value"]) == 0
     assert main(["get", "key"]) == 0
     assert capsys.readouterr().out == "value\n"

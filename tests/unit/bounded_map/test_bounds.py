@@ -264,6 +264,7 @@ def test_a_removed_entry_lets_go_of_its_value(checked, how):
         bounded.sweep(60.0)
     else:
         fill(bounded, 200)
+    bounded.let_go()
     gc.collect()
     assert gone() is None
     assert (entry.value, entry.encoded, entry.key) == (ENCODED, None, "")

@@ -9,7 +9,7 @@ from types import FrameType
 
 import pytest
 
-from storeroom.eviction import BoundedMap
+from storeroom.eviction import BoundedMap, bounded_map
 from tests.unit.bounded_map.maps import fill, put
 
 pytestmark = pytest.mark.skipif(
@@ -25,9 +25,16 @@ class Node:
         self.bounded = bounded
 
 
-@pytest.fixture(scope="module")
-def large():
+@pytest.fixture(scope="module", params=["one dict", "shards"])
+def large(request):
     """Return a map of more entries than a collector should look at, half of them in the heap of deadlines."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "shards":
+            patch.setattr(bounded_map, "LARGE", 10_050)
+        yield filled()
+
+
+def filled():
     bounded, deadlines = BoundedMap(12_000), random.Random(1)
     for number in range(10_100):
         put(bounded, str(number), number, expires_at=deadlines.choice([1e9, 1e8 - number]))
@@ -66,5 +73,6 @@ def test_an_object_that_refers_to_a_large_map_is_garbage_once_it_is_removed(larg
             large.sweep(1.0)
         case "clear":
             large.clear()
+    large.let_go()
     assert seen() is None
     large.check_invariants()

@@ -27,8 +27,8 @@ SIGNED = build_codec(secret=SECRET)
 SAFE = build_codec()
 
 
-def json():
-    return build_codec("json")
+def json(**options):
+    return build_codec("json", **options)
 
 
 def msgpack():
@@ -296,7 +296,9 @@ def test_values_written_before_an_option_changed_are_still_read():
         json(),
         *(build_codec(compressor=name, compress_min_bytes=0) for name in ("zlib", "lzma")),
     ]
-    readers = [SAFE, json(), TRUSTED, build_codec("json", compressor="zlib")]
+    others = ["zlib", "lzma"]
+    readers = [build_codec(read_compressors=others), json(read_compressors=others), TRUSTED]
+    readers.append(build_codec("json", compressor="zlib", read_compressors=["lzma"]))
     for writer in writers:
         for reader in readers:
             assert reader.loads(writer.dumps(value, KEY), KEY) == value

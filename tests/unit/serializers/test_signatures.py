@@ -141,3 +141,18 @@ def test_the_secret_shows_nowhere():
     with pytest.raises(DecodeError) as caught:
         codec.loads(stored, "other")
     assert not any(secret in text for text in [*shown, str(caught.value)] for secret in (SECRET, OLD))
+
+
+def test_a_value_of_another_context_is_not_accepted():
+    """A value that was signed in one context, or in none, is refused in another; in the same it is read."""
+    codecs = [build_codec(secret=SECRET, signing_context=context) for context in ("", "staging", "production")]
+    for writer in codecs:
+        stored = writer.dumps(["value"], KEY)
+        for reader in codecs:
+            if reader is writer:
+                assert reader.loads(stored, KEY) == ["value"]
+            else:
+                with pytest.raises(DecodeError):
+                    reader.loads(stored, KEY)
+    with pytest.raises(ConfigurationError, match="signing_context is"):
+        build_codec(secret=SECRET, signing_context=7)

@@ -6,39 +6,37 @@ program's transaction, and no rollback of one takes them back.
 """
 
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import count, takewhile
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final, TypeAlias, TypeVar
 
 from storeroom import config, timeouts
 from storeroom.backends.db import probe as probing
 from storeroom.backends.db import rows as layout
 from storeroom.backends.db.clearing import clear, remove_expired
-from storeroom.backends.db.connect import engine_of, located, names_database
+from storeroom.backends.db.comparing import ComparingCache
+from storeroom.backends.db.connect import distrusted, engine_of, located, names_database
 from storeroom.backends.db.engine import DatabaseEngine
 from storeroom.backends.db.errors import FullError, OutageError
+from storeroom.backends.db.fetching import fetch_all, fetch_one, fetch_parts, rows_changed
 from storeroom.backends.db.options import OPTIONS
-from storeroom.backends.db.rows import Row, from_column, name_of
+from storeroom.backends.db.rows import from_column, name_of
 from storeroom.backends.db.statements import chunks
-from storeroom.backends.db.transaction import NO_BOUND, Bounds, Transaction, kept_position
-from storeroom.backends.network import NetworkCache
-from storeroom.exceptions import DecodeError, StorageError, ValueTooLargeError, ValueTypeError
+from storeroom.backends.db.transaction import NO_BOUND, Bounds, Transaction
+from storeroom.backends.network import busy_answer
+from storeroom.backends.ownership import group_and_secret
+from storeroom.exceptions import StorageError
 from storeroom.keys import LOCK_PREFIX, TAG_PREFIX
 from storeroom.serializers import build_codec
-from storeroom.serializers.secrets import secret_of
-from storeroom.storage.envelope import Envelope
-from storeroom.storage.hooks import ABSENT, LOOK, MISSING, Conditional, Swap
+from storeroom.storage.channel import Channel
+from storeroom.storage.clocks import Clock
+from storeroom.storage.hooks import LOOK, MISSING, Conditional, twin_of
 from storeroom.storage.probes import Endpoint, Probe
-
-if TYPE_CHECKING:
-    from storeroom.storage.channel import Channel
 
 __all__ = ["DatabaseCache"]
 
-
 T = TypeVar("T")
-
 _Entry: TypeAlias = tuple[str, bytes, float, int]
 """Storage key, name, expires and sequence of a row."""
 
@@ -47,8 +45,6 @@ _STEP: Final = 1000
 
 _FEW: Final = 100
 """Keys that are read within the event loop, from a local file."""
-
-_INT64: Final = range(-(2**63), 2**63)
 
 _TAGS: Final = 256
 """New tags of a process between two counts of all tags there are."""
@@ -59,7 +55,7 @@ _NO_ENTRY: Final = (layout.COUNTS_NAME.decode(), LOCK_PREFIX)
 """The beginnings of storage keys that clear() lets be."""
 
 
-class DatabaseCache(NetworkCache):
+class DatabaseCache(ComparingCache):
     """A cache in a table.
 
     Atomic among threads, processes and hosts: every operation on one key, rename and set_many() too.
@@ -74,7 +70,9 @@ class DatabaseCache(NetworkCache):
     """
 
     options: ClassVar[Mapping[str, config.Option] | None] = OPTIONS
+    distrusted = staticmethod(distrusted)
     _outage_errors = (OutageError,)
+    _bounds_seconds = 10.0
     sees_envelopes = True
 
     def __init__(self, location: str, params: Mapping[str, Any]) -> None:
@@ -83,16 +81,24 @@ class DatabaseCache(NetworkCache):
         self._location = location
         self._connect()
         options = self.settings.options
-        entries, size = (NO_BOUND if options[name] is None else options[name] for name in ("max_entries", "max_bytes"))
-        self._bounds = Bounds(entries, size, options["cull_frequency"])
+        self._bounds = Bounds(cull_frequency=options["cull_frequency"])
         self._max_tags: int | None = options["max_tags"]
+        self._begin_with(options)
+        self._notes_reads = True
+
+    def _keep_to(self, max_entries: int | None, max_bytes: int | None) -> None:
+        entries, size = (NO_BOUND if bound is None else bound for bound in (max_entries, max_bytes))
+        self._bounds = Bounds(entries, size, self._bounds.cull_frequency)
         self._notes_reads = min(entries, size) < NO_BOUND
 
     def _connect(self) -> None:
         options = self.settings.options
+        self._bounds_due = 0.0
         self._target, self._site = located(self._location, options)
         self.engine, is_trusted = engine_of(self._target, options, self._site)
-        codec_options = {name: options[name] for name in config.CODEC_OPTIONS} | {"secret": secret_of(self.settings)}
+        self._dropped = self._current.dropped
+        _, secret = group_and_secret(self.settings)
+        codec_options = {name: options[name] for name in config.CODEC_OPTIONS} | {"secret": secret}
         self._codec = build_codec(trusted=is_trusted, allowed_types=options["allowed_types"], **codec_options)
 
     @property  # type: ignore[override]  # the other backends' engine is the same for good
@@ -105,6 +111,10 @@ class DatabaseCache(NetworkCache):
     @_engine.setter
     def _engine(self, engine: DatabaseEngine) -> None:
         self._current = engine
+
+    def _driver_errors(self, _: BaseException | None) -> tuple[type[Exception], ...]:
+        own = self._current.database.unreachable
+        return (own,) if self._site is None else (own, self._site.unreachable)
 
     def create_table(self) -> bool:
         """Make the table unless it is there. Return whether it was made.
@@ -133,11 +143,7 @@ class DatabaseCache(NetworkCache):
 
     @classmethod
     def check_location(cls, location: str, settings: config.Settings) -> None:
-        """Find out, without connecting, whether LOCATION and OPTIONS make sense together.
-
-        Raises:
-            ConfigurationError: they do not.
-        """
+        """Raise ConfigurationError unless LOCATION and OPTIONS make sense together; nothing is connected to."""
         located(location, settings.options)
 
     @classmethod
@@ -163,7 +169,7 @@ class DatabaseCache(NetworkCache):
 
     def _get(self, storage_key: str) -> Any:
         engine, name = self._engine, name_of(storage_key)
-        row = engine.read(_fetch_one, engine.statements.get, (name,))
+        row = engine.read(fetch_one, engine.statements.get, (name,))
         if row is None or row[2] <= timeouts.now():
             return MISSING
         if self._notes_reads:
@@ -173,10 +179,13 @@ class DatabaseCache(NetworkCache):
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
         return {storage_key: value for storage_key, (value, _) in self._found(storage_keys).items()}
 
+    def _clock(self, storage_key: str) -> Clock | None:
+        return self._engine.read(self._engine.database.clock)
+
     def _found(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
         names = {name_of(storage_key): storage_key for storage_key in storage_keys}
         engine = self._engine
-        found = engine.read(_fetch_parts, engine, list(chunks(list(names))))
+        found = engine.read(fetch_parts, engine, list(chunks(list(names))))
         now = timeouts.now()
         values: dict[str, tuple[Any, float | None]] = {}
         for column, value, number, expires in found:
@@ -191,9 +200,10 @@ class DatabaseCache(NetworkCache):
         return values
 
     _get_dated = _found
+    _aclock = twin_of(_clock)
 
     def _expiry(self, storage_key: str) -> Any:
-        row = self._engine.read(_fetch_one, self._engine.statements.expiry, (name_of(storage_key),))
+        row = self._engine.read(fetch_one, self._engine.statements.expiry, (name_of(storage_key),))
         if row is None or row[0] <= timeouts.now():
             return None
         return LOOK if row[1] else from_column(row[0])
@@ -213,44 +223,45 @@ class DatabaseCache(NetworkCache):
         """Yield the rows whose names do not come before `first`, in their order."""
         engine, last = self._engine, first
         statement = engine.statements.scan_from
-        while found := engine.read(_fetch_all, statement, (last, _STEP)):
+        while found := engine.read(fetch_all, statement, (last, _STEP)):
             yield from found
             if len(found) < _STEP:
                 return
             statement, last = engine.statements.scan, bytes(found[-1][0])
 
     def _usage(self) -> tuple[int | None, int | None]:
-        counts = self._engine.read(_fetch_one, self._engine.statements.counts, (layout.COUNTS_NAME,))
+        counts = self._engine.read(fetch_one, self._engine.statements.counts, (layout.COUNTS_NAME,))
         if counts is None:
             counts = self._write(Transaction.recount)
         return counts[0], int(counts[1])
 
-    def _channel(self) -> "Channel | None":
+    def _channel(self) -> Channel | None:
         return self._engine.notifications()
 
     # Writing ----------------------------------------------------------------------------------
 
-    def _write(self, change: Callable[..., T], *args: Any) -> T:
-        return self._engine.write(change, *args, bounds=self._bounds)
-
     def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
+        row = self._row(storage_key, value)
+        self._see_to_bounds()
         try:
-            return self._engine.put(self._row(storage_key, value), expires_at, self._bounds)
+            return self._engine.put(row, expires_at, self._bounds)
         except FullError as error:
-            return self._without_room(error)
+            return self._withdrawn(error, (storage_key,))
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
         rows = [self._row(storage_key, value) for storage_key, value in values.items()]
+        self._see_to_bounds()
         try:
             if rows:
                 self._write(Transaction.put, rows, expires_at)
         except FullError as error:
-            self._without_room(error, len(rows))
+            self._withdrawn(error, values)
             return list(values)
         return []
 
     def _add(self, storage_key: str, value: Any, expires_at: float) -> Any:
         row = self._row(storage_key, value)
+        self._see_to_bounds()
         try:
             # An entry in the way may have conditions that no statement can judge.
             added = self._engine.put(row, expires_at, self._bounds, only_absent=True)
@@ -266,152 +277,51 @@ class DatabaseCache(NetworkCache):
 
     def _delete_many(self, storage_keys: Sequence[str]) -> int:
         try:
-            return self._write(Transaction.remove, [name_of(storage_key) for storage_key in storage_keys])
-        except FullError as error:  # a database needs room for its log of a removal, too
+            return self._free(Transaction.remove, [name_of(storage_key) for storage_key in storage_keys])
+        except FullError as error:
             return self._without_room(error)
 
     def _touch(self, storage_key: str, expires_at: float) -> Any:
         engine, name = self._engine, name_of(storage_key)
         parameters = (min(expires_at, layout.ENDLESS), name, timeouts.now())
         try:
-            touched = engine.change(name, _rows_changed, engine.statements.touch, parameters, expires_at=expires_at)
+            touched = engine.change(name, rows_changed, engine.statements.touch, parameters, expires_at=expires_at)
         except FullError as error:
             return self._without_room(error)
         return bool(touched) or LOOK
 
-    def _incr(self, storage_key: str, delta: float) -> float:
-        # A plain integer is counted by the database, as long as the sum is one too.
-        if type(delta) is int and delta in _INT64:
-            engine, name = self._engine, name_of(storage_key)
-            low, high = _INT64.start - min(delta, 0), _INT64.stop - 1 - max(delta, 0)
-            parameters = (delta, name, timeouts.now(), low, high)
-            total = engine.change(name, engine.database.incr, engine.statements, parameters)
-            if total is not None:
-                return total
-        return self._write(self._incr_within, storage_key, delta)
-
-    def _live(self, transaction: Transaction, storage_key: str) -> tuple[Any, Any]:
-        """Return the value of a live entry, or MISSING, and its columns: value, number, expires, size, sequence."""
-        name = name_of(storage_key)
-        columns = transaction.live(name)
-        value = MISSING if columns is None else self._decoded(storage_key, name, columns[0], columns[1])
-        return value, columns
-
-    def _incr_within(self, transaction: Transaction, storage_key: str, delta: float) -> float:
-        value, columns = self._live(transaction, storage_key)
-        if value is MISSING:
-            raise KeyError(storage_key)
-        if not isinstance(value, int | float):
-            raise ValueTypeError(
-                f"The value of key {storage_key!r} is not a number; incr() and decr() need an int or a float."
-            )
-        total = value + delta
-        transaction.replace(self._row(storage_key, total), columns[3])
-        return total
-
-    def _rename(self, storage_key: str, new_storage_key: str) -> Any:
-        return self._write(self._rename_within, storage_key, new_storage_key)
-
-    def _rename_within(self, transaction: Transaction, storage_key: str, new_storage_key: str) -> Any:
-        value, columns = self._live(transaction, storage_key)
-        if value is MISSING:
-            return False
-        if type(value) is Envelope:
-            return LOOK
-        transaction.remove([name_of(storage_key)])
-        # A signature is bound to its key, so that the value is written anew.
-        row = self._row(new_storage_key, value)
-        transaction.put([row], from_column(columns[2]), {row.name: columns[4]})
-        return True
-
-    def _compare_delete(self, storage_key: str, expected: Any) -> bool:
-        return self._swapped({storage_key: Swap(expected, MISSING, timeouts.NEVER)})[storage_key]
-
-    def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
-        return self._swapped({storage_key: Swap(expected, value, expires_at)})[storage_key]
-
-    def _swap_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
-        return self._swapped(swaps) if swaps else {}
-
-    def _swapped(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
-        rows = {key: self._row(key, swap.value) for key, swap in swaps.items() if swap.value is not MISSING}
-        try:
-            return self._write(self._swap_within, swaps, rows)
-        except FullError as error:
-            self._without_room(error, len(swaps))
-            return dict.fromkeys(swaps, False)
-
-    def _swap_within(
-        self, transaction: Transaction, swaps: Mapping[str, Swap], rows: Mapping[str, Row]
-    ) -> dict[str, bool]:
-        names = {key: name_of(key) for key in swaps}
-        found = transaction.all_live([names[key] for key, swap in swaps.items() if swap.expected is not ABSENT])
-        doomed, puts, adds = list[bytes](), defaultdict[float, list[Row]](list), defaultdict[float, list[Row]](list)
-        for key, (expected, value, expires_at) in swaps.items():
-            if expected is ABSENT:
-                adds[expires_at].append(rows[key])
-            elif names[key] not in found or self._decoded(key, names[key], *found[names[key]][:2]) != expected:
-                continue
-            elif value is MISSING:
-                doomed.append(names[key])
-            else:
-                puts[expires_at].append(rows[key])
-        transaction.remove(doomed)
-        changed = set(doomed)
-        for expires_at, written in puts.items():
-            transaction.put(written, expires_at, {row.name: kept_position(row, found[row.name][2]) for row in written})
-            changed.update(row.name for row in written)
-        for expires_at, written in adds.items():
-            changed.update(transaction.add_many(written, expires_at))
-        return {key: name in changed for key, name in names.items()}
-
     def _clear(self) -> None:
-        def own(entries: Iterable[_Entry]) -> Iterator[tuple[bytes, int]]:
-            owns = self._key_space.owns
-            return (entry[1::2] for entry in entries if owns(entry[0]) and not entry[0].startswith(_NO_ENTRY))
+        space = self._key_space
 
-        leases = _keyed(self._engine.read(_fetch_all, self._engine.statements.leases, ()))
-        clear(self._engine, self._write, own(leases), lambda: own(self._entries(self._key_space.start())))
+        def own(entries: Iterable[_Entry]) -> Iterator[tuple[bytes, int]]:
+            return (entry[1::2] for entry in entries if space.owns(entry[0]) and not entry[0].startswith(_NO_ENTRY))
+
+        leases = _keyed(self._engine.read(fetch_all, self._engine.statements.leases, ()))
+        clear(self._engine, self._free, own(leases), lambda: own(self._entries(space.start())))
 
     def _prune(self) -> int:
-        return remove_expired(self._engine, self._write)
-
-    # Values -----------------------------------------------------------------------------------
-
-    def _row(self, storage_key: str, value: Any) -> Row:
-        row = layout.make_row(storage_key, self._codec.dumps(value, storage_key))
-        max_bytes = self._bounds.max_bytes
-        if row.size > max_bytes:
-            raise ValueTooLargeError(
-                f"The value of key {storage_key!r} takes {row.size} bytes, more than OPTIONS['max_bytes'] "
-                f"({max_bytes}) allows for the whole cache; raise max_bytes or store less."
-            )
-        return row
-
-    def _decoded(self, storage_key: str, name: bytes, value: Any, number: int | None) -> Any:
-        if value is None:
-            return number
-        try:
-            return self._codec.loads(layout.frame_of(storage_key, name, value), storage_key)
-        except (DecodeError, TypeError):
-            self._counters.errors += 1
-            return MISSING
+        return remove_expired(self._engine, self._free)
 
     # Asynchronous callers ---------------------------------------------------------------------
 
     async def _run(self, hook: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         engine, name = self._engine, getattr(hook, "__name__", "")
         # A switch of threads takes ten times as long as a short read of a file.
-        if engine.answers_at_once and (name == "_get" or (name == "_get_many" and len(args[0]) <= _FEW)):
+        if (
+            engine.answers_at_once
+            and not self._dropped.keys
+            and (name == "_get" or (name == "_get_many" and len(args[0]) <= _FEW))
+        ):
             return hook(*args, **kwargs)
-        return await engine.in_thread(hook, *args, **kwargs)
+        too_late = partial(busy_answer, self.settings, self._counters, name.removeprefix("_"), args)
+        return await engine.in_thread(too_late, hook, *args, **kwargs)
 
     # Tests ------------------------------------------------------------------------------------
 
     def _check_invariants(self) -> None:
         """Raise AssertionError if the counts and the table disagree: for tests."""
         noted = self._usage()
-        found = self._engine.read(_fetch_one, self._engine.statements.recount, ())
+        found = self._engine.read(fetch_one, self._engine.statements.recount, ())
         if noted != (found[0], int(found[1] or 0)):
             raise AssertionError(f"noted are {noted} entries and bytes, and there are {found}")
 
@@ -423,26 +333,3 @@ def _keyed(rows: Iterable[Any]) -> Iterator[_Entry]:
         if name != layout.COUNTS_NAME:
             storage_key = layout.storage_key_of(name, value)
             yield (Conditional(storage_key) if is_envelope else storage_key), name, expires, sequence
-
-
-def _fetch_one(session: Any, statement: str, parameters: Sequence[Any]) -> Any:
-    return session.execute(statement, parameters).fetchone()
-
-
-def _fetch_parts(session: Any, engine: DatabaseEngine, parts: Sequence[Sequence[bytes]]) -> list[Any]:
-    """Return the rows of all names, as they are at one moment."""
-    statements = engine.statements
-
-    def fetched() -> list[Any]:
-        return [row for part in parts for row in session.execute(statements.get_many(len(part)), part).fetchall()]
-
-    return fetched() if len(parts) == 1 else engine.database.within(session, statements.grammar.snapshot, fetched)
-
-
-def _fetch_all(session: Any, statement: str, parameters: Sequence[Any]) -> Any:
-    return session.execute(statement, parameters).fetchall()
-
-
-def _rows_changed(session: Any, statement: str, parameters: Sequence[Any]) -> int:
-    changed: int = session.execute(statement, parameters).rowcount
-    return changed

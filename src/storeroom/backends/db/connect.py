@@ -12,13 +12,17 @@ from storeroom.backends.db.engine import DatabaseEngine
 from storeroom.backends.db.location import Target, parse
 from storeroom.backends.db.pool import Pool
 from storeroom.backends.db.site import Site, find_site, is_test_run
+from storeroom.config import Settings
 from storeroom.engines import shared
 from storeroom.exceptions import InvalidCacheBackendError
 
-__all__ = ["engine_of", "located", "names_database"]
+__all__ = ["distrusted", "engine_of", "located", "names_database"]
 
 _SHARED: Final = frozenset(
-    {"busy_timeout", "create_table", "max_connections", "socket_connect_timeout", "socket_timeout", "unlogged"}
+    {
+        *("busy_timeout", "create_table", "group", "max_connections", "pool_timeout", "socket_connect_timeout"),
+        *("socket_timeout", "unlogged"),
+    }
 )
 """Options that handles of one engine have in common."""
 
@@ -38,17 +42,29 @@ def located(location: str, options: Mapping[str, Any]) -> tuple[Target, Site | N
     return parse(location, options, site.target if site else None), site
 
 
+def distrusted(location: str, settings: Settings) -> list[str]:
+    """Return the reasons why the first use would refuse a SQLite file, as others may have planted it."""
+    from storeroom.backends.db.sqlite import intrusions
+
+    target, _ = located(location, settings.options)
+    return (
+        [reason for reason, _ in intrusions(target.path, settings.options["group"])]
+        if target.vendor == "sqlite"
+        else []
+    )
+
+
 def engine_of(target: Target, options: Mapping[str, Any], site: Site | None) -> tuple[DatabaseEngine, bool]:
     """Return the engine of a table, and whether this user alone can write to it."""
     settings = {name: options[name] for name in _SHARED}
     database, is_trusted = _database(target, settings)
-    patience = settings["busy_timeout" if database.is_local else "socket_timeout"]
     keeps_idle = database.is_local or site is None or not is_test_run()
     where = replace(target, table="*")
     known_by = repr((where, target.user, target.password, target.query, sorted(settings.items()), keeps_idle))
     # Passwords are part of the identity, which no repr shows.
     identity = f"{where!r} {hashlib.blake2b(known_by.encode(), digest_size=16).hexdigest()}"
-    pool = shared(Pool, identity, lambda: Pool(database, options["max_connections"], patience, keeps_idle=keeps_idle))
+    bounds = options["max_connections"], options["pool_timeout"]
+    pool = shared(Pool, identity, lambda: Pool(database, *bounds, keeps_idle=keeps_idle))
     table = target.table
     return shared(DatabaseEngine, (pool, table), lambda: DatabaseEngine(pool, table, settings)), is_trusted
 
@@ -70,4 +86,5 @@ def _database(target: Target, settings: Mapping[str, Any]) -> tuple[Database, bo
         ) from error
     from storeroom.backends.db.sqlite import SQLite, is_private
 
-    return SQLite(target.path, settings["busy_timeout"]), is_private(target.path)
+    group = settings["group"]
+    return SQLite(target.path, settings["busy_timeout"], group), group is None and is_private(target.path)

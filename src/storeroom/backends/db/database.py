@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
+from storeroom import timeouts
 from storeroom.backends.db.errors import Fault
 from storeroom.backends.db.statements import Grammar, Statements
+from storeroom.storage.clocks import SERVER, Clock, machine_clock
 
 __all__ = ["Database", "pause"]
 
@@ -24,17 +26,25 @@ class Database:
 
     Attributes:
         name: for the log and for errors; without password.
+        spoken: its protocol, host and port: see ``served.NetworkEngine``.
         grammar: of its SQL.
         errors: the driver's.
+        unreachable: the class of those that mean an outage, as programs catch them.
         is_local: whether reads wait for nobody, and one writer at a time is all there is.
+        tells_time: statement that returns the server's epoch seconds, at the moment of asking; None for a file.
+        has_lent: whether a removal on a full disk has the room that is kept for it.
         can_notify: whether it tells other processes of changes: see notifications.py.
     """
 
     name: str
+    spoken: tuple[str, str, int] = ("", "", 0)
     grammar: Grammar
     errors: ClassVar[tuple[type[Exception], ...]]
+    unreachable: ClassVar[type[Exception]]
     is_local: ClassVar[bool] = False
     can_notify: ClassVar[bool] = False
+    has_lent = False
+    tells_time: ClassVar[str | None] = None
 
     _columns: ClassVar[str]
     """Statement that takes a table's name, and returns those of its columns."""
@@ -55,9 +65,28 @@ class Database:
         """Return the meaning of a driver's error."""
         raise NotImplementedError
 
+    def is_broken(self, error: Exception) -> bool:
+        """Tell of an outage's error whether a connection broke, rather than that none was made or none answered."""
+        return False
+
+    def remedy(self, error: Exception) -> str:
+        """Return the remedy against an error by which the database refuses a login, or lacks a right; else ""."""
+        return ""
+
+    def is_crowded(self, error: Exception) -> bool:
+        """Tell whether the server has refused a session as one too many."""
+        return False
+
     def close(self, session: Any) -> None:
         """Close a session, whatever state it is in; nothing is raised."""
         session.close()
+
+    def clock(self, session: Any) -> Clock | None:
+        """Return the time that all who use the database go by."""
+        if self.tells_time is None:
+            return machine_clock()
+        told = session.execute(self.tells_time, ()).fetchone()[0]
+        return Clock(SERVER, float(told) + timeouts.skipped)
 
     def connect(self) -> Any:
         """Open a session."""
@@ -81,6 +110,10 @@ class Database:
         poll.register(descriptor, select.POLLIN)
         return bool(poll.poll(0))
 
+    def is_idle(self, session: Any) -> bool:
+        """Tell whether nothing is under way on a session: neither a statement, nor a transaction."""
+        raise NotImplementedError
+
     def abandon(self, sessions: Sequence[Any]) -> None:
         """Let go, in a forked child, of sessions that are the parent's.
 
@@ -96,13 +129,20 @@ class Database:
     def make_room(self, session: Any) -> None:
         """Free room on a full disk that the database takes without need; a server does so by itself."""
 
+    def lend_room(self) -> bool:
+        """Give a removal the room that is kept for it on a full disk; tell whether there is any."""
+        return False
+
+    def settle_room(self, session: Any) -> None:
+        """See to it that a removal will find room on the disk."""
+
     def repair(self, session: Any) -> None:
         """Put the damaged database of a session aside, so that a new one is made; a server repairs itself."""
 
     def within(self, session: Any, begin: Sequence[str], work: Callable[..., T], *args: Any) -> T:
         """Run ``work(*args)`` in a transaction: committed in the end, rolled back if anything is raised.
 
-        Anything but an Exception makes its caller close the session, and the transaction ends with it.
+        Where neither could be done, the session is not idle: its caller closes it, and the transaction ends with it.
         """
         try:
             for statement in begin:
@@ -116,8 +156,8 @@ class Database:
         return result
 
     def rollback(self, session: Any) -> None:
-        """Undo a session's transaction, if it is in one."""
-        session.execute("ROLLBACK", ())
+        """Undo a session's transaction, if it is in one, and no statement was cut short."""
+        raise NotImplementedError
 
     def statements(self, table: str) -> Statements:
         """Return the SQL on a table."""

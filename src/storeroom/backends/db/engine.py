@@ -10,13 +10,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, TypeVar
 
 from storeroom import timeouts
+from storeroom.backends.connections import Connections
 from storeroom.backends.db import schema
 from storeroom.backends.db.database import pause
 from storeroom.backends.db.errors import Fault, FullError, OutageError, OverfullError
 from storeroom.backends.db.pool import Pool
 from storeroom.backends.db.rows import COUNTS_NAME, ENDLESS, Row
-from storeroom.backends.db.transaction import EXPIRED, Bounds, Transaction, columns_of, entries_added
-from storeroom.backends.network import NetworkEngine
+from storeroom.backends.db.transaction import EXPIRED, IN_FLIGHT, Bounds, Transaction, columns_of, entries_added
+from storeroom.backends.served import NetworkEngine
+from storeroom.engines.nesting import Alone, OneByThread
 from storeroom.exceptions import StorageError
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ _NOTE_SECONDS: Final = 0.05
 
 _UNBOUNDED: Final = Bounds()
 
+_NO_LOCK: Final = contextlib.nullcontext()
+
 
 class DatabaseEngine(NetworkEngine):
     """One table, and the sessions that it shares with other tables of its database."""
@@ -61,15 +65,21 @@ class DatabaseEngine(NetworkEngine):
         self.database = database = pool.database
         super().__init__(database.name)
         self._pool, self.parts = pool, (pool,)
+        self.spoken = database.spoken
         self.statements = database.statements(table)
         self.notes: dict[bytes, None] = {}
         self._creates = options["create_table"]
-        self._patience = pool.patience
-        self._writer, self._preparing = threading.Lock(), threading.Lock()
+        self._patience: float = options["busy_timeout" if database.is_local else "socket_timeout"]
+        self._begin_locks()
+        self._writers = pool.writers()
         self._is_ready = False
         self._earliest = self._look_after = self._noted_at = 0.0
         self._counts: tuple[int, int] | None = None
         self._notifications: Notifications | None = None
+
+    def _begin_locks(self) -> None:
+        self._writer, self._preparing = threading.Lock(), threading.RLock()
+        self._prepares, self._by_thread = Alone(self._preparing), OneByThread()
 
     # Operations -------------------------------------------------------------------------------
 
@@ -106,7 +116,7 @@ class DatabaseEngine(NetworkEngine):
             with contextlib.suppress(OverfullError):
                 return self._put_briefly(row, expires_at, bounds, only_absent)
         if only_absent:
-            return bool(self.write(Transaction.add_many, [row], expires_at, bounds=bounds))
+            return bool(self.write(Transaction.add_many, {row: expires_at}, bounds=bounds))
         self.write(Transaction.put, [row], expires_at, bounds=bounds)
         return True
 
@@ -115,20 +125,27 @@ class DatabaseEngine(NetworkEngine):
         if self._counts is None or self._notifications is not None or not self.statements.grammar.returning:
             return False
         entries, size = self._counts
-        now = timeouts.now()
-        return now < self._earliest and now < self._look_after and bounds.allow(entries + 1, size + row.size)
+        now, writes = timeouts.now(), IN_FLIGHT if self.statements.grammar.chains else 1
+        has_room = bounds.allow(entries + writes, size + writes * row.size)
+        return now < self._earliest and now < self._look_after and has_room
 
     def _put_briefly(self, row: Row, expires_at: float, bounds: Bounds, only_absent: bool) -> bool:
         """Write an entry and count it; return whether it was. Raise OverfullError if more is due after all."""
         columns = columns_of(row, expires_at)
         parameters = (*columns, timeouts.now()) if only_absent else columns
-        put: Callable[..., _Written] = self._put_by_one if self.statements.grammar.chains else self._put_by_two
-        growth, entries, size = self._exclusively(put, parameters, only_absent, row.size, bounds)
+        terms = parameters, only_absent, row.size, bounds
+        growth, entries, size = (
+            self._exclusively(self._put_by_one, *terms)
+            if self.statements.grammar.chains
+            else self._counting(self._put_by_two, *terms)
+        )
         if growth is None:
             return False
         self._earliest = min(self._earliest, expires_at)
         if entries is not None:
-            self._counts = entries, int(size)
+            self._counts = counts = entries, int(size)
+            if not bounds.allow(*counts):  # a transaction has taken all the room meanwhile
+                self.write(Transaction.mind_bounds, bounds=bounds)
         elif growth:
             # Somebody has removed the counts while they were waited for.
             self.write(Transaction.count_anew, bounds=bounds)
@@ -137,17 +154,10 @@ class DatabaseEngine(NetworkEngine):
     def _put_by_one(
         self, session: Any, parameters: Sequence[Any], only_absent: bool, size: int, bounds: Bounds
     ) -> _Written:
-        """Write a row and count it in one statement, which finds no room if others have written meanwhile."""
+        """Write a row and count it in one statement; raise OverfullError, and write nothing, where there is no room."""
         statement = self.statements.add_one if only_absent else self.statements.put_one
-        max_entries, max_bytes = bounds.max_entries, bounds.max_bytes
-        room = (COUNTS_NAME, max_entries, size, max_bytes)
-        try:
-            cursor = session.execute(statement, (*room, *parameters, max_entries, max_bytes, COUNTS_NAME))
-        except self.database.errors as error:
-            if self.database.fault(error) is Fault.OVERFULL:
-                raise OverfullError from error
-            raise
-        found: _Written | None = cursor.fetchone()
+        room = (COUNTS_NAME, bounds.max_entries - IN_FLIGHT, IN_FLIGHT * size, bounds.max_bytes)
+        found: _Written | None = session.execute(statement, (*room, *parameters, COUNTS_NAME)).fetchone()
         if found is None:
             raise OverfullError
         return found
@@ -174,7 +184,7 @@ class DatabaseEngine(NetworkEngine):
 
     def write(self, change: Callable[..., T], *args: Any, bounds: Bounds = _UNBOUNDED) -> T:
         """Run ``change(transaction, *args)`` in a transaction, which is saved and committed."""
-        result: T = self._exclusively(self._transact, change, args, bounds)
+        result: T = self._counting(self._transact, change, args, bounds)
         return result
 
     def let_others_write(self) -> None:
@@ -183,11 +193,26 @@ class DatabaseEngine(NetworkEngine):
             time.sleep(_BUSY_SECONDS)
 
     def _exclusively(self, work: Callable[..., T], *args: Any) -> T:
-        if not self.database.is_local:
-            return self._perform(work, *args)
+        # A server waits for the row of this thread's other change, and SQLite for its file.
         # SQLite's own way to wait for another writer is to sleep; threads of a process need not.
-        with self._writer:
+        lock = self._writer if self.database.is_local else _NO_LOCK
+        result: T = self._by_thread.do(self._attempt, self._take, work, args, lock)
+        return result
+
+    def _counting(self, work: Callable[..., T], *args: Any) -> T:
+        """Do as _exclusively(), with a transaction that holds the row of counts from one statement to the next."""
+        writers = self._writers
+        if writers is None:
+            return self._exclusively(work, *args)
+        result: T = self._by_thread.do(self._in_turn, writers, work, args)
+        return result
+
+    def _in_turn(self, writers: Any, work: Callable[..., T], args: tuple[Any, ...]) -> T:
+        turn, _ = writers.take()
+        try:
             return self._perform(work, *args)
+        finally:
+            writers.give_back(turn)
 
     def _announced(self, session: Any, name: bytes, work: Callable[..., T], *args: Any) -> T:
         """Run a single statement; in a transaction that announces it, where somebody listens."""
@@ -236,28 +261,35 @@ class DatabaseEngine(NetworkEngine):
         """Run ``work(session, *args)`` on a table that is ready."""
         return self._attempt(self._take, work, args)
 
-    def _attempt(self, take: Callable[[], Any], work: Callable[..., T], args: tuple[Any, ...]) -> T:
-        """Run ``work(session, *args)``; again where something was in the way, or had to be mended first."""
+    def _attempt(
+        self, take: Callable[[], Any], work: Callable[..., T], args: tuple[Any, ...],
+        lock: contextlib.AbstractContextManager[Any] = _NO_LOCK,
+    ) -> T:  # fmt: skip
+        """Run ``work(session, *args)``; again where something was in the way, or had to be mended first.
+
+        The lock is held meanwhile, and not while another process is waited for: that may have been stopped.
+        """
         mended: set[Fault] = set()
         attempt, deadline = 0, math.inf
         while attempt < _ATTEMPTS:
             session = None
             try:
-                session = take()
-                result = work(session, *args)
+                with lock:
+                    session = take()
+                    result = work(session, *args)
             except self.database.errors as error:
                 fault = self.database.fault(error)
                 if fault is Fault.FULL and session is not None:
                     self.database.make_room(session)
                 self._put_back(session, is_fit=not fault.ends_session)
-                if fault is Fault.BUSY:
+                if fault in {Fault.BUSY, Fault.KEPT}:
                     deadline = min(deadline, time.monotonic() + self._patience)
                     self._await_others(error, deadline)
                 else:
                     self._mend(fault, error, session, mended, attempt)
                     attempt += 1
-            except BaseException as error:
-                self._put_back(session, is_fit=isinstance(error, Exception))
+            except BaseException:
+                self._put_back(session)
                 raise
             else:
                 self._pool.give(session)
@@ -269,29 +301,34 @@ class DatabaseEngine(NetworkEngine):
         pool, database = self._pool, self.database
         now = timeouts.now()
         pool.note_use()
-        if database.is_local and now > self._look_after and self._is_ready:
+        if is_look_due := database.is_local and now > self._look_after and self._is_ready:
             self._look_after = now + _LOOK_SECONDS
             self._earliest = min(self._earliest, now)
-        while database.is_stale(session := pool.take()[0]):
-            self._is_ready = self._is_ready and not database.is_local
-            pool.discard(session)
-        if not self._is_ready:
+        while True:
+            session, _ = pool.take()
             try:
-                self._make_ready(session)
+                if not database.is_stale(session):
+                    if not self._is_ready:
+                        self._make_ready(session)
+                    if is_look_due:
+                        database.settle_room(session)
+                    return session
             except BaseException:
                 pool.discard(session)
                 raise
-        return session
+            self._is_ready = self._is_ready and not database.is_local
+            pool.discard(session)
 
     def _make_ready(self, session: Any) -> None:
-        with self._preparing:
+        with self._preparing, self._prepares:
             if not self._is_ready:
                 schema.make_ready(self.database, self.statements, session, creates=self._creates)
                 self._is_ready = True
 
-    def _put_back(self, session: Any, *, is_fit: bool) -> None:
+    def _put_back(self, session: Any, *, is_fit: bool = True) -> None:
+        """Give a session back after an error; one on which something is under way is closed, and ends that."""
         if session is not None:
-            (self._pool.give if is_fit else self._pool.discard)(session)
+            (self._pool.give if is_fit and self.database.is_idle(session) else self._pool.discard)(session)
 
     def _await_others(self, error: Exception, deadline: float) -> None:
         """Pause, as another process writes; raise OutageError if it has done so for too long."""
@@ -316,12 +353,13 @@ class DatabaseEngine(NetworkEngine):
 
     def _fail(self, fault: Fault, error: Exception) -> NoReturn:
         text = f"{type(error).__name__}: {error}".strip()
+        remedy = self.database.remedy(error)
         if fault is Fault.OUTAGE:
-            raise OutageError(text) from error
+            raise OutageError(text, is_broken=self.database.is_broken(error), remedy=remedy) from error
         refusal = f"{self.database.name} refused a statement of the cache ({text})."
         if fault is Fault.FULL:
             raise FullError(f"{refusal} Its disk is full: make room.") from error
-        raise StorageError(refusal) from error
+        raise StorageError(f"{refusal} {remedy}".strip()) from error
 
     # Notes of reads ---------------------------------------------------------------------------
 
@@ -376,12 +414,16 @@ class DatabaseEngine(NetworkEngine):
         """Whether a read waits for nobody: nothing is to be made ready or written before, and a session is free."""
         return self.database.is_local and self._is_ready and len(self.notes) < _NOTES and self._pool.has_idle
 
-    async def in_thread(self, hook: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run a hook in one of the pool's threads."""
-        result: T = await self._pool.in_thread(partial(copy_context().run, hook, *args, **kwargs))
+    async def in_thread(self, too_late: Callable[[Any], Any], hook: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run a hook in one of the pool's threads; see in_turn()."""
+        result: T = await self._pool.in_thread(partial(copy_context().run, hook, *args, **kwargs), too_late)
         return result
 
     # The life of a process --------------------------------------------------------------------
+
+    def renew(self) -> None:
+        """See NetworkEngine."""
+        Connections.close(self._pool)
 
     def close(self) -> None:
         """Close the channel, and the pool, as its other tables do without it until they are used again."""
@@ -396,6 +438,7 @@ class DatabaseEngine(NetworkEngine):
         notifications, self._notifications = self._notifications, None
         if notifications is not None:
             notifications.abandon()
-        self._writer, self._preparing = threading.Lock(), threading.Lock()
+        self._begin_locks()
+        self._writers = self._pool.writers()
         self.notes = {}
         self._counts = None

@@ -8,7 +8,16 @@ __all__ = ["Fault", "FullError", "OutageError", "OverfullError"]
 
 
 class OutageError(Exception):
-    """The database cannot be reached, or does not answer in time; the cause is the driver's error."""
+    """The database cannot be reached, or does not answer in time; the cause is the driver's error.
+
+    Attributes:
+        is_broken: whether a connection broke.
+        remedy: where the database refuses the login; else "".
+    """
+
+    def __init__(self, text: str, *, is_broken: bool = False, remedy: str = "") -> None:
+        super().__init__(text)
+        self.is_broken, self.remedy = is_broken, remedy
 
 
 class FullError(StorageError):
@@ -24,14 +33,14 @@ class Fault(Enum):
 
     CONFLICT = "another transaction was in the way: this one is undone, and may be tried again"
     BUSY = "another process writes to the file: it is waited for, and the same tried again"
+    KEPT = "another member of the group has made a file a moment ago, and gives it to the group next: it is waited for"
     OUTAGE = "the database cannot be reached, or does not answer in time"
     MISSING = "the table is not there, or has not the columns it should have"
     FULL = "the disk has no room for the write"
-    OVERFULL = "the statement would have left more in the table than its bounds allow"
     DAMAGED = "the file is damaged, or is no database"
     REFUSED = "the database understood the statement, and refused it"
 
     @property
     def ends_session(self) -> bool:
         """Whether the session is of no further use; its transaction is undone with it."""
-        return self in {Fault.OUTAGE, Fault.DAMAGED}
+        return self in {Fault.OUTAGE, Fault.DAMAGED, Fault.KEPT}

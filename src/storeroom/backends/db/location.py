@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from storeroom.exceptions import ConfigurationError
 from storeroom.registry.sources import program_directory
-from storeroom.wording import mask_url, nearest
+from storeroom.wording import mask_url, nearest, shown
 
 __all__ = ["PORTS", "Target", "parse"]
 
@@ -60,9 +60,9 @@ class Target:
 
     def __post_init__(self) -> None:
         length = len(self.table.encode("utf-8", "replace"))
-        if not 0 < length <= _LONGEST_TABLE or "\x00" in self.table:
+        if not 0 < length <= _LONGEST_TABLE or "\x00" in self.table or mask_url(self.table) != self.table:
             raise ConfigurationError(
-                f"is {self.table!r}; expected the name of a table, of up to {_LONGEST_TABLE} bytes, such as "
+                f"is {mask_url(self.table)!r}; expected the name of a table, of up to {_LONGEST_TABLE} bytes, such as "
                 "'my_cache_table'."
             )
 
@@ -96,7 +96,9 @@ def parse(location: Any, options: Mapping[str, Any], in_site: Callable[[str], Ta
     Raises:
         ConfigurationError: they make no sense; the text goes on after "LOCATION".
     """
-    location = str(location)
+    if not isinstance(location, str | os.PathLike):
+        raise ConfigurationError(f"is {shown(location)}; expected the name of one table, or the URL of one database.")
+    location = os.fspath(location)
     if "://" in location:
         if options["url"] is not None:
             raise ConfigurationError(
@@ -105,7 +107,7 @@ def parse(location: Any, options: Mapping[str, Any], in_site: Callable[[str], Ta
         return _parse_url(location, options["table"] or "storeroom_cache")
     if options["table"] is not None:
         raise ConfigurationError(
-            f"is {location!r} and OPTIONS['table'] is given too; expected the table's name in one place."
+            f"is {mask_url(location)!r} and OPTIONS['table'] is given too; expected the table's name in one place."
         )
     if options["url"] is not None:
         return _parse_url(options["url"], location)
@@ -114,6 +116,8 @@ def parse(location: Any, options: Mapping[str, Any], in_site: Callable[[str], Ta
 
 def _parse_url(url: str, table: str) -> Target:
     wrong = f"leads to the URL {mask_url(url)!r}"
+    if url.count("://") > 1:
+        raise ConfigurationError(f"{wrong}; expected the URL of one database.")
     try:
         parts = urlsplit(url)
         port = parts.port

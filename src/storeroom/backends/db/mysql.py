@@ -10,15 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 import pymysql
-from pymysql.constants import CLIENT, CR
+from pymysql.constants import CLIENT, CR, SERVER_STATUS
 from pymysql.cursors import Cursor
 
 from storeroom.backends.db.database import Database
 from storeroom.backends.db.errors import Fault
-from storeroom.backends.db.location import Target
+from storeroom.backends.db.location import PORTS, Target
 from storeroom.backends.db.mysql_parameters import read_parameters
 from storeroom.backends.db.rows import KEY_BYTES
 from storeroom.backends.db.statements import COLUMNS, Grammar, Statements
+from storeroom.backends.refusals import LOGIN_REMEDY, TLS_REMEDY
+from storeroom.backends.strangers import MYSQL
 from storeroom.exceptions import ValueTooLargeError
 
 __all__ = ["MySQL"]
@@ -33,16 +35,47 @@ _FAULTS: Final = {
     1114: Fault.FULL,  # table
     1054: Fault.MISSING,  # unknown column
     1146: Fault.MISSING,  # no such table
-    1040: Fault.OUTAGE,  # too many connections
+    1040: Fault.OUTAGE,  # too many connections: see _CROWDED
     1053: Fault.OUTAGE,  # server shutdown in progress
     1205: Fault.OUTAGE,  # lock wait timeout: the whole of socket_timeout
     1290: Fault.OUTAGE,  # read only: a replica, after a failover
     1836: Fault.OUTAGE,  # read only
     1927: Fault.OUTAGE,  # connection was killed
+    1044: Fault.OUTAGE,  # no right to the database; these refuse the login
+    1045: Fault.OUTAGE,  # wrong password
+    1049: Fault.OUTAGE,  # unknown database
+    1130: Fault.OUTAGE,  # host is not allowed
+    1698: Fault.OUTAGE,  # as 1045
+    3118: Fault.OUTAGE,  # account is locked
 }
 """https://mariadb.com/kb/en/mariadb-error-code-reference/. Those from 2000 on are the client's: see fault()."""
 
+_RIGHTS: Final = (
+    "Let the user read and write the cache's table: GRANT SELECT, INSERT, UPDATE, DELETE; and CREATE, INDEX and DROP, "
+    "unless somebody else makes the table: storeroom createcachetable."
+)
+_REMEDIES: Final = {
+    1044: "Let the user use the database: GRANT.",
+    1045: LOGIN_REMEDY,
+    1049: "Create the database that the URL names, or name another.",
+    1130: "Let the server admit this host: CREATE USER 'name'@'host'.",
+    1142: _RIGHTS,
+    1143: _RIGHTS,
+    1698: LOGIN_REMEDY,
+    2026: TLS_REMEDY,
+    3118: LOGIN_REMEDY,
+}
+_LOST: Final = {0, 1053, 1927, 2006, 2013, 2055}
+"""Errors of a connection that has come to its end. 0 is PyMySQL's own."""
+
+_CROWDED: Final = (1040, 1203)
+"""Too many connections: of all users, of this one."""
+
 _CLIENTS: Final = range(2000, 3000)
+
+
+def _code(error: Exception) -> int:
+    return error.args[0] if error.args and isinstance(error.args[0], int) else 0
 
 
 class MySQLStatements(Statements):
@@ -78,9 +111,10 @@ class MySQLStatements(Statements):
 
 
 class Session(pymysql.connections.Connection):  # type: ignore[misc]  # PyMySQL ships no types
-    """A connection that knows how long a statement may be."""
+    """A connection that knows how long a statement may be, and whether one was cut short."""
 
     longest_statement = 2**24
+    is_busy = False
 
     def connect(self, sock: socket.socket | None = None) -> None:
         """Connect; a Unix socket that nobody listens on is closed at once, which PyMySQL leaves to chance."""
@@ -116,11 +150,20 @@ class Session(pymysql.connections.Connection):  # type: ignore[misc]  # PyMySQL 
                 f"A statement of {len(sql)} bytes is longer than the server's max_allowed_packet "
                 f"({self.longest_statement}) allows; store less, compress it, or raise max_allowed_packet."
             )
-        return super().query(sql, unbuffered)
+        self.is_busy = True
+        try:
+            changed = super().query(sql, unbuffered)
+        except pymysql.Error:
+            self.is_busy = False  # the server's answer, or the end of the connection
+            raise
+        self.is_busy = False
+        return changed
 
 
 class MySQL(Database):
     """A database of a MariaDB or MySQL server."""
+
+    tells_time = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) / 1000000"
 
     grammar = Grammar(
         parameter="%s",
@@ -143,10 +186,12 @@ class MySQL(Database):
         table_suffix=" ENGINE=InnoDB",
     )
     errors: ClassVar[tuple[type[Exception], ...]] = (pymysql.Error,)
+    unreachable = pymysql.OperationalError
     _columns = "SELECT column_name FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = %s"
 
     def __init__(self, target: Target, settings: Mapping[str, Any]) -> None:
         self.name = f"MySQL ({target.address})"
+        self.spoken = MYSQL, target.host or "", target.port or PORTS[target.vendor]
         seconds = settings["socket_timeout"]
         given = {**target.login("database"), **read_parameters(dict(target.query), self.name)}
         self._arguments: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
@@ -171,12 +216,33 @@ class MySQL(Database):
     def _descriptor(self, session: Session) -> int:
         return session.fileno()
 
+    def is_idle(self, session: Session) -> bool:
+        """See Database."""
+        return not (session.is_busy or session.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)
+
+    def rollback(self, session: Session) -> None:
+        """See Database."""
+        if not session.is_busy:
+            session.execute("ROLLBACK")
+
     def fault(self, error: Exception) -> Fault:
         """See Database."""
-        code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+        code = _code(error)
         # 0 is PyMySQL's own, for a connection that it has closed.
         is_clients = code in _CLIENTS or (code == 0 and isinstance(error, pymysql.InterfaceError))
         return Fault.OUTAGE if is_clients else _FAULTS.get(code, Fault.REFUSED)
+
+    def is_broken(self, error: Exception) -> bool:
+        """See Database."""
+        return _code(error) in _LOST and "timed out" not in str(error)
+
+    def remedy(self, error: Exception) -> str:
+        """See Database."""
+        return _REMEDIES.get(_code(error), "")
+
+    def is_crowded(self, error: Exception) -> bool:
+        """See Database."""
+        return bool(error.args) and error.args[0] in _CROWDED
 
     def statements(self, table: str) -> Statements:
         """See Database."""

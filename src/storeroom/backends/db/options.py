@@ -1,10 +1,12 @@
 """OPTIONS of the database cache."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from storeroom import config
 from storeroom.backends.network import NETWORK_OPTIONS
+from storeroom.backends.ownership import GROUP
 from storeroom.config import Option
 
 __all__ = ["OPTIONS"]
@@ -49,6 +51,7 @@ OPTIONS: Final[Mapping[str, Option]] = {
     "max_connections": Option(
         config.whole_number(1), _MAX_CONNECTIONS, "How many connections a process keeps at most."
     ),
+    "group": replace(GROUP, meaning=f"SQLite: {GROUP.meaning[0].lower()}{GROUP.meaning[1:]}"),
     "busy_timeout": Option(
         config.number(0.001), _BUSY_TIMEOUT, "SQLite: seconds to wait for another process that writes."
     ),

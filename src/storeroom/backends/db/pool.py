@@ -3,20 +3,44 @@
 A child starts without any, and no lock of a driver is held by a thread that the child does not have.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
+from storeroom.backends.connections import Connections
 from storeroom.backends.db.database import Database
-from storeroom.backends.db.errors import OutageError
-from storeroom.backends.network import Connections
+from storeroom.backends.network import in_turn
 from storeroom.engines import Engine
+from storeroom.exceptions import PoolTimeoutError
 
 __all__ = ["Pool"]
 
 _FORK_SECONDS: Final = 10.0
 """A fork's longest wait for operations that are under way, each of which has a shorter timeout."""
+
+
+_WRITERS: Final = 4
+"""Transactions of a process on one table of a server at a time. All wait for its row of counts: where many do so in
+the database, the last wait longer than for an outage, and where a few do, that row is never idle."""
+
+
+class Turn:
+    """The turn of one writer."""
+
+
+class Writers(Connections[Turn]):
+    """The turns of those who write to a table."""
+
+    def __init__(self, database: Database, patience: float) -> None:
+        super().__init__(database.name, Turn, lambda _: None, _WRITERS, patience)
+
+    def _give_up(self, _: Exception | None) -> NoReturn:
+        raise PoolTimeoutError(
+            f"{self._name}: other threads of this process wrote to the table for {self._patience:g} s. Raise "
+            "OPTIONS['pool_timeout'] to wait longer."
+        ) from None
 
 
 class Pool(Connections[Any], Engine):
@@ -26,8 +50,8 @@ class Pool(Connections[Any], Engine):
 
     def __init__(self, database: Database, limit: int, patience: float, *, keeps_idle: bool) -> None:
         Engine.__init__(self)
-        self.database, self.patience = database, patience
-        self._terms = self._connect, database.close, limit, patience, OutageError
+        self.database = database
+        self._terms = database.name, self._connect, database.close, limit, patience, database.is_crowded
         Connections.__init__(self, *self._terms)
         self.give = self.give_back if keeps_idle else self.discard
         self._gathered: list[Any] = []
@@ -38,24 +62,22 @@ class Pool(Connections[Any], Engine):
         self.note_opening()
         return session
 
-    def _wait(self) -> Any:
-        try:
-            return super()._wait()
-        except OutageError:
-            raise OutageError(f"all {self._limit} connections were in use for {self._patience:g} s") from None
+    def writers(self) -> Writers | None:
+        """Return the turns of one table's writers; None where there are no more sessions than turns, or a lock."""
+        few = self.database.is_local or self._limit <= _WRITERS
+        return None if few else Writers(self.database, self._patience)
 
     @property
     def has_idle(self) -> bool:
         """Whether one can be taken without waiting, or opening it."""
-        return any(self._slots[-1:])
+        return not self._queue and any(self._slots[-1:])
 
-    def in_thread(self, job: Callable[[], Any]) -> Any:
-        """Await a job in one of this database's threads, of which there are no more than sessions."""
-        import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
-
+    def in_thread(self, job: Callable[[], Any], too_late: Callable[[PoolTimeoutError], Any]) -> Any:
+        """Await a job in one of this database's threads, of which there are no more than sessions: see in_turn()."""
         with self.lock:  # close() ends the threads
             self._executor = self._executor or ThreadPoolExecutor(self._limit, "storeroom-db")
-            return asyncio.get_running_loop().run_in_executor(self._executor, job)
+            future = self._executor.submit(job)
+        return in_turn(future, self._patience, too_late)
 
     # The life of a process --------------------------------------------------------------------
 
@@ -80,29 +102,25 @@ class Pool(Connections[Any], Engine):
         """Get all sessions home, so that no thread is within a driver; close those that no child may have."""
         deadline = time.monotonic() + _FORK_SECONDS
         home: list[Any] = []
-        with self._returned:  # those who wait for one go on waiting
-            while len(home) < self._limit and time.monotonic() < deadline:
-                try:
-                    home.append(self._slots.pop())
-                except IndexError:
-                    time.sleep(0.0002)
+        with contextlib.suppress(PoolTimeoutError):
+            while len(home) < self._limit - self._refused:
+                home.append(self._wait(deadline, is_first=True))  # those who wait for one go on waiting
         if self.database.is_local:
             for session in filter(None, home):
                 self.database.close(session)
-            home = [None] * len(home)
+            home = [self._right() for _ in home]
         self._gathered = home
 
     def after_fork_in_parent(self) -> None:
         """Go on with the sessions that are open."""
         home, self._gathered = self._gathered, []
-        with self._returned:
-            self._slots[:0] = reversed(home)
-            self._returned.notify_all()
+        for session in reversed(home):
+            self._put(session)
 
     def after_fork_in_child(self) -> None:
         """Begin with no sessions: those at the other end belong to the parent."""
         super().after_fork_in_child()
-        self.database.abandon([session for session in self._gathered if session is not None])
+        self.database.abandon(list(filter(None, self._gathered)))
         self._gathered = []
         self._executor, self.opened = None, 0
         Connections.__init__(self, *self._terms)

@@ -2,17 +2,20 @@
 
 import math
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 import psycopg
 from psycopg.conninfo import make_conninfo
+from psycopg.pq import TransactionStatus
 
 from storeroom.backends.db.database import Database
 from storeroom.backends.db.errors import Fault
-from storeroom.backends.db.location import Target
-from storeroom.backends.db.statements import Grammar
+from storeroom.backends.db.location import PORTS, Target
+from storeroom.backends.db.statements import REMOVED, Grammar, Statements
+from storeroom.backends.refusals import LOGIN_REMEDY, TLS_REMEDY
+from storeroom.backends.strangers import POSTGRESQL
 from storeroom.exceptions import ConfigurationError
 
 __all__ = ["PostgreSQL"]
@@ -24,7 +27,6 @@ _FAULTS: Final = {
     "42P01": Fault.MISSING,  # undefined_table
     "42703": Fault.MISSING,  # undefined_column
     "53100": Fault.FULL,  # disk_full
-    "23502": Fault.OVERFULL,  # not_null_violation, which one statement alone can meet: see Statements.put_one
     "25006": Fault.OUTAGE,  # read_only_sql_transaction: a replica, after a failover
     "55P03": Fault.OUTAGE,  # lock_not_available
     "57014": Fault.OUTAGE,  # query_canceled, by statement_timeout
@@ -32,8 +34,56 @@ _FAULTS: Final = {
 }
 """SQLSTATEs: https://www.postgresql.org/docs/current/errcodes-appendix.html"""
 
+_RIGHTS: Final = (
+    "Let the user read and write the cache's table: GRANT SELECT, INSERT, UPDATE, DELETE; and CREATE on its schema, "
+    "unless somebody else makes the table: storeroom createcachetable."
+)
+
+_REMEDIES: Final = {
+    "password authentication failed": LOGIN_REMEDY,
+    "no password supplied": LOGIN_REMEDY,
+    "authentication failed": LOGIN_REMEDY,
+    "is not permitted to log in": LOGIN_REMEDY,
+    "no pg_hba.conf entry": "Let pg_hba.conf of the server admit this user, host and database.",
+    "does not support SSL": TLS_REMEDY,
+    "SSL error": TLS_REMEDY,
+    "certificate": TLS_REMEDY,
+    "permission denied for database": "GRANT CONNECT on the database to the user.",
+    "does not exist": "Create the role and the database that the URL names, or name others.",
+    "SSL negotiation": "The server there is no PostgreSQL: check the port in the URL.",
+}
+"""Words in which a server, or libpq, refuses a connection -> the remedy. libpq tells no SQLSTATE of these."""
+
+_CROWDED: Final = ("too many clients", "too many connections", "connection slots")
+"""Words of the server's refusals of one session too many: of all, of a role or a database, of all but superusers."""
+
 _UNREACHABLE: Final = ("08", "57P")
 """Beginnings of SQLSTATEs: the connection failed, the server shuts down or starts."""
+
+
+_IN_TRANSACTION: Final = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+
+_LOOK_SECONDS: Final = 0.1
+"""Between two looks of psycopg for interrupts, while it waits."""
+
+_BROKEN: Final = ("57P01", "57P02", "57P05")
+"""admin_shutdown, crash_shutdown, idle_session_timeout: this connection is at its end, and others need not be."""
+
+
+class PostgreSQLStatements(Statements):
+    """The statements that PostgreSQL writes in a way of its own."""
+
+    def _deletes(self) -> Callable[[int], str]:
+        # A plan may take the rows as they lie on the disk; two of them, in two orders, would wait for each other.
+        ordered = "cache_key = ANY(ARRAY(SELECT cache_key FROM $ WHERE"
+        returned = self._returned(REMOVED)
+        one = super()._deletes()(1)
+        several = self._several(f"DELETE FROM $ WHERE {ordered}", f" ORDER BY cache_key FOR UPDATE)){returned}")
+        return lambda count: one if count == 1 else several(count)
+
+
+class SilentError(psycopg.OperationalError):
+    """The server does not answer in time."""
 
 
 class TimedConnection(psycopg.Connection[Any]):
@@ -43,21 +93,30 @@ class TimedConnection(psycopg.Connection[Any]):
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         """Run one of psycopg's generators, but no longer than `answer_seconds`."""
-        return super().wait(self._bounded(gen), *args, **kwargs)
+        return super().wait(bounded(gen, self.answer_seconds, self.close), *args, **kwargs)
 
-    def _bounded(self, gen: Any) -> Generator[Any, Any, Any]:
-        deadline = time.monotonic() + self.answer_seconds
-        try:
-            wanted = next(gen)
-            while True:
-                ready = yield wanted
-                # Nothing is ready each time that psycopg looks for interrupts.
-                if not ready and time.monotonic() > deadline:
-                    self.close()
-                    raise psycopg.OperationalError(f"no answer within {self.answer_seconds:g} s")
-                wanted = gen.send(ready)
-        except StopIteration as stop:
-            return stop.value
+    def __del__(self, *_: object) -> None:
+        """Close it: one may be lost, see Connections, and psycopg would complain."""
+        if hasattr(self, "pgconn"):
+            self.close()
+
+
+def bounded(gen: Any, seconds: float, give_up: Callable[[], None]) -> Generator[Any, Any, Any]:
+    """Run one of psycopg's generators until there was no answer for so long; then give up, and raise."""
+    deadline, silence = time.monotonic() + seconds, 0.0
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            # Nothing is ready each time that psycopg looks for interrupts. These waits alone are the server's: a thread
+            # may not have run for longer, and the answer may have come meanwhile.
+            silence += 0 if ready else _LOOK_SECONDS
+            if not ready and silence >= seconds and time.monotonic() > deadline:
+                give_up()
+                raise SilentError(f"no answer within {seconds:g} s")
+            wanted = gen.send(ready)
+    except StopIteration as stop:
+        return stop.value
 
 
 class PostgreSQL(Database):
@@ -73,11 +132,14 @@ class PostgreSQL(Database):
         chains=True,
     )
     errors: ClassVar[tuple[type[Exception], ...]] = (psycopg.Error,)
+    unreachable = psycopg.OperationalError
+    tells_time = "SELECT extract(epoch FROM clock_timestamp())"
     can_notify = True
     _columns = "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped"
 
     def __init__(self, target: Target, settings: Mapping[str, Any]) -> None:
         self.name = f"PostgreSQL ({target.address})"
+        self.spoken = POSTGRESQL, target.host or "", target.port or PORTS[target.vendor]
         self._answer_seconds: float = settings["socket_timeout"]
         if settings["unlogged"]:
             self.grammar = replace(self.grammar, create="CREATE UNLOGGED TABLE")
@@ -108,6 +170,15 @@ class PostgreSQL(Database):
     def _descriptor(self, session: TimedConnection) -> int:
         return -1 if session.closed else session.pgconn.socket
 
+    def is_idle(self, session: TimedConnection) -> bool:
+        """See Database."""
+        return session.pgconn.transaction_status == TransactionStatus.IDLE
+
+    def rollback(self, session: TimedConnection) -> None:
+        """See Database."""
+        if session.pgconn.transaction_status in _IN_TRANSACTION:
+            session.execute("ROLLBACK")
+
     def fault(self, error: Exception) -> Fault:
         """See Database."""
         state = getattr(error, "sqlstate", None)
@@ -115,6 +186,29 @@ class PostgreSQL(Database):
             is_gone = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
             return Fault.OUTAGE if is_gone else Fault.REFUSED
         return Fault.OUTAGE if state.startswith(_UNREACHABLE) else _FAULTS.get(state, Fault.REFUSED)
+
+    def is_broken(self, error: Exception) -> bool:
+        """See Database."""
+        if isinstance(error, SilentError) or (getattr(error, "sqlstate", None) or "57P01") not in _BROKEN:
+            return False
+        text = str(error)
+        return not text.startswith("connection") or "terminating connection" in text or "closed" in text
+
+    def remedy(self, error: Exception) -> str:
+        """See Database."""
+        if getattr(error, "sqlstate", None) == "42501":
+            return _RIGHTS
+        if getattr(error, "sqlstate", None) is not None:
+            return ""
+        return next((remedy for words, remedy in _REMEDIES.items() if words in str(error)), "")
+
+    def statements(self, table: str) -> Statements:
+        """See Database."""
+        return PostgreSQLStatements(self.grammar, table)
+
+    def is_crowded(self, error: Exception) -> bool:
+        """See Database. What is refused before there is a session comes without its SQLSTATE, 53300."""
+        return isinstance(error, psycopg.OperationalError) and any(words in str(error) for words in _CROWDED)
 
     def columns(self, session: TimedConnection, table: str) -> frozenset[str]:
         """See Database."""

@@ -22,14 +22,16 @@ runs, at most. To empty the table by hand empties the counts with it.
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
+from storeroom.exceptions import ValueTooLargeError
 from storeroom.keys import LOCK_PREFIX, TAG_PREFIX
 from storeroom.serializers.frames import is_plain_integer
+from storeroom.storage import envelope
 from storeroom.storage.envelope import is_leased, is_packed
 from storeroom.timeouts import NEVER
 
 __all__ = [
     "COUNTS_NAME", "ENDLESS", "KEY_BYTES", "ROW_BYTES", "TAG_NAMES", "Row", "frame_of", "from_column", "head_of",
-    "is_hashed", "make_row", "name_of", "storage_key_of",
+    "is_hashed", "is_over", "make_row", "name_of", "storage_key_of",
 ]  # fmt: skip
 
 COUNTS_NAME: Final = b"\x00counts"
@@ -80,15 +82,24 @@ def is_hashed(name: bytes) -> bool:
     return len(name) == KEY_BYTES
 
 
+LONGEST: Final = 10**9 - 2**20
+"""Bytes of a value: SQLite's limit is a billion for a row, those of the others are a little larger."""
+
+
 def make_row(storage_key: str, frame: bytes) -> Row:
-    """Return the row of an entry."""
+    """Return the row of an entry; raise ValueTooLargeError for one that no database's column holds."""
+    if len(frame) > LONGEST:
+        raise ValueTooLargeError(
+            f"The value of key {storage_key!r} takes {len(frame)} bytes; a database's column holds {LONGEST} at most."
+        )
     name, value, number = name_of(storage_key), frame, _ENVELOPE if is_packed(frame) else None
     key_bytes = len(name)
     if is_hashed(name):
         key = storage_key.encode("utf-8", "surrogatepass")
         key_bytes, value = len(key), len(key).to_bytes(_LENGTH_BYTES, "big") + key + frame
     elif is_plain_integer(frame):
-        return Row(name, None, int(frame), key_bytes + _NUMBER_BYTES + ROW_BYTES)
+        is_free = storage_key.startswith(LOCK_PREFIX)
+        return Row(name, None, int(frame), 0 if is_free else key_bytes + _NUMBER_BYTES + ROW_BYTES)
     # To evict a lock or a lease would let another hold it, or compute, too; a tag's version must not evict an entry.
     is_free = storage_key.startswith((LOCK_PREFIX, TAG_PREFIX)) or (number is not None and is_leased(frame, 0.0))
     return Row(name, value, number, 0 if is_free else key_bytes + len(frame) + ROW_BYTES)
@@ -101,6 +112,14 @@ def frame_of(storage_key: str, name: bytes, value: Any) -> bytes:
         return frame
     found, frame = _split(frame)
     return frame if found == storage_key else b""
+
+
+def is_over(name: bytes, head: Any, now: float) -> bool:
+    """Tell whether an envelope, of which this is the head, counts as absent: see envelope.is_over()."""
+    if head is None:
+        return False
+    frame = bytes(head)
+    return envelope.is_over(_split(frame)[1] if is_hashed(name) else frame, now)
 
 
 def storage_key_of(name: bytes, value: Any) -> str:

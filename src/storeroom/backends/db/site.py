@@ -61,6 +61,12 @@ class Site:
         """Whether its NAME is another one now, as in a test run."""
         return str(self.settings["NAME"] or "") != self.name
 
+    @property
+    def unreachable(self) -> type[Exception]:
+        """The class of Django's error that means an outage."""
+        error: type[Exception] = import_module("django.db").OperationalError
+        return error
+
     def target(self, table: str) -> Target:
         """Return a table of this database.
 

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, TypeVar
 
-__all__ = ["COLUMNS", "Grammar", "Statements", "batches", "chunks"]
+from storeroom.backends.db.rows import KEY_BYTES
+from storeroom.storage.envelope import LEASED_BYTES
+
+__all__ = ["COLUMNS", "REMOVED", "Grammar", "Statements", "batches", "chunks"]
 
 T = TypeVar("T")
 
@@ -30,6 +33,12 @@ _UNTIL: Final = f" AND (sequence & {2**62 - 1}) <= ?"
 """Takes a position, of an entry or of a lease: see Transaction.columns_of()."""
 
 _IS_ENVELOPE: Final = "value IS NOT NULL AND number IS NOT NULL"
+
+REMOVED: Final = (
+    f"size, expires, cache_key, CASE WHEN {_IS_ENVELOPE} THEN CASE WHEN length(cache_key) < {KEY_BYTES} "
+    f"THEN substr(value, 1, {LEASED_BYTES}) ELSE value END END"
+)
+"""The columns of rows that are removed: at last as much of an envelope as tells whether it is over, else NULL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +147,12 @@ class Statements:
         """Learn the statements on a number of names, or rows."""
         several, lock, skip_locked = self._several, self.grammar.lock, self.grammar.skip_locked
         self.get_many = several("SELECT cache_key, value, number, expires FROM $ WHERE")
-        self.lock_entries = several("SELECT cache_key, expires, value, number, sequence FROM $ WHERE", lock)
-        self.sizes = several("SELECT size, expires, cache_key FROM $ WHERE", lock)
+        # In one order everywhere, as in Transaction: the order of a plan would be another.
+        in_order = f" ORDER BY cache_key{lock}"
+        self.lock_entries = several("SELECT cache_key, expires, value, number, sequence FROM $ WHERE", in_order)
+        self.sizes = several(f"SELECT {REMOVED} FROM $ WHERE", lock)
         self.growths = several("SELECT growth, size FROM $ WHERE")
-        self.delete = several("DELETE FROM $ WHERE", self._returned("size, expires"))
+        self.delete: Callable[[int], str] = self._deletes()
         self.used = several("SELECT cache_key FROM $ WHERE size > 0 AND", skip_locked)
         self.renew = several("UPDATE $ SET sequence = ? WHERE size > 0 AND")
         self.delete_until = several("DELETE FROM $ WHERE", f"{_UNTIL}{self._returned('size, expires')}")
@@ -149,6 +160,10 @@ class Statements:
         self.until_unlocked = several("SELECT cache_key FROM $ WHERE", f"{_UNTIL}{skip_locked}")
         self.put_many: Callable[[int], str] = lru_cache(64)(self._put_many)
         self.add_many: Callable[[int], str] = lru_cache(64)(self._add_many)
+
+    def _deletes(self) -> Callable[[int], str]:
+        """Return the function from a number of names to the statement that removes the rows of so many."""
+        return self._several("DELETE FROM $ WHERE", self._returned(REMOVED))
 
     def _several(self, text: str, after: str = "") -> Callable[[int], str]:
         """Return the function from a number of names to the statement on the rows of so many; texts in use are kept."""
@@ -192,21 +207,19 @@ class Statements:
 def _put_one(condition: str) -> str:
     """Return the statement that writes one row and counts it, within bounds.
 
-    It takes the name of the counts, max_entries, the row's size and max_bytes; the parameters of put_many(1) or
-    add_many(1); and once more max_entries, max_bytes and the name. It returns the growth of the row written, None if
-    an entry is present, and the counts, None if they did not change; no row where the bounds have no room. It fails,
-    as `growth` must not be NULL, where others take the room while it runs: it has no other way to undo its write.
+    It takes the name of the counts, the most entries there may be before, the bytes to be had for, and the most bytes
+    with these; the parameters of put_many(1) or add_many(1); and the name once more. It returns the growth of the row
+    written, None if an entry is present, and the counts, None if they did not change; no row where there is no room.
+    Others may take the room while it runs: the counts then are beyond the bounds, and its caller has to make room.
     """
     number = (
         "counts.number + CASE WHEN put.growth = put.size THEN 1 WHEN put.growth < 0 AND put.size = 0 THEN -1 ELSE 0 END"
     )
-    growth = "counts.growth + put.growth"
     return (
-        "WITH room AS (SELECT 1 FROM $ WHERE cache_key = ? AND number < ? AND growth + ? <= ?), "
+        "WITH room AS (SELECT 1 FROM $ WHERE cache_key = ? AND number <= ? AND growth + ? <= ?), "
         f"put AS (INSERT INTO $ ({', '.join(COLUMNS)}) SELECT {_ROW[1:-1]} FROM room "
         f"{_ON_CONFLICT}{condition} RETURNING growth, size), "
-        f"counted AS (UPDATE $ AS counts SET number = {number}, growth = CASE "
-        f"WHEN {number} <= ? AND {growth} <= ? THEN {growth} END FROM put "
+        f"counted AS (UPDATE $ AS counts SET number = {number}, growth = counts.growth + put.growth FROM put "
         "WHERE counts.cache_key = ? AND put.growth <> 0 RETURNING counts.number, counts.growth) "
         "SELECT put.growth, counted.number, counted.growth FROM room LEFT JOIN put ON true "
         "LEFT JOIN counted ON true"

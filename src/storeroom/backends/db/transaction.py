@@ -6,16 +6,17 @@ rows that others have locked are passed over, so that no two transactions wait f
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
-from storeroom.backends.db.rows import COUNTS_NAME, ENDLESS, TAG_NAMES, Row
+from storeroom.backends.db.rows import COUNTS_NAME, ENDLESS, TAG_NAMES, Row, is_over
 from storeroom.backends.db.statements import Statements, batches, chunks
 
 __all__ = [
     "EXPIRED",
+    "IN_FLIGHT",
     "NOTICE_SECONDS",
     "NO_BOUND",
     "Bounds",
@@ -52,11 +53,15 @@ _LARGE: Final = 4096
 _BATCH: Final = 32
 """Entries evicted at once beyond the need for room: the write that does it takes two milliseconds for them."""
 
+IN_FLIGHT: Final = 16
+"""Writes of a single statement that may run at the same time, and find the same room. Each begins only where there is
+room for so many of its size, so that they stay within the bounds together; nearer to these a transaction writes."""
+
 _LAST: Final = 2**62
 """The position of the counts in the sequence. Leases and locks, which are never evicted, come after it."""
 
 NOTICE_SECONDS: Final = 10.0
-"""How long after each of its notices a clear() keeps others from renewing positions: longer than a step takes."""
+"""The time after each of its notices in which a clear() keeps others from renewing positions: longer than a step."""
 
 _NO_POSITIONS: Final[Mapping[bytes, int | None]] = {}
 
@@ -96,7 +101,7 @@ class Transaction:
         self.execute = session.execute
         self._statements, self._bounds = statements, bounds
         self._inserted = self._added_entries = self._added_bytes = 0
-        self._has_recounted = False
+        self._minds_bounds = False
         self._written: set[bytes] = set()
 
     # Entries ----------------------------------------------------------------------------------
@@ -109,7 +114,7 @@ class Transaction:
             written = [columns_of(row, expires_at, positions.get(row.name)) for row in part]
             self._note_growth(self._upsert(written, [row.name for row in part]))
 
-    def _parts(self, rows: Sequence[Row], expires_at: float) -> Iterator[list[Row]]:
+    def _parts(self, rows: Iterable[Row], expires_at: float) -> Iterator[list[Row]]:
         """Yield rows for one statement each, which are noted as written."""
         # In one order everywhere, so that two transactions with the same keys do not wait for each other.
         rows = sorted(rows)
@@ -123,12 +128,12 @@ class Transaction:
             return cursor.fetchall()
         return self.execute(statements.growths(len(names)), names).fetchall()
 
-    def add_many(self, rows: Sequence[Row], expires_at: float) -> list[bytes]:
-        """Insert those entries that are absent or have expired. Return the names of these."""
+    def add_many(self, rows: Mapping[Row, float]) -> list[bytes]:
+        """Insert those entries that are absent or have expired, with the expiry of each. Return the names of these."""
         statements = self._statements
         added: list[bytes] = []
-        for part in self._parts(rows, expires_at):
-            written = [columns_of(row, expires_at) for row in part]
+        for part in self._parts(rows, min(rows.values(), default=ENDLESS)):
+            written = [columns_of(row, rows[row]) for row in part]
             if not statements.grammar.returning:
                 added += [row.name for row, columns in zip(part, written, strict=True) if self._is_added(row, columns)]
                 continue
@@ -169,23 +174,26 @@ class Transaction:
         self.changed.update(names)
         for part in chunks(sorted(names)):
             rows = self._remove(part)
-            live += sum(expires > self.now for _, expires in rows)
-            self._note_removal(rows)
+            live += sum(
+                expires > self.now and not is_over(bytes(name), head, self.now) for _, expires, name, head in rows
+            )
+            self._note_removal([row[:2] for row in rows])
         return live
 
     def _note_removal(self, rows: Sequence[tuple[int, float]]) -> None:
         self._added_entries -= sum(size > 0 for size, _ in rows)
         self._added_bytes -= sum(size for size, _ in rows)
 
-    def _remove(self, names: Sequence[bytes]) -> list[tuple[int, float]]:
+    def _remove(self, names: Sequence[bytes]) -> list[tuple[int, float, bytes, bytes | None]]:
+        """Remove rows; return size, expires, name and the head of an envelope of each."""
         statements, count = self._statements, len(names)
         if statements.grammar.returning:
             return list(self.execute(statements.delete(count), names).fetchall())
         rows = self.execute(statements.sizes(count), names).fetchall()
         if rows:
             # Not those that others have inserted since, which are not counted here.
-            self.execute(statements.delete(len(rows)), [name for _, _, name in rows])
-        return [(size, expires) for size, expires, _ in rows]
+            self.execute(statements.delete(len(rows)), [row[2] for row in rows])
+        return list(rows)
 
     def live(self, name: bytes) -> Any:
         """Return value, number, expires, size and sequence of a live entry, locked from now on; or None."""
@@ -265,10 +273,10 @@ class Transaction:
 
     def save(self, lately_read: Callable[[], Sequence[bytes]]) -> None:
         """Write the counts; evict until the bounds hold, once the names that `lately_read` returns are renewed."""
-        if not (self._added_entries or self._added_bytes or self._has_recounted):
+        if not (self._added_entries or self._added_bytes or self._minds_bounds):
             return
         entries, size = self._count_up()
-        if not self._bounds.allow(entries, size):
+        if not self._bounds.allow(entries + self._spare, size):
             self.renew(lately_read())
             self._make_room(entries, size)
             entries, size = self._count_up()
@@ -277,7 +285,11 @@ class Transaction:
     def count_anew(self) -> None:
         """Make a row of counts of the whole table, and see to the bounds."""
         self.recount()
-        self._has_recounted = True
+        self.mind_bounds()
+
+    def mind_bounds(self) -> None:
+        """Let save() see to the bounds, though nothing is written."""
+        self._minds_bounds = True
 
     def _count_up(self) -> tuple[int, int]:
         """Bring the counts up to date, which locks them; return entries and bytes."""
@@ -297,7 +309,9 @@ class Transaction:
         statements = self._statements
         # Locked before anything is counted, lest the commits of others in between be missing.
         if self.execute(statements.lock_any, (COUNTS_NAME,)).fetchone() is None:
-            self.execute(statements.insert(1), (COUNTS_NAME, None, 0, ENDLESS, 0, 0, _LAST))
+            columns = COUNTS_NAME, None, 0, ENDLESS, 0, 0, _LAST
+            # Another may insert it at the same moment; it is locked then, too.
+            self.execute(statements.add_many(1), (*columns, self.now) if statements.grammar.returning else columns)
         entries, size = self.execute(statements.recount, ()).fetchone()
         counts = (entries, int(size or 0))
         self._added_entries = self._added_bytes = 0
@@ -307,8 +321,8 @@ class Transaction:
     def _make_room(self, entries: int, size: int) -> None:
         """Evict: expired entries first, then those that were used longest ago."""
         bounds = self._bounds
-        if entries > bounds.max_entries:
-            surplus = self._surplus(entries, bounds.max_entries)
+        if entries > (allowed := bounds.max_entries - self._spare):
+            surplus = self._surplus(entries, allowed)
             self._evict(surplus - self.expire(surplus))
         for remove in (lambda _: self.expire(_VICTIMS), self._evict_bytes):
             while (surplus := size + self._added_bytes - bounds.max_bytes) > 0 and remove(surplus):
@@ -321,6 +335,12 @@ class Transaction:
         if count > max_tags:
             found = self.execute(statements.oldest_tags, (*TAG_NAMES, count - max_tags)).fetchall()
             self.remove([bytes(name) for (name,) in found])
+
+    @property
+    def _spare(self) -> int:
+        """Entries fewer than allowed that are left in a large table, so that single statements go on writing."""
+        is_large = _LARGE <= self._bounds.max_entries < NO_BOUND
+        return IN_FLIGHT if is_large and self._statements.grammar.chains else 0
 
     def _surplus(self, entries: int, max_entries: int) -> int:
         surplus, frequency = entries - max_entries, self._bounds.cull_frequency

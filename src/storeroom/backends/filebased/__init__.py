@@ -9,7 +9,10 @@ not work.
 """
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from struct import Struct
 from struct import error as StructError  # noqa: N812 -- an exception class
 from typing import Any, ClassVar, Final, TypeVar
@@ -17,38 +20,53 @@ from typing import Any, ClassVar, Final, TypeVar
 import lmdb
 
 from storeroom import config, timeouts
+from storeroom.backends.fallbacks import check_fallback
+from storeroom.backends.filebased.comparing import ComparingCache
 from storeroom.backends.filebased.counts import read_counts
 from storeroom.backends.filebased.environment import FORMAT, MAP_BYTES, Environment
+from storeroom.backends.filebased.folder import distrusted, resolved
+from storeroom.backends.filebased.policy import WritePolicy, answered
 from storeroom.backends.filebased.records import (
     ELSEWHERE,
     HASHED,
     HEADER,
+    bytes_aside,
     entry_key_of,
-    entry_size,
+    envelope_of,
     is_all_under,
     is_conditional,
-    join_name,
     live_keys,
+    load,
     own_frame,
-    owned,
     read_header,
 )
 from storeroom.backends.filebased.slots import ENTRIES, SIZE
-from storeroom.backends.filebased.table import Bounds, Table
+from storeroom.backends.filebased.table import LOOKS, Bounds, Table
 from storeroom.backends.filebased.tally import tally
-from storeroom.backends.filebased.transactions import TransactingCache
+from storeroom.backends.filebased.transactions import steps_of
+from storeroom.backends.filebased.turns import GAP_SECONDS
+from storeroom.backends.nested import nested_answer, nesting
+from storeroom.backends.ownership import GROUP, group_and_secret, require_same
+from storeroom.backends.policies import ON_ERROR
 from storeroom.base import BaseCache
 from storeroom.engines import shared
 from storeroom.engines.counts import CacheStats
 from storeroom.eviction import MOST_HITS
-from storeroom.exceptions import ConfigurationError, DecodeError, StorageError, ValueTooLargeError, ValueTypeError
+from storeroom.exceptions import (
+    ConfigurationError,
+    DecodeError,
+    ReentrantUseError,
+    StorageError,
+    ValueTooLargeError,
+    WriteTimeoutError,
+)
 from storeroom.serializers import Codec, build_codec
 from storeroom.serializers.frames import TEXT_BYTE
 from storeroom.storage import conditions
 from storeroom.storage.envelope import Envelope
-from storeroom.storage.hooks import ABSENT, LOOK, MISSING, Swap
+from storeroom.storage.hooks import LOOK, MISSING
 from storeroom.storage.steps import run
-from storeroom.timeouts import DEFAULT_TIMEOUT, NEVER, Timeout
+from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
 __all__ = ["FileBasedCache"]
 
@@ -60,7 +78,9 @@ _READ: Final = Struct(">d8xIB").unpack_from
 """What a read needs of a record: expires_at, the slot, and the first byte of the frame."""
 
 
-class FileBasedCache(TransactingCache):
+@nesting("clear", "prune", "lease", "lease_many")
+@answered
+class FileBasedCache(WritePolicy, ComparingCache):
     """A cache in an LMDB environment in the directory LOCATION.
 
     Atomic among threads and processes: every operation. Blocking: a write waits for the
@@ -72,16 +92,23 @@ class FileBasedCache(TransactingCache):
         params: the alias's settings.
 
     Raises:
-        ConfigurationError: a setting is wrong, or LOCATION is empty.
+        ConfigurationError: a setting is wrong, or LOCATION is empty or behind a link of another user.
     """
 
     options: ClassVar[Mapping[str, config.Option] | None] = {
         **config.ENTRY_BOUNDS,
         **config.CODEC_OPTIONS,
+        "group": GROUP,
         "map_size": config.Option(
             config.finite_size,
             MAP_BYTES,
             "Address space reserved for the file, in bytes, and so its greatest size. Takes no memory and no disk.",
+        ),
+        "write_timeout": config.Option(
+            config.number(0.001), 5.0, "Seconds that a write waits for those of other processes, at most."
+        ),
+        "on_error": replace(
+            ON_ERROR, meaning='What a write does after write_timeout: "miss", "raise" or "fallback:<alias>".'
         ),
     }
     _engine: Environment
@@ -93,23 +120,30 @@ class FileBasedCache(TransactingCache):
     def __init__(self, location: str | os.PathLike[str], params: Mapping[str, Any]) -> None:
         """Note where the cache lies; files are touched on first use."""
         super().__init__(params)
-        self._dir = _resolved(location)
+        self._dir = resolved(location)
         options = self.settings.options
-        # Nobody else can write to the directory, so what is read from it needs no restriction.
-        self._codec: Codec = build_codec(trusted=True, **{name: options[name] for name in config.CODEC_OPTIONS})
-        # Text is the one kind of frame that needs no codec, where it does not have to be signed.
-        self._reads_text = options["secret"] is None
+        self._write_timeout: float = options["write_timeout"]
+        if options["on_error"].startswith("fallback:"):
+            check_fallback(options)
+        group, secret = group_and_secret(self.settings)
+        secret = options["secret"] if group is None else secret
+        codec_options = {name: options[name] for name in config.CODEC_OPTIONS} | {"secret": secret}
+        # Nobody else can write to a directory of one's own, so what is read from it needs no restriction.
+        self._codec: Codec = build_codec(trusted=group is None, **codec_options)
+        self._reads_text = secret is None  # the one kind of frame that needs no codec, where it is not signed
         self._bounds = Bounds(*(options[name] for name in Bounds._fields))
-        self.engine = shared(Environment, self._dir, lambda: Environment(self._dir, options["map_size"]))
+        self._begin_with(options)
+        self.engine = shared(Environment, self._dir, lambda: Environment(self._dir, options["map_size"], group))
+        require_same(group, self._engine.group, self._dir)
 
     @classmethod
     def check_location(cls, location: str | os.PathLike[str], settings: config.Settings) -> None:
         """Find out, without making anything, whether the directory can be used.
 
         Raises:
-            ConfigurationError: LOCATION is empty, a file, or lies where this user cannot write.
+            ConfigurationError: LOCATION is empty, a file, behind another user's link, or this user cannot write there.
         """
-        directory = _resolved(location)
+        directory = resolved(location)
         while not os.path.lexists(directory):
             directory = os.path.dirname(directory)
         if not os.path.isdir(directory):
@@ -122,6 +156,11 @@ class FileBasedCache(TransactingCache):
                 "expected a directory that the user who runs the program owns."
             )
 
+    @classmethod
+    def distrusted(cls, location: str | os.PathLike[str], settings: config.Settings) -> list[str]:
+        """Return the reasons why the first use would refuse the directory, as others may have written to it."""
+        return distrusted(os.path.join(resolved(location), FORMAT), settings.options["group"])
+
     # Reading --------------------------------------------------------------------------------
 
     # A hit is written out, as the calls would cost more than LMDB does (benchmarks: "file get").
@@ -130,10 +169,8 @@ class FileBasedCache(TransactingCache):
         """Return the value stored under the key, or `default` if there is none. Waits for nothing."""
         if self._overlay is not None:
             return BaseCache.get(self, key, default, version)
-        if version is None and self._head is not None:
-            storage_key = f"{self._head}{key}"
-        else:
-            storage_key = self.make_and_validate_key(key, version)
+        head = self._head
+        storage_key = f"{head}{key}" if version is None and head is not None else self._storage_key(key, version)
         value = self._get(storage_key)
         if type(value) is Envelope:
             value = run(conditions.opened(self, value))
@@ -143,16 +180,17 @@ class FileBasedCache(TransactingCache):
         self._counters.hits += 1
         return value
 
-    def _get(self, storage_key: str) -> Any:
+    def _get(self, storage_key: str) -> Any:  # noqa: PLR0911 -- the hot path
         entry_key = entry_key_of(storage_key)
         engine, now = self._engine, timeouts.now()
-        if now > engine.check_after:
-            engine.check(now)
+        if not engine.checked_at <= now <= engine.check_after:
+            self._check(now)
+            if storage_key in engine.dropped.keys:
+                return MISSING
         try:
             record = engine.begin().get(entry_key)
-        except lmdb.Error as error:
-            engine.recover(error)
-            record = self._read(lambda transaction: transaction.get(entry_key))
+        except (lmdb.Error, ReentrantUseError) as error:
+            return self._get_again(storage_key, error)
         queues = engine.queues
         if record is None:
             queues.miss(entry_key)
@@ -171,11 +209,19 @@ class FileBasedCache(TransactingCache):
             return MISSING
         return self._decoded(storage_key, entry_key, record)
 
+    def _get_again(self, storage_key: str, error: lmdb.Error | ReentrantUseError) -> Any:
+        with suppress(ReentrantUseError):
+            if isinstance(error, lmdb.Error):
+                self._engine.recover(error)
+            return self._get_many([storage_key]).get(storage_key, MISSING)
+        return MISSING
+
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
         return {storage_key: value for storage_key, (value, _) in self._get_dated(storage_keys).items()}
 
     def _get_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
-        entry_keys = {storage_key: entry_key_of(storage_key) for storage_key in storage_keys}
+        dropped = self._engine.dropped.keys
+        entry_keys = {key: entry_key_of(key) for key in storage_keys if key not in dropped}
         records = dict(self._read(lambda transaction: transaction.cursor().getmulti(entry_keys.values())))
         now, queues = timeouts.now(), self._engine.queues
         hits = queues.slots.hits
@@ -195,49 +241,61 @@ class FileBasedCache(TransactingCache):
         return values
 
     def _expiry(self, storage_key: str) -> Any:
-        entry_key = entry_key_of(storage_key)
-
-        def look(transaction: Any) -> tuple[float, bool] | None:
-            record = transaction.get(entry_key)
-            return None if record is None else (read_header(record)[0], is_conditional(entry_key, record))
-
-        found = self._read(look, buffers=True)  # of a large value only the beginning is read
-        if found is None or not found[0] > timeouts.now():  # what is no number has expired, too
+        entry_key, now = entry_key_of(storage_key), timeouts.now()
+        if storage_key in self._engine.dropped.keys:
             return None
-        return LOOK if found[1] else found[0]
+
+        def look(transaction: Any) -> Any:
+            record = transaction.get(entry_key)
+            if record is None or not (expires_at := read_header(record)[0]) > now:  # what is no number has expired, too
+                return None
+            if not is_conditional(entry_key, record):
+                return expires_at
+            return envelope_of(entry_key, record) or LOOK
+
+        return self._read(look, buffers=True)  # of a large value only the beginning is read
 
     def _scan(self, start: str) -> Iterator[str]:
         now = timeouts.now()
-        return iter(self._read(lambda transaction: list(live_keys(transaction, start, now))))
+        position = b"e"
+        while position:
+            found, position = self._read(live_keys, start, now, position, LOOKS)
+            yield from found
 
     def _usage(self) -> tuple[int | None, int | None]:
         numbers = self._read(lambda transaction: self._engine.queues.slots.committed(transaction.id()))
-        return self._write(Table.usage) if numbers is None else (numbers[ENTRIES], numbers[SIZE])
+        return self._write(Table.usage, frees=True) if numbers is None else (numbers[ENTRIES], numbers[SIZE])
 
     def _tally(self, start: str) -> tuple[int, list[str]] | None:
         if not self._read(lambda transaction: is_all_under(transaction, start)):
             return None
         return self._read_settled(lambda transaction: tally(transaction, self._engine.queues.slots))
 
+    def _decoded(self, storage_key: str, entry_key: bytes, record: bytes) -> Any:
+        frame = record[_START:]
+        try:
+            if frame[:1] == ELSEWHERE or entry_key[0] == HASHED:
+                frame = own_frame(storage_key, entry_key, record, self._frame_of)
+                return load(self._codec.loads, frame, storage_key)
+            return self._codec.loads(frame, storage_key)
+        except KeyError:  # removed since the record was read
+            return MISSING
+        except DecodeError:
+            self._counters.errors += 1
+            return MISSING
+
     # Writing --------------------------------------------------------------------------------
 
     def set(
-        self,
-        key: object,
-        value: Any,
-        timeout: Timeout = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        *,
+        self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None, *,
         tags: Iterable[object] = (),
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Store the value: see BaseCache.set()."""
         if tags or self._overlay is not None:
             BaseCache.set(self, key, value, timeout, version, tags=tags)
             return
-        if version is None and self._head is not None:
-            storage_key = f"{self._head}{key}"
-        else:
-            storage_key = self.make_and_validate_key(key, version)
+        head = self._head
+        storage_key = f"{head}{key}" if version is None and head is not None else self._storage_key(key, version)
         if timeout is DEFAULT_TIMEOUT and self.default_timeout:
             expires_at = timeouts.now() + self.default_timeout
         else:
@@ -246,7 +304,16 @@ class FileBasedCache(TransactingCache):
             self._delete(storage_key)
             return
         entry_key = entry_key_of(storage_key)
-        self._put(entry_key, self._frame(storage_key, entry_key, value), expires_at)
+        try:
+            self._put(entry_key, self._frame(storage_key, entry_key, value), expires_at)
+        except ValueTooLargeError:
+            self._delete(storage_key)
+            raise
+        except WriteTimeoutError as error:
+            self._untaken("set", (storage_key, value, expires_at), error)
+            return
+        except ReentrantUseError as error:
+            nested_answer(self, "set", (storage_key, value, expires_at), error)
         self._counters.sets += 1
 
     def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
@@ -255,17 +322,17 @@ class FileBasedCache(TransactingCache):
         return True
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
-        frames = {}
-        for storage_key, value in values.items():
-            entry_key = entry_key_of(storage_key)
-            frames[entry_key] = self._frame(storage_key, entry_key, value)
-        bounds = self._bounds
+        named = {entry_key_of(storage_key): storage_key for storage_key in values}
+        frames = {key: self._frame(storage_key, key, values[storage_key]) for key, storage_key in named.items()}
+        entry_keys, bounds, start = list(frames), self._bounds, 0
 
-        def put_all(table: Table) -> None:
-            for entry_key, frame in frames.items():
-                table.put(entry_key, frame, expires_at, bounds)
+        def put_all(table: Table, part: Sequence[bytes]) -> None:
+            for entry_key in part:
+                table.put(entry_key, frames[entry_key], expires_at, bounds)
 
-        self._write(put_all)
+        for end in steps_of(list(frames.values())):
+            self._write_or_remove(entry_keys[start:], put_all, entry_keys[start:end])
+            start = end
         return []
 
     def _add(self, storage_key: str, value: Any, expires_at: float) -> Any:
@@ -282,12 +349,7 @@ class FileBasedCache(TransactingCache):
         return self._write(add)
 
     def _delete_many(self, storage_keys: Sequence[str]) -> int:
-        entry_keys = [entry_key_of(storage_key) for storage_key in storage_keys]
-
-        def remove_all(table: Table) -> int:
-            return sum(map(table.remove, entry_keys))
-
-        return self._write(remove_all, buffers=True)  # a large value need not be read to be removed
+        return self._remove_all([entry_key_of(storage_key) for storage_key in storage_keys])
 
     def _touch(self, storage_key: str, expires_at: float) -> Any:
         entry_key = entry_key_of(storage_key)
@@ -297,128 +359,34 @@ class FileBasedCache(TransactingCache):
             if record is None:
                 return False
             if is_conditional(entry_key, record):
-                return LOOK
+                return (envelope_of(entry_key, record) if bytes_aside(record) else None) or LOOK
             table.touch(entry_key, record, expires_at, self._bounds)
             return True
 
-        return self._write(touch)
-
-    def _incr(self, storage_key: str, delta: float) -> float:
-        entry_key = entry_key_of(storage_key)
-
-        def incr(table: Table) -> float:
-            record = table.live(entry_key)
-            value = MISSING if record is None else self._decoded(storage_key, entry_key, record, table.frame_of)
-            if record is None or value is MISSING:
-                raise KeyError(storage_key)
-            if not isinstance(value, int | float):
-                raise ValueTypeError(
-                    f"The value of key {storage_key!r} is not a number; incr() and decr() need an int or a float."
-                )
-            value += delta
-            frame = self._frame(storage_key, entry_key, value)
-            table.put(entry_key, frame, read_header(record)[0], self._bounds)
-            return value
-
-        return self._write(incr)
-
-    def _rename(self, storage_key: str, new_storage_key: str) -> Any:
-        entry_key, new_entry_key = entry_key_of(storage_key), entry_key_of(new_storage_key)
-
-        def rename(table: Table) -> Any:
-            record = table.live(entry_key)
-            if record is not None and is_conditional(entry_key, record):
-                return LOOK
-            value = MISSING if record is None else self._decoded(storage_key, entry_key, record, table.frame_of)
-            if record is None or value is MISSING:
-                return False
-            frame = self._frame(new_storage_key, new_entry_key, value)  # a signature is bound to its key
-            table.remove(entry_key)
-            table.put(new_entry_key, frame, read_header(record)[0], self._bounds)
-            return True
-
-        return self._write(rename)
-
-    def _compare_delete(self, storage_key: str, expected: Any) -> bool:
-        return self._swap_many({storage_key: Swap(expected, MISSING, NEVER)})[storage_key]
-
-    def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
-        return self._swap_many({storage_key: Swap(expected, value, expires_at)})[storage_key]
-
-    def _swap_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
-        entry_keys = {storage_key: entry_key_of(storage_key) for storage_key in swaps}
-        frames = {
-            storage_key: self._frame(storage_key, entry_keys[storage_key], swap.value)
-            for storage_key, swap in swaps.items()
-            if swap.value is not MISSING
-        }
-
-        def swap(table: Table, storage_key: str) -> bool:
-            expected, value, expires_at = swaps[storage_key]
-            entry_key = entry_keys[storage_key]
-            record = table.live(entry_key)
-            found = ABSENT if record is None else self._decoded(storage_key, entry_key, record, table.frame_of)
-            if expected != found:
-                return False
-            if value is MISSING:
-                table.remove(entry_key)
-            else:
-                table.put(entry_key, frames[storage_key], expires_at, self._bounds)
-            return True
-
-        return self._write(lambda table: {storage_key: swap(table, storage_key) for storage_key in swaps})
+        return self._write(touch, frees=True)
 
     def _clear(self) -> None:
+        space, step = self._key_space, LOOKS  # a program's own function is not to run within a transaction
         try:
-            self._write(Table.clear, self._key_space)
+            if self._write(Table.clear, space, frees=True):
+                self._free_pages()
+                return
+        except WriteTimeoutError:
+            raise
         except StorageError:
-            self._clear_in_steps()
-
-    def _clear_in_steps(self) -> None:
-        """Clear on a full disk: the pages that one small change frees are room for the next, larger one."""
-        step, doomed = 1, self._read(lambda transaction: owned(transaction, self._key_space))
-        while doomed:
+            step = 1  # on a full disk, the pages that one small change frees are room for the next, larger one
+        position = b"e"
+        while position:
             try:
-                self._delete_many(doomed[:step])
-            except StorageError:
-                if step == 1:
+                position = self._write(Table.clear_from, space, position, step, frees=True, buffers=True)
+            except StorageError as error:
+                if step == 1 or type(error) is WriteTimeoutError:
                     raise
                 step = 1
             else:
-                del doomed[:step]
-                step *= 2
-
-    def _prune(self) -> int:
-        removed, batch = 0, 1000
-        while (expired := self._write(Table.prune, batch)) >= batch:
-            removed += expired
-        return removed + expired
-
-    # Frames ---------------------------------------------------------------------------------
-
-    def _frame(self, storage_key: str, entry_key: bytes, value: Any) -> bytes:
-        frame = self._codec.dumps(value, storage_key)
-        if entry_key[0] == HASHED:
-            frame = join_name(storage_key, frame)
-        max_bytes = self._bounds[1]
-        if max_bytes is not None and entry_size(entry_key, len(frame)) > max_bytes:
-            raise ValueTooLargeError(
-                f"The value of key {storage_key!r} takes {entry_size(entry_key, len(frame))} bytes, more than "
-                f"OPTIONS['max_bytes'] ({max_bytes}) allows for the whole cache; raise max_bytes or store less."
-            )
-        return frame
-
-    def _decoded(self, storage_key: str, entry_key: bytes, record: bytes, frame_of: Any = None) -> Any:
-        frame = record[_START:]
-        try:
-            if frame[:1] == ELSEWHERE or entry_key[0] == HASHED:
-                frame = own_frame(storage_key, entry_key, record, frame_of or self._frame_of)
-            return self._codec.loads(frame, storage_key)
-        except KeyError:  # removed since the record was read
-            return MISSING
-        except DecodeError:
-            self._counters.errors += 1
-            return MISSING
+                step = min(2 * step, LOOKS)
+            time.sleep(GAP_SECONDS)
+        self._free_pages()
 
     # Statistics -----------------------------------------------------------------------------
 
@@ -428,18 +396,13 @@ class FileBasedCache(TransactingCache):
         Other processes add theirs about once a second while they write, and when they end.
         """
         entries, size = self._usage()
-        counts = self._read(read_counts)
+        counts = dict[str, int]()
+        with suppress(WriteTimeoutError):  # the files are not open yet
+            counts = self._read(read_counts)
         for name, count in self._counters.as_dict().items():
-            counts[name] += count
+            counts[name] = counts.get(name, 0) + count
         return CacheStats(**counts, entries=entries, bytes=size, tiers=self._tiers())
 
     def _check_invariants(self) -> None:
         """Raise AssertionError if entries, slots and numbers disagree: for tests."""
-        self._write(Table.check)
-
-
-def _resolved(location: str | os.PathLike[str]) -> str:
-    """Return the directory's path: absolute, without links."""
-    if not location:
-        raise ConfigurationError("LOCATION is empty; a file cache needs a directory of its own.")
-    return os.path.realpath(os.path.expanduser(location))
+        self._write(Table.check, frees=True)

@@ -11,14 +11,14 @@ from storeroom.engines.counts import Counters
 __all__ = ["COUNTS_KEY", "add_counts", "read_counts"]
 
 COUNTS_KEY: Final = b"c"
-_NAMES: Final = ("deletes", "errors", "evictions", "expirations", "hits", "misses", "sets")
-_RECORD: Final = Struct(">7Q")
+_NAMES: Final = ("deletes", "errors", "evictions", "expirations", "hits", "misses", "sets", "unstored")
+_RECORD: Final = Struct(">8Q")
 
 
 def read_counts(transaction: Any) -> dict[str, int]:
     """Return the counts that processes have added so far, by name."""
     record = transaction.get(COUNTS_KEY)
-    numbers = _RECORD.unpack(record) if record is not None else (0,) * len(_NAMES)
+    numbers = _RECORD.unpack((record or b"").ljust(_RECORD.size, b"\0"))  # that of an older version is shorter
     return dict(zip(_NAMES, numbers, strict=True))
 
 
@@ -38,5 +38,5 @@ def add_counts(environment: Any, slots: Slots, counters: Counters) -> None:
     except (lmdb.Error, OSError, ValueError):  # the last two: slots were put in place of these, and removed since
         return  # the operation that comes next meets the same error and tells it
     # Subtracted rather than zeroed: other threads go on counting.
-    for name, count in counted.items():
-        setattr(counters, name, getattr(counters, name) - count)
+    for name in _NAMES:
+        setattr(counters, name, getattr(counters, name) - counted[name])

@@ -9,6 +9,7 @@ versions of Storeroom with different formats can share a LOCATION without meetin
 ``slots``             what eviction and expiry know of the entries, in shared memory
 ``writer``            a lock file for writing
 ``guard``             a lock file for opening; holds what ``data.mdb`` looked like when closed
+``ballast``           room on the disk for removals: see room.py
 ====================  ==========================================================
 
 Writes are atomic for every process that lives or dies, as the operating system keeps
@@ -19,35 +20,34 @@ the environment verifies it, and moves it aside if anything is amiss.
 
 import contextlib
 import logging
+import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
+from functools import partial
+from traceback import clear_frames
 from types import SimpleNamespace
 from typing import Any, Final
 
 import lmdb
 
 from storeroom import timeouts
+from storeroom.backends.filebased.aborting import abort
 from storeroom.backends.filebased.counts import add_counts
-from storeroom.backends.filebased.files import (
-    ClosingNote,
-    find_fault,
-    identity,
-    is_full,
-    is_in_use,
-    last_transaction,
-    lock_exclusively,
-    make_private,
-    origin,
-    reserve,
-)
+from storeroom.backends.filebased.damage import DAMAGE, is_damaged, move_aside
+from storeroom.backends.filebased.files import ClosingNote, identity, lock_exclusively, origin, reserve
+from storeroom.backends.filebased.folder import is_same, open_own, paths_of, share, way_into
+from storeroom.backends.filebased.holds import Holds
 from storeroom.backends.filebased.queues import Queues
-from storeroom.backends.filebased.slotfile import last_attempt
+from storeroom.backends.filebased.recovering import RecoveringEngine
+from storeroom.backends.filebased.room import Room, is_read
 from storeroom.backends.filebased.slots import Slots
-from storeroom.backends.filebased.turns import Turns
-from storeroom.engines import Engine
-from storeroom.exceptions import StorageError
+from storeroom.backends.filebased.turns import AT_LAST_SECONDS, ReplacedError, TakenError, Turns
+from storeroom.backends.ownership import when_given
+from storeroom.config.naming import named
+from storeroom.exceptions import ReentrantUseError, StorageError
 
 __all__ = ["Environment"]
 
@@ -69,44 +69,44 @@ LOCK_BYTES: Final = 64 * (MAX_READERS + 2)
 PATIENCE_SECONDS: Final = 1.0
 """How long a fork or close() waits for the transactions of other threads: they take microseconds as a rule."""
 
+_PATIENCES: Final = 10
+"""So many times as long where the map has to grow: else an operation fails."""
+
 CHECK_SECONDS: Final = 1.0
-"""How often a process looks whether the files are still the ones it opened."""
+"""Seconds between two looks of a process whether the files are still the ones it opened."""
 
-_DAMAGE: Final = (
-    lmdb.CorruptedError,
-    lmdb.InvalidError,
-    lmdb.PageNotFoundError,
-    lmdb.PanicError,
-    lmdb.VersionMismatchError,
-    lmdb.BadDbiError,
-    lmdb.CursorFullError,
-    lmdb.IncompatibleError,
+_GUARD_PAUSE: Final = 0.001
+"""Seconds between two looks whether another process has opened, or closed, the files."""
+
+_CLOSED: Final[Any] = SimpleNamespace(
+    hits=b"", is_replaced=False, is_removed=False, miss=lambda _: None, usage=lambda _: None
 )
-
-
-_CLOSED: Final[Any] = SimpleNamespace(hits=b"", is_replaced=False, miss=lambda _: None, usage=lambda _: None)
 _CLOSED.slots = _CLOSED
 """In place of the queues of a closed environment, for a reader that has just read its last record there."""
 
 
-class Environment(Engine):
+class Environment(RecoveringEngine):
     """One LMDB environment, opened on first use, and again after a fork, damage or loss.
 
     Attributes:
         begin: starts a transaction; LMDB's own method once the environment is open.
         queues: the order of eviction, while the environment is open.
-        check_after: epoch second from which `check()` is due.
+        checked_at, check_after: epoch seconds between which `check()` is not due.
         main_database: the handle of the whole tree, once the environment is open.
+        is_tight: whether writes leave room for removals: see room.py.
     """
 
     can_be_forgotten = True
 
-    def __init__(self, location: str, map_bytes: int) -> None:
-        """Note where the environment lies; nothing is opened yet."""
+    def __init__(self, location: str, map_bytes: int, group: int | None = None) -> None:
+        """Note where the environment lies, and the group that shares it; nothing is opened yet."""
         super().__init__()
         self.location = location
         self.directory = os.path.join(location, FORMAT)
         self.map_bytes = map_bytes
+        self.room = Room(self.directory, map_bytes)
+        self.group = group
+        share(self.directory, group)
         self.queues: Any = _CLOSED
         self.main_database: Any = None
         self._held: Any = None
@@ -118,15 +118,23 @@ class Environment(Engine):
         """Let go of the environment without closing it: transactions of other threads may be in it."""
         self._environment: Any = None
         self._identity: tuple[int, int] | None = None
+        self._holds: Any = None
         self.begin = self._open_and_begin
         self.opened = 0
         self._turns: Turns | None = None
-        self.check_after = 0.0
+        self.check_after = self.checked_at = 0.0
+        self.is_tight = False
+        self.bounds = {}
 
     @property
     def turns(self) -> Turns:
         """Whose turn it is to write; the environment is opened for it if it is not open."""
         return self._turns or self._opened()
+
+    @property
+    def open_turns(self) -> Turns | None:
+        """The turns, if the environment is open."""
+        return self._turns
 
     def before_fork(self) -> None:
         """Let the transactions of all threads end, and no new one begin.
@@ -138,17 +146,25 @@ class Environment(Engine):
         if environment is None:
             return
         self._is_our_turn = self.turns.threads.acquire(timeout=PATIENCE_SECONDS)
-        self._let_transactions_end()
+        is_idle = self._let_transactions_end()
         # Of the kept read transaction a child would free the reader slot, which is the parent's.
         # Of one in Python's hands it does not.
-        self._held = environment.begin()
+        try:
+            self._held = environment.begin()
+        except lmdb.MapResizedError:
+            if is_idle:
+                environment.set_mapsize(0)
+                self._held = environment.begin()
 
-    def _let_transactions_end(self) -> None:
-        """Wait, the lock being held, until no thread is in a transaction: each holds a reference."""
+    def _let_transactions_end(self) -> bool:
+        """Wait, the lock being held, until no thread is in a transaction: each holds a reference. Return whether."""
         self.begin = self._open_and_begin  # which waits for the lock
         patience = time.monotonic() + PATIENCE_SECONDS
-        while self._references() > self._idle_references and time.monotonic() < patience:
+        while self._references() > self._idle_references:
+            if time.monotonic() > patience:
+                return False
             time.sleep(0.0002)
+        return True
 
     def _references(self) -> int:
         """Count who holds the environment."""
@@ -171,11 +187,13 @@ class Environment(Engine):
         if self._turns is not None:
             # A thread that waited for its turn is gone, but not its frame, which holds on to the turns.
             del self._turns.begin
+        if self._holds is not None:
+            self._holds.close()
         self._forget()
 
     def close(self) -> None:
         """Close the environment; the next use opens it again."""
-        with self.lock:
+        with self.lock, self.alone:
             environment = self._environment
             if environment is None:
                 return
@@ -189,7 +207,7 @@ class Environment(Engine):
             return
         try:
             environment = self._environment
-            if environment is not None and not self.turns.threads.locked():
+            if environment is not None and not (self.alone.is_under_way or self.turns.alone.is_under_way):
                 self.begin = self._open_and_begin  # which waits for the lock
                 if self._references() > self._idle_references:
                     self.begin = environment.begin
@@ -201,24 +219,46 @@ class Environment(Engine):
             self.lock.release()
 
     def _close(self, environment: Any) -> None:
-        turns = self.turns
+        turns, holds = self.turns, self._holds
         self._forget()
         # Under the lock: LMDB's binding refuses a second environment until the first is closed.
-        with turns.taken():
+        with contextlib.suppress(ReentrantUseError, ReplacedError, TakenError), turns.taken(AT_LAST_SECONDS):
             try:
-                add_counts(environment, self.queues.slots, self.counters)
+                if not holds.are_replaced():
+                    add_counts(environment, self.queues.slots, self.counters)
             finally:
                 self.queues = _CLOSED  # of which a writer, whose turn it is not, has none in hand
                 environment.close()
-        with contextlib.suppress(OSError), self._guard() as closing_note:  # else the next to open it verifies it
-            if not is_in_use(self._path("lock.mdb")):
+        environment.close()  # else its turn will never come
+        holds.close()
+        with (
+            contextlib.suppress(OSError, StorageError, TakenError),
+            self._guard(AT_LAST_SECONDS) as closing_note,
+        ):  # else the next to open it verifies it
+            if not holds.is_used():
                 closing_note.write(self._path("data.mdb"))
+
+    def _leave(self, turns: Turns) -> None:
+        """Let go, the lock being held, of an environment whose files are no longer those that others use."""
+        environment, holds = self._environment, self._holds
+        # A thread that waits for its turn has this lock. It is in no transaction, and finds the environment closed.
+        is_ours = turns.threads.acquire(timeout=PATIENCE_SECONDS)
+        is_idle = self._let_transactions_end()
+        self._forget()
+        self.queues = _CLOSED
+        if is_idle:
+            environment.close()
+            holds.close()
+        else:  # the last transaction closes it
+            weakref.finalize(environment, holds.close)
+        if is_ours:
+            turns.threads.release()
 
     def add_counts(self) -> None:
         """Add this process's counters to those of all."""
         environment = self._environment
         if environment is not None:
-            with self.turns.taken():
+            with contextlib.suppress(ReplacedError, TakenError), self.turns.taken():
                 add_counts(environment, self.queues.slots, self.counters)
 
     def _open_and_begin(self, **how: bool) -> Any:
@@ -226,54 +266,64 @@ class Environment(Engine):
         return self.begin(**how)
 
     def _opened(self) -> Turns:
-        with self.lock:
+        with self.lock, self.alone:
             if self._turns is None:
                 try:
-                    self._turns = self._open()
+                    self._turns = when_given(self._open, self.group, paths_of(self.directory))
                 except OSError as error:
-                    raise StorageError(
-                        f"The file cache in {self.location!r} cannot be opened: {error}. "
-                        "Its LOCATION must be a directory that this user can write to, on a disk with room."
-                    ) from error
+                    remedy = "Its LOCATION must be a directory that this user can write to, on a disk with room."
+                    told = f"The file cache in {self.location!r} cannot be opened: {error}. {remedy}"
+                    raise named(StorageError(told), self.alias) from error
+            elif self._environment is not None:
+                self.begin = self._environment.begin  # it was kept from being put back: see _let_transactions_end()
             turns = self._turns
         self.note_opening()
         return turns
 
     def _open(self) -> Turns:
-        make_private(self.directory)
-        turns = Turns(self._path("writer"))
+        holds = Holds(self.directory)
         with self._guard() as closing_note:
-            turns.join(lambda: is_in_use(self._path("lock.mdb")))
-            if self._is_damaged(closing_note, turns):
-                self._move_aside()
+            turns = Turns(self._path("writer"))
+            turns.join(holds.is_used)
+            if is_damaged(self.directory, self.location, closing_note, turns, holds):
+                move_aside(self.directory)
+            self._make_lock(turns, holds)
             with turns.taken():  # LMDB looks at its table in a write transaction
-                environment = self._open_undamaged()
+                environment = self._open_undamaged(turns, holds)
                 self.main_database = environment.open_db()
+            self.room.open(environment)
+            self.is_tight = self.room.is_tight
+            holds.take()
             self.queues = Queues(Slots(self._path("slots"), origin(self._path("data.mdb"))))
             closing_note.erase()
         environment.reader_check()
-        self._environment = environment
+        self._environment, self._holds = environment, holds
         self._identity = identity(self._path("data.mdb"))
-        self.check_after = timeouts.now() + CHECK_SECONDS
+        self.checked_at = timeouts.now()
+        self.check_after = self.checked_at + CHECK_SECONDS
         turns.begin = environment.begin
         self._idle_references = self._references()  # with one variable on it, as where it is compared
         self.begin = environment.begin
         return turns
 
-    def _open_undamaged(self) -> Any:
-        try:
-            return self._open_environment()
-        except _DAMAGE as error:
-            logger.warning("The file cache in %r is damaged: %s", self.location, error)
-            self._move_aside()
-            return self._open_environment()
-
-    def _open_environment(self) -> Any:
+    def _make_lock(self, turns: Turns, holds: Holds) -> None:
         # LMDB would grow lock.mdb sparsely; on a full disk the first touch would then kill the process.
         reserve(self._path("lock.mdb"), LOCK_BYTES)
+        turns.agree_on(holds.number_of_lock(), holds.is_data_used)
+
+    def _open_undamaged(self, turns: Turns, holds: Holds) -> Any:
+        try:
+            return self._open_environment(holds)
+        except DAMAGE as error:
+            logger.warning("The file cache in %r is damaged: %s", self.location, error)
+            move_aside(self.directory)
+            self._make_lock(turns, holds)
+            return self._open_environment(holds)
+
+    def _open_environment(self, holds: Holds) -> Any:
         try:
             return lmdb.open(
-                self.directory,
+                way_into(holds.folder, self.directory),
                 map_size=self.map_bytes,
                 sync=False,
                 metasync=False,
@@ -284,7 +334,7 @@ class Environment(Engine):
                 mode=0o600,
             )
         except lmdb.Error as error:
-            if isinstance(error, _DAMAGE):
+            if isinstance(error, DAMAGE):
                 raise
             raise StorageError(
                 f"The file cache in {self.location!r} cannot be opened: {error}. LMDB needs a local disk with room, "
@@ -295,102 +345,106 @@ class Environment(Engine):
         return os.path.join(self.directory, name)
 
     @contextlib.contextmanager
-    def _guard(self) -> Iterator[ClosingNote]:
-        """Keep other processes from opening, and from moving aside, at the same time."""
-        descriptor = os.open(self._path("guard"), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            lock_exclusively(descriptor)
-            yield ClosingNote(descriptor)
-        finally:
-            os.close(descriptor)
+    def _guard(self, seconds: float = 0.0) -> Iterator[ClosingNote]:
+        """Keep other processes from opening, and from moving aside, at the same time.
 
-    def _is_damaged(self, closing_note: ClosingNote, turns: Turns) -> bool:
-        """Look at the file before LMDB maps it: of a truncated one, a read would end the process."""
-        path = self._path("data.mdb")
-        try:
-            is_new = os.path.getsize(path) == 0  # made by a process that died before it wrote
-        except FileNotFoundError:
-            is_new = True
-        # A file that others have open is as whole as they need it, and moves under our eyes.
-        if is_new or is_in_use(self._path("lock.mdb")):
-            return False
-        fault = find_fault(path, lambda: not (closing_note.is_of(path) or self._was_only_killed(path, turns)))
-        if fault is not None:
-            logger.warning("The file cache in %r is damaged: %s", self.location, fault)
-        return fault is not None
-
-    def _was_only_killed(self, path: str, turns: Turns) -> bool:
-        """Tell whether the file is as its last writer left it, which was killed since this start of the machine.
-
-        No other way to end leaves a page half written: a commit is of new pages, until its last write.
+        Raises:
+            TakenError: another one has been at it for so many seconds, or has been stopped within it.
         """
-        attempt = last_attempt(self._path("slots"), origin(path))
-        return (
-            attempt is not None
-            and attempt - last_transaction(path) in {0, 1}
-            and turns.were_last_at(os.stat(path).st_mtime)
-        )
+        deadline = time.monotonic() + seconds
+        while True:
+            descriptor = open_own(self._path("guard"), os.O_RDWR | os.O_CREAT)
+            try:
+                if lock_exclusively(descriptor):
+                    if is_same(descriptor, self._path("guard")):  # else it was removed while others had it
+                        yield ClosingNote(descriptor)
+                        return
+                elif time.monotonic() >= deadline:
+                    raise TakenError("another process opens the files")
+            finally:
+                os.close(descriptor)
+            time.sleep(_GUARD_PAUSE)
 
-    def _move_aside(self) -> None:
-        """Rename the files, over those of an earlier damage, so that a new environment takes their place."""
-        for name in ("data.mdb", "lock.mdb", "slots"):
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(self._path(name), self._path(f"{name}.damaged"))
-        logger.warning("The damaged files were renamed to *.damaged in %r and the cache starts empty.", self.directory)
+    def recover(self, error: lmdb.Error, *, is_last: bool = False, frees: bool = False) -> bool:
+        """Mend what can be mended after a failed operation, which may then be tried again; for the last time, if True.
 
-    def recover(self, error: lmdb.Error, *, is_last: bool = False) -> None:
-        """Mend what can be mended after a failed operation, which may then be tried once more.
+        The operation `frees`, if it may have the room that others leave.
 
         Raises:
             StorageError: nothing can be done here; the message says what can.
         """
-        environment = self._environment
+        clear_frames(error.__traceback__)  # they hold on to the transaction
+        is_size = isinstance(error, lmdb.MapResizedError | lmdb.MapFullError)
+        if isinstance(error, TakenError) or (is_size and self._has_followed(error)):
+            return is_last  # nothing was done yet
         if is_last:
-            raise self._failure(error) from error
+            raise self.room.failure(self.location, error) from error
+        if isinstance(error, ReplacedError):
+            with self.lock, self.alone:
+                if self._turns is not None and self._turns.is_outdated:
+                    self._leave(self._turns)
+            return True
         if isinstance(error, lmdb.BadRslotError):
-            return  # the kept read transaction was a forked process's, too: LMDB has let go of it
-        if isinstance(error, lmdb.ReadersFullError) and environment is not None:
+            return True  # the kept read transaction was a forked process's, too: LMDB has let go of it
+        if isinstance(error, lmdb.ReadersFullError) and (environment := self._environment) is not None:
             environment.reader_check()
-        elif isinstance(error, lmdb.MapResizedError) and environment is not None:
-            with self.lock:
-                environment.set_mapsize(0)
-        elif isinstance(error, _DAMAGE):
+        elif isinstance(error, DAMAGE):
             self._replace_damaged(error)
-        elif isinstance(error, lmdb.MapFullError):
-            raise StorageError(
-                f"The file cache in {self.location!r} has reached its greatest size of {self.map_bytes} bytes; "
-                "bound it by OPTIONS['max_bytes'], or raise OPTIONS['map_size']."
-            ) from error
-        elif "closed" not in str(error):
-            raise self._failure(error) from error
+        elif "closed" not in str(error) and not self._while_idle(partial(self.room.find, error=error, frees=frees)):
+            raise self.room.failure(self.location, error) from error
+        return True
 
-    def _failure(self, error: lmdb.Error) -> StorageError:
-        # LMDB tells a full disk in two ways, depending on whether the last write went in by half.
-        room = " The disk is full: make room." if is_full(self.directory) else ""
-        return StorageError(
-            f"The file cache in {self.location!r} failed: {error}.{room} What was stored before is not affected."
-        )
+    def _has_followed(self, error: lmdb.Error) -> bool:
+        """Follow a map that has grown elsewhere; tell whether that may have mended the error."""
+        # One that was resized may have been followed by another thread; one that is full has to be larger then.
+        return self._while_idle(self.room.follow) and (isinstance(error, lmdb.MapResizedError) or self.room.has_grown)
+
+    def _while_idle(self, work: Callable[[Any], bool]) -> bool:
+        """Return the result of ``work(environment)``, which changes its map; False if it is never idle, True if closed.
+
+        No thread may be in a transaction then: what it reads would not be mapped for a moment, which ends the process.
+        """
+        with self.lock, self.alone:
+            environment, turns = self._environment, self._turns
+            if environment is None or turns is None:
+                return True
+            with turns.threads, turns.alone:
+                is_idle = any(self._let_transactions_end() or not is_read(environment) for _ in range(_PATIENCES))
+                is_done = is_idle and work(environment)
+                self.begin, self.is_tight = environment.begin, self.room.is_tight
+                return is_done
+
+    def leave_room(self, transaction: Any) -> None:
+        """See Room.leave()."""
+        self.room.leave(self._environment, transaction, partial(abort, self))
+
+    def settle_room(self) -> None:
+        """See to it that a removal will find room on the disk."""
+        if not self.room.is_settled:
+            with contextlib.suppress(ReentrantUseError):
+                self._while_idle(self.room.settle)
 
     def _replace_damaged(self, error: lmdb.Error) -> None:
-        with self.lock:
+        with self.lock, self.alone:
             if self._environment is None:
                 return  # another thread has done it
             with self._guard():
                 if identity(self._path("data.mdb")) == self._identity:
                     logger.warning("The file cache in %r is damaged: %s", self.location, error)
-                    self._move_aside()
+                    move_aside(self.directory)
             self._forget()
 
     def check(self, now: float) -> None:
         """Open anew on the next use if the files were moved aside or removed meanwhile."""
-        self.check_after = now + CHECK_SECONDS
-        with self.lock:
-            if self._environment is not None:
+        self.check_after, self.checked_at = now + CHECK_SECONDS, math.inf if self.has_given_up else now
+        with contextlib.suppress(ReentrantUseError), self.lock, self.alone:
+            if self._turns is not None:
                 self.note_use()
-            if self._identity is not None and identity(self._path("data.mdb")) != self._identity:
-                self._forget()
-        if self.queues.slots.is_replaced:
-            turns = self.turns
+                self._holds.refresh()
+                if self._holds.are_replaced() or self.queues.slots.is_removed:
+                    self._leave(self._turns)
+        self.settle_room()
+        if self.queues.slots.is_replaced and (turns := self._turns) is not None and not turns.alone.is_under_way:
             # A read comes by here, and waits for no write: then the slots are looked at the next time.
-            with contextlib.suppress(BlockingIOError), turns.taken(waits=False), turns.begin(write=True) as transaction:
+            with contextlib.suppress(lmdb.Error), turns.taken(), turns.begin(write=True) as transaction:
                 self.queues.slots.skip(transaction.id())

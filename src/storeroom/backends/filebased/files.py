@@ -3,13 +3,12 @@
 import contextlib
 import os
 import shutil
-import stat
 import struct
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final
 
-from storeroom.exceptions import StorageError
+from storeroom.backends.filebased.folder import open_own
 
 try:
     import fcntl
@@ -17,8 +16,8 @@ except ImportError:  # Windows: opening is not guarded against a second process 
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
-    "ClosingNote", "find_fault", "identity", "is_full", "is_in_use", "last_transaction", "lock_exclusively",
-    "make_private", "origin", "reserve",
+    "ClosingNote", "find_fault", "identity", "is_full", "is_in_use", "last_transaction", "lock_exclusively", "origin",
+    "reserve",
 ]  # fmt: skip
 
 VERIFY_BYTES: Final = 2**30
@@ -31,13 +30,15 @@ _META: Final = struct.Struct("=16xII16xI92xQQ")
 _MAGIC: Final = 0xBEEFC0DE
 _PAGE_BYTES: Final = range(512, 65536 + 1)
 
-_PRIVATE: Final = 0o700
 
-
-def lock_exclusively(descriptor: int) -> None:
-    """Wait until no other process holds this lock on the open file; closing the file lets go of it."""
-    if fcntl is not None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+def lock_exclusively(descriptor: int) -> bool:
+    """Take the lock on the open file, unless another process holds it; closing the file lets go of it."""
+    try:
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class ClosingNote:
@@ -94,35 +95,6 @@ def origin(path: str) -> int:
     """Return a number that tells this file, since this start of the machine, from any other."""
     known = b"%s %d" % (_boot_number(), os.stat(path).st_ino)
     return int.from_bytes(blake2b(known, digest_size=8).digest(), "big")
-
-
-def make_private(directory: str) -> None:
-    """Create the directory and its parents, for this user only.
-
-    Values are trusted because nobody else can write here; so a directory of another
-    user is refused.
-
-    Raises:
-        StorageError: the directory belongs to somebody else.
-        OSError: it cannot be created.
-    """
-    missing = []
-    while not os.path.isdir(directory):
-        missing.append(directory)
-        directory = os.path.dirname(directory)
-    for path in reversed(missing):
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path, _PRIVATE)
-    directory = missing[0] if missing else directory
-    status = os.stat(directory)
-    if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
-        raise StorageError(
-            f"The cache directory {directory!r} belongs to user number {status.st_uid}, but this process runs as "
-            f"{os.geteuid()}: it will not trust values that others can write. Run both as one user, give each a "
-            "LOCATION of its own, or change the owner."
-        )
-    if stat.S_IMODE(status.st_mode) != _PRIVATE:
-        os.chmod(directory, _PRIVATE)
 
 
 def identity(path: str) -> tuple[int, int] | None:
@@ -204,9 +176,10 @@ def reserve(path: str, size: int) -> None:
     """Make the file at least this long, with all its blocks on the disk.
 
     Raises:
+        StorageError: others may have written it.
         OSError: there is no room.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
     try:
         missing = size - os.fstat(descriptor).st_size
         if missing <= 0:

@@ -14,6 +14,7 @@ The numbers of `Share` lie in the header of the slots, where readers change them
 
 import math
 from collections.abc import Callable
+from itertools import compress
 from struct import Struct
 from typing import Any, Final, NamedTuple
 from zlib import crc32
@@ -34,7 +35,7 @@ from storeroom.backends.filebased.slots import (
     Slots,
 )
 from storeroom.eviction.s3fifo import PATIENCE
-from storeroom.eviction.share import DRIFT, FLAGS, KNOWN, PROVEN, Share
+from storeroom.eviction.share import ALIVE, BEYOND, DRIFT, FLAGS, KNOWN, PROVEN, Share
 
 __all__ = ["QUEUED", "Bounds", "Queues"]
 
@@ -42,7 +43,11 @@ _SHARE: Final = Struct("=6d")
 _NUMBERS: Final = 2**29
 """Numbers of evictions begin again at zero here: they have the bits of a word beside checksum and flags."""
 _AT_ONCE: Final = 16
-"""Entries that leave the window, or the cache, at once, as the call costs as much as two of them."""
+_PARTS: Final = 4
+"""So many entries leave the window at once, or this part of it, as the call costs as much as several of them. From the
+first eviction on each batch of them does that."""
+_EVICTED_AT_ONCE: Final = 32
+"""Likewise those that leave the cache; what small may hold is asked anew after them."""
 QUEUED: Final = frozenset({SMALL, MAIN})
 
 
@@ -81,11 +86,12 @@ class Queues:
         if not is_read:
             ghosts[position] = 0
         proven = ghost & PROVEN > 0
-        age = (self.slots.words[EVICTED + proven] - (ghost >> 3)) % _NUMBERS
+        evictions = self.slots.words[EVICTED + proven]
+        age = (evictions - (ghost >> 3)) % _NUMBERS
         self._load()
         if age > KNOWN[proven] * self.share.capacity:
             return False
-        flags = self.share.learn(age, ghost & FLAGS, proven=proven, is_read=is_read)
+        flags = self.share.learn(age, ghost & FLAGS, proven=proven, is_read=is_read, evictions=evictions)
         if is_read:
             ghosts[position] = ghost | flags
         self._store()
@@ -121,29 +127,26 @@ class Queues:
     # Queues ---------------------------------------------------------------------------------
 
     def enter(
-        self, transaction: Any, entry_key: bytes, size: int, expires_at: float, bounds: Bounds, *, is_flagged: bool
+        self, transaction: Any, entry_key: bytes, size: int, expires_at: float, bounds: Bounds, is_flagged: bool
     ) -> int:
         """Put a new entry, for which there is room, into small, or into main if it returns; return its slot.
 
         Raise StorageError if there is no room for more slots.
         """
-        slots, numbers, checksum = self.slots, self.slots.numbers, crc32(entry_key)
-        ghost = slots.ghosts[checksum % slots.count]
-        kind = MAIN if ghost >> 32 == checksum and self._teach(checksum, is_read=False) else SMALL
-        if kind == MAIN:
-            numbers[IN_MAIN] += 1
-        else:
-            numbers[IN_SMALL] += 1
-            numbers[YOUNG] = young = numbers[YOUNG] + 1
-            if young > self._settled_at:
-                self._settle(bounds)
-        slot = slots.take(transaction, kind, entry_key, size, expires_at, is_flagged=is_flagged)
-        if kind == MAIN:
-            self.append(slot)
+        slots, checksum = self.slots, crc32(entry_key)
         numbers = slots.numbers
         numbers[ENTRIES] += 1
         numbers[SIZE] += size
-        return slot
+        if slots.ghosts[checksum % slots.count] >> 32 == checksum and self._teach(checksum, is_read=False):
+            numbers[IN_MAIN] += 1
+            slot = slots.take(transaction, MAIN, entry_key, size, expires_at, is_flagged)
+            self.append(slot)
+            return slot
+        numbers[IN_SMALL] += 1
+        numbers[YOUNG] = young = numbers[YOUNG] + 1
+        if young > self._settled_at:
+            self._settle(self.capacity(bounds))
+        return slots.take(transaction, SMALL, entry_key, size, expires_at, is_flagged)
 
     def capacity(self, bounds: Bounds) -> float:
         """Return how many entries fill the cache, if the mean size stays as it is."""
@@ -153,42 +156,43 @@ class Queues:
             capacity = max(1.0, min(capacity, bounds.max_bytes * entries / size))
         return capacity
 
-    def _settle(self, bounds: Bounds) -> None:
-        """Let those of small leave the window that are too old for it, and while the cache fills, small itself."""
-        self._load(self.capacity(bounds))
-        slots, numbers, window = self.slots, self.slots.numbers, self.share.window
-        while numbers[YOUNG] > window:
-            hand = numbers[WINDOW_HAND]
-            slot = slots.find(SMALL, hand)
-            if slot < 0 or (slot - hand) % slots.count > (numbers[TAIL] - hand) % slots.count:
-                numbers[YOUNG] = 0  # some of them were removed
+    def _settle(self, capacity: float) -> None:
+        """Let those of small leave the window that are too old for it, and until the first eviction, small itself."""
+        self._load(capacity)
+        slots, numbers, share = self.slots, self.slots.numbers, self.share
+        young, hand, tail = numbers[YOUNG], numbers[WINDOW_HAND], numbers[TAIL]
+        while young > share.window:
+            grown, end = slots.small(hand, tail if hand <= tail else slots.count, math.ceil(young - share.window))
+            for slot in grown:
+                slots.hits[slot] = 0
+            if not grown and end == tail:
+                young = 0  # some of them were removed
                 break
-            slots.hits[slot] = 0
-            numbers[YOUNG] -= 1
-            numbers[WINDOW_HAND] = slot + 1
-        self._fill_main()
-        self._settled_at = numbers[YOUNG] + _AT_ONCE
+            young, hand = young - len(grown), end if end < slots.count or end == tail else 0
+        numbers[YOUNG], numbers[WINDOW_HAND] = young, hand
+        late = share.soon if numbers[HAS_EVICTED] else share.window / _PARTS
+        self._settled_at = young + (max(_AT_ONCE, late) if late < math.inf else _AT_ONCE)
+        if numbers[HAS_EVICTED] or numbers[IN_SMALL] <= share.target:
+            return
+        while numbers[IN_SMALL] > share.target:
+            slot = slots.find(SMALL, numbers[SMALL_HAND])
+            if slot < 0:
+                raise LookupError("small is empty")
+            numbers[SMALL_HAND], hits = slot + 1, share.fill(slots.hits[slot])
+            numbers[IN_SMALL] -= 1
+            numbers[IN_MAIN] += self._promote([slot])
+            slots.hits[slot] = hits
+        self._store()
 
-    def _fill_main(self) -> None:
-        """Until the first eviction, let main have all that exceeds small's share."""
-        numbers = self.slots.numbers
-        while not numbers[HAS_EVICTED] and numbers[IN_SMALL] > self.share.target:
-            self._promote(self._oldest())
-
-    def _oldest(self) -> int:
-        """Take the oldest of small out; raise LookupError if there is none, as the count is wrong."""
-        numbers = self.slots.numbers
-        slot = self.slots.find(SMALL, numbers[SMALL_HAND])
-        if slot < 0:
-            raise LookupError("small is empty")
-        numbers[SMALL_HAND] = slot + 1
-        numbers[IN_SMALL] -= 1
-        return slot
-
-    def _promote(self, slot: int) -> None:
-        self.slots.set_kind(slot, MAIN)
-        self.slots.numbers[IN_MAIN] += 1
-        self.append(slot)
+    def _promote(self, late: list[int]) -> int:
+        """Put entries at the end of main, and leave none in the list; return how many."""
+        count = len(late)
+        while late:
+            slot = late.pop(0)
+            self.slots.set_kind(slot, MAIN)
+            self.slots.hits[slot] = 0
+            self.append(slot)
+        return count
 
     def append(self, slot: int) -> None:
         """Put an entry at the end of main."""
@@ -220,12 +224,11 @@ class Queues:
         The one in the slot `kept` stays, and flagged ones that `is_spared`, which must be false of them at some time.
         Raise LookupError if slots, records and counts disagree.
         """
-        self._load(capacity)
-        self._fill_main()
+        self._settle(capacity)
         share, evicted = self.share, 0
         self.slots.numbers[HAS_EVICTED] = 1
         while (evicted < count or excess > 0) and (
-            chosen := self._choose(min(_AT_ONCE, max(1, count - evicted)), kept, is_spared)
+            chosen := self._choose(min(_EVICTED_AT_ONCE, max(1, count - evicted)), kept, is_spared)
         ):
             if share.silence > share.capacity:
                 share.fall(len(chosen))
@@ -234,61 +237,69 @@ class Queues:
         self._store()
         return evicted
 
-    def _choose(self, count: int, kept: int, is_spared: Callable[[int], bool]) -> list[tuple[int, bool]]:
-        """Take up to so many entries out of their queues; return their slots, and whether they were in main."""
+    def _choose(self, count: int, kept: int, is_spared: Callable[[int], bool]) -> list[int]:
+        """Take up to so many entries out of their queues; return their slots.
+
+        Those that go on to main come behind all that were there, which may go round first: else they would go next.
+        """
         share, slots, numbers = self.share, self.slots, self.slots.numbers
         hits, flags, rate, patience = slots.hits, slots.flags, share.rate, PATIENCE
         small, main, young, hand = numbers[IN_SMALL], numbers[IN_MAIN], numbers[YOUNG], numbers[SMALL_HAND]
         room, promotions = share.room(small + main), count if share.silence > share.capacity else 0
         small_used, silence = share.small_used, share.silence
-        slack = 2 + share.capacity / 40  # more than a batch
+        longest = room + 3 + share.capacity / 30  # more than a batch
         least = kept >= 0 and slots.kinds[kept] in QUEUED
-        chosen: list[tuple[int, bool]] = []
-        while len(chosen) < count and small + main > least:
+        chosen, late = list[int](), list[int]()
+        while len(chosen) < count and small + main + len(late) > least:
+            if late and not main:
+                main = self._promote(late)
             if small >= room or not main:
-                slot = slots.find(SMALL, hand)
-                if slot < 0:
+                goes_on = (promotions and small > longest) or (small_used > ALIVE and main and len(late) < PATIENCE)
+                surplus = 1 if goes_on else max(1, int(small - room) + 1)
+                found = slots.unused(hand, min(count - len(chosen), surplus), kept)
+                if not found:
                     raise LookupError("small is empty")
-                used = hits[slot] > 0 and small > young
-                hand, small = slot + 1, small - 1
-                small_used += (used - small_used) * rate
-                if not used and promotions and small > room + slack:
-                    promotions -= 1
-                elif not used and not ((slot == kept or flags[slot]) and is_spared(slot)):
-                    silence += 1
-                    chosen.append((slot, False))
-                    continue
-                hits[slot] = 0
-                main += 1
-                self._promote(slot)
-            else:
-                slot = self._first_of_main()
-                used = hits[slot] > 0
-                share.main_used += (used - share.main_used) * rate
-                if (used and patience) or ((slot == kept or flags[slot]) and is_spared(slot)):
-                    patience -= patience > 0
-                    hits[slot] -= used
-                    self.append(slot)
+                slot, length = found[-1], len(found)
+                used = length == 1 and hits[slot] > 0 and small > young
+                hand, small = slot + 1, small - length
+                small_used = used * rate + small_used * (1 - rate) ** length
+                if used or goes_on or ((slot == kept or flags[slot]) and is_spared(slot)):
+                    promotions -= promotions > 0 and not used
+                    late.append(slot)
                 else:
-                    main -= 1
-                    patience = PATIENCE
-                    chosen.append((slot, True))
-        numbers[IN_SMALL], numbers[IN_MAIN], numbers[SMALL_HAND] = small, main, hand
+                    silence += length
+                    chosen += found
+                continue
+            slot = self._first_of_main()
+            used = hits[slot] > 0
+            share.main_used += (used - share.main_used) * rate
+            if (used and patience) or ((slot == kept or flags[slot]) and is_spared(slot)):
+                patience -= patience > 0
+                hits[slot] -= used
+                self.append(slot)
+            else:
+                main, patience = main - 1, PATIENCE
+                if small >= share.target:
+                    small_used -= small_used * rate * BEYOND
+                chosen.append(slot)
+        numbers[IN_SMALL], numbers[IN_MAIN], numbers[SMALL_HAND] = small, main + self._promote(late), hand
         share.small_used, share.silence = small_used, silence
         return chosen
 
-    def _bury(self, transaction: Any, chosen: list[tuple[int, bool]]) -> int:
+    def _bury(self, transaction: Any, chosen: list[int]) -> int:
         """Remove entries that were taken out of their queues, and remember their keys; return their bytes."""
-        slots, size = self.slots, 0
-        words, ghosts, count = slots.words, slots.ghosts, slots.count
-        for slot, proven in chosen:
-            entry_key, freed = slots.remove(transaction, slot)
-            if not entry_key:
-                raise LookupError("the slot has another key than its record")
-            number, checksum = words[EVICTED + proven], crc32(entry_key)
-            words[EVICTED + proven] = number + 1
-            ghosts[checksum % count] = checksum << 32 | number % _NUMBERS << 3 | PROVEN * proven
-            size += freed
+        slots = self.slots
+        words, ghosts, count, kinds = slots.words, slots.ghosts, slots.count, slots.kinds
+        proven = [kinds[slot] == MAIN for slot in chosen]
+        entry_keys, size = slots.remove(transaction, chosen)
+        if len(entry_keys) < len(chosen):
+            raise LookupError("a slot has another key than its record")
+        for queue in {*proven}:
+            note = words[EVICTED + queue] % _NUMBERS << 3 | PROVEN * queue
+            for checksum in map(crc32, compress(entry_keys, map(queue.__eq__, proven))):
+                ghosts[checksum % count] = checksum << 32 | note
+                note += 8
+            words[EVICTED + queue] += proven.count(queue)
         slots.numbers[SIZE] -= size
         slots.numbers[ENTRIES] -= len(chosen)
         return size

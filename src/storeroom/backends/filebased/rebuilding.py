@@ -69,7 +69,7 @@ def _fill(queues: Queues, transaction: Any, entry_key: bytes, record: bytes, slo
     slots = queues.slots
     size = entry_size(entry_key, frame_size(record))
     expires_at, is_flagged = read_header(record)[0], is_conditional(entry_key, record)
-    slots.fill(transaction, slot, entry_key, size, expires_at, is_flagged=is_flagged)
+    slots.fill(transaction, slot, entry_key, size, expires_at, is_flagged)
     numbers = slots.numbers
     numbers[TAIL] = max(numbers[TAIL], slot + 1)
     if entry_key[0] in APART:

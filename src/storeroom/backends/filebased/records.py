@@ -8,6 +8,7 @@ key                         value                meaning
 ==========================  ===================  =====================================
 ``a`` + entry's key         frame                the frame of an entry that is large: it lies aside
 ``c``                       seven numbers        counters of all processes: see counts.py
+``d`` + cache's hash        header               a cache whose clear() is under way, and until when that counts
 ``e`` + storage key         header, frame        an entry
 ``h`` + hash                header, key, frame   an entry whose storage key is too long
 ``k`` + slot                entry's key          a key too long for its slot: see slots.py
@@ -16,23 +17,25 @@ key                         value                meaning
 ==========================  ===================  =====================================
 
 Where a frame lies aside, the entry's record has a byte in its place that no codec reads, and the beginning of the
-frame, so that all but its value can be told, and changed, without it.
+frame, so that all but its value, its tags among it, can be told without it.
 """
 
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
-from itertools import chain, takewhile
+from itertools import chain, islice, takewhile
 from struct import Struct
 from typing import Any, Final
 
 from storeroom.keys import LOCK_PREFIX, TAG_PREFIX, KeySpace
-from storeroom.storage.envelope import LEASED_BYTES, MAY_BEGIN, is_leased, is_packed
+from storeroom.storage import envelope
+from storeroom.storage.envelope import LEASED_BYTES, MAY_BEGIN, Envelope, is_leased, is_packed, pack, terms_of
 from storeroom.storage.hooks import Conditional
 
 __all__ = [
     "APART", "ASIDE", "ELSEWHERE", "ENTRY_LETTERS", "HASHED", "HEADER", "LOCK", "LONGEST_FRAME", "TAG", "are_all_owned",
-    "bytes_aside", "entry_key_of", "entry_size", "fold", "frame_of", "frame_size", "is_all_under", "is_being_computed",
-    "is_conditional", "join_name", "live_keys", "locks", "name_of", "own_frame", "owned", "read_header",
+    "bytes_aside", "clearing_key", "entry_key_of", "entry_size", "envelope_of", "fold", "frame_head", "frame_of",
+    "frame_size", "is_all_under", "is_being_computed", "is_conditional", "is_over", "join_name", "live_keys", "load",
+    "locks", "name_of", "own_frame", "owned_from", "read_header", "renewed",
 ]  # fmt: skip
 
 HEADER: Final = Struct(">dQI")
@@ -51,6 +54,9 @@ ASIDE: Final = b"a"
 
 ELSEWHERE: Final = b"\x1b"
 """In place of a frame that lies aside: see serializers.frames."""
+
+_RENEWED: Final = b"\x1c"
+"""Before the terms that an envelope has by now, and its frame with those that it was signed with. Never stored."""
 
 _DOUBTFUL: Final = MAY_BEGIN | {ELSEWHERE[0]}
 """First bytes of frames that have to be looked at further."""
@@ -109,9 +115,35 @@ def frame_size(record: bytes | memoryview) -> int:
 
 
 def fold(entry_key: bytes, frame: bytes) -> bytes:
-    """Return what follows an entry's header in place of a frame that lies aside."""
+    """Return what follows an entry's header in place of a frame that lies aside: all of an envelope but its value."""
     start = _start(entry_key, frame, 0)
-    return frame[:start] + ELSEWHERE + frame[start : start + LEASED_BYTES]
+    terms_at = start + _signature_bytes(frame, start)
+    terms = terms_of(memoryview(frame)[terms_at:])
+    length = terms_at - start + terms[1] if terms is not None and terms[1] <= LONGEST_FRAME else LEASED_BYTES
+    return frame[:start] + ELSEWHERE + frame[start : start + max(length, LEASED_BYTES)]
+
+
+def envelope_of(entry_key: bytes, record: bytes | memoryview) -> Envelope | None:
+    """Return a record's envelope without its value, or None if that has to be read to know.
+
+    No signature is verified: the time of an entry without conditions is not signed either.
+    """
+    start = _start(entry_key, record, HEADER.size)
+    start += record[start : start + 1] == ELSEWHERE
+    start += _signature_bytes(record, start)
+    terms = terms_of(memoryview(record)[start:])
+    return None if terms is None else terms[0]
+
+
+def renewed(entry_key: bytes, record: bytes, envelope: Envelope) -> bytes:
+    """Return a record whose frame lies aside, with these terms of its envelope, which take as much room as its own."""
+    start = _start(entry_key, record, HEADER.size) + len(ELSEWHERE)
+    return record[: start + _signature_bytes(record, start)] + pack(envelope, b"")
+
+
+def _signature_bytes(data: bytes | memoryview, start: int) -> int:
+    """Return the length of the signature that a frame begins with; 0 if it is not signed."""
+    return envelope.KIND_BYTES - 1 if data[start : start + 1] == envelope.SIGNED else 0
 
 
 def frame_of(transaction: Any, entry_key: bytes) -> bytes:
@@ -124,8 +156,28 @@ def frame_of(transaction: Any, entry_key: bytes) -> bytes:
         raise KeyError(entry_key)
     if not (size := bytes_aside(record)):
         return bytes(record[HEADER.size :])
-    frame: bytes = transaction.get(ASIDE + entry_key, b"")
-    return frame if len(frame) == size else b""
+    frame = transaction.get(ASIDE + entry_key, b"")
+    if len(frame) != size:
+        return b""
+    # The record has the envelope's terms as they are now.
+    start = _start(entry_key, frame, 0)
+    terms = record[HEADER.size + start + len(ELSEWHERE) :]
+    if frame[start : start + len(terms)] == terms:
+        return bytes(frame)
+    if signature := _signature_bytes(frame, start):  # made with the terms of then
+        return b"".join((frame[:start], _RENEWED, terms[signature:], memoryview(frame)[start:]))
+    return b"".join((frame[:start], terms, memoryview(frame)[start + len(terms) :]))
+
+
+def load(loads: Callable[[bytes, str], Any], frame: bytes, storage_key: str) -> Any:
+    """Return the value of a frame, by a codec; an envelope has the terms that a touch has given it since."""
+    terms = terms_of(memoryview(frame)[1:]) if frame[:1] == _RENEWED else None
+    if terms is None:
+        return loads(frame, storage_key)
+    now, value = terms[0], loads(frame[1 + terms[1] :], storage_key)
+    if type(value) is Envelope:
+        value = Envelope(value.value, now.fresh_until, now.grace, value.cost, value.tags, now.leased_until, now.stamp)
+    return value
 
 
 def own_frame(storage_key: str, entry_key: bytes, record: bytes, frame_of: Callable[[bytes], bytes]) -> bytes:
@@ -164,7 +216,7 @@ def _start(entry_key: bytes, data: bytes | memoryview, start: int) -> int:
     return start
 
 
-def _head(entry_key: bytes, data: bytes | memoryview, start: int) -> bytes:
+def frame_head(entry_key: bytes, data: bytes | memoryview, start: int = HEADER.size) -> bytes:
     """Return as much of the frame from `start` on as tells an envelope's lease."""
     start = _start(entry_key, data, start)
     return bytes(data[start : start + 1 + LEASED_BYTES]).removeprefix(ELSEWHERE)
@@ -174,17 +226,23 @@ def is_conditional(entry_key: bytes, data: bytes | memoryview, start: int = HEAD
     """Tell whether an entry's value is an envelope, by its record or by the part from `start` on."""
     if entry_key[0] != HASHED and len(data) > start and data[start] not in _DOUBTFUL:
         return False  # the case of most writes
-    return is_packed(_head(entry_key, data, start))
+    return is_packed(frame_head(entry_key, data, start))
 
 
 def is_being_computed(entry_key: bytes, record: bytes, now: float) -> bool:
     """Tell whether a caller computes the entry's value."""
-    return is_leased(_head(entry_key, record, HEADER.size), now)
+    return is_leased(frame_head(entry_key, record), now)
 
 
-def _records(transaction: Any, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+def is_over(entry_key: bytes, record: bytes | memoryview, now: float) -> bool:
+    """Tell whether a live record's value counts as absent: see envelope.is_over()."""
+    return is_conditional(entry_key, record) and envelope.is_over(frame_head(entry_key, record), now)
+
+
+def _records(transaction: Any, start: bytes, position: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+    """Yield the records whose keys begin with `start`, from a position on."""
     cursor = transaction.cursor()
-    if cursor.set_range(start):
+    if cursor.set_range(max(start, position)):
         yield from takewhile(lambda record: record[0].startswith(start), cursor)
 
 
@@ -193,35 +251,64 @@ def name_of(entry_key: bytes, record: bytes | memoryview) -> str:
     return _split_name(bytes(record[HEADER.size :]))[0] if entry_key[0] == HASHED else _decode(entry_key[1:])
 
 
-def live_keys(transaction: Any, start: str, now: float) -> Iterator[str]:
-    """Yield the storage keys of live entries that begin with `start`; those of envelopes are Conditional."""
-    first = b"e" + start.encode("utf-8", "surrogatepass")
-    for entry_key, record in chain(_records(transaction, first), _records(transaction, b"h")):
+def live_keys(transaction: Any, start: str, now: float, position: bytes, limit: int) -> tuple[list[str], bytes]:
+    """Return the storage keys of live entries that begin with `start`; those of envelopes are Conditional.
+
+    They are those of the next `limit` records. Also return the position to go on from; b"" at the end.
+    """
+    first, found = b"e" + start.encode("utf-8", "surrogatepass"), list[str]()
+    for entry_key, record in chain(_records(transaction, first, position), _records(transaction, b"h", position)):
+        if not limit:
+            return found, entry_key
+        limit -= 1
         if read_header(record)[0] > now and (name := name_of(entry_key, record)).startswith(start):
-            yield Conditional(name) if is_conditional(entry_key, record) else name
+            found.append(Conditional(name) if is_conditional(entry_key, record) else name)
+    return found, b""
 
 
-def owned(transaction: Any, key_space: KeySpace) -> list[str]:
-    """Return the storage keys of a cache's entries and tags, but for hashed tags, which expire by themselves."""
-    names = (name_of(*record) for letter in (b"e", b"h", b"t") for record in _records(transaction, letter))
-    return [name for name in names if key_space.owns(name)]
+def owned_from(transaction: Any, key_space: KeySpace, position: bytes, limit: int) -> tuple[list[bytes], bytes]:
+    """Return the keys of a cache's own entries and tags among the next `limit` records, but for hashed tags.
+
+    And the position to go on from; b"" at the end.
+    """
+    cursor, found = transaction.cursor(), list[bytes]()
+    start = key_space.start().encode("utf-8", "surrogatepass")
+    for first in (b"e" + start, b"h", b"t" + TAG_PREFIX.encode() + start):
+        is_there = cursor.set_range(max(first, position))
+        while is_there and (key := bytes(cursor.key())).startswith(first):
+            if not limit:
+                return found, key
+            limit -= 1
+            if key_space.owns(name_of(key, cursor.value() if key[0] == HASHED else b"")):
+                found.append(key)
+            is_there = cursor.next()
+    return found, b""
 
 
-def are_all_owned(transaction: Any, key_space: KeySpace) -> bool:
-    """Tell whether all entries and tags are one cache's own; as a rule by a look at each version of its keys."""
+def clearing_key(key_space: KeySpace) -> bytes:
+    """Return the key of the notice that a clear() of this cache is under way."""
+    return b"d" + blake2b(key_space.head("").encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def are_all_owned(transaction: Any, key_space: KeySpace, limit: int) -> bool:
+    """Tell whether all entries and tags are one cache's own, as a rule by a look at each version of its keys.
+
+    False, too, where more than `limit` would have to be looked at.
+    """
     cursor = transaction.cursor()
     for letter, prefix in ((b"e", ""), (b"t", TAG_PREFIX)):
         found = cursor.set_range(letter)
         while found and cursor.key().startswith(letter):
-            name = _decode(cursor.key()[1:])
-            if not key_space.owns(name):
+            name, limit = _decode(cursor.key()[1:]), limit - 1
+            if limit < 0 or not key_space.owns(name):
                 return False
             family = key_space.family(name.removeprefix(prefix))
             if family is None:
                 found = cursor.next()
             else:  # no byte of a key in UTF-8 is as high
                 found = cursor.set_range(letter + f"{prefix}{family}".encode("utf-8", "surrogatepass") + b"\xff")
-    return all(key_space.owns(name_of(*record)) for record in _records(transaction, b"h"))
+    hashed = list(islice(_records(transaction, b"h"), limit + 1))
+    return len(hashed) <= limit and all(key_space.owns(name_of(*record)) for record in hashed)
 
 
 def is_all_under(transaction: Any, start: str) -> bool:

@@ -21,7 +21,8 @@ import mmap
 import os
 from typing import Final
 
-from storeroom.backends.filebased.files import reserve
+from storeroom.backends.filebased.files import identity, reserve
+from storeroom.backends.filebased.folder import open_own
 from storeroom.exceptions import StorageError
 
 __all__ = [
@@ -65,7 +66,7 @@ _SLOT_BYTES: Final = 1 + 1 + 4 + 8 + CELL_BYTES
 def last_attempt(path: str, owner: int) -> int | None:
     """Return the number of the last write transaction that was begun; None if the file is another owner's, or none."""
     try:
-        with open(path, "rb") as file:
+        with open(open_own(path, os.O_RDONLY), "rb") as file:
             words = memoryview(file.read(_HEADER_BYTES)).cast("Q")
     except (OSError, TypeError):
         return None
@@ -102,8 +103,8 @@ class SlotFile:
 
     def map(self) -> None:
         """Map the file that is there; raise OSError or ValueError if there is none, or something else."""
-        with open(self._path, "r+b") as file:
-            mapped = mmap.mmap(file.fileno(), 0)
+        with open(open_own(self._path, os.O_RDWR), "r+b") as file:
+            mapped, status = mmap.mmap(file.fileno(), 0), os.fstat(file.fileno())
         view = memoryview(mapped)
         if len(view) < _HEADER_BYTES or len(view) % 8:
             raise ValueError
@@ -112,6 +113,7 @@ class SlotFile:
         if words[0] != _MAGIC or len(view) != _HEADER_BYTES + count * _SLOT_BYTES:
             raise ValueError
         self.file, self.words, self.times, self.count = mapped, words, view.cast("d"), count
+        self._identity = status.st_dev, status.st_ino
         self.numbers = words[NUMBERS.start : NUMBERS.stop]
         self.kinds_at = at = _HEADER_BYTES
         self.kinds = view[at : at + count]
@@ -134,7 +136,7 @@ class SlotFile:
         words[0], words[_COUNT], words[_OWNER] = _MAGIC, count, self._owner
         for word in (EARLIEST, *GROUPS, *BLOCKS):
             times[word] = math.inf
-        with open(partial, "r+b") as file:
+        with open(open_own(partial, os.O_RDWR), "r+b") as file:
             file.write(header)
         os.replace(partial, self._path)
         self.map()
@@ -143,6 +145,11 @@ class SlotFile:
     def is_replaced(self) -> bool:
         """Tell whether another process has made a larger file, which the next write maps."""
         return self.words[IS_REPLACED] != 0
+
+    @property
+    def is_removed(self) -> bool:
+        """Tell whether something else than that has taken the file away."""
+        return identity(self._path) != self._identity and not self.is_replaced
 
     def replace(self, count: int) -> None:
         """Go on with a new file of so many empty slots, and let all others do so; raise StorageError without room."""

@@ -13,7 +13,9 @@ blocks, leads to the entries that are due, in whatever order their times came.
 """
 
 import math
+from array import array
 from collections.abc import Iterator
+from itertools import compress
 from struct import Struct
 from typing import Any, Final
 
@@ -37,6 +39,7 @@ from storeroom.backends.filebased.slotfile import (
     VERSION,
     SlotFile,
 )
+from storeroom.exceptions import StorageError
 
 __all__ = [
     "END", "ENTRIES", "FLAGGED", "HAS_EVICTED", "HEAD", "IN_MAIN", "IN_SMALL", "SIZE", "SMALL_HAND", "TAIL", "VERSIONS",
@@ -69,6 +72,7 @@ FLAGGED: Final = 12
 """Entries whose slots are flagged."""
 
 _IN_USE: Final = frozenset({SMALL, MAIN, LOCKED, VERSION})
+_IS_SMALL: Final = bytes(kind == SMALL for kind in range(256))
 _BYTES: Final = [bytes([kind]) for kind in range(VERSION + 1)]
 _BACKUP: Final = slice(BACKUP.start, BACKUP.stop)
 _LOG_AT: Final = LOG.start
@@ -88,8 +92,9 @@ _LONGEST_KEY: Final = CELL_BYTES - _KEY_AT
 _IS_LONG: Final = 255
 """In place of the length of a key that has a record of its own."""
 _KEY_RECORD: Final = Struct(">cI")
-_CELL: Final = Struct(f"=dQBB{_LONGEST_KEY}s")
+_write_cell: Final = Struct(f"=dQBB{_LONGEST_KEY}s").pack_into
 """Time of expiry, bytes, length of the key, flag, key."""
+_read_cell: Final = Struct(f"=8xQBB{_LONGEST_KEY}s").unpack_from
 
 
 class Slots(SlotFile):
@@ -104,13 +109,15 @@ class Slots(SlotFile):
 
     def begin(self, number: int) -> bool:
         """Begin the changes of the write transaction of this number; return False if all has to be made anew."""
-        if not self.follows(number) and not self.skip(number):
+        words = self.words
+        if (words[ATTEMPT] >> 2 != number - 1 or words[IS_REPLACED]) and not self.skip(number):
             return False
         words = self.words
         words[_BACKUP] = self.numbers
         words[LOGGED] = 0
         words[ATTEMPT] = number << 2 | _IN_LOG
-        self._freed.clear()
+        if self._freed:
+            self._freed.clear()
         return True
 
     def follows(self, number: int) -> bool:
@@ -144,12 +151,17 @@ class Slots(SlotFile):
                 self.expire_at(slot, self.dues[slot])
 
     def start_over(self, number: int, count: int) -> None:
-        """Free all slots, of which there are to be so many at least; raise StorageError if there is no room for them.
+        """Free all slots, of which there are to be so many; raise StorageError if there is no room for them.
 
-        Should the transaction fail, all is void.
+        On a full disk twice the half of them will do: then nothing but removals comes. Should the transaction fail, all
+        is void.
         """
         if count > self.count:
-            self.replace(1 << (count - 1).bit_length())
+            try:
+                self.replace(1 << (count - 1).bit_length())
+            except StorageError:
+                if count // 2 > self.count:
+                    raise
         self.words[ATTEMPT] = number << 2
         self.give_up_log()
         self.numbers[:] = memoryview(bytes(8 * len(NUMBERS))).cast("Q")
@@ -197,53 +209,103 @@ class Slots(SlotFile):
             found = self.file.find(_BYTES[kind], at, at + start)
         return found - at if found >= 0 else -1
 
+    def small(self, start: int, end: int, longest: int) -> tuple[list[int], int]:
+        """Return up to so many slots of small from `start` on and before `end`, and the place behind those looked at.
+
+        Others lie among them: twice as many are looked at.
+        """
+        end, at = min(end, self.count, start + 2 * longest), self.kinds_at
+        found = list(compress(range(start, end), self.file[at + start : at + end].translate(_IS_SMALL)))
+        if len(found) >= longest:
+            del found[longest:]
+            end = found[-1] + 1
+        return found, end
+
+    def unused(self, start: int, longest: int, kept: int) -> list[int]:
+        """Return slots of small from `start` on, up to so many, that were not hit, or the first one alone, if any.
+
+        Alone is also one that is flagged, or `kept`, or far.
+        """
+        slots, end = self.small(start, self.count, longest) if longest > 1 else ([], start)
+        hits = self.hits
+        if slots and hits[start:end].tobytes().strip(b"\0"):
+            slots = slots[: next((number for number, slot in enumerate(slots) if hits[slot]), None)]
+        if not slots:
+            slot = self.find(SMALL, start)
+            return [slot] if slot >= 0 else []
+        if kept in slots or (self.numbers[FLAGGED] and any(map(self.flags.__getitem__, slots))):
+            del slots[1:]
+        return slots
+
     def take(
-        self, transaction: Any, kind: int, entry_key: bytes, size: int, expires_at: float, *, is_flagged: bool
+        self, transaction: Any, kind: int, entry_key: bytes, size: int, expires_at: float, is_flagged: bool
     ) -> int:
         """Give a new entry a slot, and return it; raise StorageError if there is no room for more slots."""
-        slot = self.find(FREE, self.numbers[TAIL])
-        if slot < 0 or 4 * (self.numbers[ENTRIES] + self.numbers[VERSIONS]) > 3 * self.count:
-            self.grow(self.numbers[END])
-            slot = self.find(FREE, self.numbers[TAIL])
-        if slot in self._freed:
+        numbers, kinds, words = self.numbers, self.kinds, self.words
+        slot, end = numbers[TAIL], words[LOGGED]
+        if slot >= self.count or kinds[slot]:
+            slot = self.find(FREE, slot)
+            if slot < 0 or 4 * (numbers[ENTRIES] + numbers[VERSIONS]) > 3 * self.count:
+                self.grow(numbers[END])
+                numbers, kinds, words = self.numbers, self.kinds, self.words
+                slot = self.find(FREE, numbers[TAIL])
+        if end >= _LOG_ROOM or slot in self._freed:
             self.give_up_log()
-        self.numbers[TAIL] = slot + 1
-        self.set_kind(slot, kind)
-        self.hits[slot] = 0
-        self.fill(transaction, slot, entry_key, size, expires_at, is_flagged=is_flagged)
+        else:
+            words[_LOG_AT + end], words[LOGGED] = slot << 8 | FREE, end + 1
+        numbers[TAIL] = slot + 1
+        kinds[slot], self.hits[slot] = kind, 0
+        if is_flagged or len(entry_key) > _LONGEST_KEY:
+            self.fill(transaction, slot, entry_key, size, expires_at, is_flagged)
+            return slot
+        # The same, written out: calls are a large part of the cost of a new key.
+        _write_cell(self.file, self.cells_at + slot * CELL_BYTES, expires_at, size, len(entry_key), 0, entry_key)
+        if expires_at < self.times[_BLOCKS_AT + (slot >> self.shift)]:
+            self.expire_at(slot, expires_at)
         return slot
 
     def fill(
-        self, transaction: Any, slot: int, entry_key: bytes, size: int, expires_at: float, *, is_flagged: bool
+        self, transaction: Any, slot: int, entry_key: bytes, size: int, expires_at: float, is_flagged: bool
     ) -> None:
         """Write a slot's cell."""
         length = len(entry_key)
         if length > _LONGEST_KEY:
             transaction.put(_KEY_RECORD.pack(b"k", slot), entry_key)
             length = _IS_LONG
-        _CELL.pack_into(self.file, self.cells_at + slot * CELL_BYTES, expires_at, size, length, is_flagged, entry_key)
+        _write_cell(self.file, self.cells_at + slot * CELL_BYTES, expires_at, size, length, is_flagged, entry_key)
         if is_flagged:
             self._count_flag(slot, 1)
         if expires_at < self.times[_BLOCKS_AT + (slot >> self.shift)]:
             self.expire_at(slot, expires_at)
 
-    def remove(self, transaction: Any, slot: int) -> tuple[bytes, int]:
-        """Delete the record of a slot, and take that back; return the key, empty if it had no record, and the bytes."""
-        cell = self.cells_at + slot * CELL_BYTES
-        length = self.file[cell + _LENGTH_AT]
-        if length == _IS_LONG:
-            entry_key = self.key_of(transaction, slot)
-            transaction.delete(_KEY_RECORD.pack(b"k", slot))
+    def remove(self, transaction: Any, slots: list[int]) -> tuple[list[bytes], int]:
+        """Delete the records of slots, and free these; return the keys of those that had a record, and all bytes."""
+        file, at, delete = self.file, self.cells_at, transaction.delete
+        sizes, lengths, flags, keys = zip(*[_read_cell(file, at + slot * CELL_BYTES) for slot in slots], strict=True)
+        entry_keys = [key[:length] for key, length in zip(keys, lengths, strict=True)]
+        if max(lengths) == _IS_LONG:
+            for number, slot in enumerate(slots):
+                entry_keys[number] = self.key_of(transaction, slot)
+                delete(_KEY_RECORD.pack(b"k", slot))
+        if max(sizes) > LONGEST_FRAME:
+            for entry_key in compress(entry_keys, (size > LONGEST_FRAME for size in sizes)):
+                delete(ASIDE + entry_key)
+        if 1 in flags:
+            self.numbers[FLAGGED] -= sum(flags)
+        self._free(slots)
+        return list(compress(entry_keys, map(delete, entry_keys))), sum(sizes)
+
+    def _free(self, slots: list[int]) -> None:
+        words, kinds, end = self.words, self.kinds, self.words[LOGGED]
+        if end + len(slots) > _LOG_ROOM:
+            self.give_up_log()
         else:
-            entry_key = self.file[cell + _KEY_AT : cell + _KEY_AT + length]
-        had_record, size = transaction.delete(entry_key), self.sizes[slot]
-        if size > LONGEST_FRAME:
-            transaction.delete(ASIDE + entry_key)
-        if self.flags[slot]:
-            self._count_flag(slot, -1)
-        self.set_kind(slot, FREE)
-        self._freed.add(slot)
-        return entry_key if had_record else b"", size
+            logged = array("Q", [slot << 8 | kinds[slot] for slot in slots])
+            words[_LOG_AT + end : _LOG_AT + end + len(slots)] = logged
+            words[LOGGED] = end + len(slots)
+        for slot in slots:
+            kinds[slot] = FREE
+        self._freed.update(slots)
 
     def key_of(self, transaction: Any, slot: int) -> bytes:
         """Return the key of a slot's entry."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from storeroom.backends.filebased.counts import COUNTS_KEY
 from storeroom.backends.filebased.environment import Environment
-from storeroom.backends.filebased.queues import QUEUED, Bounds, Queues
+from storeroom.backends.filebased.queues import QUEUED, Bounds
 from storeroom.backends.filebased.rebuilding import rebuild
 from storeroom.backends.filebased.records import (
     APART,
@@ -22,20 +22,25 @@ from storeroom.backends.filebased.records import (
     LONGEST_FRAME,
     are_all_owned,
     bytes_aside,
-    entry_key_of,
+    clearing_key,
     entry_size,
+    envelope_of,
     fold,
     frame_of,
     frame_size,
     is_being_computed,
     is_conditional,
+    is_over,
     locks,
-    owned,
+    owned_from,
     read_header,
+    renewed,
 )
-from storeroom.backends.filebased.slotfile import LOCKED, MAIN, SMALL, VERSION
+from storeroom.backends.filebased.slotfile import EARLIEST, LOCKED, MAIN, SMALL, VERSION
 from storeroom.backends.filebased.slots import END, ENTRIES, HEAD, IN_MAIN, IN_SMALL, SIZE, TAIL, VERSIONS, Slots
+from storeroom.eviction import MOST_HITS
 from storeroom.keys import KeySpace
+from storeroom.storage.envelope import Envelope
 
 __all__ = ["Bounds", "Table", "put_alone"]
 
@@ -47,42 +52,49 @@ _PER_WRITE: Final = 8
 """Expired entries removed by each write beyond what room needs: more than one, so that a backlog
 shrinks; few, so that no write pays for many."""
 
+LOOKS: Final = 500
+"""Entries that one of the transactions of a long task looks at: three milliseconds, if all are removed."""
+
+_NOTICE_SECONDS: Final = 10.0
+"""Seconds for which a clear() counts as under way after one of its transactions: many times as long as its pauses."""
+
 _SPARED: Final = 1000
 """Entries that the evictions of one transaction pass over because they are being computed: bounds a write's time."""
 
 _PART: Final = 50
 _AT_ONCE: Final = 128
-"""A full cache evicts one entry in `_PART` at once, and `_AT_ONCE` at the most, since a page of several costs once."""
+_FEW: Final = 32
+_SMALL: Final = 500
+"""A full cache evicts one entry in `_PART` at once, and `_AT_ONCE` at the most, since a page of several costs once; one
+whose batch would be shorter than `_FEW`, one in `_FEW`, but not a cache of less than `_SMALL`: it feels each."""
 
 
 def put_alone(
-    queues: Queues, transaction: Any, entry_key: bytes, frame: bytes, expires_at: float, bounds: Bounds, now: float
+    engine: Environment, transaction: Any, entry_key: bytes, frame: bytes, expires_at: float, bounds: Bounds, now: float
 ) -> bool:
-    """Write an entry where that is all there is to do.
+    """Write an entry where that, and room, is all that is needed; return False, having changed no entry, elsewhere.
 
-    An overwritten one keeps its size, and comes due no earlier; for a new one there is room, and none is due. Return
-    False, having changed nothing, where a Table is needed.
+    An overwritten one keeps its size, and comes due no earlier; for a new one, none is due.
     """
-    slots, old, number = queues.slots, transaction.get(entry_key), transaction.id()
+    queues, old, number = engine.queues, transaction.get(entry_key), transaction.id()
+    slots = queues.slots
     if old is not None:
         record = _renewed(slots, old, entry_key, frame, expires_at)
         if record is None or not slots.skip(number):
             return False
         transaction.put(entry_key, record)
         return True
-    size, (max_entries, max_bytes, _, _) = entry_size(entry_key, len(frame)), bounds
-    if (
-        (max_entries is not None and slots.numbers[ENTRIES] >= max_entries)
-        or (max_bytes is not None and slots.numbers[SIZE] + size > max_bytes)
-        or entry_key[0] in APART
-        or len(frame) > LONGEST_FRAME
-        or slots.earliest <= now
-        or not slots.follows(number)
-    ):
+    if entry_key[0] in APART or len(frame) > LONGEST_FRAME:
         return False
-    slots.begin(number)
+    if not slots.begin(number) or slots.times[EARLIEST] <= now:
+        return False
+    size, (max_entries, max_bytes, _, _), numbers = entry_size(entry_key, len(frame)), bounds, slots.numbers
+    if (max_entries is not None and numbers[ENTRIES] >= max_entries) or (
+        max_bytes is not None and numbers[SIZE] + size > max_bytes
+    ):
+        Table(engine, transaction, now, is_begun=True).make_room(-1, size, bounds)
     is_flagged = is_conditional(entry_key, frame, 0)
-    slot = queues.enter(transaction, entry_key, size, expires_at, bounds, is_flagged=is_flagged)
+    slot = queues.enter(transaction, entry_key, size, expires_at, bounds, is_flagged)
     transaction.put(entry_key, HEADER.pack(expires_at, 0, slot) + frame)
     return True
 
@@ -109,8 +121,8 @@ class Table:
 
     __slots__ = ("_environment", "_kept", "_queues", "_spared", "_transaction", "expired", "now", "slots")
 
-    def __init__(self, environment: Environment, transaction: Any, now: float) -> None:
-        """Begin the changes, or make the slots anew if they do not fit the tree."""
+    def __init__(self, environment: Environment, transaction: Any, now: float, *, is_begun: bool = False) -> None:
+        """Begin the changes, unless that is done, or make the slots anew if they do not fit the tree."""
         self._environment = environment
         self._transaction = transaction
         self._queues = environment.queues
@@ -118,7 +130,7 @@ class Table:
         self.now = now
         self.expired = self._spared = 0
         self._kept = -1
-        if not self.slots.begin(transaction.id()):
+        if not is_begun and not self.slots.begin(transaction.id()):
             self._rebuild()
         if self.slots.earliest <= now:
             self.expire(_PER_WRITE)
@@ -163,7 +175,7 @@ class Table:
         if entry_key[0] in APART:
             slot = self._put_apart(slot, entry_key, size, bounds)
         else:
-            if self._make_room(slot, size, bounds):
+            if self.make_room(slot, size, bounds):
                 slot = self._slot_of(entry_key)  # it may have been among the expired ones that went
             is_flagged = is_conditional(entry_key, frame, 0)
             if slot >= 0:
@@ -172,13 +184,19 @@ class Table:
                 if size - growth > LONGEST_FRAME:
                     self._transaction.delete(ASIDE + entry_key)
             else:
-                slot = self._queues.enter(self._transaction, entry_key, size, expires_at, bounds, is_flagged=is_flagged)
+                slot = self._queues.enter(self._transaction, entry_key, size, expires_at, bounds, is_flagged)
         slots.expire_at(slot, expires_at)
         aside = 0
         if len(frame) > LONGEST_FRAME and entry_key[0] not in APART:
             self._transaction.put(ASIDE + entry_key, frame)
             frame, aside = fold(entry_key, frame), len(frame)
         self._transaction.put(entry_key, HEADER.pack(expires_at, aside, slot) + frame)
+
+    def note_use(self, record: bytes) -> None:
+        """Count a look at an entry, of which this is the record, as its readers do."""
+        slot, hits = read_header(record)[1], self.slots.hits
+        if slot < len(hits):
+            hits[slot] = min(hits[slot] + 1, MOST_HITS)
 
     def touch(self, entry_key: bytes, record: bytes, expires_at: float, bounds: Bounds) -> None:
         """Give a live entry, of which this is the record, another expiry; a frame that lies aside stays as it is."""
@@ -189,6 +207,13 @@ class Table:
         slot = self._slot_of(entry_key)
         self.slots.expire_at(slot, expires_at)
         self._transaction.put(entry_key, HEADER.pack(expires_at, aside, slot) + body)
+
+    def renew(self, entry_key: bytes, record: bytes, expected: Envelope, envelope: Envelope, bounds: Bounds) -> bool:
+        """Change the terms of an envelope whose frame lies aside, if it is the writing `expected`; tell whether."""
+        if not bytes_aside(record) or envelope_of(entry_key, record) != expected:
+            return False
+        self.touch(entry_key, renewed(entry_key, record, envelope), envelope.kept_until, bounds)
+        return True
 
     def _put_apart(self, slot: int, entry_key: bytes, size: int, bounds: Bounds) -> int:
         """Return the slot of a lock, or of a tag's version, of which the oldest goes if there are too many."""
@@ -214,14 +239,15 @@ class Table:
         slot = self._slot_of(entry_key)
         if slot < 0:
             return False
-        expires_at = read_header(self._transaction.get(entry_key))[0]
+        record = self._transaction.get(entry_key)
+        is_live = read_header(record)[0] > self.now and not is_over(entry_key, record, self.now)
         self._release(slot)
-        return expires_at > self.now
+        return is_live
 
     def _release(self, slot: int) -> bool:
         """Remove the entry of a slot; return whether it was one that counts."""
         numbers, kind = self.slots.numbers, self.slots.kinds[slot]
-        _, size = self.slots.remove(self._transaction, slot)
+        _, size = self.slots.remove(self._transaction, [slot])
         if kind in QUEUED:
             numbers[IN_SMALL if kind == SMALL else IN_MAIN] -= 1
             numbers[ENTRIES] -= 1
@@ -230,13 +256,11 @@ class Table:
             numbers[VERSIONS] -= 1
         return kind in QUEUED
 
-    def clear(self, key_space: KeySpace) -> None:
-        """Remove the entries and the tags of a cache; no locks. All there are go in one step, however many."""
+    def clear(self, key_space: KeySpace) -> bool:
+        """Remove the entries and the tags of a cache, however many; no locks. Return False if there are others."""
         transaction = self._transaction
-        if not are_all_owned(transaction, key_space):
-            for storage_key in owned(transaction, key_space):
-                self.remove(entry_key_of(storage_key))
-            return
+        if not are_all_owned(transaction, key_space, LOOKS):
+            return False
         kept, counts = locks(transaction), transaction.get(COUNTS_KEY)
         transaction.drop(self._environment.main_database, delete=False)
         if counts is not None:
@@ -245,6 +269,30 @@ class Table:
             transaction.put(entry_key, record)
         self._queues.forget()
         self._rebuild()
+        return True
+
+    def clear_from(self, key_space: KeySpace, position: bytes, limit: int) -> bytes:
+        """Remove a cache's own among the next `limit` records; return the position to go on from, b"" at the end.
+
+        Until then no entry of this cache is moved: it might come to lie behind the position.
+        """
+        found, position = owned_from(self._transaction, key_space, position, limit)
+        for entry_key in found:
+            self.remove(entry_key)
+        if position:
+            self._transaction.put(clearing_key(key_space), HEADER.pack(self.now + _NOTICE_SECONDS, 0, 0))
+        else:
+            self._transaction.delete(clearing_key(key_space))
+        return position
+
+    def rewrite_counts(self) -> None:
+        """Change nothing, in a transaction: the pages that the one before has freed serve the one after it."""
+        self._transaction.put(COUNTS_KEY, self._transaction.get(COUNTS_KEY, b""))
+
+    def is_being_cleared(self, key_space: KeySpace) -> bool:
+        """Tell whether a clear() of the cache is under way, in whatever process."""
+        notice = self._transaction.get(clearing_key(key_space))
+        return notice is not None and read_header(notice)[0] > self.now
 
     # Making room ----------------------------------------------------------------------------
 
@@ -270,7 +318,7 @@ class Table:
         self.expired += removed
         return removed
 
-    def _make_room(self, slot: int, size: int, bounds: Bounds) -> bool:
+    def make_room(self, slot: int, size: int, bounds: Bounds) -> bool:
         """Remove the entries that stand in the way of one of this size in this slot, or of a new one.
 
         Return whether any had to be.
@@ -282,7 +330,8 @@ class Table:
         allowed = math.inf if max_bytes is None else max_bytes - size + (slots.sizes[slot] if slot >= 0 else 0)
         if surplus <= 0 and numbers[SIZE] <= allowed:
             return False
-        count = max(surplus, min(_AT_ONCE, entries // _PART))
+        batch = max(entries // _PART, min(_FEW, entries // _FEW) if entries >= _SMALL else 0)
+        count = max(surplus, min(_AT_ONCE, batch))
         if surplus > 0 and cull_frequency is not None:
             surplus = count = max(surplus, entries // cull_frequency if cull_frequency else entries)
         if slots.earliest <= self.now:

@@ -1,18 +1,27 @@
 """Transactions of a file cache: begun, ended, and made again where the environment had to be mended."""
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import lmdb
 
 from storeroom import timeouts
+from storeroom.backends.filebased.aborting import abort
 from storeroom.backends.filebased.environment import Environment
 from storeroom.backends.filebased.records import frame_of
-from storeroom.backends.filebased.table import Bounds, Table, put_alone
+from storeroom.backends.filebased.slots import ENTRIES
+from storeroom.backends.filebased.table import LOOKS, Bounds, Table, put_alone
+from storeroom.backends.filebased.turns import GAP_SECONDS, GIVEN_UP_SECONDS, TakenError, Waiting
 from storeroom.backends.inline import InlineCache
+from storeroom.backends.kept_bounds import KeptBounds
+from storeroom.config.naming import named
+from storeroom.exceptions import StorageError, WriteTimeoutError
+from storeroom.storage.inline import WouldWaitError, is_inline
 
-__all__ = ["TransactingCache"]
+__all__ = ["TransactingCache", "steps_of"]
 
 T = TypeVar("T")
 
@@ -21,26 +30,63 @@ _PAUSE: Final = 1e-5
 """Seconds by which each pause is longer than the one before: a write takes ten microseconds, a large one more."""
 
 
-class TransactingCache(InlineCache, abstract=True):
+_STEP_BYTES: Final = 2**22
+"""Bytes that one of the transactions of a long task writes: about as long as `LOOKS` entries."""
+
+
+class TransactingCache(KeptBounds, InlineCache, abstract=True):
     """A cache whose hooks read and write the table of an environment in transactions."""
 
     _engine: Environment
     _bounds: Bounds
+    _write_timeout: float
 
-    def _read(self, read: Callable[[Any], T], *, buffers: bool = False) -> T:
+    def _read(self, read: Callable[..., T], *args: Any, buffers: bool = False) -> T:
         """Run `read` in a read transaction; once more if the environment had to be mended.
 
         With `buffers` it finds values uncopied, and must keep none of them.
         """
         engine, now = self._engine, timeouts.now()
-        if now > engine.check_after:
-            engine.check(now)
-        for is_last in (False, True):
+        if not engine.checked_at <= now <= engine.check_after:
+            self._check(now)
+        is_last, waiting = False, None
+        while True:
             try:
-                return read(engine.begin(buffers=buffers))
+                return read(engine.begin(buffers=buffers), *args)
+            except TakenError:  # the files are not open yet
+                waiting = self._wait(waiting)
             except lmdb.Error as error:
-                engine.recover(error, is_last=is_last)
-        raise AssertionError  # the last attempt returned or raised
+                is_last = engine.recover(error, is_last=is_last)
+            except StorageError as error:
+                named(error, self.settings.alias)
+                raise
+
+    def _check(self, now: float) -> None:
+        """See to it that the files are those of the location; an error names the cache."""
+        try:
+            self._engine.check(now)
+        except StorageError as error:
+            named(error, self.settings.alias)
+            raise
+
+    def _wait(self, waiting: Waiting | None) -> Waiting:
+        """Let a moment pass, as another process writes; return the wait.
+
+        Raises:
+            WouldWaitError: an event loop would stand still meanwhile.
+            WriteTimeoutError: it has lasted for `write_timeout`.
+        """
+        if is_inline():
+            raise WouldWaitError
+        engine = self._engine
+        if waiting is None:
+            waiting = Waiting(min(self._write_timeout, GIVEN_UP_SECONDS if engine.has_given_up else math.inf))
+        try:
+            waiting.look_again(engine.open_turns)
+        except WriteTimeoutError as error:
+            engine.give_up(error)
+            raise
+        return waiting
 
     def _read_settled(self, read: Callable[[Any], T | None]) -> T | None:
         """Run `read` in one read transaction after another, until writers let it return something, or for 15 ms."""
@@ -51,50 +97,155 @@ class TransactingCache(InlineCache, abstract=True):
         return None
 
     def _frame_of(self, entry_key: bytes) -> bytes:
-        return self._read(lambda transaction: frame_of(transaction, entry_key))
+        return self._read(lambda transaction: frame_of(transaction, entry_key), buffers=True)  # copied once
 
     def _put(self, entry_key: bytes, frame: bytes, expires_at: float) -> None:
-        engine, now = self._engine, timeouts.now()
-        if now > engine.check_after:
-            self._write(Table.put, entry_key, frame, expires_at, self._bounds)
+        engine, now, transaction = self._engine, timeouts.now(), None
+        if now > self._bounds_due:
+            self._agree()
+        if not engine.checked_at <= now <= engine.check_after or engine.is_tight:
+            self._write_or_remove((entry_key,), Table.put, entry_key, frame, expires_at, self._bounds)
             return
         try:
             turns = engine.turns
             with turns.threads:
+                if turns.alone.is_under_way:
+                    turns.alone.look()
                 try:
                     turns.take()
                     with turns.begin(write=True) as transaction:
                         bounds = self._bounds
-                        if not put_alone(engine.queues, transaction, entry_key, frame, expires_at, bounds, now):
-                            Table(engine, transaction, now).put(entry_key, frame, expires_at, bounds)
+                        try:
+                            if not put_alone(engine, transaction, entry_key, frame, expires_at, bounds, now):
+                                Table(engine, transaction, now).put(entry_key, frame, expires_at, bounds)
+                        except BaseException:
+                            abort(engine, transaction)
+                            raise
                 finally:
-                    turns.give()
+                    try:
+                        turns.give()
+                    except BaseException:  # of a signal's handler: others wait for it
+                        turns.give()
+                        raise
         except lmdb.Error as error:
-            engine.recover(error)
-            self._write(Table.put, entry_key, frame, expires_at, self._bounds)
+            transaction = None  # room is made when nobody holds on to one
+            self._write_or_remove((entry_key,), Table.put, entry_key, frame, expires_at, self._bounds, after=error)
 
-    def _write(self, change: Callable[..., T], *args: Any, buffers: bool = False) -> T:
+    def _write_or_remove(
+        self, entry_keys: Sequence[bytes], change: Callable[..., Any], *args: Any, after: lmdb.Error | None = None
+    ) -> None:
+        """Run a change that overwrites these entries, if the error `after` which it is run again can be mended.
+
+        If it fails, as the disk or the map is full, they are removed: no older value outlives one that was refused.
+        """
+        try:
+            if after is not None:
+                self._engine.recover(after)
+            self._write(change, *args)
+        except WriteTimeoutError:
+            raise
+        except StorageError:
+            with suppress(StorageError):
+                self._remove_all(entry_keys)
+            raise
+
+    def _remove_all(self, entry_keys: Sequence[bytes]) -> int:
+        """Remove entries in steps, one by one where there is room for no more at once; return how many were live."""
+
+        def remove(table: Table, part: Sequence[bytes]) -> int:
+            return sum(map(table.remove, part))
+
+        live, start, step = 0, 0, LOOKS
+        while start < len(entry_keys):
+            try:  # a large value need not be read to be removed
+                live += self._write(remove, entry_keys[start : start + step], frees=True, buffers=True)
+            except WriteTimeoutError:
+                raise
+            except StorageError:
+                if step == 1:
+                    raise
+                step = 1
+                continue
+            start, step = start + step, min(2 * step, LOOKS)
+            if start < len(entry_keys):
+                time.sleep(GAP_SECONDS)
+        self._free_pages()
+        return live
+
+    def _free_pages(self) -> None:
+        """Let the next write have the pages that the last one has freed, where it may need them."""
+        if self._engine.is_tight:
+            self._write(Table.rewrite_counts, frees=True)
+
+    def _write(self, change: Callable[..., T], *args: Any, frees: bool = False, buffers: bool = False) -> T:
         """Run `change` on the table in a write transaction; once more if the environment had to be mended.
 
-        With `buffers` it finds records uncopied, and must write none of them.
+        With `frees` it takes no room for long, and may have what other writes leave. With `buffers` it finds records
+        uncopied, and must write none of them.
         """
         engine, now = self._engine, timeouts.now()
-        if now > engine.check_after:
-            engine.check(now)
+        if now > self._bounds_due:
+            self._agree()
+        if not engine.checked_at <= now <= engine.check_after:
+            self._check(now)
             engine.add_counts()
-        for is_last in (False, True):
+        is_last, waiting = False, None
+        while True:
+            leaves = engine.is_tight and not frees
+            if leaves:
+                engine.settle_room()
             try:
-                turns = engine.turns
-                with turns.threads:
-                    try:
-                        turns.take()
-                        with turns.begin(write=True, buffers=buffers) as transaction:
-                            return change(Table(engine, transaction, now), *args)
-                    finally:
-                        turns.give()
+                return self._transact(change, args, now, waiting, leaves=leaves, buffers=buffers)
+            except TakenError:
+                waiting = self._wait(waiting)
             except lmdb.Error as error:
-                engine.recover(error, is_last=is_last)
-        raise AssertionError  # the last attempt returned or raised
+                is_last = engine.recover(error, is_last=is_last, frees=frees)
+            except StorageError as error:
+                named(error, self.settings.alias)
+                raise
+
+    def _transact(
+        self, change: Callable[..., T], args: Sequence[Any], now: float, waiting: Waiting | None,
+        *, leaves: bool, buffers: bool,
+    ) -> T:  # fmt: skip
+        engine = self._engine
+        turns = engine.turns
+        with turns.threads:
+            if turns.alone.is_under_way:
+                turns.alone.look()
+            try:
+                turns.take(waiting)
+                with turns.begin(write=True, buffers=buffers) as transaction:
+                    try:
+                        result = change(engine.settled(Table(engine, transaction, now)), *args)
+                        if leaves:
+                            engine.leave_room(transaction)
+                    except BaseException:
+                        abort(engine, transaction)
+                        raise
+                if engine.has_given_up:
+                    engine.recovered()
+                return result
+            finally:
+                try:
+                    turns.give()
+                except BaseException:  # of a signal's handler: others wait for it
+                    turns.give()
+                    raise
+
+    def _prune(self) -> int:
+        removed = 0
+        while (expired := self._write(Table.prune, LOOKS, frees=True)) >= LOOKS:
+            removed += expired
+            time.sleep(GAP_SECONDS)
+        return removed + expired
+
+    def _entries_about(self) -> int:
+        slots = self._engine.queues.slots
+        return LOOKS + 1 if slots is self._engine.queues else slots.numbers[ENTRIES]
+
+    def _keep_to(self, max_entries: int | None, max_bytes: int | None) -> None:
+        self._bounds = self._bounds._replace(max_entries=max_entries, max_bytes=max_bytes)
 
     @property
     def _max_entries(self) -> int | None:
@@ -103,3 +254,17 @@ class TransactingCache(InlineCache, abstract=True):
     @_max_entries.setter
     def _max_entries(self, max_entries: int | None) -> None:
         self._bounds = self._bounds._replace(max_entries=max_entries)
+
+
+def steps_of(frames: Sequence[bytes]) -> Iterator[int]:
+    """Yield where each transaction of a write of many frames ends; let others write between two."""
+    start = size = 0
+    if len(frames) > LOOKS or sum(map(len, frames)) > _STEP_BYTES:
+        for number, frame in enumerate(frames):
+            if number > start and (number - start == LOOKS or size + len(frame) > _STEP_BYTES):
+                yield number
+                time.sleep(GAP_SECONDS)
+                start, size = number, 0
+            size += len(frame)
+    if frames:
+        yield len(frames)

@@ -1,47 +1,44 @@
 """A cache in the memory of this process: the fastest, and private to it.
 
-LOCATION is a name. Caches of the same name share their data, as in Django; another
-process has its own. What is kept where, and what goes when it is full, is the
-business of `storeroom.eviction`.
+LOCATION is a name. Caches of the same name share their data, as in Django; another process has its own. What is kept
+where, and what goes when it is full, is the business of `storeroom.eviction`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pickle import loads
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from storeroom import config, timeouts
-from storeroom.backends.inline import InlineCache
-from storeroom.backends.locmem.values import WITH_CONDITIONS, encode, frozen, thawed
-from storeroom.backends.process_locks import ProcessLocks
+from storeroom.backends.kept_bounds import note_given
+from storeroom.backends.locmem.contents import PART, MemoryContents, MemoryEngine
+from storeroom.backends.locmem.values import WITH_CONDITIONS, is_fresh
+from storeroom.backends.nested import nested_answer, nesting
 from storeroom.base import BaseCache
 from storeroom.base.computing import TimeoutOf
 from storeroom.config.freshness import AS_CONFIGURED
-from storeroom.engines import Engine, shared
-from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry, entry_size
-from storeroom.exceptions import ValueTooLargeError, ValueTypeError
+from storeroom.config.naming import named
+from storeroom.engines import shared
+from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry
+from storeroom.exceptions import ReentrantUseError, ValueTooLargeError
 from storeroom.keys import TAG_PREFIX
 from storeroom.storage import conditions
 from storeroom.storage.copies import IMMUTABLE
+from storeroom.storage.counters import numeric
 from storeroom.storage.envelope import Envelope
-from storeroom.storage.hooks import LOOK, MISSING, Conditional, StorageHooks
-from storeroom.storage.steps import run
+from storeroom.storage.hooks import LOOK, MISSING, StorageHooks
+from storeroom.storage.interruptions import raise_if_foreign
+from storeroom.storage.steps import parts, run
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
 __all__ = ["LocMemCache"]
 
-
-class MemoryEngine(Engine):
-    """The data of one name: entries, the versions of their tags, and locks."""
-
-    def __init__(self) -> None:
-        """Begin empty; each handle brings its own bounds."""
-        super().__init__()
-        self.entries = BoundedMap(None)
-        self.tags = BoundedMap(None)
-        self.locks = ProcessLocks(self.lock)
+_NUMBERS: Final = frozenset({int, float, bool})
+"""Types that are counted under the lock."""
 
 
-class LocMemCache(InlineCache):
+@nesting("set_many", "delete_many", "clear", "prune", "usage", "lease", "lease_many")
+class LocMemCache(MemoryContents):
     """A cache in this process's memory.
 
     Hits take no lock. Immutable scalars are kept as they are; every other value is
@@ -75,12 +72,22 @@ class LocMemCache(InlineCache):
         self._tags = self._engine.tags
         self._index = self._bounded.index
         self._ghosts = self._bounded.ghosts
-        self._lock = self._engine.lock
-        self._max_entries: int | None = self.settings.options["max_entries"]
-        self._max_bytes: int | None = self.settings.options["max_bytes"]
+        self._lock, self._alone = self._engine.lock, self._engine.alone
+        options, given = self.settings.options, self.settings.given
+        self._max_entries: int | None = options["max_entries"]
+        self._max_bytes: int | None = options["max_bytes"]
+        # A handle that is given no bounds keeps to those that another was given last.
+        self._bounds_entries, self._bounds_bytes = "max_entries" in given, "max_bytes" in given
+        note_given(self.engine, self.settings)
+        if self._bounds_entries:
+            self._engine.max_entries = self._max_entries
+        if self._bounds_bytes:
+            self._engine.max_bytes = self._max_bytes
+            self._bounded.has_sizes = self._bounded.has_sizes or self._max_bytes is not None
         self._cull_frequency: int | None = self.settings.options["cull_frequency"]
         self._max_tags: int | None = self.settings.options["max_tags"]
         self._copies: bool = self.settings.options["copy"]
+        self._noted: str | None = ""
 
     # The hot path: get(), set() and a hit of get_or_set() are written out, as a call costs as much as all the rest of
     # a hit (benchmarks: "locmem get", "locmem set", "locmem get_or_set, warm").
@@ -90,12 +97,12 @@ class LocMemCache(InlineCache):
         if self._overlay is not None:
             return BaseCache.get(self, key, default, version)
         head = self._head
-        if version is None and head is not None:
-            storage_key = f"{head}{key}"
-        else:
-            storage_key = self.make_and_validate_key(key, version)
+        storage_key = f"{head}{key}" if version is None and head is not None else self._storage_key(key, version)
         entry = self._entries.get(storage_key)
         if entry is None or entry.expires_at <= timeouts.now():
+            if self._entries is not self._bounded.entries:  # there are many, and kept elsewhere by now
+                self._entries = self._bounded.entries
+                return LocMemCache.get(self, key, default, version)
             self._counters.misses += 1
             self._missed(storage_key)
             return default
@@ -108,8 +115,8 @@ class LocMemCache(InlineCache):
             if type(encoded) is bytes:
                 try:
                     value = loads(encoded)
-                except Exception:  # noqa: BLE001 -- as in _decoded()
-                    value = self._unreadable()
+                except Exception as error:  # noqa: BLE001 -- as in _thawed()
+                    value = self._unreadable(encoded, error)
             else:
                 value = self._decoded(entry)
                 if type(value) is Envelope:
@@ -121,23 +128,15 @@ class LocMemCache(InlineCache):
         return value
 
     def set(
-        self,
-        key: object,
-        value: Any,
-        timeout: Timeout = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        *,
+        self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None, *,
         tags: Iterable[object] = (),
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Store the value: see BaseCache.set()."""
         if tags or self._overlay is not None:
             BaseCache.set(self, key, value, timeout, version, tags=tags)
             return
         head = self._head
-        if version is None and head is not None:
-            storage_key = f"{head}{key}"
-        else:
-            storage_key = self.make_and_validate_key(key, version)
+        storage_key = f"{head}{key}" if version is None and head is not None else self._storage_key(key, version)
         now = timeouts.now()
         if timeout is DEFAULT_TIMEOUT and (default_timeout := self.default_timeout):
             expires_at = now + default_timeout
@@ -148,22 +147,34 @@ class LocMemCache(InlineCache):
             return
         encoded = None
         if type(value) not in IMMUTABLE and self._copies:
-            value, encoded = ENCODED, encode(value)
-        with self._lock:
-            entry = self._entries.get(storage_key)
-            if entry is None or self._max_bytes is not None or self._index.due <= now:
-                self._store(storage_key, value, encoded, expires_at, now)
-            else:
-                # BoundedMap.replace() without a bound in bytes, in its order.
-                if encoded is not None:
-                    entry.encoded = encoded
-                    entry.value = value
+            value, encoded = ENCODED, self._encoded(storage_key, value)
+        bounded = self._bounded
+        size = self._sized(storage_key, value, encoded) if bounded.has_sizes else 0
+        try:
+            with self._lock:
+                entry, alone = self._entries.get(storage_key), self._alone
+                if entry is None or size or alone.is_under_way or self._index.due <= now or expires_at < entry.indexed:
+                    if alone.is_under_way:
+                        alone.look()
+                    alone.is_under_way = True
+                    self._put(storage_key, value, encoded, size, expires_at, now)
+                    alone.is_under_way = False
                 else:
-                    entry.value = value
-                    entry.encoded = None
-                entry.expires_at = expires_at
-                if expires_at < entry.indexed:
-                    self._index.add(entry)
+                    # BoundedMap.replace() in its order, and no call comes between; old values are freed afterwards.
+                    _old, _older = entry.value, entry.encoded
+                    if encoded is not None:
+                        entry.encoded = encoded
+                        entry.value = value
+                    else:
+                        entry.value = value
+                        entry.encoded = None
+                    entry.expires_at = expires_at
+                    self._counters.sets += 1
+                    return
+        except ReentrantUseError as error:
+            nested_answer(self, "set", (storage_key, self._thaw("", (value, encoded)), expires_at), error)
+        if bounded.dropped:
+            bounded.let_go()
         self._counters.sets += 1
 
     def get_or_set(
@@ -182,19 +193,24 @@ class LocMemCache(InlineCache):
         if version is None and (head := self._head) is not None and self._overlay is None:
             try:
                 entry = self._entries[f"{head}{key}"]
+            except KeyError:
+                self._entries = self._bounded.entries
+            else:
                 if entry.expires_at > timeouts.now():
                     value = entry.value
                     if value is ENCODED and type(encoded := entry.encoded) is bytes:
-                        value = loads(encoded)
+                        try:
+                            value = loads(encoded)
+                        except Exception as error:  # noqa: BLE001 -- not readable, which what follows finds out, too
+                            raise_if_foreign(error, loads, encoded)
                     if value is not ENCODED:
                         freq = entry.freq
                         if freq < MOST_HITS:
                             entry.freq = freq + 1
                         self._counters.hits += 1
                         return value
-            except Exception:  # noqa: BLE001, S110 -- absent, or not readable, which what follows finds out, too
-                pass
-        return BaseCache.get_or_set(
+        answer: Any = BaseCache.get_or_set
+        return answer(
             self, key, default, timeout, version, tags, stale_while_revalidate, stale_if_error, retry_pause,
             error_timeout, soft_timeout, hard_timeout, early, jitter,
         )  # fmt: skip
@@ -203,46 +219,38 @@ class LocMemCache(InlineCache):
 
     def _decoded(self, entry: Entry) -> Any:
         """Return the object of an entry whose bytes are kept, or MISSING."""
-        encoded = entry.encoded
+        value, encoded = entry.value, entry.encoded
         if encoded is None:
             # Overwritten or removed while being looked at: look again, with no writer about.
-            with self._lock:
+            with suppress(ReentrantUseError), self._lock, self._alone:
                 value, encoded = entry.value, entry.encoded
             if encoded is None:
                 return MISSING if value is ENCODED else value
-        try:
-            return thawed(encoded)
-        except Exception:  # noqa: BLE001 -- a class that has changed or gone can fail in any way: a counted miss
-            return self._unreadable()
+        return self._thawed(encoded)
 
-    def _unreadable(self) -> Any:
-        self._counters.errors += 1
-        return MISSING
-
-    def _freeze(self, storage_key: str, value: Any) -> tuple[Any, Any]:
-        return frozen(value, copies=self._copies)
-
-    def _thaw(self, storage_key: str, kept: tuple[Any, Any]) -> Any:
-        value, encoded = kept
-        return value if encoded is None else thawed(encoded)
-
-    def _store(self, storage_key: str, value: Any, encoded: Any, expires_at: float, now: float) -> None:
+    def _store(self, storage_key: str, value: Any, encoded: Any, size: int, expires_at: float, now: float) -> None:
         """Insert or overwrite, under the lock."""
-        bounded, size = self._bounded, 0
+        bounded = self._bounded
+        if self._noted is not self._head or self._head is None:
+            self._noted = self._head
+            self._engine.starts.add(None if self._head is None else self._key_space.start())
         if storage_key.startswith(TAG_PREFIX):
             bounded = self._tags
             if bounded.max_entries != self._max_tags:
                 bounded.max_entries = self._max_tags
         else:
-            if bounded.max_entries != self._max_entries or bounded.max_bytes != self._max_bytes:
-                self._impose_bounds()
-            if self._max_bytes is not None:
-                size = entry_size(storage_key, value, encoded)
-                if not bounded.fits(size):
-                    raise ValueTooLargeError(
-                        f"The value of key {storage_key!r} takes {size} bytes, more than OPTIONS['max_bytes'] "
-                        f"({self._max_bytes}) allows for the whole cache; raise max_bytes or store less."
-                    )
+            self._entries = bounded.entries
+            engine = self._engine
+            max_entries = self._max_entries if self._bounds_entries else engine.max_entries
+            max_bytes = self._max_bytes if self._bounds_bytes else engine.max_bytes
+            if bounded.max_entries != max_entries or bounded.max_bytes != max_bytes:
+                bounded.max_entries, bounded.max_bytes = max_entries, max_bytes
+            if not bounded.fits(size):
+                error = ValueTooLargeError(
+                    f"The value of key {storage_key!r} takes {size} bytes, more than OPTIONS['max_bytes'] "
+                    f"({bounded.max_bytes}) allows for the whole cache; raise max_bytes or store less."
+                )
+                raise named(error, self.settings.alias)
             bounded.cull_frequency = self._cull_frequency
         entry = bounded.entries.get(storage_key)
         if entry is None:
@@ -254,31 +262,16 @@ class LocMemCache(InlineCache):
         """Let eviction learn of a read that found nothing."""
         hashed, ghosts = hash(storage_key), self._ghosts
         if hashed in ghosts.recent or hashed in ghosts.previous:
-            with self._lock:
+            with suppress(ReentrantUseError), self._lock, self._alone:
                 self._bounded.miss(storage_key)
 
     def _map_of(self, storage_key: str) -> BoundedMap:
         return self._tags if storage_key.startswith(TAG_PREFIX) else self._bounded
 
-    def _impose_bounds(self) -> None:
-        """Make the shared entries keep this handle's bounds."""
-        bounded = self._bounded
-        if self._max_bytes is not None and bounded.max_bytes is None:
-            # Sizes were not needed until now.
-            for entry in bounded.entries.values():
-                size = entry_size(entry.key, entry.value, entry.encoded)
-                bounded.bytes_used += size - entry.size
-                entry.size = size
-        bounded.max_entries, bounded.max_bytes = self._max_entries, self._max_bytes
-
-    def _live(self, storage_key: str) -> Entry | None:
-        entry = self._entries.get(storage_key) or self._tags.entries.get(storage_key)
-        return None if entry is None or entry.expires_at <= timeouts.now() else entry
-
     # Hooks ------------------------------------------------------------------------------------
 
     def _get(self, storage_key: str) -> Any:
-        entry = self._entries.get(storage_key) or self._tags.entries.get(storage_key)
+        entry = self._bounded.entries.get(storage_key) or self._tags.entries.get(storage_key)
         if entry is None or entry.expires_at <= timeouts.now():
             self._missed(storage_key)
             return MISSING
@@ -293,59 +286,89 @@ class LocMemCache(InlineCache):
             return self._decoded(entry)
         try:
             return loads(encoded)
-        except Exception:  # noqa: BLE001 -- as in _decoded()
-            return self._unreadable()
+        except Exception as error:  # noqa: BLE001 -- as in _thawed()
+            return self._unreadable(encoded, error)
 
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
         found = ((storage_key, self._get(storage_key)) for storage_key in storage_keys)
         return {storage_key: value for storage_key, value in found if value is not MISSING}
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
-        kept = {storage_key: frozen(value, copies=self._copies) for storage_key, value in values.items()}
+        kept = [(storage_key, *self._kept(storage_key, value)) for storage_key, value in values.items()]
         now = timeouts.now()
-        with self._lock:
-            for storage_key, (value, encoded) in kept.items():
-                self._store(storage_key, value, encoded, expires_at, now)
+        for part in parts(kept, PART):
+            with self._lock, self._alone:
+                for terms in part:
+                    self._put(*terms, expires_at, now)
+            self._bounded.let_go()
         return []
 
+    def _put(self, storage_key: str, *terms: Any) -> None:
+        """Do as _store(); if the value is refused, no older one outlives it."""
+        try:
+            self._store(storage_key, *terms)
+        except ValueTooLargeError:
+            self._bounded.delete(storage_key)
+            raise
+
     def _add(self, storage_key: str, value: Any, expires_at: float) -> Any:
-        value, encoded = frozen(value, copies=self._copies)
-        with self._lock:
+        kept = self._kept(storage_key, value)
+        with self._lock, self._alone:
             live = self._live(storage_key)
             if live is not None:
                 return LOOK if type(live.encoded) in WITH_CONDITIONS else False
-            self._store(storage_key, value, encoded, expires_at, timeouts.now())
-            return True
+            self._store(storage_key, *kept, expires_at, timeouts.now())
+        self._bounded.let_go()
+        return True
 
     def _delete_many(self, storage_keys: Sequence[str]) -> int:
-        with self._lock:
-            live = sum(self._live(storage_key) is not None for storage_key in storage_keys)
-            for storage_key in storage_keys:
-                self._map_of(storage_key).delete(storage_key)
-            return live
+        live = 0
+        for part in parts(storage_keys, PART):
+            with self._lock, self._alone:
+                found = [entry for storage_key in part if (entry := self._live(storage_key)) is not None]
+                live += sum(type(it.encoded) not in WITH_CONDITIONS or is_fresh(it.encoded) for it in found)
+                for storage_key in part:
+                    self._map_of(storage_key).delete(storage_key)
+            self._bounded.let_go()
+        return live
 
     def _touch(self, storage_key: str, expires_at: float) -> Any:
-        with self._lock:
-            entry = self._live(storage_key)
-            if entry is None:
-                return False
-            if type(entry.encoded) in WITH_CONDITIONS:
-                return LOOK
-            self._map_of(storage_key).touch(entry, expires_at)
-            return True
+        alone, touched = self._alone, False
+        try:
+            with self._lock:
+                if alone.is_under_way:
+                    alone.look()
+                alone.is_under_way = True
+                entry = self._live(storage_key)
+                if entry is not None and (touched := type(entry.encoded) not in WITH_CONDITIONS):
+                    self._map_of(storage_key).touch(entry, expires_at)
+                alone.is_under_way = False
+        except ReentrantUseError as error:
+            return nested_answer(self, "touch", (storage_key, expires_at), error)
+        return touched or (entry is not None and LOOK)
 
     def _incr(self, storage_key: str, delta: float) -> float:
-        with self._lock:
-            entry = self._live(storage_key)
-            if entry is None:
-                raise KeyError(storage_key)
-            value = entry.value
-            if not isinstance(value, int | float):
-                raise ValueTypeError(
-                    f"The value of key {storage_key!r} is not a number; incr() and decr() need an int or a float."
-                )
-            entry.value = value + delta
-            return entry.value
+        counted: float | None = None
+        while True:
+            with self._lock:
+                if (alone := self._alone).is_under_way:
+                    alone.look()
+                entry = self._live(storage_key)
+                if entry is None:
+                    raise KeyError(storage_key)
+                alone.is_under_way = True
+                value: Any = entry.value
+                encoded = entry.encoded
+                if type(value) in _NUMBERS:
+                    entry.value = counted = value + delta
+                    entry.freq = min(entry.freq + 1, MOST_HITS)  # it is read, too
+                alone.is_under_way = False
+            if counted is not None:
+                return counted
+            # A subclass of theirs, whose own code runs, or no number at all.
+            total = numeric(storage_key, value if encoded is None else self._thawed(encoded)) + delta
+            if self._replaced(storage_key, (value, encoded), self._kept(storage_key, total), entry.expires_at):
+                return total
 
     def _expiry(self, storage_key: str) -> Any:
         entry = self._live(storage_key)
@@ -354,74 +377,49 @@ class LocMemCache(InlineCache):
         return LOOK if type(entry.encoded) in WITH_CONDITIONS else entry.expires_at
 
     def _rename(self, storage_key: str, new_storage_key: str) -> Any:
-        with self._lock:
+        with self._lock, self._alone:
             entry = self._live(storage_key)
             if entry is None:
                 return False
-            if type(entry.encoded) in WITH_CONDITIONS:
+            # A clear() under way may have passed by the new key already.
+            is_cleared = any(key_space.owns(storage_key) for key_space in self._engine.clearing)
+            if type(entry.encoded) in WITH_CONDITIONS and not is_cleared:
                 return LOOK
-            value, encoded, expires_at = entry.value, entry.encoded, entry.expires_at
+            value, encoded, size, expires_at = entry.value, entry.encoded, entry.size, entry.expires_at
             self._bounded.delete(storage_key)
-            self._store(new_storage_key, value, encoded, expires_at, timeouts.now())
-            return True
+            if not is_cleared:
+                size += (len(new_storage_key) - len(storage_key)) if size else 0
+                self._store(new_storage_key, value, encoded, size, expires_at, timeouts.now())
+        self._bounded.let_go()
+        return not is_cleared
 
     def _compare_delete(self, storage_key: str, expected: Any) -> bool:
-        with self._lock:
-            return bool(self._get_locked(storage_key) == expected) and self._map_of(storage_key).delete(storage_key)
+        seen = self._seen(storage_key, expected)
+        with self._lock, self._alone:
+            is_removed = self._is_still(storage_key, seen) and self._map_of(storage_key).delete(storage_key)
+        self._bounded.let_go()
+        return is_removed
 
     def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
-        kept = frozen(value, copies=self._copies)
-        with self._lock:
-            if self._get_locked(storage_key) != expected:
-                return False
-            self._store(storage_key, *kept, expires_at, timeouts.now())
-            return True
+        kept, seen = self._kept(storage_key, value), self._seen(storage_key, expected)
+        return self._replaced(storage_key, seen, kept, expires_at)
 
-    def _get_locked(self, storage_key: str) -> Any:
-        entry = self._live(storage_key)
-        if entry is None:
-            return MISSING
-        return entry.value if entry.encoded is None else self._decoded(entry)
+    def _replaced(
+        self, storage_key: str, seen: tuple[Any, Any] | None, kept: tuple[Any, Any, int], until: float
+    ) -> bool:
+        """Store over an entry if it is still as it was seen; return whether it was."""
+        with self._lock, self._alone:
+            if not self._is_still(storage_key, seen):
+                return False
+            self._store(storage_key, *kept, until, timeouts.now())
+        self._bounded.let_go()
+        return True
 
     def _locking(self) -> StorageHooks:
         return self._engine.locks
 
-    def _clear(self) -> None:
-        with self._lock:
-            for bounded in (self._bounded, self._tags):
-                doomed = [storage_key for storage_key in bounded.entries if self._key_space.owns(storage_key)]
-                if len(doomed) == len(bounded):
-                    bounded.clear()
-                for storage_key in doomed:
-                    bounded.delete(storage_key)
-
-    def _scan(self, start: str) -> Iterator[str]:
-        now = timeouts.now()
-        with self._lock:
-            live = [
-                Conditional(entry.key) if type(entry.encoded) in WITH_CONDITIONS else entry.key
-                for entry in self._entries.values()
-                if entry.expires_at > now and entry.key.startswith(start)
-            ]
-        return iter(live)
-
-    def _prune(self) -> int:
-        with self._lock:
-            now = timeouts.now()
-            self._tags.sweep(now)
-            return self._bounded.sweep(now)
-
-    def _usage(self) -> tuple[int | None, int | None]:
-        with self._lock:
-            self._counters.evictions = self._bounded.evictions
-            self._counters.expirations = self._bounded.expirations
-            if self._bounded.max_bytes is not None:
-                return len(self._entries), self._bounded.bytes_used
-            sizes = (entry_size(entry.key, entry.value, entry.encoded) for entry in self._entries.values())
-            return len(self._entries), sum(sizes)
-
     def _check_invariants(self) -> None:
         """Raise AssertionError if the entries and their queues disagree: for tests."""
-        with self._lock:
+        with self._lock, self._alone:
             self._bounded.check_invariants()
             self._tags.check_invariants()

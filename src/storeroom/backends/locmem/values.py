@@ -1,20 +1,22 @@
 """Values as local memory keeps them: immutable ones as they are, the others as pickles."""
 
-from pickle import HIGHEST_PROTOCOL, dumps, loads
+from pickle import loads
 from typing import Any, Final
 
+from storeroom import timeouts
 from storeroom.eviction import ENCODED, Pinned
-from storeroom.exceptions import SerializationError
-from storeroom.storage.copies import IMMUTABLE
+from storeroom.storage.copies import IMMUTABLE, pickled
 from storeroom.storage.envelope import Envelope
+from storeroom.timeouts import NEVER
 
-__all__ = ["WITH_CONDITIONS", "encode", "frozen", "thawed"]
+__all__ = ["WITH_CONDITIONS", "encode", "frozen", "is_fresh", "thawed"]
 
 
 class Enveloped(bytes):
     """The pickle of an envelope, which is told from those of other values by its type."""
 
-    __slots__ = ()
+    fresh_until = NEVER
+    """That of the envelope, if it is kept for longer than that."""
 
 
 class Leased(Enveloped, Pinned):
@@ -38,15 +40,24 @@ def frozen(value: Any, *, copies: bool) -> tuple[Any, Any]:
     if type(value) is Envelope:
         if copies and type(value.value) not in IMMUTABLE:
             kind = Leased if value.leased_until else Enveloped
-            return ENCODED, kind(encode(value))
-        if not value.leased_until:
+            encoded = kind(encode(value))
+        elif value.leased_until:
+            encoded = Leased()
+            encoded.kept = value
+        else:
             return ENCODED, value
-        leased = Leased()
-        leased.kept = value
-        return ENCODED, leased
+        if value.kept_until > value.fresh_until:
+            encoded.fresh_until = value.fresh_until
+        return ENCODED, encoded
     if not copies or type(value) in IMMUTABLE:
         return value, None
     return ENCODED, encode(value)
+
+
+def is_fresh(encoded: Any) -> bool:
+    """Tell whether an envelope, in one of these forms, has a value whose own time is not over."""
+    fresh_until: float = encoded.fresh_until
+    return fresh_until > timeouts.now()
 
 
 def thawed(encoded: Any) -> Any:
@@ -62,13 +73,6 @@ def encode(value: Any) -> bytes:
     """Return the pickle of a value.
 
     Raises:
-        SerializationError: it has none.
+        SerializationError: it has none, or none that can be read.
     """
-    try:
-        return dumps(value, HIGHEST_PROTOCOL)
-    except Exception as error:
-        # Whatever a class's own __reduce__ raises, the caller's mistake is the same.
-        raise SerializationError(
-            f"A value of type {type(value).__module__}.{type(value).__qualname__} cannot be pickled ({error}); "
-            "cache the data in it rather than the object, or set OPTIONS['copy'] to False to keep the object itself."
-        ) from error
+    return pickled(value, ", or set OPTIONS['copy'] to False to keep the object itself")

@@ -10,21 +10,25 @@ import contextvars
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, ParamSpec, TypeVar
+from typing import Any, ClassVar, Final, ParamSpec, TypeVar
 
 from storeroom import config
 from storeroom.backends.base import codec_of
+from storeroom.backends.fallbacks import check_fallback
 from storeroom.backends.memcached import location as locations
 from storeroom.backends.memcached import options as known
 from storeroom.backends.memcached import probe as probes
 from storeroom.backends.memcached.clients import Driver
 from storeroom.backends.memcached.engine import Group, Server
 from storeroom.backends.memcached.shard import Shard
+from storeroom.backends.network import busy_answer, in_turn
+from storeroom.backends.strangers import MEMCACHED, TLS
 from storeroom.base import BaseCache
 from storeroom.engines import shared
-from storeroom.exceptions import ConfigurationError, StorageError
+from storeroom.exceptions import ConfigurationError, NotSupportedError, StorageError
 from storeroom.storage.hooks import StorageHooks, twin_of
 from storeroom.storage.probes import Endpoint, Probe
+from storeroom.wording import mask_url
 
 __all__ = ["MemcachedCache", "PyLibMCCache", "PyMemcacheCache"]
 
@@ -32,12 +36,20 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+_WRITES: Final = ("_set", "_add", "_delete", "_compare_set")
+"""Hooks after which the entry of a server that is down is an old one, where another has taken its place."""
+
+
 def _passed(name: str) -> Callable[..., Any]:
     """Return a hook that passes a call for one key to its shard."""
 
     def hook(self: "MemcachedCache", storage_key: str, *args: Any) -> Any:
-        return getattr(self._shard_of(storage_key), name)(storage_key, *args)
+        shard = self._only or self._shard_of(storage_key)
+        if shard.is_guest and name in _WRITES:
+            self._note_moved([storage_key])
+        return getattr(shard, name)(storage_key, *args)
 
+    hook.__name__ = name
     return hook
 
 
@@ -46,10 +58,11 @@ def _merged(name: str) -> Callable[..., Any]:
 
     def hook(self: "MemcachedCache", keyed: Any) -> Any:
         answers: dict[str, Any] = {}
-        for shard, part in self._parts(keyed):
+        for shard, part in self._writing(keyed) if name == "_swap_many" else self._parts(keyed):
             answers |= getattr(shard, name)(part)
         return answers
 
+    hook.__name__ = name
     return hook
 
 
@@ -66,6 +79,7 @@ class MemcachedCache(BaseCache):
     """
 
     sees_envelopes = True
+    clears_by_prefix = True
     _shards: Sequence[Shard] = ()
     _only: Shard | None = None
     """The shard, where there is but one."""
@@ -74,6 +88,7 @@ class MemcachedCache(BaseCache):
 
     def __init__(self, location: str | Sequence[str], params: Mapping[str, Any]) -> None:
         super().__init__(params)
+        check_fallback(self.settings.options)
         options = known.settled(self.settings)
         self.settings = dataclasses.replace(self.settings, options=options)
         self._codec = codec_of(self.settings)
@@ -83,6 +98,7 @@ class MemcachedCache(BaseCache):
         self._only = self._shards[0] if len(self._shards) == 1 else None
         if options["eject"] is not None and self._only is None:
             self._guests = self._shards_for(longest=options["eject"])
+        self._note_sample()
 
     def _shards_for(self, longest: float | None) -> list[Shard]:
         driver = self._driver()
@@ -110,13 +126,18 @@ class MemcachedCache(BaseCache):
     def _shared_group(self, options: Mapping[str, Any]) -> Group:
         chosen = [(name, options[name]) for name in sorted(self.options or ()) if name not in config.CODEC_OPTIONS]
         own = repr((type(self).__qualname__, chosen))
-        bounds, new_client = (options["max_connections"], options["socket_timeout"]), self._driver().new_client
+        bounds, new_client = (options["max_connections"], options["pool_timeout"]), self._driver().new_client
         engines = {
-            str(address): partial(Server, f"Memcached at {address}", partial(new_client, address, options), *bounds)
+            str(address): partial(
+                Server, f"Memcached at {mask_url(str(address))}", partial(new_client, address, options), *bounds
+            )
             for address in self._addresses
         }
         names = tuple(engines)
         servers = tuple(shared(Server, f"{name} {own}", engine) for name, engine in engines.items())
+        protocol = TLS if options.get("tls_context") is not None else MEMCACHED
+        for server, address in zip(servers, self._addresses, strict=True):
+            server.spoken = protocol, address.host, address.port
         return shared(Group, f"{names} {own}", partial(Group, names, servers))
 
     def _learn_keys(self) -> None:
@@ -133,6 +154,11 @@ class MemcachedCache(BaseCache):
                     return self._guests[number]
         return home
 
+    def _note_moved(self, storage_keys: Iterable[str]) -> None:
+        """Let the entries of servers that are down be removed when they are back: others are written in their place."""
+        for storage_key in storage_keys:
+            self._home_of(storage_key)._dropped.add([storage_key])
+
     def _home_of(self, storage_key: str) -> Shard:
         """Return the shard of a key that never moves: a counter, a lock or a tag that moved would begin anew."""
         return self._only or self._shards[self._group.owner(storage_key)]
@@ -148,6 +174,13 @@ class MemcachedCache(BaseCache):
             return [(shard, {key: keyed[key] for key in own_keys}) for shard, own_keys in by_shard.items()]
         return by_shard.items()
 
+    def _writing(self, keyed: Any) -> Iterable[tuple[Shard, Any]]:
+        """Do as _parts(), for keys that are going to be written."""
+        for shard, part in self._parts(keyed):
+            if shard.is_guest:
+                self._note_moved(part)
+            yield shard, part
+
     def _get(self, storage_key: str) -> Any:
         return (self._only or self._shard_of(storage_key))._get(storage_key)
 
@@ -160,6 +193,7 @@ class MemcachedCache(BaseCache):
     _expiry = _passed("_expiry")
     _rename = _passed("_rename")
     _lease = _passed("_lease")
+    _clock = _passed("_clock")
     _compare_delete = _passed("_compare_delete")
     _compare_set = _passed("_compare_set")
 
@@ -170,15 +204,30 @@ class MemcachedCache(BaseCache):
         return self._home_of(storage_key)._incr(storage_key, delta)
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
-        return [key for shard, part in self._parts(values) for key in shard._set_many(part, expires_at)]
+        return [key for shard, part in self._writing(values) for key in shard._set_many(part, expires_at)]
 
     def _delete_many(self, storage_keys: Sequence[str]) -> int:
-        return sum(shard._delete_many(part) for shard, part in self._parts(storage_keys))
+        return sum(shard._delete_many(part) for shard, part in self._writing(storage_keys))
 
     def _invalidate(self, storage_keys: Sequence[str]) -> int:
         return sum(shard._invalidate(part) for shard, part in self._parts(storage_keys))
 
+    def _note_sample(self) -> bool:
+        """Note the storage keys of this moment; tell whether they are those of all moments before."""
+        if self._fixed_space is not None:
+            return True
+        seen = self._group.samples.setdefault(f"{self._key_maker} {self._key_prefix}", set())
+        if len(seen) <= 1 and (sample := self._key_space.sample):  # a second one tells that they differ
+            seen.add(sample)
+        return len(seen) <= 1
+
     def _clear(self) -> None:
+        if not self._note_sample():
+            raise NotSupportedError(
+                f"clear() would remove more than the entries of this moment: {self._key_maker} has made other storage "
+                "keys at other moments, and Memcached cannot list any. Give entries that go together a tag, and call "
+                "invalidate_tags(); or give each tenant an alias with a KEY_PREFIX of its own."
+            )
         errors = []
         for shard in self._shards:
             try:
@@ -186,19 +235,20 @@ class MemcachedCache(BaseCache):
             except StorageError as error:
                 errors.append(error)
         if errors:
-            raise StorageError(" ".join(map(str, errors))) from errors[0]
+            raise type(errors[0])(" ".join(map(str, errors))) from errors[0]
 
     # The defaults ask other hooks, past the shards' own.
+    _aclock = twin_of(StorageHooks._clock)
     _alease = twin_of(StorageHooks._lease)
     _alease_many = twin_of(StorageHooks._lease_many)
     _ainvalidate = twin_of(StorageHooks._invalidate)
 
     async def _run(self, hook: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a hook in one of this cache's threads: a driver waits with its whole thread."""
-        import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
-
         call = partial(contextvars.copy_context().run, hook, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._group.executor, call)
+        name = getattr(hook, "__name__", "").removeprefix("_")
+        too_late = partial(busy_answer, self.settings, self._counters, name, args)
+        return await in_turn(self._group.executor.submit(call), self.settings.options["pool_timeout"], too_late)
 
 
 class PyMemcacheCache(MemcachedCache):

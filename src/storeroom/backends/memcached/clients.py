@@ -99,6 +99,9 @@ class Driver(Protocol):
     OUTAGES: tuple[type[BaseException], ...]
     """Errors of its clients when the server is out of reach, or is no Memcached."""
 
+    ERRORS: tuple[type[Exception], ...]
+    """The classes that programs written for the driver catch."""
+
     def new_client(self, address: "Address", options: Mapping[str, Any]) -> Client:
         """Return a client of this server."""
 

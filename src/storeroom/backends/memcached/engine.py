@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from operator import methodcaller
 from typing import Any, Final
 
+from storeroom.backends.connections import Connections
 from storeroom.backends.memcached.clients import Client
 from storeroom.backends.memcached.ring import Ring
 from storeroom.backends.memcached.server_keys import generation_key
-from storeroom.backends.network import Connections, NetworkEngine
+from storeroom.backends.recovery import Dropped
+from storeroom.backends.served import NetworkEngine
 from storeroom.engines import Engine
 
 __all__ = ["FRESH_SECONDS", "Generation", "Group", "Server"]
@@ -28,6 +30,8 @@ class Generation:
 
     key: bytes
     """Of the entry that holds it."""
+    dropped: Dropped = field(default_factory=Dropped)
+    """Storage keys of this prefix whose writes were dropped: other prefixes' entries have other keys on the server."""
     state: tuple[str, float] = ("", 0.0)
     """The generation, and the moment of `time.monotonic()` until which it is used; replaced as a whole."""
 
@@ -50,7 +54,7 @@ class Server(NetworkEngine):
         self._connections = self._new_connections()
 
     def _new_connections(self) -> Connections[Client]:
-        return Connections(self.make, methodcaller("close"), *self._bounds, TimeoutError)
+        return Connections(self.breaker.name, self.make, methodcaller("close"), *self._bounds)
 
     def generation(self, key_prefix: str) -> Generation:
         """Return the generation that all handles of this prefix share."""
@@ -107,6 +111,8 @@ class Server(NetworkEngine):
         """Close the connections: see Connections."""
         self._connections.close()
 
+    renew = close
+
     def before_fork(self) -> None:
         """Close idle connections: a child that dropped its copies would say good-bye on the parent's."""
         self._connections.close_idle()
@@ -115,6 +121,8 @@ class Server(NetworkEngine):
         """Forget the parent's connections."""
         super().after_fork_in_child()
         self._connections = self._new_connections()
+        for generation in self._generations.values():
+            generation.dropped.after_fork_in_child()
 
 
 # Its threads start as they are needed.
@@ -132,6 +140,7 @@ class Group(Engine):
         ring = Ring(names)
         self.owner, self.owners = ring.owner, ring.owners
         self.executor = _new_executor()
+        self.samples: dict[str, set[str]] = {}  # of storage keys that programs' own functions make, by prefix
 
     def close(self) -> None:
         """End the threads that wait for work."""

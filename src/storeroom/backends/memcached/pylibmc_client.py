@@ -15,12 +15,14 @@ import pylibmc
 from storeroom.backends.memcached.clients import NoRoomError, TooLargeError, attempts, batches, batches_of_values
 from storeroom.backends.memcached.location import Address
 
-__all__ = ["OUTAGES", "PyLibMCClient", "new_client"]
+__all__ = ["ERRORS", "OUTAGES", "PyLibMCClient", "new_client"]
 
 T = TypeVar("T")
 
 OUTAGES: tuple[type[BaseException], ...] = (OSError,)
 """The server is out of reach, or is no Memcached: the errors of pylibmc are turned into this one."""
+
+ERRORS: tuple[type[Exception], ...] = (pylibmc.Error,)
 
 _TIMED_OUT: Final = "error 31 "
 """MEMCACHED_TIMEOUT, for which pylibmc has no class."""
@@ -134,9 +136,12 @@ class PyLibMCClient:
         return {key: found for key in keys if (found := self.gets(key)) is not None}
 
     def _require_answer(self, begun: float) -> None:
-        """Raise TimeoutError if a read that found nothing took as long as one without a reply."""
+        """Raise TimeoutError if a read that found nothing got no reply.
+
+        It has taken as long, then; but so has one whose thread did not run meanwhile.
+        """
         if time.monotonic() - begun > self._silence:
-            raise TimeoutError("the server does not answer")
+            self.probe()
 
     def set(self, key: bytes, data: bytes, exptime: int) -> bool:
         try:

@@ -4,7 +4,10 @@ Its own checks and serializers are left out: keys are legal and values are bytes
 request, is read here: pymemcache's parser, for any number of keys and any command, takes longer.
 """
 
+import os
 import select
+import socket
+import struct
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
@@ -13,11 +16,14 @@ from pymemcache.exceptions import MemcacheError, MemcacheServerError, MemcacheUn
 
 from storeroom.backends.memcached.clients import NoRoomError, TooLargeError, attempts, batches, batches_of_values
 from storeroom.backends.memcached.location import Address
+from storeroom.storage.interruptions import is_from_outside
 
-__all__ = ["OUTAGES", "PyMemcacheClient", "new_client"]
+__all__ = ["ERRORS", "OUTAGES", "PyMemcacheClient", "new_client"]
 
 OUTAGES: tuple[type[BaseException], ...] = (OSError, MemcacheError)
 """The server is out of reach, or is no Memcached."""
+
+ERRORS: tuple[type[Exception], ...] = (MemcacheError,)
 
 _GARBAGE: Final = (KeyError, ValueError, IndexError, AttributeError, TypeError)
 """Errors with which pymemcache stumbles over replies that are none of Memcached's."""
@@ -32,9 +38,56 @@ _NOTHING: Final = b"END\r\n"
 _AFTER_VALUE: Final = b"\r\nEND\r\n"
 """The end of a reply to a get of one key."""
 
+_NOT_STORED: Final = frozenset({b"NOT_STORED\r\n", b"EXISTS\r\n", b"NOT_FOUND\r\n"})
+
 _TOO_LARGE: Final = b"object too large"
 _NO_ROOM: Final = b"out of memory"
 """In the server's refusals. Source: memcached.c and proto_text.c, SERVER_ERROR."""
+
+
+_PIECE: Final = 2**16
+"""Bytes, of which more go out in several turns."""
+
+
+_IS_PLAIN: Final = os.name == "posix" and socket.socket.__module__ == "socket"
+"""Whether sockets are the system's, and not those of a library that has put its own in their stead."""
+
+
+class PieceSocket(socket.socket):
+    """A socket whose timeout is for each turn of a long message: its thread may not run in between.
+
+    The system keeps the time. Python would ask it before each turn whether there is something to read, or room to
+    write, and give way to other threads twice as often: a third of the time of a set() among many.
+    """
+
+    def settimeout(self, seconds: float | None, /) -> None:
+        """Let each turn take so long at most."""
+        if not _IS_PLAIN:
+            super().settimeout(seconds)
+            return
+        super().settimeout(None)
+        whole, part = divmod(0 if seconds is None else max(1, int(seconds * 1e6)), 1_000_000)
+        for turns in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            self.setsockopt(socket.SOL_SOCKET, turns, struct.pack("@ll", whole, part))
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        """Receive what is there."""
+        try:
+            return super().recv(size, flags)
+        except BlockingIOError:
+            raise TimeoutError("timed out") from None
+
+    def sendall(self, data: Any, flags: int = 0, /) -> None:
+        """Send all of it."""
+        try:
+            if len(data) <= _PIECE:
+                super().sendall(data, flags)
+                return
+            left = memoryview(data)
+            while left:
+                left = left[self.send(left, flags) :]
+        except BlockingIOError:
+            raise TimeoutError("timed out") from None
 
 
 class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no types
@@ -51,9 +104,21 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
             default_noreply=False,
         )
 
+    def __del__(self) -> None:
+        """Close it: one may be lost, see Connections."""
+        self.close()
+
     def check_key(self, key: bytes, key_prefix: bytes) -> bytes:
         """Return the key, which is legal already."""
         return key
+
+    def _connect(self) -> None:
+        super()._connect()
+        plain: Any = vars(self)["sock"]
+        if type(plain) is socket.socket:  # with TLS, it sends piece by piece anyway
+            timeout = plain.gettimeout()
+            self.sock = PieceSocket(fileno=plain.detach())
+            self.sock.settimeout(timeout)
 
     def _fetch(self, command: bytes, keys: Sequence[bytes]) -> dict[bytes, Any]:
         try:
@@ -61,6 +126,9 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
         except MemcacheUnexpectedCloseError as error:
             raise ConnectionResetError("the server has closed the connection") from error
         except _GARBAGE as error:
+            for each in filter(None, (error, error.__context__)):  # pymemcache makes its own of any
+                if is_from_outside(each):
+                    raise each from None
             raise MemcacheUnknownError("no reply of Memcached") from error
         return found
 
@@ -121,30 +189,43 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
     def gets_many(self, keys: Sequence[bytes]) -> dict[bytes, tuple[bytes, bytes]]:
         return {key: found for batch in batches(keys) for key, found in self._fetch(b"gets", batch).items()}
 
-    def _store(
-        self, command: bytes, values: Mapping[bytes, bytes], exptime: int, token: bytes | None = None
-    ) -> dict[bytes, Any]:
+    def _store_one(self, command: bytes, key: bytes, data: bytes, exptime: int, token: bytes = b"") -> bool:
+        """Send a value; return whether it was stored. `token` stands behind a space."""
+        if self.sock is None:
+            self._connect()
+        self.sock.sendall(b"%b %b 0 %d %d%b\r\n%b\r\n" % (command, key, exptime, len(data), token, data))
+        line: bytes = self.sock.recv(_RECEIVED)
+        while not line.endswith(b"\r\n") and len(line) < _LONGEST_LINE:
+            if not (more := self.sock.recv(_RECEIVED)):
+                raise ConnectionResetError("the server has closed the connection")
+            line += more
+        if line == b"STORED\r\n":
+            return True
+        if line in _NOT_STORED:
+            return False
         try:
-            stored: dict[bytes, Any] = self._store_cmd(command, values, exptime, False, cas=token)
-        except MemcacheUnexpectedCloseError as error:
-            raise ConnectionResetError("the server has closed the connection") from error
+            self._raise_errors(line.rstrip(), command)
         except MemcacheServerError as error:
-            if len(values) > 1:
-                # One by one shows which of them the server refuses.
-                results = attempts(lambda key: self._store(command, {key: values[key]}, exptime)[key], values)
-                return {key: bool(result) for key, result in results}
-            ((key, data),) = values.items()
-            reason = bytes(error.args[0])
-            if _TOO_LARGE in reason:
+            if _TOO_LARGE in line:
                 raise TooLargeError(key, len(data)) from error
-            if _NO_ROOM in reason:
+            if _NO_ROOM in line:
                 raise NoRoomError from error
             raise
+        raise MemcacheUnknownError(line[:32])
+
+    def _store(self, command: bytes, values: Mapping[bytes, bytes], exptime: int) -> dict[bytes, Any]:
+        try:
+            stored: dict[bytes, Any] = self._store_cmd(command, values, exptime, False)
+        except MemcacheUnexpectedCloseError as error:
+            raise ConnectionResetError("the server has closed the connection") from error
+        except MemcacheServerError:
+            # One by one shows which of them the server refuses.
+            return dict(attempts(lambda key: self._store_one(command, key, values[key], exptime), values))
         return stored
 
     def set(self, key: bytes, data: bytes, exptime: int) -> bool:
         try:
-            return bool(self._store(b"set", {key: data}, exptime)[key])
+            return self._store_one(b"set", key, data, exptime)
         except NoRoomError:
             return False
 
@@ -160,10 +241,10 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
         return {key for key, is_stored in stored.items() if is_stored}
 
     def add(self, key: bytes, data: bytes, exptime: int) -> bool:
-        return bool(self._store(b"add", {key: data}, exptime)[key])
+        return self._store_one(b"add", key, data, exptime)
 
     def cas(self, key: bytes, data: bytes, exptime: int, token: bytes) -> bool:
-        return bool(self._store(b"cas", {key: data}, exptime, token)[key])
+        return self._store_one(b"cas", key, data, exptime, b" " + token)
 
     def add_many(self, values: Mapping[bytes, bytes], exptime: int) -> Collection[bytes]:
         return self._store_many(b"add", values, exptime)

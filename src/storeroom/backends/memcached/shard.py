@@ -3,6 +3,7 @@
 Operations that read and then write do so by compare-and-swap, and again if somebody came first.
 """
 
+import ssl
 import struct
 import time
 from collections import defaultdict
@@ -15,10 +16,13 @@ from storeroom.backends.memcached.engine import FRESH_SECONDS, Server
 from storeroom.backends.memcached.entries import GONE, HEADER, exptime, packed
 from storeroom.backends.memcached.server_keys import is_token, new_token, server_key
 from storeroom.backends.network import NetworkCache
+from storeroom.backends.refusals import LOGIN_REMEDY, TLS_REMEDY
 from storeroom.base import BaseCache
 from storeroom.exceptions import DecodeError, StorageError, ValueTooLargeError
+from storeroom.storage.clocks import SERVER, Clock
+from storeroom.storage.copies import alike
 from storeroom.storage.counters import numeric
-from storeroom.storage.envelope import Envelope, is_packed
+from storeroom.storage.envelope import Envelope, is_over, is_packed
 from storeroom.storage.hooks import ABSENT, LOOK, MISSING, Swap
 from storeroom.timeouts import AT_ONCE
 
@@ -29,6 +33,11 @@ _LOOKS: Final = 5
 
 _START = HEADER.size
 _expiry_of = HEADER.unpack_from
+
+_CLOCK_SECONDS: Final = 2
+"""By how much a clock may be ahead of the seconds that the server tells, and agree with it."""
+
+_SASL_REMEDY: Final = "It knows no users, perhaps: start it with -S, or leave the user name and the password out."
 
 _GONE_EXPTIME = 1
 """Seconds after which the server drops an entry that was removed by replacing it: as soon as it can."""
@@ -49,12 +58,33 @@ class Shard(NetworkCache, abstract=True):
         super().__init__({})
         self._engine, self._home, self._longest = server, home, longest
         self.settings, self._codec, self._counters = cache.settings, cache._codec, cache._counters
-        self._outage_errors = driver.OUTAGES
+        self._outage_errors, self._errors = driver.OUTAGES, driver.ERRORS
         self.use_prefix(self.settings.key_prefix)
 
     def use_prefix(self, key_prefix: str) -> None:
         """Belong to the generations of this prefix."""
         self._generation = self._engine.generation(key_prefix)
+        self._dropped = self._generation.dropped
+
+    @property
+    def is_guest(self) -> bool:
+        """Whether the entries here are those of another server, which is down."""
+        return self._longest is not None
+
+    def _driver_errors(self, error: BaseException | None) -> tuple[type[Exception], ...]:
+        return (*self._errors, TimeoutError) if isinstance(error, TimeoutError) else self._errors
+
+    def _is_broken(self, error: Exception) -> bool:
+        return isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError)
+
+    def _remedy(self, error: BaseException) -> str:
+        if isinstance(error, ssl.SSLError):
+            return TLS_REMEDY
+        text = str(error).upper()
+        if "AUTHENTICAT" in text:  # of libmemcached, and of a server with -Y
+            return LOGIN_REMEDY
+        asks = bool(self.settings.options.get("username")) and not self._engine.has_answered
+        return _SASL_REMEDY if asks and "UNKNOWN READ FAILURE" in text else ""
 
     # Keys -----------------------------------------------------------------------------------
 
@@ -144,6 +174,15 @@ class Shard(NetworkCache, abstract=True):
         if not expires_at > timeouts.now():  # so that NaN has expired, too
             return None
         return LOOK if is_packed(frame) else expires_at
+
+    def _clock(self, storage_key: str) -> Clock | None:
+        told = self._engine.ask("stats").get(b"time")
+        if told is None:
+            return None
+        # The server tells whole seconds, some of them late: a clock that agrees with it tells the rest.
+        now = timeouts.now() - timeouts.skipped
+        is_right = 0 <= now - int(told) < _CLOCK_SECONDS
+        return Clock(SERVER, (now if is_right else float(told)) + timeouts.skipped)
 
     # Writing --------------------------------------------------------------------------------
 
@@ -265,15 +304,17 @@ class Shard(NetworkCache, abstract=True):
 
     def _delete(self, storage_key: str) -> bool:
         key = self._key(storage_key)
-        data = self._engine.ask("get", key)
-        return data is not None and _header(data)[0] > timeouts.now() and bool(self._engine.ask("delete", key))
+        expires_at, frame = _header(self._engine.ask("get", key) or b"")
+        now = timeouts.now()
+        return expires_at > now and bool(self._engine.ask("delete", key)) and not is_over(frame, now)
 
     def _delete_many(self, storage_keys: Sequence[str]) -> int:
         keys, now = list(map(self._key, storage_keys)), timeouts.now()
-        live = [key for key, data in self._engine.ask("get_many", keys).items() if _header(data)[0] > now]
+        found = {key: _header(data) for key, data in self._engine.ask("get_many", keys).items()}
+        live = [key for key, (expires_at, _) in found.items() if expires_at > now]
         if live:
             self._engine.ask("delete_many", live)
-        return len(live)
+        return sum(not is_over(found[key][1], now) for key in live)
 
     def _taken(self, storage_key: str, wanted: Callable[[Any], bool]) -> Any:
         """Remove a live entry if its value is wanted; return expires_at and value, to one caller alone.
@@ -293,14 +334,14 @@ class Shard(NetworkCache, abstract=True):
         return False
 
     def _compare_delete(self, storage_key: str, expected: Any) -> bool:
-        taken = self._unless_full(self._taken, storage_key, lambda value: bool(value == expected))
+        taken = self._unless_full(self._taken, storage_key, lambda value: alike(value, expected))
         return isinstance(taken, tuple)
 
     def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
         new = self._codec.dumps(value, storage_key)
 
         def replace(_: float, frame: bytes) -> tuple[float, bytes] | None:
-            return (expires_at, new) if self._value(storage_key, frame) == expected else None
+            return (expires_at, new) if alike(self._value(storage_key, frame), expected) else None
 
         return self._unless_full(self._change, storage_key, replace) is True
 
@@ -353,7 +394,7 @@ class Shard(NetworkCache, abstract=True):
         for key, (data, token) in self._engine.ask("gets_many", list(names)).items():
             expected, value, expires_at = swaps[names[key]]
             there_until, frame = _header(data)
-            if not there_until > timeouts.now() or self._value(names[key], frame) != expected:
+            if not there_until > timeouts.now() or not alike(self._value(names[key], frame), expected):
                 continue
             if value is MISSING:
                 changes[_GONE_EXPTIME][key] = GONE, token

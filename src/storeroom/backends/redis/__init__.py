@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from storeroom import config
 from storeroom.backends.base import codec_of
 from storeroom.backends.network import NetworkCache, carried
+from storeroom.backends.parts import PartialError
 from storeroom.backends.redis import location as locations
 from storeroom.backends.redis import options as known
 from storeroom.backends.redis.foreign import ForeignReader
@@ -58,11 +59,12 @@ class RedisCache(NetworkCache):
         options = known.settled(self.settings) | {"secret": secret_of(self.settings)}
         self.settings = dataclasses.replace(self.settings, options=options)
         target = locations.parse(location, options)
-        terms = target, options["read_own_writes"], options["sentinel_kwargs"] or {}
-        self._outage_errors = requests.OUTAGES
+        replication = options["read_own_writes"], options["replica_max_lag"]
+        terms = target, replication, options["sentinel_kwargs"] or {}
+        self._requests, self._outage_errors = requests, (*requests.OUTAGES, PartialError)
         self.engine = shared(engine.RedisEngine, _identity(*terms), lambda: engine.RedisEngine(*terms))
-        codec = codec_of(self.settings)
-        self._codec = ForeignReader(codec) if options["read_unsigned_pickles"] else codec
+        self._dropped = self._engine.dropped
+        self._codec = self._make_codec()
         self._operations = operations.Operations(
             self._codec,
             self._counters,
@@ -70,6 +72,10 @@ class RedisCache(NetworkCache):
             is_bound=options["secret"] is not None,
             without_room=self._without_room,
         )
+
+    def _make_codec(self) -> Any:
+        codec = codec_of(self.settings)
+        return ForeignReader(codec) if self.settings.options["read_unsigned_pickles"] else codec
 
     @classmethod
     def check_location(cls, location: str | Sequence[str], settings: config.Settings) -> None:
@@ -86,6 +92,15 @@ class RedisCache(NetworkCache):
         from storeroom.backends.redis.probe import probe  # noqa: PLC0415 -- loads the driver
 
         return probe(self._engine, seconds)
+
+    def _is_broken(self, error: Exception) -> bool:
+        return self._requests.is_broken(error)
+
+    def _driver_errors(self, error: BaseException | None) -> tuple[type[Exception], ...]:
+        return self._requests.classes_of(error)
+
+    def _remedy(self, error: BaseException) -> str:
+        return self._requests.remedy(error)
 
     # Hooks, as StorageHooks describes them; operations.py tells the cost of each --------------
 
@@ -110,10 +125,12 @@ class RedisCache(NetworkCache):
     _remove, _aremove = carried("remove")
 
     def _clear(self) -> None:
-        self._engine.run(self._operations.clear(self._key_space.start(), self._key_space.owns))
+        space = self._key_space
+        self._engine.run(self._operations.clear(space.start(), space.owns))
 
     async def _aclear(self) -> None:
-        await self._engine.arun(self._operations.clear(self._key_space.start(), self._key_space.owns))
+        space = self._key_space
+        await self._engine.arun(self._operations.clear(space.start(), space.owns))
 
     def _channel(self) -> "Channel":
         return self._engine.tracker()
@@ -198,6 +215,9 @@ class RedisCache(NetworkCache):
             return await arun(self._matching(search, version))
         return _noticed(prefix, await super().akeys(prefix, version))
 
+    def _clock(self, storage_key: str) -> None:
+        """Return None: the server ends what is there, by its own clock."""
+
     def iter_keys(self, search: str, version: int | None = None, *, itersize: int | None = None) -> Iterator[str]:
         """Return the live keys that match a pattern, as callers typed them, in no order.
 
@@ -220,10 +240,13 @@ class RedisCache(NetworkCache):
             yield key
 
     def _matching(self, search: str, version: int | None, itersize: int | None = None) -> Steps[list[str]]:
-        head, step = self._listing_head(version), _step(itersize)
+        space, step = self._listing_space(version), _step(itersize)
+        version = self._version if version is None else version
         with self._reaching("iter_keys"):
-            found = yield self, "_match", (head, search, step)
-        return self._listed((yield from self._without_dead(found)), version)
+            found = yield self, "_match", (space.head(version), search, step)
+        keys = list[str]()
+        yield from self._listed(found, space, version, keys.extend)
+        return keys
 
     def delete_pattern(self, pattern: str, version: int | None = None, *, itersize: int | None = None) -> int:
         """Remove the entries whose keys iter_keys() would find. Return how many, expired ones included.
@@ -239,7 +262,13 @@ class RedisCache(NetworkCache):
         return await arun(self._removing(pattern, version, itersize))
 
     def _removing(self, pattern: str, version: int | None, itersize: int | None) -> Steps[int]:
-        terms = self._listing_head(version), pattern, self._key_space.owns, _step(itersize)
+        space = self._listing_space(version)
+        version = self._version if version is None else version
+
+        def is_listed(storage_key: str) -> bool:
+            return space.caller_key(storage_key, version) is not None
+
+        terms = space.head(version), pattern, is_listed, _step(itersize)
         try:
             with self._reaching("delete_pattern"):
                 return self._counted_deletes((yield self, "_remove", terms))

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, TypeVar
 
 import redis.connection
@@ -11,14 +11,18 @@ from redis.asyncio.connection import SSLConnection
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from storeroom.backends.network import NetworkEngine
 from storeroom.backends.redis import options as known
+from storeroom.backends.redis.health import GroupBreaker
 from storeroom.backends.redis.location import Server, Target
-from storeroom.backends.redis.pool import Pool
-from storeroom.backends.redis.requests import PRIMARIES, Exchange, Request
+from storeroom.backends.redis.operations import key_bytes
+from storeroom.backends.redis.pool import Pool, pack
+from storeroom.backends.redis.replicas import Replicated
+from storeroom.backends.redis.requests import PRIMARIES, Batch, Exchange, Outcome, Request
 from storeroom.backends.redis.stream import Login, Stream
-from storeroom.backends.redis.topology import Batch, Outcome, Route, topology_of
+from storeroom.backends.redis.topology import Cluster, Route, Sentinel, Single
 from storeroom.backends.redis.tracking import Tracker
+from storeroom.backends.served import NetworkEngine
+from storeroom.backends.strangers import REDIS, TLS
 
 __all__ = ["RedisEngine"]
 
@@ -37,16 +41,24 @@ _NO_INTRODUCTION: Final = dict.fromkeys(
 class RedisEngine(NetworkEngine):
     """One pool per server for threads, and one stream per server and event loop for tasks."""
 
-    def __init__(self, target: Target, read_own_writes: float, sentinel_options: dict[str, Any]) -> None:
+    def __init__(
+        self, target: Target, replication: tuple[float, float | None], sentinel_options: dict[str, Any]
+    ) -> None:
         super().__init__(target.name)
         self.target = target
+        asked = (*target.sentinels, *target.servers)[0]
+        self.spoken = TLS if asked.tls else REDIS, asked.host, asked.port
         self._options = dict(target.options)
         self._sentinels = frozenset(target.sentinels)
         self._sentinel_options = self._options | {"credential_provider": None} | sentinel_options
-        self._topology = topology_of(target, read_own_writes)
+        self._topology = _topology_of(target, replication)
+        self._health = self._topology.health
+        if self._health is not None:
+            self.breaker = GroupBreaker(target.name)
         self._pools: dict[Server, Pool] = {}
         self._streams: dict[asyncio.AbstractEventLoop, dict[Server, Stream]] = {}
         self._inherited: list[Any] = []
+        self.max_lag = replication[1]
         self.timeout: float = self._options["socket_timeout"]
         self.is_cluster = target.kind == "cluster"
         self._tracker: Tracker | None = None
@@ -56,7 +68,12 @@ class RedisEngine(NetworkEngine):
         try:
             request = next(exchange)
             while True:
-                request = exchange.send(self.call(request))
+                try:
+                    replies = self.call(request)
+                except redis.exceptions.RedisError as error:  # limits.py looks into it
+                    request = exchange.throw(error)
+                else:
+                    request = exchange.send(replies)
         except StopIteration as stop:
             result: T = stop.value
             return result
@@ -79,11 +96,30 @@ class RedisEngine(NetworkEngine):
 
     def _exchange(self, batches: Sequence[Batch]) -> list[Outcome]:
         """Send all batches before the first reply is read, so that the servers work at the same time."""
-        sent = [_outcome(self._pool(batch.server).send, batch.commands, batch.use) for batch in batches]
-        return [
-            talk if isinstance(talk, Exception) else _outcome(self._pool(batch.server).receive, talk, batch.use)
-            for batch, talk in zip(batches, sent, strict=True)
-        ]
+        pools = [self._pool(batch.server) for batch in batches]
+        packed = [pack(batch.commands) for batch in batches]
+        outcomes: list[Any] = [None] * len(batches)
+
+        def step(number: int, work: Callable[..., Any], *args: Any) -> None:
+            held, outcomes[number] = outcomes[number], None
+            if isinstance(held, Exception):
+                outcomes[number] = held
+            else:
+                outcomes[number] = _outcome(work, *(() if held is None else (held,)), *args)
+
+        try:
+            # Everybody takes connections in the same order, so that no two wait for one that the other has.
+            for number in sorted(range(len(batches)), key=lambda number: batches[number].server.name):
+                step(number, pools[number].take)
+            for number, batch in enumerate(batches):
+                step(number, pools[number].send, packed[number], len(batch.commands), batch.use)
+            for number, batch in enumerate(batches):
+                step(number, pools[number].receive, batch.use)
+        except BaseException:
+            for pool, held in zip(pools, outcomes, strict=True):
+                pool.release(held)
+            raise
+        return outcomes
 
     def _pool(self, server: Server) -> Pool:
         pool = self._pools.get(server)
@@ -95,20 +131,26 @@ class RedisEngine(NetworkEngine):
     def new_pool(self, server: Server) -> Pool:
         """Return connections that no operation uses."""
         return Pool(
+            f"Redis at {server.name}",
             lambda: self.connection(server),
             self._options["max_connections"],
-            self._options_for(server)["socket_timeout"],
+            self._options["pool_timeout"],
             must_be_primary=server.must_be_primary,
         )
 
     def connection(self, server: Server) -> Any:
         """Return a connection of redis-py, not open yet."""
+        kind, arguments = self.arguments(server)
+        return kind(**arguments)
+
+    def arguments(self, server: Server) -> tuple[Callable[..., Any], dict[str, Any]]:
+        """Return redis-py's class of connections to a server, and its arguments."""
         kind: Callable[..., Any] = redis.connection.Connection
         if server.path:
             kind = redis.connection.UnixDomainSocketConnection
         elif server.tls:
             kind = redis.connection.SSLConnection
-        return kind(**self._connection_settings(server))
+        return kind, self._connection_settings(server)
 
     def _connection_settings(self, server: Server) -> dict[str, Any]:
         """Return the arguments of redis-py's connection."""
@@ -141,12 +183,29 @@ class RedisEngine(NetworkEngine):
         """See tracking.Source."""
         return self._follow(self._topology.sources())
 
+    def goes_on_without(self, server: Server) -> bool:
+        """See tracking.Source."""
+        return self._topology.goes_on_without(server)
+
+    def note_unheard(self, servers: Collection[Server]) -> None:
+        """See tracking.Source."""
+        self._topology.note_unheard(servers)
+
+    def is_well(self, server: Server) -> bool:
+        """See tracking.Source."""
+        return self._health is None or not self._health.breaker(server).is_open
+
     async def arun(self, exchange: Exchange[T]) -> T:
         """See run()."""
         try:
             request = next(exchange)
             while True:
-                request = exchange.send(await self.acall(request))
+                try:
+                    replies = await self.acall(request)
+                except redis.exceptions.RedisError as error:  # as above
+                    request = exchange.throw(error)
+                else:
+                    request = exchange.send(replies)
         except StopIteration as stop:
             result: T = stop.value
             return result
@@ -205,6 +264,8 @@ class RedisEngine(NetworkEngine):
     def after_fork_in_child(self) -> None:
         """Leave the parent's connections alone: two processes cannot talk on one."""
         super().after_fork_in_child()
+        if self._health is not None:
+            self._health.reset()
         # Kept, as a loop of the parent would be told if its streams were collected here.
         self._inherited.append(self._streams)
         self._pools, self._streams = {}, {}
@@ -212,13 +273,44 @@ class RedisEngine(NetworkEngine):
         if tracker is not None:
             tracker.abandon()
 
+    def setbacks(self, storage_key: str) -> int:
+        """See NetworkEngine."""
+        if self._health is None:
+            return super().setbacks(storage_key)
+        return self.refusals + self._health.breaker(self.owner(storage_key)).failures
+
+    def is_down_for(self, storage_key: str) -> bool:
+        """See NetworkEngine."""
+        if self._health is None:
+            return super().is_down_for(storage_key)
+        return self._health.breaker(self.owner(storage_key)).is_open
+
+    def owner(self, storage_key: str) -> Server:
+        """Return the server that a key is written to, as far as that is known."""
+        (owner,) = self._topology.owners([key_bytes(storage_key)])
+        return owner
+
+    def note_removal(self) -> None:
+        """See NetworkEngine."""
+        self._topology.note_removal()
+
+    def renew(self) -> None:
+        """See NetworkEngine; a stream opens another connection by itself."""
+        for pool in list(self._pools.values()):
+            pool.close()
+
     def close(self) -> None:
         """Close all connections that nobody uses. Running loops close theirs when they end."""
         tracker, self._tracker = self._tracker, None
         if tracker is not None:
             tracker.close()
-        for pool in list(self._pools.values()):
-            pool.close()
+        self.renew()
+
+
+def _topology_of(target: Target, replication: tuple[float, float | None]) -> Single:
+    if target.kind == "server" and len(target.servers) > 1:
+        return Replicated(target, *replication)
+    return {"server": Single, "sentinel": Sentinel, "cluster": Cluster}[target.kind](target)
 
 
 def _outcome(work: Callable[..., Any], *args: Any) -> Any:

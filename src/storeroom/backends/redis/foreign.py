@@ -13,6 +13,7 @@ from typing import Any, Final
 from storeroom.exceptions import DecodeError
 from storeroom.serializers import Codec
 from storeroom.serializers.compressors import first_of
+from storeroom.storage.interruptions import raise_if_foreign
 
 __all__ = ["ForeignReader"]
 
@@ -47,6 +48,7 @@ class ForeignReader:
         try:
             return _loads(data)
         except Exception as error:  # a pickle can fail in any way
+            raise_if_foreign(error, _loads, data)
             raise DecodeError(f"Stored bytes are no pickle that can be read: {type(error).__name__}.") from error
 
 

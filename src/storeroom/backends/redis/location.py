@@ -45,11 +45,12 @@ class Server:
     host: str = "localhost"
     port: int = 6379
     path: str = ""
-    db: int = 0
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    tls: bool = False
-    must_be_primary: bool = False
+    # Each request looks its server up: a hash of these, too, would take 0.5 µs more.
+    db: int = field(default=0, hash=False)
+    username: str | None = field(default=None, hash=False)
+    password: str | None = field(default=None, repr=False, hash=False)
+    tls: bool = field(default=False, hash=False)
+    must_be_primary: bool = field(default=False, hash=False)
 
     @property
     def name(self) -> str:
@@ -199,6 +200,8 @@ def _parse_query(query: str, options: Mapping[str, Any], wrong: str) -> dict[str
             continue  # django-redis: the primary is read from and written to, whatever it says
         option = known.IN_URL.get(name)
         if option is None:
+            if "@" in query:  # of a password with an unescaped "?" it is the rest
+                raise ConfigurationError(f"{wrong}, with a '?' before the '@'; expected %3F for it in a password.")
             raise ConfigurationError(
                 f"{wrong}, whose query holds {name!r}; expected options of connections: {', '.join(known.CONNECTION)}."
                 f"{nearest(name, known.CONNECTION)}"

@@ -3,29 +3,41 @@
 A timeout goes to the server as milliseconds from now, and comes back as such: the clocks of the hosts need not agree.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
 
 from redis.exceptions import NoScriptError, OutOfMemoryError
 
 from storeroom import timeouts
+from storeroom.backends.parts import PartialError
 from storeroom.backends.redis import scripts
 from storeroom.backends.redis.foreign import ForeignReader
-from storeroom.backends.redis.requests import PRIMARIES, Command, Exchange, Request, Use, checked, is_wrong_type, one
+from storeroom.backends.redis.limits import Limit
+from storeroom.backends.redis.listing import each_batch
+from storeroom.backends.redis.requests import (
+    Command,
+    Exchange,
+    Request,
+    Use,
+    checked,
+    is_outage,
+    is_wrong_type,
+    one,
+)
 from storeroom.backends.redis.scripts import Script
 from storeroom.engines.counts import Counters
 from storeroom.exceptions import DecodeError, StorageError
 from storeroom.serializers import Codec
+from storeroom.storage.copies import alike
 from storeroom.storage.counters import numeric
-from storeroom.storage.envelope import FIRST_BYTE, KIND_BYTES, Envelope, is_packed
+from storeroom.storage.envelope import FIRST_BYTE, KIND_BYTES, LEASED_BYTES, Envelope, is_over, is_packed
 from storeroom.storage.hooks import ABSENT, LOOK, MISSING, Conditional, Swap
 from storeroom.timeouts import NEVER
 
 __all__ = ["Operations", "key_bytes", "key_text"]
 
-_SCAN_COUNT: Final = 1000
-"""Keys that one SCAN looks at: a millisecond of the server's time at most."""
+T = TypeVar("T")
 
 MAX_MILLISECONDS: Final = 2**53
 """Redis refuses expiries beyond 64 bits; this is 285,000 years."""
@@ -78,6 +90,7 @@ class Operations:
     is_cluster: bool
     is_bound: bool
     without_room: Callable[[StorageError], bool]
+    limit: Limit = field(default_factory=Limit)
 
     # Reading --------------------------------------------------------------------------------
 
@@ -92,25 +105,27 @@ class Operations:
             return {}
         keys = [key_bytes(storage_key) for storage_key in storage_keys]
         if self.is_cluster:
-            replies = yield Request([("GET", key) for key in keys], Use.READ)
+            replies = yield Request([("GET", key) for key in keys], Use.READ, may_lack=True)
         else:
             (replies,) = yield one(Use.READ, "MGET", *keys)
             checked(replies)
-        found = {key: self._decoded(key, reply) for key, reply in zip(storage_keys, replies, strict=True)}
-        return {key: value for key, value in found.items() if value is not MISSING}
+        answered, lost = _answered(storage_keys, replies)
+        found = {key: self._decoded(key, reply) for key, reply in answered.items()}
+        return _whole({key: value for key, value in found.items() if value is not MISSING}, lost)
 
     def get_dated(self, storage_keys: Sequence[str]) -> Exchange[dict[str, tuple[Any, float | None]]]:
         """One GET and one PTTL for each key, all together."""
         if not storage_keys:
             return {}
         keys = map(key_bytes, storage_keys)
-        replies = yield Request([(name, key) for key in keys for name in ("GET", "PTTL")], Use.READ)
+        replies = yield Request([(name, key) for key in keys for name in ("GET", "PTTL")], Use.READ, may_lack=True)
+        answered, lost = _answered(storage_keys, zip(replies[::2], replies[1::2], strict=True))
         found: dict[str, tuple[Any, float | None]] = {}
-        for storage_key, reply, left in zip(storage_keys, replies[::2], replies[1::2], strict=True):
+        for storage_key, (reply, left) in answered.items():
             value, expires_at = self._decoded(storage_key, reply), _until(checked(left))
             if value is not MISSING:
                 found[storage_key] = value, expires_at  # in the past if it expired between the two
-        return found
+        return _whole(found, lost)
 
     def _decoded(self, storage_key: str, reply: Any) -> Any:
         """Return the value of a reply to GET, or MISSING, also for bytes that cannot be decoded."""
@@ -139,7 +154,8 @@ class Operations:
 
     def set(self, storage_key: str, value: Any, expires_at: float) -> Exchange[bool]:
         """One SET."""
-        (reply,) = yield Request((self._set_command(storage_key, value, expires_at),), Use.WRITE)
+        (reply,) = yield from self.limit.send((self._set_command(storage_key, value, expires_at),), Use.WRITE)
+        yield from self._withdraw({storage_key: reply})
         return self._stored(reply)
 
     def set_many(self, values: Mapping[str, Any], expires_at: float) -> Exchange[Sequence[str]]:
@@ -147,13 +163,21 @@ class Operations:
         if not values:
             return []
         commands = [self._set_command(key, value, expires_at) for key, value in values.items()]
-        replies = yield Request(commands, Use.WRITE)
-        return [key for key, reply in zip(values, replies, strict=True) if not self._stored(reply)]
+        replies = yield from self.limit.send(commands, Use.WRITE, may_lack=True)
+        answered, lost = _answered(values, replies)
+        yield from self._withdraw(answered)
+        return _whole([key for key, reply in answered.items() if not self._stored(reply)], lost)
+
+    def _withdraw(self, replies: Mapping[str, Any]) -> Exchange[None]:
+        """Remove the older values of entries for whose new ones there was no room."""
+        refused = [key for key, reply in replies.items() if isinstance(reply, OutOfMemoryError)]
+        if refused:
+            yield from self.delete_many(refused)
 
     def add(self, storage_key: str, value: Any, expires_at: float) -> Exchange[Any]:
         """One SET NX, and the first bytes of the entry in the way, together."""
         command = *self._set_command(storage_key, value, expires_at), "NX"
-        reply, head = yield Request((command, _head(command[1])), Use.ONCE)
+        reply, head = yield from self.limit.send((command, _head(command[1])), Use.ONCE)
         if reply is None:
             return LOOK if _is_envelope(head) else False
         return self._stored(reply)
@@ -175,19 +199,27 @@ class Operations:
         return True
 
     def delete(self, storage_key: str) -> Exchange[bool]:
-        """One UNLINK."""
+        """One UNLINK, after the first bytes, together."""
         return (yield from self.delete_many([storage_key])) > 0
 
     def delete_many(self, storage_keys: Sequence[str]) -> Exchange[int]:
-        """One UNLINK; in a cluster one for each key, all together."""
+        """One UNLINK, in a cluster one for each key, after the first bytes of each, all together."""
         if not storage_keys:
             return 0
-        return (yield from self._unlink(list(map(key_bytes, storage_keys)), Use.ONCE))
+        keys, now = list(map(key_bytes, storage_keys)), timeouts.now()
+        heads: list[Command] = [("GETRANGE", key, 0, LEASED_BYTES - 1) for key in keys]
+        replies = yield Request(heads + self._unlinking(keys), Use.ONCE, may_lack=self.is_cluster)
+        told, removed = replies[: len(keys)], replies[len(keys) :]
+        lost: dict[str, Exception] = {}
+        if self.is_cluster:
+            answered, lost = _answered(storage_keys, zip(told, removed, strict=True))
+            told, removed = [head for head, _ in answered.values()], [count for _, count in answered.values()]
+        over = sum(isinstance(head, bytes) and is_over(head, now) for head in told)
+        count: int = sum(map(checked, removed))
+        return _whole(max(0, count - over), lost)
 
-    def _unlink(self, keys: Sequence[bytes], use: Use) -> Exchange[int]:
-        commands: list[Command] = [("UNLINK", key) for key in keys] if self.is_cluster else [("UNLINK", *keys)]
-        replies = yield Request(commands, use)
-        return sum(map(checked, replies))
+    def _unlinking(self, keys: Sequence[bytes]) -> list[Command]:
+        return [("UNLINK", key) for key in keys] if self.is_cluster else [("UNLINK", *keys)]
 
     def touch(self, storage_key: str, expires_at: float) -> Exchange[Any]:
         """One script."""
@@ -255,7 +287,7 @@ class Operations:
         return True
 
     def compare_delete(self, storage_key: str, expected: Any) -> Exchange[bool]:
-        """One script, where equal values have equal bytes; else the entry is compared, and tried again."""
+        """One script, where a value read has the bytes written; else the entry is compared, and tried again."""
         return (yield from self._swap(storage_key, Swap(expected, MISSING, NEVER)))
 
     def compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> Exchange[bool]:
@@ -266,14 +298,14 @@ class Operations:
         script, key, frame, *new = self._swap_script(storage_key, swap)
         while True:
             try:
-                reply = yield from _run(script, Use.ONCE, key, frame, *new)
+                reply = yield from _run(script, Use.ONCE, key, frame, *new, send=self.limit.send)
             except StorageError as error:
                 if not isinstance(error.__cause__, OutOfMemoryError):
                     raise
                 return self._stored(error.__cause__)
             if not isinstance(reply, bytes):
                 return bool(reply)
-            if self._decoded(storage_key, reply) != swap.expected:
+            if not alike(self._decoded(storage_key, reply), swap.expected):
                 return False
             frame = reply
 
@@ -293,9 +325,11 @@ class Operations:
         if not swaps:
             return {}
         commands = [self._swap_command(storage_key, swap) for storage_key, swap in swaps.items()]
-        replies = yield Request(commands, Use.ONCE)
+        replies = yield from self.limit.send(commands, Use.ONCE, may_lack=True)
+        answered, lost = _answered(swaps, replies)
         swapped = {}
-        for (storage_key, swap), reply in zip(swaps.items(), replies, strict=True):
+        for storage_key, reply in answered.items():
+            swap = swaps[storage_key]
             if reply is None or is_wrong_type(reply):
                 swapped[storage_key] = False
             elif swap.expected is ABSENT or isinstance(reply, OutOfMemoryError):
@@ -304,7 +338,7 @@ class Operations:
                 swapped[storage_key] = yield from self._swap(storage_key, swap)
             else:
                 swapped[storage_key] = checked(reply) == 1
-        return swapped
+        return _whole(swapped, lost)
 
     def _swap_command(self, storage_key: str, swap: Swap) -> Command:
         if swap.expected is ABSENT:
@@ -313,8 +347,8 @@ class Operations:
         return ("EVALSHA", script.digest, 1, *arguments)
 
     def _is_equal(self, storage_key: str, reply: Any, expected: Any) -> bool:
-        """Tell whether other bytes than the expected ones were there, of an equal value."""
-        return isinstance(reply, bytes) and bool(self._decoded(storage_key, reply) == expected)
+        """Tell whether other bytes than the expected ones were there, of the same writing."""
+        return isinstance(reply, bytes) and alike(self._decoded(storage_key, reply), expected)
 
     # Listing and clearing -------------------------------------------------------------------
 
@@ -335,7 +369,7 @@ class Operations:
                         found[Conditional(text) if _is_envelope(head) else text] = None
             return 0
 
-        yield from self._each_batch(start.translate(_GLOB) + pattern, keep, step)
+        yield from each_batch(key_bytes(start.translate(_GLOB) + pattern), keep, step)
         return list(found)
 
     def remove(self, start: str, pattern: str, owns: Callable[[str], bool], step: int | None = None) -> Exchange[int]:
@@ -343,37 +377,49 @@ class Operations:
 
         def remove(keys: Sequence[bytes]) -> Exchange[int]:
             own = [key for key in keys if (text := key_text(key)) is not None and owns(text)]
-            return (yield from self._unlink(own, Use.WRITE)) if own else 0
+            replies = (yield Request(self._unlinking(own), Use.WRITE)) if own else []
+            return sum(map(checked, replies))
 
-        return (yield from self._each_batch(start.translate(_GLOB) + pattern, remove, step))
+        return (yield from each_batch(key_bytes(start.translate(_GLOB) + pattern), remove, step))
 
     def clear(self, start: str, owns: Callable[[str], bool]) -> Exchange[int]:
         """SCAN and UNLINK the cache's own entries and tags, in small steps."""
         # The storage keys of tags begin with a prefix of their own, which one pattern for both has to leave open.
         return (yield from self.remove("", f"*{start.translate(_GLOB)}*", owns))
 
-    def _each_batch(
-        self, pattern: str, work: Callable[[Sequence[bytes]], Exchange[int]], step: int | None
-    ) -> Exchange[int]:
-        """Do some work on each batch of keys that match; return the sum of its results."""
-        total = 0
-        for server in (yield PRIMARIES):
-            cursor = b"0"
-            while True:
-                command = ("SCAN", cursor, "MATCH", key_bytes(pattern), "COUNT", step or _SCAN_COUNT)
-                (reply,) = yield Request((command,), Use.FRESH, at=server)
-                cursor, keys = checked(reply)
-                total += yield from work(keys)
-                if cursor == b"0":
-                    break
-        return total
+
+def _answered(storage_keys: Iterable[str], replies: Iterable[Any]) -> tuple[dict[str, Any], dict[str, Exception]]:
+    """Return the replies by storage key, and the errors of those whose server is out of reach."""
+    answered: dict[str, Any] = {}
+    lost: dict[str, Exception] = {}
+    for storage_key, reply in zip(storage_keys, replies, strict=True):
+        error: Any = next(filter(is_outage, reply), None) if type(reply) is tuple else reply
+        if is_outage(error):
+            lost[storage_key] = error
+        else:
+            answered[storage_key] = reply
+    return answered, lost
 
 
-def _run(script: Script, use: Use, *args: bytes | float, keys: int = 1) -> Exchange[Any]:
+def _whole(result: T, lost: Mapping[str, Exception]) -> T:
+    """Return the result; raise it as a PartialError if keys are lost."""
+    if lost:
+        raise PartialError(result, lost)
+    return result
+
+
+def _send(commands: Sequence[Command], use: Use) -> Exchange[list[Any]]:
+    return (yield Request(commands, use))
+
+
+def _run(
+    script: Script, use: Use, *args: bytes | float, keys: int = 1,
+    send: Callable[[Sequence[Command], Use], Exchange[list[Any]]] = _send,
+) -> Exchange[Any]:  # fmt: skip
     """Run a script by its digest; a server that does not know it yet gets its source."""
-    (reply,) = yield one(use, "EVALSHA", script.digest, keys, *args)
+    (reply,) = yield from send((("EVALSHA", script.digest, keys, *args),), use)
     if isinstance(reply, NoScriptError):
-        (reply,) = yield one(use, "EVAL", script.source, keys, *args)
+        (reply,) = yield from send((("EVAL", script.source, keys, *args),), use)
     return None if is_wrong_type(reply) else checked(reply)
 
 

@@ -23,6 +23,9 @@ DEFAULT_MAX_CONNECTIONS: Final = 64
 DEFAULT_READ_OWN_WRITES: Final = 1.0
 """Seconds. Replicas lag by milliseconds as a rule."""
 
+DEFAULT_REPLICA_MAX_LAG: Final = 5.0
+"""Seconds: far above the lag of a replica that is well, and below the 60 in which Redis notices a silent link."""
+
 _ignored = partial(network.ignored, "other backends")
 
 
@@ -64,6 +67,13 @@ def _falsy(instead: str, default: Any = None) -> Option:
         return value
 
     return Option(parse, default, "Accepted if it is False.")
+
+
+def _lag(value: Any) -> float | None:
+    try:
+        return None if value is None or str(value).lower() == "none" else config.number(0.1)(value)
+    except ValueError as expectation:
+        raise ValueError(f"{expectation}, or None for no bound") from None
 
 
 def _only_true(value: Any) -> bool:
@@ -148,6 +158,7 @@ CONNECTION: Final[Mapping[str, Option]] = {
         DEFAULT_MAX_CONNECTIONS,
         "How many connections a process keeps to one server at most; a further thread waits for one.",
     ),
+    "pool_timeout": network.NETWORK_OPTIONS["pool_timeout"],
     "socket_keepalive": Option(config.boolean, True, "Whether idle connections are kept alive by TCP."),
     **{name: network.NETWORK_OPTIONS[name] for name in ("socket_timeout", "socket_connect_timeout")},
     **TLS,
@@ -173,8 +184,8 @@ _DRIVERS: Final[Mapping[str, Option]] = {
     **dict.fromkeys(("host", "port", "path", "unix_socket_path"), refused(_LOCATION)),
     "ssl": _falsy("a LOCATION whose scheme has TLS: rediss://, rediss+sentinel:// or rediss+cluster://"),
     "timeout": refused(
-        "OPTIONS['socket_timeout'], for which a server, and a connection that is not busy, are waited for; or TIMEOUT "
-        "beside OPTIONS, after which entries expire"
+        "OPTIONS['socket_timeout'], for which a server is waited for; OPTIONS['pool_timeout'], for which a connection "
+        "is; or TIMEOUT beside OPTIONS, after which entries expire"
     ),
     "socket_keepalive_options": refused("socket_keepalive, which is True, and intervals that the system sets"),
     "redis_connect_func": refused("username, password, credential_provider or client_name"),
@@ -192,7 +203,7 @@ IN_URL: Final = {**CONNECTION, **_DRIVERS}
 
 _CLIENTS: Final[Mapping[str, Option]] = {
     **IN_URL,
-    "timeout": _ignored("a connection that is not busy is waited for as long as a server, for socket_timeout"),
+    "timeout": _ignored("pool_timeout says how long a connection that is not busy is waited for"),
     "queue_class": _ignored("Storeroom keeps its own pool"),
     "single_connection_client": _ignored("Storeroom keeps its own pool"),
     "maint_notifications_config": _ignored("a server that goes away is an outage, and a failover is followed"),
@@ -311,6 +322,12 @@ OPTIONS: Final[Mapping[str, Option]] = {
         config.number(0),
         DEFAULT_READ_OWN_WRITES,
         "Seconds for which a thread or task that has written reads from the first server, where LOCATION has several.",
+    ),
+    "replica_max_lag": Option(
+        _lag,
+        DEFAULT_REPLICA_MAX_LAG,
+        "Seconds that a replica may be behind the first server, where LOCATION has several; one that is further behind "
+        "is not read from. None for no bound.",
     ),
     **CONNECTION,
     **_DRIVERS,

@@ -10,11 +10,11 @@ from typing import Any, Final, Protocol
 
 import hiredis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import InvalidResponse, NoPermissionError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from storeroom.backends.network import Connections
-from storeroom.backends.redis.requests import Command, UnreachableError, Use
+from storeroom.backends.connections import Connections
+from storeroom.backends.redis.requests import Command, ForeignError, UnreachableError, Use
 
 __all__ = ["Pool", "pack", "require_primary"]
 
@@ -31,6 +31,9 @@ class Connection(Protocol):
 
 _pack: Final[Callable[[Any], bytes]] = hiredis.pack_command
 _ROLE: Final = _pack(("ROLE",))
+_PING: Final = _pack(("PING",))
+
+_NUMBERS: Final = frozenset({int, float})
 
 _PIECE: Final = 2**16
 """Bytes: a line that takes longer than socket_timeout for so few is as good as down."""
@@ -38,7 +41,12 @@ _PIECE: Final = 2**16
 
 def pack(commands: Sequence[Command]) -> bytes:
     """Return the bytes of commands that are sent together."""
-    return _pack(commands[0]) if len(commands) == 1 else b"".join(map(_pack, commands))
+    return _pack(_words(commands[0])) if len(commands) == 1 else b"".join([_pack(_words(it)) for it in commands])
+
+
+def _words(command: Command) -> Command:
+    # hiredis (3.5) lets Python write numbers, where a signal's handler may raise, and takes no notice: a crash.
+    return tuple([repr(word) if type(word) in _NUMBERS else word for word in command])
 
 
 def require_primary(role: Any) -> None:
@@ -71,30 +79,33 @@ class Talk:
 class Pool:
     """The connections of one process to one server: see Connections, and Server on `must_be_primary`."""
 
-    def __init__(self, make: Callable[[], Connection], limit: int, patience: float, *, must_be_primary: bool) -> None:
-        self._must_be_primary = must_be_primary
-        self._connections = Connections(make, methodcaller("disconnect"), limit, patience, UnreachableError)
+    def __init__(
+        self, name: str, make: Callable[[], Connection], limit: int, patience: float, *, must_be_primary: bool
+    ) -> None:
+        self._make, self._must_be_primary = make, must_be_primary
+        self._connections = Connections(name, self._connected, methodcaller("disconnect"), limit, patience, _is_crowded)
+        self.take = self._connections.take
         self.close = self._connections.close
 
     def exchange(self, commands: Sequence[Command], use: Use) -> list[Any]:
         """Send commands; return their replies, errors of the server among them.
 
         Raises:
+            PoolTimeoutError: no connection came free in time.
             UnreachableError: nothing was sent.
             redis.exceptions.ConnectionError: the connection broke.
             redis.exceptions.TimeoutError: the server did not answer in time.
         """
-        return self.receive(self.send(commands, use), use)
+        # Before a connection is taken: others may need it, and an exception that comes between loses it for a while.
+        packed, count = pack(commands), len(commands)
+        return self.receive(self.send(self.take(), packed, count, use), use)
 
-    def send(self, commands: Sequence[Command], use: Use) -> Talk:
-        """Send commands. The caller must receive() the replies."""
-        packed = _pieces(pack(commands))
-        connection, is_reused = self._connections.take()
-        talk = Talk(connection, packed, len(commands), is_reused)
+    def send(self, taken: tuple[Connection, bool], packed: bytes, count: int, use: Use) -> Talk:
+        """Send commands on a connection of take(). The caller must receive() the replies, or release() the talk."""
+        connection, is_reused = taken
+        talk = Talk(connection, _pieces(packed), count, is_reused)
         try:
-            if not is_reused:
-                self._open(connection)
-            elif use is Use.ONCE and not _is_clean(connection):
+            if is_reused and use is Use.ONCE and not _is_clean(connection):
                 # A request that is sent only once must not be the one to find out.
                 self._reopen(talk)
             self._send(talk, use)
@@ -119,12 +130,34 @@ class Pool:
         self._connections.give_back(talk.connection)
         return replies
 
+    def release(self, held: Any) -> None:
+        """Give back the connection of take() or send(), if `held` is one of their results."""
+        if isinstance(held, Talk):
+            self._connections.discard(held.connection)  # a reply may still come on it
+        elif isinstance(held, tuple):
+            self._connections.give_back(held[0])
+
+    def _connected(self) -> Connection:
+        connection = self._make()
+        try:
+            self._open(connection)
+        except BaseException:
+            connection.disconnect()
+            raise
+        return connection
+
     def _open(self, connection: Connection) -> None:
         try:
             connection.connect()
+            # A server that has too many clients accepts, and says so in place of the first reply.
+            connection.send_packed_command([_ROLE if self._must_be_primary else _PING], check_health=False)
+            reply = connection.read_response(disable_decoding=True)
             if self._must_be_primary:
-                connection.send_packed_command([_ROLE], check_health=False)
-                require_primary(connection.read_response(disable_decoding=True))
+                require_primary(reply)
+        except NoPermissionError:
+            pass  # to ask that, which will do as a reply
+        except InvalidResponse as error:
+            raise ForeignError(f"no reply of Redis ({error})") from error
         except (RedisConnectionError, RedisTimeoutError, ResponseError) as error:
             raise UnreachableError(str(error)) from error
 
@@ -148,6 +181,11 @@ class Pool:
         talk.connection.send_packed_command(talk.packed, check_health=False)
 
 
+def _is_crowded(error: Exception) -> bool:
+    """Tell whether a connection was refused as one too many (maxclients)."""
+    return isinstance(error, UnreachableError) and "max number of clients" in str(error)
+
+
 def _is_clean(connection: Connection) -> bool:
     """Tell whether an idle connection is still open, and nothing waits on it to be read."""
     try:
@@ -164,5 +202,7 @@ def _read(talk: Talk) -> list[Any]:
         try:
             replies.append(read(disable_decoding=True))
         except ResponseError as error:
-            replies.append(error)
+            replies.append(error.with_traceback(None))  # which would keep the connection alive, in a circle
+        except InvalidResponse as error:
+            raise ForeignError(f"no reply of Redis ({error})") from error
     return replies

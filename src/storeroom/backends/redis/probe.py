@@ -14,6 +14,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from storeroom.backends.redis.engine import RedisEngine
 from storeroom.backends.redis.location import Server
 from storeroom.backends.redis.pool import Pool
+from storeroom.backends.redis.replicas import facts_of
 from storeroom.backends.redis.requests import Command, Use, checked
 from storeroom.exceptions import StorageError
 from storeroom.storage.probes import Endpoint, Memory, Probe, ServerProbe, measure, together
@@ -43,10 +44,20 @@ def probe(engine: RedisEngine, seconds: float) -> Probe:
 def _look_at_servers(engine: RedisEngine, seconds: float) -> list[ServerProbe]:
     servers = engine.target.servers
     expected = ["primary", *["replica"] * (len(servers) - 1)]
-    first, *others = (answer.probe for answer in _ask_all(engine, servers, expected, seconds))
+    answers = _ask_all(engine, servers, expected, seconds, ("INFO", "replication"))
+    first, *others = answers[0].probe, *(_judged(answer, engine.max_lag) for answer in answers[1:])
     if first.role == "replica" and not first.failure:
         first = replace(first, failure="it is a replica, which takes no writes", is_refusal=True)
     return [first, *others]
+
+
+def _judged(answer: _Answer, max_lag: float | None) -> ServerProbe:
+    """Return the probe of a server, which has failed as a replica whose link to its primary is broken."""
+    facts = facts_of(answer.replies[0]) if answer.replies else {}
+    if facts.get("master_link_status") != "down":
+        return answer.probe
+    read = "is read from, however old its entries are" if max_lag is None else "is left alone"
+    return replace(answer.probe, failure=f"its link to its primary is broken (master_link_status:down): it {read}")
 
 
 def _look_by_sentinels(engine: RedisEngine, seconds: float) -> list[ServerProbe]:
@@ -127,7 +138,7 @@ def _ask(engine: RedisEngine, server: Server, role: str, more: Sequence[Command]
     finally:
         pool.close()
     found = replace(unknown, seconds=seconds, round_trips=round_trips, clock_ahead=clock_ahead)
-    return _Answer(_described(found, _facts(info), told_role), replies)
+    return _Answer(_described(found, facts_of(info), told_role), replies)
 
 
 def _described(found: ServerProbe, facts: Mapping[str, str], told_role: Any) -> ServerProbe:
@@ -152,14 +163,6 @@ def _is_refusal(error: BaseException) -> bool:
     """Tell whether the server itself said no: to the password, the database, or a command."""
     said_no = (AuthenticationError, ResponseError, StorageError)
     return isinstance(error, said_no) or isinstance(error.__cause__, said_no)
-
-
-def _facts(info: Any) -> dict[str, str]:
-    """Return the facts of INFO; none where this user may not ask for it."""
-    if not isinstance(info, bytes):
-        return {}
-    lines = info.decode("utf-8", "replace").splitlines()
-    return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
 def _memory(facts: Mapping[str, str]) -> Memory | None:

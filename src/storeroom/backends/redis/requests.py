@@ -4,20 +4,30 @@ An operation of the cache is a generator of requests, so that it is written once
 """
 
 import enum
+import ssl
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar
 
-from redis.exceptions import ClusterDownError, ReadOnlyError, ResponseError, TryAgainError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthenticationWrongNumberOfArgsError,
+    ClusterDownError,
+    NoPermissionError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from storeroom.backends.redis.location import Server
+from storeroom.backends.refusals import LOGIN_REMEDY, TLS_REMEDY
 from storeroom.exceptions import StorageError
 
 __all__ = [
-    "OUTAGES", "PRIMARIES", "Command", "Exchange", "Request", "UnreachableError", "Use", "checked", "is_wrong_type",
-    "one",
+    "OUTAGES", "PRIMARIES", "Batch", "Command", "Exchange", "ForeignError", "Outcome", "Request", "UnreachableError",
+    "Use", "checked", "is_broken", "is_outage", "is_wrong_type", "key_of", "keys_of", "one", "remedy",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -49,18 +59,45 @@ class Request:
     Attributes:
         commands: each has one reply; an error of the server is a reply too.
         at: the server to ask, if it is a certain one.
+        may_lack: whether the replies of servers out of reach are their errors, as long as others have answered.
     """
 
     commands: Sequence[Command]
     use: Use
     at: Server | None = None
+    may_lack: bool = False
 
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Commands for one server."""
+
+    server: Server
+    commands: Sequence[Command]
+    use: Use
+
+
+Outcome: TypeAlias = list[Any] | Exception
+"""The replies to a batch, or the reason why there are none."""
 
 PRIMARIES: Final = Request((), Use.FRESH)
-"""Asks for the servers that hold the entries, instead of replies."""
+"""Asks for the servers that hold the entries now, instead of replies: of each, its part of them that others lack."""
 
 Exchange: TypeAlias = Generator[Request, list[Any], T]
 """An operation: yields requests, is sent the replies of each, and returns its result."""
+
+
+def key_of(command: Command) -> Any:
+    """Return the first key of a command."""
+    return command[3 if str(command[0]).startswith("EVAL") else 1]
+
+
+def keys_of(command: Command) -> Sequence[Any]:
+    """Return all keys of a command."""
+    name = str(command[0])
+    if name.startswith("EVAL"):
+        return command[3 : 3 + int(command[2])]
+    return command[1:] if name in {"MGET", "UNLINK"} else command[1:2]
 
 
 def one(use: Use, *command: bytes | str | float) -> Request:
@@ -78,8 +115,62 @@ OUTAGES: Final = (
 """A server cannot be reached, or cannot work now. Any other refusal is a mistake of the program."""
 
 
+def is_outage(reply: Any) -> bool:
+    """Tell whether a reply, or an error, is one of these; most are none, and told at once."""
+    return isinstance(reply, Exception) and isinstance(reply, OUTAGES)
+
+
 class UnreachableError(RedisConnectionError):
     """No connection could be made, so that nothing has been sent."""
+
+
+class ForeignError(RedisConnectionError):
+    """The server does not speak Redis's protocol."""
+
+
+_RIGHTS: Final = (
+    "Let its user run the command on the cache's keys: see ACL SETUSER, and docs/backends/redis.md for the commands."
+)
+_REMEDIES: Final = {
+    "DB index": "The server has no database of that number: choose a smaller one, or raise its setting databases.",
+    "cluster support disabled": "The server is in no cluster: write redis:// in LOCATION.",
+    "knows no such primary": "Check the primary's name in LOCATION.",
+    "GET-MASTER-ADDR-BY-NAME": "The server is no Sentinel: write redis:// in LOCATION, or a Sentinel's port.",
+    "[SSL: ": TLS_REMEDY,  # redis-py tells no cause
+}
+"""Words of an error -> its remedy."""
+
+
+def classes_of(error: BaseException | None) -> tuple[type[Exception], ...]:
+    """Return the classes that programs written for redis-py catch an outage's error by."""
+    while error is not None:
+        if isinstance(error, RedisTimeoutError):
+            return RedisTimeoutError, TimeoutError
+        error = error.__cause__
+    return (RedisConnectionError,)
+
+
+def is_broken(error: Exception) -> bool:
+    """Tell of an outage's error whether a connection broke; the subclasses say that there was none, or it is no use."""
+    return type(error) is RedisConnectionError
+
+
+def remedy(error: BaseException | None) -> str:
+    """Return the remedy against an error, or its cause, by which a server refuses a cache; "" for others."""
+    while error is not None:
+        if isinstance(error, AuthenticationError | AuthenticationWrongNumberOfArgsError):
+            return LOGIN_REMEDY
+        if isinstance(error, NoPermissionError):
+            return _RIGHTS
+        if isinstance(error, ssl.SSLError):
+            return TLS_REMEDY
+        if isinstance(error, ForeignError):
+            return "The server there is no Redis: check the port in LOCATION."
+        for words, found in _REMEDIES.items():
+            if words in str(error):
+                return found
+        error = error.__cause__
+    return ""
 
 
 def checked(reply: Any) -> Any:
@@ -87,7 +178,8 @@ def checked(reply: Any) -> Any:
     if isinstance(reply, OUTAGES):
         raise reply
     if isinstance(reply, Exception):
-        raise StorageError(f"The Redis server refused a command: {reply}.") from reply
+        refusal = f"The Redis server refused a command: {str(reply).rstrip('.')}. {remedy(reply)}"
+        raise StorageError(refusal.strip()) from reply
     return reply
 
 

@@ -5,6 +5,7 @@ connection and few system calls. The replies to a task that was cancelled are pa
 """
 
 import asyncio
+import math
 import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -19,7 +20,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from storeroom.backends.redis.location import Server
 from storeroom.backends.redis.pool import pack, require_primary
-from storeroom.backends.redis.requests import Command, UnreachableError, Use
+from storeroom.backends.redis.requests import Command, ForeignError, UnreachableError, Use
 
 __all__ = ["Login", "Stream"]
 
@@ -61,7 +62,7 @@ class Stream:
                 return await wire.ask(commands)
             except RedisConnectionError as error:
                 # It had idled out, or the server was restarted, since it was used last.
-                if use is Use.ONCE and not isinstance(error, UnreachableError):
+                if isinstance(error, ForeignError) or (use is Use.ONCE and not isinstance(error, UnreachableError)):
                     raise
         return await (await self._open()).ask(commands)
 
@@ -84,6 +85,16 @@ class Stream:
         if self._guardian is None:
             self._guardian = self._guard()
             await anext(self._guardian)
+        begun = self._loop.time()
+        try:
+            return await self._attempt()
+        except UnreachableError:
+            if self._loop.time() - begun < 1.5 * self._login.connect_timeout:
+                raise
+        # A loop that did not run meanwhile may have missed the server's answer.
+        return await self._attempt()
+
+    async def _attempt(self) -> "_Wire":
         wire = _Wire(self._server.name, self._login.timeout)
         try:
             async with asyncio.timeout(self._login.connect_timeout):
@@ -93,7 +104,7 @@ class Stream:
             wire.close()
             if isinstance(error, TimeoutError):
                 raise UnreachableError(f"no connection within {self._login.connect_timeout:g} s") from None
-            if isinstance(error, OSError | RedisError):
+            if isinstance(error, OSError | RedisError) and not isinstance(error, ForeignError):
                 raise UnreachableError(str(error)) from error
             raise
         return wire
@@ -167,7 +178,7 @@ class _Wire(asyncio.Protocol):
         if self.is_closed:
             raise UnreachableError(f"{self._name} closed the connection before anything was sent")
         waiter: asyncio.Future[list[Any]] = self._loop.create_future()
-        self._pending.append(_Pending(waiter, len(commands), self._loop.time() + self._timeout))
+        self._pending.append(_Pending(waiter, len(commands)))
         if not self._outgoing:
             self._loop.call_soon(self._flush)
         self._outgoing.append(pack(commands))
@@ -176,6 +187,11 @@ class _Wire(asyncio.Protocol):
         return await waiter
 
     def _flush(self) -> None:
+        # A loop that was busy since ask() has kept the server waiting, not the other way round.
+        deadline = self._loop.time() + self._timeout
+        for asked in self._pending:
+            if asked.deadline == math.inf:
+                asked.deadline = deadline
         data = b"".join(self._outgoing)
         self._outgoing.clear()
         if self._transport is not None and data:
@@ -191,7 +207,7 @@ class _Wire(asyncio.Protocol):
         self._unsent = 0 if self._transport is None else self._transport.get_write_buffer_size()
         if self._unsent < unsent:
             self._moved_at = now
-        left = max(self._pending[0].deadline, self._moved_at + self._timeout) - now
+        left = min(max(self._pending[0].deadline, self._moved_at + self._timeout) - now, self._timeout)
         if left <= 0:
             self._fail(RedisTimeoutError(f"no answer from {self._name} within {self._timeout:g} s"))
         else:
@@ -227,7 +243,7 @@ class _Wire(asyncio.Protocol):
             while (reply := self._reader.gets()) is not _NOTHING:
                 self._receive(reply)
         except (hiredis.ProtocolError, IndexError) as error:
-            self._fail(RedisConnectionError(f"{self._name} does not speak Redis's protocol: {error}"))
+            self._fail(ForeignError(f"{self._name} does not speak Redis's protocol: {error}"))
 
     def _receive(self, reply: Any) -> None:
         asked = self._pending[0]
@@ -253,5 +269,5 @@ class _Pending:
 
     waiter: asyncio.Future[list[Any]]
     count: int
-    deadline: float
+    deadline: float = math.inf
     replies: list[Any] = field(default_factory=list)

@@ -4,48 +4,47 @@ A topology gives the route of a request, and carries nothing itself, so that one
 asynchronous callers.
 """
 
-import contextvars
-import itertools
 import time
-from collections.abc import Collection, Generator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, ReadOnlyError, TryAgainError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from storeroom.backends.redis.health import Health
 from storeroom.backends.redis.location import Server, Target
-from storeroom.backends.redis.requests import OUTAGES, PRIMARIES, Command, Request, UnreachableError, Use
+from storeroom.backends.redis.requests import (
+    OUTAGES,
+    PRIMARIES,
+    Batch,
+    Command,
+    Outcome,
+    Request,
+    UnreachableError,
+    Use,
+    is_outage,
+    key_of,
+)
 
-__all__ = ["Batch", "Outcome", "Route", "Single", "topology_of"]
+__all__ = ["Cluster", "Route", "Sentinel", "Single", "has_failed", "replies_of"]
 
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Commands for one server."""
-
-    server: Server
-    commands: Sequence[Command]
-    use: Use
-
-
-Outcome: TypeAlias = list[Any] | Exception
-"""The replies to a batch, or the reason why there are none."""
 
 Route: TypeAlias = Generator[list[Batch], list[Outcome], list[Any]]
 """Yields batches that may go at the same time, is sent their outcomes, and returns the request's replies."""
 
 
-def _replies(outcome: Outcome) -> list[Any]:
+def replies_of(outcome: Outcome) -> list[Any]:
+    """Return the replies to a batch, or raise the reason why there are none."""
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
 
 
-def _has_failed(outcome: Outcome) -> bool:
+def has_failed(outcome: Outcome) -> bool:
     """Tell whether the server could not be reached, or could not work."""
-    return isinstance(outcome, Exception) or any(isinstance(reply, OUTAGES) for reply in outcome)
+    return isinstance(outcome, Exception) or any(map(is_outage, outcome))
 
 
 class Single:
@@ -53,7 +52,10 @@ class Single:
 
     Attributes:
         only: the server of every request; None where each needs a route.
+        health: of each server, where one may be down and the others go on; else None.
     """
+
+    health: Health | None = None
 
     def __init__(self, target: Target) -> None:
         self._first = target.servers[0]
@@ -62,59 +64,28 @@ class Single:
     def route(self, request: Request) -> Route:
         """Return the route of a request."""
         if request is PRIMARIES:
-            return [self._first]
+            return [(self._first, None)]
         (outcome,) = yield [Batch(request.at or self._first, request.commands, request.use)]
-        return _replies(outcome)
+        return replies_of(outcome)
+
+    def owners(self, storage_keys: Iterable[bytes]) -> list[Server]:
+        """Return the servers that keys are written to, as far as they are known."""
+        return [self._first for _ in storage_keys]
+
+    def goes_on_without(self, server: Server) -> bool:
+        """Tell whether changes at the other servers are worth hearing of without that one's."""
+        return False
+
+    def note_unheard(self, servers: Collection[Server]) -> None:
+        """Note the servers whose changes are not heard of."""
+
+    def note_removal(self) -> None:
+        """See NetworkEngine; where every read asks a primary, nothing is behind."""
 
     def sources(self) -> Route:
         """Return the servers at which changes of the entries show, looked up now."""
-        return self.route(PRIMARIES)
-
-
-class Replicated(Single):
-    """A server that is written to, and others that are read from.
-
-    A thread or task that has written reads from the first server for a while, as the others may lag behind.
-    """
-
-    REST: Final = 5.0
-    """Seconds for which a replica that failed is left alone."""
-
-    def __init__(self, target: Target, read_own_writes: float) -> None:
-        super().__init__(target)
-        self.only = None
-        self._replicas = target.servers[1:]
-        self._turn = itertools.count()
-        self._rests_until: dict[Server, float] = {}
-        self._window = read_own_writes
-        # Each thread has a context of its own, and so has each task.
-        self._reads_first_until = contextvars.ContextVar("storeroom-redis-reads-first-until", default=0.0)
-
-    def route(self, request: Request) -> Route:
-        """See Single."""
-        replica = self._replica() if request.use is Use.READ and request.at is None else None
-        if replica is None:
-            if request.use in {Use.WRITE, Use.ONCE}:
-                self._reads_first_until.set(time.monotonic() + self._window)
-            return (yield from super().route(request))
-        (outcome,) = yield [Batch(replica, request.commands, request.use)]
-        if _has_failed(outcome):
-            self._rests_until[replica] = time.monotonic() + self.REST
-            return (yield from super().route(request))
-        return _replies(outcome)
-
-    def sources(self) -> Route:
-        """See Single: a change may show at a replica later than at the first server."""
-        return [self._first, *self._replicas]
+        return [self._first]
         yield  # a generator, as where the servers have to be asked
-
-    def _replica(self) -> Server | None:
-        """Return the replica whose turn it is, or None if the first server is to be read from."""
-        now = time.monotonic()
-        if now < self._reads_first_until.get():
-            return None
-        awake = [replica for replica in self._replicas if self._rests_until.get(replica, 0.0) <= now]
-        return awake[next(self._turn) % len(awake)] if awake else None
 
 
 class Sentinel(Single):
@@ -134,18 +105,18 @@ class Sentinel(Single):
         """See Single."""
         primary = self._primary or (yield from self._discover())
         if request is PRIMARIES:
-            return [primary]
+            return [(primary, None)]
         (outcome,) = yield [Batch(primary, request.commands, request.use)]
-        if not _has_failed(outcome):
-            return _replies(outcome)
+        if not has_failed(outcome):
+            return replies_of(outcome)
         self._primary = None
         primary = yield from self._discover()
         if request.use is Use.ONCE and not _is_unsent(outcome):
-            return _replies(outcome)
+            return replies_of(outcome)
         (outcome,) = yield [Batch(primary, request.commands, request.use)]
-        if _has_failed(outcome):
+        if has_failed(outcome):
             self._primary = None  # the Sentinels have not agreed on another yet
-        return _replies(outcome)
+        return replies_of(outcome)
 
     def sources(self) -> Route:
         """See Single."""
@@ -178,42 +149,64 @@ def _is_unsent(outcome: Outcome) -> bool:
 class Cluster(Single):
     """Servers that share the keys by slots; each server's commands go in one batch, all batches together.
 
+    The map of the slots is learnt anew when a reply or a failure shows that it is old, before all entries are listed or
+    cleared, and once a minute.
+
     Source: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
     """
 
     ATTEMPTS: Final = 4
     """Times that a command is sent before its last answer is taken: moved, asked, refreshed, once more."""
 
+    FRESH_SECONDS: Final = 60.0
+    """Age at which the map is learnt anew in any case: servers may have joined."""
+
+    PAUSE_SECONDS: Final = 0.25
+    """Between two looks that failures cause: all that fail at once need one, and another server is soon found."""
+
     def __init__(self, target: Target) -> None:
         super().__init__(target)
         self.only = None
+        self.health: Health = Health()
         self._seeds = target.servers
         self._owners: list[Server] = []
-        self._primaries: list[Server] = []
+        self._parts: dict[Server, tuple[tuple[int, int], ...]] = {}
+        self._replicas: list[Server] = []
+        self._looked_at = self._look_at = self._fail_at = 0.0
 
     def route(self, request: Request) -> Route:
         """See Single."""
-        if not self._owners:
-            yield from self._discover()
+        if request is PRIMARIES or not self._owners or time.monotonic() >= self._look_at:
+            yield from self._look(must_learn=request is PRIMARIES)
         if request is PRIMARIES:
-            return list(self._primaries)
+            return list(self._parts.items())
         if request.at is not None:
-            return (yield from super().route(request))
+            (outcome,) = yield from self.health.carried([Batch(request.at, request.commands, request.use)])
+            return replies_of(outcome)
         replies: list[Any] = [None] * len(request.commands)
         left = dict(enumerate(request.commands))
         for _ in range(self.ATTEMPTS):
             left = yield from self._send(left, request.use, replies)
             if not left:
                 break
-        for reply in replies:
-            if isinstance(reply, OUTAGES):
-                raise reply
+        failures = [reply for reply in replies if is_outage(reply)]
+        if failures and not (request.may_lack and len(failures) < len(replies)):
+            raise failures[0]
         return replies
+
+    def owners(self, storage_keys: Iterable[bytes]) -> list[Server]:
+        """See Single."""
+        owners = self._owners
+        return [owners[key_slot(key)] if owners else self._first for key in storage_keys]
+
+    def goes_on_without(self, server: Server) -> bool:
+        """See Single: the others' keys are as good as ever."""
+        return True
 
     def sources(self) -> Route:
         """See Single."""
-        yield from self._discover()
-        return list(self._primaries)
+        yield from self._look(must_learn=True)
+        return list(self._parts)
 
     def _send(
         self, left: dict[int, Command], use: Use, replies: list[Any]
@@ -221,71 +214,101 @@ class Cluster(Single):
         """Send commands to the owners of their slots; return those that have to be sent again."""
         by_owner: dict[Server, list[int]] = {}
         for number, command in left.items():
-            by_owner.setdefault(self._owner(command), []).append(number)
-        outcomes = yield [Batch(owner, [left[number] for number in own], use) for owner, own in by_owner.items()]
+            by_owner.setdefault(self.owners([key_of(command)])[0], []).append(number)
+        outcomes = yield from self.health.carried(
+            [Batch(owner, [left[number] for number in own], use) for owner, own in by_owner.items()]
+        )
         again: dict[int, Command] = {}
-        failed: set[Server] = set()
+        failed: dict[int, Server] = {}
         for (owner, own), outcome in zip(by_owner.items(), outcomes, strict=True):
             for position, number in enumerate(own):
                 reply = outcome[position] if isinstance(outcome, list) else outcome
+                if not isinstance(reply, Exception):
+                    replies[number] = reply
+                    continue
                 if isinstance(reply, AskError) and not isinstance(reply, MovedError):
                     reply = yield from self._ask(reply, left[number], use)
                 replies[number] = reply
-                if isinstance(reply, MovedError) and self._owners:
-                    self._owners[reply.slot_id] = self._named(reply)
+                if isinstance(reply, MovedError):
+                    self._move(reply)
                 elif isinstance(reply, OUTAGES):
-                    failed.add(owner)
+                    failed[number] = owner
                 if _may_be_repeated(reply, use):
                     again[number] = left[number]
-        if failed:
-            yield from self._discover(failed)
-        return again
+        if failed and time.monotonic() >= self._fail_at:
+            self._fail_at = time.monotonic() + self.PAUSE_SECONDS
+            yield from self._look(failed.values())
+        return again | {number: left[number] for number in self._movable(failed, left, replies)}
 
-    def _owner(self, command: Command) -> Server:
-        key: Any = command[3 if str(command[0]).startswith("EVAL") else 1]
-        owners = self._owners
-        return owners[key_slot(key)] if owners else self._first  # another thread has lost them; any server tells
+    def _movable(
+        self, failed: Mapping[int, Server], left: Mapping[int, Command], replies: Sequence[Any]
+    ) -> Iterator[int]:
+        """Yield the commands that were not carried out by a server which is no longer the owner of their slots."""
+        for number, owner in failed.items():
+            is_undone = isinstance(replies[number], UnreachableError | ReadOnlyError | ClusterDownError)
+            if is_undone and self.owners([key_of(left[number])]) != [owner]:
+                yield number
 
     def _ask(self, reply: AskError, command: Command, use: Use) -> Generator[list[Batch], list[Outcome], Any]:
         """Send a command whose slot is on the way to another server after its key."""
-        (outcome,) = yield [Batch(self._named(reply), (("ASKING",), command), use)]
+        (outcome,) = yield from self.health.carried([Batch(self._named(reply), (("ASKING",), command), use)])
         return outcome[1] if isinstance(outcome, list) else outcome
 
     def _named(self, reply: AskError) -> Server:
         return replace(self._first, host=reply.host or self._first.host, port=reply.port)
 
-    def _discover(self, failed: Collection[Server] = ()) -> Generator[list[Batch], list[Outcome], None]:
-        """Ask any server for the owners of the slots; those that have failed are asked last."""
+    def _move(self, reply: MovedError) -> None:
+        """Note the owner of one slot, and that others may have moved, too."""
+        owner = self._named(reply)
+        if owner not in self._parts:
+            self.health.breaker(owner).trust()
+        if self._owners:
+            self._owners[reply.slot_id] = owner
+        self._look_at = min(self._look_at, self._looked_at + self.PAUSE_SECONDS)
+
+    def _look(
+        self, failed: Collection[Server] = (), *, must_learn: bool = False
+    ) -> Generator[list[Batch], list[Outcome], None]:
+        """Ask any server for the owners of the slots; those that have failed, or are taken to be down, are asked last.
+
+        Raises:
+            UnreachableError: none tells, and it `must_learn` them, or nothing is known from before.
+        """
+        self._looked_at = time.monotonic()
+        self._look_at = self._looked_at + self.PAUSE_SECONDS  # others go on by what is known
         failures = []
-        for server in sorted(dict.fromkeys((*self._primaries, *self._seeds)), key=lambda server: server in failed):
-            (outcome,) = yield [Batch(server, (("CLUSTER", "SLOTS"),), Use.READ)]
+        servers = dict.fromkeys((*self._parts, *self._replicas, *self._seeds))
+        for server in sorted(servers, key=lambda server: server in failed or self.health.breaker(server).is_open):
+            (outcome,) = yield from self.health.carried([Batch(server, (("CLUSTER", "SLOTS"),), Use.READ)])
             ranges = outcome[0] if isinstance(outcome, list) else outcome
             if isinstance(ranges, list) and ranges:
                 self._learn(ranges, server)
+                self._look_at = self._looked_at + self.FRESH_SECONDS
                 return
             failures.append(f"{server.name}: {ranges or 'it has no slots'}")
-        self._owners = []
-        raise UnreachableError(f"no server of the cluster tells the owners of its slots ({'; '.join(failures)})")
+        if must_learn or not self._owners:
+            raise UnreachableError(f"no server of the cluster tells the owners of its slots ({'; '.join(failures)})")
 
     def _learn(self, ranges: Sequence[Any], told_by: Server) -> None:
         owners = [self._first] * 16_384
-        primaries: dict[Server, None] = {}
-        for begin, end, (host, port, *_), *_replicas in ranges:
-            server = replace(self._first, host=host.decode() if host else told_by.host, port=port)
-            primaries[server] = None
-            owners[begin : end + 1] = [server] * (end + 1 - begin)
-        self._owners, self._primaries = owners, list(primaries)
+        parts: dict[Server, tuple[tuple[int, int], ...]] = {}
+        replicas: dict[Server, None] = {}
+        for begin, end, *servers in ranges:
+            primary, *others = (
+                replace(self._first, host=host.decode() if host else told_by.host, port=port)
+                for host, port, *_ in servers
+            )
+            parts[primary] = *parts.get(primary, ()), (begin, end)
+            replicas |= dict.fromkeys(others)
+            owners[begin : end + 1] = [primary] * (end + 1 - begin)
+        for promoted in parts.keys() - self._parts.keys():
+            self.health.breaker(promoted).trust()
+        self._owners, self._parts, self._replicas = owners, parts, list(replicas)
 
 
 def _may_be_repeated(reply: Any, use: Use) -> bool:
-    """Tell whether a command was not carried out, or may be repeated, and has a better chance the next time."""
-    if isinstance(reply, MovedError | UnreachableError | ReadOnlyError | TryAgainError | ClusterDownError):
+    """Tell whether a command was not carried out, or may be repeated, and has a better chance at once."""
+    if isinstance(reply, MovedError | TryAgainError):
         return True
-    return isinstance(reply, RedisConnectionError) and use is not Use.ONCE
-
-
-def topology_of(target: Target, read_own_writes: float) -> Single:
-    """Return the topology of a target."""
-    if target.kind == "server" and len(target.servers) > 1:
-        return Replicated(target, read_own_writes)
-    return {"server": Single, "sentinel": Sentinel, "cluster": Cluster}[target.kind](target)
+    is_broken = isinstance(reply, RedisConnectionError) and not isinstance(reply, UnreachableError)
+    return is_broken and use is not Use.ONCE

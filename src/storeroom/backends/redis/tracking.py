@@ -12,7 +12,7 @@ Source: https://redis.io/docs/latest/develop/reference/client-side-caching/
 
 import selectors
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any, Final, Protocol
 
@@ -36,6 +36,10 @@ PING_SECONDS: Final = (0.01, 1.0)
 """The shortest and the longest time between two pings."""
 
 
+RETRY_SECONDS: Final = (1.0, 30.0)
+"""The shortest and the longest time between two attempts to hear of a server that was out of reach."""
+
+
 class Source(Protocol):
     """The engine, as the tracker sees it."""
 
@@ -44,6 +48,18 @@ class Source(Protocol):
 
     def sources(self) -> list[Server]:
         """Return the servers at which changes show, as of now."""
+
+    def goes_on_without(self, server: Server) -> bool:
+        """Tell whether changes at the other servers are worth hearing of without that one's."""
+
+    def note_unheard(self, servers: Collection[Server]) -> None:
+        """Note the servers whose changes are not heard of."""
+
+    def is_well(self, server: Server) -> bool:
+        """Tell whether a server is not taken to be down."""
+
+    def owner(self, storage_key: str) -> Server:
+        """Return the server that a key is written to."""
 
     def connection(self, server: Server) -> Any:
         """Return one of redis-py's connections, not open yet."""
@@ -59,6 +75,9 @@ class Tracker(ListeningThread):
         self._is_renewed = False
         self._heard_until: float | None = None
         self._wires: list[Wire] = []
+        self._lost: list[Server] = []
+        self._is_heard: Callable[[str], bool] | None = None
+        self._retry_at, self._pause = 0.0, RETRY_SECONDS[0]
 
     def watch(self, listener: Listener, beginnings: Sequence[str]) -> None:
         """See Channel."""
@@ -71,7 +90,7 @@ class Tracker(ListeningThread):
                 self._is_renewed = True
                 self._wake()
             elif self._heard_until is not None and not listener.is_tracked:
-                listener.begin_tracking(self._heard_until)
+                listener.begin_tracking(self._heard_until, self._is_heard)
 
     def abandon(self) -> None:
         """See ListeningThread."""
@@ -86,8 +105,9 @@ class Tracker(ListeningThread):
             beginnings = self._beginnings
         stack.callback(self._wires.clear)
         servers = self._source.sources()
-        for server in servers:
-            self._track(server, beginnings, stack)
+        self._lost = self._tracked(servers, beginnings, stack)
+        self._source.note_unheard(self._lost)
+        self._is_heard = self._is_heard_of(servers) if self._lost and self._source.is_cluster else None
         if self._source.is_cluster:
             asked = next(wire for wire in self._wires if wire.question[0] == "CLUSTER")
             known = {(server.host, server.port) for server in servers}
@@ -95,9 +115,48 @@ class Tracker(ListeningThread):
         with self._lock:
             self._heard_until = min(wire.heard_until for wire in self._wires)
             for listener in self._listeners:
-                listener.begin_tracking(self._heard_until)
+                listener.begin_tracking(self._heard_until, self._is_heard)
+
+    def _tracked(self, servers: Sequence[Server], beginnings: Sequence[str], stack: ExitStack) -> list[Server]:
+        """Let servers tell of changes; return those that are out of reach, while others go on without them."""
+        lost = []
+        for server in servers:
+            wires = len(self._wires)
+            try:
+                self._track(server, beginnings, stack)
+            except RefusedError:
+                raise
+            except self._outages:
+                del self._wires[wires:]
+                lost.append(server)
+                if len(lost) == len(servers) or not self._source.goes_on_without(server):
+                    raise
+        self._retry_at, self._pause = time.monotonic() + RETRY_SECONDS[0], RETRY_SECONDS[0]
+        return lost
+
+    def _is_heard_of(self, servers: Iterable[Server]) -> Callable[[str], bool]:
+        heard = frozenset(servers).difference(self._lost)
+        return lambda storage_key: self._source.owner(storage_key) in heard
+
+    def _is_any_back(self) -> bool:
+        """Tell whether a lost server can be connected to again; it is tried ever more rarely."""
+        now = time.monotonic()
+        if now < self._retry_at:
+            return False
+        self._retry_at = now + self._pause
+        for server in self._lost:
+            if self._source.is_well(server):
+                with ExitStack() as stack:
+                    try:
+                        self._connect(server, stack).ask("PING")
+                    except self._outages:
+                        self._pause = min(2 * self._pause, RETRY_SECONDS[1])
+                    else:
+                        return True
+        return False
 
     def _end(self) -> None:
+        self._source.note_unheard(())
         with self._lock:
             if self._heard_until is not None:
                 self._heard_until = None
@@ -108,7 +167,7 @@ class Tracker(ListeningThread):
         connection = self._source.connection(server)
         stack.callback(connection.disconnect)
         connection.connect()
-        return Wire(connection, server, heard_until=timeouts.now())
+        return Wire(connection, server, heard_until=timeouts.uptime())
 
     def _track(self, server: Server, beginnings: Sequence[str], stack: ExitStack) -> None:
         """Add the wires of one server."""
@@ -124,7 +183,7 @@ class Tracker(ListeningThread):
             receiver.ask("SUBSCRIBE", CHANNEL)
             self._wires.append(receiver)
         prefixes = [word for beginning in beginnings if beginning for word in ("PREFIX", key_bytes(beginning))]
-        wire.heard_until = timeouts.now()
+        wire.heard_until = timeouts.uptime()
         answer = wire.ask("CLIENT", "TRACKING", "ON", *redirection, "BCAST", *prefixes)
         if isinstance(answer, Exception):
             raise RefusedError(f"{server.name} refused CLIENT TRACKING: {answer}")
@@ -143,6 +202,8 @@ class Tracker(ListeningThread):
                 if now >= due:
                     due = now + min(max(self._bound / PINGS_PER_BOUND, shortest), longest)
                     self._ping(now - max(self._bound, self._timeout))
+                    if self._lost and self._is_any_back():
+                        return
                 for key, _ in selector.select(due - now):
                     if key.data is None:
                         self._hush()

@@ -29,8 +29,8 @@ class Wire:
         connection: of redis-py, which has made it and logged in.
         question: asked again and again; the answer says that all went well up to then.
         is_well: judges the answer.
-        heard_until: epoch seconds up to which every change has been heard of.
-        asked: epoch seconds and monotonic time of the question that is unanswered, or None.
+        heard_until: the machine's uptime up to which every change has been heard of.
+        asked: uptime and monotonic time of the question that is unanswered, or None.
     """
 
     connection: Any
@@ -58,7 +58,7 @@ class Wire:
 
     def ping(self) -> None:
         """Ask the question."""
-        self.asked = timeouts.now(), time.monotonic()
+        self.asked = timeouts.uptime(), time.monotonic()
         self.socket.sendall(pack((self.question,)))
 
     def read(self) -> Iterator[Any]:

@@ -120,7 +120,7 @@ class TieredCache(Relay, BaseCache):
             near = self._near
             entry = self._near_entries.get(f"{self._head}{key}")
             if entry is not None:
-                now = timeouts.now()
+                now = timeouts.uptime()
                 if entry.expires_at > now < near.trusted_until:
                     freq = entry.freq
                     if freq < MOST_HITS:
@@ -135,6 +135,7 @@ class TieredCache(Relay, BaseCache):
                             return self._counted(run(conditions.opened(self._below, value)), default)
                     near.direct_hits += 1
                     return value
+            self._near_entries = near.entries
         return BaseCache.get(self, key, default, version)
 
     async def aget(self, key: object, default: Any = None, version: int | None = None) -> Any:
@@ -162,6 +163,7 @@ class TieredCache(Relay, BaseCache):
             evictions=storage.evictions,
             expirations=storage.expirations,
             errors=counted.errors + storage.errors + near.errors,
+            unstored=counted.unstored,
             entries=storage.entries,
             bytes=storage.bytes,
             tiers=dict(zip((tier.name for tier in self._names), [*tiers, far], strict=True)),

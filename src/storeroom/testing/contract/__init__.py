@@ -3,23 +3,30 @@
 See `CacheContract`. Capabilities that a storage may lack are in `capabilities`.
 """
 
+from storeroom.testing.contract.arguments import ArgumentsContract
 from storeroom.testing.contract.batches import BatchesContract
 from storeroom.testing.contract.bounds import BoundsContract
 from storeroom.testing.contract.cached import CachedContract
+from storeroom.testing.contract.collected import FinalizersContract
 from storeroom.testing.contract.computing import ComputingContract
 from storeroom.testing.contract.counting import CountingContract
+from storeroom.testing.contract.endings import EndingsContract
 from storeroom.testing.contract.eviction import EvictionContract
 from storeroom.testing.contract.expiry import ExpiryContract
+from storeroom.testing.contract.foreign import ForeignCodeContract
 from storeroom.testing.contract.forks import ForkContract
 from storeroom.testing.contract.freshness import FreshnessContract
 from storeroom.testing.contract.handles import HandlesContract
+from storeroom.testing.contract.interruption import InterruptionContract
 from storeroom.testing.contract.keys import KeysContract
 from storeroom.testing.contract.locks import LocksContract
 from storeroom.testing.contract.many import ManyContract
 from storeroom.testing.contract.memos import MemosContract
+from storeroom.testing.contract.odd_values import OddValuesContract
 from storeroom.testing.contract.processes import ProcessesContract
 from storeroom.testing.contract.races import RacesContract
 from storeroom.testing.contract.refreshing import RefreshingContract
+from storeroom.testing.contract.separation import SeparationContract
 from storeroom.testing.contract.sequences import SequencesContract
 from storeroom.testing.contract.stampede import StampedeContract
 from storeroom.testing.contract.statistics import StatisticsContract
@@ -27,6 +34,7 @@ from storeroom.testing.contract.swaps import SwapsContract
 from storeroom.testing.contract.tags import TagsContract
 from storeroom.testing.contract.threads import ThreadsContract
 from storeroom.testing.contract.transactions import TransactionsContract
+from storeroom.testing.contract.unstorable import UnstorableContract
 from storeroom.testing.contract.values import ValuesContract
 
 __all__ = ["CacheContract"]
@@ -35,7 +43,12 @@ __all__ = ["CacheContract"]
 class CacheContract(
     HandlesContract,
     ValuesContract,
+    OddValuesContract,
+    ForeignCodeContract,
+    FinalizersContract,
+    ArgumentsContract,
     KeysContract,
+    SeparationContract,
     ManyContract,
     CountingContract,
     LocksContract,
@@ -46,6 +59,7 @@ class CacheContract(
     FreshnessContract,
     RefreshingContract,
     CachedContract,
+    UnstorableContract,
     TagsContract,
     TransactionsContract,
     MemosContract,
@@ -54,6 +68,8 @@ class CacheContract(
     EvictionContract,
     StampedeContract,
     ThreadsContract,
+    InterruptionContract,
+    EndingsContract,
     ForkContract,
     ProcessesContract,
     RacesContract,

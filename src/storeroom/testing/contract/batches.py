@@ -104,7 +104,7 @@ class BatchesContract(Suite):
         options = {"timeout": self.moment, "stale_if_error": "1h"}
         if stale:
             await cache.set("untouched", "old")  # fresh all the time
-            await cache.get_or_set_many("abc", lambda keys: dict.fromkeys(keys, "old"), **options)
+            await cache.get_or_set_many([*"abc"], lambda keys: dict.fromkeys(keys, "old"), **options)
             await self.pass_time(self.moment)
 
         def compute(keys: list[str]) -> dict[str, str]:
@@ -112,9 +112,9 @@ class BatchesContract(Suite):
             cache.cache.set("b", "set meanwhile")
             return dict.fromkeys(keys, "computed")
 
-        found = await cache.get_or_set_many("abc", compute, **(options | {"timeout": 1000}))
+        found = await cache.get_or_set_many([*"abc"], compute, **(options | {"timeout": 1000}))
         assert found == {"a": "computed", "b": "set meanwhile", "c": "computed"}
-        assert await cache.get_many("abc") == {"b": "set meanwhile", "c": "computed"}
+        assert await cache.get_many([*"abc"]) == {"b": "set meanwhile", "c": "computed"}
 
     async def test_what_is_invalidated_meanwhile_is_not_put_back(self, cache: Driver) -> None:
         """Values computed while their tag is invalidated, or the cache cleared, are returned and not stored."""
@@ -127,10 +127,10 @@ class BatchesContract(Suite):
             cache.cache.clear()
             return dict.fromkeys(keys, "computed")
 
-        assert await cache.get_or_set_many("ab", invalidate, tags=["t"]) == {"a": "computed", "b": "computed"}
-        assert await cache.get_many("ab") == {}
-        assert await cache.get_or_set_many("cd", clear) == {"c": "computed", "d": "computed"}
-        assert await cache.get_many("cd") == {}
+        assert await cache.get_or_set_many([*"ab"], invalidate, tags=["t"]) == {"a": "computed", "b": "computed"}
+        assert await cache.get_many([*"ab"]) == {}
+        assert await cache.get_or_set_many([*"cd"], clear) == {"c": "computed", "d": "computed"}
+        assert await cache.get_many([*"cd"]) == {}
 
     async def test_what_was_not_computed_is_in_nobodys_way(self, cache: Driver) -> None:
         """Keys left out by the function, or lost with its error, are free for add()."""
@@ -155,12 +155,12 @@ class BatchesContract(Suite):
         """get_or_set() and get_or_set_many() of a key within its own computation raise ComputationCycleError."""
         one, many = cache.cache.get_or_set, cache.cache.get_or_set_many
         with pytest.raises(ComputationCycleError):
-            await cache.get_or_set_many("ab", lambda keys: dict.fromkeys(keys, one("b", "inner")))
+            await cache.get_or_set_many([*"ab"], lambda keys: dict.fromkeys(keys, one("b", "inner")))
         with pytest.raises(ComputationCycleError):
-            await cache.get_or_set_many("ab", lambda keys: dict.fromkeys(keys, many("bc", dict.fromkeys)))
+            await cache.get_or_set_many([*"ab"], lambda keys: dict.fromkeys(keys, many([*"bc"], dict.fromkeys)))
         with pytest.raises(ComputationCycleError):
-            await cache.get_or_set("a", lambda: many("ab", dict.fromkeys))
-        assert await cache.get_or_set_many("ab", dict.fromkeys) == {"a": None, "b": None}
+            await cache.get_or_set("a", lambda: many([*"ab"], dict.fromkeys))
+        assert await cache.get_or_set_many([*"ab"], dict.fromkeys) == {"a": None, "b": None}
 
     async def test_many_keys_are_computed_at_once(self, drive: Callable[..., Driver]) -> None:
         """1200 absent keys, more than a storage takes in one step, are computed by one call."""
@@ -333,7 +333,7 @@ class BatchesContract(Suite):
         found = self.lead_delete_and_follow(cache, {"a": "old", "b": "old"}, query)
         assert found == [{"a": "old", "b": "old"}, {"a": "value of a", "b": "old"}]
         assert query.asked == [["a"]]
-        assert cache.get_many("ab") == {"a": "value of a", "b": "old"}
+        assert cache.get_many([*"ab"]) == {"a": "value of a", "b": "old"}
 
     def test_those_who_ask_after_a_delete_do_not_hear_that_there_is_nothing(
         self, open_cache: Callable[..., BaseCache]

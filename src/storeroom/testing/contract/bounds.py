@@ -8,6 +8,7 @@ from storeroom.exceptions import ValueTooLargeError
 from storeroom.testing.capabilities import needs
 from storeroom.testing.concurrency import chance_of
 from storeroom.testing.contract.suite import Driver, Suite
+from storeroom.testing.isolation import engines_of_its_own
 
 __all__ = ["BoundsContract"]
 
@@ -137,6 +138,46 @@ class BoundsContract(Suite):
         assert await self.live(cache, keys) == left
         assert await cache.get(keys[-1]) == 1
 
+    # Handles without bounds of their own -----------------------------------------------------
+
+    async def test_a_handle_without_bounds_keeps_to_the_storages(self, drive: Callable[..., Driver]) -> None:
+        """A handle that is given no bounds evicts nothing that the storage has room for, and no more fits for it."""
+        typed = [str(number) for number in range(420)]
+        await drive(OPTIONS={"MAX_ENTRIES": 400}).set_many(dict.fromkeys(typed[:380], 1))
+        plain = drive()
+        await plain.set_many(dict.fromkeys(typed[380:390], 1))
+        await plain.set(typed[390], 1)
+        await plain.add(typed[391], 1)
+        await plain.get_or_set(typed[392], 1)
+        assert await self.live(plain, typed) == 393
+        await plain.set_many(dict.fromkeys(typed, 1))
+        assert 300 < await self.live(plain, typed) <= 400
+
+    @needs("processes")
+    async def test_bounds_are_kept_with_the_storage(self, drive: Callable[..., Driver], location: str) -> None:
+        """Another process that is given no bounds keeps to those that were given last, also after a clear()."""
+        cache = drive(OPTIONS={"MAX_ENTRIES": 600})
+        await cache.set_many({str(number): 1 for number in range(500)})
+        await cache.clear()
+        await cache.set_many({str(number): 1 for number in range(500)})
+        cache.cache.close()
+        with engines_of_its_own():
+            other = self.make_cache(location, {})
+            other.set("k", 1)
+            assert len(other.get_many([*map(str, range(500)), "k"])) == 501
+            other.close()
+
+    @needs("byte_bounds", "statistics")
+    async def test_max_bytes_of_another_handle_holds(self, drive: Callable[..., Driver]) -> None:
+        """A handle that is given no max_bytes keeps to that of the storage."""
+        await drive(OPTIONS={"MAX_ENTRIES": None, "max_bytes": 200_000}).set("first", 1)
+        plain = drive()
+        for number in range(20):
+            await plain.set(str(number), bytes(30_000))
+        assert (await plain.stats()).bytes <= 200_000
+        with pytest.raises(ValueTooLargeError):
+            await plain.set("k", bytes(200_000))
+
     # Bytes ----------------------------------------------------------------------------------
 
     @needs("byte_bounds", "statistics")
@@ -163,6 +204,22 @@ class BoundsContract(Suite):
             await cache.set(key, bytes(30_000))
             assert await cache.get(key) == bytes(30_000)
             assert (await cache.stats()).bytes <= bound
+
+    @needs("byte_bounds", "statistics")
+    async def test_max_bytes_bounds_what_stats_tells(self, drive: Callable[..., Driver]) -> None:
+        """Small entries count alike from the first to the last, and no more than max_bytes in all."""
+        bound = 20_000
+        cache = drive(OPTIONS={"MAX_ENTRIES": None, "max_bytes": bound})
+        for number in range(10):
+            await cache.set(f"key {number:07}", "v" * 10)
+        each = (await cache.stats()).bytes / 10
+        assert each % 1 == 0
+        assert 24 < each < bound / 20
+        for number in range(10, 400):
+            await cache.set(f"key {number:07}", "v" * 10)
+        stats = await cache.stats()
+        assert (stats.bytes, stats.evictions > 0) == (each * stats.entries, True)
+        assert bound / 2 <= stats.bytes <= bound
 
     @needs("byte_bounds", "statistics")
     async def test_a_tagged_value_counts_with_its_bytes(self, drive: Callable[..., Driver]) -> None:

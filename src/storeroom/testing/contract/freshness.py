@@ -139,6 +139,17 @@ class FreshnessContract(Suite):
         assert await cache.delete("k")
         assert await cache.get_or_set("k", source, timeout=100, error_timeout="1h") == 4
 
+    async def test_an_error_that_is_raised_again_does_not_grow(self, cache: Driver) -> None:
+        """Each caller gets the error with its own traceback alone, and with what it was caused by."""
+        source, lengths = Source(), list[int]()
+        source.error = OSError(28, "the disk is full")
+        for _ in range(5):
+            with pytest.raises(OSError, match="the disk is full") as raised:
+                await cache.get_or_set("k", source, error_timeout="1h")
+            lengths.append(len(raised.traceback))
+            assert raised.value.errno == 28
+        assert len(set(lengths[1:])) == 1
+
     async def test_an_error_that_is_kept_is_forgotten_in_time(self, cache: Driver) -> None:
         """After error_timeout the computation is tried again."""
         source = Source()

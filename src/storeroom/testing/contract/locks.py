@@ -12,10 +12,16 @@ from storeroom.base import BaseCache
 from storeroom.base.locks import Lock
 from storeroom.exceptions import LockError, LockLostError, LockTimeoutError
 from storeroom.testing.capabilities import needs
+from storeroom.testing.clock import clock_ahead
 from storeroom.testing.concurrency import PATIENCE, in_background, in_threads
 from storeroom.testing.contract.suite import Driver, Suite
 
 __all__ = ["LocksContract"]
+
+
+def backwards(key: object, key_prefix: str, version: int) -> str:
+    """Make storage keys that nobody can tell from others'."""
+    return f"{key_prefix}{version}{key}"[::-1]
 
 
 def lock_of(cache: Driver, *args: Any, **kwargs: Any) -> Driver:
@@ -86,6 +92,20 @@ class LocksContract(Suite):
         assert await following.owned() is True
         await following.release()
 
+    async def test_host_whose_clock_is_wrong_gets_no_lock_that_is_held(self, cache: Driver) -> None:
+        """A host that is held off by a lock is told so by the storage's clock, be the host's own ahead or behind."""
+        lock, other = lock_of(cache, "l", timeout=10), lock_of(cache, "l", timeout=10)
+        for ours, theirs in ((0, 20), (-20, 0)):
+            with clock_ahead(ours):
+                await lock.acquire()
+            with clock_ahead(theirs):
+                assert await other.acquire(blocking=False) is False
+                assert await other.locked() is True
+            with clock_ahead(ours):
+                assert await lock.owned() is True
+                await lock.extend()
+                await lock.release()
+
     async def test_extend_holds_the_lock_for_longer(self, cache: Driver) -> None:
         """extend() counts the lock's own timeout, or the one given, from now."""
         lock, other = lock_of(cache, "l", timeout=self.moment * 2), lock_of(cache, "l")
@@ -146,7 +166,7 @@ class LocksContract(Suite):
 
     async def test_a_lock_survives_where_keys_cannot_be_turned_back(self, drive: Callable[..., Driver]) -> None:
         """clear() with a KEY_FUNCTION that cannot be turned back leaves locks."""
-        cache = drive(KEY_FUNCTION=lambda key, prefix, version: f"{prefix}{version}{key}"[::-1])
+        cache = drive(KEY_FUNCTION=backwards, OPTIONS={"owns_location": True})
         lock = lock_of(cache, "l", timeout=100)
         await lock.acquire()
         await cache.clear()

@@ -127,7 +127,7 @@ class ProcessesContract(Crowd):
         assert leader.pipe.recv() == "computing"
         leader.kill()
         begun = time.monotonic()
-        assert cache.get_or_set_many("abcd", compute) == dict.fromkeys("abcd", "computed by another")
+        assert cache.get_or_set_many([*"abcd"], compute) == dict.fromkeys("abcd", "computed by another")
         assert time.monotonic() - begun < LEASE + 1.5, "the lease, and what a slow machine takes"
         assert sorted(chain.from_iterable(asked)) == ["a", "b", "c", "d"]
         assert asked[0] in (["c", "d"], ["a", "b", "c", "d"]), "the second where the machine is slower than the lease"
@@ -250,7 +250,7 @@ def compute_many_for_ever(cache: BaseCache, lease: float, pipe: Connection) -> N
         pipe.poll(None)
         return {}
 
-    cache.get_or_set_many("ab", compute)
+    cache.get_or_set_many([*"ab"], compute)
 
 
 def write_for_ever(cache: BaseCache, pipe: Connection) -> None:

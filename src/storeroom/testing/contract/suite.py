@@ -20,6 +20,7 @@ import pytest
 
 from storeroom import timeouts
 from storeroom.base import BaseCache
+from storeroom.engines.flights import Flights
 from storeroom.exceptions import NotSupportedError
 from storeroom.storage.envelope import Envelope
 from storeroom.testing.capabilities import check_lacks, what_it_needs
@@ -31,7 +32,7 @@ __all__ = ["Driver", "Suite", "check_invariants", "is_left", "run_to_its_end"]
 
 T = TypeVar("T")
 
-COUNTERS = ("hits", "misses", "sets", "deletes", "expirations", "evictions", "errors")
+COUNTERS = ("hits", "misses", "sets", "deletes", "expirations", "evictions", "errors", "unstored")
 
 
 class Driver:
@@ -116,6 +117,11 @@ class Suite:
 
     # Fixtures -------------------------------------------------------------------------------
 
+    @pytest.fixture(autouse=True)
+    def _loops_are_new(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let no event loop of another test have ended before its computations: see Flights."""
+        monkeypatch.setattr(Flights, "has_met_closed_loops", False)
+
     @pytest.fixture
     def location(self, tmp_path: Path) -> Iterator[str]:
         """The location of this test's storage, which is removed at the end."""
@@ -177,7 +183,7 @@ class Suite:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            time.sleep(seconds)  # noqa: ASYNC251 -- only where no loop runs
+            time.sleep(seconds)
         else:
             await asyncio.sleep(seconds)
 

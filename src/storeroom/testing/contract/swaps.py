@@ -81,11 +81,11 @@ class SwapsContract(Suite):
             "d": Swap(ABSENT, 4, timeouts.NEVER),
         }
         assert await swap_many(cache, swaps) == dict.fromkeys("abcd", True)
-        assert await cache.get_many("abcd") == {"a": 1, "b": 2, "c": 3, "d": 4}
+        assert await cache.get_many([*"abcd"]) == {"a": 1, "b": 2, "c": 3, "d": 4}
         assert 400 < await cache.ttl("c") <= 500
         assert await cache.ttl("d") is None
         await self.pass_time(self.moment)
-        assert await cache.get_many("abcd") == {"c": 3, "d": 4}
+        assert await cache.get_many([*"abcd"]) == {"c": 3, "d": 4}
         assert await swap_many(cache, {"a": Swap(ABSENT, "new", until(100))}) == {"a": True}, "it has expired"
 
     async def test_no_swaps_change_nothing(self, cache: Driver) -> None:

@@ -40,6 +40,18 @@ class TagsContract(Suite):
         assert await cache.delete("k", version=2) is True
         assert await cache.get("k", version=2) is None
 
+    @needs("fake_clock")
+    async def test_a_tagged_entry_lives_as_long_as_touch_says(self, cache: Driver) -> None:
+        """Its tags live on with it, however much longer that is than the time it was stored for."""
+        assert self._clock is not None
+        for seconds in (10_000, 1_000_000):
+            await cache.set("k", 1, timeout=60, tags=["t"])
+            assert await cache.touch("k", seconds) is True
+            self._clock.advance(seconds - 1)
+            assert await cache.get("k") == 1
+            self._clock.advance(1)
+            assert await cache.get("k") is None
+
     async def test_invalidate_tags_makes_entries_absent_to_every_operation(self, cache: Driver) -> None:
         """An invalidated entry is absent to every operation."""
         await cache.set("k", 1, tags=["a"])

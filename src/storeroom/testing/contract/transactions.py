@@ -1,5 +1,6 @@
 """transaction(): writes are held back, on every backend, and nothing from before a commit comes back after it."""
 
+import asyncio
 import random
 import threading
 import time
@@ -141,11 +142,11 @@ class TransactionsContract(Suite):
         async with held_back(cache):
             await cache.clear()
             await cache.set("b", 2, version=2)
-            assert await cache.get_many("abc", version=2) == {"b": 2}
+            assert await cache.get_many([*"abc"], version=2) == {"b": 2}
             with pytest.raises(KeyNotFoundError):
                 await cache.incr("a", version=2)
-            assert outside(lambda: cache.cache.get_many("abc", version=2)) == {"a": 1, "b": 1, "c": 1}
-        assert await cache.get_many("abc", version=2) == {"b": 2}
+            assert outside(lambda: cache.cache.get_many([*"abc"], version=2)) == {"a": 1, "b": 1, "c": 1}
+        assert await cache.get_many([*"abc"], version=2) == {"b": 2}
 
     async def test_counters_count_what_others_have_counted(self, cache: Driver) -> None:
         """Counting holds back a sum: the counts of others are kept, also of a number that both create."""
@@ -240,7 +241,7 @@ class TransactionsContract(Suite):
         """A block that fails drops its computed values, and leaves the keys free."""
         with pytest.raises(ZeroDivisionError):
             await self.compute_and_fail(cache)
-        assert await cache.get_many("klm") == {}
+        assert await cache.get_many([*"klm"]) == {}
         assert await cache.add("k", "new") is True
         assert await cache.add("l", "new") is True
 
@@ -252,7 +253,7 @@ class TransactionsContract(Suite):
             found = await cache.get_or_set_many(["stored", "held", "a", "b", "c"], dict.fromkeys)
             assert found == {"stored": "before", "held": "within", "a": None, "b": None, "c": None}
             assert await cache.get("a", "absent") is None
-            assert outside(lambda: cache.cache.get_many("abc")) == {}
+            assert outside(lambda: cache.cache.get_many([*"abc"])) == {}
             outside(lambda: cache.cache.delete("b"))
             outside(lambda: cache.cache.set("c", "theirs"))
         stored = await cache.get_many(["stored", "held", "a", "b", "c"])
@@ -383,6 +384,32 @@ class TransactionsContract(Suite):
             assert seen[f"k{number}"] == number
         assert cache.get_many([f"k{number}" for number in range(8)]) == {f"k{number}": number for number in range(8)}
         assert cache.get("n") == 8
+
+    def test_a_cancelled_task_leaves_no_old_value(self, open_cache: Callable[..., BaseCache]) -> None:
+        """A task that is cancelled when the block is over, once or again and again, ends when all changes are made."""
+        cache, keys = open_cache(), ["a", "b", "c"]
+
+        async def unit(over: asyncio.Event) -> None:
+            async with transaction():
+                await cache.aset_many({"a": "new", "b": "new"})
+                await cache.adelete("c")
+                over.set()
+
+        async def main() -> None:
+            for turns in range(24):
+                await cache.aset_many(dict.fromkeys(keys, "old"))
+                over = asyncio.Event()
+                task = asyncio.create_task(unit(over))
+                await over.wait()
+                for _ in range(turns // 2):
+                    await asyncio.sleep(0)
+                while task.cancel() and turns % 2:
+                    await asyncio.sleep(0)
+                await asyncio.gather(task, return_exceptions=True)
+                found = await cache.aget_many(keys)
+                assert found.items() <= {"a": "new", "b": "new"}.items(), f"cancelled after {turns // 2} turns"
+
+        asyncio.run(main())
 
 
 def compute_when_told(cache: BaseCache, pipe: Connection) -> Any:

@@ -1,0 +1,35 @@
+"""Reads of rows on a session, each by a statement and its parameters."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from storeroom.backends.db.engine import DatabaseEngine
+
+__all__ = ["fetch_all", "fetch_one", "fetch_parts", "rows_changed"]
+
+
+def fetch_one(session: Any, statement: str, parameters: Sequence[Any]) -> Any:
+    """Return the first row, or None."""
+    return session.execute(statement, parameters).fetchone()
+
+
+def fetch_parts(session: Any, engine: "DatabaseEngine", parts: Sequence[Sequence[bytes]]) -> list[Any]:
+    """Return the rows of all names, as they are at one moment."""
+    statements = engine.statements
+
+    def fetched() -> list[Any]:
+        return [row for part in parts for row in session.execute(statements.get_many(len(part)), part).fetchall()]
+
+    return fetched() if len(parts) == 1 else engine.database.within(session, statements.grammar.snapshot, fetched)
+
+
+def fetch_all(session: Any, statement: str, parameters: Sequence[Any]) -> Any:
+    """Return all rows."""
+    return session.execute(statement, parameters).fetchall()
+
+
+def rows_changed(session: Any, statement: str, parameters: Sequence[Any]) -> int:
+    """Return how many rows a statement has changed."""
+    changed: int = session.execute(statement, parameters).rowcount
+    return changed

@@ -1,0 +1,192 @@
+"""Changes of a file cache that depend on the value stored: counted, moved, or replaced where it is as expected.
+
+No value is made within a transaction, as that can run a program's own code, which may use this cache. It is made of
+the bytes before, and the transaction looks whether these are still there; if not, it is made anew.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from storeroom.backends.filebased.records import (
+    HASHED,
+    entry_key_of,
+    entry_size,
+    frame_head,
+    is_conditional,
+    join_name,
+    load,
+    own_frame,
+    read_header,
+)
+from storeroom.backends.filebased.table import Table
+from storeroom.backends.filebased.transactions import TransactingCache, steps_of
+from storeroom.config.naming import named
+from storeroom.exceptions import DecodeError, SerializationError, ValueTooLargeError
+from storeroom.serializers import Codec
+from storeroom.serializers.frames import is_plain_integer
+from storeroom.storage.counters import numeric
+from storeroom.storage.envelope import Envelope, is_unread
+from storeroom.storage.hooks import LOOK, MISSING, Swap
+from storeroom.storage.inline import WouldWaitError
+from storeroom.storage.writings import Writing, swap_all
+from storeroom.timeouts import NEVER
+
+__all__ = ["ComparingCache"]
+
+
+class ComparingCache(TransactingCache, abstract=True):
+    """The frames of a file cache, and the hooks that compare them."""
+
+    _codec: Codec
+
+    # Frames ---------------------------------------------------------------------------------
+
+    def _frame(self, storage_key: str, entry_key: bytes, value: Any) -> bytes:
+        if not self._bounds_due:
+            self._agree()
+        try:
+            frame = self._codec.dumps(value, storage_key)
+        except SerializationError as error:
+            named(error, self.settings.alias)
+            raise
+        if entry_key[0] == HASHED:
+            frame = join_name(storage_key, frame)
+        max_bytes = self._bounds[1]
+        if max_bytes is not None and entry_size(entry_key, len(frame)) > max_bytes:
+            refusal = ValueTooLargeError(
+                f"The value of key {storage_key!r} takes {entry_size(entry_key, len(frame))} bytes, more than "
+                f"OPTIONS['max_bytes'] ({max_bytes}) allows for the whole cache; raise max_bytes or store less."
+            )
+            raise named(refusal, self.settings.alias)
+        return frame
+
+    def _loaded(self, storage_key: str, frame: bytes) -> Any:
+        try:
+            return load(self._codec.loads, frame, storage_key)
+        except DecodeError:
+            self._counters.errors += 1
+            return MISSING
+
+    # Hooks ----------------------------------------------------------------------------------
+
+    def _incr(self, storage_key: str, delta: float) -> float:
+        entry_key, seen, total, new = entry_key_of(storage_key), b"", delta, b""
+        is_whole = type(delta) is int
+
+        def incr(table: Table) -> float | bytes:
+            record = table.live(entry_key)
+            if record is None:
+                raise KeyError(storage_key)
+            table.note_use(record)
+            frame = own_frame(storage_key, entry_key, record, table.frame_of)
+            if frame and is_whole and is_plain_integer(frame):  # digits alone: no code but this
+                counted = numeric(storage_key, self._loaded(storage_key, frame)) + delta
+                table.put(entry_key, self._frame(storage_key, entry_key, counted), read_header(record)[0], self._bounds)
+                return counted
+            if frame != seen or not new:
+                return frame
+            table.put(entry_key, new, read_header(record)[0], self._bounds)
+            return total
+
+        while isinstance(found := self._write(incr), bytes):
+            seen = found
+            total = numeric(storage_key, self._loaded(storage_key, seen)) + delta
+            new = self._frame(storage_key, entry_key, total)
+        return found
+
+    def _rename(self, storage_key: str, new_storage_key: str) -> Any:
+        entry_key, new_entry_key, space = entry_key_of(storage_key), entry_key_of(new_storage_key), self._key_space
+        moved: dict[bytes, bytes | None] = {}
+
+        def rename(table: Table) -> Any:
+            if table.is_being_cleared(space):
+                table.remove(entry_key)
+                return False
+            record = table.live(entry_key)
+            if record is None:
+                return False
+            if is_conditional(entry_key, record):
+                return LOOK
+            frame = own_frame(storage_key, entry_key, record, table.frame_of)
+            new = moved.get(frame, frame)
+            if new is None or frame not in moved:
+                return new is not None and frame
+            table.remove(entry_key)
+            table.put(new_entry_key, new, read_header(record)[0], self._bounds)
+            return True
+
+        while isinstance(done := self._write(rename), bytes):
+            value = self._loaded(storage_key, done)
+            # A signature is bound to its key.
+            moved[done] = None if value is MISSING else self._frame(new_storage_key, new_entry_key, value)
+        return done
+
+    def _compare_delete(self, storage_key: str, expected: Any) -> bool:
+        return self._swap_many({storage_key: Swap(expected, MISSING, NEVER)})[storage_key]
+
+    def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
+        return self._swap_many({storage_key: Swap(expected, value, expires_at)})[storage_key]
+
+    def _new_frames(self, swaps: Mapping[str, Swap]) -> dict[str, bytes]:
+        return {
+            storage_key: self._frame(storage_key, entry_key_of(storage_key), swap.value)
+            for storage_key, swap in swaps.items()
+            if swap.value is not MISSING and not is_unread(swap.value)
+        }
+
+    def _swap_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
+        entry_keys = {storage_key: entry_key_of(storage_key) for storage_key in swaps}
+        frames = self._new_frames(swaps)
+
+        def swap(table: Table, storage_key: str, writing: Writing, doubtful: dict[str, bytes]) -> bool:
+            expected, value, expires_at = swaps[storage_key]
+            entry_key = entry_keys[storage_key]
+            if is_unread(value) and (record := table.live(entry_key)) is not None:
+                return table.renew(entry_key, record, expected, value, self._bounds)
+            frame = _seen(storage_key, entry_key, table, is_head_enough=type(expected) is Envelope)
+            is_expected = writing.is_in(frame)
+            if frame is not None and is_expected is None:
+                doubtful[storage_key] = frame
+            if not is_expected:
+                return False
+            if value is MISSING:
+                table.remove(entry_key)
+            else:
+                table.put(entry_key, frames[storage_key], expires_at, self._bounds)
+            return True
+
+        def attempt(writings: Mapping[str, Writing], doubtful: dict[str, bytes]) -> dict[str, bool]:
+            def swap_each(table: Table, part: Sequence[str]) -> None:
+                for key in part:  # a comprehension would hold on to the table after an error
+                    doubtful.pop(key, None)  # of an attempt that failed
+                    made[key] = swap(table, key, writings[key], doubtful)
+
+            made = dict.fromkeys(writings, False)
+            self._swap_in_steps(swap_each, made, frames, is_first=len(writings) == len(swaps))
+            return made
+
+        return swap_all(swaps, attempt, self._codec.dumps, self._loaded)
+
+    def _swap_in_steps(
+        self, swap_each: Callable[[Table, Sequence[str]], None], made: Mapping[str, bool], frames: Mapping[str, bytes],
+        *, is_first: bool,
+    ) -> None:  # fmt: skip
+        keys, start = list(made), 0
+        for end in steps_of([frames.get(key, b"") for key in keys]):
+            try:
+                self._write(swap_each, keys[start:end], frees=not frames)
+            except WouldWaitError:
+                if is_first and start == 0:
+                    raise
+                return  # some are made already: to begin anew would deny them
+            start = end
+
+
+def _seen(storage_key: str, entry_key: bytes, table: Table, *, is_head_enough: bool) -> bytes | None:
+    """Return the frame of a live entry, or its beginning; None if there is none."""
+    record = table.live(entry_key)
+    if record is None:
+        return None
+    if is_head_enough:
+        return frame_head(entry_key, record)
+    return own_frame(storage_key, entry_key, record, table.frame_of)

@@ -1,0 +1,183 @@
+"""All that one name holds in this process's memory, and the operations on the whole of it: in parts, as others wait."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pickle import loads
+from typing import Any, Final
+
+from storeroom import config, timeouts
+from storeroom.backends.inline import InlineCache
+from storeroom.backends.locmem.values import WITH_CONDITIONS, encode, frozen, thawed
+from storeroom.backends.process_locks import ProcessLocks
+from storeroom.config.naming import named
+from storeroom.engines import Engine
+from storeroom.eviction import BoundedMap, Entry, entry_size, free
+from storeroom.exceptions import ReentrantUseError, SerializationError
+from storeroom.keys import KeySpace
+from storeroom.storage.copies import alike
+from storeroom.storage.hooks import MISSING, Conditional
+from storeroom.storage.interruptions import raise_if_foreign
+from storeroom.storage.steps import parts
+from storeroom.storage.trials import names_in, note_unreadable
+
+__all__ = ["PART", "MemoryContents", "MemoryEngine"]
+
+PART: Final = 500
+"""Entries that are changed under the lock at once, so that no other writer waits for longer than a millisecond."""
+
+
+class MemoryEngine(Engine):
+    """The data of one name: entries, the versions of their tags, and locks.
+
+    Attributes:
+        starts: the beginnings of the keys of all handles that have stored something; None for keys of another form.
+        max_entries: the bound of handles that are given none: that which a handle was given last.
+        max_bytes: likewise.
+        clearing: the key spaces that are being cleared.
+    """
+
+    def __init__(self) -> None:
+        """Begin empty, and with Django's bounds until a handle is given others."""
+        super().__init__()
+        self.max_entries: int | None = config.DEFAULT_MAX_ENTRIES
+        self.max_bytes: int | None = None
+        self.entries = BoundedMap(None)
+        self.tags = BoundedMap(None)
+        self.starts: set[str | None] = set()
+        self.locks = ProcessLocks(self.lock, self.alone)
+        self.clearing: list[KeySpace] = []
+
+
+class MemoryContents(InlineCache, abstract=True):
+    """The operations of local memory on all entries."""
+
+    _engine: MemoryEngine
+    _bounded: BoundedMap
+    _tags: BoundedMap
+    _lock: Any
+    _alone: Any
+    _copies: bool
+    _max_bytes: int | None
+
+    def _encoded(self, storage_key: str, value: Any) -> Any:
+        try:
+            return encode(value)
+        except SerializationError as error:
+            named(error, self.settings.alias, storage_key)
+            raise
+
+    def _kept(self, storage_key: str, value: Any) -> tuple[Any, Any, int]:
+        """Return a value and its bytes as an entry keeps them, and its size."""
+        try:
+            value, encoded = frozen(value, copies=self._copies)
+        except SerializationError as error:
+            named(error, self.settings.alias, storage_key)
+            raise
+        return value, encoded, self._sized(storage_key, value, encoded)
+
+    def _freeze(self, storage_key: str, value: Any) -> tuple[Any, Any]:
+        return frozen(value, copies=self._copies)
+
+    def _thaw(self, storage_key: str, kept: tuple[Any, Any]) -> Any:
+        value, encoded = kept
+        return value if encoded is None else thawed(encoded)
+
+    def _live(self, storage_key: str) -> Entry | None:
+        entry = self._bounded.entries.get(storage_key) or self._tags.entries.get(storage_key)
+        return None if entry is None or entry.expires_at <= timeouts.now() else entry
+
+    def _thawed(self, encoded: Any) -> Any:
+        try:
+            return thawed(encoded)
+        except Exception as error:  # noqa: BLE001 -- a class that has changed or gone fails in any way: a counted miss
+            return self._unreadable(encoded, error)
+
+    def _unreadable(self, encoded: bytes, error: Exception) -> Any:
+        raise_if_foreign(error, loads, encoded)
+        self._counters.errors += 1
+        note_unreadable(names_in(encoded), error)
+        return MISSING
+
+    def _seen(self, storage_key: str, expected: Any) -> tuple[Any, Any] | None:
+        """Return value and bytes of an entry, if it is the writing expected; without a lock, as values run code."""
+        if (entry := self._live(storage_key)) is None:
+            return None
+        value, encoded = entry.value, entry.encoded  # a mixture, if it is overwritten meanwhile: then as no other
+        return (value, encoded) if alike(value if encoded is None else self._thawed(encoded), expected) else None
+
+    def _is_still(self, storage_key: str, seen: tuple[Any, Any] | None) -> bool:
+        """Tell, under the lock, whether an entry is as it was seen."""
+        entry = self._live(storage_key)
+        return entry is not None and seen is not None and entry.value is seen[0] and entry.encoded is seen[1]
+
+    def _sized(self, storage_key: str, value: Any, encoded: Any) -> int:
+        """Return the size of an entry, 0 where it does not count. Without the lock: a class's own code may tell it."""
+        if (self._engine.max_bytes or self._max_bytes) is None:
+            return 0
+        if self._bounded.max_bytes is None:
+            with suppress(ReentrantUseError):  # then the entry is not stored now, either
+                self._learn_sizes()  # none was needed until now
+        return entry_size(storage_key, value, encoded)
+
+    def _learn_sizes(self) -> None:
+        bounded = self._bounded
+        kept = [(it, key, it.value, it.encoded) for part in bounded.parts(self._lock, self._alone) for key, it in part]
+        sizes = [(entry, entry_size(*terms)) for entry, *terms in kept]
+        with self._lock, self._alone:
+            for entry, size in sizes if bounded.max_bytes is None else ():
+                bounded.bytes_used += size - entry.size if entry.key else 0
+                entry.size = size
+
+    def _clear(self) -> None:
+        key_space, clearing = self._key_space, self._engine.clearing
+        try:
+            with self._lock, self._alone:
+                clearing.append(key_space)
+                all_ours = self._engine.starts <= {key_space.start()}
+                debris = [*self._bounded.clear(), *self._tags.clear()] if all_ours else []
+            free(debris)
+            for bounded in () if all_ours else (self._bounded, self._tags):
+                self._clear_ours(bounded, key_space.owns)
+        finally:
+            with self._lock, self._alone:
+                clearing[:] = [each for each in clearing if each is not key_space]
+
+    def _clear_ours(self, bounded: BoundedMap, owns: Callable[[str], bool]) -> None:
+        doomed = [key for part in bounded.parts(self._lock, self._alone) for key, _ in part if owns(key)]
+        for part in parts(doomed, PART):
+            with self._lock, self._alone:
+                bounded.delete_many(part)
+            bounded.let_go()
+
+    def _scan(self, start: str) -> Iterator[str]:
+        now, moving = timeouts.now(), set[str]()
+        for number, part in enumerate(self._bounded.parts(self._lock, self._alone)):
+            for key, entry in part:
+                if entry.expires_at > now and key.startswith(start) and key not in moving:
+                    if not number:
+                        moving.add(key)  # it may be in another part by then
+                    yield Conditional(key) if type(entry.encoded) in WITH_CONDITIONS else key
+
+    def _prune(self) -> int:
+        now, removed = timeouts.now(), 0
+        for bounded in (self._tags, self._bounded):
+            removed, swept = 0, PART
+            while swept == PART:
+                with self._lock, self._alone:
+                    swept = bounded.sweep(now, PART)
+                bounded.let_go()
+                removed += swept
+                time.sleep(0)
+        return removed
+
+    def _entries_about(self) -> int:
+        return len(self._bounded)
+
+    def _usage(self) -> tuple[int | None, int | None]:
+        with self._lock, self._alone:
+            self._counters.evictions = self._bounded.evictions
+            self._counters.expirations = self._bounded.expirations
+            count, size = len(self._bounded), self._bounded.bytes_used
+            is_counted = self._bounded.max_bytes is not None
+        return count, size if is_counted else self._bounded.sized(self._lock, self._alone)

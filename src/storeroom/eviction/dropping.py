@@ -1,0 +1,39 @@
+"""Objects that leave a map, and are freed without its lock.
+
+A value may run code when it is freed: its ``__del__``, or the callback of a weak reference, may use this very map. So
+what is removed is kept until the writer, having given up the lock, calls `let_go()`.
+"""
+
+from collections import deque
+from contextlib import suppress
+from typing import Final
+
+from storeroom.eviction.entry import Entry
+
+__all__ = ["Dropping"]
+
+_HARMLESS: Final = frozenset({object, str, bytes, int, float, bool, type(None)})
+"""Types whose objects run no code when they are freed; ENCODED is one of the first."""
+
+
+class Dropping:
+    """A part of a map.
+
+    Attributes:
+        dropped: objects that are to be freed without the lock.
+    """
+
+    __slots__ = ()
+
+    dropped: deque[object]
+
+    def _drop(self, entry: Entry) -> None:
+        value, encoded = entry.value, entry.encoded
+        if type(value) not in _HARMLESS or type(encoded) not in _HARMLESS:
+            self.dropped.append((value, encoded))
+
+    def let_go(self) -> None:
+        """Free the objects that were dropped; without the lock, and by any number of threads."""
+        with suppress(IndexError):
+            while self.dropped:
+                self.dropped.pop()

@@ -1,0 +1,92 @@
+"""The folder that this user's caches lie in where nothing is configured; a private one, or none."""
+
+import logging
+import os
+import stat
+from typing import Final
+
+__all__ = ["own_directory"]
+
+_log = logging.getLogger("storeroom")
+
+_told: set[str] = set()
+
+_SHARED: Final = ("/tmp", "/var/tmp")  # noqa: S108 -- what is made there is private
+
+
+def own_directory(name: str) -> tuple[str | None, str]:
+    """Return the first directory of this name that can be used, or None, and why it is not the first of all, or "".
+
+    It lies in ``storeroom`` in the user's cache directory (on Linux XDG_CACHE_HOME, else ~/.cache), or, on POSIX, in
+    ``storeroom-<user id>`` in TMPDIR, /tmp or /var/tmp, which is made at once: nobody else can then make it. Any but
+    the first is logged, once in a process.
+    """
+    directory: str | None
+    directory, reason = _in_home(name)
+    if reason:
+        directory = _temporary(name)
+        _warn_once(reason, directory or "the memory of this process")
+    return directory, reason
+
+
+def _warn_once(reason: str, instead: str) -> None:
+    text = (
+        f"Nothing is configured, and {reason}. The cache is in {instead} instead. "
+        "Set CACHE_URL to choose, such as CACHE_URL=file:///var/cache/app"
+    )
+    if text not in _told:
+        _told.add(text)
+        _log.warning(text)
+
+
+def _in_home(name: str) -> tuple[str, str]:
+    """Return the directory in the user's cache directory, and the reason why it cannot be used, or ""."""
+    import platformdirs  # noqa: PLC0415 -- only where nothing is configured
+
+    try:
+        directory = str(platformdirs.user_cache_path("storeroom", appauthor=False) / name)
+    except RuntimeError:  # Path.home(), where neither HOME nor an entry in passwd tells
+        directory = ""
+    if not os.path.isabs(directory):
+        return directory, "there is no home directory for it"
+    there = directory
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
+        return directory, f"{directory} cannot be written to"
+    # A folder made in another user's would be at their mercy; and root leaves none in the home that sudo has kept.
+    is_anothers = hasattr(os, "getuid") and os.stat(there).st_uid not in {0, os.geteuid()}
+    return directory, f"{there} belongs to another user" if is_anothers else ""
+
+
+def _temporary(name: str) -> str | None:
+    """Return the directory in a private folder in that of temporary files, or None."""
+    if not hasattr(os, "getuid"):
+        return None
+    for base in (os.environ.get("TMPDIR", ""), *_SHARED):
+        folder = os.path.join(base, f"storeroom-{os.geteuid()}")
+        if not _unfit_base(base) and not _not_private(folder):
+            return os.path.join(folder, name)
+    return None
+
+
+def _unfit_base(base: str) -> bool:
+    """Tell whether others could put a folder of theirs where one of ours was."""
+    if not os.path.isabs(base) or not os.access(base, os.W_OK | os.X_OK):
+        return True
+    status = os.stat(base)
+    is_sticky = status.st_mode & stat.S_ISVTX
+    return bool(status.st_mode & stat.S_IWOTH and not is_sticky) or status.st_uid not in {0, os.geteuid()}
+
+
+def _not_private(folder: str) -> bool:
+    """Make a folder that is this user's alone; tell whether that is impossible, as somebody else was first."""
+    try:
+        os.mkdir(folder, stat.S_IRWXU)
+    except FileExistsError:
+        pass
+    except OSError:
+        return True
+    status = os.lstat(folder)
+    is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+    return not is_ours or bool(status.st_mode & (stat.S_IRWXG | stat.S_IRWXO))

@@ -1,0 +1,81 @@
+"""Errors that come into a piece of work from outside, and belong to its caller.
+
+A signal's handler may raise any exception at any moment, as Celery's soft limits do, and a thread may set one for
+another. Where that happens while a value is made into bytes, or made of them, it looks like an error of the value's
+own: a class may raise anything there. Three things tell them apart. The traceback leads through the handler. An error
+that a ``raise`` statement has raised elsewhere was not set by another thread. And work that has failed by itself fails
+again, in the same way; where it cannot be done again, an error that only a thread can have set has a class of a
+program's, and no arguments: a thread sets a class, and drivers written in C say what has failed.
+"""
+
+import sys
+from collections.abc import Callable
+from opcode import opmap
+from typing import Any, TypeVar
+
+__all__ = ["is_from_outside", "raise_if_foreign", "value_or"]
+
+T = TypeVar("T")
+
+
+def raise_if_foreign(error: Exception, work: Callable[..., object], *args: Any) -> None:
+    """Raise an error that was not the work's own; the work is done once more where nothing else tells.
+
+    Args:
+        error: as it was caught.
+        work: changes nothing.
+        args: its arguments.
+    """
+    if _is_of_handler(error):
+        raise error
+    if isinstance(error, MemoryError | RecursionError) or _is_of_statement(error):
+        return
+    try:
+        work(*args)
+    except type(error):
+        return
+    except Exception as another:
+        raise error from another
+    raise error
+
+
+def value_or(default: T, work: Callable[..., T], *args: Any) -> T:
+    """Return the result of some work that changes nothing; `default` if it fails by itself."""
+    try:
+        return work(*args)
+    except Exception as error:  # noqa: BLE001 -- a class can fail in any way
+        raise_if_foreign(error, work, *args)
+        return default
+
+
+def is_from_outside(error: BaseException) -> bool:
+    """Tell whether the handler of a signal has raised an error, or another thread has set it: a class of its own."""
+    is_set = not error.args and type(error).__module__ != "builtins" and not _is_of_statement(error)
+    return is_set or _is_of_handler(error)
+
+
+def _is_of_handler(error: BaseException) -> bool:
+    """Tell whether the handler of a signal has raised an error."""
+    signal = sys.modules.get("signal")  # loaded by the code that has set a handler
+    numbers = () if signal is None else signal.valid_signals()
+    codes = {_code(signal.getsignal(number)) for number in numbers if signal} - {None}
+    frames = error.__traceback__ if codes else None
+    while frames is not None:
+        if frames.tb_frame.f_code in codes:
+            return True
+        frames = frames.tb_next
+    return False
+
+
+def _code(handler: Any) -> Any:
+    """Return the code that a handler runs first; None for no function of Python's."""
+    function = getattr(handler, "func", handler)  # of a partial one
+    return getattr(function, "__code__", None) or getattr(vars(type(function)).get("__call__"), "__code__", None)
+
+
+def _is_of_statement(error: BaseException) -> bool:
+    """Tell whether a ``raise`` statement has raised an error; an asynchronous one comes after a call, or in a loop."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_next is not None:
+        frames = frames.tb_next
+    return frames is not None and frames.tb_frame.f_code.co_code[frames.tb_lasti] == opmap["RAISE_VARARGS"]

@@ -1,0 +1,47 @@
+"""Each row's process."""
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from typing import Any, Final, TypeAlias
+
+from tests.cut_short_campaign.counts import PATIENCE, Counts
+
+__all__ = ["Job", "counted"]
+
+Job: TypeAlias = tuple[str, str, str, int]
+"""Part, operation, way, and number of cases."""
+
+#: Seconds without a word after which a process is taken for one that hangs.
+SILENCE: Final = 2 * PATIENCE
+
+
+def counted(job: Job, alias: dict[str, Any], seed: int) -> tuple[Counts, str]:
+    """Run a row's process; return its counts, and what it was doing if it has not come to its end."""
+    told: dict[str, Any] = dict(zip(("part", "operation", "way", "count"), job, strict=True))
+    told |= {"seed": seed, "alias": alias, "prefix": f"{' '.join(job[:3])} {os.getpid()} {time.time()}"}
+    command = [sys.executable, "-m", "tests.cut_short_campaign.child", json.dumps(told)]
+    doing = "the begin"
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as child,
+    ):
+        assert child.stdout
+        with selectors.DefaultSelector() as selector:
+            selector.register(child.stdout, selectors.EVENT_READ)
+            while selector.select(SILENCE):
+                if not (line := child.stdout.readline()):
+                    break
+                if line.startswith("{"):
+                    found = json.loads(line)
+                    child.kill()  # threads that hang are not waited for
+                    return Counts(**{**found, "errors": Counter(found["errors"])}), ""
+                doing = line.strip()
+        child.kill()
+        log.seek(0)
+        return Counts(), f"hangs or dies at {doing!r} {log.read()[-600:]}"

@@ -1,0 +1,93 @@
+"""Callers that are cut short: cancelled once, at every await, by anyio, or interrupted by an exception.
+
+Each test is a sample of a row of ``make interrupted``, which counts by thousands.
+"""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from storeroom.backends.db import DatabaseCache
+from storeroom.backends.filebased import FileBasedCache
+from storeroom.base import BaseCache
+from storeroom.computing import stampede
+from storeroom.testing.concurrency import chance_of
+from storeroom.testing.isolation import engines_of_its_own
+from tests.cut_short_campaign.cancelling import AWAITED, WAYS, cancel
+from tests.cut_short_campaign.counts import Counts
+from tests.cut_short_campaign.raising import CALLED, interrupt
+from tests.faults.interrupting import in_a_fork
+from tests.faults.kinds import Site, kinds
+
+#: Seconds within which the next caller is served: less than a lease that was left lasts, and no test of speed.
+PROMPT = stampede.LEASE_SECONDS - 0.5
+
+#: Cuts of each operation, in each way: of tasks all at once, of threads one after the other.
+TASKS, THREADS = 8, 15
+
+#: Python gives nobody an exception that comes within the callback of a weak reference.
+MAY_BE_DROPPED = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+#: The ways to cancel but the plain one "for good", which the contract has, and anyio's are.
+SOME_WAYS = [way for way in WAYS if way != "for good"]
+
+
+def assert_nothing_left(counts: Counts) -> None:
+    assert counts.longest < PROMPT, counts
+    assert (counts.left, counts.wrong, dict(counts.errors)) == (0, 0, {})
+
+
+def cancel_some(cache: BaseCache, operation: str, way: str) -> None:
+    assert_nothing_left(asyncio.run(cancel(cache, operation, way, TASKS, chance_of(1), lambda _: None)))
+
+
+def interrupt_some(cache: BaseCache, operation: str) -> None:
+    before = sys.getswitchinterval()
+    try:
+        assert_nothing_left(interrupt(cache, operation, "thread", THREADS, chance_of(2), lambda _: None))
+    finally:
+        sys.setswitchinterval(before)
+
+
+@pytest.mark.parametrize("way", SOME_WAYS)
+@pytest.mark.parametrize("operation", AWAITED)
+def test_a_task_that_is_cancelled_leaves_no_lease_and_no_lock(site: Site, operation: str, way: str) -> None:
+    """Cancelled at any turn or moment, at every await from then on, or by anyio, a task keeps nobody waiting."""
+    cancel_some(site.cache(), operation, way)
+
+
+@MAY_BE_DROPPED
+@kinds("redis")
+@pytest.mark.parametrize("operation", CALLED)
+def test_a_thread_that_is_interrupted_leaves_no_lease_and_no_lock(site: Site, operation: str) -> None:
+    """An exception at any moment of a synchronous operation keeps nobody waiting: on servers."""
+    in_a_fork(lambda: interrupt_some(site.cache(), operation))
+
+
+@pytest.fixture(params=["file", "sqlite"])
+def embedded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BaseCache]:
+    """A cache without a server that other processes see."""
+    with engines_of_its_own():
+        if request.param == "file":
+            yield FileBasedCache(str(tmp_path / "cache"), {})
+        else:
+            yield DatabaseCache("cached", {"OPTIONS": {"url": f"sqlite:///{tmp_path}/cache.sqlite3"}})
+
+
+@pytest.mark.parametrize("way", SOME_WAYS)
+@pytest.mark.parametrize("operation", AWAITED)
+def test_a_task_that_is_cancelled_leaves_no_lease_and_no_lock_embedded(
+    embedded: BaseCache, operation: str, way: str
+) -> None:
+    """The same without a server."""
+    cancel_some(embedded, operation, way)
+
+
+@MAY_BE_DROPPED
+@pytest.mark.parametrize("operation", CALLED)
+def test_a_thread_that_is_interrupted_leaves_no_lease_and_no_lock_embedded(embedded: BaseCache, operation: str) -> None:
+    """An exception at any moment of a synchronous operation keeps nobody waiting: without a server."""
+    in_a_fork(lambda: interrupt_some(embedded, operation))

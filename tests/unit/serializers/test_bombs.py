@@ -1,0 +1,201 @@
+"""Bytes that anybody may have written harm no reader: each of a zoo is refused, at once and in little memory."""
+
+import datetime as dt
+import decimal
+import json
+import os
+import subprocess
+import sys
+import uuid
+
+import pytest
+
+from storeroom.exceptions import DecodeError, SerializationError
+from storeroom.serializers import build_codec, weighing
+from storeroom.serializers.bounds import MAX_DEPTH
+from tests.unit.serializers.examples import KEY
+from tests.unit.serializers.zoo import BOMBS
+
+SECONDS = 0.1
+BYTES = 64 * 2**20
+DAY = dt.date(2024, 1, 1)
+NOON = dt.datetime(2024, 1, 1, 12, tzinfo=dt.UTC)
+
+# Each bomb in a process of its own, and up to ten times, of which the shortest counts: others use the processor, too.
+READER = """
+import ctypes, json, os, resource, sys, time
+from storeroom.exceptions import DecodeError
+from storeroom.serializers import build_codec
+from tests.unit.serializers.zoo import BOMBS
+
+codecs = [build_codec(compressor=name) for name in ("zlib", "lzma", "zstd", "lz4")]
+for codec in codecs:  # what is loaded once is no bomb's
+    for value in ({1, (2, frozenset({3}))}, ["x" * 5000], [{1: (2, 3)}] * 300):
+        assert codec.loads(codec.dumps(value, "k"), "k") == value
+for begin in (b"\\x11[1]", b"\\x12\\x91\\x01"):
+    assert codec.loads(begin, "k") == [1]
+
+def read(bomb):
+    codec = codecs[max(0, bomb[0] - 0x14)]
+    try:
+        return f"a value of type {type(codec.loads(bomb, 'k')).__name__}"
+    except DecodeError:
+        return "refused"
+
+def peak():
+    return int([line for line in open("/proc/self/status") if line.startswith("VmHWM")][0].split()[1]) * 1024
+
+def timed(bomb):
+    begun = time.process_time()
+    return read(bomb), time.process_time() - begun
+
+for name, make in BOMBS.items():
+    back, forth = os.pipe()
+    child = os.fork()
+    if child == 0:
+        resource.setrlimit(resource.RLIMIT_AS, (2 * 2**30,) * 2)
+        bomb = make()
+        open("/proc/self/clear_refs", "w").write("5")  # the peak of memory begins here
+        before = peak()
+        outcome, seconds = timed(bomb)
+        grown = peak() - before
+        for _ in range(9 if outcome == "refused" else 0):
+            seconds = min(seconds, timed(bomb)[1]) if seconds > 0.05 else seconds
+        os.write(forth, json.dumps([outcome, seconds, grown, len(bomb)]).encode())
+        os._exit(0)
+    os.close(forth)
+    said = os.read(back, 1000).decode()
+    status = os.waitpid(child, 0)[1]
+    print(json.dumps([name, *(json.loads(said) if said else (f"ended by {status}", 0, 0, 0))]), flush=True)
+"""
+
+
+def outcomes():
+    found = subprocess.run([sys.executable, "-c", READER], capture_output=True, text=True, timeout=300, check=False)
+    assert found.returncode == 0, found.stderr
+    return {name: told for name, *told in map(json.loads, found.stdout.splitlines())}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux" or not os.access("/proc/self/clear_refs", os.W_OK), reason="needs /proc")
+def test_each_bomb_is_refused_at_once_and_in_little_memory():
+    """Of a store that others can write to, each bomb is a DecodeError, within 100 ms and 64 MiB; no reader crashes."""
+    found = outcomes()
+    assert found.keys() == BOMBS.keys()
+    wrong = {name: told for name, told in found.items() if told[0] != "refused" or told[1] > SECONDS or told[2] > BYTES}
+    assert not wrong
+
+
+def within(depth, make):
+    value = make(0)
+    for _ in range(depth - 1):
+        value = make(value)
+    return value
+
+
+@pytest.mark.parametrize("make", [lambda v: [v], lambda v: (v,), lambda v: {"k": v}, lambda v: frozenset([v])])
+def test_depth_that_is_written_is_read(make):
+    """Containers within each other are stored and read up to the greatest depth, and refused beyond, by name."""
+    codec = build_codec()
+    # Python's own limit for recursion allows no more than so many to be pickled or compared in the tests' frames.
+    value = within(150, make)
+    assert codec.loads(codec.dumps(value, KEY), KEY) == value
+    deep = build_codec(trusted=True).dumps(within(50, make), KEY)
+    assert codec.loads(b"\x10" + deep[1:], KEY) == within(50, make)
+
+
+@pytest.mark.parametrize(("name", "begin", "end"), [("json", b"[", b"]")])
+def test_depth_of_a_document_is_bounded(name, begin, end):
+    """Lists within each other are read up to 500 of them; one more is a DecodeError."""
+    codec = build_codec(name)
+    assert codec.loads(b"\x11" + begin * MAX_DEPTH + end * MAX_DEPTH, KEY)
+    with pytest.raises(DecodeError):
+        codec.loads(b"\x11" + begin * (MAX_DEPTH + 1) + end * (MAX_DEPTH + 1), KEY)
+    assert build_codec(name, trusted=True).loads(b"\x11" + begin * (MAX_DEPTH + 1) + end * (MAX_DEPTH + 1), KEY)
+
+
+@pytest.mark.parametrize("make", [lambda n: b")" + b"\x85" * (n - 1), lambda n: b"]" * n + b"a" * (n - 1)])
+def test_depth_of_a_pickle_is_bounded(make):
+    """Tuples and lists within each other are read up to some 500 of them; a few more are a DecodeError."""
+    codec = build_codec()
+    assert codec.loads(b"\x10\x80\x05" + make(MAX_DEPTH) + b".", KEY)
+    with pytest.raises(DecodeError):
+        codec.loads(b"\x10\x80\x05" + make(MAX_DEPTH + 2) + b".", KEY)
+
+
+def test_value_that_its_readers_would_refuse_is_refused_at_set():
+    """A value that nests too deep is a SerializationError at set, which names the remedy; a secret stores it."""
+    value = []
+    for _ in range(MAX_DEPTH + 20):
+        value = [value]
+    previous = sys.getrecursionlimit()
+    sys.setrecursionlimit(10_000)
+    try:
+        for name in ("pickle", "json"):
+            with pytest.raises(SerializationError, match=r"nests more than 500 .*OPTIONS\['secret'\]"):
+                build_codec(name).dumps(value, KEY)
+            assert build_codec(name, secret="a secret of 16 bytes").dumps(value, KEY)
+    finally:
+        sys.setrecursionlimit(previous)
+
+
+def test_value_whose_compressed_form_would_be_refused_is_stored_as_it_is():
+    """A value that would expand too far from its compressed bytes is stored uncompressed, and read."""
+    codec = build_codec(compressor="zlib")
+    text = "0" * 2**22
+    assert codec.dumps(text, KEY)[0] == 0x02
+    assert codec.loads(codec.dumps(text, KEY), KEY) == text
+    rows = [[] for _ in range(100_000)]
+    assert codec.dumps(rows, KEY)[0] == 0x10
+    assert codec.loads(codec.dumps(rows, KEY), KEY) == rows
+    generous = build_codec(compressor="zlib", max_expansion=2000)
+    assert generous.dumps(text, KEY)[0] == 0x14
+    assert generous.loads(generous.dumps(text, KEY), KEY) == text
+
+
+ROWS = [(n, f"name {n}", "active", DAY + dt.timedelta(n % 900), decimal.Decimal(n)) for n in range(700)]
+COMMON = {
+    "tuples": ROWS,
+    "dicts": [dict(zip("abcde", row, strict=True)) for row in ROWS],
+    "long texts": [{"text": f"{n} a text of more than a few words" * 20, "day": DAY} for n in range(700)],
+    "UUIDs": [{"id": uuid.UUID(int=n * 3**75 % 2**128), "at": NOON + dt.timedelta(n)} for n in range(700)],
+    "tuples in a dict": {"rows": ROWS, "total": 700},
+    "tuples in dicts": [
+        {"at": (n, n + 1), "day": DAY, "text": f"the {n}th one here, she said, high" * 5} for n in range(700)
+    ],
+    "tuples as keys": {(n, f"name {n}"): DAY + dt.timedelta(n) for n in range(700)},
+    "many frames": {"rows": [(n, "x" * (n % 60), [n], DAY + dt.timedelta(n % 900)) for n in range(5000)]},
+    "a set of dates": {DAY + dt.timedelta(n) for n in range(700)},
+}
+
+
+@pytest.mark.parametrize("name", COMMON)
+def test_common_table_is_weighed_at_the_speed_of_c(name, monkeypatch):
+    """Tables of rows with dates and tuples are seen to be harmless without a look at each opcode in Python."""
+    codec = build_codec()
+
+    def follow(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(weighing, "_Scales", follow)
+    assert codec.loads(codec.dumps(COMMON[name], KEY), KEY) == COMMON[name]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{"id": n, "name": f"name {n}", "tags": ["x", "y"]} for n in range(3000)],
+        [(n, f"name {n}", DAY + dt.timedelta(n % 900), decimal.Decimal(n)) for n in range(2000)],
+        {(n, n + 1): {"set": {n, n + 1}} for n in range(2000)},
+        {uuid.UUID(int=n * 3**75 % 2**128) for n in range(3000)},
+        [{"columns": ["a", "b"]}] * 20_000,
+        {2**k for k in range(4000)},
+        "x" * 500_000,
+    ],
+    ids=["dicts", "tuples", "tuples as keys", "UUIDs", "shared", "powers of two", "text"],
+)
+@pytest.mark.parametrize("options", [{}, {"compressor": "zlib"}], ids=["plain", "compressed"])
+def test_large_value_of_any_shape_is_stored_and_read(value, options):
+    """Tables of rows, large sets, and containers that share their parts, stay within the bounds."""
+    codec = build_codec(**options)
+    assert codec.loads(codec.dumps(value, KEY), KEY) == value
