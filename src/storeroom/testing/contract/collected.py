@@ -5,6 +5,7 @@ import gc
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
+from time import monotonic, sleep
 from typing import Any, ClassVar, Final
 
 from storeroom.base import BaseCache
@@ -67,25 +68,37 @@ class Circle:
 
     cache: ClassVar[BaseCache | None] = None
     runs: ClassVar[int] = 0
+    under_way: ClassVar[list[str]] = []
     errors: ClassVar[list[str]] = []
 
     def __init__(self) -> None:
         self.me = self
 
     def __del__(self) -> None:
-        if Circle.cache is None:
-            return
         name, operation = _OWN[Circle.runs % len(_OWN)]
-        Circle.runs += 1
+        Circle.under_way.append(name)  # before the look at the cache: who has seen none may rely on it
         try:
-            # In a context of its own: CPython 3.11 may look for garbage while it sets a context variable, and goes on
-            # with what is freed if a finalizer sets another one meanwhile.
-            copy_context().run(operation, Circle.cache)
+            if (cache := Circle.cache) is not None:
+                Circle.runs += 1
+                # In a context of its own: CPython 3.11 may look for garbage while it sets a context variable, and goes
+                # on with what is freed if a finalizer sets another one meanwhile.
+                copy_context().run(operation, cache)
         except (KeyNotFoundError, NotSupportedError, ReentrantUseError):
             pass  # told clearly
         except BaseException as error:
             Circle.errors.append(f"{name}: {error!r}")
             raise
+        finally:
+            Circle.under_way.remove(name)
+
+    @classmethod
+    def no_more(cls) -> None:
+        """Let those end that the collector runs in other threads, such as a near cache's; none begins."""
+        cls.cache = None
+        end = monotonic() + PATIENCE / 2
+        while cls.under_way and monotonic() < end:
+            sleep(0.001)
+        assert cls.under_way == []
 
 
 async def collect_in_the_midst(cache: Driver, tell: Callable[[str], None]) -> int:
@@ -105,7 +118,7 @@ async def collect_in_the_midst(cache: Driver, tell: Callable[[str], None]) -> in
     finally:
         gc.set_threshold(*before)
         gc.collect()
-        Circle.cache = None
+        Circle.no_more()
     tell("the end")
     assert Circle.errors == []
     assert background.drain()
