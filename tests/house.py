@@ -28,7 +28,7 @@ FLOORS = (
     ("base",),
     ("computing", "near", "memos", "transactions", "serializers"),
     ("storage", "engines", "config"),
-    ("timeouts", "keys"),
+    ("timeouts", "keys", "locks"),
     ("exceptions", "wording", "eviction"),
 )
 

@@ -7,7 +7,6 @@ copies, so that changing one changes no other. Nothing outlives the block.
 A computation of get_or_set() asks the storage again: there may be a value by now.
 """
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar, Token
@@ -15,6 +14,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from storeroom import timeouts
 from storeroom.exceptions import SerializationError
+from storeroom.locks import reentrant
 from storeroom.storage import overlay
 from storeroom.storage.envelope import Envelope, is_unread
 from storeroom.storage.hooks import LOOK, MISSING, StorageHooks
@@ -54,7 +54,7 @@ class Memo:
         self.changes = 0
         self._entries: OrderedDict[Slot, _Kept] = OrderedDict()
         self._max_entries = max_entries
-        self._lock = threading.RLock()  # tasks and threads of the block share it
+        self._lock = reentrant()  # tasks and threads of the block share it
 
     def look(self, slot: Slot) -> _Kept | None:
         """Return the entry, if it is known and has not expired."""

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from contextvars import copy_context
@@ -13,12 +14,13 @@ from uuid import uuid4
 
 import pytest
 
+from storeroom import locks
 from storeroom.backends.db import DatabaseCache
 from storeroom.backends.filebased import FileBasedCache
 from storeroom.backends.locmem import LocMemCache
 from storeroom.base import BaseCache
 from storeroom.engines import background, nesting
-from storeroom.engines.flights import Flights
+from storeroom.engines.flights import Flights, Role
 from storeroom.engines.nesting import Alone, OneByThread
 from storeroom.exceptions import KeyNotFoundError, ReentrantUseError, SerializationError, StorageError
 from storeroom.near import NearTable, Tolerance
@@ -190,6 +192,45 @@ def test_a_computation_is_made_and_returned(midst: Midst, mode: str) -> None:
 
     midst.within(work)
     assert cache.get_or_set("new", lambda: 5) in {3, 5}
+
+
+def test_a_computation_of_another_thread_is_not_waited_for(midst: Midst) -> None:
+    """Its leader may have to wait for the operation that is under way here."""
+    cache = midst.cache
+    leader = threading.Thread(target=cache.get_or_set, args=("slow", lambda: 1))
+
+    def work() -> None:
+        leader.start()
+        before = time.monotonic()
+        while not cache._engine.flights.has_any and time.monotonic() < before + 10:  # type: ignore[attr-defined]
+            time.sleep(0.001)
+        before = time.monotonic()
+        assert cache.get_or_set("slow", lambda: 2) in {1, 2}
+        assert time.monotonic() - before < 1
+
+    midst.within(work)
+    leader.join(10)
+    assert cache.get_or_set("slow", lambda: 3) in {1, 2}
+
+
+def test_a_thread_that_holds_a_lock_of_ours_waits_for_nobody() -> None:
+    """Whatever it is in the midst of: another cache's steps as well."""
+    flights, role, parts = Flights(), list[Role](), list[str]()
+    thread = threading.Thread(target=lambda: role.append(flights.join(["k"], blocking=True)))
+    thread.start()
+    thread.join()
+    by_thread = OneByThread()
+    for within in (LocMemCache(uuid4().hex, {})._engine.lock, locks.reentrant()):
+        assert not locks.holds_any()
+        with within:
+            assert locks.holds_any()
+            parts.append(copy_context().run(flights.join, ["k"], blocking=True).part)
+    parts.append(by_thread.do(lambda: flights.join(["k"], blocking=True)).part)
+    assert parts == ["alone"] * 3
+    follower = flights.join(["k"], blocking=True)
+    assert follower.part == "follows"
+    flights.leave(follower)
+    flights.land(role[0].flight, StorageError())
 
 
 def test_a_near_tier_learns_of_a_write_that_is_made_later(tmp_path: Path) -> None:

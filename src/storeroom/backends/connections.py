@@ -15,6 +15,7 @@ from typing import Any, Final, Generic, NoReturn, TypeVar
 from weakref import WeakSet
 
 from storeroom.exceptions import PoolTimeoutError
+from storeroom.locks import reentrant
 
 __all__ = ["CROWDED_SECONDS", "TURN_SECONDS", "Connections"]
 
@@ -106,7 +107,7 @@ class Connections(Generic[C]):
         self._woken: _Ticket | None = None  # one whose holder was called, and has not looked yet
         self._leaving = 0
         self._refused, self._again_at = 0, 0.0  # rights that the server does not grant now, and when to ask it again
-        self._mutex = threading.RLock()
+        self._mutex = reentrant()
 
     def take(self) -> tuple[C, bool]:
         """Return a connection that nobody else uses, and whether it has been open before.

@@ -6,13 +6,13 @@ a value that was overwritten or deleted meanwhile does not come back.
 
 import itertools
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from storeroom.backends.parts import PartialError
 from storeroom.keys import LOCK_PREFIX, TAG_PREFIX
+from storeroom.locks import reentrant
 from storeroom.storage.outages import PAUSE_SECONDS
 from storeroom.storage.overlay import every, first, first_two
 from storeroom.storage.steps import Steps, pause
@@ -56,11 +56,11 @@ class Dropped:
         self.lost = 0
         self._numbers = itertools.count()
         self._retry_at = self._turn_until = 0.0
-        self._lock = threading.RLock()
+        self._lock = reentrant()
 
     def after_fork_in_child(self) -> None:
         """Keep the keys: a child has an outage of its own to recover from."""
-        self._lock = threading.RLock()
+        self._lock = reentrant()
         self._turn_until = 0.0
 
     def add(self, storage_keys: Iterable[str]) -> None:

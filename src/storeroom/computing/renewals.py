@@ -17,6 +17,7 @@ from weakref import ref
 from storeroom import timeouts
 from storeroom.computing.work import Work
 from storeroom.engines.flights import Flight
+from storeroom.locks import reentrant
 from storeroom.storage.steps import run
 from storeroom.storage.unstored import Caught
 
@@ -47,7 +48,7 @@ class _Renewals:
 
     def reset(self) -> None:
         """Begin without a thread, as in a child process."""
-        self._lock = threading.RLock()
+        self._lock = reentrant()
         self._has_thread = False
         self.held: dict[int, _Held] = {}
 

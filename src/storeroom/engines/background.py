@@ -15,6 +15,8 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Final
 
+from storeroom.locks import reentrant
+
 __all__ = ["MAX_THREADS", "MAX_WAITING", "MAX_WORKERS", "drain", "look_after", "submit"]
 
 MAX_WORKERS: Final = 32
@@ -44,7 +46,7 @@ class _Workers:
     def __init__(self) -> None:
         # A finalizer that submits a job may come in between. `with` takes the lock itself: a signal's handler may raise
         # anywhere, and the conditions' own way out of the block, in Python, would leave it taken.
-        self.lock = threading.RLock()
+        self.lock = reentrant()
         self.changed = threading.Condition(self.lock)
         self.rested = threading.Condition(self.lock)
         self.jobs: deque[tuple[float, Callable[[], object]]] = deque()  # and since when they wait

@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 from storeroom.engines.counts import Counters
 from storeroom.engines.flights import Flights
 from storeroom.engines.nesting import Alone
+from storeroom.locks import note, reentrant
 
 __all__ = ["Engine", "close_all", "shared"]
 
@@ -60,6 +61,7 @@ class Engine:
     def __init__(self) -> None:
         """Begin with nothing counted and nothing under way."""
         self.lock = _Lock()
+        note(self.lock)
         self.alone = Alone(self.lock)
         self.counters = Counters()
         self.flights = Flights()
@@ -103,7 +105,7 @@ class Engine:
 EngineType = TypeVar("EngineType", bound=Engine)
 
 _engines: dict[tuple[type[Engine], Hashable], Any] = {}
-_registry_lock = threading.RLock()  # the collector may run a finalizer under it that asks for an engine
+_registry_lock = reentrant()  # the collector may run a finalizer under it that asks for an engine
 _many = 2 * MAX_OPEN  # engines, from which on those that no handle uses are looked for
 
 

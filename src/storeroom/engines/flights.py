@@ -28,6 +28,7 @@ from weakref import WeakSet, ref
 from storeroom import timeouts
 from storeroom.engines.outcomes import Outcome
 from storeroom.exceptions import ComputationCycleError
+from storeroom.locks import holds_any, reentrant
 
 __all__ = ["FLIGHT_SECONDS", "AbandonedError", "Flight", "Flights", "Landing", "Leader", "Role", "computing"]
 
@@ -180,7 +181,7 @@ computing: ContextVar[Flight | None] = ContextVar("storeroom_computing", default
 
 # Of the wait-for graph, which spans all caches; taken by misses only. The collector may run a finalizer under it whose
 # code asks for keys, or ends a computation: no step below relies on what an earlier one has seen of other flights.
-_lock = threading.RLock()
+_lock = reentrant()
 _stalled: dict[object, Flight] = {}  # event loop -> the flight that its own thread waits for
 _all_flights: WeakSet["Flights"] = WeakSet()
 
@@ -252,14 +253,13 @@ class Flights:
             flies: whether a leader makes the flight's steps in this very thread.
 
         Raises:
-            ComputationCycleError: waiting would never end, as the flight's leader waits,
-                directly or through others, for this caller.
+            ComputationCycleError: waiting would never end, as the flight's leader waits for this caller.
         """
         loop, line = _running_loop(), _line()
         outer = line[0] if line else None
-        if self._by_key:
-            for key in (*keys, *self._torn_keys()):
-                self.look_after(key)
+        for key in (*keys, *self._torn_keys()) if self._by_key else ():
+            self.look_after(key)
+        is_within = blocking and keys[0] in self._by_key and holds_any()  # as a finalizer, for which a leader may wait
         with _lock:
             self._failed.forget_over()
             if any(flight.owner is self and not flight.keys.isdisjoint(keys) for flight in line):
@@ -272,7 +272,7 @@ class Flights:
                 self._by_key.update(dict.fromkeys(free, flight))
                 return Role(flight, "leads")
             role = Role(first, "follows", line, loop if blocking else None)
-            is_within = loop is None and first.flyer == threading.get_ident()  # as a finalizer, between two steps
+            is_within |= loop is None and first.flyer == threading.get_ident()
             return Role(Flight(self, keys, outer, None), "alone") if is_within or not _follow(role) else role
 
     def apart(self, key: str) -> Flight:
@@ -439,7 +439,7 @@ def _cycle_error() -> ComputationCycleError:
 
 def _after_fork_in_child() -> None:
     global _lock  # noqa: PLW0603 -- a thread that stayed in the parent may hold the old one
-    _lock = threading.RLock()
+    _lock = reentrant()
     _stalled.clear()
     computing.set(None)
     for flights in list(_all_flights):

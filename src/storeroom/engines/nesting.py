@@ -17,6 +17,7 @@ from weakref import ref
 
 from storeroom.engines import background
 from storeroom.exceptions import ReentrantUseError
+from storeroom.locks import note
 
 __all__ = ["Alone", "OneByThread", "later", "nested"]
 
@@ -79,6 +80,7 @@ class OneByThread:
 
     def __init__(self) -> None:
         self._under_way: dict[int, ref[_Stay]] = {}
+        note(self)
 
     def do(self, work: Callable[..., T], *args: Any) -> T:
         """Return the work's result.
@@ -86,16 +88,19 @@ class OneByThread:
         Raises:
             ReentrantUseError: this thread is in the midst of other such work.
         """
-        thread = threading.get_ident()
-        noted = self._under_way.get(thread)
-        if noted is not None and noted() is not None:
+        if self._is_owned():
             raise nested()
-        stay = _Stay()
+        thread, stay = threading.get_ident(), _Stay()
         self._under_way[thread] = ref(stay)
         try:
             return work(*args)
         finally:
             self._under_way.pop(thread, None)
+
+    def _is_owned(self) -> bool:
+        """Tell whether this thread does such work: see locks.note()."""
+        noted = self._under_way.get(threading.get_ident())
+        return noted is not None and noted() is not None
 
 
 _jobs: Final = deque[Callable[[], object]]()

@@ -10,6 +10,7 @@ import threading
 from contextlib import ExitStack
 from typing import Final
 
+from storeroom.locks import reentrant
 from storeroom.storage.channel import Listener
 
 __all__ = ["BrokenError", "ListeningThread", "RefusedError"]
@@ -44,7 +45,7 @@ class ListeningThread:
         """Begin without a thread; the first near tier starts one."""
         self._name, self._timeout = name, timeout
         self._outages: tuple[type[Exception], ...] = (OSError, BrokenError, *outages)
-        self._lock = threading.RLock()
+        self._lock = reentrant()
         self._listeners: tuple[Listener, ...] = ()
         self._thread: threading.Thread | None = None
         self._is_closed = False

@@ -8,7 +8,6 @@ Source: M. Nygard, "Release It!" (2007), chapter 5.
 """
 
 import logging
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,6 +15,7 @@ from typing import Final, TypeAlias
 from weakref import ref
 
 from storeroom import timeouts
+from storeroom.locks import reentrant
 
 __all__ = [
     "FAILURES", "PAUSE_SECONDS", "CircuitBreaker", "are_answers_refused", "is_room_needed", "no_answers", "room_needed",
@@ -97,7 +97,7 @@ class CircuitBreaker:
         self._in_a_row = 0
         self._probe_at = 0.0
         self._opened_at = 0.0
-        self._lock = threading.RLock()
+        self._lock = reentrant()
 
     @property
     def refuses(self) -> bool:
@@ -144,5 +144,5 @@ class CircuitBreaker:
 
     def reset(self) -> None:
         """Forget everything, in a child process: its connections are new."""
-        self._lock = threading.RLock()
+        self._lock = reentrant()
         self._in_a_row, self.is_open = 0, False

@@ -5,7 +5,6 @@ segment there is one change for each entry, the net effect of all operations on 
 counter, a timeout) stay relative: they can be made to any value that is stored when the database has committed.
 """
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any, Final
 
 from storeroom import timeouts
 from storeroom.engines.flights import Flights
+from storeroom.locks import reentrant
 from storeroom.storage.hooks import MISSING, StorageHooks
 from storeroom.storage.overlay import Slot
 
@@ -127,7 +127,7 @@ class Unit:
         self._segments: list[Segment] = []
         self.taken: list[Segment] = []
         self._flights: dict[object, Flights] = {}
-        self.lock = threading.RLock()
+        self.lock = reentrant()
         self.is_open = True
         self.has_ended = False
 

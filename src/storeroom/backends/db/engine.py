@@ -20,6 +20,7 @@ from storeroom.backends.db.transaction import EXPIRED, IN_FLIGHT, Bounds, Transa
 from storeroom.backends.served import NetworkEngine
 from storeroom.engines.nesting import Alone, OneByThread
 from storeroom.exceptions import StorageError
+from storeroom.locks import reentrant
 
 if TYPE_CHECKING:
     from storeroom.backends.db.notifications import Notifications
@@ -78,7 +79,7 @@ class DatabaseEngine(NetworkEngine):
         self._notifications: Notifications | None = None
 
     def _begin_locks(self) -> None:
-        self._writer, self._preparing = threading.Lock(), threading.RLock()
+        self._writer, self._preparing = threading.Lock(), reentrant()
         self._prepares, self._by_thread = Alone(self._preparing), OneByThread()
 
     # Operations -------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ The end of each turn is noted, too: a file that was changed later was changed by
 import contextlib
 import mmap
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -24,6 +23,7 @@ from storeroom.backends.filebased.files import reserve
 from storeroom.backends.filebased.folder import open_own
 from storeroom.engines.nesting import Alone
 from storeroom.exceptions import WriteTimeoutError
+from storeroom.locks import reentrant
 
 try:
     import fcntl
@@ -103,7 +103,7 @@ class Turns:
 
     def __init__(self, path: str) -> None:
         """Open the file, made when needed."""
-        self.threads = threading.RLock()
+        self.threads = reentrant()
         self.alone = Alone(self.threads)
         self._is_taken = self._was_cut_short = False
         self._descriptor = -1

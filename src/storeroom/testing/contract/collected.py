@@ -76,7 +76,7 @@ class Circle:
 
     def __del__(self) -> None:
         name, operation = _OWN[Circle.runs % len(_OWN)]
-        Circle.under_way.append(name)  # before the look at the cache: who has seen none may rely on it
+        Circle.under_way.append(name)  # before the look at the cache: see no_more()
         try:
             if (cache := Circle.cache) is not None:
                 Circle.runs += 1

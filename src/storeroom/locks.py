@@ -1,0 +1,34 @@
+"""Locks that are held for a few steps, and that their own thread may take again.
+
+A finalizer or a signal's handler may come in the midst of these steps, and cannot give their locks back. So it must not
+wait for other threads, as they may need them: see holds_any().
+"""
+
+import threading
+from operator import methodcaller
+from typing import Any, Final
+from weakref import ref
+
+__all__ = ["holds_any", "note", "reentrant"]
+
+_noted: Final = dict[int, ref[Any]]()
+_is_owned: Final = methodcaller("_is_owned")  # as threading.Condition asks
+
+
+def reentrant() -> Any:
+    """Return an RLock that holds_any() knows of."""
+    lock = threading.RLock()
+    note(lock)
+    return lock
+
+
+def note(lock: Any) -> None:
+    """Let holds_any() know of a lock, or of anything else that tells by ``_is_owned()`` whether this thread has it."""
+    number = id(lock)
+    _noted[number] = ref(lock, lambda _: _noted.pop(number, None))
+
+
+def holds_any() -> bool:
+    """Tell whether this thread is within steps under a lock that other threads may wait for."""
+    locks = [noted() for noted in list(_noted.values())]
+    return any(_is_owned(lock) for lock in locks if lock is not None)
