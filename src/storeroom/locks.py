@@ -5,6 +5,7 @@ wait for other threads, as they may need them: see holds_any().
 """
 
 import threading
+from functools import partial
 from operator import methodcaller
 from typing import Any, Final
 from weakref import ref
@@ -25,7 +26,8 @@ def reentrant() -> Any:
 def note(lock: Any) -> None:
     """Let holds_any() know of a lock, or of anything else that tells by ``_is_owned()`` whether this thread has it."""
     number = id(lock)
-    _noted[number] = ref(lock, lambda _: _noted.pop(number, None))
+    # Not a function of Python's: an exception out of a signal's handler would be lost in it.
+    _noted[number] = ref(lock, partial(_noted.pop, number))
 
 
 def holds_any() -> bool:
