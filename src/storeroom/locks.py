@@ -7,11 +7,12 @@ wait for other threads, as they may need them: see holds_any().
 import threading
 from operator import methodcaller
 from typing import Any, Final
-from weakref import ref
+
+from storeroom.living import Living
 
 __all__ = ["holds_any", "note", "reentrant"]
 
-_noted: Final = dict[int, ref[Any]]()
+_noted: Final = Living[Any]()
 _is_owned: Final = methodcaller("_is_owned")  # as threading.Condition asks
 
 
@@ -24,11 +25,9 @@ def reentrant() -> Any:
 
 def note(lock: Any) -> None:
     """Let holds_any() know of a lock, or of anything else that tells by ``_is_owned()`` whether this thread has it."""
-    number = id(lock)
-    _noted[number] = ref(lock, lambda _: _noted.pop(number, None))
+    _noted.add(lock)
 
 
 def holds_any() -> bool:
     """Tell whether this thread is within steps under a lock that other threads may wait for."""
-    locks = [noted() for noted in list(_noted.values())]
-    return any(_is_owned(lock) for lock in locks if lock is not None)
+    return any(map(_is_owned, _noted))
