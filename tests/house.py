@@ -29,7 +29,7 @@ FLOORS = (
     ("computing", "near", "memos", "transactions", "serializers"),
     ("storage", "engines", "config"),
     ("timeouts", "keys", "locks"),
-    ("exceptions", "wording", "eviction"),
+    ("exceptions", "wording", "eviction", "living"),
 )
 
 

@@ -3,6 +3,7 @@
 import math
 import signal
 import socket
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -157,6 +158,33 @@ def test_waiter_that_is_interrupted_with_a_connection_in_hand_gives_it_back(monk
         with pytest.raises(Interrupted):
             connections._wait(is_first=True)
     assert connections.take() == (held, True)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Python drops what comes there
+def test_slot_whose_end_is_interrupted_is_made_up_for() -> None:
+    """An exception that comes while Python frees a lost slot does not keep it counted: another takes its place."""
+    connections = make(2)
+
+    def interrupt(frame: Any, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code.co_name != "interrupted":
+            raise Interrupted
+
+    for _ in range(6):
+        held = [connections.take()[0]]
+
+        def interrupted(held: list[Connection] = held) -> None:
+            held.pop()
+
+        sys.setprofile(interrupt)
+        try:
+            interrupted()
+        except Interrupted:
+            pass
+        finally:
+            sys.setprofile(None)
+        held.clear()
+    taken = [in_background(connections.take).result(PATIENCE) for _ in range(2)]
+    assert len(taken) == 2
 
 
 class Crowd:

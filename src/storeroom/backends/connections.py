@@ -12,9 +12,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Generic, NoReturn, TypeVar
-from weakref import WeakSet
 
 from storeroom.exceptions import PoolTimeoutError
+from storeroom.living import Living
 from storeroom.locks import reentrant
 
 __all__ = ["CROWDED_SECONDS", "TURN_SECONDS", "Connections"]
@@ -101,7 +101,7 @@ class Connections(Generic[C]):
     ) -> None:
         self._name, self._make, self._disconnect, self._is_crowded = name, make, disconnect, is_crowded
         self._limit, self._patience = limit, patience
-        self._alive = WeakSet[C | Right]()
+        self._alive = Living[C | Right]()
         self._slots: list[C | Right] = [self._right() for _ in range(limit)]
         self._queue: deque[_Ticket] = deque()
         self._woken: _Ticket | None = None  # one whose holder was called, and has not looked yet
