@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import hiredis
 import pytest
 
 from storeroom.backends.redis import RedisCache
@@ -207,7 +208,7 @@ def test_reads_alone_notice_that_a_name_has_moved(endpoint: Endpoint, mode: str)
 
 @MODES
 @pytest.mark.slow
-def test_server_that_loads_or_lacks_its_primary_is_left(endpoint: Endpoint, mode: str) -> None:
+def test_server_that_lacks_its_primary_is_left(endpoint: Endpoint, mode: str) -> None:
     """MASTERDOWN closes the connection: the next one leads to the server that the name stands for now."""
     driver = made(endpoint.url, mode)
     pair = endpoint.pair
@@ -220,6 +221,42 @@ def test_server_that_loads_or_lacks_its_primary_is_left(endpoint: Endpoint, mode
         endpoint.move()
         assert await driver.get("k") == "v"
         assert await driver.get_many(["k"]) == {"k": "v"}
+
+    asyncio.run(work())
+
+
+def is_loading(server: RedisServer) -> bool:
+    try:
+        server.ask("GET", "k")
+    except hiredis.ReplyError as error:
+        return str(error).startswith("LOADING")
+    return False
+
+
+@MODES
+@pytest.mark.slow
+def test_server_that_loads_is_left(endpoint: Endpoint, mode: str) -> None:
+    """LOADING on an open connection closes it; nothing was done, so that counting goes on at the new primary."""
+    driver = made(endpoint.url, mode)
+    pair = endpoint.pair
+
+    async def work() -> None:
+        await driver.set("n", 1)
+        endpoint.promote()
+        pair.primary.ask("EVAL", "for i = 1, 5000 do redis.call('SET', 'filler' .. i, i, 'EX', 60) end", 0)
+        old = pair.replica
+        for setting in (("loading-process-events-interval-bytes", 1024), ("key-load-delay", 2000)):
+            old.ask("CONFIG", "SET", *setting)
+        old.ask("REPLICAOF", "NO", "ONE")
+        old.ask("SET", "another", "history")
+        old.ask("REPLICAOF", "127.0.0.1", pair.primary.port)
+        await asyncio.to_thread(eventually, lambda: is_loading(old), "the old primary does not load")
+        try:
+            endpoint.move()
+            assert await driver.incr("n") == 2
+            assert is_loading(old), "it is too late to tell"
+        finally:
+            old.ask("CONFIG", "SET", "key-load-delay", 0)
 
     asyncio.run(work())
 
