@@ -5,14 +5,14 @@ wait for other threads, as they may need them: see holds_any().
 """
 
 import threading
-from functools import partial
 from operator import methodcaller
 from typing import Any, Final
-from weakref import ref
+
+from storeroom.living import Living
 
 __all__ = ["holds_any", "note", "reentrant"]
 
-_noted: Final = dict[int, ref[Any]]()
+_noted: Final = Living[Any]()
 _is_owned: Final = methodcaller("_is_owned")  # as threading.Condition asks
 
 
@@ -25,12 +25,9 @@ def reentrant() -> Any:
 
 def note(lock: Any) -> None:
     """Let holds_any() know of a lock, or of anything else that tells by ``_is_owned()`` whether this thread has it."""
-    number = id(lock)
-    # Not a function of Python's: an exception out of a signal's handler would be lost in it.
-    _noted[number] = ref(lock, partial(_noted.pop, number))
+    _noted.add(lock)
 
 
 def holds_any() -> bool:
     """Tell whether this thread is within steps under a lock that other threads may wait for."""
-    locks = [noted() for noted in list(_noted.values())]
-    return any(_is_owned(lock) for lock in locks if lock is not None)
+    return any(map(_is_owned, _noted))

@@ -15,6 +15,7 @@ class Proxy:
 
     Attributes:
         port: where to connect.
+        target: where it passes on to, on connections that are made from now on.
         delay: seconds by which each reply is held back, or each 64 KiB of a large one.
         request_delay: the same of requests.
         truncate_after: bytes of replies, per connection, after which it is closed; None for no end.
@@ -25,14 +26,14 @@ class Proxy:
         is_holding: whether a reply is being held back.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, target: int, address: str = "127.0.0.1", port: int = 0) -> None:
         self.delay = self.request_delay = 0.0
         self.truncate_after: int | None = None
         self.piece: int | None = None
         self.breaks = 0
         self.is_silent = self.is_holding = self.is_refusing = False
-        self._target = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.target = target
+        self._listener = socket.create_server((address, port))
         self.port = int(self._listener.getsockname()[1])
         self._open: set[socket.socket] = set()
         self._is_closed = False
@@ -71,7 +72,7 @@ class Proxy:
                 _close(client)
                 continue
             try:
-                server = socket.create_connection(("127.0.0.1", self._target))
+                server = socket.create_connection(("127.0.0.1", self.target))
             except OSError:
                 _close(client)
                 continue

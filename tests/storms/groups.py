@@ -2,10 +2,9 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 from redis.crc import key_slot
 
@@ -13,20 +12,9 @@ from tests.servers.redis import RedisServer
 from tests.servers.redis_groups import Cluster, Replicas, cluster, eventually, is_following, replicas
 from tests.storms.history import Fault
 from tests.storms.load import PREFIX
+from tests.storms.named import UNREPLICATED, Group, of_an_endpoint, of_sentinels
 
-__all__ = ["GROUPS", "Group"]
-
-#: Seconds before a primary's end in which writes may not have reached its replicas, and after a return as an old one.
-UNREPLICATED = 1.0
-
-
-class Group(Protocol):
-    """Servers, and their faults by name: each lasts until all is well again, and notes what it does."""
-
-    location: str
-    lag: float
-    servers: Sequence[RedisServer]
-    faults: dict[str, Callable[[random.Random, list[Fault]], None]]
+__all__ = ["GROUPS"]
 
 
 class ClusterGroup:
@@ -210,4 +198,4 @@ def _of_replicas(directory: Path) -> Iterator[Group]:
         yield ReplicaGroup(group)
 
 
-GROUPS = {"cluster": _of_a_cluster, "replicas": _of_replicas}
+GROUPS = {"cluster": _of_a_cluster, "replicas": _of_replicas, "sentinel": of_sentinels, "endpoint": of_an_endpoint}

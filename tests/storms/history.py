@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Fault", "History", "Read", "Write"]
+__all__ = ["GRACE", "Fault", "History", "Read", "Write"]
 
 #: Seconds after a fault in which clients may still notice it: a timeout, and a pause of the circuit breaker.
 GRACE = 5.0
@@ -47,6 +47,7 @@ class Fault:
         begun: seconds.
         ended: seconds; the servers are well from then on.
         losses: times between which acknowledged writes may have been lost, as replication is asynchronous.
+        grace: seconds after its end in which it may still be noticed; -inf if nothing fails by it.
     """
 
     what: str
@@ -54,10 +55,11 @@ class Fault:
     begun: float
     ended: float = float("inf")
     losses: list[tuple[float, float]] = field(default_factory=list)
+    grace: float = GRACE
 
     def is_felt(self, begun: float, ended: float) -> bool:
         """Tell whether an operation between these times may have met it."""
-        return begun < self.ended + GRACE and ended > self.begun
+        return begun < self.ended + self.grace and ended > self.begun
 
 
 class History:

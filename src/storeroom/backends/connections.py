@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Generic, NoReturn, TypeVar
+from weakref import ref
 
 from storeroom.exceptions import PoolTimeoutError
 from storeroom.living import Living
@@ -105,7 +106,8 @@ class Connections(Generic[C]):
         self._slots: list[C | Right] = [self._right() for _ in range(limit)]
         self._queue: deque[_Ticket] = deque()
         self._woken: _Ticket | None = None  # one whose holder was called, and has not looked yet
-        self._leaving = 0
+        self._leaving, self._generation = 0, 0
+        self._born: dict[ref[C], int] = {}  # its generation, of each connection that is not of the first
         self._refused, self._again_at = 0, 0.0  # rights that the server does not grant now, and when to ask it again
         self._mutex = reentrant()
 
@@ -130,9 +132,12 @@ class Connections(Generic[C]):
         """Make a connection; or return another, if the server refuses one more until that one comes back."""
         deadline = math.inf
         while True:
+            generation = self._generation
             try:
                 connection = self._make()
                 self._alive.add(connection)
+                if generation:
+                    self._born[ref(connection, self._born.pop)] = generation  # see Living
             except Exception as error:
                 if not self._is_crowded(error):
                     self._vacate()
@@ -260,7 +265,7 @@ class Connections(Generic[C]):
 
     def give_back(self, connection: C) -> None:
         """Keep a connection for the next operation."""
-        if self._leaving and self._has_left():
+        if self._leaving and self._is_old(connection):
             self.discard(connection)
             return
         if self._refused:
@@ -272,6 +277,9 @@ class Connections(Generic[C]):
 
     def discard(self, connection: C) -> None:
         """Close a connection that is not fit for another operation."""
+        if self._leaving and self._is_old(connection):
+            with self._mutex:
+                self._leaving = max(0, self._leaving - 1)
         try:
             self._disconnect(connection)
         finally:
@@ -284,9 +292,10 @@ class Connections(Generic[C]):
             pass
 
     def close(self) -> None:
-        """Close the connections that nobody uses now, and as many as are in use when they come back."""
+        """Close the connections that nobody uses now, and those in use when they come back."""
         with self._mutex:
-            self._leaving = self._limit - self._refused - len(self._slots)
+            self._generation += 1
+            self._leaving = self._limit - self._refused - len(self._slots) + self.idle
         self.close_idle()
 
     def _close_one(self) -> bool:
@@ -301,12 +310,9 @@ class Connections(Generic[C]):
         self.discard(connection)
         return True
 
-    def _has_left(self) -> bool:
-        """Tell whether a connection that comes back was in use when all were closed."""
-        with self._mutex:
-            had = self._leaving
-            self._leaving = max(0, had - 1)
-            return had > 0
+    def _is_old(self, connection: C) -> bool:
+        """Tell whether a connection was open, or about to be, when all were closed."""
+        return self._born.get(ref(connection), 0) < self._generation
 
     def _try_more(self) -> None:
         with self._mutex:

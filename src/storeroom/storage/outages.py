@@ -142,6 +142,12 @@ class CircuitBreaker:
             self._pause,
         )
 
+    def trust(self) -> None:
+        """Let everybody ask the server again, as others say that it is well; one failure stops them."""
+        with self._lock:
+            if self.is_open:
+                self.is_open, self._in_a_row = False, self._limit - 1
+
     def reset(self) -> None:
         """Forget everything, in a child process: its connections are new."""
         self._lock = reentrant()

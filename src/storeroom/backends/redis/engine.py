@@ -3,7 +3,9 @@
 import asyncio
 import inspect
 import ssl
+import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import redis.connection
@@ -17,9 +19,11 @@ from storeroom.backends.redis.location import Server, Target
 from storeroom.backends.redis.operations import key_bytes
 from storeroom.backends.redis.pool import Pool, pack
 from storeroom.backends.redis.replicas import Replicated
-from storeroom.backends.redis.requests import PRIMARIES, Batch, Exchange, Outcome, Request
+from storeroom.backends.redis.requests import PRIMARIES, Batch, Exchange, Outcome, Request, Use, any_turned_away
+from storeroom.backends.redis.sentinel import Sentinel
+from storeroom.backends.redis.sentinel_watch import SentinelWatch
 from storeroom.backends.redis.stream import Login, Stream
-from storeroom.backends.redis.topology import Cluster, Route, Sentinel, Single
+from storeroom.backends.redis.topology import Cluster, Route, Single
 from storeroom.backends.redis.tracking import Tracker
 from storeroom.backends.served import NetworkEngine
 from storeroom.backends.strangers import REDIS, TLS
@@ -52,6 +56,9 @@ class RedisEngine(NetworkEngine):
         self._sentinels = frozenset(target.sentinels)
         self._sentinel_options = self._options | {"credential_provider": None} | sentinel_options
         self._topology = _topology_of(target, replication)
+        self._topology.leave = self.leave
+        if isinstance(self._topology, Sentinel):
+            self._topology.moved = self.breaker.trust
         self._health = self._topology.health
         if self._health is not None:
             self.breaker = GroupBreaker(target.name)
@@ -62,6 +69,7 @@ class RedisEngine(NetworkEngine):
         self.timeout: float = self._options["socket_timeout"]
         self.is_cluster = target.kind == "cluster"
         self._tracker: Tracker | None = None
+        self._watch: SentinelWatch | None = None
 
     def run(self, exchange: Exchange[T]) -> T:
         """Carry out an operation; return its result."""
@@ -80,10 +88,25 @@ class RedisEngine(NetworkEngine):
 
     def call(self, request: Request) -> list[Any]:
         """Carry out one request; return its replies."""
-        server = self._topology.only
-        if server is not None and request is not PRIMARIES:
-            return self._pool(server).exchange(request.commands, request.use)
-        return self._follow(self._topology.route(request))
+        topology = self._topology
+        if topology.only is None or self._needs_route(request):
+            self._listen_to_sentinels()
+            return self._follow(topology.route(request))
+        replies = self._pool(topology.only).exchange(request.commands, request.use)
+        return self._follow(topology.again(request, replies)) if any_turned_away(replies) else replies
+
+    def _listen_to_sentinels(self) -> None:
+        """See to it that their next words are heard."""
+        topology = self._topology
+        if self._watch is None and isinstance(topology, Sentinel):
+            with self.lock:
+                self._watch = self._watch or SentinelWatch(
+                    self.target.sentinels, self.target.service, self.connection, topology.settle, self.timeout
+                )
+
+    def _needs_route(self, request: Request) -> bool:
+        """Tell it of a request to one server alone."""
+        return request is PRIMARIES or (request.use is Use.READ and time.monotonic() >= self._topology.look_at)
 
     def _follow(self, route: Route) -> list[Any]:
         try:
@@ -212,10 +235,14 @@ class RedisEngine(NetworkEngine):
 
     async def acall(self, request: Request) -> list[Any]:
         """See call()."""
-        server = self._topology.only
-        if server is not None and request is not PRIMARIES:
-            return await self._stream(server).exchange(request.commands, request.use)
-        route = self._topology.route(request)
+        topology = self._topology
+        if topology.only is None or self._needs_route(request):
+            self._listen_to_sentinels()
+            return await self._afollow(topology.route(request))
+        replies = await self._stream(topology.only).exchange(request.commands, request.use)
+        return await self._afollow(topology.again(request, replies)) if any_turned_away(replies) else replies
+
+    async def _afollow(self, route: Route) -> list[Any]:
         try:
             batches = next(route)
             while True:
@@ -264,14 +291,14 @@ class RedisEngine(NetworkEngine):
     def after_fork_in_child(self) -> None:
         """Leave the parent's connections alone: two processes cannot talk on one."""
         super().after_fork_in_child()
-        if self._health is not None:
-            self._health.reset()
+        self._topology.after_fork_in_child()
         # Kept, as a loop of the parent would be told if its streams were collected here.
         self._inherited.append(self._streams)
         self._pools, self._streams = {}, {}
-        tracker, self._tracker = self._tracker, None
-        if tracker is not None:
-            tracker.abandon()
+        for listening in (self._tracker, self._watch):
+            if listening is not None:
+                listening.abandon()
+        self._tracker = self._watch = None
 
     def setbacks(self, storage_key: str) -> int:
         """See NetworkEngine."""
@@ -299,11 +326,25 @@ class RedisEngine(NetworkEngine):
         for pool in list(self._pools.values()):
             pool.close()
 
+    def leave(self, server: Server) -> None:
+        """See tracking.Source."""
+        if pool := self._pools.get(server):
+            pool.close()
+        running = _running_loop()
+        for loop, streams in list(self._streams.items()):
+            if stream := streams.get(server):
+                with suppress(RuntimeError):  # the loop is closed, and its connections with it
+                    stream.retire() if loop is running else loop.call_soon_threadsafe(stream.retire)
+        if self._tracker is not None:
+            self._tracker.renew()
+
     def close(self) -> None:
         """Close all connections that nobody uses. Running loops close theirs when they end."""
         tracker, self._tracker = self._tracker, None
-        if tracker is not None:
-            tracker.close()
+        watch, self._watch = self._watch, None
+        for listening in (tracker, watch):
+            if listening is not None:
+                listening.close()
         self.renew()
 
 
@@ -311,6 +352,12 @@ def _topology_of(target: Target, replication: tuple[float, float | None]) -> Sin
     if target.kind == "server" and len(target.servers) > 1:
         return Replicated(target, *replication)
     return {"server": Single, "sentinel": Sentinel, "cluster": Cluster}[target.kind](target)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    with suppress(RuntimeError):
+        return asyncio.get_running_loop()
+    return None
 
 
 def _outcome(work: Callable[..., Any], *args: Any) -> Any:

@@ -52,12 +52,6 @@ class _ServerBreaker(CircuitBreaker):
         if self.failures and (failures == self.failures or not self.is_open):  # an open one waits for an answer of now
             self.succeed()
 
-    def trust(self) -> None:
-        """Let everybody ask the server again, as others say that it is well; one failure stops them."""
-        with self._lock:
-            if self.is_open:
-                self.is_open, self._in_a_row = False, self._limit - 1
-
 
 class Health:
     """The health of each server of a group, as all threads and tasks of this process know it."""

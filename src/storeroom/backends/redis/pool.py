@@ -9,8 +9,8 @@ from operator import methodcaller
 from typing import Any, Final, Protocol
 
 import hiredis
+from redis.exceptions import BusyLoadingError, InvalidResponse, NoPermissionError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse, NoPermissionError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from storeroom.backends.connections import Connections
@@ -54,6 +54,8 @@ def require_primary(role: Any) -> None:
 
     Source: https://redis.io/docs/latest/develop/reference/sentinel-clients/, step 3.
     """
+    if isinstance(role, Exception):
+        raise role
     if role[0] != b"master":
         raise UnreachableError("it has become a replica")
 
@@ -201,7 +203,7 @@ def _read(talk: Talk) -> list[Any]:
     for _ in range(talk.count):
         try:
             replies.append(read(disable_decoding=True))
-        except ResponseError as error:
+        except (ResponseError, BusyLoadingError) as error:
             replies.append(error.with_traceback(None))  # which would keep the connection alive, in a circle
         except InvalidResponse as error:
             raise ForeignError(f"no reply of Redis ({error})") from error

@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 
 from storeroom.backends.redis.health import Health
 from storeroom.backends.redis.location import Server, Target
-from storeroom.backends.redis.requests import Batch, Command, Outcome, Request, Use, keys_of
+from storeroom.backends.redis.requests import Batch, Command, Outcome, Request, Use, any_turned_away, keys_of
 from storeroom.backends.redis.topology import Route, Single, has_failed, replies_of
 
 __all__ = ["Replicated", "facts_of"]
@@ -87,6 +87,8 @@ class Replicated(Single):
             self._note(server, is_well=not has_failed(outcome))
             if not has_failed(outcome):
                 break
+            if isinstance(outcome, list):
+                self.leave(server)  # a name of several replicas leads to another, perhaps
         return replies_of(outcome) if outcome is not None else []
 
     def _ask_first(self, request: Request) -> Route:
@@ -94,6 +96,8 @@ class Replicated(Single):
             return (yield from super().route(request))
         batch = Batch(request.at or self._first, request.commands, request.use)
         (outcome,) = yield from self.health.carried([batch])
+        if isinstance(outcome, list) and any_turned_away(outcome):
+            outcome = yield from self._again(batch, outcome)
         if request.use in {Use.WRITE, Use.ONCE} and not has_failed(outcome):
             self._note_write(request.commands)
         return replies_of(outcome)
@@ -179,7 +183,9 @@ class Replicated(Single):
         (outcome,) = yield from self.health.carried([Batch(self._first, _INFO, Use.READ)])
         facts = self._facts(outcome)
         self._is_lost = has_failed(outcome)
-        if facts:
+        if facts.get("role") == "slave":
+            self.leave(self._first)  # its name leads to another server by now, or soon
+        elif facts:
             self._states.append((now, facts["master_replid"], int(facts["master_repl_offset"])))
         batches = [Batch(it.server, _INFO, Use.READ) for it in self._replicas if it.rests_until <= now]
         told = dict(zip((batch.server for batch in batches), (yield from self.health.carried(batches)), strict=True))

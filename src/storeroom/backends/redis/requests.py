@@ -5,14 +5,16 @@ An operation of the cache is a generator of requests, so that it is written once
 
 import enum
 import ssl
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar
 
 from redis.exceptions import (
     AuthenticationError,
     AuthenticationWrongNumberOfArgsError,
+    BusyLoadingError,
     ClusterDownError,
+    MasterDownError,
     NoPermissionError,
     ReadOnlyError,
     ResponseError,
@@ -27,7 +29,8 @@ from storeroom.exceptions import StorageError
 
 __all__ = [
     "OUTAGES", "PRIMARIES", "Batch", "Command", "Exchange", "ForeignError", "Outcome", "Request", "UnreachableError",
-    "Use", "checked", "is_broken", "is_outage", "is_wrong_type", "key_of", "keys_of", "one", "remedy",
+    "Use", "any_turned_away", "checked", "is_broken", "is_outage", "is_turned_away", "is_wrong_type", "key_of",
+    "keys_of", "one", "remedy", "undone",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -118,6 +121,41 @@ OUTAGES: Final = (
 def is_outage(reply: Any) -> bool:
     """Tell whether a reply, or an error, is one of these; most are none, and told at once."""
     return isinstance(reply, Exception) and isinstance(reply, OUTAGES)
+
+
+_TURNED_AWAY: Final = (ReadOnlyError, BusyLoadingError, MasterDownError)
+_SUSPECTS: Final = frozenset({ResponseError, *_TURNED_AWAY})
+_READING: Final = frozenset({"GET", "GETRANGE", "MGET", "PTTL"})
+"""Commands beside those that count or change something."""
+
+
+def is_turned_away(reply: Any) -> bool:
+    """Tell whether a server did nothing, as it is a replica now, has lost its primary, or loads its data.
+
+    Its name may lead to another server by now. A script of Redis 6 tells the reason within a text of its own.
+    """
+    if isinstance(reply, _TURNED_AWAY):
+        return True
+    return isinstance(reply, ResponseError) and " -READONLY " in str(reply)
+
+
+def any_turned_away(replies: Iterable[Any]) -> bool:
+    """Tell whether is_turned_away() holds for any of these; mostly for none, and told at once."""
+    return not _SUSPECTS.isdisjoint(map(type, replies)) and any(map(is_turned_away, replies))
+
+
+def undone(commands: Sequence[Command], use: Use, outcome: "Outcome") -> list[int]:
+    """Return the numbers of the commands to send once more after a failure: none that may have been carried out twice.
+
+    With those of the kind "once" that did nothing go the reads that belong to them.
+    """
+    numbers = range(len(commands))
+    if use is not Use.ONCE or isinstance(outcome, UnreachableError):
+        return list(numbers)
+    if isinstance(outcome, Exception):
+        return []
+    left = [number for number in numbers if is_turned_away(outcome[number]) or commands[number][0] in _READING]
+    return left if any_turned_away(outcome) else []
 
 
 class UnreachableError(RedisConnectionError):

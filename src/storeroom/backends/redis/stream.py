@@ -15,7 +15,7 @@ from typing import Any, Final
 import hiredis
 from redis.connection import DefaultParser
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from storeroom.backends.redis.location import Server
@@ -51,6 +51,7 @@ class Stream:
         self._login = login
         self._loop = asyncio.get_running_loop()
         self._wire: _Wire | None = None
+        self._retired: list[_Wire] = []
         self._opening: asyncio.Task[_Wire] | None = None
         self._guardian: AsyncGenerator[None, None] | None = None
 
@@ -133,11 +134,12 @@ class Stream:
         if server.must_be_primary:
             commands.append(("ROLE",))
         replies = await wire.ask(commands) if commands else []
+        role = replies.pop() if server.must_be_primary else None
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
-        if server.must_be_primary:
-            require_primary(replies[-1])
+        if role is not None and not isinstance(role, NoPermissionError):
+            require_primary(role)
 
     async def _guard(self) -> AsyncGenerator[None, None]:
         """Close the connection with its loop: asyncio.run() ends asynchronous generators before it closes the loop."""
@@ -146,19 +148,27 @@ class Stream:
         finally:
             self.close()
 
+    def retire(self) -> None:
+        """Let the next exchange open another connection; those under way end on this one, which closes then."""
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.retire()
+            self._retired = [it for it in (*self._retired, wire) if not it.is_closed]
+
     def close(self) -> None:
         """Close the connection. Exchanges under way fail, and the next use opens another."""
         self._guardian = None
-        if self._wire is not None:
-            self._wire.close()
-            self._wire = None
+        for wire in (self._wire, *self._retired):
+            if wire is not None:
+                wire.close()
+        self._wire, self._retired = None, []
 
 
 class _Wire(asyncio.Protocol):
     """One connection; `is_closed` as soon as the server closes it."""
 
     def __init__(self, name: str, timeout: float) -> None:
-        self.is_closed = False
+        self.is_closed = self._is_retired = False
         self._name = name
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
@@ -213,6 +223,12 @@ class _Wire(asyncio.Protocol):
         else:
             self._watchdog = self._loop.call_later(left, self._look)
 
+    def retire(self) -> None:
+        """Close it as soon as no exchange is under way."""
+        self._is_retired = True
+        if not self._pending:
+            self.close()
+
     def close(self) -> None:
         """Close it; exchanges under way fail."""
         self._fail(RedisConnectionError(f"the connection to {self._name} was closed"))
@@ -252,6 +268,8 @@ class _Wire(asyncio.Protocol):
             self._pending.popleft()
             if not asked.waiter.done():
                 asked.waiter.set_result(asked.replies)
+            if self._is_retired and not self._pending:
+                self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(RedisConnectionError(f"{self._name} closed the connection" + (f": {exc}" if exc else "")))

@@ -5,7 +5,7 @@ asynchronous callers.
 """
 
 import time
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
@@ -13,7 +13,7 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, ReadOnlyError, TryAgainError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from storeroom.backends.redis.health import Health
+from storeroom.backends.redis.health import Carried, Health
 from storeroom.backends.redis.location import Server, Target
 from storeroom.backends.redis.requests import (
     OUTAGES,
@@ -24,12 +24,15 @@ from storeroom.backends.redis.requests import (
     Request,
     UnreachableError,
     Use,
+    any_turned_away,
     is_outage,
     key_of,
+    undone,
 )
 
-__all__ = ["Cluster", "Route", "Sentinel", "Single", "has_failed", "replies_of"]
+__all__ = ["Cluster", "Route", "Single", "has_failed", "replies_of"]
 
+_ROLE: Final = ("ROLE",)
 
 Route: TypeAlias = Generator[list[Batch], list[Outcome], list[Any]]
 """Yields batches that may go at the same time, is sent their outcomes, and returns the request's replies."""
@@ -50,23 +53,68 @@ def has_failed(outcome: Outcome) -> bool:
 class Single:
     """One server.
 
+    Its name may lead to another one after a failover, as endpoints of managed services do. The old one goes on as a
+    replica: it turns writes away, and answers reads. So it is asked for its role, beside a read, now and then.
+
     Attributes:
-        only: the server of every request; None where each needs a route.
+        only: the server of every request, but for a read from `look_at` on; None where each needs a route.
+        look_at: monotonic time from which a read needs a route.
         health: of each server, where one may be down and the others go on; else None.
+        leave: lets go of all connections to a server; the next ones look its name up anew.
     """
+
+    ROLE_SECONDS: Final = 5.0
+    """Between two questions for the role, and for as long nobody notices, while nothing is written, that it changed."""
 
     health: Health | None = None
 
     def __init__(self, target: Target) -> None:
         self._first = target.servers[0]
         self.only: Server | None = self._first
+        self.look_at = time.monotonic() + self.ROLE_SECONDS
+        self.leave: Callable[[Server], object] = id
 
     def route(self, request: Request) -> Route:
-        """Return the route of a request."""
+        """Return the route of a request: with `only`, of a read that asks for the role, too."""
         if request is PRIMARIES:
             return [(self._first, None)]
-        (outcome,) = yield [Batch(request.at or self._first, request.commands, request.use)]
-        return replies_of(outcome)
+        self.look_at = time.monotonic() + self.ROLE_SECONDS  # others go on by what is known
+        (outcome,) = yield [Batch(self._first, (*request.commands, _ROLE), request.use)]
+        if isinstance(outcome, Exception):
+            self.look_at += 12 * self.ROLE_SECONDS  # lest the question is to blame, as with some proxies
+            (outcome,) = yield [Batch(self._first, request.commands, request.use)]
+            return replies_of(outcome)
+        *replies, role = outcome
+        is_replica = isinstance(role, list) and role[0] == b"slave"
+        return (yield from self.again(request, replies)) if is_replica or any_turned_away(replies) else replies
+
+    def again(self, request: Request, replies: list[Any]) -> Route:
+        """Send commands once more that a server has turned away, on new connections; return all replies."""
+        batch = Batch(request.at or self._first, request.commands, request.use)
+        return replies_of((yield from self._again(batch, replies)))
+
+    def _again(
+        self, batch: Batch, outcome: Outcome, to: Server | None = None
+    ) -> Generator[list[Batch], list[Outcome], Outcome]:
+        """Leave a server. Send what it has not carried out to the one that its name leads to now, or to another."""
+        self.leave(batch.server)
+        left = undone(batch.commands, batch.use, outcome)
+        if not left:
+            return outcome
+        (told,) = yield from self._carry([Batch(to or batch.server, [batch.commands[it] for it in left], batch.use)])
+        if isinstance(told, Exception) or isinstance(outcome, Exception):
+            return told
+        for number, reply in zip(left, told, strict=True):
+            outcome[number] = reply
+        return outcome
+
+    def _carry(self, batches: list[Batch]) -> Carried:
+        return (yield batches) if self.health is None else (yield from self.health.carried(batches))
+
+    def after_fork_in_child(self) -> None:
+        """Forget the health of servers: the connections are new."""
+        if self.health is not None:
+            self.health.reset()
 
     def owners(self, storage_keys: Iterable[bytes]) -> list[Server]:
         """Return the servers that keys are written to, as far as they are known."""
@@ -86,64 +134,6 @@ class Single:
         """Return the servers at which changes of the entries show, looked up now."""
         return [self._first]
         yield  # a generator, as where the servers have to be asked
-
-
-class Sentinel(Single):
-    """The primary that some Sentinels name; after a failover, the new one.
-
-    Source: https://redis.io/docs/latest/develop/reference/sentinel-clients/
-    """
-
-    def __init__(self, target: Target) -> None:
-        super().__init__(target)
-        self.only = None
-        self._service = target.service
-        self._sentinels = list(target.sentinels)
-        self._primary: Server | None = None
-
-    def route(self, request: Request) -> Route:
-        """See Single."""
-        primary = self._primary or (yield from self._discover())
-        if request is PRIMARIES:
-            return [(primary, None)]
-        (outcome,) = yield [Batch(primary, request.commands, request.use)]
-        if not has_failed(outcome):
-            return replies_of(outcome)
-        self._primary = None
-        primary = yield from self._discover()
-        if request.use is Use.ONCE and not _is_unsent(outcome):
-            return replies_of(outcome)
-        (outcome,) = yield [Batch(primary, request.commands, request.use)]
-        if has_failed(outcome):
-            self._primary = None  # the Sentinels have not agreed on another yet
-        return replies_of(outcome)
-
-    def sources(self) -> Route:
-        """See Single."""
-        return [(yield from self._discover())]
-
-    def _discover(self) -> Generator[list[Batch], list[Outcome], Server]:
-        """Ask the Sentinels one after the other; the first that knows is asked first the next time."""
-        command = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
-        failures = []
-        for sentinel in tuple(self._sentinels):
-            (outcome,) = yield [Batch(sentinel, (command,), Use.READ)]
-            address = outcome[0] if isinstance(outcome, list) else outcome
-            if isinstance(address, list):
-                host, port = address
-                self._primary = replace(self._first, host=host.decode(), port=int(port))
-                self._sentinels.remove(sentinel)
-                self._sentinels.insert(0, sentinel)
-                return self._primary
-            failures.append(f"{sentinel.name}: {address or 'knows no such primary'}")
-        raise UnreachableError(f"no Sentinel names the primary {self._service!r} ({'; '.join(failures)})")
-
-
-def _is_unsent(outcome: Outcome) -> bool:
-    """Tell whether nothing can have been done: there was no connection, or each command was refused."""
-    if isinstance(outcome, Exception):
-        return isinstance(outcome, UnreachableError)
-    return all(isinstance(reply, ReadOnlyError) for reply in outcome)
 
 
 class Cluster(Single):

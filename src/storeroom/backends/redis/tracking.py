@@ -64,6 +64,9 @@ class Source(Protocol):
     def connection(self, server: Server) -> Any:
         """Return one of redis-py's connections, not open yet."""
 
+    def leave(self, server: Server) -> None:
+        """Use no connection to a server any more that is open now."""
+
 
 class Tracker(ListeningThread):
     """The channel of one engine, its source: see ``storage.channel``."""
@@ -91,6 +94,13 @@ class Tracker(ListeningThread):
                 self._wake()
             elif self._heard_until is not None and not listener.is_tracked:
                 listener.begin_tracking(self._heard_until, self._is_heard)
+
+    def renew(self) -> None:
+        """Connect anew: the servers, or those that their names lead to, are others now."""
+        with self._lock:
+            if self._thread is not None and not self._is_closed:
+                self._is_renewed = True
+                self._wake()
 
     def abandon(self) -> None:
         """See ListeningThread."""
@@ -172,8 +182,8 @@ class Tracker(ListeningThread):
     def _track(self, server: Server, beginnings: Sequence[str], stack: ExitStack) -> None:
         """Add the wires of one server."""
         wire = self._connect(server, stack)
-        if server.must_be_primary:
-            wire.question, wire.is_well = ("ROLE",), is_primary
+        if server.must_be_primary or (not self._source.is_cluster and is_primary(wire.ask("ROLE"))):
+            wire.question, wire.is_well = ("ROLE",), is_primary  # a name leads to another, when it is none any more
         elif not self._wires and self._source.is_cluster:
             wire.question = ("CLUSTER", "SLOTS")
         redirection: tuple[str | int, ...] = ()
@@ -225,6 +235,7 @@ class Tracker(ListeningThread):
             changed = changed_by(reply)
             if changed is None:
                 if not wire.is_well(reply):
+                    self._source.leave(wire.server)
                     raise BrokenError(f"{wire.server.name} has changed its part")
                 if wire.asked is not None:
                     wire.heard_until, wire.asked = wire.asked[0], None

@@ -1,0 +1,409 @@
+"""Sentinels that name another primary, while the old one lives on, or while one of them is cut off."""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+from redis.exceptions import ResponseError
+
+from storeroom.backends.redis import RedisCache
+from storeroom.backends.redis import options as known
+from storeroom.backends.redis.location import Server, parse
+from storeroom.backends.redis.sentinel import Sentinel, Vote, vote_of
+from storeroom.exceptions import StorageError
+from storeroom.testing.contract.suite import Driver
+from tests.faults.kinds import PATIENT
+from tests.servers.proxy import Proxy
+from tests.servers.redis import RedisServer
+from tests.servers.redis_groups import SERVICE, Sentinels, eventually, is_following, sentinels
+
+MODES = pytest.mark.parametrize("mode", ["sync", "async"])
+
+#: Seconds after another primary was named within which everybody has to be there.
+SWITCHED = 1.5
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def kind() -> str:
+    """Redis alone."""
+    return "redis"
+
+
+@pytest.fixture(scope="module")
+def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
+    with sentinels(tmp_path_factory.mktemp("sentinel")) as group:
+        yield group
+
+
+def made(location: str, mode: str, **options: Any) -> Any:
+    """Return a cache that is asked in one of both ways, which raises where it is not answered."""
+    own = {"on_error": "raise", "socket_timeout": PATIENT, "socket_connect_timeout": PATIENT, **options}
+    own = {"client_name": f"sentinel-{mode}-{next(_numbers)}", **own}
+    return Driver(RedisCache(location, {"TIMEOUT": None, "OPTIONS": own}), mode)
+
+
+def named_by(sentinel: RedisServer) -> int:
+    return int(sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)[1])
+
+
+class Switch:
+    """A failover as an administrator asks for it: the old primary takes writes for ten seconds after it."""
+
+    def __init__(self, group: Sentinels) -> None:
+        self.group = group
+        self.old = self.new = group.primary()
+
+    def begin(self) -> float:
+        """Let it happen; return the monotonic time at which the first Sentinel names another."""
+        group = self.group
+        eventually(self._is_ready, "the group is not ready for a failover")
+        deadline = time.monotonic() + PATIENT * 2
+        while True:
+            with contextlib.suppress(Exception):  # one is under way, or no replica is good enough yet
+                group.sentinels[0].ask("SENTINEL", "FAILOVER", SERVICE)
+                break
+            assert time.monotonic() < deadline, "no failover begins"
+            time.sleep(0.1)
+        while True:
+            for sentinel in group.sentinels:
+                if (port := named_by(sentinel)) != self.old.port:
+                    self.new = next(server for server in group.servers if server.port == port)
+                    return time.monotonic()
+            assert time.monotonic() < deadline, "nobody is promoted"
+            time.sleep(0.005)
+
+    def _is_ready(self) -> bool:
+        replicas = [server for server in self.group.servers if server is not self.old]
+        return self.group.is_complete() and all(map(is_following, replicas))
+
+    def end(self) -> None:
+        """Wait until the old primary follows the new one."""
+        eventually(lambda: self.old.ask("ROLE")[0] == "slave", "the old primary does not become a replica")
+        eventually(lambda: len({named_by(it) for it in self.group.sentinels}) == 1, "the Sentinels do not agree")
+        eventually(lambda: is_following(self.old), "the old primary does not follow")
+
+
+@pytest.fixture
+def switch(group: Sentinels) -> Iterator[Switch]:
+    switch = Switch(group)
+    yield switch
+    switch.end()
+
+
+def stored(server: RedisServer, driver: Any, key: str) -> Any:
+    """Return a key's value at one server; 0 if it is not there."""
+    with redis.Redis(port=server.port, db=driver.cache.engine.target.servers[0].db) as client:
+        return int(client.get(driver.cache.make_key(key)) or 0)
+
+
+def connected(server: RedisServer, driver: Any) -> int:
+    name = driver.cache.settings.options["client_name"]
+    return int(server.ask("CLIENT", "LIST").count(f"name={name} "))
+
+
+@MODES
+@pytest.mark.slow
+def test_nothing_is_written_to_the_old_primary_soon_after_another_is_named(switch: Switch, mode: str) -> None:
+    """The old one takes writes for ten seconds more, and gets none of those who wrote there before."""
+    driver = made(switch.group.url(), mode)
+
+    async def work() -> None:
+        await driver.set("n", 0)
+        is_over = asyncio.Event()
+
+        async def count() -> None:
+            while not is_over.is_set():
+                await driver.incr("n")
+                await asyncio.sleep(0.005)
+
+        counting = asyncio.create_task(count())
+        named_at = await asyncio.to_thread(switch.begin)
+        await asyncio.sleep(max(0.0, named_at + SWITCHED - time.monotonic()))
+        lost = stored(switch.old, driver, "n")
+        before = stored(switch.new, driver, "n")
+        await asyncio.sleep(0.5)
+        assert switch.old.ask("ROLE")[0] == "master", "it is too late to tell"
+        assert stored(switch.old, driver, "n") == lost, "the old primary is written to"
+        assert stored(switch.new, driver, "n") > before
+        assert connected(switch.old, driver) == 0, "connections to the old primary are kept"
+        is_over.set()
+        await counting
+        assert await driver.get("n") == stored(switch.new, driver, "n")
+
+    asyncio.run(work())
+
+
+@MODES
+@pytest.mark.slow
+def test_lock_has_one_owner_soon_after_another_primary_is_named(switch: Switch, mode: str) -> None:
+    """A process that has long been at the old primary, and one that begins now, do not both get a lock."""
+    location = switch.group.url()
+    long_since = made(location, mode)
+
+    async def acquires(driver: Any, name: str) -> bool:
+        lock = driver.cache.lock(name, timeout=60)
+        if driver.is_async:
+            return bool(await lock.aacquire(blocking=False))
+        return bool(lock.acquire(blocking=False))
+
+    async def work() -> None:
+        assert await acquires(long_since, "before")
+        assert not await acquires(made(location, mode), "before")
+        named_at = await asyncio.to_thread(switch.begin)
+        await asyncio.sleep(max(0.0, named_at + SWITCHED - time.monotonic()))
+        assert switch.old.ask("ROLE")[0] == "master", "it is too late to tell"
+        for number in range(5):
+            assert await acquires(long_since, f"after {number}")
+            assert not await acquires(made(location, mode), f"after {number}")
+
+    asyncio.run(work())
+
+
+@MODES
+@pytest.mark.slow
+def test_near_tier_hears_of_changes_at_the_new_primary(switch: Switch, mode: str) -> None:
+    """Entries are near again soon, and a change at the new primary shows, though the old one says nothing of it."""
+    location = switch.group.url()
+    near, far = made(location, mode, near={"max_staleness": PATIENT}), made(location, mode)
+    table = near.cache._overlay.table
+
+    async def until(is_so: Callable[[], Any], complaint: str) -> None:
+        deadline = time.monotonic() + PATIENT / 4
+        while not await is_so():
+            assert time.monotonic() < deadline, complaint
+            await asyncio.sleep(0.02)
+
+    async def is_tracked() -> bool:
+        await near.get("k")
+        return bool(table.is_tracked)
+
+    async def work() -> None:
+        await far.set("k", 0)
+        await until(is_tracked, "changes are not heard of")
+        named_at = await asyncio.to_thread(switch.begin)
+        await asyncio.sleep(max(0.0, named_at + SWITCHED - time.monotonic()))
+        for value in (1, 2):
+            await far.set("k", value)
+
+            async def is_read(value: int = value) -> bool:
+                return bool(await near.get("k") == value)
+
+            await until(is_read, "a change at the new primary is not heard of")
+        assert switch.old.ask("ROLE")[0] == "master", "it is too late to tell"
+
+    asyncio.run(work())
+
+
+@MODES
+@pytest.mark.slow
+def test_forked_child_listens_for_itself(switch: Switch, mode: str) -> None:
+    """A child process follows the Sentinels, whose words its parent's thread hears."""
+    driver = made(switch.group.url(), mode)
+    asyncio.run(driver.set("n", 0))
+    reading, writing = os.pipe()
+    if not (pid := os.fork()):
+        status = 1
+        try:
+            asyncio.run(driver.set("child", 1))
+            os.read(reading, 1)
+            asyncio.run(driver.set("child", 2))
+            status = 0
+        finally:
+            os._exit(status)
+    named_at = switch.begin()
+    time.sleep(max(0.0, named_at + SWITCHED - time.monotonic()))
+    os.write(writing, b"x")
+    _, status = os.waitpid(pid, 0)
+    os.close(reading)
+    os.close(writing)
+    assert status == 0
+    assert (stored(switch.old, driver, "child"), stored(switch.new, driver, "child")) == (1, 2)
+    asyncio.run(driver.set("n", 5))
+    assert (stored(switch.old, driver, "n"), stored(switch.new, driver, "n")) == (0, 5)
+
+
+# Sentinels that are cut off, hang or are dead ---------------------------------------------------
+
+
+@pytest.fixture
+def links(group: Sentinels) -> Iterator[list[Proxy]]:
+    """The ways of clients to the Sentinels."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(Proxy(sentinel.port)) for sentinel in group.sentinels]
+
+
+def url_by(links: list[Proxy], group: Sentinels) -> str:
+    hosts = ",".join(f"127.0.0.1:{link.port}" for link in links)
+    return f"redis+sentinel://{hosts}/{SERVICE}/{group.url().rpartition('/')[2]}"
+
+
+@pytest.fixture
+def cut_off(group: Sentinels, switch: Switch) -> Iterator[RedisServer]:
+    """A Sentinel that clients reach, and that neither servers nor other Sentinels tell anything."""
+    sentinel = group.sentinels[2]
+    for server in group.servers:
+        server.ask("ACL", "SETUSER", "nobody", "on", ">secret", "-@all")
+    sentinel.ask("ACL", "SETUSER", "default", "-publish")
+    sentinel.ask("SENTINEL", "SET", SERVICE, "auth-user", "nobody", "auth-pass", "secret")
+    yield sentinel
+    sentinel.ask("SENTINEL", "SET", SERVICE, "auth-user", "", "auth-pass", "")
+    sentinel.ask("ACL", "SETUSER", "default", "+publish")
+    for server in group.servers:
+        server.ask("ACL", "DELUSER", "nobody")
+
+
+@MODES
+@pytest.mark.slow
+def test_sentinel_that_is_cut_off_names_the_old_primary_in_vain(
+    group: Sentinels, cut_off: RedisServer, switch: Switch, links: list[Proxy], mode: str
+) -> None:
+    """It is the first in LOCATION, and nobody follows it: a client of before does not, and a new one neither."""
+    location = url_by(links[::-1], group)
+    long_since = made(location, mode)
+
+    async def work() -> None:
+        await long_since.set("n", 0)
+        named_at = await asyncio.to_thread(switch.begin)
+        await asyncio.sleep(max(0.0, named_at + SWITCHED - time.monotonic()))
+        for value, driver in enumerate((long_since, made(location, mode)), 1):
+            assert named_by(cut_off) == switch.old.port
+            await driver.set("n", value)
+            assert (stored(switch.old, driver, "n"), stored(switch.new, driver, "n")) == (0, value)
+        await asyncio.to_thread(eventually, lambda: switch.old.ask("ROLE")[0] == "slave", "the old one stays primary")
+        assert named_by(cut_off) == switch.old.port
+        for value, driver in enumerate((long_since, made(location, mode)), 3):
+            await driver.set("n", value)
+            assert stored(switch.new, driver, "n") == value
+
+    asyncio.run(work())
+
+
+@MODES
+@pytest.mark.slow
+def test_sentinel_that_hangs_keeps_nobody_from_the_new_primary(
+    group: Sentinels, switch: Switch, links: list[Proxy], mode: str
+) -> None:
+    """The others are heard meanwhile."""
+    driver = made(url_by(links, group), mode)
+
+    async def work() -> None:
+        await driver.set("n", 1)
+        links[0].is_silent = True
+        links[1].cut_off()
+        named_at = await asyncio.to_thread(switch.begin)
+        await asyncio.sleep(max(0.0, named_at + SWITCHED - time.monotonic()))
+        await driver.set("n", 2)
+        assert (stored(switch.old, driver, "n"), stored(switch.new, driver, "n")) == (1, 2)
+
+    asyncio.run(work())
+
+
+@MODES
+@pytest.mark.slow
+def test_primary_that_is_well_is_used_while_sentinels_are_dead(group: Sentinels, links: list[Proxy], mode: str) -> None:
+    """One Sentinel of three is enough to begin, and none to go on; without any, a new program has no primary."""
+    location = url_by(links, group)
+    driver = made(location, mode)
+
+    async def work() -> None:
+        for link in links[:2]:
+            link.cut_off()
+        await driver.set("k", 1)
+        links[2].cut_off()
+        await driver.set("k", 2)
+        assert await driver.get("k") == 2
+        with pytest.raises(StorageError, match="no Sentinel names the primary"):
+            await made(location, mode).get("k")
+        for link in links:
+            link.is_refusing = False
+        assert await made(location, mode).get("k") == 2
+
+    asyncio.run(work())
+
+
+@pytest.mark.slow
+def test_thread_that_listens_ends_with_its_engine_and_begins_with_its_next_use(group: Sentinels) -> None:
+    """Nobody listens before the first use and after close(); all handles of a location share one thread."""
+    location = group.url()
+    handles = [RedisCache(location, {}) for _ in range(3)]
+    engine = handles[0].engine
+    assert engine._watch is None
+    for handle in handles:
+        handle.set("k", 1)
+    watch = engine._watch
+    assert watch is not None
+    assert all(handle.engine._watch is watch for handle in handles)
+    engine.close()
+    assert not watch._thread.is_alive()
+    assert handles[0].get("k") == 1
+    assert engine._watch is not watch
+    assert engine._watch._thread.is_alive()
+    engine.close()
+
+
+OLD, NEW, OTHER = ("127.0.0.1", 1), ("127.0.0.1", 2), ("127.0.0.1", 3)
+
+
+@pytest.mark.parametrize(
+    ("votes", "expected"),
+    [
+        ([(1, OLD)], OLD),
+        ([(1, OLD), (2, NEW)], NEW),
+        ([(2, NEW), (1, OLD), (1, OLD)], NEW),
+        ([(1, OLD), (1, NEW), (1, NEW)], NEW),
+        ([(1, NEW), (1, OLD)], NEW),
+    ],
+)
+def test_highest_epoch_counts_and_then_the_number_of_votes(votes: list[Any], expected: tuple[str, int]) -> None:
+    """One Sentinel that knows of a later failover outvotes those that do not; of one epoch most votes count."""
+    topology = topology_of_three()
+    topology.settle(votes_of(votes))
+    assert named(topology) == expected
+
+
+def test_epoch_that_is_over_counts_only_if_a_majority_returns_to_it() -> None:
+    """A minority, or an answer to a question of before, is not believed against what is known."""
+    topology = topology_of_three()
+    left: list[Any] = []
+    topology.leave = left.append
+    before = time.monotonic()
+    topology.settle(votes_of([(5, NEW)]))
+    topology.settle(votes_of([(4, OLD)]))
+    topology.settle({})
+    topology.settle(votes_of([(4, OLD)] * 3, before))
+    assert (named(topology), left) == (NEW, [])
+    topology.settle(votes_of([(4, OLD)] * 2))
+    assert named(topology) == OLD
+    assert [(server.host, server.port) for server in left] == [NEW]
+    topology.settle(votes_of([(4, OTHER), (4, OLD)]))
+    assert named(topology) == OLD, "of as many votes the known one counts"
+
+
+def topology_of_three() -> Sentinel:
+    options = {name: option.default for name, option in known.OPTIONS.items()}
+    return Sentinel(parse("redis+sentinel://a,b,c/name", options))
+
+
+def votes_of(votes: list[Any], asked_at: float | None = None) -> dict[Server, Vote]:
+    now = time.monotonic() if asked_at is None else asked_at
+    return {Server(str(number)): Vote(epoch, *address, now) for number, (epoch, address) in enumerate(votes)}
+
+
+def named(topology: Sentinel) -> tuple[str, int]:
+    assert topology._primary is not None
+    return topology._primary.host, topology._primary.port
+
+
+@pytest.mark.parametrize("facts", [[b"name", b"m", b"config-epoch", b"7"], {b"name": b"m", b"config-epoch": b"7"}])
+def test_vote_is_read_by_both_protocols(facts: Any) -> None:
+    """A list of RESP2 and a map of RESP3 tell the same; a Sentinel that knows no such primary has no vote."""
+    assert vote_of([facts, [b"host", b"6379"]], 1.0) == Vote(7, "host", 6379, 1.0)
+    assert vote_of([ResponseError("No such master with that name"), None], 1.0) is None
