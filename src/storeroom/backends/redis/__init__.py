@@ -54,7 +54,7 @@ class RedisCache(NetworkCache):
     def __init__(self, location: str | Sequence[str], params: Mapping[str, Any]) -> None:
         """Find the cache; connections are made on first use."""
         super().__init__(params)
-        from storeroom.backends.redis import engine, operations, requests  # noqa: PLC0415 -- loads the driver
+        from storeroom.backends.redis import engine, former, operations, requests  # noqa: PLC0415 -- loads the driver
 
         options = known.settled(self.settings) | {"secret": secret_of(self.settings)}
         self.settings = dataclasses.replace(self.settings, options=options)
@@ -65,7 +65,8 @@ class RedisCache(NetworkCache):
         self.engine = shared(engine.RedisEngine, _identity(*terms), lambda: engine.RedisEngine(*terms))
         self._dropped = self._engine.dropped
         self._codec = self._make_codec()
-        self._operations = operations.Operations(
+        kind = former.BothNames if options["former_names"] else operations.Operations
+        self._operations = kind(
             self._codec,
             self._counters,
             is_cluster=target.kind == "cluster",

@@ -323,6 +323,12 @@ OPTIONS: Final[Mapping[str, Option]] = {
         DEFAULT_READ_OWN_WRITES,
         "Seconds for which a thread or task that has written reads from the first server, where LOCATION has several.",
     ),
+    "former_names": Option(
+        config.boolean,
+        True,
+        "Whether locks and versions of tags are kept under the names, too, that they had before all names began with "
+        "the prefix. False once no program of before runs any more.",
+    ),
     "replica_max_lag": Option(
         _lag,
         DEFAULT_REPLICA_MAX_LAG,

@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from storeroom import timeouts
 from storeroom.backends.redis.location import Server
+from storeroom.backends.redis.names import Former
 from storeroom.backends.redis.operations import key_bytes
 from storeroom.backends.redis.wire import CHANNEL, Changed, Wire, changed_by, is_primary, primaries
 from storeroom.exceptions import StoreroomError
@@ -182,7 +183,7 @@ class Tracker(ListeningThread):
             redirection = "REDIRECT", receiver.ask("CLIENT", "ID")
             receiver.ask("SUBSCRIBE", CHANNEL)
             self._wires.append(receiver)
-        prefixes = [word for beginning in beginnings if beginning for word in ("PREFIX", key_bytes(beginning))]
+        prefixes = [word for beginning in beginnings if beginning for word in ("PREFIX", key_bytes(Former(beginning)))]
         wire.heard_until = timeouts.uptime()
         answer = wire.ask("CLIENT", "TRACKING", "ON", *redirection, "BCAST", *prefixes)
         if isinstance(answer, Exception):

@@ -9,7 +9,7 @@ import hiredis
 
 from storeroom import timeouts
 from storeroom.backends.redis.location import Server
-from storeroom.backends.redis.operations import key_text
+from storeroom.backends.redis.names import key_text
 from storeroom.backends.redis.pool import pack
 from storeroom.near.listening import BrokenError
 
