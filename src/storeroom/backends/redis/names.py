@@ -8,10 +8,12 @@ those for all of them. A program's key that ends like an internal name gets a NU
 import re
 from typing import Final
 
-__all__ = ["Former", "is_former", "key_text", "on_server"]
+__all__ = ["Former", "is_former", "key_text", "literal", "on_server"]
 
 _INTERNAL: Final = re.compile("\x00([a-z]+)\x00(.*)", re.DOTALL)
 _ENDED: Final = re.compile("(.*)\x00([a-z]+)\x00(\x00*)", re.DOTALL)
+
+_GLOB: Final = str.maketrans({character: f"\\{character}" for character in "*?[]\\"})
 
 
 class Former(str):
@@ -43,3 +45,8 @@ def key_text(name: bytes) -> str | None:
     if b"\x00" in name and (ended := _ENDED.fullmatch(text)) is not None:
         return text[:-1] if ended[3] else f"\x00{ended[2]}\x00{ended[1]}"
     return text
+
+
+def literal(text: str) -> str:
+    """Return the pattern that matches this text alone."""
+    return text.translate(_GLOB)

@@ -15,7 +15,7 @@ from storeroom.backends.redis import scripts
 from storeroom.backends.redis.foreign import ForeignReader
 from storeroom.backends.redis.limits import Limit
 from storeroom.backends.redis.listing import each_batch
-from storeroom.backends.redis.names import is_former, key_text, on_server
+from storeroom.backends.redis.names import is_former, key_text, literal, on_server
 from storeroom.backends.redis.requests import (
     Command,
     Exchange,
@@ -49,8 +49,6 @@ _SMALL: Final = range(-(2**63), 2**63)
 _NO_EXPIRY: Final = -1
 _ABSENT: Final = -2
 """Replies to PTTL: https://redis.io/commands/pttl."""
-
-_GLOB: Final = str.maketrans({character: f"\\{character}" for character in "*?[]\\"})
 
 
 def key_bytes(storage_key: str) -> bytes:
@@ -371,7 +369,7 @@ class Operations:
                     found[Conditional(text) if _is_envelope(head) else text] = None
             return 0
 
-        yield from each_batch(key_bytes(start.translate(_GLOB) + pattern), keep, step)
+        yield from each_batch(key_bytes(literal(start) + pattern), keep, step)
         return list(found)
 
     def remove(self, start: str, pattern: str, owns: Callable[[str], bool], step: int | None = None) -> Exchange[int]:
@@ -386,12 +384,12 @@ class Operations:
             told = [reply for reply in replies[len(present) :] if not isinstance(reply, NoPermissionError)]
             return sum(map(checked, replies[: len(present)] + told))
 
-        return (yield from each_batch(key_bytes(start.translate(_GLOB) + pattern), remove, step))
+        return (yield from each_batch(key_bytes(literal(start) + pattern), remove, step))
 
     def clear(self, start: str, owns: Callable[[str], bool]) -> Exchange[int]:
         """SCAN and UNLINK the cache's own entries and tags, in small steps."""
         # The former names of tags begin otherwise, which one pattern for both has to leave open.
-        return (yield from self.remove("", f"*{start.translate(_GLOB)}*", owns))
+        return (yield from self.remove("", f"*{literal(start)}*", owns))
 
 
 def _answered(storage_keys: Iterable[str], replies: Iterable[Any]) -> tuple[dict[str, Any], dict[str, Exception]]:

@@ -26,8 +26,9 @@ from storeroom.backends.refusals import LOGIN_REMEDY, TLS_REMEDY
 from storeroom.exceptions import StorageError
 
 __all__ = [
-    "OUTAGES", "PRIMARIES", "Batch", "Command", "Exchange", "ForeignError", "Outcome", "Request", "UnreachableError",
-    "Use", "checked", "is_broken", "is_outage", "is_wrong_type", "key_of", "keys_of", "one", "remedy",
+    "OUTAGES", "PRIMARIES", "REFUSED_IN_SCRIPTS", "RIGHTS", "Batch", "Command", "Exchange", "ForeignError", "Outcome",
+    "Request", "UnreachableError", "Use", "checked", "is_broken", "is_outage", "is_wrong_type", "key_of", "keys_of",
+    "one", "remedy",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -128,15 +129,19 @@ class ForeignError(RedisConnectionError):
     """The server does not speak Redis's protocol."""
 
 
-_RIGHTS: Final = (
-    "Let its user run the command on the cache's keys: see ACL SETUSER, and docs/backends/redis.md for the commands."
-)
+REFUSED_IN_SCRIPTS: Final = ("ACL failure in script", "can't run this command")
+"""Words by which a server refuses a command that a script calls: of version 7 and of version 6."""
+
+RIGHTS: Final = "Let its user run the command on the cache's keys: see ACL SETUSER."
+"""The remedy for a right that is missing."""
+
 _REMEDIES: Final = {
     "DB index": "The server has no database of that number: choose a smaller one, or raise its setting databases.",
     "cluster support disabled": "The server is in no cluster: write redis:// in LOCATION.",
     "knows no such primary": "Check the primary's name in LOCATION.",
     "GET-MASTER-ADDR-BY-NAME": "The server is no Sentinel: write redis:// in LOCATION, or a Sentinel's port.",
     "[SSL: ": TLS_REMEDY,  # redis-py tells no cause
+    **dict.fromkeys(REFUSED_IN_SCRIPTS, RIGHTS),
 }
 """Words of an error -> its remedy."""
 
@@ -161,7 +166,7 @@ def remedy(error: BaseException | None) -> str:
         if isinstance(error, AuthenticationError | AuthenticationWrongNumberOfArgsError):
             return LOGIN_REMEDY
         if isinstance(error, NoPermissionError):
-            return _RIGHTS
+            return RIGHTS
         if isinstance(error, ssl.SSLError):
             return TLS_REMEDY
         if isinstance(error, ForeignError):
