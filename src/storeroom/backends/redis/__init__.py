@@ -106,6 +106,8 @@ class RedisCache(NetworkCache):
         if isinstance(error, StorageError) and self._requests.RIGHTS in str(error):
             told = f"All that this cache needs: {shlex.join(self._needed().least())}"
             error.args = (str(error).replace(self._requests.RIGHTS, told),)
+        if isinstance(error, StorageError) and self._requests.is_of_cluster(error):
+            error.args = (f"{error}{self._engine.target.cluster_remedy()}",)
         super()._name(error)
 
     def _is_broken(self, error: Exception) -> bool:
@@ -115,7 +117,8 @@ class RedisCache(NetworkCache):
         return self._requests.classes_of(error)
 
     def _remedy(self, error: BaseException) -> str:
-        return self._requests.remedy(error)
+        of_cluster = self._requests.is_of_cluster(error) and self._engine.target.cluster_remedy().strip()
+        return of_cluster or self._requests.remedy(error)
 
     # Hooks, as StorageHooks describes them; operations.py tells the cost of each --------------
 

@@ -45,11 +45,20 @@ def probe(engine: RedisEngine, rights: Rights, seconds: float) -> Probe:
 def _look_at_servers(engine: RedisEngine, rights: Rights, seconds: float) -> list[ServerProbe]:
     servers = engine.target.servers
     expected = ["primary", *["replica"] * (len(servers) - 1)]
-    answers = _ask_all(engine, rights, servers, expected, seconds, ("INFO", "replication"))
+    answers = _ask_all(engine, rights, servers, expected, seconds, ("INFO", "replication"), ("CLUSTER", "SLOTS"))
     first, *others = answers[0].probe, *(_judged(answer, engine.max_lag) for answer in answers[1:])
-    if first.role == "replica" and not first.failure:
+    if not first.failure and _is_of_cluster(answers[0]):
+        failure = f"it holds a part of a cluster's keys alone.{engine.target.cluster_remedy()}"
+        first = replace(first, failure=failure, is_refusal=True)
+    elif first.role == "replica" and not first.failure:
         first = replace(first, failure="it is a replica, which takes no writes", is_refusal=True)
     return [first, *others]
+
+
+def _is_of_cluster(answer: _Answer) -> bool:
+    """Tell whether others than this server have a part of the slots."""
+    slots = answer.replies[1] if len(answer.replies) > 1 else None
+    return isinstance(slots, list) and len({tuple(primary[:2]) for _, _, primary, *_ in slots}) > 1
 
 
 def _judged(answer: _Answer, max_lag: float | None) -> ServerProbe:
@@ -81,12 +90,13 @@ def _look_by_sentinels(engine: RedisEngine, rights: Rights, seconds: float) -> l
 def _look_at_cluster(engine: RedisEngine, rights: Rights, seconds: float) -> list[ServerProbe]:
     seeds = engine.target.servers
     asked = _ask_all(engine, rights, seeds, [""] * len(seeds), seconds, ("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"))
-    found = dict.fromkeys(
-        (host.decode() if host else seed.host, int(port))
+    told = [
+        engine.target.named(host.decode(), port) if host else replace(seed, port=port)
         for seed, answer in zip(seeds, asked, strict=True)
         if answer.replies and isinstance(answer.replies[1], list)
         for _, _, (host, port, *_), *_ in answer.replies[1]
-    )
+    ]
+    found = dict.fromkeys((server.host, server.port) for server in told)
     probes = [
         _seed_probe(answer, is_needed=not found or (seed.host, seed.port) in found)
         for seed, answer in zip(seeds, asked, strict=True)
