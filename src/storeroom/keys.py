@@ -16,6 +16,7 @@ from storeroom.exceptions import ConfigurationError
 
 __all__ = [
     "CLEARED",
+    "FENCE_PREFIX",
     "LOCK_PREFIX",
     "TAG_PREFIX",
     "KeyFunction",
@@ -32,6 +33,9 @@ KeyFunction: TypeAlias = Callable[[Any, str, Any], str]
 LOCK_PREFIX: Final = "\x00lock\x00"
 """The prefix of the storage keys of locks. No program's key becomes such a one, see escaped(), so keys() and clear()
 pass them by; a storage that bounds itself keeps them out of its bounds."""
+
+FENCE_PREFIX: Final = "\x00fence\x00"
+"""The prefix of the storage keys of counters of fencing tokens."""
 
 TAG_PREFIX: Final = "\x00tag\x00"
 """The prefix of the storage keys of tags' versions. A storage that bounds itself bounds them apart, so that they evict

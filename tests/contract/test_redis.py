@@ -63,6 +63,16 @@ SignedValues = contract_of(
 ReadsFromReplicas = contract_of(
     "ReadsFromReplicas", ManyContract, SwapsContract, TagsContract, without=IN_ANOTHER_CONTEXT
 )
+#: Each command, and each kind of key.
+LeastRights = contract_of(
+    "LeastRights",
+    ManyContract,
+    CountingContract,
+    SwapsContract,
+    LocksContract,
+    TagsContract,
+    TransactionsContract,
+)
 #: Keys that lie on several servers.
 SpreadKeys = contract_of(
     "SpreadKeys",
@@ -126,6 +136,26 @@ class TestRedisReplica(Redis, ReadsFromReplicas):
         if self.pair is not None:
             cache._check_invariants = self.pair.catch_up  # before what a test has left is looked at
         return cache
+
+
+class TestRedisLeastRights(Redis, LeastRights):
+    """The user has no rights but those that `storeroom check` prints."""
+
+    lacks = LACKS
+    users: ClassVar[dict[tuple[str, ...], str]] = {}
+
+    @pytest.fixture
+    def location(self, redis_databases: Databases) -> str:
+        return redis_databases.url()
+
+    def make_cache(self, location, params):
+        whole = super().make_cache(location, params)
+        (answer,) = whole.probe(20).servers
+        name = f"least-rights-{len(self.users)}"
+        name = self.users.setdefault(answer.rights, name)
+        whole._engine.call(one(Use.ONCE, *answer.rights[:2], name, "reset", ">right", *answer.rights[3:]))
+        login = {"username": name, "password": "right"}
+        return super().make_cache(location, {**params, "OPTIONS": params.get("OPTIONS", {}) | login})
 
 
 class TestRedisSentinel(Redis, AnotherServer):

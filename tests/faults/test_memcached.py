@@ -17,7 +17,7 @@ import pytest
 from storeroom.backends.memcached import MemcachedCache, PyLibMCCache, PyMemcacheCache
 from storeroom.base import BaseCache
 from storeroom.exceptions import StorageError
-from storeroom.storage.outages import CircuitBreaker
+from storeroom.storage.outages import PAUSE_SECONDS, CircuitBreaker
 from storeroom.testing.concurrency import eventually
 from storeroom.testing.isolation import engines_of_its_own
 from tests.faults.kinds import HASTY, MEMCACHED, PATIENT, Site
@@ -221,6 +221,39 @@ def test_ejected_server_that_was_only_away_serves_nothing_old(make: Make, three:
     eventually(lambda: cache.get(other) == "old")
     assert not breaker(cache, 1).is_open
     assert cache.get(key) is None
+
+
+@pytest.mark.slow
+def test_server_that_was_stopped_under_writes_serves_nothing_old(make: Make, tmp_path: Path) -> None:
+    """Of two servers one is stopped, and all is written again and again: nothing older is read, then or afterwards."""
+    with running(tmp_path, 2) as servers:
+        cache = make(servers.location(), eject=600.0, **HASTY)
+        keys = [f"k{number}" for number in range(300)]
+        own = [key for key in keys if home_of(cache, key) == 0]
+
+        def write_all(value: int) -> None:
+            for key in keys[:150]:
+                cache.set(key, value)
+            cache.set_many(dict.fromkeys(keys[150:], value))
+
+        write_all(0)
+        servers.servers[0].process.pause()
+        try:
+            eventually(lambda: cache.get(own[0]) is None and breaker(cache, 0).is_open)
+            begun, value = time.monotonic(), 0
+            while value < 5 or time.monotonic() - begun < 2.5 * PAUSE_SECONDS:  # some writes meet the stopped server
+                value += 1
+                write_all(value)
+                cache.delete(own[1])
+                assert set(cache.get_many(keys).values()) == {value}
+            assert not {cache.get(key) for key in keys} - {value, None}
+        finally:
+            servers.servers[0].process.resume()
+        eventually(lambda: not (cache.set(own[2], value), breaker(cache, 0).is_open)[1])
+        assert not {cache.get(key) for key in keys} - {value, None}
+        assert not set(cache.get_many(keys).values()) - {value}
+        write_all(value + 1)
+        assert cache.get_many(keys) == dict.fromkeys(keys, value + 1)
 
 
 @pytest.mark.slow

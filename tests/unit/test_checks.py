@@ -384,6 +384,8 @@ CASES = [
     told("E010", False, table("ready", may_create=False), MADE_BY_HAND),
     told("E011", True, table("foreign"), IN_TABLE),
     told("E011", False, table("ready"), IN_TABLE),
+    told("E012", True, server(lacks=("+eval",), rights=("ACL", "SETUSER", "shop", "on", "~shop:*", "+eval"))),
+    told("E012", False, server(rights=("ACL", "SETUSER", "shop", "on", "~shop:*", "+eval"))),
     told("W027", True, table("old"), IN_TABLE),
     told("W027", False, table("old"), MADE_BY_HAND),
     told("W027", False, table("ready"), IN_TABLE),

@@ -21,7 +21,7 @@ from typing import Final, Self, TypeVar
 from storeroom import timeouts
 from storeroom.computing.whole import Whole, look_again
 from storeroom.exceptions import LockError, LockLostError, LockTimeoutError, StorageError
-from storeroom.keys import LOCK_PREFIX
+from storeroom.keys import FENCE_PREFIX, LOCK_PREFIX
 from storeroom.storage import counters
 from storeroom.storage.clocks import Clock
 from storeroom.storage.endings import Ending
@@ -35,9 +35,6 @@ from storeroom.timeouts import AT_ONCE, DEFAULT_TIMEOUT, NEVER, Timeout
 __all__ = ["Lock"]
 
 T = TypeVar("T")
-
-_FENCE_PREFIX: Final = "\x00fence\x00"
-"""The prefix of the storage keys of counters of fencing tokens."""
 
 _FENCE_SECONDS: Final = 30 * 86_400.0
 """Seconds that a counter is kept for. The next one begins higher, unless the clock was put back by as much."""
@@ -239,7 +236,7 @@ class Lock:
         self._held()
         if self._fence is None:
             now = timeouts.now()
-            counter = f"{_FENCE_PREFIX}{self._storage_key}"
+            counter = f"{FENCE_PREFIX}{self._storage_key}"
             with no_answers():
                 token = yield from counters.count(self._hooks, counter, 1, int(now * 1e6), now + _FENCE_SECONDS)
                 # The lock is this object's still, so no later owner can have counted before.

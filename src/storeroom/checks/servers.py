@@ -36,6 +36,11 @@ FOREIGN_TABLE: Final = Rule(
     "The table holds something else",
     "It has other columns than a cache's. Storeroom leaves it alone, and every operation fails.",
 )
+FEW_RIGHTS: Final = Rule(
+    "storeroom.E012",
+    "The user may not do all that the cache does",
+    "The operations that need the missing rights raise an error, each when it is first called.",
+)
 REPLICA_LOST: Final = Rule(
     "storeroom.W022",
     "A replica or a Sentinel is out of reach",
@@ -133,7 +138,7 @@ def _check_memory(alias: Subject, server: ServerProbe) -> Iterator[Finding]:
     never_expires = alias.settings is not None and alias.settings.timeout is None
     if memory.max_bytes is None:
         remedy = "Bound it in the server's configuration, and let it evict what is used least; until it starts anew:"
-        command = _redis_cli(server, "maxmemory", "1gb", "maxmemory-policy", "allkeys-lfu")
+        command = f"{_redis_cli(server)} CONFIG SET maxmemory 1gb maxmemory-policy allkeys-lfu"
         what = f"Server {server.name} has no maxmemory."
         yield NO_MEMORY_BOUND.broken(alias.name, what, remedy, command=command)
     elif memory.evicts == "nothing" or (memory.evicts == "expiring" and never_expires):
@@ -142,14 +147,21 @@ def _check_memory(alias: Subject, server: ServerProbe) -> Iterator[Finding]:
         remedy, command = "Start it without -M.", ""
         if alias.family == "redis":
             remedy = "Let it evict what is used least, in its configuration; until it starts anew:"
-            command = _redis_cli(server, "maxmemory-policy", "allkeys-lfu")
+            command = f"{_redis_cli(server)} CONFIG SET maxmemory-policy allkeys-lfu"
         yield NO_EVICTION.broken(alias.name, what, remedy, command=command)
 
 
-def _redis_cli(server: ServerProbe, *settings: str) -> str:
+def _redis_cli(server: ServerProbe) -> str:
     address = server.endpoint.address
     where = f"-s {shlex.quote(address.removeprefix('unix://'))}" if address.startswith("unix:") else f"-u {address}"
-    return f"redis-cli {where} CONFIG SET {' '.join(settings)}"
+    return f"redis-cli {where}"
+
+
+def _check_rights(alias: Subject, server: ServerProbe) -> Iterator[Finding]:
+    if server.lacks:
+        what = f"At server {server.name} the user of LOCATION has not the rights {' '.join(server.lacks)}."
+        command = f"{_redis_cli(server)} {shlex.join(server.rights)}"
+        yield FEW_RIGHTS.broken(alias.name, what, "Give them, as an administrator; all that it needs:", command=command)
 
 
 def _check_latency(alias: Subject, server: ServerProbe) -> Iterator[Finding]:
@@ -168,7 +180,7 @@ def _check_clock(alias: Subject, server: ServerProbe) -> Iterator[Finding]:
         yield CLOCKS.broken(alias.name, what, "Set the clocks of all hosts by NTP.")
 
 
-_CHECKS: Final = (_check_version, _check_memory, _check_latency, _check_clock)
+_CHECKS: Final = (_check_version, _check_rights, _check_memory, _check_latency, _check_clock)
 
 
 def _check_table(alias: Subject, probe: Probe) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -142,6 +143,9 @@ def _print(source: Source, probes: Mapping[str, Probe], findings: list[Finding],
     answers = [(name, *row) for name, probe in probes.items() for row in _answers(probe)]
     if answers:
         print(f"\n{styled('Servers:', 'strong')}\n\n{columns(answers)}")
+    rights = [(name, shlex.join(words)) for name, probe in probes.items() if (words := _rights(probe))]
+    if rights:
+        print(f"\n{styled('Rights that suffice:', 'strong')}\n\n{columns(rights)}")
     table = table_of(source.name) if source.name.endswith(".toml") else None
     for finding in findings:
         print(f"\n{_described(finding, table=table)}")
@@ -157,6 +161,11 @@ def _answers(probe: Probe) -> Iterator[tuple[str, str, str]]:
         state = "answers, and says no" if server.is_refusal else "out of reach"
         latency = "" if server.latency is None else told_seconds(server.latency)
         yield server.name, product, state if server.failure else latency
+
+
+def _rights(probe: Probe) -> tuple[str, ...]:
+    """Return the words of the rule by which a user may do all that a cache does at its servers."""
+    return next((server.rights for server in probe.servers if server.rights), ())
 
 
 def _described(finding: Finding, *, table: str | None) -> str:

@@ -87,6 +87,8 @@ class ServerProbe:
         round_trips: seconds that each took, on an open connection.
         clock_ahead: seconds by which its clock is ahead of this host's; None if it does not tell the time.
         memory: None where it does not say.
+        lacks: rules of its ACL that the user needs and has not.
+        rights: the words of the least rule by which a user may do all that the cache does; none where that is unknown.
     """
 
     endpoint: Endpoint
@@ -100,6 +102,8 @@ class ServerProbe:
     round_trips: tuple[float, ...] = ()
     clock_ahead: float | None = None
     memory: Memory | None = None
+    lacks: tuple[str, ...] = ()
+    rights: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -1,5 +1,6 @@
 """`storeroom check` and Redis: one server, replicas, Sentinels, a cluster."""
 
+import shlex
 import time
 from pathlib import Path
 
@@ -16,6 +17,12 @@ from tests.servers.redis_groups import Cluster, ReplicaPair, Sentinels, eventual
 
 #: Commands of Redis that tell something, or open a connection.
 READING = {"auth", "hello", "info", "ping", "role", "select", "time", "client|setname", "command", "config|get"}
+
+#: Commands that are tried: for a key that nobody has, or with an argument that is none.
+TRIED = {
+    *("get", "mget", "getrange", "pttl", "set", "unlink", "scan", "eval", "evalsha", "incrby", "pexpire", "persist"),
+    *("exists", "rename", "client|tracking"),
+}
 
 
 # One server -------------------------------------------------------------------------------
@@ -60,13 +67,14 @@ def test_the_command_that_bounds_redis_does(redis_server):
 
 
 def test_asking_redis_changes_nothing(sound):
-    """A check sends no command that writes."""
+    """A check sends no command that writes, but for trials of the user's rights, which change nothing."""
     sound.ask("CONFIG", "RESETSTAT")
-    look(on(REDIS, url(sound, 3)))
+    look(on(REDIS, url(sound, 3), OPTIONS={"near": True, "client_name": "shop"}))
+    assert "rdb_changes_since_last_save:0" in sound.ask("INFO", "persistence")
     told = sound.ask("INFO", "commandstats").splitlines()[1:]
     used = {line.partition(":")[0].removeprefix("cmdstat_") for line in told}
     assert {"info", "ping", "role", "time"} <= used
-    assert used - {"config|resetstat"} <= READING
+    assert used - {"config|resetstat"} <= READING | TRIED
     assert sound.ask("INFO", "keyspace").strip() == "# Keyspace"
 
 
@@ -140,6 +148,79 @@ def test_old_servers_are_found(sound, monkeypatch):
     """A server that is older than the oldest one supported is found."""
     monkeypatch.setattr(redis_probe, "_OLDEST", "99.0")
     assert "99.0 or newer is needed" in found("E009", on(REDIS, url(sound))).what
+
+
+# Rights -----------------------------------------------------------------------------------
+
+USERS = {
+    "own keys": ("~shop:* &* +@all", ()),
+    "guide": ("~shop:* &* +@read +@write +@connection -@dangerous", ("+evalsha", "+eval")),
+    "no scripts": ("~shop:* &* +@all -@scripting", ("+evalsha", "+eval")),
+    "no scan": ("~shop:* &* +@all -scan -keys", ("+scan",)),
+    "no tracking": ("~shop:* &* +@all -client", ("+client|tracking",)),
+    "other keys": ("~shop:open:* +@all", ("~shop:*",)),
+    "no ping": ("~shop:* +@all -ping", ("+ping",)),
+}
+
+
+@pytest.mark.parametrize("name", USERS)
+def test_missing_rights_are_found_and_given(sound, name):
+    """Each right that the alias needs and its user lacks is named, and the command that the finding offers gives it."""
+    rules, lacks = USERS[name]
+    sound.ask("ACL", "SETUSER", "shop", "reset", "on", ">pw", *rules.split())
+    caches = on(REDIS, f"redis://shop:pw@127.0.0.1:{sound.port}/0", OPTIONS={"near": True})
+    findings, probe = look(caches)
+    (answer,) = probe.servers
+    assert answer.lacks == lacks
+    if not lacks:
+        assert findings == []
+        return
+    (finding,) = findings
+    assert finding.id == "storeroom.E012"
+    assert f"has not the rights {' '.join(lacks)}." in finding.what
+    sound.ask(*shlex.split(finding.command)[3:])
+    assert look(caches)[0] == []
+
+
+@pytest.mark.parametrize("prefix", ["shop", "a b", "*[x]", "é", "q'\"", "a\x00lock\x00", ""])
+def test_the_least_rights_suffice_for_any_prefix(sound, prefix):
+    """A user of the printed rights alone has no findings, whatever KEY_PREFIX has in it."""
+    settings = {"KEY_PREFIX": prefix, "OPTIONS": {"near": True, "client_name": "shop"}}
+    (answer,) = look(on(REDIS, url(sound, 1), **settings))[1].servers
+    rule = shlex.split(shlex.join(answer.rights))
+    assert sound.ask(*rule[:2], "least", *rule[3:], ">pw") == "OK"
+    caches = on(REDIS, f"redis://least:pw@127.0.0.1:{sound.port}/1", **settings)
+    assert ids(caches) <= {"W010"}, "no prefix is a warning of its own"
+    cache = RedisCache(caches["default"]["LOCATION"], settings)
+    cache.set("k", 1, tags=["t"])
+    with cache.lock("door"):
+        assert cache.incr("n", default=1) == 2
+    assert sorted(cache.keys()) == ["k", "n"]
+    cache.clear()
+    assert cache.count() == 0
+
+
+def test_the_rights_of_a_cluster_suffice(redis_cluster: Cluster):
+    """A user of the printed rights alone has no findings on a cluster, and the cache works."""
+    bounded(*redis_cluster.servers)
+    _, probe = look(on(REDIS, redis_cluster.url(), KEY_PREFIX="rights"))
+    rule = next(answer.rights for answer in probe.servers)
+    try:
+        for server in redis_cluster.servers:
+            server.ask(*rule[:2], "cluster-rights", *rule[3:], ">pw")
+        location = redis_cluster.url().replace("//", "//cluster-rights:pw@", 1)
+        caches = on(REDIS, location, KEY_PREFIX="rights")
+        assert look(caches)[0] == []
+        cache = RedisCache(location, {"KEY_PREFIX": "rights"})
+        cache.set_many({f"k{number}": number for number in range(50)}, tags=["t"])
+        assert len(cache.get_many([f"k{number}" for number in range(50)])) == 50
+        with cache.lock("door"):
+            assert cache.incr("n", default=1) == 2
+        cache.clear()
+        assert cache.count() == 0
+    finally:
+        for server in redis_cluster.servers:
+            server.ask("ACL", "DELUSER", "cluster-rights")
 
 
 # Several servers --------------------------------------------------------------------------

@@ -44,9 +44,9 @@ def _passed(name: str) -> Callable[..., Any]:
     """Return a hook that passes a call for one key to its shard."""
 
     def hook(self: "MemcachedCache", storage_key: str, *args: Any) -> Any:
+        if self._guests and name in _WRITES:
+            return self._write(name, storage_key, *args)
         shard = self._only or self._shard_of(storage_key)
-        if shard.is_guest and name in _WRITES:
-            self._note_moved([storage_key])
         return getattr(shard, name)(storage_key, *args)
 
     hook.__name__ = name
@@ -154,6 +154,29 @@ class MemcachedCache(BaseCache):
                     return self._guests[number]
         return home
 
+    def _write(self, name: str, storage_key: str, *args: Any) -> Any:
+        """Write at a key's own server, or at the one that stands in for it, also if that shows only now.
+
+        An older value that the other has kept would be read again otherwise.
+        """
+        shard, answer = self._shard_of(storage_key), False
+        if not shard.is_guest:
+            try:
+                answer = getattr(shard, name)(storage_key, *args)
+            except StorageError:
+                if not self._shard_of(storage_key).is_guest:
+                    raise
+            if answer or not (shard := self._shard_of(storage_key)).is_guest:
+                return answer
+        self._note_moved([storage_key])
+        return getattr(shard, name)(storage_key, *args)
+
+    def _moved(self, shard: Shard, storage_keys: Iterable[str]) -> list[str]:
+        """Return the keys that this shard, which was to write them, turned out to have given away."""
+        return (
+            [] if shard.is_guest or not self._guests else [key for key in storage_keys if self._shard_of(key).is_guest]
+        )
+
     def _note_moved(self, storage_keys: Iterable[str]) -> None:
         """Let the entries of servers that are down be removed when they are back: others are written in their place."""
         for storage_key in storage_keys:
@@ -204,10 +227,21 @@ class MemcachedCache(BaseCache):
         return self._home_of(storage_key)._incr(storage_key, delta)
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
-        return [key for shard, part in self._writing(values) for key in shard._set_many(part, expires_at)]
+        failed: list[str] = []
+        for shard, part in self._writing(values):
+            refused = shard._set_many(part, expires_at)
+            moved = {key: values[key] for key in self._moved(shard, refused)}
+            failed += [key for key in refused if key not in moved]
+            failed += [key for guest, own in self._writing(moved) for key in guest._set_many(own, expires_at)]
+        return failed
 
     def _delete_many(self, storage_keys: Sequence[str]) -> int:
-        return sum(shard._delete_many(part) for shard, part in self._writing(storage_keys))
+        count = 0
+        for shard, part in self._writing(storage_keys):
+            count += shard._delete_many(part)
+            moved = self._writing(self._moved(shard, part))
+            count += sum(guest._delete_many(own) for guest, own in moved)
+        return count
 
     def _invalidate(self, storage_keys: Sequence[str]) -> int:
         return sum(shard._invalidate(part) for shard, part in self._parts(storage_keys))

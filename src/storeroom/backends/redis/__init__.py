@@ -6,9 +6,11 @@ within the server.
 
 import dataclasses
 import hashlib
+import shlex
 import warnings
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from storeroom import config
@@ -19,13 +21,14 @@ from storeroom.backends.redis import location as locations
 from storeroom.backends.redis import options as known
 from storeroom.backends.redis.foreign import ForeignReader
 from storeroom.engines import shared
-from storeroom.exceptions import StoreroomWarning
+from storeroom.exceptions import StorageError, StoreroomWarning
 from storeroom.serializers.secrets import secret_of
 from storeroom.storage.steps import Steps, arun, run
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
 if TYPE_CHECKING:
     from storeroom.backends.redis.engine import RedisEngine
+    from storeroom.backends.redis.rights import Rights
     from storeroom.storage.channel import Channel
     from storeroom.storage.probes import Endpoint, Probe
 
@@ -54,7 +57,7 @@ class RedisCache(NetworkCache):
     def __init__(self, location: str | Sequence[str], params: Mapping[str, Any]) -> None:
         """Find the cache; connections are made on first use."""
         super().__init__(params)
-        from storeroom.backends.redis import engine, operations, requests  # noqa: PLC0415 -- loads the driver
+        from storeroom.backends.redis import engine, former, operations, requests, rights  # noqa: PLC0415 -- loads the driver
 
         options = known.settled(self.settings) | {"secret": secret_of(self.settings)}
         self.settings = dataclasses.replace(self.settings, options=options)
@@ -64,8 +67,10 @@ class RedisCache(NetworkCache):
         self._requests, self._outage_errors = requests, (*requests.OUTAGES, PartialError)
         self.engine = shared(engine.RedisEngine, _identity(*terms), lambda: engine.RedisEngine(*terms))
         self._dropped = self._engine.dropped
+        self._rights = partial(rights.Rights, target, options)
         self._codec = self._make_codec()
-        self._operations = operations.Operations(
+        kind = former.BothNames if options["former_names"] else operations.Operations
+        self._operations = kind(
             self._codec,
             self._counters,
             is_cluster=target.kind == "cluster",
@@ -91,7 +96,19 @@ class RedisCache(NetworkCache):
         """See Probed."""
         from storeroom.backends.redis.probe import probe  # noqa: PLC0415 -- loads the driver
 
-        return probe(self._engine, seconds)
+        return probe(self._engine, self._needed(), seconds)
+
+    def _needed(self) -> "Rights":
+        # Keys that depend on the moment may begin with anything.
+        return self._rights("" if self._fixed_space is None else self._fixed_space.start())
+
+    def _name(self, error: Exception) -> None:
+        if isinstance(error, StorageError) and self._requests.RIGHTS in str(error):
+            told = f"All that this cache needs: {shlex.join(self._needed().least())}"
+            error.args = (str(error).replace(self._requests.RIGHTS, told),)
+        if isinstance(error, StorageError) and self._requests.is_of_cluster(error):
+            error.args = (f"{error}{self._engine.target.cluster_remedy()}",)
+        super()._name(error)
 
     def _is_broken(self, error: Exception) -> bool:
         return self._requests.is_broken(error)
@@ -100,7 +117,8 @@ class RedisCache(NetworkCache):
         return self._requests.classes_of(error)
 
     def _remedy(self, error: BaseException) -> str:
-        return self._requests.remedy(error)
+        of_cluster = self._requests.is_of_cluster(error) and self._engine.target.cluster_remedy().strip()
+        return of_cluster or self._requests.remedy(error)
 
     # Hooks, as StorageHooks describes them; operations.py tells the cost of each --------------
 
@@ -286,6 +304,7 @@ class RedisCache(NetworkCache):
         except Exception as error:
             if self._is_outage(error):
                 self._raise(name, error)
+            self._name(error)
             raise
         self._engine.breaker.succeed()
 

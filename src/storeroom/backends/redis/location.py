@@ -7,6 +7,7 @@ from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from storeroom.backends.redis import options as known
+from storeroom.backends.redis.addresses import Remap
 from storeroom.exceptions import ConfigurationError
 from storeroom.storage.probes import Endpoint
 from storeroom.wording import mask_url, nearest
@@ -26,6 +27,9 @@ _SCHEMES: Final = {
     **dict.fromkeys(("rediss+cluster", "valkeys+cluster"), ("cluster", True)),
 }
 """Scheme -> kind of target, and whether it is by TLS."""
+
+_ADDRESS: Final = re.compile(r"([^:\[\]]+|\[[^\]]*\])(:[0-9]*)?|")
+"""A host, and perhaps its port; or neither."""
 
 _PORTS: Final = {"server": 6379, "cluster": 6379, "sentinel": 26379}
 _EXAMPLE: Final = "'redis://localhost:6379/0'"
@@ -70,6 +74,7 @@ class Target:
         servers: writes go to the first; for a cluster, any that tells of the others.
         service: the primary's name among the Sentinels.
         options: the options of connections, those of the URL's query included.
+        remap: from the address by which servers of a cluster name each other to the one to connect to; None for none.
     """
 
     kind: str
@@ -77,6 +82,7 @@ class Target:
     sentinels: tuple[Server, ...] = ()
     service: str = ""
     options: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
+    remap: Remap | None = None
 
     @property
     def name(self) -> str:
@@ -86,6 +92,19 @@ class Target:
         if self.kind == "cluster":
             return f"the Redis cluster of {_listed(self.servers)}"
         return f"Redis at {self.servers[0].name}"
+
+    def named(self, host: str, port: int) -> Server:
+        """Return the server that others call so."""
+        address = (host, port) if self.remap is None else self.remap((host, port))
+        return replace(self.servers[0], host=address[0], port=int(address[1]))
+
+    def cluster_remedy(self) -> str:
+        """Return the remedy where a server turns out to be one of a cluster's; "" where that is known."""
+        if self.kind != "server":
+            return ""
+        scheme = "rediss" if self.servers[0].tls else "redis"
+        addresses = ",".join(server.name.partition("://")[2] for server in self.servers if server.host)
+        return f" The server is one of a cluster: write {scheme}+cluster://{addresses or 'host:6379'} in LOCATION."
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return the servers as known without asking: the primary is taken to be beside the Sentinels."""
@@ -127,7 +146,8 @@ def parse(location: str | Sequence[str], options: Mapping[str, Any]) -> Target:
     kind = "cluster" if known.is_cluster(options) and first.kind == "server" else first.kind
     if kind == "cluster" and any(server.db for server in servers):
         raise ConfigurationError("LOCATION is a cluster with a database number; a cluster has database 0 alone.")
-    return replace(first, kind=kind, servers=servers, options=tuple(sorted(own.items())))
+    remap = options["address_remap"]
+    return replace(first, kind=kind, servers=servers, options=tuple(sorted(own.items())), remap=remap)
 
 
 def _parse_url(url: str, options: Mapping[str, Any]) -> Target:
@@ -140,6 +160,7 @@ def _parse_url(url: str, options: Mapping[str, Any]) -> Target:
         raise ConfigurationError(
             f"{wrong}; expected a URL of one of the schemes {', '.join((*_SCHEMES,))}, such as {_EXAMPLE}."
         )
+    _refuse_cut_password(url, parts, wrong)
     query = _parse_query(parts.query, options, wrong)
     template = _template(parts, {**options, **query}, wrong)
     kind = _SCHEMES[parts.scheme][0]
@@ -152,6 +173,21 @@ def _parse_url(url: str, options: Mapping[str, Any]) -> Target:
     else:
         target = _parse_servers(template, parts, kind, wrong)
     return replace(target, options=tuple(query.items()))
+
+
+def _refuse_cut_password(url: str, parts: SplitResult, wrong: str) -> None:
+    """Raise ConfigurationError if a character of the password has ended the hosts."""
+    rest = url.partition("://")[2]
+    cut = next((each for each in rest if each in "/?#"), "")
+    if parts.scheme == "unix" or not cut or "@" in parts.netloc or "@" not in rest:
+        return
+    is_host = all(_ADDRESS.fullmatch(address) for address in parts.netloc.split(","))
+    if not is_host or "@" in parts.path + parts.fragment:
+        raise _cut_password(wrong, cut)
+
+
+def _cut_password(wrong: str, cut: str) -> ConfigurationError:
+    return ConfigurationError(f"{wrong}, with a {cut!r} before the '@'; expected %{ord(cut):X} for it in a password.")
 
 
 def _parse_socket(template: Server, parts: SplitResult, wrong: str) -> Target:
@@ -201,7 +237,7 @@ def _parse_query(query: str, options: Mapping[str, Any], wrong: str) -> dict[str
         option = known.IN_URL.get(name)
         if option is None:
             if "@" in query:  # of a password with an unescaped "?" it is the rest
-                raise ConfigurationError(f"{wrong}, with a '?' before the '@'; expected %3F for it in a password.")
+                raise _cut_password(wrong, "?")
             raise ConfigurationError(
                 f"{wrong}, whose query holds {name!r}; expected options of connections: {', '.join(known.CONNECTION)}."
                 f"{nearest(name, known.CONNECTION)}"
@@ -209,6 +245,8 @@ def _parse_query(query: str, options: Mapping[str, Any], wrong: str) -> dict[str
         try:
             parsed[name] = option.parse(value)
         except ValueError as expectation:
+            if "@" in value:
+                raise _cut_password(wrong, "?") from None
             raise ConfigurationError(f"{wrong}, whose {name} is wrong; expected {expectation}.") from None
     return {name: value for name, value in parsed.items() if name in known.CONNECTION}
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from redis.exceptions import NoScriptError, OutOfMemoryError
+from redis.exceptions import NoPermissionError, NoScriptError, OutOfMemoryError
 
 from storeroom import timeouts
 from storeroom.backends.parts import PartialError
@@ -15,6 +15,7 @@ from storeroom.backends.redis import scripts
 from storeroom.backends.redis.foreign import ForeignReader
 from storeroom.backends.redis.limits import Limit
 from storeroom.backends.redis.listing import each_batch
+from storeroom.backends.redis.names import is_former, key_text, literal, on_server
 from storeroom.backends.redis.requests import (
     Command,
     Exchange,
@@ -35,7 +36,7 @@ from storeroom.storage.envelope import FIRST_BYTE, KIND_BYTES, LEASED_BYTES, Env
 from storeroom.storage.hooks import ABSENT, LOOK, MISSING, Conditional, Swap
 from storeroom.timeouts import NEVER
 
-__all__ = ["Operations", "key_bytes", "key_text"]
+__all__ = ["Operations", "key_bytes"]
 
 T = TypeVar("T")
 
@@ -49,11 +50,11 @@ _NO_EXPIRY: Final = -1
 _ABSENT: Final = -2
 """Replies to PTTL: https://redis.io/commands/pttl."""
 
-_GLOB: Final = str.maketrans({character: f"\\{character}" for character in "*?[]\\"})
-
 
 def key_bytes(storage_key: str) -> bytes:
-    """Return the bytes of a key; any text has some, lone surrogates included."""
+    """Return the name of a key on the server; any text has one, lone surrogates included."""
+    if "\x00" in storage_key:
+        storage_key = on_server(storage_key)
     try:
         return storage_key.encode()
     except UnicodeEncodeError:
@@ -219,7 +220,7 @@ class Operations:
         return _whole(max(0, count - over), lost)
 
     def _unlinking(self, keys: Sequence[bytes]) -> list[Command]:
-        return [("UNLINK", key) for key in keys] if self.is_cluster else [("UNLINK", *keys)]
+        return [("UNLINK", key) for key in keys] if self.is_cluster or not keys else [("UNLINK", *keys)]
 
     def touch(self, storage_key: str, expires_at: float) -> Exchange[Any]:
         """One script."""
@@ -354,22 +355,21 @@ class Operations:
 
     def scan(self, start: str) -> Exchange[list[str]]:
         """SCAN, on every server that holds entries."""
-        found = yield from self.match(start, "*")
-        return [key for key in found if key.startswith(start)]
+        return (yield from self.match(start, "*"))
 
     def match(self, start: str, pattern: str, step: int | None = None) -> Exchange[list[str]]:
         """SCAN, with a pattern of the server's own after a literal start."""
         found: dict[str, None] = {}  # as SCAN may return a key twice
 
         def keep(keys: Sequence[bytes]) -> Exchange[int]:
-            if keys:
-                heads = yield Request([_head(key) for key in keys], Use.FRESH)
-                for key, head in zip(keys, heads, strict=True):
-                    if (text := key_text(key)) is not None:
-                        found[Conditional(text) if _is_envelope(head) else text] = None
+            texts = {key: text for key in keys if (text := key_text(key)) is not None and text.startswith(start)}
+            if texts:
+                heads = yield Request([_head(key) for key in texts], Use.FRESH)
+                for text, head in zip(texts.values(), heads, strict=True):
+                    found[Conditional(text) if _is_envelope(head) else text] = None
             return 0
 
-        yield from each_batch(key_bytes(start.translate(_GLOB) + pattern), keep, step)
+        yield from each_batch(key_bytes(literal(start) + pattern), keep, step)
         return list(found)
 
     def remove(self, start: str, pattern: str, owns: Callable[[str], bool], step: int | None = None) -> Exchange[int]:
@@ -377,15 +377,19 @@ class Operations:
 
         def remove(keys: Sequence[bytes]) -> Exchange[int]:
             own = [key for key in keys if (text := key_text(key)) is not None and owns(text)]
-            replies = (yield Request(self._unlinking(own), Use.WRITE)) if own else []
-            return sum(map(checked, replies))
+            present = self._unlinking([key for key in own if not is_former(key)])
+            former = self._unlinking([key for key in own if is_former(key)])
+            replies = (yield Request(present + former, Use.WRITE)) if own else []
+            # Those with former names may be another user's.
+            told = [reply for reply in replies[len(present) :] if not isinstance(reply, NoPermissionError)]
+            return sum(map(checked, replies[: len(present)] + told))
 
-        return (yield from each_batch(key_bytes(start.translate(_GLOB) + pattern), remove, step))
+        return (yield from each_batch(key_bytes(literal(start) + pattern), remove, step))
 
     def clear(self, start: str, owns: Callable[[str], bool]) -> Exchange[int]:
         """SCAN and UNLINK the cache's own entries and tags, in small steps."""
-        # The storage keys of tags begin with a prefix of their own, which one pattern for both has to leave open.
-        return (yield from self.remove("", f"*{start.translate(_GLOB)}*", owns))
+        # The former names of tags begin otherwise, which one pattern for both has to leave open.
+        return (yield from self.remove("", f"*{literal(start)}*", owns))
 
 
 def _answered(storage_keys: Iterable[str], replies: Iterable[Any]) -> tuple[dict[str, Any], dict[str, Exception]]:
@@ -435,11 +439,3 @@ def _is_envelope(head: Any) -> bool:
 def _frame(reply: Any) -> bytes:
     """Return the bytes of a reply to GET; none for a list or a hash, which are no entries."""
     return b"" if is_wrong_type(reply) else bytes(checked(reply))
-
-
-def key_text(key: bytes) -> str | None:
-    """Return the storage key, or None for bytes that no cache of Storeroom's can have made."""
-    try:
-        return key.decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
-        return None

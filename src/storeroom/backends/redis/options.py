@@ -12,6 +12,7 @@ from typing import Any, Final
 from storeroom import config
 from storeroom.backends import network
 from storeroom.backends.network import refused
+from storeroom.backends.redis.addresses import address_map
 from storeroom.config import Option
 from storeroom.wording import nearest, shown
 
@@ -113,7 +114,7 @@ def _nested(known: Mapping[str, Option]) -> Callable[[Any], dict[str, Any] | Non
             return None
         if isinstance(value, Mapping):
             parsed = {name: _parse_inner(name, inner, known) for name, inner in value.items()}
-            return {name: inner for name, inner in parsed.items() if name in CONNECTION}
+            return {name: inner for name, inner in parsed.items() if name in {*CONNECTION, "address_remap"}}
         raise ValueError("a dict")
 
     return parse
@@ -214,6 +215,7 @@ _CLIENTS: Final[Mapping[str, Option]] = {
         ),
         _ignored("the cluster is asked anew whenever a server of it fails or has moved slots"),
     ),
+    "address_remap": Option(address_map, None, "As in OPTIONS."),
     "read_from_replicas": _falsy("False: in a cluster the primaries are read from"),
     **dict.fromkeys(("url", "startup_nodes", "service_name"), refused(_LOCATION)),
 }
@@ -322,6 +324,19 @@ OPTIONS: Final[Mapping[str, Option]] = {
         config.number(0),
         DEFAULT_READ_OWN_WRITES,
         "Seconds for which a thread or task that has written reads from the first server, where LOCATION has several.",
+    ),
+    "address_remap": Option(
+        address_map,
+        None,
+        "Where a cluster's servers name each other by addresses that cannot be reached from here: a dict from such an "
+        'address, "10.0.0.1:6379" or "10.0.0.1", to the one to connect to; or a function of a tuple (host, port) that '
+        "returns such a tuple, as redis-py's.",
+    ),
+    "former_names": Option(
+        config.boolean,
+        True,
+        "Whether locks and versions of tags are kept under the names, too, that they had before all names began with "
+        "the prefix. False once no program of before runs any more.",
     ),
     "replica_max_lag": Option(
         _lag,

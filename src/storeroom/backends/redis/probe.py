@@ -16,6 +16,7 @@ from storeroom.backends.redis.location import Server
 from storeroom.backends.redis.pool import Pool
 from storeroom.backends.redis.replicas import facts_of
 from storeroom.backends.redis.requests import Command, Use, checked
+from storeroom.backends.redis.rights import Rights, is_forbidden
 from storeroom.exceptions import StorageError
 from storeroom.storage.probes import Endpoint, Memory, Probe, ServerProbe, measure, together
 
@@ -35,20 +36,29 @@ class _Answer:
     replies: Sequence[Any] = ()
 
 
-def probe(engine: RedisEngine, seconds: float) -> Probe:
-    """Ask the servers of an engine."""
+def probe(engine: RedisEngine, rights: Rights, seconds: float) -> Probe:
+    """Ask the servers of an engine; try the rights that a cache needs there."""
     look = {"server": _look_at_servers, "sentinel": _look_by_sentinels, "cluster": _look_at_cluster}
-    return Probe(tuple(look[engine.target.kind](engine, seconds)))
+    return Probe(tuple(look[engine.target.kind](engine, rights, seconds)))
 
 
-def _look_at_servers(engine: RedisEngine, seconds: float) -> list[ServerProbe]:
+def _look_at_servers(engine: RedisEngine, rights: Rights, seconds: float) -> list[ServerProbe]:
     servers = engine.target.servers
     expected = ["primary", *["replica"] * (len(servers) - 1)]
-    answers = _ask_all(engine, servers, expected, seconds, ("INFO", "replication"))
+    answers = _ask_all(engine, rights, servers, expected, seconds, ("INFO", "replication"), ("CLUSTER", "SLOTS"))
     first, *others = answers[0].probe, *(_judged(answer, engine.max_lag) for answer in answers[1:])
-    if first.role == "replica" and not first.failure:
+    if not first.failure and _is_of_cluster(answers[0]):
+        failure = f"it holds a part of a cluster's keys alone.{engine.target.cluster_remedy()}"
+        first = replace(first, failure=failure, is_refusal=True)
+    elif first.role == "replica" and not first.failure:
         first = replace(first, failure="it is a replica, which takes no writes", is_refusal=True)
     return [first, *others]
+
+
+def _is_of_cluster(answer: _Answer) -> bool:
+    """Tell whether others than this server have a part of the slots."""
+    slots = answer.replies[1] if len(answer.replies) > 1 else None
+    return isinstance(slots, list) and len({tuple(primary[:2]) for _, _, primary, *_ in slots}) > 1
 
 
 def _judged(answer: _Answer, max_lag: float | None) -> ServerProbe:
@@ -60,11 +70,11 @@ def _judged(answer: _Answer, max_lag: float | None) -> ServerProbe:
     return replace(answer.probe, failure=f"its link to its primary is broken (master_link_status:down): it {read}")
 
 
-def _look_by_sentinels(engine: RedisEngine, seconds: float) -> list[ServerProbe]:
+def _look_by_sentinels(engine: RedisEngine, rights: Rights, seconds: float) -> list[ServerProbe]:
     target = engine.target
     (primary,) = target.servers
     question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", target.service)
-    sentinels = _ask_all(engine, target.sentinels, ["Sentinel"] * len(target.sentinels), seconds, question)
+    sentinels = _ask_all(engine, rights, target.sentinels, ["Sentinel"] * len(target.sentinels), seconds, question)
     replies = (reply for answer in sentinels for reply in answer.replies if isinstance(reply, list))
     named = dict.fromkeys((host.decode(), int(port)) for host, port in replies)
     if not named:
@@ -73,26 +83,27 @@ def _look_by_sentinels(engine: RedisEngine, seconds: float) -> list[ServerProbe]
         lost = ServerProbe(Endpoint(target.name), "primary", unknown, is_refusal=has_answered)
         return [*(answer.probe for answer in sentinels), lost]
     primaries = [replace(primary, host=host, port=port) for host, port in named]
-    asked = _ask_all(engine, primaries, ["primary"] * len(primaries), seconds)
+    asked = _ask_all(engine, rights, primaries, ["primary"] * len(primaries), seconds)
     return [answer.probe for answer in (*sentinels, *asked)]
 
 
-def _look_at_cluster(engine: RedisEngine, seconds: float) -> list[ServerProbe]:
+def _look_at_cluster(engine: RedisEngine, rights: Rights, seconds: float) -> list[ServerProbe]:
     seeds = engine.target.servers
-    asked = _ask_all(engine, seeds, [""] * len(seeds), seconds, ("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"))
-    found = dict.fromkeys(
-        (host.decode() if host else seed.host, int(port))
+    asked = _ask_all(engine, rights, seeds, [""] * len(seeds), seconds, ("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"))
+    told = [
+        engine.target.named(host.decode(), port) if host else replace(seed, port=port)
         for seed, answer in zip(seeds, asked, strict=True)
         if answer.replies and isinstance(answer.replies[1], list)
         for _, _, (host, port, *_), *_ in answer.replies[1]
-    )
+    ]
+    found = dict.fromkeys((server.host, server.port) for server in told)
     probes = [
         _seed_probe(answer, is_needed=not found or (seed.host, seed.port) in found)
         for seed, answer in zip(seeds, asked, strict=True)
     ]
     known = {(seed.host, seed.port) for seed in seeds}
     primaries = [replace(seeds[0], host=host, port=port) for host, port in found if (host, port) not in known]
-    others = _ask_all(engine, primaries, ["primary"] * len(primaries), seconds)
+    others = _ask_all(engine, rights, primaries, ["primary"] * len(primaries), seconds)
     return [*probes, *(answer.probe for answer in others)]
 
 
@@ -102,7 +113,7 @@ def _seed_probe(answer: _Answer, *, is_needed: bool) -> ServerProbe:
     It may be down, as a replica, where the others tell of the cluster.
     """
     probe, state = answer.probe, answer.replies[0] if answer.replies else b""
-    if isinstance(state, ResponseError):
+    if isinstance(state, ResponseError) and not is_forbidden(state):
         probe = replace(probe, failure=f"it is in no cluster ({state})", is_refusal=True)
     elif isinstance(state, bytes) and state and b"cluster_state:ok" not in state:
         probe = replace(probe, failure="it says that the cluster is down (cluster_state:fail)", is_refusal=True)
@@ -112,9 +123,9 @@ def _seed_probe(answer: _Answer, *, is_needed: bool) -> ServerProbe:
 
 
 def _ask_all(
-    engine: RedisEngine, servers: Sequence[Server], roles: Sequence[str], seconds: float, *more: Command
+    engine: RedisEngine, rights: Rights, servers: Sequence[Server], roles: Sequence[str], seconds: float, *more: Command
 ) -> list[_Answer]:
-    works = [partial(_ask, engine, server, role, more) for server, role in zip(servers, roles, strict=True)]
+    works = [partial(_ask, engine, rights, server, role, more) for server, role in zip(servers, roles, strict=True)]
     silent = f"no answer within {seconds:g} s"
     return [
         answer or _Answer(ServerProbe(engine.target.endpoint(server), role, silent, seconds=seconds))
@@ -122,7 +133,7 @@ def _ask_all(
     ]
 
 
-def _ask(engine: RedisEngine, server: Server, role: str, more: Sequence[Command]) -> _Answer:
+def _ask(engine: RedisEngine, rights: Rights, server: Server, role: str, more: Sequence[Command]) -> _Answer:
     begun = time.monotonic()
     unknown = ServerProbe(engine.target.endpoint(server), role)
     pool = engine.new_pool(server)
@@ -131,7 +142,9 @@ def _ask(engine: RedisEngine, server: Server, role: str, more: Sequence[Command]
         if isinstance(info, AuthenticationError):
             raise info
         seconds = time.monotonic() - begun
-        round_trips, clock_ahead = measure(lambda: checked(*pool.exchange([("PING",)], Use.READ)), lambda: _time(pool))
+        lacks = () if role == "Sentinel" else _lacking(pool, rights, _role(told_role, role))
+        unknown = replace(unknown, lacks=lacks, rights=() if role == "Sentinel" else rights.least())
+        round_trips, clock_ahead = measure(lambda: _ping(pool), lambda: _time(pool))
     except (RedisError, StorageError) as error:
         seconds = time.monotonic() - begun
         return _Answer(replace(unknown, failure=str(error), is_refusal=_is_refusal(error), seconds=seconds))
@@ -143,7 +156,7 @@ def _ask(engine: RedisEngine, server: Server, role: str, more: Sequence[Command]
 
 def _described(found: ServerProbe, facts: Mapping[str, str], told_role: Any) -> ServerProbe:
     """Add the server's own facts to its probe."""
-    role = _ROLES.get(told_role[0], found.role) if isinstance(told_role, list) and told_role else found.role
+    role = _role(told_role, found.role)
     return replace(
         found,
         role=role,
@@ -152,6 +165,21 @@ def _described(found: ServerProbe, facts: Mapping[str, str], told_role: Any) -> 
         oldest=_OLDEST,
         memory=_memory(facts) if role in {"", "primary"} else None,
     )
+
+
+def _role(told: Any, expected: str) -> str:
+    return _ROLES.get(told[0], expected) if isinstance(told, list) and told else expected
+
+
+def _lacking(pool: Pool, rights: Rights, role: str) -> tuple[str, ...]:
+    tried = rights.of(role)
+    return rights.lacking(tried, pool.exchange([right.trial for right in tried], Use.READ))
+
+
+def _ping(pool: Pool) -> None:
+    (reply,) = pool.exchange([("PING",)], Use.READ)
+    if not is_forbidden(reply):  # that is a reply, too
+        checked(reply)
 
 
 def _time(pool: Pool) -> float | None:

@@ -5,16 +5,19 @@ An operation of the cache is a generator of requests, so that it is written once
 
 import enum
 import ssl
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar
 
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthenticationWrongNumberOfArgsError,
     BusyLoadingError,
+    ClusterCrossSlotError,
     ClusterDownError,
     MasterDownError,
+    MovedError,
     NoPermissionError,
     ReadOnlyError,
     ResponseError,
@@ -28,9 +31,9 @@ from storeroom.backends.refusals import LOGIN_REMEDY, TLS_REMEDY
 from storeroom.exceptions import StorageError
 
 __all__ = [
-    "OUTAGES", "PRIMARIES", "Batch", "Command", "Exchange", "ForeignError", "Outcome", "Request", "UnreachableError",
-    "Use", "any_turned_away", "checked", "is_broken", "is_outage", "is_turned_away", "is_wrong_type", "key_of",
-    "keys_of", "one", "remedy", "undone",
+    "OUTAGES", "PRIMARIES", "REFUSED_IN_SCRIPTS", "RIGHTS", "Batch", "Command", "Exchange", "ForeignError", "Outcome",
+    "Request", "UnreachableError", "Use", "any_turned_away", "checked", "is_broken", "is_of_cluster", "is_outage",
+    "is_turned_away", "is_wrong_type", "key_of", "keys_of", "one", "remedy", "undone",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -166,17 +169,35 @@ class ForeignError(RedisConnectionError):
     """The server does not speak Redis's protocol."""
 
 
-_RIGHTS: Final = (
-    "Let its user run the command on the cache's keys: see ACL SETUSER, and docs/backends/redis.md for the commands."
+REFUSED_IN_SCRIPTS: Final = ("ACL failure in script", "can't run this command")
+"""Words by which a server refuses a command that a script calls: of version 7 and of version 6."""
+
+RIGHTS: Final = "Let its user run the command on the cache's keys: see ACL SETUSER."
+"""The remedy for a right that is missing."""
+
+_NAMES_REMEDY: Final = (
+    f"{TLS_REMEDY} The certificate there is not for the address that was connected to. Servers of a cluster name each "
+    "other by addresses: let them announce names (cluster-announce-hostname, cluster-preferred-endpoint-type "
+    "hostname), map the addresses to names by OPTIONS['address_remap'], or set OPTIONS['ssl_check_hostname'] to False."
 )
 _REMEDIES: Final = {
     "DB index": "The server has no database of that number: choose a smaller one, or raise its setting databases.",
     "cluster support disabled": "The server is in no cluster: write redis:// in LOCATION.",
     "knows no such primary": "Check the primary's name in LOCATION.",
     "GET-MASTER-ADDR-BY-NAME": "The server is no Sentinel: write redis:// in LOCATION, or a Sentinel's port.",
+    **dict.fromkeys(("IP address mismatch", "Hostname mismatch"), _NAMES_REMEDY),
     "[SSL: ": TLS_REMEDY,  # redis-py tells no cause
+    **dict.fromkeys(REFUSED_IN_SCRIPTS, RIGHTS),
 }
 """Words of an error -> its remedy."""
+
+_REMEDIES_OF_KINDS: Final[Mapping[type[BaseException], str]] = {
+    **dict.fromkeys((AuthenticationError, AuthenticationWrongNumberOfArgsError), LOGIN_REMEDY),
+    NoPermissionError: RIGHTS,
+    ssl.SSLError: TLS_REMEDY,
+    ForeignError: "The server there is no Redis: check the port in LOCATION.",
+}
+"""Class of an error -> its remedy."""
 
 
 def classes_of(error: BaseException | None) -> tuple[type[Exception], ...]:
@@ -196,19 +217,23 @@ def is_broken(error: Exception) -> bool:
 def remedy(error: BaseException | None) -> str:
     """Return the remedy against an error, or its cause, by which a server refuses a cache; "" for others."""
     while error is not None:
-        if isinstance(error, AuthenticationError | AuthenticationWrongNumberOfArgsError):
-            return LOGIN_REMEDY
-        if isinstance(error, NoPermissionError):
-            return _RIGHTS
-        if isinstance(error, ssl.SSLError):
-            return TLS_REMEDY
-        if isinstance(error, ForeignError):
-            return "The server there is no Redis: check the port in LOCATION."
-        for words, found in _REMEDIES.items():
-            if words in str(error):
-                return found
+        text = str(error)
+        if found := next((found for words, found in _REMEDIES.items() if words in text), ""):
+            return found
+        if found := next((found for kind, found in _REMEDIES_OF_KINDS.items() if isinstance(error, kind)), ""):
+            return found
         error = error.__cause__
     return ""
+
+
+def is_of_cluster(error: BaseException | None) -> bool:
+    """Tell whether a server refuses what a single one takes, as it has a part of a cluster's slots alone."""
+    words = "not allowed in cluster mode"  # to choose a database
+    while error is not None:
+        if isinstance(error, AskError | ClusterCrossSlotError) or words in str(error):
+            return True
+        error = error.__cause__
+    return False
 
 
 def checked(reply: Any) -> Any:
@@ -216,7 +241,8 @@ def checked(reply: Any) -> Any:
     if isinstance(reply, OUTAGES):
         raise reply
     if isinstance(reply, Exception):
-        refusal = f"The Redis server refused a command: {str(reply).rstrip('.')}. {remedy(reply)}"
+        text = f"MOVED {reply}" if isinstance(reply, MovedError) else str(reply).rstrip(".")
+        refusal = f"The Redis server refused a command: {text}. {remedy(reply)}"
         raise StorageError(refusal.strip()) from reply
     return reply
 

@@ -158,7 +158,7 @@ class Cluster(Single):
         super().__init__(target)
         self.only = None
         self.health: Health = Health()
-        self._seeds = target.servers
+        self._target, self._seeds = target, target.servers
         self._owners: list[Server] = []
         self._parts: dict[Server, tuple[tuple[int, int], ...]] = {}
         self._replicas: list[Server] = []
@@ -245,7 +245,7 @@ class Cluster(Single):
         return outcome[1] if isinstance(outcome, list) else outcome
 
     def _named(self, reply: AskError) -> Server:
-        return replace(self._first, host=reply.host or self._first.host, port=reply.port)
+        return self._target.named(reply.host or self._first.host, reply.port)
 
     def _move(self, reply: MovedError) -> None:
         """Note the owner of one slot, and that others may have moved, too."""
@@ -285,7 +285,7 @@ class Cluster(Single):
         replicas: dict[Server, None] = {}
         for begin, end, *servers in ranges:
             primary, *others = (
-                replace(self._first, host=host.decode() if host else told_by.host, port=port)
+                self._target.named(host.decode(), port) if host else replace(told_by, port=port)
                 for host, port, *_ in servers
             )
             parts[primary] = *parts.get(primary, ()), (begin, end)

@@ -20,7 +20,8 @@ import hiredis
 from redis.exceptions import RedisError
 
 from storeroom import timeouts
-from storeroom.backends.redis.location import Server
+from storeroom.backends.redis.location import Server, Target
+from storeroom.backends.redis.names import Former
 from storeroom.backends.redis.operations import key_bytes
 from storeroom.backends.redis.wire import CHANNEL, Changed, Wire, changed_by, is_primary, primaries
 from storeroom.exceptions import StoreroomError
@@ -43,6 +44,7 @@ RETRY_SECONDS: Final = (1.0, 30.0)
 class Source(Protocol):
     """The engine, as the tracker sees it."""
 
+    target: Target
     timeout: float
     is_cluster: bool
 
@@ -120,8 +122,9 @@ class Tracker(ListeningThread):
         self._is_heard = self._is_heard_of(servers) if self._lost and self._source.is_cluster else None
         if self._source.is_cluster:
             asked = next(wire for wire in self._wires if wire.question[0] == "CLUSTER")
+            named = self._source.target.named
             known = {(server.host, server.port) for server in servers}
-            asked.is_well = lambda answer: primaries(answer, asked.server) == known
+            asked.is_well = lambda answer: primaries(answer, asked.server, named) == known
         with self._lock:
             self._heard_until = min(wire.heard_until for wire in self._wires)
             for listener in self._listeners:
@@ -192,7 +195,7 @@ class Tracker(ListeningThread):
             redirection = "REDIRECT", receiver.ask("CLIENT", "ID")
             receiver.ask("SUBSCRIBE", CHANNEL)
             self._wires.append(receiver)
-        prefixes = [word for beginning in beginnings if beginning for word in ("PREFIX", key_bytes(beginning))]
+        prefixes = [word for beginning in beginnings if beginning for word in ("PREFIX", key_bytes(Former(beginning)))]
         wire.heard_until = timeouts.uptime()
         answer = wire.ask("CLIENT", "TRACKING", "ON", *redirection, "BCAST", *prefixes)
         if isinstance(answer, Exception):

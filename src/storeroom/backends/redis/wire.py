@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import hiredis
 
 from storeroom import timeouts
 from storeroom.backends.redis.location import Server
-from storeroom.backends.redis.operations import key_text
+from storeroom.backends.redis.names import key_text
 from storeroom.backends.redis.pool import pack
 from storeroom.near.listening import BrokenError
 
@@ -110,8 +110,10 @@ def is_primary(answer: Any) -> bool:
     return isinstance(answer, list) and answer[0] == b"master"
 
 
-def primaries(slots: Any, asked: Server) -> set[tuple[str, int]]:
-    """Return host and port of each primary in an answer to CLUSTER SLOTS."""
+def primaries(slots: Any, asked: Server, named: Callable[[str, int], Server]) -> set[tuple[str, int]]:
+    """Return host and port of each primary in an answer to CLUSTER SLOTS, in which servers are `named`."""
     if not isinstance(slots, list):
         return set()
-    return {(host.decode() if host else asked.host, port) for _, _, (host, port, *_rest), *_replicas in slots}
+    told = {(host, port) for _, _, (host, port, *_rest), *_replicas in slots}
+    found = {named(host.decode(), port) if host else replace(asked, port=port) for host, port in told}
+    return {(server.host, server.port) for server in found}

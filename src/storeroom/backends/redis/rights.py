@@ -1,0 +1,101 @@
+"""Rights that a cache's user needs on the server: the commands that the cache sends, and the keys that they are for.
+
+Each right has a trial, a command that does nothing: for a key that nobody has, or with an argument that is none. The
+server looks at the rights first.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.exceptions import NoPermissionError, ResponseError
+
+from storeroom.backends.redis.location import Target
+from storeroom.backends.redis.names import literal
+from storeroom.backends.redis.operations import key_bytes
+from storeroom.backends.redis.requests import REFUSED_IN_SCRIPTS, Command
+from storeroom.backends.redis.scripts import Script
+
+__all__ = ["Right", "Rights", "is_forbidden"]
+
+_NOTHING: Final = Script("return 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """The right to run a command, `name` as in a rule of an ACL; `reads` if a replica is asked for it, too."""
+
+    name: str
+    trial: Command
+    reads: bool = False
+
+
+class Rights:
+    """The rights that one alias needs.
+
+    Attributes:
+        pattern: of the names of all its keys.
+        user: that it logs in as, or a name for one.
+    """
+
+    def __init__(self, target: Target, options: Mapping[str, Any], start: str) -> None:
+        """Read the rights off the servers, the options, and the beginning of the cache's storage keys."""
+        self.user = target.servers[0].username or "storeroom"
+        # The rules of an ACL are told apart by spaces.
+        shown = (each if each.isprintable() and each != " " else "?" * len(key_bytes(each)) for each in literal(start))
+        self.pattern = f"~{''.join(shown)}*"
+        self._all = tuple(_rights_of(target, options, key_bytes(f"\x00none\x00{start}"), start))
+
+    def least(self) -> tuple[str, ...]:
+        """Return the words of the least rule that gives them all."""
+        return ("ACL", "SETUSER", self.user, "on", self.pattern, *(f"+{right.name}" for right in self._all))
+
+    def of(self, role: str) -> Sequence[Right]:
+        """Return those that a server of this role is asked for."""
+        return [right for right in self._all if right.reads or role != "replica"]
+
+    def lacking(self, tried: Sequence[Right], replies: Sequence[Any]) -> tuple[str, ...]:
+        """Return the rules that are missing, by the replies to trials."""
+        denied = [(right, str(reply)) for right, reply in zip(tried, replies, strict=True) if is_forbidden(reply)]
+        keys = any("access" in text and "key" in text for _, text in denied)
+        commands = [f"+{right.name}" for right, text in denied if "access" not in text]
+        return (*([self.pattern] if keys else []), *commands)
+
+
+def _rights_of(target: Target, options: Mapping[str, Any], key: bytes, start: str) -> Iterator[Right]:
+    if target.kind != "cluster":
+        yield Right("mget", ("MGET", key), reads=True)
+        yield Right("rename", ("RENAME", key, key))
+    yield Right("ping", ("PING",), reads=True)
+    yield Right("get", ("GET", key), reads=True)
+    yield Right("getrange", ("GETRANGE", key, 0, 0), reads=True)
+    yield Right("pttl", ("PTTL", key), reads=True)
+    yield Right("set", ("SET", key, b"", "XX"))
+    yield Right("unlink", ("UNLINK", key))
+    yield Right("scan", ("SCAN", 0, "MATCH", key_bytes(f"{literal(start)}*"), "COUNT", 1))
+    yield Right("evalsha", ("EVALSHA", _NOTHING.digest, 1, key))
+    yield Right("eval", ("EVAL", _NOTHING.source, 1, key))
+    yield Right("incrby", ("INCRBY", key, b""))
+    yield Right("pexpire", ("PEXPIRE", key, 1))
+    yield Right("persist", ("PERSIST", key))
+    yield Right("exists", ("EXISTS", key))
+    if target.kind == "cluster":
+        yield Right("cluster|slots", ("CLUSTER", "SLOTS"))
+        yield Right("asking", ("ASKING",))
+    if target.kind == "sentinel":
+        yield Right("role", ("ROLE",))
+    if len(target.servers) > 1 and target.kind == "server":
+        yield Right("info", ("INFO", "replication"), reads=True)
+    if db := target.servers[0].db:
+        yield Right("select", ("SELECT", db), reads=True)
+    if client_name := dict(target.options)["client_name"]:
+        yield Right("client|setname", ("CLIENT", "SETNAME", client_name), reads=True)
+    if options.get("near") is not None:
+        yield Right("client|tracking", ("CLIENT", "TRACKING", "OFF"), reads=True)
+
+
+def is_forbidden(reply: Any) -> bool:
+    """Tell whether the server refuses a command, or a key, to its user."""
+    if isinstance(reply, NoPermissionError):
+        return True
+    return isinstance(reply, ResponseError) and any(words in str(reply) for words in REFUSED_IN_SCRIPTS)
