@@ -296,6 +296,12 @@ CASES = [
     kept("W016", on(FILE, "{tmp}/c"), SESSIONS),
     kept("W016", on(LOCMEM), replace(SESSIONS, sessions_alias="other")),
     kept("W016", on(LOCMEM)),
+    broken("W028", on(REDIS_SERVER, NEAR), SESSIONS),
+    broken("W028", on(MEMCACHED_SERVER, "h", OPTIONS={"on_error": "raise"}), SESSIONS),
+    broken("W028", on(REDIS_SERVER, NEAR, OPTIONS={"on_error": {"count": "none"}}), SESSIONS),
+    kept("W028", on(REDIS_SERVER, NEAR, OPTIONS={"on_error": "fallback:other"}), SESSIONS),
+    kept("W028", on(REDIS_SERVER, NEAR), replace(SESSIONS, sessions_alias="other")),
+    kept("W028", on(REDIS_SERVER, NEAR)),
     # Pickles that are read as they are.
     broken("E006", on(REDIS_SERVER, NEAR, OPTIONS={"serializer": pickle})),
     broken("E006", on(MEMCACHED_SERVER, "h", OPTIONS={"serializer": marshal})),

@@ -12,8 +12,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from storeroom import config
+from storeroom.backends.policies import IGNORED
 from storeroom.backends.redis import RedisCache as Entries
 from storeroom.backends.redis import options as known
+from storeroom.backends.sessions import is_session
 from storeroom.config import Option
 from storeroom.exceptions import UnreachableError
 from storeroom.integrations.django_redis.client import Client
@@ -104,7 +106,7 @@ class RedisCache(Entries):
         written["OPTIONS"] = _with_settings(self.written_options)
         self._client: Client | None = None
         super().__init__(location, written)
-        self._ignore_exceptions = self.settings.options["on_error"] == "miss"
+        self._ignore_exceptions = self.settings.options["on_error"] in ("miss", IGNORED)
         self._log_ignored_exceptions = bool(getattr(conf.settings, "DJANGO_REDIS_LOG_IGNORED_EXCEPTIONS", False))
         self.logger = logging.getLogger(getattr(conf.settings, "DJANGO_REDIS_LOGGER", "django_redis.cache"))
         self._default_scan_itersize: int = getattr(conf.settings, "DJANGO_REDIS_SCAN_ITERSIZE", 10)
@@ -153,7 +155,14 @@ class RedisCache(Entries):
 
     _get_of_client = _forwarded("get", lambda: _NOTHING)
 
-    set, add = _forwarded("set"), _forwarded("add")
+    def add(self, key: Any, *args: Any, **kwargs: Any) -> Any:
+        """Store a value where there is none. Return whether it is stored."""
+        added = self._add_of_client(key, *args, **kwargs)
+        if added is None and is_session(str(key)):
+            self._raise("add", None)
+        return added
+
+    _add_of_client, set = _forwarded("add"), _forwarded("set")
     get_many, set_many = _forwarded("get_many", dict), _forwarded("set_many")
     delete_many, clear = _forwarded("delete_many"), _forwarded("clear")
     incr, decr, incr_version = _forwarded("incr"), _forwarded("decr"), _forwarded("incr_version")
