@@ -215,6 +215,25 @@ def test_an_outage_is_answered_as_there(tmp_path: Path, ignores: bool) -> None:
         assert found == ["ConnectionError"] * 8
 
 
+FULL = """
+client = ours.client.get_client()
+def answers(cache):
+    client.config_set("maxmemory", "1")
+    try:
+        return [cache.set("k", 1), cache.add("k", 1), cache.set("k", 1, nx=True), cache.get("k")]
+    finally:
+        client.config_set("maxmemory", "0")
+result = [answers(ours), answers(theirs)]
+"""
+
+
+@pytest.mark.slow
+def test_a_full_server_is_ignored_as_there(server: RedisServer, tmp_path: Path) -> None:
+    """IGNORE_EXCEPTIONS is also of writes for which the server has no room."""
+    found, expected = run(FULL, tmp_path, server.port, IGNORE_EXCEPTIONS=True)
+    assert found == expected == [None] * 4
+
+
 @pytest.mark.slow
 def test_shard_client_is_refused_by_name(server: RedisServer, tmp_path: Path) -> None:
     """Its keys are spread by a ring of hashes of its own: Redis Cluster is the way."""

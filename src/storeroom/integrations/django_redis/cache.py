@@ -15,6 +15,7 @@ from storeroom import config
 from storeroom.backends.policies import IGNORED
 from storeroom.backends.redis import RedisCache as Entries
 from storeroom.backends.redis import options as known
+from storeroom.backends.redis.operations import FullError
 from storeroom.backends.sessions import is_session
 from storeroom.config import Option
 from storeroom.exceptions import UnreachableError
@@ -31,7 +32,7 @@ _OLDEST_PROTOCOL: Final = 4
 """Of the pickles that are written, and read without read_unsigned_pickles. Every Python reads it."""
 
 _NOTHING: Final = object()
-_OUTAGES: Final = UnreachableError, RedisConnectionError, RedisTimeoutError
+_IGNORED: Final = RedisConnectionError, RedisTimeoutError, UnreachableError, FullError
 
 
 def _protocol(value: Any) -> int:
@@ -56,7 +57,7 @@ def _with_settings(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _forwarded(name: str, answer: Callable[[], Any] = lambda: None) -> Any:
-    """Return a method that is the client's; under IGNORE_EXCEPTIONS it returns ``answer()`` in an outage."""
+    """Return a method that is the client's; under IGNORE_EXCEPTIONS it returns ``answer()`` where that fails."""
     operation = getattr(Client, name)
 
     @wraps(operation)
@@ -66,7 +67,7 @@ def _forwarded(name: str, answer: Callable[[], Any] = lambda: None) -> Any:
         try:
             with no_answers():
                 return getattr(self.client, name)(*args, **kwargs)
-        except _OUTAGES:
+        except _IGNORED:
             if self._log_ignored_exceptions:
                 self.logger.exception("Exception ignored")
             return answer()
@@ -157,10 +158,8 @@ class RedisCache(Entries):
 
     def add(self, key: Any, *args: Any, **kwargs: Any) -> Any:
         """Store a value where there is none. Return whether it is stored."""
-        added = self._add_of_client(key, *args, **kwargs)
-        if added is None and is_session(str(key)):
-            self._raise("add", None)
-        return added
+        add = self.client.add if is_session(str(key)) else self._add_of_client
+        return add(key, *args, **kwargs)
 
     _add_of_client, set = _forwarded("add"), _forwarded("set")
     get_many, set_many = _forwarded("get_many", dict), _forwarded("set_many")
