@@ -166,10 +166,14 @@ class RedisCache(Entries):
     delete_many, clear = _forwarded("delete_many"), _forwarded("clear")
     incr, decr, incr_version = _forwarded("incr"), _forwarded("decr"), _forwarded("incr_version")
     has_key, keys, iter_keys = _forwarded("has_key"), _forwarded("keys"), _forwarded("iter_keys")
-    ttl, pttl, persist, touch = _forwarded("ttl"), _forwarded("pttl"), _forwarded("persist"), _forwarded("touch")
+    ttl, pttl, persist = _forwarded("ttl"), _forwarded("pttl"), _forwarded("persist")
     expire, expire_at = _forwarded("expire"), _forwarded("expire_at")
     pexpire, pexpire_at = _forwarded("pexpire"), _forwarded("pexpire_at")
     lock = _forwarded("lock")
+
+    def touch(self, *args: Any, **kwargs: Any) -> bool:
+        """Let what is there expire in so many seconds. In an outage it raises, as there, whatever is ignored."""
+        return self.client.touch(*args, **kwargs)
 
     sadd, scard, srem, smove = _forwarded("sadd"), _forwarded("scard"), _forwarded("srem"), _forwarded("smove")
     sdiff, sinter, sunion = _forwarded("sdiff"), _forwarded("sinter"), _forwarded("sunion")
