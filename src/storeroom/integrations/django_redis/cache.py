@@ -56,6 +56,11 @@ def _with_settings(options: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _like(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that lets a method show the arguments of the client's."""
+    return wraps(getattr(Client, name))
+
+
 def _forwarded(name: str, answer: Callable[[], Any] = lambda: None) -> Any:
     """Return a method that is the client's; under IGNORE_EXCEPTIONS it returns ``answer()`` where that fails."""
     operation = getattr(Client, name)
@@ -136,12 +141,14 @@ class RedisCache(Entries):
             self.client.close()
         super().close(**kwargs)
 
+    @_like("delete")
     def delete(self, *args: Any, **kwargs: Any) -> bool:
         """Remove what is there. Return whether there was anything."""
         return bool(self._delete_of_client(*args, **kwargs))
 
     _delete_of_client = _forwarded("delete")
 
+    @_like("delete_pattern")
     def delete_pattern(self, *args: Any, **kwargs: Any) -> Any:
         """Remove what matches a pattern. Return how much that was."""
         kwargs.setdefault("itersize", self._default_scan_itersize)
@@ -156,6 +163,7 @@ class RedisCache(Entries):
 
     _get_of_client = _forwarded("get", lambda: _NOTHING)
 
+    @_like("add")
     def add(self, key: Any, *args: Any, **kwargs: Any) -> Any:
         """Store a value where there is none. Return whether it is stored."""
         add = self.client.add if is_session(str(key)) else self._add_of_client
@@ -171,6 +179,7 @@ class RedisCache(Entries):
     pexpire, pexpire_at = _forwarded("pexpire"), _forwarded("pexpire_at")
     lock = _forwarded("lock")
 
+    @_like("touch")
     def touch(self, *args: Any, **kwargs: Any) -> bool:
         """Let what is there expire in so many seconds. In an outage it raises, as there, whatever is ignored."""
         return self.client.touch(*args, **kwargs)
