@@ -43,6 +43,9 @@ An UnreachableError is caught by the clauses of programs that were written for t
     DATABASES
     where time was up  TimeoutError
     =================  ================================================================================
+
+Where Django's session engine ``cache`` would take the answer of add() for a session that is there already, and try
+the next key, 10,000 times, the error is a RuntimeError, too: Django's own when it gives up.
 """
 
 from _pickle import PicklingError  # the C module alone: ``pickle`` would double the import time
@@ -98,7 +101,13 @@ class ValueTooLargeError(StoreroomError, ValueError):
 
 
 class StorageError(StoreroomError):
-    """The engine under the cache failed."""
+    """The engine under the cache failed.
+
+    Attributes:
+        is_ignored: whether it is of a counter whose policy is "none", so that the caller gets None instead.
+    """
+
+    is_ignored = False
 
 
 class PoolTimeoutError(StorageError, TimeoutError):

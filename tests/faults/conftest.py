@@ -9,7 +9,8 @@ import pytest
 from storeroom import caches, configure
 from storeroom.base import BaseCache
 from storeroom.testing.isolation import engines_of_its_own
-from tests.faults.kinds import KINDS, SITES, Site
+from tests.faults.away import Away
+from tests.faults.kinds import KINDS, MEMCACHED, SITES, Site
 from tests.servers.proxy import Proxy
 from tests.servers.shared import shared
 
@@ -46,6 +47,13 @@ def down(shared_site: Site) -> Iterator[Site]:
     shared_site.prefix = ""
     with engines_of_its_own():
         yield shared_site
+
+
+@pytest.fixture(scope="module", params=["redis", *MEMCACHED, "postgresql", "mysql"])
+def away(request: pytest.FixtureRequest) -> Iterator[Away]:
+    """Caches of each kind in turn, at a port that nobody listens on."""
+    with engines_of_its_own():
+        yield Away(request.param)
 
 
 @pytest.fixture

@@ -196,6 +196,25 @@ def test_another_alias_answers(make: Make, stop: Callable[..., Any], kind: str) 
     assert storeroom.cache.get("k") == "after"
 
 
+def test_a_word_for_each_family_of_operations(make: Make, stop: Callable[..., Any]) -> None:
+    """Writes, counters and clear() each follow their own word."""
+    cache = make(on_error={"write": "raise", "count": "none", "whole": "miss"})
+    cache.set("n", 1)
+    assert cache.get("n") == 1
+    child = stop()
+    for operation in (lambda: cache.set("k", 1), lambda: cache.add("k", 1), lambda: cache.delete("n")):
+        with pytest.raises(StorageError):
+            operation()
+    assert cache.incr("n") is None
+    assert asyncio.run(cache.aincr("n", default=0)) is None
+    assert cache.incr_version("n") is None
+    cache.clear()
+    assert cache.prune() == 0
+    resume(child)
+    eventually(lambda: stores(cache, "after"))
+    assert cache.get("k") == "after"
+
+
 async def longest_pause(work: Any) -> float:
     """Return for how long the event loop stood still while it did some work."""
     task = asyncio.ensure_future(work)

@@ -63,6 +63,10 @@ result = {
         and parameters(getattr(type(ours.client), name, len))[:len(parameters(getattr(DefaultClient, name)))]
         != parameters(getattr(DefaultClient, name))
     },
+    "of the cache": sorted(
+        name for name in members(type(ours)) & members(DefaultClient) - {"make_key", "close"}
+        if not set(parameters(getattr(DefaultClient, name))) <= set(parameters(getattr(type(ours), name)))
+    ),
 }
 """
 
@@ -71,7 +75,7 @@ result = {
 def test_every_member_is_there_with_its_arguments(server: RedisServer, tmp_path: Path) -> None:
     """The public members of django-redis's class and client, and the names and order of their arguments."""
     found = run(MEMBERS, tmp_path, server.port)
-    assert found == {"missing": [], "of the client": [], "unlike": {}}
+    assert found == {"missing": [], "of the client": [], "unlike": {}, "of the cache": []}
 
 
 BOTH_WAYS = """
@@ -213,6 +217,25 @@ def test_an_outage_is_answered_as_there(tmp_path: Path, ignores: bool) -> None:
         assert found == ["default", None, None, None, None, {}, None, 5]
     else:
         assert found == ["ConnectionError"] * 8
+
+
+FULL = """
+client = ours.client.get_client()
+def answers(cache):
+    client.config_set("maxmemory", "1")
+    try:
+        return [cache.set("k", 1), cache.add("k", 1), cache.set("k", 1, nx=True), cache.get("k")]
+    finally:
+        client.config_set("maxmemory", "0")
+result = [answers(ours), answers(theirs)]
+"""
+
+
+@pytest.mark.slow
+def test_a_full_server_is_ignored_as_there(server: RedisServer, tmp_path: Path) -> None:
+    """IGNORE_EXCEPTIONS is also of writes for which the server has no room."""
+    found, expected = run(FULL, tmp_path, server.port, IGNORE_EXCEPTIONS=True)
+    assert found == expected == [None] * 4
 
 
 @pytest.mark.slow

@@ -159,7 +159,7 @@ def test_bounds_are_refused_with_the_reason(known: Any, name: str) -> None:
         ({"eject": "forever"}, PYMEMCACHE, "seconds, more than 0"),
         ({"behaviors": {"no_such": 1}}, PYLIBMC, "a dict of behaviours among"),
         ({"behaviors": {"receive_timeout": "soon"}}, PYLIBMC, "a dict whose 'receive_timeout' is a number"),
-        ({"on_error": "fallback:"}, PYLIBMC, '"miss", "raise" or "fallback:<alias>"'),
+        ({"on_error": "fallback:"}, PYLIBMC, '"miss", "raise", "fallback:<alias>" or a dict'),
         ({"on_eror": "miss"}, PYLIBMC, "Did you mean 'on_error'?"),
     ],
 )

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from storeroom import config
+from storeroom.backends.policies import IGNORED
 from storeroom.backends.redis import RedisCache
 from storeroom.backends.redis.location import Server, Target, parse
 from storeroom.backends.redis.options import OPTIONS, settled
@@ -175,7 +176,7 @@ def test_configuration_of_django_redis_readme_is_understood():
     cache = found.build()
     assert isinstance(cache, RedisCache)
     options = cache.settings.options
-    assert (options["on_error"], options["serializer"], options["compressor"]) == ("miss", "json", "zlib")
+    assert (options["on_error"], options["serializer"], options["compressor"]) == (IGNORED, "json", "zlib")
     assert (options["socket_timeout"], options["max_connections"]) == (5.0, 100)
 
 

@@ -14,10 +14,11 @@ from storeroom import config
 from storeroom.backends.fallbacks import check_fallback
 from storeroom.backends.nested import nested_answer
 from storeroom.backends.parts import unanswered
-from storeroom.backends.policies import ANSWERS, ON_ERROR, fallback_of, must_raise
+from storeroom.backends.policies import ANSWERS, ON_ERROR, answer_of, fallback_of, word_for
 from storeroom.backends.recovery import note, settle, written
 from storeroom.backends.refusals import is_look_due, refuse
 from storeroom.backends.served import NetworkEngine, ServedCache
+from storeroom.backends.sessions import is_session, keeping_sessions
 from storeroom.base import BaseCache
 from storeroom.config.naming import named
 from storeroom.engines import Counters
@@ -39,16 +40,19 @@ __all__ = [
 
 T = TypeVar("T")
 
-_WITHOUT_ANSWER: Final = ("incr", "rename", "clear", "clock", "scan", "prune")
-"""Hooks that raise even under "miss", such as a counter that does not count and a clear() that did not happen."""
-
 _OF_AN_ENTRY: Final = ("incr", "rename")
-"""Those that raise a ValueError where there is no entry. Under "miss" there is none."""
+"""Hooks that raise a ValueError where there is no entry. Under "miss" there is none."""
 
-_WITHOUT_FALLBACK: Final = ("clear", "usage")
+_WITHOUT_ANSWER: Final = (*_OF_AN_ENTRY, "clock")
+"""Hooks that raise under every policy; of a counter's, a caller makes None if that is the word."""
+
+_WITHOUT_FALLBACK: Final = ("clear", "usage", "match", "remove")
 """Hooks that no other cache answers: it holds entries of its own, which are not to be cleared or counted."""
 
-_COUNTED: Final = ("add", "incr", "rename", "compare_set", "compare_delete", "swap_many")
+_CALLED: Final[Mapping[str, str]] = {"clock": "lock", "match": "iter_keys", "remove": "delete_pattern"}
+"""Hook -> the operation that needs it, where its name is another."""
+
+_COUNTED: Final = ("add", "incr", "rename", "compare_set", "compare_delete", "swap_many", "remove")
 """Hooks that would do or answer something else a second time: they are not repeated once they may have arrived."""
 
 _UNASKED: Final[Mapping[str, Callable[..., Any]]] = {
@@ -143,9 +147,9 @@ class NetworkCache(ServedCache, abstract=True):
         super().__init_subclass__(**kwargs)
         for name in (*ANSWERS, *_WITHOUT_ANSWER):
             if hook := cls.__dict__.get(f"_{name}"):
-                setattr(cls, f"_{name}", _guarded(name, hook))
+                setattr(cls, f"_{name}", _guarded(name, keeping_sessions(hook) if name == "add" else hook))
             if hook := cls.__dict__.get(f"_a{name}"):
-                setattr(cls, f"_a{name}", _guarded_async(name, hook))
+                setattr(cls, f"_a{name}", _guarded_async(name, keeping_sessions(hook) if name == "add" else hook))
 
     def _unknown(self, leased: Any, doubted: Collection[str]) -> Any:
         """Return None for False: nobody has a lease that could not be written, to be waited for."""
@@ -189,11 +193,11 @@ class NetworkCache(ServedCache, abstract=True):
         Raises:
             StorageError: the policy is "raise", or there is no honest answer.
         """
-        answer = ANSWERS.get(name)
-        if name == "usage" and answer is not None and not are_answers_refused():
+        answer = answer_of(self.settings, name)
+        if name == "usage" and answer is not None:
             return answer(*args)  # a look at the counters during an outage does not raise them
         self._counters.errors += 1
-        if answer is None or must_raise(self.settings):
+        if answer is None or (name == "add" and is_session(args[0])):
             self._raise(name, error)
         return answer(*args)
 
@@ -210,7 +214,7 @@ class NetworkCache(ServedCache, abstract=True):
         Raises:
             StorageError: `error`: the policy is "raise", or the caller needs the write, as a lock does.
         """
-        if must_raise(self.settings) or is_room_needed():
+        if word_for(self.settings, "set") == "raise" or is_room_needed():
             raise error
         self._engine.refusals += count
         self._counters.errors += count
@@ -231,11 +235,15 @@ class NetworkCache(ServedCache, abstract=True):
     def _raise(self, name: str, error: BaseException | None) -> NoReturn:
         cause = f"{type(error).__name__}: {error}" if error else "it failed a moment ago and is asked again soon"
         policy = f" under OPTIONS['on_error'] {self.settings.options['on_error']!r}"
-        kind = UnansweredError if name in _OF_AN_ENTRY and not must_raise(self.settings) else UnreachableError
-        told = _also(kind, self._driver_errors(error))(
-            f"{self._engine.breaker.name} is out of reach ({cause}), and {'lock' if name == 'clock' else name}() has "
+        word, others = word_for(self.settings, name), self._driver_errors(error)
+        kind = UnansweredError if name in _OF_AN_ENTRY and word != "raise" else UnreachableError
+        if name == "add" and word != "raise":  # of a session: Django raises this when it gives up
+            others = (RuntimeError, *others)
+        told = _also(kind, others)(
+            f"{self._engine.breaker.name} is out of reach ({cause}), and {_CALLED.get(name, name)}() has "
             f"no answer without it{'' if are_answers_refused() else policy}. Start the server, or see to LOCATION."
         )
+        told.is_ignored = word == "none"
         raise named(told, self.settings.alias) from error
 
 
@@ -334,7 +342,7 @@ def _guarded_async(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
 
 def _unasked(settings: config.Settings, name: str, args: tuple[Any, ...], error: StorageError) -> Any:
     answer = _UNASKED.get(name)
-    if answer is None or must_raise(settings):
+    if answer is None or word_for(settings, "get" if name == "usage" else name) == "raise":
         raise named(error, settings.alias)
     return answer(*args)
 

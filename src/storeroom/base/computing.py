@@ -257,8 +257,9 @@ class ComputedCache(Handle):
 
     def _terms(self, timeout: Any, freshness: Freshness, tags: Iterable[object]) -> Terms:
         tag_keys = self._tag_keys(tags) if tags else ()
-        raises, needs_storage = (self.settings.options.get(name) == "raise" for name in ("on_unstorable", "on_error"))
-        return Terms(self._expiry_of(timeout), freshness, tag_keys, raises, needs_storage)
+        raises, on_error = map(self.settings.options.get, ("on_unstorable", "on_error"))
+        of_writes = on_error["write"] if isinstance(on_error, Mapping) else on_error
+        return Terms(self._expiry_of(timeout), freshness, tag_keys, raises == "raise", of_writes == "raise")
 
     def _expiry_of(self, timeout: Any) -> Callable[[Any], float]:
         """Return a function of a value that tells when it expires, if it is stored now."""

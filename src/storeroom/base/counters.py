@@ -5,13 +5,13 @@ from typing import Any
 
 from storeroom.base.computing import ComputedCache
 from storeroom.base.locks import Lock
-from storeroom.exceptions import KeyNotFoundError, ValueTypeError
+from storeroom.exceptions import KeyNotFoundError, StorageError, ValueTypeError
 from storeroom.storage.counters import count, recount
 from storeroom.storage.hooks import StorageHooks
 from storeroom.storage.steps import arun, run
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
-__all__ = ["CountingCache", "key_not_found"]
+__all__ = ["CountingCache", "ignored", "key_not_found"]
 
 
 class CountingCache(ComputedCache):
@@ -37,15 +37,17 @@ class CountingCache(ComputedCache):
         hooks, storage_key = self._overlay or self, self._storage_key(key, version)
         if type(delta) is not int:
             delta = _summand(delta)
-        if default is not None:
-            return run(count(hooks, storage_key, delta, _number(default), self._expires_at(timeout)))
         try:
+            if default is not None:
+                return run(count(hooks, storage_key, delta, _number(default), self._expires_at(timeout)))
             try:
                 return hooks._incr(storage_key, delta)
             except ValueTypeError:
                 return run(recount(hooks, storage_key, delta))
         except KeyError:
             raise key_not_found(key) from None
+        except StorageError as error:
+            return ignored(error)
 
     async def aincr(
         self, key: object, delta: float = 1, version: int | None = None, *, default: float | None = None,
@@ -55,15 +57,17 @@ class CountingCache(ComputedCache):
         hooks, storage_key = self._overlay or self, self._storage_key(key, version)
         if type(delta) is not int:
             delta = _summand(delta)
-        if default is not None:
-            return await arun(count(hooks, storage_key, delta, _number(default), self._expires_at(timeout)))
         try:
+            if default is not None:
+                return await arun(count(hooks, storage_key, delta, _number(default), self._expires_at(timeout)))
             try:
                 return await hooks._aincr(storage_key, delta)
             except ValueTypeError:
                 return await arun(recount(hooks, storage_key, delta))
         except KeyError:
             raise key_not_found(key) from None
+        except StorageError as error:
+            return ignored(error)
 
     def decr(
         self, key: object, delta: float = 1, version: int | None = None, *, default: float | None = None,
@@ -112,6 +116,13 @@ def _summand(delta: Any) -> float:
     if isinstance(delta, int | float) or hasattr(type(delta), "__index__"):
         return float(delta) if isinstance(delta, float) else operator.index(delta)
     raise TypeError(f"delta is {delta!r}; expected the int or float to add.")
+
+
+def ignored(error: StorageError) -> Any:
+    """Return None for a count that an outage has kept from being made, if that is the policy; raise `error` if not."""
+    if error.is_ignored:
+        return None
+    raise error
 
 
 def key_not_found(key: object) -> KeyNotFoundError:

@@ -11,7 +11,7 @@ from typing import Any
 
 from storeroom import timeouts
 from storeroom.base.backend_class import check_class
-from storeroom.base.counters import key_not_found
+from storeroom.base.counters import ignored, key_not_found
 from storeroom.base.listing import ListingCache
 from storeroom.exceptions import ReentrantUseError, StorageError, ValueTooLargeError
 from storeroom.storage import conditions
@@ -271,8 +271,12 @@ class BaseCache(ListingCache):
     def _moving(self, key: object, delta: int, version: int | None) -> Steps[int]:
         version = self._version if version is None else version
         old, new = self._storage_key(key, version), self._storage_key(key, version + delta)
-        if not (yield from conditions.move(self._overlay or self, old, new)):
-            raise key_not_found(key)
+        try:
+            if not (yield from conditions.move(self._overlay or self, old, new)):
+                raise key_not_found(key)
+        except StorageError as error:
+            nothing: int = ignored(error)
+            return nothing
         return version + delta
 
     def decr_version(self, key: object, delta: int = 1, version: int | None = None) -> int:

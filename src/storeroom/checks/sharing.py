@@ -8,8 +8,11 @@ from storeroom.checks.finding import Finding, Rule
 from storeroom.checks.subject import Subject, file_cache
 from storeroom.config import Settings
 from storeroom.keys import KeySpace, escaped
+from storeroom.registry.fallbacks import fallback_of
 
 __all__ = ["CHECKS", "check_not_shared", "check_pairs"]
+
+_SERVERS: Final = ("redis", "memcached")
 
 NOT_SHARED: Final = Rule(
     "storeroom.W001",
@@ -32,6 +35,13 @@ SESSIONS: Final = Rule(
     "storeroom.W016",
     "Sessions live in a cache that forgets them",
     "This engine keeps sessions in the cache alone: when their entries go, users are logged out and carts are empty.",
+)
+
+SESSIONS_IN_OUTAGE: Final = Rule(
+    "storeroom.W028",
+    "An outage ends all sessions",
+    "Whoever asks for a page meanwhile is logged out, and the cookie is removed: the session is not found again when "
+    "the server is back. Nobody can log in until then.",
 )
 
 
@@ -65,7 +75,7 @@ def _helpers(caches: Mapping[str, Any]) -> set[str]:
 def _check_no_prefix(alias: Subject) -> Iterator[Finding]:
     is_named = alias.written.get("KEY_PREFIX") or alias.written.get("KEY_FUNCTION") is not None
     # A database table is left out: it is its project's own by its name and by its database.
-    if alias.family in {"redis", "memcached"} and not is_named:
+    if alias.family in _SERVERS and not is_named:
         remedy = "Give each program, and each of its stages, a prefix of its own:"
         yield NO_PREFIX.broken(alias.name, "KEY_PREFIX is empty.", remedy, {"KEY_PREFIX": "shop-production"})
 
@@ -77,6 +87,15 @@ def _check_sessions(alias: Subject) -> Iterator[Finding]:
     what = f"SESSION_ENGINE keeps sessions in cache {alias.name!r} alone, and {alias.class_name} {loses}."
     remedy = 'Use a cache that lasts, or SESSION_ENGINE "django.contrib.sessions.backends.cached_db":'
     yield SESSIONS.broken(alias.name, what, remedy, file_cache("/var/cache/app-sessions"))
+
+
+def _check_sessions_in_outage(alias: Subject) -> Iterator[Finding]:
+    if alias.name != alias.context.sessions_alias or alias.settings is None or alias.family not in _SERVERS:
+        return
+    if fallback_of(alias.settings.options) is None:
+        what = f"SESSION_ENGINE keeps sessions in cache {alias.name!r} alone, and no other steps in for its server."
+        remedy = 'Use SESSION_ENGINE "django.contrib.sessions.backends.cached_db", which reads the database then.'
+        yield SESSIONS_IN_OUTAGE.broken(alias.name, what, remedy)
 
 
 def check_pairs(aliases: Iterable[Subject]) -> Iterator[Finding]:
@@ -124,4 +143,4 @@ def _own_location(alias: Subject) -> dict[str, str] | None:
     return {"LOCATION": locations[alias.family]} if alias.family in locations else None
 
 
-CHECKS: Final = (_check_no_prefix, _check_sessions)
+CHECKS: Final = (_check_no_prefix, _check_sessions, _check_sessions_in_outage)

@@ -94,7 +94,7 @@ class Application:
             attempt, self._attempts = self._attempts, self._attempts + 1
             with unstored.Caught() as caught:  # it is raised when the others are done
                 yield from make_sure() if attempt or self._is_unsure else make()
-            if caught.error is not None:
+            if caught.error is not None and not getattr(caught.error, "is_ignored", False):
                 self._errors.append(caught.error)
                 if not (attempt or isinstance(caught.error, StoreroomError)):
                     continue  # nobody knows how far it came

@@ -108,7 +108,9 @@ class FileBasedCache(WritePolicy, ComparingCache):
             config.number(0.001), 5.0, "Seconds that a write waits for those of other processes, at most."
         ),
         "on_error": replace(
-            ON_ERROR, meaning='What a write does after write_timeout: "miss", "raise" or "fallback:<alias>".'
+            ON_ERROR,
+            meaning='What a write does after write_timeout: "miss", "raise" or "fallback:<alias>", or a word for each '
+            "family of operations.",
         ),
     }
     _engine: Environment
@@ -123,8 +125,7 @@ class FileBasedCache(WritePolicy, ComparingCache):
         self._dir = resolved(location)
         options = self.settings.options
         self._write_timeout: float = options["write_timeout"]
-        if options["on_error"].startswith("fallback:"):
-            check_fallback(options)
+        check_fallback(options)
         group, secret = group_and_secret(self.settings)
         secret = options["secret"] if group is None else secret
         codec_options = {name: options[name] for name in config.CODEC_OPTIONS} | {"secret": secret}

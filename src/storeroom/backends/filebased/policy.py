@@ -9,8 +9,9 @@ from functools import wraps
 from typing import Any, Final, TypeVar
 
 from storeroom.backends.nested import nested_answer
-from storeroom.backends.policies import ANSWERS, fallback_of, must_raise
+from storeroom.backends.policies import ANSWERS, answer_of, fallback_of, word_for
 from storeroom.backends.recovery import note
+from storeroom.backends.sessions import is_session
 from storeroom.exceptions import ReentrantUseError, WriteTimeoutError
 from storeroom.storage.hooks import StorageHooks, twin_of
 from storeroom.storage.outages import is_room_needed, no_answers
@@ -21,8 +22,10 @@ T = TypeVar("T")
 
 _GUARDED: Final = (
     "get_many", "get_dated", "set", "set_many", "add", "delete_many", "touch", "incr", "rename", "swap_many", "expiry",
-    "usage",
+    "usage", "clear", "prune",
 )  # fmt: skip
+
+_WITHOUT_FALLBACK: Final = ("usage", "clear")
 
 
 class WritePolicy(StorageHooks):
@@ -39,13 +42,16 @@ class WritePolicy(StorageHooks):
         """
         note(self.engine.dropped, name, args)
         self._counters.errors += name != "usage"  # a look at the counters does not raise them
-        fallback, answer = fallback_of(self.settings), ANSWERS.get(name)
-        if fallback is not None and name != "usage":
+        if name not in _WITHOUT_FALLBACK and (fallback := fallback_of(self.settings)) is not None:
             return getattr(fallback, f"_{name}")(*args)
+        if name == "usage":
+            return ANSWERS[name]()
+        answer, is_new_session = answer_of(self.settings, name), name == "add" and is_session(args[0])
         # A lease that cannot be written is nobody else's: its caller computes for itself.
-        if name != "usage" and (answer is None or must_raise(self.settings) or is_room_needed()):
+        if answer is None or is_new_session or is_room_needed():
+            error.is_ignored = word_for(self.settings, name) == "none"
             raise error
-        return ANSWERS[name](*args)
+        return answer(*args)
 
     def _invalidate(self, storage_keys: Any) -> int:
         with no_answers():  # entries would be live again

@@ -9,7 +9,6 @@ import hashlib
 import shlex
 import warnings
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -246,7 +245,7 @@ class RedisCache(NetworkCache):
 
         Raises:
             NotSupportedError: see keys(), which takes a literal prefix.
-            StorageError: the server is out of reach; no policy has an answer to this.
+            StorageError: the server is out of reach, and the policy has no answer to this.
         """
         return iter(run(self._matching(search, version, itersize)))
 
@@ -260,8 +259,7 @@ class RedisCache(NetworkCache):
     def _matching(self, search: str, version: int | None, itersize: int | None = None) -> Steps[list[str]]:
         space, step = self._listing_space(version), _step(itersize)
         version = self._version if version is None else version
-        with self._reaching("iter_keys"):
-            found = yield self, "_match", (space.head(version), search, step)
+        found = yield self, "_match", (space.head(version), search, step)
         keys = list[str]()
         yield from self._listed(found, space, version, keys.extend)
         return keys
@@ -271,7 +269,7 @@ class RedisCache(NetworkCache):
 
         Raises:
             NotSupportedError: see keys().
-            StorageError: the server is out of reach; no policy has an answer to this.
+            StorageError: the server is out of reach, and the policy has no answer to this.
         """
         return run(self._removing(pattern, version, itersize))
 
@@ -288,25 +286,10 @@ class RedisCache(NetworkCache):
 
         terms = space.head(version), pattern, is_listed, _step(itersize)
         try:
-            with self._reaching("delete_pattern"):
-                return self._counted_deletes((yield self, "_remove", terms))
+            return self._counted_deletes((yield self, "_remove", terms))
         finally:
             if forget := getattr(self._overlay, "forget", None):
                 forget()
-
-    @contextmanager
-    def _reaching(self, name: str) -> Iterator[None]:
-        """Raise StorageError without a server: no policy has an answer to this operation."""
-        if not self._engine.breaker.allows():
-            self._raise(name, None)
-        try:
-            yield
-        except Exception as error:
-            if self._is_outage(error):
-                self._raise(name, error)
-            self._name(error)
-            raise
-        self._engine.breaker.succeed()
 
 
 def _refuse_tags(tags: Iterable[object]) -> None:

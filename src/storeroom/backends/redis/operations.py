@@ -36,7 +36,7 @@ from storeroom.storage.envelope import FIRST_BYTE, KIND_BYTES, LEASED_BYTES, Env
 from storeroom.storage.hooks import ABSENT, LOOK, MISSING, Conditional, Swap
 from storeroom.timeouts import NEVER
 
-__all__ = ["Operations", "key_bytes"]
+__all__ = ["FullError", "Operations", "key_bytes"]
 
 T = TypeVar("T")
 
@@ -74,6 +74,10 @@ def _left(expires_at: float) -> bytes | int:
 def _until(milliseconds: int) -> float:
     """Return the expires_at of a reply to PTTL."""
     return NEVER if milliseconds == _NO_EXPIRY else timeouts.now() + milliseconds / 1000
+
+
+class FullError(StorageError):
+    """The server has no room for a write, and evicts nothing."""
 
 
 @dataclass(slots=True, eq=False)
@@ -191,7 +195,7 @@ class Operations:
         """Tell whether a SET was carried out; a server that is full refuses it."""
         if isinstance(reply, OutOfMemoryError):
             return self.without_room(
-                StorageError(
+                FullError(
                     f"The Redis server refused a write, for it is full and evicts nothing ({reply}). Give it more "
                     "maxmemory, or a maxmemory-policy that evicts, such as allkeys-lru."
                 )

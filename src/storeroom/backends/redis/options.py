@@ -12,6 +12,7 @@ from typing import Any, Final
 from storeroom import config
 from storeroom.backends import network
 from storeroom.backends.network import refused
+from storeroom.backends.policies import IGNORED
 from storeroom.backends.redis.addresses import address_map
 from storeroom.config import Option
 from storeroom.wording import nearest, shown
@@ -282,7 +283,9 @@ _BACKENDS: Final[Mapping[str, Option]] = {
         _nested(_SENTINELS), None, "How the Sentinels themselves are connected and logged in to, as a dict."
     ),
     "ignore_exceptions": Option(
-        config.boolean, None, 'django-redis: True is on_error="miss", False is on_error="raise".'
+        config.boolean,
+        None,
+        'django-redis: True is on_error={"count": "none", "whole": "miss"}, False is on_error="raise".',
     ),
     **dict.fromkeys(("max_entries", "cull_frequency", "max_bytes"), refused(_BOUNDS)),
     "replica_read_only": Option(_only_true, None, "django-redis: accepted if it is True."),
@@ -357,7 +360,7 @@ def settled(settings: config.Settings) -> dict[str, Any]:
     for nested in ("redis_client_kwargs", "connection_pool_kwargs"):
         options |= {name: value for name, value in (options[nested] or {}).items() if name not in settings.given}
     if options["ignore_exceptions"] is not None and "on_error" not in settings.given:
-        options["on_error"] = "miss" if options["ignore_exceptions"] else "raise"
+        options["on_error"] = dict(IGNORED) if options["ignore_exceptions"] else "raise"
     return options
 
 

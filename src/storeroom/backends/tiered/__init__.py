@@ -63,6 +63,8 @@ class TieredCache(Relay, BaseCache):
         super().__init__({**params, **inherited})
         self._handles = tuple(self._open(tier) for tier in self._names)
         self._storage = self._handles[-1]
+        policy = {"on_error": self._storage.settings.options.get("on_error")}  # get_or_set() asks for it
+        self.settings = replace(self.settings, options={**self.settings.options, **policy})
         self._near = self._table(self._names[0])
         self._near_entries = self._near.entries
         self.engine, self._counters = self._storage.engine, self._near.totals

@@ -12,8 +12,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from storeroom import config
+from storeroom.backends.policies import IGNORED
 from storeroom.backends.redis import RedisCache as Entries
 from storeroom.backends.redis import options as known
+from storeroom.backends.redis.operations import FullError
+from storeroom.backends.sessions import is_session
 from storeroom.config import Option
 from storeroom.exceptions import UnreachableError
 from storeroom.integrations.django_redis.client import Client
@@ -29,7 +32,7 @@ _OLDEST_PROTOCOL: Final = 4
 """Of the pickles that are written, and read without read_unsigned_pickles. Every Python reads it."""
 
 _NOTHING: Final = object()
-_OUTAGES: Final = UnreachableError, RedisConnectionError, RedisTimeoutError
+_IGNORED: Final = RedisConnectionError, RedisTimeoutError, UnreachableError, FullError
 
 
 def _protocol(value: Any) -> int:
@@ -53,8 +56,13 @@ def _with_settings(options: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _like(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that lets a method show the arguments of the client's."""
+    return wraps(getattr(Client, name))
+
+
 def _forwarded(name: str, answer: Callable[[], Any] = lambda: None) -> Any:
-    """Return a method that is the client's; under IGNORE_EXCEPTIONS it returns ``answer()`` in an outage."""
+    """Return a method that is the client's; under IGNORE_EXCEPTIONS it returns ``answer()`` where that fails."""
     operation = getattr(Client, name)
 
     @wraps(operation)
@@ -64,7 +72,7 @@ def _forwarded(name: str, answer: Callable[[], Any] = lambda: None) -> Any:
         try:
             with no_answers():
                 return getattr(self.client, name)(*args, **kwargs)
-        except _OUTAGES:
+        except _IGNORED:
             if self._log_ignored_exceptions:
                 self.logger.exception("Exception ignored")
             return answer()
@@ -104,7 +112,7 @@ class RedisCache(Entries):
         written["OPTIONS"] = _with_settings(self.written_options)
         self._client: Client | None = None
         super().__init__(location, written)
-        self._ignore_exceptions = self.settings.options["on_error"] == "miss"
+        self._ignore_exceptions = self.settings.options["on_error"] in ("miss", IGNORED)
         self._log_ignored_exceptions = bool(getattr(conf.settings, "DJANGO_REDIS_LOG_IGNORED_EXCEPTIONS", False))
         self.logger = logging.getLogger(getattr(conf.settings, "DJANGO_REDIS_LOGGER", "django_redis.cache"))
         self._default_scan_itersize: int = getattr(conf.settings, "DJANGO_REDIS_SCAN_ITERSIZE", 10)
@@ -133,12 +141,14 @@ class RedisCache(Entries):
             self.client.close()
         super().close(**kwargs)
 
+    @_like("delete")
     def delete(self, *args: Any, **kwargs: Any) -> bool:
         """Remove what is there. Return whether there was anything."""
         return bool(self._delete_of_client(*args, **kwargs))
 
     _delete_of_client = _forwarded("delete")
 
+    @_like("delete_pattern")
     def delete_pattern(self, *args: Any, **kwargs: Any) -> Any:
         """Remove what matches a pattern. Return how much that was."""
         kwargs.setdefault("itersize", self._default_scan_itersize)
@@ -153,15 +163,26 @@ class RedisCache(Entries):
 
     _get_of_client = _forwarded("get", lambda: _NOTHING)
 
-    set, add = _forwarded("set"), _forwarded("add")
+    @_like("add")
+    def add(self, key: Any, *args: Any, **kwargs: Any) -> Any:
+        """Store a value where there is none. Return whether it is stored."""
+        add = self.client.add if is_session(str(key)) else self._add_of_client
+        return add(key, *args, **kwargs)
+
+    _add_of_client, set = _forwarded("add"), _forwarded("set")
     get_many, set_many = _forwarded("get_many", dict), _forwarded("set_many")
     delete_many, clear = _forwarded("delete_many"), _forwarded("clear")
     incr, decr, incr_version = _forwarded("incr"), _forwarded("decr"), _forwarded("incr_version")
     has_key, keys, iter_keys = _forwarded("has_key"), _forwarded("keys"), _forwarded("iter_keys")
-    ttl, pttl, persist, touch = _forwarded("ttl"), _forwarded("pttl"), _forwarded("persist"), _forwarded("touch")
+    ttl, pttl, persist = _forwarded("ttl"), _forwarded("pttl"), _forwarded("persist")
     expire, expire_at = _forwarded("expire"), _forwarded("expire_at")
     pexpire, pexpire_at = _forwarded("pexpire"), _forwarded("pexpire_at")
     lock = _forwarded("lock")
+
+    @_like("touch")
+    def touch(self, *args: Any, **kwargs: Any) -> bool:
+        """Let what is there expire in so many seconds. In an outage it raises, as there, whatever is ignored."""
+        return self.client.touch(*args, **kwargs)
 
     sadd, scard, srem, smove = _forwarded("sadd"), _forwarded("scard"), _forwarded("srem"), _forwarded("smove")
     sdiff, sinter, sunion = _forwarded("sdiff"), _forwarded("sinter"), _forwarded("sunion")
