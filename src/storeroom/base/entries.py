@@ -140,7 +140,7 @@ class BaseCache(ListingCache):
             if not is_copy:
                 raise error
         finally:
-            del error  # which would hold on to this frame, and so to itself
+            del error  # its traceback holds this frame
 
     def _tagged(
         self, hooks: StorageHooks, storage_key: str, value: Any, expires_at: float, keys: Sequence[str]
