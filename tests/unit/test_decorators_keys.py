@@ -8,6 +8,7 @@ import zipapp
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,16 @@ def load(number: Any, language: Any = "en", /, *more: Any, strict: bool = False,
 
 def find(number: Any, language: Any = "en") -> None:
     pass
+
+
+@pytest.mark.parametrize("options", [{}, {"key": "{number},{language}"}, {"key": "{number!r},{language}"}], ids=repr)
+def test_a_number_that_python_does_not_write_is_told(options: dict[str, Any]) -> None:
+    """A whole number beyond sys.get_int_max_str_digits() is an error that says so; other errors are as they are."""
+    for number in (10**5000, -(10**5000), [10**5000], range(10**5000), Fraction(1, 10**5000)):
+        with pytest.raises(UnkeyableArgumentError, match=r"find\(\): .* more digits than Python writes"):
+            key_of(find, **options)(number)
+    with pytest.raises(ValueError, match="Unknown format code"):
+        key_of(find, key="{number:d},{language}")("7")
 
 
 def test_the_default_key_is_the_call_written_down() -> None:

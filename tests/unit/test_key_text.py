@@ -327,6 +327,43 @@ def test_texts_of_arrays_tell_them_apart() -> None:
     assert len(text_of(np.zeros(1_000_000))) < 100
 
 
+ALIGNED = np.dtype([("a", "i1"), ("b", "i8"), ("c", [("d", "i2"), ("e", "f8")], (2,))], align=True)
+REORDERED = np.dtype({"names": ["a", "b"], "formats": ["i4", "i4"], "offsets": [4, 0]})
+
+
+def filled(byte: int, dtype: Any) -> Any:
+    """Return an array of ones; the bytes beside its numbers are the given one."""
+    array = np.full(3 * dtype.itemsize, byte, "u1").view(dtype)
+    if dtype.names is None:
+        array[:] = 1
+        if np.finfo(np.longdouble).nmant == 63:  # of 16 bytes ten are used
+            array.view("u1").reshape(-1, np.dtype(np.longdouble).itemsize)[:, 10:] = byte
+        return array
+    array["a"] = array["b"] = 1
+    array["c"]["d"] = array["c"]["e"] = 1
+    return array
+
+
+@pytest.mark.parametrize("dtype", [np.dtype(np.longdouble), np.dtype(np.clongdouble), ALIGNED], ids=str)
+def test_text_of_an_array_holds_its_numbers_and_no_bytes_between_them(dtype: Any) -> None:
+    """Long floats and structures have bytes that belong to nothing: arrays and scalars have one text all the same."""
+    first, second = filled(0, dtype), filled(255, dtype)
+    assert first.tobytes() != second.tobytes() or dtype.names is None
+    for one, other in ((first, second), (first[0], second[0]), (pd.Series(first[:1].tolist()), None)):
+        assert other is None or text_of(one) == text_of(other)
+    second["b" if dtype.names else slice(None)] = 2
+    assert text_of(first) != text_of(second)
+    assert text_of(first[0]) != text_of(second[0])
+
+
+def test_text_of_a_structure_tells_its_layout() -> None:
+    """Fields in another order of memory, which NumPy has no short description of, are another type."""
+    array = np.ones(2, REORDERED)
+    plain = array.astype([("a", "i4"), ("b", "i4")])
+    assert len({text_of(array), text_of(plain), text_of(array.dtype), text_of(plain.dtype)}) == 4
+    assert text_of(array) == text_of(array.copy())
+
+
 def test_a_frozen_clock_makes_the_keys_of_a_running_one() -> None:
     """Under freezegun dates have the text of the dates that they stand for."""
     with freezegun.freeze_time("2026-01-01 12:00"):

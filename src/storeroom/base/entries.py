@@ -13,8 +13,8 @@ from storeroom import timeouts
 from storeroom.base.backend_class import check_class
 from storeroom.base.counters import ignored, key_not_found
 from storeroom.base.listing import ListingCache
-from storeroom.exceptions import ReentrantUseError, StorageError, ValueTooLargeError
-from storeroom.storage import conditions
+from storeroom.exceptions import ReentrantUseError, SerializationError, StorageError, ValueTooLargeError
+from storeroom.storage import conditions, unstored
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import LOOK, MISSING, StorageHooks
 from storeroom.storage.steps import Steps, arun, run
@@ -105,9 +105,8 @@ class BaseCache(ListingCache):
                 return
         try:
             self._counters.sets += hooks._set(storage_key, value, expires_at)
-        except ValueTooLargeError:
-            hooks._delete(storage_key)
-            raise
+        except (SerializationError, ValueTooLargeError) as error:
+            run(self._refused(hooks, key, storage_key, value, error))
 
     async def aset(
         self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None, *,
@@ -125,9 +124,23 @@ class BaseCache(ListingCache):
                 return
         try:
             self._counters.sets += await hooks._aset(storage_key, value, expires_at)
-        except ValueTooLargeError:
-            await hooks._adelete(storage_key)
-            raise
+        except (SerializationError, ValueTooLargeError) as error:
+            await arun(self._refused(hooks, key, storage_key, value, error))
+
+    def _refused(self, hooks: StorageHooks, key: object, storage_key: str, value: Any, error: Exception) -> Steps[None]:
+        """Raise the error of a set(), unless Django has what it stores a copy of.
+
+        The older value is removed but for a mistake of the program.
+        """
+        returns = self.settings.options.get("on_unstorable") != "raise"
+        is_copy = returns and unstored.note_copy(self._counters, key, value, error)
+        if is_copy or isinstance(error, ValueTooLargeError):
+            yield hooks, "_delete", (storage_key,)
+        try:
+            if not is_copy:
+                raise error
+        finally:
+            del error  # its traceback holds this frame
 
     def _tagged(
         self, hooks: StorageHooks, storage_key: str, value: Any, expires_at: float, keys: Sequence[str]

@@ -205,7 +205,8 @@ COMMON_OPTIONS: Final[Mapping[str, Option]] = {
         _on_unstorable,
         "return",
         "What get_or_set(), refresh() and @cached do with a computed value that the storage refuses, as it is too "
-        'large, cannot be serialized or finds no room: "return" it, counted and logged once, or "raise" the error.',
+        'large, cannot be serialized or finds no room: "return" it, counted and logged once, or "raise" the error. The '
+        "same for copies of sessions, pages and parts of templates that Django stores.",
     ),
 }
 """The options that every backend has."""

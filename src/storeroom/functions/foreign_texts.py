@@ -13,6 +13,9 @@ __all__ = ["foreign_text", "stands_for"]
 
 _DIGEST_BYTES: Final = 20
 
+_LONG: Final = "gG"
+"""NumPy's letters of floats, and complex numbers, longer than Python's."""
+
 _PLAIN: Final = (bool, int, float, complex, str, bytes)
 
 
@@ -67,29 +70,46 @@ def _numpy(value: Any, text_of: Text) -> str | None:
     if kind.__name__ in ("ndarray", "memmap"):
         return f"numpy.{_array(value, text_of)}"
     if hasattr(kind, "descr") and hasattr(kind, "newbyteorder"):  # a dtype: each has a class of its own
-        return f"numpy.dtype({text_of(value.descr if value.names else value.str)})"
+        return f"numpy.dtype({text_of(_layout(value))})"
     if not _is_scalar(kind):
         return None
     if value.dtype.kind in "mM":
         return f"numpy.{kind.__name__}({text_of(str(value))}, {text_of(value.dtype)})"
-    plain = value.item()
+    plain = str(value) if value.dtype.char in _LONG else value.item()
     if type(plain) in _PLAIN:
         name = kind.__name__ if value.dtype.kind in "SU" else value.dtype.name
         return f"numpy.{name}({text_of(plain)})"
-    return f"numpy.{kind.__name__}{_array(value, text_of)}"  # structures, long floats
+    return f"numpy.{kind.__name__}{_array(value, text_of)}"
 
 
 def _is_scalar(kind: type) -> bool:
     return any(base.__name__ == "generic" for base in kind.__mro__)
 
 
+def _layout(dtype: Any) -> Any:
+    """Return the parts of a dtype: of a structure its size, and its fields in their order, each with its offset."""
+    if dtype.subdtype is not None:
+        return *dtype.subdtype, dtype.shape
+    if not dtype.names:
+        return dtype.str
+    return dtype.itemsize, [(name, *dtype.fields[name][:2]) for name in dtype.names]
+
+
 def _array(value: Any, text_of: Text) -> str:
-    """Write a NumPy array: its type, its shape and its items, or a digest of them."""
-    if value.dtype.hasobject:
+    """Write a NumPy array: its type, its shape and its items, or a digest of them.
+
+    Bytes that fill a structure or a long float up are nobody's, and hold anything.
+    """
+    dtype = value.dtype
+    if dtype.names:
+        items = text_of([value[name] for name in dtype.names])
+    elif dtype.hasobject:
         items = text_of(value.tolist())
     else:
-        items = blake2b(value.tobytes(), digest_size=_DIGEST_BYTES).hexdigest()
-    return f"array({text_of(value.dtype)}, {text_of(value.shape)}, {items})"
+        is_long = dtype.char in _LONG
+        data = "\0".join(map(str, value.ravel().tolist())).encode() if is_long else value.tobytes()
+        items = blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
+    return f"array({text_of(dtype)}, {text_of(value.shape)}, {items})"
 
 
 def _pandas(value: Any, text_of: Text) -> str | None:

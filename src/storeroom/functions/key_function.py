@@ -116,7 +116,12 @@ class KeyCode:
         ]
         shown = self.signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
         name = f"{self._underscores}call"
-        source = f"def {name}{shown}:\n    return {returned}\n"
+        refused, too_long = self._name(ValueError), self._name(_too_long)
+        source = (
+            f"def {name}{shown}:\n    try:\n        return {returned}\n"
+            f"    except {refused} as {self._underscores}error:\n"
+            f"        raise {too_long}({self._underscores}error, {self.called!r}) from None\n"
+        )
         exec(compile(source, f"<keys of {self.called}>", "exec"), self._names)  # noqa: S102 -- the function's own parameters; texts come through repr()
         made: Callable[..., Any] = self._names[name]
         # An error about wrong arguments is to name the function that was called.
@@ -139,6 +144,16 @@ def _shown(value: Any) -> str:
     if not has_own_str(type(value)):
         raise UnkeyableArgumentError(f"an instance of {type(value).__qualname__}, which has no str() of its own")
     return str(value)
+
+
+def _too_long(error: ValueError, called: str) -> ValueError | UnkeyableArgumentError:
+    """Return an error that tells of a number which Python does not write; any other as it is."""
+    if "digits" not in str(error):
+        return error
+    return UnkeyableArgumentError(
+        f"{called}(): an argument is, or holds, a whole number of more digits than Python writes "
+        "(sys.get_int_max_str_digits). Name what identifies the call in key=…, or raise that limit in every process."
+    )
 
 
 def _explained(write: Callable[[Any], str], called: str) -> Callable[[Any, str], str]:

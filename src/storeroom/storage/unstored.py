@@ -17,7 +17,7 @@ from storeroom.storage.interruptions import is_from_outside
 from storeroom.storage.outages import room_needed
 from storeroom.storage.steps import Steps
 
-__all__ = ["Caught", "Refused", "note", "overlooked", "set_many", "swap_many"]
+__all__ = ["Caught", "Refused", "note", "note_copy", "overlooked", "set_many", "swap_many"]
 
 _log = logging.getLogger("storeroom.computing")
 
@@ -28,6 +28,10 @@ _MOST_TOLD: Final = 1000
 """Refusals that are remembered as logged; beyond that the oldest is forgotten, and may be logged again."""
 
 _told: OrderedDict[tuple[str, str, str], None] = OrderedDict()
+
+_COPIES: Final = ("django.contrib.sessions.cached_db", "views.decorators.cache.", "template.cache.")
+"""Beginnings of the keys under which Django stores copies: of sessions that its database has, and of pages and parts of
+templates that it is about to send. It asks for no result, and an error would take the answer from its reader."""
 
 
 class Caught:
@@ -125,6 +129,19 @@ def note(counters: Any, storage_key: str, value: object, error: Exception, origi
         type(error).__name__,
         error,
     )
+
+
+def note_copy(counters: Any, key: object, value: object, error: Exception) -> bool:
+    """Do as note() for a copy that Django did not ask for in vain, by its key; return False for any other key.
+
+    A session's key lets in whoever knows it, and so is not told.
+    """
+    start = next((start for start in _COPIES if str(key).startswith(start)), None)
+    if start is None:
+        return False
+    shown = f"{start}…"
+    note(counters, shown, value, type(error)(str(error).replace(str(key), shown)), "Django")
+    return True
 
 
 def _is_new(refusal: tuple[str, str, str]) -> bool:

@@ -56,6 +56,7 @@ from storeroom.exceptions import (
     ConfigurationError,
     DecodeError,
     ReentrantUseError,
+    SerializationError,
     StorageError,
     ValueTooLargeError,
     WriteTimeoutError,
@@ -307,9 +308,9 @@ class FileBasedCache(WritePolicy, ComparingCache):
         entry_key = entry_key_of(storage_key)
         try:
             self._put(entry_key, self._frame(storage_key, entry_key, value), expires_at)
-        except ValueTooLargeError:
-            self._delete(storage_key)
-            raise
+        except (SerializationError, ValueTooLargeError) as error:
+            run(self._refused(self, key, storage_key, value, error))
+            return
         except WriteTimeoutError as error:
             self._untaken("set", (storage_key, value, expires_at), error)
             return

@@ -20,7 +20,7 @@ from storeroom.config.freshness import AS_CONFIGURED
 from storeroom.config.naming import named
 from storeroom.engines import shared
 from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry
-from storeroom.exceptions import ReentrantUseError, ValueTooLargeError
+from storeroom.exceptions import ReentrantUseError, SerializationError, ValueTooLargeError
 from storeroom.keys import TAG_PREFIX
 from storeroom.storage import conditions
 from storeroom.storage.copies import IMMUTABLE
@@ -138,19 +138,16 @@ class LocMemCache(MemoryContents):
         head = self._head
         storage_key = f"{head}{key}" if version is None and head is not None else self._storage_key(key, version)
         now = timeouts.now()
-        if timeout is DEFAULT_TIMEOUT and (default_timeout := self.default_timeout):
-            expires_at = now + default_timeout
-        else:
-            expires_at = self._expires_at(timeout)
+        seconds = timeout is DEFAULT_TIMEOUT and self.default_timeout
+        expires_at = now + seconds if seconds else self._expires_at(timeout)
         if expires_at <= now:
             self._delete(storage_key)
             return
-        encoded = None
-        if type(value) not in IMMUTABLE and self._copies:
-            value, encoded = ENCODED, self._encoded(storage_key, value)
-        bounded = self._bounded
-        size = self._sized(storage_key, value, encoded) if bounded.has_sizes else 0
+        given, encoded, bounded = value, None, self._bounded
         try:
+            if type(value) not in IMMUTABLE and self._copies:
+                value, encoded = ENCODED, self._encoded(storage_key, value)
+            size = self._sized(storage_key, value, encoded) if bounded.has_sizes else 0
             with self._lock:
                 entry, alone = self._entries.get(storage_key), self._alone
                 if entry is None or size or alone.is_under_way or self._index.due <= now or expires_at < entry.indexed:
@@ -173,6 +170,9 @@ class LocMemCache(MemoryContents):
                     return
         except ReentrantUseError as error:
             nested_answer(self, "set", (storage_key, self._thaw("", (value, encoded)), expires_at), error)
+        except (SerializationError, ValueTooLargeError) as error:
+            run(self._refused(self, key, storage_key, given, error))
+            return
         if bounded.dropped:
             bounded.let_go()
         self._counters.sets += 1
