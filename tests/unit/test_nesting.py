@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -242,6 +243,41 @@ def test_a_near_tier_learns_of_a_write_that_is_made_later(tmp_path: Path) -> Non
         assert cache.get("k") == 1
     assert background.drain()
     assert cache.get("k") == 2
+
+
+@pytest.mark.parametrize("change", ["set", "delete", "clear"])
+def test_a_read_by_a_near_tier_goes_on_whatever_changes_meanwhile(change: str, tmp_path: Path) -> None:
+    """Wherever a finalizer changes the key that is read, the read goes on, and the tier keeps no older value."""
+    cache = FileBasedCache(str(tmp_path), {"OPTIONS": {"near": True}})
+    changes = {"set": lambda: cache.set("k", "new"), "delete": lambda: cache.delete("k"), "clear": cache.clear}
+
+    def read() -> object:
+        return cache.get_many(["k", "l"])
+
+    cut = 0
+    for at in range(1000):
+        cache.set_many({"k": "old", "l": "old"})
+        left = at
+
+        def look(_frame: object, event: str, argument: object) -> None:
+            nonlocal left
+            if event in {"call", "c_return"} and argument is not sys.setprofile:
+                left -= 1
+                if left < 0:
+                    sys.setprofile(None)
+                    changes[change]()
+
+        sys.setprofile(look)
+        try:
+            read()
+        finally:
+            sys.setprofile(None)
+        if left >= 0:
+            break
+        cut += 1
+        assert background.drain()
+        assert cache.get("k", None) == ("new" if change == "set" else None), at
+    assert cut > 50
 
 
 def test_a_near_table_is_changed_later_in_its_own_midst() -> None:
