@@ -31,10 +31,9 @@ class Living(Generic[T]):
         self._known.pop(ref(thing), None)
 
     def __iter__(self) -> Iterator[T]:
-        """Yield those that are alive now."""
-        for known in list(self._known):  # one step: others may leave meanwhile
-            if (thing := known()) is not None:
-                yield thing
+        """Return those that are alive now."""
+        known = list(self._known)  # one step: others may leave meanwhile
+        return iter([thing for each in known if (thing := each()) is not None])
 
     def __len__(self) -> int:
         """Return the number of those that are alive."""

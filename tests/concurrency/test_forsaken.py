@@ -15,6 +15,7 @@ from storeroom.backends.filebased import FileBasedCache
 from storeroom.computing import renewals, stampede
 from storeroom.engines import background, flights
 from storeroom.engines.background import _Workers
+from storeroom.engines.recent import _MOST, Recent
 from storeroom.exceptions import ComputationCycleError, ComputationTimeoutError
 from storeroom.storage import steps
 from storeroom.testing.concurrency import Gate, eventually, in_background
@@ -355,11 +356,11 @@ def test_an_error_that_is_raised_again_keeps_no_caller_alive(cache):
 
 def test_errors_are_forgotten_when_their_time_is_over(cache):
     """Kept errors are bounded in number, cost the same however many there are, and go when their time is over."""
-    recent = flights._Recent()
-    for number in range(3 * flights._MAX_RECENT):
+    recent = Recent()
+    for number in range(3 * _MOST):
         recent.note(str(number), number, timeouts.now() + 600 + number)
-    assert len(recent._by_key) == flights._MAX_RECENT
-    assert len(recent._ends) <= 4 * flights._MAX_RECENT
+    assert len(recent._by_key) == _MOST
+    assert len(recent._ends) <= 4 * _MOST
     recent.clear()
     recent.note("soon", 1, timeouts.now() + 0.01)
     time.sleep(0.02)

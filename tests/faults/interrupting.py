@@ -8,6 +8,7 @@ does one that another thread sets. `cut_short()` raises at one of these points, 
 
 import ctypes
 import os
+import re
 import signal
 import sys
 import threading
@@ -20,10 +21,12 @@ from typing import Any
 from storeroom.backends.connections import Connections, Right
 from storeroom.transactions import transaction
 
-__all__ = ["OPERATIONS", "Interrupted", "assert_whole", "by_signal", "by_thread", "cut_short", "in_a_fork", "points"]
+__all__ = [
+    "OPERATIONS", "Interrupted", "assert_whole", "by_signal", "by_thread", "cut_in", "cut_short", "in_a_fork", "points",
+]  # fmt: skip
 
 #: Code in which Python prints and drops what is raised: destructors, generators that are closed, the collector's hooks.
-_DROPPING = {"__del__", "_remove", "_torn", "<genexpr>", "gc_callback"}
+_DROPPING = {"__del__", "_remove", "_torn", "<genexpr>", "gc_callback", "_get_or_create_collector"}
 
 
 class Interrupted(Exception):  # noqa: N818 -- it stands for what a program raises, as Celery's soft limit
@@ -86,8 +89,47 @@ def cut_short(operation: Callable[[], object], at: int, comes: Callable[[], None
     return False, ""
 
 
+def cut_in(files: str, operation: Callable[[], object], at: int) -> int:
+    """Run an operation; raise Interrupted at the instruction of this number in files whose name the pattern finds.
+
+    Python looks for signals also after it has called a class, which cut_short() does not see. Return the number of
+    instructions there were up to then.
+    """
+    left, where = at, ""
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    def look(frame: Any, event: str, _: object) -> Any:
+        nonlocal left, where
+        if where or not re.search(files, frame.f_code.co_filename) or _is_dropping(frame):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            left -= 1
+            if left < 0:
+                where = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}"
+                by_signal()
+        return look
+
+    before, traced_by = signal.signal(signal.SIGINT, interrupt), sys.gettrace()
+    try:
+        sys.settrace(look)
+        try:
+            operation()
+        finally:
+            sys.settrace(traced_by)
+    except Interrupted:
+        return at - left
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not where, f"What was raised at {where} has not reached the caller."
+    return at - left
+
+
 def _is_dropping(frame: Any) -> bool:
-    # The standard library's callbacks of weak references have a common name.
+    # The standard library's callbacks of weak references have a common name. redis-py counts the connections that it
+    # closes, and keeps to itself whatever comes meanwhile.
     while frame is not None and frame.f_code.co_name not in _DROPPING and frame.f_code.co_filename != weakref.__file__:
         frame = frame.f_back
     return frame is not None

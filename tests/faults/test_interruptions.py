@@ -1,7 +1,9 @@
 """Operations that a signal handler's exception cuts short: each has been made, or has not, and all goes on."""
 
 import itertools
+import queue
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,8 @@ from storeroom.backends.db import DatabaseCache
 from storeroom.backends.filebased import FileBasedCache
 from storeroom.backends.locmem import LocMemCache
 from storeroom.engines import background
-from storeroom.storage.interruptions import raise_if_foreign
+from storeroom.exceptions import StorageError
+from storeroom.storage.interruptions import raise_if_foreign, raise_met
 from storeroom.testing.concurrency import in_background
 from storeroom.testing.isolation import engines_of_its_own
 from storeroom.transactions import transaction
@@ -26,6 +29,7 @@ from tests.faults.interrupting import (
     assert_whole,
     by_signal,
     by_thread,
+    cut_in,
     cut_short,
     in_a_fork,
     points,
@@ -119,6 +123,80 @@ def test_servers_get_no_connection_in_mid_command(site: Site) -> None:
     assert site.failures(cache) == 0
     assert background.drain(10)  # it removes what a transaction that was torn has written
     assert_whole(connections)
+
+
+#: Files in which Python's code connects, logs in, asks and closes, and at how many of their instructions to raise.
+DRIVERS = {"postgresql": (r"/psycopg/conninfo\.py$", 80)}
+OTHERS = r"/(pymysql|pymemcache|redis|pylibmc)/|/(socket|pymemcache_client|mysql)\.py$", 40
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of objects that are half made
+def test_no_driver_keeps_an_exception_to_itself(site: Site, kind: str) -> None:
+    """Wherever a signal's handler raises while a driver connects, asks and closes, the exception comes out."""
+    cache = site.cache(max_connections=2)
+    cache.set("check", "before")
+    connections: Connections[Any] = site.connections(cache)
+
+    def operation() -> None:
+        cache.set("k", 1)
+        connections.close()
+
+    files, most = DRIVERS.get(kind, OTHERS)
+    connections.close()
+    count = cut_in(files, operation, sys.maxsize)
+    for at in range(0, count, max(1, count // most)):
+        connections.close()
+        cut_in(files, operation, at)
+        assert cache.get("check") == "before", at
+    assert site.failures(cache) == 0
+    assert_whole(connections)
+
+
+def test_an_exception_of_an_outer_caller_is_not_met_by_a_driver() -> None:
+    """An error that comes while a program handles a limit's exception is no other for that."""
+
+    def limit(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGINT, limit)
+    try:
+        try:
+            by_signal()
+        except Interrupted:
+            with pytest.raises(StorageError):
+                raise_met_by(StorageError("refused"))
+        with pytest.raises(Interrupted):
+            raise_met_by(None)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def raise_met_by(error: Exception | None) -> None:
+    """Raise an error as a driver does: of its own, or of what it has met."""
+
+    def connect() -> None:
+        if error is not None:
+            raise error
+        try:
+            by_signal()
+        except Interrupted:
+            raise StorageError("bad value") from None
+
+    try:
+        connect()
+    except StorageError as found:
+        raise_met(found)
+        raise
+
+
+def test_an_error_of_pythons_own_modules_is_the_functions() -> None:
+    """An error that C raises without arguments, as of a queue that is empty, is served for by the stale value."""
+    with engines_of_its_own():
+        cache = LocMemCache(f"interrupted {next(_numbers)}", {})
+        cache.get_or_set("k", lambda: "old", timeout=0.001, stale_if_error=600)
+        time.sleep(0.002)
+        assert cache.get_or_set("k", queue.SimpleQueue().get_nowait, timeout=600, stale_if_error=600) == "old"
 
 
 @pytest.mark.slow

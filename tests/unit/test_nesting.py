@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from storeroom.backends.filebased import FileBasedCache
 from storeroom.backends.locmem import LocMemCache
 from storeroom.base import BaseCache
 from storeroom.engines import background, nesting
-from storeroom.engines.flights import Flights, Role
+from storeroom.engines.flights import Flights, Role, Wait
 from storeroom.engines.nesting import Alone, OneByThread
 from storeroom.exceptions import KeyNotFoundError, ReentrantUseError, SerializationError, StorageError
 from storeroom.near import NearTable, Tolerance
@@ -216,7 +217,7 @@ def test_a_computation_of_another_thread_is_not_waited_for(midst: Midst) -> None
 def test_a_thread_that_holds_a_lock_of_ours_waits_for_nobody() -> None:
     """Whatever it is in the midst of: another cache's steps as well."""
     flights, role, parts = Flights(), list[Role](), list[str]()
-    thread = threading.Thread(target=lambda: role.append(flights.join(["k"], blocking=True)))
+    thread = threading.Thread(target=lambda: role.append(flights.join(["k"], Wait(), blocking=True)))
     thread.start()
     thread.join()
     by_thread = OneByThread()
@@ -224,12 +225,12 @@ def test_a_thread_that_holds_a_lock_of_ours_waits_for_nobody() -> None:
         assert not locks.holds_any()
         with within:
             assert locks.holds_any()
-            parts.append(copy_context().run(flights.join, ["k"], blocking=True).part)
-    parts.append(by_thread.do(lambda: flights.join(["k"], blocking=True)).part)
+            parts.append(copy_context().run(flights.join, ["k"], Wait(), blocking=True).part)
+    parts.append(by_thread.do(lambda: flights.join(["k"], Wait(), blocking=True)).part)
     assert parts == ["alone"] * 3
-    follower = flights.join(["k"], blocking=True)
+    follower = flights.join(["k"], Wait(), blocking=True)
     assert follower.part == "follows"
-    flights.leave(follower)
+    follower.wait.is_over = True
     flights.land(role[0].flight, StorageError())
 
 
@@ -242,6 +243,41 @@ def test_a_near_tier_learns_of_a_write_that_is_made_later(tmp_path: Path) -> Non
         assert cache.get("k") == 1
     assert background.drain()
     assert cache.get("k") == 2
+
+
+@pytest.mark.parametrize("change", ["set", "delete", "clear"])
+def test_a_read_by_a_near_tier_goes_on_whatever_changes_meanwhile(change: str, tmp_path: Path) -> None:
+    """Wherever a finalizer changes the key that is read, the read goes on, and the tier keeps no older value."""
+    cache = FileBasedCache(str(tmp_path), {"OPTIONS": {"near": True}})
+    changes = {"set": lambda: cache.set("k", "new"), "delete": lambda: cache.delete("k"), "clear": cache.clear}
+
+    def read() -> object:
+        return cache.get_many(["k", "l"])
+
+    cut = 0
+    for at in range(1000):
+        cache.set_many({"k": "old", "l": "old"})
+        left = at
+
+        def look(_frame: object, event: str, argument: object) -> None:
+            nonlocal left
+            if event in {"call", "c_return"} and argument is not sys.setprofile:
+                left -= 1
+                if left < 0:
+                    sys.setprofile(None)
+                    changes[change]()
+
+        sys.setprofile(look)
+        try:
+            read()
+        finally:
+            sys.setprofile(None)
+        if left >= 0:
+            break
+        cut += 1
+        assert background.drain()
+        assert cache.get("k", None) == ("new" if change == "set" else None), at
+    assert cut > 50
 
 
 def test_a_near_table_is_changed_later_in_its_own_midst() -> None:
@@ -262,14 +298,14 @@ def test_a_near_table_is_changed_later_in_its_own_midst() -> None:
 def test_a_flight_of_ones_own_thread_is_not_followed() -> None:
     """Between two steps of a computation its own thread asks for the key, and computes alone: a wait would not end."""
     flights = Flights()
-    role = flights.join(["k"], blocking=True, flies=True)
-    assert copy_context().run(flights.join, ["k"], blocking=True).part == "alone"
+    role = flights.join(["k"], Wait(), blocking=True, flies=True)
+    assert copy_context().run(flights.join, ["k"], Wait(), blocking=True).part == "alone"
     parts: list[str] = []
 
     def other() -> None:
-        follower = flights.join(["k"], blocking=True)
+        follower = flights.join(["k"], Wait(), blocking=True)
         parts.append(follower.part)
-        flights.leave(follower)
+        follower.wait.is_over = True
 
     thread = threading.Thread(target=other)
     thread.start()

@@ -31,6 +31,7 @@ from storeroom.exceptions import (
     UnreachableError,
     ValueTooLargeError,
 )  # fmt: skip
+from storeroom.storage.interruptions import raise_met
 from storeroom.storage.outages import are_answers_refused, is_room_needed
 from storeroom.storage.steps import arun, run
 
@@ -279,6 +280,7 @@ def _guarded(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
                 except (PoolTimeoutError, ReentrantUseError) as error:
                     return self._unserved(name, args, error)
                 except Exception as error:
+                    raise_met(error)
                     if not is_last and self._may_repeat(error):
                         continue
                     if not self._is_outage(error, answers):
@@ -317,6 +319,7 @@ def _guarded_async(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
                 except (PoolTimeoutError, ReentrantUseError) as error:
                     return self._unserved(name, args, error)
                 except Exception as error:
+                    raise_met(error)
                     if not is_last and self._may_repeat(error):
                         continue
                     if not self._is_outage(error, answers):

@@ -22,7 +22,7 @@ from storeroom.computing.one_key import Computation
 from storeroom.computing.work import Work
 from storeroom.config.freshness import Freshness
 from storeroom.engines import background
-from storeroom.engines.flights import AbandonedError, Flight, Flights
+from storeroom.engines.flights import AbandonedError, Flight, Flights, Wait
 from storeroom.exceptions import ComputationCycleError, ComputationTimeoutError
 from storeroom.storage import tags
 from storeroom.storage.envelope import Envelope
@@ -100,7 +100,7 @@ def _computed(work: Computation, stale: Envelope | None, *, blocking: bool) -> S
 def refresh(work: Work) -> Steps[None]:
     """Let the values be computed in the background, but for those that somebody computes already."""
     try:
-        role = work.flights.join(work.storage_keys, blocking=False, leader=work)
+        role = work.flights.join(work.storage_keys, Wait(is_over=True), blocking=False, leader=work)
     except ComputationCycleError:
         return  # asked for within the very computation
     if role.part == "leads":
@@ -108,7 +108,6 @@ def refresh(work: Work) -> Steps[None]:
         role.flight.lead(part)
         yield from _launch(part, role.flight, waits=False)
     elif role.part == "follows":
-        work.flights.leave(role)
         background.look_after()
 
 
@@ -117,20 +116,24 @@ def _compute_in_time(work: Computation, *, has_stale: bool, blocking: bool) -> S
     limits = [work.terms.freshness.hard_timeout, work.terms.freshness.soft_timeout if has_stale else None]
     seconds = min((limit for limit in limits if limit is not None), default=None)
     while True:
-        role = work.flights.join(work.storage_keys, blocking=blocking, leader=work)
-        if role.part == "alone" or (role.part == "leads" and not (yield from _launch(work, role.flight, waits=True))):
-            # No thread is free to compute while this one watches the clock.
-            return (yield from stampede.compute_once(work, blocking=blocking))[work.key]
+        wait = Wait()
         try:
-            landing = yield from stampede.follow(role.flight, seconds)
+            role = work.flights.join(work.storage_keys, wait, blocking=blocking, leader=work)
+            if role.part == "alone" or (
+                role.part == "leads" and not (yield from _launch(work, role.flight, waits=True))
+            ):
+                # No thread is free to compute while this one watches the clock.
+                return (yield from stampede.compute_once(work, blocking=blocking))[work.key]
+            try:
+                landing = yield from stampede.follow(role.flight, seconds)
+            except AbandonedError as abandoned:
+                if role.part == "leads" and abandoned.cause is not None:
+                    raise abandoned.cause from None
+                continue
             if work.key in landing.values:
                 return landing.values[work.key]
-        except AbandonedError as abandoned:
-            if role.part == "leads" and abandoned.cause is not None:
-                raise abandoned.cause from None
         finally:
-            if role.part == "follows":
-                work.flights.leave(role)
+            wait.is_over = True
 
 
 def _launch(work: Work, flight: Flight, *, waits: bool) -> Steps[bool]:
@@ -240,14 +243,12 @@ def _fly(work: Work, flight: Flight, *, waits: bool) -> None:
 
 def _fly_anew(work: Work) -> None:
     """Do work whose loop has ended, unless somebody else does by now."""
-    role = work.flights.join(work.storage_keys, blocking=False, leader=work)
+    role = work.flights.join(work.storage_keys, Wait(is_over=True), blocking=False, leader=work)
     if role.part == "leads" and len(role.flight.keys) == len(work.storage_keys):
         role.flight.move()
         _fly(work, role.flight, waits=True)
     elif role.part == "leads":
         work.flights.land(role.flight, AbandonedError())
-    elif role.part == "follows":
-        work.flights.leave(role)
 
 
 _LAUNCHER: Final = _Launcher()

@@ -12,7 +12,7 @@ token of the server's.
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 from storeroom import timeouts
@@ -20,7 +20,7 @@ from storeroom.computing.one_key import Computation
 from storeroom.computing.renewals import renewed
 from storeroom.computing.work import Work
 from storeroom.engines import background, flights
-from storeroom.engines.flights import AbandonedError, Flight, Landing, Role
+from storeroom.engines.flights import AbandonedError, Flight, Landing, Role, Wait
 from storeroom.exceptions import ComputationTimeoutError, StorageError
 from storeroom.storage.hooks import MISSING
 from storeroom.storage.interruptions import is_from_outside
@@ -57,13 +57,17 @@ def compute_once(work: Work, *, blocking: bool, values: dict[str, Any] | None = 
     values = {} if values is None else values
     missing, asked_again = work.storage_keys, set[str]()
     while missing:
-        role = work.flights.join(missing, blocking=blocking, leader=work, flies=True)
-        part = work.part([key for key in missing if key in role.flight.keys])
-        if role.part == "follows":
-            values |= yield from _followed(part, role, asked_again)
-        else:
-            landing = yield from fly(part, role.flight, is_leased=role.part == "leads")
-            values |= {**_without_value(part, landing), **landing.values}
+        wait = Wait()
+        try:
+            role = work.flights.join(missing, wait, blocking=blocking, leader=work, flies=True)
+            part = work.part([key for key in missing if key in role.flight.keys])
+            if role.part == "follows":
+                values |= yield from _followed(part, role, asked_again)
+            else:
+                landing = yield from fly(part, role.flight, is_leased=role.part == "leads")
+                values |= {**_without_value(part, landing), **landing.values}
+        finally:
+            wait.is_over = True
         missing = [key for key in missing if key not in values]
     return {key: value for key, value in values.items() if value is not MISSING}
 
@@ -75,7 +79,7 @@ def _followed(work: Work, role: Role, asked_again: set[str]) -> Steps[dict[str, 
     except AbandonedError:
         return {}
     finally:
-        work.flights.leave(role)
+        role.wait.is_over = True
     # Values of one's own where they were stored: callers must not share an object that can be changed.
     try:
         found, written = (yield from work.read()), role.flight.for_storage
@@ -221,7 +225,8 @@ class _Waiting:
     def result(self, seconds: float | None) -> Landing:
         """Return the leader's result or raise its error."""
         flight, begun, look_at = self._flight, time.monotonic(), POOL_SECONDS
-        for left in self._looks(seconds):
+        left = self._until_look(begun, seconds)
+        while True:
             try:
                 return flight.future.result(left)
             except TimeoutError:
@@ -230,6 +235,7 @@ class _Waiting:
             if time.monotonic() - begun >= look_at:
                 look_at *= 2
                 flight.owner.check_pools(flight)
+            left = self._look(begun, seconds)
         return flight.future.result()
 
     async def aresult(self, seconds: float | None) -> Landing:
@@ -244,33 +250,38 @@ class _Waiting:
                 loop.call_soon_threadsafe(landed.set)
 
         self._flight.future.add_done_callback(wake)
-        for left in self._looks(seconds):
+        begun = time.monotonic()
+        left = self._until_look(begun, seconds)
+        while True:
             timer = loop.call_later(left, landed.set)
             try:
                 await landed.wait()
             finally:
                 timer.cancel()
             if self._flight.future.done():
-                break
+                return self._flight.future.result()
             landed.clear()
-        return self._flight.future.result()
+            left = self._look(begun, seconds)
 
-    def _looks(self, seconds: float | None) -> Iterator[float]:
-        """Yield seconds to wait until the next look; the flight is given up if it cannot land any more.
+    def _until_look(self, begun: float, seconds: float | None) -> float:
+        """Return the seconds until the next look, or the end of the wait."""
+        left = math.inf if seconds is None else begun + seconds - time.monotonic()
+        return min(LOOK_SECONDS, max(0.0, left))
+
+    def _look(self, begun: float, seconds: float | None) -> float:
+        """Give the flight up if it cannot land any more; return the seconds until the next look.
 
         Raises:
             ComputationTimeoutError: it takes longer than `seconds`.
         """
-        flight, deadline = self._flight, math.inf if seconds is None else time.monotonic() + seconds
-        yield min(LOOK_SECONDS, math.inf if seconds is None else seconds)
-        while not flight.future.done():
-            background.look_after()
-            if flight.is_forsaken:
-                flight.owner.give_up(flight)
-            left = deadline - time.monotonic()
-            if left <= 0 and not flight.future.done():
-                raise _timed_out(seconds, flight)
-            yield min(LOOK_SECONDS, max(0.0, left))
+        flight = self._flight
+        background.look_after()
+        if flight.is_forsaken:
+            flight.owner.give_up(flight)
+        left = self._until_look(begun, seconds)
+        if left <= 0 and not flight.future.done():
+            raise _timed_out(seconds, flight)
+        return left
 
 
 def _timed_out(seconds: float | None, flight: Flight) -> ComputationTimeoutError:

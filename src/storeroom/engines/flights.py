@@ -18,25 +18,22 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
-from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 from weakref import WeakSet, ref
 
-from storeroom import timeouts
 from storeroom.engines.outcomes import Outcome
+from storeroom.engines.recent import Recent
 from storeroom.exceptions import ComputationCycleError
+from storeroom.living import Living
 from storeroom.locks import holds_any, reentrant
 
-__all__ = ["FLIGHT_SECONDS", "AbandonedError", "Flight", "Flights", "Landing", "Leader", "Role", "computing"]
+__all__ = ["FLIGHT_SECONDS", "AbandonedError", "Flight", "Flights", "Landing", "Leader", "Role", "Wait", "computing"]
 
 FLIGHT_SECONDS = 30.0
 """Seconds that a computation is waited for; then another caller, or another process, may begin the same."""
-
-_MAX_RECENT: Final = 10_000
-"""Failed computations that are remembered at once; beyond that the one that would be forgotten first is."""
 
 
 class AbandonedError(Exception):
@@ -67,9 +64,9 @@ class Flight:
         outer: the flight within whose computation this one was started, or None.
         loop: the event loop that must run for this computation to end, or None.
         future: the result to come.
-        followers: the number of callers that wait for it.
+        followers: the waits for it.
         for_storage: keys this flight has written: a follower that misses one knows that it was deleted since.
-        waits_for: flights that callers within this computation wait for now.
+        waits: those of callers within this computation.
         until: monotonic time until which it is waited for.
         thread, flyer: the thread that computes, and the one that makes the steps without a loop; 0 if unknown.
         is_moved: whether a thread computes instead of the loop that it was asked in, an awaitable included.
@@ -78,7 +75,7 @@ class Flight:
 
     __slots__ = (
         "_leader", "elsewhere", "flyer", "followers", "for_storage", "future", "is_moved", "keys", "loop", "outer",
-        "owner", "thread", "until", "waits_for",
+        "owner", "thread", "until", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -90,9 +87,8 @@ class Flight:
         self.outer = outer
         self.loop = loop
         self.future = Outcome[Landing]()
-        self.followers = 0
+        self.followers, self.waits = Living[Wait](), Living[Wait]()
         self.for_storage: Collection[str] = ()
-        self.waits_for: list[Flight] = []
         self.until = time.monotonic() + FLIGHT_SECONDS
         self.thread = self.flyer = 0
         self.is_moved = False
@@ -143,7 +139,8 @@ class Flight:
         """Return the latest end (epoch seconds) that its lease may have: endless, unless it waits elsewhere."""
         with _lock:
             ahead = _ahead(self)
-        return min((until for flight in ahead for until in list(flight.elsewhere.values())), default=math.inf)
+        waits = [wait for flight in ahead for wait in list(flight.elsewhere.items())]
+        return min((until for flight, until in waits if not flight.future.done()), default=math.inf)
 
 
 class Landing(NamedTuple):
@@ -158,22 +155,36 @@ class Landing(NamedTuple):
     unsettled: Collection[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Role:
+@dataclass(slots=True, weakref_slot=True, eq=False)
+class Wait:
+    """A caller's wait for a flight, which is known weakly.
+
+    It is made before anybody notes it, and ends by a store, which nothing comes between, wherever it is cut short.
+
+    Attributes:
+        is_over: whether nobody waits any more; from the beginning if nobody will.
+        flight: whose result is waited for.
+        loop: the event loop that stands still meanwhile, or None.
+    """
+
+    is_over: bool = False
+    flight: Flight | None = None
+    loop: object = None
+
+
+class Role(NamedTuple):
     """A caller's part in a flight: the result of join().
 
     Attributes:
         flight: of all keys that nobody computes; if there are none, the one that computes the first.
-        part: "leads" and must land it; "follows" and must leave(); or computes "alone",
+        part: "leads" and must land it; "follows", until its wait is over; or computes "alone",
             without telling anybody, because waiting would block the leader.
-        line: the flights that wait while this caller waits: its own computations, innermost first.
-        loop: the event loop that stands still while this caller waits, or None.
+        wait: of one that follows.
     """
 
     flight: Flight
     part: Literal["leads", "follows", "alone"]
-    line: tuple[Flight, ...] = ()
-    loop: object = None
+    wait: Wait
 
 
 computing: ContextVar[Flight | None] = ContextVar("storeroom_computing", default=None)
@@ -182,47 +193,8 @@ computing: ContextVar[Flight | None] = ContextVar("storeroom_computing", default
 # Of the wait-for graph, which spans all caches; taken by misses only. The collector may run a finalizer under it whose
 # code asks for keys, or ends a computation: no step below relies on what an earlier one has seen of other flights.
 _lock = reentrant()
-_stalled: dict[object, Flight] = {}  # event loop -> the flight that its own thread waits for
+_stalled = Living[Wait]()  # of threads whose event loop stands still
 _all_flights: WeakSet["Flights"] = WeakSet()
-
-
-class _Recent:
-    """Facts about keys, each for a time, and forgotten after it: whenever a fact is noted, or forget_over() called."""
-
-    def __init__(self) -> None:
-        self._by_key: dict[str, tuple[float, Any]] = {}
-        self._ends: list[tuple[float, str]] = []  # a heap, with facts in it that others have replaced since
-
-    def note(self, key: str, fact: object, until: float) -> None:
-        self._by_key[key] = until, fact
-        heappush(self._ends, (until, key))
-        self.forget_over()
-        while len(self._by_key) > _MAX_RECENT:
-            self._forget_first()
-        if len(self._ends) > 2 * len(self._by_key) + _MAX_RECENT:
-            self._ends = [(until, key) for key, (until, _) in self._by_key.items()]
-            heapify(self._ends)
-
-    def forget_over(self) -> None:
-        while self._ends and self._ends[0][0] <= timeouts.now():
-            self._forget_first()
-
-    def _forget_first(self) -> None:
-        until, key = heappop(self._ends)
-        if self._by_key.get(key, (None, None))[0] == until:
-            self._by_key.pop(key, None)
-
-    def get(self, key: str) -> Any:
-        noted = self._by_key.get(key)
-        return noted[1] if noted is not None and noted[0] > timeouts.now() else None
-
-    def forget(self, key: str) -> None:
-        if self._by_key:
-            self._by_key.pop(key, None)
-
-    def clear(self) -> None:
-        self._by_key.clear()
-        self._ends.clear()
 
 
 class Flights:
@@ -237,17 +209,20 @@ class Flights:
 
     def __init__(self) -> None:
         self._by_key: dict[str, Flight] = {}
-        self._paused, self._failed = _Recent(), _Recent()
+        self._paused, self._failed = Recent(), Recent()
         self.torn: list[ref[Leader]] = []
         _all_flights.add(self)
 
-    def join(self, keys: Sequence[str], *, blocking: bool, leader: "Leader | None" = None, flies: bool = False) -> Role:
+    def join(
+        self, keys: Sequence[str], wait: Wait, *, blocking: bool, leader: "Leader | None" = None, flies: bool = False
+    ) -> Role:
         """Lead a flight of the keys that nobody computes; if there are none, follow that of the first: see Role.
 
         Nobody waits while others wait for him: a leader follows no other flight until its own has landed.
 
         Args:
             keys: the storage keys.
+            wait: of the caller, if it is to follow.
             blocking: whether the caller would wait with its whole thread, not as a task.
             leader: an object that lives as long as the caller computes, if it is to lead.
             flies: whether a leader makes the flight's steps in this very thread.
@@ -270,10 +245,12 @@ class Flights:
                 flight = Flight(self, free, outer, None if blocking else loop, leader)
                 flight.flyer = threading.get_ident() if flies and loop is None else 0
                 self._by_key.update(dict.fromkeys(free, flight))
-                return Role(flight, "leads")
-            role = Role(first, "follows", line, loop if blocking else None)
+                return Role(flight, "leads", wait)
+            wait.flight, wait.loop = first, loop if blocking else None
             is_within |= loop is None and first.flyer == threading.get_ident()
-            return Role(Flight(self, keys, outer, None), "alone") if is_within or not _follow(role) else role
+            if is_within or not _follow(first, wait, line):
+                return Role(Flight(self, keys, outer, None), "alone", wait)
+            return Role(first, "follows", wait)
 
     def apart(self, key: str) -> Flight:
         """Return a flight of one's own, whoever computes the key meanwhile; nobody follows it.
@@ -285,15 +262,6 @@ class Flights:
         if any(flight.owner is self and key in flight.keys for flight in line):
             raise _cycle_error()
         return Flight(self, (key,), line[0] if line else None, None)
-
-    def leave(self, role: Role) -> None:
-        """Note that a follower waits no longer."""
-        with _lock:
-            role.flight.followers -= 1
-            for waiting in role.line:
-                waiting.waits_for.remove(role.flight)
-            if role.loop is not None:
-                _stalled.pop(role.loop, None)
 
     def land(self, flight: Flight, outcome: Landing | Exception) -> None:
         """End the flight, handing its followers the result or the error; the next to miss leads a new one."""
@@ -349,7 +317,7 @@ class Flights:
         """Return the number of callers that wait for the key's flight now: 0 if there is none."""
         with _lock:
             flight = self._by_key.get(key)
-            return flight.followers if flight else 0
+            return len(_under_way(flight.followers)) if flight else 0
 
     def pause(self, key: str, until: float) -> None:
         """Remember that the key's computation failed, and is not to be tried again until then (epoch seconds)."""
@@ -381,23 +349,27 @@ class Flights:
             noted.clear()
 
 
-def _follow(role: Role) -> bool:
-    """Note that a caller is about to wait. Return False, having noted nothing, if its event loop would stand still.
+def _follow(flight: Flight, wait: Wait, line: tuple[Flight, ...]) -> bool:
+    """Note that a caller, and its line of computations, is about to wait for a flight.
+
+    Return False, having noted nothing, if the event loop that the flight needs would stand still.
 
     Raises:
         ComputationCycleError: the flight waits for the caller.
     """
-    ahead = _ahead(role.flight)
-    if not ahead.isdisjoint(role.line):
+    ahead = _ahead(flight)
+    if not ahead.isdisjoint(line):
         raise _cycle_error()
-    if role.loop is not None and any(other.loop is role.loop for other in ahead):
+    if wait.loop is not None and any(other.loop is wait.loop for other in ahead):
         return False
-    role.flight.followers += 1
-    for waiting in role.line:
-        waiting.waits_for.append(role.flight)
-    if role.loop is not None:
-        _stalled[role.loop] = role.flight
+    for waits in (flight.followers, *(waiting.waits for waiting in line), *([] if wait.loop is None else [_stalled])):
+        waits.add(wait)
     return True
+
+
+def _under_way(waits: Iterable[Wait]) -> list[Flight]:
+    """Return the flight of each wait that is not over."""
+    return [wait.flight for wait in waits if wait.flight is not None and not wait.is_over]
 
 
 def _running_loop() -> object:
@@ -424,9 +396,9 @@ def _ahead(flight: Flight) -> set[Flight]:
     while to_do:
         if (flight := to_do.pop()) not in found:
             found.add(flight)
-            to_do += flight.waits_for
-            if (stalled := _stalled.get(flight.loop)) is not None:
-                to_do.append(stalled)
+            to_do += _under_way(flight.waits)
+            if flight.loop is not None:
+                to_do += _under_way(wait for wait in _stalled if wait.loop is flight.loop)
     return found
 
 
@@ -438,9 +410,8 @@ def _cycle_error() -> ComputationCycleError:
 
 
 def _after_fork_in_child() -> None:
-    global _lock  # noqa: PLW0603 -- a thread that stayed in the parent may hold the old one
-    _lock = reentrant()
-    _stalled.clear()
+    global _lock, _stalled
+    _lock, _stalled = reentrant(), Living()  # a thread that stayed in the parent may hold the old one, and waits
     computing.set(None)
     for flights in list(_all_flights):
         flights.reset()

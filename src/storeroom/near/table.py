@@ -203,7 +203,7 @@ class NearTable(Engine):
             for storage_key, reading in ticket.readings.items():
                 reading.readers -= 1
                 if not reading.readers and self._readings.get(storage_key) is reading:
-                    del self._readings[storage_key]
+                    self._readings.pop(storage_key, None)  # a finalizer may have changed the key just now
 
     def _believed_until(self, ticket: Ticket, storage_key: str, value: Any, expires_at: float | None) -> float:
         """Return until when a value may be served from here: a time in the past if not at all."""

@@ -5,15 +5,17 @@ another. Where that happens while a value is made into bytes, or made of them, i
 own: a class may raise anything there. Three things tell them apart. The traceback leads through the handler. An error
 that a ``raise`` statement has raised elsewhere was not set by another thread. And work that has failed by itself fails
 again, in the same way; where it cannot be done again, an error that only a thread can have set has a class of a
-program's, and no arguments: a thread sets a class, and drivers written in C say what has failed.
+program's, and no arguments: a thread sets a class, and drivers written in C say what has failed. Some drivers make an
+error of their own of whatever they meet: then Python keeps the one from outside as its context.
 """
 
 import sys
 from collections.abc import Callable
 from opcode import opmap
+from types import FrameType
 from typing import Any, TypeVar
 
-__all__ = ["is_from_outside", "raise_if_foreign", "value_or"]
+__all__ = ["is_from_outside", "raise_if_foreign", "raise_met", "value_or"]
 
 T = TypeVar("T")
 
@@ -50,8 +52,37 @@ def value_or(default: T, work: Callable[..., T], *args: Any) -> T:
 
 def is_from_outside(error: BaseException) -> bool:
     """Tell whether the handler of a signal has raised an error, or another thread has set it: a class of its own."""
-    is_set = not error.args and type(error).__module__ != "builtins" and not _is_of_statement(error)
-    return is_set or _is_of_handler(error)
+    return _is_set(error) or _is_of_handler(error)
+
+
+def raise_met(error: BaseException) -> None:
+    """Raise the exception from outside that a driver has met, and made this error of, if there is one.
+
+    One that a caller further out handles right now, so that Python calls it the context of all errors, is none.
+    """
+    running, frame = set[FrameType](), sys._getframe().f_back
+    while frame is not None:
+        running.add(frame)
+        frame = frame.f_back
+    seen, to_do = [error], [error]
+    while to_do:
+        made = to_do.pop()
+        for met in (made.__cause__, made.__context__):
+            if met is None or met in seen or (met.__traceback__ and met.__traceback__.tb_frame in running):
+                continue
+            if _is_of_handler(met) or (_is_set(met) and _package(made) not in {"storeroom", _package(met)}):
+                raise met from None
+            seen.append(met)
+            to_do.append(met)
+
+
+def _is_set(error: BaseException) -> bool:
+    """Tell whether another thread may have set an error: a class of a program's, without arguments."""
+    return not error.args and _package(error) not in sys.stdlib_module_names and not _is_of_statement(error)
+
+
+def _package(error: BaseException) -> str:
+    return type(error).__module__.partition(".")[0]
 
 
 def _is_of_handler(error: BaseException) -> bool:

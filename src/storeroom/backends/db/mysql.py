@@ -7,6 +7,7 @@ the transaction, under its locks.
 
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 import pymysql
@@ -115,6 +116,8 @@ class Session(pymysql.connections.Connection):  # type: ignore[misc]  # PyMySQL 
 
     longest_statement = 2**24
     is_busy = False
+    _rfile: Any
+    _sock: Any
 
     def connect(self, sock: socket.socket | None = None) -> None:
         """Connect; a Unix socket that nobody listens on is closed at once, which PyMySQL leaves to chance."""
@@ -132,6 +135,15 @@ class Session(pymysql.connections.Connection):  # type: ignore[misc]  # PyMySQL 
     def close(self) -> None:
         """Close without saying good-bye first, as PyMySQL does, to a server that may not be there."""
         self._force_close()
+
+    def _force_close(self) -> None:
+        # PyMySQL would take what a signal's handler raises here for an error of the socket's.
+        closing, self._rfile, self._sock = (self._rfile, self._sock), None, None
+        for each in filter(None, closing):
+            with suppress(OSError):
+                each.close()
+
+    __del__ = _force_close
 
     def fileno(self) -> int:
         """Return the descriptor of the socket; -1 if it is closed."""

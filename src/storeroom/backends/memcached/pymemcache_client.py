@@ -9,6 +9,7 @@ import select
 import socket
 import struct
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from pymemcache.client.base import Client
@@ -93,6 +94,8 @@ class PieceSocket(socket.socket):
 class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no types
     """One connection by pymemcache, which leaves bytes as they are, whatever flags they were stored with."""
 
+    sock: Any
+
     def __init__(self, address: Address, options: Mapping[str, Any]) -> None:
         super().__init__(
             address.path or (address.host, address.port),
@@ -107,6 +110,13 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
     def __del__(self) -> None:
         """Close it: one may be lost, see Connections."""
         self.close()
+
+    def close(self) -> None:
+        """Close it; pymemcache would take what a signal's handler raises here for an error of the socket's."""
+        sock, self.sock = vars(self).get("sock"), None
+        if sock is not None:
+            with suppress(OSError):
+                sock.close()
 
     def check_key(self, key: bytes, key_prefix: bytes) -> bytes:
         """Return the key, which is legal already."""
@@ -126,9 +136,8 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
         except MemcacheUnexpectedCloseError as error:
             raise ConnectionResetError("the server has closed the connection") from error
         except _GARBAGE as error:
-            for each in filter(None, (error, error.__context__)):  # pymemcache makes its own of any
-                if is_from_outside(each):
-                    raise each from None
+            if is_from_outside(error):
+                raise
             raise MemcacheUnknownError("no reply of Memcached") from error
         return found
 
