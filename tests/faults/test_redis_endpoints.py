@@ -1,13 +1,13 @@
 """A name that leads to another server after a failover, while the old one lives on as its replica."""
 
 import asyncio
+import contextlib
 import contextvars
 import itertools
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +225,36 @@ def test_server_that_lacks_its_primary_is_left(endpoint: Endpoint, mode: str) ->
     asyncio.run(work())
 
 
+class Picky(Proxy):
+    """A proxy that closes the connection on a command it does not know."""
+
+    def _pass_requests(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while (data := client.recv(65_536)) and b"ROLE" not in data:
+                server.sendall(data)
+        self._end(client, server)
+
+
+@MODES
+@pytest.mark.slow
+def test_reads_go_on_where_nobody_answers_for_the_role(pair: ReplicaPair, mode: str) -> None:
+    """A proxy that does not know the question costs one read a connection, and is not asked again soon."""
+    with Picky(pair.primary.port) as proxy:
+        driver = made(f"redis://127.0.0.1:{proxy.port}/0", mode)
+        topology = driver.cache.engine._topology
+
+        async def work() -> None:
+            await driver.set("k", "v")
+            for _ in range(3):
+                topology.look_at = 0.0
+                assert await driver.get("k") == "v"
+                assert topology.look_at > time.monotonic() + 2 * topology.ROLE_SECONDS
+                assert await driver.get_many(["k"]) == {"k": "v"}
+            assert driver.cache.engine.breaker.failures == 0
+
+        asyncio.run(work())
+
+
 def is_loading(server: RedisServer) -> bool:
     try:
         server.ask("GET", "k")
@@ -257,6 +287,7 @@ def test_server_that_loads_is_left(endpoint: Endpoint, mode: str) -> None:
             assert is_loading(old), "it is too late to tell"
         finally:
             old.ask("CONFIG", "SET", "key-load-delay", 0)
+            await asyncio.to_thread(eventually, lambda: not is_loading(old), "the old primary does not end to load")
 
     asyncio.run(work())
 
@@ -359,7 +390,7 @@ def test_names_are_resolved_for_each_connection(tmp_path: Path, mode: str, monke
 
     monkeypatch.setattr(socket, "getaddrinfo", resolved)
     servers = [RedisServer(redis_binary(), tmp_path / address, *REPLICATION) for address in ("127.0.0.2", "127.0.0.3")]
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         start_all(stack, servers)
         old, new = servers
         at_old = stack.enter_context(Proxy(old.port, "127.0.0.2"))

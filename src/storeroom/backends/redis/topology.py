@@ -25,6 +25,7 @@ from storeroom.backends.redis.requests import (
     UnreachableError,
     Use,
     any_turned_away,
+    is_broken,
     is_outage,
     key_of,
     undone,
@@ -80,11 +81,11 @@ class Single:
             return [(self._first, None)]
         self.look_at = time.monotonic() + self.ROLE_SECONDS  # others go on by what is known
         (outcome,) = yield [Batch(self._first, (*request.commands, _ROLE), request.use)]
-        if isinstance(outcome, Exception):
-            self.look_at += 12 * self.ROLE_SECONDS  # lest the question is to blame, as with some proxies
+        if isinstance(outcome, Exception) and is_broken(outcome):
+            self.look_at += 12 * self.ROLE_SECONDS  # the question is to blame, perhaps, as with some proxies
             (outcome,) = yield [Batch(self._first, request.commands, request.use)]
             return replies_of(outcome)
-        *replies, role = outcome
+        *replies, role = replies_of(outcome)
         is_replica = isinstance(role, list) and role[0] == b"slave"
         return (yield from self.again(request, replies)) if is_replica or any_turned_away(replies) else replies
 
