@@ -255,6 +255,30 @@ def test_reads_go_on_where_nobody_answers_for_the_role(pair: ReplicaPair, mode: 
         asyncio.run(work())
 
 
+@MODES
+@pytest.mark.slow
+def test_replica_that_location_names_is_seldom_asked_for_its_role(endpoint: Endpoint, mode: str) -> None:
+    """It is read from, and connections to it are kept, once it has turned out to be one on new connections, too."""
+    endpoint.proxy.target = endpoint.pair.replica.port
+    driver = made(endpoint.url, mode)
+    topology = driver.cache.engine._topology
+
+    async def work() -> None:
+        for seconds in (topology.ROLE_SECONDS, topology.SELDOM_SECONDS):
+            topology.look_at = 0.0
+            assert await driver.get("k") is None
+            assert topology.look_at > time.monotonic() + 0.5 * seconds
+        endpoint.move()
+        topology.look_at = 0.0
+        assert await driver.get("k") is None
+        await driver.set("k", "v")
+        topology.look_at = 0.0
+        assert await driver.get("k") == "v"
+        assert topology.look_at < time.monotonic() + 2 * topology.ROLE_SECONDS
+
+    asyncio.run(work())
+
+
 def is_loading(server: RedisServer) -> bool:
     try:
         server.ask("GET", "k")
