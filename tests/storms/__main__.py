@@ -1,4 +1,4 @@
-"""``python -m tests.storms [--minutes 10] [--seed N] [cluster] [replicas]``: a storm over each group of servers."""
+"""``python -m tests.storms [--minutes 10] [--seed N] [group ...]``: a storm over each group of servers."""
 
 import argparse
 import logging

@@ -32,6 +32,9 @@ UNREPLICATED = 1.0
 SWITCHED = 1.5
 
 
+#: Seconds after which a failover that was asked for has come to nothing.
+RETRY = 10.0
+
 #: Seconds after a name has moved in which operations may fail.
 MOVED = 2.0
 
@@ -98,12 +101,20 @@ class SentinelGroup:
         """Nothing fails. Writes to the old primary are lost from the promotion on until all know of it."""
         old = self._group.primary()
         fault = self._begin(f"{name} from {old.port}", faults, is_felt=False)
-        replica_of = [server for server in self.servers if server is not old]
-        eventually(self._asked_for_failover, "no failover begins")
-        eventually(lambda: any(it.ask("ROLE")[0] == "master" for it in replica_of), "nobody is promoted")
-        promoted = time.monotonic()
-        self._wait_for_another(old)
-        fault.losses.append((promoted - UNREPLICATED, time.monotonic() + SWITCHED))
+        others = [server for server in self.servers if server is not old]
+        promotions: list[float] = []
+        asked_at = -math.inf
+
+        def is_done() -> bool:
+            nonlocal asked_at
+            if time.monotonic() > asked_at + RETRY and self._asked_for_failover():  # again, if it comes to nothing
+                asked_at = time.monotonic()
+            if any(server.ask("ROLE")[0] == "master" for server in others):
+                promotions.append(time.monotonic())
+            return self._group.primary() is not old
+
+        eventually(is_done, "no other primary is named", patience=90.0)
+        fault.losses.append((promotions[0] - UNREPLICATED, time.monotonic() + SWITCHED))
         return fault
 
     def _asked_for_failover(self) -> bool:

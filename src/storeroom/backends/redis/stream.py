@@ -26,6 +26,12 @@ __all__ = ["Login", "Stream"]
 
 _NOTHING: Final = object()
 
+_LATE: Final = 0.05
+"""Part of a timeout by which the loop is late where it did not run, but for a busy machine's turns."""
+
+_MOMENT: Final = 0.01
+"""Seconds, in which a loop looks once at its sockets before the timers that are due then."""
+
 
 @dataclass(frozen=True, slots=True)
 class Login:
@@ -90,7 +96,7 @@ class Stream:
         try:
             return await self._attempt()
         except UnreachableError:
-            if self._loop.time() - begun < 1.5 * self._login.connect_timeout:
+            if self._loop.time() - begun < (1 + _LATE) * self._login.connect_timeout:
                 raise
         # A loop that did not run meanwhile may have missed the server's answer.
         return await self._attempt()
@@ -178,7 +184,7 @@ class _Wire(asyncio.Protocol):
         self._outgoing: list[bytes] = []
         self._writable = asyncio.Event()
         self._watchdog: asyncio.TimerHandle | None = None
-        self._moved_at = 0.0
+        self._moved_at = self._looked_at = 0.0
         self._unsent = 0
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
@@ -218,7 +224,11 @@ class _Wire(asyncio.Protocol):
         if self._unsent < unsent:
             self._moved_at = now
         left = min(max(self._pending[0].deadline, self._moved_at + self._timeout) - now, self._timeout)
-        if left <= 0:
+        if left <= 0 and self._looked_at <= self._moved_at:
+            # The loop may have stood still since it looked at its sockets, and the answer lie there: it looks again.
+            self._looked_at = now
+            self._watchdog = self._loop.call_later(_MOMENT, self._look)
+        elif left <= 0:
             self._fail(RedisTimeoutError(f"no answer from {self._name} within {self._timeout:g} s"))
         else:
             self._watchdog = self._loop.call_later(left, self._look)

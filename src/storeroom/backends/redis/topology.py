@@ -25,6 +25,7 @@ from storeroom.backends.redis.requests import (
     UnreachableError,
     Use,
     any_turned_away,
+    is_broken,
     is_outage,
     key_of,
     undone,
@@ -66,27 +67,35 @@ class Single:
     ROLE_SECONDS: Final = 5.0
     """Between two questions for the role, and for as long nobody notices, while nothing is written, that it changed."""
 
+    SELDOM_SECONDS: Final = 60.0
+    """The same where the answer was of no use: LOCATION names a replica, or a proxy that does not know the question."""
+
     health: Health | None = None
 
     def __init__(self, target: Target) -> None:
         self._first = target.servers[0]
         self.only: Server | None = self._first
         self.look_at = time.monotonic() + self.ROLE_SECONDS
+        self._was_replica = False
         self.leave: Callable[[Server], object] = id
 
     def route(self, request: Request) -> Route:
         """Return the route of a request: with `only`, of a read that asks for the role, too."""
         if request is PRIMARIES:
             return [(self._first, None)]
-        self.look_at = time.monotonic() + self.ROLE_SECONDS  # others go on by what is known
+        now = time.monotonic()
+        self.look_at = now + (self.SELDOM_SECONDS if self._was_replica else self.ROLE_SECONDS)  # for all callers
         (outcome,) = yield [Batch(self._first, (*request.commands, _ROLE), request.use)]
-        if isinstance(outcome, Exception):
-            self.look_at += 12 * self.ROLE_SECONDS  # lest the question is to blame, as with some proxies
+        if isinstance(outcome, Exception) and is_broken(outcome):
+            self.look_at = now + self.SELDOM_SECONDS  # the question is to blame, perhaps
             (outcome,) = yield [Batch(self._first, request.commands, request.use)]
             return replies_of(outcome)
-        *replies, role = outcome
-        is_replica = isinstance(role, list) and role[0] == b"slave"
-        return (yield from self.again(request, replies)) if is_replica or any_turned_away(replies) else replies
+        *replies, role = replies_of(outcome)
+        self._was_replica = isinstance(role, list) and role[0] == b"slave"
+        if self._was_replica or any_turned_away(replies):
+            return (yield from self.again(request, replies))
+        self.look_at = now + self.ROLE_SECONDS
+        return replies
 
     def again(self, request: Request, replies: list[Any]) -> Route:
         """Send commands once more that a server has turned away, on new connections; return all replies."""
