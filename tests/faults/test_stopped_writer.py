@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.sessions.backends import cache as sessions
 
 from storeroom import WriteTimeoutError
 from storeroom.backends.db import DatabaseCache
@@ -213,6 +214,19 @@ def test_a_word_for_each_family_of_operations(make: Make, stop: Callable[..., An
     resume(child)
     eventually(lambda: stores(cache, "after"))
     assert cache.get("k") == "after"
+
+
+def test_a_new_session_of_djangos_is_tried_once(make: Make, stop: Callable[..., Any]) -> None:
+    """Its key is known by the prefix of Django's class: for False Django would try 10,000 others."""
+    key = f"{sessions.SessionStore.cache_key_prefix}0123"
+    cache = make()
+    assert cache.add(key, {}) is True
+    assert cache.add(key, {}) is False, "it is there already"
+    stop()
+    for work in (lambda: cache.add(f"{key}4", {}), lambda: asyncio.run(cache.aadd(f"{key}4", {}))):
+        with pytest.raises(StorageError):
+            work()
+    assert cache.add("another", 1) is False
 
 
 async def longest_pause(work: Any) -> float:

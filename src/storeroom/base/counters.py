@@ -23,6 +23,8 @@ class CountingCache(ComputedCache):
     ) -> Any:  # fmt: skip
         """Add delta to the number stored; its timeout stays. Atomic. Return the new number.
 
+        In an outage it returns None, if ``on_error`` says "none" for counters.
+
         Args:
             key: the key.
             delta: the number to add.
