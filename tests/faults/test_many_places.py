@@ -12,6 +12,7 @@ from urllib.parse import clear_cache
 
 import pytest
 
+from storeroom import caches, configure
 from storeroom.backends.db import DatabaseCache
 from storeroom.backends.filebased import FileBasedCache
 from storeroom.backends.locmem import LocMemCache
@@ -24,6 +25,9 @@ from tests.faults.kinds import MEMCACHED, Site, kinds
 
 #: The bound, here: so few engines have files or connections open.
 OPEN = 2
+
+#: Calls of configure(), of which any that left something behind would be noticed.
+HUNDREDS: Final = 300
 
 #: Caches that are used before what is left is counted.
 _ROUND: Final = 10
@@ -123,6 +127,15 @@ def test_bounds_one_after_the_other_keep_no_objects(few: None, tmp_path: Path) -
     check_keeps_no_objects(lambda number: LocMemCache(str(tmp_path), {"OPTIONS": {"max_entries": 100 + number}}))
 
 
+def objects_left() -> int:
+    """Return how many objects there are when no engine is left: of those that nobody uses some are kept."""
+    close_all()
+    engines._engines.clear()
+    clear_cache()
+    gc.collect()
+    return len(gc.get_objects())
+
+
 @pytest.mark.slow
 @kinds("redis", *MEMCACHED, "postgresql", "mariadb")
 def test_configurations_one_after_the_other_leave_no_object_behind(few: None, site: Site) -> None:
@@ -132,17 +145,40 @@ def test_configurations_one_after_the_other_leave_no_object_behind(few: None, si
     def objects_after_more() -> int:
         for number in itertools.islice(numbers, MORE):
             use(site.cache(socket_timeout=20 + number, near={}), number)
-        return objects()
-
-    def objects() -> int:
-        close_all()
-        engines._engines.clear()  # of those that nobody uses some are kept
-        gc.collect()
-        return len(gc.get_objects())
+        return objects_left()
 
     objects_after_more()  # some things are made once
     before, _ = objects_after_more(), objects_after_more()
-    eventually(lambda: objects() - before < MORE)  # threads may be about to end
+    eventually(lambda: objects_left() - before < MORE)  # threads may be about to end
+
+
+@pytest.mark.slow
+@kinds("redis", *MEMCACHED, "postgresql", "mariadb")
+def test_hundreds_of_configurations_take_no_more_than_the_first(site: Site, kind: str) -> None:
+    """A program that calls configure() again and again has as many descriptors, threads and objects after it all."""
+    before, counted, objects = caches.swap(None), list[tuple[int, ...]](), list[int]()
+    cache = site.cache()
+    alias = {"BACKEND": type(cache), "LOCATION": "cache", "TIMEOUT": 60}
+    options = {"url": site.server.url()} if kind in ("postgresql", "mariadb") else {}
+    if not options:
+        scheme = "redis://" if kind == "redis" else ""
+        alias["LOCATION"] = f"{scheme}127.0.0.1:{site.server.port}"
+    try:
+        for number in range(HUNDREDS):
+            timeouts = {"socket_timeout": 20 + number / 1000, "socket_connect_timeout": 20}
+            near = {"near": {}} if number % 3 == 0 else {}
+            configure({"default": {**alias, "KEY_PREFIX": f"many{number}", "OPTIONS": {**options, **timeouts, **near}}})
+            caches["default"].set("k", number)
+            assert caches["default"].get("k") == number
+            counted.append((*taken(), len(engines._engines)))
+            if number % 100 == 99:
+                objects.append(objects_left())
+    finally:
+        caches.swap(before)
+    first, last = counted[: HUNDREDS // 2], counted[-HUNDREDS // 3 :]
+    for then, now in zip(zip(*first, strict=True), zip(*last, strict=True), strict=True):
+        assert max(now) - max(then) < HUNDREDS // 10  # on a busy machine some end a moment later
+    assert objects[-1] - objects[0] < HUNDREDS - 100  # not even one of each
 
 
 def test_memory_that_no_handle_uses_is_kept(few: None, tmp_path: Path) -> None:

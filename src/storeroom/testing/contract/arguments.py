@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -24,7 +25,10 @@ FOR_EVER: Final = (
     "9" * 400 + "d",
 )
 AT_ONCE: Final = (-(10**400), Fraction(-(10**400)), Decimal("-1e400"), float("-inf"), -1e300, timedelta.min, -0.0)
-WRONG: Final = (float("nan"), Decimal("nan"), Decimal("snan"), "nan", True, 1j, [1], b"5", "soon", datetime.now(UTC))
+WRONG: Final = (
+    float("nan"), Decimal("nan"), Decimal("snan"), "nan", True, False, 1j, [1], b"5", "soon", "-5s", "",
+    datetime.now(UTC),
+)  # fmt: skip
 
 
 @needs("store")
@@ -39,6 +43,9 @@ class ArgumentsContract(Suite):
             assert await cache.touch("k", timeout) is True
             await cache.set_many({"k": 1}, timeout, tags=["t"])
             assert await cache.ttl("k") is None, timeout
+            await cache.delete("n")
+            assert await cache.incr("n", default=4, timeout=timeout) == 5
+            assert await cache.ttl("n") is None, timeout
         assert await cache.expire_at("k", 10**400) is True
         assert await cache.expire_at("k", datetime.max.replace(tzinfo=UTC)) is True
         assert await cache.get("k") == 1
@@ -55,14 +62,22 @@ class ArgumentsContract(Suite):
     async def test_a_timeout_that_is_none_is_an_error(self, cache: Driver) -> None:
         """A timeout that has no meaning is an error to every operation that takes one, and changes nothing."""
         await cache.set("k", "old")
+        make_lock: Any = cache.cache.lock
+        refused = partial(pytest.raises, InvalidTimeoutError, match="expected seconds")
         for timeout in WRONG:
             for key, write in (("k", cache.set), ("k", cache.add), ("absent", cache.get_or_set), ("k", cache.refresh)):
-                with pytest.raises(InvalidTimeoutError, match="expected seconds"):
+                with refused():
                     await write(key, 1, timeout)
-            with pytest.raises(InvalidTimeoutError, match="expected seconds"):
+            with refused():
                 await cache.set_many({"k": 1}, timeout)
-            with pytest.raises(InvalidTimeoutError, match="expected seconds"):
+            with refused():
+                await cache.get_or_set_many(["absent"], lambda keys: dict.fromkeys(keys, 1), timeout)
+            with refused():
+                await cache.incr("absent", default=0, timeout=timeout)
+            with refused():
                 await cache.touch("k", timeout)
+            with refused():
+                make_lock("k", timeout=timeout)
         assert await cache.get_many(["k", "absent"]) == {"k": "old"}
 
     @pytest.mark.parametrize("keys", ["ab", b"ab", 5, None], ids=repr)
