@@ -13,9 +13,10 @@ if DATABASE["ENGINE"].endswith("mysql"):
 SECRET_KEY = "for tests only" * 4
 DATABASES = {"default": DATABASE}
 BACKEND = os.environ["SITE_BACKEND"]
+PATIENT = {"socket_timeout": 30, "socket_connect_timeout": 30, "busy_timeout": 30}  # a busy machine is no outage
 CACHES = {
-    "default": {"BACKEND": BACKEND, "LOCATION": "cache_table"},
-    "small": {"BACKEND": BACKEND, "LOCATION": "small_table", "OPTIONS": {"MAX_ENTRIES": 3}},
+    "default": {"BACKEND": BACKEND, "LOCATION": "cache_table", "OPTIONS": PATIENT},
+    "small": {"BACKEND": BACKEND, "LOCATION": "small_table", "OPTIONS": {**PATIENT, "MAX_ENTRIES": 3}},
 }
 INSTALLED_APPS = ["django.contrib.contenttypes", *filter(None, os.environ["SITE_APPS"].split(","))]
 MIDDLEWARE: list[str] = []

@@ -1,6 +1,7 @@
 """The tests of the project: TestCase takes back what a test has cached, and each worker has a cache of its own."""
 
 import asyncio
+import gc
 import os
 import threading
 import time
@@ -204,6 +205,29 @@ class AsOutsideOfTests(TestCase):
         with pytest.raises(ValueError, match="missing"):
             cache.incr("missing")
         assert cache.get("before") == "text"
+
+    def test_a_finalizer_may_use_the_cache(self) -> None:
+        """Code that the collector runs in the midst of an operation does not wait for its own thread's connection."""
+        found: list[Any] = []
+
+        def finalize(phase: str, _: object) -> None:
+            if phase == "stop" and self.is_idle:
+                self.is_idle = False
+                found.append(cache.get("k"))
+                self.is_idle = True
+
+        thresholds, busy, self.is_idle = gc.get_threshold(), cache.stats().busy, True
+        gc.callbacks.append(finalize)
+        gc.set_threshold(5)
+        try:
+            for number in range(100):
+                cache.set("k", number)
+                assert cache.get("k") == number
+        finally:
+            gc.set_threshold(*thresholds)
+            gc.callbacks.remove(finalize)
+        assert found
+        assert cache.stats().busy == busy
 
     def test_bounds_hold(self) -> None:
         """A full table evicts."""

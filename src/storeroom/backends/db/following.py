@@ -5,16 +5,21 @@ its own, so that a program's transactions are none of its, as elsewhere; but it 
 each it has one of its own, that ends when theirs has ended. Nobody tells it: it looks when it is used.
 """
 
+import threading
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+from weakref import ref
 
 from storeroom.backends.db.database import Database
 from storeroom.backends.db.pool import Pool
 from storeroom.backends.db.site import Site, test_blocks
+from storeroom.engines.nesting import nested
 
 __all__ = ["FollowingPool"]
 
 T = TypeVar("T")
+
+_NOBODY: Final[tuple[int, Callable[[], Any]]] = 0, lambda: None
 
 
 class FollowingPool(Pool):
@@ -27,11 +32,20 @@ class FollowingPool(Pool):
         super().__init__(database, 1, patience)
         self._site = site
         self._followed: Any = None  # Django's connection of the thread that runs the tests
+        self._holder = _NOBODY
         site.when_dropping(self.close_idle)
 
     def take(self) -> tuple[Any, bool]:
-        """Return the session, in step with the test that runs."""
+        """Return the session, in step with the test that runs.
+
+        Raises:
+            ReentrantUseError: this thread has it already, and so would wait for itself.
+        """
+        holder, held = self._holder
+        if holder == threading.get_ident() and held() is not None:
+            raise nested()
         session, was_open = super().take()
+        self._holder = threading.get_ident(), ref(session)
         try:
             if not self.database.is_stale(session):
                 self._keep_step(session)
@@ -39,6 +53,16 @@ class FollowingPool(Pool):
             self.discard(session)
             raise
         return session, was_open
+
+    def give_back(self, session: Any) -> None:
+        """See Connections."""
+        self._holder = _NOBODY
+        super().give_back(session)
+
+    def discard(self, session: Any) -> None:
+        """See Connections."""
+        self._holder = _NOBODY
+        super().discard(session)
 
     def _keep_step(self, session: Any) -> None:
         blocks, kept = self._blocks(), 0
