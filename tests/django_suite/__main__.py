@@ -100,6 +100,7 @@ class Outcome:
 
     Attributes:
         touching: those that passed and called a method of a cache. The others say nothing about its class.
+        lacking: the reason why it did not run; "" if it did.
     """
 
     phase: Phase
@@ -108,6 +109,7 @@ class Outcome:
     failed: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     problem: str = ""
+    lacking: str = ""
     seconds: float = 0.0
 
 
@@ -120,6 +122,7 @@ class Job:
         folder: of this job alone.
         backends: the package of the classes under test.
         listed: the tests that are left out of this Django's.
+        lacking: the reason why it cannot run; "" if it can.
     """
 
     phase: Phase
@@ -128,6 +131,7 @@ class Job:
     folder: Path
     backends: str
     listed: Exclusions
+    lacking: str = ""
 
 
 def main() -> int:
@@ -144,7 +148,7 @@ def main() -> int:
         prepared = list(pool.map(lambda pair: list(_jobs(pair, listed, options)), pairs))
         in_turn = itertools.chain.from_iterable(itertools.zip_longest(*prepared))
         futures = {job: pool.submit(_run, job) for job in in_turn if job}
-        runs = [[outcome for job in jobs if (outcome := futures[job].result())] for jobs in prepared]
+        runs = [[futures[job].result() for job in jobs] for jobs in prepared]
     for pair, jobs, outcomes in zip(pairs, prepared, runs, strict=True):
         _print_outcomes(jobs[0].ready, pair, outcomes)
     if not options.control:
@@ -179,22 +183,21 @@ def _jobs(pair: Pair, listed: Exclusions, options: argparse.Namespace) -> Iterat
         listed = Exclusions({}, {}, listed.other_storages, {})
     listed = listed.of(ready.version)
     tests = ready.unpack_tests(backends)
-    has_pylibmc = ready.has("pylibmc")
+    lacks = "" if ready.has("pylibmc") else "pylibmc comes built for Python 3.11 and older alone"
     for phase in phases:
-        if phase.storage == "pylibmc" and not has_pylibmc:
-            print(f"{pair.interpreter}: did not run: {phase.name}: pylibmc comes built for Python 3.11 and older alone")
-        else:
-            yield Job(phase, ready, tests, new_folder(), backends, listed.on(phase.storage))
+        lacking = lacks if phase.storage == "pylibmc" else ""
+        yield Job(phase, ready, tests, new_folder(), backends, listed.on(phase.storage), lacking)
 
 
-def _run(job: Job) -> Outcome | None:
-    """Run a job on a server of its own; return None where that is not installed."""
+def _run(job: Job) -> Outcome:
+    """Run a job on a server of its own, if that is installed."""
+    if job.lacking:
+        return Outcome(job.phase, lacking=job.lacking)
     try:
         with _running(job.phase.storage, job.folder) as location:
             return _run_phase(job, location)
     except pytest.skip.Exception as reason:
-        print(f"did not run: {job.phase.name}: {reason}")
-        return None
+        return Outcome(job.phase, lacking=str(reason))
     except pytest.fail.Exception as reason:
         return Outcome(job.phase, problem=f"{reason}\n")
 
@@ -270,7 +273,9 @@ def _judge(outcome: Outcome, run: subprocess.CompletedProcess[str]) -> None:
 def _print_outcomes(ready: Checkout, pair: Pair, outcomes: list[Outcome]) -> None:
     print(f"\nDjango {ready.version} on {pair.interpreter}")
     for outcome in outcomes:
-        if outcome.phase.only_excluded:
+        if outcome.lacking:
+            print(f"  {outcome.phase.name}: DID NOT RUN: {outcome.lacking}")
+        elif outcome.phase.only_excluded:
             print(f"  {outcome.phase.name}: {len(outcome.passed)} of {len(outcome.passed) + len(outcome.failed)}")
         else:
             print(f"  {outcome.phase.name}: {_counts([outcome])} ({outcome.seconds:.0f} s)")
@@ -300,7 +305,8 @@ def _print_exclusions(listed: Exclusions) -> None:
 
 def _close(counted: list[Outcome], outcomes: list[Outcome]) -> int:
     numbers, _, others = _counts(counted).partition("; ")
-    print(f"\n{others}\ndjango: {numbers}")
+    absent = [outcome.phase.name for outcome in counted if outcome.lacking]
+    print(f"\n{others}\nphases that did not run: {', '.join(absent) or 'none'}\ndjango: {numbers}")
     return int(any(outcome.problem for outcome in outcomes))
 
 

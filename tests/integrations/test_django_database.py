@@ -1,6 +1,7 @@
 """The database cache in a Django project: its database, its table, and its independence of the site's transactions."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -118,7 +119,7 @@ def told(**options):
     out = io.StringIO()
     call_command("createcachetable", stdout=out, **options)
     return out.getvalue()
-result = [told(dry_run=True), told(), told()]
+result = [told(dry_run=True), told(verbosity=2), told(), told(verbosity=0)]
 cache.set("k", 1)
 result.append(cache.get("k"))
 """
@@ -131,9 +132,10 @@ result.append(cache.get("k"))
         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
-    dry, first, second, value = json.loads(ran.stdout.splitlines()[-1])
+    dry, first, second, third, value = json.loads(ran.stdout.splitlines()[-1])
     assert dry.startswith("CREATE TABLE")
     assert (first, second) == (f"Cache table '{table}' created.\n", f"Cache table '{table}' already exists.\n")
+    assert third == ""
     assert value == 1
 
 
@@ -158,7 +160,7 @@ def told(*names, **options):
     out = io.StringIO()
     call_command("createcachetable", *names, stdout=out, **options)
     return out.getvalue().splitlines()
-result = [told(database="other"), told("ours"), told(verbosity=2), told("djangos")]
+result = [told(database="other"), told("ours", verbosity=2), told(verbosity=2), told("djangos")]
 caches["djangos"].set("k", 1)
 cache.set("k", 2)
 result.append([caches["djangos"].get("k"), cache.get("k")])
@@ -174,6 +176,34 @@ result.append([caches["djangos"].get("k"), cache.get("k")])
         ["Cache table 'djangos' already exists."],
         [1, 2],
     ]
+
+
+@pytest.mark.parametrize("is_by_command_line", [True, False])
+def test_createcachetable_without_the_app_says_that_it_is_missing(tmp_path: Path, *, is_by_command_line: bool) -> None:
+    """Django's own command, which passes over the table, does so no longer in silence; with the app nothing is said."""
+    said = []
+    for apps in ([], ["storeroom.integrations.django"]):
+        settings = {
+            "SECRET_KEY": "for tests only" * 4,
+            "DATABASES": {
+                "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": f"{tmp_path}/{len(apps)}.sqlite3"}
+            },
+            "CACHES": {"default": {"BACKEND": "storeroom.backends.db.DatabaseCache", "LOCATION": "pages"}},
+            "INSTALLED_APPS": apps,
+        }
+        (tmp_path / "some_settings.py").write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
+        call = (
+            "import django; django.setup(); from django.core.management import call_command as c; c('createcachetable')"
+        )
+        command = ["-m", "django", "createcachetable"] if is_by_command_line else ["-c", call]
+        ran = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True,
+            env=os.environ | {"DJANGO_SETTINGS_MODULE": "some_settings", "PYTHONPATH": str(tmp_path)},
+        )  # fmt: skip
+        said.append(ran.stderr)
+    assert said[0].count("makes no table 'pages'") == 1
+    assert "'storeroom.integrations.django' into INSTALLED_APPS" in said[0]
+    assert said[1] == ""
 
 
 def test_sqlite_site_has_a_cache_file_beside_it(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ redis-server redis-server
 memcached memcached
 mariadbd mariadb-server
 pg_ctlcluster postgresql
+pgbouncer pgbouncer
 '
 
 missing=$(echo "$servers" | while read -r program package; do

@@ -22,6 +22,7 @@ from storeroom.backends.db.errors import FullError, OutageError
 from storeroom.backends.db.fetching import fetch_all, fetch_one, fetch_parts, rows_changed
 from storeroom.backends.db.options import OPTIONS
 from storeroom.backends.db.rows import from_column, name_of
+from storeroom.backends.db.site import tell_of_app
 from storeroom.backends.db.statements import chunks
 from storeroom.backends.db.transaction import NO_BOUND, Bounds, Transaction
 from storeroom.backends.network import busy_answer
@@ -80,6 +81,7 @@ class DatabaseCache(ComparingCache):
         super().__init__(params)
         self._location = location
         self._connect()
+        tell_of_app(self._target.table)
         options = self.settings.options
         self._bounds = Bounds(cull_frequency=options["cull_frequency"])
         self._max_tags: int | None = options["max_tags"]
@@ -306,6 +308,8 @@ class DatabaseCache(ComparingCache):
 
     async def _run(self, hook: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         engine, name = self._engine, getattr(hook, "__name__", "")
+        if engine.alook is not None:
+            await engine.alook()
         # A switch of threads takes ten times as long as a short read of a file.
         if (
             engine.answers_at_once

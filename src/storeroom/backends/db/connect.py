@@ -9,9 +9,10 @@ from typing import Any, Final
 
 from storeroom.backends.db.database import Database
 from storeroom.backends.db.engine import DatabaseEngine
+from storeroom.backends.db.following import FollowingPool
 from storeroom.backends.db.location import Target, parse
 from storeroom.backends.db.pool import Pool
-from storeroom.backends.db.site import Site, find_site, is_test_run
+from storeroom.backends.db.site import Site, find_site
 from storeroom.config import Settings
 from storeroom.engines import shared
 from storeroom.exceptions import InvalidCacheBackendError
@@ -57,28 +58,33 @@ def distrusted(location: str, settings: Settings) -> list[str]:
 def engine_of(target: Target, options: Mapping[str, Any], site: Site | None) -> tuple[DatabaseEngine, bool]:
     """Return the engine of a table, and whether this user alone can write to it."""
     settings = {name: options[name] for name in _SHARED}
-    database, is_trusted = _database(target, settings)
-    keeps_idle = database.is_local or site is None or not is_test_run()
+    database, is_trusted = _database(target, settings, site)
+    whose = site and (site.alias, site.test_process)
     where = replace(target, table="*")
-    known_by = repr((where, target.user, target.password, target.query, sorted(settings.items()), keeps_idle))
+    known_by = repr((where, target.user, target.password, target.query, sorted(settings.items()), whose))
     # Passwords are part of the identity, which no repr shows.
     identity = f"{where!r} {hashlib.blake2b(known_by.encode(), digest_size=16).hexdigest()}"
     bounds = options["max_connections"], options["pool_timeout"]
-    pool = shared(Pool, identity, lambda: Pool(database, *bounds, keeps_idle=keeps_idle))
+
+    def make() -> Pool:
+        return FollowingPool(database, bounds[1], site) if site and site.test_process else Pool(database, *bounds)
+
+    pool = shared(Pool, identity, make)
     table = target.table
     return shared(DatabaseEngine, (pool, table), lambda: DatabaseEngine(pool, table, settings)), is_trusted
 
 
-def _database(target: Target, settings: Mapping[str, Any]) -> tuple[Database, bool]:
+def _database(target: Target, settings: Mapping[str, Any], site: Site | None) -> tuple[Database, bool]:
+    login = site.login if site else None
     try:
         if target.vendor == "postgresql":
             from storeroom.backends.db.postgresql import PostgreSQL
 
-            return PostgreSQL(target, settings), False
+            return PostgreSQL(target, settings, login), False
         if target.vendor == "mysql":
             from storeroom.backends.db.mysql import MySQL
 
-            return MySQL(target, settings), False
+            return MySQL(target, settings, login), False
     except ModuleNotFoundError as error:
         raise InvalidCacheBackendError(
             f"LOCATION leads to a database of {target.vendor}, which needs the module {error.name!r}, and that is not "

@@ -1,12 +1,13 @@
 """A database: its sessions, its transactions, and the meaning of its errors."""
 
+import contextlib
 import os
 import random
 import select
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from storeroom import timeouts
 from storeroom.backends.db.errors import Fault
@@ -17,12 +18,16 @@ __all__ = ["Database", "pause"]
 
 T = TypeVar("T")
 
+_SAVEPOINT: Final = "SAVEPOINT storeroom"
+_RELEASE: Final = f"RELEASE {_SAVEPOINT}"
+
 
 class Database:
     """Base of sqlite.py, postgresql.py and mysql.py; its defaults are those of a server.
 
     A session is a driver's connection in autocommit mode with a method ``execute(statement, parameters)`` that
-    returns a cursor.
+    returns a cursor. Its `blocks` are those of a test that it keeps step with, in a transaction that encloses all
+    others: see following.py.
 
     Attributes:
         name: for the log and for errors; without password.
@@ -145,15 +150,26 @@ class Database:
         Where neither could be done, the session is not idle: its caller closes it, and the transaction ends with it.
         """
         try:
-            for statement in begin:
+            for statement in (_SAVEPOINT,) if session.blocks else begin:
                 session.execute(statement, ())
             result = work(*args)
-            session.execute("COMMIT", ())
+            session.execute(_RELEASE if session.blocks else "COMMIT", ())
         except Exception as error:
             if not (isinstance(error, self.errors) and self.fault(error).ends_session):
-                self.rollback(session)
+                (self._undo if session.blocks else self.rollback)(session)
+            raise
+        except BaseException:
+            session.blocks = ()  # so that it is not idle
             raise
         return result
+
+    def _undo(self, session: Any) -> None:
+        """Undo a transaction that a test's encloses; if that fails, the session is not idle."""
+        blocks, session.blocks = session.blocks, ()
+        with contextlib.suppress(*self.errors):
+            session.execute(f"ROLLBACK TO {_SAVEPOINT}", ())
+            session.execute(_RELEASE, ())
+            session.blocks = blocks
 
     def rollback(self, session: Any) -> None:
         """Undo a session's transaction, if it is in one, and no statement was cut short."""

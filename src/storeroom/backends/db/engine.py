@@ -65,7 +65,7 @@ class DatabaseEngine(NetworkEngine):
     def __init__(self, pool: Pool, table: str, options: Mapping[str, Any]) -> None:
         self.database = database = pool.database
         super().__init__(database.name)
-        self._pool, self.parts = pool, (pool,)
+        self._pool, self.parts, self.alook = pool, (pool,), pool.alook
         self.spoken = database.spoken
         self.statements = database.statements(table)
         self.notes: dict[bytes, None] = {}
@@ -323,7 +323,8 @@ class DatabaseEngine(NetworkEngine):
     def _make_ready(self, session: Any) -> None:
         with self._preparing, self._prepares:
             if not self._is_ready:
-                schema.make_ready(self.database, self.statements, session, creates=self._creates)
+                make = partial(schema.make_ready, self.database, self.statements, creates=self._creates)
+                self._pool.apart(session, make)
                 self._is_ready = True
 
     def _put_back(self, session: Any, *, is_fit: bool = True) -> None:
@@ -391,7 +392,7 @@ class DatabaseEngine(NetworkEngine):
 
     def notifications(self) -> "Notifications | None":
         """Return the channel of the table's changes, and announce those of this process; None if there is none."""
-        if self._notifications is None and self.database.can_notify:
+        if self._notifications is None and self.database.can_notify and self.alook is None:
             from storeroom.backends.db.notifications import Notifications  # noqa: PLC0415 -- few programs need it
 
             with self.lock:
@@ -404,7 +405,8 @@ class DatabaseEngine(NetworkEngine):
 
     def create_table(self) -> bool:
         """Make the table unless it is there: see schema.create()."""
-        made = self._attempt(lambda: self._pool.take()[0], partial(schema.create, self.database, self.statements), ())
+        create = partial(schema.create, self.database, self.statements)
+        made: bool = self._attempt(lambda: self._pool.take()[0], self._pool.apart, (create,))
         self._is_ready = True
         return made
 

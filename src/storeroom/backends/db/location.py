@@ -9,14 +9,14 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from storeroom.exceptions import ConfigurationError
 from storeroom.registry.sources import program_directory
 from storeroom.wording import mask_url, nearest, shown
 
-__all__ = ["PORTS", "Target", "parse"]
+__all__ = ["PORTS", "Login", "Target", "parse"]
 
 _VENDORS: Final = {
     "sqlite": "sqlite",
@@ -26,6 +26,9 @@ _VENDORS: Final = {
     "mariadb": "mysql",
 }
 """Scheme of a URL, without the driver that may follow a "+", to the kind of database."""
+
+Login: TypeAlias = Callable[[], dict[str, Any]]
+"""Returns a driver's arguments, as they are at the moment."""
 
 PORTS: Final = {"postgresql": 5432, "mysql": 3306}
 

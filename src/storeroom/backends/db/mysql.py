@@ -8,6 +8,7 @@ the transaction, under its locks.
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, ClassVar, Final
 
 import pymysql
@@ -16,7 +17,7 @@ from pymysql.cursors import Cursor
 
 from storeroom.backends.db.database import Database
 from storeroom.backends.db.errors import Fault
-from storeroom.backends.db.location import PORTS, Target
+from storeroom.backends.db.location import PORTS, Login, Target
 from storeroom.backends.db.mysql_parameters import read_parameters
 from storeroom.backends.db.rows import KEY_BYTES
 from storeroom.backends.db.statements import COLUMNS, Grammar, Statements
@@ -72,11 +73,18 @@ _LOST: Final = {0, 1053, 1927, 2006, 2013, 2055}
 _CROWDED: Final = (1040, 1203)
 """Too many connections: of all users, of this one."""
 
+_LOGIN: Final = frozenset({"database", "host", "password", "port", "user"})
+"""The arguments of PyMySQL that are no parameters of a URL."""
+
 _CLIENTS: Final = range(2000, 3000)
 
 
 def _code(error: Exception) -> int:
     return error.args[0] if error.args and isinstance(error.args[0], int) else 0
+
+
+def _login(target: Target) -> dict[str, Any]:
+    return {**target.login("database"), **dict(target.query)}
 
 
 class MySQLStatements(Statements):
@@ -116,6 +124,7 @@ class Session(pymysql.connections.Connection):  # type: ignore[misc]  # PyMySQL 
 
     longest_statement = 2**24
     is_busy = False
+    blocks: tuple[object, ...] = ()
     _rfile: Any
     _sock: Any
 
@@ -201,13 +210,14 @@ class MySQL(Database):
     unreachable = pymysql.OperationalError
     _columns = "SELECT column_name FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = %s"
 
-    def __init__(self, target: Target, settings: Mapping[str, Any]) -> None:
+    def __init__(self, target: Target, settings: Mapping[str, Any], login: Login | None = None) -> None:
         self.name = f"MySQL ({target.address})"
         self.spoken = MYSQL, target.host or "", target.port or PORTS[target.vendor]
         seconds = settings["socket_timeout"]
-        given = {**target.login("database"), **read_parameters(dict(target.query), self.name)}
-        self._arguments: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        self._arguments |= {
+        self._login: Login = login or partial(_login, target)
+        if login is None:
+            self._read_login()
+        self._arguments: dict[str, Any] = {
             "connect_timeout": settings["socket_connect_timeout"],
             "read_timeout": seconds,
             "write_timeout": seconds,
@@ -217,8 +227,14 @@ class MySQL(Database):
         }
         self._lock_seconds = max(1, round(seconds))
 
+    def _read_login(self) -> dict[str, Any]:
+        given = self._login()
+        login = {name: given.pop(name) for name in _LOGIN & given.keys()}
+        read = {**login, **read_parameters(given, self.name)}
+        return {name: value for name, value in read.items() if value is not None}
+
     def _open(self) -> Session:
-        return Session(**self._arguments)
+        return Session(**self._read_login(), **self._arguments)
 
     def _prepare(self, session: Session) -> None:
         session.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
@@ -230,7 +246,8 @@ class MySQL(Database):
 
     def is_idle(self, session: Session) -> bool:
         """See Database."""
-        return not (session.is_busy or session.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)
+        is_amid = session.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS and not session.blocks
+        return not (session.is_busy or is_amid)
 
     def rollback(self, session: Session) -> None:
         """See Database."""

@@ -16,7 +16,7 @@ from typing import Any, Final
 from storeroom.backends.db import rows as layout
 from storeroom.backends.db.database import Database
 from storeroom.backends.db.statements import batches
-from storeroom.near.listening import ListeningThread
+from storeroom.near.listening import ListeningThread, RefusedError
 from storeroom.storage.channel import Listener
 
 __all__ = ["Notifications"]
@@ -63,6 +63,8 @@ class Notifications(ListeningThread):
     def _open(self, stack: ExitStack) -> None:
         self._session = session = self._database.connect()
         stack.callback(self._database.close, session)
+        if session.is_pooled:
+            raise RefusedError("a pooler is between, such as PgBouncer; let OPTIONS['url'] name the server itself")
         session.add_notify_handler(self._hear)
         session.execute(f'LISTEN "{self._channel}"')
         self._drop_all()

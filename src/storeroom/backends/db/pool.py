@@ -5,9 +5,9 @@ A child starts without any, and no lock of a driver is held by a thread that the
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
 from storeroom.backends.connections import Connections
 from storeroom.backends.db.database import Database
@@ -16,6 +16,8 @@ from storeroom.engines import Engine
 from storeroom.exceptions import PoolTimeoutError
 
 __all__ = ["Pool"]
+
+T = TypeVar("T")
 
 _FORK_SECONDS: Final = 10.0
 """A fork's longest wait for operations that are under way, each of which has a shorter timeout."""
@@ -44,16 +46,18 @@ class Writers(Connections[Turn]):
 
 
 class Pool(Connections[Any], Engine):
-    """See Connections; without `keeps_idle` none stays open when nobody uses it."""
+    """See Connections."""
 
     can_be_forgotten = True
+    alook: Callable[[], Awaitable[None]] | None = None
+    """In a test run, awaited before an asynchronous operation: see following.py."""
 
-    def __init__(self, database: Database, limit: int, patience: float, *, keeps_idle: bool) -> None:
+    def __init__(self, database: Database, limit: int, patience: float) -> None:
         Engine.__init__(self)
         self.database = database
         self._terms = database.name, self._connect, database.close, limit, patience, database.is_crowded
         Connections.__init__(self, *self._terms)
-        self.give = self.give_back if keeps_idle else self.discard
+        self.give = self.give_back
         self._gathered: list[Any] = []
         self._executor: ThreadPoolExecutor | None = None
 
@@ -61,6 +65,10 @@ class Pool(Connections[Any], Engine):
         session = self.database.connect()
         self.note_opening()
         return session
+
+    def apart(self, session: Any, make: Callable[[Any], T]) -> T:
+        """Make a table, by this session or another."""
+        return make(session)
 
     def writers(self) -> Writers | None:
         """Return the turns of one table's writers; None where there are no more sessions than turns, or a lock."""

@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -12,13 +12,15 @@ from psycopg.pq import TransactionStatus
 
 from storeroom.backends.db.database import Database
 from storeroom.backends.db.errors import Fault
-from storeroom.backends.db.location import PORTS, Target
+from storeroom.backends.db.location import PORTS, Login, Target
 from storeroom.backends.db.statements import REMOVED, Grammar, Statements
 from storeroom.backends.refusals import LOGIN_REMEDY, TLS_REMEDY
 from storeroom.backends.strangers import POSTGRESQL
 from storeroom.exceptions import ConfigurationError
 
 __all__ = ["PostgreSQL"]
+
+T = TypeVar("T")
 
 _FAULTS: Final = {
     "40001": Fault.CONFLICT,  # serialization_failure
@@ -50,6 +52,8 @@ _REMEDIES: Final = {
     "certificate": TLS_REMEDY,
     "permission denied for database": "GRANT CONNECT on the database to the user.",
     "does not exist": "Create the role and the database that the URL names, or name others.",
+    "unsupported startup parameter": "PgBouncer passes no such parameter on: leave it out of the URL, or of OPTIONS in "
+    "DATABASES, or add it to PgBouncer's ignore_startup_parameters.",
     "SSL negotiation": "The server there is no PostgreSQL: check the port in the URL.",
 }
 """Words in which a server, or libpq, refuses a connection -> the remedy. libpq tells no SQLSTATE of these."""
@@ -90,6 +94,9 @@ class TimedConnection(psycopg.Connection[Any]):
     """A connection that waits for an answer only so long."""
 
     answer_seconds = math.inf
+    blocks: tuple[object, ...] = ()
+    is_pooled = False
+    """Whether a pooler is between, such as PgBouncer: the next transaction may be in another session of the server."""
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         """Run one of psycopg's generators, but no longer than `answer_seconds`."""
@@ -137,21 +144,24 @@ class PostgreSQL(Database):
     can_notify = True
     _columns = "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped"
 
-    def __init__(self, target: Target, settings: Mapping[str, Any]) -> None:
+    def __init__(self, target: Target, settings: Mapping[str, Any], login: Login | None = None) -> None:
         self.name = f"PostgreSQL ({target.address})"
         self.spoken = POSTGRESQL, target.host or "", target.port or PORTS[target.vendor]
         self._answer_seconds: float = settings["socket_timeout"]
+        milliseconds = max(1, int(self._answer_seconds * 1000))
+        # A cache can wait for the disk's confirmation or be fast; a crash loses the last moment.
+        self._settings = f"SET LOCAL synchronous_commit = off; SET LOCAL statement_timeout = {milliseconds}"
         if settings["unlogged"]:
             self.grammar = replace(self.grammar, create="CREATE UNLOGGED TABLE")
-        given = {
-            **target.login("dbname"),
-            # libpq takes whole seconds, and two at least.
-            "connect_timeout": max(2, math.ceil(settings["socket_connect_timeout"])),
-            "application_name": "storeroom",
-            **dict(target.query),
-        }
+        # libpq takes whole seconds, and two at least.
+        self._connect_seconds = max(2, math.ceil(settings["socket_connect_timeout"]))
+        self._login = login
+        self._conninfo = "" if login else self._conninfo_of({**target.login("dbname"), **dict(target.query)})
+
+    def _conninfo_of(self, given: Mapping[str, Any]) -> str:
+        given = {"connect_timeout": self._connect_seconds, "application_name": "storeroom", **given}
         try:
-            self._conninfo = make_conninfo(**{name: value for name, value in given.items() if value is not None})
+            return make_conninfo(**{name: value for name, value in given.items() if value is not None})
         except psycopg.ProgrammingError as error:
             raise ConfigurationError(
                 f"{self.name} is given parameters that PostgreSQL's library does not know: {str(error).strip()}. See "
@@ -159,20 +169,30 @@ class PostgreSQL(Database):
             ) from error
 
     def _open(self) -> TimedConnection:
-        return TimedConnection.connect(self._conninfo, autocommit=True)
+        conninfo = self._conninfo_of(self._login()) if self._login else self._conninfo
+        return TimedConnection.connect(conninfo, autocommit=True)
 
     def _prepare(self, session: TimedConnection) -> None:
         session.answer_seconds = self._answer_seconds
-        milliseconds = max(1, int(self._answer_seconds * 1000))
-        # A cache can wait for the disk's confirmation or be fast; a crash loses the last moment.
-        session.execute(f"SET synchronous_commit = off; SET statement_timeout = {milliseconds}")
+        (told,) = session.execute("SELECT pg_backend_pid()").fetchone() or (0,)
+        session.is_pooled = told != session.pgconn.backend_pid
+        if session.is_pooled:
+            session.prepare_threshold = None
+        else:
+            session.execute(self._settings.replace("LOCAL", "SESSION"))
+
+    def within(self, session: TimedConnection, begin: Sequence[str], work: Callable[..., T], *args: Any) -> T:
+        """See Database; settings of a session behind a pooler hold for a transaction, lest another program has them."""
+        settled = [f"{statement}; {self._settings}" for statement in begin] if session.is_pooled else begin
+        return super().within(session, settled, work, *args)
 
     def _descriptor(self, session: TimedConnection) -> int:
         return -1 if session.closed else session.pgconn.socket
 
     def is_idle(self, session: TimedConnection) -> bool:
         """See Database."""
-        return session.pgconn.transaction_status == TransactionStatus.IDLE
+        expected = TransactionStatus.INTRANS if session.blocks else TransactionStatus.IDLE
+        return session.pgconn.transaction_status == expected
 
     def rollback(self, session: TimedConnection) -> None:
         """See Database."""

@@ -76,11 +76,12 @@ class Session:
     sqlite3's own does not: it is in a circle with its statements.
     """
 
-    __slots__ = ("__weakref__", "connection", "execute", "file")
+    __slots__ = ("__weakref__", "blocks", "connection", "execute", "file")
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection, self.execute = connection, connection.execute
         self.file: tuple[int, int] | None = None
+        self.blocks: tuple[object, ...] = ()
 
     def close(self) -> None:
         """Close it, and end its transaction."""
@@ -178,7 +179,7 @@ class SQLite(Database):
 
     def is_idle(self, session: Session) -> bool:
         """See Database."""
-        return not session.connection.in_transaction
+        return bool(session.blocks) or not session.connection.in_transaction
 
     def rollback(self, session: Session) -> None:
         """See Database; after some errors the transaction is undone already."""

@@ -36,6 +36,7 @@ class Command(createcachetable.Command):  # type: ignore[misc]  # Django ships n
             for statement in cache.create_statements():
                 self.stdout.write(f"{statement};")
             return
+        # Django tells of a table that is there already, and of one that it made where more is asked for.
         made = cache.create_table()
-        if options["verbosity"] > 0:
+        if options["verbosity"] > made:
             self.stdout.write(f"Cache table {cache.table_name!r} {'created' if made else 'already exists'}.")
