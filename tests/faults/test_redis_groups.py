@@ -265,7 +265,10 @@ def test_near_tier_of_the_other_servers_goes_on(revived: Cluster, mode: str) -> 
         revived.servers[0].start()
         await until(all_set, "the server does not come back")
         await until(stays_near, "nothing is near after the outage")
-        assert not near.cache.engine.tracker()._lost
+        await until(all_heard, "one server is not heard of any more")
+
+    async def all_heard() -> bool:
+        return not near.cache.engine.tracker()._lost
 
     async def all_set() -> bool:
         failed = await other.set_many({key: key for key in KEYS})
