@@ -15,7 +15,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from storeroom.backends.connections import Connections
 from storeroom.backends.redis.requests import Command, ForeignError, UnreachableError, Use
-from storeroom.backends.redis.watching import dialogue, is_watched
+from storeroom.backends.redis.watching import DECIDE, dialogue
 
 __all__ = ["Pool", "pack", "require_primary"]
 
@@ -97,7 +97,7 @@ class Pool:
             redis.exceptions.ConnectionError: the connection broke.
             redis.exceptions.TimeoutError: the server did not answer in time.
         """
-        if is_watched(commands):
+        if commands[-1][0] == DECIDE:
             return self._converse(commands)
         # Before a connection is taken: others may need it, and an exception that comes between loses it for a while.
         packed, count = pack(commands), len(commands)

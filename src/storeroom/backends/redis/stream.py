@@ -21,7 +21,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from storeroom.backends.redis.location import Server
 from storeroom.backends.redis.pool import pack, require_primary
 from storeroom.backends.redis.requests import Command, ForeignError, UnreachableError, Use
-from storeroom.backends.redis.watching import dialogue, is_watched
+from storeroom.backends.redis.watching import DECIDE, dialogue
 
 __all__ = ["Login", "Stream"]
 
@@ -59,7 +59,7 @@ class Stream:
 
     async def exchange(self, commands: Sequence[Command], use: Use) -> list[Any]:
         """Send commands; return their replies: see Pool.exchange()."""
-        if is_watched(commands):
+        if commands[-1][0] == DECIDE:
             return await self._converse(commands)
         wire = self._wire
         if wire is not None and not wire.is_closed:

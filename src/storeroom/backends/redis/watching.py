@@ -18,7 +18,7 @@ from storeroom.backends.redis.scripts import Script
 from storeroom.exceptions import StorageError
 from storeroom.storage.envelope import is_packed
 
-__all__ = ["Runner", "dialogue", "is_watched"]
+__all__ = ["DECIDE", "Runner", "dialogue", "is_watched"]
 
 Plan = tuple[Sequence[Command], Callable[..., Any]]
 """Commands that read, and a function of their replies: the changes, or the script's reply where there are none."""
@@ -26,7 +26,7 @@ Plan = tuple[Sequence[Command], Callable[..., Any]]
 _NUMBER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 _SMALL: Final = range(-(2**63), 2**63)
 
-_DECIDE: Final = "DECIDE"
+DECIDE: Final = "DECIDE"
 """Stands at the end of commands that are watched, with the first key, and the function that decides on the changes."""
 
 _REST_SECONDS: Final = 60.0
@@ -79,7 +79,7 @@ def _without(script: Script, keys: Sequence[bytes], args: Sequence[Any]) -> Exch
         answer = decide(*replies)
         return answer if isinstance(answer, _Changes) else ()
 
-    commands: Any = (("WATCH", *keys), *reads, (_DECIDE, keys[0], changes))
+    commands: Any = (("WATCH", *keys), *reads, (DECIDE, keys[0], changes))
     while True:
         *told, done = yield Request(commands, Use.ONCE)
         checked(told[0])
@@ -93,7 +93,7 @@ def _without(script: Script, keys: Sequence[bytes], args: Sequence[Any]) -> Exch
 
 def is_watched(commands: Sequence[Command]) -> bool:
     """Tell whether commands need a connection of their own for two round trips: see dialogue()."""
-    return commands[-1][0] == _DECIDE
+    return commands[-1][0] == DECIDE
 
 
 def dialogue(commands: Sequence[Any]) -> Generator[Sequence[Command], list[Any], list[Any]]:
