@@ -158,6 +158,19 @@ class TestRedisLeastRights(Redis, LeastRights):
         return super().make_cache(location, {**params, "OPTIONS": params.get("OPTIONS", {}) | login})
 
 
+class TestRedisWithoutScripts(Redis, LeastRights):
+    """The user may not run scripts: the server watches keys instead."""
+
+    lacks = LACKS
+    own_options: ClassVar = {"username": "without-scripts", "password": "right"}
+
+    @pytest.fixture
+    def location(self, redis_databases: Databases) -> str:
+        rules = ("reset", "on", ">right", "~*", "&*", "+@all", "-@scripting")
+        redis_databases.server.ask("ACL", "SETUSER", "without-scripts", *rules)
+        return redis_databases.url()
+
+
 class TestRedisSentinel(Redis, AnotherServer):
     """A primary that three Sentinels name."""
 

@@ -141,7 +141,7 @@ def test_server_that_refuses_a_cache_later_is_down(site: Site, mode: str, caplog
 @kinds("redis")
 def test_missing_permission_is_an_error(site: Site, mode: str) -> None:
     """A user who may not run a command, or use the keys, is told all the rights that are needed."""
-    site.server.ask("ACL", "SETUSER", "few", "reset", "on", ">pw", "~*:open*", "+@all", "-evalsha")
+    site.server.ask("ACL", "SETUSER", "few", "reset", "on", ">pw", "~*:open*", "+@all", "-evalsha", "-watch")
     driver = Driver(RedisCache(f"redis://few:pw@127.0.0.1:{site.server.port}/0", {}), mode)
 
     async def work() -> None:

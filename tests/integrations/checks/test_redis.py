@@ -16,7 +16,19 @@ from tests.servers.redis import RedisServer, running, valkey_binary
 from tests.servers.redis_groups import Cluster, ReplicaPair, Sentinels, eventually, is_following, replicas
 
 #: Commands of Redis that tell something, or open a connection.
-READING = {"auth", "hello", "info", "ping", "role", "select", "time", "client|setname", "command", "config|get"}
+READING = {
+    "auth",
+    "hello",
+    "info",
+    "ping",
+    "role",
+    "select",
+    "time",
+    "client|setname",
+    "command",
+    "config|get",
+    "cluster|slots",
+}
 
 #: Commands that are tried: for a key that nobody has, or with an argument that is none.
 TRIED = {
@@ -155,7 +167,8 @@ def test_old_servers_are_found(sound, monkeypatch):
 USERS = {
     "own keys": ("~shop:* &* +@all", ()),
     "guide": ("~shop:* &* +@read +@write +@connection -@dangerous", ("+evalsha", "+eval")),
-    "no scripts": ("~shop:* &* +@all -@scripting", ("+evalsha", "+eval")),
+    "no scripts": ("~shop:* &* +@all -@scripting", ()),
+    "nor transactions": ("~shop:* &* +@all -@scripting -exec", ("+evalsha", "+eval")),
     "no scan": ("~shop:* &* +@all -scan -keys", ("+scan",)),
     "no tracking": ("~shop:* &* +@all -client", ("+client|tracking",)),
     "other keys": ("~shop:open:* +@all", ("~shop:*",)),

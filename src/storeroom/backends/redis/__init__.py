@@ -102,12 +102,13 @@ class RedisCache(NetworkCache):
         return self._rights("" if self._fixed_space is None else self._fixed_space.start())
 
     def _name(self, error: Exception) -> None:
-        if isinstance(error, StorageError) and self._requests.RIGHTS in str(error):
-            told = f"All that this cache needs: {shlex.join(self._needed().least())}"
-            error.args = (str(error).replace(self._requests.RIGHTS, told),)
-        if isinstance(error, StorageError) and self._requests.is_of_cluster(error):
-            error.args = (f"{error}{self._engine.target.cluster_remedy()}",)
         super()._name(error)
+        text, rights = str(error), self._requests.RIGHTS
+        if isinstance(error, StorageError) and rights in text:
+            needed = shlex.join(self._needed().least())
+            error.args = (f"{text.replace(f' {rights}', '')} All that this cache needs: {needed}",)
+        elif isinstance(error, StorageError) and self._requests.is_of_cluster(error):
+            error.args = (f"{text}{self._engine.target.cluster_remedy()}",)
 
     def _is_broken(self, error: Exception) -> bool:
         return self._requests.is_broken(error)

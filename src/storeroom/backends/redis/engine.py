@@ -25,6 +25,7 @@ from storeroom.backends.redis.sentinel_watch import SentinelWatch
 from storeroom.backends.redis.stream import Login, Stream
 from storeroom.backends.redis.topology import Cluster, Route, Single
 from storeroom.backends.redis.tracking import Tracker
+from storeroom.backends.redis.watching import is_watched
 from storeroom.backends.served import NetworkEngine
 from storeroom.backends.strangers import REDIS, TLS
 
@@ -120,6 +121,10 @@ class RedisEngine(NetworkEngine):
     def _exchange(self, batches: Sequence[Batch]) -> list[Outcome]:
         """Send all batches before the first reply is read, so that the servers work at the same time."""
         pools = [self._pool(batch.server) for batch in batches]
+        if is_watched(batches[0].commands):
+            return [
+                _outcome(pool.exchange, batch.commands, batch.use) for pool, batch in zip(pools, batches, strict=True)
+            ]
         packed = [pack(batch.commands) for batch in batches]
         outcomes: list[Any] = [None] * len(batches)
 

@@ -19,6 +19,7 @@ from storeroom.backends.parts import PartialError
 from storeroom.backends.redis.names import Former
 from storeroom.backends.redis.operations import Operations
 from storeroom.backends.redis.requests import Exchange, Request
+from storeroom.backends.redis.watching import is_watched
 from storeroom.exceptions import StorageError
 from storeroom.keys import FENCE_PREFIX, LOCK_PREFIX, TAG_PREFIX
 from storeroom.storage.hooks import ABSENT, MISSING, Swap
@@ -197,11 +198,16 @@ class BothNames(Operations):
     def _both(self, present: Exchange[T], former: Exchange[U]) -> Exchange[tuple[T, Any]]:
         """Carry out an operation under both names; begin in one round trip. _REFUSED without rights for the former."""
         first, second = next(present), next(former)
-        lacks = first.may_lack and second.may_lack
-        replies = yield Request((*first.commands, *second.commands), first.use, may_lack=lacks)
-        found = yield from _rest(present, replies[: len(first.commands)])
+        if is_watched(first.commands):
+            found = yield from _rest(present, (yield first))
+            others = yield second
+        else:
+            lacks = first.may_lack and second.may_lack
+            replies = yield Request((*first.commands, *second.commands), first.use, may_lack=lacks)
+            found = yield from _rest(present, replies[: len(first.commands)])
+            others = replies[len(first.commands) :]
         try:
-            return found, (yield from _rest(former, replies[len(first.commands) :]))
+            return found, (yield from _rest(former, others))
         except StorageError as error:
             self._note_refusal(error)
         return found, _REFUSED

@@ -26,7 +26,7 @@ from storeroom.backends.redis.requests import (
     is_wrong_type,
     one,
 )
-from storeroom.backends.redis.scripts import Script
+from storeroom.backends.redis.watching import Runner
 from storeroom.engines.counts import Counters
 from storeroom.exceptions import DecodeError, StorageError
 from storeroom.serializers import Codec
@@ -45,6 +45,8 @@ MAX_MILLISECONDS: Final = 2**53
 
 _SMALL: Final = range(-(2**63), 2**63)
 """The numbers that INCRBY takes."""
+
+_NOT_RUN: Final = (NoScriptError, NoPermissionError)
 
 _NO_EXPIRY: Final = -1
 _ABSENT: Final = -2
@@ -96,6 +98,7 @@ class Operations:
     is_bound: bool
     without_room: Callable[[StorageError], bool]
     limit: Limit = field(default_factory=Limit)
+    _run: Callable[..., Exchange[Any]] = field(default_factory=lambda: Runner().run)
 
     # Reading --------------------------------------------------------------------------------
 
@@ -229,7 +232,9 @@ class Operations:
     def touch(self, storage_key: str, expires_at: float) -> Exchange[Any]:
         """One script."""
         left = _left(expires_at)
-        touched = yield from _run(scripts.TOUCH, Use.WRITE, key_bytes(storage_key), KIND_BYTES - 1, FIRST_BYTE, left)
+        touched = yield from self._run(
+            scripts.TOUCH, Use.WRITE, key_bytes(storage_key), KIND_BYTES - 1, FIRST_BYTE, left
+        )
         return LOOK if touched == scripts.IS_ENVELOPE else bool(touched)
 
     # Counting -------------------------------------------------------------------------------
@@ -238,7 +243,7 @@ class Operations:
         """One script for numbers that INCRBY takes; else values are compared and replaced."""
         key = key_bytes(storage_key)
         if type(delta) is int and delta in _SMALL:
-            reply = yield from _run(scripts.INCR, Use.ONCE, key, delta)
+            reply = yield from self._run(scripts.INCR, Use.ONCE, key, delta)
             if isinstance(reply, bytes):
                 return int(reply)
             (old,) = reply or (None,)
@@ -247,7 +252,7 @@ class Operations:
         while old is not None:
             frame = _frame(old)
             new = numeric(storage_key, self._decoded(storage_key, frame)) + delta
-            old = yield from _run(scripts.COMPARE_SET, Use.ONCE, key, frame, self.codec.dumps(new, storage_key))
+            old = yield from self._run(scripts.COMPARE_SET, Use.ONCE, key, frame, self.codec.dumps(new, storage_key))
             if old == 1:
                 return new
         raise KeyError(storage_key)
@@ -263,7 +268,7 @@ class Operations:
         if self.is_bound:
             return (yield from self._rename_bound(storage_key, new_storage_key))
         keys = key_bytes(storage_key), key_bytes(new_storage_key)
-        moved = yield from _run(scripts.RENAME, Use.ONCE, *keys, KIND_BYTES - 1, FIRST_BYTE, keys=2)
+        moved = yield from self._run(scripts.RENAME, Use.ONCE, *keys, KIND_BYTES - 1, FIRST_BYTE, keys=2)
         return LOOK if moved == scripts.IS_ENVELOPE else bool(moved)
 
     def _rename_bound(self, storage_key: str, new_storage_key: str) -> Exchange[Any]:
@@ -273,7 +278,7 @@ class Operations:
             if type(value) is Envelope:
                 return LOOK
             frame = self.codec.dumps(value, new_storage_key)
-            old = yield from _run(scripts.COMPARE_RENAME, Use.ONCE, key, new_key, _frame(old), frame, keys=2)
+            old = yield from self._run(scripts.COMPARE_RENAME, Use.ONCE, key, new_key, _frame(old), frame, keys=2)
             if old == 1:
                 return True
         return False
@@ -288,7 +293,7 @@ class Operations:
         if type(value) is Envelope:
             return LOOK
         yield from self.set(new_storage_key, value, _until(milliseconds))
-        yield from _run(scripts.COMPARE_DELETE, Use.ONCE, key, _frame(old))
+        yield from self._run(scripts.COMPARE_DELETE, Use.ONCE, key, _frame(old))
         return True
 
     def compare_delete(self, storage_key: str, expected: Any) -> Exchange[bool]:
@@ -303,7 +308,7 @@ class Operations:
         script, key, frame, *new = self._swap_script(storage_key, swap)
         while True:
             try:
-                reply = yield from _run(script, Use.ONCE, key, frame, *new, send=self.limit.send)
+                reply = yield from self._run(script, Use.ONCE, key, frame, *new, send=self.limit.send)
             except StorageError as error:
                 if not isinstance(error.__cause__, OutOfMemoryError):
                     raise
@@ -339,7 +344,9 @@ class Operations:
                 swapped[storage_key] = False
             elif swap.expected is ABSENT or isinstance(reply, OutOfMemoryError):
                 swapped[storage_key] = self._stored(reply)
-            elif isinstance(reply, NoScriptError) or self._is_equal(storage_key, reply, swap.expected):
+            elif isinstance(reply, NoScriptError | NoPermissionError) or self._is_equal(
+                storage_key, reply, swap.expected
+            ):
                 swapped[storage_key] = yield from self._swap(storage_key, swap)
             else:
                 swapped[storage_key] = checked(reply) == 1
@@ -414,21 +421,6 @@ def _whole(result: T, lost: Mapping[str, Exception]) -> T:
     if lost:
         raise PartialError(result, lost)
     return result
-
-
-def _send(commands: Sequence[Command], use: Use) -> Exchange[list[Any]]:
-    return (yield Request(commands, use))
-
-
-def _run(
-    script: Script, use: Use, *args: bytes | float, keys: int = 1,
-    send: Callable[[Sequence[Command], Use], Exchange[list[Any]]] = _send,
-) -> Exchange[Any]:  # fmt: skip
-    """Run a script by its digest; a server that does not know it yet gets its source."""
-    (reply,) = yield from send((("EVALSHA", script.digest, keys, *args),), use)
-    if isinstance(reply, NoScriptError):
-        (reply,) = yield from send((("EVAL", script.source, keys, *args),), use)
-    return None if is_wrong_type(reply) else checked(reply)
 
 
 def _head(key: Any) -> Command:

@@ -4,7 +4,7 @@ redis-py makes and logs in the connections, and reads the replies. Its pool and 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import methodcaller
 from typing import Any, Final, Protocol
 
@@ -15,6 +15,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from storeroom.backends.connections import Connections
 from storeroom.backends.redis.requests import Command, ForeignError, UnreachableError, Use
+from storeroom.backends.redis.watching import DECIDE, dialogue
 
 __all__ = ["Pool", "pack", "require_primary"]
 
@@ -98,9 +99,33 @@ class Pool:
             redis.exceptions.ConnectionError: the connection broke.
             redis.exceptions.TimeoutError: the server did not answer in time.
         """
+        if commands[-1][0] == DECIDE:
+            return self._converse(commands)
         # Before a connection is taken: others may need it, and an exception that comes between loses it for a while.
         packed, count = pack(commands), len(commands)
         return self.receive(self.send(self.take(), packed, count, use), use)
+
+    def _converse(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands that are watched; return their replies."""
+        talk, connection = dialogue(commands), None
+        try:
+            step = next(talk)
+            while True:
+                packed = pack(step)
+                if connection is None:
+                    connection = self.send(self.take(), packed, len(step), Use.ONCE)
+                else:
+                    connection = replace(connection, count=len(step))
+                    connection.connection.send_packed_command(_pieces(packed), check_health=False)
+                step = talk.send(_read(connection))
+        except StopIteration as stop:
+            if connection is not None:
+                self._connections.give_back(connection.connection)
+            replies: list[Any] = stop.value
+            return replies
+        except BaseException:
+            self.release(connection)
+            raise
 
     def send(self, taken: tuple[Connection, bool], packed: bytes, count: int, use: Use) -> Talk:
         """Send commands on a connection of take(). The caller must receive() the replies, or release() the talk."""

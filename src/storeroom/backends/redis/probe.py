@@ -15,8 +15,8 @@ from storeroom.backends.redis.engine import RedisEngine
 from storeroom.backends.redis.location import Server
 from storeroom.backends.redis.pool import Pool
 from storeroom.backends.redis.replicas import facts_of
-from storeroom.backends.redis.requests import Command, Use, checked
-from storeroom.backends.redis.rights import Rights, is_forbidden
+from storeroom.backends.redis.requests import Command, Use, checked, is_forbidden
+from storeroom.backends.redis.rights import SCRIPTS, Right, Rights
 from storeroom.exceptions import StorageError
 from storeroom.storage.probes import Endpoint, Memory, Probe, ServerProbe, measure, together
 
@@ -172,8 +172,13 @@ def _role(told: Any, expected: str) -> str:
 
 
 def _lacking(pool: Pool, rights: Rights, role: str) -> tuple[str, ...]:
-    tried = rights.of(role)
-    return rights.lacking(tried, pool.exchange([right.trial for right in tried], Use.READ))
+    def lacking(tried: Sequence[Right]) -> tuple[str, ...]:
+        return rights.lacking(tried, pool.exchange([right.trial for right in tried], Use.READ))
+
+    lacks = lacking(rights.of(role))
+    if SCRIPTS.intersection(lacks) and not lacking(rights.without_scripts()):
+        return tuple(rule for rule in lacks if rule not in SCRIPTS)
+    return lacks
 
 
 def _ping(pool: Pool) -> None:

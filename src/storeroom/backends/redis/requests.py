@@ -31,8 +31,8 @@ from storeroom.backends.refusals import LOGIN_REMEDY, TLS_REMEDY
 from storeroom.exceptions import StorageError
 
 __all__ = [
-    "OUTAGES", "PRIMARIES", "REFUSED_IN_SCRIPTS", "RIGHTS", "Batch", "Command", "Exchange", "ForeignError", "Outcome",
-    "Request", "UnreachableError", "Use", "any_turned_away", "checked", "is_broken", "is_of_cluster", "is_outage",
+    "OUTAGES", "PRIMARIES", "RIGHTS", "Batch", "Command", "Exchange", "ForeignError", "Outcome", "Request",
+    "UnreachableError", "Use", "any_turned_away", "checked", "is_broken", "is_forbidden", "is_of_cluster", "is_outage",
     "is_turned_away", "is_wrong_type", "key_of", "keys_of", "one", "remedy", "undone",
 ]  # fmt: skip
 
@@ -169,8 +169,8 @@ class ForeignError(RedisConnectionError):
     """The server does not speak Redis's protocol."""
 
 
-REFUSED_IN_SCRIPTS: Final = ("ACL failure in script", "can't run this command")
-"""Words by which a server refuses a command that a script calls: of version 7 and of version 6."""
+_FORBIDDEN: Final = ("ACL failure in script", "can't run this command", "no permissions")
+"""Words by which a server refuses a command that a script calls, of version 7 and of version 6, or EXEC."""
 
 RIGHTS: Final = "Let its user run the command on the cache's keys: see ACL SETUSER."
 """The remedy for a right that is missing."""
@@ -187,7 +187,7 @@ _REMEDIES: Final = {
     "GET-MASTER-ADDR-BY-NAME": "The server is no Sentinel: write redis:// in LOCATION, or a Sentinel's port.",
     **dict.fromkeys(("IP address mismatch", "Hostname mismatch"), _NAMES_REMEDY),
     "[SSL: ": TLS_REMEDY,  # redis-py tells no cause
-    **dict.fromkeys(REFUSED_IN_SCRIPTS, RIGHTS),
+    **dict.fromkeys(_FORBIDDEN, RIGHTS),
 }
 """Words of an error -> its remedy."""
 
@@ -224,6 +224,13 @@ def remedy(error: BaseException | None) -> str:
             return found
         error = error.__cause__
     return ""
+
+
+def is_forbidden(reply: Any) -> bool:
+    """Tell whether the server refuses a command, or a key, to its user."""
+    if isinstance(reply, NoPermissionError):
+        return True
+    return isinstance(reply, ResponseError) and any(words in str(reply) for words in _FORBIDDEN)
 
 
 def is_of_cluster(error: BaseException | None) -> bool:

@@ -8,15 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from redis.exceptions import NoPermissionError, ResponseError
-
 from storeroom.backends.redis.location import Target
 from storeroom.backends.redis.names import literal
 from storeroom.backends.redis.operations import key_bytes
-from storeroom.backends.redis.requests import REFUSED_IN_SCRIPTS, Command
+from storeroom.backends.redis.requests import Command, is_forbidden
 from storeroom.backends.redis.scripts import Script
 
-__all__ = ["Right", "Rights", "is_forbidden"]
+__all__ = ["SCRIPTS", "Right", "Rights"]
+
+SCRIPTS: Final = frozenset({"+evalsha", "+eval"})
+"""Rules without which the cache works if it may use WATCH and MULTI, in one round trip more."""
 
 _NOTHING: Final = Script("return 0")
 
@@ -44,7 +45,8 @@ class Rights:
         # The rules of an ACL are told apart by spaces.
         shown = (each if each.isprintable() and each != " " else "?" * len(key_bytes(each)) for each in literal(start))
         self.pattern = f"~{''.join(shown)}*"
-        self._all = tuple(_rights_of(target, options, key_bytes(f"\x00none\x00{start}"), start))
+        self._key = key_bytes(f"\x00none\x00{start}")
+        self._all = tuple(_rights_of(target, options, self._key, start))
 
     def least(self) -> tuple[str, ...]:
         """Return the words of the least rule that gives them all."""
@@ -53,6 +55,12 @@ class Rights:
     def of(self, role: str) -> Sequence[Right]:
         """Return those that a server of this role is asked for."""
         return [right for right in self._all if right.reads or role != "replica"]
+
+    def without_scripts(self) -> Sequence[Right]:
+        """Return the rights that take the part of those for scripts."""
+        key = self._key
+        trials: Sequence[Command] = (("WATCH", key), ("UNWATCH",), ("MULTI",), ("EXEC",))
+        return [Right(str(trial[0]).lower(), trial) for trial in trials]
 
     def lacking(self, tried: Sequence[Right], replies: Sequence[Any]) -> tuple[str, ...]:
         """Return the rules that are missing, by the replies to trials."""
@@ -92,10 +100,3 @@ def _rights_of(target: Target, options: Mapping[str, Any], key: bytes, start: st
         yield Right("client|setname", ("CLIENT", "SETNAME", client_name), reads=True)
     if options.get("near") is not None:
         yield Right("client|tracking", ("CLIENT", "TRACKING", "OFF"), reads=True)
-
-
-def is_forbidden(reply: Any) -> bool:
-    """Tell whether the server refuses a command, or a key, to its user."""
-    if isinstance(reply, NoPermissionError):
-        return True
-    return isinstance(reply, ResponseError) and any(words in str(reply) for words in REFUSED_IN_SCRIPTS)

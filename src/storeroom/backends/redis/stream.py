@@ -21,6 +21,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from storeroom.backends.redis.location import Server
 from storeroom.backends.redis.pool import pack, require_primary
 from storeroom.backends.redis.requests import Command, ForeignError, UnreachableError, Use
+from storeroom.backends.redis.watching import DECIDE, dialogue
 
 __all__ = ["Login", "Stream"]
 
@@ -60,9 +61,13 @@ class Stream:
         self._retired: list[_Wire] = []
         self._opening: asyncio.Task[_Wire] | None = None
         self._guardian: AsyncGenerator[None, None] | None = None
+        self._apart: Stream | None = None  # for commands that are watched, one task's after the other's
+        self._turn = asyncio.Lock()
 
     async def exchange(self, commands: Sequence[Command], use: Use) -> list[Any]:
         """Send commands; return their replies: see Pool.exchange()."""
+        if commands[-1][0] == DECIDE:
+            return await self._converse(commands)
         wire = self._wire
         if wire is not None and not wire.is_closed:
             try:
@@ -71,9 +76,29 @@ class Stream:
                 # It had idled out, or the server was restarted, since it was used last.
                 if isinstance(error, ForeignError) or (use is Use.ONCE and not isinstance(error, UnreachableError)):
                     raise
-        return await (await self._open()).ask(commands)
+        return await (await self.open()).ask(commands)
 
-    async def _open(self) -> "_Wire":
+    async def _converse(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands that are watched; return their replies."""
+        if self._apart is None:
+            self._apart = Stream(self._server, self._login)
+        async with self._turn:
+            talk = dialogue(commands)
+            first = (("UNWATCH",), *next(talk))  # a task that was cancelled may have left something
+            try:
+                wire = await self._apart.open()
+                _, *replies = await wire.ask(first)
+            except RedisConnectionError:  # it had idled out
+                wire = await self._apart.open()
+                _, *replies = await wire.ask(first)
+            try:
+                while True:
+                    replies = await wire.ask(talk.send(replies))
+            except StopIteration as stop:
+                told: list[Any] = stop.value
+                return told
+
+    async def open(self) -> "_Wire":
         """Return an open connection; tasks that come at the same time wait for the same attempt."""
         if self._wire is not None and not self._wire.is_closed:
             return self._wire
