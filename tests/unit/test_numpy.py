@@ -68,3 +68,17 @@ def test_arrays_are_values_as_others(cache: BaseCache, value: Any) -> None:
             assert np.array_equal(cache.get("k"), value, equal_nan=True)
     found = cache.get_or_set_many(["k", "l"], lambda keys: dict.fromkeys(keys, value))
     assert all(np.array_equal(found[key], value, equal_nan=True) for key in ("k", "l"))
+
+
+def test_bounds_of_numpys_numbers_are_not_those_of_counters_and_versions(cache: BaseCache) -> None:
+    """Numbers without a sign, and the least of those with one, are subtracted as what they are; sums have no bound."""
+    cache.set("n", 10)
+    assert cache.decr("n", np.uint8(2)) == 8
+    assert cache.decr("n", np.int8(-128)) == 136
+    assert cache.incr("new", np.uint8(200), default=np.uint8(100)) == 300
+    cache.set("v", 1, version=300)
+    assert cache.decr_version("v", np.uint8(200), version=300) == 100
+    assert cache.incr_version("v", np.uint8(200), version=np.int8(100)) == 300
+    for delta in (np.array([1, 2]), np.float32(1), np.True_):
+        with pytest.raises(TypeError, match="expected the int or float to add"):
+            cache.decr("n", delta)

@@ -1,7 +1,8 @@
 """The operations by which callers agree with one another: counters and locks."""
 
 import operator
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
 from storeroom.base.computing import ComputedCache
 from storeroom.base.locks import Lock
@@ -38,10 +39,10 @@ class CountingCache(ComputedCache):
         """
         hooks, storage_key = self._overlay or self, self._storage_key(key, version)
         if type(delta) is not int:
-            delta = _summand(delta)
+            delta = _plain("delta", delta)
         try:
             if default is not None:
-                return run(count(hooks, storage_key, delta, _number(default), self._expires_at(timeout)))
+                return run(count(hooks, storage_key, delta, _plain("default", default), self._expires_at(timeout)))
             try:
                 return hooks._incr(storage_key, delta)
             except ValueTypeError:
@@ -58,10 +59,12 @@ class CountingCache(ComputedCache):
         """See incr()."""
         hooks, storage_key = self._overlay or self, self._storage_key(key, version)
         if type(delta) is not int:
-            delta = _summand(delta)
+            delta = _plain("delta", delta)
         try:
             if default is not None:
-                return await arun(count(hooks, storage_key, delta, _number(default), self._expires_at(timeout)))
+                return await arun(
+                    count(hooks, storage_key, delta, _plain("default", default), self._expires_at(timeout))
+                )
             try:
                 return await hooks._aincr(storage_key, delta)
             except ValueTypeError:
@@ -76,14 +79,14 @@ class CountingCache(ComputedCache):
         timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> Any:  # fmt: skip
         """Subtract delta from the number stored: see incr()."""
-        return self.incr(key, -delta, version=version, default=default, timeout=timeout)
+        return self.incr(key, -_plain("delta", delta), version=version, default=default, timeout=timeout)
 
     async def adecr(
         self, key: object, delta: float = 1, version: int | None = None, *, default: float | None = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> Any:  # fmt: skip
         """See decr()."""
-        return await self.aincr(key, -delta, version=version, default=default, timeout=timeout)
+        return await self.aincr(key, -_plain("delta", delta), version=version, default=default, timeout=timeout)
 
     def lock(
         self, key: object, version: int | None = None, timeout: Timeout = None, sleep: float = 0.1,
@@ -107,17 +110,22 @@ class CountingCache(ComputedCache):
         return self
 
 
-def _number(default: float) -> float:
-    if isinstance(default, bool) or not isinstance(default, int | float):
-        raise TypeError(f"default is {default!r}; expected the number that an absent counter counts as.")
-    return default
+_EXPECTED: Final = {"delta": "int or float to add", "default": "number that an absent counter counts as"}
 
 
-def _summand(delta: Any) -> float:
-    """Return the delta as a plain number, which every storage can add; NumPy's whole numbers count, too."""
-    if isinstance(delta, int | float) or hasattr(type(delta), "__index__"):
-        return float(delta) if isinstance(delta, float) else operator.index(delta)
-    raise TypeError(f"delta is {delta!r}; expected the int or float to add.")
+def _plain(name: str, number: Any) -> float:
+    """Return an argument as a plain number, which every storage can add; NumPy's whole numbers count, too.
+
+    These may not be negated as they are: they have bounds, and some have no sign.
+    """
+    if type(number) is int:
+        return number
+    if isinstance(number, float):
+        return float(number)
+    if name == "delta" or not isinstance(number, bool):
+        with suppress(TypeError):
+            return operator.index(number)
+    raise TypeError(f"{name} is {number!r}; expected the {_EXPECTED[name]}.")
 
 
 def ignored(error: StorageError) -> Any:

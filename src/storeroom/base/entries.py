@@ -4,6 +4,7 @@ Names, order of parameters and defaults are those of Django's BaseCache, async t
 keyword-only or have names of their own.
 """
 
+import operator
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -283,22 +284,23 @@ class BaseCache(ListingCache):
 
     def _moving(self, key: object, delta: int, version: int | None) -> Steps[int]:
         version = self._version if version is None else version
-        old, new = self._storage_key(key, version), self._storage_key(key, version + delta)
+        old = self._storage_key(key, version)
+        moved = operator.index(version) + _whole(delta)
         try:
-            if not (yield from conditions.move(self._overlay or self, old, new)):
+            if not (yield from conditions.move(self._overlay or self, old, self._storage_key(key, moved))):
                 raise key_not_found(key)
         except StorageError as error:
             nothing: int = ignored(error)
             return nothing
-        return version + delta
+        return moved
 
     def decr_version(self, key: object, delta: int = 1, version: int | None = None) -> int:
         """Move the entry to a version that is lower by delta: see incr_version()."""
-        return self.incr_version(key, -delta, version)
+        return self.incr_version(key, -_whole(delta), version)
 
     async def adecr_version(self, key: object, delta: int = 1, version: int | None = None) -> int:
         """See decr_version()."""
-        return await self.aincr_version(key, -delta, version)
+        return await self.aincr_version(key, -_whole(delta), version)
 
     def close(self, **kwargs: Any) -> None:
         """End a unit of work. Django calls this after each request; engines stay open for the next."""
@@ -306,6 +308,14 @@ class BaseCache(ListingCache):
     async def aclose(self, **kwargs: Any) -> None:
         """See close()."""
         self.close(**kwargs)
+
+
+def _whole(delta: int) -> int:
+    """Return the delta of a version as a plain number: NumPy's have bounds, and some have no sign."""
+    try:
+        return operator.index(delta)
+    except TypeError:
+        raise TypeError(f"The delta of a version is {delta!r}; expected a whole number.") from None
 
 
 def _seconds_left(expires_at: float | None) -> float | None:

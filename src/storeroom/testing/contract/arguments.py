@@ -118,13 +118,19 @@ class ArgumentsContract(Suite):
 
         await cache.set("n", 1)
         assert await cache.incr("n", Index()) == 3
-        assert await cache.incr("n", True) == 4
+        assert await cache.decr("n", Index()) == 1
+        assert await cache.incr("n", True) == 2
+        assert await cache.incr("new", default=Index()) == 3
         for delta in ("1", None, Decimal(1), [1]):
             with pytest.raises(TypeError, match=r"delta is .*; expected the int or float to add"):
                 await cache.incr("n", delta)
-            with pytest.raises(TypeError):
+            with pytest.raises(TypeError, match=r"delta is .*; expected the int or float to add"):
                 await cache.decr("n", delta)
-        assert await cache.get("n") == 4
+            with pytest.raises(TypeError, match=r"delta of a version is .*; expected a whole number"):
+                await cache.decr_version("n", delta)
+        assert await cache.get("n") == 2
+        assert await cache.decr_version("n", Index()) == -1
+        assert await cache.incr_version("n", Index(), version=-1) == 1
 
     async def test_versions_are_whole_numbers(self, cache: Driver) -> None:
         """A version may be negative; what is no whole number is an error."""
