@@ -42,7 +42,8 @@ class CountingCache(ComputedCache):
             delta = _plain("delta", delta)
         try:
             if default is not None:
-                return run(count(hooks, storage_key, delta, _plain("default", default), self._expires_at(timeout)))
+                start = _plain("default", default)
+                return run(count(hooks, storage_key, delta, start, self._expires_at(timeout)))
             try:
                 return hooks._incr(storage_key, delta)
             except ValueTypeError:
