@@ -51,6 +51,14 @@ def test_a_late_return_teaches_nothing():
     assert share.target == 300
 
 
+@pytest.mark.parametrize(("age", "target"), [(249, 303.2), (250, 300)])
+def test_a_return_counts_as_soon_for_longer_where_nothing_is_refilled(age, target):
+    """Without refills, a key teaches that is read again within a quarter of the capacity."""
+    share = shared(300.0, refilled=0.1)
+    share.learn(age, 0, proven=False, is_read=True)
+    assert share.target == pytest.approx(target)
+
+
 def test_a_read_and_the_write_that_follows_teach_once():
     """A miss and its refill move the target once."""
     share = shared(300.0)
@@ -65,7 +73,7 @@ def test_each_further_miss_teaches_where_nothing_is_refilled():
     flags = share.learn(10, 0, proven=True, is_read=True)
     for _ in range(3):
         flags = share.learn(700, flags, proven=True, is_read=True)
-    assert share.target == pytest.approx(300 - 4 * 9.6)
+    assert share.target == pytest.approx(300 - 4 * 16)
 
 
 def test_refills_are_told_from_misses_that_stay():
@@ -86,6 +94,9 @@ def test_refills_are_told_from_misses_that_stay():
         (0.9, 0.2, 1.0, 800),  # sessions: each entry lives for a while, and is then dead
         (0.9, 0.9, 1.0, 100),  # both are used: the target decides
         (0.4, 0.9, 0.1, 550),  # nothing is refilled
+        (0.4, 0.5, 0.1, 620),  # nor here, and main is fading: popularity has changed
+        (0.25, 0.5, 0.1, 550),  # small is not used that much
+        (0.4, 0.5, 1.0, 100),  # what is lost comes back
     ],
 )
 def test_room_follows_the_use_of_the_oldest(small_used, main_used, refilled, room):
@@ -95,12 +106,20 @@ def test_room_follows_the_use_of_the_oldest(small_used, main_used, refilled, roo
     assert share.room(500) == pytest.approx(room / 2)
 
 
-def test_small_gets_little_where_nothing_is_refilled_and_main_is_used_instead():
-    """A target that lessons have lowered counts for a fifth of the capacity at most; the first one stays."""
-    used = {"small_used": 0.1, "main_used": 0.9, "refilled": 0.1}
-    assert shared(300.0, **used).room(1_000) == 200
-    assert shared(550.0, **used).room(1_000) == 550
-    assert shared(300.0, **{**used, "refilled": 0.9}).room(1_000) == 300
+@pytest.mark.parametrize(
+    ("target", "main_used", "refilled", "room"),
+    [
+        (500.0, 0.25, 0.1, 300),
+        (200.0, 0.25, 0.1, 200),
+        (550.0, 0.25, 0.1, 550),  # no lesson has told
+        (500.0, 0.15, 0.1, 500),  # main is hardly used more
+        (500.0, 0.25, 0.9, 500),
+    ],
+)
+def test_small_gets_little_where_nothing_is_refilled_and_main_is_used_instead(target, main_used, refilled, room):
+    """A target that lessons have lowered counts for three tenths of the capacity at most; the first one stays."""
+    share = shared(target, small_used=0.1, main_used=main_used, refilled=refilled)
+    assert share.room(1_000) == pytest.approx(room)
 
 
 def test_the_target_falls_to_a_twentieth_while_nothing_returns():

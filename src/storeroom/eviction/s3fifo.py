@@ -50,6 +50,8 @@ _STEP: Final = 1_024
 
 _FILLED: Final = 3
 """Entries that go on to main with an insert at the most, while a cache fills: see `Share.fill()`."""
+_REMEMBERED: Final = 0.95
+"""Evictions in a generation of ghosts, from both queues, as a part of the capacity."""
 _FREED: Final = 8
 """Hashes of the generation before the previous one that each eviction frees, if they are many."""
 _FREED_AT_ONCE: Final = 10_000
@@ -86,8 +88,8 @@ class Ghosts:
 
     def resize(self, capacity: float) -> None:
         """Change how many evictions back a key is known; where that are many, and now fewer, all keys are forgotten."""
-        self._known = known = [part * capacity for part in KNOWN]
-        room, self._room = self._room, max(1.0, sum(known))
+        self._known = [part * capacity for part in KNOWN]
+        room, self._room = self._room, max(1.0, _REMEMBERED * capacity)
         if self._room < room:
             if len(self.recent) + len(self.previous) > LARGE:
                 self._dropped = self.clear()

@@ -28,7 +28,7 @@ FLAGS: Final = TAUGHT | MISSED
 PROVEN: Final = 4
 """Flag of an evicted key, for the ghosts alone: it was evicted from main."""
 
-KNOWN: Final = (0.9, 0.05)
+KNOWN: Final = (0.9, 0.3)
 """Evictions from small, and from main, that a key is known for, as parts of the capacity."""
 DRIFT: Final = 1.25
 """The expected number of entries may move by this ratio before the share is told."""
@@ -53,16 +53,23 @@ outlive by two rounds what is young and was not read yet; without any, main woul
 ALIVE: Final = 0.7
 """Where more than this part of the oldest of small were read, one that was not waits for its first read, as sessions
 do: it goes on to main all the same, and while the cache fills, with more hits than one that may be over."""
-_SHORTENED: Final = 0.45
-_SPARING: Final = 0.2
+_WIDE: Final = 0.62
+_PLENTY: Final = 0.27
+_FADING: Final = 0.65
+"""The share where nothing is refilled, more than the second of these parts of small's oldest are used, and less than
+the third of main's: main is fading, as popularity has changed."""
+_SHORTENED: Final = 0.52
+_SPARING: Final = 0.3
 """Where misses are not refilled, main is used, small is not, and lessons have made small shorter than the first of
 these shares, it gets no more than the second: a proven entry that makes room is lost for good."""
 _SOON: Final = 0.05
 """A return within so many evictions counts as soon, as a part of the capacity. The longest window as well."""
+_UNFILLED_SOON: Final = 0.25
+"""Likewise where nothing is refilled: so many entries return that a shorter time knows hardly any of main's."""
 _DOWN_STEP: Final = 1.2
 """A step down, in steps up: losing a proven entry is worse than losing a new one."""
-_UNFILLED_STEP: Final = 0.4
-"""A step up where nothing is refilled, likewise: a proven entry that is lost is lost for good."""
+_UNFILLED_STEPS: Final = (0.4, -2.0)
+"""Steps up and down where nothing is refilled, likewise: a proven entry that is lost is lost for good."""
 _FALL: Final = 0.1
 """Entries by which small falls with each eviction, while nothing returns."""
 _SILENCE: Final = 400
@@ -76,6 +83,8 @@ _MOST: Final = 0.5
 _GOOD_PART: Final = 0.2
 _LEAD: Final = 0.25
 """Of the oldest of small more than `_MOST` are used, and more than of main by this: small is used and main is not."""
+_SMALL_LEAD: Final = 0.1
+"""Of the oldest of main more are used than of small by this: main is used and small is not."""
 _REFILL_WEIGHT: Final = 0.05
 _MISS_WEIGHT: Final = 0.025
 """Weights of one refill and of one miss. Where each miss is refilled they balance at 0.68."""
@@ -148,8 +157,9 @@ class Share:
             room = max(room, _LIVELY * capacity)
         elif not self._refills:
             if used > _GOOD_PART:
-                room = max(room, _FIRST * capacity)
-            elif self.main_used - used > _LEAD and room < _SHORTENED * capacity:
+                is_fading = used > _PLENTY and self.main_used < _FADING
+                room = max(room, (_WIDE if is_fading else _FIRST) * capacity)
+            elif self.main_used - used > _SMALL_LEAD and room < _SHORTENED * capacity:
                 room = min(room, _SPARING * capacity)
         return room if entries >= capacity else room * entries / capacity
 
@@ -169,11 +179,12 @@ class Share:
         elif not flags & MISSED:
             self.refilled -= self.refilled * _MISS_WEIGHT
             flags |= MISSED
-        again = flags & TAUGHT
-        if (again and (not is_read or self._refills)) or (not again and age >= self.soon):
+        refills, again = self._refills, flags & TAUGHT
+        soon = self.soon if refills else _UNFILLED_SOON * self.capacity
+        if (again and (not is_read or refills)) or (not again and age >= soon):
             return flags
-        self.silence = min(0.0, self.capacity - _SILENCE) if self._refills else 0.0
-        step = -_DOWN_STEP if proven else 1.0 if self._refills else _UNFILLED_STEP
+        self.silence = min(0.0, self.capacity - _SILENCE) if refills else 0.0
+        step = ((1.0, -_DOWN_STEP) if refills else _UNFILLED_STEPS)[proven]
         is_early = not proven and evictions < self.soon
         self.aim(_FIRST * self.capacity if is_early else self.target + step * self._step)
         return flags | TAUGHT
