@@ -123,6 +123,7 @@ KINDS = {
     "lzma": {"COMPRESSOR": "django_redis.compressors.lzma.LzmaCompressor"},
     "lz4": {"COMPRESSOR": "django_redis.compressors.lz4.Lz4Compressor"},
     "protocol 5": {"PICKLE_VERSION": 5},
+    "highest protocol": {"PICKLE_VERSION": -1},
 }
 
 

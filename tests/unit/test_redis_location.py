@@ -11,9 +11,10 @@ from storeroom.backends.redis import RedisCache
 from storeroom.backends.redis.location import Server, Target, parse
 from storeroom.backends.redis.options import OPTIONS, settled
 from storeroom.exceptions import ConfigurationError
+from storeroom.integrations.django_redis import RedisCache as DjangoRedisCache
 from storeroom.registry.aliases import read_caches
 
-REDIS = "django_redis.cache.RedisCache"
+REDIS = "storeroom.backends.redis.RedisCache"
 
 
 def target(location: Any, **options: Any) -> Target:
@@ -178,6 +179,14 @@ def test_configuration_of_django_redis_readme_is_understood():
     options = cache.settings.options
     assert (options["on_error"], options["serializer"], options["compressor"]) == (IGNORED, "json", "zlib")
     assert (options["socket_timeout"], options["max_connections"]) == (5.0, 100)
+
+
+def test_path_of_django_redis_stands_for_the_class_of_its_interface():
+    """A program without a Django site, such as a worker's, reads what the site has written, by the same CACHES."""
+    written = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://h/1", "OPTIONS": {"PICKLE_VERSION": -1}}
+    cache = read_caches({"default": written | {"TIMEOUT": 60}})["default"].build()
+    assert type(cache) is DjangoRedisCache
+    assert (cache.settings.options["pickle_version"], cache.settings.options["on_error"]) == (5, "raise")
 
 
 @pytest.mark.parametrize(

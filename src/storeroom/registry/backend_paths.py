@@ -37,7 +37,7 @@ DJANGO_PATHS: Final[Mapping[str, str]] = {
     **{_DJANGO + name: _PACKAGE + name for name in _CLASSES},
     # Removed in Django 4.1: https://docs.djangoproject.com/en/4.1/releases/4.1/
     _REMOVED: _PACKAGE + "memcached.PyMemcacheCache",
-    "django_redis.cache.RedisCache": _PACKAGE + "redis.RedisCache",
+    "django_redis.cache.RedisCache": "storeroom.integrations.django_redis.RedisCache",
 }
 """Paths of Django and django-redis, and those they stand for outside Django."""
 

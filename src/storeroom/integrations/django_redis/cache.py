@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, ClassVar, Final
 
-from django import conf
 from django.utils.module_loading import import_string
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -22,6 +21,7 @@ from storeroom.exceptions import UnreachableError
 from storeroom.integrations.django_redis.client import Client
 from storeroom.integrations.django_redis.codec import COMPRESSORS, SERIALIZERS, DjangoRedisCodec, made
 from storeroom.integrations.django_redis.keys import reversed_key
+from storeroom.integrations.django_redis.site import site_setting
 from storeroom.serializers import build_codec
 from storeroom.serializers.secrets import secret_of
 from storeroom.storage.outages import no_answers
@@ -40,17 +40,17 @@ def _protocol(value: Any) -> int:
         version = int(value)
     except (TypeError, ValueError):
         raise ValueError("the number of a pickle protocol") from None
-    if not 0 <= version <= pickle.HIGHEST_PROTOCOL:
-        raise ValueError(f"a pickle protocol from 0 to {pickle.HIGHEST_PROTOCOL}")
-    return max(version, _OLDEST_PROTOCOL)
+    if not -1 <= version <= pickle.HIGHEST_PROTOCOL:
+        raise ValueError(f"a pickle protocol from 0 to {pickle.HIGHEST_PROTOCOL}, or -1 for the highest")
+    return pickle.HIGHEST_PROTOCOL if version == -1 else max(version, _OLDEST_PROTOCOL)
 
 
 def _with_settings(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options, with those that Django's settings give to all of django-redis's caches."""
     spelt, found = {name.lower() for name in options}, dict(options)
     if not spelt & {"ignore_exceptions", "on_error"}:
-        found["IGNORE_EXCEPTIONS"] = bool(getattr(conf.settings, "DJANGO_REDIS_IGNORE_EXCEPTIONS", False))
-    factory = getattr(conf.settings, "DJANGO_REDIS_CONNECTION_FACTORY", None)
+        found["IGNORE_EXCEPTIONS"] = bool(site_setting("IGNORE_EXCEPTIONS", default=False))
+    factory = site_setting("CONNECTION_FACTORY", None)
     if factory is not None and "connection_factory" not in spelt:
         found["CONNECTION_FACTORY"] = factory
     return found
@@ -95,7 +95,7 @@ class RedisCache(Entries):
         **known.OPTIONS,
         "serializer": Option(config.unchecked, next(iter(SERIALIZERS)), "The path of a serializer's class."),
         "compressor": Option(config.unchecked, next(iter(COMPRESSORS)), "The path of a compressor of that kind."),
-        "pickle_version": Option(_protocol, None, "The protocol of pickles; 4 at the least."),
+        "pickle_version": Option(_protocol, None, "The protocol of pickles: 4 at the least, -1 for the highest."),
         "close_connection": Option(
             config.boolean, None, "Whether close() closes the connections of redis-py's clients."
         ),
@@ -113,9 +113,12 @@ class RedisCache(Entries):
         self._client: Client | None = None
         super().__init__(location, written)
         self._ignore_exceptions = self.settings.options["on_error"] in ("miss", IGNORED)
-        self._log_ignored_exceptions = bool(getattr(conf.settings, "DJANGO_REDIS_LOG_IGNORED_EXCEPTIONS", False))
-        self.logger = logging.getLogger(getattr(conf.settings, "DJANGO_REDIS_LOGGER", "django_redis.cache"))
-        self._default_scan_itersize: int = getattr(conf.settings, "DJANGO_REDIS_SCAN_ITERSIZE", 10)
+        is_logged = self.settings.options["log_ignored_exceptions"]
+        self._log_ignored_exceptions = bool(
+            site_setting("LOG_IGNORED_EXCEPTIONS", default=False) if is_logged is None else is_logged
+        )
+        self.logger = logging.getLogger(site_setting("LOGGER", "django_redis.cache"))
+        self._default_scan_itersize: int = site_setting("SCAN_ITERSIZE", 10)
 
     def _make_codec(self) -> Any:
         options = self.settings.options

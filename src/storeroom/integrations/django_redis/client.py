@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import redis
-from django import conf
 from django.core.cache.backends.base import DEFAULT_TIMEOUT as DJANGOS_DEFAULT
 from redis.cluster import ClusterNode, RedisCluster
 from redis.sentinel import Sentinel
@@ -20,6 +19,7 @@ from storeroom.backends.redis import RedisCache as Entries
 from storeroom.exceptions import KeyNotFoundError
 from storeroom.integrations.django_redis.collections import Collections
 from storeroom.integrations.django_redis.keys import CacheKey
+from storeroom.integrations.django_redis.site import site_setting
 from storeroom.timeouts import DEFAULT_TIMEOUT
 
 __all__ = ["Client", "ConnectionFactory"]
@@ -126,7 +126,7 @@ class Client(Collections):
 
     def close(self) -> None:
         """Close the clients' connections, if CLOSE_CONNECTION or DJANGO_REDIS_CLOSE_CONNECTION says so."""
-        if self._options.get("CLOSE_CONNECTION", getattr(conf.settings, "DJANGO_REDIS_CLOSE_CONNECTION", False)):
+        if self._options.get("CLOSE_CONNECTION", site_setting("CLOSE_CONNECTION", default=False)):
             self.do_close_clients()
 
     def do_close_clients(self) -> None:
