@@ -77,11 +77,11 @@ def cache(redis_server: RedisServer, proxy: Proxy) -> Iterator[TieredCache]:
 
 def cut(proxy: Proxy) -> Callable[[], None]:
     """Close the channel's connection, and accept no other; return a function that mends it."""
-    port, proxy._target = proxy._target, free_port()
+    port, proxy.target = proxy.target, free_port()
     proxy.cut()
 
     def mend() -> None:
-        proxy._target = port
+        proxy.target = port
 
     return mend
 
