@@ -7,7 +7,7 @@ The best share differs by more than tenfold, and is learnt in three ways:
   A read that misses teaches as a write does; where nothing is refilled, each further miss of the key teaches again.
 - **Use**, as returns come too late for some traffic. Where the oldest of small are used and those of main are not,
   small gets most of the room. Where misses are not refilled, it keeps its first share while its oldest are used enough,
-  and little where those of main are used instead.
+  a wider one while those of main are used less and less, and little where those of main are used instead.
 - **Silence.** While no key returns for a turnover, small falls, so that a loop fills main.
 
 Before anything is evicted, **repeated use** teaches: small begins shorter where the oldest are read twice or more.
@@ -65,7 +65,7 @@ these shares, it gets no more than the second: a proven entry that makes room is
 _SOON: Final = 0.05
 """A return within so many evictions counts as soon, as a part of the capacity. The longest window as well."""
 _UNFILLED_SOON: Final = 0.25
-"""Likewise where nothing is refilled: so many entries return that a shorter time knows hardly any of main's."""
+"""Likewise where nothing is refilled: hardly any key of main, of which few are evicted, returns in a shorter time."""
 _DOWN_STEP: Final = 1.2
 """A step down, in steps up: losing a proven entry is worse than losing a new one."""
 _UNFILLED_STEPS: Final = (0.4, -2.0)
