@@ -14,6 +14,7 @@ from benchmarks import servers
 from benchmarks.libraries import DJANGO_API, TIMEOUT, Library, fill_storeroom
 
 __all__ = [
+    "API",
     "DJANGO_MEMCACHED",
     "DJANGO_POSTGRESQL",
     "DJANGO_REDIS",
@@ -29,8 +30,13 @@ __all__ = [
     "STOREROOM_REDIS",
     "STOREROOM_SQLITE",
     "STOREROOM_TIERED",
+    "close_engine",
+    "fresh_params",
+    "leave",
     "raw_memcached",
     "read_all",
+    "redis_set_many",
+    "site",
 ]
 
 AT_ONCE: Final = 20
@@ -44,7 +50,7 @@ def _name() -> str:
     return f"bench_{next(_numbers)}"
 
 
-def _params(**options: Any) -> dict[str, Any]:
+def fresh_params(**options: Any) -> dict[str, Any]:
     return {"TIMEOUT": TIMEOUT, "KEY_PREFIX": _name(), "OPTIONS": options}
 
 
@@ -60,7 +66,7 @@ async def get_all_at_once(cache: Any, keys: Sequence[str]) -> list[Any]:
     return await asyncio.gather(*map(cache.aget, keys))
 
 
-def _leave(cache: Any) -> None:
+def leave(cache: Any) -> None:
     """Keep what is there until its server is stopped."""
 
 
@@ -80,7 +86,7 @@ class _Router:
 
 
 @cache
-def _site() -> None:
+def site() -> None:
     """Let Django run; its databases are told later."""
     import django
     from django.conf import settings
@@ -91,7 +97,7 @@ def _site() -> None:
 
 
 def _django_database(alias: str, database: Mapping[str, Any], bound: int) -> Any:
-    _site()
+    site()
     from django.core.cache.backends.db import DatabaseCache
     from django.core.management.commands.createcachetable import Command
     from django.db import connections
@@ -190,17 +196,17 @@ def _close(connection: Any) -> None:
     connection.close()
 
 
-def _close_engine(cache: Any) -> None:
+def close_engine(cache: Any) -> None:
     cache._engine.close()
 
 
-STOREROOM_SQLITE: Final = Library("Storeroom", "storeroom", _open_storeroom_sqlite, API, fill_storeroom, _close_engine)
+STOREROOM_SQLITE: Final = Library("Storeroom", "storeroom", _open_storeroom_sqlite, API, fill_storeroom, close_engine)
 STOREROOM_POSTGRESQL: Final = Library(
-    "Storeroom", "psycopg", _open_storeroom_postgresql, API, fill_storeroom, _close_engine, program="pg_ctlcluster"
+    "Storeroom", "psycopg", _open_storeroom_postgresql, API, fill_storeroom, close_engine, program="pg_ctlcluster"
 )
-DJANGO_SQLITE: Final = Library("Django", "django", _open_django_sqlite, API, close=_leave)
+DJANGO_SQLITE: Final = Library("Django", "django", _open_django_sqlite, API, close=leave)
 DJANGO_POSTGRESQL: Final = Library(
-    "Django", "psycopg", _open_django_postgresql, API, close=_leave, program="pg_ctlcluster"
+    "Django", "psycopg", _open_django_postgresql, API, close=leave, program="pg_ctlcluster"
 )
 SQLITE3: Final = Library(
     "sqlite3",
@@ -231,7 +237,7 @@ PSYCOPG: Final = Library(
 def _open_storeroom_redis(_: Path, __: int, **options: Any) -> Any:
     from storeroom.backends.redis import RedisCache
 
-    return RedisCache(servers.redis(), _params(**options))
+    return RedisCache(servers.redis(), fresh_params(**options))
 
 
 def _open_tiered(_: Path, bound: int) -> Any:
@@ -241,7 +247,7 @@ def _open_tiered(_: Path, bound: int) -> Any:
     storage = {"BACKEND": "storeroom.backends.redis.RedisCache", "LOCATION": servers.redis()}
     # One prefix for all: to hear of another is to begin anew, without what was near.
     apart = {"KEY_PREFIX": "tiers", "VERSION": next(_numbers)}
-    return TieredCache("", _params(tiers=[memory, storage]) | apart)
+    return TieredCache("", fresh_params(tiers=[memory, storage]) | apart)
 
 
 def _fill_and_read(cache: Any, entries: Mapping[str, Any]) -> None:
@@ -259,17 +265,17 @@ def read_all(cache: Any, entries: Mapping[str, Any]) -> None:
 
 
 def _open_django_redis(_: Path, __: int) -> Any:
-    _site()
+    site()
     from django.core.cache.backends.redis import RedisCache
 
-    return RedisCache(servers.redis(), _params())
+    return RedisCache(servers.redis(), fresh_params())
 
 
 def _open_django_redis_package(_: Path, __: int) -> Any:
-    _site()
+    site()
     from django_redis.cache import RedisCache
 
-    return RedisCache(servers.redis(), _params())
+    return RedisCache(servers.redis(), fresh_params())
 
 
 def _open_redis_py(_: Path, __: int) -> Any:
@@ -286,7 +292,7 @@ def redis_set_many(client: Any, batch: Mapping[str, Any]) -> None:
 
 
 def _redis(name: str, requires: str, open_cache: Callable[[Path, int], Any], **given: Any) -> Library:
-    given = {"statements": API, "close": _leave, "program": "redis-server", **given}
+    given = {"statements": API, "close": leave, "program": "redis-server", **given}
     return Library(name, requires, open_cache, **given)
 
 
@@ -316,7 +322,7 @@ REDIS_PY: Final = _redis(
 
 def _open_memcached(path: str, _: Path, __: int) -> Any:
     if path.startswith("django"):
-        _site()
+        site()
     from importlib import import_module
 
     module, _, name = path.rpartition(".")
@@ -345,7 +351,7 @@ def pylibmc_set_many(client: Any, batch: Mapping[str, Any]) -> None:
 
 
 def _memcached(name: str, requires: str, open_cache: Callable[[Path, int], Any], **given: Any) -> Library:
-    given = {"statements": API, "close": _leave, "program": "memcached", **given}
+    given = {"statements": API, "close": leave, "program": "memcached", **given}
     return Library(name, requires, open_cache, **given)
 
 
@@ -394,7 +400,7 @@ _RAW: Final = {
             "set_many": "pylibmc_set_many(cache, batch)",
         },
         fill=pylibmc_set_many,
-        close=_leave,
+        close=leave,
     ),
 }
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
+from benchmarks.cluster_libraries import CLUSTER
 from benchmarks.functions import CASHEWS, DISKCACHE_MEMOIZE, FUNCTIONS, STOREROOM_COROUTINE, STOREROOM_STORED
 from benchmarks.goals import Faster, Goal, Steady
 from benchmarks.libraries import STOREROOM_FILE, STOREROOM_MEMORY, Library
@@ -112,6 +113,9 @@ SERVER_ROWS: Final = (
     _row("redis set_many of 100", _REDIS, "set_many"),
     _row("redis incr", _REDIS, "incr", value=1),
     _row("redis 2,000 agets at once", (STOREROOM_REDIS, DJANGO_REDIS), "agets", [Faster(3, "Django")]),
+    _row("redis cluster get", CLUSTER, "get", [Faster(1, "redis-py")]),
+    _row("redis cluster set", CLUSTER, "set"),
+    _row("redis cluster get_many of 100", CLUSTER, "get_many"),
     *_memcached("get", "get"),
     *_memcached("set", "set"),
     *_memcached("get_many", "get_many of 100"),

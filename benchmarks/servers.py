@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-__all__ = ["directory", "mariadb", "memcached", "postgresql", "redis", "stop"]
+__all__ = ["directory", "mariadb", "memcached", "postgresql", "redis", "redis_cluster", "stop"]
 
 _running = ExitStack()
 
@@ -26,6 +26,14 @@ def redis() -> str:
 
     server = _running.enter_context(contextmanager(running)(RedisServer(redis_binary(), directory())))
     return f"redis://127.0.0.1:{server.port}/0"
+
+
+@cache
+def redis_cluster() -> str:
+    """Return the URL of a Redis Cluster: three primaries, each with a replica."""
+    from tests.servers.redis_groups import cluster
+
+    return str(_running.enter_context(cluster(directory())).url())
 
 
 @cache
@@ -57,5 +65,5 @@ def mariadb() -> Any:
 def stop() -> None:
     """Stop those that were started."""
     _running.close()
-    for start in (mariadb, memcached, postgresql, redis):
+    for start in (mariadb, memcached, postgresql, redis, redis_cluster):
         start.cache_clear()
