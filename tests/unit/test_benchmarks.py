@@ -32,7 +32,7 @@ def _servers_end():
     yield
     servers.stop()
     conf.settings._wrapped = empty
-    server_libraries._site.cache_clear()
+    server_libraries.site.cache_clear()
 
 
 def shrunk(row):
