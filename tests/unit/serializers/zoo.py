@@ -143,6 +143,8 @@ PICKLES: Final[dict[str, Callable[[], bytes]]] = {
     "many long texts": lambda: pickled(b"](", (b"\x8c\x50" + b"9a" * 40) * 3_000, b"K\x01\x85}h\x00Nse"),
     "marks": lambda: pickled(b"}(" * 100_000, b"u" * 100_000),
     "calls in a set that ends early": lambda: pickled(b"\x8f(", b"h\x05M\xe8\x07K\x01K\x01\x87R" * 700, b"t"),
+    "empty frozensets": lambda: pickled(b"](", b"(\x91" * 200_000, b"e"),
+    "frozensets of one": lambda: pickled(b"](", b"(K\x01\x91" * 100_000, b"e"),
     "an extension": lambda: pickled(b"\x84\xff\xff\xff\x7f"),
 }  # fmt: skip
 
