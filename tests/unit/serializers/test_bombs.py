@@ -114,6 +114,20 @@ def test_depth_of_a_document_is_bounded(name, begin, end):
     assert build_codec(name, trusted=True).loads(b"\x11" + begin * (MAX_DEPTH + 1) + end * (MAX_DEPTH + 1), KEY)
 
 
+@pytest.mark.parametrize("name", ["json", "msgpack"])
+def test_large_document_of_next_to_nothing_but_lists_is_refused(name):
+    """200,000 pairs are stored and read; as many empty lists are refused at set, and in bytes of somebody else."""
+    codec, trusted = build_codec(name), build_codec(name, trusted=True)
+    pairs = [[1, 2]] * 200_000
+    assert codec.loads(codec.dumps(pairs, KEY), KEY) == pairs
+    empty = [[[]]] * 100_000
+    with pytest.raises(SerializationError, match=r"has 200001 containers, of less than 2.5 bytes each"):
+        codec.dumps(empty, KEY)
+    assert trusted.loads(trusted.dumps(empty, KEY), KEY) == empty
+    with pytest.raises(DecodeError):
+        codec.loads(trusted.dumps(empty, KEY), KEY)
+
+
 @pytest.mark.parametrize("make", [lambda n: b")" + b"\x85" * (n - 1), lambda n: b"]" * n + b"a" * (n - 1)])
 def test_depth_of_a_pickle_is_bounded(make):
     """Tuples and lists within each other are read up to some 500 of them; a few more are a DecodeError."""

@@ -155,6 +155,8 @@ JSONS: Final[dict[str, Callable[[], bytes]]] = {
     "lists in dicts": lambda: b"\x11" + b'[{"a":' * 400 + b"1" + b"}]" * 400,
     "digits": lambda: b"\x11" + b"9" * 1_000_000,
     "a text that does not end": lambda: b'\x11"' + b"a" * 1_000_000,
+    "many lists 480 deep": lambda: b"\x11[" + (b"[" * 480 + b"]" * 480 + b",") * 1000 + b"1]",
+    "many lists ten deep": lambda: b"\x11[" + (b"[" * 10 + b"]" * 10 + b",") * 50_000 + b"1]",
     "texts that begin again and again": lambda: b'\x11["' + b'","' * 250_000,
 }
 
@@ -166,6 +168,9 @@ MSGPACKS: Final[dict[str, Callable[[], bytes]]] = {
     "maps": lambda: nested(100_000, b"\x81\x01") + b"\x01",
     "extensions that claim all": lambda: nested(100, b"\xc9\xff\xff\xff\xff\x01"),
     "a text of 2**32": lambda: nested(1, b"\xdb\xff\xff\xff\xff"),
+    "many arrays 480 deep": lambda: nested(1, b"\xdc\x07\xd0" + (b"\x91" * 480 + b"\x01") * 2000),
+    "many arrays ten deep": lambda: nested(1, b"\xdd\x00\x01\x86\xa0" + (b"\x91" * 10 + b"\x01") * 100_000),
+    "many maps 240 deep": lambda: nested(1, b"\xdc\x07\xd0" + (b"\x81\x01" * 240 + b"\x01") * 2000),
     "maps and arrays in turn": lambda: nested(50_000, b"\x81\xa1a\x91") + b"\xc0",
     "a text that is none": lambda: nested(1, b"\xdb\x00\x0f\x42\x40") + b"\xff" * 1_000_000,
 }
