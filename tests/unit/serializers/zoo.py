@@ -10,7 +10,7 @@ from typing import Final
 from storeroom.serializers import safe_types
 from storeroom.serializers.compressors import FORMATS
 
-__all__ = ["BOMBS"]
+__all__ = ["BOMBS", "called"]
 
 PRIME: Final = 2**61 - 1  # integers that differ by it have one hash
 
@@ -58,6 +58,12 @@ def shared_from(number: int, levels: int) -> bytes:
     """The same as `shared`, where objects before have taken so many numbers."""
     refers = (b"j%b" % struct.pack("<I", number + level) for level in range(levels))
     return b")\x85\x94" + b"".join(refer + refer + b"\x86\x94" for refer in refers)
+
+
+def called(name: str, *texts: bytes, times: int = 100_000, end: bytes = b"h\x00)Re") -> bytes:
+    """One constructor with the same arguments many times, and in the end without any, which it refuses."""
+    arguments = b"".join(b"\x8c%c%b" % (len(each), each) for each in texts) + b"\x86"
+    return pickled(named(name), b"\x940", arguments, b"\x940](", b"h\x00h\x01R" * times, end)
 
 
 def nested(levels: int, members: bytes) -> bytes:
@@ -145,6 +151,10 @@ PICKLES: Final[dict[str, Callable[[], bytes]]] = {
     "calls in a set that ends early": lambda: pickled(b"\x8f(", b"h\x05M\xe8\x07K\x01K\x01\x87R" * 700, b"t"),
     "empty frozensets": lambda: pickled(b"](", b"(\x91" * 200_000, b"e"),
     "frozensets of one": lambda: pickled(b"](", b"(K\x01\x91" * 100_000, b"e"),
+    "one path, 100,000 times": lambda: called("new_path", b"PurePosixPath", b"a/b"),
+    "one network, 100,000 times": lambda: called("new_address", b"IPv6Network", b"2001:db8:1:2::/64"),
+    "one interface, 100,000 times": lambda: called("new_address", b"IPv6Interface", b"1:2:3:4:5:6:7:8/64"),
+    "tuples as a path": lambda: pickled(named("new_path"), b"\x8c\x0dPurePosixPath", tuples(300_000), b"\x86R"),
     "an extension": lambda: pickled(b"\x84\xff\xff\xff\x7f"),
 }  # fmt: skip
 
