@@ -81,12 +81,13 @@ def require_readable(value: object, data: bytes, check: Callable[[bytes, int], i
         ) from error
 
 
-def require_shallow(value: object, count: int) -> None:
+def require_shallow(value: object, count: int, *, is_tree: bool = False) -> None:
     """Raise TooMuchError for a value of dicts, lists and tuples that nests too deep.
 
     Args:
         value: a container within several others is looked at once for each level.
         count: the number of its containers, about.
+        is_tree: whether each container is within one other at most. Then those of a level need not be told apart.
     """
     looks = _LOOKS * count
     level: list[Any] = [value] if type(value) in _CONTAINERS else []
@@ -100,7 +101,8 @@ def require_shallow(value: object, count: int) -> None:
         members = [each.values() if type(each) is dict else each for each in level]
         if _CONTAINERS.isdisjoint(map(type, chain.from_iterable(members))):
             return
-        level = list({id(one): one for some in members for one in some if type(one) in _CONTAINERS}.values())
+        found = (one for some in members for one in some if type(one) in _CONTAINERS)
+        level = list(found if is_tree else {id(one): one for one in found}.values())
     if level:
         raise TooMuchError(TOO_DEEP)
 

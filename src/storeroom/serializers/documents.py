@@ -15,7 +15,7 @@ from types import NoneType
 from typing import Any, Final
 
 from storeroom.exceptions import SerializationError
-from storeroom.serializers.bounds import MAX_DEPTH, Limits, require_readable, require_shallow
+from storeroom.serializers.bounds import MAX_DEPTH, Limits, TooMuchError, require_readable, require_shallow
 from storeroom.serializers.frames import is_markup, type_name
 
 __all__ = ["json_serializer", "msgpack_serializer"]
@@ -70,7 +70,7 @@ class DocumentSerializer:
         unchecked = self.check(data, stored_bytes or len(data))
         value = self.read(data)
         if unchecked:
-            require_shallow(value, unchecked)
+            require_shallow(value, unchecked, is_tree=True)
         return value
 
     def check(self, data: bytes, stored_bytes: int) -> int:
@@ -82,6 +82,8 @@ class DocumentSerializer:
         if self.limits is None or len(data) <= _HARMLESS_BYTES:
             return 0
         containers, members = self.count(data, self.limits.held(stored_bytes) // _MEMBER_BYTES)
+        if containers > _FEW_CONTAINERS and _LEAST_BYTES * containers > len(data):
+            raise TooMuchError(f"has {containers} containers, of less than {_LEAST_BYTES} bytes each")
         self.limits.require_room(len(data) + _CONTAINER_BYTES * containers + _MEMBER_BYTES * members, stored_bytes)
         return containers if containers > MAX_DEPTH else 0
 
@@ -138,6 +140,12 @@ class DocumentSerializer:
 
 _HARMLESS_BYTES: Final = 500
 """So few bytes hold no more than so many containers."""
+
+_FEW_CONTAINERS: Final = 2**17
+"""As many are made in a few hundredths of a second. The collector of garbage goes through more again and again."""
+
+_LEAST_BYTES: Final = 2.5
+"""Of a container and its members: a list of one number takes two bytes in MessagePack, and three in JSON."""
 
 _CONTAINER_BYTES: Final = 72  # of memory, as sys.getsizeof() has it, with the garbage collector's part
 _MEMBER_BYTES: Final = 16  # in a list that grows; a number beyond the small ones is longer than one byte here, too

@@ -77,7 +77,7 @@ def is_harmless(stream: bytes, room: int) -> bool:
         TooMuchError: it takes too much memory, or too many of its integers have the same hash.
     """
     if _held(stream) > room:
-        if ATOM_BYTES * len(stream) > room:  # it was compressed
+        if ATOM_BYTES * len(stream) > room or _may_fill(stream, room):  # it was compressed, or is hardly more than sets
             _require_room(stream, room - len(stream))
         return False
     if _grows(stream):
@@ -126,6 +126,11 @@ def _held(stream: bytes) -> int:
     atoms = _BYTE_BYTES + _HASHED_BYTES * is_hashed
     containers = CONTAINER_BYTES[0x5D] * lists + CONTAINER_BYTES[0x8F] * made
     return atoms * length + containers + (TUPLE_BYTES + ENTRY_BYTES) * tuples
+
+
+def _may_fill(stream: bytes, room: int) -> bool:
+    """Tell whether so many bytes are opcodes of empty containers that these alone may take the room."""
+    return sum(size * stream.count(kind) for kind, size in CONTAINER_BYTES.items()) > room // 2
 
 
 TOO_LARGE: Final = "takes too much memory for its length: see OPTIONS['max_expansion']"

@@ -29,7 +29,7 @@ from storeroom.serializers import safe_types
 from storeroom.serializers.bounds import MAX_DEPTH, Limits, require_readable, require_shallow
 from storeroom.serializers.frames import PICKLE_PROTOCOL, is_markup, type_name
 from storeroom.serializers.opcodes import HARMLESS_BYTES, allowed_begin, check_opcodes
-from storeroom.serializers.safe_types import CONSTRUCTORS, REDUCERS, Reduction, new_text
+from storeroom.serializers.safe_types import CONSTRUCTORS, PARSERS, REDUCERS, Reduction, new_text, remembering
 from storeroom.serializers.weighing import weigh
 from storeroom.storage.interruptions import raise_if_foreign
 from storeroom.storage.trials import Trial, note_unreadable
@@ -142,6 +142,21 @@ class _Unpickler(pickle.Unpickler):
             raise
 
 
+class _Remembering(_Unpickler):
+    """Reads a text for a path or an address once, of a stream that may refer to it again and again."""
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        found = super().find_class(module_name, global_name)
+        if found not in PARSERS:
+            return found
+        parsers = vars(self)  # one for the whole value, as a stream can name it again and again, too
+        return parsers.get(global_name) or parsers.setdefault(global_name, remembering(found))
+
+
+_CALL_BYTES: Final = 12
+"""A call with a text of its own takes more bytes of a stream; one by references alone takes five."""
+
+
 def _class_at(path: str) -> type:
     try:
         cls = pkgutil.resolve_name(path)
@@ -170,6 +185,7 @@ class SafePickle:
         self._pickler = type("_Pickler", (_Pickler,), {"owner": self})
         self._trial = Trial(self.loads)
         self._unpickler = type("_Unpickler", (_Unpickler,), {"owner": self})
+        self._remembering = type("_Remembering", (_Remembering,), {"owner": self})
 
     @cached_property
     def class_by_path(self) -> dict[str, type]:
@@ -209,7 +225,8 @@ class SafePickle:
             unchecked = 0
         else:
             unchecked = self.check(stream, stored_bytes or len(stream))
-        value: object = self._unpickler(BytesIO(stream)).load()
+        is_calling = _CALL_BYTES * stream.count(b"R") > len(stream)
+        value: object = (self._remembering if is_calling else self._unpickler)(BytesIO(stream)).load()
         if unchecked:
             require_shallow(value, unchecked)
         return value

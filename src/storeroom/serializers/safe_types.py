@@ -17,13 +17,13 @@ import pathlib
 import uuid
 import zoneinfo
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Final, TypeAlias, TypeVar
 
 from storeroom.exceptions import SerializationError
 from storeroom.serializers.frames import type_name
 
-__all__ = ["CONSTRUCTORS", "REDUCERS", "Reduction", "new_text"]
+__all__ = ["CONSTRUCTORS", "PARSERS", "REDUCERS", "Reduction", "new_text", "remembering"]
 
 Reduction: TypeAlias = tuple[Any, ...]
 """The result of ``__reduce__``: a constructor, its arguments, None, list items, dict items."""
@@ -163,8 +163,8 @@ def new_ordered_dict() -> collections.OrderedDict[Any, Any]:
 
 
 def new_counter() -> collections.Counter[Any]:
-    """Make an empty Counter; the pickle adds the items."""
-    return collections.Counter()
+    """Make an empty Counter; the pickle adds the items. Its ``__init__`` would take ten times as long for that."""
+    return collections.Counter.__new__(collections.Counter)
 
 
 def new_defaultdict(factory: str | None) -> collections.defaultdict[Any, Any]:
@@ -190,6 +190,20 @@ CONSTRUCTORS: Final[Mapping[str, Callable[..., object]]] = {
     )
 }
 """By the name under which a stored value calls them."""
+
+PARSERS: Final = frozenset({new_path, new_address})
+"""Constructors that take microseconds to read a text, and make what does not change."""
+
+
+def remembering(parser: Callable[[str, str], object]) -> Callable[[str, str], object]:
+    """Return a parser that reads each text once, however often a stream refers to it."""
+    remembered = cache(parser)
+
+    def parse(kind: str, text: str) -> object:
+        _exactly(str, kind, text)  # before it is hashed: tuples can be too deep for that
+        return remembered(kind, text)
+
+    return parse
 
 
 def _text_of(value: decimal.Decimal | pathlib.PurePath) -> str:

@@ -79,6 +79,7 @@ _Item = Sequence[int]
 """Depth and weight: a tuple of what is complete, a list of what may get members as long as it is on the stack."""
 
 _ATOM: Final = (0, 1)
+_BINGET: Final = ord("h")
 _depth: Final = itemgetter(0)
 _weight: Final = itemgetter(1)
 
@@ -171,7 +172,8 @@ class _Scales:
 
     def get(self, opcode: bytes) -> None:
         """Push what was memoized."""
-        self._stack.append(tuple(self._memo[int.from_bytes(opcode[1:], "little")]))
+        number = opcode[1] if opcode[0] == _BINGET else int.from_bytes(opcode[1:], "little")
+        self._stack.append(tuple(self._memo[number]))
 
     def empty(self, opcode: bytes) -> None:
         """Push a container that may get members."""
@@ -203,15 +205,17 @@ class _Scales:
 
     def frozenset_of(self, opcode: bytes) -> None:
         """Push a frozenset."""
-        members = self._members()
-        self._hash(members)
-        self._stack.append(self._around(members))
+        members, self._stack = self._stack, self._below.pop()
+        is_flat = members.count(_ATOM) == len(members)
+        around = (1, 1 + len(members)) if is_flat else self._around(members)
+        self._hash(len(members), around[1])
+        self._stack.append(around)
         self._containers += 1
         self._room -= CONTAINER_BYTES[opcode[0]]
 
-    def _hash(self, members: Sequence[_Item]) -> None:
-        self._hashed -= sum(map(_weight, members))
-        self._room -= ENTRY_BYTES * len(members)
+    def _hash(self, count: int, weight: int) -> None:
+        self._hashed -= weight
+        self._room -= ENTRY_BYTES * count
         if self._hashed < 0:
             raise TooMuchError("takes too long to hash: containers within its keys or sets are shared many times")
 
@@ -235,19 +239,20 @@ class _Scales:
     def set_item(self, _: bytes) -> None:
         """Add a key and its value."""
         value, key = self._stack.pop(), self._stack.pop()
-        self._hash((key,))
+        self._hash(1, key[1])
         self._add((key, value))
 
     def set_items(self, _: bytes) -> None:
         """Add several of both."""
         members = self._members()
-        self._hash(members[::2])
+        keys = members[::2]
+        self._hash(len(keys), sum(map(_weight, keys)))
         self._add(members)
 
     def add_items(self, _: bytes) -> None:
         """Add several to a set."""
         members = self._members()
-        self._hash(members)
+        self._hash(len(members), sum(map(_weight, members)))
         self._add(members)
 
     def name(self, _: bytes) -> None:

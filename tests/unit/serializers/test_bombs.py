@@ -2,8 +2,10 @@
 
 import datetime as dt
 import decimal
+import ipaddress
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import uuid
@@ -14,7 +16,7 @@ from storeroom.exceptions import DecodeError, SerializationError
 from storeroom.serializers import build_codec, weighing
 from storeroom.serializers.bounds import MAX_DEPTH
 from tests.unit.serializers.examples import KEY
-from tests.unit.serializers.zoo import BOMBS
+from tests.unit.serializers.zoo import BOMBS, called
 
 SECONDS = 0.1
 BYTES = 64 * 2**20
@@ -112,6 +114,37 @@ def test_depth_of_a_document_is_bounded(name, begin, end):
     with pytest.raises(DecodeError):
         codec.loads(b"\x11" + begin * (MAX_DEPTH + 1) + end * (MAX_DEPTH + 1), KEY)
     assert build_codec(name, trusted=True).loads(b"\x11" + begin * (MAX_DEPTH + 1) + end * (MAX_DEPTH + 1), KEY)
+
+
+@pytest.mark.parametrize("name", ["json", "msgpack"])
+def test_large_document_of_next_to_nothing_but_lists_is_refused(name):
+    """200,000 pairs are stored and read; as many empty lists are refused at set, and in bytes of somebody else."""
+    codec, trusted = build_codec(name), build_codec(name, trusted=True)
+    pairs = [[1, 2]] * 200_000
+    assert codec.loads(codec.dumps(pairs, KEY), KEY) == pairs
+    empty = [[[]]] * 100_000
+    with pytest.raises(SerializationError, match=r"has 200001 containers, of less than 2.5 bytes each"):
+        codec.dumps(empty, KEY)
+    assert trusted.loads(trusted.dumps(empty, KEY), KEY) == empty
+    with pytest.raises(DecodeError):
+        codec.loads(trusted.dumps(empty, KEY), KEY)
+
+
+@pytest.mark.parametrize(
+    ("name", "texts", "value"),
+    [
+        ("new_path", (b"PurePosixPath", b"a/b"), pathlib.PurePosixPath("a/b")),
+        ("new_address", (b"IPv6Network", b"2001:db8::/64"), ipaddress.ip_network("2001:db8::/64")),
+    ],
+)
+def test_text_of_a_path_or_an_address_is_read_once(name, texts, value):
+    """However often a stream calls for the same, it makes one object in a value, and another in the next."""
+    codec = build_codec()
+    data = called(name, *texts, times=100, end=b"e")
+    read = codec.loads(data, KEY)
+    assert read == [value] * 100
+    assert len({id(each) for each in read}) == 1
+    assert codec.loads(data, KEY)[0] is not read[0]
 
 
 @pytest.mark.parametrize("make", [lambda n: b")" + b"\x85" * (n - 1), lambda n: b"]" * n + b"a" * (n - 1)])

@@ -10,7 +10,7 @@ from typing import Final
 from storeroom.serializers import safe_types
 from storeroom.serializers.compressors import FORMATS
 
-__all__ = ["BOMBS"]
+__all__ = ["BOMBS", "called"]
 
 PRIME: Final = 2**61 - 1  # integers that differ by it have one hash
 
@@ -58,6 +58,12 @@ def shared_from(number: int, levels: int) -> bytes:
     """The same as `shared`, where objects before have taken so many numbers."""
     refers = (b"j%b" % struct.pack("<I", number + level) for level in range(levels))
     return b")\x85\x94" + b"".join(refer + refer + b"\x86\x94" for refer in refers)
+
+
+def called(name: str, *texts: bytes, times: int = 100_000, end: bytes = b"h\x00)Re") -> bytes:
+    """One constructor with the same arguments many times, and in the end without any, which it refuses."""
+    arguments = b"".join(b"\x8c%c%b" % (len(each), each) for each in texts) + b"\x86"
+    return pickled(named(name), b"\x940", arguments, b"\x940](", b"h\x00h\x01R" * times, end)
 
 
 def nested(levels: int, members: bytes) -> bytes:
@@ -143,6 +149,12 @@ PICKLES: Final[dict[str, Callable[[], bytes]]] = {
     "many long texts": lambda: pickled(b"](", (b"\x8c\x50" + b"9a" * 40) * 3_000, b"K\x01\x85}h\x00Nse"),
     "marks": lambda: pickled(b"}(" * 100_000, b"u" * 100_000),
     "calls in a set that ends early": lambda: pickled(b"\x8f(", b"h\x05M\xe8\x07K\x01K\x01\x87R" * 700, b"t"),
+    "empty frozensets": lambda: pickled(b"](", b"(\x91" * 200_000, b"e"),
+    "frozensets of one": lambda: pickled(b"](", b"(K\x01\x91" * 100_000, b"e"),
+    "one path, 100,000 times": lambda: called("new_path", b"PurePosixPath", b"a/b"),
+    "one network, 100,000 times": lambda: called("new_address", b"IPv6Network", b"2001:db8:1:2::/64"),
+    "one interface, 100,000 times": lambda: called("new_address", b"IPv6Interface", b"1:2:3:4:5:6:7:8/64"),
+    "tuples as a path": lambda: pickled(named("new_path"), b"\x8c\x0dPurePosixPath", tuples(300_000), b"\x86R"),
     "an extension": lambda: pickled(b"\x84\xff\xff\xff\x7f"),
 }  # fmt: skip
 
@@ -153,6 +165,8 @@ JSONS: Final[dict[str, Callable[[], bytes]]] = {
     "lists in dicts": lambda: b"\x11" + b'[{"a":' * 400 + b"1" + b"}]" * 400,
     "digits": lambda: b"\x11" + b"9" * 1_000_000,
     "a text that does not end": lambda: b'\x11"' + b"a" * 1_000_000,
+    "many lists 480 deep": lambda: b"\x11[" + (b"[" * 480 + b"]" * 480 + b",") * 1000 + b"1]",
+    "many lists ten deep": lambda: b"\x11[" + (b"[" * 10 + b"]" * 10 + b",") * 50_000 + b"1]",
     "texts that begin again and again": lambda: b'\x11["' + b'","' * 250_000,
 }
 
@@ -164,6 +178,9 @@ MSGPACKS: Final[dict[str, Callable[[], bytes]]] = {
     "maps": lambda: nested(100_000, b"\x81\x01") + b"\x01",
     "extensions that claim all": lambda: nested(100, b"\xc9\xff\xff\xff\xff\x01"),
     "a text of 2**32": lambda: nested(1, b"\xdb\xff\xff\xff\xff"),
+    "many arrays 480 deep": lambda: nested(1, b"\xdc\x07\xd0" + (b"\x91" * 480 + b"\x01") * 2000),
+    "many arrays ten deep": lambda: nested(1, b"\xdd\x00\x01\x86\xa0" + (b"\x91" * 10 + b"\x01") * 100_000),
+    "many maps 240 deep": lambda: nested(1, b"\xdc\x07\xd0" + (b"\x81\x01" * 240 + b"\x01") * 2000),
     "maps and arrays in turn": lambda: nested(50_000, b"\x81\xa1a\x91") + b"\xc0",
     "a text that is none": lambda: nested(1, b"\xdb\x00\x0f\x42\x40") + b"\xff" * 1_000_000,
 }

@@ -132,9 +132,9 @@ class SQLite(Database):
             raise sqlite3.OperationalError(f"unable to make the database file: {error}") from error
 
     def _open_own(self) -> Session:
+        self._refuse_intruders()  # before anything is made
         _make(self.path, self._group)
-        for reason, owner in intrusions(self.path, self._group):
-            raise refusal(reason, owner)
+        self._refuse_intruders()
         connection = sqlite3.connect(
             self.path,
             timeout=0,  # SQLite's own wait looks every 100 ms in the end; the engine's does so without a pause
@@ -143,6 +143,10 @@ class SQLite(Database):
             cached_statements=256,
         )
         return Session(connection)
+
+    def _refuse_intruders(self) -> None:
+        for reason, owner in intrusions(self.path, self._group):
+            raise refusal(reason, owner)
 
     def _prepare(self, session: Session) -> None:
         self._switch(session)
