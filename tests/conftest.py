@@ -10,7 +10,7 @@ from tests.servers.folders import new_folder, remove_leftovers
 from tests.servers.shared import stop_shared
 
 #: Commands, with parts that run only within the test runs of others; the last is for mypy alone.
-collect_ignore = ["client_suites", "django_redis_suite", "django_suite", "typing"]
+collect_ignore = ["client_suites", "django_redis_suite", "django_suite", "integrations/django_site", "typing"]
 
 
 @pytest.fixture(autouse=True)

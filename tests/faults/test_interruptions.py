@@ -108,6 +108,9 @@ def test_embedded_storages_are_whole_after_any_exception(kind: str, tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(  # PyMySQL's, of a result that is half made
+    "ignore:Exception ignored in. <function MySQLResult.__del__:pytest.PytestUnraisableExceptionWarning"
+)
 def test_servers_get_no_connection_in_mid_command(site: Site) -> None:
     """Wherever an exchange is cut short, no slot is lost, and the next one gets its own reply."""
     cache = site.cache(max_connections=2)

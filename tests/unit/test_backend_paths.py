@@ -42,9 +42,10 @@ def test_backend_is_found(path, backend):
 
 
 def test_every_path_of_django_stands_for_a_path_of_ours():
-    """Django's paths map to every backend of Storeroom but the tiered one."""
+    """Django's paths map to every backend of Storeroom but the tiered one, and django-redis's to the class for it."""
     ours_alone = {"storeroom.backends.tiered.TieredCache"}
-    assert set(backend_paths.DJANGO_PATHS.values()) == set(backend_paths.PATHS) - ours_alone
+    for_others = {"storeroom.integrations.django_redis.RedisCache"}
+    assert set(backend_paths.DJANGO_PATHS.values()) == set(backend_paths.PATHS) - ours_alone | for_others
 
 
 def test_custom_backend_is_found_by_its_path(tmp_path, monkeypatch):

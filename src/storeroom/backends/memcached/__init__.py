@@ -232,15 +232,16 @@ class MemcachedCache(BaseCache):
             refused = shard._set_many(part, expires_at)
             moved = {key: values[key] for key in self._moved(shard, refused)}
             failed += [key for key in refused if key not in moved]
-            failed += [key for guest, own in self._writing(moved) for key in guest._set_many(own, expires_at)]
+            others = self._writing(moved) if moved else ()
+            failed += [key for guest, own in others for key in guest._set_many(own, expires_at)]
         return failed
 
     def _delete_many(self, storage_keys: Sequence[str]) -> int:
         count = 0
         for shard, part in self._writing(storage_keys):
             count += shard._delete_many(part)
-            moved = self._writing(self._moved(shard, part))
-            count += sum(guest._delete_many(own) for guest, own in moved)
+            if moved := self._moved(shard, part):
+                count += sum(guest._delete_many(own) for guest, own in self._writing(moved))
         return count
 
     def _invalidate(self, storage_keys: Sequence[str]) -> int:

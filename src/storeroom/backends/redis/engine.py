@@ -19,7 +19,16 @@ from storeroom.backends.redis.location import Server, Target
 from storeroom.backends.redis.operations import key_bytes
 from storeroom.backends.redis.pool import Pool, pack
 from storeroom.backends.redis.replicas import Replicated
-from storeroom.backends.redis.requests import PRIMARIES, Batch, Exchange, Outcome, Request, Use, any_turned_away
+from storeroom.backends.redis.requests import (
+    PRIMARIES,
+    SUSPECTS,
+    Batch,
+    Exchange,
+    Outcome,
+    Request,
+    Use,
+    any_turned_away,
+)  # fmt: skip
 from storeroom.backends.redis.sentinel import Sentinel
 from storeroom.backends.redis.sentinel_watch import SentinelWatch
 from storeroom.backends.redis.stream import Login, Stream
@@ -94,7 +103,9 @@ class RedisEngine(NetworkEngine):
             self._listen_to_sentinels()
             return self._follow(topology.route(request))
         replies = self._pool(topology.only).exchange(request.commands, request.use)
-        return self._follow(topology.again(request, replies)) if any_turned_away(replies) else replies
+        if SUSPECTS.isdisjoint(map(type, replies)) or not any_turned_away(replies):
+            return replies
+        return self._follow(topology.again(request, replies))
 
     def _listen_to_sentinels(self) -> None:
         """See to it that their next words are heard."""
@@ -245,7 +256,9 @@ class RedisEngine(NetworkEngine):
             self._listen_to_sentinels()
             return await self._afollow(topology.route(request))
         replies = await self._stream(topology.only).exchange(request.commands, request.use)
-        return await self._afollow(topology.again(request, replies)) if any_turned_away(replies) else replies
+        if SUSPECTS.isdisjoint(map(type, replies)) or not any_turned_away(replies):
+            return replies
+        return await self._afollow(topology.again(request, replies))
 
     async def _afollow(self, route: Route) -> list[Any]:
         try:

@@ -31,7 +31,7 @@ from storeroom.backends.refusals import LOGIN_REMEDY, TLS_REMEDY
 from storeroom.exceptions import StorageError
 
 __all__ = [
-    "OUTAGES", "PRIMARIES", "RIGHTS", "Batch", "Command", "Exchange", "ForeignError", "Outcome", "Request",
+    "OUTAGES", "PRIMARIES", "RIGHTS", "SUSPECTS", "Batch", "Command", "Exchange", "ForeignError", "Outcome", "Request",
     "UnreachableError", "Use", "any_turned_away", "checked", "is_broken", "is_forbidden", "is_of_cluster", "is_outage",
     "is_turned_away", "is_wrong_type", "key_of", "keys_of", "one", "remedy", "undone",
 ]  # fmt: skip
@@ -127,7 +127,9 @@ def is_outage(reply: Any) -> bool:
 
 
 _TURNED_AWAY: Final = (ReadOnlyError, BusyLoadingError, MasterDownError)
-_SUSPECTS: Final = frozenset({ResponseError, *_TURNED_AWAY})
+SUSPECTS: Final = frozenset({ResponseError, *_TURNED_AWAY})
+"""The types of replies that any_turned_away() looks at: whoever has none of them need not ask it."""
+
 _READING: Final = frozenset({"GET", "GETRANGE", "MGET", "PTTL"})
 """Commands beside those that count or change something."""
 
@@ -143,8 +145,8 @@ def is_turned_away(reply: Any) -> bool:
 
 
 def any_turned_away(replies: Iterable[Any]) -> bool:
-    """Tell whether is_turned_away() holds for any of these; mostly for none, and told at once."""
-    return not _SUSPECTS.isdisjoint(map(type, replies)) and any(map(is_turned_away, replies))
+    """Tell whether is_turned_away() holds for any of these: never, if none is of the SUSPECTS."""
+    return not SUSPECTS.isdisjoint(map(type, replies)) and any(map(is_turned_away, replies))
 
 
 def undone(commands: Sequence[Command], use: Use, outcome: "Outcome") -> list[int]:
