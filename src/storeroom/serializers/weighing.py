@@ -183,8 +183,11 @@ class _Scales:
 
     def _around(self, members: Sequence[_Item]) -> tuple[int, int]:
         """Return depth and weight of a container of these."""
-        depth = 1 + max(map(_depth, members), default=0)
-        weight = 1 + sum(map(_weight, members))
+        if len(members) == 1:  # as most often, where there are many
+            depth, weight = members[0][0] + 1, members[0][1] + 1
+        else:
+            depth = 1 + max(map(_depth, members), default=0)
+            weight = 1 + sum(map(_weight, members))
         if depth > MAX_DEPTH:
             raise TooMuchError(TOO_DEEP)
         if weight > _MAX_UNFOLDED:

@@ -141,10 +141,10 @@ def test_text_of_a_path_or_an_address_is_read_once(name, texts, value):
     """However often a stream calls for the same, it makes one object in a value, and another in the next."""
     codec = build_codec()
     data = called(name, *texts, times=100, end=b"e")
-    read = codec.loads(data, KEY)
+    read = codec.loads(data, KEY)[2:]
     assert read == [value] * 100
     assert len({id(each) for each in read}) == 1
-    assert codec.loads(data, KEY)[0] is not read[0]
+    assert codec.loads(data, KEY)[2] is not read[0]
 
 
 @pytest.mark.parametrize("make", [lambda n: b")" + b"\x85" * (n - 1), lambda n: b"]" * n + b"a" * (n - 1)])

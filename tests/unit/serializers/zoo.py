@@ -61,9 +61,9 @@ def shared_from(number: int, levels: int) -> bytes:
 
 
 def called(name: str, *texts: bytes, times: int = 100_000, end: bytes = b"h\x00)Re") -> bytes:
-    """One constructor with the same arguments many times, and in the end without any, which it refuses."""
+    """List a constructor, its arguments, and many results of them; in the end it refuses a call without any."""
     arguments = b"".join(b"\x8c%c%b" % (len(each), each) for each in texts) + b"\x86"
-    return pickled(named(name), b"\x940", arguments, b"\x940](", b"h\x00h\x01R" * times, end)
+    return pickled(b"](", named(name), b"\x94", arguments, b"\x94", b"h\x00h\x01R" * times, end)
 
 
 def nested(levels: int, members: bytes) -> bytes:
