@@ -106,7 +106,8 @@ def test_old_values_do_not_come_back_from_a_new_primary_of_sentinels(tmp_path: P
             primary.process.kill()
 
         asyncio.run(write_and_recover(group.url(), cut_off))
-        assert group.primary() is not primary
+        # One Sentinel may hear of it later than the cache, which listens to all.
+        eventually(lambda: group.primary() is not primary, "no other server is named")
 
 
 @pytest.mark.slow

@@ -66,7 +66,8 @@ def both(request: pytest.FixtureRequest) -> Callable[..., tuple[RedisCache, Redi
         prefix = f"both{next(_numbers)}"
     else:
         where, prefix = request.getfixturevalue("location"), "app"
-    return lambda: (RedisCache(where, {"KEY_PREFIX": prefix}), program_of_before(where, KEY_PREFIX=prefix))
+    now = {"KEY_PREFIX": prefix, "OPTIONS": {"former_names": True}}
+    return lambda: (RedisCache(where, now), program_of_before(where, KEY_PREFIX=prefix))
 
 
 _numbers = itertools.count()

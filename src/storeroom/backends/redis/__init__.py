@@ -68,7 +68,9 @@ class RedisCache(NetworkCache):
         self._dropped = self._engine.dropped
         self._rights = partial(rights.Rights, target, options)
         self._codec = self._make_codec()
-        kind = former.BothNames if options["former_names"] else operations.Operations
+        # In a cluster the two names lie on two servers: the first writers with a tag might not agree on its version.
+        has_former = target.kind != "cluster" if options["former_names"] is None else options["former_names"]
+        kind = former.BothNames if has_former else operations.Operations
         self._operations = kind(
             self._codec,
             self._counters,

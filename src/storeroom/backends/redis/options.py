@@ -337,9 +337,9 @@ OPTIONS: Final[Mapping[str, Option]] = {
     ),
     "former_names": Option(
         config.boolean,
-        True,
+        None,
         "Whether locks and versions of tags are kept under the names, too, that they had before all names began with "
-        "the prefix. False once no program of before runs any more.",
+        "the prefix. False once no program of before runs any more. None: True, and in a cluster False.",
     ),
     "replica_max_lag": Option(
         _lag,
