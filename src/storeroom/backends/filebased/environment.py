@@ -375,8 +375,8 @@ class Environment(RecoveringEngine):
         """
         clear_frames(error.__traceback__)  # they hold on to the transaction
         is_size = isinstance(error, lmdb.MapResizedError | lmdb.MapFullError)
-        if isinstance(error, TakenError) or (is_size and self._has_followed(error)):
-            return is_last  # nothing was done yet
+        if isinstance(error, TakenError) or "closed" in str(error) or (is_size and self._has_followed(error)):
+            return is_last  # nothing was done yet: another thread had it rest, say, perhaps not for the first time
         if is_last:
             raise self.room.failure(self.location, error) from error
         if isinstance(error, ReplacedError):
@@ -390,7 +390,7 @@ class Environment(RecoveringEngine):
             environment.reader_check()
         elif isinstance(error, DAMAGE):
             self._replace_damaged(error)
-        elif "closed" not in str(error) and not self._while_idle(partial(self.room.find, error=error, frees=frees)):
+        elif not self._while_idle(partial(self.room.find, error=error, frees=frees)):
             raise self.room.failure(self.location, error) from error
         return True
 
