@@ -295,19 +295,35 @@ def url_by(links: list[Proxy], group: Sentinels) -> str:
     return f"redis+sentinel://{hosts}/{SERVICE}/{group.url().rpartition('/')[2]}"
 
 
-@pytest.fixture
-def cut_off(group: Sentinels, switch: Switch) -> Iterator[RedisServer]:
-    """A Sentinel that clients reach, and that neither servers nor other Sentinels tell anything."""
-    sentinel = group.sentinels[2]
+@contextlib.contextmanager
+def deaf(group: Sentinels, *numbers: int) -> Iterator[None]:
+    """Let clients reach some of the Sentinels, to which neither servers nor other Sentinels tell anything."""
+    sentinels = [group.sentinels[number] for number in numbers]
     for server in group.servers:
         server.ask("ACL", "SETUSER", "nobody", "on", ">secret", "-@all")
-    sentinel.ask("ACL", "SETUSER", "default", "-publish")
-    sentinel.ask("SENTINEL", "SET", SERVICE, "auth-user", "nobody", "auth-pass", "secret")
-    yield sentinel
-    sentinel.ask("SENTINEL", "SET", SERVICE, "auth-user", "", "auth-pass", "")
-    sentinel.ask("ACL", "SETUSER", "default", "+publish")
+    for sentinel in sentinels:
+        sentinel.ask("ACL", "SETUSER", "default", "-publish")
+        sentinel.ask("SENTINEL", "SET", SERVICE, "auth-user", "nobody", "auth-pass", "secret")
+    yield
+    for sentinel in sentinels:
+        sentinel.ask("SENTINEL", "SET", SERVICE, "auth-user", "", "auth-pass", "")
+        sentinel.ask("ACL", "SETUSER", "default", "+publish")
     for server in group.servers:
         server.ask("ACL", "DELUSER", "nobody")
+
+
+@pytest.fixture
+def cut_off(group: Sentinels, switch: Switch) -> Iterator[RedisServer]:
+    """A Sentinel that hears nothing."""
+    with deaf(group, 2):
+        yield group.sentinels[2]
+
+
+@pytest.fixture
+def slow_to_hear(group: Sentinels, switch: Switch) -> Iterator[None]:
+    """All but the Sentinel that leads the failover hear of it later."""
+    with deaf(group, 1, 2):
+        yield
 
 
 @MODES
@@ -332,6 +348,28 @@ def test_sentinel_that_is_cut_off_names_the_old_primary_in_vain(
         for value, driver in enumerate((long_since, made(location, mode)), 3):
             await driver.set("n", value)
             assert stored(switch.new, driver, "n") == value
+
+    asyncio.run(work())
+
+
+@MODES
+@pytest.mark.slow
+@pytest.mark.usefixtures("slow_to_hear")
+def test_new_primary_is_kept_though_who_named_it_is_out_of_reach(
+    group: Sentinels, switch: Switch, links: list[Proxy], mode: str
+) -> None:
+    """The one Sentinel that knows is heard once; the others, a majority, name the old one for some seconds more."""
+    driver = made(url_by(links, group), mode)
+
+    async def work() -> None:
+        await driver.set("n", 0)
+        await asyncio.to_thread(switch.begin)
+        await follow(driver, switch)
+        links[0].cut_off()
+        for number in range(1, 31):
+            await driver.set("n", number)
+            assert (stored(switch.old, driver, "n"), stored(switch.new, driver, "n")) == (0, number)
+            await asyncio.sleep(0.1)
 
     asyncio.run(work())
 

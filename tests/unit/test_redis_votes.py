@@ -37,15 +37,37 @@ def test_epoch_that_is_over_counts_only_if_a_majority_returns_to_it() -> None:
     topology.leave = left.append
     before = time.monotonic()
     topology.settle(votes_of([(5, NEW)]))
-    topology.settle(votes_of([(4, OLD)]))
+    late = time.monotonic() + Sentinel.SPREAD
+    topology.settle(votes_of([(4, OLD)], late))
     topology.settle({})
     topology.settle(votes_of([(4, OLD)] * 3, before))
     assert (named(topology), left) == (NEW, [])
-    topology.settle(votes_of([(4, OLD)] * 2))
+    topology.settle(votes_of([(4, OLD)] * 2, late))
     assert named(topology) == OLD
     assert [(server.host, server.port) for server in left] == [NEW]
     topology.settle(votes_of([(4, OTHER), (4, OLD)]))
     assert named(topology) == OLD, "of as many votes the known one counts"
+
+
+@pytest.mark.parametrize("votes", [[(4, OLD)] * 2, [(4, OLD)] * 3, [(4, OLD), (3, OTHER)]])
+def test_majority_that_has_not_heard_of_a_failover_yet_is_not_believed(votes: list[Any]) -> None:
+    """In its first seconds only the Sentinel that leads it knows, and it may be the last to answer, or not at all."""
+    topology = topology_of_three()
+    topology.settle(votes_of([(4, OLD)] * 3))
+    topology.settle(votes_of([(5, NEW), *votes[:2]]))
+    topology.settle(votes_of(votes))
+    topology.settle(votes_of(votes, time.monotonic() + Sentinel.SPREAD / 2))
+    assert named(topology) == NEW
+
+
+def test_votes_that_come_one_by_one_name_no_first_primary() -> None:
+    """The first to be heard may be one that does not know yet: all are asked together before anybody is followed."""
+    topology = topology_of_three()
+    topology.hear(votes_of([(4, OLD)]))
+    assert topology._primary is None
+    topology.settle(votes_of([(4, OLD)] * 3))
+    topology.hear(votes_of([(5, NEW)]))
+    assert named(topology) == NEW
 
 
 def topology_of_three() -> Sentinel:

@@ -113,7 +113,7 @@ class RedisEngine(NetworkEngine):
         if self._watch is None and isinstance(topology, Sentinel):
             with self.lock:
                 self._watch = self._watch or SentinelWatch(
-                    self.target.sentinels, self.target.service, self.connection, topology.settle, self.timeout
+                    self.target.sentinels, self.target.service, self.connection, topology.hear, self.timeout
                 )
 
     def _needs_route(self, request: Request) -> bool:

@@ -62,6 +62,9 @@ class Sentinel(Single):
     REST: Final = 5.0
     """Seconds for which a Sentinel that failed is not asked again, while others answer."""
 
+    SPREAD: Final = 10.0
+    """Seconds after which every Sentinel knows of a failover: they tell each other every two."""
+
     def __init__(self, target: Target) -> None:
         super().__init__(target)
         self.only = None
@@ -70,7 +73,7 @@ class Sentinel(Single):
         self._sentinels = target.sentinels
         self._rests_until: dict[Server, float] = {}
         self._primary: Server | None = None
-        self._epoch, self._learnt_at = -1, 0.0
+        self._epoch, self._told_at = -1, 0.0
         self._lock = reentrant()
 
     def route(self, request: Request) -> Route:
@@ -116,11 +119,17 @@ class Sentinel(Single):
             raise UnreachableError(f"no Sentinel names the primary {self._service!r} ({'; '.join(failures)})")
         return self._primary
 
+    def hear(self, votes: Mapping[Server, Vote]) -> None:
+        """Take votes that come one by one: once all Sentinels have been asked together, as the first is a late one."""
+        if self._primary is not None:
+            self.settle(votes)
+
     def settle(self, votes: Mapping[Server, Vote]) -> None:
         """Follow the highest epoch among the votes; where several have it, the address that most of them name.
 
-        A Sentinel that was cut off from the others, or stopped, names the primary of an epoch that is over. So an epoch
-        below the known one counts only if a majority tells it, asked since: their memory was set back.
+        A Sentinel that was cut off from the others, or stopped, names the primary of an epoch that is over; and in the
+        first seconds all but the one that leads the failover do, which may be out of reach by then. So an epoch below
+        the known one counts only if a majority tells it, asked when all must have known: their memory was set back.
         """
         if not votes:
             return
@@ -128,13 +137,13 @@ class Sentinel(Single):
         has_majority = 2 * len(votes) > len(self._sentinels)
         with self._lock:
             asked_at = min(vote.asked_at for vote in votes.values())
-            if epoch < self._epoch and not (has_majority and asked_at > self._learnt_at):
+            if epoch < self._epoch and not (has_majority and asked_at > self._told_at + self.SPREAD):
                 return
             named = Counter((vote.host, vote.port) for vote in votes.values() if vote.epoch == epoch)
             old = self._primary
             known = (old.host, old.port) if old is not None else None
             host, port = max(named, key=lambda address: (named[address], address == known))
-            self._epoch, self._learnt_at = epoch, time.monotonic()
+            self._epoch, self._told_at = epoch, time.monotonic()
             self._primary = new = replace(self._first, host=host, port=port)
         if old is not None and old != new:
             self.leave(old)
