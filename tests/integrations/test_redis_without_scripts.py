@@ -1,14 +1,18 @@
 """A Redis cache whose user may not run scripts: beyond the contract, which runs so, too."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
 from storeroom.backends.redis import RedisCache
+from storeroom.engines.background import drain
 from storeroom.exceptions import StorageError
+from storeroom.registry.handler import CacheHandler
 from tests.servers.redis import RedisServer, redis_server
 from tests.servers.redis_groups import Cluster, redis_cluster
 
@@ -16,6 +20,10 @@ __all__ = ["redis_cluster", "redis_server"]
 
 PATIENT = {"socket_timeout": 20, "socket_connect_timeout": 20}
 LOGIN = {"username": "no-scripts", "password": "right", **PATIENT}
+PATH = "storeroom.backends.redis.RedisCache"
+
+_numbers = itertools.count(1)
+
 RULES = ("reset", "on", ">right", "~*", "&*", "+@all", "-@scripting")
 
 
@@ -79,6 +87,7 @@ def test_a_right_that_is_given_later_is_used(location: str, redis_server: RedisS
     """Scripts are refused for a while after one refusal without being tried, and the results are the same."""
     cache = RedisCache(location, {"OPTIONS": LOGIN})
     assert [cache.incr("n", default=0) for _ in range(3)] == [1, 2, 3]
+    assert drain()  # the trials of rights at the start are over
     assert "evalsha" in redis_server.ask("ACL", "LOG")[0][3::2]
     refused = redis_server.ask("ACL", "LOG", "RESET"), cache.incr("n"), redis_server.ask("ACL", "LOG")
     assert refused == ("OK", 4, [])
@@ -125,3 +134,38 @@ def test_without_scripts_and_transactions_one_error_tells_all(
     for refused in (lambda: cache.touch("k", 5), lambda: cache.incr("k")):
         with pytest.raises(StorageError, match=told):
             refused()
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("rules", "lacks"),
+    [
+        ("~shop:* +@all -@scripting -exec", "+evalsha, +eval"),
+        ("~shop:* +get +ping", "+mget, +rename, +getrange, +pttl, +set, "),
+        ("~other:* +@all", "~shop:*"),
+        ("~shop:* +@all -@scripting", ""),
+        ("~shop:* +@all -config -acl", ""),
+    ],
+)
+def test_missing_rights_are_one_error_in_the_log_at_the_start(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture, rules: str, lacks: str, mode: str
+) -> None:
+    """Whatever the program asks first, and once for all handles; who has all that is needed is told nothing."""
+    user = f"starter-{next(_numbers)}"
+    redis_server.ask("ACL", "SETUSER", user, "reset", "on", ">right", *rules.split())
+    options = {"username": user, "password": "right", **PATIENT}
+    location = f"redis://127.0.0.1:{redis_server.port}"
+    alias = {"BACKEND": PATH, "LOCATION": location, "KEY_PREFIX": "shop", "OPTIONS": options}
+    caches = CacheHandler()
+    caches.configure({"default": alias})
+    for _ in range(3):
+        with suppress(StorageError):
+            asyncio.run(caches["default"].aget("k")) if mode == "async" else caches["default"].get("k")
+        caches.close_all()
+    assert drain()
+    redis_server.ask("ACL", "DELUSER", user)
+    told = [record.getMessage() for record in caplog.records if "no right to" in record.getMessage()]
+    assert len(told) == bool(lacks)
+    if lacks:
+        assert f"Redis at {location} gives CACHES['default'] no right to {lacks}" in told[0]
+        assert f"All that this cache needs: ACL SETUSER {user} on '~shop:*' +mget" in told[0]

@@ -78,6 +78,8 @@ class RedisCache(NetworkCache):
             is_bound=options["secret"] is not None,
             without_room=self._without_room,
         )
+        if target.servers[0].username or options["credential_provider"] is not None:
+            self._engine.first_look.add(self._needed(), self.settings.alias)
 
     def _make_codec(self) -> Any:
         codec = codec_of(self.settings)

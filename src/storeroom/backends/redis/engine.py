@@ -23,12 +23,14 @@ from storeroom.backends.redis.requests import (
     PRIMARIES,
     SUSPECTS,
     Batch,
+    Command,
     Exchange,
     Outcome,
     Request,
     Use,
     any_turned_away,
 )  # fmt: skip
+from storeroom.backends.redis.rights import FirstLook
 from storeroom.backends.redis.sentinel import Sentinel
 from storeroom.backends.redis.sentinel_watch import SentinelWatch
 from storeroom.backends.redis.stream import Login, Stream
@@ -37,6 +39,7 @@ from storeroom.backends.redis.tracking import Tracker
 from storeroom.backends.redis.watching import is_watched
 from storeroom.backends.served import NetworkEngine
 from storeroom.backends.strangers import REDIS, TLS
+from storeroom.exceptions import StorageError
 
 __all__ = ["RedisEngine"]
 
@@ -80,6 +83,7 @@ class RedisEngine(NetworkEngine):
         self.is_cluster = target.kind == "cluster"
         self._tracker: Tracker | None = None
         self._watch: SentinelWatch | None = None
+        self.first_look = FirstLook(self.breaker.name, self._ask_apart, (redis.exceptions.RedisError, StorageError))
 
     def run(self, exchange: Exchange[T]) -> T:
         """Carry out an operation; return its result."""
@@ -165,6 +169,7 @@ class RedisEngine(NetworkEngine):
         if pool is None:
             with self.lock:
                 pool = self._pools.setdefault(server, self.new_pool(server))
+            self.first_look.begin()
         return pool
 
     def new_pool(self, server: Server) -> Pool:
@@ -176,6 +181,15 @@ class RedisEngine(NetworkEngine):
             self._options["pool_timeout"],
             must_be_primary=server.must_be_primary,
         )
+
+    def _ask_apart(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands to a server that takes writes, by a connection that nobody else uses."""
+        (server, _), *_ = self.call(PRIMARIES)
+        pool = self.new_pool(server)
+        try:
+            return pool.exchange(commands, Use.READ)
+        finally:
+            pool.close()
 
     def connection(self, server: Server) -> Any:
         """Return a connection of redis-py, not open yet."""
@@ -288,6 +302,7 @@ class RedisEngine(NetworkEngine):
         stream = streams.get(server)
         if stream is None:
             stream = streams[server] = Stream(server, self._login(server))
+            self.first_look.begin()
         return stream
 
     def _login(self, server: Server) -> Login:

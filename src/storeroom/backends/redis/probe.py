@@ -16,7 +16,7 @@ from storeroom.backends.redis.location import Server
 from storeroom.backends.redis.pool import Pool
 from storeroom.backends.redis.replicas import facts_of
 from storeroom.backends.redis.requests import Command, Use, checked, is_forbidden
-from storeroom.backends.redis.rights import SCRIPTS, Right, Rights
+from storeroom.backends.redis.rights import Rights
 from storeroom.exceptions import StorageError
 from storeroom.storage.probes import Endpoint, Memory, Probe, ServerProbe, measure, together
 
@@ -142,8 +142,9 @@ def _ask(engine: RedisEngine, rights: Rights, server: Server, role: str, more: S
         if isinstance(info, AuthenticationError):
             raise info
         seconds = time.monotonic() - begun
-        lacks = () if role == "Sentinel" else _lacking(pool, rights, _role(told_role, role))
-        unknown = replace(unknown, lacks=lacks, rights=() if role == "Sentinel" else rights.least())
+        if role != "Sentinel":
+            lacks = rights.lacking(_role(told_role, role), partial(pool.exchange, use=Use.READ))
+            unknown = replace(unknown, lacks=lacks, rights=rights.least())
         round_trips, clock_ahead = measure(lambda: _ping(pool), lambda: _time(pool))
     except (RedisError, StorageError) as error:
         seconds = time.monotonic() - begun
@@ -169,16 +170,6 @@ def _described(found: ServerProbe, facts: Mapping[str, str], told_role: Any) -> 
 
 def _role(told: Any, expected: str) -> str:
     return _ROLES.get(told[0], expected) if isinstance(told, list) and told else expected
-
-
-def _lacking(pool: Pool, rights: Rights, role: str) -> tuple[str, ...]:
-    def lacking(tried: Sequence[Right]) -> tuple[str, ...]:
-        return rights.lacking(tried, pool.exchange([right.trial for right in tried], Use.READ))
-
-    lacks = lacking(rights.of(role))
-    if SCRIPTS.intersection(lacks) and not lacking(rights.without_scripts()):
-        return tuple(rule for rule in lacks if rule not in SCRIPTS)
-    return lacks
 
 
 def _ping(pool: Pool) -> None:

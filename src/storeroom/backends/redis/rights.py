@@ -4,7 +4,10 @@ Each right has a trial, a command that does nothing: for a key that nobody has, 
 server looks at the rights first.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,10 +16,13 @@ from storeroom.backends.redis.names import literal
 from storeroom.backends.redis.operations import key_bytes
 from storeroom.backends.redis.requests import Command, is_forbidden
 from storeroom.backends.redis.scripts import Script
+from storeroom.engines.background import submit
 
-__all__ = ["SCRIPTS", "Right", "Rights"]
+__all__ = ["FirstLook", "Right", "Rights"]
 
-SCRIPTS: Final = frozenset({"+evalsha", "+eval"})
+logger = logging.getLogger("storeroom.outages")
+
+_SCRIPTS: Final = frozenset({"+evalsha", "+eval"})
 """Rules without which the cache works if it may use WATCH and MULTI, in one round trip more."""
 
 _NOTHING: Final = Script("return 0")
@@ -62,12 +68,64 @@ class Rights:
         trials: Sequence[Command] = (("WATCH", key), ("UNWATCH",), ("MULTI",), ("EXEC",))
         return [Right(str(trial[0]).lower(), trial) for trial in trials]
 
-    def lacking(self, tried: Sequence[Right], replies: Sequence[Any]) -> tuple[str, ...]:
-        """Return the rules that are missing, by the replies to trials."""
+    def lacking(self, role: str, ask: Callable[[Sequence[Command]], Sequence[Any]]) -> tuple[str, ...]:
+        """Return the rules that are missing at a server, which `ask` sends the trials to."""
+        lacks = self._denied(self.of(role), ask)
+        if _SCRIPTS.intersection(lacks) and not self._denied(self.without_scripts(), ask):
+            return tuple(rule for rule in lacks if rule not in _SCRIPTS)
+        return lacks
+
+    def _denied(self, tried: Sequence[Right], ask: Callable[[Sequence[Command]], Sequence[Any]]) -> tuple[str, ...]:
+        replies = ask([right.trial for right in tried])
         denied = [(right, str(reply)) for right, reply in zip(tried, replies, strict=True) if is_forbidden(reply)]
         keys = any("access" in text and "key" in text for _, text in denied)
         commands = [f"+{right.name}" for right, text in denied if "access" not in text]
         return (*([self.pattern] if keys else []), *commands)
+
+
+class FirstLook:
+    """Names, in one error of the log, all rights that caches lack, as soon as their server is first connected to.
+
+    Args:
+        ask: sends commands to a server that takes writes, on a connection of their own, and returns the replies.
+        errors: that it raises where the server is out of reach: then the first refusal tells.
+    """
+
+    def __init__(
+        self, name: str, ask: Callable[[Sequence[Command]], Sequence[Any]], errors: tuple[type[Exception], ...]
+    ) -> None:
+        self._name, self._ask, self._errors = name, ask, errors
+        self._waiting: dict[str, tuple[Rights, str]] = {}
+        self._seen: set[str] = set()
+        self._is_connected = False
+
+    def add(self, rights: Rights, alias: str) -> None:
+        """Look at the rights of a cache, too; handles of one alias need the same."""
+        if rights.pattern not in self._seen:
+            self._seen.add(rights.pattern)
+            self._waiting[rights.pattern] = rights, alias
+            if self._is_connected:
+                self.begin()
+
+    def begin(self) -> None:
+        """Look at those that wait for it, in the background: nobody's operation takes longer."""
+        self._is_connected = True
+        if self._waiting:
+            submit(self._look, Context())
+
+    def _look(self) -> None:
+        while self._waiting:
+            _, (rights, alias) = self._waiting.popitem()
+            try:
+                lacks = rights.lacking("primary", self._ask)
+            except self._errors:
+                continue
+            if lacks:
+                subject = f"CACHES[{alias!r}]" if alias else "a cache"
+                logger.error(
+                    "%s gives %s no right to %s: what needs it raises StorageError. All that this cache needs: %s",
+                    *(self._name, subject, ", ".join(lacks), shlex.join(rights.least())),
+                )
 
 
 def _rights_of(target: Target, options: Mapping[str, Any], key: bytes, start: str) -> Iterator[Right]:
