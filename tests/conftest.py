@@ -1,6 +1,7 @@
 """Beginning and end of every run; the fixtures of one subject live beside its tests."""
 
 import gc
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -22,6 +23,8 @@ def loops_are_new(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Clean up after runs that were interrupted, and give the workers of this one a folder in memory."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; children would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput"):
         return
     remove_leftovers()
