@@ -228,6 +228,7 @@ HELD: Final = (
         ("**After {} failures in a row the circuit breaker opens.**", _FAILURES, words),
         ("**Once {} one operation is let through.**", _PAUSE, each("second")),
         ("it is tried again every {} s.", _PAUSE),
+        ("its transaction after {} seconds of silence,", f"{_DB}.database:IDLE_SECONDS"),
         ("Both timeouts are {} second by default.", f"{_REDIS}:RedisCache.options.socket_timeout.default", words),
     ),
     *_on(
