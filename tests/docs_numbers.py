@@ -228,6 +228,7 @@ HELD: Final = (
         ("**After {} failures in a row the circuit breaker opens.**", _FAILURES, words),
         ("**Once {} one operation is let through.**", _PAUSE, each("second")),
         ("it is tried again every {} s.", _PAUSE),
+        ("its transaction after {} seconds of silence,", f"{_DB}.database:IDLE_SECONDS"),
         ("Both timeouts are {} second by default.", f"{_REDIS}:RedisCache.options.socket_timeout.default", words),
     ),
     *_on(
@@ -256,6 +257,8 @@ HELD: Final = (
     ),
     *_on(
         "docs/concurrency.md",
+        ("in databases, up to {} keys and 4 MiB, and", f"{_DB}.comparing:_STEP_ROWS"),
+        ("2,000 keys and {}, and on files", f"{_DB}.comparing:_STEP_BYTES", size),
         ("up to {} keys and 4 MiB;", f"{_FILES}.table:LOOKS"),
         ("500 keys and {}; more", f"{_FILES}.transactions:_STEP_BYTES", size),
         ("holds a *lease* of {} seconds in the entry", _LEASE),
@@ -362,6 +365,8 @@ HELD: Final = (
         ("- and {} bytes for its row.", f"{_DB}.rows:ROW_BYTES"),
         ("An entry of 24 bytes, key and value together, counts for {}.", f"{_DB}.rows:ROW_BYTES", more(24 + 1)),
         ("with fractions; 10^{} for never", f"{_DB}.rows:ENDLESS", exponent),
+        ("are atomic as a whole up to {} keys and", f"{_DB}.comparing:_STEP_ROWS"),
+        ("2,000 keys and {}. Larger ones", f"{_DB}.comparing:_STEP_BYTES", size),
         ("It removes {} rows in one transaction", f"{_DB}.clearing:STEP"),
         ("A write that needs room evicts {} entries at most beyond its need,", f"{_DB}.transaction:_BATCH"),
         ("and notes {} reads at most.", f"{_DB}.engine:_RENEWED"),

@@ -8,9 +8,11 @@ from typing import Any, TypeAlias
 import pytest
 
 from storeroom import timeouts
-from storeroom.backends.db import DatabaseCache, transaction
+from storeroom.backends.db import DatabaseCache, comparing, transaction
 from storeroom.backends.db.clearing import STEP
+from storeroom.backends.db.comparing import _STEP_BYTES, _STEP_ROWS
 from storeroom.backends.db.engine import _NOTES, _RENEWED, DatabaseEngine
+from storeroom.backends.db.errors import FullError
 from storeroom.backends.db.rows import ROW_BYTES, name_of
 from storeroom.backends.db.transaction import _BATCH, Transaction
 from storeroom.storage.hooks import MISSING
@@ -201,6 +203,95 @@ def test_prune_goes_step_by_step(make: Make) -> None:
     assert cache.prune() == left > STEP
     assert max(before - after for before, after in itertools.pairwise([left, *seen])) <= STEP
     assert seen[-1] == 0
+
+
+# Many keys in one call ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of a tenth of ROWS."""
+    monkeypatch.setattr(comparing, "_STEP_ROWS", ROWS // 10)
+
+
+MANY = [f"k{number:03}" for number in range(ROWS)]
+
+
+def test_many_keys_go_step_by_step(make: Make, small: None) -> None:
+    """A call with very many keys lets others write between its steps, each of which they see as a whole."""
+    cache, other, seen = make(0), make(1), list[int]()
+
+    def look() -> None:
+        other.incr("between")
+        seen.append((other.stats().entries or 0) - 1)
+
+    steps = list(range(ROWS // 10, ROWS + 1, ROWS // 10))
+    other.set("between", 0)  # and makes the table
+    after_each_transaction(cache, look)
+    cache.set_many(dict.fromkeys(MANY, 1))
+    assert seen == steps
+    seen.clear()
+    cache.delete_many(MANY)
+    assert seen == [*steps[-2::-1], 0]
+    assert other.get("between") == 2 * len(steps)
+    cache._check_invariants()
+
+
+def test_many_computed_values_go_step_by_step(make: Make, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases of very many missing keys are taken, and their values stored, in steps that bound each transaction."""
+    cache, other, changed = make(0), make(1), list[int]()
+    other.set("other", 1)
+    save = Transaction.save
+    monkeypatch.setattr(
+        Transaction, "save", lambda self, lately: (changed.append(len(self.changed)), save(self, lately))[1]
+    )
+    values = dict.fromkeys(MANY, "computed")
+    assert cache.get_or_set_many(MANY, lambda keys: dict.fromkeys(keys, "computed")) == values
+    assert other.get_many(MANY) == values
+    assert sum(changed) == 2 * ROWS
+    assert max(changed) == ROWS // 10
+    cache._check_invariants()
+
+
+def test_writing_many_keys_pauses_between_two_steps(make: Make, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two steps, and neither before nor after them, others have time to look."""
+    cache, pauses = make(0), list[int]()
+    monkeypatch.setattr(DatabaseEngine, "let_others_write", lambda _: pauses.append(1))
+    cache.set_many(dict.fromkeys(MANY, 1))
+    assert len(pauses) == 9
+    cache.delete_many(MANY)
+    assert len(pauses) == 18
+    cache.set_many(dict.fromkeys(MANY[: ROWS // 10], 1))
+    assert len(pauses) == 18
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "steps"), [(_STEP_ROWS, 10, 1), (_STEP_ROWS + 1, 10, 2), (3, _STEP_BYTES // 4, 1), (5, 2**20, 2)]
+)
+def test_few_keys_and_bytes_are_one_step(make: Make, count: int, size: int, steps: int) -> None:
+    """Up to 2,000 keys of 4 MiB together are stored in one transaction; more take several."""
+    cache, seen = make(0), list[int]()
+    cache.set("0", "makes the table")
+    after_each_transaction(cache, lambda: seen.append(1))
+    cache.set_many({str(number): b"v" * (size - 20) for number in range(count)})
+    assert len(seen) == steps
+    assert cache.count() == count
+
+
+def test_steps_before_a_refused_one_stay(make: Make, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a later step finds no room, its keys and those after it are told, and their older values are gone."""
+    cache, step, put = make(0), ROWS // 10, Transaction.put
+    cache.set_many(dict.fromkeys(MANY, "old"))
+
+    def put_some(self: Transaction, rows: Any, *args: Any) -> None:
+        if any(row.name == name_of(cache._storage_key(MANY[4 * step + 1], None)) for row in rows):
+            raise FullError("the disk is full")
+        put(self, rows, *args)
+
+    monkeypatch.setattr(Transaction, "put", put_some)
+    assert cache.set_many(dict.fromkeys(MANY, "new")) == MANY[4 * step :]
+    assert cache.get_many(MANY) == dict.fromkeys(MANY[: 4 * step], "new")
+    cache._check_invariants()
 
 
 # A write that needs room ----------------------------------------------------------------------

@@ -76,7 +76,7 @@ def run_tests(database: dict[str, Any], *options: str, apps: str = APP, **enviro
 def test_a_test_case_takes_back_what_it_cached(kind: str, apps: str, new_database: NewDatabase) -> None:
     """The tests of the project pass, be the table made before or in the midst, and the database can be dropped."""
     output = run_tests(new_database(kind), "site_tests", apps=apps)
-    assert "Ran 34 tests" in output
+    assert "Ran 35 tests" in output
     assert "Destroying test database" in output
 
 

@@ -67,8 +67,9 @@ def test_other_programs_sessions_are_left_as_they_are(bouncer: PgBouncer, postgr
         cache.set(f"k{number}", number)
         cache.set_many({"a": number, "b": number})
     with psycopg.connect(bouncer.url(), autocommit=True, prepare_threshold=None) as other:
-        found = [other.execute(f"SHOW {name}").fetchone() for name in ("statement_timeout", "synchronous_commit")]
-    assert found == [("0",), ("off",)]  # as the tests' server is configured
+        names = ("statement_timeout", "idle_in_transaction_session_timeout", "synchronous_commit")
+        found = [other.execute(f"SHOW {name}").fetchone() for name in names]
+    assert found == [("0",), ("0",), ("off",)]  # as the tests' server is configured
 
 
 def test_a_near_tier_says_that_it_hears_of_nothing(
@@ -100,14 +101,17 @@ def test_a_parameter_that_pgbouncer_refuses_is_named(postgresql: PostgreSQLServe
 
 
 def test_a_direct_connection_keeps_its_settings(postgresql: PostgreSQLServer) -> None:
-    """Without a pooler nothing is lost: a session has the cache's timeout, and its statements are prepared."""
+    """Without a pooler nothing is lost: a session has the cache's timeouts, and its statements are prepared."""
     cache = cache_on(postgresql.url(), postgresql.table(), socket_timeout=7, max_connections=1)
     for number in range(10):
         cache.set("k", number)
         cache.get("k")
-    timeout, prepared = (
+    timeout, idle, prepared = (
         cache.engine.read(lambda session, text=text: session.execute(text).fetchone()[0])
-        for text in ("SHOW statement_timeout", "SELECT count(*) FROM pg_prepared_statements")
-    )
-    assert timeout == "7s"
+        for text in (
+            "SHOW statement_timeout", "SHOW idle_in_transaction_session_timeout",
+            "SELECT count(*) FROM pg_prepared_statements",
+        )
+    )  # fmt: skip
+    assert (timeout, idle) == ("7s", "14s")
     assert prepared > 0

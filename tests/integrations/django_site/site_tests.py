@@ -23,6 +23,9 @@ from django.urls import path
 
 KIND = os.environ["SITE_KIND"]
 ON_SERVER = KIND != "sqlite"
+ASKS_OF_IDLENESS = {
+    "postgresql": "SHOW idle_in_transaction_session_timeout", "mariadb": "SELECT @@idle_transaction_timeout",
+}  # fmt: skip
 PATIENCE = 60.0
 
 
@@ -235,6 +238,14 @@ class AsOutsideOfTests(TestCase):
         for number in range(10):
             small.set(f"n{number}", number)
         assert sum(f"n{number}" in small for number in range(10)) <= 3
+
+    @unittest.skipUnless(KIND in ASKS_OF_IDLENESS, "a file ends nobody's transaction")
+    def test_a_long_test_does_not_end_its_transaction(self) -> None:
+        """No server ends the transaction of a test in which the cache is not used for long."""
+        cache.set("k", 1)
+        engine, asked = caches["default"]._engine, ASKS_OF_IDLENESS[KIND]
+        (told,) = engine.read(lambda session: session.execute(asked, ()).fetchone())
+        assert str(told) == "0"
 
     @unittest.skipUnless(KIND == "postgresql", "it asks PostgreSQL")
     def test_its_connection_stays_open(self) -> None:

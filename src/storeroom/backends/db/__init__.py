@@ -252,13 +252,15 @@ class DatabaseCache(ComparingCache):
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
         rows = [self._row(storage_key, value) for storage_key, value in values.items()]
-        self._see_to_bounds()
+        stored = 0
         try:
-            if rows:
-                self._write(Transaction.put, rows, expires_at)
+            for part in self._in_steps(rows, layout.value_bytes):
+                self._write(Transaction.put, part, expires_at)
+                stored += len(part)
         except FullError as error:
-            self._withdrawn(error, values)
-            return list(values)
+            refused = list(values)[stored:]
+            self._withdrawn(error, refused)
+            return refused
         return []
 
     def _add(self, storage_key: str, value: Any, expires_at: float) -> Any:
@@ -278,10 +280,13 @@ class DatabaseCache(ComparingCache):
             self._write(Transaction.bound_tags, max_tags)
 
     def _delete_many(self, storage_keys: Sequence[str]) -> int:
+        removed = 0
         try:
-            return self._free(Transaction.remove, [name_of(storage_key) for storage_key in storage_keys])
+            for part in self._in_steps(map(name_of, storage_keys)):
+                removed += self._free(Transaction.remove, part)
         except FullError as error:
-            return self._without_room(error)
+            self._without_room(error)
+        return removed
 
     def _touch(self, storage_key: str, expires_at: float) -> Any:
         engine, name = self._engine, name_of(storage_key)

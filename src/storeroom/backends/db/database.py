@@ -14,9 +14,13 @@ from storeroom.backends.db.errors import Fault
 from storeroom.backends.db.statements import Grammar, Statements
 from storeroom.storage.clocks import SERVER, Clock, machine_clock
 
-__all__ = ["Database", "pause"]
+__all__ = ["IDLE_SECONDS", "Database", "pause"]
 
 T = TypeVar("T")
+
+IDLE_SECONDS: Final = 5.0
+"""The shortest silence of a program within a transaction after which a server ends it: longer than a busy machine lets
+a program wait, and short for those who wait for its rows."""
 
 _SAVEPOINT: Final = "SAVEPOINT storeroom"
 _RELEASE: Final = f"RELEASE {_SAVEPOINT}"
@@ -38,6 +42,8 @@ class Database:
         is_local: whether reads wait for nobody, and one writer at a time is all there is.
         tells_time: statement that returns the server's epoch seconds, at the moment of asking; None for a file.
         has_lent: whether a removal on a full disk has the room that is kept for it.
+        idle_seconds: of a program's silence within a transaction, after which the server ends it, lest one that was
+            stopped, or whose machine is gone, keeps its rows from all others; 0 for no bound.
         can_notify: whether it tells other processes of changes: see notifications.py.
     """
 
@@ -48,6 +54,7 @@ class Database:
     unreachable: ClassVar[type[Exception]]
     is_local: ClassVar[bool] = False
     can_notify: ClassVar[bool] = False
+    idle_seconds = 0.0
     has_lent = False
     tells_time: ClassVar[str | None] = None
 

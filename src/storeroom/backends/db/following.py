@@ -30,6 +30,7 @@ class FollowingPool(Pool):
 
     def __init__(self, database: Database, patience: float, site: Site) -> None:
         super().__init__(database, 1, patience)
+        database.idle_seconds = 0.0  # a test may take its time, and its transaction is this session's
         self._site = site
         self._followed: Any = None  # Django's connection of the thread that runs the tests
         self._holder = _NOBODY

@@ -10,7 +10,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 
-from storeroom.backends.db.database import Database
+from storeroom.backends.db.database import IDLE_SECONDS, Database
 from storeroom.backends.db.errors import Fault
 from storeroom.backends.db.location import PORTS, Login, Target
 from storeroom.backends.db.statements import REMOVED, Grammar, Statements
@@ -29,6 +29,7 @@ _FAULTS: Final = {
     "42P01": Fault.MISSING,  # undefined_table
     "42703": Fault.MISSING,  # undefined_column
     "53100": Fault.FULL,  # disk_full
+    "25P03": Fault.OUTAGE,  # idle_in_transaction_session_timeout
     "25006": Fault.OUTAGE,  # read_only_sql_transaction: a replica, after a failover
     "55P03": Fault.OUTAGE,  # lock_not_available
     "57014": Fault.OUTAGE,  # query_canceled, by statement_timeout
@@ -70,8 +71,12 @@ _IN_TRANSACTION: Final = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 _LOOK_SECONDS: Final = 0.1
 """Between two looks of psycopg for interrupts, while it waits."""
 
-_BROKEN: Final = ("57P01", "57P02", "57P05")
-"""admin_shutdown, crash_shutdown, idle_session_timeout: this connection is at its end, and others need not be."""
+_BOUNDS_IDLE: Final = 90600
+"""The first version that bounds the time of a transaction in which nothing is asked for."""
+
+_BROKEN: Final = ("57P01", "57P02", "57P05", "25P03")
+"""admin_shutdown, crash_shutdown, idle_session_timeout, idle_in_transaction_session_timeout: this connection is at its
+end, and others need not be."""
 
 
 class PostgreSQLStatements(Statements):
@@ -148,9 +153,7 @@ class PostgreSQL(Database):
         self.name = f"PostgreSQL ({target.address})"
         self.spoken = POSTGRESQL, target.host or "", target.port or PORTS[target.vendor]
         self._answer_seconds: float = settings["socket_timeout"]
-        milliseconds = max(1, int(self._answer_seconds * 1000))
-        # A cache can wait for the disk's confirmation or be fast; a crash loses the last moment.
-        self._settings = f"SET LOCAL synchronous_commit = off; SET LOCAL statement_timeout = {milliseconds}"
+        self.idle_seconds = max(IDLE_SECONDS, 2 * self._answer_seconds)
         if settings["unlogged"]:
             self.grammar = replace(self.grammar, create="CREATE UNLOGGED TABLE")
         # libpq takes whole seconds, and two at least.
@@ -179,12 +182,20 @@ class PostgreSQL(Database):
         if session.is_pooled:
             session.prepare_threshold = None
         else:
-            session.execute(self._settings.replace("LOCAL", "SESSION"))
+            session.execute(self._settings(session, "SESSION"))
+
+    def _settings(self, session: TimedConnection, scope: str) -> str:
+        # A cache can wait for the disk's confirmation or be fast; a crash loses the last moment.
+        values = {"synchronous_commit": "off", "statement_timeout": max(1, int(self._answer_seconds * 1000))}
+        if session.info.server_version >= _BOUNDS_IDLE:
+            values["idle_in_transaction_session_timeout"] = int(self.idle_seconds * 1000)
+        return "; ".join(f"SET {scope} {name} = {value}" for name, value in values.items())
 
     def within(self, session: TimedConnection, begin: Sequence[str], work: Callable[..., T], *args: Any) -> T:
         """See Database; settings of a session behind a pooler hold for a transaction, lest another program has them."""
-        settled = [f"{statement}; {self._settings}" for statement in begin] if session.is_pooled else begin
-        return super().within(session, settled, work, *args)
+        if session.is_pooled:
+            begin = [f"{statement}; {self._settings(session, 'LOCAL')}" for statement in begin]
+        return super().within(session, begin, work, *args)
 
     def _descriptor(self, session: TimedConnection) -> int:
         return -1 if session.closed else session.pgconn.socket

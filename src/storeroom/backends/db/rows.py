@@ -31,7 +31,7 @@ from storeroom.timeouts import NEVER
 
 __all__ = [
     "COUNTS_NAME", "ENDLESS", "KEY_BYTES", "ROW_BYTES", "TAG_NAMES", "Row", "frame_of", "from_column", "head_of",
-    "is_hashed", "is_over", "make_row", "name_of", "storage_key_of",
+    "is_hashed", "is_over", "make_row", "name_of", "storage_key_of", "value_bytes",
 ]  # fmt: skip
 
 COUNTS_NAME: Final = b"\x00counts"
@@ -112,6 +112,11 @@ def frame_of(storage_key: str, name: bytes, value: Any) -> bytes:
         return frame
     found, frame = _split(frame)
     return frame if found == storage_key else b""
+
+
+def value_bytes(row: Row | None) -> int:
+    """Return the length of a row's value; 0 for an integer, and for no row."""
+    return 0 if row is None or row.value is None else len(row.value)
 
 
 def is_over(name: bytes, head: Any, now: float) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
-from storeroom.backends.db.rows import COUNTS_NAME, ENDLESS, TAG_NAMES, Row, is_over
+from storeroom.backends.db.rows import COUNTS_NAME, ENDLESS, TAG_NAMES, Row, is_over, value_bytes
 from storeroom.backends.db.statements import Statements, batches, chunks
 
 __all__ = [
@@ -119,7 +119,7 @@ class Transaction:
         # In one order everywhere, so that two transactions with the same keys do not wait for each other.
         rows = sorted(rows)
         self._note_writing([row.name for row in rows], expires_at)
-        return batches(rows, lambda row: len(row.value or b""), _BYTES, _ROWS)
+        return batches(rows, value_bytes, _BYTES, _ROWS)
 
     def _upsert(self, written: list[tuple[Any, ...]], names: list[bytes]) -> Any:
         statements = self._statements
