@@ -174,11 +174,11 @@ class _Look:
         """Return a verdict if another version has the key, or another prefix on the same storage."""
         for version in (yield from self._versions()):
             with suppress(Exception):  # a program's own function may refuse it
-                if (yield from self._has(self.handle._storage_key(self.key, version))):
+                if (yield from self._has(self.hooks, self.handle._storage_key(self.key, version))):
                     return _Verdict("version", f"Version {version} has it, and version {self.version} has not.")
         for other in self._others():
             with suppress(Exception):
-                if (yield from self._has(other._storage_key(self.key, None))):
+                if (yield from self._has(other._overlay or other, other._storage_key(self.key, None))):
                     alias = f" (CACHES[{other.settings.alias!r}])" if other.settings.alias else ""
                     mine = f"KEY_PREFIX {self.handle.key_prefix!r} has not"
                     return _Verdict("prefix", f"KEY_PREFIX {other.key_prefix!r}{alias} has it, and {mine}.")
@@ -208,11 +208,11 @@ class _Look:
     def _distance(self, version: int) -> int:
         return abs(version - self.version)
 
-    def _has(self, storage_key: str) -> Steps[bool]:
+    def _has(self, hooks: Any, storage_key: str) -> Steps[bool]:
         if storage_key == self.storage_key:
             return False
         now = timeouts.now()
-        seen = _decisive((yield from sighted(self.hooks, storage_key)), now)
+        seen = _decisive((yield from sighted(hooks, storage_key)), now)
         is_live = seen.is_there and seen.error is None and seen.expires_at > now
         return is_live and (type(seen.value) is not Envelope or seen.value.is_fresh)
 
@@ -291,7 +291,7 @@ def _tier(seen: Sighting, now: float, name: str = "") -> Tier:
     if seen.is_final:
         state = "removed" if seen.tier != "memo" else "absent"
     elif seen.error is not None:
-        state, note = ("unreadable", type(seen.error).__name__) if seen.is_there else ("out of reach", str(seen.error))
+        state, note = "unreadable" if seen.is_there else "out of reach", type(seen.error).__name__
     elif seen.is_there:
         state = "not believed" if seen.note else "live" if seen.expires_at > now else "expired"
         left = None if seen.expires_at == NEVER else seen.expires_at - now

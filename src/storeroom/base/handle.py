@@ -80,7 +80,7 @@ class Handle(StorageHooks):
         """Return the hooks of this handle, with an overlay that notes removals where the storage does not."""
         if not self._remembers or self.notes_removals:
             return self
-        noting: StorageHooks = import_module("storeroom.storage.noting").NotingOverlay(self, self)
+        noting: StorageHooks = import_module("storeroom.base.noting").NotingOverlay(self, self)
         return noting
 
     def _names_of(self, storage_key: str) -> Sequence[object]:

@@ -204,7 +204,7 @@ COMMON_OPTIONS: Final[Mapping[str, Option]] = {
     "removals": Option(
         whole_number(0),
         0,
-        "How many removals of entries this process remembers, so that explain() can tell why a key is not there. 0 for "
+        "The number of removals that this process remembers, so that explain() can tell why a key is not there; 0 for "
         "none.",
     ),
     "on_unstorable": Option(

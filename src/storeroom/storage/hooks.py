@@ -328,10 +328,9 @@ class StorageHooks:
 
     def _sight(self, storage_key: str) -> "Sequence[Sighting]":
         """Return the entry as each tier holds it, nearest first, for explain(). A storage that can leaves no trace."""
-        value = self._get(storage_key)
-        expires_at = None if value is MISSING else self._expiry(storage_key)
+        value, expires_at = self._get(storage_key), self._expiry(storage_key)
         of_value = import_module("storeroom.storage.sightings").of_value
-        return list(of_value(type(self).__name__, value, expires_at, is_there=value is not MISSING))
+        return list(of_value(type(self).__name__, value, expires_at, is_readable=value is not MISSING))
 
     def _prune(self) -> int:
         """Remove all expired entries now; return how many (0 where the storage does so by itself)."""

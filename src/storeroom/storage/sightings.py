@@ -44,14 +44,15 @@ class Sighting:
     is_final: bool = False
 
 
-def of_value(tier: str, value: Any, expires_at: Any, *, is_there: bool) -> list[Sighting]:
-    """Return the sighting of an entry of a storage that tells no more than a read does."""
-    if not is_there:
+def of_value(tier: str, value: Any, expires_at: Any, *, is_readable: bool) -> list[Sighting]:
+    """Return the sighting of an entry of a storage that tells no more than a read does, and the hook for its expiry."""
+    if not is_readable and expires_at is None:
         return [Sighting(tier)]
     if type(value) is Envelope:
         expires_at = value.kept_until
     until = expires_at if isinstance(expires_at, float | int) else NEVER
-    return [Sighting(tier, is_there=True, value=value, expires_at=until)]
+    error = None if is_readable else DecodeError("the storage tells no more")
+    return [Sighting(tier, is_there=True, value=value if is_readable else None, error=error, expires_at=until)]
 
 
 def of_frame(

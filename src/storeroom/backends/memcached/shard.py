@@ -151,14 +151,10 @@ class Shard(NetworkCache, abstract=True):
         return MISSING if data is None else self._decoded(storage_key, data)
 
     def _sight(self, storage_key: str) -> "Sequence[Sighting]":
-        data = self._engine.ask("get", self._key(storage_key))
+        data = self._engine.ask("get", self._key(storage_key)) or b""
         of_frame = import_module("storeroom.storage.sightings").of_frame
-        expires_at, frame = _header(data or b"")
-        return [
-            of_frame(
-                self._tier, None if data is None else frame, storage_key, self._codec, expires_at, len(data or b"")
-            )
-        ]
+        expires_at, frame = _header(data)  # without bytes it is one that was removed
+        return [of_frame(self._tier, frame or None, storage_key, self._codec, expires_at, len(data))]
 
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
         return {storage_key: value for storage_key, (value, _) in self._found(storage_keys).items()}
