@@ -86,8 +86,8 @@ class Explanation:
         storage_key: the key with prefix and version, as the storage sees it.
         would_hit: whether get() would find it.
         cause: the reason in a word: "hit", "never", "expired", "evicted", "deleted", "moved", "cleared", "tag",
-            "unreadable", "version", "prefix", "computing", "refused", "dropped", "transaction", "memo", "down",
-            "dummy" or "expected" (to be there, but gone).
+            "unreadable", "version", "prefix", "computing", "refused", "dropped", "transaction", "memo", "down", "busy"
+            or "dummy".
         reason: the same in a sentence.
         tiers: each tier, nearest first.
         left: seconds until it is stale or gone; None for never, and for no entry.

@@ -52,7 +52,7 @@ def why(args: argparse.Namespace) -> int:
         return YES
     if explanation.cause == "never" and (hint := explain_default(args)):
         print(hint.strip(), file=sys.stderr)
-    return FAILED if explanation.cause == "down" else NO
+    return FAILED if explanation.cause in {"down", "busy"} else NO
 
 
 def _neighbours(args: argparse.Namespace, alias: Alias) -> Iterator[BaseCache]:

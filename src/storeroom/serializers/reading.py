@@ -103,6 +103,9 @@ def reason_of(error: Exception, form: Form, codec: Any) -> str:
         return f"{named} has moved or changed since it was stored ({type(cause).__name__})"
     if isinstance(error.__cause__, UnpicklingError) and form.names:
         return f"OPTIONS['allowed_types'] does not list all that it needs: {', '.join(sorted(form.names))}"
-    if isinstance(error.__cause__, ValueError | EOFError) or not str(error):
+    if form.serializer.startswith("unknown"):
+        return f"another program or serializer has written it, its serializer is {form.serializer}"
+    if error.__cause__ is not None or not str(error):
         return f"its bytes are damaged, or of another serializer ({type(error.__cause__ or error).__name__})"
-    return f"of its serializer ({form.serializer}): {str(error).rstrip('.')}"
+    text = str(error).removeprefix("Stored bytes cannot be read").strip(":. ")
+    return f"{text[:1].lower()}{text[1:]} (serializer: {form.serializer})"

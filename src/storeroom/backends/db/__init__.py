@@ -215,7 +215,6 @@ class DatabaseCache(ComparingCache):
         size = len(name) + len(row[0] or b"")
         return [of_frame(tier, frame, storage_key, self._codec, from_column(row[2]), size)]
 
-    _asight = twin_of(_sight)
     _get_dated = _found
     _aclock = twin_of(_clock)
 
