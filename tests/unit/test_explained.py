@@ -77,7 +77,7 @@ def test_a_former_secret_is_told(tmp_path, size):
         (
             {"serializer": "tests.unit.test_explained.Own"},
             {},
-            "(serializer: a serializer of the program's own)",
+            "a serializer of a program's own has written it, which is another one here",
         ),
     ],
 )

@@ -20,6 +20,8 @@ CURRENT: Final = "signed with the current secret"
 FOREIGN: Final = "signed with another secret, or for another key or context, or altered since"
 UNVERIFIED: Final = "signed, and no secret is set here"
 
+_OWN: Final = "a serializer of a program's own"
+
 _SERIALIZERS: Final = {
     **dict.fromkeys((frames.TEXT, frames.SURROGATES), "none: text"),
     frames.BYTES: "none: bytes",
@@ -30,12 +32,12 @@ _SERIALIZERS: Final = {
     frames.SAFE_PICKLE: "pickle of plain data",
     frames.JSON: "json",
     frames.MSGPACK: "msgpack",
-    frames.CUSTOM_SERIALIZER: "a serializer of the program's own",
+    frames.CUSTOM_SERIALIZER: _OWN,
 }
 
 _COMPRESSORS: Final = {
     **{form.prefix: name for name, form in FORMATS.items()},
-    frames.CUSTOM_COMPRESSOR: "a compressor of the program's own",
+    frames.CUSTOM_COMPRESSOR: "a compressor of a program's own",
 }
 
 _PICKLES: Final = (frames.PICKLE, frames.SAFE_PICKLE, b"\x80")
@@ -101,10 +103,17 @@ def reason_of(error: Exception, form: Form, codec: Any) -> str:
     if cause is not None:
         named = ", ".join(sorted(form.names)) or "a class"
         return f"{named} has moved or changed since it was stored ({type(cause).__name__})"
+    return _doubt(error, form)
+
+
+def _doubt(error: Exception, form: Form) -> str:
+    """Do as reason_of() where neither signatures nor classes are to blame."""
     if isinstance(error.__cause__, UnpicklingError) and form.names:
         return f"OPTIONS['allowed_types'] does not list all that it needs: {', '.join(sorted(form.names))}"
+    if form.serializer == _OWN:
+        return f"{_OWN} has written it, which is another one here"
     if form.serializer.startswith("unknown"):
-        return f"another program or serializer has written it, its serializer is {form.serializer}"
+        return f"another program or serializer has written it (its serializer is {form.serializer})"
     if error.__cause__ is not None or not str(error):
         return f"its bytes are damaged, or of another serializer ({type(error.__cause__ or error).__name__})"
     text = str(error).removeprefix("Stored bytes cannot be read").strip(":. ")
