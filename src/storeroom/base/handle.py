@@ -73,7 +73,7 @@ class Handle(StorageHooks):
 
     @property
     def _remembers(self) -> int:
-        """How many removals are to be remembered."""
+        """The number of removals to remember."""
         return self.settings.options.get("removals", 0) if self.keeps_entries else 0
 
     def _noting(self) -> StorageHooks:

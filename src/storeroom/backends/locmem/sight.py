@@ -1,11 +1,9 @@
 """An entry in local memory, seen for explain(): no lock, no counter, and no code but that of its own class."""
 
-from pickle import loads
-
 from storeroom.backends.locmem.values import thawed
 from storeroom.eviction import ENCODED, Entry, entry_size
-from storeroom.storage.interruptions import raise_if_foreign
 from storeroom.storage.sightings import Sighting
+from storeroom.storage.unstored import Caught
 
 __all__ = ["sight"]
 
@@ -23,13 +21,10 @@ def sight(tier: str, entry: Entry | None) -> Sighting:
     if not encoded or not isinstance(encoded, bytes):
         kept = value if encoded is None else thawed(encoded)
         return Sighting(tier, is_there=True, value=kept, expires_at=until, size=size, form=_OBJECT)
-    error = None
-    try:
+    with Caught() as caught:  # a class that has changed or gone fails in any way
         value = thawed(encoded)
-    except Exception as raised:  # noqa: BLE001 -- a class that has changed or gone fails in any way
-        raise_if_foreign(raised, loads, encoded)
-        value, error = None, raised
+    value = None if caught.error is not None else value
     pickle = bytes(encoded)
     return Sighting(
-        tier, is_there=True, value=value, error=error, expires_at=until, size=size, frame=pickle, form=_PICKLE
+        tier, is_there=True, value=value, error=caught.error, expires_at=until, size=size, frame=pickle, form=_PICKLE
     )

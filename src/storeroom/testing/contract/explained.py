@@ -198,7 +198,7 @@ class ExplainedContract(Suite):
     async def test_a_class_that_has_moved_is_named(self, cache: Driver) -> None:
         """A value whose class is not where it was cannot be read, and the class is named."""
         module: Any = ModuleType("storeroom_moved_class")
-        exec("class Basket:\n    pass", vars(module))  # noqa: S102 -- a module of its own, to be taken away
+        module.Basket = type("Basket", (), {"__module__": module.__name__})
         sys.modules[module.__name__] = module
         try:
             await cache.set("k", module.Basket())
