@@ -21,6 +21,7 @@ from storeroom.storage.envelope import Envelope
 from storeroom.storage.outages import no_answers
 from storeroom.storage.sightings import Sighting, sighted
 from storeroom.storage.steps import Steps
+from storeroom.storage.unstored import Caught
 from storeroom.timeouts import NEVER
 
 __all__ = ["explaining"]
@@ -39,18 +40,19 @@ class _Verdict(NamedTuple):
 _HIT: Final = "hit"
 
 
-def explaining(handle: Any, key: object, version: int | None) -> Steps[Explanation]:
-    """Return the explanation of a key of a handle's."""
+def explaining(handle: Any, key: object, version: int | None, others: Iterable[Any] = ()) -> Steps[Explanation]:
+    """Return the explanation of a key of a handle's, which `others` may have under their prefixes."""
     version = handle._version if version is None else version
     with no_answers():
-        return (yield from _Look(handle, key, version).explain())
+        return (yield from _Look(handle, key, version, others).explain())
 
 
 class _Look:
     """One look at a key."""
 
-    def __init__(self, handle: Any, key: object, version: int) -> None:
+    def __init__(self, handle: Any, key: object, version: int, others: Iterable[Any]) -> None:
         self.handle, self.key, self.version = handle, key, version
+        self.neighbours = [*handle.engine.handles.values(), *others]
         self.hooks = handle._overlay or handle
         self.storage_key: str = handle._storage_key(key, version)
         self.memory = handle.engine.remembered
@@ -174,11 +176,11 @@ class _Look:
     def _elsewhere(self) -> Steps[_Verdict | None]:
         """Return a verdict if another version has the key, or another prefix on the same storage."""
         for version in (yield from self._versions()):
-            with suppress(Exception):  # a program's own function may refuse it
+            with Caught():  # a program's own function may refuse it
                 if (yield from self._has(self.hooks, self.handle._storage_key(self.key, version))):
                     return _Verdict("version", f"Version {version} has it, and version {self.version} has not.")
         for other in self._others():
-            with suppress(Exception):
+            with Caught():
                 if (yield from self._has(other._overlay or other, other._storage_key(self.key, None))):
                     alias = f" (CACHES[{other.settings.alias!r}])" if other.settings.alias else ""
                     mine = f"KEY_PREFIX {self.handle.key_prefix!r} has not"
@@ -187,14 +189,14 @@ class _Look:
 
     def _others(self) -> list[Any]:
         own = self.handle
-        others = [other for other in own.engine.handles.values() if other.key_prefix != own.key_prefix]
+        others = [other for other in self.neighbours if other.key_prefix != own.key_prefix]
         return list({(other.key_prefix, other.version): other for other in others}.values())
 
     def _versions(self) -> Steps[list[int]]:
         """Return the versions to look at: near ones, those of other handles, and those that the storage lists."""
         handle, space = self.handle, self.handle._key_space
         near = {self.version - 1, self.version + 1, handle._version}
-        near |= {each._version for each in handle.engine.handles.values()}
+        near |= {each._version for each in self.neighbours}
         with suppress(NotSupportedError, StorageError):
             count, _ = yield self.hooks, "_usage", ()
             if count is not None and count <= _FEW and space.is_reversible:

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from storeroom.base import BaseCache
+from storeroom.base.explaining import explaining
 from storeroom.cli.configuration import explain_default, find, open_alias, read_alias, read_aliases
 from storeroom.cli.exits import FAILED, NO, YES
 from storeroom.cli.output import plain, print_json
 from storeroom.exceptions import StoreroomError
 from storeroom.registry.aliases import Alias
+from storeroom.storage.steps import run
 
 __all__ = ["add_arguments", "why"]
 
@@ -41,9 +43,7 @@ def why(args: argparse.Namespace) -> int:
     """Explain a key."""
     alias = read_alias(args)
     cache = open_alias(alias, needs="explain")
-    neighbours = list(_neighbours(args, alias))  # known to the engine for as long as they are held
-    explanation = cache.explain(args.key, version=args.key_version)
-    del neighbours
+    explanation = run(explaining(cache, args.key, args.key_version, _neighbours(args, alias)))
     if args.json:
         print_json(explanation.as_dict())
     else:

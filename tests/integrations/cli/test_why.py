@@ -58,6 +58,17 @@ def test_why_looks_under_the_prefixes_of_other_aliases(run, tmp_path):
     assert run("why", "k", "--alias", "pages", config=str(file))[0] == 0
 
 
+def test_why_looks_at_aliases_with_other_options(run, tmp_path):
+    """Another alias of the same table has connections of its own, and is asked all the same."""
+    url = f"sqlite:///{tmp_path}/cache.sqlite3"
+    file = tmp_path / "caches.toml"
+    alias = 'backend = "storeroom.backends.db.DatabaseCache"\nlocation = "cache_table"\n'
+    pages = f'key_prefix = "pages"\noptions = {{ url = "{url}", max_connections = 3 }}\n'
+    file.write_text(f'[caches.default]\n{alias}options = {{ url = "{url}" }}\n[caches.pages]\n{alias}{pages}')
+    assert run("set", "k", "v", "--alias", "pages", config=str(file))[0] == 0
+    assert "KEY_PREFIX 'pages' (CACHES['pages']) has it" in run("why", "k", config=str(file))[1]
+
+
 @pytest.mark.parametrize("server", ["redis://127.0.0.1:{}/0", "memcached://127.0.0.1:{}"])
 def test_why_works_during_an_outage(run, server):
     """It says that the server is down, and exits with 3, as the other commands do."""
