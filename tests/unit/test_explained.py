@@ -10,12 +10,14 @@ import pytest
 
 from benchmarks.removals import compare
 from storeroom import caches, configure
+from storeroom.backends.db import DatabaseCache
 from storeroom.backends.dummy import DummyCache
 from storeroom.backends.filebased import FileBasedCache
 from storeroom.backends.locmem import LocMemCache
 from storeroom.backends.tiered import TieredCache
 from storeroom.base.explanation import seconds_in_words
 from storeroom.exceptions import ConfigurationError
+from storeroom.testing import FakeClock
 
 SECRETS = ["the secret that signs from today on", "the secret that has signed before", "a third one, for nothing else"]
 
@@ -204,6 +206,35 @@ def test_each_tier_is_told(tmp_path):
     assert found.reason == "A read finds it in near."
     cache.delete("k")
     assert cache.explain("k").cause == "deleted"
+
+
+def test_a_near_tier_before_a_database_is_told(tmp_path):
+    """What is near is told, whether it may be believed, and what this process has removed behind it."""
+    options = {"url": f"sqlite:///{tmp_path}/near.sqlite3", "near": {"max_staleness": 5}, "removals": 100}
+    cache = DatabaseCache("near", {"OPTIONS": options})
+    with FakeClock() as clock:
+        cache.set("k", 1, 500)
+        cache.get("k")
+        assert [(tier.name, tier.state) for tier in cache.explain("k").tiers] == [
+            ("near", "live"),
+            ("DatabaseCache", "live"),
+        ]
+        clock.advance(6)
+        assert [tier.state for tier in cache.explain("k").tiers] == ["not believed", "live"]
+        assert cache.explain("k").age == pytest.approx(6, abs=1)
+        cache.delete("k")
+        clock.advance(2)
+        assert cache.explain("k").reason == "It was deleted 2.0 s ago."
+
+
+@pytest.mark.parametrize("version", [3, "3"])
+def test_a_version_may_be_written_as_digits(version):
+    """As for the other operations."""
+    cache = memory()
+    cache.set("k", 1, version=version)
+    assert cache.explain("k", version).would_hit
+    assert cache.explain("k", version).version == 3
+    assert "Version 3 has it" in cache.explain("k", "4" if version == "3" else 4).reason
 
 
 def test_dummy_keeps_nothing():

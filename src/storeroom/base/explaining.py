@@ -51,10 +51,11 @@ class _Look:
     """One look at a key."""
 
     def __init__(self, handle: Any, key: object, version: int, others: Iterable[Any]) -> None:
-        self.handle, self.key, self.version = handle, key, version
+        self.handle, self.key = handle, key
         self.neighbours = [*handle.engine.handles.values(), *others]
         self.hooks = handle._overlay or handle
         self.storage_key: str = handle._storage_key(key, version)
+        self.version = int(version)  # it may be written as digits
         self.memory = handle.engine.remembered
         self.tags: tuple[TagState, ...] = ()
 
@@ -206,7 +207,7 @@ class _Look:
                 near |= {
                     number for number, each in listed if number is not None if space.caller_key(each, number) == text
                 }
-        return sorted((number for number in near - {self.version} if number >= 0), key=self._distance)
+        return sorted(near - {self.version}, key=self._distance)
 
     def _distance(self, version: int) -> int:
         return abs(version - self.version)
