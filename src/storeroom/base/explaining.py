@@ -14,7 +14,7 @@ from storeroom import timeouts
 from storeroom.base.explanation import Explanation, Lease, TagState, Tier, seconds_in_words
 from storeroom.computing.leases import holder
 from storeroom.engines.remembered import CLEARED, EVICTED, MOVED, WRITTEN, Happening
-from storeroom.exceptions import NotSupportedError, PoolTimeoutError, StorageError
+from storeroom.exceptions import NotSupportedError, PoolTimeoutError, StorageError, UnreachableError
 from storeroom.keys import TAG_PREFIX
 from storeroom.serializers.reading import Form, form_of, reason_of
 from storeroom.storage.envelope import Envelope
@@ -104,7 +104,8 @@ class _Look:
     def _failed(self, error: Exception, seen: Sighting) -> _Verdict:
         if not seen.is_there:
             cause = "busy" if isinstance(error, PoolTimeoutError) else "down"
-            return _Verdict(cause, f"The storage cannot be asked: {error}")
+            head = "The server is down" if isinstance(error, UnreachableError) else "The storage cannot be asked"
+            return _Verdict(cause, f"{head}: {error}")
         reason = reason_of(error, self._form(seen), self.handle._codec)
         return _Verdict("unreadable", f"It is there, and cannot be read: {reason}.")
 

@@ -77,7 +77,7 @@ def test_why_works_during_an_outage(run, server):
         url = server.format(taken.getsockname()[1])
         code, output, errors = run("why", "k", config=url)
         assert (code, errors) == (3, "")
-        assert "The storage cannot be asked: " in output
+        assert "would be missed. The server is down: " in output
         assert "is out of reach (" in output
         assert json.loads(run("why", "k", "--json", config=url)[1])["cause"] == "down"
 
