@@ -217,6 +217,12 @@ class KeySpace:
             return None if _is_internal(storage_key) else storage_key[1 : len(storage_key) - len(self._end)]
         return storage_key[len(head) : len(storage_key) - len(self._end)]
 
+    def version_of(self, storage_key: str) -> int | None:
+        """Return the version of a storage key of this cache's; None if the shape of the keys does not tell."""
+        version = storage_key[len(self._start) :].partition(self._between)[0] if self._between else ""
+        is_ours = storage_key.startswith(self._start) and version.removeprefix("-").isdecimal()
+        return int(version) if is_ours else None
+
     def family(self, storage_key: str) -> str | None:
         """Return a beginning of this key that only keys have which are this cache's own if it is; None if unknown."""
         if self.is_opaque:

@@ -10,6 +10,8 @@ A computation of get_or_set() asks the storage again: there may be a value by no
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar, Token
+from dataclasses import replace
+from importlib import import_module
 from typing import Any, Final, NamedTuple, Self
 
 from storeroom import timeouts
@@ -178,6 +180,16 @@ class MemoOverlay(Overlay):
             value = yield self._below, "_get", (storage_key,)
             self._keep(ticket, storage_key, value)
         return value
+
+    def sight(self, storage_key: str) -> Steps[list[Any]]:
+        """See StorageHooks._sight()."""
+        sightings, kept = import_module("storeroom.storage.sightings"), self._memo.look(self._slot(storage_key))
+        own, value = sightings.Sighting("memo"), self._known(storage_key)
+        if kept is not None and value is MISSING:
+            own = replace(own, note="this memo() has found no entry before, and asks no more", is_final=True)
+        elif kept is not None and value is not _UNKNOWN:
+            own = replace(own, is_there=True, value=value, expires_at=kept.expires_at)
+        return [own, *(yield from sightings.sighted(self._below, storage_key))]
 
     def get_many(self, storage_keys: Sequence[str]) -> Steps[dict[str, Any]]:
         """See StorageHooks._get_many()."""

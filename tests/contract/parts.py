@@ -19,6 +19,7 @@ from storeroom.testing.contract.counting import CountingContract
 from storeroom.testing.contract.endings import EndingsContract
 from storeroom.testing.contract.eviction import EvictionContract
 from storeroom.testing.contract.expiry import ExpiryContract
+from storeroom.testing.contract.explained import ExplainedContract
 from storeroom.testing.contract.foreign import ForeignCodeContract
 from storeroom.testing.contract.forks import ForkContract
 from storeroom.testing.contract.freshness import FreshnessContract
@@ -172,6 +173,12 @@ PICKED: Final[Mapping[type[Suite], Sequence[str]]] = {
         "test_reads_are_hits_or_misses",
         "test_get_or_set_is_one_read",
         "test_entries_removed_on_request_are_deletes",
+    ),
+    ExplainedContract: (
+        "test_an_entry_that_is_there_is_explained",
+        "test_a_look_leaves_no_trace",
+        "test_a_deleted_entry_is_told",
+        "test_an_invalidated_tag_is_named",
     ),
     BoundsContract: (),
     EvictionContract: (),

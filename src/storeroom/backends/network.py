@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import cache, wraps
 from typing import Any, Final, NoReturn, TypeVar
 
-from storeroom import config
+from storeroom import config, registry
 from storeroom.backends.fallbacks import check_fallback
 from storeroom.backends.nested import nested_answer
 from storeroom.backends.parts import unanswered
@@ -31,6 +31,7 @@ from storeroom.exceptions import (
     UnreachableError,
     ValueTooLargeError,
 )  # fmt: skip
+from storeroom.registry import fallbacks
 from storeroom.storage.interruptions import raise_met
 from storeroom.storage.outages import are_answers_refused, is_room_needed
 from storeroom.storage.steps import arun, run
@@ -44,13 +45,18 @@ T = TypeVar("T")
 _OF_AN_ENTRY: Final = ("incr", "rename")
 """Hooks that raise a ValueError where there is no entry. Under "miss" there is none."""
 
-_WITHOUT_ANSWER: Final = (*_OF_AN_ENTRY, "clock")
+_WITHOUT_ANSWER: Final = (*_OF_AN_ENTRY, "clock", "sight")
 """Hooks that raise under every policy; of a counter's, a caller makes None if that is the word."""
 
-_WITHOUT_FALLBACK: Final = ("clear", "usage", "match", "remove")
+_WITHOUT_FALLBACK: Final = ("clear", "usage", "match", "remove", "sight")
 """Hooks that no other cache answers: it holds entries of its own, which are not to be cleared or counted."""
 
-_CALLED: Final[Mapping[str, str]] = {"clock": "lock", "match": "iter_keys", "remove": "delete_pattern"}
+_CALLED: Final[Mapping[str, str]] = {
+    "clock": "lock",
+    "sight": "explain",
+    "match": "iter_keys",
+    "remove": "delete_pattern",
+}
 """Hook -> the operation that needs it, where its name is another."""
 
 _COUNTED: Final = ("add", "incr", "rename", "compare_set", "compare_delete", "swap_many", "remove")
@@ -187,6 +193,13 @@ class NetworkCache(ServedCache, abstract=True):
         fallback = None if name in _WITHOUT_FALLBACK else fallback_of(self.settings)
         self._counters.errors += fallback is not None
         return fallback
+
+    def _stand_in(self) -> Any:
+        alias = fallbacks.fallback_of(self.settings.options)
+        return None if alias is None else registry.caches[alias]
+
+    def _dropped_write(self, storage_key: str) -> bool:
+        return storage_key in self._dropped.keys
 
     def _answer(self, name: str, args: tuple[Any, ...], error: BaseException | None) -> Any:
         """Return what the hook answers during an outage.

@@ -8,7 +8,8 @@ import operator
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from storeroom import timeouts
 from storeroom.base.backend_class import check_class
@@ -21,6 +22,9 @@ from storeroom.storage.hooks import LOOK, MISSING, StorageHooks
 from storeroom.storage.steps import Steps, arun, run
 from storeroom.storage.tags import tagged
 from storeroom.timeouts import AT_ONCE, DEFAULT_TIMEOUT, NEVER, Timeout
+
+if TYPE_CHECKING:
+    from storeroom.base.explanation import Explanation
 
 __all__ = ["BaseCache"]
 
@@ -105,7 +109,8 @@ class BaseCache(ListingCache):
             if value is MISSING:
                 return
         try:
-            self._counters.sets += hooks._set(storage_key, value, expires_at)
+            if not self._counted_set(hooks._set(storage_key, value, expires_at)):
+                unstored.remember(self.engine, storage_key, unstored.NOT_TAKEN)
         except (SerializationError, ValueTooLargeError) as error:
             run(self._refused(hooks, key, storage_key, value, error))
 
@@ -124,7 +129,8 @@ class BaseCache(ListingCache):
             if value is MISSING:
                 return
         try:
-            self._counters.sets += await hooks._aset(storage_key, value, expires_at)
+            if not self._counted_set(await hooks._aset(storage_key, value, expires_at)):
+                unstored.remember(self.engine, storage_key, unstored.NOT_TAKEN)
         except (SerializationError, ValueTooLargeError) as error:
             await arun(self._refused(hooks, key, storage_key, value, error))
 
@@ -135,6 +141,7 @@ class BaseCache(ListingCache):
         """
         returns = self.settings.options.get("on_unstorable") != "raise"
         is_copy = returns and unstored.note_copy(self._counters, key, value, error)
+        unstored.remember(self.engine, storage_key, error)
         if is_copy or isinstance(error, ValueTooLargeError):
             yield hooks, "_delete", (storage_key,)
         try:
@@ -292,7 +299,29 @@ class BaseCache(ListingCache):
         except StorageError as error:
             nothing: int = ignored(error)
             return nothing
+        if self._remembers:
+            for name in self._names_of(old):
+                self.engine.remember(self._remembers).note(name, "moved")
         return moved
+
+    def explain(self, key: object, version: int | None = None) -> "Explanation":
+        """Return all that is known of an entry, and why a read would miss it, if it would.
+
+        Nothing changes by it: no hit or miss is counted, and no entry is evicted, or kept for longer. Neither the value
+        nor a secret is told. Cost: a read of each tier and tag, and some more reads for a key that is not there.
+
+        Raises:
+            InvalidCacheKey: the key is refused, by a validate_key() of the program's own.
+        """
+        return run(self._explaining(key, version))
+
+    async def aexplain(self, key: object, version: int | None = None) -> "Explanation":
+        """See explain()."""
+        return await arun(self._explaining(key, version))
+
+    def _explaining(self, key: object, version: int | None) -> "Steps[Explanation]":
+        steps: Steps[Explanation] = import_module("storeroom.base.explaining").explaining(self, key, version)
+        return steps
 
     def decr_version(self, key: object, delta: int = 1, version: int | None = None) -> int:
         """Move the entry to a version that is lower by delta: see incr_version()."""

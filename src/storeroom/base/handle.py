@@ -3,7 +3,8 @@
 The first floor of BaseCache: every operation asks it before it turns to the storage.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from typing import Any, ClassVar, TypeVar
 
 from storeroom import config, timeouts, wording
@@ -34,6 +35,9 @@ class Handle(StorageHooks):
 
     _counters: Counters
     """The engine's."""
+
+    notes_removals: ClassVar[bool] = False
+    """Whether the engine itself notes the removals that this process makes, evictions and expirations among them."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let the constructor of a class name the mistake if it does not call this one's."""
@@ -67,16 +71,42 @@ class Handle(StorageHooks):
         self._learn_keys()
         self._put_overlays(settings.options.get("transactional"), settings.options.get("near"))
 
+    @property
+    def _remembers(self) -> int:
+        """The number of removals to remember."""
+        return self.settings.options.get("removals", 0) if self.keeps_entries else 0
+
+    def _noting(self) -> StorageHooks:
+        """Return the hooks of this handle, with an overlay that notes removals where the storage does not."""
+        if not self._remembers or self.notes_removals:
+            return self
+        noting: StorageHooks = import_module("storeroom.base.noting").NotingOverlay(self, self)
+        return noting
+
+    def _names_of(self, storage_key: str) -> Sequence[object]:
+        """Return the names by which the engine remembers the removal of an entry."""
+        return (storage_key,)
+
+    def _stand_in(self) -> "Handle | None":
+        """Return the cache that answers while the storage is out of reach, if there is one."""
+        return None
+
+    def _dropped_write(self, storage_key: str) -> bool:
+        """Tell whether an outage has dropped a write of this process, so that the entry is not served any more."""
+        return False
+
     def _put_overlays(self, transactional: str | bool | None, near: Mapping[str, Any] | None) -> None:
         if transactional:
             from storeroom.transactions import follow  # noqa: PLC0415 -- few caches do
 
             follow(transactional)
+        if (below := self._noting()) is not self:
+            self._overlay = below
         # Nothing is nearer than this process's own memory.
         if near is not None and self.is_shared:
             from storeroom.near import NearOverlay, table_of  # noqa: PLC0415 -- few caches have one
 
-            self._overlay = NearOverlay(self, self, lambda: table_of(self.engine, near))
+            self._overlay = NearOverlay(self, below, lambda: table_of(self.engine, near))
 
     @property
     def engine(self) -> Engine:
@@ -88,6 +118,8 @@ class Handle(StorageHooks):
     def engine(self, engine: Engine) -> None:
         self._engine, self._counters = engine, engine.counters
         engine.handles[id(self)] = self
+        if self._remembers:
+            engine.remember(self._remembers)
 
     @property
     def key_prefix(self) -> str:

@@ -156,6 +156,8 @@ def _storing(
             yield hooks, "_delete_many", (storage_keys,)
         return storage_keys
     failed, refused = yield from unstored.set_many(hooks, values, expires_at)
+    for storage_key in (*failed, *refused):
+        unstored.remember(hooks.engine, storage_key, refused.get(storage_key, unstored.NOT_TAKEN))
     return [*failed, *refused]
 
 

@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "delete": Command("remove keys", "entries", "add_delete_arguments", "delete"),
     "incr": Command("add to a number", "entries", "add_incr_arguments", "incr"),
     "ttl": Command("print the seconds that a key has left", "entries", "add_ttl_arguments", "ttl"),
+    "why": Command("explain why a key is there, or is not", "why", "add_arguments", "why"),
     "keys": Command("list the keys", "contents", "add_keys_arguments", "keys"),
     "clear": Command("remove all entries", "contents", "add_clear_arguments", "clear"),
     "stats": Command("show hits, misses, entries and bytes", "contents", "add_stats_arguments", "stats"),

@@ -7,7 +7,9 @@ It is short, and renewed while its leader computes (``renewals``): a leader that
 is noted before it is written: a leader that is cut short in between has to take it away (``whole``).
 """
 
+import os
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from storeroom import timeouts
@@ -16,11 +18,22 @@ from storeroom.storage.envelope import Envelope, placeholder
 from storeroom.storage.hooks import ABSENT, LOOK, MISSING, StorageHooks, Swap
 from storeroom.storage.steps import Steps
 
-__all__ = ["HELD_SHARE", "Lease", "over"]
+__all__ = ["HELD_SHARE", "Lease", "holder", "over"]
 
 HELD_SHARE: Final = 0.75
 """A lease with less left of its time than this share is renewed: looks that are a third of its time apart leave room
 for one that comes late."""
+
+
+@cache
+def _name_of(pid: int) -> str:
+    uname = getattr(os, "uname", None)
+    return f"process {pid}" if uname is None else f"process {pid} on {uname().nodename}"
+
+
+def holder() -> str:
+    """Return the name of this process, for people who ask who computes."""
+    return _name_of(os.getpid())
 
 
 @dataclass(slots=True, eq=False)
@@ -46,7 +59,7 @@ class Lease:
         # later than now, even by a clock that is somewhat wrong.
         if found is not MISSING and now < found.leased_until < now + 2 * FLIGHT_SECONDS and is_shared:
             return None
-        self.held = lease = placeholder(until) if found is MISSING else found.leased(until)
+        self.held = lease = placeholder(until, holder()) if found is MISSING else found.leased(until)
         if found is not MISSING:
             return Swap(found, lease, lease.kept_until)
         return Swap(MISSING if self._is_blocked else ABSENT, lease, lease.kept_until)
@@ -93,11 +106,11 @@ class Lease:
 def over(hooks: StorageHooks, storage_key: str, found: Any, until: float) -> Steps[Envelope | None]:
     """Return a lease over an entry that was read, whoever else computes; None if it is another entry by now."""
     if found is MISSING:
-        return placeholder(until)
+        return placeholder(until, holder())
     if type(found) is Envelope:
         # Of two that refresh, the first to end must not be served the value from before both.
         is_taken = found.leased_until > timeouts.now()
-        return placeholder(until) if is_taken else found.leased(until)
+        return placeholder(until, holder()) if is_taken else found.leased(until)
     expires_at = yield hooks, "_expiry", (storage_key,)
     if expires_at is None or expires_at is LOOK or type(expires_at) is Envelope:
         return None

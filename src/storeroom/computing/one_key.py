@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from storeroom.computing.leases import Lease, over
+from storeroom.computing.leases import Lease, holder, over
 from storeroom.computing.work import Function, Terms, Work
 from storeroom.engines.counts import Counters
 from storeroom.engines.flights import Flight
@@ -73,7 +73,7 @@ class Computation(Work):
             if leased is not False:
                 return
         # A value that cannot be told from others (see copies.alike) is no lease's ground: others wait for the new one.
-        self.lease.held = envelope = placeholder(until)
+        self.lease.held = envelope = placeholder(until, holder())
         if not (yield from self._attempt("_set", self.key, envelope, envelope.kept_until)):
             self.lease.held = None
 

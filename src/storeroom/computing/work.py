@@ -157,6 +157,7 @@ class Work:
         if self.terms.raises:
             raise error
         unstored.note(self.counters, storage_key, value, error, self._function.origin)
+        unstored.remember(self.hooks.engine, storage_key, error)
 
     def _conditioned(
         self, values: Mapping[str, Any], expires_at: float, seconds: float, versions: tags.Versions

@@ -201,6 +201,12 @@ COMMON_OPTIONS: Final[Mapping[str, Option]] = {
         "whose entries they are.",
     ),
     "memo": Option(boolean, True, "Whether memo() remembers what was read from this cache."),
+    "removals": Option(
+        whole_number(0),
+        0,
+        "The number of removals that this process remembers, so that explain() can tell why a key is not there; 0 for "
+        "none.",
+    ),
     "on_unstorable": Option(
         _on_unstorable,
         "return",

@@ -12,15 +12,19 @@ import gc
 import os
 import threading
 from collections.abc import Callable, Hashable
+from importlib import import_module
 from itertools import count
 from operator import attrgetter
-from typing import Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 from weakref import WeakValueDictionary
 
 from storeroom.engines.counts import Counters
 from storeroom.engines.flights import Flights
 from storeroom.engines.nesting import Alone
 from storeroom.locks import note, reentrant
+
+if TYPE_CHECKING:
+    from storeroom.engines.remembered import Remembered
 
 __all__ = ["Engine", "close_all", "shared"]
 
@@ -52,11 +56,13 @@ class Engine:
         parts: engines that are used through this one alone.
         opened: whether files or connections are open: 0, or a number that grows with each use.
         can_be_forgotten: whether an engine that no handle uses may be forgotten, as its storage is elsewhere.
+        remembered: the removals and refusals of this process, for explain(); None until there are any to remember.
     """
 
     can_be_forgotten: ClassVar[bool] = False
     parts: tuple["Engine", ...] = ()
     opened = 0
+    remembered: "Remembered | None" = None
 
     def __init__(self) -> None:
         """Begin with nothing counted and nothing under way."""
@@ -72,6 +78,15 @@ class Engine:
     def alias(self) -> str:
         """An alias that uses it, for errors; "" where none is known."""
         return next((handle.settings.alias for handle in list(self.handles.values())), "")
+
+    def remember(self, removals: int) -> "Remembered":
+        """Remember so many removals, or as many as before if these were more; return the memory."""
+        if self.remembered is None:
+            with self.lock:
+                self.remembered = self.remembered or import_module("storeroom.engines.remembered").Remembered()
+        if removals > self.remembered.limit:
+            self.remembered.extend(removals)
+        return self.remembered
 
     def note_use(self) -> None:
         """Note that files or connections are open, and in use: when they are opened, and now and then."""

@@ -313,6 +313,11 @@ class Flights:
             self.look_after(key)
         return bool(self._by_key)
 
+    def computed_by(self, key: str) -> int | None:
+        """Return the thread of this process that computes the key's value, 0 if unknown; None if none does."""
+        flight = self._by_key.get(key)
+        return None if flight is None else flight.thread
+
     def followers(self, key: str) -> int:
         """Return the number of callers that wait for the key's flight now: 0 if there is none."""
         with _lock:

@@ -9,10 +9,13 @@ from storeroom.eviction.bounded_map import (
     Pinned,
     entry_size,
 )
+from storeroom.eviction.dropping import DELETED, EVICTED
 from storeroom.eviction.shards import Debris, free
 
 __all__ = [
+    "DELETED",
     "ENCODED",
+    "EVICTED",
     "MOST_HITS",
     "BoundedMap",
     "Debris",

@@ -38,7 +38,7 @@ from typing import Any, Final, TypeAlias
 
 from storeroom.eviction.collector import Untrack, untracker
 from storeroom.eviction.deadlines import NEVER, NOWHERE, ExpiryIndex
-from storeroom.eviction.dropping import Dropping
+from storeroom.eviction.dropping import DELETED, EVICTED, Dropping
 from storeroom.eviction.entry import Entry
 from storeroom.eviction.mending import Mending
 from storeroom.eviction.s3fifo import MOST_HITS, AdaptiveS3Fifo
@@ -112,24 +112,13 @@ class BoundedMap(Mending, Dropping):
         has_sizes: whether there is a bound in bytes, or about to be one: told beside max_bytes without a call.
         ghosts: hashes of the keys evicted lately: may be searched without the lock.
         miss: learns from a read that did not find its key; for keys that are among the ghosts.
+        note_removal: is told of each removal: see dropping; None where nobody asks.
     """
 
     __slots__ = (
-        "_debris",
-        "_doomed",
-        "_limit",
-        "_max_bytes",
-        "_max_entries",
-        "_tracked",
-        "_untrack",
-        "cull_frequency",
-        "dropped",
-        "evictions",
-        "expirations",
-        "ghosts",
-        "has_sizes",
-        "miss",
-    )
+        "_debris", "_doomed", "_limit", "_max_bytes", "_max_entries", "_tracked", "_untrack", "cull_frequency",
+        "dropped", "evictions", "expirations", "ghosts", "has_sizes", "miss", "note_removal",
+    )  # fmt: skip
 
     def __init__(
         self, max_entries: int | None, max_bytes: int | None = None, cull_frequency: int | None = None
@@ -139,6 +128,7 @@ class BoundedMap(Mending, Dropping):
         self.cull_frequency = cull_frequency
         self.bytes_used = 0
         self.dropped = deque()
+        self.note_removal = None
         self.evictions = 0
         self.expirations = 0
         self._doomed = 0
@@ -373,6 +363,7 @@ class BoundedMap(Mending, Dropping):
         """Make room for one entry, and for as many more as cull_frequency asks."""
         if self.cull_frequency == 0:
             self.evictions += len(self.entries)
+            self._note_all(self.entries.values())
             self._debris = self._clear()
             return
         count = len(self.entries) - int(self._limit) + 1
@@ -419,10 +410,12 @@ class BoundedMap(Mending, Dropping):
 
     def _remove(self, entry: Entry) -> None:
         self._policy.remove(entry)
-        self._forget(entry)
+        self._forget(entry, DELETED)
 
-    def _forget(self, entry: Entry) -> None:
+    def _forget(self, entry: Entry, kind: str = EVICTED) -> None:
         """Let go of all that an entry holds, as queues and index may hold the entry for a while."""
+        if self.note_removal is not None:
+            self.note_removal(entry.key, kind, entry.expires_at)
         del self.entries[entry.key]
         self.bytes_used -= entry.size
         self._drop(entry)

@@ -6,6 +6,7 @@ succeeded or not. Nothing that is written is kept: two writers would have to agr
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from importlib import import_module
 from typing import Any
 
 from storeroom.engines.counts import CacheStats
@@ -99,6 +100,12 @@ class NearOverlay(Overlay):
 
     async def _adrop(self, storage_keys: Sequence[str]) -> None:
         self._drop(storage_keys)
+
+    def sight(self, storage_key: str) -> Steps[list[Any]]:
+        """See StorageHooks._sight()."""
+        sightings = import_module("storeroom.storage.sightings")
+        near = import_module("storeroom.near.sight").sight(self.table, storage_key)
+        return [near, *(yield from sightings.sighted(self._below, storage_key))]
 
     def clear(self) -> Steps[None]:
         """See StorageHooks._clear()."""

@@ -145,6 +145,10 @@ class NearTable(Engine):
                     return value
         return MISSING
 
+    def kept(self, storage_key: str) -> Entry | None:
+        """Return an entry, whether or not it may be believed; nothing is noted."""
+        return self._bounded.entries.get(storage_key) or self._tags.entries.get(storage_key)
+
     def decoded(self, entry: Entry) -> Any:
         """Return the object of an entry whose bytes are kept, or MISSING if it was dropped meanwhile."""
         encoded = entry.encoded

@@ -103,3 +103,10 @@ class SignedCodec(Codec):
         if data and is_plain_integer(data):
             return super().loads(data, storage_key)
         raise DecodeError("Stored bytes are not signed, and a secret is set.")
+
+    def secret_of(self, data: bytes, storage_key: str) -> tuple[int | None, int]:
+        """Return the number of the secret that has signed stored bytes, None for another one; and how many there are.
+
+        The first, 0, is the one that signs now.
+        """
+        return self._signer.secret_of(data, storage_key)

@@ -58,6 +58,12 @@ class Signer:
                 return frame
         return None
 
+    def secret_of(self, signed: bytes, storage_key: str) -> tuple[int | None, int]:
+        """Return the number of the secret that has signed a frame for this key, None if none has; and their count."""
+        given, frame = signed[len(SIGNED) : _START], signed[_START:]
+        good = [compare_digest(given, _signature(keyed_hash, frame, storage_key)) for keyed_hash in self._hashes]
+        return (good.index(True) if any(good) else None), len(good)
+
 
 def _salt(context: str) -> bytes:
     """Return 16 bytes, the longest salt of BLAKE2b."""

@@ -116,9 +116,12 @@ class Envelope:
         return f"<Envelope {self.stamp:016x}, fresh until {self.fresh_until}, {len(self.tags)} tags>"
 
 
-def placeholder(until: float) -> Envelope:
-    """Return an envelope without a value: the lease of the caller that computes the first one."""
-    return Envelope(None, AT_ONCE, leased_until=until)
+def placeholder(until: float, holder: str | None = None) -> Envelope:
+    """Return an envelope without a value: the lease of the caller that computes the first one.
+
+    In the value's position is the name of the process that holds it, for people to read.
+    """
+    return Envelope(holder, AT_ONCE, leased_until=until)
 
 
 def is_unread(value: Any) -> bool:

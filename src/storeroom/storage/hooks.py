@@ -11,6 +11,7 @@ incr, touch, rename, compare-delete and compare-set are atomic among all that sh
 """
 
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Final, NamedTuple, ParamSpec, TypeVar, final
 
 from storeroom.exceptions import NotSupportedError
@@ -20,6 +21,7 @@ from storeroom.storage.steps import Steps, run
 
 if TYPE_CHECKING:
     from storeroom.storage.channel import Channel
+    from storeroom.storage.sightings import Sighting
 
 __all__ = [
     "ABSENT", "LOOK", "MISSING", "OVERLAID", "OVERLAY_ATTRIBUTE", "REQUIRED", "Conditional", "StorageHooks", "Swap",
@@ -324,6 +326,12 @@ class StorageHooks:
         """Return the numbers of entries and bytes stored now; None for one that the storage cannot tell."""
         return None, None
 
+    def _sight(self, storage_key: str) -> "Sequence[Sighting]":
+        """Return the entry as each tier holds it, nearest first, for explain(). A storage that can leaves no trace."""
+        value, expires_at = self._get(storage_key), self._expiry(storage_key)
+        of_value = import_module("storeroom.storage.sightings").of_value
+        return list(of_value(type(self).__name__, value, expires_at, is_readable=value is not MISSING))
+
     def _prune(self) -> int:
         """Remove all expired entries now; return how many (0 where the storage does so by itself)."""
         return 0
@@ -403,6 +411,7 @@ class StorageHooks:
     _atally = twin_of(_tally)
     _ausage = twin_of(_usage)
     _aprune = twin_of(_prune)
+    _asight = twin_of(_sight)
 
     async def _aclock(self, storage_key: str) -> Clock | None:
         return self._clock(storage_key)

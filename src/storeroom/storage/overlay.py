@@ -33,7 +33,7 @@ TRANSACTION: Final = 1
 HOOKS: Final = (
     "get", "get_many", "get_dated", "set", "set_many", "add", "delete", "delete_many", "touch", "incr", "count",
     "expiry", "has", "rename", "lease", "lease_many", "swap_many", "compare_set", "compare_delete", "invalidate",
-    "clear", "scan", "tally", "usage", "prune",
+    "clear", "scan", "tally", "usage", "prune", "sight",
 )  # fmt: skip
 """The hooks that go through an overlay, without the underscore."""
 

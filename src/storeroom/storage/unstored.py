@@ -17,7 +17,7 @@ from storeroom.storage.interruptions import is_from_outside
 from storeroom.storage.outages import room_needed
 from storeroom.storage.steps import Steps
 
-__all__ = ["Caught", "Refused", "note", "note_copy", "overlooked", "set_many", "swap_many"]
+__all__ = ["NOT_TAKEN", "Caught", "Refused", "note", "note_copy", "overlooked", "remember", "set_many", "swap_many"]
 
 _log = logging.getLogger("storeroom.computing")
 
@@ -28,6 +28,9 @@ _MOST_TOLD: Final = 1000
 """Refusals that are remembered as logged; beyond that the oldest is forgotten, and may be logged again."""
 
 _told: OrderedDict[tuple[str, str, str], None] = OrderedDict()
+
+NOT_TAKEN: Final = "the storage was out of reach, or had no room"
+"""The reason of a write that was dropped without an error."""
 
 _COPIES: Final = ("django.contrib.sessions.cached_db", "views.decorators.cache.", "template.cache.")
 """Beginnings of the keys under which Django stores copies: of sessions that its database has, and of pages and parts of
@@ -104,6 +107,14 @@ def _halves(batch: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
     items = list(batch.items())
     middle = len(items) // 2
     return dict(items[:middle]), dict(items[middle:])
+
+
+def remember(engine: Any, storage_key: str, error: Exception | str) -> None:
+    """Let explain() tell why a value was not stored; an error's text is not repeated where it may hold a value."""
+    reason = error if isinstance(error, str) else type(error).__name__
+    if isinstance(error, ValueTooLargeError | StorageError):
+        reason = f"{error}"
+    engine.remember(0).note_refusal(storage_key, reason)
 
 
 def note(counters: Any, storage_key: str, value: object, error: Exception, origin: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 from storeroom.engines.flights import Flights
@@ -81,6 +82,17 @@ class TransactionOverlay(Overlay):
             found = yield self._below, "_get_many", (asked,)
         values = {key: view.value(key, found.get(key, MISSING)) for key, view in views.items()}
         return {storage_key: value for storage_key, value in values.items() if value is not MISSING}
+
+    def sight(self, storage_key: str) -> Steps[list[Any]]:
+        """See StorageHooks._sight()."""
+        sightings, view = import_module("storeroom.storage.sightings"), self._view(storage_key)
+        own = sightings.Sighting("transaction")
+        if not view.is_below:
+            value = view.value(storage_key)
+            own = replace(own, value=value, is_there=True, expires_at=view.expiry)
+            if value is MISSING:
+                own = sightings.Sighting("transaction", note="this transaction has removed it", is_final=True)
+        return [own, *(yield from sightings.sighted(self._below, storage_key))]
 
     def has(self, storage_key: str) -> Steps[bool]:
         """See StorageHooks._has()."""

@@ -8,8 +8,9 @@ program's transaction, and no rollback of one takes them back.
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from itertools import count, takewhile
-from typing import Any, ClassVar, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar
 
 from storeroom import config, timeouts
 from storeroom.backends.db import probe as probing
@@ -34,6 +35,9 @@ from storeroom.storage.channel import Channel
 from storeroom.storage.clocks import Clock
 from storeroom.storage.hooks import LOOK, MISSING, Conditional, twin_of
 from storeroom.storage.probes import Endpoint, Probe
+
+if TYPE_CHECKING:
+    from storeroom.storage.sightings import Sighting
 
 __all__ = ["DatabaseCache"]
 
@@ -200,6 +204,16 @@ class DatabaseCache(ComparingCache):
             if decoded is not MISSING:
                 values[names[name]] = decoded, from_column(expires)
         return values
+
+    def _sight(self, storage_key: str) -> "Sequence[Sighting]":
+        engine, name = self._engine, name_of(storage_key)
+        row = engine.read(fetch_one, engine.statements.get, (name,))
+        tier, of_frame = type(self).__name__, import_module("storeroom.storage.sightings").of_frame
+        if row is None:
+            return [of_frame(tier, None, storage_key, None)]
+        frame = b"%d" % row[1] if row[0] is None else layout.frame_of(storage_key, name, row[0])
+        size = len(name) + len(row[0] or b"")
+        return [of_frame(tier, frame, storage_key, self._codec, from_column(row[2]), size)]
 
     _get_dated = _found
     _aclock = twin_of(_clock)

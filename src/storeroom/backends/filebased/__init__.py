@@ -13,9 +13,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from importlib import import_module
 from struct import Struct
 from struct import error as StructError  # noqa: N812 -- an exception class
-from typing import Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 import lmdb
 
@@ -69,6 +70,9 @@ from storeroom.storage.hooks import LOOK, MISSING
 from storeroom.storage.steps import run
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
+if TYPE_CHECKING:
+    from storeroom.storage.sightings import Sighting
+
 __all__ = ["FileBasedCache"]
 
 T = TypeVar("T")
@@ -116,6 +120,7 @@ class FileBasedCache(WritePolicy, ComparingCache):
     }
     _engine: Environment
     sees_envelopes = True
+    notes_removals = True
     location_is_path: ClassVar[bool] = True
     entries_folder: ClassVar[str] = FORMAT
     """The folder in LOCATION that the entries are in."""
@@ -286,6 +291,17 @@ class FileBasedCache(WritePolicy, ComparingCache):
             self._counters.errors += 1
             return MISSING
 
+    def _sight(self, storage_key: str) -> "Sequence[Sighting]":
+        tier, sight = type(self).__name__, import_module("storeroom.backends.filebased.sight").sight
+        found: list[Sighting] = sight(tier, storage_key, self._read, self._frame_of, self._codec)
+        return found
+
+    def _dropped_write(self, storage_key: str) -> bool:
+        return storage_key in self._engine.dropped.keys
+
+    def _names_of(self, storage_key: str) -> Sequence[object]:
+        return (entry_key_of(storage_key),)
+
     # Writing --------------------------------------------------------------------------------
 
     def set(
@@ -372,6 +388,7 @@ class FileBasedCache(WritePolicy, ComparingCache):
         try:
             if self._write(Table.clear, space, frees=True):
                 self._free_pages()
+                self._noted_clear(space)
                 return
         except WriteTimeoutError:
             raise
@@ -389,6 +406,7 @@ class FileBasedCache(WritePolicy, ComparingCache):
                 step = min(2 * step, LOOKS)
             time.sleep(GAP_SECONDS)
         self._free_pages()
+        self._noted_clear(space)
 
     # Statistics -----------------------------------------------------------------------------
 

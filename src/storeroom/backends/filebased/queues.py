@@ -34,6 +34,7 @@ from storeroom.backends.filebased.slots import (
     YOUNG,
     Slots,
 )
+from storeroom.eviction import EVICTED as KEY_EVICTED
 from storeroom.eviction.s3fifo import PATIENCE
 from storeroom.eviction.share import ALIVE, BEYOND, DRIFT, FLAGS, KNOWN, PROVEN, Share
 
@@ -65,6 +66,7 @@ class Queues:
 
     def __init__(self, slots: Slots) -> None:
         self.slots = slots
+        self.note_removal: Callable[[bytes, str], None] | None = None
         self.share = Share(math.inf)
         self._settled_at = 0.0
 
@@ -294,6 +296,9 @@ class Queues:
         entry_keys, size = slots.remove(transaction, chosen)
         if len(entry_keys) < len(chosen):
             raise LookupError("a slot has another key than its record")
+        if self.note_removal is not None:
+            for entry_key in entry_keys:
+                self.note_removal(entry_key, KEY_EVICTED)
         for queue in {*proven}:
             note = words[EVICTED + queue] % _NUMBERS << 3 | PROVEN * queue
             for checksum in map(crc32, compress(entry_keys, map(queue.__eq__, proven))):

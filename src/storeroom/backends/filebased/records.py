@@ -35,7 +35,7 @@ __all__ = [
     "APART", "ASIDE", "ELSEWHERE", "ENTRY_LETTERS", "HASHED", "HEADER", "LOCK", "LONGEST_FRAME", "TAG", "are_all_owned",
     "bytes_aside", "clearing_key", "entry_key_of", "entry_size", "envelope_of", "fold", "frame_head", "frame_of",
     "frame_size", "is_all_under", "is_being_computed", "is_conditional", "is_over", "join_name", "live_keys", "load",
-    "locks", "name_of", "own_frame", "owned_from", "read_header", "renewed",
+    "locks", "name_of", "own_frame", "owned_from", "read_header", "renewed", "stored",
 ]  # fmt: skip
 
 HEADER: Final = Struct(">dQI")
@@ -178,6 +178,12 @@ def load(loads: Callable[[bytes, str], Any], frame: bytes, storage_key: str) -> 
     if type(value) is Envelope:
         value = Envelope(value.value, now.fresh_until, now.grace, value.cost, value.tags, now.leased_until, now.stamp)
     return value
+
+
+def stored(frame: bytes) -> bytes:
+    """Return the frame as it was stored, without the terms that a touch has given it since."""
+    terms = terms_of(memoryview(frame)[1:]) if frame[:1] == _RENEWED else None
+    return frame if terms is None else frame[1 + terms[1] :]
 
 
 def own_frame(storage_key: str, entry_key: bytes, record: bytes, frame_of: Callable[[bytes], bytes]) -> bytes:

@@ -38,7 +38,7 @@ from storeroom.backends.filebased.records import (
 )
 from storeroom.backends.filebased.slotfile import EARLIEST, LOCKED, MAIN, SMALL, VERSION
 from storeroom.backends.filebased.slots import END, ENTRIES, HEAD, IN_MAIN, IN_SMALL, SIZE, TAIL, VERSIONS, Slots
-from storeroom.eviction import MOST_HITS
+from storeroom.eviction import DELETED, EVICTED, MOST_HITS
 from storeroom.keys import KeySpace
 from storeroom.storage.envelope import Envelope
 
@@ -229,6 +229,7 @@ class Table:
             if oldest < 0:
                 self._rebuild()
                 continue
+            self._note(slots.key_of(self._transaction, oldest), EVICTED, math.inf)
             self._release(oldest)
         slot = slots.take(self._transaction, VERSION, entry_key, size, math.inf, is_flagged=False)
         slots.numbers[VERSIONS] += 1
@@ -242,7 +243,13 @@ class Table:
         record = self._transaction.get(entry_key)
         is_live = read_header(record)[0] > self.now and not is_over(entry_key, record, self.now)
         self._release(slot)
+        self._note(entry_key, DELETED, read_header(record)[0])
         return is_live
+
+    def _note(self, entry_key: bytes, kind: str, until: float) -> None:
+        """Remember a removal, where somebody wants to know; if the transaction fails, the entry is there again."""
+        if self._environment.remembered is not None:
+            self._environment.remembered.note(entry_key, kind, until)
 
     def _release(self, slot: int) -> bool:
         """Remove the entry of a slot; return whether it was one that counts."""
@@ -313,6 +320,8 @@ class Table:
                 if record is not None and (expires_at := read_header(record)[0]) > self.now:
                     slots.dues[slot] = expires_at
                     continue
+                if record is not None:
+                    self._note(entry_key, DELETED, read_header(record)[0])
                 removed += self._release(slot)
         self._environment.counters.expirations += removed
         self.expired += removed
@@ -350,6 +359,8 @@ class Table:
     def _evict(self, surplus: int, allowed: float, count: int, capacity: float) -> None:
         """Evict as many as the bounds ask for: if any at all, so many at least."""
         excess = self.slots.numbers[SIZE] - allowed
+        remembered = self._environment.remembered
+        self._queues.note_removal = None if remembered is None else remembered.note
         if surplus > 0 or excess > 0:
             self._environment.counters.evictions += self._queues.evict(
                 self._transaction, count, excess, capacity, self._kept, self._is_spared

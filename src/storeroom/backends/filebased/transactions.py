@@ -19,6 +19,7 @@ from storeroom.backends.inline import InlineCache
 from storeroom.backends.kept_bounds import KeptBounds
 from storeroom.config.naming import named
 from storeroom.exceptions import StorageError, WriteTimeoutError
+from storeroom.keys import KeySpace
 from storeroom.storage.inline import WouldWaitError, is_inline
 
 __all__ = ["TransactingCache", "steps_of"]
@@ -171,6 +172,10 @@ class TransactingCache(KeptBounds, InlineCache, abstract=True):
                 time.sleep(GAP_SECONDS)
         self._free_pages()
         return live
+
+    def _noted_clear(self, space: KeySpace) -> None:
+        if self._engine.remembered is not None:
+            self._engine.remembered.note_clear(space.owns)
 
     def _free_pages(self) -> None:
         """Let the next write have the pages that the last one has freed, where it may need them."""

@@ -62,6 +62,7 @@ class LocMemCache(MemoryContents):
     _engine: MemoryEngine
     is_shared = False
     sees_envelopes = True
+    notes_removals = True
 
     def __init__(self, location: str, params: Mapping[str, Any]) -> None:
         """Join the entries of this name."""

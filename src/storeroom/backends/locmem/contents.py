@@ -1,10 +1,11 @@
 """All that one name holds in this process's memory, and the operations on the whole of it: in parts, as others wait."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from importlib import import_module
 from pickle import loads
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from storeroom import config, timeouts
 from storeroom.backends.inline import InlineCache
@@ -20,6 +21,10 @@ from storeroom.storage.hooks import MISSING, Conditional
 from storeroom.storage.interruptions import raise_if_foreign
 from storeroom.storage.steps import parts
 from storeroom.storage.trials import names_in, note_unreadable
+
+if TYPE_CHECKING:
+    from storeroom.engines.remembered import Remembered
+    from storeroom.storage.sightings import Sighting
 
 __all__ = ["PART", "MemoryContents", "MemoryEngine"]
 
@@ -47,6 +52,13 @@ class MemoryEngine(Engine):
         self.starts: set[str | None] = set()
         self.locks = ProcessLocks(self.lock, self.alone)
         self.clearing: list[KeySpace] = []
+
+    def remember(self, removals: int) -> "Remembered":
+        """Let both maps tell of removals."""
+        remembered = super().remember(removals)
+        if remembered.limit:
+            self.entries.note_removal = self.tags.note_removal = remembered.note
+        return remembered
 
 
 class MemoryContents(InlineCache, abstract=True):
@@ -130,7 +142,7 @@ class MemoryContents(InlineCache, abstract=True):
                 entry.size = size
 
     def _clear(self) -> None:
-        key_space, clearing = self._key_space, self._engine.clearing
+        key_space, clearing, remembered = self._key_space, self._engine.clearing, self._engine.remembered
         try:
             with self._lock, self._alone:
                 clearing.append(key_space)
@@ -142,6 +154,8 @@ class MemoryContents(InlineCache, abstract=True):
         finally:
             with self._lock, self._alone:
                 clearing[:] = [each for each in clearing if each is not key_space]
+            if remembered is not None:
+                remembered.note_clear(key_space.owns)
 
     def _clear_ours(self, bounded: BoundedMap, owns: Callable[[str], bool]) -> None:
         doomed = [key for part in bounded.parts(self._lock, self._alone) for key, _ in part if owns(key)]
@@ -158,6 +172,11 @@ class MemoryContents(InlineCache, abstract=True):
                     if not number:
                         moving.add(key)  # it may be in another part by then
                     yield Conditional(key) if type(entry.encoded) in WITH_CONDITIONS else key
+
+    def _sight(self, storage_key: str) -> "Sequence[Sighting]":
+        entry = self._bounded.entries.get(storage_key) or self._tags.entries.get(storage_key)
+        sight: Sighting = import_module("storeroom.backends.locmem.sight").sight(type(self).__name__, entry)
+        return [sight]
 
     def _prune(self) -> int:
         now, removed = timeouts.now(), 0

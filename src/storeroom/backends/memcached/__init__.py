@@ -207,6 +207,13 @@ class MemcachedCache(BaseCache):
     def _get(self, storage_key: str) -> Any:
         return (self._only or self._shard_of(storage_key))._get(storage_key)
 
+    def _dropped_write(self, storage_key: str) -> bool:
+        return self._home_of(storage_key)._dropped_write(storage_key)
+
+    def _stand_in(self) -> Any:
+        return self._shards[0]._stand_in()
+
+    _sight = _passed("_sight")
     _get_many = _merged("_get_many")
     _get_dated = _merged("_get_dated")
     _set = _passed("_set")

@@ -8,7 +8,8 @@ import struct
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 from storeroom import timeouts
 from storeroom.backends.memcached.clients import Driver, NoRoomError, TooLargeError
@@ -25,6 +26,9 @@ from storeroom.storage.counters import numeric
 from storeroom.storage.envelope import Envelope, is_over, is_packed
 from storeroom.storage.hooks import ABSENT, LOOK, MISSING, Swap
 from storeroom.timeouts import AT_ONCE
+
+if TYPE_CHECKING:
+    from storeroom.storage.sightings import Sighting
 
 __all__ = ["Shard"]
 
@@ -56,7 +60,7 @@ class Shard(NetworkCache, abstract=True):
         self, server: Server, cache: BaseCache, driver: Driver, home: Callable[[str], "Shard"], longest: float | None
     ) -> None:
         super().__init__({})
-        self._engine, self._home, self._longest = server, home, longest
+        self._engine, self._home, self._longest, self._tier = server, home, longest, type(cache).__name__
         self.settings, self._codec, self._counters = cache.settings, cache._codec, cache._counters
         self._outage_errors, self._errors = driver.OUTAGES, driver.ERRORS
         self.use_prefix(self.settings.key_prefix)
@@ -145,6 +149,12 @@ class Shard(NetworkCache, abstract=True):
     def _get(self, storage_key: str) -> Any:
         data = self._engine.ask("get", self._key(storage_key))
         return MISSING if data is None else self._decoded(storage_key, data)
+
+    def _sight(self, storage_key: str) -> "Sequence[Sighting]":
+        data = self._engine.ask("get", self._key(storage_key)) or b""
+        of_frame = import_module("storeroom.storage.sightings").of_frame
+        expires_at, frame = _header(data)  # without bytes it is one that was removed
+        return [of_frame(self._tier, frame or None, storage_key, self._codec, expires_at, len(data))]
 
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
         return {storage_key: value for storage_key, (value, _) in self._found(storage_keys).items()}

@@ -127,6 +127,7 @@ class RedisCache(NetworkCache):
     # Hooks, as StorageHooks describes them; operations.py tells the cost of each --------------
 
     _get, _aget = carried("get")
+    _sight, _asight = carried("sight")
     _get_many, _aget_many = carried("get_many")
     _get_dated, _aget_dated = carried("get_dated")
     _set, _aset = carried("set")

@@ -5,6 +5,7 @@ A timeout goes to the server as milliseconds from now, and comes back as such: t
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Final, TypeVar
 
 from redis.exceptions import NoPermissionError, NoScriptError, OutOfMemoryError
@@ -106,6 +107,18 @@ class Operations:
         """One GET."""
         (reply,) = yield Request((("GET", key_bytes(storage_key)),), Use.READ)
         return self._decoded(storage_key, reply)
+
+    def sight(self, storage_key: str) -> Exchange[Any]:
+        """One GET and one PTTL, together; they are no use of the entry, where the server can tell them apart (7.2)."""
+        key = key_bytes(storage_key)
+        commands: list[Command] = [("GET", key), ("PTTL", key)]
+        if not self.is_cluster:  # there the key decides on the server, and these have none
+            commands = [("CLIENT", "NO-TOUCH", "ON"), *commands, ("CLIENT", "NO-TOUCH", "OFF")]
+        replies = yield Request(commands, Use.READ)
+        reply, left = replies if self.is_cluster else replies[1:3]
+        of_frame = import_module("storeroom.storage.sightings").of_frame
+        frame = None if reply is None else reply if type(reply) is bytes else _frame(reply)
+        return [of_frame("RedisCache", frame, storage_key, self.codec, _until(checked(left)))]
 
     def get_many(self, storage_keys: Sequence[str]) -> Exchange[dict[str, Any]]:
         """One MGET; in a cluster one GET for each key, all together."""

@@ -4,7 +4,7 @@
 it. ``near`` keeps them from serving changed ones.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Final
 
@@ -83,6 +83,9 @@ class TieredCache(Relay, BaseCache):
             "KEY_FUNCTION": self.key_func,
         }
         written = {name: value for name, value in tier.alias.params.items() if name != "timeout"}
+        if self._remembers and tier is self._names[-1]:
+            options = {name.lower(): value for name, value in (written.get("OPTIONS") or {}).items()}
+            written["OPTIONS"] = {"removals": self._remembers, **options}
         with opening(tier):
             return replace(tier.alias, params={**written, **own}).build()
 
@@ -93,7 +96,7 @@ class TieredCache(Relay, BaseCache):
 
     def _behind(self) -> StorageHooks:
         """Return the hooks of the tiers behind the near one."""
-        hooks: StorageHooks = self._storage
+        hooks: StorageHooks = self._storage._noting()
         first = 1 if self._names[0].is_memory else 0
         for handle in reversed(self._handles[first:-1]):
             hooks = MiddleTier(self, handle, hooks, self.settings.options["max_staleness"])
@@ -103,6 +106,15 @@ class TieredCache(Relay, BaseCache):
         super()._learn_keys()
         for handle in self._handles:
             handle.key_prefix, handle.version = self.key_prefix, self.version
+
+    def _names_of(self, storage_key: str) -> Sequence[object]:
+        return self._storage._names_of(storage_key)
+
+    def _dropped_write(self, storage_key: str) -> bool:
+        return self._storage._dropped_write(storage_key)
+
+    def _stand_in(self) -> Any:
+        return self._storage._stand_in()
 
     def _locking(self) -> StorageHooks:
         return self._storage._locking()

@@ -7,6 +7,7 @@ longer than the bound after the read that it came from, nor do those of the tier
 import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, TypeAlias
 
 from storeroom import timeouts
@@ -70,6 +71,12 @@ class MiddleTier(NearOverlay):
         changed = [key for key in read if not self.table.is_good(ticket, key)]
         if changed:
             yield self._tier, "_delete_many", (changed,)
+
+    def sight(self, storage_key: str) -> Steps[list[Any]]:
+        """See StorageHooks._sight()."""
+        sighted = import_module("storeroom.storage.sightings").sighted
+        own = yield from sighted(self._tier, storage_key)
+        return [*own, *(yield from sighted(self._below, storage_key))]
 
     def get_many(self, storage_keys: Sequence[str]) -> Steps[dict[str, Any]]:
         """See StorageHooks._get_many()."""

@@ -13,6 +13,7 @@ from storeroom.testing.contract.counting import CountingContract
 from storeroom.testing.contract.endings import EndingsContract
 from storeroom.testing.contract.eviction import EvictionContract
 from storeroom.testing.contract.expiry import ExpiryContract
+from storeroom.testing.contract.explained import ExplainedContract
 from storeroom.testing.contract.foreign import ForeignCodeContract
 from storeroom.testing.contract.forks import ForkContract
 from storeroom.testing.contract.freshness import FreshnessContract
@@ -64,6 +65,7 @@ class CacheContract(
     TransactionsContract,
     MemosContract,
     StatisticsContract,
+    ExplainedContract,
     BoundsContract,
     EvictionContract,
     StampedeContract,
