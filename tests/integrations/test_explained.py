@@ -1,7 +1,10 @@
 """explain() on real servers: foreign bytes, the server's own order of eviction, several processes."""
 
 import asyncio
+import json
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,3 +76,31 @@ def test_computed_values_are_noted_as_written(redis_databases: Databases) -> Non
     assert not cache.explain("bare").age_is_assumed
     other.delete_many(["bare", "stale", "failed"])
     assert [cache.explain(key).cause for key in ("bare", "stale", "failed")] == ["evicted", "evicted", "never"]
+
+
+IN_DJANGO = """
+import asyncio, json, sys
+import django
+from django.conf import settings
+backend = "storeroom.backends.locmem.LocMemCache"
+alias = {"BACKEND": backend, "LOCATION": "one", "OPTIONS": {"removals": 10}}
+settings.configure(
+    SECRET_KEY="for tests only" * 3, CACHES={"default": alias, "pages": {**alias, "KEY_PREFIX": "pages", "VERSION": 4}}
+)
+django.setup()
+from django.core.cache import cache, caches
+
+cache.set("deleted", 1)
+cache.delete("deleted")
+caches["pages"].set("k", 1)
+found = [cache.explain("deleted"), asyncio.run(cache.aexplain("k")), caches["pages"].explain("k")]
+print(json.dumps([each.as_dict() for each in found]))
+"""
+
+
+def test_django_s_own_handles_explain() -> None:
+    """Through Django's proxy and its handles, of which each thread and context has others."""
+    run = subprocess.run([sys.executable, "-c", IN_DJANGO], capture_output=True, text=True, check=True, timeout=120)
+    deleted, other, there = json.loads(run.stdout)
+    assert (deleted["cause"], there["cause"]) == ("deleted", "hit")
+    assert other["reason"] == "KEY_PREFIX 'pages' (CACHES['pages']) has it, and KEY_PREFIX '' has not."

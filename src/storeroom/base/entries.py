@@ -173,7 +173,11 @@ class BaseCache(ListingCache):
         if expires_at == AT_ONCE:
             return not self._is_there(storage_key)
         hooks = self._overlay or self
-        added = hooks._add(storage_key, value, expires_at)
+        try:
+            added = hooks._add(storage_key, value, expires_at)
+        except (SerializationError, ValueTooLargeError) as error:
+            unstored.remember(self.engine, storage_key, error)
+            raise
         if added is LOOK or not (added or hooks.sees_envelopes):
             added = run(conditions.add_over(hooks, storage_key, value, expires_at))
         return self._counted_set(added)
@@ -186,7 +190,11 @@ class BaseCache(ListingCache):
         if expires_at == AT_ONCE:
             return not await self._ais_there(storage_key)
         hooks = self._overlay or self
-        added = await hooks._aadd(storage_key, value, expires_at)
+        try:
+            added = await hooks._aadd(storage_key, value, expires_at)
+        except (SerializationError, ValueTooLargeError) as error:
+            unstored.remember(self.engine, storage_key, error)
+            raise
         if added is LOOK or not (added or hooks.sees_envelopes):
             added = await arun(conditions.add_over(hooks, storage_key, value, expires_at))
         return self._counted_set(added)

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from storeroom.base.counters import CountingCache
 from storeroom.engines.nesting import later
-from storeroom.exceptions import NotSupportedError, ReentrantUseError
+from storeroom.exceptions import NotSupportedError, ReentrantUseError, SerializationError
 from storeroom.keys import CLEARED
 from storeroom.storage import conditions, unstored
 from storeroom.storage.envelope import Envelope
@@ -155,7 +155,13 @@ def _storing(
         if storage_keys:
             yield hooks, "_delete_many", (storage_keys,)
         return storage_keys
-    failed, refused = yield from unstored.set_many(hooks, values, expires_at)
+    try:
+        failed, refused = yield from unstored.set_many(hooks, values, expires_at)
+    except SerializationError as error:
+        for storage_key in values:
+            if repr(storage_key) in str(error):
+                unstored.remember(hooks.engine, storage_key, error)
+        raise
     for storage_key in (*failed, *refused):
         unstored.remember(hooks.engine, storage_key, refused.get(storage_key, unstored.NOT_TAKEN))
     return [*failed, *refused]
