@@ -55,7 +55,7 @@ class BaseCache(ListingCache):
         value = hooks._get(self._storage_key(key, version))
         if type(value) is Envelope:
             value = run(conditions.opened(hooks, value))
-        return self._counted(value, default)
+        return self._counted(key, value, default)
 
     async def aget(self, key: object, default: Any = None, version: int | None = None) -> Any:
         """See get()."""
@@ -63,13 +63,17 @@ class BaseCache(ListingCache):
         value = await hooks._aget(self._storage_key(key, version))
         if type(value) is Envelope:
             value = await arun(conditions.opened(hooks, value))
-        return self._counted(value, default)
+        return self._counted(key, value, default)
 
-    def _counted(self, value: Any, default: Any) -> Any:
+    def _counted(self, key: object, value: Any, default: Any) -> Any:
         if value is MISSING:
             self._counters.misses += 1
+            if (families := self._families) is not None:
+                families.of(key).misses += 1
             return default
         self._counters.hits += 1
+        if (families := self._hit_families) is not None:
+            families.of(key).hits += 1
         return value
 
     def set(
@@ -105,7 +109,7 @@ class BaseCache(ListingCache):
             if value is MISSING:
                 return
         try:
-            self._counters.sets += hooks._set(storage_key, value, expires_at)
+            self._counted_set(key, hooks._set(storage_key, value, expires_at))
         except (SerializationError, ValueTooLargeError) as error:
             run(self._refused(hooks, key, storage_key, value, error))
 
@@ -124,7 +128,7 @@ class BaseCache(ListingCache):
             if value is MISSING:
                 return
         try:
-            self._counters.sets += await hooks._aset(storage_key, value, expires_at)
+            self._counted_set(key, await hooks._aset(storage_key, value, expires_at))
         except (SerializationError, ValueTooLargeError) as error:
             await arun(self._refused(hooks, key, storage_key, value, error))
 
@@ -135,6 +139,8 @@ class BaseCache(ListingCache):
         """
         returns = self.settings.options.get("on_unstorable") != "raise"
         is_copy = returns and unstored.note_copy(self._counters, key, value, error)
+        if not is_copy:
+            self._counters.refuse(unstored.reason_of(error))
         if is_copy or isinstance(error, ValueTooLargeError):
             yield hooks, "_delete", (storage_key,)
         try:
@@ -169,7 +175,7 @@ class BaseCache(ListingCache):
         added = hooks._add(storage_key, value, expires_at)
         if added is LOOK or not (added or hooks.sees_envelopes):
             added = run(conditions.add_over(hooks, storage_key, value, expires_at))
-        return self._counted_set(added)
+        return self._counted_set(key, added)
 
     async def aadd(
         self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
@@ -182,10 +188,12 @@ class BaseCache(ListingCache):
         added = await hooks._aadd(storage_key, value, expires_at)
         if added is LOOK or not (added or hooks.sees_envelopes):
             added = await arun(conditions.add_over(hooks, storage_key, value, expires_at))
-        return self._counted_set(added)
+        return self._counted_set(key, added)
 
-    def _counted_set(self, stored: bool) -> bool:
+    def _counted_set(self, key: object, stored: bool) -> bool:
         self._counters.sets += stored
+        if stored and (families := self._families) is not None:
+            families.of(key).sets += 1
         return stored
 
     def delete(self, key: object, version: int | None = None) -> bool:

@@ -10,6 +10,7 @@ from storeroom import config, timeouts, wording
 from storeroom.base.backend_class import seen_through
 from storeroom.engines import Engine
 from storeroom.engines.counts import CacheStats, Counters
+from storeroom.engines.families import Families
 from storeroom.keys import CLEARED, KeySpace, check_version, default_key_func, escaped
 from storeroom.storage.hooks import StorageHooks, overlaid
 from storeroom.timeouts import DEFAULT_TIMEOUT, NEVER, Timeout
@@ -34,6 +35,12 @@ class Handle(StorageHooks):
 
     _counters: Counters
     """The engine's."""
+
+    _families: Families | None
+    """The families of this handle's keys; None where they are not told apart."""
+
+    _hit_families: Families | None = None
+    """The same, where a look at a hit's family is short beside the hit: not in this process's memory."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let the constructor of a class name the mistake if it does not call this one's."""
@@ -88,6 +95,10 @@ class Handle(StorageHooks):
     def engine(self, engine: Engine) -> None:
         self._engine, self._counters = engine, engine.counters
         engine.handles[id(self)] = self
+        options = self.settings.options
+        patterns = options.get("families")
+        self._families = None if patterns is None else Families(patterns, engine.counters)
+        self._hit_families = None if self.async_inline or options.get("near") is not None else self._families
 
     @property
     def key_prefix(self) -> str:

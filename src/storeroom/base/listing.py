@@ -1,7 +1,7 @@
 """The contents of a cache: its keys, their number, and its statistics."""
 
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
 
 from storeroom.base.many import ManyCache
 from storeroom.engines.counts import CacheStats
@@ -117,7 +117,10 @@ class ListingCache(ManyCache):
     def stats(self) -> CacheStats:
         """Return the counts of this cache's storage, and its size: see CacheStats."""
         entries, size = (self._overlay or self)._usage()
-        return CacheStats(**self._counters.as_dict(), entries=entries, bytes=size, tiers=self._tiers())
+        return self._counted_stats(self._engine.counted(), entries=entries, bytes=size, tiers=self._tiers())
+
+    def _counted_stats(self, counted: Mapping[str, Any], **more: Any) -> CacheStats:
+        return CacheStats.of(counted, counts_hits=self._hit_families is not None, **more)
 
     async def astats(self) -> CacheStats:
         """See stats()."""

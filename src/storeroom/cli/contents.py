@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from storeroom.backends.kept_bounds import KeptBounds
 from storeroom.base import BaseCache
@@ -111,6 +111,10 @@ def _ask(cache: BaseCache) -> None:
     cache.has_key("")
 
 
+_ALWAYS: Final = frozenset({"hits", "misses", "sets", "deletes", "evictions", "expirations", "errors"})
+"""Counts that are shown, also if they are zero."""
+
+
 def _stats_rows(counted: dict[str, Any], options: Any) -> Iterator[tuple[str, str, str]]:
     max_entries, max_bytes = options.get("max_entries"), options.get("max_bytes")
     entries, held = counted.pop("entries"), counted.pop("bytes")
@@ -118,7 +122,9 @@ def _stats_rows(counted: dict[str, Any], options: Any) -> Iterator[tuple[str, st
     yield "entries", "unknown" if entries is None else f"{entries:,}", f"of {max_entries:,}" if max_entries else ""
     yield "bytes", "unknown" if held is None else size(held), f"of {size(max_bytes)}" if max_bytes else ""
     for name, number in counted.items():
-        yield name, f"{number:,}", ""
+        if isinstance(number, dict) or not (number or name in _ALWAYS):
+            continue
+        yield name, f"{number:,.3f}" if isinstance(number, float) else f"{number:,}", ""
         if name == "misses":
             yield "hit ratio", f"{ratio:.1%}" if counted["hits"] + number else "none yet", ""
     for name, tier in tiers.items():

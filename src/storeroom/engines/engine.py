@@ -73,6 +73,10 @@ class Engine:
         """An alias that uses it, for errors; "" where none is known."""
         return next((handle.settings.alias for handle in list(self.handles.values())), "")
 
+    def counted(self) -> dict[str, Any]:
+        """Return the counts by the names of CacheStats, but for those that are zero."""
+        return self.counters.as_dict()
+
     def note_use(self) -> None:
         """Note that files or connections are open, and in use: when they are opened, and now and then."""
         self.opened = next(_uses)
@@ -97,6 +101,7 @@ class Engine:
     def after_fork_in_child(self) -> None:
         """Make the engine whole in a child process, where no other thread of the parent lives on."""
         self.flights.reset()
+        self.counters.reset()
 
     def close(self) -> None:
         """Give back all resources; the next use takes them again."""

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from storeroom import timeouts
 from storeroom.engines import Engine
-from storeroom.engines.counts import CacheStats, Counters
+from storeroom.engines.counts import CacheStats, Counters, total
 from storeroom.engines.nesting import later
 from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Debris, Entries, Entry, entry_size, free
 from storeroom.exceptions import ReentrantUseError
@@ -295,13 +295,11 @@ class NearTable(Engine):
             self.counters.expirations = self._bounded.expirations
             count = len(self.entries)
         size = self._bounded.sized(self.lock, self.alone)
-        counted = self.counters.as_dict()
-        counted["hits"] += self.direct_hits
-        return CacheStats(**counted, entries=count, bytes=size, tiers={})
+        return CacheStats.of(total(self.counters.as_dict(), {"hits": self.direct_hits}), entries=count, bytes=size)
 
     def far_stats(self, entries: int | None, size: int | None) -> CacheStats:
         """Return the counts of the storage."""
-        return CacheStats(**self.far.as_dict(), entries=entries, bytes=size, tiers={})
+        return CacheStats.of(self.far.as_dict(), entries=entries, bytes=size)
 
     def check_invariants(self) -> None:
         """Raise AssertionError if the entries are not as they should be: for tests."""

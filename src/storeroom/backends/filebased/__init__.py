@@ -50,7 +50,7 @@ from storeroom.backends.ownership import GROUP, group_and_secret, require_same
 from storeroom.backends.policies import ON_ERROR
 from storeroom.base import BaseCache
 from storeroom.engines import shared
-from storeroom.engines.counts import CacheStats
+from storeroom.engines.counts import CacheStats, total
 from storeroom.eviction import MOST_HITS
 from storeroom.exceptions import (
     ConfigurationError,
@@ -178,6 +178,8 @@ class FileBasedCache(WritePolicy, ComparingCache):
             value = run(conditions.opened(self, value))
         if value is MISSING:
             self._counters.misses += 1
+            if (families := self._families) is not None:
+                families.of(key).misses += 1
             return default
         self._counters.hits += 1
         return value
@@ -316,7 +318,7 @@ class FileBasedCache(WritePolicy, ComparingCache):
             return
         except ReentrantUseError as error:
             nested_answer(self, "set", (storage_key, value, expires_at), error)
-        self._counters.sets += 1
+        self._counted_set(key, stored=True)
 
     def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
         entry_key = entry_key_of(storage_key)
@@ -398,12 +400,10 @@ class FileBasedCache(WritePolicy, ComparingCache):
         Other processes add theirs about once a second while they write, and when they end.
         """
         entries, size = self._usage()
-        counts = dict[str, int]()
+        counted = self._engine.counted()
         with suppress(WriteTimeoutError):  # the files are not open yet
-            counts = self._read(read_counts)
-        for name, count in self._counters.as_dict().items():
-            counts[name] = counts.get(name, 0) + count
-        return CacheStats(**counts, entries=entries, bytes=size, tiers=self._tiers())
+            counted = total(self._read(read_counts), counted)
+        return self._counted_stats(counted, entries=entries, bytes=size, tiers=self._tiers())
 
     def _check_invariants(self) -> None:
         """Raise AssertionError if entries, slots and numbers disagree: for tests."""

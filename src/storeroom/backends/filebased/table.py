@@ -9,7 +9,7 @@ import math
 from contextlib import closing
 from typing import Any, Final
 
-from storeroom.backends.filebased.counts import COUNTS_KEY
+from storeroom.backends.filebased.counts import COUNTS_KEY, counts_in
 from storeroom.backends.filebased.environment import Environment
 from storeroom.backends.filebased.queues import QUEUED, Bounds
 from storeroom.backends.filebased.rebuilding import rebuild
@@ -261,10 +261,8 @@ class Table:
         transaction = self._transaction
         if not are_all_owned(transaction, key_space, LOOKS):
             return False
-        kept, counts = locks(transaction), transaction.get(COUNTS_KEY)
+        kept = [*locks(transaction), *counts_in(transaction)]
         transaction.drop(self._environment.main_database, delete=False)
-        if counts is not None:
-            transaction.put(COUNTS_KEY, counts)
         for entry_key, record in kept:
             transaction.put(entry_key, record)
         self._queues.forget()
