@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from storeroom.exceptions import StorageError
 from storeroom.testing.concurrency import eventually, in_background
 from storeroom.testing.contract.suite import Driver
 from tests.faults.interrupting import in_a_fork
@@ -124,3 +125,16 @@ def test_a_child_begins_to_count_anew(site: Site) -> None:
         assert {name: (it.hits, it.sets) for name, it in stats.families.items()} == {"user": (1, 0)}
 
     in_a_fork(child)
+
+
+def test_counts_of_all_processes_need_the_server(site: Site, proxy: Proxy) -> None:
+    """In an outage the sum of all processes is an error, and operations follow their policy as ever."""
+    cache = site.cache(port=proxy.port, shared_stats=True)
+    cache.set("k", 1)
+    assert cache.stats(scope="all").sets == 1
+    proxy.cut_off()
+    cache._counters.publish_at = 0.0
+    assert cache.get("k") is None
+    cache.set("k", 2)
+    with pytest.raises(StorageError):
+        cache.stats(scope="all")

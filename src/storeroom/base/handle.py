@@ -4,6 +4,7 @@ The first floor of BaseCache: every operation asks it before it turns to the sto
 """
 
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from typing import Any, ClassVar, TypeVar
 
 from storeroom import config, timeouts, wording
@@ -38,6 +39,12 @@ class Handle(StorageHooks):
 
     _families: Families | None
     """The families of this handle's keys; None where they are not told apart."""
+
+    _shares_counts: ClassVar[bool] = True
+    """Whether the counts of all processes come together by an entry of each, where that is asked for."""
+
+    _publishes = False
+    """Whether they do."""
 
     _hit_families: Families | None = None
     """The same, where a look at a hit's family is short beside the hit: not in this process's memory."""
@@ -98,6 +105,8 @@ class Handle(StorageHooks):
         options = self.settings.options
         patterns = options.get("families")
         self._families = None if patterns is None else Families(patterns, engine.counters)
+        if engine.is_common and options.get("shared_stats") and self.is_shared and self._shares_counts:
+            import_module("storeroom.base.sharing").share(self)  # few caches do
         self._hit_families = None if self.async_inline or options.get("near") is not None else self._families
 
     @property

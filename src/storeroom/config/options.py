@@ -212,6 +212,12 @@ COMMON_OPTIONS: Final[Mapping[str, Option]] = {
         "the first counts that a key matches. Keys without one are told apart by their beginning up to a colon. False "
         "tells none apart.",
     ),
+    "shared_stats": Option(
+        boolean,
+        False,
+        'Whether processes that share a server or a database count together, for stats(scope="all") and `storeroom '
+        "stats`: each writes its counts every few seconds, in one small entry. Files always do.",
+    ),
     "owns_location": Option(
         boolean,
         False,

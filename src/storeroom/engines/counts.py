@@ -5,9 +5,20 @@ import time
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias
 
-__all__ = ["LATENCY_SECONDS", "CacheStats", "Counters", "Family", "FamilyStats", "presented", "total"]
+__all__ = [
+    "LATENCY_SECONDS",
+    "PUBLISH_SECONDS",
+    "CacheStats",
+    "Counters",
+    "Family",
+    "FamilyStats",
+    "Scope",
+    "less",
+    "presented",
+    "total",
+]
 
 LATENCY_SECONDS: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, math.inf,
@@ -15,11 +26,30 @@ LATENCY_SECONDS: Final = (
 """The upper bounds of the buckets for round trips: from a database in a file to the longest socket_timeout in use."""
 
 
+Scope: TypeAlias = Literal["handle", "process", "machine", "all"]
+
 _EXACT: Final = 64
 """Writes that are all looked at for their family, before they are sampled."""
 
 _GAP_BITS: Final = 5
 """A gap between two samples is up to 32 writes long: a look costs as much as a third of one."""
+
+
+PUBLISH_SECONDS: Final = 5.0
+"""Between two writes of the counts that processes share: a thousandth of a busy one's time, and fresh to watch."""
+
+
+class Publishing(Protocol):
+    """Writes the counts of this process for others: see base.sharing."""
+
+    name: str
+
+    @property
+    def id(self) -> str:
+        """The process's own number."""
+
+    def begin(self) -> None:
+        """Let a background thread write them."""
 
 
 def _no_latency() -> list[int]:
@@ -51,6 +81,9 @@ class Counters:
         written: sets of a backend whose families are sampled.
         due: the number of `written` from which on the next one is a sample.
         families: by name.
+        publishers: those who write the counts for other processes.
+        publish_at: the moment of ``time.perf_counter()`` from which on they do so again.
+        are_shared: whether this process's counts are for others at all.
         round_trips: requests by their time, in the buckets of LATENCY_SECONDS.
         refused: reason to number.
     """
@@ -80,9 +113,13 @@ class Counters:
     due: int = 1
     _sampled: int = 0
     _random: int = 1
+    publish_at: float = math.inf
+    publishers: list[Publishing] = field(default_factory=list)
     families: dict[str, Family] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     round_trips: list[int] = field(default_factory=_no_latency)
+
+    are_shared: ClassVar[bool] = True
 
     def refuse(self, reason: str, number: int = 1) -> None:
         """Count values that were not stored."""
@@ -93,6 +130,14 @@ class Counters:
         seconds = time.perf_counter() - begun
         self.round_trip_seconds += seconds
         self.round_trips[bisect_left(LATENCY_SECONDS, seconds)] += 1
+        self.publish(begun)
+
+    def publish(self, moment: float) -> None:
+        """Let the counts be written for other processes, if that is due at this moment of ``time.perf_counter()``."""
+        if moment >= self.publish_at:
+            self.publish_at = moment + PUBLISH_SECONDS
+            for publisher in self.publishers:
+                publisher.begin()
 
     def sample(self) -> int:
         """Return the number of `written` since the last sample, and choose the next one.
@@ -107,17 +152,20 @@ class Counters:
 
     def raw(self) -> dict[str, Any]:
         """Return all numbers as they are, for presented() and subtract()."""
-        return asdict(self)
+        families = {name: asdict(family) for name, family in self.families.copy().items()}
+        lists = {"refused": self.refused.copy(), "round_trips": self.round_trips.copy(), "families": families}
+        return {name: getattr(self, name) for name in (*_NUMBERS, "written")} | lists
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the counts by the names of CacheStats."""
-        return presented(asdict(self))
+        """Return the counts by the names of CacheStats, but for those that are zero."""
+        return presented(self.raw())
 
     def reset(self) -> None:
         """Begin at zero, in a child process."""
         self.subtract(self.raw())
         self.written = self._sampled = 0
         self.due = 1
+        self.publish_at = 0.0 if self.publishers else math.inf
 
     def subtract(self, raw: Mapping[str, Any]) -> None:
         """Take away numbers of raw(), rather than begin at zero: other threads go on counting."""
@@ -132,11 +180,18 @@ class Counters:
                 setattr(self.families[family], name, getattr(self.families[family], name) - number)
 
 
-_NUMBERS: Final = [
-    each.name
-    for each in fields(Counters)
-    if each.name not in {"due", "_sampled", "_random", "written", "families", "refused", "round_trips"}
-]
+_OTHERS: Final = {
+    "due",
+    "_sampled",
+    "_random",
+    "written",
+    "publish_at",
+    "publishers",
+    "families",
+    "refused",
+    "round_trips",
+}
+_NUMBERS: Final = [each.name for each in fields(Counters) if each.name not in _OTHERS]
 
 
 def presented(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,6 +220,19 @@ def total(counted: Mapping[Any, Any], more: Mapping[Any, Any]) -> dict[Any, Any]
         else:
             added[name] = added.get(name, 0) + number
     return added
+
+
+def less(counted: Mapping[Any, Any], base: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return by how much counts have grown.
+
+    >>> less({"hits": 3, "refused": {"full": 2}}, {"hits": 1})
+    {'hits': 2, 'refused': {'full': 2}}
+    """
+    grown = dict(counted)
+    for name, number in base.items():
+        is_nested = isinstance(number, Mapping)
+        grown[name] = less(grown.get(name, {}), number) if is_nested else grown.get(name, 0) - number
+    return grown
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +316,9 @@ class CacheStats:
         latency: their numbers by time: upper bound of a bucket in seconds to how many took longer than that of the
             bucket before, and no longer than this.
         families: name to counts of each family of keys, the busiest first.
+        scope: whose counts these are: of this "handle", of all handles of the storage in this "process", of all
+            processes of this "machine", or of "all" processes on all hosts.
+        processes: how many processes have counted; None if that is not known.
     """
 
     hits: int = 0
@@ -281,6 +352,8 @@ class CacheStats:
     round_trip_seconds: float = 0.0
     latency: Mapping[float, int] = field(default_factory=dict)
     families: Mapping[str, FamilyStats] = field(default_factory=dict)
+    scope: Scope = "process"
+    processes: int | None = 1
 
     @classmethod
     def of(cls, counted: Mapping[str, Any], *, counts_hits: bool = False, **more: Any) -> "CacheStats":

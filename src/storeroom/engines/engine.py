@@ -51,12 +51,14 @@ class Engine:
         bounds: those of the storage, and until when they are known, by the ones that a handle was given.
         parts: engines that are used through this one alone.
         opened: whether files or connections are open: 0, or a number that grows with each use.
+        is_common: whether it was got by shared(), so that all handles of the storage in this process have it.
         can_be_forgotten: whether an engine that no handle uses may be forgotten, as its storage is elsewhere.
     """
 
     can_be_forgotten: ClassVar[bool] = False
     parts: tuple["Engine", ...] = ()
     opened = 0
+    is_common = False
 
     def __init__(self) -> None:
         """Begin with nothing counted and nothing under way."""
@@ -72,6 +74,11 @@ class Engine:
     def alias(self) -> str:
         """An alias that uses it, for errors; "" where none is known."""
         return next((handle.settings.alias for handle in list(self.handles.values())), "")
+
+    @property
+    def is_used(self) -> bool:
+        """Whether there is a handle, beside one for each of those who write the counts."""
+        return len(self.handles) > len(self.counters.publishers)
 
     def counted(self) -> dict[str, Any]:
         """Return the counts by the names of CacheStats, but for those that are zero."""
@@ -130,6 +137,7 @@ def shared(kind: type[EngineType], location: Hashable, make: Callable[[], Engine
             if len(_engines) >= _many:
                 _forget_unused()
             engine = make()
+            engine.is_common = True
         _engines[kind, location] = engine  # behind those that were asked for before
         return engine
 
@@ -137,7 +145,7 @@ def shared(kind: type[EngineType], location: Hashable, make: Callable[[], Engine
 def _forget_unused() -> None:
     """Close and forget engines that no handle uses; those asked for last may be about to get one."""
     global _many  # noqa: PLW0603 -- by doubling it, looking costs each new engine the same
-    used, look_at = set[Engine](), [engine for engine in _engines.values() if engine.handles]
+    used, look_at = set[Engine](), [engine for engine in _engines.values() if engine.is_used]
     while look_at:
         engine = look_at.pop()
         used.add(engine)

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial, wraps
 from pickle import HIGHEST_PROTOCOL, dumps, loads
+from time import perf_counter
 from typing import Any, NamedTuple
 
 from storeroom import timeouts
@@ -175,6 +176,7 @@ class NearTable(Engine):
             ticket: the read's.
             found: storage key to value and expires_at, None where that is unknown.
         """
+        self.totals.publish(perf_counter())
         self.far.hits += len(found)
         self.far.misses += len(ticket.readings) - len(found)
         if not self._keeps:
@@ -315,4 +317,7 @@ class NearTable(Engine):
     def after_fork_in_child(self) -> None:
         """Begin anew: the channel's thread is the parent's."""
         super().after_fork_in_child()
+        self.totals.reset()
+        self.far.reset()
+        self.direct_hits = 0
         self.close()

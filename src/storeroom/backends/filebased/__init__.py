@@ -115,6 +115,7 @@ class FileBasedCache(WritePolicy, ComparingCache):
         ),
     }
     _engine: Environment
+    _shares_counts = False  # a record has them
     sees_envelopes = True
     location_is_path: ClassVar[bool] = True
     entries_folder: ClassVar[str] = FORMAT
@@ -394,16 +395,25 @@ class FileBasedCache(WritePolicy, ComparingCache):
 
     # Statistics -----------------------------------------------------------------------------
 
-    def stats(self) -> CacheStats:
+    def _counted_here(self) -> dict[str, Any]:
         """Return the counts of all processes since the cache was made; see CacheStats.
 
         Other processes add theirs about once a second while they write, and when they end.
         """
-        entries, size = self._usage()
-        counted = self._engine.counted()
+        counted: dict[str, Any] = self._engine.counted()
         with suppress(WriteTimeoutError):  # the files are not open yet
             counted = total(self._read(read_counts), counted)
-        return self._counted_stats(counted, entries=entries, bytes=size, tiers=self._tiers())
+        return counted
+
+    def _whose(self) -> dict[str, Any]:
+        return {"scope": "machine", "processes": None}
+
+    def _stats_of_all(self, scope: str, *, with_own: bool = True) -> CacheStats:
+        return self.stats() if scope == "all" else super()._stats_of_all(scope, with_own=with_own)
+
+    def _reset_stats(self) -> None:
+        self._write(Table.forget_counts, frees=True)
+        self._counters.reset()
 
     def _check_invariants(self) -> None:
         """Raise AssertionError if entries, slots and numbers disagree: for tests."""

@@ -283,6 +283,11 @@ class Table:
             self._transaction.delete(clearing_key(key_space))
         return position
 
+    def forget_counts(self) -> None:
+        """Let the counts of all processes begin at zero."""
+        for key, _ in list(counts_in(self._transaction)):
+            self._transaction.delete(key)
+
     def rewrite_counts(self) -> None:
         """Change nothing, in a transaction: the pages that the one before has freed serve the one after it."""
         self._transaction.put(COUNTS_KEY, self._transaction.get(COUNTS_KEY, b""))

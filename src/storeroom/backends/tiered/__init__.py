@@ -12,6 +12,7 @@ from storeroom import config, timeouts
 from storeroom.backends.tiered.middle import MiddleTier
 from storeroom.backends.tiered.tiers import Tier, check_tiers, opening, parse, tiers_of
 from storeroom.base import BaseCache
+from storeroom.base.sharing import share
 from storeroom.engines.counts import CacheStats, total
 from storeroom.engines.families import Families
 from storeroom.eviction import ENCODED, MOST_HITS
@@ -56,6 +57,7 @@ class TieredCache(Relay, BaseCache):
     }
     check_aliases = staticmethod(check_tiers)
 
+    _shares_counts = False  # not by the storage's counters
     _handles: tuple[BaseCache, ...] = ()
 
     def __init__(self, location: str, params: Mapping[str, Any]) -> None:
@@ -84,6 +86,8 @@ class TieredCache(Relay, BaseCache):
         self.is_shared = self._below.is_shared
         self.sees_envelopes = self._below.sees_envelopes
         self._hit_families = None  # a hit is near, as a rule
+        if self.settings.options["shared_stats"] and self.is_shared:
+            share(self)
 
     def _open(self, tier: Tier) -> BaseCache:
         """Return a handle of a tier that has this cache's keys."""
@@ -161,21 +165,21 @@ class TieredCache(Relay, BaseCache):
                 return self._counted(key, value, default)
         return await BaseCache.aget(self, key, default, version)
 
-    def stats(self) -> CacheStats:
-        """Return the counts of this cache in this process, the storage's contents, and the counts of each tier."""
+    def _counted_here(self) -> dict[str, Any]:
+        """Return the counts of this cache in this process, and of its storage what happens there alone."""
         storage, near = self._storage.stats(), self._near.stats()
+        more = {"hits": self._near.direct_hits, "errors": storage.errors + near.errors}
+        latency = {f"{bound:g}": number for bound, number in storage.latency.items()}
+        own = total(self._counters.as_dict(), more)
+        return own | {name: getattr(storage, name) for name in _OF_STORAGE} | {"latency": latency}
+
+    def _tiers(self) -> dict[str, CacheStats]:
+        storage = self._storage.stats()
         far = self._near.far_stats(storage.entries, storage.bytes)
         tiers = [handle.stats() for handle in self._handles[:-1]]
         if self._names[0].is_memory:
-            tiers[0] = near
-        more = {"hits": self._near.direct_hits, "errors": storage.errors + near.errors}
-        own = total(self._counters.as_dict(), more)
-        return self._counted_stats(
-            own | {name: getattr(storage, name) for name in _OF_STORAGE} | {"latency": storage.latency},
-            entries=storage.entries,
-            bytes=storage.bytes,
-            tiers=dict(zip((tier.name for tier in self._names), [*tiers, far], strict=True)),
-        )
+            tiers[0] = self._near.stats()
+        return dict(zip((tier.name for tier in self._names), [*tiers, far], strict=True))
 
     def _check_invariants(self) -> None:
         """Raise AssertionError if the near tier or the storage is not as it should be: for tests."""

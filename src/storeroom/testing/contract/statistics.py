@@ -1,19 +1,23 @@
 """stats(): the counts that a cache keeps of its own work, and the size of its storage."""
 
 import asyncio
+import os
+import secrets
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from storeroom import engines
 from storeroom.base import BaseCache
 from storeroom.engines import background
-from storeroom.exceptions import SerializationError
+from storeroom.exceptions import NotSupportedError, SerializationError
 from storeroom.testing import concurrency
 from storeroom.testing.capabilities import needs
-from storeroom.testing.concurrency import aeventually
+from storeroom.testing.concurrency import aeventually, eventually
 from storeroom.testing.contract.suite import Driver, Suite
+from storeroom.testing.processes import START_METHODS, Child
 
 __all__ = ["StatisticsContract"]
 
@@ -254,3 +258,46 @@ class StatisticsContract(Suite):
         families = (await cache.stats()).families
         assert len(families) == 65
         assert families["other"].sets == 36
+
+    async def test_statistics_tell_whose_they_are(self, cache: Driver) -> None:
+        """stats() counts for this handle, process or machine, and refuses to count for all where nobody does."""
+        stats = await cache.stats()
+        assert (stats.scope, stats.processes) in {("handle", 1), ("process", 1), ("machine", None)}
+        if stats.scope == "machine":
+            assert (await cache.stats(scope="all")).scope == "machine"
+        else:
+            with pytest.raises(NotSupportedError):
+                await cache.stats(scope="all")
+        with pytest.raises(ValueError, match="expected None or"):
+            await cache.stats(scope="galaxy")
+
+    @needs("processes")
+    async def test_processes_count_together(self, location: str, drive: Callable[..., Driver]) -> None:
+        """With shared_stats, the counts of all processes are added up, of those that have ended, too."""
+        # The counts outlive clear(), by which tests part on a server that they share.
+        params: dict[str, Any] = {"KEY_PREFIX": secrets.token_hex(8), "OPTIONS": {"shared_stats": True}}
+        cache = drive(**params)
+        await cache.set_many({"user:1": 1, "user:2": 2})
+        assert Child(type(self), location, params, count_some).result() == [1, None, 3]
+        assert Child(type(self), location, params, count_some, method=START_METHODS[-1]).result() == [1, None, 3]
+        eventually(lambda: cache.cache.stats(scope="all").computed == 2)
+        stats = await cache.stats(scope="all")
+        assert (stats.hits, stats.misses, stats.sets, stats.families["page"].computed) == (2, 4, 4, 2)
+        assert (stats.scope, stats.processes) in {("all", 3), ("machine", None)}
+        if "enumerate" not in self.lacks:
+            assert len(await cache.keys()) == 4
+            assert (await cache.stats()).entries in {4, None}
+        await cache.clear()
+        assert (await cache.stats(scope="all")).sets == 4
+        cache.cache._reset_stats()
+        stats = await cache.stats(scope="all")
+        assert (stats.hits, stats.misses, stats.sets, stats.computed) == (0, 0, 0, 0)
+        await cache.set("user:1", 1)
+        assert (await cache.stats(scope="all")).sets == 1
+
+
+def count_some(cache: BaseCache) -> list[Any]:
+    """Read an entry and an absent one, and compute one; end as a process of a program does."""
+    found = [cache.get("user:1"), cache.get("absent:1"), cache.get_or_set(f"page:{os.getpid()}", lambda: 3)]
+    engines.close_all()
+    return found
