@@ -20,14 +20,14 @@ from typing import Any, Final
 
 from storeroom import timeouts
 from storeroom.engines import background
-from storeroom.engines.counts import Counters, less, total
+from storeroom.engines.counts import CacheStats, Counters, less, total
 from storeroom.exceptions import StoreroomError
 from storeroom.keys import LOCK_PREFIX
 from storeroom.living import Living
 from storeroom.storage.hooks import StorageHooks
 from storeroom.storage.outages import no_answers
 
-__all__ = ["KEEP_SECONDS", "Publisher", "counted_together", "reset", "share"]
+__all__ = ["KEEP_SECONDS", "Publisher", "begin_anew", "counted_together", "reset", "share", "stats_of_others"]
 
 KEEP_SECONDS: Final = 86_400.0
 """For how long a process that ended, or does nothing, is counted: a program of each night is there in the morning."""
@@ -40,7 +40,10 @@ _SLOTS: Final = 256
 
 
 def share(handle: Any) -> None:
-    """Let a handle's counts be written for others to read, under its prefix."""
+    """Let a handle's counts be written for others to read, under its prefix, and let it read these."""
+    handle._publishes = True
+    if not Counters.are_shared:
+        return
     counters: Counters = handle._counters
     name = _name_of(handle)
     known: Any = next((each for each in counters.publishers if each.name == name), None)
@@ -52,7 +55,6 @@ def share(handle: Any) -> None:
         _all.add(publisher)
         _publish_at_the_end_of_a_child()
         counters.publish_at = 0.0
-    handle._publishes = True
 
 
 def _name_of(handle: Any) -> str:
@@ -80,10 +82,9 @@ class Publisher:
 
     def begin(self) -> None:
         """Let a background thread write."""
-        if Counters.are_shared:
-            if os.getpid() not in self._turns:
-                _publish_at_the_end_of_a_child()
-            background.submit(self.publish, Context())
+        if os.getpid() not in self._turns:
+            _publish_at_the_end_of_a_child()
+        background.submit(self.publish, Context())
 
     def publish(self) -> None:
         """Write now. Nothing is raised: what is lost is written the next time."""
@@ -140,7 +141,7 @@ _all: Final = Living[Publisher]()
 
 
 def _publish_all() -> None:
-    for publisher in list(_all) if Counters.are_shared else ():
+    for publisher in list(_all):
         publisher.publish()
 
 
@@ -207,3 +208,20 @@ def reset(handle: Any) -> None:
         found = handle._get_many([f"{name}{slot}" for slot in range(_SLOTS)])
         for key, entry in found.items():
             handle._set(_base_name(name, int(key.removeprefix(name))), entry, until)
+
+
+def stats_of_others(cache: Any) -> CacheStats | None:
+    """Return the sum of all processes' counts but those of this one, if they come together by entries; else None.
+
+    Raises:
+        StorageError: the server is out of reach.
+    """
+    if not cache._publishes:
+        return None
+    stats: CacheStats = cache._stats_of_all("all", with_own=False)
+    return stats
+
+
+def begin_anew(cache: Any) -> None:
+    """Let the counts of all processes begin at zero."""
+    cache._reset_stats()

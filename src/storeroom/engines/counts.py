@@ -365,7 +365,11 @@ class CacheStats:
             **more: the fields that are no counts.
         """
         known = {} if counts_hits else {"hits": None}
-        families = {name: FamilyStats(**{**family, **known}) for name, family in counted.get("families", {}).items()}
+        families = {
+            name: FamilyStats(**{**family, **known})
+            for name, family in counted.get("families", {}).items()
+            if any(family.values())
+        }
         busiest = dict(sorted(families.items(), key=lambda item: (-item[1].weight, item[0])))
         latency = {float(bound): number for bound, number in counted.get("latency", {}).items()}
         return cls(**{**counted, "families": busiest, "latency": dict(sorted(latency.items())), **more})
