@@ -81,6 +81,9 @@ class Connections(Generic[C]):
     signal's handler may come between any two steps, and a slot that was in hand be lost: then it is not alive any more,
     and closed, and who finds no other takes its place. So connections are such as close when nobody refers to them.
 
+    Attributes:
+        waits: callers that have waited for a slot, and the seconds that they did, as counts by name.
+
     Args:
         name: of the server, for errors.
         make: returns a connection.
@@ -108,6 +111,7 @@ class Connections(Generic[C]):
         self._woken: _Ticket | None = None  # one whose holder was called, and has not looked yet
         self._leaving, self._generation = 0, 0
         self._born: dict[ref[C], int] = {}  # its generation, of each connection that is not of the first
+        self.waits: dict[str, float] = {"connection_waits": 0, "connection_wait_seconds": 0.0}
         self._refused, self._again_at = 0, 0.0  # rights that the server does not grant now, and when to ask it again
         self._mutex = reentrant()
 
@@ -120,8 +124,16 @@ class Connections(Generic[C]):
         try:
             slot = self._slots.pop()
         except IndexError:
-            slot = self._wait()
+            slot = self._waited_for()
         return self._opened() if isinstance(slot, Right) else (slot, True)
+
+    def _waited_for(self) -> C | Right:
+        begun = time.monotonic()
+        try:
+            return self._wait()
+        finally:
+            self.waits["connection_waits"] += 1
+            self.waits["connection_wait_seconds"] += time.monotonic() - begun
 
     def _right(self) -> Right:
         right = Right()

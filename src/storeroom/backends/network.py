@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import cache, wraps
+from time import perf_counter
 from typing import Any, Final, NoReturn, TypeVar
 
 from storeroom import config, registry
@@ -228,7 +229,10 @@ class NetworkCache(ServedCache, abstract=True):
         Raises:
             StorageError: `error`: the policy is "raise", or the caller needs the write, as a lock does.
         """
-        if word_for(self.settings, "set") == "raise" or is_room_needed():
+        if is_room_needed():
+            raise error  # counted by the caller, who may do without
+        self._counters.refuse("full", count)
+        if word_for(self.settings, "set") == "raise":
             raise error
         self._engine.refusals += count
         self._counters.errors += count
@@ -289,6 +293,7 @@ def _guarded(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
             for is_last in attempts:
                 try:
                     own = run(settle(self, name, args)) if self._dropped.keys else None
+                    begun = perf_counter()
                     result = hook(self, *args)
                 except (PoolTimeoutError, ReentrantUseError) as error:
                     return self._unserved(name, args, error)
@@ -301,15 +306,16 @@ def _guarded(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
                         raise
                     failure = error
                     break
+                self._counters.time(begun)
                 if own:
-                    written(self._dropped, own, name, result)
+                    written(self, own, name, result)
                 self._engine.answers += 1
                 if breaker.failures:  # one that never failed has nothing to mend
                     self._succeeded(failures)
                 return result
         args, failure, merged = unanswered(args, failure)
         refuse(self, failure, name)
-        note(self._dropped, name, args)
+        note(self._dropped, self._counters, name, args)
         fallback = self._fallback(name)
         answer = self._answer(name, args, failure) if fallback is None else getattr(fallback, f"_{name}")(*args)
         return merged(answer)
@@ -328,6 +334,7 @@ def _guarded_async(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
             for is_last in attempts:
                 try:
                     own = await arun(settle(self, name, args)) if self._dropped.keys else None
+                    begun = perf_counter()
                     result = await hook(self, *args)
                 except (PoolTimeoutError, ReentrantUseError) as error:
                     return self._unserved(name, args, error)
@@ -340,15 +347,16 @@ def _guarded_async(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
                         raise
                     failure = error
                     break
+                self._counters.time(begun)
                 if own:
-                    written(self._dropped, own, name, result)
+                    written(self, own, name, result)
                 self._engine.answers += 1
                 if breaker.failures:  # one that never failed has nothing to mend
                     self._succeeded(failures)
                 return result
         args, failure, merged = unanswered(args, failure)
         await self._arefuse(failure, name)
-        note(self._dropped, name, args)
+        note(self._dropped, self._counters, name, args)
         fallback = self._fallback(name)
         answer = self._answer(name, args, failure) if fallback is None else await getattr(fallback, f"_a{name}")(*args)
         return merged(answer)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from storeroom.backends.parts import PartialError
+from storeroom.engines import Counters
 from storeroom.keys import LOCK_PREFIX, TAG_PREFIX
 from storeroom.locks import reentrant
 from storeroom.storage.outages import PAUSE_SECONDS
@@ -63,10 +64,12 @@ class Dropped:
         self._lock = reentrant()
         self._turn_until = 0.0
 
-    def add(self, storage_keys: Iterable[str]) -> None:
-        """Remember keys, as far as there is room."""
+    def add(self, storage_keys: Iterable[str]) -> int:
+        """Remember keys, as far as there is room. Return how many there were."""
+        count = 0
         with self._lock:
             for storage_key in storage_keys:
+                count += 1
                 if len(self.keys) < MOST_DROPPED or storage_key in self.keys:
                     self.keys[storage_key] = next(self._numbers)
                     continue
@@ -77,6 +80,7 @@ class Dropped:
                         MOST_DROPPED,
                     )
                 self.lost += 1
+        return count
 
     @property
     def is_due(self) -> bool:
@@ -98,23 +102,26 @@ class Dropped:
             self._turn_until = 0.0
             self._retry_at = time.monotonic() + PAUSE_SECONDS if failed else 0.0
 
-    def forget(self, removed: Mapping[str, int]) -> None:
-        """Forget keys that were removed, but for those that were dropped again meanwhile."""
+    def forget(self, removed: Mapping[str, int]) -> int:
+        """Forget keys that were removed, but for those dropped again meanwhile. Return how many were forgotten."""
+        count = 0
         with self._lock:
             for storage_key, number in removed.items():
                 if self.keys.get(storage_key) == number:
                     del self.keys[storage_key]
+                    count += 1
             lost, self.lost = self.lost, self.lost if self.keys else 0
         if lost and not self.lost:
             logger.error("After the outage the old values of up to %d further writes are served again.", lost)
+        return count
 
 
-def note(dropped: Dropped, name: str, args: Sequence[Any]) -> None:
-    """Remember the keys of a hook that was not carried out, or of which nobody knows."""
+def note(dropped: Dropped, counters: Counters, name: str, args: Sequence[Any]) -> None:
+    """Remember, and count, the keys of a hook that was not carried out, or of which nobody knows."""
     if (keys_of := _WRITES.get(name)) is not None:
         # A lock is somebody else's by then, perhaps. And to renew the version of a tag changes nothing.
         spared = (LOCK_PREFIX, TAG_PREFIX) if name in {"compare_set", "swap_many"} else LOCK_PREFIX
-        dropped.add(key for key in keys_of(*args) if not key.startswith(spared))
+        counters.dropped += dropped.add(key for key in keys_of(*args) if not key.startswith(spared))
 
 
 def settle(cache: Any, name: str, args: Sequence[Any]) -> Steps[dict[str, int]]:
@@ -168,10 +175,10 @@ def _read_others(cache: Any, name: str, args: Sequence[Any], own: Mapping[str, i
     raise PartialError(found, lost)
 
 
-def written(dropped: Dropped, own: Mapping[str, int], name: str, result: Any) -> None:
+def written(cache: Any, own: Mapping[str, int], name: str, result: Any) -> None:
     """Forget the keys of a write that was carried out after all."""
     if name in {"delete", "delete_many"} or (name in {"set", "compare_set"} and result) or (name, result) == _ALL_SET:
-        dropped.forget(own)
+        cache._counters.recovered += cache._dropped.forget(own)
 
 
 def _concerned(keys: Mapping[str, int], name: str, args: Sequence[Any]) -> dict[str, int]:
@@ -187,6 +194,7 @@ def _remove(cache: Any, numbers: dict[str, int]) -> Steps[None]:
     try:
         yield cache, "_erase", (list(numbers),)
     except PartialError as part:
-        cache._dropped.forget({key: number for key, number in numbers.items() if key not in part.lost})
+        removed = {key: number for key, number in numbers.items() if key not in part.lost}
+        cache._counters.recovered += cache._dropped.forget(removed)
         raise part.cause from None
-    cache._dropped.forget(numbers)
+    cache._counters.recovered += cache._dropped.forget(numbers)

@@ -6,6 +6,7 @@ from typing import Any, Final
 from storeroom.backends.recovery import Dropped
 from storeroom.base import BaseCache
 from storeroom.engines import Engine
+from storeroom.engines.counts import total
 from storeroom.exceptions import ValueTypeError
 from storeroom.storage.outages import CircuitBreaker
 
@@ -46,6 +47,14 @@ class NetworkEngine(Engine):
     def has_answered(self) -> bool:
         """Whether the server has ever answered this process."""
         return self.answers > 0
+
+    def counted(self) -> dict[str, Any]:
+        """See Engine."""
+        return total(super().counted(), {"breaker_openings": self.breaker.openings} | self._waits())
+
+    def _waits(self) -> dict[str, float]:
+        """Return the waits for a connection, as counts by name."""
+        return {}
 
     def setbacks(self, storage_key: str) -> int:
         """Return how often the server of a key was out of reach, or had no room."""

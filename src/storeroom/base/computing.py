@@ -88,7 +88,9 @@ class ComputedCache(Handle):
             storage_key = self._storage_key(key, version)
         found = hooks._get(storage_key)
         if found is not MISSING and type(found) is not Envelope:
-            self._counters.hits += 1
+            self._counters.reused += 1
+            if (families := self._hit_families) is not None:
+                families.of(key).hits += 1
             return found
         options = self._freshness.given(
             stale_while_revalidate, stale_if_error, retry_pause, error_timeout, soft_timeout, hard_timeout, early,
@@ -134,7 +136,9 @@ class ComputedCache(Handle):
         except WouldWaitError:
             found = await hooks._aget(storage_key)
         if found is not MISSING and type(found) is not Envelope:
-            self._counters.hits += 1
+            self._counters.reused += 1
+            if (families := self._hit_families) is not None:
+                families.of(key).hits += 1
             return found
         options = self._freshness.given(
             stale_while_revalidate, stale_if_error, retry_pause, error_timeout, soft_timeout, hard_timeout, early,
@@ -149,7 +153,7 @@ class ComputedCache(Handle):
         """Serve or compute, for an entry that is absent, or has conditions."""
         decision = yield from serving.judge(self._overlay or self, storage_key, found, options)
         if decision is Decision.SERVE:
-            self._counters.hits += 1
+            serving.note_served(self._counters, self._hit_families, key, found)
             return found.value
         work = self._computation(storage_key, key, default, timeout, tags, options)
         return (yield from serving.obtain(work, found, decision, blocking=blocking))
@@ -259,7 +263,10 @@ class ComputedCache(Handle):
         tag_keys = self._tag_keys(tags) if tags else ()
         raises, on_error = map(self.settings.options.get, ("on_unstorable", "on_error"))
         of_writes = on_error["write"] if isinstance(on_error, Mapping) else on_error
-        return Terms(self._expiry_of(timeout), freshness, tag_keys, raises == "raise", of_writes == "raise")
+        return Terms(
+            self._expiry_of(timeout), freshness, tag_keys, raises == "raise", of_writes == "raise", self._families,
+            self._hit_families,
+        )  # fmt: skip
 
     def _expiry_of(self, timeout: Any) -> Callable[[Any], float]:
         """Return a function of a value that tells when it expires, if it is stored now."""

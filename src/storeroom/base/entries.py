@@ -59,7 +59,7 @@ class BaseCache(ListingCache):
         value = hooks._get(self._storage_key(key, version))
         if type(value) is Envelope:
             value = run(conditions.opened(hooks, value))
-        return self._counted(value, default)
+        return self._counted(key, value, default)
 
     async def aget(self, key: object, default: Any = None, version: int | None = None) -> Any:
         """See get()."""
@@ -67,13 +67,17 @@ class BaseCache(ListingCache):
         value = await hooks._aget(self._storage_key(key, version))
         if type(value) is Envelope:
             value = await arun(conditions.opened(hooks, value))
-        return self._counted(value, default)
+        return self._counted(key, value, default)
 
-    def _counted(self, value: Any, default: Any) -> Any:
+    def _counted(self, key: object, value: Any, default: Any) -> Any:
         if value is MISSING:
             self._counters.misses += 1
+            if (families := self._families) is not None:
+                families.of(key).misses += 1
             return default
         self._counters.hits += 1
+        if (families := self._hit_families) is not None:
+            families.of(key).hits += 1
         return value
 
     def set(
@@ -109,7 +113,7 @@ class BaseCache(ListingCache):
             if value is MISSING:
                 return
         try:
-            if not self._counted_set(hooks._set(storage_key, value, expires_at)):
+            if not self._counted_set(key, hooks._set(storage_key, value, expires_at)):
                 unstored.remember(self.engine, storage_key, unstored.NOT_TAKEN)
         except (SerializationError, ValueTooLargeError) as error:
             run(self._refused(hooks, key, storage_key, value, error))
@@ -129,7 +133,7 @@ class BaseCache(ListingCache):
             if value is MISSING:
                 return
         try:
-            if not self._counted_set(await hooks._aset(storage_key, value, expires_at)):
+            if not self._counted_set(key, await hooks._aset(storage_key, value, expires_at)):
                 unstored.remember(self.engine, storage_key, unstored.NOT_TAKEN)
         except (SerializationError, ValueTooLargeError) as error:
             await arun(self._refused(hooks, key, storage_key, value, error))
@@ -142,6 +146,8 @@ class BaseCache(ListingCache):
         returns = self.settings.options.get("on_unstorable") != "raise"
         is_copy = returns and unstored.note_copy(self._counters, key, value, error)
         unstored.remember(self.engine, storage_key, error)
+        if not is_copy:
+            self._counters.refuse(unstored.reason_of(error))
         if is_copy or isinstance(error, ValueTooLargeError):
             yield hooks, "_delete", (storage_key,)
         try:
@@ -180,7 +186,7 @@ class BaseCache(ListingCache):
             raise
         if added is LOOK or not (added or hooks.sees_envelopes):
             added = run(conditions.add_over(hooks, storage_key, value, expires_at))
-        return self._counted_set(added)
+        return self._counted_set(key, added)
 
     async def aadd(
         self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
@@ -197,10 +203,12 @@ class BaseCache(ListingCache):
             raise
         if added is LOOK or not (added or hooks.sees_envelopes):
             added = await arun(conditions.add_over(hooks, storage_key, value, expires_at))
-        return self._counted_set(added)
+        return self._counted_set(key, added)
 
-    def _counted_set(self, stored: bool) -> bool:
+    def _counted_set(self, key: object, stored: bool) -> bool:
         self._counters.sets += stored
+        if stored and (families := self._families) is not None:
+            families.of(key).sets += 1
         return stored
 
     def delete(self, key: object, version: int | None = None) -> bool:

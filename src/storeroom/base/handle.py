@@ -11,6 +11,7 @@ from storeroom import config, timeouts, wording
 from storeroom.base.backend_class import seen_through
 from storeroom.engines import Engine
 from storeroom.engines.counts import CacheStats, Counters
+from storeroom.engines.families import Families
 from storeroom.keys import CLEARED, KeySpace, check_version, default_key_func, escaped
 from storeroom.storage.hooks import StorageHooks, overlaid
 from storeroom.timeouts import DEFAULT_TIMEOUT, NEVER, Timeout
@@ -38,6 +39,18 @@ class Handle(StorageHooks):
 
     notes_removals: ClassVar[bool] = False
     """Whether the engine itself notes the removals that this process makes, evictions and expirations among them."""
+
+    _families: Families | None
+    """The families of this handle's keys; None where they are not told apart."""
+
+    _shares_counts: ClassVar[bool] = True
+    """Whether the counts of all processes come together by an entry of each, where that is asked for."""
+
+    _publishes = False
+    """Whether they do."""
+
+    _hit_families: Families | None = None
+    """The same, where a look at a hit's family is short beside the hit: not in this process's memory."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let the constructor of a class name the mistake if it does not call this one's."""
@@ -120,6 +133,12 @@ class Handle(StorageHooks):
         engine.handles[id(self)] = self
         if self._remembers:
             engine.remember(self._remembers)
+        options = self.settings.options
+        patterns = options.get("families")
+        self._families = None if patterns is None else Families(patterns, engine.counters)
+        if engine.is_common and options.get("shared_stats") and self.is_shared and self._shares_counts:
+            import_module("storeroom.base.sharing").share(self)  # few caches do
+        self._hit_families = None if self.async_inline or options.get("near") is not None else self._families
 
     @property
     def key_prefix(self) -> str:

@@ -1,7 +1,8 @@
 """The contents of a cache: its keys, their number, and its statistics."""
 
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
+from typing import Any, Final, Literal
 
 from storeroom.base.many import ManyCache
 from storeroom.engines.counts import CacheStats
@@ -12,6 +13,13 @@ from storeroom.storage.hooks import Conditional
 from storeroom.storage.steps import Steps, arun, pause, run
 
 __all__ = ["ListingCache"]
+
+_NOT_TOGETHER: Final = (
+    'stats(scope="all") needs OPTIONS["shared_stats"] True, in all processes: each counts for itself otherwise.'
+)
+_OWN: Final = (
+    'stats(scope="all") needs a storage that processes share; this one is each process\'s own, and so are its counts.'
+)
 
 _PART: Final = 1000
 """Keys after which other threads and tasks may go on: about a millisecond."""
@@ -114,11 +122,53 @@ class ListingCache(ManyCache):
         """See prune()."""
         return await (self._overlay or self)._aprune()
 
-    def stats(self) -> CacheStats:
-        """Return the counts of this cache's storage, and its size: see CacheStats."""
-        entries, size = (self._overlay or self)._usage()
-        return CacheStats(**self._counters.as_dict(), entries=entries, bytes=size, tiers=self._tiers())
+    def stats(self, scope: Literal["all"] | None = None) -> CacheStats:
+        """Return the counts of this cache's storage, and its size: see CacheStats.
 
-    async def astats(self) -> CacheStats:
+        Args:
+            scope: None for the counts that are at hand, whose `scope` tells whose they are; "all" for those of all
+                processes together, which costs one read of many keys.
+
+        Raises:
+            NotSupportedError: there is no counting together: OPTIONS["shared_stats"] is not True, or the storage is
+                this process's own.
+            StorageError: the server is out of reach, and the scope is "all".
+        """
+        if scope is not None:
+            return self._stats_of_all(scope)
+        entries, size = (self._overlay or self)._usage()
+        more = {"entries": entries, "bytes": size, "tiers": self._tiers()}
+        return self._counted_stats(self._counted_here(), **more, **self._whose())
+
+    def _whose(self) -> dict[str, Any]:
+        """Return the scope of _counted_here(), and of how many processes these are."""
+        return {"scope": "process" if self._engine.is_common else "handle"}
+
+    def _counted_here(self) -> dict[str, Any]:
+        """Return the counts of this process, by the names of CacheStats."""
+        counted: dict[str, Any] = self._engine.counted()
+        return counted
+
+    def _stats_of_all(self, scope: str, *, with_own: bool = True) -> CacheStats:
+        """Return the sum of all processes' counts: see stats()."""
+        if scope != "all":
+            raise ValueError(f'stats() was given the scope {scope!r}; expected None or "all".')
+        if not self._publishes:
+            raise NotSupportedError(_NOT_TOGETHER if self.is_shared else _OWN)
+        counted, processes = import_module("storeroom.base.sharing").counted_together(self, with_own=with_own)
+        entries, size = (self._overlay or self)._usage()
+        more = {"entries": entries, "bytes": size, "scope": scope, "processes": processes}
+        return self._counted_stats(counted, **more, tiers=self._tiers() if with_own else {})
+
+    def _reset_stats(self) -> None:
+        """Let the counts of all processes begin at zero."""
+        if self._publishes:
+            import_module("storeroom.base.sharing").reset(self)
+        self._counters.reset()
+
+    def _counted_stats(self, counted: Mapping[str, Any], **more: Any) -> CacheStats:
+        return CacheStats.of(counted, counts_hits=self._hit_families is not None, **more)
+
+    async def astats(self, scope: Literal["all"] | None = None) -> CacheStats:
         """See stats()."""
-        return await self._run(self.stats)
+        return await self._run(self.stats, scope)

@@ -44,6 +44,10 @@ class ManyCache(CountingCache):
     def _counted_many(self, typed: dict[str, T], values: dict[str, Any]) -> dict[T, Any]:
         self._counters.hits += len(values)
         self._counters.misses += len(typed) - len(values)
+        if (families := self._families) is not None and len(values) < len(typed):
+            families.add_misses(key for storage_key, key in typed.items() if storage_key not in values)
+        if (families := self._hit_families) is not None:
+            families.add_hits(typed[storage_key] for storage_key in values)
         return {typed[storage_key]: value for storage_key, value in values.items()}
 
     def set_many(
@@ -72,7 +76,7 @@ class ManyCache(CountingCache):
             except ReentrantUseError:
                 self._tag_later(values, expires_at, keys)
                 return []
-        failed = run(_storing(hooks, list(typed), values, expires_at))
+        failed = run(self._storing(hooks, list(typed), values, expires_at))
         return self._counted_failures(typed, failed)
 
     def _tag_later(self, values: Mapping[str, Any], expires_at: float, keys: Sequence[str]) -> None:
@@ -99,13 +103,37 @@ class ManyCache(CountingCache):
         values = {storage_key: data[key] for storage_key, key in typed.items()}
         if tags:
             values = await arun(all_tagged(hooks, values, expires_at, self._tag_keys(tags)))
-        failed = await arun(_storing(hooks, list(typed), values, expires_at))
+        failed = await arun(self._storing(hooks, list(typed), values, expires_at))
         return self._counted_failures(typed, failed)
 
+    def _storing(
+        self, hooks: StorageHooks, storage_keys: list[str], values: dict[str, Any], expires_at: float
+    ) -> Steps[list[str]]:
+        """Store the values of these keys; there are none where the versions of their tags could not be written."""
+        if not values:
+            if storage_keys:
+                yield hooks, "_delete_many", (storage_keys,)
+            return storage_keys
+        try:
+            failed, refused = yield from unstored.set_many(hooks, values, expires_at)
+        except SerializationError as error:
+            self._counters.refuse(unstored.reason_of(error))
+            for storage_key in values:
+                if repr(storage_key) in str(error):
+                    unstored.remember(hooks.engine, storage_key, error)
+            raise
+        for refusal in refused.values():
+            self._counters.refuse(unstored.reason_of(refusal))
+        for storage_key in (*failed, *refused):
+            unstored.remember(hooks.engine, storage_key, refused.get(storage_key, unstored.NOT_TAKEN))
+        return [*failed, *refused]
+
     def _counted_failures(self, typed: dict[str, T], failed: Iterable[str]) -> list[T]:
-        failures = [typed[storage_key] for storage_key in failed]
+        failures = {storage_key: typed[storage_key] for storage_key in failed}
         self._counters.sets += len(typed) - len(failures)
-        return failures
+        if (families := self._families) is not None:
+            families.add_sets(key for storage_key, key in typed.items() if storage_key not in failures)
+        return list(failures.values())
 
     def delete_many(self, keys: Iterable[object], version: int | None = None) -> None:
         """Remove all these entries."""
@@ -145,26 +173,6 @@ class ManyCache(CountingCache):
             yield
         finally:
             CLEARED.reset(moment)
-
-
-def _storing(
-    hooks: StorageHooks, storage_keys: list[str], values: dict[str, Any], expires_at: float
-) -> Steps[list[str]]:
-    """Store the values of these keys; there are none where the versions of their tags could not be written."""
-    if not values:
-        if storage_keys:
-            yield hooks, "_delete_many", (storage_keys,)
-        return storage_keys
-    try:
-        failed, refused = yield from unstored.set_many(hooks, values, expires_at)
-    except SerializationError as error:
-        for storage_key in values:
-            if repr(storage_key) in str(error):
-                unstored.remember(hooks.engine, storage_key, error)
-        raise
-    for storage_key in (*failed, *refused):
-        unstored.remember(hooks.engine, storage_key, refused.get(storage_key, unstored.NOT_TAKEN))
-    return [*failed, *refused]
 
 
 def _require_mapping(data: object) -> None:

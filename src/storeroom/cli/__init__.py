@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
+from storeroom.cli.arguments import Unnamed
 from storeroom.cli.exits import EXIT_CODES, INTERRUPTED, MISTAKE, NO_READER, exit_code
 from storeroom.cli.output import plain
+from storeroom.engines import Counters
 from storeroom.exceptions import StoreroomError
 from storeroom.registry import caches
 from storeroom.storage.outages import no_answers
@@ -40,7 +42,7 @@ COMMANDS: Final = {
     "why": Command("explain why a key is there, or is not", "why", "add_arguments", "why"),
     "keys": Command("list the keys", "contents", "add_keys_arguments", "keys"),
     "clear": Command("remove all entries", "contents", "add_clear_arguments", "clear"),
-    "stats": Command("show hits, misses, entries and bytes", "contents", "add_stats_arguments", "stats"),
+    "stats": Command("show what all processes have counted", "stats"),
     "prune": Command("remove expired entries now", "contents", "add_prune_arguments", "prune"),
     "createcachetable": Command("make the tables of database caches", "tables"),
     "bench": Command("time the cache on this machine", "bench"),
@@ -68,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments, without the program's name; those of this process by default.
     """
     before = caches.swap(None)  # a command has a configuration of its own
+    Counters.are_shared = False  # nor are its counts the project's
     try:
         return _run(sys.argv[1:] if argv is None else list(argv))
     except StoreroomError as error:
@@ -84,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return leave.code if isinstance(leave.code, int) else int(leave.code is not None)
     finally:
         caches.swap(before)
+        Counters.are_shared = True
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -117,7 +121,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the versions of storeroom and Python")
-    _add_common(parser, alias="default", config=None)
+    _add_common(parser, alias=Unnamed("default"), config=None)
     # Accepted after the command too, without undoing an option before it.
     common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     _add_common(common, alias=argparse.SUPPRESS, config=argparse.SUPPRESS)

@@ -1,20 +1,16 @@
-"""The commands about a cache as a whole: keys, clear, stats, prune."""
+"""The commands about a cache as a whole: keys, clear, prune."""
 
 import argparse
 import sys
-from collections.abc import Iterator
-from typing import Any
 
-from storeroom.backends.kept_bounds import KeptBounds
 from storeroom.base import BaseCache
 from storeroom.cli.configuration import open_alias, open_cache, read_alias, title
 from storeroom.cli.exits import NO, YES, UsageError
-from storeroom.cli.output import columns, count_of, one_line, print_json, size, styled
+from storeroom.cli.output import count_of, one_line, print_json, size
 from storeroom.exceptions import NotSupportedError
 
 __all__ = [
-    "add_clear_arguments", "add_keys_arguments", "add_prune_arguments", "add_stats_arguments", "clear", "keys", "prune",
-    "stats",
+    "add_clear_arguments", "add_keys_arguments", "add_prune_arguments", "ask", "clear", "keys", "prune",
 ]  # fmt: skip
 
 
@@ -86,43 +82,9 @@ def _amount(cache: BaseCache) -> str:
         return "all entries"
 
 
-def add_stats_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of stats."""
-    parser.add_argument("--json", action="store_true", help="print a JSON object")
-
-
-def stats(args: argparse.Namespace) -> int:
-    """Show the counts and the size of the cache."""
-    alias = read_alias(args)
-    cache = open_alias(alias, needs="stats")
-    _ask(cache)
-    counted = cache.stats().as_dict()
-    if args.json:
-        print_json(counted)
-        return YES
-    options = alias.settings.options if alias.settings is not None else {}
-    bounds = cache.bounds() if isinstance(cache, KeptBounds) else options
-    print(f"{styled(title(alias), 'strong')}\n\n{columns(_stats_rows(counted, bounds), right=(1,))}")
-    return YES
-
-
-def _ask(cache: BaseCache) -> None:
+def ask(cache: BaseCache) -> None:
     """Raise StorageError if a server is out of reach, also where the command itself has nothing to ask it."""
     cache.has_key("")
-
-
-def _stats_rows(counted: dict[str, Any], options: Any) -> Iterator[tuple[str, str, str]]:
-    max_entries, max_bytes = options.get("max_entries"), options.get("max_bytes")
-    entries, held = counted.pop("entries"), counted.pop("bytes")
-    ratio, tiers = counted.pop("hit_ratio"), counted.pop("tiers", {})
-    yield "entries", "unknown" if entries is None else f"{entries:,}", f"of {max_entries:,}" if max_entries else ""
-    yield "bytes", "unknown" if held is None else size(held), f"of {size(max_bytes)}" if max_bytes else ""
-    for name, number in counted.items():
-        yield name, f"{number:,}", ""
-        if name == "misses":
-            yield "hit ratio", f"{ratio:.1%}" if counted["hits"] + number else "none yet", ""
-    for name, tier in tiers.items():
-        yield f"{name}: hits", f"{tier['hits']:,}", f"of {tier['hits'] + tier['misses']:,}"
 
 
 def add_prune_arguments(parser: argparse.ArgumentParser) -> None:
@@ -134,7 +96,7 @@ def add_prune_arguments(parser: argparse.ArgumentParser) -> None:
 def prune(args: argparse.Namespace) -> int:
     """Remove expired entries now; print their number and size."""
     cache = open_cache(args, needs="prune")
-    _ask(cache)
+    ask(cache)
     before = cache.stats().bytes
     removed = cache.prune()
     after = cache.stats().bytes

@@ -46,6 +46,11 @@ class Batch(Work):
         self._function = Function(function, list(typed.values()))
         self.leases = {}
 
+    @property
+    def typed(self) -> Sequence[Any]:
+        """See Work."""
+        return list(self._typed.values())
+
     def part(self, storage_keys: Sequence[str]) -> "Batch":
         """Return the computation of some of the keys."""
         if len(storage_keys) == len(self._typed):
@@ -86,7 +91,7 @@ class Batch(Work):
     def compute(self, flight: Flight, storage_keys: Sequence[str]) -> Steps[dict[str, Any]]:
         """See Work.compute(); a key that the function leaves out is absent."""
         versions = yield from self._versions()
-        values = yield from self._call(flight, storage_keys)
+        values = yield from self._computed(flight, storage_keys)
         expires_at = self.terms.expiry(values)
         storing: Mapping[str, Swap] = {}
         with unstored.Caught() as caught:
@@ -106,9 +111,9 @@ class Batch(Work):
         for key, error in refused.items():
             self._returned(key, values[key], error)
 
-    def _call(self, flight: Flight, storage_keys: Sequence[str]) -> Steps[dict[str, Any]]:
+    def _computed(self, flight: Flight, storage_keys: Sequence[str]) -> Steps[dict[str, Any]]:
         typed = {key: self._typed[key] for key in storage_keys}
-        computed = yield self._function, "call", (flight, list(typed.values()))
+        computed = yield from self._called(flight, list(typed.values()))
         if not isinstance(computed, Mapping):
             raise TypeError(
                 f"get_or_set_many() was given a function that returned a {type(computed).__name__}; "
@@ -138,7 +143,7 @@ class Batch(Work):
         done = [key for key in storing if swapped.get(key)]
         for key in (*done, *(key for key in giving_back if key in swapped)):
             self.leases[key].held = None
-        self.counters.sets += len(done)
+        self.note_sets(done)
         changed = [key for key in giving_back if swapped.get(key) is False]
         flight.for_storage = {*flight.for_storage, *done, *changed}
         self._all_returned(flight, values, {key: error for key, error in refused.items() if key in storing})
@@ -155,12 +160,17 @@ def obtain_many(work: Batch, *, blocking: bool) -> Steps[dict[str, Any]]:
     missing = {key: Lease(found.get(key, MISSING)) for key in decisions if key not in values}
     late = {key: Lease(found[key], replaces=found[key]) for key in values if decisions[key] is Decision.REFRESH}
     stale = {key: found[key].value for key in missing if decisions[key] is Decision.COMPUTE_OR_SERVE}
-    work.counters.hits += len(values)
-    work.counters.misses += len(missing)
+    work.counters.reused += len(values)
+    work.counters.stale += sum(type(entry) is Envelope and not entry.is_fresh for entry in served.values())
+    if work.terms.hit_families is not None:
+        keys = zip(work.storage_keys, work.typed, strict=True)
+        work.terms.hit_families.add_hits(key for storage_key, key in keys if storage_key in values)
     if late:
         yield from serving.refresh(work.leasing(late))
     if missing:
-        values |= yield from _computed(work.leasing(missing), stale, blocking=blocking)
+        absent = work.leasing(missing)
+        absent.note_misses()
+        values |= yield from _computed(absent, stale, blocking=blocking)
     return values
 
 
@@ -198,4 +208,5 @@ def _computed(work: Batch, stale: dict[str, Any], *, blocking: bool) -> Steps[di
     for key in set(work.storage_keys).difference(left):
         work.flights.resume(key)
     values |= {key: stale[key] for key in left}
+    work.counters.stale += len(left)
     return {key: value for key, value in values.items() if value is not MISSING}

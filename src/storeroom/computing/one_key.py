@@ -97,7 +97,7 @@ class Computation(Work):
     def compute(self, flight: Flight, storage_keys: Sequence[str]) -> Steps[dict[str, Any]]:
         """See Work.compute()."""
         versions = yield from self._versions()
-        value = yield self._function, "call", (flight,)
+        value = yield from self._called(flight)
         values, expires_at = {self.key: value}, self.terms.expiry(value)
         if expires_at == AT_ONCE:
             return values
@@ -127,5 +127,5 @@ class Computation(Work):
             return (yield from self.read())
         flight.for_storage = flight.keys
         self.lease.held = None
-        self.counters.sets += 1
+        self.note_sets(self.storage_keys)
         return {}

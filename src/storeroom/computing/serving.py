@@ -22,6 +22,8 @@ from storeroom.computing.one_key import Computation
 from storeroom.computing.work import Work
 from storeroom.config.freshness import Freshness
 from storeroom.engines import background
+from storeroom.engines.counts import Counters
+from storeroom.engines.families import Families
 from storeroom.engines.flights import AbandonedError, Flight, Flights, Wait
 from storeroom.exceptions import ComputationCycleError, ComputationTimeoutError
 from storeroom.storage import tags
@@ -33,7 +35,7 @@ from storeroom.storage.steps import Steps, arun, run
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["judge", "note_failure", "obtain", "refresh"]
+__all__ = ["judge", "note_failure", "note_served", "obtain", "refresh"]
 
 SETTLED_SECONDS: Final = 5.0
 """Age from which on an event loop is taken for one that lives on, where others were seen to end."""
@@ -65,11 +67,11 @@ def obtain(work: Computation, found: Any, decision: Decision, *, blocking: bool)
     """
     work.lease.found = found
     if decision is Decision.REFRESH:
-        work.counters.hits += 1
+        note_served(work.counters, work.terms.hit_families, work.typed[0], found)
         work.lease.replaces = found
         yield from refresh(work)
         return found.value
-    work.counters.misses += 1
+    work.note_misses()
     if decision is Decision.RAISE and (kept := work.flights.error_of(work.key)) is not None:
         raise copy_of(kept).with_traceback(None)
     return (yield from _computed(work, found if decision is Decision.COMPUTE_OR_SERVE else None, blocking=blocking))
@@ -92,6 +94,7 @@ def _computed(work: Computation, stale: Envelope | None, *, blocking: bool) -> S
             raise
         if not isinstance(error, ComputationTimeoutError):
             note_failure(work, error)
+        work.counters.stale += 1
         return stale.value
     work.flights.resume(work.key)
     return value
@@ -124,6 +127,7 @@ def _compute_in_time(work: Computation, *, has_stale: bool, blocking: bool) -> S
             ):
                 # No thread is free to compute while this one watches the clock.
                 return (yield from stampede.compute_once(work, blocking=blocking))[work.key]
+            work.counters.waited += role.part == "follows"
             try:
                 landing = yield from stampede.follow(role.flight, seconds)
             except AbandonedError as abandoned:
@@ -178,6 +182,14 @@ def _keep_error(work: Computation, error: Exception) -> None:
     seconds = work.terms.freshness.error_timeout
     if seconds and not isinstance(error, ComputationTimeoutError):
         work.flights.fail(work.key, copy_of(error), timeouts.now() + seconds)
+
+
+def note_served(counters: Counters, families: Families | None, key: object, found: Envelope) -> None:
+    """Count a hit of get_or_set(); an entry that is refreshed early is no stale one."""
+    counters.reused += 1
+    counters.stale += not found.is_fresh
+    if families is not None:
+        families.of(key).hits += 1
 
 
 def note_failure(work: Work, error: BaseException) -> None:

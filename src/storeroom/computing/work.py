@@ -14,10 +14,12 @@ from storeroom.computing.leases import Lease
 from storeroom.computing.whole import Whole, look_again
 from storeroom.config.freshness import Freshness
 from storeroom.engines.counts import Counters
+from storeroom.engines.families import Families
 from storeroom.engines.flights import Flight, Flights, computing
 from storeroom.storage import tags, unstored
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import StorageHooks, Swap, swapped
+from storeroom.storage.interruptions import is_from_outside
 from storeroom.storage.outages import room_needed
 from storeroom.storage.steps import Steps
 from storeroom.timeouts import NEVER
@@ -38,6 +40,8 @@ class Terms:
         tag_keys: storage keys of the entries' tags.
         raises: whether a value that cannot be stored is an error, and not returned.
         needs_storage: whether a storage that fails before anything is computed is an error.
+        families: of the keys; None where they are not told apart.
+        hit_families: the same; None where hits are not counted by family.
     """
 
     expires_at: Callable[[Any], float]
@@ -45,6 +49,8 @@ class Terms:
     tag_keys: Sequence[str]
     raises: bool = False
     needs_storage: bool = False
+    families: Families | None = None
+    hit_families: Families | None = None
 
     def expiry(self, value: Any) -> float:
         """Return when the value expires, jitter included."""
@@ -122,6 +128,44 @@ class Work:
         """Return the values of these keys, computed and stored; or those that others have stored meanwhile."""
         raise NotImplementedError
 
+    @property
+    def typed(self) -> Sequence[Any]:
+        """The keys as the caller typed them, in the order of the storage keys."""
+        return [self._function.key]
+
+    def note_misses(self) -> None:
+        """Count the keys as misses."""
+        self.counters.misses += len(self.storage_keys)
+        if self.terms.families is not None:
+            self.terms.families.add_misses(self.typed)
+
+    def note_sets(self, storage_keys: Sequence[str]) -> None:
+        """Count entries that were written."""
+        self.counters.sets += len(storage_keys)
+        if self.terms.families is not None:
+            typed = dict(zip(self.storage_keys, self.typed, strict=True))
+            self.terms.families.add_sets(typed[key] for key in storage_keys)
+
+    def _called(self, flight: Flight, *args: Any) -> Steps[Any]:
+        """Return the result of the function, and count it: each value of a mapping, where that is asked for."""
+        function, families = self._function, self.terms.families
+        try:
+            result = yield function, "call", (flight, *args)
+        except BaseException as error:
+            is_own = isinstance(error, Exception) and not is_from_outside(error)
+            self.counters.failed += is_own
+            self.counters.abandoned += not is_own
+            if is_own and families is not None:
+                families.of(self.typed[0]).failed += 1
+            raise
+        if function.is_computed:
+            keys = list(result) if args and isinstance(result, Mapping) else self.typed
+            self.counters.computed += len(keys)
+            self.counters.compute_seconds += function.seconds
+            if families is not None and keys:
+                families.add_computed(keys, function.seconds)
+        return result
+
     def _versions(self) -> Steps[tags.Versions | None]:
         """Return the tags' versions of now: to invalidate a tag during the computation makes the entry a miss.
 
@@ -155,6 +199,7 @@ class Work:
     def _returned(self, storage_key: str, value: Any, error: Exception) -> None:
         """Note that a value is returned and not stored; raise the error instead, if the terms say so."""
         if self.terms.raises:
+            self.counters.refuse(unstored.reason_of(error))
             raise error
         unstored.note(self.counters, storage_key, value, error, self._function.origin)
         unstored.remember(self.hooks.engine, storage_key, error)
@@ -180,12 +225,18 @@ class Function:
     """The function of a caller, or the value that was given instead of one.
 
     Attributes:
+        key: as the caller typed it.
         seconds: the duration of the last call.
     """
 
     def __init__(self, function: Any, key: object) -> None:
-        self._function, self._key = function, key
+        self._function, self.key = function, key
         self.seconds = 0.0
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether there is something to compute."""
+        return callable(self._function)
 
     @property
     def origin(self) -> str:
@@ -204,7 +255,7 @@ class Function:
                 return sys.modules["asyncio"].run(_awaited(value))  # loaded, as the caller was asynchronous
         if isinstance(value, Coroutine):
             value.close()
-            raise TypeError(f"get_or_set() of key {self._key!r} was given a coroutine function; use aget_or_set().")
+            raise TypeError(f"get_or_set() of key {self.key!r} was given a coroutine function; use aget_or_set().")
         return value
 
     async def acall(self, flight: Flight, *args: Any) -> Any:

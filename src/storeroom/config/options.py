@@ -177,6 +177,17 @@ def _on_unstorable(value: Any) -> str:
     raise ValueError('"return" or "raise"')
 
 
+def _families(value: Any) -> tuple[str, ...] | None:
+    if value is False:
+        return None
+    if value is None or value is True:
+        return ()
+    patterns = [value] if isinstance(value, str) else value
+    if isinstance(patterns, list | tuple) and all(isinstance(pattern, str) and pattern for pattern in patterns):
+        return tuple(patterns)
+    raise ValueError('a list of patterns, such as ["user:*:profile", "page:*"], or False')
+
+
 COMMON_OPTIONS: Final[Mapping[str, Option]] = {
     **{
         name: Option(partial(freshness.parse, name), getattr(freshness.Freshness(), name), meaning)
@@ -193,6 +204,19 @@ COMMON_OPTIONS: Final[Mapping[str, Option]] = {
         None,
         "Holds writes back until Django's transaction in progress commits: True for the database `default`, or "
         "another's alias. False even takes no part in transaction(); None does where it is used.",
+    ),
+    "families": Option(
+        _families,
+        (),
+        'The families of keys that stats() tells apart: patterns as of file names, such as "user:*:profile", of which '
+        "the first counts that a key matches. Keys without one are told apart by their beginning up to a colon. False "
+        "tells none apart.",
+    ),
+    "shared_stats": Option(
+        boolean,
+        False,
+        'Whether processes that share a server or a database count together, for stats(scope="all") and `storeroom '
+        "stats`: each writes its counts every few seconds, in one small entry. Files always do.",
     ),
     "owns_location": Option(
         boolean,

@@ -55,6 +55,7 @@ class Engine:
         bounds: those of the storage, and until when they are known, by the ones that a handle was given.
         parts: engines that are used through this one alone.
         opened: whether files or connections are open: 0, or a number that grows with each use.
+        is_common: whether it was got by shared(), so that all handles of the storage in this process have it.
         can_be_forgotten: whether an engine that no handle uses may be forgotten, as its storage is elsewhere.
         remembered: the removals and refusals of this process, for explain(); None until there are any to remember.
     """
@@ -63,6 +64,7 @@ class Engine:
     parts: tuple["Engine", ...] = ()
     opened = 0
     remembered: "Remembered | None" = None
+    is_common = False
 
     def __init__(self) -> None:
         """Begin with nothing counted and nothing under way."""
@@ -88,6 +90,15 @@ class Engine:
             self.remembered.extend(removals)
         return self.remembered
 
+    @property
+    def is_used(self) -> bool:
+        """Whether there is a handle, beside one for each of those who write the counts."""
+        return len(self.handles) > len(self.counters.publishers)
+
+    def counted(self) -> dict[str, Any]:
+        """Return the counts by the names of CacheStats, but for those that are zero."""
+        return self.counters.as_dict()
+
     def note_use(self) -> None:
         """Note that files or connections are open, and in use: when they are opened, and now and then."""
         self.opened = next(_uses)
@@ -112,6 +123,7 @@ class Engine:
     def after_fork_in_child(self) -> None:
         """Make the engine whole in a child process, where no other thread of the parent lives on."""
         self.flights.reset()
+        self.counters.reset()
 
     def close(self) -> None:
         """Give back all resources; the next use takes them again."""
@@ -140,6 +152,7 @@ def shared(kind: type[EngineType], location: Hashable, make: Callable[[], Engine
             if len(_engines) >= _many:
                 _forget_unused()
             engine = make()
+            engine.is_common = True
         _engines[kind, location] = engine  # behind those that were asked for before
         return engine
 
@@ -147,7 +160,7 @@ def shared(kind: type[EngineType], location: Hashable, make: Callable[[], Engine
 def _forget_unused() -> None:
     """Close and forget engines that no handle uses; those asked for last may be about to get one."""
     global _many  # noqa: PLW0603 -- by doubling it, looking costs each new engine the same
-    used, look_at = set[Engine](), [engine for engine in _engines.values() if engine.handles]
+    used, look_at = set[Engine](), [engine for engine in _engines.values() if engine.is_used]
     while look_at:
         engine = look_at.pop()
         used.add(engine)

@@ -16,11 +16,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial, wraps
 from pickle import HIGHEST_PROTOCOL, dumps, loads
+from time import perf_counter
 from typing import Any, NamedTuple
 
 from storeroom import timeouts
 from storeroom.engines import Engine
-from storeroom.engines.counts import CacheStats, Counters
+from storeroom.engines.counts import CacheStats, Counters, total
 from storeroom.engines.nesting import later
 from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Debris, Entries, Entry, entry_size, free
 from storeroom.exceptions import ReentrantUseError
@@ -179,6 +180,7 @@ class NearTable(Engine):
             ticket: the read's.
             found: storage key to value and expires_at, None where that is unknown.
         """
+        self.totals.publish(perf_counter())
         self.far.hits += len(found)
         self.far.misses += len(ticket.readings) - len(found)
         if not self._keeps:
@@ -299,13 +301,11 @@ class NearTable(Engine):
             self.counters.expirations = self._bounded.expirations
             count = len(self.entries)
         size = self._bounded.sized(self.lock, self.alone)
-        counted = self.counters.as_dict()
-        counted["hits"] += self.direct_hits
-        return CacheStats(**counted, entries=count, bytes=size, tiers={})
+        return CacheStats.of(total(self.counters.as_dict(), {"hits": self.direct_hits}), entries=count, bytes=size)
 
     def far_stats(self, entries: int | None, size: int | None) -> CacheStats:
         """Return the counts of the storage."""
-        return CacheStats(**self.far.as_dict(), entries=entries, bytes=size, tiers={})
+        return CacheStats.of(self.far.as_dict(), entries=entries, bytes=size)
 
     def check_invariants(self) -> None:
         """Raise AssertionError if the entries are not as they should be: for tests."""
@@ -321,4 +321,7 @@ class NearTable(Engine):
     def after_fork_in_child(self) -> None:
         """Begin anew: the channel's thread is the parent's."""
         super().after_fork_in_child()
+        self.totals.reset()
+        self.far.reset()
+        self.direct_hits = 0
         self.close()

@@ -86,12 +86,13 @@ class CircuitBreaker:
     Attributes:
         failures: operations that have failed since the start.
         is_open: whether operations are kept from the server.
+        openings: times that it has opened.
     """
 
     def __init__(self, name: str) -> None:
         """Begin closed, for the server of this name: it is logged, and holds no password."""
         self.name = name
-        self.failures = 0
+        self.failures = self.openings = 0
         self.is_open = False
         self._limit, self._pause = FAILURES, PAUSE_SECONDS
         self._in_a_row = 0
@@ -132,6 +133,7 @@ class CircuitBreaker:
             if self.is_open or self._in_a_row < self._limit:
                 return
             self.is_open = True
+            self.openings += 1
             self._opened_at = timeouts.now()
             self._probe_at = self._opened_at + self._pause
         logger.error(
@@ -151,4 +153,4 @@ class CircuitBreaker:
     def reset(self) -> None:
         """Forget everything, in a child process: its connections are new."""
         self._lock = reentrant()
-        self._in_a_row, self.is_open = 0, False
+        self._in_a_row, self.openings, self.is_open = 0, 0, False

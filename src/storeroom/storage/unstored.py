@@ -11,18 +11,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, Self, TypeAlias
 
-from storeroom.exceptions import StorageError, ValueTooLargeError
+from storeroom.exceptions import SerializationError, StorageError, UnreachableError, ValueTooLargeError
 from storeroom.storage.hooks import StorageHooks, Swap
 from storeroom.storage.interruptions import is_from_outside
 from storeroom.storage.outages import room_needed
 from storeroom.storage.steps import Steps
 
-__all__ = ["NOT_TAKEN", "Caught", "Refused", "note", "note_copy", "overlooked", "remember", "set_many", "swap_many"]
+__all__ = [
+    "NOT_TAKEN", "Caught", "Refused", "note", "note_copy", "overlooked", "reason_of", "remember", "set_many",
+    "swap_many",
+]  # fmt: skip
 
 _log = logging.getLogger("storeroom.computing")
 
 Refused: TypeAlias = dict[str, Exception]
 """Storage key to the error that refused its value."""
+
+_REASONS: Final[Mapping[type[Exception], str]] = {
+    ValueTooLargeError: "too_large",
+    SerializationError: "unserializable",
+    UnreachableError: "unreachable",
+    TimeoutError: "busy",
+    StorageError: "full",
+}
+"""Kind of error -> the reason, in one word. Those that are also of a later kind come first."""
 
 _MOST_TOLD: Final = 1000
 """Refusals that are remembered as logged; beyond that the oldest is forgotten, and may be logged again."""
@@ -117,6 +129,15 @@ def remember(engine: Any, storage_key: str, error: Exception | str) -> None:
     engine.remember(0).note_refusal(storage_key, reason)
 
 
+def reason_of(error: Exception) -> str:
+    """Return the reason, in one word, for which a value was not stored.
+
+    >>> reason_of(ValueTooLargeError()), reason_of(RuntimeError())
+    ('too_large', 'other')
+    """
+    return next((reason for kind, reason in _REASONS.items() if isinstance(error, kind)), "other")
+
+
 def note(counters: Any, storage_key: str, value: object, error: Exception, origin: str) -> None:
     """Count a computed value that is not stored, and log it if none like it was.
 
@@ -128,6 +149,7 @@ def note(counters: Any, storage_key: str, value: object, error: Exception, origi
         origin: names the function that has computed it.
     """
     counters.unstored += 1
+    counters.refuse(reason_of(error))
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     if not _is_new((kind, origin, type(error).__qualname__)):
         return

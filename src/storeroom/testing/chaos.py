@@ -264,9 +264,9 @@ class ChaosCache(_ChaoticHooks, BaseCache):
     def _thaw(self, storage_key: str, kept: Any) -> Any:
         return self._inner._thaw(storage_key, kept)
 
-    def stats(self) -> CacheStats:
+    def stats(self, scope: Literal["all"] | None = None) -> CacheStats:
         """Return those of the cache behind."""
-        return self._inner.stats()
+        return self._inner.stats(scope)
 
 
 def _alias_of(of: Any) -> Alias:

@@ -165,4 +165,4 @@ OPTIONS = {{ max_entries = 1000 }}
     assert run("check", config=str(config))[0] == 0
     assert run("set", "k", "1", config=str(config))[0] == 0
     assert run("get", "k", config=str(config))[1] == "1\n"
-    assert "memory: hits" in run("stats", config=str(config))[1]
+    assert "Cache 'memory'" in run("stats", config=str(config))[1]

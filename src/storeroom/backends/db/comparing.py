@@ -72,7 +72,9 @@ class ComparingCache(KeptBounds, NetworkCache, abstract=True):
     # Values ---------------------------------------------------------------------------------
 
     def _row(self, storage_key: str, value: Any) -> Row:
-        row = layout.make_row(storage_key, self._codec.dumps(value, storage_key))
+        frame = self._codec.dumps(value, storage_key)
+        row = layout.make_row(storage_key, frame)
+        self._counters.bytes_written += len(frame)
         max_bytes = self._bounds.max_bytes
         if row.size > max_bytes:
             raise ValueTooLargeError(
@@ -85,6 +87,7 @@ class ComparingCache(KeptBounds, NetworkCache, abstract=True):
         return number if value is None else self._loaded(storage_key, _frame(storage_key, name, value))
 
     def _loaded(self, storage_key: str, frame: bytes) -> Any:
+        self._counters.bytes_read += len(frame)
         try:
             return self._codec.loads(frame, storage_key)
         except DecodeError:

@@ -193,6 +193,9 @@ class DatabaseEngine(NetworkEngine):
         if self.database.is_local:
             time.sleep(_BUSY_SECONDS)
 
+    def _waits(self) -> dict[str, float]:
+        return self._pool.waits
+
     def _exclusively(self, work: Callable[..., T], *args: Any) -> T:
         # A server waits for the row of this thread's other change, and SQLite for its file.
         # SQLite's own way to wait for another writer is to sleep; threads of a process need not.

@@ -51,7 +51,7 @@ from storeroom.backends.ownership import GROUP, group_and_secret, require_same
 from storeroom.backends.policies import ON_ERROR
 from storeroom.base import BaseCache
 from storeroom.engines import shared
-from storeroom.engines.counts import CacheStats
+from storeroom.engines.counts import CacheStats, total
 from storeroom.eviction import MOST_HITS
 from storeroom.exceptions import (
     ConfigurationError,
@@ -119,6 +119,7 @@ class FileBasedCache(WritePolicy, ComparingCache):
         ),
     }
     _engine: Environment
+    _shares_counts = False  # a record has them
     sees_envelopes = True
     notes_removals = True
     location_is_path: ClassVar[bool] = True
@@ -183,6 +184,8 @@ class FileBasedCache(WritePolicy, ComparingCache):
             value = run(conditions.opened(self, value))
         if value is MISSING:
             self._counters.misses += 1
+            if (families := self._families) is not None:
+                families.of(key).misses += 1
             return default
         self._counters.hits += 1
         return value
@@ -332,7 +335,7 @@ class FileBasedCache(WritePolicy, ComparingCache):
             return
         except ReentrantUseError as error:
             nested_answer(self, "set", (storage_key, value, expires_at), error)
-        self._counters.sets += 1
+        self._counted_set(key, stored=True)
 
     def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
         entry_key = entry_key_of(storage_key)
@@ -410,18 +413,25 @@ class FileBasedCache(WritePolicy, ComparingCache):
 
     # Statistics -----------------------------------------------------------------------------
 
-    def stats(self) -> CacheStats:
+    def _counted_here(self) -> dict[str, Any]:
         """Return the counts of all processes since the cache was made; see CacheStats.
 
         Other processes add theirs about once a second while they write, and when they end.
         """
-        entries, size = self._usage()
-        counts = dict[str, int]()
+        counted: dict[str, Any] = self._engine.counted()
         with suppress(WriteTimeoutError):  # the files are not open yet
-            counts = self._read(read_counts)
-        for name, count in self._counters.as_dict().items():
-            counts[name] = counts.get(name, 0) + count
-        return CacheStats(**counts, entries=entries, bytes=size, tiers=self._tiers())
+            counted = total(self._read(read_counts), counted)
+        return counted
+
+    def _whose(self) -> dict[str, Any]:
+        return {"scope": "machine", "processes": None}
+
+    def _stats_of_all(self, scope: str, *, with_own: bool = True) -> CacheStats:
+        return self.stats() if scope == "all" else super()._stats_of_all(scope, with_own=with_own)
+
+    def _reset_stats(self) -> None:
+        self._write(Table.forget_counts, frees=True)
+        self._counters.reset()
 
     def _check_invariants(self) -> None:
         """Raise AssertionError if entries, slots and numbers disagree: for tests."""

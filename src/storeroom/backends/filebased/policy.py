@@ -40,7 +40,7 @@ class WritePolicy(StorageHooks):
         Raises:
             WriteTimeoutError: `error`: the policy is "raise", the caller needs the write, or there is no honest answer.
         """
-        note(self.engine.dropped, name, args)
+        note(self.engine.dropped, self._counters, name, args)
         self._counters.errors += name != "usage"  # a look at the counters does not raise them
         if name not in _WITHOUT_FALLBACK and (fallback := fallback_of(self.settings)) is not None:
             return getattr(fallback, f"_{name}")(*args)

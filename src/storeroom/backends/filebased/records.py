@@ -7,7 +7,8 @@ a letter:
 key                         value                meaning
 ==========================  ===================  =====================================
 ``a`` + entry's key         frame                the frame of an entry that is large: it lies aside
-``c``                       seven numbers        counters of all processes: see counts.py
+``c``                       eight numbers        counters of all processes: see counts.py
+``c2``                      JSON                 further ones
 ``d`` + cache's hash        header               a cache whose clear() is under way, and until when that counts
 ``e`` + storage key         header, frame        an entry
 ``h`` + hash                header, key, frame   an entry whose storage key is too long

@@ -51,7 +51,7 @@ class RecoveringEngine(Engine):
 
     def recovered(self) -> None:
         """Note, after a write, that there are turns again."""
-        self.dropped.forget(self._settling)
+        self.counters.recovered += self.dropped.forget(self._settling)
         if not self.dropped.keys:
             self.has_given_up, self.checked_at = False, 0.0
             logger.warning("The file cache in %r is written to again.", self.location)

@@ -9,7 +9,7 @@ import math
 from contextlib import closing
 from typing import Any, Final
 
-from storeroom.backends.filebased.counts import COUNTS_KEY
+from storeroom.backends.filebased.counts import COUNTS_KEY, counts_in
 from storeroom.backends.filebased.environment import Environment
 from storeroom.backends.filebased.queues import QUEUED, Bounds
 from storeroom.backends.filebased.rebuilding import rebuild
@@ -268,10 +268,8 @@ class Table:
         transaction = self._transaction
         if not are_all_owned(transaction, key_space, LOOKS):
             return False
-        kept, counts = locks(transaction), transaction.get(COUNTS_KEY)
+        kept = [*locks(transaction), *counts_in(transaction)]
         transaction.drop(self._environment.main_database, delete=False)
-        if counts is not None:
-            transaction.put(COUNTS_KEY, counts)
         for entry_key, record in kept:
             transaction.put(entry_key, record)
         self._queues.forget()
@@ -291,6 +289,11 @@ class Table:
         else:
             self._transaction.delete(clearing_key(key_space))
         return position
+
+    def forget_counts(self) -> None:
+        """Let the counts of all processes begin at zero."""
+        for key, _ in list(counts_in(self._transaction)):
+            self._transaction.delete(key)
 
     def rewrite_counts(self) -> None:
         """Change nothing, in a transaction: the pages that the one before has freed serve the one after it."""

@@ -104,8 +104,7 @@ class LocMemCache(MemoryContents):
             if self._entries is not self._bounded.entries:  # there are many, and kept elsewhere by now
                 self._entries = self._bounded.entries
                 return LocMemCache.get(self, key, default, version)
-            self._counters.misses += 1
-            self._missed(storage_key)
+            self._count_miss(key, storage_key)
             return default
         freq = entry.freq
         if freq < MOST_HITS:
@@ -167,16 +166,15 @@ class LocMemCache(MemoryContents):
                         entry.value = value
                         entry.encoded = None
                     entry.expires_at = expires_at
-                    self._counters.sets += 1
-                    return
-        except ReentrantUseError as error:
-            nested_answer(self, "set", (storage_key, self._thaw("", (value, encoded)), expires_at), error)
-        except (SerializationError, ValueTooLargeError) as error:
-            run(self._refused(self, key, storage_key, given, error))
+        except (ReentrantUseError, SerializationError, ValueTooLargeError) as error:
+            self._not_put(key, storage_key, given, (value, encoded), expires_at, error)
             return
         if bounded.dropped:
             bounded.let_go()
-        self._counters.sets += 1
+        counters = self._counters
+        counters.written = written = counters.written + 1
+        if written >= counters.due:
+            self._sample(key)
 
     def get_or_set(
         self,
@@ -208,7 +206,7 @@ class LocMemCache(MemoryContents):
                         freq = entry.freq
                         if freq < MOST_HITS:
                             entry.freq = freq + 1
-                        self._counters.hits += 1
+                        self._counters.reused += 1
                         return value
         answer: Any = BaseCache.get_or_set
         return answer(
@@ -258,6 +256,25 @@ class LocMemCache(MemoryContents):
             bounded.insert(storage_key, value, encoded, expires_at, size, now)
         else:
             bounded.replace(entry, value, encoded, expires_at, size, now)
+
+    def _not_put(
+        self, key: object, storage_key: str, given: Any, kept: tuple[Any, Any], expires_at: float, error: Exception
+    ) -> None:
+        """Answer set() where the value is refused, or cannot be put now."""
+        try:
+            if isinstance(error, ReentrantUseError):
+                nested_answer(self, "set", (storage_key, self._thaw("", kept), expires_at), error)
+                self._counted_set(key, stored=True)
+            else:
+                run(self._refused(self, key, storage_key, given, error))
+        finally:
+            del error  # its traceback holds this frame
+
+    def _count_miss(self, key: object, storage_key: str) -> None:
+        self._counters.misses += 1
+        if (families := self._families) is not None:
+            families.of(key).misses += 1
+        self._missed(storage_key)
 
     def _missed(self, storage_key: str) -> None:
         """Let eviction learn of a read that found nothing."""

@@ -72,6 +72,13 @@ class MemoryContents(InlineCache, abstract=True):
     _copies: bool
     _max_bytes: int | None
 
+    def _sample(self, key: object) -> None:
+        """Count this key's family for all writes of set() since the last sample."""
+        if (families := self._families) is not None:
+            families.sample_set(key)
+        else:
+            self._counters.sample()
+
     def _encoded(self, storage_key: str, value: Any) -> Any:
         try:
             return encode(value)

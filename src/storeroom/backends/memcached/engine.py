@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
 from operator import methodcaller
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from storeroom.backends.memcached.server_keys import generation_key
 from storeroom.backends.recovery import Dropped
 from storeroom.backends.served import NetworkEngine
 from storeroom.engines import Engine
+from storeroom.engines.counts import total
 
 __all__ = ["FRESH_SECONDS", "Generation", "Group", "Server"]
 
@@ -55,6 +56,9 @@ class Server(NetworkEngine):
 
     def _new_connections(self) -> Connections[Client]:
         return Connections(self.breaker.name, self.make, methodcaller("close"), *self._bounds)
+
+    def _waits(self) -> dict[str, float]:
+        return self._connections.waits
 
     def generation(self, key_prefix: str) -> Generation:
         """Return the generation that all handles of this prefix share."""
@@ -141,6 +145,10 @@ class Group(Engine):
         self.owner, self.owners = ring.owner, ring.owners
         self.executor = _new_executor()
         self.samples: dict[str, set[str]] = {}  # of storage keys that programs' own functions make, by prefix
+
+    def counted(self) -> dict[str, Any]:
+        """See Engine; the servers count for themselves how they are."""
+        return reduce(total, (server.counted() for server in self.servers), super().counted())
 
     def close(self) -> None:
         """End the threads that wait for work."""

@@ -138,6 +138,7 @@ class Shard(NetworkCache, abstract=True):
 
     def _decoded(self, storage_key: str, data: bytes) -> Any:
         """Return the value that is stored, or MISSING if it has expired or cannot be read."""
+        self._counters.bytes_read += max(0, len(data) - _START)
         try:
             if not _expiry_of(data)[0] > timeouts.now():
                 return MISSING
@@ -200,7 +201,13 @@ class Shard(NetworkCache, abstract=True):
         return expires_at if self._longest is None else min(expires_at, timeouts.now() + self._longest)
 
     def _packed(self, storage_key: str, value: Any, expires_at: float) -> bytes:
-        return packed(expires_at, self._codec.dumps(value, storage_key))
+        return packed(expires_at, self._frame_of(storage_key, value))
+
+    def _frame_of(self, storage_key: str, value: Any) -> bytes:
+        """Return the bytes of a value that are about to be sent."""
+        frame: bytes = self._codec.dumps(value, storage_key)
+        self._counters.bytes_written += len(frame)
+        return frame
 
     def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
         expires_at = self._until(expires_at)
@@ -282,7 +289,7 @@ class Shard(NetworkCache, abstract=True):
         def incr(expires_at: float, frame: bytes) -> tuple[float, bytes]:
             nonlocal total
             total = numeric(storage_key, self._value(storage_key, frame)) + delta
-            return expires_at, self._codec.dumps(total, storage_key)
+            return expires_at, self._frame_of(storage_key, total)
 
         try:
             is_changed = self._change(storage_key, incr)
@@ -348,7 +355,7 @@ class Shard(NetworkCache, abstract=True):
         return isinstance(taken, tuple)
 
     def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
-        new = self._codec.dumps(value, storage_key)
+        new = self._frame_of(storage_key, value)
 
         def replace(_: float, frame: bytes) -> tuple[float, bytes] | None:
             return (expires_at, new) if alike(self._value(storage_key, frame), expected) else None
@@ -422,6 +429,7 @@ class Shard(NetworkCache, abstract=True):
         )
 
     def _value(self, storage_key: str, frame: bytes) -> Any:
+        self._counters.bytes_read += len(frame)
         try:
             return self._codec.loads(frame, storage_key)
         except DecodeError:

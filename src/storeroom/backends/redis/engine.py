@@ -6,6 +6,7 @@ import ssl
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from functools import reduce
 from typing import Any, Final, TypeVar
 
 import redis.connection
@@ -39,6 +40,7 @@ from storeroom.backends.redis.tracking import Tracker
 from storeroom.backends.redis.watching import is_watched
 from storeroom.backends.served import NetworkEngine
 from storeroom.backends.strangers import REDIS, TLS
+from storeroom.engines.counts import total
 from storeroom.exceptions import StorageError
 
 __all__ = ["RedisEngine"]
@@ -332,6 +334,14 @@ class RedisEngine(NetworkEngine):
             if listening is not None:
                 listening.abandon()
         self._tracker = self._watch = None
+
+    def counted(self) -> dict[str, Any]:
+        """See Engine."""
+        of_servers = 0 if self._health is None else self._health.openings
+        return total(super().counted(), {"breaker_openings": of_servers})
+
+    def _waits(self) -> dict[str, float]:
+        return reduce(total, (pool.waits for pool in list(self._pools.values())), {})
 
     def setbacks(self, storage_key: str) -> int:
         """See NetworkEngine."""

@@ -90,6 +90,11 @@ class Health:
                 outcomes.append(UnreachableError(f"{breaker.name} failed a moment ago, and is asked again soon"))
         return outcomes
 
+    @property
+    def openings(self) -> int:
+        """Times that a server was taken for down."""
+        return sum(breaker.openings for breaker in list(self._breakers.values()))
+
     def reset(self) -> None:
         """Forget everything, in a child process."""
         for breaker in self._breakers.values():

@@ -152,8 +152,10 @@ class Operations:
         """Return the value of a reply to GET, or MISSING, also for bytes that cannot be decoded."""
         if reply is None:
             return MISSING
+        frame = reply if type(reply) is bytes else _frame(reply)
+        self.counters.bytes_read += len(frame)
         try:
-            return self.codec.loads(reply if type(reply) is bytes else _frame(reply), storage_key)
+            return self.codec.loads(frame, storage_key)
         except DecodeError:
             self.counters.errors += 1
             return MISSING
@@ -203,8 +205,14 @@ class Operations:
             return LOOK if _is_envelope(head) else False
         return self._stored(reply)
 
+    def _frame_of(self, value: Any, storage_key: str) -> bytes:
+        """Return the bytes of a value that are about to be sent."""
+        frame = self.codec.dumps(value, storage_key)
+        self.counters.bytes_written += len(frame)
+        return frame
+
     def _set_command(self, storage_key: str, value: Any, expires_at: float) -> Command:
-        command = "SET", key_bytes(storage_key), self.codec.dumps(value, storage_key)
+        command = "SET", key_bytes(storage_key), self._frame_of(value, storage_key)
         return command if expires_at == NEVER else (*command, "PX", _milliseconds(expires_at))
 
     def _stored(self, reply: Any) -> bool:
@@ -265,7 +273,7 @@ class Operations:
         while old is not None:
             frame = _frame(old)
             new = numeric(storage_key, self._decoded(storage_key, frame)) + delta
-            old = yield from self._run(scripts.COMPARE_SET, Use.ONCE, key, frame, self.codec.dumps(new, storage_key))
+            old = yield from self._run(scripts.COMPARE_SET, Use.ONCE, key, frame, self._frame_of(new, storage_key))
             if old == 1:
                 return new
         raise KeyError(storage_key)
@@ -290,7 +298,7 @@ class Operations:
         while (value := self._decoded(storage_key, old)) is not MISSING:
             if type(value) is Envelope:
                 return LOOK
-            frame = self.codec.dumps(value, new_storage_key)
+            frame = self._frame_of(value, new_storage_key)
             old = yield from self._run(scripts.COMPARE_RENAME, Use.ONCE, key, new_key, _frame(old), frame, keys=2)
             if old == 1:
                 return True
@@ -340,7 +348,7 @@ class Operations:
         frame = b"" if swap.expected is MISSING else self.codec.dumps(swap.expected, storage_key)
         if swap.value is MISSING:
             return scripts.COMPARE_DELETE, key_bytes(storage_key), frame
-        new = self.codec.dumps(swap.value, storage_key)
+        new = self._frame_of(swap.value, storage_key)
         return scripts.COMPARE_SET_UNTIL, key_bytes(storage_key), frame, new, _left(swap.expires_at)
 
     def swap_many(self, swaps: Mapping[str, Swap]) -> Exchange[dict[str, bool]]:

@@ -89,6 +89,7 @@ class Pool:
         self._connections = Connections(name, self._connected, methodcaller("disconnect"), limit, patience, _is_crowded)
         self.take = self._connections.take
         self.close = self._connections.close
+        self.waits = self._connections.waits
 
     def exchange(self, commands: Sequence[Command], use: Use) -> list[Any]:
         """Send commands; return their replies, errors of the server among them.

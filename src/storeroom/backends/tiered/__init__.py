@@ -12,7 +12,9 @@ from storeroom import config, timeouts
 from storeroom.backends.tiered.middle import MiddleTier
 from storeroom.backends.tiered.tiers import Tier, check_tiers, opening, parse, tiers_of
 from storeroom.base import BaseCache
-from storeroom.engines.counts import CacheStats
+from storeroom.base.sharing import share
+from storeroom.engines.counts import CacheStats, total
+from storeroom.engines.families import Families
 from storeroom.eviction import ENCODED, MOST_HITS
 from storeroom.exceptions import ConfigurationError
 from storeroom.near import NearOverlay, NearTable, table_of
@@ -26,6 +28,13 @@ __all__ = ["TieredCache"]
 
 _INHERITED: Final = ("timeout", "key_prefix", "version", "key_function")
 """The settings that are the last tier's where the alias does not give them."""
+
+
+_OF_STORAGE: Final = (
+    "evictions", "expirations", "busy", "dropped", "recovered", "breaker_openings", "connection_waits",
+    "connection_wait_seconds", "bytes_read", "bytes_written", "round_trips", "round_trip_seconds",
+)  # fmt: skip
+"""The counts of the last tier that are those of the whole: of what happens there alone."""
 
 
 class TieredCache(Relay, BaseCache):
@@ -48,6 +57,7 @@ class TieredCache(Relay, BaseCache):
     }
     check_aliases = staticmethod(check_tiers)
 
+    _shares_counts = False  # not by the storage's counters
     _handles: tuple[BaseCache, ...] = ()
 
     def __init__(self, location: str, params: Mapping[str, Any]) -> None:
@@ -68,11 +78,16 @@ class TieredCache(Relay, BaseCache):
         self._near = self._table(self._names[0])
         self._near_entries = self._near.entries
         self.engine, self._counters = self._storage.engine, self._near.totals
+        patterns = self.settings.options["families"]
+        self._families = None if patterns is None else Families(patterns, self._counters)
         self._below = self._overlay = NearOverlay(self, self._behind(), lambda: self._near)
         # The same as of the storage, where all changes are made.
         self.async_inline = self._below.async_inline
         self.is_shared = self._below.is_shared
         self.sees_envelopes = self._below.sees_envelopes
+        self._hit_families = None  # a hit is near, as a rule
+        if self.settings.options["shared_stats"] and self.is_shared:
+            share(self)
 
     def _open(self, tier: Tier) -> BaseCache:
         """Return a handle of a tier that has this cache's keys."""
@@ -146,7 +161,7 @@ class TieredCache(Relay, BaseCache):
                             return BaseCache.get(self, key, default, version)
                         if type(value) is Envelope:
                             near.counters.hits += 1
-                            return self._counted(run(conditions.opened(self._below, value)), default)
+                            return self._counted(key, run(conditions.opened(self._below, value)), default)
                     near.direct_hits += 1
                     return value
             self._near_entries = near.entries
@@ -159,29 +174,24 @@ class TieredCache(Relay, BaseCache):
             if value is not MISSING:
                 if type(value) is Envelope:
                     value = await arun(conditions.opened(self._below, value))
-                return self._counted(value, default)
+                return self._counted(key, value, default)
         return await BaseCache.aget(self, key, default, version)
 
-    def stats(self) -> CacheStats:
-        """Return the counts of this cache in this process, the storage's contents, and the counts of each tier."""
-        counted, storage, near = self._counters, self._storage.stats(), self._near.stats()
+    def _counted_here(self) -> dict[str, Any]:
+        """Return the counts of this cache in this process, and of its storage what happens there alone."""
+        storage, near = self._storage.stats(), self._near.stats()
+        more = {"hits": self._near.direct_hits, "errors": storage.errors + near.errors}
+        latency = {f"{bound:g}": number for bound, number in storage.latency.items()}
+        own = total(self._counters.as_dict(), more)
+        return own | {name: getattr(storage, name) for name in _OF_STORAGE} | {"latency": latency}
+
+    def _tiers(self) -> dict[str, CacheStats]:
+        storage = self._storage.stats()
         far = self._near.far_stats(storage.entries, storage.bytes)
         tiers = [handle.stats() for handle in self._handles[:-1]]
         if self._names[0].is_memory:
-            tiers[0] = near
-        return CacheStats(
-            hits=counted.hits + self._near.direct_hits,
-            misses=counted.misses,
-            sets=counted.sets,
-            deletes=counted.deletes,
-            evictions=storage.evictions,
-            expirations=storage.expirations,
-            errors=counted.errors + storage.errors + near.errors,
-            unstored=counted.unstored,
-            entries=storage.entries,
-            bytes=storage.bytes,
-            tiers=dict(zip((tier.name for tier in self._names), [*tiers, far], strict=True)),
-        )
+            tiers[0] = self._near.stats()
+        return dict(zip((tier.name for tier in self._names), [*tiers, far], strict=True))
 
     def _check_invariants(self) -> None:
         """Raise AssertionError if the near tier or the storage is not as it should be: for tests."""
