@@ -19,6 +19,7 @@ from tests.servers.databases import kind, mariadb, new_table, postgresql
 __all__ = ["kind", "mariadb", "new_table", "postgresql"]
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system stops no process"),
     pytest.mark.parametrize("kind", ["postgresql", "mariadb"], indirect=True),
 ]

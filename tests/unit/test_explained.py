@@ -18,6 +18,7 @@ from storeroom.backends.tiered import TieredCache
 from storeroom.base.explanation import seconds_in_words
 from storeroom.exceptions import ConfigurationError
 from storeroom.testing import FakeClock
+from storeroom.testing.concurrency import in_threads
 
 SECRETS = ["the secret that signs from today on", "the secret that has signed before", "a third one, for nothing else"]
 
@@ -144,6 +145,29 @@ def test_so_many_removals_are_remembered_and_no_more(tmp_path, kind):
     causes = [[cache.explain(f"k{number}").cause for number in range(20)] for cache in caches_]
     assert causes == [["never"] * 20, ["never"] * 15 + ["deleted"] * 5]
     assert "it is not among the last 5 removals" in caches_[1].explain("k0").reason
+
+
+@pytest.mark.parametrize("kind", ["memory", "files"])
+@pytest.mark.parametrize("remove", ["prune", "room", "delete"])
+def test_an_entry_that_has_expired_and_is_gone_has_expired(tmp_path, kind, remove):
+    """Whether it was pruned, went for room, or was deleted after that: not evicted, nor deleted."""
+    options = {"max_entries": 3, "removals": 100}
+    with FakeClock() as clock:
+        cache = memory(**options) if kind == "memory" else files(tmp_path, **options)
+        cache.set("k", 1, 5)
+        cache.set_many({"a": 1, "b": 2}, None)
+        clock.advance(8)
+        if remove == "prune":
+            assert cache.prune() == 1
+        elif remove == "room":
+            cache.set("c", 3, None)
+        else:
+            cache.delete("k")
+        assert cache.stats().entries <= 3
+        found = cache.explain("k")
+        assert (found.cause, found.reason, found.tiers[-1].state) == ("expired", "It expired 3.0 s ago.", "absent")
+        clock.advance(4)
+        assert cache.explain("k").reason == "It expired 7.0 s ago."
 
 
 def test_handles_of_a_storage_share_the_longest_memory():
@@ -308,3 +332,25 @@ def test_the_cost_of_remembering_is_measured():
     microseconds, ratio = compare(lambda removals: memory(max_entries=50, removals=removals), rounds=3, sets=50)
     assert microseconds > 0
     assert ratio > 0
+
+
+@pytest.mark.parametrize("kind", ["memory", "files"])
+def test_others_may_write_meanwhile(tmp_path, kind):
+    """While threads evict, delete and clear, each explanation is whole, and its cause one that can be."""
+    options = {"max_entries": 20, "removals": 50}
+    cache = memory(**options) if kind == "memory" else files(tmp_path, **options)
+    causes = set()
+
+    def work(thread: int) -> None:
+        for number in range(150):
+            key = f"k{number % 40}"
+            if thread == 0:
+                causes.add(cache.explain(key).cause)
+            else:
+                cache.set(key, [number], tags=["t"] if number % 3 else [])
+                cache.delete(f"k{(number * 7) % 40}")
+                if number % 50 == 49:
+                    cache.invalidate_tags("t") if number % 100 == 49 else cache.clear()
+
+    in_threads(4, work)
+    assert causes <= {"hit", "never", "evicted", "deleted", "cleared", "tag"}

@@ -24,7 +24,7 @@ from django.urls import path
 KIND = os.environ["SITE_KIND"]
 ON_SERVER = KIND != "sqlite"
 ASKS_OF_IDLENESS = {
-    "postgresql": "SHOW idle_in_transaction_session_timeout", "mariadb": "SELECT @@idle_transaction_timeout",
+    "postgresql": "SHOW idle_in_transaction_session_timeout", "mysql": "SELECT @@idle_transaction_timeout",
 }  # fmt: skip
 PATIENCE = 60.0
 
