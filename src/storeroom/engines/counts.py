@@ -318,7 +318,7 @@ class CacheStats:
         families: name to counts of each family of keys, the busiest first.
         scope: whose counts these are: of this "handle", of all handles of the storage in this "process", of all
             processes of this "machine", or of "all" processes on all hosts.
-        processes: how many processes have counted; None if that is not known.
+        processes: number of those that have counted; None if that is not known.
     """
 
     hits: int = 0

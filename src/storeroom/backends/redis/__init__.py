@@ -10,6 +10,7 @@ import shlex
 import warnings
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from storeroom import config
@@ -127,7 +128,6 @@ class RedisCache(NetworkCache):
     # Hooks, as StorageHooks describes them; operations.py tells the cost of each --------------
 
     _get, _aget = carried("get")
-    _sight, _asight = carried("sight")
     _get_many, _aget_many = carried("get_many")
     _get_dated, _aget_dated = carried("get_dated")
     _set, _aset = carried("set")
@@ -154,6 +154,15 @@ class RedisCache(NetworkCache):
     async def _aclear(self) -> None:
         space = self._key_space
         await self._engine.arun(self._operations.clear(space.start(), space.owns))
+
+    def _sight(self, storage_key: str) -> Any:
+        return self._engine.run(self._looking_at(storage_key))
+
+    async def _asight(self, storage_key: str) -> Any:
+        return await self._engine.arun(self._looking_at(storage_key))
+
+    def _looking_at(self, storage_key: str) -> Any:
+        return import_module("storeroom.backends.redis.sight").sight(self._operations, storage_key)
 
     def _channel(self) -> "Channel":
         return self._engine.tracker()

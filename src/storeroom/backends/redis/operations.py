@@ -5,7 +5,6 @@ A timeout goes to the server as milliseconds from now, and comes back as such: t
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any, Final, TypeVar
 
 from redis.exceptions import NoPermissionError, NoScriptError, OutOfMemoryError
@@ -37,7 +36,7 @@ from storeroom.storage.envelope import FIRST_BYTE, KIND_BYTES, LEASED_BYTES, Env
 from storeroom.storage.hooks import ABSENT, LOOK, MISSING, Conditional, Swap
 from storeroom.timeouts import NEVER
 
-__all__ = ["FullError", "Operations", "key_bytes"]
+__all__ = ["FullError", "Operations", "key_bytes", "until"]
 
 T = TypeVar("T")
 
@@ -74,7 +73,7 @@ def _left(expires_at: float) -> bytes | int:
     return b"" if expires_at == NEVER else _milliseconds(expires_at)
 
 
-def _until(milliseconds: int) -> float:
+def until(milliseconds: int) -> float:
     """Return the expires_at of a reply to PTTL."""
     return NEVER if milliseconds == _NO_EXPIRY else timeouts.now() + milliseconds / 1000
 
@@ -108,18 +107,6 @@ class Operations:
         (reply,) = yield Request((("GET", key_bytes(storage_key)),), Use.READ)
         return self._decoded(storage_key, reply)
 
-    def sight(self, storage_key: str) -> Exchange[Any]:
-        """One GET and one PTTL, together; they are no use of the entry, where the server can tell them apart (7.2)."""
-        key = key_bytes(storage_key)
-        commands: list[Command] = [("GET", key), ("PTTL", key)]
-        if not self.is_cluster:  # there the key decides on the server, and these have none
-            commands = [("CLIENT", "NO-TOUCH", "ON"), *commands, ("CLIENT", "NO-TOUCH", "OFF")]
-        replies = yield Request(commands, Use.READ)
-        reply, left = replies if self.is_cluster else replies[1:3]
-        of_frame = import_module("storeroom.storage.sightings").of_frame
-        frame = None if reply is None else reply if type(reply) is bytes else _frame(reply)
-        return [of_frame("RedisCache", frame, storage_key, self.codec, _until(checked(left)))]
-
     def get_many(self, storage_keys: Sequence[str]) -> Exchange[dict[str, Any]]:
         """One MGET; in a cluster one GET for each key, all together."""
         if not storage_keys:
@@ -143,7 +130,7 @@ class Operations:
         answered, lost = _answered(storage_keys, zip(replies[::2], replies[1::2], strict=True))
         found: dict[str, tuple[Any, float | None]] = {}
         for storage_key, (reply, left) in answered.items():
-            value, expires_at = self._decoded(storage_key, reply), _until(checked(left))
+            value, expires_at = self._decoded(storage_key, reply), until(checked(left))
             if value is not MISSING:
                 found[storage_key] = value, expires_at  # in the past if it expired between the two
         return _whole(found, lost)
@@ -166,7 +153,7 @@ class Operations:
         reply, head = yield Request((("PTTL", key), _head(key)), Use.READ)
         if checked(reply) == _ABSENT:
             return None
-        return LOOK if _is_envelope(head) else _until(reply)
+        return LOOK if _is_envelope(head) else until(reply)
 
     def has(self, storage_key: str) -> Exchange[Any]:
         """One GETRANGE of the first bytes; no entry is empty."""
@@ -313,7 +300,7 @@ class Operations:
             return False
         if type(value) is Envelope:
             return LOOK
-        yield from self.set(new_storage_key, value, _until(milliseconds))
+        yield from self.set(new_storage_key, value, until(milliseconds))
         yield from self._run(scripts.COMPARE_DELETE, Use.ONCE, key, _frame(old))
         return True
 
