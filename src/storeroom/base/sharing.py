@@ -87,7 +87,7 @@ class Publisher:
         background.submit(self.publish, Context())
 
     def publish(self) -> None:
-        """Write now. Nothing is raised: counts that are lost are written the next time."""
+        """Write now. Nothing is raised: the next write has all that this one lost."""
         turn = self._turns.setdefault(os.getpid(), _Turn())
         if not turn.lock.acquire(timeout=_TURN_SECONDS):
             return

@@ -130,7 +130,8 @@ class Counters:
         seconds = time.perf_counter() - begun
         self.round_trip_seconds += seconds
         self.round_trips[bisect_left(LATENCY_SECONDS, seconds)] += 1
-        self.publish(begun)
+        if begun >= self.publish_at:
+            self.publish(begun)
 
     def publish(self, moment: float) -> None:
         """Let the counts be written for other processes, if that is due at this moment of ``time.perf_counter()``."""
@@ -318,7 +319,7 @@ class CacheStats:
         families: name to counts of each family of keys, the busiest first.
         scope: whose counts these are: of this "handle", of all handles of the storage in this "process", of all
             processes of this "machine", or of "all" processes on all hosts.
-        processes: number of those that have counted; None if that is not known.
+        processes: the number of processes that have counted; None if that is not known.
     """
 
     hits: int = 0
