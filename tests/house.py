@@ -27,7 +27,7 @@ FLOORS = (
     ("registry",),
     ("base",),
     ("computing", "near", "memos", "transactions", "serializers"),
-    ("storage", "engines", "config"),
+    ("storage", "engines", "config", "advice"),
     ("timeouts", "keys", "locks"),
     ("exceptions", "wording", "eviction", "living"),
 )

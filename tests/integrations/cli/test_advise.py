@@ -1,0 +1,80 @@
+"""`storeroom advise`: a trace in, the numbers to write out."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def trace(tmp_path):
+    """A loop over 1,000 keys."""
+    path = tmp_path / "keys.txt"
+    path.write_text("".join(f"user:{number % 1_000}\n" for number in range(10_000)))
+    return str(path)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """The URL of a file cache of 100 entries."""
+    return f"file://{tmp_path}/small?max_entries=100&timeout=5m"
+
+
+def test_a_trace_gives_a_curve_and_the_settings(run, trace, small):
+    """The curve by MAX_ENTRIES, the size in use, the dict to write and its effect are printed."""
+    code, output, _ = run("advise", "--trace", trace, config=small)
+    assert code == 0
+    assert "Hit ratio by MAX_ENTRIES" in output
+    assert "<- now" in output
+    assert "OPTIONS['max_entries']: 100 -> 1000" in output
+    assert '"max_entries": 1000' in output
+    assert "says nothing about TIMEOUT" in output
+
+
+def test_json_and_image(run, trace, small, tmp_path):
+    """--json prints the same as JSON, and --svg writes the curves beside it."""
+    image = tmp_path / "curve.svg"
+    code, output, errors = run("advise", "--trace", trace, "--json", "--svg", str(image), config=small)
+    assert code == 0
+    told = json.loads(output)
+    assert told["reads"] == 10_000
+    assert told["changes"][0]["after"] == 1_000
+    assert image.read_text("utf-8").startswith("<svg ")
+    assert str(image) in errors
+
+
+def test_a_log_of_redis_tells_about_timeouts(run, tmp_path, small):
+    """A log with times has a curve by TIMEOUT, too."""
+    path = tmp_path / "monitor.log"
+    lines = [f'{1_700_000_000 + number}.000000 [0 c:1] "GET" "k{number % 20}"\n' for number in range(4_000)]
+    path.write_text("".join(lines))
+    code, output, _ = run("advise", "--trace", str(path), config=small)
+    assert code == 0
+    assert "Hit ratio by TIMEOUT" in output
+    assert "5m" in output
+
+
+def test_a_wrong_trace_is_a_mistake(run, tmp_path, small):
+    """The file and the line are named, and the exit code is 2."""
+    path = tmp_path / "monitor.log"
+    path.write_text('1700000000.0 [0 c:1] "GET" "a"\n' * 3 + "broken\n" + '1700000000.0 [0 c:1] "GET" "a"\n')
+    code, _, errors = run("advise", "--trace", str(path), config=small)
+    assert code == 2
+    assert f"{path}:4: expected a line of MONITOR" in errors
+    code, _, errors = run("advise", "--trace", str(tmp_path / "absent"), config=small)
+    assert code == 2
+    assert "absent cannot be read" in errors
+
+
+def test_an_image_that_cannot_be_written_is_a_mistake(run, trace, small, tmp_path):
+    """The path of --svg is named."""
+    code, _, errors = run("advise", "--trace", trace, "--svg", str(tmp_path), config=small)
+    assert code == 2
+    assert "--svg is" in errors
+
+
+def test_secrets_of_the_configuration_are_not_printed(run, trace):
+    """The dict to write has no password in it."""
+    config = "redis://app:hunter2@127.0.0.1:1/0?near.max_entries=5"
+    _, output, _ = run("advise", "--trace", trace, config=config.partition("?")[0])
+    assert "hunter2" not in output
+    assert "near" in output
