@@ -26,7 +26,7 @@ FLOORS = (
     ("backends", "functions", "checks"),
     ("registry",),
     ("base",),
-    ("computing", "near", "memos", "transactions", "serializers"),
+    ("computing", "near", "memos", "transactions", "serializers", "recording"),
     ("storage", "engines", "config", "advice"),
     ("timeouts", "keys", "locks"),
     ("exceptions", "wording", "eviction", "living"),

@@ -126,8 +126,8 @@ def test_memory_stays_within_four_megabytes():
     assert most < 4 * 2**20
 
 
-def test_halving_the_rate_keeps_the_counts_in_proportion():
-    """What was counted before counts half: the reads, divided by the rate, are all that there were."""
+def test_lowering_the_rate_keeps_the_counts_in_proportion():
+    """What was counted before counts less: the reads, divided by the rate, are all that there were."""
     simulation = Simulation([100, 1_000], most_entries=300)
     keys = zipf(20_000, 4_000, 0.5)
     for key in keys:

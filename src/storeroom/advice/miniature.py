@@ -80,12 +80,12 @@ class Miniature:
         """Remove a key."""
         self._bounded.delete(key)
 
-    def shrink(self, rate: float, keeps: Keeps) -> None:
-        """Go on with half of the keys."""
+    def shrink(self, rate: float, part: float, keeps: Keeps) -> None:
+        """Go on with this part of the keys."""
         hashes: Any = [(key, entry.value) for key, entry in self._bounded.entries.items()]
         _leave(self._bounded, hashes, keeps)
         self._bounded.max_entries = max(1, round(self.size * rate))
-        self.misses = [count / 2 for count in self.misses]
+        self.misses = [count * part for count in self.misses]
 
 
 class ByTimeout:
@@ -141,10 +141,10 @@ class ByTimeout:
         """Remove a key."""
         self._bounded.delete(key)
 
-    def shrink(self, rate: float, keeps: Keeps) -> None:
-        """Go on with half of the keys."""
+    def shrink(self, rate: float, part: float, keeps: Keeps) -> None:
+        """Go on with this part of the keys."""
         filled: Any = [(key, entry.value) for key, entry in self._bounded.entries.items()]
         _leave(self._bounded, [(key, each[-1]) for key, each in filled], keeps)
         if self._size is not None:
             self._bounded.max_entries = max(1, round(self._size * rate))
-        self.misses = [[count / 2 for count in misses] for misses in self.misses]
+        self.misses = [[count * part for count in misses] for misses in self.misses]

@@ -19,6 +19,7 @@ _NEAR_WORTH: Final = 0.2
 """The part of the reads that a near tier answers at least, to be worth its memory."""
 _NEAR_STEP: Final = 0.05
 """The part by which a near tier ten times as large has to answer more."""
+_LEAST_TIMEOUTS: Final = 2
 _DIGITS: Final = 2
 
 
@@ -85,10 +86,12 @@ class _Curves:
         return self._points(self._misses(), self._subject.size)
 
     def by_timeout(self) -> list[Point]:
-        by_timeout = self._simulation.by_timeout
+        by_timeout, seen = self._simulation.by_timeout, self._simulation.seconds / 2
         if by_timeout is None:
             return []
-        return self._points(dict(zip(by_timeout.timeouts, by_timeout.misses, strict=True)), self._subject.timeout)
+        points = dict(zip(by_timeout.timeouts, by_timeout.misses, strict=True))
+        told = self._points(points, self._subject.timeout)
+        return [point for point in told if point.at <= seen or point.at == self._subject.timeout]
 
     def by_near(self) -> list[Point]:
         if not self._subject.is_remote:
@@ -129,7 +132,7 @@ def _size(subject: Subject, points: Sequence[Point]) -> Iterator[Change]:
 
 def _shorter(subject: Subject, points: Sequence[Point]) -> Iterator[Change]:
     here = _at(points, subject.timeout)
-    if here is None:
+    if here is None or len(points) < _LEAST_TIMEOUTS:
         return
     enough = next(point for point in points if here.hit_ratio - point.hit_ratio <= _WORTH / 2)
     if enough.at < math.inf and enough.at <= subject.timeout / 2 and here.hit_ratio > 0:

@@ -1,11 +1,12 @@
 """A cache's traffic, replayed on miniatures of many sizes at once, within a fixed memory.
 
 A key is replayed if its hash is below a limit, so that all its reads are, or none. When the miniatures hold as many
-entries as the memory allows, the limit is halved, and the keys above it leave.
+entries as the memory allows, the limit is lowered, and the keys above it leave.
 
 Source: "Efficient MRC Construction with SHARDS", FAST 2015, for the sampling by hash and the limit that falls.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -14,8 +15,8 @@ from storeroom.timeouts import NEVER
 
 __all__ = ["MOST_ENTRIES", "Simulation", "ladder", "near_sizes"]
 
-MOST_ENTRIES: Final = 9_000
-"""Entries of all miniatures together: with ghosts and keys they take up to 420 bytes each, so less than 4 MB."""
+MOST_ENTRIES: Final = 7_500
+"""Entries of all miniatures together: with ghosts and keys they take up to 500 bytes each, so less than 4 MB."""
 
 near_sizes: Final = (1_000, 10_000)
 """Sizes of a near tier that are looked at."""
@@ -30,7 +31,9 @@ _MOST_SEEN: Final = 8_192
 """Keys that are told from each other where the memory is limited; of more it is known that they are as many."""
 
 
-def ladder(size: int | None, keys: int | None = None, others: Iterable[int] = ()) -> list[int]:
+def ladder(
+    size: int | None, keys: int | None = None, others: Iterable[int] = (), steps: Iterable[int] = _STEPS
+) -> list[int]:
     """Return the sizes to look at: the one in use, its halves and doubles, and others; none that is beyond the keys.
 
     >>> ladder(1000)
@@ -38,7 +41,7 @@ def ladder(size: int | None, keys: int | None = None, others: Iterable[int] = ()
     >>> ladder(1000, keys=1500)
     [125, 250, 500, 1000, 1500]
     """
-    sizes = {max(1, int((size or 1_000) * 2.0**step)) for step in _STEPS} | set(others)
+    sizes = {max(1, int((size or 1_000) * 2.0**step)) for step in steps} | set(others)
     if keys is not None:
         sizes = {each for each in sizes if each < keys or each == size} | {max(1, keys)}
     return sorted(sizes)
@@ -76,6 +79,7 @@ class Simulation:
     ) -> None:
         self.limit = max(1, round(rate * _SCALE))
         self.reads = self.writes = self._unread = 0.0
+        self._begun, self._now = math.inf, -math.inf
         self.timeout = timeout
         self.sizes = [Miniature(each, rate, cull_frequency) for each in sizes]
         self.by_timeout = ByTimeout(timeouts, size, rate, cull_frequency) if timeouts else None
@@ -94,6 +98,11 @@ class Simulation:
     def keys(self) -> int:
         """The number of keys seen that are replayed now."""
         return len(self._seen)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from the first read to the last."""
+        return max(0.0, self._now - self._begun)
 
     @property
     def unread(self) -> float:
@@ -115,6 +124,7 @@ class Simulation:
                 is not known: then a miss is filled.
         """
         self._see(hashed)
+        self._begun, self._now = min(self._begun, now), max(self._now, now)
         self.reads += 1
         self._waiting.pop(key, None)
         until = None
@@ -155,23 +165,24 @@ class Simulation:
             self._unread += _oldest_gone(self._waiting)
             _oldest_gone(self._awaited)
             if self._held() > self._most_entries:
-                self._halve()
+                self.lower()
 
     def _held(self) -> int:
         return sum(map(len, self.sizes)) + (0 if self.by_timeout is None else len(self.by_timeout))
 
-    def _halve(self) -> None:
-        """Replay half of the keys from now on; what was counted counts half."""
-        self.limit = max(1, self.limit // 2)
+    def lower(self) -> None:
+        """Replay three keys of four from now on; what was counted counts as much less."""
+        before, self.limit = self.limit, max(1, self.limit * 3 // 4)
+        part = self.limit / before
         self._seen = set(filter(self.takes, self._seen))
         for noted in (self._awaited, self._waiting):
             for key in [key for key, hashed in noted.items() if not self.takes(hashed)]:
                 del noted[key]
-        self.reads, self.writes, self._unread = self.reads / 2, self.writes / 2, self._unread / 2
+        self.reads, self.writes, self._unread = self.reads * part, self.writes * part, self._unread * part
         for miniature in self.sizes:
-            miniature.shrink(self.rate, self.takes)
+            miniature.shrink(self.rate, part, self.takes)
         if self.by_timeout is not None:
-            self.by_timeout.shrink(self.rate, self.takes)
+            self.by_timeout.shrink(self.rate, part, self.takes)
 
 
 def _oldest_gone(noted: dict[str, int]) -> int:

@@ -4,6 +4,7 @@ The first floor of BaseCache: every operation asks it before it turns to the sto
 """
 
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from typing import Any, ClassVar, TypeVar
 
 from storeroom import config, timeouts, wording
@@ -28,6 +29,9 @@ class Handle(StorageHooks):
     _overlay: StorageHooks | None
     """The overlay between this handle and its own hooks, if there is one: see ``storage.overlay``. Of the instance, and
     not of the class too, which Python 3.11 would look up more slowly: every operation asks for it."""
+
+    _recording: Any = None
+    """The overlay that records the traffic, where ``OPTIONS["advise"]`` asks for that."""
 
     _engine: Any
     """The engine, to a backend's own code, which knows its kind."""
@@ -68,6 +72,7 @@ class Handle(StorageHooks):
         self._put_overlays(settings.options.get("transactional"), settings.options.get("near"))
 
     def _put_overlays(self, transactional: str | bool | None, near: Mapping[str, Any] | None) -> None:
+        overlay: StorageHooks | None = None
         if transactional:
             from storeroom.transactions import follow  # noqa: PLC0415 -- few caches do
 
@@ -76,7 +81,13 @@ class Handle(StorageHooks):
         if near is not None and self.is_shared:
             from storeroom.near import NearOverlay, table_of  # noqa: PLC0415 -- few caches have one
 
-            self._overlay = NearOverlay(self, self, lambda: table_of(self.engine, near))
+            overlay = self._overlay = NearOverlay(self, self, lambda: table_of(self.engine, near))
+        self._record(overlay)
+
+    def _record(self, overlay: StorageHooks | None) -> None:
+        """Record the traffic, if that is asked for, over the overlay that there is."""
+        if self.settings.options.get("advise") and self.keeps_entries:
+            self._recording = self._overlay = import_module("storeroom.recording").record(self, overlay)
 
     @property
     def engine(self) -> Engine:

@@ -1,7 +1,8 @@
 """The contents of a cache: its keys, their number, and its statistics."""
 
 from collections.abc import Callable, Iterable
-from typing import Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
 from storeroom.base.many import ManyCache
 from storeroom.engines.counts import CacheStats
@@ -10,6 +11,9 @@ from storeroom.keys import KeySpace
 from storeroom.storage import conditions
 from storeroom.storage.hooks import Conditional
 from storeroom.storage.steps import Steps, arun, pause, run
+
+if TYPE_CHECKING:
+    from storeroom.advice import Advice
 
 __all__ = ["ListingCache"]
 
@@ -122,3 +126,16 @@ class ListingCache(ManyCache):
     async def astats(self) -> CacheStats:
         """See stats()."""
         return await self._run(self.stats)
+
+    def advice(self) -> "Advice":
+        """Return the numbers to write into CACHES, from this process's traffic since the cache was first used.
+
+        Raises:
+            NotSupportedError: ``OPTIONS["advise"]`` does not ask for a record of the traffic.
+        """
+        told: Advice = import_module("storeroom.recording").advice_of(self)
+        return told
+
+    async def aadvice(self) -> "Advice":
+        """See advice()."""
+        return self.advice()

@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from storeroom import timeouts
 from storeroom.advice import Advice, Simulation, Subject, Trace, advise, ladder, near_sizes, read_trace
 from storeroom.advice.traces import FORMATS
-from storeroom.cli.configuration import find, read_alias
+from storeroom.cli.configuration import find, open_alias, read_alias
 from storeroom.cli.exits import NO, YES, UsageError
 from storeroom.cli.output import count_of, plain, print_json
+from storeroom.recording.left import left
 from storeroom.registry.aliases import Alias
 from storeroom.wording import masked
 
@@ -29,13 +31,17 @@ of each, and the settings to write. A trace is a file with a key on each line, a
 log of Redis (redis-cli monitor) or of Memcached (memcached -vv), as it is or
 compressed (.gz, .xz). Exits 1 if there was not enough traffic for an answer.
 
+Without a trace it prints what a program has left in a storage that processes
+share, where OPTIONS["advise"] is True.
+
 examples:
+  storeroom advise --alias pages
   storeroom advise --trace keys.txt
   redis-cli monitor | head -n 1000000 > trace.log
   storeroom advise --trace trace.log
   storeroom advise --trace trace.log.gz --svg curve.svg --json
 """
-    parser.add_argument("--trace", metavar="FILE", required=True, help="the traffic; - for standard input")
+    parser.add_argument("--trace", metavar="FILE", help="the traffic; - for standard input")
     parser.add_argument("--format", choices=sorted(FORMATS), help="of the trace (default: told by its lines)")
     milliseconds = "milliseconds of a read, for what a near tier saves"
     parser.add_argument("--round-trip", type=float, metavar="MS", help=milliseconds)
@@ -46,6 +52,8 @@ examples:
 def run(args: argparse.Namespace) -> int:
     """Print the advice for the cache that the arguments name."""
     alias = read_alias(args)
+    if args.trace is None:
+        return _print_left(alias, args)
     subject = _subject(alias, find(args.config).source.caches[alias.name], args.round_trip)
     trace = read_trace(args.trace, args.format)
     advice = _replayed(trace, subject)
@@ -56,6 +64,24 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(plain(advice.text()))
     return NO if advice.missing_keys else YES
+
+
+def _print_left(alias: Alias, args: argparse.Namespace) -> int:
+    """Print the answer that a running program has left."""
+    cache = open_alias(alias, needs="advice")
+    note = left(cache) if cache.is_shared else None
+    if note is None:
+        raise UsageError(
+            f"No program has left advice in cache {alias.name!r}. Set OPTIONS['advise'] to True and let it run on a "
+            "storage that processes share; call cache.advice() in it; or pass --trace FILE."
+        )
+    if args.json:
+        print_json({name: value for name, value in note.items() if name != "text"})
+        return YES
+    ago = max(0.0, timeouts.now() - note["written_at"])
+    print(f"Left by process {note['process']}, {ago:,.0f} s ago.\n")
+    print(plain(note["text"]))
+    return NO if note["missing_keys"] else YES
 
 
 def _subject(alias: Alias, written: Any, round_trip_ms: float | None) -> Subject:

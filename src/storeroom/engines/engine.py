@@ -50,6 +50,7 @@ class Engine:
         handles: those that use this engine, by their id.
         bounds: those of the storage, and until when they are known, by the ones that a handle was given.
         parts: engines that are used through this one alone.
+        recorder: of the traffic, where ``OPTIONS["advise"]`` asks for that.
         opened: whether files or connections are open: 0, or a number that grows with each use.
         can_be_forgotten: whether an engine that no handle uses may be forgotten, as its storage is elsewhere.
     """
@@ -57,6 +58,7 @@ class Engine:
     can_be_forgotten: ClassVar[bool] = False
     parts: tuple["Engine", ...] = ()
     opened = 0
+    recorder: Any = None
 
     def __init__(self) -> None:
         """Begin with nothing counted and nothing under way."""

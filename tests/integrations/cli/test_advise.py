@@ -1,8 +1,12 @@
 """`storeroom advise`: a trace in, the numbers to write out."""
 
 import json
+import os
 
 import pytest
+
+from storeroom.backends.filebased import FileBasedCache
+from storeroom.recording.left import leave
 
 
 @pytest.fixture
@@ -78,3 +82,28 @@ def test_secrets_of_the_configuration_are_not_printed(run, trace):
     _, output, _ = run("advise", "--trace", trace, config=config.partition("?")[0])
     assert "hunter2" not in output
     assert "near" in output
+
+
+def test_a_running_programs_answer_is_printed(run, url, tmp_path):
+    """Without a trace, the answer that a program has left is printed, and whose it is."""
+    code, _, errors = run("advise")
+    assert code == 2
+    assert "No program has left advice" in errors
+    cache = FileBasedCache(str(tmp_path / "cache"), {"OPTIONS": {"max_entries": 10_000, "advise": "always"}})
+    for number in range(500):
+        cache.get_or_set(f"k{number % 50}", 1)
+    leave(cache, cache.advice())
+    code, output, _ = run("advise")
+    assert code == 0
+    assert output.startswith(f"Left by process {os.getpid()}, ")
+    assert "The traffic of this process" in output
+    assert "OPTIONS['max_entries']: 10000 -> " in output
+    code, output, _ = run("advise", "--json")
+    assert json.loads(output)["sampled_keys"] == 50
+
+
+def test_memory_of_another_process_has_no_answer(run):
+    """A cache in the memory of each process says that it cannot have been left there."""
+    code, _, errors = run("advise", config="locmem://")
+    assert code == 2
+    assert "No program has left advice" in errors

@@ -69,6 +69,7 @@ class TieredCache(Relay, BaseCache):
         self._near_entries = self._near.entries
         self.engine, self._counters = self._storage.engine, self._near.totals
         self._below = self._overlay = NearOverlay(self, self._behind(), lambda: self._near)
+        self._record(self._below)
         # The same as of the storage, where all changes are made.
         self.async_inline = self._below.async_inline
         self.is_shared = self._below.is_shared

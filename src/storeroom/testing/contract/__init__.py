@@ -3,6 +3,7 @@
 See `CacheContract`. Capabilities that a storage may lack are in `capabilities`.
 """
 
+from storeroom.testing.contract.advice import AdviceContract
 from storeroom.testing.contract.arguments import ArgumentsContract
 from storeroom.testing.contract.batches import BatchesContract
 from storeroom.testing.contract.bounds import BoundsContract
@@ -64,6 +65,7 @@ class CacheContract(
     TransactionsContract,
     MemosContract,
     StatisticsContract,
+    AdviceContract,
     BoundsContract,
     EvictionContract,
     StampedeContract,

@@ -1,0 +1,51 @@
+"""Answers that processes leave in the storage that they share, for `storeroom advise`.
+
+There is one for each cache: that of the process with the most reads, of those that were heard of lately.
+"""
+
+import json
+import os
+from contextlib import suppress
+from typing import Any, Final
+
+from storeroom import timeouts
+from storeroom.advice import Advice
+from storeroom.exceptions import StoreroomError
+
+__all__ = ["INTERNAL", "leave", "left"]
+
+INTERNAL: Final = "\x00"
+"""The first character of storage keys that no program's key becomes."""
+
+_PREFIX: Final = f"{INTERNAL}advice{INTERNAL}"
+_KEPT_SECONDS: Final = 86_400.0
+_LATE_SECONDS: Final = 600.0
+"""A process that has left nothing for so long is taken to have ended, or to be read no more."""
+
+
+def leave(handle: Any, advice: Advice) -> None:
+    """Leave an answer, unless another process has left one from more reads lately. Nothing is raised."""
+    note = {"written_at": timeouts.now(), "process": os.getpid(), "text": advice.text(), **advice.as_dict()}
+    with suppress(StoreroomError):
+        before = left(handle)
+        if before is not None and before["process"] != os.getpid():
+            is_late = timeouts.now() - before["written_at"] > _LATE_SECONDS
+            if before["reads"] > advice.reads and not is_late:
+                return
+        handle._set(_key(handle), json.dumps(note), timeouts.now() + _KEPT_SECONDS)
+
+
+def left(handle: Any) -> dict[str, Any] | None:
+    """Return the answer that was left, with its text, its process and the time; None if there is none."""
+    found = handle._get(_key(handle))
+    if not isinstance(found, str):
+        return None
+    try:
+        note: dict[str, Any] = json.loads(found)
+    except ValueError:
+        return None
+    return note if isinstance(note, dict) and {"written_at", "process", "reads", "text"} <= note.keys() else None
+
+
+def _key(handle: Any) -> str:
+    return f"{_PREFIX}{handle.key_prefix}"
