@@ -148,3 +148,9 @@ def test_json_has_all_of_the_advice():
     told = json.loads(json.dumps(advice.as_dict(), allow_nan=False))
     assert told["by_timeout"][-1]["at"] is None
     assert told["caches"]["default"]["OPTIONS"]["MAX_ENTRIES"] == advice.changes[0].after
+
+
+def test_a_bound_in_bytes_is_noted():
+    """A replay knows no sizes of values: the answer says so where they matter."""
+    advice = advised(zipf(2_000, 500, 0.9), Subject("default", WRITTEN, 100, max_bytes=1_000_000))
+    assert any("max_bytes" in note for note in advice.notes)

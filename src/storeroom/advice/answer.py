@@ -26,7 +26,7 @@ class Subject:
         timeout: its TIMEOUT, in seconds; ``math.inf`` for never.
         is_remote: whether a read leaves the process's memory, so that a near tier may answer it.
         round_trip: seconds that a read takes, if that is known.
-        cull_frequency: as in its OPTIONS.
+        cull_frequency, max_bytes: as in its OPTIONS.
     """
 
     alias: str
@@ -36,6 +36,7 @@ class Subject:
     is_remote: bool = False
     round_trip: float | None = None
     cull_frequency: int | None = None
+    max_bytes: int | None = None
 
     @property
     def timeouts(self) -> list[float]:

@@ -42,6 +42,8 @@ def advise(
         real_hit_ratio: of the real cache in the same time; None if it is not known.
         notes: sentences to add.
     """
+    if subject.max_bytes is not None:
+        notes = [*notes, "OPTIONS['max_bytes'] is not replayed: entries may have to go before there are max_entries."]
     rate = simulation.rate
     total = simulation.reads / rate if reads is None else reads
     missing = 0 if rate >= 1 else max(0, LEAST_KEYS - simulation.keys)

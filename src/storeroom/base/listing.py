@@ -138,4 +138,4 @@ class ListingCache(ManyCache):
 
     async def aadvice(self) -> "Advice":
         """See advice()."""
-        return self.advice()
+        return await self._run(self.advice)

@@ -18,9 +18,9 @@ from storeroom.wording import masked
 
 __all__ = ["add_arguments", "run"]
 
-_IN_MEMORY: Final = "storeroom.backends.locmem"
-_OWN_POLICY: Final = frozenset({_IN_MEMORY, "storeroom.backends.filebased"})
-"""Modules of the classes that evict by Storeroom's policy, which is what is replayed."""
+_OWN_POLICY: Final = frozenset({"storeroom.backends.locmem", "storeroom.backends.filebased"})
+"""Modules of the classes that evict by Storeroom's policy, which is what is replayed, and whose reads leave for no
+server."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,9 +93,10 @@ def _subject(alias: Alias, written: Any, round_trip_ms: float | None) -> Subject
         masked(dict(written)),
         options.get("max_entries") if classes & _OWN_POLICY else None,
         math.inf if timeout is None else timeout,
-        _IN_MEMORY not in classes,
+        not classes & _OWN_POLICY,
         None if round_trip_ms is None else round_trip_ms / 1e3,
         options.get("cull_frequency"),
+        options.get("max_bytes"),
     )
 
 

@@ -213,7 +213,7 @@ COMMON_OPTIONS: Final[Mapping[str, Option]] = {
     "advise": Option(
         _advise,
         False,
-        'Whether a sample of the traffic is recorded for advice(): in local memory and files in windows, or "always".',
+        'Whether a sample of the traffic is recorded for advice(): in windows, or "always".',
     ),
     "memo": Option(boolean, True, "Whether memo() remembers what was read from this cache."),
     "on_unstorable": Option(

@@ -4,9 +4,9 @@ An overlay over the hooks of a handle notes the reads and writes of the keys who
 thread replays them in batches (`storeroom.advice.simulation`), and lowers the limit where that takes more than a
 hundredth of its time, or memory of more than 4 MB.
 
-A call through an overlay costs local memory and files more than a hundredth of a hit. So for these the overlay is there
-in windows alone, with pauses that are as much longer as it costs more; in a pause a hit goes its usual way, and pays
-nothing. Figures: docs/decisions/0130-advice.md.
+A call through an overlay costs more than a hundredth of a hit. So it is there in windows alone, with pauses that are as
+much longer as it costs more; in a pause a hit goes its usual way, and pays nothing.
+Figures: docs/decisions/0130-advice.md.
 """
 
 from typing import Any

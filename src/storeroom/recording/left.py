@@ -5,20 +5,23 @@ There is one for each cache: that of the process with the most reads, of those t
 
 import json
 import os
+import time
 from contextlib import suppress
+from statistics import median
 from typing import Any, Final
 
 from storeroom import timeouts
 from storeroom.advice import Advice
 from storeroom.exceptions import StoreroomError
 
-__all__ = ["INTERNAL", "leave", "left"]
+__all__ = ["INTERNAL", "leave", "left", "round_trip_of"]
 
 INTERNAL: Final = "\x00"
 """The first character of storage keys that no program's key becomes."""
 
 _PREFIX: Final = f"{INTERNAL}advice{INTERNAL}"
 _KEPT_SECONDS: Final = 86_400.0
+_READS: Final = 5
 _LATE_SECONDS: Final = 600.0
 """A process that has left nothing for so long is taken to have ended, or to be read no more."""
 
@@ -49,3 +52,14 @@ def left(handle: Any) -> dict[str, Any] | None:
 
 def _key(handle: Any) -> str:
     return f"{_PREFIX}{handle.key_prefix}"
+
+
+def round_trip_of(handle: Any) -> float | None:
+    """Return the seconds that a read of the storage takes, of a few the one in the middle; None if it cannot be had."""
+    taken = []
+    with suppress(StoreroomError):
+        for _ in range(_READS):
+            begun = time.perf_counter()
+            handle._get(f"{_PREFIX}{INTERNAL}")
+            taken.append(time.perf_counter() - begun)
+    return median(taken) if len(taken) == _READS else None
