@@ -54,7 +54,7 @@ def _requests(
 
 # Redis ----------------------------------------------------------------------------------------
 
-_MONITORED: Final = re.compile(r'(\d+\.\d+) \[(\d+) [^\]]*\] (".*")\s*')
+_MONITORED: Final = re.compile(r'(\d+\.\d+) \[(\d+) \S*\] (".*")\s*')
 _ARGUMENT: Final = re.compile(r'\s*"((?:[^"\\]|\\.)*)"')
 _ESCAPE: Final = re.compile(rb"\\(x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _CONTROLS: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"a": b"\a", b"b": b"\b"}
@@ -63,7 +63,7 @@ _UNITS: Final = {"EX": 1.0, "PX": 1e-3, "EXAT": 1.0, "PXAT": 1e-3}
 _FIRST: Final = slice(1)
 _ALL: Final = slice(None)
 _REDIS: Final[Mapping[str, _Form]] = {
-    **dict.fromkeys(("GET", "GETEX", "GETRANGE", "SUBSTR", "STRLEN", "HGET", "HMGET", "HGETALL"), (("read",), _FIRST)),
+    **dict.fromkeys(("GET", "GETEX", "HGET", "HMGET", "HGETALL"), (("read",), _FIRST)),
     "MGET": (("read",), _ALL),
     "GETDEL": (("read", "delete"), _FIRST),
     **dict.fromkeys(("DEL", "UNLINK"), (("delete",), _ALL)),
