@@ -154,3 +154,11 @@ def test_a_bound_in_bytes_is_noted():
     """A replay knows no sizes of values: the answer says so where they matter."""
     advice = advised(zipf(2_000, 500, 0.9), Subject("default", WRITTEN, 100, max_bytes=1_000_000))
     assert any("max_bytes" in note for note in advice.notes)
+
+
+def test_a_size_in_use_that_is_too_small_for_the_sample_is_said():
+    """Where the sample cannot stand for the present size, the answer says from which size on it can."""
+    simulation = replayed(map(str, range(90_000)), sizes=[300, 10_000], rate=0.05, size=300)
+    advice = advise(simulation, Subject("default", WRITTEN, 300), scope="", real_hit_ratio=0.0)
+    assert any("too few for MAX_ENTRIES of 300" in note and "3,000 entries" in note for note in advice.notes)
+    assert not advice.changes

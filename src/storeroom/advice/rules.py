@@ -55,6 +55,8 @@ def advise(
     curves = _Curves(simulation, subject, total, real_hit_ratio)
     by_size, by_timeout, by_near = curves.by_size(), curves.by_timeout(), curves.by_near()
     here = _at(by_size, subject.size)
+    if subject.size is not None and here is None:
+        notes = [*notes, _too_small(subject.size, rate)]
     known = real_hit_ratio if real_hit_ratio is not None or here is None else here.hit_ratio
     changes = [*_size(subject, by_size), *_shorter(subject, by_timeout), *_near(subject, by_near)]
     return Advice(
@@ -100,6 +102,13 @@ class _Curves:
             return []
         misses = self._misses()
         return self._points({size: misses[size] for size in near_sizes if size in misses}, None)
+
+
+def _too_small(size: int, rate: float) -> str:
+    return (
+        f"The {rate:.1%} of the keys that were replayed are too few for MAX_ENTRIES of {size:,}: they stand for "
+        f"caches of {LEAST_ENTRIES / rate:,.0f} entries and more. A trace, or slower traffic, is replayed whole."
+    )
 
 
 def _at(points: Sequence[Point], at: float | None) -> Point | None:

@@ -31,10 +31,10 @@ ALWAYS: Final = "always"
 WINDOW_SECONDS: Final = 30.0
 """A window is as long, and as long as it takes to fill a batch."""
 MEMORY_SHARE: Final = 1 / 400
-FILES_SHARE: Final = 1 / 60
-SERVERS_SHARE: Final = 1 / 5
+FILES_SHARE: Final = 1 / 75
+SERVERS_SHARE: Final = 1 / 6
 """The part of the time that a window takes. There a hit takes 3.4 times as long in local memory and 1.5 in files, and
-up to 1.05 in a database or on a server: so the average is below a hundredth."""
+up to 1.05 in a database or on a server: so the average is below a hundredth, with the replay."""
 
 LEFT_SECONDS: Final = 60.0
 """Between one answer that is left in the storage and the next, at least."""
@@ -43,7 +43,10 @@ _BATCH: Final = 2_048
 _MOST_WAITING: Final = 4 * _BATCH
 _HANDED_OVER_AT: Final = frozenset({_BATCH, 2 * _BATCH, 3 * _BATCH})
 _BUDGET: Final = 0.01
-"""The part of the time that the replay may take."""
+_WINDOW_BUDGET: Final = 10
+"""The part of the time that the replay may take, and how many times as much in windows that are fifty times as rare: a
+small cache has to be replayed nearly whole."""
+_RARE: Final = 1 / 50
 _JUDGED_SECONDS: Final = 1.0
 """That part is told over so long at least."""
 _LEAST_RATE: Final = 1 / 4_096
@@ -69,6 +72,7 @@ class Recorder:
         self._left_at = -math.inf
         self._counters = handle._counters
         self._share = share
+        self._budget = _BUDGET * (_WINDOW_BUDGET if share <= _RARE else 1)
         self.begin()
 
     def begin(self) -> None:
@@ -173,7 +177,7 @@ class Recorder:
             self._spent += time.thread_time() - begun
             now = time.monotonic()
             if (elapsed := now - self._judged_at) >= _JUDGED_SECONDS:
-                if self._spent > _BUDGET * elapsed and self.simulation.rate > _LEAST_RATE:
+                if self._spent > self._budget * elapsed and self.simulation.rate > _LEAST_RATE:
                     self.simulation.lower()
                 self._judged_at, self._spent = now, 0.0
             self.limit = self.simulation.limit
