@@ -1,6 +1,7 @@
 """The record of a cache's traffic: its sample, its windows, its end, in threads and in children."""
 
 import gc
+import json
 import math
 import os
 import threading
@@ -224,7 +225,17 @@ def test_the_answer_with_the_most_reads_stays(tmp_path, monkeypatch):
 def test_bytes_that_are_no_answer_are_none(tmp_path):
     """A text that another program has put there is not taken for an answer."""
     cache = shared_files(tmp_path)
-    for text in ("no JSON", "[]", "{}", 5):
+    whole = {"written_at": 1.5, "process": 1, "reads": 1, "missing_keys": 0, "text": "", "changes": []}
+    cache._set("\x00advice\x00", json.dumps(whole), math.inf)
+    assert left(cache) == whole
+    for text in (
+        "no JSON",
+        "[]",
+        "{}",
+        5,
+        json.dumps({**whole, "changes": [1]}),
+        json.dumps({**whole, "reads": "many"}),
+    ):
         cache._set("\x00advice\x00", text, math.inf)
         assert left(cache) is None
 

@@ -6,6 +6,7 @@ There is one for each cache: that of the process with the most reads, of those t
 import json
 import os
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from statistics import median
 from typing import Any, Final
@@ -21,6 +22,15 @@ INTERNAL: Final = "\x00"
 
 _PREFIX: Final = f"{INTERNAL}advice{INTERNAL}"
 _KEPT_SECONDS: Final = 86_400.0
+_FIELDS: Final[Mapping[str, Any]] = {
+    "written_at": int | float,
+    "process": int,
+    "reads": int,
+    "missing_keys": int,
+    "text": str,
+    "changes": list,
+}
+_CHANGE: Final = frozenset({"setting", "before", "after", "effect"})
 _READS: Final = 5
 _LATE_SECONDS: Final = 600.0
 """A process that has left nothing for so long is taken to have ended, or to be read no more."""
@@ -44,10 +54,17 @@ def left(handle: Any) -> dict[str, Any] | None:
     if not isinstance(found, str):
         return None
     try:
-        note: dict[str, Any] = json.loads(found)
+        note: Any = json.loads(found)
     except ValueError:
         return None
-    return note if isinstance(note, dict) and {"written_at", "process", "reads", "text"} <= note.keys() else None
+    return note if _is_whole(note) else None
+
+
+def _is_whole(note: Any) -> bool:
+    """Tell whether this is an answer, as others may write to the storage."""
+    if not isinstance(note, dict) or not all(isinstance(note.get(name), kind) for name, kind in _FIELDS.items()):
+        return False
+    return all(isinstance(change, dict) and change.keys() == _CHANGE for change in note["changes"])
 
 
 def _key(handle: Any) -> str:

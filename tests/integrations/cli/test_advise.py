@@ -107,3 +107,49 @@ def test_memory_of_another_process_has_no_answer(run):
     code, _, errors = run("advise", config="locmem://")
     assert code == 2
     assert "No program has left advice" in errors
+
+
+@pytest.fixture
+def advised(tmp_path):
+    """A configuration of a file cache of 300 entries that a program has read 500 keys from, and a memory beside it."""
+    path = tmp_path / "caches.toml"
+    path.write_text(f"""
+[caches.default]
+backend = "{FILES}"
+location = "{tmp_path}/advised"
+options = {{ max_entries = 300, advise = "always" }}
+
+[caches.other]
+backend = "{FILES}"
+location = "{tmp_path}/absent"
+options = {{ max_entries = 5_000, advise = true }}
+""")
+    cache = FileBasedCache(str(tmp_path / "advised"), {"OPTIONS": {"max_entries": 300, "advise": "always"}})
+    for number in range(900):
+        cache.get_or_set(f"k{number % 450}", 1)
+    advice = cache.advice()
+    assert advice.changes
+    leave(cache, advice)
+    return path
+
+
+FILES = "storeroom.backends.filebased.FileBasedCache"
+
+
+def test_check_tells_what_the_traffic_asks_for(run, advised, tmp_path):
+    """Check prints the changes that a program has left, makes nothing, and its exit code stays."""
+    code, output, _ = run("check", config=str(advised))
+    assert code == 0
+    assert "Advice (default), by traffic" in output
+    assert "OPTIONS['max_entries']: 300 -> 600." in output
+    assert not (tmp_path / "absent").exists()
+    code, output, _ = run("check", "--json", config=str(advised))
+    (change,) = json.loads(output)["advice"]
+    assert (change["alias"], change["before"], change["after"]) == ("default", 300, 600)
+    assert "Advice" not in run("check", "--offline", config=str(advised))[1]
+
+
+def test_check_is_silent_once_advice_is_followed(run, advised):
+    """A setting that is another one by now is not told again."""
+    advised.write_text(advised.read_text().replace("max_entries = 300", "max_entries = 600"))
+    assert "Advice" not in run("check", config=str(advised))[1]
