@@ -26,8 +26,8 @@ FLOORS = (
     ("backends", "functions", "checks"),
     ("registry",),
     ("base",),
-    ("computing", "near", "memos", "transactions", "serializers"),
-    ("storage", "engines", "config"),
+    ("computing", "near", "memos", "transactions", "serializers", "recording"),
+    ("storage", "engines", "config", "advice"),
     ("timeouts", "keys", "locks"),
     ("exceptions", "wording", "eviction", "living"),
 )

@@ -28,9 +28,10 @@ __all__ = [
     "DEFAULT_TIMEOUT", "ComputationCycleError", "ComputationTimeoutError", "ConfigurationError", "DecodeError",
     "DeprecatedBackendWarning", "InvalidCacheBackendError", "InvalidCacheKey", "InvalidTimeoutError",
     "KeyNotFoundError", "LockError", "LockLostError", "LockTimeoutError", "NotSupportedError", "PoolTimeoutError",
-    "ReentrantUseError", "SerializationError", "StorageError", "StoreroomError", "StoreroomWarning", "TransactionError",
-    "UnansweredError", "UnkeyableArgumentError", "UnreachableError", "ValueTooLargeError", "ValueTypeError",
-    "WriteTimeoutError", "cache", "cached", "caches", "config_from_url", "configure", "memo", "transaction",
+    "ReentrantUseError", "SerializationError", "StorageError", "StoreroomError", "StoreroomWarning", "TraceError",
+    "TransactionError", "UnansweredError", "UnkeyableArgumentError", "UnreachableError", "ValueTooLargeError",
+    "ValueTypeError", "WriteTimeoutError", "cache", "cached", "caches", "config_from_url", "configure", "memo",
+    "transaction",
 ]  # fmt: skip
 
 _HOMES = {

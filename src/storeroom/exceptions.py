@@ -25,6 +25,7 @@ The family, with the standard library's bases by which programs may catch them a
     ├── LockError                                 a lock that cannot be had or kept
     │   ├── LockTimeoutError      (TimeoutError)  it was not free within its blocking_timeout
     │   └── LockLostError                         it is not the caller's, or not any more
+    ├── TraceError                (ValueError)    a trace of `storeroom advise` that cannot be read
     └── TransactionError          (RuntimeError)  a transaction that held-back writes cannot follow
 
     StoreroomWarning              (UserWarning)
@@ -54,9 +55,9 @@ __all__ = [
     "ComputationCycleError", "ComputationTimeoutError", "ConfigurationError", "DecodeError",
     "DeprecatedBackendWarning", "InvalidCacheBackendError", "InvalidCacheKey", "InvalidTimeoutError",
     "KeyNotFoundError", "LockError", "LockLostError", "LockTimeoutError", "NotSupportedError", "PoolTimeoutError",
-    "ReentrantUseError", "SerializationError", "StorageError", "StoreroomError", "StoreroomWarning", "TransactionError",
-    "UnansweredError", "UnkeyableArgumentError", "UnreachableError", "ValueTooLargeError", "ValueTypeError",
-    "WriteTimeoutError",
+    "ReentrantUseError", "SerializationError", "StorageError", "StoreroomError", "StoreroomWarning", "TraceError",
+    "TransactionError", "UnansweredError", "UnkeyableArgumentError", "UnreachableError", "ValueTooLargeError",
+    "ValueTypeError", "WriteTimeoutError",
 ]  # fmt: skip
 
 
@@ -156,6 +157,10 @@ class LockTimeoutError(LockError, TimeoutError):
 
 class LockLostError(LockError):
     """The lock is not the caller's: it was never acquired, its timeout is over, or somebody removed it."""
+
+
+class TraceError(StoreroomError, ValueError):
+    """A trace of traffic that cannot be read."""
 
 
 class TransactionError(StoreroomError, RuntimeError):

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from storeroom.testing import CacheContract
+from storeroom.testing.contract.advice import AdviceContract
 from storeroom.testing.contract.arguments import ArgumentsContract
 from storeroom.testing.contract.batches import BatchesContract
 from storeroom.testing.contract.bounds import BoundsContract
@@ -55,6 +56,7 @@ PICKED: Final[Mapping[type[Suite], Sequence[str]]] = {
         "test_handles_may_have_settings_of_their_own",
         "test_close_ends_nothing",
     ),
+    AdviceContract: ("test_advice_tells_of_all_reads_of_a_small_cache",),
     ValuesContract: (
         "test_get_returns_an_equal_object_of_the_programs_own_class",
         "test_get_tells_a_stored_none_from_absence",

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from storeroom.backends.locmem import LocMemCache
 from storeroom.testing import CacheContract
+from storeroom.testing.contract.advice import AdviceContract
 from storeroom.testing.contract.computing import ComputingContract
 from storeroom.testing.contract.many import ManyContract
 from storeroom.testing.contract.swaps import SwapsContract
@@ -24,6 +25,15 @@ class TestLocMemCache(CacheContract):
 
     def make_cache(self, location, params):
         return LocMemCache(location, params)
+
+
+class TestLocMemCacheThatRecords(contract_of("Recording", ValuesContract, ManyContract, AdviceContract)):
+    """OPTIONS["advise"] changes no answer: all goes through an overlay."""
+
+    lacks: ClassVar = TestLocMemCache.lacks
+
+    def make_cache(self, location, params):
+        return LocMemCache(location, {**params, "OPTIONS": {"advise": "always", **params.get("OPTIONS", {})}})
 
 
 class TestLocMemCacheWithoutCopies(Values):

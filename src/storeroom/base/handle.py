@@ -31,6 +31,9 @@ class Handle(StorageHooks):
     """The overlay between this handle and its own hooks, if there is one: see ``storage.overlay``. Of the instance, and
     not of the class too, which Python 3.11 would look up more slowly: every operation asks for it."""
 
+    _recording: Any = None
+    """The overlay that records the traffic, where ``OPTIONS["advise"]`` asks for that."""
+
     _engine: Any
     """The engine, to a backend's own code, which knows its kind."""
 
@@ -120,6 +123,12 @@ class Handle(StorageHooks):
             from storeroom.near import NearOverlay, table_of  # noqa: PLC0415 -- few caches have one
 
             self._overlay = NearOverlay(self, below, lambda: table_of(self.engine, near))
+        self._record(self._overlay)
+
+    def _record(self, overlay: StorageHooks | None) -> None:
+        """Record the traffic, if that is asked for, over the overlay that there is."""
+        if self.settings.options.get("advise") and self.keeps_entries:
+            self._recording = self._overlay = import_module("storeroom.recording").record(self, overlay)
 
     @property
     def engine(self) -> Engine:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from storeroom.base.many import ManyCache
 from storeroom.engines.counts import CacheStats
@@ -11,6 +11,9 @@ from storeroom.keys import KeySpace
 from storeroom.storage import conditions
 from storeroom.storage.hooks import Conditional
 from storeroom.storage.steps import Steps, arun, pause, run
+
+if TYPE_CHECKING:
+    from storeroom.advice import Advice
 
 __all__ = ["ListingCache"]
 
@@ -172,3 +175,16 @@ class ListingCache(ManyCache):
     async def astats(self, scope: Literal["all"] | None = None) -> CacheStats:
         """See stats()."""
         return await self._run(self.stats, scope)
+
+    def advice(self) -> "Advice":
+        """Return the numbers to write into CACHES, from this process's traffic since the cache was first used.
+
+        Raises:
+            NotSupportedError: ``OPTIONS["advise"]`` does not ask for a record of the traffic.
+        """
+        told: Advice = import_module("storeroom.recording").advice_of(self)
+        return told
+
+    async def aadvice(self) -> "Advice":
+        """See advice()."""
+        return await self._run(self.advice)

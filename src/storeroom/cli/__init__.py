@@ -45,6 +45,7 @@ COMMANDS: Final = {
     "stats": Command("show what all processes have counted", "stats"),
     "prune": Command("remove expired entries now", "contents", "add_prune_arguments", "prune"),
     "createcachetable": Command("make the tables of database caches", "tables"),
+    "advise": Command("say which numbers to write into the configuration", "advise"),
     "bench": Command("time the cache on this machine", "bench"),
     "demo": Command("watch a real workload being cached", "demo.command"),
 }

@@ -15,6 +15,7 @@ from storeroom.checks.servers import told_seconds
 from storeroom.checks.subject import dotted_path
 from storeroom.cli.configuration import find
 from storeroom.cli.exits import MISTAKE, NO, YES, UsageError
+from storeroom.cli.measured import advised
 from storeroom.cli.output import columns, count_of, paragraph, plain, print_json, styled
 from storeroom.registry.program import find_owner
 from storeroom.registry.sources import EMBEDDED_DEFAULT, Source, passed_over, table_of
@@ -31,9 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of check."""
     parser.epilog = f"""\
 Servers are asked how they are, each on a connection of its own, which changes
-nothing there; --offline leaves that out. No cache is opened, and nothing is
-written. That several processes serve a site is known from --processes,
-WEB_CONCURRENCY and the like, or Django's settings.
+nothing there; --offline leaves that out. No cache is opened, but one with
+OPTIONS["advise"], for advice that a program has left there. Nothing is written.
+That several processes serve a site is known from --processes, WEB_CONCURRENCY
+and the like, or Django's settings.
 
 The exit code is 0 if nothing was found, 1 if only warnings were, 2 if errors
 were. An id is silenced by --silence, or by the environment variable
@@ -77,11 +79,13 @@ def run(args: argparse.Namespace) -> int:
     everything = checks.run(caches, context=context, probes=probes)
     findings = [finding for finding in everything if finding.id not in silenced]
     others = passed_over() if args.config is None else []
+    advice = [] if args.offline else list(advised(named.source))
     if args.json:
-        print_json({"passed_over": others, **_report(named.source, probes, findings)})
+        print_json({"passed_over": others, **_report(named.source, probes, findings), "advice": advice})
     else:
         _print_source(named.source, others)
         _print(named.source, probes, findings, len(everything) - len(findings))
+        _print_advice(advice)
     return (MISTAKE if findings[0].level == "error" else NO) if findings else YES
 
 
@@ -150,6 +154,14 @@ def _print(source: Source, probes: Mapping[str, Probe], findings: list[Finding],
     for finding in findings:
         print(f"\n{_described(finding, table=table)}")
     print(f"\n{_summary(findings, silenced)}")
+
+
+def _print_advice(advice: list[Mapping[str, Any]]) -> None:
+    """Print the settings that the traffic of a running program asks for; that they are others is no finding."""
+    for change in advice:
+        told = f"{change['setting']}: {change['before']!r} -> {change['after']!r}. {change['effect']}."
+        print(f"\n{styled('Advice', 'strong')} ({plain(change['alias'])}), by traffic: see storeroom advise")
+        print(paragraph("write", told))
 
 
 def _answers(probe: Probe) -> Iterator[tuple[str, str, str]]:

@@ -8,6 +8,7 @@ from storeroom.exceptions import (
     InvalidTimeoutError,
     KeyNotFoundError,
     StoreroomError,
+    TraceError,
     ValueTypeError,
 )
 
@@ -35,7 +36,7 @@ class UsageError(StoreroomError):
     """The arguments are each right, but not together or not for this cache."""
 
 
-_MISTAKES: Final = (ConfigurationError, InvalidCacheKey, InvalidTimeoutError, UsageError, ValueTypeError)
+_MISTAKES: Final = (ConfigurationError, InvalidCacheKey, InvalidTimeoutError, TraceError, UsageError, ValueTypeError)
 
 
 def exit_code(error: StoreroomError) -> int:

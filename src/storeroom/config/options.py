@@ -165,6 +165,16 @@ def _near_options(written: Mapping[str, Any], expectation: str) -> Mapping[str, 
     return parsed
 
 
+def _advise(value: Any) -> bool | str:
+    """Parse OPTIONS["advise"]: True, False, or "always"."""
+    if isinstance(value, str) and value.lower() == "always":
+        return "always"
+    try:
+        return boolean(value)
+    except ValueError:
+        raise ValueError('True, False or "always"') from None
+
+
 def _transactional(value: Any) -> str | bool | None:
     if value is None or isinstance(value, bool) or (isinstance(value, str) and value):
         return value
@@ -223,6 +233,11 @@ COMMON_OPTIONS: Final[Mapping[str, Option]] = {
         False,
         "Whether all there is in LOCATION is this cache's: clear() then removes everything where KEY_FUNCTION hides "
         "whose entries they are.",
+    ),
+    "advise": Option(
+        _advise,
+        False,
+        'Whether a sample of the traffic is recorded for advice(): in windows, or "always".',
     ),
     "memo": Option(boolean, True, "Whether memo() remembers what was read from this cache."),
     "removals": Option(

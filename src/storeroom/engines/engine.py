@@ -54,6 +54,7 @@ class Engine:
         handles: those that use this engine, by their id.
         bounds: those of the storage, and until when they are known, by the ones that a handle was given.
         parts: engines that are used through this one alone.
+        recorder: of the traffic, where ``OPTIONS["advise"]`` asks for that.
         opened: whether files or connections are open: 0, or a number that grows with each use.
         is_common: whether it was got by shared(), so that all handles of the storage in this process have it.
         can_be_forgotten: whether an engine that no handle uses may be forgotten, as its storage is elsewhere.
@@ -65,6 +66,7 @@ class Engine:
     opened = 0
     remembered: "Remembered | None" = None
     is_common = False
+    recorder: Any = None
 
     def __init__(self) -> None:
         """Begin with nothing counted and nothing under way."""

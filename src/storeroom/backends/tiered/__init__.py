@@ -81,6 +81,7 @@ class TieredCache(Relay, BaseCache):
         patterns = self.settings.options["families"]
         self._families = None if patterns is None else Families(patterns, self._counters)
         self._below = self._overlay = NearOverlay(self, self._behind(), lambda: self._near)
+        self._record(self._below)
         # The same as of the storage, where all changes are made.
         self.async_inline = self._below.async_inline
         self.is_shared = self._below.is_shared

@@ -3,6 +3,7 @@
 See `CacheContract`. Capabilities that a storage may lack are in `capabilities`.
 """
 
+from storeroom.testing.contract.advice import AdviceContract
 from storeroom.testing.contract.arguments import ArgumentsContract
 from storeroom.testing.contract.batches import BatchesContract
 from storeroom.testing.contract.bounds import BoundsContract
@@ -66,6 +67,7 @@ class CacheContract(
     MemosContract,
     StatisticsContract,
     ExplainedContract,
+    AdviceContract,
     BoundsContract,
     EvictionContract,
     StampedeContract,
