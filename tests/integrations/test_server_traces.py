@@ -5,6 +5,7 @@ import socket
 from storeroom.advice import Simulation, read_trace
 from storeroom.backends.memcached import PyMemcacheCache
 from storeroom.backends.redis import RedisCache
+from storeroom.recording.left import leave, left
 from tests.servers.memcached import MemcachedServer
 from tests.servers.redis import RedisServer, redis_binary, running
 
@@ -69,3 +70,24 @@ def test_what_memcached_prints_is_a_trace(tmp_path):
     assert len(trace.keys) == 20
     assert trace.reads == stats.hits + stats.misses + 1 == 107  # delete() looks whether there is an entry
     assert misses_of(trace, 100) == stats.misses == 21
+
+
+def test_a_user_with_the_rights_for_its_prefix_leaves_advice(tmp_path):
+    """The answer's name on the server begins as the program's keys do; its time is that of a round trip."""
+    for server in running(RedisServer(redis_binary(), tmp_path / "redis")):
+        rights = ["on", ">secret", "~shop:*", "+@all"]
+        assert server.ask("ACL", "SETUSER", "limited", *rights)
+        options = {"advise": "always", "on_error": "raise"}
+        cache = RedisCache(
+            f"redis://limited:secret@127.0.0.1:{server.port}/0", {"KEY_PREFIX": "shop", "OPTIONS": options}
+        )
+        for key in KEYS:
+            cache.get_or_set(key, 1)
+        advice = cache.advice()
+        leave(cache, advice)
+        note = left(cache)
+        assert note is not None
+        assert (note["reads"], note["keys"]) == (100, 20)
+        assert advice.subject.round_trip is not None
+        assert "saves" in advice.changes[0].effect
+        assert len(cache.keys()) == 20

@@ -226,7 +226,7 @@ def test_bytes_that_are_no_answer_are_none(tmp_path):
     """A text that another program has put there is not taken for an answer."""
     cache = shared_files(tmp_path)
     whole = {"written_at": 1.5, "process": 1, "reads": 1, "missing_keys": 0, "text": "", "changes": []}
-    cache._set("\x00advice\x00", json.dumps(whole), math.inf)
+    cache._set("\x00advice\x00:1:", json.dumps(whole), math.inf)
     assert left(cache) == whole
     for text in (
         "no JSON",
@@ -236,7 +236,7 @@ def test_bytes_that_are_no_answer_are_none(tmp_path):
         json.dumps({**whole, "changes": [1]}),
         json.dumps({**whole, "reads": "many"}),
     ):
-        cache._set("\x00advice\x00", text, math.inf)
+        cache._set("\x00advice\x00:1:", text, math.inf)
         assert left(cache) is None
 
 
