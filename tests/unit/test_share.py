@@ -94,7 +94,8 @@ def test_refills_are_told_from_misses_that_stay():
         (0.9, 0.2, 1.0, 800),  # sessions: each entry lives for a while, and is then dead
         (0.9, 0.9, 1.0, 100),  # both are used: the target decides
         (0.4, 0.9, 0.1, 550),  # nothing is refilled
-        (0.4, 0.5, 0.1, 620),  # nor here, and main is fading: popularity has changed
+        (0.4, 0.5, 0.1, 550),  # nor here, and main is used less
+        (0.4, 0.4, 0.1, 700),  # nor here, and main is fading: popularity has changed
         (0.25, 0.5, 0.1, 550),  # small is not used that much
         (0.4, 0.5, 1.0, 100),  # what is lost comes back
     ],
@@ -109,17 +110,32 @@ def test_room_follows_the_use_of_the_oldest(small_used, main_used, refilled, roo
 @pytest.mark.parametrize(
     ("target", "main_used", "refilled", "room"),
     [
-        (500.0, 0.25, 0.1, 300),
-        (200.0, 0.25, 0.1, 200),
-        (550.0, 0.25, 0.1, 550),  # no lesson has told
-        (500.0, 0.15, 0.1, 500),  # main is hardly used more
-        (500.0, 0.25, 0.9, 500),
+        (500.0, 0.3, 0.1, 300),
+        (200.0, 0.3, 0.1, 200),
+        (550.0, 0.3, 0.1, 550),  # no lesson has told
+        (500.0, 0.2, 0.1, 500),  # main is hardly used more
+        (500.0, 0.3, 0.9, 500),
     ],
 )
 def test_small_gets_little_where_nothing_is_refilled_and_main_is_used_instead(target, main_used, refilled, room):
     """A target that lessons have lowered counts for three tenths of the capacity at most; the first one stays."""
-    share = shared(target, small_used=0.1, main_used=main_used, refilled=refilled)
+    share = shared(target, small_used=0.15, main_used=main_used, refilled=refilled)
     assert share.room(1_000) == pytest.approx(room)
+
+
+@pytest.mark.parametrize(("target", "refilled", "room"), [(550.0, 0.1, 100), (50.0, 0.1, 50), (550.0, 0.9, 550)])
+def test_small_gets_little_where_nothing_is_refilled_and_hardly_any_of_it_is_used(target, refilled, room):
+    """Where fewer than one in eight of the oldest of small are used, it gets a tenth at most."""
+    share = shared(target, small_used=0.11, refilled=refilled)
+    assert share.room(1_000) == pytest.approx(room)
+
+
+def test_a_few_misses_tell_that_nothing_is_refilled():
+    """Eight misses without a refill are enough: a small cache loses its best entries early, and has few."""
+    share = shared(300.0)
+    for _ in range(8):
+        share.learn(500, 0, proven=False, is_read=True)
+    assert share.learn(249, 0, proven=False, is_read=True) & TAUGHT  # soon only where nothing is refilled
 
 
 def test_the_target_falls_to_a_twentieth_while_nothing_returns():

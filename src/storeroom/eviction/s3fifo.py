@@ -28,7 +28,7 @@ from typing import Final
 
 from storeroom.eviction.entry import Entry
 from storeroom.eviction.shards import LARGE, Debris, Shards, debris_of, free
-from storeroom.eviction.share import ALIVE, BEYOND, FLAGS, KNOWN, PROVEN, Share
+from storeroom.eviction.share import ALIVE, BEYOND, CHANGING, FLAGS, KNOWN, PROVEN, Share
 
 __all__ = ["MOST_HITS", "PATIENCE", "AdaptiveS3Fifo"]
 
@@ -52,6 +52,8 @@ _FILLED: Final = 3
 """Entries that go on to main with an insert at the most, while a cache fills: see `Share.fill()`."""
 _REMEMBERED: Final = 0.95
 """Evictions in a generation of ghosts, from both queues, as a part of the capacity."""
+_SURPLUS: Final = 1.25
+"""A generation may be so many times as long as it should be, as the capacity falls: to shorten it, all are looked at."""
 _FREED: Final = 8
 """Hashes of the generation before the previous one that each eviction frees, if they are many."""
 _FREED_AT_ONCE: Final = 10_000
@@ -89,8 +91,8 @@ class Ghosts:
     def resize(self, capacity: float) -> None:
         """Change how many evictions back a key is known; where that are many, and now fewer, all keys are forgotten."""
         self._known = [part * capacity for part in KNOWN]
-        room, self._room = self._room, max(1.0, _REMEMBERED * capacity)
-        if self._room < room:
+        self._room = max(1.0, _REMEMBERED * capacity)
+        if self._room * _SURPLUS < max(len(self.recent), len(self.previous)):
             if len(self.recent) + len(self.previous) > LARGE:
                 self._dropped = self.clear()
             notes = {**self.previous, **self.recent}
@@ -282,7 +284,8 @@ class AdaptiveS3Fifo:
                             share.small_used -= share.small_used * rate * BEYOND
                         proven -= 1
                         break
-                    patience, entry.freq = patience - 1, entry.freq - 1
+                    patience -= 1
+                    entry.freq = 0 if share.small_used > CHANGING else entry.freq - 1
                     if passed is None or entry.freq < passed.freq:
                         passed = entry
             main.append(entry)
@@ -322,9 +325,10 @@ class AdaptiveS3Fifo:
             self._old, self._old_kept = self._old_kept, self._old
             self._main, self._main_kept = self._main_kept, self._main
             self._passing = False
-            left = [entry for entry in self._young if entry.queue != REMOVED]
-            self._young.clear()
-            self._young.extend(left)
+            if self.share.window == math.inf:  # else the young are few, and leave by their number
+                left = [entry for entry in self._young if entry.queue != REMOVED]
+                self._young.clear()
+                self._young.extend(left)
 
     def rebuild(self, entries: Iterable[Entry]) -> None:
         """Rank these entries anew, as a change was cut short: in the order that is left; the others are new."""
@@ -365,7 +369,7 @@ class AdaptiveS3Fifo:
             "counters are between 0 and 2": all(0 <= entry.freq <= MOST_HITS for entry in entries),
             "small's share is within its bounds": 1 <= self.share.target <= max(1, self.share.capacity),
             "ghosts are bounded": all(
-                len(generation) <= max(1.0, self.share.capacity + 1)
+                len(generation) <= max(1.0, _SURPLUS * self.share.capacity + 1)
                 for generation in (self.ghosts.recent, self.ghosts.previous)
             ),
         }

@@ -7,7 +7,8 @@ The best share differs by more than tenfold, and is learnt in three ways:
   A read that misses teaches as a write does; where nothing is refilled, each further miss of the key teaches again.
 - **Use**, as returns come too late for some traffic. Where the oldest of small are used and those of main are not,
   small gets most of the room. Where misses are not refilled, it keeps its first share while its oldest are used enough,
-  a wider one while those of main are used less and less, and little where those of main are used instead.
+  a wider one while those of main are used less and less, and little where they are not, or those of main are instead.
+  While small's are used, popularity may be changing, and those of main go round once more at the most.
 - **Silence.** While no key returns for a turnover, small falls, so that a loop fills main.
 
 Before anything is evicted, **repeated use** teaches: small begins shorter where the oldest are read twice or more.
@@ -18,7 +19,7 @@ Reasons and figures: docs/decisions/0020-eviction.md.
 import math
 from typing import Final
 
-__all__ = ["ALIVE", "BEYOND", "DRIFT", "FLAGS", "KNOWN", "MISSED", "PROVEN", "TAUGHT", "Share"]
+__all__ = ["ALIVE", "BEYOND", "CHANGING", "DRIFT", "FLAGS", "KNOWN", "MISSED", "PROVEN", "TAUGHT", "Share"]
 
 TAUGHT: Final = 1
 """Flag of an evicted key: it has returned soon, and moved the share."""
@@ -30,8 +31,9 @@ PROVEN: Final = 4
 
 KNOWN: Final = (0.9, 0.3)
 """Evictions from small, and from main, that a key is known for, as parts of the capacity."""
-DRIFT: Final = 1.25
-"""The expected number of entries may move by this ratio before the share is told."""
+DRIFT: Final = 1.05
+"""The expected number of entries may move by this ratio before the share is told: where bytes are bounded, small had a
+tenth less than its share."""
 
 _FIRST: Final = 0.55
 """The share at first, and the largest by returns: a key read half a turnover after its write is still there."""
@@ -53,15 +55,21 @@ outlive by two rounds what is young and was not read yet; without any, main woul
 ALIVE: Final = 0.7
 """Where more than this part of the oldest of small were read, one that was not waits for its first read, as sessions
 do: it goes on to main all the same, and while the cache fills, with more hits than one that may be over."""
-_WIDE: Final = 0.62
+CHANGING: Final = 0.2
+"""Where more than this part of the oldest of small were used, popularity may be changing: a used entry of main has one
+more round, whatever its hits. Where nothing is refilled, small has its first share."""
+_WIDE: Final = 0.7
 _PLENTY: Final = 0.27
-_FADING: Final = 0.65
+_FADING: Final = 0.45
 """The share where nothing is refilled, more than the second of these parts of small's oldest are used, and less than
 the third of main's: main is fading, as popularity has changed."""
 _SHORTENED: Final = 0.52
 _SPARING: Final = 0.3
 """Where misses are not refilled, main is used, small is not, and lessons have made small shorter than the first of
 these shares, it gets no more than the second: a proven entry that makes room is lost for good."""
+_RARE: Final = 0.12
+_SCARCE: Final = 0.1
+"""Likewise where less than the first of these parts of small's oldest are used: it gets no more than the second."""
 _SOON: Final = 0.05
 """A return within so many evictions counts as soon, as a part of the capacity. The longest window as well."""
 _UNFILLED_SOON: Final = 0.25
@@ -80,14 +88,14 @@ small grows, its oldest are not looked at, and what is known of their use gets o
 _FEWEST: Final = 100
 """The averages are over so many entries at least: small caches lost proven entries by chance."""
 _MOST: Final = 0.5
-_GOOD_PART: Final = 0.2
 _LEAD: Final = 0.25
 """Of the oldest of small more than `_MOST` are used, and more than of main by this: small is used and main is not."""
 _SMALL_LEAD: Final = 0.1
 """Of the oldest of main more are used than of small by this: main is used and small is not."""
-_REFILL_WEIGHT: Final = 0.05
-_MISS_WEIGHT: Final = 0.025
-"""Weights of one refill and of one miss. Where each miss is refilled they balance at 0.68."""
+_REFILL_WEIGHT: Final = 0.1
+_MISS_WEIGHT: Final = 0.05
+"""Weights of one refill and of one miss. Where each miss is refilled they balance at 0.68. A small cache has few misses
+of keys that it knows, and loses its best entries within its first turnovers."""
 _BALANCE: Final = 0.68
 
 
@@ -156,9 +164,11 @@ class Share:
         if used > _MOST and used - self.main_used > _LEAD:
             room = max(room, _LIVELY * capacity)
         elif not self._refills:
-            if used > _GOOD_PART:
+            if used > CHANGING:
                 is_fading = used > _PLENTY and self.main_used < _FADING
                 room = max(room, (_WIDE if is_fading else _FIRST) * capacity)
+            elif used < _RARE:
+                room = min(room, _SCARCE * capacity)
             elif self.main_used - used > _SMALL_LEAD and room < _SHORTENED * capacity:
                 room = min(room, _SPARING * capacity)
         return room if entries >= capacity else room * entries / capacity

@@ -1,5 +1,7 @@
 """Which entry is evicted: queues, hits, ghosts, and entries that are pinned."""
 
+import pytest
+
 from storeroom.eviction import Pinned
 from storeroom.eviction.s3fifo import MAIN, OLD, YOUNG
 from tests.unit.bounded_map.maps import fill, full, hit, put
@@ -89,6 +91,18 @@ def test_main_gives_a_used_entry_another_round_for_each_hit(checked):
     assert all(counters.count(freq) >= 20 for freq in (1, 0))  # main holds as many at least
 
 
+@pytest.mark.parametrize(("small_used", "left"), [(0.1, 1), (0.3, 0)])
+def test_a_used_entry_of_main_has_one_more_round_where_popularity_may_be_changing(checked, small_used, left):
+    """Where the oldest of small are used, an entry of main that is passed over has lost all its hits."""
+    bounded = checked(100)
+    keys = fill(bounded, 100)
+    hit(bounded, *keys[:10], times=2)
+    bounded._policy.share.small_used, bounded._policy.share.target = small_used, 90.0  # so that room is made in main
+    fill(bounded, 1, "new")
+    assert keys[10] not in bounded.entries
+    assert [bounded.entries[key].freq for key in keys[:10]] == [left] * 10
+
+
 def test_an_eviction_looks_at_128_used_entries_at_the_most(checked):
     """An eviction passes over at most 128 used entries, which bounds the time under the lock."""
     bounded = checked(1_000)
@@ -103,7 +117,7 @@ def test_an_eviction_looks_at_128_used_entries_at_the_most(checked):
     fill(bounded, 2, "newer")
     assert bounded.evictions == 1
     after = sum(entry.freq for entry in bounded.entries.values())
-    assert before - after == 128 + 1  # one each from 128 passed over, and the other of the first of them, which goes
+    assert before - after == 2 * 128  # both from each of the 128 passed over, of which the first goes
 
 
 def test_filling_beyond_the_share_of_small_goes_to_main(checked):

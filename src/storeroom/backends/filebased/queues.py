@@ -36,7 +36,7 @@ from storeroom.backends.filebased.slots import (
 )
 from storeroom.eviction import EVICTED as KEY_EVICTED
 from storeroom.eviction.s3fifo import PATIENCE
-from storeroom.eviction.share import ALIVE, BEYOND, DRIFT, FLAGS, KNOWN, PROVEN, Share
+from storeroom.eviction.share import ALIVE, BEYOND, CHANGING, DRIFT, FLAGS, KNOWN, PROVEN, Share
 
 __all__ = ["QUEUED", "Bounds", "Queues"]
 
@@ -277,7 +277,7 @@ class Queues:
             share.main_used += (used - share.main_used) * rate
             if (used and patience) or ((slot == kept or flags[slot]) and is_spared(slot)):
                 patience -= patience > 0
-                hits[slot] -= used
+                hits[slot] = hits[slot] - used if small_used <= CHANGING else 0
                 self.append(slot)
             else:
                 main, patience = main - 1, PATIENCE
