@@ -246,6 +246,7 @@ HELD: Final = (
         ("Files evict up to a {} of the entries", f"{_FILES}.table:_PART", ordinal),
         ("at once, and {} at most;", f"{_FILES}.table:_AT_ONCE"),
         ("one entry in {}, and", f"{_FILES}.table:_FEW"),
+        ("one in {} goes.", f"{_FILES}.table:_NARROW"),
         ("with room for {} entries or more,", f"{_DB}.transaction:_LARGE"),
         ("or for {} or more,", f"{_DB}.transaction:_LARGE_BYTES", size),
         ("evicts {} at most beyond the need.", f"{_DB}.transaction:_BATCH"),

@@ -149,7 +149,7 @@ def test_conditions_are_judged_alike_wherever_the_value_lies(
     cache._check_invariants()
 
 
-@pytest.mark.parametrize(("bound", "most"), [(500, 1.4), (1000, 1.25)])
+@pytest.mark.parametrize(("bound", "most"), [(300, 1.38), (500, 1.4), (1000, 1.25)])
 def test_a_new_key_in_a_full_cache_takes_few_calls(
     make: Callable[..., FileBasedCache], bound: int, most: float
 ) -> None:
@@ -163,6 +163,22 @@ def test_a_new_key_in_a_full_cache_takes_few_calls(
     assert new < most * overwriting
     assert cache.count() <= bound
     cache._check_invariants()
+
+
+@pytest.mark.parametrize(("is_read", "fewest", "most"), [(True, 990, 1000), (False, 0, 975)])
+def test_few_entries_go_at_once_where_the_oldest_are_used(
+    make: Callable[..., FileBasedCache], is_read: bool, fewest: int, most: int
+) -> None:
+    """A full cache holds nearly as many entries as it may while those that are about to go are read."""
+    cache = make(OPTIONS={"max_entries": 1000})
+    counts = list[int]()
+    for number in range(3000):
+        cache.set(f"k{number}", "v")
+        if is_read and number >= 200:
+            assert cache.get(f"k{number - 200}") == "v"
+        if number >= 2000:
+            counts.append(cache.count())
+    assert fewest <= min(counts) <= most
 
 
 def set_all(cache: FileBasedCache, keys: list[str]) -> None:

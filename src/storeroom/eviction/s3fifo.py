@@ -53,7 +53,7 @@ _FILLED: Final = 3
 _REMEMBERED: Final = 0.95
 """Evictions in a generation of ghosts, from both queues, as a part of the capacity."""
 _SURPLUS: Final = 1.25
-"""A generation may be so many times as long as it should be, as the capacity falls: to shorten it, all are looked at."""
+"""A generation may be longer than it should be by this ratio where the capacity falls: to shorten it takes a pass."""
 _FREED: Final = 8
 """Hashes of the generation before the previous one that each eviction frees, if they are many."""
 _FREED_AT_ONCE: Final = 10_000

@@ -39,6 +39,7 @@ from storeroom.backends.filebased.records import (
 from storeroom.backends.filebased.slotfile import EARLIEST, LOCKED, MAIN, SMALL, VERSION
 from storeroom.backends.filebased.slots import END, ENTRIES, HEAD, IN_MAIN, IN_SMALL, SIZE, TAIL, VERSIONS, Slots
 from storeroom.eviction import DELETED, EVICTED, MOST_HITS
+from storeroom.eviction.share import CHANGING
 from storeroom.keys import KeySpace
 from storeroom.storage.envelope import Envelope
 
@@ -65,8 +66,11 @@ _PART: Final = 50
 _AT_ONCE: Final = 128
 _FEW: Final = 32
 _SMALL: Final = 500
+_UNUSED: Final = 0.01
+_NARROW: Final = 200
 """A full cache evicts one entry in `_PART` at once, and `_AT_ONCE` at the most, since a page of several costs once; one
-whose batch would be shorter than `_FEW`, one in `_FEW`, but not a cache of less than `_SMALL`: it feels each."""
+whose batch would be shorter than `_FEW`, one in `_FEW`, but not a cache of less than `_SMALL`, which feels each, unless
+less than `_UNUSED` of the oldest of small were used. Where so many are that popularity may change: one in `_NARROW`."""
 
 
 def put_alone(
@@ -97,6 +101,15 @@ def put_alone(
     slot = queues.enter(transaction, entry_key, size, expires_at, bounds, is_flagged)
     transaction.put(entry_key, HEADER.pack(expires_at, 0, slot) + frame)
     return True
+
+
+def _batch(entries: int, small_used: float) -> int:
+    """Return how many of so many entries go at once."""
+    if entries < _SMALL and small_used > _UNUSED:
+        return entries // _PART
+    if small_used > CHANGING:
+        return entries // _NARROW
+    return max(entries // _PART, min(_FEW, entries // _FEW))
 
 
 def _renewed(slots: Slots, old: bytes, entry_key: bytes, frame: bytes, expires_at: float) -> bytes | None:
@@ -342,8 +355,7 @@ class Table:
         allowed = math.inf if max_bytes is None else max_bytes - size + (slots.sizes[slot] if slot >= 0 else 0)
         if surplus <= 0 and numbers[SIZE] <= allowed:
             return False
-        batch = max(entries // _PART, min(_FEW, entries // _FEW) if entries >= _SMALL else 0)
-        count = max(surplus, min(_AT_ONCE, batch))
+        count = max(surplus, min(_AT_ONCE, _batch(entries, self._queues.share.small_used)))
         if surplus > 0 and cull_frequency is not None:
             surplus = count = max(surplus, entries // cull_frequency if cull_frequency else entries)
         if slots.earliest <= self.now:
