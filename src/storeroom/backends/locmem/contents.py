@@ -48,6 +48,12 @@ class MemoryEngine(Engine):
         self.locks = ProcessLocks(self.lock, self.alone)
         self.clearing: list[KeySpace] = []
 
+    def after_fork_in_child(self) -> None:
+        """Begin to count anew; the entries are there."""
+        super().after_fork_in_child()
+        for bounded in (self.entries, self.tags):
+            bounded.evictions = bounded.expirations = 0
+
 
 class MemoryContents(InlineCache, abstract=True):
     """The operations of local memory on all entries."""
