@@ -4,6 +4,7 @@ The alias's ``on_error`` decides on these answers: see docs/outages.md. Only a f
 a mistake of the program, such as a value that cannot be stored, raises as ever.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -23,6 +24,7 @@ from storeroom.backends.sessions import is_session, keeping_sessions
 from storeroom.base import BaseCache
 from storeroom.config.naming import named
 from storeroom.engines import Counters
+from storeroom.engines.counts import LATENCY_SECONDS
 from storeroom.exceptions import (
     PoolTimeoutError,
     ReentrantUseError,
@@ -306,7 +308,7 @@ def _guarded(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
                         raise
                     failure = error
                     break
-                self._counters.time(begun)
+                _note_time(self._counters, begun)
                 if own:
                     written(self, own, name, result)
                 self._engine.answers += 1
@@ -347,7 +349,7 @@ def _guarded_async(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
                         raise
                     failure = error
                     break
-                self._counters.time(begun)
+                _note_time(self._counters, begun)
                 if own:
                     written(self, own, name, result)
                 self._engine.answers += 1
@@ -362,6 +364,15 @@ def _guarded_async(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
         return merged(answer)
 
     return guarded
+
+
+def _note_time(counters: Counters, begun: float) -> None:
+    """Count a round trip that began at this moment of ``time.perf_counter()``."""
+    seconds = perf_counter() - begun
+    counters.round_trip_seconds += seconds
+    counters.round_trips[bisect_left(LATENCY_SECONDS, seconds)] += 1
+    if begun >= counters.publish_at:
+        counters.publish(begun)
 
 
 def _unasked(settings: config.Settings, name: str, args: tuple[Any, ...], error: StorageError) -> Any:

@@ -76,8 +76,7 @@ class BaseCache(ListingCache):
                 families.of(key).misses += 1
             return default
         self._counters.hits += 1
-        if (families := self._hit_families) is not None:
-            families.of(key).hits += 1
+        self._note_family_hit(key)
         return value
 
     def set(

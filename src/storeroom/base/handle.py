@@ -11,7 +11,7 @@ from storeroom import config, timeouts, wording
 from storeroom.base.backend_class import seen_through
 from storeroom.engines import Engine
 from storeroom.engines.counts import CacheStats, Counters
-from storeroom.engines.families import Families
+from storeroom.engines.families import LONGEST, Families
 from storeroom.keys import CLEARED, KeySpace, check_version, default_key_func, escaped
 from storeroom.storage.hooks import StorageHooks, overlaid
 from storeroom.timeouts import DEFAULT_TIMEOUT, NEVER, Timeout
@@ -237,6 +237,13 @@ class Handle(StorageHooks):
         """Return name to counts of each tier, for stats()."""
         near = vars(self).get("_overlay")
         return {} if near is None else near.tiers()
+
+    def _note_family_hit(self, key: object) -> None:
+        """Count a hit for its key's family, where hits are counted so. Families.of() is written out: it is a hit."""
+        if (families := self._hit_families) is not None:
+            text = key if type(key) is str else str(key)
+            known = None if families.has_patterns else families.known.get(text[:LONGEST].partition(":")[0])
+            (known or families.of(text)).hits += 1
 
     def _counted_deletes(self, deleted: int) -> int:
         self._counters.deletes += deleted

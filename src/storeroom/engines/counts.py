@@ -1,8 +1,6 @@
 """A cache's counts of its own work."""
 
 import math
-import time
-from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias
@@ -124,14 +122,6 @@ class Counters:
     def refuse(self, reason: str, number: int = 1) -> None:
         """Count values that were not stored."""
         self.refused[reason] = self.refused.get(reason, 0) + number
-
-    def time(self, begun: float) -> None:
-        """Count a round trip that began at this moment of ``time.perf_counter()``."""
-        seconds = time.perf_counter() - begun
-        self.round_trip_seconds += seconds
-        self.round_trips[bisect_left(LATENCY_SECONDS, seconds)] += 1
-        if begun >= self.publish_at:
-            self.publish(begun)
 
     def publish(self, moment: float) -> None:
         """Let the counts be written for other processes, if that is due at this moment of ``time.perf_counter()``."""

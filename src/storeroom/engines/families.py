@@ -11,7 +11,7 @@ from typing import Final
 
 from storeroom.engines.counts import Counters, Family
 
-__all__ = ["MOST_FAMILIES", "OTHER", "Families"]
+__all__ = ["LONGEST", "MOST_FAMILIES", "OTHER", "Families"]
 
 MOST_FAMILIES: Final = 64
 """Families that are told apart; a program whose keys begin with anything must not fill the memory with counts."""
@@ -22,7 +22,7 @@ OTHER: Final = "other"
 _MOST_KNOWN: Final = 4096
 """Beginnings of keys whose family is remembered: a few hundred kilobytes."""
 
-_LONGEST: Final = 60
+LONGEST: Final = 60
 """Characters of a key that its family's name is made of."""
 
 _LOOKED_AT: Final = 250
@@ -39,6 +39,10 @@ _ZEROS: Final = str.maketrans("123456789", "000000000")
 class Families:
     """The families of one handle's keys, and where they are counted.
 
+    Attributes:
+        known: the counts of the families of texts, which are keys or, without patterns, their beginnings.
+        has_patterns: whether there are any.
+
     Args:
         patterns: as in file names: "*" for any text, "?" for a character, "[...]" for one of some.
         counters: theirs are raised.
@@ -47,13 +51,14 @@ class Families:
     def __init__(self, patterns: Sequence[str], counters: Counters) -> None:
         self._patterns = [(pattern, re.compile(translate(pattern)).match) for pattern in patterns]
         self._counters = counters
-        self._known: dict[str, Family] = {}
+        self.known: dict[str, Family] = {}
+        self.has_patterns = bool(patterns)
 
     def of(self, key: object) -> Family:
         """Return the counts of a key's family."""
         text = key if type(key) is str else str(key)
-        text = text[:_LOOKED_AT] if self._patterns else text[:_LONGEST].partition(":")[0]
-        return self._known.get(text) or self._learnt(text)
+        text = text[:_LOOKED_AT] if self._patterns else text[:LONGEST].partition(":")[0]
+        return self.known.get(text) or self._learnt(text)
 
     def add_misses(self, keys: Iterable[object]) -> None:
         """Count misses of these keys."""
@@ -81,28 +86,24 @@ class Families:
         """Count, for this key's family, all writes since the last sample; see Counters.sample()."""
         self.of(key).sets += self._counters.sample()
 
-    def forget(self) -> None:
-        """Begin anew, as the counters have."""
-        self._known.clear()
-
     def _learnt(self, text: str) -> Family:
-        if len(self._known) >= _MOST_KNOWN:
-            self._known.clear()
+        if len(self.known) >= _MOST_KNOWN:
+            self.known.clear()
         if not self._patterns:
             text = text.translate(_ZEROS)  # all numbers of a length are alike, and need not be learnt one by one
-            if (family := self._known.get(text)) is not None:
+            if (family := self.known.get(text)) is not None:
                 return family
         families, name = self._counters.families, self._name_of(text)
         if name not in families and len(families) >= MOST_FAMILIES:
             name = OTHER
-        family = self._known[text] = families.setdefault(name, Family())
+        family = self.known[text] = families.setdefault(name, Family())
         return family
 
     def _name_of(self, text: str) -> str:
         for pattern, matches in self._patterns:
             if matches(text):
                 return pattern
-        name = _RUN.sub(_collapsed, _UUID.sub("*", text[:_LONGEST].partition(":")[0]))
+        name = _RUN.sub(_collapsed, _UUID.sub("*", text[:LONGEST].partition(":")[0]))
         return name.encode("utf-8", "replace").decode()
 
 

@@ -60,6 +60,12 @@ class MemoryEngine(Engine):
             self.entries.note_removal = self.tags.note_removal = remembered.note
         return remembered
 
+    def after_fork_in_child(self) -> None:
+        """Begin to count anew; the entries are there."""
+        super().after_fork_in_child()
+        for bounded in (self.entries, self.tags):
+            bounded.evictions = bounded.expirations = 0
+
 
 class MemoryContents(InlineCache, abstract=True):
     """The operations of local memory on all entries."""

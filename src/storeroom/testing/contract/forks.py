@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from storeroom import engines
 from storeroom.base import BaseCache
 from storeroom.testing.capabilities import needs
 from storeroom.testing.concurrency import in_threads
@@ -57,6 +58,18 @@ class ForkContract(Suite):
         assert in_threads(4, job)[0] == list(range(10))
         assert cache.get("k") is not None
 
+    def test_a_child_begins_to_count_anew(self, location: str, open_cache: Callable[..., BaseCache]) -> None:
+        """A forked child has counted nothing of its parent's work, and that is never counted twice."""
+        cache = open_cache()
+        cache.set("user:1", 1)
+        cache.get("user:1")
+        scope = cache.stats().scope
+        counted = Child(_Inherited.of(cache), location, {}, read_and_count, method="fork").result()
+        if scope == "process":
+            assert counted == (0, 1, {})
+        stats = cache.stats()
+        assert (stats.sets, stats.hits) == ((1, 2) if scope == "machine" else (1, 1))
+
 
 class _Inherited(Suite):
     """Not a suite that runs: it hands a forked child the parent's own handle."""
@@ -80,3 +93,11 @@ def use(cache: BaseCache, value: Any) -> tuple[Any, Any, Any]:
     cache.set(count, 1)
     cache.get_or_set("computed", lambda: [1])
     return before, cache.get(own), cache.incr(count)
+
+
+def read_and_count(cache: BaseCache) -> tuple[int, int, dict[str, int]]:
+    """Read once, and end as a process of a program does; return the sets and hits, and the sets of families."""
+    cache.get("user:1")
+    stats = cache.stats()
+    engines.close_all()
+    return stats.sets, stats.hits, {name: it.sets for name, it in stats.families.items() if it.sets}
