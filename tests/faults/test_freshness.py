@@ -229,7 +229,7 @@ def test_a_loop_that_ends_cancels_its_refreshes_and_leaves_the_entry_whole(
 import asyncio, sys
 from storeroom.backends.filebased import FileBasedCache
 cache = FileBasedCache(sys.argv[1], {{}})
-options = dict(timeout=1000, early=1e12)
+options = dict(timeout=1000, early=1e18)
 async def compute():
     await asyncio.sleep({seconds})
     return 2

@@ -123,7 +123,7 @@ def test_a_process_that_ends_waits_for_a_job_that_ends_soon(tmp_path, seconds, s
 import sys, time
 from storeroom.backends.filebased import FileBasedCache
 cache = FileBasedCache(sys.argv[1], {{}})
-options = dict(timeout=1000, early=1e12)
+options = dict(timeout=1000, early=1e18)
 assert cache.get_or_set("k", lambda: 1, **options) == 1
 def compute():
     time.sleep({seconds})

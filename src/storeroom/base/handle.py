@@ -239,11 +239,11 @@ class Handle(StorageHooks):
         return {} if near is None else near.tiers()
 
     def _note_family_hit(self, key: object) -> None:
-        """Count a hit for its key's family, where hits are counted so. Families.of() is written out: it is a hit."""
-        if (families := self._hit_families) is not None:
-            text = key if type(key) is str else str(key)
-            known = None if families.has_patterns else families.known.get(text[:LONGEST].partition(":")[0])
-            (known or families.of(text)).hits += 1
+        """Count a hit for its key's family, where hits are counted so; Families.of() is written out."""
+        families: Any = self._hit_families
+        text = key if type(key) is str else str(key)
+        known = None if families.has_patterns else families.known.get(text[:LONGEST].partition(":")[0])
+        (known or families.of(text)).hits += 1
 
     def _counted_deletes(self, deleted: int) -> int:
         self._counters.deletes += deleted

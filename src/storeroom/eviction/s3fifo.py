@@ -247,8 +247,7 @@ class AdaptiveS3Fifo:
         room = share.room(self._small + self._proven)
         if share.silence > share.capacity and self._small >= room + 2:
             self._promote_oldest()
-        young, old, main = self._young, self._old, self._main
-        old_kept, main_kept = self._old_kept, self._main_kept
+        young, old, main, old_kept, main_kept = self._young, self._old, self._main, self._old_kept, self._main_kept
         small, proven, patience, passed = self._small, self._proven, PATIENCE, None
         spared = keep is not None and keep.queue == MAIN
         while True:

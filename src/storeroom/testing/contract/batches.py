@@ -261,7 +261,7 @@ class BatchesContract(Suite):
     def test_stale_values_are_served_while_new_ones_are_computed(self, open_cache: Callable[..., BaseCache]) -> None:
         """With an early refresh, the old values are returned at once and one computation brings all new ones."""
         cache, query = open_cache(), Query()
-        options: dict[str, Any] = {"timeout": 1000, "early": 1e12}
+        options: dict[str, Any] = {"timeout": 1000, "early": 1e18}
         cache.get_or_set_many(["a", "b"], query, **options)
         assert cache.get_or_set_many(["a", "b"], query, **options) == {"a": "value of a", "b": "value of b"}
         assert background.drain(concurrency.PATIENCE)

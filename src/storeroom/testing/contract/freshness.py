@@ -195,8 +195,8 @@ class FreshnessContract(Suite):
     async def test_early_refreshes_a_fresh_value(self, cache: Driver) -> None:
         """Early expiration of a very eager factor refreshes a fresh value at its first hit."""
         source = Source()
-        assert await cache.get_or_set("k", source, timeout=1000, early=1e12) == 1
-        assert await cache.get_or_set("k", source, timeout=1000, early=1e12) == 1
+        assert await cache.get_or_set("k", source, timeout=1000, early=1e18) == 1
+        assert await cache.get_or_set("k", source, timeout=1000, early=1e18) == 1
         await self.settle(cache)
         assert source.calls == 2
         assert await cache.get("k") == 2
@@ -226,7 +226,7 @@ class FreshnessContract(Suite):
     def test_one_refreshes_however_many_are_served(self, open_cache: Callable[..., BaseCache]) -> None:
         """Twenty callers are served the old value at once, and one refresh is made."""
         cache = open_cache()
-        options: dict[str, Any] = {"timeout": 1000, "early": 1e12}
+        options: dict[str, Any] = {"timeout": 1000, "early": 1e18}
         cache.get_or_set("k", lambda: "old", **options)
         gate = Gate("new")
         for _ in range(20):
@@ -279,7 +279,7 @@ class FreshnessContract(Suite):
     def test_what_is_deleted_while_it_is_refreshed_stays_deleted(self, open_cache: Callable[..., BaseCache]) -> None:
         """An entry that is deleted during its refresh stays absent: the late result is not stored."""
         cache, gate = open_cache(), Gate("new")
-        options: dict[str, Any] = {"timeout": 1000, "early": 1e12}
+        options: dict[str, Any] = {"timeout": 1000, "early": 1e18}
         cache.get_or_set("k", lambda: "old", **options)
         assert cache.get_or_set("k", gate, **options) == "old"
         assert gate.begun.wait(concurrency.PATIENCE)
