@@ -65,6 +65,8 @@ def _run(name: str, parts: list[str], options: argparse.Namespace) -> int:
             print(_row(name, job, counts, time.monotonic() - begun), flush=True)
             for error, times in counts.errors.most_common(5):
                 print(f"    {times} × {error}", flush=True)
+            for seen in counts.seen[:3]:
+                print(f"    waited {seen}", flush=True)
             if complaint:
                 print(f"    {complaint}", flush=True)
             faults += counts.faults + bool(complaint)

@@ -15,7 +15,7 @@ from typing import Any, Final
 from storeroom.engines import background
 from storeroom.exceptions import ComputationCycleError, ComputationTimeoutError
 from storeroom.testing.concurrency import in_background
-from tests.cut_short_campaign.counts import AT_ONCE, PATIENCE, Counts, Tell
+from tests.cut_short_campaign.counts import AT_ONCE, PATIENCE, WATCH, Counts, Tell
 
 __all__ = ["SITUATIONS"]
 
@@ -34,13 +34,9 @@ def in_a_loop_of_its_own(call: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
 
 def _next(counts: Counts, call: Callable[[], Any]) -> Any:
     """Return the next caller's result, and count how long it waits."""
-    begun = time.monotonic()
-    try:
+    with WATCH.next_caller(counts):
         return in_background(call).result(PATIENCE)
-    except Exception as error:  # noqa: BLE001 -- it is the finding
-        counts.note(error)
-    finally:
-        counts.waited(time.monotonic() - begun)
+    return None
 
 
 def left_by_a_loop(cache: Any, count: int, _: random.Random, tell: Tell) -> Counts:

@@ -6,6 +6,7 @@ Each test is a sample of a row of ``make interrupted``, which counts by thousand
 import asyncio
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ import pytest
 from storeroom.backends.db import DatabaseCache
 from storeroom.backends.filebased import FileBasedCache
 from storeroom.base import BaseCache
-from storeroom.computing import stampede
-from storeroom.testing.concurrency import chance_of
+from storeroom.computing import stampede, whole
+from storeroom.engines import background
+from storeroom.storage.steps import Steps
+from storeroom.testing.concurrency import PATIENCE, chance_of, eventually
 from storeroom.testing.isolation import engines_of_its_own
 from tests.cut_short_campaign.cancelling import AWAITED, WAYS, cancel
 from tests.cut_short_campaign.counts import Counts
@@ -91,3 +94,29 @@ def test_a_task_that_is_cancelled_leaves_no_lease_and_no_lock_embedded(
 def test_a_thread_that_is_interrupted_leaves_no_lease_and_no_lock_embedded(embedded: BaseCache, operation: str) -> None:
     """An exception at any moment of a synchronous operation keeps nobody waiting: without a server."""
     in_a_fork(lambda: interrupt_some(embedded, operation))
+
+
+def test_looks_for_a_change_that_may_yet_come_hold_nobody_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A lock is given back while more callers than there are threads were cut short, and are still being looked for."""
+    monkeypatch.setattr(whole, "_LOOKS", (0.0, 600.0))
+    monkeypatch.setattr(background, "PATIENCE_SECONDS", 600.0)
+    monkeypatch.setattr(background, "_workers", background._Workers())
+    looks: list[int] = []
+
+    def nothing_there() -> Steps[bool]:
+        looks.append(1)
+        return False
+        yield  # it has steps, none of which is made
+
+    with engines_of_its_own():
+        cache, many = FileBasedCache(str(tmp_path / "cache"), {}), 2 * background.MAX_WORKERS
+        for _ in range(many):
+            whole.look_again(nothing_there)
+        torn = cache.lock("k", timeout=600)
+        assert torn.acquire()
+        assert torn._owned
+        whole.look_again(partial(torn._withdrawing, torn._owned))
+        assert cache.lock("k", timeout=600).acquire(blocking_timeout=PATIENCE)
+        eventually(lambda: len(looks) == many)
+        background._close()  # the second look comes before the process ends
+        assert len(looks) == 2 * many

@@ -50,6 +50,33 @@ def test_an_idle_thread_is_used_again(workers):
     assert workers.threads == 1
 
 
+def test_jobs_for_later_take_no_thread_until_then(workers):
+    """However many jobs wait for their time, another runs at once; and they run in the order in which they are due."""
+    done = []
+    for _ in range(2 * background.MAX_THREADS):
+        assert workers.submit_later(600, lambda: done.append("at the end"))
+    for number, seconds in enumerate([0.03, 0.0, 0.001]):
+        assert workers.submit_later(seconds, lambda number=number: done.append(number))
+    eventually(lambda: len(done) == 3)
+    assert (set(done), workers.threads <= 5) == ({0, 1, 2}, True)
+    workers.close()
+    eventually(lambda: not workers.threads)
+    assert done[3:] == ["at the end"] * 2 * background.MAX_THREADS
+    assert workers.submit_later(0, done.clear) is workers.submit_later(1, done.clear) is False
+
+
+def test_a_job_for_later_is_not_refused_for_others_that_wait(workers, monkeypatch):
+    """Where submit() refuses, as too many wait, submit_later() tries again; an error of such a job is no other's."""
+    monkeypatch.setattr(background, "MAX_WAITING", 0)
+    done = []
+    assert workers.submit(done.clear) is False
+    for job in (lambda: done.append(1), lambda: 1 // 0, lambda: done.append(2)):
+        assert workers.submit_later(0, job)
+    monkeypatch.setattr(background, "MAX_WAITING", 10)
+    assert workers.submit(lambda: None)  # the first to come by
+    eventually(lambda: sorted(done) == [1, 2])
+
+
 @pytest.fixture
 def no_more_threads():
     """Have the system refuse any further thread, for want of room for its stack."""

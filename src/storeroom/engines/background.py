@@ -3,9 +3,12 @@
 Threads are started as they are needed and end when idle. Jobs that hang take no thread from the others for long: one
 that has waited for a moment gets a thread of its own. All are daemons: a process that ends waits for them only a
 moment, for the computations that are about to finish.
+
+A job that is to begin later takes no thread until then: one thread keeps the time for all of them.
 """
 
 import atexit
+import itertools
 import logging
 import os
 import threading
@@ -13,11 +16,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
+from heapq import heappop, heappush
 from typing import Final
 
 from storeroom.locks import reentrant
 
-__all__ = ["MAX_THREADS", "MAX_WAITING", "MAX_WORKERS", "drain", "look_after", "submit"]
+__all__ = ["MAX_THREADS", "MAX_WAITING", "MAX_WORKERS", "drain", "look_after", "submit", "submit_later"]
 
 MAX_WORKERS: Final = 32
 """Threads of a process for jobs that nobody waits for, unless these take long."""
@@ -37,6 +41,9 @@ IDLE_SECONDS: Final = 5.0
 EXIT_SECONDS: Final = 0.5
 """For how long the end of the process waits for jobs under way."""
 
+TICK_SECONDS: Final = 0.02
+"""How late a job may begin that was submitted for later, and another try where a job was refused."""
+
 _log = logging.getLogger("storeroom")
 
 
@@ -52,6 +59,9 @@ class _Workers:
         self.jobs: deque[tuple[float, Callable[[], object]]] = deque()  # and since when they wait
         self.threads = 0
         self.idle = 0
+        self.later: list[tuple[float, int, Callable[[], object]]] = []  # a heap: when each is due, and which was first
+        self.numbers = itertools.count()
+        self.keeps_time = False
         self.is_closed = False
 
     def submit(self, job: Callable[[], object], *, is_awaited: bool = False) -> bool:
@@ -67,6 +77,41 @@ class _Workers:
                     self.jobs.remove(waiting)
                     return False
         return True
+
+    def submit_later(self, seconds: float, job: Callable[[], object]) -> bool:
+        if seconds <= 0 and self.submit(job, is_awaited=True):
+            return True
+        with self.lock:
+            if self.is_closed:
+                return False
+            heappush(self.later, (time.monotonic() + seconds, next(self.numbers), job))
+        self._see_to_time()
+        return True
+
+    def _see_to_time(self) -> None:
+        if self.later and not self.keeps_time:
+            self.submit(self._keep_time, is_awaited=True)
+
+    def _keep_time(self) -> None:
+        """Submit jobs as they are due, until there are none; at once, if the process ends."""
+        with self.lock:
+            if self.keeps_time:
+                return
+            self.keeps_time = True
+        while True:
+            now = time.monotonic()
+            with self.lock:
+                if not self.later:
+                    self.keeps_time = False
+                    return
+                due = self.later[0][0]
+                job = heappop(self.later)[2] if due <= now or self.is_closed else None
+            if job is None:
+                time.sleep(min(due - now, TICK_SECONDS))
+            elif self.is_closed:
+                _run(job)
+            elif not self.submit(job, is_awaited=True):
+                self.submit_later(TICK_SECONDS, job)
 
     def grow(self, *, is_awaited: bool = False) -> bool:
         """Start another thread, if the jobs need one. Return False if the system allows no further one."""
@@ -90,10 +135,8 @@ class _Workers:
             self.threads += 1  # here, as who starts it may be cut short before or after
         try:
             while (job := self._next_job()) is not None:
-                try:
-                    job()
-                except BaseException:  # noqa: BLE001 -- the error of a user's function; those who wait for it have it already
-                    _log.exception("A computation in the background failed.")
+                _run(job)
+                self._see_to_time()  # who submitted a job for later may have been refused a thread
         finally:
             with self.lock:
                 self.threads -= 1
@@ -120,6 +163,13 @@ class _Workers:
             self.rested.wait_for(lambda: self.threads == 0, max(0.0, deadline - time.monotonic()))
 
 
+def _run(job: Callable[[], object]) -> None:
+    try:
+        job()
+    except BaseException:  # noqa: BLE001 -- the error of a user's function; those who wait for it have it already
+        _log.exception("A computation in the background failed.")
+
+
 _workers = _Workers()
 
 
@@ -129,6 +179,14 @@ def submit(job: Callable[[], object], context: Context, *, is_awaited: bool = Fa
     Return False if it is refused: too many wait already, the system allows no thread, or the process is ending.
     """
     return _workers.submit(lambda: context.run(job), is_awaited=is_awaited)
+
+
+def submit_later(seconds: float, job: Callable[[], object], context: Context) -> bool:
+    """Let a worker thread run the job in this context, so many seconds from now, however many others wait by then.
+
+    Return False if the process is ending. Jobs that are not due by then are run at its end, if there is time.
+    """
+    return _workers.submit_later(seconds, lambda: context.run(job))
 
 
 def look_after() -> None:
