@@ -28,8 +28,9 @@ _GRACE_SECONDS: Final = 0.5
 """For how long a caller who is cancelled waits for the clean-up, unless he is cancelled again."""
 
 _LOOKS: Final = (0.0, 0.02, 0.1, 0.5)
-"""Seconds before each look of a background thread for a change that a server may have yet to make: none sleeps there,
-as it would keep those from their first look who are cut short next."""
+"""Seconds before each look of a background thread for a change that a server may have yet to make. The thread does not
+sleep in between: the first looks of later callers would wait for it.
+"""
 
 _under_way: Final = set[Any]()  # loops keep their tasks weakly
 

@@ -42,7 +42,7 @@ EXIT_SECONDS: Final = 0.5
 """For how long the end of the process waits for jobs under way."""
 
 TICK_SECONDS: Final = 0.02
-"""How late a job may begin that was submitted for later, and another try where a job was refused."""
+"""The most that a job for later begins too late by; also the pause before it is tried again, if it was refused."""
 
 _log = logging.getLogger("storeroom")
 
@@ -59,7 +59,7 @@ class _Workers:
         self.jobs: deque[tuple[float, Callable[[], object]]] = deque()  # and since when they wait
         self.threads = 0
         self.idle = 0
-        self.later: list[tuple[float, int, Callable[[], object]]] = []  # a heap: when each is due, and which was first
+        self.later: list[tuple[float, int, Callable[[], object]]] = []  # a heap: when each is due, and its number
         self.numbers = itertools.count()
         self.keeps_time = False
         self.is_closed = False
@@ -136,7 +136,7 @@ class _Workers:
         try:
             while (job := self._next_job()) is not None:
                 _run(job)
-                self._see_to_time()  # who submitted a job for later may have been refused a thread
+                self._see_to_time()  # a job for later may have found no thread for this
         finally:
             with self.lock:
                 self.threads -= 1
