@@ -56,7 +56,8 @@ class _Workers:
         self.lock = reentrant()
         self.changed = threading.Condition(self.lock)
         self.rested = threading.Condition(self.lock)
-        self.jobs: deque[tuple[float, Callable[[], object]]] = deque()  # and since when they wait
+        # Since when it waits, the job, and whether it is done even if the process ends.
+        self.jobs: deque[tuple[float, Callable[[], object], bool]] = deque()
         self.threads = 0
         self.idle = 0
         self.later: list[tuple[float, int, Callable[[], object]]] = []  # a heap: when each is due, and its number
@@ -64,8 +65,8 @@ class _Workers:
         self.keeps_time = False
         self.is_closed = False
 
-    def submit(self, job: Callable[[], object], *, is_awaited: bool = False) -> bool:
-        waiting = time.monotonic(), job
+    def submit(self, job: Callable[[], object], *, is_awaited: bool = False, is_kept: bool = False) -> bool:
+        waiting = time.monotonic(), job, is_kept
         with self.lock:
             if self.is_closed or len(self.jobs) >= MAX_WAITING:
                 return False
@@ -79,7 +80,7 @@ class _Workers:
         return True
 
     def submit_later(self, seconds: float, job: Callable[[], object]) -> bool:
-        if seconds <= 0 and self.submit(job, is_awaited=True):
+        if seconds <= 0 and self.submit(job, is_awaited=True, is_kept=True):
             return True
         with self.lock:
             if self.is_closed:
@@ -108,10 +109,8 @@ class _Workers:
                 job = heappop(self.later)[2] if due <= now or self.is_closed else None
             if job is None:
                 time.sleep(min(due - now, TICK_SECONDS))
-            elif self.is_closed:
+            elif not self.submit(job, is_awaited=True, is_kept=True) and not self.submit_later(TICK_SECONDS, job):
                 _run(job)
-            elif not self.submit(job, is_awaited=True):
-                self.submit_later(TICK_SECONDS, job)
 
     def grow(self, *, is_awaited: bool = False) -> bool:
         """Start another thread, if the jobs need one. Return False if the system allows no further one."""
@@ -119,7 +118,7 @@ class _Workers:
             if self.idle >= len(self.jobs) or self.threads >= MAX_THREADS:
                 self.changed.notify(len(self.jobs))  # once more: who submitted them may have been cut short
                 return True
-            is_late = time.monotonic() - min(since for since, _ in self.jobs) >= PATIENCE_SECONDS
+            is_late = time.monotonic() - min(since for since, *_ in self.jobs) >= PATIENCE_SECONDS
             if self.threads >= MAX_WORKERS and not (is_awaited or is_late):
                 return True
         try:
@@ -130,7 +129,7 @@ class _Workers:
 
     def _work(self) -> None:
         with self.lock:
-            if self.is_closed or self.threads >= MAX_THREADS:
+            if (self.is_closed and not self.jobs) or self.threads >= MAX_THREADS:
                 return
             self.threads += 1  # here, as who starts it may be cut short before or after
         try:
@@ -158,7 +157,7 @@ class _Workers:
         deadline = time.monotonic() + EXIT_SECONDS
         with self.lock:
             self.is_closed = True
-            self.jobs.clear()
+            self.jobs = deque(job for job in self.jobs if job[2])
             self.changed.notify_all()
             self.rested.wait_for(lambda: self.threads == 0, max(0.0, deadline - time.monotonic()))
 
