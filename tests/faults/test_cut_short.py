@@ -5,7 +5,9 @@ Each test is a sample of a row of ``make interrupted``, which counts by thousand
 
 import asyncio
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -14,10 +16,11 @@ import pytest
 from storeroom.backends.db import DatabaseCache
 from storeroom.backends.filebased import FileBasedCache
 from storeroom.base import BaseCache
-from storeroom.computing import stampede, whole
+from storeroom.computing import renewals, stampede, whole
 from storeroom.engines import background
+from storeroom.exceptions import ComputationTimeoutError
 from storeroom.storage.steps import Steps
-from storeroom.testing.concurrency import PATIENCE, chance_of, eventually
+from storeroom.testing.concurrency import PATIENCE, chance_of, eventually, in_background
 from storeroom.testing.isolation import engines_of_its_own
 from tests.cut_short_campaign.cancelling import AWAITED, WAYS, cancel
 from tests.cut_short_campaign.counts import Counts
@@ -120,3 +123,31 @@ def test_looks_for_a_change_that_may_yet_come_hold_nobody_up(monkeypatch: pytest
         eventually(lambda: len(looks) == many)
         background._close()  # the second look comes before the process ends
         assert len(looks) == 2 * many
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="here a newborn thread has a number of its own")
+def test_a_newborn_thread_that_gets_its_parents_exception_holds_nobody_up(
+    embedded: BaseCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a thread of the package dies at its first instruction, its parent goes on, and the next one is started."""
+    bootstrap, born = threading.Thread._bootstrap, list[str]()  # type: ignore[attr-defined]
+
+    def die_once(thread: threading.Thread) -> None:
+        if thread.name.startswith("storeroom-") and thread.name not in born:
+            born.append(thread.name)
+        else:
+            bootstrap(thread)
+
+    def works() -> bool:
+        return embedded.get_or_set("later", lambda: "value", hard_timeout=PATIENCE) == "value"
+
+    monkeypatch.setattr(threading.Thread, "_bootstrap", die_once)
+    monkeypatch.setattr(background, "_workers", background._Workers())
+    monkeypatch.setattr(renewals, "_renewals", renewals._Renewals())
+    assert in_background(embedded.refresh, "k", lambda: "value").result(PATIENCE) == "value"
+    with suppress(ComputationTimeoutError):  # its thread may be born to die
+        in_background(embedded.get_or_set, "l", lambda: "value", hard_timeout=1).result(PATIENCE)
+    assert in_background(works).result(PATIENCE)
+    eventually(lambda: renewals._renewals._has_thread)
+    assert set(born) == {"storeroom-leases", "storeroom-background"}
+    background._close()

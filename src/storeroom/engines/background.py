@@ -19,6 +19,7 @@ from contextvars import Context
 from heapq import heappop, heappush
 from typing import Final
 
+from storeroom.engines import threads
 from storeroom.locks import reentrant
 
 __all__ = ["MAX_THREADS", "MAX_WAITING", "MAX_WORKERS", "drain", "look_after", "submit", "submit_later"]
@@ -122,7 +123,7 @@ class _Workers:
             if self.threads >= MAX_WORKERS and not (is_awaited or is_late):
                 return True
         try:
-            threading.Thread(target=self._work, name="storeroom-background", daemon=True).start()
+            threads.start("storeroom-background", self._work)
         except RuntimeError:  # the jobs are left to the others, if there are any
             return False
         return True
