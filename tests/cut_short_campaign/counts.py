@@ -13,7 +13,9 @@ from traceback import walk_stack
 from types import FrameType
 from typing import Any, Final, TypeAlias
 
-__all__ = ["AT_ONCE", "LEFT_AFTER", "PATIENCE", "WATCH", "Counts", "Tell"]
+from storeroom.testing.concurrency import in_background
+
+__all__ = ["AT_ONCE", "LEFT_AFTER", "PATIENCE", "WATCH", "Counts", "Tell", "next_in_background"]
 
 Tell: TypeAlias = Callable[[str], None]
 """Tells the parent process that there is progress."""
@@ -71,6 +73,22 @@ class Watch:
         finally:
             del self._since[waiting]
             counts.waited(time.monotonic() - begun, self.seconds - late, self._seen.pop(waiting, ""))
+
+
+def next_in_background(counts: "Counts", call: Callable[..., Any], *args: Any) -> Any:
+    """Return the result of a next caller in a thread of its own; the time until that has begun is none of his.
+
+    A newborn thread may wait for a processor for a second, while WATCH's does not.
+    """
+
+    def timed() -> Any:
+        with WATCH.next_caller(counts):
+            return call(*args)
+
+    try:
+        return in_background(timed).result(PATIENCE)
+    except TimeoutError as error:
+        counts.note(error)
 
 
 def places() -> str:

@@ -15,7 +15,7 @@ from storeroom.base import BaseCache
 from storeroom.testing.concurrency import Flag, in_background
 from storeroom.testing.contract.interruption import Faults, check_process
 from tests.cut_short_campaign.cancelling import is_leased
-from tests.cut_short_campaign.counts import LEFT_AFTER, PATIENCE, WATCH, Counts, Tell
+from tests.cut_short_campaign.counts import LEFT_AFTER, PATIENCE, WATCH, Counts, Tell, next_in_background
 from tests.faults.interrupting import OPERATIONS
 
 __all__ = ["CALLED", "interrupt", "interrupt_mixed", "interrupt_mixed_by_gevent"]
@@ -155,8 +155,7 @@ def interrupt(cache: Any, operation: str, how: str, count: int, chance: random.R
             counts.note(None, is_cut=is_cut)
         except Exception as error:  # noqa: BLE001 -- it is the finding
             counts.note(error, is_cut=False)
-        with WATCH.next_caller(counts):
-            in_background(CALLED["lock" if operation == "lock" else "get_or_set"], cache, key).result(PATIENCE)
+        next_in_background(counts, CALLED["lock" if operation == "lock" else "get_or_set"], cache, key)
         if operation != "lock":
             counts.left += _leases_left(cache, [key])
     return counts
