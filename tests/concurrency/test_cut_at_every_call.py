@@ -9,6 +9,7 @@ import sys
 import threading
 from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 
 import pytest
 
@@ -16,7 +17,7 @@ from storeroom.backends.locmem import LocMemCache
 from storeroom.engines import background
 from storeroom.engines.outcomes import Outcome
 from storeroom.exceptions import ComputationTimeoutError
-from storeroom.testing.concurrency import eventually, in_background
+from storeroom.testing.concurrency import Flag, eventually, in_background
 
 
 class TornError(BaseException):
@@ -80,11 +81,12 @@ def test_the_next_caller_goes_on(tmp_path, name):
     eventually(lambda: not cache.engine.flights.has_any)
 
 
-def test_a_job_whose_submitter_was_torn_is_done():
+@pytest.mark.parametrize("submit", [background.submit, partial(background.submit_later, 0.001)], ids=["now", "later"])
+def test_a_job_whose_submitter_was_torn_is_done(submit):
     """Whichever call of submit() is torn: the job is refused, or done as soon as another comes by."""
     for number in itertools.count():
         done = threading.Event()
-        if not torn_at(number, lambda done=done: background.submit(done.set, copy_context())):
+        if not torn_at(number, lambda done=done: submit(done.set, copy_context())):
             break
         other = threading.Event()
         assert background.submit(other.set, copy_context())
@@ -109,6 +111,17 @@ def test_a_result_that_tells_nobody_is_seen_all_the_same():
             break
         outcome.set_result("value")
         assert in_background(outcome.result, 2).result(2) == "value"
+
+
+def test_a_flag_can_be_set_wherever_a_wait_for_it_was_torn():
+    """Tests, and a ChaosCache that hangs, wait for a Flag: the lock of an Event would be left taken."""
+    for number in itertools.count():
+        flag = Flag()
+        if not torn_at(number, lambda flag=flag: flag.wait(0.001)):
+            break
+        in_background(flag.set).result(2)
+        assert in_background(flag.wait, 2).result(2)
+    assert number > 5
 
 
 def wait(outcome):

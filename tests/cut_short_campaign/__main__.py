@@ -41,10 +41,12 @@ PARTS: Final = {
 
 
 def _jobs(part: str, options: argparse.Namespace) -> Iterator[Job]:
-    """Yield part, operation, way and number of cases of a part's rows."""
+    """Yield part, operation, way and number of cases of a part's rows, or of those that are asked for."""
     operations, ways = ROWS[part]
     for operation in operations:
         for way in ways:
+            if options.rows and f"{operation}, {way}" not in options.rows:
+                continue
             yield part, operation, way, options.interruptions if part == "mixed" else options.count
 
 
@@ -65,6 +67,8 @@ def _run(name: str, parts: list[str], options: argparse.Namespace) -> int:
             print(_row(name, job, counts, time.monotonic() - begun), flush=True)
             for error, times in counts.errors.most_common(5):
                 print(f"    {times} × {error}", flush=True)
+            for seen in counts.seen[:3]:
+                print(f"    waited {seen}", flush=True)
             if complaint:
                 print(f"    {complaint}", flush=True)
             faults += counts.faults + bool(complaint)
@@ -76,6 +80,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.cut_short_campaign", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all without")
     parser.add_argument("--storages", default=",".join(STORAGES), help="their names, with commas between")
+    parser.add_argument("--rows", nargs="*", metavar="ROW", help='some rows of the parts only: "refresh, thread"')
     parser.add_argument("--count", type=int, default=3000, help="cases of each operation and way")
     parser.add_argument("--interruptions", type=int, default=10_000, help="of all operations, by each way")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))

@@ -11,7 +11,7 @@ from storeroom import timeouts
 from storeroom.base import BaseCache
 from storeroom.storage.envelope import Envelope
 from storeroom.transactions import transaction
-from tests.cut_short_campaign.counts import LATENESS, LEFT_AFTER, PATIENCE, Counts, Tell
+from tests.cut_short_campaign.counts import LEFT_AFTER, PATIENCE, WATCH, Counts, Tell
 
 __all__ = ["AWAITED", "WAYS", "cancel", "cancel_commits", "is_leased"]
 
@@ -147,7 +147,7 @@ async def _measure(cache: Any, operation: str) -> tuple[int, float]:
 
 
 async def _cut_one(cache: Any, operation: str, key: str, cut: tuple[Any, int, float], counts: Counts) -> None:
-    call, loop = AWAITED[operation], asyncio.get_running_loop()
+    call = AWAITED[operation]
     key = f"{operation} {key}"
     keys = [key, f"{key}+"] if operation == "aget_or_set_many" else [key]
     if operation == "arefresh" and cut[1] % 2:
@@ -158,16 +158,12 @@ async def _cut_one(cache: Any, operation: str, key: str, cut: tuple[Any, int, fl
     except Exception as error:  # noqa: BLE001 -- it is the finding
         outcome = error
     counts.note(outcome, is_cut=isinstance(outcome, asyncio.CancelledError))
-    begun, late = loop.time(), LATENESS.seconds
-    try:
+    with WATCH.next_caller(counts):
         async with asyncio.timeout(PATIENCE):
             if operation == "alock":
                 await hold(cache, key)
             else:
                 await asyncio.gather(*(cache.aget_or_set(each, compute, 600) for each in keys))
-    except Exception as error:  # noqa: BLE001 -- as above
-        counts.note(error)
-    counts.waited(loop.time() - begun, LATENESS.seconds - late)
     if operation != "alock":
         counts.left += await _leases_left(cache, keys)
 

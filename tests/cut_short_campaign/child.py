@@ -1,8 +1,10 @@
 """One row of the campaign: a job on a cache, in a process of its own. Its last line on stdout is the counts."""
 
 import asyncio
+import faulthandler
 import json
 import random
+import signal
 import sys
 import time
 from typing import Any
@@ -13,7 +15,7 @@ if __name__ == "__main__" and '"gevent"' in sys.argv[1]:
     monkey.patch_all()  # before anything else is imported
 
 import storeroom
-from tests.cut_short_campaign.counts import LATENESS, Counts
+from tests.cut_short_campaign.counts import WATCH, Counts
 
 _told = [0.0]
 
@@ -48,7 +50,8 @@ def count(job: dict[str, Any]) -> Counts:
 def main() -> None:
     """Print the counts of the job that is given as JSON."""
     job = json.loads(sys.argv[1])
-    LATENESS.start()
+    faulthandler.register(signal.SIGUSR1)  # the parent asks where it hangs
+    WATCH.start()
     storeroom.configure({"default": {**job["alias"], "KEY_PREFIX": job["prefix"]}})
     print(json.dumps(vars(count(job))), flush=True)
 

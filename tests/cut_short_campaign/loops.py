@@ -15,7 +15,7 @@ from typing import Any, Final
 from storeroom.engines import background
 from storeroom.exceptions import ComputationCycleError, ComputationTimeoutError
 from storeroom.testing.concurrency import in_background
-from tests.cut_short_campaign.counts import AT_ONCE, PATIENCE, Counts, Tell
+from tests.cut_short_campaign.counts import AT_ONCE, PATIENCE, Counts, Tell, next_in_background
 
 __all__ = ["SITUATIONS"]
 
@@ -30,17 +30,6 @@ def in_a_loop_of_its_own(call: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         return loop.run_until_complete(call())
     finally:
         loop.close()
-
-
-def _next(counts: Counts, call: Callable[[], Any]) -> Any:
-    """Return the next caller's result, and count how long it waits."""
-    begun = time.monotonic()
-    try:
-        return in_background(call).result(PATIENCE)
-    except Exception as error:  # noqa: BLE001 -- it is the finding
-        counts.note(error)
-    finally:
-        counts.waited(time.monotonic() - begun)
 
 
 def left_by_a_loop(cache: Any, count: int, _: random.Random, tell: Tell) -> Counts:
@@ -62,9 +51,9 @@ def left_by_a_loop(cache: Any, count: int, _: random.Random, tell: Tell) -> Coun
         in_a_loop_of_its_own(lambda key=key, limit=(None, 0.001)[number % 2]: give_up(key, limit))  # type: ignore[misc]
         counts.note(None, is_cut=True)
         if number % 4 < 2:
-            _next(counts, lambda key=key: cache.get_or_set(key, lambda: "anew", 600))  # type: ignore[misc]
+            next_in_background(counts, lambda key=key: cache.get_or_set(key, lambda: "anew", 600))  # type: ignore[misc]
         else:
-            _next(counts, lambda key=key: asyncio.run(cache.aget_or_set(key, lambda: "anew", 600)))  # type: ignore[misc]
+            next_in_background(counts, lambda key=key: asyncio.run(cache.aget_or_set(key, lambda: "anew", 600)))  # type: ignore[misc]
     return counts
 
 
@@ -100,7 +89,8 @@ def hung(cache: Any, count: int, _: random.Random, tell: Tell) -> Counts:
             cache.get_or_set(f"hung {number}", may_end.wait, 600, hard_timeout=0.01)
         counts.note(None, is_cut=True)
         key = f"healthy {number}"
-        counts.wrong += _next(counts, lambda key=key: cache.get_or_set(key, lambda: "well", hard_timeout=20)) != "well"  # type: ignore[misc]
+        found = next_in_background(counts, lambda key=key: cache.get_or_set(key, lambda: "well", hard_timeout=20))  # type: ignore[misc]
+        counts.wrong += found != "well"
     may_end.set()
     background.drain()
     return counts
@@ -122,7 +112,7 @@ def odd_ends(cache: Any, count: int, _: random.Random, tell: Tell) -> Counts:
             cache.get_or_set(key, end, hard_timeout=10)
         counts.note(None, is_cut=True)
         counts.wrong += len(calls) != 1
-        _next(counts, lambda key=key: cache.get_or_set(key, lambda: "next"))  # type: ignore[misc]
+        next_in_background(counts, lambda key=key: cache.get_or_set(key, lambda: "next"))  # type: ignore[misc]
     return counts
 
 

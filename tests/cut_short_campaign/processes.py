@@ -3,6 +3,7 @@
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,9 @@ Job: TypeAlias = tuple[str, str, str, int]
 
 #: Seconds without a word after which a process is taken for one that hangs.
 SILENCE: Final = 2 * PATIENCE
+
+TOLD: Final = 6000
+"""Characters of its log that are told of a process that has not come to its end."""
 
 
 def counted(job: Job, alias: dict[str, Any], seed: int) -> tuple[Counts, str]:
@@ -42,6 +46,10 @@ def counted(job: Job, alias: dict[str, Any], seed: int) -> tuple[Counts, str]:
                     child.kill()  # threads that hang are not waited for
                     return Counts(**{**found, "errors": Counter(found["errors"])}), ""
                 doing = line.strip()
-        child.kill()
+        is_alive = child.poll() is None
+        if is_alive:
+            child.send_signal(signal.SIGUSR1)  # it writes where its threads are
+            time.sleep(1)
+            child.kill()
         log.seek(0)
-        return Counts(), f"hangs or dies at {doing!r} {log.read()[-600:]}"
+        return Counts(), f"{'hangs' if is_alive else 'dies'} at {doing!r}\n{log.read()[-TOLD:]}"

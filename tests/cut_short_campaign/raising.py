@@ -7,14 +7,15 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from storeroom.base import BaseCache
-from storeroom.testing.concurrency import in_background
+from storeroom.testing.concurrency import Flag, in_background
 from storeroom.testing.contract.interruption import Faults, check_process
 from tests.cut_short_campaign.cancelling import is_leased
-from tests.cut_short_campaign.counts import LATENESS, LEFT_AFTER, PATIENCE, Counts, Tell
+from tests.cut_short_campaign.counts import LEFT_AFTER, PATIENCE, WATCH, Counts, Tell, next_in_background
 from tests.faults.interrupting import OPERATIONS
 
 __all__ = ["CALLED", "interrupt", "interrupt_mixed", "interrupt_mixed_by_gevent"]
@@ -97,7 +98,7 @@ class Sender:
 
     def cut(self, call: Callable[[], Any], seconds: float) -> bool:
         """Call in a thread, and raise there after so many seconds; return whether the exception came out."""
-        begun, is_sent, outcome = threading.Event(), threading.Event(), list[Any]()
+        begun, is_sent, outcome = Flag(), Flag(), list[Any]()  # an Event's lock would be left taken
 
         def run() -> None:
             try:
@@ -136,14 +137,16 @@ HOW: Final[Mapping[str, Callable[[], Any]]] = {"signal": Alarm, "thread": Sender
 
 def interrupt(cache: Any, operation: str, how: str, count: int, chance: random.Random, tell: Tell) -> Counts:
     """Interrupt an operation so often; count the callers that wait, and the leases and locks that are left."""
-    call, counts, cutter, lasts = CALLED[operation], Counts(), HOW[how](), []
-    for number in range(5):
-        begun = time.monotonic()
-        call(cache, f"warm {number}")
-        lasts.append(time.monotonic() - begun)
-    for number in range(count):
+    call, counts, cutter, lasts = CALLED[operation], Counts(), HOW[how](), deque[float](maxlen=5)
+    for number in range(-5, count):
         if not number % 50:
             tell(f"interrupt {number} of {count} of {operation}, {how}")
+        if number < 0 or not number % 20:  # again and again: a machine that was busy would spoil all moments
+            begun = time.monotonic()
+            call(cache, f"measured {number}")
+            lasts.append(time.monotonic() - begun)
+        if number < 0:
+            continue
         key = f"{operation} {how} {number}"
         if operation == "refresh" and number % 2:
             cache.set(key, "old", 600)
@@ -152,12 +155,7 @@ def interrupt(cache: Any, operation: str, how: str, count: int, chance: random.R
             counts.note(None, is_cut=is_cut)
         except Exception as error:  # noqa: BLE001 -- it is the finding
             counts.note(error, is_cut=False)
-        begun, late = time.monotonic(), LATENESS.seconds
-        try:
-            in_background(CALLED["lock" if operation == "lock" else "get_or_set"], cache, key).result(PATIENCE)
-        except Exception as error:  # noqa: BLE001 -- as above
-            counts.note(error)
-        counts.waited(time.monotonic() - begun, LATENESS.seconds - late)
+        next_in_background(counts, CALLED["lock" if operation == "lock" else "get_or_set"], cache, key)
         if operation != "lock":
             counts.left += _leases_left(cache, [key])
     return counts
@@ -213,9 +211,8 @@ def interrupt_mixed(cache: Any, how: str, count: int, chance: random.Random, tel
             counts.note(None, is_cut=is_cut)
         except Exception as error:  # noqa: BLE001 -- as above
             counts.note(error, is_cut=False)
-        begun = time.monotonic()
-        _check_replies(cache, "own", chance.random(), counts)
-        counts.waited(time.monotonic() - begun)
+        with WATCH.next_caller(counts):
+            _check_replies(cache, "own", chance.random(), counts)
     is_over.set()
     for each in neighbours:
         each.result(PATIENCE)

@@ -5,7 +5,10 @@ Each test is a sample of a row of ``make interrupted``, which counts by thousand
 
 import asyncio
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,8 +16,11 @@ import pytest
 from storeroom.backends.db import DatabaseCache
 from storeroom.backends.filebased import FileBasedCache
 from storeroom.base import BaseCache
-from storeroom.computing import stampede
-from storeroom.testing.concurrency import chance_of
+from storeroom.computing import renewals, stampede, whole
+from storeroom.engines import background
+from storeroom.exceptions import ComputationTimeoutError
+from storeroom.storage.steps import Steps
+from storeroom.testing.concurrency import PATIENCE, chance_of, eventually, in_background
 from storeroom.testing.isolation import engines_of_its_own
 from tests.cut_short_campaign.cancelling import AWAITED, WAYS, cancel
 from tests.cut_short_campaign.counts import Counts
@@ -91,3 +97,57 @@ def test_a_task_that_is_cancelled_leaves_no_lease_and_no_lock_embedded(
 def test_a_thread_that_is_interrupted_leaves_no_lease_and_no_lock_embedded(embedded: BaseCache, operation: str) -> None:
     """An exception at any moment of a synchronous operation keeps nobody waiting: without a server."""
     in_a_fork(lambda: interrupt_some(embedded, operation))
+
+
+def test_looks_for_a_change_that_may_yet_come_hold_nobody_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A lock is given back while more callers than there are threads were cut short, and are still being looked for."""
+    monkeypatch.setattr(whole, "_LOOKS", (0.0, 600.0))
+    monkeypatch.setattr(background, "PATIENCE_SECONDS", 600.0)
+    monkeypatch.setattr(background, "_workers", background._Workers())
+    looks: list[int] = []
+
+    def nothing_there() -> Steps[bool]:
+        looks.append(1)
+        return False
+        yield  # it has steps, none of which is made
+
+    with engines_of_its_own():
+        cache, many = FileBasedCache(str(tmp_path / "cache"), {}), 2 * background.MAX_WORKERS
+        for _ in range(many):
+            whole.look_again(nothing_there)
+        torn = cache.lock("k", timeout=600)
+        assert torn.acquire()
+        assert torn._owned
+        whole.look_again(partial(torn._withdrawing, torn._owned))
+        assert cache.lock("k", timeout=600).acquire(blocking_timeout=PATIENCE)
+        eventually(lambda: len(looks) == many)
+        background._close()  # the second look comes before the process ends
+        assert len(looks) == 2 * many
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="here a newborn thread has a number of its own")
+def test_a_newborn_thread_that_gets_its_parents_exception_holds_nobody_up(
+    embedded: BaseCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a thread of the package dies at its first instruction, its parent goes on, and the next one is started."""
+    bootstrap, born = threading.Thread._bootstrap, list[str]()  # type: ignore[attr-defined]
+
+    def die_once(thread: threading.Thread) -> None:
+        if thread.name.startswith("storeroom-") and thread.name not in born:
+            born.append(thread.name)
+        else:
+            bootstrap(thread)
+
+    def works() -> bool:
+        return embedded.get_or_set("later", lambda: "value", hard_timeout=PATIENCE) == "value"
+
+    monkeypatch.setattr(threading.Thread, "_bootstrap", die_once)
+    monkeypatch.setattr(background, "_workers", background._Workers())
+    monkeypatch.setattr(renewals, "_renewals", renewals._Renewals())
+    assert in_background(embedded.refresh, "k", lambda: "value").result(PATIENCE) == "value"
+    with suppress(ComputationTimeoutError):  # its thread may be born to die
+        in_background(embedded.get_or_set, "l", lambda: "value", hard_timeout=1).result(PATIENCE)
+    assert in_background(works).result(PATIENCE)
+    eventually(lambda: renewals._renewals._has_thread)
+    assert set(born) == {"storeroom-leases", "storeroom-background"}
+    background._close()

@@ -29,8 +29,9 @@ def test_jobs_run(workers):
     assert sorted(done) == list(range(10))
 
 
-def test_there_are_no_more_threads_than_allowed_and_no_more_jobs_than_can_wait(workers):
+def test_there_are_no_more_threads_than_allowed_and_no_more_jobs_than_can_wait(workers, monkeypatch):
     """Beyond MAX_WORKERS running and MAX_WAITING waiting jobs, submit() returns False."""
+    monkeypatch.setattr(background, "PATIENCE_SECONDS", 600.0)  # on a busy machine they wait for as long
     may_end = threading.Event()
     accepted = [workers.submit(may_end.wait) for _ in range(background.MAX_WORKERS)]
     eventually(lambda: not workers.jobs)
@@ -48,6 +49,49 @@ def test_an_idle_thread_is_used_again(workers):
         assert workers.submit(lambda: None)
         eventually(lambda: not workers.jobs and workers.idle == workers.threads)
     assert workers.threads == 1
+
+
+def test_jobs_for_later_take_no_thread_until_then(workers):
+    """However many jobs wait for their time, another runs at once. The end of the process is the time of all."""
+    done = []
+    for _ in range(2 * background.MAX_THREADS):
+        assert workers.submit_later(600, lambda: done.append("at the end"))
+    for number, seconds in enumerate([0.03, 0.0, 0.001]):
+        assert workers.submit_later(seconds, lambda number=number: done.append(number))
+    eventually(lambda: len(done) == 3)
+    assert (set(done), workers.threads <= 5) == ({0, 1, 2}, True)
+    workers.close()
+    eventually(lambda: not workers.threads)
+    assert done[3:] == ["at the end"] * 2 * background.MAX_THREADS
+    assert workers.submit_later(0, done.clear) is workers.submit_later(1, done.clear) is False
+
+
+def test_a_job_for_later_is_not_refused_for_others_that_wait(workers, monkeypatch):
+    """Where submit() refuses, as too many wait, submit_later() tries again; an error of such a job is no other's."""
+    monkeypatch.setattr(background, "MAX_WAITING", 0)
+    done = []
+    assert workers.submit(done.clear) is False
+    for job in (lambda: done.append(1), lambda: 1 // 0, lambda: done.append(2)):
+        assert workers.submit_later(0, job)
+    monkeypatch.setattr(background, "MAX_WAITING", 10)
+    assert workers.submit(lambda: None)  # the first to come by
+    eventually(lambda: sorted(done) == [1, 2])
+
+
+def test_a_job_for_later_is_done_at_the_end_of_the_process_though_it_is_due(workers):
+    """A job that submit_later() has taken is done, where the process ends before a thread has come to it."""
+    may_end, done = threading.Event(), []
+    for _ in range(background.MAX_WORKERS):
+        assert workers.submit(may_end.wait)
+    eventually(lambda: not workers.jobs)
+    assert workers.submit(lambda: done.append("refresh"))
+    with workers.lock:
+        assert workers.submit_later(0, lambda: done.append("look"))
+        workers.rested.wait_for = lambda *_: None  # the end waits for nobody here
+        workers.close()
+    may_end.set()
+    eventually(lambda: done and not workers.threads)
+    assert done == ["look"]
 
 
 @pytest.fixture

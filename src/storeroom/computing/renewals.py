@@ -7,7 +7,6 @@ longer than its flight is waited for is given up in the same way.
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -16,6 +15,7 @@ from weakref import ref
 
 from storeroom import timeouts
 from storeroom.computing.work import Work
+from storeroom.engines import threads
 from storeroom.engines.flights import Flight
 from storeroom.locks import reentrant
 from storeroom.storage.steps import run
@@ -55,13 +55,15 @@ class _Renewals:
     def add(self, work: Work, flight: Flight, seconds: float) -> None:
         with self._lock:
             self.held[id(work)] = _Held(ref(work), flight, seconds)
-            if not self._has_thread:
-                thread = threading.Thread(target=self._look, args=(seconds,), name="storeroom-leases", daemon=True)
-                with suppress(RuntimeError):  # the system allows no further one: the leases end by themselves
-                    thread.start()
-                    self._has_thread = True
+        if not self._has_thread:
+            with suppress(RuntimeError):  # the system allows no further one: the leases end by themselves
+                threads.start("storeroom-leases", self._look, seconds)
 
     def _look(self, seconds: float) -> None:
+        with self._lock:
+            if self._has_thread:
+                return
+            self._has_thread = True  # here, as who starts it may be cut short
         idle = 0
         while True:
             seconds = min((held.seconds for held in list(self.held.values())), default=seconds)

@@ -7,8 +7,7 @@ the loop ends as well, or the clean-up is interrupted, a background thread does 
 """
 
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -29,7 +28,9 @@ _GRACE_SECONDS: Final = 0.5
 """For how long a caller who is cancelled waits for the clean-up, unless he is cancelled again."""
 
 _LOOKS: Final = (0.0, 0.02, 0.1, 0.5)
-"""Seconds before each look of a background thread for a change that a server may have yet to make."""
+"""Seconds before each look of a background thread for a change that a server may have yet to make. The thread does not
+sleep in between: the first looks of later callers would wait for it.
+"""
 
 _under_way: Final = set[Any]()  # loops keep their tasks weakly
 
@@ -106,11 +107,13 @@ def _end(task: "asyncio.Task[Any]") -> None:
 
 def look_again(undoing: Undoing) -> None:
     """Let a background thread undo a change, whenever it is there within a moment."""
-    background.submit(partial(_look, undoing), copy_context())
+    _look_later(undoing, *_LOOKS)
 
 
-def _look(undoing: Undoing) -> None:
-    for seconds in _LOOKS:
-        time.sleep(seconds)
-        if run(undoing()):
-            return
+def _look_later(undoing: Undoing, seconds: float, *more: float) -> None:
+    background.submit_later(seconds, partial(_look, undoing, more), copy_context())
+
+
+def _look(undoing: Undoing, more: Sequence[float]) -> None:
+    if not run(undoing()) and more:
+        _look_later(undoing, *more)

@@ -10,6 +10,7 @@ import threading
 from contextlib import ExitStack
 from typing import Final
 
+from storeroom.engines import threads
 from storeroom.locks import reentrant
 from storeroom.storage.channel import Listener
 
@@ -69,10 +70,8 @@ class ListeningThread:
         if listener not in self._listeners:
             self._listeners = (*self._listeners, listener)
         if self._thread is None and not self._is_closed:
-            thread = threading.Thread(target=self._run, name="storeroom-near", daemon=True)
             try:
-                thread.start()
-                self._thread = thread
+                self._thread = threads.start("storeroom-near", self._run)
             except RuntimeError as error:  # the system allows no further one; the next near tier tries again
                 self._warn(error)
 

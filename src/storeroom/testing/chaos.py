@@ -24,6 +24,7 @@ from storeroom.storage.clocks import Clock
 from storeroom.storage.hooks import StorageHooks
 from storeroom.storage.overlay import HOOKS, Relay
 from storeroom.storage.steps import Steps, arun, pause, run
+from storeroom.testing.concurrency import Flag
 
 __all__ = ["Chaos", "ChaosCache", "Rule"]
 
@@ -112,7 +113,7 @@ class Chaos:
         self.is_on = True
         self._chance = random.Random(seed)
         self._seen, self._done = [0] * len(rules), [0] * len(rules)
-        self._lock, self._released = threading.RLock(), threading.Event()
+        self._lock, self._released = threading.RLock(), Flag()
 
     def release(self) -> None:
         """Let those go on that hang, and all that would from now on."""

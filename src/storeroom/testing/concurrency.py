@@ -10,9 +10,12 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
-__all__ = ["PATIENCE", "Gate", "aeventually", "chance_of", "eventually", "in_background", "in_threads"]
+from storeroom.engines.outcomes import Outcome
+
+__all__ = ["PATIENCE", "Flag", "Gate", "aeventually", "chance_of", "eventually", "in_background", "in_threads"]
 
 T = TypeVar("T")
 
@@ -105,6 +108,28 @@ class _Run(Generic[T]):
         return self._results[0]
 
 
+class Flag:
+    """A ``threading.Event`` for those whom an exception may interrupt as they wait: it has no lock to be left taken."""
+
+    def __init__(self) -> None:
+        self._outcome = Outcome[None]()
+
+    def set(self) -> None:
+        """Let all go on that wait, and that will."""
+        if not self.is_set():
+            self._outcome.set_result(None)
+
+    def is_set(self) -> bool:
+        """Tell whether it is set."""
+        return self._outcome.done()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, so many seconds at most; return whether it is."""
+        with suppress(TimeoutError):
+            self._outcome.result(timeout)
+        return self.is_set()
+
+
 class Gate:
     """A computation that tells when it begins and ends when it may.
 
@@ -119,8 +144,8 @@ class Gate:
         self._value = value
         self._lock = threading.Lock()
         self.calls = 0
-        self.begun = threading.Event()
-        self.may_end = threading.Event()
+        self.begun = Flag()
+        self.may_end = Flag()
 
     def __call__(self) -> Any:
         """Compute."""
