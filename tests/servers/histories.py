@@ -6,6 +6,7 @@ by a write if that began before the read ended, and if no write that came entire
 was over for longer than the bound before the read began.
 """
 
+import math
 import random
 import time
 from collections import defaultdict
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["KEYS", "Operation", "act", "staleness", "unexplained"]
+__all__ = ["KEYS", "Operation", "act", "unexplained"]
 
 KEYS = [f"key {number}" for number in range(4)]
 COUNTER = "counter"
@@ -67,10 +68,9 @@ def act(cache: Any, number: int, seed: int, seconds: float) -> list[Operation]:
     return history
 
 
-def staleness(read: Operation, write: Operation, later: Iterable[Operation]) -> float:
-    """Return the seconds for which the value had been overwritten for certain when the read began; at least 0."""
-    overwritten = [other.ended for other in later if other.begun > write.ended]
-    return max(0.0, read.begun - min(overwritten, default=read.begun))
+def overwritten_at(write: Operation, later: Iterable[Operation]) -> float:
+    """Return the moment from which the value is overwritten for certain; infinity where it never is."""
+    return min((other.ended for other in later if other.begun > write.ended), default=math.inf)
 
 
 def unexplained(
@@ -88,6 +88,15 @@ def unexplained(
     for operation in history:
         if operation.kind == "write":
             writes[operation.key].append(operation)
+    ends: dict[tuple[Operation, int | None], float] = {}  # of a write: for all readers, and for one process
+
+    def staleness(read: Operation, write: Operation, process: int | None = None) -> float:
+        """Return the seconds for which the value had been overwritten for certain when the read began; at least 0."""
+        if (write, process) not in ends:
+            those = [other for other in writes[read.key] if process in (None, other.process)]
+            ends[write, process] = overwritten_at(write, those)
+        return max(0.0, read.begun - ends[write, process])
+
     wrong = []
     for read in history:
         if read.kind != "read":
@@ -98,12 +107,11 @@ def unexplained(
         if not causes:
             wrong.append(f"{read} reads what nobody has written")
             continue
-        own = [write for write in there if write.process == read.process]
-        stale = min(staleness(read, write, there) for write in causes)
+        stale = min(staleness(read, write) for write in causes)
         note(stale)
         if stale > bound:
             wrong.append(f"{read} is stale by {stale:.3f} s")
-        if min(staleness(read, write, own) for write in causes) > 0:
+        if min(staleness(read, write, read.process) for write in causes) > 0:
             wrong.append(f"{read} does not see what its own process has written")
     counted = sorted(operation.value for operation in history if operation.kind == "count")
     if counted != list(range(1, len(counted) + 1)):
