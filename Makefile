@@ -6,6 +6,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 # Tests that run at once: twice the processors, as half of the time passes in waiting for a server's clock.
 WORKERS ?= $$((2 * $$(getconf _NPROCESSORS_ONLN)))
+# Compiled modules are kept whatever the environment says: the tests start interpreters by the thousand.
+unexport PYTHONDONTWRITEBYTECODE
 PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help

@@ -5,6 +5,7 @@ from typing import ClassVar
 from storeroom.backends.locmem import LocMemCache
 from storeroom.testing import CacheContract
 from storeroom.testing.contract.advice import AdviceContract
+from storeroom.testing.contract.collected import FinalizersContract
 from storeroom.testing.contract.computing import ComputingContract
 from storeroom.testing.contract.many import ManyContract
 from storeroom.testing.contract.swaps import SwapsContract
@@ -27,7 +28,9 @@ class TestLocMemCache(CacheContract):
         return LocMemCache(location, params)
 
 
-class TestLocMemCacheThatRecords(contract_of("Recording", ValuesContract, ManyContract, AdviceContract)):
+class TestLocMemCacheThatRecords(
+    contract_of("Recording", ValuesContract, FinalizersContract, ManyContract, AdviceContract)
+):
     """OPTIONS["advise"] changes no answer: all goes through an overlay."""
 
     lacks: ClassVar = TestLocMemCache.lacks

@@ -11,6 +11,7 @@ import pytest
 from storeroom.backends.memcached import PyLibMCCache, PyMemcacheCache
 from storeroom.testing import CacheContract
 from storeroom.testing.contract.batches import BatchesContract
+from storeroom.testing.contract.collected import FinalizersContract
 from storeroom.testing.contract.counting import CountingContract
 from storeroom.testing.contract.foreign import ForeignCodeContract
 from storeroom.testing.contract.keys import KeysContract
@@ -60,13 +61,15 @@ class Memcached:
 
 
 #: Keys that lie on several servers.
-SpreadKeys = contract_of("SpreadKeys", ManyContract, BatchesContract, SwapsContract, TagsContract)
+SpreadKeys = contract_of("SpreadKeys", FinalizersContract, ManyContract, BatchesContract, SwapsContract, TagsContract)
 #: What is signed when it is written, and again when it moves.
 SignedValues = contract_of(
     "SignedValues", ValuesContract, ForeignCodeContract, KeysContract, CountingContract, SwapsContract
 )
 #: The same commands, by another library.
-AnotherDriver = contract_of("AnotherDriver", ValuesContract, ManyContract, CountingContract, SwapsContract)
+AnotherDriver = contract_of(
+    "AnotherDriver", ValuesContract, FinalizersContract, ManyContract, CountingContract, SwapsContract
+)
 #: The same commands, written in another way.
 AnotherProtocol = contract_of("AnotherProtocol", ManyContract, CountingContract)
 

@@ -12,6 +12,7 @@ from storeroom.backends.redis import RedisCache
 from storeroom.backends.redis.requests import Use, one
 from storeroom.testing import CacheContract
 from storeroom.testing.contract.batches import BatchesContract
+from storeroom.testing.contract.collected import FinalizersContract
 from storeroom.testing.contract.counting import CountingContract
 from storeroom.testing.contract.foreign import ForeignCodeContract
 from storeroom.testing.contract.keys import KeysContract
@@ -66,6 +67,7 @@ ReadsFromReplicas = contract_of(
 #: Each command, and each kind of key.
 LeastRights = contract_of(
     "LeastRights",
+    FinalizersContract,
     ManyContract,
     CountingContract,
     SwapsContract,
@@ -76,6 +78,7 @@ LeastRights = contract_of(
 #: Keys that lie on several servers.
 SpreadKeys = contract_of(
     "SpreadKeys",
+    FinalizersContract,
     KeysContract,
     ManyContract,
     BatchesContract,

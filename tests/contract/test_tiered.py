@@ -32,6 +32,7 @@ from storeroom.backends.redis import RedisCache
 from storeroom.backends.tiered import TieredCache
 from storeroom.testing import CacheContract
 from storeroom.testing.contract.batches import BatchesContract
+from storeroom.testing.contract.collected import FinalizersContract
 from storeroom.testing.contract.computing import ComputingContract
 from storeroom.testing.contract.many import ManyContract
 from storeroom.testing.contract.refreshing import RefreshingContract
@@ -48,6 +49,7 @@ __all__ = ["memcached", "postgresql", "redis_cluster", "redis_databases", "redis
 
 TiersContract = contract_of(
     "TiersContract",
+    FinalizersContract,
     ManyContract,
     ComputingContract,
     BatchesContract,
@@ -59,6 +61,10 @@ TiersContract = contract_of(
 )
 #: Another storage behind the tiers.
 AnotherStorage = contract_of("AnotherStorage", SwapsContract, TagsContract, without=("test_processes_count_exactly",))
+#: Another storage that tells of changes, in a thread of its own.
+AnotherThatTells = contract_of(
+    "AnotherThatTells", FinalizersContract, SwapsContract, TagsContract, without=("test_processes_count_exactly",)
+)
 #: A storage whose replicas may be behind.
 ReadsFromReplicas = contract_of("ReadsFromReplicas", SwapsContract, TagsContract, without=IN_ANOTHER_CONTEXT)
 
@@ -118,7 +124,7 @@ class TestMemoryBeforeSQLite(Tiered, AnotherStorage):
         return [MEMORY, {**storage, "LOCATION": "cache_table", "OPTIONS": {**storage["OPTIONS"], "url": url}}]
 
 
-class TestMemoryBeforePostgreSQL(Tiered, AnotherStorage):
+class TestMemoryBeforePostgreSQL(Tiered, AnotherThatTells):
     """A server that tells of changes by NOTIFY."""
 
     lacks: ClassVar = {**OBJECTS, **NEAR}

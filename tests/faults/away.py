@@ -68,7 +68,8 @@ AWAY: dict[str, tuple[type[BaseCache], str, str | None]] = {
     "pymemcache": (PyMemcacheCache, "127.0.0.1:{port}", None),
     "pylibmc": (PyLibMCCache, "127.0.0.1:{port}", None),
     "postgresql": (DatabaseCache, "t", "postgresql://u@127.0.0.1:{port}/test"),
-    "mysql": (DatabaseCache, "t", "mysql://u@127.0.0.1:{port}/test"),
+    # PyMySQL would read the system's certificates for each connection: that takes 20 times as long as all else.
+    "mysql": (DatabaseCache, "t", "mysql://u@127.0.0.1:{port}/test?ssl_disabled=true"),
 }
 
 

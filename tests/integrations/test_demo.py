@@ -1,5 +1,6 @@
 """`storeroom demo`, with real processes and a real cache directory, on fewer modules."""
 
+import contextlib
 import io
 import itertools
 import os
@@ -38,11 +39,27 @@ def rows(output):
     return {line.split("  ")[1]: line.replace(" s", "").rsplit(maxsplit=5)[1:] for line in table}
 
 
-def test_demo_counts_each_pass(tmp_path, capsys):
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory):
+    """Return all that a demo has printed, whose directory has an odd name."""
+    directory, output = tmp_path_factory.mktemp("demo") / "it's 100% mine? #1", io.StringIO()
+    with contextlib.redirect_stdout(output):
+        assert main(["demo", "--directory", str(directory), "--limit", "4"]) == 0
+    return output.getvalue()
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory):
+    """Return the directory of a demo in which pages were before, and the passes."""
+    directory = tmp_path_factory.mktemp("demo")
+    with start(directory, 1) as processes:
+        processes.read(MODULES)
+    return directory, passes.play(directory, MODULES, keep=False)
+
+
+def test_demo_counts_each_pass(printed):
     """A cold pass renders every page, warm ones none, and eight callers who want one page at once render it once."""
-    assert main(["demo", "--directory", str(tmp_path), "--limit", "4"]) == 0
-    output = capsys.readouterr().out
-    counted = {name: (int(row[0]), int(row[2]), int(row[3])) for name, row in rows(output).items()}
+    counted = {name: (int(row[0]), int(row[2]), int(row[3])) for name, row in rows(printed).items()}
     assert counted == {
         "cold": (4, 4, 0),
         "warm": (4, 0, 4),
@@ -50,25 +67,22 @@ def test_demo_counts_each_pass(tmp_path, capsys):
         "after a restart": (4, 0, 4),
         "1 cold page, 8 at once": (8, 1, 7),
     }
-    assert "\x1b" not in output
+    assert "\x1b" not in printed
 
 
-def test_demo_is_cold_again_unless_told_to_keep(tmp_path):
+def test_demo_prints_a_command_that_lists_its_pages(capsys, printed):
+    """The demo prints a command that lists its pages, quoted for a shell, whatever the directory's name."""
+    line = next(line for line in printed.splitlines() if " keys json " in line)
+    assert main(["keys", *shlex.split(line.partition(" keys json ")[2])]) == 0
+    assert capsys.readouterr().out.split() == pages.standard_library()[:4]
+
+
+def test_demo_is_cold_again_unless_told_to_keep(played):
     """The demo starts with an empty cache, unless --keep is given."""
-    with start(tmp_path, 1) as processes:
-        processes.read(MODULES)
-    kept = passes.play(tmp_path, MODULES, keep=True)
-    again = passes.play(tmp_path, MODULES, keep=False)
+    directory, again = played
+    kept = passes.play(directory, MODULES, keep=True)
     assert (kept[0].computations, again[0].computations) == (0, 3)
     assert kept[0].seconds_saved > 0
-
-
-def test_demo_prints_a_command_that_lists_its_pages(tmp_path, capsys):
-    """The demo prints a command that lists its pages, quoted for a shell, whatever the directory's name."""
-    assert main(["demo", "--directory", str(tmp_path / "it's 100% mine? #1"), "--limit", "3"]) == 0
-    line = next(line for line in capsys.readouterr().out.splitlines() if " keys json " in line)
-    assert main(["keys", *shlex.split(line.partition(" keys json ")[2])]) == 0
-    assert capsys.readouterr().out.split() == pages.standard_library()[:3]
 
 
 def test_demo_goes_on_after_an_interruption(tmp_path):
@@ -175,9 +189,9 @@ def test_standard_library_is_listed_without_importing_it():
     assert set(sys.modules) - before == set()
 
 
-def test_report_tells_when_processes_disagree(tmp_path, capsys):
+def test_report_tells_when_processes_disagree(tmp_path, capsys, played):
     """The report tells of a defect when processes have read different pages."""
-    results = passes.play(tmp_path, MODULES[:1], keep=False)
+    results = list(played[1])
     assert passes.agree(results)
     warm = results[1]
     results[1] = replace(warm, tallies=[replace(warm.tallies[0], digest="another")])

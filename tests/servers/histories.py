@@ -6,14 +6,15 @@ by a write if that began before the read ended, and if no write that came entire
 was over for longer than the bound before the read began.
 """
 
+import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["KEYS", "Operation", "act", "staleness", "unexplained"]
+__all__ = ["KEYS", "Operation", "act", "unexplained"]
 
 KEYS = [f"key {number}" for number in range(4)]
 COUNTER = "counter"
@@ -67,10 +68,24 @@ def act(cache: Any, number: int, seed: int, seconds: float) -> list[Operation]:
     return history
 
 
-def staleness(read: Operation, write: Operation, later: Iterable[Operation]) -> float:
-    """Return the seconds for which the value had been overwritten for certain when the read began; at least 0."""
-    overwritten = [other.ended for other in later if other.begun > write.ended]
-    return max(0.0, read.begun - min(overwritten, default=read.begun))
+class Overwritten:
+    """The moments from which values are overwritten for certain: looked for once for each write."""
+
+    def __init__(self, writes: Mapping[str, list[Operation]]) -> None:
+        """Take the writes of each key."""
+        self._writes = writes
+        self._moments: dict[tuple[Operation, int | None], float] = {}
+
+    def staleness(self, read: Operation, write: Operation, process: int | None = None) -> float:
+        """Return the seconds for which the value had been overwritten for certain when the read began; at least 0.
+
+        With a process, by that one's writes alone.
+        """
+        if (write, process) not in self._moments:
+            later = (other for other in self._writes[read.key] if other.begun > write.ended)
+            ends = (other.ended for other in later if process in {None, other.process})
+            self._moments[write, process] = min(ends, default=math.inf)
+        return max(0.0, read.begun - self._moments[write, process])
 
 
 def unexplained(
@@ -88,6 +103,7 @@ def unexplained(
     for operation in history:
         if operation.kind == "write":
             writes[operation.key].append(operation)
+    overwritten = Overwritten(writes)
     wrong = []
     for read in history:
         if read.kind != "read":
@@ -98,12 +114,11 @@ def unexplained(
         if not causes:
             wrong.append(f"{read} reads what nobody has written")
             continue
-        own = [write for write in there if write.process == read.process]
-        stale = min(staleness(read, write, there) for write in causes)
+        stale = min(overwritten.staleness(read, write) for write in causes)
         note(stale)
         if stale > bound:
             wrong.append(f"{read} is stale by {stale:.3f} s")
-        if min(staleness(read, write, own) for write in causes) > 0:
+        if min(overwritten.staleness(read, write, read.process) for write in causes) > 0:
             wrong.append(f"{read} does not see what its own process has written")
     counted = sorted(operation.value for operation in history if operation.kind == "count")
     if counted != list(range(1, len(counted) + 1)):

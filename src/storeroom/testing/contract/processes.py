@@ -10,7 +10,7 @@ from collections.abc import Callable
 from itertools import chain
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import pytest
 
@@ -32,10 +32,13 @@ LEASE: Final = 0.5
 class Crowd(Suite):
     """A suite whose tests run a job in several processes."""
 
+    crowd: ClassVar[int] = PROCESSES
+    """The number of processes that compute one key, and that count."""
+
     def run(self, location: str, job: Callable[..., Any], *arguments: Any, **options: Any) -> list[Any]:
-        """Run a job in eight processes; return the results in order."""
-        params = options.pop("params", {})
-        return in_processes(type(self), location, params, job, [arguments] * PROCESSES, **options)
+        """Run a job in eight processes, or in `processes`; return the results in order."""
+        params, processes = options.pop("params", {}), options.pop("processes", PROCESSES)
+        return in_processes(type(self), location, params, job, [arguments] * processes, **options)
 
 
 @needs("store", "processes")
@@ -58,8 +61,8 @@ class ProcessesContract(Crowd):
     ) -> None:
         """Of 8 processes with 25 threads each that ask at the same time, one thread computes."""
         log = tmp_path / "computations"
-        results = self.run(location, compute_in_threads, 25, str(log))
-        assert results == [["computed"] * 25] * PROCESSES
+        results = self.run(location, compute_in_threads, 25, str(log), processes=self.crowd)
+        assert results == [["computed"] * 25] * self.crowd
         assert log.read_text() == "x"
         assert open_cache().get("k") == "computed"
 

@@ -33,9 +33,9 @@ class RacesContract(Crowd):
         """8 processes that count 100 times each lose no increment, and each result is a number of its own."""
         cache = open_cache()
         cache.set("n", 0, timeout=None)
-        results = self.run(location, count_up, 100)
-        assert cache.get("n") == PROCESSES * 100
-        assert sorted(chain.from_iterable(results)) == list(range(1, PROCESSES * 100 + 1))
+        results = self.run(location, count_up, 100, processes=self.crowd)
+        assert cache.get("n") == self.crowd * 100
+        assert sorted(chain.from_iterable(results)) == list(range(1, self.crowd * 100 + 1))
 
     def test_processes_create_a_counter_once(self, location: str, open_cache: Callable[..., BaseCache]) -> None:
         """8 processes that count 50 absent keys at the same time lose no count."""
