@@ -79,6 +79,7 @@ class Counters:
         written: sets of a backend whose families are sampled.
         due: the number of `written` from which on the next one is a sample.
         families: by name.
+        handed: what was counted before, and is in a record of all processes: see hand_over().
         publishers: those who write the counts for other processes.
         publish_at: the moment of ``time.perf_counter()`` from which on they do so again.
         are_shared: whether this process's counts are for others at all.
@@ -113,11 +114,22 @@ class Counters:
     _random: int = 1
     publish_at: float = math.inf
     publishers: list[Publishing] = field(default_factory=list)
+    handed: dict[str, Any] = field(default_factory=dict)
     families: dict[str, Family] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     round_trips: list[int] = field(default_factory=_no_latency)
 
     are_shared: ClassVar[bool] = True
+
+    def reads(self) -> tuple[int, int]:
+        """Return this process's hits, those of get_or_set() among them, and its misses; they never become fewer."""
+        handed = self.handed
+        return self.hits + self.reused + handed.get("hits", 0), self.misses + handed.get("misses", 0)
+
+    def hand_over(self, raw: Mapping[str, Any]) -> None:
+        """Begin at zero, but for what came since raw(), as these numbers stand in a record of all processes now."""
+        self.handed = total(self.handed, presented(raw))
+        self.subtract(raw)
 
     def refuse(self, reason: str, number: int = 1) -> None:
         """Count values that were not stored."""
@@ -155,7 +167,7 @@ class Counters:
         """Begin at zero, in a child process."""
         self.subtract(self.raw())
         self.written = self._sampled = 0
-        self.due = 1
+        self.due, self.handed = 1, {}
         self.publish_at = 0.0 if self.publishers else math.inf
 
     def subtract(self, raw: Mapping[str, Any]) -> None:
@@ -178,6 +190,7 @@ _OTHERS: Final = {
     "written",
     "publish_at",
     "publishers",
+    "handed",
     "families",
     "refused",
     "round_trips",
