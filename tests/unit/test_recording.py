@@ -264,3 +264,11 @@ def test_all_reads_of_a_window_are_counted(kind, tmp_path):
     advice = cache.advice()
     assert (advice.reads, advice.hit_ratio) == (80, 50 / 80)
     assert cache.stats().hit_ratio == advice.hit_ratio
+
+
+def test_options_do_not_slow_the_attributes_of_a_handle():
+    """A handle has no more attributes than Python keeps in line, and the same ones whatever its options are."""
+    handles = [memory("recording-plain", advise=False), memory("recording-all", advise=True, removals=9)]
+    plain, full = map(vars, handles)
+    assert list(plain) == list(full)
+    assert len(plain) < 30
