@@ -5,6 +5,7 @@ The first floor of BaseCache: every operation asks it before it turns to the sto
 
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
+from time import perf_counter
 from typing import Any, ClassVar, TypeVar
 
 from storeroom import config, timeouts, wording
@@ -245,6 +246,11 @@ class Handle(StorageHooks):
             text = key if type(key) is str else str(key)
             known = None if families.has_patterns else families.known.get(text[:LONGEST].partition(":")[0])
             (known or families.of(text)).hits += 1
+
+    def _pass_by(self) -> None:
+        """Look whether somebody wants to know the counts, if that is due: called now and then, not by each hit."""
+        if (moment := perf_counter()) >= self._counters.look_at:
+            self._counters.look(moment)
 
     def _counted_deletes(self, deleted: int) -> int:
         self._counters.deletes += deleted

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias
 
+from storeroom.engines.watching import LOOK_SECONDS, watch
+
 __all__ = [
     "LATENCY_SECONDS",
     "PUBLISH_SECONDS",
@@ -82,6 +84,7 @@ class Counters:
         handed: what was counted before, and is in a record of all processes: see hand_over().
         publishers: those who write the counts for other processes.
         publish_at: the moment of ``time.perf_counter()`` from which on they do so again.
+        look_at: that from which on look() is due.
         are_shared: whether this process's counts are for others at all.
         round_trips: requests by their time, in the buckets of LATENCY_SECONDS.
         refused: reason to number.
@@ -113,6 +116,7 @@ class Counters:
     _sampled: int = 0
     _random: int = 1
     publish_at: float = math.inf
+    look_at: float = 0.0
     publishers: list[Publishing] = field(default_factory=list)
     handed: dict[str, Any] = field(default_factory=dict)
     families: dict[str, Family] = field(default_factory=dict)
@@ -135,8 +139,14 @@ class Counters:
         """Count values that were not stored."""
         self.refused[reason] = self.refused.get(reason, 0) + number
 
-    def publish(self, moment: float) -> None:
-        """Let the counts be written for other processes, if that is due at this moment of ``time.perf_counter()``."""
+    def look(self, moment: float) -> None:
+        """Look whether somebody wants to know the counts, at this moment of ``time.perf_counter()``.
+
+        Called by those who pass by from `look_at` on. They are written for others, if that is due.
+        """
+        self.look_at = moment + LOOK_SECONDS
+        if self.are_shared:
+            watch.look(moment)
         if moment >= self.publish_at:
             self.publish_at = moment + PUBLISH_SECONDS
             for publisher in self.publishers:
@@ -168,7 +178,7 @@ class Counters:
         self.subtract(self.raw())
         self.written = self._sampled = 0
         self.due, self.handed = 1, {}
-        self.publish_at = 0.0 if self.publishers else math.inf
+        self.look_at, self.publish_at = 0.0, 0.0 if self.publishers else math.inf
 
     def subtract(self, raw: Mapping[str, Any]) -> None:
         """Take away numbers of raw(), rather than begin at zero: other threads go on counting."""
@@ -189,6 +199,7 @@ _OTHERS: Final = {
     "_random",
     "written",
     "publish_at",
+    "look_at",
     "publishers",
     "handed",
     "families",
