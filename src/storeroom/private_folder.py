@@ -4,10 +4,13 @@ import os
 import stat
 from typing import Final
 
-__all__ = ["NAME", "is_fit", "is_own", "made"]
+__all__ = ["NAME", "SHARED", "is_fit", "is_own", "made"]
 
 NAME: Final = f"storeroom-{os.geteuid()}" if hasattr(os, "geteuid") else "storeroom"
 """The name of the folder in such a directory. On Windows each user has a directory for temporary files."""
+
+SHARED: Final = ("/tmp", "/var/tmp")  # noqa: S108 -- what is made there is private
+"""Directories of POSIX that everybody may write to."""
 
 
 def is_fit(base: str) -> bool:

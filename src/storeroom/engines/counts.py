@@ -81,7 +81,7 @@ class Counters:
         written: sets of a backend whose families are sampled.
         due: the number of `written` from which on the next one is a sample.
         families: by name.
-        handed: what was counted before, and is in a record of all processes: see hand_over().
+        handed: the counts of before, which are in a record of all processes: see hand_over().
         publishers: those who write the counts for other processes.
         publish_at: the moment of ``time.perf_counter()`` from which on they do so again.
         look_at: that from which on look() is due.

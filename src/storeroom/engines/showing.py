@@ -13,8 +13,6 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any, Final
 
-from storeroom.engines.watching import is_watched
-
 __all__ = ["FORM", "begin", "gathered", "record_name"]
 
 FORM: Final = 1
@@ -69,17 +67,17 @@ class _Showing:
         self._is_over = threading.Event()
         self._path = ""
 
-    def begin(self, folder: str, engines: Callable[[], Collection[Any]]) -> None:
+    def begin(self, folder: str, *terms: Callable[..., Any]) -> None:
         if self._is_over.is_set() or not self._turn.acquire(blocking=False):
             return
         self._path = os.path.join(folder, record_name(self.pid))
-        thread = threading.Thread(target=self._show, args=(folder, engines), name="storeroom-top", daemon=True)
+        thread = threading.Thread(target=self._show, args=(folder, *terms), name="storeroom-top", daemon=True)
         try:
             thread.start()
         except RuntimeError:  # no thread can be had now
             self._turn.release()
 
-    def _show(self, folder: str, engines: Callable[[], Collection[Any]]) -> None:
+    def _show(self, folder: str, engines: Callable[[], Collection[Any]], is_watched: Callable[[str], bool]) -> None:
         try:
             with suppress(OSError):  # the folder has gone, or the disk is full: the next look begins anew
                 while is_watched(folder):
@@ -111,17 +109,16 @@ class _Showing:
             self.remove()
 
 
-_showing = _Showing()
+_showing: Final = [_Showing()]
 
 
-def begin(folder: str, engines: Callable[[], Collection[Any]]) -> None:
-    """Show this process's counts in the folder, until nobody watches there any more."""
-    global _showing  # noqa: PLW0603 -- a forked child has none of its parent's threads
-    if _showing.pid != os.getpid():
-        _showing = _Showing()
-    _showing.begin(folder, engines)
+def begin(folder: str, engines: Callable[[], Collection[Any]], is_watched: Callable[[str], bool]) -> None:
+    """Show this process's counts in the folder, as long as it is watched."""
+    if _showing[0].pid != os.getpid():
+        _showing[0] = _Showing()  # a forked child has none of its parent's threads
+    _showing[0].begin(folder, engines, is_watched)
 
 
 @atexit.register
 def _end() -> None:
-    _showing.end()
+    _showing[0].end()

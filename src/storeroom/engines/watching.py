@@ -28,8 +28,6 @@ LOOK_SECONDS: Final = 1.0
 PATIENCE_SECONDS: Final = 5.0
 """Somebody who has not touched the file for so long watches no more."""
 
-_SHARED: Final = ("/tmp", "/var/tmp")  # noqa: S108 -- what is made there is private
-
 
 def folders() -> Iterator[tuple[str, str]]:
     """Yield each folder that may be used, best first, and the one around it that has to be private ("" if none).
@@ -41,7 +39,7 @@ def folders() -> Iterator[tuple[str, str]]:
         if named:
             yield named, named
         return
-    for base in _SHARED if hasattr(os, "geteuid") else (tempfile.gettempdir(),):
+    for base in private_folder.SHARED if hasattr(os, "geteuid") else (tempfile.gettempdir(),):
         around = os.path.join(base, private_folder.NAME)
         yield os.path.join(around, "top"), around
 
@@ -74,7 +72,7 @@ class _Watch:
         self._due = moment + LOOK_SECONDS
         for folder, around in folders():
             if is_watched(folder) and private_folder.is_own(around):
-                import_module("storeroom.engines.showing").begin(folder, self.engines)
+                import_module("storeroom.engines.showing").begin(folder, self.engines, is_watched)
                 return
 
 

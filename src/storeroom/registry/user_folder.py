@@ -12,7 +12,7 @@ _log = logging.getLogger("storeroom")
 
 _told: set[str] = set()
 
-_SHARED: Final = ("/tmp", "/var/tmp")  # noqa: S108 -- what is made there is private
+_SHARED: Final = private_folder.SHARED
 
 
 def own_directory(name: str) -> tuple[str | None, str]:

@@ -46,7 +46,7 @@ def open_folder() -> Path:
     """
     named = os.environ.get(VARIABLE)
     for folder, around in folders():
-        if named is None and not private_folder.is_fit(os.path.dirname(around)):  # noqa: PTH120 -- as it is there
+        if named is None and not private_folder.is_fit(os.path.dirname(around)):
             continue
         if private_folder.made(around) and (folder == around or private_folder.made(folder)):
             return Path(folder)
@@ -66,7 +66,7 @@ def open_folder() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a process has shown: now, and a moment ago.
+    """The answer of a process, and its growth since the one before.
 
     Attributes:
         record: see storeroom.engines.showing.

@@ -18,7 +18,7 @@ class Row:
     Attributes:
         key: tells it from all others.
         labels: its names, left of the figures.
-        counted: what its processes have counted since they began, by the names of CacheStats.
+        counted: the counts of its processes since they began, by the names of CacheStats.
         grown: the growth of that per second.
         lacks: names of counts that are not known.
         processes: their number.

@@ -48,7 +48,7 @@ def live(view: View, tick: Callable[[], None], seconds: float) -> int:
     """Show the view until somebody leaves it; return the exit code.
 
     Args:
-        view: what is shown.
+        view: the picture.
         tick: called before each drawing that is due, to update the view.
         seconds: between two of these.
     """

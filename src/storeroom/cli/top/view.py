@@ -47,7 +47,7 @@ class Line(NamedTuple):
 
 
 class View:
-    """What is looked at.
+    """The state of the screen: the rows that were entered, the one that is chosen, and the order.
 
     Args:
         alias: only caches of this alias; None for all.
