@@ -57,6 +57,10 @@ def live(view: View, tick: Callable[[], None], seconds: float) -> int:
     try:
         curses.set_escdelay(_ESCAPE_MILLISECONDS)
         code: int = curses.wrapper(_Screen(view, tick, seconds).run)
+    except curses.error:
+        if not _is_lost():
+            raise
+        return NO_READER  # nor can it be given back
     finally:
         signal.signal(signal.SIGTERM, before)
     return code
