@@ -113,6 +113,10 @@ def wait_until(is_so):
         time.sleep(0.005)
 
 
+def misses_in(path):
+    return json.loads(path.read_text())["caches"][0]["counted"]["misses"]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_answers_for_itself(watched, monkeypatch):
     """A child of a process that answers has its own record, with its own counts."""
@@ -128,9 +132,8 @@ def test_a_forked_child_answers_for_itself(watched, monkeypatch):
             cache.get("k")
             cache.get("k")
             path = watched / showing.record_name(os.getpid())
-            wait_until(path.exists)
-            counted = json.loads(path.read_text())["caches"][0]["counted"]
-            os._exit(0 if counted["misses"] == 2 else 1)
+            wait_until(lambda: path.exists() and misses_in(path) == 2)
+            os._exit(0)
         finally:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
