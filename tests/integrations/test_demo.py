@@ -51,14 +51,18 @@ def test_demo_counts_each_pass(tmp_path, capsys):
         "1 cold page, 8 at once": (8, 1, 7),
     }
     assert "\x1b" not in output
+    advice = output.partition("The numbers to write")[2]
+    assert "from 8 reads of about 4 keys" in advice  # cold and warm
+    assert "10,000   50.0 %" in advice
+    assert "OPTIONS['max_entries']: 10000 -> 2500" in advice
 
 
 def test_demo_is_cold_again_unless_told_to_keep(tmp_path):
     """The demo starts with an empty cache, unless --keep is given."""
     with start(tmp_path, 1) as processes:
         processes.read(MODULES)
-    kept = passes.play(tmp_path, MODULES, keep=True)
-    again = passes.play(tmp_path, MODULES, keep=False)
+    kept, _ = passes.play(tmp_path, MODULES, keep=True)
+    again, _ = passes.play(tmp_path, MODULES, keep=False)
     assert (kept[0].computations, again[0].computations) == (0, 3)
     assert kept[0].seconds_saved > 0
 
@@ -177,7 +181,7 @@ def test_standard_library_is_listed_without_importing_it():
 
 def test_report_tells_when_processes_disagree(tmp_path, capsys):
     """The report tells of a defect when processes have read different pages."""
-    results = passes.play(tmp_path, MODULES[:1], keep=False)
+    results, _ = passes.play(tmp_path, MODULES[:1], keep=False)
     assert passes.agree(results)
     warm = results[1]
     results[1] = replace(warm, tallies=[replace(warm.tallies[0], digest="another")])
