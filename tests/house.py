@@ -29,7 +29,7 @@ FLOORS = (
     ("computing", "near", "memos", "transactions", "serializers", "recording"),
     ("storage", "engines", "config", "advice"),
     ("timeouts", "keys", "locks"),
-    ("exceptions", "wording", "eviction", "living"),
+    ("exceptions", "wording", "eviction", "living", "private_folder"),
 )
 
 

@@ -54,7 +54,7 @@ def played(tmp_path_factory):
     directory = tmp_path_factory.mktemp("demo")
     with start(directory, 1) as processes:
         processes.read(MODULES)
-    return directory, passes.play(directory, MODULES, keep=False)
+    return directory, passes.play(directory, MODULES, keep=False)[0]
 
 
 def test_demo_counts_each_pass(printed):
@@ -68,6 +68,10 @@ def test_demo_counts_each_pass(printed):
         "1 cold page, 8 at once": (8, 1, 7),
     }
     assert "\x1b" not in printed
+    advice = printed.partition("The numbers to write")[2]
+    assert "from 8 reads of about 4 keys" in advice  # cold and warm
+    assert "10,000   50.0 %" in advice
+    assert "OPTIONS['max_entries']: 10000 -> 2500" in advice
 
 
 def test_demo_prints_a_command_that_lists_its_pages(capsys, printed):
@@ -80,16 +84,16 @@ def test_demo_prints_a_command_that_lists_its_pages(capsys, printed):
 def test_demo_is_cold_again_unless_told_to_keep(played):
     """The demo starts with an empty cache, unless --keep is given."""
     directory, again = played
-    kept = passes.play(directory, MODULES, keep=True)
+    kept, _ = passes.play(directory, MODULES, keep=True)
     assert (kept[0].computations, again[0].computations) == (0, 3)
     assert kept[0].seconds_saved > 0
 
 
 def test_demo_goes_on_after_an_interruption(tmp_path):
     """After Ctrl-C the demo exits with 130 and its pages are whole; with --keep it renders the other ones only."""
-    modules = pages.standard_library()[:30]
+    modules = pages.standard_library()[:12]
     demo = subprocess.Popen(
-        [sys.executable, "-m", "storeroom", "demo", "--directory", str(tmp_path), "--limit", "30"],
+        [sys.executable, "-m", "storeroom", "demo", "--directory", str(tmp_path), "--limit", "12"],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -100,12 +104,12 @@ def test_demo_goes_on_after_an_interruption(tmp_path):
         output, _ = demo.communicate()
         found = processes.survey(modules)
     assert demo.returncode == 130
-    assert stored <= found < 30
-    assert f"found {found} of 30 pages" in output
+    assert stored <= found < 12
+    assert f"found {found} of 12 pages" in output
     assert f"demo --keep --directory {tmp_path}" in output
     with start(tmp_path, 1) as processes:
         (tally,) = processes.read(modules)
-    assert (tally.pages, tally.computations) == (30, 30 - found)
+    assert (tally.pages, tally.computations) == (12, 12 - found)
     assert tally.seconds < LEASE_SECONDS  # the interrupted demo has given its lease back
 
 

@@ -248,3 +248,27 @@ def test_versions_of_tags_are_no_reads():
     cache.invalidate_tags("tag")
     advice = cache.advice()
     assert (advice.reads, advice.sampled_keys) == (1, 1)
+
+
+@pytest.mark.parametrize("kind", ["memory", "files"])
+def test_all_reads_of_a_window_are_counted(kind, tmp_path):
+    """Hits of get_or_set() count as those of get(); counts that files add to the record of all processes count on."""
+    options = {"max_entries": 100, "advise": "always"}
+    cache = memory("recording-reads") if kind == "memory" else FileBasedCache(str(tmp_path), {"OPTIONS": options})
+    for number in range(40):
+        cache.get_or_set(f"k{number % 10}", 1)
+    if kind == "files":
+        cache.engine.add_counts()
+    for number in range(40):
+        cache.get(f"k{number % 20}")
+    advice = cache.advice()
+    assert (advice.reads, advice.hit_ratio) == (80, 50 / 80)
+    assert cache.stats().hit_ratio == advice.hit_ratio
+
+
+def test_options_do_not_slow_the_attributes_of_a_handle():
+    """A handle has no more attributes than Python keeps in line, and the same ones whatever its options are."""
+    handles = [memory("recording-plain", advise=False), memory("recording-all", advise=True, removals=9)]
+    plain, full = map(vars, handles)
+    assert list(plain) == list(full)
+    assert len(plain) < 30

@@ -371,8 +371,8 @@ def _note_time(counters: Counters, begun: float) -> None:
     seconds = perf_counter() - begun
     counters.round_trip_seconds += seconds
     counters.round_trips[bisect_left(LATENCY_SECONDS, seconds)] += 1
-    if begun >= counters.publish_at:
-        counters.publish(begun)
+    if begun >= counters.look_at:
+        counters.look(begun)
 
 
 def _unasked(settings: config.Settings, name: str, args: tuple[Any, ...], error: StorageError) -> Any:

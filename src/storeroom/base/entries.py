@@ -72,6 +72,7 @@ class BaseCache(ListingCache):
     def _counted(self, key: object, value: Any, default: Any) -> Any:
         if value is MISSING:
             self._counters.misses += 1
+            self._pass_by()
             if (families := self._families) is not None:
                 families.of(key).misses += 1
             return default
@@ -349,6 +350,7 @@ class BaseCache(ListingCache):
 
     def close(self, **kwargs: Any) -> None:
         """End a unit of work. Django calls this after each request; engines stay open for the next."""
+        self._pass_by()
 
     async def aclose(self, **kwargs: Any) -> None:
         """See close()."""

@@ -44,6 +44,7 @@ class ManyCache(CountingCache):
     def _counted_many(self, typed: dict[str, T], values: dict[str, Any]) -> dict[T, Any]:
         self._counters.hits += len(values)
         self._counters.misses += len(typed) - len(values)
+        self._pass_by()
         if (families := self._families) is not None and len(values) < len(typed):
             families.add_misses(key for storage_key, key in typed.items() if storage_key not in values)
         if (families := self._hit_families) is not None:

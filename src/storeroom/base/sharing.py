@@ -54,7 +54,7 @@ def share(handle: Any) -> None:
         counters.publishers.append(publisher)
         _all.add(publisher)
         _publish_at_the_end_of_a_child()
-        counters.publish_at = 0.0
+        counters.publish_at = counters.look_at = 0.0
 
 
 def _name_of(handle: Any) -> str:

@@ -43,6 +43,7 @@ COMMANDS: Final = {
     "keys": Command("list the keys", "contents", "add_keys_arguments", "keys"),
     "clear": Command("remove all entries", "contents", "add_clear_arguments", "clear"),
     "stats": Command("show what all processes have counted", "stats"),
+    "top": Command("watch the caches of all running processes", "top.command"),
     "prune": Command("remove expired entries now", "contents", "add_prune_arguments", "prune"),
     "createcachetable": Command("make the tables of database caches", "tables"),
     "advise": Command("say which numbers to write into the configuration", "advise"),

@@ -136,6 +136,8 @@ class Work:
     def note_misses(self) -> None:
         """Count the keys as misses."""
         self.counters.misses += len(self.storage_keys)
+        if (moment := time.perf_counter()) >= self.counters.look_at:
+            self.counters.look(moment)
         if self.terms.families is not None:
             self.terms.families.add_misses(self.typed)
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias
 
+from storeroom.engines.watching import LOOK_SECONDS, watch
+
 __all__ = [
     "LATENCY_SECONDS",
     "PUBLISH_SECONDS",
@@ -79,8 +81,10 @@ class Counters:
         written: sets of a backend whose families are sampled.
         due: the number of `written` from which on the next one is a sample.
         families: by name.
+        handed: the counts of before, which are in a record of all processes: see hand_over().
         publishers: those who write the counts for other processes.
         publish_at: the moment of ``time.perf_counter()`` from which on they do so again.
+        look_at: that from which on look() is due.
         are_shared: whether this process's counts are for others at all.
         round_trips: requests by their time, in the buckets of LATENCY_SECONDS.
         refused: reason to number.
@@ -112,19 +116,37 @@ class Counters:
     _sampled: int = 0
     _random: int = 1
     publish_at: float = math.inf
+    look_at: float = 0.0
     publishers: list[Publishing] = field(default_factory=list)
+    handed: dict[str, Any] = field(default_factory=dict)
     families: dict[str, Family] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     round_trips: list[int] = field(default_factory=_no_latency)
 
     are_shared: ClassVar[bool] = True
 
+    def reads(self) -> tuple[int, int]:
+        """Return this process's hits, those of get_or_set() among them, and its misses; they never become fewer."""
+        handed = self.handed
+        return self.hits + self.reused + handed.get("hits", 0), self.misses + handed.get("misses", 0)
+
+    def hand_over(self, raw: Mapping[str, Any]) -> None:
+        """Begin at zero, but for what came since raw(), as these numbers stand in a record of all processes now."""
+        self.handed = total(self.handed, presented(raw))
+        self.subtract(raw)
+
     def refuse(self, reason: str, number: int = 1) -> None:
         """Count values that were not stored."""
         self.refused[reason] = self.refused.get(reason, 0) + number
 
-    def publish(self, moment: float) -> None:
-        """Let the counts be written for other processes, if that is due at this moment of ``time.perf_counter()``."""
+    def look(self, moment: float) -> None:
+        """Look whether somebody wants to know the counts, at this moment of ``time.perf_counter()``.
+
+        Called by those who pass by from `look_at` on. They are written for others, if that is due.
+        """
+        self.look_at = moment + LOOK_SECONDS
+        if self.are_shared:
+            watch.look(moment)
         if moment >= self.publish_at:
             self.publish_at = moment + PUBLISH_SECONDS
             for publisher in self.publishers:
@@ -155,8 +177,8 @@ class Counters:
         """Begin at zero, in a child process."""
         self.subtract(self.raw())
         self.written = self._sampled = 0
-        self.due = 1
-        self.publish_at = 0.0 if self.publishers else math.inf
+        self.due, self.handed = 1, {}
+        self.look_at, self.publish_at = 0.0, 0.0 if self.publishers else math.inf
 
     def subtract(self, raw: Mapping[str, Any]) -> None:
         """Take away numbers of raw(), rather than begin at zero: other threads go on counting."""
@@ -177,7 +199,9 @@ _OTHERS: Final = {
     "_random",
     "written",
     "publish_at",
+    "look_at",
     "publishers",
+    "handed",
     "families",
     "refused",
     "round_trips",

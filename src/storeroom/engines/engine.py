@@ -21,6 +21,7 @@ from weakref import WeakValueDictionary
 from storeroom.engines.counts import Counters
 from storeroom.engines.flights import Flights
 from storeroom.engines.nesting import Alone
+from storeroom.engines.watching import watch
 from storeroom.locks import note, reentrant
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ EngineType = TypeVar("EngineType", bound=Engine)
 
 _engines: dict[tuple[type[Engine], Hashable], Any] = {}
 _registry_lock = reentrant()  # the collector may run a finalizer under it that asks for an engine
+watch.engines = lambda: list(_engines.values())
 _many = 2 * MAX_OPEN  # engines, from which on those that no handle uses are looked for
 
 

@@ -180,7 +180,8 @@ class NearTable(Engine):
             ticket: the read's.
             found: storage key to value and expires_at, None where that is unknown.
         """
-        self.totals.publish(perf_counter())
+        if (moment := perf_counter()) >= self.totals.look_at:
+            self.totals.look(moment)
         self.far.hits += len(found)
         self.far.misses += len(ticket.readings) - len(found)
         if not self._keeps:

@@ -106,7 +106,7 @@ class Recorder:
         with self._lock:
             self._opened_at = self._judged_at = time.monotonic()
             self._spent = 0.0
-            self._since = self._counted()
+            self._since = self._counters.reads()
             self.is_open = True
             for handle in list(engine.handles.values()):
                 if (overlay := handle._recording) is not None:
@@ -137,14 +137,10 @@ class Recorder:
                 self._timer.cancel()
 
     def _count(self) -> None:
-        hits, misses = self._counted()
+        hits, misses = self._counters.reads()
         self._hits += hits - self._since[0]
         self._misses += misses - self._since[1]
         self._since = hits, misses
-
-    def _counted(self) -> tuple[int, int]:
-        counters = self._counters
-        return counters.hits + counters.reused, counters.misses
 
     # Notes ------------------------------------------------------------------------------------
 

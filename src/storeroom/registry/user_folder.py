@@ -2,8 +2,9 @@
 
 import logging
 import os
-import stat
 from typing import Final
+
+from storeroom import private_folder
 
 __all__ = ["own_directory"]
 
@@ -11,7 +12,7 @@ _log = logging.getLogger("storeroom")
 
 _told: set[str] = set()
 
-_SHARED: Final = ("/tmp", "/var/tmp")  # noqa: S108 -- what is made there is private
+_SHARED: Final = private_folder.SHARED
 
 
 def own_directory(name: str) -> tuple[str | None, str]:
@@ -64,29 +65,7 @@ def _temporary(name: str) -> str | None:
     if not hasattr(os, "getuid"):
         return None
     for base in (os.environ.get("TMPDIR", ""), *_SHARED):
-        folder = os.path.join(base, f"storeroom-{os.geteuid()}")
-        if not _unfit_base(base) and not _not_private(folder):
+        folder = os.path.join(base, private_folder.NAME)
+        if private_folder.is_fit(base) and private_folder.made(folder):
             return os.path.join(folder, name)
     return None
-
-
-def _unfit_base(base: str) -> bool:
-    """Tell whether others could put a folder of theirs where one of ours was."""
-    if not os.path.isabs(base) or not os.access(base, os.W_OK | os.X_OK):
-        return True
-    status = os.stat(base)
-    is_sticky = status.st_mode & stat.S_ISVTX
-    return bool(status.st_mode & stat.S_IWOTH and not is_sticky) or status.st_uid not in {0, os.geteuid()}
-
-
-def _not_private(folder: str) -> bool:
-    """Make a folder that is this user's alone; tell whether that is impossible, as somebody else was first."""
-    try:
-        os.mkdir(folder, stat.S_IRWXU)
-    except FileExistsError:
-        pass
-    except OSError:
-        return True
-    status = os.lstat(folder)
-    is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
-    return not is_ours or bool(status.st_mode & (stat.S_IRWXG | stat.S_IRWXO))

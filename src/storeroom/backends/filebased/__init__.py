@@ -423,6 +423,9 @@ class FileBasedCache(WritePolicy, ComparingCache):
             counted = total(self._read(read_counts), counted)
         return counted
 
+    def _counted_by_this_process(self) -> dict[str, Any]:
+        return total(self._counters.handed, self._engine.counted())
+
     def _whose(self) -> dict[str, Any]:
         return {"scope": "machine", "processes": None}
 

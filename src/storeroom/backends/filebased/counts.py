@@ -60,7 +60,7 @@ def add_counts(environment: Any, slots: Slots, counters: Counters) -> None:
             _put(transaction, total(read_counts(transaction), counted))
     except (lmdb.Error, OSError, ValueError):  # the last two: slots were put in place of these, and removed since
         return  # the operation that comes next meets the same error and tells it
-    counters.subtract(raw)
+    counters.hand_over(raw)
 
 
 def _put(transaction: Any, counted: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from storeroom import timeouts
 from storeroom.backends.filebased.aborting import abort
 from storeroom.backends.filebased.environment import Environment
 from storeroom.backends.filebased.records import frame_of
-from storeroom.backends.filebased.slots import ENTRIES
+from storeroom.backends.filebased.slots import ENTRIES, SIZE
 from storeroom.backends.filebased.table import LOOKS, Bounds, Table, put_alone
 from storeroom.backends.filebased.turns import GAP_SECONDS, GIVEN_UP_SECONDS, TakenError, Waiting
 from storeroom.backends.inline import InlineCache
@@ -64,6 +64,7 @@ class TransactingCache(KeptBounds, InlineCache, abstract=True):
 
     def _check(self, now: float) -> None:
         """See to it that the files are those of the location; an error names the cache."""
+        self._pass_by()
         try:
             self._engine.check(now)
         except StorageError as error:
@@ -248,6 +249,12 @@ class TransactingCache(KeptBounds, InlineCache, abstract=True):
     def _entries_about(self) -> int:
         slots = self._engine.queues.slots
         return LOOKS + 1 if slots is self._engine.queues else slots.numbers[ENTRIES]
+
+    def _size_at_hand(self) -> tuple[int | None, int | None]:
+        slots = self._engine.queues.slots
+        with suppress(ValueError):  # they were put in place of others, and closed, at this moment
+            return (None, None) if slots is self._engine.queues else (slots.numbers[ENTRIES], slots.numbers[SIZE])
+        return None, None
 
     def _keep_to(self, max_entries: int | None, max_bytes: int | None) -> None:
         self._bounds = self._bounds._replace(max_entries=max_entries, max_bytes=max_bytes)

@@ -80,6 +80,7 @@ class MemoryContents(InlineCache, abstract=True):
 
     def _sample(self, key: object) -> None:
         """Count this key's family for all writes of set() since the last sample."""
+        self._pass_by()
         if (families := self._families) is not None:
             families.sample_set(key)
         else:
@@ -205,6 +206,11 @@ class MemoryContents(InlineCache, abstract=True):
 
     def _entries_about(self) -> int:
         return len(self._bounded)
+
+    def _size_at_hand(self) -> tuple[int | None, int | None]:
+        bounded = self._bounded
+        self._counters.evictions, self._counters.expirations = bounded.evictions, bounded.expirations
+        return len(bounded), None if bounded.max_bytes is None else bounded.bytes_used
 
     def _usage(self) -> tuple[int | None, int | None]:
         with self._lock, self._alone:

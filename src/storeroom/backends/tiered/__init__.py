@@ -186,6 +186,9 @@ class TieredCache(Relay, BaseCache):
         own = total(self._counters.as_dict(), more)
         return own | {name: getattr(storage, name) for name in _OF_STORAGE} | {"latency": latency}
 
+    def _counted_by_this_process(self) -> dict[str, Any]:
+        return total(self._counters.as_dict(), {"hits": self._near.direct_hits})
+
     def _tiers(self) -> dict[str, CacheStats]:
         storage = self._storage.stats()
         far = self._near.far_stats(storage.entries, storage.bytes)

@@ -46,13 +46,15 @@ def run(args: argparse.Namespace) -> int:
     print(f"The documentation of {len(modules)} modules of Python {python}, each page rendered by pydoc")
     print(f"and kept in a file cache: {_shown(directory)}\n")
     try:
-        results = passes.play(directory, modules, keep=args.keep)
+        results, advice = passes.play(directory, modules, keep=args.keep)
     except KeyboardInterrupt:
         with start(directory, 1) as processes:
             stored = processes.survey(modules)
         _print_interruption(stored, len(modules), args.directory)
         return INTERRUPTED
     print_report(results, directory)
+    print("\nThe numbers to write, by the first two passes (your program's own: OPTIONS['advise'], cache.advice()):\n")
+    print(advice)
     return YES if passes.agree(results) else FAILED
 
 

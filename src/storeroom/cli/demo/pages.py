@@ -9,6 +9,7 @@ order                            report
 ===============================  ============================================================
 (when it is ready)               ``{"ready": true}``
 ``{"read": [module, ...]}``      ``{"progress": pages}`` now and then, at last ``{"tally": {...}}``
+``{"advise": []}``               ``{"advice": text}``: cache.advice(), from all that this process has read
 ``{"survey": [module, ...]}``    ``{"stored": pages}``: the number that can be read, computing none
 ``{"forget": [module, ...]}``    ``{"forgotten": true}``; without modules: all pages
 (on a mistake in its settings)   ``{"error": message}``
@@ -95,8 +96,9 @@ def _with_submodules(name: str, folders: list[str]) -> Iterator[str]:
 
 
 def open_cache(directory: str) -> BaseCache:
-    """Return the demo's cache: the embedded file cache, with room for every page, for ever."""
-    return FileBasedCache(directory, {"TIMEOUT": None, "KEY_PREFIX": KEY_PREFIX, "OPTIONS": {"max_entries": 10_000}})
+    """Return the demo's cache: the embedded file cache, with room for every page, for ever; its traffic is recorded."""
+    options = {"max_entries": 10_000, "advise": "always"}
+    return FileBasedCache(directory, {"TIMEOUT": None, "KEY_PREFIX": KEY_PREFIX, "OPTIONS": options})
 
 
 def render(module_name: str) -> Page:
@@ -147,6 +149,8 @@ def _tally(pages: dict[str, Page], computed: Sequence[str], seconds: float) -> T
 def _obey(cache: BaseCache, order: dict[str, list[str]], report: Callable[..., None]) -> None:
     if "read" in order:
         report(tally=asdict(read_pages(cache, order["read"], lambda done: report(progress=done))))
+    elif "advise" in order:
+        report(advice=cache.advice().text())
     elif "survey" in order:
         report(stored=sum(isinstance(cache.get(module), dict) for module in order["survey"]))
     elif "forget" in order:

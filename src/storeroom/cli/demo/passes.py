@@ -52,13 +52,17 @@ class Pass:
         return sum(tally.seconds_saved for tally in self.tallies)
 
 
-def play(directory: Path, modules: Sequence[str], *, keep: bool) -> list[Pass]:
-    """Run one pass after the other, showing progress; `keep` begins with the pages of an earlier run."""
+def play(directory: Path, modules: Sequence[str], *, keep: bool) -> tuple[list[Pass], str]:
+    """Run one pass after the other, showing progress; return them, and the advice of the process that read two.
+
+    With `keep` it begins with the pages of an earlier run.
+    """
     with start(directory, 1) as processes:
         if not keep:
             processes.forget([])
         first = _read("kept from before" if keep else "cold", processes, modules)
         passes = [first, _read("warm", processes, modules)]
+        advice = processes.advice()
     with start(directory, 4) as processes:
         passes.append(_read("4 processes at once", processes, modules))
     slowest = [first.tallies[0].slowest]
@@ -67,7 +71,7 @@ def play(directory: Path, modules: Sequence[str], *, keep: bool) -> list[Pass]:
         processes.forget(slowest)
     with start(directory, 8) as processes:
         passes.append(_read("1 cold page, 8 at once", processes, slowest))
-    return passes
+    return passes, advice
 
 
 def _read(name: str, processes: Processes, modules: Sequence[str]) -> Pass:

@@ -123,6 +123,11 @@ class Processes:
         self.ask({"read": modules})
         return [Tally(**tally) for tally in self.gather("tally", watch)]
 
+    def advice(self) -> str:
+        """Return the advice of one process, from what it has read."""
+        self.ask({"advise": []})
+        return str(self.gather("advice")[0])
+
     def survey(self, modules: Sequence[str]) -> int:
         """Return the number of these modules' pages that are stored and readable."""
         self.ask({"survey": modules})
