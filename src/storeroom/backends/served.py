@@ -52,6 +52,11 @@ class NetworkEngine(Engine):
         """See Engine."""
         return total(super().counted(), {"breaker_openings": self.breaker.openings} | self._waits())
 
+    @property
+    def servers_down(self) -> int:
+        """See Engine."""
+        return int(self.breaker.is_open)
+
     def _waits(self) -> dict[str, float]:
         """Return the waits for a connection, as counts by name."""
         return {}

@@ -27,10 +27,16 @@ from storeroom.living import Living
 from storeroom.storage.hooks import StorageHooks
 from storeroom.storage.outages import no_answers
 
-__all__ = ["KEEP_SECONDS", "Publisher", "begin_anew", "counted_together", "reset", "share", "stats_of_others"]
+__all__ = [
+    "HEARD_SECONDS", "KEEP_SECONDS", "Publisher", "begin_anew", "counted_apart", "counted_together", "reset", "share",
+    "stats_of_others",
+]  # fmt: skip
 
 KEEP_SECONDS: Final = 86_400.0
 """For how long a process that ended, or does nothing, is counted: a program of each night is there in the morning."""
+
+HEARD_SECONDS: Final = 3600.0
+"""For how long the numbers of a process that ended, or does nothing, are told apart: many scrapes long."""
 
 _TURN_SECONDS: Final = 2.0
 """For how long the end of a process waits for a write under way."""
@@ -199,6 +205,21 @@ def counted_together(handle: Any, *, with_own: bool = True) -> tuple[dict[str, A
     if with_own:
         parts.append(handle._counted_here())
     return reduce(total, parts, {}), len(parts)
+
+
+def counted_apart(handle: Any) -> dict[str, Mapping[str, Any]]:
+    """Return the number of each process to what it has counted, of those heard of within the hour.
+
+    What this process has counted is written first, so that no other tells less of it later.
+
+    Raises:
+        StorageError: the server is out of reach.
+    """
+    name, since = _name_of(handle), timeouts.now() - HEARD_SECONDS
+    own = next(each for each in handle._counters.publishers if each.name == name)
+    own.publish()
+    found = {entry["id"]: entry["counted"] for _, entry in _entries(handle, name) if entry["at"] >= since}
+    return {own.id: handle._counted_here()} | found
 
 
 def reset(handle: Any) -> None:

@@ -79,6 +79,7 @@ class Counters:
         written: sets of a backend whose families are sampled.
         due: the number of `written` from which on the next one is a sample.
         families: by name.
+        added: counts of this process that were added to those of others, and are not among these any more.
         publishers: those who write the counts for other processes.
         publish_at: the moment of ``time.perf_counter()`` from which on they do so again.
         are_shared: whether this process's counts are for others at all.
@@ -112,6 +113,7 @@ class Counters:
     _sampled: int = 0
     _random: int = 1
     publish_at: float = math.inf
+    added: dict[str, Any] = field(default_factory=dict)
     publishers: list[Publishing] = field(default_factory=list)
     families: dict[str, Family] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
@@ -154,6 +156,7 @@ class Counters:
     def reset(self) -> None:
         """Begin at zero, in a child process."""
         self.subtract(self.raw())
+        self.added = {}
         self.written = self._sampled = 0
         self.due = 1
         self.publish_at = 0.0 if self.publishers else math.inf
@@ -177,6 +180,7 @@ _OTHERS: Final = {
     "_random",
     "written",
     "publish_at",
+    "added",
     "publishers",
     "families",
     "refused",

@@ -193,7 +193,7 @@ class TransactingCache(KeptBounds, InlineCache, abstract=True):
             self._agree()
         if not engine.checked_at <= now <= engine.check_after:
             self._check(now)
-            engine.add_counts()
+            engine.storms.look(engine.add_counts(), self._bounds.max_entries or self._entries_about(), engine)
         is_last, waiting = False, None
         while True:
             leaves = engine.is_tight and not frees

@@ -180,7 +180,13 @@ class TieredCache(Relay, BaseCache):
 
     def _counted_here(self) -> dict[str, Any]:
         """Return the counts of this cache in this process, and of its storage what happens there alone."""
-        storage, near = self._storage.stats(), self._near.stats()
+        return self._counted_with(self._storage.stats())
+
+    def _counted_in_process(self) -> dict[str, Any]:
+        return self._counted_with(self._storage.stats("process"))
+
+    def _counted_with(self, storage: CacheStats) -> dict[str, Any]:
+        near = self._near.stats()
         more = {"hits": self._near.direct_hits, "errors": storage.errors + near.errors}
         latency = {f"{bound:g}": number for bound, number in storage.latency.items()}
         own = total(self._counters.as_dict(), more)
