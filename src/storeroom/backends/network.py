@@ -44,7 +44,7 @@ __all__ = [
 
 _Hook: TypeAlias = Callable[..., Any]
 
-_AROUND: Final[list[Callable[[str, _Hook], _Hook]]] = []
+_AROUND: Final[list[Callable[[str, _Hook, bool], _Hook]]] = []
 
 _OF_AN_ENTRY: Final = ("incr", "rename")
 """Hooks that raise a ValueError where there is no entry. Under "miss" there is none."""
@@ -173,7 +173,7 @@ class NetworkCache(ServedCache, abstract=True):
             name = hook_name[1:] if (is_sync := hook_name[1:] in _NAMES) else hook_name[2:]
             asking = keeping_sessions(hook) if name == "add" else hook
             for wrap in _AROUND:
-                asking = wrap(name, asking)
+                asking = wrap(name, asking, is_sync)
             setattr(cls, hook_name, (_guarded if is_sync else _guarded_async)(name, asking))
 
     def _unknown(self, leased: Any, doubted: Collection[str]) -> Any:
@@ -299,13 +299,14 @@ def _also(kind: type[StorageError], others: tuple[type[Exception], ...]) -> type
     return type(kind.__name__, (kind, *others), {**own, "__repr__": kind.__repr__, "__str__": kind.__str__})
 
 
-def put_around(wrap: Callable[[str, _Hook], _Hook] | None) -> None:
+def put_around(wrap: Callable[[str, _Hook, bool], _Hook] | None) -> None:
     """Put a wrapper around each hook that asks a server, under the policy, for spans; or take it away, for None.
 
     Without one an operation pays nothing: the hooks are put together anew.
 
     Args:
-        wrap: called with a hook's name, without the underscore, and the hook or its twin; returns one to be called.
+        wrap: called with a hook's name, without the underscore, the hook or its twin, and whether it is the hook;
+            returns one to be called in its place.
     """
     _AROUND[:] = [] if wrap is None else [wrap]
     kinds: list[type[NetworkCache]] = [NetworkCache]

@@ -53,6 +53,12 @@ class NetworkEngine(Engine):
         return total(super().counted(), {"breaker_openings": self.breaker.openings} | self._waits())
 
     @property
+    def peer(self) -> tuple[str, int] | None:
+        """Host and port of the server; None for a socket or a file, and for a group, any of which may answer."""
+        _, host, port = self.spoken
+        return (host, port) if host else None
+
+    @property
     def servers_down(self) -> int:
         """See Engine."""
         return int(self.breaker.is_open)

@@ -264,7 +264,7 @@ class ComputedCache(Handle):
         of_writes = on_error["write"] if isinstance(on_error, Mapping) else on_error
         return Terms(
             self._expiry_of(timeout), freshness, tag_keys, raises == "raise", of_writes == "raise", self._families,
-            self._hit_families, math.inf if slow is None else slow,
+            self._hit_families, math.inf if slow is None else slow, self.settings.alias,
         )  # fmt: skip
 
     def _expiry_of(self, timeout: Any) -> Callable[[Any], float]:

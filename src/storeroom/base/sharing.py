@@ -21,14 +21,14 @@ from typing import Any, Final
 from storeroom import timeouts
 from storeroom.engines import background
 from storeroom.engines.counts import CacheStats, Counters, less, total
-from storeroom.exceptions import StoreroomError
+from storeroom.exceptions import StorageError, StoreroomError
 from storeroom.keys import LOCK_PREFIX
 from storeroom.living import Living
 from storeroom.storage.hooks import StorageHooks
 from storeroom.storage.outages import no_answers
 
 __all__ = [
-    "HEARD_SECONDS", "KEEP_SECONDS", "Publisher", "begin_anew", "counted_apart", "counted_together", "reset", "share",
+    "HEARD_SECONDS", "KEEP_SECONDS", "Publisher", "begin_anew", "counted_together", "reset", "share", "stats_apart",
     "stats_of_others",
 ]  # fmt: skip
 
@@ -207,21 +207,6 @@ def counted_together(handle: Any, *, with_own: bool = True) -> tuple[dict[str, A
     return reduce(total, parts, {}), len(parts)
 
 
-def counted_apart(handle: Any) -> dict[str, Mapping[str, Any]]:
-    """Return the number of each process to what it has counted, of those heard of within the hour.
-
-    What this process has counted is written first, so that no other tells less of it later.
-
-    Raises:
-        StorageError: the server is out of reach.
-    """
-    name, since = _name_of(handle), timeouts.now() - HEARD_SECONDS
-    own = next(each for each in handle._counters.publishers if each.name == name)
-    own.publish()
-    found = {entry["id"]: entry["counted"] for _, entry in _entries(handle, name) if entry["at"] >= since}
-    return {own.id: handle._counted_here()} | found
-
-
 def reset(handle: Any) -> None:
     """Let all processes' counts begin at zero: those that run go on counting, from a base that is noted here."""
     name, until = _name_of(handle), timeouts.now() + KEEP_SECONDS
@@ -246,3 +231,20 @@ def stats_of_others(cache: Any) -> CacheStats | None:
 def begin_anew(cache: Any) -> None:
     """Let the counts of all processes begin at zero."""
     cache._reset_stats()
+
+
+def stats_apart(cache: Any) -> dict[str, CacheStats] | None:
+    """Return the number of each process to its counts, of those heard of within the hour; None if none are shared.
+
+    What this process has counted is written first, so that no other tells less of it later: a program that watches
+    would take that for a restart. In an outage there are this process's counts alone.
+    """
+    if not cache._publishes:
+        return None
+    name, since = _name_of(cache), timeouts.now() - HEARD_SECONDS
+    own = next(each for each in cache._counters.publishers if each.name == name)
+    own.publish()
+    counted = {own.id: cache._counted_here()}
+    with suppress(StorageError):
+        counted |= {entry["id"]: entry["counted"] for _, entry in _entries(cache, name) if entry["at"] >= since}
+    return {process: cache._counted_stats(numbers, scope="process") for process, numbers in counted.items()}

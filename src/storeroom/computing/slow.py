@@ -21,7 +21,7 @@ def note_slow(work: Any, function: Any, error: BaseException | None = None) -> N
     keys, families = list(work.typed), work.terms.families
     fields = {
         "event": "slow_computation",
-        "alias": work.hooks.engine.alias or "default",
+        "alias": work.terms.alias or "default",
         "function": function.origin,
         "family": None if families is None or not keys else families.name_of(keys[0]),
         "key": str(keys[0]) if len(keys) == 1 else None,

@@ -48,6 +48,7 @@ class Terms:
         families: of the keys; None where they are not told apart.
         hit_families: the same; None where hits are not counted by family.
         slow_seconds: from which on a computation is logged as slow.
+        alias: of the cache, for logs and spans; "" where it is not known.
     """
 
     expires_at: Callable[[Any], float]
@@ -58,6 +59,7 @@ class Terms:
     families: Families | None = None
     hit_families: Families | None = None
     slow_seconds: float = math.inf
+    alias: str = ""
 
     def expiry(self, value: Any) -> float:
         """Return when the value expires, jitter included."""

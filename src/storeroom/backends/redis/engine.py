@@ -341,6 +341,11 @@ class RedisEngine(NetworkEngine):
         return total(super().counted(), {"breaker_openings": of_servers})
 
     @property
+    def peer(self) -> tuple[str, int] | None:
+        """See NetworkEngine."""
+        return None if self._health is not None or self.target.sentinels else super().peer
+
+    @property
     def servers_down(self) -> int:
         """See Engine."""
         return super().servers_down + (0 if self._health is None else self._health.down)
