@@ -113,6 +113,10 @@ class Engine:
         """The number of servers that are taken for down now."""
         return 0
 
+    def add_counts(self) -> int:
+        """Add this process's counts to the record of all, if there is one; return the evictions of all, or 0."""
+        return 0
+
     def counted(self) -> dict[str, Any]:
         """Return the counts by the names of CacheStats, but for those that are zero."""
         return self.counters.as_dict()

@@ -4,6 +4,7 @@ Nobody looks at each eviction: a storage looks at their number now and then, whe
 """
 
 import logging
+import math
 from typing import Any, Final
 
 from storeroom import timeouts, wording
@@ -27,7 +28,7 @@ class EvictionWatch:
     def __init__(self) -> None:
         """Begin without any."""
         self._base, self._begun = 0, 0.0
-        self._pause, self._told_at = 0.0, 0.0
+        self._pause, self._told_at = WINDOW_SECONDS, -math.inf
 
     def look(self, evictions: int, bound: float, named: Any) -> None:
         """Log a storm, if there is one: once a minute at the most, and seldom where it goes on for long.
@@ -48,9 +49,9 @@ class EvictionWatch:
             return
         self._base, self._begun = evictions, now
         quiet = now - self._told_at
-        if 0 <= quiet < max(self._pause, WINDOW_SECONDS):
+        if 0 <= quiet < self._pause:
             return
-        self._pause = min(2 * max(self._pause, WINDOW_SECONDS / 2), _LONGEST_PAUSE) if quiet < 3 * self._pause else 0.0
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE) if 0 <= quiet <= 2 * self._pause else WINDOW_SECONDS
         self._told_at = now
         self._tell(grown, seconds, int(bound), named.alias or "default")
 

@@ -102,9 +102,10 @@ def read_own(alias: str, cache: BaseCache) -> Reading:
 
 def read_apart(alias: str, cache: BaseCache) -> Reading:
     """Return what all processes have counted that this one knows of, each by itself, so that no number ever falls."""
+    apart = stats_apart(cache)
     stats = cache.stats()
     whose = socket.gethostname() if stats.scope == "machine" else own_source()
-    return _reading(alias, cache, stats_apart(cache) or {whose: stats}, stats, whose)
+    return _reading(alias, cache, apart or {whose: stats}, stats, whose)
 
 
 def _reading(alias: str, cache: BaseCache, counts: Mapping[str, CacheStats], size: CacheStats, whose: str) -> Reading:
