@@ -169,7 +169,7 @@ def _computations(name: str, short: str, outcomes: Sequence[str]) -> Measure:
 
 
 MEASURES: Final = (
-    Measure("requests", "requests", "counter", "{request}", "Reads, by whether they found one.", _requests, _RESULT),
+    Measure("requests", "requests", "counter", "{request}", "Reads, by whether they hit.", _requests, _RESULT),
     _counter("stale", "stale_served", "{request}", "Values served after their timeout.", "stale"),
     _counter("sets", "sets", "{entry}", "Entries written."),
     _counter("deletes", "deletes", "{entry}", "Live entries removed because somebody asked."),
