@@ -236,7 +236,7 @@ def begin_anew(cache: Any) -> None:
 def stats_apart(cache: Any) -> dict[str, CacheStats] | None:
     """Return the number of each process to its counts, of those heard of within the hour; None if they have one record.
 
-    What this process has counted is written first, so that no other tells less of it later: a program that watches
+    The counts of this process are written first, so that no other tells less of them later: a program that watches
     would take that for a restart. In an outage there are this process's counts alone.
     """
     if not cache._publishes:
