@@ -13,7 +13,7 @@ PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint format house unit interrupted launchers django clients storms bench bench-scale clean
+.PHONY: help demo test lint format house unit interrupted launchers django clients storms dashboard bench bench-scale clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -58,6 +58,10 @@ clients: $(VENV)/.dev ## the suites of packages that use Django's caches or cach
 
 storms: $(VENV)/.dev ## groups of Redis servers that fail at random under load, ten minutes each; MINUTES=n
 	@$(BIN)/python -m tests.storms $(if $(MINUTES),--minutes $(MINUTES))
+
+dashboard: $(VENV)/.dev ## the picture of the Grafana dashboard, from a program under load; needs Redis and Prometheus
+	@tests/servers/install.sh
+	@$(BIN)/python -m tests.dashboard
 
 bench: $(VENV)/.bench ## side by side with the peers; writes docs/benchmarks.md and the table in README.md
 	@$(BIN)/python -m benchmarks

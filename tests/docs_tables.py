@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from storeroom.config import COMMON_OPTIONS, NEAR_OPTIONS, Option, unchecked
+from storeroom.integrations.measures import DOWN, FAMILY_MEASURES, LIMIT, MEASURES, SIZE_MEASURES, TIER_MEASURES
 from storeroom.registry.urls import SCHEMES
 from storeroom.testing.capabilities import CAPABILITIES
 
 __all__ = ["DOCS", "FIGURES", "TABLES", "renewed"]
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
+
+_ALL_MEASURES: Final = (*MEASURES, *SIZE_MEASURES, LIMIT, DOWN, *TIER_MEASURES, *FAMILY_MEASURES)
 
 _GENERATED: Final = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end of generated -->\n)", re.DOTALL)
 _IN_A_SENTENCE: Final = re.compile(r"(<!-- figure: (.+?) -->).*?(<!-- end -->)", re.DOTALL)
@@ -81,6 +84,22 @@ def url_schemes() -> str:
 def capabilities() -> str:
     """Return the table of the capabilities that a backend may lack."""
     return _table(("capability", "a storage that has it"), ((f"`{name}`", what) for name, what in CAPABILITIES.items()))
+
+
+def metrics() -> str:
+    """Return the table of the numbers that are told of caches, by the names of OpenTelemetry and of Prometheus."""
+    rows = []
+    for measure in _ALL_MEASURES:
+        total = "_total" if measure.kind == "counter" else ""
+        labels = [*(["family"] if measure in FAMILY_MEASURES else ["tier"] if measure in TIER_MEASURES else [])]
+        labels += measure.labels.values()
+        shown = f"{{{', '.join(labels)}}}" if labels else ""
+        name = (
+            "" if measure.short in {"round_trips", "round_trip_time"} else f"`storeroom_{measure.short}{total}{shown}`"
+        )
+        unit = measure.unit.strip("{}")
+        rows.append((f"`storeroom.cache.{measure.name}`", name, unit, measure.meaning))
+    return _table(("OpenTelemetry", "Prometheus", "unit", "meaning"), rows)
 
 
 _IN_SHORT: Final = {
@@ -161,6 +180,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "URL schemes": url_schemes,
     "capabilities": capabilities,
     "benchmarks in short": benchmarks_in_short,
+    "metrics": metrics,
 }
 """The name in the comment -> the function that makes the table."""
 

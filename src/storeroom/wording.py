@@ -6,11 +6,11 @@ doubt which part is the password, too much of it is hidden.
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
-__all__ = ["closest", "is_secret", "mask_url", "masked", "nearest", "shown"]
+__all__ = ["closest", "fields_text", "is_secret", "mask_url", "masked", "nearest", "shown"]
 
 _SECRET_NAME: Final = re.compile(
     r"secre?t|passw|passphrase|pwd|\bpass\b|token|credential|api_?key|\bauth\b", re.IGNORECASE
@@ -82,6 +82,23 @@ def shown(value: Any, name: str = "") -> str:
         return f"the class {value.__qualname__}"
     kind = type(value).__name__
     return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
+
+
+def fields_text(fields: Mapping[str, Any]) -> str:
+    """Return fields as ``key=value`` text, for the end of a line of the log; None is left out.
+
+    >>> fields_text({"event": "outage", "server": "Redis at localhost", "seconds": 1.25, "error": None})
+    'event=outage server="Redis at localhost" seconds=1.25'
+    """
+    return " ".join(f"{name}={_field(value)}" for name, value in fields.items() if value is not None)
+
+
+def _field(value: Any) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    if text and not re.search(r'[\s"=\\]', text) and text.isprintable():
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(each if each.isprintable() else ascii(each)[1:-1] for each in escaped) + '"'
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

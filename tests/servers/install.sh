@@ -10,6 +10,7 @@ memcached memcached
 mariadbd mariadb-server
 pg_ctlcluster postgresql
 pgbouncer pgbouncer
+prometheus prometheus
 '
 
 missing=$(echo "$servers" | while read -r program package; do

@@ -12,8 +12,10 @@ from storeroom.testing.concurrency import in_threads
 ERROR = ConnectionError("refused")
 DOWN = (
     "the server is down (ConnectionError: refused). Its caches follow their on_error policy; "
-    "it is tried again every 1 s."
+    "it is tried again every 1 s. "
+    'event=outage server="the server" error=ConnectionError failures=3'
 )
+ENDED = 'the server answers again, after 12.4 s. event=recovery server="the server" seconds=12.4'
 
 
 @pytest.fixture
@@ -103,8 +105,11 @@ def test_outage_is_told_once_at_its_begin_and_once_at_its_end(
         breaker.succeed()
     assert [(record.name, record.levelname, record.getMessage()) for record in caplog.records] == [
         ("storeroom.outages", "ERROR", DOWN),
-        ("storeroom.outages", "WARNING", "the server answers again, after 12.4 s."),
+        ("storeroom.outages", "WARNING", ENDED),
     ]
+    fields = [{name: vars(record)[name] for name in ("event", "server")} for record in caplog.records]
+    assert fields == [{"event": event, "server": "the server"} for event in ("outage", "recovery")]
+    assert (caplog.records[0].error, caplog.records[1].seconds) == ("ConnectionError", 12.4)
 
 
 def test_clock_that_is_put_back_does_not_prolong_an_outage() -> None:

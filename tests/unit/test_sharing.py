@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from storeroom.backends.db import DatabaseCache
+from storeroom.backends.filebased import FileBasedCache
+from storeroom.backends.filebased.counts import read_counts
 from storeroom.base import sharing
 from storeroom.engines import background, counts
 from storeroom.testing.clock import FakeClock
@@ -105,3 +107,17 @@ def test_an_engine_whose_counts_are_written_can_be_forgotten(make: Make) -> None
     second = DatabaseCache(cache._location, {"OPTIONS": {}})
     second.engine = engine
     assert engine.is_used is True
+
+
+def test_counts_of_files_are_added_while_a_process_reads_more_than_it_writes(tmp_path: Path) -> None:
+    """A process adds its counts to the record of all about once a second in which it writes, however much it reads."""
+    with engines_of_its_own(), FakeClock() as clock:
+        cache: Any = FileBasedCache(str(tmp_path), {"OPTIONS": {"max_entries": 100, "max_bytes": "1MB"}})
+        for number in range(20):
+            cache.set("a", number)
+            assert [cache.get("a") for _ in range(5)] == [number] * 5
+            added = cache._read(read_counts)
+            assert cache.stats().hits - added["hits"] <= 5 * 4
+            clock.advance(0.3)
+        process = cache.stats("process")
+        assert (process.scope, process.hits, process.sets) == ("process", 100, 20)

@@ -6,11 +6,10 @@ a mistake of the program, such as a value that cannot be stored, raises as ever.
 
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import Future
 from contextlib import suppress
 from functools import cache, wraps
 from time import perf_counter
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, ClassVar, Final, NoReturn, TypeAlias
 
 from storeroom import config, registry
 from storeroom.backends.fallbacks import check_fallback
@@ -40,16 +39,21 @@ from storeroom.storage.outages import are_answers_refused, is_room_needed
 from storeroom.storage.steps import arun, run
 
 __all__ = [
-    "NETWORK_OPTIONS", "NetworkCache", "NetworkEngine", "busy_answer", "carried", "ignored", "in_turn", "refused",
+    "NETWORK_OPTIONS", "NetworkCache", "NetworkEngine", "busy_answer", "carried", "ignored", "put_around", "refused",
 ]  # fmt: skip
 
-T = TypeVar("T")
+_Hook: TypeAlias = Callable[..., Any]
+
+_AROUND: Final[list[Callable[[str, _Hook, bool], _Hook]]] = []
 
 _OF_AN_ENTRY: Final = ("incr", "rename")
 """Hooks that raise a ValueError where there is no entry. Under "miss" there is none."""
 
 _WITHOUT_ANSWER: Final = (*_OF_AN_ENTRY, "clock", "sight")
 """Hooks that raise under every policy; of a counter's, a caller makes None if that is the word."""
+
+_NAMES: Final = frozenset({*ANSWERS, *_WITHOUT_ANSWER})
+"""The hooks with the policy around them."""
 
 _WITHOUT_FALLBACK: Final = ("clear", "usage", "match", "remove", "sight")
 """Hooks that no other cache answers: it holds entries of its own, which are not to be cleared or counted."""
@@ -148,6 +152,9 @@ class NetworkCache(ServedCache, abstract=True):
     A subclass sets `engine` and `_outage_errors` in its `__init__`.
     """
 
+    _asking: ClassVar[Mapping[str, _Hook]] = {}
+    """The hooks of this class itself, by their names, without the policy around them: each asks the server."""
+
     def __init__(self, params: Mapping[str, Any]) -> None:
         super().__init__(params)
         check_fallback(self.settings.options)
@@ -155,11 +162,19 @@ class NetworkCache(ServedCache, abstract=True):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Put the outage policy around the hooks that this class defines."""
         super().__init_subclass__(**kwargs)
-        for name in (*ANSWERS, *_WITHOUT_ANSWER):
-            if hook := cls.__dict__.get(f"_{name}"):
-                setattr(cls, f"_{name}", _guarded(name, keeping_sessions(hook) if name == "add" else hook))
-            if hook := cls.__dict__.get(f"_a{name}"):
-                setattr(cls, f"_a{name}", _guarded_async(name, keeping_sessions(hook) if name == "add" else hook))
+        names = [f"_{twin}{name}" for name in _NAMES for twin in ("", "a")]
+        cls._asking = {name: vars(cls)[name] for name in names if name in vars(cls)}
+        cls.guard_hooks()
+
+    @classmethod
+    def guard_hooks(cls) -> None:
+        """Put the policy around the hooks that this class defines, and below it the wrapper that there may be."""
+        for hook_name, hook in cls._asking.items():
+            name = hook_name[1:] if (is_sync := hook_name[1:] in _NAMES) else hook_name[2:]
+            asking = keeping_sessions(hook) if name == "add" else hook
+            for wrap in _AROUND:
+                asking = wrap(name, asking, is_sync)
+            setattr(cls, hook_name, (_guarded if is_sync else _guarded_async)(name, asking))
 
     def _unknown(self, leased: Any, doubted: Collection[str]) -> Any:
         """Return None for False: nobody has a lease that could not be written, to be waited for."""
@@ -284,6 +299,23 @@ def _also(kind: type[StorageError], others: tuple[type[Exception], ...]) -> type
     return type(kind.__name__, (kind, *others), {**own, "__repr__": kind.__repr__, "__str__": kind.__str__})
 
 
+def put_around(wrap: Callable[[str, _Hook, bool], _Hook] | None) -> None:
+    """Put a wrapper around each hook that asks a server, under the policy, for spans; or take it away, for None.
+
+    Without one an operation pays nothing: the hooks are put together anew.
+
+    Args:
+        wrap: called with a hook's name, without the underscore, the hook or its twin, and whether it is the hook;
+            returns one to be called in its place.
+    """
+    _AROUND[:] = [] if wrap is None else [wrap]
+    kinds: list[type[NetworkCache]] = [NetworkCache]
+    while kinds:
+        kind = kinds.pop()
+        kind.guard_hooks()
+        kinds += kind.__subclasses__()
+
+
 def _guarded(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
     attempts = (True,) if name in _COUNTED else (False, True)
 
@@ -392,33 +424,6 @@ def busy_answer(
     """
     counters.busy += name != "usage"  # a look at the counters does not raise them
     return _unasked(settings, name, args, error)
-
-
-async def in_turn(future: Future[T], seconds: float, too_late: Callable[[PoolTimeoutError], T]) -> T:
-    """Await the job of a thread; ``too_late(error)`` if no thread came free for it within so many seconds."""
-    import asyncio  # noqa: PLC0415 -- a synchronous program need not load it
-
-    is_late = False
-
-    def give_up() -> None:
-        nonlocal is_late
-        is_late = future.cancel()  # False once it has begun
-
-    timer = asyncio.get_running_loop().call_later(seconds, give_up)
-    try:
-        return await asyncio.wrap_future(future)
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if not is_late or (task is not None and task.cancelling()):
-            raise
-    finally:
-        timer.cancel()
-    return too_late(
-        PoolTimeoutError(
-            f"All threads for asynchronous callers were busy for {seconds:g} s. Raise OPTIONS['max_connections'], or "
-            "OPTIONS['pool_timeout'] to wait longer."
-        )
-    )
 
 
 def carried(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:

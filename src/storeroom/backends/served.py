@@ -52,6 +52,17 @@ class NetworkEngine(Engine):
         """See Engine."""
         return total(super().counted(), {"breaker_openings": self.breaker.openings} | self._waits())
 
+    @property
+    def peer(self) -> tuple[str, int] | None:
+        """Host and port of the server; None for a socket or a file, and for a group, any of which may answer."""
+        _, host, port = self.spoken
+        return (host, port) if host else None
+
+    @property
+    def servers_down(self) -> int:
+        """See Engine."""
+        return int(self.breaker.is_open)
+
     def _waits(self) -> dict[str, float]:
         """Return the waits for a connection, as counts by name."""
         return {}

@@ -1,5 +1,6 @@
 """The operations of a cache that compute missing values, once, and those that forget by tag."""
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar, Unpack, overload
 
@@ -261,11 +262,11 @@ class ComputedCache(Handle):
 
     def _terms(self, timeout: Any, freshness: Freshness, tags: Iterable[object]) -> Terms:
         tag_keys = self._tag_keys(tags) if tags else ()
-        raises, on_error = map(self.settings.options.get, ("on_unstorable", "on_error"))
+        raises, on_error, slow = map(self.settings.options.get, ("on_unstorable", "on_error", "slow_computation"))
         of_writes = on_error["write"] if isinstance(on_error, Mapping) else on_error
         return Terms(
             self._expiry_of(timeout), freshness, tag_keys, raises == "raise", of_writes == "raise", self._families,
-            self._hit_families,
+            self._hit_families, math.inf if slow is None else slow, self.settings.alias,
         )  # fmt: skip
 
     def _expiry_of(self, timeout: Any) -> Callable[[Any], float]:

@@ -125,23 +125,26 @@ class ListingCache(ManyCache):
         """See prune()."""
         return await (self._overlay or self)._aprune()
 
-    def stats(self, scope: Literal["all"] | None = None) -> CacheStats:
+    def stats(self, scope: Literal["process", "all"] | None = None) -> CacheStats:
         """Return the counts of this cache's storage, and its size: see CacheStats.
 
         Args:
-            scope: None for the counts that are at hand, whose `scope` tells whose they are; "all" for those of all
-                processes together, which costs one read of many keys.
+            scope: None for the counts that are at hand, whose `scope` tells whose they are; "process" for those of this
+                process alone; "all" for those of all processes together, which costs one read of many keys.
 
         Raises:
             NotSupportedError: there is no counting together: OPTIONS["shared_stats"] is not True, or the storage is
                 this process's own.
             StorageError: the server is out of reach, and the scope is "all".
         """
-        if scope is not None:
+        if scope not in {None, "process"}:
             return self._stats_of_all(scope)
         entries, size = (self._overlay or self)._usage()
         more = {"entries": entries, "bytes": size, "tiers": self._tiers()}
-        return self._counted_stats(self._counted_here(), **more, **self._whose())
+        if scope is None:
+            return self._counted_stats(self._counted_here(), **more, **self._whose())
+        whose = "process" if self._engine.is_common else "handle"
+        return self._counted_stats(self._counted_by_this_process(), **more, scope=whose)
 
     def _whose(self) -> dict[str, Any]:
         """Return the scope of _counted_here(), and of how many processes these are."""
@@ -171,12 +174,13 @@ class ListingCache(ManyCache):
         return None, None
 
     def _counted_by_this_process(self) -> dict[str, Any]:
+        """Return the same where _counted_here() is of more processes than this."""
         return self._counted_here()
 
-    def _stats_of_all(self, scope: str, *, with_own: bool = True) -> CacheStats:
+    def _stats_of_all(self, scope: str | None, *, with_own: bool = True) -> CacheStats:
         """Return the sum of all processes' counts: see stats()."""
         if scope != "all":
-            raise ValueError(f'stats() was given the scope {scope!r}; expected None or "all".')
+            raise ValueError(f'stats() was given the scope {scope!r}; expected None, "process" or "all".')
         if not self._publishes:
             raise NotSupportedError(_NOT_TOGETHER if self.is_shared else _OWN)
         counted, processes = import_module("storeroom.base.sharing").counted_together(self, with_own=with_own)
@@ -193,7 +197,7 @@ class ListingCache(ManyCache):
     def _counted_stats(self, counted: Mapping[str, Any], **more: Any) -> CacheStats:
         return CacheStats.of(counted, counts_hits=self._hit_families is not None, **more)
 
-    async def astats(self, scope: Literal["all"] | None = None) -> CacheStats:
+    async def astats(self, scope: Literal["process", "all"] | None = None) -> CacheStats:
         """See stats()."""
         return await self._run(self.stats, scope)
 

@@ -21,16 +21,22 @@ from typing import Any, Final
 from storeroom import timeouts
 from storeroom.engines import background
 from storeroom.engines.counts import CacheStats, Counters, less, total
-from storeroom.exceptions import StoreroomError
+from storeroom.exceptions import StorageError, StoreroomError
 from storeroom.keys import LOCK_PREFIX
 from storeroom.living import Living
 from storeroom.storage.hooks import StorageHooks
 from storeroom.storage.outages import no_answers
 
-__all__ = ["KEEP_SECONDS", "Publisher", "begin_anew", "counted_together", "reset", "share", "stats_of_others"]
+__all__ = [
+    "HEARD_SECONDS", "KEEP_SECONDS", "Publisher", "begin_anew", "counted_together", "reset", "share", "stats_apart",
+    "stats_of_others",
+]  # fmt: skip
 
 KEEP_SECONDS: Final = 86_400.0
 """For how long a process that ended, or does nothing, is counted: a program of each night is there in the morning."""
+
+HEARD_SECONDS: Final = 3600.0
+"""For how long the numbers of a process that ended, or does nothing, are told apart: many scrapes long."""
 
 _TURN_SECONDS: Final = 2.0
 """For how long the end of a process waits for a write under way."""
@@ -225,3 +231,21 @@ def stats_of_others(cache: Any) -> CacheStats | None:
 def begin_anew(cache: Any) -> None:
     """Let the counts of all processes begin at zero."""
     cache._reset_stats()
+
+
+def stats_apart(cache: Any) -> dict[str, CacheStats] | None:
+    """Return the number of each process to its counts, of those heard of within the hour; None if they have one record.
+
+    The counts of this process are written first, so that no other tells less of them later: a program that watches
+    would take that for a restart. In an outage there are this process's counts alone.
+    """
+    if not cache._publishes:
+        cache.engine.add_counts()
+        return None
+    name, since = _name_of(cache), timeouts.now() - HEARD_SECONDS
+    own = next(each for each in cache._counters.publishers if each.name == name)
+    own.publish()
+    counted = {own.id: cache._counted_here()}
+    with suppress(StorageError):
+        counted |= {entry["id"]: entry["counted"] for _, entry in _entries(cache, name) if entry["at"] >= since}
+    return {process: cache._counted_stats(numbers, scope="process") for process, numbers in counted.items()}

@@ -1,5 +1,6 @@
 """The work of a computation: read, lease, compute, store. `stampede` and `serving` choose the caller, and the order."""
 
+import math
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any, Final
 from storeroom import timeouts
 from storeroom.computing.decision import shortened
 from storeroom.computing.leases import Lease
+from storeroom.computing.slow import note_slow
 from storeroom.computing.whole import Whole, look_again
 from storeroom.config.freshness import Freshness
 from storeroom.engines.counts import Counters
@@ -24,7 +26,10 @@ from storeroom.storage.outages import room_needed
 from storeroom.storage.steps import Steps
 from storeroom.timeouts import NEVER
 
-__all__ = ["Function", "Terms", "Work"]
+__all__ = ["AROUND", "Function", "Terms", "Work"]
+
+AROUND: Final[list[Callable[["Function", "Work"], Any]]] = []
+"""At most one function, of a Function and its Work: it returns what is called in place of the Function, for spans."""
 
 _IN_ANOTHER_CONTEXT: Final = suppress(ValueError)
 """Where a task is ended whose loop has gone."""
@@ -42,6 +47,8 @@ class Terms:
         needs_storage: whether a storage that fails before anything is computed is an error.
         families: of the keys; None where they are not told apart.
         hit_families: the same; None where hits are not counted by family.
+        slow_seconds: from which on a computation is logged as slow.
+        alias: of the cache, for logs and spans; "" where it is not known.
     """
 
     expires_at: Callable[[Any], float]
@@ -51,6 +58,8 @@ class Terms:
     needs_storage: bool = False
     families: Families | None = None
     hit_families: Families | None = None
+    slow_seconds: float = math.inf
+    alias: str = ""
 
     def expiry(self, value: Any) -> float:
         """Return when the value expires, jitter included."""
@@ -144,6 +153,7 @@ class Work:
     def note_sets(self, storage_keys: Sequence[str]) -> None:
         """Count entries that were written."""
         self.counters.sets += len(storage_keys)
+        self.hooks.engine.look_for_storm()
         if self.terms.families is not None:
             typed = dict(zip(self.storage_keys, self.typed, strict=True))
             self.terms.families.add_sets(typed[key] for key in storage_keys)
@@ -152,15 +162,19 @@ class Work:
         """Return the result of the function, and count it: each value of a mapping, where that is asked for."""
         function, families = self._function, self.terms.families
         try:
-            result = yield function, "call", (flight, *args)
+            result = yield AROUND[0](function, self) if AROUND else function, "call", (flight, *args)
         except BaseException as error:
             is_own = isinstance(error, Exception) and not is_from_outside(error)
             self.counters.failed += is_own
             self.counters.abandoned += not is_own
             if is_own and families is not None:
                 families.of(self.typed[0]).failed += 1
+            if is_own and function.seconds >= self.terms.slow_seconds:
+                note_slow(self, function, error)
             raise
         if function.is_computed:
+            if function.seconds >= self.terms.slow_seconds:
+                note_slow(self, function)
             keys = list(result) if args and isinstance(result, Mapping) else self.typed
             self.counters.computed += len(keys)
             self.counters.compute_seconds += function.seconds

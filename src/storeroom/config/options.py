@@ -15,6 +15,7 @@ from storeroom.config.parsers import (
     boolean,
     finite_size,
     is_none,
+    number,
     size,
     staleness,
     text,
@@ -181,6 +182,13 @@ def _transactional(value: Any) -> str | bool | None:
     raise ValueError("True, False, None, or the alias of a database in Django's DATABASES")
 
 
+def _slow(value: Any) -> float | None:
+    try:
+        return None if is_none(value) else number(0.0)(value)
+    except ValueError:
+        raise ValueError("seconds, such as 2.5, or None for none") from None
+
+
 def _on_unstorable(value: Any) -> str:
     if value in ("return", "raise"):
         return str(value)
@@ -227,6 +235,11 @@ COMMON_OPTIONS: Final[Mapping[str, Option]] = {
         False,
         'Whether processes that share a server or a database count together, for stats(scope="all") and `storeroom '
         "stats`: each writes its counts every few seconds, in one small entry. Files always do.",
+    ),
+    "slow_computation": Option(
+        _slow,
+        None,
+        "Seconds from which on a computation of get_or_set(), refresh() and @cached is logged as slow; None for none.",
     ),
     "owns_location": Option(
         boolean,

@@ -21,6 +21,7 @@ from weakref import WeakValueDictionary
 from storeroom.engines.counts import Counters
 from storeroom.engines.flights import Flights
 from storeroom.engines.nesting import Alone
+from storeroom.engines.storms import EvictionWatch
 from storeroom.engines.watching import watch
 from storeroom.locks import note, reentrant
 
@@ -56,6 +57,7 @@ class Engine:
         bounds: those of the storage, and until when they are known, by the ones that a handle was given.
         parts: engines that are used through this one alone.
         recorder: of the traffic, where ``OPTIONS["advise"]`` asks for that.
+        storms: tells of many evictions.
         opened: whether files or connections are open: 0, or a number that grows with each use.
         is_common: whether it was got by shared(), so that all handles of the storage in this process have it.
         can_be_forgotten: whether an engine that no handle uses may be forgotten, as its storage is elsewhere.
@@ -76,6 +78,7 @@ class Engine:
         self.alone = Alone(self.lock)
         self.counters = Counters()
         self.flights = Flights()
+        self.storms = EvictionWatch()
         self.handles = WeakValueDictionary[int, Any]()
         self.bounds: dict[tuple[Any, ...], tuple[Any, float]] = {}
 
@@ -97,6 +100,23 @@ class Engine:
     def is_used(self) -> bool:
         """Whether there is a handle, beside one for each of those who write the counts."""
         return len(self.handles) > len(self.counters.publishers)
+
+    def look_for_storm(self) -> None:
+        """Log an eviction storm, where the engine knows of evictions at any time."""
+
+    def note_evictions(self, number: int, bound: int) -> None:
+        """Count evictions, and log a storm; `bound` is the number of entries that there may be."""
+        self.counters.evictions += number
+        self.storms.look(self.counters.evictions if number else 0, bound, self)
+
+    @property
+    def servers_down(self) -> int:
+        """The number of servers that are taken for down now."""
+        return 0
+
+    def add_counts(self) -> int:
+        """Add this process's counts to the record of all, if there is one; return the evictions of all, or 0."""
+        return 0
 
     def counted(self) -> dict[str, Any]:
         """Return the counts by the names of CacheStats, but for those that are zero."""

@@ -60,6 +60,12 @@ class Families:
         text = text[:_LOOKED_AT] if self._patterns else text[:LONGEST].partition(":")[0]
         return self.known.get(text) or self._learnt(text)
 
+    def name_of(self, key: object) -> str:
+        """Return the name of a key's family."""
+        text = key if type(key) is str else str(key)
+        name = self._name_of(text[:_LOOKED_AT] if self._patterns else text)
+        return OTHER if name not in self._counters.families and len(self._counters.families) >= MOST_FAMILIES else name
+
     def add_misses(self, keys: Iterable[object]) -> None:
         """Count misses of these keys."""
         for key in keys:

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from typing import Final, TypeAlias
 from weakref import ref
 
-from storeroom import timeouts
+from storeroom import timeouts, wording
 from storeroom.locks import reentrant
 
 __all__ = [
@@ -123,7 +123,10 @@ class CircuitBreaker:
         with self._lock:
             was_open, self.is_open, self._in_a_row = self.is_open, False, 0
         if was_open:
-            logger.warning("%s answers again, after %.1f s.", self.name, timeouts.now() - self._opened_at)
+            seconds = timeouts.now() - self._opened_at
+            fields = {"event": "recovery", "server": self.name, "seconds": round(seconds, 3)}
+            text = wording.fields_text(fields)
+            logger.warning("%s answers again, after %.1f s. %s", self.name, seconds, text, extra=fields)
 
     def fail(self, error: BaseException, *, is_down: bool = True) -> None:
         """Note that the server could not be reached or did not answer in time; it answers others if not `is_down`."""
@@ -136,12 +139,15 @@ class CircuitBreaker:
             self.openings += 1
             self._opened_at = timeouts.now()
             self._probe_at = self._opened_at + self._pause
+        fields = {"event": "outage", "server": self.name, "error": type(error).__name__, "failures": self._in_a_row}
         logger.error(
-            "%s is down (%s: %s). Its caches follow their on_error policy; it is tried again every %g s.",
+            "%s is down (%s: %s). Its caches follow their on_error policy; it is tried again every %g s. %s",
             self.name,
             type(error).__name__,
             error,
             self._pause,
+            wording.fields_text(fields),
+            extra=fields,
         )
 
     def trust(self) -> None:

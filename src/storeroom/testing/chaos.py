@@ -265,7 +265,7 @@ class ChaosCache(_ChaoticHooks, BaseCache):
     def _thaw(self, storage_key: str, kept: Any) -> Any:
         return self._inner._thaw(storage_key, kept)
 
-    def stats(self, scope: Literal["all"] | None = None) -> CacheStats:
+    def stats(self, scope: Literal["process", "all"] | None = None) -> CacheStats:
         """Return those of the cache behind."""
         return self._inner.stats(scope)
 

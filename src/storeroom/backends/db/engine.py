@@ -245,7 +245,7 @@ class DatabaseEngine(NetworkEngine):
         result, transaction, self._earliest = self.database.within(session, self.statements.grammar.begin, saved)
         self._counts = transaction.counts or self._counts
         self.counters.expirations += transaction.expirations
-        self.counters.evictions += transaction.evictions
+        self.note_evictions(transaction.evictions, min(bounds.max_entries, (self._counts or (0,))[0]))
         return result
 
     def _expire(self, transaction: Transaction) -> float:

@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from storeroom.backends.connections import Connections
 from storeroom.backends.db.database import Database
-from storeroom.backends.network import in_turn
+from storeroom.backends.in_turn import in_turn
 from storeroom.engines import Engine
 from storeroom.exceptions import PoolTimeoutError
 

@@ -429,7 +429,7 @@ class FileBasedCache(WritePolicy, ComparingCache):
     def _whose(self) -> dict[str, Any]:
         return {"scope": "machine", "processes": None}
 
-    def _stats_of_all(self, scope: str, *, with_own: bool = True) -> CacheStats:
+    def _stats_of_all(self, scope: str | None, *, with_own: bool = True) -> CacheStats:
         return self.stats() if scope == "all" else super()._stats_of_all(scope, with_own=with_own)
 
     def _reset_stats(self) -> None:

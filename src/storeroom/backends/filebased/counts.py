@@ -45,22 +45,25 @@ def counts_in(transaction: Any) -> Iterator[tuple[bytes, bytes]]:
             yield key, bytes(record)
 
 
-def add_counts(environment: Any, slots: Slots, counters: Counters) -> None:
-    """Add this process's counters to the records, and start them at zero again.
+def add_counts(environment: Any, slots: Slots, counters: Counters) -> int:
+    """Add this process's counters to the records, and start them at zero again; return all processes' evictions.
 
-    Raises nothing: where the environment cannot be written to, they go on counting.
+    Raises nothing: where the environment cannot be written to, they go on counting. Zero where nothing was added.
     """
     raw = counters.raw()
     counted = presented(raw)
     if not counted:
-        return
+        return 0
     try:
         with environment.begin(write=True) as transaction:
             slots.skip(transaction.id())
-            _put(transaction, total(read_counts(transaction), counted))
+            everybody = total(read_counts(transaction), counted)
+            evictions: int = everybody["evictions"]
+            _put(transaction, everybody)
     except (lmdb.Error, OSError, ValueError):  # the last two: slots were put in place of these, and removed since
-        return  # the operation that comes next meets the same error and tells it
+        return 0  # the operation that comes next meets the same error and tells it
     counters.hand_over(raw)
+    return evictions
 
 
 def _put(transaction: Any, counted: dict[str, Any]) -> None:

@@ -254,12 +254,12 @@ class Environment(RecoveringEngine):
         if is_ours:
             turns.threads.release()
 
-    def add_counts(self) -> None:
-        """Add this process's counters to those of all."""
-        environment = self._environment
-        if environment is not None:
+    def add_counts(self) -> int:
+        """Add this process's counters to those of all; return the evictions of all, or 0 if nothing was added."""
+        if (environment := self._environment) is not None:
             with contextlib.suppress(ReplacedError, TakenError), self.turns.taken():
-                add_counts(environment, self.queues.slots, self.counters)
+                return add_counts(environment, self.queues.slots, self.counters)
+        return 0
 
     def _open_and_begin(self, **how: bool) -> Any:
         self._opened()

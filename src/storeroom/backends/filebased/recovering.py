@@ -20,11 +20,13 @@ class RecoveringEngine(Engine):
         location: the directory.
         checked_at: epoch seconds; infinite while a write has given up, so that every operation takes the long way.
         dropped: keys whose writes were dropped, as another process was writing for too long.
+        counts_due: epoch seconds from which on a write adds this process's counts to those of all.
         has_given_up: whether the last write has waited for too long.
     """
 
     location: str
     checked_at: float
+    counts_due = 0.0
 
     def __init__(self) -> None:
         super().__init__()

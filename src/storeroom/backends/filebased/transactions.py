@@ -10,7 +10,7 @@ import lmdb
 
 from storeroom import timeouts
 from storeroom.backends.filebased.aborting import abort
-from storeroom.backends.filebased.environment import Environment
+from storeroom.backends.filebased.environment import CHECK_SECONDS, Environment
 from storeroom.backends.filebased.records import frame_of
 from storeroom.backends.filebased.slots import ENTRIES, SIZE
 from storeroom.backends.filebased.table import LOOKS, Bounds, Table, put_alone
@@ -101,11 +101,18 @@ class TransactingCache(KeptBounds, InlineCache, abstract=True):
     def _frame_of(self, entry_key: bytes) -> bytes:
         return self._read(lambda transaction: frame_of(transaction, entry_key), buffers=True)  # copied once
 
+    def _add_counts(self, now: float) -> None:
+        """Add this process's counts to those of all, once a second, and look whether all have evicted many."""
+        engine = self._engine
+        engine.counts_due = now + CHECK_SECONDS
+        engine.storms.look(engine.add_counts(), self._bounds.max_entries or self._entries_about(), engine)
+
     def _put(self, entry_key: bytes, frame: bytes, expires_at: float) -> None:
         engine, now, transaction = self._engine, timeouts.now(), None
         if now > self._bounds_due:
             self._agree()
-        if not engine.checked_at <= now <= engine.check_after or engine.is_tight:
+        is_due = now > engine.counts_due or not engine.checked_at <= now <= engine.check_after
+        if is_due or engine.is_tight:
             self._write_or_remove((entry_key,), Table.put, entry_key, frame, expires_at, self._bounds)
             return
         try:
@@ -194,7 +201,8 @@ class TransactingCache(KeptBounds, InlineCache, abstract=True):
             self._agree()
         if not engine.checked_at <= now <= engine.check_after:
             self._check(now)
-            engine.add_counts()
+        if not 0 <= engine.counts_due - now <= CHECK_SECONDS:
+            self._add_counts(now)
         is_last, waiting = False, None
         while True:
             leaves = engine.is_tight and not frees

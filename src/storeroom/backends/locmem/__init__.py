@@ -324,6 +324,7 @@ class LocMemCache(MemoryContents):
                 for terms in part:
                     self._put(*terms, expires_at, now)
             self._bounded.let_go()
+        self._engine.look_for_storm()
         return []
 
     def _put(self, storage_key: str, *terms: Any) -> None:

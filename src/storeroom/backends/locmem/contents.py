@@ -60,6 +60,11 @@ class MemoryEngine(Engine):
             self.entries.note_removal = self.tags.note_removal = remembered.note
         return remembered
 
+    def look_for_storm(self) -> None:
+        """See Engine."""
+        entries = self.entries
+        self.storms.look(entries.evictions, entries.max_entries or len(entries), self)
+
     def after_fork_in_child(self) -> None:
         """Begin to count anew; the entries are there."""
         super().after_fork_in_child()
@@ -85,6 +90,7 @@ class MemoryContents(InlineCache, abstract=True):
             families.sample_set(key)
         else:
             self._counters.sample()
+        self._engine.look_for_storm()
 
     def _encoded(self, storage_key: str, value: Any) -> Any:
         try:

@@ -15,13 +15,14 @@ from typing import Any, ClassVar, Final, ParamSpec, TypeVar
 from storeroom import config
 from storeroom.backends.base import codec_of
 from storeroom.backends.fallbacks import check_fallback
+from storeroom.backends.in_turn import in_turn
 from storeroom.backends.memcached import location as locations
 from storeroom.backends.memcached import options as known
 from storeroom.backends.memcached import probe as probes
 from storeroom.backends.memcached.clients import Driver
 from storeroom.backends.memcached.engine import Group, Server
 from storeroom.backends.memcached.shard import Shard
-from storeroom.backends.network import busy_answer, in_turn
+from storeroom.backends.network import busy_answer
 from storeroom.backends.strangers import MEMCACHED, TLS
 from storeroom.base import BaseCache
 from storeroom.engines import shared

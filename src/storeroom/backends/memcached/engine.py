@@ -146,6 +146,11 @@ class Group(Engine):
         self.executor = _new_executor()
         self.samples: dict[str, set[str]] = {}  # of storage keys that programs' own functions make, by prefix
 
+    @property
+    def servers_down(self) -> int:
+        """See Engine."""
+        return sum(server.servers_down for server in self.servers)
+
     def counted(self) -> dict[str, Any]:
         """See Engine; the servers count for themselves how they are."""
         return reduce(total, (server.counted() for server in self.servers), super().counted())

@@ -62,11 +62,13 @@ class Shard(NetworkCache, abstract=True):
         super().__init__({})
         self._engine, self._home, self._longest, self._tier = server, home, longest, type(cache).__name__
         self.settings, self._codec, self._counters = cache.settings, cache._codec, cache._counters
+        self.key_func, self._version, self._families = cache.key_func, cache.version, cache._families
         self._outage_errors, self._errors = driver.OUTAGES, driver.ERRORS
         self.use_prefix(self.settings.key_prefix)
 
     def use_prefix(self, key_prefix: str) -> None:
         """Belong to the generations of this prefix."""
+        self.key_prefix = key_prefix
         self._generation = self._engine.generation(key_prefix)
         self._dropped = self._generation.dropped
 

@@ -340,6 +340,16 @@ class RedisEngine(NetworkEngine):
         of_servers = 0 if self._health is None else self._health.openings
         return total(super().counted(), {"breaker_openings": of_servers})
 
+    @property
+    def peer(self) -> tuple[str, int] | None:
+        """See NetworkEngine."""
+        return None if self._health is not None or self.target.sentinels else super().peer
+
+    @property
+    def servers_down(self) -> int:
+        """See Engine."""
+        return super().servers_down + (0 if self._health is None else self._health.down)
+
     def _waits(self) -> dict[str, float]:
         return reduce(total, (pool.waits for pool in list(self._pools.values())), {})
 

@@ -95,6 +95,11 @@ class Health:
         """Times that a server was taken for down."""
         return sum(breaker.openings for breaker in list(self._breakers.values()))
 
+    @property
+    def down(self) -> int:
+        """The number of servers that are taken for down."""
+        return sum(breaker.is_open for breaker in list(self._breakers.values()))
+
     def reset(self) -> None:
         """Forget everything, in a child process."""
         for breaker in self._breakers.values():

@@ -180,14 +180,18 @@ class TieredCache(Relay, BaseCache):
 
     def _counted_here(self) -> dict[str, Any]:
         """Return the counts of this cache in this process, and of its storage what happens there alone."""
-        storage, near = self._storage.stats(), self._near.stats()
+        return self._counted_with(self._storage.stats())
+
+    def _counted_by_this_process(self) -> dict[str, Any]:
+        storage = self._storage
+        return self._counted_with(storage._counted_stats(storage._counted_by_this_process(), entries=None, bytes=None))
+
+    def _counted_with(self, storage: CacheStats) -> dict[str, Any]:
+        near = self._near.stats()
         more = {"hits": self._near.direct_hits, "errors": storage.errors + near.errors}
         latency = {f"{bound:g}": number for bound, number in storage.latency.items()}
         own = total(self._counters.as_dict(), more)
         return own | {name: getattr(storage, name) for name in _OF_STORAGE} | {"latency": latency}
-
-    def _counted_by_this_process(self) -> dict[str, Any]:
-        return total(self._counters.as_dict(), {"hits": self._near.direct_hits})
 
     def _tiers(self) -> dict[str, CacheStats]:
         storage = self._storage.stats()

@@ -1,0 +1,74 @@
+"""The bytes of values, as codecs write and read them, for the spans in which that happens."""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, Final, Self
+
+from storeroom.serializers.codec import Codec, SignedCodec
+
+__all__ = ["Sized", "install", "remove"]
+
+
+class Sized:
+    """A block that adds up the bytes of values that are written or read in its thread or task.
+
+    Attributes:
+        bytes: so far.
+        is_within: whether a codec is at work: one may turn to another.
+    """
+
+    __slots__ = ("_before", "bytes", "is_within")
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.is_within = False
+        self._before: Sized | None = None
+
+    def __enter__(self) -> Self:
+        self._before = _current.get()
+        _current.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _current.set(self._before)
+
+
+_current: Final[ContextVar[Sized | None]] = ContextVar("storeroom_sized", default=None)
+
+_plain: Final[list[tuple[Any, str, Any]]] = []
+"""The methods of codecs as they were."""
+
+
+def install() -> None:
+    """Let codecs tell of bytes, until remove(): a program without spans pays nothing."""
+    for kind in (Codec, SignedCodec):
+        for name, is_sized in (("dumps", False), ("loads", True)):
+            method = vars(kind)[name]
+            _plain.append((kind, name, method))
+            setattr(kind, name, _measured(method, is_sized=is_sized))
+
+
+def remove() -> None:
+    """Let codecs be as they were."""
+    while _plain:
+        setattr(*_plain.pop())
+
+
+def _measured(method: Callable[..., Any], *, is_sized: bool) -> Callable[..., Any]:
+    """Return the method that adds the length of its argument, or of its result."""
+
+    @wraps(method)
+    def measured(codec: Any, given: Any, storage_key: str) -> Any:
+        sized = _current.get()
+        if sized is None or sized.is_within:
+            return method(codec, given, storage_key)
+        sized.is_within = True
+        try:
+            result = method(codec, given, storage_key)
+        finally:
+            sized.is_within = False
+        sized.bytes += len(given if is_sized else result)
+        return result
+
+    return measured
