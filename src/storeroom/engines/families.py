@@ -60,6 +60,10 @@ class Families:
         text = text[:_LOOKED_AT] if self._patterns else text[:LONGEST].partition(":")[0]
         return self.known.get(text) or self._learnt(text)
 
+    def name_of(self, key: object) -> str:
+        """Return the name of a key's family, be there room for it among the counts or not."""
+        return self._name_of(str(key)[:_LOOKED_AT])
+
     def add_misses(self, keys: Iterable[object]) -> None:
         """Count misses of these keys."""
         for key in keys:
