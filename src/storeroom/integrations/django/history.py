@@ -12,13 +12,14 @@ from contextvars import Context
 from dataclasses import astuple, dataclass
 from itertools import pairwise
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from django.core import signals
 from django.core.cache import caches
 
 from storeroom import timeouts
 from storeroom.base import BaseCache
-from storeroom.engines import CacheStats, background
+from storeroom.engines import CacheStats, Engine, background
 from storeroom.exceptions import NotSupportedError, StoreroomError
 from storeroom.keys import LOCK_PREFIX
 from storeroom.storage.outages import no_answers
@@ -127,8 +128,8 @@ def _point(stats: CacheStats) -> Point:
 
 # Keeping ------------------------------------------------------------------------------------
 
-_own: Final[dict[str, list[Point]]] = {}
-"""Alias to the points of this process, where it counts for itself."""
+_own: Final = WeakKeyDictionary[Engine, dict[str, list[Point]]]()
+"""The points of storages whose counts are this process's, by the kind of the counts."""
 
 
 def _note(cache: BaseCache, stats: CacheStats) -> list[Point]:
@@ -136,13 +137,21 @@ def _note(cache: BaseCache, stats: CacheStats) -> list[Point]:
     if stats.scope in {"machine", "all"}:
         with no_answers():
             return _note_together(cache, stats)
-    points = _own[cache.settings.alias] = _with(_own.get(cache.settings.alias, []), _point(stats))
-    return points
+    if stats.scope == "handle":  # it counts nothing
+        return []
+    own, kind = _own.setdefault(cache.engine, {}), _kind(cache)
+    own[kind] = _with(own.get(kind, []), _point(stats))
+    return own[kind]
+
+
+def _kind(cache: Any) -> str:
+    """Return "" for the counts of a storage, and a word for those that tiers have beside these."""
+    return "" if cache.engine.counters is cache._counters else "tiered"
 
 
 def _note_together(cache: Any, stats: CacheStats) -> list[Point]:
     # Named as a lock: no bound, no listing and no clear() of the program's knows it.
-    name = f"{LOCK_PREFIX}{cache.key_prefix}:\x00chart\x00{cache.settings.alias}"
+    name = f"{LOCK_PREFIX}{cache.key_prefix}:\x00chart\x00{_kind(cache)}"
     before = _read(cache._get(name))
     points = _with(before, _point(stats))
     if points[-1:] != before[-1:]:

@@ -20,6 +20,7 @@ from storeroom.integrations.django.charts import chart, sparkline
 from storeroom.integrations.django.entries import shown
 from storeroom.integrations.django.history import Interval, counted, history
 from storeroom.recording.left import left
+from storeroom.storage.outages import no_answers
 from storeroom.wording import mask_url
 
 __all__ = ["Overview", "overviews"]
@@ -60,6 +61,8 @@ class Overview:
             return cls(alias, backend, problem="The class is none of Storeroom's, and counts nothing.")
         this = cls(alias, backend, cache)
         try:
+            with no_answers():
+                cache.has_key("")  # asks a server whose counts are at hand, and is counted nowhere
             this.stats = counted(cache)
             this.intervals = history(cache, this.stats)
         except StoreroomError as error:
