@@ -15,13 +15,6 @@ collect_ignore = [
     *("client_suites", "django_redis_suite", "django_suite", "typing"),
     *("integrations/django_admin_site", "integrations/django_site"),
 ]
-    "client_suites",
-    "django_redis_suite",
-    "django_suite",
-    "integrations/django_admin_site",
-    "integrations/django_site",
-    "typing",
-]
 
 
 @pytest.fixture(autouse=True)
