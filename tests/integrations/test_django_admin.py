@@ -16,7 +16,7 @@ SITE = Path(__file__).parent / "django_admin_site"
 #: A browser that nobody looks at, and that talks to none but the page it was sent to.
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync --window-size=1280,900"
+    "--disable-background-networking --disable-component-update --disable-sync --hide-scrollbars --window-size=1280,900"
 )
 
 

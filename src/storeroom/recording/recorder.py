@@ -106,7 +106,7 @@ class Recorder:
         with self._lock:
             self._opened_at = self._judged_at = time.monotonic()
             self._spent = 0.0
-            self._since = self._counters.hits, self._counters.misses
+            self._since = self._reads()
             self.is_open = True
             for handle in list(engine.handles.values()):
                 if (overlay := handle._recording) is not None:
@@ -137,10 +137,14 @@ class Recorder:
                 self._timer.cancel()
 
     def _count(self) -> None:
-        hits, misses = self._counters.hits, self._counters.misses
+        hits, misses = now = self._reads()
         self._hits += hits - self._since[0]
         self._misses += misses - self._since[1]
-        self._since = hits, misses
+        self._since = now
+
+    def _reads(self) -> tuple[int, int]:
+        """Return the hits and the misses that were counted; get_or_set() counts its hits apart."""
+        return self._counters.hits + self._counters.reused, self._counters.misses
 
     # Notes ------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ CACHES = {
         "KEY_PREFIX": "shop",
         "OPTIONS": {"shared_stats": True},
     },
-    "odd/name": {"BACKEND": f"{OURS}.locmem.LocMemCache", "LOCATION": "odd"},
+    "odd/<b>": {"BACKEND": f"{OURS}.locmem.LocMemCache", "LOCATION": "odd", "OPTIONS": {"advise": "always"}},
     "hashed": {
         "BACKEND": f"{OURS}.locmem.LocMemCache",
         "LOCATION": "hashed",

@@ -8,12 +8,14 @@ from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib.admin.models import LogEntry
+from django.contrib.admin.utils import quote
 from django.contrib.auth.models import Permission, User
 from django.contrib.staticfiles.testing import StaticLiveServerTestCase
 from django.core.cache import cache, caches
 from django.core.management import call_command
 from django.test import Client, TestCase
 from django.urls import reverse
+from django.utils.html import escape
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -36,7 +38,7 @@ def user(name: str, *permissions: str, **fields: Any) -> User:
 
 
 def url(page: str, alias: str = "default", site: str = "admin", **query: Any) -> str:
-    args = [] if page == "changelist" else [alias.replace("/", "_2F")]
+    args = [] if page == "changelist" else [quote(alias)]
     found = reverse(f"{site}:storeroom_cache_{page}", args=args)
     return f"{found}?{urlencode(query)}" if query else found
 
@@ -55,7 +57,7 @@ class Pages(TestCase):
         }
 
     def setUp(self) -> None:
-        for alias in ("default", "pages", "shared", "odd/name"):
+        for alias in ("default", "pages", "shared", "odd/<b>"):
             caches[alias].clear()
 
     def of(self, name: str) -> Client:
@@ -117,9 +119,9 @@ class Pages(TestCase):
         caches["pages"].get_or_set("page:1", lambda: "html")
         text = self.page("reader", url("changelist"))
         for alias in settings.CACHES:
-            assert f"{alias}</a>" in text or alias in {"foreign", "nothing"}, alias
-        assert "all processes of the machine" in text
-        assert "1 process, all hosts" in text
+            assert f"{escape(alias)}</a>" in text or alias == "foreign", alias
+        assert "the whole machine" in text
+        assert "1 process<" in text
         assert f"process {os.getpid()} alone" in text
         assert "none of Storeroom&#x27;s" in text
         assert f"127.0.0.1:{os.environ['SITE_PORT']}" in text
@@ -127,11 +129,21 @@ class Pages(TestCase):
         assert "hunter2" not in self.page("reader", url("change", "down"))
 
     def test_an_unknown_alias_and_one_of_django_have_no_page(self) -> None:
-        """They are not found; and an odd name is."""
+        """They are not found, and neither is a version that is no number."""
         self.page("reader", url("change", "nobody"), status=404)
         self.page("reader", url("change", "foreign"), status=404)
         self.page("reader", url("entry", key="k", version="x"), status=404)
-        assert "odd/name" in self.page("reader", url("change", "odd/name"))
+
+    def test_a_name_of_any_text_is_escaped(self) -> None:
+        """An alias and a tag with markup and a slash in them stand on each page as they are, in pictures, too."""
+        for number in range(40):
+            caches["odd/<b>"].get_or_set(f"k:{number % 20}", lambda: 1, tags=["<b>"])
+        history.note_all([caches["odd/<b>"]])
+        for page in ("changelist", "change", "keys", "clear", "history", "entry"):
+            text = self.page("root", url(page, "odd/<b>", **({"key": "k:1"} if page == "entry" else {})))
+            assert "odd/&lt;b&gt;" in text, page
+            assert "<b>" not in text, page
+        assert self.of("root").post(url("clear", "odd/<b>"))["Location"] == url("change", "odd/<b>")
 
     def test_a_search_finds_keys_by_beginning_pattern_family_and_version(self) -> None:
         """The keys link to their entries; a storage that lists none says why."""
@@ -296,7 +308,7 @@ class Courses(TestCase):
         for alias in ("pages", "shared"):
             with FakeClock() as clock:
                 this = caches[alias]
-                this.clear()
+                clock.advance("2d")  # beyond the points of other tests
                 for _ in range(5):
                     self.visit(alias, 8)
                     history.note_all([this])
@@ -349,10 +361,10 @@ class Courses(TestCase):
         self.addCleanup(history._own.clear)
         history._own.clear()
         history._Clock.due = 0.0
-        caches["odd/name"].get("k")
+        caches["odd/<b>"].get("k")
         Client().get("/admin/login/")
         assert background.drain()
-        assert caches["odd/name"].engine in history._own
+        assert caches["odd/<b>"].engine in history._own
         history._own.clear()
         Client().get("/admin/login/")
         assert background.drain()
@@ -376,8 +388,8 @@ class Courses(TestCase):
         assert "<script" not in picture
 
 
-class InABrowser(StaticLiveServerTestCase):
-    """All pages, opened and clicked through in one browser."""
+class Browsing(StaticLiveServerTestCase):
+    """A browser, and what a user does with it."""
 
     def setUp(self) -> None:
         options = webdriver.ChromeOptions()
@@ -409,6 +421,10 @@ class InABrowser(StaticLiveServerTestCase):
         self.write("#id_username", name)
         self.write("#id_password", "secret")
         self.click("[type=submit]")
+
+
+class InABrowser(Browsing):
+    """All pages, opened and clicked through."""
 
     def test_everything_by_clicks(self) -> None:
         """List, cache, family, search, entry, delete, invalidate and clear; nothing of it for others."""

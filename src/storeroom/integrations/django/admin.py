@@ -50,7 +50,7 @@ class CacheAdmin(admin.ModelAdmin):
 
     def has_value_permission(self, request: HttpRequest, obj: Cache | None = None) -> bool:
         """Tell whether the user may see the values of a cache, and the keys of sessions: superusers alone."""
-        return bool(request.user.is_active and request.user.is_superuser)
+        return bool(request.user.is_active and getattr(request.user, "is_superuser", False))
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Cache | None:
         """Return the alias, for the history."""

@@ -35,7 +35,7 @@ class Overview:
 
     Attributes:
         alias: its name.
-        backend: the name of its class.
+        backend: the dotted name of its class.
         cache: a handle; None for a class that is none of Storeroom's, or a wrong setting.
         stats: the counts; None where there are none.
         intervals: their growth over the last day.
@@ -76,10 +76,15 @@ class Overview:
             return ""
         number = self.stats.processes
         return {
-            "all": f"{number} process{'' if number == 1 else 'es'}, all hosts",
-            "machine": "all processes of the machine",
+            "all": f"{number} process{'' if number == 1 else 'es'}",
+            "machine": "the whole machine",
             "process": f"process {os.getpid()} alone",
-        }.get(self.stats.scope, "nothing is stored")
+        }.get(self.stats.scope, "nothing")
+
+    @property
+    def class_name(self) -> str:
+        """The name of the class, without its module."""
+        return self.backend.rpartition(".")[2]
 
     @property
     def reads(self) -> int:
