@@ -1,8 +1,12 @@
-"""The caches in Django's admin: the tests of a project with one, by Django's runner, in a browser, too."""
+"""The caches in Django's admin: the tests of a project with one, by Django's runner, in a browser, too.
+
+``python -m tests.integrations.test_django_admin`` takes the pictures of the documentation anew.
+"""
 
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ from tests.servers.process import binary, free_port
 pytestmark = pytest.mark.slow
 
 SITE = Path(__file__).parent / "django_admin_site"
+PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 
 #: A browser that nobody looks at, and that talks to none but the page it was sent to.
 FLAGS = (
@@ -20,34 +25,21 @@ FLAGS = (
 )
 
 
-def test_admin_pages(tmp_path: Path) -> None:
-    """All tests of the project pass: those by Django's client, and those in a browser."""
-    browser = binary("chromium", "Debian: chromium")
-    driver = binary("chromedriver", "Debian: chromium-driver")
+def run(tests: str, folder: Path) -> None:
+    """Run tests of the project, none of which may fail."""
     ran = subprocess.run(
-        [
-            *(
-                sys.executable,
-                "-W",
-                "error",
-                "-m",
-                "django",
-                "test",
-                "--settings",
-                "admin_site_settings",
-                "admin_site_tests",
-            )
-        ],
+        [sys.executable, "-W", "error", "-m", "django", "test", tests],
         cwd=SITE,
         env=os.environ
         | {
             "PYTHONPATH": str(SITE),
             "DJANGO_SETTINGS_MODULE": "admin_site_settings",
-            "SITE_FOLDER": str(tmp_path),
+            "SITE_FOLDER": str(folder),
             "SITE_PORT": str(free_port()),
-            "SITE_BROWSER": browser,
-            "SITE_DRIVER": driver,
-            "SITE_BROWSER_FLAGS": f"{FLAGS} --user-data-dir={tmp_path}/browser",
+            "SITE_PICTURES": str(PICTURES),
+            "SITE_BROWSER": binary("chromium", "Debian: chromium"),
+            "SITE_DRIVER": binary("chromedriver", "Debian: chromium-driver"),
+            "SITE_BROWSER_FLAGS": f"{FLAGS} --user-data-dir={folder}/browser",
         },
         capture_output=True,
         text=True,
@@ -57,3 +49,14 @@ def test_admin_pages(tmp_path: Path) -> None:
     output = ran.stdout + ran.stderr
     assert ran.returncode == 0, output
     assert "\nOK" in output, output
+
+
+def test_the_pages_do_what_they_say_and_nothing_for_others(tmp_path: Path) -> None:
+    """All tests of the project pass: those by Django's client, and those in a browser."""
+    run("admin_site_tests", tmp_path)
+
+
+if __name__ == "__main__":
+    PICTURES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        run("admin_site_pictures", Path(folder))

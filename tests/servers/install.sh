@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the servers that the tests start, where that may be done: on Debian and its kin, by root.
+# Installs the servers and the browser that the tests start, where that may be done: on Debian and its kin, by root.
 # Elsewhere it names what is missing; the tests that need it are then skipped, or fail in CI.
 set -eu
 
@@ -10,6 +10,8 @@ memcached memcached
 mariadbd mariadb-server
 pg_ctlcluster postgresql
 pgbouncer pgbouncer
+chromium chromium
+chromedriver chromium-driver
 '
 
 missing=$(echo "$servers" | while read -r program package; do

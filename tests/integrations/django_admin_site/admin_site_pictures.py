@@ -64,23 +64,10 @@ class Pictures(Browsing):
                 self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
                 for name, address, height in (
                     ("list", url("changelist"), 600),
-                    ("cache", url("change", "pages"), 1240),
-                    ("entry", url("entry", "pages", key="user:7"), 880),
+                    ("cache", url("change", "pages"), 1250),
+                    ("entry", url("entry", "pages", key="user:7"), 940),
                 ):
                     self.browser.set_window_size(1060, height)
                     self.open(address)
                     path = Path(os.environ["SITE_PICTURES"], f"django-admin-{name}-{theme}.png")
                     assert self.browser.save_screenshot(str(path))
-                    if os.environ.get("SITE_ALL_PICTURES"):
-                        self.extra(theme)
-
-    def extra(self, theme: str) -> None:
-        for name, address, height in (
-            ("keys", url("keys", "pages", family="user"), 700),
-            ("clear", url("clear", "pages"), 400),
-            ("advice", url("change", "default"), 2400),
-            ("history", url("history", "pages"), 400),
-        ):
-            self.browser.set_window_size(1060, height)
-            self.open(address)
-            self.browser.save_screenshot(f"{os.environ['SITE_PICTURES']}/extra-{name}-{theme}.png")
