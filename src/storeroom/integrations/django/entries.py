@@ -1,4 +1,4 @@
-"""What the admin's pages tell of a cache's entries: a search among its keys, and one entry with its value."""
+"""A cache's entries as the admin's pages tell of them: a search among its keys, and one entry with its value."""
 
 import heapq
 import re
@@ -38,7 +38,7 @@ def shown(text: str) -> str:
 
 
 def is_of_session(key: str) -> bool:
-    """Tell whether a key is that of a session of Django's: who knows it can take the session over."""
+    """Tell whether a key is that of a session of Django's, by which the session can be taken over."""
     engine = import_module(settings.SESSION_ENGINE)
     own = getattr(getattr(engine, "SessionStore", None), "cache_key_prefix", None)
     return key.startswith((*_SESSIONS, *((own,) if own else ())))

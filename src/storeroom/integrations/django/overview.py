@@ -1,4 +1,4 @@
-"""What the admin's pages tell of a cache as a whole: its counts, its families of keys, its course, and its advice."""
+"""A cache as a whole, as the admin's pages tell of it: its counts, its families of keys, its course, and its advice."""
 
 import os
 from collections.abc import Iterator, Mapping
