@@ -17,7 +17,7 @@ CACHES = {
         "BACKEND": f"{OURS}.db.DatabaseCache",
         "LOCATION": f"sqlite:///{FOLDER}/shared.sqlite3",
         "KEY_PREFIX": "shop",
-        "OPTIONS": {"shared_stats": True},
+        "OPTIONS": {"shared_stats": True, "families": ["user:*:name", "user:?"]},
     },
     "odd/<b>": {"BACKEND": f"{OURS}.locmem.LocMemCache", "LOCATION": "odd", "OPTIONS": {"advise": "always"}},
     "hashed": {

@@ -3,6 +3,8 @@
 import io
 import os
 import re
+import subprocess
+import sys
 from typing import Any
 from urllib.parse import urlencode
 
@@ -162,6 +164,13 @@ class Pages(TestCase):
             assert f"{len(keys)} key" in text
         assert "turn storage keys back" in self.page("reader", url("keys", "hashed"))
 
+    def test_a_search_knows_the_families_of_the_alias(self) -> None:
+        """Keys of a family that OPTIONS["families"] names are found by its name."""
+        caches["shared"].set_many({"user:1:name": 1, "user:1": 2, "user:1:age": 3})
+        for family, key in (("user:*:name", "user:1:name"), ("user:?", "user:1"), ("user", "user:1:age")):
+            text = self.page("reader", url("keys", "shared", family=family))
+            assert re.findall(r"entry/\?key=[^\"]*\">([^<]*)<", text) == [key]
+
     def test_a_search_shows_few_of_many(self) -> None:
         """A page holds the first keys, and the number of all."""
         caches["pages"].set_many({f"row:{number:03}": 1 for number in range(250)})
@@ -179,7 +188,9 @@ class Pages(TestCase):
             assert "a1b2a1b2" not in text
             assert "0 keys" in text
         assert "a1b2a1b2" in self.page("root", url("keys", q=SESSION))
-        assert "a1b2a1b2" not in self.page("reader", url("change"))
+        cache.set(f"{SESSION}{'abcd' * 8}", {})  # without a digit it is a family of its own
+        assert "abcdabcd" not in self.page("reader", url("change"))
+        assert "abcdabcd" in self.page("root", url("change"))
         self.of("root").post(url("delete_entry", key=key))
         assert cache.get(key) is None
         assert "a1b2" not in LogEntry.objects.get().change_message
@@ -319,6 +330,29 @@ class Courses(TestCase):
                 intervals = history.history(this, history.counted(this))
                 assert [each.hits + each.misses for each in intervals] == [8, 8, 8, 8, 0]
                 assert len(history.history(this, history.counted(this))) == 6 - 1
+
+    def test_another_process_is_in_the_course(self) -> None:
+        """The reads of a worker that has ended, and the points that it has noted, are shown by this one."""
+        worker = """
+import django
+django.setup()
+from django.core.cache import caches
+from storeroom.integrations.django import history
+from storeroom.testing import FakeClock
+with FakeClock() as clock:
+    for _ in range(3):
+        caches["shared"].get_or_set("page:1", int)
+        history.note_all([caches["shared"]])
+        clock.advance(60)
+"""
+        with FakeClock() as clock:
+            caches["shared"].clear()
+            before = history.counted(caches["shared"])
+            subprocess.run([sys.executable, "-W", "error", "-c", worker], check=True)
+            clock.advance(200)
+            after = history.counted(caches["shared"])
+            assert (after.processes, after.hits - before.hits) == ((before.processes or 0) + 1, 2)
+            assert sum(each.hits for each in history.history(caches["shared"], after)) >= 2
 
     def test_points_of_one_process_stay_in_its_memory(self) -> None:
         """Local memory counts for the process, and so do its points."""

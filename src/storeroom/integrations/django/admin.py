@@ -21,7 +21,7 @@ from storeroom.base import BaseCache
 from storeroom.exceptions import StoreroomError
 from storeroom.integrations.django.entries import Found, is_of_session, look, search, shown
 from storeroom.integrations.django.models import Cache
-from storeroom.integrations.django.overview import Overview, overviews
+from storeroom.integrations.django.overview import Overview
 from storeroom.storage.outages import no_answers
 from storeroom.wording import mask_url
 
@@ -71,8 +71,8 @@ class CacheAdmin(admin.ModelAdmin):
         """Show all aliases of CACHES."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        shown_ones = [each for each in overviews() if self.has_view_permission(request, Cache(alias=each.alias))]
-        rows = [(each, self._url("change", each.alias) if each.cache else "") for each in shown_ones]
+        aliases = [alias for alias in settings.CACHES if self.has_view_permission(request, Cache(alias=alias))]
+        rows = [(each, self._url("change", each.alias) if each.cache else "") for each in map(Overview.of, aliases)]
         context = {"title": "Caches", "rows": rows, **(extra_context or {})}
         return self._page(request, "change_list", context)
 
@@ -97,6 +97,7 @@ class CacheAdmin(admin.ModelAdmin):
                 "problem": problem,
                 "advice": advice,
                 "version": int(cache.version),
+                "hides_sessions": not self.has_value_permission(request, Cache(alias=alias)),
                 **(extra_context or {}),
             },
             alias,

@@ -14,7 +14,6 @@ from django.conf import settings
 
 from storeroom.base import BaseCache, explaining
 from storeroom.base.explanation import Explanation, seconds_in_words
-from storeroom.engines.families import OTHER
 from storeroom.exceptions import NotSupportedError
 from storeroom.storage.hooks import MISSING
 from storeroom.storage.steps import run
@@ -86,11 +85,6 @@ def search(cache: BaseCache, text: str, family: str, version: int | None, *, wit
         keys = (key for key in keys if not is_of_session(key))
     found = list(keys)
     return Found(heapq.nsmallest(MOST_SHOWN, found), len(found))
-
-
-def is_searchable(family: str) -> bool:
-    """Tell whether keys can be told to be of this family."""
-    return family != OTHER
 
 
 # One entry ----------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from django.conf import settings
 from django.core.cache import caches
 from django.template.defaultfilters import filesizeformat
 from django.utils.safestring import mark_safe
@@ -17,13 +16,13 @@ from storeroom.engines import CacheStats
 from storeroom.engines.families import OTHER
 from storeroom.exceptions import NotSupportedError, StoreroomError
 from storeroom.integrations.django.charts import chart, sparkline
-from storeroom.integrations.django.entries import shown
+from storeroom.integrations.django.entries import is_of_session, shown
 from storeroom.integrations.django.history import Interval, counted, history
 from storeroom.recording.left import left
 from storeroom.storage.outages import no_answers
 from storeroom.wording import mask_url
 
-__all__ = ["Overview", "overviews"]
+__all__ = ["Overview"]
 
 _ELSEWHERE: Final = frozenset({"entries", "bytes", "hit_ratio", "processes", "saved_seconds"})
 """Numbers that stand above the table of counts."""
@@ -158,6 +157,8 @@ class Overview:
                 "name": name,
                 "shown": shown(name),
                 "is_known": name != OTHER,
+                # All letters of a session's key may be in it, where that has no digit.
+                "is_secret": is_of_session(name) and not name.endswith("*"),
                 "hits": "-" if family.hits is None else f"{family.hits:,}",
                 "hit_ratio": "-" if ratio is None else f"{ratio:.1%}",
                 "misses": f"{family.misses:,}",
@@ -187,8 +188,3 @@ class Overview:
         curves = advice.by_max_entries or advice.by_timeout or advice.by_near
         # Its words are escaped by advice.drawing, and all else in it are numbers.
         return {"text": advice.text(), "svg": mark_safe(advice.svg()) if curves else ""}
-
-
-def overviews() -> list[Overview]:
-    """Return those of all aliases in CACHES."""
-    return [Overview.of(alias) for alias in settings.CACHES]
