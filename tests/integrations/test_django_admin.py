@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.servers.process import binary, free_port
+from tests.servers.redis import Databases, redis_databases
+
+__all__ = ["redis_databases"]
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +28,7 @@ FLAGS = (
 )
 
 
-def run(tests: str, folder: Path) -> None:
+def run(tests: str, folder: Path, redis: str = "redis://127.0.0.1:1") -> None:
     """Run tests of the project, none of which may fail."""
     ran = subprocess.run(
         [sys.executable, "-W", "error", "-m", "django", "test", tests],
@@ -35,6 +38,7 @@ def run(tests: str, folder: Path) -> None:
             "PYTHONPATH": str(SITE),
             "DJANGO_SETTINGS_MODULE": "admin_site_settings",
             "SITE_FOLDER": str(folder),
+            "SITE_REDIS": redis,
             "SITE_PORT": str(free_port()),
             "SITE_PICTURES": str(PICTURES),
             "SITE_BROWSER": binary("chromium", "Debian: chromium"),
@@ -51,9 +55,9 @@ def run(tests: str, folder: Path) -> None:
     assert "\nOK" in output, output
 
 
-def test_the_pages_do_what_they_say_and_nothing_for_others(tmp_path: Path) -> None:
+def test_the_pages_do_what_they_say_and_nothing_for_others(tmp_path: Path, redis_databases: Databases) -> None:
     """All tests of the project pass: those by Django's client, and those in a browser."""
-    run("admin_site_tests", tmp_path)
+    run("admin_site_tests", tmp_path, redis_databases.url())
 
 
 if __name__ == "__main__":

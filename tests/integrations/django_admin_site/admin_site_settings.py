@@ -29,6 +29,13 @@ CACHES = {
         "BACKEND": f"{OURS}.redis.RedisCache",
         "LOCATION": f"redis://:hunter2@127.0.0.1:{os.environ['SITE_PORT']}",
     },
+    "redis": {"BACKEND": "storeroom.integrations.django_redis.RedisCache", "LOCATION": os.environ["SITE_REDIS"]},
+    "other": {
+        "BACKEND": f"{OURS}.redis.RedisCache",
+        "LOCATION": os.environ["SITE_REDIS"],
+        "KEY_PREFIX": "other",
+        "OPTIONS": {"near": {"max_entries": 10}, "shared_stats": True},
+    },
     "sessions": {"BACKEND": f"{OURS}.locmem.LocMemCache", "LOCATION": "sessions"},
     "nothing": {"BACKEND": f"{OURS}.dummy.DummyCache"},
     "foreign": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},

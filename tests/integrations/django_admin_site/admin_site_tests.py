@@ -267,6 +267,19 @@ class Pages(TestCase):
         assert entries[0].get_admin_url() == "/admin/storeroom/cache/shared/change/"
         assert "Invalidated the tag" in self.page("reader", url("history", "shared"))
 
+    def test_a_server_that_several_aliases_share(self) -> None:
+        """A search lists, and clearing removes, the alias's own entries alone: also where its own clear() does more."""
+        caches["other"].set("user:1", "kept", tags=["t"])
+        caches["redis"].set_many({"user:1": 1, "user:2": 2})
+        assert "2 keys" in self.page("root", url("keys", "redis", q="user:"))
+        text = self.page("root", url("entry", "other", key="user:1"))
+        assert "In near</th>" in text
+        assert "&#x27;kept&#x27;</pre>" in text
+        assert "<strong>t</strong>, holds" in text
+        self.of("root").post(url("clear", "redis"))
+        assert (caches["redis"].get("user:2"), caches["other"].get("user:1")) == (None, "kept")
+        assert "1 process<" in self.page("root", url("change", "other"))
+
     def test_a_change_that_fails_is_told_and_not_logged(self) -> None:
         """An outage is no success, though the cache's own policy would pass over it."""
         for address in (url("clear", "down"), url("delete_entry", "down", key="k"), url("invalidate", "down", tag="t")):

@@ -190,7 +190,7 @@ class CacheAdmin(admin.ModelAdmin):
             return self._page(request, "clear_confirmation", {"title": title, "prefix": cache.key_prefix}, alias)
 
         def clear() -> str:
-            cache.clear()
+            BaseCache.clear(cache)  # of its prefix alone, for the class that stands in for django-redis's, too
             return "Cleared the cache."
 
         self._do(request, alias, clear)

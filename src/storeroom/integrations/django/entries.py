@@ -72,7 +72,8 @@ def search(cache: BaseCache, text: str, family: str, version: int | None, *, wit
         with_sessions: whether keys of sessions are told; they are not counted otherwise, either.
     """
     try:
-        keys: Iterable[str] = cache.keys(_SPECIAL.split(text or family)[0], version=version)
+        # django-redis's keys() and clear() are others: a pattern, and the whole database.
+        keys: Iterable[str] = BaseCache.keys(cache, _SPECIAL.split(text or family)[0], version=version)
     except NotSupportedError as error:
         return Found([], 0, str(error))
     if _SPECIAL.search(text):
