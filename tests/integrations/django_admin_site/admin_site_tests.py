@@ -400,7 +400,16 @@ with FakeClock() as clock:
 
     def test_an_entry_of_others_is_no_course(self) -> None:
         """Anything in place of the points counts as none."""
-        for found in (None, "text", [1], [[1, 2]], [["a"] * 5], {"at": 1}):
+        for found in (
+            None,
+            "text",
+            [1],
+            [[1, 2]],
+            [["a"] * 5],
+            [[1, 2, 3, 4, float("nan")]],
+            [[10**400] * 5],
+            {"at": 1},
+        ):
             assert history._read(found) == []
 
     def test_requests_note_points_each_minute(self) -> None:

@@ -38,9 +38,13 @@ def shown(text: str) -> str:
 
 def is_of_session(key: str) -> bool:
     """Tell whether a key is that of a session of Django's, by which the session can be taken over."""
+    return key.startswith(_session_prefixes())
+
+
+def _session_prefixes() -> tuple[str, ...]:
     engine = import_module(settings.SESSION_ENGINE)
     own = getattr(getattr(engine, "SessionStore", None), "cache_key_prefix", None)
-    return key.startswith((*_SESSIONS, *((own,) if own else ())))
+    return (*_SESSIONS, own) if own else _SESSIONS
 
 
 # Searching ----------------------------------------------------------------------------------
@@ -83,7 +87,8 @@ def search(cache: BaseCache, text: str, family: str, version: int | None, *, wit
     if family and families is not None:
         keys = (key for key in keys if families.name_of(key) == family)
     if not with_sessions:
-        keys = (key for key in keys if not is_of_session(key))
+        of_sessions = _session_prefixes()
+        keys = (key for key in keys if not key.startswith(of_sessions))
     found = list(keys)
     return Found(heapq.nsmallest(MOST_SHOWN, found), len(found))
 

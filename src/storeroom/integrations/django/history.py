@@ -32,6 +32,8 @@ _COARSE_SECONDS: Final = 600.0
 KEPT_SECONDS: Final = 86_400.0
 _TOLERANCE: Final = 0.9
 """Of EVERY_SECONDS: a point that comes a little early is noted all the same."""
+_MOST: Final = 2.0**53
+"""No count comes as far; a float tells all whole numbers below apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,12 @@ def _read(found: Any) -> list[Point]:
     if not isinstance(found, list):
         return []
     sound = (each for each in found if isinstance(each, list) and len(each) == len(Point.__slots__))
-    return [Point(*each) for each in sound if all(isinstance(number, int | float) for number in each)]
+    return [Point(*each) for each in sound if all(map(_is_count, each))]
+
+
+def _is_count(number: Any) -> bool:
+    """Tell whether this is a count or a time, as others may write to the storage."""
+    return isinstance(number, int | float) and 0 <= number < _MOST
 
 
 # Requests -----------------------------------------------------------------------------------
