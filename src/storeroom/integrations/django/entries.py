@@ -10,7 +10,7 @@ from fnmatch import translate
 from importlib import import_module
 from typing import Any, Final
 
-from django.conf import settings
+from django import conf
 
 from storeroom.base import BaseCache, explaining
 from storeroom.base.explanation import Explanation, seconds_in_words
@@ -42,7 +42,7 @@ def is_of_session(key: str) -> bool:
 
 
 def _session_prefixes() -> tuple[str, ...]:
-    engine = import_module(settings.SESSION_ENGINE)
+    engine = import_module(conf.settings.SESSION_ENGINE)
     own = getattr(getattr(engine, "SessionStore", None), "cache_key_prefix", None)
     return (*_SESSIONS, own) if own else _SESSIONS
 
