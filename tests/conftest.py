@@ -11,7 +11,10 @@ from tests.servers.folders import new_folder, remove_leftovers
 from tests.servers.shared import stop_shared
 
 #: Commands, with parts that run only within the test runs of others; the last is for mypy alone.
-collect_ignore = ["client_suites", "django_redis_suite", "django_suite", "integrations/django_site", "typing"]
+collect_ignore = [
+    *("client_suites", "django_redis_suite", "django_suite", "typing"),
+    *("integrations/django_admin_site", "integrations/django_site"),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -390,6 +390,11 @@ HELD: Final = (
         ("The cache needs Redis {} or newer,", f"{_REDIS}.probe:_OLDEST", release),
     ),
     *_on(
+        "docs/django-admin.md",
+        ("the first {}, and the number of all", "storeroom.integrations.django.entries:MOST_SHOWN"),
+        ("of the day before one each {}", "storeroom.integrations.django.history:_COARSE_SECONDS", minutes),
+    ),
+    *_on(
         "docs/backends/memcached.md",
         ("a host, with port {} by default", f"{_MEMCACHED}.location:DEFAULT_PORT", plain),
         ("Other processes see it within {} second.", f"{_MEMCACHED}.engine:FRESH_SECONDS", words),

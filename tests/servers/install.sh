@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the servers that the tests start, where that may be done: on Debian and its kin, by root.
+# Installs the servers and the browser that the tests start, where that may be done: on Debian and its kin, by root.
 # Elsewhere it names what is missing; the tests that need it are then skipped, or fail in CI.
 set -eu
 
@@ -11,6 +11,8 @@ mariadbd mariadb-server
 pg_ctlcluster postgresql
 pgbouncer pgbouncer
 prometheus prometheus
+chromium chromium
+chromedriver chromium-driver
 '
 
 missing=$(echo "$servers" | while read -r program package; do
@@ -21,9 +23,9 @@ done)
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   echo "installing for the tests:" $missing
   export DEBIAN_FRONTEND=noninteractive
-  apt-get -qq update
+  apt-get -qq -o DPkg::Lock::Timeout=300 update
   # shellcheck disable=SC2086 -- a list of words
-  apt-get -qq install -y --no-install-recommends $missing >/dev/null
+  apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $missing >/dev/null
 else
   echo "not installed, so that their tests are left out:" $missing >&2
 fi

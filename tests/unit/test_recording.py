@@ -64,6 +64,16 @@ def test_a_live_sample_tells_the_hit_ratio_of_other_sizes():
         assert told[miniature.size].low <= true <= told[miniature.size].high
 
 
+def test_hits_of_computing_calls_are_reads_of_the_advice():
+    """All reads count: those of get(), and those of get_or_set(), which are counted apart."""
+    cache = memory("recording-reused")
+    for _ in range(10):
+        cache.get_or_set("a", 1)
+        cache.get("a")
+    advice = cache.advice()
+    assert (advice.reads, advice.hit_ratio) == (20, cache.stats().hit_ratio)
+
+
 def test_the_sample_of_a_large_cache_is_small(monkeypatch):
     """Where the replay takes more than its part of the time, fewer keys are noted."""
     monkeypatch.setattr(recorder, "_BUDGET", 0.0)

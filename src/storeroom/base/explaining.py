@@ -18,13 +18,14 @@ from storeroom.exceptions import NotSupportedError, PoolTimeoutError, StorageErr
 from storeroom.keys import TAG_PREFIX
 from storeroom.serializers.reading import Form, form_of, reason_of
 from storeroom.storage.envelope import Envelope
+from storeroom.storage.hooks import MISSING
 from storeroom.storage.outages import no_answers
 from storeroom.storage.sightings import Sighting, sighted
 from storeroom.storage.steps import Steps
 from storeroom.storage.unstored import Caught
 from storeroom.timeouts import NEVER
 
-__all__ = ["explaining"]
+__all__ = ["explaining", "seen_value"]
 
 _FEW: Final = 10_000
 """Entries of a storage that are listed to find a key's other versions: tens of milliseconds."""
@@ -45,6 +46,16 @@ def explaining(handle: Any, key: object, version: int | None, others: Iterable[A
     version = handle._version if version is None else version
     with no_answers():
         return (yield from _Look(handle, key, version, others).explain())
+
+
+def seen_value(handle: Any, key: object, version: int | None) -> Steps[Any]:
+    """Return the value of an entry of a handle's that would be found, seen without a trace; MISSING if it is gone."""
+    with no_answers():
+        sightings = yield from sighted(handle._overlay or handle, handle._storage_key(key, version))
+    seen = _decisive(sightings, timeouts.now())
+    if type(seen.value) is Envelope:
+        return seen.value.value if seen.value.has_value else MISSING
+    return seen.value if seen.is_there and seen.error is None else MISSING
 
 
 class _Look:

@@ -130,12 +130,13 @@ class Explanation:
 
     def __str__(self) -> str:
         """Return the text that ``storeroom why`` prints."""
-        rows = list(self._rows())
+        rows = list(self.rows())
         width = max(len(label) for label, _ in rows)
         verdict = "would be found" if self.would_hit else "would be missed"
         return "\n".join([f"{self.key!r} {verdict}. {self.reason}", *(f"  {a.ljust(width)}  {b}" for a, b in rows)])
 
-    def _rows(self) -> Iterator[tuple[str, str]]:
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """Yield the labels and the texts of the lines below the first."""
         yield "storage key", repr(self.storage_key)
         for tier in self.tiers:
             yield "in " + tier.name, _told(tier)

@@ -1,13 +1,20 @@
 """The app's configuration."""
 
-from django.apps import AppConfig
+from importlib import import_module
+
+from django.apps import AppConfig, apps
 
 __all__ = ["StoreroomConfig"]
 
 
-class StoreroomConfig(AppConfig):  # type: ignore[misc]  # Django ships no types
-    """The app; it has no models."""
+class StoreroomConfig(AppConfig):
+    """The app; it has no tables, and one model that stands for the caches in the admin."""
 
     name = "storeroom.integrations.django"
     label = "storeroom"
     verbose_name = "Storeroom"
+
+    def ready(self) -> None:
+        """Let the counts be noted for the admin's charts, where there is an admin."""
+        if apps.is_installed("django.contrib.admin"):
+            import_module("storeroom.integrations.django.history").follow_requests()

@@ -12,7 +12,7 @@ from storeroom.backends.db.site import may_migrate
 __all__ = ["Command"]
 
 
-class Command(createcachetable.Command):  # type: ignore[misc]  # Django ships no types
+class Command(createcachetable.Command):
     """Makes the tables of all database caches in CACHES, or those that are named."""
 
     help = "Creates the tables needed to use the SQL cache backend."
