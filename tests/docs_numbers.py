@@ -53,6 +53,12 @@ def each(unit: str, seconds: float = 1) -> Callable[[float], str]:
     return lambda value: f"a {unit}" if value == seconds else f"every {value / seconds:g} {unit}s"
 
 
+def span(unit: str, seconds: float) -> Callable[[float], str]:
+    """Return a time as "an hour", or how many."""
+    article = "an" if unit == "hour" else "a"
+    return lambda value: f"{article} {unit}" if value == seconds else f"{value / seconds:g} {unit}s"
+
+
 def fraction(of: str, seconds: float = 1) -> Callable[[float], str]:
     """Return a time as "half a second", where it is that, and in digits elsewhere."""
     return lambda value: f"half a {of}" if value == seconds / 2 else f"{value / seconds:g} {of}s"
@@ -230,6 +236,13 @@ HELD: Final = (
         ("it is tried again every {} s.", _PAUSE),
         ("its transaction after {} seconds of silence,", f"{_DB}.database:IDLE_SECONDS"),
         ("Both timeouts are {} second by default.", f"{_REDIS}:RedisCache.options.socket_timeout.default", words),
+    ),
+    *_on(
+        "docs/monitoring.md",
+        ("that were heard of within {} |", "storeroom.base.sharing:HEARD_SECONDS", span("hour", 3600)),
+        ("entries are evicted within {} than half", "storeroom.engines.storms:WINDOW_SECONDS", span("minute", 60)),
+        ("once {} at the most,", "storeroom.engines.storms:WINDOW_SECONDS", span("minute", 60)),
+        ("down to once {}.", "storeroom.engines.storms:_LONGEST_PAUSE", span("hour", 3600)),
     ),
     *_on(
         "docs/timeouts.md",

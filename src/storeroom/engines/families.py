@@ -52,6 +52,7 @@ class Families:
         self._patterns = [(pattern, re.compile(translate(pattern)).match) for pattern in patterns]
         self._counters = counters
         self.known: dict[str, Family] = {}
+        self._names: dict[str, str] = {}
         self.has_patterns = bool(patterns)
 
     def of(self, key: object) -> Family:
@@ -63,7 +64,11 @@ class Families:
     def name_of(self, key: object) -> str:
         """Return the name of a key's family."""
         text = key if type(key) is str else str(key)
-        name = self._name_of(text[:_LOOKED_AT] if self._patterns else text)
+        text = text[:_LOOKED_AT] if self._patterns else text[:LONGEST].partition(":")[0]
+        if (name := self._names.get(text)) is None:
+            if len(self._names) >= _MOST_KNOWN:
+                self._names.clear()
+            name = self._names[text] = self._name_of(text)
         return OTHER if name not in self._counters.families and len(self._counters.families) >= MOST_FAMILIES else name
 
     def add_misses(self, keys: Iterable[object]) -> None:

@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, Final
+from typing import Any, Final, Self
 
+from opentelemetry.context import attach, detach
 from opentelemetry.metrics import Meter
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 
 from storeroom.engines.counts import LATENCY_SECONDS
 from storeroom.engines.families import OTHER
@@ -73,52 +74,41 @@ class Watch:
 
             @wraps(hook)
             def watched(handle: Any, *args: Any) -> Any:
-                with self._round_trip(handle, name, args) as told:
-                    told.result = hook(handle, *args)
-                return told.result
+                with _RoundTrip(self, handle, name, args) as trip:
+                    result = trip.result = hook(handle, *args)
+                return result
 
             return watched
 
         @wraps(hook)
         async def awaited(handle: Any, *args: Any) -> Any:
-            with self._round_trip(handle, name, args) as told:
-                told.result = await hook(handle, *args)
-            return told.result
+            with _RoundTrip(self, handle, name, args) as trip:
+                result = trip.result = await hook(handle, *args)
+            return result
 
         return awaited
 
-    @contextmanager
-    def _round_trip(self, handle: Any, name: str, args: tuple[Any, ...]) -> "Iterator[_Told]":
-        told, begun = _Told(), time.perf_counter()
-        try:
-            if self._tracer is None:
-                yield told
-            else:
-                with self._span(self._tracer, handle, name, args, told):
-                    yield told
-        except BaseException as error:
-            self._record(handle, name, time.perf_counter() - begun, error)
-            raise
-        self._record(handle, name, time.perf_counter() - begun, None)
-
-    @contextmanager
-    def _span(self, tracer: Tracer, handle: Any, name: str, args: tuple[Any, ...], told: "_Told") -> Iterator[None]:
+    def start(self, handle: Any, name: str, args: tuple[Any, ...]) -> Span | None:
+        """Return a span that has begun."""
+        if self._tracer is None:
+            return None
+        operation = "cache.lease" if _is_lease(name, args) else _OPERATIONS[name]
         keyed = _keys_of(name, args)
         typed = [_typed(handle, key) for key in keyed]
         names = list(dict.fromkeys(_family_of(handle, key) for key in typed))
-        operation = "cache.lease" if _is_lease(name, args) else _OPERATIONS[name]
-        attributes = _own(handle) | {"cache.operation": name, "sentry.op": operation}
-        if keyed:
-            shown = [_INTERNAL if key is None else key for key in typed] if self._shows_keys else names
-            attributes |= {"cache.key": shown, "storeroom.keys": len(keyed)}
-        if (peer := handle._engine.peer) is not None:
-            attributes |= {"network.peer.address": peer[0], "network.peer.port": peer[1]}
-        title = _title(operation, names)
-        with _started(tracer, title, SpanKind.CLIENT, attributes) as span, Sized() as sized:
-            yield
-            _add_outcome(span, name, keyed, told.result, sized.bytes)
+        span = self._tracer.start_span(_title(operation, names), kind=SpanKind.CLIENT)
+        if span.is_recording():
+            attributes = _own(handle) | {"cache.operation": name, "sentry.op": operation}
+            if keyed:
+                shown = [_INTERNAL if key is None else key for key in typed] if self._shows_keys else names
+                attributes |= {"cache.key": shown, "storeroom.keys": len(keyed)}
+            if (peer := handle._engine.peer) is not None:
+                attributes |= {"network.peer.address": peer[0], "network.peer.port": peer[1]}
+            span.set_attributes(attributes)
+        return span
 
-    def _record(self, handle: Any, name: str, seconds: float, error: BaseException | None) -> None:
+    def record(self, handle: Any, name: str, seconds: float, error: BaseException | None) -> None:
+        """Record the duration of an operation, if that is asked for."""
         if self._durations is not None:
             failed = {} if error is None else {"error.type": type(error).__qualname__}
             self._durations.record(seconds, {**_own(handle), "cache.operation": name} | failed)
@@ -130,10 +120,39 @@ class Watch:
         return _Computation(self._tracer, function, work, shows_keys=self._shows_keys)
 
 
-class _Told:
-    """The result of a hook."""
+class _RoundTrip:
+    """The block of one operation: with a generator in its place, a span would take half as long again.
 
-    result: Any = None
+    Attributes:
+        result: of the operation.
+    """
+
+    __slots__ = ("_args", "_begun", "_handle", "_name", "_sized", "_span", "_token", "_watch", "result")
+
+    def __init__(self, watch: Watch, handle: Any, name: str, args: tuple[Any, ...]) -> None:
+        self._watch, self._handle, self._name, self._args = watch, handle, name, args
+        self.result: Any = None
+
+    def __enter__(self) -> Self:
+        self._span = span = self._watch.start(self._handle, self._name, self._args)
+        if span is not None:
+            self._token = attach(set_span_in_context(span))
+            self._sized = Sized().__enter__()
+        self._begun = time.perf_counter()
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._watch.record(self._handle, self._name, time.perf_counter() - self._begun, error)
+        span = self._span
+        if span is None:
+            return
+        self._sized.__exit__()
+        detach(self._token)
+        if error is not None:
+            _fail(span, error)
+        elif span.is_recording():
+            _add_outcome(span, self._name, _keys_of(self._name, self._args), self.result, self._sized.bytes)
+        span.end()
 
 
 class _Computation:
@@ -163,24 +182,21 @@ class _Computation:
             "storeroom.keys": len(keys),
             "cache.key": [str(key) for key in keys] if self._shows_keys else names,
         }
-        with _started(self._tracer, _title("cache.compute", names), SpanKind.INTERNAL, attributes):
-            yield
+        with self._tracer.start_as_current_span(
+            _title("cache.compute", names), attributes=attributes, record_exception=False, set_status_on_exception=False
+        ) as span:
+            try:
+                yield
+            except BaseException as error:
+                _fail(span, error)
+                raise
 
 
-@contextmanager
-def _started(tracer: Tracer, title: str, kind: SpanKind, attributes: Mapping[str, Any]) -> Iterator[Span]:
-    """Let a span be the current one; an error is told by its type alone, as its text may hold a key or a value."""
-    with tracer.start_as_current_span(
-        title, kind=kind, attributes=attributes, record_exception=False, set_status_on_exception=False
-    ) as span:
-        try:
-            yield span
-        except _ANSWERS:
-            raise
-        except BaseException as error:
-            span.set_attribute("error.type", type(error).__qualname__)
-            span.set_status(Status(StatusCode.ERROR, type(error).__name__))
-            raise
+def _fail(span: Span, error: BaseException) -> None:
+    """Tell of an error by its type alone: its text may hold a key or a value."""
+    if not isinstance(error, _ANSWERS):
+        span.set_attribute("error.type", type(error).__qualname__)
+        span.set_status(Status(StatusCode.ERROR, type(error).__name__))
 
 
 def _own(handle: Any) -> dict[str, Any]:

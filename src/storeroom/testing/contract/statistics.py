@@ -11,6 +11,7 @@ import pytest
 
 from storeroom import engines
 from storeroom.base import BaseCache
+from storeroom.base.sharing import stats_apart
 from storeroom.engines import background
 from storeroom.exceptions import NotSupportedError, SerializationError
 from storeroom.testing import concurrency
@@ -268,7 +269,9 @@ class StatisticsContract(Suite):
         else:
             with pytest.raises(NotSupportedError):
                 await cache.stats(scope="all")
-        with pytest.raises(ValueError, match="expected None or"):
+        process = await cache.stats(scope="process")
+        assert (process.scope, process.sets) == ("handle" if stats.scope == "handle" else "process", stats.sets)
+        with pytest.raises(ValueError, match="expected None, "):
             await cache.stats(scope="galaxy")
 
     @needs("processes")
@@ -284,6 +287,11 @@ class StatisticsContract(Suite):
         stats = await cache.stats(scope="all")
         assert (stats.hits, stats.misses, stats.sets, stats.families["page"].computed) == (2, 4, 4, 2)
         assert (stats.scope, stats.processes) in {("all", 3), ("machine", None)}
+        own, apart = await cache.stats(scope="process"), stats_apart(cache.cache)
+        assert (own.scope, own.sets, own.computed) == ("process", 2, 0)
+        if apart is not None:
+            assert sorted(each.sets for each in apart.values()) == [1, 1, 2]
+            assert sum(each.computed for each in apart.values()) == 2
         if "enumerate" not in self.lacks:
             assert len(await cache.keys()) == 4
             assert (await cache.stats()).entries in {4, None}
