@@ -23,6 +23,13 @@ class _Begun(threading.Event):
         return super().wait(BIRTH_SECONDS if timeout is None else timeout)
 
 
+class _Thread(threading.Thread):
+    def __init__(self, name: str, target: Callable[..., object], args: tuple[Any, ...]) -> None:
+        super().__init__(name=name, target=target, args=args, daemon=True)
+        if sys.version_info < (3, 12):
+            self._started = _Begun()
+
+
 def start(name: str, target: Callable[..., object], *args: Any) -> threading.Thread:
     """Start a thread that does not outlive the program, and return it.
 
@@ -31,8 +38,6 @@ def start(name: str, target: Callable[..., object], *args: Any) -> threading.Thr
     Raises:
         RuntimeError: the system allows no further one.
     """
-    thread = threading.Thread(target=target, args=args, name=name, daemon=True)
-    if sys.version_info < (3, 12):
-        thread._started = _Begun()  # type: ignore[attr-defined]  # noqa: SLF001 -- there is no other way in
+    thread = _Thread(name, target, args)
     thread.start()
     return thread
