@@ -122,7 +122,7 @@ def test_a_look_moves_nothing_in_the_order_of_eviction(tmp_path, kind):
         for number in range(300):
             cache.set(f"k{number}", number, None)
             cache.get(f"k{number % 7}")
-            if asks:
+            if asks and number % 5 == 0:
                 for each in range(0, number, 3):
                     cache.explain(f"k{each}")
         assert (cache.stats().entries or 0) <= 50

@@ -51,6 +51,7 @@ def timed(bomb):
     begun = time.process_time()
     return read(bomb), time.process_time() - begun
 
+limit = float(sys.argv[1])
 for name, make in BOMBS.items():
     back, forth = os.pipe()
     child = os.fork()
@@ -62,7 +63,7 @@ for name, make in BOMBS.items():
         outcome, seconds = timed(bomb)
         grown = peak() - before
         for _ in range(9 if outcome == "refused" else 0):
-            seconds = min(seconds, timed(bomb)[1]) if seconds > 0.05 else seconds
+            seconds = min(seconds, timed(bomb)[1]) if seconds > limit else seconds
         os.write(forth, json.dumps([outcome, seconds, grown, len(bomb)]).encode())
         os._exit(0)
     os.close(forth)
@@ -73,7 +74,9 @@ for name, make in BOMBS.items():
 
 
 def outcomes():
-    found = subprocess.run([sys.executable, "-c", READER], capture_output=True, text=True, timeout=300, check=False)
+    found = subprocess.run(
+        [sys.executable, "-c", READER, str(SECONDS)], capture_output=True, text=True, timeout=300, check=False
+    )
     assert found.returncode == 0, found.stderr
     return {name: told for name, *told in map(json.loads, found.stdout.splitlines())}
 
