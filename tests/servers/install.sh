@@ -3,6 +3,11 @@
 # Elsewhere it names what is missing; the tests that need it are then skipped, or fail in CI.
 set -eu
 
+if [ "$(id -u)" = 0 ] && command -v flock >/dev/null; then  # whoever comes second waits until all is there
+  exec 9>"${TMPDIR:-/tmp}/storeroom-tests-install.lock"
+  flock 9
+fi
+
 # program, Debian's package
 servers='
 redis-server redis-server
@@ -23,9 +28,9 @@ done)
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   echo "installing for the tests:" $missing
   export DEBIAN_FRONTEND=noninteractive
-  apt-get -qq -o DPkg::Lock::Timeout=300 update
+  apt-get -qq update 9>&-  # what a package starts must not hold the lock
   # shellcheck disable=SC2086 -- a list of words
-  apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $missing >/dev/null
+  apt-get -qq install -y --no-install-recommends $missing >/dev/null 9>&-
 else
   echo "not installed, so that their tests are left out:" $missing >&2
 fi
