@@ -16,6 +16,7 @@ from storeroom.advice import Simulation
 from storeroom.backends.filebased import FileBasedCache
 from storeroom.backends.locmem import LocMemCache
 from storeroom.recording import recorder
+from storeroom.recording.left import _key as left_key
 from storeroom.recording.left import leave, left
 from storeroom.testing import FakeClock
 from storeroom.testing.isolation import engines_of_its_own
@@ -32,6 +33,7 @@ def own_engines():
 def no_budget(monkeypatch):
     """The sample does not depend on how busy the machine is."""
     monkeypatch.setattr(recorder, "_BUDGET", math.inf)
+    monkeypatch.setattr(recorder, "submit", lambda job, _: job())
 
 
 def memory(name, advise="always", **options):
@@ -138,13 +140,15 @@ def test_a_window_ends_by_itself_and_the_next_one_begins(monkeypatch):
 
 
 def test_notes_are_bounded_where_no_worker_takes_them(monkeypatch):
-    """Where no thread can be had, the oldest notes go, and advice() still tells of the others."""
+    """Where no thread can be had, the oldest notes go, and the sample is one of fewer keys: it is none of all."""
     monkeypatch.setattr(recorder, "submit", lambda *_: False)
     cache = memory("recording-bounded")
     for number in range(recorder._MOST_WAITING + 100):
         cache.get(f"k{number % 50}")
     assert len(cache.engine.recorder._events) == recorder._MOST_WAITING
-    assert cache.advice().sampled_keys == 50
+    advice = cache.advice()
+    assert advice.rate <= 0.5
+    assert 10 <= advice.sampled_keys < 40
 
 
 def test_threads_record_together():
@@ -236,7 +240,7 @@ def test_bytes_that_are_no_answer_are_none(tmp_path):
     """A text that another program has put there is not taken for an answer."""
     cache = shared_files(tmp_path)
     whole = {"written_at": 1.5, "process": 1, "reads": 1, "missing_keys": 0, "text": "", "changes": []}
-    cache._set("\x00advice\x00:1:", json.dumps(whole), math.inf)
+    cache._set(left_key(cache), json.dumps(whole), math.inf)
     assert left(cache) == whole
     for text in (
         "no JSON",
@@ -246,7 +250,7 @@ def test_bytes_that_are_no_answer_are_none(tmp_path):
         json.dumps({**whole, "changes": [1]}),
         json.dumps({**whole, "reads": "many"}),
     ):
-        cache._set("\x00advice\x00:1:", text, math.inf)
+        cache._set(left_key(cache), text, math.inf)
         assert left(cache) is None
 
 
@@ -282,3 +286,16 @@ def test_options_do_not_slow_the_attributes_of_a_handle():
     plain, full = map(vars, handles)
     assert list(plain) == list(full)
     assert len(plain) < 30
+
+
+def test_an_answer_outlives_the_traffic(tmp_path):
+    """The answer in a full cache is not evicted by what is written after it, and clear() leaves it."""
+    cache = shared_files(tmp_path)
+    for number in range(100):
+        cache.set(f"k{number}", 1)
+    leave(cache, cache.advice())
+    for number in range(2_000):
+        cache.set(f"later-{number}", 1)
+    cache.clear()
+    assert left(cache)["process"] == os.getpid()
+    cache.engine.recorder.stop()

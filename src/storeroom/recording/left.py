@@ -14,13 +14,13 @@ from typing import Any, Final
 from storeroom import timeouts
 from storeroom.advice import Advice
 from storeroom.exceptions import StoreroomError
+from storeroom.keys import LOCK_PREFIX
 
 __all__ = ["INTERNAL", "leave", "left", "round_trip_of"]
 
 INTERNAL: Final = "\x00"
 """The first character of storage keys that no program's key becomes."""
 
-_PREFIX: Final = f"{INTERNAL}advice{INTERNAL}"
 _KEPT_SECONDS: Final = 86_400.0
 _FIELDS: Final[Mapping[str, Any]] = {
     "written_at": int | float,
@@ -68,8 +68,11 @@ def _is_whole(note: Any) -> bool:
 
 
 def _key(handle: Any) -> str:
-    """Return the storage key of the answer, which on a server begins as keys do: a user may have no other rights."""
-    return f"{_PREFIX}{handle.key_prefix if handle._head is None else handle._head}"
+    """Return the storage key of the answer: the name of a lock behind the prefix.
+
+    So no bound evicts it, and no listing and no clear() knows it; on a server the least rights for the prefix hold.
+    """
+    return f"{LOCK_PREFIX}{handle.key_prefix}:{INTERNAL}advice{INTERNAL}{handle.version}"
 
 
 def round_trip_of(handle: Any) -> float | None:
