@@ -13,7 +13,7 @@ import uuid
 import pytest
 
 from storeroom.exceptions import DecodeError, SerializationError
-from storeroom.serializers import build_codec, weighing
+from storeroom.serializers import build_codec, pickles
 from storeroom.serializers.bounds import MAX_DEPTH
 from tests.unit.serializers.examples import KEY
 from tests.unit.serializers.zoo import BOMBS, called
@@ -210,7 +210,7 @@ def test_common_table_is_weighed_at_the_speed_of_c(name, monkeypatch):
     def follow(*_):
         raise AssertionError
 
-    monkeypatch.setattr(weighing, "_Scales", follow)
+    monkeypatch.setattr(pickles, "Watch", follow)
     assert codec.loads(codec.dumps(COMMON[name], KEY), KEY) == COMMON[name]
 
 
