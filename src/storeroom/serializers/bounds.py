@@ -17,7 +17,7 @@ __all__ = [
 
 MAX_DEPTH: Final = 500
 """Containers within containers. Hashing a tuple takes some 150 bytes of stack a level, and small threads have 128 KiB;
-Python's own recursion limit is 1000, and MessagePack's 511."""
+Python's own recursion limit is 1000, and MessagePack's 1024."""
 
 DEFAULT_MAX_EXPANSION: Final = 100
 """Rows of a table as a pickle take ten times their bytes in memory, and compress to a tenth of them."""

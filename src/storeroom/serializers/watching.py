@@ -9,11 +9,13 @@ import collections
 import datetime as dt
 import decimal
 import fractions
+import re
 import uuid
 from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain
+from math import prod
 from pickle import UnpicklingError
 from struct import iter_unpack
 from sys import getsizeof
@@ -54,33 +56,39 @@ _SLOW: Final = (b"new_uuid", b"new_fraction", b"new_address", b"restore")
 """Parts of the names of constructors whose objects take long to compare, so that 24 of one hash are too many."""
 
 
+_run: Final[Callable[..., Any]] = re.compile(rb"s+|u+|\x90+|\x91+").match
+
+
 def asking(stream: bytes) -> bytes:
     """Return a pickle that asks before it hashes; raise anything for one with opcodes that are not allowed."""
     if not stream.startswith(HEADER):
         raise UnpicklingError("another protocol")
     skip = skip_unasking if any(name in stream for name in _SLOW) else skip_rows()
     parts: list[bytes] = []
-    position, last = len(HEADER), len(stream) - 1
+    questions, position, last = 0, len(HEADER), len(stream) - 1
     while position < last:
         skipped = skip(stream, position)
         end = skipped.end() if skipped else position
-        code = stream[end]
-        asked = _ASKED.get(code)
-        size = LENGTH_BYTES.get(code)
-        if size is not None:  # a long text
-            start = end + 1 + size
-            end = start + int.from_bytes(stream[end + 1 : start], "little")
-        elif asked is None and code != FRAME and end == position:
-            raise UnpicklingError(f"opcode 0x{code:02x} is not allowed, or cut short")
         parts.append(stream[position:end])
-        position = end
-        if asked is not None:
-            parts.append(asked)
-            position += 1
-        elif code == FRAME and size is None:
-            position += 9
+        code = stream[end]
+        if code in _ASKED:
+            position = end + 1 if stream[end + 1] != code else _run(stream, end).end()
+            parts.append(_ASKED[code] * (position - end))
+            questions += position - end
+        elif code in LENGTH_BYTES:  # a long text
+            start = end + 1 + LENGTH_BYTES[code]
+            position = start + int.from_bytes(stream[end + 1 : start], "little")
+            parts.append(stream[end:position])
+        elif code == FRAME:
+            position = end + 9
+        elif end > position:
+            position = end
+        else:
+            raise UnpicklingError(f"opcode 0x{code:02x} is not allowed, or cut short")
     if position != last or not stream.endswith(STOP):
         raise UnpicklingError("truncated")
+    if _SMALL_QUESTION * questions > _units(len(stream)):
+        raise TooMuchError("has too many dicts and sets for its length")
     return framed(b"".join(parts))
 
 
@@ -104,7 +112,18 @@ _SIZED: Final[dict[type, Callable[[Any], Iterable[Any]]]] = {
 }
 """Types whose hash takes time in proportion to their length, and the numbers that they are made of."""
 
-_BYTES_A_UNIT: Final = 32
+_LOOK: Final = 3
+"""Units of a look at each member of a tuple."""
+
+_BYTES_A_UNIT: Final = 16
+
+
+def _units(length: int) -> int:
+    return max(_UNITS, _UNITS_A_BYTE * length)
+
+
+_SMALL_QUESTION: Final = 24
+"""Units of any question, four a byte: a set of an integer takes six bytes."""
 
 _QUESTION: Final = 250
 """Units of a question about a large table, which is asked for a thousand keys at a time as a rule."""
@@ -126,17 +145,22 @@ class Watch:
 
     def __init__(self, stream: bytes, kinds: frozenset[type]) -> None:
         self._length = len(stream)
-        self._left = max(_UNITS, _UNITS_A_BYTE * self._length)
+        self._left = _units(self._length)
         self._kinds = kinds
         self._known: dict[int, _Known] = {}
         self._has_long_numbers = has_long_numbers(stream)
+        self._sure = _LIGHT - {int} if self._has_long_numbers else _LIGHT
 
     def answer(self, asked: tuple[Any, ...]) -> object:
         """Do what an opcode was to do that asks now; return the table."""
         table, members = asked[0], asked[-1]
         if len(asked) == 1:
-            self._enter(frozenset(), members)
+            if len(members) > FREE_KEYS or not self._sure.issuperset(map(type, members)):
+                self._enter(frozenset(), members)
             return frozenset(members)
+        if type(table) is dict and type(asked[1]) in self._sure and len(table) < FREE_KEYS:  # as most often, of one
+            table[asked[1]] = members
+            return table
         if type(table) is set:
             self._enter(table, members)
             table.update(members)
@@ -156,7 +180,8 @@ class Watch:
 
     def call(self, function: Callable[..., object], *arguments: Any) -> object:
         """Call a constructor that reads all of its arguments each time."""
-        self.spend(sum(map(getsizeof, arguments)) // _BYTES_A_UNIT)
+        sizes = list(map(getsizeof, arguments))
+        self.spend(sum(sizes) // 8 + prod(sizes) // 128)
         return function(*arguments)
 
     def spend(self, units: int) -> None:
@@ -167,8 +192,10 @@ class Watch:
 
     def _enter(self, table: Collection[Any], keys: Sequence[Any]) -> None:
         """Raise TooMuchError if it takes too long to put these keys into a table."""
-        kinds = {type(keys[0])} if len(keys) == 1 else set(map(type, keys))
         is_small = len(table) + len(keys) <= FREE_KEYS
+        if is_small and self._sure.issuperset(map(type, keys)):
+            return
+        kinds = set(map(type, keys))
         is_light = kinds <= _LIGHT and (int not in kinds or self._are_short(keys))
         if kinds <= _KEYED or (is_small and is_light):
             return
@@ -203,7 +230,7 @@ class Watch:
         spent = 0
         for _ in range(MAX_DEPTH):
             kinds = Counter(map(type, members))
-            units = sum(count * _UNITS_OF.get(kind, _DEAR) for kind, count in kinds.items())
+            units = _LOOK * len(members) + sum(count * _UNITS_OF.get(kind, _DEAR) for kind, count in kinds.items())
             if not kinds.keys().isdisjoint(_SIZED):
                 numbers = chain.from_iterable(_SIZED[type(one)](one) for one in members if type(one) in _SIZED)
                 units += sum(map(getsizeof, numbers)) // _BYTES_A_UNIT
