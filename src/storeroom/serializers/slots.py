@@ -13,8 +13,11 @@ __all__ = ["FREE_KEYS", "Slots"]
 FREE_KEYS: Final = 1000
 """Keys of a table that may all be in each other's way: each is led past 500 others, in two thirds of a microsecond."""
 
-_STEPS: Final = 16
-"""Slots that a key is led past: one or two as a rule, and up to ten for multiples of a large power of two."""
+_STEPS: Final = 32
+"""Slots that a key is led past on average, or runs of them: one or two as a rule, 20 for multiples of 2**44."""
+
+_SAVED: Final = 250_000
+"""Steps that may be saved for keys that are led past more of them, as when a table is nearly full."""
 
 _NEAR: Final = 9  # LINEAR_PROBES of a set
 
@@ -31,7 +34,7 @@ class Slots:
         self._size = 8
         self._hashes: list[int] = []
         self._taken: set[int] = set()
-        self._left = 8 * FREE_KEYS
+        self._left = _SAVED
 
     def add(self, hashes: Sequence[int]) -> None:
         """Take slots for different hashes; raise TooMuchError if that leads past too many others."""
@@ -40,7 +43,6 @@ class Slots:
             most = (3 * self._size + 1) // 5 if self._is_set else 2 * self._size // 3
             some = hashes[position : position + most - len(self._hashes)]
             self._hashes += some
-            self._left += _STEPS * len(some)
             self._take(some)
             position += len(some)
             if len(self._hashes) == most:
@@ -54,9 +56,12 @@ class Slots:
         if len(firsts) == len(hashes) and self._taken.isdisjoint(firsts):
             self._taken |= firsts
             return
-        for each in hashes:
-            slot = each & last
-            self._taken.add(self._free(slot, each % 2**64) if slot in self._taken else slot)
+        for start in range(0, len(hashes), FREE_KEYS):
+            some = hashes[start : start + FREE_KEYS]
+            self._left = min(self._left, _SAVED) + _STEPS * len(some)
+            for each in some:
+                slot = each & last
+                self._taken.add(self._free(slot, each % 2**64) if slot in self._taken else slot)
 
     def _free(self, slot: int, hashed: int) -> int:
         """Return the first slot that is free of those to which the hash leads."""
@@ -65,7 +70,7 @@ class Slots:
             for near in range(slot, slot + 1 + (self._near if slot + self._near <= last else 0)):
                 if near not in self._taken:
                     return near
-                self._left -= 1
+            self._left -= 1
             if self._left < 0:
                 raise TooMuchError("has keys or members that were chosen to be in each other's way")
             hashed >>= 5

@@ -223,7 +223,8 @@ class Watch:
 
     def compare(self, count: int, key: Any) -> None:
         """Raise TooMuchError if it takes too long to compare a key with so many others of the same hash."""
-        self.spend(2 * count * self._cost((key,)))
+        units = 1 + getsizeof(key) // 128 if type(key) is int else self._cost((key,))
+        self.spend(2 * count * units)
 
     def _cost(self, members: Sequence[Any]) -> int:
         """Return the time that it takes to hash some members; raise TooMuchError if it is too long."""
