@@ -13,7 +13,7 @@ from storeroom.serializers.frames import PICKLE_PROTOCOL
 
 __all__ = [
     "FRAME", "HARMLESS_BYTES", "HEADER", "LENGTH_BYTES", "STOP", "allowed_begin", "check_opcodes", "find_made",
-    "framed", "has_long_numbers", "is_short", "match_key", "match_token", "skip_called", "skip_keyed", "skip_rows",
+    "framed", "has_long_numbers", "is_short", "match_key", "match_token", "skip_called", "skip_keyed",
     "skip_tokens", "skip_unasking", "skip_unhashed", "spans", "unframed",
 ]  # fmt: skip
 
@@ -47,13 +47,15 @@ _OPCODES: Final = (
 )  # fmt: skip
 skip_opcodes: Final = re.compile(_OPCODES, re.DOTALL).match
 
-_UNASKING: Final = (
-    rb"|[N\x88\x89\]ae)t\x85-\x87}\x8f01\x94\x93R]+"
+skip_unasking: Final = re.compile(
+    rb"(?:"
+    rb"\x8c" + _SHORT + rb"\x94"
+    rb"|[N\x88\x89\]ae)t\x85-\x87}\x8f01(\x94\x93R]+"
     rb"|[Kh].|M..|[Jj].{4}|G.{8}"
-    rb"|[\x8cC\x8a]" + _SHORT
-)  # fmt: skip
-
-skip_unasking: Final = re.compile(rb"(?:\x8c" + _SHORT + rb"\x94|\(" + _UNASKING + rb"){0,1000}", re.DOTALL).match
+    rb"|[\x8cC\x8a]" + _SHORT +
+    rb"){0,1000}",
+    re.DOTALL,
+).match  # fmt: skip
 """Matches all of them but those that hash, FRAME, and long ones."""
 
 skip_unhashed: Final = re.compile(
@@ -118,15 +120,6 @@ def skip_keyed() -> Callable[..., Any]:
         rb"){0,100}",
         re.DOTALL,
     ).match  # fmt: skip
-
-
-@cache
-def skip_rows() -> Callable[..., Any]:
-    """Match as skip_unasking does, and the items of dicts with a few keys that are texts, or short references."""
-    value = rb"(?:" + _MEMBER + rb"|" + _TUPLE + rb")"
-    return re.compile(
-        rb"(?:\x8c" + _SHORT + rb"\x94|\((?:(?:" + _KEY + value + rb"){1,24}u|)" + _UNASKING + rb"){0,100}", re.DOTALL
-    ).match
 
 
 match_key: Final = re.compile(rb"h.|" + _TEXT, re.DOTALL).match

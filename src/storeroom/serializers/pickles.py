@@ -221,9 +221,11 @@ class SafePickle:
     def _try(self, stream: bytes, stored_bytes: int) -> int:
         """Do as `check` does, and make the value if only that shows whether it takes too long."""
         weighed = self._weigh(stream, stored_bytes)
-        if weighed.care is not Care.NONE:
+        if weighed.care is Care.WATCH:
             self._made(stream, weighed)
             return 0
+        if weighed.care is Care.FIRST_OBJECTS:
+            self._require_unlike(stream)
         return weighed.containers
 
     def check(self, stream: bytes, stored_bytes: int) -> None:

@@ -210,8 +210,9 @@ def remembering(parser: Callable[[str, str], object]) -> Callable[[str, str], ob
     remembered = cache(parser)
 
     def parse(kind: str, text: str) -> object:
-        _exactly(str, kind, text)  # before it is hashed: tuples can be too deep for that
-        return remembered(kind, text)
+        if type(kind) is type(text) is str:  # not hashed before: tuples can be too deep for that
+            return remembered(kind, text)
+        raise TypeError("expected two texts")
 
     return parse
 

@@ -16,7 +16,7 @@ FREE_KEYS: Final = 1000
 _STEPS: Final = 32
 """Slots that a key is led past on average, or runs of them: one or two as a rule, 20 for multiples of 2**44."""
 
-_SAVED: Final = 250_000
+_SAVED: Final = 100_000
 """Steps that may be saved for keys that are led past more of them, as when a table is nearly full."""
 
 _NEAR: Final = 9  # LINEAR_PROBES of a set

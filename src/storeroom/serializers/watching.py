@@ -30,7 +30,6 @@ from storeroom.serializers.opcodes import (
     STOP,
     framed,
     has_long_numbers,
-    skip_rows,
     skip_unasking,
 )
 from storeroom.serializers.slots import FREE_KEYS, Slots
@@ -51,10 +50,8 @@ _ASKED: Final = {
 }
 """Questions in the place of SETITEM, SETITEMS, ADDITEMS and FROZENSET. BINPERSID calls persistent_load()."""
 
-
-_SLOW: Final = (b"new_uuid", b"new_fraction", b"new_address", b"restore")
-"""Parts of the names of constructors whose objects take long to compare, so that 24 of one hash are too many."""
-
+_ITEM: Final = 3
+"""Parts of a question about a key and its value."""
 
 _run: Final[Callable[..., Any]] = re.compile(rb"s+|u+|\x90+|\x91+").match
 
@@ -63,11 +60,10 @@ def asking(stream: bytes) -> bytes:
     """Return a pickle that asks before it hashes; raise anything for one with opcodes that are not allowed."""
     if not stream.startswith(HEADER):
         raise UnpicklingError("another protocol")
-    skip = skip_unasking if any(name in stream for name in _SLOW) else skip_rows()
     parts: list[bytes] = []
     questions, position, last = 0, len(HEADER), len(stream) - 1
     while position < last:
-        skipped = skip(stream, position)
+        skipped = skip_unasking(stream, position)
         end = skipped.end() if skipped else position
         parts.append(stream[position:end])
         code = stream[end]
@@ -154,28 +150,27 @@ class Watch:
     def answer(self, asked: tuple[Any, ...]) -> object:
         """Do what an opcode was to do that asks now; return the table."""
         table, members = asked[0], asked[-1]
-        if len(asked) == 1:
+        if len(asked) == _ITEM:
+            members = asked[1:]
+        elif len(asked) == 1:
             if len(members) > FREE_KEYS or not self._sure.issuperset(map(type, members)):
                 self._enter(frozenset(), members)
             return frozenset(members)
-        if type(table) is dict and type(asked[1]) in self._sure and len(table) < FREE_KEYS:  # as most often, of one
-            table[asked[1]] = members
-            return table
         if type(table) is set:
             self._enter(table, members)
             table.update(members)
             return table
-        if len(asked) != len(("table", "members")):
-            members = asked[1:]
+        keys = members[::2]
+        if type(table) is dict:
+            if len(table) + len(keys) > FREE_KEYS or not self._sure.issuperset(map(type, keys)):
+                self._enter(table, keys)
+            table.update(zip(keys, members[1::2], strict=True))
+            return table
         if len(members) % 2 or isinstance(table, (list, tuple, collections.deque)):
             raise UnpicklingError("it has no items")
-        keys = members[::2]
         self._enter(table, keys)
-        if type(table) is dict:
-            table.update(zip(keys, members[1::2], strict=True))
-        else:
-            for key, value in zip(keys, members[1::2], strict=True):
-                table[key] = value
+        for key, value in zip(keys, members[1::2], strict=True):
+            table[key] = value
         return table
 
     def call(self, function: Callable[..., object], *arguments: Any) -> object:
