@@ -12,9 +12,9 @@ from typing import Any, Final
 from storeroom.serializers.frames import PICKLE_PROTOCOL
 
 __all__ = [
-    "FRAME", "HARMLESS_BYTES", "HEADER", "LENGTH_BYTES", "STOP", "allowed_begin", "check_opcodes", "find_made",
-    "framed", "has_long_numbers", "is_short", "match_key", "match_token", "skip_called", "skip_keyed",
-    "skip_tokens", "skip_unasking", "skip_unhashed", "spans", "unframed",
+    "FRAME", "HARMLESS_BYTES", "HEADER", "LENGTH_BYTES", "LONG_NUMBERS", "STOP", "allowed_begin", "check_opcodes", "find_made",
+    "framed", "is_short", "match_key", "match_token", "skip_called", "skip_keyed",
+    "skip_tokens", "skip_unasking", "skip_unasking_numbers", "skip_unhashed", "spans", "unframed",
 ]  # fmt: skip
 
 _LONGEST_SHORT: Final = 64
@@ -47,16 +47,25 @@ _OPCODES: Final = (
 )  # fmt: skip
 skip_opcodes: Final = re.compile(_OPCODES, re.DOTALL).match
 
-skip_unasking: Final = re.compile(
-    rb"(?:"
-    rb"\x8c" + _SHORT + rb"\x94"
-    rb"|[N\x88\x89\]ae)t\x85-\x87}\x8f01(\x94\x93R]+"
-    rb"|[Kh].|M..|[Jj].{4}|G.{8}"
-    rb"|[\x8cC\x8a]" + _SHORT +
-    rb"){0,1000}",
-    re.DOTALL,
-).match  # fmt: skip
-"""Matches all of them but those that hash, FRAME, and long ones."""
+
+def _unasking(longest_number: int) -> Callable[..., Any]:
+    return re.compile(
+        rb"(?:"
+        rb"\x8c" + _SHORT + rb"\x94"
+        rb"|[N\x88\x89\]ae)t\x85-\x87}\x8f01(\x94\x93R]+"
+        rb"|[Kh].|M..|[Jj].{4}|G.{8}"
+        rb"|[\x8cC]" + _SHORT +
+        rb"|\x8a" + _short(longest=longest_number) +
+        rb"){0,1000}",
+        re.DOTALL,
+    ).match  # fmt: skip
+
+
+skip_unasking: Final = _unasking(8)
+"""Matches all of them but those that hash, FRAME, and long ones, integers of more than 64 bits among them."""
+
+skip_unasking_numbers: Final = _unasking(_LONGEST_SHORT - 1)
+"""Matches integers of up to 63 bytes, too."""
 
 skip_unhashed: Final = re.compile(
     rb"(?:"
@@ -98,32 +107,42 @@ _MEMBER: Final = (
     _NUMBER + rb"|" + _SPELLED + rb"|h.(?:" + _TUPLE + rb"R\x94?|" + _UNNAMED + rb")|" + _SIMPLE
     + rb"|C" + _SHORT + rb"\x94?"
 )  # fmt: skip
-_KEY: Final = rb"(?:h.|" + _TEXT + rb")"
+_VALUE: Final = rb"(?:" + _NUMBER + rb"|[\x8cC]" + _SHORT + rb"\x94?|G.{8}|J.{4}|\x8a" + _SHORT + rb")"
+_FLAT: Final = (
+    rb"(?:\(" + _VALUE + rb"{0,12}t|"
+    + _VALUE + rb"(?:\x85|" + _VALUE + rb"(?:\x86|" + _VALUE + rb"\x87)))\x94?(?!R)"
+)  # fmt: skip
+_TEXT_KEY: Final = rb"h.|" + _TEXT
+_KEY: Final = _TEXT_KEY + rb"|K.|M..|J.{4}|G.{8}|\x8a" + _short(0, 8)
 
 
 @cache  # compiled when the first value of more than a few hundred bytes is read: it takes some 20 ms
-def skip_keyed() -> Callable[..., Any]:
+def skip_keyed(*, numbers: bool, tuples: bool) -> Callable[..., Any]:
     """Match a table or a document whose keys are all texts, as long as no reference leads to something else.
+
+    With `numbers`, its keys may be numbers of up to 64 bits as well; with `tuples`, values may be tuples of texts and
+    numbers, which no longer shows what references lead to.
 
     It matches a key with its value, or what may come before a key: the end of a value, or the begin of a container.
     Other members than texts lie in a list that ends where it began, or behind a key; so no other thing becomes a key.
     Two ways to match the same would all be tried where the end is missing; there are none.
     """
+    key = rb"(?:" + (_KEY if numbers else _TEXT_KEY) + rb")"
     simple = rb"(?:" + _SPELLED + rb"|" + _NUMBER + rb"|h.|" + _SIMPLE + rb"|C" + _SHORT + rb"\x94?)"
     return re.compile(
-        rb"(?:" + _KEY + rb"(?:" + _MEMBER + rb"|\}\x94?\(?|(?=[\]\x8fea]))"
+        rb"(?:" + key + rb"(?:" + (_FLAT + rb"|" if tuples else b"") + _MEMBER + rb"|\}\x94?\(?|(?=[\]\x8fea]))"
         rb"|[ueas]+"
         rb"|\}\x94?\(?"
         rb"|\]\x94?(?:\(" + simple + rb"{1,1000}e|" + simple + rb"a|)"
         rb"|\((?:(?:" + _MEMBER + rb"){1,1000}e|)"
-        rb"|\x8f\x94?(?:\(" + _KEY + rb"{1,1000}\x90|)"
+        rb"|\x8f\x94?(?:\(" + key + rb"{1,1000}\x90|)"
         rb"){0,100}",
         re.DOTALL,
     ).match  # fmt: skip
 
 
-match_key: Final = re.compile(rb"h.|" + _TEXT, re.DOTALL).match
-"""Matches a key that is a text, or a reference."""
+match_key: Final = re.compile(_KEY, re.DOTALL).match
+"""Matches a key that is a text, a number of up to 64 bits, or a reference."""
 
 _ATOM: Final = rb"[\x8cC\x8a]" + _SHORT + rb"|[N\x88\x89)]|[Kh].|M..|[Jj].{4}|G.{8}"
 """Pattern of an opcode that puts one object on the stack, and takes none."""
@@ -143,14 +162,6 @@ find_made: Final = re.compile(
 ).findall
 """Finds, for each opcode, its byte if it makes a container, or b""."""
 
-_find_long_number: Final = re.compile(rb"\x8a[^\x00-\x08]|\x8b").search
-
-
-def has_long_numbers(stream: bytes) -> bool:
-    """Tell whether integers of more than 64 bits may be in a stream."""
-    return _find_long_number(stream) is not None
-
-
 LENGTH_BYTES: Final = {
     0x8C: 1,  # SHORT_BINUNICODE
     0x43: 1,  # SHORT_BINBYTES
@@ -163,6 +174,9 @@ LENGTH_BYTES: Final = {
     0x96: 8,  # BYTEARRAY8
 }
 """The number of bytes behind an opcode that tell the length of its argument, which follows them."""
+
+LONG_NUMBERS: Final = frozenset({0x8A, 0x8B})
+"""Those of them that begin integers, LONG1 and LONG4."""
 
 HEADER: Final = bytes((0x80, PICKLE_PROTOCOL))
 STOP: Final = b"."

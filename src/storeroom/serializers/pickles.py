@@ -19,7 +19,7 @@ import enum
 import pickle
 import pkgutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from contextlib import suppress
 from functools import cached_property, partial
 from io import BytesIO
@@ -33,7 +33,7 @@ from storeroom.serializers.frames import PICKLE_PROTOCOL, is_markup, type_name
 from storeroom.serializers.opcodes import HARMLESS_BYTES, allowed_begin, check_opcodes, framed, unframed
 from storeroom.serializers.safe_types import CONSTRUCTORS, PARSERS, READERS, REDUCERS, Reduction, new_text, remembering
 from storeroom.serializers.watching import TABLES, Watch, asking
-from storeroom.serializers.weighing import Care, Weighed, weigh
+from storeroom.serializers.weighing import HARMLESS, Care, Weighed, weigh
 from storeroom.storage.interruptions import raise_if_foreign
 from storeroom.storage.trials import Trial, note_unreadable
 
@@ -124,22 +124,25 @@ class _Pickler(pickle.Pickler):
         )
 
 
+_MODULE: Final = safe_types.__name__
+_PARSERS: Final = frozenset(parser.__name__ for parser in PARSERS)
+
+
 class _Unpickler(pickle.Unpickler):
     """Finds the constructors, and nothing else."""
 
     owner: ClassVar["SafePickle"]
 
     def find_class(self, module_name: str, global_name: str) -> Any:
-        if module_name == safe_types.__name__ and global_name in CONSTRUCTORS:
-            found = CONSTRUCTORS[global_name]
-            return self._remembering(found) if found in PARSERS else found
+        if module_name == _MODULE and global_name in CONSTRUCTORS:
+            return self._remembering(global_name) if global_name in _PARSERS else CONSTRUCTORS[global_name]
         if (module_name, global_name) == (__name__, restore.__name__):
             return self._make
         raise pickle.UnpicklingError("a name that is not allowed")
 
-    def _remembering(self, parser: Any) -> Any:
+    def _remembering(self, name: str) -> Any:
         parsers = vars(self)  # one for the whole value, as a stream can name it again and again
-        return parsers.get(parser.__name__) or parsers.setdefault(parser.__name__, remembering(parser))
+        return parsers.get(name) or parsers.setdefault(name, remembering(CONSTRUCTORS[name]))
 
     def _make(self, path: str, *arguments: Any) -> Any:
         try:
@@ -245,14 +248,16 @@ class SafePickle:
         begin = allowed_begin(stream) if len(stream) <= HARMLESS_BYTES else None
         if begin is not None and stream[begin.end() :] == b".":
             return self._unpickler(BytesIO(stream)).load()
-        return self._made(stream, self._weigh(stream, stored_bytes or len(stream)))
+        weighed = self._weigh(stream, stored_bytes or len(stream))
+        return self._unpickler(BytesIO(stream)).load() if weighed is HARMLESS else self._made(stream, weighed)
 
     def _made(self, stream: bytes, weighed: Weighed) -> object:
         """Make the value with the care that it takes."""
         if weighed.care is Care.WATCH:
             kinds = TABLES.union(self.class_by_path.values())
-            unpickler = self._watched(BytesIO(asking(stream)))
-            unpickler.watch = Watch(stream, kinds)
+            asks, has_long_numbers = asking(stream)
+            unpickler = self._watched(BytesIO(asks))
+            unpickler.watch = Watch(len(stream), kinds, has_long_numbers=has_long_numbers)
             value: object = unpickler.load()
             if weighed.containers:
                 require_shallow(value, weighed.containers, kinds=kinds)
@@ -276,7 +281,7 @@ class SafePickle:
             known = unpickler.memo.copy()
             length *= 2
         first = [known[number] for number in range(min(len(known), _SHORT_REFERENCES))]
-        hashes = Counter(map(hash, {each for each in first if type(each) not in TABLES or type(each) is tuple}))
+        hashes = Counter(map(hash, {each for each in first if isinstance(each, Hashable)}))
         if max(hashes.values(), default=0) > _MOST_ALIKE:
             raise TooMuchError("has many numbers, or tuples of numbers, of the same hash")
 

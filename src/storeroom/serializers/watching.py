@@ -27,10 +27,11 @@ from storeroom.serializers.opcodes import (
     FRAME,
     HEADER,
     LENGTH_BYTES,
+    LONG_NUMBERS,
     STOP,
     framed,
-    has_long_numbers,
     skip_unasking,
+    skip_unasking_numbers,
 )
 from storeroom.serializers.slots import FREE_KEYS, Slots
 
@@ -56,14 +57,19 @@ _ITEM: Final = 3
 _run: Final[Callable[..., Any]] = re.compile(rb"s+|u+|\x90+|\x91+").match
 
 
-def asking(stream: bytes) -> bytes:
-    """Return a pickle that asks before it hashes; raise anything for one with opcodes that are not allowed."""
+def asking(stream: bytes) -> tuple[bytes, bool]:
+    """Return a pickle that asks before it hashes, and whether integers of more than 64 bits are in it.
+
+    Raises:
+        UnpicklingError: it has opcodes that are not allowed, or is truncated.
+    """
     if not stream.startswith(HEADER):
         raise UnpicklingError("another protocol")
     parts: list[bytes] = []
+    skip = skip_unasking
     questions, position, last = 0, len(HEADER), len(stream) - 1
     while position < last:
-        skipped = skip_unasking(stream, position)
+        skipped = skip(stream, position)
         end = skipped.end() if skipped else position
         parts.append(stream[position:end])
         code = stream[end]
@@ -75,6 +81,8 @@ def asking(stream: bytes) -> bytes:
             start = end + 1 + LENGTH_BYTES[code]
             position = start + int.from_bytes(stream[end + 1 : start], "little")
             parts.append(stream[end:position])
+            if code in LONG_NUMBERS:
+                skip = skip_unasking_numbers
         elif code == FRAME:
             position = end + 9
         elif end > position:
@@ -85,28 +93,30 @@ def asking(stream: bytes) -> bytes:
         raise UnpicklingError("truncated")
     if _SMALL_QUESTION * questions > _units(len(stream)):
         raise TooMuchError("has too many dicts and sets for its length")
-    return framed(b"".join(parts))
+    return framed(b"".join(parts)), skip is skip_unasking_numbers
 
 
 # A unit is the time to hash a number, some 20 ns.
 _UNITS: Final = 2**21
 _UNITS_A_BYTE: Final = 4
 
-_UNITS_OF: Final = dict.fromkeys(
-    (int, float, complex, str, bytes, bool, NoneType, tuple, frozenset, dt.date, dt.time, dt.datetime, dt.timedelta), 1
-) | {decimal.Decimal: 4, uuid.UUID: 8}
-"""Units to hash what is no number."""
+_OF_A_UNIT: Final = frozenset(
+    (int, float, complex, str, bytes, bool, NoneType, tuple, frozenset, dt.date, dt.time, dt.datetime, dt.timedelta)
+)
+_UNITS_OF: Final = dict.fromkeys(_OF_A_UNIT, 0) | {decimal.Decimal: 3, uuid.UUID: 7}
+"""Units, beyond the first, to hash what is no number."""
 
 _DEAR: Final = 50
 """Units of a hash or a comparison by a function in Python: those of addresses, paths and fractions."""
 
 _SIZED: Final[dict[type, Callable[[Any], Iterable[Any]]]] = {
-    int: lambda number: (number,),
     decimal.Decimal: lambda number: (number,),
     range: lambda given: (given.start, given.stop, given.step),
     fractions.Fraction: lambda number: (number.numerator, number.denominator),
 }
 """Types whose hash takes time in proportion to their length, and the numbers that they are made of."""
+
+_NUMBERS: Final = _SIZED | {int: lambda number: (number,)}
 
 _LOOK: Final = 3
 """Units of a look at each member of a tuple."""
@@ -135,22 +145,27 @@ class Watch:
     """The time that a value takes to make, counted before it is taken.
 
     Args:
-        stream: its bytes, to whose length the time may be in proportion.
+        length: its bytes, to which the time may be in proportion.
         kinds: types of all that may have members.
+        has_long_numbers: whether integers of more than 64 bits are in it.
     """
 
-    def __init__(self, stream: bytes, kinds: frozenset[type]) -> None:
-        self._length = len(stream)
-        self._left = _units(self._length)
+    def __init__(self, length: int, kinds: frozenset[type], *, has_long_numbers: bool) -> None:
+        self._length = length
+        self._left = _units(length)
         self._kinds = kinds
         self._known: dict[int, _Known] = {}
-        self._has_long_numbers = has_long_numbers(stream)
-        self._sure = _LIGHT - {int} if self._has_long_numbers else _LIGHT
+        self._has_long_numbers = has_long_numbers
+        self._sure = _LIGHT - {int} if has_long_numbers else _LIGHT
 
     def answer(self, asked: tuple[Any, ...]) -> object:
         """Do what an opcode was to do that asks now; return the table."""
         table, members = asked[0], asked[-1]
         if len(asked) == _ITEM:
+            key = asked[1]
+            if type(table) is dict and type(key) in self._sure and len(table) < FREE_KEYS:  # as most often, of one
+                table[key] = members
+                return table
             members = asked[1:]
         elif len(asked) == 1:
             if len(members) > FREE_KEYS or not self._sure.issuperset(map(type, members)):
@@ -225,18 +240,20 @@ class Watch:
         """Return the time that it takes to hash some members; raise TooMuchError if it is too long."""
         spent = 0
         for _ in range(MAX_DEPTH):
-            kinds = Counter(map(type, members))
-            units = _LOOK * len(members) + sum(count * _UNITS_OF.get(kind, _DEAR) for kind, count in kinds.items())
-            if not kinds.keys().isdisjoint(_SIZED):
-                numbers = chain.from_iterable(_SIZED[type(one)](one) for one in members if type(one) in _SIZED)
+            kinds = set(map(type, members))
+            units = (_LOOK + 1) * len(members)
+            if not kinds <= _OF_A_UNIT:
+                units += sum(count * _UNITS_OF.get(kind, _DEAR) for kind, count in Counter(map(type, members)).items())
+            if self._has_long_numbers or not kinds.isdisjoint(_SIZED):
+                numbers = chain.from_iterable(_NUMBERS[type(one)](one) for one in members if type(one) in _NUMBERS)
                 units += sum(map(getsizeof, numbers)) // _BYTES_A_UNIT
-            if not self._kinds.isdisjoint(kinds.keys() - _UNITS_OF.keys()):  # it may hash its own members
+            if not self._kinds.isdisjoint(kinds - _UNITS_OF.keys()):  # it may hash its own members
                 require_shallow(list(members), self._length, kinds=self._kinds)
             spent += units
             self.spend(units)
             if tuple not in kinds:
                 return spent
-            within = [one for one in members if type(one) is tuple]
+            within = members if len(kinds) == 1 else [one for one in members if type(one) is tuple]
             self.spend(sum(map(len, within)) // 2)  # before as much memory is taken
             members = list(chain.from_iterable(within))
         raise TooMuchError(TOO_DEEP)
@@ -252,7 +269,8 @@ def _names(keys: Iterable[Any]) -> Iterator[_Hash]:
 
 def _hashes(keys: Collection[Any]) -> dict[_Hash, int]:
     """Return the different hashes of some keys."""
-    return dict(zip(_names(keys), map(hash, keys), strict=True))
+    hashes = array("q", map(hash, keys))
+    return dict(zip(iter_unpack("8s", hashes), hashes, strict=True))
 
 
 class _Known:

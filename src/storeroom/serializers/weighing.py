@@ -12,9 +12,17 @@ from typing import Any, Final, NamedTuple
 
 from storeroom.serializers.bounds import MAX_DEPTH, TooMuchError
 from storeroom.serializers.keyed import digits_of, keyed
-from storeroom.serializers.opcodes import check_opcodes, find_made, skip_called, skip_tokens, skip_unhashed, spans
+from storeroom.serializers.opcodes import (
+    LONG_NUMBERS,
+    check_opcodes,
+    find_made,
+    skip_called,
+    skip_tokens,
+    skip_unhashed,
+    spans,
+)
 
-__all__ = ["Care", "Weighed", "weigh"]
+__all__ = ["HARMLESS", "Care", "Weighed", "weigh"]
 
 
 class Care(Enum):
@@ -41,6 +49,8 @@ class Weighed(NamedTuple):
     containers: int
 
 
+HARMLESS: Final = Weighed(Care.NONE, 0)
+
 _FEW_REFERENCES: Final = 10
 """So many double what a tuple unfolds to ten times at most."""
 
@@ -59,7 +69,7 @@ def weigh(stream: bytes, room: int) -> Weighed:
     length = len(stream)
     if length <= MAX_DEPTH and stream.count(b"h") + stream.count(b"j") <= _FEW_REFERENCES:
         check_opcodes(stream)
-        return Weighed(Care.NONE, 0)
+        return HARMLESS
     if _held(stream) > room:
         _require_room(stream, room - length, _MADE_BYTES)
     count = length - len(stream.translate(None, b"]}t\x85\x86\x87\x8f\x91"))  # those in texts, too
@@ -74,7 +84,7 @@ def weigh(stream: bytes, room: int) -> Weighed:
         if _held(stream) + _DEQUE_BYTES * calls > room:
             _require_room(stream, room - length, _DEQUE_BYTES if b"deque" in stream else _MADE_BYTES)
         return Weighed(Care.WATCH, containers + calls)
-    chosen = length > _SHORT and not _CHOSEN.isdisjoint(found.names)
+    chosen = length > _SHORT and (found.tuples or not _CHOSEN.isdisjoint(found.names))
     return Weighed(Care.FIRST_OBJECTS if chosen else Care.NONE, containers)
 
 
@@ -107,14 +117,11 @@ def _is_flat(stream: bytes, skip: Callable[..., Any]) -> bool:
     calls = stream.count(b"R")
     try:
         for start, end, is_long in spans(stream, skip):
-            if is_long and (stream[start] in _LONG_NUMBERS or calls * digits_of(stream, start, end) > _MOST_DIGITS):
+            if is_long and (stream[start] in LONG_NUMBERS or calls * digits_of(stream, start, end) > _MOST_DIGITS):
                 return False
     except pickle.UnpicklingError:
         return False
     return True
-
-
-_LONG_NUMBERS: Final = frozenset({0x8A, 0x8B})
 
 
 # Bytes of memory, roughly: sys.getsizeof() and the entries in lists, tables and the memo.
