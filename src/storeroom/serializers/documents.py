@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from storeroom.exceptions import SerializationError
 from storeroom.serializers.bounds import MAX_DEPTH, Limits, TooMuchError, require_readable, require_shallow
 from storeroom.serializers.frames import is_markup, type_name
-from storeroom.serializers.slots import FREE_KEYS, Slots
+from storeroom.serializers.slots import FREE_KEYS, Pace
 
 __all__ = ["json_serializer", "msgpack_serializer"]
 
@@ -267,15 +267,11 @@ _NO_SHORT_MAP: Final = bytes(range(0x81)) + bytes(range(0x90, 256))
 
 def _watched(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     """Make a dict; raise TooMuchError if its keys were chosen to be in each other's way."""
+    table: dict[Any, Any] = {}
     if len(pairs) > FREE_KEYS:
-        hashes = [hash(key) for key, _ in pairs if type(key) not in _KEYED]
-        if len(hashes) > FREE_KEYS:
-            Slots(is_set=False).add(hashes)
+        Pace(table).put(len(pairs), lambda start, end: table.update(pairs[start:end]))
+        return table
     return dict(pairs)
-
-
-_KEYED: Final = frozenset({str, bytes})
-"""Types whose hashes nobody can foretell."""
 
 
 def msgpack_serializer(limits: Limits | None = None) -> DocumentSerializer:

@@ -12,9 +12,9 @@ from typing import Any, Final
 from storeroom.serializers.frames import PICKLE_PROTOCOL
 
 __all__ = [
-    "FRAME", "HARMLESS_BYTES", "HEADER", "LENGTH_BYTES", "LONG_NUMBERS", "STOP", "allowed_begin", "check_opcodes", "find_made",
-    "framed", "is_short", "match_key", "match_token", "skip_called", "skip_keyed",
-    "skip_tokens", "skip_unasking", "skip_unasking_numbers", "skip_unhashed", "spans", "unframed",
+    "FRAME", "HARMLESS_BYTES", "HEADER", "LENGTH_BYTES", "LONG_NUMBERS", "STOP", "allowed_begin", "check_opcodes",
+    "find_made", "framed", "is_short", "match_key", "match_token", "skip_called", "skip_keyed", "skip_tokens",
+    "skip_unasking", "skip_unasking_numbers", "skip_unhashed", "spans", "unframed",
 ]  # fmt: skip
 
 _LONGEST_SHORT: Final = 64

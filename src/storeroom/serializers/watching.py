@@ -33,7 +33,7 @@ from storeroom.serializers.opcodes import (
     skip_unasking,
     skip_unasking_numbers,
 )
-from storeroom.serializers.slots import FREE_KEYS, Slots
+from storeroom.serializers.slots import FREE_KEYS, Pace
 
 __all__ = ["TABLES", "Watch", "asking"]
 
@@ -96,7 +96,9 @@ def asking(stream: bytes) -> tuple[bytes, bool]:
     return framed(b"".join(parts)), skip is skip_unasking_numbers
 
 
-# A unit is the time to hash a number, some 20 ns.
+_UNIT_NS: Final = 20
+"""A unit is the time to hash a number."""
+
 _UNITS: Final = 2**21
 _UNITS_A_BYTE: Final = 4
 
@@ -169,23 +171,24 @@ class Watch:
             members = asked[1:]
         elif len(asked) == 1:
             if len(members) > FREE_KEYS or not self._sure.issuperset(map(type, members)):
-                self._enter(frozenset(), members)
+                tried: set[Any] = set()
+                self._put(tried, members, lambda start, end: tried.update(members[start:end]))
             return frozenset(members)
         if type(table) is set:
-            self._enter(table, members)
-            table.update(members)
-            return table
-        keys = members[::2]
-        if type(table) is dict:
-            if len(table) + len(keys) > FREE_KEYS or not self._sure.issuperset(map(type, keys)):
-                self._enter(table, keys)
-            table.update(zip(keys, members[1::2], strict=True))
+            self._put(table, members, lambda start, end: table.update(members[start:end]))
             return table
         if len(members) % 2 or isinstance(table, (list, tuple, collections.deque)):
             raise UnpicklingError("it has no items")
-        self._enter(table, keys)
-        for key, value in zip(keys, members[1::2], strict=True):
-            table[key] = value
+        keys, values = members[::2], members[1::2]
+        if len(table) + len(keys) <= FREE_KEYS and type(table) is dict and self._sure.issuperset(map(type, keys)):
+            table.update(zip(keys, values, strict=True))
+            return table
+
+        def set_items(start: int, end: int) -> None:
+            for key, value in zip(keys[start:end], values[start:end], strict=True):
+                table[key] = value
+
+        self._put(table, keys, set_items)
         return table
 
     def call(self, function: Callable[..., object], *arguments: Any) -> object:
@@ -200,30 +203,37 @@ class Watch:
         if self._left < 0:
             raise TooMuchError("takes too long to make: keys, members or arguments are many and alike, or shared")
 
-    def _enter(self, table: Collection[Any], keys: Sequence[Any]) -> None:
-        """Raise TooMuchError if it takes too long to put these keys into a table."""
+    def _put(self, table: Collection[Any], keys: Sequence[Any], update: Callable[[int, int], object]) -> None:
+        """Put keys into a table, those from one position to another at a time.
+
+        Raises:
+            TooMuchError: it takes too long.
+        """
+        pace = self._pace(table, keys)
+        if pace is None:
+            update(0, len(keys))
+        else:
+            pace.put(len(keys), update)
+
+    def _pace(self, table: Collection[Any], keys: Sequence[Any]) -> Pace | None:
+        """Count the time to hash some keys and to compare them; return a pace if others may be in their way."""
         is_small = len(table) + len(keys) <= FREE_KEYS
-        if is_small and self._sure.issuperset(map(type, keys)):
-            return
         kinds = set(map(type, keys))
         is_light = kinds <= _LIGHT and (int not in kinds or self._are_short(keys))
         if kinds <= _KEYED or (is_small and is_light):
-            return
+            return None
         self.spend(_QUESTION * (not is_small))
+        units = len(keys) if is_light else self._cost(keys)
         known = self._known.get(id(table)) if table else None
-        if is_light:
-            self.spend(len(keys))
-            if known is None:
-                known = self._known[id(table)] = _Known(table)
-            known.add_light(keys, are_integers=kinds == {int})
-            return
-        self._cost(keys)
-        hashes = _hashes(keys)
-        if is_small and not table and len(hashes) == len(keys):
-            return
         if known is None:
-            known = self._known[id(table)] = _Known(table)
-        known.add(self, keys, hashes)
+            known = _Known(table)
+        if is_light:
+            known.add_light(keys)
+        elif not known.add(self, keys) and is_small:
+            return None
+        self._known[id(table)] = known
+        known.pace.allow(_UNIT_NS * units)
+        return None if is_small else known.pace
 
     def _are_short(self, keys: Sequence[Any]) -> bool:
         if not self._has_long_numbers:
@@ -267,54 +277,35 @@ def _names(keys: Iterable[Any]) -> Iterator[_Hash]:
     return iter_unpack("8s", array("q", map(hash, keys)))
 
 
-def _hashes(keys: Collection[Any]) -> dict[_Hash, int]:
-    """Return the different hashes of some keys."""
-    hashes = array("q", map(hash, keys))
-    return dict(zip(iter_unpack("8s", hashes), hashes, strict=True))
-
-
 class _Known:
-    """The keys of a table, as far as they are needed."""
+    """The hashes of a table's keys, as far as they are needed."""
 
     def __init__(self, table: Collection[Any]) -> None:
         self._table = table  # kept, so that no other gets its id
         self._counts: dict[_Hash, int] | None = None
-        self._slots: Slots | None = None
-        self._ends: list[int] | None = None
-        if set(map(type, table)) <= {int}:
-            self._ends = [min(table), max(table)] if table else []
+        self.pace = Pace(table)
 
-    def add(self, watch: Watch, keys: Sequence[Any], hashes: dict[_Hash, int]) -> None:
-        """Count the time that further keys take, of which these are the different hashes."""
+    def add(self, watch: Watch, keys: Sequence[Any]) -> bool:
+        """Count the time to compare further keys; tell whether there were any to compare, or to add them to."""
+        names = list(_names(keys))
+        fresh = dict.fromkeys(names, 1)
+        if self._counts is None and not self._table and len(fresh) == len(keys):
+            self._counts = fresh
+            return False
         if self._counts is None:
             self._counts = Counter(_names(self._table))
         counts = self._counts
-        fresh = [hashes[name] for name in hashes if name not in counts]
-        if len(fresh) == len(keys):
-            counts.update(dict.fromkeys(hashes, 1))
-        else:
-            for key, name in zip(keys, _names(keys), strict=True):
-                count = counts.get(name, 0)
-                if count:
-                    watch.compare(count, key)
-                counts[name] = count + 1
-        if len(counts) > FREE_KEYS:
-            self._take(fresh)
+        if len(fresh) == len(keys) and counts.keys().isdisjoint(fresh):
+            counts.update(fresh)
+            return True
+        for key, name in zip(keys, names, strict=True):
+            count = counts.get(name, 0)
+            if count:
+                watch.compare(count, key)
+            counts[name] = count + 1
+        return True
 
-    def add_light(self, keys: Sequence[Any], *, are_integers: bool) -> None:
-        """Count the time of keys of which hardly any two have one hash."""
+    def add_light(self, keys: Sequence[Any]) -> None:
+        """Note keys of which hardly any two have one hash."""
         if self._counts is not None:
             self._counts.update(dict.fromkeys(_names(keys), 1))
-        if are_integers and self._ends is not None and len(keys) <= FREE_KEYS:
-            self._ends = [min(*self._ends, *keys), max(*self._ends, *keys)]
-            # Integers that are close together have a slot each: a table has one and a half times as many.
-            if self._ends[1] - self._ends[0] <= len(self._table) + len(keys):
-                return
-        self._ends = None
-        self._take(list(map(hash, keys)))
-
-    def _take(self, hashes: Sequence[int]) -> None:
-        if self._slots is None:
-            self._slots = Slots(is_set=isinstance(self._table, (set, frozenset)))
-            self._slots.add(list(_hashes(self._table).values()))
-        self._slots.add(hashes)

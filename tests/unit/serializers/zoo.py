@@ -311,6 +311,16 @@ PICKLES: Final[dict[str, Callable[[], bytes]]] = {
     "frozensets of one hash": lambda: pickled(
         b"\x8f(", *(b"(" + integer(PRIME * n) + integer(PRIME * n + 1) + b"\x91" for n in range(5_000)), b"\x90"
     ),
+    "one tuple in two, as a key of a small dict": lambda: pickled(
+        b"](", shared(60, b")", b"??\x86\x94"), b"}", b"(h\x3bNu", b"e"
+    ),
+    "tuples, as a key of a small dict": lambda: pickled(b"](", tuples(50_000), b"\x94}(h\x00Nue"),
+    "24 pairs of one hash, again and again": lambda: pickled(
+        b"](", *pairs(24, b"\x86\x94"), referring(0, 24) * 20_000, b"e"
+    ),
+    "one tuple of 60,000 as 20,000 keys of small dicts": lambda: pickled(
+        b"(", b"K\x01" * 60_000, b"t\x94](", b"}(h\x00Nu" * 20_000, b"e"
+    ),
     "one tuple of 60,000 as 4,000 keys": lambda: pickled(
         b"(", b"K\x01" * 60_000, b"t\x94](", b"}h\x00Ns" * 4_000, b"e"
     ),
