@@ -29,6 +29,7 @@ DAY = dt.date(2024, 1, 1)
 NOON = dt.datetime(2024, 1, 1, 12, tzinfo=dt.UTC)
 
 # Each bomb in a process of its own, and up to ten times, of which the shortest counts: others use the processor, too.
+# A hundred milliseconds are those of a core that does the ruler's work in three, however fast this one is at the moment.
 READER = """
 import ctypes, json, os, resource, sys, time
 from storeroom.exceptions import DecodeError
@@ -52,6 +53,11 @@ def read(bomb):
 def peak():
     return int([line for line in open("/proc/self/status") if line.startswith("VmHWM")][0].split()[1]) * 1024
 
+def ruler():
+    begun = time.process_time()
+    {(number, "x"): [number] for number in range(20_000)}
+    return time.process_time() - begun
+
 def timed(bomb):
     begun = time.process_time()
     return read(bomb), time.process_time() - begun
@@ -68,7 +74,8 @@ for name, make in BOMBS.items():
         grown = peak() - before
         for _ in range(9 if outcome == "refused" else 0):
             seconds = min(seconds, timed(bomb)[1]) if seconds > 0.05 else seconds
-        os.write(forth, json.dumps([outcome, seconds, grown, len(bomb)]).encode())
+        slow = max(1, min(ruler() for _ in range(9)) / 0.003)
+        os.write(forth, json.dumps([outcome, seconds / slow, grown, len(bomb)]).encode())
         os._exit(0)
     os.close(forth)
     said = os.read(back, 1000).decode()

@@ -316,7 +316,7 @@ PICKLES: Final[dict[str, Callable[[], bytes]]] = {
     ),
     "tuples, as a key of a small dict": lambda: pickled(b"](", tuples(50_000), b"\x94}(h\x00Nue"),
     "24 pairs of one hash, again and again": lambda: pickled(
-        b"](", *pairs(24, b"\x86\x94"), referring(0, 24) * 20_000, b"e"
+        b"](", *pairs(24, b"\x86\x94"), referring(0, 24) * 5_000, b"e"
     ),
     "one tuple of 60,000 as 20,000 keys of small dicts": lambda: pickled(
         b"(", b"K\x01" * 60_000, b"t\x94](", b"}(h\x00Nu" * 20_000, b"e"
