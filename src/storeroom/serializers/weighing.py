@@ -72,6 +72,9 @@ def weigh(stream: bytes, room: int) -> Weighed:
         return HARMLESS
     if _held(stream) > room:
         _require_room(stream, room - length, _MADE_BYTES)
+    calls = stream.count(b"R")
+    if calls > _FEW_CALLS and _CALL_BYTES * calls > length and _CALL_BYTES * _count_calls(stream) > length:
+        raise TooMuchError(f"has more than {_FEW_CALLS} objects, of less than {_CALL_BYTES} bytes each")
     count = length - len(stream.translate(None, b"]}t\x85\x86\x87\x8f\x91"))  # those in texts, too
     containers = count if count > MAX_DEPTH else 0
     grows = _grows(stream)
@@ -79,13 +82,23 @@ def weigh(stream: bytes, room: int) -> Weighed:
     if not grows and (_is_flat(stream, skip_unhashed) or (is_short and _is_flat(stream, skip_called))):
         return Weighed(Care.NONE, containers)
     found = None if grows else keyed(stream)
-    calls = stream.count(b"R")
     if found is None or not _LOOKED_AT.isdisjoint(found.names) or calls * found.digits > _MOST_DIGITS:
         if _held(stream) + _DEQUE_BYTES * calls > room:
             _require_room(stream, room - length, _DEQUE_BYTES if b"deque" in stream else _MADE_BYTES)
         return Weighed(Care.WATCH, containers + calls)
     chosen = length > _SHORT and (found.tuples or not _CHOSEN.isdisjoint(found.names))
     return Weighed(Care.FIRST_OBJECTS if chosen else Care.NONE, containers)
+
+
+_FEW_CALLS: Final = 2**15
+
+_CALL_BYTES: Final = 8
+"""Of a call of a constructor that takes a microsecond or three. Only an empty OrderedDict and the like take less."""
+
+
+def _count_calls(stream: bytes) -> int:
+    tokens = (find_made(stream, start, end) for start, end, is_long in spans(stream, skip_tokens) if not is_long)
+    return sum(each.count(b"R") for each in tokens)
 
 
 _MOST_DIGITS: Final = 2**24

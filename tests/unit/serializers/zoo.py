@@ -237,6 +237,11 @@ PICKLES: Final[dict[str, Callable[[], bytes]]] = {
     "one path, 100,000 times": lambda: called("new_path", b"PurePosixPath", b"a/b"),
     "one network, 100,000 times": lambda: called("new_address", b"IPv6Network", b"2001:db8:1:2::/64"),
     "one interface, 100,000 times": lambda: called("new_address", b"IPv6Interface", b"1:2:3:4:5:6:7:8/64"),
+    "one UUID, 100,000 times": lambda: pickled(
+        b"](", named("new_uuid"), b"\x94", integer(5**50), b"N\x86\x94", b"h\x00h\x01R" * 100_000, b"e"
+    ),
+    "empty dicts in order": lambda: pickled(b"](", named("new_ordered_dict"), b"\x94", b"h\x00)R" * 50_000, b"e"),
+    "empty defaultdicts": lambda: pickled(b"](", named("new_defaultdict"), b"\x94", b"h\x00N\x85R" * 50_000, b"e"),
     "tuples as a path": lambda: pickled(named("new_path"), b"\x8c\x0dPurePosixPath", tuples(300_000), b"\x86R"),
     "an extension": lambda: pickled(b"\x84\xff\xff\xff\x7f"),
     "integers led past each other, as keys": lambda: pickled(
