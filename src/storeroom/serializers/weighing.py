@@ -39,7 +39,7 @@ _SHORT: Final = 2**13
 
 
 class Weighed(NamedTuple):
-    """What is known of a value before it is made.
+    """A value, as far as it is known before it is made.
 
     Attributes:
         containers: their number, or more, if its depth is to be checked when it is there; 0 if it cannot be too deep.
