@@ -4,8 +4,8 @@ A few thousand bytes can stand for a value that fills the memory, or that nests 
 process when it is hashed. So bytes that are neither private nor signed are looked at before a value is made of them.
 """
 
+import gc
 from collections.abc import Callable
-from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from storeroom.exceptions import SerializationError
@@ -17,7 +17,7 @@ __all__ = [
 
 MAX_DEPTH: Final = 500
 """Containers within containers. Hashing a tuple takes some 150 bytes of stack a level, and small threads have 128 KiB;
-Python's own recursion limit is 1000, and MessagePack's 511."""
+Python's own recursion limit is 1000, and MessagePack's 1024."""
 
 DEFAULT_MAX_EXPANSION: Final = 100
 """Rows of a table as a pickle take ten times their bytes in memory, and compress to a tenth of them."""
@@ -81,16 +81,21 @@ def require_readable(value: object, data: bytes, check: Callable[[bytes, int], i
         ) from error
 
 
-def require_shallow(value: object, count: int, *, is_tree: bool = False) -> None:
-    """Raise TooMuchError for a value of dicts, lists and tuples that nests too deep.
+_CONTAINERS: Final = frozenset({dict, list, tuple})
+_LOOKS: Final = 4  # at each container, on average
+
+
+def require_shallow(value: object, count: int, *, is_tree: bool = False, kinds: frozenset[type] = _CONTAINERS) -> None:
+    """Raise TooMuchError for a value that nests too deep.
 
     Args:
         value: a container within several others is looked at once for each level.
         count: the number of its containers, about.
         is_tree: whether each container is within one other at most. Then those of a level need not be told apart.
+        kinds: the types of its containers.
     """
     looks = _LOOKS * count
-    level: list[Any] = [value] if type(value) in _CONTAINERS else []
+    level: list[Any] = [value] if type(value) in kinds else []
     for depth in range(MAX_DEPTH):
         looks -= len(level)
         # The rows of a table are nearly all there are, so that the rest cannot nest deep enough.
@@ -98,14 +103,8 @@ def require_shallow(value: object, count: int, *, is_tree: bool = False) -> None
             return
         if looks < 0:
             raise TooMuchError("shares its containers between too many levels")
-        members = [each.values() if type(each) is dict else each for each in level]
-        if _CONTAINERS.isdisjoint(map(type, chain.from_iterable(members))):
-            return
-        found = (one for some in members for one in some if type(one) in _CONTAINERS)
-        level = list(found if is_tree else {id(one): one for one in found}.values())
+        level = [one for one in gc.get_referents(*level) if type(one) in kinds]
+        if not is_tree:
+            level = list(dict(zip(map(id, level), level, strict=True)).values())
     if level:
         raise TooMuchError(TOO_DEEP)
-
-
-_CONTAINERS: Final = frozenset({dict, list, tuple})
-_LOOKS: Final = 4  # at each container, on average

@@ -6,19 +6,19 @@ Opcodes: https://github.com/python/cpython/blob/main/Lib/pickletools.py
 import pickle
 import re
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import cache
 from typing import Any, Final
 
 from storeroom.serializers.frames import PICKLE_PROTOCOL
 
 __all__ = [
-    "ATOM", "HARMLESS_BYTES", "HEADER", "LENGTH_BYTES", "LONG", "OTHER", "REFERENCE", "STOP", "allowed_begin",
-    "check_opcodes", "long_integers", "outline", "skip_called", "skip_flat", "skip_opcodes", "skip_referring",
-    "skip_tokens", "skip_unhashed", "spans",
+    "FRAME", "HARMLESS_BYTES", "HEADER", "LENGTH_BYTES", "LONG_NUMBERS", "STOP", "allowed_begin", "check_opcodes",
+    "find_made", "framed", "is_short", "match_key", "match_token", "skip_called", "skip_keyed", "skip_tokens",
+    "skip_unasking", "skip_unasking_numbers", "skip_unhashed", "spans", "unframed",
 ]  # fmt: skip
 
 _LONGEST_SHORT: Final = 64
-"""Texts up to here are skipped within the expression, longer ones by the loop around it."""
+"""Shorter texts are skipped within the expression, others by the loop around it."""
 
 
 def _short(shortest: int = 0, longest: int = _LONGEST_SHORT - 1) -> bytes:
@@ -26,6 +26,9 @@ def _short(shortest: int = 0, longest: int = _LONGEST_SHORT - 1) -> bytes:
 
 
 _SHORT: Final = _short()
+
+FRAME: Final = 0x95
+"""Begins a frame; its length follows in eight bytes."""
 
 # Greedy and bounded: unbounded, the matcher would remember every step of a long stream;
 # possessive, it would be wrong before Python 3.11.5 (cpython issue 106052).
@@ -44,7 +47,25 @@ _OPCODES: Final = (
 )  # fmt: skip
 skip_opcodes: Final = re.compile(_OPCODES, re.DOTALL).match
 
-# Each of the next two passes over most values as fast as the one above, and tells why little in them is hashed.
+
+def _unasking(longest_number: int) -> Callable[..., Any]:
+    return re.compile(
+        rb"(?:"
+        rb"\x8c" + _SHORT + rb"\x94"
+        rb"|[N\x88\x89\]ae)t\x85-\x87}\x8f01(\x94\x93R]+"
+        rb"|[Kh].|M..|[Jj].{4}|G.{8}"
+        rb"|[\x8cC]" + _SHORT +
+        rb"|\x8a" + _short(longest=longest_number) +
+        rb"){0,1000}",
+        re.DOTALL,
+    ).match  # fmt: skip
+
+
+skip_unasking: Final = _unasking(8)
+"""Matches all of them but those that hash, FRAME, and long ones, integers of more than 64 bits among them."""
+
+skip_unasking_numbers: Final = _unasking(_LONGEST_SHORT - 1)
+"""Matches integers of up to 63 bytes, too."""
 
 skip_unhashed: Final = re.compile(
     rb"(?:"
@@ -70,91 +91,76 @@ skip_called: Final = re.compile(
 ).match  # fmt: skip
 """Matches opcodes of texts, numbers, lists, dicts and sets, and calls of constructors."""
 
-
-_SIMPLE: Final = rb"(?:K.|M..|J.{4}|[N\x88\x89]|h.)"
-
-
-def _optional(pattern: bytes) -> bytes:
-    """Return a pattern for nothing as well; of a group, it is matched faster than one with a question mark."""
-    return rb"(?:" + pattern + rb"|)"
+_TEXT: Final = rb"\x8c" + _SHORT + rb"\x94?"
+_UNNAMED: Final = rb"(?!\x94?\x8c" + _short(1, 20) + rb"\x94?\x93)"
+_NUMBER: Final = rb"K.|[N\x88\x89)]|M.."
 
 
-def _flat(atom: bytes, member: bytes, longest: int, others: bytes) -> Callable[..., Any]:
-    """Compile a pattern of opcodes of which each tuple has nothing but atoms before it, as many as it takes.
-
-    Args:
-        atom: pattern of a member of a tuple of one, two or three.
-        member: pattern of a member of a longer tuple.
-        longest: the members of a longer tuple, at most.
-        others: further alternatives.
-    """
-    of_three = atom + rb"[\x85-\x87]?"
-    few = atom + _optional(rb"\x85|" + atom + _optional(rb"[\x85\x86]|" + of_three))
-    many = rb"\(+" + _optional(member + rb"{1,%d}t" % longest)
-    rest = rb"[\]ae)}su\x8f\x90\x94\x93R]+|[t\x85-\x87]\x94?R|\x95.{8}"
-    return re.compile(rb"(?:" + rb"|".join((few, many, rest, others)) + rb"){0,300}", re.DOTALL).match
-
-
-_NUMBER: Final = rb"K.|M..|[N\x88\x89)]|J.{4}|G.{8}"
-
-
-@cache  # compiled when the first tuple in a dict is read: it takes milliseconds
-def skip_flat(longest: int = _LONGEST_SHORT - 1) -> Callable[..., Any]:
-    """Match opcodes as skip_called does, and tuples of up to 16 texts and short numbers.
-
-    Args:
-        longest: bytes of a text that is skipped within the expression, up to 255.
-    """
-    atom = rb"(?:[\x8cC]" + _short(longest=longest) + rb"\x94?|" + _NUMBER + rb")"
-    return _flat(atom, atom, 16, rb"h.|j.{4}|\x8a" + _SHORT)
-
-
-@cache
-def skip_referring() -> Callable[..., Any]:
-    """Match as skip_flat does; in tuples also references, long numbers, lists, and calls with short arguments."""
-    simple = rb"(?:" + _SIMPLE + rb"|C" + _SHORT + rb"|\x8a" + _SHORT + rb")"
-    one = simple + rb"(?:\x85\x94?R|" + simple + rb"(?:\x86\x94?R|" + simple + rb"\x87\x94?R))"
-    many = rb"\(" + simple + rb"{0,12}t\x94?R"
-    common = rb"[\x8cC\x8a]" + _SHORT + rb"\x94?|j.{4}|" + _NUMBER
-    atom = rb"(?:" + common + rb"|h." + _optional(rb"(?:" + many + rb"|" + one + rb")\x94?") + rb")"
-    # No two ways to match the same: where the end is missing, all would be tried.
-    member = rb"(?:" + common + rb"|h.|[\x93\]a]\x94?|[\x85-\x87]\x94?R\x94?|" + many + rb"\x94?|\x95.{8})"
-    return _flat(atom, member, 64, many)
-
-
-_LONG_DIGITS: Final = _short(9)
-
-LONG: Final = rb"\x8a" + _LONG_DIGITS
-"""Pattern of an integer that may have the hash of many others. Of eight bytes hardly any two have."""
-
-long_integers: Final = re.compile(rb"\x8a(?=(" + _LONG_DIGITS + rb"))", re.DOTALL).findall
-"""Finds the lengths and bytes of all such integers, and of some bytes within texts."""
-
-ATOM: Final = rb"\x8c" + _SHORT + rb"|[N\x88\x89)]|K.|M..|J.{4}|G.{8}|C" + _SHORT + rb"|\x8a" + _short(0, 8)
-"""Pattern of an opcode that makes a text or a number."""
-
-REFERENCE: Final = rb"h.|j.{4}"
-"""Pattern of BINGET and LONG_BINGET."""
-
-outline: Final = partial(
-    re.compile(
-        # A call with short arguments, as for a date; then any text, number or reference.
-        rb"h.(?:\(" + _SIMPLE + rb"{0,12}t|" + _SIMPLE + rb"(?:\x85|" + _SIMPLE + rb"(?:\x86|" + _SIMPLE +
-        rb"\x87)))\x94?R\x94?"
-        rb"|[\x8cC\x8a]" + _SHORT + rb"|[Kh].|M..|[Jj].{4}|G.{8}",
-        re.DOTALL,
-    ).sub,
-    b"N",
+_SIMPLE: Final = rb"G.{8}|J.{4}|\x8a" + _SHORT + rb"|j.{4}"
+_ARGUMENT: Final = rb"(?:" + _NUMBER + rb"|h.|[\x8cC]" + _SHORT + rb"\x94?|" + _SIMPLE + rb")"
+_TUPLE: Final = (
+    rb"(?:\(" + _ARGUMENT + rb"{0,12}t|"
+    + _ARGUMENT + rb"(?:\x85|" + _ARGUMENT + rb"(?:\x86|" + _ARGUMENT + rb"\x87))|\))\x94?"
 )  # fmt: skip
-"""Puts one byte, NONE, in the place of each text, number and reference, and of some calls; FRAME is not known here."""
+_SPELLED: Final = rb"\x8c" + _SHORT + _UNNAMED + rb"\x94?"
+_MEMBER: Final = (
+    _NUMBER + rb"|" + _SPELLED + rb"|h.(?:" + _TUPLE + rb"R\x94?|" + _UNNAMED + rb")|" + _SIMPLE
+    + rb"|C" + _SHORT + rb"\x94?"
+)  # fmt: skip
+_VALUE: Final = rb"(?:" + _NUMBER + rb"|[\x8cC]" + _SHORT + rb"\x94?|G.{8}|J.{4}|\x8a" + _SHORT + rb")"
+_FLAT: Final = (
+    rb"(?:\(" + _VALUE + rb"{0,12}t|"
+    + _VALUE + rb"(?:\x85|" + _VALUE + rb"(?:\x86|" + _VALUE + rb"\x87)))\x94?(?!R)"
+)  # fmt: skip
+_TEXT_KEY: Final = rb"h.|" + _TEXT
+_KEY: Final = _TEXT_KEY + rb"|K.|M..|J.{4}|G.{8}|\x8a" + _short(0, 8)
 
-OTHER: Final = rb"[\]aet\x85-\x87}su\x8f\x90\x91(01\x94\x93R]|\x95.{8}"
-"""Pattern of the rest."""
+
+@cache  # compiled when the first value of more than a few hundred bytes is read: it takes some 20 ms
+def skip_keyed(*, numbers: bool, tuples: bool) -> Callable[..., Any]:
+    """Match a table or a document whose keys are all texts, as long as no reference leads to something else.
+
+    With `numbers`, its keys may be numbers of up to 64 bits as well; with `tuples`, values may be tuples of texts and
+    numbers, which no longer shows what references lead to.
+
+    It matches a key with its value, or what may come before a key: the end of a value, or the begin of a container.
+    Other members than texts lie in a list that ends where it began, or behind a key; so no other thing becomes a key.
+    Two ways to match the same would all be tried where the end is missing; there are none.
+    """
+    key = rb"(?:" + (_KEY if numbers else _TEXT_KEY) + rb")"
+    simple = rb"(?:" + _SPELLED + rb"|" + _NUMBER + rb"|h.|" + _SIMPLE + rb"|C" + _SHORT + rb"\x94?)"
+    return re.compile(
+        rb"(?:" + key + rb"(?:" + (_FLAT + rb"|" if tuples else b"") + _MEMBER + rb"|\}\x94?\(?|(?=[\]\x8fea]))"
+        rb"|[ueas]+"
+        rb"|\}\x94?\(?"
+        rb"|\]\x94?(?:\(" + simple + rb"{1,1000}e|" + simple + rb"a|)"
+        rb"|\((?:(?:" + _MEMBER + rb"){1,1000}e|)"
+        rb"|\x8f\x94?(?:\(" + key + rb"{1,1000}\x90|)"
+        rb"){0,100}",
+        re.DOTALL,
+    ).match  # fmt: skip
+
+
+match_key: Final = re.compile(_KEY, re.DOTALL).match
+"""Matches a key that is a text, a number of up to 64 bits, or a reference."""
+
+_ATOM: Final = rb"[\x8cC\x8a]" + _SHORT + rb"|[N\x88\x89)]|[Kh].|M..|[Jj].{4}|G.{8}"
+"""Pattern of an opcode that puts one object on the stack, and takes none."""
+
+match_token: Final = re.compile(rb"(?:" + _ATOM + rb"|([(t\x85-\x87\x93R]))\x94?", re.DOTALL).match
+"""Matches an opcode of a call; those that take objects are its group."""
+
+_REST: Final = rb"[aesu\x90(01\x94\x93]|\x95.{8}"
 
 skip_tokens: Final = re.compile(
-    rb"(?:(?:" + rb"|".join((ATOM, REFERENCE, LONG, OTHER)) + rb")\x94?){0,1000}", re.DOTALL
+    rb"(?:(?:" + _ATOM + rb"|[\]}\x8f\x91t\x85-\x87R]|" + _REST + rb")\x94?){0,1000}", re.DOTALL
 ).match
 """Matches as many opcodes as a list of them should have at a time."""
+
+find_made: Final = re.compile(
+    rb"(?:" + _ATOM + rb"|([\]}\x8f\x91t\x85-\x87R])|" + _REST + rb")\x94?", re.DOTALL
+).findall
+"""Finds, for each opcode, its byte if it makes a container, or b""."""
 
 LENGTH_BYTES: Final = {
     0x8C: 1,  # SHORT_BINUNICODE
@@ -169,6 +175,9 @@ LENGTH_BYTES: Final = {
 }
 """The number of bytes behind an opcode that tell the length of its argument, which follows them."""
 
+LONG_NUMBERS: Final = frozenset({0x8A, 0x8B})
+"""Those of them that begin integers, LONG1 and LONG4."""
+
 HEADER: Final = bytes((0x80, PICKLE_PROTOCOL))
 STOP: Final = b"."
 
@@ -177,6 +186,27 @@ HARMLESS_BYTES: Final = 64
 
 allowed_begin: Final = re.compile(re.escape(HEADER) + _OPCODES, re.DOTALL).match
 """Matches up to the first opcode that is not allowed, or long. It matches no end, so that nothing is tried twice."""
+
+
+def framed(stream: bytes) -> bytes:
+    """Return a stream with one frame around it, as an unpickler takes each opcode by a call of its own without."""
+    return b"%b%c%b%b%b" % (HEADER, FRAME, (len(stream) + 1).to_bytes(8, "little"), stream, STOP)
+
+
+def is_short(length: int) -> bool:
+    """Tell whether a text of this length lies in what the expressions here match."""
+    return length < _LONGEST_SHORT
+
+
+def unframed(stream: bytes) -> bytes:
+    """Return the opcodes of a stream, without the headers of frames if these lie as a pickler has put them."""
+    parts = []
+    start = position = len(HEADER)
+    while stream[position : position + 1] == b"\x95":
+        parts.append(stream[start:position])
+        start = position + 9
+        position = start + int.from_bytes(stream[position + 1 : start], "little")
+    return b"".join((*parts, stream[start : -len(STOP)]))
 
 
 def check_opcodes(stream: bytes) -> None:

@@ -6,7 +6,7 @@ constructor of safe_types.py, and call it. Two fences hold it there:
 1. Before a byte is executed, the stream must consist of the few opcodes that SafePickle itself produces. ``BUILD`` is
    not among them, so nothing is given attributes; nor is ``LONG_BINPUT``, five bytes of which make the reader allocate
    gigabytes; nor any opcode of persistent ids, extension codes or old protocols. And the value that they make must not
-   be too deep, too large, or too slow to hash (``weighing``).
+   be too large (``weighing``), too slow to hash (``watching``), or too deep.
 2. The only names found are those of the constructors; no module is imported by name, except for the classes that the
    configuration lists in ``allowed_types``.
 
@@ -18,19 +18,22 @@ import copyreg
 import enum
 import pickle
 import pkgutil
-from collections.abc import Iterable
-from functools import cached_property
+from collections import Counter
+from collections.abc import Hashable, Iterable
+from contextlib import suppress
+from functools import cached_property, partial
 from io import BytesIO
 from types import FunctionType
 from typing import Any, ClassVar, Final
 
 from storeroom.exceptions import ConfigurationError, SerializationError
 from storeroom.serializers import safe_types
-from storeroom.serializers.bounds import MAX_DEPTH, Limits, require_readable, require_shallow
+from storeroom.serializers.bounds import MAX_DEPTH, Limits, TooMuchError, require_readable, require_shallow
 from storeroom.serializers.frames import PICKLE_PROTOCOL, is_markup, type_name
-from storeroom.serializers.opcodes import HARMLESS_BYTES, allowed_begin, check_opcodes
-from storeroom.serializers.safe_types import CONSTRUCTORS, PARSERS, REDUCERS, Reduction, new_text, remembering
-from storeroom.serializers.weighing import weigh
+from storeroom.serializers.opcodes import HARMLESS_BYTES, allowed_begin, check_opcodes, framed, unframed
+from storeroom.serializers.safe_types import CONSTRUCTORS, PARSERS, READERS, REDUCERS, Reduction, new_text, remembering
+from storeroom.serializers.watching import TABLES, Watch, asking
+from storeroom.serializers.weighing import HARMLESS, Care, Weighed, weigh
 from storeroom.storage.interruptions import raise_if_foreign
 from storeroom.storage.trials import Trial, note_unreadable
 
@@ -121,17 +124,25 @@ class _Pickler(pickle.Pickler):
         )
 
 
+_MODULE: Final = safe_types.__name__
+_PARSERS: Final = frozenset(parser.__name__ for parser in PARSERS)
+
+
 class _Unpickler(pickle.Unpickler):
     """Finds the constructors, and nothing else."""
 
     owner: ClassVar["SafePickle"]
 
     def find_class(self, module_name: str, global_name: str) -> Any:
-        if module_name == safe_types.__name__ and global_name in CONSTRUCTORS:
-            return CONSTRUCTORS[global_name]
+        if module_name == _MODULE and global_name in CONSTRUCTORS:
+            return self._remembering(global_name) if global_name in _PARSERS else CONSTRUCTORS[global_name]
         if (module_name, global_name) == (__name__, restore.__name__):
             return self._make
         raise pickle.UnpicklingError("a name that is not allowed")
+
+    def _remembering(self, name: str) -> Any:
+        parsers = vars(self)  # one for the whole value, as a stream can name it again and again
+        return parsers.get(name) or parsers.setdefault(name, remembering(CONSTRUCTORS[name]))
 
     def _make(self, path: str, *arguments: Any) -> Any:
         try:
@@ -142,19 +153,17 @@ class _Unpickler(pickle.Unpickler):
             raise
 
 
-class _Remembering(_Unpickler):
-    """Reads a text for a path or an address once, of a stream that may refer to it again and again."""
+class _Watched(pickle.Unpickler):
+    """Asks a watch before it puts keys into a table, and before it calls what reads all of its arguments."""
+
+    watch: Watch
+
+    def persistent_load(self, pid: Any) -> Any:
+        return self.watch.answer(pid)
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         found = super().find_class(module_name, global_name)
-        if found not in PARSERS:
-            return found
-        parsers = vars(self)  # one for the whole value, as a stream can name it again and again, too
-        return parsers.get(global_name) or parsers.setdefault(global_name, remembering(found))
-
-
-_CALL_BYTES: Final = 12
-"""A call with a text of its own takes more bytes of a stream; one by references alone takes five."""
+        return partial(self.watch.call, found) if found in READERS else found
 
 
 def _class_at(path: str) -> type:
@@ -185,7 +194,6 @@ class SafePickle:
         self._pickler = type("_Pickler", (_Pickler,), {"owner": self})
         self._trial = Trial(self.loads)
         self._unpickler = type("_Unpickler", (_Unpickler,), {"owner": self})
-        self._remembering = type("_Remembering", (_Remembering,), {"owner": self})
 
     @cached_property
     def class_by_path(self) -> dict[str, type]:
@@ -197,6 +205,10 @@ class SafePickle:
         """The same, the other way round."""
         return {cls: path for path, cls in self.class_by_path.items()}
 
+    @cached_property
+    def _watched(self) -> Any:
+        return type("_Watched", (_Watched, self._unpickler), {})
+
     def dumps(self, value: object) -> bytes:
         """Return the bytes; raise SerializationError if `loads` would refuse a part, or anything that a part raises."""
         stream = BytesIO()
@@ -206,11 +218,24 @@ class SafePickle:
         if pickler.used:
             self._trial.check(stream.getvalue(), pickler.used)
         if stream.tell() > 2 * MAX_DEPTH:  # fewer bytes hold nothing that is too deep
-            require_readable(value, stream.getvalue(), self.check)
+            require_readable(value, stream.getvalue(), self._try)
         return stream.getvalue()
 
-    def check(self, stream: bytes, stored_bytes: int) -> int:
-        """Raise anything for bytes that `loads` refuses before it makes a value; see `weigh` for the result."""
+    def _try(self, stream: bytes, stored_bytes: int) -> int:
+        """Do as `check` does, and make the value if only that shows whether it takes too long."""
+        weighed = self._weigh(stream, stored_bytes)
+        if weighed.care is Care.WATCH:
+            self._made(stream, weighed)
+            return 0
+        if weighed.care is Care.FIRST_OBJECTS:
+            self._require_unlike(stream)
+        return weighed.containers
+
+    def check(self, stream: bytes, stored_bytes: int) -> None:
+        """Raise anything for bytes that `loads` refuses before it makes a value."""
+        self._weigh(stream, stored_bytes)
+
+    def _weigh(self, stream: bytes, stored_bytes: int) -> Weighed:
         return weigh(stream, self._limits.held(stored_bytes))
 
     def loads(self, stream: bytes, stored_bytes: int = 0) -> object:
@@ -222,11 +247,45 @@ class SafePickle:
         """
         begin = allowed_begin(stream) if len(stream) <= HARMLESS_BYTES else None
         if begin is not None and stream[begin.end() :] == b".":
-            unchecked = 0
-        else:
-            unchecked = self.check(stream, stored_bytes or len(stream))
-        is_calling = _CALL_BYTES * stream.count(b"R") > len(stream)
-        value: object = (self._remembering if is_calling else self._unpickler)(BytesIO(stream)).load()
-        if unchecked:
-            require_shallow(value, unchecked)
+            return self._unpickler(BytesIO(stream)).load()
+        weighed = self._weigh(stream, stored_bytes or len(stream))
+        return self._unpickler(BytesIO(stream)).load() if weighed is HARMLESS else self._made(stream, weighed)
+
+    def _made(self, stream: bytes, weighed: Weighed) -> object:
+        """Make the value with the care that it takes."""
+        if weighed.care is Care.WATCH:
+            kinds = TABLES.union(self.class_by_path.values())
+            asks, has_long_numbers = asking(stream)
+            unpickler = self._watched(BytesIO(asks))
+            unpickler.watch = Watch(len(stream), kinds, has_long_numbers=has_long_numbers)
+            value: object = unpickler.load()
+            if weighed.containers:
+                require_shallow(value, weighed.containers, kinds=kinds)
+            return value
+        if weighed.care is Care.FIRST_OBJECTS:
+            self._require_unlike(stream)
+        value = self._unpickler(BytesIO(stream)).load()
+        if weighed.containers:
+            require_shallow(value, weighed.containers)
         return value
+
+    def _require_unlike(self, stream: bytes) -> None:
+        """Raise TooMuchError if many of the objects to which the first references lead have one hash."""
+        known: dict[int, Any] = {}
+        body = unframed(stream)
+        length = _FIRST_BYTES
+        while len(known) < _SHORT_REFERENCES and length < 4 * len(stream):
+            unpickler = self._unpickler(BytesIO(framed(body[:length])))
+            with suppress(Exception):  # it is cut short
+                unpickler.load()
+            known = unpickler.memo.copy()
+            length *= 2
+        first = [known[number] for number in range(min(len(known), _SHORT_REFERENCES))]
+        hashes = Counter(map(hash, {each for each in first if isinstance(each, Hashable)}))
+        if max(hashes.values(), default=0) > _MOST_ALIKE:
+            raise TooMuchError("has many numbers, or tuples of numbers, of the same hash")
+
+
+_FIRST_BYTES: Final = 3000
+_SHORT_REFERENCES: Final = 256
+_MOST_ALIKE: Final = 8

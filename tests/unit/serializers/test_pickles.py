@@ -80,7 +80,7 @@ def test_a_program_of_these_tests_runs_when_it_is_harmless():
     """Streams made by the helpers here are read if harmless, so later refusals have the right reason."""
     assert SAFE.loads(stored(call("new_fraction", 6, 4)), KEY) == fractions.Fraction(3, 2)
     assert SAFE.loads(stored(call("new_range", 0, 10**12, 1)), KEY) == range(10**12)
-    assert SAFE.loads(stored(program(named(safe_types.__name__, "new_path"))), KEY) is safe_types.new_path
+    assert SAFE.loads(stored(program(named(safe_types.__name__, "new_date"))), KEY) is safe_types.new_date
     assert SAFE.loads(stored(program(plain((None, {"planted": 1})))), KEY) == (None, {"planted": 1})
     assert SAFE.loads(stored(program(b"\x95", struct.pack("<Q", 2), b"N")), KEY) is None
     path = f"{Point.__module__}.Point"

@@ -1,16 +1,19 @@
 """Bombs: a few bytes that stand for a value which crashes its reader, fills its memory, or takes its time."""
 
+import ipaddress
 import itertools
 import lzma
+import random
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import Final
 
 from storeroom.serializers import safe_types
 from storeroom.serializers.compressors import FORMATS
 
-__all__ = ["BOMBS", "called"]
+__all__ = ["BOMBS", "called", "led_past_others"]
 
 PRIME: Final = 2**61 - 1  # integers that differ by it have one hash
 
@@ -66,6 +69,88 @@ def called(name: str, *texts: bytes, times: int = 100_000, end: bytes = b"h\x00)
     return pickled(b"](", named(name), b"\x94", arguments, b"\x94", b"h\x00h\x01R" * times, end)
 
 
+@cache
+def led_past_others(count: int) -> tuple[int, ...]:
+    """Integers of which a dict of 2**15 slots leads most past most of those before them.
+
+    A dict tries ten slots by the bits of a hash below 2**50, five more of them each time, and then a run that is the
+    same for all. The first third fill the begin of the run. The others are led from one slot that is taken to the next,
+    and up the run.
+    """
+    last, chance = 2**15 - 1, random.Random(13)
+    run = [0]
+    while len(run) < count:
+        run.append((run[-1] * 5 + 1) & last)
+    chosen = run[: count // 3]
+    taken = set(chosen)
+
+    def ends_in_taken(number: int, slot: int, step: int) -> bool:
+        while number >> 5 * step and slot in taken:
+            step += 1
+            slot = (slot * 5 + (number >> 5 * step) + 1) & last
+        return slot in taken
+
+    while len(chosen) < count:
+        number = slot = chosen[chance.randrange(count // 3)]
+        for step in range(1, 8):
+            begin = chance.randrange(32)
+            for turn in range(32):
+                tried = number | (begin + turn) % 32 << 10 + 5 * step
+                following = (slot * 5 + (tried >> 5 * step) + 1) & last
+                if following in taken and (step < 7 or ends_in_taken(tried, following, step)):
+                    number, slot = tried, following
+                    break
+            else:
+                break
+        else:
+            taken.add(run[len(chosen)])
+            chosen.append(number)
+    return tuple(chosen)
+
+
+def of_one_hash(count: int) -> Iterator[tuple[int, int]]:
+    """Pairs of integers that have the hash of each other: the second is what the hash of tuples asks for."""
+    first, second, seed, whole = 11400714785074694791, 14029467366897019727, 2870177450012600261, 2**64
+
+    def turned(number: int, bits: int) -> int:
+        return (number << bits | number >> 64 - bits) % whole
+
+    wanted = turned(13 * pow(first, -1, whole) % whole, 33)
+    made = 0
+    for one in itertools.count():
+        before = turned((seed + one * second) % whole, 31) * first % whole
+        other = (wanted - before) * pow(second, -1, whole) % whole
+        other -= whole * (other >= 2**63)
+        if abs(other) < PRIME:
+            yield one, other
+            made += 1
+        if made == count:
+            return
+
+
+def pairs(count: int, end: bytes = b"\x86") -> list[bytes]:
+    return [integer(one) + integer(other) + end for one, other in of_one_hash(count)]
+
+
+def short(word: str) -> bytes:
+    return b"\x8c%c%b" % (len(word), word.encode())
+
+
+def calls(name: str, arguments: Iterable[bytes], end: bytes = b"R") -> list[bytes]:
+    """A constructor that is named once, at 0, and called with many arguments."""
+    each = [b"h\x00" + one + end for one in arguments]
+    return [named(name) + b"\x94" + each[0][2:], *each[1:]]
+
+
+def referring(begin: int, end: int) -> bytes:
+    """A dict whose keys are objects that came before."""
+    return b"}(" + b"".join(b"h%cN" % number for number in range(begin, end)) + b"u"
+
+
+def in_batches(items: list[bytes], size: int, end: bytes, begin: bytes = b"") -> list[bytes]:
+    return [begin + b"(" + b"".join(items[start : start + size]) + end for start in range(0, len(items), size)]
+
+
 def nested(levels: int, members: bytes) -> bytes:
     return b"\x12" + members * levels
 
@@ -86,7 +171,6 @@ PICKLES: Final[dict[str, Callable[[], bytes]]] = {
     "deques in deques": lambda: pickled((named("new_deque") + b"N\x85R") * 5_000, b"a" * 4_999),
     "one tuple in two, hashed": lambda: pickled(b"\x8f(", shared(60, b")", b"??\x86\x94"), b"\x90"),
     "one tuple in two, as a key": lambda: pickled(b"}", shared(60, b")", b"??\x86\x94"), b"Ns"),
-    "one frozenset in two": lambda: pickled(shared(60, b")", b"(??\x86\x91\x94")),
     "integers of one hash": lambda: pickled(b"\x8f(", *(integer(PRIME * n) for n in range(1, 20_001)), b"\x90"),
     "integers of one hash as keys": lambda: pickled(
         b"}(", *(integer(PRIME * n) + b"N" for n in range(1, 20_001)), b"u"
@@ -122,7 +206,6 @@ PICKLES: Final[dict[str, Callable[[], bytes]]] = {
     "a text of 2**62 bytes": lambda: pickled(b"\x8d" + struct.pack("<Q", 2**62)),
     "a bytearray of 2**40 bytes": lambda: pickled(b"\x96" + struct.pack("<Q", 2**40)),
     "a frame of 2**62 bytes": lambda: pickled(b"\x95" + struct.pack("<Q", 2**62) + b"N"),
-    "laughs of frozensets in tuples": lambda: pickled(shared(40, b")", b"(??\x86\x91\x94")),
     "laughs among rows with dates": lambda: pickled(
         b"}(\x8c\x04rows](", row() * 1000, b"e\x8c\x01k", shared_from(4001, 40), b"K\x01u"
     ),
@@ -154,8 +237,107 @@ PICKLES: Final[dict[str, Callable[[], bytes]]] = {
     "one path, 100,000 times": lambda: called("new_path", b"PurePosixPath", b"a/b"),
     "one network, 100,000 times": lambda: called("new_address", b"IPv6Network", b"2001:db8:1:2::/64"),
     "one interface, 100,000 times": lambda: called("new_address", b"IPv6Interface", b"1:2:3:4:5:6:7:8/64"),
+    "one UUID, 100,000 times": lambda: pickled(
+        b"](", named("new_uuid"), b"\x94", integer(5**50), b"N\x86\x94", b"h\x00h\x01R" * 100_000, b"e"
+    ),
+    "empty dicts in order": lambda: pickled(b"](", named("new_ordered_dict"), b"\x94", b"h\x00)R" * 50_000, b"e"),
+    "empty defaultdicts": lambda: pickled(b"](", named("new_defaultdict"), b"\x94", b"h\x00N\x85R" * 50_000, b"e"),
     "tuples as a path": lambda: pickled(named("new_path"), b"\x8c\x0dPurePosixPath", tuples(300_000), b"\x86R"),
     "an extension": lambda: pickled(b"\x84\xff\xff\xff\x7f"),
+    "integers led past each other, as keys": lambda: pickled(
+        b"}(", *(integer(number) + b"N" for number in led_past_others(20_000)), b"u"
+    ),
+    "integers led past each other, by one": lambda: pickled(
+        b"}", *(integer(number) + b"Ns" for number in led_past_others(20_000))
+    ),
+    "integers led past each other, by 900": lambda: pickled(
+        b"}", *in_batches([integer(number) + b"N" for number in led_past_others(20_000)], 900, b"u")
+    ),
+    "integers led past each other, among texts": lambda: pickled(
+        b"}(", *(integer(number) + b"N\x8c\x06%06dN" % number_of for number_of, number in enumerate(
+            led_past_others(16_000))), b"u"
+    ),
+    "integers led past each other, of a counter": lambda: pickled(
+        named("new_counter"), b")R(", *(integer(number) + b"N" for number in led_past_others(20_000)), b"u"
+    ),
+    "integers led past each other, in order": lambda: pickled(
+        named("new_ordered_dict"), b")R(", *(integer(number) + b"N" for number in led_past_others(20_000)), b"u"
+    ),
+    "integers led past each other, by default": lambda: pickled(
+        named("new_defaultdict"), b"N\x85R(", *(integer(number) + b"N" for number in led_past_others(20_000)), b"u"
+    ),
+    "pairs of one hash": lambda: pickled(b"\x8f(", *pairs(8_000), b"\x90"),
+    "pairs of one hash, as keys of small dicts": lambda: pickled(
+        b"](", *in_batches([one + b"N" for one in pairs(8_000)], 400, b"u", b"}"), b"e"
+    ),
+    "pairs of one hash, again and again": lambda: pickled(
+        b"](", *pairs(250, b"\x86\x94"), referring(0, 250) * 300, b"e"
+    ),
+    "Decimals of one hash": lambda: pickled(
+        b"\x8f(", *calls("new_decimal", (short(str(7 + PRIME * n)) + b"\x85" for n in range(8_000))), b"\x90"
+    ),
+    "Decimals of one hash, as keys": lambda: pickled(
+        b"](", *calls("new_decimal", (short(str(PRIME * n)) + b"\x85" for n in range(250)), b"R\x94"),
+        referring(1, 250) * 200, b"e"
+    ),
+    "complex numbers of one hash": lambda: pickled(
+        b"\x8f(", *calls("new_complex", (
+            b"G%bG%b\x86" % (struct.pack(">d", 2**40 - 1_000_003 * n), struct.pack(">d", n)) for n in range(8_000)
+        )), b"\x90"
+    ),
+    "ranges of one hash": lambda: pickled(
+        b"\x8f(", *calls("new_range", (
+            integer(PRIME * n) + integer(PRIME * n + 5) + b"K\x01\x87" for n in range(5_000)
+        )), b"\x90"
+    ),
+    "fractions of one hash": lambda: pickled(
+        b"\x8f(", *calls("new_fraction", (
+            integer(PRIME // 3 * n % PRIME) + integer(n) + b"\x86" for n in range(3, 4_000)
+        )), b"\x90"
+    ),
+    "networks of one hash": lambda: pickled(
+        b"\x8f(", *calls("new_address", (
+            short("IPv6Network") + short(str(ipaddress.IPv6Address((5 + n * PRIME) ^ (2**128 - 1)))) + b"\x86"
+            for n in range(4_000)
+        )), b"\x90"
+    ),
+    "UUIDs of forty hashes": lambda: pickled(
+        named("new_uuid"), b"\x940\x8f(",
+        *(b"h\x00" + integer(PRIME * n + m) + b"N\x86R" for m in range(40) for n in range(1, 400)), b"\x90"
+    ),
+    "UUIDs of one hash, as keys": lambda: pickled(
+        b"](", *calls("new_uuid", (integer(PRIME * n) + b"N\x86" for n in range(1, 250)), b"R\x94"),
+        referring(1, 250) * 100, b"e"
+    ),
+    "timedeltas' arguments of one hash, as keys": lambda: pickled(
+        b"](", *calls("new_timedelta", (b"K\x00" + integer(one) + b"K\x00\x87\x94" for one in range(200))),
+        *pairs(50, b"\x86\x94"), referring(201, 250) * 2_000, b"e"
+    ),
+    "frozensets of one hash": lambda: pickled(
+        b"\x8f(", *(b"(" + integer(PRIME * n) + integer(PRIME * n + 1) + b"\x91" for n in range(5_000)), b"\x90"
+    ),
+    "one tuple in two, as a key of a small dict": lambda: pickled(
+        b"](", shared(60, b")", b"??\x86\x94"), b"}", b"(h\x3bNu", b"e"
+    ),
+    "tuples, as a key of a small dict": lambda: pickled(b"](", tuples(50_000), b"\x94}(h\x00Nue"),
+    "24 pairs of one hash, again and again": lambda: pickled(
+        b"](", *pairs(24, b"\x86\x94"), referring(0, 24) * 5_000, b"e"
+    ),
+    "one tuple of 60,000 as 20,000 keys of small dicts": lambda: pickled(
+        b"(", b"K\x01" * 60_000, b"t\x94](", b"}(h\x00Nu" * 20_000, b"e"
+    ),
+    "one tuple of 60,000 as 4,000 keys": lambda: pickled(
+        b"(", b"K\x01" * 60_000, b"t\x94](", b"}h\x00Ns" * 4_000, b"e"
+    ),
+    "a number of 60 kB as 20,000 keys": lambda: pickled(
+        integer(7**170_000), b"\x94](", b"}h\x00Ns" * 20_000, b"e"
+    ),
+    "deques in deques, and more": lambda: pickled(
+        (named("new_deque") + b"N\x85R") * 600, b"](" + b"K\x01" * 9_000 + b"e" + b"a" * 600
+    ),
+    "defaultdicts within each other": lambda: pickled(
+        (named("new_defaultdict") + b"N\x85RK\x01") * 600, b"N", b"s" * 600
+    ),
 }  # fmt: skip
 
 JSONS: Final[dict[str, Callable[[], bytes]]] = {
@@ -183,6 +365,20 @@ MSGPACKS: Final[dict[str, Callable[[], bytes]]] = {
     "many maps 240 deep": lambda: nested(1, b"\xdc\x07\xd0" + (b"\x81\x01" * 240 + b"\x01") * 2000),
     "maps and arrays in turn": lambda: nested(50_000, b"\x81\xa1a\x91") + b"\xc0",
     "a text that is none": lambda: nested(1, b"\xdb\x00\x0f\x42\x40") + b"\xff" * 1_000_000,
+    "integers led past each other": lambda: (
+        b"\x12\xdf\x00\x00\x4e\x20"
+        + b"".join(b"\xcf%b\xc0" % struct.pack(">Q", number) for number in led_past_others(20_000))
+    ),
+    "floats as keys": lambda: (
+        b"\x12\xdf\x00\x00\x4e\x20"
+        + b"".join(b"\xcb%b\xc0" % struct.pack(">d", number) for number in led_past_others(20_000))
+    ),
+    "times as keys": lambda: (
+        b"\x12\xde\x03\xe8" + b"".join(b"\xc7\x0c\xff%b\xc0" % struct.pack(">Iq", n, n) for n in range(1_000))
+    ),
+    "dicts of one member, which expand": lambda: (
+        b"\x14" + zlib.compress(b"\x12\xdd\x00\x0f\x00\x00" + b"\x81\x01\x02" * 0xF0000)
+    ),
 }
 
 COMPRESSED: Final[dict[str, Callable[[], bytes]]] = {

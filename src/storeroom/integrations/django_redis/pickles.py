@@ -4,7 +4,6 @@ Storeroom's own pickles of plain data name constructors of Storeroom, which djan
 standard library's classes, and are weighed as the others before a value is made of them (``serializers.weighing``).
 """
 
-import collections
 import datetime as dt
 import pickle
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ __all__ = ["PlainPickle"]
 _CLASSES: Final[Mapping[tuple[str, str], Any]] = {
     **{("datetime", cls.__name__): cls for cls in (dt.date, dt.time, dt.datetime, dt.timedelta, dt.timezone)},
     ("decimal", "Decimal"): CONSTRUCTORS["new_decimal"],
-    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("collections", "OrderedDict"): CONSTRUCTORS["new_ordered_dict"],
     ("builtins", "str"): CONSTRUCTORS["new_text"],
 }
 """The names in a pickle, and what is called for them."""
