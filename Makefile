@@ -49,8 +49,7 @@ launchers: $(VENV)/.launchers ## whose cache it is, by launchers too large for t
 
 django: $(VENV)/.dev ## Django's own test suites, and django-redis's, on Storeroom's backends
 	@tests/servers/install.sh
-	@$(BIN)/python -m tests.django_suite
-	@$(BIN)/python -m tests.django_redis_suite
+	@$(BIN)/python -m tests.django_suites
 
 clients: $(VENV)/.dev ## the suites of packages that use Django's caches or cachelib's, on their classes and on Storeroom's
 	@tests/servers/install.sh

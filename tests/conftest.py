@@ -18,8 +18,11 @@ collect_ignore = [
 
 
 @pytest.fixture(autouse=True)
-def loops_are_new(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no event loop have ended before its computations: else those of young loops begin in threads."""
+def _loops_are_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no event loop have ended before its computations: else those of young loops begin in threads.
+
+    The contract has a fixture of this name, which takes the place of this one there.
+    """
     monkeypatch.setattr(Flights, "has_met_closed_loops", False)
 
 

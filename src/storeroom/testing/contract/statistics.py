@@ -282,7 +282,9 @@ class StatisticsContract(Suite):
         cache = drive(**params)
         await cache.set_many({"user:1": 1, "user:2": 2})
         assert Child(type(self), location, params, count_some).result() == [1, None, 3]
-        assert Child(type(self), location, params, count_some, method=START_METHODS[-1]).result() == [1, None, 3]
+        # Started afresh in one mode: that takes ten times as long as all else here.
+        method = START_METHODS[0 if cache.is_async else -1]
+        assert Child(type(self), location, params, count_some, method=method).result() == [1, None, 3]
         eventually(lambda: cache.cache.stats(scope="all").computed == 2)
         stats = await cache.stats(scope="all")
         assert (stats.hits, stats.misses, stats.sets, stats.families["page"].computed) == (2, 4, 4, 2)
