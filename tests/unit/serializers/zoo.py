@@ -226,7 +226,7 @@ PICKLES: Final[dict[str, Callable[[], bytes]]] = {
         named("new_decimal"), text(60_000), b"\x85R\x94}(", b"h\x00N" * 25_000, b"u"
     ),
     "integers of one hash, of 64 bytes and more": lambda: pickled(
-        b"}(", *(integer((PRIME * n) << 61 * 9) + b"(K\x01tu(" for n in range(1, 20_001)), b"u"
+        b"}(", *(integer((PRIME * n) << 61 * 9) + b"(K\x01tu(" for n in range(1, 15_001)), b"u"
     ),
     "lists and tuples in turn": lambda: pickled(b"]" + b"\x85](" * 50_000, b"e" * 50_000),
     "many long texts": lambda: pickled(b"](", (b"\x8c\x50" + b"9a" * 40) * 3_000, b"K\x01\x85}h\x00Nse"),
