@@ -74,11 +74,17 @@ def _print_stampedes(results: Results) -> None:
         print(f"    {library:<36}{figures}", flush=True)
 
 
+def _print_overheads(results: Results) -> None:
+    for name, each in results.overheads.items():
+        print(f"    {each.line(name)}", flush=True)
+
+
 _PRINTERS: Final[Mapping[str, Callable[[Results], None]]] = {
     "threads": lambda results: _print_rates(results.threads),
     "processes": lambda results: _print_rates(results.processes),
     "memory per entry": _print_memory,
     "hit ratio": _print_hits,
+    "overheads": _print_overheads,
     "stampede": _print_stampedes,
 }
 

@@ -59,6 +59,11 @@ class Overhead:
         """How many times as long it takes over a long time."""
         return self.on * (1 - self.share) + self.recording * self.share
 
+    def line(self, name: str) -> str:
+        """Return it as a line of text."""
+        figures = f"on {self.on:.3f}×, recording {self.recording:.2f}×, on average {self.average:.3f}×"
+        return f"{name:32}{self.seconds * 1e6:8.3f} µs, {figures}"
+
 
 def _memory(_: Path, name: str, options: Mapping[str, Any]) -> Any:
     from storeroom.backends.locmem import LocMemCache
@@ -174,10 +179,7 @@ def main() -> None:
     """Print all figures."""
     try:
         for name, each in measure(servers.directory()).items():
-            print(
-                f"{name:32}{each.seconds * 1e6:8.3f} µs, on {each.on:.3f}×, recording {each.recording:.2f}×, "
-                f"on average {each.average:.3f}×"
-            )
+            print(each.line(name))
     finally:
         servers.stop()
 

@@ -11,6 +11,7 @@ from benchmarks.goals import REASONS
 from benchmarks.imports import IMPORTS
 from benchmarks.libraries import FILE, MEMORY
 from benchmarks.memory import ENTRIES, VALUE_CHARACTERS
+from benchmarks.overheads import Overhead
 from benchmarks.rows import GROWTH, GROWTH_SIZES, growth_name
 from benchmarks.server_rows import SERVER_ROWS
 from benchmarks.stampede import CLIENTS
@@ -18,7 +19,7 @@ from benchmarks.suite import Results
 from benchmarks.throughput import Throughput
 from benchmarks.timing import Timed
 
-__all__ = ["write"]
+__all__ = ["overhead_section", "write"]
 
 INTRODUCTION: Final = """\
 # Benchmarks
@@ -79,6 +80,14 @@ waits.
 """
 
 
+OVERHEADS_TEXT: Final = """\
+The processor time of an operation, of all threads, with all that counts and records: families of keys, `removals`, and
+`shared_stats` on Redis; the ratios are to everything off. `advise` records in windows, and pauses for most of the time:
+"on" is in a pause, "recording" in a window, "on average" both by their parts of the time. See
+[statistics](stats.md) and [which numbers to write](which-numbers.md#from-a-running-program).
+"""
+
+
 def write(results: Results, directory: Path) -> None:
     """Write the page and its charts; sections that were not measured are left out."""
     charts = directory / "benchmarks"
@@ -92,6 +101,7 @@ def write(results: Results, directory: Path) -> None:
     parts += _stampede(results, charts)
     parts += _rates("Threads", "threads", "Local memory: nine gets to one set.", results.threads, charts)
     parts += _rates("Processes", "processes", "The file cache: nine gets to one set.", results.processes, charts)
+    parts += overhead_section(results.overheads)
     parts += _space(results)
     parts += _hit_ratios(results, charts)
     parts += _imports(results)
@@ -262,6 +272,18 @@ def _rates(heading: str, name: str, text: str, rates: Throughput, charts: Path) 
 def rate_mark(rate: float) -> str:
     """Return operations a second as an axis shows them."""
     return f"{rate / 1e6:g} M" if rate >= 1e6 else f"{rate / 1e3:g} k" if rate >= 1e3 else f"{rate:g}"
+
+
+def overhead_section(measured: Mapping[str, Overhead]) -> list[str]:
+    """Return the section on the cost of being watched."""
+    if not measured:
+        return []
+    rows = [
+        [name, duration(each.seconds), f"{each.on:.2f}×", f"{each.recording:.2f}×", f"{each.average:.2f}×"]
+        for name, each in measured.items()
+    ]
+    header = ["", "everything off", "on", "recording", "on average"]
+    return ["## Being watched\n", OVERHEADS_TEXT, _table(header, rows)]
 
 
 def _space(results: Results) -> list[str]:

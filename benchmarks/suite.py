@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from benchmarks import hits, imports, machine, memory, servers, stampede, throughput
+from benchmarks import hits, imports, machine, memory, overheads, servers, stampede, throughput
 from benchmarks.goals import Goal, Verdict
 from benchmarks.hit_ratio import REFERENCE
 from benchmarks.hits import STORED
+from benchmarks.overheads import Overhead
 from benchmarks.rows import GROWTH, ROWS, Row
 from benchmarks.server_rows import SERVER_ROWS
 from benchmarks.throughput import Throughput
@@ -32,6 +33,7 @@ class Plan:
         disk_entries: the same on the disk; a tenth where each is a file of its own.
         traces: trace and capacity of each replay.
         replays_storages: whether they are replayed on files and a database, too, which takes half a minute.
+        overhead_rounds: turns of each cache in which being watched is measured.
         stampede_seconds: for which clients ask for a hot key.
     """
 
@@ -45,6 +47,7 @@ class Plan:
     disk_entries: int
     traces: Sequence[tuple[str, int]]
     replays_storages: bool
+    overhead_rounds: int
     stampede_seconds: float
 
     def effort_for(self, row: Row) -> Effort:
@@ -66,6 +69,7 @@ FULL: Final = Plan(
     disk_entries=memory.ENTRIES,
     traces=tuple(REFERENCE),
     replays_storages=True,
+    overhead_rounds=overheads.ROUNDS,
     stampede_seconds=5.0,
 )
 """Takes about ten minutes."""
@@ -81,6 +85,7 @@ QUICK: Final = Plan(
     disk_entries=500,
     traces=tuple(REFERENCE)[:1],
     replays_storages=False,
+    overhead_rounds=5,
     stampede_seconds=1.5,
 )
 """Takes less than a minute; good to see that all works, too little to conclude from."""
@@ -98,6 +103,7 @@ class Results:
         memory: bytes per entry in memory, by library.
         disk: bytes per entry on the disk, by library.
         hit_ratios: in percent, by workload and policy.
+        overheads: the cost of being watched, by storage and operation.
         stampedes: what happened when a hot key expired, by library.
         verdicts: of all goals that were measured.
         left_out: libraries that are not installed.
@@ -110,6 +116,7 @@ class Results:
     memory: dict[str, float] = field(default_factory=dict)
     disk: dict[str, float] = field(default_factory=dict)
     hit_ratios: hits.HitRatios = field(default_factory=dict)
+    overheads: dict[str, Overhead] = field(default_factory=dict)
     stampedes: dict[str, stampede.Stampede] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
     left_out: set[str] = field(default_factory=set)
@@ -184,6 +191,10 @@ def _hits(plan: Plan, results: Results) -> None:
     results.verdicts += hits.judge(results.hit_ratios)
 
 
+def _overheads(plan: Plan, results: Results) -> None:
+    results.overheads = overheads.measure(servers.directory(), rounds=plan.overhead_rounds)
+
+
 def _stampede(plan: Plan, results: Results) -> None:
     results.stampedes = stampede.measure(plan.stampede_seconds)
     results.verdicts += stampede.judge(results.stampedes)
@@ -194,5 +205,6 @@ _SECTIONS: Final = {
     "processes": _processes,
     "memory per entry": _memory,
     "hit ratio": _hits,
+    "overheads": _overheads,
     "stampede": _stampede,
 }

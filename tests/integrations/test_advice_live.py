@@ -34,7 +34,7 @@ from tests.integrations.test_advice_live import traffic
 
 recorder._BUDGET, recorder.submit = math.inf, lambda job, _: job()  # else it matters how busy the machine is
 storeroom.configure(json.loads(sys.argv[1]))
-keys, threads = traffic(int(sys.argv[2])), 4
+keys, threads = traffic(int(sys.argv[2]), float(sys.argv[3])), 4
 
 def serve(number):
     for turn, key in enumerate(keys[number::threads]):
@@ -52,22 +52,22 @@ print(json.dumps([cache.advice().as_dict(), cache.stats().hit_ratio]))
 """
 
 
-def traffic(reads):
-    """Return the keys of so many reads: popular ones that change."""
-    return drifting(reads, 60_000, 0.8, drift=0.01)
+def traffic(reads, scans=0.0):
+    """Return the keys of so many reads: popular ones that change; a part of the reads goes over others, once each."""
+    return drifting(reads, 60_000, 0.8, drift=0.01, scans=scans)
 
 
-def served(backend, location, reads, **options):
+def served(backend, location, reads, scans=0.0, **options):
     """Run a program with four threads; return its advice, its hit ratio, and its CACHES."""
     written = {"BACKEND": f"storeroom.backends.{backend}", "LOCATION": str(location), "TIMEOUT": None}
     caches = {"default": {**written, "OPTIONS": {**options, "advise": "always"}}}
     found = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps(caches), str(reads)],
+        [sys.executable, "-c", PROGRAM, json.dumps(caches), str(reads), str(scans)],
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        env={**os.environ, "PYTHONPATH": str(Path.cwd()), "PYTHONHASHSEED": "1"},
     )
     assert found.returncode == 0, found.stderr
     return *json.loads(found.stdout), caches
@@ -130,14 +130,14 @@ def test_advice_of_files_agrees_with_whole_runs(tmp_path):
 
 def test_advice_of_a_server_agrees_with_a_near_tier(redis_databases):
     """Of Redis, the reads that a near tier of 1,000 entries would answer are those that one does answer."""
-    reads = 20_000
-    advice, hit_ratio, _ = served("redis.RedisCache", redis_databases.url(), reads)
+    reads, scans = 30_000, 0.5  # as many keys as a sample needs that has room for a tier of 10,000
+    advice, hit_ratio, _ = served("redis.RedisCache", redis_databases.url(), reads, scans)
     assert advice["hit_ratio"] == pytest.approx(hit_ratio)
     near = {"max_entries": 1_000, "max_staleness": 300.0}
     with engines_of_its_own():
         params = {"KEY_PREFIX": "near", "TIMEOUT": None, "OPTIONS": {"near": near}}
         cache = RedisCache(redis_databases.url(), params)
-        run_whole(cache, traffic(reads))
+        run_whole(cache, traffic(reads, scans))
         tier = cache.stats().tiers["near"]
     told = next(point for point in advice["by_near"] if point["at"] == 1_000)
     true = tier.hits / reads

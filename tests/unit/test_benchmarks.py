@@ -11,7 +11,19 @@ import pytest
 from django import conf
 from django.utils.functional import empty
 
-from benchmarks import hits, imports, machine, memory, page, server_libraries, servers, stampede, suite, throughput
+from benchmarks import (
+    hits,
+    imports,
+    machine,
+    memory,
+    overheads,
+    page,
+    server_libraries,
+    servers,
+    stampede,
+    suite,
+    throughput,
+)
 from benchmarks.__main__ import main
 from benchmarks.charts import dot_chart, line_chart
 from benchmarks.goals import AtMost, Faster, Steady
@@ -135,6 +147,18 @@ def test_goal_is_judged_by_the_measurement(goal, is_reached, measured, shortfall
 
 
 @pytest.mark.slow
+def test_overheads_are_ratios_of_times(tmp_path):
+    """Each cache has its turns, with everything off, on and recording; the average is between the last two."""
+    names = ["local memory: get", "files: set"]
+    told = overheads.measure(tmp_path, names, rounds=2)
+    assert list(told) == names
+    for each in told.values():
+        assert is_duration(each.seconds)
+        assert min(each.on, each.recording) <= each.average <= max(each.on, each.recording)
+    section = page.overhead_section(told)
+    assert [line.split("|")[1].strip() for line in section[-1].splitlines()[2:]] == names
+
+
 def test_stampedes_are_counted_and_timed():
     """A stampede measurement counts each computation and latency: Storeroom computes once, Django once a client."""
     told = stampede.measure(1.5, clients=8)
