@@ -23,7 +23,7 @@ PACKAGE = ROOT / "src" / "storeroom"
 FLOORS = (
     ("__main__",),
     ("cli", "testing", "integrations", "__init__"),
-    ("backends", "functions", "checks"),
+    ("backends", "functions", "checks", "pages"),
     ("registry",),
     ("base",),
     ("computing", "near", "memos", "transactions", "serializers", "recording"),

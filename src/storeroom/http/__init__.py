@@ -9,13 +9,26 @@ from storeroom.http.fields import Headers
 from storeroom.http.invalidating import changed
 from storeroom.http.judging import Kind, Verdict, is_unmodified, judge
 from storeroom.http.policy import ANALYTICS_COOKIES, TRACKING_PARAMETERS, Policy
-from storeroom.http.records import PASS, RECORD, VARIES, Record, pack, pass_by, unpack, varies
-from storeroom.http.requests import LOOKED_AT, Request, bypass, key, variant
+from storeroom.http.records import (
+    PASS,
+    RECORD,
+    VARIES,
+    Record,
+    Varies,
+    generation_of,
+    pack,
+    pass_by,
+    read_varies,
+    unpack,
+    varies,
+)  # fmt: skip
+from storeroom.http.requests import LOOKED_AT, Request, bypass, forwarded, key, variant
 from storeroom.http.status import cache_status
 from storeroom.http.storing import Lifetimes, Refusal, freshened, made, storable, tokens
 
 __all__ = [
     "ANALYTICS_COOKIES", "LOOKED_AT", "PASS", "RECORD", "TRACKING_PARAMETERS", "VARIES", "Headers", "Kind",
-    "Lifetimes", "Policy", "Record", "Refusal", "Request", "Verdict", "bypass", "cache_status", "changed", "freshened",
-    "is_unmodified", "judge", "key", "made", "pack", "pass_by", "storable", "tokens", "unpack", "variant", "varies",
+    "Lifetimes", "Policy", "Record", "Refusal", "Request", "Varies", "Verdict", "bypass", "cache_status", "changed",
+    "forwarded", "freshened", "generation_of", "is_unmodified", "judge", "key", "made", "pack", "pass_by",
+    "read_varies", "storable", "tokens", "unpack", "variant", "varies",
 ]  # fmt: skip

@@ -48,7 +48,7 @@ class Record:
 
     __slots__ = (
         "born", "error_until", "etag", "fresh_until", "headers", "is_implicit", "is_restated", "kept_until",
-        "last_modified", "revalidate_until", "stamp", "status", "text", "validates",
+        "last_modified", "revalidate_until", "stamp", "status", "validates",
     )  # fmt: skip
 
     def __init__(
@@ -61,7 +61,6 @@ class Record:
         self.is_implicit, self.validates, self.is_restated, self.stamp = is_implicit, validates, is_restated, stamp
         self.etag: bytes | None = None
         self.last_modified: float | None = None
-        self.text: Sequence[tuple[str, str]] | None = None
         for name, value in headers:
             if name == b"etag":
                 self.etag = value
@@ -72,12 +71,6 @@ class Record:
     def has_validator(self) -> bool:
         """Whether the application can be asked if it is as it was (RFC 9111 §4.3.1)."""
         return self.etag is not None or self.last_modified is not None
-
-    def texts(self) -> Sequence[tuple[str, str]]:
-        """Return the headers as WSGI has them; made once."""
-        if self.text is None:
-            self.text = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.headers]
-        return self.text
 
 
 def pack(record: Record, body: bytes) -> bytes:

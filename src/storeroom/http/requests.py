@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from storeroom.http.fields import cookies
 from storeroom.http.policy import Policy
 
-__all__ = ["LOOKED_AT", "Request", "bypass", "key", "variant"]
+__all__ = ["LOOKED_AT", "Request", "bypass", "forwarded", "key", "strange_cookies", "variant"]
 
 _HOST: Final = re.compile(rb"(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 _DEFAULT_PORTS: Final = {"http": b":80", "https": b":443"}
@@ -21,20 +20,22 @@ _OVERRIDES: Final = (
 
 _FORWARDED: Final = (
     b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-scheme", b"x-forwarded-port", b"x-forwarded-prefix",
-    b"x-forwarded-ssl", b"x-forwarded-server", b"front-end-https", b"x-host", b"x-scheme",
+    b"x-forwarded-ssl", b"x-forwarded-server", b"forwarded", b"front-end-https", b"x-host", b"x-scheme",
 )  # fmt: skip
-"""Headers by which some applications learn their own address, which is then in their pages: part of the key where they
-are sent, so that nobody's forged one is in another's page."""
+"""Headers by which some applications learn their own address, which is then in their pages: an answer differs by those
+that are sent, so that nobody's forged one is in another's page."""
+
+_FOR: Final = re.compile(rb"(?i:\b(?:for|by)=[^;,]*)[;,]?")
+"""The parts of Forwarded that tell the client, and not the address that it asked for (RFC 7239 §5)."""
 
 LOOKED_AT: Final = frozenset({
     *_OVERRIDES, *_FORWARDED, b"authorization", b"cache-control", b"content-length", b"cookie", b"expect",
-    b"forwarded", b"if-match", b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since", b"range",
+    b"if-match", b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since", b"range",
     b"transfer-encoding", b"upgrade",
 })  # fmt: skip
 """Headers that decide about the answer, whatever the page differs by: a request without them is a plain one."""
 
 
-@dataclass(slots=True)
 class Request:
     """A request: nothing is read of it that is not here.
 
@@ -45,20 +46,18 @@ class Request:
         path: as it was sent, percent-encoded.
         query: as it was sent, without the question mark.
         headers: by lower-case name; the lines of a name joined by commas.
-        is_plain: whether it has none of LOOKED_AT.
+        is_plain: whether it has none of LOOKED_AT; None to find out.
     """
 
-    method: str
-    scheme: str
-    host: bytes
-    path: str
-    query: str
-    headers: Mapping[bytes, bytes]
-    is_plain: bool = False
+    __slots__ = ("headers", "host", "is_plain", "method", "path", "query", "scheme")
 
-    def __post_init__(self) -> None:
-        if not self.is_plain:
-            self.is_plain = all(name not in self.headers for name in LOOKED_AT)
+    def __init__(
+        self, method: str, scheme: str, host: bytes, path: str, query: str, headers: Mapping[bytes, bytes],
+        is_plain: bool | None = None,
+    ) -> None:  # fmt: skip
+        self.method, self.scheme, self.host = method, scheme, host
+        self.path, self.query, self.headers = path, query, headers
+        self.is_plain = all(name not in headers for name in LOOKED_AT) if is_plain is None else is_plain
 
 
 def bypass(request: Request) -> str | None:
@@ -99,8 +98,7 @@ def key(request: Request, policy: Policy) -> str | None:
     query = request.query
     if query and policy.ignored_parameters:
         query = "&".join(part for part in query.split("&") if not _is_ignored(part, policy))
-    url = f"{request.scheme}://{host}{request.path}?{query}" if query else f"{request.scheme}://{host}{request.path}"
-    return url if request.is_plain else url + _forwarded(request.headers)
+    return f"{request.scheme}://{host}{request.path}?{query}" if query else f"{request.scheme}://{host}{request.path}"
 
 
 def _is_ignored(part: str, policy: Policy) -> bool:
@@ -109,14 +107,11 @@ def _is_ignored(part: str, policy: Policy) -> bool:
     return ";" not in part and policy.ignores_parameter.fullmatch(name) is not None
 
 
-def _forwarded(headers: Mapping[bytes, bytes]) -> str:
-    sent = [(name, headers[name]) for name in _FORWARDED if name in headers]
-    if b"forwarded" in headers:
-        parts = [
-            part for part in re.split(rb"[;,]\s*", headers[b"forwarded"]) if not re.match(rb"\s*(?i:for|by)=", part)
-        ]
-        sent += [(b"forwarded", b";".join(parts))] if parts else []
-    return "".join(f" {name.decode()}={_netstring(value)}" for name, value in sent)
+def forwarded(request: Request) -> tuple[bytes, ...]:
+    """Return the headers by which an application may learn its address, of those that were sent."""
+    if request.is_plain:
+        return ()
+    return tuple(name for name in _FORWARDED if name in request.headers)
 
 
 def _netstring(value: bytes | None) -> str:
@@ -134,6 +129,8 @@ def variant(request: Request, names: tuple[bytes, ...], policy: Policy) -> str:
         value = request.headers.get(name)
         if name == b"cookie" and value is not None:
             value = b"; ".join(b"%b=%b" % pair for pair in counted_cookies(value, policy)) or None
+        if name == b"forwarded" and value is not None:
+            value = _FOR.sub(b"", value)
         values.append(_netstring(value))
     return ",".join(values)
 

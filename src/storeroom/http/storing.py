@@ -191,7 +191,7 @@ def made(status: int, headers: Headers, times: Lifetimes, policy: Policy, now: f
     Without the fields of its connection (RFC 9111 §3.1), the targeted field of this cache and Age.
     """
     listed = set(names(joined(headers, b"connection")))
-    dropped = _HOP | listed | {b"age"}
+    dropped = _HOP | listed | {b"age", b"storeroom-cache-control"}
     kept = [pair for pair in headers if pair[0] not in dropped]
     is_restated = policy.browser_timeout is not None
     if policy.browser_timeout is not None:
