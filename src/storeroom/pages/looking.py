@@ -5,6 +5,7 @@ Where the storage is in this machine a hit is two or three reads; elsewhere one 
 
 from typing import Any, Final, NamedTuple
 
+from storeroom.exceptions import StorageError
 from storeroom.http import (
     PASS,
     RECORD,
@@ -102,7 +103,7 @@ def inline(task: Task) -> Found | None:
         return None
     try:
         return _inline(task)
-    except WouldWaitError:
+    except (StorageError, WouldWaitError):
         return None
 
 

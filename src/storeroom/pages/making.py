@@ -24,6 +24,7 @@ from storeroom.http import (
     Lifetimes,
     Record,
     Refusal,
+    Request,
     forwarded,
     freshened,
     is_unmodified,
@@ -107,6 +108,10 @@ class Making:
     def __init__(self, task: Task, found: Found) -> None:
         self.task, self.found = task, found
         self.hooks, self.plan, self.request = task.hooks, task.plan, task.request
+        asked = task.request  # a page is made by GET, for HEAD, too
+        self._get = Request(
+            "GET", asked.scheme, asked.host, asked.path, asked.query, asked.headers, asked.is_plain
+        )  # fmt: skip
         self.page: tuple[Record, bytes] | None = None
         self.refusal: Refusal | None = None
         self.is_begun = self.is_through = self.was_stored = False
@@ -136,7 +141,7 @@ class Making:
         self.status = status
         if (status == 304 and self.conditions()) or (status in _ERRORS and self.stale is not None):  # noqa: PLR2004
             return True
-        times = storable(self.request, status, headers, self.plan.policy, timeouts.now())
+        times = storable(self._get, status, headers, self.plan.policy, timeouts.now())
         self.refusal = self._too_much(headers) if isinstance(times, Lifetimes) else times
         self.is_through = self.refusal is not None
         return not self.is_through
@@ -170,7 +175,7 @@ class Making:
             status, headers, body = stored.status, freshened(stored, headers), self.found.body
         elif not any(name == b"content-length" for name, _ in headers):
             headers = [*headers, (b"content-length", b"%d" % len(body))]
-        times = storable(self.request, status, headers, policy, now)
+        times = storable(self._get, status, headers, policy, now)
         if isinstance(times, Lifetimes) and tokens(body, policy):
             times = Refusal.CSRF
         if isinstance(times, Refusal):
