@@ -12,7 +12,7 @@ PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint format house unit interrupted launchers django clients storms bench bench-scale clean
+.PHONY: help demo test lint format house unit http interrupted launchers django clients storms bench bench-scale clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -20,7 +20,7 @@ help: ## list the commands
 demo: $(VENV)/.package ## watch a real workload served from the embedded cache
 	@$(BIN)/storeroom demo
 
-test: lint unit django ## lint, types, the tests, and Django's own test suites
+test: lint unit http django ## lint, types, the tests, and the suites of others
 
 lint: $(VENV)/.dev ## ruff, mypy --strict, and pyright on the types that users see
 	@$(BIN)/ruff check --quiet
@@ -38,6 +38,9 @@ house: $(VENV)/.dev ## the floors, the imports between packages, and the figures
 unit: $(VENV)/.dev $(NPM)/installed ## the project's own tests; real servers among them
 	@tests/servers/install.sh
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal
+
+http: $(VENV)/.dev $(NPM)/installed ## the suite http-cache-tests against the page cache, on a real server
+	@$(BIN)/python -m tests.http_suite
 
 interrupted: $(VENV)/.dev ## work that is cut short, thousands of times on each storage: what is left behind; ARGS="--help"
 	@tests/servers/install.sh

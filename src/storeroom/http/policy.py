@@ -39,6 +39,7 @@ class Policy:
         ignored_parameters: parameters of the query that no page differs by, likewise.
         honours_requests: whether the directives in a request's Cache-Control count: whoever asks may then have a page
             made anew.
+        serves_ranges: whether parts of a stored page are served from it; else the application serves them.
         stores_tokens: whether pages with tokens against forged requests may be stored.
     """
 
@@ -54,6 +55,7 @@ class Policy:
     ignored_cookies: tuple[str, ...] = ANALYTICS_COOKIES
     ignored_parameters: tuple[str, ...] = ()
     honours_requests: bool = False
+    serves_ranges: bool = False
     stores_tokens: bool = False
 
     @cached_property

@@ -44,10 +44,11 @@ class Record:
         stamp: the generation of pages that it belongs to.
         etag: its entity tag; None if it has none.
         last_modified: epoch seconds; None if it does not say.
+        date: epoch seconds at which the application has made it; its birth, if it does not say.
     """
 
     __slots__ = (
-        "born", "error_until", "etag", "fresh_until", "headers", "is_implicit", "is_restated", "kept_until",
+        "born", "date", "error_until", "etag", "fresh_until", "headers", "is_implicit", "is_restated", "kept_until",
         "last_modified", "revalidate_until", "stamp", "status", "validates",
     )  # fmt: skip
 
@@ -61,11 +62,14 @@ class Record:
         self.is_implicit, self.validates, self.is_restated, self.stamp = is_implicit, validates, is_restated, stamp
         self.etag: bytes | None = None
         self.last_modified: float | None = None
+        self.date = born
         for name, value in headers:
             if name == b"etag":
                 self.etag = value
             elif name == b"last-modified":
                 self.last_modified = http_date(value)
+            elif name == b"date":
+                self.date = http_date(value) or born
 
     @property
     def has_validator(self) -> bool:

@@ -25,6 +25,11 @@ _FORWARDED: Final = (
 """Headers by which some applications learn their own address, which is then in their pages: an answer differs by those
 that are sent, so that nobody's forged one is in another's page."""
 
+_LISTS: Final = frozenset({b"accept", b"accept-charset", b"accept-encoding", b"accept-language"})
+"""Headers in which neither case nor space means anything (RFC 9111 §4.1, RFC 9110 §12.5)."""
+
+_SPACE: Final = re.compile(rb"[ \t]+")
+
 _FOR: Final = re.compile(rb"(?i:\b(?:for|by)=[^;,]*)[;,]?")
 """The parts of Forwarded that tell the client, and not the address that it asked for (RFC 7239 §5)."""
 
@@ -122,15 +127,17 @@ def _netstring(value: bytes | None) -> str:
 def variant(request: Request, names: tuple[bytes, ...], policy: Policy) -> str:
     """Return the rest of the key of an answer that differs by these headers (RFC 9111 §4.1).
 
-    Values count as they are, absent ones apart from empty ones.
+    Values count as they are, but for case and space in those of Accept and its kin; absent ones apart from empty ones.
     """
     values = []
     for name in names:
         value = request.headers.get(name)
         if name == b"cookie" and value is not None:
             value = b"; ".join(b"%b=%b" % pair for pair in counted_cookies(value, policy)) or None
-        if name == b"forwarded" and value is not None:
+        elif name == b"forwarded" and value is not None:
             value = _FOR.sub(b"", value)
+        elif name in _LISTS and value is not None:
+            value = _SPACE.sub(b"", value).lower()
         values.append(_netstring(value))
     return ",".join(values)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from storeroom.http.fields import Headers, directives, http_date, joined, names, seconds, targeted
+from storeroom.http.fields import Headers, directives, http_date, joined, names, seconds, surrogate, targeted
 from storeroom.http.policy import CSRF_SIGNS, Policy
 from storeroom.http.records import Record
 from storeroom.http.requests import Request, strange_cookies
@@ -18,6 +18,9 @@ __all__ = ["Lifetimes", "Refusal", "control", "freshened", "made", "storable", "
 
 IMPLICIT_STATUSES: Final = frozenset({200, 203, 301, 308})
 """Statuses of answers that are stored by the configured timeout: no error is, unless it says so itself."""
+
+_UNDERSTOOD: Final = frozenset({200, 203, 204, 300, 301, 302, 303, 307, 308, 404, 405, 410, 414, 501})
+"""Statuses whose caching this cache knows all about (RFC 9111 §5.2.2.3)."""
 
 _HOP: Final = frozenset({
     b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authentication-info", b"proxy-authorization",
@@ -77,7 +80,9 @@ class Lifetimes:
 def control(headers: Headers, policy: Policy) -> tuple[Mapping[str, str | None], bool]:
     """Return the directives that count for this cache, and whether a targeted field's (RFC 9213 §2.2)."""
     for name in policy.targeted_names:
-        if (found := targeted(joined(headers, name))) is not None:
+        value = joined(headers, name)
+        found = surrogate(value) if name == b"surrogate-control" else targeted(value)
+        if found is not None:
             return found, True
     return directives(joined(headers, b"cache-control")), False
 
@@ -115,8 +120,9 @@ def _refusal(request: Request, status: int, headers: Headers, found: Mapping[str
     vary = joined(headers, b"vary")
     refusals = (
         (request.method != "GET", Refusal.METHOD),
-        (status < 200 or status in (206, 304) or b"content-range" in present, Refusal.STATUS),
-        ("no-store" in found, Refusal.NO_STORE),
+        (status < 200 or status in (206, 304), Refusal.STATUS),
+        ("must-understand" in found and status not in _UNDERSTOOD, Refusal.STATUS),
+        ("no-store" in found and "must-understand" not in found, Refusal.NO_STORE),
         ("no-store" in sent, Refusal.REQUEST_NO_STORE),
         ("private" in found, Refusal.PRIVATE),
         (b"set-cookie" in present or b"set-cookie2" in present, Refusal.SET_COOKIE),
@@ -150,7 +156,7 @@ def _age(headers: Headers, now: float) -> float | None:
     value = joined(headers, b"age")
     if value is None:
         return apparent if apparent >= 1.0 else 0.0  # Date has no fractions
-    stated = seconds(value.decode("latin-1"))
+    stated = seconds(value.decode("latin-1"))  # of several the first might count (§5.1), or be forged
     return None if stated is None else max(apparent, float(stated))
 
 

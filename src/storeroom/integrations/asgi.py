@@ -89,7 +89,7 @@ class PageCache(Pages):
         found = inline(task)
         if found is not None and (record := found.record) is not None:
             verdict = self.verdict(task, found)
-            if verdict is not None and verdict.kind is Kind.HIT:
+            if verdict is not None and verdict.kind is Kind.HIT and not verdict.is_part:
                 await self._hit(send, request, found, record, is_not_modified=verdict.is_not_modified)
                 return
         await self._otherwise(scope, receive, send, task, found)
@@ -248,7 +248,7 @@ class _Runner:
 
     def _plain_scope(self) -> Scope:
         """Return the scope as the application is to see it: of a GET for a whole answer, in messages that are seen."""
-        conditions = self.making.conditions()
+        conditions = self.making.added()
         headers = [pair for pair in self._scope["headers"] if pair[0] not in _CONDITIONS] + conditions
         known = self._scope.get("extensions") or {}
         extensions = {name: value for name, value in known.items() if name == "tls"}

@@ -104,7 +104,7 @@ class PageCache(Pages):
         found = inline(task)
         if found is not None and (record := found.record) is not None:
             verdict = self.verdict(task, found)
-            if verdict is not None and verdict.kind is Kind.HIT:
+            if verdict is not None and verdict.kind is Kind.HIT and not verdict.is_part:
                 unmodified = verdict.is_not_modified
                 headers = self.headers(record, is_not_modified=unmodified)
                 start_response(_line(304 if unmodified else record.status), _texts(headers))
@@ -241,7 +241,7 @@ class _Runner:
         """Return the environ as the application is to see it: of a GET for a whole answer."""
         environ = {name: value for name, value in self._environ.items() if name not in _CONDITIONS}
         environ.pop("wsgi.file_wrapper", None)
-        environ |= {_variable(name): value.decode("latin-1") for name, value in self.making.conditions()}
+        environ |= {_variable(name): value.decode("latin-1") for name, value in self.making.added()}
         return {**environ, "REQUEST_METHOD": "GET"}
 
     def close(self) -> None:

@@ -134,6 +134,12 @@ class Making:
         modified = [value for name, value in record.headers if name == b"last-modified"]
         return asked + [(b"if-modified-since", value) for value in modified[:1]]
 
+    def added(self) -> Headers:
+        """Return the headers that the application sees beside the request's own."""
+        if b"surrogate-control" in self.plan.policy.targeted_names:
+            return [*self.conditions(), (b"surrogate-capability", b'storeroom="Surrogate/1.0"')]
+        return self.conditions()
+
     # Told by the runner -----------------------------------------------------------------------
 
     def begins(self, status: int, headers: Headers) -> bool:

@@ -18,6 +18,7 @@ from storeroom.http import (
     bypass,
     cache_status,
     changed,
+    cut,
     judge,
     key,
 )  # fmt: skip
@@ -105,8 +106,7 @@ class Pages:
         verdict = judge(record, task.request, now, task.policy)
         if verdict.kind is Kind.HIT:
             task.cache._counters.hits += 1
-            entry = found.entry
-            if task.plan.early and type(entry) is Envelope and entry.cost and _is_early(entry, task.plan.early, now):
+            if task.plan.early and not verdict.is_part and _is_early(found.entry, task.plan.early, now):
                 return Verdict(Kind.STALE, verdict.is_not_modified)
         elif verdict.kind is Kind.STALE:
             task.cache._counters.stale += 1
@@ -137,7 +137,10 @@ class Pages:
         if verdict is not None and verdict.kind in (Kind.HIT, Kind.STALE) and found.record is not None:
             if verdict.kind is Kind.STALE:
                 self._begin_refresh(task, found, refresh)
-            return Answer(found.record, found.body, verdict.is_not_modified), "", None
+            record, body = found.record, found.body
+            if verdict.is_part:
+                record, body = cut(record, body, task.request.headers[b"range"])
+            return Answer(record, body, verdict.is_not_modified), "", None
         reason = found.reason if verdict is None else verdict.reason
         own = _declined(task.request) if verdict is None or verdict.kind is Kind.MISS else reason
         if own:
@@ -273,8 +276,10 @@ def _host_of(url: str) -> str:
     return url.split("/", 3)[2]
 
 
-def _is_early(entry: Envelope, early: float, now: float) -> bool:
+def _is_early(entry: Any, early: float, now: float) -> bool:
     """Tell whether to make a page anew before it is stale: see decision.decide()."""
+    if type(entry) is not Envelope or not entry.cost:
+        return False
     return now - entry.cost * early * math.log(draw()) >= entry.fresh_until
 
 

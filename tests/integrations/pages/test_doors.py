@@ -375,6 +375,28 @@ def test_browsers_are_told_another_time(site, cache, clock):
     assert (reply.header("cache-control"), reply.header("age"), reply.text) == ("max-age=10", None, "run 1")
 
 
+def test_parts_of_a_stored_page_are_served_if_that_is_configured(site, any_cache):
+    """Without the application; a page that is not there is its own to serve in parts."""
+    site.begin(any_cache, timeout=60, serves_ranges=True)
+    site.script = page(body=b"0123456789")
+    site.get("/page", "Range: bytes=2-3")
+    site.get()
+    reply = site.get("/page", "Range: bytes=2-3")
+    assert (reply.status, reply.body, reply.header("content-range")) == (206, b"23", "bytes 2-3/10")
+    assert len(site.runs) == 2
+
+
+def test_a_page_is_made_anew_early_at_random(site, cache, monkeypatch):
+    """By its cost and the option early, before it is stale; the one who asks does not wait."""
+    site.begin(cache, timeout=60, early=1)
+    assert site.bodies(2) == ["run 1"] * 2
+    monkeypatch.setattr("storeroom.pages.pages._is_early", lambda *_: True)
+    assert site.get().text == "run 1"
+    site.drain()
+    monkeypatch.undo()
+    assert (site.get().text, len(site.runs)) == ("run 2", 2)
+
+
 def test_a_storage_that_keeps_nothing_is_in_nobodys_way(site):
     """Each request runs the application."""
     site.begin(DummyCache("", {}), timeout=60)

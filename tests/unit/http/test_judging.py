@@ -2,7 +2,7 @@
 
 import pytest
 
-from storeroom.http import Kind, Policy, Record, cache_status, changed, judge, pack, unpack
+from storeroom.http import Kind, Policy, Record, cache_status, changed, cut, judge, pack, unpack
 from storeroom.http.records import generation_of, pass_by, read_varies, varies
 from tests.unit.http.requests_of import DATE, NOW, headers, request
 
@@ -54,8 +54,16 @@ def test_conditions_are_evaluated_with_the_stored_validators(lines, unmodified, 
     """RFC 9111 §4.3.2; RFC 9110 §13.1.2, §13.1.3, §13.2.2."""
     stored = record(f"ETag: {tag}", f"Last-Modified: {DATE}")
     assert judge(stored, request(*lines), NOW, Policy()).is_not_modified is unmodified
-    assert not judge(record("X-A: 1"), request(f"If-Modified-Since: {DATE}"), NOW, Policy()).is_not_modified
-    assert judge(record(fresh=-1), request(*lines), NOW, Policy()) == (Kind.MISS, False, "stale")
+    assert not judge(record("X-A: 1"), request("If-None-Match: x"), NOW, Policy()).is_not_modified
+    assert judge(record(fresh=-1), request(*lines), NOW, Policy())[:3] == (Kind.MISS, False, "stale")
+
+
+def test_the_date_of_an_answer_stands_for_its_last_change():
+    """RFC 9111 §4.3.2, where it does not tell that."""
+    stored = record(f"Date: {DATE}")
+    assert judge(stored, request(f"If-Modified-Since: {DATE}"), NOW, Policy()).is_not_modified
+    earlier = request("If-Modified-Since: Fri, 15 Jan 2027 07:59:59 GMT")
+    assert not judge(stored, earlier, NOW, Policy()).is_not_modified
 
 
 @pytest.mark.parametrize("lines", [["Range: bytes=0-1"], ["Range: bytes=0-1", 'If-Range: "a"']])
@@ -63,6 +71,51 @@ def test_ranges_are_the_applications(lines):
     """RFC 9110 §14.2: passed through, but to HEAD, for which Range means nothing."""
     assert judge(record(), request(*lines), NOW, Policy()).kind is Kind.BYPASS
     assert judge(record(), request(*lines, method="HEAD"), NOW, Policy()).kind is Kind.HIT
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "content_range", "body"),
+    [
+        ("bytes=0-0", 206, b"bytes 0-0/10", b"0"),
+        ("bytes=2-4", 206, b"bytes 2-4/10", b"234"),
+        ("bytes=8-", 206, b"bytes 8-9/10", b"89"),
+        ("bytes=8-99", 206, b"bytes 8-9/10", b"89"),
+        ("bytes=-3", 206, b"bytes 7-9/10", b"789"),
+        ("bytes=-99", 206, b"bytes 0-9/10", b"0123456789"),
+        ("bytes=10-", 416, b"bytes */10", b""),
+        ("bytes=-0", 416, b"bytes */10", b""),
+        ("bytes=4-2", 200, None, b"0123456789"),
+        ("bytes=0-1,3-4", 200, None, b"0123456789"),
+        ("bytes=-", 200, None, b"0123456789"),
+        ("lines=0-1", 200, None, b"0123456789"),
+    ],
+)
+def test_parts_are_cut_out_of_what_is_stored_if_that_is_configured(asked, status, content_range, body):
+    """RFC 9110 §14: one range of bytes; the whole answer for anything else."""
+    stored = record("X-A: 1", "Content-Length: 10")
+    assert judge(stored, request(f"Range: {asked}"), NOW, Policy(serves_ranges=True)).is_part
+    found, part = cut(stored, b"0123456789", asked.encode())
+    told = dict(found.headers)
+    assert (found.status, told.get(b"content-range"), part) == (status, content_range, body)
+    assert (told[b"x-a"], told[b"content-length"]) == (b"1", b"%d" % len(body))
+
+
+@pytest.mark.parametrize(
+    ("line", "is_part"),
+    [
+        ('If-Range: "a"', True),
+        ('If-Range: W/"a"', False),
+        ('If-Range: "b"', False),
+        (f"If-Range: {DATE}", True),
+        ("If-Range: Fri, 15 Jan 2027 07:59:59 GMT", False),
+    ],
+)
+def test_a_part_is_of_the_answer_that_the_client_has_begun(line, is_part):
+    """RFC 9110 §13.1.5: else it gets the whole new one."""
+    stored = record('ETag: "a"', f"Last-Modified: {DATE}")
+    asked = request("Range: bytes=0-1", line)
+    assert judge(stored, asked, NOW, Policy(serves_ranges=True)).is_part is is_part
+    assert judge(stored, asked, NOW, Policy(serves_ranges=True)).kind is Kind.HIT
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,13 @@ def test_answers_that_differ_by_headers_have_a_key_for_each_value(names, one, ot
     assert variant(request(*one), names, PLAIN) != variant(request(*other), names, PLAIN)
 
 
+def test_case_and_space_do_not_count_where_they_mean_nothing():
+    """RFC 9111 §4.1: in Accept and its kin, and nowhere else."""
+    one, other = request("Accept-Language: fr, De;q=0.5", "X: a, b"), request("Accept-Language: fr,de; q=0.5", "X: a,b")
+    assert variant(one, (b"accept-language",), PLAIN) == variant(other, (b"accept-language",), PLAIN)
+    assert variant(one, (b"x",), PLAIN) != variant(other, (b"x",), PLAIN)
+
+
 def test_cookies_count_by_name():
     """Those that scripts write for themselves do not, and if names are given, no other ones do."""
     own = request("Cookie: _ga=GA1.2; sid=1; theme=dark")

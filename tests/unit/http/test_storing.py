@@ -27,7 +27,7 @@ FIVE_MINUTES = Policy(timeout=300)
         ("Expires: 0", Refusal.STALE),
         (f"Expires: {DATE}", Refusal.STALE),
         ("Cache-Control: no-cache", Refusal.NO_LIFETIME),
-        ("Content-Range: bytes 0-1/2", Refusal.STATUS),
+        ("Cache-Control: max-age=0, no-store, must-understand", Refusal.STALE),
     ],
 )
 def test_a_response_that_forbids_it_is_refused_although_there_is_a_timeout(lines, refusal):
@@ -46,6 +46,28 @@ def test_an_error_is_stored_by_its_own_word_alone(status):
     """A configured timeout is for pages: an error page that comes first is not everybody's."""
     assert storable(request(), status, headers(), FIVE_MINUTES, NOW) is Refusal.NO_LIFETIME
     assert isinstance(storable(request(), status, headers("Cache-Control: max-age=9"), Policy(), NOW), Lifetimes)
+
+
+def test_a_status_that_is_not_understood_is_refused_if_it_has_to_be():
+    """RFC 9111 §5.2.2.3: must-understand; no-store beside it is for caches that do not know it."""
+    sent = headers("Cache-Control: max-age=9, no-store, must-understand")
+    assert storable(request(), 599, sent, Policy(), NOW) is Refusal.STATUS
+    assert isinstance(storable(request(), 200, sent, Policy(), NOW), Lifetimes)
+
+
+@pytest.mark.parametrize(
+    ("lines", "outcome"),
+    [
+        (["Surrogate-Control: MAX-AGE=60", "Cache-Control: max-age=9"], 60),
+        (["Surrogate-Control: max-age=60;storeroom, max-age=5;other", "Cache-Control: max-age=9"], 60),
+        (["Surrogate-Control: max-age=60;other", "Cache-Control: max-age=9"], 9),
+        (["Surrogate-Control: no-store", "Cache-Control: max-age=9"], Refusal.NO_STORE),
+    ],
+)
+def test_surrogate_control_is_read_by_its_own_grammar(lines, outcome):
+    """The W3C's note: a directive may name the cache that it is for."""
+    found = storable(request(), 200, headers(*lines), Policy(targeted=("Surrogate-Control",)), NOW)
+    assert outcome == (found.fresh if isinstance(found, Lifetimes) else found)
 
 
 @pytest.mark.parametrize(
