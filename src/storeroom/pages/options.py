@@ -1,0 +1,104 @@
+"""The options of a page cache, for all URLs and by patterns of paths."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from storeroom import timeouts
+from storeroom.exceptions import ConfigurationError, InvalidTimeoutError
+from storeroom.http import Policy, Request
+from storeroom.wording import nearest
+
+__all__ = ["Plan", "Plans"]
+
+_DURATIONS: Final = ("timeout", "browser_timeout", "stale_while_revalidate", "stale_if_error", "revalidate_for")
+_NAMES: Final = ("targeted", "vary_on", "vary_on_cookies", "ignored_cookies", "ignored_parameters")
+_OF_POLICY: Final = tuple(field.name for field in fields(Policy))
+_OWN: Final = ("tags", "early", "hit_for_miss")
+
+Tags = Iterable[str] | Callable[[Request], Iterable[str]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The options for the pages of some URLs.
+
+    Attributes:
+        policy: the rules' own.
+        tags: of the pages, or a function of the request that returns them.
+        early: eagerness to make a page anew before it is stale: see FreshnessOptions.
+        hit_for_miss: seconds for which requests for a page that was not to be stored do not wait for each other.
+    """
+
+    policy: Policy
+    tags: Tags = ()
+    early: float = 0.0
+    hit_for_miss: float = 10.0
+
+    def tags_of(self, request: Request) -> list[str]:
+        """Return the tags of the page that answers a request."""
+        return list(self.tags(request) if callable(self.tags) else self.tags)
+
+
+class Plans:
+    """The plan for each path: the first whose pattern fits, else that for all.
+
+    Args:
+        options: those for all URLs.
+        rules: pattern of a path to the options that differ there, or to None: nothing is stored there. A star stands
+            for any text.
+
+    Raises:
+        ConfigurationError: an option is unknown, or its value means nothing.
+    """
+
+    def __init__(self, options: Mapping[str, Any], rules: Mapping[str, Mapping[str, Any] | None]) -> None:
+        self._default = _plan(options, "")
+        self._plans = [
+            None if own is None else _plan({**options, **own}, f"rules[{path!r}]: ") for path, own in rules.items()
+        ]
+        forms = ("(" + ".*".join(map(re.escape, path.split("*"))) + ")" for path in rules)
+        self._pattern = re.compile("|".join(forms), re.DOTALL) if rules else None
+
+    def of(self, path: str) -> Plan | None:
+        """Return the plan for a path; None if nothing is stored there."""
+        if self._pattern is None or (found := self._pattern.fullmatch(path)) is None:
+            return self._default
+        return self._plans[(found.lastindex or 1) - 1]
+
+
+def _plan(options: Mapping[str, Any], where: str) -> Plan:
+    parsed = {name: _parsed(name, value, where) for name, value in options.items()}
+    own = {name: parsed.pop(name) for name in _OWN if name in parsed}
+    return Plan(Policy(**parsed), **own)
+
+
+def _parsed(name: str, value: Any, where: str) -> Any:
+    if name not in _OF_POLICY and name not in _OWN:
+        raise ConfigurationError(f"{where}A page cache has no option {name!r}.{nearest(name, (*_OF_POLICY, *_OWN))}")
+    if name in (*_DURATIONS, "hit_for_miss"):
+        return _duration(name, value, where)
+    if name in _NAMES or name == "tags":
+        if isinstance(value, str | bytes):
+            raise ConfigurationError(f"{where}{name} is {value!r}; expected a list of names: [{value!r}].")
+        return value if value is None or callable(value) else tuple(value)
+    if name == "max_body" and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise ConfigurationError(f"{where}max_body is {value!r}; expected a number of bytes.")
+    return value
+
+
+def _duration(name: str, value: Any, where: str) -> float | None:
+    if value is None and name in ("timeout", "browser_timeout"):
+        return None
+    try:
+        seconds = timeouts.parse_timeout(value)
+    except InvalidTimeoutError:
+        seconds = -1.0
+    if seconds is None:
+        return 10.0 * 365 * 86_400
+    if seconds < 0:
+        raise ConfigurationError(
+            f'{where}{name} is {value!r}; expected a duration: seconds, a timedelta, or words such as "90s" or "5m".'
+        )
+    return seconds

@@ -1,0 +1,95 @@
+"""Pages on the storages that are asked by an exchange, by both doors: servers, databases, tiers."""
+
+import threading
+
+import pytest
+
+from storeroom.backends.db import DatabaseCache
+from storeroom.backends.locmem import LocMemCache
+from storeroom.backends.memcached import PyMemcacheCache
+from storeroom.backends.redis import RedisCache
+from storeroom.exceptions import StorageError
+from storeroom.pages import Pages
+from storeroom.registry import configure
+from storeroom.testing.concurrency import eventually
+from tests.integrations.pages.site import page
+from tests.integrations.pages.test_doors import slow_page
+from tests.servers.memcached import memcached
+from tests.servers.redis import redis_databases
+
+__all__ = ["memcached", "redis_databases"]
+
+KINDS = ["redis", "near", "memcached", "sqlite", "tiered", "no-copies"]
+
+
+@pytest.fixture(params=KINDS)
+def cache(request, tmp_path):
+    kind = request.param
+    if kind in ("redis", "near"):
+        options = {"near": {"max_staleness": "1m"}} if kind == "near" else {}
+        return RedisCache(request.getfixturevalue("redis_databases").url(), {"OPTIONS": options})
+    if kind == "memcached":
+        cache = PyMemcacheCache(request.getfixturevalue("memcached").location(), {"KEY_PREFIX": request.node.name})
+        cache.clear()
+        return cache
+    if kind == "sqlite":
+        return DatabaseCache("pages", {"OPTIONS": {"url": f"sqlite:///{tmp_path}/pages.sqlite3"}})
+    if kind == "no-copies":
+        return LocMemCache(request.node.nodeid, {"OPTIONS": {"copy": False}})
+    from storeroom.backends.tiered import TieredCache
+
+    configure(
+        {
+            "default": {"BACKEND": "storeroom.backends.locmem.LocMemCache", "LOCATION": f"{tmp_path}-1"},
+            "below": {"BACKEND": "storeroom.backends.filebased.FileBasedCache", "LOCATION": str(tmp_path / "files")},
+        }
+    )
+    return TieredCache("", {"OPTIONS": {"tiers": ["default", "below"]}})
+
+
+def test_pages_are_stored_found_and_invalidated(site, cache):
+    """Hits, variants, each way of invalidation, and a note that is replaced."""
+    site.begin(cache, timeout=60, vary_on=["accept-language"], tags=["news"])
+    asked = [("/a",), ("/a", "Accept-Language: fr"), ("/b",)]
+    first = [site.get(*lines).text for lines in asked]
+    assert first == [site.get(*lines).text for lines in asked] == ["run 1", "run 2", "run 3"]
+    for number, how in enumerate(({"url": "https://example.com/a"}, {"prefix": "/a"}, {"tags": ["news"]})):
+        Pages(cache).invalidate(**how)
+        again = [site.get(*lines).text for lines in asked]
+        assert again[:2] == [f"run {4 + 2 * number}", f"run {5 + 2 * number}"]
+        assert (again[2] == "run 3") is ("tags" not in how)
+        assert [site.get(*lines).text for lines in asked] == again
+    site.script = page("Set-Cookie: a=b")
+    site.get("/c")
+    site.script = page()
+    assert site.get("/c").text == site.get("/c").text
+
+
+def test_one_of_many_runs_the_application_and_stale_pages_are_served(site, cache):
+    """Single flight, and a page that is made anew in the background."""
+    site.begin(cache, timeout=0.2, stale_while_revalidate=60)
+    may_end = threading.Event()
+    site.script = slow_page(site, threading.Event(), may_end)
+    timer = threading.Timer(0.05, may_end.set)
+    timer.start()
+    assert {reply.text for reply in site.get_at_once(8)} == {"run 1"}
+    timer.join()
+
+    def is_made_anew():
+        text = site.get().text
+        site.drain()
+        return text == "run 2"
+
+    eventually(is_made_anew)
+
+
+def test_a_server_that_is_down_is_in_nobodys_way(site):
+    """Pages are the application's; an invalidation says that it was none."""
+    for policy in ("miss", "raise"):
+        site.begin(RedisCache("redis://127.0.0.1:1", {"OPTIONS": {"on_error": policy}}), timeout=60)
+        before = len(site.runs)
+        assert site.bodies(2) == [f"run {before + 1}", f"run {before + 2}"]
+        for how in ({"url": "https://example.com/page"}, {"prefix": "/"}, {"tags": ["news"]}):
+            with pytest.raises(StorageError):
+                site.pages.invalidate(**how)
+        assert site.post().text == f"run {before + 3}"
