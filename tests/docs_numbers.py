@@ -319,6 +319,7 @@ HELD: Final = (
     *_on(
         "docs/testing.md",
         ("- `sequences`, {}:", "storeroom.testing:CacheContract.sequences"),
+        ("- `crowd`, {}:", "storeroom.testing:CacheContract.crowd"),
         ("- `moment`, {}:", "storeroom.testing:CacheContract.moment", plain),
     ),
     *_on(
