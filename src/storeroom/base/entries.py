@@ -77,7 +77,8 @@ class BaseCache(ListingCache):
                 families.of(key).misses += 1
             return default
         self._counters.hits += 1
-        self._note_family_hit(key)
+        if self._hit_families is not None:
+            self._note_family_hit(key)
         return value
 
     def set(
