@@ -5,7 +5,7 @@ with numbers, UUIDs and other identifiers in it as ``*``: ``user:7:name`` is of 
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import translate
 from typing import Final
 
@@ -73,18 +73,27 @@ class Families:
 
     def add_misses(self, keys: Iterable[object]) -> None:
         """Count misses of these keys."""
-        for key in keys:
-            self.of(key).misses += 1
+        for family in self._of_each(keys):
+            family.misses += 1
 
     def add_hits(self, keys: Iterable[object]) -> None:
         """Count hits of these keys."""
-        for key in keys:
-            self.of(key).hits += 1
+        for family in self._of_each(keys):
+            family.hits += 1
 
     def add_sets(self, keys: Iterable[object]) -> None:
         """Count writes of these keys."""
-        for key in keys:
-            self.of(key).sets += 1
+        for family in self._of_each(keys):
+            family.sets += 1
+
+    def _of_each(self, keys: Iterable[object]) -> Iterator[Family]:
+        if self._patterns:
+            yield from map(self.of, keys)
+            return
+        known = self.known.get
+        for key in keys:  # of() without its calls, as there may be hundreds
+            text = key if type(key) is str else str(key)
+            yield known(text[:LONGEST].partition(":")[0]) or self.of(text)
 
     def add_computed(self, keys: Sequence[object], seconds: float) -> None:
         """Count values that were computed together, in so many seconds."""
