@@ -258,7 +258,7 @@ class _Runner:
 
 
 class _Rest:
-    """An answer that passes through: what was held back of it, and what comes."""
+    """An answer that passes through: the part that was held back, and the rest as it comes."""
 
     def __init__(
         self, status: str, headers: list[tuple[str, str]], held: list[bytes], left: Iterator[bytes],

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
+from urllib.parse import unquote
 
 from storeroom import timeouts
 from storeroom.exceptions import ConfigurationError, InvalidTimeoutError
@@ -62,8 +63,12 @@ class Plans:
         self._pattern = re.compile("|".join(forms), re.DOTALL) if rules else None
 
     def of(self, path: str) -> Plan | None:
-        """Return the plan for a path; None if nothing is stored there."""
-        if self._pattern is None or (found := self._pattern.fullmatch(path)) is None:
+        """Return the plan for a path, as it was sent; None if nothing is stored there."""
+        if self._pattern is None:
+            return self._default
+        # As the application sees it: "/%61dmin" is "/admin".
+        found = self._pattern.fullmatch(unquote(path) if "%" in path else path)
+        if found is None:
             return self._default
         return self._plans[(found.lastindex or 1) - 1]
 

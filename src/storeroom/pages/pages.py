@@ -1,4 +1,4 @@
-"""The pages of an alias: found, judged, made, invalidated. What the doors have in common."""
+"""The pages of an alias: found, judged, made, invalidated. The part that the doors have in common."""
 
 import math
 import re
