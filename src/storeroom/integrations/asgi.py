@@ -17,6 +17,7 @@ from storeroom.http import LOOKED_AT, Headers, Kind, Record, Request
 from storeroom.pages import Pages
 from storeroom.pages.looking import Found, Task, inline
 from storeroom.pages.making import Answer, KeptStaleError, Making
+from storeroom.pages.marks import current
 from storeroom.storage import unstored
 from storeroom.storage.steps import arun
 
@@ -225,6 +226,7 @@ class _Runner:
             raise
 
     async def _drive(self, decided: "asyncio.Future[None]") -> None:
+        current.set(self.making)
         try:
             await self._pages.app(self._plain_scope(), self._receive, self._send)
         except BaseException as error:

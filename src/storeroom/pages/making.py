@@ -118,6 +118,7 @@ class Making:
         self.status, self.reason = 0, ""
         self.expires_at, self.kept_until = AT_ONCE, AT_ONCE
         self.vary: Sequence[bytes] = ()
+        self._learnt: tags.Versions | None = {}
 
     @property
     def stale(self) -> Record | None:
@@ -192,6 +193,17 @@ class Making:
         self.expires_at, self.kept_until = record.fresh_until, record.kept_until
         self.vary = tuple(sorted({*times.vary, *forwarded(self.request)}))
 
+    def learns(self, options: Mapping[str, Any]) -> Steps[None]:
+        """Take the options of the view that begins now, and the versions of its tags."""
+        before = self.plan
+        self.plan = before.but(options)
+        if self.plan.tags is not before.tags:
+            keys = self.task.cache._tag_keys(self.plan.tags_of(self.request))
+            with unstored.Caught() as caught:
+                self._learnt = (yield from tags.current_versions(self.hooks, keys)) if keys else {}
+            if caught.error is not None:
+                self._learnt = None
+
     # Stored -----------------------------------------------------------------------------------
 
     def answer(self, reason: str) -> Answer | None:
@@ -230,7 +242,7 @@ class Making:
         return pass_by(current)
 
     def _packed(self) -> bytes | None:
-        if self.page is None or self.refusal is not None:
+        if self.page is None or self.refusal is not None or self._learnt is None:
             return None
         try:
             return pack(*self.page)
@@ -248,6 +260,7 @@ class Making:
 
     def conditioned(self, packed: bytes, versions: tags.Versions, seconds: float) -> Steps[tuple[Any, float]]:
         """Return the entry of a page, in an envelope if it has tags or is kept for longer than it is fresh."""
+        versions = {**versions, **(self._learnt or {})}
         if self.kept_until <= self.expires_at and not versions and not self.plan.early:
             return packed, self.expires_at
         yield from tags.renew(self.hooks, versions, self.kept_until)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -11,7 +11,7 @@ from storeroom.exceptions import ConfigurationError, InvalidTimeoutError
 from storeroom.http import Policy, Request
 from storeroom.wording import nearest
 
-__all__ = ["Plan", "Plans"]
+__all__ = ["Plan", "Plans", "parsed"]
 
 _DURATIONS: Final = ("timeout", "browser_timeout", "stale_while_revalidate", "stale_if_error", "revalidate_for")
 _NAMES: Final = ("targeted", "vary_on", "vary_on_cookies", "ignored_cookies", "ignored_parameters")
@@ -40,6 +40,12 @@ class Plan:
     def tags_of(self, request: Request) -> list[str]:
         """Return the tags of the page that answers a request."""
         return list(self.tags(request) if callable(self.tags) else self.tags)
+
+    def but(self, options: Mapping[str, Any]) -> "Plan":
+        """Return this plan, but for some options."""
+        values = {name: parsed(name, value, "") for name, value in options.items()}
+        own = {name: values.pop(name) for name in _OWN if name in values}
+        return replace(self, policy=replace(self.policy, **values), **own)
 
 
 class Plans:
@@ -74,12 +80,17 @@ class Plans:
 
 
 def _plan(options: Mapping[str, Any], where: str) -> Plan:
-    parsed = {name: _parsed(name, value, where) for name, value in options.items()}
-    own = {name: parsed.pop(name) for name in _OWN if name in parsed}
-    return Plan(Policy(**parsed), **own)
+    values = {name: parsed(name, value, where) for name, value in options.items()}
+    own = {name: values.pop(name) for name in _OWN if name in values}
+    return Plan(Policy(**values), **own)
 
 
-def _parsed(name: str, value: Any, where: str) -> Any:
+def parsed(name: str, value: Any, where: str) -> Any:
+    """Return the value of an option.
+
+    Raises:
+        ConfigurationError: it is unknown, or its value means nothing.
+    """
     if name not in _OF_POLICY and name not in _OWN:
         raise ConfigurationError(f"{where}A page cache has no option {name!r}.{nearest(name, (*_OF_POLICY, *_OWN))}")
     if name in (*_DURATIONS, "hit_for_miss"):
