@@ -21,9 +21,10 @@ _OVERRIDES: Final = (
 _FORWARDED: Final = (
     b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-scheme", b"x-forwarded-port", b"x-forwarded-prefix",
     b"x-forwarded-ssl", b"x-forwarded-server", b"forwarded", b"front-end-https", b"x-host", b"x-scheme",
+    b"x-requested-with", b"hx-request", b"hx-target", b"turbo-frame", b"x-pjax", b"x-inertia",
 )  # fmt: skip
-"""Headers by which some applications learn their own address, which is then in their pages: an answer differs by those
-that are sent, so that nobody's forged one is in another's page."""
+"""Headers by which some applications learn their own address, which is then in their pages, or answer with a part of a
+page: an answer differs by those that are sent, so that nobody's forged address, and no part, is in another's page."""
 
 _LISTS: Final = frozenset({b"accept", b"accept-charset", b"accept-encoding", b"accept-language"})
 """Headers in which neither case nor space means anything (RFC 9111 §4.1, RFC 9110 §12.5)."""
@@ -113,7 +114,7 @@ def _is_ignored(part: str, policy: Policy) -> bool:
 
 
 def forwarded(request: Request) -> tuple[bytes, ...]:
-    """Return the headers by which an application may learn its address, of those that were sent."""
+    """Return the headers that an answer differs by wherever they are sent, also if it does not say so."""
     if request.is_plain:
         return ()
     return tuple(name for name in _FORWARDED if name in request.headers)

@@ -22,6 +22,8 @@ IMPLICIT_STATUSES: Final = frozenset({200, 203, 301, 308})
 _UNDERSTOOD: Final = frozenset({200, 203, 204, 300, 301, 302, 303, 307, 308, 404, 405, 410, 414, 501})
 """Statuses whose caching this cache knows all about (RFC 9111 §5.2.2.3)."""
 
+_POLICIES: Final = frozenset({b"content-security-policy", b"content-security-policy-report-only"})
+
 _HOP: Final = frozenset({
     b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authentication-info", b"proxy-authorization",
     b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
@@ -47,6 +49,7 @@ class Refusal(Enum):
     NO_LIFETIME = "it does not say for how long it is fresh (RFC 9111 §3)"
     STALE = "it is stale already, and of no use (RFC 9111 §4.2)"
     CSRF = "it has a token against forged requests in it"
+    NONCE = "its Content-Security-Policy has a nonce, which is for one answer"
     TOO_LARGE = "it is larger than max_body"
     STREAMED = "it is a stream of events, or was not complete"
     HEADER = "a header has a line end in it (RFC 9110 §5.5)"
@@ -101,6 +104,8 @@ def storable(request: Request, status: int, headers: Headers, policy: Policy, no
     refusal = _refusal(request, status, headers, found)
     if refusal is not None:
         return refusal
+    if not policy.stores_tokens and any(b"'nonce-" in value for name, value in headers if name in _POLICIES):
+        return Refusal.NONCE
     lifetime = _lifetime(headers, found, now, is_targeted=is_targeted)
     is_implicit = False
     if lifetime is None and "no-cache" in found:
@@ -178,8 +183,21 @@ def _lifetimes(
         kept = max(kept, max(fresh, 0.0) + policy.revalidate_for)
     if kept <= 0:
         return Refusal.NO_LIFETIME if validates else Refusal.STALE
-    vary = tuple(sorted({*names(joined(headers, b"vary")), *policy.vary_names}))
+    vary = tuple(sorted({*names(joined(headers, b"vary")), *policy.vary_names, *_implied(headers, is_implicit)}))
     return Lifetimes(age, fresh, revalidate, error, kept, is_implicit, validates, vary)
+
+
+def _implied(headers: Headers, is_implicit: bool) -> list[bytes]:
+    """Return the headers that an answer differs by as it shows, whether it says so or not."""
+    implied = []
+    for name, value in headers:
+        if name == b"content-encoding":
+            implied.append(b"accept-encoding")
+        elif name == b"content-language" and is_implicit:
+            implied.append(b"accept-language")
+        elif name == b"access-control-allow-origin" and value != b"*":
+            implied.append(b"origin")
+    return implied
 
 
 def _stale(found: Mapping[str, str | None], name: str, default: float) -> float:

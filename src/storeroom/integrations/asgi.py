@@ -10,12 +10,15 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
+from urllib.parse import quote
 
 from storeroom.exceptions import StorageError
 from storeroom.http import LOOKED_AT, Headers, Kind, Record, Request
 from storeroom.pages import Pages
 from storeroom.pages.looking import Found, Task, inline
-from storeroom.pages.making import Answer, Making
+from storeroom.pages.making import Answer, KeptStaleError, Making
+from storeroom.pages.marks import current
+from storeroom.storage import unstored
 from storeroom.storage.steps import arun
 
 __all__ = ["PageCache"]
@@ -53,8 +56,6 @@ def request_of(scope: Scope) -> Request:
 
 
 def _quoted(path: str) -> str:
-    from urllib.parse import quote  # noqa: PLC0415 -- servers tell the raw path
-
     return quote(path, safe="/:;@!$&'()*+,=~")
 
 
@@ -121,15 +122,16 @@ class PageCache(Pages):
 
     async def _refresh(self, task: Task, scope: Scope, making: Making) -> None:
         runner = _Runner(self, scope, None, None, making)
-        try:
-            await arun(self.refreshing(runner, blocking=False))
-            if not making.is_through:
-                await runner.ended()
-        except Exception:  # noqa: BLE001 -- the application's; nobody waits for it
-            _log.exception("The application has failed after the page %s was made.", task.url)
-        finally:
-            runner.cancel()
-            self.end_refresh(making)
+        with unstored.Caught() as caught:
+            try:
+                await arun(self.refreshing(runner, blocking=False))
+                if not making.is_through:
+                    await runner.ended()
+            finally:
+                runner.cancel()
+                self.end_refresh(making)
+        if caught.error is not None:
+            _log.error("The application has failed after the page %s was made.", task.url, exc_info=caught.error)
 
     async def _hit(self, send: Send, request: Request, found: Found, record: Record, *, is_not_modified: bool) -> None:
         status, body = record.status, found.body
@@ -224,6 +226,7 @@ class _Runner:
             raise
 
     async def _drive(self, decided: "asyncio.Future[None]") -> None:
+        current.set(self.making)
         try:
             await self._pages.app(self._plain_scope(), self._receive, self._send)
         except BaseException as error:
@@ -290,7 +293,7 @@ class _Runner:
         elif not message.get("more_body"):
             try:
                 self.making.ends(start["status"], _lower(start.get("headers", ())), b"".join(self._held))
-            except Exception as error:  # noqa: BLE001 -- it is for those who wait for the page
+            except KeptStaleError as error:
                 decided.set_exception(error)
             else:
                 decided.set_result(None)

@@ -18,6 +18,7 @@ from storeroom.http import LOOKED_AT, Headers, Kind, Request
 from storeroom.pages import Pages
 from storeroom.pages.looking import Found, Task, inline
 from storeroom.pages.making import Answer, Making
+from storeroom.pages.marks import current
 from storeroom.storage.steps import run
 
 __all__ = ["PageCache"]
@@ -208,14 +209,17 @@ class _Runner:
             Exception: its own error, or that of its answer.
         """
         self.making.is_begun = True
-        self._iterable = self._app(self._plain_environ(), self._start_response)
+        outer = current.set(self.making)
         try:
+            self._iterable = self._app(self._plain_environ(), self._start_response)
             if self._is_complete():
                 self.close()
                 self.making.ends(int(self._status[:3]), _bytes(self._headers), b"".join(self._chunks))
         except BaseException:
             self.close()
             raise
+        finally:
+            current.reset(outer)
 
     def _is_complete(self) -> bool:
         """Take the body; return whether all of it is there, or False if it passes through."""
@@ -258,7 +262,7 @@ class _Runner:
 
 
 class _Rest:
-    """An answer that passes through: what was held back of it, and what comes."""
+    """An answer that passes through: the part that was held back, and the rest as it comes."""
 
     def __init__(
         self, status: str, headers: list[tuple[str, str]], held: list[bytes], left: Iterator[bytes],

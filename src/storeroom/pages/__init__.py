@@ -4,6 +4,7 @@
 doors are in ``storeroom.integrations``: asgi and wsgi.
 """
 
+from storeroom.pages.marks import page
 from storeroom.pages.pages import Pages
 
-__all__ = ["Pages"]
+__all__ = ["Pages", "page"]

@@ -3,6 +3,7 @@
 Where the storage is in this machine a hit is two or three reads; elsewhere one read of several keys.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from storeroom.exceptions import StorageError
@@ -28,12 +29,19 @@ from storeroom.storage.hooks import MISSING
 from storeroom.storage.inline import WouldWaitError
 from storeroom.storage.steps import Steps
 
-__all__ = ["GENERATIONS", "PAGE", "Found", "Task", "inline", "judged", "looking", "looking_again"]
+__all__ = ["GENERATIONS", "PAGE", "Companions", "Found", "Task", "inline", "judged", "looking", "looking_again"]
 
 
 PAGE: Final = "page:"
 GENERATIONS: Final = "pages:generations"
 """Beginnings of keys: of pages, and of the list of generations."""
+
+
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+Companions = dict[str, tuple[Any, tuple[str, ...]]]
+
+MOST_COMPANIONS: Final = 10_000
 
 
 class Task:
@@ -48,13 +56,17 @@ class Task:
         url: the primary key.
         storage_key: of the entry under it.
         generations_key: storage key of the generations.
+        companions: by storage key, the marker and the tags' keys of the page that was found there last.
     """
 
-    __slots__ = ("cache", "generations_key", "hooks", "plan", "policy", "request", "storage_key", "url")
+    __slots__ = (
+        "cache", "companions", "generations_key", "hooks", "plan", "policy", "request", "storage_key", "url",
+    )  # fmt: skip
 
-    def __init__(self, cache: Any, plan: Plan, request: Request, url: str) -> None:
+    def __init__(self, cache: Any, plan: Plan, request: Request, url: str, companions: Companions) -> None:
         self.cache, self.hooks = cache, cache._overlay or cache
         self.plan, self.policy, self.request, self.url = plan, plan.policy, request, url
+        self.companions = companions
         head = cache._head
         if head is None:
             self.storage_key, self.generations_key = (
@@ -118,21 +130,27 @@ def _inline(task: Task) -> Found | None:
         kind = entry[:2]
         if kind == VARIES:
             return _of_variant(task, known, entry, get)
-    elif type(entry) is Envelope and (entry.tags or entry.leased_until):
+    elif type(entry) is Envelope and entry.leased_until:
         return None
-    return judged(task, task.storage_key, known, entry, MISSING)
+    return _current(task, task.storage_key, known, entry, MISSING)
 
 
-def _of_variant(task: Task, known: Generations, entry: bytes, get: Any) -> Found | None:
+def _of_variant(task: Task, known: Generations, entry: bytes, get: Any) -> Found:
     marker = read_varies(entry)
     lacking = _lacking(task, known, marker, entry)
     if lacking is not None:
         return lacking
     storage_key = task.variant_key(marker)
-    found = get(storage_key)
-    if type(found) is Envelope and found.tags:
-        return None
-    return judged(task, storage_key, known, found, entry)
+    return _current(task, storage_key, known, get(storage_key), entry)
+
+
+def _current(task: Task, storage_key: str, known: Generations, entry: Any, marker: Any) -> Found:
+    """Return the page of an entry that was read; the versions of its tags are to be had at once."""
+    if type(entry) is Envelope and entry.tags:
+        get = task.hooks._get
+        if not tags.agree(entry, {key: get(key) for key, _ in entry.tags}):
+            return Found(None, b"", entry, storage_key, marker, known, "miss;invalidated")
+    return judged(task, storage_key, known, entry, marker)
 
 
 def _lacking(task: Task, known: Generations, marker: Varies, entry: bytes) -> Found | None:
@@ -166,21 +184,27 @@ def judged(task: Task, storage_key: str, known: Generations, entry: Any, marker:
 
 
 def looking(task: Task) -> Steps[Found | None]:
-    """Return the page, whatever the storage; None if that keeps nothing now."""
-    keys = [task.storage_key, task.generations_key]
+    """Return the page, whatever the storage; None if that keeps nothing now.
+
+    The page, the generations, and what went with this URL's page before, in one exchange.
+    """
+    marker, tag_keys = task.companions.get(task.storage_key, (MISSING, ()))
+    keys = [task.storage_key, task.generations_key, *tag_keys]
+    if marker is not MISSING:
+        keys.append(task.variant_key(read_varies(marker)))
     found = yield task.hooks, "_get_many", (keys,)
     written = found.get(task.generations_key)
     known = generations.read(written) if type(written) is str else None
     if known is None:
         known = yield from generations.begin(task.hooks, task.generations_key)
-    entry = found.get(task.storage_key, MISSING)
     if known is None:
         return None
-    return (yield from looking_again(task, known, entry))
+    entry = found.get(task.storage_key, MISSING)
+    return (yield from looking_again(task, known, entry, {key: found.get(key, MISSING) for key in keys}))
 
 
-def looking_again(task: Task, known: Generations, entry: Any) -> Steps[Found]:
-    """Return the page, after the entry under the primary key was read."""
+def looking_again(task: Task, known: Generations, entry: Any, read: Mapping[str, Any] = _NOTHING) -> Steps[Found]:
+    """Return the page, after the entry under the primary key was read, and perhaps others."""
     storage_key, marker = task.storage_key, MISSING
     stored = _stored(entry)
     if stored is not MISSING and stored[:2] == VARIES:
@@ -189,8 +213,15 @@ def looking_again(task: Task, known: Generations, entry: Any) -> Steps[Found]:
         if lacking is not None:
             return lacking
         marker, storage_key = entry, task.variant_key(varies)
-        entry = yield task.hooks, "_get", (storage_key,)
-    if type(entry) is Envelope and entry.tags and not (yield from tags.are_current(task.hooks, entry)):
-        absent = "miss;invalidated"
-        return Found(None, b"", entry, storage_key, marker, known, absent)
+        entry = read[storage_key] if storage_key in read else (yield task.hooks, "_get", (storage_key,))
+    tag_keys = tuple(key for key, _ in entry.tags) if type(entry) is Envelope else ()
+    if marker is not MISSING or tag_keys:
+        if len(task.companions) >= MOST_COMPANIONS:
+            task.companions.clear()
+        task.companions[task.storage_key] = stored if marker is not MISSING else MISSING, tag_keys
+    if tag_keys:
+        is_read = all(key in read for key in tag_keys)
+        is_current = tags.agree(entry, read) if is_read else (yield from tags.are_current(task.hooks, entry))
+        if not is_current:
+            return Found(None, b"", entry, storage_key, marker, known, "miss;invalidated")
     return judged(task, storage_key, known, entry, marker)

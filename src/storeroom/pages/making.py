@@ -118,6 +118,7 @@ class Making:
         self.status, self.reason = 0, ""
         self.expires_at, self.kept_until = AT_ONCE, AT_ONCE
         self.vary: Sequence[bytes] = ()
+        self._learnt: tags.Versions | None = {}
 
     @property
     def stale(self) -> Record | None:
@@ -145,7 +146,7 @@ class Making:
     def begins(self, status: int, headers: Headers) -> bool:
         """Tell whether to hold an answer back until it is complete, by its beginning; else it is passed through."""
         self.status = status
-        if (status == 304 and self.conditions()) or (status in _ERRORS and self.stale is not None):  # noqa: PLR2004
+        if (status == 304 and self.conditions()) or (status in _ERRORS and self.stale is not None):
             return True
         times = storable(self._get, status, headers, self.plan.policy, timeouts.now())
         self.refusal = self._too_much(headers) if isinstance(times, Lifetimes) else times
@@ -177,7 +178,7 @@ class Making:
         if status in _ERRORS and self.stale is not None:
             raise KeptStaleError(f"The application has answered {status}.")
         stored = self.found.record
-        if status == 304 and stored is not None:  # noqa: PLR2004 -- the stored page is as it was
+        if status == 304 and stored is not None:  # it is as it was
             status, headers, body = stored.status, freshened(stored, headers), self.found.body
         elif not any(name == b"content-length" for name, _ in headers):
             headers = [*headers, (b"content-length", b"%d" % len(body))]
@@ -191,6 +192,17 @@ class Making:
         self.page = record, body
         self.expires_at, self.kept_until = record.fresh_until, record.kept_until
         self.vary = tuple(sorted({*times.vary, *forwarded(self.request)}))
+
+    def learns(self, options: Mapping[str, Any]) -> Steps[None]:
+        """Take the options of the view that begins now, and the versions of its tags."""
+        before = self.plan
+        self.plan = before.but(options)
+        if self.plan.tags is not before.tags:
+            keys = self.task.cache._tag_keys(self.plan.tags_of(self.request))
+            with unstored.Caught() as caught:
+                self._learnt = (yield from tags.current_versions(self.hooks, keys)) if keys else {}
+            if caught.error is not None:
+                self._learnt = None
 
     # Stored -----------------------------------------------------------------------------------
 
@@ -230,7 +242,7 @@ class Making:
         return pass_by(current)
 
     def _packed(self) -> bytes | None:
-        if self.page is None or self.refusal is not None:
+        if self.page is None or self.refusal is not None or self._learnt is None:
             return None
         try:
             return pack(*self.page)
@@ -248,6 +260,7 @@ class Making:
 
     def conditioned(self, packed: bytes, versions: tags.Versions, seconds: float) -> Steps[tuple[Any, float]]:
         """Return the entry of a page, in an envelope if it has tags or is kept for longer than it is fresh."""
+        versions = {**versions, **(self._learnt or {})}
         if self.kept_until <= self.expires_at and not versions and not self.plan.early:
             return packed, self.expires_at
         yield from tags.renew(self.hooks, versions, self.kept_until)
@@ -341,18 +354,19 @@ def _obtained(making: Making, runner: Runner, *, blocking: bool) -> Steps[Any]:
     """Return the bytes that are stored, an Answer that is stale, or None if another's run has failed."""
     work = PageWork(making, runner)
     work.note_misses()
-    try:
+    with unstored.Caught() as caught:
         value = yield from _made(work, making, blocking=blocking)
-    except Exception as error:
-        stale = making.stale
-        if stale is not None:
-            _note_failure(work, error)
-            return Answer(stale, making.found.body, is_unmodified(stale, making.request), "stale;error")
-        if making.is_begun and making.page is None and not making.is_through:
-            raise
-        return None  # the storage's error, or that of another's run
-    work.flights.resume(work.key)
-    return value
+        work.flights.resume(work.key)
+        return value
+    stale = making.stale
+    if making.page is not None or making.is_through:
+        return None  # the storage's error
+    if stale is not None:
+        _note_failure(work, caught.error)
+        return Answer(stale, making.found.body, is_unmodified(stale, making.request), "stale;error")
+    if making.is_begun:
+        raise caught.error
+    return None  # that of another's run
 
 
 def _made(work: PageWork, making: Making, *, blocking: bool) -> Steps[bytes]:
@@ -375,12 +389,11 @@ def _note_failure(work: PageWork, error: Exception) -> None:
 def refresh(making: Making, runner: Runner, *, blocking: bool) -> Steps[None]:
     """Make a page anew that is being served: nobody waits for it."""
     work = PageWork(making, runner)
-    try:
+    with unstored.Caught() as caught:
         yield from stampede.compute_once(work, blocking=blocking)
-    except Exception as error:  # noqa: BLE001 -- the application's, and nobody waits for it
-        _note_failure(work, error)
-    else:
         work.flights.resume(work.key)
+    if caught.error is not None:
+        _note_failure(work, caught.error)
 
 
 def try_out(making: Making, runner: Runner) -> Steps[Answer | None]:

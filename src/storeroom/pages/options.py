@@ -2,15 +2,16 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
+from urllib.parse import unquote
 
 from storeroom import timeouts
 from storeroom.exceptions import ConfigurationError, InvalidTimeoutError
 from storeroom.http import Policy, Request
 from storeroom.wording import nearest
 
-__all__ = ["Plan", "Plans"]
+__all__ = ["Plan", "Plans", "parsed"]
 
 _DURATIONS: Final = ("timeout", "browser_timeout", "stale_while_revalidate", "stale_if_error", "revalidate_for")
 _NAMES: Final = ("targeted", "vary_on", "vary_on_cookies", "ignored_cookies", "ignored_parameters")
@@ -40,6 +41,12 @@ class Plan:
         """Return the tags of the page that answers a request."""
         return list(self.tags(request) if callable(self.tags) else self.tags)
 
+    def but(self, options: Mapping[str, Any]) -> "Plan":
+        """Return this plan, but for some options."""
+        values = {name: parsed(name, value, "") for name, value in options.items()}
+        own = {name: values.pop(name) for name in _OWN if name in values}
+        return replace(self, policy=replace(self.policy, **values), **own)
+
 
 class Plans:
     """The plan for each path: the first whose pattern fits, else that for all.
@@ -62,19 +69,28 @@ class Plans:
         self._pattern = re.compile("|".join(forms), re.DOTALL) if rules else None
 
     def of(self, path: str) -> Plan | None:
-        """Return the plan for a path; None if nothing is stored there."""
-        if self._pattern is None or (found := self._pattern.fullmatch(path)) is None:
+        """Return the plan for a path, as it was sent; None if nothing is stored there."""
+        if self._pattern is None:
+            return self._default
+        # As the application sees it: "/%61dmin" is "/admin".
+        found = self._pattern.fullmatch(unquote(path) if "%" in path else path)
+        if found is None:
             return self._default
         return self._plans[(found.lastindex or 1) - 1]
 
 
 def _plan(options: Mapping[str, Any], where: str) -> Plan:
-    parsed = {name: _parsed(name, value, where) for name, value in options.items()}
-    own = {name: parsed.pop(name) for name in _OWN if name in parsed}
-    return Plan(Policy(**parsed), **own)
+    values = {name: parsed(name, value, where) for name, value in options.items()}
+    own = {name: values.pop(name) for name in _OWN if name in values}
+    return Plan(Policy(**values), **own)
 
 
-def _parsed(name: str, value: Any, where: str) -> Any:
+def parsed(name: str, value: Any, where: str) -> Any:
+    """Return the value of an option.
+
+    Raises:
+        ConfigurationError: it is unknown, or its value means nothing.
+    """
     if name not in _OF_POLICY and name not in _OWN:
         raise ConfigurationError(f"{where}A page cache has no option {name!r}.{nearest(name, (*_OF_POLICY, *_OWN))}")
     if name in (*_DURATIONS, "hit_for_miss"):

@@ -1,4 +1,4 @@
-"""The pages of an alias: found, judged, made, invalidated. What the doors have in common."""
+"""The pages of an alias: found, judged, made, invalidated. The part that the doors have in common."""
 
 import math
 import re
@@ -24,7 +24,7 @@ from storeroom.http import (
 )  # fmt: skip
 from storeroom.http.fields import directives
 from storeroom.pages import generations, looking, making
-from storeroom.pages.looking import GENERATIONS, PAGE, Found, Task
+from storeroom.pages.looking import GENERATIONS, PAGE, Companions, Found, Task
 from storeroom.pages.making import Answer, Making
 from storeroom.pages.options import Plans
 from storeroom.registry import caches
@@ -76,6 +76,7 @@ class Pages:
         self.status_name = cache_status
         self._plans = Plans(options, rules or {})
         self._refreshing = set[str]()
+        self._companions: Companions = {}
 
     @property
     def cache(self) -> Any:
@@ -95,7 +96,8 @@ class Pages:
         url = key(request, plan.policy)
         if url is None or (self.hosts is not None and _host_of(url) not in self.hosts):
             return "bypass;host"
-        return Task(caches[self._cache] if isinstance(self._cache, str) else self._cache, plan, request, url)
+        cache = caches[self._cache] if isinstance(self._cache, str) else self._cache
+        return Task(cache, plan, request, url, self._companions)
 
     def verdict(self, task: Task, found: Found) -> Verdict | None:
         """Return how the page that was found is used; None if there is none, or another makes it anew for too long."""

@@ -21,7 +21,7 @@ from storeroom.storage.steps import Steps
 from storeroom.timeouts import NEVER
 
 __all__ = [
-    "TAG_PREFIX", "Versions", "all_tagged", "are_current", "current_versions", "live_envelopes", "prolong",
+    "TAG_PREFIX", "Versions", "agree", "all_tagged", "are_current", "current_versions", "live_envelopes", "prolong",
     "renew", "stamps_of", "tag_keys", "tagged",
 ]  # fmt: skip
 
@@ -63,7 +63,7 @@ def are_current(hooks: StorageHooks, envelope: Envelope) -> Steps[bool]:
     if not envelope.tags:
         return True
     found = yield hooks, "_get_many", ([key for key, _ in envelope.tags],)
-    return _agree(envelope, found)
+    return agree(envelope, found)
 
 
 def live_envelopes(hooks: StorageHooks, envelopes: Iterable[Envelope]) -> Steps[list[Envelope]]:
@@ -71,10 +71,10 @@ def live_envelopes(hooks: StorageHooks, envelopes: Iterable[Envelope]) -> Steps[
     envelopes = list(envelopes)
     keys = list(dict.fromkeys(key for envelope in envelopes for key, _ in envelope.tags))
     found = (yield hooks, "_get_many", (keys,)) if keys else {}
-    return [envelope for envelope in envelopes if _agree(envelope, found)]
+    return [envelope for envelope in envelopes if agree(envelope, found)]
 
 
-def _agree(envelope: Envelope, found: Mapping[str, Any]) -> bool:
+def agree(envelope: Envelope, found: Mapping[str, Any]) -> bool:
     """Tell whether the versions that were read, as _written(), are those of the envelope."""
     for key, version in envelope.tags:
         written = found.get(key)
@@ -170,7 +170,7 @@ def _parsed(found: dict[str, Any]) -> Versions:
             version, expires_at = int(digits, 16), float(until)
         except (AttributeError, ValueError):
             continue
-        # _agree() knows no other form. NaN compares as false.
+        # agree() knows no other form. NaN compares as false.
         if digits == f"{version:016x}" and expires_at >= 0:
             versions[key] = version, expires_at
     return versions

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from storeroom.engines import background
 from storeroom.integrations import asgi, wsgi
@@ -167,8 +168,8 @@ class WsgiSite(Site):
     def get(self, path: str = "/page", *lines: str, method: str = "GET", host: str = "example.com") -> Reply:
         path, _, query = path.partition("?")
         environ = {
-            "REQUEST_METHOD": method, "SCRIPT_NAME": "", "PATH_INFO": path, "QUERY_STRING": query, "HTTP_HOST": host,
-            "wsgi.url_scheme": "https", "wsgi.file_wrapper": list, "CONTENT_LENGTH": "",
+            "REQUEST_METHOD": method, "SCRIPT_NAME": "", "PATH_INFO": unquote(path), "QUERY_STRING": query,
+            "HTTP_HOST": host, "wsgi.url_scheme": "https", "wsgi.file_wrapper": list, "CONTENT_LENGTH": "",
         }  # fmt: skip
         for line in lines:
             name, _, value = line.partition(":")

@@ -229,3 +229,61 @@ def test_the_page_of_one_who_may_not_see_it_stored_is_his(site, cache):
     assert site.get("/page", "Cache-Control: no-store").text == "run 1"
     assert site.bodies(2) == ["run 2"] * 2
     assert site.get("/page", "Cache-Control: no-store").text == "run 2"
+
+
+@pytest.mark.parametrize(
+    ("header", "line"),
+    [
+        ("Content-Encoding: gzip", "Accept-Encoding: gzip"),
+        ("Content-Language: fr", "Accept-Language: fr"),
+        ("Access-Control-Allow-Origin: https://a.com", "Origin: https://a.com"),
+    ],
+)
+def test_an_answer_that_was_made_for_a_header_is_for_those_who_sent_it(site, cache, header, line):
+    """It shows in the answer, also if that does not say Vary."""
+    site.begin(cache, **FIVE_MINUTES)
+    name = line.partition(":")[0].lower()
+    site.script = lambda asked: page(*([header] if name in asked.headers else []))(asked)
+    assert site.bodies(2, "/page", line) == ["run 1"] * 2
+    assert site.get().text == "run 2"
+    assert site.get().header(header.partition(":")[0].lower()) is None
+
+
+@pytest.mark.parametrize("line", ["X-Requested-With: XMLHttpRequest", "HX-Request: true", "Turbo-Frame: menu"])
+def test_a_part_for_a_script_is_no_page(site, cache, line):
+    """An application that answers scripts with a fragment seldom says so in Vary."""
+    site.begin(cache, **FIVE_MINUTES)
+    name = line.partition(":")[0].lower()
+    site.script = lambda asked: page(body=b"part" if name in asked.headers else b"page")(asked)
+    assert [site.get("/page", line).text, site.get().text, site.get("/page", line).text] == ["part", "page", "part"]
+    assert len(site.runs) <= 3
+
+
+def test_a_nonce_is_for_one_answer(site, cache):
+    """Whoever has read it once could run a script in another's page."""
+    site.begin(cache, **FIVE_MINUTES)
+    site.script = page("Content-Security-Policy: script-src 'nonce-abc'")
+    assert site.bodies(2) == ["run 1", "run 2"]
+
+
+def test_a_rule_holds_for_a_path_however_it_is_written(site, cache):
+    """A path of which nothing is to be stored cannot be asked for under another spelling."""
+    site.begin(cache, rules={"/admin*": None}, **FIVE_MINUTES)
+    for path in ("/admin/x", "/%61dmin/x", "/admin%2Fx"):
+        assert site.get(path).text != site.get(path).text
+
+
+def test_an_answer_to_one_who_asks_oddly_keeps_nobody_from_the_page(site, cache):
+    """A note that an answer was not stored ends with the next one that may be."""
+    site.begin(cache, **FIVE_MINUTES)
+    site.script = lambda asked: page(status=400)(asked) if asked.headers.get("accept") == "odd" else page()(asked)
+    assert site.get("/page", "Accept: odd").status == 400
+    assert site.bodies(3) == ["run 2"] * 3
+
+
+def test_a_path_that_looks_like_a_file_is_stored_for_nobody_with_a_session(site, cache):
+    """An application may answer /account/x.css with the account of whoever asks."""
+    site.begin(cache, rules={"*.css": {"timeout": "1h"}})
+    site.script = lambda asked: page(body=asked.headers.get("cookie", "nobody").encode())(asked)
+    assert site.get("/account/x.css", "Cookie: sid=alice").text == "sid=alice"
+    assert site.get("/account/x.css").text == "nobody"

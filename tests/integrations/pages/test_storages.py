@@ -65,6 +65,35 @@ def test_pages_are_stored_found_and_invalidated(site, cache):
     assert site.get("/c").text == site.get("/c").text
 
 
+@pytest.mark.parametrize("cache", ["redis", "sqlite"], indirect=True)
+def test_a_hit_takes_one_exchange(site, cache, monkeypatch):
+    """Also of a page that varies and has tags, once it was found."""
+    site.begin(cache, timeout=60, vary_on=["accept-language"], tags=["news", "home"])
+    for _ in range(2):
+        site.get("/a")
+    asked, get_many = [], type(cache)._get_many
+    hooks = type(cache)
+
+    def counted(self, keys):
+        asked.append(keys)
+        return get_many(self, keys)
+
+    aget_many = hooks._aget_many
+
+    async def acounted(self, keys):
+        asked.append(keys)
+        return await aget_many(self, keys)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            hooks, "_get_many" if site.kind == "wsgi" else "_aget_many", counted if site.kind == "wsgi" else acounted
+        )
+        assert site.get("/a").text == "run 1"
+    assert len(asked) == 1
+    cache.invalidate_tags("home")
+    assert site.get("/a").text == "run 2"
+
+
 def test_one_of_many_runs_the_application_and_stale_pages_are_served(site, cache):
     """Single flight, and a page that is made anew in the background."""
     site.begin(cache, timeout=0.2, stale_while_revalidate=60)

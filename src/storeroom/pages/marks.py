@@ -1,0 +1,74 @@
+"""The mark of a view: options of its pages, written where it is.
+
+    @page(timeout="5m", tags=lambda request: ["news"])
+    async def news(): ...
+
+The options are learnt when the view begins, and the versions of its tags then, too: a tag that is invalidated while
+the view works makes its page absent. Without a page cache around the application a mark does nothing.
+"""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import wraps
+from inspect import iscoroutinefunction
+from typing import Any, Final, ParamSpec, TypeVar, cast
+
+from storeroom.exceptions import ConfigurationError
+from storeroom.pages.making import Making
+from storeroom.pages.options import parsed
+from storeroom.storage.steps import arun, run
+
+__all__ = ["current", "page"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+current: ContextVar[Making | None] = ContextVar("storeroom_page", default=None)
+"""The run of the application that this code is part of."""
+
+OPTIONS: Final = frozenset({
+    "timeout", "browser_timeout", "stale_while_revalidate", "stale_if_error", "revalidate_for", "max_body", "vary_on",
+    "tags", "early",
+})  # fmt: skip
+"""Those of a mark: the others decide about a page before its view is known."""
+
+
+def page(**options: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Mark a view: these options of its pages differ from those of the page cache.
+
+    Args:
+        **options: timeout, browser_timeout, stale_while_revalidate, stale_if_error, revalidate_for, max_body, vary_on,
+            tags, early: see ``storeroom.http.Policy``. `tags` may be a function of the request.
+
+    Raises:
+        ConfigurationError: an option is unknown, or not of a mark, or its value means nothing.
+    """
+    for name, value in options.items():
+        parsed(name, value, "@page: ")
+        if name not in OPTIONS:
+            raise ConfigurationError(
+                f"@page: {name} decides about a page before its view is known; give it to the page cache."
+            )
+
+    def mark(view: Callable[P, T]) -> Callable[P, T]:
+        if iscoroutinefunction(view):
+
+            @wraps(view)
+            async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:
+                making = current.get()
+                if making is not None:
+                    await arun(making.learns(options))
+                return await view(*args, **kwargs)
+
+            return cast("Callable[P, T]", awaited)
+
+        @wraps(view)
+        def called(*args: P.args, **kwargs: P.kwargs) -> T:
+            making = current.get()
+            if making is not None:
+                run(making.learns(options))
+            return view(*args, **kwargs)
+
+        return called
+
+    return mark
