@@ -113,8 +113,7 @@ class ByTimeout:
 
     def read(self, key: str, hashed: int, now: float) -> None:
         """Read a key; where it is too old for a timeout, it is filled anew under that."""
-        entry = self._bounded.entries.get(key)
-        group = group_of(hashed)
+        entry, group = self._bounded.entries.get(key), group_of(hashed)
         if entry is None:
             for misses in self.misses:
                 misses[group] += 1

@@ -78,8 +78,7 @@ def _print_left(alias: Alias, args: argparse.Namespace) -> int:
     if args.json:
         print_json({name: value for name, value in note.items() if name != "text"})
         return YES
-    ago = max(0.0, timeouts.now() - note["written_at"])
-    print(f"Left by process {note['process']}, {ago:,.0f} s ago.\n")
+    print(f"Left by process {note['process']}, {max(0.0, timeouts.now() - note['written_at']):,.0f} s ago.\n")
     print(plain(note["text"]))
     return NO if note["missing_keys"] else YES
 

@@ -181,8 +181,7 @@ class _View:
         rows = list(_sizes(self._stats, bounds))
         if self._lack:
             return f"{head}\n\n{columns(rows, right=(1,))}\n\n  {self._lack}"
-        counted = self._stats.as_dict()
-        rows += self._counts(counted)
+        rows += self._counts(self._stats.as_dict())
         parts = [head, columns(rows, right=(1,))]
         if self._stats.families:
             parts.append(columns(_families(self._stats), right=range(1, 7)))

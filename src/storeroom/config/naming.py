@@ -43,8 +43,7 @@ def alias_of(params: Mapping[str, Any], backend: str) -> str:
         and {name: value for name, value in written.items() if name not in {"BACKEND", "LOCATION"}} == params
     ]
     own = [alias for alias in same if django.caches.settings[alias].get("OPTIONS") is params.get("OPTIONS") is not None]
-    found = own or same
-    return str(found[0]) if len(found) == 1 else ""
+    return str(found[0]) if len(found := own or same) == 1 else ""
 
 
 def named(error: Exception, alias: str, storage_key: object = None) -> Exception:

@@ -135,8 +135,7 @@ class NearTable(Engine):
         if entry is not None:
             now = timeouts.uptime()
             if entry.expires_at > now and self.trusted_until > now:
-                freq = entry.freq
-                if freq < MOST_HITS:
+                if (freq := entry.freq) < MOST_HITS:
                     entry.freq = freq + 1
                 value = entry.value
                 if value is ENCODED:
