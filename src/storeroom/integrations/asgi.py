@@ -17,7 +17,7 @@ from storeroom.http import LOOKED_AT, Headers, Kind, Record, Request
 from storeroom.pages import Pages
 from storeroom.pages.looking import Found, Task, inline
 from storeroom.pages.making import Answer, KeptStaleError, Making
-from storeroom.pages.marks import current
+from storeroom.pages.views import current
 from storeroom.storage import unstored
 from storeroom.storage.steps import arun
 

@@ -18,7 +18,7 @@ from storeroom.http import LOOKED_AT, Headers, Kind, Request
 from storeroom.pages import Pages
 from storeroom.pages.looking import Found, Task, inline
 from storeroom.pages.making import Answer, Making
-from storeroom.pages.marks import current
+from storeroom.pages.views import current
 from storeroom.storage.steps import run
 
 __all__ = ["PageCache"]

@@ -4,7 +4,7 @@
 doors are in ``storeroom.integrations``: asgi and wsgi.
 """
 
-from storeroom.pages.marks import page
 from storeroom.pages.pages import Pages
+from storeroom.pages.views import page
 
 __all__ = ["Pages", "page"]

@@ -1,4 +1,4 @@
-"""The mark of a view: options of its pages, written where it is."""
+"""@page: options of one view's pages, written where it is."""
 
 import inspect
 
@@ -12,8 +12,8 @@ from tests.integrations.pages.site import page as script
 from tests.integrations.pages.test_wsgi import get
 
 
-def marked(site, view, **options):
-    """Return the script of a view, coroutine function or not, with a mark."""
+def decorated(site, view, **options):
+    """Return the script of a view, coroutine function or not, with options of its own."""
     if site.kind == "wsgi":
         return page(**options)(view)
 
@@ -23,10 +23,10 @@ def marked(site, view, **options):
     return page(**options)(awaits)
 
 
-def test_a_mark_has_the_time_of_its_views_pages(site, any_cache, clock):
+def test_a_view_has_a_time_of_its_own(site, any_cache, clock):
     """Other pages have that of the page cache: none, here."""
     site.begin(any_cache, hit_for_miss=0)
-    plain, view = script(), marked(site, script(), timeout="5m", browser_timeout=9)
+    plain, view = script(), decorated(site, script(), timeout="5m", browser_timeout=9)
     site.script = lambda asked: view(asked) if asked.path == "/page" else plain(asked)
     assert site.bodies(2) == ["run 1"] * 2
     assert site.get().header("cache-control") == "max-age=9"
@@ -35,10 +35,10 @@ def test_a_mark_has_the_time_of_its_views_pages(site, any_cache, clock):
     assert site.get().text == "run 4"
 
 
-def test_a_page_goes_by_the_tags_of_its_mark(site, any_cache):
+def test_a_page_goes_by_the_tags_of_its_view(site, any_cache):
     """By its request, too; also if it was being made."""
     site.begin(any_cache, timeout=60, tags=["all"])
-    site.script = marked(site, script(), tags=lambda request: ["news", request.path])
+    site.script = decorated(site, script(), tags=lambda request: ["news", request.path])
     for tag, number in (("news", 1), ("/page", 2), ("other", 3), ("all", 3)):
         assert site.bodies(2) == [f"run {number}"] * 2
         site.pages.invalidate(tags=[tag])
@@ -48,11 +48,11 @@ def test_a_page_goes_by_the_tags_of_its_mark(site, any_cache):
         return script()(asked)
 
     site.pages.invalidate(tags=["news"])
-    site.script = marked(site, invalidates, tags=["news"])
+    site.script = decorated(site, invalidates, tags=["news"])
     assert len({*site.bodies(3)}) == 3
 
 
-def test_a_mark_does_nothing_without_a_page_cache():
+def test_a_view_is_as_it_was_without_a_page_cache():
     """The view is called as it was, and looks as it was."""
 
     @page(timeout=60)
@@ -65,7 +65,7 @@ def test_a_mark_does_nothing_without_a_page_cache():
     assert list(inspect.signature(view).parameters) == ["a", "b"]
 
 
-def test_a_mark_works_in_flask(cache):
+def test_a_view_of_flask_has_options(cache):
     """Under its route."""
     app, runs = flask.Flask("site"), []
 
@@ -87,7 +87,7 @@ def test_a_mark_works_in_flask(cache):
         ({"vary_on_cookies": ["a"]}, "decides about a page before its view is known"),
     ],
 )
-def test_a_mistake_in_a_mark_is_told(options, told):
+def test_a_mistake_at_a_view_is_told(options, told):
     """Where it is written."""
     with pytest.raises(ConfigurationError, match=told):
         page(**options)

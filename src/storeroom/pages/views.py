@@ -1,10 +1,10 @@
-"""The mark of a view: options of its pages, written where it is.
+"""@page: options of one view's pages, written where it is.
 
     @page(timeout="5m", tags=lambda request: ["news"])
     async def news(): ...
 
 The options are learnt when the view begins, and the versions of its tags then, too: a tag that is invalidated while
-the view works makes its page absent. Without a page cache around the application a mark does nothing.
+the view works makes its page absent. Without a page cache around the application it does nothing.
 """
 
 from collections.abc import Callable
@@ -30,18 +30,18 @@ OPTIONS: Final = frozenset({
     "timeout", "browser_timeout", "stale_while_revalidate", "stale_if_error", "revalidate_for", "max_body", "vary_on",
     "tags", "early",
 })  # fmt: skip
-"""Those of a mark: the others decide about a page before its view is known."""
+"""Those of a view: the others decide about a page before its view is known."""
 
 
 def page(**options: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Mark a view: these options of its pages differ from those of the page cache.
+    """Give a view options of its own: they differ from those of the page cache.
 
     Args:
         **options: timeout, browser_timeout, stale_while_revalidate, stale_if_error, revalidate_for, max_body, vary_on,
             tags, early: see ``storeroom.http.Policy``. `tags` may be a function of the request.
 
     Raises:
-        ConfigurationError: an option is unknown, or not of a mark, or its value means nothing.
+        ConfigurationError: an option is unknown, or not of a view, or its value means nothing.
     """
     for name, value in options.items():
         parsed(name, value, "@page: ")
@@ -50,7 +50,7 @@ def page(**options: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
                 f"@page: {name} decides about a page before its view is known; give it to the page cache."
             )
 
-    def mark(view: Callable[P, T]) -> Callable[P, T]:
+    def decorate(view: Callable[P, T]) -> Callable[P, T]:
         if iscoroutinefunction(view):
 
             @wraps(view)
@@ -71,4 +71,4 @@ def page(**options: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
         return called
 
-    return mark
+    return decorate
