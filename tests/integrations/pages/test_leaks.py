@@ -66,6 +66,8 @@ def test_a_forged_address_is_in_nobody_elses_page(site, cache, line):
     assert site.bodies(2) == ["None"] * 2
     assert site.bodies(2, "/page", line) == [line.partition(": ")[2]] * 2
     assert len(site.runs) <= 4
+    assert site.bodies(2, "/other") == ["None"] * 2
+    assert site.bodies(2, "/other", line) == [line.partition(": ")[2]] * 2
 
 
 def test_hosts_have_pages_of_their_own(site, cache):
