@@ -88,7 +88,7 @@ class PageCache(Pages):
             await self._pass(scope, receive, send, request, task)
             return
         found = inline(task)
-        if found is not None and (record := found.record) is not None:
+        if found is not None and (record := found.record) is not None and not record.coding:
             verdict = self.verdict(task, found)
             if verdict is not None and verdict.kind is Kind.HIT and not verdict.is_part:
                 await self._hit(send, request, found, record, is_not_modified=verdict.is_not_modified)
@@ -110,6 +110,7 @@ class PageCache(Pages):
         runner = None
         try:
             answer, reason, runner = await arun(self.answering(task, found, begin, refresh, blocking=False))
+            answer = self.shown(answer, request)
             if answer is not None:
                 await self._answer(send, request, answer)
             elif runner is None or not runner.making.is_begun:

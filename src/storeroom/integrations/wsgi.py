@@ -103,7 +103,7 @@ class PageCache(Pages):
         if isinstance(task, str):
             return self._pass(environ, start_response, request, task)
         found = inline(task)
-        if found is not None and (record := found.record) is not None:
+        if found is not None and (record := found.record) is not None and not record.coding:
             verdict = self.verdict(task, found)
             if verdict is not None and verdict.kind is Kind.HIT and not verdict.is_part:
                 unmodified = verdict.is_not_modified
@@ -134,6 +134,7 @@ class PageCache(Pages):
 
         request = task.request
         answer, reason, runner = run(self.answering(task, found, begin, refresh, blocking=True))
+        answer = self.shown(answer, request)
         if answer is not None:
             return self._answer(start_response, request, answer)
         if runner is None or not runner.making.is_begun:
