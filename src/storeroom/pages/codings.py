@@ -26,7 +26,7 @@ SMALLEST: Final = 500
 """Bytes below which a page is not made smaller by more than its new headers are."""
 
 LARGEST: Final = 100 * 2**20
-"""Bytes that a stored page may expand to: who can write to a shared storage must not fill this process's memory."""
+"""Bytes that a stored page may expand to: a shared storage that others write to must not fill this process's memory."""
 
 _TEXTS: Final = re.compile(rb"text/|application/(?:[\w.+-]*\+)?(?:json|xml|javascript|wasm)\b|image/svg")
 

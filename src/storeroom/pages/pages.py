@@ -88,9 +88,10 @@ class Pages:
 
     def task(self, request: Request) -> Task | str:
         """Return the task that a request is; or the reason for which it is none, by the words of RFC 9211 §2.2."""
-        reason = bypass(request)
-        if reason is not None:
-            return reason
+        if not request.is_plain or request.method != "GET":
+            reason = bypass(request)
+            if reason is not None:
+                return reason
         plan = self._plans.of(request.path)
         if plan is None:
             return "bypass;rules"
