@@ -183,13 +183,13 @@ def surrogate(value: bytes | None) -> Mapping[str, str | None] | None:
     return directives(b",".join(ours)) or None
 
 
-_COOKIE: Final = re.compile(rb"[;\s]*([^=;\s]+)\s*=\s*([^;]*)")
-
-
 def cookies(value: bytes | None) -> list[tuple[bytes, bytes]]:
     """Return the cookies of a request, in order; one name may be there twice, and applications differ in which counts.
 
-    >>> cookies(b"a=1; b=2; a=3")
-    [(b'a', b'1'), (b'b', b'2'), (b'a', b'3')]
+    A part without a name is one, too, as some applications see it.
+
+    >>> cookies(b"a=1; b=2; a=3; x;")
+    [(b'a', b'1'), (b'b', b'2'), (b'a', b'3'), (b'', b'x')]
     """
-    return [(name, text.strip()) for name, text in _COOKIE.findall(value or b"")]
+    pairs = [part.partition(b"=") for part in (value or b"").split(b";") if part.strip()]
+    return [(name.strip(), text.strip()) if equals else (b"", name.strip()) for name, equals, text in pairs]

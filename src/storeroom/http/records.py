@@ -25,6 +25,7 @@ PASS: Final = b"\x50\x03"
 
 _HEAD: Final = struct.Struct(">2sBHdddddIQ")
 _IMPLICIT, _VALIDATES, _RESTATED = 1, 2, 4
+_CODINGS: Final = {"": 0, "gzip": 8, "zstd": 16}
 
 
 class Record:
@@ -45,11 +46,13 @@ class Record:
         etag: its entity tag; None if it has none.
         last_modified: epoch seconds; None if it does not say.
         date: epoch seconds at which the application has made it; its birth, if it does not say.
+        coding: "gzip" or "zstd" if the body is stored so by the cache; else empty.
+        forms: the record in that form and in the application's, once they were made.
     """
 
     __slots__ = (
-        "born", "date", "error_until", "etag", "fresh_until", "headers", "is_implicit", "is_restated", "kept_until",
-        "last_modified", "revalidate_until", "stamp", "status", "validates",
+        "born", "coding", "date", "error_until", "etag", "forms", "fresh_until", "headers", "is_implicit",
+        "is_restated", "kept_until", "last_modified", "revalidate_until", "stamp", "status", "validates",
     )  # fmt: skip
 
     def __init__(
@@ -62,7 +65,8 @@ class Record:
         self.is_implicit, self.validates, self.is_restated, self.stamp = is_implicit, validates, is_restated, stamp
         self.etag: bytes | None = None
         self.last_modified: float | None = None
-        self.date = born
+        self.date, self.coding = born, ""
+        self.forms: tuple[Record, Record] | None = None
         for name, value in headers:
             if name == b"etag":
                 self.etag = value
@@ -70,11 +74,6 @@ class Record:
                 self.last_modified = http_date(value)
             elif name == b"date":
                 self.date = http_date(value) or born
-
-    @property
-    def has_validator(self) -> bool:
-        """Whether the application can be asked if it is as it was (RFC 9111 §4.3.1)."""
-        return self.etag is not None or self.last_modified is not None
 
 
 def pack(record: Record, body: bytes) -> bytes:
@@ -88,6 +87,7 @@ def pack(record: Record, body: bytes) -> bytes:
     if headers.count(b"\n") >= len(lines) > 0 or b"\r" in headers or b"\0" in headers:
         raise ValueError("a header with a line end in it")
     flags = _IMPLICIT * record.is_implicit + _VALIDATES * record.validates + _RESTATED * record.is_restated
+    flags += _CODINGS[record.coding]
     head = _HEAD.pack(
         RECORD, flags, record.status, record.born, record.fresh_until, record.revalidate_until, record.error_until,
         record.kept_until, len(headers), record.stamp,
@@ -119,11 +119,13 @@ def _read(head: bytes) -> Record:
     if kind != RECORD or len(head) != _HEAD.size + length:
         raise ValueError("bytes that are no stored page")
     headers = [(name, value) for name, _, value in (line.partition(b":") for line in head[_HEAD.size :].split(b"\n"))]
-    return Record(
+    record = Record(
         status, headers if length else [], born, fresh, revalidate_until=revalidate, error_until=error,
         kept_until=kept, is_implicit=bool(flags & _IMPLICIT), validates=bool(flags & _VALIDATES),
         is_restated=bool(flags & _RESTATED), stamp=stamp,
     )  # fmt: skip
+    record.coding = {8: "gzip", 16: "zstd"}.get(flags & 24, "")
+    return record
 
 
 class Varies:

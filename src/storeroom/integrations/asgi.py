@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from storeroom.exceptions import StorageError
-from storeroom.http import LOOKED_AT, Headers, Kind, Record, Request
+from storeroom.http import LOOKED_AT, Headers, Kind, Request
 from storeroom.pages import Pages
 from storeroom.pages.looking import Found, Task, inline
 from storeroom.pages.making import Answer, KeptStaleError, Making
@@ -88,10 +88,15 @@ class PageCache(Pages):
             await self._pass(scope, receive, send, request, task)
             return
         found = inline(task)
-        if found is not None and (record := found.record) is not None:
+        if found is not None and (record := found.record) is not None and not record.coding:
             verdict = self.verdict(task, found)
             if verdict is not None and verdict.kind is Kind.HIT and not verdict.is_part:
-                await self._hit(send, request, found, record, is_not_modified=verdict.is_not_modified)
+                unmodified = verdict.is_not_modified
+                status = 304 if unmodified else record.status
+                headers = self.headers(record, is_not_modified=unmodified)
+                await send({"type": "http.response.start", "status": status, "headers": headers})
+                body = b"" if unmodified or request.method == "HEAD" else found.body
+                await send({"type": "http.response.body", "body": body})
                 return
         await self._otherwise(scope, receive, send, task, found)
 
@@ -110,6 +115,7 @@ class PageCache(Pages):
         runner = None
         try:
             answer, reason, runner = await arun(self.answering(task, found, begin, refresh, blocking=False))
+            answer = self.shown(answer, request)
             if answer is not None:
                 await self._answer(send, request, answer)
             elif runner is None or not runner.making.is_begun:
@@ -132,16 +138,6 @@ class PageCache(Pages):
                 self.end_refresh(making)
         if caught.error is not None:
             _log.error("The application has failed after the page %s was made.", task.url, exc_info=caught.error)
-
-    async def _hit(self, send: Send, request: Request, found: Found, record: Record, *, is_not_modified: bool) -> None:
-        status, body = record.status, found.body
-        if is_not_modified:
-            status, body = 304, b""
-        elif request.method == "HEAD":
-            body = b""
-        headers = self.headers(record, is_not_modified=is_not_modified)
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
 
     async def _answer(self, send: Send, request: Request, answer: Answer) -> None:
         status = 304 if answer.is_not_modified else answer.record.status

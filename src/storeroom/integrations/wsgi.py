@@ -38,7 +38,7 @@ def _variable(name: bytes) -> str:
     return text if text in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{text}"
 
 
-_LOOKED_AT: Final = frozenset(map(_variable, LOOKED_AT))
+_LOOKED_AT: Final = frozenset(map(_variable, LOOKED_AT)) - {"CONTENT_LENGTH"}  # some servers name that always
 
 
 class _Headers(Mapping[bytes, bytes]):
@@ -49,7 +49,7 @@ class _Headers(Mapping[bytes, bytes]):
 
     def __getitem__(self, name: bytes) -> bytes:
         value = self._environ[_variable(name)]
-        if value == "" and name in (b"content-length", b"content-type"):  # some servers name them always
+        if value == "" and name in (b"content-length", b"content-type"):
             raise KeyError(name)
         return str(value).encode("latin-1")
 
@@ -68,7 +68,7 @@ def _quoted(path: str) -> str:
 def request_of(environ: Environ) -> Request:
     """Return the request of an environ."""
     path = _quoted(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")) or "/"
-    is_plain = environ.keys().isdisjoint(_LOOKED_AT) or not any(environ.get(name) for name in _LOOKED_AT)
+    is_plain = environ.keys().isdisjoint(_LOOKED_AT) and environ.get("CONTENT_LENGTH") in (None, "", "0")
     return Request(
         environ["REQUEST_METHOD"], environ["wsgi.url_scheme"], environ.get("HTTP_HOST", "").encode("latin-1"), path,
         environ.get("QUERY_STRING", ""), _Headers(environ), is_plain,
@@ -103,7 +103,7 @@ class PageCache(Pages):
         if isinstance(task, str):
             return self._pass(environ, start_response, request, task)
         found = inline(task)
-        if found is not None and (record := found.record) is not None:
+        if found is not None and (record := found.record) is not None and not record.coding:
             verdict = self.verdict(task, found)
             if verdict is not None and verdict.kind is Kind.HIT and not verdict.is_part:
                 unmodified = verdict.is_not_modified
@@ -134,6 +134,7 @@ class PageCache(Pages):
 
         request = task.request
         answer, reason, runner = run(self.answering(task, found, begin, refresh, blocking=True))
+        answer = self.shown(answer, request)
         if answer is not None:
             return self._answer(start_response, request, answer)
         if runner is None or not runner.making.is_begun:

@@ -75,9 +75,13 @@ class Task:
         else:
             self.storage_key, self.generations_key = f"{head}{PAGE}{url}", f"{head}{GENERATIONS}"
 
-    def variant_key(self, marker: Varies) -> str:
-        """Return the storage key of the page for the request's own headers."""
-        return f"{self.storage_key} {marker.stamp} {variant(self.request, marker.names, self.policy)}"
+    def variant_key(self, marker: Varies, names: tuple[bytes, ...] = ()) -> str:
+        """Return the storage key of the page for the request's own headers; by other names than the marker's, if given.
+
+        Those of no page that is stored: the request has more headers that pages differ by than the marker knows.
+        """
+        values = variant(self.request, names or marker.names, self.policy)
+        return f"{self.storage_key} {marker.stamp} {'+' if names else ''}{values}"
 
 
 class Found(NamedTuple):
@@ -157,8 +161,10 @@ def _lacking(task: Task, known: Generations, marker: Varies, entry: bytes) -> Fo
     """Return that there is no page, if the marker is not live, or lacks a header that the request has."""
     if not known.allows(marker.generation, task.url):
         return Found(None, b"", entry, task.storage_key, MISSING, known, "uri-miss")
-    if not set(forwarded(task.request)) <= set(marker.names):
-        return Found(None, b"", MISSING, task.variant_key(marker), entry, known, "vary-miss")
+    own = forwarded(task.request)
+    if not set(own) <= set(marker.names):
+        key = task.variant_key(marker, tuple(sorted({*marker.names, *own})))
+        return Found(None, b"", MISSING, key, entry, known, "vary-miss")
     return None
 
 

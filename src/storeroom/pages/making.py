@@ -8,6 +8,7 @@ next requests do not wait for each other (hit-for-miss). A page that is invalida
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Final, NamedTuple, Protocol
 
 from storeroom import timeouts
@@ -37,6 +38,7 @@ from storeroom.http import (
     tokens,
     varies,
 )  # fmt: skip
+from storeroom.pages.codings import IDENTITY, compressed, shown
 from storeroom.pages.looking import Found, Task, judged, looking_again
 from storeroom.storage import tags, unstored
 from storeroom.storage.envelope import Envelope
@@ -124,12 +126,18 @@ class Making:
     def stale(self) -> Record | None:
         """The stored page, if it may be served where the application fails."""
         record = self.found.record
-        return record if record is not None and timeouts.now() < record.error_until else None
+        is_usable = record is not None and timeouts.now() < record.error_until and self._as_made is not None
+        return record if is_usable else None
+
+    @cached_property
+    def _as_made(self) -> tuple[Record, bytes] | None:
+        """The stored page as the application has made it; None if there is none, or its bytes are damaged."""
+        return None if self.found.record is None else shown(self.found.record, self.found.body, IDENTITY)
 
     def conditions(self) -> Headers:
         """Return the headers that ask the application whether the stored page is as it was (RFC 9111 §4.3.1)."""
         record = self.found.record
-        if record is None or not self.plan.policy.revalidate_for:
+        if record is None or not self.plan.policy.revalidate_for or self._as_made is None:
             return []
         asked = [(b"if-none-match", record.etag)] if record.etag is not None else []
         modified = [value for name, value in record.headers if name == b"last-modified"]
@@ -178,8 +186,8 @@ class Making:
         if status in _ERRORS and self.stale is not None:
             raise KeptStaleError(f"The application has answered {status}.")
         stored = self.found.record
-        if status == 304 and stored is not None:  # it is as it was
-            status, headers, body = stored.status, freshened(stored, headers), self.found.body
+        if status == 304 and stored is not None and self._as_made is not None:  # it is as it was
+            status, headers, body = stored.status, freshened(stored, headers), self._as_made[1]
         elif not any(name == b"content-length" for name, _ in headers):
             headers = [*headers, (b"content-length", b"%d" % len(body))]
         times = storable(self._get, status, headers, policy, now)
@@ -189,7 +197,7 @@ class Making:
             self.refusal, self.page = times, (Record(status, headers, now, now), body)
             return
         record = made(status, headers, times, policy, now, self.found.generations.current)
-        self.page = record, body
+        self.page = compressed(record, body, self.plan.compress)
         self.expires_at, self.kept_until = record.fresh_until, record.kept_until
         self.vary = tuple(sorted({*times.vary, *forwarded(self.request)}))
 

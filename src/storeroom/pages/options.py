@@ -9,6 +9,7 @@ from urllib.parse import unquote
 from storeroom import timeouts
 from storeroom.exceptions import ConfigurationError, InvalidTimeoutError
 from storeroom.http import Policy, Request
+from storeroom.pages import codings
 from storeroom.wording import nearest
 
 __all__ = ["Plan", "Plans", "parsed"]
@@ -16,7 +17,7 @@ __all__ = ["Plan", "Plans", "parsed"]
 _DURATIONS: Final = ("timeout", "browser_timeout", "stale_while_revalidate", "stale_if_error", "revalidate_for")
 _NAMES: Final = ("targeted", "vary_on", "vary_on_cookies", "ignored_cookies", "ignored_parameters")
 _OF_POLICY: Final = tuple(field.name for field in fields(Policy))
-_OWN: Final = ("tags", "early", "hit_for_miss")
+_OWN: Final = ("tags", "early", "hit_for_miss", "compress")
 
 Tags = Iterable[str] | Callable[[Request], Iterable[str]]
 
@@ -29,6 +30,7 @@ class Plan:
         policy: the rules' own.
         tags: of the pages, or a function of the request that returns them.
         early: eagerness to make a page anew before it is stale: see FreshnessOptions.
+        compress: "gzip" or "zstd" for pages that are stored so, and answered so to those who accept it.
         hit_for_miss: seconds for which requests for a page that was not to be stored do not wait for each other.
     """
 
@@ -36,6 +38,7 @@ class Plan:
     tags: Tags = ()
     early: float = 0.0
     hit_for_miss: float = 10.0
+    compress: str | None = None
 
     def tags_of(self, request: Request) -> list[str]:
         """Return the tags of the page that answers a request."""
@@ -99,6 +102,8 @@ def parsed(name: str, value: Any, where: str) -> Any:
         if isinstance(value, str | bytes):
             raise ConfigurationError(f"{where}{name} is {value!r}; expected a list of names: [{value!r}].")
         return value if value is None or callable(value) else tuple(value)
+    if name == "compress":
+        codings.check(value)
     if name == "max_body" and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
         raise ConfigurationError(f"{where}max_body is {value!r}; expected a number of bytes.")
     return value

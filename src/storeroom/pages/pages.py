@@ -23,7 +23,8 @@ from storeroom.http import (
     key,
 )  # fmt: skip
 from storeroom.http.fields import directives
-from storeroom.pages import generations, looking, making
+from storeroom.pages import codings, generations, looking, making
+from storeroom.pages.codings import shown
 from storeroom.pages.looking import GENERATIONS, PAGE, Companions, Found, Task
 from storeroom.pages.making import Answer, Making
 from storeroom.pages.options import Plans
@@ -87,9 +88,10 @@ class Pages:
 
     def task(self, request: Request) -> Task | str:
         """Return the task that a request is; or the reason for which it is none, by the words of RFC 9211 §2.2."""
-        reason = bypass(request)
-        if reason is not None:
-            return reason
+        if not request.is_plain or request.method != "GET":
+            reason = bypass(request)
+            if reason is not None:
+                return reason
         plan = self._plans.of(request.path)
         if plan is None:
             return "bypass;rules"
@@ -139,10 +141,12 @@ class Pages:
         if verdict is not None and verdict.kind in (Kind.HIT, Kind.STALE) and found.record is not None:
             if verdict.kind is Kind.STALE:
                 self._begin_refresh(task, found, refresh)
-            record, body = found.record, found.body
-            if verdict.is_part:
-                record, body = cut(record, body, task.request.headers[b"range"])
-            return Answer(record, body, verdict.is_not_modified), "", None
+            page = shown(found.record, found.body, codings.IDENTITY if verdict.is_part else accepted(task.request))
+            if page is not None and verdict.is_part:
+                page = cut(*page, task.request.headers[b"range"])
+            if page is not None:
+                return Answer(*page, verdict.is_not_modified), "", None
+            found, verdict = found._replace(record=None, reason="miss;damaged"), None
         reason = found.reason if verdict is None else verdict.reason
         own = _declined(task.request) if verdict is None or verdict.kind is Kind.MISS else reason
         if own:
@@ -178,6 +182,13 @@ class Pages:
     def end_refresh(self, current: Making) -> None:
         """Let the page be made anew again: this has been done, or cannot be."""
         self._refreshing.discard(current.found.storage_key)
+
+    def shown(self, answer: Answer | None, request: Request) -> Answer | None:
+        """Return an answer with its page as the client accepts it."""
+        if answer is None or not answer.record.coding:
+            return answer
+        page = shown(answer.record, answer.body, accepted(request))
+        return None if page is None else answer._replace(record=page[0], body=page[1])
 
     def headers(self, record: Record, answer: Answer | None = None, *, is_not_modified: bool = False) -> Headers:
         """Return the headers of a hit, or of another answer, with its age and its way."""
@@ -283,6 +294,11 @@ def _is_early(entry: Any, early: float, now: float) -> bool:
     if type(entry) is not Envelope or not entry.cost:
         return False
     return now - entry.cost * early * math.log(draw()) >= entry.fresh_until
+
+
+def accepted(request: Request) -> bytes | None:
+    """Return the codings that a request accepts."""
+    return request.headers.get(b"accept-encoding")
 
 
 def _declined(request: Request) -> str:

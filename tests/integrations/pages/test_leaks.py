@@ -66,6 +66,8 @@ def test_a_forged_address_is_in_nobody_elses_page(site, cache, line):
     assert site.bodies(2) == ["None"] * 2
     assert site.bodies(2, "/page", line) == [line.partition(": ")[2]] * 2
     assert len(site.runs) <= 4
+    assert site.bodies(2, "/other") == ["None"] * 2
+    assert site.bodies(2, "/other", line) == [line.partition(": ")[2]] * 2
 
 
 def test_hosts_have_pages_of_their_own(site, cache):
@@ -287,3 +289,13 @@ def test_a_path_that_looks_like_a_file_is_stored_for_nobody_with_a_session(site,
     site.script = lambda asked: page(body=asked.headers.get("cookie", "nobody").encode())(asked)
     assert site.get("/account/x.css", "Cookie: sid=alice").text == "sid=alice"
     assert site.get("/account/x.css").text == "nobody"
+
+
+@pytest.mark.parametrize("value", ["evil.com", ""])
+def test_a_forged_address_gets_no_variant_of_others(site, cache, value):
+    """The page varies by another header, and is stored for those who send no address."""
+    site.begin(cache, timeout=300, vary_on=["a"])
+    site.script = lambda asked: page(body=str(asked.headers.get("x-forwarded-host")).encode())(asked)
+    for _ in range(2):
+        assert site.get("/page", "A: 1").text == "None"
+        assert site.get("/page", "A: 1", f"X-Forwarded-Host: {value}").text == value

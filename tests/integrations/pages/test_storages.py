@@ -96,18 +96,20 @@ def test_a_hit_takes_one_exchange(site, cache, monkeypatch):
 
 def test_one_of_many_runs_the_application_and_stale_pages_are_served(site, cache):
     """Single flight, and a page that is made anew in the background."""
-    site.begin(cache, timeout=0.2, stale_while_revalidate=60)
+    site.begin(cache, timeout=60)
     may_end = threading.Event()
     site.script = slow_page(site, threading.Event(), may_end)
     timer = threading.Timer(0.05, may_end.set)
     timer.start()
     assert {reply.text for reply in site.get_at_once(8)} == {"run 1"}
     timer.join()
+    site.begin(cache, timeout=0.2, stale_while_revalidate=60)
+    assert site.get("/stale").text == "run 2"
 
     def is_made_anew():
-        text = site.get().text
+        text = site.get("/stale").text
         site.drain()
-        return text == "run 2"
+        return text != "run 2"
 
     eventually(is_made_anew)
 
