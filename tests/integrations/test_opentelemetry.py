@@ -80,7 +80,7 @@ def configured(tmp_path: Path) -> Iterator[Callable[..., None]]:
     def configure(**aliases: Any) -> None:
         storeroom.configure({"default": {"BACKEND": "storeroom.backends.locmem.LocMemCache"}, **aliases})
 
-    with engines_of_its_own():
+    with engines_of_its_own(alone=True):
         configure(
             files={"BACKEND": "storeroom.backends.filebased.FileBasedCache", "LOCATION": str(tmp_path / "files")},
             db={"BACKEND": "storeroom.backends.db.DatabaseCache", "LOCATION": f"sqlite:///{tmp_path}/cache.db"},

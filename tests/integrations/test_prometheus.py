@@ -52,7 +52,7 @@ def total(samples: Samples, name: str, **labels: str) -> float:
 @pytest.fixture
 def three(tmp_path: Path) -> Iterator[None]:
     """Memory, files, and a database whose processes count together."""
-    with engines_of_its_own():
+    with engines_of_its_own(alone=True):
         storeroom.configure(
             {
                 "default": {"BACKEND": "storeroom.backends.locmem.LocMemCache", "OPTIONS": {"max_entries": 5}},
@@ -150,11 +150,11 @@ def test_processes_that_count_together_are_told_apart_and_never_fall(tmp_path: P
     """Any process tells of all, each by a source of its own, and never less of one than was told before."""
 
     def process() -> Any:
-        with engines_of_its_own():
+        with engines_of_its_own(alone=True):
             options = {"OPTIONS": {"shared_stats": True}}
             return DatabaseCache(f"sqlite:///{tmp_path}/cache.db", options)
 
-    with engines_of_its_own():
+    with engines_of_its_own(alone=True):
         storeroom.configure({"default": {"BACKEND": "storeroom.backends.locmem.LocMemCache"}})
         first, second = process(), process()
         told: dict[str, list[float]] = {}

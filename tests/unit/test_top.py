@@ -26,7 +26,7 @@ def folder(monkeypatch, tmp_path):
     """A folder of this test's own, and caches of its own; nobody watches yet."""
     folder = tmp_path / "answers"
     monkeypatch.setenv(VARIABLE, str(folder))
-    with engines_of_its_own():
+    with engines_of_its_own(alone=True):
         yield folder
 
 
