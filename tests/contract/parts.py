@@ -1,12 +1,13 @@
 """The contract for a suite whose code another suite runs through all of it.
 
 A storage has variants: another server of its kind, a secret, several servers, a tier before it. What a variant changes
-is run in full, and of each other part of the contract the tests named here: those that ask the storage something of
-their own, once each.
+is run in full, and of each other part of the contract the tests named here, in one mode: those that ask the storage
+something of their own, once each.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from zlib import crc32
 
 from storeroom.testing import CacheContract
 from storeroom.testing.contract.advice import AdviceContract
@@ -236,4 +237,16 @@ def contract_of(name: str, *whole: type[Suite], without: Sequence[str] = ()) -> 
         for test in dir(part)
         if test.startswith("test_") and (test in without or (part not in whole and test not in picked))
     }
-    return type(name, (CacheContract,), {**left_out, "sequences": 5, "crowd": 4})
+    both = {test for part in whole for test in dir(part) if test.startswith("test_")}
+    return type(name, (CacheContract,), {**left_out, "sequences": 5, "crowd": 4, "in_both_modes": frozenset(both)})
+
+
+def is_left_out(suite: type[Suite], test: str, mode: str) -> bool:
+    """Tell whether a variant leaves a test in one of the modes, "sync" and "async", to the other suites of its storage.
+
+    Of what a variant changes, each test runs in both; of the rest, in one that is as good as chosen by chance.
+    """
+    both: frozenset[str] | None = getattr(suite, "in_both_modes", None)
+    if both is None or test in both:
+        return False
+    return mode == ("sync", "async")[crc32(f"{suite.__name__} {test}".encode()) % 2]

@@ -68,7 +68,7 @@ def _execute(transaction: Transaction, statement: str, values: list[Any]) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("secret", [None, "a secret of this test alone"])
 def test_hostile_bytes_are_counted_misses(open_cache: Open, secret: str | None, tmp_path: Path) -> None:
-    """Of 10,000 payloads, mutated, truncated and foreign, none raises, none runs code, and each counts as an error."""
+    """Of 3,000 payloads, mutated, truncated and foreign, none raises, none runs code, and each counts as an error."""
     tmp_path.chmod(0o777)  # so that others may write to SQLite's file, and its values are not trusted
     cache = open_cache(secret=secret, max_entries=None)
     chance = random.Random(20)
@@ -78,7 +78,7 @@ def test_hostile_bytes_are_counted_misses(open_cache: Open, secret: str | None, 
     cache.set("tagged", {"a": 1}, tags=["t"])
     own = [payload_of(cache, "sample"), payload_of(cache, "tagged")]
     foreign = [bomb, zlib.compress(bomb), b"\x0f" + bomb, b"\x10" + bomb, b"", b"\x80\x05.", b"{}", b"\x1f\x8b"]
-    payloads = {f"k{number}": mutated(chance, chance.choice([*own, *foreign])) for number in range(10_000)}
+    payloads = {f"k{number}": mutated(chance, chance.choice([*own, *foreign])) for number in range(3_000)}
     insert(
         cache,
         [
@@ -88,7 +88,7 @@ def test_hostile_bytes_are_counted_misses(open_cache: Open, secret: str | None, 
     )
     before = cache.stats().errors
     found = cache.get_many(payloads)
-    assert cache.stats().errors - before >= 5000
+    assert cache.stats().errors - before >= 1500
     assert cache.stats().errors - before <= len(payloads) - len(found), "an envelope that is over misses uncounted"
     assert not trace.exists()
     missing = [key for key in payloads if key not in found]

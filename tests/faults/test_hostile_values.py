@@ -44,7 +44,7 @@ from tests.unit.serializers.zoo import BOMBS
 
 __all__ = ["memcached", "postgresql", "redis_databases"]
 
-PAYLOADS = 10_000
+PAYLOADS = 4_000
 SECRET = "a secret of this test alone"
 MISSED = object()
 
@@ -209,13 +209,13 @@ def in_batches(keys: list[str], size: int = 500) -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_ten_thousand_payloads_are_counted_misses(storage: Storage, tmp_path: Path) -> None:
+def test_thousands_of_payloads_are_counted_misses(storage: Storage, tmp_path: Path) -> None:
     """Each payload is, to every way to read, a value or a miss that counts as an error, and runs no code."""
     for secret in storage.secrets:
-        _read_ten_thousand(storage, secret, tmp_path / "trace")
+        _read_thousands(storage, secret, tmp_path / "trace")
 
 
-def _read_ten_thousand(storage: Storage, secret: str | None, trace: Path) -> None:
+def _read_thousands(storage: Storage, secret: str | None, trace: Path) -> None:
     cache = storage.open(secret=secret)
     cache.clear()
     written = payloads(random.Random(20), trace, secret)

@@ -27,7 +27,7 @@ from tests.faults.kinds import MEMCACHED, Site, kinds
 OPEN = 2
 
 #: Calls of configure(), of which any that left something behind would be noticed.
-HUNDREDS: Final = 300
+HUNDREDS: Final = 200
 
 #: Caches that are used before what is left is counted.
 _ROUND: Final = 10
@@ -103,7 +103,7 @@ def test_configurations_one_after_the_other_leave_nothing_at_a_server(few: None,
 def check_keeps_no_objects(open_cache: Callable[[int], BaseCache]) -> None:
     """Use one cache after the other; raise AssertionError if objects of each are still there long after it."""
     counted = []
-    for number in range(3 * _ROUND):
+    for number in range(4 * _ROUND):
         cache = open_cache(number)
         cache.set("k", number)
         assert cache.get("k") == number
@@ -112,8 +112,8 @@ def check_keeps_no_objects(open_cache: Callable[[int], BaseCache]) -> None:
             clear_cache()  # of the URLs parsed last, which the standard library remembers
             gc.collect()
             counted.append(len(gc.get_objects()))
-    _, second, third = counted
-    assert third - second < _ROUND  # not even one of each
+    _, second, third, fourth = counted
+    assert min(third - second, fourth - third) < _ROUND  # not even one of each; threads of others may come and go
 
 
 @pytest.mark.parametrize("make", [files, files_with_near_tier, database, table])
@@ -154,8 +154,12 @@ def test_configurations_one_after_the_other_leave_no_object_behind(few: None, si
 
 @pytest.mark.slow
 @kinds("redis", *MEMCACHED, "postgresql", "mariadb")
-def test_hundreds_of_configurations_take_no_more_than_the_first(site: Site, kind: str) -> None:
+def test_hundreds_of_configurations_take_no_more_than_the_first(
+    site: Site, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A program that calls configure() again and again has as many descriptors, threads and objects after it all."""
+    monkeypatch.setattr(engines, "_engines", {})  # those of tests before do not count
+    monkeypatch.setattr(engines, "_many", 2 * engines.MAX_OPEN)
     before, counted, objects = caches.swap(None), list[tuple[int, ...]](), list[int]()
     cache = site.cache()
     alias = {"BACKEND": type(cache), "LOCATION": "cache", "TIMEOUT": 60}
@@ -175,6 +179,7 @@ def test_hundreds_of_configurations_take_no_more_than_the_first(site: Site, kind
                 objects.append(objects_left())
     finally:
         caches.swap(before)
+        close_all()
     first, last = counted[: HUNDREDS // 2], counted[-HUNDREDS // 3 :]
     for then, now in zip(zip(*first, strict=True), zip(*last, strict=True), strict=True):
         assert max(now) - max(then) < HUNDREDS // 10  # on a busy machine some end a moment later

@@ -53,9 +53,10 @@ def test_outage_is_ten_thousand_quick_misses_and_two_lines_in_the_log(
             time.sleep(0.005)
     assert cache.get("back") == 1
     assert cache.get("k") in {"v", None}, "no write waits for the disk, so that the last ones may be lost"
-    assert len(caplog.messages) == 2, caplog.messages
-    assert re.search(f"{site.named}.* is down", caplog.messages[0])
-    assert re.search(f"{site.named}.* answers again", caplog.messages[1])
+    told = [message for message in caplog.messages if re.search(site.named, message)]  # no server of a test before
+    assert len(told) == 2, told
+    assert re.search(f"{site.named}.* is down", told[0])
+    assert re.search(f"{site.named}.* answers again", told[1])
 
 
 @kinds("redis", *MEMCACHED)

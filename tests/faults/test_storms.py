@@ -9,7 +9,7 @@ from tests.storms.history import Fault, History, Read, Write
 from tests.storms.storm import storm
 
 #: Seconds: one or two faults.
-SHORT = 4.0
+SHORT = 2.5
 
 
 @pytest.fixture(scope="module")

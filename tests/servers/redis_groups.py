@@ -217,7 +217,8 @@ class Cluster:
             nonlocal asked_at
             if time.monotonic() > asked_at + 2 * DOWN_AFTER / 1000 and replica.ask("ROLE")[0] == "slave":
                 asked_at = time.monotonic()  # a failover that is not voted for in time is asked for again
-                replica.ask("CLUSTER", "FAILOVER")
+                with suppress(hiredis.ReplyError):  # it was promoted between the two questions
+                    replica.ask("CLUSTER", "FAILOVER")
             tables = [server.ask("CLUSTER", "SLOTS") for server in self.servers]
             return old.port not in {primary[1] for table in tables for _, _, primary, *_ in table}
 
