@@ -100,7 +100,8 @@ def test_each_bomb_is_refused_at_once_and_in_little_memory():
     """Of a store that others can write to, each bomb is a DecodeError, within 100 ms and 64 MiB; no reader crashes."""
     found = outcomes()
     assert found.keys() == BOMBS.keys()
-    wrong = {name: told for name, told in found.items() if told[0] != "refused" or told[1] > 1.5 * SECONDS or told[2] > BYTES}
+    longest = 1.5 * SECONDS
+    wrong = {name: told for name, told in found.items() if told[0] != "refused" or told[1] > longest or told[2] > BYTES}
     assert not wrong
 
 
