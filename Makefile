@@ -4,8 +4,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# Tests that run at once: twice the processors, as half of the time passes in waiting for a server's clock.
-WORKERS ?= $$((2 * $$(getconf _NPROCESSORS_ONLN)))
+# Tests that run at once: more than twice the processors, as half of the time passes in waiting for a server's clock.
+WORKERS ?= $$((2 * $$(getconf _NPROCESSORS_ONLN) + 1))
 # Compiled modules are kept whatever the environment says: the tests start interpreters by the thousand.
 unexport PYTHONDONTWRITEBYTECODE
 NPM    := .cache/npm

@@ -93,6 +93,8 @@ class ThreeServers(Memcached):
 class TestPyMemcache(OneServer, CacheContract):
     """The default driver."""
 
+    sequences = 10  # of the same operations on local memory and files there are more
+
 
 class TestPyMemcacheThreeServers(ThreeServers, SpreadKeys):
     """The default driver, and several servers."""

@@ -13,7 +13,7 @@ def test_each_part_of_the_contract_is_picked_from() -> None:
 
 
 def test_a_variant_runs_each_test_in_one_mode_at_least() -> None:
-    """Of what a variant changes, both modes run; of the rest one, which is not the same for all tests; others run all."""
+    """Of what a variant changes, both modes run; of the rest one, not the same for all tests; others run all."""
     variant, modes = contract_of("Variant", TagsContract), ("sync", "async")
     names = [name for name in dir(CacheContract) if name.startswith("test_")]
     left = {name: [mode for mode in modes if is_left_out(variant, name, mode)] for name in names}

@@ -92,6 +92,7 @@ SpreadKeys = contract_of(
 class TestRedis(Redis, CacheContract):
     """One server, without a secret."""
 
+    sequences = 10  # of the same operations on local memory and files there are more
     lacks = LACKS
 
     @pytest.fixture

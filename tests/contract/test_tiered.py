@@ -110,6 +110,7 @@ MEMORY = {"BACKEND": LocMemCache, "OPTIONS": {"max_entries": 1000}}
 class TestMemoryBeforeFiles(Tiered, CacheContract):
     """The whole contract, on the fake clock."""
 
+    sequences = 10  # of the same operations on local memory and files there are more
     lacks = NEAR
 
 
