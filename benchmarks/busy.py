@@ -89,7 +89,7 @@ class PsycopgPool(QueuePool):
 def _database(url: str, limit: int, kind: type[QueuePool]) -> tuple[Any, Callable[[str, int], Any]]:
     ours = _cache(DatabaseCache, "ours", limit, url=url, max_entries=None)
     theirs = _cache(DatabaseCache, "theirs", limit, url=url, max_entries=None)
-    pool = kind(theirs.engine.database, limit, 30.0, keeps_idle=True)
+    pool = kind(theirs.engine.database, limit, 30.0)
     pool.fill()
     theirs.engine._pool = pool
     return ours, theirs.set
