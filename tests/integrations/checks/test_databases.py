@@ -116,9 +116,9 @@ def test_the_clock_of_a_database_is_compared(database):
     """A server whose clock differs by more than a minute is found."""
     with FakeClock() as clock:
         caches = in_table(database, database.table())
-        assert ids(caches) == set()
+        assert "W026" not in ids(caches)
         clock.advance(61)
-        assert ids(caches) == {"W026"}
+        assert "W026" in ids(caches)
 
 
 @pytest.mark.slow
