@@ -88,7 +88,7 @@ def test_a_right_that_is_given_later_is_used(location: str, redis_server: RedisS
     cache = RedisCache(location, {"OPTIONS": LOGIN})
     assert [cache.incr("n", default=0) for _ in range(3)] == [1, 2, 3]
     assert drain()  # the trials of rights at the start are over
-    assert any({"eval", "evalsha"} & set(entry[3::2]) for entry in redis_server.ask("ACL", "LOG"))
+    assert any("evalsha" in entry[3::2] for entry in redis_server.ask("ACL", "LOG"))
     refused = redis_server.ask("ACL", "LOG", "RESET"), cache.incr("n"), redis_server.ask("ACL", "LOG")
     assert refused == ("OK", 4, [])
 

@@ -65,7 +65,7 @@ def test_a_table_that_nobody_makes_is_found(database):
     assert finding.command == "storeroom createcachetable"
     configure(caches)
     configured["default"].create_table()
-    assert ids(caches) <= {"W025"}  # a busy machine is slow to answer
+    assert ids(caches) == set()
 
 
 def test_djangos_table_is_found(database):
@@ -102,7 +102,7 @@ def test_a_user_who_may_make_no_table_is_found_in_mariadb(mariadb):
     table = mariadb.table()
     assert "this user may not make it" in found("E010", in_table(mariadb, table, address)).what
     execute(mariadb, "GRANT CREATE ON test.* TO reader@localhost")
-    assert ids(in_table(mariadb, table, address)) <= {"W025"}  # a busy machine is slow to answer
+    assert ids(in_table(mariadb, table, address)) == set()
 
 
 def test_a_database_that_is_not_there_is_a_refusal(database):
@@ -116,9 +116,9 @@ def test_the_clock_of_a_database_is_compared(database):
     """A server whose clock differs by more than a minute is found."""
     with FakeClock() as clock:
         caches = in_table(database, database.table())
-        assert "W026" not in ids(caches)
+        assert ids(caches) == set()
         clock.advance(61)
-        assert "W026" in ids(caches)
+        assert ids(caches) == {"W026"}
 
 
 @pytest.mark.slow
@@ -134,17 +134,17 @@ def test_a_database_that_hangs_or_is_gone_is_out_of_reach(name, address, request
     server = request.getfixturevalue(name)
     # By its port: PyMySQL does not close a Unix socket that leads nowhere.
     caches = in_table(server, "pages", address.format(server.port))
-    assert ids(caches) <= {"W025"}  # a busy machine is slow to answer
+    assert ids(caches) == set()
     server.pause()
     begun = time.monotonic()
     assert ids(caches, seconds=0.3) == {"E007"}
     assert time.monotonic() - begun < 5
     server.resume()
-    assert ids(caches) <= {"W025"}  # a busy machine is slow to answer
+    assert ids(caches) == set()
     server.kill()
     assert ids(caches) == {"E007"}
     server.process.start()
-    assert ids(caches) <= {"W025"}  # a busy machine is slow to answer
+    assert ids(caches) == set()
 
 
 # SQLite -----------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ import pytest
 
 from storeroom.backends.redis import RedisCache
 from storeroom.backends.redis import probe as redis_probe
+from storeroom.checks import servers
+from storeroom.checks.servers import SLOW_SECONDS
 from storeroom.testing import FakeClock
 from tests.integrations.checks.looks import REDIS, found, ids, look, on, url
 from tests.servers.process import free_port
@@ -147,12 +149,13 @@ def test_clocks_that_differ_are_found(sound):
 
 
 @pytest.mark.slow
-def test_a_slow_way_is_found(sound):
+def test_a_slow_way_is_found(sound, monkeypatch):
     """Round trips that take long are found, with their median."""
     with Proxy(sound.port) as proxy:
         caches = on(REDIS, f"redis://127.0.0.1:{proxy.port}")
         assert ids(caches) == set()
-        proxy.delay = 0.02
+        monkeypatch.setattr(servers, "SLOW_SECONDS", SLOW_SECONDS)
+        proxy.delay = 2 * SLOW_SECONDS
         assert "The median of 9 round trips to " in found("W025", caches).what
 
 
