@@ -150,17 +150,20 @@ _ATOM: Final = rb"[\x8cC\x8a]" + _SHORT + rb"|[N\x88\x89)]|[Kh].|M..|[Jj].{4}|G.
 match_token: Final = re.compile(rb"(?:" + _ATOM + rb"|([(t\x85-\x87\x93R]))\x94?", re.DOTALL).match
 """Matches an opcode of a call; those that take objects are its group."""
 
+_MADE: Final = rb"(?:[\]}\x8f\x91t\x85-\x87R]\x94?){1,20}"
+"""Pattern of opcodes in a row that make containers, or call: bombs have many. Longer rows would take memory to match."""
+
 _REST: Final = rb"[aesu\x90(01\x94\x93]|\x95.{8}"
 
 skip_tokens: Final = re.compile(
-    rb"(?:(?:" + _ATOM + rb"|[\]}\x8f\x91t\x85-\x87R]|" + _REST + rb")\x94?){0,1000}", re.DOTALL
+    rb"(?:(?:" + _ATOM + rb"|" + _MADE + rb"|" + _REST + rb")\x94?){0,1000}", re.DOTALL
 ).match
-"""Matches as many opcodes as a list of them should have at a time."""
+"""Matches as many opcodes, or rows of them, as a list of them should have at a time."""
 
 find_made: Final = re.compile(
-    rb"(?:" + _ATOM + rb"|([\]}\x8f\x91t\x85-\x87R])|" + _REST + rb")\x94?", re.DOTALL
+    rb"(?:" + _ATOM + rb"|(" + _MADE + rb")|" + _REST + rb")\x94?", re.DOTALL
 ).findall
-"""Finds, for each opcode, its byte if it makes a container, or b""."""
+"""Finds b"" for each opcode that makes one object, or none, and a row of those that make containers, MEMOIZE among them."""
 
 LENGTH_BYTES: Final = {
     0x8C: 1,  # SHORT_BINUNICODE

@@ -102,6 +102,9 @@ _UNIT_NS: Final = 20
 _UNITS: Final = 2**21
 _UNITS_A_BYTE: Final = 4
 
+_UNITS_ALIKE: Final = 2**20
+"""Units of comparing keys of one hash, whatever the length: hardly any are, unless somebody has chosen them."""
+
 _OF_A_UNIT: Final = frozenset(
     (int, float, complex, str, bytes, bool, NoneType, tuple, frozenset, dt.date, dt.time, dt.datetime, dt.timedelta)
 )
@@ -155,6 +158,7 @@ class Watch:
     def __init__(self, length: int, kinds: frozenset[type], *, has_long_numbers: bool) -> None:
         self._length = length
         self._left = _units(length)
+        self._left_alike = _UNITS_ALIKE
         self._kinds = kinds
         self._known: dict[int, _Known] = {}
         self._has_long_numbers = has_long_numbers
@@ -244,7 +248,8 @@ class Watch:
     def compare(self, count: int, key: Any) -> None:
         """Raise TooMuchError if it takes too long to compare a key with so many others of the same hash."""
         units = 1 + getsizeof(key) // 128 if type(key) is int else self._cost((key,))
-        self.spend(2 * count * units)
+        self._left_alike -= 2 * count * units
+        self.spend(0 if self._left_alike >= 0 else self._left + 1)
 
     def _cost(self, members: Sequence[Any]) -> int:
         """Return the time that it takes to hash some members; raise TooMuchError if it is too long."""

@@ -98,7 +98,7 @@ _CALL_BYTES: Final = 8
 
 def _count_calls(stream: bytes) -> int:
     tokens = (find_made(stream, start, end) for start, end, is_long in spans(stream, skip_tokens) if not is_long)
-    return sum(each.count(b"R") for each in tokens)
+    return sum(b"".join(each).count(b"R") for each in tokens)
 
 
 _MOST_DIGITS: Final = 2**24
@@ -168,6 +168,7 @@ def _require_room(stream: bytes, room: int, made_bytes: int) -> None:
     for start, end, is_long in spans(stream, skip_tokens):
         made = [b""] if is_long else find_made(stream, start, end)
         kinds = b"".join(made)
-        room -= atom * len(made) + sum(size * kinds.count(kind) for kind, size in sizes.items())
+        objects = made.count(b"") + len(kinds) - kinds.count(b"\x94")
+        room -= atom * objects + sum(size * kinds.count(kind) for kind, size in sizes.items())
         if room < 0:
             raise TooMuchError("takes too much memory for its length: see OPTIONS['max_expansion']")
