@@ -151,7 +151,7 @@ match_token: Final = re.compile(rb"(?:" + _ATOM + rb"|([(t\x85-\x87\x93R]))\x94?
 """Matches an opcode of a call; those that take objects are its group."""
 
 _MADE: Final = rb"(?:[\]}\x8f\x91t\x85-\x87R]\x94?){1,20}"
-"""Pattern of opcodes in a row that make containers, or call: bombs have many. Longer rows would take memory to match."""
+"""Pattern of opcodes in a row that make containers, or call: bombs have many. A longer match takes memory."""
 
 _REST: Final = rb"[aesu\x90(01\x94\x93]|\x95.{8}"
 
@@ -163,7 +163,7 @@ skip_tokens: Final = re.compile(
 find_made: Final = re.compile(
     rb"(?:" + _ATOM + rb"|(" + _MADE + rb")|" + _REST + rb")\x94?", re.DOTALL
 ).findall
-"""Finds b"" for each opcode that makes one object, or none, and a row of those that make containers, MEMOIZE among them."""
+"""Finds b"" for each opcode that makes one object, or none, and rows of those that make containers, or MEMOIZE."""
 
 LENGTH_BYTES: Final = {
     0x8C: 1,  # SHORT_BINUNICODE
