@@ -160,9 +160,7 @@ skip_tokens: Final = re.compile(
 ).match
 """Matches as many opcodes, or rows of them, as a list of them should have at a time."""
 
-find_made: Final = re.compile(
-    rb"(?:" + _ATOM + rb"|(" + _MADE + rb")|" + _REST + rb")\x94?", re.DOTALL
-).findall
+find_made: Final = re.compile(rb"(?:" + _ATOM + rb"|(" + _MADE + rb")|" + _REST + rb")\x94?", re.DOTALL).findall
 """Finds b"" for each opcode that makes one object, or none, and rows of those that make containers, or MEMOIZE."""
 
 LENGTH_BYTES: Final = {
