@@ -8,17 +8,15 @@ Processor time is that of all threads: the replay of recorded traffic and the wr
 most of the time passes. "Recording" is the same in a window, and "on average" the two by their parts of the time.
 """
 
-import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import servers
-from benchmarks.timing import compiled, stored_keys
+from benchmarks.timing import compiled, no_collector, orders, stored_keys
 from storeroom.recording import recorder
 
 __all__ = ["OFF", "OVERHEADS", "Overhead", "main", "measure"]
@@ -143,13 +141,13 @@ def _compared(caches: Mapping[str, Any], statement: str, rounds: int, share: flo
         name: compiled(statement, {"cache": cache, "value": SMALL, "perf_counter": time.process_time})
         for name, cache in caches.items()
     }
-    with _no_collector():
+    with no_collector():
         number = len(keys)
         for run in runs.values():
             run(keys, 3)
         turn = keys[: max(10, min(number, int(TURN_SECONDS / (runs["off"](keys, 1) / number))))]
         repeats = max(1, int(TURN_SECONDS / runs["off"](turn, 1)))
-        taken = [{name: runs[name](turn, repeats) for name in order} for order in _orders(list(runs), rounds)]
+        taken = [{name: runs[name](turn, repeats) for name in order} for order in orders(list(runs), rounds)]
     operations = len(turn) * repeats
     return Overhead(
         statistics.median(each["off"] for each in taken) / operations,
@@ -157,22 +155,6 @@ def _compared(caches: Mapping[str, Any], statement: str, rounds: int, share: flo
         statistics.median(each["recording"] / each["off"] for each in taken),
         share,
     )
-
-
-def _orders(names: list[str], rounds: int) -> Iterator[list[str]]:
-    for number in range(rounds):
-        start = number % len(names)
-        yield names[start:] + names[:start]
-
-
-@contextmanager
-def _no_collector() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def main() -> None:

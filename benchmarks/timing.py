@@ -22,7 +22,18 @@ from typing import Any, Final
 from benchmarks.libraries import BOUND, CALLS, Library
 from benchmarks.server_libraries import SERVER_CALLS
 
-__all__ = ["BATCH", "SMALL", "Contender", "Effort", "Timed", "compiled", "measure", "stored_keys"]
+__all__ = [
+    "BATCH",
+    "SMALL",
+    "Contender",
+    "Effort",
+    "Timed",
+    "compiled",
+    "measure",
+    "no_collector",
+    "orders",
+    "stored_keys",
+]
 
 SMALL: Final = "a small string"
 """The value where nothing else is said."""
@@ -176,14 +187,14 @@ def measure(contenders: Sequence[Contender], effort: Effort) -> Timed:
             directory = stack.enter_context(TemporaryDirectory(prefix="storeroom-bench-", ignore_cleanup_errors=True))
             cache = stack.enter_context(contender.library.opened(Path(directory), contender.bound))
             turns[contender.name] = Turn(contender, cache, runner)
-        with _no_collector():
+        with no_collector():
             for turn in turns.values():
                 turn.warm_up(effort.seconds)
-            rounds = [{name: turns[name].take() for name in order} for order in _orders(list(turns), effort.rounds)]
+            rounds = [{name: turns[name].take() for name in order} for order in orders(list(turns), effort.rounds)]
     return Timed({name: [each[name] for each in rounds] for name in turns})
 
 
-def _orders(names: list[str], rounds: int) -> Iterator[list[str]]:
+def orders(names: list[str], rounds: int) -> Iterator[list[str]]:
     """Yield the contenders in turn, each round beginning with the next: A B C, B C A, C A B."""
     for number in range(rounds):
         start = number % len(names)
@@ -191,7 +202,7 @@ def _orders(names: list[str], rounds: int) -> Iterator[list[str]]:
 
 
 @contextmanager
-def _no_collector() -> Iterator[None]:
+def no_collector() -> Iterator[None]:
     """Keep the garbage collector away: it would stop whoever happens to allocate."""
     gc.collect()
     gc.freeze()

@@ -21,6 +21,7 @@ from storeroom.integrations import measures
 from storeroom.integrations.opentelemetry import instrument, uninstrument
 from storeroom.serializers.codec import Codec, SignedCodec
 from storeroom.testing.isolation import engines_of_its_own
+from tests.integrations.small_run import fail, small_run
 from tests.servers.memcached import MemcachedServer
 from tests.servers.redis import Databases, redis_databases
 
@@ -89,21 +90,6 @@ def configured(tmp_path: Path) -> Iterator[Callable[..., None]]:
         caches.swap(None)
 
 
-def fail() -> str:
-    raise RuntimeError("no value")
-
-
-def operate(alias: str) -> None:
-    cache = caches[alias]
-    cache.set("user:1", "Ada")
-    assert cache.get("user:1") == "Ada"
-    assert cache.get("nothing") is None
-    assert [cache.get_or_set("page:7", lambda: "<html>") for _ in range(2)] == ["<html>"] * 2
-    with pytest.raises(RuntimeError):
-        cache.get_or_set("page:8", fail)
-    cache.delete("user:1")
-
-
 def number(told: Told, name: str, alias: str, **attributes: str) -> float:
     wanted = {"cache.name": alias, **{name.replace("__", "."): value for name, value in attributes.items()}}
     return sum(value for (found, own), value in told.items() if found == name and wanted.items() <= dict(own).items())
@@ -113,7 +99,7 @@ def number(told: Told, name: str, alias: str, **attributes: str) -> float:
 def test_metrics_are_those_of_the_run(alias: str, sdk: Sdk, configured: Any) -> None:
     """Requests, writes, computations, families and sizes are those of the operations; of this process, everywhere."""
     sdk.on()
-    operate(alias)
+    small_run(alias)
     caches[alias].engine.add_counts()  # as files do about once a second: they are this process's still
     told = sdk.metrics()
     prefix = "storeroom.cache."
@@ -157,7 +143,7 @@ def test_metrics_are_told_no_more_once_they_are_off(sdk: Sdk, configured: Any) -
 def test_instruments_have_units_and_a_sentence(sdk: Sdk, configured: Any) -> None:
     """Names begin with the library's, in lower case; units are UCUM's; each says what it counts."""
     sdk.on(latency=True)
-    operate("db")
+    small_run("db")
     data = sdk.reader.get_metrics_data()
     assert data is not None
     found = [metric for each in data.resource_metrics for scope in each.scope_metrics for metric in scope.metrics]

@@ -24,6 +24,7 @@ from storeroom.engines.counts import LATENCY_SECONDS
 from storeroom.exceptions import ConfigurationError
 from storeroom.integrations.prometheus import StoreroomCollector
 from storeroom.testing.isolation import engines_of_its_own
+from tests.integrations.small_run import small_run
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -71,27 +72,11 @@ def three(tmp_path: Path) -> Iterator[None]:
         caches.swap(None)
 
 
-def fail() -> str:
-    raise RuntimeError("no value")
-
-
-def work(alias: str) -> None:
-    """Two hits and two misses of reads, two sets, one delete, a computation that is saved once, and one that fails."""
-    cache = caches[alias]
-    cache.set("user:1", "Ada")
-    assert cache.get("user:1") == "Ada"
-    assert cache.get("nothing") is None
-    assert [cache.get_or_set("page:7", lambda: "<html>") for _ in range(2)] == ["<html>"] * 2
-    with pytest.raises(RuntimeError):
-        cache.get_or_set("page:8", fail)
-    cache.delete("user:1")
-
-
 @pytest.mark.parametrize("alias", ["default", "files", "db"])
 def test_each_number_is_that_of_the_run(alias: str, three: None) -> None:
     """Requests, writes, computations, families and sizes are those of the operations, on each kind of storage."""
     before = scraped()
-    work(alias)
+    small_run(alias)
     after = scraped()
 
     def grown(name: str, **labels: str) -> float:

@@ -327,6 +327,13 @@ class Courses(TestCase):
         for number in range(reads):
             caches[alias].get_or_set(f"page:{number % 4}", lambda: "html")
 
+    def note_points(self, cache: Any, clock: FakeClock) -> None:
+        """Note three points, of eight reads each, a minute apart."""
+        for _ in range(3):
+            self.visit("default", 8)
+            history.note_all([cache])
+            clock.advance(60)
+
     def test_points_of_all_processes_lie_in_the_storage(self) -> None:
         """Another worker, which has none of its own, shows them; and no listing, bound or clear() knows them."""
         for alias in ("pages", "shared"):
@@ -371,10 +378,7 @@ with FakeClock() as clock:
         """Local memory counts for the process, and so do its points."""
         history._own.clear()
         with FakeClock() as clock:
-            for _ in range(3):
-                self.visit("default", 8)
-                history.note_all([cache])
-                clock.advance(60)
+            self.note_points(cache, clock)
             intervals = history.history(cache, history.counted(cache))
         assert [each.hits + each.misses for each in intervals] == [8, 8, 0]
         assert list(history._own) == [cache.engine]
@@ -430,10 +434,7 @@ with FakeClock() as clock:
         """A strict policy for content lets it be seen: it has classes, and neither styles nor scripts."""
         history._own.clear()
         with FakeClock() as clock:
-            for _ in range(3):
-                self.visit("default", 8)
-                history.note_all([cache])
-                clock.advance(60)
+            self.note_points(cache, clock)
             client = Client()
             client.force_login(user("reader", "view_cache"))
             text = client.get(url("change")).content.decode()
