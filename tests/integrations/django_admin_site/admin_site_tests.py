@@ -19,6 +19,7 @@ from django.test import Client, TestCase
 from django.urls import reverse
 from django.utils.html import escape
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -445,6 +446,10 @@ with FakeClock() as clock:
         assert "<script" not in picture
 
 
+#: Tells, in a browser, whether a page is there, and is another one than that which click() has marked.
+IS_NEXT = "return !window.isBefore && document.readyState === 'complete'"
+
+
 class Browsing(StaticLiveServerTestCase):
     """A browser, and what a user does with it."""
 
@@ -463,9 +468,11 @@ class Browsing(StaticLiveServerTestCase):
 
     def click(self, selector: str) -> None:
         """Click, and wait for the page that comes of it."""
-        page = self.browser.find_element(By.TAG_NAME, "html")
+        self.browser.execute_script("window.isBefore = true")
         self.browser.find_element(By.CSS_SELECTOR, selector).click()
-        WebDriverWait(self.browser, PATIENCE).until(lambda _: is_gone(page))
+        # Between two pages the driver refuses to answer, in more ways than one.
+        waiting = WebDriverWait(self.browser, PATIENCE, ignored_exceptions=[WebDriverException])
+        waiting.until(lambda browser: browser.execute_script(IS_NEXT))
 
     def write(self, selector: str, text: str) -> None:
         self.browser.find_element(By.CSS_SELECTOR, selector).send_keys(text)
@@ -533,14 +540,3 @@ class InABrowser(Browsing):
         self.click(".historylink")
         assert self.text.count("Invalidated the tag") == 2
         assert [each for each in self.browser.get_log("browser") if "favicon" not in each["message"]] == []
-
-
-def is_gone(page: Any) -> bool:
-    """Tell whether an element is of a page that is over."""
-    from selenium.common.exceptions import StaleElementReferenceException
-
-    try:
-        page.is_enabled()
-    except StaleElementReferenceException:
-        return True
-    return False
