@@ -28,10 +28,10 @@ FLAGS = (
 )
 
 
-def run(tests: str, folder: Path, redis: str = "redis://127.0.0.1:1") -> None:
+def run(folder: Path, *tests: str, redis: str = "redis://127.0.0.1:1") -> None:
     """Run tests of the project, none of which may fail."""
     ran = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "django", "test", tests],
+        [sys.executable, "-W", "error", "-m", "django", "test", *tests],
         cwd=SITE,
         env=os.environ
         | {
@@ -57,10 +57,10 @@ def run(tests: str, folder: Path, redis: str = "redis://127.0.0.1:1") -> None:
 
 def test_the_pages_do_what_they_say_and_nothing_for_others(tmp_path: Path, redis_databases: Databases) -> None:
     """All tests of the project pass: those by Django's client, and those in a browser."""
-    run("admin_site_tests", tmp_path, redis_databases.url())
+    run(tmp_path, "admin_site_tests", "admin_site_browser", redis=redis_databases.url())
 
 
 if __name__ == "__main__":
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        run("admin_site_pictures", Path(folder))
+        run(Path(folder), "admin_site_pictures")

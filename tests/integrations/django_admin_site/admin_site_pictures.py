@@ -5,8 +5,9 @@ import random
 import time
 from pathlib import Path
 
+from admin_site_browser import Browsing
 from admin_site_settings import CACHES, FOLDER
-from admin_site_tests import Browsing, url, user
+from admin_site_tests import url, user
 from django.contrib import admin
 from django.core.cache import caches
 from django.test import override_settings
