@@ -15,7 +15,7 @@ from storeroom.engines.counts import CacheStats, Counters
 from storeroom.engines.families import LONGEST, Families
 from storeroom.keys import CLEARED, KeySpace, check_version, default_key_func, escaped
 from storeroom.storage.hooks import StorageHooks, overlaid
-from storeroom.timeouts import DEFAULT_TIMEOUT, NEVER, Timeout
+from storeroom.timeouts import DEFAULT_TIMEOUT, LONGEST_TIMEOUT, NEVER, NUMBERS, Timeout
 
 __all__ = ["Handle"]
 
@@ -262,7 +262,6 @@ class Handle(StorageHooks):
         return None if expires_at == NEVER else expires_at
 
     def _expires_at(self, timeout: Timeout) -> float:
-        default = self.default_timeout
-        if timeout is DEFAULT_TIMEOUT and default is not None and default > 0:
-            return timeouts.now() + default  # the case of most writes
-        return timeouts.expires_at(timeout, self.default_timeout)
+        seconds: Any = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
+        is_plain = type(seconds) in NUMBERS and 0 < seconds < LONGEST_TIMEOUT  # as in most writes
+        return timeouts.now() + float(seconds) if is_plain else timeouts.expires_at(timeout, self.default_timeout)

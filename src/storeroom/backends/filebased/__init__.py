@@ -317,10 +317,7 @@ class FileBasedCache(WritePolicy, ComparingCache):
             return
         head = self._head
         storage_key = f"{head}{key}" if version is None and head is not None else self._storage_key(key, version)
-        if timeout is DEFAULT_TIMEOUT and self.default_timeout:
-            expires_at = timeouts.now() + self.default_timeout
-        else:
-            expires_at = self._expires_at(timeout)
+        expires_at = self._expires_at(timeout)
         if expires_at <= timeouts.now():
             self._delete(storage_key)
             return

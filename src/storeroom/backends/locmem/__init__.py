@@ -30,7 +30,7 @@ from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import LOOK, MISSING, StorageHooks
 from storeroom.storage.interruptions import raise_if_foreign
 from storeroom.storage.steps import parts, run
-from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
+from storeroom.timeouts import DEFAULT_TIMEOUT, LONGEST_TIMEOUT, NUMBERS, Timeout
 
 __all__ = ["LocMemCache"]
 
@@ -139,8 +139,9 @@ class LocMemCache(MemoryContents):
         head = self._head
         storage_key = f"{head}{key}" if version is None and head is not None else self._storage_key(key, version)
         now = timeouts.now()
-        seconds = timeout is DEFAULT_TIMEOUT and self.default_timeout
-        expires_at = now + seconds if seconds else self._expires_at(timeout)
+        seconds: Any = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
+        is_plain = type(seconds) in NUMBERS and 0 < seconds < LONGEST_TIMEOUT
+        expires_at = now + seconds if is_plain else self._expires_at(timeout)
         if expires_at <= now:
             self._delete(storage_key)
             return
