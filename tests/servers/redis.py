@@ -65,7 +65,9 @@ class RedisServer:
         with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as connection:
             connection.sendall(hiredis.pack_command(command))
             while (reply := reader.gets()) is ...:
-                reader.feed(connection.recv(65_536))
+                if not (data := connection.recv(65_536)):
+                    raise ConnectionResetError(f"the server on port {self.port} closed the connection")
+                reader.feed(data)
         if isinstance(reply, Exception):
             raise reply
         return reply
