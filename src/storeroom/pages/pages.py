@@ -25,7 +25,7 @@ from storeroom.http import (
 from storeroom.http.fields import directives
 from storeroom.pages import codings, generations, looking, making
 from storeroom.pages.codings import shown
-from storeroom.pages.looking import GENERATIONS, PAGE, Companions, Found, Task
+from storeroom.pages.looking import GENERATIONS, PAGE, PART, Companions, Found, Task
 from storeroom.pages.making import Answer, Making
 from storeroom.pages.options import Plans
 from storeroom.registry import caches
@@ -63,6 +63,9 @@ class Pages:
             9211); None: the header is not sent.
         urls: tells the path of a view, by its name, positional and named arguments, for invalidate(view=...); or
             several paths. A star in a path stands for any text, as where an argument was not given.
+        key_prefix: of pages that others shall not share: another application's at the same URLs.
+        is_part: whether these are pages of a part of an application, which the rest of it may change: they are kept
+            apart from those of the whole one.
         **options: for all paths: those of ``storeroom.http.Policy``, durations as timeouts; `tags` of the pages, or a
             function of the request; `early` as for get_or_set(); `hit_for_miss`, for how long requests for a page that
             is not to be stored do not wait for each other.
@@ -74,9 +77,11 @@ class Pages:
     def __init__(
         self, cache: Any = "default", *, hosts: Iterable[str] | None = None,
         rules: Mapping[str, Mapping[str, Any] | None] | None = None, cache_status: str | None = None,
-        urls: Urls | None = None, **options: Any,
+        urls: Urls | None = None, key_prefix: str = "", is_part: bool = False, **options: Any,
     ) -> None:  # fmt: skip
         self._cache, self._urls = cache, urls
+        area = f"{key_prefix} " if key_prefix else ""
+        self._begin, self._begins = f"{PART if is_part else PAGE}{area}", (f"{PAGE}{area}", f"{PART}{area}")
         self.hosts = None if hosts is None else tuple(host.lower() for host in hosts)
         self.status_name = cache_status
         self._plans = Plans(options, rules or {})
@@ -103,7 +108,7 @@ class Pages:
         if url is None or (self.hosts is not None and _host_of(url) not in self.hosts):
             return "bypass;host"
         cache = caches[self._cache] if isinstance(self._cache, str) else self._cache
-        return Task(cache, plan, request, url, self._companions)
+        return Task(cache, plan, request, url, self._companions, self._begin)
 
     def verdict(self, task: Task, found: Found) -> Verdict | None:
         """Return how the page that was found is used; None if there is none, or another makes it anew for too long."""
@@ -305,7 +310,7 @@ class Pages:
             plan = self._plans.of(path)
             if plan is not None:
                 primary = key(Request("GET", scheme, host.encode("latin-1"), path, query, {}), plan.policy)
-                keys += [] if primary is None else [cache._storage_key(f"{PAGE}{primary}", None)]
+                keys += [cache._storage_key(f"{begin}{primary}", None) for begin in self._begins if primary is not None]
         if keys:
             with no_answers():
                 yield cache._overlay or cache, "_delete_many", (keys,)
