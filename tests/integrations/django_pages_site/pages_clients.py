@@ -1,4 +1,4 @@
-"""Requests as a WSGI or an ASGI server makes them, to the whole of Django; and the ways that its pages may be stored."""
+"""Requests to the whole of Django, as servers make them; and the ways that its pages may be stored."""
 
 import asyncio
 import contextvars

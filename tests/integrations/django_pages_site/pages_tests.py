@@ -5,6 +5,7 @@ import threading
 import time
 from unittest import mock
 
+import pytest
 from asgiref.sync import SyncToAsync
 from django.contrib import messages
 from django.core import signals
@@ -19,7 +20,7 @@ from django.urls import NoReverseMatch
 from django.utils import timezone, translation
 from django.utils.cache import patch_cache_control
 from django.views.decorators.http import etag
-from pages_clients import COMBINATIONS, OURS, PagesTest, Wsgi, everywhere
+from pages_clients import COMBINATIONS, PagesTest, Wsgi, everywhere
 from pages_urls import site
 from rest_framework.response import Response
 
@@ -54,88 +55,88 @@ class Answers:
     def test_a_page_is_answered_once_it_is_made(self):
         """With its age; browsers are told the lifetime from the beginning."""
         first, second = self.get(), self.get()
-        self.assertEqual([first.text, second.text], ["run 1", "run 1"])
-        self.assertEqual([first.was_stored, second.was_stored], [False, True])
+        assert [first.text, second.text] == ["run 1", "run 1"]
+        assert [first.was_stored, second.was_stored] == [False, True]
         for reply in (first, second):
-            self.assertEqual(reply.headers["cache-control"], "max-age=300")
-            self.assertIn("expires", reply.headers)
+            assert reply.headers["cache-control"] == "max-age=300"
+            assert "expires" in reply.headers
         self.clock.advance(100)
-        self.assertEqual(self.get().headers["age"], "100")
-        self.assertEqual(self.get().headers["cache-status"], "S; hit; ttl=200")
+        assert self.get().headers["age"] == "100"
+        assert self.get().headers["cache-status"] == "S; hit; ttl=200"
 
     def test_an_unsafe_method_comes_through(self):
         """And makes the page of its URL absent."""
-        self.assertEqual(self.texts(2), ["run 1", "run 1"])
+        assert self.texts(2) == ["run 1", "run 1"]
         site.script = says(body="posted")
-        self.assertEqual(self.get("", "DELETE").text, "posted")
+        assert self.get("", "DELETE").text == "posted"
         site.script = says()
-        self.assertEqual(self.texts(2), ["run 3", "run 3"])
+        assert self.texts(2) == ["run 3", "run 3"]
 
     def test_head_is_answered_by_the_page(self):
         """Also if it comes first: the view sees a GET."""
         first = self.get("", "HEAD")
-        self.assertEqual((first.status, first.body), (200, b""))
-        self.assertEqual(first.headers["content-length"], "5")
-        self.assertEqual([request.method for request in site.runs], ["HEAD"])
-        self.assertEqual(self.get().text, "run 1")
-        self.assertEqual(self.get("", "HEAD").body, b"")
+        assert (first.status, first.body) == (200, b"")
+        assert first.headers["content-length"] == "5"
+        assert [request.method for request in site.runs] == ["HEAD"]
+        assert self.get().text == "run 1"
+        assert self.get("", "HEAD").body == b""
 
     def test_a_condition_that_comes_first_makes_a_whole_page(self):
         """It is answered by 304 all the same."""
         site.script = etag(lambda _: '"a"')(says())
-        self.assertEqual(self.get(if_none_match='"a"').status, 304)
-        self.assertEqual(self.get().text, "run 1")
-        self.assertEqual(self.get(if_none_match='"a"').status, 304)
-        self.assertEqual(len(site.runs), 1)
+        assert self.get(if_none_match='"a"').status == 304
+        assert self.get().text == "run 1"
+        assert self.get(if_none_match='"a"').status == 304
+        assert len(site.runs) == 1
 
     def test_errors_are_not_stored(self):
         """They are those of Django, as they were."""
         for error, status in ((Http404(), 404), (PermissionDenied(), 403)):
             site.script = raises(error)
-            self.assertEqual([self.get().status, self.get().status], [status] * 2)
+            assert [self.get().status, self.get().status] == [status] * 2
         site.script = says(status=500)
-        self.assertEqual([self.get().status, self.get().status], [500] * 2)
+        assert [self.get().status, self.get().status] == [500] * 2
         site.script = says()
-        self.assertEqual(self.texts(2), ["run 7", "run 7"])
+        assert self.texts(2) == ["run 7", "run 7"]
 
     def test_a_stale_page_covers_an_error(self):
         """That of a run, but no answer below 500."""
         self.get()
         self.clock.advance(500)
         site.script = raises(ValueError("broken"))
-        self.assertEqual(self.get().text, "run 1")
+        assert self.get().text == "run 1"
         self.clock.advance(10)
         site.script = raises(Http404())
-        self.assertEqual(self.get().status, 404)
+        assert self.get().status == 404
 
     def test_a_stale_page_is_made_anew_in_the_background(self):
         """By a run of the whole of Django, with the signals by which it opens and closes connections."""
-        self.assertEqual(self.texts(2), ["run 1", "run 1"])
+        assert self.texts(2) == ["run 1", "run 1"]
         self.clock.advance(310)
         told = []
         for signal in (signals.request_started, signals.request_finished):
             signal.connect(hear := lambda signal, **_: told.append(signal), weak=False)
             self.addCleanup(signal.disconnect, hear)
-        self.assertEqual(self.get().text, "run 1")
+        assert self.get().text == "run 1"
         self.client.drain()
-        self.assertEqual(len(site.runs), 2)
-        self.assertEqual(told.count(signals.request_started), 2)
-        self.assertEqual(told.count(signals.request_finished), 2)
-        self.assertEqual(self.get().text, "run 2")
-        self.assertTrue(hasattr(site.runs[1], "session"))
+        assert len(site.runs) == 2
+        assert told.count(signals.request_started) == 2
+        assert told.count(signals.request_finished) == 2
+        assert self.get().text == "run 2"
+        assert hasattr(site.runs[1], "session")
 
     def test_a_refresh_that_fails_leaves_the_stale_page(self):
         """And is tried again later."""
         self.get()
         self.clock.advance(310)
         site.script = raises(ValueError("broken"))
-        self.assertEqual(self.get().text, "run 1")
+        assert self.get().text == "run 1"
         self.client.drain()
         site.script = says()
         self.clock.advance(10)
-        self.assertEqual(self.get().text, "run 1")
+        assert self.get().text == "run 1"
         self.client.drain()
-        self.assertEqual(self.get().text, "run 3")
+        assert self.get().text == "run 3"
 
     def test_one_run_makes_the_page_for_all_who_ask_at_once(self):
         """Thirty of them."""
@@ -153,8 +154,8 @@ class Answers:
 
         site.script = slow
         replies = self.client.get_at_once(self.path, 30)
-        self.assertEqual({reply.text for reply in replies}, {"page"})
-        self.assertEqual(len(site.runs), 1)
+        assert {reply.text for reply in replies} == {"page"}
+        assert len(site.runs) == 1
 
     def test_a_stream_passes_through(self):
         """It is not stored, nor held back."""
@@ -164,37 +165,37 @@ class Answers:
             yield b"b"
 
         site.script = lambda _: StreamingHttpResponse(chunks() if self.client.is_async else [b"a", b"b"])
-        self.assertEqual([self.get().text, self.get().text], ["ab", "ab"])
-        self.assertEqual(len(site.runs), 2)
+        assert [self.get().text, self.get().text] == ["ab", "ab"]
+        assert len(site.runs) == 2
 
     def test_a_template_is_stored_rendered(self):
         """With what other middlewares add."""
         template = engines["django"].from_string("{{ number }} {{ menu }}")
         site.script = lambda request: TemplateResponse(request, template, {"number": len(site.runs)})
-        self.assertEqual(self.texts(2), ["1 ", "1 "])
+        assert self.texts(2) == ["1 ", "1 "]
         with self.settings(MIDDLEWARE=[*self.middleware(), "pages_urls.MenuMiddleware"]):
             self.client.end()
             self.client.open()
             caches["default"].clear()
-            self.assertEqual(self.texts(2), ["2 the menu", "2 the menu"])
+            assert self.texts(2) == ["2 the menu", "2 the menu"]
 
     def test_pages_go_by_the_name_of_their_view(self):
         """By their path and their tags, too."""
         path = "/news/7/" if not self.in_middleware else "/news/7/x/"
         which = {"view": "news:detail", "pk": 7} if not self.in_middleware else {"view": "news:part", "args": [7, "x"]}
         for number, how in enumerate([which, {"view": which["view"]}, {"url": path}, {"prefix": "/news/"}], 1):
-            self.assertEqual([self.get(path).text, self.get(path).text], [f"run {number}"] * 2)
+            assert [self.get(path).text, self.get(path).text] == [f"run {number}"] * 2
             pages.invalidate(**how)
-        self.assertEqual(self.get(path).text, "run 5")
+        assert self.get(path).text == "run 5"
         pages.invalidate(view=which["view"], pk=8)
         asyncio.run(pages.ainvalidate(url="http://example.com/other/"))
-        self.assertEqual(self.get(path).text, "run 5")
+        assert self.get(path).text == "run 5"
 
     def test_a_page_goes_by_its_url(self):
         """At one host."""
         self.get()
         pages.invalidate(url=f"http://example.com{self.path}")
-        self.assertEqual(self.get().text, "run 2")
+        assert self.get().text == "run 2"
 
 
 class Leaks:
@@ -204,8 +205,8 @@ class Leaks:
         site.script = script
         before = len(site.runs)
         for _ in range(3):
-            self.assertFalse(self.get(**headers).was_stored)
-        self.assertEqual(len(site.runs), before + 3)
+            assert not self.get(**headers).was_stored
+        assert len(site.runs) == before + 3
 
     def test_a_cookie_that_is_set_is_nobody_elses(self):
         def sets(_):
@@ -230,9 +231,9 @@ class Leaks:
         keys = {user: self.session_of(user) for user in ("alice", "bob")}
         for _ in range(2):
             for user, key in keys.items():
-                self.assertEqual(self.get(cookie=f"sessionid={key}").text, user)
-            self.assertEqual(self.get().text, "nobody")
-        self.assertEqual(len(site.runs), 3)
+                assert self.get(cookie=f"sessionid={key}").text == user
+            assert self.get().text == "nobody"
+        assert len(site.runs) == 3
 
     def session_of(self, user):
         from django.contrib.sessions.backends.cache import SessionStore  # needs the settings
@@ -244,13 +245,13 @@ class Leaks:
 
     def test_a_page_without_a_session_is_for_those_with_one_too(self):
         """Django says ``Vary: Cookie`` where a page depends on its own cookies."""
-        self.assertEqual(self.get().text, "run 1")
-        self.assertEqual(self.get(cookie="sessionid=abc; csrftoken=x").text, "run 1")
+        assert self.get().text == "run 1"
+        assert self.get(cookie="sessionid=abc; csrftoken=x").text == "run 1"
 
     def test_a_cookie_that_nobody_has_named_gets_no_page_of_others(self):
         site.script = lambda request: HttpResponse(request.COOKIES.get("theme", "light"))
-        self.assertEqual(self.get(cookie="theme=dark").text, "dark")
-        self.assertEqual([self.get().text, self.get(cookie="theme=dark").text], ["light", "dark"])
+        assert self.get(cookie="theme=dark").text == "dark"
+        assert [self.get().text, self.get(cookie="theme=dark").text] == ["light", "dark"]
 
     def test_a_token_is_nobody_elses(self):
         """Neither in a form, nor under another name, nor one that was there already."""
@@ -276,11 +277,11 @@ class Leaks:
         for number in range(3):
             before = len(site.runs)
             for language in ("de", "en", "fr"):
-                self.assertEqual(self.get(accept_language=language).text, language)
-                self.assertEqual(self.get(cookie=f"django_language={language}").text, language)
-            self.assertEqual(self.get().text, "en")
-            self.assertEqual(self.get(cookie="django_language=fr", accept_language="de").text, "fr")
-            self.assertTrue(number < 2 or len(site.runs) == before)
+                assert self.get(accept_language=language).text == language
+                assert self.get(cookie=f"django_language={language}").text == language
+            assert self.get().text == "en"
+            assert self.get(cookie="django_language=fr", accept_language="de").text == "fr"
+            assert number < 2 or len(site.runs) == before
 
     def test_a_language_that_a_view_has_chosen_is_nobody_elses(self):
         """Nothing tells by what it was chosen."""
@@ -294,14 +295,14 @@ class Leaks:
     def test_time_zones_are_told_apart(self):
         site.script = lambda _: HttpResponse(timezone.get_current_timezone_name())
         for _ in range(2):
-            self.assertEqual(self.get(cookie="zone=Asia/Tokyo").text, "Asia/Tokyo")
-            self.assertEqual(self.get().text, "UTC")
+            assert self.get(cookie="zone=Asia/Tokyo").text == "Asia/Tokyo"
+            assert self.get().text == "UTC"
 
     def test_a_host_that_is_not_allowed_has_no_pages(self):
         """Its answer is Django's."""
-        self.assertEqual(self.get(host="evil.com").status, 400)
-        self.assertEqual(self.get().status, 200)
-        self.assertEqual(self.get(host="evil.com").status, 400)
+        assert self.get(host="evil.com").status == 400
+        assert self.get().status == 200
+        assert self.get(host="evil.com").status == 400
 
     def test_a_page_that_says_so_is_not_stored(self):
         for header in ("Vary: *", "Cache-Control: private", "Cache-Control: no-store"):
@@ -309,13 +310,13 @@ class Leaks:
 
     def test_a_page_for_a_password_is_his(self):
         site.script = lambda request: HttpResponse(request.headers.get("authorization", "nobody"))
-        self.assertEqual(self.get(authorization="alice").text, "alice")
-        self.assertEqual([self.get().text, self.get(authorization="bob").text], ["nobody", "bob"])
+        assert self.get(authorization="alice").text == "alice"
+        assert [self.get().text, self.get(authorization="bob").text] == ["nobody", "bob"]
 
     def test_paths_and_queries_are_told_apart(self):
         site.script = lambda request: HttpResponse(request.get_full_path())
         for path in (self.path, f"{self.path}?a=1", f"{self.path}?a=1&a=2", f"{self.path}?a=2&a=1"):
-            self.assertEqual([self.get(path).text, self.get(path).text], [path] * 2)
+            assert [self.get(path).text, self.get(path).text] == [path] * 2
 
 
 everywhere(globals(), Answers, Leaks)
@@ -329,24 +330,24 @@ class MiddlewareTests(PagesTest):
     def test_a_hit_comes_before_everything_else(self):
         """No other middleware is asked, no URL is resolved."""
         self.texts(3)
-        self.assertEqual(site.seen, [self.path])
+        assert site.seen == [self.path]
 
     def test_the_words_of_a_page_count(self):
         """Before CACHE_MIDDLEWARE_SECONDS."""
         site.script = says("Cache-Control: max-age=10")
-        self.assertEqual(self.texts(2), ["run 1", "run 1"])
+        assert self.texts(2) == ["run 1", "run 1"]
         self.clock.advance(100)
-        self.assertEqual(self.get().text, "run 2")
-        self.assertEqual([self.get("/never/").text, self.get("/never/").text], ["run 3", "run 4"])
+        assert self.get().text == "run 2"
+        assert [self.get("/never/").text, self.get("/never/").text] == ["run 3", "run 4"]
 
     def test_both_page_caches_keep_pages_of_their_own(self):
         """The decorator's page lacks the headers of the middlewares: those of languages, here."""
         with self.settings(MIDDLEWARE=self.middleware()[1:]):
             other = Wsgi()
             other.open()
-            self.assertEqual(other.get("/view/", accept_language="de").text, "run 1")
-        self.assertEqual(self.get("/view/", accept_language="de").text, "run 1")
-        self.assertIn("Accept-Language", self.get("/view/", accept_language="de").headers["vary"])
+            assert other.get("/view/", accept_language="de").text == "run 1"
+        assert self.get("/view/", accept_language="de").text == "run 1"
+        assert "Accept-Language" in self.get("/view/", accept_language="de").headers["vary"]
         self.clock.advance(310)
         self.get("/view/", accept_language="de")
         self.client.drain()
@@ -355,20 +356,20 @@ class MiddlewareTests(PagesTest):
         """Both have the same keys: one makes the page, the other lets it."""
         outer = wsgi.PageCache(self.client.handler, "default", timeout=300)
         self.client.handler = outer
-        self.assertEqual(self.texts(2), ["run 1", "run 1"])
+        assert self.texts(2) == ["run 1", "run 1"]
         self.client.handler = outer.app
-        self.assertEqual(self.texts(2), ["run 1", "run 1"])
+        assert self.texts(2) == ["run 1", "run 1"]
 
     def test_pages_of_all_languages_go_by_the_name_of_a_view(self):
         """Where a language is part of the path."""
         paths = ["/en/about/", "/de/about/", "/fr/about/?a=1"]
         before = [self.get(path).text for path in paths]
-        self.assertEqual([self.get(path).text for path in paths], before)
+        assert [self.get(path).text for path in paths] == before
         pages.invalidate(view="about")
-        self.assertEqual([self.get(path).text for path in paths], ["run 4", "run 5", "run 6"])
-        with self.assertRaises(NoReverseMatch):
+        assert [self.get(path).text for path in paths] == ["run 4", "run 5", "run 6"]
+        with pytest.raises(NoReverseMatch):
             pages.invalidate(view="news:nothing", pk=7)
-        with self.assertRaises(NoReverseMatch):
+        with pytest.raises(NoReverseMatch):
             pages.invalidate(view="nowhere:detail")
 
     def test_settings_are_those_of_djangos_own(self):
@@ -378,10 +379,10 @@ class MiddlewareTests(PagesTest):
             MIDDLEWARE=self.middleware(),
         ):  # fmt: skip
             self.client.open()
-            self.assertEqual(self.texts(2), ["run 1", "run 1"])
-            self.assertTrue(any("page:p " in key for key in caches["other"].keys()))  # noqa: SIM118 -- no dict
+            assert self.texts(2) == ["run 1", "run 1"]
+            assert any("page:p " in key for key in caches["other"].keys())  # noqa: SIM118 -- no dict
             pages.invalidate(url="http://example.com/plain/")
-            self.assertEqual(self.texts(2), ["run 2", "run 2"])
+            assert self.texts(2) == ["run 2", "run 2"]
 
     @override_settings(STOREROOM_PAGES={"timout": 5})
     def test_mistakes_are_told(self):
@@ -407,7 +408,7 @@ class MiddlewareTests(PagesTest):
             with mock.patch.object(SyncToAsync, "__call__", side_effect=AssertionError):
                 return [(await middleware(AsyncRequestFactory().get("/x/"))).content for _ in range(2)]
 
-        self.assertEqual(asyncio.run(asked()), [b"page"] * 2)
+        assert asyncio.run(asked()) == [b"page"] * 2
 
 
 class DecoratorTests(PagesTest):
@@ -427,26 +428,26 @@ class DecoratorTests(PagesTest):
         self.get()
         self.clock.advance(200)
         reply = self.get()
-        self.assertEqual((len(site.runs), reply.headers["cache-control"]), (1, "max-age=10, public"))
-        self.assertFalse(reply.was_stored)  # an age would take from their ten seconds
+        assert (len(site.runs), reply.headers["cache-control"]) == (1, "max-age=10, public")
+        assert not reply.was_stored  # an age would take from their ten seconds
 
     def test_a_browser_may_be_told_another_time(self):
         """A page that is invalidated does not live on there."""
         view = pages.cache_page(300, browser_timeout=0)(site.answer)
         for _ in range(2):
-            self.assertEqual(view(RequestFactory().get("/x/"))["Cache-Control"], "max-age=0")
+            assert view(RequestFactory().get("/x/"))["Cache-Control"] == "max-age=0"
 
     def test_a_page_goes_by_tags_of_djangos_request(self):
-        self.assertEqual(self.texts(2), ["run 1"] * 2)
+        assert self.texts(2) == ["run 1"] * 2
         pages.invalidate(tags=["tag:/view/"])
-        self.assertEqual(self.texts(2), ["run 2"] * 2)
+        assert self.texts(2) == ["run 2"] * 2
 
     def test_prefix_and_alias_keep_pages_apart(self):
-        self.assertEqual([self.get("/prefixed/").text, self.get("/prefixed/").text], ["run 1"] * 2)
+        assert [self.get("/prefixed/").text, self.get("/prefixed/").text] == ["run 1"] * 2
         pages.invalidate(prefix="/prefixed/")
-        self.assertEqual(self.get("/prefixed/").text, "run 1")
+        assert self.get("/prefixed/").text == "run 1"
         pages.invalidate(prefix="/prefixed/", cache="other")
-        self.assertEqual(self.get("/prefixed/").text, "run 2")
+        assert self.get("/prefixed/").text == "run 2"
 
     def test_answers_of_rest_framework_are_stored_rendered(self):
         """Those of a method, which are rendered later, and those of a whole view."""
@@ -454,13 +455,13 @@ class DecoratorTests(PagesTest):
             site.begin()
             site.script = lambda _: Response({"run": len(site.runs)})
             replies = [self.get(path, accept="application/json") for _ in range(2)]
-            self.assertEqual([reply.text for reply in replies], ['{"run":1}'] * 2)
-            self.assertEqual([reply.headers["cache-control"] for reply in replies], ["max-age=300"] * 2)
-            self.assertIn("text/html", self.get(path, accept="text/html").headers["content-type"])
+            assert [reply.text for reply in replies] == ['{"run":1}'] * 2
+            assert [reply.headers["cache-control"] for reply in replies] == ["max-age=300"] * 2
+            assert "text/html" in self.get(path, accept="text/html").headers["content-type"]
 
     def test_a_view_is_as_it_was(self):
         """Its name, and whether it is a coroutine function; what is no request is told."""
-        self.assertEqual(pages.cache_page(5)(PagesTest.setUp).__name__, "setUp")
+        assert pages.cache_page(5)(PagesTest.setUp).__name__ == "setUp"
         with self.assertRaisesMessage(TypeError, "in place of a request"):
             pages.cache_page(5)(site.answer)(object())
 
@@ -471,4 +472,4 @@ class DecoratorTests(PagesTest):
             thread = threading.Thread(target=lambda: found.append(self.get().text))
             thread.start()
             thread.join()
-        self.assertEqual(found, ["run 1"] * 2)
+        assert found == ["run 1"] * 2
