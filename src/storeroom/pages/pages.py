@@ -74,6 +74,8 @@ class Pages:
         ConfigurationError: an option is unknown, or its value means nothing.
     """
 
+    _caches: Any = caches
+
     def __init__(
         self, cache: Any = "default", *, hosts: Iterable[str] | None = None,
         rules: Mapping[str, Mapping[str, Any] | None] | None = None, cache_status: str | None = None,
@@ -91,7 +93,7 @@ class Pages:
     @property
     def cache(self) -> Any:
         """The cache itself."""
-        return caches[self._cache] if isinstance(self._cache, str) else self._cache
+        return self._caches[self._cache] if isinstance(self._cache, str) else self._cache
 
     # For the doors ----------------------------------------------------------------------------
 
@@ -107,7 +109,7 @@ class Pages:
         url = key(request, plan.policy)
         if url is None or (self.hosts is not None and _host_of(url) not in self.hosts):
             return "bypass;host"
-        cache = caches[self._cache] if isinstance(self._cache, str) else self._cache
+        cache = self._caches[self._cache] if isinstance(self._cache, str) else self._cache
         return Task(cache, plan, request, url, self._companions, self._begin)
 
     def verdict(self, task: Task, found: Found) -> Verdict | None:

@@ -8,6 +8,7 @@ from types import GeneratorType
 from typing import Any
 
 from django.conf import settings
+from django.core.cache import caches
 from django.http import HttpResponse, HttpResponseBase
 
 from storeroom.engines import background
@@ -16,7 +17,7 @@ from storeroom.http import Headers, Kind, Record, Request
 from storeroom.integrations.django.pages.paths import paths_of
 from storeroom.integrations.django.pages.refreshing import Refresh, under_way
 from storeroom.integrations.django.pages.requests import asked_of, has_middleware
-from storeroom.integrations.django.pages.responses import dress, headers_of, response_of, texts
+from storeroom.integrations.django.pages.responses import dress, headers_of, hit_of, response_of, texts
 from storeroom.integrations.django.pages.visits import Visit
 from storeroom.pages import Pages
 from storeroom.pages.looking import Found, Task, inline
@@ -67,6 +68,7 @@ class Door(Pages):
     """
 
     def __init__(self, cache: str, *, is_part: bool, **options: Any) -> None:
+        self._caches = caches
         tags = options.get("tags")
         if callable(tags):
             options["tags"] = lambda asked: tags(asked.django)
@@ -104,7 +106,9 @@ class Door(Pages):
         if found is not None and (record := found.record) is not None and not record.coding:
             verdict = self.verdict(task, found)
             if verdict is not None and verdict.kind is Kind.HIT and not verdict.is_part:
-                return self._response(task.request, record, found.body, is_not_modified=verdict.is_not_modified)
+                if verdict.is_not_modified or task.request.method == "HEAD":
+                    return self._response(task.request, record, b"", is_not_modified=verdict.is_not_modified)
+                return hit_of(record, self.headers(record), found.body)
         return self._responding(visit, task, found)
 
     def _response(

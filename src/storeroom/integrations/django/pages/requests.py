@@ -64,12 +64,15 @@ def _has_middleware(path: str, installed: tuple[str, ...]) -> bool:
     return any(isinstance(kind, type) and issubclass(kind, wanted) for kind in found)
 
 
-def in_force() -> dict[bytes, bytes]:
-    """Return the language and the time zone in force, if they are not those of the project's settings."""
+def in_force(*, is_part: bool = True) -> dict[bytes, bytes]:
+    """Return the language and the time zone in force, if they are not those of the project's settings.
+
+    Before all middlewares the time zone is that of the thread's request before.
+    """
     found = {}
     if settings.USE_I18N and (language := translation.get_language()) != settings.LANGUAGE_CODE:
         found[LANGUAGE] = str(language).encode("latin-1", "replace")
-    if settings.USE_TZ and timezone.get_current_timezone() is not timezone.get_default_timezone():
+    if is_part and settings.USE_TZ and timezone.get_current_timezone() is not timezone.get_default_timezone():
         found[ZONE] = timezone.get_current_timezone_name().encode("latin-1", "replace")
     return found
 
@@ -91,7 +94,7 @@ def asked_of(request: Any, *, is_part: bool, is_changing: bool = False) -> Asked
         is_changing: whether its host counts, also if its method is none that pages answer.
     """
     is_before_locale = not is_part and has_middleware("django.middleware.locale.LocaleMiddleware")
-    own = _chosen(request) if is_before_locale else in_force()
+    own = _chosen(request) if is_before_locale else in_force(is_part=is_part)
     method, meta, host = request.method or "", request.META, b""
     if method in ("GET", "HEAD") or is_changing:
         try:

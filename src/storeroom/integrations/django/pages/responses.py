@@ -6,13 +6,14 @@ from typing import Any, Final
 from django.conf import settings
 from django.conf.urls.i18n import is_language_prefix_patterns_used
 from django.http import HttpResponse
+from django.http.response import ResponseHeaders
 from django.utils import translation
 from django.utils.cache import has_vary_header, patch_vary_headers
 
 from storeroom.http import Headers, Record, Refusal
 from storeroom.integrations.django.pages.requests import LANGUAGE, ZONE, Asked, in_force
 
-__all__ = ["dress", "headers_of", "refusal_of", "response_of", "texts"]
+__all__ = ["dress", "headers_of", "hit_of", "refusal_of", "response_of", "texts"]
 
 _TOLD: Final = ("Cache-Control", "Expires")
 """Headers that the cache may give another value."""
@@ -71,6 +72,27 @@ def texts(headers: Headers) -> dict[str, str]:
         key = _name(name)
         found[key] = f"{found[key]}, {text}" if key in found else text
     return found
+
+
+class _KnownHeaders(ResponseHeaders):
+    """Headers that have been checked before."""
+
+    def __init__(self, known: Any) -> None:
+        self._store = dict(known._store)
+
+
+@lru_cache(maxsize=1024)
+def _known(record: Record) -> ResponseHeaders:
+    return ResponseHeaders(texts(record.headers))
+
+
+def hit_of(record: Record, headers: Headers, body: bytes) -> HttpResponse:
+    """Return the response of a stored page with all of its headers, and some more behind them."""
+    response = HttpResponse(body, status=record.status)
+    response.headers = _KnownHeaders(_known(record))
+    for name, value in headers[len(record.headers) :]:
+        response.headers[_name(name)] = value.decode("latin-1")
+    return response
 
 
 def response_of(status: int, headers: Headers, body: bytes, made: Any = None) -> HttpResponse:
