@@ -95,7 +95,13 @@ COUNTERCHECKS = (
     ),
     Phase("tests left out that would pass, pymemcache", "pymemcache", (_PYMEMCACHE_TESTS,), 0, only_excluded=True),
     Phase("tests left out that would pass, pylibmc", "pylibmc", (_PYLIBMC_TESTS,), 0, only_excluded=True),
-    Phase("tests left out that would pass, pages", "pages", (*_PAGES_TESTS, "conditional_processing"), 0, only_excluded=True),
+    Phase(
+        "tests left out that would pass, pages",
+        "pages",
+        (*_PAGES_TESTS, "conditional_processing"),
+        0,
+        only_excluded=True,
+    ),
 )
 
 

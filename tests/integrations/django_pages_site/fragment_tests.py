@@ -66,6 +66,7 @@ class FragmentTests(SimpleTestCase):
             caches["default"].delete(make_template_fragment_key("name", ["<a>"]))
 
     def test_thirty_threads_make_a_fragment_once(self):
+        """The others wait for it."""
         number = Number(seconds=0.05)
         with ThreadPoolExecutor(30) as pool:
             found = list(pool.map(lambda _: rendered("{% cache 60 name %}{{ n }}{% endcache %}", n=number), range(30)))

@@ -1,12 +1,14 @@
 """The page cache of Django, as middleware and decorator, for sync and async views on WSGI and ASGI."""
 
 import asyncio
+import tempfile
 import threading
 import time
 from unittest import mock
 
 import pytest
 from asgiref.sync import SyncToAsync
+from django.conf import settings
 from django.contrib import messages
 from django.core import signals
 from django.core.cache import caches
@@ -20,13 +22,16 @@ from django.urls import NoReverseMatch
 from django.utils import timezone, translation
 from django.utils.cache import patch_cache_control
 from django.views.decorators.http import etag
-from pages_clients import COMBINATIONS, PagesTest, Wsgi, everywhere
+from pages_clients import COMBINATIONS, Asgi, PagesTest, Wsgi, everywhere
 from pages_urls import site
 from rest_framework.response import Response
 
 from storeroom.exceptions import ConfigurationError
 from storeroom.integrations import wsgi
 from storeroom.integrations.django import pages
+from storeroom.pages import page
+
+DATABASE = "storeroom.backends.db.DatabaseCache"
 
 
 def says(*lines, body=None, status=200):
@@ -209,6 +214,8 @@ class Leaks:
         assert len(site.runs) == before + 3
 
     def test_a_cookie_that_is_set_is_nobody_elses(self):
+        """RFC 9111 §7.3."""
+
         def sets(_):
             response = HttpResponse("page")
             response.set_cookie("a", "b")
@@ -249,6 +256,7 @@ class Leaks:
         assert self.get(cookie="sessionid=abc; csrftoken=x").text == "run 1"
 
     def test_a_cookie_that_nobody_has_named_gets_no_page_of_others(self):
+        """Neither is its page kept, nor is it given one."""
         site.script = lambda request: HttpResponse(request.COOKIES.get("theme", "light"))
         assert self.get(cookie="theme=dark").text == "dark"
         assert [self.get().text, self.get(cookie="theme=dark").text] == ["light", "dark"]
@@ -261,6 +269,8 @@ class Leaks:
         self.assert_not_stored(lambda request: HttpResponse(get_token(request)), cookie=f"csrftoken={'a' * 32}")
 
     def test_a_message_is_shown_once(self):
+        """Neither the page that has it, nor the one that adds it, is kept."""
+
         def shows(request):
             return HttpResponse(",".join(map(str, messages.get_messages(request))))
 
@@ -293,6 +303,7 @@ class Leaks:
         self.assert_not_stored(chooses)
 
     def test_time_zones_are_told_apart(self):
+        """Those that a middleware activates by a cookie."""
         site.script = lambda _: HttpResponse(timezone.get_current_timezone_name())
         for _ in range(2):
             assert self.get(cookie="zone=Asia/Tokyo").text == "Asia/Tokyo"
@@ -305,21 +316,55 @@ class Leaks:
         assert self.get(host="evil.com").status == 400
 
     def test_a_page_that_says_so_is_not_stored(self):
+        """By a header of the response."""
         for header in ("Vary: *", "Cache-Control: private", "Cache-Control: no-store"):
             self.assert_not_stored(says(header))
 
     def test_a_page_for_a_password_is_his(self):
+        """Nor does he get the page of those without (RFC 9111 §3.5)."""
         site.script = lambda request: HttpResponse(request.headers.get("authorization", "nobody"))
         assert self.get(authorization="alice").text == "alice"
         assert [self.get().text, self.get(authorization="bob").text] == ["nobody", "bob"]
 
     def test_paths_and_queries_are_told_apart(self):
+        """The order of parameters counts."""
         site.script = lambda request: HttpResponse(request.get_full_path())
         for path in (self.path, f"{self.path}?a=1", f"{self.path}?a=1&a=2", f"{self.path}?a=2&a=1"):
             assert [self.get(path).text, self.get(path).text] == [path] * 2
 
 
 everywhere(globals(), Answers, Leaks)
+
+
+class OfServers(PagesTest):
+    """A storage that is asked by several steps, and is awaited: SQLite, here."""
+
+    path, in_middleware = "/plain/", True
+
+    def setUp(self):
+        folder = self.enterContext(tempfile.TemporaryDirectory())
+        database = {"BACKEND": DATABASE, "LOCATION": "t", "OPTIONS": {"url": f"sqlite:///{folder}/pages.sqlite3"}}
+        self.enterContext(self.settings(CACHES={**settings.CACHES, "default": database}))
+        super().setUp()
+
+    def test_pages_are_kept_and_invalidated(self):
+        """By one run for all, variants included."""
+        site.script = says("Vary: Accept-Language")
+        assert {reply.text for reply in self.client.get_at_once(self.path, 10)} == {"run 1"}
+        for number in (2, 3):
+            assert self.get(accept_language="de").text == f"run {number}" == self.get(accept_language="de").text
+            pages.invalidate(prefix="/")
+        self.get()
+        self.clock.advance(310)
+        assert self.get().text == "run 4"
+        self.client.drain()
+        assert self.get().text == "run 5"
+
+
+class OfServersAsync(OfServers):
+    """The same, awaited."""
+
+    path, server = "/aplain/", Asgi
 
 
 class MiddlewareTests(PagesTest):
@@ -397,6 +442,27 @@ class MiddlewareTests(PagesTest):
         with self.assertRaisesMessage(ConfigurationError, "cache_page(): A page cache has no option 'vary'"):
             pages.cache_page(5, vary=["a"])
 
+    def test_a_view_may_have_options_of_its_own(self):
+        """By the mark that all page caches know."""
+        site.script = page(timeout=5, tags=["marked"])(says())
+        assert self.texts(2) == ["run 1"] * 2
+        pages.invalidate(tags=["marked"])
+        assert self.texts(2) == ["run 2"] * 2
+        self.clock.advance(70)
+        assert self.get().text == "run 3"
+
+    def test_a_host_that_a_proxy_tells_is_that_of_the_page(self):
+        """Where Django is told to believe it; its URL is the one to invalidate."""
+        with self.settings(USE_X_FORWARDED_HOST=True, ALLOWED_HOSTS=["*"], STOREROOM_PAGES={}):
+            site.script = lambda request: HttpResponse(request.get_host())
+            for _ in range(2):
+                assert [self.get(x_forwarded_host=host).text for host in ("a.com", "b.com")] == ["a.com", "b.com"]
+            pages.invalidate(url="http://a.com/plain/")
+            self.get(x_forwarded_host="b.com")
+            assert len(site.runs) == 2
+            self.get(x_forwarded_host="a.com")
+            assert len(site.runs) == 3
+
     def test_nothing_leaves_the_thread_of_the_loop(self):
         """A hit and a miss of an async view are awaited, and no more."""
 
@@ -438,11 +504,13 @@ class DecoratorTests(PagesTest):
             assert view(RequestFactory().get("/x/"))["Cache-Control"] == "max-age=0"
 
     def test_a_page_goes_by_tags_of_djangos_request(self):
+        """The function is given the request that the view is given."""
         assert self.texts(2) == ["run 1"] * 2
         pages.invalidate(tags=["tag:/view/"])
         assert self.texts(2) == ["run 2"] * 2
 
     def test_prefix_and_alias_keep_pages_apart(self):
+        """A prefix of paths is one in each alias."""
         assert [self.get("/prefixed/").text, self.get("/prefixed/").text] == ["run 1"] * 2
         pages.invalidate(prefix="/prefixed/")
         assert self.get("/prefixed/").text == "run 1"

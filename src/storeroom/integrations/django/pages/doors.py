@@ -1,4 +1,4 @@
-"""The page cache as a part of Django: what its middleware and its decorator have in common."""
+"""The page cache as a part of Django: the door that its middleware and its decorator are."""
 
 import asyncio
 import logging
