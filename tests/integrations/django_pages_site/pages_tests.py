@@ -320,6 +320,12 @@ class Leaks:
         for header in ("Vary: *", "Cache-Control: private", "Cache-Control: no-store"):
             self.assert_not_stored(says(header))
 
+        def marks(request):
+            request._cache_update_cache = False  # as packages tell Django's own
+            return HttpResponse("page")
+
+        self.assert_not_stored(marks)
+
     def test_a_page_for_a_password_is_his(self):
         """Nor does he get the page of those without (RFC 9111 §3.5)."""
         site.script = lambda request: HttpResponse(request.headers.get("authorization", "nobody"))
@@ -526,6 +532,10 @@ class DecoratorTests(PagesTest):
             assert [reply.text for reply in replies] == ['{"run":1}'] * 2
             assert [reply.headers["cache-control"] for reply in replies] == ["max-age=300"] * 2
             assert "text/html" in self.get(path, accept="text/html").headers["content-type"]
+            self.clock.advance(310)
+            assert self.get(path, accept="application/json").text == '{"run":1}'
+            self.client.drain()
+            assert self.get(path, accept="application/json").text == '{"run":3}'
 
     def test_a_view_is_as_it_was(self):
         """Its name, and whether it is a coroutine function; what is no request is told."""

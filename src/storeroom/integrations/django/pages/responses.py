@@ -35,6 +35,8 @@ def refusal_of(request: Any, response: Any, asked: Asked) -> Refusal | None:
         return Refusal.SET_COOKIE
     if getattr(messages, "used", False) or getattr(messages, "added_new", False):
         return Refusal.SET_COOKIE
+    if not getattr(request, "_cache_update_cache", True):  # by which packages tell Django's own page cache
+        return Refusal.NO_STORE
     if getattr(session, "accessed", False):
         patch_vary_headers(response, ("Cookie",))
     is_told = has_vary_header(response, "Cookie") or _is_as_asked(request, asked)
