@@ -7,7 +7,7 @@ import time
 from unittest import mock
 
 import pytest
-from asgiref.sync import SyncToAsync
+from asgiref.sync import SyncToAsync, iscoroutinefunction
 from django.conf import settings
 from django.contrib import messages
 from django.core import signals
@@ -22,7 +22,7 @@ from django.urls import NoReverseMatch
 from django.utils import timezone, translation
 from django.utils.cache import patch_cache_control
 from django.views.decorators.http import etag
-from pages_clients import COMBINATIONS, Asgi, PagesTest, Wsgi, everywhere
+from pages_clients import COMBINATIONS, OURS, Asgi, PagesTest, Wsgi, everywhere
 from pages_urls import site
 from rest_framework.response import Response
 
@@ -82,7 +82,7 @@ class Answers:
         first = self.get("", "HEAD")
         assert (first.status, first.body) == (200, b"")
         assert first.headers["content-length"] == "5"
-        assert [request.method for request in site.runs] == ["HEAD"]
+        assert site.methods == ["GET"]
         assert self.get().text == "run 1"
         assert self.get("", "HEAD").body == b""
 
@@ -309,6 +309,16 @@ class Leaks:
             assert self.get(cookie="zone=Asia/Tokyo").text == "Asia/Tokyo"
             assert self.get().text == "UTC"
 
+    def test_a_time_zone_that_nothing_tells_is_nobody_elses(self):
+        """Though the page says that it is fresh."""
+
+        def script(request):
+            return says("Cache-Control: max-age=60", body=timezone.get_current_timezone_name())(request)
+
+        site.script = script
+        assert self.get(cookie="zone=Asia/Tokyo").text == "Asia/Tokyo"
+        assert self.get().text == "UTC"
+
     def test_a_host_that_is_not_allowed_has_no_pages(self):
         """Its answer is Django's."""
         assert self.get(host="evil.com").status == 400
@@ -383,6 +393,12 @@ class MiddlewareTests(PagesTest):
         self.texts(3)
         assert site.seen == [self.path]
 
+    def test_a_host_that_nobody_checks_fills_no_storage(self):
+        """Without Django's CommonMiddleware any host comes to the view."""
+        with self.settings(MIDDLEWARE=[OURS]):
+            self.client.open()
+            assert [self.get(host="evil.com").text for _ in range(2)] == ["run 1", "run 2"]
+
     def test_the_words_of_a_page_count(self):
         """Before CACHE_MIDDLEWARE_SECONDS."""
         site.script = says("Cache-Control: max-age=10")
@@ -407,7 +423,9 @@ class MiddlewareTests(PagesTest):
         """Both have the same keys: one makes the page, the other lets it."""
         outer = wsgi.PageCache(self.client.handler, "default", timeout=300)
         self.client.handler = outer
+        misses = caches["default"].stats().misses
         assert self.texts(2) == ["run 1", "run 1"]
+        assert caches["default"].stats().misses == misses + 1
         self.client.handler = outer.app
         assert self.texts(2) == ["run 1", "run 1"]
 
@@ -478,6 +496,7 @@ class MiddlewareTests(PagesTest):
         async def asked():
             middleware = pages.CacheMiddleware(pages.cache_page(5)(aview))
             with mock.patch.object(SyncToAsync, "__call__", side_effect=AssertionError):
+                assert iscoroutinefunction(middleware)
                 return [(await middleware(AsyncRequestFactory().get("/x/"))).content for _ in range(2)]
 
         assert asyncio.run(asked()) == [b"page"] * 2
@@ -512,7 +531,7 @@ class DecoratorTests(PagesTest):
     def test_a_page_goes_by_tags_of_djangos_request(self):
         """The function is given the request that the view is given."""
         assert self.texts(2) == ["run 1"] * 2
-        pages.invalidate(tags=["tag:/view/"])
+        pages.invalidate(tags=["tag:view/"])
         assert self.texts(2) == ["run 2"] * 2
 
     def test_prefix_and_alias_keep_pages_apart(self):

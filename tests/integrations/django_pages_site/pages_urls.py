@@ -22,19 +22,22 @@ class Site:
     Attributes:
         script: makes the response to a request.
         runs: the requests of all runs.
+        methods: of the requests, while they were run.
         seen: the paths that have come to the last middleware.
     """
 
     script: Callable[[Any], Any]
     runs: list[Any]
+    methods: list[str]
     seen: list[str]
 
     def begin(self) -> None:
         self.script = lambda _: HttpResponse(f"run {len(self.runs)}")
-        self.runs, self.seen = [], []
+        self.runs, self.methods, self.seen = [], [], []
 
     def answer(self, request: Any) -> Any:
         self.runs.append(request)
+        self.methods.append(request.method)
         return self.script(request)
 
 
@@ -99,7 +102,9 @@ class ApiView(APIView):
         return site.answer(request)
 
 
-cached = cache_page(300, stale_while_revalidate=60, stale_if_error=600, tags=lambda request: [f"tag:{request.path}"])
+cached = cache_page(
+    300, stale_while_revalidate=60, stale_if_error=600, tags=lambda request: [f"tag:{request.resolver_match.route}"]
+)
 
 news = [
     path("", view, name="list"),
