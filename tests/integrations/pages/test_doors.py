@@ -8,7 +8,7 @@ import pytest
 from storeroom.backends.dummy import DummyCache
 from storeroom.backends.locmem import LocMemCache
 from storeroom.exceptions import ConfigurationError, StorageError
-from storeroom.pages import Pages
+from storeroom.pages import Pages, generations
 from storeroom.testing.concurrency import eventually
 from tests.handles import put_in_a_process_of_its_own
 from tests.integrations.pages.site import AsgiSite, page
@@ -343,6 +343,24 @@ def test_more_prefixes_than_are_remembered_are_no_stale_page(site, cache):
     assert site.get("/a").text == "run 2"
     site.pages.invalidate(prefix="/y")
     assert site.get("/a").text == "run 2"
+
+
+def test_one_invalidation_made_again_and_again_takes_no_other_pages(site, cache):
+    """A pattern is remembered once, however often it was invalidated."""
+    site.begin(cache, timeout=60)
+    site.get("/a")
+    for _ in range(150):
+        site.get("/x")
+        site.pages.invalidate(prefix="/x")
+        site.pages.invalidate(url="/home")
+    assert (site.get("/a").text, site.get("/x").text) == ("run 1", "run 152")
+
+
+def test_a_list_whose_numbers_are_used_up_is_begun_anew():
+    """No page of before it is live."""
+    last = generations.Generations(1, 2**24 - 1, 0, {})
+    anew = generations.read(last.after(["^/a"]))
+    assert not any(anew.allows(stamp, "https://example.com/b") for stamp in (0, last.current, last.current + 1))
 
 
 @pytest.mark.parametrize("tags", [["news"], lambda request: [request.path.strip("/")]])
