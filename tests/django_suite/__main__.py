@@ -38,6 +38,9 @@ _DATABASE_TESTS = ("cache.tests.DBCacheTests", "cache.tests.CreateCacheTableForD
 _TIME_ZONE_TESTS = ("cache.tests.DBCacheWithTimeZoneTests",)
 _PYMEMCACHE_TESTS = "cache.tests.PyMemcacheCacheTests"
 _PYLIBMC_TESTS = "cache.tests.PyLibMCCacheTests"
+_PAGES_TESTS = tuple(
+    f"cache.tests.{name}" for name in ("CacheMiddlewareTest", "CacheI18nTest", "TestWithTemplateResponse")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,8 @@ class Phase:
     """One call of ``runtests.py``, which has a server of its own.
 
     Attributes:
-        storage: the module whose class is the default cache, "sqlite" for a database of that kind; the cache suite
-            names the others by itself.
+        storage: the module whose class is the default cache, "sqlite" for a database of that kind, "pages" for
+            Storeroom's page cache on local memory; the cache suite names the others by itself.
         labels: the suites and classes that ``runtests.py`` is asked for.
         minimum: fewer tests passed that call a cache than this mean that something was not found, whatever the exit
             code. It is a little under the number of Django 5.2.19.
@@ -62,7 +65,7 @@ class Phase:
     @property
     def module(self) -> str:
         """The module whose class is the default cache."""
-        return "db" if self.storage == "sqlite" else self.storage
+        return {"sqlite": "db", "pages": "locmem"}.get(self.storage, self.storage)
 
 
 #: Those that take longest begin first, so that a run does not end with one of them alone.
@@ -75,6 +78,7 @@ PHASES = (
     Phase("cache, sessions and fragments, Redis", "redis", (_REDIS_TESTS, "sessions_tests", _FRAGMENTS), 140),
     Phase("cache and fragments, Memcached by pymemcache", "pymemcache", (_PYMEMCACHE_TESTS, _FRAGMENTS), 60),
     Phase("cache and fragments, Memcached by pylibmc", "pylibmc", (_PYLIBMC_TESTS, _FRAGMENTS), 60),
+    Phase("pages", "pages", (*_PAGES_TESTS, "decorators", "conditional_processing"), 40),
 )
 COUNTERCHECKS = (
     Phase("tests left out that would pass", "locmem", ("cache", "sessions_tests"), 0, only_excluded=True),
@@ -91,6 +95,13 @@ COUNTERCHECKS = (
     ),
     Phase("tests left out that would pass, pymemcache", "pymemcache", (_PYMEMCACHE_TESTS,), 0, only_excluded=True),
     Phase("tests left out that would pass, pylibmc", "pylibmc", (_PYLIBMC_TESTS,), 0, only_excluded=True),
+    Phase(
+        "tests left out that would pass, pages",
+        "pages",
+        (*_PAGES_TESTS, "conditional_processing"),
+        0,
+        only_excluded=True,
+    ),
 )
 
 

@@ -23,7 +23,10 @@ EXTRAS = "redis,memcached,postgresql"
 BUILT = ["pylibmc>=1.6.3; python_version < '3.12' and sys_platform == 'linux' and platform_machine == 'x86_64'"]
 
 #: Parts of Django's ``tests/`` that are unpacked: the runner, its needs, and the suites that use a cache.
-_WANTED = ("runtests.py", "urls.py", "templates", "cache", "sessions_tests", "template_tests")
+_WANTED = (
+    "runtests.py", "urls.py", "templates", "cache", "conditional_processing", "decorators", "sessions_tests",
+    "template_tests",
+)  # fmt: skip
 
 # The only edit: a dotted path as a setting or a mock names it, or the module that a subclass is imported from.
 _CLASSES = (

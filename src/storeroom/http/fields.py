@@ -8,12 +8,14 @@ import re
 from calendar import timegm
 from collections.abc import Mapping
 from functools import lru_cache
+from time import gmtime
 from types import MappingProxyType
 from typing import Final
 
 __all__ = [
     "Headers",
     "cookies",
+    "date_of",
     "directives",
     "entity_tags",
     "http_date",
@@ -115,6 +117,18 @@ def http_date(value: bytes | None) -> float | None:
             if 1 <= day <= 31 and hour <= 23 and minute <= 59 and second <= 60:
                 return float(timegm((year, _MONTHS.index(found["month"]) + 1, day, hour, minute, second)))
     return None
+
+
+def date_of(moment: float) -> bytes:
+    """Return epoch seconds as an HTTP date (RFC 9110 §5.6.7).
+
+    >>> date_of(784111777.0)
+    b'Sun, 06 Nov 1994 08:49:37 GMT'
+    """
+    time = gmtime(moment)
+    day, month = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[time.tm_wday], _MONTHS[time.tm_mon - 1]
+    clock = f"{time.tm_hour:02}:{time.tm_min:02}:{time.tm_sec:02}"
+    return f"{day}, {time.tm_mday:02} {month} {time.tm_year} {clock} GMT".encode()
 
 
 _ETAG: Final = re.compile(rb'(?:W/)?"([^"]*)"')

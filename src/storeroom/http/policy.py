@@ -36,11 +36,15 @@ class Policy:
         vary_on_cookies: the only cookies that pages differ by; they do whether they say so or not. None: a page
             differs by all of them if it says ``Vary: Cookie``.
         ignored_cookies: cookies that no page differs by; ``*`` at the end stands for any ending.
+        declared_cookies: cookies for which a page that differs by them says ``Vary: Cookie``, as the framework sees to;
+            a request that has them is answered by pages that do not say so.
         ignored_parameters: parameters of the query that no page differs by, likewise.
         honours_requests: whether the directives in a request's Cache-Control count: whoever asks may then have a page
             made anew.
         serves_ranges: whether parts of a stored page are served from it; else the application serves them.
         stores_tokens: whether pages with tokens against forged requests may be stored.
+        tells_timeout: whether browsers are told the timeout of a page that says none itself.
+        overrides_lifetimes: whether the timeout counts for pages that say a lifetime, too; browsers are told theirs.
     """
 
     timeout: float | None = None
@@ -54,9 +58,12 @@ class Policy:
     vary_on_cookies: tuple[str, ...] | None = None
     ignored_cookies: tuple[str, ...] = ANALYTICS_COOKIES
     ignored_parameters: tuple[str, ...] = ()
+    declared_cookies: tuple[str, ...] = ()
     honours_requests: bool = False
     serves_ranges: bool = False
     stores_tokens: bool = False
+    tells_timeout: bool = False
+    overrides_lifetimes: bool = False
 
     @cached_property
     def targeted_names(self) -> tuple[bytes, ...]:
@@ -80,6 +87,11 @@ class Policy:
     def ignores_cookie(self) -> re.Pattern[bytes]:
         """Names of cookies that no page differs by."""
         return _pattern(self.ignored_cookies)
+
+    @cached_property
+    def allows_cookie(self) -> re.Pattern[bytes]:
+        """Names of cookies that a request may have, for a page that does not say that it differs by them."""
+        return _pattern((*self.ignored_cookies, *self.declared_cookies))
 
     @cached_property
     def ignores_parameter(self) -> re.Pattern[bytes]:

@@ -21,10 +21,12 @@ _OVERRIDES: Final = (
 _FORWARDED: Final = (
     b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-scheme", b"x-forwarded-port", b"x-forwarded-prefix",
     b"x-forwarded-ssl", b"x-forwarded-server", b"forwarded", b"front-end-https", b"x-host", b"x-scheme",
-    b"x-requested-with", b"hx-request", b"hx-target", b"turbo-frame", b"x-pjax", b"x-inertia",
+    b"x-requested-with", b"hx-request", b"hx-target", b"turbo-frame", b"x-pjax", b"x-inertia", b":language",
+    b":time-zone",
 )  # fmt: skip
 """Headers by which some applications learn their own address, which is then in their pages, or answer with a part of a
-page: an answer differs by those that are sent, so that nobody's forged address, and no part, is in another's page."""
+page: an answer differs by those that are sent, so that nobody's forged address, and no part, is in another's page.
+Those with a colon are a door's own: a framework's settings for this request, where they are not the usual ones."""
 
 _LISTS: Final = frozenset({b"accept", b"accept-charset", b"accept-encoding", b"accept-language"})
 """Headers in which neither case nor space means anything (RFC 9111 §4.1, RFC 9110 §12.5)."""
@@ -158,5 +160,5 @@ def strange_cookies(request: Request, policy: Policy) -> bool:
     if value is None:
         return False
     named = policy.cookie_names or frozenset()
-    ignored = policy.ignores_cookie
-    return any(name not in named and not ignored.fullmatch(name) for name, _ in cookies(value))
+    allowed = policy.allows_cookie
+    return any(name not in named and not allowed.fullmatch(name) for name, _ in cookies(value))

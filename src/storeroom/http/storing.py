@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from storeroom.http.fields import Headers, directives, http_date, joined, names, seconds, surrogate, targeted
+from storeroom.http.fields import Headers, date_of, directives, http_date, joined, names, seconds, surrogate, targeted
 from storeroom.http.policy import CSRF_SIGNS, Policy
 from storeroom.http.records import Record
 from storeroom.http.requests import Request, strange_cookies
@@ -49,6 +49,7 @@ class Refusal(Enum):
     NO_LIFETIME = "it does not say for how long it is fresh (RFC 9111 §3)"
     STALE = "it is stale already, and of no use (RFC 9111 §4.2)"
     CSRF = "it has a token against forged requests in it"
+    SETTING = "its language or time zone is not the usual one, and nothing tells by what it differs"
     NONCE = "its Content-Security-Policy has a nonce, which is for one answer"
     TOO_LARGE = "it is larger than max_body"
     STREAMED = "it is a stream of events, or was not complete"
@@ -106,7 +107,7 @@ def storable(request: Request, status: int, headers: Headers, policy: Policy, no
         return refusal
     if not policy.stores_tokens and any(b"'nonce-" in value for name, value in headers if name in _POLICIES):
         return Refusal.NONCE
-    lifetime = _lifetime(headers, found, now, is_targeted=is_targeted)
+    lifetime = None if _is_overridden(policy) else _lifetime(headers, found, now, is_targeted=is_targeted)
     is_implicit = False
     if lifetime is None and "no-cache" in found:
         lifetime = 0.0
@@ -117,6 +118,10 @@ def storable(request: Request, status: int, headers: Headers, policy: Policy, no
             return Refusal.COOKIE
         lifetime, is_implicit = policy.timeout, True
     return _lifetimes(headers, found, policy, lifetime, now, is_implicit=is_implicit)
+
+
+def _is_overridden(policy: Policy) -> bool:
+    return policy.overrides_lifetimes and policy.timeout is not None
 
 
 def _refusal(request: Request, status: int, headers: Headers, found: Mapping[str, str | None]) -> Refusal | None:
@@ -217,17 +222,27 @@ def made(status: int, headers: Headers, times: Lifetimes, policy: Policy, now: f
     listed = set(names(joined(headers, b"connection")))
     dropped = _HOP | listed | {b"age", b"storeroom-cache-control"}
     kept = [pair for pair in headers if pair[0] not in dropped]
-    is_restated = policy.browser_timeout is not None
+    is_restated = policy.browser_timeout is not None or (_is_overridden(policy) and _states(headers))
     if policy.browser_timeout is not None:
         # One for all: a page that is purged here must not live on in browsers.
         kept = [pair for pair in kept if pair[0] not in (b"cache-control", b"expires")]
         kept.append((b"cache-control", b"max-age=%d" % policy.browser_timeout))
+    elif policy.tells_timeout and times.is_implicit and not _states(headers):
+        told = (joined(kept, b"cache-control"), b"max-age=%d" % times.fresh)
+        kept = [pair for pair in kept if pair[0] != b"cache-control"]
+        kept.append((b"cache-control", b", ".join(part for part in told if part)))
+        kept.append((b"expires", date_of(now + times.fresh)))
     fresh_until = now + times.fresh
     return Record(
         status, kept, now - times.age, fresh_until, revalidate_until=fresh_until + times.stale_while_revalidate,
         error_until=fresh_until + times.stale_if_error, kept_until=now + times.kept, is_implicit=times.is_implicit,
         validates=times.validates, is_restated=is_restated, stamp=stamp,
     )  # fmt: skip
+
+
+def _states(headers: Headers) -> bool:
+    """Tell whether an answer states a lifetime that browsers go by."""
+    return "max-age" in directives(joined(headers, b"cache-control")) or joined(headers, b"expires") is not None
 
 
 def freshened(record: Record, headers: Headers) -> Headers:

@@ -26,29 +26,30 @@ __all__ = ["PageCache"]
 Environ = dict[str, Any]
 App = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
-_CONDITIONS: Final = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE", "HTTP_IF_RANGE")
+CONDITIONS: Final = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE", "HTTP_IF_RANGE")
 """Headers that the application does not see where its answer is to be stored: it is then a whole one."""
 
 _log = logging.getLogger("storeroom.pages")
 
 
 @lru_cache(maxsize=1024)
-def _variable(name: bytes) -> str:
+def variable(name: bytes) -> str:
+    """Return the name that a header has in an environ."""
     text = name.decode("latin-1").upper().replace("-", "_")
     return text if text in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{text}"
 
 
-_LOOKED_AT: Final = frozenset(map(_variable, LOOKED_AT)) - {"CONTENT_LENGTH"}  # some servers name that always
+_LOOKED_AT: Final = frozenset(map(variable, LOOKED_AT)) - {"CONTENT_LENGTH"}  # some servers name that always
 
 
-class _Headers(Mapping[bytes, bytes]):
+class EnvironHeaders(Mapping[bytes, bytes]):
     """The headers of an environ, read when they are asked for."""
 
     def __init__(self, environ: Environ) -> None:
         self._environ = environ
 
     def __getitem__(self, name: bytes) -> bytes:
-        value = self._environ[_variable(name)]
+        value = self._environ[variable(name)]
         if value == "" and name in (b"content-length", b"content-type"):
             raise KeyError(name)
         return str(value).encode("latin-1")
@@ -65,13 +66,17 @@ def _quoted(path: str) -> str:
     return quote(path.encode("latin-1"), safe="/:;@!$&'()*+,=~")
 
 
+def is_plain(environ: Environ) -> bool:
+    """Tell whether a request has none of the headers that decide about the answer: see LOOKED_AT."""
+    return environ.keys().isdisjoint(_LOOKED_AT) and environ.get("CONTENT_LENGTH") in (None, "", "0")
+
+
 def request_of(environ: Environ) -> Request:
     """Return the request of an environ."""
     path = _quoted(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")) or "/"
-    is_plain = environ.keys().isdisjoint(_LOOKED_AT) and environ.get("CONTENT_LENGTH") in (None, "", "0")
     return Request(
         environ["REQUEST_METHOD"], environ["wsgi.url_scheme"], environ.get("HTTP_HOST", "").encode("latin-1"), path,
-        environ.get("QUERY_STRING", ""), _Headers(environ), is_plain,
+        environ.get("QUERY_STRING", ""), EnvironHeaders(environ), is_plain(environ),
     )  # fmt: skip
 
 
@@ -244,9 +249,9 @@ class _Runner:
 
     def _plain_environ(self) -> Environ:
         """Return the environ as the application is to see it: of a GET for a whole answer."""
-        environ = {name: value for name, value in self._environ.items() if name not in _CONDITIONS}
+        environ = {name: value for name, value in self._environ.items() if name not in CONDITIONS}
         environ.pop("wsgi.file_wrapper", None)
-        environ |= {_variable(name): value.decode("latin-1") for name, value in self.making.added()}
+        environ |= {variable(name): value.decode("latin-1") for name, value in self.making.added()}
         return {**environ, "REQUEST_METHOD": "GET"}
 
     def close(self) -> None:

@@ -29,12 +29,13 @@ from storeroom.storage.hooks import MISSING
 from storeroom.storage.inline import WouldWaitError
 from storeroom.storage.steps import Steps
 
-__all__ = ["GENERATIONS", "PAGE", "Companions", "Found", "Task", "inline", "judged", "looking", "looking_again"]
+__all__ = ["GENERATIONS", "PAGE", "PART", "Companions", "Found", "Task", "inline", "judged", "looking", "looking_again"]
 
 
 PAGE: Final = "page:"
+PART: Final = "page-part:"
 GENERATIONS: Final = "pages:generations"
-"""Beginnings of keys: of pages, and of the list of generations."""
+"""Beginnings of keys: of whole applications' pages, of those of their parts, and of the list of generations."""
 
 
 _NOTHING: Final[Mapping[str, Any]] = {}
@@ -63,17 +64,19 @@ class Task:
         "cache", "companions", "generations_key", "hooks", "plan", "policy", "request", "storage_key", "url",
     )  # fmt: skip
 
-    def __init__(self, cache: Any, plan: Plan, request: Request, url: str, companions: Companions) -> None:
+    def __init__(
+        self, cache: Any, plan: Plan, request: Request, url: str, companions: Companions, begin: str = PAGE
+    ) -> None:
         self.cache, self.hooks = cache, cache._overlay or cache
         self.plan, self.policy, self.request, self.url = plan, plan.policy, request, url
         self.companions = companions
         head = cache._head
         if head is None:
             self.storage_key, self.generations_key = (
-                cache._storage_key(name, None) for name in (PAGE + url, GENERATIONS)
+                cache._storage_key(name, None) for name in (begin + url, GENERATIONS)
             )
         else:
-            self.storage_key, self.generations_key = f"{head}{PAGE}{url}", f"{head}{GENERATIONS}"
+            self.storage_key, self.generations_key = f"{head}{begin}{url}", f"{head}{GENERATIONS}"
 
     def variant_key(self, marker: Varies, names: tuple[bytes, ...] = ()) -> str:
         """Return the storage key of the page for the request's own headers; by other names than the marker's, if given.

@@ -47,7 +47,7 @@ from storeroom.storage.outages import room_needed
 from storeroom.storage.steps import Steps
 from storeroom.timeouts import AT_ONCE
 
-__all__ = ["Answer", "KeptStaleError", "Making", "Runner", "obtain", "refresh", "try_out"]
+__all__ = ["Answer", "KeptStaleError", "Making", "Runner", "keep", "obtain", "refresh", "try_out"]
 
 _ERRORS: Final = frozenset({500, 502, 503, 504})
 """Statuses instead of which a stale page is served (RFC 5861 §4)."""
@@ -105,6 +105,7 @@ class Making:
         is_begun: whether the application was run for this request; the runner says so.
         is_through: whether its answer goes to the client as it comes.
         reason: for which it is run, by RFC 9211 §2.2.
+        versions: those of its tags, from before the run; None if they cannot be had.
     """
 
     def __init__(self, task: Task, found: Found) -> None:
@@ -121,6 +122,7 @@ class Making:
         self.expires_at, self.kept_until = AT_ONCE, AT_ONCE
         self.vary: Sequence[bytes] = ()
         self._learnt: tags.Versions | None = {}
+        self.versions: tags.Versions | None = {}
 
     @property
     def stale(self) -> Record | None:
@@ -223,7 +225,7 @@ class Making:
 
     def settled(self, versions: tags.Versions, seconds: float) -> Steps[bytes]:
         """Return the bytes to be stored under the key that was computed; store the page itself, if it is elsewhere."""
-        current = self.found.generations.current
+        current, self.versions = self.found.generations.current, versions
         packed = self._packed()
         if packed is None:
             return self._note(current)
@@ -410,14 +412,34 @@ def try_out(making: Making, runner: Runner) -> Steps[Answer | None]:
     The note that it was not takes the lease's part: it has to be there still.
     """
     keys = making.task.cache._tag_keys(making.plan.tags_of(making.request))
-    versions = (yield from tags.current_versions(making.hooks, keys)) if keys else {}
+    making.versions = (yield from tags.current_versions(making.hooks, keys)) if keys else {}
     yield runner, "run", ()
-    if making.page is not None and making.refusal is None and versions is not None:
-        value = yield from making.settled(versions, 0.0)
-        stored, until = value, making.kept_until
-        if value[:2] == RECORD:
-            stored, until = yield from making.conditioned(value, versions, 0.0)
-        swap = making.found.storage_key, making.found.entry, stored, until
-        with unstored.Caught():
-            making.was_stored = making.was_stored and bool((yield making.hooks, "_compare_set", swap))
+    yield from _put(making)
     return making.answer(making.found.reason)
+
+
+def keep(making: Making, status: int, headers: Headers, body: bytes) -> Steps[None]:
+    """Store an answer that has become complete after its run was over, if it may be stored."""
+    making.is_through = status in _ERRORS or not making.begins(status, headers) or not making.fits(len(body))
+    if making.is_through:
+        return
+    making.ends(status, headers, body)
+    with unstored.Caught():
+        entry = yield making.hooks, "_get", (making.found.storage_key,)
+        making.found = making.found._replace(entry=entry)
+        yield from _put(making)
+
+
+def _put(making: Making) -> Steps[None]:
+    """Store the page of a run that has no lease, if nobody else has stored one since it was looked for."""
+    versions = making.versions
+    if making.page is None or making.refusal is not None or versions is None:
+        return
+    value = yield from making.settled(versions, 0.0)
+    stored, until = value, making.kept_until
+    if value[:2] == RECORD:
+        stored, until = yield from making.conditioned(value, versions, 0.0)
+    key, entry = making.found.storage_key, making.found.entry
+    with unstored.Caught():
+        put = ("_add", (key, stored, until)) if entry is MISSING else ("_compare_set", (key, entry, stored, until))
+        making.was_stored = making.was_stored and bool((yield making.hooks, *put))

@@ -15,7 +15,9 @@ from storeroom.wording import nearest
 __all__ = ["Plan", "Plans", "parsed"]
 
 _DURATIONS: Final = ("timeout", "browser_timeout", "stale_while_revalidate", "stale_if_error", "revalidate_for")
-_NAMES: Final = ("targeted", "vary_on", "vary_on_cookies", "ignored_cookies", "ignored_parameters")
+_NAMES: Final = (
+    "targeted", "vary_on", "vary_on_cookies", "ignored_cookies", "declared_cookies", "ignored_parameters",
+)  # fmt: skip
 _OF_POLICY: Final = tuple(field.name for field in fields(Policy))
 _OWN: Final = ("tags", "early", "hit_for_miss", "compress")
 

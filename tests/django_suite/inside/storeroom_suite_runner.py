@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 from unittest import TestSuite
 
+import storeroom_suite_pages
 import storeroom_suite_touches
 from django.apps import apps
 from django.conf import settings
@@ -33,6 +34,9 @@ _CLASSES = (
 )
 
 
+#: Whether the page cache is under test.
+_PAGES = os.environ["STOREROOM_SUITE_STORAGE"] == "pages"
+
 _APP = "storeroom.integrations.django"
 
 
@@ -46,6 +50,8 @@ class SuiteRunner(DiscoverRunner):
         storeroom_suite_touches.watch()
         _check_classes_under_test()
         _install_app()
+        if _PAGES:
+            storeroom_suite_pages.install()
         suite = super().build_suite(test_labels, **kwargs)
         listed = {name for name in _PLAN["tests"] if name.startswith(tuple(f"{label}." for label in test_labels))}
         self.problems += [f"{name} is left out, but does not exist here" for name in sorted(listed - self.seen)]
@@ -104,6 +110,8 @@ class _Result:
     def startTest(self, test):  # noqa: N802 (unittest's name)
         if test.id() in _PLAN["isolated"]:
             _clear_local_memory(test)
+        if _PAGES:
+            storeroom_suite_pages.clear()
         self.calls = storeroom_suite_touches.calls()
         super().startTest(test)
 

@@ -36,6 +36,7 @@ USE_TZ = False
 
 CACHES = {
     "locmem": {"default": {"BACKEND": f"{_BACKENDS}.locmem.LocMemCache"}},
+    "pages": {"default": {"BACKEND": f"{_BACKENDS}.locmem.LocMemCache"}},
     "redis": {
         "default": {"BACKEND": f"{_BACKENDS}.redis.RedisCache", "LOCATION": _LOCATION},
     },

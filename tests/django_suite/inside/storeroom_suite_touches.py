@@ -50,14 +50,16 @@ def _watch_class(base, names=_METHODS):
     for name in names & vars(base).keys():
         method = vars(base)[name]
         if inspect.isfunction(method):
-            setattr(base, name, _noted(method))
+            setattr(base, name, noted(method))
 
 
-def _noted(method):
+def noted(method):
+    """Return a function whose calls are noted, too."""
+
     @functools.wraps(method)
-    def noted(*args, **kwargs):
+    def call(*args, **kwargs):
         global _calls  # noqa: PLW0603 (one number for the process)
         _calls += 1
         return method(*args, **kwargs)
 
-    return noted
+    return call

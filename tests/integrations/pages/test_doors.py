@@ -8,7 +8,7 @@ import pytest
 from storeroom.backends.dummy import DummyCache
 from storeroom.backends.locmem import LocMemCache
 from storeroom.exceptions import ConfigurationError, StorageError
-from storeroom.pages import Pages
+from storeroom.pages import Pages, generations
 from storeroom.testing.concurrency import eventually
 from tests.handles import put_in_a_process_of_its_own
 from tests.integrations.pages.site import AsgiSite, page
@@ -302,6 +302,38 @@ def test_pages_go_by_prefix(site, any_cache, prefix, left):
     assert [site.get(path).text for path in paths] == after
 
 
+def paths_of(view, args, kwargs):
+    """Return the path of a view, as a framework's router does; a star stands for an argument that is not given."""
+    return {"item": f"/item/{kwargs.get('name', '*')}/", "both": ["/a/", "/b/"]}[view]
+
+
+@pytest.mark.parametrize(
+    ("how", "gone"),
+    [
+        ({"view": "item", "name": "x"}, {"/item/x/", "/item/x/?q=1"}),
+        ({"view": "item", "kwargs": {"name": "x"}}, {"/item/x/", "/item/x/?q=1"}),
+        ({"view": "item", "name": "ä"}, {"/item/%C3%A4/"}),
+        ({"view": "item"}, {"/item/x/", "/item/x/?q=1", "/item/%C3%A4/"}),
+        ({"view": "both"}, {"/a/", "/b/"}),
+    ],
+)
+def test_pages_go_by_the_name_of_their_view(site, any_cache, how, gone):
+    """With any query, and for all arguments that are not given; from any handle that knows the views' paths."""
+    site.begin(any_cache, timeout=60)
+    paths = ["/item/x/", "/item/x/?q=1", "/item/%C3%A4/", "/item/", "/item/x", "/a/", "/b/"]
+    before = {path: site.get(path).text for path in paths}
+    Pages(any_cache, urls=paths_of).invalidate(**how)
+    assert {path for path in paths if site.get(path).text != before[path]} == gone
+
+
+def test_a_view_that_cannot_be_found_is_told(cache):
+    """Neither is it taken for all pages, nor for none."""
+    with pytest.raises(ConfigurationError, match="do not know the paths of views"):
+        Pages(cache).invalidate(view="item")
+    with pytest.raises(TypeError, match=r"has got \['pk'\], which are arguments of a view"):
+        Pages(cache, urls=paths_of).invalidate(pk=7)
+
+
 def test_more_prefixes_than_are_remembered_are_no_stale_page(site, cache):
     """Pages from before the list go; newer ones stay."""
     site.begin(cache, timeout=60)
@@ -311,6 +343,24 @@ def test_more_prefixes_than_are_remembered_are_no_stale_page(site, cache):
     assert site.get("/a").text == "run 2"
     site.pages.invalidate(prefix="/y")
     assert site.get("/a").text == "run 2"
+
+
+def test_one_invalidation_made_again_and_again_takes_no_other_pages(site, cache):
+    """A pattern is remembered once, however often it was invalidated."""
+    site.begin(cache, timeout=60)
+    site.get("/a")
+    for _ in range(150):
+        site.get("/x")
+        site.pages.invalidate(prefix="/x")
+        site.pages.invalidate(url="/home")
+    assert (site.get("/a").text, site.get("/x").text) == ("run 1", "run 152")
+
+
+def test_a_list_whose_numbers_are_used_up_is_begun_anew():
+    """No page of before it is live."""
+    last = generations.Generations(1, 2**24 - 1, 0, {})
+    anew = generations.read(last.after(["^/a"]))
+    assert not any(anew.allows(stamp, "https://example.com/b") for stamp in (0, last.current, last.current + 1))
 
 
 @pytest.mark.parametrize("tags", [["news"], lambda request: [request.path.strip("/")]])

@@ -53,8 +53,10 @@ def test_pages_are_stored_found_and_invalidated(site, cache):
     asked = [("/a",), ("/a", "Accept-Language: fr"), ("/b",)]
     first = [site.get(*lines).text for lines in asked]
     assert first == [site.get(*lines).text for lines in asked] == ["run 1", "run 2", "run 3"]
-    for number, how in enumerate(({"url": "https://example.com/a"}, {"prefix": "/a"}, {"tags": ["news"]})):
-        Pages(cache).invalidate(**how)
+    for number, how in enumerate(
+        ({"url": "https://example.com/a"}, {"prefix": "/a"}, {"view": "a"}, {"tags": ["news"]})
+    ):
+        Pages(cache, urls=lambda view, args, kwargs: f"/{view}").invalidate(**how)
         again = [site.get(*lines).text for lines in asked]
         assert again[:2] == [f"run {4 + 2 * number}", f"run {5 + 2 * number}"]
         assert (again[2] == "run 3") is ("tags" not in how)

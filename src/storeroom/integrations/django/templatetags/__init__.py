@@ -1,0 +1,1 @@
+"""Each module is a library of template tags."""
