@@ -7,8 +7,10 @@ clock takes part, and a page that was being made during an invalidation is not l
 """
 
 import os
+import re
 from functools import lru_cache
 from typing import Final
+from urllib.parse import unquote
 
 from storeroom.storage.hooks import MISSING, StorageHooks
 from storeroom.storage.steps import Steps
@@ -48,7 +50,15 @@ def _matches(pattern: str, url: str) -> bool:
     kind, text = pattern[0], pattern[1:]
     if text.startswith("/"):
         url = url[url.index("/", url.index("://") + 3) :]
+    if kind == "~":
+        return _form(text).fullmatch(unquote(url.partition("?")[0])) is not None
     return url == text if kind == "=" else url.startswith(text)
+
+
+@lru_cache(maxsize=256)
+def _form(text: str) -> re.Pattern[str]:
+    """Return a pattern for decoded paths, in which a star stands for any text."""
+    return re.compile(".*".join(re.escape(unquote(part)) for part in text.split("*")), re.DOTALL)
 
 
 @lru_cache(maxsize=16)
@@ -79,7 +89,8 @@ def write(hooks: StorageHooks, storage_key: str, patterns: list[str]) -> Steps[b
     Args:
         hooks: of the cache.
         storage_key: of the list.
-        patterns: "=" and a whole path or URL, or "^" and the beginning of one. A path is one at all hosts.
+        patterns: "=" and a whole path or URL, "^" and the beginning of one, or "~" and a path with stars, each for any
+            text, to go with any query. A path is one at all hosts.
 
     Raises:
         StorageError: the storage cannot be written now.

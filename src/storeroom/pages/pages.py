@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from storeroom import timeouts
 from storeroom.computing.decision import draw
-from storeroom.exceptions import StorageError
+from storeroom.exceptions import ConfigurationError, StorageError
 from storeroom.http import (
     Headers,
     Kind,
@@ -37,6 +37,7 @@ __all__ = ["Pages"]
 
 Begin = Callable[[Making], Any]
 Refresh = Callable[[Making], None]
+Urls = Callable[[Any, Sequence[Any], Mapping[str, Any]], str | Iterable[str]]
 
 _CONTROL: Final = b"cache-control"
 
@@ -60,6 +61,8 @@ class Pages:
             paths where nothing is stored. The first that fits counts.
         cache_status: the name of this cache in the header Cache-Status, which tells how a request was answered (RFC
             9211); None: the header is not sent.
+        urls: tells the path of a view, by its name, positional and named arguments, for invalidate(view=...); or
+            several paths. A star in a path stands for any text, as where an argument was not given.
         **options: for all paths: those of ``storeroom.http.Policy``, durations as timeouts; `tags` of the pages, or a
             function of the request; `early` as for get_or_set(); `hit_for_miss`, for how long requests for a page that
             is not to be stored do not wait for each other.
@@ -70,9 +73,10 @@ class Pages:
 
     def __init__(
         self, cache: Any = "default", *, hosts: Iterable[str] | None = None,
-        rules: Mapping[str, Mapping[str, Any] | None] | None = None, cache_status: str | None = None, **options: Any,
+        rules: Mapping[str, Mapping[str, Any] | None] | None = None, cache_status: str | None = None,
+        urls: Urls | None = None, **options: Any,
     ) -> None:  # fmt: skip
-        self._cache = cache
+        self._cache, self._urls = cache, urls
         self.hosts = None if hosts is None else tuple(host.lower() for host in hosts)
         self.status_name = cache_status
         self._plans = Plans(options, rules or {})
@@ -226,28 +230,57 @@ class Pages:
 
     # Invalidation -----------------------------------------------------------------------------
 
-    def invalidate(self, *, url: str | None = None, prefix: str | None = None, tags: Sequence[object] = ()) -> None:
+    def invalidate(
+        self, *, url: str | None = None, prefix: str | None = None, tags: Sequence[object] = (), view: Any = None,
+        args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **arguments: Any,
+    ) -> None:  # fmt: skip
         """Make pages absent, for all processes, at once. The cost does not depend on their number.
 
         Args:
             url: of one page, in all its variants; its query is part of it. A path alone is meant at all hosts.
             prefix: the beginning of paths, or of URLs.
             tags: of pages and other entries of the cache.
+            view: the name of a view, whose pages go with any query, at all hosts; those of all arguments that are not
+                given.
+            args: positional arguments of the view.
+            kwargs: its named arguments, where their names are words of this method.
+            **arguments: its other named arguments.
 
         Raises:
+            ConfigurationError: a view is given, and no `urls` that know its path.
             StorageError: the server is out of reach, and the pages are live still.
+            TypeError: arguments are given without a view.
             ValueError: the URL or the prefix is none.
         """
-        run(self._invalidating(url, prefix, tags))
+        run(self._invalidating(url, prefix, tags, self._paths_of(view, args, {**(kwargs or {}), **arguments})))
 
     async def ainvalidate(
-        self, *, url: str | None = None, prefix: str | None = None, tags: Sequence[object] = ()
-    ) -> None:
+        self, *, url: str | None = None, prefix: str | None = None, tags: Sequence[object] = (), view: Any = None,
+        args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **arguments: Any,
+    ) -> None:  # fmt: skip
         """See invalidate()."""
-        await arun(self._invalidating(url, prefix, tags))
+        paths = self._paths_of(view, args, {**(kwargs or {}), **arguments})
+        await arun(self._invalidating(url, prefix, tags, paths))
 
-    def _invalidating(self, url: str | None, prefix: str | None, tags: Sequence[object]) -> Steps[None]:
-        patterns = [] if prefix is None else [f"^{_checked('prefix', prefix)}"]
+    def _paths_of(self, view: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
+        """Return the paths of a view with some arguments; none without a view."""
+        if view is None:
+            if args or kwargs:
+                raise TypeError(f"invalidate() has got {[*args, *kwargs]}, which are arguments of a view, and no view.")
+            return []
+        if self._urls is None:
+            raise ConfigurationError(
+                f"invalidate(view={view!r}): these pages do not know the paths of views; give Pages(urls=...) a "
+                "function that returns a path for a view's name, a list and a dict of arguments."
+            )
+        found = self._urls(view, args, kwargs)
+        return [_checked("path", path) for path in ([found] if isinstance(found, str) else found)]
+
+    def _invalidating(
+        self, url: str | None, prefix: str | None, tags: Sequence[object], paths: Iterable[str]
+    ) -> Steps[None]:
+        patterns = [f"~{path}" for path in paths]
+        patterns += [] if prefix is None else [f"^{_checked('prefix', prefix)}"]
         if tags:
             yield self.cache, "invalidate_tags", tuple(tags)
         if url is not None and _checked("url", url).startswith("/"):

@@ -168,7 +168,7 @@ class WsgiSite(Site):
     def get(self, path: str = "/page", *lines: str, method: str = "GET", host: str = "example.com") -> Reply:
         path, _, query = path.partition("?")
         environ = {
-            "REQUEST_METHOD": method, "SCRIPT_NAME": "", "PATH_INFO": unquote(path), "QUERY_STRING": query,
+            "REQUEST_METHOD": method, "SCRIPT_NAME": "", "PATH_INFO": unquote(path, "latin-1"), "QUERY_STRING": query,
             "HTTP_HOST": host, "wsgi.url_scheme": "https", "wsgi.file_wrapper": list, "CONTENT_LENGTH": "",
         }  # fmt: skip
         for line in lines:

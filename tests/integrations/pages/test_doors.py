@@ -302,6 +302,38 @@ def test_pages_go_by_prefix(site, any_cache, prefix, left):
     assert [site.get(path).text for path in paths] == after
 
 
+def paths_of(view, args, kwargs):
+    """Return the path of a view, as a framework's router does; a star stands for an argument that is not given."""
+    return {"item": f"/item/{kwargs.get('name', '*')}/", "both": ["/a/", "/b/"]}[view]
+
+
+@pytest.mark.parametrize(
+    ("how", "gone"),
+    [
+        ({"view": "item", "name": "x"}, {"/item/x/", "/item/x/?q=1"}),
+        ({"view": "item", "kwargs": {"name": "x"}}, {"/item/x/", "/item/x/?q=1"}),
+        ({"view": "item", "name": "ä"}, {"/item/%C3%A4/"}),
+        ({"view": "item"}, {"/item/x/", "/item/x/?q=1", "/item/%C3%A4/"}),
+        ({"view": "both"}, {"/a/", "/b/"}),
+    ],
+)
+def test_pages_go_by_the_name_of_their_view(site, any_cache, how, gone):
+    """With any query, and for all arguments that are not given; from any handle that knows the views' paths."""
+    site.begin(any_cache, timeout=60)
+    paths = ["/item/x/", "/item/x/?q=1", "/item/%C3%A4/", "/item/", "/item/x", "/a/", "/b/"]
+    before = {path: site.get(path).text for path in paths}
+    Pages(any_cache, urls=paths_of).invalidate(**how)
+    assert {path for path in paths if site.get(path).text != before[path]} == gone
+
+
+def test_a_view_that_cannot_be_found_is_told(cache):
+    """Neither is it taken for all pages, nor for none."""
+    with pytest.raises(ConfigurationError, match="do not know the paths of views"):
+        Pages(cache).invalidate(view="item")
+    with pytest.raises(TypeError, match=r"has got \['pk'\], which are arguments of a view"):
+        Pages(cache, urls=paths_of).invalidate(pk=7)
+
+
 def test_more_prefixes_than_are_remembered_are_no_stale_page(site, cache):
     """Pages from before the list go; newer ones stay."""
     site.begin(cache, timeout=60)
