@@ -121,6 +121,7 @@ class Making:
         self.expires_at, self.kept_until = AT_ONCE, AT_ONCE
         self.vary: Sequence[bytes] = ()
         self._learnt: tags.Versions | None = {}
+        self._foreseen: tags.Versions | None = {}
 
     @property
     def stale(self) -> Record | None:
@@ -201,16 +202,32 @@ class Making:
         self.expires_at, self.kept_until = record.fresh_until, record.kept_until
         self.vary = tuple(sorted({*times.vary, *forwarded(self.request)}))
 
+    def foresees(self, options: Mapping[str, Any] | None) -> Steps[None]:
+        """Read the versions of the tags of the view that is likely to answer: data may be read before it begins."""
+        if options and "tags" in options:
+            plan = self.plan.but(options)
+            keys = self.task.cache._tag_keys(plan.tags_of(self.request))
+            self._foreseen = yield from self._versions_of(keys)
+
     def learns(self, options: Mapping[str, Any]) -> Steps[None]:
         """Take the options of the view that begins now, and the versions of its tags."""
         before = self.plan
         self.plan = before.but(options)
         if self.plan.tags is not before.tags:
             keys = self.task.cache._tag_keys(self.plan.tags_of(self.request))
-            with unstored.Caught() as caught:
-                self._learnt = (yield from tags.current_versions(self.hooks, keys)) if keys else {}
-            if caught.error is not None:
-                self._learnt = None
+            self._learnt = yield from self._versions_of(keys)
+
+    def _versions_of(self, keys: Sequence[str]) -> Steps[tags.Versions | None]:
+        """Return the versions of tags as they were first read for this page; None if they could not be."""
+        if self._foreseen is None:
+            return None
+        known = {key: self._foreseen[key] for key in keys if key in self._foreseen}
+        rest = [key for key in keys if key not in known]
+        if not rest:
+            return known
+        with unstored.Caught() as caught:
+            read = yield from tags.current_versions(self.hooks, rest)
+        return None if caught.error is not None or read is None else {**known, **read}
 
     # Stored -----------------------------------------------------------------------------------
 

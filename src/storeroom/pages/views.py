@@ -7,7 +7,7 @@ The options are learnt when the view begins, and the versions of its tags then, 
 the view works makes its page absent. Without a page cache around the application it does nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import wraps
 from inspect import iscoroutinefunction
@@ -18,7 +18,7 @@ from storeroom.pages.making import Making
 from storeroom.pages.options import parsed
 from storeroom.storage.steps import arun, run
 
-__all__ = ["current", "page"]
+__all__ = ["current", "options_of", "page"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,6 +31,16 @@ OPTIONS: Final = frozenset({
     "tags", "early",
 })  # fmt: skip
 """Those of a view: the others decide about a page before its view is known."""
+
+
+_OWN: Final = "storeroom_page"
+"""The attribute of a view that has its options; decorators that are put on top of it copy it."""
+
+
+def options_of(view: object) -> Mapping[str, Any] | None:
+    """Return the options that @page has given to a view; None if it has none of its own."""
+    found: Mapping[str, Any] | None = getattr(view, _OWN, None)
+    return found
 
 
 def page(**options: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
@@ -60,6 +70,7 @@ def page(**options: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
                     await arun(making.learns(options))
                 return await view(*args, **kwargs)
 
+            setattr(awaited, _OWN, options)
             return cast("Callable[P, T]", awaited)
 
         @wraps(view)
@@ -69,6 +80,7 @@ def page(**options: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
                 run(making.learns(options))
             return view(*args, **kwargs)
 
+        setattr(called, _OWN, options)
         return called
 
     return decorate
