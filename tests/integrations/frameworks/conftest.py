@@ -16,6 +16,7 @@ def alias(request):
     """The alias of a cache of this test alone: the only one."""
     with engines_of_its_own():
         before = storeroom.caches.swap(None)
-        storeroom.configure({"default": {"BACKEND": "storeroom.backends.locmem.LocMemCache", "LOCATION": request.node.nodeid}})
+        memory = {"BACKEND": "storeroom.backends.locmem.LocMemCache", "LOCATION": request.node.nodeid}
+        storeroom.configure({"default": memory})
         yield "default"
         storeroom.caches.swap(before)

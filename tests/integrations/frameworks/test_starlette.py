@@ -153,7 +153,7 @@ def test_a_cache_is_a_dependency(alias):
     assert cache() is cache("default") is not cache("other")
     assert asking(app).get("/count").json() == 1
     assert storeroom.caches[alias].get("n") == 1
-    app.dependency_overrides[cache()] = lambda: _Counter()
+    app.dependency_overrides[cache()] = _Counter
     assert asking(app).get("/count").json() == 42
 
 
