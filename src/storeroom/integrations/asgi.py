@@ -8,7 +8,7 @@ to be stored the application sees a plain GET without conditions; else the very 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -17,7 +17,7 @@ from storeroom.http import LOOKED_AT, Headers, Kind, Request
 from storeroom.pages import Pages
 from storeroom.pages.looking import Found, Task, inline
 from storeroom.pages.making import Answer, KeptStaleError, Making
-from storeroom.pages.views import current, options_of
+from storeroom.pages.views import current
 from storeroom.storage import unstored
 from storeroom.storage.steps import arun
 
@@ -100,9 +100,9 @@ class PageCache(Pages):
                 return
         await self._otherwise(scope, receive, send, task, found)
 
-    def view_of(self, scope: Scope) -> object:
-        """Return the view that is likely to answer, before the application runs; None where that is not known."""
-        return None
+    def foreseen(self, scope: Scope) -> tuple[Mapping[str, Any] | None, Iterable[str]]:
+        """Return the options of the view that is likely to answer, and the headers that it declares to read."""
+        return None, ()
 
     async def _otherwise(self, scope: Scope, receive: Receive, send: Send, task: Task, found: Found | None) -> None:
         """Answer by another look, by another's page, or by the application."""
@@ -229,7 +229,7 @@ class _Runner:
         current.set(self.making)
         try:
             scope = self._plain_scope()
-            await arun(self.making.foresees(options_of(self._pages.view_of(scope))))
+            await arun(self.making.foresees(*self._pages.foreseen(scope)))
             await self._pages.app(scope, self._receive, self._send)
         except BaseException as error:
             if decided.done():

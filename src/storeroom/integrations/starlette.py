@@ -29,6 +29,7 @@ from storeroom.computing import serving
 from storeroom.engines import background
 from storeroom.integrations import asgi
 from storeroom.integrations.asgi import App, Scope
+from storeroom.pages.views import options_of
 from storeroom.registry import caches
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ _log = logging.getLogger("storeroom")
 class PageCache(asgi.PageCache):
     """The page cache around a Starlette or FastAPI application: it knows the routes.
 
-    So ``invalidate(view=...)`` takes a route's name with its path parameters, and the versions of a view's tags are
-    read before its dependencies read any data.
+    So ``invalidate(view=...)`` takes a route's name with its path parameters; the versions of a view's tags are read
+    before its dependencies read any data; and a page differs by the headers that a route of FastAPI declares.
 
     Args:
         app: the application, or middleware around it that has it in its attribute `app`.
@@ -61,9 +62,10 @@ class PageCache(asgi.PageCache):
         self._routed = _routed(app)
         super().__init__(app, cache, **{"urls": paths_of(self._routed), **options})
 
-    def view_of(self, scope: Scope) -> object:
-        """Return the endpoint that the routes lead to."""
-        return _endpoint(self._routed.routes, dict(scope))
+    def foreseen(self, scope: Scope) -> tuple[Mapping[str, Any] | None, Iterable[str]]:
+        """Return the options of the endpoint that the routes lead to, and the headers that its parameters are."""
+        route, view = _found(self._routed.routes, dict(scope))
+        return options_of(view), set(_headers(getattr(route, "dependant", None)))
 
 
 def _routed(app: Any) -> Any:
@@ -84,14 +86,34 @@ def _flat(routes: Iterable[Any]) -> Iterator[Any]:
             yield getattr(found, "starlette_route", None) or found
 
 
-def _endpoint(routes: Iterable[Any], scope: Scope) -> object:
+def _found(routes: Iterable[Any], scope: Scope) -> tuple[Any, Any]:
+    """Return the route that a scope leads to, and its endpoint: of a class, its get()."""
     for route in _flat(routes):
         match, child = route.matches(scope)
         if match is Match.FULL:
             inner = getattr(route, "routes", None)  # of a mount, or a host
-            view = _endpoint(inner, {**scope, **child}) if inner else child.get("endpoint")
-            return getattr(view, "get", view) if isinstance(view, type) else view
-    return None
+            if inner:
+                return _found(inner, {**scope, **child})
+            view = child.get("endpoint")
+            return route, getattr(view, "get", view) if isinstance(view, type) else view
+    return None, None
+
+
+def _headers(dependant: Any) -> Iterator[str]:
+    """Yield the headers that FastAPI reads for a route: those of its parameters, its dependencies, and keys of APIs."""
+    if dependant is None:
+        return
+    for field in dependant.header_params:
+        model = getattr(field.field_info.annotation, "model_fields", None)
+        if model is None:
+            yield field.alias
+        else:
+            yield from (each.alias or name.replace("_", "-") for name, each in model.items())
+    scheme: Any = getattr(dependant.call, "model", None)  # of fastapi.security; one in a cookie or in the URL counts anyway
+    if getattr(getattr(scheme, "in_", None), "value", "") == "header":
+        yield scheme.name
+    for inner in dependant.dependencies:
+        yield from _headers(inner)
 
 
 def paths_of(app: Any) -> Callable[[str, Sequence[Any], Mapping[str, Any]], list[str]]:

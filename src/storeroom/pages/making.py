@@ -6,7 +6,7 @@ next requests do not wait for each other (hit-for-miss). A page that is invalida
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Final, NamedTuple, Protocol
@@ -122,6 +122,7 @@ class Making:
         self.vary: Sequence[bytes] = ()
         self._learnt: tags.Versions | None = {}
         self._foreseen: tags.Versions | None = {}
+        self._declared: tuple[bytes, ...] = ()
 
     @property
     def stale(self) -> Record | None:
@@ -200,10 +201,14 @@ class Making:
         record = made(status, headers, times, policy, now, self.found.generations.current)
         self.page = compressed(record, body, self.plan.compress)
         self.expires_at, self.kept_until = record.fresh_until, record.kept_until
-        self.vary = tuple(sorted({*times.vary, *forwarded(self.request)}))
+        self.vary = tuple(sorted({*times.vary, *forwarded(self.request), *self._declared}))
 
-    def foresees(self, options: Mapping[str, Any] | None) -> Steps[None]:
-        """Read the versions of the tags of the view that is likely to answer: data may be read before it begins."""
+    def foresees(self, options: Mapping[str, Any] | None, headers: Iterable[str] = ()) -> Steps[None]:
+        """Read the versions of the tags of the view that is likely to answer: data may be read before it begins.
+
+        The page differs by the headers that it declares, too.
+        """
+        self._declared = tuple(name.lower().encode("latin-1") for name in headers)
         if options and "tags" in options:
             plan = self.plan.but(options)
             keys = self.task.cache._tag_keys(plan.tags_of(self.request))

@@ -5,8 +5,10 @@ from contextlib import asynccontextmanager
 from typing import Annotated
 
 import pytest
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Header
+from fastapi.security import APIKeyHeader
 from fastapi.testclient import TestClient
+from pydantic import BaseModel, Field
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.responses import PlainTextResponse
@@ -82,6 +84,46 @@ def test_an_invalidation_while_dependencies_are_solved_is_seen(alias, is_within)
         app.add_middleware(PageCache)
     client = asking(app if is_within else PageCache(app))
     assert [client.get("/page").json() for _ in range(3)] == ["old", "new", "new"]
+
+
+class Headers(BaseModel):
+    """Parameters that FastAPI takes as one."""
+
+    x_one: str = "none"
+    two: str = Field("none", alias="X-Two")
+
+
+def told(accept_language: Annotated[str, Header()] = "none") -> str:
+    return accept_language
+
+
+def test_a_page_differs_by_the_headers_that_its_route_declares(alias):
+    """A language, and the key of an API: nobody gets another's page, nor one without a key."""
+    app = FastAPI(dependencies=[Depends(APIKeyHeader(name="X-Site"))])
+    router = APIRouter(dependencies=[Depends(APIKeyHeader(name="X-API-Key"))])
+
+    @router.get("/page")
+    @page(timeout=60)
+    def view(language: Annotated[str, Depends(told)], given: Annotated[Headers, Header()]) -> list[str]:
+        return [language, given.x_one, given.two]
+
+    app.include_router(router, prefix="/shop")
+    client, keys = asking(PageCache(app)), {"X-Site": "1", "X-API-Key": "1"}
+    answers = {
+        frozenset(headers.items()): [client.get("/shop/page", headers={**keys, **headers}).json() for _ in range(2)]
+        for headers in ({}, {"Accept-Language": "fr"}, {"Accept-Language": "de"}, {"X-One": "a"}, {"X-Two": "b"})
+    }
+    expected = [
+        ["none"] * 3,
+        ["fr", "none", "none"],
+        ["de", "none", "none"],
+        ["none", "a", "none"],
+        ["none", "none", "b"],
+    ]
+    assert list(answers.values()) == [[each, each] for each in expected]
+    assert "age" in client.get("/shop/page", headers=keys).headers
+    for name in keys:
+        assert client.get("/shop/page", headers={key: "1" for key in keys if key != name}).status_code in (401, 403)
 
 
 def starlette():
