@@ -15,7 +15,10 @@ ROOT = Path(__file__).parents[1]
 
 #: The only packages that may import a framework. Everything else has to run, and be imported, without.
 EDGES = {"__main__", "cli", "integrations"}
-FRAMEWORKS = {"aiohttp", "django", "fastapi", "flask", "jinja2", "opentelemetry", "prometheus_client", "starlette"}
+FRAMEWORKS = {
+    *("aiohttp", "cachelib", "celery", "django", "fastapi", "flask", "jinja2", "markupsafe", "opentelemetry"),
+    *("prometheus_client", "starlette", "starsessions", "werkzeug"),
+}
 
 #: Modules that turn to a framework which the program has loaded already, and never load it by themselves.
 MAY_ASK = {
@@ -28,7 +31,7 @@ MAY_ASK = {
 #: lines by what a capability takes (docs/decisions/0005-the-house.md).
 LIMITS = {
     "modules directly in src/storeroom": 12,
-    "lines without the test kit": 54_600,
+    "lines without the test kit": 55_000,
     "longest file": 450,
     "longest function": 50,
     "p90 of functions": 14,

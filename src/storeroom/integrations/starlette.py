@@ -109,7 +109,7 @@ def _headers(dependant: Any) -> Iterator[str]:
             yield field.alias
         else:
             yield from (each.alias or name.replace("_", "-") for name, each in model.items())
-    scheme: Any = getattr(dependant.call, "model", None)  # of fastapi.security; one in a cookie or in the URL counts anyway
+    scheme: Any = getattr(dependant.call, "model", None)  # of fastapi.security; cookies and the URL count anyway
     if getattr(getattr(scheme, "in_", None), "value", "") == "header":
         yield scheme.name
     for inner in dependant.dependencies:
