@@ -17,7 +17,7 @@ from storeroom.http import LOOKED_AT, Headers, Kind, Request
 from storeroom.pages import Pages
 from storeroom.pages.looking import Found, Task, inline
 from storeroom.pages.making import Answer, KeptStaleError, Making
-from storeroom.pages.views import current
+from storeroom.pages.views import current, foreseeing
 from storeroom.storage import unstored
 from storeroom.storage.steps import arun
 
@@ -229,7 +229,7 @@ class _Runner:
         current.set(self.making)
         try:
             scope = self._plain_scope()
-            await arun(self.making.foresees(*self._pages.foreseen(scope)))
+            await arun(foreseeing(self.making, *self._pages.foreseen(scope)))
             await self._pages.app(scope, self._receive, self._send)
         except BaseException as error:
             if decided.done():

@@ -14,7 +14,7 @@ The options are those of ``storeroom.pages.Pages``: given here, or in the config
 in capitals, as from ``app.config.from_prefixed_env()``. Those that are given here count first.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -25,6 +25,7 @@ from werkzeug.routing import BuildError, Rule
 from storeroom.integrations import wsgi
 from storeroom.integrations.wsgi import Environ
 from storeroom.pages.options import parsed
+from storeroom.pages.views import options_of
 
 __all__ = ["PageCache", "paths_of"]
 
@@ -101,15 +102,15 @@ class _Door(wsgi.PageCache):
         super().__init__(app.wsgi_app, cache, **{"urls": paths_of(app), **options})
         self._flask = app
 
-    def view_of(self, environ: Environ) -> object:
-        """Return the view function that the URL map leads to; the get() of a class."""
+    def foreseen(self, environ: Environ) -> tuple[Mapping[str, Any] | None, Iterable[str]]:
+        """Return the options of the view that the URL map leads to: those of a class's get()."""
         try:
             adapter = self._flask.create_url_adapter(self._flask.request_class(environ))
             endpoint = adapter.match()[0] if adapter is not None else ""
         except HTTPException:  # there is none, or a redirect
-            return None
+            return None, ()
         view = self._flask.view_functions.get(endpoint)
-        return getattr(getattr(view, "view_class", None), "get", view)
+        return options_of(getattr(getattr(view, "view_class", None), "get", view)), ()
 
 
 def paths_of(app: Flask) -> Callable[[str, Sequence[Any], Mapping[str, Any]], list[str]]:

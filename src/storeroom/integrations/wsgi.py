@@ -18,7 +18,7 @@ from storeroom.http import LOOKED_AT, Headers, Kind, Request
 from storeroom.pages import Pages
 from storeroom.pages.looking import Found, Task, inline
 from storeroom.pages.making import Answer, Making
-from storeroom.pages.views import current, options_of
+from storeroom.pages.views import current, foreseeing
 from storeroom.storage.steps import run
 
 __all__ = ["PageCache"]
@@ -112,9 +112,9 @@ class PageCache(Pages):
                 return [] if unmodified or request.method == "HEAD" else [found.body]
         return self._otherwise(environ, start_response, task, found)
 
-    def view_of(self, environ: Environ) -> object:
-        """Return the view that is likely to answer, before the application runs; None where that is not known."""
-        return None
+    def foreseen(self, environ: Environ) -> tuple[Mapping[str, Any] | None, Iterable[str]]:
+        """Return the options of the view that is likely to answer, and the headers that it declares to read."""
+        return None, ()
 
     def _otherwise(
         self, environ: Environ, start_response: Callable[..., Any], task: Task, found: Found | None
@@ -217,7 +217,7 @@ class _Runner:
         outer = current.set(self.making)
         try:
             environ = self._plain_environ()
-            run(self.making.foresees(options_of(self._pages.view_of(environ))))
+            run(foreseeing(self.making, *self._pages.foreseen(environ)))
             self._iterable = self._pages.app(environ, self._start_response)
             if self._is_complete():
                 self.close()

@@ -6,7 +6,7 @@ next requests do not wait for each other (hit-for-miss). A page that is invalida
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Final, NamedTuple, Protocol
@@ -105,6 +105,8 @@ class Making:
         is_begun: whether the application was run for this request; the runner says so.
         is_through: whether its answer goes to the client as it comes.
         reason: for which it is run, by RFC 9211 §2.2.
+        foreseen: versions of tags from before the view begins; None if they cannot be had.
+        declared: headers that the view has said to read: the page differs by them.
     """
 
     def __init__(self, task: Task, found: Found) -> None:
@@ -121,8 +123,8 @@ class Making:
         self.expires_at, self.kept_until = AT_ONCE, AT_ONCE
         self.vary: Sequence[bytes] = ()
         self._learnt: tags.Versions | None = {}
-        self._foreseen: tags.Versions | None = {}
-        self._declared: tuple[bytes, ...] = ()
+        self.foreseen: tags.Versions | None = {}
+        self.declared: Sequence[bytes] = ()
 
     @property
     def stale(self) -> Record | None:
@@ -201,18 +203,7 @@ class Making:
         record = made(status, headers, times, policy, now, self.found.generations.current)
         self.page = compressed(record, body, self.plan.compress)
         self.expires_at, self.kept_until = record.fresh_until, record.kept_until
-        self.vary = tuple(sorted({*times.vary, *forwarded(self.request), *self._declared}))
-
-    def foresees(self, options: Mapping[str, Any] | None, headers: Iterable[str] = ()) -> Steps[None]:
-        """Read the versions of the tags of the view that is likely to answer: data may be read before it begins.
-
-        The page differs by the headers that it declares, too.
-        """
-        self._declared = tuple(name.lower().encode("latin-1") for name in headers)
-        if options and "tags" in options:
-            plan = self.plan.but(options)
-            keys = self.task.cache._tag_keys(plan.tags_of(self.request))
-            self._foreseen = yield from self._versions_of(keys)
+        self.vary = tuple(sorted({*times.vary, *forwarded(self.request), *self.declared}))
 
     def learns(self, options: Mapping[str, Any]) -> Steps[None]:
         """Take the options of the view that begins now, and the versions of its tags."""
@@ -220,13 +211,13 @@ class Making:
         self.plan = before.but(options)
         if self.plan.tags is not before.tags:
             keys = self.task.cache._tag_keys(self.plan.tags_of(self.request))
-            self._learnt = yield from self._versions_of(keys)
+            self._learnt = yield from self.versions_of(keys)
 
-    def _versions_of(self, keys: Sequence[str]) -> Steps[tags.Versions | None]:
+    def versions_of(self, keys: Sequence[str]) -> Steps[tags.Versions | None]:
         """Return the versions of tags as they were first read for this page; None if they could not be."""
-        if self._foreseen is None:
+        if self.foreseen is None:
             return None
-        known = {key: self._foreseen[key] for key in keys if key in self._foreseen}
+        known = {key: self.foreseen[key] for key in keys if key in self.foreseen}
         rest = [key for key in keys if key not in known]
         if not rest:
             return known
@@ -404,10 +395,15 @@ def _made(work: PageWork, making: Making, *, blocking: bool) -> Steps[bytes]:
     if type(found.entry) is bytes and found.record is not None:  # fresh, and to be made anew all the same
         value: bytes = yield from stampede.compute_anew(work)
         return value
-    if type(found.entry) is bytes:  # of no use to anybody: without it there is room for a lease
+    if found.record is None and _has_value(found.entry):  # of no use to anybody: without it there is room for a lease
         yield making.hooks, "_compare_delete", (work.key, found.entry)
+        work.lease.found, work.lease.replaces = MISSING, None  # others would take the value that it has for a page
     value = (yield from stampede.compute_once(work, blocking=blocking))[work.key]
     return value
+
+
+def _has_value(entry: Any) -> bool:
+    return type(entry) is bytes or (type(entry) is Envelope and entry.has_value)
 
 
 def _note_failure(work: PageWork, error: Exception) -> None:
