@@ -17,7 +17,7 @@ Cache = Annotated[BaseCache, Depends(cache("default"))]
 
 @app.get("/items/{item_id}")
 @page(timeout="5m", tags=lambda request: ["items"])
-async def item(item_id: int, cache: Cache) -> dict[str, float]:
+async def item(item_id: int, cache: Cache) -> dict[str, int | float]:
     """Return an item. Among all workers this runs once in five minutes for each."""
     return {"item": item_id, "price": await cache.aget(f"price:{item_id}", 9.99), "worker": os.getpid()}
 

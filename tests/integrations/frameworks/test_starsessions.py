@@ -14,6 +14,9 @@ import storeroom
 from storeroom.exceptions import ConfigurationError
 from storeroom.integrations.starsessions import StoreroomStore
 from storeroom.testing.isolation import engines_of_its_own
+from tests.servers.redis import redis_databases, redis_server
+
+__all__ = ["redis_databases", "redis_server"]
 
 STORAGES = {"memory": "locmem.LocMemCache", "files": "filebased.FileBasedCache"}
 
@@ -80,6 +83,23 @@ def test_a_session_ends_with_its_time(small, clock):
     assert [each.get("/").text for each in (fixed, rolling, browsers)] == ["1", "3", "2"]
     clock.advance(1000)
     assert asyncio.run(kept("of a browser")) == b""
+
+
+def test_sessions_are_kept_on_a_server(redis_databases):
+    """In the bytes of any serializer; a session that is gone is empty."""
+
+    async def run(store):
+        written = [await store.write("a", b"\xff", 100, 100), await store.read("a", 100)]
+        await store.remove("a")
+        return [*written, await store.read("a", 100), await store.read("b", 100)]
+
+    with engines_of_its_own():
+        before = storeroom.caches.swap(None)
+        for serializer in ("pickle", "json", "msgpack"):
+            server = {"BACKEND": "storeroom.backends.redis.RedisCache", "LOCATION": redis_databases.url()}
+            storeroom.configure({"default": {**server, "OPTIONS": {"serializer": serializer}}})
+            assert asyncio.run(run(StoreroomStore())) == ["a", b"\xff", b"", b""]
+        storeroom.caches.swap(before)
 
 
 def test_a_time_that_is_none_is_told():
