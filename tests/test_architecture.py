@@ -15,7 +15,10 @@ ROOT = Path(__file__).parents[1]
 
 #: The only packages that may import a framework. Everything else has to run, and be imported, without.
 EDGES = {"__main__", "cli", "integrations"}
-FRAMEWORKS = {"aiohttp", "django", "fastapi", "flask", "jinja2", "opentelemetry", "prometheus_client", "starlette"}
+FRAMEWORKS = {
+    *("aiohttp", "cachelib", "celery", "django", "fastapi", "flask", "jinja2", "markupsafe", "opentelemetry"),
+    *("prometheus_client", "starlette", "starsessions", "werkzeug"),
+}
 
 #: Modules that turn to a framework which the program has loaded already, and never load it by themselves.
 MAY_ASK = {

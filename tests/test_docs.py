@@ -35,7 +35,7 @@ PAGES = sorted(page for page in [ROOT / "README.md", *DOCS.rglob("*.md")] if pag
 #: Written by ``make bench`` and ``make bench-scale``.
 GENERATED = {DOCS / "benchmarks.md", DOCS / "scale.md"}
 #: Pages whose links must lead somewhere.
-LINKING = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+LINKING = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), ROOT / "examples/README.md"])
 
 
 def named(page: Path) -> str:

@@ -35,7 +35,7 @@ from storeroom.storage.steps import Steps, arun, run
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["judge", "note_failure", "note_served", "obtain", "refresh"]
+__all__ = ["drained", "judge", "note_failure", "note_served", "obtain", "refresh"]
 
 SETTLED_SECONDS: Final = 5.0
 """Age from which on an event loop is taken for one that lives on, where others were seen to end."""
@@ -228,6 +228,12 @@ class _Launcher:
         task.add_done_callback(self._end)
         return True
 
+    async def adrain(self, seconds: float) -> bool:
+        """Wait for the tasks of the running loop; return whether all of them have ended."""
+        asyncio = sys.modules["asyncio"]  # a loop is running
+        own = {task for task in self._tasks if task.get_loop() is asyncio.get_running_loop()}
+        return not own or not (await asyncio.wait(own, timeout=seconds))[1]
+
     def _is_settled(self, loop: object) -> bool:
         now = time.monotonic()
         return now - self._loops.setdefault(loop, now) >= SETTLED_SECONDS
@@ -264,3 +270,8 @@ def _fly_anew(work: Work) -> None:
 
 
 _LAUNCHER: Final = _Launcher()
+
+
+async def drained(seconds: float) -> bool:
+    """Wait until the running loop computes nothing in the background; return whether that came true in time."""
+    return await _LAUNCHER.adrain(seconds)

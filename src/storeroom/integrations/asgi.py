@@ -8,7 +8,7 @@ to be stored the application sees a plain GET without conditions; else the very 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -17,7 +17,7 @@ from storeroom.http import LOOKED_AT, Headers, Kind, Request
 from storeroom.pages import Pages
 from storeroom.pages.looking import Found, Task, inline
 from storeroom.pages.making import Answer, KeptStaleError, Making
-from storeroom.pages.views import current
+from storeroom.pages.views import current, foreseeing
 from storeroom.storage import unstored
 from storeroom.storage.steps import arun
 
@@ -99,6 +99,10 @@ class PageCache(Pages):
                 await send({"type": "http.response.body", "body": body})
                 return
         await self._otherwise(scope, receive, send, task, found)
+
+    def foreseen(self, scope: Scope) -> tuple[Mapping[str, Any] | None, Iterable[str]]:
+        """Return the options of the view that is likely to answer, and the headers that it declares to read."""
+        return None, ()
 
     async def _otherwise(self, scope: Scope, receive: Receive, send: Send, task: Task, found: Found | None) -> None:
         """Answer by another look, by another's page, or by the application."""
@@ -224,7 +228,9 @@ class _Runner:
     async def _drive(self, decided: "asyncio.Future[None]") -> None:
         current.set(self.making)
         try:
-            await self._pages.app(self._plain_scope(), self._receive, self._send)
+            scope = self._plain_scope()
+            await arun(foreseeing(self.making, *self._pages.foreseen(scope)))
+            await self._pages.app(scope, self._receive, self._send)
         except BaseException as error:
             if decided.done():
                 raise

@@ -18,7 +18,7 @@ from storeroom.http import LOOKED_AT, Headers, Kind, Request
 from storeroom.pages import Pages
 from storeroom.pages.looking import Found, Task, inline
 from storeroom.pages.making import Answer, Making
-from storeroom.pages.views import current
+from storeroom.pages.views import current, foreseeing
 from storeroom.storage.steps import run
 
 __all__ = ["PageCache"]
@@ -117,16 +117,20 @@ class PageCache(Pages):
                 return [] if unmodified or request.method == "HEAD" else [found.body]
         return self._otherwise(environ, start_response, task, found)
 
+    def foreseen(self, environ: Environ) -> tuple[Mapping[str, Any] | None, Iterable[str]]:
+        """Return the options of the view that is likely to answer, and the headers that it declares to read."""
+        return None, ()
+
     def _otherwise(
         self, environ: Environ, start_response: Callable[..., Any], task: Task, found: Found | None
     ) -> Iterable[bytes]:
         """Answer by another look, by another's page, or by the application."""
 
         def begin(making: Making) -> _Runner:
-            return _Runner(self.app, environ, making)
+            return _Runner(self, environ, making)
 
         def refresh(making: Making) -> None:
-            runner = _Runner(self.app, _kept(environ), making)
+            runner = _Runner(self, _kept(environ), making)
 
             def work() -> None:
                 try:
@@ -190,14 +194,14 @@ class _Runner:
     """One run of the application.
 
     Args:
-        app: the application.
+        pages: the page cache.
         environ: of the request.
         making: takes the answer.
     """
 
-    def __init__(self, app: App, environ: Environ, making: Making) -> None:
+    def __init__(self, pages: PageCache, environ: Environ, making: Making) -> None:
         self.making = making
-        self._app, self._environ = app, environ
+        self._pages, self._environ = pages, environ
         self._status, self._headers = "", list[tuple[str, str]]()
         self._chunks: list[bytes] = []
         self._iterable: Iterable[bytes] = ()
@@ -217,7 +221,9 @@ class _Runner:
         self.making.is_begun = True
         outer = current.set(self.making)
         try:
-            self._iterable = self._app(self._plain_environ(), self._start_response)
+            environ = self._plain_environ()
+            run(foreseeing(self.making, *self._pages.foreseen(environ)))
+            self._iterable = self._pages.app(environ, self._start_response)
             if self._is_complete():
                 self.close()
                 self.making.ends(int(self._status[:3]), _bytes(self._headers), b"".join(self._chunks))

@@ -106,6 +106,8 @@ class Making:
         is_through: whether its answer goes to the client as it comes.
         reason: for which it is run, by RFC 9211 §2.2.
         versions: those of its tags, from before the run; None if they cannot be had.
+        foreseen: versions of tags from before the view begins; None if they cannot be had.
+        declared: headers that the view has said to read: the page differs by them.
     """
 
     def __init__(self, task: Task, found: Found) -> None:
@@ -123,6 +125,8 @@ class Making:
         self.vary: Sequence[bytes] = ()
         self._learnt: tags.Versions | None = {}
         self.versions: tags.Versions | None = {}
+        self.foreseen: tags.Versions | None = {}
+        self.declared: Sequence[bytes] = ()
 
     @property
     def stale(self) -> Record | None:
@@ -201,7 +205,7 @@ class Making:
         record = made(status, headers, times, policy, now, self.found.generations.current)
         self.page = compressed(record, body, self.plan.compress)
         self.expires_at, self.kept_until = record.fresh_until, record.kept_until
-        self.vary = tuple(sorted({*times.vary, *forwarded(self.request)}))
+        self.vary = tuple(sorted({*times.vary, *forwarded(self.request), *self.declared}))
 
     def learns(self, options: Mapping[str, Any]) -> Steps[None]:
         """Take the options of the view that begins now, and the versions of its tags."""
@@ -209,10 +213,19 @@ class Making:
         self.plan = before.but(options)
         if self.plan.tags is not before.tags:
             keys = self.task.cache._tag_keys(self.plan.tags_of(self.request))
-            with unstored.Caught() as caught:
-                self._learnt = (yield from tags.current_versions(self.hooks, keys)) if keys else {}
-            if caught.error is not None:
-                self._learnt = None
+            self._learnt = yield from self.versions_of(keys)
+
+    def versions_of(self, keys: Sequence[str]) -> Steps[tags.Versions | None]:
+        """Return the versions of tags as they were first read for this page; None if they could not be."""
+        if self.foreseen is None:
+            return None
+        known = {key: self.foreseen[key] for key in keys if key in self.foreseen}
+        rest = [key for key in keys if key not in known]
+        if not rest:
+            return known
+        with unstored.Caught() as caught:
+            read = yield from tags.current_versions(self.hooks, rest)
+        return None if caught.error is not None or read is None else {**known, **read}
 
     # Stored -----------------------------------------------------------------------------------
 
@@ -384,10 +397,15 @@ def _made(work: PageWork, making: Making, *, blocking: bool) -> Steps[bytes]:
     if type(found.entry) is bytes and found.record is not None:  # fresh, and to be made anew all the same
         value: bytes = yield from stampede.compute_anew(work)
         return value
-    if type(found.entry) is bytes:  # of no use to anybody: without it there is room for a lease
+    if found.record is None and _has_value(found.entry):  # of no use to anybody: without it there is room for a lease
         yield making.hooks, "_compare_delete", (work.key, found.entry)
+        work.lease.found, work.lease.replaces = MISSING, None  # others would take the value that it has for a page
     value = (yield from stampede.compute_once(work, blocking=blocking))[work.key]
     return value
+
+
+def _has_value(entry: Any) -> bool:
+    return type(entry) is bytes or (type(entry) is Envelope and entry.has_value)
 
 
 def _note_failure(work: PageWork, error: Exception) -> None:

@@ -7,7 +7,7 @@ The options are learnt when the view begins, and the versions of its tags then, 
 the view works makes its page absent. Without a page cache around the application it does nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from functools import wraps
 from inspect import iscoroutinefunction
@@ -16,9 +16,9 @@ from typing import Any, Final, ParamSpec, TypeVar, cast
 from storeroom.exceptions import ConfigurationError
 from storeroom.pages.making import Making
 from storeroom.pages.options import parsed
-from storeroom.storage.steps import arun, run
+from storeroom.storage.steps import Steps, arun, run
 
-__all__ = ["current", "page"]
+__all__ = ["current", "foreseeing", "options_of", "page"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,6 +31,32 @@ OPTIONS: Final = frozenset({
     "tags", "early",
 })  # fmt: skip
 """Those of a view: the others decide about a page before its view is known."""
+
+
+_OWN: Final = "storeroom_page"
+"""The attribute of a view that has its options; decorators that are put on top of it copy it."""
+
+
+def options_of(view: object) -> Mapping[str, Any] | None:
+    """Return the options that @page has given to a view; None if it has none of its own."""
+    found: Mapping[str, Any] | None = getattr(view, _OWN, None)
+    return found
+
+
+def foreseeing(making: Making, options: Mapping[str, Any] | None, headers: Iterable[str]) -> Steps[None]:
+    """Let a making know of the view that is likely to answer, before the application runs.
+
+    Data may be read before the view begins, and the versions of its tags are to be older.
+
+    Args:
+        making: the run.
+        options: of the view.
+        headers: those that it has said to read.
+    """
+    making.declared = [name.lower().encode("latin-1") for name in headers]
+    if options and "tags" in options:
+        keys = making.task.cache._tag_keys(making.plan.but(options).tags_of(making.request))
+        making.foreseen = yield from making.versions_of(keys)
 
 
 def page(**options: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
@@ -60,6 +86,7 @@ def page(**options: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
                     await arun(making.learns(options))
                 return await view(*args, **kwargs)
 
+            setattr(awaited, _OWN, options)
             return cast("Callable[P, T]", awaited)
 
         @wraps(view)
@@ -69,6 +96,7 @@ def page(**options: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
                 run(making.learns(options))
             return view(*args, **kwargs)
 
+        setattr(called, _OWN, options)
         return called
 
     return decorate

@@ -52,6 +52,23 @@ def test_a_page_goes_by_the_tags_of_its_view(site, any_cache):
     assert len({*site.bodies(3)}) == 3
 
 
+@pytest.mark.parametrize("how", [{"tags": ["news"]}, {"prefix": "/"}, {"url": "/page"}])
+def test_others_wait_while_a_page_that_is_gone_is_made_anew(site, any_cache, how):
+    """They find a lease, and not the page of before, which other processes would take for the one that is made."""
+    found = []
+
+    def looks(asked):
+        found.append(any_cache._get(any_cache.make_key("page:https://example.com/page")))
+        return script()(asked)
+
+    site.begin(any_cache, timeout=60, stale_while_revalidate=60)
+    site.script = decorated(site, looks, tags=["news"])
+    assert site.get().text == "run 1"
+    site.pages.invalidate(**how)
+    assert site.get().text == "run 2"
+    assert [entry.has_value for entry in found] == [False, False]
+
+
 def test_a_view_is_as_it_was_without_a_page_cache():
     """The view is called as it was, and looks as it was."""
 
