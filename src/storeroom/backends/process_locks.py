@@ -1,4 +1,4 @@
-"""Locks among the threads and tasks of one process: the hooks that they need, and no bounds.
+"""Locks among the threads and tasks of one process, and Django's sessions: the hooks that they need, and no bounds.
 
 For caches whose entries are in this process's memory, or nowhere. A lock that had to make room for entries
 would be lost while it is held.
@@ -38,6 +38,16 @@ class ProcessLocks(StorageHooks):
     def _live(self, storage_key: str) -> Any:
         value, expires_at = self._entries.get(storage_key, (MISSING, timeouts.NEVER))
         return value if expires_at > timeouts.uptime() else MISSING
+
+    def _get(self, storage_key: str) -> Any:
+        with self._lock, self._alone:
+            return self._live(storage_key)
+
+    def _delete(self, storage_key: str) -> bool:
+        with self._lock, self._alone:
+            is_live = self._live(storage_key) is not MISSING
+            self._entries.pop(storage_key, None)
+            return is_live
 
     def _add(self, storage_key: str, value: Any, expires_at: float) -> bool:
         with self._lock, self._alone:

@@ -24,11 +24,12 @@ from storeroom.registry.aliases import Alias, read_caches
 from storeroom.registry.backend_paths import DJANGO_PATHS, install_command
 from storeroom.registry.configuration import OwnConfiguration
 from storeroom.registry.program import find_owner
-from storeroom.registry.sources import EMBEDDED_DEFAULT, Source
+from storeroom.registry.sources import DJANGO, EMBEDDED_DEFAULT, Source
 from storeroom.wording import mask_url, masked, nearest
 
 __all__ = [
-    "Named", "enter", "explain_default", "find", "open_alias", "open_cache", "read_alias", "read_aliases", "title",
+    "Named", "enter", "explain_default", "find", "is_ours", "open_alias", "open_cache", "read_alias", "read_aliases",
+    "title",
 ]  # fmt: skip
 
 
@@ -50,7 +51,7 @@ def find(named: str | None) -> Named:
         ConfigurationError: there is none, or it cannot be read.
     """
     if named is None:
-        return Named(sources.find_source())
+        return _in_force(sources.find_source())
     if "://" in named:
         return Named(Source("--config", mask_url(named), {"default": config_from_url(named, where="--config")}))
     if named.endswith(".toml") or (Path(named).is_file() and not named.endswith(".py")):
@@ -64,6 +65,12 @@ def find(named: str | None) -> Named:
         "or a URL such as "
         f"file:///var/cache/app.{hint}"
     )
+
+
+def _in_force(source: Source) -> Named:
+    """Return a source that was found: in a running Django, with its settings."""
+    settings = sys.modules["django.conf"].settings if source.name == DJANGO else None
+    return Named(source, settings)
 
 
 def _from_module(path: str) -> Named:
@@ -128,6 +135,9 @@ def enter(named: Named, alias: Alias) -> None:
         InvalidCacheBackendError: Django is not installed.
         NotSupportedError: the alias is on Django's own class.
     """
+    if named.source.name == DJANGO:
+        _check_is_ours(named, alias)
+        return
     is_in_site = getattr(alias.backend, "is_in_site", None)
     if is_in_site is None or not hasattr(named.settings, "DATABASES") or not is_in_site(alias.location, alias.settings):
         return
@@ -144,6 +154,20 @@ def enter(named: Named, alias: Alias) -> None:
     if isinstance(named.settings, ModuleType):
         os.environ.setdefault("DJANGO_SETTINGS_MODULE", named.settings.__name__)
     import_module("django").setup()
+
+
+def is_ours(named: Named, alias: Alias) -> bool:
+    """Tell whether the alias is on a class of Storeroom's: in a running Django a path of Django's is its own class."""
+    return named.source.name != DJANGO or named.source.caches[alias.name]["BACKEND"] not in DJANGO_PATHS
+
+
+def _check_is_ours(named: Named, alias: Alias) -> None:
+    if not is_ours(named, alias):
+        path = named.source.caches[alias.name]["BACKEND"]
+        raise NotSupportedError(
+            f"The cache {alias.name!r} is on {path}, which is none of Storeroom's classes. Set its BACKEND to "
+            f"{DJANGO_PATHS[path]!r}, or name another alias by --alias."
+        )
 
 
 def read_alias(args: argparse.Namespace) -> Alias:

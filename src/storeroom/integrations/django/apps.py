@@ -15,6 +15,7 @@ class StoreroomConfig(AppConfig):
     verbose_name = "Storeroom"
 
     def ready(self) -> None:
-        """Let the counts be noted for the admin's charts, where there is an admin."""
+        """Register the system checks; let the counts be noted for the admin's charts, where there is an admin."""
+        import_module("storeroom.integrations.django.system_checks").register_all()
         if apps.is_installed("django.contrib.admin"):
             import_module("storeroom.integrations.django.history").follow_requests()
