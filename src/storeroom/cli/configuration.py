@@ -10,11 +10,12 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from storeroom.base import BaseCache
 from storeroom.cli.output import plain
@@ -28,8 +29,7 @@ from storeroom.registry.sources import DJANGO, EMBEDDED_DEFAULT, Source
 from storeroom.wording import mask_url, masked, nearest
 
 __all__ = [
-    "Named", "enter", "explain_default", "find", "is_ours", "open_alias", "open_cache", "read_alias", "read_aliases",
-    "title",
+    "Named", "enter", "explain_default", "find", "open_alias", "open_cache", "read_alias", "read_aliases", "title",
 ]  # fmt: skip
 
 
@@ -68,9 +68,19 @@ def find(named: str | None) -> Named:
 
 
 def _in_force(source: Source) -> Named:
-    """Return a source that was found: in a running Django, with its settings."""
-    settings = sys.modules["django.conf"].settings if source.name == DJANGO else None
-    return Named(source, settings)
+    """Return a source that was found: in a running Django, with its settings, and its own classes under their paths."""
+    if source.name != DJANGO:
+        return Named(source)
+    own = {name: _with_own_class(written) for name, written in source.caches.items()}
+    return Named(replace(source, caches=own), sys.modules["django.conf"].settings)
+
+
+def _with_own_class(written: Any) -> Any:
+    path = written.get("BACKEND") if isinstance(written, Mapping) else None
+    if not isinstance(path, str) or path not in DJANGO_PATHS:
+        return written
+    module, _, name = path.rpartition(".")
+    return {**written, "BACKEND": getattr(import_module(module), name)}
 
 
 def _from_module(path: str) -> Named:
@@ -135,11 +145,13 @@ def enter(named: Named, alias: Alias) -> None:
         InvalidCacheBackendError: Django is not installed.
         NotSupportedError: the alias is on Django's own class.
     """
-    if named.source.name == DJANGO:
-        _check_is_ours(named, alias)
-        return
     is_in_site = getattr(alias.backend, "is_in_site", None)
-    if is_in_site is None or not hasattr(named.settings, "DATABASES") or not is_in_site(alias.location, alias.settings):
+    if (
+        named.source.name == DJANGO
+        or is_in_site is None
+        or not hasattr(named.settings, "DATABASES")
+        or not is_in_site(alias.location, alias.settings)
+    ):
         return
     if named.source.caches[alias.name]["BACKEND"] in DJANGO_PATHS:
         raise NotSupportedError(
@@ -154,20 +166,6 @@ def enter(named: Named, alias: Alias) -> None:
     if isinstance(named.settings, ModuleType):
         os.environ.setdefault("DJANGO_SETTINGS_MODULE", named.settings.__name__)
     import_module("django").setup()
-
-
-def is_ours(named: Named, alias: Alias) -> bool:
-    """Tell whether the alias is on a class of Storeroom's: in a running Django a path of Django's is its own class."""
-    return named.source.name != DJANGO or named.source.caches[alias.name]["BACKEND"] not in DJANGO_PATHS
-
-
-def _check_is_ours(named: Named, alias: Alias) -> None:
-    if not is_ours(named, alias):
-        path = named.source.caches[alias.name]["BACKEND"]
-        raise NotSupportedError(
-            f"The cache {alias.name!r} is on {path}, which is none of Storeroom's classes. Set its BACKEND to "
-            f"{DJANGO_PATHS[path]!r}, or name another alias by --alias."
-        )
 
 
 def read_alias(args: argparse.Namespace) -> Alias:
