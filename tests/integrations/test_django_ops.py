@@ -1,7 +1,7 @@
 """Storeroom in the operation of a Django site: checks, commands, debug toolbar, Sentry, middleware, sessions.
 
-The tests are those of a project, by Django's runner. ``python -m tests.integrations.test_django_ops`` takes the pictures
-of the documentation anew.
+The tests are those of a project, by Django's runner. ``python -m tests.integrations.test_django_ops`` takes the
+pictures of the documentation anew.
 """
 
 import os

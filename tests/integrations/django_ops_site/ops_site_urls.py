@@ -13,6 +13,7 @@ from storeroom.engines import background
 from storeroom.testing import FakeClock
 from storeroom.timeouts import NEVER
 
+ADA = {"name": "Ada"}
 PAGE = "<html><head><title>Shop</title></head><body><h1>Shop</h1><p>A page of a shop.</p></body></html>"
 
 
@@ -21,7 +22,7 @@ def calls(request: HttpRequest) -> HttpResponse:
     cache = caches[request.GET["alias"]]
     cache.get("absent")
     cache.get("absent", "a default")
-    cache.set("user:7", {"name": "Ada"}, tags=["users", "user:7"])
+    cache.set("user:7", ADA, tags=["users", "user:7"])
     cache.get("user:7")
     cache.get_many(["user:7", "user:8"])
     cache.get_or_set("menu", lambda: "made", 60)
@@ -40,7 +41,7 @@ async def acalls(request: HttpRequest) -> HttpResponse:
     """Do so asynchronously, at once in part."""
     cache = caches[request.GET["alias"]]
     await cache.aget("absent")
-    await cache.aset("user:7", {"name": "Ada"}, tags=["users"])
+    await cache.aset("user:7", ADA, tags=["users"])
     await cache.aget("user:7")
     await cache.aget_many(["user:7", "user:8"])
 

@@ -61,12 +61,12 @@ class SessionStore(DjangosStore):
 
     # Steps, carried out by the methods below in both worlds ------------------------------------------
 
-    def _name(self, session_key: str) -> str:
+    def _name(self, session_key: str | None) -> str:
         return f"{LOCK_PREFIX}{self._cache._storage_key(f'{self.cache_key_prefix}{session_key}', None)}"
 
-    def _found(self) -> Steps[Any]:
-        """Return the entry of this session, an Envelope; MISSING if there is none."""
-        found = yield self._hooks, "_get", (self._name(self.session_key),)
+    def _found(self, session_key: str | None) -> Steps[Any]:
+        """Return the entry of a session, an Envelope; MISSING if there is none."""
+        found = (yield self._hooks, "_get", (self._name(session_key),)) if session_key else MISSING
         return found if type(found) is Envelope and found.is_fresh else MISSING
 
     def _opened(self, found: Envelope) -> Any:
@@ -76,7 +76,7 @@ class SessionStore(DjangosStore):
         return Envelope(freeze(data) if self._copies else data, until)
 
     def _loading(self) -> Steps[dict[str, Any]]:
-        found = MISSING if self.session_key is None else (yield from self._found())
+        found = yield from self._found(self.session_key)
         data = self._opened(found) if type(found) is Envelope else MISSING
         if isinstance(data, dict):
             return data
@@ -103,7 +103,7 @@ class SessionStore(DjangosStore):
         """Store over the session that is there."""
         name, until = self._name(self.session_key), timeouts.now() + seconds
         for _ in range(_TRIES):
-            if (found := (yield from self._found())) is MISSING:
+            if (found := (yield from self._found(self.session_key))) is MISSING:
                 break
             if seconds <= 0:
                 yield self._hooks, "_delete", (name,)
@@ -121,9 +121,7 @@ class SessionStore(DjangosStore):
         return -_SLACK_SECONDS <= prolonged <= spared and _is_same(self._opened(found), data)
 
     def _is_there(self, session_key: str | None) -> Steps[bool]:
-        if not session_key:
-            return False
-        return (yield self._hooks, "_get", (self._name(session_key),)) is not MISSING
+        return (yield from self._found(session_key)) is not MISSING
 
     def _deleting(self, session_key: str | None) -> Steps[None]:
         session_key = self.session_key if session_key is None else session_key
