@@ -104,7 +104,7 @@ class Call:
         return self._is_computed if self._noted else self._found() == self._hits
 
     def _found(self) -> int:
-        return int(self._counters.hits + self._counters.reused)
+        return int(self._counters.reads()[0])
 
     def _noting(self, default: Callable[..., Any]) -> Callable[..., Any]:
         def noted(*args: Any, **kwargs: Any) -> Any:

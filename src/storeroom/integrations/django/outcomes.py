@@ -135,7 +135,9 @@ class Watched:
     def _counts(self) -> tuple[int, ...]:
         own, near = self._cache._counters, self._near
         of_near = (0, 0) if near is None else (near.counters.hits + near.direct_hits, near.counters.misses)
-        return own.stale, own.waited, own.computed, own.misses, *of_near
+        # A file cache hands its counts over to all processes' now and then, and begins at zero.
+        counted = (getattr(own, name) + own.handed.get(name, 0) for name in ("stale", "waited", "computed", "misses"))
+        return *counted, *of_near
 
 
 def _word(made: Outcome, value: Any) -> str:
