@@ -49,7 +49,8 @@ async def acalls(request: HttpRequest) -> HttpResponse:
         await asyncio.sleep(0.02)
         return "made"
 
-    await asyncio.gather(cache.aget_or_set("menu", slow, 60), cache.aget("user:7"), cache.aget("absent"))
+    both = cache.aget_or_set("menu", slow, 60), cache.aget_or_set("menu", slow, 60)
+    await asyncio.gather(*both, cache.aget("user:7"), cache.aget("absent"))
     await cache.aget_or_set("menu", slow, 60)
     return HttpResponse(PAGE)
 
