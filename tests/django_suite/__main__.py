@@ -41,6 +41,11 @@ _PYLIBMC_TESTS = "cache.tests.PyLibMCCacheTests"
 _PAGES_TESTS = tuple(
     f"cache.tests.{name}" for name in ("CacheMiddlewareTest", "CacheI18nTest", "TestWithTemplateResponse")
 )
+_SESSION_TESTS = (
+    "sessions_tests.tests.CacheSessionTests",
+    "sessions_tests.tests.SessionMiddlewareTests",
+    "sessions_tests.tests.SessionBaseTests",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,7 @@ class Phase:
         minimum: fewer tests passed that call a cache than this mean that something was not found, whatever the exit
             code. It is a little under the number of Django 5.2.19.
         only_excluded: run the tests that are left out, to see that none of them would pass.
+        engine: whether Storeroom's session engine stands for Django's that keeps sessions in a cache.
     """
 
     name: str
@@ -61,6 +67,12 @@ class Phase:
     labels: tuple[str, ...]
     minimum: int
     only_excluded: bool = False
+    engine: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The word by which exclusions.toml names what is tested."""
+        return "sessions" if self.engine else self.storage
 
     @property
     def module(self) -> str:
@@ -76,6 +88,9 @@ PHASES = (
     Phase("cache, sessions and fragments, local memory", "locmem", ("cache", "sessions_tests", _FRAGMENTS), 340),
     Phase("sessions and fragments, files", "filebased", ("sessions_tests", _FRAGMENTS), 94),
     Phase("cache, sessions and fragments, Redis", "redis", (_REDIS_TESTS, "sessions_tests", _FRAGMENTS), 140),
+    Phase("sessions on Storeroom's engine, local memory", "locmem", _SESSION_TESTS, 70, engine=True),
+    Phase("sessions on Storeroom's engine, files", "filebased", _SESSION_TESTS, 70, engine=True),
+    Phase("sessions on Storeroom's engine, Redis", "redis", _SESSION_TESTS, 70, engine=True),
     Phase("cache and fragments, Memcached by pymemcache", "pymemcache", (_PYMEMCACHE_TESTS, _FRAGMENTS), 60),
     Phase("cache and fragments, Memcached by pylibmc", "pylibmc", (_PYLIBMC_TESTS, _FRAGMENTS), 60),
     Phase("pages", "pages", (*_PAGES_TESTS, "decorators", "conditional_processing"), 40),
@@ -83,6 +98,7 @@ PHASES = (
 COUNTERCHECKS = (
     Phase("tests left out that would pass", "locmem", ("cache", "sessions_tests"), 0, only_excluded=True),
     Phase("tests left out that would pass, Redis", "redis", (_REDIS_TESTS,), 0, only_excluded=True),
+    Phase("tests left out that would pass, engine", "locmem", _SESSION_TESTS, 0, only_excluded=True, engine=True),
     Phase(
         "tests left out that would pass, database", "db", (*_DATABASE_TESTS, *_TIME_ZONE_TESTS), 0, only_excluded=True
     ),
@@ -172,7 +188,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.django_suite", description=__doc__)
     parser.add_argument("--refresh", action="store_true", help="download the newest releases again")
     parser.add_argument("--control", action="store_true", help="run Django's own classes, with nothing left out")
-    parser.add_argument("--storage", help="only the phases of this storage")
+    parser.add_argument("--storage", help="only the phases of this storage, or of sessions")
     parser.add_argument("--jobs", type=int, default=JOBS, help="phases that run at once (default: %(default)s)")
     return parser.parse_args()
 
@@ -188,8 +204,8 @@ def _jobs(pair: Pair, listed: Exclusions, options: argparse.Namespace) -> Iterat
     """Prepare a Django; yield its phases."""
     ready = checkout.prepare(pair, refresh=options.refresh)
     backends = DJANGO if options.control else STOREROOM
-    phases = PHASES if options.control else (*PHASES, *COUNTERCHECKS)
-    phases = [phase for phase in phases if options.storage in {None, phase.storage}]
+    phases = tuple(phase for phase in PHASES if not phase.engine) if options.control else (*PHASES, *COUNTERCHECKS)
+    phases = [phase for phase in phases if options.storage in {None, phase.storage, phase.kind}]
     if options.control:
         listed = Exclusions({}, {}, listed.other_storages, {})
     listed = listed.of(ready.version)
@@ -197,7 +213,7 @@ def _jobs(pair: Pair, listed: Exclusions, options: argparse.Namespace) -> Iterat
     lacks = "" if ready.has("pylibmc") else "pylibmc comes built for Python 3.11 and older alone"
     for phase in phases:
         lacking = lacks if phase.storage == "pylibmc" else ""
-        yield Job(phase, ready, tests, new_folder(), backends, listed.on(phase.storage), lacking)
+        yield Job(phase, ready, tests, new_folder(), backends, listed.on(phase.kind), lacking)
 
 
 def _run(job: Job) -> Outcome:
@@ -266,6 +282,7 @@ def _environment(job: Job, location: str) -> dict[str, str]:
         "STOREROOM_SUITE_BACKENDS": job.backends,
         "STOREROOM_SUITE_STORAGE": job.phase.storage,
         "STOREROOM_SUITE_LOCATION": location,
+        "STOREROOM_SUITE_ENGINE": "storeroom.integrations.django.sessions" if job.phase.engine else "",
     }
 
 

@@ -23,6 +23,9 @@ _WORKER_VARIABLES: Final = (
 )
 """Environment variables whose value is a number of worker processes."""
 
+_SESSION_ENGINES: Final = ("django.contrib.sessions.backends.cache", "storeroom.integrations.django.sessions")
+"""Those that keep sessions in a cache alone."""
+
 # docs.gunicorn.org: GUNICORN_CMD_ARGS holds command-line options.
 _GUNICORN_WORKERS: Final = re.compile(r"(?:^|\s)(?:-w\s*|--workers[=\s]\s*)(\d+)")
 
@@ -81,7 +84,7 @@ class Context:
         # The weaker evidence: a deployed site has DEBUG off.
         is_deployed = getattr(settings, "DEBUG", None) is False
         deployed = "DEBUG is False: a deployed site mostly has several workers" if is_deployed else ""
-        has_sessions = getattr(settings, "SESSION_ENGINE", None) == "django.contrib.sessions.backends.cache"
+        has_sessions = getattr(settings, "SESSION_ENGINE", None) in _SESSION_ENGINES
         sessions_alias = str(getattr(settings, "SESSION_CACHE_ALIAS", "default")) if has_sessions else None
         return replace(
             self,

@@ -66,6 +66,11 @@ class Subject:
         return self.backend.rpartition(".")[2]
 
     @property
+    def is_djangos(self) -> bool:
+        """Whether it is on a class of Django's own, or django-redis's."""
+        return _is_djangos(self.written, self.context)
+
+    @property
     def locations(self) -> list[str]:
         """Each path, name or address in LOCATION; servers may be listed, or be separated by ";" or ","."""
         return _locations(self.written, self.family)
@@ -83,7 +88,9 @@ class Subject:
         options = self.written.get("OPTIONS")
         database = options.get("db") if isinstance(options, Mapping) else None
         locations = [str(self.directory)] if self.directory is not None else sorted(self.locations)
-        return (self.family, database, *locations)
+        # Django's class and Storeroom's may have the same name or directory, and share nothing there.
+        whose = self.backend if self.family in {"locmem", "filebased"} and self.is_djangos else ""
+        return (self.family, whose, database, *locations)
 
     def told(self, question: str) -> Any:
         """Return the answer of the class's optional method `question`(location, settings); None where it has none."""

@@ -65,16 +65,17 @@ a TOML file, a Python module with CACHES in it, or a URL.
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, program: str = "storeroom") -> int:
     """Run the command line. Return the exit code, never raise for a mistake of the user.
 
     Args:
         argv: the arguments, without the program's name; those of this process by default.
+        program: that name.
     """
     before = caches.swap(None)  # a command has a configuration of its own
     Counters.are_shared = False  # nor are its counts the project's
     try:
-        return _run(sys.argv[1:] if argv is None else list(argv))
+        return _run(sys.argv[1:] if argv is None else list(argv), program)
     except StoreroomError as error:
         print(f"storeroom: {plain(str(error))}", file=sys.stderr)
         return exit_code(error)
@@ -92,12 +93,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         Counters.are_shared = True
 
 
-def _run(arguments: Sequence[str]) -> int:
+def _run(arguments: Sequence[str], program: str) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A key may hold characters that the terminal's encoding does not.
             stream.reconfigure(errors="backslashreplace")
-    parser = _parser(arguments)
+    parser = _parser(arguments, program)
     if not arguments:
         parser.print_help(sys.stderr)
         return MISTAKE
@@ -114,9 +115,9 @@ def _function(command: Command, name: str) -> Any:
     return getattr(import_module(f"storeroom.cli.{command.module}"), name)
 
 
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+def _parser(arguments: Sequence[str], program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="storeroom",
+        prog=program,
         description="Look into a cache, change it, check its configuration.",
         epilog=f"{_EXAMPLES}\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -18,7 +18,7 @@ from storeroom.cli.exits import MISTAKE, NO, YES, UsageError
 from storeroom.cli.measured import advised
 from storeroom.cli.output import columns, count_of, paragraph, plain, print_json, styled
 from storeroom.registry.program import find_owner
-from storeroom.registry.sources import EMBEDDED_DEFAULT, Source, passed_over, table_of
+from storeroom.registry.sources import DJANGO, EMBEDDED_DEFAULT, Source, passed_over, table_of
 from storeroom.storage.probes import Probe, ServerProbe
 from storeroom.wording import masked, nearest
 
@@ -138,7 +138,7 @@ def _print_source(source: Source, others: list[str]) -> None:
     if source.name == EMBEDDED_DEFAULT:
         owner = plain(str(find_owner()))
         print(f"Nothing is configured here. Each project then has a cache of its own; this is that of {owner}.")
-    if source.name != "--config" and os.environ.get("DJANGO_SETTINGS_MODULE"):
+    if source.name not in {"--config", DJANGO} and os.environ.get("DJANGO_SETTINGS_MODULE"):
         print(f"Django's own settings are checked by: --config {os.environ['DJANGO_SETTINGS_MODULE']}", file=sys.stderr)
 
 

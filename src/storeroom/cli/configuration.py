@@ -10,11 +10,12 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from storeroom.base import BaseCache
 from storeroom.cli.output import plain
@@ -24,7 +25,7 @@ from storeroom.registry.aliases import Alias, read_caches
 from storeroom.registry.backend_paths import DJANGO_PATHS, install_command
 from storeroom.registry.configuration import OwnConfiguration
 from storeroom.registry.program import find_owner
-from storeroom.registry.sources import EMBEDDED_DEFAULT, Source
+from storeroom.registry.sources import DJANGO, EMBEDDED_DEFAULT, Source
 from storeroom.wording import mask_url, masked, nearest
 
 __all__ = [
@@ -50,7 +51,7 @@ def find(named: str | None) -> Named:
         ConfigurationError: there is none, or it cannot be read.
     """
     if named is None:
-        return Named(sources.find_source())
+        return _in_force(sources.find_source())
     if "://" in named:
         return Named(Source("--config", mask_url(named), {"default": config_from_url(named, where="--config")}))
     if named.endswith(".toml") or (Path(named).is_file() and not named.endswith(".py")):
@@ -64,6 +65,22 @@ def find(named: str | None) -> Named:
         "or a URL such as "
         f"file:///var/cache/app.{hint}"
     )
+
+
+def _in_force(source: Source) -> Named:
+    """Return a source that was found: in a running Django, with its settings, and its own classes under their paths."""
+    if source.name != DJANGO:
+        return Named(source)
+    own = {name: _with_own_class(written) for name, written in source.caches.items()}
+    return Named(replace(source, caches=own), sys.modules["django.conf"].settings)
+
+
+def _with_own_class(written: Any) -> Any:
+    path = written.get("BACKEND") if isinstance(written, Mapping) else None
+    if not isinstance(path, str) or path not in DJANGO_PATHS:
+        return written
+    module, _, name = path.rpartition(".")
+    return {**written, "BACKEND": getattr(import_module(module), name)}
 
 
 def _from_module(path: str) -> Named:
@@ -129,7 +146,12 @@ def enter(named: Named, alias: Alias) -> None:
         NotSupportedError: the alias is on Django's own class.
     """
     is_in_site = getattr(alias.backend, "is_in_site", None)
-    if is_in_site is None or not hasattr(named.settings, "DATABASES") or not is_in_site(alias.location, alias.settings):
+    if (
+        named.source.name == DJANGO
+        or is_in_site is None
+        or not hasattr(named.settings, "DATABASES")
+        or not is_in_site(alias.location, alias.settings)
+    ):
         return
     if named.source.caches[alias.name]["BACKEND"] in DJANGO_PATHS:
         raise NotSupportedError(

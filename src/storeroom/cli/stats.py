@@ -11,7 +11,7 @@ from typing import Any, Final
 from storeroom.backends.kept_bounds import KeptBounds
 from storeroom.base import BaseCache, sharing
 from storeroom.cli.arguments import Unnamed
-from storeroom.cli.configuration import enter, find, read_aliases, title
+from storeroom.cli.configuration import Named, enter, find, read_aliases, title
 from storeroom.cli.contents import ask
 from storeroom.cli.exits import NO, YES, exit_code
 from storeroom.cli.output import columns, plain, print_json, size, styled
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     named = find(args.config)
     is_named = type(args.alias) is not Unnamed
     aliases = read_aliases(named, [args.alias] if is_named else [])
-    chosen = [aliases[args.alias]] if is_named else list(aliases.values())
+    chosen = [aliases[args.alias]] if is_named else _countable(named, aliases)
     for alias in chosen:
         enter(named, alias)
     # Tiers and fallbacks of the aliases are looked up there.
@@ -84,6 +84,14 @@ def run(args: argparse.Namespace) -> int:
     if args.watch is not None:
         _watch(views, args, is_named=is_named)
     return _show(views, args, is_named=is_named)
+
+
+def _countable(named: Named, aliases: Mapping[str, Alias]) -> list[Alias]:
+    """Return those of a configuration that count; a Django project may have others."""
+    chosen = [alias for alias in aliases.values() if issubclass(alias.backend, BaseCache)]
+    if not chosen:
+        raise NotSupportedError(f"No cache of {named.source} is on one of Storeroom's classes.")
+    return chosen
 
 
 def _reset(views: "list[_View]") -> int:

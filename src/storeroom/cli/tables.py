@@ -48,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _open(named: Named, alias: Alias, *, is_asked_for: bool) -> Any:
     """Return the cache of an alias; where it has no table of Storeroom's None, or an error if it was asked for."""
+    if not is_asked_for and not hasattr(alias.backend, "create_table"):
+        return None
     try:
         enter(named, alias)
     except NotSupportedError as error:

@@ -7,6 +7,7 @@ STOREROOM_SUITE_PLAN, and its report goes to another.
 import json
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import ClassVar
 from unittest import TestSuite
@@ -52,6 +53,7 @@ class SuiteRunner(DiscoverRunner):
         _install_app()
         if _PAGES:
             storeroom_suite_pages.install()
+        _install_engine()
         suite = super().build_suite(test_labels, **kwargs)
         listed = {name for name in _PLAN["tests"] if name.startswith(tuple(f"{label}." for label in test_labels))}
         self.problems += [f"{name} is left out, but does not exist here" for name in sorted(listed - self.seen)]
@@ -169,6 +171,14 @@ def _install_app():
     """Install Storeroom's app, as a project does that wants createcachetable to know the database cache."""
     if _BACKENDS.startswith("storeroom.") and not apps.is_installed(_APP):
         apps.set_installed_apps([*settings.INSTALLED_APPS, _APP])
+
+
+def _install_engine():
+    """Let Storeroom's session engine stand where tests import Django's that keeps sessions in a cache."""
+    if os.environ["STOREROOM_SUITE_ENGINE"]:
+        engine = import_module(os.environ["STOREROOM_SUITE_ENGINE"])
+        import_module("django.contrib.sessions.backends.cache").SessionStore = engine.SessionStore
+        storeroom_suite_touches.watch_classes(engine.SessionStore)
 
 
 def _let_have_app(test_class):

@@ -53,4 +53,7 @@ CACHES = {
     },
 }[_STORAGE]
 
+if os.environ["STOREROOM_SUITE_ENGINE"]:
+    SESSION_ENGINE = os.environ["STOREROOM_SUITE_ENGINE"]
+
 TEST_RUNNER = "storeroom_suite_runner.SuiteRunner"

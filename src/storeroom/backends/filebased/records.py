@@ -13,7 +13,7 @@ key                         value                meaning
 ``e`` + storage key         header, frame        an entry
 ``h`` + hash                header, key, frame   an entry whose storage key is too long
 ``k`` + slot                entry's key          a key too long for its slot: see slots.py
-``l`` + key or hash         header, frame        a lock: not counted, never evicted
+``l`` + key or hash         header, frame        a lock, or a session: not counted, never evicted
 ``t`` + key or hash         header, frame        the version of a tag: counted and bounded apart
 ==========================  ===================  =====================================
 
@@ -331,6 +331,6 @@ def is_all_under(transaction: Any, start: str) -> bool:
     )
 
 
-def locks(transaction: Any) -> list[tuple[bytes, bytes]]:
-    """Return the keys and records of all locks."""
-    return list(_records(transaction, b"l"))
+def locks(transaction: Any, limit: int) -> list[tuple[bytes, bytes]]:
+    """Return the keys and records of locks, Django's sessions among them: the first `limit` of them."""
+    return list(islice(_records(transaction, b"l"), limit))

@@ -277,11 +277,15 @@ class Table:
         return kind in QUEUED
 
     def clear(self, key_space: KeySpace) -> bool:
-        """Remove the entries and the tags of a cache, however many; no locks. Return False if there are others."""
+        """Remove the entries and the tags of a cache, however many; no locks.
+
+        Return False, and do nothing, if there are others, or many locks.
+        """
         transaction = self._transaction
-        if not are_all_owned(transaction, key_space, LOOKS):
+        held = locks(transaction, LOOKS + 1)
+        if len(held) > LOOKS or not are_all_owned(transaction, key_space, LOOKS):
             return False
-        kept = [*locks(transaction), *counts_in(transaction)]
+        kept = [*held, *counts_in(transaction)]
         transaction.drop(self._environment.main_database, delete=False)
         for entry_key, record in kept:
             transaction.put(entry_key, record)

@@ -1,6 +1,7 @@
 """The app's configuration."""
 
 from importlib import import_module
+from typing import Any
 
 from django.apps import AppConfig, apps
 
@@ -15,6 +16,14 @@ class StoreroomConfig(AppConfig):
     verbose_name = "Storeroom"
 
     def ready(self) -> None:
-        """Let the counts be noted for the admin's charts, where there is an admin."""
+        """Register the system checks; where there is an admin, a debug toolbar or Sentry, do what these need."""
+        _load("system_checks").register_all()
+        _load("sentry").watch()
         if apps.is_installed("django.contrib.admin"):
-            import_module("storeroom.integrations.django.history").follow_requests()
+            _load("history").follow_requests()
+        if apps.is_installed("debug_toolbar"):
+            _load("toolbar").watch()
+
+
+def _load(name: str) -> Any:
+    return import_module(f"storeroom.integrations.django.{name}")
