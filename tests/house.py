@@ -21,8 +21,8 @@ PACKAGE = ROOT / "src" / "storeroom"
 
 #: The floors, from the top: a package imports from those below its own alone.
 FLOORS = (
-    ("__main__",),
-    ("cli", "testing", "integrations", "__init__"),
+    ("__main__", "__init__"),
+    ("cli", "testing", "integrations", "openers"),
     ("backends", "functions", "checks", "pages"),
     ("registry",),
     ("base",),
