@@ -143,7 +143,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _add_common(parser: argparse.ArgumentParser, *, alias: str, config: str | None) -> None:
-    source = "a TOML file, a module such as mysite.settings, or a URL such as file:///var/cache/app"
+    source = "a TOML file, a module such as mysite.settings or mysite/settings.py, or a URL: file:///var/cache/app"
     parser.add_argument("--alias", "-a", metavar="NAME", default=alias, help='which cache (default: "default")')
     parser.add_argument("--config", "-c", metavar="SOURCE", default=config, help=source)
 
