@@ -42,6 +42,7 @@ COMMANDS: Final = {
     "why": Command("explain why a key is there, or is not", "why", "add_arguments", "why"),
     "keys": Command("list the keys", "contents", "add_keys_arguments", "keys"),
     "clear": Command("remove all entries", "contents", "add_clear_arguments", "clear"),
+    "list": Command("list the embedded caches of this user", "embedded"),
     "stats": Command("show what all processes have counted", "stats"),
     "top": Command("watch the caches of all running processes", "top.command"),
     "prune": Command("remove expired entries now", "contents", "add_prune_arguments", "prune"),
