@@ -21,6 +21,7 @@ from storeroom.base import BaseCache
 from storeroom.cli.configuration import open_alias, read_alias, title
 from storeroom.cli.exits import YES, UsageError
 from storeroom.cli.output import columns, count_of, print_json, styled
+from storeroom.cli.progress import progress
 from storeroom.engines import Counters
 from storeroom.exceptions import KeyNotFoundError
 from storeroom.registry.aliases import Alias
@@ -79,7 +80,8 @@ def run(args: argparse.Namespace) -> int:
     keys = [f"storeroom-bench-{os.getpid()}-{number}" for number in range(KEYS)]
     with _uncounted(cache):
         try:
-            figures = _figures(cache, keys, args)
+            with progress("Timing"):
+                figures = _figures(cache, keys, args)
         finally:
             # Not clear(): with a KEY_FUNCTION of its own, a cache may take every key for one of its own.
             cache.delete_many([*keys, *map(_number_key, keys)])
