@@ -29,7 +29,7 @@ FLOORS = (
     ("computing", "near", "memos", "transactions", "serializers", "recording"),
     ("storage", "engines", "config", "advice"),
     ("timeouts", "keys", "locks", "http"),
-    ("exceptions", "wording", "eviction", "living", "private_folder"),
+    ("exceptions", "wording", "eviction", "living", "private_folder", "manual"),
 )
 
 

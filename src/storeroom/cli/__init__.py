@@ -34,6 +34,7 @@ class Command(NamedTuple):
 
 COMMANDS: Final = {
     "check": Command("say what is wrong or risky in the configuration", "check"),
+    "explain": Command("print the documentation of a finding of check", "explain"),
     "get": Command("print the value of a key", "entries", "add_get_arguments", "get"),
     "set": Command("store a value", "entries", "add_set_arguments", "set_value"),
     "delete": Command("remove keys", "entries", "add_delete_arguments", "delete"),

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any, Final
 
-from storeroom import checks
+from storeroom import checks, manual
 from storeroom.checks import Context, Finding
 from storeroom.checks.servers import told_seconds
 from storeroom.checks.subject import dotted_path
@@ -194,7 +194,9 @@ def _described(finding: Finding, *, table: str | None) -> str:
     mended = finding.command or (finding.snippet() if table is None else finding.toml_snippet(table))
     if mended:
         lines += ["", *(f"            {line}".rstrip() for line in mended.splitlines()), ""]
-    lines.append(paragraph("more", finding.rule.docs))
+    lines.append(paragraph("more", f"storeroom explain {finding.rule.short_id}"))
+    if url := manual.address(finding.rule.docs):
+        lines.append(paragraph("", url))
     return "\n".join(lines)
 
 
