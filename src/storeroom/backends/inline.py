@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, ParamSpec, TypeVar
 
 from storeroom.base import BaseCache
+from storeroom.base.backend_class import declared_as
 from storeroom.storage.inline import WouldWaitError
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
@@ -40,6 +41,7 @@ class InlineCache(BaseCache, abstract=True):
         except WouldWaitError:
             return await self._in_thread(hook, *args, **kwargs)
 
+    @declared_as(BaseCache.aget)
     async def aget(self, key: object, default: Any = None, version: int | None = None) -> Any:
         """See get()."""
         if self._overlay is not None:

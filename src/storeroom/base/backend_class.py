@@ -5,16 +5,27 @@ import itertools
 import math
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeVar
 
 from storeroom import manual
 from storeroom.storage.hooks import REQUIRED, StorageHooks
 
-__all__ = ["check_class", "seen_through"]
+__all__ = ["check_class", "declared_as", "seen_through"]
+
+T = TypeVar("T")
 
 PAGE = "docs/backends/custom.md"
 PASSED = 3  # self, location, params
 VARARGS = 4  # inspect.CO_VARARGS; the module is not loaded for it
+
+
+def declared_as(_: T) -> Callable[[Callable[..., Any]], T]:
+    """Let type checkers see a method that is written out for speed as the one that it overrides, overloads and all."""
+    return _itself
+
+
+def _itself(method: Any) -> Any:
+    return method
 
 
 def check_class(cls: Any) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from storeroom import timeouts
 from storeroom.base.backend_class import check_class
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from storeroom.base.explanation import Explanation
 
 __all__ = ["BaseCache"]
+
+D = TypeVar("D")
 
 
 class BaseCache(ListingCache):
@@ -53,6 +55,10 @@ class BaseCache(ListingCache):
         if not abstract:
             check_class(cls)
 
+    @overload
+    def get(self, key: object, default: None = ..., version: int | None = ...) -> Any | None: ...
+    @overload
+    def get(self, key: object, default: D, version: int | None = ...) -> Any | D: ...
     def get(self, key: object, default: Any = None, version: int | None = None) -> Any:
         """Return the value stored under the key, or `default` if there is none."""
         hooks = self._overlay or self
@@ -61,6 +67,10 @@ class BaseCache(ListingCache):
             value = run(conditions.opened(hooks, value))
         return self._counted(key, value, default)
 
+    @overload
+    async def aget(self, key: object, default: None = ..., version: int | None = ...) -> Any | None: ...
+    @overload
+    async def aget(self, key: object, default: D, version: int | None = ...) -> Any | D: ...
     async def aget(self, key: object, default: Any = None, version: int | None = None) -> Any:
         """See get()."""
         hooks = self._overlay or self

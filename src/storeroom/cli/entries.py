@@ -58,7 +58,7 @@ examples:
 def get(args: argparse.Namespace) -> int:
     """Print the value of a key."""
     cache = open_cache(args, needs="get")
-    value = cache.get(args.key, _ABSENT, version=args.key_version)
+    value: Any = cache.get(args.key, _ABSENT, version=args.key_version)
     if value is _ABSENT:
         return _no_such_key(args, cache)
     if isinstance(value, bytes) and not args.json and (args.raw or not sys.stdout.isatty()):

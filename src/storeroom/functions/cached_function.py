@@ -253,6 +253,16 @@ class CachedCoroutineFunction(CachedFunction[P, Coroutine[Any, Any, R]]):
         return result
 
 
+class _Signature:
+    """The signature of a bound function: the function's own, without the argument that is given. The class has none."""
+
+    def __get__(self, instance: Any, owner: type) -> inspect.Signature:
+        if instance is None:
+            raise AttributeError("__signature__")
+        whole = inspect.signature(instance.func)
+        return whole.replace(parameters=[*whole.parameters.values()][1:])
+
+
 class BoundFunction(partial[Any], WithResults[R_co], Generic[Q, R_co]):
     """A cached function together with the instance, or the class, that is its first argument.
 
@@ -300,6 +310,12 @@ class BoundFunction(partial[Any], WithResults[R_co], Generic[Q, R_co]):
             return getattr(self.func, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    __signature__ = _Signature()
+
+    def __get__(self, instance: object, owner: type | None = None, /) -> "BoundFunction[Q, R_co]":
+        """Return it as it is: the first argument is given. To inspect and help() it is a routine by this."""
+        return self
+
     def __eq__(self, other: object) -> bool:
         """Tell whether it is the same function of the same instance, as methods do: each access makes another."""
         return isinstance(other, BoundFunction) and self.func is other.func and self.args[0] is other.args[0]
@@ -313,3 +329,16 @@ class BoundFunction(partial[Any], WithResults[R_co], Generic[Q, R_co]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.__qualname__} of {self.args[0]!r}>"
+
+
+class _Documentation:
+    """The docstring of a bound function, which is the function's own; of the class it is the class's."""
+
+    def __init__(self, text: str | None) -> None:
+        self._text = text
+
+    def __get__(self, instance: Any, owner: type) -> str | None:
+        return self._text if instance is None else instance.func.__doc__
+
+
+type.__setattr__(BoundFunction, "__doc__", _Documentation(BoundFunction.__doc__))
