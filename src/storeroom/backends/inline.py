@@ -43,7 +43,7 @@ class InlineCache(BaseCache, abstract=True):
 
     @declared_as(BaseCache.aget)
     async def aget(self, key: object, default: Any = None, version: int | None = None) -> Any:
-        """See get()."""
+        """Return the value stored under the key, or `default` if there is none. See get()."""
         if self._overlay is not None:
             return await BaseCache.aget(self, key, default, version)
         try:
@@ -55,7 +55,7 @@ class InlineCache(BaseCache, abstract=True):
         self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None, *,
         tags: Iterable[object] = (),
     ) -> None:  # fmt: skip
-        """See set()."""
+        """Store the value; with a timeout of zero or less, remove the entry. See set()."""
         if self._overlay is not None:
             await BaseCache.aset(self, key, value, timeout, version, tags=tags)
             return

@@ -78,7 +78,7 @@ class CountingCache(ComputedCache):
         self, key: object, delta: float = 1, version: int | None = None, *, default: float | None = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> Any:  # fmt: skip
-        """See incr()."""
+        """Add delta to the number stored; its timeout stays. Atomic. Return the new number. See incr()."""
         hooks, storage_key = self._overlay or self, self._storage_key(key, version)
         if type(delta) is not int:
             delta = _plain("delta", delta)
@@ -110,7 +110,7 @@ class CountingCache(ComputedCache):
         self, key: object, delta: float = 1, version: int | None = None, *, default: float | None = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> Any:  # fmt: skip
-        """Subtract delta from the number stored: see incr()."""
+        """Subtract delta from the number stored. Atomic. Return the new number. See incr()."""
         return self.incr(key, -_plain("delta", delta), version=version, default=default, timeout=timeout)
 
     @overload
@@ -127,7 +127,7 @@ class CountingCache(ComputedCache):
         self, key: object, delta: float = 1, version: int | None = None, *, default: float | None = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> Any:  # fmt: skip
-        """See decr()."""
+        """Subtract delta from the number stored. Atomic. Return the new number. See incr()."""
         return await self.aincr(key, -_plain("delta", delta), version=version, default=default, timeout=timeout)
 
     def lock(

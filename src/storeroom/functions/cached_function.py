@@ -191,7 +191,7 @@ class CachedFunction(_Cached[P, R_co], Generic[P, R_co]):
 
     @property
     def uncached(self) -> Callable[P, R_co]:
-        """The function itself."""
+        """The function itself, without the cache."""
         return self._function
 
     @overload
@@ -242,7 +242,7 @@ class CachedCoroutineFunction(CachedFunction[P, Coroutine[Any, Any, R]]):
         return await self._cache.adelete(self.key(*args, **kwargs), self._version)
 
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """See CachedFunction."""
+        """Await the function in any case, and store its result; others are served the old one meanwhile."""
         key = self.key(*args, **kwargs)
         compute = partial(self._counted, *args, **kwargs)
         try:
@@ -275,7 +275,7 @@ class BoundFunction(partial[Any], WithResults[R_co], Generic[Q, R_co]):
             """Call the function."""
 
     def key(self, *args: Q.args, **kwargs: Q.kwargs) -> str:
-        """See CachedFunction."""
+        """Return the key of a call: the one under which ``cache.get()`` finds its result."""
         return str(self._cached.key(*self.args, *args, **kwargs))
 
     @overload
@@ -285,11 +285,11 @@ class BoundFunction(partial[Any], WithResults[R_co], Generic[Q, R_co]):
     @overload
     def invalidate(self, *args: Q.args, **kwargs: Q.kwargs) -> bool: ...
     def invalidate(self, *args: Q.args, **kwargs: Q.kwargs) -> Any:
-        """See CachedFunction."""
+        """Forget the result for these arguments. Return whether there was one."""
         return self._cached.invalidate(*self.args, *args, **kwargs)
 
     def refresh(self, *args: Q.args, **kwargs: Q.kwargs) -> R_co:
-        """See CachedFunction."""
+        """Call the method in any case, and store its result; others are served the old one meanwhile."""
         result: R_co = self._cached.refresh(*self.args, *args, **kwargs)
         return result
 

@@ -137,7 +137,7 @@ class CacheHandler:
         return len(self.settings)
 
     def all(self, initialized_only: bool = False) -> "list[BaseCache]":
-        """Return the caches of all aliases, or only those that were used already."""
+        """Return the caches of all aliases; with `initialized_only` those alone that were used already."""
         return self.configuration.opened() if initialized_only else [self[alias] for alias in self]
 
     def close_all(self) -> None:

@@ -178,11 +178,11 @@ class DatabaseCache(ComparingCache):
 
     @classmethod
     def endpoints(cls, location: str, settings: config.Settings) -> Sequence[Endpoint]:
-        """See Probed."""
+        """Return the servers that LOCATION and the settings name; nothing is connected to."""
         return probing.endpoints(located(location, settings.options)[0])
 
     def probe(self, seconds: float) -> Probe:
-        """See Probed."""
+        """Ask each server once how it is; one that takes longer than so many seconds has failed."""
         return probing.probe(self._engine.database, self._target, seconds)
 
     # Reading ----------------------------------------------------------------------------------

@@ -172,7 +172,7 @@ class TieredCache(Relay, BaseCache):
 
     @declared_as(BaseCache.aget)
     async def aget(self, key: object, default: Any = None, version: int | None = None) -> Any:
-        """See get()."""
+        """Return the value stored under the key, or `default` if there is none. See get()."""
         if self._overlay is self._below:
             value = self._near.peek(self._storage_key(key, version))
             if value is not MISSING:
