@@ -21,15 +21,15 @@ PACKAGE = ROOT / "src" / "storeroom"
 
 #: The floors, from the top: a package imports from those below its own alone.
 FLOORS = (
-    ("__main__", "integrations"),
-    ("cli", "testing", "__init__"),
+    ("__main__", "__init__", "integrations"),
+    ("cli", "testing", "openers"),
     ("backends", "functions", "checks", "pages"),
     ("registry",),
     ("base",),
     ("computing", "near", "memos", "transactions", "serializers", "recording"),
     ("storage", "engines", "config", "advice"),
     ("timeouts", "keys", "locks", "http"),
-    ("exceptions", "wording", "eviction", "living", "private_folder"),
+    ("exceptions", "wording", "eviction", "living", "private_folder", "manual"),
 )
 
 

@@ -13,28 +13,36 @@ Each public name is loaded when it is first asked for, so that importing the pac
 
 from importlib import import_module
 
-# ruff: noqa: F403, F405 -- every error is a public name of the package
+# ruff: noqa: F403, F405 -- every error and every opener is a public name of the package
 
 TYPE_CHECKING = False  # type checkers take it for typing's own, whose import would cost more than all the rest
 if TYPE_CHECKING:
     from storeroom.exceptions import *
     from storeroom.functions import cached
     from storeroom.memos import memo
+    from storeroom.openers import *
     from storeroom.registry import cache, caches, config_from_url, configure
     from storeroom.timeouts import DEFAULT_TIMEOUT
     from storeroom.transactions import transaction
 
 __all__ = [
-    "DEFAULT_TIMEOUT", "ComputationCycleError", "ComputationTimeoutError", "ConfigurationError", "DecodeError",
-    "DeprecatedBackendWarning", "InvalidCacheBackendError", "InvalidCacheKey", "InvalidTimeoutError",
-    "KeyNotFoundError", "LockError", "LockLostError", "LockTimeoutError", "NotSupportedError", "PoolTimeoutError",
-    "ReentrantUseError", "SerializationError", "StorageError", "StoreroomError", "StoreroomWarning", "TraceError",
-    "TransactionError", "UnansweredError", "UnkeyableArgumentError", "UnreachableError", "ValueTooLargeError",
-    "ValueTypeError", "WriteTimeoutError", "cache", "cached", "caches", "config_from_url", "configure", "memo",
-    "transaction",
+    "DEFAULT_TIMEOUT", "ComputationCycleError", "ComputationTimeoutError", "ConfigurationError", "DatabaseCache",
+    "DecodeError", "DeprecatedBackendWarning", "DummyCache", "FileCache", "InvalidCacheBackendError",
+    "InvalidCacheKey", "InvalidTimeoutError", "KeyNotFoundError", "LocMemCache", "LockError", "LockLostError",
+    "LockTimeoutError", "NotSupportedError", "PoolTimeoutError", "PyLibMCCache", "PyMemcacheCache", "RedisCache",
+    "ReentrantUseError", "SerializationError", "StorageError", "StoreroomError", "StoreroomWarning", "TieredCache",
+    "TraceError", "TransactionError", "UnansweredError", "UnkeyableArgumentError", "UnreachableError",
+    "ValueTooLargeError", "ValueTypeError", "WriteTimeoutError", "cache", "cached", "caches", "config_from_url",
+    "configure", "memo", "transaction",
 ]  # fmt: skip
 
+_OPENERS = (
+    "DatabaseCache", "DummyCache", "FileCache", "LocMemCache", "PyLibMCCache", "PyMemcacheCache", "RedisCache",
+    "TieredCache",
+)  # fmt: skip
+
 _HOMES = {
+    **dict.fromkeys(_OPENERS, "openers"),
     "DEFAULT_TIMEOUT": "timeouts",
     "cache": "registry",
     "cached": "functions",

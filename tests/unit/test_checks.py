@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storeroom import checks
+from storeroom import checks, manual
 from storeroom.backends.filebased import FileBasedCache
 from storeroom.backends.locmem import LocMemCache
 from storeroom.checks import Context
@@ -823,4 +823,5 @@ def test_a_finding_as_a_dict_tells_everything():
         "mended": {"default": {"TIMEOUT": None}},
         "command": "",
         "docs": "docs/common-mistakes.md#w004",
+        "url": manual.address("docs/common-mistakes.md#w004"),
     }

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from storeroom import checks
+from storeroom import checks, manual
 
-PAGE = Path(__file__).parents[2] / checks.finding.PAGE
+PAGE = Path(__file__).parents[2] / manual.FINDINGS
 TEXT = PAGE.read_text("utf-8")
 
 SECTIONS = dict(re.findall(r'<a id="([ew]\d+)"></a>\n(### .*?)(?=\n<a id=|\n## |\Z)', TEXT, re.DOTALL))
@@ -63,7 +63,7 @@ def test_a_section_shows_the_output_of_check(rule):
     shown = words(section)
     assert f"{rule.level} {rule.id} (" in shown
     assert f"why {rule.why}" in shown
-    assert f"more {rule.docs}" in shown
+    assert f"more storeroom explain {rule.short_id}" in shown
 
 
 @pytest.mark.parametrize("name", sorted(SECTIONS.keys() - IN_SURROUNDINGS - ON_SERVERS))

@@ -4,6 +4,7 @@ import abc
 import asyncio
 import inspect
 import pickle
+import pydoc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -350,3 +351,40 @@ def test_an_overriding_method_calls_the_one_that_it_overrides() -> None:
     assert [Young(7).name, Savings(7).name, Deposit(7).name] == ["Young!", "Savings", "Deposit"]
     assert [Savings.fees(), Deposit.fees(), Young.fees()] == [2, 1, 2]
     assert Young.fees.key() == Savings.fees.key() != Deposit.fees.key() == "fees"
+
+
+# Help -------------------------------------------------------------------------------------------
+
+
+class Helpful:
+    @cached(key="helpful:{word}:{number}", ignore=["self"])
+    def plain(self, word: str, number: int = 1) -> str:
+        """Say the word."""
+        return word * number
+
+    @cached(key="ahelpful:{word}", ignore=["self"])
+    async def awaited(self, word: str) -> str:
+        """Say the word later."""
+        return word
+
+    @cached
+    @classmethod
+    def of_class(cls, word: str) -> str:
+        """Say the class's word."""
+        return word
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        (Helpful().plain, "plain(word: str, number: int = 1) -> str\n    Say the word.\n"),
+        (Helpful.plain, "plain(self, word: str, number: int = 1) -> str\n    Say the word.\n"),
+        (Helpful().awaited, "async awaited(word: str) -> str\n    Say the word later.\n"),
+        (Helpful.of_class, "of_class(word: str) -> str\n    Say the class's word.\n"),
+    ],
+)
+def test_help_shows_the_method_s_own_signature_and_docstring(method: Any, told: str) -> None:
+    """help(), and whatever reads signatures as Sphinx does, shows a cached method as the method that it is."""
+    assert told in pydoc.render_doc(method, renderer=pydoc.plaintext)
+    assert inspect.isroutine(method)
+    assert inspect.getdoc(method) == method.uncached.__doc__

@@ -443,3 +443,14 @@ def test_django_is_never_imported():
     """A cache used without a Django imports none."""
     code = "import json, sys, storeroom\nstoreroom.cache.get('key')\nprint(json.dumps('django' in sys.modules))"
     assert run_python(code, CACHE_URL="locmem://") is False
+
+
+def test_typed_returns_the_cache_of_that_class() -> None:
+    """typed() gives the alias's handle, and refuses one of another class; names that stand for a class count, too."""
+    configure({"default": named("typed")})
+    assert caches.typed("default", LocMemCache) is caches["default"]
+    assert caches.typed("default", storeroom.LocMemCache) is caches["default"]
+    with pytest.raises(TypeError, match=r"CACHES\['default'\]\['BACKEND'\] is '.*LocMemCache', which is no RedisCache"):
+        caches.typed("default", storeroom.RedisCache)
+    with pytest.raises(InvalidCacheBackendError, match="There is no cache 'nowhere'"):
+        caches.typed("nowhere", LocMemCache)

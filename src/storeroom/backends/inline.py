@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, ParamSpec, TypeVar
 
 from storeroom.base import BaseCache
+from storeroom.base.backend_class import declared_as
 from storeroom.storage.inline import WouldWaitError
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
@@ -40,8 +41,9 @@ class InlineCache(BaseCache, abstract=True):
         except WouldWaitError:
             return await self._in_thread(hook, *args, **kwargs)
 
+    @declared_as(BaseCache.aget)
     async def aget(self, key: object, default: Any = None, version: int | None = None) -> Any:
-        """See get()."""
+        """Return the value stored under the key, or `default` if there is none. See get()."""
         if self._overlay is not None:
             return await BaseCache.aget(self, key, default, version)
         try:
@@ -53,7 +55,7 @@ class InlineCache(BaseCache, abstract=True):
         self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None, *,
         tags: Iterable[object] = (),
     ) -> None:  # fmt: skip
-        """See set()."""
+        """Store the value; with a timeout of zero or less, remove the entry. See set()."""
         if self._overlay is not None:
             await BaseCache.aset(self, key, value, timeout, version, tags=tags)
             return

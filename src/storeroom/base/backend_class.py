@@ -5,15 +5,27 @@ import itertools
 import math
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeVar
 
+from storeroom import manual
 from storeroom.storage.hooks import REQUIRED, StorageHooks
 
-__all__ = ["check_class", "seen_through"]
+__all__ = ["check_class", "declared_as", "seen_through"]
+
+T = TypeVar("T")
 
 PAGE = "docs/backends/custom.md"
 PASSED = 3  # self, location, params
 VARARGS = 4  # inspect.CO_VARARGS; the module is not loaded for it
+
+
+def declared_as(_: T) -> Callable[[Callable[..., Any]], T]:
+    """Let type checkers see a method that is written out for speed as the one that it overrides, overloads and all."""
+    return _itself
+
+
+def _itself(method: Any) -> Any:
+    return method
 
 
 def check_class(cls: Any) -> None:
@@ -22,16 +34,19 @@ def check_class(cls: Any) -> None:
         f"{name}({needed})" for name, needed in REQUIRED.items() if getattr(cls, name) is vars(StorageHooks)[name]
     ]
     if missing:
-        raise TypeError(f"{cls.__name__} must define {', '.join(missing)}: see {PAGE}.")
+        raise TypeError(f"{cls.__name__} must define {', '.join(missing)}: see {manual.named(PAGE)}.")
     owner = next(owner for owner in cls.__mro__ if "__init__" in vars(owner))
     init = getattr(vars(owner)["__init__"], "__wrapped__", None)  # all but BaseCache's own are seen through
     if init is None:
         raise TypeError(
-            f"{cls.__name__} must define __init__(location, params), with super().__init__(params) in it: see {PAGE}."
+            f"{cls.__name__} must define __init__(location, params), with super().__init__(params) in it: "
+            f"see {manual.named(PAGE)}."
         )
     if isinstance(init, FunctionType):
         if not _takes_both(init):
-            raise TypeError(f"{owner.__name__}.__init__() does not take the arguments (location, params): see {PAGE}.")
+            raise TypeError(
+                f"{owner.__name__}.__init__() does not take the arguments (location, params): see {manual.named(PAGE)}."
+            )
         if _forgets_its_parent(init):
             raise _forgotten(owner.__name__)
 
@@ -63,7 +78,9 @@ def _forgets_its_parent(init: FunctionType) -> bool:
 
 
 def _forgotten(name: str) -> TypeError:
-    return TypeError(f"{name}.__init__(location, params) has not called super().__init__(params): see {PAGE}.")
+    return TypeError(
+        f"{name}.__init__(location, params) has not called super().__init__(params): see {manual.named(PAGE)}."
+    )
 
 
 def seen_through(init: Callable[..., None], name: str) -> Callable[..., None]:

@@ -64,7 +64,8 @@ class ComputedCache(Handle):
         Args:
             key: the key.
             default: a callable without arguments that computes the value, or the value itself.
-            timeout: for the value that is stored, or a function of the value that returns it.
+            timeout: for the value that is stored (seconds, a timedelta, words such as "5m", or None for ever), or a
+                function of the value that returns it.
             version: of the key.
             tags: of the entry that is stored: see invalidate_tags().
             stale_while_revalidate: this and the next ones bound the value's age: see FreshnessOptions. Give them by
@@ -126,7 +127,10 @@ class ComputedCache(Handle):
         soft_timeout: Any = AS_CONFIGURED, hard_timeout: Any = AS_CONFIGURED,
         early: float = AS_CONFIGURED, jitter: float = AS_CONFIGURED,
     ) -> Any:  # fmt: skip
-        """See get_or_set(); `default` may also be a coroutine function, or any callable that returns an awaitable."""
+        """Return the value stored, or compute, store and return it.
+
+        See get_or_set(); `default` may also be a coroutine function, or any callable that returns an awaitable.
+        """
         hooks = self._overlay or self
         if version is None and self._head is not None:
             storage_key = f"{self._head}{key}"
@@ -207,7 +211,10 @@ class ComputedCache(Handle):
         self, key: object, default: Any, timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT, version: int | None = None,
         *, tags: Iterable[object] = (), **freshness: Unpack[FreshnessOptions],
     ) -> Any:  # fmt: skip
-        """See refresh(); `default` may also be a coroutine function, or any callable that returns an awaitable."""
+        """Compute, store and return a value, whatever is stored: get_or_set() that does not look first.
+
+        See refresh(); `default` may also be a coroutine function, or any callable that returns an awaitable.
+        """
         options, storage_key = self._freshness.but(freshness), self._storage_key(key, version)
         return await arun(stampede.compute_anew(self._computation(storage_key, key, default, timeout, tags, options)))
 
@@ -240,7 +247,10 @@ class ComputedCache(Handle):
         timeout: Timeout | TimeoutOf = DEFAULT_TIMEOUT, version: int | None = None, *, tags: Iterable[object] = (),
         **freshness: Unpack[FreshnessOptions],
     ) -> dict[T, V]:  # fmt: skip
-        """See get_or_set_many(); `compute_missing` may also be a coroutine function."""
+        """Return the values of the keys, all missing ones computed by one call and stored by one write.
+
+        See get_or_set_many(); `compute_missing` may also be a coroutine function.
+        """
         return await arun(
             self._answering_many(keys, compute_missing, timeout, version, tags, freshness, blocking=False)
         )
@@ -291,5 +301,8 @@ class ComputedCache(Handle):
         return self._counted_deletes((self._overlay or self)._invalidate(self._tag_keys(tags)))
 
     async def ainvalidate_tags(self, *tags: object) -> int:
-        """See invalidate_tags()."""
+        """Make all entries with one of these tags absent, in every version, at once: one write per tag.
+
+        See invalidate_tags().
+        """
         return self._counted_deletes(await (self._overlay or self)._ainvalidate(self._tag_keys(tags)))

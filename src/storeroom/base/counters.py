@@ -2,7 +2,7 @@
 
 import operator
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, overload
 
 from storeroom.base.computing import ComputedCache
 from storeroom.base.locks import Lock
@@ -18,13 +18,24 @@ __all__ = ["CountingCache", "ignored", "key_not_found"]
 class CountingCache(ComputedCache):
     """The operations on counters and locks."""
 
+    @overload
+    def incr(
+        self, key: object, delta: int = ..., version: int | None = ..., *, default: int | None = ...,
+        timeout: Timeout = ...,
+    ) -> int: ...  # fmt: skip
+    @overload
+    def incr(
+        self, key: object, delta: float = ..., version: int | None = ..., *, default: float | None = ...,
+        timeout: Timeout = ...,
+    ) -> float: ...  # fmt: skip
     def incr(
         self, key: object, delta: float = 1, version: int | None = None, *, default: float | None = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> Any:  # fmt: skip
         """Add delta to the number stored; its timeout stays. Atomic. Return the new number.
 
-        In an outage it returns None, if ``on_error`` says "none" for counters.
+        It is whole if delta and the number before are. In an outage it is None, if ``on_error`` says "none" for
+        counters, which type checkers are not told.
 
         Args:
             key: the key.
@@ -53,11 +64,21 @@ class CountingCache(ComputedCache):
         except StorageError as error:
             return ignored(error)
 
+    @overload
+    async def aincr(
+        self, key: object, delta: int = ..., version: int | None = ..., *, default: int | None = ...,
+        timeout: Timeout = ...,
+    ) -> int: ...  # fmt: skip
+    @overload
+    async def aincr(
+        self, key: object, delta: float = ..., version: int | None = ..., *, default: float | None = ...,
+        timeout: Timeout = ...,
+    ) -> float: ...  # fmt: skip
     async def aincr(
         self, key: object, delta: float = 1, version: int | None = None, *, default: float | None = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> Any:  # fmt: skip
-        """See incr()."""
+        """Add delta to the number stored; its timeout stays. Atomic. Return the new number. See incr()."""
         hooks, storage_key = self._overlay or self, self._storage_key(key, version)
         if type(delta) is not int:
             delta = _plain("delta", delta)
@@ -75,18 +96,38 @@ class CountingCache(ComputedCache):
         except StorageError as error:
             return ignored(error)
 
+    @overload
+    def decr(
+        self, key: object, delta: int = ..., version: int | None = ..., *, default: int | None = ...,
+        timeout: Timeout = ...,
+    ) -> int: ...  # fmt: skip
+    @overload
+    def decr(
+        self, key: object, delta: float = ..., version: int | None = ..., *, default: float | None = ...,
+        timeout: Timeout = ...,
+    ) -> float: ...  # fmt: skip
     def decr(
         self, key: object, delta: float = 1, version: int | None = None, *, default: float | None = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> Any:  # fmt: skip
-        """Subtract delta from the number stored: see incr()."""
+        """Subtract delta from the number stored. Atomic. Return the new number. See incr()."""
         return self.incr(key, -_plain("delta", delta), version=version, default=default, timeout=timeout)
 
+    @overload
+    async def adecr(
+        self, key: object, delta: int = ..., version: int | None = ..., *, default: int | None = ...,
+        timeout: Timeout = ...,
+    ) -> int: ...  # fmt: skip
+    @overload
+    async def adecr(
+        self, key: object, delta: float = ..., version: int | None = ..., *, default: float | None = ...,
+        timeout: Timeout = ...,
+    ) -> float: ...  # fmt: skip
     async def adecr(
         self, key: object, delta: float = 1, version: int | None = None, *, default: float | None = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> Any:  # fmt: skip
-        """See decr()."""
+        """Subtract delta from the number stored. Atomic. Return the new number. See incr()."""
         return await self.aincr(key, -_plain("delta", delta), version=version, default=default, timeout=timeout)
 
     def lock(

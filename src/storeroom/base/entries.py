@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from storeroom import timeouts
 from storeroom.base.backend_class import check_class
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from storeroom.base.explanation import Explanation
 
 __all__ = ["BaseCache"]
+
+D = TypeVar("D")
 
 
 class BaseCache(ListingCache):
@@ -53,6 +55,10 @@ class BaseCache(ListingCache):
         if not abstract:
             check_class(cls)
 
+    @overload
+    def get(self, key: object, default: None = ..., version: int | None = ...) -> Any | None: ...
+    @overload
+    def get(self, key: object, default: D, version: int | None = ...) -> Any | D: ...
     def get(self, key: object, default: Any = None, version: int | None = None) -> Any:
         """Return the value stored under the key, or `default` if there is none."""
         hooks = self._overlay or self
@@ -61,8 +67,12 @@ class BaseCache(ListingCache):
             value = run(conditions.opened(hooks, value))
         return self._counted(key, value, default)
 
+    @overload
+    async def aget(self, key: object, default: None = ..., version: int | None = ...) -> Any | None: ...
+    @overload
+    async def aget(self, key: object, default: D, version: int | None = ...) -> Any | D: ...
     async def aget(self, key: object, default: Any = None, version: int | None = None) -> Any:
-        """See get()."""
+        """Return the value stored under the key, or `default` if there is none. See get()."""
         hooks = self._overlay or self
         value = await hooks._aget(self._storage_key(key, version))
         if type(value) is Envelope:
@@ -90,7 +100,7 @@ class BaseCache(ListingCache):
         Args:
             key: the key.
             value: the value.
-            timeout: for how long it is stored.
+            timeout: for how long it is stored: seconds, a timedelta, words such as "5m", or None for ever.
             version: of the key.
             tags: names by which invalidate_tags() makes it absent.
 
@@ -123,7 +133,7 @@ class BaseCache(ListingCache):
         self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None, *,
         tags: Iterable[object] = (),
     ) -> None:  # fmt: skip
-        """See set()."""
+        """Store the value; with a timeout of zero or less, remove the entry. See set()."""
         storage_key, expires_at = self._storage_key(key, version), self._expires_at(timeout)
         hooks = self._overlay or self
         if expires_at == AT_ONCE:
@@ -192,7 +202,7 @@ class BaseCache(ListingCache):
     async def aadd(
         self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
-        """See add()."""
+        """Store the value unless the key is live. Atomic. Return whether it was stored. See add()."""
         storage_key, expires_at = self._storage_key(key, version), self._expires_at(timeout)
         if expires_at == AT_ONCE:
             return not await self._ais_there(storage_key)
@@ -217,7 +227,7 @@ class BaseCache(ListingCache):
         return self._counted_deletes((self._overlay or self)._delete(self._storage_key(key, version))) > 0
 
     async def adelete(self, key: object, version: int | None = None) -> bool:
-        """See delete()."""
+        """Remove the entry. Return whether there was a live one. See delete()."""
         return self._counted_deletes(await (self._overlay or self)._adelete(self._storage_key(key, version))) > 0
 
     def touch(self, key: object, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
@@ -225,7 +235,7 @@ class BaseCache(ListingCache):
         return self._touch_until(self._storage_key(key, version), self._expires_at(timeout))
 
     async def atouch(self, key: object, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
-        """See touch()."""
+        """Give a live entry a new timeout. Atomic. Return False if there is none. See touch()."""
         return await self._atouch_until(self._storage_key(key, version), self._expires_at(timeout))
 
     def expire_at(self, key: object, when: float | datetime | None, version: int | None = None) -> bool:
@@ -239,7 +249,10 @@ class BaseCache(ListingCache):
         return self._touch_until(self._storage_key(key, version), timeouts.epoch(when))
 
     async def aexpire_at(self, key: object, when: float | datetime | None, version: int | None = None) -> bool:
-        """See expire_at()."""
+        """Let a live entry expire at a point in time: epoch seconds, an aware datetime, or None for never.
+
+        See expire_at().
+        """
         return await self._atouch_until(self._storage_key(key, version), timeouts.epoch(when))
 
     # The storage is asked first, as a call: steps cost more than a touch in local memory does.
@@ -265,7 +278,7 @@ class BaseCache(ListingCache):
         return self._is_there(self._storage_key(key, version))
 
     async def ahas_key(self, key: object, version: int | None = None) -> bool:
-        """See has_key()."""
+        """Tell whether the key is live. See has_key()."""
         return await self._ais_there(self._storage_key(key, version))
 
     def _is_there(self, storage_key: str) -> bool:
@@ -289,7 +302,7 @@ class BaseCache(ListingCache):
         return _seconds_left(run(conditions.expiry(hooks, storage_key, expires_at)))
 
     async def attl(self, key: object, version: int | None = None) -> float | None:
-        """See ttl()."""
+        """Return the seconds left to the entry: None if it never expires, 0 if it is not there. See ttl()."""
         hooks, storage_key = self._overlay or self, self._storage_key(key, version)
         expires_at: Any = await hooks._aexpiry(storage_key) if hooks.sees_envelopes else LOOK
         return _seconds_left(await arun(conditions.expiry(hooks, storage_key, expires_at)))
@@ -303,7 +316,7 @@ class BaseCache(ListingCache):
         return run(self._moving(key, delta, version))
 
     async def aincr_version(self, key: object, delta: int = 1, version: int | None = None) -> int:
-        """See incr_version()."""
+        """Move the entry to a version that is higher by delta; its timeout stays. See incr_version()."""
         return await arun(self._moving(key, delta, version))
 
     def _moving(self, key: object, delta: int, version: int | None) -> Steps[int]:
@@ -333,7 +346,7 @@ class BaseCache(ListingCache):
         return run(self._explaining(key, version))
 
     async def aexplain(self, key: object, version: int | None = None) -> "Explanation":
-        """See explain()."""
+        """Return all that is known of an entry, and why a read would miss it, if it would. See explain()."""
         return await arun(self._explaining(key, version))
 
     def _explaining(self, key: object, version: int | None) -> "Steps[Explanation]":
@@ -341,11 +354,11 @@ class BaseCache(ListingCache):
         return steps
 
     def decr_version(self, key: object, delta: int = 1, version: int | None = None) -> int:
-        """Move the entry to a version that is lower by delta: see incr_version()."""
+        """Move the entry to a version that is lower by delta. Return that version. See incr_version()."""
         return self.incr_version(key, -_whole(delta), version)
 
     async def adecr_version(self, key: object, delta: int = 1, version: int | None = None) -> int:
-        """See decr_version()."""
+        """Move the entry to a version that is lower by delta. Return that version. See incr_version()."""
         return await self.aincr_version(key, -_whole(delta), version)
 
     def close(self, **kwargs: Any) -> None:
@@ -353,7 +366,7 @@ class BaseCache(ListingCache):
         self._pass_by()
 
     async def aclose(self, **kwargs: Any) -> None:
-        """See close()."""
+        """End a unit of work, as close() does; engines stay open."""
         self.close(**kwargs)
 
 

@@ -40,7 +40,7 @@ class ListingCache(ManyCache):
         return run(self._listing(prefix, version))
 
     async def akeys(self, prefix: str = "", version: int | None = None) -> list[str]:
-        """See keys()."""
+        """Return the live keys that begin with `prefix`, as callers typed them, in no order. See keys()."""
         return await arun(self._listing(prefix, version))
 
     def count(self, version: int | None = None) -> int:
@@ -48,7 +48,7 @@ class ListingCache(ManyCache):
         return run(self._counting(version))
 
     async def acount(self, version: int | None = None) -> int:
-        """See count()."""
+        """Return how many live entries keys() would list; raise NotSupportedError as it does. See count()."""
         return await arun(self._counting(version))
 
     def _counting(self, version: int | None) -> Steps[int]:
@@ -122,7 +122,7 @@ class ListingCache(ManyCache):
         return (self._overlay or self)._prune()
 
     async def aprune(self) -> int:
-        """See prune()."""
+        """Remove all expired entries now. See prune()."""
         return await (self._overlay or self)._aprune()
 
     def stats(self, scope: Literal["process", "all"] | None = None) -> CacheStats:
@@ -198,7 +198,7 @@ class ListingCache(ManyCache):
         return CacheStats.of(counted, counts_hits=self._hit_families is not None, **more)
 
     async def astats(self, scope: Literal["process", "all"] | None = None) -> CacheStats:
-        """See stats()."""
+        """Return the counts of this cache's storage, and its size: see CacheStats. See stats()."""
         return await self._run(self.stats, scope)
 
     def advice(self) -> "Advice":
@@ -211,5 +211,8 @@ class ListingCache(ManyCache):
         return told
 
     async def aadvice(self) -> "Advice":
-        """See advice()."""
+        """Return the numbers to write into CACHES, from this process's traffic since the cache was first used.
+
+        See advice().
+        """
         return await self._run(self.advice)

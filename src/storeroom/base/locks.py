@@ -96,7 +96,7 @@ class Lock:
         return run(self._or_not(self._acquiring(blocking=blocking, blocking_timeout=blocking_timeout)))
 
     async def aacquire(self, *, blocking: bool = True, blocking_timeout: Timeout = DEFAULT_TIMEOUT) -> bool:
-        """See acquire()."""
+        """Take the lock; return whether it was to be had in time. See acquire()."""
         return await arun(self._or_not(self._acquiring(blocking=blocking, blocking_timeout=blocking_timeout)))
 
     def _acquiring(self, *, blocking: bool, blocking_timeout: Timeout = DEFAULT_TIMEOUT) -> Steps[bool]:
@@ -167,7 +167,7 @@ class Lock:
         run(self._releasing())
 
     async def arelease(self) -> None:
-        """See release()."""
+        """Give the lock back. See release()."""
         await arun(self._releasing())
 
     def _releasing(self) -> Steps[None]:
@@ -199,7 +199,7 @@ class Lock:
         run(self._extending(timeout))
 
     async def aextend(self, timeout: Timeout = DEFAULT_TIMEOUT) -> None:
-        """See extend()."""
+        """Hold the lock for a new time, counted from now. See extend()."""
         await arun(self._extending(timeout))
 
     def _extending(self, timeout: Timeout) -> Steps[None]:
@@ -229,7 +229,7 @@ class Lock:
         return run(self._fencing())
 
     async def afence(self) -> int:
-        """See fence()."""
+        """Return the fencing token of this holding: higher than that of every earlier owner who asked. See fence()."""
         return await arun(self._fencing())
 
     def _fencing(self) -> Steps[int]:
@@ -250,7 +250,7 @@ class Lock:
         return run(self._looking())
 
     async def alocked(self) -> bool:
-        """See locked()."""
+        """Tell whether anybody holds the lock now; it may be otherwise a moment later. See locked()."""
         return await arun(self._looking())
 
     def _looking(self) -> Steps[bool]:
@@ -266,7 +266,7 @@ class Lock:
         return run(self._comparing())
 
     async def aowned(self) -> bool:
-        """See owned()."""
+        """Tell whether this object holds the lock now; it may be otherwise a moment later. See owned()."""
         return await arun(self._comparing())
 
     def _comparing(self) -> Steps[bool]:

@@ -33,7 +33,10 @@ class ManyCache(CountingCache):
         return self._counted_many(typed, found)
 
     async def aget_many(self, keys: Iterable[T], version: int | None = None) -> dict[T, Any]:
-        """See get_many()."""
+        """Return a dict from the keys given to their values; keys that are not live are absent from it.
+
+        See get_many().
+        """
         typed = self._storage_keys(keys, version)
         hooks = self._overlay or self
         found = await hooks._aget_many(list(typed))
@@ -58,6 +61,12 @@ class ManyCache(CountingCache):
         """Store all values, each with these tags. Return the list of keys that could not be stored.
 
         The older values of these are removed, where the storage can be reached.
+
+        Args:
+            data: key to value.
+            timeout: for how long they are stored: seconds, a timedelta, words such as "5m", or None for ever.
+            version: of the keys.
+            tags: names by which invalidate_tags() makes them absent.
 
         Raises:
             SerializationError: a value could not be read back if it were stored; some may be stored.
@@ -94,7 +103,7 @@ class ManyCache(CountingCache):
         self, data: Mapping[T, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None, *,
         tags: Iterable[object] = (),
     ) -> list[T]:  # fmt: skip
-        """See set_many()."""
+        """Store all values, each with these tags. See set_many()."""
         _require_mapping(data)
         typed, expires_at = self._storage_keys(data, version), self._expires_at(timeout)
         hooks = self._overlay or self
@@ -141,7 +150,7 @@ class ManyCache(CountingCache):
         self._counted_deletes((self._overlay or self)._delete_many(list(self._storage_keys(keys, version))))
 
     async def adelete_many(self, keys: Iterable[object], version: int | None = None) -> None:
-        """See delete_many()."""
+        """Remove all these entries. See delete_many()."""
         self._counted_deletes(await (self._overlay or self)._adelete_many(list(self._storage_keys(keys, version))))
 
     def clear(self) -> None:
@@ -154,7 +163,7 @@ class ManyCache(CountingCache):
             (self._overlay or self)._clear()
 
     async def aclear(self) -> None:
-        """See clear()."""
+        """Remove all entries of this cache: of its prefix, in every version, and nobody else's. See clear()."""
         with self._clearing():
             await (self._overlay or self)._aclear()
 

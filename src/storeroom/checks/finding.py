@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
-__all__ = ["PAGE", "Finding", "Level", "Rule"]
+from storeroom import manual
+
+__all__ = ["Finding", "Level", "Rule"]
 
 Level = Literal["error", "warning"]
-
-PAGE: Final = "docs/common-mistakes.md"
-"""Where every rule has a section, with the anchor that Rule.docs tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,12 @@ class Rule:
     @property
     def docs(self) -> str:
         """The section of the documentation, as page and anchor."""
-        return f"{PAGE}#{self.id.rpartition('.')[2].lower()}"
+        return f"{manual.FINDINGS}#{self.short_id.lower()}"
+
+    @property
+    def short_id(self) -> str:
+        """The id as people type it: "W001"."""
+        return self.id.rpartition(".")[2]
 
     def broken(
         self, alias: str | None, what: str, remedy: str, mended: Mapping[str, Any] | None = None, command: str = ""
@@ -79,7 +83,7 @@ class Finding:
         """Return everything a program may want to know, flat."""
         fields: dict[str, Any] = asdict(self)
         rule = fields.pop("rule")
-        return {"level": self.level, **rule, **fields, "docs": self.rule.docs}
+        return {"level": self.level, **rule, **fields, "docs": self.rule.docs, "url": manual.address(self.rule.docs)}
 
     def snippet(self) -> str:
         """Return the mended settings as lines of a CACHES dict in Python; "" if there are none.

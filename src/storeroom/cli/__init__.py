@@ -34,6 +34,7 @@ class Command(NamedTuple):
 
 COMMANDS: Final = {
     "check": Command("say what is wrong or risky in the configuration", "check"),
+    "explain": Command("print the documentation of a finding of check", "explain"),
     "get": Command("print the value of a key", "entries", "add_get_arguments", "get"),
     "set": Command("store a value", "entries", "add_set_arguments", "set_value"),
     "delete": Command("remove keys", "entries", "add_delete_arguments", "delete"),
@@ -42,6 +43,7 @@ COMMANDS: Final = {
     "why": Command("explain why a key is there, or is not", "why", "add_arguments", "why"),
     "keys": Command("list the keys", "contents", "add_keys_arguments", "keys"),
     "clear": Command("remove all entries", "contents", "add_clear_arguments", "clear"),
+    "list": Command("list the embedded caches of this user", "embedded"),
     "stats": Command("show what all processes have counted", "stats"),
     "top": Command("watch the caches of all running processes", "top.command"),
     "prune": Command("remove expired entries now", "contents", "add_prune_arguments", "prune"),
@@ -144,7 +146,7 @@ def _parser(arguments: Sequence[str], program: str) -> argparse.ArgumentParser:
 
 
 def _add_common(parser: argparse.ArgumentParser, *, alias: str, config: str | None) -> None:
-    source = "a TOML file, a module such as mysite.settings, or a URL such as file:///var/cache/app"
+    source = "a TOML file, a module such as mysite.settings or mysite/settings.py, or a URL: file:///var/cache/app"
     parser.add_argument("--alias", "-a", metavar="NAME", default=alias, help='which cache (default: "default")')
     parser.add_argument("--config", "-c", metavar="SOURCE", default=config, help=source)
 

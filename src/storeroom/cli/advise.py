@@ -12,6 +12,7 @@ from storeroom.advice.traces import FORMATS
 from storeroom.cli.configuration import find, open_alias, read_alias
 from storeroom.cli.exits import NO, YES, UsageError
 from storeroom.cli.output import count_of, plain, print_json
+from storeroom.cli.progress import progress
 from storeroom.recording.left import left
 from storeroom.registry.aliases import Alias
 from storeroom.wording import masked
@@ -55,8 +56,9 @@ def run(args: argparse.Namespace) -> int:
     if args.trace is None:
         return _print_left(alias, args)
     subject = _subject(alias, find(args.config).source.caches[alias.name], args.round_trip)
-    trace = read_trace(args.trace, args.format)
-    advice = _replayed(trace, subject)
+    with progress("Replaying"):
+        trace = read_trace(args.trace, args.format)
+        advice = _replayed(trace, subject)
     if args.svg:
         _write(args.svg, advice.svg())
     if args.json:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -20,6 +21,8 @@ from storeroom.base import BaseCache
 from storeroom.cli.configuration import open_alias, read_alias, title
 from storeroom.cli.exits import YES, UsageError
 from storeroom.cli.output import columns, count_of, print_json, styled
+from storeroom.cli.progress import progress
+from storeroom.engines import Counters
 from storeroom.exceptions import KeyNotFoundError
 from storeroom.registry.aliases import Alias
 
@@ -71,22 +74,41 @@ def _positive(text: str) -> int:
 def run(args: argparse.Namespace) -> int:
     """Time the cache that the arguments name."""
     alias = read_alias(args)
-    prefix = f"{alias.params.get('KEY_PREFIX') or ''}storeroom-bench"
-    alias = replace(alias, params={**alias.params, "KEY_PREFIX": prefix})
-    cache = open_alias(alias, needs="get_many")
+    cache = open_alias(_without_traces(alias), needs="get_many")
     if not args.yes:
         _require_room(alias, cache, KEYS * (args.size + _ENTRY_BYTES))
     keys = [f"storeroom-bench-{os.getpid()}-{number}" for number in range(KEYS)]
-    try:
-        figures = _figures(cache, keys, args)
-    finally:
-        # Not clear(): with a KEY_FUNCTION of its own, a cache may take every key for one of its own.
-        cache.delete_many([*keys, *map(_number_key, keys)])
+    with _uncounted(cache):
+        try:
+            with progress("Timing"):
+                figures = _figures(cache, keys, args)
+        finally:
+            # Not clear(): with a KEY_FUNCTION of its own, a cache may take every key for one of its own.
+            cache.delete_many([*keys, *map(_number_key, keys)])
     if args.json:
         print_json({"threads": args.threads, "value_bytes": args.size, "figures": list(map(_as_dict, figures))})
     else:
         _print(alias, figures, args)
     return YES
+
+
+def _without_traces(alias: Alias) -> Alias:
+    """Return the alias with a prefix of its own, and no record of its traffic, which is nobody's."""
+    prefix = f"{alias.params.get('KEY_PREFIX') or ''}storeroom-bench"
+    options = {name: value for name, value in (alias.params.get("OPTIONS") or {}).items() if name.lower() != "advise"}
+    return replace(alias, params={**alias.params, "KEY_PREFIX": prefix, "OPTIONS": options})
+
+
+@contextmanager
+def _uncounted(cache: BaseCache) -> Iterator[None]:
+    """Keep the counts of this process out of the cache's statistics."""
+    cache.engine.add_counts()
+    Counters.are_kept = False
+    try:
+        yield
+    finally:
+        cache.engine.counters.reset()
+        Counters.are_kept = True
 
 
 def _as_dict(figure: Figure) -> dict[str, Any]:

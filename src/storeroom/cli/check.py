@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any, Final
 
-from storeroom import checks
+from storeroom import checks, manual
 from storeroom.checks import Context, Finding
 from storeroom.checks.servers import told_seconds
 from storeroom.checks.subject import dotted_path
@@ -17,6 +17,7 @@ from storeroom.cli.configuration import find
 from storeroom.cli.exits import MISTAKE, NO, YES, UsageError
 from storeroom.cli.measured import advised
 from storeroom.cli.output import columns, count_of, paragraph, plain, print_json, styled
+from storeroom.cli.progress import progress
 from storeroom.registry.program import find_owner
 from storeroom.registry.sources import DJANGO, EMBEDDED_DEFAULT, Source, passed_over, table_of
 from storeroom.storage.probes import Probe, ServerProbe
@@ -75,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
     context = replace(Context.here(processes=args.processes), directory=named.source.directory)
     if named.settings is not None:
         context = context.with_settings(named.settings)
-    probes = {} if args.offline else checks.probe(caches, context=context, seconds=args.timeout)
+    with progress("Asking the servers"):
+        probes = {} if args.offline else checks.probe(caches, context=context, seconds=args.timeout)
     everything = checks.run(caches, context=context, probes=probes)
     findings = [finding for finding in everything if finding.id not in silenced]
     others = passed_over() if args.config is None else []
@@ -143,7 +145,7 @@ def _print_source(source: Source, others: list[str]) -> None:
 
 
 def _print(source: Source, probes: Mapping[str, Probe], findings: list[Finding], silenced: int) -> None:
-    print(f"\n{columns(_aliases(source))}")
+    print(f"\n{columns(_aliases(source), yields=2)}")
     answers = [(name, *row) for name, probe in probes.items() for row in _answers(probe)]
     if answers:
         print(f"\n{styled('Servers:', 'strong')}\n\n{columns(answers)}")
@@ -192,7 +194,9 @@ def _described(finding: Finding, *, table: str | None) -> str:
     mended = finding.command or (finding.snippet() if table is None else finding.toml_snippet(table))
     if mended:
         lines += ["", *(f"            {line}".rstrip() for line in mended.splitlines()), ""]
-    lines.append(paragraph("more", finding.rule.docs))
+    lines.append(paragraph("more", f"storeroom explain {finding.rule.short_id}"))
+    if url := manual.address(finding.rule.docs):
+        lines.append(paragraph("", url))
     return "\n".join(lines)
 
 

@@ -45,7 +45,8 @@ def find(named: str | None) -> Named:
     """Return the configuration that --config names, or the one that a program would find.
 
     Args:
-        named: the path of a TOML file, the dotted path of a module with CACHES in it or of a dict, a URL, or None.
+        named: the path of a TOML file, the dotted path or the file of a module with CACHES in it, the dotted path of a
+            dict, a URL, or None.
 
     Raises:
         ConfigurationError: there is none, or it cannot be read.
@@ -56,14 +57,13 @@ def find(named: str | None) -> Named:
         return Named(Source("--config", mask_url(named), {"default": config_from_url(named, where="--config")}))
     if named.endswith(".toml") or (Path(named).is_file() and not named.endswith(".py")):
         return Named(sources.read_file(named, f"--config is {mask_url(named)!r}, which"))
-    if re.fullmatch(r"\w+(\.\w+)*", named) and not named.endswith(".py"):
-        return _from_module(named)
-    name = named.removesuffix(".py").strip("./").replace("/", ".")
-    hint = f" For a Python file name the module: --config {name}" if named.endswith(".py") else ""
+    if named.endswith(".py"):
+        return _from_file(named)
+    if re.fullmatch(r"\w+(\.\w+)*", named):
+        return _from_module(named, Path.cwd())
     raise ConfigurationError(
-        f"--config is {mask_url(named)!r}; expected the path of a TOML file, a module such as mysite.settings,"
-        "or a URL such as "
-        f"file:///var/cache/app.{hint}"
+        f"--config is {mask_url(named)!r}; expected the path of a TOML file, a module such as mysite.settings or "
+        "mysite/settings.py, or a URL such as file:///var/cache/app."
     )
 
 
@@ -83,9 +83,24 @@ def _with_own_class(written: Any) -> Any:
     return {**written, "BACKEND": getattr(import_module(module), name)}
 
 
-def _from_module(path: str) -> Named:
-    here = str(Path.cwd())
-    if "" not in sys.path and here not in sys.path:
+def _from_file(path: str) -> Named:
+    """Return the caches of a module by its file, which lies in as many packages as have an ``__init__.py``."""
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise ConfigurationError(f"--config is {path!r}, which cannot be read (No such file).")
+    names, folder = [file.stem], file.parent
+    while (folder / "__init__.py").is_file():
+        names.insert(0, folder.name)
+        folder = folder.parent
+    if not all(map(str.isidentifier, names)):
+        raise ConfigurationError(f"--config is {path!r}, which no name of a module leads to; expected such a one.")
+    return _from_module(".".join(names), folder)
+
+
+def _from_module(path: str, root: Path) -> Named:
+    """Return the caches of a module, or of a dict in one, that is found from a folder."""
+    here = str(root)
+    if here not in sys.path and not ("" in sys.path and root == Path.cwd()):
         # As for ``python -m``: a project's modules are found from its own folder.
         sys.path.insert(0, here)
     module, name = _import(path)

@@ -11,6 +11,7 @@ from storeroom.base import BaseCache
 from storeroom.cli.configuration import explain_default, open_cache
 from storeroom.cli.exits import NO, YES, UsageError
 from storeroom.cli.output import count_of, print_json, print_text
+from storeroom.cli.progress import progress
 from storeroom.timeouts import DEFAULT_TIMEOUT
 
 __all__ = [
@@ -57,7 +58,7 @@ examples:
 def get(args: argparse.Namespace) -> int:
     """Print the value of a key."""
     cache = open_cache(args, needs="get")
-    value = cache.get(args.key, _ABSENT, version=args.key_version)
+    value: Any = cache.get(args.key, _ABSENT, version=args.key_version)
     if value is _ABSENT:
         return _no_such_key(args, cache)
     if isinstance(value, bytes) and not args.json and (args.raw or not sys.stdout.isatty()):
@@ -96,6 +97,7 @@ examples:
     timeout = 'seconds, or words such as "90s", "5m", "1h30m", "forever" (default: TIMEOUT)'
     parser.add_argument("--timeout", "-t", default=DEFAULT_TIMEOUT, metavar="T", help=timeout)
     parser.add_argument("--type", choices=tuple(_TYPES), default="auto", help="what VALUE is (default: auto)")
+    parser.add_argument("--json", action="store_true", help='print {"stored": KEY}')
 
 
 def set_value(args: argparse.Namespace) -> int:
@@ -107,6 +109,8 @@ def set_value(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(f"VALUE is {text!r}, which is not of type {args.type} ({error}).") from error
     open_cache(args, needs="set").set(args.key, value, timeout=args.timeout, version=args.key_version)
+    if args.json:
+        print_json({"stored": args.key})
     return YES
 
 
@@ -123,13 +127,18 @@ def add_delete_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of delete."""
     parser.epilog = "The exit code is 1 if none of the keys was there.\n"
     _add_key(parser, many=True)
+    parser.add_argument("--json", action="store_true", help='print {"removed": ...}')
 
 
 def delete(args: argparse.Namespace) -> int:
     """Remove keys."""
     cache = open_cache(args, needs="delete")
-    removed = sum(bool(cache.delete(key, version=args.key_version)) for key in args.key)
-    print(f"Removed {count_of(removed, 'entry', 'entries')}.")
+    with progress("Removing"):
+        removed = sum(bool(cache.delete(key, version=args.key_version)) for key in args.key)
+    if args.json:
+        print_json({"removed": removed})
+    else:
+        print(f"Removed {count_of(removed, 'entry', 'entries')}.")
     return YES if removed else NO
 
 
@@ -144,6 +153,7 @@ examples:
 """
     _add_key(parser)
     parser.add_argument("delta", metavar="DELTA", nargs="?", type=_number, default=1, help="how much (default: 1)")
+    parser.add_argument("--json", action="store_true", help="print a JSON number, as it does anyway")
 
 
 def _number(text: str) -> float:

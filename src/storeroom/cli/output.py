@@ -5,15 +5,17 @@ import os
 import shutil
 import sys
 import textwrap
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-__all__ = ["columns", "count_of", "one_line", "paragraph", "plain", "print_json", "print_text", "size", "styled"]
+__all__ = ["ago", "columns", "count_of", "one_line", "paragraph", "plain", "print_json", "print_text", "size", "styled"]
 
 _STYLES: Final = {"error": "31;1", "warning": "33;1", "good": "32", "strong": "1", "faint": "2"}
 """Name of a style to its parameters in ECMA-48, "SGR"."""
 
 _WIDEST: Final = 88  # longer lines are hard to read, however wide the terminal is
+_NARROWEST: Final = 12  # a column that yields has at least so many characters
 _STEP: Final = 1024  # from one unit of bytes to the next
 
 
@@ -36,9 +38,20 @@ def paragraph(label: str, text: str, *, indent: int = 2, label_width: int = 6) -
     )
 
 
-def columns(rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), indent: int = 2) -> str:
-    """Return rows of cells as aligned lines; the columns numbered in `right` are aligned there."""
+def columns(
+    rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), indent: int = 2, yields: int | None = None
+) -> str:
+    """Return rows of cells as aligned lines.
+
+    Args:
+        rows: of the same length each.
+        right: numbers of the columns that are aligned there.
+        indent: spaces before each line.
+        yields: the column whose cells lose their beginning on a terminal that is too narrow.
+    """
     table = [list(row) for row in rows]
+    if yields is not None and table and sys.stdout.isatty():
+        _make_fit(table, yields, shutil.get_terminal_size().columns - indent)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
 
     def line(row: Sequence[str]) -> str:
@@ -47,6 +60,15 @@ def columns(rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), indent:
         return f"{' ' * indent}{'  '.join(cells)}".rstrip()
 
     return "\n".join(map(line, table))
+
+
+def _make_fit(table: list[list[str]], yields: int, room: int) -> None:
+    taken = sum(max(map(len, column)) + 2 for column in zip(*table, strict=True)) - 2
+    longest = max(len(row[yields]) for row in table)
+    width = max(_NARROWEST, longest - max(0, taken - room))
+    for row in table:
+        if len(row[yields]) > width:
+            row[yields] = f"…{row[yields][1 - width :]}"
 
 
 def size(size_bytes: float) -> str:
@@ -71,6 +93,19 @@ def count_of(number: int, noun: str, plural: str | None = None) -> str:
     ('1 entry', '1,200 errors')
     """
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def ago(used_at: float) -> str:
+    """Return how long ago something was, for people.
+
+    >>> ago(time.time() - 7200.0)
+    '2 hours ago'
+    """
+    seconds = max(0.0, time.time() - used_at)
+    for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        if (number := int(seconds // length)) > 0:
+            return f"{number} {unit}{'' if number == 1 else 's'} ago"
+    return "just now"
 
 
 def plain(text: str) -> str:

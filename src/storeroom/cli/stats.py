@@ -14,12 +14,13 @@ from storeroom.cli.arguments import Unnamed
 from storeroom.cli.configuration import Named, enter, find, read_aliases, title
 from storeroom.cli.contents import ask
 from storeroom.cli.exits import NO, YES, exit_code
-from storeroom.cli.output import columns, plain, print_json, size, styled
+from storeroom.cli.output import columns, count_of, plain, print_json, size, styled
 from storeroom.engines import CacheStats
 from storeroom.exceptions import NotSupportedError, StoreroomError
 from storeroom.registry import caches
 from storeroom.registry.aliases import Alias
 from storeroom.registry.configuration import OwnConfiguration
+from storeroom.storage.probes import ServerProbe
 
 __all__ = ["add_arguments", "run"]
 
@@ -33,6 +34,15 @@ _ALWAYS: Final = frozenset({"hits", "misses", "sets", "deletes", "evictions", "e
 
 _OWN: Final = "No counts: it {where}, and each process counts for itself."
 _APART: Final = "No counts: its processes count for themselves. OPTIONS['shared_stats'] True brings them together."
+_WHOSE: Final = {
+    "machine": "Counted by all processes of this machine, since the cache was made or its counts were begun anew.",
+    "all": "Counted by {processes} on all hosts that were heard of within a day, or since the counts were begun anew.",
+}
+"""Scope to whose numbers these are."""
+
+_PATIENCE_SECONDS: Final = 3.0
+"""For how long a server is asked about itself."""
+
 _NONE_YET: Final = "No counts: no process has left any within a day."
 
 
@@ -134,6 +144,7 @@ class _View:
         self._cache: Any = None
         self._stats: CacheStats | None = None
         self._lack = ""
+        self._told_by_servers: str | None = None
         self._before: Mapping[str, Any] = {}
         self._seen_at = self._seconds = 0.0
 
@@ -187,13 +198,26 @@ class _View:
         settings, cache = self.alias.settings, self._cache
         bounds = cache.bounds() if isinstance(cache, KeptBounds) else settings.options if settings is not None else {}
         rows = list(_sizes(self._stats, bounds))
+        head += self._servers()
         if self._lack:
             return f"{head}\n\n{columns(rows, right=(1,))}\n\n  {self._lack}"
         rows += self._counts(self._stats.as_dict())
         parts = [head, columns(rows, right=(1,))]
         if self._stats.families:
             parts.append(columns(_families(self._stats), right=range(1, 7)))
+        told = _WHOSE.get(self._stats.scope, "")
+        parts.append(
+            f"  {told.format(processes=count_of(self._stats.processes or 0, 'process', 'processes'))}".rstrip()
+        )
         return "\n\n".join(parts)
+
+    def _servers(self) -> str:
+        """Return a line for each server that knows something of itself, asked once."""
+        if self._told_by_servers is None:
+            probe = getattr(self._cache, "probe", None)
+            servers = probe(_PATIENCE_SECONDS).servers if probe is not None else ()
+            self._told_by_servers = "".join(f"\n  {plain(line)}" for line in map(_server, servers) if line)
+        return self._told_by_servers
 
     def _counts(self, counted: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         for name, number in counted.items():
@@ -214,6 +238,17 @@ class _View:
             return ""
         grown = (number - self._before.get(name, 0)) / self._seconds
         return f"{grown:+,.1f} a second" if grown else ""
+
+
+def _server(server: ServerProbe) -> str:
+    """Return the address, product, version and room of a server; "" for a file, which says nothing."""
+    if not server.product or server.failure:
+        return ""
+    memory = server.memory
+    room = (
+        "" if memory is None else ", no bound of memory" if memory.max_bytes is None else f", {size(memory.max_bytes)}"
+    )
+    return f"{server.name}: {server.product} {server.version}{room}"
 
 
 def _counted(cache: BaseCache) -> tuple[CacheStats, str]:

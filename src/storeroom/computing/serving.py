@@ -74,7 +74,10 @@ def obtain(work: Computation, found: Any, decision: Decision, *, blocking: bool)
     work.note_misses()
     if decision is Decision.RAISE and (kept := work.flights.error_of(work.key)) is not None:
         raise copy_of(kept).with_traceback(None)
-    return (yield from _computed(work, found if decision is Decision.COMPUTE_OR_SERVE else None, blocking=blocking))
+    stale = found if decision is Decision.COMPUTE_OR_SERVE else None
+    value = yield from _computed(work, stale, blocking=blocking)
+    work.note_answered_miss()
+    return value
 
 
 def _computed(work: Computation, stale: Envelope | None, *, blocking: bool) -> Steps[Any]:
@@ -127,7 +130,8 @@ def _compute_in_time(work: Computation, *, has_stale: bool, blocking: bool) -> S
             ):
                 # No thread is free to compute while this one watches the clock.
                 return (yield from stampede.compute_once(work, blocking=blocking))[work.key]
-            work.counters.waited += role.part == "follows"
+            if role.part == "follows":
+                work.note_wait()
             try:
                 landing = yield from stampede.follow(role.flight, seconds)
             except AbandonedError as abandoned:

@@ -74,7 +74,7 @@ def compute_once(work: Work, *, blocking: bool, values: dict[str, Any] | None = 
 
 def _followed(work: Work, role: Role, asked_again: set[str]) -> Steps[dict[str, Any]]:
     """Return the values of another's flight, MISSING for keys without one; keys that are gone are added to the set."""
-    work.counters.waited += 1
+    work.note_wait()
     try:
         landing = yield from follow(role.flight, None)
     except AbandonedError:
@@ -170,7 +170,7 @@ def _lead(work: Work, flight: Flight, *, is_leased: bool, waits: bool) -> Steps[
                 raise AbandonedError
             if waiting is None:
                 waiting = _Elsewhere(flight)
-                work.counters.waited += 1
+                work.note_wait()
             if waiting.is_over(max(lease.others_until for lease in work.leases.values())):
                 ours = keys
                 break

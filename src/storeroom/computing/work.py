@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from storeroom import timeouts
+from storeroom.computing.counted import CountedFunction
 from storeroom.computing.decision import shortened
 from storeroom.computing.leases import Lease
 from storeroom.computing.slow import note_slow
@@ -145,10 +146,20 @@ class Work:
     def note_misses(self) -> None:
         """Count the keys as misses."""
         self.counters.misses += len(self.storage_keys)
+        self._function.counts.misses += 1
         if (moment := time.perf_counter()) >= self.counters.look_at:
             self.counters.look(moment)
         if self.terms.families is not None:
             self.terms.families.add_misses(self.typed)
+
+    def note_wait(self) -> None:
+        """Count a wait for the computation of another."""
+        self.counters.waited += 1
+        self._function.counts.waited += 1
+
+    def note_answered_miss(self) -> None:
+        """Count a miss whose caller gets a value."""
+        self._function.counts.answered_misses += 1
 
     def note_sets(self, storage_keys: Sequence[str]) -> None:
         """Count entries that were written."""
@@ -167,6 +178,7 @@ class Work:
             is_own = isinstance(error, Exception) and not is_from_outside(error)
             self.counters.failed += is_own
             self.counters.abandoned += not is_own
+            function.counts.failed += is_own
             if is_own and families is not None:
                 families.of(self.typed[0]).failed += 1
             if is_own and function.seconds >= self.terms.slow_seconds:
@@ -178,6 +190,7 @@ class Work:
             keys = list(result) if args and isinstance(result, Mapping) else self.typed
             self.counters.computed += len(keys)
             self.counters.compute_seconds += function.seconds
+            function.counts.add_computed(function.seconds)
             if families is not None and keys:
                 families.add_computed(keys, function.seconds)
         return result
@@ -243,11 +256,12 @@ class Function:
     Attributes:
         key: as the caller typed it.
         seconds: the duration of the last call.
+        counts: where its calls are counted beside the cache's counters.
     """
 
     def __init__(self, function: Any, key: object) -> None:
         self._function, self.key = function, key
-        self.seconds = 0.0
+        self.seconds, self.counts = 0.0, CountedFunction.of(function)
 
     @property
     def is_computed(self) -> bool:
@@ -258,8 +272,7 @@ class Function:
     def origin(self) -> str:
         """The function's name, for the log."""
         function = getattr(self._function, "func", self._function)  # a partial's
-        for cell in getattr(function, "__closure__", None) or ():  # a call of a @cached function
-            function = getattr(cell.cell_contents, "uncached", function)
+        function = getattr(function, "uncached", function)  # a @cached function's
         name = getattr(function, "__qualname__", None)
         return f"{function.__module__}.{name}" if name else "get_or_set() without a function"
 

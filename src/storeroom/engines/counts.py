@@ -86,6 +86,7 @@ class Counters:
         publish_at: the moment of ``time.perf_counter()`` from which on they do so again.
         look_at: that from which on look() is due.
         are_shared: whether this process's counts are for others at all.
+        are_kept: whether they are added to the record that a storage keeps: not those of a benchmark.
         round_trips: requests by their time, in the buckets of LATENCY_SECONDS.
         refused: reason to number.
     """
@@ -124,6 +125,8 @@ class Counters:
     round_trips: list[int] = field(default_factory=_no_latency)
 
     are_shared: ClassVar[bool] = True
+
+    are_kept: ClassVar[bool] = True
 
     def reads(self) -> tuple[int, int]:
         """Return this process's hits, those of get_or_set() among them, and its misses; they never become fewer."""

@@ -8,8 +8,10 @@ from functools import partial, update_wrapper
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
+from storeroom.computing.counted import CountedFunction
 from storeroom.exceptions import ComputationCycleError, ConfigurationError
 from storeroom.functions import keys as call_keys
+from storeroom.functions.results import Results, WithResults
 from storeroom.registry import caches
 
 if TYPE_CHECKING:
@@ -37,9 +39,11 @@ class Options:
     freshness: Mapping[str, Any]
     # The first argument when the function is found through an instance: that, its class, or nothing.
     binds: Literal["instance", "class", "nothing"]
+    cache: "BaseCache | None" = None  # in place of an alias
+    clearable: bool = False
 
 
-class _Cached(Generic[P]):
+class _Cached(WithResults[R_co], Generic[P, R_co]):
     """The common part of cached functions, whether they are called or awaited."""
 
     __qualname__: str
@@ -49,13 +53,22 @@ class _Cached(Generic[P]):
         # The attributes of an object, or of a partial(), are its own business.
         update_wrapper(self, function, updated=("__dict__",) if inspect.isfunction(function) else ())
         self._function = function
-        self._key_of = call_keys.key_maker(function, options.key, options.ignore, options.suffix, options.binds)
+        made_by = (function, options.key, options.ignore, options.suffix, options.binds)
+        self._key_of = call_keys.key_maker(*made_by)
         self._alias, self._timeout, self._version = options.alias, options.timeout, options.version
+        self._caches: Any = caches if options.cache is None else {options.alias: options.cache}
         self._kind: type | None = None
         self._binds = options.binds
         self._tags_of = call_keys.tags_maker(function, options.tags) if options.tags else None
-        self._fixed = {"timeout": options.timeout, "version": options.version, **options.freshness}
-        self._is_plain = not (options.tags or options.freshness)
+        tag = call_keys.own_tag(function, options.key, options.suffix) if options.clearable else ""
+        self._own_tags = [tag] if tag else []
+        self._fixed = {
+            "timeout": options.timeout, "version": options.version, "tags": self._own_tags, **options.freshness,
+        }  # fmt: skip
+        self._is_plain = not (options.tags or options.freshness or tag)
+        self._counted = CountedFunction(function)
+        shape_of = partial(call_keys.shape_of, *made_by)
+        self._results = Results(lambda: self._cache, options.version, self._counted, shape_of, tag)
         # Through an outer @classmethod, Python 3.13 and newer hand the class to calls alone.
         is_in_class = "." in getattr(function, "__qualname__", "").rpartition("<locals>.")[2]
         self._takes_class = is_in_class and next(iter(call_keys.signature_of(function).parameters), None) == "cls"
@@ -75,11 +88,13 @@ class _Cached(Generic[P]):
 
     def _arguments(self, args: Any, kwargs: Any) -> dict[str, Any]:
         """Return the named arguments with which the cache computes."""
-        return self._fixed if self._tags_of is None else {**self._fixed, "tags": self._tags_of(*args, **kwargs)}
+        if self._tags_of is None:
+            return self._fixed
+        return {**self._fixed, "tags": [*self._tags_of(*args, **kwargs), *self._own_tags]}
 
     @property
     def _cache(self) -> "BaseCache":
-        cache = caches[self._alias]
+        cache: BaseCache = self._caches[self._alias]
         self._require_ours(cache)
         return cache
 
@@ -113,6 +128,9 @@ class _Cached(Generic[P]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {call_keys.name_of(self._function)}>"
 
+    def _of_all(self, method: str) -> Any:
+        return self._results.of(method)
+
     def _bound(self, instance: object, owner: type | None) -> Any:
         if self._binds == "nothing":
             return self
@@ -121,7 +139,7 @@ class _Cached(Generic[P]):
         return self if instance is None else BoundFunction(self, instance)
 
 
-class CachedFunction(_Cached[P], Generic[P, R_co]):
+class CachedFunction(_Cached[P, R_co], Generic[P, R_co]):
     """A function whose results are kept in a cache.
 
     To type checkers a coroutine function is one that returns coroutines: two classes, told apart by the result, would
@@ -131,23 +149,24 @@ class CachedFunction(_Cached[P], Generic[P, R_co]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """See _Cached."""
         key = self._key_of(*args, **kwargs)
-        cache = caches[self._alias]
+        cache = self._caches[self._alias]
         if cache.__class__ is not self._kind:
             self._require_ours(cache)
         result: R_co
         try:
             if self._is_plain:
-                result = cache.get_or_set(key, lambda: self._function(*args, **kwargs), self._timeout, self._version)
+                result = cache.get_or_set(key, partial(self._counted, *args, **kwargs), self._timeout, self._version)
             else:
-                compute = partial(self._function, *args, **kwargs)
+                compute = partial(self._counted, *args, **kwargs)
                 result = cache.get_or_set(key, compute, **self._arguments(args, kwargs))
         except ComputationCycleError as error:
             self._note(error, key)
             raise
+        self._counted.answers += 1
         return result
 
     @overload
-    def invalidate(  # type: ignore[overload-overlap]  # the first that fits is meant
+    def invalidate(
         self: "CachedFunction[P, Coroutine[Any, Any, Any]]", *args: P.args, **kwargs: P.kwargs
     ) -> Coroutine[Any, Any, bool]: ...
     @overload
@@ -162,7 +181,7 @@ class CachedFunction(_Cached[P], Generic[P, R_co]):
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Call the function in any case, and store its result; others are served the old one meanwhile."""
         key = self.key(*args, **kwargs)
-        compute = partial(self._function, *args, **kwargs)
+        compute = partial(self._counted, *args, **kwargs)
         try:
             result: R_co = self._cache.refresh(key, compute, **self._arguments(args, kwargs))
         except ComputationCycleError as error:
@@ -172,7 +191,7 @@ class CachedFunction(_Cached[P], Generic[P, R_co]):
 
     @property
     def uncached(self) -> Callable[P, R_co]:
-        """The function itself."""
+        """The function itself, without the cache."""
         return self._function
 
     @overload
@@ -192,27 +211,28 @@ class CachedCoroutineFunction(CachedFunction[P, Coroutine[Any, Any, R]]):
     def __init__(self, function: Callable[P, Coroutine[Any, Any, R]], options: Options) -> None:
         """See _Cached."""
         super().__init__(function, options)
+        self._results.driver = "arun"
         if sys.version_info >= (3, 12):
             inspect.markcoroutinefunction(self)
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """See _Cached."""
         key = self._key_of(*args, **kwargs)
-        cache = caches[self._alias]
+        cache = self._caches[self._alias]
         if cache.__class__ is not self._kind:
             self._require_ours(cache)
         result: R
         try:
             if self._is_plain:
-                result = await cache.aget_or_set(
-                    key, lambda: self._function(*args, **kwargs), self._timeout, self._version
-                )
+                compute = partial(self._counted, *args, **kwargs)
+                result = await cache.aget_or_set(key, compute, self._timeout, self._version)
             else:
-                compute = partial(self._function, *args, **kwargs)
+                compute = partial(self._counted, *args, **kwargs)
                 result = await cache.aget_or_set(key, compute, **self._arguments(args, kwargs))
         except ComputationCycleError as error:
             self._note(error, key)
             raise
+        self._counted.answers += 1
         return result
 
     if sys.version_info < (3, 12):  # inspect takes an object with these for a function, and asks whether it is awaited
@@ -222,9 +242,9 @@ class CachedCoroutineFunction(CachedFunction[P, Coroutine[Any, Any, R]]):
         return await self._cache.adelete(self.key(*args, **kwargs), self._version)
 
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """See CachedFunction."""
+        """Await the function in any case, and store its result; others are served the old one meanwhile."""
         key = self.key(*args, **kwargs)
-        compute = partial(self._function, *args, **kwargs)
+        compute = partial(self._counted, *args, **kwargs)
         try:
             result: R = await self._cache.arefresh(key, compute, **self._arguments(args, kwargs))
         except ComputationCycleError as error:
@@ -233,7 +253,17 @@ class CachedCoroutineFunction(CachedFunction[P, Coroutine[Any, Any, R]]):
         return result
 
 
-class BoundFunction(partial[Any], Generic[Q, R_co]):
+class _Signature:
+    """The signature of a bound function: the function's own, without the argument that is given. The class has none."""
+
+    def __get__(self, instance: Any, owner: type) -> inspect.Signature:
+        if instance is None:
+            raise AttributeError("__signature__")
+        whole = inspect.signature(instance.func)
+        return whole.replace(parameters=[*whole.parameters.values()][1:])
+
+
+class BoundFunction(partial[Any], WithResults[R_co], Generic[Q, R_co]):
     """A cached function together with the instance, or the class, that is its first argument.
 
     A partial() calls its function without a frame of Python, and inspect understands it.
@@ -245,21 +275,21 @@ class BoundFunction(partial[Any], Generic[Q, R_co]):
             """Call the function."""
 
     def key(self, *args: Q.args, **kwargs: Q.kwargs) -> str:
-        """See CachedFunction."""
+        """Return the key of a call: the one under which ``cache.get()`` finds its result."""
         return str(self._cached.key(*self.args, *args, **kwargs))
 
     @overload
-    def invalidate(  # type: ignore[overload-overlap]  # as above
+    def invalidate(
         self: "BoundFunction[Q, Coroutine[Any, Any, Any]]", *args: Q.args, **kwargs: Q.kwargs
     ) -> Coroutine[Any, Any, bool]: ...
     @overload
     def invalidate(self, *args: Q.args, **kwargs: Q.kwargs) -> bool: ...
     def invalidate(self, *args: Q.args, **kwargs: Q.kwargs) -> Any:
-        """See CachedFunction."""
+        """Forget the result for these arguments. Return whether there was one."""
         return self._cached.invalidate(*self.args, *args, **kwargs)
 
     def refresh(self, *args: Q.args, **kwargs: Q.kwargs) -> R_co:
-        """See CachedFunction."""
+        """Call the method in any case, and store its result; others are served the old one meanwhile."""
         result: R_co = self._cached.refresh(*self.args, *args, **kwargs)
         return result
 
@@ -272,10 +302,19 @@ class BoundFunction(partial[Any], Generic[Q, R_co]):
     def _cached(self) -> Any:
         return self.func
 
+    def _of_all(self, method: str) -> Any:
+        return getattr(self._cached, method)()
+
     def __getattr__(self, name: str) -> Any:
         if name in {"__name__", "__qualname__"}:
             return getattr(self.func, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    __signature__ = _Signature()
+
+    def __get__(self, instance: object, owner: type | None = None, /) -> "BoundFunction[Q, R_co]":
+        """Return it as it is: the first argument is given. To inspect and help() it is a routine by this."""
+        return self
 
     def __eq__(self, other: object) -> bool:
         """Tell whether it is the same function of the same instance, as methods do: each access makes another."""
@@ -290,3 +329,16 @@ class BoundFunction(partial[Any], Generic[Q, R_co]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.__qualname__} of {self.args[0]!r}>"
+
+
+class _Documentation:
+    """The docstring of a bound function, which is the function's own; of the class it is the class's."""
+
+    def __init__(self, text: str | None) -> None:
+        self._text = text
+
+    def __get__(self, instance: Any, owner: type) -> str | None:
+        return self._text if instance is None else instance.func.__doc__
+
+
+type.__setattr__(BoundFunction, "__doc__", _Documentation(BoundFunction.__doc__))

@@ -8,7 +8,7 @@ import hashlib
 import inspect
 import textwrap
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, Unpack, overload
 
 from storeroom import timeouts
 from storeroom.config.freshness import Freshness, FreshnessOptions
@@ -18,7 +18,14 @@ from storeroom.functions.keys import name_of
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 from storeroom.wording import nearest
 
+if TYPE_CHECKING:
+    from storeroom.base import BaseCache
+
 __all__ = ["cached", "fingerprint"]
+
+_OPTIONS: Final = (
+    "key", "timeout", "tags", "alias", "cache", "version", "ignore", "invalidate_on_change", "clearable",
+)  # fmt: skip
 
 Change: TypeAlias = bool | str | Callable[..., Any] | list[Any] | tuple[Any, ...]
 """Code that keys depend on: True for the function itself; other functions or classes; a text; or several of these."""
@@ -42,9 +49,11 @@ def cached(
     timeout: Timeout | Callable[[Any], Timeout] = DEFAULT_TIMEOUT,
     tags: Collection[str] | Callable[..., Iterable[object]] = (),
     alias: str = "default",
+    cache: "BaseCache | None" = None,
     version: int | None = None,
     ignore: Collection[str] = (),
     invalidate_on_change: Change | None = None,
+    clearable: bool = False,
     **freshness: Unpack[FreshnessOptions],
 ) -> _Decorator: ...
 def cached(
@@ -55,9 +64,11 @@ def cached(
     timeout: Timeout | Callable[[Any], Timeout] = DEFAULT_TIMEOUT,
     tags: Collection[str] | Callable[..., Iterable[object]] = (),
     alias: str = "default",
+    cache: "BaseCache | None" = None,
     version: int | None = None,
     ignore: Collection[str] = (),
     invalidate_on_change: Change | None = None,
+    clearable: bool = False,
     **freshness: Any,
 ) -> Any:
     """Keep a function's results in a cache: ``@cached``, or ``@cached(timeout="5m")`` with options.
@@ -65,7 +76,8 @@ def cached(
     Calls with the same arguments, in whatever way these are written, get the result that is stored; among all
     threads, tasks and processes that share the cache one computes what is missing. None is a result. An exception
     is raised and not stored. The decorated function has ``key()``, ``invalidate()`` and ``refresh()``, each with the
-    parameters of the function, and ``uncached``; all but ``key()`` are awaited if it is a coroutine function.
+    parameters of the function, ``clear()``, ``keys()`` and ``cache_info()`` for all its results, and ``uncached``; all
+    but ``key()`` are awaited if it is a coroutine function.
 
     Args:
         function: a function, method or coroutine function.
@@ -74,10 +86,13 @@ def cached(
         timeout: of the results, or a function of a result that returns its own; zero for one that is not stored.
         tags: a list of templates, or a function of the same arguments that returns tags: see invalidate_tags().
         alias: of the cache in CACHES; looked up by each call.
+        cache: a cache itself, in place of an alias.
         version: of the keys.
         ignore: names of parameters on which the result does not depend.
         invalidate_on_change: code that the keys depend on beside the arguments: True for the function's own source,
             another function or class for that one's, a text such as "v2", or a list of these.
+        clearable: give all results a tag of the function's own, by which ``clear()`` forgets them on every storage. As
+            with any tag, a hit then reads its version, too.
         **freshness: bounds of a result's age: see FreshnessOptions.
 
     Raises:
@@ -85,11 +100,14 @@ def cached(
         TypeError: there is no such option, or this cannot be cached.
     """
     _check_options(timeout, freshness)
+    _check_cache(alias, cache)
 
     def decorate(decorated: Any) -> Any:
         plain, binds = _taken_apart(decorated)
         suffix = "" if invalidate_on_change in (None, False) else f"#{fingerprint(invalidate_on_change, plain)}"
-        options = Options(key, timeout, tags, alias, version, _names(plain, ignore), suffix, freshness, binds)
+        options = Options(
+            key, timeout, tags, alias, version, _names(plain, ignore), suffix, freshness, binds, cache, clearable
+        )  # fmt: skip
         kind: Any = CachedCoroutineFunction if _is_awaited(plain) else CachedFunction
         made = kind(plain, options)
         return made.__get__(decorated.__self__) if inspect.ismethod(decorated) else made
@@ -101,7 +119,7 @@ def _check_options(timeout: Any, freshness: dict[str, Any]) -> None:
     known = list(FreshnessOptions.__annotations__)
     for name in freshness:
         if name not in known:
-            names = ["key", "timeout", "tags", "alias", "version", "ignore", "invalidate_on_change", *known]
+            names = [*_OPTIONS, *known]
             raise TypeError(
                 f"@cached has no option {name!r}; its options are {', '.join(names)}.{nearest(name, names)}"
             )
@@ -111,6 +129,15 @@ def _check_options(timeout: Any, freshness: dict[str, Any]) -> None:
         raise ConfigurationError(f"@cached: {error}") from error
     if not callable(timeout) and timeout is not DEFAULT_TIMEOUT and type(timeout) is not object:
         timeouts.parse_timeout(timeout)
+
+
+def _check_cache(alias: str, cache: object) -> None:
+    if cache is None:
+        return
+    if alias != "default":
+        raise TypeError(f"@cached was given both the alias {alias!r} and a cache; expected one of them.")
+    if not hasattr(cache, "get_or_set") or isinstance(cache, type):
+        raise TypeError(f"@cached was given {cache!r} as cache; expected a cache, such as storeroom.FileCache('dir').")
 
 
 def _taken_apart(decorated: Any) -> tuple[Any, Literal["instance", "class", "nothing"]]:

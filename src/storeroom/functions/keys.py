@@ -8,15 +8,16 @@ import sys
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from storeroom.exceptions import ConfigurationError, UnkeyableArgumentError
+from storeroom.exceptions import ConfigurationError, NotSupportedError, UnkeyableArgumentError
 from storeroom.functions import origin
 from storeroom.functions.argument_text import text_of
 from storeroom.functions.classes import ClassEndings, takes_instance_or_class
 from storeroom.functions.key_function import KeyCode
+from storeroom.functions.shapes import Shape
 from storeroom.functions.templates import Field, Template, escapes
 from storeroom.wording import nearest
 
-__all__ = ["key_maker", "name_of", "signature_of", "tags_maker"]
+__all__ = ["key_maker", "name_of", "own_tag", "shape_of", "signature_of", "tags_maker"]
 
 
 def signature_of(function: Callable[..., Any]) -> inspect.Signature:
@@ -104,6 +105,35 @@ def key_maker(
     code.escapes = escapes(_separators(code, template, ignore))
     ending = "" if endings is None else code.looked_up(endings, str(first), by_type=not is_class)
     return code.function(code.expression([*template.parts, suffix], code.plain) + ending)
+
+
+def shape_of(
+    function: Callable[..., Any], key: str | Callable[..., object] | None, ignore: Collection[str], suffix: str,
+    binds: str,
+) -> Shape:  # fmt: skip
+    """Return the shape of the keys that key_maker() makes by the same options.
+
+    Raises:
+        NotSupportedError: they are made by a function, so that nobody can tell.
+    """
+    if callable(key):
+        raise NotSupportedError(
+            f"{name_of(function)}(): its keys are made by a function, so that they cannot be told from others. "
+            "For clear() pass clearable=True; for keys() a template as key."
+        )
+    code = KeyCode(name_of(function), signature_of(function))
+    if key is None:
+        return Shape.of_parts([*_default_parts(_name_in_keys(function), code.signature, ignore), suffix])
+    template = _template(code, "key", key)
+    first = next(iter(code.signature.parameters), None)
+    has_endings = takes_instance_or_class(function, first, binds)
+    return Shape.of_parts([*template.parts, suffix], separators=template.separators(), has_endings=has_endings)
+
+
+def own_tag(function: Callable[..., Any], key: str | Callable[..., object] | None, suffix: str) -> str:
+    """Return the tag of all results of a function, and of no others."""
+    name = key if isinstance(key, str) else _name_in_keys(function)
+    return f"@cached {name}{suffix}"
 
 
 def _ending_of(endings: ClassEndings, first: str | None, is_class: bool) -> Callable[..., str]:

@@ -5,12 +5,13 @@ new one.
 """
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Protocol
 
 from storeroom.base import BaseCache
 from storeroom.exceptions import ConfigurationError, InvalidCacheBackendError
 from storeroom.registry.aliases import read_caches
-from storeroom.registry.sources import CONFIGURE, Source
+from storeroom.registry.sources import CONFIGURE, EMBEDDED_DEFAULT, Source
 
 __all__ = ["Configuration", "OwnConfiguration"]
 
@@ -56,7 +57,11 @@ class OwnConfiguration:
         # No lock: a class's __init__ runs foreign code, which may come back here. Of several
         # handles built at once all threads get the one that is kept; the engine is the same.
         handle = self.handles.get(alias)
-        return self.handles.setdefault(alias, self._aliases[alias].build()) if handle is None else handle
+        if handle is None:
+            handle = self.handles.setdefault(alias, self._aliases[alias].build())
+            if self.source.name == EMBEDDED_DEFAULT and handle.is_shared:
+                import_module("storeroom.registry.embedded").note_program(self.source.origin)
+        return handle
 
     def opened(self) -> list[BaseCache]:
         """See Configuration."""

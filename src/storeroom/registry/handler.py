@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from storeroom.exceptions import InvalidCacheBackendError
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from storeroom.base import BaseCache
     from storeroom.registry.configuration import Configuration
     from storeroom.registry.sources import Source
+
+C = TypeVar("C")
 
 __all__ = ["CacheHandler", "cache", "caches", "configure"]
 
@@ -105,6 +107,26 @@ class CacheHandler:
         except KeyError:
             return self.configuration.handle(alias)
 
+    def typed(self, alias: str, kind: type[C]) -> C:
+        """Return the cache of this alias as one of a class, whose own methods type checkers then know.
+
+        Args:
+            alias: its name.
+            kind: the class, such as ``storeroom.RedisCache``, or one that it is derived from.
+
+        Raises:
+            TypeError: the alias's BACKEND is another class.
+            InvalidCacheBackendError: there is no such alias.
+        """
+        cache = self[alias]
+        if not isinstance(cache, kind):
+            path = f"{type(cache).__module__}.{type(cache).__qualname__}"
+            raise TypeError(
+                f"CACHES[{alias!r}]['BACKEND'] is {path!r}, which is no {kind.__qualname__}. Name the class that is "
+                "configured in caches.typed(), or a common base of all that may be, such as storeroom.base.BaseCache."
+            )
+        return cache
+
     def __contains__(self, alias: object) -> bool:
         return alias in self.settings
 
@@ -115,7 +137,7 @@ class CacheHandler:
         return len(self.settings)
 
     def all(self, initialized_only: bool = False) -> "list[BaseCache]":
-        """Return the caches of all aliases, or only those that were used already."""
+        """Return the caches of all aliases; with `initialized_only` those alone that were used already."""
         return self.configuration.opened() if initialized_only else [self[alias] for alias in self]
 
     def close_all(self) -> None:

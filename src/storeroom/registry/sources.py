@@ -17,7 +17,8 @@ from storeroom.registry.user_folder import own_directory
 from storeroom.wording import nearest, shown
 
 __all__ = [
-    "DJANGO", "EMBEDDED_DEFAULT", "Source", "find_source", "passed_over", "program_directory", "read_file", "table_of",
+    "DJANGO", "EMBEDDED_DEFAULT", "Source", "embedded", "find_source", "passed_over", "program_directory", "read_file",
+    "table_of",
 ]  # fmt: skip
 
 # Environment variables: the path of a TOML file; the URL of a cache, also as CACHE_URL_<ALIAS>.
@@ -80,11 +81,16 @@ def passed_over() -> list[str]:
 
 def _embedded_default() -> Source:
     directory, reason = own_directory(find_owner().folder_name)
-    default: dict[str, Any] = {"BACKEND": "storeroom.backends.filebased.FileBasedCache", "LOCATION": directory}
-    if directory is None:
-        default = {"BACKEND": "storeroom.backends.locmem.LocMemCache"}
-    default["OPTIONS"] = dict(_MEMORY_OPTIONS if directory is None else _EMBEDDED_OPTIONS)
-    return Source(EMBEDDED_DEFAULT, directory or f"in memory, as {reason}", {"default": default})
+    if directory is not None:
+        return Source(EMBEDDED_DEFAULT, directory, {"default": embedded(directory)})
+    default = {"BACKEND": "storeroom.backends.locmem.LocMemCache", "OPTIONS": dict(_MEMORY_OPTIONS)}
+    return Source(EMBEDDED_DEFAULT, f"in memory, as {reason}", {"default": default})
+
+
+def embedded(directory: str) -> dict[str, Any]:
+    """Return the dict of the embedded default in this directory."""
+    backend = "storeroom.backends.filebased.FileBasedCache"
+    return {"BACKEND": backend, "LOCATION": directory, "OPTIONS": dict(_EMBEDDED_OPTIONS)}
 
 
 def _from_django() -> Source | None:

@@ -6,7 +6,7 @@ from typing import Final
 
 from storeroom import private_folder
 
-__all__ = ["own_directory"]
+__all__ = ["own_directory", "own_folders"]
 
 _log = logging.getLogger("storeroom")
 
@@ -28,6 +28,16 @@ def own_directory(name: str) -> tuple[str | None, str]:
         directory = _temporary(name)
         _warn_once(reason, directory or "the memory of this process")
     return directory, reason
+
+
+def own_folders() -> list[str]:
+    """Return the folders that are there in which own_directory() may have chosen one, each once."""
+    folders = [os.path.dirname(_in_home("x")[0])]
+    if hasattr(os, "getuid"):
+        bases = (os.environ.get("TMPDIR", ""), *_SHARED)
+        temporary = (os.path.join(base, private_folder.NAME) for base in bases if private_folder.is_fit(base))
+        folders += filter(private_folder.is_own, temporary)
+    return [folder for folder in dict.fromkeys(folders) if os.path.isabs(folder) and os.path.isdir(folder)]
 
 
 def _warn_once(reason: str, instead: str) -> None:

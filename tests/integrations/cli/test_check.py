@@ -56,13 +56,13 @@ def test_check_writes_the_mended_configuration_in_its_own_language(run, tmp_path
 
 
 def test_check_prints_a_finding_in_full(run):
-    """`check` prints a finding's title, setting, reason, remedy and page, in lines of at most 80 characters."""
+    """`check` prints a finding's title, setting, reason, remedy, command and page, in lines of 80 characters."""
     Path("caches.toml").write_text(RIGHT + "TIMEOUT = 0\n")
     _, output, _ = run("check", config="caches.toml")
     rule = checks.RULES["storeroom.W004"]
     words = " ".join(output.split())
     assert f"warning storeroom.W004 (default): {rule.title} what TIMEOUT is 0. why {rule.why} mend For" in words
-    assert "more docs/common-mistakes.md#w004" in words
+    assert "more storeroom explain W004 https://storeroom.example/common-mistakes.html#w004" in words
     assert max(map(len, output.splitlines()[3:])) <= 80
 
 

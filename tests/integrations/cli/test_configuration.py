@@ -20,6 +20,7 @@ def settings_module(tmp_path, monkeypatch):
         f" 'LOCATION': '{tmp_path}/cache', 'OPTIONS': {{'MAX_ENTRIES': 10000}}}},"
         f" 'memory': {{'BACKEND': 'storeroom.backends.locmem.LocMemCache'}}}}\nEMPTY = None\n"
     )
+    Path("my-settings.py").touch()
     Path("shop/broken.py").write_text("raise RuntimeError('no database')\n")
     Path("shop/needy.py").write_text("import nowhere_to_be_found\n")
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -29,9 +30,9 @@ def settings_module(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("settings_module")
-@pytest.mark.parametrize("config", ["shop.settings", "shop.settings.CACHES"])
+@pytest.mark.parametrize("config", ["shop.settings", "shop.settings.CACHES", "shop/settings.py"])
 def test_config_may_be_a_module_or_a_dict_in_it(run, cache, config):
-    """--config takes the dotted path of a module with CACHES in it, or of the dict itself."""
+    """--config takes the dotted path of a module with CACHES in it, or of the dict itself, or the module's file."""
     cache.set("key", "value")
     assert run("get", "key", config=config) == (0, "value\n", "")
 
@@ -47,7 +48,8 @@ def test_config_may_be_a_module_or_a_dict_in_it(run, cache, config):
         ("shop", "expected a module with CACHES in it, or a dict"),
         ("shop.broken", "cannot be imported (RuntimeError: no database)"),
         ("shop.needy", "cannot be imported (No module named 'nowhere_to_be_found')."),
-        ("shop/settings.py", "name the module: --config shop.settings"),
+        ("shop/nothing.py", "cannot be read (No such file)"),
+        ("my-settings.py", "no name of a module leads to"),
         ("nowhere.toml", "cannot be read (No such file or directory)"),
         ("mongodb://u:hunter2@h", "whose scheme 'mongodb' is unknown"),
         ("not a name", "expected the path of a TOML file, a module"),

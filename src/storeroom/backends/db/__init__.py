@@ -133,6 +133,20 @@ class DatabaseCache(ComparingCache):
         except OutageError as error:
             raise StorageError(f"{self._engine.database.name} is out of reach ({error}).") from error
 
+    def give_back(self) -> int | None:
+        """Give the disk space of removed entries back to the file system: SQLite writes its file anew.
+
+        Return the bytes that became free; None for a server, which sees to that itself, and for a file of SQLite with
+        tables of others in it.
+
+        Raises:
+            StorageError: the file is in use for all of `busy_timeout`, or the disk has no room for a second one.
+        """
+        try:
+            return self._engine.database.give_back()
+        except self._engine.database.errors as error:
+            raise StorageError(f"{self._engine.database.name} cannot give back disk space: {error}.") from error
+
     def create_statements(self) -> list[str]:
         """Return the SQL that create_table() runs where there is no table yet."""
         return self._engine.statements.create()
@@ -164,11 +178,11 @@ class DatabaseCache(ComparingCache):
 
     @classmethod
     def endpoints(cls, location: str, settings: config.Settings) -> Sequence[Endpoint]:
-        """See Probed."""
+        """Return the servers that LOCATION and the settings name; nothing is connected to."""
         return probing.endpoints(located(location, settings.options)[0])
 
     def probe(self, seconds: float) -> Probe:
-        """See Probed."""
+        """Ask each server once how it is; one that takes longer than so many seconds has failed."""
         return probing.probe(self._engine.database, self._target, seconds)
 
     # Reading ----------------------------------------------------------------------------------

@@ -148,6 +148,10 @@ class Database:
     def settle_room(self, session: Any) -> None:
         """See to it that a removal will find room on the disk."""
 
+    def give_back(self) -> int | None:
+        """Give the disk space of removed rows back; return the bytes, or None where the server does that in time."""
+        return None
+
     def repair(self, session: Any) -> None:
         """Put the damaged database of a session aside, so that a new one is made; a server repairs itself."""
 

@@ -90,6 +90,11 @@ class Session:
     __del__ = close
 
 
+_FOREIGN_TABLES: Final = (
+    "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND sql NOT LIKE '%(cache_key %'"
+)
+
+
 class SQLite(Database):
     """A database in a file.
 
@@ -236,6 +241,21 @@ class SQLite(Database):
                 with contextlib.suppress(sqlite3.OperationalError):  # others read, or write
                     session.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             _fill(self._ballast)
+
+    def give_back(self) -> int | None:
+        """See Database; a file with others' tables in it is left alone, as it is written anew as a whole."""
+        before = self._disk_bytes()
+        connection = sqlite3.connect(self.path, timeout=self._busy_timeout, isolation_level=None)
+        with contextlib.closing(connection):
+            if connection.execute(_FOREIGN_TABLES).fetchone():
+                return None
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return max(0, before - self._disk_bytes())
+
+    def _disk_bytes(self) -> int:
+        log = f"{self.path}-wal"
+        return os.path.getsize(self.path) + (os.path.getsize(log) if os.path.exists(log) else 0)
 
     def repair(self, session: Session | None) -> None:
         """Move the file aside, as ".damaged"; remove its log."""

@@ -50,6 +50,7 @@ from storeroom.backends.nested import nested_answer, nesting
 from storeroom.backends.ownership import GROUP, group_and_secret, require_same
 from storeroom.backends.policies import ON_ERROR
 from storeroom.base import BaseCache
+from storeroom.base.backend_class import declared_as
 from storeroom.engines import shared
 from storeroom.engines.counts import CacheStats, total
 from storeroom.eviction import MOST_HITS
@@ -173,6 +174,7 @@ class FileBasedCache(WritePolicy, ComparingCache):
 
     # A hit is written out, as the calls would cost more than LMDB does (benchmarks: "file get").
 
+    @declared_as(BaseCache.get)
     def get(self, key: object, default: Any = None, version: int | None = None) -> Any:
         """Return the value stored under the key, or `default` if there is none. Waits for nothing."""
         if self._overlay is not None:

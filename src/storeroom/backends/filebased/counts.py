@@ -52,7 +52,7 @@ def add_counts(environment: Any, slots: Slots, counters: Counters) -> int:
     """
     raw = counters.raw()
     counted = presented(raw)
-    if not counted:
+    if not counted or not counters.are_kept:
         return 0
     try:
         with environment.begin(write=True) as transaction:

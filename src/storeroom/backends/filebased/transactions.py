@@ -1,6 +1,7 @@
 """Transactions of a file cache: begun, ended, and made again where the environment had to be mended."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ import lmdb
 from storeroom import timeouts
 from storeroom.backends.filebased.aborting import abort
 from storeroom.backends.filebased.environment import CHECK_SECONDS, Environment
+from storeroom.backends.filebased.giving_back import give_back
 from storeroom.backends.filebased.records import frame_of
 from storeroom.backends.filebased.slots import ENTRIES, SIZE
 from storeroom.backends.filebased.table import LOOKS, Bounds, Table, put_alone
@@ -30,6 +32,9 @@ _TRIES: Final = 50
 _PAUSE: Final = 1e-5
 """Seconds by which each pause is longer than the one before: a write takes ten microseconds, a large one more."""
 
+
+_COMMITS: Final = 2
+"""Transactions after which pages that were freed before them may be used: LMDB keeps those of the last one."""
 
 _STEP_BYTES: Final = 2**22
 """Bytes that one of the transactions of a long task writes: about as long as `LOOKS` entries."""
@@ -247,6 +252,20 @@ class TransactingCache(KeptBounds, InlineCache, abstract=True):
                     turns.give()
                     raise
 
+    def give_back(self) -> int | None:
+        """Give the disk space of removed entries back to the file system, while others go on using the cache.
+
+        The file keeps its length, and takes no more room than its entries need. Return the bytes that became free; None
+        where the file system or the operating system cannot do this: then new entries use the room.
+
+        Raises:
+            WriteTimeoutError: another process was writing for all of `write_timeout`.
+            StorageError: the file system has failed.
+        """
+        for _ in range(_COMMITS):
+            self._write(Table.rewrite_counts, frees=True)
+        return self._write(_given_back, self._engine, frees=True)
+
     def _prune(self) -> int:
         removed = 0
         while (expired := self._write(Table.prune, LOOKS, frees=True)) >= LOOKS:
@@ -274,6 +293,14 @@ class TransactingCache(KeptBounds, InlineCache, abstract=True):
     @_max_entries.setter
     def _max_entries(self, max_entries: int | None) -> None:
         self._bounds = self._bounds._replace(max_entries=max_entries)
+
+
+def _given_back(_: Table, engine: Environment) -> int | None:
+    environment: Any = getattr(engine.begin, "__self__", None)  # it is open, within a transaction
+    try:
+        return give_back(os.path.join(engine.directory, "data.mdb"), environment.readers())
+    except OSError as error:
+        raise StorageError(f"The disk space of removed entries cannot be given back: {error}.") from error
 
 
 def steps_of(frames: Sequence[bytes]) -> Iterator[int]:

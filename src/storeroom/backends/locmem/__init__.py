@@ -15,6 +15,7 @@ from storeroom.backends.locmem.contents import PART, MemoryContents, MemoryEngin
 from storeroom.backends.locmem.values import WITH_CONDITIONS, is_fresh
 from storeroom.backends.nested import nested_answer, nesting
 from storeroom.base import BaseCache
+from storeroom.base.backend_class import declared_as
 from storeroom.base.computing import TimeoutOf
 from storeroom.config.freshness import AS_CONFIGURED
 from storeroom.config.naming import named
@@ -69,11 +70,9 @@ class LocMemCache(MemoryContents):
         """Join the entries of this name."""
         super().__init__(params)
         self.engine = shared(MemoryEngine, str(location), MemoryEngine)
-        self._bounded = self._engine.entries
+        self._bounded, self._tags = self._engine.entries, self._engine.tags
         self._entries = self._bounded.entries
-        self._tags = self._engine.tags
-        self._index = self._bounded.index
-        self._ghosts = self._bounded.ghosts
+        self._index, self._ghosts = self._bounded.index, self._bounded.ghosts
         self._lock, self._alone = self._engine.lock, self._engine.alone
         options, given = self.settings.options, self.settings.given
         self._max_entries: int | None = options["max_entries"]
@@ -94,6 +93,7 @@ class LocMemCache(MemoryContents):
     # The hot path: get(), set() and a hit of get_or_set() are written out, as a call costs as much as all the rest of
     # a hit (benchmarks: "locmem get", "locmem set", "locmem get_or_set, warm").
 
+    @declared_as(BaseCache.get)
     def get(self, key: object, default: Any = None, version: int | None = None) -> Any:
         """Return the value stored under the key, or `default` if there is none. Takes no lock."""
         if self._overlay is not None:
@@ -178,6 +178,7 @@ class LocMemCache(MemoryContents):
         if written >= counters.due:
             self._sample(key)
 
+    @declared_as(BaseCache.get_or_set)
     def get_or_set(
         self,
         key: object,

@@ -112,11 +112,11 @@ class MemcachedCache(BaseCache):
 
     @classmethod
     def endpoints(cls, location: str | Sequence[str], settings: config.Settings) -> Sequence[Endpoint]:
-        """See Probed."""
+        """Return the servers that LOCATION and the settings name; nothing is connected to."""
         return probes.endpoints(locations.parse(location), settings.options)
 
     def probe(self, seconds: float) -> Probe:
-        """See Probed."""
+        """Ask each server once how it is; one that takes longer than so many seconds has failed."""
         found = probes.endpoints(self._addresses, self.settings.options)
         return probes.probe(self._group.servers, found, self._driver().OUTAGES, seconds)
 

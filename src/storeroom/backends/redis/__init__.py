@@ -93,11 +93,11 @@ class RedisCache(NetworkCache):
 
     @classmethod
     def endpoints(cls, location: str | Sequence[str], settings: config.Settings) -> "Sequence[Endpoint]":
-        """See Probed."""
+        """Return the servers that LOCATION and the settings name; nothing is connected to."""
         return locations.parse(location, known.settled(settings)).endpoints()
 
     def probe(self, seconds: float) -> "Probe":
-        """See Probed."""
+        """Ask each server once how it is; one that takes longer than so many seconds has failed."""
         from storeroom.backends.redis.probe import probe  # noqa: PLC0415 -- loads the driver
 
         return probe(self._engine, self._needed(), seconds)
@@ -200,7 +200,7 @@ class RedisCache(NetworkCache):
         tags: Iterable[object] = (),
         nx: bool = False,
     ) -> bool | None:
-        """See set()."""
+        """Store the value, if its conditions hold. See set()."""
         if nx:
             _refuse_tags(tags)
             return await self.aadd(key, value, timeout, version)
@@ -212,15 +212,15 @@ class RedisCache(NetworkCache):
         return _milliseconds(self.ttl(key, version))
 
     async def apttl(self, key: object, version: int | None = None) -> int | None:
-        """See pttl()."""
+        """Return the milliseconds left to the entry: None if it never expires, 0 if it is not there. See pttl()."""
         return _milliseconds(await self.attl(key, version))
 
     def expire(self, key: object, timeout: Timeout, version: int | None = None) -> bool:
-        """Do as touch()."""
+        """Give a live entry a new timeout, in seconds or words, under redis-py's name. See touch()."""
         return self.touch(key, timeout, version)
 
     async def aexpire(self, key: object, timeout: Timeout, version: int | None = None) -> bool:
-        """See expire()."""
+        """Give a live entry a new timeout, in seconds or words, under redis-py's name. See touch()."""
         return await self.atouch(key, timeout, version)
 
     def persist(self, key: object, version: int | None = None) -> bool:
@@ -228,7 +228,7 @@ class RedisCache(NetworkCache):
         return self.touch(key, None, version)
 
     async def apersist(self, key: object, version: int | None = None) -> bool:
-        """See persist()."""
+        """Let a live entry never expire. Return False if there is none. See persist()."""
         return await self.atouch(key, None, version)
 
     def keys(self, prefix: str = "", version: int | None = None, *, search: str | None = None) -> list[str]:
@@ -242,7 +242,7 @@ class RedisCache(NetworkCache):
         return _noticed(prefix, super().keys(prefix, version))
 
     async def akeys(self, prefix: str = "", version: int | None = None, *, search: str | None = None) -> list[str]:
-        """See keys()."""
+        """Return the live keys that begin with `prefix`, or match a pattern. See keys()."""
         if search is not None:
             return await arun(self._matching(search, version))
         return _noticed(prefix, await super().akeys(prefix, version))
@@ -267,7 +267,7 @@ class RedisCache(NetworkCache):
     async def aiter_keys(
         self, search: str, version: int | None = None, *, itersize: int | None = None
     ) -> AsyncIterator[str]:
-        """See iter_keys()."""
+        """Return the live keys that match a pattern, as callers typed them, in no order. See iter_keys()."""
         for key in await arun(self._matching(search, version, itersize)):
             yield key
 
@@ -289,7 +289,7 @@ class RedisCache(NetworkCache):
         return run(self._removing(pattern, version, itersize))
 
     async def adelete_pattern(self, pattern: str, version: int | None = None, *, itersize: int | None = None) -> int:
-        """See delete_pattern()."""
+        """Remove the entries whose keys iter_keys() would find. See delete_pattern()."""
         return await arun(self._removing(pattern, version, itersize))
 
     def _removing(self, pattern: str, version: int | None, itersize: int | None) -> Steps[int]:

@@ -12,6 +12,7 @@ from storeroom import config, timeouts
 from storeroom.backends.tiered.middle import MiddleTier
 from storeroom.backends.tiered.tiers import Tier, check_tiers, opening, parse, tiers_of
 from storeroom.base import BaseCache
+from storeroom.base.backend_class import declared_as
 from storeroom.base.sharing import share
 from storeroom.engines.counts import CacheStats, total
 from storeroom.engines.families import Families
@@ -144,6 +145,7 @@ class TieredCache(Relay, BaseCache):
     # The hot path: a hit is written out, as a call costs as much as all the rest of it
     # (benchmarks: "tiered hit").
 
+    @declared_as(BaseCache.get)
     def get(self, key: object, default: Any = None, version: int | None = None) -> Any:
         """Return the value stored under the key, or `default` if there is none. A hit in memory takes no lock."""
         if version is None and self._head is not None and self._overlay is self._below:
@@ -168,8 +170,9 @@ class TieredCache(Relay, BaseCache):
             self._near_entries = near.entries
         return BaseCache.get(self, key, default, version)
 
+    @declared_as(BaseCache.aget)
     async def aget(self, key: object, default: Any = None, version: int | None = None) -> Any:
-        """See get()."""
+        """Return the value stored under the key, or `default` if there is none. See get()."""
         if self._overlay is self._below:
             value = self._near.peek(self._storage_key(key, version))
             if value is not MISSING:
