@@ -77,8 +77,8 @@ class BaseCache(ListingCache):
                 families.of(key).misses += 1
             return default
         self._counters.hits += 1
-        if self._hit_families is not None:
-            self._note_family_hit(key)
+        if (families := self._hit_families) is not None:
+            families.of(key).hits += 1
         return value
 
     def set(

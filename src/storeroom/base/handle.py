@@ -12,7 +12,7 @@ from storeroom import config, timeouts, wording
 from storeroom.base.backend_class import seen_through
 from storeroom.engines import Engine
 from storeroom.engines.counts import CacheStats, Counters
-from storeroom.engines.families import LONGEST, Families
+from storeroom.engines.families import Families
 from storeroom.keys import CLEARED, KeySpace, check_version, default_key_func, escaped
 from storeroom.storage.hooks import StorageHooks, overlaid
 from storeroom.timeouts import DEFAULT_TIMEOUT, NEVER, Timeout
@@ -240,12 +240,18 @@ class Handle(StorageHooks):
         near = vars(self).get("_overlay")
         return {} if near is None else near.tiers()
 
-    def _note_family_hit(self, key: object) -> None:
-        """Count a hit for its key's family, where hits are counted so; Families.of() is written out."""
-        families: Any = self._hit_families
-        text = key if type(key) is str else str(key)
-        known = None if families.has_patterns else families.known.get(text[:LONGEST].partition(":")[0])
-        (known or families.of(text)).hits += 1
+    def _count_miss(self, key: object) -> None:
+        """Count a miss; a sample of them is looked at: see Sampled."""
+        missed = self._counters.missed
+        missed.number = number = missed.number + 1
+        if number >= missed.due:
+            self._sample_miss(key)
+
+    def _sample_miss(self, key: object) -> None:
+        self._pass_by()
+        number = self._counters.missed.sample()
+        if (families := self._families) is not None:
+            families.of(key).misses += number
 
     def _pass_by(self) -> None:
         """Look whether somebody wants to know the counts, if that is due: called now and then, not by each hit."""

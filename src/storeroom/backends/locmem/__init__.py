@@ -19,7 +19,6 @@ from storeroom.base.computing import TimeoutOf
 from storeroom.config.freshness import AS_CONFIGURED
 from storeroom.config.naming import named
 from storeroom.engines import shared
-from storeroom.engines.families import LONGEST
 from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry
 from storeroom.exceptions import ReentrantUseError, SerializationError, ValueTooLargeError
 from storeroom.keys import TAG_PREFIX
@@ -105,7 +104,7 @@ class LocMemCache(MemoryContents):
             if self._entries is not self._bounded.entries:  # there are many, and kept elsewhere by now
                 self._entries = self._bounded.entries
                 return LocMemCache.get(self, key, default, version)
-            self._count_miss(key, storage_key)
+            self._note_miss(key, storage_key)
             return default
         freq = entry.freq
         if freq < MOST_HITS:
@@ -172,9 +171,9 @@ class LocMemCache(MemoryContents):
             return
         if bounded.dropped:
             bounded.let_go()
-        counters = self._counters
-        counters.written = written = counters.written + 1
-        if written >= counters.due:
+        written = self._counters.written
+        written.number = number = written.number + 1
+        if number >= written.due:
             self._sample(key)
 
     def get_or_set(
@@ -271,15 +270,14 @@ class LocMemCache(MemoryContents):
         finally:
             del error  # its traceback holds this frame
 
-    def _count_miss(self, key: object, storage_key: str) -> None:
-        self._counters.misses = misses = self._counters.misses + 1
-        if misses & 15 == 1:  # a look at the clock takes a fifth of a miss
-            self._pass_by()
-        if (families := self._families) is not None:
-            text = key if type(key) is str else str(key)  # as Families.of()
-            known = None if families.has_patterns else families.known.get(text[:LONGEST].partition(":")[0])
-            (known or families.of(text)).misses += 1
-        self._missed(storage_key)
+    def _note_miss(self, key: object, storage_key: str) -> None:
+        missed = self._counters.missed  # as in _count_miss(), and then as in _missed()
+        missed.number = number = missed.number + 1
+        if number >= missed.due:
+            self._sample_miss(key)
+        hashed, ghosts = hash(storage_key), self._ghosts
+        if hashed in ghosts.recent or hashed in ghosts.previous:
+            self._missed(storage_key)
 
     def _missed(self, storage_key: str) -> None:
         """Let eviction learn of a read that found nothing."""

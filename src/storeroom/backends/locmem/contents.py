@@ -86,10 +86,9 @@ class MemoryContents(InlineCache, abstract=True):
     def _sample(self, key: object) -> None:
         """Count this key's family for all writes of set() since the last sample."""
         self._pass_by()
+        number = self._counters.written.sample()
         if (families := self._families) is not None:
-            families.sample_set(key)
-        else:
-            self._counters.sample()
+            families.of(key).sets += number
         self._engine.look_for_storm()
 
     def _encoded(self, storage_key: str, value: Any) -> Any:

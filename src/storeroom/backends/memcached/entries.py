@@ -12,7 +12,7 @@ from typing import Final
 from storeroom import timeouts
 from storeroom.timeouts import AT_ONCE, NEVER
 
-__all__ = ["GONE", "HEADER", "exptime", "packed"]
+__all__ = ["FOR_EVER", "GONE", "HEADER", "exptime", "packed"]
 
 HEADER: Final = Struct(">d")
 """expires_at: epoch seconds, infinity for never."""
@@ -29,7 +29,7 @@ Source: https://github.com/memcached/memcached/blob/master/doc/protocol.txt, "Ex
 _LATEST: Final = 2**31 - 1
 """An exptime is a signed number of 32 bits in the server's parser."""
 
-_FOR_EVER: Final = 0
+FOR_EVER: Final = 0
 """The exptime of an item that never expires."""
 
 
@@ -44,8 +44,8 @@ def exptime(expires_at: float) -> int:
     The server counts whole seconds, and the one that has begun counts too: hence one more.
     """
     if expires_at == NEVER:
-        return _FOR_EVER
+        return FOR_EVER
     seconds = math.ceil(expires_at - timeouts.now()) + 1
     if seconds > _RELATIVE_MAX:
         seconds += int(time.time())
-    return max(1, seconds) if seconds <= _LATEST else _FOR_EVER
+    return max(1, seconds) if seconds <= _LATEST else FOR_EVER
