@@ -233,6 +233,9 @@ class Handle(StorageHooks):
         """Return storage key to the key that the caller typed; raise TypeError for a single key."""
         if isinstance(keys, str | bytes | bytearray) or not hasattr(type(keys), "__iter__"):
             raise TypeError(f"keys is {wording.shown(keys)}; expected a list of keys, such as ['a', 'b'].")
+        head = self._head
+        if version is None and head is not None:
+            return {f"{head}{key}": key for key in keys}
         return {self._storage_key(key, version): key for key in keys}
 
     def _tiers(self) -> dict[str, CacheStats]:

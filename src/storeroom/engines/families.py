@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from fnmatch import translate
-from typing import Final
+from typing import Any, Final
 
 from storeroom.engines.counts import Counters, Family
 
@@ -90,7 +90,7 @@ class Families:
 
     def _of_each(self, keys: Collection[object]) -> Sequence[tuple[Family, int]]:
         """Return the families of these keys, each with a number of them."""
-        texts = [key if type(key) is str else str(key) for key in keys]
+        texts: Any = keys if {str}.issuperset(map(type, keys)) else list(map(str, keys))
         if self._patterns or not texts:
             return [(self.of(text), 1) for text in texts]
         first, last = (text[:_LONGEST].partition(":") for text in (min(texts), max(texts)))

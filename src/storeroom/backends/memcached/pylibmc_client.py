@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import pylibmc
 
-from storeroom.backends.memcached.clients import NoRoomError, TooLargeError, attempts, batches, batches_of_values
+from storeroom.backends.memcached.clients import BATCH, NoRoomError, TooLargeError, attempts, batches, batches_of_values
 from storeroom.backends.memcached.location import Address
 
 __all__ = ["ERRORS", "OUTAGES", "PyLibMCClient", "new_client"]
@@ -95,6 +95,8 @@ class PyLibMCClient:
         return data
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        if not self._binary and len(keys) <= BATCH:
+            return self._get_batch(keys)
         found: dict[bytes, bytes] = {}
         for batch in _binary_reads(keys) if self._binary else batches(keys):
             found |= self._get_batch(batch)

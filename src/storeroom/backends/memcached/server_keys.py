@@ -59,7 +59,7 @@ def server_key(token: str, storage_key: str) -> bytes:
 def server_keys(token: str, storage_keys: Iterable[str]) -> dict[bytes, str]:
     """Return the server's keys of entries in a generation, each with its storage key."""
     names = list(storage_keys)
-    if names and len(max(names, key=len)) <= _LONGEST and _is_plain("".join(names)):
+    if names and max(map(len, names)) <= _LONGEST and _is_plain("".join(names)):
         # All at once takes a fifth of the time: a line break is in none of them.
         return dict(zip((token + f"\n{token}".join(names)).encode().split(b"\n"), names, strict=True))
     return {server_key(token, name): name for name in names}

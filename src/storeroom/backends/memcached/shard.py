@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from storeroom import timeouts
 from storeroom.backends.memcached.clients import Driver, NoRoomError, TooLargeError
 from storeroom.backends.memcached.engine import FRESH_SECONDS, Server
-from storeroom.backends.memcached.entries import FOR_EVER, GONE, HEADER, exptime, packed
+from storeroom.backends.memcached.entries import FOR_EVER, GONE, HEADER, exptime, live_headers, packed
 from storeroom.backends.memcached.server_keys import new_token, server_key, server_keys
 from storeroom.backends.network import NetworkCache
 from storeroom.backends.refusals import LOGIN_REMEDY, TLS_REMEDY
@@ -132,10 +132,16 @@ class Shard(NetworkCache, abstract=True):
         return [of_frame(self._tier, frame or None, storage_key, self._codec, expires_at, len(data))]
 
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
-        names = self._keys(storage_keys)
-        found, decoded, now = self._engine.ask("get_many", list(names)), self._decoded, timeouts.now()
-        values = {(name := names[key]): decoded(name, data, now) for key, data in found.items()}
-        return {name: value for name, value in values.items() if value is not MISSING}
+        names, counters = self._keys(storage_keys), self._counters
+        found = self._engine.ask("get_many", list(names))
+        counters.bytes_read += max(0, sum(map(len, found.values())) - _START * len(found))
+        first, behind = live_headers(timeouts.now())
+        frames = {
+            names[key]: data[_START:] for key, data in found.items() if first <= data < behind or len(data) < _START
+        }
+        values: dict[str, Any] = self._codec.loads_many(frames)
+        counters.errors += len(frames) - len(values)
+        return values
 
     def _get_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
         names = self._keys(storage_keys)
