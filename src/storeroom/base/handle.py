@@ -272,6 +272,6 @@ class Handle(StorageHooks):
 
     def _expires_at(self, timeout: Timeout) -> float:
         default = self.default_timeout
-        if timeout is DEFAULT_TIMEOUT and default is not None and default > 0:
-            return timeouts.now() + default  # the case of most writes
-        return timeouts.expires_at(timeout, self.default_timeout)
+        if timeout is DEFAULT_TIMEOUT and (default is None or default > 0):
+            return NEVER if default is None else timeouts.now() + default  # the case of most writes
+        return timeouts.expires_at(timeout, default)
