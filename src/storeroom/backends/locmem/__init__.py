@@ -19,7 +19,7 @@ from storeroom.base.computing import TimeoutOf
 from storeroom.config.freshness import AS_CONFIGURED
 from storeroom.config.naming import named
 from storeroom.engines import shared
-from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry
+from storeroom.eviction import ENCODED, MOST_HITS, Entry
 from storeroom.exceptions import ReentrantUseError, SerializationError, ValueTooLargeError
 from storeroom.keys import TAG_PREFIX
 from storeroom.storage import conditions
@@ -37,7 +37,7 @@ _NUMBERS: Final = frozenset({int, float, bool})
 """Types that are counted under the lock."""
 
 
-@nesting("set_many", "delete_many", "clear", "prune", "usage", "lease", "lease_many")
+@nesting("set", "set_many", "delete_many", "clear", "prune", "usage", "lease", "lease_many")
 class LocMemCache(MemoryContents):
     """A cache in this process's memory.
 
@@ -275,8 +275,7 @@ class LocMemCache(MemoryContents):
         missed.number = number = missed.number + 1
         if number >= missed.due:
             self._sample_miss(key)
-        hashed, ghosts = hash(storage_key), self._ghosts
-        if hashed in ghosts.recent or hashed in ghosts.previous:
+        if (hashed := hash(storage_key)) in (ghosts := self._ghosts).recent or hashed in ghosts.previous:
             self._missed(storage_key)
 
     def _missed(self, storage_key: str) -> None:
@@ -285,9 +284,6 @@ class LocMemCache(MemoryContents):
         if hashed in ghosts.recent or hashed in ghosts.previous:
             with suppress(ReentrantUseError), self._lock, self._alone:
                 self._bounded.miss(storage_key)
-
-    def _map_of(self, storage_key: str) -> BoundedMap:
-        return self._tags if storage_key.startswith(TAG_PREFIX) else self._bounded
 
     # Hooks ------------------------------------------------------------------------------------
 
@@ -313,6 +309,14 @@ class LocMemCache(MemoryContents):
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
         found = ((storage_key, self._get(storage_key)) for storage_key in storage_keys)
         return {storage_key: value for storage_key, value in found if value is not MISSING}
+
+    def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
+        terms = self._kept(storage_key, value)
+        with self._lock, self._alone:
+            self._put(storage_key, *terms, expires_at, timeouts.now())
+        self._bounded.let_go()
+        self._engine.look_for_storm()
+        return True
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
         kept = [(storage_key, *self._kept(storage_key, value)) for storage_key, value in values.items()]
@@ -439,9 +443,3 @@ class LocMemCache(MemoryContents):
 
     def _locking(self) -> StorageHooks:
         return self._engine.locks
-
-    def _check_invariants(self) -> None:
-        """Raise AssertionError if the entries and their queues disagree: for tests."""
-        with self._lock, self._alone:
-            self._bounded.check_invariants()
-            self._tags.check_invariants()
