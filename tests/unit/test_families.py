@@ -11,6 +11,7 @@ from storeroom.testing.isolation import engines_of_its_own
 
 KEYS = [
     ["user:1", "user:2", "user:3:name"],
+    ["user", "user-a:1", "user:1"],
     ["user:1", "usher", "user", "user:", "", ":", "page"],
     [f"row-{number}" for number in range(900, 1100)],
     ["v2:user:7", "v1:user:7", "v2:page"],

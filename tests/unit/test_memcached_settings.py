@@ -1,6 +1,7 @@
 """From LOCATION and OPTIONS to servers, drivers and the servers of keys; nothing is connected to."""
 
 import random
+import re
 import ssl
 import time
 from collections import Counter
@@ -259,6 +260,7 @@ def test_many_keys_are_named_as_each_by_itself(odd: str | None) -> None:
     together = server_keys(token, keys)
     assert together == {server_key(token, key): key for key in keys}
     assert list(together.values()) == keys
+    assert bool(re.search(rb"#[0-9a-f]{32}$", list(together)[-1])) is bool(odd)  # the hash of one that is not plain
     assert all(len(key) <= 250 and key.isascii() and b" " not in key and key.decode().isprintable() for key in together)
 
 
