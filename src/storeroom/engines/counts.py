@@ -28,11 +28,11 @@ LATENCY_SECONDS: Final = (
 
 Scope: TypeAlias = Literal["handle", "process", "machine", "all"]
 
-_EXACT: Final = 64
+_EXACT: Final = 256
 """Operations that are all looked at for their family, before they are sampled."""
 
-_GAP_BITS: Final = 5
-"""A gap between two samples is up to 32 operations long."""
+_GAP_SHIFT: Final = 31 - 6
+"""A gap between two samples is up to 64 operations long: a look takes as long as a miss."""
 
 
 PUBLISH_SECONDS: Final = 5.0
@@ -74,11 +74,11 @@ class Sampled:
 
     def sample(self) -> int:
         """Return the number of operations since the last sample, and choose the next one."""
-        number, self._last = self.number - self._last, self.number
-        self._random = (self._random * 1_103_515_245 + 12_345) & 0x7FFFFFFF  # the generator of ANSI C
-        gap = 1 + (self._random >> 31 - _GAP_BITS) if self.number >= _EXACT else 1
-        self.due = self.number + gap
-        return number
+        number, last = self.number, self._last
+        self._last = number
+        self._random = chosen = (self._random * 1_103_515_245 + 12_345) & 0x7FFFFFFF  # the generator of ANSI C
+        self.due = number + 1 + (chosen >> _GAP_SHIFT if number >= _EXACT else 0)
+        return number - last
 
     def subtract(self, number: int) -> None:
         """Count so many fewer, which stand in another record now; the next sample stays the same operation."""
