@@ -1,6 +1,7 @@
 """From LOCATION and OPTIONS to servers, drivers and the servers of keys; nothing is connected to."""
 
 import random
+import re
 import ssl
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ from storeroom.backends.memcached.entries import exptime, packed
 from storeroom.backends.memcached.location import Address, parse
 from storeroom.backends.memcached.options import PYLIBMC, PYMEMCACHE, settled
 from storeroom.backends.memcached.ring import Ring
-from storeroom.backends.memcached.server_keys import generation_key, is_token, new_token
+from storeroom.backends.memcached.server_keys import generation_key, is_token, new_token, server_key, server_keys
 from storeroom.exceptions import ConfigurationError
 from storeroom.registry.aliases import read_caches
 from storeroom.testing import FakeClock
@@ -249,6 +250,18 @@ def test_generations_are_words_that_a_key_may_hold() -> None:
     assert not is_token(b"a" * 13)
     assert generation_key("shop") != generation_key("shop ") != generation_key("")
     assert len(generation_key("x" * 1000)) < 250
+
+
+@pytest.mark.parametrize("odd", [None, "", "a b", "#", "nul\x00", "line\nbreak", "\x7f", "Grüße", "\ud800", "x" * 201])
+def test_many_keys_are_named_as_each_by_itself(odd: str | None) -> None:
+    """Server keys are the same whether they are made together or one by one, and never two alike."""
+    keys = [f":1:key{number}" for number in range(20)] + ["x" * 200] + ([] if odd is None else [odd])
+    token = new_token()
+    together = server_keys(token, keys)
+    assert together == {server_key(token, key): key for key in keys}
+    assert list(together.values()) == keys
+    assert bool(re.search(rb"#[0-9a-f]{32}$", list(together)[-1])) is bool(odd)  # the hash of one that is not plain
+    assert all(len(key) <= 250 and key.isascii() and b" " not in key and key.decode().isprintable() for key in together)
 
 
 @pytest.mark.parametrize(

@@ -321,9 +321,10 @@ def _guarded(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(hook)
     def guarded(self: NetworkCache, *args: Any) -> Any:
-        breaker, failure = self._engine.breaker, None
+        engine, failure = self._engine, None
+        breaker = engine.breaker
         if not breaker.is_open or breaker.allows():
-            failures, answers = breaker.failures, self._engine.answers
+            failures, answers = breaker.failures, engine.answers
             for is_last in attempts:
                 try:
                     own = run(settle(self, name, args)) if self._dropped.keys else None
@@ -340,11 +341,14 @@ def _guarded(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
                         raise
                     failure = error
                     break
-                _note_time(self._counters, begun)
-                if own:
+                counters, seconds = self._counters, perf_counter() - begun
+                counters.round_trip_seconds += seconds
+                counters.round_trips[bisect_left(LATENCY_SECONDS, seconds)] += 1
+                if begun >= counters.look_at:
+                    counters.look(begun)
+                engine.answers += 1
+                if own or breaker.failures:  # a server that never failed has nothing to mend
                     written(self, own, name, result)
-                self._engine.answers += 1
-                if breaker.failures:  # one that never failed has nothing to mend
                     self._succeeded(failures)
                 return result
         args, failure, merged = unanswered(args, failure)
@@ -362,9 +366,10 @@ def _guarded_async(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(hook)
     async def guarded(self: NetworkCache, *args: Any) -> Any:
-        breaker, failure = self._engine.breaker, None
+        engine, failure = self._engine, None
+        breaker = engine.breaker
         if not breaker.is_open or breaker.allows():
-            failures, answers = breaker.failures, self._engine.answers
+            failures, answers = breaker.failures, engine.answers
             for is_last in attempts:
                 try:
                     own = await arun(settle(self, name, args)) if self._dropped.keys else None
@@ -381,11 +386,14 @@ def _guarded_async(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
                         raise
                     failure = error
                     break
-                _note_time(self._counters, begun)
-                if own:
+                counters, seconds = self._counters, perf_counter() - begun
+                counters.round_trip_seconds += seconds
+                counters.round_trips[bisect_left(LATENCY_SECONDS, seconds)] += 1
+                if begun >= counters.look_at:
+                    counters.look(begun)
+                engine.answers += 1
+                if own or breaker.failures:  # a server that never failed has nothing to mend
                     written(self, own, name, result)
-                self._engine.answers += 1
-                if breaker.failures:  # one that never failed has nothing to mend
                     self._succeeded(failures)
                 return result
         args, failure, merged = unanswered(args, failure)
@@ -396,15 +404,6 @@ def _guarded_async(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
         return merged(answer)
 
     return guarded
-
-
-def _note_time(counters: Counters, begun: float) -> None:
-    """Count a round trip that began at this moment of ``time.perf_counter()``."""
-    seconds = perf_counter() - begun
-    counters.round_trip_seconds += seconds
-    counters.round_trips[bisect_left(LATENCY_SECONDS, seconds)] += 1
-    if begun >= counters.look_at:
-        counters.look(begun)
 
 
 def _unasked(settings: config.Settings, name: str, args: tuple[Any, ...], error: StorageError) -> Any:

@@ -175,10 +175,15 @@ def _read_others(cache: Any, name: str, args: Sequence[Any], own: Mapping[str, i
     raise PartialError(found, lost)
 
 
-def written(cache: Any, own: Mapping[str, int], name: str, result: Any) -> None:
-    """Forget the keys of a write that was carried out after all."""
-    if name in {"delete", "delete_many"} or (name in {"set", "compare_set"} and result) or (name, result) == _ALL_SET:
+def written(cache: Any, own: Mapping[str, int] | None, name: str, result: Any) -> None:
+    """Forget the keys of a write that was carried out after all, if there are any."""
+    if own and _is_carried_out(name, result):
         cache._counters.recovered += cache._dropped.forget(own)
+
+
+def _is_carried_out(name: str, result: Any) -> bool:
+    is_stored = name in {"set", "compare_set"} and bool(result)
+    return is_stored or name in {"delete", "delete_many"} or (name, result) == _ALL_SET
 
 
 def _concerned(keys: Mapping[str, int], name: str, args: Sequence[Any]) -> dict[str, int]:

@@ -91,8 +91,8 @@ class ComputedCache(Handle):
         found = hooks._get(storage_key)
         if found is not MISSING and type(found) is not Envelope:
             self._counters.reused += 1
-            if self._hit_families is not None:
-                self._note_family_hit(key)
+            if (families := self._hit_families) is not None:
+                families.of(key).hits += 1
             return found
         options = self._freshness.given(
             stale_while_revalidate, stale_if_error, retry_pause, error_timeout, soft_timeout, hard_timeout, early,
@@ -142,8 +142,8 @@ class ComputedCache(Handle):
             found = await hooks._aget(storage_key)
         if found is not MISSING and type(found) is not Envelope:
             self._counters.reused += 1
-            if self._hit_families is not None:
-                self._note_family_hit(key)
+            if (families := self._hit_families) is not None:
+                families.of(key).hits += 1
             return found
         options = self._freshness.given(
             stale_while_revalidate, stale_if_error, retry_pause, error_timeout, soft_timeout, hard_timeout, early,

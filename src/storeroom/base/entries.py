@@ -61,8 +61,10 @@ class BaseCache(ListingCache):
     def get(self, key: object, default: D, version: int | None = ...) -> Any | D: ...
     def get(self, key: object, default: Any = None, version: int | None = None) -> Any:
         """Return the value stored under the key, or `default` if there is none."""
-        hooks = self._overlay or self
-        value = hooks._get(self._storage_key(key, version))
+        hooks, head = self._overlay or self, self._head
+        # As _storage_key(), here and in set(), without the call.
+        storage_key = f"{head}{key}" if version is None and head is not None else self._storage_key(key, version)
+        value = hooks._get(storage_key)
         if type(value) is Envelope:
             value = run(conditions.opened(hooks, value))
         return self._counted(key, value, default)
@@ -87,8 +89,8 @@ class BaseCache(ListingCache):
                 families.of(key).misses += 1
             return default
         self._counters.hits += 1
-        if self._hit_families is not None:
-            self._note_family_hit(key)
+        if (families := self._hit_families) is not None:
+            families.of(key).hits += 1
         return value
 
     def set(
@@ -109,8 +111,9 @@ class BaseCache(ListingCache):
             ValueTooLargeError: the storage cannot hold the value. The entry is removed, as its value is an older one.
             InvalidTimeoutError: the timeout has no meaning.
         """
-        storage_key, expires_at = self._storage_key(key, version), self._expires_at(timeout)
-        hooks = self._overlay or self
+        hooks, head = self._overlay or self, self._head
+        storage_key = f"{head}{key}" if version is None and head is not None else self._storage_key(key, version)
+        expires_at = self._expires_at(timeout)
         if expires_at == AT_ONCE:
             hooks._delete(storage_key)
             return

@@ -12,7 +12,7 @@ from storeroom import config, manual, timeouts, wording
 from storeroom.base.backend_class import PAGE, seen_through
 from storeroom.engines import Engine
 from storeroom.engines.counts import CacheStats, Counters
-from storeroom.engines.families import LONGEST, Families
+from storeroom.engines.families import Families
 from storeroom.keys import CLEARED, KeySpace, check_version, default_key_func, escaped
 from storeroom.storage.hooks import StorageHooks, overlaid
 from storeroom.timeouts import DEFAULT_TIMEOUT, LONGEST_TIMEOUT, NEVER, NUMBERS, Timeout
@@ -233,6 +233,9 @@ class Handle(StorageHooks):
         """Return storage key to the key that the caller typed; raise TypeError for a single key."""
         if isinstance(keys, str | bytes | bytearray) or not hasattr(type(keys), "__iter__"):
             raise TypeError(f"keys is {wording.shown(keys)}; expected a list of keys, such as ['a', 'b'].")
+        head = self._head
+        if version is None and head is not None:
+            return {f"{head}{key}": key for key in keys}
         return {self._storage_key(key, version): key for key in keys}
 
     def _tiers(self) -> dict[str, CacheStats]:
@@ -240,12 +243,18 @@ class Handle(StorageHooks):
         near = vars(self).get("_overlay")
         return {} if near is None else near.tiers()
 
-    def _note_family_hit(self, key: object) -> None:
-        """Count a hit for its key's family, where hits are counted so; Families.of() is written out."""
-        families: Any = self._hit_families
-        text = key if type(key) is str else str(key)
-        known = None if families.has_patterns else families.known.get(text[:LONGEST].partition(":")[0])
-        (known or families.of(text)).hits += 1
+    def _count_miss(self, key: object) -> None:
+        """Count a miss; a sample of them is looked at: see Sampled."""
+        missed = self._counters.missed
+        missed.number = number = missed.number + 1
+        if number >= missed.due:
+            self._sample_miss(key)
+
+    def _sample_miss(self, key: object) -> None:
+        self._pass_by()
+        number = self._counters.missed.sample()
+        if (families := self._families) is not None:
+            families.of(key).misses += number
 
     def _pass_by(self) -> None:
         """Look whether somebody wants to know the counts, if that is due: called now and then, not by each hit."""
@@ -263,5 +272,6 @@ class Handle(StorageHooks):
 
     def _expires_at(self, timeout: Timeout) -> float:
         seconds: Any = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
-        is_plain = type(seconds) in NUMBERS and 0 < seconds < LONGEST_TIMEOUT  # as in most writes
-        return timeouts.now() + float(seconds) if is_plain else timeouts.expires_at(timeout, self.default_timeout)
+        if type(seconds) in NUMBERS and 0 < seconds < LONGEST_TIMEOUT:  # as in most writes
+            return timeouts.now() + float(seconds)
+        return NEVER if seconds is None else timeouts.expires_at(timeout, self.default_timeout)

@@ -28,7 +28,7 @@ class ManyCache(CountingCache):
         typed = self._storage_keys(keys, version)
         hooks = self._overlay or self
         found = hooks._get_many(list(typed))
-        if any(type(value) is Envelope for value in found.values()):
+        if Envelope in map(type, found.values()):
             found = run(conditions.open_many(hooks, found))
         return self._counted_many(typed, found)
 
@@ -40,7 +40,7 @@ class ManyCache(CountingCache):
         typed = self._storage_keys(keys, version)
         hooks = self._overlay or self
         found = await hooks._aget_many(list(typed))
-        if any(type(value) is Envelope for value in found.values()):
+        if Envelope in map(type, found.values()):
             found = await arun(conditions.open_many(hooks, found))
         return self._counted_many(typed, found)
 
@@ -49,10 +49,11 @@ class ManyCache(CountingCache):
         self._counters.misses += len(typed) - len(values)
         self._pass_by()
         if (families := self._families) is not None and len(values) < len(typed):
-            families.add_misses(key for storage_key, key in typed.items() if storage_key not in values)
+            families.add_misses([key for storage_key, key in typed.items() if storage_key not in values])
+        found = {typed[storage_key]: value for storage_key, value in values.items()}
         if (families := self._hit_families) is not None:
-            families.add_hits(typed[storage_key] for storage_key in values)
-        return {typed[storage_key]: value for storage_key, value in values.items()}
+            families.add_hits(found)
+        return found
 
     def set_many(
         self, data: Mapping[T, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None, *,
@@ -142,7 +143,7 @@ class ManyCache(CountingCache):
         failures = {storage_key: typed[storage_key] for storage_key in failed}
         self._counters.sets += len(typed) - len(failures)
         if (families := self._families) is not None:
-            families.add_sets(key for storage_key, key in typed.items() if storage_key not in failures)
+            families.add_sets([key for storage_key, key in typed.items() if storage_key not in failures])
         return list(failures.values())
 
     def delete_many(self, keys: Iterable[object], version: int | None = None) -> None:

@@ -164,7 +164,7 @@ def obtain_many(work: Batch, *, blocking: bool) -> Steps[dict[str, Any]]:
     work.counters.stale += sum(type(entry) is Envelope and not entry.is_fresh for entry in served.values())
     if work.terms.hit_families is not None:
         keys = zip(work.storage_keys, work.typed, strict=True)
-        work.terms.hit_families.add_hits(key for storage_key, key in keys if storage_key in values)
+        work.terms.hit_families.add_hits([key for storage_key, key in keys if storage_key in values])
     if late:
         yield from serving.refresh(work.leasing(late))
     if missing:

@@ -167,7 +167,7 @@ class Work:
         self.hooks.engine.look_for_storm()
         if self.terms.families is not None:
             typed = dict(zip(self.storage_keys, self.typed, strict=True))
-            self.terms.families.add_sets(typed[key] for key in storage_keys)
+            self.terms.families.add_sets([typed[key] for key in storage_keys])
 
     def _called(self, flight: Flight, *args: Any) -> Steps[Any]:
         """Return the result of the function, and count it: each value of a mapping, where that is asked for."""

@@ -28,11 +28,11 @@ LATENCY_SECONDS: Final = (
 
 Scope: TypeAlias = Literal["handle", "process", "machine", "all"]
 
-_EXACT: Final = 64
-"""Writes that are all looked at for their family, before they are sampled."""
+_EXACT: Final = 256
+"""Operations that are all looked at for their family, before they are sampled."""
 
-_GAP_BITS: Final = 5
-"""A gap between two samples is up to 32 writes long: a look costs as much as a third of one."""
+_GAP_SHIFT: Final = 31 - 6
+"""A gap between two samples is up to 64 operations long: a look takes as long as a miss."""
 
 
 PUBLISH_SECONDS: Final = 5.0
@@ -54,6 +54,37 @@ class Publishing(Protocol):
 
 def _no_latency() -> list[int]:
     return [0] * len(LATENCY_SECONDS)
+
+
+@dataclass(slots=True, eq=False)
+class Sampled:
+    """A number of operations, of which a sample tells the families of all: a look at a key takes half as long as one.
+
+    The gaps between two samples are of random length, so that no pattern of a program's falls in step with them.
+
+    Attributes:
+        number: of the operations.
+        due: the number from which on the next one is a sample.
+    """
+
+    number: int = 0
+    due: int = 1
+    _last: int = 0
+    _random: int = 1
+
+    def sample(self) -> int:
+        """Return the number of operations since the last sample, and choose the next one."""
+        number, last = self.number, self._last
+        self._last = number
+        self._random = chosen = (self._random * 1_103_515_245 + 12_345) & 0x7FFFFFFF  # the generator of ANSI C
+        self.due = number + 1 + (chosen >> _GAP_SHIFT if number >= _EXACT else 0)
+        return number - last
+
+    def subtract(self, number: int) -> None:
+        """Count so many fewer, which stand in another record now; the next sample stays the same operation."""
+        self.number -= number
+        self.due -= number
+        self._last -= number
 
 
 @dataclass(slots=True, eq=False)
@@ -79,7 +110,8 @@ class Counters:
         hits: without those in `reused`, so that a hit raises one number alone.
         sets: without those in `written`.
         written: sets of a backend whose families are sampled.
-        due: the number of `written` from which on the next one is a sample.
+        misses: without those in `missed`.
+        missed: misses of a backend whose families are sampled.
         families: by name.
         handed: the counts of before, which are in a record of all processes: see hand_over().
         publishers: those who write the counts for other processes.
@@ -112,10 +144,8 @@ class Counters:
     stale: int = 0
     unstored: int = 0
     waited: int = 0
-    written: int = 0
-    due: int = 1
-    _sampled: int = 0
-    _random: int = 1
+    written: Sampled = field(default_factory=Sampled)
+    missed: Sampled = field(default_factory=Sampled)
     publish_at: float = math.inf
     look_at: float = 0.0
     publishers: list[Publishing] = field(default_factory=list)
@@ -131,7 +161,8 @@ class Counters:
     def reads(self) -> tuple[int, int]:
         """Return this process's hits, those of get_or_set() among them, and its misses; they never become fewer."""
         handed = self.handed
-        return self.hits + self.reused + handed.get("hits", 0), self.misses + handed.get("misses", 0)
+        misses = self.misses + self.missed.number
+        return self.hits + self.reused + handed.get("hits", 0), misses + handed.get("misses", 0)
 
     def hand_over(self, raw: Mapping[str, Any]) -> None:
         """Begin at zero, but for what came since raw(), as these numbers stand in a record of all processes now."""
@@ -155,22 +186,12 @@ class Counters:
             for publisher in self.publishers:
                 publisher.begin()
 
-    def sample(self) -> int:
-        """Return the number of `written` since the last sample, and choose the next one.
-
-        The gaps are of random length, so that no pattern of a program's writes falls in step with them.
-        """
-        number, self._sampled = self.written - self._sampled, self.written
-        self._random = (self._random * 1_103_515_245 + 12_345) & 0x7FFFFFFF  # the generator of ANSI C
-        gap = 1 + (self._random >> 31 - _GAP_BITS) if self.written >= _EXACT else 1
-        self.due = self.written + gap
-        return number
-
     def raw(self) -> dict[str, Any]:
         """Return all numbers as they are, for presented() and subtract()."""
         families = {name: asdict(family) for name, family in self.families.copy().items()}
         lists = {"refused": self.refused.copy(), "round_trips": self.round_trips.copy(), "families": families}
-        return {name: getattr(self, name) for name in (*_NUMBERS, "written")} | lists
+        sampled = {"written": self.written.number, "missed": self.missed.number}
+        return {name: getattr(self, name) for name in _NUMBERS} | sampled | lists
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counts by the names of CacheStats, but for those that are zero."""
@@ -179,14 +200,15 @@ class Counters:
     def reset(self) -> None:
         """Begin at zero, in a child process."""
         self.subtract(self.raw())
-        self.written = self._sampled = 0
-        self.due, self.handed = 1, {}
+        self.handed = {}
         self.look_at, self.publish_at = 0.0, 0.0 if self.publishers else math.inf
 
     def subtract(self, raw: Mapping[str, Any]) -> None:
         """Take away numbers of raw(), rather than begin at zero: other threads go on counting."""
         for name in _NUMBERS:
             setattr(self, name, getattr(self, name) - raw[name])
+        self.written.subtract(raw["written"])
+        self.missed.subtract(raw["missed"])
         for reason, number in raw["refused"].items():
             self.refused[reason] -= number
         for bucket, number in enumerate(raw["round_trips"]):
@@ -197,10 +219,8 @@ class Counters:
 
 
 _OTHERS: Final = {
-    "due",
-    "_sampled",
-    "_random",
     "written",
+    "missed",
     "publish_at",
     "look_at",
     "publishers",
@@ -218,6 +238,7 @@ def presented(raw: Mapping[str, Any]) -> dict[str, Any]:
     counted = {name: raw[name] for name in _NUMBERS}
     counted["hits"] += counted["reused"]
     counted["sets"] += raw["written"]
+    counted["misses"] += raw["missed"]
     counted["round_trips"] = sum(raw["round_trips"])
     counted["refused"] = {reason: number for reason, number in raw["refused"].items() if number}
     counted["latency"] = {f"{bound:g}": number for bound, number in buckets if number}

@@ -5,13 +5,14 @@ with numbers, UUIDs and other identifiers in it as ``*``: ``user:7:name`` is of 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from fnmatch import translate
-from typing import Final
+from typing import Any, Final
 
 from storeroom.engines.counts import Counters, Family
 
-__all__ = ["LONGEST", "MOST_FAMILIES", "OTHER", "Families"]
+__all__ = ["MOST_FAMILIES", "OTHER", "Families"]
 
 MOST_FAMILIES: Final = 64
 """Families that are told apart; a program whose keys begin with anything must not fill the memory with counts."""
@@ -22,7 +23,10 @@ OTHER: Final = "other"
 _MOST_KNOWN: Final = 4096
 """Beginnings of keys whose family is remembered: a few hundred kilobytes."""
 
-LONGEST: Final = 60
+_FEW_KNOWN: Final = 512
+"""Of these, the most with numbers as they are: rows by their numbers must not put out all others."""
+
+_LONGEST: Final = 60
 """Characters of a key that its family's name is made of."""
 
 _LOOKED_AT: Final = 250
@@ -41,7 +45,6 @@ class Families:
 
     Attributes:
         known: the counts of the families of texts, which are keys or, without patterns, their beginnings.
-        has_patterns: whether there are any.
 
     Args:
         patterns: as in file names: "*" for any text, "?" for a character, "[...]" for one of some.
@@ -53,47 +56,48 @@ class Families:
         self._counters = counters
         self.known: dict[str, Family] = {}
         self._names: dict[str, str] = {}
-        self.has_patterns = bool(patterns)
 
     def of(self, key: object) -> Family:
         """Return the counts of a key's family."""
         text = key if type(key) is str else str(key)
-        text = text[:_LOOKED_AT] if self._patterns else text[:LONGEST].partition(":")[0]
+        text = text[:_LOOKED_AT] if self._patterns else text[:_LONGEST].partition(":")[0]
         return self.known.get(text) or self._learnt(text)
 
     def name_of(self, key: object) -> str:
         """Return the name of a key's family."""
         text = key if type(key) is str else str(key)
-        text = text[:_LOOKED_AT] if self._patterns else text[:LONGEST].partition(":")[0]
+        text = text[:_LOOKED_AT] if self._patterns else text[:_LONGEST].partition(":")[0]
         if (name := self._names.get(text)) is None:
             if len(self._names) >= _MOST_KNOWN:
                 self._names.clear()
             name = self._names[text] = self._name_of(text)
         return OTHER if name not in self._counters.families and len(self._counters.families) >= MOST_FAMILIES else name
 
-    def add_misses(self, keys: Iterable[object]) -> None:
+    def add_misses(self, keys: Collection[object]) -> None:
         """Count misses of these keys."""
-        for family in self._of_each(keys):
-            family.misses += 1
+        for family, number in self._of_each(keys):
+            family.misses += number
 
-    def add_hits(self, keys: Iterable[object]) -> None:
+    def add_hits(self, keys: Collection[object]) -> None:
         """Count hits of these keys."""
-        for family in self._of_each(keys):
-            family.hits += 1
+        for family, number in self._of_each(keys):
+            family.hits += number
 
-    def add_sets(self, keys: Iterable[object]) -> None:
+    def add_sets(self, keys: Collection[object]) -> None:
         """Count writes of these keys."""
-        for family in self._of_each(keys):
-            family.sets += 1
+        for family, number in self._of_each(keys):
+            family.sets += number
 
-    def _of_each(self, keys: Iterable[object]) -> Iterator[Family]:
-        if self._patterns:
-            yield from map(self.of, keys)
-            return
-        known = self.known.get
-        for key in keys:  # of() without its calls, as there may be hundreds
-            text = key if type(key) is str else str(key)
-            yield known(text[:LONGEST].partition(":")[0]) or self.of(text)
+    def _of_each(self, keys: Collection[object]) -> Sequence[tuple[Family, int]]:
+        """Return the families of these keys, each with a number of them."""
+        texts: Any = keys if {str}.issuperset(map(type, keys)) else list(map(str, keys))
+        if self._patterns or not texts:
+            return [(self.of(text), 1) for text in texts]
+        first, last = (text[:_LONGEST].partition(":") for text in (min(texts), max(texts)))
+        if first[1] and first[:2] == last[:2]:  # all others, between these two, begin with the same part
+            return [(self.of(first[0]), len(texts))]
+        parts = Counter([text[:_LONGEST].partition(":")[0] for text in texts])
+        return [(self.of(part), number) for part, number in parts.items()]
 
     def add_computed(self, keys: Sequence[object], seconds: float) -> None:
         """Count values that were computed together, in so many seconds."""
@@ -102,28 +106,30 @@ class Families:
             family.computed += 1
             family.compute_seconds += seconds / len(keys)
 
-    def sample_set(self, key: object) -> None:
-        """Count, for this key's family, all writes since the last sample; see Counters.sample()."""
-        self.of(key).sets += self._counters.sample()
-
     def _learnt(self, text: str) -> Family:
-        if len(self.known) >= _MOST_KNOWN:
-            self.known.clear()
-        if not self._patterns:
-            text = text.translate(_ZEROS)  # all numbers of a length are alike, and need not be learnt one by one
-            if (family := self.known.get(text)) is not None:
-                return family
-        families, name = self._counters.families, self._name_of(text)
+        known = self.known
+        if len(known) >= _MOST_KNOWN:
+            known.clear()
+        # All numbers of a length are alike, and need not be learnt one by one; a few are, such as that of "v2:user:7".
+        alike = text if self._patterns else text.translate(_ZEROS)
+        family = known.get(alike)
+        if family is None:
+            family = known[alike] = self._counted_as(self._name_of(alike))
+        if len(known) < _FEW_KNOWN:
+            known[text] = family
+        return family
+
+    def _counted_as(self, name: str) -> Family:
+        families = self._counters.families
         if name not in families and len(families) >= MOST_FAMILIES:
             name = OTHER
-        family = self.known[text] = families.setdefault(name, Family())
-        return family
+        return families.setdefault(name, Family())
 
     def _name_of(self, text: str) -> str:
         for pattern, matches in self._patterns:
             if matches(text):
                 return pattern
-        name = _RUN.sub(_collapsed, _UUID.sub("*", text[:LONGEST].partition(":")[0]))
+        name = _RUN.sub(_collapsed, _UUID.sub("*", text[:_LONGEST].partition(":")[0]))
         return name.encode("utf-8", "replace").decode()
 
 

@@ -30,7 +30,7 @@ ALWAYS: Final = "always"
 
 WINDOW_SECONDS: Final = 30.0
 """A window is as long, and as long as it takes to fill a batch."""
-MEMORY_SHARE: Final = 1 / 400
+MEMORY_SHARE: Final = 1 / 500
 FILES_SHARE: Final = 1 / 75
 SERVERS_SHARE: Final = 1 / 8
 """The part of the time that a window takes. There a hit takes 3.4 times as long in local memory and 1.5 in files, and

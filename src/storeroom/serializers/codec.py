@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from storeroom.config.naming import named
@@ -75,6 +76,16 @@ class Codec:
             reason = "unknown to this codec" if data and data[0] not in self._readers else type(error).__name__
             raise DecodeError(f"Stored bytes cannot be read ({len(data)} bytes, {first}): {reason}.") from error
 
+    def loads_many(self, frames: Mapping[str, bytes]) -> dict[str, Any]:
+        """Return the values by storage key, without those that cannot be read."""
+        values: dict[str, Any] = {}
+        for storage_key, data in frames.items():
+            try:  # as loads(), without its call: there may be hundreds
+                values[storage_key] = data[1:].decode() if data[0] == TEXT_BYTE else self._readers[data[0]](data)
+            except Exception as error:  # noqa: BLE001 -- as in loads()
+                raise_if_foreign(error, self._read, data)
+        return values
+
     def _read(self, data: bytes) -> Any:
         return self._readers[data[0]](data)
 
@@ -103,6 +114,14 @@ class SignedCodec(Codec):
         if data and is_plain_integer(data):
             return super().loads(data, storage_key)
         raise DecodeError("Stored bytes are not signed, and a secret is set.")
+
+    def loads_many(self, frames: Mapping[str, bytes]) -> dict[str, Any]:
+        """Return the values by storage key, of those that were signed for it."""
+        values: dict[str, Any] = {}
+        for storage_key, data in frames.items():
+            with suppress(DecodeError):
+                values[storage_key] = self.loads(data, storage_key)
+        return values
 
     def secret_of(self, data: bytes, storage_key: str) -> tuple[int | None, int]:
         """Return the number of the secret that has signed stored bytes, None for another one; and how many there are.

@@ -309,3 +309,13 @@ def test_plain_integers_and_frames_are_told_apart():
     assert is_plain_integer(b"12")
     assert is_plain_integer(b"-1")
     assert not is_plain_integer(b"\x02text")
+
+
+@pytest.mark.parametrize("codec", [TRUSTED, SAFE, SIGNED], ids=["trusted", "safe", "signed"])
+def test_many_frames_are_read_as_each_by_itself(codec):
+    """loads_many() returns the values that loads() returns, by key, and leaves out what cannot be read."""
+    frames = {f"{KEY}:{number}": codec.dumps(value, f"{KEY}:{number}") for number, value in enumerate(PLAIN)}
+    damaged = {"empty": b"", "cut": codec.dumps("text", "cut")[:1] + b"\xff", "foreign": b"\x80\x05.", "other": b"\x09"}
+    read = codec.loads_many(frames | damaged)
+    assert list(read) == list(frames)
+    assert all(same(value, codec.loads(frames[key], key)) for key, value in read.items())

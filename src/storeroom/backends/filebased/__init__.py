@@ -185,9 +185,7 @@ class FileBasedCache(WritePolicy, ComparingCache):
         if type(value) is Envelope:
             value = run(conditions.opened(self, value))
         if value is MISSING:
-            self._counters.misses += 1
-            if (families := self._families) is not None:
-                families.of(key).misses += 1
+            self._count_miss(key)
             return default
         self._counters.hits += 1
         return value

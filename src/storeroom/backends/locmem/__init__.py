@@ -20,8 +20,7 @@ from storeroom.base.computing import TimeoutOf
 from storeroom.config.freshness import AS_CONFIGURED
 from storeroom.config.naming import named
 from storeroom.engines import shared
-from storeroom.engines.families import LONGEST
-from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Entry
+from storeroom.eviction import ENCODED, MOST_HITS, Entry
 from storeroom.exceptions import ReentrantUseError, SerializationError, ValueTooLargeError
 from storeroom.keys import TAG_PREFIX
 from storeroom.storage import conditions
@@ -39,7 +38,7 @@ _NUMBERS: Final = frozenset({int, float, bool})
 """Types that are counted under the lock."""
 
 
-@nesting("set_many", "delete_many", "clear", "prune", "usage", "lease", "lease_many")
+@nesting("set", "set_many", "delete_many", "clear", "prune", "usage", "lease", "lease_many")
 class LocMemCache(MemoryContents):
     """A cache in this process's memory.
 
@@ -105,7 +104,7 @@ class LocMemCache(MemoryContents):
             if self._entries is not self._bounded.entries:  # there are many, and kept elsewhere by now
                 self._entries = self._bounded.entries
                 return LocMemCache.get(self, key, default, version)
-            self._count_miss(key, storage_key)
+            self._note_miss(key, storage_key)
             return default
         freq = entry.freq
         if freq < MOST_HITS:
@@ -173,9 +172,9 @@ class LocMemCache(MemoryContents):
             return
         if bounded.dropped:
             bounded.let_go()
-        counters = self._counters
-        counters.written = written = counters.written + 1
-        if written >= counters.due:
+        written = self._counters.written
+        written.number = number = written.number + 1
+        if number >= written.due:
             self._sample(key)
 
     @declared_as(BaseCache.get_or_set)
@@ -273,15 +272,13 @@ class LocMemCache(MemoryContents):
         finally:
             del error  # its traceback holds this frame
 
-    def _count_miss(self, key: object, storage_key: str) -> None:
-        self._counters.misses = misses = self._counters.misses + 1
-        if misses & 15 == 1:  # a look at the clock takes a fifth of a miss
-            self._pass_by()
-        if (families := self._families) is not None:
-            text = key if type(key) is str else str(key)  # as Families.of()
-            known = None if families.has_patterns else families.known.get(text[:LONGEST].partition(":")[0])
-            (known or families.of(text)).misses += 1
-        self._missed(storage_key)
+    def _note_miss(self, key: object, storage_key: str) -> None:
+        missed = self._counters.missed  # as in _count_miss(), and then as in _missed()
+        missed.number = number = missed.number + 1
+        if number >= missed.due:
+            self._sample_miss(key)
+        if (hashed := hash(storage_key)) in (ghosts := self._ghosts).recent or hashed in ghosts.previous:
+            self._missed(storage_key)
 
     def _missed(self, storage_key: str) -> None:
         """Let eviction learn of a read that found nothing."""
@@ -289,9 +286,6 @@ class LocMemCache(MemoryContents):
         if hashed in ghosts.recent or hashed in ghosts.previous:
             with suppress(ReentrantUseError), self._lock, self._alone:
                 self._bounded.miss(storage_key)
-
-    def _map_of(self, storage_key: str) -> BoundedMap:
-        return self._tags if storage_key.startswith(TAG_PREFIX) else self._bounded
 
     # Hooks ------------------------------------------------------------------------------------
 
@@ -317,6 +311,14 @@ class LocMemCache(MemoryContents):
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
         found = ((storage_key, self._get(storage_key)) for storage_key in storage_keys)
         return {storage_key: value for storage_key, value in found if value is not MISSING}
+
+    def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
+        terms = self._kept(storage_key, value)
+        with self._lock, self._alone:
+            self._put(storage_key, *terms, expires_at, timeouts.now())
+        self._bounded.let_go()
+        self._engine.look_for_storm()
+        return True
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
         kept = [(storage_key, *self._kept(storage_key, value)) for storage_key, value in values.items()]
@@ -443,9 +445,3 @@ class LocMemCache(MemoryContents):
 
     def _locking(self) -> StorageHooks:
         return self._engine.locks
-
-    def _check_invariants(self) -> None:
-        """Raise AssertionError if the entries and their queues disagree: for tests."""
-        with self._lock, self._alone:
-            self._bounded.check_invariants()
-            self._tags.check_invariants()

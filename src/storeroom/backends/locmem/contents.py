@@ -15,7 +15,7 @@ from storeroom.config.naming import named
 from storeroom.engines import Engine
 from storeroom.eviction import BoundedMap, Entry, entry_size, free
 from storeroom.exceptions import ReentrantUseError, SerializationError
-from storeroom.keys import KeySpace
+from storeroom.keys import TAG_PREFIX, KeySpace
 from storeroom.storage.copies import alike
 from storeroom.storage.hooks import MISSING, Conditional
 from storeroom.storage.interruptions import raise_if_foreign
@@ -86,10 +86,9 @@ class MemoryContents(InlineCache, abstract=True):
     def _sample(self, key: object) -> None:
         """Count this key's family for all writes of set() since the last sample."""
         self._pass_by()
+        number = self._counters.written.sample()
         if (families := self._families) is not None:
-            families.sample_set(key)
-        else:
-            self._counters.sample()
+            families.of(key).sets += number
         self._engine.look_for_storm()
 
     def _encoded(self, storage_key: str, value: Any) -> Any:
@@ -114,6 +113,9 @@ class MemoryContents(InlineCache, abstract=True):
     def _thaw(self, storage_key: str, kept: tuple[Any, Any]) -> Any:
         value, encoded = kept
         return value if encoded is None else thawed(encoded)
+
+    def _map_of(self, storage_key: str) -> BoundedMap:
+        return self._tags if storage_key.startswith(TAG_PREFIX) else self._bounded
 
     def _live(self, storage_key: str) -> Entry | None:
         entry = self._bounded.entries.get(storage_key) or self._tags.entries.get(storage_key)
@@ -225,3 +227,9 @@ class MemoryContents(InlineCache, abstract=True):
             count, size = len(self._bounded), self._bounded.bytes_used
             is_counted = self._bounded.max_bytes is not None
         return count, size if is_counted else self._bounded.sized(self._lock, self._alone)
+
+    def _check_invariants(self) -> None:
+        """Raise AssertionError if the entries and their queues disagree: for tests."""
+        with self._lock, self._alone:
+            self._bounded.check_invariants()
+            self._tags.check_invariants()

@@ -208,6 +208,12 @@ class MemcachedCache(BaseCache):
     def _get(self, storage_key: str) -> Any:
         return (self._only or self._shard_of(storage_key))._get(storage_key)
 
+    def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
+        if self._guests:
+            stored: bool = self._write("_set", storage_key, value, expires_at)
+            return stored
+        return (self._only or self._home_of(storage_key))._set(storage_key, value, expires_at)
+
     def _dropped_write(self, storage_key: str) -> bool:
         return self._home_of(storage_key)._dropped_write(storage_key)
 
@@ -217,7 +223,6 @@ class MemcachedCache(BaseCache):
     _sight = _passed("_sight")
     _get_many = _merged("_get_many")
     _get_dated = _merged("_get_dated")
-    _set = _passed("_set")
     _add = _passed("_add")
     _delete = _passed("_delete")
     _touch = _passed("_touch")

@@ -1,5 +1,6 @@
 """One server of this process: its connections, its circuit breaker, and the generations that were read from it."""
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -8,18 +9,21 @@ from operator import methodcaller
 from typing import Any, Final
 
 from storeroom.backends.connections import Connections
-from storeroom.backends.memcached.clients import Client
+from storeroom.backends.memcached.clients import Client, NoRoomError
 from storeroom.backends.memcached.ring import Ring
-from storeroom.backends.memcached.server_keys import generation_key
+from storeroom.backends.memcached.server_keys import generation_key, is_token, new_token
 from storeroom.backends.recovery import Dropped
 from storeroom.backends.served import NetworkEngine
-from storeroom.engines import Engine
+from storeroom.engines import Counters, Engine
 from storeroom.engines.counts import total
 
 __all__ = ["FRESH_SECONDS", "Generation", "Group", "Server"]
 
 FRESH_SECONDS: Final = 1.0
 """Age of a generation at which it is asked for again: a clear() is seen everywhere within it."""
+
+_LOOKS: Final = 5
+"""Attempts to find a generation, or to begin one: others may empty the server between two looks."""
 
 WORKERS: Final = 32
 """Threads for asynchronous callers: more would fight for the interpreter without doing more round trips."""
@@ -63,6 +67,34 @@ class Server(NetworkEngine):
     def generation(self, key_prefix: str) -> Generation:
         """Return the generation that all handles of this prefix share."""
         return self._generations.setdefault(key_prefix, Generation(generation_key(key_prefix)))
+
+    def renewed(self, generation: Generation, counters: Counters) -> str:
+        """Ask for a generation, and begin one if there is none: the entries of the lost one are lost with it."""
+        before, fresh_until = generation.state, time.monotonic() + FRESH_SECONDS
+        found = self._found_or_begun(generation.key)
+        if found is None:
+            counters.errors += 1
+            found = new_token().encode()
+        elif not is_token(found):  # foreign bytes
+            found = new_token().encode()
+            self.ask("set", generation.key, found, 0)
+        with self.lock:
+            # A clear() of this process meanwhile knows better.
+            if generation.state is before:
+                generation.state = (found.decode(), fresh_until)
+            return generation.state[0]
+
+    def _found_or_begun(self, key: bytes) -> bytes | None:
+        found: bytes | None = self.ask("get", key)
+        for _ in range(_LOOKS):
+            if found is not None:
+                break
+            try:
+                self.ask_once("add", key, new_token().encode(), 0, probes=True)
+            except NoRoomError:  # nor is there room for any entry, then
+                break
+            found = self.ask("get", key)
+        return found
 
     def ask(self, operation: str, *args: Any) -> Any:
         """Call a method of a client; once more if the server had closed the idle connection meanwhile.

@@ -12,13 +12,15 @@ from typing import Final
 from storeroom import timeouts
 from storeroom.timeouts import AT_ONCE, NEVER
 
-__all__ = ["GONE", "HEADER", "exptime", "packed"]
+__all__ = ["FOR_EVER", "GONE", "HEADER", "exptime", "live_headers", "packed"]
 
 HEADER: Final = Struct(">d")
 """expires_at: epoch seconds, infinity for never."""
 
 GONE: Final = HEADER.pack(AT_ONCE)
 """An expired entry, which replaces one that is removed only if nobody has changed it meanwhile."""
+
+_BEHIND_NEVER: Final = (int.from_bytes(HEADER.pack(NEVER), "big") + 1).to_bytes(HEADER.size, "big")
 
 _RELATIVE_MAX: Final = 60 * 60 * 24 * 30
 """An exptime above this is taken for epoch seconds.
@@ -29,7 +31,7 @@ Source: https://github.com/memcached/memcached/blob/master/doc/protocol.txt, "Ex
 _LATEST: Final = 2**31 - 1
 """An exptime is a signed number of 32 bits in the server's parser."""
 
-_FOR_EVER: Final = 0
+FOR_EVER: Final = 0
 """The exptime of an item that never expires."""
 
 
@@ -38,14 +40,27 @@ def packed(expires_at: float, frame: bytes) -> bytes:
     return HEADER.pack(expires_at) + frame
 
 
+def live_headers(now: float) -> tuple[bytes, bytes]:
+    """Return the first header of an entry that is live at a moment, and the first behind the last.
+
+    The bytes of numbers above zero sort as the numbers do. Those below have a higher first byte, and no number, NaN,
+    comes behind infinity: neither is live.
+
+    >>> first, behind = live_headers(5.0)
+    >>> [first <= packed(expires_at, b"5") < behind for expires_at in (4.0, 5.0, 6.0, NEVER, AT_ONCE, math.nan)]
+    [False, False, True, True, False, False]
+    """
+    return HEADER.pack(math.nextafter(now, NEVER)), _BEHIND_NEVER
+
+
 def exptime(expires_at: float) -> int:
     """Return the second, in Memcached's terms, at which the server may drop the entry: never too early.
 
     The server counts whole seconds, and the one that has begun counts too: hence one more.
     """
     if expires_at == NEVER:
-        return _FOR_EVER
+        return FOR_EVER
     seconds = math.ceil(expires_at - timeouts.now()) + 1
     if seconds > _RELATIVE_MAX:
         seconds += int(time.time())
-    return max(1, seconds) if seconds <= _LATEST else _FOR_EVER
+    return max(1, seconds) if seconds <= _LATEST else FOR_EVER

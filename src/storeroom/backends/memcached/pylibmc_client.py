@@ -8,11 +8,11 @@ here they choose nothing. ``docs/decisions/0085-memcached.md`` tells how the bin
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import pylibmc
 
-from storeroom.backends.memcached.clients import NoRoomError, TooLargeError, attempts, batches, batches_of_values
+from storeroom.backends.memcached.clients import BATCH, NoRoomError, TooLargeError, attempts, batches, batches_of_values
 from storeroom.backends.memcached.location import Address
 
 __all__ = ["ERRORS", "OUTAGES", "PyLibMCClient", "new_client"]
@@ -95,6 +95,8 @@ class PyLibMCClient:
         return data
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        if not self._binary and len(keys) <= BATCH:
+            return self._get_batch(keys)
         found: dict[bytes, bytes] = {}
         for batch in _binary_reads(keys) if self._binary else batches(keys):
             found |= self._get_batch(batch)
@@ -145,9 +147,12 @@ class PyLibMCClient:
 
     def set(self, key: bytes, data: bytes, exptime: int) -> bool:
         try:
-            return self._store(self._client.set, key, data, time=exptime)
-        except NoRoomError:
-            return False
+            return bool(self._client.set(key, data, exptime))
+        except pylibmc.Error as error:
+            try:
+                self._raise(error, key, data)
+            except NoRoomError:
+                return False
 
     def add(self, key: bytes, data: bytes, exptime: int) -> bool:
         return self._store(self._client.add, key, data, time=exptime)
@@ -161,14 +166,18 @@ class PyLibMCClient:
     def _store(self, method: Callable[..., bool], key: bytes, data: bytes, *token: int, time: int) -> bool:
         try:
             return bool(method(key, data, *token, time=time))
-        except pylibmc.TooBig as error:
-            raise TooLargeError(key, len(data)) from error
         except pylibmc.NotFound:
             raise
         except pylibmc.Error as error:
-            if _NO_ROOM in str(error):
-                raise NoRoomError from error
-            raise _outage(error) from error
+            self._raise(error, key, data)
+
+    def _raise(self, error: Exception, key: bytes, data: bytes) -> NoReturn:
+        """Raise the error of a value that was not stored, as clients.py has it."""
+        if isinstance(error, pylibmc.TooBig):
+            raise TooLargeError(key, len(data)) from error
+        if _NO_ROOM in str(error):
+            raise NoRoomError from error
+        raise _outage(error) from error
 
     def set_many(self, values: Mapping[bytes, bytes], exptime: int) -> list[bytes]:
         unsure = (key for batch in batches_of_values(values) for key in self._not_sent(batch, exptime))

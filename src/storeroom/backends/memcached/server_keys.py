@@ -10,17 +10,18 @@ Source: generations, there "namespaces", are from https://github.com/memcached/m
 import hashlib
 import re
 import secrets
+from collections.abc import Iterable
 from typing import Final
 
 from storeroom.keys import LOCK_PREFIX
 
-__all__ = ["generation_key", "is_token", "new_token", "server_key"]
+__all__ = ["generation_key", "is_token", "new_token", "server_key", "server_keys"]
 
 _TOKEN_BYTES: Final = 9
 """72 random bits: among a million clear() of one cache, two are alike once in ten billion such caches."""
 
-_PLAIN: Final = re.compile(r'[!-"$-~]{0,200}').fullmatch
-"""A key that stands for itself: printable ASCII but "#", which tells a hash, and short enough behind a token."""
+_LONGEST: Final = 200
+"""Characters of a key that stands for itself, behind a token."""
 
 _ODD: Final = re.compile(r'[^!-"$-~]')
 
@@ -38,7 +39,8 @@ def new_token() -> str:
 
 def generation_key(key_prefix: str) -> bytes:
     """Return the server's key of the generation entry of a prefix. No other key begins so."""
-    return f"#generation:{key_prefix if _PLAIN(key_prefix) else _hashed(key_prefix)}".encode()
+    is_plain = len(key_prefix) <= _LONGEST and _is_plain(key_prefix)
+    return f"#generation:{key_prefix if is_plain else _hashed(key_prefix)}".encode()
 
 
 def server_key(token: str, storage_key: str) -> bytes:
@@ -47,11 +49,25 @@ def server_key(token: str, storage_key: str) -> bytes:
     Two storage keys never share one: only the key of a hashed one holds a "#". A lock belongs
     to no generation, as clear() passes it by.
     """
-    if _PLAIN(storage_key):
+    if len(storage_key) <= _LONGEST and _is_plain(storage_key):
         return f"{token}{storage_key}".encode()
     if storage_key.startswith(LOCK_PREFIX):
         return f"#lock:{_hashed(storage_key.removeprefix(LOCK_PREFIX))}".encode()
     return f"{token}{_hashed(storage_key)}".encode()
+
+
+def server_keys(token: str, storage_keys: Iterable[str]) -> dict[bytes, str]:
+    """Return the server's keys of entries in a generation, each with its storage key."""
+    names = list(storage_keys)
+    if names and max(map(len, names)) <= _LONGEST and _is_plain("".join(names)):
+        # All at once takes a fifth of the time: a line break is in none of them.
+        return dict(zip((token + f"\n{token}".join(names)).encode().split(b"\n"), names, strict=True))
+    return {server_key(token, name): name for name in names}
+
+
+def _is_plain(text: str) -> bool:
+    """Tell whether a text is printable ASCII without spaces and "#", which tells a hash."""
+    return text.isascii() and text.isprintable() and " " not in text and "#" not in text
 
 
 def _hashed(key: str) -> str:
