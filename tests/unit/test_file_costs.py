@@ -165,18 +165,21 @@ def test_a_new_key_in_a_full_cache_takes_few_calls(
     cache._check_invariants()
 
 
-@pytest.mark.parametrize(("is_read", "fewest", "most"), [(True, 990, 1000), (False, 0, 975)])
+@pytest.mark.parametrize(
+    ("bound", "reads_each", "fewest", "most"),
+    [(1000, 1, 990, 1000), (1000, 10, 990, 1000), (1000, 0, 0, 975), (100, 30, 99, 100)],
+)
 def test_few_entries_go_at_once_where_the_oldest_are_used(
-    make: Callable[..., FileBasedCache], is_read: bool, fewest: int, most: int
+    make: Callable[..., FileBasedCache], bound: int, reads_each: int, fewest: int, most: int
 ) -> None:
-    """A full cache holds nearly as many entries as it may while those that are about to go are read."""
-    cache = make(OPTIONS={"max_entries": 1000})
+    """A full cache holds nearly as many entries as it may while some of those that are about to go are read."""
+    cache = make(OPTIONS={"max_entries": bound})
     counts = list[int]()
-    for number in range(3000):
+    for number in range(3 * bound):
         cache.set(f"k{number}", "v")
-        if is_read and number >= 200:
-            assert cache.get(f"k{number - 200}") == "v"
-        if number >= 2000:
+        if reads_each and number >= bound // 5 and not number % reads_each:
+            assert cache.get(f"k{number - bound // 5}") == "v"
+        if number >= 2 * bound:
             counts.append(cache.count())
     assert fewest <= min(counts) <= most
 

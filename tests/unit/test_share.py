@@ -51,6 +51,35 @@ def test_a_late_return_teaches_nothing():
     assert share.target == 300
 
 
+@pytest.mark.parametrize(
+    ("returns", "small_used", "refilled", "step"),
+    [(1, 0.3, 0.9, 8), (5, 0.3, 0.9, 8), (9, 0.3, 0.9, 16), (20, 0.3, 0.9, 32), (20, 0.1, 0.9, 8), (9, 0.1, 0.1, 6.4)],
+)
+def test_steps_up_are_longer_while_no_key_returns_to_main(returns, small_used, refilled, step):
+    """From the sixth key on that returns to small in a row; but not in a loop, where none of the oldest is used."""
+    share = shared(20.0, small_used=small_used, refilled=refilled)
+    for _ in range(returns):
+        before = share.target
+        share.learn(10, 0, proven=False, is_read=False)
+    assert share.target - before == pytest.approx(step)
+
+
+def test_a_return_to_main_ends_a_run_and_is_a_step_as_ever():
+    """After a key has returned to main, steps up are short again."""
+    share = shared(20.0, small_used=0.3, run=20.0)
+    for proven, target in ((False, 20 + 32), (True, 52 - 9.6), (False, 42.4 + 8)):
+        share.learn(10, 0, proven=proven, is_read=False)
+        assert share.target == pytest.approx(target)
+
+
+def test_further_misses_of_one_key_are_no_run():
+    """Only another key makes a run longer."""
+    share = shared(20.0, refilled=0.1)
+    for _ in range(20):
+        share.learn(10, TAUGHT | MISSED, proven=False, is_read=True)
+    assert share.run == 0
+
+
 @pytest.mark.parametrize(("age", "target"), [(249, 303.2), (250, 300)])
 def test_a_return_counts_as_soon_for_longer_where_nothing_is_refilled(age, target):
     """Without refills, a key teaches that is read again within a quarter of the capacity."""

@@ -4,7 +4,8 @@ The policy (`storeroom.eviction.s3fifo`) keeps new entries in one queue, small, 
 The best share differs by more than tenfold, and is learnt in three ways:
 
 - **Returns.** A key that returns soon after it left small makes small larger; one that left main makes it smaller.
-  A read that misses teaches as a write does; where nothing is refilled, each further miss of the key teaches again.
+  The more return to small in a row, the longer are the steps. A read that misses teaches as a write does; where nothing
+  is refilled, each further miss of the key teaches again.
 - **Use**, as returns come too late for some traffic. Where the oldest of small are used and those of main are not,
   small gets most of the room. Where misses are not refilled, it keeps its first share while its oldest are used enough,
   a wider one while those of main are used less and less, and little where they are not, or those of main are instead.
@@ -78,6 +79,11 @@ _DOWN_STEP: Final = 1.2
 """A step down, in steps up: losing a proven entry is worse than losing a new one."""
 _UNFILLED_STEPS: Final = (0.4, -2.0)
 """Steps up and down where nothing is refilled, likewise: a proven entry that is lost is lost for good."""
+_RUN: Final = 4
+_LONGEST: Final = 4
+"""Where more than the first of these keys return to small in a row, none to main among them, a step up is longer in
+proportion, up to the second of these steps: popularity has changed, and most of main is dead. In a loop, too, many
+return; but there none of the oldest of small is used."""
 _FALL: Final = 0.1
 """Entries by which small falls with each eviction, while nothing returns."""
 _SILENCE: Final = 400
@@ -112,6 +118,7 @@ class Share:
         main_used: likewise of main.
         refilled: part of the misses of evicted keys that were refilled, of late.
         silence: entries that left small unused since the last lesson; it begins below zero in a small cache.
+        run: keys that have returned soon to small, since the last that did to main.
     """
 
     __slots__ = (
@@ -121,6 +128,7 @@ class Share:
         "main_used",
         "rate",
         "refilled",
+        "run",
         "silence",
         "small_used",
         "soon",
@@ -133,7 +141,7 @@ class Share:
 
     def reset(self, capacity: float) -> None:
         """Forget all lessons."""
-        self.small_used = self.main_used = self.silence = 0.0
+        self.small_used = self.main_used = self.silence = self.run = 0.0
         self.refilled = _BALANCE
         self.target, self.capacity = _FIRST, 1.0
         self.resize(capacity)
@@ -194,10 +202,18 @@ class Share:
         if (again and (not is_read or refills)) or (not again and age >= soon):
             return flags
         self.silence = min(0.0, self.capacity - _SILENCE) if refills else 0.0
-        step = ((1.0, -_DOWN_STEP) if refills else _UNFILLED_STEPS)[proven]
         is_early = not proven and evictions < self.soon
-        self.aim(_FIRST * self.capacity if is_early else self.target + step * self._step)
+        self.aim(_FIRST * self.capacity if is_early else self.target + self._step_by(proven, refills))
+        if not again:
+            self.run = 0.0 if proven else self.run + 1
         return flags | TAUGHT
+
+    def _step_by(self, proven: bool, refills: bool) -> float:
+        """Return the step that a key which returns makes: a longer one up while none returns to main."""
+        step = ((1.0, -_DOWN_STEP) if refills else _UNFILLED_STEPS)[proven] * self._step
+        if proven or (refills and self.small_used < CHANGING):
+            return step
+        return step * min(max(1.0, self.run / _RUN), _LONGEST)
 
     def fill(self, hits: int) -> int:
         """Learn from the oldest of small, which goes on to main as nothing was evicted yet; return the hits it keeps.

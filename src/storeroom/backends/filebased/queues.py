@@ -40,7 +40,7 @@ from storeroom.eviction.share import ALIVE, BEYOND, CHANGING, DRIFT, FLAGS, KNOW
 
 __all__ = ["QUEUED", "Bounds", "Queues"]
 
-_SHARE: Final = Struct("=6d")
+_SHARE: Final = Struct("=7d")
 _NUMBERS: Final = 2**29
 """Numbers of evictions begin again at zero here: they have the bits of a word beside checksum and flags."""
 _AT_ONCE: Final = 16
@@ -107,7 +107,7 @@ class Queues:
             if shared != share.capacity:
                 share.resize(shared)
             share.aim(target)
-            share.small_used, share.main_used, share.refilled, share.silence = used
+            share.small_used, share.main_used, share.refilled, share.silence, share.run = used
         else:
             share.reset(math.inf)
         if capacity is None or capacity == share.capacity:
@@ -118,7 +118,7 @@ class Queues:
 
     def _store(self) -> None:
         share = self.share
-        used = share.small_used, share.main_used, share.refilled, share.silence
+        used = share.small_used, share.main_used, share.refilled, share.silence, share.run
         _SHARE.pack_into(self.slots.file, SHARE * 8, share.capacity, share.target, *used)
 
     def forget(self) -> None:

@@ -39,7 +39,6 @@ from storeroom.backends.filebased.records import (
 from storeroom.backends.filebased.slotfile import EARLIEST, LOCKED, MAIN, SMALL, VERSION
 from storeroom.backends.filebased.slots import END, ENTRIES, HEAD, IN_MAIN, IN_SMALL, SIZE, TAIL, VERSIONS, Slots
 from storeroom.eviction import DELETED, EVICTED, MOST_HITS
-from storeroom.eviction.share import CHANGING
 from storeroom.keys import KeySpace
 from storeroom.storage.envelope import Envelope
 
@@ -67,10 +66,12 @@ _AT_ONCE: Final = 128
 _FEW: Final = 32
 _SMALL: Final = 500
 _UNUSED: Final = 0.01
+_USED: Final = 0.05
 _NARROW: Final = 200
 """A full cache evicts one entry in `_PART` at once, and `_AT_ONCE` at the most, since a page of several costs once; one
-whose batch would be shorter than `_FEW`, one in `_FEW`, but not a cache of less than `_SMALL`, which feels each, unless
-less than `_UNUSED` of the oldest of small were used. Where so many are that popularity may change: one in `_NARROW`."""
+whose batch would be shorter than `_FEW`, one in `_FEW`. Where the oldest of small are used, each of them is missed. Where
+more than `_USED` of them are, one in `_NARROW` goes. A cache of less than `_SMALL` feels it from `_UNUSED` on, and evicts
+one less than one in `_PART`."""
 
 
 def put_alone(
@@ -106,8 +107,8 @@ def put_alone(
 def _batch(entries: int, small_used: float) -> int:
     """Return how many of so many entries go at once."""
     if entries < _SMALL and small_used > _UNUSED:
-        return entries // _PART
-    if small_used > CHANGING:
+        return entries // _PART - 1
+    if small_used > _USED:
         return entries // _NARROW
     return max(entries // _PART, min(_FEW, entries // _FEW))
 
