@@ -108,7 +108,8 @@ def _headers(dependant: Any) -> Iterator[str]:
         if model is None:
             yield field.alias
         else:
-            yield from (each.alias or name.replace("_", "-") for name, each in model.items())
+            names = {name: each.alias or name for name, each in model.items()}
+            yield from {*names.values(), *(name.replace("_", "-") for name in names)}  # with and without underscores
     scheme: Any = getattr(dependant.call, "model", None)  # of fastapi.security; cookies and the URL count anyway
     if getattr(getattr(scheme, "in_", None), "value", "") == "header":
         yield scheme.name

@@ -106,7 +106,7 @@ class Making:
         is_through: whether its answer goes to the client as it comes.
         reason: for which it is run, by RFC 9211 §2.2.
         versions: those of its tags, from before the run; None if they cannot be had.
-        foreseen: versions of tags from before the view begins; None if they cannot be had.
+        learnt: versions of the tags of the view; None if they cannot be had. Those from before it begins are foreseen.
         declared: headers that the view has said to read: the page differs by them.
     """
 
@@ -123,7 +123,7 @@ class Making:
         self.status, self.reason = 0, ""
         self.expires_at, self.kept_until = AT_ONCE, AT_ONCE
         self.vary: Sequence[bytes] = ()
-        self._learnt: tags.Versions | None = {}
+        self.learnt: tags.Versions | None = {}
         self.versions: tags.Versions | None = {}
         self.foreseen: tags.Versions | None = {}
         self.declared: Sequence[bytes] = ()
@@ -207,26 +207,6 @@ class Making:
         self.expires_at, self.kept_until = record.fresh_until, record.kept_until
         self.vary = tuple(sorted({*times.vary, *forwarded(self.request), *self.declared}))
 
-    def learns(self, options: Mapping[str, Any]) -> Steps[None]:
-        """Take the options of the view that begins now, and the versions of its tags."""
-        before = self.plan
-        self.plan = before.but(options)
-        if self.plan.tags is not before.tags:
-            keys = self.task.cache._tag_keys(self.plan.tags_of(self.request))
-            self._learnt = yield from self.versions_of(keys)
-
-    def versions_of(self, keys: Sequence[str]) -> Steps[tags.Versions | None]:
-        """Return the versions of tags as they were first read for this page; None if they could not be."""
-        if self.foreseen is None:
-            return None
-        known = {key: self.foreseen[key] for key in keys if key in self.foreseen}
-        rest = [key for key in keys if key not in known]
-        if not rest:
-            return known
-        with unstored.Caught() as caught:
-            read = yield from tags.current_versions(self.hooks, rest)
-        return None if caught.error is not None or read is None else {**known, **read}
-
     # Stored -----------------------------------------------------------------------------------
 
     def answer(self, reason: str) -> Answer | None:
@@ -265,7 +245,7 @@ class Making:
         return pass_by(current)
 
     def _packed(self) -> bytes | None:
-        if self.page is None or self.refusal is not None or self._learnt is None:
+        if self.page is None or self.refusal is not None or self.learnt is None:
             return None
         try:
             return pack(*self.page)
@@ -283,7 +263,7 @@ class Making:
 
     def conditioned(self, packed: bytes, versions: tags.Versions, seconds: float) -> Steps[tuple[Any, float]]:
         """Return the entry of a page, in an envelope if it has tags or is kept for longer than it is fresh."""
-        versions = {**versions, **(self._learnt or {})}
+        versions = {**versions, **(self.learnt or {})}
         if self.kept_until <= self.expires_at and not versions and not self.plan.early:
             return packed, self.expires_at
         yield from tags.renew(self.hooks, versions, self.kept_until)

@@ -7,7 +7,7 @@ The options are learnt when the view begins, and the versions of its tags then, 
 the view works makes its page absent. Without a page cache around the application it does nothing.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import wraps
 from inspect import iscoroutinefunction
@@ -16,6 +16,7 @@ from typing import Any, Final, ParamSpec, TypeVar, cast
 from storeroom.exceptions import ConfigurationError
 from storeroom.pages.making import Making
 from storeroom.pages.options import parsed
+from storeroom.storage import tags, unstored
 from storeroom.storage.steps import Steps, arun, run
 
 __all__ = ["current", "foreseeing", "options_of", "page"]
@@ -56,7 +57,29 @@ def foreseeing(making: Making, options: Mapping[str, Any] | None, headers: Itera
     making.declared = [name.lower().encode("latin-1") for name in headers]
     if options and "tags" in options:
         keys = making.task.cache._tag_keys(making.plan.but(options).tags_of(making.request))
-        making.foreseen = yield from making.versions_of(keys)
+        making.foreseen = yield from _versions(making, keys)
+
+
+def _learning(making: Making, options: Mapping[str, Any]) -> Steps[None]:
+    """Let a making take the options of the view that begins now, and the versions of its tags."""
+    before = making.plan
+    making.plan = before.but(options)
+    if making.plan.tags is not before.tags:
+        keys = making.task.cache._tag_keys(making.plan.tags_of(making.request))
+        making.learnt = yield from _versions(making, keys)
+
+
+def _versions(making: Making, keys: Sequence[str]) -> Steps[tags.Versions | None]:
+    """Return the versions of tags as they were first read for this page; None if they could not be."""
+    if making.foreseen is None:
+        return None
+    known = {key: making.foreseen[key] for key in keys if key in making.foreseen}
+    rest = [key for key in keys if key not in known]
+    if not rest:
+        return known
+    with unstored.Caught() as caught:
+        read = yield from tags.current_versions(making.hooks, rest)
+    return None if caught.error is not None or read is None else {**known, **read}
 
 
 def page(**options: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
@@ -83,7 +106,7 @@ def page(**options: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
             async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:
                 making = current.get()
                 if making is not None:
-                    await arun(making.learns(options))
+                    await arun(_learning(making, options))
                 return await view(*args, **kwargs)
 
             setattr(awaited, _OWN, options)
@@ -93,7 +116,7 @@ def page(**options: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
         def called(*args: P.args, **kwargs: P.kwargs) -> T:
             making = current.get()
             if making is not None:
-                run(making.learns(options))
+                run(_learning(making, options))
             return view(*args, **kwargs)
 
         setattr(called, _OWN, options)

@@ -107,6 +107,11 @@ def test_a_page_differs_by_the_headers_that_its_route_declares(alias):
     def view(language: Annotated[str, Depends(told)], given: Annotated[Headers, Header()]) -> list[str]:
         return [language, given.x_one, given.two]
 
+    @app.get("/plain")
+    @page(timeout=60)
+    def plain(given: Annotated[Headers, Header(convert_underscores=False)]) -> str:
+        return given.x_one
+
     app.include_router(router, prefix="/shop")
     client, keys = asking(PageCache(app)), {"X-Site": "1", "X-API-Key": "1"}
     answers = {
@@ -122,6 +127,7 @@ def test_a_page_differs_by_the_headers_that_its_route_declares(alias):
     ]
     assert list(answers.values()) == [[each, each] for each in expected]
     assert "age" in client.get("/shop/page", headers=keys).headers
+    assert [client.get("/plain", headers={**keys, "x_one": value}).json() for value in "abaa"] == list("abaa")
     for name in keys:
         assert client.get("/shop/page", headers={key: "1" for key in keys if key != name}).status_code in (401, 403)
 
