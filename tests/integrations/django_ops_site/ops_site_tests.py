@@ -79,6 +79,7 @@ class ToolbarTests(TransactionTestCase):
                     ("aget_or_set", "hit"),
                 ])  # fmt: skip
                 assert sorted(told(stats)) == expected
+                assert not any("storeroom/integrations/django/" in call["trace"] for call in stats["calls"])
 
     def test_the_panel_has_its_page(self) -> None:
         """The template shows what is stored; a request without calls has one, too."""
@@ -154,9 +155,11 @@ class SentryTests(SimpleTestCase):
                     await cache.aget_many(["a", "b"])
                     await cache.aset_many({"c": 1})
                     await cache.aget_or_set("d", 5)
+                    await cache.aset("e", None)
                 assert self.spans() == [
                     ("cache.put", ["a"], None), ("cache.get", ["a"], True), ("cache.get", ["b"], False),
                     ("cache.get", ["a", "b"], True), ("cache.put", ["c"], None), ("cache.get", ["d"], False),
+                    ("cache.put", ["e"], None),
                 ]  # fmt: skip
         peers = {span["data"].get("network.peer.port") for span in SPANS}
         assert peers <= {None}
