@@ -101,7 +101,7 @@ class ToolbarTests(TransactionTestCase):
                 stats = stats_of(await AsyncClient().get(f"/acalls/?alias={alias}"), "CachePanel")
                 called = sorted(call["name"] for call in stats["calls"])
                 assert called == ["get"] * 4 + ["get_many"] + ["get_or_set"] * 3 + ["set"]
-                assert (stats["hits"], stats["misses"]) == (6, 3)
+                assert (stats["hits"], stats["misses"]) == (6, 4)  # a key that is asked for twice counts twice
 
     def test_nothing_is_told_where_the_toolbar_is_off(self) -> None:
         """Calls outside of a request, or of one without the toolbar, are told to nobody."""
@@ -445,6 +445,12 @@ class CheckTests(SimpleTestCase):
                     said = check("--deploy", CACHES=files(FOLDER / location), **{name: value})
                     assert f"(caches.W002) The LOCATION of cache 'default' {relation} {name}" in said
         assert "caches.W002" not in check("--deploy", CACHES=files(FOLDER / "elsewhere"), MEDIA_ROOT=FOLDER / "media")
+
+    def test_djangos_class_shares_nothing_with_ours(self) -> None:
+        """Two aliases of local memory without a LOCATION share keys only where they are of one package."""
+        ours, foreign = {"BACKEND": f"{OURS}.locmem.LocMemCache"}, CACHES["foreign"]
+        assert "storeroom.W009" not in check(CACHES={"default": ours, "foreign": foreign})
+        assert "storeroom.W009" in check(CACHES={"default": ours, "other": ours})
 
     def test_kept_sessions_in_memory_are_told(self) -> None:
         """W016 knows this engine, too."""
