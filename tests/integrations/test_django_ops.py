@@ -49,7 +49,7 @@ def test_a_project_passes_its_tests(tmp_path: Path, redis_databases: Databases) 
 
 def test_the_command_line_ends_with_the_codes_of_storeroom(tmp_path: Path) -> None:
     """Options of Django's and of Storeroom's may stand in any order; what is printed goes where it belongs."""
-    stored = run(tmp_path, "storeroom", "set", "greeting", '"hello"', "--alias", "files")
+    stored = run(tmp_path, "storeroom", "set", "greeting", "hello", "--alias", "files")
     assert (stored.returncode, stored.stderr) == (0, "")
     read = run(tmp_path, "storeroom", "--alias", "files", "get", "greeting", "--settings", "ops_site_settings")
     assert (read.returncode, read.stdout, read.stderr) == (0, "hello\n", "")

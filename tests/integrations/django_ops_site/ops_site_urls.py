@@ -43,7 +43,7 @@ async def acalls(request: HttpRequest) -> HttpResponse:
     await cache.aget("absent")
     await cache.aset("user:7", ADA, tags=["users"])
     await cache.aget("user:7")
-    await cache.aget_many(["user:7", "user:8"])
+    await cache.aget_many(iter(["user:7", "user:8", "user:8"]))
 
     async def slow() -> str:
         await asyncio.sleep(0.02)

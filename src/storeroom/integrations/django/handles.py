@@ -5,7 +5,7 @@ that, ``create_connection()``, which they wrap; so does this module, once for al
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, Final, TypeAlias
 
@@ -13,7 +13,7 @@ from django.core.cache import CacheHandler, caches
 
 from storeroom.base import BaseCache
 
-__all__ = ["Call", "calls_its_twin", "follow", "replace"]
+__all__ = ["Call", "calls_its_twin", "follow", "replace", "settled"]
 
 Follower: TypeAlias = Callable[[Any, str], None]
 """Called with a handle of Storeroom's and its alias."""
@@ -58,6 +58,15 @@ def calls_its_twin(cache: Any, name: str) -> bool:
     return name in {"aget", "aset"} and cache.async_inline and cache._overlay is None
 
 
+def settled(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return arguments that can be looked at and passed on: lists in place of iterators."""
+    return tuple(map(_settled, args)), {name: _settled(value) for name, value in kwargs.items()}
+
+
+def _settled(value: Any) -> Any:
+    return list(value) if isinstance(value, Iterator) else value
+
+
 class Call:
     """A call of a handle's method, by the names of its arguments.
 
@@ -73,6 +82,7 @@ class Call:
         """
         self._counters = cache._counters
         self._hits = self._found()
+        args, kwargs = settled(args, kwargs)
         self._bound = inspect.signature(method).bind(*args, **kwargs)
         self._is_computed = False
         self.given = self._bound.arguments

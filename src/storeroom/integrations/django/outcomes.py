@@ -119,7 +119,7 @@ class Watched:
             is_there = value is not _ABSENT if self._name == "get" else bool(value) or value is None
             made.hits, made.misses = int(is_there), int(not is_there)
         elif self._name == "get_many":
-            made.hits, made.misses = len(value), len(self.call.keys) - len(value)
+            made.hits, made.misses = len(value), len({*map(str, self.call.keys)}) - len(value)
         elif self._name == "get_or_set":
             made.stale = min(1, stale)
             made.computed = int(self.call.is_computed and not stale)
@@ -128,7 +128,7 @@ class Watched:
             made.hits = 1 - made.misses
         elif self._name == "get_or_set_many":
             made.stale, made.computed, made.waited, made.misses = stale, computed, waited, misses
-            made.hits = max(0, len(self.call.keys) - misses)
+            made.hits = max(0, len({*map(str, self.call.keys)}) - misses)
         elif self._name == "refresh":
             made.computed = 1
 

@@ -8,6 +8,7 @@ values. The toolbar stores plain JSON of it.
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import asdict
+from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, Self
 
@@ -22,6 +23,8 @@ from storeroom.integrations.django.outcomes import METHODS, Outcome, Watched
 __all__ = ["StoreroomPanel"]
 
 _APP: Final = "storeroom.integrations.django"
+
+_HERE: Final = str(Path(__file__).parent)
 
 _panel: Final[ContextVar["StoreroomPanel | None"]] = ContextVar("storeroom_panel", default=None)
 """The panel of the request in this context; None within a call, which may consist of others."""
@@ -120,7 +123,7 @@ class _Noted:
         self.value: Any = None
 
     def __enter__(self) -> Self:
-        self._trace = get_stack_trace(skip=2)
+        self._trace = [frame for frame in get_stack_trace(skip=2) if not frame[0].startswith(_HERE)]
         self._token, self._begun = _panel.set(None), perf_counter()
         return self
 

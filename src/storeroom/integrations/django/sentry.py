@@ -19,7 +19,8 @@ _CACHING: Final = "sentry_sdk.integrations.django.caching"
 
 _ORIGIN: Final = "auto.cache.storeroom"
 
-_AWAITED: Final = ("aget", "aget_many", "aset", "aset_many", "aget_or_set")
+_PUTS: Final = ("aset", "aset_many")
+_AWAITED: Final = ("aget", "aget_many", *_PUTS, "aget_or_set")
 
 
 def watch() -> None:
@@ -67,8 +68,8 @@ def _awaiting(cache: Any, name: str, terms: Mapping[str, Any]) -> Callable[[Call
 
 
 def _span(name: str, call: Call, terms: Mapping[str, Any]) -> Any:
-    operation = "cache.put" if name in {"aset", "aset_many"} else "cache.get"
     keys = list(map(str, call.keys))
+    operation = "cache.put" if name in _PUTS else "cache.get"
     span = import_module("sentry_sdk").start_span(op=operation, name=", ".join(keys), origin=_ORIGIN)
     for attribute, value in {"cache.key": keys, **terms}.items():
         span.set_data(attribute, value)
@@ -77,11 +78,17 @@ def _span(name: str, call: Call, terms: Mapping[str, Any]) -> Any:
 
 def _tell(span: Any, name: str, call: Call, value: Any) -> None:
     """Tell the outcome, as Sentry does for its own: the size is that of the value's text."""
-    stored = call.given.get("value", call.given.get("data"))
-    if stored is not None:
-        span.set_data("cache.item_size", len(str(stored)))
-        return
-    is_hit = not call.is_computed if name.endswith("get_or_set") else value not in ({}, call.given.get("default"))
-    span.set_data("cache.hit", is_hit)
-    if is_hit:
-        span.set_data("cache.item_size", len(str(value)))
+    with import_module("sentry_sdk.utils").capture_internal_exceptions():  # a value's own code makes the text
+        if name in _PUTS:
+            span.set_data("cache.item_size", len(str(call.given.get("value", call.given.get("data")))))
+            return
+        is_hit = _is_hit(name, call, value)
+        span.set_data("cache.hit", is_hit)
+        if is_hit:
+            span.set_data("cache.item_size", len(str(value)))
+
+
+def _is_hit(name: str, call: Call, value: Any) -> bool:
+    if name == "aget":
+        return value is not call.given.get("default")
+    return len(value) > 0 if name == "aget_many" else not call.is_computed

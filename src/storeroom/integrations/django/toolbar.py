@@ -12,7 +12,7 @@ from typing import Any, Final
 from debug_toolbar.panels.cache import WRAPPED_CACHE_METHODS
 from debug_toolbar.utils import get_stack_trace, get_template_info
 
-from storeroom.integrations.django.handles import calls_its_twin, follow, replace
+from storeroom.integrations.django.handles import calls_its_twin, follow, replace, settled
 
 __all__ = ["watch"]
 
@@ -36,6 +36,7 @@ def _telling(cache: Any, alias: str, name: str) -> Callable[[Callable[..., Any]]
             panel = vars(cache).get("_djdt_panel")
             if panel is None or _is_within.get() or calls_its_twin(cache, f"a{name}"):
                 return await method(*args, **kwargs)
+            args, kwargs = settled(args, kwargs)
             trace, template_info = get_stack_trace(skip=1), get_template_info()
             token, begun = _is_within.set(True), perf_counter()
             try:
