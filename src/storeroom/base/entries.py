@@ -127,7 +127,11 @@ class BaseCache(ListingCache):
             if value is MISSING:
                 return
         try:
-            if not self._counted_set(key, hooks._set(storage_key, value, expires_at)):
+            if hooks._set(storage_key, value, expires_at):
+                self._counters.sets += 1  # as _counted_set()
+                if (families := self._families) is not None:
+                    families.of(key).sets += 1
+            else:
                 unstored.remember(self.engine, storage_key, unstored.NOT_TAKEN)
         except (SerializationError, ValueTooLargeError) as error:
             run(self._refused(hooks, key, storage_key, value, error))

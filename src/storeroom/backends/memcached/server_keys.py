@@ -49,7 +49,8 @@ def server_key(token: str, storage_key: str) -> bytes:
     Two storage keys never share one: only the key of a hashed one holds a "#". A lock belongs
     to no generation, as clear() passes it by.
     """
-    if len(storage_key) <= _LONGEST and _is_plain(storage_key):
+    text = storage_key  # of a plain one: see _is_plain(), which every operation would call
+    if text.isascii() and text.isprintable() and " " not in text and "#" not in text and len(text) <= _LONGEST:
         return f"{token}{storage_key}".encode()
     if storage_key.startswith(LOCK_PREFIX):
         return f"#lock:{_hashed(storage_key.removeprefix(LOCK_PREFIX))}".encode()

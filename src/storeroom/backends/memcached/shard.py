@@ -122,7 +122,10 @@ class Shard(NetworkCache, abstract=True):
             return MISSING
 
     def _get(self, storage_key: str) -> Any:
-        data = self._engine.ask("get", server_key(self._token(), storage_key))
+        token, fresh_until = self._generation.state
+        if time.monotonic() >= fresh_until:
+            token = self._token()
+        data = self._engine.ask("get", server_key(token, storage_key))
         return MISSING if data is None else self._decoded(storage_key, data, timeouts.now())
 
     def _sight(self, storage_key: str) -> "Sequence[Sighting]":
@@ -196,7 +199,10 @@ class Shard(NetworkCache, abstract=True):
             expires_at = self._until(expires_at)
         frame = self._codec.dumps(value, storage_key)
         self._counters.bytes_written += len(frame)
-        key, seconds = server_key(self._token(), storage_key), FOR_EVER if expires_at == NEVER else exptime(expires_at)
+        token, fresh_until = self._generation.state
+        if time.monotonic() >= fresh_until:
+            token = self._token()
+        key, seconds = server_key(token, storage_key), FOR_EVER if expires_at == NEVER else exptime(expires_at)
         try:
             stored: bool = self._engine.ask("set", key, HEADER.pack(expires_at) + frame, seconds)
         except TooLargeError as error:
