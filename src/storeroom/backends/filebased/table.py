@@ -69,9 +69,9 @@ _UNUSED: Final = 0.01
 _USED: Final = 0.05
 _NARROW: Final = 200
 """A full cache evicts one entry in `_PART` at once, and `_AT_ONCE` at the most, since a page of several costs once; one
-whose batch would be shorter than `_FEW`, one in `_FEW`. Where the oldest of small are used, each of them is missed. Where
-more than `_USED` of them are, one in `_NARROW` goes. A cache of less than `_SMALL` feels it from `_UNUSED` on, and evicts
-one less than one in `_PART`."""
+whose batch would be shorter than `_FEW`, one in `_FEW`. Each is missed where the oldest of small are used: where more
+than `_USED` of them are, one in `_NARROW` goes. A cache of less than `_SMALL` feels each from `_UNUSED` on: there one
+less than one in `_PART` goes."""
 
 
 def put_alone(
