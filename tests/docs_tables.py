@@ -116,7 +116,7 @@ _IN_SHORT: Final = {
 
 
 def benchmarks_in_short() -> str:
-    """Return the table of how many times as long two peers took for some operations in the last run of all benchmarks."""
+    """Return the table of how many times as long two peers took for some operations in the last full run."""
     peers = ("Django", "diskcache")
     rows = ((words, *(_figure(_times(*row, peer)) for peer in peers)) for words, row in _IN_SHORT.items())
     return _table(("", "times faster than Django", "than diskcache"), rows, figures=2)

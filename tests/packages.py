@@ -1,8 +1,8 @@
 """``python -m tests.packages`` (``make dist``): the wheel and the sdist, as an index and a stranger meet them.
 
-Both are built into dist/, and checked as an index does. Each extra is installed from the wheel into an empty environment
-of its own, and its modules are imported there; the demo runs from the wheel. dist/LICENCES.md lists the packages that
-came along, with their versions and licences.
+Both are built into dist/, and checked as an index does. Each extra is installed from the wheel into an empty
+environment, where its modules are imported; the demo runs from the wheel. dist/LICENCES.md lists the packages that came
+along, with their versions and licences.
 """
 
 import json

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import TypeAlias
@@ -45,7 +45,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def user(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
+def user(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> User:
     """Runs a command line as somebody who has installed the wheel, in a project of theirs."""
     folder = tmp_path_factory.mktemp("user")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
@@ -68,7 +68,7 @@ def user(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User
             command, cwd=project, env=environment | more, capture_output=True, text=True, check=False, timeout=60
         )
 
-    yield run
+    return run
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def main() -> None:
     if wrong:
         sys.exit("\n".join(wrong))
     pages = len(list(SITE.rglob("*.html")))
-    print(f"{pages} pages in {time.perf_counter() - begun:.1f} s: {SITE / 'index.html'}")
+    sys.stdout.write(f"{pages} pages in {time.perf_counter() - begun:.1f} s: {SITE / 'index.html'}\n")
 
 
 if __name__ == "__main__":

@@ -28,5 +28,5 @@ html_copy_source = False
 html_show_sourcelink = False
 html_show_copyright = False
 html_theme_options = {"navigation_with_keys": True}
-pygments_style = "friendly"
-pygments_dark_style = "github-dark"
+pygments_style = "a11y-high-contrast-light"  # comments have results: they are to be read
+pygments_dark_style = "a11y-high-contrast-dark"

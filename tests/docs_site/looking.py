@@ -1,4 +1,4 @@
-"""``python -m tests.docs_site.looking``: the built site in a real browser, at the widths of a telephone, a tablet, a desk.
+"""``python -m tests.docs_site.looking``: the built site in a real browser, as wide as a telephone, a tablet, a desk.
 
 It reports pages that are wider than their screen and addresses that the browser asked beyond the site, and leaves a
 picture of each page in build/pictures; those of ``KEPT`` go into docs/pictures.
@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from selenium import webdriver
+from selenium.webdriver.common.by import By
 
+from tests.docs_site import terminal
 from tests.docs_site.navigation import DOCS
 
 SITE: Final = DOCS.parent / "build" / "site"
@@ -79,11 +81,24 @@ def look(found: webdriver.Chrome, page: str, width: str, theme: str) -> Iterator
         shutil.copy2(picture, DOCS / "pictures" / kept)
 
 
+def show(found: webdriver.Chrome, name: str) -> None:
+    """Take a picture of commands and what they print, for docs/pictures."""
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "page.html"
+        page.write_text(terminal.page_of(terminal.SHOWN[name], Path(folder)), "utf-8")
+        metrics = {"width": 900, "height": 1600, "deviceScaleFactor": 1, "mobile": False}
+        found.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        found.get(page.as_uri())
+        found.find_element(By.TAG_NAME, "pre").screenshot(str(DOCS / "pictures" / name))
+
+
 def main() -> None:
     """Look at each page at each width, light on even ones and dark on odd ones; at the first in both."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     wrong: list[str] = []
     with browser() as found:
+        for name in terminal.SHOWN:
+            show(found, name)
         for number, page in enumerate(PAGES):
             for width in WIDTHS:
                 themes = ("light", "dark") if page == "index" else (("light", "dark")[number % 2],)

@@ -95,6 +95,12 @@ _OPTIONS: Final = {
     "exception": "   :show-inheritance:\n",
 }
 
+_INDEX: Final = """# Reference
+
+*Signatures and docstrings, taken from the code. [The API](../api.md) has all of it in short.*
+
+"""
+
 
 def _directive(kind: str, name: str) -> str:
     kind, _, alone = kind.partition("-")
@@ -107,8 +113,4 @@ def pages() -> Iterator[tuple[str, str]]:
         directives = "".join(_directive(kind, path) for kind, path in objects)
         yield f"reference/{name}.md", f"# {title}\n\n*{summary}*\n\n```{{eval-rst}}\n{directives}```\n"
     listed = "".join(f"{name}\n" for name in PAGES)
-    yield (
-        "reference/index.md",
-        "# Reference\n\n*Signatures and docstrings, taken from the code. [The API](../api.md) has all of it in short.*\n\n"
-        f"```{{toctree}}\n\n{listed}```\n",
-    )
+    yield "reference/index.md", f"{_INDEX}```{{toctree}}\n\n{listed}```\n"
