@@ -3,6 +3,7 @@
 import html
 import os
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -50,7 +51,8 @@ def _printed(command: str, folder: Path) -> bytes:
     """Return the bytes that a command writes to a terminal."""
     ours, theirs = os.openpty()
     environment = os.environ | {"COLUMNS": str(COLUMNS), "TERM": "xterm-256color", "STOREROOM_CONFIG": "caches.toml"}
-    with subprocess.Popen(command.split(), cwd=folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs):
+    words = [sys.executable, "-m", *command.split()]
+    with subprocess.Popen(words, cwd=folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs):
         os.close(theirs)
         found = b""
         try:
