@@ -14,7 +14,7 @@ PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint format house unit http interrupted launchers django clients storms dashboard bench bench-scale clean
+.PHONY: help docs dist demo test lint format house unit http interrupted launchers django clients storms dashboard bench bench-scale clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -73,6 +73,13 @@ bench: $(VENV)/.bench ## side by side with the peers; writes docs/benchmarks.md 
 bench-scale: $(VENV)/.bench ## caches of 10,000 to 10,000,000 entries; writes docs/scale.md; goes on if it was ended; MINUTES=n
 	@$(BIN)/python -m benchmarks.scale --resume .cache/scale.json $(if $(MINUTES),--minutes $(MINUTES))
 
+docs: $(VENV)/.docs ## the site: docs/ with a search and a reference of the API, in build/site; a broken link ends it
+	@$(BIN)/python -m tests.docs_site
+
+dist: $(VENV)/.docs ## wheel and sdist in dist/, checked as an index does; installed with each extra; licences
+	@$(BIN)/python -m tests.packages
+	@$(BIN)/python -m pytest -q -n 0 tests/test_installed.py
+
 clean: ## remove everything that make has made
 	rm -rf $(VENV) .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -105,6 +112,10 @@ $(NPM)/installed: tests/http_suite/package.json | $(VENV)/.dev
 
 $(VENV)/.launchers: pyproject.toml | $(BIN)/python
 	@$(PIP) install --editable . --group dev --group launchers
+	@touch $@ $(VENV)/.dev $(VENV)/.package
+
+$(VENV)/.docs: pyproject.toml | $(BIN)/python
+	@$(PIP) install --editable . --group dev --group docs
 	@touch $@ $(VENV)/.dev $(VENV)/.package
 
 $(VENV)/.bench: pyproject.toml | $(BIN)/python

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from storeroom.timeouts import DEFAULT_TIMEOUT
     from storeroom.transactions import transaction
 
+    __version__: str
+
 __all__ = [
     "DEFAULT_TIMEOUT", "ComputationCycleError", "ComputationTimeoutError", "ConfigurationError", "DatabaseCache",
     "DecodeError", "DeprecatedBackendWarning", "DummyCache", "FileCache", "InvalidCacheBackendError",
@@ -59,6 +61,8 @@ if not TYPE_CHECKING:  # or every misspelt name would pass for one of these
 
     def __getattr__(name: str) -> object:
         """Load a public name from its module: see PEP 562."""
+        if name == "__version__":
+            return import_module("importlib.metadata").version("storeroom")
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'exceptions')}"), name)
@@ -67,4 +71,4 @@ if not TYPE_CHECKING:  # or every misspelt name would pass for one of these
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

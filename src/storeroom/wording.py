@@ -8,9 +8,10 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from importlib import import_module
 from typing import Any, Final
 
-__all__ = ["closest", "fields_text", "is_secret", "mask_url", "masked", "nearest", "shown"]
+__all__ = ["closest", "fields_text", "installation", "is_secret", "mask_url", "masked", "nearest", "shown"]
 
 _SECRET_NAME: Final = re.compile(
     r"secre?t|passw|passphrase|pwd|\bpass\b|token|credential|api_?key|\bauth\b", re.IGNORECASE
@@ -113,3 +114,24 @@ def closest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
     from difflib import get_close_matches  # noqa: PLC0415 -- 3 ms that only a mistake need spend
 
     return next(iter(get_close_matches(word, words, 1, cutoff)), None)
+
+
+def installation(extra: str) -> str:
+    """Return the sentence that tells how to install the packages of one of Storeroom's extras.
+
+    It names the packages themselves: they are on every package index, which Storeroom is not.
+    """
+    packages = " ".join(f'"{package}"' for package in _packages_of(extra))
+    if not packages:  # in a frozen program, which has no metadata
+        return f"Install the packages of Storeroom's extra {extra!r}."
+    return f"Install it with: python3 -m pip install {packages} (Storeroom's extra {extra!r})."
+
+
+def _packages_of(extra: str) -> list[str]:
+    metadata = import_module("importlib.metadata")  # for an error alone: it takes longer than the whole package
+    try:
+        requirements: list[str] = metadata.requires("storeroom") or []
+    except metadata.PackageNotFoundError:
+        return []
+    wanted = re.compile(rf"\bextra == ['\"]{re.escape(extra)}['\"]")
+    return [requirement.partition(";")[0].strip() for requirement in requirements if wanted.search(requirement)]

@@ -11,7 +11,7 @@ from storeroom.backends.locmem import LocMemCache
 from storeroom.exceptions import DeprecatedBackendWarning, InvalidCacheBackendError
 from storeroom.registry import backend_paths
 from storeroom.registry.aliases import read_caches
-from storeroom.wording import shown
+from storeroom.wording import installation, shown
 
 LOCMEM = "storeroom.backends.locmem.LocMemCache"
 FILE = "storeroom.backends.filebased.FileBasedCache"
@@ -125,7 +125,7 @@ def test_missing_extra_is_told_with_the_command_that_installs_it(tmp_path, monke
     monkeypatch.setitem(backend_paths.EXTRAS, "no_such_driver", "redis")
     text = message_of({"default": {"BACKEND": "custom_backend_b.Custom"}})
     assert "CACHES['default']['BACKEND'] is 'custom_backend_b.Custom', which needs the module 'no_such_driver'" in text
-    assert 'pip install "storeroom[redis]"' in text
+    assert 'pip install "redis[hiredis]>=' in text
 
 
 def test_driver_that_a_class_requires_is_looked_for_at_start(monkeypatch):
@@ -138,7 +138,7 @@ def test_driver_that_a_class_requires_is_looked_for_at_start(monkeypatch):
         {"default": {"BACKEND": Remote}}
     )
     monkeypatch.setitem(backend_paths.EXTRAS, "no_such_driver", "redis")
-    assert 'pip install "storeroom[redis]"' in message_of({"default": {"BACKEND": Remote}})
+    assert 'pip install "redis[hiredis]>=' in message_of({"default": {"BACKEND": Remote}})
     Remote.requires = ("json",)
     assert read_caches({"default": {"BACKEND": Remote}})["default"].backend is Remote
 
@@ -155,3 +155,10 @@ def test_every_extra_is_one_of_the_project():
     """Every extra that an error recommends is declared in pyproject.toml."""
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
     assert set(backend_paths.EXTRAS.values()) <= set(project["optional-dependencies"])
+
+
+def test_an_extra_is_told_by_the_packages_that_an_index_has():
+    """An error names the packages of an extra, not Storeroom; without metadata, as in a frozen program, the extra."""
+    assert installation("memcached").startswith('Install it with: python3 -m pip install "pymemcache>=')
+    assert "storeroom[" not in "".join(map(installation, backend_paths.EXTRAS.values()))
+    assert installation("unheard-of") == "Install the packages of Storeroom's extra 'unheard-of'."

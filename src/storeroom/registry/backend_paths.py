@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 from storeroom.exceptions import DeprecatedBackendWarning, InvalidCacheBackendError
-from storeroom.wording import closest, shown
+from storeroom.wording import closest, installation, shown
 
 __all__ = ["DJANGO_PATHS", "EXTRAS", "PATHS", "available_paths", "install_command", "resolve"]
 
@@ -65,7 +65,7 @@ def install_command(module: str) -> str:
     extra = EXTRAS.get(module.partition(".")[0])
     if extra is None:
         return f"Install the package that provides the module {module!r}."
-    return f'Install it with: pip install "storeroom[{extra}]"'
+    return installation(extra)
 
 
 def resolve(backend: Any, alias: str) -> type[Any]:

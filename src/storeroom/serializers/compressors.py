@@ -14,6 +14,7 @@ from storeroom.exceptions import ConfigurationError, SerializationError
 from storeroom.serializers import frames, plugins
 from storeroom.serializers.plugins import Compressor
 from storeroom.storage.interruptions import raise_if_foreign
+from storeroom.wording import installation
 
 __all__ = ["FORMATS", "CustomFormat", "Format", "StreamFormat", "first_of", "get_format"]
 
@@ -140,7 +141,7 @@ def get_format(compressor: Any) -> Format | None:
         chosen.library()
     except ImportError as error:
         remedy = (
-            f"Install it with: python3 -m pip install 'storeroom[{chosen.extra}]'."
+            installation(chosen.extra)
             if chosen.extra
             else "This Python was built without it; choose another compressor."
         )

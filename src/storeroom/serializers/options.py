@@ -18,7 +18,7 @@ from storeroom.storage.copies import TRIAL
 from storeroom.storage.envelope import FIRST_BYTE, unpack
 from storeroom.storage.interruptions import raise_if_foreign, value_or
 from storeroom.storage.trials import names_in, note_unreadable
-from storeroom.wording import shown
+from storeroom.wording import installation, shown
 
 __all__ = ["DEFAULT_COMPRESS_MIN_BYTES", "DEFAULT_MAX_VALUE_BYTES", "build_codec"]
 
@@ -161,8 +161,7 @@ def _chosen(option: Any, makers: Mapping[bytes, _Maker]) -> tuple[bytes, Seriali
         return by_name[option], makers[by_name[option]]()
     except ImportError as error:
         raise ConfigurationError(
-            f"serializer is {option!r}, whose module cannot be imported ({error}). "
-            f"Install it with: python3 -m pip install 'storeroom[{option}]'."
+            f"serializer is {option!r}, whose module cannot be imported ({error}). {installation(option)}"
         ) from error
 
 

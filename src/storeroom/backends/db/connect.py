@@ -16,6 +16,7 @@ from storeroom.backends.db.site import Site, find_site
 from storeroom.config import Settings
 from storeroom.engines import shared
 from storeroom.exceptions import InvalidCacheBackendError
+from storeroom.wording import installation
 
 __all__ = ["distrusted", "engine_of", "located", "names_database"]
 
@@ -88,7 +89,7 @@ def _database(target: Target, settings: Mapping[str, Any], site: Site | None) ->
     except ModuleNotFoundError as error:
         raise InvalidCacheBackendError(
             f"LOCATION leads to a database of {target.vendor}, which needs the module {error.name!r}, and that is not "
-            f'installed. Install it with: pip install "storeroom[{target.vendor}]"'
+            f"installed. {installation(target.vendor)}"
         ) from error
     from storeroom.backends.db.sqlite import SQLite, is_private
 
