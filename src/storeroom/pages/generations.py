@@ -3,8 +3,8 @@
 It lists the latest invalidations by prefix, by view, or by a path at all hosts: each pattern, with the number of its
 last one. A page remembers the number of when it was begun: it is live unless a pattern with a higher one is for it. The
 list has a random name, which goes into the numbers: if it is lost no page is live, and a new one does not take old
-pages for its own. Pages of before a pattern that is listed no more are not live either: misses, never stale hits. No clock
-takes part, and a page that was being made during an invalidation is not live.
+pages for its own. Pages of before a pattern that is listed no more are not live either: misses, never stale hits. No
+clock takes part, and a page that was being made during an invalidation is not live.
 """
 
 import os
