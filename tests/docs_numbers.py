@@ -145,12 +145,6 @@ def bare_milliseconds(value: float) -> str:
     return milliseconds(value).removeprefix("a ")
 
 
-def longest(pattern: str) -> str:
-    """Return the bound of a regular expression's only repetition."""
-    (bound,) = re.findall(r"\{\d+,(\d+)\}", pattern)
-    return str(bound)
-
-
 # The numbers -------------------------------------------------------------------------------------
 
 
@@ -220,7 +214,6 @@ _FAILURES: Final = "storeroom.storage.outages:FAILURES"
 _PAUSE: Final = "storeroom.storage.outages:PAUSE_SECONDS"
 _COMPRESS_MIN: Final = "storeroom.serializers.options:DEFAULT_COMPRESS_MIN_BYTES"
 _PAYLOADS: Final = "tests.faults.test_hostile_values:PAYLOADS"
-_PLAIN_KEY: Final = f"{_MEMCACHED}.server_keys:_PLAIN.__self__.pattern"
 _PYPROJECT: Final = "pyproject.toml:project"
 
 HELD: Final = (
@@ -236,6 +229,10 @@ HELD: Final = (
         ("it is tried again every {} s.", _PAUSE),
         ("its transaction after {} seconds of silence,", f"{_DB}.database:IDLE_SECONDS"),
         ("Both timeouts are {} second by default.", f"{_REDIS}:RedisCache.options.socket_timeout.default", words),
+    ),
+    *_on(
+        "docs/stats.md",
+        ("sampled beyond {} misses or writes", "storeroom.engines.counts:_EXACT", plain),
     ),
     *_on(
         "docs/monitoring.md",
@@ -412,7 +409,7 @@ HELD: Final = (
         "docs/backends/memcached.md",
         ("a host, with port {} by default", f"{_MEMCACHED}.location:DEFAULT_PORT", plain),
         ("Other processes see it within {} second.", f"{_MEMCACHED}.engine:FRESH_SECONDS", words),
-        ("of up to {} characters, is readable on the server.", _PLAIN_KEY, longest),
+        ("of up to {} characters, is readable on the server.", f"{_MEMCACHED}.server_keys:_LONGEST", plain),
         ("| 1 for {} keys, on each server |", f"{_MEMCACHED}.clients:BATCH", plain),
         ("`get_many` takes one round trip for {} of requests", f"{_MEMCACHED}.pylibmc_client:_BINARY_READ_MAX", size),
         ("From the {} failure in a row on,", _FAILURES, ordinal),
