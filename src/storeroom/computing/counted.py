@@ -10,8 +10,8 @@ __all__ = ["NOT_COUNTED", "CountedFunction"]
 class CountedFunction:
     """A function that is called through this, and what became of its calls in this process.
 
-    A computation knows it as the function of a ``partial()``, or in the closure of a lambda. The numbers take no lock, as
-    those of Counters.
+    A computation knows it as the function of a ``partial()``, or in the closure of a lambda. The numbers take no lock,
+    as those of Counters.
 
     Attributes:
         uncached: the function itself.
