@@ -87,9 +87,10 @@ def test_results_that_cannot_be_listed_are_told(options: dict[str, Any], told: s
     """Where keys cannot be told from others, or not be listed, clear() and keys() raise, and the counts are without."""
     function = cached(**options)(load)
     function(1)
-    for method in (function.clear, function.keys):
-        with pytest.raises(NotSupportedError, match=told):
+    for method in (function.keys, function.clear):
+        with pytest.raises(NotSupportedError, match=told) as caught:
             method()
+    assert "clearable=True" in f"{caught.value}{getattr(caught.value, '__notes__', '')}"
     assert (function.cache_info().misses, function.cache_info().entries) == (1, None)
 
 

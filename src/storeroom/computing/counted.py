@@ -1,6 +1,7 @@
 """The counts of one function's calls, beside those of the cache: for ``cache_info()`` of a @cached function."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Final
 
 __all__ = ["NOT_COUNTED", "CountedFunction"]
@@ -9,7 +10,8 @@ __all__ = ["NOT_COUNTED", "CountedFunction"]
 class CountedFunction:
     """A function that is called through this, and what became of its calls in this process.
 
-    A computation knows it as the function of a ``partial()``. The numbers take no lock, as those of Counters.
+    A computation knows it as the function of a ``partial()``, or in the closure of a lambda. The numbers take no lock,
+    as those of Counters.
 
     Attributes:
         uncached: the function itself.
@@ -43,8 +45,15 @@ class CountedFunction:
     @classmethod
     def of(cls, function: Any) -> "CountedFunction":
         """Return the counts for a call that a computation was given; those of nobody if it is another function's."""
-        called = getattr(function, "func", None)
-        return called if type(called) is cls else NOT_COUNTED
+        return next((each for each in _held(function) if type(each) is cls), NOT_COUNTED)
+
+
+def _held(function: Any) -> Iterator[object]:
+    """Yield the function of a partial(), and the objects in a function's closure."""
+    yield getattr(function, "func", None)
+    for cell in getattr(function, "__closure__", None) or ():
+        with suppress(ValueError):  # nothing is in it yet
+            yield cell.cell_contents
 
 
 NOT_COUNTED: Final = CountedFunction(lambda: None)

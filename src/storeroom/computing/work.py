@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from storeroom import timeouts
-from storeroom.computing.counted import CountedFunction
+from storeroom.computing.counted import NOT_COUNTED, CountedFunction
 from storeroom.computing.decision import shortened
 from storeroom.computing.leases import Lease
 from storeroom.computing.slow import note_slow
@@ -272,7 +272,8 @@ class Function:
     def origin(self) -> str:
         """The function's name, for the log."""
         function = getattr(self._function, "func", self._function)  # a partial's
-        function = getattr(function, "uncached", function)  # a @cached function's
+        if self.counts is not NOT_COUNTED:
+            function = self.counts.uncached  # a @cached function's
         name = getattr(function, "__qualname__", None)
         return f"{function.__module__}.{name}" if name else "get_or_set() without a function"
 

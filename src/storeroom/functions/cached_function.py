@@ -154,15 +154,16 @@ class CachedFunction(_Cached[P, R_co], Generic[P, R_co]):
             self._require_ours(cache)
         result: R_co
         try:
+            counted = self._counted
             if self._is_plain:
-                result = cache.get_or_set(key, partial(self._counted, *args, **kwargs), self._timeout, self._version)
+                result = cache.get_or_set(key, lambda: counted(*args, **kwargs), self._timeout, self._version)
             else:
-                compute = partial(self._counted, *args, **kwargs)
+                compute = partial(counted, *args, **kwargs)
                 result = cache.get_or_set(key, compute, **self._arguments(args, kwargs))
         except ComputationCycleError as error:
             self._note(error, key)
             raise
-        self._counted.answers += 1
+        counted.answers += 1
         return result
 
     @overload
@@ -223,16 +224,16 @@ class CachedCoroutineFunction(CachedFunction[P, Coroutine[Any, Any, R]]):
             self._require_ours(cache)
         result: R
         try:
+            counted = self._counted
             if self._is_plain:
-                compute = partial(self._counted, *args, **kwargs)
-                result = await cache.aget_or_set(key, compute, self._timeout, self._version)
+                result = await cache.aget_or_set(key, lambda: counted(*args, **kwargs), self._timeout, self._version)
             else:
-                compute = partial(self._counted, *args, **kwargs)
+                compute = partial(counted, *args, **kwargs)
                 result = await cache.aget_or_set(key, compute, **self._arguments(args, kwargs))
         except ComputationCycleError as error:
             self._note(error, key)
             raise
-        self._counted.answers += 1
+        counted.answers += 1
         return result
 
     if sys.version_info < (3, 12):  # inspect takes an object with these for a function, and asks whether it is awaited

@@ -87,7 +87,11 @@ class Results:
             yield self._cache_of(), "invalidate_tags", (self._tag,)
         else:
             forget = import_module("storeroom.base.forgetting").forgetting
-            yield from forget(self._cache_of(), self._shape.beginning, self._shape.matches, self._version)
+            try:
+                yield from forget(self._cache_of(), self._shape.beginning, self._shape.matches, self._version)
+            except NotSupportedError as error:
+                error.add_note("With @cached(clearable=True) clear() works on every storage.")
+                raise
 
     def keys(self) -> "Steps[list[str]]":
         """Return the keys."""

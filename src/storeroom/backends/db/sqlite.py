@@ -244,6 +244,7 @@ class SQLite(Database):
 
     def give_back(self) -> int | None:
         """See Database; a file with others' tables in it is left alone, as it is written anew as a whole."""
+        self._refuse_intruders()
         before = self._disk_bytes()
         connection = sqlite3.connect(self.path, timeout=self._busy_timeout, isolation_level=None)
         with contextlib.closing(connection):

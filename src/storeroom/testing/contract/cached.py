@@ -50,6 +50,14 @@ class Decorated:
         """See CachedFunction."""
         return await self._awaited(self.function.refresh, *args, **kwargs)
 
+    async def clear(self) -> None:
+        """See CachedFunction."""
+        await self._awaited(self.function.clear)
+
+    async def cache_info(self) -> Any:
+        """See CachedFunction."""
+        return await self._awaited(self.function.cache_info)
+
     async def _awaited(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
         result = operation(*args, **kwargs)
         return await result if self._is_async else result
@@ -112,6 +120,23 @@ class CachedContract(Suite):
 
         for _ in range(2):
             assert [await index(argument) for argument in arguments] == list(range(len(arguments)))
+
+    async def test_all_results_of_a_function_are_forgotten(self, decorate: Decorate) -> None:
+        """With clearable=True clear() forgets them, and no others, on every storage; the calls are counted."""
+
+        def load(number: int) -> int:
+            return number
+
+        one = decorate(key="one:{number}", clearable=True)(load)
+        other = decorate(key="other:{number}", clearable=True)(load)
+        for number in (1, 2, 1):
+            assert await one(number) == await other(number) == number
+        await one.clear()
+        assert await one(1) == await other(1) == 1
+        info, untouched = await one.cache_info(), await other.cache_info()
+        assert (info.hits, info.misses, info.computed) == (1, 3, 3)
+        assert (untouched.hits, untouched.misses, untouched.computed) == (2, 2, 2)
+        assert untouched.entries in {2, None}
 
     async def test_a_result_of_none_is_kept(self, decorate: Decorate) -> None:
         """A result of None is stored and returned like any other."""
