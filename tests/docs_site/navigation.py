@@ -12,6 +12,7 @@ DOCS: Final = Path(__file__).parents[2] / "docs"
 HOMES: Final = {
     "../CHANGELOG.md": "changes.md",
     "../CONTRIBUTING.md": "contributing.md",
+    "../examples/README.md": "examples.md",
     "decisions": "decisions/index.md",
 }
 

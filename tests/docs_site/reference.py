@@ -1,5 +1,6 @@
 """The reference of the API: pages that Sphinx fills with signatures and docstrings of the code."""
 
+import inspect
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -16,32 +17,32 @@ class Page(NamedTuple):
     objects: tuple[tuple[str, str], ...]
 
 
-def _public(kinds: type | tuple[type, ...]) -> Iterator[str]:
-    for name in storeroom.__all__:
-        if isinstance(getattr(storeroom, name), kinds):
-            yield f"storeroom.{name}"
+def _kind(found: object) -> str:
+    """Return the word of Sphinx's directive for an object; of a class without its members, as a page tells them."""
+    return "class-alone" if isinstance(found, type) else "function" if inspect.isroutine(found) else "data"
+
+
+def _public() -> tuple[tuple[str, str], ...]:
+    """Return the names of the package that are no errors."""
+    found = ((name, getattr(storeroom, name)) for name in storeroom.__all__)
+    return tuple((_kind(value), f"storeroom.{name}") for name, value in found if not _is_error(value))
 
 
 def _errors() -> tuple[tuple[str, str], ...]:
     return tuple(
-        ("exception", name) for name in _public(type) if issubclass(getattr(storeroom, name.split(".")[1]), Exception)
+        ("exception", f"storeroom.{name}") for name in storeroom.__all__ if _is_error(getattr(storeroom, name))
     )
+
+
+def _is_error(found: object) -> bool:
+    return isinstance(found, type) and issubclass(found, Exception)
 
 
 PAGES: Final = {
     "package": Page(
         "The package",
         "The names of `storeroom` that are no errors.",
-        (
-            ("function", "storeroom.configure"),
-            ("function", "storeroom.config_from_url"),
-            ("data", "storeroom.cache"),
-            ("data", "storeroom.caches"),
-            ("function", "storeroom.cached"),
-            ("function", "storeroom.memo"),
-            ("function", "storeroom.transaction"),
-            ("data", "storeroom.DEFAULT_TIMEOUT"),
-        ),
+        _public(),
     ),
     "cache": Page(
         "A cache",

@@ -12,7 +12,7 @@ from tests.docs_site.navigation import DOCS, HOMES, toctrees
 __all__ = ["outside_fences", "prepared", "write"]
 
 _FENCED: Final = re.compile(r"(^ *```.*?^ *```$)", re.DOTALL | re.MULTILINE)
-_TO_SOURCE: Final = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?:src|benchmarks|tests|docs/decisions$)[^)]*\)")
+_TO_SOURCE: Final = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?:src|benchmarks|tests|examples)[^)]*\)")
 _ANCHOR: Final = re.compile(r'^<a id="([^"]+)"></a>$', re.MULTILINE)
 _PICTURE: Final = re.compile(
     r'<picture>\s*<source [^>]*srcset="([^"]+)">\s*<img alt="([^"]*)" src="([^"]+)">\s*</picture>'
@@ -27,9 +27,10 @@ def outside_fences(text: str, change: Callable[[str], str]) -> str:
 
 def _moved(text: str) -> str:
     """Return a page's text with the links of the site: the source itself is not on it."""
-    text = _TO_SOURCE.sub(r"\1", text)
     for target, home in HOMES.items():
         text = re.sub(rf"\]\({re.escape(target)}(?=[)#])", f"]({home}", text)
+    text = re.sub(r"\]\(\.\./examples/(\w+)\.py\)", r"](examples.md#\1py)", text)
+    text = _TO_SOURCE.sub(r"\1", text)
     text = _ANCHOR.sub(r"(\1)=", text)
     # The reader's choice of light or dark counts, which a picture's media query does not know.
     return _PICTURE.sub(r"![\2](\3){.only-light} ![\2](\1){.only-dark}", text)
@@ -41,6 +42,15 @@ def _up(text: str) -> str:
     text = re.sub(r"\]\(CHANGELOG\.md", "](changes.md", text)
     text = re.sub(r"\[([^\]]+)\]\((?:LICENSE|Makefile)\)", r"\1", text)
     return _moved(text)
+
+
+def _examples() -> Iterator[tuple[str, str]]:
+    """Yield the page of the applications in examples/, with their code, if there are any."""
+    readme = DOCS.parent / "examples" / "README.md"
+    if readme.exists():
+        text = re.sub(r"\]\((\w+)\.py\)", r"](#\1py)", readme.read_text("utf-8")).replace("](../docs/", "](")
+        code = (f"\n## {path.name}\n\n```python\n{path.read_text('utf-8')}```\n" for path in readme.parent.glob("*.py"))
+        yield "examples.md", text + "".join(sorted(code))
 
 
 def _decisions() -> str:
@@ -61,6 +71,7 @@ def prepared() -> Iterator[tuple[str, str]]:
         yield name, outside_fences(text, _moved) + more
     for root, name in (("CHANGELOG.md", "changes.md"), ("CONTRIBUTING.md", "contributing.md")):
         yield name, outside_fences((DOCS.parent / root).read_text("utf-8"), _up)
+    yield from _examples()
     yield "decisions/index.md", _decisions()
     yield from reference.pages()
 
