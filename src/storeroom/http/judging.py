@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from storeroom.http.fields import directives, entity_tags, http_date, seconds
 from storeroom.http.policy import Policy
 from storeroom.http.records import Record
-from storeroom.http.requests import Request, strange_cookies
+from storeroom.http.requests import Request, has_credentials, strange_cookies
 
 __all__ = ["Kind", "Verdict", "cut", "is_unmodified", "judge"]
 
@@ -61,7 +61,7 @@ def judge(record: Record, request: Request, now: float, policy: Policy) -> Verdi
         return _HIT if now < record.fresh_until else _stale(record, now)
     found = request.headers
     if record.is_implicit:  # it may be another page for them, though it does not say so
-        if b"authorization" in found:
+        if has_credentials(request):
             return _AUTHORIZED
         if strange_cookies(request, policy):
             return _STRANGE

@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from storeroom.exceptions import StorageError
-from storeroom.http import LOOKED_AT, Headers, Kind, Request
+from storeroom.http import LOOKED_AT, REMOTE_USER, Headers, Kind, Request
 from storeroom.pages import Pages
 from storeroom.pages.looking import Found, Task, inline
 from storeroom.pages.making import Answer, KeptStaleError, Making
@@ -52,7 +52,17 @@ def request_of(scope: Scope) -> Request:
     path = raw_path.decode("latin-1") if raw_path else _quoted(scope["path"])
     query = scope["query_string"].decode("latin-1")
     is_plain = found.keys().isdisjoint(LOOKED_AT)
+    if ("user" in scope or "session" in scope or "tls" in (scope.get("extensions") or ())) and _knows(scope):
+        found[REMOTE_USER], is_plain = b"scope", False
     return Request(scope["method"], scope.get("scheme", "http"), found.get(b"host", b""), path, query, found, is_plain)
+
+
+def _knows(scope: Scope) -> bool:
+    """Tell whether an application around this one, or the server, knows who asks: a user, a session, a certificate."""
+    certificate = (scope.get("extensions") or {}).get("tls", {}).get("client_cert_name")
+    user = scope.get("user")
+    is_user = user is not None and getattr(user, "is_authenticated", True)
+    return bool(is_user or scope.get("session") or certificate)
 
 
 def _quoted(path: str) -> str:
@@ -251,7 +261,8 @@ class _Runner:
         headers = [pair for pair in self._scope["headers"] if pair[0] not in _CONDITIONS] + conditions
         known = self._scope.get("extensions") or {}
         extensions = {name: value for name, value in known.items() if name == "tls"}
-        return {**self._scope, "method": "GET", "headers": headers, "extensions": extensions}
+        changed = {"method": "GET", "headers": headers, "extensions": extensions}
+        return {**self._scope, **changed, "query_string": self.making.query.encode("latin-1")}
 
     async def _receive(self) -> Message:
         """Return that there is no content; then wait: a page is made to its end, also if its client has gone."""

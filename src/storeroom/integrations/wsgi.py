@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from storeroom.engines import background
 from storeroom.exceptions import StorageError
-from storeroom.http import LOOKED_AT, Headers, Kind, Request
+from storeroom.http import LOOKED_AT, REMOTE_USER, Headers, Kind, Request
 from storeroom.pages import Pages
 from storeroom.pages.looking import Found, Task, inline
 from storeroom.pages.making import Answer, Making
@@ -26,8 +26,15 @@ __all__ = ["PageCache"]
 Environ = dict[str, Any]
 App = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
-_CONDITIONS: Final = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE", "HTTP_IF_RANGE")
-"""Headers that the application does not see where its answer is to be stored: it is then a whole one."""
+_UNSEEN: Final = frozenset({
+    "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE", "HTTP_IF_RANGE", "CONTENT_LENGTH",
+    "wsgi.file_wrapper",
+})  # fmt: skip
+"""Variables that the application does not see where its answer is to be stored: it is then a whole one, of a request
+without content, in bytes that this sees."""
+
+_WHOLE: Final = frozenset({"RAW_URI", "REQUEST_URI"})
+"""Variables in which servers tell the target as it was sent."""
 
 _log = logging.getLogger("storeroom.pages")
 
@@ -38,7 +45,11 @@ def _variable(name: bytes) -> str:
     return text if text in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{text}"
 
 
-_LOOKED_AT: Final = frozenset(map(_variable, LOOKED_AT)) - {"CONTENT_LENGTH"}  # some servers name that always
+_IDENTITIES: Final = ("REMOTE_USER", "SSL_CLIENT_S_DN", "HTTPS_DN")
+"""Variables by which a server tells who has logged in to it: it may keep the header Authorization for itself."""
+
+# Some servers name the length always.
+_LOOKED_AT: Final = frozenset([*map(_variable, LOOKED_AT), *_IDENTITIES]) - {"CONTENT_LENGTH"}
 
 
 class _Headers(Mapping[bytes, bytes]):
@@ -48,7 +59,11 @@ class _Headers(Mapping[bytes, bytes]):
         self._environ = environ
 
     def __getitem__(self, name: bytes) -> bytes:
-        value = self._environ[_variable(name)]
+        value = self._environ.get(_variable(name))
+        if value is None and name in (REMOTE_USER, b"authorization"):
+            value = " ".join(filter(None, map(self._environ.get, _IDENTITIES))) or None
+        if value is None:
+            raise KeyError(name)
         if value == "" and name in (b"content-length", b"content-type"):
             raise KeyError(name)
         return str(value).encode("latin-1")
@@ -244,10 +259,12 @@ class _Runner:
 
     def _plain_environ(self) -> Environ:
         """Return the environ as the application is to see it: of a GET for a whole answer."""
-        environ = {name: value for name, value in self._environ.items() if name not in _CONDITIONS}
-        environ.pop("wsgi.file_wrapper", None)
+        environ = {name: value for name, value in self._environ.items() if name not in _UNSEEN}
+        query = environ["QUERY_STRING"] = self.making.query
+        for name in _WHOLE & environ.keys():
+            environ[name] = environ[name].partition("?")[0] + (f"?{query}" if query else "")
         environ |= {_variable(name): value.decode("latin-1") for name, value in self.making.added()}
-        return {**environ, "REQUEST_METHOD": "GET"}
+        return {**environ, "REQUEST_METHOD": "GET", "wsgi.input": BytesIO()}
 
     def close(self) -> None:
         """Close the application's iterable, if that has not been done."""

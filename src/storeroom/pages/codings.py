@@ -11,12 +11,12 @@ from functools import lru_cache
 from typing import Any, Final
 
 from storeroom.exceptions import ConfigurationError
-from storeroom.http import Record
+from storeroom.http import Headers, Record
 from storeroom.http.fields import directives, joined, names
 from storeroom.serializers.compressors import FORMATS, get_format
 from storeroom.storage import unstored
 
-__all__ = ["IDENTITY", "check", "compressed", "shown"]
+__all__ = ["IDENTITY", "check", "compressed", "readable", "shown"]
 
 IDENTITY: Final = b"identity"
 
@@ -72,6 +72,13 @@ def _expanded(body: bytes, coding: str) -> bytes | None:
             return page if expander.eof else None
         return FORMATS["zstd"].expand(FORMATS["zstd"].prefix + body, LARGEST)
     return None
+
+
+def readable(headers: Headers, body: bytes) -> bytes:
+    """Return a page that the application has compressed as it was before, where that is gzip; else as it is."""
+    if joined(headers, b"content-encoding") not in (b"gzip", b"x-gzip"):
+        return body
+    return _expanded(body, "gzip") or body
 
 
 def shown(record: Record, body: bytes, accept: bytes | None) -> tuple[Record, bytes] | None:

@@ -26,6 +26,7 @@ from storeroom.http import (
     Record,
     Refusal,
     Request,
+    counted_query,
     forwarded,
     freshened,
     is_unmodified,
@@ -35,10 +36,10 @@ from storeroom.http import (
     pass_by,
     read_varies,
     storable,
-    tokens,
+    unfit,
     varies,
 )  # fmt: skip
-from storeroom.pages.codings import IDENTITY, compressed, shown
+from storeroom.pages.codings import IDENTITY, compressed, readable, shown
 from storeroom.pages.looking import Found, Task, judged, looking_again
 from storeroom.storage import tags, unstored
 from storeroom.storage.envelope import Envelope
@@ -52,7 +53,13 @@ __all__ = ["Answer", "KeptStaleError", "Making", "Runner", "obtain", "refresh", 
 _ERRORS: Final = frozenset({500, 502, 503, 504})
 """Statuses instead of which a stale page is served (RFC 5861 §4)."""
 
-_OF_THE_REQUEST: Final = frozenset({Refusal.AUTHORIZATION, Refusal.REQUEST_NO_STORE, Refusal.COOKIE, Refusal.METHOD})
+_STREAMS: Final = (b"text/event-stream", b"multipart/x-mixed-replace")
+"""Beginnings of the types of answers that have no end."""
+
+_OF_THE_REQUEST: Final = frozenset({
+    Refusal.AUTHORIZATION, Refusal.REQUEST_NO_STORE, Refusal.COOKIE, Refusal.METHOD, Refusal.UNDERSCORE,
+    Refusal.REFLECTED,
+})  # fmt: skip
 """Refusals for which the next request's page may be stored all the same: no note is left."""
 
 _MARKER_SECONDS: Final = 86_400.0
@@ -134,6 +141,12 @@ class Making:
         """The stored page as the application has made it; None if there is none, or its bytes are damaged."""
         return None if self.found.record is None else shown(self.found.record, self.found.body, IDENTITY)
 
+    @property
+    def query(self) -> str:
+        """The query that the application sees: a parameter that no page is to differ by would be in everybody's."""
+        asked, policy = self.request.query, self.plan.policy
+        return counted_query(asked, policy) if policy.ignored_parameters else asked
+
     def conditions(self) -> Headers:
         """Return the headers that ask the application whether the stored page is as it was (RFC 9111 §4.3.1)."""
         record = self.found.record
@@ -165,7 +178,7 @@ class Making:
         for name, value in headers:
             if name == b"content-length" and value.isdigit() and int(value) > self.plan.policy.max_body:
                 return Refusal.TOO_LARGE
-            if name == b"content-type" and value.startswith(b"text/event-stream"):
+            if name == b"content-type" and value.lower().startswith(_STREAMS):
                 return Refusal.STREAMED
         return None
 
@@ -191,8 +204,8 @@ class Making:
         elif not any(name == b"content-length" for name, _ in headers):
             headers = [*headers, (b"content-length", b"%d" % len(body))]
         times = storable(self._get, status, headers, policy, now)
-        if isinstance(times, Lifetimes) and tokens(body, policy):
-            times = Refusal.CSRF
+        if isinstance(times, Lifetimes):
+            times = unfit(self._get, headers, body, readable(headers, body), policy) or times
         if isinstance(times, Refusal):
             self.refusal, self.page = times, (Record(status, headers, now, now), body)
             return
