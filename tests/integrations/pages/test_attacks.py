@@ -54,7 +54,7 @@ def test_a_page_for_one_whom_the_server_knows_is_his(site, cache, number):
 
 def test_a_page_varies_by_the_one_whom_the_server_knows(site, cache):
     """Its Authorization is not there to be seen, and counts all the same (WSGI); others are strangers."""
-    site.begin(cache)
+    site.begin(cache, **FIVE_MINUTES)
     for name in ("alice", "bob", "alice") if site.kind == "wsgi" else ():
         site.around = {"REMOTE_USER": name}
         site.script = page("Cache-Control: public, max-age=60", "Vary: Authorization", body=name.encode())
