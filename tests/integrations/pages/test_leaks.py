@@ -102,11 +102,19 @@ def test_values_that_vary_are_told_apart(site, cache):
     site.script = lambda asked: page("Vary: A, B", body=f"{asked.headers.get('a')}|{asked.headers.get('b')}".encode())(
         asked
     )
-    asked = [("A: ab", "B: c"), ("A: a", "B: bc"), ("A: ab",), ("A: ab", "B: "), ()]
-    expected = ["ab|c", "a|bc", "ab|None", "ab|", "None|None"]
+    asked = [
+        ("A: ab", "B: c"),
+        ("A: a", "B: bc"),
+        ("A: ab",),
+        ("A: ab", "B: "),
+        (),
+        ("A: a,b", "B: c"),
+        ("A: a", "B: b,c"),
+    ]
+    expected = ["ab|c", "a|bc", "ab|None", "ab|", "None|None", "a,b|c", "a|b,c"]
     for _ in range(2):
         assert [site.get("/page", *lines).text for lines in asked] == expected
-    assert len(site.runs) == 5
+    assert len(site.runs) == len(asked)
 
 
 def test_a_page_that_varies_by_more_later_is_told_apart(site, cache):
