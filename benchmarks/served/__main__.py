@@ -17,7 +17,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and write the page if everything was measured. Return an exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.served", description="Pages through real servers.")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=int, default=1, help="of each server in each round")
     parser.add_argument("--groups", default="", metavar="TEXT", help="only groups with this text in their names")
     parser.add_argument("--docs", metavar="DIRECTORY", type=Path, help="write pages-served.md there")

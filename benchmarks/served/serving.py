@@ -64,10 +64,7 @@ def serving(group: Group) -> Iterator[dict[str, int]]:
         ports = {name: _free_port() for name in group.names}
         for name, port in ports.items():  # one after the other: together they would take long to answer
             folder = stack.enter_context(TemporaryDirectory(prefix="served-"))
-            if name == NGINX:
-                command = _nginx(group, folder, port, ports[UNCACHED])
-            else:
-                command = _command(group, port)
+            command = _nginx(group, folder, port, ports[UNCACHED]) if name == NGINX else _command(group, port)
             process = stack.enter_context(_process(command, folder, _environment(group, name, folder)))
             _wait_for(port, process, Path(folder, "log"))
         yield ports

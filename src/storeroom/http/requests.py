@@ -38,10 +38,10 @@ REMOTE_USER: Final = b"remote-user"
 
 _CREDENTIALS: Final = frozenset({
     b"authorization", REMOTE_USER, b"api-key", b"apikey", b"cf-access-jwt-assertion", b"proxy-authorization",
-    b"x-access-token", b"x-amzn-oidc-data", b"x-amzn-oidc-identity", b"x-api-key", b"x-api-token", b"x-apikey", b"x-auth-request-email",
-    b"x-auth-request-user", b"x-auth-token", b"x-authenticated-user", b"x-forwarded-email", b"x-forwarded-user",
-    b"x-goog-authenticated-user-email", b"x-goog-iap-jwt-assertion", b"x-ms-client-principal", b"x-remote-user",
-    b"x-session-token", b"x-token", b"x-user", b"x-user-id", b"x-webauth-user",
+    b"x-access-token", b"x-amzn-oidc-data", b"x-amzn-oidc-identity", b"x-api-key", b"x-api-token", b"x-apikey",
+    b"x-auth-request-email", b"x-auth-request-user", b"x-auth-token", b"x-authenticated-user", b"x-forwarded-email",
+    b"x-forwarded-user", b"x-goog-authenticated-user-email", b"x-goog-iap-jwt-assertion", b"x-ms-client-principal",
+    b"x-remote-user", b"x-session-token", b"x-token", b"x-user", b"x-user-id", b"x-webauth-user",
 })  # fmt: skip
 """Headers by which applications know who asks: those of keys to an API, and those that proxies add after a login."""
 
@@ -80,9 +80,12 @@ class Request:
         self, method: str, scheme: str, host: bytes, path: str, query: str, headers: Mapping[bytes, bytes],
         is_plain: bool | None = None,
     ) -> None:  # fmt: skip
-        self.method, self.scheme, self.host = method, scheme, host
-        self.path, self.query, self.headers = path, query, headers
-        self.is_plain = all(name not in headers for name in LOOKED_AT) if is_plain is None else is_plain
+        self.method, self.scheme = method, scheme
+        self.host, self.path = host, path
+        self.query, self.headers = query, headers
+        if is_plain is None:
+            is_plain = all(name not in headers for name in LOOKED_AT)
+        self.is_plain = is_plain
 
 
 def bypass(request: Request) -> str | None:

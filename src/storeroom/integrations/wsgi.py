@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from storeroom.engines import background
 from storeroom.exceptions import StorageError
-from storeroom.http import LOOKED_AT, REMOTE_USER, Headers, Kind, Request
+from storeroom.http import LOOKED_AT, REMOTE_USER, Headers, Kind, Record, Request
 from storeroom.pages import Pages
 from storeroom.pages.looking import Found, Task, inline
 from storeroom.pages.making import Answer, Making
@@ -121,10 +121,12 @@ class PageCache(Pages):
         if found is not None and (record := found.record) is not None and not record.coding:
             verdict = self.verdict(task, found)
             if verdict is not None and verdict.kind is Kind.HIT and not verdict.is_part:
-                unmodified = verdict.is_not_modified
-                headers = self.headers(record, is_not_modified=unmodified)
-                start_response(_line(304 if unmodified else record.status), _texts(headers))
-                return [] if unmodified or request.method == "HEAD" else [found.body]
+                if verdict.is_not_modified:
+                    start_response(_line(304), _texts(self.headers(record, is_not_modified=True)))
+                    return []
+                texts = record.texts or _texts_of(record)
+                start_response(_line(record.status), texts + _texts(self.added(record)))
+                return [] if request.method == "HEAD" else [found.body]
         return self._otherwise(environ, start_response, task, found)
 
     def _otherwise(
@@ -180,6 +182,12 @@ class PageCache(Pages):
 
         is_seen = reason == "method" or self.status_name is not None
         return self.app(environ, sees if is_seen else start_response)
+
+
+def _texts_of(record: Record) -> list[tuple[str, str]]:
+    """Return the headers of a page as text, which are made once for all of its hits."""
+    record.texts = _texts(record.headers)
+    return record.texts
 
 
 def _texts(headers: Headers) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """Applications whose pages expire at once and take as long to be made anew as the test wants: for real servers.
 
-The folder in the variable SITE_FOLDER tells both sides what happens: for each path a file of as many bytes as there were
-runs, and one that lets them end. The first run of a path does not wait.
+The folder in the variable SITE_FOLDER tells both sides what happens: for each path a file of as many bytes as there
+were runs, and one that lets them end. The first run of a path does not wait.
 """
 
 import asyncio
@@ -9,15 +9,11 @@ import os
 import time
 from pathlib import Path
 
-import storeroom
+from storeroom.backends.filebased import FileBasedCache
 from storeroom.integrations import asgi, wsgi
 
-FOLDER = Path(os.environ["SITE_FOLDER"])
+FOLDER = Path(os.environ.get("SITE_FOLDER", "."))
 FIRST = {"/wait": b"max-age=1", "/stale": b"max-age=1, stale-while-revalidate=600"}
-
-storeroom.configure(
-    {"default": {"BACKEND": "storeroom.backends.filebased.FileBasedCache", "LOCATION": str(FOLDER / "cache")}}
-)
 
 
 def begun(path):
@@ -50,5 +46,13 @@ def wsgi_view(environ, start_response):
     return [b"run %d" % number]
 
 
-asgi_app = asgi.PageCache(asgi_view)
-wsgi_app = wsgi.PageCache(wsgi_view)
+def cache():
+    return FileBasedCache(FOLDER / "cache", {})
+
+
+def asgi_app():
+    return asgi.PageCache(asgi_view, cache())
+
+
+def wsgi_app():
+    return wsgi.PageCache(wsgi_view, cache())

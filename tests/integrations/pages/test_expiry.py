@@ -17,11 +17,11 @@ from tests.servers.process import ServerProcess, free_port
 CLIENTS = 200
 MODULE = "tests.integrations.pages.expiring"
 SERVERS = {
-    "uvicorn": ["uvicorn", f"{MODULE}:asgi_app", "--lifespan", "off", "--no-access-log", "--port"],
+    "uvicorn": ["uvicorn", f"{MODULE}:asgi_app", "--factory", "--lifespan", "off", "--no-access-log", "--port"],
     # Three processes, which know of each other by the storage alone.
     "gunicorn": [
-        "gunicorn", f"{MODULE}:wsgi_app", "--preload", "--workers", "3", "--worker-class", "gthread", "--threads", "24",
-        "--bind",
+        "gunicorn", f"{MODULE}:wsgi_app()", "--preload", "--workers", "3", "--worker-class", "gthread",
+        "--threads", "24", "--bind",
     ],
 }  # fmt: skip
 
