@@ -1,6 +1,7 @@
 """``python -m benchmarks.served``: see the package."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -22,14 +23,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--groups", default="", metavar="TEXT", help="only groups with this text in their names")
     parser.add_argument("--docs", metavar="DIRECTORY", type=Path, help="write pages-served.md there")
     args = parser.parse_args(argv)
-    started = time.perf_counter()
+    load, started = f"{os.getloadavg()[0]:.1f} processes at work, the mean of a minute", time.perf_counter()
     groups = tuple(group for group in GROUPS if args.groups in group.name)
     rows = run(args.seconds, args.rounds, print_row, groups)
     print_verdicts(verdicts(rows))
     print(f"took {time.perf_counter() - started:.0f} s")
     docs = args.docs or (None if args.groups else DOCS)
     if docs is not None:
-        page.write(rows, docs)
+        page.write(rows, docs, load)
         print(f"wrote {docs / 'pages-served.md'}")
     return 0
 

@@ -42,12 +42,18 @@ uncached application, with as many workers: the rate that a server written in C 
 """
 
 
-def write(rows: list[Row], directory: Path) -> None:
-    """Write the page and its charts."""
+def write(rows: list[Row], directory: Path, load: str) -> None:
+    """Write the page and its charts.
+
+    Args:
+        rows: the results.
+        directory: of the documentation.
+        load: of the machine before the run: it tells whether others were at work.
+    """
     charts = directory / "benchmarks"
     charts.mkdir(parents=True, exist_ok=True)
     found = verdicts(rows)
-    machine = table(["", "this run"], describe(DISTRIBUTIONS, ("nginx", "wrk")).items())
+    machine = table(["", "this run"], {**describe(DISTRIBUTIONS, ("nginx", "wrk")), "load before": load}.items())
     parts = [INTRODUCTION, machine, _goals(found), _shares(rows)]
     for heading, name, frameworks in (
         ("ASGI", "pages-asgi", ("fastapi",)),
