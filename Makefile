@@ -14,7 +14,7 @@ PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help docs dist demo test lint format house unit http interrupted launchers django clients storms dashboard bench bench-scale clean
+.PHONY: help docs dist demo test lint format house unit http interrupted launchers django clients storms dashboard bench bench-pages bench-scale clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -69,6 +69,11 @@ dashboard: $(VENV)/.dev ## the picture of the Grafana dashboard, from a program 
 bench: $(VENV)/.bench ## side by side with the peers; writes docs/benchmarks.md and the table in README.md
 	@$(BIN)/python -m benchmarks
 	@$(BIN)/python -m tests.docs_tables
+
+bench-pages: $(VENV)/.bench ## pages through real servers, beside the peers and nginx; writes docs/pages-served.md; about ten minutes
+	@command -v wrk >/dev/null && PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || { \
+	  echo "wrk and nginx are needed. On Debian and its kin: apt-get install --no-install-recommends wrk nginx" >&2; exit 1; }
+	@$(BIN)/python -m benchmarks.served $(ARGS)
 
 bench-scale: $(VENV)/.bench ## caches of 10,000 to 10,000,000 entries; writes docs/scale.md; goes on if it was ended; MINUTES=n
 	@$(BIN)/python -m benchmarks.scale --resume .cache/scale.json $(if $(MINUTES),--minutes $(MINUTES))

@@ -38,6 +38,12 @@ COLOURS: Final = {
     "sqlite3": PLAIN,
     "psycopg": PLAIN,
     "dict": PLAIN,
+    "uncached": PLAIN,
+    "nginx": PALETTE[4],
+    "fastapi-cache2": PALETTE[1],
+    "fastapi-cachex": PALETTE[2],
+    "hishel": PALETTE[0],
+    "Flask-Caching": PALETTE[1],
     "LMDB": PLAIN,
     "the limit": PLAIN,
     "local memory": HIGHLIGHT,
@@ -175,10 +181,13 @@ def _colour(name: str) -> str:
 
 
 def _drawing(title: str, names: Sequence[str], height: float, parts: Iterable[str]) -> str:
-    legend, x = [], 24.0
+    legend, x, y = [], 24.0, 48.0
     for name in names:
-        legend += [_dot(x, 50, name), _text(x + 12, 54, name)]
-        x += 34 + 7 * len(name)
+        width = 34 + 7 * len(name)
+        if x + width > WIDTH:
+            x, y = 24.0, y + 17
+        legend += [_dot(x, y, name), _text(x + 12, y + 4, name)]
+        x += width
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" role="img"',

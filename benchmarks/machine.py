@@ -6,6 +6,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import which
@@ -35,15 +36,15 @@ PROGRAMS: Final = ("redis-server", "memcached", "psql")
 """Servers, and what came with one: they tell their version by --version."""
 
 
-def describe() -> dict[str, str]:
-    """Return name to description, in the order to show them."""
+def describe(distributions: Sequence[str] = DISTRIBUTIONS, programs: Sequence[str] = PROGRAMS) -> dict[str, str]:
+    """Return name to description, in the order to show them: of the machine, and of the versions of what ran."""
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "processor": f"{_processor()}, {os.cpu_count()} cores",
         "system": f"{platform.system()} {platform.release()}, temporary files on {_file_system(gettempdir())}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}{_threading()}",
-        "versions": ", ".join(f"{name} {version}" for name, version in _versions().items()),
-        "servers": ", ".join(map(_server, filter(which, PROGRAMS))) or "none",
+        "versions": ", ".join(f"{name} {version}" for name, version in _versions(distributions).items()),
+        "servers": ", ".join(map(_server, filter(which, programs))) or "none",
     }
 
 
@@ -71,14 +72,16 @@ def _threading() -> str:
 
 
 def _server(program: str) -> str:
-    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
-    version = re.search(r"\d+(\.\d+)+", told)
+    # nginx and wrk know -v alone; the one tells it where errors are told, and the other one's status is 1.
+    asked = [program, "-v" if program in ("nginx", "wrk") else "--version"]
+    told = subprocess.run(asked, capture_output=True, text=True, check=len(asked[1]) > 2)
+    version = re.search(r"\d+(\.\d+)+", told.stdout + told.stderr)
     return f"{program} {version[0] if version else 'of an unknown version'}"
 
 
-def _versions() -> dict[str, str]:
+def _versions(distributions: Sequence[str]) -> dict[str, str]:
     versions = {}
-    for name in DISTRIBUTIONS:
+    for name in distributions:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -19,7 +19,7 @@ from benchmarks.suite import Results
 from benchmarks.throughput import Throughput
 from benchmarks.timing import Timed
 
-__all__ = ["overhead_section", "write"]
+__all__ = ["overhead_section", "rate_mark", "table", "write"]
 
 INTRODUCTION: Final = """\
 # Benchmarks
@@ -108,7 +108,8 @@ def write(results: Results, directory: Path) -> None:
     (directory / "benchmarks.md").write_text("\n".join(parts), encoding="utf-8")
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table, its first column of names and the others of figures."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
@@ -119,19 +120,19 @@ def _chart(name: str, title: str, drawing: str, directory: Path) -> str:
 
 
 def _machine(results: Results) -> str:
-    return _table(["", "this run"], results.machine.items())
+    return table(["", "this run"], results.machine.items())
 
 
 def _goals(results: Results) -> str:
     reached = sum(verdict.is_reached for verdict in results.verdicts)
     rows = [[each.subject, each.goal, each.measured, each.outcome] for each in results.verdicts]
-    table = _table(["", "goal", "measured", ""], rows)
+    told = table(["", "goal", "measured", ""], rows)
     reasons = [
         textwrap.fill(f"Why {each.subject} misses its goal: {REASONS[each.subject]}", 118) + "\n"
         for each in results.verdicts
         if not each.is_reached and each.subject in REASONS
     ]
-    return "\n".join([f"## Goals\n\n{reached} of {len(rows)} are reached.\n", table, *reasons])
+    return "\n".join([f"## Goals\n\n{reached} of {len(rows)} are reached.\n", told, *reasons])
 
 
 # Times --------------------------------------------------------------------------------------------
@@ -152,7 +153,7 @@ def _rows(heading: str, prefix: str, text: str, results: Results, charts: Path) 
     columns = [
         name for name in dict.fromkeys(name for timed in rows.values() for name in timed.seconds) if name in libraries
     ]
-    table = _table(["", *columns], [[row, *(_cell(timed, name) for name in columns)] for row, timed in rows.items()])
+    told = table(["", *columns], [[row, *(_cell(timed, name) for name in columns)] for row, timed in rows.items()])
     others = [
         f"- {row}: {name} {_cell(timed, name)}"
         for row, timed in rows.items()
@@ -164,7 +165,7 @@ def _rows(heading: str, prefix: str, text: str, results: Results, charts: Path) 
     }
     title = f"{heading}: time per operation (further left is faster)"
     chart = _chart(prefix, title, dot_chart(title, drawn, duration_mark, is_log=True), charts)
-    return [f"## {heading}\n", text, chart, table, "\n".join(others) + "\n" if others else ""]
+    return [f"## {heading}\n", text, chart, told, "\n".join(others) + "\n" if others else ""]
 
 
 def _cell(timed: Timed, name: str) -> str:
@@ -203,7 +204,7 @@ def _growth(results: Results, charts: Path) -> list[str]:
         drawing = line_chart(title, lines, "{:,}".format, duration_mark, is_log=True)
         parts.append(_chart(f"growth-{operation}", title, drawing, charts))
         header = ["entries", *names]
-        parts.append(_table(header, [[f"{n:,}", *(_cell(t, name) for name in names)] for n, t in grown.items()]))
+        parts.append(table(header, [[f"{n:,}", *(_cell(t, name) for name in names)] for n, t in grown.items()]))
     return ["## Growth\n", *parts] if parts else []
 
 
@@ -248,7 +249,7 @@ def _stampede(results: Results, charts: Path) -> list[str]:
         for name, each in told.items()
     ]
     header = ["", "computations, at one expiry", "p99, in the worst tenth of a second", "longest"]
-    return ["## Stampede\n", STAMPEDE_TEXT, *charted, _table(header, rows)]
+    return ["## Stampede\n", STAMPEDE_TEXT, *charted, table(header, rows)]
 
 
 def _second(milliseconds: int) -> str:
@@ -265,8 +266,8 @@ def _rates(heading: str, name: str, text: str, rates: Throughput, charts: Path) 
     title = f"{heading}: operations a second of all together"
     drawing = line_chart(title, rates, str, rate_mark, is_log=False)
     rows = [[library, *(f"{by_count[count]:,.0f}" for count in counts)] for library, by_count in rates.items()]
-    table = _table([f"operations a second, {name}:", *map(str, counts)], rows)
-    return [f"## {heading}\n", text + "\n", _chart(name, title, drawing, charts), table]
+    told = table([f"operations a second, {name}:", *map(str, counts)], rows)
+    return [f"## {heading}\n", text + "\n", _chart(name, title, drawing, charts), told]
 
 
 def rate_mark(rate: float) -> str:
@@ -283,7 +284,7 @@ def overhead_section(measured: Mapping[str, Overhead]) -> list[str]:
         for name, each in measured.items()
     ]
     header = ["", "everything off", "on", "recording", "on average"]
-    return ["## Being watched\n", OVERHEADS_TEXT, _table(header, rows)]
+    return ["## Being watched\n", OVERHEADS_TEXT, table(header, rows)]
 
 
 def _space(results: Results) -> list[str]:
@@ -298,7 +299,7 @@ the growth of the process, as the system tells it, by {ENTRIES:,} entries, divid
 of all files of the cache, in the blocks that they occupy, by as many entries, or by a tenth where each is a file of its
 own. Storeroom's include the slots, which know for each entry when it expires and goes, and double when they are full.
 """
-    return ["## Space\n", text, _table(["", "local memory", "files"], rows)]
+    return ["## Space\n", text, table(["", "local memory", "files"], rows)]
 
 
 def _bytes(figures: Mapping[str, float], name: str) -> str:
@@ -316,7 +317,7 @@ def _hit_ratios(results: Results, charts: Path) -> list[str]:
         "Requests that find their key, in percent, on traces of a web shop (`benchmarks/traces`). The limit is what\n"
         "eviction could reach if it knew the future (Belady).\n"
     )
-    return ["## Hit ratio\n", text, chart, _table(["trace, capacity", *names], rows)]
+    return ["## Hit ratio\n", text, chart, table(["trace, capacity", *names], rows)]
 
 
 def _imports(results: Results) -> list[str]:
@@ -326,7 +327,7 @@ def _imports(results: Results) -> list[str]:
     names = list(dict.fromkeys(name for timed in rows.values() for name in timed.seconds))
     text = "In a fresh interpreter, whose own start is not counted; Django with `django.setup()`.\n"
     cells = [[row, *(_milliseconds(timed, name) for name in names)] for row, timed in rows.items()]
-    return ["## Import\n", text, _table(["", *names], cells)]
+    return ["## Import\n", text, table(["", *names], cells)]
 
 
 def _milliseconds(timed: Timed, name: str) -> str:

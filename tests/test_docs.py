@@ -32,8 +32,8 @@ DOCS = ROOT / "docs"
 
 #: Pages for users; decisions, changes and measurements are records, and not run.
 PAGES = sorted(page for page in [ROOT / "README.md", *DOCS.rglob("*.md")] if page.parent.name != "decisions")
-#: Written by ``make bench`` and ``make bench-scale``.
-GENERATED = {DOCS / "benchmarks.md", DOCS / "scale.md"}
+#: Written by ``make bench``, ``make bench-pages`` and ``make bench-scale``.
+GENERATED = {DOCS / "benchmarks.md", DOCS / "pages-served.md", DOCS / "scale.md"}
 #: Pages whose links must lead somewhere.
 LINKING = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), ROOT / "examples/README.md"])
 

@@ -200,10 +200,11 @@ def surrogate(value: bytes | None) -> Mapping[str, str | None] | None:
 def cookies(value: bytes | None) -> list[tuple[bytes, bytes]]:
     """Return the cookies of a request, in order; one name may be there twice, and applications differ in which counts.
 
-    A part without a name is one, too, as some applications see it.
+    A part without a name, or without a value, is one, too: some applications see a name in it, and others a value.
 
-    >>> cookies(b"a=1; b=2; a=3; x;")
-    [(b'a', b'1'), (b'b', b'2'), (b'a', b'3'), (b'', b'x')]
+    >>> cookies(b"a=1; b=2; a=3; x; =x;")
+    [(b'a', b'1'), (b'b', b'2'), (b'a', b'3'), (b'', b'x'), (b'', b'=x')]
     """
-    pairs = [part.partition(b"=") for part in (value or b"").split(b";") if part.strip()]
-    return [(name.strip(), text.strip()) if equals else (b"", name.strip()) for name, equals, text in pairs]
+    parts = [part.strip() for part in (value or b"").split(b";") if part.strip()]
+    pairs = [(*part.partition(b"="), part) for part in parts]
+    return [(name.strip(), text.strip()) if name and equals else (b"", part) for name, equals, text, part in pairs]

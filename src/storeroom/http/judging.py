@@ -8,9 +8,9 @@ from typing import Final, NamedTuple
 from storeroom.http.fields import directives, entity_tags, http_date, seconds
 from storeroom.http.policy import Policy
 from storeroom.http.records import Record
-from storeroom.http.requests import Request, strange_cookies
+from storeroom.http.requests import Request, has_credentials, strange_cookies
 
-__all__ = ["Kind", "Verdict", "cut", "is_unmodified", "judge"]
+__all__ = ["HIT", "Kind", "Verdict", "cut", "is_unmodified", "judge"]
 
 
 class Kind(Enum):
@@ -38,7 +38,9 @@ class Verdict(NamedTuple):
     is_part: bool = False
 
 
-_HIT: Final = Verdict(Kind.HIT)
+HIT: Final = Verdict(Kind.HIT)
+"""The verdict of a fresh answer on a plain request."""
+
 _STALE: Final = Verdict(Kind.STALE)
 _EXPIRED: Final = Verdict(Kind.MISS, reason="stale")
 _VALIDATED: Final = Verdict(Kind.MISS, reason="stale;no-cache")
@@ -58,17 +60,17 @@ def judge(record: Record, request: Request, now: float, policy: Policy) -> Verdi
         policy: the options.
     """
     if request.is_plain:
-        return _HIT if now < record.fresh_until else _stale(record, now)
+        return HIT if now < record.fresh_until else _stale(record, now)
     found = request.headers
     if record.is_implicit:  # it may be another page for them, though it does not say so
-        if b"authorization" in found:
+        if has_credentials(request):
             return _AUTHORIZED
         if strange_cookies(request, policy):
             return _STRANGE
     is_part = b"range" in found and request.method == "GET"
     if is_part and not policy.serves_ranges:
         return _RANGE  # RFC 9110 §14.2: the application serves parts
-    verdict = _HIT if now < record.fresh_until else _stale(record, now)
+    verdict = HIT if now < record.fresh_until else _stale(record, now)
     if policy.honours_requests and b"cache-control" in found:
         verdict = _asked(record, found[b"cache-control"], now, verdict)
     if verdict.kind in (Kind.HIT, Kind.STALE) and is_unmodified(record, request):
@@ -128,7 +130,7 @@ def _asked(record: Record, value: bytes, now: float, verdict: Verdict) -> Verdic
     may_be_stale = record.revalidate_until > record.fresh_until or record.error_until > record.fresh_until
     if left <= 0 and "max-stale" in asked and may_be_stale:
         limit = asked["max-stale"]
-        return _HIT if limit is None or -left <= (seconds(limit) or 0) else verdict
+        return HIT if limit is None or -left <= (seconds(limit) or 0) else verdict
     return verdict
 
 

@@ -15,8 +15,14 @@ ANALYTICS_COOKIES: Final = (
 TRACKING_PARAMETERS: Final = ("utm_*", "gclid", "fbclid", "msclkid", "mc_cid", "mc_eid", "_ga", "_gl")
 """Parameters that links carry for the same scripts."""
 
-CSRF_SIGNS: Final = (b"csrfmiddlewaretoken", b"csrf_token", b"csrf-token", b"authenticity_token")
+CSRF_SIGNS: Final = (
+    b"csrfmiddlewaretoken", b"csrf_token", b"csrf-token", b"csrfToken", b"authenticity_token", b'name="_xsrf"',
+    b'name="_csrf"', b"__RequestVerificationToken",
+)  # fmt: skip
 """Parts of a page that carries a token against forged requests, which is one visitor's own."""
+
+CSRF_HEADERS: Final = frozenset({b"x-csrf-token", b"x-csrftoken", b"x-xsrf-token", b"csrf-token"})
+"""Headers of an answer that carries one."""
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from enum import Enum
 from typing import Final
 
 from storeroom.http.fields import Headers, date_of, directives, http_date, joined, names, seconds, surrogate, targeted
-from storeroom.http.policy import CSRF_SIGNS, Policy
+from storeroom.http.policy import CSRF_HEADERS, CSRF_SIGNS, Policy
 from storeroom.http.records import Record
-from storeroom.http.requests import Request, strange_cookies
+from storeroom.http.requests import Request, cloaked_cookies, has_credentials, strange_cookies
 
-__all__ = ["Lifetimes", "Refusal", "control", "freshened", "made", "storable", "tokens"]
+__all__ = ["Lifetimes", "Refusal", "control", "freshened", "made", "storable", "unfit"]
 
 IMPLICIT_STATUSES: Final = frozenset({200, 203, 301, 308})
 """Statuses of answers that are stored by the configured timeout: no error is, unless it says so itself."""
@@ -42,7 +42,8 @@ class Refusal(Enum):
     NO_STORE = "no-store (RFC 9111 §5.2.2.5)"
     REQUEST_NO_STORE = "no-store in the request (RFC 9111 §5.2.1.5)"
     PRIVATE = "private (RFC 9111 §5.2.2.7)"
-    AUTHORIZATION = "the request has Authorization, and the answer does not allow it (RFC 9111 §3.5)"
+    AUTHORIZATION = "the request tells who asks, and the answer does not allow it (RFC 9111 §3.5)"
+    UNDERSCORE = "the request has a header that some applications take for another, with a hyphen"
     SET_COOKIE = "Set-Cookie (RFC 9111 §7.3)"
     VARY_ALL = "Vary: * (RFC 9111 §4.1)"
     COOKIE = "the request has cookies that nobody has named, and the answer does not say that it is fresh"
@@ -50,6 +51,7 @@ class Refusal(Enum):
     STALE = "it is stale already, and of no use (RFC 9111 §4.2)"
     CSRF = "it has a token against forged requests in it"
     SETTING = "its language or time zone is not the usual one, and nothing tells by what it differs"
+    REFLECTED = "it has the value of a cookie in it that no page is to differ by"
     NONCE = "its Content-Security-Policy has a nonce, which is for one answer"
     TOO_LARGE = "it is larger than max_body"
     STREAMED = "it is a stream of events, or was not complete"
@@ -130,7 +132,7 @@ def _refusal(request: Request, status: int, headers: Headers, found: Mapping[str
     vary = joined(headers, b"vary")
     refusals = (
         (request.method != "GET", Refusal.METHOD),
-        (status < 200 or status in (206, 304), Refusal.STATUS),
+        (status < 200 or status in (206, 304) or b"content-range" in present, Refusal.STATUS),
         ("must-understand" in found and status not in _UNDERSTOOD, Refusal.STATUS),
         ("no-store" in found and "must-understand" not in found, Refusal.NO_STORE),
         ("no-store" in sent, Refusal.REQUEST_NO_STORE),
@@ -138,9 +140,10 @@ def _refusal(request: Request, status: int, headers: Headers, found: Mapping[str
         (b"set-cookie" in present or b"set-cookie2" in present, Refusal.SET_COOKIE),
         (vary is not None and b"*" in vary, Refusal.VARY_ALL),
         (
-            b"authorization" in request.headers and found.keys().isdisjoint(("public", "s-maxage", "must-revalidate")),
+            has_credentials(request) and found.keys().isdisjoint(("public", "s-maxage", "must-revalidate")),
             Refusal.AUTHORIZATION,
         ),
+        (any(b"_" in name for name in request.headers), Refusal.UNDERSCORE),
     )
     return next((refusal for holds, refusal in refusals if holds), None)
 
@@ -209,9 +212,24 @@ def _stale(found: Mapping[str, str | None], name: str, default: float) -> float:
     return float(seconds(found[name]) or 0) if name in found else default
 
 
-def tokens(body: bytes, policy: Policy) -> bool:
-    """Tell whether a page has a token against forged requests in it, which must not be another's."""
-    return not policy.stores_tokens and any(sign in body for sign in CSRF_SIGNS)
+def unfit(request: Request, headers: Headers, body: bytes, page: bytes, policy: Policy) -> Refusal | None:
+    """Return the reason for which a complete answer is not stored, as its content shows; None if there is none.
+
+    Args:
+        request: the request that it answers.
+        headers: of the answer.
+        body: of the answer.
+        page: the body without a coding, where that can be read.
+        policy: the options.
+    """
+    if any(value != b"%d" % len(body) for name, value in headers if name == b"content-length"):
+        return Refusal.STREAMED  # cut short; its length would take in the next answer of the connection
+    is_token = any(sign in page for sign in CSRF_SIGNS) or any(name in CSRF_HEADERS for name, _ in headers)
+    if is_token and not policy.stores_tokens:
+        return Refusal.CSRF
+    values = [page, *(value for _, value in headers)]
+    is_reflected = any(cookie in value for cookie in cloaked_cookies(request, policy) for value in values)
+    return Refusal.REFLECTED if is_reflected else None
 
 
 def made(status: int, headers: Headers, times: Lifetimes, policy: Policy, now: float, stamp: int = 0) -> Record:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from storeroom.exceptions import StorageError
-from storeroom.http import LOOKED_AT, Headers, Kind, Request
+from storeroom.http import LOOKED_AT, REMOTE_USER, Headers, Kind, Request
 from storeroom.pages import Pages
 from storeroom.pages.looking import Found, Task, inline
 from storeroom.pages.making import Answer, KeptStaleError, Making
@@ -52,7 +52,19 @@ def request_of(scope: Scope) -> Request:
     path = raw_path.decode("latin-1") if raw_path else _quoted(scope["path"])
     query = scope["query_string"].decode("latin-1")
     is_plain = found.keys().isdisjoint(LOOKED_AT)
+    extensions = scope.get("extensions")
+    if ("user" in scope or "session" in scope or (extensions and "tls" in extensions)) and _knows(scope):
+        found[REMOTE_USER], is_plain = b"scope", False
     return Request(scope["method"], scope.get("scheme", "http"), found.get(b"host", b""), path, query, found, is_plain)
+
+
+def _knows(scope: Scope) -> bool:
+    """Tell whether an application around this one, or the server, knows who asks: a user, a session, a certificate."""
+    extensions = scope.get("extensions") or {}
+    certificate = "tls" in extensions and extensions["tls"].get("client_cert_name")
+    user = scope.get("user")
+    is_user = user is not None and getattr(user, "is_authenticated", True)
+    return bool(is_user or scope.get("session") or certificate)
 
 
 def _quoted(path: str) -> str:
@@ -91,11 +103,12 @@ class PageCache(Pages):
         if found is not None and (record := found.record) is not None and not record.coding:
             verdict = self.verdict(task, found)
             if verdict is not None and verdict.kind is Kind.HIT and not verdict.is_part:
-                unmodified = verdict.is_not_modified
-                status = 304 if unmodified else record.status
-                headers = self.headers(record, is_not_modified=unmodified)
-                await send({"type": "http.response.start", "status": status, "headers": headers})
-                body = b"" if unmodified or request.method == "HEAD" else found.body
+                if verdict.is_not_modified:
+                    await self._answer(send, request, Answer(record, b"", is_not_modified=True))
+                    return
+                headers = record.headers + self.added(record)
+                await send({"type": "http.response.start", "status": record.status, "headers": headers})
+                body = b"" if request.method == "HEAD" else found.body
                 await send({"type": "http.response.body", "body": body})
                 return
         await self._otherwise(scope, receive, send, task, found)
@@ -257,7 +270,8 @@ class _Runner:
         headers = [pair for pair in self._scope["headers"] if pair[0] not in _CONDITIONS] + conditions
         known = self._scope.get("extensions") or {}
         extensions = {name: value for name, value in known.items() if name == "tls"}
-        return {**self._scope, "method": "GET", "headers": headers, "extensions": extensions}
+        changed = {"method": "GET", "headers": headers, "extensions": extensions}
+        return {**self._scope, **changed, "query_string": self.making.query.encode("latin-1")}
 
     async def _receive(self) -> Message:
         """Return that there is no content; then wait: a page is made to its end, also if its client has gone."""

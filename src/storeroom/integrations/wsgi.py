@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from storeroom.engines import background
 from storeroom.exceptions import StorageError
-from storeroom.http import LOOKED_AT, Headers, Kind, Request
+from storeroom.http import LOOKED_AT, REMOTE_USER, Headers, Kind, Record, Request
 from storeroom.pages import Pages
 from storeroom.pages.looking import Found, Task, inline
 from storeroom.pages.making import Answer, Making
@@ -29,6 +29,12 @@ App = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 CONDITIONS: Final = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE", "HTTP_IF_RANGE")
 """Headers that the application does not see where its answer is to be stored: it is then a whole one."""
 
+_UNSEEN: Final = frozenset({*CONDITIONS, "CONTENT_LENGTH", "wsgi.file_wrapper"})
+"""Variables that it does not see then: its answer is that of a request without content, in bytes that this sees."""
+
+_WHOLE: Final = frozenset({"RAW_URI", "REQUEST_URI"})
+"""Variables in which servers tell the target as it was sent."""
+
 _log = logging.getLogger("storeroom.pages")
 
 
@@ -39,7 +45,11 @@ def variable(name: bytes) -> str:
     return text if text in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{text}"
 
 
-_LOOKED_AT: Final = frozenset(map(variable, LOOKED_AT)) - {"CONTENT_LENGTH"}  # some servers name that always
+_IDENTITIES: Final = ("REMOTE_USER", "SSL_CLIENT_S_DN", "HTTPS_DN")
+"""Variables by which a server tells who has logged in to it: it may keep the header Authorization for itself."""
+
+# Some servers name the length always.
+_LOOKED_AT: Final = frozenset([*map(variable, LOOKED_AT), *_IDENTITIES]) - {"CONTENT_LENGTH"}
 
 
 class EnvironHeaders(Mapping[bytes, bytes]):
@@ -49,7 +59,11 @@ class EnvironHeaders(Mapping[bytes, bytes]):
         self._environ = environ
 
     def __getitem__(self, name: bytes) -> bytes:
-        value = self._environ[variable(name)]
+        value = self._environ.get(variable(name))
+        if value is None and name in (REMOTE_USER, b"authorization"):
+            value = " ".join(filter(None, map(self._environ.get, _IDENTITIES))) or None
+        if value is None:
+            raise KeyError(name)
         if value == "" and name in (b"content-length", b"content-type"):
             raise KeyError(name)
         return str(value).encode("latin-1")
@@ -111,10 +125,12 @@ class PageCache(Pages):
         if found is not None and (record := found.record) is not None and not record.coding:
             verdict = self.verdict(task, found)
             if verdict is not None and verdict.kind is Kind.HIT and not verdict.is_part:
-                unmodified = verdict.is_not_modified
-                headers = self.headers(record, is_not_modified=unmodified)
-                start_response(_line(304 if unmodified else record.status), _texts(headers))
-                return [] if unmodified or request.method == "HEAD" else [found.body]
+                if verdict.is_not_modified:
+                    start_response(_line(304), _texts(self.headers(record, is_not_modified=True)))
+                    return []
+                texts = record.texts or _texts_of(record)
+                start_response(_line(record.status), texts + _texts(self.added(record)))
+                return [] if request.method == "HEAD" else [found.body]
         return self._otherwise(environ, start_response, task, found)
 
     def foreseen(self, environ: Environ) -> tuple[Mapping[str, Any] | None, Iterable[str]]:
@@ -174,6 +190,12 @@ class PageCache(Pages):
 
         is_seen = reason == "method" or self.status_name is not None
         return self.app(environ, sees if is_seen else start_response)
+
+
+def _texts_of(record: Record) -> list[tuple[str, str]]:
+    """Return the headers of a page as text, which are made once for all of its hits."""
+    record.texts = _texts(record.headers)
+    return record.texts
 
 
 def _texts(headers: Headers) -> list[tuple[str, str]]:
@@ -255,10 +277,12 @@ class _Runner:
 
     def _plain_environ(self) -> Environ:
         """Return the environ as the application is to see it: of a GET for a whole answer."""
-        environ = {name: value for name, value in self._environ.items() if name not in CONDITIONS}
-        environ.pop("wsgi.file_wrapper", None)
+        environ = {name: value for name, value in self._environ.items() if name not in _UNSEEN}
+        query = environ["QUERY_STRING"] = self.making.query
+        for name in _WHOLE & environ.keys():
+            environ[name] = environ[name].partition("?")[0] + (f"?{query}" if query else "")
         environ |= {variable(name): value.decode("latin-1") for name, value in self.making.added()}
-        return {**environ, "REQUEST_METHOD": "GET"}
+        return {**environ, "REQUEST_METHOD": "GET", "wsgi.input": BytesIO()}
 
     def close(self) -> None:
         """Close the application's iterable, if that has not been done."""

@@ -11,12 +11,12 @@ from functools import lru_cache
 from typing import Any, Final
 
 from storeroom.exceptions import ConfigurationError
-from storeroom.http import Record
+from storeroom.http import Headers, Record
 from storeroom.http.fields import directives, joined, names
 from storeroom.serializers.compressors import FORMATS, get_format
 from storeroom.storage import unstored
 
-__all__ = ["IDENTITY", "check", "compressed", "shown"]
+__all__ = ["IDENTITY", "check", "compressed", "readable", "shown"]
 
 IDENTITY: Final = b"identity"
 
@@ -74,6 +74,13 @@ def _expanded(body: bytes, coding: str) -> bytes | None:
     return None
 
 
+def readable(headers: Headers, body: bytes) -> bytes:
+    """Return a page that the application has compressed as it was before, where that is gzip; else as it is."""
+    if joined(headers, b"content-encoding") not in (b"gzip", b"x-gzip"):
+        return body
+    return _expanded(body, "gzip") or body
+
+
 def shown(record: Record, body: bytes, accept: bytes | None) -> tuple[Record, bytes] | None:
     """Return a stored page as this client accepts it; None if its bytes are damaged.
 
@@ -95,7 +102,7 @@ def shown(record: Record, body: bytes, accept: bytes | None) -> tuple[Record, by
 def _form(record: Record, length: int | None) -> Record:
     """Return the record of a page in one form: compressed to so many bytes, or as the application has made it."""
     form = copy(record)
-    form.coding, form.forms = "", None
+    form.coding, form.forms, form.texts = "", None, None
     headers = list(record.headers)
     if length is not None:
         headers = [(name, _weak(value) if name == b"etag" else value) for name, value in headers]

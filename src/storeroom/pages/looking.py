@@ -68,7 +68,8 @@ class Task:
         self, cache: Any, plan: Plan, request: Request, url: str, companions: Companions, begin: str = PAGE
     ) -> None:
         self.cache, self.hooks = cache, cache._overlay or cache
-        self.plan, self.policy, self.request, self.url = plan, plan.policy, request, url
+        self.plan, self.policy = plan, plan.policy
+        self.request, self.url = request, url
         self.companions = companions
         head = cache._head
         if head is None:
@@ -135,11 +136,27 @@ def _inline(task: Task) -> Found | None:
     entry = get(task.storage_key)
     if type(entry) is bytes:
         kind = entry[:2]
+        if kind == RECORD and task.request.is_plain:
+            return _plain(task, known, entry)
         if kind == VARIES:
             return _of_variant(task, known, entry, get)
     elif type(entry) is Envelope and entry.leased_until:
         return None
     return _current(task, task.storage_key, known, entry, MISSING)
+
+
+def _plain(task: Task, known: Generations, entry: bytes) -> Found:
+    """Return the page of an entry as judged() does, for most hits: by less than half of its steps."""
+    try:
+        record, body = unpack(entry)
+    except ValueError:
+        return judged(task, task.storage_key, known, entry, MISSING)
+    if record.stamp != known.current:
+        return judged(task, task.storage_key, known, entry, MISSING)
+    return _new(Found, (record, body, entry, task.storage_key, MISSING, known, ""))
+
+
+_new: Final = tuple.__new__  # a named tuple's own takes twice as long (benchmarks/pages.py)
 
 
 def _of_variant(task: Task, known: Generations, entry: bytes, get: Any) -> Found:

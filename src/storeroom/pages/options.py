@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from posixpath import normpath
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -78,10 +79,29 @@ class Plans:
         if self._pattern is None:
             return self._default
         # As the application sees it: "/%61dmin" is "/admin".
-        found = self._pattern.fullmatch(unquote(path) if "%" in path else path)
-        if found is None:
-            return self._default
-        return self._plans[(found.lastindex or 1) - 1]
+        seen = unquote(path) if "%" in path else path
+        plan = self._first(seen, self._pattern)
+        if _ODD.search(seen) is None or self._first(_resolved(seen), self._pattern) is plan:
+            return plan
+        return None  # applications differ in the path that this one is
+
+    def _first(self, path: str, pattern: re.Pattern[str]) -> Plan | None:
+        found = pattern.fullmatch(path)
+        return self._default if found is None else self._plans[(found.lastindex or 1) - 1]
+
+
+_ODD: Final = re.compile(r"//|/\.|\\|%")
+
+
+def _resolved(path: str) -> str:
+    """Return a path as an application sees it that resolves all that can be resolved, as WSGI's and files' do.
+
+    >>> _resolved("/static/../admin//x"), _resolved("/a%2Fb/"), _resolved("/..")
+    ('/admin/x', '/a/b/', '/')
+    """
+    path = unquote(path).replace("\\", "/")
+    resolved = normpath("/" + path.lstrip("/"))
+    return f"{resolved}/" if resolved != "/" and path.endswith("/") else resolved
 
 
 def _plan(options: Mapping[str, Any], where: str) -> Plan:

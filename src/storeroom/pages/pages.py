@@ -10,6 +10,7 @@ from storeroom import timeouts
 from storeroom.computing.decision import draw
 from storeroom.exceptions import ConfigurationError, StorageError
 from storeroom.http import (
+    HIT,
     Headers,
     Kind,
     Record,
@@ -23,7 +24,7 @@ from storeroom.http import (
     key,
 )  # fmt: skip
 from storeroom.http.fields import directives
-from storeroom.pages import codings, generations, looking, making
+from storeroom.pages import codings, generations, looking, obtaining
 from storeroom.pages.codings import shown
 from storeroom.pages.looking import GENERATIONS, PAGE, PART, Companions, Found, Task
 from storeroom.pages.making import Answer, Making
@@ -118,6 +119,9 @@ class Pages:
         if record is None:
             return None
         now = timeouts.now()
+        if now < record.fresh_until and task.request.is_plain and not task.plan.early:  # most are
+            task.cache._counters.hits += 1
+            return HIT
         verdict = judge(record, task.request, now, task.policy)
         if verdict.kind is Kind.HIT:
             task.cache._counters.hits += 1
@@ -167,9 +171,9 @@ class Pages:
         runner = begin(Making(task, found))
         runner.making.reason = reason
         if found.reason.endswith("hit-for-miss"):
-            answer = yield from making.try_out(runner.making, runner)
+            answer = yield from obtaining.try_out(runner.making, runner)
         else:
-            answer = yield from making.obtain(runner.making, runner, reason, blocking=blocking)
+            answer = yield from obtaining.obtain(runner.making, runner, reason, blocking=blocking)
         return answer, reason, runner
 
     def _begin_refresh(self, task: Task, found: Found, refresh: Refresh) -> None:
@@ -186,7 +190,7 @@ class Pages:
         """Make a page anew, as answering() has asked for."""
         current: Making = runner.making
         try:
-            yield from making.refresh(current, runner, blocking=blocking)
+            yield from obtaining.refresh(current, runner, blocking=blocking)
         finally:
             self.end_refresh(current)
 
@@ -203,13 +207,20 @@ class Pages:
 
     def headers(self, record: Record, answer: Answer | None = None, *, is_not_modified: bool = False) -> Headers:
         """Return the headers of a hit, or of another answer, with its age and its way."""
-        headers, now = record.headers, timeouts.now()
+        headers = record.headers
         if is_not_modified:
             headers = [pair for pair in headers if pair[0] in _NOT_MODIFIED]
+        return headers + self.added(record, answer)
+
+    def added(self, record: Record, answer: Answer | None = None) -> Headers:
+        """Return the headers of an answer that are not the page's own: its age and its way."""
+        now = timeouts.now()
         age = now - record.born
-        if not record.is_restated and (answer is None or not answer.reason or age >= 1):
-            headers = [*headers, (b"age", b"%d" % age)]
-        return headers if self.status_name is None else [*headers, self._status(record.fresh_until - now, answer)]
+        if record.is_restated or (answer is not None and answer.reason and age < 1):
+            added = []
+        else:
+            added = [(b"age", b"%d" % age)]
+        return added if self.status_name is None else [*added, self._status(record.fresh_until - now, answer)]
 
     def _status(self, ttl: float, answer: Answer | None) -> tuple[bytes, bytes]:
         name = self.status_name or ""

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -35,6 +36,8 @@ class Asked(NamedTuple):
     path: str
     headers: dict[str, str]
     number: int
+    query: str = ""
+    content: bytes = b""
 
 
 def page(*lines: str, body: Any = None, status: int = 200) -> Callable[[Asked], Any]:
@@ -44,16 +47,21 @@ def page(*lines: str, body: Any = None, status: int = 200) -> Callable[[Asked], 
 
 
 class Site:
-    """The site, with what the doors have in common; `script` makes its answers."""
+    """The site, with what the doors have in common; `script` makes its answers.
+
+    The server, or an application around it, adds `around` to each scope or environ, and `content` to each request.
+    """
 
     def __init__(self) -> None:
         self.script: Callable[[Asked], Any] = page()
         self.runs: list[Asked] = []
         self.closed = 0
         self.pages: Any = None
+        self.around: dict[str, Any] = {}
+        self.content = b""
 
-    def asked(self, method: str, path: str, headers: dict[str, str]) -> Asked:
-        self.runs.append(Asked(method, path, headers, len(self.runs) + 1))
+    def asked(self, method: str, path: str, headers: dict[str, str], query: str, content: bytes) -> Asked:
+        self.runs.append(Asked(method, path, headers, len(self.runs) + 1, query, content))
         return self.runs[-1]
 
     def get(self, path: str = "/page", *lines: str, method: str = "GET", host: str = "example.com") -> Reply:
@@ -66,8 +74,8 @@ class Site:
         """Return the bodies of some requests in a row."""
         return [self.get(path, *lines).text for _ in range(count)]
 
-    def get_at_once(self, count: int) -> list[Reply]:
-        """Return the answers to requests that come at the same time."""
+    def get_at_once(self, count: int, askers: Any = ((),)) -> list[Reply]:
+        """Return the answers to requests that come at the same time, with the lines of one asker after the other."""
         raise NotImplementedError
 
     def drain(self) -> None:
@@ -87,7 +95,8 @@ class AsgiSite(Site):
 
     async def app(self, scope, receive, send):
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-        answer = self.script(self.asked(scope["method"], scope["path"], headers))
+        query, content = scope["query_string"].decode(), (await receive())["body"] if self.content else b""
+        answer = self.script(self.asked(scope["method"], scope["path"], headers, query, content))
         status, pairs, body = await answer if inspect.isawaitable(answer) else answer
         sent = [(name.encode(), value.encode()) for name, value in pairs]
         await send({"type": "http.response.start", "status": status, "headers": sent})
@@ -104,6 +113,7 @@ class AsgiSite(Site):
         scope = {
             "type": "http", "method": method, "scheme": "https", "path": path, "raw_path": path.encode(),
             "query_string": query.encode(), "headers": headers, "extensions": {"http.response.pathsend": {}},
+            **self.around,
         }  # fmt: skip
         got: list[Any] = []
 
@@ -111,7 +121,7 @@ class AsgiSite(Site):
             got.append(message)
 
         async def receive():
-            return {"type": "http.request", "body": b"", "more_body": False}
+            return {"type": "http.request", "body": self.content, "more_body": False}
 
         await self.pages(scope, receive, send)
         start, *rest = got
@@ -121,9 +131,9 @@ class AsgiSite(Site):
     def get(self, path: str = "/page", *lines: str, method: str = "GET", host: str = "example.com") -> Reply:
         return self.loop.run(self.aget(path, *lines, method=method, host=host))
 
-    def get_at_once(self, count):
+    def get_at_once(self, count, askers=((),)):
         async def all_of_them():
-            return await asyncio.gather(*(self.aget("/page") for _ in range(count)))
+            return await asyncio.gather(*(self.aget("/page", *askers[n % len(askers)]) for n in range(count)))
 
         return self.loop.run(all_of_them())
 
@@ -161,7 +171,9 @@ class WsgiSite(Site):
 
     def app(self, environ, start_response):
         headers = {n[5:].lower().replace("_", "-"): v for n, v in environ.items() if n.startswith("HTTP_")}
-        status, pairs, body = self.script(self.asked(environ["REQUEST_METHOD"], environ["PATH_INFO"], headers))
+        query, content = environ["QUERY_STRING"], environ["wsgi.input"].read()
+        asked = self.asked(environ["REQUEST_METHOD"], environ["PATH_INFO"], headers, query, content)
+        status, pairs, body = self.script(asked)
         start_response(f"{status} Status", pairs)
         return _Body(self, [body] if isinstance(body, bytes) else body)
 
@@ -170,6 +182,7 @@ class WsgiSite(Site):
         environ = {
             "REQUEST_METHOD": method, "SCRIPT_NAME": "", "PATH_INFO": unquote(path, "latin-1"), "QUERY_STRING": query,
             "HTTP_HOST": host, "wsgi.url_scheme": "https", "wsgi.file_wrapper": list, "CONTENT_LENGTH": "",
+            "wsgi.input": BytesIO(self.content), **self.around,
         }  # fmt: skip
         for line in lines:
             name, _, value = line.partition(":")
@@ -184,9 +197,9 @@ class WsgiSite(Site):
         status, pairs = got[-1][:2]
         return Reply(int(status[:3]), [(name.lower(), value) for name, value in pairs], body)
 
-    def get_at_once(self, count):
+    def get_at_once(self, count, askers=((),)):
         with ThreadPoolExecutor(count) as pool:
-            return list(pool.map(lambda _: self.get(), range(count)))
+            return list(pool.map(lambda n: self.get("/page", *askers[n % len(askers)]), range(count)))
 
     def drain(self):
         assert background.drain()

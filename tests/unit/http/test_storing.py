@@ -2,7 +2,7 @@
 
 import pytest
 
-from storeroom.http import Lifetimes, Policy, Refusal, freshened, made, storable, tokens
+from storeroom.http import Lifetimes, Policy, Refusal, freshened, made, storable, unfit
 from tests.unit.http.requests_of import DATE, NOW, headers, request
 
 FIVE_MINUTES = Policy(timeout=300)
@@ -204,9 +204,10 @@ def test_a_page_by_timeout_is_stored_for_cookies_that_are_named_or_ignored(cooki
 def test_a_page_with_a_token_against_forged_requests_is_seen():
     """The token is one visitor's own."""
     page = b'<input type="hidden" name="csrfmiddlewaretoken" value="x">'
-    assert tokens(page, Policy())
-    assert not tokens(b"<p>nothing</p>", Policy())
-    assert not tokens(page, Policy(stores_tokens=True))
+    assert unfit(request(), [], page, page, Policy()) is Refusal.CSRF
+    assert unfit(request(), [(b"x-csrf-token", b"x")], b"", b"", Policy()) is Refusal.CSRF
+    assert unfit(request(), [], b"", b"<p>nothing</p>", Policy()) is None
+    assert unfit(request(), [], page, page, Policy(stores_tokens=True)) is None
 
 
 def test_fields_of_a_connection_are_not_stored():

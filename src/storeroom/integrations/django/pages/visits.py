@@ -17,7 +17,8 @@ from storeroom.http import Refusal
 from storeroom.integrations.django.pages.requests import Asked
 from storeroom.integrations.django.pages.responses import dress, headers_of, refusal_of
 from storeroom.integrations.wsgi import CONDITIONS, variable
-from storeroom.pages.making import Making, keep
+from storeroom.pages.making import Making
+from storeroom.pages.obtaining import keep
 from storeroom.pages.views import current
 from storeroom.storage.steps import run
 
