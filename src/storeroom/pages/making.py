@@ -1,4 +1,4 @@
-"""The making of a page: how the rules see the answer of one run of the application, and how it is stored.
+"""The making of a page: one run of the application in the eyes of the rules, and the page that it leaves.
 
 An answer that is not to be stored leaves a note for some seconds, by which the next requests do not wait for each other
 (hit-for-miss). A page that is invalidated while it is made is not stored.

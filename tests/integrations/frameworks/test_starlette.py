@@ -100,7 +100,7 @@ def told(accept_language: Annotated[str, Header()] = "none") -> str:
 def test_a_page_differs_by_the_headers_that_its_route_declares(alias):
     """A language, and the key of an API: nobody gets another's page, nor one without a key."""
     app = FastAPI(dependencies=[Depends(APIKeyHeader(name="X-Site"))])
-    router = APIRouter(dependencies=[Depends(APIKeyHeader(name="X-API-Key"))])
+    router = APIRouter(dependencies=[Depends(APIKeyHeader(name="X-Shop-Key"))])
 
     @router.get("/page")
     @page(timeout=60)
@@ -113,7 +113,7 @@ def test_a_page_differs_by_the_headers_that_its_route_declares(alias):
         return given.x_one
 
     app.include_router(router, prefix="/shop")
-    client, keys = asking(PageCache(app)), {"X-Site": "1", "X-API-Key": "1"}
+    client, keys = asking(PageCache(app)), {"X-Site": "1", "X-Shop-Key": "1"}
     answers = {
         frozenset(headers.items()): [client.get("/shop/page", headers={**keys, **headers}).json() for _ in range(2)]
         for headers in ({}, {"Accept-Language": "fr"}, {"Accept-Language": "de"}, {"X-One": "a"}, {"X-Two": "b"})
