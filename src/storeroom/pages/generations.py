@@ -100,7 +100,10 @@ def begin(hooks: StorageHooks, storage_key: str) -> Steps[Generations | None]:
     if (yield hooks, "_add", (storage_key, text := _new(), NEVER)) is True:
         return read(text)
     found = yield hooks, "_get", (storage_key,)
-    return read(found) if type(found) is str else None
+    known = read(found) if type(found) is str else None
+    if known is None and (yield hooks, "_compare_set", (storage_key, found, text, NEVER)):  # it was no list
+        return read(text)
+    return known
 
 
 def write(hooks: StorageHooks, storage_key: str, patterns: list[str]) -> Steps[bool]:

@@ -1,6 +1,7 @@
 """The page cache of Django, as middleware and decorator, for sync and async views on WSGI and ASGI."""
 
 import asyncio
+import gzip
 import tempfile
 import threading
 import time
@@ -486,6 +487,16 @@ class MiddlewareTests(PagesTest):
             assert len(site.runs) == 2
             self.get(x_forwarded_host="a.com")
             assert len(site.runs) == 3
+
+    def test_a_page_may_be_kept_compressed(self):
+        """And is sent so to those who accept it; all are told."""
+        with self.settings(STOREROOM_PAGES={"compress": "gzip"}):
+            self.client.open()
+            site.script = says(body="page " * 500)
+            first, second = self.get(), self.get(accept_encoding="gzip")
+            assert first.text == gzip.decompress(second.body).decode() == self.get().text
+            assert "accept-encoding" in first.headers["vary"].lower()
+            assert (second.headers["content-encoding"], len(site.runs)) == ("gzip", 1)
 
     def test_nothing_leaves_the_thread_of_the_loop(self):
         """A hit and a miss of an async view are awaited, and no more."""

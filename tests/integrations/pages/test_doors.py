@@ -356,6 +356,17 @@ def test_one_invalidation_made_again_and_again_takes_no_other_pages(site, cache)
     assert (site.get("/a").text, site.get("/x").text) == ("run 1", "run 152")
 
 
+@pytest.mark.parametrize("text", ["no list", 5])
+def test_a_list_that_cannot_be_read_is_begun_anew(site, any_cache, text):
+    """Pages are stored all the same."""
+    any_cache.set("pages:generations", text)
+    site.begin(any_cache, timeout=60)
+    assert site.bodies(2) == ["run 1"] * 2
+    any_cache.set("pages:generations", text)
+    site.pages.invalidate(prefix="/")
+    assert site.bodies(2) == ["run 2"] * 2
+
+
 def test_a_list_whose_numbers_are_used_up_is_begun_anew():
     """No page of before it is live."""
     last = generations.Generations(1, 2**24 - 1, 0, {})

@@ -117,5 +117,7 @@ def dress(response: Any, record: Record) -> None:
             response.headers[name] = found[name]
         elif name in response.headers:
             del response.headers[name]
+    if record.coding:
+        patch_vary_headers(response, ("Accept-Encoding",))
     if "Storeroom-Cache-Control" in response.headers:
         del response.headers["Storeroom-Cache-Control"]

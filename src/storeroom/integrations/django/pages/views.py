@@ -41,7 +41,7 @@ def cache_page(
         def door() -> Door:
             given = {"timeout": settings.CACHE_MIDDLEWARE_SECONDS if timeout is None else timeout, **options}
             site = {"overrides_lifetimes": timeout is not None, **site_options()}
-            return Door(cache or "default", is_part=True, key_prefix=key_prefix or "", **{**site, **given})
+            return Door(cache or "default", is_part=True, **{**site, **given, "key_prefix": key_prefix or ""})
 
         if iscoroutinefunction(view):
 
@@ -129,4 +129,4 @@ async def ainvalidate(*, cache: str | None = None, key_prefix: str | None = None
 
 def _door(cache: str | None, key_prefix: str | None) -> Door:
     prefix = settings.CACHE_MIDDLEWARE_KEY_PREFIX if key_prefix is None else key_prefix
-    return Door(cache or settings.CACHE_MIDDLEWARE_ALIAS, is_part=False, key_prefix=prefix, **site_options())
+    return Door(cache or settings.CACHE_MIDDLEWARE_ALIAS, is_part=False, **{**site_options(), "key_prefix": prefix})
