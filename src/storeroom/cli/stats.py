@@ -15,6 +15,7 @@ from storeroom.cli.configuration import enter, find, read_aliases, title
 from storeroom.cli.contents import ask
 from storeroom.cli.exits import NO, YES, exit_code
 from storeroom.cli.output import columns, count_of, plain, print_json, size, styled
+from storeroom.cli.progress import progress
 from storeroom.engines import CacheStats
 from storeroom.exceptions import NotSupportedError, StoreroomError
 from storeroom.registry import caches
@@ -106,7 +107,8 @@ def _reset(views: "list[_View]") -> int:
 
 
 def _show(views: "list[_View]", args: argparse.Namespace, *, is_named: bool) -> int:
-    code = max(view.look() for view in views)
+    with progress("Asking the caches"):
+        code = max(view.look() for view in views)
     if args.json:
         found = {view.alias.name: view.as_dict() for view in views}
         first = found.get(args.alias, {})
@@ -196,7 +198,7 @@ class _View:
         rows += self._counts(self._stats.as_dict())
         parts = [head, columns(rows, right=(1,))]
         if self._stats.families:
-            parts.append(columns(_families(self._stats), right=range(1, 7)))
+            parts.append(columns(_families(self._stats), right=range(1, 7), yields=0))
         told = _WHOSE.get(self._stats.scope, "")
         parts.append(
             f"  {told.format(processes=count_of(self._stats.processes or 0, 'process', 'processes'))}".rstrip()
