@@ -14,7 +14,7 @@ from storeroom.cli.arguments import Unnamed
 from storeroom.cli.configuration import enter, find, read_aliases, title
 from storeroom.cli.contents import ask
 from storeroom.cli.exits import NO, YES, exit_code
-from storeroom.cli.output import columns, count_of, plain, print_json, size, styled
+from storeroom.cli.output import columns, count_of, paragraph, plain, print_json, size, styled
 from storeroom.cli.progress import progress
 from storeroom.engines import CacheStats
 from storeroom.exceptions import NotSupportedError, StoreroomError
@@ -37,7 +37,7 @@ _OWN: Final = "No counts: it {where}, and each process counts for itself."
 _APART: Final = "No counts: its processes count for themselves. OPTIONS['shared_stats'] True brings them together."
 _WHOSE: Final = {
     "machine": "Counted by all processes of this machine, since the cache was made or its counts were begun anew.",
-    "all": "Counted by {processes} on all hosts that were heard of within a day, or since the counts were begun anew.",
+    "all": "Counted by {processes}, on all hosts, since each began or the counts were begun anew, a day at most.",
 }
 """Scope to whose numbers these are."""
 
@@ -199,10 +199,9 @@ class _View:
         parts = [head, columns(rows, right=(1,))]
         if self._stats.families:
             parts.append(columns(_families(self._stats), right=range(1, 7), yields=0))
-        told = _WHOSE.get(self._stats.scope, "")
-        parts.append(
-            f"  {told.format(processes=count_of(self._stats.processes or 0, 'process', 'processes'))}".rstrip()
-        )
+        if self._stats.scope in _WHOSE:
+            processes = count_of(self._stats.processes or 0, "process", "processes")
+            parts.append(paragraph("", _WHOSE[self._stats.scope].format(processes=processes), label_width=0))
         return "\n\n".join(parts)
 
     def _servers(self) -> str:
