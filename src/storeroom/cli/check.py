@@ -148,7 +148,7 @@ def _print(source: Source, probes: Mapping[str, Probe], findings: list[Finding],
     print(f"\n{columns(_aliases(source), yields=2)}")
     answers = [(name, *row) for name, probe in probes.items() for row in _answers(probe)]
     if answers:
-        print(f"\n{styled('Servers:', 'strong')}\n\n{columns(answers)}")
+        print(f"\n{styled('Servers:', 'strong')}\n\n{columns(answers, yields=1)}")
     rights = [(name, shlex.join(words)) for name, probe in probes.items() if (words := _rights(probe))]
     if rights:
         print(f"\n{styled('Rights that suffice:', 'strong')}\n\n{columns(rights)}")

@@ -14,7 +14,8 @@ from storeroom.cli.arguments import Unnamed
 from storeroom.cli.configuration import Named, enter, find, read_aliases, title
 from storeroom.cli.contents import ask
 from storeroom.cli.exits import NO, YES, exit_code
-from storeroom.cli.output import columns, count_of, plain, print_json, size, styled
+from storeroom.cli.output import columns, count_of, paragraph, plain, print_json, size, styled
+from storeroom.cli.progress import progress
 from storeroom.engines import CacheStats
 from storeroom.exceptions import NotSupportedError, StoreroomError
 from storeroom.registry import caches
@@ -36,7 +37,7 @@ _OWN: Final = "No counts: it {where}, and each process counts for itself."
 _APART: Final = "No counts: its processes count for themselves. OPTIONS['shared_stats'] True brings them together."
 _WHOSE: Final = {
     "machine": "Counted by all processes of this machine, since the cache was made or its counts were begun anew.",
-    "all": "Counted by {processes} on all hosts that were heard of within a day, or since the counts were begun anew.",
+    "all": "Counted by {processes}, on all hosts, since each began or the counts were begun anew, a day at most.",
 }
 """Scope to whose numbers these are."""
 
@@ -114,7 +115,8 @@ def _reset(views: "list[_View]") -> int:
 
 
 def _show(views: "list[_View]", args: argparse.Namespace, *, is_named: bool) -> int:
-    code = max(view.look() for view in views)
+    with progress("Asking the caches"):
+        code = max(view.look() for view in views)
     if args.json:
         found = {view.alias.name: view.as_dict() for view in views}
         first = found.get(args.alias, {})
@@ -204,11 +206,10 @@ class _View:
         rows += self._counts(self._stats.as_dict())
         parts = [head, columns(rows, right=(1,))]
         if self._stats.families:
-            parts.append(columns(_families(self._stats), right=range(1, 7)))
-        told = _WHOSE.get(self._stats.scope, "")
-        parts.append(
-            f"  {told.format(processes=count_of(self._stats.processes or 0, 'process', 'processes'))}".rstrip()
-        )
+            parts.append(columns(_families(self._stats), right=range(1, 7), yields=0))
+        if self._stats.scope in _WHOSE:
+            processes = count_of(self._stats.processes or 0, "process", "processes")
+            parts.append(paragraph("", _WHOSE[self._stats.scope].format(processes=processes), label_width=0))
         return "\n\n".join(parts)
 
     def _servers(self) -> str:

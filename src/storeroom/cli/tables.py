@@ -7,6 +7,7 @@ from typing import Any
 from storeroom.cli.configuration import Named, enter, find, read_aliases
 from storeroom.cli.exits import NO, YES
 from storeroom.cli.output import print_json
+from storeroom.cli.progress import progress
 from storeroom.exceptions import InvalidCacheBackendError, NotSupportedError
 from storeroom.registry.aliases import Alias
 
@@ -72,7 +73,8 @@ def _make(name: str, cache: Any, args: argparse.Namespace) -> bool:
     if args.dry_run:
         print(f"-- {name}", *(f"{statement};" for statement in cache.create_statements()), sep="\n")
         return False
-    made: bool = cache.create_table()
+    with progress("Making tables"):
+        made: bool = cache.create_table()
     if not args.json:
         print(f"{name}: table {cache.table_name!r} {'created' if made else 'is there already'}.")
     return made
