@@ -1,8 +1,10 @@
 """Operations on many entries at once: one round trip each, where the storage has it."""
 
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from storeroom.base.counters import CountingCache
 from storeroom.engines.nesting import later
@@ -19,6 +21,8 @@ __all__ = ["ManyCache"]
 
 T = TypeVar("T")
 
+_is_envelope: Final = partial(operator.is_, Envelope)  # by identity, as a class of a class may compare in any way
+
 
 class ManyCache(CountingCache):
     """The operations on many entries."""
@@ -28,7 +32,7 @@ class ManyCache(CountingCache):
         typed = self._storage_keys(keys, version)
         hooks = self._overlay or self
         found = hooks._get_many(list(typed))
-        if Envelope in map(type, found.values()):
+        if any(map(_is_envelope, map(type, found.values()))):
             found = run(conditions.open_many(hooks, found))
         return self._counted_many(typed, found)
 
@@ -40,7 +44,7 @@ class ManyCache(CountingCache):
         typed = self._storage_keys(keys, version)
         hooks = self._overlay or self
         found = await hooks._aget_many(list(typed))
-        if Envelope in map(type, found.values()):
+        if any(map(_is_envelope, map(type, found.values()))):
             found = await arun(conditions.open_many(hooks, found))
         return self._counted_many(typed, found)
 

@@ -4,10 +4,12 @@ A key's family is the first of the alias's patterns that it matches. Else it is 
 with numbers, UUIDs and other identifiers in it as ``*``: ``user:7:name`` is of ``user``, ``row-7`` of ``row-*``.
 """
 
+import operator
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from fnmatch import translate
+from functools import partial
 from typing import Any, Final
 
 from storeroom.engines.counts import Counters, Family
@@ -37,6 +39,7 @@ _RUN: Final = re.compile("(?<![0-9a-zA-Z])[a-zA-Z]*+[0-9][0-9a-zA-Z]*")
 _IS_IDENTIFIER: Final = re.compile("[0-9a-fA-F]{8,}|[0-9a-zA-Z]{20,}").fullmatch
 """Of a digest, or a token such as the key of a session."""
 _NUMBER: Final = re.compile("[0-9]+")
+_is_text: Final = partial(operator.is_, str)
 _ZEROS: Final = str.maketrans("123456789", "000000000")
 
 
@@ -90,7 +93,7 @@ class Families:
 
     def _of_each(self, keys: Collection[object]) -> Sequence[tuple[Family, int]]:
         """Return the families of these keys, each with a number of them."""
-        texts: Any = keys if {str}.issuperset(map(type, keys)) else list(map(str, keys))
+        texts: Any = keys if all(map(_is_text, map(type, keys))) else list(map(str, keys))
         if self._patterns or not texts:
             return [(self.of(text), 1) for text in texts]
         first, last = (text[:_LONGEST].partition(":") for text in (min(texts), max(texts)))
