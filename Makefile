@@ -70,8 +70,8 @@ bench: $(VENV)/.bench ## side by side with the peers; writes docs/benchmarks.md 
 	@$(BIN)/python -m benchmarks
 	@$(BIN)/python -m tests.docs_tables
 
-bench-scale: $(VENV)/.bench ## caches of 10,000 to 10,000,000 entries; writes docs/scale.md; goes on if it was ended; MINUTES=n
-	@$(BIN)/python -m benchmarks.scale --resume .cache/scale.json $(if $(MINUTES),--minutes $(MINUTES))
+bench-scale: $(VENV)/.bench ## caches of 10,000 to 10,000,000 entries; writes docs/scale.md; goes on if it was ended; MINUTES=n, PART=name
+	@$(BIN)/python -m benchmarks.scale --resume .cache/scale.json $(if $(MINUTES),--minutes $(MINUTES)) $(if $(PART),--storages "^($(PART))$$")
 
 clean: ## remove everything that make has made
 	rm -rf $(VENV) .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
