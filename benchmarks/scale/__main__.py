@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         before = _earlier(args.resume)
         results = run(sizes, args.storages, args.effort, args.minutes, partial(_announce, args.resume), before)
         print(f"took {results.seconds / 60:.1f} minutes")
-        if args.resume and not results.failed:
-            args.resume.unlink(missing_ok=True)
+        if args.resume and not (results.failed or args.storages or args.sizes):
+            args.resume.unlink(missing_ok=True)  # a part stays there for the whole run
     if results.left_out:
         print(f"left out, as they are not installed: {', '.join(results.left_out)}")
     for name, error in results.failed.items():

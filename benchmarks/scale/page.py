@@ -156,9 +156,9 @@ def write(results: Results, directory: Path) -> None:
 def _about(results: Results) -> str:
     sizes = ", ".join(f"{entries:,}" for entries in results.sizes)
     if max(results.sizes) > MOST:
-        sizes += " (the last one in files alone)"
+        sizes += " (the last one in local memory and files alone)"
     if results.sizes != sizes_up_to(LARGEST):
-        sizes += f"; a whole run goes to {LARGEST:,}, in files"
+        sizes += f"; a whole run goes to {LARGEST:,}, in local memory and files"
     failed = {f"not measured: {name}": error for name, error in results.failed.items()}
     rows = {
         **results.machine,

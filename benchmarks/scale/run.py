@@ -27,7 +27,9 @@ SIZES: Final = (10_000, 100_000, 1_000_000, 3_000_000, 10_000_000)
 LARGEST: Final = SIZES[-1]
 
 MOST: Final = 3_000_000
-"""Entries above which files alone are measured."""
+"""Entries above which `LARGE` alone are measured."""
+
+LARGE: Final = frozenset({"local memory", "files"})
 
 BYTES_PER_ENTRY: Final = 1_000
 """Room that an entry may need on the disk while it is measured: twice as much as the largest was seen to take."""
@@ -92,7 +94,8 @@ def run(
         effort: a name in EFFORTS.
         minutes: when to end; a measurement that is under way or to come is among those that failed.
         announce: called with each cache and size that was measured, and the results so far.
-        before: of a run that was ended: what it has measured on a like machine is taken over.
+        before: of a run that was ended, or of other caches and sizes: all that it has measured on a like machine is
+            taken over.
 
     Raises:
         RuntimeError: there is too little room on the disk.
@@ -107,12 +110,14 @@ def run(
     if before is not None and before.machine == results.machine | {"date": before.machine.get("date", "")}:
         taken, results.pause, results.seconds = before.figures, before.pause, before.seconds
         results.load = max(results.load, before.load)
-    results.figures = {contender.name: dict(taken.get(contender.name, {})) for contender in present}
+        results.sizes = sorted({*sizes, *before.sizes})
+    named = {*taken, *(contender.name for contender in present)}
+    results.figures = {name: dict(taken.get(name, {})) for name in CONTENDERS if name in named}
     spent = results.seconds
     present.sort(key=lambda contender: contender.is_kept)  # in memory first: others may use up the time
-    for entries in results.sizes:
+    for entries in sorted(sizes):
         for contender in present:
-            if entries not in results.figures[contender.name] and (entries <= MOST or contender.name == "files"):
+            if entries not in results.figures[contender.name] and (entries <= MOST or contender.name in LARGE):
                 _measure_into(results, contender, entries, effort, started + minutes * 60)
                 results.seconds = spent + perf_counter() - started
                 announce(contender.name, entries, results)
