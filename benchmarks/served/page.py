@@ -24,9 +24,9 @@ DISTRIBUTIONS: Final = (
 INTRODUCTION: Final = f"""\
 # Pages, served
 
-Requests a second through real servers, where the page is stored: [`PageCache`](pages.md) beside the page caches that
+*Requests a second through real servers, where the page is stored: [`PageCache`](pages.md) beside the page caches that
 people use today, beside the application without a cache, and beside nginx. Measured in one run by `make bench-pages`,
-which also writes this page.
+which also writes this page.*
 
 **How it is measured.** wrk asks on {CONNECTIONS} connections that stay open, in one thread, and **shares the two
 processors** with the server: more of them would raise the rates of the fast ones. The servers of a group take turns,

@@ -100,15 +100,17 @@ class PageCache(Pages):
             await self._pass(scope, receive, send, request, task)
             return
         found = inline(task)
-        if found is not None and (record := found.record) is not None and not record.coding:
-            verdict = self.verdict(task, found)
-            if verdict is not None and verdict.kind is Kind.HIT and not verdict.is_part:
+        if found is not None and (record := found.record) is not None:
+            verdict, body = self.verdict(task, found), found.body
+            page = (record, body) if not record.coding else self.in_form(task, found)
+            if page is not None and verdict is not None and verdict.kind is Kind.HIT and not verdict.is_part:
+                record, body = page
                 if verdict.is_not_modified:
                     await self._answer(send, request, Answer(record, b"", is_not_modified=True))
                     return
                 headers = record.headers + self.added(record)
                 await send({"type": "http.response.start", "status": record.status, "headers": headers})
-                body = b"" if request.method == "HEAD" else found.body
+                body = b"" if request.method == "HEAD" else body
                 await send({"type": "http.response.body", "body": body})
                 return
         await self._otherwise(scope, receive, send, task, found)

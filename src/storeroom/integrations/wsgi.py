@@ -122,15 +122,17 @@ class PageCache(Pages):
         if isinstance(task, str):
             return self._pass(environ, start_response, request, task)
         found = inline(task)
-        if found is not None and (record := found.record) is not None and not record.coding:
-            verdict = self.verdict(task, found)
-            if verdict is not None and verdict.kind is Kind.HIT and not verdict.is_part:
+        if found is not None and (record := found.record) is not None:
+            verdict, body = self.verdict(task, found), found.body
+            page = (record, body) if not record.coding else self.in_form(task, found)
+            if page is not None and verdict is not None and verdict.kind is Kind.HIT and not verdict.is_part:
+                record, body = page
                 if verdict.is_not_modified:
                     start_response(_line(304), _texts(self.headers(record, is_not_modified=True)))
                     return []
                 texts = record.texts or _texts_of(record)
                 start_response(_line(record.status), texts + _texts(self.added(record)))
-                return [] if request.method == "HEAD" else [found.body]
+                return [] if request.method == "HEAD" else [body]
         return self._otherwise(environ, start_response, task, found)
 
     def foreseen(self, environ: Environ) -> tuple[Mapping[str, Any] | None, Iterable[str]]:

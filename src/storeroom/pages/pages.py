@@ -134,6 +134,10 @@ class Pages:
             return Verdict(Kind.HIT, verdict.is_not_modified)
         return verdict
 
+    def in_form(self, task: Task, found: Found) -> tuple[Record, bytes] | None:
+        """Return a stored page as the client accepts it; None if there is none, or its bytes are damaged."""
+        return None if found.record is None else shown(found.record, found.body, accepted(task.request))
+
     def answering(
         self, task: Task, found: Found | None, begin: Begin, refresh: Refresh, *, blocking: bool
     ) -> Steps[tuple[Answer | None, str, Any]]:
