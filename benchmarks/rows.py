@@ -29,6 +29,9 @@ NESTED: Final = {
 }
 """A value that is neither a string nor a number: what a view or a query makes."""
 
+LARGE: Final = [NESTED | {"id": number, "tags": [f"tag {number}"]} for number in range(1_000)]
+"""A value beside which the cost of the cache is small: pickle's own is most of it, in each library."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -90,6 +93,7 @@ ROWS: Final = (
         _able([STOREROOM_MEMORY, DJANGO_MEMORY], "get", value=NESTED),
         [Faster(2.5, "Django")],
     ),
+    Row("locmem get of a thousand dicts", _able([STOREROOM_MEMORY, DJANGO_MEMORY], "get", value=LARGE, entries=20)),
     Row("locmem aget", _able(MEMORY, "aget"), [Faster(150, "Django")]),
     Row(
         "locmem get_or_set, warm",
@@ -117,6 +121,10 @@ ROWS: Final = (
     _growth("get", USUAL_SIZE),
     _growth("set", USUAL_SIZE),
     Row("file get of a nested dict", _able([STOREROOM_FILE, DJANGO_FILE, DISKCACHE], "get", value=NESTED)),
+    Row(
+        "file get of a thousand dicts",
+        _able([STOREROOM_FILE, DJANGO_FILE, DISKCACHE], "get", value=LARGE, entries=20),
+    ),
     Row(
         "file set at 50,000 entries",
         [

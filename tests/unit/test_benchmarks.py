@@ -245,7 +245,7 @@ def test_storages_are_replayed(storage):
 @pytest.mark.slow
 def test_command_writes_a_page_whose_charts_exist(tmp_path, capsys):
     """The command writes the page with every verdict, the figures as JSON, and all charts the page links."""
-    rows = "^locmem incr$|^locmem get of|^file get at 1(,0)?00 |hit ratio"
+    rows = "^locmem incr$|^locmem get of a nested|^file get at 1(,0)?00 |hit ratio"
     code = main(["--quick", "--rows", rows, "--docs", str(tmp_path), "--json", str(tmp_path / "all.json")])
     output = capsys.readouterr().out
     text = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")

