@@ -1,4 +1,4 @@
-"""The cost of being watched: processor time of a hit and of a set() with all that counts and records on, and off.
+"""The cost of being watched: processor time of a hit, a miss and a set() with all that counts and records on, and off.
 
 Run it by ``python -m benchmarks.overheads``; it takes a minute. The caches of a storage have their turns of some
 milliseconds alternately, so that a busy machine disturbs all alike, and the median of the rounds' ratios is told.
@@ -28,6 +28,7 @@ ROUNDS: Final = 301
 
 STATEMENTS: Final = {
     "get": "cache.get(key)",
+    "get of nothing": "cache.get('nobody:7')",
     "get_or_set, warm": "cache.get_or_set(key, value)",
     "set": "cache.set(key, value)",
 }
