@@ -35,6 +35,10 @@ MODULES: Final[Mapping[str, tuple[str, ...]]] = {
     "cachelib": ("storeroom.integrations.cachelib",),
     "opentelemetry": ("storeroom.integrations.opentelemetry",),
     "prometheus": ("storeroom.integrations.prometheus",),
+    "flask": ("storeroom.integrations.flask",),
+    "jinja2": ("storeroom.integrations.jinja2",),
+    "starlette": ("storeroom.integrations.starlette",),
+    "starsessions": ("storeroom.integrations.starsessions",),
     "all": ("django", "redis", "pymemcache", "psycopg", "pymysql", "msgpack", "lz4.frame"),
 }
 #: pylibmc is compiled with libmemcached where it does not come built: it is installed by hand.
