@@ -13,7 +13,12 @@ from tests.servers.shared import stop_shared
 #: Commands, with parts that run only within the test runs of others; the last is for mypy alone.
 collect_ignore = [
     *("client_suites", "django_redis_suite", "django_suite", "typing"),
-    *("integrations/django_admin_site", "integrations/django_pages_site", "integrations/django_site"),
+    *(
+        "integrations/django_admin_site",
+        "integrations/django_ops_site",
+        "integrations/django_pages_site",
+        "integrations/django_site",
+    ),
 ]
 
 

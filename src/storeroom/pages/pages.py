@@ -24,7 +24,7 @@ from storeroom.http import (
     key,
 )  # fmt: skip
 from storeroom.http.fields import directives
-from storeroom.pages import codings, generations, looking, obtaining
+from storeroom.pages import codings, generations, looking, single_flight
 from storeroom.pages.codings import shown
 from storeroom.pages.looking import GENERATIONS, PAGE, PART, Companions, Found, Task
 from storeroom.pages.making import Answer, Making
@@ -175,9 +175,9 @@ class Pages:
         runner = begin(Making(task, found))
         runner.making.reason = reason
         if found.reason.endswith("hit-for-miss"):
-            answer = yield from obtaining.try_out(runner.making, runner)
+            answer = yield from single_flight.try_out(runner.making, runner)
         else:
-            answer = yield from obtaining.obtain(runner.making, runner, reason, blocking=blocking)
+            answer = yield from single_flight.obtain(runner.making, runner, reason, blocking=blocking)
         return answer, reason, runner
 
     def _begin_refresh(self, task: Task, found: Found, refresh: Refresh) -> None:
@@ -194,7 +194,7 @@ class Pages:
         """Make a page anew, as answering() has asked for."""
         current: Making = runner.making
         try:
-            yield from obtaining.refresh(current, runner, blocking=blocking)
+            yield from single_flight.refresh(current, runner, blocking=blocking)
         finally:
             self.end_refresh(current)
 

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, ExitStack
 from typing import Any, Final
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
-from django.conf import settings
+from django import conf
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 
@@ -64,7 +64,7 @@ class MemoMiddleware(_UnitOfWork):
 
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         super().__init__(get_response)
-        number = getattr(settings, _MEMO, MAX_ENTRIES)
+        number = getattr(conf.settings, _MEMO, MAX_ENTRIES)
         if type(number) is not int or number < 1:
             raise ImproperlyConfigured(f"{_MEMO} is {number!r}; expected a whole number of entries, such as 1000.")
         self._max_entries = number
@@ -82,12 +82,12 @@ class TransactionMiddleware(_UnitOfWork):
 
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         super().__init__(get_response)
-        names = getattr(settings, _TRANSACTION, ["default"])
+        names = getattr(conf.settings, _TRANSACTION, ["default"])
         if not isinstance(names, list | tuple):
             raise ImproperlyConfigured(f"{_TRANSACTION} is {names!r}; expected a list of aliases, as ['default'].")
         for name in names:
-            if name not in settings.DATABASES:
-                known = ", ".join(map(repr, settings.DATABASES)) or "none"
+            if name not in conf.settings.DATABASES:
+                known = ", ".join(map(repr, conf.settings.DATABASES)) or "none"
                 raise ImproperlyConfigured(f"{_TRANSACTION} has {name!r}; DATABASES has {known}.")
         self._databases = tuple(names)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, Final
 
-from django.conf import settings
+from django import conf
 
 from storeroom.integrations.django.handles import Call, calls_its_twin, follow, replace
 
@@ -32,7 +32,7 @@ def _watch(cache: Any, alias: str) -> None:
     caching: Any = sys.modules.get(_CACHING)  # loaded by sentry_sdk.init()
     if caching is None or not caching.should_enable_cache_spans():
         return
-    address, port = caching._get_address_port(settings.CACHES[alias])
+    address, port = caching._get_address_port(conf.settings.CACHES[alias])
     peer = {"network.peer.address": address, "network.peer.port": port}
     terms = {name: value for name, value in peer.items() if value is not None}
     replace(cache, "get_or_set", lambda method: _called(cache, method, terms))

@@ -8,7 +8,7 @@ is stored when its data have changed; one that is gone meanwhile, as its user ha
 from collections.abc import Mapping
 from typing import Any, Final
 
-from django.conf import settings
+from django import conf
 from django.contrib.sessions.backends.base import VALID_KEY_CHARS, CreateError, UpdateError
 from django.contrib.sessions.backends.cache import SessionStore as DjangosStore
 from django.core.cache import caches
@@ -48,7 +48,7 @@ class SessionStore(DjangosStore):
 
     def __init__(self, session_key: str | None = None) -> None:
         super().__init__(session_key)
-        alias = settings.SESSION_CACHE_ALIAS
+        alias = conf.settings.SESSION_CACHE_ALIAS
         cache = self._cache
         if not isinstance(cache, BaseCache):
             raise ImproperlyConfigured(
@@ -116,7 +116,7 @@ class SessionStore(DjangosStore):
 
     def _is_kept(self, found: Envelope, data: Mapping[str, Any], until: float, seconds: float) -> bool:
         """Tell whether the entry may stay as it is."""
-        spared = 0.0 if settings.SESSION_SAVE_EVERY_REQUEST else seconds * _RENEWED_SHARE
+        spared = 0.0 if conf.settings.SESSION_SAVE_EVERY_REQUEST else seconds * _RENEWED_SHARE
         prolonged = until - found.fresh_until
         return -_SLACK_SECONDS <= prolonged <= spared and _is_same(self._opened(found), data)
 
@@ -188,12 +188,12 @@ class SessionStore(DjangosStore):
     @classmethod
     def clear_expired(cls) -> None:
         """Remove sessions that are over, for ``manage.py clearsessions``; they go by themselves, too."""
-        caches[settings.SESSION_CACHE_ALIAS].prune()
+        caches[conf.settings.SESSION_CACHE_ALIAS].prune()
 
     @classmethod
     async def aclear_expired(cls) -> None:
         """See clear_expired()."""
-        await caches[settings.SESSION_CACHE_ALIAS].aprune()
+        await caches[conf.settings.SESSION_CACHE_ALIAS].aprune()
 
 
 def _is_same(one: Any, other: Any) -> bool:

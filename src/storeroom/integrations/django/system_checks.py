@@ -12,7 +12,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Final
 
-from django.conf import settings
+from django import conf
 from django.core.cache import InvalidCacheBackendError
 from django.core.checks import ERROR, WARNING, CheckMessage, Tags, register
 from django.core.checks import caches as djangos
@@ -71,20 +71,20 @@ def check_caches(**_: Any) -> list[CheckMessage]:
 
 def check_deployment(**_: Any) -> list[CheckMessage]:
     """Tell of what only a deployed site, or its servers, say: each is asked on a connection of its own."""
-    context = Context.here().with_settings(settings)
+    context = Context.here().with_settings(conf.settings)
     told = {(finding.id, finding.alias, finding.what) for finding in _findings(_context())}
-    found = _findings(context, checks.probe(settings.CACHES, context=context))
+    found = _findings(context, checks.probe(conf.settings.CACHES, context=context))
     return [_message(finding) for finding in found if (finding.id, finding.alias, finding.what) not in told]
 
 
 def _context() -> Context:
     """Return the surroundings, without the weak evidence of DEBUG, which test runs switch off, too."""
     here = Context.here()
-    return replace(here.with_settings(settings), several_processes=here.several_processes)
+    return replace(here.with_settings(conf.settings), several_processes=here.several_processes)
 
 
 def _findings(context: Context, probes: Mapping[str, Probe] | None = None) -> list[Finding]:
-    return checks.run(settings.CACHES, context=context, probes=probes)
+    return checks.run(conf.settings.CACHES, context=context, probes=probes)
 
 
 def _message(finding: Finding) -> CheckMessage:
@@ -118,7 +118,7 @@ def check_location_not_exposed(**_: Any) -> list[CheckMessage]:
     """Tell of a file cache that is in, around, or at a folder that is served, as caches.W002."""
     context = _context()
     folders = {name: Path(os.path.realpath(folder)) for name, folder in context.served_folders.items()}
-    read = (read_subject(name, written, context)[0] for name, written in settings.CACHES.items())
+    read = (read_subject(name, written, context)[0] for name, written in conf.settings.CACHES.items())
     return [message for alias in read if alias.directory for message in _exposed(alias.name, alias.directory, folders)]
 
 

@@ -7,7 +7,7 @@ from contextvars import Context
 from types import GeneratorType
 from typing import Any
 
-from django.conf import settings
+from django import conf
 from django.core.cache import caches
 from django.http import HttpResponse, HttpResponseBase
 
@@ -36,7 +36,7 @@ def site_options() -> dict[str, Any]:
     Raises:
         ConfigurationError: it is no dict.
     """
-    found = getattr(settings, "STOREROOM_PAGES", {})
+    found = getattr(conf.settings, "STOREROOM_PAGES", {})
     if not isinstance(found, Mapping):
         raise ConfigurationError(f"STOREROOM_PAGES is {found!r}; expected a dict of options of the page cache.")
     return {"declared_cookies": _declared(), "tells_timeout": True, **found}
@@ -48,9 +48,9 @@ def _declared() -> list[str]:
     csrf = has_middleware("django.middleware.csrf.CsrfViewMiddleware")
     languages = has_middleware("django.middleware.locale.LocaleMiddleware")
     return (
-        [settings.SESSION_COOKIE_NAME] * sessions
-        + [settings.CSRF_COOKIE_NAME] * csrf
-        + [settings.LANGUAGE_COOKIE_NAME] * languages
+        [conf.settings.SESSION_COOKIE_NAME] * sessions
+        + [conf.settings.CSRF_COOKIE_NAME] * csrf
+        + [conf.settings.LANGUAGE_COOKIE_NAME] * languages
     )
 
 

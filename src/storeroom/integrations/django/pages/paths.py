@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from django.conf import settings
+from django import conf
 from django.conf.urls.i18n import is_language_prefix_patterns_used
 from django.urls import NoReverseMatch, get_resolver, get_script_prefix, get_urlconf, reverse
 from django.urls.resolvers import get_ns_resolver
@@ -19,10 +19,10 @@ def paths_of(view: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[
     Raises:
         NoReverseMatch: no route has this name and these arguments.
     """
-    urlconf = get_urlconf() or settings.ROOT_URLCONF
+    urlconf = get_urlconf() or conf.settings.ROOT_URLCONF
     languages = [translation.get_language()]
-    if settings.USE_I18N and is_language_prefix_patterns_used(urlconf)[0]:
-        languages = [code for code, _ in settings.LANGUAGES]
+    if conf.settings.USE_I18N and is_language_prefix_patterns_used(urlconf)[0]:
+        languages = [code for code, _ in conf.settings.LANGUAGES]
     found: dict[str, None] = {}
     for language in languages:
         with translation.override(language):

@@ -12,7 +12,7 @@ from functools import lru_cache
 from io import BytesIO
 from typing import Any, Final
 
-from django.conf import settings
+from django import conf
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 
@@ -60,7 +60,7 @@ class Refresh:
         self.making.is_begun = True
         outer = under_way.set(self)
         try:
-            response = _wsgi(tuple(settings.MIDDLEWARE))(self._environ, lambda *_: None)
+            response = _wsgi(tuple(conf.settings.MIDDLEWARE))(self._environ, lambda *_: None)
             try:
                 for _ in response:
                     pass
@@ -75,7 +75,7 @@ class Refresh:
         self.making.is_begun = True
         outer = under_way.set(self)
         try:
-            await _asgi(tuple(settings.MIDDLEWARE))(self._scope, _Nothing().receive, _ignore)
+            await _asgi(tuple(conf.settings.MIDDLEWARE))(self._scope, _Nothing().receive, _ignore)
         finally:
             under_way.reset(outer)
         self._settle()

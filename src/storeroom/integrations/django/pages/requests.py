@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote
 
-from django.conf import settings
+from django import conf
 from django.core.exceptions import DisallowedHost
 from django.utils import timezone, translation
 from django.utils.module_loading import import_string
@@ -54,7 +54,7 @@ def _quoted(path: str) -> str:
 
 def has_middleware(path: str) -> bool:
     """Tell whether the project has a middleware, or one that derives from it."""
-    return _has_middleware(path, tuple(settings.MIDDLEWARE))
+    return _has_middleware(path, tuple(conf.settings.MIDDLEWARE))
 
 
 @lru_cache(maxsize=64)
@@ -70,16 +70,16 @@ def in_force(*, is_part: bool = True) -> dict[bytes, bytes]:
     Before all middlewares the time zone is that of the thread's request before.
     """
     found = {}
-    if settings.USE_I18N and (language := translation.get_language()) != settings.LANGUAGE_CODE:
+    if conf.settings.USE_I18N and (language := translation.get_language()) != conf.settings.LANGUAGE_CODE:
         found[LANGUAGE] = str(language).encode("latin-1", "replace")
-    if is_part and settings.USE_TZ and timezone.get_current_timezone() is not timezone.get_default_timezone():
+    if is_part and conf.settings.USE_TZ and timezone.get_current_timezone() is not timezone.get_default_timezone():
         found[ZONE] = timezone.get_current_timezone_name().encode("latin-1", "replace")
     return found
 
 
 def _chosen(request: Any) -> dict[bytes, bytes]:
     """Return the language of the cookie by which Django's LocaleMiddleware, which is yet to come, chooses it."""
-    name = settings.LANGUAGE_COOKIE_NAME
+    name = conf.settings.LANGUAGE_COOKIE_NAME
     if name in request.META.get("HTTP_COOKIE", "") and name in request.COOKIES:
         return {LANGUAGE: request.COOKIES[name].encode("latin-1", "replace")}
     return {}

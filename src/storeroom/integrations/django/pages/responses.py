@@ -3,7 +3,7 @@
 from functools import lru_cache
 from typing import Any, Final
 
-from django.conf import settings
+from django import conf
 from django.conf.urls.i18n import is_language_prefix_patterns_used
 from django.http import HttpResponse
 from django.http.response import ResponseHeaders
@@ -50,14 +50,14 @@ def _is_as_asked(request: Any, asked: Asked) -> bool:
         return False
     if not asked.is_before_locale:
         return found.get(LANGUAGE) == asked.own.get(LANGUAGE)
-    return not settings.USE_I18N or translation.get_language() in _languages(request)
+    return not conf.settings.USE_I18N or translation.get_language() in _languages(request)
 
 
 def _languages(request: Any) -> set[str | None]:
     """Return the languages to which Django's LocaleMiddleware may come by the path, the cookie and the header."""
     found = {translation.get_language_from_request(request), translation.get_language_from_path(request.path_info)}
-    if is_language_prefix_patterns_used(settings.ROOT_URLCONF) == (True, False):  # the usual one has no prefix
-        found.add(settings.LANGUAGE_CODE)
+    if is_language_prefix_patterns_used(conf.settings.ROOT_URLCONF) == (True, False):  # the usual one has no prefix
+        found.add(conf.settings.LANGUAGE_CODE)
     return found
 
 

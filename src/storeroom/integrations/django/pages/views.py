@@ -6,7 +6,7 @@ from functools import wraps
 from typing import Any, ClassVar, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
-from django.conf import settings
+from django import conf
 
 from storeroom.integrations.django.pages.doors import Door, site_options
 from storeroom.pages.options import parsed
@@ -39,7 +39,7 @@ def cache_page(
     def decorate(view: V) -> V:
         @once
         def door() -> Door:
-            given = {"timeout": settings.CACHE_MIDDLEWARE_SECONDS if timeout is None else timeout, **options}
+            given = {"timeout": conf.settings.CACHE_MIDDLEWARE_SECONDS if timeout is None else timeout, **options}
             site = {"overrides_lifetimes": timeout is not None, **site_options()}
             return Door(cache or "default", is_part=True, **{**site, **given, "key_prefix": key_prefix or ""})
 
@@ -90,9 +90,9 @@ class CacheMiddleware(Door):
 
     def __init__(self, get_response: Callable[[Any], Any]) -> None:
         self.get_response = get_response
-        self.cache_alias = settings.CACHE_MIDDLEWARE_ALIAS
-        self.cache_timeout = settings.CACHE_MIDDLEWARE_SECONDS
-        self.key_prefix = settings.CACHE_MIDDLEWARE_KEY_PREFIX
+        self.cache_alias = conf.settings.CACHE_MIDDLEWARE_ALIAS
+        self.cache_timeout = conf.settings.CACHE_MIDDLEWARE_SECONDS
+        self.key_prefix = conf.settings.CACHE_MIDDLEWARE_KEY_PREFIX
         options = {"timeout": self.cache_timeout, "key_prefix": self.key_prefix, **site_options()}
         super().__init__(self.cache_alias, is_part=False, **options)
         self._is_async = iscoroutinefunction(get_response)
@@ -128,5 +128,7 @@ async def ainvalidate(*, cache: str | None = None, key_prefix: str | None = None
 
 
 def _door(cache: str | None, key_prefix: str | None) -> Door:
-    prefix = settings.CACHE_MIDDLEWARE_KEY_PREFIX if key_prefix is None else key_prefix
-    return Door(cache or settings.CACHE_MIDDLEWARE_ALIAS, is_part=False, **{**site_options(), "key_prefix": prefix})
+    prefix = conf.settings.CACHE_MIDDLEWARE_KEY_PREFIX if key_prefix is None else key_prefix
+    return Door(
+        cache or conf.settings.CACHE_MIDDLEWARE_ALIAS, is_part=False, **{**site_options(), "key_prefix": prefix}
+    )

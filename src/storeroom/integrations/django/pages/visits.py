@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
-from django.conf import settings
+from django import conf
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
 from django.http import Http404, HttpResponseBase
 from django.http.multipartparser import MultiPartParserError
@@ -18,7 +18,7 @@ from storeroom.integrations.django.pages.requests import Asked
 from storeroom.integrations.django.pages.responses import dress, headers_of, refusal_of
 from storeroom.integrations.wsgi import CONDITIONS, variable
 from storeroom.pages.making import Making
-from storeroom.pages.obtaining import keep
+from storeroom.pages.single_flight import keep
 from storeroom.pages.views import current
 from storeroom.storage.steps import run
 
@@ -164,7 +164,7 @@ def _may_be_rendered(response: Any) -> bool:
     if getattr(response, "is_rendered", True) or not hasattr(response, "add_post_render_callback"):
         return False
     is_complete = type(response).rendered_content in _RENDERERS or "accepted_renderer" in vars(response)
-    return is_complete and not _adds_to_templates(tuple(settings.MIDDLEWARE))
+    return is_complete and not _adds_to_templates(tuple(conf.settings.MIDDLEWARE))
 
 
 @lru_cache(maxsize=8)
