@@ -4,7 +4,7 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 from storeroom import engines
 from tests.servers.folders import new_folder
@@ -33,15 +33,29 @@ def _watch(server: RedisServer, faults: list[Fault], is_over: threading.Event) -
             faults.append(Fault(f"{server.port} was silent", lambda _: True, begun, time.monotonic()))
 
 
+@contextlib.contextmanager
+def _watching(servers: Sequence[RedisServer]) -> Iterator[list[Fault]]:
+    """Yield the times in which servers were silent; all of them are there after the block."""
+    silences: list[Fault] = []
+    is_over = threading.Event()
+    threads = [threading.Thread(target=_watch, args=(server, silences, is_over)) for server in servers]
+    for thread in threads:
+        thread.start()
+    try:
+        yield silences
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+
+
 def storm(kind: str, seconds: float, seed: int, tell: Callable[[str], object] = print) -> History:
     """Let faults of all kinds in turn happen to a group of servers for so long; return the history."""
     chance, history, is_over = random.Random(seed), History(), threading.Event()
     # In memory: servers of a cluster are silent while they wait for a disk, on which each change of it is noted.
-    with GROUPS[kind](new_folder()) as group:
+    with GROUPS[kind](new_folder()) as group, _watching(group.servers) as silences:
         running = programs(group.location, group.lag)
-        silences: list[Fault] = []
         threads = [threading.Thread(target=it.run, args=(history, seed, is_over)) for it in running]
-        threads += [threading.Thread(target=_watch, args=(it, silences, is_over)) for it in group.servers]
         for thread in threads:
             thread.start()
         begun = time.monotonic()
