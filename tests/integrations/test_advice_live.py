@@ -149,7 +149,7 @@ def test_advice_about_the_timeout_agrees_with_whole_runs(monkeypatch):
     """The hit ratios of other TIMEOUTs are those that they really have."""
     monkeypatch.setattr(recorder, "_BUDGET", 1e9)
     monkeypatch.setattr(recorder, "submit", lambda job, _: job())
-    keys, usual = traffic(60_000), 60
+    keys, usual = traffic(30_000), 60
 
     def run(timeout, **options):
         with FakeClock() as clock, engines_of_its_own():
