@@ -14,7 +14,7 @@ PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help docs dist demo test lint format house unit http interrupted launchers django clients storms dashboard bench bench-pages bench-scale clean
+.PHONY: help docs dist demo test lint format house unit long http interrupted launchers django clients storms dashboard bench bench-pages bench-scale clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -39,7 +39,11 @@ house: $(VENV)/.dev ## the floors, the imports between packages, and the figures
 
 unit: $(VENV)/.dev $(NPM)/installed ## the project's own tests; real servers among them
 	@tests/servers/install.sh
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal -m "not long"
+
+long: $(VENV)/.dev ## measurements, random histories and hundreds of repetitions, which `make test` leaves out
+	@tests/servers/install.sh
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal -m long
 
 http: $(VENV)/.dev $(NPM)/installed ## the suite http-cache-tests against the page cache, on a real server
 	@$(BIN)/python -m tests.http_suite

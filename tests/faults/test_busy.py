@@ -44,7 +44,7 @@ def test_threads_that_wait_longer_than_for_an_answer_store_all(site: Site, proxy
 
 def test_server_that_answers_others_is_not_down(site: Site, proxy: Proxy) -> None:
     """An answer that does not come in time is no outage while others get theirs: this process is slow, or the line."""
-    cache = site.cache(port=proxy.port, failures=1, pause=60, socket_timeout=0.4, max_connections=2)
+    cache = site.cache(port=proxy.port, failures=1, pause=60, socket_timeout=1.5, max_connections=2)
     cache.set("k", "v")
     in_threads(2, lambda _: cache.get("k"))
     proxy.is_silent = True

@@ -400,6 +400,7 @@ def fork_writer(cache: FileBasedCache, seconds: float) -> int:
     return child
 
 
+@pytest.mark.long
 def test_killed_waiting_writers_leave_the_last_one_its_turn(tmp_path: Path) -> None:
     """Of four processes that wait for each other's writes three are killed; the fourth goes on, and comes to its end.
 

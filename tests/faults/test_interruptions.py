@@ -134,6 +134,7 @@ DRIVERS = {"postgresql": (r"/psycopg/conninfo\.py$", 80)}
 OTHERS = r"/(pymysql|pymemcache|redis|pylibmc)/|/(socket|pymemcache_client|mysql)\.py$", 40
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of objects that are half made
 def test_no_driver_keeps_an_exception_to_itself(site: Site, kind: str) -> None:

@@ -152,6 +152,7 @@ def test_configurations_one_after_the_other_leave_no_object_behind(few: None, si
     eventually(lambda: objects_left() - before < MORE)  # threads may be about to end
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @kinds("redis", *MEMCACHED, "postgresql", "mariadb")
 def test_hundreds_of_configurations_take_no_more_than_the_first(

@@ -18,6 +18,7 @@ def kind() -> str:
     return "redis"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_answer_in_a_storm_is_explained(group: str) -> None:

@@ -251,10 +251,10 @@ def _change(cache: TieredCache, _number: int, operation: str) -> None:
 @pytest.mark.parametrize(
     ("name", "bound"),
     [
-        ("redis", 1.0),
+        pytest.param("redis", 1.0, marks=pytest.mark.long),
         ("redis replica", 1.0),
         ("postgresql", 0.5),
-        ("files", 0.1),
+        pytest.param("files", 0.1, marks=pytest.mark.long),
     ],
 )
 def test_every_read_of_a_random_history_is_explained(storages: Storages, name: str, bound: float) -> None:

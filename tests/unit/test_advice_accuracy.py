@@ -18,6 +18,7 @@ MIXES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(("mix", "rate"), [("Zipf 0.9", 0.1), ("Zipf 1.0, scans", 0.1), ("web07", 0.25)])
 def test_a_sample_of_some_thousand_keys_is_off_by_less_than_a_point_in_the_mean(mix, rate):

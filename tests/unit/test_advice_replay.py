@@ -107,6 +107,7 @@ def test_writes_that_nobody_reads_are_counted():
     assert (simulation.writes, simulation.unread) == (4, 3)
 
 
+@pytest.mark.long
 def test_memory_stays_within_four_megabytes():
     """However many keys come, fewer are replayed, and all miniatures together take less than 4 MB."""
     keys = zipf(150_000, 400_000, 0.6)

@@ -57,6 +57,7 @@ def is_duration(figure):
     return 0 < figure < math.inf
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("row", [*ROWS, *GROWTH, *SERVER_ROWS], ids=lambda row: row.name)
 def test_row_yields_a_figure_for_each_contender_and_round(row):

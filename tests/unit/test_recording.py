@@ -44,6 +44,7 @@ def shared_files(tmp_path):
     return FileBasedCache(str(tmp_path / "cache"), {"OPTIONS": {"max_entries": 100, "advise": True}})
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_budget")
 def test_a_live_sample_tells_the_hit_ratio_of_other_sizes():
