@@ -111,6 +111,7 @@ class TestRedisWithSecret(Redis, SignedValues):
         return redis_databases.url()
 
 
+@pytest.mark.long
 class TestValkey(Redis, AnotherServer):
     """The server that Redis was forked into."""
 

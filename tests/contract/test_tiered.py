@@ -186,6 +186,7 @@ class TestMemoryBeforeRedis(TieredRedis, TiersContract):
     """A server that tells of changes, and goes by a clock of its own."""
 
 
+@pytest.mark.long
 class TestMemoryBeforeRedisReplica(TieredRedis, ReadsFromReplicas):
     """Changes are heard of at the replica too, which is read from."""
 
@@ -205,6 +206,7 @@ class TestMemoryBeforeRedisReplica(TieredRedis, ReadsFromReplicas):
         return cache
 
 
+@pytest.mark.long
 class TestMemoryBeforeRedisCluster(TieredRedis, AnotherStorage):
     """Changes are heard of at each server of the cluster."""
 
@@ -215,6 +217,7 @@ class TestMemoryBeforeRedisCluster(TieredRedis, AnotherStorage):
         return redis_cluster.url()
 
 
+@pytest.mark.long
 class TestMemoryBeforeFilesBeforeRedis(TieredRedis, AnotherStorage):
     """Three tiers: the location tells the folder of the files, too, for all processes of a test."""
 

@@ -21,7 +21,7 @@ from tests.servers.redis import redis_databases, redis_server
 
 __all__ = ["redis_databases", "redis_server"]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 SIZE = 2_000
 
@@ -128,7 +128,6 @@ def test_advice_of_files_agrees_with_whole_runs(tmp_path):
         assert point["hit_ratio"] == pytest.approx(same["hit_ratio"], abs=0.06)  # from fewer reads, more of them first
 
 
-@pytest.mark.long
 def test_advice_of_a_server_agrees_with_a_near_tier(redis_databases):
     """Of Redis, the reads that a near tier of 1,000 entries would answer are those that one does answer."""
     reads, scans = 30_000, 0.5  # as many keys as a sample needs that has room for a tier of 10,000
@@ -146,7 +145,6 @@ def test_advice_of_a_server_agrees_with_a_near_tier(redis_databases):
     assert told["low"] - 0.01 <= true <= told["high"] + 0.01
 
 
-@pytest.mark.long
 def test_advice_about_the_timeout_agrees_with_whole_runs(monkeypatch):
     """The hit ratios of other TIMEOUTs are those that they really have."""
     monkeypatch.setattr(recorder, "_BUDGET", 1e9)

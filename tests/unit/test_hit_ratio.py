@@ -17,6 +17,7 @@ from benchmarks.hit_ratio import (
 )
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(("trace", "capacity"), REFERENCE)
 def test_hit_ratio_is_at_most_three_tenths_below_the_reference(trace: str, capacity: int) -> None:
