@@ -44,7 +44,7 @@ from tests.unit.serializers.zoo import BOMBS
 
 __all__ = ["memcached", "postgresql", "redis_databases"]
 
-PAYLOADS = 1_000
+PAYLOADS = 2_000
 SECRET = "a secret of this test alone"
 MISSED = object()
 
