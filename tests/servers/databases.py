@@ -38,6 +38,9 @@ class DatabaseServer:
     _empty: ClassVar[dict[type, Path]] = {}
     _laying_out: ClassVar = threading.Lock()
 
+    #: Of tables. One server's name is free on each other, as a test may take it from one for another.
+    _numbers: ClassVar = itertools.count(1)
+
     def __init__(self, *programs: str) -> None:
         found = {name: _found(name, self.FOLDERS) for name in programs}
         lacking = [name for name, path in found.items() if path is None]
@@ -49,7 +52,6 @@ class DatabaseServer:
         self.folder = self._own_folder()
         self.data = self.folder / "data"
         self.run("cp", "-a", str(self._laid_out()), str(self.data))
-        self._numbers = itertools.count(1)
 
     def _laid_out(self) -> Path:
         with self._laying_out:
