@@ -65,10 +65,14 @@ class ServerProcess:
         deadline = time.monotonic() + PATIENCE
         while not self._is_ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                log_text = (self._directory / "log").read_text(errors="replace")
+                log_text = self.log()
                 self.kill()
-                raise RuntimeError(f"{self._command[0]} does not start:\n{log_text[-3000:]}")
+                raise RuntimeError(f"{self._command[0]} does not start:\n{log_text}")
             time.sleep(0.01)
+
+    def log(self) -> str:
+        """Return the end of its log."""
+        return (self._directory / "log").read_text(errors="replace")[-3000:]
 
     def kill(self) -> None:
         """End it as a crash would."""

@@ -113,7 +113,11 @@ class SentinelGroup:
                 promotions.append(time.monotonic())
             return self._group.primary() is not old
 
-        eventually(is_done, "no other primary is named", patience=90.0)
+        try:
+            eventually(is_done, "no other primary is named", patience=90.0)
+        except AssertionError as error:
+            error.add_note(self._group.sentinels[0].process.log())
+            raise
         fault.losses.append((promotions[0] - UNREPLICATED, time.monotonic() + SWITCHED))
         return fault
 
