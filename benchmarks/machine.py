@@ -40,7 +40,7 @@ def describe(distributions: Sequence[str] = DISTRIBUTIONS, programs: Sequence[st
     """Return name to description, in the order to show them: of the machine, and of the versions of what ran."""
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "processor": f"{_processor()}, {_cores()}",
         "system": f"{platform.system()} {platform.release()}, temporary files on {_file_system(gettempdir())}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}{_threading()}",
         "versions": ", ".join(f"{name} {version}" for name, version in _versions(distributions).items()),
@@ -53,6 +53,12 @@ def _processor() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()
+
+
+def _cores() -> str:
+    """Return how many cores there are, and how many of them took part: `taskset` leaves some to others."""
+    there, here = os.cpu_count() or 1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    return f"{there} cores, of which {here} took part" if 0 < here < there else f"{there} cores"
 
 
 def _file_system(directory: str) -> str:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any, Final
 
-from benchmarks.served.content import HTML, ROWS, SECONDS
+from benchmarks.served.content import BODIES, HTML, ROWS, SECONDS
 
 __all__ = ["SITES", "make"]
 
@@ -30,6 +30,20 @@ def _application(decorate: Decorator = lambda view: view) -> Any:
     @decorate
     async def page() -> str:
         return HTML
+
+    return app
+
+
+def _bare() -> Any:
+    starts = {
+        path: {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]}
+        for path, body in BODIES.items()
+    }
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send(starts[scope["path"]])
+            await send({"type": "http.response.body", "body": BODIES[scope["path"]]})
 
     return app
 
@@ -90,6 +104,7 @@ def _hishel() -> Any:
 
 SITES: Final[dict[str, Callable[[], Any]]] = {
     "uncached": _application,
+    "bare application": _bare,
     "Storeroom": lambda: _storeroom("default"),
     "Storeroom, files": lambda: _storeroom("files"),
     "fastapi-cache2": _fastapi_cache2,

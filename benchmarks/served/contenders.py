@@ -6,10 +6,12 @@ from typing import Final
 
 from benchmarks.served import asgi_sites, wsgi_sites
 
-__all__ = ["GROUPS", "NGINX", "OURS", "PATHS", "UNCACHED", "Group"]
+__all__ = ["BARE", "GROUPS", "NGINX", "OURS", "PATHS", "UNCACHED", "Group"]
 
 OURS: Final = "Storeroom"
 UNCACHED: Final = "uncached"
+BARE: Final = "bare application"
+"""Answers with the bytes and nothing else: no cache in Python can be faster on its server."""
 NGINX: Final = "nginx"
 
 PATHS: Final = {"/rows": "100 rows as JSON", "/page": "5 kB of HTML"}
@@ -36,11 +38,11 @@ class Group:
     @property
     def peers(self) -> tuple[str, ...]:
         """The other caches in Python."""
-        return tuple(name for name in self.names if not name.startswith(OURS) and name not in (UNCACHED, NGINX))
+        return tuple(name for name in self.names if not name.startswith(OURS) and name not in (UNCACHED, BARE, NGINX))
 
 
 def _names(sites: Iterable[str]) -> tuple[str, ...]:
-    return (*(name for name in sites if name != UNCACHED), UNCACHED, NGINX)
+    return (*(name for name in sites if name not in (UNCACHED, BARE)), UNCACHED, BARE, NGINX)
 
 
 GROUPS: Final = (

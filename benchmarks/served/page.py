@@ -9,9 +9,9 @@ from benchmarks.console import times
 from benchmarks.goals import Verdict
 from benchmarks.machine import describe
 from benchmarks.page import rate_mark, table
-from benchmarks.served.contenders import OURS
+from benchmarks.served.contenders import BARE, OURS
 from benchmarks.served.load import CONNECTIONS
-from benchmarks.served.run import Row, share_of_nginx, verdicts
+from benchmarks.served.run import Row, shares, verdicts
 from benchmarks.served.serving import THREADS
 
 __all__ = ["write"]
@@ -33,7 +33,9 @@ processors** with the server: more of them would raise the rates of the fast one
 round after round; figures are medians of the rounds, and ratios are of rates within one round. All run at once, idle
 but for the one that is asked. uvicorn runs on uvloop and httptools, gunicorn on gunicorn-h1c, and each worker of the
 WSGI servers has {THREADS} threads. Where nothing else is said a server has one worker. A server has costs of its own
-for each request, which no cache within it can save: in gunicorn they are many times those of a hit.
+for each request, which no cache within it can save: in gunicorn they are many times those of a hit. The `bare
+application` shows them: it answers with the same bytes, does nothing else, and has no framework. No cache in Python can
+be faster on its server, so where it is not three times as fast as a peer, no cache can be.
 
 The two pages: a list of 100 small dicts, which the framework makes into JSON for each answer, and a ready text of 5 kB,
 which costs the application nothing: there a cache can save only the framework. `nginx` is `proxy_cache` in front of the
@@ -73,9 +75,10 @@ def _goals(found: list[Verdict]) -> str:
 
 
 def _shares(rows: list[Row]) -> str:
-    lines = [[row.name, *(f"{share_of_nginx(row, name):.0%}" for name in (OURS, f"{OURS}, files"))] for row in rows]
-    text = "The share of nginx's rate that a hit in Python reaches:\n"
-    return "\n".join([text, table(["", "memory", "files"], lines)])
+    lines = [[row.name, *(f"{share:.0%}" for share in shares(row))] for row in rows]
+    headings = [f"{storage}, of {other}" for other in ("the bare rate", "nginx's") for storage in ("memory", "files")]
+    text = f"The shares of the rates of the {BARE} and of nginx that a hit reaches:\n"
+    return "\n".join([text, table(["", *headings], lines)])
 
 
 def _section(heading: str, name: str, rows: list[Row], charts: Path) -> Iterable[str]:

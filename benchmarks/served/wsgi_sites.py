@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from benchmarks.served.asgi_sites import caches, folder
-from benchmarks.served.content import HTML, ROWS, SECONDS
+from benchmarks.served.content import BODIES, HTML, ROWS, SECONDS
 
 __all__ = ["DJANGO", "FLASK", "make", "urlpatterns"]
 
@@ -63,6 +63,17 @@ def _django(kind: str | None = None) -> Any:
     return get_wsgi_application()
 
 
+def _bare() -> Any:
+    headers = {path: [("Content-Length", str(len(body)))] for path, body in BODIES.items()}
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        path = environ["PATH_INFO"]
+        start_response("200 OK", headers[path])
+        return [BODIES[path]]
+
+    return app
+
+
 def _storeroom(app: Any, alias: str) -> Any:
     import storeroom
     from storeroom.integrations.wsgi import PageCache
@@ -73,6 +84,7 @@ def _storeroom(app: Any, alias: str) -> Any:
 
 FLASK: Final[dict[str, Callable[[], Any]]] = {
     "uncached": _flask,
+    "bare application": _bare,
     "Storeroom": lambda: _storeroom(_flask(), "default"),
     "Storeroom, files": lambda: _storeroom(_flask(), "files"),
     "Flask-Caching": lambda: _flask("SimpleCache"),
@@ -80,6 +92,7 @@ FLASK: Final[dict[str, Callable[[], Any]]] = {
 }
 DJANGO: Final[dict[str, Callable[[], Any]]] = {
     "uncached": _django,
+    "bare application": _bare,
     "Storeroom": lambda: _storeroom(_django(), "default"),
     "Storeroom, files": lambda: _storeroom(_django(), "files"),
     "Django": lambda: _django("locmem.LocMemCache"),
