@@ -147,6 +147,11 @@ def _open_sqlite(location: str, bound: int) -> Any:
     return _open_database(f"sqlite:///{location}/storeroom.sqlite3", bound)
 
 
+def _open_postgresql(url: str, bound: int) -> Any:
+    # A large table there keeps room for the writes that run at the same time, and evicts many at once: see IN_FLIGHT.
+    return _open_database(url, bound + 48)
+
+
 def _open_redis(location: str, bound: int) -> Any:
     from storeroom.backends.redis import RedisCache
 
@@ -251,7 +256,7 @@ CONTENDERS: Final = {
         Contender(
             "PostgreSQL",
             ["psycopg", "storeroom.backends.db.postgresql", "storeroom.serializers.pickles"],
-            _open_database,
+            _open_postgresql,
             STOREROOM,
             room=_of_postgresql,
             server="pg_ctlcluster",
