@@ -23,12 +23,12 @@ from tests.docs_site.looking import asked, browser
 
 _SCRAPE: Final = 4  # seconds, as the data source's setting tells Grafana; each worker of three is met several times
 WINDOW: Final = 4 * _SCRAPE  # seconds of a rate, as Grafana makes it of that
-_SIZE: Final = {"width": 1440, "height": 1600, "deviceScaleFactor": 1, "mobile": False}
+_SIZE: Final = {"width": 1440, "height": 900, "deviceScaleFactor": 1, "mobile": False}
 _MODULES: Final = PACKAGES / "node_modules"
 _SITE: Final = PACKAGES / "site"
 _TSC: Final = ("--noEmit", "--strict", "--skipLibCheck", "--target", "es2022", "--module", "esnext")
 _ESBUILD: Final = ("--bundle", "--minify", "--jsx=automatic", "--log-level=error", "--define:global=window")
-_LOADERS: Final = ("--loader:.svg=dataurl", "--loader:.ttf=dataurl", "--loader:.css=empty")
+_LOADERS: Final = ("--loader:.svg=dataurl", "--loader:.ttf=dataurl")
 
 
 def check() -> None:
@@ -48,7 +48,9 @@ def build() -> None:
     for name, weight in (("Regular", 400), ("Medium", 500)):
         inter = _MODULES / "@fontsource" / "inter" / "files" / f"inter-latin-{weight}-normal.woff2"
         shutil.copy2(inter, fonts / f"Inter-{name}.woff2")
-    (_SITE / "page.html").write_text("<!doctype html><meta charset=utf-8><body><script src=page.js></script>")
+    (_SITE / "page.html").write_text(
+        "<!doctype html><meta charset=utf-8><link rel=stylesheet href=page.css><body><script src=page.js></script>"
+    )
     production = '--define:process.env.NODE_ENV="production"'
     bundle = (str(HERE / "page.jsx"), f"--outfile={_SITE / 'page.js'}")
     _node("esbuild/bin/esbuild", *bundle, *_ESBUILD, *_LOADERS, production)
