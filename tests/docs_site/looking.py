@@ -35,7 +35,8 @@ KEPT: Final = {
 }
 FLAGS: Final = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--hide-scrollbars", "--allow-file-access-from-files",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+    "--allow-file-access-from-files",
 )  # fmt: skip
 
 

@@ -94,6 +94,70 @@ def test_every_metric_is_on_the_dashboard_or_in_an_alert(names: dict[str, set[st
     assert set(names) - shown == of_families | {"storeroom_saved_seconds", "storeroom_round_trip_seconds_count"}
 
 
+PANELS: dict[str, dict[str, Any]] = {panel["title"]: panel for panel in DASHBOARD["panels"]}
+
+
+def test_panels_lie_beside_each_other() -> None:
+    """Panels have ids and titles of their own, and fill the rows of Grafana's 24 columns without overlapping."""
+    panels = DASHBOARD["panels"]
+    assert len(PANELS) == len({panel["id"] for panel in panels}) == len(panels)
+    cells = [
+        (x, y)
+        for at in (panel["gridPos"] for panel in panels)
+        for x in range(at["x"], at["x"] + at["w"])
+        for y in range(at["y"], at["y"] + at["h"])
+    ]
+    rows = {y for _, y in cells}
+    assert sorted(cells) == [(x, y) for x in range(24) for y in sorted(rows)]
+    assert rows == set(range(len(rows)))
+
+
+def test_variables_are_those_of_the_dashboard() -> None:
+    """Queries and data sources name the variables that the dashboard has, and Grafana's window of a rate."""
+    named = set(re.findall(r"\$\{?(\w+)", json.dumps(DASHBOARD)))
+    assert named == {variable["name"] for variable in DASHBOARD["templating"]["list"]} | {"__rate_interval", "__all"}
+
+
+def unit_of(panel: dict[str, Any], query: str) -> str:
+    unit = str(panel["fieldConfig"]["defaults"]["unit"])
+    for override in panel["fieldConfig"]["overrides"]:
+        assert override["matcher"]["id"] == "byFrameRefID"
+        if override["matcher"]["options"] == query:
+            unit = next((each["value"] for each in override["properties"] if each["id"] == "unit"), unit)
+    return unit
+
+
+@pytest.mark.parametrize("title", PANELS)
+def test_panels_show_their_queries_as_they_are(title: str) -> None:
+    """The unit is that of the metric, a legend names labels that the query keeps, and refIds tell queries apart."""
+    panel = PANELS[title]
+    targets = panel["targets"]
+    assert len({target["refId"] for target in targets}) == len(targets)
+    for target in targets:
+        query, unit = target["expr"], unit_of(panel, target["refId"])
+        if "_bytes" in query or "_seconds" in query:
+            expected = "s" if "_seconds" in query else "Bps" if "rate(" in query else "bytes"
+            assert unit == expected, target["refId"]
+        kept = re.findall(r"(?:sum|max) by \(([^)]*)\)", query)[:1]
+        labels = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+        assert labels == (set(", ".join(kept).split(", ")) - {"le"} if labels else set()), target["legendFormat"]
+
+
+@pytest.mark.parametrize("title", [title for title, panel in PANELS.items() if panel["type"] == "stat"])
+def test_single_numbers_have_colours_of_their_own(title: str) -> None:
+    """None is left to Grafana's default, which is green up to 80 whatever the number tells."""
+    shown = PANELS[title]["fieldConfig"]["defaults"]
+    assert shown["color"]["mode"] == "fixed" or len(shown["thresholds"]["steps"]) > 1
+
+
+def test_the_page_tells_what_drew_the_picture() -> None:
+    """The version of Grafana's components on the page is the one that make dashboard installs."""
+    packages = json.loads((MONITORING.parents[1] / "tests/dashboard/package.json").read_text("utf-8"))["dependencies"]
+    told = re.findall(r"`@grafana/ui` ([\d.]+)", (MONITORING.parent / "monitoring.md").read_text("utf-8"))
+    assert told == [packages["@grafana/ui"]]
+    assert {version for name, version in packages.items() if name.startswith("@grafana/")} == set(told)
+
+
 def test_promtool_accepts_the_alerts() -> None:
     """The rules are valid to Prometheus's own tool."""
     checked = subprocess.run([binary("promtool", "Debian: prometheus"), "check", "rules", str(ALERTS)], check=False)

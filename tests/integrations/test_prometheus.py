@@ -156,6 +156,37 @@ def test_processes_that_count_together_are_told_apart_and_never_fall(tmp_path: P
     assert sorted(numbers[-1] for numbers in told.values()) == [4, 40]
 
 
+WRITER = """
+import sys, time
+from storeroom.backends.filebased import FileBasedCache
+turns = FileBasedCache(sys.argv[1], {})._engine.turns
+with turns.taken(5), turns.begin(write=True):
+    print("writes", flush=True)
+    time.sleep(0.2)
+"""
+
+
+def test_files_are_told_of_as_they_stand_in_the_record(tmp_path: Path) -> None:
+    """A scrape waits for another process's write: counts told and not added would be missing in the next one."""
+    with engines_of_its_own():
+        storeroom.configure(
+            {"default": {"BACKEND": "storeroom.backends.filebased.FileBasedCache", "LOCATION": str(tmp_path / "files")}}
+        )
+        cache = storeroom.cache
+        cache.set("user", 1)
+        cache.engine.add_counts()
+        cache.get("user")
+        assert cache.engine.counted() == {"hits": 1}
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path / "files")], stdout=subprocess.PIPE
+        ) as writer:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == b"writes\n"
+            assert total(scraped(), "storeroom_requests_total", result="hit") == 1
+            assert not cache.engine.counted()
+        caches.swap(None)
+
+
 def test_to_register_opens_no_cache(three: None, tmp_path: Path) -> None:
     """A collector is registered at import; caches are read when they are asked for, and names are known before."""
     registry = CollectorRegistry(auto_describe=True)

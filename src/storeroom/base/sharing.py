@@ -39,7 +39,7 @@ HEARD_SECONDS: Final = 3600.0
 """For how long the numbers of a process that ended, or does nothing, are told apart: many scrapes long."""
 
 _TURN_SECONDS: Final = 2.0
-"""For how long the end of a process waits for a write under way."""
+"""For how long the end of a process, and whoever watches, waits for a write under way."""
 
 _SLOTS: Final = 256
 """Processes that are counted at once; a further one takes the slot of the one that was written the longest ago."""
@@ -240,7 +240,7 @@ def stats_apart(cache: Any) -> dict[str, CacheStats] | None:
     would take that for a restart. In an outage there are this process's counts alone.
     """
     if not cache._publishes:
-        cache.engine.add_counts()
+        cache.engine.add_counts(_TURN_SECONDS)
         return None
     name, since = _name_of(cache), timeouts.now() - HEARD_SECONDS
     own = next(each for each in cache._counters.publishers if each.name == name)

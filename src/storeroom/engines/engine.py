@@ -114,8 +114,12 @@ class Engine:
         """The number of servers that are taken for down now."""
         return 0
 
-    def add_counts(self) -> int:
-        """Add this process's counts to the record of all, if there is one; return the evictions of all, or 0."""
+    def add_counts(self, seconds: float = 0.0) -> int:
+        """Add this process's counts to the record of all, if there is one; return the evictions of all, or 0.
+
+        Args:
+            seconds: for how long to wait while another process writes.
+        """
         return 0
 
     def counted(self) -> dict[str, Any]:

@@ -254,10 +254,10 @@ class Environment(RecoveringEngine):
         if is_ours:
             turns.threads.release()
 
-    def add_counts(self) -> int:
+    def add_counts(self, seconds: float = 0.0) -> int:
         """Add this process's counters to those of all; return the evictions of all, or 0 if nothing was added."""
         if (environment := self._environment) is not None:
-            with contextlib.suppress(ReplacedError, TakenError), self.turns.taken():
+            with contextlib.suppress(ReplacedError, TakenError), self.turns.taken(seconds):
                 return add_counts(environment, self.queues.slots, self.counters)
         return 0
 
