@@ -197,7 +197,12 @@ class DatabaseCache(ComparingCache):
         return self._decoded(storage_key, name, row[0], row[1])
 
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
-        return {storage_key: value for storage_key, (value, _) in self._found(storage_keys).items()}
+        engine, names = self._engine, dict(zip(layout.names_of(storage_keys), storage_keys, strict=True))
+        found, now = engine.read(fetch_parts, engine, list(chunks(list(names)))), timeouts.now()
+        live = [(bytes(name), value, number) for name, value, number, expires in found if expires > now]
+        if self._notes_reads:
+            engine.note_all([name for name, _, _ in live])
+        return self._decoded_all(names, live)
 
     def _clock(self, storage_key: str) -> Clock | None:
         return self._engine.read(self._engine.database.clock)
@@ -279,7 +284,7 @@ class DatabaseCache(ComparingCache):
             return self._withdrawn(error, (storage_key,))
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
-        rows = [self._row(storage_key, value) for storage_key, value in values.items()]
+        rows = self._rows(values)
         stored = 0
         try:
             for part in self._in_steps(rows, layout.value_bytes):
