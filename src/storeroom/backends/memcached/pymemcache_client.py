@@ -176,7 +176,7 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
             return None
         if length < len(received) or not received.endswith(_AFTER_VALUE):
             raise MemcacheUnknownError("no reply of Memcached")
-        return bytes(received[received.index(b"\r\n") + 2 : -len(_AFTER_VALUE)])
+        return bytes(memoryview(received)[received.index(b"\r\n") + 2 : -len(_AFTER_VALUE)])
 
     def _received(self) -> bytes:
         """Receive what is there, and more than nothing."""
