@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from storeroom import timeouts
 from storeroom.backends.db.database import Database
@@ -20,10 +20,16 @@ __all__ = ["UNBOUNDED", "BriefWriter"]
 
 T = TypeVar("T")
 
-UNBOUNDED = Bounds()
+UNBOUNDED: Final = Bounds()
+
+_IN_A_ROW: Final = 4
+"""Entries written over one of the same size, after which the next is tried so first: to try in vain takes a statement,
+and so no more than every fifth write does."""
 
 _Written: TypeAlias = tuple[Any, Any, Any]
 """Growth of the row written, None if an entry is present; entries and bytes, None if the counts did not change."""
+
+_NO_GROWTH: Final[_Written] = 0, None, None
 
 
 class BriefWriter(NetworkEngine):
@@ -35,8 +41,8 @@ class BriefWriter(NetworkEngine):
     _notifications: "Notifications | None"
     _earliest: float
     _look_after: float
-    _overwrites = False
-    """Whether the last entry was written over one of the same size: then the next is tried so first."""
+    _written_over = 0
+    """How many entries in a row were written over one of the same size."""
 
     @abstractmethod
     def write(self, change: Callable[..., T], *args: Any, bounds: Bounds = UNBOUNDED) -> T:
@@ -75,11 +81,11 @@ class BriefWriter(NetworkEngine):
     def _put_briefly(self, row: Row, expires_at: float, bounds: Bounds, only_absent: bool) -> bool:
         """Write an entry and count it; return whether it was. Raise OverfullError if more is due after all."""
         columns = columns_of(row, expires_at)
-        if self._overwrites and not only_absent and self._put_over(columns):
-            growth: Any = 0
-            entries = size = None
+        if self._written_over >= _IN_A_ROW and not only_absent and self._put_over(columns):
+            growth, entries, size = _NO_GROWTH
         else:
             growth, entries, size = self._put_counting(columns, row.size, bounds, only_absent)
+            self._written_over = self._written_over + 1 if growth == 0 else 0
         if growth is None:
             return False
         self._earliest = min(self._earliest, expires_at)
@@ -96,16 +102,16 @@ class BriefWriter(NetworkEngine):
         """Write an entry over one of the same size, which changes no counts; tell whether there was one."""
         name, value, number, expires, size, _, sequence = columns
         terms = value, number, expires, sequence, name, size
-        self._overwrites = self._exclusively(rows_changed, self.statements.put_over, terms) > 0
-        return self._overwrites
+        is_changed = self._exclusively(rows_changed, self.statements.put_over, terms) > 0
+        if not is_changed:
+            self._written_over = 0
+        return is_changed
 
     def _put_counting(self, columns: Sequence[Any], size: int, bounds: Bounds, only_absent: bool) -> _Written:
         terms = (*columns, timeouts.now()) if only_absent else columns, only_absent, size, bounds
         if self.statements.grammar.chains:
             return self._exclusively(self._put_by_one, *terms)
-        written = self._counting(self._put_by_two, *terms)
-        self._overwrites = written[0] == 0
-        return written
+        return self._counting(self._put_by_two, *terms)
 
     def _put_by_one(
         self, session: Any, parameters: Sequence[Any], only_absent: bool, size: int, bounds: Bounds
