@@ -33,12 +33,17 @@ class OneByOne(ABC):
         """Return the bytes to store of values by storage key, in their order."""
         return [self.dumps(value, storage_key) for storage_key, value in values.items()]
 
-    def loads_many(self, frames: Mapping[str, bytes]) -> dict[str, Any]:
-        """Return the values by storage key, without those that cannot be read."""
+    def loads_many(self, frames: Mapping[str, bytes], start: int = 0) -> dict[str, Any]:
+        """Return the values by storage key, without those that cannot be read.
+
+        Args:
+            frames: by storage key.
+            start: bytes before each frame.
+        """
         values: dict[str, Any] = {}
         for storage_key, data in frames.items():
             with suppress(DecodeError):
-                values[storage_key] = self.loads(data, storage_key)
+                values[storage_key] = self.loads(data[start:], storage_key)
         return values
 
 
@@ -114,19 +119,19 @@ class Codec(OneByOne):
             reason = "unknown to this codec" if data and data[0] not in self._readers else type(error).__name__
             raise DecodeError(f"Stored bytes cannot be read ({len(data)} bytes, {first}): {reason}.") from error
 
-    def loads_many(self, frames: Mapping[str, bytes]) -> dict[str, Any]:
-        """Return the values by storage key, without those that cannot be read."""
+    def loads_many(self, frames: Mapping[str, bytes], start: int = 0) -> dict[str, Any]:
+        """Return the values by storage key, without those that cannot be read. See OneByOne."""
         try:
-            return self._read_all(frames)
+            return self._read_all(frames, start)
         except Exception as error:  # noqa: BLE001 -- as in loads()
-            raise_if_foreign(error, self._read_all, frames)
-        return super().loads_many(frames)
+            raise_if_foreign(error, self._read_all, frames, start)
+        return super().loads_many(frames, start)
 
-    def _read_all(self, frames: Mapping[str, bytes]) -> dict[str, Any]:
+    def _read_all(self, frames: Mapping[str, bytes], start: int) -> dict[str, Any]:
         """Do as loads_many() where all can be read."""
-        readers, text = self._readers, TEXT_BYTE
+        readers, text, behind = self._readers, TEXT_BYTE, start + 1
         return {
-            storage_key: data[1:].decode() if (first := data[0]) == text else readers[first](data)
+            storage_key: data[behind:].decode() if (first := data[start]) == text else readers[first](data[start:])
             for storage_key, data in frames.items()
         }
 

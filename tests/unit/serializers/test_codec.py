@@ -332,3 +332,6 @@ def test_many_frames_are_read_as_each_by_itself(codec):
     read = codec.loads_many(frames | damaged)
     assert list(read) == list(frames)
     assert all(same(value, codec.loads(frames[key], key)) for key, value in read.items())
+    behind = {key: b"\x02header" + frame for key, frame in (frames | damaged).items()}
+    assert list(codec.loads_many(behind, 7)) == list(frames)
+    assert all(same(value, read[key]) for key, value in codec.loads_many(behind, 7).items())

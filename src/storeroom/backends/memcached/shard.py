@@ -139,11 +139,9 @@ class Shard(NetworkCache, abstract=True):
         found = self._engine.ask("get_many", list(names))
         counters.bytes_read += max(0, sum(map(len, found.values())) - _START * len(found))
         first, behind = live_headers(timeouts.now())
-        frames = {
-            names[key]: data[_START:] for key, data in found.items() if first <= data < behind or len(data) < _START
-        }
-        values: dict[str, Any] = self._codec.loads_many(frames)
-        counters.errors += len(frames) - len(values)
+        live = {names[key]: data for key, data in found.items() if first <= data < behind or len(data) < _START}
+        values: dict[str, Any] = self._codec.loads_many(live, _START)
+        counters.errors += len(live) - len(values)
         return values
 
     def _get_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
