@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from storeroom.backends.redis import RedisCache, operations
-from storeroom.backends.redis.names import Former, key_bytes, key_text, keys_bytes
+from storeroom.backends.redis.names import Former, key_text
+from storeroom.backends.redis.operations import key_bytes, keys_bytes
 from storeroom.backends.redis.requests import Use, one
 from storeroom.exceptions import LockLostError
 from storeroom.keys import FENCE_PREFIX, LOCK_PREFIX, TAG_PREFIX, escaped

@@ -17,7 +17,7 @@ from redis.retry import Retry
 from storeroom.backends.redis import options as known
 from storeroom.backends.redis.health import GroupBreaker
 from storeroom.backends.redis.location import Server, Target
-from storeroom.backends.redis.names import key_bytes
+from storeroom.backends.redis.operations import key_bytes
 from storeroom.backends.redis.pool import Pool, pack
 from storeroom.backends.redis.replicas import Replicated
 from storeroom.backends.redis.requests import (

@@ -6,12 +6,9 @@ those for all of them. A program's key that ends like an internal name gets a NU
 """
 
 import re
-from collections.abc import Collection
 from typing import Final
 
-from storeroom.keys import encoded
-
-__all__ = ["Former", "is_former", "key_bytes", "key_text", "keys_bytes", "literal", "on_server"]
+__all__ = ["Former", "is_former", "key_text", "literal", "on_server"]
 
 _INTERNAL: Final = re.compile("\x00([a-z]+)\x00(.*)", re.DOTALL)
 _ENDED: Final = re.compile("(.*)\x00([a-z]+)\x00(\x00*)", re.DOTALL)
@@ -37,21 +34,6 @@ def on_server(storage_key: str) -> str:
     if (internal := _INTERNAL.fullmatch(storage_key)) is not None:
         return f"{internal[2]}\x00{internal[1]}\x00"
     return f"{storage_key}\x00" if _ENDED.fullmatch(storage_key) else storage_key
-
-
-def key_bytes(storage_key: str) -> bytes:
-    """Return the name of a key on the server; any text has one, lone surrogates included."""
-    if "\x00" in storage_key:
-        storage_key = on_server(storage_key)
-    try:
-        return storage_key.encode()
-    except UnicodeEncodeError:
-        return storage_key.encode("utf-8", "surrogatepass")
-
-
-def keys_bytes(storage_keys: Collection[str]) -> list[bytes]:
-    """Return the names of several keys: see key_bytes()."""
-    return encoded(storage_keys) or list(map(key_bytes, storage_keys))
 
 
 def key_text(name: bytes) -> str | None:

@@ -3,7 +3,7 @@
 A timeout goes to the server as milliseconds from now, and comes back as such: the clocks of the hosts need not agree.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -14,7 +14,7 @@ from storeroom.backends.redis import scripts
 from storeroom.backends.redis.foreign import ForeignReader
 from storeroom.backends.redis.limits import Limit
 from storeroom.backends.redis.listing import each_batch
-from storeroom.backends.redis.names import is_former, key_bytes, key_text, keys_bytes, literal
+from storeroom.backends.redis.names import is_former, key_text, literal, on_server
 from storeroom.backends.redis.replies import answered, frame_of, head_of, is_envelope, whole
 from storeroom.backends.redis.requests import (
     Command,
@@ -28,6 +28,7 @@ from storeroom.backends.redis.requests import (
 from storeroom.backends.redis.watching import Runner
 from storeroom.engines.counts import Counters
 from storeroom.exceptions import DecodeError, StorageError
+from storeroom.keys import encoded
 from storeroom.serializers import Codec
 from storeroom.storage.copies import alike
 from storeroom.storage.counters import numeric
@@ -35,7 +36,7 @@ from storeroom.storage.envelope import FIRST_BYTE, KIND_BYTES, LEASED_BYTES, Env
 from storeroom.storage.hooks import ABSENT, LOOK, MISSING, Conditional, Swap
 from storeroom.timeouts import NEVER
 
-__all__ = ["FullError", "Operations", "until"]
+__all__ = ["FullError", "Operations", "key_bytes", "keys_bytes", "until"]
 
 T = TypeVar("T")
 
@@ -53,6 +54,21 @@ _STORED: Final = b"OK"
 _NO_EXPIRY: Final = -1
 _ABSENT: Final = -2
 """Replies to PTTL: https://redis.io/commands/pttl."""
+
+
+def key_bytes(storage_key: str) -> bytes:
+    """Return the name of a key on the server; any text has one, lone surrogates included."""
+    if "\x00" in storage_key:
+        storage_key = on_server(storage_key)
+    try:
+        return storage_key.encode()
+    except UnicodeEncodeError:
+        return storage_key.encode("utf-8", "surrogatepass")
+
+
+def keys_bytes(storage_keys: Collection[str]) -> list[bytes]:
+    """Return the names of several keys: see key_bytes()."""
+    return encoded(storage_keys) or list(map(key_bytes, storage_keys))
 
 
 def _milliseconds(expires_at: float) -> int:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from storeroom.backends.redis.location import Target
-from storeroom.backends.redis.names import key_bytes, literal
+from storeroom.backends.redis.names import literal
+from storeroom.backends.redis.operations import key_bytes
 from storeroom.backends.redis.requests import Command, is_forbidden
 from storeroom.backends.redis.scripts import Script
 from storeroom.engines.background import submit

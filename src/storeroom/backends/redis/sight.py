@@ -1,7 +1,6 @@
 """A look at an entry on a server, for explain()."""
 
-from storeroom.backends.redis.names import key_bytes
-from storeroom.backends.redis.operations import Operations, until
+from storeroom.backends.redis.operations import Operations, key_bytes, until
 from storeroom.backends.redis.requests import Command, Exchange, Request, Use, checked, is_wrong_type
 from storeroom.storage.sightings import Sighting, of_frame
 

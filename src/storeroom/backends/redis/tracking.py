@@ -21,7 +21,8 @@ from redis.exceptions import RedisError
 
 from storeroom import timeouts
 from storeroom.backends.redis.location import Server, Target
-from storeroom.backends.redis.names import Former, key_bytes
+from storeroom.backends.redis.names import Former
+from storeroom.backends.redis.operations import key_bytes
 from storeroom.backends.redis.wire import CHANNEL, Changed, Wire, changed_by, is_primary, primaries
 from storeroom.exceptions import StoreroomError
 from storeroom.near.listening import BrokenError, ListeningThread, RefusedError
