@@ -106,7 +106,7 @@ def test_postgresql_is_asked_once_for_a_write(make: Make, operation: str) -> Non
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_who_writes_over_entries_of_the_same_size_does_so_by_an_update(make: Make, kind: str) -> None:
+def test_writes_over_entries_of_the_same_size_become_updates(make: Make, kind: str) -> None:
     """After four sets over entries of the same size the next are one UPDATE, until one finds none; all are counted."""
     cache = make(kind, max_entries=300, max_bytes="1MB")
     cache.set_many({"k": "longer", "l": 1})
