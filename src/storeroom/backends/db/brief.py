@@ -65,16 +65,17 @@ class BriefWriter(NetworkEngine):
                 pass
         if only_absent:
             return bool(self.write(Transaction.add_many, {row: expires_at}, bounds=bounds))
+        before = self._counts
         self.write(Transaction.put, [row], expires_at, bounds=bounds)
+        self._note_growth(self._counts is not before)
         return True
 
     def _is_brief(self, row: Row, bounds: Bounds) -> bool:
         """Tell whether, for all that is known here, nothing is due beside writing and counting."""
-        grammar = self.statements.grammar
-        if self._counts is None or self._notifications is not None or not grammar.returning:
+        if self._counts is None or self._notifications is not None:
             return False
         entries, size = self._counts
-        now, writes = timeouts.now(), IN_FLIGHT if grammar.chains else 1
+        now, writes = timeouts.now(), IN_FLIGHT if self.statements.grammar.chains else 1
         has_room = bounds.allow(entries + writes, size + writes * row.size)
         return now < self._earliest and now < self._look_after and has_room
 
@@ -85,7 +86,7 @@ class BriefWriter(NetworkEngine):
             growth, entries, size = _NO_GROWTH
         else:
             growth, entries, size = self._put_counting(columns, row.size, bounds, only_absent)
-            self._written_over = self._written_over + 1 if growth == 0 else 0
+            self._note_growth(growth)
         if growth is None:
             return False
         self._earliest = min(self._earliest, expires_at)
@@ -98,6 +99,10 @@ class BriefWriter(NetworkEngine):
             self.write(Transaction.count_anew, bounds=bounds)
         return True
 
+    def _note_growth(self, growth: int | None) -> None:
+        """Note by how much a write has added to the sizes of all; None if there was none."""
+        self._written_over = self._written_over + 1 if growth == 0 else 0
+
     def _put_over(self, columns: Sequence[Any]) -> bool:
         """Write an entry over one of the same size, which changes no counts; tell whether there was one."""
         name, value, number, expires, size, _, sequence = columns
@@ -108,6 +113,8 @@ class BriefWriter(NetworkEngine):
         return is_changed
 
     def _put_counting(self, columns: Sequence[Any], size: int, bounds: Bounds, only_absent: bool) -> _Written:
+        if not self.statements.grammar.returning:
+            raise OverfullError
         terms = (*columns, timeouts.now()) if only_absent else columns, only_absent, size, bounds
         if self.statements.grammar.chains:
             return self._exclusively(self._put_by_one, *terms)
