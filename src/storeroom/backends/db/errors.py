@@ -27,7 +27,7 @@ class FullError(StorageError):
 class OverfullError(Exception):
     """A write is undone, or not begun, as more than itself is due.
 
-    The table would hold more than its bounds allow, or has lost its row of counts, or cannot tell what is to be counted.
+    The table would hold more than its bounds allow, has lost its row of counts, or cannot tell what is to be counted.
     """
 
 
