@@ -106,7 +106,7 @@ class ComparingCache(KeptBounds, NetworkCache, abstract=True):
             if value is not None
         }
         self._counters.bytes_read += sum(map(len, frames.values()))
-        values = self._codec.loads_many(frames)
+        values: dict[str, Any] = self._codec.loads_many(frames)
         self._counters.errors += len(frames) - len(values)
         return numbers | values
 
