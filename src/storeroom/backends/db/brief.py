@@ -42,7 +42,7 @@ class BriefWriter(NetworkEngine):
     _earliest: float
     _look_after: float
     _written_over = 0
-    """How many entries in a row were written over one of the same size."""
+    """Entries in a row that were written over one of the same size."""
 
     @abstractmethod
     def write(self, change: Callable[..., T], *args: Any, bounds: Bounds = UNBOUNDED) -> T:
