@@ -46,6 +46,7 @@ _BEGUN: Final = 2
 """The parts of a reply by which it shows whether it is Memcached's."""
 
 _STORED: Final = b"STORED"
+_STORED_ALONE: Final = _STORED + b"\r\n"
 _ANSWERS: Final = frozenset({_STORED, b"NOT_STORED", b"EXISTS", b"NOT_FOUND"})
 """The answers to a value that is to be stored."""
 
@@ -251,7 +252,10 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
         if self.sock is None:
             self._connect()
         self.sock.sendall(b"%b %b 0 %d %d%b\r\n%b\r\n" % (command, key, exptime, len(data), token, data))
-        line, *more = self._lines(1)
+        reply = self.sock.recv(_RECEIVED)
+        if reply == _STORED_ALONE:
+            return True
+        line, *more = self._lines(1, reply)
         if line in _ANSWERS and not more:
             return line == _STORED
         try:
@@ -264,9 +268,8 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
             raise
         raise MemcacheUnknownError(line[:32])
 
-    def _lines(self, count: int) -> list[bytes]:
-        """Receive so many lines: fewer, or more, if one of them is none of the _ANSWERS."""
-        received = self._received()
+    def _lines(self, count: int, received: bytes) -> list[bytes]:
+        """Receive so many lines, which begin so: fewer, or more, if one of them is none of the _ANSWERS."""
         while True:
             *lines, rest = received.split(b"\r\n")
             if len(lines) >= count or not _ANSWERS.issuperset(lines):
@@ -280,7 +283,7 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
             self._connect()
         head = b"%b %%b 0 %d %%d\r\n%%b\r\n" % (command, exptime)
         self.sock.sendall(b"".join([head % (key, len(data), data) for key, data in values.items()]))
-        lines = self._lines(len(values))
+        lines = self._lines(len(values), self._received())
         if len(lines) == len(values) and _ANSWERS.issuperset(lines):
             return {key: line == _STORED for key, line in zip(values, lines, strict=True)}
         odd = next((line for line in lines if line not in _ANSWERS), lines[-1])
