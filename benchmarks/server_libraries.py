@@ -291,6 +291,14 @@ def redis_set_many(client: Any, batch: Mapping[str, Any]) -> None:
     pipeline.execute()
 
 
+def redis_pipeline(client: Any, keys: Sequence[str]) -> list[Any]:
+    pipeline = client.pipeline(transaction=False)
+    for key in keys:
+        pipeline.get(key)
+    replies: list[Any] = pipeline.execute()
+    return replies
+
+
 def _redis(name: str, requires: str, open_cache: Callable[[Path, int], Any], **given: Any) -> Library:
     given = {"statements": API, "close": leave, "program": "redis-server", **given}
     return Library(name, requires, open_cache, **given)
@@ -418,6 +426,7 @@ SERVER_CALLS: Final = {
         psycopg_set,
         pylibmc_set_many,
         pymemcache_set_many,
+        redis_pipeline,
         redis_set_many,
         sqlite3_get,
         sqlite3_set,

@@ -28,6 +28,7 @@ from benchmarks.server_libraries import (
     raw_memcached,
     read_all,
 )
+from benchmarks.situations import SITUATIONS
 from benchmarks.timing import Contender
 
 __all__ = ["SERVER_ROWS"]
@@ -58,6 +59,7 @@ def _steady_size(times: float) -> Row:
 _MEMCACHED_GOALS: Final[Mapping[tuple[str, str], Sequence[Goal]]] = {
     ("get", "pymemcache"): [Steady(1.08, "pymemcache")],
     ("get", "pylibmc"): [Steady(1.08, "pylibmc")],
+    ("get_many", "pylibmc"): [Steady(1.3, "pylibmc")],
     ("set_many", "pylibmc"): [Steady(1.2, "pylibmc")],
 }
 
@@ -100,16 +102,16 @@ def _tagged(words: str, library: Library) -> Row:
 
 SERVER_ROWS: Final = (
     _row("database get, SQLite", _SQLITE, "get", [Faster(1.5, "Django")]),
-    _row("database set, SQLite", _SQLITE, "set", [Faster(15, "Django")]),
+    _row("database set, SQLite", _SQLITE, "set", [Faster(15, "Django"), Steady(4, "sqlite3")]),
     _row("database set_many of 100, SQLite", _SQLITE, "set_many", [Faster(100, "Django")]),
     _row("database get_many of 100, SQLite", _SQLITE, "get_many"),
     _row("database incr, SQLite", _SQLITE, "incr", value=1),
     _row("database get, PostgreSQL", _POSTGRESQL, "get"),
-    _row("database set, PostgreSQL", _POSTGRESQL, "set"),
+    _row("database set, PostgreSQL", _POSTGRESQL, "set", [Steady(1.3, "psycopg")]),
     _steady_size(1.3),
-    _row("redis get", _REDIS, "get", [Steady(1, "redis-py")]),
+    _row("redis get", _REDIS, "get", [Steady(0.85, "redis-py")]),
     _row("redis set", _REDIS, "set"),
-    _row("redis get_many of 100", _REDIS, "get_many"),
+    _row("redis get_many of 100", _REDIS, "get_many", [Steady(1.1, "redis-py")]),
     _row("redis set_many of 100", _REDIS, "set_many"),
     _row("redis incr", _REDIS, "incr", value=1),
     _row("redis 2,000 agets at once", (STOREROOM_REDIS, DJANGO_REDIS), "agets", [Faster(3, "Django")]),
@@ -120,6 +122,7 @@ SERVER_ROWS: Final = (
     *_memcached("set", "set"),
     *_memcached("get_many", "get_many of 100"),
     *_memcached("set_many", "set_many of 100"),
+    *SITUATIONS,
     _renewal("file renewal of a lease", STOREROOM_FILE),
     _renewal("database renewal of a lease, SQLite", STOREROOM_SQLITE),
     _renewal("database renewal of a lease, PostgreSQL", STOREROOM_POSTGRESQL),

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-__all__ = ["directory", "mariadb", "memcached", "postgresql", "redis", "redis_cluster", "stop"]
+__all__ = ["directory", "mariadb", "memcached", "postgresql", "redis", "redis_cluster", "redis_socket", "stop"]
 
 _running = ExitStack()
 
@@ -20,12 +20,20 @@ def directory() -> Path:
 
 
 @cache
-def redis() -> str:
-    """Return the URL of a Redis."""
+def _redis() -> Any:
     from tests.servers.redis import RedisServer, redis_binary, running
 
-    server = _running.enter_context(contextmanager(running)(RedisServer(redis_binary(), directory())))
-    return f"redis://127.0.0.1:{server.port}/0"
+    return _running.enter_context(contextmanager(running)(RedisServer(redis_binary(), directory())))
+
+
+def redis() -> str:
+    """Return the URL of a Redis."""
+    return f"redis://127.0.0.1:{_redis().port}/0"
+
+
+def redis_socket() -> str:
+    """Return the URL of the same Redis by its Unix socket."""
+    return f"unix://{_redis().socket}?db=0"
 
 
 @cache
@@ -65,5 +73,5 @@ def mariadb() -> Any:
 def stop() -> None:
     """Stop those that were started."""
     _running.close()
-    for start in (mariadb, memcached, postgresql, redis, redis_cluster):
+    for start in (mariadb, memcached, postgresql, _redis, redis_cluster):
         start.cache_clear()

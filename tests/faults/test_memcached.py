@@ -88,6 +88,8 @@ def test_server_that_is_no_memcached_is_a_miss(site: Site, nonsense: bytes) -> N
         assert cache.get("k", "default") == "default"
         cache.set("k", 1)
         assert cache.add("k", 1) is False
+        assert cache.get_many(["k", "l"]) == {}
+        assert cache.set_many({"k": 1, "l": 1}) == ["k", "l"]
         assert site.failures(cache) > 0
         listener.shutdown(socket.SHUT_RDWR)
     thread.join()

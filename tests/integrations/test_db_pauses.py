@@ -330,6 +330,8 @@ def test_read_writes_down_few_readings(make: Make, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Transaction, "renew", lambda _, names: renewed.append(len(names)))
     for number in range(2 * _NOTES):
         assert cache.get(f"k{number}") == number
+    assert len(cache._engine.notes) <= _NOTES
+    assert len(cache.get_many([f"k{number}" for number in range(2 * _NOTES)])) == 2 * _NOTES
     assert renewed
     assert max(renewed) <= _RENEWED
     assert len(cache._engine.notes) <= _NOTES

@@ -291,6 +291,13 @@ def test_servers_are_told_by_address(
         assert told_of(put, "cache.item_size") == (after.bytes_written - before.bytes_written,)
         assert told_of(hit, "cache.item_size") == (after.bytes_read - before.bytes_read,)
         assert told_of(hit, "cache.name", "storeroom.backend", "cache.key") == (alias, backend, ("user",))
+        texts = {f"user:{number}": "x" * number for number in range(5)}
+        cache.set_many(texts)
+        assert cache.get_many(texts) == texts
+        *_, written, read = sdk.spans()
+        last = cache.stats()
+        assert told_of(written, "cache.item_size") == (last.bytes_written - after.bytes_written,)
+        assert told_of(read, "cache.item_size") == (last.bytes_read - after.bytes_read,)
         peer = told_of(hit, "network.peer.address", "network.peer.port")
         assert peer == ("127.0.0.1", port if alias == "redis" else int(memcached_location.rpartition(":")[2]))
 

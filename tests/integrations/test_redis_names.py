@@ -9,7 +9,7 @@ import pytest
 
 from storeroom.backends.redis import RedisCache, operations
 from storeroom.backends.redis.names import Former, key_text
-from storeroom.backends.redis.operations import key_bytes
+from storeroom.backends.redis.operations import key_bytes, keys_bytes
 from storeroom.backends.redis.requests import Use, one
 from storeroom.exceptions import LockLostError
 from storeroom.keys import FENCE_PREFIX, LOCK_PREFIX, TAG_PREFIX, escaped
@@ -93,6 +93,9 @@ def test_names_differ_and_tell_their_keys() -> None:
     names = list(map(key_bytes, keys))
     assert len(set(names)) == len(keys)
     assert list(map(key_text, names)) == keys
+    plain = ["", "k", "line\nbreak", "é", "app:1:k"]
+    for batch in (keys, plain, plain[:1], [], [*plain, keys[0]], [Former("\x00lock\x00k"), *plain], ["\ud800", "k"]):
+        assert keys_bytes(batch) == list(map(key_bytes, batch))
 
 
 @pytest.mark.parametrize("prefix", ["app", "a:b", "{app}", "", "é*[", "a\x00lock\x00"])

@@ -1,21 +1,53 @@
 """The codec: one value to stored bytes and back, by the rules of its configuration."""
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from storeroom.config.naming import named
 from storeroom.exceptions import DecodeError, SerializationError
-from storeroom.serializers.frames import SCALAR_WRITERS, SIGNED, TEXT_BYTE, Reader, Writer, is_plain_integer
+from storeroom.serializers.frames import SCALAR_WRITERS, SIGNED, TEXT, TEXT_BYTE, Reader, Writer, is_plain_integer
 from storeroom.serializers.signatures import Signer
 from storeroom.storage.envelope import Envelope, pack
 from storeroom.storage.interruptions import raise_if_foreign
 
-__all__ = ["Codec", "SignedCodec"]
+__all__ = ["Codec", "OneByOne", "SignedCodec"]
 
 
-class Codec:
+class OneByOne(ABC):
+    """A codec that has no shorter way for several values than one after the other."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def dumps(self, value: object, storage_key: str) -> bytes:
+        """Return the bytes to store under `storage_key`."""
+
+    @abstractmethod
+    def loads(self, data: bytes, storage_key: str) -> Any:
+        """Return the value that was stored under `storage_key`; raise DecodeError if the bytes are none of its own."""
+
+    def dumps_many(self, values: Mapping[str, object]) -> list[bytes]:
+        """Return the bytes to store of values by storage key, in their order."""
+        return [self.dumps(value, storage_key) for storage_key, value in values.items()]
+
+    def loads_many(self, frames: Mapping[str, bytes], start: int = 0) -> dict[str, Any]:
+        """Return the values by storage key, without those that cannot be read.
+
+        Args:
+            frames: by storage key.
+            start: bytes before each frame.
+        """
+        values: dict[str, Any] = {}
+        for storage_key, data in frames.items():
+            with suppress(DecodeError):
+                values[storage_key] = self.loads(data[start:], storage_key)
+        return values
+
+
+class Codec(OneByOne):
     """Turns values into stored bytes and back. `build_codec` makes one, which threads may share.
 
     Args:
@@ -57,6 +89,17 @@ class Codec:
         compressed = self._compress(frame)
         return compressed if len(compressed) < len(frame) else frame
 
+    def dumps_many(self, values: Mapping[str, object]) -> list[bytes]:
+        """Return the bytes to store of values by storage key, in their order."""
+        shortest, frames = self._compress_min_bytes, list[bytes]()
+        for storage_key, value in values.items():
+            # As dumps(), without the two calls for a short text in ASCII, whose bytes are as many as its characters.
+            if type(value) is str and len(value) + 1 < shortest and value.isascii():
+                frames.append(TEXT + value.encode())
+            else:
+                frames.append(self.dumps(value, storage_key))
+        return frames
+
     def loads(self, data: bytes, storage_key: str) -> Any:
         """Return the value that was stored under `storage_key`.
 
@@ -76,15 +119,21 @@ class Codec:
             reason = "unknown to this codec" if data and data[0] not in self._readers else type(error).__name__
             raise DecodeError(f"Stored bytes cannot be read ({len(data)} bytes, {first}): {reason}.") from error
 
-    def loads_many(self, frames: Mapping[str, bytes]) -> dict[str, Any]:
-        """Return the values by storage key, without those that cannot be read."""
-        values: dict[str, Any] = {}
-        for storage_key, data in frames.items():
-            try:  # as loads(), without its call: there may be hundreds
-                values[storage_key] = data[1:].decode() if data[0] == TEXT_BYTE else self._readers[data[0]](data)
-            except Exception as error:  # noqa: BLE001 -- as in loads()
-                raise_if_foreign(error, self._read, data)
-        return values
+    def loads_many(self, frames: Mapping[str, bytes], start: int = 0) -> dict[str, Any]:
+        """Return the values by storage key, without those that cannot be read. See OneByOne."""
+        try:
+            return self._read_all(frames, start)
+        except Exception as error:  # noqa: BLE001 -- as in loads()
+            raise_if_foreign(error, self._read_all, frames, start)
+        return super().loads_many(frames, start)
+
+    def _read_all(self, frames: Mapping[str, bytes], start: int) -> dict[str, Any]:
+        """Do as loads_many() where all can be read."""
+        readers, text, behind = self._readers, TEXT_BYTE, start + 1
+        return {
+            storage_key: data[behind:].decode() if (first := data[start]) == text else readers[first](data[start:])
+            for storage_key, data in frames.items()
+        }
 
     def _read(self, data: bytes) -> Any:
         return self._readers[data[0]](data)
@@ -104,6 +153,10 @@ class SignedCodec(Codec):
         frame = super().dumps(value, storage_key)
         return frame if is_plain_integer(frame) else self._signer.sign(frame, storage_key)
 
+    # One by one, as each is bound to its key: the short ways of other codecs know no signature.
+    dumps_many = OneByOne.dumps_many
+    loads_many = OneByOne.loads_many
+
     def loads(self, data: bytes, storage_key: str) -> Any:
         """Return the value, if it was signed for `storage_key`."""
         if data[:1] == SIGNED:
@@ -114,14 +167,6 @@ class SignedCodec(Codec):
         if data and is_plain_integer(data):
             return super().loads(data, storage_key)
         raise DecodeError("Stored bytes are not signed, and a secret is set.")
-
-    def loads_many(self, frames: Mapping[str, bytes]) -> dict[str, Any]:
-        """Return the values by storage key, of those that were signed for it."""
-        values: dict[str, Any] = {}
-        for storage_key, data in frames.items():
-            with suppress(DecodeError):
-                values[storage_key] = self.loads(data, storage_key)
-        return values
 
     def secret_of(self, data: bytes, storage_key: str) -> tuple[int | None, int]:
         """Return the number of the secret that has signed stored bytes, None for another one; and how many there are.

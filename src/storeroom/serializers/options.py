@@ -221,7 +221,12 @@ def _readers(
     }
     readers = plain | {known.prefix[0]: unread for known in FORMATS.values()}
     readers |= {known.prefix[0]: partial(expansion.read, known, plain) for known in formats}
-    return readers | {FIRST_BYTE[0]: lambda frame: unpack(frame, lambda inner: readers[inner[0]](inner))}
+
+    def loads(inner: bytes) -> object:
+        # As in Codec.loads(): most values that have tags are texts, or pickles.
+        return inner[1:].decode() if inner[0] == frames.TEXT_BYTE else readers[inner[0]](inner)
+
+    return readers | {FIRST_BYTE[0]: partial(unpack, loads=loads)}
 
 
 def _reader(prefix: bytes, loads: Callable[[bytes], Any]) -> Reader:

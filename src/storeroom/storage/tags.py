@@ -21,8 +21,8 @@ from storeroom.storage.steps import Steps
 from storeroom.timeouts import NEVER
 
 __all__ = [
-    "TAG_PREFIX", "Versions", "agree", "all_tagged", "are_current", "current_versions", "live_envelopes", "prolong",
-    "renew", "stamps_of", "tag_keys", "tagged",
+    "TAG_PREFIX", "Versions", "agree", "all_tagged", "are_current", "current_versions", "is_written", "live_envelopes",
+    "prolong", "renew", "stamps_of", "tag_keys", "tagged",
 ]  # fmt: skip
 
 SHORTEST_LIFE: Final = 300.0
@@ -76,11 +76,12 @@ def live_envelopes(hooks: StorageHooks, envelopes: Iterable[Envelope]) -> Steps[
 
 def agree(envelope: Envelope, found: Mapping[str, Any]) -> bool:
     """Tell whether the versions that were read, as _written(), are those of the envelope."""
-    for key, version in envelope.tags:
-        written = found.get(key)
-        if type(written) is not str or not written.startswith(f"{version:016x} "):
-            return False
-    return True
+    return all(is_written(found.get(key), version) for key, version in envelope.tags)
+
+
+def is_written(found: Any, version: int) -> bool:
+    """Tell whether a tag's entry that was read, as _written(), has this version."""
+    return type(found) is str and found.startswith(f"{version:016x} ")
 
 
 def current_versions(hooks: StorageHooks, keys: Sequence[str]) -> Steps[Versions | None]:

@@ -311,6 +311,19 @@ def test_plain_integers_and_frames_are_told_apart():
     assert not is_plain_integer(b"\x02text")
 
 
+@pytest.mark.parametrize(
+    "codec",
+    [TRUSTED, SAFE, SIGNED, build_codec(compressor="zlib", compress_min_bytes=5)],
+    ids=["trusted", "safe", "signed", "compressing"],
+)
+def test_many_values_are_written_as_each_by_itself(codec):
+    """dumps_many() returns the bytes that dumps() returns, in the order of the values, and names one it refuses."""
+    values = {f"{KEY}:{number}": value for number, value in enumerate([*PLAIN, "text", "a" * 1000, "\ud800", ""])}
+    assert codec.dumps_many(values) == [codec.dumps(value, key) for key, value in values.items()]
+    with pytest.raises(SerializationError, match="the-refused-one"):
+        codec.dumps_many({**values, "the-refused-one": lambda: None})
+
+
 @pytest.mark.parametrize("codec", [TRUSTED, SAFE, SIGNED], ids=["trusted", "safe", "signed"])
 def test_many_frames_are_read_as_each_by_itself(codec):
     """loads_many() returns the values that loads() returns, by key, and leaves out what cannot be read."""
@@ -319,3 +332,6 @@ def test_many_frames_are_read_as_each_by_itself(codec):
     read = codec.loads_many(frames | damaged)
     assert list(read) == list(frames)
     assert all(same(value, codec.loads(frames[key], key)) for key, value in read.items())
+    behind = {key: b"\x02header" + frame for key, frame in (frames | damaged).items()}
+    assert list(codec.loads_many(behind, 7)) == list(frames)
+    assert all(same(value, read[key]) for key, value in codec.loads_many(behind, 7).items())

@@ -197,16 +197,23 @@ class DatabaseCache(ComparingCache):
         return self._decoded(storage_key, name, row[0], row[1])
 
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
-        return {storage_key: value for storage_key, (value, _) in self._found(storage_keys).items()}
+        names = dict(zip(layout.names_of(storage_keys), storage_keys, strict=True))
+        found, now = self._fetched(list(names)), timeouts.now()
+        live = [(bytes(name), value, number) for name, value, number, expires in found if expires > now]
+        if self._notes_reads:
+            self._engine.note_all([name for name, _, _ in live])
+        return self._decoded_all(names, live)
+
+    def _fetched(self, names: Sequence[bytes]) -> list[Any]:
+        engine = self._engine
+        return engine.read(fetch_parts, engine.database, engine.statements, list(chunks(names)))
 
     def _clock(self, storage_key: str) -> Clock | None:
         return self._engine.read(self._engine.database.clock)
 
     def _found(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
         names = {name_of(storage_key): storage_key for storage_key in storage_keys}
-        engine = self._engine
-        found = engine.read(fetch_parts, engine, list(chunks(list(names))))
-        now = timeouts.now()
+        engine, found, now = self._engine, self._fetched(list(names)), timeouts.now()
         values: dict[str, tuple[Any, float | None]] = {}
         for column, value, number, expires in found:
             if expires <= now:
@@ -279,7 +286,7 @@ class DatabaseCache(ComparingCache):
             return self._withdrawn(error, (storage_key,))
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
-        rows = [self._row(storage_key, value) for storage_key, value in values.items()]
+        rows = self._rows(values)
         stored = 0
         try:
             for part in self._in_steps(rows, layout.value_bytes):

@@ -5,7 +5,7 @@ the bytes before, and the transaction looks whether these are still there; if no
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -73,8 +73,17 @@ class ComparingCache(KeptBounds, NetworkCache, abstract=True):
 
     def _row(self, storage_key: str, value: Any) -> Row:
         frame = self._codec.dumps(value, storage_key)
-        row = layout.make_row(storage_key, frame)
         self._counters.bytes_written += len(frame)
+        return self._made(storage_key, frame)
+
+    def _rows(self, values: Mapping[str, Any]) -> list[Row]:
+        """Do as _row() for several entries."""
+        frames = self._codec.dumps_many(values)
+        self._counters.bytes_written += sum(map(len, frames))
+        return list(map(self._made, values, frames))
+
+    def _made(self, storage_key: str, frame: bytes) -> Row:
+        row = layout.make_row(storage_key, frame)
         max_bytes = self._bounds.max_bytes
         if row.size > max_bytes:
             raise ValueTooLargeError(
@@ -85,6 +94,21 @@ class ComparingCache(KeptBounds, NetworkCache, abstract=True):
 
     def _decoded(self, storage_key: str, name: bytes, value: Any, number: int | None) -> Any:
         return number if value is None else self._loaded(storage_key, _frame(storage_key, name, value))
+
+    def _decoded_all(self, names: Mapping[bytes, str], rows: Sequence[tuple[bytes, Any, int | None]]) -> dict[str, Any]:
+        """Return the values in name, value and number of rows, by the storage keys of their names."""
+        numbers = {names[name]: number for name, value, number in rows if value is None}
+        frames = {
+            names[name]: value
+            if type(value) is bytes and len(name) < layout.KEY_BYTES
+            else _frame(names[name], name, value)
+            for name, value, _ in rows
+            if value is not None
+        }
+        self._counters.bytes_read += sum(map(len, frames.values()))
+        values: dict[str, Any] = self._codec.loads_many(frames)
+        self._counters.errors += len(frames) - len(values)
+        return numbers | values
 
     def _loaded(self, storage_key: str, frame: bytes) -> Any:
         self._counters.bytes_read += len(frame)

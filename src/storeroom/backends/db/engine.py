@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from storeroom import timeouts
 from storeroom.backends.connections import Connections
 from storeroom.backends.db import schema
+from storeroom.backends.db.brief import UNBOUNDED, BriefWriter
 from storeroom.backends.db.database import pause
-from storeroom.backends.db.errors import Fault, FullError, OutageError, OverfullError
+from storeroom.backends.db.errors import Fault, FullError, OutageError
 from storeroom.backends.db.pool import Pool
-from storeroom.backends.db.rows import COUNTS_NAME, ENDLESS, Row
-from storeroom.backends.db.transaction import EXPIRED, IN_FLIGHT, Bounds, Transaction, columns_of, entries_added
-from storeroom.backends.served import NetworkEngine
+from storeroom.backends.db.rows import ENDLESS
+from storeroom.backends.db.transaction import EXPIRED, Bounds, Transaction
 from storeroom.engines.nesting import Alone, OneByThread
 from storeroom.exceptions import StorageError
 from storeroom.locks import reentrant
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["DatabaseEngine"]
 
 T = TypeVar("T")
-
-_Written: TypeAlias = tuple[Any, Any, Any]
-"""Growth of the row written, None if an entry is present; entries and bytes, None if the counts did not change."""
 
 _ATTEMPTS: Final = 50
 """The most attempts of an operation that others are in the way of: each time one of them gets on."""
@@ -54,12 +51,10 @@ _RENEWED: Final = 50
 _NOTE_SECONDS: Final = 0.05
 """Between two reads that write names down."""
 
-_UNBOUNDED: Final = Bounds()
-
 _NO_LOCK: Final = contextlib.nullcontext()
 
 
-class DatabaseEngine(NetworkEngine):
+class DatabaseEngine(BriefWriter):
     """One table, and the sessions that it shares with other tables of its database."""
 
     def __init__(self, pool: Pool, table: str, options: Mapping[str, Any]) -> None:
@@ -111,79 +106,7 @@ class DatabaseEngine(NetworkEngine):
         self._earliest = min(self._earliest, expires_at)
         return result
 
-    def put(self, row: Row, expires_at: float, bounds: Bounds, *, only_absent: bool = False) -> bool:
-        """Write an entry, with nothing beside it where nothing is due; return whether it was written."""
-        if self._is_brief(row, bounds):
-            with contextlib.suppress(OverfullError):
-                return self._put_briefly(row, expires_at, bounds, only_absent)
-        if only_absent:
-            return bool(self.write(Transaction.add_many, {row: expires_at}, bounds=bounds))
-        self.write(Transaction.put, [row], expires_at, bounds=bounds)
-        return True
-
-    def _is_brief(self, row: Row, bounds: Bounds) -> bool:
-        """Tell whether, for all that is known here, nothing is due beside writing and counting."""
-        if self._counts is None or self._notifications is not None or not self.statements.grammar.returning:
-            return False
-        entries, size = self._counts
-        now, writes = timeouts.now(), IN_FLIGHT if self.statements.grammar.chains else 1
-        has_room = bounds.allow(entries + writes, size + writes * row.size)
-        return now < self._earliest and now < self._look_after and has_room
-
-    def _put_briefly(self, row: Row, expires_at: float, bounds: Bounds, only_absent: bool) -> bool:
-        """Write an entry and count it; return whether it was. Raise OverfullError if more is due after all."""
-        columns = columns_of(row, expires_at)
-        parameters = (*columns, timeouts.now()) if only_absent else columns
-        terms = parameters, only_absent, row.size, bounds
-        growth, entries, size = (
-            self._exclusively(self._put_by_one, *terms)
-            if self.statements.grammar.chains
-            else self._counting(self._put_by_two, *terms)
-        )
-        if growth is None:
-            return False
-        self._earliest = min(self._earliest, expires_at)
-        if entries is not None:
-            self._counts = counts = entries, int(size)
-            if not bounds.allow(*counts):  # a transaction has taken all the room meanwhile
-                self.write(Transaction.mind_bounds, bounds=bounds)
-        elif growth:
-            # Somebody has removed the counts while they were waited for.
-            self.write(Transaction.count_anew, bounds=bounds)
-        return True
-
-    def _put_by_one(
-        self, session: Any, parameters: Sequence[Any], only_absent: bool, size: int, bounds: Bounds
-    ) -> _Written:
-        """Write a row and count it in one statement; raise OverfullError, and write nothing, where there is no room."""
-        statement = self.statements.add_one if only_absent else self.statements.put_one
-        room = (COUNTS_NAME, bounds.max_entries - IN_FLIGHT, IN_FLIGHT * size, bounds.max_bytes)
-        found: _Written | None = session.execute(statement, (*room, *parameters, COUNTS_NAME)).fetchone()
-        if found is None:
-            raise OverfullError
-        return found
-
-    def _put_by_two(
-        self, session: Any, parameters: Sequence[Any], only_absent: bool, size: int, bounds: Bounds
-    ) -> _Written:
-        """Do as _put_by_one(), where a statement writes one row alone."""
-        statements = self.statements
-        statement = statements.add_many(1) if only_absent else statements.put_many(1)
-
-        def counted() -> _Written:
-            written = session.execute(statement, parameters).fetchall()
-            growth = written[0][0] if written else None
-            if not growth:
-                return growth, None, None
-            added = (entries_added(growth, size), growth, COUNTS_NAME)
-            counts = session.execute(statements.count_up, added).fetchone()
-            if counts is None or not bounds.allow(*counts):
-                raise OverfullError
-            return growth, *counts
-
-        return self.database.within(session, statements.grammar.begin, counted)
-
-    def write(self, change: Callable[..., T], *args: Any, bounds: Bounds = _UNBOUNDED) -> T:
+    def write(self, change: Callable[..., T], *args: Any, bounds: Bounds = UNBOUNDED) -> T:
         """Run ``change(transaction, *args)`` in a transaction, which is saved and committed."""
         result: T = self._counting(self._transact, change, args, bounds)
         return result
@@ -372,6 +295,12 @@ class DatabaseEngine(NetworkEngine):
         """Remember that an entry was read, for the next time that room is needed."""
         self.notes[name] = None
         if len(self.notes) > _NOTES:
+            self._write_notes()
+
+    def note_all(self, names: Sequence[bytes]) -> None:
+        """Do as note() for several entries."""
+        self.notes.update(dict.fromkeys(names[-_NOTES:]))
+        while len(self.notes) > _NOTES:
             self._write_notes()
 
     def _take_notes(self) -> list[bytes]:

@@ -25,7 +25,10 @@ class FullError(StorageError):
 
 
 class OverfullError(Exception):
-    """A write is undone: the table would hold more than its bounds allow, or has lost its row of counts."""
+    """A write is undone, or not begun, as more than itself is due.
+
+    The table would hold more than its bounds allow, has lost its row of counts, or cannot tell what is to be counted.
+    """
 
 
 class Fault(Enum):

@@ -1,10 +1,10 @@
 """Reads of rows on a session, each by a statement and its parameters."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from storeroom.backends.db.engine import DatabaseEngine
+from storeroom.backends.db.database import Database
+from storeroom.backends.db.statements import Statements
 
 __all__ = ["fetch_all", "fetch_one", "fetch_parts", "rows_changed"]
 
@@ -14,19 +14,22 @@ def fetch_one(session: Any, statement: str, parameters: Sequence[Any]) -> Any:
     return session.execute(statement, parameters).fetchone()
 
 
-def fetch_parts(session: Any, engine: "DatabaseEngine", parts: Sequence[Sequence[bytes]]) -> list[Any]:
+def fetch_parts(
+    session: Any, database: Database, statements: Statements, parts: Sequence[Sequence[bytes]]
+) -> list[Any]:
     """Return the rows of all names, as they are at one moment."""
-    statements = engine.statements
+    if len(parts) == 1:
+        return fetch_all(session, statements.get_many(len(parts[0])), parts[0])
 
     def fetched() -> list[Any]:
         return [row for part in parts for row in session.execute(statements.get_many(len(part)), part).fetchall()]
 
-    return fetched() if len(parts) == 1 else engine.database.within(session, statements.grammar.snapshot, fetched)
+    return database.within(session, statements.grammar.snapshot, fetched)
 
 
-def fetch_all(session: Any, statement: str, parameters: Sequence[Any]) -> Any:
+def fetch_all(session: Any, statement: str, parameters: Sequence[Any]) -> list[Any]:
     """Return all rows."""
-    return session.execute(statement, parameters).fetchall()
+    return list(session.execute(statement, parameters).fetchall())
 
 
 def rows_changed(session: Any, statement: str, parameters: Sequence[Any]) -> int:

@@ -1,8 +1,8 @@
 """MariaDB 10.6 and MySQL 8.0, or newer, by PyMySQL.
 
 Columns are binary, so that keys are compared byte by byte, whatever the collation of the
-database. Writing statements return no columns here: they are looked up afterwards within
-the transaction, under its locks.
+database. Writing statements return no columns here, but for MariaDB's INSERT: they are
+looked up afterwards within the transaction, under its locks.
 """
 
 import socket
@@ -111,7 +111,10 @@ class MySQLStatements(Statements):
     def _put_many(self, count: int) -> str:
         # Assigned one after the other, unlike elsewhere: the later ones see the new size.
         changes = ["growth = VALUES(size) - size", *(f"{column} = VALUES({column})" for column in COLUMNS[1:5])]
-        return f"{self.insert(count)} ON DUPLICATE KEY UPDATE {', '.join(changes)}, sequence = VALUES(sequence)"
+        changes.append("sequence = VALUES(sequence)")
+        # MySQL, which returns nothing, takes the end for a comment. Source: https://mariadb.com/kb/en/insertreturning
+        returned = "/*M!100500 RETURNING growth, size */"
+        return f"{self.insert(count)} ON DUPLICATE KEY UPDATE {', '.join(changes)} {returned}"
 
     def create(self) -> list[str]:
         """Return one statement: each is a transaction of its own here."""

@@ -19,11 +19,12 @@ in ``growth``, so that no write has to count; and in ``value`` the time until wh
 runs, at most. To empty the table by hand empties the counts with it.
 """
 
+from collections.abc import Collection
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from storeroom.exceptions import ValueTooLargeError
-from storeroom.keys import LOCK_PREFIX, TAG_PREFIX
+from storeroom.keys import LOCK_PREFIX, TAG_PREFIX, encoded
 from storeroom.serializers.frames import is_plain_integer
 from storeroom.storage import envelope
 from storeroom.storage.envelope import is_leased, is_packed
@@ -31,7 +32,7 @@ from storeroom.timeouts import NEVER
 
 __all__ = [
     "COUNTS_NAME", "ENDLESS", "KEY_BYTES", "ROW_BYTES", "TAG_NAMES", "Row", "frame_of", "from_column", "head_of",
-    "is_hashed", "is_over", "make_row", "name_of", "storage_key_of", "value_bytes",
+    "is_hashed", "is_over", "make_row", "name_of", "names_of", "storage_key_of", "value_bytes",
 ]  # fmt: skip
 
 COUNTS_NAME: Final = b"\x00counts"
@@ -56,6 +57,10 @@ _LENGTH_BYTES: Final = 4
 _ENVELOPE: Final = 1
 
 
+_ORDINARY: Final = frozenset(range(0x20)) - envelope.MAY_BEGIN
+"""First bytes of frames that are neither plain integers, nor perhaps envelopes."""
+
+
 class Row(NamedTuple):
     """An entry's columns, but for its expiry and its position in the sequence."""
 
@@ -77,6 +82,12 @@ def name_of(storage_key: str) -> bytes:
     return name[:_HEAD_BYTES] + b"#" + blake2b(name, digest_size=_HASH_BYTES).hexdigest().encode()
 
 
+def names_of(storage_keys: Collection[str]) -> list[bytes]:
+    """Return the ``cache_key`` of each of some storage keys."""
+    names = encoded(storage_keys)
+    return names if names and max(map(len, names)) < KEY_BYTES else list(map(name_of, storage_keys))
+
+
 def is_hashed(name: bytes) -> bool:
     """Tell whether the storage key stands before the frame."""
     return len(name) == KEY_BYTES
@@ -92,8 +103,15 @@ def make_row(storage_key: str, frame: bytes) -> Row:
         raise ValueTooLargeError(
             f"The value of key {storage_key!r} takes {len(frame)} bytes; a database's column holds {LONGEST} at most."
         )
-    name, value, number = name_of(storage_key), frame, _ENVELOPE if is_packed(frame) else None
-    key_bytes = len(name)
+    name = name_of(storage_key)
+    if frame[0] in _ORDINARY and name[:1] != b"\x00" and len(name) < KEY_BYTES:
+        return Row(name, frame, None, len(name) + len(frame) + ROW_BYTES)
+    return _special_row(storage_key, name, frame)
+
+
+def _special_row(storage_key: str, name: bytes, frame: bytes) -> Row:
+    """Do as make_row() for any key and frame."""
+    value, number, key_bytes = frame, _ENVELOPE if is_packed(frame) else None, len(name)
     if is_hashed(name):
         key = storage_key.encode("utf-8", "surrogatepass")
         key_bytes, value = len(key), len(key).to_bytes(_LENGTH_BYTES, "big") + key + frame

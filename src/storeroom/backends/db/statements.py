@@ -53,7 +53,7 @@ class Grammar:
         lock: makes a SELECT lock what it finds.
         skip_locked: the same, and makes it pass over rows that others have locked.
         quote: begins and ends a name.
-        returning: whether writing statements can return columns.
+        returning: whether all writing statements can return columns.
         chains: whether one statement can write to several rows, each in a way of its own.
         create: begins CREATE TABLE.
         table_suffix: ends it.
@@ -112,6 +112,9 @@ class Statements:
         self.incr = sql(
             "UPDATE $ SET number = number + ? WHERE cache_key = ? AND expires > ? AND number BETWEEN ? AND ? "
             f"AND value IS NULL{self._returned('number')}"
+        )
+        self.put_over = sql(
+            "UPDATE $ SET growth = 0, value = ?, number = ?, expires = ?, sequence = ? WHERE cache_key = ? AND size = ?"
         )
         if grammar.chains:
             self.put_one, self.add_one = sql(_put_one("")), sql(_put_one(_IF_ABSENT))

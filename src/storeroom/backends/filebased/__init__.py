@@ -65,7 +65,6 @@ from storeroom.exceptions import (
 )
 from storeroom.serializers import Codec, build_codec
 from storeroom.serializers.frames import TEXT_BYTE
-from storeroom.storage import conditions
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import LOOK, MISSING
 from storeroom.storage.steps import run
@@ -183,7 +182,7 @@ class FileBasedCache(WritePolicy, ComparingCache):
         storage_key = f"{head}{key}" if version is None and head is not None else self._storage_key(key, version)
         value = self._get(storage_key)
         if type(value) is Envelope:
-            value = run(conditions.opened(self, value))
+            value = self._opened(value)
         if value is MISSING:
             self._count_miss(key)
             return default

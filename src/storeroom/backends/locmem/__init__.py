@@ -23,7 +23,6 @@ from storeroom.engines import shared
 from storeroom.eviction import ENCODED, MOST_HITS, Entry
 from storeroom.exceptions import ReentrantUseError, SerializationError, ValueTooLargeError
 from storeroom.keys import TAG_PREFIX
-from storeroom.storage import conditions
 from storeroom.storage.copies import IMMUTABLE
 from storeroom.storage.counters import numeric
 from storeroom.storage.envelope import Envelope
@@ -118,9 +117,9 @@ class LocMemCache(MemoryContents):
                 except Exception as error:  # noqa: BLE001 -- as in _thawed()
                     value = self._unreadable(encoded, error)
             else:
-                value = self._decoded(entry)
+                value = encoded if type(encoded) is Envelope else self._decoded(entry)
                 if type(value) is Envelope:
-                    value = run(conditions.opened(self, value))
+                    value = self._opened(value)
             if value is MISSING:
                 self._counters.misses += 1
                 return default

@@ -13,13 +13,15 @@ from storeroom.backends.locmem.values import WITH_CONDITIONS, encode, frozen, th
 from storeroom.backends.process_locks import ProcessLocks
 from storeroom.config.naming import named
 from storeroom.engines import Engine
-from storeroom.eviction import BoundedMap, Entry, entry_size, free
+from storeroom.eviction import MOST_HITS, BoundedMap, Entry, entry_size, free
 from storeroom.exceptions import ReentrantUseError, SerializationError
 from storeroom.keys import TAG_PREFIX, KeySpace
 from storeroom.storage.copies import alike
+from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING, Conditional
 from storeroom.storage.interruptions import raise_if_foreign
 from storeroom.storage.steps import parts
+from storeroom.storage.tags import is_written
 from storeroom.storage.trials import names_in, note_unreadable
 
 if TYPE_CHECKING:
@@ -113,6 +115,19 @@ class MemoryContents(InlineCache, abstract=True):
     def _thaw(self, storage_key: str, kept: tuple[Any, Any]) -> Any:
         value, encoded = kept
         return value if encoded is None else thawed(encoded)
+
+    def _opened(self, envelope: Envelope) -> Any:
+        """See InlineCache; the tags' versions are looked up without a call for each."""
+        now, versions = timeouts.now(), self._tags.entries
+        if envelope.fresh_until <= now:
+            return MISSING
+        for key, version in envelope.tags:
+            entry = versions.get(key)
+            if entry is None or entry.expires_at <= now or not is_written(entry.value, version):
+                return MISSING
+            if entry.freq < MOST_HITS:
+                entry.freq += 1
+        return envelope.value
 
     def _map_of(self, storage_key: str) -> BoundedMap:
         return self._tags if storage_key.startswith(TAG_PREFIX) else self._bounded

@@ -1,7 +1,7 @@
 """pymemcache's client, as the cache needs it. See clients.py.
 
-Its own checks and serializers are left out: keys are legal and values are bytes. A single key, the most frequent
-request, is read here: pymemcache's parser, for any number of keys and any command, takes longer.
+Its own checks and serializers are left out: keys are legal and values are bytes. The replies to get, set and add are
+read here: pymemcache's parser, which reads those to any command line by line, takes several times as long.
 """
 
 import os
@@ -39,7 +39,16 @@ _NOTHING: Final = b"END\r\n"
 _AFTER_VALUE: Final = b"\r\nEND\r\n"
 """The end of a reply to a get of one key."""
 
-_NOT_STORED: Final = frozenset({b"NOT_STORED\r\n", b"EXISTS\r\n", b"NOT_FOUND\r\n"})
+_WORDS: Final = 4
+"""In the first line of a value: VALUE, key, flags and size."""
+
+_BEGUN: Final = 2
+"""The parts of a reply by which it shows whether it is Memcached's."""
+
+_STORED: Final = b"STORED"
+_STORED_ALONE: Final = _STORED + b"\r\n"
+_ANSWERS: Final = frozenset({_STORED, b"NOT_STORED", b"EXISTS", b"NOT_FOUND"})
+"""The answers to a value that is to be stored."""
 
 _TOO_LARGE: Final = b"object too large"
 _NO_ROOM: Final = b"out of memory"
@@ -163,14 +172,19 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
         """Receive the rest of a reply to get(); return the stored bytes, or raise one of OUTAGES."""
         received = bytearray(reply)
         while (length := self._length(key, received)) > len(received):
-            if not (more := self.sock.recv(_RECEIVED)):
-                raise ConnectionResetError("the server has closed the connection")
-            received += more
+            received += self._received()
         if received == _NOTHING:
             return None
         if length < len(received) or not received.endswith(_AFTER_VALUE):
             raise MemcacheUnknownError("no reply of Memcached")
-        return bytes(received[received.index(b"\r\n") + 2 : -len(_AFTER_VALUE)])
+        return bytes(memoryview(received)[received.index(b"\r\n") + 2 : -len(_AFTER_VALUE)])
+
+    def _received(self) -> bytes:
+        """Receive what is there, and more than nothing."""
+        if not (data := self.sock.recv(_PIECE)):
+            raise ConnectionResetError("the server has closed the connection")
+        received: bytes = data
+        return received
 
     def _length(self, key: bytes, received: bytearray) -> int:
         """Return the length of the reply that begins so; one more than has come if that does not show yet."""
@@ -189,8 +203,43 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = {}
         for batch in batches(keys):
-            found |= self._fetch(b"get", batch)
+            found |= self._get_batch(batch)
+        if not found.keys() <= set(keys):
+            raise MemcacheUnknownError("no reply of Memcached")
         return found
+
+    def _get_batch(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        if self.sock is None:
+            self._connect()
+        self.sock.sendall(b"get %b\r\n" % b" ".join(keys))
+        parts = [self._received()]
+        while True:
+            if len(parts) <= _BEGUN or parts[-1].endswith(b"\n"):  # the end, perhaps
+                parts = [b"".join(parts)]
+                found = self._values(parts[0])
+                if found is not None:
+                    return found
+            parts.append(self._received())
+
+    def _values(self, reply: bytes) -> dict[bytes, bytes] | None:
+        """Return the stored bytes by key in a reply to get; None if it has not come as a whole."""
+        found: dict[bytes, bytes] = {}
+        end, length = 0, len(reply)
+        while (line_end := reply.find(b"\r\n", end, end + _LONGEST_LINE)) >= 0:
+            words = reply[end:line_end].split(b" ")
+            if len(words) != _WORDS or words[0] != b"VALUE" or not words[3].isdigit():
+                if reply[end:] == _NOTHING:
+                    return found
+                self._raise_errors(reply[end:line_end], b"get")
+                break
+            start = line_end + 2
+            end = start + int(words[3]) + 2
+            if end > length:
+                return None
+            found[words[1]] = reply[start : end - 2]
+        if length - end < _LONGEST_LINE and line_end < 0:
+            return None
+        raise MemcacheUnknownError(reply[end:][:32])
 
     def gets(self, key: bytes) -> tuple[bytes, bytes] | None:
         return self._fetch(b"gets", (key,)).get(key)
@@ -203,17 +252,14 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
         if self.sock is None:
             self._connect()
         self.sock.sendall(b"%b %b 0 %d %d%b\r\n%b\r\n" % (command, key, exptime, len(data), token, data))
-        line: bytes = self.sock.recv(_RECEIVED)
-        while not line.endswith(b"\r\n") and len(line) < _LONGEST_LINE:
-            if not (more := self.sock.recv(_RECEIVED)):
-                raise ConnectionResetError("the server has closed the connection")
-            line += more
-        if line == b"STORED\r\n":
+        reply = self.sock.recv(_RECEIVED)
+        if reply == _STORED_ALONE:
             return True
-        if line in _NOT_STORED:
-            return False
+        line, *more = self._lines(1, reply)
+        if line in _ANSWERS and not more:
+            return line == _STORED
         try:
-            self._raise_errors(line.rstrip(), command)
+            self._raise_errors(line, command)
         except MemcacheServerError as error:
             if _TOO_LARGE in line:
                 raise TooLargeError(key, len(data)) from error
@@ -222,15 +268,32 @@ class PyMemcacheClient(Client):  # type: ignore[misc]  # pymemcache ships no typ
             raise
         raise MemcacheUnknownError(line[:32])
 
+    def _lines(self, count: int, received: bytes) -> list[bytes]:
+        """Receive so many lines, which begin so: fewer, or more, if one of them is none of the _ANSWERS."""
+        while True:
+            *lines, rest = received.split(b"\r\n")
+            if len(lines) >= count or not _ANSWERS.issuperset(lines):
+                return [*lines, rest] if rest else lines
+            if len(rest) > _LONGEST_LINE:
+                raise MemcacheUnknownError(rest[:32])
+            received += self._received()
+
     def _store(self, command: bytes, values: Mapping[bytes, bytes], exptime: int) -> dict[bytes, Any]:
+        if self.sock is None:
+            self._connect()
+        head = b"%b %%b 0 %d %%d\r\n%%b\r\n" % (command, exptime)
+        self.sock.sendall(b"".join([head % (key, len(data), data) for key, data in values.items()]))
+        lines = self._lines(len(values), self._received())
+        if len(lines) == len(values) and _ANSWERS.issuperset(lines):
+            return {key: line == _STORED for key, line in zip(values, lines, strict=True)}
+        odd = next((line for line in lines if line not in _ANSWERS), lines[-1])
+        self.close()
         try:
-            stored: dict[bytes, Any] = self._store_cmd(command, values, exptime, False)
-        except MemcacheUnexpectedCloseError as error:
-            raise ConnectionResetError("the server has closed the connection") from error
+            self._raise_errors(odd, command)
         except MemcacheServerError:
             # One by one shows which of them the server refuses.
             return dict(attempts(lambda key: self._store_one(command, key, values[key], exptime), values))
-        return stored
+        raise MemcacheUnknownError(odd[:32])
 
     def set(self, key: bytes, data: bytes, exptime: int) -> bool:
         try:

@@ -139,11 +139,9 @@ class Shard(NetworkCache, abstract=True):
         found = self._engine.ask("get_many", list(names))
         counters.bytes_read += max(0, sum(map(len, found.values())) - _START * len(found))
         first, behind = live_headers(timeouts.now())
-        frames = {
-            names[key]: data[_START:] for key, data in found.items() if first <= data < behind or len(data) < _START
-        }
-        values: dict[str, Any] = self._codec.loads_many(frames)
-        counters.errors += len(frames) - len(values)
+        live = {names[key]: data for key, data in found.items() if first <= data < behind or len(data) < _START}
+        values: dict[str, Any] = self._codec.loads_many(live, _START)
+        counters.errors += len(live) - len(values)
         return values
 
     def _get_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
@@ -211,8 +209,9 @@ class Shard(NetworkCache, abstract=True):
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
         expires_at = self._until(expires_at)
-        by_key = self._keys(values)
-        data = {key: self._packed(name, values[name], expires_at) for key, name in by_key.items()}
+        by_key, frames, header = self._keys(values), self._codec.dumps_many(values), HEADER.pack(expires_at)
+        self._counters.bytes_written += sum(map(len, frames))
+        data = {key: header + frame for key, frame in zip(by_key, frames, strict=True)}
         failed = self._store(self._engine.ask, by_key, "set_many", data, exptime(expires_at))
         if failed:
             self._without_room(self._no_room("Some were not stored."), len(failed))

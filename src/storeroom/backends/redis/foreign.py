@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from storeroom.exceptions import DecodeError
 from storeroom.serializers import Codec
+from storeroom.serializers.codec import OneByOne
 from storeroom.serializers.compressors import first_of
 from storeroom.storage.interruptions import raise_if_foreign
 
@@ -31,12 +32,15 @@ _LIBRARIES: Final[Mapping[bytes, tuple[str, ...]]] = {
 """Magic number -> modules with a decompress(): RFC 1950, RFC 1952, xz, LZ4 frame, RFC 8878."""
 
 
-class ForeignReader:
+class ForeignReader(OneByOne):
     """A codec that also reads unsigned pickles, compressed or not; `codec` writes, and is the first to read."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
-        self.dumps = codec.dumps
+
+    def dumps(self, value: object, storage_key: str) -> bytes:
+        """Return the bytes to store under `storage_key`."""
+        return self._codec.dumps(value, storage_key)
 
     def loads(self, data: bytes, storage_key: str) -> Any:
         """Return the value that was stored under `storage_key`; raise DecodeError if neither backend wrote it."""

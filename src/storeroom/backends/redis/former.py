@@ -18,6 +18,7 @@ from redis.exceptions import NoPermissionError
 from storeroom.backends.parts import PartialError
 from storeroom.backends.redis.names import Former
 from storeroom.backends.redis.operations import Operations
+from storeroom.backends.redis.replies import whole
 from storeroom.backends.redis.requests import Exchange, Request
 from storeroom.backends.redis.watching import is_watched
 from storeroom.exceptions import StorageError
@@ -30,6 +31,9 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 _REFUSED: Final = object()
+
+_BEHIND_INTERNAL: Final = "\x01"
+"""Internal keys come before it."""
 
 _SIGN: Final = " +"
 """Before the expiry of a version that has both names: programs of before read the same number."""
@@ -53,13 +57,14 @@ class BothNames(Operations):
         value_of: Callable[[Any], Any],
     ) -> Exchange[dict[str, Any]]:  # fmt: skip
         """Read entries; of the versions of tags those that both names have, or that are taken over."""
-        tags = [Former(key) for key in storage_keys if key.startswith(TAG_PREFIX)]
+        has_internal = storage_keys and min(storage_keys) < _BEHIND_INTERNAL
+        tags = [Former(key) for key in storage_keys if key.startswith(TAG_PREFIX)] if has_internal else []
         if not tags or not self._may_use_former:
             return (yield from read(storage_keys))
         lost: dict[str, Exception] = {}
         found, former = yield from self._both(_noting(lost, read(storage_keys)), _noting(lost, read(tags)))
         if former is _REFUSED:
-            return _whole(found, lost)
+            return whole(found, lost)
         for tag in tags:
             present, other = found.pop(tag, None), former.get(tag)
             if other is None:
@@ -68,7 +73,7 @@ class BothNames(Operations):
                 present = other
             if present is not None and _number(value_of(present)) == _number(value_of(other)):
                 found[str(tag)] = present
-        return _whole(found, lost)
+        return whole(found, lost)
 
     def _take_over(self, tag: Former, version: Any) -> Exchange[bool]:
         """Give a version that was written by a program of before its present name; tell whether it has it now."""
@@ -155,7 +160,7 @@ class BothNames(Operations):
         lost: dict[str, Exception] = {}
         present, former = _noting(lost, super().delete_many(storage_keys)), _noting(lost, super().delete_many(tags))
         count, other = yield from self._both(present, former)
-        return _whole(count if other is _REFUSED else max(count, other), lost)
+        return whole(count if other is _REFUSED else max(count, other), lost)
 
     def expiry(self, storage_key: str) -> Exchange[Any]:
         """See Operations: a lock is held while it has one of its names."""
@@ -231,12 +236,6 @@ def _noting(lost: dict[str, Exception], exchange: Exchange[T]) -> Exchange[T]:
         lost |= part.lost
         result: T = part.result
         return result
-
-
-def _whole(result: T, lost: dict[str, Exception]) -> T:
-    if lost:
-        raise PartialError(result, lost)
-    return result
 
 
 def _number(version: Any) -> Any:

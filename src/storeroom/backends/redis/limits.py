@@ -39,7 +39,7 @@ class Limit:
         Raises:
             ValueTooLargeError: one has an argument that is too long for the server; perhaps nothing was sent.
         """
-        if max(map(_length, commands)) <= _SHORT:
+        if max([len(word) for command in commands for word in command if type(word) is bytes]) <= _SHORT:
             return (yield Request(commands, use, may_lack=may_lack))
         longest = max(commands, key=_length)
         if time.monotonic() >= self._fresh_until:

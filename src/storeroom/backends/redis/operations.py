@@ -3,40 +3,40 @@
 A timeout goes to the server as milliseconds from now, and comes back as such: the clocks of the hosts need not agree.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from redis.exceptions import NoPermissionError, NoScriptError, OutOfMemoryError
 
 from storeroom import timeouts
-from storeroom.backends.parts import PartialError
 from storeroom.backends.redis import scripts
 from storeroom.backends.redis.foreign import ForeignReader
 from storeroom.backends.redis.limits import Limit
 from storeroom.backends.redis.listing import each_batch
 from storeroom.backends.redis.names import is_former, key_text, literal, on_server
+from storeroom.backends.redis.replies import answered, frame_of, head_of, is_envelope, whole
 from storeroom.backends.redis.requests import (
     Command,
     Exchange,
     Request,
     Use,
     checked,
-    is_outage,
     is_wrong_type,
     one,
 )
 from storeroom.backends.redis.watching import Runner
 from storeroom.engines.counts import Counters
 from storeroom.exceptions import DecodeError, StorageError
+from storeroom.keys import encoded
 from storeroom.serializers import Codec
 from storeroom.storage.copies import alike
 from storeroom.storage.counters import numeric
-from storeroom.storage.envelope import FIRST_BYTE, KIND_BYTES, LEASED_BYTES, Envelope, is_over, is_packed
+from storeroom.storage.envelope import FIRST_BYTE, KIND_BYTES, LEASED_BYTES, Envelope, is_over
 from storeroom.storage.hooks import ABSENT, LOOK, MISSING, Conditional, Swap
 from storeroom.timeouts import NEVER
 
-__all__ = ["FullError", "Operations", "key_bytes", "until"]
+__all__ = ["FullError", "Operations", "key_bytes", "keys_bytes", "until"]
 
 T = TypeVar("T")
 
@@ -47,6 +47,9 @@ _SMALL: Final = range(-(2**63), 2**63)
 """The numbers that INCRBY takes."""
 
 _NOT_RUN: Final = (NoScriptError, NoPermissionError)
+
+_STORED: Final = b"OK"
+"""The reply to a SET that was carried out."""
 
 _NO_EXPIRY: Final = -1
 _ABSENT: Final = -2
@@ -61,6 +64,11 @@ def key_bytes(storage_key: str) -> bytes:
         return storage_key.encode()
     except UnicodeEncodeError:
         return storage_key.encode("utf-8", "surrogatepass")
+
+
+def keys_bytes(storage_keys: Collection[str]) -> list[bytes]:
+    """Return the names of several keys: see key_bytes()."""
+    return encoded(storage_keys) or list(map(key_bytes, storage_keys))
 
 
 def _milliseconds(expires_at: float) -> int:
@@ -111,35 +119,33 @@ class Operations:
         """One MGET; in a cluster one GET for each key, all together."""
         if not storage_keys:
             return {}
-        keys = [key_bytes(storage_key) for storage_key in storage_keys]
-        if self.is_cluster:
-            replies = yield Request([("GET", key) for key in keys], Use.READ, may_lack=True)
-        else:
+        keys = keys_bytes(storage_keys)
+        if not self.is_cluster:
             (replies,) = yield one(Use.READ, "MGET", *keys)
-            checked(replies)
-        answered, lost = _answered(storage_keys, replies)
-        found = {key: self._decoded(key, reply) for key, reply in answered.items()}
-        return _whole({key: value for key, value in found.items() if value is not MISSING}, lost)
+            return self._decoded_many(zip(storage_keys, checked(replies), strict=True))
+        replies = yield Request([("GET", key) for key in keys], Use.READ, may_lack=True)
+        told, lost = answered(storage_keys, replies)
+        return whole(self._decoded_many(told.items()), lost)
 
     def get_dated(self, storage_keys: Sequence[str]) -> Exchange[dict[str, tuple[Any, float | None]]]:
         """One GET and one PTTL for each key, all together."""
         if not storage_keys:
             return {}
-        keys = map(key_bytes, storage_keys)
+        keys = keys_bytes(storage_keys)
         replies = yield Request([(name, key) for key in keys for name in ("GET", "PTTL")], Use.READ, may_lack=True)
-        answered, lost = _answered(storage_keys, zip(replies[::2], replies[1::2], strict=True))
+        told, lost = answered(storage_keys, zip(replies[::2], replies[1::2], strict=True))
         found: dict[str, tuple[Any, float | None]] = {}
-        for storage_key, (reply, left) in answered.items():
+        for storage_key, (reply, left) in told.items():
             value, expires_at = self._decoded(storage_key, reply), until(checked(left))
             if value is not MISSING:
                 found[storage_key] = value, expires_at  # in the past if it expired between the two
-        return _whole(found, lost)
+        return whole(found, lost)
 
     def _decoded(self, storage_key: str, reply: Any) -> Any:
         """Return the value of a reply to GET, or MISSING, also for bytes that cannot be decoded."""
         if reply is None:
             return MISSING
-        frame = reply if type(reply) is bytes else _frame(reply)
+        frame = reply if type(reply) is bytes else frame_of(reply)
         self.counters.bytes_read += len(frame)
         try:
             return self.codec.loads(frame, storage_key)
@@ -147,18 +153,30 @@ class Operations:
             self.counters.errors += 1
             return MISSING
 
+    def _decoded_many(self, replies: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+        """Do as _decoded() for several storage keys and replies; those without a value are absent."""
+        frames = {
+            storage_key: reply if type(reply) is bytes else frame_of(reply)
+            for storage_key, reply in replies
+            if reply is not None
+        }
+        self.counters.bytes_read += sum(map(len, frames.values()))
+        values = self.codec.loads_many(frames)
+        self.counters.errors += len(frames) - len(values)
+        return values
+
     def expiry(self, storage_key: str) -> Exchange[Any]:
         """One PTTL, and the first bytes, together."""
         key = key_bytes(storage_key)
-        reply, head = yield Request((("PTTL", key), _head(key)), Use.READ)
+        reply, head = yield Request((("PTTL", key), head_of(key)), Use.READ)
         if checked(reply) == _ABSENT:
             return None
-        return LOOK if _is_envelope(head) else until(reply)
+        return LOOK if is_envelope(head) else until(reply)
 
     def has(self, storage_key: str) -> Exchange[Any]:
         """One GETRANGE of the first bytes; no entry is empty."""
-        (reply,) = yield Request((_head(key_bytes(storage_key)),), Use.READ)
-        return LOOK if _is_envelope(reply) else bool(_frame(reply)) or is_wrong_type(reply)
+        (reply,) = yield Request((head_of(key_bytes(storage_key)),), Use.READ)
+        return LOOK if is_envelope(reply) else bool(frame_of(reply)) or is_wrong_type(reply)
 
     # Writing --------------------------------------------------------------------------------
 
@@ -172,11 +190,11 @@ class Operations:
         """One SET for each key, all together: each with its expiry, and each by itself."""
         if not values:
             return []
-        commands = [self._set_command(key, value, expires_at) for key, value in values.items()]
-        replies = yield from self.limit.send(commands, Use.WRITE, may_lack=True)
-        answered, lost = _answered(values, replies)
-        yield from self._withdraw(answered)
-        return _whole([key for key, reply in answered.items() if not self._stored(reply)], lost)
+        replies = yield from self.limit.send(self._set_commands(values, expires_at), Use.WRITE, may_lack=True)
+        told, lost = answered(values, replies)
+        odd = {key: reply for key, reply in told.items() if reply != _STORED}
+        yield from self._withdraw(odd)
+        return whole([key for key, reply in odd.items() if not self._stored(reply)], lost)
 
     def _withdraw(self, replies: Mapping[str, Any]) -> Exchange[None]:
         """Remove the older values of entries for whose new ones there was no room."""
@@ -187,9 +205,9 @@ class Operations:
     def add(self, storage_key: str, value: Any, expires_at: float) -> Exchange[Any]:
         """One SET NX, and the first bytes of the entry in the way, together."""
         command = *self._set_command(storage_key, value, expires_at), "NX"
-        reply, head = yield from self.limit.send((command, _head(command[1])), Use.ONCE)
+        reply, head = yield from self.limit.send((command, head_of(command[1])), Use.ONCE)
         if reply is None:
-            return LOOK if _is_envelope(head) else False
+            return LOOK if is_envelope(head) else False
         return self._stored(reply)
 
     def _frame_of(self, value: Any, storage_key: str) -> bytes:
@@ -201,6 +219,13 @@ class Operations:
     def _set_command(self, storage_key: str, value: Any, expires_at: float) -> Command:
         command = "SET", key_bytes(storage_key), self._frame_of(value, storage_key)
         return command if expires_at == NEVER else (*command, "PX", _milliseconds(expires_at))
+
+    def _set_commands(self, values: Mapping[str, Any], expires_at: float) -> list[Command]:
+        frames = self.codec.dumps_many(values)
+        self.counters.bytes_written += sum(map(len, frames))
+        # As bytes, which pack() need not turn into them for each.
+        end = () if expires_at == NEVER else ("PX", b"%d" % _milliseconds(expires_at))
+        return [("SET", key, frame, *end) for key, frame in zip(keys_bytes(values), frames, strict=True)]
 
     def _stored(self, reply: Any) -> bool:
         """Tell whether a SET was carried out; a server that is full refuses it."""
@@ -222,17 +247,17 @@ class Operations:
         """One UNLINK, in a cluster one for each key, after the first bytes of each, all together."""
         if not storage_keys:
             return 0
-        keys, now = list(map(key_bytes, storage_keys)), timeouts.now()
+        keys, now = keys_bytes(storage_keys), timeouts.now()
         heads: list[Command] = [("GETRANGE", key, 0, LEASED_BYTES - 1) for key in keys]
         replies = yield Request(heads + self._unlinking(keys), Use.ONCE, may_lack=self.is_cluster)
         told, removed = replies[: len(keys)], replies[len(keys) :]
         lost: dict[str, Exception] = {}
         if self.is_cluster:
-            answered, lost = _answered(storage_keys, zip(told, removed, strict=True))
-            told, removed = [head for head, _ in answered.values()], [count for _, count in answered.values()]
+            both, lost = answered(storage_keys, zip(told, removed, strict=True))
+            told, removed = [head for head, _ in both.values()], [count for _, count in both.values()]
         over = sum(isinstance(head, bytes) and is_over(head, now) for head in told)
         count: int = sum(map(checked, removed))
-        return _whole(max(0, count - over), lost)
+        return whole(max(0, count - over), lost)
 
     def _unlinking(self, keys: Sequence[bytes]) -> list[Command]:
         return [("UNLINK", key) for key in keys] if self.is_cluster or not keys else [("UNLINK", *keys)]
@@ -258,7 +283,7 @@ class Operations:
         else:
             (old,) = yield one(Use.FRESH, "GET", key)
         while old is not None:
-            frame = _frame(old)
+            frame = frame_of(old)
             new = numeric(storage_key, self._decoded(storage_key, frame)) + delta
             old = yield from self._run(scripts.COMPARE_SET, Use.ONCE, key, frame, self._frame_of(new, storage_key))
             if old == 1:
@@ -286,7 +311,7 @@ class Operations:
             if type(value) is Envelope:
                 return LOOK
             frame = self._frame_of(value, new_storage_key)
-            old = yield from self._run(scripts.COMPARE_RENAME, Use.ONCE, key, new_key, _frame(old), frame, keys=2)
+            old = yield from self._run(scripts.COMPARE_RENAME, Use.ONCE, key, new_key, frame_of(old), frame, keys=2)
             if old == 1:
                 return True
         return False
@@ -301,7 +326,7 @@ class Operations:
         if type(value) is Envelope:
             return LOOK
         yield from self.set(new_storage_key, value, until(milliseconds))
-        yield from self._run(scripts.COMPARE_DELETE, Use.ONCE, key, _frame(old))
+        yield from self._run(scripts.COMPARE_DELETE, Use.ONCE, key, frame_of(old))
         return True
 
     def compare_delete(self, storage_key: str, expected: Any) -> Exchange[bool]:
@@ -344,9 +369,9 @@ class Operations:
             return {}
         commands = [self._swap_command(storage_key, swap) for storage_key, swap in swaps.items()]
         replies = yield from self.limit.send(commands, Use.ONCE, may_lack=True)
-        answered, lost = _answered(swaps, replies)
+        told, lost = answered(swaps, replies)
         swapped = {}
-        for storage_key, reply in answered.items():
+        for storage_key, reply in told.items():
             swap = swaps[storage_key]
             if reply is None or is_wrong_type(reply):
                 swapped[storage_key] = False
@@ -358,7 +383,7 @@ class Operations:
                 swapped[storage_key] = yield from self._swap(storage_key, swap)
             else:
                 swapped[storage_key] = checked(reply) == 1
-        return _whole(swapped, lost)
+        return whole(swapped, lost)
 
     def _swap_command(self, storage_key: str, swap: Swap) -> Command:
         if swap.expected is ABSENT:
@@ -383,9 +408,9 @@ class Operations:
         def keep(keys: Sequence[bytes]) -> Exchange[int]:
             texts = {key: text for key in keys if (text := key_text(key)) is not None and text.startswith(start)}
             if texts:
-                heads = yield Request([_head(key) for key in texts], Use.FRESH)
+                heads = yield Request([head_of(key) for key in texts], Use.FRESH)
                 for text, head in zip(texts.values(), heads, strict=True):
-                    found[Conditional(text) if _is_envelope(head) else text] = None
+                    found[Conditional(text) if is_envelope(head) else text] = None
             return 0
 
         yield from each_batch(key_bytes(literal(start) + pattern), keep, step)
@@ -409,37 +434,3 @@ class Operations:
         """SCAN and UNLINK the cache's own entries and tags, in small steps."""
         # The former names of tags begin otherwise, which one pattern for both has to leave open.
         return (yield from self.remove("", f"*{literal(start)}*", owns))
-
-
-def _answered(storage_keys: Iterable[str], replies: Iterable[Any]) -> tuple[dict[str, Any], dict[str, Exception]]:
-    """Return the replies by storage key, and the errors of those whose server is out of reach."""
-    answered: dict[str, Any] = {}
-    lost: dict[str, Exception] = {}
-    for storage_key, reply in zip(storage_keys, replies, strict=True):
-        error: Any = next(filter(is_outage, reply), None) if type(reply) is tuple else reply
-        if is_outage(error):
-            lost[storage_key] = error
-        else:
-            answered[storage_key] = reply
-    return answered, lost
-
-
-def _whole(result: T, lost: Mapping[str, Exception]) -> T:
-    """Return the result; raise it as a PartialError if keys are lost."""
-    if lost:
-        raise PartialError(result, lost)
-    return result
-
-
-def _head(key: Any) -> Command:
-    """Return the command for as many bytes of a value as tell whether it is an envelope."""
-    return ("GETRANGE", key, 0, KIND_BYTES - 1)
-
-
-def _is_envelope(head: Any) -> bool:
-    return isinstance(head, bytes) and is_packed(head)
-
-
-def _frame(reply: Any) -> bytes:
-    """Return the bytes of a reply to GET; none for a list or a hash, which are no entries."""
-    return b"" if is_wrong_type(reply) else bytes(checked(reply))

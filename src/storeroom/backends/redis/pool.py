@@ -42,7 +42,7 @@ _PIECE: Final = 2**16
 
 def pack(commands: Sequence[Command]) -> bytes:
     """Return the bytes of commands that are sent together."""
-    return _pack(_words(commands[0])) if len(commands) == 1 else b"".join([_pack(_words(it)) for it in commands])
+    return b"".join([_pack(it if _NUMBERS.isdisjoint(map(type, it)) else _words(it)) for it in commands])
 
 
 def _words(command: Command) -> Command:

@@ -22,6 +22,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from storeroom.exceptions import ConfigurationError, DecodeError, SerializationError
 from storeroom.integrations.django_redis.pickles import PlainPickle
 from storeroom.serializers import Codec
+from storeroom.serializers.codec import OneByOne
 from storeroom.serializers.compressors import FORMATS
 from storeroom.serializers.frames import type_name
 from storeroom.storage.envelope import Envelope, is_packed, pack, unpack
@@ -108,7 +109,7 @@ class _Library:
         return known.expand(known.prefix + data, _MAX_BYTES)
 
 
-class DjangoRedisCodec:
+class DjangoRedisCodec(OneByOne):
     """Writes as django-redis does, and reads what it, or Storeroom, has written.
 
     Args:

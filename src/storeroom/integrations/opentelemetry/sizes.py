@@ -1,6 +1,6 @@
 """The bytes of values, as codecs write and read them, for the spans in which that happens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any, Final, Self
@@ -43,10 +43,10 @@ _plain: Final[list[tuple[Any, str, Any]]] = []
 def install() -> None:
     """Let codecs tell of bytes, until remove(): a program without spans pays nothing."""
     for kind in (Codec, SignedCodec):
-        for name, is_sized in (("dumps", False), ("loads", True)):
+        for name, size_of in _SIZES.items():
             method = vars(kind)[name]
             _plain.append((kind, name, method))
-            setattr(kind, name, _measured(method, is_sized=is_sized))
+            setattr(kind, name, _measured(method, size_of))
 
 
 def remove() -> None:
@@ -55,20 +55,33 @@ def remove() -> None:
         setattr(*_plain.pop())
 
 
-def _measured(method: Callable[..., Any], *, is_sized: bool) -> Callable[..., Any]:
-    """Return the method that adds the length of its argument, or of its result."""
+def _size_of_many(_: Any, frames: Mapping[str, bytes], start: int = 0) -> int:
+    return sum(map(len, frames.values())) - start * len(frames)
+
+
+_SIZES: Final[Mapping[str, Callable[..., int]]] = {
+    "dumps": lambda frame, *_: len(frame),
+    "dumps_many": lambda frames, *_: sum(map(len, frames)),
+    "loads": lambda _, frame, *__: len(frame),
+    "loads_many": _size_of_many,
+}
+"""Method of a codec -> the bytes that it has written or read, by its result and its arguments."""
+
+
+def _measured(method: Callable[..., Any], size_of: Callable[..., int]) -> Callable[..., Any]:
+    """Return the method that adds the bytes that it has written or read."""
 
     @wraps(method)
-    def measured(codec: Any, given: Any, storage_key: str) -> Any:
+    def measured(codec: Any, *given: Any) -> Any:
         sized = _current.get()
         if sized is None or sized.is_within:
-            return method(codec, given, storage_key)
+            return method(codec, *given)
         sized.is_within = True
         try:
-            result = method(codec, given, storage_key)
+            result = method(codec, *given)
         finally:
             sized.is_within = False
-        sized.bytes += len(given if is_sized else result)
+        sized.bytes += size_of(result, *given)
         return result
 
     return measured
