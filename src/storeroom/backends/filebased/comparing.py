@@ -5,10 +5,12 @@ the bytes before, and the transaction looks whether these are still there; if no
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from storeroom.backends.filebased.records import (
     HASHED,
+    LONGEST_FRAME,
+    LONGEST_KEY,
     entry_key_of,
     entry_size,
     frame_head,
@@ -24,6 +26,7 @@ from storeroom.config.naming import named
 from storeroom.exceptions import DecodeError, SerializationError, ValueTooLargeError
 from storeroom.serializers import Codec
 from storeroom.serializers.frames import is_plain_integer
+from storeroom.serializers.parts import Part, is_large
 from storeroom.storage.counters import numeric
 from storeroom.storage.envelope import Envelope, is_unread
 from storeroom.storage.hooks import LOOK, MISSING, Swap
@@ -32,6 +35,12 @@ from storeroom.storage.writings import Writing, swap_all
 from storeroom.timeouts import NEVER
 
 __all__ = ["ComparingCache"]
+
+_NAMED: Final = b"h"
+"""Keys from here on are not as they are stored, or of no entry."""
+
+_LONGEST_ENTRY: Final = entry_size(bytes(LONGEST_KEY + 1), 0)
+"""Bytes of an entry beside its frame, at most."""
 
 
 class ComparingCache(TransactingCache, abstract=True):
@@ -49,12 +58,49 @@ class ComparingCache(TransactingCache, abstract=True):
         except SerializationError as error:
             named(error, self.settings.alias)
             raise
+        return self._bounded(storage_key, entry_key, frame)
+
+    def _parts(self, storage_key: str, entry_key: bytes, value: Any) -> list[Part]:
+        """Return a value's frame in parts, the first of which has the key, if that is long."""
+        if not self._bounds_due:
+            self._agree()
+        try:
+            head, *more = self._codec.parts_of(value, storage_key)
+        except SerializationError as error:
+            named(error, self.settings.alias)
+            raise
+        size = sum(len(memoryview(part)) for part in more)
+        return [self._bounded(storage_key, entry_key, bytes(head), size), *more]
+
+    def _store(self, storage_key: str, entry_key: bytes, value: Any, expires_at: float) -> None:
+        """Write an entry, whatever the size of its value."""
+        if is_large(value.value if type(value) is Envelope else value, LONGEST_FRAME):
+            self._put_parts(entry_key, self._parts(storage_key, entry_key, value), expires_at)
+        else:
+            self._put(entry_key, self._frame(storage_key, entry_key, value), expires_at)
+
+    def _frames(self, values: Mapping[str, Any], entry_keys: Sequence[bytes]) -> list[bytes]:
+        """Return the frame of each value, by whose keys it goes, as _frame() does."""
+        if not self._bounds_due:
+            self._agree()
+        try:
+            frames = self._codec.dumps_many(values)
+        except SerializationError as error:
+            named(error, self.settings.alias)
+            raise
+        max_bytes, are_named = self._bounds[1], max(entry_keys, default=b"") < _NAMED
+        if are_named and (max_bytes is None or max(map(len, frames), default=0) + _LONGEST_ENTRY <= max_bytes):
+            return frames
+        return list(map(self._bounded, values, entry_keys, frames))
+
+    def _bounded(self, storage_key: str, entry_key: bytes, frame: bytes, more: int = 0) -> bytes:
+        """Return the frame as it is stored, its long key before it; raise an error if it is too large for the cache."""
         if entry_key[0] == HASHED:
             frame = join_name(storage_key, frame)
-        max_bytes = self._bounds[1]
-        if max_bytes is not None and entry_size(entry_key, len(frame)) > max_bytes:
+        max_bytes, size = self._bounds[1], entry_size(entry_key, len(frame) + more)
+        if max_bytes is not None and size > max_bytes:
             refusal = ValueTooLargeError(
-                f"The value of key {storage_key!r} takes {entry_size(entry_key, len(frame))} bytes, more than "
+                f"The value of key {storage_key!r} takes {size} bytes, more than "
                 f"OPTIONS['max_bytes'] ({max_bytes}) allows for the whole cache; raise max_bytes or store less."
             )
             raise named(refusal, self.settings.alias)
