@@ -86,16 +86,15 @@ class Laid(NamedTuple):
 
 def groups_of(parts: Sequence[Part]) -> Iterator[list[memoryview]]:
     """Yield the pieces of some parts, as many at once as a transaction writes."""
-    group, size = list[memoryview](), 0
+    group, room = list[memoryview](), _PIECE_BYTES
     for part in parts:
-        view = memoryview(part)
-        for start in range(0, len(view), _PIECE_BYTES):
-            piece = view[start : start + _PIECE_BYTES]
-            if size + len(piece) > _PIECE_BYTES:
+        rest = memoryview(part)
+        while rest:
+            if not room:
                 yield group
-                group, size = [], 0
-            group.append(piece)
-            size += len(piece)
+                group, room = [], _PIECE_BYTES
+            group.append(rest[:room])
+            rest, room = rest[room:], room - len(group[-1])
     yield group
 
 
@@ -210,8 +209,9 @@ def drop_aside(transaction: Any, entry_key: bytes) -> None:
     """Remove an entry's frame, in whatever form it lies aside."""
     transaction.delete(ASIDE + entry_key)
     if (index := transaction.get(INDEX + entry_key)) is not None:
+        name = bytes(index[:_NAME_BYTES])  # before anything changes, as it may lie in the map
         transaction.delete(INDEX + entry_key)
-        drop(transaction, bytes(index[:_NAME_BYTES]))
+        drop(transaction, name)
 
 
 def sweep(transaction: Any, now: float) -> None:
