@@ -219,3 +219,17 @@ def test_a_large_value_is_written_without_the_event_loop(make: Callable[..., Fil
         return [await cache.aget(f"k{number}") for number in range(1, 4)] + [await cache.aget("tagged")]
 
     assert list(map(len, asyncio.run(use()))) == [MB, 2 * MB, 3 * MB, 3 * MB]
+
+
+@pytest.mark.parametrize("options", [{}, {"stale_if_error": 60}], ids=["bare", "with conditions"])
+def test_a_computed_value_is_written_in_pieces(make: Callable[..., FileBasedCache], options: dict[str, Any]) -> None:
+    """It takes no memory but its own, with an event loop or without; one that comes too late leaves no piece."""
+    cache, value = make(), b"v" * 3 * MB
+    cache.get_or_set("first", lambda: value, **options)
+    assert peak_of(lambda: cache.get_or_set("k", lambda: value, **options)) < 0.1 * len(value)
+    assert asyncio.run(cache.aget_or_set("another", lambda: value, **options)) == value
+    assert [cache.get(key) for key in ("first", "k", "another")] == [value] * 3
+    assert pieces(cache) == 12
+    assert not cache._compare_set(cache.make_key("k"), "what is not there", b"w" * 3 * MB, 2e9)
+    assert cache._compare_set(cache.make_key("k"), cache._get(cache.make_key("k")), b"w" * 2 * MB, 2e9)
+    assert (cache.get("k"), pieces(cache)) == (b"w" * 2 * MB, 11)

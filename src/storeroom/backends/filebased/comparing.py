@@ -7,6 +7,7 @@ the bytes before, and the transaction looks whether these are still there; if no
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from storeroom.backends.filebased.pieces import Laid, size_of
 from storeroom.backends.filebased.records import (
     HASHED,
     LONGEST_FRAME,
@@ -14,6 +15,8 @@ from storeroom.backends.filebased.records import (
     entry_key_of,
     entry_size,
     frame_head,
+    halves,
+    is_aside,
     is_conditional,
     join_name,
     load,
@@ -69,8 +72,7 @@ class ComparingCache(TransactingCache, abstract=True):
         except SerializationError as error:
             named(error, self.settings.alias)
             raise
-        size = sum(len(memoryview(part)) for part in more)
-        return [self._bounded(storage_key, entry_key, bytes(head), size), *more]
+        return [self._bounded(storage_key, entry_key, bytes(head), size_of(more)), *more]
 
     def _store(self, storage_key: str, entry_key: bytes, value: Any, expires_at: float) -> None:
         """Write an entry, whatever the size of its value."""
@@ -173,16 +175,33 @@ class ComparingCache(TransactingCache, abstract=True):
     def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
         return self._swap_many({storage_key: Swap(expected, value, expires_at)})[storage_key]
 
-    def _new_frames(self, swaps: Mapping[str, Swap]) -> dict[str, bytes]:
-        return {
-            storage_key: self._frame(storage_key, entry_key_of(storage_key), swap.value)
+    def _new_frame(self, storage_key: str, value: Any, laid: dict[str, Laid]) -> bytes:
+        """Return a value's frame; of one that lies aside the beginning, and its pieces are laid there."""
+        entry_key = entry_key_of(storage_key)
+        if is_large(value.value if type(value) is Envelope else value, LONGEST_FRAME):
+            parts = self._parts(storage_key, entry_key, value)
+        else:
+            parts = [self._frame(storage_key, entry_key, value)]
+        if not is_aside(entry_key, size_of(parts)):
+            return b"".join(parts)
+        laid[storage_key] = self._laid(parts if len(parts) > 1 else halves(entry_key, bytes(parts[0])))
+        return laid[storage_key].head
+
+    def _swap_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
+        laid, made = dict[str, Laid](), dict[str, bool]()
+        try:
+            made = self._swap_laid(swaps, laid)
+            return made
+        finally:
+            self._drop_unwritten([one.name for key, one in laid.items() if one.number and not made.get(key)])
+
+    def _swap_laid(self, swaps: Mapping[str, Swap], laid: dict[str, Laid]) -> dict[str, bool]:
+        entry_keys = {storage_key: entry_key_of(storage_key) for storage_key in swaps}
+        frames = {
+            storage_key: self._new_frame(storage_key, swap.value, laid)
             for storage_key, swap in swaps.items()
             if swap.value is not MISSING and not is_unread(swap.value)
         }
-
-    def _swap_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
-        entry_keys = {storage_key: entry_key_of(storage_key) for storage_key in swaps}
-        frames = self._new_frames(swaps)
 
         def swap(table: Table, storage_key: str, writing: Writing, doubtful: dict[str, bytes]) -> bool:
             expected, value, expires_at = swaps[storage_key]
@@ -197,6 +216,8 @@ class ComparingCache(TransactingCache, abstract=True):
                 return False
             if value is MISSING:
                 table.remove(entry_key)
+            elif storage_key in laid:
+                return table.put_laid(entry_key, laid[storage_key], expires_at, self._bounds)
             else:
                 table.put(entry_key, frames[storage_key], expires_at, self._bounds)
             return True

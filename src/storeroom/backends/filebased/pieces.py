@@ -30,27 +30,13 @@ from storeroom.backends.filebased.records import ASIDE, HEADER, bytes_aside, hal
 from storeroom.serializers.parts import Part
 
 __all__ = [
-    "INDEX",
-    "PIECE",
-    "Laid",
-    "are_whole",
-    "drop",
-    "drop_aside",
-    "drop_unowned",
-    "frame_of",
-    "groups_of",
-    "is_whole",
-    "lay",
-    "lay_last",
-    "lengths_of",
-    "new_name",
-    "parts_of",
-    "sweep",
+    "INDEX", "PIECE", "UNDER_WAY", "Laid", "are_whole", "drop_aside", "drop_unowned", "drop_unwritten", "frame_of", "groups_of",
+    "is_whole", "lay", "lay_last", "lengths_of", "new_name", "parts_of", "size_of", "sweep",
 ]  # fmt: skip
 
 PIECE: Final = b"a\0"
 INDEX: Final = b"b"
-_UNDER_WAY: Final = b"b\0"
+UNDER_WAY: Final = b"b\0"
 
 _PIECE_BYTES: Final = 2**20 - 16
 """A megabyte of pages, of whose first one LMDB takes some bytes."""
@@ -98,6 +84,11 @@ def groups_of(parts: Sequence[Part]) -> Iterator[list[memoryview]]:
     yield group
 
 
+def size_of(parts: Iterable[Part]) -> int:
+    """Return the bytes of all parts."""
+    return sum(len(memoryview(part)) for part in parts)
+
+
 def lengths_of(parts: Sequence[Part]) -> bytes:
     """Return the lengths of parts as they are stored: each doubled, and one more where it may be changed in place."""
     views = map(memoryview, parts)
@@ -113,9 +104,9 @@ def lay(transaction: Any, name: bytes, number: int, pieces: Iterable[memoryview]
     """Put pieces aside, and note that their writer is at work; return False if the ones before were removed."""
     if number == 0:
         sweep(transaction, now)
-    elif transaction.get(_UNDER_WAY + name) is None:
+    elif transaction.get(UNDER_WAY + name) is None:
         return False
-    transaction.put(_UNDER_WAY + name, _TIME.pack(now))
+    transaction.put(UNDER_WAY + name, _TIME.pack(now))
     _put(transaction, name, number, pieces)
     return True
 
@@ -123,14 +114,14 @@ def lay(transaction: Any, name: bytes, number: int, pieces: Iterable[memoryview]
 def lay_last(transaction: Any, entry_key: bytes, laid: Laid) -> None:
     """Put the last pieces aside, and note that all are this entry's."""
     drop_aside(transaction, entry_key)
-    transaction.delete(_UNDER_WAY + laid.name)
+    transaction.delete(UNDER_WAY + laid.name)
     _put(transaction, laid.name, laid.number, laid.last)
     transaction.put(INDEX + entry_key, laid.name + laid.lengths)
 
 
 def is_whole(transaction: Any, laid: Laid) -> bool:
     """Tell whether the pieces that were put aside are there."""
-    return not laid.number or transaction.get(_UNDER_WAY + laid.name) is not None
+    return not laid.number or transaction.get(UNDER_WAY + laid.name) is not None
 
 
 def _put(transaction: Any, name: bytes, number: int, pieces: Iterable[memoryview]) -> None:
@@ -197,10 +188,16 @@ def _cut(pieces: Sequence[Any], lengths: Iterable[int]) -> Iterator[bytes | byte
         yield (bytearray() if doubled % 2 else b"").join(views)
 
 
+def drop_unwritten(transaction: Any, name: bytes) -> None:
+    """Remove all pieces of a name whose entry was not written."""
+    if transaction.get(UNDER_WAY + name) is not None:
+        drop(transaction, name)
+
+
 def drop(transaction: Any, name: bytes) -> None:
     """Remove all pieces of a name, and its notice."""
     cursor, start = transaction.cursor(), PIECE + name
-    transaction.delete(_UNDER_WAY + name)
+    transaction.delete(UNDER_WAY + name)
     while cursor.set_range(start) and bytes(cursor.key()).startswith(start):
         cursor.delete()
 
@@ -216,7 +213,7 @@ def drop_aside(transaction: Any, entry_key: bytes) -> None:
 
 def sweep(transaction: Any, now: float) -> None:
     """Remove the pieces of writers that have been silent for long, or will be."""
-    for name, notice in list(_under(transaction, _UNDER_WAY)):
+    for name, notice in list(_under(transaction, UNDER_WAY)):
         if not 0 <= now - _TIME.unpack(notice)[0] <= _SILENT_SECONDS:
             drop(transaction, name)
 
@@ -253,7 +250,7 @@ def drop_unowned(transaction: Any) -> None:
     for key in list(_frames(transaction)):
         if not bytes_aside(transaction.get(key, b"")):
             transaction.delete(ASIDE + key)
-    kept = {name for name, _ in _under(transaction, _UNDER_WAY)}
+    kept = {name for name, _ in _under(transaction, UNDER_WAY)}
     for entry_key, index in list(_under(transaction, INDEX)):
         if not entry_key.startswith(b"\0"):
             if bytes_aside(transaction.get(entry_key, b"")):
@@ -267,7 +264,7 @@ def drop_unowned(transaction: Any) -> None:
 
 def are_whole(transaction: Any, sizes: dict[bytes, int]) -> bool:
     """Tell whether all that lies aside is of these entries, whose frames have so many bytes: for tests."""
-    found, names = dict[bytes, int](), {name for name, _ in _under(transaction, _UNDER_WAY)}
+    found, names = dict[bytes, int](), {name for name, _ in _under(transaction, UNDER_WAY)}
     for entry_key in _frames(transaction):
         found[entry_key] = len(transaction.get(ASIDE + entry_key))
     for entry_key, index in _under(transaction, INDEX):

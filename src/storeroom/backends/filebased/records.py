@@ -36,9 +36,9 @@ from storeroom.storage.hooks import Conditional
 __all__ = [
     "APART", "ASIDE", "DOUBTFUL", "ELSEWHERE", "ENTRY_LETTERS", "HASHED", "HEADER", "LOCK", "LONGEST_FRAME",
     "LONGEST_KEY", "TAG", "are_all_owned", "bytes_aside", "clearing_key", "entry_key_of", "entry_keys_of",
-    "entry_size", "envelope_of", "fold", "frame_head", "frame_size", "halves", "is_all_under", "is_being_computed",
-    "is_conditional", "is_over", "join_name", "live_keys", "load", "locks", "name_of", "own_frame", "own_parts",
-    "owned_from", "read_header", "renewed", "stored", "with_terms",
+    "entry_size", "envelope_of", "fold", "frame_head", "frame_size", "halves", "is_all_under", "is_aside",
+    "is_being_computed", "is_conditional", "is_over", "join_name", "live_keys", "load", "locks", "name_of",
+    "own_frame", "own_parts", "owned_from", "read_header", "renewed", "stored", "with_terms",
 ]  # fmt: skip
 
 HEADER: Final = Struct(">dQI")
@@ -122,6 +122,11 @@ def bytes_aside(record: bytes | memoryview) -> int:
     """Return the size of the frame that lies aside; 0 for an entry whose frame follows its header."""
     size = HEADER.unpack_from(record)[1] if len(record) >= HEADER.size else 0
     return size if size < LARGEST_FRAME else 0
+
+
+def is_aside(entry_key: bytes, size: int) -> bool:
+    """Tell whether a frame of so many bytes lies aside."""
+    return LONGEST_FRAME < size < LARGEST_FRAME and entry_key[0] not in APART
 
 
 def frame_size(record: bytes | memoryview) -> int:

@@ -13,7 +13,16 @@ from typing import Any, Final
 from storeroom.backends.filebased.checking import check
 from storeroom.backends.filebased.counts import COUNTS_KEY, counts_in
 from storeroom.backends.filebased.environment import Environment
-from storeroom.backends.filebased.pieces import Laid, drop, drop_aside, frame_of, is_whole, lay, lay_last, sweep
+from storeroom.backends.filebased.pieces import (
+    Laid,
+    drop_aside,
+    drop_unwritten,
+    frame_of,
+    is_whole,
+    lay,
+    lay_last,
+    sweep,
+)
 from storeroom.backends.filebased.queues import QUEUED, Bounds
 from storeroom.backends.filebased.rebuilding import rebuild
 from storeroom.backends.filebased.records import (
@@ -225,8 +234,8 @@ class Table:
         return True
 
     def drop_pieces(self, name: bytes) -> None:
-        """Remove the pieces of an entry that is not written."""
-        drop(self._transaction, name)
+        """Remove the pieces of an entry that was not written."""
+        drop_unwritten(self._transaction, name)
 
     def put_all(self, entry_keys: Sequence[bytes], frames: Sequence[bytes], expires_at: float, bounds: Bounds) -> None:
         """Insert or overwrite entries, as put() does; those first, and together, whose slots stay as they are."""

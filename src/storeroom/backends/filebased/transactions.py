@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain
 from typing import Any, Final, TypeVar
 
 import lmdb
@@ -14,8 +13,8 @@ from storeroom import timeouts
 from storeroom.backends.filebased.aborting import abort
 from storeroom.backends.filebased.environment import CHECK_SECONDS, Environment
 from storeroom.backends.filebased.giving_back import give_back
-from storeroom.backends.filebased.pieces import Laid, frame_of, groups_of, lengths_of, new_name, parts_of
-from storeroom.backends.filebased.records import APART, LARGEST_FRAME, LONGEST_FRAME, halves
+from storeroom.backends.filebased.pieces import Laid, frame_of, groups_of, lengths_of, new_name, parts_of, size_of
+from storeroom.backends.filebased.records import LONGEST_FRAME, halves, is_aside
 from storeroom.backends.filebased.slots import ENTRIES, SIZE
 from storeroom.backends.filebased.table import LOOKS, Bounds, Table, put_alone
 from storeroom.backends.filebased.turns import GAP_SECONDS, GIVEN_UP_SECONDS, TakenError, Waiting
@@ -123,38 +122,46 @@ class TransactingCache(KeptBounds, InlineCache, abstract=True):
 
     def _put_parts(self, entry_key: bytes, parts: Sequence[Part], expires_at: float) -> None:
         """Write an entry whose frame is given in parts; a large one in pieces, before its record."""
-        size = sum(len(memoryview(part)) for part in parts)
-        if size <= LONGEST_FRAME or entry_key[0] in APART:
+        if not is_aside(entry_key, size_of(parts)):
             self._put(entry_key, b"".join(parts), expires_at)
             return
-        groups = list(groups_of(parts))
-        if len(groups) > 1 and is_inline():
-            raise WouldWaitError  # an event loop would stand still for milliseconds
         with self._or_removed((entry_key,)):
-            for _ in range(_LAID if size < LARGEST_FRAME else 0):
-                if self._put_groups(entry_key, parts, groups, expires_at):
-                    return
+            for _ in range(_LAID):
+                laid = self._laid(parts)
+                with self._or_dropped(laid.name):
+                    if self._write(Table.put_laid, entry_key, laid, expires_at, self._bounds):
+                        return
             self._write(Table.put, entry_key, b"".join(parts), expires_at, self._bounds)
 
-    def _put_groups(
-        self, entry_key: bytes, parts: Sequence[Part], groups: Sequence[Sequence[memoryview]], expires_at: float
-    ) -> bool:
-        """Lay a frame aside and write its entry; return False if somebody has removed all entries meanwhile."""
-        name, number, size = new_name(), 0, sum(map(len, chain.from_iterable(groups)))
-        try:
+    def _laid(self, parts: Sequence[Part]) -> Laid:
+        """Lay all of a large frame aside but the last pieces, which go with its entry."""
+        name, number, groups = new_name(), 0, list(groups_of(parts))
+        if len(groups) > 1 and is_inline():
+            raise WouldWaitError  # an event loop would stand still for milliseconds
+        with self._or_dropped(name):
             for group in groups[:-1]:
                 if not self._write(Table.lay, name, number, group):
-                    return False
+                    break  # somebody has removed the others, as the entry's writer will find
                 number += len(group)
-            laid = Laid(name, bytes(parts[0]), size, lengths_of(parts), number, groups[-1])
-            return self._write(Table.put_laid, entry_key, laid, expires_at, self._bounds)
+        return Laid(name, bytes(parts[0]), size_of(parts), lengths_of(parts), number, groups[-1])
+
+    @contextmanager
+    def _or_dropped(self, name: bytes) -> Iterator[None]:
+        """Remove the pieces of a write that is cut short."""
+        try:
+            yield
         except BaseException:
-            with suppress(StorageError, WouldWaitError):
-                self._write(Table.drop_pieces, name, frees=True)
+            self._drop_unwritten([name])
             raise
 
+    def _drop_unwritten(self, names: Sequence[bytes]) -> None:
+        """Remove pieces whose entries were not written; if that fails, too, they go a minute later."""
+        for name in names:
+            with suppress(StorageError, WouldWaitError):
+                self._write(Table.drop_pieces, name, frees=True)
+
     def _put(self, entry_key: bytes, frame: bytes, expires_at: float) -> None:
-        if len(frame) > LONGEST_FRAME and entry_key[0] not in APART:
+        if len(frame) > LONGEST_FRAME and is_aside(entry_key, len(frame)):
             self._put_parts(entry_key, halves(entry_key, frame), expires_at)
             return
         engine, now, transaction = self._engine, timeouts.now(), None
