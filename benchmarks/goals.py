@@ -103,7 +103,7 @@ class Faster:
 
 @dataclass(frozen=True, slots=True)
 class Steady:
-    """At most so many times what another contender takes, which is one of our own.
+    """At most so many times what another contender takes: one of our own, or the engine.
 
     Attributes:
         times: how many times.

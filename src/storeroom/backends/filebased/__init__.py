@@ -31,6 +31,7 @@ from storeroom.backends.filebased.records import (
     ELSEWHERE,
     HASHED,
     HEADER,
+    LONGEST_FRAME,
     bytes_aside,
     entry_key_of,
     entry_keys_of,
@@ -66,6 +67,7 @@ from storeroom.exceptions import (
 )
 from storeroom.serializers import Codec, build_codec
 from storeroom.serializers.frames import TEXT_BYTE
+from storeroom.serializers.parts import is_large
 from storeroom.storage import conditions
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import LOOK, MISSING
@@ -336,8 +338,12 @@ class FileBasedCache(WritePolicy, ComparingCache):
         if expires_at <= timeouts.now():
             self._delete(storage_key)
             return
+        entry_key = entry_key_of(storage_key)
         try:
-            self._store(storage_key, entry_key_of(storage_key), value, expires_at)
+            if is_large(value, LONGEST_FRAME):
+                self._store(storage_key, entry_key, value, expires_at)
+            else:  # the same, without its call
+                self._put(entry_key, self._frame(storage_key, entry_key, value), expires_at)
         except (SerializationError, ValueTooLargeError) as error:
             run(self._refused(self, key, storage_key, value, error))
             return

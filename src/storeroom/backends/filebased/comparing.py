@@ -61,6 +61,8 @@ class ComparingCache(TransactingCache, abstract=True):
         except SerializationError as error:
             named(error, self.settings.alias)
             raise
+        if self._bounds[1] is None and entry_key[0] != HASHED:
+            return frame
         return self._bounded(storage_key, entry_key, frame)
 
     def _parts(self, storage_key: str, entry_key: bytes, value: Any) -> list[Part]:

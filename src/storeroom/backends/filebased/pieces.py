@@ -30,8 +30,8 @@ from storeroom.backends.filebased.records import ASIDE, HEADER, bytes_aside, hal
 from storeroom.serializers.parts import Part
 
 __all__ = [
-    "INDEX", "PIECE", "UNDER_WAY", "Laid", "are_whole", "drop_aside", "drop_unowned", "drop_unwritten", "frame_of", "groups_of",
-    "is_whole", "lay", "lay_last", "lengths_of", "new_name", "parts_of", "size_of", "sweep",
+    "INDEX", "PIECE", "UNDER_WAY", "Laid", "are_whole", "drop_aside", "drop_unowned", "drop_unwritten", "frame_of",
+    "groups_of", "is_whole", "lay", "lay_last", "lengths_of", "new_name", "parts_of", "size_of", "sweep",
 ]  # fmt: skip
 
 PIECE: Final = b"a\0"
