@@ -359,11 +359,11 @@ class FileBasedCache(WritePolicy, ComparingCache):
         return True
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
-        entry_keys = entry_keys_of(list(values))
-        frames, bounds, start = self._frames(values, entry_keys), self._bounds, 0
+        keys = entry_keys_of(list(values))
+        frames, bounds, start = self._frames(values, keys), self._bounds, 0
         for end in steps_of(frames):
             part = slice(start, end)
-            self._write_or_remove(entry_keys[start:], Table.put_all, entry_keys[part], frames[part], expires_at, bounds)
+            self._write_or_remove(keys[start:], Table.put_all, keys[part], frames[part], expires_at, bounds)
             start = end
         return []
 
