@@ -230,14 +230,13 @@ class FileBasedCache(WritePolicy, ComparingCache):
         return MISSING
 
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
-        return self._found(storage_keys, [])
+        return self._found(storage_keys, {})
 
     def _get_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
-        times = list[float]()
-        found = self._found(storage_keys, times)
-        return dict(zip(found, zip(found.values(), times, strict=True), strict=True))
+        times = dict[str, float]()
+        return {key: (value, times[key]) for key, value in self._found(storage_keys, times).items()}
 
-    def _found(self, storage_keys: Sequence[str], times: list[float]) -> dict[str, Any]:
+    def _found(self, storage_keys: Sequence[str], times: dict[str, float]) -> dict[str, Any]:
         """Return the values of live entries, and note when these expire: the hot path of many."""
         if dropped := self._engine.dropped.keys:
             storage_keys = [key for key in storage_keys if key not in dropped]
@@ -262,8 +261,7 @@ class FileBasedCache(WritePolicy, ComparingCache):
             except (StructError, UnicodeDecodeError):
                 self._counters.errors += 1
                 continue
-            values[storage_key] = value
-            times.append(expires_at)
+            values[storage_key], times[storage_key] = value, expires_at
         return values
 
     def _expiry(self, storage_key: str) -> Any:
