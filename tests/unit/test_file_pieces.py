@@ -85,7 +85,7 @@ def test_what_is_read_may_be_changed_and_is_not_what_is_stored(make: Callable[..
     """A bytearray, or an array, belongs to its reader."""
     cache = make()
     cache.set("k", [bytearray(300_000), bytearray(2 * MB)])
-    for found in cache.get("k"):
+    for found in cache.get("k", []):
         found[0] = 1
         found.append(1)
     assert cache.get("k") == [bytearray(300_000), bytearray(2 * MB)]

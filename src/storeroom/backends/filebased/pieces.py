@@ -91,7 +91,7 @@ def size_of(parts: Iterable[Part]) -> int:
 
 def lengths_of(parts: Sequence[Part]) -> bytes:
     """Return the lengths of parts as they are stored: each doubled, and one more where it may be changed in place."""
-    views = map(memoryview, parts)
+    views = [memoryview(part) for part in parts]
     return b"".join(_LENGTH.pack(2 * len(view) + (not view.readonly)) for view in views)
 
 
