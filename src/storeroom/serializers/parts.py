@@ -35,7 +35,7 @@ _LARGE: Final = 2**16
 """Bytes from which on pickle writes a text, or bytes, by themselves (its _FRAME_SIZE_TARGET)."""
 
 _COUNTS: Final = Struct(">IQ")
-"""How many buffers there are, and the length of the stream."""
+"""The number of buffers, and the length of the stream."""
 _BUFFER: Final = Struct(">cQ")
 """Kind of a buffer, and its length."""
 

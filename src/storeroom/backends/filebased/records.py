@@ -179,7 +179,7 @@ def with_terms(entry_key: bytes, record: bytes | memoryview, head: bytes) -> byt
 
 
 def halves(entry_key: bytes, frame: bytes | memoryview) -> list[bytes | memoryview]:
-    """Return a frame in parts, for a codec's loads_parts(): what precedes a value that is one object, and that.
+    """Return a frame in parts, for a codec's loads_parts(): the beginning, and a value that is one object.
 
     Any other frame is one part.
     """

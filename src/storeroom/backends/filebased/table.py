@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, Final
 
+from storeroom.backends.filebased.batches import batch_of
 from storeroom.backends.filebased.checking import check
 from storeroom.backends.filebased.counts import COUNTS_KEY, counts_in
 from storeroom.backends.filebased.environment import Environment
@@ -74,18 +75,6 @@ _NOTICE_SECONDS: Final = 10.0
 _SPARED: Final = 1000
 """Entries that the evictions of one transaction pass over because they are being computed: bounds a write's time."""
 
-_PART: Final = 50
-_AT_ONCE: Final = 128
-_FEW: Final = 32
-_SMALL: Final = 500
-_UNUSED: Final = 0.01
-_USED: Final = 0.05
-_NARROW: Final = 200
-"""A full cache evicts one entry in `_PART` at once, and `_AT_ONCE` at the most, since a page of several costs once; one
-whose batch would be shorter than `_FEW`, one in `_FEW`. Each is missed where the oldest of small are used: where more
-than `_USED` of them are, one in `_NARROW` goes. A cache of less than `_SMALL` feels each from `_UNUSED` on: there one
-less than one in `_PART` goes."""
-
 
 def put_alone(
     engine: Environment, transaction: Any, entry_key: bytes, frame: bytes, expires_at: float, bounds: Bounds, now: float
@@ -115,15 +104,6 @@ def put_alone(
     slot = queues.enter(transaction, entry_key, size, expires_at, bounds, is_flagged)
     transaction.put(entry_key, HEADER.pack(expires_at, 0, slot) + frame)
     return True
-
-
-def _batch(entries: int, small_used: float) -> int:
-    """Return how many of so many entries go at once."""
-    if entries < _SMALL and small_used > _UNUSED:
-        return entries // _PART - 1
-    if small_used > _USED:
-        return entries // _NARROW
-    return max(entries // _PART, min(_FEW, entries // _FEW))
 
 
 def _renewed(slots: Slots, old: bytes, entry_key: bytes, frame: bytes, expires_at: float) -> bytes | None:
@@ -413,7 +393,7 @@ class Table:
         allowed = math.inf if max_bytes is None else max_bytes - size + (slots.sizes[slot] if slot >= 0 else 0)
         if surplus <= 0 and numbers[SIZE] <= allowed:
             return False
-        count = max(surplus, min(_AT_ONCE, _batch(entries, self._queues.share.small_used)))
+        count = max(surplus, batch_of(entries, self._queues.share.small_used))
         if surplus > 0 and cull_frequency is not None:
             surplus = count = max(surplus, entries // cull_frequency if cull_frequency else entries)
         if slots.earliest <= self.now:
