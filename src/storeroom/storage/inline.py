@@ -7,6 +7,8 @@ __all__ = ["WouldWaitError", "is_inline"]
 
 _COROUTINE: Final = 0x80  # inspect.CO_COROUTINE; the module is not loaded for it
 _PACKAGE: Final = f"{__name__.partition('.')[0]}."
+_KIT: Final = f"{_PACKAGE}testing."
+"""Its coroutines call methods that wait, as a program's may."""
 
 
 class WouldWaitError(Exception):
@@ -19,4 +21,5 @@ def is_inline() -> bool:
     while frame is not None and not frame.f_code.co_flags & _COROUTINE:
         frame = frame.f_back
     # A coroutine of the program's own that calls a method which waits has asked for it.
-    return frame is not None and str(frame.f_globals.get("__name__")).startswith(_PACKAGE)
+    name = "" if frame is None else str(frame.f_globals.get("__name__"))
+    return name.startswith(_PACKAGE) and not name.startswith(_KIT)
