@@ -221,6 +221,25 @@ def test_a_large_value_is_written_without_the_event_loop(make: Callable[..., Fil
     assert list(map(len, asyncio.run(use()))) == [MB, 2 * MB, 3 * MB, 3 * MB]
 
 
+def test_code_of_a_program_that_a_method_runs_may_write_a_large_value(make: Callable[..., FileBasedCache]) -> None:
+    """A computation, or what pickles a value, calls set() and waits for it, with an event loop around it."""
+    cache = make()
+
+    class Odd:
+        def __reduce__(self) -> Any:
+            cache.set("within", b"w" * 3 * MB)
+            return str, ("odd",)
+
+    def compute() -> Any:
+        cache.set("beside", b"b" * 3 * MB)
+        return "computed"
+
+    assert asyncio.run(cache.aget_or_set("k", compute)) == "computed"
+    asyncio.run(cache.aset("odd", Odd()))
+    assert (cache.get("k"), cache.get("odd")) == ("computed", "odd")
+    assert cache.get_many(["within", "beside"]) == {"within": b"w" * 3 * MB, "beside": b"b" * 3 * MB}
+
+
 @pytest.mark.parametrize("options", [{}, {"stale_if_error": 60}], ids=["bare", "with conditions"])
 def test_a_computed_value_is_written_in_pieces(make: Callable[..., FileBasedCache], options: dict[str, Any]) -> None:
     """It takes no memory but its own, with an event loop or without; one that comes too late leaves no piece."""
