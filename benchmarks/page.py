@@ -43,7 +43,8 @@ cachebox and a dict return the object itself. cachetools is not safe for threads
 FILE_TEXT: Final = """\
 Django's file cache lists its directory for each set, so its sets take longer the more is stored. `set_many` of
 diskcache is shown as a loop, as its class for Django has it, and inside one transaction. A lease is renewed about every
-two seconds, while a computation goes on that takes longer.
+two seconds, while a computation goes on that takes longer. Large values are one entry, or some, that are set and read
+again and again; those of bytes are random.
 """
 
 DATABASE_TEXT: Final = """\

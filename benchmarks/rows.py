@@ -1,8 +1,11 @@
 """The rows of the comparison: which contenders do what, and what Storeroom is to reach there."""
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from random import Random
+from typing import Any, Final
 
 from benchmarks.goals import Faster, Goal, Steady
 from benchmarks.libraries import (
@@ -65,6 +68,33 @@ DJANGO_LIMIT: Final = 10_000
 
 USUAL_SIZE: Final = 1_000
 """Entries at which all file caches are compared."""
+
+
+def _text(size: int) -> str:
+    return "0123456789" * (size // 10)
+
+
+def _array(size: int) -> "array[float]":
+    return array("d", [1.5]) * (size // 8)
+
+
+_LARGE_VALUES: Final[Sequence[tuple[str, Callable[[int], Any], int]]] = (
+    ("100 kB of bytes", Random(1).randbytes, 10**5),
+    ("1 MB of bytes", Random(1).randbytes, 10**6),
+    ("10 MB of bytes", Random(1).randbytes, 10**7),
+    ("100 MB of bytes", Random(1).randbytes, 10**8),
+    ("10 MB of text", _text, 10**7),
+    ("an array of 10 MB", _array, 10**7),
+)
+"""Name, and how a value of so many bytes is made."""
+
+
+def _large(operation: str, name: str, make: Callable[[int], Any], size: int) -> Row:
+    """Return the row of one large value, which is set again and again, or read."""
+    situation = {"value": partial(make, size), "entries": max(1, min(10, 10**7 // size))}
+    contenders = _able([STOREROOM_FILE, DISKCACHE], operation, **situation)
+    return Row(f"file {operation} of {name}", contenders, [Faster(1, "diskcache")])
+
 
 _GROWTH_GOALS: Final = {
     ("get", USUAL_SIZE): (Faster(8, "Django"), Faster(5, "diskcache")),
@@ -134,11 +164,12 @@ ROWS: Final = (
         ],
         [Steady(1.3, "Storeroom at 100 entries")],
     ),
-    Row("file get_many of 100", _able(FILE, "get_many")),
+    *(_large(operation, *value) for value in _LARGE_VALUES for operation in ("get", "set")),
+    Row("file get_many of 100", _able(FILE, "get_many"), [Steady(2.5, "LMDB")]),
     Row(
         "file set_many of 100",
         _able([*FILE[:-1], DISKCACHE_TRANSACTION, FILE[-1]], "set_many"),
-        [Faster(25, "diskcache")],
+        [Faster(25, "diskcache"), Steady(2.5, "LMDB")],
     ),
     Row(
         "file get_or_set, warm",

@@ -14,6 +14,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -66,7 +67,7 @@ class Contender:
         library: whose cache it is.
         operation: which of the library's statements to run.
         entries: how many entries are stored before.
-        value: of all of them.
+        value: of all of them, or a partial() that makes it: a large one takes no memory while others are measured.
         bound: how many entries the cache may hold.
         keys: the keys used in turn; by default a sample of those that are stored.
         label: name in the tables; by default the library's.
@@ -119,14 +120,15 @@ class Turn:
     def __init__(self, contender: Contender, cache: Any, runner: asyncio.Runner) -> None:
         """Fill the cache, compile the statement, and learn how often it fits into a turn."""
         keys = stored_keys(contender.entries)
-        contender.library.fill(cache, dict.fromkeys(keys, contender.value))
+        value = contender.value() if type(contender.value) is partial else contender.value
+        contender.library.fill(cache, dict.fromkeys(keys, value))
         pool = list(contender.keys) or random.Random(1).sample(keys, min(POOL, len(keys)))
         names = {
             "cache": cache,
-            "value": contender.value,
-            "batch": dict.fromkeys(keys[:BATCH], contender.value),
+            "value": value,
+            "batch": dict.fromkeys(keys[:BATCH], value),
             "keys_of_batch": keys[:BATCH],
-            "compute": lambda: contender.value,
+            "compute": lambda: value,
         }
         run = compiled(contender.library.statements[contender.operation], names)
         self._run: Callable[[Sequence[str], int], float] = run

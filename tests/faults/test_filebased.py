@@ -20,8 +20,10 @@ import pytest
 
 from storeroom import engines
 from storeroom.backends.filebased import FileBasedCache
+from storeroom.backends.filebased.pieces import UNDER_WAY
 from storeroom.backends.filebased.slotfile import IS_REPLACED
 from storeroom.exceptions import StorageError
+from storeroom.testing import FakeClock
 
 VALUE = "v" * 100
 
@@ -346,7 +348,8 @@ print("ready", flush=True)
 number = 0
 while True:
     number += 1
-    cache.set(f"key{number % 500}", f"{number}:" + "v" * (number % 3000 if number % 50 else 300_000))
+    size = number % 3000 if number % 10 else 300_000 if number % 20 else 2_500_000
+    cache.set(f"key{number % 500}", f"{number}:" + "v" * size)
 """
 
 READER = """
@@ -378,11 +381,17 @@ def test_killed_writers_and_readers_leave_no_lock_and_no_bad_value(tmp_path: Pat
     for key, value in values.items():
         number = int(value.partition(":")[0])
         assert key == f"key{number % 500}"
-        assert value == f"{number}:" + "v" * (number % 3000 if number % 50 else 300_000)
+        assert value == f"{number}:" + "v" * (number % 3000 if number % 10 else 300_000 if number % 20 else 2_500_000)
     assert cache.stats().entries == cache.count() <= 300
     with cache._engine.begin() as transaction:
         assert transaction.stat()["entries"] > 0
     assert "12345678" not in cache._engine._environment.readers()
+    cache._check_invariants()
+    with FakeClock() as clock:
+        clock.advance(61)
+        cache.prune()
+    with cache._engine.begin() as transaction:
+        assert [key for key, _ in transaction.cursor() if key.startswith(UNDER_WAY)] == []
     cache._check_invariants()
 
 

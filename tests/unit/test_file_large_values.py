@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import storeroom
-from storeroom.backends.filebased import FileBasedCache, records, table
+from storeroom.backends.filebased import FileBasedCache, comparing, records, table, transactions
+from storeroom.backends.filebased.pieces import INDEX, PIECE
 from storeroom.backends.filebased.records import ASIDE, LONGEST_FRAME, entry_key_of
 from storeroom.backends.filebased.slotfile import ATTEMPT
 from storeroom.exceptions import StorageError, ValueTypeError
@@ -34,9 +35,12 @@ def make(tmp_path: Path) -> Iterator[Callable[..., FileBasedCache]]:
 
 
 def aside(cache: FileBasedCache) -> set[bytes]:
-    """The keys of the frames that lie aside."""
+    """The keys of the entries whose frames lie aside, be they whole or in pieces, and of pieces that are nobody's."""
     with cache._engine.begin() as transaction:
-        return {key for key, _ in transaction.cursor() if key.startswith(ASIDE)}
+        keys = {bytes(key) for key, _ in transaction.cursor()}
+        named = {bytes(index[:8]) for key, index in transaction.cursor() if key.startswith(INDEX)}
+    stray = {key for key in keys if key.startswith(PIECE) and key[2:10] not in named}
+    return stray | {key[1:] for key in keys if key.startswith((ASIDE, INDEX)) and not key.startswith(PIECE)}
 
 
 def record_of(cache: FileBasedCache, key: str = "k") -> bytes:
@@ -139,11 +143,11 @@ def test_touch_of_a_signed_value_leaves_it_signed(make: Callable[..., FileBasedC
     assert cache.incr_version("k") == 2
     assert cache.get("k", version=2) == value
     cache.touch("k", 70, version=2)
-    key = entry_key_of(cache.make_key("k", version=2))
     with cache._engine.turns.taken(), cache._engine.begin(write=True) as transaction:
-        frame = bytearray(transaction.get(ASIDE + key))
-        frame[-1] ^= 1
-        transaction.put(ASIDE + key, bytes(frame))
+        key = max(key for key, _ in transaction.cursor() if key.startswith(ASIDE))
+        piece = bytearray(transaction.get(key))
+        piece[-1] ^= 1
+        transaction.put(key, bytes(piece))
     assert (cache.get("k", version=2), cache.get_many(["k"], version=2)) == (None, {})
     assert cache.delete("k", version=2)
 
@@ -204,7 +208,7 @@ def test_entries_of_the_older_form_are_read(
     """A large frame behind its header, and a time in the header that once stood there, are an entry like any other."""
     cache, value = make(), b"v" * 300_000
     with monkeypatch.context() as older:
-        for module in (records, table):
+        for module in (records, table, comparing, transactions):
             older.setattr(module, "LONGEST_FRAME", 2**30)
         cache.set(key, value)
         with cache._engine.begin(write=True) as transaction:
@@ -237,21 +241,31 @@ def test_an_older_version_reads_an_entry_whose_frame_lies_aside_as_a_counted_mis
     cache.set("k", "new")
     assert cache.get("k") == "new"
     cache.set("k", "v" * 300_000)  # over the frame that was left aside
-    assert len(cache.get("k")) == 300_000
+    assert cache.get("k") == "v" * 300_000
 
 
+WRITERS: dict[str, Callable[[FileBasedCache, Any], object]] = {
+    "whole": lambda cache, value: cache.set_many({"k": value}),
+    "in pieces": lambda cache, value: cache.set("k", value),
+}
+"""Operations after which a frame lies aside in one form or the other."""
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 @pytest.mark.parametrize("damage", ["gone", "of another size"])
-def test_a_frame_that_is_damaged_is_a_counted_miss(make: Callable[..., FileBasedCache], damage: str) -> None:
+def test_a_frame_that_is_damaged_is_a_counted_miss(
+    make: Callable[..., FileBasedCache], damage: str, write: Callable[[FileBasedCache, Any], object]
+) -> None:
     """A frame that lies aside no more, or is cut short, reads as a miss, is counted, and can be written again."""
     cache = make()
-    cache.set("k", b"v" * 300_000)
+    write(cache, b"v" * 300_000)
     with cache._engine.begin(write=True) as transaction:
         cache._engine.queues.slots.skip(transaction.id())
-        (key,) = (key for key, _ in transaction.cursor() if key.startswith(ASIDE))
+        key = max(key for key, _ in transaction.cursor() if key.startswith(ASIDE))
         transaction.delete(key) if damage == "gone" else transaction.put(key, b"\x03vv")
     assert (cache.get("k"), cache.stats().errors, cache.touch("k")) == (None, 1, True)
-    cache.set("k", b"v" * 300_001)
-    assert len(cache.get("k")) == 300_001
+    write(cache, b"v" * 300_001)
+    assert cache.get("k") == b"v" * 300_001
 
 
 def test_slots_made_anew_keep_what_lies_aside_and_drop_what_nobody_owns(make: Callable[..., FileBasedCache]) -> None:
@@ -261,8 +275,10 @@ def test_slots_made_anew_keep_what_lies_aside_and_drop_what_nobody_owns(make: Ca
     cache.set("tagged", value, tags=["t"])
     size = cache.stats().bytes
     with cache._engine.begin(write=True) as transaction:
-        transaction.put(ASIDE + b"e:1:nobody", value)
-        transaction.put(ASIDE + b"e:1:small", value)
+        for key in (b"e:1:nobody", b"e:1:small"):
+            transaction.put(ASIDE + key, value)
+            transaction.put(INDEX + key, key[:8] + bytes(8))
+            transaction.put(PIECE + key[:8] + bytes(4), value)
     cache._engine.queues.slots.words[ATTEMPT] = 0
     cache.set("new", 1)
     cache._check_invariants()

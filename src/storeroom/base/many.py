@@ -147,7 +147,8 @@ class ManyCache(CountingCache):
         failures = {storage_key: typed[storage_key] for storage_key in failed}
         self._counters.sets += len(typed) - len(failures)
         if (families := self._families) is not None:
-            families.add_sets([key for storage_key, key in typed.items() if storage_key not in failures])
+            stored = {key: typed[key] for key in typed.keys() - failures.keys()} if failures else typed
+            families.add_sets(stored.values())
         return list(failures.values())
 
     def delete_many(self, keys: Iterable[object], version: int | None = None) -> None:

@@ -2,18 +2,30 @@
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from storeroom.config.naming import named
 from storeroom.exceptions import DecodeError, SerializationError
-from storeroom.serializers.frames import SCALAR_WRITERS, SIGNED, TEXT, TEXT_BYTE, Reader, Writer, is_plain_integer
+from storeroom.serializers.frames import (
+    BYTES,
+    SCALAR_WRITERS,
+    SIGNED,
+    TEXT,
+    TEXT_BYTE,
+    Reader,
+    Writer,
+    is_plain_integer,
+)
+from storeroom.serializers.parts import PART_READERS, Part, PartReader, text_in_parts
 from storeroom.serializers.signatures import Signer
-from storeroom.storage.envelope import Envelope, pack
+from storeroom.storage.envelope import FIRST_BYTE, Envelope, pack, unpack
 from storeroom.storage.interruptions import raise_if_foreign
 
 __all__ = ["Codec", "OneByOne", "SignedCodec"]
+
+_NOT_SIGNED: Final = "The signature does not hold: another secret, another key, or altered bytes."
 
 
 class OneByOne(ABC):
@@ -55,9 +67,11 @@ class Codec(OneByOne):
         readers: by first byte of a frame.
         compress: makes a compressed frame of a frame; None for no compression.
         compress_min_bytes: shorter frames are left as they are.
+        part_readers: by first byte of a frame in parts.
+        write_parts: makes the parts of a value that is no scalar; None where it is to be written as one.
     """
 
-    __slots__ = ("_compress", "_compress_min_bytes", "_readers", "_write")
+    __slots__ = ("_compress", "_compress_min_bytes", "_part_readers", "_readers", "_write", "_write_parts")
 
     def __init__(
         self,
@@ -65,11 +79,15 @@ class Codec(OneByOne):
         readers: Mapping[int, Reader],
         compress: Callable[[bytes], bytes] | None = None,
         compress_min_bytes: int = 0,
+        part_readers: Mapping[int, PartReader] = PART_READERS,
+        write_parts: Callable[[object], list[Part]] | None = None,
     ) -> None:
         self._write = write
         self._readers = readers
         self._compress = compress
         self._compress_min_bytes = sys.maxsize if compress is None else compress_min_bytes
+        self._part_readers = part_readers
+        self._write_parts = write_parts
 
     def dumps(self, value: object, storage_key: str) -> bytes:
         """Return the bytes to store under `storage_key`.
@@ -115,9 +133,57 @@ class Codec(OneByOne):
         except Exception as error:
             # Damaged bytes can make a reader fail in any way.
             raise_if_foreign(error, self._read, data)
-            first = f"first 0x{data[0]:02x}" if data else "none"
-            reason = "unknown to this codec" if data and data[0] not in self._readers else type(error).__name__
-            raise DecodeError(f"Stored bytes cannot be read ({len(data)} bytes, {first}): {reason}.") from error
+            raise self._unreadable(data, len(data), error) from error
+
+    def _unreadable(self, data: bytes, length: int, error: Exception) -> DecodeError:
+        first = f"first 0x{data[0]:02x}" if data else "none"
+        reason = "unknown to this codec" if data and data[0] not in self._readers else type(error).__name__
+        return DecodeError(f"Stored bytes cannot be read ({length} bytes, {first}): {reason}.")
+
+    def parts_of(self, value: object, storage_key: str) -> list[Part]:
+        """Return the bytes to store in parts: a beginning, and what is large, uncopied; raise as dumps() does.
+
+        Whoever keeps the parts apart reads them by loads_parts(). Joined, they are read by loads().
+        """
+        if type(value) is Envelope:
+            head, *more = Codec.parts_of(self, value.value, storage_key)
+            return [pack(value, bytes(head)), *more]
+        if self._compress is None:
+            if type(value) is str:
+                return text_in_parts(value)
+            if type(value) is bytes:
+                return [BYTES, value]
+            if self._write_parts is not None and type(value) not in SCALAR_WRITERS:
+                return self._written_parts(self._write_parts, value, storage_key)
+        return [Codec.dumps(self, value, storage_key)]
+
+    def _written_parts(self, write: Callable[[object], list[Part]], value: object, storage_key: str) -> list[Part]:
+        try:
+            return write(value)
+        except SerializationError as error:
+            named(error, "", storage_key)
+            raise
+
+    def loads_parts(self, head: bytes, parts: Sequence[Any], storage_key: str) -> Any:
+        """Return the value of a frame in parts, each in memory of its own, which may become the value's.
+
+        Raises:
+            DecodeError: as loads() does.
+        """
+        try:
+            return self._read_parts(head, parts)
+        except DecodeError:
+            raise
+        except Exception as error:
+            raise_if_foreign(error, self._read_parts, head, parts)
+            raise self._unreadable(head, len(head) + sum(map(len, parts)), error) from error
+
+    def _read_parts(self, head: bytes, parts: Sequence[Any]) -> Any:
+        if head[:1] == FIRST_BYTE:
+            return unpack(head, lambda inner: self._read_parts(inner, parts))
+        if parts and (read := self._part_readers.get(head[0])) is not None:
+            return read(head, parts)
+        return self._readers[head[0]](b"".join((head, *parts)))
 
     def loads_many(self, frames: Mapping[str, bytes], start: int = 0) -> dict[str, Any]:
         """Return the values by storage key, without those that cannot be read. See OneByOne."""
@@ -162,11 +228,26 @@ class SignedCodec(Codec):
         if data[:1] == SIGNED:
             frame = self._signer.verify(data, storage_key)
             if frame is None:
-                raise DecodeError("The signature does not hold: another secret, another key, or altered bytes.")
+                raise DecodeError(_NOT_SIGNED)
             return super().loads(frame, storage_key)
         if data and is_plain_integer(data):
             return super().loads(data, storage_key)
         raise DecodeError("Stored bytes are not signed, and a secret is set.")
+
+    def parts_of(self, value: object, storage_key: str) -> list[Part]:
+        """Return the bytes to store in parts, the first of which has the signature of all."""
+        head, *more = super().parts_of(value, storage_key)
+        head = bytes(head)
+        return [head if is_plain_integer(head) else self._signer.sign(head, storage_key, *more), *more]
+
+    def loads_parts(self, head: bytes, parts: Sequence[Any], storage_key: str) -> Any:
+        """Return the value, if all parts were signed for `storage_key`."""
+        if head[:1] != SIGNED:
+            return self.loads(head + b"".join(parts), storage_key)
+        frame = self._signer.verify(head, storage_key, *parts)
+        if frame is None:
+            raise DecodeError(_NOT_SIGNED)
+        return super().loads_parts(frame, parts, storage_key)
 
     def secret_of(self, data: bytes, storage_key: str) -> tuple[int | None, int]:
         """Return the number of the secret that has signed stored bytes, None for another one; and how many there are.

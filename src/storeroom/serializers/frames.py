@@ -18,6 +18,7 @@ byte    rest
 0x19    4-byte fingerprint, then the bytes of a custom compressor
 0x1a    conditions of the entry, then a frame               (entry.py)
 0x1b    the frame lies elsewhere; read by no codec          (backends/filebased/records.py)
+0x1d    pickle of any objects whose buffers follow it; read as 0x0f  (parts.py)
 ======  =====================================================================
 
 All are control characters, so that a frame is told from the values that Django and django-redis write to the same
@@ -68,6 +69,7 @@ XZ: Final = b"\x15"
 ZSTD: Final = b"\x16"
 LZ4: Final = b"\x17"
 CUSTOM_COMPRESSOR: Final = b"\x19"
+BUFFERS: Final = b"\x1d"
 
 TEXT_BYTE: Final = TEXT[0]
 """For the comparison that every hit on a text makes."""

@@ -12,6 +12,7 @@ from storeroom.serializers.codec import Codec, SignedCodec
 from storeroom.serializers.compressors import FORMATS, Format
 from storeroom.serializers.expansion import Expansion
 from storeroom.serializers.frames import PICKLE_PROTOCOL, SCALAR_READERS, Reader, Writer, type_name
+from storeroom.serializers.parts import PART_READERS, Part, PartReader, pickle_in_parts, read_buffers, read_joined
 from storeroom.serializers.plugins import Serializer
 from storeroom.serializers.signatures import Signer
 from storeroom.storage.copies import TRIAL
@@ -88,6 +89,8 @@ def build_codec(
         _readers(loaders, formats, expansion),
         None if compressed is None else partial(expansion.compress, compressed),
         compress_min_bytes,
+        _part_readers(loaders),
+        _write_parts if isinstance(chosen, _AnyPickle) else None,
     )
     return Codec(*codec) if signer is None else SignedCodec(signer, *codec)
 
@@ -174,14 +177,35 @@ def _writer(prefix: bytes, dumps: Callable[[Any], bytes]) -> Writer:
         except Exception as error:
             # A value's own __reduce__ or __getstate__ can fail in any way.
             raise_if_foreign(error, lambda: prefix + dumps(value))
-            path, kind = _culprit(value, dumps)
-            raise SerializationError(
-                f"{path} is of type {type_name(kind)!r} and cannot be stored ({type(error).__name__}). "
-                "Store plain data made from it: what lives in this process only (open files, locks, generators, "
-                "lambdas, classes made within a function) cannot be cached."
-            ) from error
+            raise _unstorable(value, dumps, error) from error
 
     return write
+
+
+def _write_parts(value: object) -> list[Part]:
+    try:
+        return pickle_in_parts(value, TRIAL)
+    except (StoreroomError, MemoryError):
+        raise
+    except Exception as error:  # as above
+        raise_if_foreign(error, pickle_in_parts, value, TRIAL)
+        raise _unstorable(value, _AnyPickle.dumps, error) from error
+
+
+def _unstorable(value: object, dumps: Callable[[Any], bytes], error: Exception) -> SerializationError:
+    path, kind = _culprit(value, dumps)
+    return SerializationError(
+        f"{path} is of type {type_name(kind)!r} and cannot be stored ({type(error).__name__}). "
+        "Store plain data made from it: what lives in this process only (open files, locks, generators, "
+        "lambdas, classes made within a function) cannot be cached."
+    )
+
+
+def _part_readers(loaders: Mapping[bytes, Callable[[bytes], Any]]) -> Mapping[int, PartReader]:
+    if frames.PICKLE not in loaders:
+        return PART_READERS
+    loads = loaders[frames.PICKLE]
+    return {**PART_READERS, frames.PICKLE[0]: lambda _, parts: loads(*parts), frames.BUFFERS[0]: read_buffers}
 
 
 def _culprit(value: Any, dumps: Callable[[Any], bytes]) -> tuple[str, type]:
@@ -212,11 +236,13 @@ def _readers(
     loaders: Mapping[bytes, Callable[[bytes], Any]], formats: Iterable[Format], expansion: Expansion
 ) -> dict[int, Reader]:
     """Return the readers of all frames; compressed ones can't be nested, nor can values that have conditions."""
+    unsafe = _refusal("They may run code: the store is neither trusted nor signed.")
     unread = _refusal("They are compressed as OPTIONS do not say: see compressor and read_compressors.")
     plain = {
         **SCALAR_READERS,
         frames.SIGNED[0]: _refusal("They are signed, and no secret is set."),
-        frames.PICKLE[0]: _refusal("They may run code: the store is neither trusted nor signed."),
+        frames.PICKLE[0]: unsafe,
+        frames.BUFFERS[0]: read_joined if frames.PICKLE in loaders else unsafe,
         **{prefix[0]: _reader(prefix, loads) for prefix, loads in loaders.items()},
     }
     readers = plain | {known.prefix[0]: unread for known in FORMATS.values()}

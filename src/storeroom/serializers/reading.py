@@ -29,6 +29,7 @@ _SERIALIZERS: Final = {
     frames.FLOAT: "none: a number",
     frames.BIG_INTEGER: "none: a number",
     frames.PICKLE: "pickle",
+    frames.BUFFERS: "pickle",
     frames.SAFE_PICKLE: "pickle of plain data",
     frames.JSON: "json",
     frames.MSGPACK: "msgpack",
@@ -40,7 +41,7 @@ _COMPRESSORS: Final = {
     frames.CUSTOM_COMPRESSOR: "a compressor of a program's own",
 }
 
-_PICKLES: Final = (frames.PICKLE, frames.SAFE_PICKLE, b"\x80")
+_PICKLES: Final = (frames.PICKLE, frames.BUFFERS, frames.SAFE_PICKLE, b"\x80")
 _MOVED: Final = (AttributeError, ImportError)
 
 

@@ -46,15 +46,15 @@ class Signer:
         if not self._hashes:
             raise ConfigurationError("secret is an empty list; expected at least one secret, or None for no signing.")
 
-    def sign(self, frame: bytes, storage_key: str) -> bytes:
-        """Return the frame, wrapped in a signed one."""
-        return b"%b%b%b" % (SIGNED, _signature(self._hashes[0], frame, storage_key), frame)
+    def sign(self, frame: bytes, storage_key: str, *more: Any) -> bytes:
+        """Return the frame, wrapped in a signed one; of a frame that goes on in `more` parts, the beginning."""
+        return b"%b%b%b" % (SIGNED, _signature(self._hashes[0], frame, storage_key, *more), frame)
 
-    def verify(self, signed: bytes, storage_key: str) -> bytes | None:
-        """Return the frame within, or None if no secret has signed it for this key."""
+    def verify(self, signed: bytes, storage_key: str, *more: Any) -> bytes | None:
+        """Return the frame within, or None if no secret has signed it, and `more` parts, for this key."""
         given, frame = signed[len(SIGNED) : _START], signed[_START:]
         for keyed_hash in self._hashes:
-            if compare_digest(given, _signature(keyed_hash, frame, storage_key)):
+            if compare_digest(given, _signature(keyed_hash, frame, storage_key, *more)):
                 return frame
         return None
 
@@ -81,11 +81,13 @@ def _keyed_hash(secret: bytes, salt: bytes) -> Any:
     return blake2b(key=key, digest_size=_SIGNATURE_SIZE, person=_VALUE_PURPOSE, salt=salt)
 
 
-def _signature(keyed_hash: Any, frame: bytes, storage_key: str) -> bytes:
+def _signature(keyed_hash: Any, frame: bytes, storage_key: str, *more: Any) -> bytes:
     # The key's length first: otherwise "ab" + "c" and "a" + "bc" would sign alike.
     key = storage_key.encode("utf-8", "surrogatepass")
     value_hash = keyed_hash.copy()  # half the cost of starting from the key each time
     value_hash.update(len(key).to_bytes(8, "big") + key)
     value_hash.update(frame)
+    for part in more:
+        value_hash.update(part)
     digest: bytes = value_hash.digest()
     return digest

@@ -90,15 +90,15 @@ class Trial:
     def __init__(self, loads: Callable[[bytes], Any]) -> None:
         self._loads, self._passed = loads, set[str]()
 
-    def check(self, pickle: bytes, names: Collection[str]) -> None:
-        """Raise SerializationError if a pickle with these names in it, one of them new, cannot be read."""
-        new = set(names).difference(self._passed)
+    def check(self, pickle: bytes, names: Collection[str], loads: Callable[[bytes], Any] | None = None) -> None:
+        """Raise SerializationError if a pickle with these names in it, one of them new, cannot be read, by `loads`."""
+        new, loads = set(names).difference(self._passed), loads or self._loads
         if not new:
             return
         try:
-            self._loads(pickle)
+            loads(pickle)
         except Exception as error:
-            raise_if_foreign(error, self._loads, pickle)
+            raise_if_foreign(error, loads, pickle)
             raise SerializationError(
                 f"A value can be pickled, and cannot be read back ({type(error).__name__}). It holds "
                 f"{', '.join(sorted(new))}. Give the class a __reduce__() with the arguments that make it (an "

@@ -31,14 +31,16 @@ from storeroom.backends.filebased.records import (
     ELSEWHERE,
     HASHED,
     HEADER,
+    LONGEST_FRAME,
     bytes_aside,
     entry_key_of,
+    entry_keys_of,
     envelope_of,
     is_all_under,
     is_conditional,
     live_keys,
     load,
-    own_frame,
+    own_parts,
     read_header,
 )
 from storeroom.backends.filebased.slots import ENTRIES, SIZE
@@ -65,6 +67,8 @@ from storeroom.exceptions import (
 )
 from storeroom.serializers import Codec, build_codec
 from storeroom.serializers.frames import TEXT_BYTE
+from storeroom.serializers.parts import is_large
+from storeroom.storage import conditions
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import LOOK, MISSING
 from storeroom.storage.steps import run
@@ -226,27 +230,38 @@ class FileBasedCache(WritePolicy, ComparingCache):
         return MISSING
 
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
-        return {storage_key: value for storage_key, (value, _) in self._get_dated(storage_keys).items()}
+        return self._found(storage_keys, {})
 
     def _get_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
-        dropped = self._engine.dropped.keys
-        entry_keys = {key: entry_key_of(key) for key in storage_keys if key not in dropped}
-        records = dict(self._read(lambda transaction: transaction.cursor().getmulti(entry_keys.values())))
-        now, queues = timeouts.now(), self._engine.queues
+        times = dict[str, float]()
+        return {key: (value, times[key]) for key, value in self._found(storage_keys, times).items()}
+
+    def _found(self, storage_keys: Sequence[str], times: dict[str, float]) -> dict[str, Any]:
+        """Return the values of live entries, and note when these expire: the hot path of many."""
+        if dropped := self._engine.dropped.keys:
+            storage_keys = [key for key in storage_keys if key not in dropped]
+        entry_keys = entry_keys_of(storage_keys)
+        records = self._read(lambda transaction: list(map(transaction.get, entry_keys)))
+        now, queues, reads_text, values = timeouts.now(), self._engine.queues, self._reads_text, dict[str, Any]()
         hits = queues.slots.hits
-        values: dict[str, tuple[Any, float | None]] = {}
-        for storage_key, entry_key in entry_keys.items():
-            record = records.get(entry_key)
+        for storage_key, entry_key, record in zip(storage_keys, entry_keys, records, strict=True):
             if record is None:
                 queues.miss(entry_key)
                 continue
-            expires_at, slot = read_header(record)
-            if expires_at > now:
+            try:
+                expires_at, slot, first_byte = _READ(record)
+                if not expires_at > now:
+                    continue
                 if slot < len(hits) and hits[slot] < MOST_HITS:
                     hits[slot] += 1
-                value = self._decoded(storage_key, entry_key, record)
-                if value is not MISSING:
-                    values[storage_key] = value, expires_at
+                if first_byte == TEXT_BYTE and reads_text:
+                    value = record[_START + 1 :].decode()
+                elif (value := self._decoded(storage_key, entry_key, record)) is MISSING:
+                    continue
+            except (StructError, UnicodeDecodeError):
+                self._counters.errors += 1
+                continue
+            values[storage_key], times[storage_key] = value, expires_at
         return values
 
     def _expiry(self, storage_key: str) -> Any:
@@ -284,8 +299,9 @@ class FileBasedCache(WritePolicy, ComparingCache):
         frame = record[_START:]
         try:
             if frame[:1] == ELSEWHERE or entry_key[0] == HASHED:
-                frame = own_frame(storage_key, entry_key, record, self._frame_of)
-                return load(self._codec.loads, frame, storage_key)
+                found = self._parts_of(entry_key) if bytes_aside(record) else [frame]
+                head, parts = own_parts(storage_key, entry_key, found)
+                return load(lambda head, key: self._codec.loads_parts(head, parts, key), head, storage_key)
             return self._codec.loads(frame, storage_key)
         except KeyError:  # removed since the record was read
             return MISSING
@@ -322,7 +338,10 @@ class FileBasedCache(WritePolicy, ComparingCache):
             return
         entry_key = entry_key_of(storage_key)
         try:
-            self._put(entry_key, self._frame(storage_key, entry_key, value), expires_at)
+            if is_large(value, LONGEST_FRAME):
+                self._store(storage_key, entry_key, value, expires_at)
+            else:  # the same, without its call
+                self._put(entry_key, self._frame(storage_key, entry_key, value), expires_at)
         except (SerializationError, ValueTooLargeError) as error:
             run(self._refused(self, key, storage_key, value, error))
             return
@@ -334,21 +353,15 @@ class FileBasedCache(WritePolicy, ComparingCache):
         self._counted_set(key, stored=True)
 
     def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
-        entry_key = entry_key_of(storage_key)
-        self._put(entry_key, self._frame(storage_key, entry_key, value), expires_at)
+        self._store(storage_key, entry_key_of(storage_key), value, expires_at)
         return True
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
-        named = {entry_key_of(storage_key): storage_key for storage_key in values}
-        frames = {key: self._frame(storage_key, key, values[storage_key]) for key, storage_key in named.items()}
-        entry_keys, bounds, start = list(frames), self._bounds, 0
-
-        def put_all(table: Table, part: Sequence[bytes]) -> None:
-            for entry_key in part:
-                table.put(entry_key, frames[entry_key], expires_at, bounds)
-
-        for end in steps_of(list(frames.values())):
-            self._write_or_remove(entry_keys[start:], put_all, entry_keys[start:end])
+        keys = entry_keys_of(list(values))
+        frames, bounds, start = self._frames(values, keys), self._bounds, 0
+        for end in steps_of(frames):
+            part = slice(start, end)
+            self._write_or_remove(keys[start:], Table.put_all, keys[part], frames[part], expires_at, bounds)
             start = end
         return []
 

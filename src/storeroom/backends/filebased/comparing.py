@@ -5,13 +5,18 @@ the bytes before, and the transaction looks whether these are still there; if no
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
+from storeroom.backends.filebased.pieces import Laid, size_of
 from storeroom.backends.filebased.records import (
     HASHED,
+    LONGEST_FRAME,
+    LONGEST_KEY,
     entry_key_of,
     entry_size,
     frame_head,
+    halves,
+    is_aside,
     is_conditional,
     join_name,
     load,
@@ -24,6 +29,7 @@ from storeroom.config.naming import named
 from storeroom.exceptions import DecodeError, SerializationError, ValueTooLargeError
 from storeroom.serializers import Codec
 from storeroom.serializers.frames import is_plain_integer
+from storeroom.serializers.parts import Part, is_large
 from storeroom.storage.counters import numeric
 from storeroom.storage.envelope import Envelope, is_unread
 from storeroom.storage.hooks import LOOK, MISSING, Swap
@@ -32,6 +38,12 @@ from storeroom.storage.writings import Writing, swap_all
 from storeroom.timeouts import NEVER
 
 __all__ = ["ComparingCache"]
+
+_NAMED: Final = b"h"
+"""Keys from here on are not as they are stored, or of no entry."""
+
+_LONGEST_ENTRY: Final = entry_size(bytes(LONGEST_KEY + 1), 0)
+"""Bytes of an entry beside its frame, at most."""
 
 
 class ComparingCache(TransactingCache, abstract=True):
@@ -49,12 +61,50 @@ class ComparingCache(TransactingCache, abstract=True):
         except SerializationError as error:
             named(error, self.settings.alias)
             raise
+        if self._bounds[1] is None and entry_key[0] != HASHED:
+            return frame
+        return self._bounded(storage_key, entry_key, frame)
+
+    def _parts(self, storage_key: str, entry_key: bytes, value: Any) -> list[Part]:
+        """Return a value's frame in parts, the first of which has the key, if that is long."""
+        if not self._bounds_due:
+            self._agree()
+        try:
+            head, *more = self._codec.parts_of(value, storage_key)
+        except SerializationError as error:
+            named(error, self.settings.alias)
+            raise
+        return [self._bounded(storage_key, entry_key, bytes(head), size_of(more)), *more]
+
+    def _store(self, storage_key: str, entry_key: bytes, value: Any, expires_at: float) -> None:
+        """Write an entry, whatever the size of its value."""
+        if is_large(value.value if type(value) is Envelope else value, LONGEST_FRAME):
+            self._put_parts(entry_key, self._parts(storage_key, entry_key, value), expires_at)
+        else:
+            self._put(entry_key, self._frame(storage_key, entry_key, value), expires_at)
+
+    def _frames(self, values: Mapping[str, Any], entry_keys: Sequence[bytes]) -> list[bytes]:
+        """Return the frame of each value, by whose keys it goes, as _frame() does."""
+        if not self._bounds_due:
+            self._agree()
+        try:
+            frames = self._codec.dumps_many(values)
+        except SerializationError as error:
+            named(error, self.settings.alias)
+            raise
+        max_bytes, are_named = self._bounds[1], max(entry_keys, default=b"") < _NAMED
+        if are_named and (max_bytes is None or max(map(len, frames), default=0) + _LONGEST_ENTRY <= max_bytes):
+            return frames
+        return list(map(self._bounded, values, entry_keys, frames))
+
+    def _bounded(self, storage_key: str, entry_key: bytes, frame: bytes, more: int = 0) -> bytes:
+        """Return the frame as it is stored, its long key before it; raise an error if it is too large for the cache."""
         if entry_key[0] == HASHED:
             frame = join_name(storage_key, frame)
-        max_bytes = self._bounds[1]
-        if max_bytes is not None and entry_size(entry_key, len(frame)) > max_bytes:
+        max_bytes, size = self._bounds[1], entry_size(entry_key, len(frame) + more)
+        if max_bytes is not None and size > max_bytes:
             refusal = ValueTooLargeError(
-                f"The value of key {storage_key!r} takes {entry_size(entry_key, len(frame))} bytes, more than "
+                f"The value of key {storage_key!r} takes {size} bytes, more than "
                 f"OPTIONS['max_bytes'] ({max_bytes}) allows for the whole cache; raise max_bytes or store less."
             )
             raise named(refusal, self.settings.alias)
@@ -127,16 +177,33 @@ class ComparingCache(TransactingCache, abstract=True):
     def _compare_set(self, storage_key: str, expected: Any, value: Any, expires_at: float) -> bool:
         return self._swap_many({storage_key: Swap(expected, value, expires_at)})[storage_key]
 
-    def _new_frames(self, swaps: Mapping[str, Swap]) -> dict[str, bytes]:
-        return {
-            storage_key: self._frame(storage_key, entry_key_of(storage_key), swap.value)
+    def _new_frame(self, storage_key: str, value: Any, laid: dict[str, Laid]) -> bytes:
+        """Return a value's frame; of one that lies aside the beginning, and its pieces are laid there."""
+        entry_key = entry_key_of(storage_key)
+        if is_large(value.value if type(value) is Envelope else value, LONGEST_FRAME):
+            parts = self._parts(storage_key, entry_key, value)
+        else:
+            parts = [self._frame(storage_key, entry_key, value)]
+        if not is_aside(entry_key, size_of(parts)):
+            return b"".join(parts)
+        laid[storage_key] = self._laid(parts if len(parts) > 1 else halves(entry_key, bytes(parts[0])))
+        return laid[storage_key].head
+
+    def _swap_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
+        laid, made = dict[str, Laid](), dict[str, bool]()
+        try:
+            made = self._swap_laid(swaps, laid)
+            return made
+        finally:
+            self._drop_unwritten([one.name for key, one in laid.items() if one.number and not made.get(key)])
+
+    def _swap_laid(self, swaps: Mapping[str, Swap], laid: dict[str, Laid]) -> dict[str, bool]:
+        entry_keys = {storage_key: entry_key_of(storage_key) for storage_key in swaps}
+        frames = {
+            storage_key: self._new_frame(storage_key, swap.value, laid)
             for storage_key, swap in swaps.items()
             if swap.value is not MISSING and not is_unread(swap.value)
         }
-
-    def _swap_many(self, swaps: Mapping[str, Swap]) -> dict[str, bool]:
-        entry_keys = {storage_key: entry_key_of(storage_key) for storage_key in swaps}
-        frames = self._new_frames(swaps)
 
         def swap(table: Table, storage_key: str, writing: Writing, doubtful: dict[str, bytes]) -> bool:
             expected, value, expires_at = swaps[storage_key]
@@ -151,6 +218,8 @@ class ComparingCache(TransactingCache, abstract=True):
                 return False
             if value is MISSING:
                 table.remove(entry_key)
+            elif storage_key in laid:
+                return table.put_laid(entry_key, laid[storage_key], expires_at, self._bounds)
             else:
                 table.put(entry_key, frames[storage_key], expires_at, self._bounds)
             return True

@@ -253,9 +253,10 @@ class Queues:
         least = kept >= 0 and slots.kinds[kept] in QUEUED
         chosen, late = list[int](), list[int]()
         while len(chosen) < count and small + main + len(late) > least:
-            if late and not main:
-                main = self._promote(late)
-            if small >= room or not main:
+            alone = kept >= 0 and slots.kinds[kept] == MAIN  # then main may go round for ever
+            if late and main <= alone:
+                main += self._promote(late)
+            if small >= room or main <= alone:
                 goes_on = (promotions and small > longest) or (small_used > ALIVE and main and len(late) < PATIENCE)
                 surplus = 1 if goes_on else max(1, int(small - room) + 1)
                 found = slots.unused(hand, min(count - len(chosen), surplus), kept)

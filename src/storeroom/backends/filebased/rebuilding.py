@@ -1,12 +1,11 @@
 """Slots made anew from the records: after a start of the machine, damage, or a death in mid-change."""
 
-from itertools import takewhile
 from typing import Any
 
+from storeroom.backends.filebased.pieces import drop_unowned
 from storeroom.backends.filebased.queues import Queues
 from storeroom.backends.filebased.records import (
     APART,
-    ASIDE,
     ENTRY_LETTERS,
     HEADER,
     LOCK,
@@ -34,7 +33,7 @@ def rebuild(transaction: Any, queues: Queues, database: Any) -> None:
         cursor.delete()
     kinds = bytes(slots.kinds)
     slots.start_over(transaction.id(), 2 * transaction.stat(database)["entries"])
-    _drop_unowned(transaction)
+    drop_unowned(transaction)
     later = []
     cursor.set_range(b"b")  # behind what lies aside
     for entry_key, record in cursor:
@@ -55,14 +54,6 @@ def rebuild(transaction: Any, queues: Queues, database: Any) -> None:
             slot = slots.find(FREE, 0)
             transaction.put(entry_key, HEADER.pack(expires_at, bytes_aside(record), slot) + record[HEADER.size :])
         _fill(queues, transaction, entry_key, record, slot, kinds)
-
-
-def _drop_unowned(transaction: Any) -> None:
-    """Remove frames that lie aside, and whose entry is gone or has another: damage, or an older version's writes."""
-    keys = map(bytes, transaction.cursor().iternext(values=False))
-    for key in list(takewhile(lambda key: key.startswith(ASIDE), keys)):
-        if not bytes_aside(transaction.get(key[1:], b"")):
-            transaction.delete(key)
 
 
 def _fill(queues: Queues, transaction: Any, entry_key: bytes, record: bytes, slot: int, kinds: bytes) -> None:

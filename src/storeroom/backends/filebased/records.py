@@ -6,7 +6,7 @@ a letter:
 ==========================  ===================  =====================================
 key                         value                meaning
 ==========================  ===================  =====================================
-``a`` + entry's key         frame                the frame of an entry that is large: it lies aside
+``a``, ``b``                                     frames of entries that are large: they lie aside (pieces.py)
 ``c``                       eight numbers        counters of all processes: see counts.py
 ``c2``                      JSON                 further ones
 ``d`` + cache's hash        header               a cache whose clear() is under way, and until when that counts
@@ -21,22 +21,24 @@ Where a frame lies aside, the entry's record has a byte in its place that no cod
 frame, so that all but its value, its tags among it, can be told without it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import chain, islice, takewhile
 from struct import Struct
 from typing import Any, Final
 
 from storeroom.keys import LOCK_PREFIX, TAG_PREFIX, KeySpace
+from storeroom.serializers.parts import WHOLE
 from storeroom.storage import envelope
 from storeroom.storage.envelope import LEASED_BYTES, MAY_BEGIN, Envelope, is_leased, is_packed, pack, terms_of
 from storeroom.storage.hooks import Conditional
 
 __all__ = [
-    "APART", "ASIDE", "ELSEWHERE", "ENTRY_LETTERS", "HASHED", "HEADER", "LOCK", "LONGEST_FRAME", "TAG", "are_all_owned",
-    "bytes_aside", "clearing_key", "entry_key_of", "entry_size", "envelope_of", "fold", "frame_head", "frame_of",
-    "frame_size", "is_all_under", "is_being_computed", "is_conditional", "is_over", "join_name", "live_keys", "load",
-    "locks", "name_of", "own_frame", "owned_from", "read_header", "renewed", "stored",
+    "APART", "ASIDE", "DOUBTFUL", "ELSEWHERE", "ENTRY_LETTERS", "HASHED", "HEADER", "LOCK", "LONGEST_FRAME",
+    "LONGEST_KEY", "TAG", "are_all_owned", "bytes_aside", "clearing_key", "entry_key_of", "entry_keys_of",
+    "entry_size", "envelope_of", "fold", "frame_head", "frame_size", "halves", "is_all_under", "is_aside",
+    "is_being_computed", "is_conditional", "is_over", "join_name", "live_keys", "load", "locks", "name_of",
+    "own_frame", "own_parts", "owned_from", "read_header", "renewed", "stored", "with_terms",
 ]  # fmt: skip
 
 HEADER: Final = Struct(">dQI")
@@ -59,7 +61,7 @@ ELSEWHERE: Final = b"\x1b"
 _RENEWED: Final = b"\x1c"
 """Before the terms that an envelope has by now, and its frame with those that it was signed with. Never stored."""
 
-_DOUBTFUL: Final = MAY_BEGIN | {ELSEWHERE[0]}
+DOUBTFUL: Final = MAY_BEGIN | {ELSEWHERE[0]}
 """First bytes of frames that have to be looked at further."""
 
 LONGEST_KEY: Final = 500
@@ -94,6 +96,18 @@ def entry_key_of(storage_key: str) -> bytes:
     return b"h" + blake2b(name, digest_size=32).digest()
 
 
+def entry_keys_of(storage_keys: Sequence[str]) -> list[bytes]:
+    """Return the key of each, as entry_key_of() does: all at once, unless one of them is long or odd."""
+    try:
+        joined = ("e" + "\ne".join(storage_keys)).encode()
+    except UnicodeEncodeError:
+        joined = b"\0"
+    names = joined.split(b"\n")
+    if len(names) == len(storage_keys) and b"\0" not in joined and max(map(len, names)) <= 1 + LONGEST_KEY:
+        return names
+    return list(map(entry_key_of, storage_keys))
+
+
 def entry_size(entry_key: bytes, frame_size: int) -> int:
     """Return the bytes that an entry takes."""
     return len(entry_key) + frame_size + _ENTRY_BYTES
@@ -108,6 +122,11 @@ def bytes_aside(record: bytes | memoryview) -> int:
     """Return the size of the frame that lies aside; 0 for an entry whose frame follows its header."""
     size = HEADER.unpack_from(record)[1] if len(record) >= HEADER.size else 0
     return size if size < LARGEST_FRAME else 0
+
+
+def is_aside(entry_key: bytes, size: int) -> bool:
+    """Tell whether a frame of so many bytes lies aside."""
+    return LONGEST_FRAME < size < LARGEST_FRAME and entry_key[0] not in APART
 
 
 def frame_size(record: bytes | memoryview) -> int:
@@ -147,27 +166,28 @@ def _signature_bytes(data: bytes | memoryview, start: int) -> int:
     return envelope.KIND_BYTES - 1 if data[start : start + 1] == envelope.SIGNED else 0
 
 
-def frame_of(transaction: Any, entry_key: bytes) -> bytes:
-    """Return what follows an entry's header, or would if it did not lie aside; b"" if it is damaged.
-
-    Raises:
-        KeyError: the entry is not there.
-    """
-    if (record := transaction.get(entry_key)) is None:
-        raise KeyError(entry_key)
-    if not (size := bytes_aside(record)):
-        return bytes(record[HEADER.size :])
-    frame = transaction.get(ASIDE + entry_key, b"")
-    if len(frame) != size:
-        return b""
-    # The record has the envelope's terms as they are now.
-    start = _start(entry_key, frame, 0)
+def with_terms(entry_key: bytes, record: bytes | memoryview, head: bytes) -> bytes:
+    """Return the beginning of a frame that lies aside, with the envelope's terms as the record has them now."""
+    start = _start(entry_key, head, 0)
     terms = record[HEADER.size + start + len(ELSEWHERE) :]
-    if frame[start : start + len(terms)] == terms:
-        return bytes(frame)
-    if signature := _signature_bytes(frame, start):  # made with the terms of then
-        return b"".join((frame[:start], _RENEWED, terms[signature:], memoryview(frame)[start:]))
-    return b"".join((frame[:start], terms, memoryview(frame)[start + len(terms) :]))
+    length = min(len(terms), len(head) - start)
+    if head[start : start + length] == terms[:length]:
+        return head
+    if signature := _signature_bytes(head, start):  # made with the terms of then
+        return b"".join((head[:start], _RENEWED, terms[signature:], head[start:]))
+    return b"".join((head[:start], terms, head[start + len(terms) :]))
+
+
+def halves(entry_key: bytes, frame: bytes | memoryview) -> list[bytes | memoryview]:
+    """Return a frame in parts, for a codec's loads_parts(): the beginning, and a value that is one object.
+
+    Any other frame is one part.
+    """
+    start = _start(entry_key, frame, 0)
+    start += _signature_bytes(frame, start)
+    terms = terms_of(memoryview(frame)[start:])
+    end = start + (0 if terms is None else terms[1]) + 1
+    return [frame[:end], memoryview(frame)[end:]] if frame[end - 1 : end] and frame[end - 1] in WHOLE else [frame]
 
 
 def load(loads: Callable[[bytes, str], Any], frame: bytes, storage_key: str) -> Any:
@@ -194,6 +214,15 @@ def own_frame(storage_key: str, entry_key: bytes, record: bytes, frame_of: Calla
         return frame
     name, frame = _split_name(frame)
     return frame if name == storage_key else b""
+
+
+def own_parts(storage_key: str, entry_key: bytes, parts: Sequence[Any]) -> tuple[bytes, Sequence[Any]]:
+    """Return the first of a frame's parts, without the storage key, and the others; b"" and none if it is another's."""
+    head, *more = parts
+    if entry_key[0] != HASHED:
+        return head, more
+    name, head = _split_name(head)
+    return (head, more) if name == storage_key else (b"", ())
 
 
 def _split_name(frame: bytes) -> tuple[str, bytes]:
@@ -231,7 +260,7 @@ def frame_head(entry_key: bytes, data: bytes | memoryview, start: int = HEADER.s
 
 def is_conditional(entry_key: bytes, data: bytes | memoryview, start: int = HEADER.size) -> bool:
     """Tell whether an entry's value is an envelope, by its record or by the part from `start` on."""
-    if entry_key[0] != HASHED and len(data) > start and data[start] not in _DOUBTFUL:
+    if entry_key[0] != HASHED and len(data) > start and data[start] not in DOUBTFUL:
         return False  # the case of most writes
     return is_packed(frame_head(entry_key, data, start))
 

@@ -19,7 +19,8 @@ from itertools import compress
 from struct import Struct
 from typing import Any, Final
 
-from storeroom.backends.filebased.records import ASIDE, LONGEST_FRAME
+from storeroom.backends.filebased.pieces import drop_aside
+from storeroom.backends.filebased.records import LONGEST_FRAME
 from storeroom.backends.filebased.slotfile import (
     ATTEMPT,
     BACKUP,
@@ -289,7 +290,7 @@ class Slots(SlotFile):
                 delete(_KEY_RECORD.pack(b"k", slot))
         if max(sizes) > LONGEST_FRAME:
             for entry_key in compress(entry_keys, (size > LONGEST_FRAME for size in sizes)):
-                delete(ASIDE + entry_key)
+                drop_aside(transaction, entry_key)
         if 1 in flags:
             self.numbers[FLAGGED] -= sum(flags)
         self._free(slots)

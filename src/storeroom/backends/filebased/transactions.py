@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 import lmdb
@@ -13,7 +13,8 @@ from storeroom import timeouts
 from storeroom.backends.filebased.aborting import abort
 from storeroom.backends.filebased.environment import CHECK_SECONDS, Environment
 from storeroom.backends.filebased.giving_back import give_back
-from storeroom.backends.filebased.records import frame_of
+from storeroom.backends.filebased.pieces import Laid, frame_of, groups_of, lengths_of, new_name, parts_of, size_of
+from storeroom.backends.filebased.records import LONGEST_FRAME, halves, is_aside
 from storeroom.backends.filebased.slots import ENTRIES, SIZE
 from storeroom.backends.filebased.table import LOOKS, Bounds, Table, put_alone
 from storeroom.backends.filebased.turns import GAP_SECONDS, GIVEN_UP_SECONDS, TakenError, Waiting
@@ -22,6 +23,7 @@ from storeroom.backends.kept_bounds import KeptBounds
 from storeroom.config.naming import named
 from storeroom.exceptions import StorageError, WriteTimeoutError
 from storeroom.keys import KeySpace
+from storeroom.serializers.parts import Part
 from storeroom.storage.inline import WouldWaitError, is_inline
 
 __all__ = ["TransactingCache", "steps_of"]
@@ -35,6 +37,9 @@ _PAUSE: Final = 1e-5
 
 _COMMITS: Final = 2
 """Transactions after which pages that were freed before them may be used: LMDB keeps those of the last one."""
+
+_LAID: Final = 10
+"""Times that a frame is laid aside, if clear() removes its pieces each time; then it is written as a whole."""
 
 _STEP_BYTES: Final = 2**22
 """Bytes that one of the transactions of a long task writes: about as long as `LOOKS` entries."""
@@ -106,13 +111,59 @@ class TransactingCache(KeptBounds, InlineCache, abstract=True):
     def _frame_of(self, entry_key: bytes) -> bytes:
         return self._read(lambda transaction: frame_of(transaction, entry_key), buffers=True)  # copied once
 
+    def _parts_of(self, entry_key: bytes) -> list[Any]:
+        return self._read(parts_of, entry_key, buffers=True)  # copied once
+
     def _add_counts(self, now: float) -> None:
         """Add this process's counts to those of all, once a second, and look whether all have evicted many."""
         engine = self._engine
         engine.counts_due = now + CHECK_SECONDS
         engine.storms.look(engine.add_counts(), self._bounds.max_entries or self._entries_about(), engine)
 
+    def _put_parts(self, entry_key: bytes, parts: Sequence[Part], expires_at: float) -> None:
+        """Write an entry whose frame is given in parts; a large one in pieces, before its record."""
+        if not is_aside(entry_key, size_of(parts)):
+            self._put(entry_key, b"".join(parts), expires_at)
+            return
+        with self._or_removed((entry_key,)):
+            for _ in range(_LAID):
+                laid = self._laid(parts)
+                with self._or_dropped(laid.name):
+                    if self._write(Table.put_laid, entry_key, laid, expires_at, self._bounds):
+                        return
+            self._write(Table.put, entry_key, b"".join(parts), expires_at, self._bounds)
+
+    def _laid(self, parts: Sequence[Part]) -> Laid:
+        """Lay all of a large frame aside but the last pieces, which go with its entry."""
+        name, number, groups = new_name(), 0, list(groups_of(parts))
+        if len(groups) > 1 and is_inline():
+            raise WouldWaitError  # an event loop would stand still for milliseconds
+        with self._or_dropped(name):
+            for group in groups[:-1]:
+                if not self._write(Table.lay, name, number, group):
+                    break  # somebody has removed the others, as the entry's writer will find
+                number += len(group)
+        return Laid(name, bytes(parts[0]), size_of(parts), lengths_of(parts), number, groups[-1])
+
+    @contextmanager
+    def _or_dropped(self, name: bytes) -> Iterator[None]:
+        """Remove the pieces of a write that is cut short."""
+        try:
+            yield
+        except BaseException:
+            self._drop_unwritten([name])
+            raise
+
+    def _drop_unwritten(self, names: Sequence[bytes]) -> None:
+        """Remove pieces whose entries were not written; if that fails, too, they go a minute later."""
+        for name in names:
+            with suppress(StorageError, WouldWaitError):
+                self._write(Table.drop_pieces, name, frees=True)
+
     def _put(self, entry_key: bytes, frame: bytes, expires_at: float) -> None:
+        if len(frame) > LONGEST_FRAME and is_aside(entry_key, len(frame)):
+            self._put_parts(entry_key, halves(entry_key, frame), expires_at)
+            return
         engine, now, transaction = self._engine, timeouts.now(), None
         if now > self._bounds_due:
             self._agree()
@@ -152,10 +203,16 @@ class TransactingCache(KeptBounds, InlineCache, abstract=True):
 
         If it fails, as the disk or the map is full, they are removed: no older value outlives one that was refused.
         """
-        try:
+        with self._or_removed(entry_keys):
             if after is not None:
                 self._engine.recover(after)
             self._write(change, *args)
+
+    @contextmanager
+    def _or_removed(self, entry_keys: Sequence[bytes]) -> Iterator[None]:
+        """Remove entries whose newer values were refused."""
+        try:
+            yield
         except WriteTimeoutError:
             raise
         except StorageError:
