@@ -56,6 +56,8 @@ outlive by two rounds what is young and was not read yet; without any, main woul
 ALIVE: Final = 0.7
 """Where more than this part of the oldest of small were read, one that was not waits for its first read, as sessions
 do: it goes on to main all the same, and while the cache fills, with more hits than one that may be over."""
+_LOST: Final = 0.16
+LOST_RATE: Final = 1 / 12
 CHANGING: Final = 0.2
 """Where more than this part of the oldest of small were used, popularity may be changing: a used entry of main has one
 more round, whatever its hits. Where nothing is refilled, small has its first share."""
@@ -125,6 +127,7 @@ class Share:
         "_least",
         "_step",
         "capacity",
+        "lost",
         "main_used",
         "rate",
         "refilled",
@@ -141,7 +144,7 @@ class Share:
 
     def reset(self, capacity: float) -> None:
         """Forget all lessons."""
-        self.small_used = self.main_used = self.silence = self.run = 0.0
+        self.small_used = self.main_used = self.silence = self.run = self.lost = 0.0
         self.refilled = _BALANCE
         self.target, self.capacity = _FIRST, 1.0
         self.resize(capacity)
@@ -176,7 +179,7 @@ class Share:
                 is_fading = used > _PLENTY and self.main_used < _FADING
                 room = max(room, (_WIDE if is_fading else _FIRST) * capacity)
             elif used < _RARE:
-                room = min(room, _SCARCE * capacity)
+                room = max(room, _FIRST * capacity) if self.lost > _LOST else min(room, _SCARCE * capacity)
             elif self.main_used - used > _SMALL_LEAD and room < _SHORTENED * capacity:
                 room = min(room, _SPARING * capacity)
         return room if entries >= capacity else room * entries / capacity
@@ -196,6 +199,7 @@ class Share:
                 self.refilled += (1 - self.refilled) * _REFILL_WEIGHT
         elif not flags & MISSED:
             self.refilled -= self.refilled * _MISS_WEIGHT
+            self.lost += 0 if proven else self.rate * LOST_RATE
             flags |= MISSED
         refills, again = self._refills, flags & TAUGHT
         soon = self.soon if refills else _UNFILLED_SOON * self.capacity

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from storeroom.backends.filebased.counts import COUNTS_KEY, counts_in
 from storeroom.backends.filebased.environment import Environment
-from storeroom.backends.filebased.queues import QUEUED, Bounds
+from storeroom.backends.filebased.queues import Bounds
 from storeroom.backends.filebased.rebuilding import rebuild
 from storeroom.backends.filebased.records import (
     APART,
@@ -36,8 +36,19 @@ from storeroom.backends.filebased.records import (
     read_header,
     renewed,
 )
-from storeroom.backends.filebased.slotfile import EARLIEST, LOCKED, MAIN, SMALL, VERSION
-from storeroom.backends.filebased.slots import END, ENTRIES, HEAD, IN_MAIN, IN_SMALL, SIZE, TAIL, VERSIONS, Slots
+from storeroom.backends.filebased.slotfile import AHEAD, EARLIEST, LEAVING, LEAVING_MAIN, LOCKED, MAIN, SMALL, VERSION
+from storeroom.backends.filebased.slots import (
+    CHOSEN,
+    END,
+    ENTRIES,
+    HEAD,
+    IN_MAIN,
+    IN_SMALL,
+    SIZE,
+    TAIL,
+    VERSIONS,
+    Slots,
+)
 from storeroom.eviction import DELETED, EVICTED, MOST_HITS
 from storeroom.keys import KeySpace
 from storeroom.storage.envelope import Envelope
@@ -64,14 +75,15 @@ _SPARED: Final = 1000
 _PART: Final = 50
 _AT_ONCE: Final = 128
 _FEW: Final = 32
-_SMALL: Final = 500
 _UNUSED: Final = 0.01
-_USED: Final = 0.05
 _NARROW: Final = 200
 """A full cache evicts one entry in `_PART` at once, and `_AT_ONCE` at the most, since a page of several costs once; one
 whose batch would be shorter than `_FEW`, one in `_FEW`. Each is missed where the oldest of small are used: where more
-than `_USED` of them are, one in `_NARROW` goes. A cache of less than `_SMALL` feels each from `_UNUSED` on: there one
-less than one in `_PART` goes."""
+than `_UNUSED` of them are, one in `_NARROW` goes."""
+_PARTS_AHEAD: Final = 8
+"""Where fewer would go than this part of a small cache, or than `AHEAD`, so many are chosen, and go one by one."""
+_COUNTED: Final = frozenset({SMALL, MAIN, LEAVING, LEAVING_MAIN})
+"""Kinds of slots whose entries the bounds count."""
 
 
 def put_alone(
@@ -94,23 +106,24 @@ def put_alone(
     if not slots.begin(number) or slots.times[EARLIEST] <= now:
         return False
     size, (max_entries, max_bytes, _, _), numbers = entry_size(entry_key, len(frame)), bounds, slots.numbers
-    if (max_entries is not None and numbers[ENTRIES] >= max_entries) or (
+    while (max_entries is not None and numbers[ENTRIES] >= max_entries) or (
         max_bytes is not None and numbers[SIZE] + size > max_bytes
     ):
-        Table(engine, transaction, now, is_begun=True).make_room(-1, size, bounds)
+        if not queues.let_go(transaction):
+            Table(engine, transaction, now, is_begun=True).make_room(-1, size, bounds)
+            break
+        engine.counters.evictions += 1
     is_flagged = is_conditional(entry_key, frame, 0)
     slot = queues.enter(transaction, entry_key, size, expires_at, bounds, is_flagged)
     transaction.put(entry_key, HEADER.pack(expires_at, 0, slot) + frame)
     return True
 
 
-def _batch(entries: int, small_used: float) -> int:
-    """Return how many of so many entries go at once."""
-    if entries < _SMALL and small_used > _UNUSED:
-        return entries // _PART - 1
-    if small_used > _USED:
-        return entries // _NARROW
-    return max(entries // _PART, min(_FEW, entries // _FEW))
+def _batch(entries: int, small_used: float) -> tuple[int, int]:
+    """Return how many of so many entries go at once, and how many are chosen together if these are more."""
+    wide, ahead = max(entries // _PART, min(_FEW, entries // _FEW)), min(AHEAD, entries // _PARTS_AHEAD)
+    at_once = min(_AT_ONCE, entries // _NARROW if small_used > _UNUSED else wide)
+    return (at_once, 0) if at_once >= ahead else (1, ahead)
 
 
 def _renewed(slots: Slots, old: bytes, entry_key: bytes, frame: bytes, expires_at: float) -> bytes | None:
@@ -146,7 +159,7 @@ class Table:
         self._kept = -1
         if not is_begun and not self.slots.begin(transaction.id()):
             self._rebuild()
-        if self.slots.earliest <= now:
+        if self.slots.times[EARLIEST] <= now:
             self.expire(_PER_WRITE)
 
     def usage(self) -> tuple[int, int]:
@@ -269,13 +282,14 @@ class Table:
         """Remove the entry of a slot; return whether it was one that counts."""
         numbers, kind = self.slots.numbers, self.slots.kinds[slot]
         _, size = self.slots.remove(self._transaction, [slot])
-        if kind in QUEUED:
-            numbers[IN_SMALL if kind == SMALL else IN_MAIN] -= 1
+        if kind in _COUNTED:
+            numbers[IN_SMALL] -= kind == SMALL
+            numbers[IN_MAIN] -= kind == MAIN
             numbers[ENTRIES] -= 1
             numbers[SIZE] -= size
         elif kind == VERSION:
             numbers[VERSIONS] -= 1
-        return kind in QUEUED
+        return kind in _COUNTED
 
     def clear(self, key_space: KeySpace) -> bool:
         """Remove the entries and the tags of a cache, however many; no locks.
@@ -360,30 +374,31 @@ class Table:
         allowed = math.inf if max_bytes is None else max_bytes - size + (slots.sizes[slot] if slot >= 0 else 0)
         if surplus <= 0 and numbers[SIZE] <= allowed:
             return False
-        count = max(surplus, min(_AT_ONCE, _batch(entries, self._queues.share.small_used)))
+        count, ahead = _batch(entries, self._queues.share.small_used)
+        count = max(surplus, count)
         if surplus > 0 and cull_frequency is not None:
             surplus = count = max(surplus, entries // cull_frequency if cull_frequency else entries)
-        if slots.earliest <= self.now:
+        if slots.times[EARLIEST] <= self.now:
             removed = self.expire(max(1, surplus))
             surplus, count = surplus - removed, count - removed
             while numbers[SIZE] > allowed and self.expire(1):
                 pass
         self._kept = slot
         try:
-            self._evict(surplus, allowed, count, self._queues.capacity(bounds))
+            self._evict(surplus, allowed, count, ahead, self._queues.capacity(bounds))
         except LookupError:
             self._rebuild()
-            self._evict(surplus, allowed, count, self._queues.capacity(bounds))
+            self._evict(surplus, allowed, count, ahead, self._queues.capacity(bounds))
         return True
 
-    def _evict(self, surplus: int, allowed: float, count: int, capacity: float) -> None:
+    def _evict(self, surplus: int, allowed: float, count: int, ahead: int, capacity: float) -> None:
         """Evict as many as the bounds ask for: if any at all, so many at least."""
         excess = self.slots.numbers[SIZE] - allowed
         remembered = self._environment.remembered
         self._queues.note_removal = None if remembered is None else remembered.note
         if surplus > 0 or excess > 0:
             self._environment.counters.evictions += self._queues.evict(
-                self._transaction, count, excess, capacity, self._kept, self._is_spared
+                self._transaction, count, ahead, excess, capacity, self._kept, self._is_spared
             )
 
     def _is_spared(self, slot: int) -> bool:
@@ -404,7 +419,7 @@ class Table:
     def check(self) -> None:
         """Raise AssertionError if entries, slots and numbers disagree: for tests."""
         transaction, slots, numbers = self._transaction, self.slots, self.slots.numbers
-        counted = {SMALL: 0, MAIN: 0, LOCKED: 0, VERSION: 0}
+        counted = {SMALL: 0, MAIN: 0, LOCKED: 0, VERSION: 0, LEAVING: 0, LEAVING_MAIN: 0}
         size, is_late, seen, aside = 0, False, set(), set[bytes]()
         for entry_key, record in transaction.cursor():
             if entry_key.startswith(ASIDE) or (bytes_aside(record) and entry_key[0] in ENTRY_LETTERS):
@@ -417,15 +432,18 @@ class Table:
                 counted[slots.kinds[slot]] += 1
                 is_late = is_late or not slots.earliest <= slots.dues[slot] <= expires_at
                 size += 0 if entry_key[0] in APART else entry_size(entry_key, frame_size(record))
-        small, main, _, versions = counted.values()
-        found = {ENTRIES: small + main, SIZE: size, IN_SMALL: small, IN_MAIN: main, VERSIONS: versions}
+        small, main, _, versions, *leaving = counted.values()
+        found = {ENTRIES: small + main + sum(leaving), SIZE: size, IN_SMALL: small, IN_MAIN: main, VERSIONS: versions}
         noted = {number: numbers[number] for number in found}
         in_ring = {slots.ring[position % slots.count] for position in range(numbers[HEAD], numbers[END])}
+        noted_slots = set(slots.leaving[: numbers[CHOSEN]])
         faults = {
             "an entry comes due after it expires": is_late,
             "a frame lies aside without its entry, or an entry without its frame": bool(aside),
             "slots are in use without an entry": len(seen) != sum(kind in counted for kind in slots.kinds),
             f"the numbers are noted as {noted}, and are {found}": noted != found,
+            "an entry that is to go next is not noted": not {s for s in seen if slots.kinds[s] > VERSION}
+            <= noted_slots,
             "an entry of main is not in its ring": not {s for s in seen if slots.kinds[s] == MAIN} <= in_ring,
         }
         if broken := [fault for fault, is_found in faults.items() if is_found]:

@@ -1,0 +1,105 @@
+"""The entries of a file cache to evict: as many as are asked for, chosen together.
+
+The rule is that of `storeroom.eviction.s3fifo`. A call costs as much as several entries, so those of small that are
+alike, used or not, leave it at once.
+"""
+
+from collections.abc import Callable
+
+from storeroom.backends.filebased.ring import append, first, promote
+from storeroom.backends.filebased.slotfile import MAIN, SMALL
+from storeroom.backends.filebased.slots import IN_MAIN, IN_SMALL, SMALL_HAND, YOUNG, Slots
+from storeroom.eviction.s3fifo import PATIENCE
+from storeroom.eviction.share import ALIVE, BEYOND, CHANGING, LOST_RATE, Share
+
+__all__ = ["Choice"]
+
+
+class Choice:
+    """Entries that are taken out of their queues, and what is left in these meanwhile.
+
+    Those that go on to main come behind all that were there, which may go round first: else they would go next.
+
+    Args:
+        slots, share: of the cache; a transaction has begun its changes.
+        kept: the slot whose entry stays; -1 for none.
+        is_spared: tells whether an entry that is flagged, or kept, stays.
+    """
+
+    __slots__ = (
+        "_chosen", "_is_spared", "_kept", "_late", "_longest", "_main", "_promotions", "_room", "_share", "_slots",
+        "_small", "_stays",
+    )  # fmt: skip
+
+    def __init__(self, slots: Slots, share: Share, kept: int, is_spared: Callable[[int], bool]) -> None:
+        self._slots, self._share = slots, share
+        self._small, self._main = slots.numbers[IN_SMALL], slots.numbers[IN_MAIN]
+        self._room = share.room(self._small + self._main)
+        self._kept, self._is_spared = kept, is_spared
+        self._stays = slots.kinds[kept] if kept >= 0 else -1
+        self._chosen, self._late = list[int](), list[int]()
+
+    def take(self, count: int) -> list[int]:
+        """Take up to so many entries out; return their slots.
+
+        Raise LookupError if slots and counts disagree.
+        """
+        share, numbers, late = self._share, self._slots.numbers, self._late
+        self._longest = self._room + 3 + max(count, share.capacity / 30)  # as small is before so many go
+        self._promotions = count if share.silence > share.capacity else 0
+        least, kept_in_main = self._stays in {SMALL, MAIN}, self._stays == MAIN
+        while (wanted := count - len(self._chosen)) > 0 and self._small + self._main + len(late) > least:
+            if late and self._main <= kept_in_main:
+                self._main += promote(self._slots, late)
+            if self._small >= self._room or self._main <= kept_in_main:
+                self._take_from_small(wanted)
+            else:
+                self._take_from_main(wanted)
+        numbers[IN_SMALL], numbers[IN_MAIN] = self._small, self._main + promote(self._slots, late)
+        if share.silence > share.capacity:
+            share.fall(len(self._chosen))
+        return self._chosen
+
+    def _take_from_small(self, wanted: int) -> None:
+        """Take the oldest out of small, as many as are alike; used ones go on to main."""
+        share, slots, numbers, small = self._share, self._slots, self._slots.numbers, self._small
+        goes_on = (self._promotions > 0 and small > self._longest) or (
+            share.small_used > ALIVE and self._main > 0 and len(self._late) < PATIENCE
+        )
+        found = slots.alike(numbers[SMALL_HAND], min(wanted, max(1, int(small - self._room) + 1)), self._kept)
+        if not found:
+            raise LookupError("small is empty")
+        old = small - numbers[YOUNG]  # hits of the others do not count yet
+        used = old > 0 and slots.hits[found[0]] > 0
+        if used or goes_on:
+            del found[old if used else 1 :]
+        slot, length = found[-1], len(found)
+        numbers[SMALL_HAND], self._small = slot + 1, small - length
+        left = (1 - share.rate) ** length
+        share.small_used = used * (1 - left) + share.small_used * left
+        if used or goes_on or ((slot == self._kept or slots.flags[slot]) and self._is_spared(slot)):
+            self._promotions -= self._promotions > 0 and not used
+            self._late += found
+            return
+        share.silence += length
+        share.lost *= (1 - share.rate * LOST_RATE) ** length
+        self._chosen += found
+
+    def _take_from_main(self, wanted: int) -> None:
+        """Take the first unused ones out of main; used ones go round."""
+        share, slots, kept, patience = self._share, self._slots, self._kept, PATIENCE
+        hits, flags = slots.hits, slots.flags
+        last = max(self._main - wanted, self._stays == MAIN)
+        while self._main > last:
+            slot = first(slots)
+            used = hits[slot] > 0
+            share.main_used += (used - share.main_used) * share.rate
+            if (used and patience) or ((slot == kept or flags[slot]) and self._is_spared(slot)):
+                patience -= patience > 0
+                hits[slot] = hits[slot] - used if share.small_used <= CHANGING else 0
+                append(slots, slot)
+            else:
+                self._main, patience = self._main - 1, PATIENCE
+                if self._small >= share.target:
+                    share.small_used -= share.small_used * share.rate * BEYOND
+                self._chosen.append(slot)
