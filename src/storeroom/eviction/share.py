@@ -231,6 +231,17 @@ class Share:
             self.aim(self.target - _FILL)
         return 2 - (hits > 0) if self.small_used > ALIVE else min(hits, _FILLED_HITS)
 
+    def leave_small(self, entries: int, *, used: bool) -> None:
+        """Count the oldest of small that leave it: all used, or none."""
+        left = (1 - self.rate) ** entries
+        self.small_used = used * (1 - left) + self.small_used * left
+
+    def evict_small(self, entries: int) -> None:
+        """Count the oldest of small that are evicted unused."""
+        self.leave_small(entries, used=False)
+        self.silence += entries
+        self.lost *= (1 - self.rate * LOST_RATE) ** entries
+
     def fall(self, evictions: int = 1) -> None:
         """Make small a little shorter with each eviction, as nothing has returned for a turnover."""
         if self.target > _SILENT * self.capacity:

@@ -4,13 +4,14 @@ The rule is that of `storeroom.eviction.s3fifo`. A call costs as much as several
 alike, used or not, leave it at once.
 """
 
+import math
 from collections.abc import Callable
 
 from storeroom.backends.filebased.ring import append, first, promote
 from storeroom.backends.filebased.slotfile import MAIN, SMALL
 from storeroom.backends.filebased.slots import IN_MAIN, IN_SMALL, SMALL_HAND, YOUNG, Slots
 from storeroom.eviction.s3fifo import PATIENCE
-from storeroom.eviction.share import ALIVE, BEYOND, CHANGING, LOST_RATE, Share
+from storeroom.eviction.share import ALIVE, BEYOND, CHANGING, Share
 
 __all__ = ["Choice"]
 
@@ -24,17 +25,21 @@ class Choice:
         slots, share: of the cache; a transaction has begun its changes.
         kept: the slot whose entry stays; -1 for none.
         is_spared: tells whether an entry that is flagged, or kept, stays.
+
+    Attributes:
+        room: entries that small may hold at present.
+        is_settled: whether each unused one of small is to go while that holds more.
     """
 
     __slots__ = (
-        "_chosen", "_is_spared", "_kept", "_late", "_longest", "_main", "_promotions", "_room", "_share", "_slots",
-        "_small", "_stays",
+        "_chosen", "_is_spared", "_kept", "_late", "_longest", "_main", "_promotions", "_share", "_slots", "_small",
+        "_stays", "is_settled", "room",
     )  # fmt: skip
 
     def __init__(self, slots: Slots, share: Share, kept: int, is_spared: Callable[[int], bool]) -> None:
         self._slots, self._share = slots, share
         self._small, self._main = slots.numbers[IN_SMALL], slots.numbers[IN_MAIN]
-        self._room = share.room(self._small + self._main)
+        self.room = share.room(self._small + self._main)
         self._kept, self._is_spared = kept, is_spared
         self._stays = slots.kinds[kept] if kept >= 0 else -1
         self._chosen, self._late = list[int](), list[int]()
@@ -45,13 +50,13 @@ class Choice:
         Raise LookupError if slots and counts disagree.
         """
         share, numbers, late = self._share, self._slots.numbers, self._late
-        self._longest = self._room + 3 + max(count, share.capacity / 30)  # as small is before so many go
+        self._longest = self.room + 3 + max(count, share.capacity / 30)  # as small is before so many go
         self._promotions = count if share.silence > share.capacity else 0
         least, kept_in_main = self._stays in {SMALL, MAIN}, self._stays == MAIN
         while (wanted := count - len(self._chosen)) > 0 and self._small + self._main + len(late) > least:
             if late and self._main <= kept_in_main:
                 self._main += promote(self._slots, late)
-            if self._small >= self._room or self._main <= kept_in_main:
+            if self._small >= self.room or self._main <= kept_in_main:
                 self._take_from_small(wanted)
             else:
                 self._take_from_main(wanted)
@@ -60,13 +65,46 @@ class Choice:
             share.fall(len(self._chosen))
         return self._chosen
 
+    def look_ahead(self, count: int) -> list[int]:
+        """Let the used ones of the oldest of small go on to main, so many at the most; return those to go for them.
+
+        The others of small are left, to go next, if it `is_settled`.
+        """
+        share, numbers = self._share, self._slots.numbers
+        self._longest = self.room + 3 + max(count, share.capacity / 30)
+        self.is_settled = share.small_used <= ALIVE and (
+            share.silence <= share.capacity or self._small <= self._longest
+        )
+        if not self.is_settled:
+            return self.take(count)
+        while self._promote_used(count) and self._small >= self.room:
+            pass
+        if self._small < self.room:
+            self._take_from_main(min(count, math.ceil(self.room - self._small)))
+        numbers[IN_SMALL], numbers[IN_MAIN] = self._small, self._main
+        return self._chosen
+
+    def _promote_used(self, count: int) -> bool:
+        """Let the used ones of so many of the oldest of small go on to main; tell whether these were all."""
+        slots, numbers = self._slots, self._slots.numbers
+        old = min(count, self._small - numbers[YOUNG])
+        found, end = slots.small(numbers[SMALL_HAND], slots.count, old) if old > 0 else ([], 0)
+        used = list(filter(slots.hits.__getitem__, found))
+        are_all_used = 0 < len(found) == len(used)
+        if are_all_used:
+            numbers[SMALL_HAND] = end
+        self._share.leave_small(len(used), used=True)
+        self._small -= len(used)
+        self._main += promote(slots, used)
+        return are_all_used
+
     def _take_from_small(self, wanted: int) -> None:
         """Take the oldest out of small, as many as are alike; used ones go on to main."""
         share, slots, numbers, small = self._share, self._slots, self._slots.numbers, self._small
         goes_on = (self._promotions > 0 and small > self._longest) or (
             share.small_used > ALIVE and self._main > 0 and len(self._late) < PATIENCE
         )
-        found = slots.alike(numbers[SMALL_HAND], min(wanted, max(1, int(small - self._room) + 1)), self._kept)
+        found = slots.alike(numbers[SMALL_HAND], min(wanted, max(1, int(small - self.room) + 1)), self._kept)
         if not found:
             raise LookupError("small is empty")
         old = small - numbers[YOUNG]  # hits of the others do not count yet
@@ -75,14 +113,12 @@ class Choice:
             del found[old if used else 1 :]
         slot, length = found[-1], len(found)
         numbers[SMALL_HAND], self._small = slot + 1, small - length
-        left = (1 - share.rate) ** length
-        share.small_used = used * (1 - left) + share.small_used * left
         if used or goes_on or ((slot == self._kept or slots.flags[slot]) and self._is_spared(slot)):
             self._promotions -= self._promotions > 0 and not used
             self._late += found
+            share.leave_small(length, used=used)
             return
-        share.silence += length
-        share.lost *= (1 - share.rate * LOST_RATE) ** length
+        share.evict_small(length)
         self._chosen += found
 
     def _take_from_main(self, wanted: int) -> None:

@@ -23,7 +23,18 @@ from zlib import crc32
 
 from storeroom.backends.filebased.choosing import Choice
 from storeroom.backends.filebased.ring import append, promote
-from storeroom.backends.filebased.slotfile import BACKUP, EVICTED, LEAVING, LEAVING_MAIN, MAIN, SHARE, SMALL
+from storeroom.backends.filebased.slotfile import (
+    BACKUP,
+    EVICTED,
+    LEAVING,
+    LEAVING_MAIN,
+    MAIN,
+    ROOM,
+    SHARE,
+    SMALL,
+    UNUSED,
+    UNUSED_LIMIT,
+)
 from storeroom.backends.filebased.slots import (
     CHOSEN,
     ENTRIES,
@@ -51,7 +62,10 @@ _PARTS: Final = 4
 first eviction on each batch of them does that."""
 _EVICTED_AT_ONCE: Final = 32
 """Likewise those that leave the cache; what small may hold is asked anew after them."""
+_SMALL: Final = bytes([SMALL])
 _LEAVES: Final = frozenset({LEAVING, LEAVING_MAIN})
+_EVICTABLE: Final = (frozenset({SMALL}), _LEAVES)
+"""Kinds of slots to evict: the oldest of small, and those that were chosen, unless they were removed meanwhile."""
 _PROVEN: Final = frozenset({MAIN, LEAVING_MAIN})
 
 
@@ -202,6 +216,7 @@ class Queues:
         Raise LookupError if slots, records and counts disagree.
         """
         self._settle(capacity)
+        self._count_unused()
         evicted, self.slots.numbers[HAS_EVICTED] = 0, 1
         while evicted < count or excess > 0:
             if size := self.let_go(transaction, kept):
@@ -209,35 +224,44 @@ class Queues:
                 continue
             wanted = min(_EVICTED_AT_ONCE, max(1, count - evicted))
             chosen = self._chosen(wanted, kept, is_spared)
-            if not chosen:
-                chosen = Choice(self.slots, self.share, kept, is_spared).take(max(wanted, ahead))
-                if not chosen:
-                    break
-                if len(chosen) <= ahead:
-                    self._note_chosen(chosen)
+            if not chosen and ahead:
+                self._look_ahead(ahead, kept, is_spared)
+                if size := self.let_go(transaction, kept):
+                    evicted, excess = evicted + 1, excess - size
                     continue
+                chosen = self._chosen(wanted, kept, is_spared)
+            chosen = chosen or Choice(self.slots, self.share, kept, is_spared).take(wanted)
+            if not chosen:
+                break
             evicted += len(chosen)
             excess -= self._bury(transaction, chosen)
         self._store()
         return evicted
 
     def let_go(self, transaction: Any, kept: int = -1) -> int:
-        """Evict the next of the entries that were chosen; return its bytes, 0 if it was read since, or is not plain.
+        """Evict the next of the entries that were chosen, or the oldest of small; return its bytes.
 
-        The calls of a new key in a full cache, written out: nothing else is done for most of them.
+        Return 0, and evict none, where it was read, is not plain, or small is to be looked at. Most new keys in a full
+        cache take no more than this.
         """
         slots = self.slots
-        numbers, words, position = slots.numbers, slots.words, slots.numbers[CHOSEN] - 1
-        if position < 0:
+        numbers, words, hand, position = slots.numbers, slots.words, slots.numbers[SMALL_HAND], slots.numbers[CHOSEN]
+        if position:
+            slot = slots.leaving[position - 1]
+        elif numbers[IN_SMALL] >= slots.times[ROOM] and words[UNUSED] < words[UNUSED_LIMIT]:
+            slot = slots.file.find(_SMALL, slots.kinds_at + hand, slots.kinds_at + slots.count) - slots.kinds_at
+        else:
             return 0
-        slot = slots.leaving[position]
-        kind = slots.kinds[slot]
-        if kind not in _LEAVES or slots.hits[slot] or slot == kept:
+        if slot < 0 or slots.hits[slot] or slot == kept or (kind := slots.kinds[slot]) not in _EVICTABLE[position > 0]:
             return 0
         entry_key, size = slots.remove_plain(transaction, slot)
         if not size:
             return 0
-        numbers[CHOSEN] = position
+        if position:
+            numbers[CHOSEN] = position - 1
+        else:
+            numbers[SMALL_HAND], numbers[IN_SMALL] = slot + 1, numbers[IN_SMALL] - 1
+            words[UNUSED] += 1
         numbers[SIZE] -= size
         numbers[ENTRIES] -= 1
         proven, checksum = kind == LEAVING_MAIN, crc32(entry_key)
@@ -247,6 +271,23 @@ class Queues:
         if self.note_removal is not None:
             self.note_removal(entry_key, KEY_EVICTED)
         return size
+
+    def _look_ahead(self, count: int, kept: int, is_spared: Callable[[int], bool]) -> None:
+        """Choose for so many evictions, and let small give up its unused ones meanwhile, if it is to."""
+        slots, share = self.slots, self.share
+        choice = Choice(slots, share, kept, is_spared)
+        self._note_chosen(choice.look_ahead(count))
+        slots.times[ROOM] = choice.room if choice.is_settled else math.inf
+        slots.words[UNUSED], slots.words[UNUSED_LIMIT] = 0, count
+
+    def _count_unused(self) -> None:
+        """Count the entries of small that `let_go()` has evicted."""
+        share, count = self.share, self.slots.words[UNUSED]
+        self.slots.words[UNUSED] = self.slots.words[UNUSED_LIMIT] = 0
+        if count:
+            share.evict_small(count)
+        if share.silence > share.capacity:
+            share.fall(count)
 
     def _note_chosen(self, chosen: list[int]) -> None:
         """Note entries that were taken out of their queues as those to go next."""
@@ -258,7 +299,8 @@ class Queues:
             slots.hits[slot] = 0
         numbers[CHOSEN] = len(chosen)
         for kind, leaves in ((SMALL, LEAVING), (MAIN, LEAVING_MAIN)):
-            slots.set_kind([slot for slot in chosen if slots.kinds[slot] == kind], leaves)
+            if found := [slot for slot in chosen if slots.kinds[slot] == kind]:
+                slots.set_kind(found, leaves)
 
     def _chosen(self, count: int, kept: int, is_spared: Callable[[int], bool]) -> list[int]:
         """Return up to so many of the slots that were chosen; those read since go on to main."""

@@ -27,8 +27,8 @@ from storeroom.exceptions import StorageError
 
 __all__ = [
     "AHEAD", "ATTEMPT", "BACKUP", "BLOCKS", "CELL_BYTES", "EARLIEST", "EVICTED", "FLAGS", "FREE", "GROUPS",
-    "IS_REPLACED", "LEAVING", "LEAVING_MAIN", "LOCKED", "LOG", "LOGGED", "MAIN", "NUMBERS", "SHARE", "SMALL", "VERSION",
-    "SlotFile", "last_attempt",
+    "IS_REPLACED", "LEAVING", "LEAVING_MAIN", "LOCKED", "LOG", "LOGGED", "MAIN", "NUMBERS", "ROOM", "SHARE", "SMALL",
+    "UNUSED", "UNUSED_LIMIT", "VERSION", "SlotFile", "last_attempt",
 ]  # fmt: skip
 
 FREE: Final = 0
@@ -56,6 +56,9 @@ _LEAVING_AT: Final = range(38, 46)
 EARLIEST: Final = 46
 EVICTED: Final = 47
 SHARE: Final = 49
+ROOM: Final = 57
+UNUSED: Final = 58
+UNUSED_LIMIT: Final = 59
 GROUPS: Final = range(64, 96)
 FLAGS: Final = range(96, 128)
 LOG: Final = range(128, 512)
