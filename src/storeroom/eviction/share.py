@@ -9,6 +9,7 @@ The best share differs by more than tenfold, and is learnt in three ways:
 - **Use**, as returns come too late for some traffic. Where the oldest of small are used and those of main are not,
   small gets most of the room. Where misses are not refilled, it keeps its first share while its oldest are used enough,
   a wider one while those of main are used less and less, and little where they are not, or those of main are instead.
+  But where it is small that is read after it was evicted, it has its first share again: its oldest had no time.
   While small's are used, popularity may be changing, and those of main go round once more at the most.
 - **Silence.** While no key returns for a turnover, small falls, so that a loop fills main.
 
@@ -20,7 +21,7 @@ Reasons and figures: docs/decisions/0020-eviction.md.
 import math
 from typing import Final
 
-__all__ = ["ALIVE", "BEYOND", "CHANGING", "DRIFT", "FLAGS", "KNOWN", "MISSED", "PROVEN", "TAUGHT", "Share"]
+__all__ = ["ALIVE", "BEYOND", "CHANGING", "DRIFT", "FLAGS", "KNOWN", "LOST_RATE", "MISSED", "PROVEN", "TAUGHT", "Share"]
 
 TAUGHT: Final = 1
 """Flag of an evicted key: it has returned soon, and moved the share."""
@@ -56,8 +57,6 @@ outlive by two rounds what is young and was not read yet; without any, main woul
 ALIVE: Final = 0.7
 """Where more than this part of the oldest of small were read, one that was not waits for its first read, as sessions
 do: it goes on to main all the same, and while the cache fills, with more hits than one that may be over."""
-_LOST: Final = 0.16
-LOST_RATE: Final = 1 / 12
 CHANGING: Final = 0.2
 """Where more than this part of the oldest of small were used, popularity may be changing: a used entry of main has one
 more round, whatever its hits. Where nothing is refilled, small has its first share."""
@@ -73,6 +72,11 @@ these shares, it gets no more than the second: a proven entry that makes room is
 _RARE: Final = 0.12
 _SCARCE: Final = 0.1
 """Likewise where less than the first of these parts of small's oldest are used: it gets no more than the second."""
+_LOST: Final = 0.165
+LOST_RATE: Final = 1 / 10
+"""But where more than the first of these parts of what small evicts is read afterwards, it gets its first share again:
+popularity has changed, and main, of which none is evicted, is dead. The average is over ten times as many entries as
+the others: on the traces it then is 0.16 at the most."""
 _SOON: Final = 0.05
 """A return within so many evictions counts as soon, as a part of the capacity. The longest window as well."""
 _UNFILLED_SOON: Final = 0.25
@@ -121,6 +125,7 @@ class Share:
         refilled: part of the misses of evicted keys that were refilled, of late.
         silence: entries that left small unused since the last lesson; it begins below zero in a small cache.
         run: keys that have returned soon to small, since the last that did to main.
+        lost: part of the entries evicted from small that were read afterwards, of late.
     """
 
     __slots__ = (
