@@ -75,13 +75,14 @@ _SPARED: Final = 1000
 _PART: Final = 50
 _AT_ONCE: Final = 128
 _FEW: Final = 32
+_MANY: Final = 8
 _UNUSED: Final = 0.01
 _NARROW: Final = 200
 """A full cache evicts one entry in `_PART` at once, and `_AT_ONCE` at the most, since a page of several costs once; one
-whose batch would be shorter than `_FEW`, one in `_FEW`. Each is missed where the oldest of small are used: where more
-than `_UNUSED` of them are, one in `_NARROW` goes."""
-_PARTS_AHEAD: Final = 8
-"""Where fewer would go than this part of a small cache, or than `AHEAD`, so many are chosen, and go one by one."""
+whose batch would be shorter than `_FEW`, one in `_FEW`, if these are `_MANY`. Each is missed where the oldest of small
+are used: where more than `_UNUSED` of them are, one in `_NARROW` goes."""
+_PARTS_AHEAD: Final = 10
+"""Where fewer would go than `AHEAD`, so many, of a small cache this part, are chosen together, and go one by one."""
 _COUNTED: Final = frozenset({SMALL, MAIN, LEAVING, LEAVING_MAIN})
 """Kinds of slots whose entries the bounds count."""
 
@@ -121,8 +122,10 @@ def put_alone(
 
 def _batch(entries: int, small_used: float) -> tuple[int, int]:
     """Return how many of so many entries go at once, and how many are chosen together if these are more."""
-    wide, ahead = max(entries // _PART, min(_FEW, entries // _FEW)), min(AHEAD, entries // _PARTS_AHEAD)
-    at_once = min(_AT_ONCE, entries // _NARROW if small_used > _UNUSED else wide)
+    wide = max(entries // _PART, min(_FEW, entries // _FEW))
+    if small_used <= _UNUSED and wide >= _MANY:
+        return min(_AT_ONCE, wide), 0
+    at_once, ahead = min(_AT_ONCE, entries // _NARROW), min(AHEAD, entries // _PARTS_AHEAD)
     return (at_once, 0) if at_once >= ahead else (1, ahead)
 
 
