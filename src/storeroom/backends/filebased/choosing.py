@@ -6,14 +6,41 @@ alike, used or not, leave it at once.
 
 import math
 from collections.abc import Callable
+from typing import Final
 
 from storeroom.backends.filebased.ring import append, first, promote
-from storeroom.backends.filebased.slotfile import MAIN, SMALL
+from storeroom.backends.filebased.slotfile import AHEAD, MAIN, SMALL
 from storeroom.backends.filebased.slots import IN_MAIN, IN_SMALL, SMALL_HAND, YOUNG, Slots
 from storeroom.eviction.s3fifo import PATIENCE
 from storeroom.eviction.share import ALIVE, BEYOND, CHANGING, Share
 
-__all__ = ["Choice"]
+__all__ = ["Choice", "batch_of"]
+
+_PART: Final = 50
+_AT_ONCE: Final = 128
+_FEW: Final = 32
+_MANY: Final = 8
+_UNUSED: Final = 0.01
+_NARROW: Final = 200
+"""A full cache evicts one entry in `_PART` at once, and `_AT_ONCE` at the most, since a page of several costs once; one
+whose batch would be shorter than `_FEW`, one in `_FEW`, if these are `_MANY`. Each is missed where the oldest of small
+are used: where more than `_UNUSED` of them are, one in `_NARROW` goes."""
+_PARTS_AHEAD: Final = 10
+"""Where fewer would go than `AHEAD`, so many, of a small cache this part, are chosen together, and go one by one."""
+
+
+def batch_of(entries: int, small_used: float) -> tuple[int, int]:
+    """Return how many of so many entries go at once, and how many are chosen together if these are more, else 0.
+
+    Args:
+        entries: in the cache.
+        small_used: part of the oldest of small that were used, of late.
+    """
+    wide = max(entries // _PART, min(_FEW, entries // _FEW))
+    if small_used <= _UNUSED and wide >= _MANY:
+        return min(_AT_ONCE, wide), 0
+    at_once, ahead = min(_AT_ONCE, entries // _NARROW), min(AHEAD, entries // _PARTS_AHEAD)
+    return (at_once, 0) if at_once >= ahead else (1, ahead)
 
 
 class Choice:

@@ -9,6 +9,7 @@ import math
 from contextlib import closing
 from typing import Any, Final
 
+from storeroom.backends.filebased.choosing import batch_of
 from storeroom.backends.filebased.counts import COUNTS_KEY, counts_in
 from storeroom.backends.filebased.environment import Environment
 from storeroom.backends.filebased.queues import Bounds
@@ -36,7 +37,7 @@ from storeroom.backends.filebased.records import (
     read_header,
     renewed,
 )
-from storeroom.backends.filebased.slotfile import AHEAD, EARLIEST, LEAVING, LEAVING_MAIN, LOCKED, MAIN, SMALL, VERSION
+from storeroom.backends.filebased.slotfile import EARLIEST, LEAVING, LEAVING_MAIN, LOCKED, MAIN, SMALL, VERSION
 from storeroom.backends.filebased.slots import (
     CHOSEN,
     END,
@@ -72,17 +73,6 @@ _NOTICE_SECONDS: Final = 10.0
 _SPARED: Final = 1000
 """Entries that the evictions of one transaction pass over because they are being computed: bounds a write's time."""
 
-_PART: Final = 50
-_AT_ONCE: Final = 128
-_FEW: Final = 32
-_MANY: Final = 8
-_UNUSED: Final = 0.01
-_NARROW: Final = 200
-"""A full cache evicts one entry in `_PART` at once, and `_AT_ONCE` at the most, since a page of several costs once; one
-whose batch would be shorter than `_FEW`, one in `_FEW`, if these are `_MANY`. Each is missed where the oldest of small
-are used: where more than `_UNUSED` of them are, one in `_NARROW` goes."""
-_PARTS_AHEAD: Final = 10
-"""Where fewer would go than `AHEAD`, so many, of a small cache this part, are chosen together, and go one by one."""
 _COUNTED: Final = frozenset({SMALL, MAIN, LEAVING, LEAVING_MAIN})
 """Kinds of slots whose entries the bounds count."""
 
@@ -118,15 +108,6 @@ def put_alone(
     slot = queues.enter(transaction, entry_key, size, expires_at, bounds, is_flagged)
     transaction.put(entry_key, HEADER.pack(expires_at, 0, slot) + frame)
     return True
-
-
-def _batch(entries: int, small_used: float) -> tuple[int, int]:
-    """Return how many of so many entries go at once, and how many are chosen together if these are more."""
-    wide = max(entries // _PART, min(_FEW, entries // _FEW))
-    if small_used <= _UNUSED and wide >= _MANY:
-        return min(_AT_ONCE, wide), 0
-    at_once, ahead = min(_AT_ONCE, entries // _NARROW), min(AHEAD, entries // _PARTS_AHEAD)
-    return (at_once, 0) if at_once >= ahead else (1, ahead)
 
 
 def _renewed(slots: Slots, old: bytes, entry_key: bytes, frame: bytes, expires_at: float) -> bytes | None:
@@ -377,7 +358,7 @@ class Table:
         allowed = math.inf if max_bytes is None else max_bytes - size + (slots.sizes[slot] if slot >= 0 else 0)
         if surplus <= 0 and numbers[SIZE] <= allowed:
             return False
-        count, ahead = _batch(entries, self._queues.share.small_used)
+        count, ahead = batch_of(entries, self._queues.share.small_used)
         count = max(surplus, count)
         if surplus > 0 and cull_frequency is not None:
             surplus = count = max(surplus, entries // cull_frequency if cull_frequency else entries)
