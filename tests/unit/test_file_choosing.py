@@ -9,7 +9,7 @@ import pytest
 
 from storeroom.backends.filebased import FileBasedCache
 from storeroom.backends.filebased.queues import Bounds
-from storeroom.backends.filebased.slots import CHOSEN
+from storeroom.backends.filebased.slots import CHOSEN, TAIL
 from storeroom.backends.filebased.table import Table
 
 BOUND = 100
@@ -67,7 +67,8 @@ def test_a_chosen_entry_that_is_read_stays(full: FileBasedCache) -> None:
 @pytest.mark.parametrize("remove", [FileBasedCache.delete, lambda cache, key: cache.touch(key, 0)])
 def test_a_chosen_entry_that_is_removed_makes_room(full: FileBasedCache, remove: Callable[..., Any]) -> None:
     """Its slot is taken by a new entry, which does not go in its place."""
-    keys = chosen(full)
+    keys, slots = chosen(full), full._engine.queues.slots
+    slots.numbers[TAIL] = slots.leaving[slots.numbers[CHOSEN] - 1]  # where the next new entry looks for a free slot
     for key in keys[:3]:
         remove(full, key)
     fill(full, 30)

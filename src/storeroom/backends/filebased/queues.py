@@ -217,23 +217,21 @@ class Queues:
         """
         self._settle(capacity)
         self._count_unused()
-        evicted, self.slots.numbers[HAS_EVICTED] = 0, 1
+        evicted, has_looked, self.slots.numbers[HAS_EVICTED] = 0, False, 1
         while evicted < count or excess > 0:
             if size := self.let_go(transaction, kept):
-                evicted, excess = evicted + 1, excess - size
+                evicted, excess, has_looked = evicted + 1, excess - size, False
                 continue
             wanted = min(_EVICTED_AT_ONCE, max(1, count - evicted))
             chosen = self._chosen(wanted, kept, is_spared)
-            if not chosen and ahead:
+            if not chosen and ahead and not has_looked:
                 self._look_ahead(ahead, kept, is_spared)
-                if size := self.let_go(transaction, kept):
-                    evicted, excess = evicted + 1, excess - size
-                    continue
-                chosen = self._chosen(wanted, kept, is_spared)
+                has_looked = True
+                continue
             chosen = chosen or Choice(self.slots, self.share, kept, is_spared).take(wanted)
             if not chosen:
                 break
-            evicted += len(chosen)
+            evicted, has_looked = evicted + len(chosen), False
             excess -= self._bury(transaction, chosen)
         self._store()
         return evicted
@@ -273,7 +271,7 @@ class Queues:
         return size
 
     def _look_ahead(self, count: int, kept: int, is_spared: Callable[[int], bool]) -> None:
-        """Choose for so many evictions, and let small give up its unused ones meanwhile, if it is to."""
+        """Choose for so many evictions, and let small give up its unused ones after these, if it is to."""
         slots, share = self.slots, self.share
         choice = Choice(slots, share, kept, is_spared)
         self._note_chosen(choice.look_ahead(count))
