@@ -159,7 +159,7 @@ def test_small_gets_little_where_nothing_is_refilled_and_hardly_any_of_it_is_use
     assert share.room(1_000) == pytest.approx(room)
 
 
-@pytest.mark.parametrize(("lost", "refilled", "room"), [(0.16, 0.1, 100), (0.17, 0.1, 550), (0.17, 0.9, 300)])
+@pytest.mark.parametrize(("lost", "refilled", "room"), [(0.15, 0.1, 100), (0.16, 0.1, 550), (0.16, 0.9, 300)])
 def test_small_has_its_first_share_again_where_much_of_what_it_evicts_is_read(lost, refilled, room):
     """Hardly any of its oldest are used as they have no time to be: main is dead, and nobody looks at it."""
     share = shared(300.0, small_used=0.05, refilled=refilled, lost=lost)

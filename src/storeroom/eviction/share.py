@@ -72,11 +72,11 @@ these shares, it gets no more than the second: a proven entry that makes room is
 _RARE: Final = 0.12
 _SCARCE: Final = 0.1
 """Likewise where less than the first of these parts of small's oldest are used: it gets no more than the second."""
-_LOST: Final = 0.165
-LOST_RATE: Final = 1 / 10
+_LOST: Final = 0.155
+LOST_RATE: Final = 1 / 12
 """But where more than the first of these parts of what small evicts is read afterwards, it gets its first share again:
-popularity has changed, and main, of which none is evicted, is dead. The average is over ten times as many entries as
-the others: on the traces it then is 0.16 at the most."""
+popularity has changed, and main, of which none is evicted, is dead. The average is over twelve times as many entries
+as the others: on the traces, where as many are read for a while, it hardly is ever higher then."""
 _SOON: Final = 0.05
 """A return within so many evictions counts as soon, as a part of the capacity. The longest window as well."""
 _UNFILLED_SOON: Final = 0.25
