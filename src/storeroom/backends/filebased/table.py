@@ -420,14 +420,12 @@ class Table:
         found = {ENTRIES: small + main + sum(leaving), SIZE: size, IN_SMALL: small, IN_MAIN: main, VERSIONS: versions}
         noted = {number: numbers[number] for number in found}
         in_ring = {slots.ring[position % slots.count] for position in range(numbers[HEAD], numbers[END])}
-        noted_slots = set(slots.leaving[: numbers[CHOSEN]])
         faults = {
             "an entry comes due after it expires": is_late,
             "a frame lies aside without its entry, or an entry without its frame": bool(aside),
             "slots are in use without an entry": len(seen) != sum(kind in counted for kind in slots.kinds),
             f"the numbers are noted as {noted}, and are {found}": noted != found,
-            "an entry that is to go next is not noted": not {s for s in seen if slots.kinds[s] > VERSION}
-            <= noted_slots,
+            "an entry to go next is not noted": sum(leaving) > len(seen & {*slots.leaving[: numbers[CHOSEN]]}),
             "an entry of main is not in its ring": not {s for s in seen if slots.kinds[s] == MAIN} <= in_ring,
         }
         if broken := [fault for fault, is_found in faults.items() if is_found]:
