@@ -260,8 +260,7 @@ class AdaptiveS3Fifo:
                 share.small_used += (used - share.small_used) * rate
                 if not used and entry is not keep and not (share.small_used > ALIVE and proven and patience):
                     ghosts.add(hash(entry.key), proven=False)
-                    share.silence += 1
-                    share.lost -= share.lost * rate * LOST_RATE
+                    share.silence, share.lost = share.silence + 1, share.lost * (1 - rate * LOST_RATE)
                     if share.silence > share.capacity:
                         share.fall()
                     break
