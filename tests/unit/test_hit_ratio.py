@@ -112,6 +112,19 @@ def test_hit_ratio_of_a_wholly_new_popularity_is_near_an_lru_with_refills(by_byt
     assert hits.ratio_of_files(traffic, 1) > goal
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("capacity", "by_bytes"), [(250, False), (400, True)])
+def test_hit_ratio_of_a_new_popularity_of_many_keys_is_near_an_lru_without_refills(
+    capacity: int, by_bytes: bool
+) -> None:
+    """Where small had no time to be used, and main is dead, reads of what was evicted give small its share again."""
+    keys, _ = hits.workloads()["wholly new popularity"]
+    traffic = hits.Traffic(keys, capacity, refills=False, by_bytes=by_bytes)
+    goal = hits.ratio(traffic, hits.Lru(traffic)) - hits.NEAR
+    assert hits.ratio(traffic, hits.Local(traffic)) > goal
+    assert hits.ratio_of_files(traffic, 1) > goal
+
+
 @pytest.mark.parametrize(("exponent", "margin"), [(0.8, 7), (1.0, 4)])
 def test_hit_ratio_of_zipf_is_well_above_an_lru(exponent: float, margin: int) -> None:
     """On Zipf-distributed keys, the hit ratio is several points above that of an LRU."""

@@ -159,6 +159,37 @@ def test_small_gets_little_where_nothing_is_refilled_and_hardly_any_of_it_is_use
     assert share.room(1_000) == pytest.approx(room)
 
 
+@pytest.mark.parametrize(("lost", "refilled", "room"), [(0.15, 0.1, 100), (0.16, 0.1, 550), (0.16, 0.9, 300)])
+def test_small_has_its_first_share_again_where_much_of_what_it_evicts_is_read(lost, refilled, room):
+    """Hardly any of its oldest are used as they have no time to be: main is dead, and nobody looks at it."""
+    share = shared(300.0, small_used=0.05, refilled=refilled, lost=lost)
+    assert share.room(1_000) == pytest.approx(room)
+
+
+def test_what_is_lost_is_the_part_of_small_that_is_read_after_its_eviction():
+    """Each key counts once, however often it is read; one of main does not."""
+    share = shared(300.0)
+    for number in range(6_000):
+        share.evict_small(1)
+        if number % 3 == 0:
+            flags = share.learn(500, 0, proven=False, is_read=True)
+            share.learn(500, flags, proven=False, is_read=True)
+        share.learn(500, 0, proven=True, is_read=True)
+    assert share.lost == pytest.approx(1 / 3, abs=0.01)
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_entries_that_leave_small_together_count_as_one_by_one(used):
+    """The averages are the same for many at once, to rounding."""
+    together, single = shared(small_used=0.4, lost=0.1), shared(small_used=0.4, lost=0.1)
+    leave = Share.leave_small if used else lambda share, count, used: share.evict_small(count)
+    leave(together, 30, used=used)
+    for _ in range(30):
+        leave(single, 1, used=used)
+    assert together.small_used == pytest.approx(single.small_used)
+    assert (together.lost, together.silence) == pytest.approx((single.lost, single.silence))
+
+
 def test_a_few_misses_tell_that_nothing_is_refilled():
     """Eight misses without a refill are enough: a small cache loses its best entries early, and has few."""
     share = shared(300.0)

@@ -28,7 +28,7 @@ from typing import Final
 
 from storeroom.eviction.entry import Entry
 from storeroom.eviction.shards import LARGE, Debris, Shards, debris_of, free
-from storeroom.eviction.share import ALIVE, BEYOND, CHANGING, FLAGS, KNOWN, PROVEN, Share
+from storeroom.eviction.share import ALIVE, BEYOND, CHANGING, FLAGS, KNOWN, LOST_RATE, PROVEN, Share
 
 __all__ = ["MOST_HITS", "PATIENCE", "AdaptiveS3Fifo"]
 
@@ -260,7 +260,7 @@ class AdaptiveS3Fifo:
                 share.small_used += (used - share.small_used) * rate
                 if not used and entry is not keep and not (share.small_used > ALIVE and proven and patience):
                     ghosts.add(hash(entry.key), proven=False)
-                    share.silence += 1
+                    share.silence, share.lost = share.silence + 1, share.lost * (1 - rate * LOST_RATE)
                     if share.silence > share.capacity:
                         share.fall()
                     break

@@ -9,6 +9,7 @@ The best share differs by more than tenfold, and is learnt in three ways:
 - **Use**, as returns come too late for some traffic. Where the oldest of small are used and those of main are not,
   small gets most of the room. Where misses are not refilled, it keeps its first share while its oldest are used enough,
   a wider one while those of main are used less and less, and little where they are not, or those of main are instead.
+  But where it is small that is read after it was evicted, it has its first share again: its oldest had no time.
   While small's are used, popularity may be changing, and those of main go round once more at the most.
 - **Silence.** While no key returns for a turnover, small falls, so that a loop fills main.
 
@@ -20,7 +21,7 @@ Reasons and figures: docs/decisions/0020-eviction.md.
 import math
 from typing import Final
 
-__all__ = ["ALIVE", "BEYOND", "CHANGING", "DRIFT", "FLAGS", "KNOWN", "MISSED", "PROVEN", "TAUGHT", "Share"]
+__all__ = ["ALIVE", "BEYOND", "CHANGING", "DRIFT", "FLAGS", "KNOWN", "LOST_RATE", "MISSED", "PROVEN", "TAUGHT", "Share"]
 
 TAUGHT: Final = 1
 """Flag of an evicted key: it has returned soon, and moved the share."""
@@ -71,6 +72,11 @@ these shares, it gets no more than the second: a proven entry that makes room is
 _RARE: Final = 0.12
 _SCARCE: Final = 0.1
 """Likewise where less than the first of these parts of small's oldest are used: it gets no more than the second."""
+_LOST: Final = 0.155
+LOST_RATE: Final = 1 / 12
+"""But where more than the first of these parts of what small evicts is read afterwards, it gets its first share again:
+popularity has changed, and main, of which none is evicted, is dead. The average is over twelve times as many entries
+as the others: on the traces, where as many are read for a while, it hardly is ever higher then."""
 _SOON: Final = 0.05
 """A return within so many evictions counts as soon, as a part of the capacity. The longest window as well."""
 _UNFILLED_SOON: Final = 0.25
@@ -119,12 +125,14 @@ class Share:
         refilled: part of the misses of evicted keys that were refilled, of late.
         silence: entries that left small unused since the last lesson; it begins below zero in a small cache.
         run: keys that have returned soon to small, since the last that did to main.
+        lost: part of the entries evicted from small that were read afterwards, of late.
     """
 
     __slots__ = (
         "_least",
         "_step",
         "capacity",
+        "lost",
         "main_used",
         "rate",
         "refilled",
@@ -141,7 +149,7 @@ class Share:
 
     def reset(self, capacity: float) -> None:
         """Forget all lessons."""
-        self.small_used = self.main_used = self.silence = self.run = 0.0
+        self.small_used = self.main_used = self.silence = self.run = self.lost = 0.0
         self.refilled = _BALANCE
         self.target, self.capacity = _FIRST, 1.0
         self.resize(capacity)
@@ -176,7 +184,7 @@ class Share:
                 is_fading = used > _PLENTY and self.main_used < _FADING
                 room = max(room, (_WIDE if is_fading else _FIRST) * capacity)
             elif used < _RARE:
-                room = min(room, _SCARCE * capacity)
+                room = max(room, _FIRST * capacity) if self.lost > _LOST else min(room, _SCARCE * capacity)
             elif self.main_used - used > _SMALL_LEAD and room < _SHORTENED * capacity:
                 room = min(room, _SPARING * capacity)
         return room if entries >= capacity else room * entries / capacity
@@ -196,6 +204,7 @@ class Share:
                 self.refilled += (1 - self.refilled) * _REFILL_WEIGHT
         elif not flags & MISSED:
             self.refilled -= self.refilled * _MISS_WEIGHT
+            self.lost += 0 if proven else self.rate * LOST_RATE
             flags |= MISSED
         refills, again = self._refills, flags & TAUGHT
         soon = self.soon if refills else _UNFILLED_SOON * self.capacity
@@ -226,6 +235,17 @@ class Share:
         if self.main_used > _REPEATED and self.target > _HELD * self.capacity:
             self.aim(self.target - _FILL)
         return 2 - (hits > 0) if self.small_used > ALIVE else min(hits, _FILLED_HITS)
+
+    def leave_small(self, entries: int, *, used: bool) -> None:
+        """Count the oldest of small that leave it: all used, or none."""
+        left = (1 - self.rate) ** entries
+        self.small_used = used * (1 - left) + self.small_used * left
+
+    def evict_small(self, entries: int) -> None:
+        """Count the oldest of small that are evicted unused."""
+        self.leave_small(entries, used=False)
+        self.silence += entries
+        self.lost *= (1 - self.rate * LOST_RATE) ** entries
 
     def fall(self, evictions: int = 1) -> None:
         """Make small a little shorter with each eviction, as nothing has returned for a turnover."""

@@ -68,7 +68,6 @@ from storeroom.exceptions import (
 from storeroom.serializers import Codec, build_codec
 from storeroom.serializers.frames import TEXT_BYTE
 from storeroom.serializers.parts import is_large
-from storeroom.storage import conditions
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import LOOK, MISSING
 from storeroom.storage.steps import run

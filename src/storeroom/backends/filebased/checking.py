@@ -11,8 +11,8 @@ from storeroom.backends.filebased.records import (
     frame_size,
     read_header,
 )
-from storeroom.backends.filebased.slotfile import LOCKED, MAIN, SMALL, VERSION
-from storeroom.backends.filebased.slots import END, ENTRIES, HEAD, IN_MAIN, IN_SMALL, SIZE, VERSIONS, Slots
+from storeroom.backends.filebased.slotfile import LEAVING, LEAVING_MAIN, LOCKED, MAIN, SMALL, VERSION
+from storeroom.backends.filebased.slots import CHOSEN, END, ENTRIES, HEAD, IN_MAIN, IN_SMALL, SIZE, VERSIONS, Slots
 
 __all__ = ["check"]
 
@@ -20,7 +20,7 @@ __all__ = ["check"]
 def check(transaction: Any, slots: Slots) -> None:
     """Raise AssertionError if they disagree."""
     numbers = slots.numbers
-    counted = {SMALL: 0, MAIN: 0, LOCKED: 0, VERSION: 0}
+    counted = {SMALL: 0, MAIN: 0, LOCKED: 0, VERSION: 0, LEAVING: 0, LEAVING_MAIN: 0}
     size, is_late, seen, aside = 0, False, set(), dict[bytes, int]()
     for entry_key, record in transaction.cursor():
         if entry_key[0] in ENTRY_LETTERS:
@@ -32,8 +32,8 @@ def check(transaction: Any, slots: Slots) -> None:
             counted[slots.kinds[slot]] += 1
             is_late = is_late or not slots.earliest <= slots.dues[slot] <= expires_at
             size += 0 if entry_key[0] in APART else entry_size(entry_key, frame_size(record))
-    small, main, _, versions = counted.values()
-    found = {ENTRIES: small + main, SIZE: size, IN_SMALL: small, IN_MAIN: main, VERSIONS: versions}
+    small, main, _, versions, *leaving = counted.values()
+    found = {ENTRIES: small + main + sum(leaving), SIZE: size, IN_SMALL: small, IN_MAIN: main, VERSIONS: versions}
     noted = {number: numbers[number] for number in found}
     in_ring = {slots.ring[position % slots.count] for position in range(numbers[HEAD], numbers[END])}
     faults = {
@@ -41,6 +41,7 @@ def check(transaction: Any, slots: Slots) -> None:
         "a frame lies aside without its entry, or an entry without its frame": not are_whole(transaction, aside),
         "slots are in use without an entry": len(seen) != sum(kind in counted for kind in slots.kinds),
         f"the numbers are noted as {noted}, and are {found}": noted != found,
+        "an entry to go next is not noted": sum(leaving) > len(seen & {*slots.leaving[: numbers[CHOSEN]]}),
         "an entry of main is not in its ring": not {s for s in seen if slots.kinds[s] == MAIN} <= in_ring,
     }
     if broken := [fault for fault, is_found in faults.items() if is_found]:

@@ -4,7 +4,9 @@ The policy is that of `storeroom.eviction.s3fifo`; the three queues lie differen
 
 - **Small** is the order of the slots: a new entry takes the next free one, so that the oldest
   of small comes first behind `small_hand`, and its youngest behind `window_hand`.
-- **Main** is a ring of slots. An entry that was removed stays in it until its turn comes.
+- **Main** is a ring of slots (`ring`).
+- **Those to go next** are noted apart where few go at once: the choice (`choosing`) costs as much as several evictions.
+  Until its turn comes an entry is there as before, and one that is read meanwhile goes on to main.
 - **Ghosts** are a table. The checksum of a key, cut to its size, gives a position, which holds
   the checksum, eight times the number among the evictions from its queue, whether that
   was main, and the flags of `Share`. A later key may take the position of an earlier one.
@@ -19,12 +21,24 @@ from struct import Struct
 from typing import Any, Final, NamedTuple
 from zlib import crc32
 
-from storeroom.backends.filebased.slotfile import EVICTED, MAIN, SHARE, SMALL
+from storeroom.backends.filebased.choosing import Choice
+from storeroom.backends.filebased.ring import append, promote
+from storeroom.backends.filebased.slotfile import (
+    BACKUP,
+    EVICTED,
+    LEAVING,
+    LEAVING_MAIN,
+    MAIN,
+    ROOM,
+    SHARE,
+    SMALL,
+    UNUSED,
+    UNUSED_LIMIT,
+)
 from storeroom.backends.filebased.slots import (
-    END,
+    CHOSEN,
     ENTRIES,
     HAS_EVICTED,
-    HEAD,
     IN_MAIN,
     IN_SMALL,
     SIZE,
@@ -35,12 +49,11 @@ from storeroom.backends.filebased.slots import (
     Slots,
 )
 from storeroom.eviction import EVICTED as KEY_EVICTED
-from storeroom.eviction.s3fifo import PATIENCE
-from storeroom.eviction.share import ALIVE, BEYOND, CHANGING, DRIFT, FLAGS, KNOWN, PROVEN, Share
+from storeroom.eviction.share import DRIFT, FLAGS, KNOWN, PROVEN, Share
 
-__all__ = ["QUEUED", "Bounds", "Queues"]
+__all__ = ["Bounds", "Queues"]
 
-_SHARE: Final = Struct("=7d")
+_SHARE: Final = Struct("=8d")
 _NUMBERS: Final = 2**29
 """Numbers of evictions begin again at zero here: they have the bits of a word beside checksum and flags."""
 _AT_ONCE: Final = 16
@@ -49,7 +62,11 @@ _PARTS: Final = 4
 first eviction on each batch of them does that."""
 _EVICTED_AT_ONCE: Final = 32
 """Likewise those that leave the cache; what small may hold is asked anew after them."""
-QUEUED: Final = frozenset({SMALL, MAIN})
+_SMALL: Final = bytes([SMALL])
+_LEAVES: Final = frozenset({LEAVING, LEAVING_MAIN})
+_EVICTABLE: Final = (frozenset({SMALL}), _LEAVES)
+"""Kinds of slots to evict: the oldest of small, and those that were chosen, unless they were removed meanwhile."""
+_PROVEN: Final = frozenset({MAIN, LEAVING_MAIN})
 
 
 class Bounds(NamedTuple):
@@ -107,7 +124,7 @@ class Queues:
             if shared != share.capacity:
                 share.resize(shared)
             share.aim(target)
-            share.small_used, share.main_used, share.refilled, share.silence, share.run = used
+            (share.small_used, share.main_used, share.refilled, share.silence, share.run, share.lost) = used
         else:
             share.reset(math.inf)
         if capacity is None or capacity == share.capacity:
@@ -118,7 +135,7 @@ class Queues:
 
     def _store(self) -> None:
         share = self.share
-        used = share.small_used, share.main_used, share.refilled, share.silence, share.run
+        used = share.small_used, share.main_used, share.refilled, share.silence, share.run, share.lost
         _SHARE.pack_into(self.slots.file, SHARE * 8, share.capacity, share.target, *used)
 
     def forget(self) -> None:
@@ -142,7 +159,7 @@ class Queues:
         if slots.ghosts[checksum % slots.count] >> 32 == checksum and self._teach(checksum, is_read=False):
             numbers[IN_MAIN] += 1
             slot = slots.take(transaction, MAIN, entry_key, size, expires_at, is_flagged)
-            self.append(slot)
+            append(slots, slot)
             return slot
         numbers[IN_SMALL] += 1
         numbers[YOUNG] = young = numbers[YOUNG] + 1
@@ -182,118 +199,139 @@ class Queues:
                 raise LookupError("small is empty")
             numbers[SMALL_HAND], hits = slot + 1, share.fill(slots.hits[slot])
             numbers[IN_SMALL] -= 1
-            numbers[IN_MAIN] += self._promote([slot])
+            numbers[IN_MAIN] += promote(slots, [slot])
             slots.hits[slot] = hits
         self._store()
-
-    def _promote(self, late: list[int]) -> int:
-        """Put entries at the end of main, and leave none in the list; return how many."""
-        count = len(late)
-        while late:
-            slot = late.pop(0)
-            self.slots.set_kind(slot, MAIN)
-            self.slots.hits[slot] = 0
-            self.append(slot)
-        return count
-
-    def append(self, slot: int) -> None:
-        """Put an entry at the end of main."""
-        slots, numbers = self.slots, self.slots.numbers
-        if numbers[END] - numbers[HEAD] >= slots.count:
-            self._compact()
-        slots.ring[numbers[END] % slots.count] = slot
-        numbers[END] += 1
-
-    def _compact(self) -> None:
-        """Drop the entries from the ring that have left main."""
-        slots, numbers = self.slots, self.slots.numbers
-        slots.give_up_log()
-        ring = [slots.ring[position % slots.count] for position in range(numbers[HEAD], numbers[END])]
-        numbers[HEAD] = end = numbers[END]
-        for slot in dict.fromkeys(ring):
-            if slots.kinds[slot] == MAIN:
-                slots.ring[end % slots.count] = slot
-                end += 1
-        numbers[END] = end
 
     # Eviction -------------------------------------------------------------------------------
 
     def evict(
-        self, transaction: Any, count: int, excess: float, capacity: float, kept: int, is_spared: Callable[[int], bool]
-    ) -> int:
+        self, transaction: Any, count: int, ahead: int, excess: float, capacity: float, kept: int,
+        is_spared: Callable[[int], bool],
+    ) -> int:  # fmt: skip
         """Evict so many entries at least, and until as many bytes are free; return how many went.
 
+        With `ahead` so many are chosen together: those that need not go yet are there until `let_go()` evicts them.
         The one in the slot `kept` stays, and flagged ones that `is_spared`, which must be false of them at some time.
         Raise LookupError if slots, records and counts disagree.
         """
         self._settle(capacity)
-        share, evicted = self.share, 0
-        self.slots.numbers[HAS_EVICTED] = 1
-        while (evicted < count or excess > 0) and (
-            chosen := self._choose(min(_EVICTED_AT_ONCE, max(1, count - evicted)), kept, is_spared)
-        ):
-            if share.silence > share.capacity:
-                share.fall(len(chosen))
-            evicted += len(chosen)
+        self._count_unused()
+        evicted, has_looked, self.slots.numbers[HAS_EVICTED] = 0, False, 1
+        while evicted < count or excess > 0:
+            if size := self.let_go(transaction, kept):
+                evicted, excess, has_looked = evicted + 1, excess - size, False
+                continue
+            wanted = min(_EVICTED_AT_ONCE, max(1, count - evicted))
+            chosen = self._chosen(wanted, kept, is_spared)
+            if not chosen and ahead and not has_looked:
+                self._look_ahead(ahead, kept, is_spared)
+                has_looked = True
+                continue
+            chosen = chosen or Choice(self.slots, self.share, kept, is_spared).take(wanted)
+            if not chosen:
+                break
+            evicted, has_looked = evicted + len(chosen), False
             excess -= self._bury(transaction, chosen)
         self._store()
         return evicted
 
-    def _choose(self, count: int, kept: int, is_spared: Callable[[int], bool]) -> list[int]:
-        """Take up to so many entries out of their queues; return their slots.
+    def let_go(self, transaction: Any, kept: int = -1) -> int:
+        """Evict the next of the entries that were chosen, or the oldest of small; return its bytes.
 
-        Those that go on to main come behind all that were there, which may go round first: else they would go next.
+        Return 0, and evict none, where it was read, is not plain, or small is to be looked at. Most new keys in a full
+        cache take no more than this.
         """
-        share, slots, numbers = self.share, self.slots, self.slots.numbers
-        hits, flags, rate, patience = slots.hits, slots.flags, share.rate, PATIENCE
-        small, main, young, hand = numbers[IN_SMALL], numbers[IN_MAIN], numbers[YOUNG], numbers[SMALL_HAND]
-        room, promotions = share.room(small + main), count if share.silence > share.capacity else 0
-        small_used, silence = share.small_used, share.silence
-        longest = room + 3 + share.capacity / 30  # more than a batch
-        least = kept >= 0 and slots.kinds[kept] in QUEUED
-        chosen, late = list[int](), list[int]()
-        while len(chosen) < count and small + main + len(late) > least:
-            alone = kept >= 0 and slots.kinds[kept] == MAIN  # then main may go round for ever
-            if late and main <= alone:
-                main += self._promote(late)
-            if small >= room or main <= alone:
-                goes_on = (promotions and small > longest) or (small_used > ALIVE and main and len(late) < PATIENCE)
-                surplus = 1 if goes_on else max(1, int(small - room) + 1)
-                found = slots.unused(hand, min(count - len(chosen), surplus), kept)
-                if not found:
-                    raise LookupError("small is empty")
-                slot, length = found[-1], len(found)
-                used = length == 1 and hits[slot] > 0 and small > young
-                hand, small = slot + 1, small - length
-                small_used = used * rate + small_used * (1 - rate) ** length
-                if used or goes_on or ((slot == kept or flags[slot]) and is_spared(slot)):
-                    promotions -= promotions > 0 and not used
-                    late.append(slot)
-                else:
-                    silence += length
-                    chosen += found
-                continue
-            slot = self._first_of_main()
-            used = hits[slot] > 0
-            share.main_used += (used - share.main_used) * rate
-            if (used and patience) or ((slot == kept or flags[slot]) and is_spared(slot)):
-                patience -= patience > 0
-                hits[slot] = hits[slot] - used if small_used <= CHANGING else 0
-                self.append(slot)
+        slots = self.slots
+        numbers, words, hand, position = slots.numbers, slots.words, slots.numbers[SMALL_HAND], slots.numbers[CHOSEN]
+        if position:
+            slot = slots.leaving[position - 1]
+        elif numbers[IN_SMALL] >= slots.times[ROOM] and words[UNUSED] < words[UNUSED_LIMIT]:
+            slot = slots.file.find(_SMALL, slots.kinds_at + hand, slots.kinds_at + slots.count) - slots.kinds_at
+        else:
+            return 0
+        if slot < 0 or slots.hits[slot] or slot == kept or (kind := slots.kinds[slot]) not in _EVICTABLE[position > 0]:
+            return 0
+        entry_key, size = slots.remove_plain(transaction, slot)
+        if not size:
+            return 0
+        if position:
+            numbers[CHOSEN] = position - 1
+        else:
+            numbers[SMALL_HAND], numbers[IN_SMALL] = slot + 1, numbers[IN_SMALL] - 1
+            words[UNUSED] += 1
+        numbers[SIZE] -= size
+        numbers[ENTRIES] -= 1
+        proven, checksum = kind == LEAVING_MAIN, crc32(entry_key)
+        note = words[EVICTED + proven] % _NUMBERS << 3 | PROVEN * proven
+        slots.ghosts[checksum % slots.count] = checksum << 32 | note
+        words[EVICTED + proven] += 1
+        if self.note_removal is not None:
+            self.note_removal(entry_key, KEY_EVICTED)
+        return size
+
+    def _look_ahead(self, count: int, kept: int, is_spared: Callable[[int], bool]) -> None:
+        """Choose for so many evictions, and let small give up its unused ones after these, if it is to."""
+        slots, share = self.slots, self.share
+        choice = Choice(slots, share, kept, is_spared)
+        self._note_chosen(choice.look_ahead(count))
+        slots.times[ROOM] = choice.room if choice.is_settled else math.inf
+        slots.words[UNUSED], slots.words[UNUSED_LIMIT] = 0, count
+
+    def _count_unused(self) -> None:
+        """Count the entries of small that `let_go()` has evicted."""
+        share, count = self.share, self.slots.words[UNUSED]
+        self.slots.words[UNUSED] = self.slots.words[UNUSED_LIMIT] = 0
+        if count:
+            share.evict_small(count)
+        if share.silence > share.capacity:
+            share.fall(count)
+
+    def _note_chosen(self, chosen: list[int]) -> None:
+        """Note entries that were taken out of their queues as those to go next."""
+        slots, numbers = self.slots, self.slots.numbers
+        if slots.words[BACKUP.start + CHOSEN]:
+            slots.give_up_log()  # the slots noted before this transaction are overwritten
+        for position, slot in enumerate(reversed(chosen)):
+            slots.leaving[position] = slot
+            slots.hits[slot] = 0
+        numbers[CHOSEN] = len(chosen)
+        for kind, leaves in ((SMALL, LEAVING), (MAIN, LEAVING_MAIN)):
+            if found := [slot for slot in chosen if slots.kinds[slot] == kind]:
+                slots.set_kind(found, leaves)
+
+    def _chosen(self, count: int, kept: int, is_spared: Callable[[int], bool]) -> list[int]:
+        """Return up to so many of the slots that were chosen; those read since go on to main."""
+        slots, numbers = self.slots, self.slots.numbers
+        chosen = list[int]()
+        if not numbers[CHOSEN] and numbers[IN_SMALL] + numbers[IN_MAIN] != numbers[ENTRIES]:
+            raise LookupError("entries are in no queue")
+        while numbers[CHOSEN] and len(chosen) < count:
+            numbers[CHOSEN] -= 1
+            slot = slots.leaving[numbers[CHOSEN]]
+            kind = slots.kinds[slot]
+            if kind not in _LEAVES:
+                continue  # it was removed
+            if slots.hits[slot] or ((slot == kept or slots.flags[slot]) and is_spared(slot)):
+                self._spare(slot, is_proven=kind == LEAVING_MAIN)
             else:
-                main, patience = main - 1, PATIENCE
-                if small >= share.target:
-                    small_used -= small_used * rate * BEYOND
                 chosen.append(slot)
-        numbers[IN_SMALL], numbers[IN_MAIN], numbers[SMALL_HAND] = small, main + self._promote(late), hand
-        share.small_used, share.silence = small_used, silence
         return chosen
+
+    def _spare(self, slot: int, *, is_proven: bool) -> None:
+        """Put an entry into main that was chosen, and counted as unused."""
+        share = self.share
+        if is_proven:
+            share.main_used += (1 - share.main_used) * share.rate
+        else:
+            share.small_used += (1 - share.small_used) * share.rate
+        self.slots.numbers[IN_MAIN] += promote(self.slots, [slot])
 
     def _bury(self, transaction: Any, chosen: list[int]) -> int:
         """Remove entries that were taken out of their queues, and remember their keys; return their bytes."""
         slots = self.slots
         words, ghosts, count, kinds = slots.words, slots.ghosts, slots.count, slots.kinds
-        proven = [kinds[slot] == MAIN for slot in chosen]
+        proven = [kinds[slot] in _PROVEN for slot in chosen]
         entry_keys, size = slots.remove(transaction, chosen)
         if len(entry_keys) < len(chosen):
             raise LookupError("a slot has another key than its record")
@@ -309,12 +347,3 @@ class Queues:
         slots.numbers[SIZE] -= size
         slots.numbers[ENTRIES] -= len(chosen)
         return size
-
-    def _first_of_main(self) -> int:
-        slots, numbers = self.slots, self.slots.numbers
-        while numbers[HEAD] < numbers[END]:
-            slot = slots.ring[numbers[HEAD] % slots.count]
-            numbers[HEAD] += 1
-            if slots.kinds[slot] == MAIN:
-                return slot
-        raise LookupError("main is empty")

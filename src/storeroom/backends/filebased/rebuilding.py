@@ -16,6 +16,7 @@ from storeroom.backends.filebased.records import (
     is_conditional,
     read_header,
 )
+from storeroom.backends.filebased.ring import append
 from storeroom.backends.filebased.slotfile import FREE, LOCKED, MAIN, SMALL, VERSION
 from storeroom.backends.filebased.slots import ENTRIES, IN_MAIN, IN_SMALL, SIZE, TAIL, VERSIONS
 
@@ -72,7 +73,7 @@ def _fill(queues: Queues, transaction: Any, entry_key: bytes, record: bytes, slo
     if slot < len(kinds) and kinds[slot] == MAIN:
         slots.kinds[slot] = MAIN
         numbers[IN_MAIN] += 1
-        queues.append(slot)
+        append(slots, slot)
     else:
         slots.kinds[slot] = SMALL
         numbers[IN_SMALL] += 1

@@ -26,8 +26,9 @@ from storeroom.backends.filebased.folder import open_own
 from storeroom.exceptions import StorageError
 
 __all__ = [
-    "ATTEMPT", "BACKUP", "BLOCKS", "CELL_BYTES", "EARLIEST", "EVICTED", "FLAGS", "FREE", "GROUPS", "IS_REPLACED",
-    "LOCKED", "LOG", "LOGGED", "MAIN", "NUMBERS", "SHARE", "SMALL", "VERSION", "SlotFile", "last_attempt",
+    "AHEAD", "ATTEMPT", "BACKUP", "BLOCKS", "CELL_BYTES", "EARLIEST", "EVICTED", "FLAGS", "FREE", "GROUPS",
+    "IS_REPLACED", "LEAVING", "LEAVING_MAIN", "LOCKED", "LOG", "LOGGED", "MAIN", "NUMBERS", "ROOM", "SHARE", "SMALL",
+    "UNUSED", "UNUSED_LIMIT", "VERSION", "SlotFile", "last_attempt",
 ]  # fmt: skip
 
 FREE: Final = 0
@@ -35,7 +36,10 @@ SMALL: Final = 1
 MAIN: Final = 2
 LOCKED: Final = 3
 VERSION: Final = 4
-"""Kinds of slots. Those of locks, and of the versions of tags, are in no queue."""
+LEAVING: Final = 5
+LEAVING_MAIN: Final = 6
+"""Kinds of slots. Those of locks, and of the versions of tags, are in no queue; nor are those that have left small, or
+main, and are to be evicted next."""
 
 FEWEST: Final = 1024
 
@@ -46,16 +50,23 @@ _OWNER: Final = 2
 IS_REPLACED: Final = 3
 ATTEMPT: Final = 4
 LOGGED: Final = 5
-NUMBERS: Final = range(8, 21)
-BACKUP: Final = range(24, 37)
+NUMBERS: Final = range(8, 22)
+BACKUP: Final = range(24, 38)
+_LEAVING_AT: Final = range(38, 46)
 EARLIEST: Final = 46
 EVICTED: Final = 47
 SHARE: Final = 49
+ROOM: Final = 57
+UNUSED: Final = 58
+UNUSED_LIMIT: Final = 59
 GROUPS: Final = range(64, 96)
 FLAGS: Final = range(96, 128)
 LOG: Final = range(128, 512)
 BLOCKS: Final = range(512, 1536)
 _HEADER_BYTES: Final = BLOCKS.stop * 8
+
+AHEAD: Final = 2 * len(_LEAVING_AT)
+"""Entries that may be chosen for the next evictions: half a word of the header each."""
 
 CELL_BYTES: Final = 64
 _CELL_WORDS: Final = 8
@@ -86,6 +97,7 @@ class SlotFile:
         file: the mapping.
         words, times: the same as words of eight bytes, and as floats.
         numbers: the words of the header that a transaction changes: see slots.py.
+        leaving: the slots that were chosen for the next evictions: see queues.py.
         kinds_at, cells_at: the first byte of the two arrays.
     """
 
@@ -115,6 +127,7 @@ class SlotFile:
         self.file, self.words, self.times, self.count = mapped, words, view.cast("d"), count
         self._identity = status.st_dev, status.st_ino
         self.numbers = words[NUMBERS.start : NUMBERS.stop]
+        self.leaving = view[_LEAVING_AT.start * 8 : _LEAVING_AT.stop * 8].cast("I")
         self.kinds_at = at = _HEADER_BYTES
         self.kinds = view[at : at + count]
         self.hits = view[at + count : at + 2 * count]

@@ -13,9 +13,8 @@ blocks, leads to the entries that are due, in whatever order their times came.
 """
 
 import math
-from array import array
 from collections.abc import Iterator
-from itertools import compress
+from itertools import compress, count, takewhile
 from struct import Struct
 from typing import Any, Final
 
@@ -31,6 +30,8 @@ from storeroom.backends.filebased.slotfile import (
     FREE,
     GROUPS,
     IS_REPLACED,
+    LEAVING,
+    LEAVING_MAIN,
     LOCKED,
     LOG,
     LOGGED,
@@ -43,8 +44,8 @@ from storeroom.backends.filebased.slotfile import (
 from storeroom.exceptions import StorageError
 
 __all__ = [
-    "END", "ENTRIES", "FLAGGED", "HAS_EVICTED", "HEAD", "IN_MAIN", "IN_SMALL", "SIZE", "SMALL_HAND", "TAIL", "VERSIONS",
-    "WINDOW_HAND", "YOUNG", "Slots",
+    "CHOSEN", "END", "ENTRIES", "FLAGGED", "HAS_EVICTED", "HEAD", "IN_MAIN", "IN_SMALL", "SIZE", "SMALL_HAND", "TAIL",
+    "VERSIONS", "WINDOW_HAND", "YOUNG", "Slots",
 ]  # fmt: skip
 
 # The numbers that a transaction changes.
@@ -71,8 +72,10 @@ VERSIONS: Final = 11
 """Versions of tags."""
 FLAGGED: Final = 12
 """Entries whose slots are flagged."""
+CHOSEN: Final = 13
+"""Slots that were chosen for the next evictions; the last of them goes first."""
 
-_IN_USE: Final = frozenset({SMALL, MAIN, LOCKED, VERSION})
+_IN_USE: Final = frozenset({SMALL, MAIN, LOCKED, VERSION, LEAVING, LEAVING_MAIN})
 _IS_SMALL: Final = bytes(kind == SMALL for kind in range(256))
 _BYTES: Final = [bytes([kind]) for kind in range(VERSION + 1)]
 _BACKUP: Final = slice(BACKUP.start, BACKUP.stop)
@@ -191,16 +194,20 @@ class Slots(SlotFile):
 
     # Slots ----------------------------------------------------------------------------------
 
-    def set_kind(self, slot: int, kind: int) -> None:
-        """Change a slot's kind, which a transaction that fails takes back."""
-        words, kinds = self.words, self.kinds
-        end = words[LOGGED]
-        if end < _LOG_ROOM:
-            words[_LOG_AT + end] = slot << 8 | kinds[slot]
-            words[LOGGED] = end + 1
-        else:
+    def set_kind(self, slots: list[int], kind: int) -> None:
+        """Change the kind of slots, which a transaction that fails takes back."""
+        words, kinds, end = self.words, self.kinds, self.words[LOGGED]
+        later = end + len(slots)
+        if later > _LOG_ROOM:
             self.give_up_log()
-        kinds[slot] = kind
+            for slot in slots:
+                kinds[slot] = kind
+            return
+        words[LOGGED] = later
+        for slot in slots:
+            words[_LOG_AT + end] = slot << 8 | kinds[slot]
+            kinds[slot] = kind
+            end += 1
 
     def find(self, kind: int, start: int) -> int:
         """Return the first slot of a kind from `start` on, around the end; -1 if there is none."""
@@ -222,18 +229,20 @@ class Slots(SlotFile):
             end = found[-1] + 1
         return found, end
 
-    def unused(self, start: int, longest: int, kept: int) -> list[int]:
-        """Return slots of small from `start` on, up to so many, that were not hit, or the first one alone, if any.
+    def alike(self, start: int, longest: int, kept: int) -> list[int]:
+        """Return slots of small from `start` on, up to so many, that were all hit, or all not; the first one if any.
 
-        Alone is also one that is flagged, or `kept`, or far.
+        Alone is one that is flagged, or `kept`, or far.
         """
         slots, end = self.small(start, self.count, longest) if longest > 1 else ([], start)
-        hits = self.hits
-        if slots and hits[start:end].tobytes().strip(b"\0"):
-            slots = slots[: next((number for number, slot in enumerate(slots) if hits[slot]), None)]
         if not slots:
             slot = self.find(SMALL, start)
             return [slot] if slot >= 0 else []
+        hits = self.hits
+        if hits[slots[0]]:
+            slots = list(takewhile(hits.__getitem__, slots))
+        elif hits[start:end].tobytes().strip(b"\0"):
+            del slots[next(compress(count(), map(hits.__getitem__, slots)), len(slots)) :]
         if kept in slots or (self.numbers[FLAGGED] and any(map(self.flags.__getitem__, slots))):
             del slots[1:]
         return slots
@@ -293,20 +302,21 @@ class Slots(SlotFile):
                 drop_aside(transaction, entry_key)
         if 1 in flags:
             self.numbers[FLAGGED] -= sum(flags)
-        self._free(slots)
+        self.set_kind(slots, FREE)
+        self._freed.update(slots)
         return list(compress(entry_keys, map(delete, entry_keys))), sum(sizes)
 
-    def _free(self, slots: list[int]) -> None:
-        words, kinds, end = self.words, self.kinds, self.words[LOGGED]
-        if end + len(slots) > _LOG_ROOM:
-            self.give_up_log()
-        else:
-            logged = array("Q", [slot << 8 | kinds[slot] for slot in slots])
-            words[_LOG_AT + end : _LOG_AT + end + len(slots)] = logged
-            words[LOGGED] = end + len(slots)
-        for slot in slots:
-            kinds[slot] = FREE
-        self._freed.update(slots)
+    def remove_plain(self, transaction: Any, slot: int) -> tuple[bytes, int]:
+        """Do so for one slot, where its entry has neither a flag nor another record; return b"", 0 elsewhere."""
+        size, length, is_flagged, key = _read_cell(self.file, self.cells_at + slot * CELL_BYTES)
+        words, end, entry_key = self.words, self.words[LOGGED], key[:length]
+        is_plain = length != _IS_LONG and size <= LONGEST_FRAME and not is_flagged and end < _LOG_ROOM
+        if not is_plain or not transaction.delete(entry_key):
+            return b"", 0
+        words[_LOG_AT + end], words[LOGGED] = slot << 8 | self.kinds[slot], end + 1
+        self.kinds[slot] = FREE
+        self._freed.add(slot)
+        return entry_key, size
 
     def key_of(self, transaction: Any, slot: int) -> bytes:
         """Return the key of a slot's entry."""

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, Final
 
-from storeroom.backends.filebased.batches import batch_of
 from storeroom.backends.filebased.checking import check
+from storeroom.backends.filebased.choosing import batch_of
 from storeroom.backends.filebased.counts import COUNTS_KEY, counts_in
 from storeroom.backends.filebased.environment import Environment
 from storeroom.backends.filebased.pieces import (
@@ -24,7 +24,7 @@ from storeroom.backends.filebased.pieces import (
     lay_last,
     sweep,
 )
-from storeroom.backends.filebased.queues import QUEUED, Bounds
+from storeroom.backends.filebased.queues import Bounds
 from storeroom.backends.filebased.rebuilding import rebuild
 from storeroom.backends.filebased.records import (
     APART,
@@ -48,7 +48,7 @@ from storeroom.backends.filebased.records import (
     read_header,
     renewed,
 )
-from storeroom.backends.filebased.slotfile import EARLIEST, LOCKED, SMALL, VERSION
+from storeroom.backends.filebased.slotfile import EARLIEST, LEAVING, LEAVING_MAIN, LOCKED, MAIN, SMALL, VERSION
 from storeroom.backends.filebased.slots import ENTRIES, IN_MAIN, IN_SMALL, SIZE, TAIL, VERSIONS, Slots
 from storeroom.eviction import DELETED, EVICTED, MOST_HITS
 from storeroom.keys import KeySpace
@@ -75,6 +75,9 @@ _NOTICE_SECONDS: Final = 10.0
 _SPARED: Final = 1000
 """Entries that the evictions of one transaction pass over because they are being computed: bounds a write's time."""
 
+_COUNTED: Final = frozenset({SMALL, MAIN, LEAVING, LEAVING_MAIN})
+"""Kinds of slots whose entries the bounds count."""
+
 
 def put_alone(
     engine: Environment, transaction: Any, entry_key: bytes, frame: bytes, expires_at: float, bounds: Bounds, now: float
@@ -96,10 +99,13 @@ def put_alone(
     if not slots.begin(number) or slots.times[EARLIEST] <= now:
         return False
     size, (max_entries, max_bytes, _, _), numbers = entry_size(entry_key, len(frame)), bounds, slots.numbers
-    if (max_entries is not None and numbers[ENTRIES] >= max_entries) or (
+    while (max_entries is not None and numbers[ENTRIES] >= max_entries) or (
         max_bytes is not None and numbers[SIZE] + size > max_bytes
     ):
-        Table(engine, transaction, now, is_begun=True).make_room(-1, size, bounds)
+        if not queues.let_go(transaction):
+            Table(engine, transaction, now, is_begun=True).make_room(-1, size, bounds)
+            break
+        engine.counters.evictions += 1
     is_flagged = is_conditional(entry_key, frame, 0)
     slot = queues.enter(transaction, entry_key, size, expires_at, bounds, is_flagged)
     transaction.put(entry_key, HEADER.pack(expires_at, 0, slot) + frame)
@@ -139,7 +145,7 @@ class Table:
         self._kept = -1
         if not is_begun and not self.slots.begin(transaction.id()):
             self._rebuild()
-        if self.slots.earliest <= now:
+        if self.slots.times[EARLIEST] <= now:
             self.expire(_PER_WRITE)
 
     def usage(self) -> tuple[int, int]:
@@ -301,13 +307,14 @@ class Table:
         """Remove the entry of a slot; return whether it was one that counts."""
         numbers, kind = self.slots.numbers, self.slots.kinds[slot]
         _, size = self.slots.remove(self._transaction, [slot])
-        if kind in QUEUED:
-            numbers[IN_SMALL if kind == SMALL else IN_MAIN] -= 1
+        if kind in _COUNTED:
+            numbers[IN_SMALL] -= kind == SMALL
+            numbers[IN_MAIN] -= kind == MAIN
             numbers[ENTRIES] -= 1
             numbers[SIZE] -= size
         elif kind == VERSION:
             numbers[VERSIONS] -= 1
-        return kind in QUEUED
+        return kind in _COUNTED
 
     def clear(self, key_space: KeySpace) -> bool:
         """Remove the entries and the tags of a cache, however many; no locks.
@@ -393,30 +400,31 @@ class Table:
         allowed = math.inf if max_bytes is None else max_bytes - size + (slots.sizes[slot] if slot >= 0 else 0)
         if surplus <= 0 and numbers[SIZE] <= allowed:
             return False
-        count = max(surplus, batch_of(entries, self._queues.share.small_used))
+        count, ahead = batch_of(entries, self._queues.share.small_used)
+        count = max(surplus, count)
         if surplus > 0 and cull_frequency is not None:
             surplus = count = max(surplus, entries // cull_frequency if cull_frequency else entries)
-        if slots.earliest <= self.now:
+        if slots.times[EARLIEST] <= self.now:
             removed = self.expire(max(1, surplus))
             surplus, count = surplus - removed, count - removed
             while numbers[SIZE] > allowed and self.expire(1):
                 pass
         self._kept = slot
         try:
-            self._evict(surplus, allowed, count, self._queues.capacity(bounds))
+            self._evict(surplus, allowed, count, ahead, self._queues.capacity(bounds))
         except LookupError:
             self._rebuild()
-            self._evict(surplus, allowed, count, self._queues.capacity(bounds))
+            self._evict(surplus, allowed, count, ahead, self._queues.capacity(bounds))
         return True
 
-    def _evict(self, surplus: int, allowed: float, count: int, capacity: float) -> None:
+    def _evict(self, surplus: int, allowed: float, count: int, ahead: int, capacity: float) -> None:
         """Evict as many as the bounds ask for: if any at all, so many at least."""
         excess = self.slots.numbers[SIZE] - allowed
         remembered = self._environment.remembered
         self._queues.note_removal = None if remembered is None else remembered.note
         if surplus > 0 or excess > 0:
             self._environment.counters.evictions += self._queues.evict(
-                self._transaction, count, excess, capacity, self._kept, self._is_spared
+                self._transaction, count, ahead, excess, capacity, self._kept, self._is_spared
             )
 
     def _is_spared(self, slot: int) -> bool:
