@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final
 from storeroom import config, timeouts
 from storeroom.backends.kept_bounds import note_given
 from storeroom.backends.locmem.contents import PART, MemoryContents, MemoryEngine
+from storeroom.backends.locmem.hot_path import hot
 from storeroom.backends.locmem.values import WITH_CONDITIONS, is_fresh
 from storeroom.backends.nested import nested_answer, nesting
 from storeroom.base import BaseCache
@@ -88,11 +89,14 @@ class LocMemCache(MemoryContents):
         self._max_tags: int | None = self.settings.options["max_tags"]
         self._copies: bool = self.settings.options["copy"]
         self._noted: str | None = ""
+        self._is_bare = vars(self).get("_overlay") is None and self._recording is None
 
     # The hot path: get(), set() and a hit of get_or_set() are written out, as a call costs as much as all the rest of
-    # a hit (benchmarks: "locmem get", "locmem set", "locmem get_or_set, warm").
+    # a hit (benchmarks: "locmem get", "locmem set", "locmem get_or_set, warm"). Where they are compiled, these are the
+    # methods that the compiled ones hand over to.
 
     @declared_as(BaseCache.get)
+    @hot
     def get(self, key: object, default: Any = None, version: int | None = None) -> Any:
         """Return the value stored under the key, or `default` if there is none. Takes no lock."""
         if self._overlay is not None:
@@ -127,6 +131,7 @@ class LocMemCache(MemoryContents):
         self._counters.hits += 1
         return value
 
+    @hot
     def set(
         self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None, *,
         tags: Iterable[object] = (),
@@ -178,6 +183,7 @@ class LocMemCache(MemoryContents):
             self._sample(key)
 
     @declared_as(BaseCache.get_or_set)
+    @hot
     def get_or_set(
         self,
         key: object,
