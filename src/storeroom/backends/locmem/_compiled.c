@@ -6,7 +6,7 @@ almost every call. Where it meets anything else it has changed nothing yet, and 
 Python, which is all that there is where this file is not compiled. So nothing is decided here that is not decided there.
 
 Everything is done under the interpreter's lock, and in one piece: nothing runs between the last look at an entry and its
-change. A build without that lock keeps the methods in Python. See docs/decisions/0136-compiled-hot-path.md. */
+change. A build without that lock keeps the methods in Python. See docs/decisions/0025-compiled-hits.md. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -108,6 +108,22 @@ is_plain(State *state, PyObject *self)
     return overlay == Py_None ? OURS : PYTHONS;
 }
 
+/* Return one text after the other; most are ASCII, and take half of the time then. */
+static PyObject *
+joined(PyObject *head, PyObject *key)
+{
+    if (!PyUnicode_IS_COMPACT_ASCII(head) || !PyUnicode_IS_COMPACT_ASCII(key)) {
+        return PyUnicode_Concat(head, key);
+    }
+    Py_ssize_t before = PyUnicode_GET_LENGTH(head), behind = PyUnicode_GET_LENGTH(key);
+    PyObject *text = behind > PY_SSIZE_T_MAX - before ? PyErr_NoMemory() : PyUnicode_New(before + behind, 127);
+    if (text != NULL && before + behind > 0) {
+        memcpy(PyUnicode_1BYTE_DATA(text), PyUnicode_1BYTE_DATA(head), (size_t)before);
+        memcpy(PyUnicode_1BYTE_DATA(text) + before, PyUnicode_1BYTE_DATA(key), (size_t)behind);
+    }
+    return text;
+}
+
 /* Return a new reference to f"{head}{key}"; NULL, and no error, if that is no mere concatenation. */
 static PyObject *
 storage_key_of(State *state, PyObject *self, PyObject *key)
@@ -116,11 +132,14 @@ storage_key_of(State *state, PyObject *self, PyObject *key)
     if (head == NULL || !PyUnicode_CheckExact(head) || !PyUnicode_CheckExact(key)) {
         return NULL;
     }
+    if (Py_REFCNT(key) == 1) { /* nobody but the caller's expression has it: it will not be asked for again */
+        return joined(head, key);
+    }
     Note *note = &state->notes[((uintptr_t)key >> 4) % NOTES];
     if (note->key == key && note->head == head) {
         return Py_NewRef(note->storage_key);
     }
-    PyObject *storage_key = PyUnicode_Concat(head, key);
+    PyObject *storage_key = joined(head, key);
     if (storage_key == NULL || note->seen != (void *)key || PyUnicode_GET_LENGTH(storage_key) > LONGEST_NOTED) {
         note->seen = key;
         return storage_key;
@@ -544,18 +563,27 @@ method_get(PyObject *self, PyObject *instance, PyObject *Py_UNUSED(owner))
     return instance == NULL || instance == Py_None ? Py_NewRef(self) : PyMethod_New(self, instance);
 }
 
+/* An attribute of its own, or else of the method in Python: its name, for example, its defaults and its code. */
 static PyObject *
 method_getattro(PyObject *self, PyObject *name)
 {
-    PyObject *function = ((Method *)self)->function;
-    int is_of_type = function == NULL || (PyUnicode_CompareWithASCIIString(name, "__doc__") != 0 &&
-                                          PyUnicode_CompareWithASCIIString(name, "__module__") != 0);
-    PyObject *found = is_of_type ? PyObject_GenericGetAttr(self, name) : NULL;
-    if (found == NULL && function != NULL && (!is_of_type || PyErr_ExceptionMatches(PyExc_AttributeError))) {
+    PyObject *function = ((Method *)self)->function, *found = NULL;
+    int is_of_function = function != NULL && PyUnicode_CompareWithASCIIString(name, "__module__") == 0;
+    if (!is_of_function) {
+        found = PyObject_GenericGetAttr(self, name);
+        if (found != NULL || function == NULL || !PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            return found;
+        }
         PyErr_Clear();
-        found = PyObject_GetAttr(function, name);
     }
-    return found;
+    return PyObject_GetAttr(function, name);
+}
+
+static PyObject *
+method_doc(PyObject *self, void *Py_UNUSED(closure))
+{
+    PyObject *function = ((Method *)self)->function;
+    return function == NULL ? Py_NewRef(Py_None) : PyObject_GetAttrString(function, "__doc__");
 }
 
 static PyObject *
@@ -605,6 +633,11 @@ static PyMemberDef method_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
+static PyGetSetDef method_getset[] = {
+    {"__doc__", method_doc, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyMethodDef method_methods[] = {
     {"__reduce__", method_reduce, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
@@ -619,6 +652,7 @@ static PyType_Slot method_slots[] = {
     {Py_tp_clear, method_clear},
     {Py_tp_dealloc, method_dealloc},
     {Py_tp_members, method_members},
+    {Py_tp_getset, method_getset},
     {Py_tp_methods, method_methods},
     {0, NULL},
 };

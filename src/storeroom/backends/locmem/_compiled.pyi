@@ -2,7 +2,7 @@
 
 from typing import TypeVar
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
-def compiled(method: T, /) -> T: ...
+def compiled(method: _T, /) -> _T: ...
 def learn(*terms: object) -> None: ...

@@ -1,8 +1,8 @@
 """The compiled forms of the methods that take most of the time, where there are any: see ``_compiled.c``.
 
-They are built with the package where there is a C compiler, and for builds of CPython with the interpreter's lock alone.
-The methods in Python are their equals, and all that there is elsewhere. ``STOREROOM_PURE=1`` in the environment switches
-the compiled ones off, from the start of the process on. See docs/decisions/0136-compiled-hot-path.md.
+They are built with the package where there is a C compiler, and for a CPython with the interpreter's lock alone. The
+methods in Python are their equals, and all that there is elsewhere. ``STOREROOM_PURE=1`` in the environment switches
+the compiled ones off, if it is set when the process begins. See docs/decisions/0025-compiled-hits.md.
 """
 
 import os
@@ -37,8 +37,8 @@ def _load() -> Any:
     except ModuleNotFoundError:  # it was not built; one that is broken is an error
         return None
     module.learn(
-        MemoryContents, Entry, Counters, Sampled, BoundedMap, Alone, ExpiryIndex,
-        OVERLAY_ATTRIBUTE, vars(timeouts), loads, raise_if_foreign, ENCODED, MISSING, timeouts.DEFAULT_TIMEOUT, _PASSED_BY,
+        MemoryContents, Entry, Counters, Sampled, BoundedMap, Alone, ExpiryIndex, OVERLAY_ATTRIBUTE, vars(timeouts),
+        loads, raise_if_foreign, ENCODED, MISSING, timeouts.DEFAULT_TIMEOUT, _PASSED_BY,
     )  # fmt: skip
     return module
 
