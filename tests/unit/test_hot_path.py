@@ -94,7 +94,7 @@ def done(cache: Any, name: str, positional: list[Any], named: dict[str, Any]) ->
     """Make a call, and return its result, or its error."""
     try:
         return getattr(cache, name)(*positional, **named)
-    except (ArithmeticError, LookupError, TypeError, ValueError, StoreroomError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, StoreroomError) as error:
         return type(error), str(error)
 
 

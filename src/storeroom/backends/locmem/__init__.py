@@ -43,9 +43,8 @@ _NUMBERS: Final = frozenset({int, float, bool})
 class LocMemCache(MemoryContents):
     """A cache in this process's memory.
 
-    Hits take no lock. Immutable scalars are kept as they are; every other value is
-    pickled when it is set and unpickled by each get, so that a caller cannot change what
-    is cached, unless ``OPTIONS["copy"]`` is False.
+    Hits take no lock. Immutable scalars are kept as they are; every other value is pickled when it is set and unpickled
+    by each get, so that a caller cannot change what is cached, unless ``OPTIONS["copy"]`` is False.
 
     Args:
         location: the name; caches of one name share their data.
@@ -85,15 +84,13 @@ class LocMemCache(MemoryContents):
         if self._bounds_bytes:
             self._engine.max_bytes = self._max_bytes
             self._bounded.has_sizes = self._bounded.has_sizes or self._max_bytes is not None
-        self._cull_frequency: int | None = self.settings.options["cull_frequency"]
-        self._max_tags: int | None = self.settings.options["max_tags"]
-        self._copies: bool = self.settings.options["copy"]
+        self._cull_frequency, self._max_tags = options["cull_frequency"], options["max_tags"]
+        self._copies: bool = options["copy"]
         self._noted: str | None = ""
         self._is_bare = vars(self).get("_overlay") is None and self._recording is None
 
     # The hot path: get(), set() and a hit of get_or_set() are written out, as a call costs as much as all the rest of
-    # a hit (benchmarks: "locmem get", "locmem set", "locmem get_or_set, warm"). Where they are compiled, these are the
-    # methods that the compiled ones hand over to.
+    # a hit (benchmarks: "locmem get", "locmem set", "locmem get_or_set, warm").
 
     @declared_as(BaseCache.get)
     @hot
