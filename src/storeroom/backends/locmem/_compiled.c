@@ -45,7 +45,7 @@ enum {
 static const struct {
     int owner;
     const char *name;
-} PLACES[SLOTS] = {
+} SLOT_NAMES[SLOTS] = {
     {HANDLE, "_head"}, {HANDLE, "_is_bare"}, {HANDLE, "_entries"}, {HANDLE, "_counters"}, {HANDLE, "_bounded"},
     {HANDLE, "_alone"}, {HANDLE, "_index"}, {ENTRY, "key"}, {ENTRY, "value"}, {ENTRY, "encoded"}, {ENTRY, "expires_at"}, {ENTRY, "freq"},
     {ENTRY, "indexed"}, {COUNTERS, "hits"}, {COUNTERS, "reused"}, {COUNTERS, "misses"}, {COUNTERS, "written"},
@@ -62,7 +62,7 @@ typedef struct {
 typedef struct {
     int is_ready;
     PyObject *objects[OBJECTS];
-    Py_ssize_t places[SLOTS];
+    Py_ssize_t offsets[SLOTS];
     PyCFunction clock; /* the code of time.time(); NULL if that may not be Python's own */
     Note notes[NOTES];
 } State;
@@ -75,7 +75,7 @@ typedef struct {
     State *state; /* of the module, which the type keeps alive */
 } Method;
 
-#define SLOT(object, place) (*(PyObject **)((char *)(object) + state->places[place]))
+#define SLOT(object, slot) (*(PyObject **)((char *)(object) + state->offsets[slot]))
 #define IS(object, owner) ((object) != NULL && Py_IS_TYPE(object, (PyTypeObject *)state->objects[owner]))
 #define IS_FLOAT(object) ((object) != NULL && PyFloat_CheckExact(object))
 
@@ -207,15 +207,15 @@ read_clock(State *state, double *now)
 
 /* Add one to a number of a record. */
 static int
-count(State *state, PyObject *record, int place)
+count(State *state, PyObject *record, int slot)
 {
-    PyObject *number = Py_XNewRef(SLOT(record, place));
+    PyObject *number = Py_XNewRef(SLOT(record, slot));
     PyObject *more = number == NULL ? NULL : PyNumber_Add(number, state->objects[ONE]);
     Py_XDECREF(number);
     if (more == NULL) {
         return pythons_or_error();
     }
-    Py_XSETREF(SLOT(record, place), more);
+    Py_XSETREF(SLOT(record, slot), more);
     return OURS;
 }
 
@@ -335,7 +335,7 @@ answer_of(State *state, PyObject *self, Hit *hit, PyObject *absent)
             Py_DECREF(error);
         }
     }
-    int is_missing = value == state->objects[MISSING];
+    int is_missing = hit->pickle != NULL && value == state->objects[MISSING];
     if (is_missing) {
         Py_SETREF(value, Py_NewRef(absent));
     }
@@ -374,11 +374,11 @@ passes_by(State *state, PyObject *const *args, Py_ssize_t given, PyObject *names
     }
     PyObject *passed_by = state->objects[PASSED_BY]; /* the timeout first, which is the third argument, too */
     for (Py_ssize_t each = 0; each < named; each++) {
-        Py_ssize_t place = given > 3, all = PyTuple_GET_SIZE(passed_by);
-        while (place < all && PyTuple_GET_ITEM(passed_by, place) != PyTuple_GET_ITEM(names, each)) {
-            place++;
+        Py_ssize_t known = given > 3, all = PyTuple_GET_SIZE(passed_by);
+        while (known < all && PyTuple_GET_ITEM(passed_by, known) != PyTuple_GET_ITEM(names, each)) {
+            known++;
         }
-        if (place == all) {
+        if (known == all) {
             return 0;
         }
     }
@@ -497,7 +497,7 @@ overwrite(State *state, PyObject *self, PyObject *entry, PyObject *key, PyObject
     if (!IS(written, SAMPLED)) {
         return PYTHONS;
     }
-    PyObject *map = Py_NewRef(SLOT(self, H_MAP)), *type, *error, *traceback;
+    PyObject *map = Py_NewRef(SLOT(self, H_MAP));
     PyObject *before[] = {SLOT(entry, E_VALUE), SLOT(entry, E_ENCODED), SLOT(entry, E_EXPIRES_AT)};
     SLOT(entry, E_VALUE) = Py_NewRef(value);
     SLOT(entry, E_ENCODED) = Py_NewRef(Py_None);
@@ -506,11 +506,9 @@ overwrite(State *state, PyObject *self, PyObject *entry, PyObject *key, PyObject
     int answer = end_write(state, self, map, written, key);
     Py_DECREF(written);
     Py_DECREF(map);
-    PyErr_Fetch(&type, &error, &traceback);
     for (size_t each = 0; each < 3; each++) { /* freed last, as that may run code of a program's */
         Py_XDECREF(before[each]);
     }
-    PyErr_Restore(type, error, traceback);
     return answer;
 }
 
@@ -669,7 +667,7 @@ static PyType_Spec method_spec = {
 
 /* Find out where a slot of a class lies. */
 static int
-learn_place(PyObject *owner, const char *name, Py_ssize_t *place)
+learn_offset(PyObject *owner, const char *name, Py_ssize_t *offset)
 {
     PyObject *found = PyObject_GetAttrString(owner, name);
     if (found == NULL) {
@@ -678,7 +676,7 @@ learn_place(PyObject *owner, const char *name, Py_ssize_t *place)
     PyMemberDef *member = Py_IS_TYPE(found, &PyMemberDescr_Type) ? ((PyMemberDescrObject *)found)->d_member : NULL;
     int is_slot = member != NULL && member->type == T_OBJECT_EX;
     if (is_slot) {
-        *place = member->offset;
+        *offset = member->offset;
     }
     else {
         PyErr_Format(PyExc_TypeError, "%R has no slot %s", owner, name);
@@ -704,7 +702,7 @@ learn(PyObject *module, PyObject *const *args, Py_ssize_t given)
         Py_XSETREF(state->objects[each], Py_NewRef(args[each]));
     }
     for (int each = 0; each < SLOTS; each++) {
-        if (learn_place(args[PLACES[each].owner], PLACES[each].name, &state->places[each]) == ERROR) {
+        if (learn_offset(args[SLOT_NAMES[each].owner], SLOT_NAMES[each].name, &state->offsets[each]) == ERROR) {
             return NULL;
         }
     }
