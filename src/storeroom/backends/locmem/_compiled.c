@@ -1,12 +1,13 @@
 /* The ordinary hit of local memory, and its ordinary overwrite, compiled.
 
-A method made here stands in place of one of LocMemCache that is written in Python, and does the same to the same objects:
-it reads the slots of handles, entries and counters where Python has laid them out. It takes up only what happens in
-almost every call. Where it meets anything else it has changed nothing yet, and hands the very call to the method in
-Python, which is all that there is where this file is not compiled. So nothing is decided here that is not decided there.
+A method made here stands in place of one of LocMemCache that is written in Python, and does the same to the same
+objects: it reads the slots of handles, entries and counters where Python has laid them out. It takes up only what
+happens in almost every call. Where it meets anything else it has changed nothing yet, and hands the very call to the
+method in Python, which is all that there is where this file is not compiled. So nothing is decided here that is not
+decided there.
 
-Everything is done under the interpreter's lock, and in one piece: nothing runs between the last look at an entry and its
-change. A build without that lock keeps the methods in Python. See docs/decisions/0025-compiled-hits.md. */
+Everything is done under the interpreter's lock, and in one piece: nothing runs between the last look at an entry and
+its change. A build without that lock keeps the methods in Python. See docs/decisions/0025-compiled-hits.md. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -38,7 +39,8 @@ static const char *const NAMES[NAMED - GIVEN] = {
 
 /* Slots of the classes: where they lie in an object. */
 enum {
-    H_HEAD, H_IS_BARE, H_ENTRIES, H_COUNTERS, H_MAP, H_ALONE, H_INDEX, E_KEY, E_VALUE, E_ENCODED, E_EXPIRES_AT, E_FREQ, E_INDEXED,
+    H_HEAD, H_IS_BARE, H_ENTRIES, H_COUNTERS, H_MAP, H_ALONE, H_INDEX,
+    E_KEY, E_VALUE, E_ENCODED, E_EXPIRES_AT, E_FREQ, E_INDEXED,
     C_HITS, C_REUSED, C_MISSES, C_WRITTEN, S_NUMBER, S_DUE, M_HAS_SIZES, M_DROPPED, A_IS_UNDER_WAY, I_DUE, SLOTS
 };
 
@@ -47,8 +49,9 @@ static const struct {
     const char *name;
 } SLOT_NAMES[SLOTS] = {
     {HANDLE, "_head"}, {HANDLE, "_is_bare"}, {HANDLE, "_entries"}, {HANDLE, "_counters"}, {HANDLE, "_bounded"},
-    {HANDLE, "_alone"}, {HANDLE, "_index"}, {ENTRY, "key"}, {ENTRY, "value"}, {ENTRY, "encoded"}, {ENTRY, "expires_at"}, {ENTRY, "freq"},
-    {ENTRY, "indexed"}, {COUNTERS, "hits"}, {COUNTERS, "reused"}, {COUNTERS, "misses"}, {COUNTERS, "written"},
+    {HANDLE, "_alone"}, {HANDLE, "_index"},
+    {ENTRY, "key"}, {ENTRY, "value"}, {ENTRY, "encoded"}, {ENTRY, "expires_at"}, {ENTRY, "freq"}, {ENTRY, "indexed"},
+    {COUNTERS, "hits"}, {COUNTERS, "reused"}, {COUNTERS, "misses"}, {COUNTERS, "written"},
     {SAMPLED, "number"}, {SAMPLED, "due"}, {MAP, "has_sizes"}, {MAP, "dropped"}, {ALONE, "is_under_way"},
     {INDEX, "due"},
 };
@@ -88,7 +91,7 @@ pythons_or_error(void)
     return PyErr_Occurred() ? ERROR : PYTHONS;
 }
 
-/* What reads and writes share ---------------------------------------------------------------------------------------- */
+/* What reads and writes share -------------------------------------------------------------------------------------- */
 
 /* See that this is a handle, and that nothing stands between it and its storage. */
 static int
@@ -175,8 +178,8 @@ find(State *state, PyObject *self, PyObject *key, PyObject **entry)
     return pythons_or_error();
 }
 
-/* Read timeouts.now(). Where that is Python's own clock, it is read as time.time() does, at two thirds of a call's time.
-   A fake one is called: it stands in its place there; that of time-machine has taken the place of its code. */
+/* Read timeouts.now(). Where that is Python's own clock, it is read as time.time() reads it, in two thirds of the time
+   of a call. A fake one is called: it stands in its place there, or, with time-machine, has taken its code's place. */
 static int
 read_clock(State *state, double *now)
 {
@@ -229,7 +232,7 @@ in_python(Method *method, PyObject *const *args, size_t nargsf, PyObject *names)
     return PyObject_Vectorcall(method->function, args, nargsf, names);
 }
 
-/* Reads -------------------------------------------------------------------------------------------------------------- */
+/* Reads ------------------------------------------------------------------------------------------------------------ */
 
 /* An entry that was found live, and what is needed of it: new references. */
 typedef struct {
@@ -327,7 +330,10 @@ answer_of(State *state, PyObject *self, Hit *hit, PyObject *absent)
     if (bump(state, hit->entry) == ERROR) {
         return NULL;
     }
-    PyObject *value = hit->pickle == NULL ? Py_NewRef(hit->value) : PyObject_CallOneArg(state->objects[LOADS], hit->pickle);
+    PyObject *value = Py_XNewRef(hit->value);
+    if (hit->pickle != NULL) {
+        value = PyObject_CallOneArg(state->objects[LOADS], hit->pickle);
+    }
     if (value == NULL) {
         PyObject *error = caught();
         if (error != NULL) {
@@ -391,8 +397,9 @@ get_or_set(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *n
 {
     Method *method = (Method *)callable;
     State *state = method->state;
+    int is_simple = passes_by(state, args, PyVectorcall_NARGS(nargsf), names);
     Hit hit;
-    int answer = passes_by(state, args, PyVectorcall_NARGS(nargsf), names) ? find_live(state, args[0], args[1], &hit) : PYTHONS;
+    int answer = is_simple ? find_live(state, args[0], args[1], &hit) : PYTHONS;
     if (answer != OURS) {
         return answer == ERROR ? NULL : in_python(method, args, nargsf, names);
     }
@@ -416,14 +423,14 @@ get_or_set(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *n
     return value;
 }
 
-/* Writes ------------------------------------------------------------------------------------------------------------- */
+/* Writes ----------------------------------------------------------------------------------------------------------- */
 
 /* Tell whether an object is kept as it is: IMMUTABLE of storeroom.storage.copies. */
 static int
 is_immutable(PyObject *value)
 {
-    return PyUnicode_CheckExact(value) || PyLong_CheckExact(value) || PyFloat_CheckExact(value) || PyBool_Check(value) ||
-           value == Py_None || PyBytes_CheckExact(value) || PyComplex_CheckExact(value);
+    return PyUnicode_CheckExact(value) || PyLong_CheckExact(value) || PyFloat_CheckExact(value) ||
+           PyBool_Check(value) || value == Py_None || PyBytes_CheckExact(value) || PyComplex_CheckExact(value);
 }
 
 /* Read a timeout that is seconds as it stands; NULL is the default one. */
@@ -553,7 +560,7 @@ set(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
     return answer == ERROR ? NULL : in_python(method, args, nargsf, names);
 }
 
-/* Methods, which look like those in Python --------------------------------------------------------------------------- */
+/* Methods, which look like those in Python ------------------------------------------------------------------------- */
 
 static PyObject *
 method_get(PyObject *self, PyObject *instance, PyObject *Py_UNUSED(owner))
@@ -663,7 +670,7 @@ static PyType_Spec method_spec = {
     .slots = method_slots,
 };
 
-/* The module --------------------------------------------------------------------------------------------------------- */
+/* The module ------------------------------------------------------------------------------------------------------- */
 
 /* Find out where a slot of a class lies. */
 static int
@@ -695,7 +702,7 @@ learn(PyObject *module, PyObject *const *args, Py_ssize_t given)
         fits = PyType_Check(args[each]);
     }
     if (!fits) {
-        PyErr_SetString(PyExc_TypeError, "learn() is called once, with the terms that hot_path.py gives it");
+        PyErr_SetString(PyExc_TypeError, "learn() is called once, with the terms of the hot_path.py that it is built for");
         return NULL;
     }
     for (int each = 0; each < GIVEN; each++) {
