@@ -702,7 +702,7 @@ learn(PyObject *module, PyObject *const *args, Py_ssize_t given)
         fits = PyType_Check(args[each]);
     }
     if (!fits) {
-        PyErr_SetString(PyExc_TypeError, "learn() is called once, with the terms of the hot_path.py that it is built for");
+        PyErr_SetString(PyExc_TypeError, "learn() is called once, with the terms of its own hot_path.py");
         return NULL;
     }
     for (int each = 0; each < GIVEN; each++) {
