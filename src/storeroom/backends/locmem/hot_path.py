@@ -1,0 +1,55 @@
+"""The compiled forms of the methods that take most of the time, where there are any: see ``_compiled.c``.
+
+They are built with the package where there is a C compiler, and for a CPython with the interpreter's lock alone. The
+methods in Python are their equals, and all that there is elsewhere. ``STOREROOM_PURE=1`` in the environment switches
+the compiled ones off, if it is set when the process begins. See docs/decisions/0025-compiled-hits.md.
+"""
+
+import os
+from importlib import import_module
+from pickle import loads
+from typing import Any, Final, TypeVar
+
+from storeroom import timeouts
+from storeroom.backends.locmem.contents import MemoryContents
+from storeroom.config.freshness import FreshnessOptions
+from storeroom.engines.counts import Counters, Sampled
+from storeroom.engines.nesting import Alone
+from storeroom.eviction import ENCODED, BoundedMap, Entry
+from storeroom.eviction.deadlines import ExpiryIndex
+from storeroom.storage.hooks import MISSING, OVERLAY_ATTRIBUTE
+from storeroom.storage.interruptions import raise_if_foreign
+
+__all__ = ["IS_COMPILED", "hot"]
+
+T = TypeVar("T")
+
+_PASSED_BY: Final = ("timeout", "tags", *FreshnessOptions.__annotations__)
+"""The arguments of get_or_set() that a hit passes by, whatever they are; the timeout first."""
+
+
+def _load() -> Any:
+    """Return the compiled module, which knows by then the objects that it works on; None where there is none."""
+    if os.environ.get("STOREROOM_PURE", "0") not in {"", "0"}:
+        return None
+    try:
+        module: Any = import_module("storeroom.backends.locmem._compiled")
+    except ModuleNotFoundError:  # it was not built; one that is broken is an error
+        return None
+    module.learn(
+        MemoryContents, Entry, Counters, Sampled, BoundedMap, Alone, ExpiryIndex, OVERLAY_ATTRIBUTE, vars(timeouts),
+        loads, raise_if_foreign, ENCODED, MISSING, timeouts.DEFAULT_TIMEOUT, _PASSED_BY,
+    )  # fmt: skip
+    return module
+
+
+_module: Final = _load()
+
+IS_COMPILED: Final = _module is not None
+"""Whether local memory runs its compiled methods."""
+
+
+def hot(method: T) -> T:
+    """Return the compiled form of a method, known by its name, which hands on to it all that is not ordinary."""
+    compiled: T = method if _module is None else _module.compiled(method)
+    return compiled

@@ -1,0 +1,398 @@
+"""The compiled methods of local memory do as those in Python, which take over where a call is not ordinary.
+
+Where none are built, the tests compare the methods in Python with themselves.
+"""
+
+import gc
+import inspect
+import os
+import pickle
+import pydoc
+import random
+import subprocess
+import sys
+import weakref
+from datetime import timedelta
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+from storeroom import timeouts
+from storeroom.backends.locmem import LocMemCache
+from storeroom.backends.locmem.hot_path import IS_COMPILED
+from storeroom.exceptions import InvalidCacheKey, StoreroomError
+from storeroom.keys import default_key_func
+from storeroom.storage.hooks import MISSING
+from storeroom.testing import FakeClock
+from storeroom.testing.isolation import engines_of_its_own
+from tests.handles import InPython
+
+compiled = pytest.mark.skipif(not IS_COMPILED, reason="no compiled methods were built, or they are switched off")
+
+
+@pytest.fixture
+def cache():
+    """A cache that no other test knows."""
+    with engines_of_its_own():
+        yield LocMemCache("hot", {})
+
+
+# As those in Python -------------------------------------------------------------------------------------------------
+
+
+class Key(str):
+    """A text that is written in another way."""
+
+    __slots__ = ()
+
+    def __format__(self, _: str) -> str:
+        return "other"
+
+
+class Careful(LocMemCache):
+    """Judges its keys."""
+
+    def validate_key(self, key):
+        if "bad" in key:
+            raise InvalidCacheKey(key)
+
+
+class CarefulInPython(Careful, InPython):
+    """Its equal."""
+
+
+#: The first three of each are the ordinary ones, of which half of the calls are made.
+KEYS = ["a", "b", "key", "k" * 300, "é鍵", "", 7, 7.0, True, None, ("a", 1), Key("a"), "bad"]
+VALUES = ["text", 1, None, 2**70, 1.5, True, b"bytes", 1j, [1, 2], {"a": (1, 2)}, "", Key("value"), len]
+TIMEOUTS = [1, 2.5, 300, "5m", None, 0, -1, True, timedelta(seconds=3), 1e12, 10**400, 1e-9, "no timeout", object()]
+VERSIONS = [None, None, None, 2, "v"]
+
+#: A method -> its arguments after the key, each with the values that it may have.
+ARGUMENTS = {
+    "get": {"default": ["absent"], "version": VERSIONS},
+    "get_or_set": {
+        "default": VALUES,
+        "timeout": TIMEOUTS,
+        "version": VERSIONS,
+        "tags": [(), (), (), ["t"]],
+        "early": [0],
+    },
+    "set": {"value": VALUES, "timeout": TIMEOUTS, "version": VERSIONS, "tags": [(), (), (), ["t"]]},
+    "touch": {"timeout": [1, 300]},
+    "delete": {},
+    "incr": {},
+    "clear": {},
+}
+
+
+def drawn(chance: random.Random) -> tuple[str, list[Any], dict[str, Any]]:
+    """Return a method, and arguments for it in any of the ways in which they can be passed."""
+    name = chance.choice([*ARGUMENTS, "get", "get", "set", "set", "get_or_set"])
+    few = 3 if chance.random() < 0.5 else None
+    arguments = {each: chance.choice(values[:few]) for each, values in ARGUMENTS[name].items()}
+    by_position = chance.randint(min(1, len(arguments)), len(arguments)) if name != "touch" else 1
+    positional = [] if name == "clear" and chance.random() < 0.9 else [chance.choice(KEYS[:few])]
+    positional += list(arguments.values())[:by_position]
+    named = {each: value for each, value in [*arguments.items(), ("wrong", 1)] if chance.random() < 0.1}
+    return name, positional, named
+
+
+def done(cache: Any, name: str, positional: list[Any], named: dict[str, Any]) -> Any:
+    """Make a call, and return its result, or its error."""
+    try:
+        return getattr(cache, name)(*positional, **named)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, StoreroomError) as error:
+        return type(error), str(error)
+
+
+def left_by(cache: Any) -> Any:
+    """Return all that operations leave behind: entries with their ranks, and counts."""
+    entries = cache._bounded.entries.items()
+    pickled = {key: it.encoded if type(it.encoded) is bytes else type(it.encoded) for key, it in entries}
+    slots = [(key, it.value, pickled[key], it.expires_at, it.freq, it.indexed, it.size) for key, it in entries]
+    return slots, cache._bounded.bytes_used, cache._counters.raw() | {"compute_seconds": 0, "families": {}}
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"TIMEOUT": None, "KEY_PREFIX": "p", "VERSION": 3},
+    {"KEY_FUNCTION": lambda key, prefix, version: default_key_func(key, prefix, version).upper()},
+    {"OPTIONS": {"copy": False}},
+    {"OPTIONS": {"max_bytes": 2_000}},
+    {"OPTIONS": {"max_entries": 3}},
+]
+
+
+@pytest.mark.parametrize("params", OPTIONS, ids=range(len(OPTIONS)))
+@pytest.mark.parametrize("kinds", [(LocMemCache, InPython), (Careful, CarefulInPython)], ids=["plain", "careful"])
+def test_they_do_as_those_in_python(kinds, params):
+    """Results, errors, entries with their ranks, and all counts are the same after each of many calls of any kind."""
+    chance = random.Random(OPTIONS.index(params))
+    with engines_of_its_own(), FakeClock() as clock:
+        one, other = (kind(kind.__name__, params) for kind in kinds)
+        for _ in range(300):
+            name, positional, named = drawn(chance)
+            expected = done(other, name, positional, named)
+            assert done(one, name, positional, named) == expected, (name, positional, named)
+            assert left_by(one) == left_by(other), (name, positional, named)
+            clock.advance(chance.choice([0, 0, 0.5]))
+
+
+class Unreadable:
+    """Fails when it is made of its pickle, or calls the function that it is given, first."""
+
+    def __init__(self, error=None):
+        self.error = error
+
+    def __getstate__(self):
+        return self.error
+
+    def __setstate__(self, error):
+        if FAILS:
+            raise FAILS[0]
+
+
+FAILS: list[BaseException] = []
+
+
+@pytest.mark.parametrize("kind", [LocMemCache, InPython])
+@pytest.mark.parametrize("error", [ValueError("changed"), KeyboardInterrupt(), RecursionError()], ids=repr)
+def test_a_pickle_that_cannot_be_read_is_a_miss_and_an_interruption_is_none(kind, error, monkeypatch):
+    """get() answers its default, get_or_set() computes anew, and both count alike; what is no Exception is raised."""
+    with engines_of_its_own():
+        cache = kind(kind.__name__, {})
+        for key in "ab":
+            cache.set(key, Unreadable("state"))
+        monkeypatch.setattr(f"{__name__}.FAILS", [error])
+        if isinstance(error, Exception):
+            assert cache.get("a", "default") == "default"
+            assert cache.get_or_set("b", "computed") == "computed"
+            assert cache.get("b") == "computed"
+            assert (cache.stats().hits, cache.stats().misses, cache.stats().errors) == (1, 2, 4)
+        else:
+            for call in (lambda: cache.get("a"), lambda: cache.get_or_set("b", "computed")):
+                with pytest.raises(type(error)):
+                    call()
+            assert cache.stats().hits == cache.stats().errors == 0
+
+
+@pytest.mark.parametrize("now", [lambda: 5, lambda: 5.0, lambda: True, lambda: float("nan")], ids=range(4))
+def test_any_clock_is_asked(cache, now, monkeypatch):
+    """A clock that stands in the place of Python's own decides, whatever kind of number it tells."""
+    monkeypatch.setattr(timeouts, "now", now)
+    entries = cache._bounded.entries
+    for key, expires_at in (("live", 6.0), ("over", 4.0), ("whole", 6)):
+        cache.set(key, "value", None)
+        entries[f":1:{key}"].expires_at = expires_at
+    assert [cache.get(key) for key in ("live", "whole")] == ["value"] * 2
+    assert cache.get("over") == InPython.get(cache, "over")
+
+
+def test_a_value_that_is_overwritten_is_freed_last(cache):
+    """Its finalizer may use the very entry, and finds the new value there."""
+    found = []
+
+    class Value:
+        def __del__(self):
+            found.append(shared.get("key"))
+            shared.set("key", "its own")
+
+    shared = LocMemCache("shared", {"OPTIONS": {"copy": False}})
+    shared.set("key", Value())
+    shared.set("key", "new")
+    gc.collect()
+    assert found == ["new"]
+    assert shared.get("key") == "its own"
+
+
+@pytest.mark.parametrize("write", [lambda cache: cache.set("key", 2), lambda cache: cache.set("key", 2, 5)])
+def test_a_write_in_the_midst_of_another_waits_for_it(cache, write):
+    """A finalizer's write while its own thread changes the map is made a moment later, as in Python."""
+    cache.set("key", 1)
+    cache._lock.acquire()
+    cache._alone.is_under_way = True
+    try:
+        write(cache)
+        assert cache.get("key") == 1
+    finally:
+        cache._alone.is_under_way = False
+        cache._lock.release()
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+
+
+class Plain:
+    """A value that is pickled."""
+
+
+#: A way through the methods -> a call that takes it.
+WAYS = {
+    "a text": lambda cache, key, value: cache.get(key),
+    "a new key": lambda cache, key, value: cache.get(f"{key}"),
+    "a default": lambda cache, key, value: cache.get(key, default=value),
+    "by Python": lambda cache, key, value: cache.get(key, version=1),
+    "a pickle": lambda cache, key, value: cache.get("pickled"),
+    "a pickle of get_or_set()": lambda cache, key, value: cache.get_or_set("pickled", value, timeout=5),
+    "a miss": lambda cache, key, value: cache.get("absent", value),
+    "a wrong argument": lambda cache, key, value: done(cache, "get", [key], {"wrong": value}),
+    "an unreadable pickle": lambda cache, key, value: cache.get("broken", value),
+    "get_or_set()": lambda cache, key, value: cache.get_or_set(key, value, timeout=5),
+    "set()": lambda cache, key, value: cache.set(key, value, 300),
+    "set() with a default": lambda cache, key, value: cache.set(key, value),
+    "set() by name": lambda cache, key, value: cache.set(key, value, timeout=300),
+    "set() by Python": lambda cache, key, value: cache.set(key, value, "5m"),
+    "set() over a pickle": lambda cache, key, value: [cache.set(key, [value]), cache.set(key, value)],
+    "another handle": lambda cache, key, value: LocMemCache.get(InPython("hot", {}), key),
+    "no handle": lambda cache, key, value: done(LocMemCache, "get", [value, key], {}),
+    "a bound method": lambda cache, key, value: (cache.get.__name__, cache.set.__doc__, repr(cache.get_or_set)),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_way_loses_an_object_or_a_reference(cache, way):
+    """After hundreds of calls there are as many objects, and as many references to those passed, as before."""
+    key, value = (f"{name}{len(name)}" for name in ("key", "value"))
+    cache.set("pickled", ["value"])
+    cache.set("broken", [1])
+    cache._bounded.entries[":1:broken"].encoded = b"no pickle"
+    cache.set(key, value)
+    held = [
+        cache._bounded.entries[f":1:{key}"],
+        key,
+        value,
+        None,
+        MISSING,
+        timeouts.DEFAULT_TIMEOUT,
+        cache,
+        cache._counters,
+        cache._bounded,
+        vars(timeouts),
+    ]
+
+    def used() -> list[int]:
+        for _ in range(300):
+            WAYS[way](cache, key, value)
+        gc.collect()
+        return [sys.getallocatedblocks(), *map(sys.getrefcount, held)]
+
+    used()
+    before, after = used(), used()
+    grown = [now - then for then, now in zip(before, after, strict=True)]
+    assert max(grown) < 100, grown
+
+
+# Their looks ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["get", "get_or_set", "set"])
+def test_they_look_like_those_in_python(cache, name):
+    """Names, docstring, signature, help(), pickles and weak references are those of the method in Python."""
+    method, in_python = getattr(LocMemCache, name), vars(InPython)[name]
+    for attribute in ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__", "__code__"):
+        assert getattr(method, attribute) == getattr(in_python, attribute)
+    assert inspect.signature(method) == inspect.signature(in_python)
+    assert inspect.signature(getattr(cache, name)) == inspect.signature(getattr(InPython("hot", {}), name))
+    assert inspect.isroutine(method)
+    assert pydoc.render_doc(method).splitlines()[2:] == pydoc.render_doc(in_python).splitlines()[2:]
+    assert pickle.loads(pickle.dumps(method)) is method
+    assert weakref.WeakMethod(getattr(cache, name))() == getattr(cache, name)
+    with pytest.raises(AttributeError, match="no attribute 'wrong'"):
+        _ = method.wrong
+
+
+@compiled
+def test_a_method_that_is_not_known_has_no_compiled_form():
+    """The module says so, and that it learns its terms once."""
+    module: Any = import_module("storeroom.backends.locmem._compiled")
+    with pytest.raises(ValueError, match="has no compiled form"):
+        module.compiled(len)
+    with pytest.raises(AttributeError):
+        module.compiled(1)
+    with pytest.raises(TypeError, match="learn"):
+        module.learn()
+    with pytest.raises(TypeError):
+        type(vars(LocMemCache)["get"])()
+
+
+# Where they are -------------------------------------------------------------------------------------------------------
+
+TELL = "from storeroom.backends.locmem import hot_path, LocMemCache; print(hot_path.IS_COMPILED, LocMemCache.get)"
+
+
+def told(code: str, **environment: str) -> str:
+    """Run code in an interpreter of its own, and return its output."""
+    command = [sys.executable, "-c", code]
+    ran = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+@compiled
+def test_a_variable_of_the_environment_switches_them_off():
+    """STOREROOM_PURE=1 leaves the methods in Python; 0 is as none, and `storeroom --version` says which there are."""
+    assert told(TELL, STOREROOM_PURE="1").startswith("False <function LocMemCache.get at ")
+    assert told(TELL, STOREROOM_PURE="0").startswith("True <compiled <function LocMemCache.get at ")
+    version = "import sys; from storeroom.cli import main; sys.exit(main(['--version']))"
+    assert "(pure Python)" in told(version, STOREROOM_PURE="1")
+    assert "(compiled)" in told(version)
+
+
+IN_ANOTHER = """
+import sys
+sub = __import__("_xxsubinterpreters" if sys.version_info < (3, 13) else "_interpreters")
+code = '''
+from storeroom.backends.locmem import LocMemCache
+cache = LocMemCache("name", {})
+cache.set("key", 1); cache.set("key", [2]); cache.set("key", "last", 5)
+assert [cache.get("key"), cache.get_or_set("key", 3), cache.get("no", 4)] == ["last", "last", 4]
+'''
+run = getattr(sub, "run_string", None) or sub.exec
+for _ in range(2):
+    exec(code)
+    made = sub.create()
+    if (error := run(made, code)) is not None:
+        sys.exit(str(error))
+    sub.destroy(made)
+exec(code)
+print("whole")
+"""
+
+
+@compiled
+def test_each_interpreter_of_a_process_has_its_own():
+    """One that is made, and ends, takes nothing from the others."""
+    assert told(IN_ANOTHER) == "whole\n"
+
+
+FROM_A_HANDLER = """
+import signal, sys
+from storeroom.backends.locmem import LocMemCache
+
+class Late(Exception): pass
+
+def raise_late(*_): raise Late
+cache = LocMemCache("name", {})
+cache.set("key", 0)
+signal.signal(signal.SIGPROF, raise_late)
+caught = written = 0
+while caught < 100:
+    try:
+        signal.setitimer(signal.ITIMER_PROF, 0.0005)
+        while True:
+            written += 1
+            cache.set("key", written, 60)
+            assert cache.get("key") == written
+    except Late:
+        caught += 1
+        assert cache.get("key") in {written, written - 1}
+cache._check_invariants()
+print("whole")
+"""
+
+
+@pytest.mark.parametrize("pure", "01")
+def test_a_signal_leaves_an_operation_whole(pure):
+    """An exception out of a signal's handler comes before a write, or after it."""
+    assert told(FROM_A_HANDLER, STOREROOM_PURE=pure) == "whole\n"
