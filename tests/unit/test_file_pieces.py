@@ -2,6 +2,7 @@
 
 import array
 import asyncio
+import pickle
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -23,6 +24,23 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "compressed": {"compressor": "zlib"},
 }
 
+
+class Array:
+    """Hands its bytes over to pickle as arrays of numpy do, without a copy."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __reduce_ex__(self, _: Any) -> Any:
+        return Array, (pickle.PickleBuffer(self.data),)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Array) and (type(other.data), other.data) == (type(self.data), self.data)
+
+    def __hash__(self) -> int:
+        return 0
+
+
 VALUES: dict[str, Callable[[int], Any]] = {
     "bytes": bytes,
     "text": lambda size: "v" * size,
@@ -30,6 +48,7 @@ VALUES: dict[str, Callable[[int], Any]] = {
     "text with a lone surrogate": lambda size: "v" * size + "\ud800",
     "bytearray": bytearray,
     "array": lambda size: array.array("d", bytes(size - size % 8)),
+    "array with buffers": lambda size: [Array(bytearray(size)), Array(bytes(size)), Array(bytearray(9))],
     "objects": lambda size: [f"{number:01000}" for number in range(size // 1000)],
     "some large, some small": lambda size: {"a": [bytes(size), "v" * size], "b": (bytearray(size // 2), 1)},
 }
