@@ -326,7 +326,10 @@ def _imports(results: Results) -> list[str]:
     if not rows:
         return []
     names = list(dict.fromkeys(name for timed in rows.values() for name in timed.seconds))
-    text = "In a fresh interpreter, whose own start is not counted; Django with `django.setup()`.\n"
+    text = (
+        "In a fresh interpreter, whose own start is not counted but for the command; Django with `django.setup()`.\n"
+        "The files of the caches are there already. Reasons: [late imports](decisions/0150-late-imports.md).\n"
+    )
     cells = [[row, *(_milliseconds(timed, name) for name in names)] for row, timed in rows.items()]
     return ["## Import\n", text, table(["", *names], cells)]
 

@@ -29,8 +29,8 @@ FLOORS = (
     ("base",),
     ("computing", "near", "memos", "transactions", "serializers", "recording"),
     ("storage", "engines", "config", "advice"),
-    ("timeouts", "keys", "locks", "http"),
-    ("exceptions", "wording", "eviction", "living", "private_folder", "manual"),
+    ("timeouts", "keys", "locks", "http", "wording"),
+    ("exceptions", "late", "eviction", "living", "private_folder", "manual"),
 )
 
 

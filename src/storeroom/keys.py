@@ -5,7 +5,7 @@ A KeySpace is the set of all storage keys that one cache can make: ``clear()`` r
 so that several caches can share one storage.
 """
 
-import hashlib
+from _blake2 import blake2b  # the C module alone: ``hashlib`` would load OpenSSL
 from collections.abc import Callable, Collection
 from contextvars import ContextVar
 from functools import partial
@@ -110,7 +110,7 @@ def shorten(storage_key: str, limit: int) -> str:
     >>> len(shorten("x" * 1000, 100))
     100
     """
-    digest = hashlib.blake2b(storage_key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    digest = blake2b(storage_key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     return f"{storage_key[: limit - len(digest) - 1]}#{digest}"
 
 

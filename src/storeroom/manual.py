@@ -2,7 +2,6 @@
 
 from functools import cache
 from importlib import import_module
-from pathlib import Path
 from typing import Final
 
 __all__ = ["FINDINGS", "address", "findings", "named"]
@@ -45,6 +44,7 @@ def findings() -> str:
     Raises:
         FileNotFoundError: a program was packed without it.
     """
-    package = Path(__file__).parent
+    package = import_module("pathlib").Path(__file__).parent
     shipped = package / "common-mistakes.md"
-    return (shipped if shipped.is_file() else package.parents[1] / FINDINGS).read_text("utf-8")
+    text: str = (shipped if shipped.is_file() else package.parents[1] / FINDINGS).read_text("utf-8")
+    return text

@@ -15,17 +15,21 @@ zero or negative        expires at once: nothing is stored
 """
 
 import math
-import re
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from functools import lru_cache, partial
-from typing import Any, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 from storeroom.exceptions import InvalidTimeoutError
+from storeroom.late import pattern
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+else:
+    from _datetime import datetime, timedelta  # the C module alone: ``datetime`` is all of it in Python first
 
 __all__ = [
-    "AT_ONCE", "DEFAULT_TIMEOUT", "LONGEST_TIMEOUT", "NEVER", "NUMBERS", "DefaultTimeout", "Timeout", "epoch",
+    "AT_ONCE", "DEFAULT_TIMEOUT", "LONGEST_TIMEOUT", "NEVER", "NUMBERS", "DefaultTimeout", "Moment", "Timeout", "epoch",
     "expires_at", "now", "parse_timeout", "skipped", "uptime",
 ]  # fmt: skip
 
@@ -67,11 +71,11 @@ DEFAULT_TIMEOUT: Final = DefaultTimeout()
 
 Timeout: TypeAlias = float | timedelta | str | DefaultTimeout | None
 
+Moment: TypeAlias = float | datetime | None
+
 _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_PART: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|[smhdw])\s*")
-_WORDS: Final = re.compile(
-    r"(\d+(?:\.\d+)?)\s*(milliseconds?|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|weeks?)\b"
-)
+_PART: Final = pattern(r"(\d+(?:\.\d+)?)\s*(ms|[smhdw])\s*")
+_WORDS: Final = pattern(r"(\d+(?:\.\d+)?)\s*(milliseconds?|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|weeks?)\b")
 _FOREVER: Final = frozenset({"forever", "never", "none"})
 _EXPECTED: Final = (
     'expected seconds, a timedelta, None (never expires) or words such as "90s", "5m", "1h30m", "forever"'
@@ -157,7 +161,7 @@ def expires_at(timeout: Timeout, default: float | None) -> float:
     return now() + seconds if seconds > 0 else AT_ONCE
 
 
-def epoch(when: float | datetime | None) -> float:
+def epoch(when: Moment) -> float:
     """Return a point in time as epoch seconds: NEVER for None.
 
     Raises:

@@ -5,30 +5,27 @@ doubt which part is the password, too much of it is hidden.
 """
 
 import os
-import re
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
 from importlib import import_module
 from typing import Any, Final
 
+from storeroom.late import pattern
+
 __all__ = ["closest", "fields_text", "installation", "is_secret", "mask_url", "masked", "nearest", "shown"]
 
-_SECRET_NAME: Final = re.compile(
-    r"secre?t|passw|passphrase|pwd|\bpass\b|token|credential|api_?key|\bauth\b", re.IGNORECASE
-)
+_HINTS: Final = r"secre?t|passw|passphrase|pwd|\bpass\b|token|credential|api_?key|\bauth\b"
+_SECRET_NAME: Final = pattern(f"(?i){_HINTS}")
 _SCHEME: Final = r"[a-z][a-z0-9+.-]*:/{1,3}"
 # Greedy up to the last "@" before the next URL, if there are several: an unescaped "@", "/", "?" or "#" in a password
 # must not show its rest. A path with an "@" in it has no ":" before that.
-_USER_INFO: Final = re.compile(
-    rf"(?P<scheme>{_SCHEME})(?:(?!{_SCHEME}).)*@|^(?!/|\.{{0,2}}/|[a-z]:\\)[^@\s]*:.*@", re.DOTALL | re.IGNORECASE
-)
+_USER_INFO: Final = pattern(rf"(?is)(?P<scheme>{_SCHEME})(?:(?!{_SCHEME}).)*@|^(?!/|\.{{0,2}}/|[a-z]:\\)[^@\s]*:.*@")
 # name=value in a query, and name = 'value' in the words of libpq.
-_SECRET_PARAMETER: Final = re.compile(
-    rf"(?<![^?&;#,\s])([^=&;?#\s]*(?:{_SECRET_NAME.pattern})[^=&;?#\s]*\s*=\s*)"
-    r"(?:'(?:[^'\\]|\\.)*'?|\"(?:[^\"\\]|\\.)*\"?|[^&;\s]*)",
-    re.IGNORECASE | re.DOTALL,
+_SECRET_PARAMETER: Final = pattern(
+    rf"(?is)(?<![^?&;#,\s])([^=&;?#\s]*(?:{_HINTS})[^=&;?#\s]*\s*=\s*)"
+    r"(?:'(?:[^'\\]|\\.)*'?|\"(?:[^\"\\]|\\.)*\"?|[^&;\s]*)"
 )
 _HIDDEN: Final = "***"
+_SPECIAL: Final = pattern(r'[\s"=\\]')
 
 
 def is_secret(name: str) -> bool:
@@ -77,7 +74,7 @@ def shown(value: Any, name: str = "") -> str:
         value = os.fspath(value)
     if isinstance(value, str):
         return repr(mask_url(value))
-    if value is None or isinstance(value, int | float | timedelta):
+    if value is None or isinstance(value, int | float | import_module("datetime").timedelta):
         return repr(value)
     if isinstance(value, type):
         return f"the class {value.__qualname__}"
@@ -96,7 +93,7 @@ def fields_text(fields: Mapping[str, Any]) -> str:
 
 def _field(value: Any) -> str:
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    if text and not re.search(r'[\s"=\\]', text) and text.isprintable():
+    if text and not _SPECIAL.search(text) and text.isprintable():
         return text
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(each if each.isprintable() else ascii(each)[1:-1] for each in escaped) + '"'
@@ -133,5 +130,5 @@ def _packages_of(extra: str) -> list[str]:
         requirements: list[str] = metadata.requires("storeroom") or []
     except metadata.PackageNotFoundError:
         return []
-    wanted = re.compile(rf"\bextra == ['\"]{re.escape(extra)}['\"]")
+    wanted = pattern(rf"\bextra == ['\"]{extra}['\"]")
     return [requirement.partition(";")[0].strip() for requirement in requirements if wanted.search(requirement)]

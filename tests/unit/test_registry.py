@@ -21,7 +21,7 @@ from storeroom.base import BaseCache
 from storeroom.exceptions import ConfigurationError, InvalidCacheBackendError
 from storeroom.registry.aliases import backend_class
 from storeroom.registry.configuration import OwnConfiguration
-from storeroom.registry.sources import Source
+from storeroom.registry.source import Source
 
 LOCMEM = "storeroom.backends.locmem.LocMemCache"
 DUMMY = "storeroom.backends.dummy.DummyCache"

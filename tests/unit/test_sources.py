@@ -14,7 +14,8 @@ import pytest
 from storeroom.exceptions import ConfigurationError
 from storeroom.registry import sources, user_folder
 from storeroom.registry.aliases import read_caches
-from storeroom.registry.sources import Source, find_source, read_file
+from storeroom.registry.source import Source
+from storeroom.registry.sources import find_source, read_file
 
 LOCMEM = "storeroom.backends.locmem.LocMemCache"
 FILE = "storeroom.backends.filebased.FileBasedCache"

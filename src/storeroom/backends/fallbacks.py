@@ -9,7 +9,7 @@ from storeroom.exceptions import ConfigurationError
 from storeroom.registry.aliases import Alias, read_alias
 from storeroom.registry.backend_paths import DJANGO_PATHS
 from storeroom.registry.fallbacks import fallback_of, why_no_fallback
-from storeroom.registry.sources import DJANGO
+from storeroom.registry.source import DJANGO
 
 __all__ = ["check_fallback"]
 

@@ -3,13 +3,12 @@
 from collections.abc import Callable, Iterable
 from typing import Any, Final, ParamSpec, TypeVar
 
-from storeroom import timeouts
+from storeroom import storage, timeouts
 from storeroom.base import BaseCache
 from storeroom.base.backend_class import declared_as
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING
 from storeroom.storage.inline import WouldWaitError
-from storeroom.storage.tags import is_written
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
 __all__ = ["InlineCache"]
@@ -43,7 +42,7 @@ class InlineCache(BaseCache, abstract=True):
         if envelope.fresh_until <= timeouts.now():
             return MISSING
         for key, version in envelope.tags:
-            if not is_written(self._get(key), version):
+            if not storage.tags.is_written(self._get(key), version):
                 return MISSING
         return envelope.value
 

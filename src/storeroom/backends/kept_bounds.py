@@ -8,7 +8,6 @@ A note is an integer, which every codec reads, signed or not, under the name of 
 passes it by, and nothing evicts it.
 """
 
-import logging
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -19,12 +18,13 @@ from storeroom.config import Settings
 from storeroom.engines import Engine
 from storeroom.exceptions import StorageError
 from storeroom.keys import LOCK_PREFIX
+from storeroom.late import logger_of
 from storeroom.storage.hooks import StorageHooks
 from storeroom.storage.outages import no_answers
 
 __all__ = ["KeptBounds", "note_given"]
 
-logger = logging.getLogger("storeroom.bounds")
+logger = logger_of("storeroom.bounds")
 
 _NOTES: Final = {name: f"{LOCK_PREFIX}\x00{name}" for name in ("max_entries", "max_bytes")}
 

@@ -9,7 +9,6 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from storeroom.config import Option, Settings
@@ -179,22 +178,26 @@ def foreign_link(path: str) -> str | None:
     """Say which symbolic link on the way to an absolute path was made by a user other than this one and root."""
     if not HAS_USERS:
         return None
-    names, links = list(reversed(Path(path).parts)), 0
-    here = Path(names.pop())
+    names, links, here = _parts(path), 0, os.sep
     while names:
         name = names.pop()
-        there = here / name
+        there = os.path.join(here, name)
         if name == os.pardir:  # links before it are followed already
-            here = here.parent
-        elif not os.path.islink(there):  # False, where Path.is_symlink() raises PermissionError
+            here = os.path.dirname(here)
+        elif not os.path.islink(there):
             here = there
         else:
-            owner, target, links = there.lstat(), there.readlink(), links + 1
+            owner, target, links = os.lstat(there), os.readlink(there), links + 1
             if owner.st_uid not in {0, os.geteuid()} or links > _MOST_LINKS:
-                return f"The symbolic link {str(there)!r} {_belongs(owner)}"
-            here = Path(target.anchor) if target.is_absolute() else here
-            names += reversed(target.parts[target.is_absolute() :])
+                return f"The symbolic link {there!r} {_belongs(owner)}"
+            here = os.sep if os.path.isabs(target) else here
+            names += _parts(target)
     return None
+
+
+def _parts(path: str) -> list[str]:
+    """Return the names in a path of POSIX, the last one first."""
+    return [name for name in reversed(path.split(os.sep)) if name not in ("", os.curdir)]
 
 
 def _is_of_group(status: os.stat_result, group: int | None) -> bool:

@@ -5,7 +5,6 @@ a value that was overwritten or deleted meanwhile does not come back.
 """
 
 import itertools
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -13,6 +12,7 @@ from typing import Any, Final
 from storeroom.backends.parts import PartialError
 from storeroom.engines import Counters
 from storeroom.keys import LOCK_PREFIX, TAG_PREFIX
+from storeroom.late import logger_of
 from storeroom.locks import reentrant
 from storeroom.storage.outages import PAUSE_SECONDS
 from storeroom.storage.overlay import every, first, first_two
@@ -20,7 +20,7 @@ from storeroom.storage.steps import Steps, pause
 
 __all__ = ["MOST_DROPPED", "Dropped", "note", "settle", "written"]
 
-logger = logging.getLogger("storeroom.outages")
+logger = logger_of("storeroom.outages")
 
 MOST_DROPPED: Final = 10_000
 """Keys that are remembered: some megabytes, and less than a second of the server's time to remove."""

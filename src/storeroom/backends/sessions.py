@@ -7,12 +7,13 @@ another key: 10,000 times, in an outage or on a full server for seconds. An erro
 import sys
 from collections.abc import Callable
 from functools import wraps
-from inspect import iscoroutinefunction
 from typing import Any, Final
 
 from storeroom.storage.outages import room_needed
 
 __all__ = ["is_session", "keeping_sessions"]
+
+_COROUTINE: Final = 0x80  # inspect.CO_COROUTINE; the module is not loaded for it
 
 _ENGINE: Final = "django.contrib.sessions.backends.cache"
 
@@ -27,7 +28,7 @@ def is_session(key: str) -> bool:
 
 def keeping_sessions(add: Callable[..., Any]) -> Callable[..., Any]:
     """Return the hook `_add`, or its twin, that raises where a server has no room for a session."""
-    if iscoroutinefunction(add):
+    if add.__code__.co_flags & _COROUTINE:
 
         @wraps(add)
         async def twin(self: Any, storage_key: str, *args: Any) -> Any:

@@ -5,7 +5,16 @@ The class is built in floors, a file each: `handle` (settings, keys, timeouts), 
 expiry times, and asks the overlay or the storage. A Lock is an entry that stands for its owner.
 """
 
+from typing import TYPE_CHECKING
+
 from storeroom.base.entries import BaseCache
-from storeroom.base.locks import Lock
+from storeroom.late import names_of
+
+if TYPE_CHECKING:
+    from storeroom.base.locks import Lock
 
 __all__ = ["BaseCache", "Lock"]
+
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = names_of(__name__, {"Lock": "locks"})

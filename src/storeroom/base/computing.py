@@ -2,27 +2,29 @@
 
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
-from storeroom import timeouts
+from storeroom import computing, storage, timeouts
 from storeroom.base.handle import Handle
-from storeroom.computing import many_keys, serving, stampede
-from storeroom.computing.decision import Decision
-from storeroom.computing.one_key import Computation
-from storeroom.computing.work import Function, Terms
 from storeroom.config.freshness import AS_CONFIGURED, Freshness, FreshnessOptions
+from storeroom.engines import background
 from storeroom.keys import escaped
-from storeroom.storage import tags
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING
 from storeroom.storage.inline import WouldWaitError
-from storeroom.storage.steps import Steps, arun, run
+from storeroom.storage.steps import Steps, arun, hand_over_to, run
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
+
+if TYPE_CHECKING:
+    from storeroom.computing.one_key import Computation
+    from storeroom.computing.work import Terms
 
 __all__ = ["ComputedCache", "TimeoutOf"]
 
 T = TypeVar("T")
 V = TypeVar("V")
+
+hand_over_to(background.submit)
 
 TimeoutOf = Callable[[Any], Timeout]
 """Decides the timeout of a value that was computed; for get_or_set_many(), of the dict of them."""
@@ -156,12 +158,12 @@ class ComputedCache(Handle):
         tags: Iterable[object], *, blocking: bool,
     ) -> Steps[Any]:  # fmt: skip
         """Serve or compute, for an entry that is absent, or has conditions."""
-        decision = yield from serving.judge(self._overlay or self, storage_key, found, options)
-        if decision is Decision.SERVE:
-            serving.note_served(self._counters, self._hit_families, key, found)
+        decision = yield from computing.serving.judge(self._overlay or self, storage_key, found, options)
+        if decision is computing.decision.Decision.SERVE:
+            computing.serving.note_served(self._counters, self._hit_families, key, found)
             return found.value
         work = self._computation(storage_key, key, default, timeout, tags, options)
-        return (yield from serving.obtain(work, found, decision, blocking=blocking))
+        return (yield from computing.serving.obtain(work, found, decision, blocking=blocking))
 
     @overload
     def refresh(
@@ -189,8 +191,7 @@ class ComputedCache(Handle):
             ComputationCycleError: it is called within the key's own computation.
             Exception: any error of the computation.
         """
-        options, storage_key = self._freshness.but(freshness), self._storage_key(key, version)
-        return run(stampede.compute_anew(self._computation(storage_key, key, default, timeout, tags, options)))
+        return run(self._anew(key, default, timeout, version, tags, freshness))
 
     @overload
     async def arefresh(
@@ -215,8 +216,15 @@ class ComputedCache(Handle):
 
         See refresh(); `default` may also be a coroutine function, or any callable that returns an awaitable.
         """
+        return await arun(self._anew(key, default, timeout, version, tags, freshness))
+
+    def _anew(
+        self, key: object, default: Any, timeout: Any, version: int | None, tags: Iterable[object],
+        freshness: Mapping[str, Any],
+    ) -> Steps[Any]:  # fmt: skip
         options, storage_key = self._freshness.but(freshness), self._storage_key(key, version)
-        return await arun(stampede.compute_anew(self._computation(storage_key, key, default, timeout, tags, options)))
+        work = self._computation(storage_key, key, default, timeout, tags, options)
+        return computing.stampede.compute_anew(work)
 
     def get_or_set_many(
         self, keys: Iterable[T], compute_missing: Callable[[list[T]], Mapping[T, V]],
@@ -260,21 +268,22 @@ class ComputedCache(Handle):
         freshness: Mapping[str, Any], *, blocking: bool,
     ) -> Steps[dict[T, Any]]:  # fmt: skip
         typed, terms = self._storage_keys(keys, version), self._terms(timeout, self._freshness.but(freshness), tags)
-        batch = many_keys.Batch((self._overlay or self)._computing(), self._counters, terms, typed, compute)
-        found = yield from many_keys.obtain_many(batch, blocking=blocking)
+        batch = computing.many_keys.Batch((self._overlay or self)._computing(), self._counters, terms, typed, compute)
+        found = yield from computing.many_keys.obtain_many(batch, blocking=blocking)
         return {key: found[storage_key] for storage_key, key in typed.items() if storage_key in found}
 
     def _computation(
         self, storage_key: str, key: object, default: Any, timeout: Any, tags: Iterable[object], freshness: Freshness
-    ) -> Computation:
+    ) -> "Computation":
         hooks, terms = (self._overlay or self)._computing(), self._terms(timeout, freshness, tags)
-        return Computation(hooks, self._counters, terms, storage_key, Function(default, key))
+        function = computing.work.Function(default, key)
+        return computing.one_key.Computation(hooks, self._counters, terms, storage_key, function)
 
-    def _terms(self, timeout: Any, freshness: Freshness, tags: Iterable[object]) -> Terms:
+    def _terms(self, timeout: Any, freshness: Freshness, tags: Iterable[object]) -> "Terms":
         tag_keys = self._tag_keys(tags) if tags else ()
         raises, on_error, slow = map(self.settings.options.get, ("on_unstorable", "on_error", "slow_computation"))
         of_writes = on_error["write"] if isinstance(on_error, Mapping) else on_error
-        return Terms(
+        return computing.work.Terms(
             self._expiry_of(timeout), freshness, tag_keys, raises == "raise", of_writes == "raise", self._families,
             self._hit_families, math.inf if slow is None else slow, self.settings.alias,
         )  # fmt: skip
@@ -288,7 +297,7 @@ class ComputedCache(Handle):
         return lambda _: self._expires_at(timeout)
 
     def _tag_keys(self, names: Iterable[object]) -> list[str]:
-        return tags.tag_keys(names, lambda tag: escaped(self._make(tag, "", 0)))
+        return storage.tags.tag_keys(names, lambda tag: escaped(self._make(tag, "", 0)))
 
     def invalidate_tags(self, *tags: object) -> int:
         """Make all entries with one of these tags absent, in every version, at once: one write per tag.

@@ -2,15 +2,18 @@
 
 import operator
 from contextlib import suppress
-from typing import Any, Final, overload
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, overload
 
+from storeroom import storage
 from storeroom.base.computing import ComputedCache
-from storeroom.base.locks import Lock
 from storeroom.exceptions import KeyNotFoundError, StorageError, ValueTypeError
-from storeroom.storage.counters import count, recount
 from storeroom.storage.hooks import StorageHooks
 from storeroom.storage.steps import arun, run
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
+
+if TYPE_CHECKING:
+    from storeroom.base.locks import Lock
 
 __all__ = ["CountingCache", "ignored", "key_not_found"]
 
@@ -54,11 +57,11 @@ class CountingCache(ComputedCache):
         try:
             if default is not None:
                 start = _plain("default", default)
-                return run(count(hooks, storage_key, delta, start, self._expires_at(timeout)))
+                return run(storage.counters.count(hooks, storage_key, delta, start, self._expires_at(timeout)))
             try:
                 return hooks._incr(storage_key, delta)
             except ValueTypeError:
-                return run(recount(hooks, storage_key, delta))
+                return run(storage.counters.recount(hooks, storage_key, delta))
         except KeyError:
             raise key_not_found(key) from None
         except StorageError as error:
@@ -84,13 +87,12 @@ class CountingCache(ComputedCache):
             delta = _plain("delta", delta)
         try:
             if default is not None:
-                return await arun(
-                    count(hooks, storage_key, delta, _plain("default", default), self._expires_at(timeout))
-                )
+                start, expires_at = _plain("default", default), self._expires_at(timeout)
+                return await arun(storage.counters.count(hooks, storage_key, delta, start, expires_at))
             try:
                 return await hooks._aincr(storage_key, delta)
             except ValueTypeError:
-                return await arun(recount(hooks, storage_key, delta))
+                return await arun(storage.counters.recount(hooks, storage_key, delta))
         except KeyError:
             raise key_not_found(key) from None
         except StorageError as error:
@@ -133,7 +135,7 @@ class CountingCache(ComputedCache):
     def lock(
         self, key: object, version: int | None = None, timeout: Timeout = None, sleep: float = 0.1,
         blocking_timeout: Timeout = None,
-    ) -> Lock:  # fmt: skip
+    ) -> "Lock":  # fmt: skip
         """Return a lock among all that share the storage, for ``with`` and ``async with``: see Lock.
 
         Neither keys() nor clear() see it, it takes no room from entries, and transaction() does not hold it back.
@@ -145,7 +147,8 @@ class CountingCache(ComputedCache):
             sleep: seconds between attempts, at most.
             blocking_timeout: for how long to wait for it; None for ever.
         """
-        return Lock(self._locking(), key, self._storage_key(key, version), timeout, sleep, blocking_timeout)
+        kind: type[Lock] = import_module("storeroom.base.locks").Lock
+        return kind(self._locking(), key, self._storage_key(key, version), timeout, sleep, blocking_timeout)
 
     def _locking(self) -> StorageHooks:
         """Return the hooks that keep locks: those of the storage, without anything before it."""

@@ -7,21 +7,18 @@ keyword-only or have names of their own.
 import operator
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from datetime import datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from storeroom import timeouts
+from storeroom import storage, timeouts
 from storeroom.base.backend_class import check_class
 from storeroom.base.counters import ignored, key_not_found
 from storeroom.base.listing import ListingCache
 from storeroom.exceptions import ReentrantUseError, SerializationError, StorageError, ValueTooLargeError
-from storeroom.storage import conditions, unstored
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import LOOK, MISSING, StorageHooks
 from storeroom.storage.steps import Steps, arun, run
-from storeroom.storage.tags import tagged
-from storeroom.timeouts import AT_ONCE, DEFAULT_TIMEOUT, NEVER, Timeout
+from storeroom.timeouts import AT_ONCE, DEFAULT_TIMEOUT, NEVER, Moment, Timeout
 
 if TYPE_CHECKING:
     from storeroom.base.explanation import Explanation
@@ -66,7 +63,7 @@ class BaseCache(ListingCache):
         storage_key = f"{head}{key}" if version is None and head is not None else self._storage_key(key, version)
         value = hooks._get(storage_key)
         if type(value) is Envelope:
-            value = run(conditions.opened(hooks, value))
+            value = run(storage.conditions.opened(hooks, value))
         return self._counted(key, value, default)
 
     @overload
@@ -78,7 +75,7 @@ class BaseCache(ListingCache):
         hooks = self._overlay or self
         value = await hooks._aget(self._storage_key(key, version))
         if type(value) is Envelope:
-            value = await arun(conditions.opened(hooks, value))
+            value = await arun(storage.conditions.opened(hooks, value))
         return self._counted(key, value, default)
 
     def _counted(self, key: object, value: Any, default: Any) -> Any:
@@ -132,7 +129,7 @@ class BaseCache(ListingCache):
                 if (families := self._families) is not None:
                     families.of(key).sets += 1
             else:
-                unstored.remember(self.engine, storage_key, unstored.NOT_TAKEN)
+                storage.unstored.remember(self.engine, storage_key, storage.unstored.NOT_TAKEN)
         except (SerializationError, ValueTooLargeError) as error:
             run(self._refused(hooks, key, storage_key, value, error))
 
@@ -152,7 +149,7 @@ class BaseCache(ListingCache):
                 return
         try:
             if not self._counted_set(key, await hooks._aset(storage_key, value, expires_at)):
-                unstored.remember(self.engine, storage_key, unstored.NOT_TAKEN)
+                storage.unstored.remember(self.engine, storage_key, storage.unstored.NOT_TAKEN)
         except (SerializationError, ValueTooLargeError) as error:
             await arun(self._refused(hooks, key, storage_key, value, error))
 
@@ -162,10 +159,10 @@ class BaseCache(ListingCache):
         The older value is removed but for a mistake of the program.
         """
         returns = self.settings.options.get("on_unstorable") != "raise"
-        is_copy = returns and unstored.note_copy(self._counters, key, value, error)
-        unstored.remember(self.engine, storage_key, error)
+        is_copy = returns and storage.unstored.note_copy(self._counters, key, value, error)
+        storage.unstored.remember(self.engine, storage_key, error)
         if not is_copy:
-            self._counters.refuse(unstored.reason_of(error))
+            self._counters.refuse(storage.unstored.reason_of(error))
         if is_copy or isinstance(error, ValueTooLargeError):
             yield hooks, "_delete", (storage_key,)
         try:
@@ -179,7 +176,7 @@ class BaseCache(ListingCache):
     ) -> Steps[Any]:
         """Return the value in an envelope with tags; MISSING, with the older one removed, if they cannot be written."""
         try:
-            value = yield from tagged(hooks, value, expires_at, keys)
+            value = yield from storage.tags.tagged(hooks, value, expires_at, keys)
         except StorageError:
             with suppress(StorageError):
                 yield hooks, "_delete", (storage_key,)
@@ -200,10 +197,10 @@ class BaseCache(ListingCache):
         try:
             added = hooks._add(storage_key, value, expires_at)
         except (SerializationError, ValueTooLargeError) as error:
-            unstored.remember(self.engine, storage_key, error)
+            storage.unstored.remember(self.engine, storage_key, error)
             raise
         if added is LOOK or not (added or hooks.sees_envelopes):
-            added = run(conditions.add_over(hooks, storage_key, value, expires_at))
+            added = run(storage.conditions.add_over(hooks, storage_key, value, expires_at))
         return self._counted_set(key, added)
 
     async def aadd(
@@ -217,10 +214,10 @@ class BaseCache(ListingCache):
         try:
             added = await hooks._aadd(storage_key, value, expires_at)
         except (SerializationError, ValueTooLargeError) as error:
-            unstored.remember(self.engine, storage_key, error)
+            storage.unstored.remember(self.engine, storage_key, error)
             raise
         if added is LOOK or not (added or hooks.sees_envelopes):
-            added = await arun(conditions.add_over(hooks, storage_key, value, expires_at))
+            added = await arun(storage.conditions.add_over(hooks, storage_key, value, expires_at))
         return self._counted_set(key, added)
 
     def _counted_set(self, key: object, stored: bool) -> bool:
@@ -245,7 +242,7 @@ class BaseCache(ListingCache):
         """Give a live entry a new timeout. Atomic. Return False if there is none. See touch()."""
         return await self._atouch_until(self._storage_key(key, version), self._expires_at(timeout))
 
-    def expire_at(self, key: object, when: float | datetime | None, version: int | None = None) -> bool:
+    def expire_at(self, key: object, when: Moment, version: int | None = None) -> bool:
         """Let a live entry expire at a point in time: epoch seconds, an aware datetime, or None for never.
 
         A time in the past removes the entry. Atomic. Return False if there is no entry.
@@ -255,7 +252,7 @@ class BaseCache(ListingCache):
         """
         return self._touch_until(self._storage_key(key, version), timeouts.epoch(when))
 
-    async def aexpire_at(self, key: object, when: float | datetime | None, version: int | None = None) -> bool:
+    async def aexpire_at(self, key: object, when: Moment, version: int | None = None) -> bool:
         """Let a live entry expire at a point in time: epoch seconds, an aware datetime, or None for never.
 
         See expire_at().
@@ -269,7 +266,9 @@ class BaseCache(ListingCache):
         if expires_at <= timeouts.now():
             return hooks._delete(storage_key)
         touched = hooks._touch(storage_key, expires_at) if hooks.sees_envelopes else LOOK
-        return touched if type(touched) is bool else run(conditions.touch(hooks, storage_key, expires_at, touched))
+        if type(touched) is bool:
+            return touched
+        return run(storage.conditions.touch(hooks, storage_key, expires_at, touched))
 
     async def _atouch_until(self, storage_key: str, expires_at: float) -> bool:
         hooks = self._overlay or self
@@ -278,7 +277,7 @@ class BaseCache(ListingCache):
         touched = await hooks._atouch(storage_key, expires_at) if hooks.sees_envelopes else LOOK
         if type(touched) is bool:
             return touched
-        return await arun(conditions.touch(hooks, storage_key, expires_at, touched))
+        return await arun(storage.conditions.touch(hooks, storage_key, expires_at, touched))
 
     def has_key(self, key: object, version: int | None = None) -> bool:
         """Tell whether the key is live."""
@@ -291,12 +290,12 @@ class BaseCache(ListingCache):
     def _is_there(self, storage_key: str) -> bool:
         hooks = self._overlay or self
         there = hooks._has(storage_key) if hooks.sees_envelopes else LOOK
-        return there if type(there) is bool else run(conditions.has(hooks, storage_key, there))
+        return there if type(there) is bool else run(storage.conditions.has(hooks, storage_key, there))
 
     async def _ais_there(self, storage_key: str) -> bool:
         hooks = self._overlay or self
         there = await hooks._ahas(storage_key) if hooks.sees_envelopes else LOOK
-        return there if type(there) is bool else await arun(conditions.has(hooks, storage_key, there))
+        return there if type(there) is bool else await arun(storage.conditions.has(hooks, storage_key, there))
 
     def __contains__(self, key: object) -> bool:
         """Tell whether the key is live, in the cache's own version."""
@@ -306,13 +305,13 @@ class BaseCache(ListingCache):
         """Return the seconds left to the entry: None if it never expires, 0 if it is not there."""
         hooks, storage_key = self._overlay or self, self._storage_key(key, version)
         expires_at: Any = hooks._expiry(storage_key) if hooks.sees_envelopes else LOOK
-        return _seconds_left(run(conditions.expiry(hooks, storage_key, expires_at)))
+        return _seconds_left(run(storage.conditions.expiry(hooks, storage_key, expires_at)))
 
     async def attl(self, key: object, version: int | None = None) -> float | None:
         """Return the seconds left to the entry: None if it never expires, 0 if it is not there. See ttl()."""
         hooks, storage_key = self._overlay or self, self._storage_key(key, version)
         expires_at: Any = await hooks._aexpiry(storage_key) if hooks.sees_envelopes else LOOK
-        return _seconds_left(await arun(conditions.expiry(hooks, storage_key, expires_at)))
+        return _seconds_left(await arun(storage.conditions.expiry(hooks, storage_key, expires_at)))
 
     def incr_version(self, key: object, delta: int = 1, version: int | None = None) -> int:
         """Move the entry to a version that is higher by delta; its timeout stays. Atomic. Return the new version.
@@ -331,7 +330,7 @@ class BaseCache(ListingCache):
         old = self._storage_key(key, version)
         moved = operator.index(version) + _whole(delta)
         try:
-            if not (yield from conditions.move(self._overlay or self, old, self._storage_key(key, moved))):
+            if not (yield from storage.conditions.move(self._overlay or self, old, self._storage_key(key, moved))):
                 raise key_not_found(key)
         except StorageError as error:
             nothing: int = ignored(error)

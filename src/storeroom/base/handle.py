@@ -6,16 +6,19 @@ The first floor of BaseCache: every operation asks it before it turns to the sto
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from time import perf_counter
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from storeroom import config, manual, timeouts, wording
 from storeroom.base.backend_class import PAGE, seen_through
 from storeroom.engines import Engine
-from storeroom.engines.counts import CacheStats, Counters
+from storeroom.engines.counts import Counters
 from storeroom.engines.families import Families
 from storeroom.keys import CLEARED, KeySpace, check_version, default_key_func, escaped
 from storeroom.storage.hooks import StorageHooks, overlaid
 from storeroom.timeouts import DEFAULT_TIMEOUT, LONGEST_TIMEOUT, NEVER, NUMBERS, Timeout
+
+if TYPE_CHECKING:
+    from storeroom.engines.stats import CacheStats
 
 __all__ = ["Handle"]
 
@@ -238,7 +241,7 @@ class Handle(StorageHooks):
             return {f"{head}{key}": key for key in keys}
         return {self._storage_key(key, version): key for key in keys}
 
-    def _tiers(self) -> dict[str, CacheStats]:
+    def _tiers(self) -> "dict[str, CacheStats]":
         """Return name to counts of each tier, for stats()."""
         near = vars(self).get("_overlay")
         return {} if near is None else near.tiers()

@@ -4,16 +4,16 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from storeroom import storage
 from storeroom.base.many import ManyCache
-from storeroom.engines.counts import CacheStats
 from storeroom.exceptions import NotSupportedError
 from storeroom.keys import KeySpace
-from storeroom.storage import conditions
 from storeroom.storage.hooks import Conditional
 from storeroom.storage.steps import Steps, arun, pause, run
 
 if TYPE_CHECKING:
     from storeroom.advice import Advice
+    from storeroom.engines.stats import CacheStats
 
 __all__ = ["ListingCache"]
 
@@ -62,7 +62,7 @@ class ListingCache(ManyCache):
             found = yield self._overlay or self, "_scan", (head,)
             return (yield from self._listed(found, space, version, len))
         count, conditional = tally
-        return count + len((yield from conditions.live_keys(self._overlay or self, conditional)))
+        return count + len((yield from storage.conditions.live_keys(self._overlay or self, conditional)))
 
     def _listing(self, prefix: str, version: int | None) -> Steps[list[str]]:
         space, keys = self._listing_space(version), list[str]()
@@ -105,12 +105,12 @@ class ListingCache(ManyCache):
         return count
 
     def _without_dead(self, found: list[str]) -> Steps[list[str]]:
-        """Return the storage keys found, without the entries that are over by their own conditions."""
+        """Return the storage keys found, without the entries that are over by their own storage.conditions."""
         hooks = self._overlay or self
         doubtful = [key for key in found if type(key) is Conditional] if hooks.sees_envelopes else found
         if not doubtful:
             return found
-        live = yield from conditions.live_keys(hooks, doubtful)
+        live = yield from storage.conditions.live_keys(hooks, doubtful)
         dead = set(doubtful).difference(live)
         return [key for key in found if key not in dead]
 
@@ -125,7 +125,7 @@ class ListingCache(ManyCache):
         """Remove all expired entries now. See prune()."""
         return await (self._overlay or self)._aprune()
 
-    def stats(self, scope: Literal["process", "all"] | None = None) -> CacheStats:
+    def stats(self, scope: Literal["process", "all"] | None = None) -> "CacheStats":
         """Return the counts of this cache's storage, and its size: see CacheStats.
 
         Args:
@@ -177,7 +177,7 @@ class ListingCache(ManyCache):
         """Return the same where _counted_here() is of more processes than this."""
         return self._counted_here()
 
-    def _stats_of_all(self, scope: str | None, *, with_own: bool = True) -> CacheStats:
+    def _stats_of_all(self, scope: str | None, *, with_own: bool = True) -> "CacheStats":
         """Return the sum of all processes' counts: see stats()."""
         if scope != "all":
             raise ValueError(f'stats() was given the scope {scope!r}; expected None, "process" or "all".')
@@ -194,10 +194,11 @@ class ListingCache(ManyCache):
             import_module("storeroom.base.sharing").reset(self)
         self._counters.reset()
 
-    def _counted_stats(self, counted: Mapping[str, Any], **more: Any) -> CacheStats:
-        return CacheStats.of(counted, counts_hits=self._hit_families is not None, **more)
+    def _counted_stats(self, counted: Mapping[str, Any], **more: Any) -> "CacheStats":
+        kind: type[CacheStats] = import_module("storeroom.engines.stats").CacheStats
+        return kind.of(counted, counts_hits=self._hit_families is not None, **more)
 
-    async def astats(self, scope: Literal["process", "all"] | None = None) -> CacheStats:
+    async def astats(self, scope: Literal["process", "all"] | None = None) -> "CacheStats":
         """Return the counts of this cache's storage, and its size: see CacheStats. See stats()."""
         return await self._run(self.stats, scope)
 

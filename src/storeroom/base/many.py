@@ -6,15 +6,14 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from storeroom import storage
 from storeroom.base.counters import CountingCache
 from storeroom.engines.nesting import later
 from storeroom.exceptions import NotSupportedError, ReentrantUseError, SerializationError
 from storeroom.keys import CLEARED
-from storeroom.storage import conditions, unstored
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import StorageHooks
 from storeroom.storage.steps import Steps, arun, run
-from storeroom.storage.tags import all_tagged
 from storeroom.timeouts import AT_ONCE, DEFAULT_TIMEOUT, Timeout
 
 __all__ = ["ManyCache"]
@@ -33,7 +32,7 @@ class ManyCache(CountingCache):
         hooks = self._overlay or self
         found = hooks._get_many(list(typed))
         if any(map(_is_envelope, map(type, found.values()))):
-            found = run(conditions.open_many(hooks, found))
+            found = run(storage.conditions.open_many(hooks, found))
         return self._counted_many(typed, found)
 
     async def aget_many(self, keys: Iterable[T], version: int | None = None) -> dict[T, Any]:
@@ -45,7 +44,7 @@ class ManyCache(CountingCache):
         hooks = self._overlay or self
         found = await hooks._aget_many(list(typed))
         if any(map(_is_envelope, map(type, found.values()))):
-            found = await arun(conditions.open_many(hooks, found))
+            found = await arun(storage.conditions.open_many(hooks, found))
         return self._counted_many(typed, found)
 
     def _counted_many(self, typed: dict[str, T], values: dict[str, Any]) -> dict[T, Any]:
@@ -87,7 +86,7 @@ class ManyCache(CountingCache):
         if tags:
             keys = self._tag_keys(tags)
             try:
-                values = run(all_tagged(hooks, values, expires_at, keys))
+                values = run(storage.tags.all_tagged(hooks, values, expires_at, keys))
             except ReentrantUseError:
                 self._tag_later(values, expires_at, keys)
                 return []
@@ -100,7 +99,7 @@ class ManyCache(CountingCache):
 
         def store() -> None:
             hooks, thawed = self._overlay or self, {key: self._thaw(key, kept) for key, kept in frozen.items()}
-            hooks._set_many(run(all_tagged(hooks, thawed, expires_at, keys)), expires_at)
+            hooks._set_many(run(storage.tags.all_tagged(hooks, thawed, expires_at, keys)), expires_at)
 
         later(store)
 
@@ -117,7 +116,7 @@ class ManyCache(CountingCache):
             return []
         values = {storage_key: data[key] for storage_key, key in typed.items()}
         if tags:
-            values = await arun(all_tagged(hooks, values, expires_at, self._tag_keys(tags)))
+            values = await arun(storage.tags.all_tagged(hooks, values, expires_at, self._tag_keys(tags)))
         failed = await arun(self._storing(hooks, list(typed), values, expires_at))
         return self._counted_failures(typed, failed)
 
@@ -130,17 +129,17 @@ class ManyCache(CountingCache):
                 yield hooks, "_delete_many", (storage_keys,)
             return storage_keys
         try:
-            failed, refused = yield from unstored.set_many(hooks, values, expires_at)
+            failed, refused = yield from storage.unstored.set_many(hooks, values, expires_at)
         except SerializationError as error:
-            self._counters.refuse(unstored.reason_of(error))
+            self._counters.refuse(storage.unstored.reason_of(error))
             for storage_key in values:
                 if repr(storage_key) in str(error):
-                    unstored.remember(hooks.engine, storage_key, error)
+                    storage.unstored.remember(hooks.engine, storage_key, error)
             raise
         for refusal in refused.values():
-            self._counters.refuse(unstored.reason_of(refusal))
+            self._counters.refuse(storage.unstored.reason_of(refusal))
         for storage_key in (*failed, *refused):
-            unstored.remember(hooks.engine, storage_key, refused.get(storage_key, unstored.NOT_TAKEN))
+            storage.unstored.remember(hooks.engine, storage_key, refused.get(storage_key, storage.unstored.NOT_TAKEN))
         return [*failed, *refused]
 
     def _counted_failures(self, typed: dict[str, T], failed: Iterable[str]) -> list[T]:

@@ -7,8 +7,8 @@ where the engine itself sees what it removes.
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
-from storeroom.engines.counts import CacheStats
 from storeroom.engines.remembered import DELETED, Remembered
+from storeroom.engines.stats import CacheStats
 from storeroom.keys import TAG_PREFIX
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING, Swap

@@ -20,7 +20,8 @@ from typing import Any, Final
 
 from storeroom import timeouts
 from storeroom.engines import background
-from storeroom.engines.counts import CacheStats, Counters, less, total
+from storeroom.engines.counts import Counters, less, total
+from storeroom.engines.stats import CacheStats
 from storeroom.exceptions import StorageError, StoreroomError
 from storeroom.keys import LOCK_PREFIX
 from storeroom.living import Living

@@ -130,17 +130,20 @@ def _parser(arguments: Sequence[str], program: str) -> argparse.ArgumentParser:
     # Accepted after the command too, without undoing an option before it.
     common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     _add_common(common, alias=argparse.SUPPRESS, config=argparse.SUPPRESS)
-    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
-    for name, command in COMMANDS.items():
+    commands = parser.add_subparsers(prog=program, title="commands", dest="command", metavar="COMMAND", required=True)
+    first = arguments[0] if arguments else ""
+    for name in [first] if first in COMMANDS else COMMANDS:  # all of them where they may have to be listed
+        command, is_meant = COMMANDS[name], name in arguments
         subparser = commands.add_parser(
             name,
-            parents=[common],
+            parents=[common] if is_meant else [],
             help=command.summary,
             description=f"{command.summary[0].upper()}{command.summary[1:]}.",
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            add_help=is_meant,
             allow_abbrev=False,
         )
-        if name in arguments:
+        if is_meant:
             _function(command, command.add_arguments)(subparser)
     return parser
 

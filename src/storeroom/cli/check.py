@@ -19,7 +19,8 @@ from storeroom.cli.measured import advised
 from storeroom.cli.output import columns, count_of, paragraph, plain, print_json, styled
 from storeroom.cli.progress import progress
 from storeroom.registry.program import find_owner
-from storeroom.registry.sources import DJANGO, EMBEDDED_DEFAULT, Source, passed_over, table_of
+from storeroom.registry.source import DJANGO, EMBEDDED_DEFAULT, Source
+from storeroom.registry.sources import passed_over, table_of
 from storeroom.storage.probes import Probe, ServerProbe
 from storeroom.wording import masked, nearest
 

@@ -7,25 +7,22 @@ code of the site runs.
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 from storeroom.base import BaseCache
 from storeroom.cli.output import plain
 from storeroom.exceptions import ConfigurationError, InvalidCacheBackendError, NotSupportedError
-from storeroom.registry import caches, config_from_url, sources
+from storeroom.late import pattern, record, replaced
+from storeroom.registry import caches, sources
 from storeroom.registry.aliases import Alias, read_caches
 from storeroom.registry.backend_paths import DJANGO_PATHS, install_command
 from storeroom.registry.configuration import OwnConfiguration
 from storeroom.registry.program import find_owner
-from storeroom.registry.sources import DJANGO, EMBEDDED_DEFAULT, Source
+from storeroom.registry.source import DJANGO, EMBEDDED_DEFAULT, Source
 from storeroom.wording import mask_url, masked, nearest
 
 __all__ = [
@@ -33,7 +30,10 @@ __all__ = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+_DOTTED: Final = pattern(r"\w+(\.\w+)*")
+
+
+@record(frozen=True, slots=True)
 class Named:
     """The configuration that was named or found."""
 
@@ -54,13 +54,14 @@ def find(named: str | None) -> Named:
     if named is None:
         return _in_force(sources.find_source())
     if "://" in named:
-        return Named(Source("--config", mask_url(named), {"default": config_from_url(named, where="--config")}))
-    if named.endswith(".toml") or (Path(named).is_file() and not named.endswith(".py")):
+        default = import_module("storeroom.registry.urls").config_from_url(named, where="--config")
+        return Named(Source("--config", mask_url(named), {"default": default}))
+    if named.endswith(".toml") or (os.path.isfile(named) and not named.endswith(".py")):
         return Named(sources.read_file(named, f"--config is {mask_url(named)!r}, which"))
     if named.endswith(".py"):
         return _from_file(named)
-    if re.fullmatch(r"\w+(\.\w+)*", named):
-        return _from_module(named, Path.cwd())
+    if _DOTTED.fullmatch(named):
+        return _from_module(named, os.getcwd())
     raise ConfigurationError(
         f"--config is {mask_url(named)!r}; expected the path of a TOML file, a module such as mysite.settings or "
         "mysite/settings.py, or a URL such as file:///var/cache/app."
@@ -72,7 +73,7 @@ def _in_force(source: Source) -> Named:
     if source.name != DJANGO:
         return Named(source)
     own = {name: _with_own_class(written) for name, written in source.caches.items()}
-    return Named(replace(source, caches=own), sys.modules["django.conf"].settings)
+    return Named(replaced(source, caches=own), sys.modules["django.conf"].settings)
 
 
 def _with_own_class(written: Any) -> Any:
@@ -85,7 +86,7 @@ def _with_own_class(written: Any) -> Any:
 
 def _from_file(path: str) -> Named:
     """Return the caches of a module by its file, which lies in as many packages as have an ``__init__.py``."""
-    file = Path(path).resolve()
+    file = import_module("pathlib").Path(path).resolve()
     if not file.is_file():
         raise ConfigurationError(f"--config is {path!r}, which cannot be read (No such file).")
     names, folder = [file.stem], file.parent
@@ -94,15 +95,14 @@ def _from_file(path: str) -> Named:
         folder = folder.parent
     if not all(map(str.isidentifier, names)):
         raise ConfigurationError(f"--config is {path!r}, which no name of a module leads to; expected such a one.")
-    return _from_module(".".join(names), folder)
+    return _from_module(".".join(names), str(folder))
 
 
-def _from_module(path: str, root: Path) -> Named:
+def _from_module(path: str, root: str) -> Named:
     """Return the caches of a module, or of a dict in one, that is found from a folder."""
-    here = str(root)
-    if here not in sys.path and not ("" in sys.path and root == Path.cwd()):
+    if root not in sys.path and not ("" in sys.path and root == os.getcwd()):
         # As for ``python -m``: a project's modules are found from its own folder.
-        sys.path.insert(0, here)
+        sys.path.insert(0, root)
     module, name = _import(path)
     if name and not hasattr(module, name):
         hint = nearest(name, vars(module))
@@ -173,7 +173,7 @@ def enter(named: Named, alias: Alias) -> None:
             f"The cache {alias.name!r} is on Django's own class, whose table is another one. Set its BACKEND to "
             "'storeroom.backends.db.DatabaseCache', or use Django's commands."
         )
-    if find_spec("django") is None:
+    if import_module("importlib.util").find_spec("django") is None:
         raise InvalidCacheBackendError(
             f"The cache {alias.name!r} is in the database of a Django site, which Django has to tell, and that is not "
             f"installed. {install_command('django')}"

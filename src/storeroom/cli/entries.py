@@ -1,10 +1,9 @@
 """The commands about single keys: get, set, delete, incr, ttl."""
 
 import argparse
-import json
-import re
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, Final
 
 from storeroom.base import BaseCache
@@ -12,6 +11,7 @@ from storeroom.cli.configuration import explain_default, open_cache
 from storeroom.cli.exits import NO, YES, UsageError
 from storeroom.cli.output import count_of, print_json, print_text
 from storeroom.cli.progress import progress
+from storeroom.late import pattern
 from storeroom.timeouts import DEFAULT_TIMEOUT
 
 __all__ = [
@@ -22,7 +22,7 @@ __all__ = [
 _ABSENT: Final = object()
 
 # A number that is printed as it was typed: "007", "+5" and "1_000" are not.
-_WHOLE_NUMBER: Final = re.compile(r"0|-?[1-9][0-9]*")
+_WHOLE_NUMBER: Final = pattern(r"0|-?[1-9][0-9]*")
 
 
 def _add_key(parser: argparse.ArgumentParser, *, many: bool = False) -> None:
@@ -72,12 +72,13 @@ def get(args: argparse.Namespace) -> int:
 
 def _dumped(args: argparse.Namespace, value: Any) -> str:
     try:
-        return json.dumps(value, ensure_ascii=args.json and sys.stdout.isatty())
+        text: str = import_module("json").dumps(value, ensure_ascii=args.json and sys.stdout.isatty())
     except (TypeError, ValueError) as error:
         if not args.json:
             return repr(value)
         wrong = f"The value of key {args.key!r} is not JSON ({error}); without --json it is printed."
         raise UsageError(wrong) from error
+    return text
 
 
 def add_set_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,7 +120,7 @@ _TYPES: Final[dict[str, Callable[[str], Any]]] = {
     "str": str,
     "int": int,
     "float": float,
-    "json": json.loads,
+    "json": lambda text: import_module("json").loads(text),
 }
 
 

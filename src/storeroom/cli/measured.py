@@ -9,7 +9,7 @@ from storeroom.base import BaseCache
 from storeroom.exceptions import StoreroomError
 from storeroom.recording.left import left
 from storeroom.registry.aliases import Alias, read_caches
-from storeroom.registry.sources import Source
+from storeroom.registry.source import Source
 
 __all__ = ["advised"]
 

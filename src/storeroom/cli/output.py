@@ -1,12 +1,10 @@
 """Text for a terminal: colour, columns, paragraphs, sizes; and JSON for a script."""
 
-import json
 import os
-import shutil
 import sys
-import textwrap
 import time
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from typing import Any, Final
 
 __all__ = ["ago", "columns", "count_of", "one_line", "paragraph", "plain", "print_json", "print_text", "size", "styled"]
@@ -28,14 +26,15 @@ def styled(text: str, style: str) -> str:
 def paragraph(label: str, text: str, *, indent: int = 2, label_width: int = 6) -> str:
     """Return text wrapped beside its label; a word that is too long to break, such as a path, stands out."""
     start = " " * indent + label.ljust(label_width)
-    return textwrap.fill(
+    filled: str = import_module("textwrap").fill(
         plain(text),
-        min(shutil.get_terminal_size().columns, _WIDEST),
+        min(import_module("shutil").get_terminal_size().columns, _WIDEST),
         initial_indent=start,
         subsequent_indent=" " * len(start),
         break_long_words=False,
         break_on_hyphens=False,
     )
+    return filled
 
 
 def columns(
@@ -51,7 +50,7 @@ def columns(
     """
     table = [list(row) for row in rows]
     if yields is not None and table and sys.stdout.isatty():
-        _make_fit(table, yields, shutil.get_terminal_size().columns - indent)
+        _make_fit(table, yields, import_module("shutil").get_terminal_size().columns - indent)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
 
     def line(row: Sequence[str]) -> str:
@@ -138,11 +137,11 @@ def print_text(text: str, *, raw: bool = False) -> None:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON, with the text of each part that JSON cannot hold."""
-    text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    text = import_module("json").dumps(value, ensure_ascii=False, indent=2, default=str)
     if sys.stdout.isatty() and not text.isprintable():  # JSON escapes some of the characters alone
         text = "".join(one if one == "\n" else _json_shown(one) for one in text)
     print(text)
 
 
 def _json_shown(character: str) -> str:
-    return character if character.isprintable() else json.dumps(character)[1:-1]
+    return character if character.isprintable() else import_module("json").dumps(character)[1:-1]

@@ -8,7 +8,6 @@ is noted before it is written: a leader that is cut short in between has to take
 """
 
 import os
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
@@ -36,15 +35,22 @@ def holder() -> str:
     return _name_of(os.getpid())
 
 
-@dataclass(slots=True, eq=False)
 class Lease:
-    """A leader's part in one key's entry."""
+    """A leader's part in one key's entry.
 
-    found: Any = MISSING  # the entry as it was read last: an envelope, MISSING, or another's value
-    replaces: Envelope | None = None  # to be computed anew although it is fresh
-    held: Envelope | None = None  # put there by this leader; None if it holds no lease
-    is_outdated: bool = False  # its value is known to be old, and the new one cannot be stored
-    _is_blocked: bool = False
+    Attributes:
+        found: the entry as it was read last: an envelope, MISSING, or another's value.
+        replaces: to be computed anew although it is fresh.
+        held: put there by this leader; None if it holds no lease.
+        is_outdated: its value is known to be old, and the new one cannot be stored.
+    """
+
+    __slots__ = ("_is_blocked", "found", "held", "is_outdated", "replaces")
+
+    def __init__(self, found: Any = MISSING, replaces: Envelope | None = None) -> None:
+        self.found, self.replaces = found, replaces
+        self.held: Envelope | None = None
+        self.is_outdated = self._is_blocked = False
 
     @property
     def others_until(self) -> float:

@@ -5,7 +5,6 @@ It knows them weakly: one whose leader was torn out of it is not renewed, and en
 longer than its flight is waited for is given up in the same way.
 """
 
-import logging
 import os
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from storeroom import timeouts
 from storeroom.computing.work import Work
 from storeroom.engines import threads
 from storeroom.engines.flights import Flight
+from storeroom.late import logger_of
 from storeroom.locks import reentrant
 from storeroom.storage.steps import run
 from storeroom.storage.unstored import Caught
@@ -31,7 +31,7 @@ _IDLE_LOOKS: Final = 6
 
 _NOTHING: Final = nullcontext()
 
-_log = logging.getLogger("storeroom")
+_log = logger_of("storeroom")
 
 
 class _Held(NamedTuple):

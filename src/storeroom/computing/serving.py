@@ -5,7 +5,6 @@ task of the running event loop. If that loop ends before, a background thread be
 end, as with one for each request, a thread does it from the beginning.
 """
 
-import logging
 import sys
 import time
 from contextlib import suppress
@@ -26,6 +25,7 @@ from storeroom.engines.counts import Counters
 from storeroom.engines.families import Families
 from storeroom.engines.flights import AbandonedError, Flight, Flights, Wait
 from storeroom.exceptions import ComputationCycleError, ComputationTimeoutError
+from storeroom.late import logger_of
 from storeroom.storage import tags
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import StorageHooks
@@ -40,7 +40,7 @@ __all__ = ["drained", "judge", "note_failure", "note_served", "obtain", "refresh
 SETTLED_SECONDS: Final = 5.0
 """Age from which on an event loop is taken for one that lives on, where others were seen to end."""
 
-_log = logging.getLogger("storeroom")
+_log = logger_of("storeroom")
 
 
 def judge(hooks: StorageHooks, storage_key: str, found: Any, options: Freshness) -> Steps[Decision]:

@@ -1,13 +1,13 @@
 """The line that the log has of a slow computation."""
 
-import logging
 from typing import Any
 
 from storeroom import wording
+from storeroom.late import logger_of
 
 __all__ = ["note_slow"]
 
-_log = logging.getLogger("storeroom.computing")
+_log = logger_of("storeroom.computing")
 
 
 def note_slow(work: Any, function: Any, error: BaseException | None = None) -> None:

@@ -24,7 +24,7 @@ from storeroom.engines.flights import AbandonedError, Flight, Landing, Role, Wai
 from storeroom.exceptions import ComputationTimeoutError, StorageError
 from storeroom.storage.hooks import MISSING
 from storeroom.storage.interruptions import is_from_outside
-from storeroom.storage.steps import Steps, hand_over_to, pause
+from storeroom.storage.steps import Steps, pause
 
 __all__ = ["LEASE_SECONDS", "compute_anew", "compute_once", "fly", "follow"]
 
@@ -39,8 +39,6 @@ LOOK_SECONDS: Final = 0.25
 
 POOL_SECONDS: Final = 1.0
 """Seconds after which a follower looks whether it works for its own leader, in a thread pool."""
-
-hand_over_to(background.submit)
 
 
 def compute_once(work: Work, *, blocking: bool, values: dict[str, Any] | None = None) -> Steps[dict[str, Any]]:

@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from storeroom.config.freshness import Freshness
 from storeroom.engines.counts import Counters
 from storeroom.engines.families import Families
 from storeroom.engines.flights import Flight, Flights, computing
+from storeroom.late import record
 from storeroom.storage import tags, unstored
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import StorageHooks, Swap, swapped
@@ -36,7 +36,7 @@ _IN_ANOTHER_CONTEXT: Final = suppress(ValueError)
 """Where a task is ended whose loop has gone."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Terms:
     """The conditions under which computed values are stored.
 

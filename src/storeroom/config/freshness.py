@@ -3,12 +3,12 @@
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Final, TypedDict, final
 
 from storeroom import timeouts
 from storeroom.exceptions import InvalidTimeoutError
+from storeroom.late import record, replaced
 from storeroom.timeouts import NEVER
 
 __all__ = ["AS_CONFIGURED", "Freshness", "FreshnessOptions", "parse"]
@@ -52,7 +52,7 @@ class FreshnessOptions(TypedDict, total=False):
     jitter: float
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Freshness:
     """FreshnessOptions after reading: all durations in seconds, None for no limit."""
 
@@ -116,7 +116,7 @@ def _parsed(freshness: Freshness, options: Mapping[str, Any]) -> Freshness:
             parsed[name] = parse(name, value)
         except ValueError as expectation:
             raise ValueError(f"{name} is {value!r}; expected {expectation}.") from None
-    return replace(freshness, **parsed)
+    return replaced(freshness, **parsed)
 
 
 @lru_cache(maxsize=256)
@@ -125,7 +125,7 @@ def _changed(freshness: Freshness, options: tuple[tuple[str, type, Any], ...]) -
     return _parsed(freshness, {name: value for name, _, value in options})
 
 
-_NAMES: Final = tuple(field.name for field in fields(Freshness))
+_NAMES: Final = tuple(FreshnessOptions.__annotations__)
 _NONE_GIVEN: Final = (AS_CONFIGURED,) * len(_NAMES)
 _LARGEST: Final = 1e300  # larger ones than any float mean the same
 _LIMITS: Final = ("soft_timeout", "hard_timeout")

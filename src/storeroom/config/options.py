@@ -4,7 +4,6 @@ The configuration reference and ``storeroom check`` read them too.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ from storeroom.config.parsers import (
     unchecked,
     whole_number,
 )
+from storeroom.late import replaced
 
 __all__ = [
     "CODEC_OPTIONS", "COMMON_OPTIONS", "DEFAULT_MAX_ENTRIES", "ENTRY_BOUNDS", "MAX_STALENESS", "NEAR_OPTIONS",
@@ -130,7 +130,7 @@ MAX_STALENESS: Final = Option(
 
 NEAR_OPTIONS: Final[Mapping[str, Option]] = {
     **ENTRY_BOUNDS,
-    "max_entries": replace(ENTRY_BOUNDS["max_entries"], default=10_000),  # a few MiB, where most values are small
+    "max_entries": replaced(ENTRY_BOUNDS["max_entries"], default=10_000),  # a few MiB, where most values are small
     "copy": Option(
         boolean, True, "Whether values are copied in and out. False keeps the very objects, which nobody must change."
     ),

@@ -4,13 +4,12 @@ A parser raises ValueError whose text is the expectation ("a whole number, at le
 ``settings`` makes a sentence of it.
 """
 
-import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from storeroom import timeouts
 from storeroom.exceptions import ConfigurationError, InvalidTimeoutError
+from storeroom.late import pattern, record
 from storeroom.wording import mask_url
 
 __all__ = [
@@ -21,7 +20,7 @@ __all__ = [
 _SIZE_UNITS: Final = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Option:
     """One entry that a backend accepts in OPTIONS.
 
@@ -163,7 +162,7 @@ def staleness(value: Any) -> float:
     return parsed
 
 
-_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_URL: Final = pattern(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def require_path(location: str) -> None:

@@ -5,7 +5,6 @@ guessed and nothing unknown is ignored.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from storeroom import keys, wording
@@ -13,6 +12,7 @@ from storeroom.config.naming import alias_of
 from storeroom.config.options import COMMON_OPTIONS
 from storeroom.config.parsers import Option, seconds, text, whole_number
 from storeroom.exceptions import ConfigurationError
+from storeroom.late import field, record
 
 __all__ = ["SETTINGS", "Settings", "read_params"]
 
@@ -26,7 +26,7 @@ DEFAULT_TIMEOUT_SECONDS: Final = 300.0
 _LOWER_CASE: Final = {"timeout": "TIMEOUT", "max_entries": "OPTIONS", "cull_frequency": "OPTIONS"}
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Settings:
     """One alias after reading: every value present, of its right type.
 

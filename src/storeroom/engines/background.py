@@ -9,17 +9,17 @@ A job that is to begin later takes no thread until then: one thread keeps the ti
 
 import atexit
 import itertools
-import logging
 import os
 import threading
 import time
+from _heapq import heappop, heappush  # the C module alone
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
-from heapq import heappop, heappush
 from typing import Final
 
 from storeroom.engines import threads
+from storeroom.late import logger_of
 from storeroom.locks import reentrant
 
 __all__ = ["MAX_THREADS", "MAX_WAITING", "MAX_WORKERS", "drain", "look_after", "submit", "submit_later"]
@@ -45,7 +45,7 @@ EXIT_SECONDS: Final = 0.5
 TICK_SECONDS: Final = 0.02
 """The most that a job for later begins too late by; also the pause before it is tried again, if it was refused."""
 
-_log = logging.getLogger("storeroom")
+_log = logger_of("storeroom")
 
 
 class _Workers:

@@ -2,19 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from storeroom.engines.watching import LOOK_SECONDS, watch
 
 __all__ = [
     "LATENCY_SECONDS",
     "PUBLISH_SECONDS",
-    "CacheStats",
     "Counters",
     "Family",
-    "FamilyStats",
-    "Scope",
     "less",
     "presented",
     "total",
@@ -25,8 +21,6 @@ LATENCY_SECONDS: Final = (
 )  # fmt: skip
 """The upper bounds of the buckets for round trips: from a database in a file to the longest socket_timeout in use."""
 
-
-Scope: TypeAlias = Literal["handle", "process", "machine", "all"]
 
 _EXACT: Final = 256
 """Operations that are all looked at for their family, before they are sampled."""
@@ -39,24 +33,22 @@ PUBLISH_SECONDS: Final = 5.0
 """Between two writes of the counts that processes share: a thousandth of a busy one's time, and fresh to watch."""
 
 
-class Publishing(Protocol):
-    """Writes the counts of this process for others: see base.sharing."""
+if TYPE_CHECKING:
+    from typing import Protocol
 
-    name: str
+    class Publishing(Protocol):
+        """Writes the counts of this process for others: see base.sharing."""
 
-    @property
-    def id(self) -> str:
-        """The process's own number."""
+        name: str
 
-    def begin(self) -> None:
-        """Let a background thread write them."""
+        @property
+        def id(self) -> str:
+            """The process's own number."""
 
-
-def _no_latency() -> list[int]:
-    return [0] * len(LATENCY_SECONDS)
+        def begin(self) -> None:
+            """Let a background thread write them."""
 
 
-@dataclass(slots=True, eq=False)
 class Sampled:
     """A number of operations, of which a sample tells the families of all: a look at a key takes half as long as one.
 
@@ -67,10 +59,10 @@ class Sampled:
         due: the number from which on the next one is a sample.
     """
 
-    number: int = 0
-    due: int = 1
-    _last: int = 0
-    _random: int = 1
+    __slots__ = ("_last", "_random", "due", "number")
+
+    def __init__(self) -> None:
+        self.number, self.due, self._last, self._random = 0, 1, 0, 1
 
     def sample(self) -> int:
         """Return the number of operations since the last sample, and choose the next one."""
@@ -87,19 +79,28 @@ class Sampled:
         self._last -= number
 
 
-@dataclass(slots=True, eq=False)
 class Family:
     """The counts of a family of keys: see FamilyStats."""
 
-    hits: int = 0
-    misses: int = 0
-    sets: int = 0
-    computed: int = 0
-    failed: int = 0
-    compute_seconds: float = 0.0
+    __slots__ = ("compute_seconds", "computed", "failed", "hits", "misses", "sets")
+
+    def __init__(self) -> None:
+        self.hits = self.misses = self.sets = self.computed = self.failed = 0
+        self.compute_seconds = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the counts by name."""
+        return {name: getattr(self, name) for name in Family.__slots__}
 
 
-@dataclass(slots=True, eq=False)
+_NUMBERS: Final = (
+    "abandoned", "busy", "bytes_read", "bytes_written", "compute_seconds", "computed", "deletes", "dropped", "errors",
+    "evictions", "expirations", "failed", "hits", "misses", "recovered", "reused", "round_trip_seconds", "sets",
+    "stale", "unstored", "waited",
+)  # fmt: skip
+"""Those of Counters that are one number each."""
+
+
 class Counters:
     """Plain counters that a backend bumps as it works, without a lock.
 
@@ -123,40 +124,27 @@ class Counters:
         refused: reason to number.
     """
 
-    abandoned: int = 0
-    busy: int = 0
-    bytes_read: int = 0
-    bytes_written: int = 0
-    compute_seconds: float = 0.0
-    computed: int = 0
-    deletes: int = 0
-    dropped: int = 0
-    errors: int = 0
-    evictions: int = 0
-    expirations: int = 0
-    failed: int = 0
-    hits: int = 0
-    misses: int = 0
-    recovered: int = 0
-    reused: int = 0
-    round_trip_seconds: float = 0.0
-    sets: int = 0
-    stale: int = 0
-    unstored: int = 0
-    waited: int = 0
-    written: Sampled = field(default_factory=Sampled)
-    missed: Sampled = field(default_factory=Sampled)
-    publish_at: float = math.inf
-    look_at: float = 0.0
-    publishers: list[Publishing] = field(default_factory=list)
-    handed: dict[str, Any] = field(default_factory=dict)
-    families: dict[str, Family] = field(default_factory=dict)
-    refused: dict[str, int] = field(default_factory=dict)
-    round_trips: list[int] = field(default_factory=_no_latency)
+    __slots__ = (
+        *_NUMBERS, "families", "handed", "look_at", "missed", "publish_at", "publishers", "refused", "round_trips",
+        "written",
+    )  # fmt: skip
 
     are_shared: ClassVar[bool] = True
 
     are_kept: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self.abandoned = self.busy = self.bytes_read = self.bytes_written = self.computed = self.deletes = 0
+        self.dropped = self.errors = self.evictions = self.expirations = self.failed = self.hits = self.misses = 0
+        self.recovered = self.reused = self.sets = self.stale = self.unstored = self.waited = 0
+        self.compute_seconds = self.round_trip_seconds = self.look_at = 0.0
+        self.written, self.missed = Sampled(), Sampled()
+        self.publish_at = math.inf
+        self.publishers: list[Publishing] = []
+        self.handed: dict[str, Any] = {}
+        self.families: dict[str, Family] = {}
+        self.refused: dict[str, int] = {}
+        self.round_trips = [0] * len(LATENCY_SECONDS)
 
     def reads(self) -> tuple[int, int]:
         """Return this process's hits, those of get_or_set() among them, and its misses; they never become fewer."""
@@ -188,7 +176,7 @@ class Counters:
 
     def raw(self) -> dict[str, Any]:
         """Return all numbers as they are, for presented() and subtract()."""
-        families = {name: asdict(family) for name, family in self.families.copy().items()}
+        families = {name: family.as_dict() for name, family in self.families.copy().items()}
         lists = {"refused": self.refused.copy(), "round_trips": self.round_trips.copy(), "families": families}
         sampled = {"written": self.written.number, "missed": self.missed.number}
         return {name: getattr(self, name) for name in _NUMBERS} | sampled | lists
@@ -216,20 +204,6 @@ class Counters:
         for family, counted in raw["families"].items():
             for name, number in counted.items():
                 setattr(self.families[family], name, getattr(self.families[family], name) - number)
-
-
-_OTHERS: Final = {
-    "written",
-    "missed",
-    "publish_at",
-    "look_at",
-    "publishers",
-    "handed",
-    "families",
-    "refused",
-    "round_trips",
-}
-_NUMBERS: Final = [each.name for each in fields(Counters) if each.name not in _OTHERS]
 
 
 def presented(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -272,172 +246,3 @@ def less(counted: Mapping[Any, Any], base: Mapping[Any, Any]) -> dict[Any, Any]:
         is_nested = isinstance(number, Mapping)
         grown[name] = less(grown.get(name, {}), number) if is_nested else grown.get(name, 0) - number
     return grown
-
-
-@dataclass(frozen=True, slots=True)
-class FamilyStats:
-    """The counts of a family of keys.
-
-    Attributes:
-        hits: reads that found a live entry; None where no hit is looked at, as in this process's memory.
-        misses: reads that found none.
-        sets: entries written. In local memory a sample stands for them.
-        computed: values that functions have computed.
-        failed: computations that ended with an error.
-        compute_seconds: seconds that the computed values took.
-    """
-
-    hits: int | None = 0
-    misses: int = 0
-    sets: int = 0
-    computed: int = 0
-    failed: int = 0
-    compute_seconds: float = 0.0
-
-    @property
-    def hit_ratio(self) -> float | None:
-        """Hits per read, from 0.0 to 1.0; None where no hit is looked at, or nothing was read."""
-        return None if self.hits is None or not self.hits + self.misses else self.hits / (self.hits + self.misses)
-
-    @property
-    def saved_seconds(self) -> float | None:
-        """Seconds of computing that the hits have saved: their number, times the mean time of a computation."""
-        return None if self.hits is None else saved(self.hits, self.computed, self.compute_seconds)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields by name, with the hit ratio and the seconds saved."""
-        return asdict(self) | {"hit_ratio": self.hit_ratio, "saved_seconds": self.saved_seconds}
-
-    @property
-    def weight(self) -> int:
-        """Its reads and writes that are known."""
-        return (self.hits or 0) + self.misses + self.sets
-
-
-@dataclass(frozen=True, slots=True)
-class CacheStats:
-    """The result of ``cache.stats()``: counts since the storage was first opened.
-
-    All fields are plain numbers, texts, and mappings of such, for those who pass them on.
-
-    Attributes:
-        hits: reads that found a live entry.
-        misses: reads that found none.
-        sets: entries written, by whatever operation.
-        deletes: entries removed because somebody asked.
-        evictions: entries removed for room.
-        expirations: entries removed because their time was over.
-        errors: entries that could not be decoded, and failures of the storage that a
-            policy turned into a miss.
-        unstored: computed values that their callers got, and that the storage refused.
-        busy: operations that got no connection in time, as all of this process were in use.
-        entries: entries stored now, or None where the storage cannot tell.
-        bytes: bytes that keys and values take now, or None where the storage cannot tell.
-        tiers: name to counts of each tier, nearest first, of this process; none where there is but one.
-        reused: those of the hits that were get_or_set()'s, or @cached's: computations that were saved.
-        stale: values that were served after their timeout: while a new one was computed, or as that failed.
-        computed: values that functions have computed.
-        failed: computations that ended with an error.
-        abandoned: computations that were cancelled or cut short.
-        waited: waits of a caller for the computation of another.
-        compute_seconds: seconds that the computed values took.
-        dropped: keys of writes that an outage has dropped.
-        recovered: those of them whose older entries were removed or overwritten after it.
-        refused: reason to number of values that were not stored: "too_large", "unserializable", "full", "busy",
-            "unreachable" or "other".
-        breaker_openings: times that a server was taken for down.
-        connection_waits: operations that waited for a connection, as all of this process were in use.
-        connection_wait_seconds: seconds that they waited.
-        bytes_read: bytes of values that came from the other end of a connection.
-        bytes_written: bytes of values that were sent there.
-        round_trips: operations of the storage at the other end of a connection.
-        round_trip_seconds: seconds that these took.
-        latency: their numbers by time: upper bound of a bucket in seconds to how many took longer than that of the
-            bucket before, and no longer than this.
-        families: name to counts of each family of keys, the busiest first.
-        scope: whose counts these are: of this "handle", of all handles of the storage in this "process", of all
-            processes of this "machine", or of "all" processes on all hosts.
-        processes: the number of processes that have counted; None if that is not known.
-    """
-
-    hits: int = 0
-    misses: int = 0
-    sets: int = 0
-    deletes: int = 0
-    evictions: int = 0
-    expirations: int = 0
-    errors: int = 0
-    unstored: int = 0
-    busy: int = 0
-    entries: int | None = None
-    bytes: int | None = None
-    tiers: "Mapping[str, CacheStats]" = field(default_factory=dict)
-    reused: int = 0
-    stale: int = 0
-    computed: int = 0
-    failed: int = 0
-    abandoned: int = 0
-    waited: int = 0
-    compute_seconds: float = 0.0
-    dropped: int = 0
-    recovered: int = 0
-    refused: Mapping[str, int] = field(default_factory=dict)
-    breaker_openings: int = 0
-    connection_waits: int = 0
-    connection_wait_seconds: float = 0.0
-    bytes_read: int = 0
-    bytes_written: int = 0
-    round_trips: int = 0
-    round_trip_seconds: float = 0.0
-    latency: Mapping[float, int] = field(default_factory=dict)
-    families: Mapping[str, FamilyStats] = field(default_factory=dict)
-    scope: Scope = "process"
-    processes: int | None = 1
-
-    @classmethod
-    def of(cls, counted: Mapping[str, Any], *, counts_hits: bool = False, **more: Any) -> "CacheStats":
-        """Return the statistics of counts by name, as presented() or total() made them, and of further fields.
-
-        Args:
-            counted: the counts.
-            counts_hits: whether the families' hits are known.
-            **more: the fields that are no counts.
-        """
-        known = {} if counts_hits else {"hits": None}
-        families = {
-            name: FamilyStats(**{**family, **known})
-            for name, family in counted.get("families", {}).items()
-            if any(family.values())
-        }
-        busiest = dict(sorted(families.items(), key=lambda item: (-item[1].weight, item[0])))
-        latency = {float(bound): number for bound, number in counted.get("latency", {}).items()}
-        return cls(**{**counted, "families": busiest, "latency": dict(sorted(latency.items())), **more})
-
-    @property
-    def hit_ratio(self) -> float:
-        """Hits per read, from 0.0 to 1.0 (0.0 before the first read)."""
-        reads = self.hits + self.misses
-        return self.hits / reads if reads else 0.0
-
-    @property
-    def saved_seconds(self) -> float:
-        """Seconds of computing that the hits have saved: `reused`, times the mean time of a computation."""
-        return saved(self.reused, self.computed, self.compute_seconds)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields by name, with the hit ratio and the seconds saved; the tiers likewise, if there are any.
-
-        The buckets of `latency` have texts for names, as in JSON: "0.001", and "inf" for the last.
-        """
-        named = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "tiers"}
-        named["refused"] = dict(self.refused)
-        named["latency"] = {f"{bound:g}": number for bound, number in self.latency.items()}
-        named["families"] = {name: family.as_dict() for name, family in self.families.items()}
-        derived = {"saved_seconds": self.saved_seconds, "hit_ratio": self.hit_ratio}
-        tiers = {"tiers": {name: tier.as_dict() for name, tier in self.tiers.items()}} if self.tiers else {}
-        return named | derived | tiers
-
-
-def saved(hits: int, computed: int, compute_seconds: float) -> float:
-    """Return the seconds that so many hits have saved, by the mean time of a computation; 0.0 if there was none."""
-    return hits * compute_seconds / computed if computed else 0.0

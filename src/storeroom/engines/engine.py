@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 from weakref import WeakValueDictionary
 
 from storeroom.engines.counts import Counters
-from storeroom.engines.flights import Flights
 from storeroom.engines.nesting import Alone
 from storeroom.engines.storms import EvictionWatch
 from storeroom.engines.watching import watch
 from storeroom.locks import note, reentrant
 
 if TYPE_CHECKING:
+    from storeroom.engines.flights import Flights
     from storeroom.engines.remembered import Remembered
 
 __all__ = ["Engine", "close_all", "shared"]
@@ -52,7 +52,6 @@ class Engine:
         lock: held across a fork, so that a child never inherits a half-made change.
         alone: changes under the lock that are not to be made within one: see nesting.
         counters: of all handles together.
-        flights: computations of get_or_set(), coalesced among all handles.
         handles: those that use this engine, by their id.
         bounds: those of the storage, and until when they are known, by the ones that a handle was given.
         parts: engines that are used through this one alone.
@@ -77,7 +76,7 @@ class Engine:
         note(self.lock)
         self.alone = Alone(self.lock)
         self.counters = Counters()
-        self.flights = Flights()
+        self._flights: dict[str, Flights] = {}  # at most one entry: setdefault() lets the first thread win
         self.storms = EvictionWatch()
         self.handles = WeakValueDictionary[int, Any]()
         self.bounds: dict[tuple[Any, ...], tuple[Any, float]] = {}
@@ -86,6 +85,14 @@ class Engine:
     def alias(self) -> str:
         """An alias that uses it, for errors; "" where none is known."""
         return next((handle.settings.alias for handle in list(self.handles.values())), "")
+
+    @property
+    def flights(self) -> "Flights":
+        """The computations of get_or_set(), coalesced among all handles."""
+        flights = self._flights.get("")
+        if flights is None:
+            return self._flights.setdefault("", import_module("storeroom.engines.flights").Flights())
+        return flights
 
     def remember(self, removals: int) -> "Remembered":
         """Remember so many removals, or as many as before if these were more; return the memory."""
@@ -149,7 +156,8 @@ class Engine:
 
     def after_fork_in_child(self) -> None:
         """Make the engine whole in a child process, where no other thread of the parent lives on."""
-        self.flights.reset()
+        for flights in self._flights.values():
+            flights.reset()
         self.counters.reset()
 
     def close(self) -> None:

@@ -5,14 +5,14 @@ with numbers, UUIDs and other identifiers in it as ``*``: ``user:7:name`` is of 
 """
 
 import operator
-import re
 from collections import Counter
 from collections.abc import Collection, Sequence
-from fnmatch import translate
 from functools import partial
+from importlib import import_module
 from typing import Any, Final
 
 from storeroom.engines.counts import Counters, Family
+from storeroom.late import pattern
 
 __all__ = ["MOST_FAMILIES", "OTHER", "Families"]
 
@@ -34,11 +34,11 @@ _LONGEST: Final = 60
 _LOOKED_AT: Final = 250
 """Characters of a key that a pattern sees: a long one must not take long."""
 
-_UUID: Final = re.compile("[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_RUN: Final = re.compile("(?<![0-9a-zA-Z])[a-zA-Z]*+[0-9][0-9a-zA-Z]*")
-_IS_IDENTIFIER: Final = re.compile("[0-9a-fA-F]{8,}|[0-9a-zA-Z]{20,}").fullmatch
+_UUID: Final = pattern("[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_RUN: Final = pattern("(?<![0-9a-zA-Z])[a-zA-Z]*+[0-9][0-9a-zA-Z]*")
+_IDENTIFIER: Final = pattern("[0-9a-fA-F]{8,}|[0-9a-zA-Z]{20,}")
 """Of a digest, or a token such as the key of a session."""
-_NUMBER: Final = re.compile("[0-9]+")
+_NUMBER: Final = pattern("[0-9]+")
 _is_text: Final = partial(operator.is_, str)
 _ZEROS: Final = str.maketrans("123456789", "000000000")
 
@@ -55,7 +55,7 @@ class Families:
     """
 
     def __init__(self, patterns: Sequence[str], counters: Counters) -> None:
-        self._patterns = [(pattern, re.compile(translate(pattern)).match) for pattern in patterns]
+        self._patterns = [(each, pattern(import_module("fnmatch").translate(each)).match) for each in patterns]
         self._counters = counters
         self.known: dict[str, Family] = {}
         self._names: dict[str, str] = {}
@@ -129,12 +129,15 @@ class Families:
         return families.setdefault(name, Family())
 
     def _name_of(self, text: str) -> str:
-        for pattern, matches in self._patterns:
+        for name, matches in self._patterns:
             if matches(text):
-                return pattern
-        name = _RUN.sub(_collapsed, _UUID.sub("*", text[:_LONGEST].partition(":")[0]))
+                return name
+        name = text[:_LONGEST].partition(":")[0]
+        if name.replace("_", "").isalpha():  # as most are; a start need compile no pattern
+            return name
+        name = _RUN.sub(_collapsed, _UUID.sub("*", name))
         return name.encode("utf-8", "replace").decode()
 
 
-def _collapsed(run: re.Match[str]) -> str:
-    return "*" if _IS_IDENTIFIER(run[0]) else _NUMBER.sub("*", run[0])
+def _collapsed(run: Any) -> str:
+    return "*" if _IDENTIFIER.fullmatch(run[0]) else _NUMBER.sub("*", run[0])

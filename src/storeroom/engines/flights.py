@@ -20,7 +20,6 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 from weakref import WeakSet, ref
 
@@ -155,7 +154,6 @@ class Landing(NamedTuple):
     unsettled: Collection[str] = ()
 
 
-@dataclass(slots=True, weakref_slot=True, eq=False)
 class Wait:
     """A caller's wait for a flight, which is known weakly.
 
@@ -167,9 +165,12 @@ class Wait:
         loop: the event loop that stands still meanwhile, or None.
     """
 
-    is_over: bool = False
-    flight: Flight | None = None
-    loop: object = None
+    __slots__ = ("__weakref__", "flight", "is_over", "loop")
+
+    def __init__(self, *, is_over: bool = False) -> None:
+        self.is_over = is_over
+        self.flight: Flight | None = None
+        self.loop: object = None
 
 
 class Role(NamedTuple):

@@ -3,15 +3,15 @@
 Nobody looks at each eviction: a storage looks at their number now and then, where it has something else to do.
 """
 
-import logging
 import math
 from typing import Any, Final
 
 from storeroom import timeouts, wording
+from storeroom.late import logger_of
 
 __all__ = ["WINDOW_SECONDS", "EvictionWatch"]
 
-_log = logging.getLogger("storeroom.evictions")
+_log = logger_of("storeroom.evictions")
 
 WINDOW_SECONDS: Final = 60.0
 """A storm is more evictions within this than half of the entries that the cache may hold: none lives for long."""

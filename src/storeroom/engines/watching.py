@@ -6,7 +6,6 @@ is there, while nobody watches.
 """
 
 import os
-import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
 from importlib import import_module
@@ -39,7 +38,7 @@ def folders() -> Iterator[tuple[str, str]]:
         if named:
             yield named, named
         return
-    for base in private_folder.SHARED if hasattr(os, "geteuid") else (tempfile.gettempdir(),):
+    for base in private_folder.SHARED if hasattr(os, "geteuid") else (import_module("tempfile").gettempdir(),):
         around = os.path.join(base, private_folder.NAME)
         yield os.path.join(around, "top"), around
 

@@ -8,7 +8,6 @@ others are: ``subtype_dealloc()`` in CPython's Objects/typeobject.c.
 """
 
 import sys
-import sysconfig
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -23,6 +22,8 @@ def untracker() -> Untrack:
 
     None is for builds without the GIL, where it is not tried.
     """
+    import sysconfig  # noqa: PLC0415 -- only large maps ask
+
     if sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
         return bool
     try:

@@ -9,9 +9,9 @@ Not thread-safe: the caller holds a lock.
 """
 
 import math
+from _heapq import heappop, heappush  # the C module alone
 from collections import deque
 from collections.abc import Iterable
-from heapq import heappop, heappush
 from itertools import chain
 from operator import attrgetter
 from typing import Final

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from storeroom.backends.kept_bounds import KeptBounds
 from storeroom.base import BaseCache
 from storeroom.base.sharing import stats_apart
-from storeroom.engines.counts import CacheStats
+from storeroom.engines.stats import CacheStats
 from storeroom.exceptions import ConfigurationError
 from storeroom.registry import caches
 from storeroom.wording import nearest

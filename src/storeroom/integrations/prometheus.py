@@ -22,7 +22,8 @@ from typing import Any, Final, TypeAlias
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from storeroom.engines.counts import LATENCY_SECONDS, CacheStats
+from storeroom.engines.counts import LATENCY_SECONDS
+from storeroom.engines.stats import CacheStats
 from storeroom.exceptions import StoreroomError
 from storeroom.integrations.measures import (
     DOWN,

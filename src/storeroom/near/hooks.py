@@ -9,7 +9,7 @@ from functools import cached_property
 from importlib import import_module
 from typing import Any
 
-from storeroom.engines.counts import CacheStats
+from storeroom.engines.stats import CacheStats
 from storeroom.near.table import NearTable
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import LOOK, MISSING, StorageHooks

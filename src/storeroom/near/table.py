@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 
 from storeroom import timeouts
 from storeroom.engines import Engine
-from storeroom.engines.counts import CacheStats, Counters, total
+from storeroom.engines.counts import Counters, total
 from storeroom.engines.nesting import later
+from storeroom.engines.stats import CacheStats
 from storeroom.eviction import ENCODED, MOST_HITS, BoundedMap, Debris, Entries, Entry, entry_size, free
 from storeroom.exceptions import ReentrantUseError
 from storeroom.keys import TAG_PREFIX

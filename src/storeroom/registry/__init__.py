@@ -6,9 +6,9 @@ variables (``urls``), or falls back on an embedded default, whose owner ``progra
 BACKEND of each alias. ``configuration`` keeps a handle for each alias, and ``handler`` hands them out.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from storeroom.late import names_of
 from storeroom.registry.handler import cache, caches, configure
 
 if TYPE_CHECKING:
@@ -18,9 +18,4 @@ __all__ = ["cache", "caches", "config_from_url", "configure"]
 
 
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> object:
-        """Load config_from_url(), which few programs need, when it is first asked for: see PEP 562."""
-        if name != "config_from_url":
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return import_module("storeroom.registry.urls").config_from_url
+    __getattr__, __dir__ = names_of(__name__, {"config_from_url": "urls"})

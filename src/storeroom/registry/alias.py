@@ -1,12 +1,12 @@
 """One alias of CACHES, read and checked, of which handles are built."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from storeroom import config, wording
 from storeroom.base import BaseCache
 from storeroom.config.naming import building
+from storeroom.late import field, record
 
 __all__ = ["Alias", "copied"]
 
@@ -19,7 +19,7 @@ def copied(params: Mapping[str, Any]) -> dict[str, Any]:
     return copy
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Alias:
     """One alias of CACHES, read and checked."""
 

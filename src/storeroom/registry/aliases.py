@@ -3,11 +3,10 @@
 Everything is checked at once and nothing is opened: a mistake shows at start, not at the first use of its alias.
 """
 
-import inspect
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
 from itertools import combinations
-from pathlib import Path
 from typing import Any, Final
 
 from storeroom import config, wording
@@ -115,8 +114,10 @@ def backend_class(name: str, written: Mapping[str, Any]) -> type[Any]:
             f"{where} has no BACKEND.{hint} Add it: the dotted path of a class; Storeroom has: {paths}."
         )
     backend = backend_paths.resolve(written["BACKEND"], where)
+    if issubclass(backend, BaseCache):  # judged when it was made
+        return backend
     try:
-        inspect.signature(backend).bind("location", {})
+        import_module("inspect").signature(backend).bind("location", {})
     except ValueError:  # a class written in C need not tell
         return backend
     except TypeError as error:
@@ -143,7 +144,11 @@ def _absolute(location: str, directory: str | None, where: str) -> str:
     """Return the whole path, so that a later chdir() does not move the cache."""
     try:
         config.require_path(location)
-        return str(Path(directory or Path.cwd(), Path(location).expanduser()))
+        whole = os.path.join(directory or os.getcwd(), location)
+        if not location.startswith("~") and os.path.normpath(whole) == whole:  # as in most
+            return whole
+        path = import_module("pathlib").Path
+        return str(path(directory or path.cwd(), path(location).expanduser()))
     except ConfigurationError as error:
         raise ConfigurationError(f"{where}['LOCATION'] {str(error).removeprefix('LOCATION ')}") from None
     except RuntimeError as error:

@@ -8,7 +8,6 @@ import sys
 import warnings
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, Final
 
 from storeroom.exceptions import DeprecatedBackendWarning, InvalidCacheBackendError
@@ -55,9 +54,13 @@ EXTRAS: Final[dict[str, str]] = {
 """Top-level module of a driver to the extra that installs it, as in pyproject.toml."""
 
 
+def _is_there(module: str) -> bool:
+    return module in sys.modules or import_module("importlib.util").find_spec(module) is not None
+
+
 def available_paths() -> list[str]:
     """Return the dotted paths of the backends that this version has; no module is imported."""
-    return [path for path in PATHS if find_spec(path.rpartition(".")[0]) is not None]
+    return [path for path in PATHS if _is_there(path.rpartition(".")[0])]
 
 
 def install_command(module: str) -> str:
@@ -81,7 +84,7 @@ def resolve(backend: Any, alias: str) -> type[Any]:
     where = f"{alias}['BACKEND']"
     found = backend if isinstance(backend, type) else _import(backend, where)
     for module in getattr(found, "requires", ()):
-        if find_spec(module) is None:
+        if not _is_there(module):
             raise InvalidCacheBackendError(
                 f"{where} is {found.__qualname__}, which needs the module {module!r}, and that is not installed. "
                 f"{install_command(module)}"

@@ -6,32 +6,34 @@ new one.
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from storeroom.base import BaseCache
 from storeroom.exceptions import ConfigurationError, InvalidCacheBackendError
 from storeroom.registry.aliases import read_caches
-from storeroom.registry.sources import CONFIGURE, EMBEDDED_DEFAULT, Source
+from storeroom.registry.source import CONFIGURE, DJANGO, EMBEDDED_DEFAULT, Source
 
-__all__ = ["Configuration", "OwnConfiguration"]
+__all__ = ["DJANGO", "Configuration", "OwnConfiguration"]
 
+if TYPE_CHECKING:
+    from typing import Protocol
 
-class Configuration(Protocol):
-    """The owner of the handles: a configuration of Storeroom's own, or Django."""
+    class Configuration(Protocol):
+        """The owner of the handles: a configuration of Storeroom's own, or Django."""
 
-    @property
-    def source(self) -> Source:
-        """The CACHES dict, and where it was found."""
+        @property
+        def source(self) -> Source:
+            """The CACHES dict, and where it was found."""
 
-    @property
-    def handles(self) -> Mapping[str, BaseCache]:
-        """Alias to handle, for those that handle() need not be asked for."""
+        @property
+        def handles(self) -> Mapping[str, BaseCache]:
+            """Alias to handle, for those that handle() need not be asked for."""
 
-    def handle(self, alias: str) -> BaseCache:
-        """Return the alias's handle; raise InvalidCacheBackendError if there is no such alias."""
+        def handle(self, alias: str) -> BaseCache:
+            """Return the alias's handle; raise InvalidCacheBackendError if there is no such alias."""
 
-    def opened(self) -> list[BaseCache]:
-        """Return the handles built so far."""
+        def opened(self) -> list[BaseCache]:
+            """Return the handles built so far."""
 
 
 class OwnConfiguration:

@@ -10,7 +10,7 @@ from storeroom.exceptions import InvalidCacheBackendError
 if TYPE_CHECKING:
     from storeroom.base import BaseCache
     from storeroom.registry.configuration import Configuration
-    from storeroom.registry.sources import Source
+    from storeroom.registry.source import Source
 
 C = TypeVar("C")
 
@@ -70,9 +70,9 @@ class CacheHandler:
         Raises:
             ConfigurationError: something is wrong; the configuration before stays in force.
         """
-        from storeroom.registry import configuration, sources  # noqa: PLC0415 -- loaded by programs that use a cache
+        from storeroom.registry import configuration, source  # noqa: PLC0415 -- loaded by programs that use a cache
 
-        self.swap(configuration.OwnConfiguration(sources.Source(sources.CONFIGURE, "", caches)))
+        self.swap(configuration.OwnConfiguration(source.Source(source.CONFIGURE, "", caches)))
 
     def swap(self, configuration: "Configuration | None") -> "Configuration | None":
         """Put a configuration in force, or None for the next use to look for one; return the one before."""
@@ -155,7 +155,7 @@ def _find() -> "Configuration":
     from storeroom.registry import configuration, sources  # noqa: PLC0415 -- loaded by programs that use a cache
 
     source = sources.find_source()
-    if source.name == sources.DJANGO:
+    if source.name == configuration.DJANGO:
         return _DjangoConfiguration()
     return configuration.OwnConfiguration(source)
 

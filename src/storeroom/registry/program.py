@@ -7,13 +7,13 @@ table, and docs/decisions/0031-whose-cache.md the reasons.
 """
 
 import os
-import re
 import stat
 import sys
+from _blake2 import blake2b  # the C module alone
 from collections.abc import Mapping
-from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any, Final, Literal
+
+from storeroom.late import pattern, record
 
 __all__ = ["Owner", "anybody_writes", "find_owner", "main_name"]
 
@@ -31,7 +31,11 @@ _TYPED: Final = ("", "-", "-c", "-m", "/dev/stdin")
 """Names of a program that an interpreter is given line by line."""
 
 
-@dataclass(frozen=True, slots=True)
+_ODD: Final = pattern("[^A-Za-z0-9._-]+")
+"""Text that no name of a folder has."""
+
+
+@record(frozen=True, slots=True)
 class Owner:
     """The owner of the embedded default among those of one user."""
 
@@ -46,7 +50,7 @@ class Owner:
     def folder_name(self) -> str:
         """The name of its folder: one for people, and eight digits that stand for the path."""
         stem = os.path.splitext(os.path.basename(self.path))[0]
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip(".-")[:60] or "root"
+        name = _ODD.sub("-", stem).strip(".-")[:60] or "root"
         return f"{name}-{blake2b(os.fsencode(self.path + self.more), digest_size=4).hexdigest()}"
 
 

@@ -5,56 +5,30 @@ A source that is found and wrong is an error, never passed over for the next.
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
+from importlib import import_module
 from typing import Any, Final
 
 from storeroom.config import SETTINGS
 from storeroom.exceptions import ConfigurationError
 from storeroom.registry.program import anybody_writes, find_owner
+from storeroom.registry.source import DJANGO, EMBEDDED_DEFAULT, Source
 from storeroom.registry.user_folder import own_directory
 from storeroom.wording import nearest, shown
 
 __all__ = [
-    "DJANGO", "EMBEDDED_DEFAULT", "Source", "embedded", "find_source", "passed_over", "program_directory", "read_file",
-    "table_of",
+    "embedded", "find_source", "passed_over", "program_directory", "read_file", "table_of",
 ]  # fmt: skip
 
 # Environment variables: the path of a TOML file; the URL of a cache, also as CACHE_URL_<ALIAS>.
 CONFIG_VARIABLE: Final = "STOREROOM_CONFIG"
 URL_VARIABLE: Final = "CACHE_URL"
 
-# Names of sources.
-CONFIGURE: Final = "storeroom.configure()"
-DJANGO: Final = "Django's settings.CACHES"
-EMBEDDED_DEFAULT: Final = "the embedded default"
-
 # Roomy for one program, and bounded for the disk that it shares with others.
 _EMBEDDED_OPTIONS: Final = {"max_entries": 100_000, "max_bytes": "1GB"}
 
 # The same in the memory of each process.
 _MEMORY_OPTIONS: Final = {"max_entries": 10_000, "max_bytes": "64MB"}
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A CACHES dict, not yet checked, and where it was found."""
-
-    name: str  # the kind of source, for people to read
-    origin: str  # a path, the names of variables, a module; "" where the name says it all
-    caches: Mapping[str, Any] = field(repr=False)  # alias to its dict, as written
-    directory: str | None = None  # the base of a relative LOCATION that is a path; None for the current directory
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.origin})" if self.origin else self.name
-
-    def lacking(self, alias: object) -> str:
-        """Return the message that CACHES has no such alias."""
-        return (
-            f"There is no cache {alias!r} in CACHES; the aliases are {', '.join(map(repr, self.caches))}."
-            f"{nearest(str(alias), self.caches)} (The configuration is that of {self}.)"
-        )
 
 
 def find_source() -> Source:
@@ -126,10 +100,11 @@ def read_file(path: str | os.PathLike[str], subject: str | None = None) -> Sourc
     Raises:
         ConfigurationError: the file is missing or unreadable, is not TOML, or has no caches in it.
     """
-    file = Path(path).absolute()
+    file = str(import_module("pathlib").Path(path).absolute())
     source = _read_toml(file, _read_bytes(file, subject or f"{str(path)!r}"))
     if source is None:
-        raise ConfigurationError(f"{file} has no caches in it; expected a table [{table_of(file.name)}.default].")
+        table = table_of(os.path.basename(file))
+        raise ConfigurationError(f"{file} has no caches in it; expected a table [{table}.default].")
     return source
 
 
@@ -137,38 +112,39 @@ def _from_pyproject() -> Source | None:
     file = next(_pyproject_files(), None)
     if file is None:
         return None
-    content = _read_bytes(file, f"{str(file)!r}")
+    content = _read_bytes(file, repr(file))
     # Most projects have nothing for Storeroom: then their file need not be parsed, nor be valid.
     return _read_toml(file, content) if b"storeroom" in content else None
 
 
-def _pyproject_files() -> Iterator[Path]:
+def _pyproject_files() -> Iterator[str]:
     """Yield each pyproject.toml from the current directory upwards.
 
     The way up ends before a directory like /tmp, where anybody may put a file: one from there could have this program
     run the code of another user.
     """
     try:
-        current = Path.cwd()
+        directory = os.getcwd()
     except FileNotFoundError:  # it was removed: there is no project here
         return
-    for directory in (current, *current.parents):
-        if anybody_writes(directory):
-            return
-        file = directory / "pyproject.toml"
-        if os.path.isfile(file):  # noqa: PTH113 -- False, where Path.is_file() raises PermissionError
+    below = ""
+    while directory != below and not anybody_writes(directory):
+        file = os.path.join(directory, "pyproject.toml")
+        if os.path.isfile(file):
             yield file
+        directory, below = os.path.dirname(directory), directory
 
 
-def _read_bytes(file: Path, subject: str) -> bytes:
+def _read_bytes(file: str, subject: str) -> bytes:
     try:
-        return file.read_bytes()
+        with open(file, "rb") as opened:
+            return opened.read()
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigurationError(f"{subject} cannot be read ({reason}); expected a TOML file.") from error
 
 
-def _read_toml(file: Path, content: bytes) -> Source | None:
+def _read_toml(file: str, content: bytes) -> Source | None:
     """Return the caches of a TOML file, or None where it has no table for them."""
     import tomllib  # noqa: PLC0415 -- 10 ms that only a program with such a file need spend
 
@@ -176,18 +152,18 @@ def _read_toml(file: Path, content: bytes) -> Source | None:
         tables = tomllib.loads(content.decode())
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise ConfigurationError(f"{file} is not valid TOML: {error}.") from error
-    *outer, last = table_of(file.name).split(".")
+    *outer, last = table_of(os.path.basename(file)).split(".")
     for name in outer:
         tables = tables.get(name, {})
         if not isinstance(tables, dict):
             raise ConfigurationError(f"{name!r} in {file} is {shown(tables)}; expected a table.")
     for name in tables:
         if name != last:
-            where = f"[{'.'.join(outer)}] in {file}" if outer else str(file)
+            where = f"[{'.'.join(outer)}] in {file}" if outer else file
             raise ConfigurationError(f"{where} has {name!r}, which does not exist.{nearest(name, [last])}")
     if last not in tables:
         return None
-    return Source(file.name, str(file), _folded(tables[last], str(file)), str(file.parent))
+    return Source(os.path.basename(file), file, _folded(tables[last], file), os.path.dirname(file))
 
 
 def table_of(file_name: str) -> str:

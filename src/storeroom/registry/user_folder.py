@@ -1,14 +1,14 @@
 """The folder that this user's caches lie in where nothing is configured; a private one, or none."""
 
-import logging
 import os
 from typing import Final
 
 from storeroom import private_folder
+from storeroom.late import logger_of
 
 __all__ = ["own_directory", "own_folders"]
 
-_log = logging.getLogger("storeroom")
+_log = logger_of("storeroom")
 
 _told: set[str] = set()
 

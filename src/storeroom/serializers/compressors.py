@@ -5,12 +5,12 @@ The configuration says which are read (``options``), up to a bound.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from typing import Any, Final, TypeAlias
 
 from storeroom.exceptions import ConfigurationError, SerializationError
+from storeroom.late import record
 from storeroom.serializers import frames, plugins
 from storeroom.serializers.plugins import Compressor
 from storeroom.storage.interruptions import raise_if_foreign
@@ -37,7 +37,7 @@ def first_of(modules: tuple[str, ...]) -> Any:
     return import_module(modules[-1])
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class StreamFormat:
     """A compressed format that a library reads in pieces, so that its output can be bounded.
 

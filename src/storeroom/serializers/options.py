@@ -1,6 +1,6 @@
 """From OPTIONS to a codec: every choice is checked, and its library loaded, before the first value."""
 
-import pickle
+import _pickle as pickle  # the C module alone
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 from typing import Any, Final, TypeAlias

@@ -3,7 +3,7 @@
 Their frames carry a fingerprint: the bytes of another one might else be read as a different value, without error.
 """
 
-from hashlib import blake2b
+from _blake2 import blake2b  # the C module alone
 from importlib import import_module
 from types import ModuleType
 from typing import Any, Final, Protocol

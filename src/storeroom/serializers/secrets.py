@@ -4,9 +4,9 @@ Django's users store anything: model instances, responses, safe strings. A serve
 by a key that is derived from Django's own. Django counts where it is set up; it is never imported to find out.
 """
 
-import hmac
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, Final
 
 from storeroom.config import Settings
@@ -24,7 +24,7 @@ def secret_of(settings: Settings) -> Any:
     if "secret" in settings.given:
         return settings.options["secret"]
     keys = [key.encode() if isinstance(key, str) else key for key in _django_keys()]
-    return [hmac.digest(key, _PURPOSE, "sha256") for key in keys] or None
+    return [import_module("hmac").digest(key, _PURPOSE, "sha256") for key in keys] or None
 
 
 def _django_keys() -> Sequence[str | bytes]:

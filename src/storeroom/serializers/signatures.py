@@ -5,9 +5,9 @@ there is one. An earlier value that is put back under the same key is not notice
 the rest that is not signed.
 """
 
+from _blake2 import blake2b  # the C module alone
+from _operator import _compare_digest as compare_digest  # as in ``hmac``, which would load OpenSSL
 from collections.abc import Iterable
-from hashlib import blake2b
-from hmac import compare_digest
 from typing import Any, Final
 
 from storeroom.exceptions import ConfigurationError

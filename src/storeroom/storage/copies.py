@@ -4,7 +4,7 @@ And whether two copies are of one writing of an entry, which their own ``==`` do
 an array, or be always true.
 """
 
-from pickle import HIGHEST_PROTOCOL, dumps, loads
+from _pickle import dumps, loads  # the C module alone
 from typing import Any, Final
 
 from storeroom.exceptions import SerializationError
@@ -17,6 +17,8 @@ __all__ = ["IMMUTABLE", "TRIAL", "alike", "freeze", "pickled", "thaw"]
 IMMUTABLE: Final = frozenset({str, int, float, bool, type(None), bytes, complex})
 """Types whose objects are kept as they are: nobody can change them, so nobody can change the cache."""
 
+
+_HIGHEST: Final = -1  # as dumps() takes it
 
 _EXACT: Final = frozenset({str, int, bool, type(None), bytes, Envelope})
 """Types whose ``==`` tells writings apart: by value, or by an envelope's stamp. Floats are told by their bits, as NaN
@@ -46,10 +48,10 @@ def freeze(value: Any) -> Any:
 def pickled(value: Any, remedy: str = "") -> bytes:
     """Return the pickle of a value; raise SerializationError, with a remedy, if there is none that can be read."""
     try:
-        pickle = dumps(value, HIGHEST_PROTOCOL)
+        pickle = dumps(value, _HIGHEST)
     except Exception as error:
         # A class's own __reduce__ may raise anything; the caller's mistake is the same.
-        raise_if_foreign(error, dumps, value, HIGHEST_PROTOCOL)
+        raise_if_foreign(error, dumps, value, _HIGHEST)
         raise SerializationError(
             f"A value of type {type(value).__module__}.{type(value).__qualname__} cannot be pickled ({error}); "
             f"cache the data in it rather than the object{remedy}."
@@ -79,5 +81,5 @@ def alike(found: Any, expected: Any) -> bool:
         return False
     if type(found) in _EXACT:
         return bool(found == expected)
-    one, other = (value_or(None, dumps, value, HIGHEST_PROTOCOL) for value in (found, expected))
+    one, other = (value_or(None, dumps, value, _HIGHEST) for value in (found, expected))
     return one is not None and one == other

@@ -15,7 +15,6 @@ import os
 import struct
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from storeroom import timeouts
@@ -46,7 +45,6 @@ def new_stamp() -> int:
     return int.from_bytes(os.urandom(8), "big")
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Envelope:
     """A value and its conditions, not to be changed. Two are equal by their stamp: as one writing of an entry.
 
@@ -59,13 +57,14 @@ class Envelope:
         stamp: tells this writing from all others.
     """
 
-    value: Any
-    fresh_until: float
-    grace: float = 0.0
-    cost: float = 0.0
-    tags: tuple[tuple[str, int], ...] = ()
-    leased_until: float = 0.0
-    stamp: int = field(default_factory=new_stamp)
+    __slots__ = ("cost", "fresh_until", "grace", "leased_until", "stamp", "tags", "value")
+
+    def __init__(
+        self, value: Any, fresh_until: float, grace: float = 0.0, cost: float = 0.0,
+        tags: tuple[tuple[str, int], ...] = (), leased_until: float = 0.0, stamp: int | None = None,
+    ) -> None:  # fmt: skip
+        self.value, self.fresh_until, self.grace, self.cost, self.tags = value, fresh_until, grace, cost, tags
+        self.leased_until, self.stamp = leased_until, new_stamp() if stamp is None else stamp
 
     @property
     def kept_until(self) -> float:

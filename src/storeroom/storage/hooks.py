@@ -15,12 +15,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Final, NamedTuple, ParamSpec, TypeVar, final
 
 from storeroom.exceptions import NotSupportedError
-from storeroom.storage.clocks import Clock, machine_clock
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.steps import Steps, run
 
 if TYPE_CHECKING:
     from storeroom.storage.channel import Channel
+    from storeroom.storage.clocks import Clock
     from storeroom.storage.sightings import Sighting
 
 __all__ = [
@@ -336,7 +336,7 @@ class StorageHooks:
         """Remove all expired entries now; return how many (0 where the storage does so by itself)."""
         return 0
 
-    def _clock(self, storage_key: str) -> Clock | None:
+    def _clock(self, storage_key: str) -> "Clock | None":
         """Return a clock that all who share the key's storage go by, for locks; None if its expiry does so itself.
 
         This default is right on one machine. On another, a lock ends by that one's clock.
@@ -344,7 +344,8 @@ class StorageHooks:
         Raises:
             StorageError: the server is out of reach.
         """
-        return machine_clock()
+        clock: Clock | None = import_module("storeroom.storage.clocks").machine_clock()
+        return clock
 
     # For near tiers, see near.hooks ---------------------------------------------------------
 
@@ -413,7 +414,7 @@ class StorageHooks:
     _aprune = twin_of(_prune)
     _asight = twin_of(_sight)
 
-    async def _aclock(self, storage_key: str) -> Clock | None:
+    async def _aclock(self, storage_key: str) -> "Clock | None":
         return self._clock(storage_key)
 
     async def _acount(self, storage_key: str, delta: float, start: float, expires_at: float) -> float | None:

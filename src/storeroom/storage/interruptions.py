@@ -11,7 +11,7 @@ error of their own of whatever they meet: then Python keeps the one from outside
 
 import sys
 from collections.abc import Callable
-from opcode import opmap
+from importlib import import_module
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -109,4 +109,5 @@ def _is_of_statement(error: BaseException) -> bool:
     frames = error.__traceback__
     while frames is not None and frames.tb_next is not None:
         frames = frames.tb_next
-    return frames is not None and frames.tb_frame.f_code.co_code[frames.tb_lasti] == opmap["RAISE_VARARGS"]
+    statement = import_module("opcode").opmap["RAISE_VARARGS"]
+    return frames is not None and frames.tb_frame.f_code.co_code[frames.tb_lasti] == statement

@@ -7,7 +7,6 @@ through, *half-open*: if it succeeds the breaker closes, else it stays open for 
 Source: M. Nygard, "Release It!" (2007), chapter 5.
 """
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,13 +14,14 @@ from typing import Final, TypeAlias
 from weakref import ref
 
 from storeroom import timeouts, wording
+from storeroom.late import logger_of
 from storeroom.locks import reentrant
 
 __all__ = [
     "FAILURES", "PAUSE_SECONDS", "CircuitBreaker", "are_answers_refused", "is_room_needed", "no_answers", "room_needed",
 ]  # fmt: skip
 
-logger = logging.getLogger("storeroom.outages")
+logger = logger_of("storeroom.outages")
 
 FAILURES: Final = 3
 """Failures in a row that open the breaker: one may be a connection that idled out, three are an outage."""

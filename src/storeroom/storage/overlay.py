@@ -10,11 +10,13 @@ attribute that is None, and pays for nothing more.
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from storeroom.storage.channel import Channel
 from storeroom.storage.hooks import OVERLAID, OVERLAY_ATTRIBUTE, StorageHooks
 from storeroom.storage.steps import Steps, arun, run
+
+if TYPE_CHECKING:
+    from storeroom.storage.channel import Channel
 
 __all__ = [
     "HOOKS", "MEMO", "TRANSACTION", "Finder", "Overlay", "Relay", "Slot", "every", "first", "first_two", "install",
@@ -74,7 +76,7 @@ class Relay(StorageHooks):
 
     _below: StorageHooks
 
-    def _channel(self) -> Channel | None:
+    def _channel(self) -> "Channel | None":
         return self._below._channel()
 
 

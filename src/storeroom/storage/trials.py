@@ -5,16 +5,16 @@ class stands is read back when it is stored, so that its author learns of it the
 read, as its class has changed or is missing, is a miss, which the log tells of once.
 """
 
-import logging
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 
 from storeroom.exceptions import SerializationError
+from storeroom.late import logger_of
 from storeroom.storage.interruptions import raise_if_foreign
 
 __all__ = ["Trial", "names_in", "note_unreadable"]
 
-_log = logging.getLogger("storeroom")
+_log = logger_of("storeroom")
 
 _MOST: Final = 5000
 """Names that are remembered. More are made on the way, or made up, and the first ones are tried again."""

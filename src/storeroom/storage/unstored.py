@@ -5,13 +5,13 @@ value that was computed goes to its caller all the same; that it is not stored i
 type of value, function that computes it, and kind of error.
 """
 
-import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, Self, TypeAlias
 
 from storeroom.exceptions import SerializationError, StorageError, UnreachableError, ValueTooLargeError
+from storeroom.late import logger_of
 from storeroom.storage.hooks import StorageHooks, Swap
 from storeroom.storage.interruptions import is_from_outside
 from storeroom.storage.outages import room_needed
@@ -22,7 +22,7 @@ __all__ = [
     "swap_many",
 ]  # fmt: skip
 
-_log = logging.getLogger("storeroom.computing")
+_log = logger_of("storeroom.computing")
 
 Refused: TypeAlias = dict[str, Exception]
 """Storage key to the error that refused its value."""

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final, Literal
 from storeroom import config, registry
 from storeroom.backends.policies import ANSWERS
 from storeroom.base import BaseCache
-from storeroom.engines.counts import CacheStats
+from storeroom.engines.stats import CacheStats
 from storeroom.exceptions import ConfigurationError, StorageError
 from storeroom.registry.aliases import Alias, read_alias
 from storeroom.storage.clocks import Clock

@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from importlib import import_module
 from struct import Struct
 from struct import error as StructError  # noqa: N812 -- an exception class
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 import lmdb
 
-from storeroom import config, timeouts
+from storeroom import config, storage, timeouts
 from storeroom.backends.fallbacks import check_fallback
 from storeroom.backends.filebased.comparing import ComparingCache
 from storeroom.backends.filebased.counts import read_counts
@@ -54,7 +53,7 @@ from storeroom.backends.policies import ON_ERROR
 from storeroom.base import BaseCache
 from storeroom.base.backend_class import declared_as
 from storeroom.engines import shared
-from storeroom.engines.counts import CacheStats, total
+from storeroom.engines.counts import total
 from storeroom.eviction import MOST_HITS
 from storeroom.exceptions import (
     ConfigurationError,
@@ -65,6 +64,7 @@ from storeroom.exceptions import (
     ValueTooLargeError,
     WriteTimeoutError,
 )
+from storeroom.late import replaced
 from storeroom.serializers import Codec, build_codec
 from storeroom.serializers.frames import TEXT_BYTE
 from storeroom.serializers.parts import is_large
@@ -74,6 +74,7 @@ from storeroom.storage.steps import run
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
 
 if TYPE_CHECKING:
+    from storeroom.engines.stats import CacheStats
     from storeroom.storage.sightings import Sighting
 
 __all__ = ["FileBasedCache"]
@@ -115,7 +116,7 @@ class FileBasedCache(WritePolicy, ComparingCache):
         "write_timeout": config.Option(
             config.number(0.001), 5.0, "Seconds that a write waits for those of other processes, at most."
         ),
-        "on_error": replace(
+        "on_error": replaced(
             ON_ERROR,
             meaning='What a write does after write_timeout: "miss", "raise" or "fallback:<alias>", or a word for each '
             "family of operations.",
@@ -437,7 +438,7 @@ class FileBasedCache(WritePolicy, ComparingCache):
     def _whose(self) -> dict[str, Any]:
         return {"scope": "machine", "processes": None}
 
-    def _stats_of_all(self, scope: str | None, *, with_own: bool = True) -> CacheStats:
+    def _stats_of_all(self, scope: str | None, *, with_own: bool = True) -> "CacheStats":
         return self.stats() if scope == "all" else super()._stats_of_all(scope, with_own=with_own)
 
     def _reset_stats(self) -> None:

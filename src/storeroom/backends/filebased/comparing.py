@@ -7,6 +7,7 @@ the bytes before, and the transaction looks whether these are still there; if no
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from storeroom import storage
 from storeroom.backends.filebased.pieces import Laid, size_of
 from storeroom.backends.filebased.records import (
     HASHED,
@@ -30,7 +31,6 @@ from storeroom.exceptions import DecodeError, SerializationError, ValueTooLargeE
 from storeroom.serializers import Codec
 from storeroom.serializers.frames import is_plain_integer
 from storeroom.serializers.parts import Part, is_large
-from storeroom.storage.counters import numeric
 from storeroom.storage.envelope import Envelope, is_unread
 from storeroom.storage.hooks import LOOK, MISSING, Swap
 from storeroom.storage.inline import WouldWaitError
@@ -130,7 +130,7 @@ class ComparingCache(TransactingCache, abstract=True):
             table.note_use(record)
             frame = own_frame(storage_key, entry_key, record, table.frame_of)
             if frame and is_whole and is_plain_integer(frame):  # digits alone: no code but this
-                counted = numeric(storage_key, self._loaded(storage_key, frame)) + delta
+                counted = storage.counters.numeric(storage_key, self._loaded(storage_key, frame)) + delta
                 table.put(entry_key, self._frame(storage_key, entry_key, counted), read_header(record)[0], self._bounds)
                 return counted
             if frame != seen or not new:
@@ -140,7 +140,7 @@ class ComparingCache(TransactingCache, abstract=True):
 
         while isinstance(found := self._write(incr), bytes):
             seen = found
-            total = numeric(storage_key, self._loaded(storage_key, seen)) + delta
+            total = storage.counters.numeric(storage_key, self._loaded(storage_key, seen)) + delta
             new = self._frame(storage_key, entry_key, total)
         return found
 

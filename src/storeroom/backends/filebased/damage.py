@@ -1,7 +1,6 @@
 """Damage of an environment: found before LMDB maps the file, as far as it can be, and moved aside."""
 
 import contextlib
-import logging
 import os
 from typing import Final
 
@@ -11,10 +10,11 @@ from storeroom.backends.filebased.files import ClosingNote, find_fault, last_tra
 from storeroom.backends.filebased.holds import Holds
 from storeroom.backends.filebased.slotfile import last_attempt
 from storeroom.backends.filebased.turns import Turns
+from storeroom.late import logger_of
 
 __all__ = ["DAMAGE", "is_damaged", "move_aside"]
 
-logger = logging.getLogger("storeroom.filebased")
+logger = logger_of("storeroom.filebased")
 
 DAMAGE: Final = (
     lmdb.CorruptedError,

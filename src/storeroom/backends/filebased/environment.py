@@ -19,7 +19,6 @@ the environment verifies it, and moves it aside if anything is amiss.
 """
 
 import contextlib
-import logging
 import math
 import os
 import sys
@@ -27,7 +26,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
-from traceback import clear_frames
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -48,10 +47,11 @@ from storeroom.backends.filebased.turns import AT_LAST_SECONDS, ReplacedError, T
 from storeroom.backends.ownership import when_given
 from storeroom.config.naming import named
 from storeroom.exceptions import ReentrantUseError, StorageError
+from storeroom.late import logger_of
 
 __all__ = ["Environment"]
 
-logger = logging.getLogger("storeroom.filebased")
+logger = logger_of("storeroom.filebased")
 
 FORMAT: Final = "storeroom-1"
 """Name of the subdirectory; a change of the record layout changes the number."""
@@ -373,7 +373,7 @@ class Environment(RecoveringEngine):
         Raises:
             StorageError: nothing can be done here; the message says what can.
         """
-        clear_frames(error.__traceback__)  # they hold on to the transaction
+        import_module("traceback").clear_frames(error.__traceback__)  # they hold on to the transaction
         is_size = isinstance(error, lmdb.MapResizedError | lmdb.MapFullError)
         if isinstance(error, TakenError) or "closed" in str(error) or (is_size and self._has_followed(error)):
             return is_last  # nothing was done yet: another thread had it rest, say, perhaps not for the first time

@@ -2,10 +2,10 @@
 
 import contextlib
 import os
-import shutil
 import struct
+from _blake2 import blake2b  # the C module alone
 from collections.abc import Callable
-from hashlib import blake2b
+from importlib import import_module
 from typing import Final
 
 from storeroom.backends.filebased.folder import open_own
@@ -156,7 +156,7 @@ def find_fault(path: str, is_in_doubt: Callable[[], bool]) -> str | None:
 def is_full(directory: str) -> bool:
     """Tell whether the disk has no room for a few pages more."""
     try:
-        return shutil.disk_usage(directory).free < 64 * 1024
+        return bool(import_module("shutil").disk_usage(directory).free < 64 * 1024)
     except OSError:
         return False
 

@@ -21,8 +21,8 @@ Where a frame lies aside, the entry's record has a byte in its place that no cod
 frame, so that all but its value, its tags among it, can be told without it.
 """
 
+from _blake2 import blake2b  # the C module alone
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import blake2b
 from itertools import chain, islice, takewhile
 from struct import Struct
 from typing import Any, Final

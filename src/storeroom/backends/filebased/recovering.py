@@ -1,16 +1,16 @@
 """The state of an engine whose writes have waited for too long: the next one removes the entries that they dropped."""
 
-import logging
 import math
 from typing import Any
 
 from storeroom.backends.filebased.records import entry_key_of
 from storeroom.backends.recovery import Dropped
 from storeroom.engines import Engine
+from storeroom.late import logger_of
 
 __all__ = ["RecoveringEngine"]
 
-logger = logging.getLogger("storeroom.filebased")
+logger = logger_of("storeroom.filebased")
 
 
 class RecoveringEngine(Engine):

@@ -4,12 +4,12 @@ LOCATION is a name. Caches of the same name share their data, as in Django; anot
 where, and what goes when it is full, is the business of `storeroom.eviction`.
 """
 
+from _pickle import loads  # the C module alone
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from pickle import loads
 from typing import Any, ClassVar, Final
 
-from storeroom import config, timeouts
+from storeroom import config, storage, timeouts
 from storeroom.backends.kept_bounds import note_given
 from storeroom.backends.locmem.contents import PART, MemoryContents, MemoryEngine
 from storeroom.backends.locmem.hot_path import hot
@@ -25,10 +25,8 @@ from storeroom.eviction import ENCODED, MOST_HITS, Entry
 from storeroom.exceptions import ReentrantUseError, SerializationError, ValueTooLargeError
 from storeroom.keys import TAG_PREFIX
 from storeroom.storage.copies import IMMUTABLE
-from storeroom.storage.counters import numeric
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import LOOK, MISSING, StorageHooks
-from storeroom.storage.interruptions import raise_if_foreign
 from storeroom.storage.steps import parts, run
 from storeroom.timeouts import DEFAULT_TIMEOUT, LONGEST_TIMEOUT, NUMBERS, Timeout
 
@@ -205,7 +203,7 @@ class LocMemCache(MemoryContents):
                         try:
                             value = loads(encoded)
                         except Exception as error:  # noqa: BLE001 -- not readable, which what follows finds out, too
-                            raise_if_foreign(error, loads, encoded)
+                            storage.interruptions.raise_if_foreign(error, loads, encoded)
                     if value is not ENCODED:
                         freq = entry.freq
                         if freq < MOST_HITS:
@@ -396,7 +394,7 @@ class LocMemCache(MemoryContents):
             if counted is not None:
                 return counted
             # A subclass of theirs, whose own code runs, or no number at all.
-            total = numeric(storage_key, value if encoded is None else self._thawed(encoded)) + delta
+            total = storage.counters.numeric(storage_key, value if encoded is None else self._thawed(encoded)) + delta
             if self._replaced(storage_key, (value, encoded), self._kept(storage_key, total), entry.expires_at):
                 return total
 

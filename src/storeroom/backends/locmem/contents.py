@@ -1,13 +1,13 @@
 """All that one name holds in this process's memory, and the operations on the whole of it: in parts, as others wait."""
 
 import time
+from _pickle import loads  # the C module alone
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
-from pickle import loads
 from typing import TYPE_CHECKING, Any, Final
 
-from storeroom import config, timeouts
+from storeroom import config, storage, timeouts
 from storeroom.backends.inline import InlineCache
 from storeroom.backends.locmem.values import WITH_CONDITIONS, encode, frozen, thawed
 from storeroom.backends.process_locks import ProcessLocks
@@ -19,10 +19,7 @@ from storeroom.keys import TAG_PREFIX, KeySpace
 from storeroom.storage.copies import alike
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING, Conditional
-from storeroom.storage.interruptions import raise_if_foreign
 from storeroom.storage.steps import parts
-from storeroom.storage.tags import is_written
-from storeroom.storage.trials import names_in, note_unreadable
 
 if TYPE_CHECKING:
     from storeroom.engines.remembered import Remembered
@@ -126,7 +123,7 @@ class MemoryContents(InlineCache, abstract=True):
             return MISSING
         for key, version in envelope.tags:
             entry = versions.get(key)
-            if entry is None or entry.expires_at <= now or not is_written(entry.value, version):
+            if entry is None or entry.expires_at <= now or not storage.tags.is_written(entry.value, version):
                 return MISSING
             if entry.freq < MOST_HITS:
                 entry.freq += 1
@@ -146,9 +143,9 @@ class MemoryContents(InlineCache, abstract=True):
             return self._unreadable(encoded, error)
 
     def _unreadable(self, encoded: bytes, error: Exception) -> Any:
-        raise_if_foreign(error, loads, encoded)
+        storage.interruptions.raise_if_foreign(error, loads, encoded)
         self._counters.errors += 1
-        note_unreadable(names_in(encoded), error)
+        storage.trials.note_unreadable(storage.trials.names_in(encoded), error)
         return MISSING
 
     def _seen(self, storage_key: str, expected: Any) -> tuple[Any, Any] | None:

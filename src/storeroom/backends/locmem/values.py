@@ -1,6 +1,6 @@
 """Values as local memory keeps them: immutable ones as they are, the others as pickles."""
 
-from pickle import loads
+from _pickle import loads  # the C module alone
 from typing import Any, Final
 
 from storeroom import timeouts

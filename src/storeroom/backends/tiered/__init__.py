@@ -14,8 +14,9 @@ from storeroom.backends.tiered.tiers import Tier, check_tiers, opening, parse, t
 from storeroom.base import BaseCache
 from storeroom.base.backend_class import declared_as
 from storeroom.base.sharing import share
-from storeroom.engines.counts import CacheStats, total
+from storeroom.engines.counts import total
 from storeroom.engines.families import Families
+from storeroom.engines.stats import CacheStats
 from storeroom.eviction import ENCODED, MOST_HITS
 from storeroom.exceptions import ConfigurationError
 from storeroom.near import NearOverlay, NearTable, table_of

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from storeroom.cli.top.reports import Report
-from storeroom.engines.counts import saved, total
+from storeroom.engines.counts import total
+from storeroom.engines.stats import saved
 
 __all__ = ["COLUMNS", "Column", "Row", "caches_of", "families_of", "processes_of", "program_name"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from storeroom.functions.decorator import cached
 from storeroom.registry import caches
-from storeroom.registry.sources import Source
+from storeroom.registry.source import Source
 from storeroom.testing import concurrency
 from storeroom.testing.capabilities import needs
 from storeroom.testing.concurrency import Gate, in_background
