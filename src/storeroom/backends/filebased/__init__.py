@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 import lmdb
 
-from storeroom import config, storage, timeouts
+from storeroom import config, timeouts
 from storeroom.backends.fallbacks import check_fallback
 from storeroom.backends.filebased.comparing import ComparingCache
 from storeroom.backends.filebased.counts import read_counts
