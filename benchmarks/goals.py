@@ -50,6 +50,10 @@ REASONS: Final = {
         "Beside LMDB, each old record is looked at, as its slot is that of the new one, which costs as much as LMDB's "
         "own write, and as much again is the loop that makes the records."
     ),
+    "file get of an array of 10 MB": (
+        "both libraries make bytes, and Python's array copies them, as it takes no other's memory. Which of them meets "
+        "memory that the system has to clear first, page by page, differs from turn to turn."
+    ),
     "file get of 100 MB of bytes": (
         "nearly all of the time is the system's, which clears 100 MB of new memory for the value, in either library."
     ),
