@@ -231,7 +231,7 @@ NEEDED = {
 #: Starts: lines of code, the most modules of the package that they load, and the most of all.
 STARTS = {
     "import": (FIRST_LINE, 5, 45),
-    "memory": (f"{FIRST_LINE}\nconfigure({{'default': {{'BACKEND': {_LOCMEM!r}}}}})\ncache.get('key')", 70, 116),
+    "memory": (f"{FIRST_LINE}\nconfigure({{'default': {{'BACKEND': {_LOCMEM!r}}}}})\ncache.get('key')", 72, 118),
     "files": (
         f"{FIRST_LINE}\nconfigure({{'default': {{'BACKEND': {_FILES!r}, 'LOCATION': 'files'}}}})\ncache.get('key')",
         110,

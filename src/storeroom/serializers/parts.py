@@ -11,7 +11,7 @@ themselves, behind an opcode with their length; here, the opcode of a buffer tak
 Sources: PEP 574; save_bytes() and the like in Python's pickle.py, as in Modules/_pickle.c.
 """
 
-import pickle
+import _pickle as pickle  # the C module alone
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from struct import Struct
 from types import NoneType

@@ -6,8 +6,8 @@ the compiled ones off, if it is set when the process begins. See docs/decisions/
 """
 
 import os
+from _pickle import loads  # the C module alone
 from importlib import import_module
-from pickle import loads
 from typing import Any, Final, TypeVar
 
 from storeroom import timeouts
