@@ -100,6 +100,7 @@ class TestRedis(Redis, CacheContract):
         return redis_databases.url()
 
 
+@pytest.mark.long
 class TestRedisWithSecret(Redis, SignedValues):
     """Values are signed for their keys: everything may be stored, and a key cannot simply be renamed."""
 
@@ -122,6 +123,7 @@ class TestValkey(Redis, AnotherServer):
         return valkey_databases.url()
 
 
+@pytest.mark.long
 class TestRedisReplica(Redis, ReadsFromReplicas):
     """Written to one server and read from another, which a writer does not notice."""
 
@@ -143,6 +145,7 @@ class TestRedisReplica(Redis, ReadsFromReplicas):
         return cache
 
 
+@pytest.mark.long
 class TestRedisLeastRights(Redis, LeastRights):
     """The user has no rights but those that `storeroom check` prints."""
 
@@ -176,6 +179,7 @@ class TestRedisWithoutScripts(Redis, LeastRights):
         return redis_databases.url()
 
 
+@pytest.mark.long
 class TestRedisSentinel(Redis, AnotherServer):
     """A primary that three Sentinels name."""
 

@@ -111,6 +111,7 @@ class TestMemoryBeforeFiles(Tiered, CacheContract):
     """The whole contract, on the fake clock."""
 
     sequences = 10  # of the same operations on local memory and files there are more
+    in_both_modes: ClassVar = frozenset[str]()  # TestMemoryBeforeRedis runs in both what tiers change
     lacks = NEAR
 
 
@@ -125,6 +126,7 @@ class TestMemoryBeforeSQLite(Tiered, AnotherStorage):
         return [MEMORY, {**storage, "LOCATION": "cache_table", "OPTIONS": {**storage["OPTIONS"], "url": url}}]
 
 
+@pytest.mark.long
 class TestMemoryBeforePostgreSQL(Tiered, AnotherThatTells):
     """A server that tells of changes by NOTIFY."""
 

@@ -160,6 +160,7 @@ def test_overheads_are_ratios_of_times(tmp_path):
     assert [line.split("|")[1].strip() for line in section[-1].splitlines()[2:]] == names
 
 
+@pytest.mark.long
 def test_stampedes_are_counted_and_timed():
     """A stampede measurement counts each computation and latency: Storeroom computes once, Django once a client."""
     told = stampede.measure(1.5, clients=8)
@@ -172,7 +173,7 @@ def test_stampedes_are_counted_and_timed():
     assert stampede.judge(told)[0].is_reached
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_throughput_is_measured_with_threads_and_processes():
     """Throughput has a positive rate for each library and each number of threads and processes."""
     threads = throughput.by_threads((1, 2), Effort(rounds=1, seconds=0.01))
@@ -243,7 +244,7 @@ def test_storages_are_replayed(storage):
     assert hits.replay_stored(open_cache, loop(400, 100), 50) < 50
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_command_writes_a_page_whose_charts_exist(tmp_path, capsys):
     """The command writes the page with every verdict, the figures as JSON, and all charts the page links."""
     rows = "^locmem incr$|^locmem get of a nested|^file get at 1(,0)?00 |hit ratio"

@@ -27,7 +27,17 @@ def test_contenders_are_compared_within_each_round():
 def test_files_are_compared_with_files():
     """A peer whose pages are in files is no measure for memory."""
     measured = row(contenders.GROUPS[-1], Storeroom=(900, 900, 900))
-    assert [verdict.measured for verdict in verdicts([measured])] == ["9.00×", "1.00×"]
+    limit = ", of 1.00× that the server allows"
+    assert [verdict.measured for verdict in verdicts([measured])] == [f"9.00×{limit}", f"1.00×{limit}"]
+
+
+def test_what_the_server_allows_is_told_where_it_is_less_than_the_goal():
+    """The rate of an application that does nothing bounds that of each cache."""
+    measured = row(**{contenders.BARE: (250, 299, 301), PEER: (100, 100, 100)})
+    told = {verdict.goal.rpartition(" ")[2]: verdict.measured for verdict in verdicts([measured])}
+    assert told[PEER] == "1.00×, of 2.99× that the server allows"
+    measured = row(**{contenders.BARE: (300, 300, 300)})
+    assert all(verdict.measured == "1.00×" for verdict in verdicts([measured]))
 
 
 def test_the_page_has_all_rows_and_the_share_of_nginx(tmp_path):

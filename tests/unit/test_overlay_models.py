@@ -166,7 +166,7 @@ class MemoMachine(CacheMachine):
         super().teardown()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["sync", "async"])
 @pytest.mark.parametrize("cache_class", [LocMemCache, DictCache])
 @pytest.mark.parametrize("machine", [TransactionMachine, MemoMachine])

@@ -39,6 +39,7 @@ class SequencesContract(Suite):
 
         # Derandomised, so that a run says something about the code, not about the day.
         settings = hypothesis.settings(
-            max_examples=self.sequences, stateful_step_count=40, deadline=None, derandomize=True, database=None
-        )
+            max_examples=self.sequences, stateful_step_count=40, deadline=None, derandomize=True, database=None,
+            suppress_health_check=[hypothesis.HealthCheck.too_slow],  # of a busy machine
+        )  # fmt: skip
         hypothesis.stateful.run_state_machine_as_test(machine(make_cache, mode), settings=settings)
