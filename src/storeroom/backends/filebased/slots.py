@@ -13,6 +13,7 @@ blocks, leads to the entries that are due, in whatever order their times came.
 """
 
 import math
+from array import array
 from collections.abc import Iterator
 from itertools import compress, count, takewhile
 from struct import Struct
@@ -197,17 +198,15 @@ class Slots(SlotFile):
     def set_kind(self, slots: list[int], kind: int) -> None:
         """Change the kind of slots, which a transaction that fails takes back."""
         words, kinds, end = self.words, self.kinds, self.words[LOGGED]
-        later = end + len(slots)
-        if later > _LOG_ROOM:
+        if end + len(slots) > _LOG_ROOM:
             self.give_up_log()
-            for slot in slots:
-                kinds[slot] = kind
-            return
-        words[LOGGED] = later
+        else:
+            # The log before its length, and that before the kinds: an exception may come in between.
+            logged = array("Q", [slot << 8 | kinds[slot] for slot in slots])
+            words[_LOG_AT + end : _LOG_AT + end + len(slots)] = logged
+            words[LOGGED] = end + len(slots)
         for slot in slots:
-            words[_LOG_AT + end] = slot << 8 | kinds[slot]
             kinds[slot] = kind
-            end += 1
 
     def find(self, kind: int, start: int) -> int:
         """Return the first slot of a kind from `start` on, around the end; -1 if there is none."""
