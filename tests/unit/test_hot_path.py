@@ -5,6 +5,7 @@ Where none are built, the tests compare the methods in Python with themselves.
 
 import gc
 import inspect
+import itertools
 import os
 import pickle
 import pydoc
@@ -28,7 +29,11 @@ from storeroom.testing import FakeClock
 from storeroom.testing.isolation import engines_of_its_own
 from tests.handles import InPython
 
-compiled = pytest.mark.skipif(not IS_COMPILED, reason="no compiled methods were built, or they are switched off")
+#: Where there is no compiler, the methods in Python are all that there is. In CI there is one.
+compiled = pytest.mark.skipif(
+    not IS_COMPILED and (not os.environ.get("CI") or os.environ.get("STOREROOM_PURE", "0") not in {"", "0"}),
+    reason="no compiled methods were built, or they are switched off",
+)
 
 
 @pytest.fixture
@@ -280,11 +285,12 @@ def test_no_way_loses_an_object_or_a_reference(cache, way):
         return [sys.getallocatedblocks(), *map(sys.getrefcount, held)]
 
     try:
-        used()
-        before, after = used(), used()
+        _, *looks = [used() for _ in range(5)]
     finally:
         gc.unfreeze()
-    grown = [now - then for then, now in zip(before, after, strict=True)]
+    rounds = [[now - then for then, now in zip(*pair, strict=True)] for pair in itertools.pairwise(looks)]
+    # What is lost is lost in each round; another thread of the process allocates in some.
+    grown = [min(each) for each in zip(*rounds, strict=True)]
     assert max(grown) < 100, grown
 
 
