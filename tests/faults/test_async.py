@@ -22,10 +22,10 @@ from tests.handles import put_in_a_process_of_its_own
 from tests.servers.proxy import Proxy
 
 #: Seconds that a silent server is waited for.
-PATIENCE = 0.4
+PATIENCE = 1.0
 
 #: Seconds that an event loop may be late beside the time that the machine makes everyone wait. Far less than PATIENCE.
-LATE = 0.2
+LATE = 0.5
 
 #: Databases are alike to their callers, and MariaDB takes its time to connect.
 WITH_ONE_DATABASE = kinds("redis", *MEMCACHED, "postgresql")

@@ -240,13 +240,13 @@ def test_event_loop_goes_on_while_another_writes(make: Make, path: Path) -> None
         while not all(task.done() for task in tasks):
             await asyncio.sleep(0.001)
             longest, last = max(longest, time.perf_counter() - last), time.perf_counter()
-            if other.in_transaction and last - begun > 0.5:
+            if other.in_transaction and last - begun > 1.5:
                 other.execute("ROLLBACK")
         await asyncio.gather(*tasks)
         return longest
 
     try:
-        assert asyncio.run(work()) < 0.25
+        assert asyncio.run(work()) < 0.75
     finally:
         other.close()
 

@@ -98,16 +98,17 @@ def test_two_thousand_tasks_share_one_connection(site: Site, proxy: Proxy) -> No
 @pytest.mark.slow
 def test_large_values_take_their_time_on_a_slow_line(site: Site, proxy: Proxy, mode: str) -> None:
     """As long as something moves on a slow line there is no silence, and no outage."""
-    cache = site.cache(port=proxy.port, **HASTY)
+    patience = 5 * SHORT
+    cache = site.cache(port=proxy.port, **dict.fromkeys(HASTY, patience))
     values = {f"k{number}": "v" * 100_000 for number in range(35)}
     cache.set("k0", 1)
-    proxy.request_delay = proxy.delay = 0.01
+    proxy.request_delay = proxy.delay = 0.03
     begun = time.monotonic()
     failed = asyncio.run(cache.aset_many(values)) if mode == "async" else cache.set_many(values)
     sent_after = time.monotonic() - begun
     found = asyncio.run(cache.aget_many(values)) if mode == "async" else cache.get_many(values)
     assert (failed, found) == ([], values)
-    assert sent_after > 2 * SHORT < time.monotonic() - begun - sent_after, "the line is not slow"
+    assert sent_after > 1.2 * patience < time.monotonic() - begun - sent_after, "the line is not slow"
     assert site.failures(cache) == 0
 
 

@@ -168,7 +168,7 @@ def test_a_lost_terminal_ends_the_command(answers, programs, is_ignored):
     try:
         screen.wait_for(are_counted)
         screen.hang_up()
-        assert screen.end() == (141 if is_ignored else -signal.SIGHUP)
+        assert screen.end() in ({141} if is_ignored else {141, -signal.SIGHUP})  # it may write before that comes
     finally:
         screen.close()
 
