@@ -219,30 +219,31 @@ LATE = {
 #: Parts of Storeroom that compute, lock, judge conditions, or tell: a first read needs none of them.
 LATE_OF_OURS = {
     *("storeroom.base.explaining", "storeroom.base.locks", "storeroom.computing.serving", "storeroom.engines.flights"),
-    *("storeroom.engines.stats", "storeroom.registry.sources", "storeroom.registry.urls", "storeroom.transactions"),
+    *("storeroom.engines.stats", "storeroom.manual", "storeroom.registry.sources", "storeroom.registry.urls"),
+    "storeroom.transactions",
 }
 
-#: Those of them that a start needs: an argument parser, a TOML file, a computation.
+#: Those of them that a start needs: a TOML file, a computation.
 NEEDED = {
-    "command": {"datetime", "shutil", "storeroom.registry.sources"},
+    "command": {"datetime", "storeroom.registry.sources"},
     "computed": {"random", "storeroom.computing.serving", "storeroom.engines.flights"},
 }
 
 #: Starts: lines of code, the most modules of the package that they load, and the most of all.
 STARTS = {
-    "import": (FIRST_LINE, 5, 45),
-    "memory": (f"{FIRST_LINE}\nconfigure({{'default': {{'BACKEND': {_LOCMEM!r}}}}})\ncache.get('key')", 72, 118),
+    "import": (FIRST_LINE, 5, 36),
+    "memory": (f"{FIRST_LINE}\nconfigure({{'default': {{'BACKEND': {_LOCMEM!r}}}}})\ncache.get('key')", 68, 111),
     "files": (
         f"{FIRST_LINE}\nconfigure({{'default': {{'BACKEND': {_FILES!r}, 'LOCATION': 'files'}}}})\ncache.get('key')",
-        110,
-        165,
+        109,
+        161,
     ),
     "computed": (
         f"{FIRST_LINE}\nconfigure({{'default': {{'BACKEND': {_LOCMEM!r}}}}})\ncache.get_or_set('key', lambda: 1)",
-        88,
-        138,
+        86,
+        136,
     ),
-    "command": ("from storeroom.cli import main\nassert main(['get', 'key']) == 1", 120, 195),
+    "command": ("from storeroom.cli import main\nassert main(['get', 'key']) == 1", 119, 183),
 }
 
 

@@ -6,8 +6,8 @@ so that several caches can share one storage.
 """
 
 from _blake2 import blake2b  # the C module alone: ``hashlib`` would load OpenSSL
+from _contextvars import ContextVar
 from collections.abc import Callable, Collection
-from contextvars import ContextVar
 from functools import partial
 from importlib import import_module
 from typing import Any, Final, TypeAlias

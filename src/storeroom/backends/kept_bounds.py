@@ -11,6 +11,7 @@ passes it by, and nothing evicts it.
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib import import_module
 from typing import Any, Final
 
 from storeroom import timeouts
@@ -20,7 +21,6 @@ from storeroom.exceptions import StorageError
 from storeroom.keys import LOCK_PREFIX
 from storeroom.late import logger_of
 from storeroom.storage.hooks import StorageHooks
-from storeroom.storage.outages import no_answers
 
 __all__ = ["KeptBounds", "note_given"]
 
@@ -77,7 +77,7 @@ class KeptBounds(StorageHooks):
         if due <= now:
             self._bounds_due = now + _RETRY_SECONDS  # meanwhile other threads go on, and so does the note itself
             try:
-                with no_answers():
+                with import_module("storeroom.storage.outages").no_answers():
                     bounds = self._agreed(given)
             except StorageError:
                 return  # the write that comes next meets the same error and tells it

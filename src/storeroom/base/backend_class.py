@@ -4,13 +4,13 @@ import functools
 import itertools
 import math
 from collections.abc import Callable
+from importlib import import_module
 from types import FunctionType
 from typing import Any, TypeVar
 
-from storeroom import manual
 from storeroom.storage.hooks import REQUIRED, StorageHooks
 
-__all__ = ["check_class", "declared_as", "seen_through"]
+__all__ = ["check_class", "declared_as", "page", "seen_through"]
 
 T = TypeVar("T")
 
@@ -28,24 +28,28 @@ def _itself(method: Any) -> Any:
     return method
 
 
+def page() -> str:
+    """Return the name of the page for authors of backends, for errors."""
+    return str(import_module("storeroom.manual").named(PAGE))
+
+
 def check_class(cls: Any) -> None:
     """Raise TypeError if a backend lacks a hook that is required, or its constructor does not fit."""
     missing = [
         f"{name}({needed})" for name, needed in REQUIRED.items() if getattr(cls, name) is vars(StorageHooks)[name]
     ]
     if missing:
-        raise TypeError(f"{cls.__name__} must define {', '.join(missing)}: see {manual.named(PAGE)}.")
+        raise TypeError(f"{cls.__name__} must define {', '.join(missing)}: see {page()}.")
     owner = next(owner for owner in cls.__mro__ if "__init__" in vars(owner))
     init = getattr(vars(owner)["__init__"], "__wrapped__", None)  # all but BaseCache's own are seen through
     if init is None:
         raise TypeError(
-            f"{cls.__name__} must define __init__(location, params), with super().__init__(params) in it: "
-            f"see {manual.named(PAGE)}."
+            f"{cls.__name__} must define __init__(location, params), with super().__init__(params) in it: see {page()}."
         )
     if isinstance(init, FunctionType):
         if not _takes_both(init):
             raise TypeError(
-                f"{owner.__name__}.__init__() does not take the arguments (location, params): see {manual.named(PAGE)}."
+                f"{owner.__name__}.__init__() does not take the arguments (location, params): see {page()}."
             )
         if _forgets_its_parent(init):
             raise _forgotten(owner.__name__)
@@ -78,9 +82,7 @@ def _forgets_its_parent(init: FunctionType) -> bool:
 
 
 def _forgotten(name: str) -> TypeError:
-    return TypeError(
-        f"{name}.__init__(location, params) has not called super().__init__(params): see {manual.named(PAGE)}."
-    )
+    return TypeError(f"{name}.__init__(location, params) has not called super().__init__(params): see {page()}.")
 
 
 def seen_through(init: Callable[..., None], name: str) -> Callable[..., None]:

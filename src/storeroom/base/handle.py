@@ -8,8 +8,8 @@ from importlib import import_module
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from storeroom import config, manual, timeouts, wording
-from storeroom.base.backend_class import PAGE, seen_through
+from storeroom import config, timeouts, wording
+from storeroom.base.backend_class import page, seen_through
 from storeroom.engines import Engine
 from storeroom.engines.counts import Counters
 from storeroom.engines.families import Families
@@ -77,7 +77,7 @@ class Handle(StorageHooks):
         if others or not isinstance(params, Mapping):
             raise TypeError(
                 f"{type(self).__name__}.__init__(location, params) calls super().__init__() with other arguments; "
-                f"expected super().__init__(params): see {manual.named(PAGE)}."
+                f"expected super().__init__(params): see {page()}."
             )
         settings = config.read_params(params, self.options, backend=type(self).__name__)
         self._overlay = self._recording = None

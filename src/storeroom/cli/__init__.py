@@ -9,6 +9,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
@@ -66,6 +67,10 @@ the nearest pyproject.toml, else the embedded default. --config names another:
 a TOML file, a Python module with CACHES in it, or a URL.
 """
 
+_BLIND: Final = partial(argparse.RawDescriptionHelpFormatter, width=80)
+"""Checks the arguments that a parser is given. One that lays out help asks for the terminal's width, and loads for that
+``shutil``, with all its compressors."""
+
 
 def main(argv: Sequence[str] | None = None, *, program: str = "storeroom") -> int:
     """Run the command line. Return the exit code, never raise for a mistake of the user.
@@ -122,13 +127,13 @@ def _parser(arguments: Sequence[str], program: str) -> argparse.ArgumentParser:
         prog=program,
         description="Look into a cache, change it, check its configuration.",
         epilog=f"{_EXAMPLES}\n{EXIT_CODES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_BLIND,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the versions of storeroom and Python")
     _add_common(parser, alias=Unnamed("default"), config=None)
     # Accepted after the command too, without undoing an option before it.
-    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    common = argparse.ArgumentParser(formatter_class=_BLIND, add_help=False, allow_abbrev=False)
     _add_common(common, alias=argparse.SUPPRESS, config=argparse.SUPPRESS)
     commands = parser.add_subparsers(prog=program, title="commands", dest="command", metavar="COMMAND", required=True)
     first = arguments[0] if arguments else ""
@@ -139,12 +144,14 @@ def _parser(arguments: Sequence[str], program: str) -> argparse.ArgumentParser:
             parents=[common] if is_meant else [],
             help=command.summary,
             description=f"{command.summary[0].upper()}{command.summary[1:]}.",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_BLIND,
             add_help=is_meant,
             allow_abbrev=False,
         )
         if is_meant:
             _function(command, command.add_arguments)(subparser)
+    for each in (parser, *commands.choices.values()):
+        each.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser
 
 

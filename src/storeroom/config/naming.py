@@ -4,9 +4,9 @@ A class gets all of an alias's settings but their name: by Django, and by Storer
 """
 
 import sys
+from _contextvars import ContextVar
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 __all__ = ["alias_of", "building", "named"]

@@ -169,7 +169,7 @@ def require_path(location: str) -> None:
     """Raise ConfigurationError for a URL where a directory is expected: one would be made, of a password."""
     if not location:
         raise ConfigurationError("LOCATION is empty; a file cache needs a directory of its own.")
-    if _URL.match(location):
+    if ":/" in location and _URL.match(location):  # a start need compile no pattern
         raise ConfigurationError(
             f"LOCATION is {mask_url(location)!r}, a URL; a file cache needs a directory, such as '/var/cache/app'. "
             "The URL of a cache is for CACHE_URL; for a folder of such a name write './' before it."

@@ -12,10 +12,10 @@ import itertools
 import os
 import threading
 import time
+from _contextvars import Context
 from _heapq import heappop, heappush  # the C module alone
 from collections import deque
 from collections.abc import Callable
-from contextvars import Context
 from typing import Final
 
 from storeroom.engines import threads

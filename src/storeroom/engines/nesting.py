@@ -8,10 +8,10 @@ write that nobody needs the result of is then made by another thread, a moment l
 
 import os
 import threading
+from _contextvars import Context
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import Context
 from typing import Any, Final, TypeVar
 from weakref import ref
 

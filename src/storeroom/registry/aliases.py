@@ -15,13 +15,15 @@ from storeroom.exceptions import ConfigurationError
 from storeroom.keys import KeySpace, escaped
 from storeroom.registry import backend_paths
 from storeroom.registry.alias import Alias, copied
-from storeroom.registry.fallbacks import wrong_fallbacks
 
 __all__ = ["DEFAULT_ALIAS", "Alias", "backend_class", "read_alias", "read_caches"]
 
 _CODEC_OPTIONS: Final = frozenset({*config.CODEC_OPTIONS, "allowed_types"})
 
 DEFAULT_ALIAS: Final = "default"
+
+_NAMING: Final = ("on_error", "tiers")
+"""OPTIONS that may name another alias."""
 
 
 def read_caches(caches: object, directory: str | None = None) -> dict[str, Alias]:
@@ -52,7 +54,7 @@ def read_caches(caches: object, directory: str | None = None) -> dict[str, Alias
     mistakes = mistakes or [
         *_collisions(aliases.values()),
         *_overlaps(aliases.values()),
-        *wrong_fallbacks(aliases),
+        *_wrong_fallbacks(aliases),
         *_misplaced(aliases),
     ]
     if len(mistakes) > 1:
@@ -245,6 +247,14 @@ def _differences(one: config.Settings, other: config.Settings) -> list[str]:
     differing = ["TIMEOUT"] if one.timeout != other.timeout else []
     names = {**one.options, **other.options}
     return differing + [f"OPTIONS[{name!r}]" for name in names if one.options.get(name) != other.options.get(name)]
+
+
+def _wrong_fallbacks(aliases: Mapping[str, Alias]) -> Iterable[ConfigurationError]:
+    given = [alias.settings.options for alias in aliases.values() if alias.settings is not None]
+    if all(options.keys().isdisjoint(_NAMING) for options in given):
+        return ()
+    wrong: Iterable[ConfigurationError] = import_module("storeroom.registry.fallbacks").wrong_fallbacks(aliases)
+    return wrong
 
 
 def _misplaced(aliases: Mapping[str, Alias]) -> Iterator[ConfigurationError]:

@@ -12,9 +12,10 @@ answer LOOK (``hooks``), and the framework looks (``conditions``).
 """
 
 import os
-import struct
 import sys
+from _struct import Struct  # the C module alone
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, Final
 
 from storeroom import timeouts
@@ -25,8 +26,8 @@ __all__ = [
     "is_packed", "is_unread", "new_stamp", "pack", "placeholder", "stamp_of", "terms_of", "unpack",
 ]  # fmt: skip
 
-_HEAD: Final = struct.Struct(">QddddH")
-_TAG: Final = struct.Struct(">QH")
+_HEAD: Final = Struct(">QddddH")
+_TAG: Final = Struct(">QH")
 FIRST_BYTE: Final = b"\x1a"
 """The first byte of an envelope's frame."""
 SIGNED: Final = b"\x01"
@@ -190,7 +191,7 @@ def terms_of(frame: bytes | memoryview) -> tuple[Envelope, int] | None:
     """
     try:
         return _unpack_terms(frame) if frame[:1] == FIRST_BYTE else None
-    except (ValueError, struct.error):
+    except (ValueError, import_module("struct").error):
         return None
 
 

@@ -7,9 +7,9 @@ through, *half-open*: if it succeeds the breaker closes, else it stays open for 
 Source: M. Nygard, "Release It!" (2007), chapter 5.
 """
 
+from _contextvars import ContextVar
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Final, TypeAlias
 from weakref import ref
 

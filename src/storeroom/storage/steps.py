@@ -6,9 +6,9 @@ result sent back, or the error thrown in. The asynchronous driver calls the meth
 
 import sys
 import time
+from _contextvars import Context, copy_context
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
-from contextvars import Context, copy_context
 from functools import cache, partial
 from typing import Any, Final, TypeAlias, TypeVar
 
