@@ -76,6 +76,21 @@ def test_a_batch_of_texts_takes_no_more_calls_for_more_keys(cache: BaseCache, op
     assert {name for name in many if many[name] >= few[name] + 40} <= FOR_EACH[operation]
 
 
+@pytest.mark.parametrize("cache", ["pymemcache", pytest.param("pylibmc", marks=needs_pylibmc)], indirect=True)
+def test_a_text_of_memcached_takes_few_calls(cache: BaseCache) -> None:
+    """set() and get() of a plain key and a short text call a function for each thing to be done, and no more."""
+    cache.set("user:7", "text")
+    cache.get("user:7")
+    by_driver = {"_store_one", "sendall", "recv", "deserialize"}
+
+    def called(work: Callable[[], Any]) -> Counter[str]:
+        return Counter({name: number for name, number in calls_of_ours(work).items() if name not in by_driver})
+
+    either = {"guarded": 1, "ask": 1, "server_key": 1, "of": 1}
+    assert called(lambda: cache.set("user:7", "text")) == {"set": 2, "_set": 2, "dumps": 1, "exptime": 1, **either}
+    assert called(lambda: cache.get("user:7")) == {"get": 2, "_get": 2, "loads": 1, **either}
+
+
 #: Keys and values that go other ways than plain ones do: together and each beside them.
 ODD = {
     "": "empty key", "a\nb": "line break", "a b": "space", "nul\x00": "NUL", "\x00lock\x00k": "as a lock",
