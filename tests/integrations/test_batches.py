@@ -77,18 +77,15 @@ def test_a_batch_of_texts_takes_no_more_calls_for_more_keys(cache: BaseCache, op
 
 
 @pytest.mark.parametrize("cache", ["pymemcache", pytest.param("pylibmc", marks=needs_pylibmc)], indirect=True)
-def test_a_text_of_memcached_takes_few_calls(cache: BaseCache) -> None:
-    """set() and get() of a plain key and a short text call a function for each thing to be done, and no more."""
+def test_a_text_of_memcached_takes_no_call_for_a_small_step(cache: BaseCache) -> None:
+    """set() and get() of a plain key and a short text do what takes a line or two where it is needed."""
     cache.set("user:7", "text")
     cache.get("user:7")
-    by_driver = {"_store_one", "sendall", "recv", "deserialize"}
-
-    def called(work: Callable[[], Any]) -> Counter[str]:
-        return Counter({name: number for name, number in calls_of_ours(work).items() if name not in by_driver})
-
-    either = {"guarded": 1, "ask": 1, "server_key": 1, "of": 1}
-    assert called(lambda: cache.set("user:7", "text")) == {"set": 2, "_set": 2, "dumps": 1, "exptime": 1, **either}
-    assert called(lambda: cache.get("user:7")) == {"get": 2, "_get": 2, "loads": 1, **either}
+    small = {"take", "give_back", "_write_text", "_expires_at", "_counted", "_decoded"}
+    for work in (lambda: cache.set("user:7", "text"), lambda: cache.get("user:7")):
+        called = calls_of_ours(work)
+        assert called.keys() & {"ask", "guarded"} == {"ask", "guarded"}
+        assert not called.keys() & small
 
 
 #: Keys and values that go other ways than plain ones do: together and each beside them.
