@@ -103,11 +103,11 @@ class Server(NetworkEngine):
         """
         pool = self._connections
         try:  # as take(), and give_back() below, without the calls (benchmarks: "memcached get")
-            slot = pool._slots.pop()
+            client: Any = pool._slots.pop()
         except IndexError:
             client, is_reused = pool.take()
-        else:
-            client, is_reused = pool._opened() if isinstance(slot, Right) else (slot, True)
+        else:  # under the same name, lest a right live on that has become a connection
+            client, is_reused = pool._opened() if isinstance(client, Right) else (client, True)
         try:
             answer = getattr(client, operation)(*args)
         except BaseException as error:
