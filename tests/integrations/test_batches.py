@@ -76,6 +76,18 @@ def test_a_batch_of_texts_takes_no_more_calls_for_more_keys(cache: BaseCache, op
     assert {name for name in many if many[name] >= few[name] + 40} <= FOR_EACH[operation]
 
 
+@pytest.mark.parametrize("cache", ["pymemcache", pytest.param("pylibmc", marks=needs_pylibmc)], indirect=True)
+def test_a_text_of_memcached_takes_no_call_for_a_small_step(cache: BaseCache) -> None:
+    """set() and get() of a plain key and a short text do what takes a line or two where it is needed."""
+    cache.set("user:7", "text")
+    cache.get("user:7")
+    small = {"take", "give_back", "_write_text", "_expires_at", "_counted", "_decoded"}
+    for work in (lambda: cache.set("user:7", "text"), lambda: cache.get("user:7")):
+        called = calls_of_ours(work)
+        assert called.keys() & {"ask", "guarded"} == {"ask", "guarded"}
+        assert not called.keys() & small
+
+
 #: Keys and values that go other ways than plain ones do: together and each beside them.
 ODD = {
     "": "empty key", "a\nb": "line break", "a b": "space", "nul\x00": "NUL", "\x00lock\x00k": "as a lock",

@@ -15,6 +15,7 @@ import pytest
 from storeroom.backends import connections as module
 from storeroom.backends.connections import CROWDED_SECONDS, TURN_SECONDS, Connections
 from storeroom.backends.db.postgresql import bounded
+from storeroom.backends.memcached.engine import Server
 from storeroom.backends.memcached.pymemcache_client import PieceSocket
 from storeroom.exceptions import PoolTimeoutError
 from storeroom.testing.concurrency import PATIENCE, eventually, in_background, in_threads
@@ -47,6 +48,59 @@ def test_waiters_are_served_in_turn() -> None:
     for waiter in waiters:
         waiter.result()
     assert served == list(range(8))
+
+
+def test_server_of_memcached_takes_connections_and_gives_them_back_as_others_do() -> None:
+    """Its ask() does without the calls: who waits is served, what closes is replaced, and none is lost or added."""
+    made, broken = list[Any](), set[Any]()
+
+    class FakeClient:
+        def __init__(self) -> None:
+            made.append(self)
+
+        def get(self, seconds: float) -> Any:
+            if self in broken:
+                raise ConnectionError
+            time.sleep(seconds)
+            return self
+
+        def close(self) -> None:
+            broken.discard(self)
+
+    server: Any = Server("the server", FakeClient, 2, 20.0)
+    connections = server._connections
+    answers = in_threads(8, lambda _: [server.ask("get", 0.001) for _ in range(20)])
+    assert {client for told in answers for client in told} <= set(made)
+    assert connections.idle == len(made) <= 2
+    assert connections.waits["connection_waits"] > 0
+    broken.update(made)
+    assert server.ask("get", 0) is made[-1]  # on a new one, as the others are broken, too
+    assert (connections.idle, len(connections._slots), len(connections._alive)) == (1, 2, 2)
+    held, _ = connections.take()
+    server.close()
+    connections.give_back(held)
+    assert connections.idle == 0
+    assert server.ask("get", 0) is not held
+    assert (connections.idle, len(connections._slots)) == (1, 2)
+
+
+def test_ask_of_memcached_wakes_one_who_waits() -> None:
+    """A connection that comes back from ask() goes to the first in the queue, without a look of its own."""
+    begun, go = threading.Event(), threading.Event()
+
+    class FakeClient:
+        def get(self) -> Any:
+            begun.set()
+            go.wait(PATIENCE)
+            return self
+
+    server: Any = Server("the server", FakeClient, 1, 20.0)
+    asking = in_background(server.ask, "get")
+    begun.wait(PATIENCE)
+    waiter = in_background(server._connections.take)
+    eventually(lambda: len(server._connections._queue) == 1)
+    go.set()
+    assert waiter.result(PATIENCE) == (asking.result(PATIENCE), True)
 
 
 def test_running_thread_does_not_overtake_for_long() -> None:

@@ -2,7 +2,7 @@
 
 A caller who finds none joins the queue. When a connection comes back, the first in the queue is woken to look for it.
 A thread that runs may have been faster, as a change of threads takes longer than a request: then all that come back are
-left to such threads for a moment, TURN_SECONDS, and the next one is kept for the first. So it is first come, first
+left to such threads for a moment, their turn, and the next one is kept for the first. So it is first come, first
 served, but for a moment each; and one connection at a time is on its way to a thread that has yet to wake up.
 """
 
@@ -18,7 +18,7 @@ from storeroom.exceptions import PoolTimeoutError
 from storeroom.living import Living
 from storeroom.locks import reentrant
 
-__all__ = ["CROWDED_SECONDS", "TURN_SECONDS", "Connections"]
+__all__ = ["CROWDED_SECONDS", "TURN_SECONDS", "Connections", "Right"]
 
 C = TypeVar("C")
 
@@ -92,6 +92,7 @@ class Connections(Generic[C]):
         patience: seconds to wait for one when all are busy.
         is_crowded: tells whether an error of `make` is the server's, which has too many connections. These are waited
             for, as those of this process are: one of them may come back first.
+        turn: seconds for which threads that run may overtake the first in the queue.
     """
 
     def __init__(
@@ -102,9 +103,10 @@ class Connections(Generic[C]):
         limit: int,
         patience: float,
         is_crowded: Callable[[Exception], bool] = lambda _: False,
+        turn: float = TURN_SECONDS,
     ) -> None:
         self._name, self._make, self._disconnect, self._is_crowded = name, make, disconnect, is_crowded
-        self._limit, self._patience = limit, patience
+        self._limit, self._patience, self._turn = limit, patience, turn
         self._alive = Living[C | Right]()
         self._slots: list[C | Right] = [self._right() for _ in range(limit)]
         self._queue: deque[_Ticket] = deque()
@@ -184,7 +186,7 @@ class Connections(Generic[C]):
                 if now >= until:
                     self._give_up(refusal)
                 # A slot that came back before it was due lies there still, perhaps, and nobody wakes it for that.
-                look_at = ticket.due + TURN_SECONDS if now < ticket.due < math.inf else until
+                look_at = ticket.due + self._turn if now < ticket.due < math.inf else until
                 look_at = min(look_at, now + (CROWDED_SECONDS if self._refused else LOOK_SECONDS))
                 ticket.lock.acquire(timeout=max(0.0, min(look_at, until) - now))
         except BaseException:  # also of a signal's handler
@@ -205,7 +207,7 @@ class Connections(Generic[C]):
                 except IndexError:
                     if not self._may_ask_again() and len(self._alive) + self._refused >= self._limit:
                         if was_called and ticket.due == math.inf:
-                            ticket.due = time.monotonic() + TURN_SECONDS
+                            ticket.due = time.monotonic() + self._turn
                         return _NOTHING
                     ticket.slot = self._right()
                 self._queue.remove(ticket)

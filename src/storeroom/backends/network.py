@@ -320,18 +320,19 @@ def _guarded(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
     attempts = (True,) if name in _COUNTED else (False, True)
 
     @wraps(hook)
-    def guarded(self: NetworkCache, *args: Any) -> Any:
+    def guarded(*call: Any) -> Any:  # to pass on what has come together takes 40 % of the time of self and *args
+        self: NetworkCache = call[0]
         engine, failure = self._engine, None
         breaker = engine.breaker
         if not breaker.is_open or breaker.allows():
             failures, answers = breaker.failures, engine.answers
             for is_last in attempts:
                 try:
-                    own = run(settle(self, name, args)) if self._dropped.keys else None
+                    own = run(settle(self, name, call[1:])) if self._dropped.keys else None
                     begun = perf_counter()
-                    result = hook(self, *args)
+                    result = hook(*call)
                 except (PoolTimeoutError, ReentrantUseError) as error:
-                    return self._unserved(name, args, error)
+                    return self._unserved(name, call[1:], error)
                 except Exception as error:
                     raise_met(error)
                     if not is_last and self._may_repeat(error):
@@ -351,7 +352,7 @@ def _guarded(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
                     written(self, own, name, result)
                     self._succeeded(failures)
                 return result
-        args, failure, merged = unanswered(args, failure)
+        args, failure, merged = unanswered(call[1:], failure)
         refuse(self, failure, name)
         note(self._dropped, self._counters, name, args)
         fallback = self._fallback(name)

@@ -18,7 +18,7 @@ from storeroom.exceptions import ReentrantUseError, SerializationError, StorageE
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import LOOK, MISSING, StorageHooks
 from storeroom.storage.steps import Steps, arun, run
-from storeroom.timeouts import AT_ONCE, DEFAULT_TIMEOUT, NEVER, Moment, Timeout
+from storeroom.timeouts import AT_ONCE, DEFAULT_TIMEOUT, LONGEST_TIMEOUT, NEVER, NUMBERS, Moment, Timeout
 
 if TYPE_CHECKING:
     from storeroom.base.explanation import Explanation
@@ -64,7 +64,12 @@ class BaseCache(ListingCache):
         value = hooks._get(storage_key)
         if type(value) is Envelope:
             value = run(storage.conditions.opened(hooks, value))
-        return self._counted(key, value, default)
+        if value is MISSING:
+            return self._counted(key, value, default)
+        self._counters.hits += 1  # as _counted(), too
+        if (families := self._hit_families) is not None:
+            families.of(key).hits += 1
+        return value
 
     @overload
     async def aget(self, key: object, default: None = ..., version: int | None = ...) -> Any | None: ...
@@ -110,7 +115,10 @@ class BaseCache(ListingCache):
         """
         hooks, head = self._overlay or self, self._head
         storage_key = f"{head}{key}" if version is None and head is not None else self._storage_key(key, version)
-        expires_at = self._expires_at(timeout)
+        # As _expires_at(), too.
+        seconds: Any = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
+        is_plain = type(seconds) in NUMBERS and 0 < seconds < LONGEST_TIMEOUT
+        expires_at = timeouts.now() + seconds if is_plain else NEVER if seconds is None else self._expires_at(timeout)
         if expires_at == AT_ONCE:
             hooks._delete(storage_key)
             return

@@ -95,6 +95,8 @@ class Codec(OneByOne):
         Raises:
             SerializationError: the value could not be read back. The message names its type and key, never the value.
         """
+        if type(value) is str and len(value) + 1 < self._compress_min_bytes and value.isascii():
+            return TEXT + value.encode()  # as the writer in the table, without the call
         if type(value) is Envelope:
             return pack(value, Codec.dumps(self, value.value, storage_key))
         try:

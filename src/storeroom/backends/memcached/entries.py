@@ -63,4 +63,5 @@ def exptime(expires_at: float) -> int:
     seconds = math.ceil(expires_at - timeouts.now()) + 1
     if seconds > _RELATIVE_MAX:
         seconds += int(time.time())
-    return max(1, seconds) if seconds <= _LATEST else FOR_EVER
+        return seconds if seconds <= _LATEST else FOR_EVER
+    return seconds if seconds > 0 else 1

@@ -122,11 +122,20 @@ class Shard(NetworkCache, abstract=True):
             return MISSING
 
     def _get(self, storage_key: str) -> Any:
+        # Short ways, as this is the most frequent read (benchmarks: "memcached get").
         token, fresh_until = self._generation.state
         if time.monotonic() >= fresh_until:
             token = self._token()
         data = self._engine.ask("get", server_key(token, storage_key))
-        return MISSING if data is None else self._decoded(storage_key, data, timeouts.now())
+        if data is None:
+            return MISSING
+        frame = data[_START:]  # as _decoded()
+        self._counters.bytes_read += len(frame)
+        try:
+            return self._codec.loads(frame, storage_key) if _expiry_of(data)[0] > timeouts.now() else MISSING
+        except (struct.error, DecodeError):
+            self._counters.errors += 1
+            return MISSING
 
     def _sight(self, storage_key: str) -> "Sequence[Sighting]":
         data = self._engine.ask("get", self._key(storage_key)) or b""
