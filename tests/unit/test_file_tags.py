@@ -9,6 +9,7 @@ import pytest
 
 from storeroom.backends.filebased import FileBasedCache
 from storeroom.backends.filebased.records import HEADER, entry_key_of
+from storeroom.exceptions import WriteTimeoutError
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING
 from storeroom.testing import FakeClock
@@ -84,4 +85,17 @@ def test_a_tag_costs_a_get_few_calls(tmp_path: Path) -> None:
         cache.set("plain", "text")
         cache.set("tagged", "text", tags=["a", "b"])
         assert calls_of(cache.get, "tagged") <= calls_of(cache.get, "plain") + 6
+    cache._engine.close()
+
+
+def test_a_tag_whose_removal_was_dropped_is_not_current(tmp_path: Path) -> None:
+    """Its version lies in the files still, as another process holds all writers up."""
+    cache = FileBasedCache(tmp_path, {})
+    cache.set("k", "text", tags=["a"])
+    assert cache.get("k") == "text"
+    cache._engine.give_up(WriteTimeoutError("held up"))
+    cache._engine.dropped.keys[cache._tag_keys(["a"])[0]] = 1
+    assert cache.get("k") is None
+    cache.set("other", "text")
+    assert (cache.get("k"), cache.get("other")) == (None, "text")
     cache._engine.close()
