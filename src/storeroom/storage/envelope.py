@@ -12,29 +12,29 @@ answer LOOK (``hooks``), and the framework looks (``conditions``).
 """
 
 import os
+import struct
 import sys
-from _struct import Struct  # the C module alone
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any, Final
 
 from storeroom import timeouts
 from storeroom.timeouts import AT_ONCE, NEVER
 
 __all__ = [
-    "FIRST_BYTE", "KIND_BYTES", "LEASED_BYTES", "MAY_BEGIN", "SIGNED", "UNREAD", "Envelope", "is_leased", "is_over",
-    "is_packed", "is_unread", "new_stamp", "pack", "placeholder", "stamp_of", "terms_of", "unpack",
+    "FIRST_BYTE", "KIND_BYTES", "LEASED_BYTES", "MAY_BEGIN", "SIGNED", "TAG", "TERMS", "UNREAD", "Envelope",
+    "is_leased", "is_over", "is_packed", "is_unread", "new_stamp", "pack", "placeholder", "stamp_of", "terms_of",
+    "unpack",
 ]  # fmt: skip
 
-_HEAD: Final = Struct(">QddddH")
-_TAG: Final = Struct(">QH")
+TERMS: Final = struct.Struct(">QddddH")
+TAG: Final = struct.Struct(">QH")
 FIRST_BYTE: Final = b"\x1a"
 """The first byte of an envelope's frame."""
 SIGNED: Final = b"\x01"
 _FRAME_OF_SIGNED: Final = 17  # where the frame within a signed one begins: see serializers.frames
 KIND_BYTES: Final = _FRAME_OF_SIGNED + 1
 """Bytes of a frame that is_packed() has to see."""
-LEASED_BYTES: Final = KIND_BYTES + _HEAD.size
+LEASED_BYTES: Final = KIND_BYTES + TERMS.size
 """Bytes of a frame that is_leased() and is_over() have to see."""
 
 UNREAD: Final = object()
@@ -158,19 +158,19 @@ def stamp_of(data: bytes) -> int | None:
 def _head(data: bytes) -> tuple[Any, ...]:
     """Return the numbers at the beginning of an envelope; none if these bytes are no envelope's."""
     start = _FRAME_OF_SIGNED if data[:1] == SIGNED else 0
-    if data[start : start + 1] != FIRST_BYTE or len(data) < start + 1 + _HEAD.size:
+    if data[start : start + 1] != FIRST_BYTE or len(data) < start + 1 + TERMS.size:
         return ()
-    return _HEAD.unpack_from(data, start + 1)
+    return TERMS.unpack_from(data, start + 1)
 
 
 def pack(envelope: Envelope, frame: bytes) -> bytes:
     """Return the frame of an envelope, around the frame of its value."""
     times = envelope.fresh_until, envelope.grace, envelope.cost, envelope.leased_until
-    head = _HEAD.pack(envelope.stamp, *times, len(envelope.tags))
+    head = TERMS.pack(envelope.stamp, *times, len(envelope.tags))
     parts = [FIRST_BYTE, head]
     for key, version in envelope.tags:
         name = key.encode("utf-8", "surrogatepass")
-        parts += (_TAG.pack(version, len(name)), name)
+        parts += (TAG.pack(version, len(name)), name)
     return b"".join((*parts, frame))
 
 
@@ -191,19 +191,19 @@ def terms_of(frame: bytes | memoryview) -> tuple[Envelope, int] | None:
     """
     try:
         return _unpack_terms(frame) if frame[:1] == FIRST_BYTE else None
-    except (ValueError, import_module("struct").error):
+    except (ValueError, struct.error):
         return None
 
 
 def _unpack_terms(frame: bytes | memoryview) -> tuple[Envelope, int]:
-    stamp, fresh_until, grace, cost, leased_until, count = _HEAD.unpack_from(frame, 1)
+    stamp, fresh_until, grace, cost, leased_until, count = TERMS.unpack_from(frame, 1)
     if not (grace >= 0 and cost >= 0 and fresh_until <= NEVER and leased_until >= 0):  # NaN compares as false
         raise ValueError("an envelope whose times mean nothing")
-    position = 1 + _HEAD.size
+    position = 1 + TERMS.size
     tags = []
     for _ in range(count):
-        version, length = _TAG.unpack_from(frame, position)
-        position += _TAG.size + length
+        version, length = TAG.unpack_from(frame, position)
+        position += TAG.size + length
         tags.append((str(frame[position - length : position], "utf-8", "surrogatepass"), version))
     if position > len(frame):
         raise ValueError("an envelope that ends within its tags")

@@ -10,7 +10,7 @@ not work.
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from struct import Struct
@@ -41,6 +41,7 @@ from storeroom.backends.filebased.records import (
     load,
     own_parts,
     read_header,
+    start_of_live,
 )
 from storeroom.backends.filebased.slots import ENTRIES, SIZE
 from storeroom.backends.filebased.table import LOOKS, Bounds, Table
@@ -68,7 +69,7 @@ from storeroom.late import replaced
 from storeroom.serializers import Codec, build_codec
 from storeroom.serializers.frames import TEXT_BYTE
 from storeroom.serializers.parts import is_large
-from storeroom.storage.envelope import Envelope
+from storeroom.storage.envelope import FIRST_BYTE, Envelope
 from storeroom.storage.hooks import LOOK, MISSING
 from storeroom.storage.steps import run
 from storeroom.timeouts import DEFAULT_TIMEOUT, Timeout
@@ -184,7 +185,7 @@ class FileBasedCache(WritePolicy, ComparingCache):
             return BaseCache.get(self, key, default, version)
         head = self._head
         storage_key = f"{head}{key}" if version is None and head is not None else self._storage_key(key, version)
-        value = self._get(storage_key)
+        value = self._get(storage_key, start_of_live)
         if type(value) is Envelope:
             value = self._opened(value)
         if value is MISSING:
@@ -193,11 +194,11 @@ class FileBasedCache(WritePolicy, ComparingCache):
         self._counters.hits += 1
         return value
 
-    def _get(self, storage_key: str) -> Any:  # noqa: PLR0911 -- the hot path
-        entry_key = entry_key_of(storage_key)
-        engine, now = self._engine, timeouts.now()
+    def _get(self, storage_key: str, start_of: Callable[..., int] | None = None) -> Any:  # noqa: PLR0911
+        entry_key, engine, now = entry_key_of(storage_key), self._engine, timeouts.now()
         if not engine.checked_at <= now <= engine.check_after:
             self._check(now)
+            start_of = None  # a tag may be among those dropped
             if storage_key in engine.dropped.keys:
                 return MISSING
         try:
@@ -220,6 +221,8 @@ class FileBasedCache(WritePolicy, ComparingCache):
         except (StructError, UnicodeDecodeError):
             self._counters.errors += 1
             return MISSING
+        if first_byte == FIRST_BYTE[0] and start_of is not None and self._reads_text:
+            record = record[start_of(record, now, engine.begin) :]
         return self._decoded(storage_key, entry_key, record)
 
     def _get_again(self, storage_key: str, error: lmdb.Error | ReentrantUseError) -> Any:
@@ -230,38 +233,40 @@ class FileBasedCache(WritePolicy, ComparingCache):
         return MISSING
 
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
-        return self._found(storage_keys, {})
+        return self._found(storage_keys, None)
 
     def _get_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
         times = dict[str, float]()
         return {key: (value, times[key]) for key, value in self._found(storage_keys, times).items()}
 
-    def _found(self, storage_keys: Sequence[str], times: dict[str, float]) -> dict[str, Any]:
-        """Return the values of live entries, and note when these expire: the hot path of many."""
+    def _found(self, storage_keys: Sequence[str], times: dict[str, float] | None) -> dict[str, Any]:
+        """Return the values of live entries, and note when these expire, if asked for: the hot path of many."""
         if dropped := self._engine.dropped.keys:
             storage_keys = [key for key in storage_keys if key not in dropped]
         entry_keys = entry_keys_of(storage_keys)
         records = self._read(lambda transaction: list(map(transaction.get, entry_keys)))
-        now, queues, reads_text, values = timeouts.now(), self._engine.queues, self._reads_text, dict[str, Any]()
-        hits = queues.slots.hits
+        now, queues, values, read, start = timeouts.now(), self._engine.queues, dict[str, Any](), _READ, _START + 1
+        most, text, count = MOST_HITS, TEXT_BYTE if self._reads_text else -1, len(hits := queues.slots.hits)
         for storage_key, entry_key, record in zip(storage_keys, entry_keys, records, strict=True):
             if record is None:
                 queues.miss(entry_key)
                 continue
             try:
-                expires_at, slot, first_byte = _READ(record)
+                expires_at, slot, first_byte = read(record)
                 if not expires_at > now:
                     continue
-                if slot < len(hits) and hits[slot] < MOST_HITS:
+                if slot < count and hits[slot] < most:
                     hits[slot] += 1
-                if first_byte == TEXT_BYTE and reads_text:
-                    value = record[_START + 1 :].decode()
+                if first_byte == text:
+                    value = record[start:].decode()
                 elif (value := self._decoded(storage_key, entry_key, record)) is MISSING:
                     continue
             except (StructError, UnicodeDecodeError):
                 self._counters.errors += 1
                 continue
-            values[storage_key], times[storage_key] = value, expires_at
+            values[storage_key] = value
+            if times is not None:
+                times[storage_key] = expires_at
         return values
 
     def _expiry(self, storage_key: str) -> Any:
@@ -440,11 +445,3 @@ class FileBasedCache(WritePolicy, ComparingCache):
 
     def _stats_of_all(self, scope: str | None, *, with_own: bool = True) -> "CacheStats":
         return self.stats() if scope == "all" else super()._stats_of_all(scope, with_own=with_own)
-
-    def _reset_stats(self) -> None:
-        self._write(Table.forget_counts, frees=True)
-        self._counters.reset()
-
-    def _check_invariants(self) -> None:
-        """Raise AssertionError if entries, slots and numbers disagree: for tests."""
-        self._write(Table.check, frees=True)

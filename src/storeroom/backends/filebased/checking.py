@@ -11,7 +11,7 @@ from storeroom.backends.filebased.records import (
     frame_size,
     read_header,
 )
-from storeroom.backends.filebased.slotfile import LEAVING, LEAVING_MAIN, LOCKED, MAIN, SMALL, VERSION
+from storeroom.backends.filebased.slotfile import EARLIEST, LEAVING, LEAVING_MAIN, LOCKED, MAIN, SMALL, VERSION
 from storeroom.backends.filebased.slots import CHOSEN, END, ENTRIES, HEAD, IN_MAIN, IN_SMALL, SIZE, VERSIONS, Slots
 
 __all__ = ["check"]
@@ -30,7 +30,7 @@ def check(transaction: Any, slots: Slots) -> None:
                 raise AssertionError(f"slot {slot} is not that of {entry_key!r}")
             seen.add(slot)
             counted[slots.kinds[slot]] += 1
-            is_late = is_late or not slots.earliest <= slots.dues[slot] <= expires_at
+            is_late = is_late or not slots.times[EARLIEST] <= slots.dues[slot] <= expires_at
             size += 0 if entry_key[0] in APART else entry_size(entry_key, frame_size(record))
     small, main, _, versions, *leaving = counted.values()
     found = {ENTRIES: small + main + sum(leaving), SIZE: size, IN_SMALL: small, IN_MAIN: main, VERSIONS: versions}

@@ -15,6 +15,7 @@ The numbers of `Share` lie in the header of the slots, where readers change them
 """
 
 import math
+from array import array
 from collections.abc import Callable
 from itertools import compress
 from struct import Struct
@@ -84,8 +85,7 @@ class Queues:
     def __init__(self, slots: Slots) -> None:
         self.slots = slots
         self.note_removal: Callable[[bytes, str], None] | None = None
-        self.share = Share(math.inf)
-        self._settled_at = 0.0
+        self.share, self._settled_at = Share(math.inf), 0.0
 
     # Returns --------------------------------------------------------------------------------
 
@@ -292,8 +292,8 @@ class Queues:
         slots, numbers = self.slots, self.slots.numbers
         if slots.words[BACKUP.start + CHOSEN]:
             slots.give_up_log()  # the slots noted before this transaction are overwritten
-        for position, slot in enumerate(reversed(chosen)):
-            slots.leaving[position] = slot
+        slots.leaving[: len(chosen)] = array("I", reversed(chosen))
+        for slot in chosen:
             slots.hits[slot] = 0
         numbers[CHOSEN] = len(chosen)
         for kind, leaves in ((SMALL, LEAVING), (MAIN, LEAVING_MAIN)):

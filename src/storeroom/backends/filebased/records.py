@@ -21,13 +21,18 @@ Where a frame lies aside, the entry's record has a byte in its place that no cod
 frame, so that all but its value, its tags among it, can be told without it.
 """
 
+import struct
 from _blake2 import blake2b  # the C module alone
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice, takewhile
 from struct import Struct
 from typing import Any, Final
 
+import lmdb
+
+from storeroom.exceptions import StorageError
 from storeroom.keys import LOCK_PREFIX, TAG_PREFIX, KeySpace
+from storeroom.serializers.frames import TEXT
 from storeroom.serializers.parts import WHOLE
 from storeroom.storage import envelope
 from storeroom.storage.envelope import LEASED_BYTES, MAY_BEGIN, Envelope, is_leased, is_packed, pack, terms_of
@@ -38,7 +43,7 @@ __all__ = [
     "LONGEST_KEY", "TAG", "are_all_owned", "bytes_aside", "clearing_key", "entry_key_of", "entry_keys_of",
     "entry_size", "envelope_of", "fold", "frame_head", "frame_size", "halves", "is_all_under", "is_aside",
     "is_being_computed", "is_conditional", "is_over", "join_name", "live_keys", "load", "locks", "name_of",
-    "own_frame", "own_parts", "owned_from", "read_header", "renewed", "stored", "with_terms",
+    "own_frame", "own_parts", "owned_from", "read_header", "renewed", "start_of_live", "stored", "with_terms",
 ]  # fmt: skip
 
 HEADER: Final = Struct(">dQI")
@@ -77,6 +82,11 @@ APART: Final = frozenset({LOCK, TAG})
 _APART_PREFIXES: Final = (LOCK_PREFIX, TAG_PREFIX)
 
 _LENGTH: Final = Struct(">I")
+
+_TAG_START: Final = TAG_PREFIX.encode()
+_terms_of: Final = envelope.TERMS.unpack_from
+_version_of: Final = envelope.TAG.unpack_from
+_written_of: Final = Struct(">d12x18s").unpack_from  # of a tag's version: its expiry, and itself as a text
 
 _ENTRY_BYTES: Final = HEADER.size + 10 + 78
 """Bytes of an entry beside its key and its frame: header, LMDB's node and pointer, slot."""
@@ -153,6 +163,26 @@ def envelope_of(entry_key: bytes, record: bytes | memoryview) -> Envelope | None
     start += _signature_bytes(record, start)
     terms = terms_of(memoryview(record)[start:])
     return None if terms is None else terms[0]
+
+
+def start_of_live(record: bytes, now: float, begin: Callable[[], Any]) -> int:
+    """Return how much to cut from the record of an unsigned envelope, for that of its value, if it is live; else 0.
+
+    Its tags are read in one transaction. Where one has a long name, or a byte is damaged, it is as if it were not live.
+    """
+    try:
+        _, fresh_until, grace, cost, leased_until, count = _terms_of(record, HEADER.size + 1)
+        is_live = fresh_until > now and grace >= 0 and cost >= 0 and leased_until >= 0
+        get, end = begin().get, HEADER.size + 1 + envelope.TERMS.size
+        for _ in range(count):
+            version, length = _version_of(record, end)
+            end += envelope.TAG.size + length
+            name = record[end - length : end]
+            expires_at, text = _written_of(get(b"t" + name, b""))
+            is_live &= expires_at > now and text == b"%b%016x " % (TEXT, version) and name.startswith(_TAG_START)
+        return end - HEADER.size if is_live and record[end] not in DOUBTFUL else 0
+    except (IndexError, struct.error, StorageError, lmdb.Error):
+        return 0
 
 
 def renewed(entry_key: bytes, record: bytes, envelope: Envelope) -> bytes:

@@ -366,11 +366,6 @@ class Slots(SlotFile):
 
     # Hints ----------------------------------------------------------------------------------
 
-    @property
-    def earliest(self) -> float:
-        """No entry expires before this time."""
-        return self.times[EARLIEST]
-
     def expire_at(self, slot: int, expires_at: float) -> None:
         """Let a slot come due no later than its entry expires."""
         times = self.times
@@ -395,7 +390,7 @@ class Slots(SlotFile):
 
     def overdue(self, now: float) -> set[int]:
         """Return the slots that are due; nothing changes."""
-        blocks = BLOCKS if self.earliest <= now else ()
+        blocks = BLOCKS if self.times[EARLIEST] <= now else ()
         return {slot for block in blocks if self.times[block] <= now for slot in self._due_in(block, now)}
 
     def _due_of(self, block: int, now: float) -> Iterator[int]:

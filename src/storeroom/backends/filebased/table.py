@@ -136,11 +136,8 @@ class Table:
 
     def __init__(self, environment: Environment, transaction: Any, now: float, *, is_begun: bool = False) -> None:
         """Begin the changes, unless that is done, or make the slots anew if they do not fit the tree."""
-        self._environment = environment
-        self._transaction = transaction
-        self._queues = environment.queues
-        self.slots = environment.queues.slots
-        self.now = now
+        self._environment, self._transaction, self.now = environment, transaction, now
+        self._queues, self.slots = environment.queues, environment.queues.slots
         self.expired = self._spared = 0
         self._kept = -1
         if not is_begun and not self.slots.begin(transaction.id()):
@@ -394,8 +391,7 @@ class Table:
         Return whether any had to be.
         """
         max_entries, max_bytes, cull_frequency, _ = bounds
-        slots, numbers = self.slots, self.slots.numbers
-        entries = numbers[ENTRIES]
+        slots, numbers, entries = self.slots, self.slots.numbers, self.slots.numbers[ENTRIES]
         surplus = 0 if slot >= 0 or max_entries is None else entries + 1 - max_entries
         allowed = math.inf if max_bytes is None else max_bytes - size + (slots.sizes[slot] if slot >= 0 else 0)
         if surplus <= 0 and numbers[SIZE] <= allowed:

@@ -167,9 +167,10 @@ class TransactingCache(KeptBounds, InlineCache, abstract=True):
         engine, now, transaction = self._engine, timeouts.now(), None
         if now > self._bounds_due:
             self._agree()
+        bounds = self._bounds
         is_due = now > engine.counts_due or not engine.checked_at <= now <= engine.check_after
         if is_due or engine.is_tight:
-            self._write_or_remove((entry_key,), Table.put, entry_key, frame, expires_at, self._bounds)
+            self._write_or_remove((entry_key,), Table.put, entry_key, frame, expires_at, bounds)
             return
         try:
             turns = engine.turns
@@ -179,7 +180,6 @@ class TransactingCache(KeptBounds, InlineCache, abstract=True):
                 try:
                     turns.take()
                     with turns.begin(write=True) as transaction:
-                        bounds = self._bounds
                         try:
                             if not put_alone(engine, transaction, entry_key, frame, expires_at, bounds, now):
                                 Table(engine, transaction, now).put(entry_key, frame, expires_at, bounds)
@@ -194,7 +194,7 @@ class TransactingCache(KeptBounds, InlineCache, abstract=True):
                         raise
         except lmdb.Error as error:
             transaction = None  # room is made when nobody holds on to one
-            self._write_or_remove((entry_key,), Table.put, entry_key, frame, expires_at, self._bounds, after=error)
+            self._write_or_remove((entry_key,), Table.put, entry_key, frame, expires_at, bounds, after=error)
 
     def _write_or_remove(
         self, entry_keys: Sequence[bytes], change: Callable[..., Any], *args: Any, after: lmdb.Error | None = None
@@ -322,6 +322,14 @@ class TransactingCache(KeptBounds, InlineCache, abstract=True):
         for _ in range(_COMMITS):
             self._write(Table.rewrite_counts, frees=True)
         return self._write(_given_back, self._engine, frees=True)
+
+    def _reset_stats(self) -> None:
+        self._write(Table.forget_counts, frees=True)
+        self._counters.reset()
+
+    def _check_invariants(self) -> None:
+        """Raise AssertionError if entries, slots and numbers disagree: for tests."""
+        self._write(Table.check, frees=True)
 
     def _prune(self) -> int:
         removed = 0
