@@ -7,7 +7,7 @@ stored and for how long it is of use. With RFC 5861 (stale answers), 9110 §13 (
 
 from storeroom.http.fields import Headers
 from storeroom.http.invalidating import changed
-from storeroom.http.judging import HIT, Kind, Verdict, cut, is_unmodified, judge
+from storeroom.http.judging import Kind, Verdict, cut, is_unmodified, judge
 from storeroom.http.policy import ANALYTICS_COOKIES, TRACKING_PARAMETERS, Policy
 from storeroom.http.records import (
     PASS,
@@ -27,7 +27,7 @@ from storeroom.http.status import cache_status
 from storeroom.http.storing import Lifetimes, Refusal, freshened, made, storable, unfit
 
 __all__ = [
-    "ANALYTICS_COOKIES", "HIT", "LOOKED_AT", "PASS", "RECORD", "REMOTE_USER", "TRACKING_PARAMETERS", "VARIES",
+    "ANALYTICS_COOKIES", "LOOKED_AT", "PASS", "RECORD", "REMOTE_USER", "TRACKING_PARAMETERS", "VARIES",
     "Headers", "Kind", "Lifetimes", "Policy", "Record", "Refusal", "Request", "Varies", "Verdict", "bypass",
     "cache_status", "changed", "counted_query", "cut", "forwarded", "freshened", "generation_of", "is_unmodified",
     "judge", "key", "made", "pack", "pass_by", "read_varies", "storable", "unfit", "unpack", "variant", "varies",

@@ -10,7 +10,7 @@ from storeroom.http.policy import Policy
 from storeroom.http.records import Record
 from storeroom.http.requests import Request, has_credentials, strange_cookies
 
-__all__ = ["HIT", "Kind", "Verdict", "cut", "is_unmodified", "judge"]
+__all__ = ["Kind", "Verdict", "cut", "is_unmodified", "judge"]
 
 
 class Kind(Enum):
@@ -38,9 +38,7 @@ class Verdict(NamedTuple):
     is_part: bool = False
 
 
-HIT: Final = Verdict(Kind.HIT)
-"""The verdict of a fresh answer on a plain request."""
-
+_HIT: Final = Verdict(Kind.HIT)
 _STALE: Final = Verdict(Kind.STALE)
 _EXPIRED: Final = Verdict(Kind.MISS, reason="stale")
 _VALIDATED: Final = Verdict(Kind.MISS, reason="stale;no-cache")
@@ -60,7 +58,7 @@ def judge(record: Record, request: Request, now: float, policy: Policy) -> Verdi
         policy: the options.
     """
     if request.is_plain:
-        return HIT if now < record.fresh_until else _stale(record, now)
+        return _HIT if now < record.fresh_until else _stale(record, now)
     found = request.headers
     if record.is_implicit:  # it may be another page for them, though it does not say so
         if has_credentials(request):
@@ -70,7 +68,7 @@ def judge(record: Record, request: Request, now: float, policy: Policy) -> Verdi
     is_part = b"range" in found and request.method == "GET"
     if is_part and not policy.serves_ranges:
         return _RANGE  # RFC 9110 §14.2: the application serves parts
-    verdict = HIT if now < record.fresh_until else _stale(record, now)
+    verdict = _HIT if now < record.fresh_until else _stale(record, now)
     if policy.honours_requests and b"cache-control" in found:
         verdict = _asked(record, found[b"cache-control"], now, verdict)
     if verdict.kind in (Kind.HIT, Kind.STALE) and is_unmodified(record, request):
@@ -130,7 +128,7 @@ def _asked(record: Record, value: bytes, now: float, verdict: Verdict) -> Verdic
     may_be_stale = record.revalidate_until > record.fresh_until or record.error_until > record.fresh_until
     if left <= 0 and "max-stale" in asked and may_be_stale:
         limit = asked["max-stale"]
-        return HIT if limit is None or -left <= (seconds(limit) or 0) else verdict
+        return _HIT if limit is None or -left <= (seconds(limit) or 0) else verdict
     return verdict
 
 

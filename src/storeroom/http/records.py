@@ -48,12 +48,11 @@ class Record:
         date: epoch seconds at which the application has made it; its birth, if it does not say.
         coding: "gzip" or "zstd" if the body is stored so by the cache; else empty.
         forms: the record in that form and in the application's, once they were made.
-        texts: the headers as text, once a door has needed them so.
     """
 
     __slots__ = (
         "born", "coding", "date", "error_until", "etag", "forms", "fresh_until", "headers", "is_implicit",
-        "is_restated", "kept_until", "last_modified", "revalidate_until", "stamp", "status", "texts", "validates",
+        "is_restated", "kept_until", "last_modified", "revalidate_until", "stamp", "status", "validates",
     )  # fmt: skip
 
     def __init__(
@@ -68,7 +67,6 @@ class Record:
         self.last_modified: float | None = None
         self.date, self.coding = born, ""
         self.forms: tuple[Record, Record] | None = None
-        self.texts: list[tuple[str, str]] | None = None
         for name, value in headers:
             if name == b"etag":
                 self.etag = value

@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from storeroom.exceptions import StorageError
-from storeroom.http import LOOKED_AT, REMOTE_USER, Headers, Kind, Request
+from storeroom.http import LOOKED_AT, REMOTE_USER, Headers, Request
 from storeroom.pages import Pages
 from storeroom.pages.looking import Found, Task, inline
 from storeroom.pages.making import Answer, KeptStaleError, Making
@@ -38,8 +38,8 @@ _CONDITIONS: Final = frozenset({b"if-none-match", b"if-modified-since", b"range"
 _log = logging.getLogger("storeroom.pages")
 
 
-def request_of(scope: Scope) -> Request:
-    """Return the request of a scope."""
+def headers_of(scope: Scope) -> tuple[dict[bytes, bytes], bool]:
+    """Return the headers of a scope, and whether the request has none of those that decide about the answer."""
     pairs = scope["headers"]
     found = dict(pairs)
     if len(found) != len(pairs):  # some names are there twice
@@ -48,13 +48,17 @@ def request_of(scope: Scope) -> Request:
             found[name] = b"%b, %b" % (found[name], value) if name in found else value
         if b"cookie" in found:  # HTTP/2 splits them (RFC 9113 §8.2.3)
             found[b"cookie"] = b"; ".join(value for name, value in pairs if name == b"cookie")
+    extensions = scope.get("extensions")
+    if ("user" in scope or "session" in scope or (extensions and "tls" in extensions)) and _knows(scope):
+        found[REMOTE_USER] = b"scope"
+    return found, found.keys().isdisjoint(LOOKED_AT)
+
+
+def request_of(scope: Scope, found: dict[bytes, bytes], *, is_plain: bool) -> Request:
+    """Return the request of a scope."""
     raw_path = scope.get("raw_path")
     path = raw_path.decode("latin-1") if raw_path else _quoted(scope["path"])
     query = scope["query_string"].decode("latin-1")
-    is_plain = found.keys().isdisjoint(LOOKED_AT)
-    extensions = scope.get("extensions")
-    if ("user" in scope or "session" in scope or (extensions and "tls" in extensions)) and _knows(scope):
-        found[REMOTE_USER], is_plain = b"scope", False
     return Request(scope["method"], scope.get("scheme", "http"), found.get(b"host", b""), path, query, found, is_plain)
 
 
@@ -94,26 +98,30 @@ class PageCache(Pages):
             seen = self._draining(receive) if scope["type"] == "lifespan" else receive
             await self.app(scope, seen, send)
             return
-        request = request_of(scope)
+        given, is_plain = headers_of(scope)
+        name, path = None, scope.get("raw_path") or scope["path"]
+        if is_plain and scope["method"] == "GET":
+            name = scope.get("scheme"), given.get(b"host"), path, scope["query_string"]
+            hit = self._hits.again(name, self.cache)
+            if hit is not None:
+                record, headers, body = hit
+                headers = headers + self.added(record)  # a list of this request's own
+                await send({"type": "http.response.start", "status": record.status, "headers": headers})
+                await send({"type": "http.response.body", "body": body})
+                return
+        request = request_of(scope, given, is_plain=is_plain)
         task = self.task(request)
         if isinstance(task, str):
             await self._pass(scope, receive, send, request, task)
             return
         found = inline(task)
-        if found is not None and (record := found.record) is not None:
-            verdict, body = self.verdict(task, found), found.body
-            page = (record, body) if not record.coding else self.in_form(task, found)
-            if page is not None and verdict is not None and verdict.kind is Kind.HIT and not verdict.is_part:
-                record, body = page
-                if verdict.is_not_modified:
-                    await self._answer(send, request, Answer(record, b"", is_not_modified=True))
-                    return
-                headers = record.headers + self.added(record)
-                await send({"type": "http.response.start", "status": record.status, "headers": headers})
-                body = b"" if request.method == "HEAD" else body
-                await send({"type": "http.response.body", "body": body})
-                return
-        await self._otherwise(scope, receive, send, task, found)
+        answer = self.hit(task, found)
+        if answer is None:
+            await self._otherwise(scope, receive, send, task, found)
+            return
+        if name is not None and found is not None:
+            self._hits.keep(name, task, found, answer.record.headers)
+        await self._answer(send, request, answer)
 
     def foreseen(self, scope: Scope) -> tuple[Mapping[str, Any] | None, Iterable[str]]:
         """Return the options of the view that is likely to answer, and the headers that it declares to read."""

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from storeroom.engines import background
 from storeroom.exceptions import StorageError
-from storeroom.http import LOOKED_AT, REMOTE_USER, Headers, Kind, Record, Request
+from storeroom.http import LOOKED_AT, REMOTE_USER, Headers, Request
 from storeroom.pages import Pages
 from storeroom.pages.looking import Found, Task, inline
 from storeroom.pages.making import Answer, Making
@@ -46,10 +46,13 @@ def variable(name: bytes) -> str:
 
 
 _IDENTITIES: Final = ("REMOTE_USER", "SSL_CLIENT_S_DN", "HTTPS_DN")
-"""Variables by which a server tells who has logged in to it: it may keep the header Authorization for itself."""
+_TOLD: Final = (REMOTE_USER, b"authorization")
+"""Variables by which a server tells who has logged in to it, and headers that it may keep for itself."""
 
 # Some servers name the length always.
 _LOOKED_AT: Final = frozenset([*map(variable, LOOKED_AT), *_IDENTITIES]) - {"CONTENT_LENGTH"}
+_NAMING: Final = ("wsgi.url_scheme", "HTTP_HOST", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING")
+"""Variables that the key of a page is made of."""
 
 
 class EnvironHeaders(Mapping[bytes, bytes]):
@@ -60,13 +63,16 @@ class EnvironHeaders(Mapping[bytes, bytes]):
 
     def __getitem__(self, name: bytes) -> bytes:
         value = self._environ.get(variable(name))
-        if value is None and name in (REMOTE_USER, b"authorization"):
+        if value is None and name in _TOLD:
             value = " ".join(filter(None, map(self._environ.get, _IDENTITIES))) or None
         if value is None:
             raise KeyError(name)
         if value == "" and name in (b"content-length", b"content-type"):
             raise KeyError(name)
         return str(value).encode("latin-1")
+
+    def __contains__(self, name: Any) -> bool:
+        return (variable(name) in self._environ or name in _TOLD) and super().__contains__(name)
 
     def __iter__(self) -> Iterator[bytes]:
         return (name for name in LOOKED_AT if name in self)
@@ -85,12 +91,12 @@ def is_plain(environ: Environ) -> bool:
     return environ.keys().isdisjoint(_LOOKED_AT) and environ.get("CONTENT_LENGTH") in (None, "", "0")
 
 
-def request_of(environ: Environ) -> Request:
+def request_of(environ: Environ, *, is_plain: bool) -> Request:
     """Return the request of an environ."""
     path = _quoted(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")) or "/"
     return Request(
         environ["REQUEST_METHOD"], environ["wsgi.url_scheme"], environ.get("HTTP_HOST", "").encode("latin-1"), path,
-        environ.get("QUERY_STRING", ""), EnvironHeaders(environ), is_plain(environ),
+        environ.get("QUERY_STRING", ""), EnvironHeaders(environ), is_plain,
     )  # fmt: skip
 
 
@@ -117,23 +123,25 @@ class PageCache(Pages):
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request."""
-        request = request_of(environ)
+        plain, name = is_plain(environ), None
+        if plain and environ["REQUEST_METHOD"] == "GET":
+            name = tuple(map(environ.get, _NAMING))
+            hit = self._hits.again(name, self.cache)
+            if hit is not None:
+                record, headers, body = hit
+                start_response(_line(record.status), headers + _texts(self.added(record)))
+                return [body]
+        request = request_of(environ, is_plain=plain)
         task = self.task(request)
         if isinstance(task, str):
             return self._pass(environ, start_response, request, task)
         found = inline(task)
-        if found is not None and (record := found.record) is not None:
-            verdict, body = self.verdict(task, found), found.body
-            page = (record, body) if not record.coding else self.in_form(task, found)
-            if page is not None and verdict is not None and verdict.kind is Kind.HIT and not verdict.is_part:
-                record, body = page
-                if verdict.is_not_modified:
-                    start_response(_line(304), _texts(self.headers(record, is_not_modified=True)))
-                    return []
-                texts = record.texts or _texts_of(record)
-                start_response(_line(record.status), texts + _texts(self.added(record)))
-                return [] if request.method == "HEAD" else [body]
-        return self._otherwise(environ, start_response, task, found)
+        answer = self.hit(task, found)
+        if answer is None:
+            return self._otherwise(environ, start_response, task, found)
+        if name is not None and found is not None:
+            self._hits.keep(name, task, found, _texts(answer.record.headers))
+        return self._answer(start_response, request, answer)
 
     def foreseen(self, environ: Environ) -> tuple[Mapping[str, Any] | None, Iterable[str]]:
         """Return the options of the view that is likely to answer, and the headers that it declares to read."""
@@ -192,12 +200,6 @@ class PageCache(Pages):
 
         is_seen = reason == "method" or self.status_name is not None
         return self.app(environ, sees if is_seen else start_response)
-
-
-def _texts_of(record: Record) -> list[tuple[str, str]]:
-    """Return the headers of a page as text, which are made once for all of its hits."""
-    record.texts = _texts(record.headers)
-    return record.texts
 
 
 def _texts(headers: Headers) -> list[tuple[str, str]]:

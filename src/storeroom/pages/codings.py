@@ -102,7 +102,7 @@ def shown(record: Record, body: bytes, accept: bytes | None) -> tuple[Record, by
 def _form(record: Record, length: int | None) -> Record:
     """Return the record of a page in one form: compressed to so many bytes, or as the application has made it."""
     form = copy(record)
-    form.coding, form.forms, form.texts = "", None, None
+    form.coding, form.forms = "", None
     headers = list(record.headers)
     if length is not None:
         headers = [(name, _weak(value) if name == b"etag" else value) for name, value in headers]

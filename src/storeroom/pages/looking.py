@@ -5,7 +5,9 @@ Where the storage is in this machine a hit is two or three reads; elsewhere one 
 
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
+from weakref import ref
 
+from storeroom import timeouts
 from storeroom.exceptions import StorageError
 from storeroom.http import (
     PASS,
@@ -29,20 +31,23 @@ from storeroom.storage.hooks import MISSING
 from storeroom.storage.inline import WouldWaitError
 from storeroom.storage.steps import Steps
 
-__all__ = ["GENERATIONS", "PAGE", "PART", "Companions", "Found", "Task", "inline", "judged", "looking", "looking_again"]
-
+__all__ = [
+    "GENERATIONS", "PAGE", "PART", "Companions", "Found", "Hits", "Task", "inline", "judged", "looking",
+    "looking_again",
+]  # fmt: skip
 
 PAGE: Final = "page:"
 PART: Final = "page-part:"
 GENERATIONS: Final = "pages:generations"
 """Beginnings of keys: of whole applications' pages, of those of their parts, and of the list of generations."""
 
-
 _NOTHING: Final[Mapping[str, Any]] = {}
-
 Companions = dict[str, tuple[Any, tuple[str, ...]]]
 
 MOST_COMPANIONS: Final = 10_000
+MOST_HITS: Final = 256
+LARGEST_HIT: Final = 2**16
+"""Hits that are kept, and the bytes of an entry: 16 MiB of those, and of bodies, at most. Large ones gain little."""
 
 
 class Task:
@@ -71,13 +76,8 @@ class Task:
         self.plan, self.policy = plan, plan.policy
         self.request, self.url = request, url
         self.companions = companions
-        head = cache._head
-        if head is None:
-            self.storage_key, self.generations_key = (
-                cache._storage_key(name, None) for name in (begin + url, GENERATIONS)
-            )
-        else:
-            self.storage_key, self.generations_key = f"{head}{begin}{url}", f"{head}{GENERATIONS}"
+        self.storage_key = cache._storage_key(begin + url, None)
+        self.generations_key = cache._storage_key(GENERATIONS, None)
 
     def variant_key(self, marker: Varies, names: tuple[bytes, ...] = ()) -> str:
         """Return the storage key of the page for the request's own headers; by other names than the marker's, if given.
@@ -122,50 +122,24 @@ def inline(task: Task) -> Found | None:
     if not task.hooks.async_inline:
         return None
     try:
-        return _inline(task)
+        written, entry = task.hooks._get_both(task.generations_key, task.storage_key)
+        known = generations.read(written) if type(written) is str else None
+        if known is None or (type(entry) is Envelope and entry.leased_until):
+            return None
+        if type(entry) is bytes and entry[:2] == VARIES:
+            return _of_variant(task, known, entry)
+        return _current(task, task.storage_key, known, entry, MISSING)
     except (StorageError, WouldWaitError):
         return None
 
 
-def _inline(task: Task) -> Found | None:
-    get = task.hooks._get
-    written = get(task.generations_key)
-    known = generations.read(written) if type(written) is str else None
-    if known is None:
-        return None
-    entry = get(task.storage_key)
-    if type(entry) is bytes:
-        kind = entry[:2]
-        if kind == RECORD and task.request.is_plain:
-            return _plain(task, known, entry)
-        if kind == VARIES:
-            return _of_variant(task, known, entry, get)
-    elif type(entry) is Envelope and entry.leased_until:
-        return None
-    return _current(task, task.storage_key, known, entry, MISSING)
-
-
-def _plain(task: Task, known: Generations, entry: bytes) -> Found:
-    """Return the page of an entry as judged() does, for most hits: by less than half of its steps."""
-    try:
-        record, body = unpack(entry)
-    except ValueError:
-        return judged(task, task.storage_key, known, entry, MISSING)
-    if record.stamp != known.current:
-        return judged(task, task.storage_key, known, entry, MISSING)
-    return _new(Found, (record, body, entry, task.storage_key, MISSING, known, ""))
-
-
-_new: Final = tuple.__new__  # a named tuple's own takes twice as long (benchmarks/pages.py)
-
-
-def _of_variant(task: Task, known: Generations, entry: bytes, get: Any) -> Found:
+def _of_variant(task: Task, known: Generations, entry: bytes) -> Found:
     marker = read_varies(entry)
     lacking = _lacking(task, known, marker, entry)
     if lacking is not None:
         return lacking
     storage_key = task.variant_key(marker)
-    return _current(task, storage_key, known, get(storage_key), entry)
+    return _current(task, storage_key, known, task.hooks._get(storage_key), entry)
 
 
 def _current(task: Task, storage_key: str, known: Generations, entry: Any, marker: Any) -> Found:
@@ -207,6 +181,43 @@ def judged(task: Task, storage_key: str, known: Generations, entry: Any, marker:
         else:
             return Found(record, body, entry, storage_key, marker, known)
     return Found(None, b"", entry, storage_key, marker, known, reason)
+
+
+class Hits(dict[Any, tuple[Any, ...]]):
+    """The last hit of each of the latest plain GETs, by the parts that the key of its page is made of.
+
+    The next one has its headers and bytes, if the storage, which is asked each time, has the very entry that has
+    answered, and the list of generations allows it.
+    """
+
+    def again(self, name: Any, cache: Any) -> tuple[Record, list[Any], bytes] | None:
+        """Return the record, its headers as the door sends them, and the body, if the page is found, fresh and live."""
+        if (hit := self.get(name)) is None:
+            return None
+        source, head, keys, record, headers, found = hit
+        if source() is not cache or head is not cache._head or cache._overlay is not None:
+            return None
+        try:
+            written, entry = cache._get_both(*keys)
+        except (StorageError, WouldWaitError):
+            return None
+        known = generations.read(written) if type(written) is str and type(entry) is bytes else None
+        is_live = known is not None and known.current == record.stamp and entry == found.entry
+        if is_live and timeouts.now() < record.fresh_until:
+            cache._counters.hits += 1
+            return record, headers, found.body
+        self.pop(name, None)
+        return None
+
+    def keep(self, name: Any, task: Task, found: Found, headers: list[Any]) -> None:
+        """Keep a hit, unless its page differs by headers, has conditions, may be made anew early, or is compressed."""
+        cache, record, entry, keys = task.cache, found.record, found.entry, (task.generations_key, task.storage_key)
+        is_plain = type(entry) is bytes and len(entry) <= LARGEST_HIT and found.marker is MISSING
+        is_own = task.hooks is cache and cache._head is not None
+        if is_plain and is_own and record is not None and not record.coding and not task.plan.early:
+            if len(self) >= MOST_HITS:
+                self.clear()
+            self[name] = ref(cache), cache._head, keys, record, headers, found
 
 
 def looking(task: Task) -> Steps[Found | None]:

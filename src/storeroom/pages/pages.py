@@ -9,24 +9,11 @@ from typing import Any, Final
 from storeroom import timeouts
 from storeroom.computing.decision import draw
 from storeroom.exceptions import ConfigurationError, StorageError
-from storeroom.http import (
-    HIT,
-    Headers,
-    Kind,
-    Record,
-    Request,
-    Verdict,
-    bypass,
-    cache_status,
-    changed,
-    cut,
-    judge,
-    key,
-)  # fmt: skip
+from storeroom.http import Headers, Kind, Record, Request, Verdict, bypass, cache_status, changed, cut, judge, key
 from storeroom.http.fields import directives
 from storeroom.pages import codings, generations, looking, single_flight
 from storeroom.pages.codings import shown
-from storeroom.pages.looking import GENERATIONS, PAGE, PART, Companions, Found, Task
+from storeroom.pages.looking import GENERATIONS, PAGE, PART, Companions, Found, Hits, Task
 from storeroom.pages.making import Answer, Making
 from storeroom.pages.options import Plans
 from storeroom.registry import caches
@@ -90,6 +77,7 @@ class Pages:
         self._plans = Plans(options, rules or {})
         self._refreshing = set[str]()
         self._companions: Companions = {}
+        self._hits = Hits()
 
     @property
     def cache(self) -> Any:
@@ -100,18 +88,15 @@ class Pages:
 
     def task(self, request: Request) -> Task | str:
         """Return the task that a request is; or the reason for which it is none, by the words of RFC 9211 §2.2."""
-        if not request.is_plain or request.method != "GET":
-            reason = bypass(request)
-            if reason is not None:
-                return reason
+        if (reason := bypass(request)) is not None:
+            return reason
         plan = self._plans.of(request.path)
         if plan is None:
             return "bypass;rules"
         url = key(request, plan.policy)
         if url is None or (self.hosts is not None and _host_of(url) not in self.hosts):
             return "bypass;host"
-        cache = self._caches[self._cache] if isinstance(self._cache, str) else self._cache
-        return Task(cache, plan, request, url, self._companions, self._begin)
+        return Task(self.cache, plan, request, url, self._companions, self._begin)
 
     def verdict(self, task: Task, found: Found) -> Verdict | None:
         """Return how the page that was found is used; None if there is none, or another makes it anew for too long."""
@@ -119,9 +104,6 @@ class Pages:
         if record is None:
             return None
         now = timeouts.now()
-        if now < record.fresh_until and task.request.is_plain and not task.plan.early:  # most are
-            task.cache._counters.hits += 1
-            return HIT
         verdict = judge(record, task.request, now, task.policy)
         if verdict.kind is Kind.HIT:
             task.cache._counters.hits += 1
@@ -134,9 +116,15 @@ class Pages:
             return Verdict(Kind.HIT, verdict.is_not_modified)
         return verdict
 
-    def in_form(self, task: Task, found: Found) -> tuple[Record, bytes] | None:
-        """Return a stored page as the client accepts it; None if there is none, or its bytes are damaged."""
-        return None if found.record is None else shown(found.record, found.body, accepted(task.request))
+    def hit(self, task: Task, found: Found | None) -> Answer | None:
+        """Return the answer of a page that was found, if it is fresh and asked for as a whole."""
+        if found is None or (record := found.record) is None:
+            return None
+        verdict = self.verdict(task, found)
+        if verdict is None or verdict.kind is not Kind.HIT or verdict.is_part:
+            return None
+        page = shown(record, found.body, accepted(task.request)) if record.coding else (record, found.body)
+        return None if page is None else Answer(*page, verdict.is_not_modified)
 
     def answering(
         self, task: Task, found: Found | None, begin: Begin, refresh: Refresh, *, blocking: bool

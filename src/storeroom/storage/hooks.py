@@ -214,6 +214,10 @@ class StorageHooks:
         """Return the value, or MISSING."""
         return self._get_many([storage_key]).get(storage_key, MISSING)
 
+    def _get_both(self, first: str, second: str) -> tuple[Any, Any]:
+        """Return the values of two keys, each as _get() does; where nothing has changed, perhaps the same objects."""
+        return self._get(first), self._get(second)
+
     def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
         """Store one value; return whether it was stored."""
         return not self._set_many({storage_key: value}, expires_at)

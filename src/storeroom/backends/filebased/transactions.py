@@ -21,9 +21,10 @@ from storeroom.backends.filebased.turns import GAP_SECONDS, GIVEN_UP_SECONDS, Ta
 from storeroom.backends.inline import InlineCache
 from storeroom.backends.kept_bounds import KeptBounds
 from storeroom.config.naming import named
-from storeroom.exceptions import StorageError, WriteTimeoutError
+from storeroom.exceptions import ReentrantUseError, StorageError, WriteTimeoutError
 from storeroom.keys import KeySpace
 from storeroom.serializers.parts import Part
+from storeroom.storage.hooks import MISSING
 from storeroom.storage.inline import WouldWaitError, is_inline
 
 __all__ = ["TransactingCache", "steps_of"]
@@ -40,6 +41,10 @@ _COMMITS: Final = 2
 
 _LAID: Final = 10
 """Times that a frame is laid aside, if clear() removes its pieces each time; then it is written as a whole."""
+
+_PAIRS: Final = 128
+_LARGEST_PAIR: Final = 2**16
+"""Pairs of values that are kept, and the bytes of each: 8 MiB at most."""
 
 _STEP_BYTES: Final = 2**22
 """Bytes that one of the transactions of a long task writes: about as long as `LOOKS` entries."""
@@ -71,6 +76,30 @@ class TransactingCache(KeptBounds, InlineCache, abstract=True):
             except StorageError as error:
                 named(error, self.settings.alias)
                 raise
+
+    def _get_both(self, first: str, second: str) -> tuple[Any, Any]:
+        """Return two values; if no process has committed anything since they were read twice, those of then.
+
+        A read transaction has the number of the last commit. A look for a value also gives Python's lock away.
+        """
+        engine, keys, now, kept = self._engine, (self._codec, first, second), timeouts.now(), None
+        turns = engine.open_turns if engine.checked_at <= now <= engine.check_after else None
+        try:
+            number = engine.begin().id() if turns is not None else 0
+        except (lmdb.Error, ReentrantUseError):
+            turns = None
+        if turns is not None and engine.open_turns is turns:  # else it may be the number in other files
+            kept = turns.pairs.get(keys)
+            if kept is not None and kept[0] == number and now < kept[1]:
+                return kept[2]
+        dated = self._get_dated((first, second))
+        (one, until), (two, end) = (dated.get(key, (MISSING, None)) for key in (first, second))
+        if turns is not None and type(one) is str and type(two) is bytes and len(one) + len(two) <= _LARGEST_PAIR:
+            if len(turns.pairs) >= _PAIRS:
+                turns.pairs.clear()
+            is_second = kept is not None and kept[0] == number  # eviction counts two reads
+            turns.pairs[keys] = number, min(until or 0.0, end or 0.0) if is_second else 0.0, (one, two)
+        return one, two
 
     def _check(self, now: float) -> None:
         """See to it that the files are those of the location; an error names the cache."""

@@ -13,7 +13,7 @@ from django.http import HttpResponse, HttpResponseBase
 
 from storeroom.engines import background
 from storeroom.exceptions import ConfigurationError, StorageError
-from storeroom.http import Headers, Kind, Record, Request
+from storeroom.http import Headers, Record, Request
 from storeroom.integrations.django.pages.paths import paths_of
 from storeroom.integrations.django.pages.refreshing import Refresh, under_way
 from storeroom.integrations.django.pages.requests import asked_of, has_middleware
@@ -103,13 +103,12 @@ class Door(Pages):
         if isinstance(task, str) or _is_nested(task):
             return self._passing(visit, task if isinstance(task, str) else "bypass;nested")
         found = inline(task)
-        if found is not None and (record := found.record) is not None and not record.coding:
-            verdict = self.verdict(task, found)
-            if verdict is not None and verdict.kind is Kind.HIT and not verdict.is_part:
-                if verdict.is_not_modified or task.request.method == "HEAD":
-                    return self._response(task.request, record, b"", is_not_modified=verdict.is_not_modified)
-                return hit_of(record, self.headers(record), found.body)
-        return self._responding(visit, task, found)
+        answer = self.hit(task, found)
+        if answer is None:
+            return self._responding(visit, task, found)
+        if answer.is_not_modified or task.request.method == "HEAD":
+            return self._response(task.request, answer.record, b"", is_not_modified=answer.is_not_modified)
+        return hit_of(answer.record, self.headers(answer.record), answer.body)
 
     def _response(
         self, asked: Request, record: Record, body: bytes, answer: Answer | None = None, *, is_not_modified: bool,

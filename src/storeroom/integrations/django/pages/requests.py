@@ -30,6 +30,9 @@ class _Headers(EnvironHeaders):
     def __getitem__(self, name: bytes) -> bytes:
         return self._own[name] if name in self._own else super().__getitem__(name)
 
+    def __contains__(self, name: Any) -> bool:
+        return name in self._own or super().__contains__(name)
+
 
 class Asked(Request):
     """A request.
