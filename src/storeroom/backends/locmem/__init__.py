@@ -125,6 +125,14 @@ class LocMemCache(MemoryContents):
         self._counters.hits += 1
         return value
 
+    @declared_as(BaseCache.aget)
+    @hot
+    async def aget(self, key: object, default: Any = None, version: int | None = None) -> Any:
+        """Return the value stored under the key, or `default` if there is none. See get()."""
+        if self._overlay is not None:
+            return await BaseCache.aget(self, key, default, version)
+        return self.get(key, default, version)
+
     @hot
     def set(
         self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None, *,
@@ -215,6 +223,8 @@ class LocMemCache(MemoryContents):
             self, key, default, timeout, version, tags, stale_while_revalidate, stale_if_error, retry_pause,
             error_timeout, soft_timeout, hard_timeout, early, jitter,
         )  # fmt: skip
+
+    aget_or_set = hot(BaseCache.aget_or_set)
 
     # Values -----------------------------------------------------------------------------------
 
