@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from storeroom import timeouts
+from storeroom import cached, timeouts
 from storeroom.backends.locmem import LocMemCache
 from storeroom.backends.locmem.hot_path import IS_COMPILED
 from storeroom.exceptions import InvalidCacheKey, StoreroomError
@@ -121,7 +121,9 @@ def left_by(cache: Any) -> Any:
     entries = cache._bounded.entries.items()
     pickled = {key: it.encoded if type(it.encoded) is bytes else type(it.encoded) for key, it in entries}
     slots = [(key, it.value, pickled[key], it.expires_at, it.freq, it.indexed) for key, it in entries]
-    sizes = [it.size for key, it in entries if type(it.encoded) in {bytes, type(None)}]  # a tag's version has a chance length
+    sizes = [
+        it.size for key, it in entries if type(it.encoded) in {bytes, type(None)}
+    ]  # a tag's version has a chance length
     return slots, sizes, cache._counters.raw() | {"compute_seconds": 0, "families": {}}
 
 
@@ -231,6 +233,53 @@ def test_a_write_in_the_midst_of_another_waits_for_it(cache, write):
         cache._lock.release()
 
 
+# Functions that are @cached -------------------------------------------------------------------------------------------
+
+
+def shown(a, b: Any = "b") -> list[Any]:
+    return [a, b]
+
+
+ARGUMENTS_OF_CALLS = [
+    1,
+    True,
+    1.0,
+    "1",
+    None,
+    "",
+    "é:\ud800",
+    -7,
+    2**63,
+    10**5000,
+    "x" * 300,
+    ("a",),
+    (),
+    [1],
+    Key("a"),
+]
+
+
+@pytest.mark.parametrize("key", [None, "{a}:{b}", "{b!r} {a:>3}", lambda a, b="b": repr((a, b))], ids=range(4))
+def test_calls_of_cached_functions_have_the_keys_and_results_of_those_in_python(key, cache, monkeypatch):
+    """Each call has its own result, is counted once, and is found by the key that the code makes, at any time."""
+    one = cached(cache=cache, key=key)(shown)
+    in_python = cached(cache=InPython("other", {}), key=key)(shown)
+    calls = [(a, *b) for a in ARGUMENTS_OF_CALLS for b in [(), ("b",), (None,), (3,)]] + [(), (1, 2, 3)]
+    for _ in range(3):
+        for call in calls:
+            expected = done(in_python, "__call__", call, {})
+            assert done(one, "__call__", call, {}) == expected, call
+            assert done(one, "key", call, {}) == done(in_python, "key", call, {})
+    assert cache.keys() == in_python._cache.keys()
+    assert [getattr(one.cache_info(), name) for name in ("hits", "misses", "entries", "computed", "failed")] == [
+        getattr(in_python.cache_info(), name) for name in ("hits", "misses", "entries", "computed", "failed")
+    ]
+    cache.set(one.key("a"), "stored")
+    assert (one("a"), one("a", b="b"), in_python("a")) == ("stored", "stored", ["a", "b"])
+    monkeypatch.setattr(cache, "get_or_set", lambda *_: "replaced")
+    assert one("a") == "replaced"
+
+
 # Coroutines -----------------------------------------------------------------------------------------------------------
 
 
@@ -278,6 +327,8 @@ class Plain:
     """A value that is pickled."""
 
 
+FUNCTIONS: Any = weakref.WeakKeyDictionary()
+
 #: A way through the methods -> a call that takes it.
 WAYS = {
     "a text": lambda cache, key, value: cache.get(key),
@@ -297,6 +348,10 @@ WAYS = {
     "set() over a pickle": lambda cache, key, value: [cache.set(key, [value]), cache.set(key, value)],
     "another handle": lambda cache, key, value: LocMemCache.get(InPython("hot", {}), key),
     "no handle": lambda cache, key, value: done(LocMemCache, "get", [value, key], {}),
+    "a call of a cached function": lambda cache, key, value: [
+        FUNCTIONS.setdefault(cache, cached(cache=cache)(shown))(key, value),
+        FUNCTIONS[cache](key, True),
+    ],
     "aget()": lambda cache, key, value: done(cache, "aget", [key, value], {}),
     "aget() of nothing": lambda cache, key, value: done(cache, "aget", ["absent", value], {}),
     "aget_or_set()": lambda cache, key, value: done(cache, "aget_or_set", [key, value], {"timeout": 5}),

@@ -6,7 +6,7 @@ An option that does not fit the function is told when that is decorated. ``key_f
 import inspect
 import sys
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from typing import Any, Final
 
 from storeroom.exceptions import ConfigurationError, NotSupportedError, UnkeyableArgumentError
 from storeroom.functions import origin
@@ -17,7 +17,10 @@ from storeroom.functions.shapes import Shape
 from storeroom.functions.templates import Field, Template, escapes
 from storeroom.wording import nearest
 
-__all__ = ["key_maker", "name_of", "own_tag", "shape_of", "signature_of", "tags_maker"]
+__all__ = ["is_fixed", "key_maker", "name_of", "own_tag", "shape_of", "signature_of", "tags_maker"]
+
+_FIXED: Final = frozenset({str, int, float, bool, type(None), bytes})
+"""Types whose objects have the same text at any time."""
 
 
 def signature_of(function: Callable[..., Any]) -> inspect.Signature:
@@ -105,6 +108,16 @@ def key_maker(
     code.escapes = escapes(_separators(code, template, ignore))
     ending = "" if endings is None else code.looked_up(endings, str(first), by_type=not is_class)
     return code.function(code.expression([*template.parts, suffix], code.plain) + ending)
+
+
+def is_fixed(function: Callable[..., Any], key: str | Callable[..., object] | None, binds: str) -> bool:
+    """Tell whether calls by texts, whole numbers and None alone have the same key at any time."""
+    parameters = signature_of(function).parameters
+    if callable(key) or (key and takes_instance_or_class(function, next(iter(parameters), None), binds)):
+        return False
+    fields = Template.parse(key).fields if key else ()
+    is_bare = all(field.path == field.parameter and not field.spec for field in fields)
+    return is_bare and all(each.default is each.empty or type(each.default) in _FIXED for each in parameters.values())
 
 
 def shape_of(

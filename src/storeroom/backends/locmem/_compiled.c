@@ -23,6 +23,7 @@ its change. A build without that lock keeps the methods in Python. See docs/deci
 #define MOST_HITS 2          /* as in storeroom.eviction */
 
 #define NOTES 256         /* storage keys that are remembered: at 32 bytes, no more than two pages of memory */
+#define MOST_NOTED 1024   /* keys of one function that are remembered */
 #define LONGEST_CALL 6 /* arguments that a coroutine keeps until it is awaited */
 #define LONGEST_NOTED 200 /* characters of a key whose storage key is remembered: no large one is kept alive */
 
@@ -30,19 +31,23 @@ its change. A build without that lock keeps the methods in Python. See docs/deci
 enum {
     HANDLE, ENTRY, COUNTERS, SAMPLED, MAP, ALONE, INDEX, CLASSES,
     OVERLAYS = CLASSES, CLOCKS, LOADS, RAISE_IF_FOREIGN, ENCODED_MARK, MISSING, DEFAULT_TIMEOUT, PASSED_BY, GIVEN,
-    N_NOW = GIVEN, N_OVERLAY, N_DEFAULT_TIMEOUT, N_TIMEOUT, N_DEFAULT, N_UNREADABLE, N_SAMPLE, N_LET_GO, N_GET, N__GET, NAMED,
-    ONE = NAMED, TIME, METHOD, COROUTINE, READER, KIND, MOST, OBJECTS
+    N_NOW = GIVEN, N_OVERLAY, N_DEFAULT_TIMEOUT, N_TIMEOUT, N_DEFAULT, N_UNREADABLE, N_SAMPLE, N_LET_GO, N_GET, N__GET, N_GET_OR_SET,
+    N_CHOSEN, N_HANDLES, N_EMPTY, NAMED,
+    ONE = NAMED, TIME, METHOD, COROUTINE, READER, KIND, MOST, LOCMEM,
+    FUNCTION, COUNTED, HANDLER, OBJECTS
 };
 
 static const char *const NAMES[NAMED - GIVEN] = {
     "now", "_overlay", "default_timeout", "timeout", "default", "_unreadable", "_sample", "let_go", "get", "_get",
+    "get_or_set", "_chosen", "handles", "",
 };
 
 /* Slots of the classes: where they lie in an object. */
 enum {
     H_HEAD, H_IS_BARE, H_ENTRIES, H_COUNTERS, H_MAP, H_ALONE, H_INDEX,
     E_KEY, E_VALUE, E_ENCODED, E_EXPIRES_AT, E_FREQ, E_INDEXED,
-    C_HITS, C_REUSED, C_MISSES, C_WRITTEN, S_NUMBER, S_DUE, M_HAS_SIZES, M_DROPPED, A_IS_UNDER_WAY, I_DUE, SLOTS
+    C_HITS, C_REUSED, C_MISSES, C_WRITTEN, S_NUMBER, S_DUE, M_HAS_SIZES, M_DROPPED, A_IS_UNDER_WAY, I_DUE, LEARNT,
+    F_ALIAS = LEARNT, F_CACHES, F_COUNTED, F_KEY_OF, F_KIND, F_NOTED, F_ANSWERS, SLOTS
 };
 
 static const struct {
@@ -55,6 +60,8 @@ static const struct {
     {COUNTERS, "hits"}, {COUNTERS, "reused"}, {COUNTERS, "misses"}, {COUNTERS, "written"},
     {SAMPLED, "number"}, {SAMPLED, "due"}, {MAP, "has_sizes"}, {MAP, "dropped"}, {ALONE, "is_under_way"},
     {INDEX, "due"},
+    {FUNCTION, "_alias"}, {FUNCTION, "_caches"}, {FUNCTION, "_counted"}, {FUNCTION, "_key_of"}, {FUNCTION, "_kind"},
+    {FUNCTION, "_noted"}, {COUNTED, "answers"},
 };
 
 /* The storage key of a key that was asked for twice by the same object, as a program's literals are. */
@@ -86,6 +93,7 @@ typedef struct {
 
 #define SLOT(object, slot) (*(PyObject **)((char *)(object) + state->offsets[slot]))
 #define IS(object, owner) ((object) != NULL && Py_IS_TYPE(object, (PyTypeObject *)state->objects[owner]))
+#define IS_TEXT(object) ((object) != NULL && PyUnicode_CheckExact(object))
 #define IS_FLOAT(object) ((object) != NULL && PyFloat_CheckExact(object))
 
 /* Three answers: go on, leave the call to Python, raise the error that is set. */
@@ -713,17 +721,18 @@ refuse_stop_iteration(void)
     }
 }
 
-/* See that a class has the get() and the _get() of LocMemCache: by these aget() and aget_or_set() read. */
+/* See that a class has the get(), _get() and get_or_set() of LocMemCache: by these all others read. */
 static int
-class_reads_as_ours(State *state, Method *method, PyTypeObject *type)
+class_reads_as_ours(State *state, PyTypeObject *type)
 {
     if (type == state->reading && type->tp_version_tag != 0 && type->tp_version_tag == state->reading_version) {
         return OURS;
     }
-    for (int name = N_GET; name <= N__GET; name++) {
-        PyObject *own = method->owner == NULL ? NULL : PyObject_GetAttr(method->owner, state->objects[name]);
+    PyObject *owner = state->objects[LOCMEM];
+    for (int name = N_GET; name <= N_GET_OR_SET; name++) {
+        PyObject *own = owner == NULL ? NULL : PyObject_GetAttr(owner, state->objects[name]);
         PyObject *found = own == NULL ? NULL : PyObject_GetAttr((PyObject *)type, state->objects[name]);
-        int is_ours = own != NULL && found == own && (name != N_GET || Py_IS_TYPE(own, Py_TYPE(method)));
+        int is_ours = own != NULL && found == own && (name != N_GET || IS(own, METHOD));
         if (is_ours && name == N_GET) {
             Py_XSETREF(state->objects[READER], Py_NewRef(own));
         }
@@ -740,9 +749,9 @@ class_reads_as_ours(State *state, Method *method, PyTypeObject *type)
 
 /* See that a handle reads so, too: that nobody has replaced these methods in the instance. */
 static int
-reads_as_ours(State *state, Method *method, PyObject *self)
+reads_as_ours(State *state, PyObject *self)
 {
-    int answer = class_reads_as_ours(state, method, Py_TYPE(self));
+    int answer = class_reads_as_ours(state, Py_TYPE(self));
     PyObject *own = answer == OURS ? PyObject_GenericGetDict(self, NULL) : NULL;
     if (own == NULL) {
         return answer == OURS ? ERROR : answer;
@@ -753,7 +762,7 @@ reads_as_ours(State *state, Method *method, PyObject *self)
         return OURS;
     }
 #endif
-    for (int name = N_GET; answer == OURS && name <= N__GET; name++) {
+    for (int name = N_GET; answer == OURS && name <= N_GET_OR_SET; name++) {
         int has = PyDict_Contains(own, state->objects[name]);
         answer = has == 0 ? OURS : has > 0 ? PYTHONS : ERROR;
     }
@@ -771,7 +780,7 @@ answer_call(Coroutine *it, PyObject **value)
     State *state = it->method->state;
     PyObject *self = it->args[0];
     int answer = is_plain(state, self);
-    answer = answer == OURS ? reads_as_ours(state, it->method, self) : answer;
+    answer = answer == OURS ? reads_as_ours(state, self) : answer;
     if (answer != OURS) {
         return answer;
     }
@@ -1059,6 +1068,135 @@ static PyType_Spec coroutine_spec = {
     .slots = coroutine_slots,
 };
 
+/* Calls of functions that are @cached ------------------------------------------------------------------------------- */
+
+/* Tell whether an argument is such that a key with it may be remembered: its equals have the same text, for ever. */
+static int
+is_literal(PyObject *argument)
+{
+    int overflow = 0;
+    if (PyLong_CheckExact(argument)) {
+        PyLong_AsLongLongAndOverflow(argument, &overflow); /* a program sets how many digits Python writes */
+        return !overflow;
+    }
+    return argument == Py_None || PyUnicode_CheckExact(argument);
+}
+
+/* Give the key of a call by arguments that are literals: as it is remembered, or else as the function's code makes it. */
+static int
+key_of(State *state, PyObject *self, PyObject *const *args, Py_ssize_t given, PyObject **key)
+{
+    PyObject *noted = SLOT(self, F_NOTED), *maker = SLOT(self, F_KEY_OF);
+    if (noted == NULL || maker == NULL || !PyDict_CheckExact(noted)) {
+        return PYTHONS;
+    }
+    for (Py_ssize_t each = 0; each < given; each++) {
+        if (!is_literal(args[each])) {
+            return PYTHONS;
+        }
+    }
+    PyObject *call = given == 1 ? Py_NewRef(args[0]) : PyTuple_New(given);
+    if (call == NULL) {
+        return ERROR;
+    }
+    for (Py_ssize_t each = 0; given != 1 && each < given; each++) {
+        PyTuple_SET_ITEM(call, each, Py_NewRef(args[each]));
+    }
+    Py_INCREF(noted);
+    *key = Py_XNewRef(PyDict_GetItemWithError(noted, call));
+    if (*key == NULL && !PyErr_Occurred()) {
+        Py_INCREF(maker);
+        *key = PyObject_Vectorcall(maker, args, (size_t)given, NULL);
+        Py_DECREF(maker);
+        PyObject *refused = *key == NULL ? caught() : NULL; /* wrong arguments, which the method in Python finds, too */
+        Py_XDECREF(refused);
+        if (IS_TEXT(*key) && PyUnicode_GET_LENGTH(*key) <= LONGEST_NOTED) {
+            if (PyDict_GET_SIZE(noted) >= MOST_NOTED) {
+                PyDict_Clear(noted);
+            }
+            if (PyDict_SetItem(noted, call, *key) < 0) {
+                Py_CLEAR(*key);
+            }
+        }
+    }
+    Py_DECREF(noted);
+    Py_DECREF(call);
+    if (IS_TEXT(*key)) {
+        return OURS;
+    }
+    Py_CLEAR(*key);
+    return pythons_or_error();
+}
+
+/* Give the cache of an alias at this moment, as CacheHandler does: NULL, and no error, if that has to find it first. */
+static PyObject *
+cache_of(State *state, PyObject *caches, PyObject *alias)
+{
+    if (PyDict_CheckExact(caches)) {
+        return Py_XNewRef(PyDict_GetItemWithError(caches, alias));
+    }
+    if (!IS(caches, HANDLER)) {
+        return NULL;
+    }
+    PyObject *chosen = PyObject_GetAttr(caches, state->objects[N_CHOSEN]), *handles = NULL, *found = NULL;
+    int is_dict = chosen != NULL && PyDict_CheckExact(chosen);
+    PyObject *configuration = is_dict ? Py_XNewRef(PyDict_GetItemWithError(chosen, state->objects[N_EMPTY])) : NULL;
+    if (configuration != NULL) {
+        handles = PyObject_GetAttr(configuration, state->objects[N_HANDLES]);
+    }
+    if (handles != NULL && PyDict_CheckExact(handles)) {
+        found = Py_XNewRef(PyDict_GetItemWithError(handles, alias));
+    }
+    Py_XDECREF(handles);
+    Py_XDECREF(configuration);
+    Py_XDECREF(chosen);
+    return found;
+}
+
+static int
+answer_cached(State *state, PyObject *const *args, Py_ssize_t given, PyObject **value)
+{
+    PyObject *self = args[0], *key = NULL;
+    if (!state->is_ready || !IS(self, FUNCTION)) {
+        return PYTHONS;
+    }
+    PyObject *caches = SLOT(self, F_CACHES), *alias = SLOT(self, F_ALIAS), *counted = SLOT(self, F_COUNTED);
+    if (caches == NULL || !IS_TEXT(alias) || !IS(counted, COUNTED)) {
+        return PYTHONS;
+    }
+    int answer = key_of(state, self, args + 1, given - 1, &key);
+    if (answer != OURS) {
+        return answer;
+    }
+    PyObject *cache = cache_of(state, caches, alias);
+    if (cache == NULL || (PyObject *)Py_TYPE(cache) != SLOT(self, F_KIND)) {
+        answer = pythons_or_error();
+    }
+    else {
+        answer = reads_as_ours(state, cache);
+        answer = answer == OURS ? reuse(state, cache, key, value) : answer;
+    }
+    if (answer == OURS && count(state, counted, F_ANSWERS) == ERROR) {
+        Py_CLEAR(*value);
+        answer = ERROR;
+    }
+    Py_XDECREF(cache);
+    Py_DECREF(key);
+    return answer;
+}
+
+/* CachedFunction.__call__(self, *args, **kwargs) */
+static PyObject *
+cached(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    Method *method = (Method *)callable;
+    Py_ssize_t given = PyVectorcall_NARGS(nargsf);
+    PyObject *value = NULL;
+    int is_simple = given >= 1 && (names == NULL || PyTuple_GET_SIZE(names) == 0);
+    int answer = is_simple ? answer_cached(method->state, args, given, &value) : PYTHONS;
+    return answer == PYTHONS ? in_python(method, args, nargsf, names) : value;
+}
+
 /* Methods, which look like those in Python ------------------------------------------------------------------------- */
 
 static PyObject *
@@ -1114,6 +1252,9 @@ method_set_name(PyObject *self, PyObject *const *args, Py_ssize_t given)
     Method *method = (Method *)self;
     if (given == 2 && method->owner == NULL) { /* it may have another name elsewhere, later */
         method->owner = Py_NewRef(args[0]);
+        if (method->state->objects[LOCMEM] == NULL) {
+            method->state->objects[LOCMEM] = Py_NewRef(args[0]);
+        }
     }
     Py_RETURN_NONE;
 }
@@ -1226,12 +1367,32 @@ learn(PyObject *module, PyObject *const *args, Py_ssize_t given)
     for (int each = 0; each < GIVEN; each++) {
         Py_XSETREF(state->objects[each], Py_NewRef(args[each]));
     }
-    for (int each = 0; each < SLOTS; each++) {
+    for (int each = 0; each < LEARNT; each++) {
         if (learn_offset(args[SLOT_NAMES[each].owner], SLOT_NAMES[each].name, &state->offsets[each]) == ERROR) {
             return NULL;
         }
     }
     state->is_ready = 1;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+learn_calls(PyObject *module, PyObject *const *args, Py_ssize_t given)
+{
+    State *state = PyModule_GetState(module);
+    if (given != OBJECTS - FUNCTION || !PyType_Check(args[0]) || !PyType_Check(args[1]) || !PyType_Check(args[2])) {
+        PyErr_SetString(PyExc_TypeError, "learn_calls() takes the three classes of its own hot_path.py");
+        return NULL;
+    }
+    for (int each = LEARNT; each < SLOTS; each++) {
+        PyObject *owner = args[SLOT_NAMES[each].owner - FUNCTION];
+        if (learn_offset(owner, SLOT_NAMES[each].name, &state->offsets[each]) == ERROR) {
+            return NULL;
+        }
+    }
+    for (int each = FUNCTION; each < OBJECTS; each++) {
+        Py_XSETREF(state->objects[each], Py_NewRef(args[each - FUNCTION]));
+    }
     Py_RETURN_NONE;
 }
 
@@ -1249,6 +1410,7 @@ compiled(PyObject *module, PyObject *function)
                               : strcmp(text, "get_or_set") == 0  ? get_or_set
                               : strcmp(text, "aget_or_set") == 0 ? aget_or_set
                               : strcmp(text, "set") == 0         ? set
+                              : strcmp(text, "__call__") == 0    ? cached
                                                                  : NULL;
         if (call == NULL) {
             PyErr_Format(PyExc_ValueError, "%R has no compiled form", function);
@@ -1332,6 +1494,7 @@ module_exec(PyObject *module)
 
 static PyMethodDef module_methods[] = {
     {"compiled", compiled, METH_O, "Return the compiled form of a method of LocMemCache, known by its name."},
+    {"learn_calls", (PyCFunction)(void (*)(void))learn_calls, METH_FASTCALL, "Take the classes of @cached's functions."},
     {"learn", (PyCFunction)(void (*)(void))learn, METH_FASTCALL, "Take the classes and objects that methods turn to."},
     {NULL, NULL, 0, NULL},
 };
