@@ -307,7 +307,7 @@ def test_a_coroutine_is_one_to_all_who_look(kind, key):
         cache = kind(kind.__name__, {})
         asyncio.run(awaited(cache), debug=key == "absent")
         ended, thrown, unused = cache.aget("key"), cache.aget("key"), cache.aget("key")
-        assert (asyncio.run(ended), ended.close()) == ("later", None)
+        assert (asyncio.run(ended), ended.close(), inspect.getcoroutinestate(ended)) == ("later", None, "CORO_CLOSED")
         with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
             ended.send(None)
         with pytest.raises(LookupError, match="thrown"):

@@ -931,27 +931,46 @@ coroutine_iter(PyObject *self) /* for generators that types.coroutine() has made
     return coroutine_await(self);
 }
 
+/* Return an attribute of a coroutine that is being awaited without one of Python's, or has ended so. */
+static PyObject *
+attribute_without_frame(Coroutine *it, const char *name)
+{
+    if (strcmp(name, "cr_code") == 0 && it->method->function != NULL) {
+        return PyObject_GetAttrString(it->method->function, "__code__");
+    }
+    if (strcmp(name, "cr_running") == 0 || strcmp(name, "cr_suspended") == 0) {
+        return PyBool_FromLong(it->stage == RUNNING && name[3] == 'r');
+    }
+    Py_RETURN_NONE;
+}
+
 /* An attribute of its own, or else of the coroutine in Python: its name, its frame, its code, and whom it awaits. */
 static PyObject *
 coroutine_getattro(PyObject *self, PyObject *name)
 {
     Coroutine *it = (Coroutine *)self;
     PyObject *found = PyObject_GenericGetAttr(self, name);
-    if (found != NULL || it->stage == RUNNING || !PyErr_ExceptionMatches(PyExc_AttributeError)) {
+    if (found != NULL || !PyErr_ExceptionMatches(PyExc_AttributeError)) {
         return found;
     }
     const char *text = PyUnicode_AsUTF8(name);
     int is_name = text != NULL && (strcmp(text, "__name__") == 0 || strcmp(text, "__qualname__") == 0);
-    if (is_name && it->method->function != NULL) {
-        PyErr_Clear();
-        return PyObject_GetAttr(it->method->function, name);
+    PyObject *source = is_name ? it->method->function : NULL;
+    if (text != NULL && strncmp(text, "cr_", 3) == 0) {
+        if ((it->stage == RUNNING || it->stage == ENDED) && PyObject_HasAttr((PyObject *)&PyCoro_Type, name)) {
+            PyErr_Clear();
+            return attribute_without_frame(it, text);
+        }
+        if (it->stage == NEW || it->stage == HANDED_ON) {
+            PyErr_Clear();
+            source = python_of(it);
+        }
     }
-    if (it->stage == ENDED || text == NULL || strncmp(text, "cr_", 3) != 0) {
+    if (source == NULL) {
         return NULL;
     }
     PyErr_Clear();
-    PyObject *python = python_of(it);
-    return python == NULL ? NULL : PyObject_GetAttr(python, name);
+    return PyObject_GetAttr(source, name);
 }
 
 /* To isinstance() it is a coroutine, so that inspect.iscoroutine() and its kin know it. */
@@ -1108,8 +1127,6 @@ key_of(State *state, PyObject *self, PyObject *const *args, Py_ssize_t given, Py
         Py_INCREF(maker);
         *key = PyObject_Vectorcall(maker, args, (size_t)given, NULL);
         Py_DECREF(maker);
-        PyObject *refused = *key == NULL ? caught() : NULL; /* wrong arguments, which the method in Python finds, too */
-        Py_XDECREF(refused);
         if (IS_TEXT(*key) && PyUnicode_GET_LENGTH(*key) <= LONGEST_NOTED) {
             if (PyDict_GET_SIZE(noted) >= MOST_NOTED) {
                 PyDict_Clear(noted);
@@ -1125,7 +1142,7 @@ key_of(State *state, PyObject *self, PyObject *const *args, Py_ssize_t given, Py
         return OURS;
     }
     Py_CLEAR(*key);
-    return pythons_or_error();
+    return pythons_or_error(); /* wrong arguments, in the words of the key's code, or a handler's exception */
 }
 
 /* Give the cache of an alias at this moment, as CacheHandler does: NULL, and no error, if that has to find it first. */
