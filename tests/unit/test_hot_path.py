@@ -292,7 +292,7 @@ def test_a_coroutine_is_one_to_all_who_look(kind, key):
         waiting = cache.aget(key, "none"), cache.aget_or_set(key, "new")
         assert all(asyncio.iscoroutine(each) and inspect.iscoroutine(each) for each in waiting)
         assert [f"{each.__qualname__} {each.cr_frame.f_code.co_name}" for each in waiting] == [
-            "LocMemCache.aget aget", "ComputedCache.aget_or_set aget_or_set"
+            "InlineCache.aget aget", "ComputedCache.aget_or_set aget_or_set"
         ]  # fmt: skip
         assert [inspect.getcoroutinestate(each) for each in waiting] == [inspect.CORO_CREATED] * 2
         cache.set("key", "later")
@@ -314,7 +314,7 @@ def test_a_coroutine_is_one_to_all_who_look(kind, key):
             thrown.throw(LookupError("thrown"))
         with pytest.raises(TypeError, match="just-started"):
             unused.send(1)
-        with pytest.warns(RuntimeWarning, match=r"coroutine 'LocMemCache\.aget' was never awaited"):
+        with pytest.warns(RuntimeWarning, match=r"coroutine 'InlineCache\.aget' was never awaited"):
             del unused
         cache.get = lambda *_: "replaced"
         assert asyncio.run(cache.aget("key")) == "replaced"

@@ -278,6 +278,8 @@ class Handle(StorageHooks):
 
     def _expires_at(self, timeout: Timeout) -> float:
         seconds: Any = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
+        if type(seconds) is str:
+            seconds = timeouts.parse_words(seconds)
         if type(seconds) in NUMBERS and 0 < seconds < LONGEST_TIMEOUT:  # as in most writes
             return timeouts.now() + float(seconds)
         return NEVER if seconds is None else timeouts.expires_at(timeout, self.default_timeout)

@@ -6,7 +6,7 @@ An option that does not fit the function is told when that is decorated. ``key_f
 import inspect
 import sys
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, Final
+from typing import Any
 
 from storeroom.exceptions import ConfigurationError, NotSupportedError, UnkeyableArgumentError
 from storeroom.functions import origin
@@ -18,9 +18,6 @@ from storeroom.functions.templates import Field, Template, escapes
 from storeroom.wording import nearest
 
 __all__ = ["is_fixed", "key_maker", "name_of", "own_tag", "shape_of", "signature_of", "tags_maker"]
-
-_FIXED: Final = frozenset({str, int, float, bool, type(None), bytes})
-"""Types whose objects have the same text at any time."""
 
 
 def signature_of(function: Callable[..., Any]) -> inspect.Signature:
@@ -117,7 +114,8 @@ def is_fixed(function: Callable[..., Any], key: str | Callable[..., object] | No
         return False
     fields = Template.parse(key).fields if key else ()
     is_bare = all(field.path == field.parameter and not field.spec for field in fields)
-    return is_bare and all(each.default is each.empty or type(each.default) in _FIXED for each in parameters.values())
+    kinds = {type(each.default) for each in parameters.values() if each.default is not each.empty}
+    return is_bare and kinds <= {str, int, float, bool, type(None), bytes}
 
 
 def shape_of(

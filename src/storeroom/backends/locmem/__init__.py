@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 from storeroom import config, storage, timeouts
+from storeroom.backends.inline import InlineCache
 from storeroom.backends.kept_bounds import note_given
 from storeroom.backends.locmem.contents import PART, MemoryContents, MemoryEngine
 from storeroom.backends.locmem.hot_path import hasten, hot
@@ -126,14 +127,6 @@ class LocMemCache(MemoryContents):
         self._counters.hits += 1
         return value
 
-    @declared_as(BaseCache.aget)
-    @hot
-    async def aget(self, key: object, default: Any = None, version: int | None = None) -> Any:
-        """Return the value stored under the key, or `default` if there is none. See get()."""
-        if self._overlay is not None:
-            return await BaseCache.aget(self, key, default, version)
-        return self.get(key, default, version)
-
     @hot
     def set(
         self, key: object, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None, *,
@@ -225,7 +218,7 @@ class LocMemCache(MemoryContents):
             error_timeout, soft_timeout, hard_timeout, early, jitter,
         )  # fmt: skip
 
-    aget_or_set = hot(BaseCache.aget_or_set)
+    aget, aget_or_set = hot(InlineCache.aget), hot(BaseCache.aget_or_set)
 
     # Values -----------------------------------------------------------------------------------
 

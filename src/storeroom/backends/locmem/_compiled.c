@@ -30,9 +30,10 @@ its change. A build without that lock keeps the methods in Python. See docs/deci
 /* Objects of Python's: first those that learn() is given, in its order, and the classes first of all. */
 enum {
     HANDLE, ENTRY, COUNTERS, SAMPLED, MAP, ALONE, INDEX, CLASSES,
-    OVERLAYS = CLASSES, CLOCKS, LOADS, RAISE_IF_FOREIGN, ENCODED_MARK, MISSING, DEFAULT_TIMEOUT, PASSED_BY, GIVEN,
-    N_NOW = GIVEN, N_OVERLAY, N_DEFAULT_TIMEOUT, N_TIMEOUT, N_DEFAULT, N_UNREADABLE, N_SAMPLE, N_LET_GO, N_GET, N__GET, N_GET_OR_SET,
-    N_CHOSEN, N_HANDLES, N_EMPTY, NAMED,
+    OVERLAYS = CLASSES, CLOCKS, LOADS, RAISE_IF_FOREIGN, ENCODED_MARK, MISSING, DEFAULT_TIMEOUT, PASSED_BY, PARSE_WORDS,
+    GIVEN,
+    N_NOW = GIVEN, N_OVERLAY, N_DEFAULT_TIMEOUT, N_TIMEOUT, N_DEFAULT, N_UNREADABLE, N_SAMPLE, N_LET_GO,
+    N_GET, N__GET, N_GET_OR_SET, N_CHOSEN, N_HANDLES, N_EMPTY, NAMED,
     ONE = NAMED, TIME, METHOD, COROUTINE, READER, KIND, MOST, LOCMEM,
     FUNCTION, COUNTED, HANDLER, OBJECTS
 };
@@ -470,12 +471,15 @@ is_immutable(PyObject *value)
            PyBool_Check(value) || value == Py_None || PyBytes_CheckExact(value) || PyComplex_CheckExact(value);
 }
 
-/* Read a timeout that is seconds as it stands; NULL is the default one. */
+/* Read a timeout that is seconds, or words for them; NULL is the default one. */
 static int
 read_timeout(State *state, PyObject *self, PyObject *timeout, double *seconds)
 {
     int is_default = timeout == NULL || timeout == state->objects[DEFAULT_TIMEOUT];
     PyObject *term = is_default ? PyObject_GetAttr(self, state->objects[N_DEFAULT_TIMEOUT]) : Py_NewRef(timeout);
+    if (term != NULL && PyUnicode_CheckExact(term)) {
+        Py_SETREF(term, PyObject_CallOneArg(state->objects[PARSE_WORDS], term)); /* which remembers many */
+    }
     if (term == NULL) {
         return ERROR;
     }
@@ -562,6 +566,9 @@ put(State *state, PyObject *self, PyObject *key, PyObject *value, PyObject *time
     double seconds, now;
     PyObject *entry;
     int answer = is_immutable(value) ? is_plain(state, self) : PYTHONS;
+    if (answer == OURS && !(IS_TEXT(SLOT(self, H_HEAD)) && PyUnicode_CheckExact(key))) {
+        return PYTHONS; /* an error of the key comes before one of the timeout */
+    }
     answer = answer == OURS ? read_timeout(state, self, timeout, &seconds) : answer;
     answer = answer == OURS ? read_clock(state, &now) : answer;
     answer = answer == OURS ? find(state, self, key, &entry) : answer;
@@ -848,7 +855,7 @@ coroutine_send(PyObject *self, PyObject *sent)
 {
     PyObject *result;
     PySendResult how = coroutine_am_send(self, sent, &result);
-    if (how == PYGEN_RETURN) { /* the result is in an exception of its own: a tuple would be taken for several arguments */
+    if (how == PYGEN_RETURN) { /* an exception of its own: a tuple would be taken for several arguments */
         PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
         Py_CLEAR(result);
         if (stop != NULL) {
@@ -1087,7 +1094,7 @@ static PyType_Spec coroutine_spec = {
     .slots = coroutine_slots,
 };
 
-/* Calls of functions that are @cached ------------------------------------------------------------------------------- */
+/* Calls of functions that are @cached ------------------------------------------------------------------------------ */
 
 /* Tell whether an argument is such that a key with it may be remembered: its equals have the same text, for ever. */
 static int
@@ -1101,7 +1108,7 @@ is_literal(PyObject *argument)
     return argument == Py_None || PyUnicode_CheckExact(argument);
 }
 
-/* Give the key of a call by arguments that are literals: as it is remembered, or else as the function's code makes it. */
+/* Give the key of a call by literals: the one that is remembered, or else that which the function's code makes. */
 static int
 key_of(State *state, PyObject *self, PyObject *const *args, Py_ssize_t given, PyObject **key)
 {
@@ -1511,7 +1518,7 @@ module_exec(PyObject *module)
 
 static PyMethodDef module_methods[] = {
     {"compiled", compiled, METH_O, "Return the compiled form of a method of LocMemCache, known by its name."},
-    {"learn_calls", (PyCFunction)(void (*)(void))learn_calls, METH_FASTCALL, "Take the classes of @cached's functions."},
+    {"learn_calls", (PyCFunction)(void (*)(void))learn_calls, METH_FASTCALL, "Take the classes of cached functions."},
     {"learn", (PyCFunction)(void (*)(void))learn, METH_FASTCALL, "Take the classes and objects that methods turn to."},
     {NULL, NULL, 0, NULL},
 };

@@ -38,7 +38,7 @@ def _load() -> Any:
         return None
     module.learn(
         MemoryContents, Entry, Counters, Sampled, BoundedMap, Alone, ExpiryIndex, OVERLAY_ATTRIBUTE, vars(timeouts),
-        loads, raise_if_foreign, ENCODED, MISSING, timeouts.DEFAULT_TIMEOUT, _PASSED_BY,
+        loads, raise_if_foreign, ENCODED, MISSING, timeouts.DEFAULT_TIMEOUT, _PASSED_BY, timeouts.parse_words,
     )  # fmt: skip
     return module
 
