@@ -24,4 +24,4 @@ def _in_python(name: str) -> Any:
 class InPython(LocMemCache):
     """Local memory without its compiled methods."""
 
-    get, get_or_set, set = map(_in_python, ("get", "get_or_set", "set"))
+    get, aget, get_or_set, aget_or_set, set = map(_in_python, ("get", "aget", "get_or_set", "aget_or_set", "set"))

@@ -30,7 +30,7 @@ else:
 
 __all__ = [
     "AT_ONCE", "DEFAULT_TIMEOUT", "LONGEST_TIMEOUT", "NEVER", "NUMBERS", "DefaultTimeout", "Moment", "Timeout", "epoch",
-    "expires_at", "now", "parse_timeout", "skipped", "uptime",
+    "expires_at", "now", "parse_timeout", "parse_words", "skipped", "uptime",
 ]  # fmt: skip
 
 _HAS_UPTIME: Final = hasattr(time, "CLOCK_BOOTTIME")
@@ -94,7 +94,7 @@ def parse_timeout(timeout: object) -> float | None:
     if timeout is None:
         return None
     if isinstance(timeout, str):
-        return _parse_words(timeout)
+        return parse_words(timeout)
     seconds = _number(_duration(timeout))
     if seconds is None:
         raise InvalidTimeoutError(f"The timeout is {timeout!r}; {_EXPECTED}.")
@@ -124,7 +124,8 @@ def _number(value: Any) -> float | None:
 
 
 @lru_cache(maxsize=500)
-def _parse_words(text: str) -> float | None:
+def parse_words(text: str) -> float | None:
+    """Do as parse_timeout() with a text."""
     words = text.strip().lower()
     if words in _FOREVER:
         return None

@@ -46,6 +46,9 @@ class Options:
 class _Cached(WithResults[R_co], Generic[P, R_co]):
     """The common part of cached functions, whether they are called or awaited."""
 
+    # These are read by the compiled call: see hot_path in storeroom.backends.locmem.
+    __slots__ = ("_alias", "_caches", "_counted", "_key_of", "_kind", "_noted")
+
     __qualname__: str
 
     def __init__(self, function: Callable[P, Any], options: Options) -> None:
@@ -66,6 +69,9 @@ class _Cached(WithResults[R_co], Generic[P, R_co]):
             "timeout": options.timeout, "version": options.version, "tags": self._own_tags, **options.freshness,
         }  # fmt: skip
         self._is_plain = not (options.tags or options.freshness or tag)
+        # Keys of calls, for the compiled call alone.
+        is_fixed = self._is_plain and options.version is None and call_keys.is_fixed(function, options.key, self._binds)
+        self._noted: dict[object, str] | None = {} if is_fixed else None
         self._counted = CountedFunction(function)
         shape_of = partial(call_keys.shape_of, *made_by)
         self._results = Results(lambda: self._cache, options.version, self._counted, shape_of, tag)
@@ -103,6 +109,8 @@ class _Cached(WithResults[R_co], Generic[P, R_co]):
         from storeroom.base import BaseCache  # noqa: PLC0415 -- loaded by programs that use a cache
 
         if isinstance(cache, BaseCache):
+            if cache.hastens is not None:
+                cache.hastens(CachedFunction, CountedFunction, type(caches))
             self._kind = type(cache)
             return
         from storeroom.registry.backend_paths import DJANGO_PATHS, PATHS  # noqa: PLC0415 -- only a mistake needs them

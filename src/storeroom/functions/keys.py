@@ -17,7 +17,7 @@ from storeroom.functions.shapes import Shape
 from storeroom.functions.templates import Field, Template, escapes
 from storeroom.wording import nearest
 
-__all__ = ["key_maker", "name_of", "own_tag", "shape_of", "signature_of", "tags_maker"]
+__all__ = ["is_fixed", "key_maker", "name_of", "own_tag", "shape_of", "signature_of", "tags_maker"]
 
 
 def signature_of(function: Callable[..., Any]) -> inspect.Signature:
@@ -105,6 +105,17 @@ def key_maker(
     code.escapes = escapes(_separators(code, template, ignore))
     ending = "" if endings is None else code.looked_up(endings, str(first), by_type=not is_class)
     return code.function(code.expression([*template.parts, suffix], code.plain) + ending)
+
+
+def is_fixed(function: Callable[..., Any], key: str | Callable[..., object] | None, binds: str) -> bool:
+    """Tell whether calls by texts, whole numbers and None alone have the same key at any time."""
+    parameters = signature_of(function).parameters
+    if callable(key) or (key and takes_instance_or_class(function, next(iter(parameters), None), binds)):
+        return False
+    fields = Template.parse(key).fields if key else ()
+    is_bare = all(field.path == field.parameter and not field.spec for field in fields)
+    kinds = {type(each.default) for each in parameters.values() if each.default is not each.empty}
+    return is_bare and kinds <= {str, int, float, bool, type(None), bytes}
 
 
 def shape_of(

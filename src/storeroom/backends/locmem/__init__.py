@@ -10,9 +10,10 @@ from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 from storeroom import config, storage, timeouts
+from storeroom.backends.inline import InlineCache
 from storeroom.backends.kept_bounds import note_given
 from storeroom.backends.locmem.contents import PART, MemoryContents, MemoryEngine
-from storeroom.backends.locmem.hot_path import hot
+from storeroom.backends.locmem.hot_path import hasten, hot
 from storeroom.backends.locmem.values import WITH_CONDITIONS, is_fresh
 from storeroom.backends.nested import nested_answer, nesting
 from storeroom.base import BaseCache
@@ -61,6 +62,7 @@ class LocMemCache(MemoryContents):
     is_shared = False
     sees_envelopes = True
     notes_removals = True
+    hastens = staticmethod(hasten)
 
     def __init__(self, location: str, params: Mapping[str, Any]) -> None:
         """Join the entries of this name."""
@@ -216,6 +218,8 @@ class LocMemCache(MemoryContents):
             error_timeout, soft_timeout, hard_timeout, early, jitter,
         )  # fmt: skip
 
+    aget, aget_or_set = hot(InlineCache.aget), hot(BaseCache.aget_or_set)
+
     # Values -----------------------------------------------------------------------------------
 
     def _decoded(self, entry: Entry) -> Any:
@@ -271,21 +275,6 @@ class LocMemCache(MemoryContents):
                 run(self._refused(self, key, storage_key, given, error))
         finally:
             del error  # its traceback holds this frame
-
-    def _note_miss(self, key: object, storage_key: str) -> None:
-        missed = self._counters.missed  # as in _count_miss(), and then as in _missed()
-        missed.number = number = missed.number + 1
-        if number >= missed.due:
-            self._sample_miss(key)
-        if (hashed := hash(storage_key)) in (ghosts := self._ghosts).recent or hashed in ghosts.previous:
-            self._missed(storage_key)
-
-    def _missed(self, storage_key: str) -> None:
-        """Let eviction learn of a read that found nothing."""
-        hashed, ghosts = hash(storage_key), self._ghosts
-        if hashed in ghosts.recent or hashed in ghosts.previous:
-            with suppress(ReentrantUseError), self._lock, self._alone:
-                self._bounded.miss(storage_key)
 
     # Hooks ------------------------------------------------------------------------------------
 

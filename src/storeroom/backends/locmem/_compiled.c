@@ -23,25 +23,32 @@ its change. A build without that lock keeps the methods in Python. See docs/deci
 #define MOST_HITS 2          /* as in storeroom.eviction */
 
 #define NOTES 256         /* storage keys that are remembered: at 32 bytes, no more than two pages of memory */
+#define MOST_NOTED 1024   /* keys of one function that are remembered */
+#define LONGEST_CALL 6 /* arguments that a coroutine keeps until it is awaited */
 #define LONGEST_NOTED 200 /* characters of a key whose storage key is remembered: no large one is kept alive */
 
 /* Objects of Python's: first those that learn() is given, in its order, and the classes first of all. */
 enum {
     HANDLE, ENTRY, COUNTERS, SAMPLED, MAP, ALONE, INDEX, CLASSES,
-    OVERLAYS = CLASSES, CLOCKS, LOADS, RAISE_IF_FOREIGN, ENCODED_MARK, MISSING, DEFAULT_TIMEOUT, PASSED_BY, GIVEN,
-    N_NOW = GIVEN, N_OVERLAY, N_DEFAULT_TIMEOUT, N_TIMEOUT, N_DEFAULT, N_UNREADABLE, N_SAMPLE, N_LET_GO, N_GET, NAMED,
-    ONE = NAMED, TIME, METHOD, OBJECTS
+    OVERLAYS = CLASSES, CLOCKS, LOADS, RAISE_IF_FOREIGN, ENCODED_MARK, MISSING, DEFAULT_TIMEOUT, PASSED_BY, PARSE_WORDS,
+    GIVEN,
+    N_NOW = GIVEN, N_OVERLAY, N_DEFAULT_TIMEOUT, N_TIMEOUT, N_DEFAULT, N_UNREADABLE, N_SAMPLE, N_LET_GO,
+    N_GET, N__GET, N_GET_OR_SET, N_CHOSEN, N_HANDLES, N_EMPTY, NAMED,
+    ONE = NAMED, TIME, METHOD, COROUTINE, READER, KIND, MOST, LOCMEM,
+    FUNCTION, COUNTED, HANDLER, OBJECTS
 };
 
 static const char *const NAMES[NAMED - GIVEN] = {
-    "now", "_overlay", "default_timeout", "timeout", "default", "_unreadable", "_sample", "let_go", "get",
+    "now", "_overlay", "default_timeout", "timeout", "default", "_unreadable", "_sample", "let_go", "get", "_get",
+    "get_or_set", "_chosen", "handles", "",
 };
 
 /* Slots of the classes: where they lie in an object. */
 enum {
     H_HEAD, H_IS_BARE, H_ENTRIES, H_COUNTERS, H_MAP, H_ALONE, H_INDEX,
     E_KEY, E_VALUE, E_ENCODED, E_EXPIRES_AT, E_FREQ, E_INDEXED,
-    C_HITS, C_REUSED, C_MISSES, C_WRITTEN, S_NUMBER, S_DUE, M_HAS_SIZES, M_DROPPED, A_IS_UNDER_WAY, I_DUE, SLOTS
+    C_HITS, C_REUSED, C_MISSES, C_WRITTEN, S_NUMBER, S_DUE, M_HAS_SIZES, M_DROPPED, A_IS_UNDER_WAY, I_DUE, LEARNT,
+    F_ALIAS = LEARNT, F_CACHES, F_COUNTED, F_KEY_OF, F_KIND, F_NOTED, F_ANSWERS, SLOTS
 };
 
 static const struct {
@@ -54,6 +61,8 @@ static const struct {
     {COUNTERS, "hits"}, {COUNTERS, "reused"}, {COUNTERS, "misses"}, {COUNTERS, "written"},
     {SAMPLED, "number"}, {SAMPLED, "due"}, {MAP, "has_sizes"}, {MAP, "dropped"}, {ALONE, "is_under_way"},
     {INDEX, "due"},
+    {FUNCTION, "_alias"}, {FUNCTION, "_caches"}, {FUNCTION, "_counted"}, {FUNCTION, "_key_of"}, {FUNCTION, "_kind"},
+    {FUNCTION, "_noted"}, {COUNTED, "answers"},
 };
 
 /* The storage key of a key that was asked for twice by the same object, as a program's literals are. */
@@ -67,6 +76,10 @@ typedef struct {
     PyObject *objects[OBJECTS];
     Py_ssize_t offsets[SLOTS];
     PyCFunction clock; /* the code of time.time(); NULL if that may not be Python's own */
+    PyTypeObject *reading; /* the class that was last seen to read as LocMemCache; compared, and never followed */
+    unsigned int reading_version; /* its version then */
+    uint64_t attributes_version; /* that of the attributes that a handle was last seen to have */
+    PyObject *spare; /* the memory of a coroutine that has ended */
     Note notes[NOTES];
 } State;
 
@@ -74,12 +87,14 @@ typedef struct {
     PyObject_HEAD
     vectorcallfunc call;
     PyObject *function; /* the method in Python */
+    PyObject *owner; /* the class that it was made for; NULL until it has a name there */
     PyObject *weak_references;
     State *state; /* of the module, which the type keeps alive */
 } Method;
 
 #define SLOT(object, slot) (*(PyObject **)((char *)(object) + state->offsets[slot]))
 #define IS(object, owner) ((object) != NULL && Py_IS_TYPE(object, (PyTypeObject *)state->objects[owner]))
+#define IS_TEXT(object) ((object) != NULL && PyUnicode_CheckExact(object))
 #define IS_FLOAT(object) ((object) != NULL && PyFloat_CheckExact(object))
 
 /* Three answers: go on, leave the call to Python, raise the error that is set. */
@@ -97,8 +112,16 @@ pythons_or_error(void)
 static int
 is_plain(State *state, PyObject *self)
 {
-    if (!state->is_ready || !PyObject_TypeCheck(self, (PyTypeObject *)state->objects[HANDLE])) {
+    if (!state->is_ready) {
         return PYTHONS;
+    }
+    if (!IS(self, KIND)) { /* the class of the last handle: most programs have one */
+        if (!PyObject_TypeCheck(self, (PyTypeObject *)state->objects[HANDLE])) {
+            return PYTHONS;
+        }
+        PyObject *before = state->objects[KIND];
+        state->objects[KIND] = Py_NewRef(Py_TYPE(self));
+        Py_XDECREF(before); /* last, as freeing it may run code */
     }
     if (SLOT(self, H_IS_BARE) == Py_True && PyList_GET_SIZE(state->objects[OVERLAYS]) == 0) {
         return OURS; /* it never has an overlay of its own, and the program has made none that depends on the context */
@@ -212,8 +235,15 @@ read_clock(State *state, double *now)
 static int
 count(State *state, PyObject *record, int slot)
 {
-    PyObject *number = Py_XNewRef(SLOT(record, slot));
-    PyObject *more = number == NULL ? NULL : PyNumber_Add(number, state->objects[ONE]);
+    PyObject *number = Py_XNewRef(SLOT(record, slot)), *more = NULL;
+    int is_long = 0;
+    if (number != NULL && PyLong_CheckExact(number)) {
+        long long before = PyLong_AsLongLongAndOverflow(number, &is_long);
+        more = is_long || before == LLONG_MAX ? NULL : PyLong_FromLongLong(before + 1);
+    }
+    if (more == NULL && number != NULL && !PyErr_Occurred()) {
+        more = PyNumber_Add(number, state->objects[ONE]);
+    }
     Py_XDECREF(number);
     if (more == NULL) {
         return pythons_or_error();
@@ -286,7 +316,7 @@ static int
 bump(State *state, PyObject *entry)
 {
     PyObject *freq = SLOT(entry, E_FREQ);
-    if (freq == NULL || !PyLong_CheckExact(freq)) {
+    if (freq == state->objects[MOST] || freq == NULL || !PyLong_CheckExact(freq)) {
         return OURS;
     }
     long hits = PyLong_AsLong(freq);
@@ -391,17 +421,14 @@ passes_by(State *state, PyObject *const *args, Py_ssize_t given, PyObject *names
     return 1;
 }
 
-/* get_or_set(self, key, default, timeout=DEFAULT_TIMEOUT, version=None, tags=(), ...) */
-static PyObject *
-get_or_set(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
+/* Find the object of a live entry for get_or_set(), and count it. */
+static int
+reuse(State *state, PyObject *self, PyObject *key, PyObject **value)
 {
-    Method *method = (Method *)callable;
-    State *state = method->state;
-    int is_simple = passes_by(state, args, PyVectorcall_NARGS(nargsf), names);
     Hit hit;
-    int answer = is_simple ? find_live(state, args[0], args[1], &hit) : PYTHONS;
+    int answer = find_live(state, self, key, &hit);
     if (answer != OURS) {
-        return answer == ERROR ? NULL : in_python(method, args, nargsf, names);
+        return answer;
     }
     if (hit.pickle != NULL) {
         hit.value = PyObject_CallOneArg(state->objects[LOADS], hit.pickle);
@@ -413,14 +440,25 @@ get_or_set(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *n
         Py_DECREF(error);
         let_go(&hit);
         Py_XDECREF(none);
-        return none == NULL ? NULL : in_python(method, args, nargsf, names);
+        return none == NULL ? ERROR : PYTHONS;
     }
     if (hit.value != NULL && (bump(state, hit.entry) == ERROR || count(state, hit.counters, C_REUSED) == ERROR)) {
         Py_CLEAR(hit.value);
     }
-    PyObject *value = Py_XNewRef(hit.value);
+    *value = Py_XNewRef(hit.value);
     let_go(&hit);
-    return value;
+    return *value == NULL ? ERROR : OURS;
+}
+
+/* get_or_set(self, key, default, timeout=DEFAULT_TIMEOUT, version=None, tags=(), ...) */
+static PyObject *
+get_or_set(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    Method *method = (Method *)callable;
+    PyObject *value = NULL;
+    int is_simple = passes_by(method->state, args, PyVectorcall_NARGS(nargsf), names);
+    int answer = is_simple ? reuse(method->state, args[0], args[1], &value) : PYTHONS;
+    return answer == PYTHONS ? in_python(method, args, nargsf, names) : value;
 }
 
 /* Writes ----------------------------------------------------------------------------------------------------------- */
@@ -433,12 +471,15 @@ is_immutable(PyObject *value)
            PyBool_Check(value) || value == Py_None || PyBytes_CheckExact(value) || PyComplex_CheckExact(value);
 }
 
-/* Read a timeout that is seconds as it stands; NULL is the default one. */
+/* Read a timeout that is seconds, or words for them; NULL is the default one. */
 static int
 read_timeout(State *state, PyObject *self, PyObject *timeout, double *seconds)
 {
     int is_default = timeout == NULL || timeout == state->objects[DEFAULT_TIMEOUT];
     PyObject *term = is_default ? PyObject_GetAttr(self, state->objects[N_DEFAULT_TIMEOUT]) : Py_NewRef(timeout);
+    if (term != NULL && PyUnicode_CheckExact(term)) {
+        Py_SETREF(term, PyObject_CallOneArg(state->objects[PARSE_WORDS], term)); /* which remembers many */
+    }
     if (term == NULL) {
         return ERROR;
     }
@@ -525,6 +566,9 @@ put(State *state, PyObject *self, PyObject *key, PyObject *value, PyObject *time
     double seconds, now;
     PyObject *entry;
     int answer = is_immutable(value) ? is_plain(state, self) : PYTHONS;
+    if (answer == OURS && !(IS_TEXT(SLOT(self, H_HEAD)) && PyUnicode_CheckExact(key))) {
+        return PYTHONS; /* an error of the key comes before one of the timeout */
+    }
     answer = answer == OURS ? read_timeout(state, self, timeout, &seconds) : answer;
     answer = answer == OURS ? read_clock(state, &now) : answer;
     answer = answer == OURS ? find(state, self, key, &entry) : answer;
@@ -558,6 +602,623 @@ set(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
         Py_RETURN_NONE;
     }
     return answer == ERROR ? NULL : in_python(method, args, nargsf, names);
+}
+
+/* Coroutines ------------------------------------------------------------------------------------------------------- */
+
+/* A call of aget() or aget_or_set(). Where it is awaited and finds a live entry, no coroutine of Python's is made. For
+   whatever else is done with it there is one, made of the same arguments, which does it: it is thrown into, waits for a
+   computation, tells of its frame, or warns that it was never awaited. */
+typedef struct {
+    PyObject_HEAD
+    Method *method;
+    PyObject *args[LONGEST_CALL], *names;
+    Py_ssize_t given, kept; /* arguments by position, and all of them */
+    PyObject *python; /* the coroutine of Python's; NULL until there is one */
+    PyObject *weak_references;
+    enum { NEW, RUNNING, ENDED, HANDED_ON } stage;
+    int is_finalized;
+} Coroutine;
+
+/* Keep the arguments of a call for when it is awaited. */
+static PyObject *
+awaitable(Method *method, PyObject *const *args, Py_ssize_t given, PyObject *names)
+{
+    State *state = method->state;
+    PyTypeObject *type = (PyTypeObject *)state->objects[COROUTINE];
+    Coroutine *made = (Coroutine *)state->spare;
+    if (made != NULL) {
+        state->spare = NULL;
+        PyObject_Init((PyObject *)made, type);
+    }
+    else if ((made = PyObject_GC_New(Coroutine, type)) == NULL) {
+        return NULL;
+    }
+    made->method = (Method *)Py_NewRef(method);
+    made->given = given;
+    made->names = Py_XNewRef(names);
+    made->kept = given + (names == NULL ? 0 : PyTuple_GET_SIZE(names));
+    for (Py_ssize_t each = 0; each < made->kept; each++) {
+        made->args[each] = Py_NewRef(args[each]);
+    }
+    made->python = made->weak_references = NULL;
+    made->stage = NEW;
+    made->is_finalized = 0;
+    PyObject_GC_Track(made);
+    return (PyObject *)made;
+}
+
+/* Tell whether a call can be kept: whoever wants to know where coroutines were made gets Python's own. */
+static int
+can_be_kept(Py_ssize_t given, PyObject *names)
+{
+    Py_ssize_t all = given + (names == NULL ? 0 : PyTuple_GET_SIZE(names));
+    return all <= LONGEST_CALL && PyThreadState_Get()->coroutine_origin_tracking_depth == 0;
+}
+
+/* aget(self, key, default=None, version=None) */
+static PyObject *
+aget(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    Method *method = (Method *)callable;
+    Py_ssize_t given = PyVectorcall_NARGS(nargsf);
+    int is_simple = given >= 2 && given <= 4 && names == NULL && can_be_kept(given, names);
+    return is_simple ? awaitable(method, args, given, NULL) : in_python(method, args, nargsf, names);
+}
+
+/* aget_or_set(self, key, default, timeout=DEFAULT_TIMEOUT, version=None, tags=(), ...) */
+static PyObject *
+aget_or_set(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    Method *method = (Method *)callable;
+    Py_ssize_t given = PyVectorcall_NARGS(nargsf);
+    int is_simple = passes_by(method->state, args, given, names) && can_be_kept(given, names);
+    return is_simple ? awaitable(method, args, given, names) : in_python(method, args, nargsf, names);
+}
+
+static int
+coroutine_clear(PyObject *self)
+{
+    Coroutine *it = (Coroutine *)self;
+    Py_ssize_t kept = it->kept;
+    it->kept = 0; /* freeing them may run code that looks at this */
+    for (Py_ssize_t each = 0; each < kept; each++) {
+        Py_DECREF(it->args[each]);
+    }
+    Py_CLEAR(it->names);
+    Py_CLEAR(it->python);
+    return 0;
+}
+
+/* Let go of the arguments: the call has ended. */
+static void
+end(Coroutine *it)
+{
+    it->stage = ENDED;
+    coroutine_clear((PyObject *)it);
+}
+
+/* Hand the call on to a coroutine of Python's. */
+static int
+hand_on(Coroutine *it)
+{
+    PyObject *made = in_python(it->method, it->args, (size_t)it->given, it->names);
+    if (made == NULL) {
+        end(it);
+        return ERROR;
+    }
+    end(it);
+    it->python = made;
+    it->stage = HANDED_ON;
+    return OURS;
+}
+
+/* Do as Python does with a StopIteration that a coroutine raises: it would be taken for the result. */
+static void
+refuse_stop_iteration(void)
+{
+    if (PyErr_ExceptionMatches(PyExc_StopIteration)) {
+        PyObject *stop = caught();
+        PyErr_SetString(PyExc_RuntimeError, "coroutine raised StopIteration");
+        PyObject *error = caught();
+        PyException_SetCause(error, Py_NewRef(stop));
+        PyException_SetContext(error, stop);
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+        Py_DECREF(error);
+    }
+}
+
+/* See that a class has the get(), _get() and get_or_set() of LocMemCache: by these all others read. */
+static int
+class_reads_as_ours(State *state, PyTypeObject *type)
+{
+    if (type == state->reading && type->tp_version_tag != 0 && type->tp_version_tag == state->reading_version) {
+        return OURS;
+    }
+    PyObject *owner = state->objects[LOCMEM];
+    for (int name = N_GET; name <= N_GET_OR_SET; name++) {
+        PyObject *own = owner == NULL ? NULL : PyObject_GetAttr(owner, state->objects[name]);
+        PyObject *found = own == NULL ? NULL : PyObject_GetAttr((PyObject *)type, state->objects[name]);
+        int is_ours = own != NULL && found == own && (name != N_GET || IS(own, METHOD));
+        if (is_ours && name == N_GET) {
+            Py_XSETREF(state->objects[READER], Py_NewRef(own));
+        }
+        Py_XDECREF(own);
+        Py_XDECREF(found);
+        if (!is_ours) {
+            return pythons_or_error();
+        }
+    }
+    state->reading = type;
+    state->reading_version = type->tp_version_tag;
+    return OURS;
+}
+
+/* See that a handle reads so, too: that nobody has replaced these methods in the instance. */
+static int
+reads_as_ours(State *state, PyObject *self)
+{
+    int answer = class_reads_as_ours(state, Py_TYPE(self));
+    PyObject *own = answer == OURS ? PyObject_GenericGetDict(self, NULL) : NULL;
+    if (own == NULL) {
+        return answer == OURS ? ERROR : answer;
+    }
+#if PY_VERSION_HEX < 0x030C0000
+    if (((PyDictObject *)own)->ma_version_tag == state->attributes_version) { /* no two dicts ever have the same */
+        Py_DECREF(own);
+        return OURS;
+    }
+#endif
+    for (int name = N_GET; answer == OURS && name <= N_GET_OR_SET; name++) {
+        int has = PyDict_Contains(own, state->objects[name]);
+        answer = has == 0 ? OURS : has > 0 ? PYTHONS : ERROR;
+    }
+#if PY_VERSION_HEX < 0x030C0000
+    state->attributes_version = answer == OURS ? ((PyDictObject *)own)->ma_version_tag : 0;
+#endif
+    Py_DECREF(own);
+    return answer;
+}
+
+/* Do what the call does, if it is an ordinary one. */
+static int
+answer_call(Coroutine *it, PyObject **value)
+{
+    State *state = it->method->state;
+    PyObject *self = it->args[0];
+    int answer = is_plain(state, self);
+    answer = answer == OURS ? reads_as_ours(state, self) : answer;
+    if (answer != OURS) {
+        return answer;
+    }
+    if (it->method->call == aget_or_set) {
+        return reuse(state, self, it->args[1], value);
+    }
+    PyObject *const *args = it->args;
+    int is_simple = it->given < 4 || args[3] == Py_None;
+    Hit hit;
+    answer = is_simple ? find_live(state, self, args[1], &hit) : PYTHONS;
+    if (answer == OURS) {
+        *value = answer_of(state, self, &hit, it->given > 2 ? args[2] : Py_None);
+        let_go(&hit);
+    }
+    else if (answer == PYTHONS) {
+        *value = in_python((Method *)state->objects[READER], args, (size_t)it->given, NULL);
+    }
+    return *value == NULL ? ERROR : OURS;
+}
+
+static PySendResult
+send_on(Coroutine *it, PyObject *sent, PyObject **result)
+{
+    PyObject *python = Py_NewRef(it->python); /* it may be dropped meanwhile */
+    PySendResult how = PyIter_Send(python, sent, result);
+    Py_DECREF(python);
+    return how;
+}
+
+static PySendResult
+coroutine_am_send(PyObject *self, PyObject *sent, PyObject **result)
+{
+    Coroutine *it = (Coroutine *)self;
+    *result = NULL;
+    if (it->stage == NEW) {
+        if (sent != NULL && sent != Py_None) {
+            PyErr_SetString(PyExc_TypeError, "can't send non-None value to a just-started coroutine");
+            return PYGEN_ERROR;
+        }
+        it->stage = RUNNING;
+        int answer = answer_call(it, result);
+        if (answer == PYTHONS) {
+            return hand_on(it) == OURS ? send_on(it, Py_None, result) : PYGEN_ERROR;
+        }
+        end(it);
+        if (answer == ERROR) {
+            refuse_stop_iteration();
+        }
+        return answer == OURS ? PYGEN_RETURN : PYGEN_ERROR;
+    }
+    if (it->stage == HANDED_ON) {
+        return send_on(it, sent, result);
+    }
+    if (it->stage == RUNNING) {
+        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+    }
+    else {
+        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+    }
+    return PYGEN_ERROR;
+}
+
+static PyObject *
+coroutine_send(PyObject *self, PyObject *sent)
+{
+    PyObject *result;
+    PySendResult how = coroutine_am_send(self, sent, &result);
+    if (how == PYGEN_RETURN) { /* an exception of its own: a tuple would be taken for several arguments */
+        PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
+        Py_CLEAR(result);
+        if (stop != NULL) {
+            PyErr_SetObject(PyExc_StopIteration, stop);
+            Py_DECREF(stop);
+        }
+    }
+    return result;
+}
+
+static PyObject *
+coroutine_next(PyObject *self)
+{
+    return coroutine_send(self, Py_None);
+}
+
+/* Return the coroutine of Python's, for what it alone can do; NULL and an error if this one is being awaited. */
+static PyObject *
+python_of(Coroutine *it)
+{
+    if (it->stage == RUNNING) {
+        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+        return NULL;
+    }
+    return it->stage == NEW && hand_on(it) == ERROR ? NULL : it->python;
+}
+
+static PyObject *
+coroutine_throw(PyObject *self, PyObject *const *args, Py_ssize_t given)
+{
+    Coroutine *it = (Coroutine *)self;
+    PyObject *python = python_of(it);
+    if (python == NULL) {
+        if (it->stage == ENDED && !PyErr_Occurred()) {
+            PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+        }
+        return NULL;
+    }
+    PyObject *throw = PyObject_GetAttrString(python, "throw");
+    PyObject *result = throw == NULL ? NULL : PyObject_Vectorcall(throw, args, (size_t)given, NULL);
+    Py_XDECREF(throw);
+    return result;
+}
+
+static PyObject *
+coroutine_close(PyObject *self, PyObject *Py_UNUSED(none))
+{
+    Coroutine *it = (Coroutine *)self;
+    if (it->stage == HANDED_ON) {
+        return PyObject_CallMethod(it->python, "close", NULL);
+    }
+    if (it->stage == RUNNING) {
+        return python_of(it); /* the error */
+    }
+    end(it);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+coroutine_await(PyObject *self)
+{
+    Coroutine *it = (Coroutine *)self;
+    if (it->stage == HANDED_ON) {
+        PyObject *awaited = PyObject_GetAttrString(it->python, "cr_await");
+        int is_free = awaited == Py_None;
+        Py_XDECREF(awaited);
+        if (!is_free) {
+            if (awaited != NULL) {
+                PyErr_SetString(PyExc_RuntimeError, "coroutine is being awaited already");
+            }
+            return NULL;
+        }
+    }
+    return Py_NewRef(self);
+}
+
+static PyObject *
+coroutine_iter(PyObject *self) /* for generators that types.coroutine() has made, as those may await by `yield from` */
+{
+    return coroutine_await(self);
+}
+
+/* Return an attribute of a coroutine that is being awaited without one of Python's, or has ended so. */
+static PyObject *
+attribute_without_frame(Coroutine *it, const char *name)
+{
+    if (strcmp(name, "cr_code") == 0 && it->method->function != NULL) {
+        return PyObject_GetAttrString(it->method->function, "__code__");
+    }
+    if (strcmp(name, "cr_running") == 0 || strcmp(name, "cr_suspended") == 0) {
+        return PyBool_FromLong(it->stage == RUNNING && name[3] == 'r');
+    }
+    Py_RETURN_NONE;
+}
+
+/* An attribute of its own, or else of the coroutine in Python: its name, its frame, its code, and whom it awaits. */
+static PyObject *
+coroutine_getattro(PyObject *self, PyObject *name)
+{
+    Coroutine *it = (Coroutine *)self;
+    PyObject *found = PyObject_GenericGetAttr(self, name);
+    if (found != NULL || !PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        return found;
+    }
+    const char *text = PyUnicode_AsUTF8(name);
+    int is_name = text != NULL && (strcmp(text, "__name__") == 0 || strcmp(text, "__qualname__") == 0);
+    PyObject *source = is_name ? it->method->function : NULL;
+    if (text != NULL && strncmp(text, "cr_", 3) == 0) {
+        if ((it->stage == RUNNING || it->stage == ENDED) && PyObject_HasAttr((PyObject *)&PyCoro_Type, name)) {
+            PyErr_Clear();
+            return attribute_without_frame(it, text);
+        }
+        if (it->stage == NEW || it->stage == HANDED_ON) {
+            PyErr_Clear();
+            source = python_of(it);
+        }
+    }
+    if (source == NULL) {
+        return NULL;
+    }
+    PyErr_Clear();
+    return PyObject_GetAttr(source, name);
+}
+
+/* To isinstance() it is a coroutine, so that inspect.iscoroutine() and its kin know it. */
+static PyObject *
+coroutine_class(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))
+{
+    return Py_NewRef(&PyCoro_Type);
+}
+
+static PyObject *
+coroutine_repr(PyObject *self)
+{
+    PyObject *name = PyObject_GetAttrString(self, "__qualname__");
+    PyObject *text = name == NULL ? NULL : PyUnicode_FromFormat("<coroutine object %S at %p>", name, self);
+    Py_XDECREF(name);
+    return text;
+}
+
+static int
+coroutine_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Coroutine *it = (Coroutine *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(it->method);
+    for (Py_ssize_t each = 0; each < it->kept; each++) {
+        Py_VISIT(it->args[each]);
+    }
+    Py_VISIT(it->names);
+    Py_VISIT(it->python);
+    return 0;
+}
+
+/* Let Python warn that it was never awaited: of the coroutine that would have been. */
+static void
+coroutine_finalize(PyObject *self)
+{
+    ((Coroutine *)self)->is_finalized = 1;
+    if (((Coroutine *)self)->stage == NEW) {
+        PyObject *type, *error, *traceback;
+        PyErr_Fetch(&type, &error, &traceback);
+        if (hand_on((Coroutine *)self) == ERROR) {
+            PyErr_WriteUnraisable(self);
+        }
+        Py_CLEAR(((Coroutine *)self)->python);
+        ((Coroutine *)self)->stage = ENDED;
+        PyErr_Restore(type, error, traceback);
+    }
+}
+
+static void
+coroutine_dealloc(PyObject *self)
+{
+    Coroutine *it = (Coroutine *)self;
+    int was_awaited = it->stage != NEW;
+    if (!was_awaited && PyObject_CallFinalizerFromDealloc(self) < 0) {
+        return; /* somebody has it again */
+    }
+    PyObject_GC_UnTrack(self);
+    if (it->weak_references != NULL) {
+        PyObject_ClearWeakRefs(self);
+    }
+    coroutine_clear(self);
+    PyTypeObject *type = Py_TYPE(self);
+    Method *method = it->method;
+    State *state = method->state;
+    if (was_awaited && state->is_ready && state->spare == NULL && !it->is_finalized) {
+        state->spare = self;
+    }
+    else {
+        PyObject_GC_Del(self);
+    }
+    Py_DECREF(method);
+    Py_DECREF(type);
+}
+
+static PyMemberDef coroutine_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Coroutine, weak_references), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef coroutine_getset[] = {
+    {"__class__", coroutine_class, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMethodDef coroutine_methods[] = {
+    {"send", coroutine_send, METH_O, NULL},
+    {"throw", (PyCFunction)(void (*)(void))coroutine_throw, METH_FASTCALL, NULL},
+    {"close", coroutine_close, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot coroutine_slots[] = {
+    {Py_am_await, coroutine_await},
+    {Py_am_send, coroutine_am_send},
+    {Py_tp_iter, coroutine_iter},
+    {Py_tp_iternext, coroutine_next},
+    {Py_tp_getattro, coroutine_getattro},
+    {Py_tp_repr, coroutine_repr},
+    {Py_tp_traverse, coroutine_traverse},
+    {Py_tp_clear, coroutine_clear},
+    {Py_tp_finalize, coroutine_finalize},
+    {Py_tp_dealloc, coroutine_dealloc},
+    {Py_tp_members, coroutine_members},
+    {Py_tp_getset, coroutine_getset},
+    {Py_tp_methods, coroutine_methods},
+    {0, NULL},
+};
+
+static PyType_Spec coroutine_spec = {
+    .name = "storeroom.backends.locmem._compiled.Coroutine",
+    .basicsize = sizeof(Coroutine),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = coroutine_slots,
+};
+
+/* Calls of functions that are @cached ------------------------------------------------------------------------------ */
+
+/* Tell whether an argument is such that a key with it may be remembered: its equals have the same text, for ever. */
+static int
+is_literal(PyObject *argument)
+{
+    int overflow = 0;
+    if (PyLong_CheckExact(argument)) {
+        PyLong_AsLongLongAndOverflow(argument, &overflow); /* a program sets how many digits Python writes */
+        return !overflow;
+    }
+    return argument == Py_None || PyUnicode_CheckExact(argument);
+}
+
+/* Give the key of a call by literals: the one that is remembered, or else that which the function's code makes. */
+static int
+key_of(State *state, PyObject *self, PyObject *const *args, Py_ssize_t given, PyObject **key)
+{
+    PyObject *noted = SLOT(self, F_NOTED), *maker = SLOT(self, F_KEY_OF);
+    if (noted == NULL || maker == NULL || !PyDict_CheckExact(noted)) {
+        return PYTHONS;
+    }
+    for (Py_ssize_t each = 0; each < given; each++) {
+        if (!is_literal(args[each])) {
+            return PYTHONS;
+        }
+    }
+    PyObject *call = given == 1 ? Py_NewRef(args[0]) : PyTuple_New(given);
+    if (call == NULL) {
+        return ERROR;
+    }
+    for (Py_ssize_t each = 0; given != 1 && each < given; each++) {
+        PyTuple_SET_ITEM(call, each, Py_NewRef(args[each]));
+    }
+    Py_INCREF(noted);
+    *key = Py_XNewRef(PyDict_GetItemWithError(noted, call));
+    if (*key == NULL && !PyErr_Occurred()) {
+        Py_INCREF(maker);
+        *key = PyObject_Vectorcall(maker, args, (size_t)given, NULL);
+        Py_DECREF(maker);
+        if (IS_TEXT(*key) && PyUnicode_GET_LENGTH(*key) <= LONGEST_NOTED) {
+            if (PyDict_GET_SIZE(noted) >= MOST_NOTED) {
+                PyDict_Clear(noted);
+            }
+            if (PyDict_SetItem(noted, call, *key) < 0) {
+                Py_CLEAR(*key);
+            }
+        }
+    }
+    Py_DECREF(noted);
+    Py_DECREF(call);
+    if (IS_TEXT(*key)) {
+        return OURS;
+    }
+    Py_CLEAR(*key);
+    return pythons_or_error(); /* wrong arguments, in the words of the key's code, or a handler's exception */
+}
+
+/* Give the cache of an alias at this moment, as CacheHandler does: NULL, and no error, if that has to find it first. */
+static PyObject *
+cache_of(State *state, PyObject *caches, PyObject *alias)
+{
+    if (PyDict_CheckExact(caches)) {
+        return Py_XNewRef(PyDict_GetItemWithError(caches, alias));
+    }
+    if (!IS(caches, HANDLER)) {
+        return NULL;
+    }
+    PyObject *chosen = PyObject_GetAttr(caches, state->objects[N_CHOSEN]), *handles = NULL, *found = NULL;
+    int is_dict = chosen != NULL && PyDict_CheckExact(chosen);
+    PyObject *configuration = is_dict ? Py_XNewRef(PyDict_GetItemWithError(chosen, state->objects[N_EMPTY])) : NULL;
+    if (configuration != NULL) {
+        handles = PyObject_GetAttr(configuration, state->objects[N_HANDLES]);
+    }
+    if (handles != NULL && PyDict_CheckExact(handles)) {
+        found = Py_XNewRef(PyDict_GetItemWithError(handles, alias));
+    }
+    Py_XDECREF(handles);
+    Py_XDECREF(configuration);
+    Py_XDECREF(chosen);
+    return found;
+}
+
+static int
+answer_cached(State *state, PyObject *const *args, Py_ssize_t given, PyObject **value)
+{
+    PyObject *self = args[0], *key = NULL;
+    if (!state->is_ready || !IS(self, FUNCTION)) {
+        return PYTHONS;
+    }
+    PyObject *caches = SLOT(self, F_CACHES), *alias = SLOT(self, F_ALIAS), *counted = SLOT(self, F_COUNTED);
+    if (caches == NULL || !IS_TEXT(alias) || !IS(counted, COUNTED)) {
+        return PYTHONS;
+    }
+    int answer = key_of(state, self, args + 1, given - 1, &key);
+    if (answer != OURS) {
+        return answer;
+    }
+    PyObject *cache = cache_of(state, caches, alias);
+    if (cache == NULL || (PyObject *)Py_TYPE(cache) != SLOT(self, F_KIND)) {
+        answer = pythons_or_error();
+    }
+    else {
+        answer = reads_as_ours(state, cache);
+        answer = answer == OURS ? reuse(state, cache, key, value) : answer;
+    }
+    if (answer == OURS && count(state, counted, F_ANSWERS) == ERROR) {
+        Py_CLEAR(*value);
+        answer = ERROR;
+    }
+    Py_XDECREF(cache);
+    Py_DECREF(key);
+    return answer;
+}
+
+/* CachedFunction.__call__(self, *args, **kwargs) */
+static PyObject *
+cached(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    Method *method = (Method *)callable;
+    Py_ssize_t given = PyVectorcall_NARGS(nargsf);
+    PyObject *value = NULL;
+    int is_simple = given >= 1 && (names == NULL || PyTuple_GET_SIZE(names) == 0);
+    int answer = is_simple ? answer_cached(method->state, args, given, &value) : PYTHONS;
+    return answer == PYTHONS ? in_python(method, args, nargsf, names) : value;
 }
 
 /* Methods, which look like those in Python ------------------------------------------------------------------------- */
@@ -600,7 +1261,26 @@ method_repr(PyObject *self)
 static PyObject *
 method_reduce(PyObject *self, PyObject *Py_UNUSED(none))
 {
-    return PyObject_GetAttrString(self, "__qualname__"); /* pickled by name, as functions are */
+    PyObject *owner = ((Method *)self)->owner; /* pickled by name, as functions are */
+    if (owner == NULL) {
+        return PyObject_GetAttrString(self, "__qualname__");
+    }
+    PyObject *builtins = PyEval_GetBuiltins(), *getter = PyMapping_GetItemString(builtins, "getattr");
+    PyObject *name = getter == NULL ? NULL : PyObject_GetAttrString(self, "__name__");
+    return name == NULL ? (Py_XDECREF(getter), NULL) : Py_BuildValue("N(ON)", getter, owner, name);
+}
+
+static PyObject *
+method_set_name(PyObject *self, PyObject *const *args, Py_ssize_t given)
+{
+    Method *method = (Method *)self;
+    if (given == 2 && method->owner == NULL) { /* it may have another name elsewhere, later */
+        method->owner = Py_NewRef(args[0]);
+        if (method->state->objects[LOCMEM] == NULL) {
+            method->state->objects[LOCMEM] = Py_NewRef(args[0]);
+        }
+    }
+    Py_RETURN_NONE;
 }
 
 static int
@@ -608,6 +1288,7 @@ method_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(((Method *)self)->function);
+    Py_VISIT(((Method *)self)->owner);
     return 0;
 }
 
@@ -615,6 +1296,7 @@ static int
 method_clear(PyObject *self)
 {
     Py_CLEAR(((Method *)self)->function);
+    Py_CLEAR(((Method *)self)->owner);
     return 0;
 }
 
@@ -645,6 +1327,7 @@ static PyGetSetDef method_getset[] = {
 
 static PyMethodDef method_methods[] = {
     {"__reduce__", method_reduce, METH_NOARGS, NULL},
+    {"__set_name__", (PyCFunction)(void (*)(void))method_set_name, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -708,12 +1391,32 @@ learn(PyObject *module, PyObject *const *args, Py_ssize_t given)
     for (int each = 0; each < GIVEN; each++) {
         Py_XSETREF(state->objects[each], Py_NewRef(args[each]));
     }
-    for (int each = 0; each < SLOTS; each++) {
+    for (int each = 0; each < LEARNT; each++) {
         if (learn_offset(args[SLOT_NAMES[each].owner], SLOT_NAMES[each].name, &state->offsets[each]) == ERROR) {
             return NULL;
         }
     }
     state->is_ready = 1;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+learn_calls(PyObject *module, PyObject *const *args, Py_ssize_t given)
+{
+    State *state = PyModule_GetState(module);
+    if (given != OBJECTS - FUNCTION || !PyType_Check(args[0]) || !PyType_Check(args[1]) || !PyType_Check(args[2])) {
+        PyErr_SetString(PyExc_TypeError, "learn_calls() takes the three classes of its own hot_path.py");
+        return NULL;
+    }
+    for (int each = LEARNT; each < SLOTS; each++) {
+        PyObject *owner = args[SLOT_NAMES[each].owner - FUNCTION];
+        if (learn_offset(owner, SLOT_NAMES[each].name, &state->offsets[each]) == ERROR) {
+            return NULL;
+        }
+    }
+    for (int each = FUNCTION; each < OBJECTS; each++) {
+        Py_XSETREF(state->objects[each], Py_NewRef(args[each - FUNCTION]));
+    }
     Py_RETURN_NONE;
 }
 
@@ -726,10 +1429,13 @@ compiled(PyObject *module, PyObject *function)
     Method *made = NULL;
     if (text != NULL) {
         PyTypeObject *type = (PyTypeObject *)state->objects[METHOD];
-        vectorcallfunc call = strcmp(text, "get") == 0          ? get
-                              : strcmp(text, "get_or_set") == 0 ? get_or_set
-                              : strcmp(text, "set") == 0        ? set
-                                                                : NULL;
+        vectorcallfunc call = strcmp(text, "get") == 0           ? get
+                              : strcmp(text, "aget") == 0        ? aget
+                              : strcmp(text, "get_or_set") == 0  ? get_or_set
+                              : strcmp(text, "aget_or_set") == 0 ? aget_or_set
+                              : strcmp(text, "set") == 0         ? set
+                              : strcmp(text, "__call__") == 0    ? cached
+                                                                 : NULL;
         if (call == NULL) {
             PyErr_Format(PyExc_ValueError, "%R has no compiled form", function);
         }
@@ -758,6 +1464,10 @@ module_clear(PyObject *module)
 {
     State *state = PyModule_GetState(module);
     state->is_ready = 0;
+    if (state->spare != NULL) {
+        PyObject_GC_Del(state->spare);
+        state->spare = NULL;
+    }
     for (int each = 0; each < OBJECTS; each++) {
         Py_CLEAR(state->objects[each]);
     }
@@ -789,10 +1499,18 @@ module_exec(PyObject *module)
     objects[TIME] = time == NULL ? NULL : PyObject_GetAttrString(time, "time");
     Py_XDECREF(time);
     objects[ONE] = PyLong_FromLong(1);
+    objects[MOST] = PyLong_FromLong(MOST_HITS); /* small numbers are the same objects everywhere */
     objects[METHOD] = PyType_FromModuleAndSpec(module, &method_spec, NULL);
-    if (objects[TIME] == NULL || objects[ONE] == NULL || objects[METHOD] == NULL) {
+    objects[COROUTINE] = PyType_FromModuleAndSpec(module, &coroutine_spec, NULL);
+    if (objects[TIME] == NULL || objects[ONE] == NULL || objects[MOST] == NULL || objects[METHOD] == NULL ||
+        objects[COROUTINE] == NULL) {
         return -1;
     }
+    PyTypeObject *coroutine = (PyTypeObject *)objects[COROUTINE];
+    if (PyDict_DelItemString(coroutine->tp_dict, "__iter__") < 0) { /* coroutines have none; collections.abc looks */
+        return -1;
+    }
+    PyType_Modified(coroutine);
     int is_own = PyDict_GetItemString(PyImport_GetModuleDict(), "time_machine") == NULL; /* else it may be replaced */
     state->clock = is_own && PyCFunction_CheckExact(objects[TIME]) ? PyCFunction_GET_FUNCTION(objects[TIME]) : NULL;
     return 0;
@@ -800,6 +1518,7 @@ module_exec(PyObject *module)
 
 static PyMethodDef module_methods[] = {
     {"compiled", compiled, METH_O, "Return the compiled form of a method of LocMemCache, known by its name."},
+    {"learn_calls", (PyCFunction)(void (*)(void))learn_calls, METH_FASTCALL, "Take the classes of cached functions."},
     {"learn", (PyCFunction)(void (*)(void))learn, METH_FASTCALL, "Take the classes and objects that methods turn to."},
     {NULL, NULL, 0, NULL},
 };

@@ -79,6 +79,7 @@ class MemoryContents(InlineCache, abstract=True):
 
     _engine: MemoryEngine
     _bounded: BoundedMap
+    _ghosts: Any
     _tags: BoundedMap
     _lock: Any
     _alone: Any
@@ -92,6 +93,21 @@ class MemoryContents(InlineCache, abstract=True):
         if (families := self._families) is not None:
             families.of(key).sets += number
         self._engine.look_for_storm()
+
+    def _note_miss(self, key: object, storage_key: str) -> None:
+        missed = self._counters.missed  # as in _count_miss(), and then as in _missed()
+        missed.number = number = missed.number + 1
+        if number >= missed.due:
+            self._sample_miss(key)
+        if (hashed := hash(storage_key)) in (ghosts := self._ghosts).recent or hashed in ghosts.previous:
+            self._missed(storage_key)
+
+    def _missed(self, storage_key: str) -> None:
+        """Let eviction learn of a read that found nothing."""
+        hashed, ghosts = hash(storage_key), self._ghosts
+        if hashed in ghosts.recent or hashed in ghosts.previous:
+            with suppress(ReentrantUseError), self._lock, self._alone:
+                self._bounded.miss(storage_key)
 
     def _encoded(self, storage_key: str, value: Any) -> Any:
         try:

@@ -20,7 +20,7 @@ from storeroom.eviction.deadlines import ExpiryIndex
 from storeroom.storage.hooks import MISSING, OVERLAY_ATTRIBUTE
 from storeroom.storage.interruptions import raise_if_foreign
 
-__all__ = ["IS_COMPILED", "hot"]
+__all__ = ["IS_COMPILED", "hasten", "hot"]
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ def _load() -> Any:
         return None
     module.learn(
         MemoryContents, Entry, Counters, Sampled, BoundedMap, Alone, ExpiryIndex, OVERLAY_ATTRIBUTE, vars(timeouts),
-        loads, raise_if_foreign, ENCODED, MISSING, timeouts.DEFAULT_TIMEOUT, _PASSED_BY,
+        loads, raise_if_foreign, ENCODED, MISSING, timeouts.DEFAULT_TIMEOUT, _PASSED_BY, timeouts.parse_words,
     )  # fmt: skip
     return module
 
@@ -53,3 +53,10 @@ def hot(method: T) -> T:
     """Return the compiled form of a method, known by its name, which hands on to it all that is not ordinary."""
     compiled: T = method if _module is None else _module.compiled(method)
     return compiled
+
+
+def hasten(functions: Any, *classes: type) -> None:
+    """Compile the call of @cached's functions: see Handle.hastens."""
+    if _module is not None and not hasattr(functions.__call__, "__wrapped__"):
+        _module.learn_calls(functions, *classes)
+        functions.__call__ = hot(functions.__call__)
