@@ -1,11 +1,12 @@
 """What Storeroom wants to reach, as data; whether it does is computed."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from benchmarks.timing import Timed
 
-__all__ = ["REASONS", "AtMost", "Faster", "Goal", "Steady", "Verdict"]
+__all__ = ["REASONS", "AtMost", "Faster", "Goal", "Steady", "Verdict", "spread"]
 
 
 REASONS: Final = {
@@ -71,6 +72,7 @@ class Verdict:
         measured: in words.
         is_reached: whether the goal is.
         shortfall: by how much it is missed, as a share of the goal; 0 if it is reached.
+        spread: the least and the most of several runs, in words; "" of one.
     """
 
     subject: str
@@ -78,11 +80,24 @@ class Verdict:
     measured: str
     is_reached: bool
     shortfall: float
+    spread: str = ""
 
     @property
     def outcome(self) -> str:
         """The result in words."""
         return "reached" if self.is_reached else f"missed by {self.shortfall:.1%}"
+
+
+def spread(figures: Iterable[float]) -> str:
+    """Return the least and the most of some figures; "" of a single one.
+
+    >>> spread([1.234, 1.5, 1.1]), spread([123.4, 99.6]), spread([2.0])
+    ('1.10 to 1.50', '99.6 to 123', '')
+    """
+    first, *others = sorted(figures)
+    return (
+        "" if not others else " to ".join(f"{each:.{max(0, 3 - len(str(int(each))))}f}" for each in (first, others[-1]))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +126,7 @@ class Faster:
             f"{ratio:.2f}×",
             ratio >= self.times,
             max(0.0, 1 - ratio / self.times),
+            spread(timed.ratios(self.than)),
         )
 
 
@@ -140,6 +156,7 @@ class Steady:
             f"{cost:.2f}×",
             cost <= self.times,
             max(0.0, cost / self.times - 1),
+            spread(1 / ratio for ratio in timed.ratios(self.of)),
         )
 
 
@@ -164,6 +181,7 @@ class AtMost:
             f"{median * 1e3:.1f} ms",
             median <= self.seconds,
             max(0.0, median / self.seconds - 1),
+            spread(median * 1e3 for median in timed.medians(timed.ours)),
         )
 
 

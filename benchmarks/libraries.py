@@ -113,6 +113,7 @@ def _close_storeroom(cache: Any) -> None:
 DJANGO_API: Final = {
     "get": "cache.get(key)",
     "set": "cache.set(key, value)",
+    "set for a time": f"cache.set(key, value, {TIMEOUT})",
     "aget": "await cache.aget(key)",
     "get_or_set": "cache.get_or_set(key, compute)",
     "get_many": "cache.get_many(keys_of_batch)",
@@ -200,12 +201,17 @@ CACHEBOX: Final = Library(
     "cachebox",
     "cachebox",
     _open_cachebox,
-    {"get": "cache.get(key)", "set": f"cache.insert(key, value, {TIMEOUT})"},
+    {
+        "get": "cache.get(key)",
+        "set": f"cache.insert(key, value, {TIMEOUT})",
+        "set for a time": f"cache.insert(key, value, {TIMEOUT})",
+    },
     _fill_cachebox,
 )
 CACHELIB_API: Final = {
     "get": "cache.get(key)",
     "set": "cache.set(key, value)",
+    "set for a time": f"cache.set(key, value, {TIMEOUT})",
     "get_many": "cache.get_dict(*keys_of_batch)",
     "set_many": "cache.set_many(batch)",
     "add, delete": "cache.delete(key); cache.add(key, value)",

@@ -7,12 +7,13 @@ from typing import Final
 
 from benchmarks.charts import dot_chart, line_chart
 from benchmarks.console import duration, times
-from benchmarks.goals import REASONS
+from benchmarks.goals import REASONS, spread
 from benchmarks.imports import IMPORTS
 from benchmarks.libraries import FILE, MEMORY
 from benchmarks.memory import ENTRIES, VALUE_CHARACTERS
 from benchmarks.overheads import Overhead
 from benchmarks.rows import GROWTH, GROWTH_SIZES, growth_name
+from benchmarks.runs import KEPT, add
 from benchmarks.server_rows import SERVER_ROWS
 from benchmarks.stampede import CLIENTS
 from benchmarks.suite import Results
@@ -21,18 +22,19 @@ from benchmarks.timing import Timed
 
 __all__ = ["overhead_section", "rate_mark", "table", "write"]
 
-INTRODUCTION: Final = """\
+INTRODUCTION: Final = f"""\
 # Benchmarks
 
 Storeroom beside the caches that people use today, measured in one run by `make bench`, which also writes this page.
 
 **How it is measured.** Contenders take turns, round after round, and are compared within each round: "13.2×" says that
 a library takes 13.2 times as long as Storeroom, the median over all rounds. That holds on a noisy machine; the times
-themselves are this machine's, on that day. Every cache is given room for all entries, a timeout of 300 seconds and
-strings of 14 characters where nothing else is said. `dict`, `LMDB`, `sqlite3`, `psycopg`, `redis-py`, `pymemcache` and
-`pylibmc` are no caches: they are what Storeroom's are built on, without bounds, copies, trust or statistics, to show
-what those cost. Servers are real ones on the same machine; PostgreSQL does not wait for its disk. The page on
-[scale](scale.md) has caches of up to ten million entries.
+themselves are this machine's. A row's figures are the medians of the last {KEPT} runs on it, and behind them stand the
+least and the greatest ratio of these; sections without ratios are of the last run. Every cache is given room for all
+entries, a timeout of 300 seconds and strings of 14 characters where nothing else is said. `dict`, `LMDB`, `sqlite3`,
+`psycopg`, `redis-py`, `pymemcache` and `pylibmc` are no caches: they are what Storeroom's are built on, without bounds,
+copies, trust or statistics, to show what those cost. Servers are real ones on the same machine; PostgreSQL does not
+wait for its disk. The page on [scale](scale.md) has caches of up to ten million entries.
 """
 
 MEMORY_TEXT: Final = """\
@@ -49,8 +51,8 @@ again and again; those of bytes are random.
 
 DATABASE_TEXT: Final = """\
 Each cache as it comes: Django's on SQLite waits for the disk at each write, and counts its rows. `sqlite3` and
-`psycopg` are a table with a key, a value and a time, written by one upsert. "At 1,000,000 rows" is beside the same
-table at 100.
+`psycopg` are a table with a key, a value and a time, written by one upsert, on SQLite with Storeroom's pragmas. "At
+1,000,000 rows" is beside the same table at 100.
 """
 
 REDIS_TEXT: Final = """\
@@ -93,6 +95,7 @@ def write(results: Results, directory: Path) -> None:
     """Write the page and its charts; sections that were not measured are left out."""
     charts = directory / "benchmarks"
     charts.mkdir(parents=True, exist_ok=True)
+    results = add(results, charts / "runs.json")
     parts = [INTRODUCTION, _machine(results), _goals(results)]
     parts += _rows("Local memory", "locmem", MEMORY_TEXT, results, charts)
     parts += _rows("Files", "file", FILE_TEXT, results, charts)
@@ -121,13 +124,13 @@ def _chart(name: str, title: str, drawing: str, directory: Path) -> str:
 
 
 def _machine(results: Results) -> str:
-    return table(["", "this run"], results.machine.items())
+    return table(["", "the last run"], results.machine.items())
 
 
 def _goals(results: Results) -> str:
     reached = sum(verdict.is_reached for verdict in results.verdicts)
-    rows = [[each.subject, each.goal, each.measured, each.outcome] for each in results.verdicts]
-    told = table(["", "goal", "measured", ""], rows)
+    rows = [[each.subject, each.goal, each.measured, each.spread, each.outcome] for each in results.verdicts]
+    told = table(["", "goal", "measured", "in each run", ""], rows)
     reasons = [
         textwrap.fill(f"Why {each.subject} misses its goal: {REASONS[each.subject]}", 118) + "\n"
         for each in results.verdicts
@@ -172,8 +175,10 @@ def _rows(heading: str, prefix: str, text: str, results: Results, charts: Path) 
 def _cell(timed: Timed, name: str) -> str:
     if name not in timed.seconds:
         return ""
-    ours = "" if name == timed.ours else f" ({times(timed.ratio(name))})"
-    return duration(timed.median(name)) + ours
+    if name == timed.ours:
+        return duration(timed.median(name))
+    between = spread(timed.ratios(name))
+    return f"{duration(timed.median(name))} ({times(timed.ratio(name))}){between and f', {between}'}"
 
 
 def duration_mark(seconds: float) -> str:

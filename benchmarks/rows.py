@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 from typing import Any, Final
@@ -116,8 +116,21 @@ def _growth(operation: str, entries: int) -> Row:
 
 
 ROWS: Final = (
-    Row("locmem get", _able(MEMORY, "get"), [Faster(12, "Django")]),
+    Row("locmem get", _able(MEMORY, "get"), [Faster(12, "Django"), Steady(1.5, "cachebox")]),
     Row("locmem set", _able(MEMORY, "set"), [Faster(5, "Django")]),
+    Row(
+        "locmem set with a timeout",
+        _able(MEMORY, "set for a time"),
+        [Faster(5, "Django"), Steady(2, "cachebox")],
+    ),
+    Row(
+        "locmem set with a timeout in words",
+        [
+            Contender(replace(STOREROOM_MEMORY, statements={"set": "cache.set(key, value, '5m')"}), "set"),
+            Contender(STOREROOM_MEMORY, "set for a time", label="Storeroom's with a number"),
+        ],
+        [Steady(1.3, "Storeroom's with a number")],
+    ),
     Row(
         "locmem get of a nested dict",
         _able([STOREROOM_MEMORY, DJANGO_MEMORY], "get", value=NESTED),
@@ -147,7 +160,7 @@ ROWS: Final = (
     Row("locmem set_many of 100", _able(MEMORY, "set_many")),
     Row("locmem delete and add", _able(MEMORY, "add, delete")),
     Row("locmem incr", _able(MEMORY, "incr", value=1)),
-    Row("locmem set of a new key when full", _able(MEMORY[:-1], "set", **_FULL)),
+    Row("locmem set of a new key when full", _able(MEMORY[:-1], "set", **_FULL), [Steady(3, "cachebox")]),
     _growth("get", USUAL_SIZE),
     _growth("set", USUAL_SIZE),
     Row("file get of a nested dict", _able([STOREROOM_FILE, DJANGO_FILE, DISKCACHE], "get", value=NESTED)),

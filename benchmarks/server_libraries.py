@@ -145,7 +145,7 @@ def _open_sqlite3(directory: Path, _: int) -> Any:
 
     connection = sqlite3.connect(directory / "raw.sqlite3", isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA synchronous = OFF")  # as Storeroom's
     connection.execute("CREATE TABLE entries (key TEXT PRIMARY KEY, value BLOB, expires REAL) WITHOUT ROWID")
     return connection
 
@@ -161,12 +161,14 @@ def sqlite3_get(connection: Any, key: str) -> Any:
 
 
 def sqlite3_set(connection: Any, key: str, value: str) -> None:
-    connection.execute(_UPSERT.format("?"), (key, value.encode(), 4e9))
+    # A time of now: SQLite writes nothing where all bytes are those that are there.
+    connection.execute(_UPSERT.format("?"), (key, value.encode(), time.time() + TIMEOUT))
 
 
 def sqlite3_set_many(connection: Any, batch: Mapping[str, str]) -> None:
     connection.execute("BEGIN IMMEDIATE")
-    connection.executemany(_UPSERT.format("?"), [(key, value.encode(), 4e9) for key, value in batch.items()])
+    expires = time.time() + TIMEOUT
+    connection.executemany(_UPSERT.format("?"), [(key, value.encode(), expires) for key, value in batch.items()])
     connection.execute("COMMIT")
 
 
@@ -184,7 +186,7 @@ def psycopg_get(connection: Any, key: str) -> Any:
 
 
 def psycopg_set(connection: Any, key: str, value: str) -> None:
-    connection.execute(_UPSERT.format("%s"), (key, value.encode(), 4e9))
+    connection.execute(_UPSERT.format("%s"), (key, value.encode(), time.time() + TIMEOUT))
 
 
 def _fill_one_by_one(set_one: Callable[[Any, str, Any], None], cache: Any, entries: Mapping[str, Any]) -> None:
@@ -234,10 +236,10 @@ PSYCOPG: Final = Library(
 # Redis --------------------------------------------------------------------------------------------
 
 
-def _open_storeroom_redis(_: Path, __: int, **options: Any) -> Any:
+def _open_storeroom_redis(_: Path, __: int) -> Any:
     from storeroom.backends.redis import RedisCache
 
-    return RedisCache(servers.redis(), fresh_params(**options))
+    return RedisCache(servers.redis(), fresh_params())
 
 
 def _open_tiered(_: Path, bound: int) -> Any:
@@ -245,9 +247,18 @@ def _open_tiered(_: Path, bound: int) -> Any:
 
     memory = {"BACKEND": "storeroom.backends.locmem.LocMemCache", "OPTIONS": {"max_entries": bound}}
     storage = {"BACKEND": "storeroom.backends.redis.RedisCache", "LOCATION": servers.redis()}
-    # One prefix for all: to hear of another is to begin anew, without what was near.
-    apart = {"KEY_PREFIX": "tiers", "VERSION": next(_numbers)}
-    return TieredCache("", fresh_params(tiers=[memory, storage]) | apart)
+    return TieredCache("", fresh_params(tiers=[memory, storage]) | _apart())
+
+
+def _open_near(_: Path, __: int) -> Any:
+    from storeroom.backends.redis import RedisCache
+
+    return RedisCache(servers.redis(), fresh_params(near=True) | _apart())
+
+
+def _apart() -> dict[str, Any]:
+    """Return params that keep a cache's keys apart by the version: to hear of another prefix is to begin anew."""
+    return {"KEY_PREFIX": "near", "VERSION": next(_numbers)}
 
 
 def _fill_and_read(cache: Any, entries: Mapping[str, Any]) -> None:
@@ -306,7 +317,7 @@ def _redis(name: str, requires: str, open_cache: Callable[[Path, int], Any], **g
 
 STOREROOM_REDIS: Final = _redis("Storeroom", "redis", _open_storeroom_redis, fill=fill_storeroom)
 STOREROOM_TIERED: Final = _redis("Storeroom", "redis", _open_tiered, fill=_fill_and_read)
-STOREROOM_NEAR: Final = _redis("Storeroom", "redis", partial(_open_storeroom_redis, near=True), fill=_fill_and_read)
+STOREROOM_NEAR: Final = _redis("Storeroom", "redis", _open_near, fill=_fill_and_read)
 DJANGO_REDIS: Final = _redis("Django", "redis", _open_django_redis, fill=fill_storeroom)
 DJANGO_REDIS_PACKAGE: Final = _redis("django-redis", "django_redis", _open_django_redis_package, fill=fill_storeroom)
 REDIS_PY: Final = _redis(

@@ -84,11 +84,11 @@ def _renewal(name: str, library: Library) -> Row:
 def _fill_tagged(tags: Sequence[str], cache: Any, entries: Mapping[str, Any]) -> None:
     for key, value in entries.items():
         cache.set(key, value, tags=tags)
-    if hasattr(cache, "_near"):
+    if hasattr(cache, "_near") or cache._overlay is not None:  # memory before it, or near
         read_all(cache, entries)
 
 
-def _tagged(words: str, library: Library) -> Row:
+def _tagged(words: str, library: Library, goals: Sequence[Goal] = ()) -> Row:
     def with_tags(*tags: str) -> Library:
         return replace(library, fill=partial(_fill_tagged, tags))
 
@@ -97,7 +97,7 @@ def _tagged(words: str, library: Library) -> Row:
         Contender(with_tags("red", "green", "blue"), "get", label="three tags"),
         Contender(library, "get", label="no tags"),
     ]
-    return Row(f"tags get with one tag, {words}", contenders)
+    return Row(f"tags get with one tag, {words}", contenders, goals)
 
 
 SERVER_ROWS: Final = (
@@ -144,9 +144,13 @@ SERVER_ROWS: Final = (
             Contender(STOREROOM_MEMORY, "get", label="local memory alone"),
         ],
     ),
-    _tagged("local memory", STOREROOM_MEMORY),
+    _tagged("local memory", STOREROOM_MEMORY, [Steady(4, "no tags")]),
     _tagged("files", STOREROOM_FILE),
+    _tagged("SQLite", STOREROOM_SQLITE),
+    _tagged("PostgreSQL", STOREROOM_POSTGRESQL),
+    *(_tagged(f"Memcached, {driver}", each) for driver, each in STOREROOM_MEMCACHED.items()),
     _tagged("Redis", STOREROOM_REDIS),
+    _tagged("Redis with near", STOREROOM_NEAR),
     _tagged("memory before Redis", STOREROOM_TIERED),
     _row("cached function, in memory", FUNCTIONS, "call"),
     _row("cached function, in files", (STOREROOM_STORED, DISKCACHE_MEMOIZE), "call"),

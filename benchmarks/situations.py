@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import servers
+from benchmarks.goals import Steady
 from benchmarks.libraries import Library
 from benchmarks.rows import Row
 from benchmarks.server_libraries import (
@@ -52,8 +53,12 @@ def _long(name: str, libraries: Sequence[Library]) -> list[Row]:
 
 
 SITUATIONS: Final = (
-    Row("redis get, Unix socket", [Contender(library, "get") for library in _BY_SOCKET]),
-    Row("redis get_many of 100, Unix socket", [Contender(library, "get_many") for library in _BY_SOCKET]),
+    Row("redis get, Unix socket", [Contender(each, "get") for each in _BY_SOCKET], [Steady(0.85, "redis-py")]),
+    Row(
+        "redis get_many of 100, Unix socket",
+        [Contender(library, "get_many") for library in _BY_SOCKET],
+        [Steady(1.1, "redis-py")],
+    ),
     Row(
         "redis get_many of 100, pipeline",
         [Contender(STOREROOM_REDIS, "get_many"), Contender(_BY_PIPELINE, "get_many")],

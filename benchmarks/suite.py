@@ -175,6 +175,7 @@ def _judge(name: str, goals: Iterable[Goal], results: Results) -> None:
 
 def _threads(plan: Plan, results: Results) -> None:
     results.threads = throughput.by_threads(plan.threads, plan.throughput)
+    results.verdicts += throughput.judge(results.threads)
 
 
 def _processes(plan: Plan, results: Results) -> None:

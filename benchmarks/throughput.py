@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any, Final
 
+from benchmarks.goals import Verdict
 from benchmarks.libraries import (
     CACHELIB_MEMORY,
     CACHETOOLS,
@@ -22,7 +23,7 @@ from benchmarks.libraries import (
 )
 from benchmarks.timing import SMALL, Effort, compiled, stored_keys
 
-__all__ = ["PROCESSES", "THREADS", "Throughput", "by_processes", "by_threads"]
+__all__ = ["PROCESSES", "THREADS", "Throughput", "by_processes", "by_threads", "judge"]
 
 THREADS: Final = (1, 4, 16)
 PROCESSES: Final = (1, 2, 4)
@@ -124,6 +125,14 @@ def _with_threads(library: Library, count: int, seconds: float) -> float:
         for thread in threads:
             thread.join()
     return sum(rates)
+
+
+def judge(rates: Throughput) -> list[Verdict]:
+    """Tell whether four threads get about as much done as one: CPython's lock lets no more."""
+    ours, wanted = rates["Storeroom"], 0.9
+    share = ours[4] / ours[1]
+    goal, measured = f"four ≥ {wanted:g}× the rate of one", f"{share:.2f}×"
+    return [Verdict("threads", goal, measured, share >= wanted, max(0.0, 1 - share / wanted))]
 
 
 # Processes --------------------------------------------------------------------------------------

@@ -179,6 +179,14 @@ class Timed:
         pairs = zip(self.seconds[name], self.seconds[self.ours], strict=True)
         return statistics.median(theirs / ours for theirs, ours in pairs)
 
+    def medians(self, name: str) -> Sequence[float]:
+        """Return the contender's median in each run: see ``runs``."""
+        return [self.median(name)]
+
+    def ratios(self, name: str) -> Sequence[float]:
+        """Return the contender's ratio in each run."""
+        return [self.ratio(name)]
+
 
 def measure(contenders: Sequence[Contender], effort: Effort) -> Timed:
     """Let the contenders take turns."""

@@ -133,6 +133,44 @@ def test_writes_over_entries_of_the_same_size_become_updates(make: Make, kind: s
     cache._check_invariants()
 
 
+def worked_with(cache: DatabaseCache, text: str) -> list[Any]:
+    """Return the results of operations on one row, often enough that their statements are prepared."""
+    found: list[Any] = []
+    for number in range(24):  # over one of the same size, at last by an UPDATE
+        cache.set("k", f"{text}{number % 3}")
+        found.append(cache.get("k"))
+    for number in range(12):
+        cache.set("k", f"{text}{number % 3}" * (1 + number // 10))
+        cache.set("n", number)
+        found += [cache.incr("n", 2**40), cache.incr("n", -5), cache.touch("k", 1000), cache.touch("absent", 1000)]
+        found += [cache.add("k", 1), cache.add(f"new {number}", number), cache.delete(f"new {number}")]
+        found += [cache.get("k"), cache.get("n"), cache.get("absent"), cache.get(f"new {number}")]
+    return found
+
+
+@pytest.mark.parametrize("name", ["usual", "50%s off"])
+def test_prepared_statements_answer_as_cursors_do(make: Make, name: str) -> None:
+    """Statements on one row give the same with and without a cursor of psycopg's, also when the server forgets them."""
+    cache = make("postgresql", max_entries=300, max_bytes="1MB")
+    cache = DatabaseCache(f"{name} {cache.table_name}", {"TIMEOUT": None, "OPTIONS": dict(cache.settings.options)})
+    cache.set("k", "value")
+    session = cache._engine._take()
+    session.prepare_threshold = None
+    cache._engine._pool.give(session)
+    expected = worked_with(cache, "value")
+    assert not any(isinstance(known, bytes) for known in session.known.values())
+    session.prepare_threshold = 5
+    for forget in ("", "DEALLOCATE ALL", "ROLLBACK"):
+        if forget == "ROLLBACK":
+            session.execute("BEGIN")
+            cache._engine.database.rollback(session)
+        elif forget:
+            session.execute(forget)
+        assert worked_with(cache, "value") == expected
+        assert sum(isinstance(known, bytes) for known in session.known.values()) == 6
+    cache._check_invariants()
+
+
 def statements_of(cache: DatabaseCache) -> dict[str, tuple[str, tuple[Any, ...]]]:
     """Return the statements that operations are made of, with parameters."""
     texts = cache._engine.statements

@@ -18,6 +18,7 @@ from benchmarks import (
     memory,
     overheads,
     page,
+    runs,
     server_libraries,
     servers,
     stampede,
@@ -274,6 +275,28 @@ def test_command_leaves_the_page_alone_when_it_measured_only_a_part(tmp_path, mo
     monkeypatch.setattr("benchmarks.__main__.DOCS", tmp_path)
     assert main(["--quick", "--rows", "^locmem incr$"]) == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def _run(path, django, **machine):
+    rows = {"locmem get": Timed({"Storeroom": [1e-6, 1e-6], "Django": [django * 1e-6] * 2})}
+    results = Results({"date": "2026-12-01", "processor": "fast", "Python": "3.13", **machine}, rows)
+    suite._judge("locmem get", [Faster(12, "Django")], results)
+    return runs.add(results, path)
+
+
+def test_runs_are_told_by_their_median_least_and_most(tmp_path):
+    """The page shows the median of the last five runs on a machine and its bounds, and judges goals by it."""
+    file = tmp_path / "runs.json"
+    told = _run(file, 99)
+    assert (told.verdicts[0].measured, told.verdicts[0].spread) == ("99.00×", "")
+    for django in (10, 11, 13, 14, 15):
+        told = _run(file, django)
+    (verdict,) = told.verdicts
+    assert (verdict.measured, verdict.spread, verdict.is_reached) == ("13.00×", "10.0 to 15.0", True)
+    assert told.rows["locmem get"].median("Django") == pytest.approx(13e-6)
+    assert told.machine["runs"].startswith("5, ")
+    assert len(json.loads(file.read_text())) == 5
+    assert _run(file, 2, processor="slow").verdicts[0].measured == "2.00×"
 
 
 def test_page_leaves_out_rows_that_were_not_measured(tmp_path):

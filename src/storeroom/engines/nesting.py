@@ -88,9 +88,9 @@ class OneByThread:
         Raises:
             ReentrantUseError: this thread is in the midst of other such work.
         """
-        if self._is_owned():
-            raise nested()
         thread, stay = threading.get_ident(), _Stay()
+        if (noted := self._under_way.get(thread)) is not None and noted() is not None:  # as _is_owned(), without a call
+            raise nested()
         self._under_way[thread] = ref(stay)
         try:
             return work(*args)

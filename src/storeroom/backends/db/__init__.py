@@ -93,7 +93,7 @@ class DatabaseCache(ComparingCache):
         self._notes_reads = True
 
     def _keep_to(self, max_entries: int | None, max_bytes: int | None) -> None:
-        entries, size = (NO_BOUND if bound is None else bound for bound in (max_entries, max_bytes))
+        entries, size = (NO_BOUND if bound is None else min(bound, NO_BOUND) for bound in (max_entries, max_bytes))
         self._bounds = Bounds(entries, size, self._bounds.cull_frequency)
         self._notes_reads = min(entries, size) < NO_BOUND
 
@@ -198,33 +198,25 @@ class DatabaseCache(ComparingCache):
 
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
         names = dict(zip(layout.names_of(storage_keys), storage_keys, strict=True))
-        found, now = self._fetched(list(names)), timeouts.now()
-        live = [(bytes(name), value, number) for name, value, number, expires in found if expires > now]
-        if self._notes_reads:
-            self._engine.note_all([name for name, _, _ in live])
-        return self._decoded_all(names, live)
+        return self._decoded_all(names, self._live(names))
 
-    def _fetched(self, names: Sequence[bytes]) -> list[Any]:
-        engine = self._engine
-        return engine.read(fetch_parts, engine.database, engine.statements, list(chunks(names)))
+    def _live(self, names: Iterable[bytes]) -> list[tuple[Any, ...]]:
+        """Return name, value, number and expires of the live rows among these, which are noted as read."""
+        engine, parts = self._engine, list(chunks([*names]))
+        found, now = engine.read(fetch_parts, engine.database, engine.statements, parts), timeouts.now()
+        live = [(bytes(name), value, number, expires) for name, value, number, expires in found if expires > now]
+        if self._notes_reads:
+            engine.note_all([row[0] for row in live])
+        return live
 
     def _clock(self, storage_key: str) -> Clock | None:
         return self._engine.read(self._engine.database.clock)
 
     def _found(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
-        names = {name_of(storage_key): storage_key for storage_key in storage_keys}
-        engine, found, now = self._engine, self._fetched(list(names)), timeouts.now()
-        values: dict[str, tuple[Any, float | None]] = {}
-        for column, value, number, expires in found:
-            if expires <= now:
-                continue
-            name = bytes(column)
-            if self._notes_reads:
-                engine.note(name)
-            decoded = self._decoded(names[name], name, value, number)
-            if decoded is not MISSING:
-                values[names[name]] = decoded, from_column(expires)
-        return values
+        names = dict(zip(layout.names_of(storage_keys), storage_keys, strict=True))
+        values = self._decoded_all(names, live := self._live(names))
+        found = [(names[row[0]], from_column(row[3])) for row in live]
+        return {key: (values[key], expires_at) for key, expires_at in found if key in values}
 
     def _sight(self, storage_key: str) -> "Sequence[Sighting]":
         engine, name = self._engine, name_of(storage_key)

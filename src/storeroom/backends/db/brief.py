@@ -1,8 +1,7 @@
 """Writes of one entry with nothing beside them, where as far as this process knows nothing else is due."""
 
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from storeroom import timeouts
 from storeroom.backends.db.database import Database
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["UNBOUNDED", "BriefWriter"]
 
-T = TypeVar("T")
-
 UNBOUNDED: Final = Bounds()
 
 _IN_A_ROW: Final = 4
@@ -28,8 +25,6 @@ and so no more than every fifth write does."""
 
 _Written: TypeAlias = tuple[Any, Any, Any]
 """Growth of the row written, None if an entry is present; entries and bytes, None if the counts did not change."""
-
-_NO_GROWTH: Final[_Written] = 0, None, None
 
 
 class BriefWriter(NetworkEngine):
@@ -44,17 +39,10 @@ class BriefWriter(NetworkEngine):
     _written_over = 0
     """Entries in a row that were written over one of the same size."""
 
-    @abstractmethod
-    def write(self, change: Callable[..., T], *args: Any, bounds: Bounds = UNBOUNDED) -> T:
-        """Run ``change(transaction, *args)`` in a transaction, which is saved and committed."""
-
-    @abstractmethod
-    def _exclusively(self, work: Callable[..., T], *args: Any) -> T:
-        """Run ``work(session, *args)``, a single statement or the whole of a transaction."""
-
-    @abstractmethod
-    def _counting(self, work: Callable[..., T], *args: Any) -> T:
-        """Do as _exclusively(), with a transaction that holds the row of counts from one statement to the next."""
+    write: Callable[..., Any]
+    _exclusively: Callable[..., Any]
+    _counting: Callable[..., Any]
+    """See DatabaseEngine."""
 
     def put(self, row: Row, expires_at: float, bounds: Bounds, *, only_absent: bool = False) -> bool:
         """Write an entry, with nothing beside it where nothing is due; return whether it was written."""
@@ -82,10 +70,10 @@ class BriefWriter(NetworkEngine):
     def _put_briefly(self, row: Row, expires_at: float, bounds: Bounds, only_absent: bool) -> bool:
         """Write an entry and count it; return whether it was. Raise OverfullError if more is due after all."""
         columns = columns_of(row, expires_at)
-        if self._written_over >= _IN_A_ROW and not only_absent and self._put_over(columns):
-            growth, entries, size = _NO_GROWTH
-        else:
-            growth, entries, size = self._put_counting(columns, row.size, bounds, only_absent)
+        is_over = self._written_over >= _IN_A_ROW and not only_absent and self._put_over(columns)
+        written: _Written = (0, None, None) if is_over else self._put_counting(columns, row.size, bounds, only_absent)
+        growth, entries, size = written
+        if not is_over:
             self._note_growth(growth)
         if growth is None:
             return False
@@ -107,12 +95,12 @@ class BriefWriter(NetworkEngine):
         """Write an entry over one of the same size, which changes no counts; tell whether there was one."""
         name, value, number, expires, size, _, sequence = columns
         terms = value, number, expires, sequence, name, size
-        is_changed = self._exclusively(rows_changed, self.statements.put_over, terms) > 0
+        is_changed: bool = self._exclusively(rows_changed, self.statements.put_over, terms) > 0
         if not is_changed:
             self._written_over = 0
         return is_changed
 
-    def _put_counting(self, columns: Sequence[Any], size: int, bounds: Bounds, only_absent: bool) -> _Written:
+    def _put_counting(self, columns: Sequence[Any], size: int, bounds: Bounds, only_absent: bool) -> Any:
         if not self.statements.grammar.returning:
             raise OverfullError
         terms = (*columns, timeouts.now()) if only_absent else columns, only_absent, size, bounds

@@ -95,14 +95,14 @@ class ComparingCache(KeptBounds, NetworkCache, abstract=True):
     def _decoded(self, storage_key: str, name: bytes, value: Any, number: int | None) -> Any:
         return number if value is None else self._loaded(storage_key, _frame(storage_key, name, value))
 
-    def _decoded_all(self, names: Mapping[bytes, str], rows: Sequence[tuple[bytes, Any, int | None]]) -> dict[str, Any]:
+    def _decoded_all(self, names: Mapping[bytes, str], rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
         """Return the values in name, value and number of rows, by the storage keys of their names."""
-        numbers = {names[name]: number for name, value, number in rows if value is None}
+        numbers = {names[name]: number for name, value, number, _ in rows if value is None}
         frames = {
             names[name]: value
             if type(value) is bytes and len(name) < layout.KEY_BYTES
             else _frame(names[name], name, value)
-            for name, value, _ in rows
+            for name, value, _, _ in rows
             if value is not None
         }
         self._counters.bytes_read += sum(map(len, frames.values()))

@@ -20,12 +20,8 @@ from storeroom.wording import installation
 
 __all__ = ["distrusted", "engine_of", "located", "names_database"]
 
-_SHARED: Final = frozenset(
-    {
-        *("busy_timeout", "create_table", "group", "max_connections", "pool_timeout", "socket_connect_timeout"),
-        *("socket_timeout", "unlogged"),
-    }
-)
+_TIMES: Final = ("busy_timeout", "pool_timeout", "socket_connect_timeout", "socket_timeout")
+_SHARED: Final = frozenset({*_TIMES, "create_table", "group", "max_connections", "unlogged"})
 """Options that handles of one engine have in common."""
 
 
@@ -49,11 +45,8 @@ def distrusted(location: str, settings: Settings) -> list[str]:
     from storeroom.backends.db.sqlite import intrusions
 
     target, _ = located(location, settings.options)
-    return (
-        [reason for reason, _ in intrusions(target.path, settings.options["group"])]
-        if target.vendor == "sqlite"
-        else []
-    )
+    found = intrusions(target.path, settings.options["group"]) if target.vendor == "sqlite" else ()
+    return [reason for reason, _ in found]
 
 
 def engine_of(target: Target, options: Mapping[str, Any], site: Site | None) -> tuple[DatabaseEngine, bool]:

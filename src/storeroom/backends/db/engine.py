@@ -51,8 +51,6 @@ _RENEWED: Final = 50
 _NOTE_SECONDS: Final = 0.05
 """Between two reads that write names down."""
 
-_NO_LOCK: Final = contextlib.nullcontext()
-
 
 class DatabaseEngine(BriefWriter):
     """One table, and the sessions that it shares with other tables of its database."""
@@ -83,22 +81,21 @@ class DatabaseEngine(BriefWriter):
         """Run a single statement on a session: ``look(session, *args)``."""
         pool, database = self._pool, self.database
         if not self._is_ready or not database.is_local or timeouts.now() > self._look_after:
-            return self._perform(look, *args)
-        # The same as _perform() where nothing goes wrong, without its calls (benchmarks: "database get").
+            return self._attempt(self._take, look, args)
+        # The same as _attempt() where nothing goes wrong, without its calls (benchmarks: "database get").
+        session = None
         try:
             session, _ = pool.take()
-        except database.errors:
-            return self._perform(look, *args)
-        try:
             result = look(session, *args)
-        except database.errors:
-            pool.discard(session)
-            return self._perform(look, *args)
-        except BaseException:
-            pool.discard(session)
-            raise
-        pool.give(session)
-        return result
+        except BaseException as error:
+            if session is not None:
+                pool.discard(session)
+            if not isinstance(error, database.errors):
+                raise
+        else:
+            pool.give(session)
+            return result
+        return self._attempt(self._take, look, args)
 
     def change(self, name: bytes, work: Callable[..., T], *args: Any, expires_at: float = ENDLESS) -> T:
         """Run ``work(session, *args)``, a single statement on one row, which may give it another expiry."""
@@ -120,9 +117,10 @@ class DatabaseEngine(BriefWriter):
         return self._pool.waits
 
     def _exclusively(self, work: Callable[..., T], *args: Any) -> T:
+        """Run ``work(session, *args)``, a single statement or the whole of a transaction."""
         # A server waits for the row of this thread's other change, and SQLite for its file.
         # SQLite's own way to wait for another writer is to sleep; threads of a process need not.
-        lock = self._writer if self.database.is_local else _NO_LOCK
+        lock = self._writer if self.database.is_local else None
         result: T = self._by_thread.do(self._attempt, self._take, work, args, lock)
         return result
 
@@ -137,7 +135,7 @@ class DatabaseEngine(BriefWriter):
     def _in_turn(self, writers: Any, work: Callable[..., T], args: tuple[Any, ...]) -> T:
         turn, _ = writers.take()
         try:
-            return self._perform(work, *args)
+            return self._attempt(self._take, work, args)
         finally:
             writers.give_back(turn)
 
@@ -184,14 +182,7 @@ class DatabaseEngine(BriefWriter):
 
     # Faults -----------------------------------------------------------------------------------
 
-    def _perform(self, work: Callable[..., T], *args: Any) -> T:
-        """Run ``work(session, *args)`` on a table that is ready."""
-        return self._attempt(self._take, work, args)
-
-    def _attempt(
-        self, take: Callable[[], Any], work: Callable[..., T], args: tuple[Any, ...],
-        lock: contextlib.AbstractContextManager[Any] = _NO_LOCK,
-    ) -> T:  # fmt: skip
+    def _attempt(self, take: Callable[[], Any], work: Callable[..., T], args: tuple[Any, ...], lock: Any = None) -> T:
         """Run ``work(session, *args)``; again where something was in the way, or had to be mended first.
 
         The lock is held meanwhile, and not while another process is waited for: that may have been stopped.
@@ -201,9 +192,13 @@ class DatabaseEngine(BriefWriter):
         while attempt < _ATTEMPTS:
             session = None
             try:
-                with lock:
+                if lock is None:
                     session = take()
                     result = work(session, *args)
+                else:
+                    with lock:
+                        session = take()
+                        result = work(session, *args)
             except self.database.errors as error:
                 fault = self.database.fault(error)
                 if fault is Fault.FULL and session is not None:
