@@ -319,4 +319,5 @@ class PostgreSQL(Database):
 
     def lock_schema(self, session: TimedConnection, table: str) -> None:
         """See Database; the number is Storeroom's own choice, and the lock ends with the transaction."""
+        session.known.clear()  # as in rollback(), after DROP TABLE
         session.execute("SELECT pg_advisory_xact_lock(7367868, hashtext(%s))", (table,))
