@@ -4,6 +4,7 @@ import gc
 import json
 import math
 import os
+import sys
 import threading
 import weakref
 from dataclasses import replace
@@ -15,6 +16,7 @@ from benchmarks.hit_ratio import zipf
 from storeroom.advice import Simulation
 from storeroom.backends.filebased import FileBasedCache
 from storeroom.backends.locmem import LocMemCache
+from storeroom.backends.locmem.hot_path import IS_COMPILED
 from storeroom.recording import recorder
 from storeroom.recording.left import _key as left_key
 from storeroom.recording.left import leave, left
@@ -107,6 +109,36 @@ def test_a_pause_leaves_nothing_in_the_way_of_a_hit(kind, tmp_path):
     assert cache._overlay is not None
     assert cache.advice().reads == 2
     record.stop()
+
+
+@pytest.mark.skipif(not IS_COMPILED, reason="all is pure Python")
+def test_in_a_pause_a_hit_of_local_memory_is_compiled():
+    """A window takes compiled methods out of the way, and its end puts them back: also in a handle of a pause."""
+    cache = memory("recording-compiled", advise=True)
+    cache.set("k", "value")
+    record = cache.engine.recorder
+    record.close()
+    record._timer.cancel()
+    for handle in (cache, memory("recording-compiled", advise=True)):
+        assert frames(handle.get, "k") == frames(handle.get_or_set, "k", 0) == 0
+        record.open()
+        assert frames(handle.get, "k") > 0
+        assert record._events
+        record.close()
+        record._timer.cancel()
+        assert frames(handle.get, "k") == 0
+    record.stop()
+
+
+def frames(call, *args):
+    """Count the functions of Python that a call enters."""
+    entered = []
+    sys.setprofile(lambda _, event, __: entered.append(event))
+    try:
+        call(*args)
+    finally:
+        sys.setprofile(None)
+    return entered.count("call")
 
 
 def test_a_handle_that_is_made_in_a_pause_does_not_record():

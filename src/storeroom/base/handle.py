@@ -132,6 +132,10 @@ class Handle(StorageHooks):
             self._overlay = NearOverlay(self, below, lambda: table_of(self.engine, near))
         self._record(self._overlay)
 
+    def _lay(self, overlay: StorageHooks | None) -> None:
+        """Lay an overlay over the storage, or take it away, while others use the handle."""
+        self._overlay = overlay
+
     def _record(self, overlay: StorageHooks | None) -> None:
         """Record the traffic, if that is asked for, over the overlay that there is."""
         if self.settings.options.get("advise") and self.keeps_entries:

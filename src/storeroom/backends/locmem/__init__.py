@@ -86,7 +86,12 @@ class LocMemCache(MemoryContents):
         self._cull_frequency, self._max_tags = options["cull_frequency"], options["max_tags"]
         self._copies: bool = options["copy"]
         self._noted: str | None = ""
-        self._is_bare = vars(self).get("_overlay") is None and self._recording is None
+        self._is_bare = vars(self).get("_overlay") is None
+
+    def _lay(self, overlay: StorageHooks | None) -> None:
+        self._is_bare = False  # before there is one, and until there is none: compiled methods ask for nothing else
+        super()._lay(overlay)
+        self._is_bare = overlay is None
 
     # The hot path: get(), set() and a hit of get_or_set() are written out, as a call costs as much as all the rest of
     # a hit (benchmarks: "locmem get", "locmem set", "locmem get_or_set, warm").

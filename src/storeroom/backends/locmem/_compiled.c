@@ -124,7 +124,7 @@ is_plain(State *state, PyObject *self)
         Py_XDECREF(before); /* last, as freeing it may run code */
     }
     if (SLOT(self, H_IS_BARE) == Py_True && PyList_GET_SIZE(state->objects[OVERLAYS]) == 0) {
-        return OURS; /* it never has an overlay of its own, and the program has made none that depends on the context */
+        return OURS; /* it has no overlay of its own now, and the program has made none that depends on the context */
     }
     PyObject *overlay = PyObject_GetAttr(self, state->objects[N_OVERLAY]);
     if (overlay == NULL) {
