@@ -148,6 +148,7 @@ def test_goal_is_judged_by_the_measurement(goal, is_reached, measured, shortfall
     assert verdict.outcome == ("reached" if is_reached else f"missed by {shortfall:.1%}")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_overheads_are_ratios_of_times(tmp_path):
     """Each cache has its turns, with everything off, on and recording; the average is between the last two."""
