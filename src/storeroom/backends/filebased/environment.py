@@ -67,7 +67,10 @@ LOCK_BYTES: Final = 64 * (MAX_READERS + 2)
 """What LMDB makes of lock.mdb for that many readers, with room for its header."""
 
 PATIENCE_SECONDS: Final = 1.0
-"""How long a fork or close() waits for the transactions of other threads: they take microseconds as a rule."""
+_FORK_SECONDS: Final = 5.0
+"""How long close() and a fork wait for the transactions of other threads: they take microseconds as a rule, but longer
+where many processes want the processors; and a child that inherits one cannot use the cache.
+"""
 
 _PATIENCES: Final = 10
 """So many times as long where the map has to grow: else an operation fails."""
@@ -145,8 +148,8 @@ class Environment(RecoveringEngine):
         environment = self._environment
         if environment is None:
             return
-        self._is_our_turn = self.turns.threads.acquire(timeout=PATIENCE_SECONDS)
-        is_idle = self._let_transactions_end()
+        self._is_our_turn = self.turns.threads.acquire(timeout=_FORK_SECONDS)
+        is_idle = self._let_transactions_end(_FORK_SECONDS)
         # Of the kept read transaction a child would free the reader slot, which is the parent's.
         # Of one in Python's hands it does not.
         try:
@@ -156,10 +159,10 @@ class Environment(RecoveringEngine):
                 environment.set_mapsize(0)
                 self._held = environment.begin()
 
-    def _let_transactions_end(self) -> bool:
+    def _let_transactions_end(self, seconds: float = PATIENCE_SECONDS) -> bool:
         """Wait, the lock being held, until no thread is in a transaction: each holds a reference. Return whether."""
         self.begin = self._open_and_begin  # which waits for the lock
-        patience = time.monotonic() + PATIENCE_SECONDS
+        patience = time.monotonic() + seconds
         while self._references() > self._idle_references:
             if time.monotonic() > patience:
                 return False
