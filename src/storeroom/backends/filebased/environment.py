@@ -68,9 +68,7 @@ LOCK_BYTES: Final = 64 * (MAX_READERS + 2)
 
 PATIENCE_SECONDS: Final = 1.0
 _FORK_SECONDS: Final = 5.0
-"""How long close() and a fork wait for the transactions of other threads: they take microseconds as a rule, but longer
-where many processes want the processors; and a child that inherits one cannot use the cache.
-"""
+"""How long close() and a fork wait for the transactions of other threads: they take microseconds on a quiet machine."""
 
 _PATIENCES: Final = 10
 """So many times as long where the map has to grow: else an operation fails."""
@@ -142,8 +140,7 @@ class Environment(RecoveringEngine):
     def before_fork(self) -> None:
         """Let the transactions of all threads end, and no new one begin.
 
-        What a child inherits must be idle: LMDB's binding keeps the environment of an
-        unfinished transaction alive, and then refuses to open it anew.
+        What a child inherits must be idle: LMDB's binding keeps the environment of a transaction, and opens no other.
         """
         environment = self._environment
         if environment is None:
