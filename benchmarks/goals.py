@@ -141,25 +141,31 @@ class Steady:
     Attributes:
         times: how many times.
         of: the contender's name.
+        engine: two contenders; as many times as the first takes of the second's time will do, too.
     """
 
     times: float
     of: str
+    engine: tuple[str, str] | None = None
 
     @property
     def needs(self) -> frozenset[str]:
         """Names of the contenders without which there is nothing to judge."""
-        return frozenset({self.of})
+        return frozenset({self.of, *(self.engine or ())})
 
     def judge(self, subject: str, timed: Timed) -> Verdict:
         """Compare the ratio measured with the goal."""
-        cost = 1 / timed.ratio(self.of)
+        cost, most, allowed = 1 / timed.ratio(self.of), self.times, ""
+        if self.engine is not None:
+            larger, smaller = self.engine
+            growth = timed.ratio(larger) / timed.ratio(smaller)
+            most, allowed = max(most, growth), f", or {growth:.2f}× as {smaller.partition(' ')[0]} itself"
         return Verdict(
             subject,
-            f"≤ {self.times:g}× the time of {self.of}",
+            f"≤ {self.times:g}× the time of {self.of}{allowed}",
             f"{cost:.2f}×",
-            cost <= self.times,
-            max(0.0, cost / self.times - 1),
+            cost <= most,
+            max(0.0, cost / most - 1),
             spread(1 / ratio for ratio in timed.ratios(self.of)),
         )
 

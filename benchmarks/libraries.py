@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from benchmarks.leases import renew_lease
 
-__all__ = ["BOUND", "CALLS", "DJANGO_API", "FILE", "MEMORY", "TIMEOUT", "Library", "fill_storeroom"]
+__all__ = ["BOUND", "CALLS", "DJANGO_API", "FILE", "LMDB", "MEMORY", "TIMEOUT", "Library", "fill_storeroom"]
 
 BOUND: Final = 1_000_000
 """How many entries each cache may hold: more than any measurement stores, unless it is about eviction."""

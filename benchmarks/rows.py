@@ -14,6 +14,7 @@ from benchmarks.libraries import (
     DJANGO_FILE,
     DJANGO_MEMORY,
     FILE,
+    LMDB,
     MEMORY,
     STOREROOM_FILE,
     STOREROOM_MEMORY,
@@ -174,8 +175,10 @@ ROWS: Final = (
             Contender(STOREROOM_FILE, "set", entries=50_000),
             Contender(STOREROOM_FILE, "set", entries=100, label="Storeroom at 100 entries"),
             Contender(DISKCACHE, "set", entries=50_000),
+            Contender(LMDB, "set", entries=50_000),
+            Contender(LMDB, "set", entries=100, label="LMDB at 100 entries"),
         ],
-        [Steady(1.3, "Storeroom at 100 entries")],
+        [Steady(1.3, "Storeroom at 100 entries", engine=("LMDB", "LMDB at 100 entries"))],
     ),
     *(_large(operation, *value) for value in _LARGE_VALUES for operation in ("get", "set")),
     Row("file get_many of 100", _able(FILE, "get_many"), [Steady(2.5, "LMDB")]),
@@ -196,7 +199,14 @@ ROWS: Final = (
     Row("file delete and add", _able(FILE, "add, delete")),
     Row("file incr", _able(FILE, "incr", value=1)),
     Row("file aget", _able([STOREROOM_FILE, DJANGO_FILE], "aget")),
-    Row("file set of a new key when full", _able([STOREROOM_FILE, DJANGO_FILE], "set", **_FULL)),
+    Row(
+        "file set of a new key when full",
+        [
+            *_able([STOREROOM_FILE, DJANGO_FILE], "set", **_FULL),
+            Contender(STOREROOM_FILE, "set", bound=1_000, label="Storeroom's overwrite"),
+        ],
+        [Steady(1.5, "Storeroom's overwrite")],
+    ),
 )
 
 GROWTH: Final = tuple(

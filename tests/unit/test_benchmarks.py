@@ -136,13 +136,17 @@ def test_ratio_is_the_median_of_the_rounds_ratios():
         (Faster(4, "Django"), False, "2.00×", 0.5),
         (Steady(0.5, "Django"), True, "0.50×", 0),
         (Steady(0.4, "Django"), False, "0.50×", 0.25),
+        (Steady(0.4, "Django", engine=("at 9", "at 1")), True, "0.50×", 0),
+        (Steady(0.4, "Django", engine=("at 1", "at 9")), False, "0.50×", 0.25),
+        (Steady(0.4, "Django", engine=("Django", "at 9")), False, "0.50×", 0.125),
         (AtMost(0.01), True, "10.0 ms", 0),
         (AtMost(0.008), False, "10.0 ms", 0.25),
     ],
 )
 def test_goal_is_judged_by_the_measurement(goal, is_reached, measured, shortfall):
     """A goal is reached or missed by the measured ratio or time, and the shortfall is the distance to it."""
-    verdict = goal.judge("get", Timed({"Storeroom": [0.01], "Django": [0.02]}))
+    seconds = {"Storeroom": [0.01], "Django": [0.02], "at 9": [0.045], "at 1": [0.005]}
+    verdict = goal.judge("get", Timed(seconds))
     assert (verdict.is_reached, verdict.measured) == (is_reached, measured)
     assert verdict.shortfall == pytest.approx(shortfall)
     assert verdict.outcome == ("reached" if is_reached else f"missed by {shortfall:.1%}")
