@@ -79,16 +79,29 @@ def _mixed(library: Library, cache: Any) -> Callable[[Sequence[str]], None]:
     return operate
 
 
-def _work(operate: Callable[[Sequence[str]], None], seed: int, seconds: float) -> float:
-    """Operate for that long; return operations a second."""
+_Part = tuple[int, float, float]
+"""How many operations one thread or process has done, and when it began and ended."""
+
+
+def _work(operate: Callable[[Sequence[str]], None], seed: int, seconds: float) -> _Part:
+    """Operate for that long."""
     keys = stored_keys(ENTRIES)
     Random(seed).shuffle(keys)
     chunks = [keys[start : start + CHUNK] for start in range(0, ENTRIES, CHUNK)]
     done, started = 0, perf_counter()
-    while (elapsed := perf_counter() - started) < seconds:
+    while (now := perf_counter()) - started < seconds:
         operate(chunks[done // CHUNK % len(chunks)])
         done += CHUNK
-    return done / elapsed
+    return done, started, now
+
+
+def _rate(parts: Sequence[_Part]) -> float:
+    """Return operations a second of all together, from the first beginning to the last end.
+
+    Not the sum of their own rates: threads begin one after the other, and each has some time for itself then.
+    """
+    done, started, ended = zip(*parts, strict=True)
+    return float(sum(done) / (max(ended) - min(started)))
 
 
 # Threads ----------------------------------------------------------------------------------------
@@ -113,18 +126,18 @@ def _with_threads(library: Library, count: int, seconds: float) -> float:
         library.fill(cache, dict.fromkeys(stored_keys(ENTRIES), SMALL))
         operate = _mixed(library, cache)
         barrier = threading.Barrier(count)
-        rates: list[float] = []
+        parts: list[_Part] = []
 
         def run(seed: int) -> None:
             barrier.wait()
-            rates.append(_work(operate, seed, seconds))
+            parts.append(_work(operate, seed, seconds))
 
         threads = [threading.Thread(target=run, args=(seed,)) for seed in range(count)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    return sum(rates)
+    return _rate(parts)
 
 
 def judge(rates: Throughput) -> list[Verdict]:
@@ -155,8 +168,8 @@ def _with_processes(name: str, count: int, seconds: float) -> float:
     with TemporaryDirectory(prefix="storeroom-bench-") as directory:
         with library.opened(Path(directory)) as cache:
             library.fill(cache, dict.fromkeys(stored_keys(ENTRIES), SMALL))
-        barrier, rates = context.Barrier(count), context.SimpleQueue()
-        arguments = [(name, directory, seed, seconds, barrier, rates) for seed in range(count)]
+        barrier, parts = context.Barrier(count), context.SimpleQueue()
+        arguments = [(name, directory, seed, seconds, barrier, parts) for seed in range(count)]
         processes = [context.Process(target=_in_process, args=each) for each in arguments]
         for process in processes:
             process.start()
@@ -165,17 +178,17 @@ def _with_processes(name: str, count: int, seconds: float) -> float:
         failed = [process.exitcode for process in processes if process.exitcode]
         if failed:
             raise RuntimeError(f"{len(failed)} of {count} processes of {name} failed")
-        return float(sum(rates.get() for _ in processes))
+        return _rate([parts.get() for _ in processes])
 
 
 def _in_process(name: str, directory: str, seed: int, seconds: float, *together: Any) -> None:
-    barrier, rates = together
+    barrier, parts = together
     library = FILE[name]
     with library.opened(Path(directory)) as cache:
         operate = _mixed(library, cache)
         operate(stored_keys(CHUNK))
         barrier.wait()
-        rates.put(_work(operate, seed, seconds))
+        parts.put(_work(operate, seed, seconds))
 
 
 def _medians(
