@@ -40,7 +40,7 @@ ByCount = dict[str, dict[int, Figures]]
 PATIENCE: Final = 120.0
 """Seconds after which a process that does not answer is taken for lost."""
 
-PLANNED: Final = 200_000
+PLANNED: Final = 100_000
 """Operations whose keys are chosen before; when they are used up, they come again."""
 
 CHUNK: Final = 100
@@ -73,7 +73,7 @@ class LoadEffort:
 
 
 EFFORTS: Final = {
-    "full": LoadEffort(counts=(1, 2, 4, 8), rounds=3, seconds=1.0, entries=100_000),
+    "full": LoadEffort(counts=(1, 2, 4, 8), rounds=3, seconds=0.8, entries=100_000),
     "quick": LoadEffort(counts=(1, 2), rounds=1, seconds=0.05, entries=1_000),
 }
 """By the names of ``measuring.EFFORTS``."""
@@ -227,7 +227,7 @@ class _Client:
             self._plans[load] = _Plan.of(load, self._random, self._target.entries)
         plan = self._plans[load]
         if self._target.is_near:
-            for _ in range(0, min(PLANNED // 10, self._target.entries), 1_000):
+            for _ in range(0, PLANNED // 5, 1_000):
                 self.cache.get_many([self._keys[number] for number in plan.take(1_000)])
         self.carry_out(load, WARM_UP)
 
