@@ -24,7 +24,8 @@ CLUSTER_TEXT: Final = """\
 One Redis server, and Redis Clusters of three and of six, without replicas, serve one to eight client processes through
 Storeroom. There are {entries:,} entries, nine reads to one write, and writes are spread evenly. Reads are spread
 evenly, or by Zipf's law (the n-th key is read an n-th as often as the first), or half of them are for one key. The near
-tier of each process ([tiers](tiers.md)) holds a tenth of the entries, and hears of the writes of all. A figure is the
+tier of each process ([tiers](tiers.md)) holds a tenth of the entries, and hears of the writes of all; a read that it
+cannot answer asks for the entry's timeout, too, which is a second command in the same round trip. A figure is the
 median of {rounds} rounds of {seconds:g} s. {where}
 
 **Clients and servers share {cores} cores here.** So these rates cannot show that six servers carry more than one: the
