@@ -1,15 +1,17 @@
 """What one machine carries: the conclusions of the page, each a number that comes of its figures.
 
-A Redis server does one thing after the other, on one core. So a second divided by the processor time that an operation
-takes of the busiest server is the rate at which that core is full, wherever the clients run.
+A Redis server does one thing after the other, on one core. So a second divided by the time that the busiest server
+needs for its part of an operation is the rate at which that core is full, wherever the clients run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from itertools import product
 from typing import Final
 
 from benchmarks.page import table
-from benchmarks.scale.cluster import GROUPS, LOADS, named
+from benchmarks.scale.cluster import FULL, GROUPS, LOADS, named
 from benchmarks.scale.figures import paragraphs, rate_text, round_text, seconds_text, share_text
+from benchmarks.scale.full import CONNECTIONS, READ, TOLD, WRITE
 from benchmarks.scale.loads import ByCount
 from benchmarks.scale.processes import MIXES
 from benchmarks.scale.run import Loaded, Results
@@ -20,8 +22,22 @@ ENTRIES: Final = 1_000_000
 """The size whose figures stand for what an entry takes."""
 
 ONE_SERVER, THREE, SIX = GROUPS
-READS, MIXED, WRITES = MIXES
+_, MIXED, WRITES = MIXES
 EVENLY, ZIPF, ONE_KEY = LOADS
+
+CARRIED: Final = {
+    "one": (EVENLY, ONE_SERVER, False),
+    "three": (EVENLY, THREE, False),
+    "six": (EVENLY, SIX, False),
+    "one_near": (EVENLY, ONE_SERVER, True),
+    "one_zipf": (ZIPF, ONE_SERVER, False),
+    "one_near_zipf": (ZIPF, ONE_SERVER, True),
+    "six_zipf": (ZIPF, SIX, False),
+    "six_near_zipf": (ZIPF, SIX, True),
+    "six_hot": (ONE_KEY, SIX, False),
+    "six_near_hot": (ONE_KEY, SIX, True),
+}
+"""What the conclusions tell of groups of servers, and whether near tiers stand before them."""
 
 INTRODUCTION: Final = """\
 All numbers here are figures of this page, or computed from them; those of a sentence have two digits. Measured on this
@@ -34,39 +50,52 @@ is what one core carries, as long as no other limit comes first, as it does for 
 """
 
 BY_SERVER: Final = """\
-A Redis server works on one core. The operations a second at which the core of the busiest server is full, **computed**
-from its processor time of an operation with {most} clients, and the cores that their clients keep busy meanwhile, are
-below. They were not measured: that takes a machine of so many cores. A server that is nearly full takes several
-commands at a turn, and carries more; a network, encryption and replicas take from it. With near tiers the number of
-clients counts: the server tells each of them of every write.
+A Redis server works on one core. Below are the operations a second at which the busiest server is full, **computed**
+from the commands that it gets for an operation of {most} clients, and the time that a full server takes for them; and
+the cores that the clients keep busy meanwhile, of which processes that need not take turns take fewer. Neither was
+measured: that takes a machine of so many cores. A network, encryption and replicas take from it. With near tiers the
+number of clients counts: a server tells each of them of every write.
 """
 
 CONCLUSIONS: Final = """\
 - **One process: local memory.** A read takes {memory_get} at 1,000,000 entries. Each process has entries of its own, of
   {memory_bytes} bytes each.
-- **Several processes of one machine: files**, at every size that was measured. One process writes at a time, so that
-  more cores bring more reads, and no more writes. The most that was measured was {file_writes} writes a second; at nine
-  reads to one write that is {file_mixed} operations (computed).
-- **Several machines, or more writes than that: one Redis server.** At nine reads to one write, an operation takes
-  {redis_ratio} times the processor time that it takes with files. The server carries {one} operations a second
-  (computed). It keeps entries in its memory, {redis_bytes} bytes for each: a gigabyte holds {redis_entries} of them.
-- **More than one server carries, or more entries than the memory of a machine holds: Redis Cluster**, for keys that are
-  spread evenly. Three servers carry {three}, six carry {six} (computed).
-- **Hot keys: near tiers before a cluster.** A key has one server. Where one key gets half of the reads, its server gets
-  {hot_share} of the commands of six, and six servers carry {six_hot}; by Zipf's law they carry {six_zipf}. One server
-  with near tiers carries {one_near_hot} and {one_near_zipf} (all computed).
+- **Several processes of one machine: files**, to {file_entries} entries, the most that was measured, at {file_bytes}
+  bytes of the disk each. One process writes at a time, so that more cores bring more reads, and no more writes. The
+  most that was measured was {file_writes} writes a second; at nine reads to one write that is {file_mixed} operations
+  (computed).
+- **Several machines{or_writes}: one Redis server.** At nine reads to one write, an operation takes {redis_ratio} times
+  the processor time that it takes with files. A full server carries {redis_reads} reads or {redis_writes} writes a
+  second (measured), and {one} operations (computed). It keeps entries in its memory, {redis_bytes} bytes for each: a
+  gigabyte holds {redis_entries} of them.
+- **More than one server carries, or more entries than the memory of a machine holds: Redis Cluster.** With keys that
+  are spread evenly, three servers carry {three} operations, six carry {six} (computed).
+- **Hot keys: near tiers.** A key has one server, whatever the number of servers. Where one key gets half of the reads,
+  its server gets {hot_share} of the commands of six. They carry {six_hot} operations; with near tiers, {six_near_hot}.
+  By Zipf's law they carry {six_zipf} and {six_near_zipf}, and one server {one_zipf} and {one_near_zipf}. A near tier
+  does not help where reads are spread evenly over more keys than it holds: with it, one server carries {one_near} (all
+  computed).
 """
 
 
-def full_at(figures: Mapping[str, float]) -> float:
-    """Return the operations a second at which the core of the busiest server is full."""
-    return 1 / figures["busiest server"]
+def full_at(figures: Mapping[str, float], size: int, command: Mapping[str, float], *, is_near: bool) -> float:
+    """Return the operations a second at which the busiest server of a group is full.
+
+    Args:
+        figures: of the group under load.
+        size: the number of its servers.
+        command: the processor time that a full server takes, by the names of ``full``.
+        is_near: whether a write is told to near tiers.
+    """
+    writes = LOADS[EVENLY].writes / 100 / size
+    reads = figures["share of the busiest"] * figures["commands"] - writes
+    return 1 / (reads * command[READ] + writes * command[TOLD if is_near else WRITE])
 
 
 def carries_section(results: Results) -> list[str]:
     """Return the section, or nothing if a part of its figures is missing."""
     loaded, known = results.loaded, results.figures
-    has_sizes = all(ENTRIES in known.get(name, {}) for name in ("local memory", "Redis"))
+    has_sizes = all(ENTRIES in known.get(name, {}) for name in ("local memory", "files", "Redis"))
     if loaded.keys() < {"processes", "cluster"} or not has_sizes or "Redis" not in loaded["processes"].figures[MIXED]:
         return []
     shared, served = loaded["processes"], loaded["cluster"]
@@ -82,9 +111,9 @@ def carries_section(results: Results) -> list[str]:
     ]
 
 
-def _most(loaded: Loaded) -> int:
-    """Return the largest number of processes."""
-    return max(count for by_name in loaded.figures.values() for by_count in by_name.values() for count in by_count)
+def _most(served: Loaded) -> int:
+    """Return the largest number of clients."""
+    return max(served.figures[EVENLY][ONE_SERVER])
 
 
 def _as_many_as_cores(loaded: Loaded) -> int:
@@ -121,46 +150,48 @@ def _taken(figures: Mapping[str, float]) -> float:
     return figures["client"] + figures.get("server", 0.0)
 
 
+def _carried(served: Loaded, spread: str, group: str, *, is_near: bool) -> float:
+    """Return what a group carries, as computed."""
+    figures = served.figures[spread][named(group, is_near=is_near)][_most(served)]
+    command = {name: by_count[CONNECTIONS]["server"] for name, by_count in served.figures[FULL].items()}
+    return full_at(figures, GROUPS[group], command, is_near=is_near)
+
+
 def _when_full(served: Loaded) -> str:
-    most = _most(served)
     heads = {EVENLY: "keys spread evenly", ZIPF: "Zipf's law", ONE_KEY: "one key gets half of the reads"}
-    rows = [
-        [name, *(_rate_and_cores(served.figures[spread][name][most]) for spread in heads)]
-        for name in served.figures[EVENLY]
-    ]
+    rows = []
+    for is_near, group in product((False, True), GROUPS):
+        row = [named(group, is_near=is_near)]
+        for spread in heads:
+            rate = _carried(served, spread, group, is_near=is_near)
+            row.append(f"{rate_text(rate)} ({rate * served.figures[spread][row[0]][_most(served)]['client']:.1f})")
+        rows.append(row)
     return table(["operations a second (cores of clients), computed", *heads.values()], rows)
-
-
-def _rate_and_cores(figures: Mapping[str, float]) -> str:
-    rate = full_at(figures)
-    return f"{rate_text(rate)} ({rate * figures['client']:.1f})"
 
 
 def _numbers(results: Results) -> dict[str, str]:
     """Return the numbers of the conclusions, by name."""
     memory, redis = results.figures["local memory"][ENTRIES], results.figures["Redis"][ENTRIES]
     shared, served = results.loaded["processes"].figures, results.loaded["cluster"]
-    most, writes = _most(served), _best(shared[WRITES], "files")[0]
-
-    def carried(group: str, spread: str) -> str:
-        return round_text(full_at(served.figures[spread][group][most]))
-
-    mixed: Sequence[Mapping[str, float]] = [shared[MIXED][name][1] for name in ("Redis", "files")]
-    near = named(ONE_SERVER, is_near=True)
-    return {
+    writes = _best(shared[WRITES], "files")[0]
+    taken = {name: _taken(shared[MIXED][name][1]) for name in ("Redis", "files")}
+    of_server = {name: by_count[CONNECTIONS]["rate"] for name, by_count in served.figures[FULL].items()}
+    carried = {
+        name: round_text(_carried(served, spread, group, is_near=is_near))
+        for name, (spread, group, is_near) in CARRIED.items()
+    }
+    return carried | {
         "memory_get": seconds_text(memory["get"]),
         "memory_bytes": rate_text(memory["memory per entry"]),
+        "file_entries": rate_text(max(results.figures["files"])),
+        "file_bytes": rate_text(results.figures["files"][ENTRIES]["disk per entry"]),
         "file_writes": round_text(writes),
         "file_mixed": round_text(100 * writes / MIXES[MIXED].writes),
-        "redis_ratio": round_text(_taken(mixed[0]) / _taken(mixed[1])),
+        "or_writes": ", or more writes than that" if of_server[WRITE] > writes else "",
+        "redis_ratio": round_text(taken["Redis"] / taken["files"]),
+        "redis_reads": round_text(of_server[READ]),
+        "redis_writes": round_text(of_server[WRITE]),
         "redis_bytes": rate_text(redis["memory per entry"]),
         "redis_entries": round_text(1e9 / redis["memory per entry"]),
-        "one": carried(ONE_SERVER, EVENLY),
-        "three": carried(THREE, EVENLY),
-        "six": carried(SIX, EVENLY),
-        "hot_share": share_text(served.figures[ONE_KEY][SIX][most]["share of the busiest"]),
-        "six_hot": carried(SIX, ONE_KEY),
-        "six_zipf": carried(SIX, ZIPF),
-        "one_near_hot": carried(near, ONE_KEY),
-        "one_near_zipf": carried(near, ZIPF),
+        "hot_share": share_text(served.figures[ONE_KEY][SIX][_most(served)]["share of the busiest"]),
     }

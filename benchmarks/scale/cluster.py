@@ -1,23 +1,25 @@
 """One Redis server, and Redis Clusters of three and of six, under one to eight clients: even keys and hot ones.
 
-The servers share the machine's cores with their clients. What they would do on cores of their own is computed from the
-processor time of the busiest of them: see ``carries``.
+The servers share the machine's cores with their clients, and are never full. What they would do on cores of their own
+is computed from the commands that each of them gets, and from what a full one spends on a command: see ``carries``.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from shutil import which
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from benchmarks import servers
 from benchmarks.libraries import fill_storeroom
-from benchmarks.scale.contenders import LOUD, STOREROOM, TIMEOUT
+from benchmarks.scale import full
+from benchmarks.scale.contenders import CONTENDERS, LOUD, STOREROOM, TIMEOUT
 from benchmarks.scale.loads import SPREADS, ByCount, Load, LoadEffort, Spent, Target, clients, median_of
 from benchmarks.scale.measuring import key_of, value_of
 
-__all__ = ["GROUPS", "LOADS", "NEAR", "look_at", "measure", "named"]
+__all__ = ["FULL", "GROUPS", "LOADS", "NEAR", "lacks", "look_at", "measure", "named"]
 
 GROUPS: Final = {"one server": 1, "cluster of 3": 3, "cluster of 6": 6}
 """Name to the number of servers, each of which has its part of the keys, and no replica."""
@@ -30,7 +32,15 @@ NEAR_SHARE: Final = 10
 
 NEAR: Final = ", near tier"
 
+FULL: Final = "one full server"
+"""Among the loads: see ``full``."""
+
 Announce = Callable[[str, str, int, Mapping[str, float]], None]
+
+
+def lacks() -> str:
+    """Return what is not installed here that the measurement needs, or nothing."""
+    return CONTENDERS["Redis"].lacks or ("" if which("redis-benchmark") else "redis-benchmark")
 
 
 def named(group: str, *, is_near: bool) -> str:
@@ -39,12 +49,20 @@ def named(group: str, *, is_near: bool) -> str:
 
 
 def measure(effort: LoadEffort, announce: Announce) -> dict[str, ByCount]:
-    """Return spread to group of servers, without and with a near tier, to number of clients to figures."""
+    """Return spread to group of servers, without and with a near tier, to number of clients to figures.
+
+    Beside the spreads, FULL has the figures of commands, by the number of connections.
+    """
     measured: dict[str, ByCount] = {
         spread: {named(group, is_near=is_near): {} for is_near in (False, True) for group in GROUPS} for spread in LOADS
     }
     for group, size in GROUPS.items():
         with _filled(size, effort.entries) as (url, urls):
+            if size == 1:
+                of_commands = full.measure(url, effort, partial(look_at, urls))
+                measured[FULL] = {name: {full.CONNECTIONS: figures} for name, figures in of_commands.items()}
+                for name, figures in of_commands.items():
+                    announce(FULL, name, full.CONNECTIONS, figures)
             for is_near in (False, True):
                 target = Target(
                     partial(_open, url, effort.entries, is_near), _close, STOREROOM, effort.entries, is_near

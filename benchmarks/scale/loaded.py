@@ -6,7 +6,8 @@ from typing import Final
 
 from benchmarks.charts import line_chart
 from benchmarks.page import duration_mark, rate_mark, table
-from benchmarks.scale.cluster import NEAR
+from benchmarks.scale import full
+from benchmarks.scale.cluster import FULL, NEAR
 from benchmarks.scale.figures import paragraphs, rate_text, seconds_text, share_text
 from benchmarks.scale.loads import EFFORTS, ByCount
 from benchmarks.scale.run import Loaded
@@ -29,9 +30,10 @@ cannot answer asks for the entry's timeout, too, which is a second command in th
 median of {rounds} rounds of {seconds:g} s. {where}
 
 **Clients and servers share {cores} cores here.** So these rates cannot show that six servers carry more than one: the
-cores are full before any server is. The processor time of an operation says more: that of the clients, of all servers,
-and of the busiest one, each told for {most} clients. What servers on cores of their own would carry is computed from it
-in the next section.
+cores are full before any server is. The commands that an operation takes, the busiest server's share of them, and the
+processor time of clients and servers say more; they are told for {most} clients. A server that waits for its next
+command spends more time on each than one that is full. So the next section computes what servers on cores of their own
+would carry from the shares, and from this, which was measured by `redis-benchmark` with {connections} connections:
 """
 
 MIX_FILES: Final = {
@@ -66,6 +68,7 @@ def _introduction(text: str, loaded: Loaded, most: int) -> str:
         where=where,
         cores=cores,
         most=most,
+        connections=full.CONNECTIONS,
     )
 
 
@@ -155,19 +158,18 @@ _COLUMNS: Final[Mapping[str, Callable[[float], str]]] = {
     "share of the busiest": share_text,
     "client": seconds_text,
     "server": seconds_text,
-    "busiest server": seconds_text,
 }
 _HEADS: Final = (
     *("p99 of a read", "p99 of a write", "commands per operation", "the busiest server's share of them"),
-    *("processor time of an operation: clients", "servers", "the busiest server"),
+    *("processor time of an operation: clients", "servers"),
 )
 
 
 def _cluster(loaded: Loaded, plots: Path) -> list[str]:
-    most = max(count for by_name in loaded.figures.values() for count in _counts(by_name))
-    parts = ["## Redis and Redis Cluster\n", _introduction(CLUSTER_TEXT, loaded, most)]
-    for spread, by_name in loaded.figures.items():
-        title = SPREAD_TITLES[spread]
+    most = max(_counts(next(iter(loaded.figures.values()))))
+    parts = ["## Redis and Redis Cluster\n", _introduction(CLUSTER_TEXT, loaded, most), _full(loaded.figures[FULL])]
+    for spread, title in SPREAD_TITLES.items():
+        by_name = loaded.figures[spread]
         drawn = f"{title}: operations a second of all together, by clients"
         near = [name for name in by_name if name.endswith(NEAR)]
         parts += [f"### {title}\n", _drawn(drawn, SPREAD_FILES[spread], by_name, "rate", rate_mark, plots, near)]
@@ -180,6 +182,14 @@ def _cluster(loaded: Loaded, plots: Path) -> list[str]:
         ]
         parts.append(table([f"{most} clients", *_HEADS], rows))
     return parts
+
+
+def _full(by_command: ByCount) -> str:
+    rows = [
+        [name, rate_text(by_count[full.CONNECTIONS]["rate"]), seconds_text(by_count[full.CONNECTIONS]["server"])]
+        for name, by_count in by_command.items()
+    ]
+    return table(["one full server", "commands a second", "processor time of one"], rows)
 
 
 LOADED_SECTIONS: Final[Mapping[str, Callable[[Loaded, Path], list[str]]]] = {

@@ -336,7 +336,6 @@ def _figures(told: Sequence[_Told], before: Sequence[Spent], after: Sequence[Spe
         commands = [later.commands - earlier.commands for earlier, later in pairs]
         figures |= {
             "server": sum(seconds) / operations,
-            "busiest server": max(seconds) / operations,
             "share of the busiest": max(commands) / sum(commands),
             "commands": sum(commands) / operations,
         }

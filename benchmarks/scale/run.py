@@ -166,8 +166,8 @@ def run(
     for name in LOADED:
         if not re.search(pattern, name) or name in results.loaded:
             continue
-        if name == "cluster" and CONTENDERS["Redis"].lacks:
-            results.left_out.append(CONTENDERS["Redis"].lacks)
+        if name == "cluster" and cluster.lacks():
+            results.left_out.append(cluster.lacks())
         else:
             _load_into(results, name, effort, started + minutes * 60, announce)
     return results
@@ -181,7 +181,7 @@ def _load_into(results: Results, name: str, effort: str, end: float, announce: A
         return
     try:
         figures = LOADED[name](loads.EFFORTS[effort], partial(_announce_load, announce, results))
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         results.failed[name] = str(error)
         return
     loaded = Loaded(machine.describe(), machine.cores(), machine_load, perf_counter() - began, figures)

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from benchmarks import charts, machine
-from benchmarks.scale import cluster, loads, page, processes
+from benchmarks.scale import cluster, full, loads, page, processes
 from benchmarks.scale.__main__ import main
 from benchmarks.scale.carries import full_at
 from benchmarks.scale.contenders import CONTENDERS
@@ -191,15 +191,29 @@ def test_processes_yield_rates_and_times_of_each_mix(monkeypatch):
 @pytest.mark.slow
 def test_servers_yield_their_shares(monkeypatch):
     """Of three servers one gets most commands for a hot key, unless near tiers answer them."""
-    if CONTENDERS["Redis"].lacks:
-        pytest.skip("redis-server is not installed")
+    if cluster.lacks():
+        pytest.skip(f"{cluster.lacks()} is not installed")
     monkeypatch.setattr(cluster, "GROUPS", {"cluster of 3": 3})
     monkeypatch.setattr(cluster, "LOADS", {"one key": Load(writes=10, spread="one key")})
     hot = cluster.measure(ONE_ROUND, lambda *_: None)["one key"]
     plain, near = (hot[cluster.named("cluster of 3", is_near=is_near)][2] for is_near in (False, True))
     assert 0.5 < plain["share of the busiest"] < 0.8
     assert near["share of the busiest"] < plain["share of the busiest"]
-    assert all(0 < figures["busiest server"] < figures["server"] for figures in (plain, near))
+    assert all(figures["server"] > 0 and figures["client"] > 0 for figures in (plain, near))
+
+
+@pytest.mark.slow
+def test_a_full_server_tells_what_commands_take(redis_server):
+    """Reads, writes, and writes that eight near tiers hear of have a rate, and a processor time of the server."""
+    if cluster.lacks():
+        pytest.skip(f"{cluster.lacks()} is not installed")
+    url = f"redis://127.0.0.1:{redis_server.port}/0"
+    told = full.measure(url, ONE_ROUND, lambda: cluster.look_at([url]))
+    assert list(told) == [full.READ, full.WRITE, full.TOLD]
+    assert all(value > 0 for figures in told.values() for value in figures.values())
+    assert int(redis_server.ask("DBSIZE")) == ONE_ROUND.entries
+    with full._listening(str(redis_server.port)):
+        assert f"tracking_clients:{full.LISTENERS}" in redis_server.ask("INFO", "clients")
 
 
 def _fail() -> None:
@@ -216,30 +230,21 @@ def test_a_process_that_fails_ends_the_load(capfd):
 
 
 def _loaded(figures):
-    """A part in which every cache, at every load and number of processes, has the same figures."""
+    """Parts in which every cache, at every load and number of processes, has the same figures."""
     names = [cluster.named(group, is_near=is_near) for is_near in (False, True) for group in cluster.GROUPS]
     machine = {"date": "2026-12-01", "processor": "fast, 2 cores"}
-    return {
-        "processes": Loaded(
-            machine,
-            2,
-            0.5,
-            1.0,
-            {mix: {n: {1: figures, 8: figures} for n in processes.CACHES} for mix in processes.MIXES},
-        ),
-        "cluster": Loaded(
-            machine, 2, 9.5, 1.0, {spread: {name: {1: figures, 8: figures} for name in names} for spread in SPREADS}
-        ),
-    }
+    shared = {mix: {name: {1: figures, 8: figures} for name in processes.CACHES} for mix in processes.MIXES}
+    served = {spread: {name: {1: figures, 8: figures} for name in names} for spread in SPREADS}
+    served[cluster.FULL] = {name: {full.CONNECTIONS: {"rate": 9e4, "server": 1e-5}} for name in full.COMMANDS}
+    return {"processes": Loaded(machine, 2, 0.5, 1.0, shared), "cluster": Loaded(machine, 2, 9.5, 1.0, served)}
 
 
 ALIKE = {
     "rate": 40_000.0,
     "client": 40e-6,
     "server": 20e-6,
-    "busiest server": 10e-6,
     "share of the busiest": 0.5,
-    "commands": 1.0,
+    "commands": 2.0,
     "read p99": 1e-3,
     "write p99": 2e-3,
 }
@@ -247,8 +252,8 @@ ALIKE = {
 
 def test_page_concludes_from_its_figures(tmp_path):
     """The section on what a machine carries has rates computed from processor times, and is absent without them."""
-    million = {"get": 2e-6, "memory per entry": 250.0, "filling: sets": 1, "fill": 1.0}
-    results = Results({}, [1_000_000], {name: {1_000_000: million} for name in ("local memory", "Redis")})
+    million = {"get": 2e-6, "memory per entry": 250.0, "disk per entry": 300.0, "filling: sets": 1, "fill": 1.0}
+    results = Results({}, [1_000_000], {name: {1_000_000: million} for name in ("local memory", "files", "Redis")})
     page.write(results, tmp_path)
     assert "What one machine carries" not in (tmp_path / "scale.md").read_text("utf-8")
     results.loaded = _loaded(ALIKE)
@@ -257,7 +262,8 @@ def test_page_concludes_from_its_figures(tmp_path):
     section = " ".join(written.partition("## What one machine carries")[2].split())
     assert "| cluster of 3 | 100,000 (4.0) |" in section
     assert "a gigabyte holds 4,000,000 of them" in section
-    assert "Three servers carry 100,000" in section
+    assert "three servers carry 100,000 operations" in section
+    assert "**Several machines, or more writes than that: one Redis server.**" in section
     assert "at nine reads to one write that is 400,000 operations" in section
     assert "| files | 16,667 |" in section
     assert written.count("**The machine was busy**: load 9.5") == 1
@@ -266,9 +272,14 @@ def test_page_concludes_from_its_figures(tmp_path):
             ET.parse(tmp_path / "scale" / f"{plot}.svg")
 
 
-def test_a_full_server_has_no_processor_time_left():
-    """The busiest server is full when its operations of a second take a second of its core."""
-    assert full_at({"busiest server": 1e-5}) == pytest.approx(100_000)
+def test_a_server_is_full_when_its_part_of_the_operations_takes_a_second():
+    """Reads and writes that the busiest server gets count by what a full one takes for them."""
+    command = {full.READ: 1e-5, full.WRITE: 2e-5, full.TOLD: 4e-5}
+    one = {"share of the busiest": 1.0, "commands": 1.0}
+    assert full_at(one, 1, command, is_near=False) == pytest.approx(1 / (0.9 * 1e-5 + 0.1 * 2e-5))
+    assert full_at(one, 1, command, is_near=True) == pytest.approx(1 / (0.9 * 1e-5 + 0.1 * 4e-5))
+    third = {"share of the busiest": 1 / 3, "commands": 1.0}
+    assert full_at(third, 3, command, is_near=False) == pytest.approx(3 * full_at(one, 1, command, is_near=False))
 
 
 @pytest.mark.slow
