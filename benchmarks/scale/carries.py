@@ -6,17 +6,22 @@ needs for its part of an operation is the rate at which that core is full, where
 
 from collections.abc import Mapping
 from itertools import product
+from pathlib import Path
 from typing import Final
 
-from benchmarks.page import table
-from benchmarks.scale.cluster import FULL, GROUPS, LOADS, named
+from benchmarks.charts import line_chart
+from benchmarks.page import rate_mark, table
+from benchmarks.scale.cluster import FULL, GROUPS, LOADS, NEAR, named
 from benchmarks.scale.figures import paragraphs, rate_text, round_text, seconds_text, share_text
 from benchmarks.scale.full import CONNECTIONS, READ, TOLD, WRITE
 from benchmarks.scale.loads import ByCount
 from benchmarks.scale.processes import MIXES
 from benchmarks.scale.run import Loaded, Results
 
-__all__ = ["carries_section", "full_at"]
+__all__ = ["PLOT", "carries_section", "full_at"]
+
+PLOT: Final = "carries"
+"""The file of the drawing."""
 
 ENTRIES: Final = 1_000_000
 """The size whose figures stand for what an entry takes."""
@@ -92,8 +97,8 @@ def full_at(figures: Mapping[str, float], size: int, command: Mapping[str, float
     return 1 / (reads * command[READ] + writes * command[TOLD if is_near else WRITE])
 
 
-def carries_section(results: Results) -> list[str]:
-    """Return the section, or nothing if a part of its figures is missing."""
+def carries_section(results: Results, plots: Path) -> list[str]:
+    """Return the section, and write its drawing; return nothing if a part of its figures is missing."""
     loaded, known = results.loaded, results.figures
     has_sizes = all(ENTRIES in known.get(name, {}) for name in ("local memory", "files", "Redis"))
     if loaded.keys() < {"processes", "cluster"} or not has_sizes or "Redis" not in loaded["processes"].figures[MIXED]:
@@ -106,6 +111,7 @@ def carries_section(results: Results) -> list[str]:
         paragraphs(BY_PROCESSOR, at=_as_many_as_cores(shared)),
         _per_core(shared),
         paragraphs(BY_SERVER, most=_most(served)),
+        _drawn(served, plots),
         _when_full(served),
         paragraphs(CONCLUSIONS, **_numbers(results)),
     ]
@@ -155,6 +161,20 @@ def _carried(served: Loaded, spread: str, group: str, *, is_near: bool) -> float
     figures = served.figures[spread][named(group, is_near=is_near)][_most(served)]
     command = {name: by_count[CONNECTIONS]["server"] for name, by_count in served.figures[FULL].items()}
     return full_at(figures, GROUPS[group], command, is_near=is_near)
+
+
+def _drawn(served: Loaded, plots: Path) -> str:
+    title = "Operations a second that Redis servers carry, computed, by servers"
+    lines = {
+        named(spread, is_near=is_near): {
+            size: _carried(served, spread, group, is_near=is_near) for group, size in GROUPS.items()
+        }
+        for is_near, spread in product((False, True), LOADS)
+    }
+    near = [name for name in lines if name.endswith(NEAR)]
+    drawing = line_chart(title, lines, str, rate_mark, is_log=False, is_log_across=False, dashed=near)
+    (plots / f"{PLOT}.svg").write_text(drawing, encoding="utf-8")
+    return f"![{title}](scale/{PLOT}.svg)\n"
 
 
 def _when_full(served: Loaded) -> str:

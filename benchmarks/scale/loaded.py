@@ -170,7 +170,7 @@ def _cluster(loaded: Loaded, plots: Path) -> list[str]:
     parts = ["## Redis and Redis Cluster\n", _introduction(CLUSTER_TEXT, loaded, most), _full(loaded.figures[FULL])]
     for spread, title in SPREAD_TITLES.items():
         by_name = loaded.figures[spread]
-        drawn = f"{title}: operations a second of all together, by clients"
+        drawn = f"{title}: operations a second, by clients"
         near = [name for name in by_name if name.endswith(NEAR)]
         parts += [f"### {title}\n", _drawn(drawn, SPREAD_FILES[spread], by_name, "rate", rate_mark, plots, near)]
         head = "operations a second; clients:"

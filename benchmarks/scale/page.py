@@ -9,7 +9,7 @@ from typing import Final
 from benchmarks.charts import line_chart
 from benchmarks.page import duration_mark, table
 from benchmarks.scale.carries import carries_section
-from benchmarks.scale.figures import bytes_text, seconds_text
+from benchmarks.scale.figures import bytes_text, paragraphs, seconds_text
 from benchmarks.scale.loaded import LOADED_SECTIONS
 from benchmarks.scale.run import LARGEST, MOST, Loaded, Results, sizes_up_to
 
@@ -145,9 +145,9 @@ def write(results: Results, directory: Path) -> None:
     plots.mkdir(parents=True, exist_ok=True)
     small = SMALL if max(results.sizes) >= LARGEST else ""
     busy = BUSY.format(cores=os.cpu_count()) if results.load > (os.cpu_count() or 1) else ""
-    conclusions = carries_section(results)
+    conclusions = carries_section(results, plots)
     parts = [
-        INTRODUCTION.format(small=small, loads=LOADS if results.loaded else ""),
+        paragraphs(INTRODUCTION, small=small, loads=LOADS if results.loaded else ""),
         CONCLUDED if conclusions else "",
         busy,
         _about(results),
