@@ -82,8 +82,8 @@ bench-pages: $(VENV)/.bench ## pages through real servers, beside the peers and 
 	  echo "wrk and nginx are needed. On Debian and its kin: apt-get install --no-install-recommends wrk nginx" >&2; exit 1; }
 	@$(BIN)/python -m benchmarks.served $(ARGS)
 
-bench-scale: $(VENV)/.bench ## caches of 10,000 to 10,000,000 entries; writes docs/scale.md; goes on if it was ended; MINUTES=n, PART=name
-	@$(BIN)/python -m benchmarks.scale --resume .cache/scale.json $(if $(MINUTES),--minutes $(MINUTES)) $(if $(PART),--storages "^($(PART))$$")
+bench-scale: $(VENV)/.bench ## caches of 10,000 to 10,000,000 entries, and under load; writes docs/scale.md; goes on if it was ended; MINUTES=n, PART=name
+	@$(BIN)/python -m benchmarks.scale --resume .cache/scale.json $(if $(MINUTES),--minutes $(MINUTES)) $(if $(PART),--parts "^($(PART))$$")
 
 docs: $(VENV)/.docs ## the site: docs/ with a search and a reference of the API, in build/site; a broken link ends it
 	@$(BIN)/python -m tests.docs_site

@@ -51,9 +51,15 @@ COLOURS: Final = {
     "SQLite": PALETTE[2],
     "PostgreSQL": PALETTE[5],
     "Redis": PALETTE[4],
+    "one server": PALETTE[4],
+    "cluster of 3": HIGHLIGHT,
+    "cluster of 6": PALETTE[2],
+    "evenly": HIGHLIGHT,
+    "Zipf": PALETTE[0],
+    "one key": PALETTE[1],
 }
-"""A library has one colour in all charts, and so has each of our storages where they are apart; what the libraries are
-built on, or cannot pass, is grey."""
+"""A library has one colour in all charts, and so has each of our storages where they are apart, each group of Redis
+servers, and each way of spreading keys; what the libraries are built on, or cannot pass, is grey."""
 
 Series = Mapping[str, Mapping[str, float]]
 

@@ -81,7 +81,6 @@ def _print_overheads(results: Results) -> None:
 
 _PRINTERS: Final[Mapping[str, Callable[[Results], None]]] = {
     "threads": lambda results: _print_rates(results.threads),
-    "processes": lambda results: _print_rates(results.processes),
     "memory per entry": _print_memory,
     "hit ratio": _print_hits,
     "overheads": _print_overheads,

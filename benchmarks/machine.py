@@ -13,7 +13,7 @@ from shutil import which
 from tempfile import gettempdir
 from typing import Final
 
-__all__ = ["describe"]
+__all__ = ["cores", "describe"]
 
 DISTRIBUTIONS: Final = (
     "storeroom",
@@ -55,9 +55,14 @@ def _processor() -> str:
     return models[0] if models else platform.processor() or platform.machine()
 
 
+def cores() -> int:
+    """Return how many cores take part: `taskset` leaves some to others."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _cores() -> str:
-    """Return how many cores there are, and how many of them took part: `taskset` leaves some to others."""
-    there, here = os.cpu_count() or 1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    """Return how many cores there are, and how many of them took part."""
+    there, here = os.cpu_count() or 1, cores()
     return f"{there} cores, of which {here} took part" if 0 < here < there else f"{there} cores"
 
 

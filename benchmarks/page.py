@@ -82,6 +82,9 @@ second. Storeroom, Django and dogpile keep it in memory, diskcache on the disk. 
 waits.
 """
 
+THREADS_TEXT: Final = """\
+Local memory: nine gets to one set. The page on [scale](scale.md) has several processes on one file cache.
+"""
 
 OVERHEADS_TEXT: Final = """\
 The processor time of an operation, of all threads, with all that counts and records: families of keys, `removals`, and
@@ -103,8 +106,7 @@ def write(results: Results, directory: Path) -> None:
     for heading, prefix, text in _SERVER_SECTIONS:
         parts += _rows(heading, prefix, text, results, charts)
     parts += _stampede(results, charts)
-    parts += _rates("Threads", "threads", "Local memory: nine gets to one set.", results.threads, charts)
-    parts += _rates("Processes", "processes", "The file cache: nine gets to one set.", results.processes, charts)
+    parts += _rates("Threads", "threads", THREADS_TEXT, results.threads, charts)
     parts += overhead_section(results.overheads)
     parts += _space(results)
     parts += _hit_ratios(results, charts)
@@ -273,7 +275,7 @@ def _rates(heading: str, name: str, text: str, rates: Throughput, charts: Path) 
     drawing = line_chart(title, rates, str, rate_mark, is_log=False)
     rows = [[library, *(f"{by_count[count]:,.0f}" for count in counts)] for library, by_count in rates.items()]
     told = table([f"operations a second, {name}:", *map(str, counts)], rows)
-    return [f"## {heading}\n", text + "\n", _chart(name, title, drawing, charts), told]
+    return [f"## {heading}\n", text, _chart(name, title, drawing, charts), told]
 
 
 def rate_mark(rate: float) -> str:

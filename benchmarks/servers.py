@@ -3,13 +3,24 @@
 They are the tests' own: real programs on free ports of this host, without durability where that can be chosen.
 """
 
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-__all__ = ["directory", "mariadb", "memcached", "postgresql", "redis", "redis_cluster", "redis_socket", "stop"]
+__all__ = [
+    "directory",
+    "mariadb",
+    "memcached",
+    "postgresql",
+    "redis",
+    "redis_cluster",
+    "redis_masters",
+    "redis_socket",
+    "stop",
+]
 
 _running = ExitStack()
 
@@ -42,6 +53,21 @@ def redis_cluster() -> str:
     from tests.servers.redis_groups import cluster
 
     return str(_running.enter_context(cluster(directory())).url())
+
+
+@contextmanager
+def redis_masters(directory: Path, count: int) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield the URL of one Redis, or of a Redis Cluster of more, without replicas, and the URLs of its servers."""
+    from tests.servers.redis import RedisServer, redis_binary, running
+    from tests.servers.redis_groups import bare_cluster
+
+    if count == 1:
+        with contextmanager(running)(RedisServer(redis_binary(), directory)) as server:
+            url = f"redis://127.0.0.1:{server.port}/0"
+            yield url, [url]
+    else:
+        with bare_cluster(directory, count) as group:
+            yield group.url(), [f"redis://127.0.0.1:{server.port}" for server in group.servers]
 
 
 @cache

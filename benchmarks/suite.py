@@ -27,8 +27,7 @@ class Plan:
         large_effort: the same for rows of many entries, and for imports: what surrounds the measurement takes longest.
         most_entries: rows that store more are left out.
         threads: how many, one after the other.
-        processes: how many, one after the other.
-        throughput: for each number of threads or processes.
+        throughput: for each number of threads.
         memory_entries: stored to measure what one costs in memory.
         disk_entries: the same on the disk; a tenth where each is a file of its own.
         traces: trace and capacity of each replay.
@@ -41,7 +40,6 @@ class Plan:
     large_effort: Effort
     most_entries: int
     threads: Sequence[int]
-    processes: Sequence[int]
     throughput: Effort
     memory_entries: int
     disk_entries: int
@@ -63,7 +61,6 @@ FULL: Final = Plan(
     large_effort=Effort(rounds=9, seconds=0.05),
     most_entries=1_000_000,
     threads=throughput.THREADS,
-    processes=throughput.PROCESSES,
     throughput=Effort(rounds=3, seconds=0.5),
     memory_entries=memory.ENTRIES,
     disk_entries=memory.ENTRIES,
@@ -79,7 +76,6 @@ QUICK: Final = Plan(
     large_effort=Effort(rounds=3, seconds=0.005),
     most_entries=1_000,
     threads=(1, 4),
-    processes=(1, 2),
     throughput=Effort(rounds=1, seconds=0.1),
     memory_entries=5_000,
     disk_entries=500,
@@ -99,7 +95,6 @@ class Results:
         machine: see machine.describe().
         rows: row's name to its times, those of importing included.
         threads: operations a second of local memory, by library and threads.
-        processes: operations a second of the file cache, by library and processes.
         memory: bytes per entry in memory, by library.
         disk: bytes per entry on the disk, by library.
         hit_ratios: in percent, by workload and policy.
@@ -112,7 +107,6 @@ class Results:
     machine: dict[str, str]
     rows: dict[str, Timed] = field(default_factory=dict)
     threads: Throughput = field(default_factory=dict)
-    processes: Throughput = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
     disk: dict[str, float] = field(default_factory=dict)
     hit_ratios: hits.HitRatios = field(default_factory=dict)
@@ -178,10 +172,6 @@ def _threads(plan: Plan, results: Results) -> None:
     results.verdicts += throughput.judge(results.threads)
 
 
-def _processes(plan: Plan, results: Results) -> None:
-    results.processes = throughput.by_processes(plan.processes, plan.throughput)
-
-
 def _memory(plan: Plan, results: Results) -> None:
     results.memory = memory.by_library("memory", plan.memory_entries)
     results.disk = memory.by_library("file", plan.disk_entries)
@@ -203,7 +193,6 @@ def _stampede(plan: Plan, results: Results) -> None:
 
 _SECTIONS: Final = {
     "threads": _threads,
-    "processes": _processes,
     "memory per entry": _memory,
     "hit ratio": _hits,
     "overheads": _overheads,

@@ -1,6 +1,8 @@
-"""How many operations a second several threads, or several processes, get out of one cache: nine gets to one set."""
+"""How many operations a second several threads get out of one cache: nine gets to one set.
 
-import multiprocessing
+Several processes are measured by ``benchmarks.scale``.
+"""
+
 import statistics
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -11,22 +13,12 @@ from time import perf_counter
 from typing import Any, Final
 
 from benchmarks.goals import Verdict
-from benchmarks.libraries import (
-    CACHELIB_MEMORY,
-    CACHETOOLS,
-    DISKCACHE,
-    DJANGO_FILE,
-    DJANGO_MEMORY,
-    STOREROOM_FILE,
-    STOREROOM_MEMORY,
-    Library,
-)
+from benchmarks.libraries import CACHELIB_MEMORY, CACHETOOLS, DJANGO_MEMORY, STOREROOM_MEMORY, Library
 from benchmarks.timing import SMALL, Effort, compiled, stored_keys
 
-__all__ = ["PROCESSES", "THREADS", "Throughput", "by_processes", "by_threads", "judge"]
+__all__ = ["THREADS", "Throughput", "by_threads", "judge"]
 
 THREADS: Final = (1, 4, 16)
-PROCESSES: Final = (1, 2, 4)
 
 ENTRIES: Final = 1_000
 CHUNK: Final = 100
@@ -60,10 +52,9 @@ class _Locked:
 
 
 MEMORY: Final = (STOREROOM_MEMORY, DJANGO_MEMORY, LOCKED_CACHETOOLS, CACHELIB_MEMORY)
-FILE: Final = {library.name: library for library in (STOREROOM_FILE, DJANGO_FILE, DISKCACHE)}
 
 Throughput = dict[str, dict[int, float]]
-"""Library's name to number of threads or processes to operations a second of all together."""
+"""Library's name to number of threads to operations a second of all together."""
 
 
 def _mixed(library: Library, cache: Any) -> Callable[[Sequence[str]], None]:
@@ -80,7 +71,7 @@ def _mixed(library: Library, cache: Any) -> Callable[[Sequence[str]], None]:
 
 
 _Part = tuple[int, float, float]
-"""How many operations one thread or process has done, and when it began and ended."""
+"""How many operations one thread has done, and when it began and ended."""
 
 
 def _work(operate: Callable[[Sequence[str]], None], seed: int, seconds: float) -> _Part:
@@ -146,49 +137,6 @@ def judge(rates: Throughput) -> list[Verdict]:
     share = ours[4] / ours[1]
     goal, measured = f"four ≥ {wanted:g}× the rate of one", f"{share:.2f}×"
     return [Verdict("threads", goal, measured, share >= wanted, max(0.0, 1 - share / wanted))]
-
-
-# Processes --------------------------------------------------------------------------------------
-
-
-def by_processes(counts: Sequence[int], effort: Effort) -> Throughput:
-    """Measure file caches shared by processes, in turn."""
-    names = [name for name, library in FILE.items() if library.is_installed]
-    rounds = [
-        {(name, count): _with_processes(name, count, effort.seconds) for name in names for count in counts}
-        for _ in range(effort.rounds)
-    ]
-    return _medians(rounds, names, counts)
-
-
-def _with_processes(name: str, count: int, seconds: float) -> float:
-    library = FILE[name]
-    # Fresh interpreters: a fork would inherit whatever earlier measurements have left open.
-    context = multiprocessing.get_context("spawn")
-    with TemporaryDirectory(prefix="storeroom-bench-") as directory:
-        with library.opened(Path(directory)) as cache:
-            library.fill(cache, dict.fromkeys(stored_keys(ENTRIES), SMALL))
-        barrier, parts = context.Barrier(count), context.SimpleQueue()
-        arguments = [(name, directory, seed, seconds, barrier, parts) for seed in range(count)]
-        processes = [context.Process(target=_in_process, args=each) for each in arguments]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join()
-        failed = [process.exitcode for process in processes if process.exitcode]
-        if failed:
-            raise RuntimeError(f"{len(failed)} of {count} processes of {name} failed")
-        return _rate([parts.get() for _ in processes])
-
-
-def _in_process(name: str, directory: str, seed: int, seconds: float, *together: Any) -> None:
-    barrier, parts = together
-    library = FILE[name]
-    with library.opened(Path(directory)) as cache:
-        operate = _mixed(library, cache)
-        operate(stored_keys(CHUNK))
-        barrier.wait()
-        parts.put(_work(operate, seed, seconds))
 
 
 def _medians(

@@ -1,16 +1,18 @@
 """The caches that are measured at each size: Storeroom's storages, and two peers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from benchmarks import memory
+from benchmarks import memory, servers
 from benchmarks.libraries import fill_storeroom
 
-__all__ = ["CONTENDERS", "TIMEOUT", "Contender", "Room"]
+__all__ = ["CONTENDERS", "LOUD", "STOREROOM", "TIMEOUT", "Contender", "Room", "located"]
 
 TIMEOUT: Final = 86_400
 """Seconds that an entry lives: longer than any measurement."""
@@ -100,6 +102,22 @@ class Contender:
         if find_spec(self.modules[0]) is None:
             return self.modules[0]
         return self.server if self.server and which(self.server) is None else ""
+
+
+@contextmanager
+def located(contender: Contender) -> Iterator[str]:
+    """Yield an empty directory, or the URL of an empty server, for a contender."""
+    with TemporaryDirectory(prefix="storeroom-bench-", ignore_cleanup_errors=True) as directory:
+        try:
+            yield _SERVERS[contender.server]() if contender.server else directory
+        finally:
+            servers.stop()
+
+
+_SERVERS: Final[Mapping[str, Callable[[], str]]] = {
+    "redis-server": servers.redis,
+    "pg_ctlcluster": lambda: str(servers.postgresql().url()),
+}
 
 
 # Storeroom ----------------------------------------------------------------------------------------

@@ -1,22 +1,25 @@
 """The results as ``docs/scale.md``: a plot for each figure, and below it the same numbers as a table."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from benchmarks.charts import line_chart
-from benchmarks.page import duration_mark
-from benchmarks.scale.run import LARGEST, MOST, Results, sizes_up_to
+from benchmarks.page import duration_mark, table
+from benchmarks.scale.carries import carries_section
+from benchmarks.scale.figures import bytes_text, paragraphs, seconds_text
+from benchmarks.scale.loaded import LOADED_SECTIONS
+from benchmarks.scale.run import LARGEST, MOST, Loaded, Results, sizes_up_to
 
-__all__ = ["SECTIONS", "seconds_text", "write"]
+__all__ = ["SECTIONS", "renewed", "write"]
 
 INTRODUCTION: Final = """\
 # Scale
 
 *How each storage does as it grows: the time of an operation, the longest pause, the room of an entry, and the time to
-open, count and clear, beside diskcache and cachebox. `make bench-scale` measures all of it in one run and writes this
+open, count and clear, beside diskcache and cachebox{loads}. `make bench-scale` measures all of it and writes this
 page.*
 
 **How it is measured.** Each cache has a bound of as many entries as it is filled with. Keys have 13 characters and
@@ -29,29 +32,18 @@ machine, with one client; PostgreSQL does not wait for its disk, and has 32 MB o
 [benchmarks](benchmarks.md) compares small caches, with more libraries.
 """
 
+CONCLUDED: Final = (
+    "**What to take for how much**: [the last section](#what-one-machine-carries) concludes from all of it.\n"
+)
+
 BUSY: Final = """\
 **The machine was busy in this run.** Programs waited for its {cores} cores when it began: all times are too long, and
 longest ones by far. What a cache costs when the machine is its own is less.
 """
 
+LOADS: Final = "; then what several processes get out of one cache, and out of Redis Clusters"
+
 SMALL: Final = ", or 16 in caches of 10,000,000"
-
-
-def seconds_text(seconds: float) -> str:
-    """Return a duration in the unit that suits it, with three digits.
-
-    >>> seconds_text(1.234e-7), seconds_text(2.5e-5), seconds_text(0.0123), seconds_text(1.5), seconds_text(75)
-    ('0.123 µs', '25.0 µs', '12.3 ms', '1.50 s', '75.0 s')
-    """
-    unit, size = next(((unit, size) for unit, size in (("s", 1.0), ("ms", 1e-3)) if seconds >= size), ("µs", 1e-6))
-    scaled = seconds / size
-    decimals = 3 if scaled < 1 else 2 if scaled < 10 else 1 if scaled < 100 else 0
-    return f"{scaled:,.{decimals}f} {unit}"
-
-
-def bytes_text(size: float) -> str:
-    """Return bytes as a number."""
-    return f"{size:,.0f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,19 +129,39 @@ spread over few entries or many.""",
 
 PEERS: Final = ("diskcache", "cachebox")
 
+FIGURES: Final = "figures.json"
+"""Beside the plots."""
+
+
+def renewed(directory: Path, loaded: Mapping[str, Loaded]) -> Results:
+    """Return the figures of the page that is there, with those of some loads in place of its own."""
+    kept = Results.from_json((directory / "scale" / FIGURES).read_text("utf-8"))
+    return replace(kept, loaded=kept.loaded | loaded)
+
 
 def write(results: Results, directory: Path) -> None:
-    """Write the page and its plots."""
+    """Write the page, its plots, and the figures, of which a part may be renewed."""
     plots = directory / "scale"
     plots.mkdir(parents=True, exist_ok=True)
     small = SMALL if max(results.sizes) >= LARGEST else ""
     busy = BUSY.format(cores=os.cpu_count()) if results.load > (os.cpu_count() or 1) else ""
-    parts = [INTRODUCTION.format(small=small), busy, _about(results)]
+    conclusions = carries_section(results, plots)
+    parts = [
+        paragraphs(INTRODUCTION, small=small, loads=LOADS if results.loaded else ""),
+        CONCLUDED if conclusions else "",
+        busy,
+        _about(results),
+    ]
     for heading, text, section in SECTIONS:
         parts += [f"## {heading}\n", text.format(pause=seconds_text(results.pause)) + "\n"]
         for plot in section:
             parts += _plot(plot, results, plots)
     parts += _timed_sets(results)
+    for name, section in LOADED_SECTIONS.items():
+        if name in results.loaded:
+            parts += section(results.loaded[name], plots)
+    parts += conclusions
+    (plots / FIGURES).write_text(f"{results.as_json()}\n", encoding="utf-8")
     (directory / "scale.md").write_text("\n".join(filter(None, parts)), encoding="utf-8")
 
 
@@ -163,15 +175,10 @@ def _about(results: Results) -> str:
     rows = {
         **results.machine,
         "entries": sizes,
-        "took": f"{results.seconds / 60:.0f} minutes; load {results.load} at the beginning",
+        "took": f"{results.seconds / 60:.0f} minutes; load {results.load} at the beginning{results.remark}",
         **failed,
     }
-    return _table(["", "this run"], rows.items())
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return table(["", "this run"], rows.items())
 
 
 def _measured(figure: str, results: Results) -> Mapping[str, Mapping[int, float]]:
@@ -199,7 +206,7 @@ def _plot(plot: Plot, results: Results, plots: Path) -> list[str]:
         for n in results.sizes
         if any(n in by_size for by_size in measured.values())
     ]
-    return [f"![{title}](scale/{plot.file}.svg)\n", _table([plot.title, *measured], rows)]
+    return [f"![{title}](scale/{plot.file}.svg)\n", table([plot.title, *measured], rows)]
 
 
 def _timed_sets(results: Results) -> list[str]:
@@ -215,4 +222,4 @@ once.
             figures = by_size.get(entries)
             row.append(f"{figures['filling: sets']:,.0f} in {seconds_text(figures['fill'])}" if figures else "")
         rows.append(row)
-    return ["## Filling\n", text, _table(["", *results.figures], rows)]
+    return ["## Filling\n", text, table(["", *results.figures], rows)]

@@ -24,6 +24,9 @@ REPLICATION = ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", 
 
 SERVICE = "mymaster"
 
+#: Of a cluster: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#key-distribution-model
+SLOTS = 16_384
+
 
 def eventually(is_so: Callable[[], Any], what: str, patience: float = PATIENCE) -> None:
     """Wait for what servers do by themselves."""
@@ -250,12 +253,12 @@ def _cluster_state(server: RedisServer) -> tuple[str, str]:
 
 
 @contextmanager
-def bare_cluster(directory: Path) -> Iterator[Cluster]:
-    """Three primaries without replicas, each of which answers while others are down."""
+def bare_cluster(directory: Path, primaries: int = 3) -> Iterator[Cluster]:
+    """Primaries without replicas, each of which answers while others are down."""
     with ExitStack() as stack:
-        servers = [cluster_node(directory / str(number), full_coverage="no") for number in range(3)]
+        servers = [cluster_node(directory / str(number), full_coverage="no") for number in range(primaries)]
         start_all(stack, servers)
-        _join(servers)
+        _join(servers, primaries)
         group = Cluster(servers)
         eventually(group.is_whole, "the cluster does not come together")
         yield group
@@ -286,17 +289,18 @@ def cluster_node(directory: Path, *, full_coverage: str = "yes") -> RedisServer:
     )
 
 
-def _join(servers: Sequence[RedisServer]) -> None:
-    """Let the first three share the slots and the others follow them, as ``redis-cli --cluster create`` does."""
-    for number, (begin, end) in enumerate([(0, 5460), (5461, 10922), (10923, 16383)]):
-        servers[number].ask("CLUSTER", "ADDSLOTSRANGE", begin, end)
+def _join(servers: Sequence[RedisServer], primaries: int = 3) -> None:
+    """Let the first share the slots and the others follow them, as ``redis-cli --cluster create`` does."""
+    bounds = [round(SLOTS * number / primaries) for number in range(primaries + 1)]
+    for server, (begin, end) in zip(servers, itertools.pairwise(bounds), strict=False):
+        server.ask("CLUSTER", "ADDSLOTSRANGE", begin, end - 1)
     for number, server in enumerate(servers):
         server.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
     for server in servers[1:]:
         meet(servers[0], server)
     met = str(len(servers))
     eventually(lambda: all(_cluster_state(server)[1] == met for server in servers), "the servers do not meet")
-    for primary, replica in zip(servers[:3], servers[3:], strict=False):
+    for primary, replica in zip(servers[:primaries], servers[primaries:], strict=False):
         name = primary.ask("CLUSTER", "MYID")
         eventually(lambda replica=replica, name=name: _follows(replica, name), "a replica does not know its primary")
 

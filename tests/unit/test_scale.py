@@ -1,19 +1,24 @@
 """The benchmark of large caches, on small ones: each storage and peer yields its figures, and the page shows them."""
 
+import json
 import math
 import re
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from benchmarks import charts, machine
-from benchmarks.scale import page
+from benchmarks.scale import cluster, full, loads, page, processes
 from benchmarks.scale.__main__ import main
+from benchmarks.scale.carries import PLOT, full_at
 from benchmarks.scale.contenders import CONTENDERS
+from benchmarks.scale.loaded import PLOTS
+from benchmarks.scale.loads import SPREADS, Load, LoadEffort, Target
 from benchmarks.scale.measuring import EFFORTS, PARTS, key_of, measure
-from benchmarks.scale.run import LARGEST, SIZES, Results, sizes_up_to
+from benchmarks.scale.run import LARGEST, SIZES, Loaded, Results, sizes_up_to
 from tests.servers.databases import PostgreSQLServer, postgresql
 from tests.servers.redis import RedisServer, redis_server
 
@@ -64,7 +69,7 @@ def test_each_cache_yields_all_figures(name, location):
 def test_command_writes_a_page_with_its_plots(tmp_path, capsys):
     """The command measures in processes of their own, killed ones among them, and writes page, plots and figures."""
     kept = str(tmp_path / "figures.json")
-    arguments = ["--sizes", "50", "--effort", "quick", "--storages", "files"]
+    arguments = ["--sizes", "50", "--effort", "quick", "--parts", "files"]
     assert main([*arguments, "--docs", str(tmp_path / "docs"), "--json", kept]) == 0
     assert "files, 50 entries" in capsys.readouterr().out
     written = (tmp_path / "docs" / "scale.md").read_text("utf-8")
@@ -85,7 +90,7 @@ def test_a_run_that_was_ended_goes_on_with_what_is_missing(tmp_path, capsys):
         (Results(elsewhere, [50], {"local memory": known}), "^local memory$", 1),
     ):
         state.write_text(earlier.as_json(), "utf-8")
-        arguments = ["--sizes", "50", "--effort", "quick", "--storages", pattern]
+        arguments = ["--sizes", "50", "--effort", "quick", "--parts", pattern]
         assert main([*arguments, "--json", str(kept), "--resume", str(state)]) == 0
         assert re.findall(r"(.+), 50 entries", capsys.readouterr().out) == ["local memory"]
         assert len(Results.from_json(kept.read_text("utf-8")).figures) == expected
@@ -118,7 +123,10 @@ def test_page_names_the_sizes_and_has_each_cache():
     assert set(map(int, re.sub(r"(?<=\d),(?=\d)", "", sizes).split(", "))) <= set(SIZES)
     assert f"| get | {' | '.join(CONTENDERS)} |" in written
     plots = re.findall(r"!\[.*?\]\((.*?)\)", written)
-    assert len(plots) == len(FIGURES)
+    kept = Results.from_json((DOCS / "scale" / page.FIGURES).read_text("utf-8"))
+    concludes = "## What one machine carries" in written
+    assert concludes == (len(kept.loaded) == 2)
+    assert len(plots) == len(FIGURES) + sum(len(PLOTS[name]) for name in kept.loaded) + concludes
     assert all((DOCS / plot).exists() for plot in plots)
 
 
@@ -147,5 +155,150 @@ def test_results_are_kept_as_text():
 
 def test_run_ends_in_time(capsys):
     """What is not measured when the time is over is told, and the command fails."""
-    assert main(["--sizes", "100", "--minutes", "0", "--effort", "quick", "--storages", "files|SQLite"]) == 1
+    assert main(["--sizes", "100", "--minutes", "0", "--effort", "quick", "--parts", "files|SQLite"]) == 1
     assert "not measured: SQLite, 100 entries: the time was over" in capsys.readouterr().out
+
+
+# Loads ----------------------------------------------------------------------------------------
+
+ONE_ROUND = LoadEffort(counts=(2,), rounds=1, seconds=0.02, entries=200)
+
+
+def test_keys_are_spread_as_the_page_says():
+    """Evenly, by Zipf's law, in which the first is read twice as often as the second, or half of them for one key."""
+    counts = {}
+    for name, choose in SPREADS.items():
+        chosen = choose(Random(1), 1_000, 50_000)
+        assert set(chosen) <= set(range(1_000))
+        counts[name] = [chosen.count(number) for number in range(2)]
+    assert 0 < counts["evenly"][0] < 100
+    assert counts["Zipf"][0] / counts["Zipf"][1] == pytest.approx(2, rel=0.1)
+    assert counts["one key"][0] / 50_000 == pytest.approx(0.5, rel=0.05)
+
+
+@pytest.mark.slow
+def test_processes_yield_rates_and_times_of_each_mix(monkeypatch):
+    """Two processes on one cache yield a rate, processor time, and p99 of reads, of writes or of both."""
+    monkeypatch.setattr(processes, "CACHES", ("files",))
+    measured = processes.measure(ONE_ROUND, lambda *_: None)
+    figures = {mix: by_name["files"][2] for mix, by_name in measured.items()}
+    assert [sorted(each.keys() - {"rate", "client"}) for each in figures.values()] == [
+        ["read p99"],
+        ["read p99", "write p99"],
+        ["write p99"],
+    ]
+    assert all(value > 0 for each in figures.values() for value in each.values())
+
+
+@pytest.mark.slow
+def test_servers_yield_their_shares(monkeypatch):
+    """Of three servers one gets most commands for a hot key, unless near tiers answer them."""
+    if cluster.lacks():
+        pytest.skip(f"{cluster.lacks()} is not installed")
+    monkeypatch.setattr(cluster, "GROUPS", {"cluster of 3": 3})
+    monkeypatch.setattr(cluster, "LOADS", {"one key": Load(writes=10, spread="one key")})
+    hot = cluster.measure(ONE_ROUND, lambda *_: None)["one key"]
+    plain, near = (hot[cluster.named("cluster of 3", is_near=is_near)][2] for is_near in (False, True))
+    assert 0.5 < plain["share of the busiest"] < 0.8
+    assert near["share of the busiest"] < plain["share of the busiest"]
+    assert all(figures["server"] > 0 and figures["client"] > 0 for figures in (plain, near))
+
+
+@pytest.mark.slow
+def test_a_full_server_tells_what_commands_take(redis_server):
+    """Reads, writes, and writes that eight near tiers hear of have a rate, and a processor time of the server."""
+    if cluster.lacks():
+        pytest.skip(f"{cluster.lacks()} is not installed")
+    url = f"redis://127.0.0.1:{redis_server.port}/0"
+    told = full.measure(url, ONE_ROUND, lambda: cluster.look_at([url]))
+    assert list(told) == [full.READ, full.WRITE, full.TOLD]
+    assert all(value > 0 for figures in told.values() for value in figures.values())
+    assert int(redis_server.ask("DBSIZE")) == ONE_ROUND.entries
+    with full._listening(str(redis_server.port)):
+        assert f"tracking_clients:{full.LISTENERS}" in redis_server.ask("INFO", "clients")
+
+
+def _fail() -> None:
+    raise OSError("no such server")
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_ends_the_load(capfd):
+    """Nobody waits for a process that could not open the cache, and its error is told."""
+    target = Target(_fail, print, {"get": "cache.get(key)", "set": "cache.set(key, value)"}, 10)
+    with loads.clients(target, 2, 0.01) as started, pytest.raises(RuntimeError, match="a process of 2 has failed"):
+        started.run(Load(writes=10))
+    assert "no such server" in capfd.readouterr().err
+
+
+def _loaded(figures):
+    """Parts in which every cache, at every load and number of processes, has the same figures."""
+    names = [cluster.named(group, is_near=is_near) for is_near in (False, True) for group in cluster.GROUPS]
+    machine = {"date": "2026-12-01", "processor": "fast, 2 cores"}
+    shared = {mix: {name: {1: figures, 8: figures} for name in processes.CACHES} for mix in processes.MIXES}
+    served = {spread: {name: {1: figures, 8: figures} for name in names} for spread in SPREADS}
+    served[cluster.FULL] = {name: {full.CONNECTIONS: {"rate": 9e4, "server": 1e-5}} for name in full.COMMANDS}
+    return {"processes": Loaded(machine, 2, 0.5, 1.0, shared), "cluster": Loaded(machine, 2, 9.5, 1.0, served)}
+
+
+ALIKE = {
+    "rate": 40_000.0,
+    "client": 40e-6,
+    "server": 20e-6,
+    "share of the busiest": 0.5,
+    "commands": 2.0,
+    "read p99": 1e-3,
+    "write p99": 2e-3,
+}
+
+
+def test_page_concludes_from_its_figures(tmp_path):
+    """The section on what a machine carries has rates computed from processor times, and is absent without them."""
+    million = {"get": 2e-6, "memory per entry": 250.0, "disk per entry": 300.0, "filling: sets": 1, "fill": 1.0}
+    results = Results({}, [1_000_000], {name: {1_000_000: million} for name in ("local memory", "files", "Redis")})
+    page.write(results, tmp_path)
+    assert "What one machine carries" not in (tmp_path / "scale.md").read_text("utf-8")
+    results.loaded = _loaded(ALIKE)
+    page.write(results, tmp_path)
+    written = (tmp_path / "scale.md").read_text("utf-8")
+    section = " ".join(written.partition("## What one machine carries")[2].split())
+    assert "| cluster of 3 | 100,000 (4.0) |" in section
+    assert "a gigabyte holds 4,000,000 of them" in section
+    assert "three servers carry 100,000 operations" in section
+    assert "**Several machines, or more writes than that: one Redis server.**" in section
+    assert "at nine reads to one write that is 400,000 operations" in section
+    assert "| files | 16,667 |" in section
+    assert written.count("**The machine was busy**: load 9.5") == 1
+    for plot in (PLOT, *PLOTS["processes"], *PLOTS["cluster"]):
+        ET.parse(tmp_path / "scale" / f"{plot}.svg")
+
+
+def test_a_server_is_full_when_its_part_of_the_operations_takes_a_second():
+    """Reads and writes that the busiest server gets count by what a full one takes for them."""
+    command = {full.READ: 1e-5, full.WRITE: 2e-5, full.TOLD: 4e-5}
+    one = {"share of the busiest": 1.0, "commands": 1.0}
+    assert full_at(one, 1, command, is_near=False) == pytest.approx(1 / (0.9 * 1e-5 + 0.1 * 2e-5))
+    assert full_at(one, 1, command, is_near=True) == pytest.approx(1 / (0.9 * 1e-5 + 0.1 * 4e-5))
+    third = {"share of the busiest": 1 / 3, "commands": 1.0}
+    assert full_at(third, 3, command, is_near=False) == pytest.approx(3 * full_at(one, 1, command, is_near=False))
+
+
+@pytest.mark.slow
+def test_a_load_alone_renews_its_part_of_the_page(tmp_path, monkeypatch, capsys):
+    """A part that was measured by itself takes its place in the page, and leaves the figures of the others."""
+    monkeypatch.setattr(processes, "CACHES", ("files",))
+    page.write(
+        Results({"date": "then"}, [10], {"files": {10: {"get": 2e-6, "filling: sets": 1, "fill": 1.0}}}), tmp_path
+    )
+    assert main(["--parts", "^processes$", "--effort", "quick", "--docs", str(tmp_path)]) == 0
+    written = (tmp_path / "scale.md").read_text("utf-8")
+    assert "| 10 | 2.00 µs |" in written
+    assert "## Several processes" in written
+    kept = json.loads((tmp_path / "scale" / page.FIGURES).read_text("utf-8"))
+    assert (kept["machine"], list(kept["loaded"])) == ({"date": "then"}, ["processes"])
+
+
+def test_loads_are_kept_as_text():
+    """Figures of loads that were written are read again as they were."""
+    results = Results({}, [10], loaded=_loaded(ALIKE))
+    assert Results.from_json(results.as_json()) == results
