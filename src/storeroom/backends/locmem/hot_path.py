@@ -55,8 +55,10 @@ def hot(method: T) -> T:
     return compiled
 
 
-def hasten(functions: Any, *classes: type) -> None:
-    """Compile the call of @cached's functions: see Handle.hastens."""
+def hasten(functions: Any, coroutine_functions: Any, *classes: type) -> None:
+    """Compile the calls of @cached's functions: see Handle.hastens."""
     if _module is not None and not hasattr(functions.__call__, "__wrapped__"):
         _module.learn_calls(functions, *classes)
-        functions.__call__ = hot(functions.__call__)
+        for kind in (functions, coroutine_functions):
+            kind.__call__ = hot(kind.__call__)
+            vars(kind)["__call__"].__set_name__(kind, "__call__")
