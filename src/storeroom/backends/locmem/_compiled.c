@@ -33,14 +33,14 @@ enum {
     OVERLAYS = CLASSES, CLOCKS, LOADS, RAISE_IF_FOREIGN, ENCODED_MARK, MISSING, DEFAULT_TIMEOUT, PASSED_BY, PARSE_WORDS,
     GIVEN,
     N_NOW = GIVEN, N_OVERLAY, N_DEFAULT_TIMEOUT, N_TIMEOUT, N_DEFAULT, N_UNREADABLE, N_SAMPLE, N_LET_GO,
-    N_GET, N__GET, N_GET_OR_SET, N_AGET_OR_SET, N_EMPTY, N_CALL, NAMED,
+    N_GET, N__GET, N_GET_OR_SET, N_AGET_OR_SET, N_CALL, NAMED,
     ONE = NAMED, TIME, METHOD, COROUTINE, READER, KIND, MOST, LOCMEM,
     FUNCTION, COUNTED, HANDLER, CONFIGURATION, OBJECTS
 };
 
 static const char *const NAMES[NAMED - GIVEN] = {
     "now", "_overlay", "default_timeout", "timeout", "default", "_unreadable", "_sample", "let_go", "get", "_get",
-    "get_or_set", "aget_or_set", "", "__call__",
+    "get_or_set", "aget_or_set", "__call__",
 };
 
 /* Slots of the classes: where they lie in an object. */
@@ -247,10 +247,34 @@ read_clock(State *state, double *now)
     return is_float ? OURS : PYTHONS;
 }
 
+/* Tell whether one can be added to a number in its place, and do so: a record alone has it, so that nobody sees it
+   change, and it is none of the small ones that all share. Another would have to be made, and this one freed. */
+static int
+grows(PyObject *number)
+{
+    if (number == NULL || !PyLong_CheckExact(number) || Py_REFCNT(number) != 1) {
+        return 0;
+    }
+#if PY_VERSION_HEX >= 0x030C0000
+    int has_one = PyUnstable_Long_IsCompact((PyLongObject *)number);
+    has_one = has_one && PyUnstable_Long_CompactValue((PyLongObject *)number) > 0;
+    digit *last = ((PyLongObject *)number)->long_value.ob_digit;
+#else
+    int has_one = Py_SIZE(number) == 1;
+    digit *last = ((PyLongObject *)number)->ob_digit;
+#endif
+    int has_room = has_one && *last < PyLong_MASK;
+    *last += (digit)has_room;
+    return has_room;
+}
+
 /* Add one to a number of a record. */
 static int
 count(State *state, PyObject *record, int slot)
 {
+    if (grows(SLOT(record, slot))) {
+        return OURS;
+    }
     PyObject *number = Py_XNewRef(SLOT(record, slot)), *more = NULL;
     int is_long = 0;
     if (number != NULL && PyLong_CheckExact(number)) {
@@ -1207,10 +1231,10 @@ cache_of(State *state, PyObject *caches, PyObject *alias)
 {
     PyObject *handles = caches;
     if (IS(caches, HANDLER)) {
-        PyObject *chosen = SLOT(caches, F_CHOSEN);
-        int is_dict = chosen != NULL && PyDict_CheckExact(chosen);
-        PyObject *configuration = is_dict ? PyDict_GetItemWithError(chosen, state->objects[N_EMPTY]) : NULL;
-        handles = IS(configuration, CONFIGURATION) ? SLOT(configuration, F_HANDLES) : NULL;
+        PyObject *chosen = SLOT(caches, F_CHOSEN), *configuration = NULL;
+        Py_ssize_t first = 0; /* of one at most */
+        int has_one = chosen != NULL && PyDict_CheckExact(chosen) && PyDict_Next(chosen, &first, NULL, &configuration);
+        handles = has_one && IS(configuration, CONFIGURATION) ? SLOT(configuration, F_HANDLES) : NULL;
     }
     if (handles == NULL || !PyDict_CheckExact(handles)) {
         return NULL;
