@@ -447,7 +447,9 @@ WAYS = {
     ],
     "a call by one argument": lambda cache, key, value: FUNCTIONS.setdefault(cache, cached(cache=cache)(shown))(key),
     "a call that misses": lambda cache, key, value: [
-        it := FUNCTIONS.setdefault(cache, cached(cache=cache, timeout=0)(shown)), it(key), it(key, value)
+        it := FUNCTIONS.setdefault(cache, cached(cache=cache, timeout=0)(shown)),
+        it(key),
+        it(key, value),
     ],
     "a call of another version": lambda cache, key, value: [
         it := FUNCTIONS.setdefault(cache, cached(cache=cache)(shown)),
@@ -461,7 +463,8 @@ WAYS = {
         [waiting := it(key), waiting.cr_frame.f_code, waiting.close()],
     ],
     "a call that is wrong": lambda cache, key, value: [
-        it := FUNCTIONS.setdefault(cache, cached(cache=cache)(ashown)), done(it, "__call__", (key, value, key), {})
+        it := FUNCTIONS.setdefault(cache, cached(cache=cache)(ashown)),
+        done(it, "__call__", (key, value, key), {}),
     ],
     "aget()": lambda cache, key, value: done(cache, "aget", [key, value], {}),
     "aget() of nothing": lambda cache, key, value: done(cache, "aget", ["absent", value], {}),

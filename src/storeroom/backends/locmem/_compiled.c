@@ -1332,7 +1332,8 @@ quicken(Method *method, PyObject *self)
     State *state = method->state;
     PyTypeObject *type = Py_TYPE(self);
     vectorcallfunc *called = (vectorcallfunc *)&SLOT(self, F_CALLED);
-    if ((*called == NULL || !PyType_HasFeature(type, Py_TPFLAGS_HAVE_VECTORCALL)) && type->tp_version_tag != 0 &&
+    if (state->is_ready && type->tp_version_tag != 0 &&
+        (*called == NULL || !PyType_HasFeature(type, Py_TPFLAGS_HAVE_VECTORCALL)) &&
         PyDict_GetItemWithError(type->tp_dict, state->objects[N_CALL]) == (PyObject *)method) {
         method->version = type->tp_version_tag;
         Py_XSETREF(SLOT(self, F_CALLED_BY), Py_NewRef(method));
