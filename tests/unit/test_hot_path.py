@@ -4,6 +4,7 @@ Where none are built, the tests compare the methods in Python with themselves.
 """
 
 import asyncio
+import copy
 import gc
 import inspect
 import itertools
@@ -16,6 +17,7 @@ import sys
 import types
 import weakref
 from datetime import timedelta
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -532,6 +534,24 @@ def test_they_look_like_those_in_python(cache, name):
     assert weakref.WeakMethod(getattr(cache, name))() == getattr(cache, name)
     with pytest.raises(AttributeError, match="no attribute 'wrong'"):
         _ = method.wrong
+
+
+@pytest.mark.parametrize("function", [shown, ashown])
+def test_a_cached_function_that_was_called_looks_as_before(function, cache):
+    """Its class's call, its signature, docstring, weak references and pickles, and whether it is a coroutine function."""
+    before, one = cached(cache=cache)(function), cached(cache=cache)(function)
+    done(one, "__call__", ("a",), {})
+    done(one, "__call__", ("a",), {})
+    kind: Any = type(one)
+    assert inspect.signature(one) == inspect.signature(before) == inspect.signature(function)
+    assert pydoc.render_doc(one).splitlines()[2:] == pydoc.render_doc(before).splitlines()[2:]
+    assert inspect.signature(kind.__call__) == inspect.signature(inspect.unwrap(kind.__call__))
+    assert kind.__call__.__doc__ == "See _Cached."
+    assert pickle.loads(pickle.dumps(kind.__call__)) is kind.__call__
+    assert inspect.iscoroutinefunction(one) == inspect.iscoroutinefunction(kind.__call__) == (function is ashown)
+    assert weakref.ref(one)() is copy.copy(one) is one
+    assert done(partial(one, "a"), "__call__", (), {}) == done(one, "__call__", ("a",), {}) == ["a", "b"]
+    assert [done(one, "__call__", *call) for call in [(("a",), {"b": 1}), ((), {"a": "a"})]] == [["a", 1], ["a", "b"]]
 
 
 @compiled

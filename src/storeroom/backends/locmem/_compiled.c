@@ -1229,18 +1229,22 @@ key_of(State *state, PyObject *self, PyObject *cache, PyObject *call, PyObject *
 static PyObject *
 cache_of(State *state, PyObject *caches, PyObject *alias)
 {
-    PyObject *handles = caches;
+    PyObject *handles = caches, *first, *found;
+    Py_ssize_t from = 0;
     if (IS(caches, HANDLER)) {
-        PyObject *chosen = SLOT(caches, F_CHOSEN), *configuration = NULL;
-        Py_ssize_t first = 0; /* of one at most */
-        int has_one = chosen != NULL && PyDict_CheckExact(chosen) && PyDict_Next(chosen, &first, NULL, &configuration);
+        PyObject *chosen = SLOT(caches, F_CHOSEN), *configuration = NULL; /* one at most */
+        int has_one = chosen != NULL && PyDict_CheckExact(chosen) && PyDict_Next(chosen, &from, NULL, &configuration);
         handles = has_one && IS(configuration, CONFIGURATION) ? SLOT(configuration, F_HANDLES) : NULL;
     }
     if (handles == NULL || !PyDict_CheckExact(handles)) {
         return NULL;
     }
+    from = 0;
+    if (PyDict_Next(handles, &from, &first, &found) && first == alias) { /* most programs have one: no hash is needed */
+        return Py_NewRef(found);
+    }
     Py_INCREF(handles);
-    PyObject *found = Py_XNewRef(PyDict_GetItemWithError(handles, alias));
+    found = Py_XNewRef(PyDict_GetItemWithError(handles, alias));
     Py_DECREF(handles);
     return found;
 }
