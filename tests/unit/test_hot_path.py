@@ -356,6 +356,24 @@ def test_a_call_that_is_replaced_in_the_class_or_by_a_subclass_is_not_passed_by(
         assert [call(one) for _ in range(3)] == [["a", "b"]] * 3
 
 
+@compiled
+@pytest.mark.parametrize("function", [shown, ashown])
+def test_a_hit_of_a_cached_function_runs_no_code_of_python(function, cache):
+    """From its third call on, the function is called by its address, and no frame is made."""
+    one, run = cached(cache=cache)(function), []
+    assert [done(one, "__call__", ("a",), {}) for _ in range(3)] == [["a", "b"]] * 3
+    assert one._called != 0
+    sys.setprofile(lambda frame, event, _: run.append(frame.f_code.co_qualname) if event == "call" else None)
+    try:
+        answer = one("a")
+        answer = answer if function is shown else answer.send(None)
+    except StopIteration as end:
+        answer = end.value
+    finally:
+        sys.setprofile(None)
+    assert (answer, run) == (["a", "b"], [])
+
+
 def test_a_number_that_somebody_has_read_does_not_change(cache):
     """A hit adds one to the counts, and to no object that anybody else has."""
     cache.set("key", 1)
@@ -538,7 +556,7 @@ def test_they_look_like_those_in_python(cache, name):
 
 @pytest.mark.parametrize("function", [shown, ashown])
 def test_a_cached_function_that_was_called_looks_as_before(function, cache):
-    """Its class's call, its signature, docstring, weak references and pickles, and whether it is a coroutine function."""
+    """Its class's call, signature, docstring, weak references, pickles, and whether it is a coroutine function."""
     before, one = cached(cache=cache)(function), cached(cache=cache)(function)
     done(one, "__call__", ("a",), {})
     done(one, "__call__", ("a",), {})
