@@ -4,6 +4,7 @@ Where none are built, the tests compare the methods in Python with themselves.
 """
 
 import asyncio
+import copy
 import gc
 import inspect
 import itertools
@@ -16,15 +17,17 @@ import sys
 import types
 import weakref
 from datetime import timedelta
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 import pytest
 
-from storeroom import cached, timeouts
+from storeroom import cached, caches, configure, timeouts
 from storeroom.backends.locmem import LocMemCache
 from storeroom.backends.locmem.hot_path import IS_COMPILED
 from storeroom.exceptions import InvalidCacheKey, StoreroomError
+from storeroom.functions.cached_function import Options
 from storeroom.keys import default_key_func
 from storeroom.storage.hooks import MISSING
 from storeroom.testing import FakeClock
@@ -240,6 +243,10 @@ def shown(a, b: Any = "b") -> list[Any]:
     return [a, b]
 
 
+async def ashown(a, b: Any = "b") -> list[Any]:
+    return [a, b]
+
+
 ARGUMENTS_OF_CALLS = [
     1,
     True,
@@ -259,11 +266,12 @@ ARGUMENTS_OF_CALLS = [
 ]
 
 
+@pytest.mark.parametrize("function", [shown, ashown])
 @pytest.mark.parametrize("key", [None, "{a}:{b}", "{b!r} {a:>3}", lambda a, b="b": repr((a, b))], ids=range(4))
-def test_calls_of_cached_functions_have_the_keys_and_results_of_those_in_python(key, cache, monkeypatch):
+def test_calls_of_cached_functions_have_the_keys_and_results_of_those_in_python(key, function, cache, monkeypatch):
     """Each call has its own result, is counted once, and is found by the key that the code makes, at any time."""
-    one = cached(cache=cache, key=key)(shown)
-    in_python = cached(cache=InPython("other", {}), key=key)(shown)
+    one = cached(cache=cache, key=key)(function)
+    in_python = cached(cache=InPython("other", {}), key=key)(function)
     calls = [(a, *b) for a in ARGUMENTS_OF_CALLS for b in [(), ("b",), (None,), (3,)]] + [(), (1, 2, 3)]
     for _ in range(3):
         for call in calls:
@@ -271,13 +279,117 @@ def test_calls_of_cached_functions_have_the_keys_and_results_of_those_in_python(
             assert done(one, "__call__", call, {}) == expected, call
             assert done(one, "key", call, {}) == done(in_python, "key", call, {})
     assert cache.keys() == in_python._cache.keys()
-    assert [getattr(one.cache_info(), name) for name in ("hits", "misses", "entries", "computed", "failed")] == [
-        getattr(in_python.cache_info(), name) for name in ("hits", "misses", "entries", "computed", "failed")
-    ]
+    infos = [done(each, "cache_info", (), {}) for each in (one, in_python)]
+    names = ("hits", "misses", "entries", "computed", "failed")
+    assert [getattr(infos[0], name) for name in names] == [getattr(infos[1], name) for name in names]
+    assert left_by(cache)[2] == left_by(in_python._cache)[2]
     cache.set(one.key("a"), "stored")
-    assert (one("a"), one("a", b="b"), in_python("a")) == ("stored", "stored", ["a", "b"])
-    monkeypatch.setattr(cache, "get_or_set", lambda *_: "replaced")
-    assert one("a") == "replaced"
+    results = [done(each, "__call__", ("a",), b) for each, b in ((one, {}), (one, {"b": "b"}), (in_python, {}))]
+    assert results == ["stored", "stored", ["a", "b"]]
+    twin = "get_or_set" if function is shown else "aget_or_set"
+    monkeypatch.setattr(cache, twin, lambda *_: "replaced" if function is shown else at_once("replaced"))
+    assert done(one, "__call__", ("a",), {}) == "replaced"
+
+
+async def at_once(value: Any) -> Any:
+    return value
+
+
+@pytest.mark.parametrize("kind", [LocMemCache, InPython])
+@pytest.mark.parametrize("function", [shown, ashown])
+def test_a_call_is_answered_by_the_cache_of_its_moment(kind, function):
+    """Another version, prefix or configuration has results of its own, and those before are found again."""
+    with engines_of_its_own():
+        cache = kind(kind.__name__, {})
+        one, found = cached(cache=cache)(function), []
+        cache.set_many({one.key(a): (1, a) for a in ("a", 7)})
+        cache.set_many({one.key(a): (2, a) for a in ("a", 7)}, version=2)
+        for version in (1, 2, 2, 1, 1, 3):
+            cache.version = version
+            found += [done(one, "__call__", (a,), {}) for a in ("a", 7)]
+        assert found == [(v, a) for v in (1, 2, 2, 1, 1) for a in ("a", 7)] + [["a", "b"], [7, "b"]]
+        cache.key_prefix = "p"
+        assert (cache.delete(one.key("a")), done(one, "__call__", ("a", "c"), {})) == (False, ["a", "c"])
+    by_alias, before = cached(alias="one")(function), caches.swap(None)
+    with engines_of_its_own():
+        for number in (1, 2, 3):
+            configure({alias: {"BACKEND": kind, "LOCATION": f"{alias} {number}"} for alias in ("default", "one")})
+            assert [done(by_alias, "__call__", ("a",), {}) for _ in range(3)] == [["a", "b"]] * 3
+            caches["one"].set(by_alias.key("a"), number)
+            assert done(by_alias, "__call__", ("a",), {}) == number
+    caches.swap(before)
+
+
+@pytest.mark.parametrize("function", [shown, ashown])
+def test_a_call_that_is_replaced_in_the_class_or_by_a_subclass_is_not_passed_by(function, cache, monkeypatch):
+    """A function that is called at once looks whether its class still has that call, and comes back to it."""
+    one = cached(cache=cache)(function)
+    kind: Any = type(one)
+
+    def call(self: Any) -> Any:
+        answer = self("a")
+        return asyncio.run(answer) if inspect.iscoroutine(answer) else answer
+
+    assert [call(one) for _ in range(3)] == [["a", "b"]] * 3
+    own = kind.__call__
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "__call__", lambda self, *args: ("replaced", *args))
+        assert [call(one), one("a"), one(1)] == [("replaced", "a"), ("replaced", "a"), ("replaced", 1)]
+        patch.setattr(kind, "__call__", lambda self, *args: ("around", done(own, "__call__", (self, *args), {})))
+        assert [call(one) for _ in range(3)] == [("around", ["a", "b"])] * 3
+    assert [call(one) for _ in range(3)] == [["a", "b"]] * 3
+
+    class Own(kind):
+        def __call__(self, *args: Any) -> Any:
+            return "own", *args
+
+    class Same(kind):
+        pass
+
+    options = Options(None, timeouts.DEFAULT_TIMEOUT, (), "default", None, (), "", {}, one._binds, cache)
+    for subclass, result in ((Own, ("own", "a")), (Same, ["a", "b"])):
+        other = subclass(function, options)
+        assert [call(other) for _ in range(3)] == [result] * 3
+        one.__class__ = subclass
+        assert [call(one) for _ in range(3)] == [result] * 3
+        one.__class__ = kind
+        assert [call(one) for _ in range(3)] == [["a", "b"]] * 3
+
+
+@compiled
+@pytest.mark.parametrize("function", [shown, ashown])
+def test_a_hit_of_a_cached_function_runs_no_code_of_python(function, cache):
+    """From its third call on, the function is called by its address, and no frame is made."""
+    one, run = cached(cache=cache)(function), []
+    assert [done(one, "__call__", ("a",), {}) for _ in range(3)] == [["a", "b"]] * 3
+    assert one._called != 0
+    sys.setprofile(lambda frame, event, _: run.append(frame.f_code.co_qualname) if event == "call" else None)
+    try:
+        answer = one("a")
+        answer = answer if function is shown else answer.send(None)
+    except StopIteration as end:
+        answer = end.value
+    finally:
+        sys.setprofile(None)
+    assert (answer, run) == (["a", "b"], [])
+
+
+def test_a_number_that_somebody_has_read_does_not_change(cache):
+    """A hit adds one to the counts, and to no object that anybody else has."""
+    cache.set("key", 1)
+    counted = cached(cache=cache)(shown)
+    counted("a")
+    for number in (0, 256, 257, 2**30 - 2, 2**30 - 1, 2**60, 2**63 - 1, 2**70):
+        cache._counters.hits = cache._counters.reused = counted._counted.answers = number + 0
+        seen = []
+        for _ in range(3):
+            seen.append((cache._counters.hits, cache._counters.reused, counted._counted.answers))
+            cache.get("key")
+            counted("a")
+            cache.get("key")
+            counted("a")
+        assert seen == [(number + more, number + more, number + more) for more in (0, 2, 4)]
+        assert cache._counters.hits == number + 6
 
 
 # Coroutines -----------------------------------------------------------------------------------------------------------
@@ -353,6 +465,27 @@ WAYS = {
         FUNCTIONS.setdefault(cache, cached(cache=cache)(shown))(key, value),
         FUNCTIONS[cache](key, True),
     ],
+    "a call by one argument": lambda cache, key, value: FUNCTIONS.setdefault(cache, cached(cache=cache)(shown))(key),
+    "a call that misses": lambda cache, key, value: [
+        it := FUNCTIONS.setdefault(cache, cached(cache=cache, timeout=0)(shown)),
+        it(key),
+        it(key, value),
+    ],
+    "a call of another version": lambda cache, key, value: [
+        it := FUNCTIONS.setdefault(cache, cached(cache=cache)(shown)),
+        *(setattr(cache, "version", each) or it(key, value) for each in (2, 1)),
+    ],
+    "a call of a new function": lambda cache, key, value: [it := cached(cache=cache)(shown), it(key), it(key), it(key)],
+    "a call of a cached coroutine function": lambda cache, key, value: [
+        it := FUNCTIONS.setdefault(cache, cached(cache=cache)(ashown)),
+        *(done(it, "__call__", args, {}) for args in ((key, value), (key,), (key, True))),
+        it(key, value).close(),
+        [waiting := it(key), waiting.cr_frame.f_code, waiting.close()],
+    ],
+    "a call that is wrong": lambda cache, key, value: [
+        it := FUNCTIONS.setdefault(cache, cached(cache=cache)(ashown)),
+        done(it, "__call__", (key, value, key), {}),
+    ],
     "aget()": lambda cache, key, value: done(cache, "aget", [key, value], {}),
     "aget() of nothing": lambda cache, key, value: done(cache, "aget", ["absent", value], {}),
     "aget_or_set()": lambda cache, key, value: done(cache, "aget_or_set", [key, value], {"timeout": 5}),
@@ -419,6 +552,24 @@ def test_they_look_like_those_in_python(cache, name):
     assert weakref.WeakMethod(getattr(cache, name))() == getattr(cache, name)
     with pytest.raises(AttributeError, match="no attribute 'wrong'"):
         _ = method.wrong
+
+
+@pytest.mark.parametrize("function", [shown, ashown])
+def test_a_cached_function_that_was_called_looks_as_before(function, cache):
+    """Its class's call, signature, docstring, weak references, pickles, and whether it is a coroutine function."""
+    before, one = cached(cache=cache)(function), cached(cache=cache)(function)
+    done(one, "__call__", ("a",), {})
+    done(one, "__call__", ("a",), {})
+    kind: Any = type(one)
+    assert inspect.signature(one) == inspect.signature(before) == inspect.signature(function)
+    assert pydoc.render_doc(one).splitlines()[2:] == pydoc.render_doc(before).splitlines()[2:]
+    assert inspect.signature(kind.__call__) == inspect.signature(inspect.unwrap(kind.__call__))
+    assert kind.__call__.__doc__ == "See _Cached."
+    assert pickle.loads(pickle.dumps(kind.__call__)) is kind.__call__
+    assert inspect.iscoroutinefunction(one) == inspect.iscoroutinefunction(kind.__call__) == (function is ashown)
+    assert weakref.ref(one)() is copy.copy(one) is one
+    assert done(partial(one, "a"), "__call__", (), {}) == done(one, "__call__", ("a",), {}) == ["a", "b"]
+    assert [done(one, "__call__", *call) for call in [(("a",), {"b": 1}), ((), {"a": "a"})]] == [["a", 1], ["a", "b"]]
 
 
 @compiled

@@ -61,7 +61,8 @@ class Handle(StorageHooks):
     """The same, where a look at a hit's family is short beside the hit: not in this process's memory."""
 
     hastens: ClassVar[Callable[..., object] | None] = None
-    """Makes calls of @cached's functions faster, given their class, that of their counts, and that of `caches`."""
+    """Makes calls of @cached's functions faster, given their two classes, and those of their counts, of `caches` and of
+    its configuration."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let the constructor of a class name the mistake if it does not call this one's."""

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial, update_wrapper
+from importlib import import_module
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
@@ -47,7 +48,9 @@ class _Cached(WithResults[R_co], Generic[P, R_co]):
     """The common part of cached functions, whether they are called or awaited."""
 
     # These are read by the compiled call: see hot_path in storeroom.backends.locmem.
-    __slots__ = ("_alias", "_caches", "_counted", "_key_of", "_kind", "_noted")
+    __slots__ = (
+        "_alias", "_caches", "_called", "_called_by", "_counted", "_key_of", "_kind", "_noted", "_noted_head",
+    )  # fmt: skip
 
     __qualname__: str
 
@@ -69,9 +72,10 @@ class _Cached(WithResults[R_co], Generic[P, R_co]):
             "timeout": options.timeout, "version": options.version, "tags": self._own_tags, **options.freshness,
         }  # fmt: skip
         self._is_plain = not (options.tags or options.freshness or tag)
-        # Keys of calls, for the compiled call alone.
+        # Storage keys of calls, for the compiled call alone: in a cache whose storage keys have the noted head.
         is_fixed = self._is_plain and options.version is None and call_keys.is_fixed(function, options.key, self._binds)
         self._noted: dict[object, str] | None = {} if is_fixed else None
+        self._noted_head: str | None = None
         self._counted = CountedFunction(function)
         shape_of = partial(call_keys.shape_of, *made_by)
         self._results = Results(lambda: self._cache, options.version, self._counted, shape_of, tag)
@@ -110,7 +114,8 @@ class _Cached(WithResults[R_co], Generic[P, R_co]):
 
         if isinstance(cache, BaseCache):
             if cache.hastens is not None:
-                cache.hastens(CachedFunction, CountedFunction, type(caches))
+                own = import_module("storeroom.registry.configuration").OwnConfiguration
+                cache.hastens(CachedFunction, CachedCoroutineFunction, CountedFunction, type(caches), own)
             self._kind = type(cache)
             return
         from storeroom.registry.backend_paths import DJANGO_PATHS, PATHS  # noqa: PLC0415 -- only a mistake needs them

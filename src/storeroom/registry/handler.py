@@ -46,6 +46,8 @@ class _DjangoConfiguration:
 class CacheHandler:
     """The caches by alias. Their configuration is found on first use, unless configure() gives it before."""
 
+    __slots__ = ("__dict__", "__weakref__", "_chosen")  # one that the compiled call of @cached's functions reads
+
     def __init__(self) -> None:
         # At most one entry: setdefault() lets the first of several threads win without a lock,
         # which could not be held while the modules of backends are imported.

@@ -33,14 +33,14 @@ enum {
     OVERLAYS = CLASSES, CLOCKS, LOADS, RAISE_IF_FOREIGN, ENCODED_MARK, MISSING, DEFAULT_TIMEOUT, PASSED_BY, PARSE_WORDS,
     GIVEN,
     N_NOW = GIVEN, N_OVERLAY, N_DEFAULT_TIMEOUT, N_TIMEOUT, N_DEFAULT, N_UNREADABLE, N_SAMPLE, N_LET_GO,
-    N_GET, N__GET, N_GET_OR_SET, N_CHOSEN, N_HANDLES, N_EMPTY, NAMED,
+    N_GET, N__GET, N_GET_OR_SET, N_AGET_OR_SET, N_CALL, NAMED,
     ONE = NAMED, TIME, METHOD, COROUTINE, READER, KIND, MOST, LOCMEM,
-    FUNCTION, COUNTED, HANDLER, OBJECTS
+    FUNCTION, COUNTED, HANDLER, CONFIGURATION, OBJECTS
 };
 
 static const char *const NAMES[NAMED - GIVEN] = {
     "now", "_overlay", "default_timeout", "timeout", "default", "_unreadable", "_sample", "let_go", "get", "_get",
-    "get_or_set", "_chosen", "handles", "",
+    "get_or_set", "aget_or_set", "__call__",
 };
 
 /* Slots of the classes: where they lie in an object. */
@@ -48,7 +48,8 @@ enum {
     H_HEAD, H_IS_BARE, H_ENTRIES, H_COUNTERS, H_MAP, H_ALONE, H_INDEX,
     E_KEY, E_VALUE, E_ENCODED, E_EXPIRES_AT, E_FREQ, E_INDEXED,
     C_HITS, C_REUSED, C_MISSES, C_WRITTEN, S_NUMBER, S_DUE, M_HAS_SIZES, M_DROPPED, A_IS_UNDER_WAY, I_DUE, LEARNT,
-    F_ALIAS = LEARNT, F_CACHES, F_COUNTED, F_KEY_OF, F_KIND, F_NOTED, F_ANSWERS, SLOTS
+    F_ALIAS = LEARNT, F_CACHES, F_CALLED, F_CALLED_BY, F_COUNTED, F_KEY_OF, F_KIND, F_NOTED, F_NOTED_HEAD, F_ANSWERS,
+    F_CHOSEN, F_HANDLES, SLOTS
 };
 
 static const struct {
@@ -61,8 +62,9 @@ static const struct {
     {COUNTERS, "hits"}, {COUNTERS, "reused"}, {COUNTERS, "misses"}, {COUNTERS, "written"},
     {SAMPLED, "number"}, {SAMPLED, "due"}, {MAP, "has_sizes"}, {MAP, "dropped"}, {ALONE, "is_under_way"},
     {INDEX, "due"},
-    {FUNCTION, "_alias"}, {FUNCTION, "_caches"}, {FUNCTION, "_counted"}, {FUNCTION, "_key_of"}, {FUNCTION, "_kind"},
-    {FUNCTION, "_noted"}, {COUNTED, "answers"},
+    {FUNCTION, "_alias"}, {FUNCTION, "_caches"}, {FUNCTION, "_called"}, {FUNCTION, "_called_by"},
+    {FUNCTION, "_counted"}, {FUNCTION, "_key_of"}, {FUNCTION, "_kind"}, {FUNCTION, "_noted"},
+    {FUNCTION, "_noted_head"}, {COUNTED, "answers"}, {HANDLER, "_chosen"}, {CONFIGURATION, "handles"},
 };
 
 /* The storage key of a key that was asked for twice by the same object, as a program's literals are. */
@@ -88,6 +90,7 @@ typedef struct {
     vectorcallfunc call;
     PyObject *function; /* the method in Python */
     PyObject *owner; /* the class that it was made for; NULL until it has a name there */
+    unsigned int version; /* that of the owner when it was last seen to have this method */
     PyObject *weak_references;
     State *state; /* of the module, which the type keeps alive */
 } Method;
@@ -176,14 +179,15 @@ storage_key_of(State *state, PyObject *self, PyObject *key)
     return storage_key;
 }
 
-/* Look a key up: give a new reference to its entry. */
+typedef int Finder(State *, PyObject *, PyObject *, PyObject **);
+
+/* Look a storage key up: give a new reference to its entry. */
 static int
-find(State *state, PyObject *self, PyObject *key, PyObject **entry)
+find_stored(State *state, PyObject *self, PyObject *storage_key, PyObject **entry)
 {
-    PyObject *storage_key = storage_key_of(state, self, key), *entries = SLOT(self, H_ENTRIES);
-    if (storage_key == NULL || entries == NULL) {
-        Py_XDECREF(storage_key);
-        return pythons_or_error();
+    PyObject *entries = SLOT(self, H_ENTRIES);
+    if (entries == NULL) {
+        return PYTHONS;
     }
     Py_INCREF(entries);
     if (PyDict_CheckExact(entries)) {
@@ -193,12 +197,24 @@ find(State *state, PyObject *self, PyObject *key, PyObject **entry)
         *entry = PyObject_CallMethodOneArg(entries, state->objects[N_GET], storage_key);
     }
     Py_DECREF(entries);
-    Py_DECREF(storage_key);
     if (IS(*entry, ENTRY)) {
         return OURS;
     }
     Py_CLEAR(*entry);
     return pythons_or_error();
+}
+
+/* Look a key up, likewise. */
+static int
+find(State *state, PyObject *self, PyObject *key, PyObject **entry)
+{
+    PyObject *storage_key = storage_key_of(state, self, key);
+    if (storage_key == NULL) {
+        return pythons_or_error();
+    }
+    int answer = find_stored(state, self, storage_key, entry);
+    Py_DECREF(storage_key);
+    return answer;
 }
 
 /* Read timeouts.now(). Where that is Python's own clock, it is read as time.time() reads it, in two thirds of the time
@@ -231,10 +247,34 @@ read_clock(State *state, double *now)
     return is_float ? OURS : PYTHONS;
 }
 
+/* Tell whether one can be added to a number in its place, and do so: a record alone has it, so that nobody sees it
+   change, and it is none of the small ones that all share. Another would have to be made, and this one freed. */
+static int
+grows(PyObject *number)
+{
+    if (number == NULL || !PyLong_CheckExact(number) || Py_REFCNT(number) != 1) {
+        return 0;
+    }
+#if PY_VERSION_HEX >= 0x030C0000
+    int has_one = PyUnstable_Long_IsCompact((PyLongObject *)number);
+    has_one = has_one && PyUnstable_Long_CompactValue((PyLongObject *)number) > 0;
+    digit *last = ((PyLongObject *)number)->long_value.ob_digit;
+#else
+    int has_one = Py_SIZE(number) == 1;
+    digit *last = ((PyLongObject *)number)->ob_digit;
+#endif
+    int has_room = has_one && *last < PyLong_MASK;
+    *last += (digit)has_room;
+    return has_room;
+}
+
 /* Add one to a number of a record. */
 static int
 count(State *state, PyObject *record, int slot)
 {
+    if (grows(SLOT(record, slot))) {
+        return OURS;
+    }
     PyObject *number = Py_XNewRef(SLOT(record, slot)), *more = NULL;
     int is_long = 0;
     if (number != NULL && PyLong_CheckExact(number)) {
@@ -280,7 +320,7 @@ let_go(Hit *hit)
 
 /* Find a live entry whose object, or its pickle, is there. */
 static int
-find_live(State *state, PyObject *self, PyObject *key, Hit *hit)
+find_live(State *state, PyObject *self, Finder *finder, PyObject *key, Hit *hit)
 {
     memset(hit, 0, sizeof(Hit));
     int answer = is_plain(state, self);
@@ -293,7 +333,7 @@ find_live(State *state, PyObject *self, PyObject *key, Hit *hit)
     }
     hit->counters = Py_NewRef(counters);
     double now;
-    answer = find(state, self, key, &hit->entry);
+    answer = finder(state, self, key, &hit->entry);
     answer = answer == OURS ? read_clock(state, &now) : answer;
     if (answer == OURS) {
         PyObject *expires_at = SLOT(hit->entry, E_EXPIRES_AT);
@@ -391,7 +431,7 @@ get(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
     int is_simple = given >= 2 && (given <= 3 || (given == 4 && args[3] == Py_None)) && named == 0;
     is_simple = is_simple || (given == 2 && named == 1 && PyTuple_GET_ITEM(names, 0) == state->objects[N_DEFAULT]);
     Hit hit;
-    int answer = is_simple ? find_live(state, args[0], args[1], &hit) : PYTHONS;
+    int answer = is_simple ? find_live(state, args[0], find, args[1], &hit) : PYTHONS;
     if (answer != OURS) {
         return answer == ERROR ? NULL : in_python(method, args, nargsf, names);
     }
@@ -423,10 +463,10 @@ passes_by(State *state, PyObject *const *args, Py_ssize_t given, PyObject *names
 
 /* Find the object of a live entry for get_or_set(), and count it. */
 static int
-reuse(State *state, PyObject *self, PyObject *key, PyObject **value)
+reuse(State *state, PyObject *self, Finder *finder, PyObject *key, PyObject **value)
 {
     Hit hit;
-    int answer = find_live(state, self, key, &hit);
+    int answer = find_live(state, self, finder, key, &hit);
     if (answer != OURS) {
         return answer;
     }
@@ -457,7 +497,7 @@ get_or_set(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *n
     Method *method = (Method *)callable;
     PyObject *value = NULL;
     int is_simple = passes_by(method->state, args, PyVectorcall_NARGS(nargsf), names);
-    int answer = is_simple ? reuse(method->state, args[0], args[1], &value) : PYTHONS;
+    int answer = is_simple ? reuse(method->state, args[0], find, args[1], &value) : PYTHONS;
     return answer == PYTHONS ? in_python(method, args, nargsf, names) : value;
 }
 
@@ -620,9 +660,12 @@ typedef struct {
     int is_finalized;
 } Coroutine;
 
+static int answer_cached(State *, PyObject *, PyObject *const *, Py_ssize_t, PyObject **);
+static PyObject *acached(PyObject *, PyObject *const *, size_t, PyObject *);
+
 /* Keep the arguments of a call for when it is awaited. */
 static PyObject *
-awaitable(Method *method, PyObject *const *args, Py_ssize_t given, PyObject *names)
+awaitable(Method *method, PyObject *self, PyObject *const *args, Py_ssize_t given, PyObject *names)
 {
     State *state = method->state;
     PyTypeObject *type = (PyTypeObject *)state->objects[COROUTINE];
@@ -635,11 +678,12 @@ awaitable(Method *method, PyObject *const *args, Py_ssize_t given, PyObject *nam
         return NULL;
     }
     made->method = (Method *)Py_NewRef(method);
-    made->given = given;
+    made->given = given + 1;
     made->names = Py_XNewRef(names);
-    made->kept = given + (names == NULL ? 0 : PyTuple_GET_SIZE(names));
-    for (Py_ssize_t each = 0; each < made->kept; each++) {
-        made->args[each] = Py_NewRef(args[each]);
+    made->kept = made->given + (names == NULL ? 0 : PyTuple_GET_SIZE(names));
+    made->args[0] = Py_NewRef(self);
+    for (Py_ssize_t each = 1; each < made->kept; each++) {
+        made->args[each] = Py_NewRef(args[each - 1]);
     }
     made->python = made->weak_references = NULL;
     made->stage = NEW;
@@ -663,7 +707,7 @@ aget(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
     Method *method = (Method *)callable;
     Py_ssize_t given = PyVectorcall_NARGS(nargsf);
     int is_simple = given >= 2 && given <= 4 && names == NULL && can_be_kept(given, names);
-    return is_simple ? awaitable(method, args, given, NULL) : in_python(method, args, nargsf, names);
+    return is_simple ? awaitable(method, args[0], args + 1, given - 1, NULL) : in_python(method, args, nargsf, names);
 }
 
 /* aget_or_set(self, key, default, timeout=DEFAULT_TIMEOUT, version=None, tags=(), ...) */
@@ -673,7 +717,7 @@ aget_or_set(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *
     Method *method = (Method *)callable;
     Py_ssize_t given = PyVectorcall_NARGS(nargsf);
     int is_simple = passes_by(method->state, args, given, names) && can_be_kept(given, names);
-    return is_simple ? awaitable(method, args, given, names) : in_python(method, args, nargsf, names);
+    return is_simple ? awaitable(method, args[0], args + 1, given - 1, names) : in_python(method, args, nargsf, names);
 }
 
 static int
@@ -728,7 +772,7 @@ refuse_stop_iteration(void)
     }
 }
 
-/* See that a class has the get(), _get() and get_or_set() of LocMemCache: by these all others read. */
+/* See that a class has the get(), _get(), get_or_set() and aget_or_set() of LocMemCache: by these all others read. */
 static int
 class_reads_as_ours(State *state, PyTypeObject *type)
 {
@@ -736,7 +780,7 @@ class_reads_as_ours(State *state, PyTypeObject *type)
         return OURS;
     }
     PyObject *owner = state->objects[LOCMEM];
-    for (int name = N_GET; name <= N_GET_OR_SET; name++) {
+    for (int name = N_GET; name <= N_AGET_OR_SET; name++) {
         PyObject *own = owner == NULL ? NULL : PyObject_GetAttr(owner, state->objects[name]);
         PyObject *found = own == NULL ? NULL : PyObject_GetAttr((PyObject *)type, state->objects[name]);
         int is_ours = own != NULL && found == own && (name != N_GET || IS(own, METHOD));
@@ -769,7 +813,7 @@ reads_as_ours(State *state, PyObject *self)
         return OURS;
     }
 #endif
-    for (int name = N_GET; answer == OURS && name <= N_GET_OR_SET; name++) {
+    for (int name = N_GET; answer == OURS && name <= N_AGET_OR_SET; name++) {
         int has = PyDict_Contains(own, state->objects[name]);
         answer = has == 0 ? OURS : has > 0 ? PYTHONS : ERROR;
     }
@@ -786,18 +830,21 @@ answer_call(Coroutine *it, PyObject **value)
 {
     State *state = it->method->state;
     PyObject *self = it->args[0];
+    if (it->method->call == acached) {
+        return answer_cached(state, self, it->args + 1, it->given - 1, value);
+    }
     int answer = is_plain(state, self);
     answer = answer == OURS ? reads_as_ours(state, self) : answer;
     if (answer != OURS) {
         return answer;
     }
     if (it->method->call == aget_or_set) {
-        return reuse(state, self, it->args[1], value);
+        return reuse(state, self, find, it->args[1], value);
     }
     PyObject *const *args = it->args;
     int is_simple = it->given < 4 || args[3] == Py_None;
     Hit hit;
-    answer = is_simple ? find_live(state, self, args[1], &hit) : PYTHONS;
+    answer = is_simple ? find_live(state, self, find, args[1], &hit) : PYTHONS;
     if (answer == OURS) {
         *value = answer_of(state, self, &hit, it->given > 2 ? args[2] : Py_None);
         let_go(&hit);
@@ -1108,19 +1155,124 @@ is_literal(PyObject *argument)
     return argument == Py_None || PyUnicode_CheckExact(argument);
 }
 
-/* Give the key of a call by literals: the one that is remembered, or else that which the function's code makes. */
+/* Tell whether a call's key may be remembered: so is none that depends on more than the call, or on other objects. */
 static int
-key_of(State *state, PyObject *self, PyObject *const *args, Py_ssize_t given, PyObject **key)
+is_remembered(State *state, PyObject *self, PyObject *const *args, Py_ssize_t given)
 {
-    PyObject *noted = SLOT(self, F_NOTED), *maker = SLOT(self, F_KEY_OF);
-    if (noted == NULL || maker == NULL || !PyDict_CheckExact(noted)) {
+    PyObject *noted = SLOT(self, F_NOTED);
+    int is_literals = noted != NULL && PyDict_CheckExact(noted);
+    for (Py_ssize_t each = 0; is_literals && each < given; each++) {
+        is_literals = is_literal(args[each]);
+    }
+    return is_literals;
+}
+
+/* Note the storage key of a call, in the very text that its entry has: a look by it touches no other. */
+static int
+note_key(State *state, PyObject *self, PyObject *cache, PyObject *call, PyObject *key)
+{
+    PyObject *noted = Py_XNewRef(SLOT(self, F_NOTED)), *head = Py_XNewRef(SLOT(self, F_NOTED_HEAD)), *entry = NULL;
+    int answer = find_stored(state, cache, key, &entry);
+    PyObject *text = answer == OURS ? SLOT(entry, E_KEY) : NULL;
+    int is_of_now = SLOT(self, F_NOTED) == noted && SLOT(self, F_NOTED_HEAD) == head; /* else another thread called */
+    if (is_of_now && noted != NULL && PyDict_CheckExact(noted) && IS_TEXT(text) && PyUnicode_Compare(text, key) == 0) {
+        if (PyDict_GET_SIZE(noted) >= MOST_NOTED) {
+            PyDict_Clear(noted);
+        }
+        answer = PyDict_SetItem(noted, call, text) < 0 ? ERROR : OURS;
+    }
+    Py_XDECREF(entry);
+    Py_XDECREF(head);
+    Py_XDECREF(noted);
+    return answer;
+}
+
+/* Give the storage key of a call that is not noted, by the key that the function's code makes. */
+static int
+make_key(State *state, PyObject *self, PyObject *cache, PyObject *call, PyObject *const *args, Py_ssize_t given,
+         PyObject **key)
+{
+    PyObject *head = Py_NewRef(SLOT(self, F_NOTED_HEAD)), *maker = Py_XNewRef(SLOT(self, F_KEY_OF));
+    PyObject *made = maker == NULL ? NULL : PyObject_Vectorcall(maker, args, (size_t)given, NULL);
+    *key = IS_TEXT(made) ? joined(head, made) : NULL;
+    int answer = *key == NULL ? pythons_or_error() : OURS; /* wrong arguments, in the words of the key's code, too */
+    if (answer == OURS && PyUnicode_GET_LENGTH(*key) <= LONGEST_NOTED) {
+        answer = SLOT(self, F_NOTED_HEAD) == head ? note_key(state, self, cache, call, *key) : OURS;
+    }
+    Py_XDECREF(made);
+    Py_XDECREF(maker);
+    Py_DECREF(head);
+    return answer;
+}
+
+/* Give the storage key of a call in a cache; `call` stands for its arguments. */
+static int
+key_of(State *state, PyObject *self, PyObject *cache, PyObject *call, PyObject *const *args, Py_ssize_t given,
+       PyObject **key)
+{
+    PyObject *noted = SLOT(self, F_NOTED), *head = SLOT(cache, H_HEAD);
+    if (!IS_TEXT(head) || noted == NULL || !PyDict_CheckExact(noted)) {
         return PYTHONS;
     }
-    for (Py_ssize_t each = 0; each < given; each++) {
-        if (!is_literal(args[each])) {
-            return PYTHONS;
-        }
+    if (SLOT(self, F_NOTED_HEAD) != head) { /* a cache with another prefix or version; freeing these runs no code */
+        PyDict_Clear(noted);
+        Py_XSETREF(SLOT(self, F_NOTED_HEAD), Py_NewRef(head));
     }
+    *key = Py_XNewRef(PyDict_GetItemWithError(noted, call));
+    if (*key != NULL || PyErr_Occurred()) {
+        return *key != NULL ? OURS : ERROR;
+    }
+    return make_key(state, self, cache, call, args, given, key);
+}
+
+/* Give the cache of an alias at this moment, as CacheHandler does: NULL, and no error, if that has to find it first. */
+static PyObject *
+cache_of(State *state, PyObject *caches, PyObject *alias)
+{
+    PyObject *handles = caches, *first, *found;
+    Py_ssize_t from = 0;
+    if (IS(caches, HANDLER)) {
+        PyObject *chosen = SLOT(caches, F_CHOSEN), *configuration = NULL; /* one at most */
+        int has_one = chosen != NULL && PyDict_CheckExact(chosen) && PyDict_Next(chosen, &from, NULL, &configuration);
+        handles = has_one && IS(configuration, CONFIGURATION) ? SLOT(configuration, F_HANDLES) : NULL;
+    }
+    if (handles == NULL || !PyDict_CheckExact(handles)) {
+        return NULL;
+    }
+    from = 0;
+    if (PyDict_Next(handles, &from, &first, &found) && first == alias) { /* most programs have one: no hash is needed */
+        return Py_NewRef(found);
+    }
+    Py_INCREF(handles);
+    found = Py_XNewRef(PyDict_GetItemWithError(handles, alias));
+    Py_DECREF(handles);
+    return found;
+}
+
+/* Find the stored result of a call in this cache. */
+static int
+answer_from(State *state, PyObject *self, PyObject *cache, PyObject *call, PyObject *const *args, Py_ssize_t given,
+            PyObject **value)
+{
+    PyObject *key = NULL, *counted = Py_XNewRef(SLOT(self, F_COUNTED));
+    int answer = (PyObject *)Py_TYPE(cache) == SLOT(self, F_KIND) && IS(counted, COUNTED) ? OURS : PYTHONS;
+    answer = answer == OURS ? is_plain(state, cache) : answer;
+    answer = answer == OURS ? reads_as_ours(state, cache) : answer;
+    answer = answer == OURS ? key_of(state, self, cache, call, args, given, &key) : answer;
+    answer = answer == OURS ? reuse(state, cache, find_stored, key, value) : answer;
+    if (answer == OURS && count(state, counted, F_ANSWERS) == ERROR) {
+        Py_CLEAR(*value);
+        answer = ERROR;
+    }
+    Py_XDECREF(key);
+    Py_XDECREF(counted);
+    return answer;
+}
+
+/* Find the stored result of a call whose key may be remembered. */
+static int
+answer_cached(State *state, PyObject *self, PyObject *const *args, Py_ssize_t given, PyObject **value)
+{
     PyObject *call = given == 1 ? Py_NewRef(args[0]) : PyTuple_New(given);
     if (call == NULL) {
         return ERROR;
@@ -1128,85 +1280,71 @@ key_of(State *state, PyObject *self, PyObject *const *args, Py_ssize_t given, Py
     for (Py_ssize_t each = 0; given != 1 && each < given; each++) {
         PyTuple_SET_ITEM(call, each, Py_NewRef(args[each]));
     }
-    Py_INCREF(noted);
-    *key = Py_XNewRef(PyDict_GetItemWithError(noted, call));
-    if (*key == NULL && !PyErr_Occurred()) {
-        Py_INCREF(maker);
-        *key = PyObject_Vectorcall(maker, args, (size_t)given, NULL);
-        Py_DECREF(maker);
-        if (IS_TEXT(*key) && PyUnicode_GET_LENGTH(*key) <= LONGEST_NOTED) {
-            if (PyDict_GET_SIZE(noted) >= MOST_NOTED) {
-                PyDict_Clear(noted);
-            }
-            if (PyDict_SetItem(noted, call, *key) < 0) {
-                Py_CLEAR(*key);
+    PyObject *caches = SLOT(self, F_CACHES), *alias = SLOT(self, F_ALIAS);
+    PyObject *cache = caches != NULL && IS_TEXT(alias) ? cache_of(state, caches, alias) : NULL;
+    int answer = cache == NULL ? pythons_or_error() : answer_from(state, self, cache, call, args, given, value);
+    Py_XDECREF(cache);
+    Py_DECREF(call);
+    return answer;
+}
+
+/* Answer a call of a cached function, or hand it to the method in Python. */
+static PyObject *
+answer_or_hand_on(Method *method, PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    State *state = method->state;
+    Py_ssize_t given = PyVectorcall_NARGS(nargsf);
+    if (names == NULL && state->is_ready && is_remembered(state, self, args, given)) {
+        PyObject *value = NULL;
+        if (method->call == acached) {
+            if (can_be_kept(given + 1, NULL)) {
+                return awaitable(method, self, args, given, NULL);
             }
         }
+        else if (answer_cached(state, self, args, given, &value) != PYTHONS) {
+            return value;
+        }
     }
-    Py_DECREF(noted);
-    Py_DECREF(call);
-    if (IS_TEXT(*key)) {
-        return OURS;
-    }
-    Py_CLEAR(*key);
-    return pythons_or_error(); /* wrong arguments, in the words of the key's code, or a handler's exception */
+    PyObject *bound = PyMethod_New(method->function, self);
+    PyObject *value = bound == NULL ? NULL : PyObject_Vectorcall(bound, args, nargsf, names);
+    Py_XDECREF(bound);
+    return value;
 }
 
-/* Give the cache of an alias at this moment, as CacheHandler does: NULL, and no error, if that has to find it first. */
+/* Call a cached function without the way by its class: CPython builds no tuple for this, and looks up no method. */
 static PyObject *
-cache_of(State *state, PyObject *caches, PyObject *alias)
+at_once(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
 {
-    if (PyDict_CheckExact(caches)) {
-        return Py_XNewRef(PyDict_GetItemWithError(caches, alias));
+    PyTypeObject *type = Py_TYPE(self);
+    vectorcallfunc *called = (vectorcallfunc *)((char *)self + type->tp_vectorcall_offset);
+    Method *method = *(Method **)(called + 1); /* see learn_calls() */
+    if (method == NULL || method->function == NULL || type->tp_version_tag != method->version) {
+        *called = NULL; /* the class is another, and has perhaps another method; else this one will be back */
+        return PyObject_Vectorcall(self, args, nargsf, names);
     }
-    if (!IS(caches, HANDLER)) {
-        return NULL;
-    }
-    PyObject *chosen = PyObject_GetAttr(caches, state->objects[N_CHOSEN]), *handles = NULL, *found = NULL;
-    int is_dict = chosen != NULL && PyDict_CheckExact(chosen);
-    PyObject *configuration = is_dict ? Py_XNewRef(PyDict_GetItemWithError(chosen, state->objects[N_EMPTY])) : NULL;
-    if (configuration != NULL) {
-        handles = PyObject_GetAttr(configuration, state->objects[N_HANDLES]);
-    }
-    if (handles != NULL && PyDict_CheckExact(handles)) {
-        found = Py_XNewRef(PyDict_GetItemWithError(handles, alias));
-    }
-    Py_XDECREF(handles);
-    Py_XDECREF(configuration);
-    Py_XDECREF(chosen);
-    return found;
+    Py_INCREF(method);
+    PyObject *value = answer_or_hand_on(method, self, args, nargsf, names);
+    Py_DECREF(method);
+    return value;
 }
 
-static int
-answer_cached(State *state, PyObject *const *args, Py_ssize_t given, PyObject **value)
+/* Let the next calls of a function come at once. On Python 3.12 and newer a class loses the flag when it gets another
+   `__call__`; before that, and to be sure, its version tells. */
+static void
+quicken(Method *method, PyObject *self)
 {
-    PyObject *self = args[0], *key = NULL;
-    if (!state->is_ready || !IS(self, FUNCTION)) {
-        return PYTHONS;
+    State *state = method->state;
+    PyTypeObject *type = Py_TYPE(self);
+    vectorcallfunc *called = (vectorcallfunc *)&SLOT(self, F_CALLED);
+    if (state->is_ready && type->tp_version_tag != 0 &&
+        (*called == NULL || !PyType_HasFeature(type, Py_TPFLAGS_HAVE_VECTORCALL)) &&
+        PyDict_GetItemWithError(type->tp_dict, state->objects[N_CALL]) == (PyObject *)method) {
+        method->version = type->tp_version_tag;
+        Py_XSETREF(SLOT(self, F_CALLED_BY), Py_NewRef(method));
+        *called = at_once;
+        type->tp_vectorcall_offset = state->offsets[F_CALLED];
+        type->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL;
     }
-    PyObject *caches = SLOT(self, F_CACHES), *alias = SLOT(self, F_ALIAS), *counted = SLOT(self, F_COUNTED);
-    if (caches == NULL || !IS_TEXT(alias) || !IS(counted, COUNTED)) {
-        return PYTHONS;
-    }
-    int answer = key_of(state, self, args + 1, given - 1, &key);
-    if (answer != OURS) {
-        return answer;
-    }
-    PyObject *cache = cache_of(state, caches, alias);
-    if (cache == NULL || (PyObject *)Py_TYPE(cache) != SLOT(self, F_KIND)) {
-        answer = pythons_or_error();
-    }
-    else {
-        answer = reads_as_ours(state, cache);
-        answer = answer == OURS ? reuse(state, cache, key, value) : answer;
-    }
-    if (answer == OURS && count(state, counted, F_ANSWERS) == ERROR) {
-        Py_CLEAR(*value);
-        answer = ERROR;
-    }
-    Py_XDECREF(cache);
-    Py_DECREF(key);
-    return answer;
 }
 
 /* CachedFunction.__call__(self, *args, **kwargs) */
@@ -1215,10 +1353,31 @@ cached(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names
 {
     Method *method = (Method *)callable;
     Py_ssize_t given = PyVectorcall_NARGS(nargsf);
-    PyObject *value = NULL;
-    int is_simple = given >= 1 && (names == NULL || PyTuple_GET_SIZE(names) == 0);
-    int answer = is_simple ? answer_cached(method->state, args, given, &value) : PYTHONS;
-    return answer == PYTHONS ? in_python(method, args, nargsf, names) : value;
+    if (given == 0 || method->owner == NULL || method->function == NULL ||
+        !Py_IS_TYPE(args[0], (PyTypeObject *)method->owner)) {
+        return in_python(method, args, nargsf, names);
+    }
+    quicken(method, args[0]);
+    return answer_or_hand_on(method, args[0], args + 1, (size_t)(given - 1) | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
+}
+
+/* CachedCoroutineFunction.__call__(self, *args, **kwargs) */
+static PyObject *
+acached(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    return cached(callable, args, nargsf, names);
+}
+
+/* Return the compiled call of a class of cached functions, by the method in Python. */
+static vectorcallfunc
+call_of_kind(PyObject *function)
+{
+    PyObject *code = PyObject_GetAttrString(function, "__code__");
+    int is_coroutine = code != NULL && PyCode_Check(code) && ((PyCodeObject *)code)->co_flags & CO_COROUTINE;
+    vectorcallfunc call = code == NULL ? NULL : is_coroutine ? acached : cached;
+    Py_XDECREF(code);
+    PyErr_Clear();
+    return call;
 }
 
 /* Methods, which look like those in Python ------------------------------------------------------------------------- */
@@ -1400,19 +1559,48 @@ learn(PyObject *module, PyObject *const *args, Py_ssize_t given)
     Py_RETURN_NONE;
 }
 
+/* Let the slot `_called` hold the address of code, where CPython looks for it: to the collector, and to attributes, it
+   has a number from now on. No function has anything there yet. The slot behind it has the method of that call. */
+static int
+open_slot(State *state, PyObject *functions)
+{
+    PyObject *found = PyObject_GetAttrString(functions, "_called");
+    int is_followed = state->offsets[F_CALLED_BY] == state->offsets[F_CALLED] + (Py_ssize_t)sizeof(vectorcallfunc);
+    if (found != NULL && is_followed) {
+        PyMemberDef *member = ((PyMemberDescrObject *)found)->d_member;
+        member->type = T_PYSSIZET;
+        member->flags = READONLY;
+    }
+    else if (found != NULL) {
+        PyErr_Format(PyExc_TypeError, "%R has no slot behind _called for its method", functions);
+    }
+    Py_XDECREF(found);
+    return found != NULL && is_followed ? OURS : ERROR;
+}
+
 static PyObject *
 learn_calls(PyObject *module, PyObject *const *args, Py_ssize_t given)
 {
     State *state = PyModule_GetState(module);
-    if (given != OBJECTS - FUNCTION || !PyType_Check(args[0]) || !PyType_Check(args[1]) || !PyType_Check(args[2])) {
-        PyErr_SetString(PyExc_TypeError, "learn_calls() takes the three classes of its own hot_path.py");
+    int fits = given == OBJECTS - FUNCTION;
+    for (Py_ssize_t each = 0; fits && each < given; each++) {
+        fits = PyType_Check(args[each]);
+    }
+    if (!fits) {
+        PyErr_SetString(PyExc_TypeError, "learn_calls() takes the classes of its own hot_path.py");
         return NULL;
+    }
+    if (state->objects[FUNCTION] == args[0]) { /* another thread was here at the same time */
+        Py_RETURN_NONE;
     }
     for (int each = LEARNT; each < SLOTS; each++) {
         PyObject *owner = args[SLOT_NAMES[each].owner - FUNCTION];
         if (learn_offset(owner, SLOT_NAMES[each].name, &state->offsets[each]) == ERROR) {
             return NULL;
         }
+    }
+    if (open_slot(state, args[0]) == ERROR) {
+        return NULL;
     }
     for (int each = FUNCTION; each < OBJECTS; each++) {
         Py_XSETREF(state->objects[each], Py_NewRef(args[each - FUNCTION]));
@@ -1434,7 +1622,7 @@ compiled(PyObject *module, PyObject *function)
                               : strcmp(text, "get_or_set") == 0  ? get_or_set
                               : strcmp(text, "aget_or_set") == 0 ? aget_or_set
                               : strcmp(text, "set") == 0         ? set
-                              : strcmp(text, "__call__") == 0    ? cached
+                              : strcmp(text, "__call__") == 0    ? call_of_kind(function)
                                                                  : NULL;
         if (call == NULL) {
             PyErr_Format(PyExc_ValueError, "%R has no compiled form", function);

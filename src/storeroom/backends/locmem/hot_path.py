@@ -8,6 +8,7 @@ the compiled ones off, if it is set when the process begins. See docs/decisions/
 import os
 from _pickle import loads  # the C module alone
 from importlib import import_module
+from types import FunctionType
 from typing import Any, Final, TypeVar
 
 from storeroom import timeouts
@@ -55,8 +56,14 @@ def hot(method: T) -> T:
     return compiled
 
 
-def hasten(functions: Any, *classes: type) -> None:
-    """Compile the call of @cached's functions: see Handle.hastens."""
-    if _module is not None and not hasattr(functions.__call__, "__wrapped__"):
-        _module.learn_calls(functions, *classes)
-        functions.__call__ = hot(functions.__call__)
+def hasten(functions: Any, coroutine_functions: Any, *classes: type) -> None:
+    """Compile the calls of @cached's functions: see Handle.hastens."""
+    if _module is None:
+        return
+    _module.learn_calls(functions, *classes)
+    for kind in (functions, coroutine_functions):
+        method = vars(kind)["__call__"]
+        is_own = isinstance(method, FunctionType) and method.__module__ == kind.__module__
+        if is_own and not hasattr(method, "__wrapped__"):  # a program may have put its own there, around ours
+            kind.__call__ = compiled = hot(method)
+            compiled.__set_name__(kind, "__call__")
