@@ -25,29 +25,31 @@ its change. A build without that lock keeps the methods in Python. See docs/deci
 #define NOTES 256         /* storage keys that are remembered: at 32 bytes, no more than two pages of memory */
 #define MOST_NOTED 1024   /* keys of one function that are remembered */
 #define LONGEST_CALL 6 /* arguments that a coroutine keeps until it is awaited */
+#define MOST_TAGS 8    /* of an entry whose tags are looked at here */
 #define LONGEST_NOTED 200 /* characters of a key whose storage key is remembered: no large one is kept alive */
 
 /* Objects of Python's: first those that learn() is given, in its order, and the classes first of all. */
 enum {
-    HANDLE, ENTRY, COUNTERS, SAMPLED, MAP, ALONE, INDEX, CLASSES,
+    HANDLE, ENTRY, COUNTERS, SAMPLED, MAP, ALONE, INDEX, ENVELOPE, ENVELOPED, FRESHNESS, CLASSES,
     OVERLAYS = CLASSES, CLOCKS, LOADS, RAISE_IF_FOREIGN, ENCODED_MARK, MISSING, DEFAULT_TIMEOUT, PASSED_BY, PARSE_WORDS,
     GIVEN,
     N_NOW = GIVEN, N_OVERLAY, N_DEFAULT_TIMEOUT, N_TIMEOUT, N_DEFAULT, N_UNREADABLE, N_SAMPLE, N_LET_GO,
-    N_GET, N__GET, N_GET_OR_SET, N_CHOSEN, N_HANDLES, N_EMPTY, NAMED,
+    N_GET, N__GET, N_GET_OR_SET, N_CHOSEN, N_HANDLES, N_EMPTY, N__OPENED, N_VERSION, NAMED,
     ONE = NAMED, TIME, METHOD, COROUTINE, READER, KIND, MOST, LOCMEM,
     FUNCTION, COUNTED, HANDLER, OBJECTS
 };
 
 static const char *const NAMES[NAMED - GIVEN] = {
     "now", "_overlay", "default_timeout", "timeout", "default", "_unreadable", "_sample", "let_go", "get", "_get",
-    "get_or_set", "_chosen", "handles", "",
+    "get_or_set", "_chosen", "handles", "", "_opened", "version",
 };
 
 /* Slots of the classes: where they lie in an object. */
 enum {
     H_HEAD, H_IS_BARE, H_ENTRIES, H_COUNTERS, H_MAP, H_ALONE, H_INDEX,
     E_KEY, E_VALUE, E_ENCODED, E_EXPIRES_AT, E_FREQ, E_INDEXED,
-    C_HITS, C_REUSED, C_MISSES, C_WRITTEN, S_NUMBER, S_DUE, M_HAS_SIZES, M_DROPPED, A_IS_UNDER_WAY, I_DUE, LEARNT,
+    C_HITS, C_REUSED, C_MISSES, C_WRITTEN, S_NUMBER, S_DUE, M_HAS_SIZES, M_DROPPED, A_IS_UNDER_WAY, I_DUE,
+    H_TAGS, H_FRESHNESS, M_ENTRIES, T_VALUE, T_FRESH_UNTIL, T_TAGS, T_LEASED_UNTIL, B_EARLY, LEARNT,
     F_ALIAS = LEARNT, F_CACHES, F_COUNTED, F_KEY_OF, F_KIND, F_NOTED, F_ANSWERS, SLOTS
 };
 
@@ -60,7 +62,9 @@ static const struct {
     {ENTRY, "key"}, {ENTRY, "value"}, {ENTRY, "encoded"}, {ENTRY, "expires_at"}, {ENTRY, "freq"}, {ENTRY, "indexed"},
     {COUNTERS, "hits"}, {COUNTERS, "reused"}, {COUNTERS, "misses"}, {COUNTERS, "written"},
     {SAMPLED, "number"}, {SAMPLED, "due"}, {MAP, "has_sizes"}, {MAP, "dropped"}, {ALONE, "is_under_way"},
-    {INDEX, "due"},
+    {INDEX, "due"}, {HANDLE, "_tags"}, {HANDLE, "_freshness"}, {MAP, "entries"},
+    {ENVELOPE, "value"}, {ENVELOPE, "fresh_until"}, {ENVELOPE, "tags"}, {ENVELOPE, "leased_until"},
+    {FRESHNESS, "early"},
     {FUNCTION, "_alias"}, {FUNCTION, "_caches"}, {FUNCTION, "_counted"}, {FUNCTION, "_key_of"}, {FUNCTION, "_kind"},
     {FUNCTION, "_noted"}, {COUNTED, "answers"},
 };
@@ -176,15 +180,10 @@ storage_key_of(State *state, PyObject *self, PyObject *key)
     return storage_key;
 }
 
-/* Look a key up: give a new reference to its entry. */
+/* Look a storage key up: give a new reference to its entry. */
 static int
-find(State *state, PyObject *self, PyObject *key, PyObject **entry)
+find_stored(State *state, PyObject *entries, PyObject *storage_key, PyObject **entry)
 {
-    PyObject *storage_key = storage_key_of(state, self, key), *entries = SLOT(self, H_ENTRIES);
-    if (storage_key == NULL || entries == NULL) {
-        Py_XDECREF(storage_key);
-        return pythons_or_error();
-    }
     Py_INCREF(entries);
     if (PyDict_CheckExact(entries)) {
         *entry = Py_XNewRef(PyDict_GetItemWithError(entries, storage_key));
@@ -193,12 +192,22 @@ find(State *state, PyObject *self, PyObject *key, PyObject **entry)
         *entry = PyObject_CallMethodOneArg(entries, state->objects[N_GET], storage_key);
     }
     Py_DECREF(entries);
-    Py_DECREF(storage_key);
     if (IS(*entry, ENTRY)) {
         return OURS;
     }
     Py_CLEAR(*entry);
     return pythons_or_error();
+}
+
+/* Look a key up: give a new reference to its entry. */
+static int
+find(State *state, PyObject *self, PyObject *key, PyObject **entry)
+{
+    PyObject *storage_key = storage_key_of(state, self, key), *entries = SLOT(self, H_ENTRIES);
+    int answer = storage_key != NULL && entries != NULL ? find_stored(state, entries, storage_key, entry)
+                                                        : pythons_or_error();
+    Py_XDECREF(storage_key);
+    return answer;
 }
 
 /* Read timeouts.now(). Where that is Python's own clock, it is read as time.time() reads it, in two thirds of the time
@@ -267,6 +276,7 @@ in_python(Method *method, PyObject *const *args, size_t nargsf, PyObject *names)
 /* An entry that was found live, and what is needed of it: new references. */
 typedef struct {
     PyObject *counters, *entry, *value, *pickle; /* either of the last two is NULL */
+    int is_enveloped;                            /* whether the object is an envelope, to be opened */
 } Hit;
 
 static void
@@ -276,6 +286,24 @@ let_go(Hit *hit)
     Py_CLEAR(hit->entry);
     Py_CLEAR(hit->value);
     Py_CLEAR(hit->pickle);
+}
+
+/* Take what an entry keeps: an object, an envelope that stands in place of the bytes, or the pickle of either. */
+static int
+take(State *state, Hit *hit)
+{
+    PyObject *value = SLOT(hit->entry, E_VALUE), *encoded = SLOT(hit->entry, E_ENCODED);
+    if (value != state->objects[ENCODED_MARK]) {
+        hit->value = Py_XNewRef(value);
+        return value != NULL;
+    }
+    int is_envelope = IS(encoded, ENVELOPE);
+    hit->is_enveloped = is_envelope || IS(encoded, ENVELOPED);
+    if (!hit->is_enveloped && (encoded == NULL || !PyBytes_CheckExact(encoded))) {
+        return 0;
+    }
+    *(is_envelope ? &hit->value : &hit->pickle) = Py_NewRef(encoded);
+    return 1;
 }
 
 /* Find a live entry whose object, or its pickle, is there. */
@@ -297,12 +325,7 @@ find_live(State *state, PyObject *self, PyObject *key, Hit *hit)
     answer = answer == OURS ? read_clock(state, &now) : answer;
     if (answer == OURS) {
         PyObject *expires_at = SLOT(hit->entry, E_EXPIRES_AT);
-        PyObject *value = SLOT(hit->entry, E_VALUE), *encoded = SLOT(hit->entry, E_ENCODED);
-        int is_pickled = value == state->objects[ENCODED_MARK];
-        int is_there = is_pickled ? encoded != NULL && PyBytes_CheckExact(encoded) : value != NULL;
-        if (is_there && IS_FLOAT(expires_at) && PyFloat_AS_DOUBLE(expires_at) > now) {
-            hit->value = is_pickled ? NULL : Py_NewRef(value);
-            hit->pickle = is_pickled ? Py_NewRef(encoded) : NULL;
+        if (IS_FLOAT(expires_at) && PyFloat_AS_DOUBLE(expires_at) > now && take(state, hit)) {
             return OURS;
         }
         answer = PYTHONS;
@@ -329,6 +352,102 @@ bump(State *state, PyObject *entry)
     }
     Py_SETREF(SLOT(entry, E_FREQ), more);
     return OURS;
+}
+
+/* Tell whether a tag's entry has this version: is_written() of storeroom.storage.tags. */
+static int
+is_written(PyObject *found, PyObject *version)
+{
+    if (!IS_TEXT(found) || !PyUnicode_IS_COMPACT_ASCII(found) || PyUnicode_GET_LENGTH(found) < 17 ||
+        !PyLong_CheckExact(version)) {
+        return 0;
+    }
+    unsigned long long rest = PyLong_AsUnsignedLongLong(version);
+    if (rest == ULLONG_MAX && PyErr_Occurred()) {
+        PyErr_Clear();
+        return 0;
+    }
+    const Py_UCS1 *text = PyUnicode_1BYTE_DATA(found);
+    int digit = 15;
+    while (digit >= 0 && text[digit] == (Py_UCS1) "0123456789abcdef"[rest & 15]) {
+        rest >>= 4;
+        digit--;
+    }
+    return digit < 0 && text[16] == ' ';
+}
+
+/* Find the entry of a tag, live and with the version that an envelope remembers: give a new reference. */
+static int
+find_version(State *state, PyObject *map, PyObject *tag, double now, PyObject **found)
+{
+    PyObject *entries = SLOT(map, M_ENTRIES);
+    if (entries == NULL || !PyTuple_CheckExact(tag) || PyTuple_GET_SIZE(tag) != 2 ||
+        !PyUnicode_CheckExact(PyTuple_GET_ITEM(tag, 0))) {
+        return PYTHONS;
+    }
+    int answer = find_stored(state, entries, PyTuple_GET_ITEM(tag, 0), found);
+    if (answer != OURS) {
+        return answer;
+    }
+    PyObject *expires_at = SLOT(*found, E_EXPIRES_AT);
+    if (IS_FLOAT(expires_at) && PyFloat_AS_DOUBLE(expires_at) > now &&
+        is_written(SLOT(*found, E_VALUE), PyTuple_GET_ITEM(tag, 1))) {
+        return OURS;
+    }
+    Py_CLEAR(*found);
+    return PYTHONS;
+}
+
+/* See that all tags of an envelope have the versions that it remembers, and tell the policy of the hits of these. */
+static int
+are_current(State *state, PyObject *map, PyObject *tags, double now)
+{
+    PyObject *found[MOST_TAGS];
+    Py_ssize_t each = 0, all = PyTuple_GET_SIZE(tags);
+    int answer = all <= MOST_TAGS ? OURS : PYTHONS;
+    while (answer == OURS && each < all) {
+        answer = find_version(state, map, PyTuple_GET_ITEM(tags, each), now, &found[each]);
+        each += answer == OURS;
+    }
+    while (each-- > 0) {
+        answer = answer == OURS ? bump(state, found[each]) : answer;
+        Py_DECREF(found[each]);
+    }
+    return answer;
+}
+
+/* Give the value of an envelope that is live; if it is not, nothing has changed. */
+static int
+open_live(State *state, PyObject *self, PyObject *envelope, PyObject **value)
+{
+    double now;
+    int answer = read_clock(state, &now);
+    PyObject *map = SLOT(self, H_TAGS), *tags = SLOT(envelope, T_TAGS), *until = SLOT(envelope, T_FRESH_UNTIL);
+    PyObject *kept = SLOT(envelope, T_VALUE);
+    if (answer != OURS || !IS(map, MAP) || tags == NULL || !PyTuple_CheckExact(tags) || kept == NULL ||
+        !IS_FLOAT(until) || !(PyFloat_AS_DOUBLE(until) > now)) {
+        return answer == ERROR ? ERROR : PYTHONS;
+    }
+    Py_INCREF(map);
+    Py_INCREF(tags);
+    Py_INCREF(kept);
+    answer = are_current(state, map, tags, now);
+    Py_DECREF(tags);
+    Py_DECREF(map);
+    *value = answer == OURS ? kept : NULL;
+    if (answer != OURS) {
+        Py_DECREF(kept);
+    }
+    return answer;
+}
+
+/* Return the value of an envelope; MISSING if it is not live, which the method in Python finds out. */
+static PyObject *
+opened(State *state, PyObject *self, PyObject *envelope)
+{
+    PyObject *value = NULL;
+    int answer = open_live(state, self, envelope, &value);
+    return answer == PYTHONS ? PyObject_CallMethodOneArg(self, state->objects[N__OPENED], envelope) : value;
 }
 
 /* Take the exception that is set, as `except Exception` does; NULL if that would not. */
@@ -371,7 +490,10 @@ answer_of(State *state, PyObject *self, Hit *hit, PyObject *absent)
             Py_DECREF(error);
         }
     }
-    int is_missing = hit->pickle != NULL && value == state->objects[MISSING];
+    if (hit->is_enveloped && IS(value, ENVELOPE)) {
+        Py_SETREF(value, opened(state, self, value));
+    }
+    int is_missing = (hit->pickle != NULL || hit->is_enveloped) && value == state->objects[MISSING];
     if (is_missing) {
         Py_SETREF(value, Py_NewRef(absent));
     }
@@ -411,22 +533,54 @@ passes_by(State *state, PyObject *const *args, Py_ssize_t given, PyObject *names
     PyObject *passed_by = state->objects[PASSED_BY]; /* the timeout first, which is the third argument, too */
     for (Py_ssize_t each = 0; each < named; each++) {
         Py_ssize_t known = given > 3, all = PyTuple_GET_SIZE(passed_by);
-        while (known < all && PyTuple_GET_ITEM(passed_by, known) != PyTuple_GET_ITEM(names, each)) {
+        PyObject *name = PyTuple_GET_ITEM(names, each);
+        while (known < all && PyTuple_GET_ITEM(passed_by, known) != name) {
             known++;
         }
-        if (known == all) {
+        int is_own_version = name == state->objects[N_VERSION] && given < 5 && args[given + each] == Py_None;
+        if (known == all && !is_own_version) {
             return 0;
         }
     }
     return 1;
 }
 
+/* Tell whether get_or_set() with arguments of these names serves any live envelope that nobody computes anew. */
+static int
+serves_envelopes(State *state, PyObject *self, PyObject *names)
+{
+    PyObject *freshness = SLOT(self, H_FRESHNESS), *passed_by = state->objects[PASSED_BY];
+    PyObject *early = IS(freshness, FRESHNESS) ? SLOT(freshness, B_EARLY) : NULL;
+    int serves = IS_FLOAT(early) && PyFloat_AS_DOUBLE(early) == 0;
+    for (Py_ssize_t each = 0; names != NULL && each < PyTuple_GET_SIZE(names); each++) {
+        PyObject *name = PyTuple_GET_ITEM(names, each); /* others are options, which may have wrong values */
+        serves = serves && (name == PyTuple_GET_ITEM(passed_by, 0) || name == PyTuple_GET_ITEM(passed_by, 1) ||
+                            name == state->objects[N_VERSION]);
+    }
+    return serves;
+}
+
+/* Find the value of an envelope that get_or_set() serves, and does nothing else. */
+static int
+serve(State *state, PyObject *self, Hit *hit)
+{
+    PyObject *leased_until = IS(hit->value, ENVELOPE) ? SLOT(hit->value, T_LEASED_UNTIL) : NULL, *value = NULL;
+    int is_left = IS_FLOAT(leased_until) && PyFloat_AS_DOUBLE(leased_until) == 0;
+    int answer = is_left ? open_live(state, self, hit->value, &value) : PYTHONS;
+    Py_XSETREF(hit->value, value);
+    return answer;
+}
+
 /* Find the object of a live entry for get_or_set(), and count it. */
 static int
-reuse(State *state, PyObject *self, PyObject *key, PyObject **value)
+reuse(State *state, PyObject *self, PyObject *key, PyObject *names, PyObject **value)
 {
     Hit hit;
     int answer = find_live(state, self, key, &hit);
+    if (answer == OURS && hit.is_enveloped && !serves_envelopes(state, self, names)) {
+        answer = PYTHONS;
+        let_go(&hit);
+    }
     if (answer != OURS) {
         return answer;
     }
@@ -442,12 +596,13 @@ reuse(State *state, PyObject *self, PyObject *key, PyObject **value)
         Py_XDECREF(none);
         return none == NULL ? ERROR : PYTHONS;
     }
-    if (hit.value != NULL && (bump(state, hit.entry) == ERROR || count(state, hit.counters, C_REUSED) == ERROR)) {
-        Py_CLEAR(hit.value);
+    answer = hit.value == NULL ? ERROR : hit.is_enveloped ? serve(state, self, &hit) : OURS;
+    if (answer == OURS && (bump(state, hit.entry) == ERROR || count(state, hit.counters, C_REUSED) == ERROR)) {
+        answer = ERROR;
     }
-    *value = Py_XNewRef(hit.value);
+    *value = answer == OURS ? Py_NewRef(hit.value) : NULL;
     let_go(&hit);
-    return *value == NULL ? ERROR : OURS;
+    return answer;
 }
 
 /* get_or_set(self, key, default, timeout=DEFAULT_TIMEOUT, version=None, tags=(), ...) */
@@ -457,7 +612,7 @@ get_or_set(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *n
     Method *method = (Method *)callable;
     PyObject *value = NULL;
     int is_simple = passes_by(method->state, args, PyVectorcall_NARGS(nargsf), names);
-    int answer = is_simple ? reuse(method->state, args[0], args[1], &value) : PYTHONS;
+    int answer = is_simple ? reuse(method->state, args[0], args[1], names, &value) : PYTHONS;
     return answer == PYTHONS ? in_python(method, args, nargsf, names) : value;
 }
 
@@ -792,7 +947,7 @@ answer_call(Coroutine *it, PyObject **value)
         return answer;
     }
     if (it->method->call == aget_or_set) {
-        return reuse(state, self, it->args[1], value);
+        return reuse(state, self, it->args[1], it->names, value);
     }
     PyObject *const *args = it->args;
     int is_simple = it->given < 4 || args[3] == Py_None;
@@ -1198,7 +1353,7 @@ answer_cached(State *state, PyObject *const *args, Py_ssize_t given, PyObject **
     }
     else {
         answer = reads_as_ours(state, cache);
-        answer = answer == OURS ? reuse(state, cache, key, value) : answer;
+        answer = answer == OURS ? reuse(state, cache, key, NULL, value) : answer;
     }
     if (answer == OURS && count(state, counted, F_ANSWERS) == ERROR) {
         Py_CLEAR(*value);

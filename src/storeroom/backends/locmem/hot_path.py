@@ -12,11 +12,13 @@ from typing import Any, Final, TypeVar
 
 from storeroom import timeouts
 from storeroom.backends.locmem.contents import MemoryContents
-from storeroom.config.freshness import FreshnessOptions
+from storeroom.backends.locmem.values import Enveloped
+from storeroom.config.freshness import Freshness, FreshnessOptions
 from storeroom.engines.counts import Counters, Sampled
 from storeroom.engines.nesting import Alone
 from storeroom.eviction import ENCODED, BoundedMap, Entry
 from storeroom.eviction.deadlines import ExpiryIndex
+from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING, OVERLAY_ATTRIBUTE
 from storeroom.storage.interruptions import raise_if_foreign
 
@@ -37,8 +39,8 @@ def _load() -> Any:
     except ModuleNotFoundError:  # it was not built; one that is broken is an error
         return None
     module.learn(
-        MemoryContents, Entry, Counters, Sampled, BoundedMap, Alone, ExpiryIndex, OVERLAY_ATTRIBUTE, vars(timeouts),
-        loads, raise_if_foreign, ENCODED, MISSING, timeouts.DEFAULT_TIMEOUT, _PASSED_BY, timeouts.parse_words,
+        MemoryContents, Entry, Counters, Sampled, BoundedMap, Alone, ExpiryIndex, Envelope, Enveloped, Freshness,
+        OVERLAY_ATTRIBUTE, vars(timeouts), loads, raise_if_foreign, ENCODED, MISSING, timeouts.DEFAULT_TIMEOUT, _PASSED_BY, timeouts.parse_words,
     )  # fmt: skip
     return module
 
