@@ -32,16 +32,17 @@ its change. A build without that lock keeps the methods in Python. See docs/deci
 enum {
     HANDLE, ENTRY, COUNTERS, SAMPLED, MAP, ALONE, INDEX, ENVELOPE, ENVELOPED, FRESHNESS, CLASSES,
     OVERLAYS = CLASSES, CLOCKS, LOADS, RAISE_IF_FOREIGN, ENCODED_MARK, MISSING, DEFAULT_TIMEOUT, PASSED_BY, PARSE_WORDS,
-    GIVEN,
+    UPTIME, GIVEN,
     N_NOW = GIVEN, N_OVERLAY, N_DEFAULT_TIMEOUT, N_TIMEOUT, N_DEFAULT, N_UNREADABLE, N_SAMPLE, N_LET_GO,
-    N_GET, N__GET, N_GET_OR_SET, N_CHOSEN, N_HANDLES, N_EMPTY, N__OPENED, N_VERSION, NAMED,
+    N_GET, N__GET, N_GET_OR_SET, N_CHOSEN, N_HANDLES, N_EMPTY, N__OPENED, N_VERSION, N_UPTIME, N_ENVELOPED,
+    NAMED,
     ONE = NAMED, TIME, METHOD, COROUTINE, READER, KIND, MOST, LOCMEM,
-    FUNCTION, COUNTED, HANDLER, OBJECTS
+    FUNCTION, COUNTED, HANDLER, CALLS, TIERED = CALLS, TABLE, OBJECTS
 };
 
 static const char *const NAMES[NAMED - GIVEN] = {
     "now", "_overlay", "default_timeout", "timeout", "default", "_unreadable", "_sample", "let_go", "get", "_get",
-    "get_or_set", "_chosen", "handles", "", "_opened", "version",
+    "get_or_set", "_chosen", "handles", "", "_opened", "version", "uptime", "_enveloped",
 };
 
 /* Slots of the classes: where they lie in an object. */
@@ -50,7 +51,8 @@ enum {
     E_KEY, E_VALUE, E_ENCODED, E_EXPIRES_AT, E_FREQ, E_INDEXED,
     C_HITS, C_REUSED, C_MISSES, C_WRITTEN, S_NUMBER, S_DUE, M_HAS_SIZES, M_DROPPED, A_IS_UNDER_WAY, I_DUE,
     H_TAGS, H_FRESHNESS, M_ENTRIES, T_VALUE, T_FRESH_UNTIL, T_TAGS, T_LEASED_UNTIL, B_EARLY, LEARNT,
-    F_ALIAS = LEARNT, F_CACHES, F_COUNTED, F_KEY_OF, F_KIND, F_NOTED, F_ANSWERS, SLOTS
+    F_ALIAS = LEARNT, F_CACHES, F_COUNTED, F_KEY_OF, F_KIND, F_NOTED, F_ANSWERS, LEARNT_OF_CALLS,
+    R_HEAD = LEARNT_OF_CALLS, R_NEAR, R_ENTRIES, R_BELOW, K_TRUSTED_UNTIL, K_DIRECT_HITS, SLOTS
 };
 
 static const struct {
@@ -67,6 +69,8 @@ static const struct {
     {FRESHNESS, "early"},
     {FUNCTION, "_alias"}, {FUNCTION, "_caches"}, {FUNCTION, "_counted"}, {FUNCTION, "_key_of"}, {FUNCTION, "_kind"},
     {FUNCTION, "_noted"}, {COUNTED, "answers"},
+    {TIERED, "_head"}, {TIERED, "_near"}, {TIERED, "_near_entries"}, {TIERED, "_below"}, {TABLE, "trusted_until"},
+    {TABLE, "direct_hits"},
 };
 
 /* The storage key of a key that was asked for twice by the same object, as a program's literals are. */
@@ -156,9 +160,8 @@ joined(PyObject *head, PyObject *key)
 
 /* Return a new reference to f"{head}{key}"; NULL, and no error, if that is no mere concatenation. */
 static PyObject *
-storage_key_of(State *state, PyObject *self, PyObject *key)
+storage_key_of(State *state, PyObject *head, PyObject *key)
 {
-    PyObject *head = SLOT(self, H_HEAD);
     if (head == NULL || !PyUnicode_CheckExact(head) || !PyUnicode_CheckExact(key)) {
         return NULL;
     }
@@ -199,15 +202,39 @@ find_stored(State *state, PyObject *entries, PyObject *storage_key, PyObject **e
     return pythons_or_error();
 }
 
-/* Look a key up: give a new reference to its entry. */
+/* Look a key up, given a cache's head and entries: give a new reference to its entry. */
+static int
+find_by(State *state, PyObject *head, PyObject *entries, PyObject *key, PyObject **entry)
+{
+    PyObject *storage_key = entries == NULL ? NULL : storage_key_of(state, head, key);
+    if (storage_key == NULL) {
+        return pythons_or_error();
+    }
+    int answer = find_stored(state, entries, storage_key, entry);
+    Py_DECREF(storage_key);
+    return answer;
+}
+
 static int
 find(State *state, PyObject *self, PyObject *key, PyObject **entry)
 {
-    PyObject *storage_key = storage_key_of(state, self, key), *entries = SLOT(self, H_ENTRIES);
-    int answer = storage_key != NULL && entries != NULL ? find_stored(state, entries, storage_key, entry)
-                                                        : pythons_or_error();
-    Py_XDECREF(storage_key);
-    return answer;
+    return find_by(state, SLOT(self, H_HEAD), SLOT(self, H_ENTRIES), key, entry);
+}
+
+/* Call a clock that is not read here. */
+static int
+call_clock(PyObject *clock, double *now)
+{
+    Py_INCREF(clock);
+    PyObject *told = PyObject_CallNoArgs(clock);
+    Py_DECREF(clock);
+    if (told == NULL) {
+        return ERROR;
+    }
+    int is_float = PyFloat_CheckExact(told);
+    *now = is_float ? PyFloat_AS_DOUBLE(told) : 0.0;
+    Py_DECREF(told);
+    return is_float ? OURS : PYTHONS;
 }
 
 /* Read timeouts.now(). Where that is Python's own clock, it is read as time.time() reads it, in two thirds of the time
@@ -228,16 +255,25 @@ read_clock(State *state, double *now)
         return OURS;
     }
 #endif
-    Py_INCREF(clock);
-    PyObject *told = PyObject_CallNoArgs(clock);
-    Py_DECREF(clock);
-    if (told == NULL) {
-        return ERROR;
+    return call_clock(clock, now);
+}
+
+/* Read timeouts.uptime() likewise. */
+static int
+read_uptime(State *state, double *now)
+{
+    PyObject *clock = PyDict_GetItemWithError(state->objects[CLOCKS], state->objects[N_UPTIME]);
+    if (clock == NULL) {
+        return pythons_or_error();
     }
-    int is_float = PyFloat_CheckExact(told);
-    *now = is_float ? PyFloat_AS_DOUBLE(told) : 0.0;
-    Py_DECREF(told);
-    return is_float ? OURS : PYTHONS;
+#ifdef CLOCK_BOOTTIME
+    struct timespec moment;
+    if (clock == state->objects[UPTIME] && clock_gettime(CLOCK_BOOTTIME, &moment) == 0) {
+        *now = (double)moment.tv_sec + (double)moment.tv_nsec * 1e-9;
+        return OURS;
+    }
+#endif
+    return call_clock(clock, now);
 }
 
 /* Add one to a number of a record. */
@@ -503,6 +539,17 @@ answer_of(State *state, PyObject *self, Hit *hit, PyObject *absent)
     return value;
 }
 
+/* Tell whether these are arguments of get() without a version. */
+static int
+asks_simply(State *state, PyObject *const *args, Py_ssize_t given, PyObject *names)
+{
+    Py_ssize_t named = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    if (named == 0) {
+        return given >= 2 && (given <= 3 || (given == 4 && args[3] == Py_None));
+    }
+    return given == 2 && named == 1 && PyTuple_GET_ITEM(names, 0) == state->objects[N_DEFAULT];
+}
+
 /* get(self, key, default=None, version=None) */
 static PyObject *
 get(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
@@ -510,10 +557,8 @@ get(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
     Method *method = (Method *)callable;
     State *state = method->state;
     Py_ssize_t given = PyVectorcall_NARGS(nargsf), named = names == NULL ? 0 : PyTuple_GET_SIZE(names);
-    int is_simple = given >= 2 && (given <= 3 || (given == 4 && args[3] == Py_None)) && named == 0;
-    is_simple = is_simple || (given == 2 && named == 1 && PyTuple_GET_ITEM(names, 0) == state->objects[N_DEFAULT]);
     Hit hit;
-    int answer = is_simple ? find_live(state, args[0], args[1], &hit) : PYTHONS;
+    int answer = asks_simply(state, args, given, names) ? find_live(state, args[0], args[1], &hit) : PYTHONS;
     if (answer != OURS) {
         return answer == ERROR ? NULL : in_python(method, args, nargsf, names);
     }
@@ -571,6 +616,27 @@ serve(State *state, PyObject *self, Hit *hit)
     return answer;
 }
 
+/* Read the pickle of a hit, if it has one. That it is not readable, the method in Python finds out, too. */
+static int
+load(State *state, Hit *hit)
+{
+    if (hit->pickle != NULL) {
+        hit->value = PyObject_CallOneArg(state->objects[LOADS], hit->pickle);
+    }
+    if (hit->value != NULL) {
+        return OURS;
+    }
+    PyObject *error = caught();
+    if (error == NULL) {
+        return ERROR;
+    }
+    PyObject *terms[] = {error, state->objects[LOADS], hit->pickle};
+    PyObject *none = PyObject_Vectorcall(state->objects[RAISE_IF_FOREIGN], terms, 3, NULL);
+    Py_DECREF(error);
+    Py_XDECREF(none);
+    return none == NULL ? ERROR : PYTHONS;
+}
+
 /* Find the object of a live entry for get_or_set(), and count it. */
 static int
 reuse(State *state, PyObject *self, PyObject *key, PyObject *names, PyObject **value)
@@ -584,19 +650,8 @@ reuse(State *state, PyObject *self, PyObject *key, PyObject *names, PyObject **v
     if (answer != OURS) {
         return answer;
     }
-    if (hit.pickle != NULL) {
-        hit.value = PyObject_CallOneArg(state->objects[LOADS], hit.pickle);
-    }
-    PyObject *error = hit.value == NULL ? caught() : NULL;
-    if (error != NULL) { /* not readable, which the method in Python finds out, too */
-        PyObject *terms[] = {error, state->objects[LOADS], hit.pickle};
-        PyObject *none = PyObject_Vectorcall(state->objects[RAISE_IF_FOREIGN], terms, 3, NULL);
-        Py_DECREF(error);
-        let_go(&hit);
-        Py_XDECREF(none);
-        return none == NULL ? ERROR : PYTHONS;
-    }
-    answer = hit.value == NULL ? ERROR : hit.is_enveloped ? serve(state, self, &hit) : OURS;
+    answer = load(state, &hit);
+    answer = answer == OURS && hit.is_enveloped ? serve(state, self, &hit) : answer;
     if (answer == OURS && (bump(state, hit.entry) == ERROR || count(state, hit.counters, C_REUSED) == ERROR)) {
         answer = ERROR;
     }
@@ -614,6 +669,61 @@ get_or_set(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *n
     int is_simple = passes_by(method->state, args, PyVectorcall_NARGS(nargsf), names);
     int answer = is_simple ? reuse(method->state, args[0], args[1], names, &value) : PYTHONS;
     return answer == PYTHONS ? in_python(method, args, nargsf, names) : value;
+}
+
+/* Find an entry of a near tier that is to be believed, and its object. */
+static int
+find_near(State *state, PyObject *self, PyObject *key, Hit *hit)
+{
+    memset(hit, 0, sizeof(Hit));
+    PyTypeObject *tiered = (PyTypeObject *)state->objects[TIERED];
+    PyObject *near = tiered != NULL && PyObject_TypeCheck(self, tiered) ? SLOT(self, R_NEAR) : NULL;
+    if (!IS(near, TABLE)) {
+        return PYTHONS;
+    }
+    hit->counters = Py_NewRef(near);
+    PyObject *overlay = PyObject_GetAttr(self, state->objects[N_OVERLAY]);
+    int answer = overlay == NULL ? ERROR : overlay == SLOT(self, R_BELOW) ? OURS : PYTHONS;
+    Py_XDECREF(overlay);
+    double now;
+    answer = answer == OURS ? find_by(state, SLOT(self, R_HEAD), SLOT(self, R_ENTRIES), key, &hit->entry) : answer;
+    answer = answer == OURS ? read_uptime(state, &now) : answer;
+    if (answer == OURS) {
+        PyObject *expires_at = SLOT(hit->entry, E_EXPIRES_AT), *trusted_until = SLOT(near, K_TRUSTED_UNTIL);
+        int is_believed = IS_FLOAT(expires_at) && PyFloat_AS_DOUBLE(expires_at) > now && IS_FLOAT(trusted_until) &&
+                          now < PyFloat_AS_DOUBLE(trusted_until);
+        answer = is_believed && take(state, hit) ? load(state, hit) : PYTHONS;
+    }
+    if (answer != OURS) {
+        let_go(hit);
+    }
+    return answer;
+}
+
+/* TieredCache.get(self, key, default=None, version=None) */
+static PyObject *
+get_near(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    Method *method = (Method *)callable;
+    State *state = method->state;
+    Py_ssize_t given = PyVectorcall_NARGS(nargsf), named = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    Hit hit;
+    int answer = asks_simply(state, args, given, names) ? find_near(state, args[0], args[1], &hit) : PYTHONS;
+    if (answer != OURS) {
+        return answer == ERROR ? NULL : in_python(method, args, nargsf, names);
+    }
+    PyObject *value = NULL, *absent = given + named > 2 ? args[2] : Py_None;
+    if (bump(state, hit.entry) == OURS) {
+        if ((hit.is_enveloped || hit.pickle != NULL) && IS(hit.value, ENVELOPE)) {
+            PyObject *terms[] = {args[0], args[1], hit.value, absent};
+            value = PyObject_VectorcallMethod(state->objects[N_ENVELOPED], terms, 4, NULL);
+        }
+        else if (count(state, hit.counters, K_DIRECT_HITS) == OURS) {
+            value = Py_NewRef(hit.value);
+        }
+    }
+    let_go(&hit);
+    return value;
 }
 
 /* Writes ----------------------------------------------------------------------------------------------------------- */
@@ -1555,36 +1665,56 @@ learn(PyObject *module, PyObject *const *args, Py_ssize_t given)
     Py_RETURN_NONE;
 }
 
+/* Take classes whose methods are compiled later than those of local memory, and find out where their slots lie. */
+static int
+learn_more(State *state, PyObject *const *args, int first, int end, int slot, int last)
+{
+    for (; slot < last; slot++) {
+        PyObject *owner = args[SLOT_NAMES[slot].owner - first];
+        if (learn_offset(owner, SLOT_NAMES[slot].name, &state->offsets[slot]) == ERROR) {
+            return ERROR;
+        }
+    }
+    for (int each = first; each < end; each++) {
+        Py_XSETREF(state->objects[each], Py_NewRef(args[each - first]));
+    }
+    return OURS;
+}
+
 static PyObject *
 learn_calls(PyObject *module, PyObject *const *args, Py_ssize_t given)
 {
     State *state = PyModule_GetState(module);
-    if (given != OBJECTS - FUNCTION || !PyType_Check(args[0]) || !PyType_Check(args[1]) || !PyType_Check(args[2])) {
+    if (given != CALLS - FUNCTION || !PyType_Check(args[0]) || !PyType_Check(args[1]) || !PyType_Check(args[2])) {
         PyErr_SetString(PyExc_TypeError, "learn_calls() takes the three classes of its own hot_path.py");
         return NULL;
     }
-    for (int each = LEARNT; each < SLOTS; each++) {
-        PyObject *owner = args[SLOT_NAMES[each].owner - FUNCTION];
-        if (learn_offset(owner, SLOT_NAMES[each].name, &state->offsets[each]) == ERROR) {
-            return NULL;
-        }
+    return learn_more(state, args, FUNCTION, CALLS, LEARNT, LEARNT_OF_CALLS) == ERROR ? NULL : Py_NewRef(Py_None);
+}
+
+static PyObject *
+learn_tiers(PyObject *module, PyObject *const *args, Py_ssize_t given)
+{
+    State *state = PyModule_GetState(module);
+    if (given != OBJECTS - TIERED || !PyType_Check(args[0]) || !PyType_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "learn_tiers() takes the two classes of its own hot_path.py");
+        return NULL;
     }
-    for (int each = FUNCTION; each < OBJECTS; each++) {
-        Py_XSETREF(state->objects[each], Py_NewRef(args[each - FUNCTION]));
-    }
-    Py_RETURN_NONE;
+    return learn_more(state, args, TIERED, OBJECTS, LEARNT_OF_CALLS, SLOTS) == ERROR ? NULL : Py_NewRef(Py_None);
 }
 
 static PyObject *
 compiled(PyObject *module, PyObject *function)
 {
     State *state = PyModule_GetState(module);
-    PyObject *name = PyObject_GetAttrString(function, "__name__");
-    const char *text = name == NULL ? NULL : PyUnicode_AsUTF8(name);
+    PyObject *name = PyObject_GetAttrString(function, "__qualname__");
+    const char *whole = name == NULL ? NULL : PyUnicode_AsUTF8(name);
+    const char *dot = whole == NULL ? NULL : strrchr(whole, '.'), *text = dot == NULL ? whole : dot + 1;
     Method *made = NULL;
     if (text != NULL) {
         PyTypeObject *type = (PyTypeObject *)state->objects[METHOD];
-        vectorcallfunc call = strcmp(text, "get") == 0           ? get
+        vectorcallfunc call = strcmp(whole, "TieredCache.get") == 0 ? get_near
+                              : strcmp(text, "get") == 0         ? get
                               : strcmp(text, "aget") == 0        ? aget
                               : strcmp(text, "get_or_set") == 0  ? get_or_set
                               : strcmp(text, "aget_or_set") == 0 ? aget_or_set
@@ -1674,6 +1804,7 @@ module_exec(PyObject *module)
 static PyMethodDef module_methods[] = {
     {"compiled", compiled, METH_O, "Return the compiled form of a method of LocMemCache, known by its name."},
     {"learn_calls", (PyCFunction)(void (*)(void))learn_calls, METH_FASTCALL, "Take the classes of cached functions."},
+    {"learn_tiers", (PyCFunction)(void (*)(void))learn_tiers, METH_FASTCALL, "Take the classes of tiers."},
     {"learn", (PyCFunction)(void (*)(void))learn, METH_FASTCALL, "Take the classes and objects that methods turn to."},
     {NULL, NULL, 0, NULL},
 };

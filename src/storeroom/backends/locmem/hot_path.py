@@ -22,7 +22,7 @@ from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING, OVERLAY_ATTRIBUTE
 from storeroom.storage.interruptions import raise_if_foreign
 
-__all__ = ["IS_COMPILED", "hasten", "hot"]
+__all__ = ["IS_COMPILED", "hasten", "hasten_tiers", "hot"]
 
 T = TypeVar("T")
 
@@ -40,7 +40,8 @@ def _load() -> Any:
         return None
     module.learn(
         MemoryContents, Entry, Counters, Sampled, BoundedMap, Alone, ExpiryIndex, Envelope, Enveloped, Freshness,
-        OVERLAY_ATTRIBUTE, vars(timeouts), loads, raise_if_foreign, ENCODED, MISSING, timeouts.DEFAULT_TIMEOUT, _PASSED_BY, timeouts.parse_words,
+        OVERLAY_ATTRIBUTE, vars(timeouts), loads, raise_if_foreign, ENCODED, MISSING, timeouts.DEFAULT_TIMEOUT,
+        _PASSED_BY, timeouts.parse_words, timeouts.BOOT_CLOCK,
     )  # fmt: skip
     return module
 
@@ -62,3 +63,9 @@ def hasten(functions: Any, *classes: type) -> None:
     if _module is not None and not hasattr(functions.__call__, "__wrapped__"):
         _module.learn_calls(functions, *classes)
         functions.__call__ = hot(functions.__call__)
+
+
+def hasten_tiers(*classes: type) -> None:
+    """Compile get() of tiers, given their class, and that of the nearest one's table."""
+    if _module is not None:
+        _module.learn_tiers(*classes)
