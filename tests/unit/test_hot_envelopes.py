@@ -193,6 +193,67 @@ def test_an_ordinary_hit_enters_no_frame_of_python(tags):
         assert calls_of(lambda: tiered.get("key")) > 0
 
 
+#: The text of a tag's entry, and the version that an envelope remembers, -> whether that is the one.
+VERSIONS: list[tuple[object, object, bool]] = [
+    (f"{0:016x} 1.0", 0, True),
+    (f"{2**64 - 1:016x} inf", 2**64 - 1, True),
+    (f"{2**63 + 10:016x} inf", 2**63 + 10, True),
+    (f"{1:016x} 1.0", True, True),
+    (f"{2**64:016x} 1.0", 2**64, True),
+    (f"{-1:016x} 1.0", -1, True),
+    (f"{0:016x} é", 0, True),
+    (f"{1:016x} 1.0", 0, False),
+    (f"{2**63:016x} 1.0", 0, False),
+    (f"{10:016X} 1.0", 10, False),
+    (f"{0:016x}", 0, False),
+    (f"{0:016x}x1.0", 0, False),
+    (f"{0:015x} 1.0", 0, False),
+    (Key(f"{0:016x} 1.0"), 0, False),
+    (f"{0:016x} 1.0".encode(), 0, False),
+]
+
+
+@pytest.mark.parametrize(("found", "version", "is_written"), VERSIONS, ids=range(len(VERSIONS)))
+@pytest.mark.parametrize("kind", [LocMemCache, InPython])
+def test_a_version_is_told_by_its_text(kind, found, version, is_written):
+    """All 64 bits and the blank behind them count; the tag before it is told of one hit, whatever its own."""
+    with engines_of_its_own():
+        cache = kind(kind.__name__, {})
+        cache.set("key", "value", tags=["first", "second"])
+        (first, stamp), (second, _) = cache._bounded.entries[":1:key"].encoded.tags
+        cache._bounded.entries[":1:key"].encoded.tags = ((first, stamp), (second, version))
+        cache._tags.entries[second].value = found
+        assert cache.get("key") == ("value" if is_written else None)
+        assert (cache._tags.entries[first].freq, cache._tags.entries[second].freq) == (1, int(is_written))
+        assert cache.get_or_set("key", "new") == ("value" if is_written else "new")
+
+
+@pytest.mark.parametrize("kind", [LocMemCache, InPython])
+def test_a_lease_is_looked_after(kind, monkeypatch):
+    """Somebody who reads an entry whose value is computed anew sees whether its flight is in vain."""
+    looks: list[str] = []
+    monkeypatch.setattr("storeroom.engines.flights.Flights.look_after", lambda _, key: looks.append(key))
+    with engines_of_its_own():
+        cache = kind(kind.__name__, {})
+        cache.set("key", "value", tags=["t"])
+        cache._bounded.entries[":1:key"].encoded.leased_until = timeouts.now() + 50
+        assert (cache.get_or_set("key", "new"), looks) == ("value", [":1:key"])
+
+
+@pytest.mark.parametrize("kind", [TieredCache, TiersInPython])
+def test_the_nearest_tier_is_believed_for_as_long_as_it_may_be(kind):
+    """After that the storage is asked."""
+    with engines_of_its_own(), FakeClock() as clock:
+        cache = tiers(kind, 10)
+        cache.set("key", 1)
+        assert cache.get("key") == 1
+        cache._storage.set("key", 2)
+        clock.advance(9)
+        assert [cache.get("key"), cache._near.direct_hits] == [1, 1]
+        clock.advance(1)
+        assert [cache.get("key"), cache._near.direct_hits] == [2, 1]
+
+
 @pytest.mark.parametrize("kind", [LocMemCache, InPython])
 def test_more_tags_than_a_dict_holds_are_read(kind):
     """Versions in shards are found, and a changed one is a miss."""
