@@ -50,6 +50,7 @@ OPTIONS = [
     {"stale_if_error": 5},
     {"early": -1},
     {"version": None},
+    {"version": 2},
     {"wrong": 1},
 ]
 
@@ -65,6 +66,7 @@ def drawn(chance: random.Random) -> tuple[str, list[Any], dict[str, Any]]:
         ("get", [key, "default"], {}),
         ("aget", [key, "default"], {}),
         ("get_or_set", [key, value, timeout], names),
+        ("get_or_set", [key, value, timeout, None], names),
         ("get_or_set", [key, value], {"timeout": timeout, **names}),
         ("aget_or_set", [key, value], {"timeout": timeout, **names}),
         ("set", [key, 1 if callable(value) else value, timeout], {"tags": tags}),
@@ -74,7 +76,7 @@ def drawn(chance: random.Random) -> tuple[str, list[Any], dict[str, Any]]:
         ("touch", [key, 2], {}),
         ("clear", [], {}),
     ]
-    return chance.choices(calls, [3, 3, 3, 3, 3, 3, 4, 1, 1, 1, 1, 0.1])[0]
+    return chance.choices(calls, [3, 3, 3, 3, 1, 3, 3, 4, 1, 1, 1, 1, 0.1])[0]
 
 
 def odd(cache: Any, which: float) -> None:
