@@ -1,10 +1,10 @@
 /* The ordinary hit of local memory, and its ordinary overwrite, compiled.
 
-A method made here stands in place of one of LocMemCache that is written in Python, and does the same to the same
-objects: it reads the slots of handles, entries and counters where Python has laid them out. It takes up only what
-happens in almost every call. Where it meets anything else it has changed nothing yet, and hands the very call to the
-method in Python, which is all that there is where this file is not compiled. So nothing is decided here that is not
-decided there.
+A method made here stands in place of one of LocMemCache, or of TieredCache, that is written in Python, and does the
+same to the same objects: it reads the slots of handles, entries and counters where Python has laid them out. It takes
+up only what happens in almost every call. Where it meets anything else it has changed nothing yet, and hands the very
+call to the method in Python, which is all that there is where this file is not compiled. So nothing is decided here
+that is not decided there.
 
 Everything is done under the interpreter's lock, and in one piece: nothing runs between the last look at an entry and
 its change. A build without that lock keeps the methods in Python. See docs/decisions/0025-compiled-hits.md. */
@@ -460,18 +460,20 @@ open_live(State *state, PyObject *self, PyObject *envelope, PyObject **value)
     int answer = read_clock(state, &now);
     PyObject *map = SLOT(self, H_TAGS), *tags = SLOT(envelope, T_TAGS), *until = SLOT(envelope, T_FRESH_UNTIL);
     PyObject *kept = SLOT(envelope, T_VALUE);
-    if (answer != OURS || !IS(map, MAP) || tags == NULL || !PyTuple_CheckExact(tags) || kept == NULL ||
-        !IS_FLOAT(until) || !(PyFloat_AS_DOUBLE(until) > now)) {
+    int is_fresh = answer == OURS && IS_FLOAT(until) && PyFloat_AS_DOUBLE(until) > now;
+    if (!is_fresh || !IS(map, MAP) || tags == NULL || !PyTuple_CheckExact(tags) || kept == NULL) {
         return answer == ERROR ? ERROR : PYTHONS;
     }
-    Py_INCREF(map);
+    Py_INCREF(map); /* a look into shards may run code */
     Py_INCREF(tags);
     Py_INCREF(kept);
     answer = are_current(state, map, tags, now);
     Py_DECREF(tags);
     Py_DECREF(map);
-    *value = answer == OURS ? kept : NULL;
-    if (answer != OURS) {
+    if (answer == OURS) {
+        *value = kept;
+    }
+    else {
         Py_DECREF(kept);
     }
     return answer;
