@@ -29,8 +29,8 @@ else:
     from _datetime import datetime, timedelta  # the C module alone: ``datetime`` is all of it in Python first
 
 __all__ = [
-    "AT_ONCE", "DEFAULT_TIMEOUT", "LONGEST_TIMEOUT", "NEVER", "NUMBERS", "DefaultTimeout", "Moment", "Timeout", "epoch",
-    "expires_at", "now", "parse_timeout", "parse_words", "skipped", "uptime",
+    "AT_ONCE", "BOOT_CLOCK", "DEFAULT_TIMEOUT", "LONGEST_TIMEOUT", "NEVER", "NUMBERS", "DefaultTimeout", "Moment",
+    "Timeout", "epoch", "expires_at", "now", "parse_timeout", "parse_words", "skipped", "uptime",
 ]  # fmt: skip
 
 _HAS_UPTIME: Final = hasattr(time, "CLOCK_BOOTTIME")
@@ -38,7 +38,10 @@ _HAS_UPTIME: Final = hasattr(time, "CLOCK_BOOTTIME")
 now = time.time
 """The clock: epoch seconds. Always read as ``timeouts.now()``: the tests' fake clock replaces this attribute."""
 
-uptime: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_BOOTTIME) if _HAS_UPTIME else time.monotonic
+BOOT_CLOCK: Final[Any] = partial(time.clock_gettime, time.CLOCK_BOOTTIME) if _HAS_UPTIME else time.monotonic
+"""The system's own clock for uptime(), by which that is told from a fake one."""
+
+uptime: Callable[[], float] = BOOT_CLOCK
 """Seconds since a moment that is the same for all processes of this machine: nobody sets this clock, and it goes on
 while the machine sleeps. Always read as ``timeouts.uptime()``: the fake clock replaces it, too."""
 

@@ -26,9 +26,10 @@ import pytest
 from storeroom import cached, caches, configure, timeouts
 from storeroom.backends.locmem import LocMemCache
 from storeroom.backends.locmem.hot_path import IS_COMPILED
+from storeroom.backends.tiered import TieredCache
 from storeroom.exceptions import InvalidCacheKey, StoreroomError
 from storeroom.functions.cached_function import Options
-from storeroom.keys import default_key_func
+from storeroom.keys import TAG_PREFIX, default_key_func
 from storeroom.storage.hooks import MISSING
 from storeroom.testing import FakeClock
 from storeroom.testing.isolation import engines_of_its_own
@@ -441,6 +442,23 @@ class Plain:
 
 FUNCTIONS: Any = weakref.WeakKeyDictionary()
 
+TIERS: Any = weakref.WeakKeyDictionary()
+
+
+def tiered_before(cache: Any) -> TieredCache:
+    """Return tiers whose storage is the cache's."""
+    if cache not in TIERS:
+        tiers = [{"BACKEND": LocMemCache}, {"BACKEND": LocMemCache, "LOCATION": "hot"}]
+        TIERS[cache] = TieredCache("", {"OPTIONS": {"tiers": tiers, "max_staleness": 100}})
+        TIERS[cache].get_many(["bare", "pickled", "t+p", "tagged"])
+    return TIERS[cache]
+
+
+def break_near(tiered: Any) -> None:
+    """Let the pickle that is near be none."""
+    tiered._near.entries[":1:pickled"].encoded = b"no pickle"
+
+
 #: A way through the methods -> a call that takes it.
 WAYS = {
     "a text": lambda cache, key, value: cache.get(key),
@@ -491,6 +509,22 @@ WAYS = {
     "aget_or_set()": lambda cache, key, value: done(cache, "aget_or_set", [key, value], {"timeout": 5}),
     "an aget() not awaited": lambda cache, key, value: cache.aget(key, value).close(),
     "the frame of an aget()": lambda cache, key, value: [it := cache.aget(key), it.cr_frame.f_code, it.close()],
+    "tags": lambda cache, key, value: [cache.get("tagged"), cache.get_or_set("tagged", value, 5, tags=[value])],
+    "tags of a pickle": lambda cache, key, value: [cache.get("t+p"), cache.get_or_set("t+p", 1, tags=[key])],
+    "tags that are over": lambda cache, key, value: cache.get("untagged", value),
+    "tags by Python": lambda cache, key, value: cache.get_or_set("tagged", value, timeout=5, early=1),
+    "tags that do not fit": lambda cache, key, value: [cache.get("odd"), cache.get_or_set("odd", value, timeout=0)],
+    "tags, awaited": lambda cache, key, value: done(cache, "aget_or_set", ["tagged", value], {"tags": [key]}),
+    "tiers": lambda cache, key, value: [tiered_before(cache).get("bare"), tiered_before(cache).get("pickled", value)],
+    "tiers with tags": lambda cache, key, value: [tiered_before(cache).get("t+p"), tiered_before(cache).get("tagged")],
+    "tiers without": lambda cache, key, value: [
+        tiered_before(cache).get("absent", value),
+        done(TieredCache, "get", [key], {}),
+    ],
+    "tiers that break": lambda cache, key, value: [
+        break_near(tiered_before(cache)),
+        tiered_before(cache).get("pickled"),
+    ],
     "a bound method": lambda cache, key, value: (cache.get.__name__, cache.set.__doc__, repr(cache.get_or_set)),
 }
 
@@ -501,6 +535,11 @@ def test_no_way_loses_an_object_or_a_reference(cache, way):
     key, value = (f"{name}{len(name)}" for name in ("key", "value"))
     cache.set("pickled", ["value"])
     cache.set("broken", [1])
+    cache.set("bare", 1)
+    for name, kept in (("tagged", value), ("t+p", [value]), ("untagged", value), ("odd", value)):
+        cache.set(name, kept, tags=[key, name])
+    cache.invalidate_tags("untagged")
+    cache._tags.entries[f"{TAG_PREFIX}:0:odd"].value = "no version"
     cache._bounded.entries[":1:broken"].encoded = b"no pickle"
     cache.set(key, value)
     held = [
@@ -514,6 +553,10 @@ def test_no_way_loses_an_object_or_a_reference(cache, way):
         cache._counters,
         cache._bounded,
         vars(timeouts),
+        cache._tags,
+        cache._freshness,
+        *(cache._bounded.entries[":1:tagged"].encoded.tags),
+        *cache._tags.entries.values(),
     ]
 
     gc.freeze()  # each look would go through all that other tests have left

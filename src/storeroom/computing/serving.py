@@ -56,7 +56,7 @@ def judge(hooks: StorageHooks, storage_key: str, found: Any, options: Freshness)
         options,
         paused=hooks.flights.is_paused(storage_key),
         failed=options.error_timeout > 0 and hooks.flights.error_of(storage_key) is not None,
-        draw=draw(),
+        draw=draw() if options.early else 1.0,
     )
 
 

@@ -100,6 +100,9 @@ class NearTable(Engine):
         is_tracked: whether a channel hears of every change.
     """
 
+    # These are read by the compiled get() of tiers: see hot_path in storeroom.backends.locmem.
+    __slots__ = ("direct_hits", "trusted_until")
+
     can_be_forgotten = True
 
     def __init__(self, tolerance: Tolerance) -> None:

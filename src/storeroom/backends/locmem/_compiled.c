@@ -1,10 +1,10 @@
 /* The ordinary hit of local memory, and its ordinary overwrite, compiled.
 
-A method made here stands in place of one of LocMemCache that is written in Python, and does the same to the same
-objects: it reads the slots of handles, entries and counters where Python has laid them out. It takes up only what
-happens in almost every call. Where it meets anything else it has changed nothing yet, and hands the very call to the
-method in Python, which is all that there is where this file is not compiled. So nothing is decided here that is not
-decided there.
+A method made here stands in place of one of LocMemCache, or of TieredCache, that is written in Python, and does the
+same to the same objects: it reads the slots of handles, entries and counters where Python has laid them out. It takes
+up only what happens in almost every call. Where it meets anything else it has changed nothing yet, and hands the very
+call to the method in Python, which is all that there is where this file is not compiled. So nothing is decided here
+that is not decided there.
 
 Everything is done under the interpreter's lock, and in one piece: nothing runs between the last look at an entry and
 its change. A build without that lock keeps the methods in Python. See docs/decisions/0025-compiled-hits.md. */
@@ -25,31 +25,34 @@ its change. A build without that lock keeps the methods in Python. See docs/deci
 #define NOTES 256         /* storage keys that are remembered: at 32 bytes, no more than two pages of memory */
 #define MOST_NOTED 1024   /* keys of one function that are remembered */
 #define LONGEST_CALL 6 /* arguments that a coroutine keeps until it is awaited */
+#define MOST_TAGS 8    /* of an entry whose tags are looked at here */
 #define LONGEST_NOTED 200 /* characters of a key whose storage key is remembered: no large one is kept alive */
 
 /* Objects of Python's: first those that learn() is given, in its order, and the classes first of all. */
 enum {
-    HANDLE, ENTRY, COUNTERS, SAMPLED, MAP, ALONE, INDEX, CLASSES,
+    HANDLE, ENTRY, COUNTERS, SAMPLED, MAP, ALONE, INDEX, ENVELOPE, ENVELOPED, FRESHNESS, CLASSES,
     OVERLAYS = CLASSES, CLOCKS, LOADS, RAISE_IF_FOREIGN, ENCODED_MARK, MISSING, DEFAULT_TIMEOUT, PASSED_BY, PARSE_WORDS,
-    GIVEN,
+    UPTIME, GIVEN,
     N_NOW = GIVEN, N_OVERLAY, N_DEFAULT_TIMEOUT, N_TIMEOUT, N_DEFAULT, N_UNREADABLE, N_SAMPLE, N_LET_GO,
-    N_GET, N__GET, N_GET_OR_SET, N_AGET_OR_SET, N_CALL, NAMED,
+    N_GET, N__GET, N_GET_OR_SET, N_AGET_OR_SET, N_CALL, N__OPENED, N_VERSION, N_UPTIME, N_ENVELOPED, NAMED,
     ONE = NAMED, TIME, METHOD, COROUTINE, READER, KIND, MOST, LOCMEM,
-    FUNCTION, COUNTED, HANDLER, CONFIGURATION, OBJECTS
+    FUNCTION, COUNTED, HANDLER, CONFIGURATION, CALLS, TIERED = CALLS, TABLE, OBJECTS
 };
 
 static const char *const NAMES[NAMED - GIVEN] = {
     "now", "_overlay", "default_timeout", "timeout", "default", "_unreadable", "_sample", "let_go", "get", "_get",
-    "get_or_set", "aget_or_set", "__call__",
+    "get_or_set", "aget_or_set", "__call__", "_opened", "version", "uptime", "_enveloped",
 };
 
 /* Slots of the classes: where they lie in an object. */
 enum {
     H_HEAD, H_IS_BARE, H_ENTRIES, H_COUNTERS, H_MAP, H_ALONE, H_INDEX,
     E_KEY, E_VALUE, E_ENCODED, E_EXPIRES_AT, E_FREQ, E_INDEXED,
-    C_HITS, C_REUSED, C_MISSES, C_WRITTEN, S_NUMBER, S_DUE, M_HAS_SIZES, M_DROPPED, A_IS_UNDER_WAY, I_DUE, LEARNT,
+    C_HITS, C_REUSED, C_MISSES, C_WRITTEN, S_NUMBER, S_DUE, M_HAS_SIZES, M_DROPPED, A_IS_UNDER_WAY, I_DUE,
+    H_TAGS, H_FRESHNESS, M_ENTRIES, T_VALUE, T_FRESH_UNTIL, T_TAGS, T_LEASED_UNTIL, B_EARLY, LEARNT,
     F_ALIAS = LEARNT, F_CACHES, F_CALLED, F_CALLED_BY, F_COUNTED, F_KEY_OF, F_KIND, F_NOTED, F_NOTED_HEAD, F_ANSWERS,
-    F_CHOSEN, F_HANDLES, SLOTS
+    F_CHOSEN, F_HANDLES, LEARNT_OF_CALLS,
+    R_HEAD = LEARNT_OF_CALLS, R_NEAR, R_ENTRIES, R_BELOW, K_TRUSTED_UNTIL, K_DIRECT_HITS, SLOTS
 };
 
 static const struct {
@@ -61,10 +64,14 @@ static const struct {
     {ENTRY, "key"}, {ENTRY, "value"}, {ENTRY, "encoded"}, {ENTRY, "expires_at"}, {ENTRY, "freq"}, {ENTRY, "indexed"},
     {COUNTERS, "hits"}, {COUNTERS, "reused"}, {COUNTERS, "misses"}, {COUNTERS, "written"},
     {SAMPLED, "number"}, {SAMPLED, "due"}, {MAP, "has_sizes"}, {MAP, "dropped"}, {ALONE, "is_under_way"},
-    {INDEX, "due"},
+    {INDEX, "due"}, {HANDLE, "_tags"}, {HANDLE, "_freshness"}, {MAP, "entries"},
+    {ENVELOPE, "value"}, {ENVELOPE, "fresh_until"}, {ENVELOPE, "tags"}, {ENVELOPE, "leased_until"},
+    {FRESHNESS, "early"},
     {FUNCTION, "_alias"}, {FUNCTION, "_caches"}, {FUNCTION, "_called"}, {FUNCTION, "_called_by"},
     {FUNCTION, "_counted"}, {FUNCTION, "_key_of"}, {FUNCTION, "_kind"}, {FUNCTION, "_noted"},
     {FUNCTION, "_noted_head"}, {COUNTED, "answers"}, {HANDLER, "_chosen"}, {CONFIGURATION, "handles"},
+    {TIERED, "_head"}, {TIERED, "_near"}, {TIERED, "_near_entries"}, {TIERED, "_below"}, {TABLE, "trusted_until"},
+    {TABLE, "direct_hits"},
 };
 
 /* The storage key of a key that was asked for twice by the same object, as a program's literals are. */
@@ -155,9 +162,8 @@ joined(PyObject *head, PyObject *key)
 
 /* Return a new reference to f"{head}{key}"; NULL, and no error, if that is no mere concatenation. */
 static PyObject *
-storage_key_of(State *state, PyObject *self, PyObject *key)
+storage_key_of(State *state, PyObject *head, PyObject *key)
 {
-    PyObject *head = SLOT(self, H_HEAD);
     if (head == NULL || !PyUnicode_CheckExact(head) || !PyUnicode_CheckExact(key)) {
         return NULL;
     }
@@ -179,16 +185,10 @@ storage_key_of(State *state, PyObject *self, PyObject *key)
     return storage_key;
 }
 
-typedef int Finder(State *, PyObject *, PyObject *, PyObject **);
-
 /* Look a storage key up: give a new reference to its entry. */
 static int
-find_stored(State *state, PyObject *self, PyObject *storage_key, PyObject **entry)
+find_stored(State *state, PyObject *entries, PyObject *storage_key, PyObject **entry)
 {
-    PyObject *entries = SLOT(self, H_ENTRIES);
-    if (entries == NULL) {
-        return PYTHONS;
-    }
     Py_INCREF(entries);
     if (PyDict_CheckExact(entries)) {
         *entry = Py_XNewRef(PyDict_GetItemWithError(entries, storage_key));
@@ -204,17 +204,49 @@ find_stored(State *state, PyObject *self, PyObject *storage_key, PyObject **entr
     return pythons_or_error();
 }
 
-/* Look a key up, likewise. */
+/* Look a key up, given a cache's head and entries: give a new reference to its entry. */
 static int
-find(State *state, PyObject *self, PyObject *key, PyObject **entry)
+find_by(State *state, PyObject *head, PyObject *entries, PyObject *key, PyObject **entry)
 {
-    PyObject *storage_key = storage_key_of(state, self, key);
+    PyObject *storage_key = entries == NULL ? NULL : storage_key_of(state, head, key);
     if (storage_key == NULL) {
         return pythons_or_error();
     }
-    int answer = find_stored(state, self, storage_key, entry);
+    int answer = find_stored(state, entries, storage_key, entry);
     Py_DECREF(storage_key);
     return answer;
+}
+
+/* The ways to look an entry of a handle up: by a key, or by a storage key that was noted. */
+typedef int Finder(State *, PyObject *, PyObject *, PyObject **);
+
+static int
+find(State *state, PyObject *self, PyObject *key, PyObject **entry)
+{
+    return find_by(state, SLOT(self, H_HEAD), SLOT(self, H_ENTRIES), key, entry);
+}
+
+static int
+find_noted(State *state, PyObject *self, PyObject *storage_key, PyObject **entry)
+{
+    PyObject *entries = SLOT(self, H_ENTRIES);
+    return entries == NULL ? PYTHONS : find_stored(state, entries, storage_key, entry);
+}
+
+/* Call a clock that is not read here. */
+static int
+call_clock(PyObject *clock, double *now)
+{
+    Py_INCREF(clock);
+    PyObject *told = PyObject_CallNoArgs(clock);
+    Py_DECREF(clock);
+    if (told == NULL) {
+        return ERROR;
+    }
+    int is_float = PyFloat_CheckExact(told);
+    *now = is_float ? PyFloat_AS_DOUBLE(told) : 0.0;
+    Py_DECREF(told);
+    return is_float ? OURS : PYTHONS;
 }
 
 /* Read timeouts.now(). Where that is Python's own clock, it is read as time.time() reads it, in two thirds of the time
@@ -235,16 +267,25 @@ read_clock(State *state, double *now)
         return OURS;
     }
 #endif
-    Py_INCREF(clock);
-    PyObject *told = PyObject_CallNoArgs(clock);
-    Py_DECREF(clock);
-    if (told == NULL) {
-        return ERROR;
+    return call_clock(clock, now);
+}
+
+/* Read timeouts.uptime() likewise. */
+static int
+read_uptime(State *state, double *now)
+{
+    PyObject *clock = PyDict_GetItemWithError(state->objects[CLOCKS], state->objects[N_UPTIME]);
+    if (clock == NULL) {
+        return pythons_or_error();
     }
-    int is_float = PyFloat_CheckExact(told);
-    *now = is_float ? PyFloat_AS_DOUBLE(told) : 0.0;
-    Py_DECREF(told);
-    return is_float ? OURS : PYTHONS;
+#ifdef CLOCK_BOOTTIME
+    struct timespec moment;
+    if (clock == state->objects[UPTIME] && clock_gettime(CLOCK_BOOTTIME, &moment) == 0) {
+        *now = (double)moment.tv_sec + (double)moment.tv_nsec * 1e-9;
+        return OURS;
+    }
+#endif
+    return call_clock(clock, now);
 }
 
 /* Tell whether one can be added to a number in its place, and do so: a record alone has it, so that nobody sees it
@@ -307,6 +348,7 @@ in_python(Method *method, PyObject *const *args, size_t nargsf, PyObject *names)
 /* An entry that was found live, and what is needed of it: new references. */
 typedef struct {
     PyObject *counters, *entry, *value, *pickle; /* either of the last two is NULL */
+    int is_enveloped;                            /* whether the object is an envelope, to be opened */
 } Hit;
 
 static void
@@ -316,6 +358,24 @@ let_go(Hit *hit)
     Py_CLEAR(hit->entry);
     Py_CLEAR(hit->value);
     Py_CLEAR(hit->pickle);
+}
+
+/* Take what an entry keeps: an object, an envelope that stands in place of the bytes, or the pickle of either. */
+static int
+take(State *state, Hit *hit)
+{
+    PyObject *value = SLOT(hit->entry, E_VALUE), *encoded = SLOT(hit->entry, E_ENCODED);
+    if (value != state->objects[ENCODED_MARK]) {
+        hit->value = Py_XNewRef(value);
+        return value != NULL;
+    }
+    int is_envelope = IS(encoded, ENVELOPE);
+    hit->is_enveloped = is_envelope || IS(encoded, ENVELOPED);
+    if (!hit->is_enveloped && (encoded == NULL || !PyBytes_CheckExact(encoded))) {
+        return 0;
+    }
+    *(is_envelope ? &hit->value : &hit->pickle) = Py_NewRef(encoded);
+    return 1;
 }
 
 /* Find a live entry whose object, or its pickle, is there. */
@@ -337,12 +397,7 @@ find_live(State *state, PyObject *self, Finder *finder, PyObject *key, Hit *hit)
     answer = answer == OURS ? read_clock(state, &now) : answer;
     if (answer == OURS) {
         PyObject *expires_at = SLOT(hit->entry, E_EXPIRES_AT);
-        PyObject *value = SLOT(hit->entry, E_VALUE), *encoded = SLOT(hit->entry, E_ENCODED);
-        int is_pickled = value == state->objects[ENCODED_MARK];
-        int is_there = is_pickled ? encoded != NULL && PyBytes_CheckExact(encoded) : value != NULL;
-        if (is_there && IS_FLOAT(expires_at) && PyFloat_AS_DOUBLE(expires_at) > now) {
-            hit->value = is_pickled ? NULL : Py_NewRef(value);
-            hit->pickle = is_pickled ? Py_NewRef(encoded) : NULL;
+        if (IS_FLOAT(expires_at) && PyFloat_AS_DOUBLE(expires_at) > now && take(state, hit)) {
             return OURS;
         }
         answer = PYTHONS;
@@ -369,6 +424,104 @@ bump(State *state, PyObject *entry)
     }
     Py_SETREF(SLOT(entry, E_FREQ), more);
     return OURS;
+}
+
+/* Tell whether a tag's entry has this version: is_written() of storeroom.storage.tags. */
+static int
+is_written(PyObject *found, PyObject *version)
+{
+    if (!IS_TEXT(found) || !PyUnicode_IS_COMPACT_ASCII(found) || PyUnicode_GET_LENGTH(found) < 17 ||
+        !PyLong_CheckExact(version)) {
+        return 0;
+    }
+    unsigned long long rest = PyLong_AsUnsignedLongLong(version);
+    if (rest == ULLONG_MAX && PyErr_Occurred()) {
+        PyErr_Clear();
+        return 0;
+    }
+    const Py_UCS1 *text = PyUnicode_1BYTE_DATA(found);
+    int digit = 15;
+    while (digit >= 0 && text[digit] == (Py_UCS1) "0123456789abcdef"[rest & 15]) {
+        rest >>= 4;
+        digit--;
+    }
+    return digit < 0 && text[16] == ' ';
+}
+
+/* Find the entry of a tag, live and with the version that an envelope remembers: give a new reference. */
+static int
+find_version(State *state, PyObject *map, PyObject *tag, double now, PyObject **found)
+{
+    PyObject *entries = SLOT(map, M_ENTRIES);
+    if (entries == NULL || !PyTuple_CheckExact(tag) || PyTuple_GET_SIZE(tag) != 2 ||
+        !PyUnicode_CheckExact(PyTuple_GET_ITEM(tag, 0))) {
+        return PYTHONS;
+    }
+    int answer = find_stored(state, entries, PyTuple_GET_ITEM(tag, 0), found);
+    if (answer != OURS) {
+        return answer;
+    }
+    PyObject *expires_at = SLOT(*found, E_EXPIRES_AT);
+    if (IS_FLOAT(expires_at) && PyFloat_AS_DOUBLE(expires_at) > now &&
+        is_written(SLOT(*found, E_VALUE), PyTuple_GET_ITEM(tag, 1))) {
+        return OURS;
+    }
+    Py_CLEAR(*found);
+    return PYTHONS;
+}
+
+/* See that all tags of an envelope have the versions that it remembers, and tell the policy of the hits of these. */
+static int
+are_current(State *state, PyObject *map, PyObject *tags, double now)
+{
+    PyObject *found[MOST_TAGS];
+    Py_ssize_t each = 0, all = PyTuple_GET_SIZE(tags);
+    int answer = all <= MOST_TAGS ? OURS : PYTHONS;
+    while (answer == OURS && each < all) {
+        answer = find_version(state, map, PyTuple_GET_ITEM(tags, each), now, &found[each]);
+        each += answer == OURS;
+    }
+    while (each-- > 0) {
+        answer = answer == OURS ? bump(state, found[each]) : answer;
+        Py_DECREF(found[each]);
+    }
+    return answer;
+}
+
+/* Give the value of an envelope that is live; if it is not, nothing has changed. */
+static int
+open_live(State *state, PyObject *self, PyObject *envelope, PyObject **value)
+{
+    double now;
+    int answer = read_clock(state, &now);
+    PyObject *map = SLOT(self, H_TAGS), *tags = SLOT(envelope, T_TAGS), *until = SLOT(envelope, T_FRESH_UNTIL);
+    PyObject *kept = SLOT(envelope, T_VALUE);
+    int is_fresh = answer == OURS && IS_FLOAT(until) && PyFloat_AS_DOUBLE(until) > now;
+    if (!is_fresh || !IS(map, MAP) || tags == NULL || !PyTuple_CheckExact(tags) || kept == NULL) {
+        return answer == ERROR ? ERROR : PYTHONS;
+    }
+    Py_INCREF(map); /* a look into shards may run code */
+    Py_INCREF(tags);
+    Py_INCREF(kept);
+    answer = are_current(state, map, tags, now);
+    Py_DECREF(tags);
+    Py_DECREF(map);
+    if (answer == OURS) {
+        *value = kept;
+    }
+    else {
+        Py_DECREF(kept);
+    }
+    return answer;
+}
+
+/* Return the value of an envelope; MISSING if it is not live, which the method in Python finds out. */
+static PyObject *
+opened(State *state, PyObject *self, PyObject *envelope)
+{
+    PyObject *value = NULL;
+    int answer = open_live(state, self, envelope, &value);
+    return answer == PYTHONS ? PyObject_CallMethodOneArg(self, state->objects[N__OPENED], envelope) : value;
 }
 
 /* Take the exception that is set, as `except Exception` does; NULL if that would not. */
@@ -411,7 +564,10 @@ answer_of(State *state, PyObject *self, Hit *hit, PyObject *absent)
             Py_DECREF(error);
         }
     }
-    int is_missing = hit->pickle != NULL && value == state->objects[MISSING];
+    if (hit->is_enveloped && IS(value, ENVELOPE)) {
+        Py_SETREF(value, opened(state, self, value));
+    }
+    int is_missing = (hit->pickle != NULL || hit->is_enveloped) && value == state->objects[MISSING];
     if (is_missing) {
         Py_SETREF(value, Py_NewRef(absent));
     }
@@ -421,6 +577,17 @@ answer_of(State *state, PyObject *self, Hit *hit, PyObject *absent)
     return value;
 }
 
+/* Tell whether these are arguments of get() without a version. */
+static int
+asks_simply(State *state, PyObject *const *args, Py_ssize_t given, PyObject *names)
+{
+    Py_ssize_t named = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    if (named == 0) {
+        return given >= 2 && (given <= 3 || (given == 4 && args[3] == Py_None));
+    }
+    return given == 2 && named == 1 && PyTuple_GET_ITEM(names, 0) == state->objects[N_DEFAULT];
+}
+
 /* get(self, key, default=None, version=None) */
 static PyObject *
 get(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
@@ -428,10 +595,8 @@ get(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
     Method *method = (Method *)callable;
     State *state = method->state;
     Py_ssize_t given = PyVectorcall_NARGS(nargsf), named = names == NULL ? 0 : PyTuple_GET_SIZE(names);
-    int is_simple = given >= 2 && (given <= 3 || (given == 4 && args[3] == Py_None)) && named == 0;
-    is_simple = is_simple || (given == 2 && named == 1 && PyTuple_GET_ITEM(names, 0) == state->objects[N_DEFAULT]);
     Hit hit;
-    int answer = is_simple ? find_live(state, args[0], find, args[1], &hit) : PYTHONS;
+    int answer = asks_simply(state, args, given, names) ? find_live(state, args[0], find, args[1], &hit) : PYTHONS;
     if (answer != OURS) {
         return answer == ERROR ? NULL : in_python(method, args, nargsf, names);
     }
@@ -451,43 +616,86 @@ passes_by(State *state, PyObject *const *args, Py_ssize_t given, PyObject *names
     PyObject *passed_by = state->objects[PASSED_BY]; /* the timeout first, which is the third argument, too */
     for (Py_ssize_t each = 0; each < named; each++) {
         Py_ssize_t known = given > 3, all = PyTuple_GET_SIZE(passed_by);
-        while (known < all && PyTuple_GET_ITEM(passed_by, known) != PyTuple_GET_ITEM(names, each)) {
+        PyObject *name = PyTuple_GET_ITEM(names, each);
+        while (known < all && PyTuple_GET_ITEM(passed_by, known) != name) {
             known++;
         }
-        if (known == all) {
+        int is_own_version = name == state->objects[N_VERSION] && given < 5 && args[given + each] == Py_None;
+        if (known == all && !is_own_version) {
             return 0;
         }
     }
     return 1;
 }
 
+/* Tell whether get_or_set() with arguments of these names serves any live envelope that nobody computes anew. */
+static int
+serves_envelopes(State *state, PyObject *self, PyObject *names)
+{
+    PyObject *freshness = SLOT(self, H_FRESHNESS), *passed_by = state->objects[PASSED_BY];
+    PyObject *early = IS(freshness, FRESHNESS) ? SLOT(freshness, B_EARLY) : NULL;
+    int serves = IS_FLOAT(early) && PyFloat_AS_DOUBLE(early) == 0;
+    for (Py_ssize_t each = 0; names != NULL && each < PyTuple_GET_SIZE(names); each++) {
+        PyObject *name = PyTuple_GET_ITEM(names, each); /* others are options, which may have wrong values */
+        serves = serves && (name == PyTuple_GET_ITEM(passed_by, 0) || name == PyTuple_GET_ITEM(passed_by, 1) ||
+                            name == state->objects[N_VERSION]);
+    }
+    return serves;
+}
+
+/* Find the value of an envelope that get_or_set() serves, and does nothing else. */
+static int
+serve(State *state, PyObject *self, Hit *hit)
+{
+    PyObject *leased_until = IS(hit->value, ENVELOPE) ? SLOT(hit->value, T_LEASED_UNTIL) : NULL, *value = NULL;
+    int is_left = IS_FLOAT(leased_until) && PyFloat_AS_DOUBLE(leased_until) == 0;
+    int answer = is_left ? open_live(state, self, hit->value, &value) : PYTHONS;
+    Py_XSETREF(hit->value, value);
+    return answer;
+}
+
+/* Read the pickle of a hit, if it has one. That it is not readable, the method in Python finds out, too. */
+static int
+load(State *state, Hit *hit)
+{
+    if (hit->pickle != NULL) {
+        hit->value = PyObject_CallOneArg(state->objects[LOADS], hit->pickle);
+    }
+    if (hit->value != NULL) {
+        return OURS;
+    }
+    PyObject *error = caught();
+    if (error == NULL) {
+        return ERROR;
+    }
+    PyObject *terms[] = {error, state->objects[LOADS], hit->pickle};
+    PyObject *none = PyObject_Vectorcall(state->objects[RAISE_IF_FOREIGN], terms, 3, NULL);
+    Py_DECREF(error);
+    Py_XDECREF(none);
+    return none == NULL ? ERROR : PYTHONS;
+}
+
 /* Find the object of a live entry for get_or_set(), and count it. */
 static int
-reuse(State *state, PyObject *self, Finder *finder, PyObject *key, PyObject **value)
+reuse(State *state, PyObject *self, Finder *finder, PyObject *key, PyObject *names, PyObject **value)
 {
     Hit hit;
     int answer = find_live(state, self, finder, key, &hit);
+    if (answer == OURS && hit.is_enveloped && !serves_envelopes(state, self, names)) {
+        answer = PYTHONS;
+        let_go(&hit);
+    }
     if (answer != OURS) {
         return answer;
     }
-    if (hit.pickle != NULL) {
-        hit.value = PyObject_CallOneArg(state->objects[LOADS], hit.pickle);
+    answer = load(state, &hit);
+    answer = answer == OURS && hit.is_enveloped ? serve(state, self, &hit) : answer;
+    if (answer == OURS && (bump(state, hit.entry) == ERROR || count(state, hit.counters, C_REUSED) == ERROR)) {
+        answer = ERROR;
     }
-    PyObject *error = hit.value == NULL ? caught() : NULL;
-    if (error != NULL) { /* not readable, which the method in Python finds out, too */
-        PyObject *terms[] = {error, state->objects[LOADS], hit.pickle};
-        PyObject *none = PyObject_Vectorcall(state->objects[RAISE_IF_FOREIGN], terms, 3, NULL);
-        Py_DECREF(error);
-        let_go(&hit);
-        Py_XDECREF(none);
-        return none == NULL ? ERROR : PYTHONS;
-    }
-    if (hit.value != NULL && (bump(state, hit.entry) == ERROR || count(state, hit.counters, C_REUSED) == ERROR)) {
-        Py_CLEAR(hit.value);
-    }
-    *value = Py_XNewRef(hit.value);
+    *value = answer == OURS ? Py_NewRef(hit.value) : NULL;
     let_go(&hit);
-    return *value == NULL ? ERROR : OURS;
+    return answer;
 }
 
 /* get_or_set(self, key, default, timeout=DEFAULT_TIMEOUT, version=None, tags=(), ...) */
@@ -497,8 +705,63 @@ get_or_set(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *n
     Method *method = (Method *)callable;
     PyObject *value = NULL;
     int is_simple = passes_by(method->state, args, PyVectorcall_NARGS(nargsf), names);
-    int answer = is_simple ? reuse(method->state, args[0], find, args[1], &value) : PYTHONS;
+    int answer = is_simple ? reuse(method->state, args[0], find, args[1], names, &value) : PYTHONS;
     return answer == PYTHONS ? in_python(method, args, nargsf, names) : value;
+}
+
+/* Find an entry of a near tier that is to be believed, and its object. */
+static int
+find_near(State *state, PyObject *self, PyObject *key, Hit *hit)
+{
+    memset(hit, 0, sizeof(Hit));
+    PyTypeObject *tiered = (PyTypeObject *)state->objects[TIERED];
+    PyObject *near = tiered != NULL && PyObject_TypeCheck(self, tiered) ? SLOT(self, R_NEAR) : NULL;
+    if (!IS(near, TABLE)) {
+        return PYTHONS;
+    }
+    hit->counters = Py_NewRef(near);
+    PyObject *overlay = PyObject_GetAttr(self, state->objects[N_OVERLAY]);
+    int answer = overlay == NULL ? ERROR : overlay == SLOT(self, R_BELOW) ? OURS : PYTHONS;
+    Py_XDECREF(overlay);
+    double now;
+    answer = answer == OURS ? find_by(state, SLOT(self, R_HEAD), SLOT(self, R_ENTRIES), key, &hit->entry) : answer;
+    answer = answer == OURS ? read_uptime(state, &now) : answer;
+    if (answer == OURS) {
+        PyObject *expires_at = SLOT(hit->entry, E_EXPIRES_AT), *trusted_until = SLOT(near, K_TRUSTED_UNTIL);
+        int is_believed = IS_FLOAT(expires_at) && PyFloat_AS_DOUBLE(expires_at) > now && IS_FLOAT(trusted_until) &&
+                          now < PyFloat_AS_DOUBLE(trusted_until);
+        answer = is_believed && take(state, hit) ? load(state, hit) : PYTHONS;
+    }
+    if (answer != OURS) {
+        let_go(hit);
+    }
+    return answer;
+}
+
+/* TieredCache.get(self, key, default=None, version=None) */
+static PyObject *
+get_near(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    Method *method = (Method *)callable;
+    State *state = method->state;
+    Py_ssize_t given = PyVectorcall_NARGS(nargsf), named = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    Hit hit;
+    int answer = asks_simply(state, args, given, names) ? find_near(state, args[0], args[1], &hit) : PYTHONS;
+    if (answer != OURS) {
+        return answer == ERROR ? NULL : in_python(method, args, nargsf, names);
+    }
+    PyObject *value = NULL, *absent = given + named > 2 ? args[2] : Py_None;
+    if (bump(state, hit.entry) == OURS) {
+        if ((hit.is_enveloped || hit.pickle != NULL) && IS(hit.value, ENVELOPE)) {
+            PyObject *terms[] = {args[0], args[1], hit.value, absent};
+            value = PyObject_VectorcallMethod(state->objects[N_ENVELOPED], terms, 4, NULL);
+        }
+        else if (count(state, hit.counters, K_DIRECT_HITS) == OURS) {
+            value = Py_NewRef(hit.value);
+        }
+    }
+    let_go(&hit);
+    return value;
 }
 
 /* Writes ----------------------------------------------------------------------------------------------------------- */
@@ -839,7 +1102,7 @@ answer_call(Coroutine *it, PyObject **value)
         return answer;
     }
     if (it->method->call == aget_or_set) {
-        return reuse(state, self, find, it->args[1], value);
+        return reuse(state, self, find, it->args[1], it->names, value);
     }
     PyObject *const *args = it->args;
     int is_simple = it->given < 4 || args[3] == Py_None;
@@ -1172,7 +1435,7 @@ static int
 note_key(State *state, PyObject *self, PyObject *cache, PyObject *call, PyObject *key)
 {
     PyObject *noted = Py_XNewRef(SLOT(self, F_NOTED)), *head = Py_XNewRef(SLOT(self, F_NOTED_HEAD)), *entry = NULL;
-    int answer = find_stored(state, cache, key, &entry);
+    int answer = find_noted(state, cache, key, &entry);
     PyObject *text = answer == OURS ? SLOT(entry, E_KEY) : NULL;
     int is_of_now = SLOT(self, F_NOTED) == noted && SLOT(self, F_NOTED_HEAD) == head; /* else another thread called */
     if (is_of_now && noted != NULL && PyDict_CheckExact(noted) && IS_TEXT(text) && PyUnicode_Compare(text, key) == 0) {
@@ -1259,7 +1522,7 @@ answer_from(State *state, PyObject *self, PyObject *cache, PyObject *call, PyObj
     answer = answer == OURS ? is_plain(state, cache) : answer;
     answer = answer == OURS ? reads_as_ours(state, cache) : answer;
     answer = answer == OURS ? key_of(state, self, cache, call, args, given, &key) : answer;
-    answer = answer == OURS ? reuse(state, cache, find_stored, key, value) : answer;
+    answer = answer == OURS ? reuse(state, cache, find_noted, key, NULL, value) : answer;
     if (answer == OURS && count(state, counted, F_ANSWERS) == ERROR) {
         Py_CLEAR(*value);
         answer = ERROR;
@@ -1578,11 +1841,27 @@ open_slot(State *state, PyObject *functions)
     return found != NULL && is_followed ? OURS : ERROR;
 }
 
+/* Take classes whose methods are compiled later than those of local memory, and find out where their slots lie. */
+static int
+learn_more(State *state, PyObject *const *args, int first, int end, int slot, int last)
+{
+    for (; slot < last; slot++) {
+        PyObject *owner = args[SLOT_NAMES[slot].owner - first];
+        if (learn_offset(owner, SLOT_NAMES[slot].name, &state->offsets[slot]) == ERROR) {
+            return ERROR;
+        }
+    }
+    for (int each = first; each < end; each++) {
+        Py_XSETREF(state->objects[each], Py_NewRef(args[each - first]));
+    }
+    return OURS;
+}
+
 static PyObject *
 learn_calls(PyObject *module, PyObject *const *args, Py_ssize_t given)
 {
     State *state = PyModule_GetState(module);
-    int fits = given == OBJECTS - FUNCTION;
+    int fits = given == CALLS - FUNCTION;
     for (Py_ssize_t each = 0; fits && each < given; each++) {
         fits = PyType_Check(args[each]);
     }
@@ -1593,31 +1872,34 @@ learn_calls(PyObject *module, PyObject *const *args, Py_ssize_t given)
     if (state->objects[FUNCTION] == args[0]) { /* another thread was here at the same time */
         Py_RETURN_NONE;
     }
-    for (int each = LEARNT; each < SLOTS; each++) {
-        PyObject *owner = args[SLOT_NAMES[each].owner - FUNCTION];
-        if (learn_offset(owner, SLOT_NAMES[each].name, &state->offsets[each]) == ERROR) {
-            return NULL;
-        }
-    }
-    if (open_slot(state, args[0]) == ERROR) {
+    int answer = learn_more(state, args, FUNCTION, CALLS, LEARNT, LEARNT_OF_CALLS);
+    answer = answer == OURS ? open_slot(state, args[0]) : answer;
+    return answer == ERROR ? NULL : Py_NewRef(Py_None);
+}
+
+static PyObject *
+learn_tiers(PyObject *module, PyObject *const *args, Py_ssize_t given)
+{
+    State *state = PyModule_GetState(module);
+    if (given != OBJECTS - TIERED || !PyType_Check(args[0]) || !PyType_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "learn_tiers() takes the two classes of its own hot_path.py");
         return NULL;
     }
-    for (int each = FUNCTION; each < OBJECTS; each++) {
-        Py_XSETREF(state->objects[each], Py_NewRef(args[each - FUNCTION]));
-    }
-    Py_RETURN_NONE;
+    return learn_more(state, args, TIERED, OBJECTS, LEARNT_OF_CALLS, SLOTS) == ERROR ? NULL : Py_NewRef(Py_None);
 }
 
 static PyObject *
 compiled(PyObject *module, PyObject *function)
 {
     State *state = PyModule_GetState(module);
-    PyObject *name = PyObject_GetAttrString(function, "__name__");
-    const char *text = name == NULL ? NULL : PyUnicode_AsUTF8(name);
+    PyObject *name = PyObject_GetAttrString(function, "__qualname__");
+    const char *whole = name == NULL ? NULL : PyUnicode_AsUTF8(name);
+    const char *dot = whole == NULL ? NULL : strrchr(whole, '.'), *text = dot == NULL ? whole : dot + 1;
     Method *made = NULL;
     if (text != NULL) {
         PyTypeObject *type = (PyTypeObject *)state->objects[METHOD];
-        vectorcallfunc call = strcmp(text, "get") == 0           ? get
+        vectorcallfunc call = strcmp(whole, "TieredCache.get") == 0 ? get_near
+                              : strcmp(text, "get") == 0         ? get
                               : strcmp(text, "aget") == 0        ? aget
                               : strcmp(text, "get_or_set") == 0  ? get_or_set
                               : strcmp(text, "aget_or_set") == 0 ? aget_or_set
@@ -1707,6 +1989,7 @@ module_exec(PyObject *module)
 static PyMethodDef module_methods[] = {
     {"compiled", compiled, METH_O, "Return the compiled form of a method of LocMemCache, known by its name."},
     {"learn_calls", (PyCFunction)(void (*)(void))learn_calls, METH_FASTCALL, "Take the classes of cached functions."},
+    {"learn_tiers", (PyCFunction)(void (*)(void))learn_tiers, METH_FASTCALL, "Take the classes of tiers."},
     {"learn", (PyCFunction)(void (*)(void))learn, METH_FASTCALL, "Take the classes and objects that methods turn to."},
     {NULL, NULL, 0, NULL},
 };

@@ -75,7 +75,9 @@ class MemoryContents(InlineCache, abstract=True):
     """The operations of local memory on all entries."""
 
     # Slots are read faster than other attributes, and where they lie, the compiled methods find out.
-    __slots__ = ("_alone", "_bounded", "_counters", "_entries", "_head", "_index", "_is_bare")
+    __slots__ = (
+        "_alone", "_bounded", "_counters", "_entries", "_freshness", "_head", "_index", "_is_bare", "_tags",
+    )  # fmt: skip
 
     _engine: MemoryEngine
     _bounded: BoundedMap

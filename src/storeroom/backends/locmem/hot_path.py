@@ -13,15 +13,17 @@ from typing import Any, Final, TypeVar
 
 from storeroom import timeouts
 from storeroom.backends.locmem.contents import MemoryContents
-from storeroom.config.freshness import FreshnessOptions
+from storeroom.backends.locmem.values import Enveloped
+from storeroom.config.freshness import Freshness, FreshnessOptions
 from storeroom.engines.counts import Counters, Sampled
 from storeroom.engines.nesting import Alone
 from storeroom.eviction import ENCODED, BoundedMap, Entry
 from storeroom.eviction.deadlines import ExpiryIndex
+from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING, OVERLAY_ATTRIBUTE
 from storeroom.storage.interruptions import raise_if_foreign
 
-__all__ = ["IS_COMPILED", "hasten", "hot"]
+__all__ = ["IS_COMPILED", "hasten", "hasten_tiers", "hot"]
 
 T = TypeVar("T")
 
@@ -38,8 +40,9 @@ def _load() -> Any:
     except ModuleNotFoundError:  # it was not built; one that is broken is an error
         return None
     module.learn(
-        MemoryContents, Entry, Counters, Sampled, BoundedMap, Alone, ExpiryIndex, OVERLAY_ATTRIBUTE, vars(timeouts),
-        loads, raise_if_foreign, ENCODED, MISSING, timeouts.DEFAULT_TIMEOUT, _PASSED_BY, timeouts.parse_words,
+        MemoryContents, Entry, Counters, Sampled, BoundedMap, Alone, ExpiryIndex, Envelope, Enveloped, Freshness,
+        OVERLAY_ATTRIBUTE, vars(timeouts), loads, raise_if_foreign, ENCODED, MISSING, timeouts.DEFAULT_TIMEOUT,
+        _PASSED_BY, timeouts.parse_words, timeouts.BOOT_CLOCK,
     )  # fmt: skip
     return module
 
@@ -67,3 +70,9 @@ def hasten(functions: Any, coroutine_functions: Any, *classes: type) -> None:
         if is_own and not hasattr(method, "__wrapped__"):  # a program may have put its own there, around ours
             kind.__call__ = compiled = hot(method)
             compiled.__set_name__(kind, "__call__")
+
+
+def hasten_tiers(*classes: type) -> None:
+    """Compile get() of tiers, given their class, and that of the nearest one's table."""
+    if _module is not None:
+        _module.learn_tiers(*classes)

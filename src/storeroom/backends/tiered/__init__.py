@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 from storeroom import config, timeouts
+from storeroom.backends.locmem.hot_path import hasten_tiers, hot
 from storeroom.backends.tiered.middle import MiddleTier
 from storeroom.backends.tiered.tiers import Tier, check_tiers, opening, parse, tiers_of
 from storeroom.base import BaseCache
@@ -50,6 +51,9 @@ class TieredCache(Relay, BaseCache):
     Raises:
         ConfigurationError: a setting is wrong, or a tier cannot be at its position.
     """
+
+    # These are read by the compiled get().
+    __slots__ = ("_below", "_head", "_near", "_near_entries")
 
     options: ClassVar[Mapping[str, config.Option] | None] = {
         "tiers": config.Option(
@@ -147,6 +151,7 @@ class TieredCache(Relay, BaseCache):
     # (benchmarks: "tiered hit").
 
     @declared_as(BaseCache.get)
+    @hot
     def get(self, key: object, default: Any = None, version: int | None = None) -> Any:
         """Return the value stored under the key, or `default` if there is none. A hit in memory takes no lock."""
         if version is None and self._head is not None and self._overlay is self._below:
@@ -164,12 +169,15 @@ class TieredCache(Relay, BaseCache):
                         if value is MISSING:
                             return BaseCache.get(self, key, default, version)
                         if type(value) is Envelope:
-                            near.counters.hits += 1
-                            return self._counted(key, run(conditions.opened(self._below, value)), default)
+                            return self._enveloped(key, value, default)
                     near.direct_hits += 1
                     return value
             self._near_entries = near.entries
         return BaseCache.get(self, key, default, version)
+
+    def _enveloped(self, key: object, envelope: Envelope, default: Any) -> Any:
+        self._near.counters.hits += 1
+        return self._counted(key, run(conditions.opened(self._below, envelope)), default)
 
     @declared_as(BaseCache.aget)
     async def aget(self, key: object, default: Any = None, version: int | None = None) -> Any:
@@ -210,3 +218,6 @@ class TieredCache(Relay, BaseCache):
         self._near.check_invariants()
         if check := getattr(self._storage, "_check_invariants", None):
             check()
+
+
+hasten_tiers(TieredCache, NearTable)
