@@ -48,6 +48,7 @@ from storeroom.backends.filebased.slots import (
     WINDOW_HAND,
     YOUNG,
     Slots,
+    compiled,
 )
 from storeroom.eviction import EVICTED as KEY_EVICTED
 from storeroom.eviction.share import DRIFT, FLAGS, KNOWN, PROVEN, Share
@@ -158,8 +159,12 @@ class Queues:
 
         Raise StorageError if there is no room for more slots.
         """
-        slots, checksum = self.slots, crc32(entry_key)
-        numbers = slots.numbers
+        slots = self.slots
+        if compiled is not None and not is_flagged:
+            slot: int = compiled.enter(slots.file, entry_key, size, expires_at, self._settled_at)
+            if slot >= 0:
+                return slot
+        numbers, checksum = slots.numbers, crc32(entry_key)
         numbers[ENTRIES] += 1
         numbers[SIZE] += size
         ghosts = slots.ghosts
@@ -251,6 +256,10 @@ class Queues:
         cache take no more than this.
         """
         slots = self.slots
+        if compiled is not None and self.note_removal is None:
+            size: int = compiled.let_go(slots.file, kept, slots.freed, transaction.delete)
+            if size:
+                return size
         numbers, words, hand, position = slots.numbers, slots.words, slots.numbers[SMALL_HAND], slots.numbers[CHOSEN]
         if position:
             slot = slots.leaving[position - 1]
@@ -338,6 +347,10 @@ class Queues:
     def _bury(self, transaction: Any, chosen: list[int]) -> int:
         """Remove entries that were taken out of their queues, and remember their keys; return their bytes."""
         slots = self.slots
+        if compiled is not None and self.note_removal is None:
+            size: int = compiled.bury(slots.file, chosen, slots.freed, transaction.delete)
+            if size:
+                return size
         words, kinds = slots.words, slots.kinds
         proven = [kinds[slot] in _PROVEN for slot in chosen]
         entry_keys, size = slots.remove(transaction, chosen)
