@@ -1,4 +1,4 @@
-"""Builds the compiled methods of local memory and of files, where there is a compiler: docs/decisions/0025-compiled-hits.md.
+"""Builds the compiled methods of local memory and files, if there is a compiler: docs/decisions/0025-compiled-hits.md.
 
 A wheel has them in it then, and is for one version of Python; an editable install has them beside their source. Where
 they cannot be built, or STOREROOM_PURE=1 asks for none, the package is pure Python, and works as well.

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from storeroom.backends.filebased import FileBasedCache, queues, slotfile, slots
+from storeroom.backends.filebased import FileBasedCache, queues, ring, slotfile, slots
 from storeroom.backends.filebased.records import LONGEST_FRAME
 from storeroom.eviction.share import PROVEN
 from storeroom.testing import FakeClock
@@ -24,10 +24,10 @@ LAYOUT = (
     slotfile._COUNT, slotfile.IS_REPLACED, slotfile.ATTEMPT, slotfile.LOGGED, slotfile.NUMBERS.start,
     slotfile.BACKUP.start, slotfile._LEAVING_AT.start, slotfile.EVICTED, slotfile.ROOM, slotfile.UNUSED,
     slotfile.UNUSED_LIMIT, slotfile.LOG.start, slotfile.LOG.stop, slotfile.BLOCKS.stop, slots.ENTRIES, slots.SIZE,
-    slots.IN_SMALL, slots.YOUNG, slots.TAIL, slots.SMALL_HAND, slots.CHOSEN, len(slotfile.NUMBERS), slotfile.FREE,
-    slotfile.SMALL, slotfile.MAIN, slotfile.LEAVING, slotfile.LEAVING_MAIN, slots._IN_LOG, PROVEN, queues._WAYS,
-    queues._NUMBERS.bit_length() - 1, slotfile.CELL_BYTES, slots._LENGTH_AT, slotfile._FLAG_AT, slots._LONGEST_KEY,
-    LONGEST_FRAME,
+    slots.IN_SMALL, slots.YOUNG, slots.TAIL, slots.SMALL_HAND, slots.HEAD, slots.END, slots.CHOSEN,
+    len(slotfile.NUMBERS), slotfile.FREE, slotfile.SMALL, slotfile.MAIN, slotfile.LEAVING, slotfile.LEAVING_MAIN,
+    slots._IN_LOG, PROVEN, queues._WAYS, queues._NUMBERS.bit_length() - 1, slotfile.CELL_BYTES, slots._LENGTH_AT,
+    slotfile._FLAG_AT, slots._LONGEST_KEY, LONGEST_FRAME,
 )  # fmt: skip
 """The constants in which both forms have to agree."""
 
@@ -38,7 +38,7 @@ def in_python(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     module = slots.compiled
 
     def switch(is_off: bool) -> None:
-        for each in (slots, queues):
+        for each in (slots, queues, ring):
             monkeypatch.setattr(each, "compiled", None if is_off else module)
 
     return switch
@@ -64,6 +64,7 @@ def steps(seed: int) -> Iterator[Callable[[FileBasedCache], object]]:
     """Yield operations on any keys, most of them new: long and short, tagged, expiring, cut short."""
     chance = random.Random(seed)
     for number in range(1500):
+        earlier = f"k{max(0, number - 30)}"
         key = f"k{number if chance.random() < 0.7 else chance.randrange(number + 1)}"
         if chance.random() < 0.05:
             key *= chance.choice([5, 10, 200])
@@ -74,7 +75,7 @@ def steps(seed: int) -> Iterator[Callable[[FileBasedCache], object]]:
                 lambda cache, key=key, value=value, timeout=timeout, tags=tags: cache.set(
                     key, value, timeout, tags=tags
                 ),
-                lambda cache, key=f"k{max(0, number - 30)}": cache.get(key),
+                lambda cache, key=earlier: cache.get(key),
                 lambda cache, key=key: cache.delete(key),
                 lambda cache, key=key: cache.set_many({f"{key}-{each}": each for each in range(5)}),
                 lambda cache, number=number: fail(cache, number),
@@ -148,14 +149,14 @@ def test_the_compiled_forms_do_the_ordinary_work(tmp_path: Path, monkeypatch: py
     cache = FileBasedCache(tmp_path, {"OPTIONS": {"max_entries": bound}})
     for number in range(8 * bound):
         if number == 3 * bound:
-            for each in (slots, queues):
+            for each in (slots, queues, ring):
                 monkeypatch.setattr(each, "compiled", Noted())
         cache.set(f"k{number}", number)
         if number < 4 * bound:
             cache.get(f"k{number - bound // 5}")
     assert min(done["begin"], done["enter"]) > 4.5 * bound
     assert done["let_go"] > 0.8 * bound
-    assert done["bury"] > 0.05 * bound
+    assert min(done["bury"], done["promote"], done["set_kind"]) > 0.05 * bound
     cache._engine.close()
 
 
@@ -173,6 +174,8 @@ def test_what_is_no_file_of_slots_is_refused(tmp_path: Path) -> None:
             lambda bad=bad: module.enter(bad, key, 1, 1.0, 1.0),
             lambda bad=bad: module.let_go(bad, -1, set(), len),
             lambda bad=bad: module.bury(bad, [1], set(), len),
+            lambda bad=bad: module.promote(bad, [1]),
+            lambda bad=bad: module.set_kind(bad, [1], 1),
         ):
             with pytest.raises((*wrong, BufferError)):
                 call()
@@ -191,6 +194,10 @@ def test_what_is_no_file_of_slots_is_refused(tmp_path: Path) -> None:
         lambda: module.bury(file, [0], [], len),
         lambda: module.bury(file, [None], set(), len),
         lambda: module.bury(file, [-1], set(), len),
+        lambda: module.promote(file, (1,)),
+        lambda: module.promote(file, ["1"]),
+        lambda: module.set_kind(file, [1], None),
+        lambda: module.set_kind(file, {1}, 1),
     ):
         with pytest.raises(wrong):
             call()
@@ -248,6 +255,8 @@ def test_nothing_leaks(tmp_path: Path) -> None:
             module.enter(file, key, 100, 2e9, 1e9)
             module.let_go(file, -1, freed, bool)
             module.bury(file, chosen, freed, bool)
+            module.promote(file, chosen)
+            module.set_kind(file, chosen, 0)
             freed.clear()
         counts.append([sys.getrefcount(each) for each in (file, key, freed, bool, chosen, chosen[0])])
     assert counts[0] == counts[1] == counts[2]

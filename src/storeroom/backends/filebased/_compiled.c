@@ -16,7 +16,7 @@ between the first store and the last. See docs/decisions/0025-compiled-hits.md. 
 enum {
     COUNT = 1, IS_REPLACED = 3, ATTEMPT = 4, LOGGED = 5, NUMBERS = 8, BACKUP = 24, LEAVING_AT = 38, EVICTED = 47,
     ROOM = 57, UNUSED = 58, UNUSED_LIMIT = 59, LOG = 128, BLOCKS = 512, HEADER = 1536, LOG_ROOM = BLOCKS - LOG,
-    ENTRIES = 0, SIZE = 1, IN_SMALL = 2, YOUNG = 4, TAIL = 5, SMALL_HAND = 6, CHOSEN = 13, NUMBER_COUNT = 14,
+    ENTRIES = 0, SIZE = 1, IN_SMALL = 2, YOUNG = 4, TAIL = 5, SMALL_HAND = 6, HEAD = 8, END = 9, CHOSEN = 13, NUMBER_COUNT = 14,
     FREE = 0, SMALL = 1, MAIN = 2, LEAVING = 5, LEAVING_MAIN = 6, IN_LOG = 1, PROVEN = 4, WAYS = 4, BITS_OF_EVICTIONS = 29,
     CELL = 64, LENGTH_AT = 16, FLAG_AT = 17, KEY_AT = 18, LONGEST_KEY = CELL - KEY_AT, LONGEST_SIZE = 1 << 18,
     SLOT = 1 + 1 + 4 + 8 + CELL,
@@ -25,7 +25,7 @@ enum {
 
 static const int LAYOUT[] = {
     COUNT, IS_REPLACED, ATTEMPT, LOGGED, NUMBERS, BACKUP, LEAVING_AT, EVICTED, ROOM, UNUSED, UNUSED_LIMIT, LOG, BLOCKS,
-    HEADER, ENTRIES, SIZE, IN_SMALL, YOUNG, TAIL, SMALL_HAND, CHOSEN, NUMBER_COUNT, FREE, SMALL, MAIN, LEAVING,
+    HEADER, ENTRIES, SIZE, IN_SMALL, YOUNG, TAIL, SMALL_HAND, HEAD, END, CHOSEN, NUMBER_COUNT, FREE, SMALL, MAIN, LEAVING,
     LEAVING_MAIN, IN_LOG, PROVEN, WAYS, BITS_OF_EVICTIONS, CELL, LENGTH_AT, FLAG_AT, LONGEST_KEY, LONGEST_SIZE,
 };
 
@@ -249,7 +249,7 @@ enter(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t given)
 
 /* let_go ----------------------------------------------------------------------------------------------------------- */
 
-/* Return the slot whose entry goes next, if it was not read; -1 where Python is to look. */
+/* Return the slot whose entry goes next, if it was not read; -1 where there is none. */
 static int64_t
 next_to_go(const File *file, int64_t kept)
 {
@@ -329,8 +329,7 @@ let_slot_go(const File *file, uint64_t slot)
 
 PyDoc_STRVAR(
     let_go_doc,
-    "let_go(file, kept, freed, delete): as Queues.let_go() where nobody notes removals; return the bytes of the entry "
-    "that went, else 0.");
+    "let_go(file, kept, freed, delete): as Queues.let_go() where nobody notes removals.");
 
 static PyObject *
 let_go(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t given)
@@ -356,12 +355,12 @@ let_go(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t given
 
 /* bury ------------------------------------------------------------------------------------------------------------- */
 
-/* Read the slots of a list; return how many they are, 0 where Python is to look. */
+/* Read the slots of a list, which are to be logged; return how many they are, 0 where Python is to look. */
 static int
-read_slots(const File *file, PyObject *chosen, uint64_t *slots)
+read_slots(const File *file, PyObject *chosen, uint64_t *slots, int are_plain)
 {
     Py_ssize_t count = PyList_GET_SIZE(chosen);
-    if (count > MOST_AT_ONCE || file->words[LOGGED] + (uint64_t)count > LOG_ROOM) {
+    if (count > MOST_AT_ONCE || file->words[LOGGED] > (uint64_t)(LOG_ROOM - count)) {
         return 0;
     }
     for (Py_ssize_t each = 0; each < count; each++) {
@@ -369,11 +368,25 @@ read_slots(const File *file, PyObject *chosen, uint64_t *slots)
         if (PyErr_Occurred()) {
             return -1;
         }
-        if (slots[each] >= file->count || !is_plain(file, slots[each])) {
+        if (slots[each] >= file->count || (are_plain && !is_plain(file, slots[each]))) {
             return 0;
         }
     }
     return (int)count;
+}
+
+/* Change the kind of so many slots, and log what it was. */
+static void
+change_kinds(const File *file, const uint64_t *slots, int count, uint8_t kind)
+{
+    uint64_t end = file->words[LOGGED];
+    for (int each = 0; each < count; each++) {
+        file->words[LOG + end + (uint64_t)each] = slots[each] << 8 | file->kinds[slots[each]];
+    }
+    file->words[LOGGED] = end + (uint64_t)count;
+    for (int each = 0; each < count; each++) {
+        file->kinds[slots[each]] = kind;
+    }
 }
 
 /* Bury the entries of so many slots; return their bytes, or -1 with an error set. */
@@ -381,16 +394,12 @@ static int64_t
 buried(const File *file, const uint64_t *slots, int count, PyObject *delete, PyObject *freed)
 {
     uint8_t kinds[MOST_AT_ONCE];
-    uint64_t end = file->words[LOGGED], size = 0;
+    uint64_t size = 0;
     for (int each = 0; each < count; each++) {
         kinds[each] = file->kinds[slots[each]];
         size += size_of(file, slots[each]);
-        file->words[LOG + end + each] = slots[each] << 8 | kinds[each];
     }
-    file->words[LOGGED] = end + count;
-    for (int each = 0; each < count; each++) {
-        file->kinds[slots[each]] = FREE;
-    }
+    change_kinds(file, slots, count, FREE);
     for (int each = 0; each < count; each++) {
         int is_deleted = delete_record(file, slots[each], delete, freed);
         if (is_deleted <= 0) {
@@ -429,10 +438,65 @@ bury(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t given)
     if (take_hold(&file, arguments[0]) < 0) {
         return NULL;
     }
-    int count = read_slots(&file, arguments[1], slots);
+    int count = read_slots(&file, arguments[1], slots, 1);
     int64_t size = count <= 0 ? count : buried(&file, slots, count, arguments[3], arguments[2]);
     let_loose(&file);
     return size < 0 ? NULL : PyLong_FromLongLong(size);
+}
+
+/* promote and set_kind --------------------------------------------------------------------------------------------- */
+
+PyDoc_STRVAR(set_kind_doc, "set_kind(file, slots, kind): as Slots.set_kind() where the log has room; else False.");
+
+static PyObject *
+set_kind(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t given)
+{
+    File file;
+    uint64_t slots[MOST_AT_ONCE];
+    if (given != 3 || !PyList_CheckExact(arguments[1])) {
+        PyErr_SetString(PyExc_TypeError, "set_kind() takes a file, a list of slots and a kind");
+        return NULL;
+    }
+    unsigned long kind = PyLong_AsUnsignedLong(arguments[2]);
+    if (PyErr_Occurred() || take_hold(&file, arguments[0]) < 0) {
+        return NULL;
+    }
+    int count = read_slots(&file, arguments[1], slots, 0);
+    if (count > 0) {
+        change_kinds(&file, slots, count, (uint8_t)kind);
+    }
+    let_loose(&file);
+    return count < 0 ? NULL : PyBool_FromLong(count);
+}
+
+PyDoc_STRVAR(promote_doc, "promote(file, late): as ring.promote() where the log and the ring have room; else False.");
+
+static PyObject *
+promote(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t given)
+{
+    File file;
+    uint64_t slots[MOST_AT_ONCE];
+    if (given != 2 || !PyList_CheckExact(arguments[1])) {
+        PyErr_SetString(PyExc_TypeError, "promote() takes a file and a list of slots");
+        return NULL;
+    }
+    if (take_hold(&file, arguments[0]) < 0) {
+        return NULL;
+    }
+    volatile uint32_t *ring = (volatile uint32_t *)(file.kinds + 2 * file.count);
+    uint64_t end = file.numbers[END];
+    int count = read_slots(&file, arguments[1], slots, 0);
+    int is_done = count > 0 && end - file.numbers[HEAD] + (uint64_t)count <= file.count;
+    if (is_done) {
+        change_kinds(&file, slots, count, MAIN);
+        for (int each = 0; each < count; each++) {
+            file.hits[slots[each]] = 0;
+            ring[(end + (uint64_t)each) & (file.count - 1)] = (uint32_t)slots[each];
+        }
+        file.numbers[END] = end + (uint64_t)count;
+    }
+    let_loose(&file);
+    return count < 0 ? NULL : PyBool_FromLong(is_done);
 }
 
 /* The module ------------------------------------------------------------------------------------------------------- */
@@ -460,6 +524,8 @@ static PyMethodDef module_methods[] = {
     {"enter", (PyCFunction)(void (*)(void))enter, METH_FASTCALL, enter_doc},
     {"bury", (PyCFunction)(void (*)(void))bury, METH_FASTCALL, bury_doc},
     {"let_go", (PyCFunction)(void (*)(void))let_go, METH_FASTCALL, let_go_doc},
+    {"promote", (PyCFunction)(void (*)(void))promote, METH_FASTCALL, promote_doc},
+    {"set_kind", (PyCFunction)(void (*)(void))set_kind, METH_FASTCALL, set_kind_doc},
     {NULL, NULL, 0, NULL},
 };
 

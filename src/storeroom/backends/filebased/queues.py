@@ -257,9 +257,8 @@ class Queues:
         """
         slots = self.slots
         if compiled is not None and self.note_removal is None:
-            size: int = compiled.let_go(slots.file, kept, slots.freed, transaction.delete)
-            if size:
-                return size
+            went: int = compiled.let_go(slots.file, kept, slots.freed, transaction.delete)
+            return went
         numbers, words, hand, position = slots.numbers, slots.words, slots.numbers[SMALL_HAND], slots.numbers[CHOSEN]
         if position:
             slot = slots.leaving[position - 1]
@@ -306,15 +305,15 @@ class Queues:
 
     def _note_chosen(self, chosen: list[int]) -> None:
         """Note entries that were taken out of their queues as those to go next."""
-        slots, numbers = self.slots, self.slots.numbers
+        slots, hits, kinds = self.slots, self.slots.hits, self.slots.kinds
         if slots.words[BACKUP.start + CHOSEN]:
             slots.give_up_log()  # the slots noted before this transaction are overwritten
         slots.leaving[: len(chosen)] = array("I", reversed(chosen))
         for slot in chosen:
-            slots.hits[slot] = 0
-        numbers[CHOSEN] = len(chosen)
+            hits[slot] = 0
+        slots.numbers[CHOSEN] = len(chosen)
         for kind, leaves in ((SMALL, LEAVING), (MAIN, LEAVING_MAIN)):
-            if found := [slot for slot in chosen if slots.kinds[slot] == kind]:
+            if found := [slot for slot in chosen if kinds[slot] == kind]:
                 slots.set_kind(found, leaves)
 
     def _chosen(self, count: int, kept: int, is_spared: Callable[[int], bool]) -> list[int]:

@@ -104,7 +104,7 @@ _read_cell: Final = Struct(f"=8xQBB{_LONGEST_KEY}s").unpack_from
 
 
 compiled: Any = compiled_module("storeroom.backends.filebased._compiled")
-"""The ordinary cases of Slots.begin(), and Queues.enter(), let_go() and _bury(), which change the same bytes; or None."""
+"""The ordinary cases of methods of Slots and Queues, by their names, which change the same bytes; or None."""
 
 
 class Slots(SlotFile):
@@ -210,6 +210,8 @@ class Slots(SlotFile):
 
     def set_kind(self, slots: list[int], kind: int) -> None:
         """Change the kind of slots, which a transaction that fails takes back."""
+        if compiled is not None and compiled.set_kind(self.file, slots, kind):
+            return
         words, kinds, end = self.words, self.kinds, self.words[LOGGED]
         if end + len(slots) > _LOG_ROOM:
             self.give_up_log()
