@@ -7,9 +7,9 @@ The policy is that of `storeroom.eviction.s3fifo`; the three queues lie differen
 - **Main** is a ring of slots (`ring`).
 - **Those to go next** are noted apart where few go at once: the choice (`choosing`) costs as much as several evictions.
   Until its turn comes an entry is there as before, and one that is read meanwhile goes on to main.
-- **Ghosts** are a table. The checksum of a key, cut to its size, gives one of four neighbouring positions, which
-  hold the last four keys evicted of those that share them: each the checksum, eight times the number among the
-  evictions from its queue, whether that was main, and the flags of `Share`. A version before looks at one of the four.
+- **Ghosts** are a table. The checksum of a key, cut to its size, gives one of two neighbouring positions, which hold the
+  last two keys evicted of those that share them: each the checksum, eight times the number among the evictions from
+  its queue, whether that was main, and the flags of `Share`. Versions before look at one of the two.
 
 The numbers of `Share` lie in the header of the slots, where readers change them, too. Lost changes are harmless there.
 """
@@ -64,8 +64,8 @@ _PARTS: Final = 4
 first eviction on each batch of them does that."""
 _EVICTED_AT_ONCE: Final = 32
 """Likewise those that leave the cache; what small may hold is asked anew after them."""
-_WAYS: Final = 4
-"""Neighbouring positions of the table of ghosts that share their keys: with one, two of five were lost early."""
+_WAYS: Final = 2
+"""Neighbouring positions of the table of ghosts that share their keys: with one, a third of the oldest were lost."""
 _FIRST_OF: Final = -_WAYS
 """The bits of a position that the first of them has, too."""
 _checksums: Final = Struct("=" + _WAYS * "4xI").unpack_from
