@@ -7,8 +7,8 @@ The policy is that of `storeroom.eviction.s3fifo`; the three queues lie differen
 - **Main** is a ring of slots (`ring`).
 - **Those to go next** are noted apart where few go at once: the choice (`choosing`) costs as much as several evictions.
   Until its turn comes an entry is there as before, and one that is read meanwhile goes on to main.
-- **Ghosts** are a table. The checksum of a key, cut to its size, gives one of two neighbouring positions, which hold the
-  last two keys evicted of those that share them: each the checksum, eight times the number among the evictions from
+- **Ghosts** are a table. The checksum of a key, cut to its size, gives one of two neighbouring positions, which hold
+  the last two keys evicted of those that share them: each the checksum, eight times the number among evictions from
   its queue, whether that was main, and the flags of `Share`. Versions before look at one of the two.
 
 The numbers of `Share` lie in the header of the slots, where readers change them, too. Lost changes are harmless there.
