@@ -5,13 +5,14 @@ loads have their records, loggers and patterns from here: those of the standard 
 originals.
 """
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
-__all__ = ["field", "logger_of", "names_of", "pattern", "record", "replaced"]
+__all__ = ["compiled_module", "field", "logger_of", "names_of", "pattern", "record", "replaced"]
 
 T = TypeVar("T")
 
@@ -32,6 +33,16 @@ def names_of(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], An
         return namespace.setdefault(name, module if homes[name] == name else getattr(module, name))
 
     return attribute, lambda: sorted({*namespace, *homes})
+
+
+def compiled_module(name: str) -> Any:
+    """Return a module of compiled forms; None where it was not built, or STOREROOM_PURE asks for none."""
+    if os.environ.get("STOREROOM_PURE", "0") not in {"", "0"}:
+        return None
+    try:
+        return import_module(name)
+    except ModuleNotFoundError:  # one that is broken is an error
+        return None
 
 
 _NONE: Final = object()

@@ -41,6 +41,18 @@ def test_keys_that_are_counted_together_count_as_one_by_one(keys, patterns):
         assert counted(patterns, Families.add_hits, shuffled) == counted(patterns, one_by_one, shuffled)
 
 
+@pytest.mark.parametrize("key", ["0" * 8, "12345678", "1234567", "deadbeef", "deadbee5", "g" * 20, "g1" * 10, "g1" * 9])
+def test_a_digest_is_counted_as_it_is_named(key):
+    """Digests are not learnt one by one, and are of the family that their name says; words are families."""
+    counters = Counters()
+    families = Families([], counters)
+    for each in (key, key.upper(), f"{key}:1"):
+        name = families._name_of(each)
+        before = counters.families[name].sets if name in counters.families else 0
+        families.of(each).sets += 1
+        assert counters.families[name].sets == before + 1
+
+
 def test_a_sample_of_misses_stands_for_all():
     """In local memory the misses are exact, and those of each family add up to them, as nearly as a sample can."""
     with engines_of_its_own():

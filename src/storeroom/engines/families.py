@@ -38,6 +38,8 @@ _UUID: Final = pattern("[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _RUN: Final = pattern("(?<![0-9a-zA-Z])[a-zA-Z]*+[0-9][0-9a-zA-Z]*")
 _IDENTIFIER: Final = pattern("[0-9a-fA-F]{8,}|[0-9a-zA-Z]{20,}")
 """Of a digest, or a token such as the key of a session."""
+_DIGEST: Final = "00000000"
+"""One that stands for all of them, but for those of letters alone, which are words."""
 _NUMBER: Final = pattern("[0-9]+")
 _is_text: Final = partial(operator.is_, str)
 _ZEROS: Final = str.maketrans("123456789", "000000000")
@@ -114,7 +116,13 @@ class Families:
         if len(known) >= _MOST_KNOWN:
             known.clear()
         # All numbers of a length are alike, and need not be learnt one by one; a few are, such as that of "v2:user:7".
-        alike = text if self._patterns else text.translate(_ZEROS)
+        # So are all digests.
+        if self._patterns:
+            alike = text
+        elif text.isalnum() and not text.isalpha() and _IDENTIFIER.fullmatch(text):
+            alike = _DIGEST
+        else:
+            alike = text.translate(_ZEROS)
         family = known.get(alike)
         if family is None:
             family = known[alike] = self._counted_as(self._name_of(alike))

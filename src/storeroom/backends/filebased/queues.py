@@ -7,9 +7,9 @@ The policy is that of `storeroom.eviction.s3fifo`; the three queues lie differen
 - **Main** is a ring of slots (`ring`).
 - **Those to go next** are noted apart where few go at once: the choice (`choosing`) costs as much as several evictions.
   Until its turn comes an entry is there as before, and one that is read meanwhile goes on to main.
-- **Ghosts** are a table. The checksum of a key, cut to its size, gives a position, which holds
-  the checksum, eight times the number among the evictions from its queue, whether that
-  was main, and the flags of `Share`. A later key may take the position of an earlier one.
+- **Ghosts** are a table. The checksum of a key, cut to its size, gives one of two neighbouring positions, which hold
+  the last two keys evicted of those that share them: each the checksum, eight times the number among evictions from
+  its queue, whether that was main, and the flags of `Share`. Versions before look at one of the two.
 
 The numbers of `Share` lie in the header of the slots, where readers change them, too. Lost changes are harmless there.
 """
@@ -48,6 +48,7 @@ from storeroom.backends.filebased.slots import (
     WINDOW_HAND,
     YOUNG,
     Slots,
+    compiled,
 )
 from storeroom.eviction import EVICTED as KEY_EVICTED
 from storeroom.eviction.share import DRIFT, FLAGS, KNOWN, PROVEN, Share
@@ -63,6 +64,11 @@ _PARTS: Final = 4
 first eviction on each batch of them does that."""
 _EVICTED_AT_ONCE: Final = 32
 """Likewise those that leave the cache; what small may hold is asked anew after them."""
+_WAYS: Final = 2
+"""Neighbouring positions of the table of ghosts that share their keys: with one, a third of the oldest were lost."""
+_FIRST_OF: Final = -_WAYS
+"""The bits of a position that the first of them has, too."""
+_checksums: Final = Struct("=" + _WAYS * "4xI").unpack_from
 _SMALL: Final = bytes([SMALL])
 _LEAVES: Final = frozenset({LEAVING, LEAVING_MAIN})
 _EVICTABLE: Final = (frozenset({SMALL}), _LEAVES)
@@ -92,15 +98,16 @@ class Queues:
     def miss(self, entry_key: bytes) -> None:
         """Learn from a read that did not find its key, if that was evicted lately."""
         ghosts, checksum = self.slots.ghosts, crc32(entry_key)
-        if ghosts[checksum % len(ghosts)] >> 32 == checksum:
-            self._teach(checksum, is_read=True)
+        if checksum in _checksums(ghosts, (checksum % len(ghosts) & _FIRST_OF) << 3):
+            self._teach(ghosts, checksum, is_read=True)
 
-    def _teach(self, checksum: int, *, is_read: bool) -> bool:
+    def _teach(self, ghosts: memoryview, checksum: int, *, is_read: bool) -> bool:
         """Learn from a key that returns; forget one that is written. Return whether it had left small."""
-        ghosts = self.slots.ghosts
-        position = checksum % len(ghosts)
-        ghost = ghosts[position]
-        if not ghost:
+        first = checksum % len(ghosts) & _FIRST_OF
+        for position in range(first, first + _WAYS):
+            if (ghost := ghosts[position]) >> 32 == checksum and ghost:
+                break
+        else:  # another process has just changed it
             return False
         if not is_read:
             ghosts[position] = 0
@@ -152,11 +159,17 @@ class Queues:
 
         Raise StorageError if there is no room for more slots.
         """
-        slots, checksum = self.slots, crc32(entry_key)
-        numbers = slots.numbers
+        slots = self.slots
+        if compiled is not None and not is_flagged:
+            slot: int = compiled.enter(slots.file, entry_key, size, expires_at, self._settled_at)
+            if slot >= 0:
+                return slot
+        numbers, checksum = slots.numbers, crc32(entry_key)
         numbers[ENTRIES] += 1
         numbers[SIZE] += size
-        if slots.ghosts[checksum % slots.count] >> 32 == checksum and self._teach(checksum, is_read=False):
+        ghosts = slots.ghosts
+        known = _checksums(ghosts, (checksum % slots.count & _FIRST_OF) << 3)
+        if checksum in known and self._teach(ghosts, checksum, is_read=False):
             numbers[IN_MAIN] += 1
             slot = slots.take(transaction, MAIN, entry_key, size, expires_at, is_flagged)
             append(slots, slot)
@@ -243,6 +256,9 @@ class Queues:
         cache take no more than this.
         """
         slots = self.slots
+        if compiled is not None and self.note_removal is None:
+            went: int = compiled.let_go(slots.file, kept, slots.freed, transaction.delete)
+            return went
         numbers, words, hand, position = slots.numbers, slots.words, slots.numbers[SMALL_HAND], slots.numbers[CHOSEN]
         if position:
             slot = slots.leaving[position - 1]
@@ -264,7 +280,7 @@ class Queues:
         numbers[ENTRIES] -= 1
         proven, checksum = kind == LEAVING_MAIN, crc32(entry_key)
         note = words[EVICTED + proven] % _NUMBERS << 3 | PROVEN * proven
-        slots.ghosts[checksum % slots.count] = checksum << 32 | note
+        _remember(slots, checksum, note)
         words[EVICTED + proven] += 1
         if self.note_removal is not None:
             self.note_removal(entry_key, KEY_EVICTED)
@@ -289,15 +305,15 @@ class Queues:
 
     def _note_chosen(self, chosen: list[int]) -> None:
         """Note entries that were taken out of their queues as those to go next."""
-        slots, numbers = self.slots, self.slots.numbers
+        slots, hits, kinds = self.slots, self.slots.hits, self.slots.kinds
         if slots.words[BACKUP.start + CHOSEN]:
             slots.give_up_log()  # the slots noted before this transaction are overwritten
         slots.leaving[: len(chosen)] = array("I", reversed(chosen))
         for slot in chosen:
-            slots.hits[slot] = 0
-        numbers[CHOSEN] = len(chosen)
+            hits[slot] = 0
+        slots.numbers[CHOSEN] = len(chosen)
         for kind, leaves in ((SMALL, LEAVING), (MAIN, LEAVING_MAIN)):
-            if found := [slot for slot in chosen if slots.kinds[slot] == kind]:
+            if found := [slot for slot in chosen if kinds[slot] == kind]:
                 slots.set_kind(found, leaves)
 
     def _chosen(self, count: int, kept: int, is_spared: Callable[[int], bool]) -> list[int]:
@@ -330,7 +346,11 @@ class Queues:
     def _bury(self, transaction: Any, chosen: list[int]) -> int:
         """Remove entries that were taken out of their queues, and remember their keys; return their bytes."""
         slots = self.slots
-        words, ghosts, count, kinds = slots.words, slots.ghosts, slots.count, slots.kinds
+        if compiled is not None and self.note_removal is None:
+            size: int = compiled.bury(slots.file, chosen, slots.freed, transaction.delete)
+            if size:
+                return size
+        words, kinds = slots.words, slots.kinds
         proven = [kinds[slot] in _PROVEN for slot in chosen]
         entry_keys, size = slots.remove(transaction, chosen)
         if len(entry_keys) < len(chosen):
@@ -341,9 +361,17 @@ class Queues:
         for queue in {*proven}:
             note = words[EVICTED + queue] % _NUMBERS << 3 | PROVEN * queue
             for checksum in map(crc32, compress(entry_keys, map(queue.__eq__, proven))):
-                ghosts[checksum % count] = checksum << 32 | note
+                _remember(slots, checksum, note)
                 note += 8
             words[EVICTED + queue] += proven.count(queue)
         slots.numbers[SIZE] -= size
         slots.numbers[ENTRIES] -= len(chosen)
         return size
+
+
+def _remember(slots: Slots, checksum: int, note: int) -> None:
+    """Put a ghost before those of its positions, of which the oldest is forgotten."""
+    file, first = slots.file, checksum % slots.count & _FIRST_OF
+    at = slots.ghosts_at + (first << 3)
+    file[at + 8 : at + 8 * _WAYS] = file[at : at + 8 * _WAYS - 8]
+    slots.ghosts[first] = checksum << 32 | note

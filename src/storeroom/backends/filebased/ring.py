@@ -4,7 +4,7 @@ An entry that was removed stays in it until its turn comes.
 """
 
 from storeroom.backends.filebased.slotfile import MAIN
-from storeroom.backends.filebased.slots import END, HEAD, Slots
+from storeroom.backends.filebased.slots import END, HEAD, Slots, compiled
 
 __all__ = ["append", "first", "promote"]
 
@@ -22,6 +22,10 @@ def promote(slots: Slots, late: list[int]) -> int:
     """Put entries of other queues at the end, without hits, and leave none in the list; return how many."""
     if not late:
         return 0
+    promoted = len(late)
+    if compiled is not None and compiled.promote(slots.file, late):
+        late.clear()
+        return promoted
     numbers, count, ring, hits = slots.numbers, slots.count, slots.ring, slots.hits
     slots.set_kind(late, MAIN)
     if numbers[END] - numbers[HEAD] + len(late) > count:
@@ -32,7 +36,6 @@ def promote(slots: Slots, late: list[int]) -> int:
         ring[end % count] = slot
         end += 1
     numbers[END] = end
-    promoted = len(late)
     late.clear()
     return promoted
 

@@ -98,7 +98,7 @@ class SlotFile:
         words, times: the same as words of eight bytes, and as floats.
         numbers: the words of the header that a transaction changes: see slots.py.
         leaving: the slots that were chosen for the next evictions: see queues.py.
-        kinds_at, cells_at: the first byte of the two arrays.
+        kinds_at, ghosts_at, cells_at: the first byte of each of the arrays.
     """
 
     def __init__(self, path: str, owner: int) -> None:
@@ -132,7 +132,8 @@ class SlotFile:
         self.kinds = view[at : at + count]
         self.hits = view[at + count : at + 2 * count]
         self.ring = view[at + 2 * count : at + 6 * count].cast("I")
-        self.ghosts = view[at + 6 * count : at + 14 * count].cast("Q")
+        self.ghosts_at = at + 6 * count
+        self.ghosts = view[self.ghosts_at : at + 14 * count].cast("Q")
         self.cells_at = at = at + 14 * count
         self.dues, self.sizes = self.times[at >> 3 :: _CELL_WORDS], words[(at >> 3) + 1 :: _CELL_WORDS]
         self.flags = view[at + _FLAG_AT :: CELL_BYTES]

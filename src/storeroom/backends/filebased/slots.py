@@ -43,10 +43,11 @@ from storeroom.backends.filebased.slotfile import (
     SlotFile,
 )
 from storeroom.exceptions import StorageError
+from storeroom.late import compiled_module
 
 __all__ = [
     "CHOSEN", "END", "ENTRIES", "FLAGGED", "HAS_EVICTED", "HEAD", "IN_MAIN", "IN_SMALL", "SIZE", "SMALL_HAND", "TAIL",
-    "VERSIONS", "WINDOW_HAND", "YOUNG", "Slots",
+    "VERSIONS", "WINDOW_HAND", "YOUNG", "Slots", "compiled",
 ]  # fmt: skip
 
 # The numbers that a transaction changes.
@@ -102,18 +103,30 @@ _write_cell: Final = Struct(f"=dQBB{_LONGEST_KEY}s").pack_into
 _read_cell: Final = Struct(f"=8xQBB{_LONGEST_KEY}s").unpack_from
 
 
+compiled: Any = compiled_module("storeroom.backends.filebased._compiled")
+"""The ordinary cases of methods of Slots and Queues, by their names, which change the same bytes; or None."""
+
+
 class Slots(SlotFile):
-    """The slots, their numbers and times. All changes need a transaction that was begun."""
+    """The slots, their numbers and times. All changes need a transaction that was begun.
+
+    Attributes:
+        freed: by this transaction.
+    """
 
     def __init__(self, path: str, owner: int) -> None:
         """See SlotFile."""
         super().__init__(path, owner)
-        self._freed: set[int] = set()
+        self.freed: set[int] = set()
 
     # Transactions ---------------------------------------------------------------------------
 
     def begin(self, number: int) -> bool:
         """Begin the changes of the write transaction of this number; return False if all has to be made anew."""
+        if compiled is not None and compiled.begin(self.file, number):
+            if self.freed:
+                self.freed.clear()
+            return True
         words = self.words
         if (words[ATTEMPT] >> 2 != number - 1 or words[IS_REPLACED]) and not self.skip(number):
             return False
@@ -121,8 +134,8 @@ class Slots(SlotFile):
         words[_BACKUP] = self.numbers
         words[LOGGED] = 0
         words[ATTEMPT] = number << 2 | _IN_LOG
-        if self._freed:
-            self._freed.clear()
+        if self.freed:
+            self.freed.clear()
         return True
 
     def follows(self, number: int) -> bool:
@@ -197,6 +210,8 @@ class Slots(SlotFile):
 
     def set_kind(self, slots: list[int], kind: int) -> None:
         """Change the kind of slots, which a transaction that fails takes back."""
+        if compiled is not None and compiled.set_kind(self.file, slots, kind):
+            return
         words, kinds, end = self.words, self.kinds, self.words[LOGGED]
         if end + len(slots) > _LOG_ROOM:
             self.give_up_log()
@@ -258,7 +273,7 @@ class Slots(SlotFile):
                 self.grow(numbers[END])
                 numbers, kinds, words = self.numbers, self.kinds, self.words
                 slot = self.find(FREE, numbers[TAIL])
-        if end >= _LOG_ROOM or slot in self._freed:
+        if end >= _LOG_ROOM or slot in self.freed:
             self.give_up_log()
         else:
             words[_LOG_AT + end], words[LOGGED] = slot << 8 | FREE, end + 1
@@ -302,7 +317,7 @@ class Slots(SlotFile):
         if 1 in flags:
             self.numbers[FLAGGED] -= sum(flags)
         self.set_kind(slots, FREE)
-        self._freed.update(slots)
+        self.freed.update(slots)
         return list(compress(entry_keys, map(delete, entry_keys))), sum(sizes)
 
     def remove_plain(self, transaction: Any, slot: int) -> tuple[bytes, int]:
@@ -314,7 +329,7 @@ class Slots(SlotFile):
             return b"", 0
         words[_LOG_AT + end], words[LOGGED] = slot << 8 | self.kinds[slot], end + 1
         self.kinds[slot] = FREE
-        self._freed.add(slot)
+        self.freed.add(slot)
         return entry_key, size
 
     def key_of(self, transaction: Any, slot: int) -> bytes:

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from typing import Any, Final, TypeVar
 
 import lmdb
@@ -12,7 +13,6 @@ import lmdb
 from storeroom import timeouts
 from storeroom.backends.filebased.aborting import abort
 from storeroom.backends.filebased.environment import CHECK_SECONDS, Environment
-from storeroom.backends.filebased.giving_back import give_back
 from storeroom.backends.filebased.pieces import Laid, frame_of, groups_of, lengths_of, new_name, parts_of, size_of
 from storeroom.backends.filebased.records import LONGEST_FRAME, halves, is_aside
 from storeroom.backends.filebased.slots import ENTRIES, SIZE
@@ -390,6 +390,7 @@ class TransactingCache(KeptBounds, InlineCache, abstract=True):
 
 
 def _given_back(_: Table, engine: Environment) -> int | None:
+    give_back: Callable[..., int | None] = import_module("storeroom.backends.filebased.giving_back").give_back
     environment: Any = getattr(engine.begin, "__self__", None)  # it is open, within a transaction
     try:
         return give_back(os.path.join(engine.directory, "data.mdb"), environment.readers())

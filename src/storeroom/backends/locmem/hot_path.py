@@ -5,9 +5,7 @@ methods in Python are their equals, and all that there is elsewhere. ``STOREROOM
 the compiled ones off, if it is set when the process begins. See docs/decisions/0025-compiled-hits.md.
 """
 
-import os
 from _pickle import loads  # the C module alone
-from importlib import import_module
 from types import FunctionType
 from typing import Any, Final, TypeVar
 
@@ -19,6 +17,7 @@ from storeroom.engines.counts import Counters, Sampled
 from storeroom.engines.nesting import Alone
 from storeroom.eviction import ENCODED, BoundedMap, Entry
 from storeroom.eviction.deadlines import ExpiryIndex
+from storeroom.late import compiled_module
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING, OVERLAY_ATTRIBUTE
 from storeroom.storage.interruptions import raise_if_foreign
@@ -33,17 +32,13 @@ _PASSED_BY: Final = ("timeout", "tags", *FreshnessOptions.__annotations__)
 
 def _load() -> Any:
     """Return the compiled module, which knows by then the objects that it works on; None where there is none."""
-    if os.environ.get("STOREROOM_PURE", "0") not in {"", "0"}:
-        return None
-    try:
-        module: Any = import_module("storeroom.backends.locmem._compiled")
-    except ModuleNotFoundError:  # it was not built; one that is broken is an error
-        return None
-    module.learn(
-        MemoryContents, Entry, Counters, Sampled, BoundedMap, Alone, ExpiryIndex, Envelope, Enveloped, Freshness,
-        OVERLAY_ATTRIBUTE, vars(timeouts), loads, raise_if_foreign, ENCODED, MISSING, timeouts.DEFAULT_TIMEOUT,
-        _PASSED_BY, timeouts.parse_words, timeouts.BOOT_CLOCK,
-    )  # fmt: skip
+    module = compiled_module("storeroom.backends.locmem._compiled")
+    if module is not None:
+        module.learn(
+            MemoryContents, Entry, Counters, Sampled, BoundedMap, Alone, ExpiryIndex, Envelope, Enveloped, Freshness,
+            OVERLAY_ATTRIBUTE, vars(timeouts), loads, raise_if_foreign, ENCODED, MISSING, timeouts.DEFAULT_TIMEOUT,
+            _PASSED_BY, timeouts.parse_words, timeouts.BOOT_CLOCK,
+        )  # fmt: skip
     return module
 
 
