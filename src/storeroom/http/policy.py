@@ -1,6 +1,7 @@
 """The options of the rules: the times of pages that say nothing themselves, and what requests differ by."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -23,6 +24,10 @@ CSRF_SIGNS: Final = (
 
 CSRF_HEADERS: Final = frozenset({b"x-csrf-token", b"x-csrftoken", b"x-xsrf-token", b"csrf-token"})
 """Headers of an answer that carries one."""
+
+
+_NAME: Final = r'[^=;\s,"]*'
+_VALUE: Final = r'[^;\s,"]*'
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,17 @@ class Policy:
         return _pattern((*self.ignored_cookies, *self.declared_cookies))
 
     @cached_property
+    def ignores_cookies(self) -> re.Pattern[bytes]:
+        """Whole headers with such cookies alone; not all of them."""
+        return _header_of(self.ignored_cookies)
+
+    @cached_property
+    def allows_cookies(self) -> re.Pattern[bytes]:
+        """Likewise for those that a request may have; not all of them."""
+        named = (name for name in self.vary_on_cookies or () if "*" not in name)
+        return _header_of((*self.ignored_cookies, *self.declared_cookies, *named))
+
+    @cached_property
     def ignores_parameter(self) -> re.Pattern[bytes]:
         """Names of parameters that no page differs by."""
         return _pattern(self.ignored_parameters)
@@ -107,5 +123,19 @@ class Policy:
 
 def _pattern(names: tuple[str, ...]) -> re.Pattern[bytes]:
     """Return a pattern for whole names, in which a star at the end stands for any ending."""
-    forms = [re.escape(name.rstrip("*")) + (".*" if name.endswith("*") else "") for name in names]
-    return re.compile("|".join(f"(?:{form})" for form in forms).encode("latin-1") if forms else rb"(?!)", re.DOTALL)
+    return re.compile(_any_of(names, ".*").encode("latin-1"), re.DOTALL)
+
+
+def _any_of(names: Iterable[str], ending: str) -> str:
+    forms = [re.escape(name.rstrip("*")) + (ending if name.endswith("*") else "") for name in names]
+    return "|".join(f"(?:{form})" for form in forms) if forms else "(?!)"
+
+
+def _header_of(names: tuple[str, ...]) -> re.Pattern[bytes]:
+    """Return a pattern for the usual form of Cookie, in which each name fits, and no value could hide another cookie.
+
+    It gives back nothing that it has taken, so that its time is that of the header's length.
+    """
+    usual = [name for name in names if name and not re.search(r'[=;\s,"]', name)]
+    form = f"(?>(?:{_any_of(usual, _NAME)})={_VALUE}(?:; ?|\\Z))*+"
+    return re.compile(form.encode("latin-1"))

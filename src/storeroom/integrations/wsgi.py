@@ -16,12 +16,13 @@ from storeroom.engines import background
 from storeroom.exceptions import StorageError
 from storeroom.http import LOOKED_AT, REMOTE_USER, Headers, Request
 from storeroom.pages import Pages
+from storeroom.pages.hits import Spelling
 from storeroom.pages.looking import Found, Task, inline
 from storeroom.pages.making import Answer, Making
 from storeroom.pages.views import current, foreseeing
 from storeroom.storage.steps import run
 
-__all__ = ["PageCache"]
+__all__ = ["SPELLING", "PageCache", "is_empty", "variable"]
 
 Environ = dict[str, Any]
 App = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
@@ -88,7 +89,12 @@ def _quoted(path: str) -> str:
 
 def is_plain(environ: Environ) -> bool:
     """Tell whether a request has none of the headers that decide about the answer: see LOOKED_AT."""
-    return environ.keys().isdisjoint(_LOOKED_AT) and environ.get("CONTENT_LENGTH") in (None, "", "0")
+    return environ.keys().isdisjoint(_LOOKED_AT) and is_empty(environ)
+
+
+def is_empty(environ: Environ) -> bool:
+    """Tell whether the length of a request's content is none."""
+    return environ.get("CONTENT_LENGTH") in (None, "", "0")
 
 
 def request_of(environ: Environ, *, is_plain: bool) -> Request:
@@ -105,6 +111,13 @@ def _line(status: int) -> str:
     return f"{status} {responses.get(status, 'Unknown')}"
 
 
+def _texts(headers: Headers) -> list[tuple[str, str]]:
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+
+
+SPELLING: Final = Spelling(_LOOKED_AT, variable, _texts)
+
+
 class PageCache(Pages):
     """Answers requests by stored pages, and lets the wrapped application make the others.
 
@@ -117,6 +130,8 @@ class PageCache(Pages):
         ConfigurationError: an option is unknown, or its value means nothing.
     """
 
+    _spelling = SPELLING
+
     def __init__(self, app: App, cache: Any = "default", **options: Any) -> None:
         super().__init__(cache, **options)
         self.app = app
@@ -124,12 +139,12 @@ class PageCache(Pages):
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request."""
         plain, name = is_plain(environ), None
-        if plain and environ["REQUEST_METHOD"] == "GET":
+        if environ["REQUEST_METHOD"] == "GET" and (plain or is_empty(environ)):
             name = tuple(map(environ.get, _NAMING))
-            hit = self._hits.again(name, self.cache)
+            hit = self._hits.again(name, environ, self.cache, is_plain=plain)
             if hit is not None:
                 record, headers, body = hit
-                start_response(_line(record.status), headers + _texts(self.added(record)))
+                start_response(_line(record.status), headers)
                 return [body]
         request = request_of(environ, is_plain=plain)
         task = self.task(request)
@@ -140,7 +155,7 @@ class PageCache(Pages):
         if answer is None:
             return self._otherwise(environ, start_response, task, found)
         if name is not None and found is not None:
-            self._hits.keep(name, task, found, _texts(answer.record.headers))
+            self._hits.keep(name, environ, task, found, answer)
         return self._answer(start_response, request, answer)
 
     def foreseen(self, environ: Environ) -> tuple[Mapping[str, Any] | None, Iterable[str]]:
@@ -200,10 +215,6 @@ class PageCache(Pages):
 
         is_seen = reason == "method" or self.status_name is not None
         return self.app(environ, sees if is_seen else start_response)
-
-
-def _texts(headers: Headers) -> list[tuple[str, str]]:
-    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
 def _bytes(headers: Iterable[tuple[str, str]]) -> Headers:

@@ -13,7 +13,8 @@ from storeroom.http import Headers, Kind, Record, Request, Verdict, bypass, cach
 from storeroom.http.fields import directives
 from storeroom.pages import codings, generations, looking, single_flight
 from storeroom.pages.codings import shown
-from storeroom.pages.looking import GENERATIONS, PAGE, PART, Companions, Found, Hits, Task
+from storeroom.pages.hits import Hits, Spelling
+from storeroom.pages.looking import GENERATIONS, PAGE, PART, Companions, Found, Task
 from storeroom.pages.making import Answer, Making
 from storeroom.pages.options import Plans
 from storeroom.registry import caches
@@ -63,6 +64,7 @@ class Pages:
     """
 
     _caches: Any = caches
+    _spelling = Spelling()
 
     def __init__(
         self, cache: Any = "default", *, hosts: Iterable[str] | None = None,
@@ -77,7 +79,7 @@ class Pages:
         self._plans = Plans(options, rules or {})
         self._refreshing = set[str]()
         self._companions: Companions = {}
-        self._hits = Hits()
+        self._hits = Hits(self._spelling, self.added, are_steady=cache_status is None)
 
     @property
     def cache(self) -> Any:

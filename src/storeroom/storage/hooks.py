@@ -214,9 +214,9 @@ class StorageHooks:
         """Return the value, or MISSING."""
         return self._get_many([storage_key]).get(storage_key, MISSING)
 
-    def _get_both(self, first: str, second: str) -> tuple[Any, Any]:
-        """Return the values of two keys, each as _get() does; where nothing has changed, perhaps the same objects."""
-        return self._get(first), self._get(second)
+    def _get_together(self, storage_keys: tuple[str, ...]) -> tuple[Any, ...]:
+        """Return the values of keys, each as _get() does; where nothing has changed, perhaps the same objects."""
+        return tuple(map(self._get, storage_keys))
 
     def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
         """Store one value; return whether it was stored."""
