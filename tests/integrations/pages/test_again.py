@@ -59,7 +59,7 @@ COOKIES = "Cookie: _ga=GA1.2.3.4; _ga_AB12=GS1.1; _fbp=fb.1.2"
 #: Options, lines and body of the page, and two kinds of requests for it, of which each is to have its own answer.
 WAYS = {
     "cookies that scripts write": ({}, [TEXT], None, ["_"], [COOKIES]),
-    "any cookie, and a page that says that it is fresh": ({}, ["Cache-Control: max-age=300"], None, ["_"], ["Cookie: sid=1"]),
+    "any cookie": ({}, ["Cache-Control: max-age=300"], None, ["_"], ["Cookie: sid=1"]),
     "tags": ({"tags": ["news", "sport"]}, [TEXT], None, ["_"], [COOKIES]),
     "served stale": ({"stale_while_revalidate": "1m", "stale_if_error": "1h"}, [TEXT], None, ["_"], [COOKIES]),
     "kept for a validator": ({"revalidate_for": "1h"}, [TEXT, 'ETag: "1"'], None, ["_"], [COOKIES]),
@@ -71,7 +71,7 @@ WAYS = {
     "a proxy's headers": (
         {}, [TEXT], None, ["X-Forwarded-Proto: https"], ["X-Forwarded-Proto: http", "X-Forwarded-Host: a", COOKIES],
     ),
-    "stored compressed": ({"compress": "gzip"}, [TEXT], LONG, ["Accept-Encoding: gzip, br"], ["Accept-Encoding: br", COOKIES]),
+    "compressed": ({"compress": "gzip"}, [TEXT], LONG, ["Accept-Encoding: gzip, br"], ["Accept-Encoding: br", COOKIES]),
     "all of it": (
         {"compress": "gzip", "tags": ["a"], "stale_while_revalidate": 60, "vary_on_cookies": ["sid"]},
         [TEXT, "Vary: Accept-Language"], LONG,
@@ -86,11 +86,12 @@ def test_what_a_site_has_all_the_time_is_answered_again(site, any_cache, clock, 
     options, lines, body, *askers = WAYS[way]
     site.script = page(*lines, body=body)
     site.begin(any_cache, **{"timeout": "5m", **options})
-    for _ in range(4):  # headers that a page is found to differ by are known from its third run on
-        for asker in askers:
-            site.get("/page", *asker)
+    for asker in askers * 3:  # by then the headers are known that it differs by
+        site.get("/page", *asker)
     runs = len(site.runs)
     for _ in range(3):
+        for asker in askers:
+            site.get("/page", *asker)
         clock.advance(0.7)
         before, hits = looks.call_count, any_cache.stats().hits
         again = [site.get("/page", *asker) for asker in askers]
@@ -116,8 +117,9 @@ class Forgetful(hits.Hits):
 LINES = (
     *("Accept-Language: en", "Accept-Language: fr", "Accept-Encoding: gzip", "Accept-Encoding: gzip;q=0, br"),
     *("Cookie: _ga=1", "Cookie: _ga=1; _gid=2", "Cookie: sid=alice", "Cookie: sid=bob; _ga=2", "Cookie: _ga=1,sid=eve"),
-    *("Authorization: alice", "X-Api-Key: a", "X-Forwarded-Proto: http", "X-Forwarded-Host: evil.com", "Range: bytes=0-1"),
-    *('If-None-Match: "1"', "Cache-Control: no-cache", "HX-Request: true", "X-HTTP-Method-Override: PUT", "Content-Length: 0"),
+    *("Authorization: alice", "X-Api-Key: a", "X-Forwarded-Proto: http", "X-Forwarded-Host: evil.com"),
+    *('If-None-Match: "1"', "Cache-Control: no-cache", "Range: bytes=0-1", "HX-Request: true"),
+    *("X-HTTP-Method-Override: PUT", "Content-Length: 0"),
 )  # fmt: skip
 SITES = (
     ({"tags": ["a"], "vary_on_cookies": ["sid"], "stale_while_revalidate": 60}, [TEXT]),
