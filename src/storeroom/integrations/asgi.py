@@ -102,7 +102,7 @@ class PageCache(Pages):
         name, path = None, scope.get("raw_path") or scope["path"]
         if scope["method"] == "GET":
             name = scope.get("scheme"), given.get(b"host"), path, scope["query_string"]
-            hit = self._hits.again(name, given, self.cache, is_plain=is_plain)
+            hit = self._hits.again(name, given, self.cache, is_plain)
             if hit is not None:
                 record, headers, body = hit
                 await send({"type": "http.response.start", "status": record.status, "headers": headers})

@@ -89,7 +89,7 @@ def _quoted(path: str) -> str:
 
 def is_plain(environ: Environ) -> bool:
     """Tell whether a request has none of the headers that decide about the answer: see LOOKED_AT."""
-    return environ.keys().isdisjoint(_LOOKED_AT) and is_empty(environ)
+    return _LOOKED_AT.isdisjoint(environ) and is_empty(environ)
 
 
 def is_empty(environ: Environ) -> bool:
@@ -141,7 +141,7 @@ class PageCache(Pages):
         plain, name = is_plain(environ), None
         if environ["REQUEST_METHOD"] == "GET" and (plain or is_empty(environ)):
             name = tuple(map(environ.get, _NAMING))
-            hit = self._hits.again(name, environ, self.cache, is_plain=plain)
+            hit = self._hits.again(name, environ, self.cache, plain)
             if hit is not None:
                 record, headers, body = hit
                 start_response(_line(record.status), headers)

@@ -7,7 +7,6 @@ decides nothing: the storage is asked each time, and all that had led to the ans
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
-from operator import is_
 from typing import Any, Final, NamedTuple
 
 from storeroom import timeouts
@@ -98,7 +97,7 @@ class Hits(dict[Any, Any]):
         self._cookie = spelling.name(b"cookie")
 
     def again(
-        self, name: Any, given: Mapping[Any, Any], cache: Any, *, is_plain: bool
+        self, name: Any, given: Mapping[Any, Any], cache: Any, is_plain: bool
     ) -> tuple[Record, list[Any], bytes] | None:
         """Return the record, its headers as the door sends them, and the body, if the page is found, fresh and live."""
         hit = self.get(name)
@@ -110,11 +109,11 @@ class Hits(dict[Any, Any]):
         if hit.head != cache._head or cache._overlay is not None or not cache.async_inline:  # it was configured anew
             return None
         try:
-            found = cache._get_together(hit.keys)
+            found = cache._get_together(hit.keys, hit.values)
         except (StorageError, WouldWaitError):
             return None
         record, now = hit.record, timeouts.now()
-        if not now < record.fresh_until or not (all(map(is_, found, hit.values)) or _are_alike(found, hit)):
+        if not now < record.fresh_until or not (found is hit.values or _are_alike(found, hit)):
             self.pop(name, None)
             return None
         cache._counters.hits += 1
@@ -125,7 +124,7 @@ class Hits(dict[Any, Any]):
 
     def _is_for(self, hit: Hit, given: Mapping[Any, Any]) -> bool:
         """Tell whether a request has nothing for which it could have another answer than one without it."""
-        if not given.keys().isdisjoint(hit.apart):
+        if not hit.apart.isdisjoint(given):
             return False
         cookie = given.get(self._cookie)
         return cookie is None or not hit.record.is_implicit or not are_strange(_bytes_of(cookie), hit.policy)
@@ -137,7 +136,7 @@ class Hits(dict[Any, Any]):
         names = () if marker is MISSING else read_varies(marker).names
         apart = _apart(self._spelling, names)
         is_own = task.hooks is cache and cache._head is not None and not task.plan.early
-        if not is_own or max(len(packed), len(answer.body)) > LARGEST_HIT or not given.keys().isdisjoint(apart):
+        if not is_own or max(len(packed), len(answer.body)) > LARGEST_HIT or not apart.isdisjoint(given):
             return
         read = {task.generations_key: found.generations.text, task.storage_key: marker, found.storage_key: entry}
         page_at = len(read) - 1
@@ -170,7 +169,10 @@ def _are_alike(found: tuple[Any, ...], hit: Hit) -> bool:
     if tuple(map(type, found)) != tuple(map(type, hit.values)) or found != hit.values:
         return False
     entry, before = found[hit.page_at], hit.values[hit.page_at]
-    return type(entry) is bytes or (type(entry.value) is bytes and entry.value == before.value)
+    if type(entry) is not bytes and entry is not before and entry.value != before.value:
+        return False
+    hit.values = found
+    return True
 
 
 def _bytes_of(value: Any) -> bytes:

@@ -374,7 +374,8 @@ def test_what_is_kept_is_bounded(site, cache, monkeypatch):
 def test_a_storage_that_fails_is_asked_the_long_way(site, cache, monkeypatch):
     """As for every request: the application answers."""
     warmed(site, cache)
-    monkeypatch.setattr(LocMemCache, "_get", Mock(side_effect=StorageError))
+    for hook in ("_get", "_get_together"):
+        monkeypatch.setattr(LocMemCache, hook, Mock(side_effect=StorageError))
     monkeypatch.setattr(LocMemCache, "_get_many", Mock(side_effect=StorageError))
     assert site.get().text == "run 2"
 

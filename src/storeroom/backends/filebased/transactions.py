@@ -78,7 +78,7 @@ class TransactingCache(KeptBounds, InlineCache, abstract=True):
                 named(error, self.settings.alias)
                 raise
 
-    def _get_together(self, storage_keys: tuple[str, ...]) -> tuple[Any, ...]:
+    def _get_together(self, storage_keys: tuple[str, ...], before: tuple[Any, ...] = ()) -> tuple[Any, ...]:
         """Return the values; if no process has committed anything since they were read twice, those of then.
 
         A read transaction has the number of the last commit. A look for a value also gives Python's lock away.

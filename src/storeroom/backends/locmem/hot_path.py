@@ -17,6 +17,7 @@ from storeroom.engines.counts import Counters, Sampled
 from storeroom.engines.nesting import Alone
 from storeroom.eviction import ENCODED, BoundedMap, Entry
 from storeroom.eviction.deadlines import ExpiryIndex
+from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING, OVERLAY_ATTRIBUTE
 from storeroom.storage.interruptions import raise_if_foreign
 
@@ -38,7 +39,7 @@ def _load() -> Any:
         return None
     module.learn(
         MemoryContents, Entry, Counters, Sampled, BoundedMap, Alone, ExpiryIndex, OVERLAY_ATTRIBUTE, vars(timeouts),
-        loads, raise_if_foreign, ENCODED, MISSING, timeouts.DEFAULT_TIMEOUT, _PASSED_BY, timeouts.parse_words,
+        loads, raise_if_foreign, ENCODED, MISSING, timeouts.DEFAULT_TIMEOUT, _PASSED_BY, timeouts.parse_words, Envelope,
     )  # fmt: skip
     return module
 

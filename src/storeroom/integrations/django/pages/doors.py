@@ -101,7 +101,7 @@ class Door(Pages):
         name, is_free = None, under_way.get() is None and current.get() is None
         if asked is not None and asked.method == "GET" and is_free and is_empty(request.META):
             name = asked.scheme, asked.host, asked.path, asked.query, *asked.own.items()
-            hit = self._hits.again(name, request.META, self.cache, is_plain=asked.is_plain)
+            hit = self._hits.again(name, request.META, self.cache, asked.is_plain)
             if hit is not None:
                 return hit_of(*hit)
         task = "bypass;host" if asked is None else self.task(asked)
