@@ -22,25 +22,13 @@ from storeroom.http.records import (
     unpack,
     varies,
 )  # fmt: skip
-from storeroom.http.requests import (
-    FORWARDED,
-    LOOKED_AT,
-    REMOTE_USER,
-    Request,
-    are_strange,
-    bypass,
-    counted_query,
-    counted_text,
-    forwarded,
-    key,
-    variant,
-)
+from storeroom.http.requests import LOOKED_AT, REMOTE_USER, Request, bypass, counted_query, forwarded, key, variant
 from storeroom.http.status import cache_status
 from storeroom.http.storing import Lifetimes, Refusal, freshened, made, storable, unfit
 
 __all__ = [
-    "ANALYTICS_COOKIES", "FORWARDED", "LOOKED_AT", "PASS", "RECORD", "REMOTE_USER", "TRACKING_PARAMETERS", "VARIES",
-    "Headers", "Kind", "Lifetimes", "Policy", "Record", "Refusal", "Request", "Varies", "Verdict", "are_strange",
-    "bypass", "cache_status", "changed", "counted_query", "counted_text", "cut", "forwarded", "freshened", "generation_of", "is_unmodified",
+    "ANALYTICS_COOKIES", "LOOKED_AT", "PASS", "RECORD", "REMOTE_USER", "TRACKING_PARAMETERS", "VARIES",
+    "Headers", "Kind", "Lifetimes", "Policy", "Record", "Refusal", "Request", "Varies", "Verdict", "bypass",
+    "cache_status", "changed", "counted_query", "cut", "forwarded", "freshened", "generation_of", "is_unmodified",
     "judge", "key", "made", "pack", "pass_by", "read_varies", "storable", "unfit", "unpack", "variant", "varies",
 ]  # fmt: skip

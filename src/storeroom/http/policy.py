@@ -1,7 +1,6 @@
 """The options of the rules: the times of pages that say nothing themselves, and what requests differ by."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -24,10 +23,6 @@ CSRF_SIGNS: Final = (
 
 CSRF_HEADERS: Final = frozenset({b"x-csrf-token", b"x-csrftoken", b"x-xsrf-token", b"csrf-token"})
 """Headers of an answer that carries one."""
-
-
-_NAME: Final = r'[^=;\s,"]*'
-_VALUE: Final = r'[^;\s,"]*'
 
 
 @dataclass(frozen=True)
@@ -105,15 +100,13 @@ class Policy:
         return _pattern((*self.ignored_cookies, *self.declared_cookies))
 
     @cached_property
-    def ignores_cookies(self) -> re.Pattern[bytes]:
-        """Whole headers with such cookies alone; not all of them."""
-        return _header_of(self.ignored_cookies)
-
-    @cached_property
     def allows_cookies(self) -> re.Pattern[bytes]:
-        """Likewise for those that a request may have; not all of them."""
+        """Whole headers of such cookies and named ones alone; in the usual form, in which no value hides another."""
         named = (name for name in self.vary_on_cookies or () if "*" not in name)
-        return _header_of((*self.ignored_cookies, *self.declared_cookies, *named))
+        names = [*self.ignored_cookies, *self.declared_cookies, *named]
+        usual = tuple(name for name in names if name and not re.search(r'[=;\s,"]', name))
+        # It gives back nothing that it has taken: its time is that of the length.
+        return _pattern(usual, r'[^=;\s,"]*', r'(?>(?:%s)=[^;\s,"]*(?:; ?|\Z))*+')
 
     @cached_property
     def ignores_parameter(self) -> re.Pattern[bytes]:
@@ -121,21 +114,8 @@ class Policy:
         return _pattern(self.ignored_parameters)
 
 
-def _pattern(names: tuple[str, ...]) -> re.Pattern[bytes]:
+def _pattern(names: tuple[str, ...], ending: str = ".*", around: str = "%s") -> re.Pattern[bytes]:
     """Return a pattern for whole names, in which a star at the end stands for any ending."""
-    return re.compile(_any_of(names, ".*").encode("latin-1"), re.DOTALL)
-
-
-def _any_of(names: Iterable[str], ending: str) -> str:
     forms = [re.escape(name.rstrip("*")) + (ending if name.endswith("*") else "") for name in names]
-    return "|".join(f"(?:{form})" for form in forms) if forms else "(?!)"
-
-
-def _header_of(names: tuple[str, ...]) -> re.Pattern[bytes]:
-    """Return a pattern for the usual form of Cookie, in which each name fits, and no value could hide another cookie.
-
-    It gives back nothing that it has taken, so that its time is that of the header's length.
-    """
-    usual = [name for name in names if name and not re.search(r'[=;\s,"]', name)]
-    form = f"(?>(?:{_any_of(usual, _NAME)})={_VALUE}(?:; ?|\\Z))*+"
-    return re.compile(form.encode("latin-1"))
+    form = "|".join(f"(?:{form})" for form in forms) or "(?!)"
+    return re.compile((around % form).encode("latin-1"), re.DOTALL)

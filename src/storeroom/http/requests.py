@@ -11,7 +11,7 @@ from storeroom.http.policy import Policy
 
 __all__ = [
     "FORWARDED", "LOOKED_AT", "REMOTE_USER", "Request", "are_strange", "bypass", "cloaked_cookies", "counted_query",
-    "counted_text", "forwarded", "has_credentials", "key", "strange_cookies", "variant",
+    "counted_text", "forwarded", "has_credentials", "key", "variant",
 ]  # fmt: skip
 
 _HOST: Final = re.compile(rb"(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
@@ -180,8 +180,8 @@ def variant(request: Request, names: tuple[bytes, ...], policy: Policy) -> str:
 def counted_text(value: bytes, policy: Policy) -> bytes | None:
     """Return the cookies that a page may differ by, sorted by name, those of one name in their order; None if none."""
     named = policy.cookie_names
-    if policy.ignores_cookies.fullmatch(value) if named is None else not any(name in value for name in named):
-        return None  # as what follows would find out
+    if named is not None and not any(name in value for name in named):
+        return None  # as the rest would find out
     counted = (
         pair
         for pair in cookies(value)
@@ -190,15 +190,9 @@ def counted_text(value: bytes, policy: Policy) -> bytes | None:
     return b"; ".join(b"%b=%b" % pair for pair in sorted(counted, key=lambda pair: pair[0])) or None
 
 
-def strange_cookies(request: Request, policy: Policy) -> bool:
-    """Tell whether a request has cookies that nobody has said anything about."""
-    value = request.headers.get(b"cookie")
-    return value is not None and are_strange(value, policy)
-
-
-def are_strange(value: bytes, policy: Policy) -> bool:
-    """Tell whether there are such cookies in a header."""
-    if policy.allows_cookies.fullmatch(value):
+def are_strange(value: bytes | None, policy: Policy) -> bool:
+    """Tell whether a request has cookies that nobody has said anything about, by its header."""
+    if value is None or policy.allows_cookies.fullmatch(value):
         return False
     named = policy.cookie_names or frozenset()
     return any(pair[0] not in named and not _is_alone(pair, policy.allows_cookie) for pair in cookies(value))

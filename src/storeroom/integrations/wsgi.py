@@ -16,13 +16,12 @@ from storeroom.engines import background
 from storeroom.exceptions import StorageError
 from storeroom.http import LOOKED_AT, REMOTE_USER, Headers, Request
 from storeroom.pages import Pages
-from storeroom.pages.hits import Spelling
 from storeroom.pages.looking import Found, Task, inline
 from storeroom.pages.making import Answer, Making
 from storeroom.pages.views import current, foreseeing
 from storeroom.storage.steps import run
 
-__all__ = ["SPELLING", "PageCache", "is_empty", "variable"]
+__all__ = ["PageCache"]
 
 Environ = dict[str, Any]
 App = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
@@ -51,9 +50,9 @@ _TOLD: Final = (REMOTE_USER, b"authorization")
 """Variables by which a server tells who has logged in to it, and headers that it may keep for itself."""
 
 # Some servers name the length always.
-_LOOKED_AT: Final = frozenset([*map(variable, LOOKED_AT), *_IDENTITIES]) - {"CONTENT_LENGTH"}
-_NAMING: Final = ("wsgi.url_scheme", "HTTP_HOST", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING")
-"""Variables that the key of a page is made of."""
+VARIABLES: Final = frozenset([*map(variable, LOOKED_AT), *_IDENTITIES]) - {"CONTENT_LENGTH"}
+_NAMING: Final = ("wsgi.url_scheme", "HTTP_HOST", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "CONTENT_LENGTH")
+"""Variables that the key of a page is made of; no request with content has one."""
 
 
 class EnvironHeaders(Mapping[bytes, bytes]):
@@ -89,12 +88,7 @@ def _quoted(path: str) -> str:
 
 def is_plain(environ: Environ) -> bool:
     """Tell whether a request has none of the headers that decide about the answer: see LOOKED_AT."""
-    return _LOOKED_AT.isdisjoint(environ) and is_empty(environ)
-
-
-def is_empty(environ: Environ) -> bool:
-    """Tell whether the length of a request's content is none."""
-    return environ.get("CONTENT_LENGTH") in (None, "", "0")
+    return VARIABLES.isdisjoint(environ) and environ.get("CONTENT_LENGTH") in (None, "", "0")
 
 
 def request_of(environ: Environ, *, is_plain: bool) -> Request:
@@ -115,9 +109,6 @@ def _texts(headers: Headers) -> list[tuple[str, str]]:
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
-SPELLING: Final = Spelling(_LOOKED_AT, variable, _texts)
-
-
 class PageCache(Pages):
     """Answers requests by stored pages, and lets the wrapped application make the others.
 
@@ -130,7 +121,7 @@ class PageCache(Pages):
         ConfigurationError: an option is unknown, or its value means nothing.
     """
 
-    _spelling = SPELLING
+    _spelling = VARIABLES, variable, _texts
 
     def __init__(self, app: App, cache: Any = "default", **options: Any) -> None:
         super().__init__(cache, **options)
@@ -139,7 +130,7 @@ class PageCache(Pages):
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request."""
         plain, name = is_plain(environ), None
-        if environ["REQUEST_METHOD"] == "GET" and (plain or is_empty(environ)):
+        if environ["REQUEST_METHOD"] == "GET":
             name = tuple(map(environ.get, _NAMING))
             hit = self._hits.again(name, environ, self.cache, plain)
             if hit is not None:

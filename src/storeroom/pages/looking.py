@@ -7,19 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from storeroom.exceptions import StorageError
-from storeroom.http import (
-    PASS,
-    RECORD,
-    VARIES,
-    Record,
-    Request,
-    Varies,
-    forwarded,
-    generation_of,
-    read_varies,
-    unpack,
-    variant,
-)
+from storeroom.http.records import PASS, RECORD, VARIES, Record, Varies, generation_of, read_varies, unpack
+from storeroom.http.requests import Request, forwarded, variant
 from storeroom.pages import generations
 from storeroom.pages.generations import Generations
 from storeroom.pages.options import Plan
@@ -118,7 +107,7 @@ def inline(task: Task) -> Found | None:
     try:
         written, entry = task.hooks._get_together((task.generations_key, task.storage_key))
         known = generations.read(written) if type(written) is str else None
-        if known is None or (type(entry) is Envelope and entry.leased_until):
+        if known is None:
             return None
         if type(entry) is bytes and entry[:2] == VARIES:
             return _of_variant(task, known, entry)
@@ -127,7 +116,7 @@ def inline(task: Task) -> Found | None:
         return None
 
 
-def _of_variant(task: Task, known: Generations, entry: bytes) -> Found:
+def _of_variant(task: Task, known: Generations, entry: bytes) -> Found | None:
     marker = read_varies(entry)
     lacking = _lacking(task, known, marker, entry)
     if lacking is not None:
@@ -136,8 +125,10 @@ def _of_variant(task: Task, known: Generations, entry: bytes) -> Found:
     return _current(task, storage_key, known, task.hooks._get(storage_key), entry)
 
 
-def _current(task: Task, storage_key: str, known: Generations, entry: Any, marker: Any) -> Found:
-    """Return the page of an entry that was read; the versions of its tags are to be had at once."""
+def _current(task: Task, storage_key: str, known: Generations, entry: Any, marker: Any) -> Found | None:
+    """Return the page of an entry that was read; the versions of its tags are to be had at once. None if it is made."""
+    if type(entry) is Envelope and entry.leased_until:
+        return None
     if type(entry) is Envelope and entry.tags:
         get = task.hooks._get
         if not tags.agree(entry, {key: get(key) for key, _ in entry.tags}):

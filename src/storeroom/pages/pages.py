@@ -11,9 +11,10 @@ from storeroom.computing.decision import draw
 from storeroom.exceptions import ConfigurationError, StorageError
 from storeroom.http import Headers, Kind, Record, Request, Verdict, bypass, cache_status, changed, cut, judge, key
 from storeroom.http.fields import directives
+from storeroom.http.requests import LOOKED_AT
 from storeroom.pages import codings, generations, looking, single_flight
 from storeroom.pages.codings import shown
-from storeroom.pages.hits import Hits, Spelling
+from storeroom.pages.hits import Hits
 from storeroom.pages.looking import GENERATIONS, PAGE, PART, Companions, Found, Task
 from storeroom.pages.making import Answer, Making
 from storeroom.pages.options import Plans
@@ -64,7 +65,9 @@ class Pages:
     """
 
     _caches: Any = caches
-    _spelling = Spelling()
+    _spelling: Any = (LOOKED_AT, bytes, list)
+    """A door's form of requests and answers: the names of all that decides about an answer, whatever the page differs
+    by; functions that return the name of a header, and the headers of an answer."""
 
     def __init__(
         self, cache: Any = "default", *, hosts: Iterable[str] | None = None,

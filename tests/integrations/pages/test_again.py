@@ -140,6 +140,7 @@ def test_whoever_asks_has_the_answer_of_the_long_way(site, any_cache, tmp_path, 
         each.script = _telling(lines)
         each.begin(its, **{"timeout": "5m", **options})
     other.pages._hits = Forgetful(other.pages._spelling, other.pages.added, are_steady=True)
+    most = 0
     try:
         for _ in range(250):
             step = chosen.random()
@@ -155,7 +156,8 @@ def test_whoever_asks_has_the_answer_of_the_long_way(site, any_cache, tmp_path, 
                 replies.append((each.get(path, *asked), len(each.runs)))
                 each.drain()
             assert replies[0] == replies[1], asked
-        assert len(site.pages._hits) > len(other.pages._hits) == 0
+            most = max(most, len(site.pages._hits))
+        assert most > len(other.pages._hits) == 0
     finally:
         other.end()
 
@@ -181,13 +183,13 @@ def test_a_tag_or_an_envelope_that_has_changed_is_looked_at(site, cache, looks, 
     """The version of a tag, to the byte; an envelope with the same stamp, too."""
     site.begin(cache, timeout="5m", tags=["news"], stale_while_revalidate="1m")
     assert site.bodies(3) == ["run 1"] * 3
-    (hit,) = site.pages._hits.values()
-    key, entry = hit.keys[hit.page_at], hit.values[hit.page_at]
+    ((_, keys, page_at, *_, last),) = site.pages._hits.values()
+    key, entry, version_key = keys[page_at], last[0][page_at], keys[-1]
     if how == "renewed":
-        version, _ = hit.values[-1].split(" ")
-        cache._set(hit.keys[-1], f"{version} {timeouts.now() + 1e6!r}", timeouts.now() + 1e6)
+        version, _ = last[0][-1].split(" ")
+        cache._set(version_key, f"{version} {timeouts.now() + 1e6!r}", timeouts.now() + 1e6)
     elif how == "removed":
-        cache._delete(hit.keys[-1])
+        cache._delete(version_key)
     elif how == "leased":
         cache._set(key, entry.leased(timeouts.now() + 60), entry.kept_until)
     else:
@@ -205,8 +207,8 @@ def test_a_tag_or_an_envelope_that_has_changed_is_looked_at(site, cache, looks, 
 def test_what_others_store_under_its_key_is_no_page(site, cache):
     """Whatever that makes of a comparison."""
     warmed(site, cache)
-    (hit,) = site.pages._hits.values()
-    cache._set(hit.keys[0], [1], timeouts.now() + 60)
+    ((_, keys, *_),) = site.pages._hits.values()
+    cache._set(keys[0], [1], timeouts.now() + 60)
     assert site.bodies(2) == ["run 2"] * 2
 
 

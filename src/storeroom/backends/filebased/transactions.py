@@ -95,7 +95,9 @@ class TransactingCache(KeptBounds, InlineCache, abstract=True):
                 return kept[2]
         dated = self._get_dated(storage_keys)
         found = tuple(dated[key][0] if key in dated else MISSING for key in storage_keys)
-        if turns is not None and sum(map(_size_of, found)) <= _LARGEST_TOGETHER:
+        values: list[Any] = [value.value if type(value) is Envelope else value for value in found]
+        is_fixed = {*map(type, values)} <= {str, bytes}  # nobody can change them
+        if turns is not None and is_fixed and sum(map(len, values)) <= _LARGEST_TOGETHER:
             if len(turns.together) >= _TOGETHER:
                 turns.together.clear()
             is_second = kept is not None and kept[0] == number  # eviction counts two reads
@@ -396,12 +398,6 @@ def _given_back(_: Table, engine: Environment) -> int | None:
         return give_back(os.path.join(engine.directory, "data.mdb"), environment.readers())
     except OSError as error:
         raise StorageError(f"The disk space of removed entries cannot be given back: {error}.") from error
-
-
-def _size_of(value: Any) -> float:
-    """Return the bytes of a value that nobody can change; infinity for any other."""
-    inner = value.value if type(value) is Envelope else value
-    return len(inner) if type(inner) is bytes or type(inner) is str else math.inf
 
 
 def steps_of(frames: Sequence[bytes]) -> Iterator[int]:

@@ -19,7 +19,7 @@ from storeroom.integrations.django.pages.refreshing import Refresh, under_way
 from storeroom.integrations.django.pages.requests import asked_of, has_middleware
 from storeroom.integrations.django.pages.responses import dress, headers_of, hit_of, response_of, texts
 from storeroom.integrations.django.pages.visits import Visit
-from storeroom.integrations.wsgi import SPELLING, is_empty
+from storeroom.integrations.wsgi import VARIABLES, variable
 from storeroom.pages import Pages
 from storeroom.pages.looking import Found, Task, inline
 from storeroom.pages.making import Answer, Making
@@ -68,7 +68,7 @@ class Door(Pages):
             Storeroom's.
     """
 
-    _spelling = SPELLING._replace(headers=list)
+    _spelling = VARIABLES, variable, list
 
     def __init__(self, cache: str, *, is_part: bool, **options: Any) -> None:
         self._caches = caches
@@ -98,9 +98,10 @@ class Door(Pages):
     def _begin_response(self, request: Any, get_response: Callable[[Any], Any], *, is_async: bool) -> Any:
         """Return the page that is there at once; else the steps to another response."""
         asked = asked_of(request, is_part=self._is_part)
-        name, is_free = None, under_way.get() is None and current.get() is None
-        if asked is not None and asked.method == "GET" and is_free and is_empty(request.META):
-            name = asked.scheme, asked.host, asked.path, asked.query, *asked.own.items()
+        name: Any = None
+        if asked is not None and asked.method == "GET" and under_way.get() is None and current.get() is None:
+            length = request.META.get("CONTENT_LENGTH")
+            name = asked.scheme, asked.host, asked.path, asked.query, length, *asked.own.items()
             hit = self._hits.again(name, request.META, self.cache, asked.is_plain)
             if hit is not None:
                 return hit_of(*hit)
