@@ -51,7 +51,7 @@ def headers_of(scope: Scope) -> tuple[dict[bytes, bytes], bool]:
     extensions = scope.get("extensions")
     if ("user" in scope or "session" in scope or (extensions and "tls" in extensions)) and _knows(scope):
         found[REMOTE_USER] = b"scope"
-    return found, found.keys().isdisjoint(LOOKED_AT)
+    return found, LOOKED_AT.isdisjoint(found)
 
 
 def request_of(scope: Scope, found: dict[bytes, bytes], *, is_plain: bool) -> Request:
